@@ -1,0 +1,1 @@
+"""What the packager and the agent share. Pure: the standard library and yaml, no effects, nothing else of ours."""

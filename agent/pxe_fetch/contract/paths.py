@@ -1,0 +1,65 @@
+"""Where things live on a node, what they are called, and what each exit code and journal entry means."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+AGENT_DIR = "/usr/lib/pxe-fetch"
+AGENT = f"{AGENT_DIR}/pxe-fetch"
+UNIT_NAME = "pxe-fetch.service"
+TARGET_NAME = "pxe-fetch.target"
+UNIT_DIR = "/usr/lib/systemd/system"
+CATALOG = "/usr/lib/systemd/catalog/pxe-fetch.catalog"
+WANTS_LINK = f"{UNIT_DIR}/multi-user.target.wants/{TARGET_NAME}"
+
+CONFIG_ETC = "/etc/pxe-fetch/fetch.yaml"
+CONFIG_USR = "/usr/lib/pxe-fetch/fetch.yaml"
+CREDENTIAL = "pxe-fetch.config"  # below $CREDENTIALS_DIRECTORY
+
+STATE_DIR = "/run/pxe-fetch"
+STATE = f"{STATE_DIR}/state.json"
+USER_STATE_DIR = "pxe-fetch"  # below $XDG_RUNTIME_DIR, when an ordinary user runs the agent
+PART_SUFFIX = ".pxe-fetch-part"  # of a file under way, in its destination's directory
+
+CA_BUNDLES = (
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Azure Linux, Fedora, RHEL
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+    "/etc/ssl/cert.pem",  # Alpine
+)
+
+DEFAULT_ROOTS = ("/var/lib", "/srv", "/opt", "/run")
+
+
+class Exit(IntEnum):
+    """The agent's exit codes; 64 to 78 after sysexits(3). The unit restarts on NETWORK, BUG, IO, DEADLINE, INTEGRITY."""
+
+    DONE = 0
+    DEGRADED = 2  # done, but an artifact with `required: false` failed
+    USAGE = 64
+    CONFIG = 65
+    NETWORK = 69
+    BUG = 70
+    CANNOT_CREATE = 73
+    IO = 74
+    DEADLINE = 75
+    INTEGRITY = 76
+    REFUSED = 77  # authorisation or policy
+    TRUST = 78  # TLS
+    NO_ROOM = 79
+
+
+class MessageId:
+    """A fixed MESSAGE_ID (sd_journal_print(3)) for each kind of entry; units/pxe-fetch.catalog explains each."""
+
+    CONFIG_FOUND = "6f0a8f4a3d0c4f0e9e5c0e0b6a3f4d01"
+    START = "3b9d1f6e8c2a47c5b0f7a4d2e91c6802"
+    RETRYING = "c4e7a9025d1b4d3f8a6e37b0f5829c03"
+    RESUMED = "92d5b8f1e06a4c7d9f3b64a81c0e7d04"
+    MIRROR_DROPPED = "e81f30c6b94d4a2ea57d0c93f26b4805"
+    VERIFIED = "5a7c2e9bd3f048168be1f4907a3dc506"
+    PLACED = "b06f4d81a2c94e53975ed81b3c60fa07"
+    KEPT = "d39a5e17f8044b6c8c21e70f4b9d5a08"
+    FAILED = "17e4c08db5a64f92a3d08f5c6e2b9109"
+    DONE = "f2c86b3a9e1d4057b4a91e5d7c08630a"
+    STATUS = "84b1d6e5037f4c9a8f62c30e9a7d150b"  # anything else worth a line

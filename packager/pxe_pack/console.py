@@ -1,0 +1,166 @@
+"""What a run shows: its steps with their progress, lines, problems, the result. For a person, or as JSON lines.
+
+Progress and findings go to stderr, results to stdout, so that stdout can be piped. Colour and moving bars only on a
+terminal, and never under NO_COLOR (no-color.org).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Protocol
+
+from pxe_fetch.contract.problem import Problem, show_all
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from rich.progress import Progress
+
+
+class Step(Protocol):
+    """A step under way."""
+
+    def advance(self, amount: int) -> None:
+        """Say that `amount` more (mostly bytes) is done."""
+
+    def note(self, text: str) -> None:
+        """Say what came of the step; stands at its end."""
+
+
+class Console(Protocol):
+    """Where a run is shown."""
+
+    def step(self, title: str, *, total: int | None = None) -> AbstractContextManager[Step]:
+        """A context manager around one step; `total` in the unit of `advance`, where it is known."""
+
+    def say(self, text: str) -> None:
+        """Show one line of what is going on."""
+
+    def problems(self, problems: Sequence[Problem]) -> None:
+        """Show findings."""
+
+    def result(self, document: Mapping[str, object], text: str) -> None:
+        """Give what came out: `document` to machines, `text` to a person."""
+
+
+def console(*, json_lines: bool) -> Console:
+    """The console that suits where we run: JSON lines, a terminal with bars, or plain lines."""
+    if json_lines:
+        return JsonConsole()
+    if sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
+        return TerminalConsole()
+    return PlainConsole()
+
+
+class _TimedStep:
+    """A step that counts; the base of what each console shows."""
+
+    def __init__(self, title: str, total: int | None) -> None:
+        self.title = title
+        self.total = total
+        self.done = 0
+        self.noted = ""
+        self.began = time.monotonic()
+
+    def advance(self, amount: int) -> None:
+        self.done += amount
+
+    def note(self, text: str) -> None:
+        self.noted = text
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def ending(self) -> str:
+        """`title: note (1.2 s)`."""
+        return f"{self.title}{': ' + self.noted if self.noted else ''} ({self.seconds:.1f} s)"
+
+
+class PlainConsole:
+    """Lines on stderr: one when a step begins, one when it ended."""
+
+    @contextmanager
+    def step(self, title: str, *, total: int | None = None) -> Iterator[Step]:
+        """Show the step as two lines."""
+        step = _TimedStep(title, total)
+        self.say(f"{title} …")
+        yield step
+        self.say(f"✓ {step.ending()}")
+
+    def say(self, text: str) -> None:
+        """Write `text` to stderr."""
+        print(text, file=sys.stderr, flush=True)
+
+    def problems(self, problems: Sequence[Problem]) -> None:
+        """Write the findings to stderr."""
+        self.say(show_all(tuple(problems)))
+
+    def result(self, document: Mapping[str, object], text: str) -> None:  # noqa: ARG002  the person's console
+        """Write `text` to stdout."""
+        print(text, flush=True)
+
+
+class TerminalConsole(PlainConsole):
+    """Steps as moving bars (rich), which leave one line behind."""
+
+    @contextmanager
+    def step(self, title: str, *, total: int | None = None) -> Iterator[Step]:
+        """Show the step as a bar (or a spinner, where `total` is not known)."""
+        from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = [SpinnerColumn(), TextColumn("{task.description}")]
+        columns += [BarColumn(), DownloadColumn(binary_units=True)] if total else []
+        from rich.console import Console as RichConsole
+
+        bar = Progress(*columns, TimeElapsedColumn(), console=RichConsole(stderr=True), transient=True)
+        with bar:
+            step = _BarStep(title, total, bar)
+            yield step
+        self.say(f"✓ {step.ending()}")
+
+
+class _BarStep(_TimedStep):
+    def __init__(self, title: str, total: int | None, bar: Progress) -> None:
+        super().__init__(title, total)
+        self._bar = bar
+        self._task = bar.add_task(title, total=total)
+
+    def advance(self, amount: int) -> None:
+        super().advance(amount)
+        self._bar.update(self._task, advance=amount)
+
+
+class JsonConsole:
+    """One JSON object a line on stdout, each with an "event": step, progress, say, problem, result."""
+
+    @contextmanager
+    def step(self, title: str, *, total: int | None = None) -> Iterator[Step]:
+        """Write an event when the step begins and one when it ended."""
+        self._write("step", {"title": title, "state": "begun", "total": total})
+        step = _TimedStep(title, total)
+        yield step
+        ended = {"title": title, "state": "ended", "done": step.done, "note": step.noted}
+        self._write("step", {**ended, "seconds": round(step.seconds, 3)})
+
+    def say(self, text: str) -> None:
+        """Write a `say` event."""
+        self._write("say", {"text": text})
+
+    def problems(self, problems: Sequence[Problem]) -> None:
+        """Write a `problem` event for each finding."""
+        for problem in problems:
+            self._write("problem", asdict(problem))
+
+    def result(self, document: Mapping[str, object], text: str) -> None:  # noqa: ARG002  the machine's console
+        """Write the `result` event."""
+        self._write("result", document)
+
+    def _write(self, event: str, fields: Mapping[str, object]) -> None:
+        print(json.dumps({"event": event, **fields}, ensure_ascii=False), flush=True)
