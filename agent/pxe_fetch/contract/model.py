@@ -68,7 +68,7 @@ class Artifact:
     when: When = field(default_factory=When)
     required: bool = True
     headers: Mapping[str, str] = field(default_factory=dict)
-    header_credentials: Mapping[str, str] = field(default_factory=dict)  # header -> credential's name
+    header_credential: str | None = None  # a credential that holds `Name: value` lines: headers that are secret
     start: tuple[str, ...] = ()  # units
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeouts: Timeouts = field(default_factory=Timeouts)

@@ -32,7 +32,7 @@ DEFAULT_ROOTS = ("/var/lib", "/srv", "/opt", "/run")
 
 
 class Exit(IntEnum):
-    """The agent's exit codes; 64 to 78 after sysexits(3). The unit restarts on NETWORK, BUG, IO, DEADLINE, INTEGRITY."""
+    """The agent's exit codes; 64-78 after sysexits(3). The unit restarts on NETWORK, BUG, IO, DEADLINE, INTEGRITY."""
 
     DONE = 0
     DEGRADED = 2  # done, but an artifact with `required: false` failed

@@ -1,0 +1,61 @@
+"""Durations and sizes as people write them: `500ms 30s 5m 1h`, `512 KiB 4MiB 1GB`; and back."""
+
+from __future__ import annotations
+
+import re
+
+_DURATION_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}  # in milliseconds
+_SIZE_UNITS: dict[str, int] = {
+    "": 1,
+    "B": 1,
+    **{f"{prefix}B": 1000**power for power, prefix in enumerate("kMGT", 1)},
+    "KB": 1000,
+    **{f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", 1)},
+}
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?(ms|s|m|h)", re.ASCII)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,6})?) ?([A-Za-z]{0,3})", re.ASCII)
+
+DURATION_FORM = "a number and one of ms, s, m, h, as in 500ms or 5m"
+SIZE_FORM = "a number and one of B, kB, MB, GB, TB, KiB, MiB, GiB, TiB, as in 512KiB"
+
+
+def duration(text: str) -> float:
+    """The seconds that `text` says. Raises ValueError."""
+    match = _DURATION.fullmatch(text)
+    if not match:
+        raise ValueError(f"expected {DURATION_FORM}")
+    milliseconds = float(match[1]) * _DURATION_UNITS[match[2]]
+    if not milliseconds.is_integer():
+        raise ValueError("expected whole milliseconds")
+    return milliseconds / 1000
+
+
+def size(text: str) -> int:
+    """The bytes that `text` says; a bare number is bytes. Raises ValueError."""
+    match = _SIZE.fullmatch(text)
+    if not match or match[2] not in _SIZE_UNITS:
+        raise ValueError(f"expected {SIZE_FORM}")
+    number = match[1]
+    unit = _SIZE_UNITS[match[2]]
+    if "." not in number:
+        return int(number) * unit
+    amount = float(number) * unit
+    if not amount.is_integer():
+        raise ValueError("expected a whole number of bytes")
+    return int(amount)
+
+
+def show_duration(seconds: float) -> str:
+    """`seconds` in the largest unit that says it exactly; `duration` reads it back to the millisecond."""
+    for unit, factor in (("h", 3600), ("m", 60), ("s", 1)):
+        if seconds >= factor and seconds % factor == 0:
+            return f"{seconds / factor:.0f}{unit}"
+    return f"{round(seconds * 1000)}ms"
+
+
+def show_size(count: int) -> str:
+    """`count` bytes in the largest unit that says it exactly; `size` reads it back."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if count and count % _SIZE_UNITS[unit] == 0:
+            return f"{count // _SIZE_UNITS[unit]}{unit}"
+    return str(count)

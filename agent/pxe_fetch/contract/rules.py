@@ -1,0 +1,210 @@
+"""What single values have to be: names, URLs, digests, destinations, modes. Each rule gives the value or raises."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable
+from urllib.parse import SplitResult, urlsplit
+
+from pxe_fetch.contract import template
+from pxe_fetch.contract.model import Digest
+from pxe_fetch.contract.section import RuleError
+
+SCHEMES = ("http", "https", "file")  # what pxe_fetch.transport has a file for
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+_ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}\$?|[0-9]{1,10}", re.ASCII)  # useradd(8), or an id
+_MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)  # RFC 9110, section 5.6.2
+_UNIT = re.compile(
+    r"[A-Za-z0-9:_.\\@-]{1,240}\.(service|socket|target|path|timer|mount|automount|swap|slice|scope|device)", re.ASCII
+)  # systemd.unit(5)
+_CREDENTIAL = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)  # a file name
+_OWN_HEADERS = frozenset(
+    ("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding", "connection")
+)
+
+
+def name(text: str) -> str:
+    """An artifact's name."""
+    if not _NAME.fullmatch(text):
+        label = "letters, digits, `.`, `_`, `-`; at most 64, the first a letter or digit"
+        raise RuleError("is not a name", reference="name-invalid", label=label)
+    return text
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """A rule that takes one of `choices`."""
+
+    def rule(text: str) -> str:
+        if text not in choices:
+            raise RuleError("is not known", reference="choice-invalid", label=f"one of {', '.join(choices)}")
+        return text
+
+    return rule
+
+
+def any_text(text: str) -> str:
+    """Any text but an empty one, on one line."""
+    if not text or not text.isprintable():
+        raise RuleError("has to be text on one line", reference="text-invalid")
+    return text
+
+
+def file_name(text: str) -> str:
+    """A path on the packing machine, as written."""
+    if not text or "\0" in text:
+        raise RuleError("is not a file's name", reference="path-invalid")
+    return text
+
+
+def url(text: str) -> str:
+    """An absolute URL of a scheme that the agent has, or one relative to base_url; ${facts} may stand in it."""
+    templated(text)
+    if not text or not text.isprintable() or any(c.isspace() for c in text):
+        raise RuleError("is not a URL", reference="url-invalid", hint="percent-encode blanks: %20")
+    try:
+        # A fact may stand for the host or the port, so the parts are looked at with a harmless word in its place.
+        parts = urlsplit(template.fill(text, lambda _: "0"))
+        _ = parts.port
+    except ValueError as error:
+        raise RuleError("is not a URL", reference="url-invalid", label=str(error)) from None
+    if parts.fragment:
+        raise RuleError(
+            "has a fragment, which no server is sent", reference="url-invalid", hint="percent-encode #: %23"
+        )
+    if parts.username or parts.password:
+        raise RuleError(
+            "carries a password or user name, which every log would show",
+            reference="url-secret",
+            hint="put it into a credential and name that in header_credential",
+        )
+    _check_place(parts)
+    return text
+
+
+def _check_place(parts: SplitResult) -> None:
+    """The scheme and host of an absolute URL; a relative one has neither."""
+    if not parts.scheme:
+        if parts.netloc:
+            raise RuleError("has no scheme", reference="url-invalid", hint="put http: or https: before it")
+        return
+    if parts.scheme not in SCHEMES:
+        raise RuleError(
+            f"has the scheme `{parts.scheme}`", reference="scheme-unknown", label=f"one of {', '.join(SCHEMES)}"
+        )
+    if parts.scheme == "file":
+        if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
+            raise RuleError("is not a file of this node", reference="url-invalid", hint="write file:///path")
+    elif not parts.hostname:
+        raise RuleError("names no host", reference="url-invalid")
+
+
+def http_url(text: str) -> str:
+    """An absolute URL by http or https."""
+    url(text)
+    if not text.startswith(("http://", "https://")):
+        raise RuleError("has to begin with http:// or https://", reference="url-invalid")
+    return text
+
+
+def base_url(text: str) -> str:
+    """A URL to which relative ones are joined; it always ends in `/`."""
+    url(text)
+    if not urlsplit(text).scheme:
+        raise RuleError("has to be absolute", reference="url-invalid", label="http://… or https://…")
+    return text.rstrip("/") + "/"
+
+
+def digest(algorithm: str, digits: int) -> Callable[[str], Digest]:
+    """A rule that takes a digest of `digits` hexadecimal digits."""
+
+    def rule(text: str) -> Digest:
+        if len(text) != digits or not all(c in "0123456789abcdefABCDEF" for c in text):
+            said = f"found {len(text)}" if len(text) != digits else "found others"
+            raise RuleError(
+                f"is not a {algorithm.upper().replace('SHA', 'SHA-')} digest",
+                reference="checksum-invalid",
+                label=f"expected {digits} hexadecimal digits, {said}",
+                hint=f"`{algorithm}sum FILE` prints it; or give `source:` and pxe-pack computes it",
+            )
+        return Digest(algorithm=algorithm, hex=text.lower())
+
+    return rule
+
+
+def absolute_path(text: str) -> str:
+    """An absolute path on the node, without `..`; a trailing slash is dropped. ${facts} may stand in it."""
+    templated(text)
+    if not text.startswith("/") or not text.isprintable():
+        raise RuleError("has to be an absolute path", reference="path-invalid", label="begins with /")
+    if ".." in text.split("/"):
+        raise RuleError("has `..` in it", reference="path-climbs", hint="write the path that is meant")
+    return posixpath.normpath(text).replace("//", "/")
+
+
+def root(text: str) -> str:
+    """A folder below which artifacts may be placed."""
+    path = absolute_path(text)
+    if path == "/" or template.references(path):
+        raise RuleError("is too wide", reference="root-invalid", hint="name the folders below which artifacts go")
+    return path
+
+
+def mode(text: str) -> int:
+    """Permission bits, written as octal text."""
+    if not _MODE.fullmatch(text):
+        raise RuleError("is not a mode", reference="mode-invalid", label='three or four octal digits, as in "0640"')
+    return int(text, 8)
+
+
+def account(text: str) -> str:
+    """A user or group of the node, by name or number."""
+    if not _ACCOUNT.fullmatch(text):
+        raise RuleError("is not a name of a user or group", reference="account-invalid")
+    return text
+
+
+def header_name(text: str) -> str:
+    """An HTTP field name that is not the agent's own to set."""
+    if not _TOKEN.fullmatch(text):
+        raise RuleError("is not an HTTP header's name", reference="header-invalid")
+    if text.lower() in _OWN_HEADERS:
+        raise RuleError("is set by the agent itself", reference="header-invalid")
+    return text
+
+
+def header_value(text: str) -> str:
+    """An HTTP field value; ${facts} may stand in it."""
+    templated(text)
+    if not text.isascii() or not text.isprintable():
+        raise RuleError("is not an HTTP header's value", reference="header-invalid", label="printable ASCII")
+    return text
+
+
+def unit(text: str) -> str:
+    """A systemd unit's name."""
+    if not _UNIT.fullmatch(text):
+        raise RuleError("is not a unit's name", reference="unit-invalid", label="as in app.service")
+    return text
+
+
+def credential(text: str) -> str:
+    """A credential's name, below $CREDENTIALS_DIRECTORY."""
+    if not _CREDENTIAL.fullmatch(text) or text in {".", ".."}:
+        raise RuleError("is not a credential's name", reference="credential-invalid")
+    return text
+
+
+def templated(text: str) -> str:
+    """Text in which ${facts} may stand: each has to be known, and closed."""
+    for reference in template.references(text):
+        if not template.is_known(reference):
+            known = ", ".join([*template.FACTS, f"{template.CMDLINE}NAME"])
+            raise RuleError(
+                f"names the unknown fact `{reference}`", reference="fact-unknown", hint=f"known facts: {known}"
+            )
+    if template.fill(text, lambda _: "").find("${") >= 0:
+        raise RuleError("has a `${` that is not closed", reference="fact-unknown", hint="write ${fact}")
+    return text

@@ -1,0 +1,34 @@
+"""`${fact}` in urls, destinations and headers: which facts there are, where they stand, and how they are filled in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+# Fact -> where a node has it from, for the error that says it is empty.
+FACTS = {
+    "mac": "the interface with the default route (/sys/class/net/*/address)",
+    "serial": "the firmware (/sys/class/dmi/id/product_serial)",
+    "uuid": "the firmware (/sys/class/dmi/id/product_uuid)",
+    "hostname": "the kernel (/proc/sys/kernel/hostname)",
+    "machine_id": "/etc/machine-id",
+    "arch": "uname -m",
+}
+CMDLINE = "cmdline."  # ${cmdline.role}: the kernel argument role=…
+
+_REFERENCE = re.compile(r"\$\{([^{}]*)\}")
+
+
+def references(text: str) -> tuple[str, ...]:
+    """The names in `text`'s `${…}`, in order."""
+    return tuple(match[1] for match in _REFERENCE.finditer(text))
+
+
+def is_known(name: str) -> bool:
+    """Whether `name` is a fact or a kernel argument."""
+    return name in FACTS or (name.startswith(CMDLINE) and len(name) > len(CMDLINE))
+
+
+def fill(text: str, lookup: Callable[[str], str]) -> str:
+    """`text` with each `${name}` replaced by `lookup(name)`; what `lookup` raises comes through."""
+    return _REFERENCE.sub(lambda match: lookup(match[1]), text)
