@@ -74,6 +74,13 @@ class DeadlineError(FetchError):
     reference = "deadline"
 
 
+class StoppedError(FetchError):
+    """The run was told to stop (SIGTERM); what has arrived is kept for the next one."""
+
+    exit_code = Exit.DEADLINE  # EX_TEMPFAIL of sysexits(3): come again
+    reference = "stopped"
+
+
 class NoRoomError(FetchError):
     """The file system (or memory, on tmpfs) cannot hold it."""
 
