@@ -20,7 +20,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)  # RFC 9110, secti
 _UNIT = re.compile(
     r"[A-Za-z0-9:_.\\@-]{1,240}\.(service|socket|target|path|timer|mount|automount|swap|slice|scope|device)", re.ASCII
 )  # systemd.unit(5)
-_CREDENTIAL = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)  # a file name
+_CREDENTIAL = re.compile(r"pxe-fetch\.[A-Za-z0-9._-]{1,200}", re.ASCII)  # what the unit's ImportCredential= takes in
 _OWN_HEADERS = frozenset(
     ("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding", "connection")
 )
@@ -153,9 +153,12 @@ def root(text: str) -> str:
 
 
 def mode(text: str) -> int:
-    """Permission bits, written as octal text."""
+    """Permission bits, written as octal text. The unit's RestrictSUIDSGID= allows no set-id bits."""
     if not _MODE.fullmatch(text):
         raise RuleError("is not a mode", reference="mode-invalid", label='three or four octal digits, as in "0640"')
+    if int(text, 8) & 0o6000:
+        hint = "a program that needs set-id bits belongs into the image"
+        raise RuleError("has set-id bits, which are never fetched", reference="mode-invalid", hint=hint)
     return int(text, 8)
 
 
@@ -191,9 +194,10 @@ def unit(text: str) -> str:
 
 
 def credential(text: str) -> str:
-    """A credential's name, below $CREDENTIALS_DIRECTORY."""
-    if not _CREDENTIAL.fullmatch(text) or text in {".", ".."}:
-        raise RuleError("is not a credential's name", reference="credential-invalid")
+    """A credential's name, below $CREDENTIALS_DIRECTORY; the unit imports those that begin with `pxe-fetch.`."""
+    if not _CREDENTIAL.fullmatch(text):
+        label = "pxe-fetch. and letters, digits, `.`, `_`, `-`"
+        raise RuleError("is not a credential's name", reference="credential-invalid", label=label)
     return text
 
 

@@ -101,17 +101,21 @@ class Section:
                 )
             return seconds
 
-        found = self.text(key, rule)
-        return default if found is None else found
+        return self._measure(key, default, rule)
 
     def size(self, key: str, default: int | None) -> int | None:
         """A size, in bytes; a bare number is bytes."""
+        return self._measure(key, default, lambda text: _quantity(text, quantity.size, "size-invalid", "a size"))
+
+    def _measure(self, key: str, default: T, rule: Rule[T]) -> T:
+        """What `rule` makes of a text or number: `5` and `5s` are both judged as they are written."""
         value = self._take(key)
         if value is None:
             return default
-        if isinstance(value, Scalar) and type(value.value) is int and value.value >= 0:
-            return value.value
-        found = self._checked(value, key, lambda text: _quantity(text, quantity.size, "size-invalid", "a size"))
+        if isinstance(value, Scalar) and not isinstance(value.value, bool):
+            found = self._applied(rule, value.text, name=self._name(key), where=value.at)
+        else:
+            found = self._checked(value, key, rule)
         return default if found is None else found
 
     def section(self, key: str) -> Section | None:
