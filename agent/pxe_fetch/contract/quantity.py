@@ -13,7 +13,7 @@ _SIZE_UNITS: dict[str, int] = {
     **{f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", 1)},
 }
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?(ms|s|m|h)", re.ASCII)
-_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,6})?) ?([A-Za-z]{0,3})", re.ASCII)
+_SIZE = re.compile(r"(\d{1,19}(?:\.\d{1,6})?) ?([A-Za-z]{0,3})", re.ASCII)
 
 DURATION_FORM = "a number and one of ms, s, m, h, as in 500ms or 5m"
 SIZE_FORM = "a number and one of B, kB, MB, GB, TB, KiB, MiB, GiB, TiB, as in 512KiB"

@@ -1,0 +1,150 @@
+"""What the packager writes, the agent reads back: configurations, kernel arguments, durations, sizes.
+
+And no input, however odd, ends in anything but a value or a problem.
+"""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pxe_fetch.contract import cmdline, dump, quantity, validate
+from pxe_fetch.contract.cmdline import KernelArgumentError, KernelArguments
+from pxe_fetch.contract.model import (
+    Artifact,
+    Digest,
+    FetchConfig,
+    Proxy,
+    RetryPolicy,
+    Timeouts,
+    Tls,
+    When,
+)
+from pxe_fetch.contract.problem import ProblemError, show_all
+
+milliseconds = st.integers(1, 10**9).map(lambda count: count / 1000)
+words = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_size=12)
+names = words.filter(lambda word: word[0].isalnum())
+printable = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(str.isprintable)
+paths = st.lists(words.filter(lambda word: word not in {".", ".."}), min_size=1, max_size=3).map("/".join)
+urls = st.one_of(paths.map("http://h/{}".format), paths, paths.map("https://[::1]:8443/${{arch}}/{}?q=1".format))
+digests = st.one_of(
+    st.binary(min_size=32, max_size=32).map(lambda raw: Digest(algorithm="sha256", hex=raw.hex())),
+    st.binary(min_size=64, max_size=64).map(lambda raw: Digest(algorithm="sha512", hex=raw.hex())),
+)
+retries = st.builds(
+    RetryPolicy,
+    attempts_without_progress=st.integers(1, 1000),
+    base=milliseconds,
+    max=milliseconds,
+    deadline=milliseconds,
+    retry_after_max=milliseconds,
+)
+timeouts = st.builds(
+    Timeouts, connect=milliseconds, read=milliseconds, min_rate=st.integers(0, 10**9), min_rate_window=milliseconds
+)
+globs = st.lists(printable, min_size=1, max_size=3).map(tuple)
+whens = st.builds(
+    When,
+    facts=st.dictionaries(st.sampled_from(["arch", "mac", "serial", "hostname"]), globs, max_size=2),
+    cmdline=st.dictionaries(words.map(lambda word: word.replace("-", "_")), globs, max_size=2),
+)
+artifacts = st.builds(
+    Artifact,
+    name=names,
+    urls=st.lists(urls, min_size=1, max_size=3).map(tuple),
+    digest=digests,
+    size=st.none() | st.integers(0, 2**50),
+    dest=paths.map("/srv/{}".format),
+    mode=st.none() | st.integers(0, 0o1777),
+    owner=st.none() | st.sampled_from(["root", "app", "1000", "0"]),
+    group=st.none() | st.sampled_from(["root", "_ssh", "0"]),
+    extract=st.sampled_from(["none", "tar"]),
+    when=whens,
+    required=st.booleans(),
+    headers=st.dictionaries(st.sampled_from(["X-A", "Authorization"]), st.sampled_from(["1", "on", "a: b", "${mac}"])),
+    header_credential=st.none() | st.just("pxe-fetch.token"),
+    start=st.lists(st.sampled_from(["a.service", "b@x.target"]), max_size=2).map(tuple),
+    retry=retries,
+    timeouts=timeouts,
+)
+configs = st.builds(
+    FetchConfig,
+    base_url=st.none() | st.just("http://10.0.0.1/x/"),
+    artifacts=st.lists(
+        artifacts, max_size=3, unique_by=(lambda artifact: artifact.name, lambda artifact: artifact.dest)
+    ).map(tuple),
+    parallel=st.integers(1, 64),
+    start_jitter=milliseconds,
+    allowed_roots=st.just(("/srv", "/var/lib")),
+    tls=st.builds(Tls, ca_file=st.none() | st.just("/etc/pki/site.pem")),
+    proxy=st.builds(Proxy, http=st.none() | st.just("http://cache:3128"), no_proxy=st.just(("10.0.0.0/8", ".lan"))),
+    on_failure=st.sampled_from(["continue", "reboot", "poweroff", "emergency"]),
+    report_url=st.none() | st.just("https://10.0.0.1/report"),
+)
+
+
+@given(configs)
+def test_a_dumped_configuration_reads_back_the_same(config: FetchConfig) -> None:
+    try:
+        again = validate.read(dump.dump(config), name="fetch.yaml").fetch
+    except ProblemError as error:
+        pytest.fail(show_all(error.problems))
+    assert again == config
+
+
+keys = st.text(string.ascii_letters + string.digits + "._", min_size=1, max_size=12)
+values = st.text(st.characters(codec="utf-8", exclude_characters='"'), max_size=20).filter(str.isprintable)
+arguments = st.builds(
+    KernelArguments,
+    off=st.booleans(),
+    config=st.just("http://h/fetch.yaml?a=b c"),
+    config_sha256=st.none() | st.binary(min_size=32, max_size=32).map(bytes.hex),
+    base_url=st.none() | values,
+    deadline=st.none() | milliseconds,
+    report=st.none() | values,
+    debug=st.booleans(),
+    others=st.dictionaries(keys.filter(lambda key: not key.startswith("pxe_fetch")), values, max_size=4),
+)
+
+
+@given(arguments)
+def test_formatted_kernel_arguments_parse_back_the_same(written: KernelArguments) -> None:
+    assert cmdline.parse(cmdline.format(written)) == written
+
+
+@given(milliseconds)
+def test_a_duration_reads_back(seconds: float) -> None:
+    assert quantity.duration(quantity.show_duration(seconds)) == seconds
+
+
+@given(st.integers(0, 2**60))
+def test_a_size_reads_back(count: int) -> None:
+    assert quantity.size(quantity.show_size(count)) == count
+
+
+@given(st.text() | st.text("[]{}:,-#&*!|>'\"% \n\taA01", max_size=60))
+@example("? [a]\n: b")
+@example("{{a: b}: c}")
+@example("=: 1")
+@example("<<: 1")
+@example("a: 1_000:30")
+@example("a: 0b1\nb: 2001-01-01\nc: .nan\nd: 0o7")
+@example("a: &x\n  *x : 1")
+@example("\ud800")
+def test_no_text_brings_anything_but_problems(text: str) -> None:
+    try:
+        validate.read(text, name="fetch.yaml")
+    except ProblemError as error:
+        show_all(error.problems)
+
+
+@given(st.text())
+def test_no_command_line_brings_anything_but_an_argument_error(text: str) -> None:
+    try:
+        cmdline.parse(text + ' pxe-fetch.deadline="' + text)
+    except KernelArgumentError as error:
+        str(error)
