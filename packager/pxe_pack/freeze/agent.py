@@ -1,0 +1,122 @@
+"""A frozen agent as a folder on disk: what it is, whether it is whole, and where it can run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.freeze.glibc import GlibcVersion, glibc_floor, machine_of, parse_glibc
+from pxe_pack.tools import InputError
+
+PROGRAM = "pxe-fetch"
+MANIFEST = "_internal/agent.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrozenAgent:
+    """The agent, ready to be put into an image."""
+
+    path: Path  # the folder that holds the executable `pxe-fetch`
+    version: str
+    machine: str  # as `uname -m` says it
+    glibc: GlibcVersion  # the oldest that runs it
+    size: int  # bytes of all files
+    digest: str  # SHA-256 of the manifest, which has the digests of all files
+
+
+def write_manifest(tree: Path, *, version: str) -> None:
+    """Write down what `tree` holds, inside it, so that `load_agent` can tell when something has changed.
+
+    Raises InputError when its ELF files are damaged or of several machines.
+    """
+    document = {
+        "agent": version,
+        "machine": machine_of(tree),
+        "glibc": str(glibc_floor(tree)),
+        "files": {name: digest for name, digest in _digests(tree).items() if name != MANIFEST},
+    }
+    manifest = tree / MANIFEST
+    manifest.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    manifest.chmod(0o644)
+
+
+def load_agent(path: Path) -> FrozenAgent:
+    """The frozen agent in the folder `path`, every file of it checked. Raises InputError where it isn't a whole one."""
+    manifest = path / MANIFEST
+    try:
+        text = manifest.read_bytes()
+        document = json.loads(text)
+        version, machine, glibc = document["agent"], document["machine"], parse_glibc(document["glibc"])
+        expected: dict[str, str] = document["files"]
+        if glibc is None:
+            raise InputError(_not_an_agent(path, "names no glibc"))
+    except OSError as error:
+        raise InputError(_not_an_agent(path, f"can't be read ({error.strerror})")) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(_not_an_agent(path, "is damaged")) from error
+    found = {name: digest for name, digest in _digests(path).items() if name != MANIFEST}
+    changed = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if changed or PROGRAM not in found:
+        raise InputError(
+            Problem(
+                reference="agent-damaged",
+                message=f"{path} is not as it was frozen: {', '.join(changed[:3]) or PROGRAM} differs",
+                hint="freeze the agent anew, or copy the folder again",
+            )
+        )
+    return FrozenAgent(
+        path=path,
+        version=str(version),
+        machine=str(machine),
+        glibc=glibc,
+        size=sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink()),
+        digest=hashlib.sha256(text).hexdigest(),
+    )
+
+
+def image_fits(agent: FrozenAgent, *, glibc: GlibcVersion | None, machine: str) -> Problem | None:
+    """What keeps `agent` from running in an image whose C library is `glibc` (None: it has none) on `machine`."""
+    if machine != agent.machine:
+        return Problem(
+            reference="agent-machine",
+            message=f"the agent is for {agent.machine}, the image for {machine}",
+            hint=f"freeze the agent on a {machine} machine, and give its folder by --agent",
+        )
+    if glibc is None:
+        return Problem(
+            reference="agent-glibc",
+            message=f"the agent needs glibc {agent.glibc} or newer, and the image has no glibc",
+            hint="images built on musl can't run it",
+        )
+    if glibc < agent.glibc:
+        return Problem(
+            reference="agent-glibc",
+            message=f"the agent needs glibc {agent.glibc} or newer, the image has {glibc}",
+            hint="freeze the agent with a Python that was built on an older system, and give its folder by --agent",
+        )
+    return None
+
+
+def _not_an_agent(path: Path, why: str) -> Problem:
+    return Problem(
+        reference="agent-unknown",
+        message=f"{path} is not an agent frozen by pxe-pack: {MANIFEST} {why}",
+        hint="give the folder that holds the executable `pxe-fetch`",
+    )
+
+
+def _digests(tree: Path) -> dict[str, str]:
+    """Name -> what must not change: digest and executable bit of a file, the target of a link."""
+    digests = {}
+    for path in sorted(tree.rglob("*")):
+        name = str(path.relative_to(tree))
+        if path.is_symlink():
+            digests[name] = f"-> {path.readlink()}"
+        elif path.is_file():
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digests[name] = f"{digest} {'x' if path.stat().st_mode & 0o100 else '-'}"
+    return digests
