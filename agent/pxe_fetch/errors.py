@@ -32,6 +32,12 @@ class NotFoundError(NetworkError):
     reference = "not-found"
 
 
+class RangeError(NetworkError):
+    """The server did not give the range that was asked for, or something else under its name."""
+
+    reference = "range"
+
+
 class RefusedError(FetchError):
     """The server (401, 403, 410) or a policy says no; asking again changes nothing."""
 

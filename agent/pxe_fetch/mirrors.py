@@ -1,0 +1,83 @@
+"""The mirrors of one artifact: whose turn it is, what each has done, and which of them are out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pxe_fetch.contract.model import RetryPolicy
+from pxe_fetch.errors import FetchError, IntegrityError, NotFoundError, RangeError
+from pxe_fetch.retry import CORRUPT_ATTEMPTS, NOT_FOUND_ATTEMPTS, pause
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Mirror:
+    """One url and its record in this transfer."""
+
+    url: str
+    validator: str | None = None  # strong ETag of the bytes it has sent
+    ranges: bool = True  # until it shows that it has none
+    asked: int = 0
+    failures: int = 0  # in a row, without new bytes
+    missing: int = 0  # times it said 404
+    corrupt: int = 0  # times its bytes were wrong
+    not_before: float = 0.0  # on the clock's now(): leave it alone until then
+    error: FetchError | None = None  # the last one
+    out: bool = False  # will not be asked again
+
+
+class Mirrors:
+    """Asked in the order given; one that fails has to wait its turn, so that the others come first."""
+
+    def __init__(self, urls: Sequence[str], *, policy: RetryPolicy) -> None:
+        self._mirrors = tuple(Mirror(url=url) for url in urls)
+        self._policy = policy
+        self._errors: list[FetchError] = []
+
+    def next(self, now: float, *, resuming: bool) -> Mirror | None:
+        """Who may be asked soonest; among those that may be asked now, the best. None when all are out.
+
+        While there is something to resume, one that has ranges is better than one without; one whose bytes were wrong
+        is worse than one whose were not.
+        """
+        return min(
+            (mirror for mirror in self._mirrors if not mirror.out),
+            key=lambda mirror: (max(mirror.not_before, now), resuming and not mirror.ranges, mirror.corrupt),
+            default=None,
+        )
+
+    def another_may_resume(self, mirror: Mirror, *, now: float) -> bool:
+        """Whether somebody else could be asked for a range right now."""
+        return any(
+            other is not mirror and not other.out and other.ranges and other.not_before <= now
+            for other in self._mirrors
+        )
+
+    def untried(self) -> bool:
+        """Whether somebody was never asked."""
+        return any(not mirror.asked and not mirror.out for mirror in self._mirrors)
+
+    def failed(self, mirror: Mirror, error: FetchError, *, now: float, progressed: bool, blamed: bool) -> None:
+        """Record that `mirror` failed with `error`; `blamed`: wrong bytes were its own and nobody else's."""
+        self._errors.append(error)
+        mirror.error = error
+        mirror.failures = 1 if progressed else mirror.failures + 1
+        mirror.not_before = now + pause(error, failures=mirror.failures, policy=self._policy)
+        match error:
+            case RangeError() if mirror.ranges:
+                mirror.ranges = False
+                mirror.not_before = now  # it is there; it only has to be asked for all of it
+            case IntegrityError():
+                mirror.corrupt += blamed
+                mirror.out = mirror.corrupt >= CORRUPT_ATTEMPTS
+            case NotFoundError():
+                mirror.missing += 1
+                mirror.out = mirror.missing >= NOT_FOUND_ATTEMPTS
+            case _:
+                mirror.out = not error.transient
+
+    def verdict(self) -> FetchError:
+        """What names the cause when all attempts are used up: the last error that time may heal, else the last."""
+        lasting = [mirror.error for mirror in self._mirrors if mirror.error]
+        healing = [error for error in lasting if error.transient]
+        return max(healing or lasting, key=self._errors.index)

@@ -1,0 +1,164 @@
+"""Where the bytes of an artifact gather until they are all there: a file beside the destination, or memory."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable
+from mmap import mmap
+from pathlib import Path
+from typing import Protocol
+
+from pxe_fetch.clock import Patience
+from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError, PolicyError
+from pxe_fetch.verify import Digester
+
+_REREAD = 1024 * 1024  # bytes read at a time when an earlier run's part is hashed again
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_IS_ANOTHERS = frozenset({errno.EWOULDBLOCK, errno.EACCES})
+
+
+class Part(Protocol):
+    """Bytes from the start of an artifact, and their digest. `digester` has taken in exactly `length` of them."""
+
+    length: int
+    digester: Digester
+
+    def write(self, data: memoryview) -> None:
+        """Append `data`; the caller hashes it. Raises NoRoomError, DiskError or PolicyError (memory's limit)."""
+
+    def clear(self) -> None:
+        """Forget everything."""
+
+
+class FilePart:
+    """A file that outlives a kill, so that the next run can resume it. One process at a time may have it."""
+
+    def __init__(self, path: Path, *, digester: Callable[[], Digester]) -> None:
+        """Open or make `path`. What is in it counts only after `rehash`. Raises CannotCreateError or DiskError."""
+        self._path = path
+        self._digester = digester
+        self.digester = digester()
+        self.length = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # 0600: it may hold what only its owner-to-be may read. O_NOFOLLOW: never through a link.
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        except OSError as error:
+            raise _cannot(path, error) from error
+        try:
+            self._left = self._claim()
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _claim(self) -> int:
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise CannotCreateError(f"{self._path} is in the way: it is not a regular file")
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _IS_ANOTHERS:
+                raise CannotCreateError(f"{self._path} is being written by another pxe-fetch") from error
+            raise DiskError(f"{self._path} cannot be locked: {error.strerror}") from error
+        return status.st_size
+
+    def left_over(self) -> int:
+        """Bytes that an earlier run left, not yet looked at."""
+        return self._left
+
+    def rehash(self, *, patience: Patience) -> None:
+        """Take what an earlier run left as the beginning, after reading all of it: a prefix is never trusted.
+
+        Raises DiskError, and what `patience` raises.
+        """
+        buffer = mmap(-1, _REREAD)
+        view = memoryview(buffer)
+        try:
+            while count := os.preadv(self._fd, [view], self.length):
+                patience.check()
+                self.digester.update(view[:count])
+                self.length += count
+        except OSError as error:
+            raise DiskError(f"{self._path} cannot be read: {error.strerror}") from error
+        finally:
+            self._left = 0
+
+    def write(self, data: memoryview) -> None:
+        try:
+            while data:
+                count = os.pwrite(self._fd, data, self.length)
+                self.length += count
+                data = data[count:]
+        except OSError as error:
+            raise _failed_write(self._path, error) from error
+
+    def clear(self) -> None:
+        self.length = self._left = 0
+        self.digester = self._digester()
+        try:
+            os.ftruncate(self._fd, 0)
+        except OSError as error:
+            raise DiskError(f"{self._path} cannot be emptied: {error.strerror}") from error
+
+    def sync(self) -> None:
+        """Have the bytes on the disk (fsync(2)). Raises NoRoomError or DiskError."""
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise _failed_write(self._path, error) from error
+
+    def discard(self) -> None:
+        """Remove the file, if it is still ours."""
+        try:
+            ours, there = os.fstat(self._fd), self._path.lstat()
+            if (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino):
+                self._path.unlink()
+        except OSError:
+            return
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class MemoryPart:
+    """Bytes of something small, up to `limit`."""
+
+    def __init__(self, *, limit: int, digester: Callable[[], Digester]) -> None:
+        self._limit = limit
+        self._digester = digester
+        self._bytes = bytearray()
+        self.digester = digester()
+        self.length = 0
+
+    def write(self, data: memoryview) -> None:
+        if self.length + len(data) > self._limit:
+            raise PolicyError(f"it is larger than the {self._limit} bytes that are allowed here")
+        self._bytes += data
+        self.length += len(data)
+
+    def clear(self) -> None:
+        self._bytes.clear()
+        self.length = 0
+        self.digester = self._digester()
+
+    def value(self) -> bytes:
+        """All of it."""
+        return bytes(self._bytes)
+
+
+def _cannot(path: Path, error: OSError) -> FetchError:
+    if error.errno in _FULL:
+        return NoRoomError(f"there is no room to create {path}: {error.strerror}")
+    if error.errno == errno.EIO:
+        return DiskError(f"{path} cannot be opened: {error.strerror}")
+    return CannotCreateError(f"{path} cannot be created: {error.strerror}")
+
+
+def _failed_write(path: Path, error: OSError) -> FetchError:
+    if error.errno in _FULL:
+        return NoRoomError(f"there is no room for {path.parent / path.name}: {error.strerror}")
+    return DiskError(f"{path} cannot be written: {error.strerror}")

@@ -1,0 +1,84 @@
+"""file: URLs: something that is on the node already, a mounted share or a disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from urllib.parse import unquote, urlsplit
+
+from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError
+from pxe_fetch.transport import Body, Request
+
+
+class FileTransport:
+    """Reads files. RFC 8089: the host part is empty or "localhost"."""
+
+    def open(self, request: Request) -> Body:
+        path = _path(request.url)
+        try:
+            # O_NONBLOCK: a FIFO without a writer would hold us for ever; on a regular file it means nothing.
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise _explain(error, path=path) from error
+        try:
+            total = _size(fd, path=path)
+            start = request.offset if request.offset <= total else 0
+            os.lseek(fd, start, os.SEEK_SET)
+        except BaseException:
+            os.close(fd)
+            raise
+        return _FileBody(fd, path=path, start=start, total=total, request=request)
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+class _FileBody:
+    validator = None
+    remark = ""
+
+    def __init__(self, fd: int, *, path: str, start: int, total: int, request: Request) -> None:
+        self._fd = fd
+        self._path = path
+        self._patience = request.patience
+        self.start = start
+        self.total = total
+
+    def readinto(self, view: memoryview) -> int:
+        self._patience.check()
+        try:
+            return os.readv(self._fd, [view])
+        except OSError as error:
+            raise _explain(error, path=self._path) from error
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _size(fd: int, *, path: str) -> int:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise RefusedError(f"{path} is not a regular file")
+    return status.st_size
+
+
+def _path(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.netloc.lower() not in {"", "localhost"}:
+        raise PolicyError(f"a file URL names no other host than localhost, found {parts.netloc}")
+    path = unquote(parts.path)
+    if not path.startswith("/") or "\0" in path:
+        raise PolicyError("a file URL needs an absolute path")
+    return path
+
+
+def _explain(error: OSError, *, path: str) -> FetchError:
+    # A mount that is not there yet may come; so may a network file system that reports EIO.
+    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        return NotFoundError(f"{path} does not exist")
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return RefusedError(f"{path} may not be read")
+    return NetworkError(f"{path} cannot be read: {error.strerror}")

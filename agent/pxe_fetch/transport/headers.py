@@ -1,0 +1,67 @@
+"""What HTTP says in its header fields, read strictly: RFC 9110."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+_CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')  # RFC 9110 8.8.3
+_LONGEST_ETAG = 1024  # characters; longer ones are not worth sending back
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContentRange:
+    """RFC 9110 14.4: the bytes `start` to `end` (inclusive) of `total`. None: "*", not told."""
+
+    start: int | None
+    end: int | None
+    total: int | None
+
+
+def content_range(value: str | None) -> ContentRange | None:
+    """A Content-Range field; None where it is missing, not in bytes, or contradicts itself."""
+    match = _CONTENT_RANGE.fullmatch(value.strip()) if value else None
+    if not match:
+        return None
+    start, end, total = (int(part) if part and part != "*" else None for part in match.groups())
+    if start is not None and end is not None and (end < start or (total is not None and end >= total)):
+        return None
+    return ContentRange(start=start, end=end, total=total)
+
+
+def content_length(value: str | None) -> int | None:
+    """A Content-Length field; None where it is missing or no number."""
+    return int(value) if value and re.fullmatch(r"\d{1,19}", value.strip(), re.ASCII) else None
+
+
+def strong_etag(value: str | None) -> str | None:
+    """An ETag that names exactly these bytes; None for a weak one (W/"…"), which If-Range may not carry."""
+    value = (value or "").strip()
+    return value if len(value) <= _LONGEST_ETAG and _STRONG_ETAG.fullmatch(value) else None
+
+
+def retry_after(value: str | None, *, date: str | None) -> float | None:
+    """Seconds that a Retry-After field asks for (RFC 9110 10.2.3); None where it is missing or means nothing.
+
+    `date` is the same answer's Date field: a node that has just booted may not know the time, and the server's own
+    clock is what it meant.
+    """
+    value = (value or "").strip()
+    if re.fullmatch(r"\d+", value, re.ASCII):
+        return float(value[:18])
+    until = _moment(value)
+    if until is None:
+        return None
+    since = _moment(date or "") or datetime.now(UTC)
+    return max(0.0, (until - since).total_seconds())
+
+
+def _moment(value: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

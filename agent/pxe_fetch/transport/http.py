@@ -1,0 +1,270 @@
+"""http: and https: through requests. Bytes are taken as they come over the wire; nothing is ever decoded."""
+
+from __future__ import annotations
+
+from threading import Lock
+from urllib.parse import urljoin, urlsplit
+
+from pxe_fetch import __version__
+from pxe_fetch.contract.model import Proxy, Tls
+from pxe_fetch.errors import (
+    FetchError,
+    NetworkError,
+    NotFoundError,
+    PolicyError,
+    RangeError,
+    RefusedError,
+)
+from pxe_fetch.redact import redact
+from pxe_fetch.transport import Body, Request
+from pxe_fetch.transport.causes import explain
+from pxe_fetch.transport.headers import content_length, content_range, retry_after, strong_etag
+from pxe_fetch.transport.proxies import proxy_for
+from pxe_fetch.transport.wire import Answered, PatientAdapter, PatientResponse
+
+REDIRECTS = 10  # followed for one request
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_AGAIN = frozenset({408, 425, 429})  # beside 5xx: the same request may succeed later
+_DRAINED = 16 * 1024  # bytes of an answer's text read and thrown away, to keep the connection
+_HURRY = 1.0  # seconds that text may take
+_OK, _PARTIAL, _BAD_REQUEST, _NOT_FOUND, _UNSATISFIABLE, _SERVER_ERROR = 200, 206, 400, 404, 416, 500
+_PORTS = {"http": 80, "https": 443}
+_FIELDS = {
+    "User-Agent": f"pxe-fetch/{__version__}",
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",  # the digest is of the file's bytes
+    "Connection": "keep-alive",
+}
+
+
+class HttpTransport:
+    """Keeps connections per host for the whole run, shared by its threads."""
+
+    def __init__(self, *, tls: Tls, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self._tls = tls
+        self._adapters: dict[bool, PatientAdapter] = {}  # by whether TLS is needed
+        self._lock = Lock()
+
+    def open(self, request: Request) -> Body:
+        url = request.url
+        for _ in range(REDIRECTS + 1):
+            answer = self._ask(url, request)
+            if answer.status not in _REDIRECTS:
+                return _body(answer, request)
+            try:
+                url = _next(url, answer)
+            finally:
+                answer.dismiss()
+        raise PolicyError(f"more than {REDIRECTS} redirects, the last to {redact(url)}")
+
+    def close(self) -> None:
+        for adapter in self._adapters.values():
+            adapter.close()
+
+    def _ask(self, url: str, request: Request) -> _Answer:
+        request.patience.check()
+        fields = dict(_FIELDS)
+        if _origin(url) == _origin(request.url):
+            fields |= request.headers
+        if request.offset:
+            fields["Range"] = f"bytes={request.offset}-"
+            if request.validator:
+                fields["If-Range"] = request.validator
+        left = max(0.001, request.patience.left())
+        proxy = proxy_for(url, self._proxy)
+        try:
+            answer, body = self._adapter(url, proxy=proxy).ask(
+                url,
+                headers=fields,
+                proxy=proxy,
+                connect=min(request.timeouts.connect, left),
+                silence=request.timeouts.read,
+                patience=request.patience,
+            )
+        except FetchError:
+            raise
+        except Exception as error:
+            # requests, urllib3 and http.client each let others of theirs through; one place tells what they mean.
+            raise _explain(error, url, request) from error
+        return _Answer(answer, body, url=url, request=request)
+
+    def _adapter(self, url: str, *, proxy: str | None) -> PatientAdapter:
+        """With a TLS context only where one is needed: it takes tens of milliseconds to make."""
+        secure = any(each.lower().startswith("https:") for each in (url, proxy or ""))
+        with self._lock:
+            if secure not in self._adapters:
+                from pxe_fetch.transport.tls import context
+
+                self._adapters[secure] = PatientAdapter(tls=context(self._tls) if secure else None)
+            return self._adapters[secure]
+
+
+class _Answer:
+    """What a server said to one request, its body still unread."""
+
+    def __init__(self, answer: Answered, body: PatientResponse, *, url: str, request: Request) -> None:
+        self._answer = answer
+        self._body = body
+        self._request = request
+        self.url = url
+        self.status = answer.status_code
+
+    def field(self, name: str) -> str | None:
+        return self._answer.headers.get(name)
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body as declared; None where its end is told by chunks or by the connection's end."""
+        return None if self._body.chunked else content_length(self.field("Content-Length"))
+
+    def readinto(self, view: memoryview) -> int:
+        try:
+            return self._body.take(view)
+        except FetchError:
+            raise
+        except Exception as error:
+            raise _explain(error, self.url, self._request) from error
+
+    def dismiss(self) -> None:
+        """Throw a short text away and keep the connection; close it where that would take long."""
+        self._body.hurry(_HURRY)
+        view = memoryview(bytearray(_DRAINED))
+        try:
+            while view and (count := self.readinto(view)):
+                view = view[count:]
+        except NetworkError:
+            pass
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        if self._body.is_finished():
+            self._answer.raw.release_conn()
+        else:
+            self._answer.close()
+
+
+class _HttpBody:
+    """The body of a good answer."""
+
+    def __init__(self, answer: _Answer, *, start: int, total: int | None) -> None:
+        self._answer = answer
+        self.start = start
+        self.total = total
+        self.validator = strong_etag(answer.field("ETag"))
+        # The digest decides about the bytes as they came: a file stored compressed is often labelled so by mistake.
+        encoding = (answer.field("Content-Encoding") or "identity").strip().lower()
+        self.remark = "" if encoding == "identity" else f"sent with Content-Encoding {encoding[:40]}, not asked for"
+
+    def readinto(self, view: memoryview) -> int:
+        return self._answer.readinto(view)
+
+    def close(self) -> None:
+        self._answer.close()
+
+
+def _body(answer: _Answer, request: Request) -> Body:
+    """The body of `answer` if it is one to take. Raises as Transport.open does."""
+    try:
+        if answer.status == _OK:
+            return _HttpBody(answer, start=0, total=answer.length)
+        if answer.status == _PARTIAL:
+            return _part(answer, request)
+        error = _refusal(answer)
+        if answer.status == _UNSATISFIABLE and request.offset:
+            answered = content_range(answer.field("Content-Range"))
+            if answered and answered.start is None and answered.total == request.offset:
+                answer.dismiss()
+                return _Nothing(start=request.offset)
+            error = RangeError("the server has no such range", status=answer.status)
+    except BaseException:
+        answer.close()
+        raise
+    answer.dismiss()
+    raise error
+
+
+class _Nothing:
+    """416 for a range that begins where the file ends: everything is here already."""
+
+    validator = None
+    remark = ""
+
+    def __init__(self, *, start: int) -> None:
+        self.start = self.total = start
+
+    def readinto(self, _view: memoryview) -> int:
+        return 0
+
+    def close(self) -> None:
+        """The answer was dismissed."""
+
+
+def _part(answer: _Answer, request: Request) -> Body:
+    """A 206, if it is to the byte what was asked for: from the offset to the end (RFC 9110 15.3.7)."""
+    text = answer.field("Content-Range")
+    answered = content_range(text)
+    if answered is None or answered.start is None or answered.end is None:
+        raise RangeError("a partial answer without a usable Content-Range", status=_PARTIAL)
+    if not request.offset or answered.start != request.offset:
+        raise RangeError(f"bytes from {answered.start} on, when those from {request.offset} were asked for", status=206)
+    if answered.total is not None and answered.end != answered.total - 1:
+        raise RangeError(f"only the bytes to {answered.end} of {answered.total}", status=_PARTIAL)
+    if answer.length not in {None, answered.end - answered.start + 1}:
+        raise RangeError(f"a range of {answered.end - answered.start + 1} bytes in {answer.length}", status=_PARTIAL)
+    body = _HttpBody(answer, start=answered.start, total=answered.total)
+    if request.validator and body.validator != request.validator:
+        raise RangeError("the file has changed on the server", status=_PARTIAL)
+    return body
+
+
+def _refusal(answer: _Answer) -> FetchError:
+    """What a status that brings no bytes means."""
+    status = answer.status
+    text = f"the server answered {status}"
+    if status == _NOT_FOUND:
+        return NotFoundError(text, status=status)
+    if status >= _SERVER_ERROR or status in _AGAIN:
+        wait = retry_after(answer.field("Retry-After"), date=answer.field("Date"))
+        return NetworkError(text, status=status, retry_after=wait)
+    if status >= _BAD_REQUEST:
+        return RefusedError(text, status=status)
+    return NetworkError(f"{text}, which is no answer to a GET", status=status)
+
+
+def _next(url: str, answer: _Answer) -> str:
+    """Where a redirect leads. Raises PolicyError where it may not lead, NetworkError where it leads nowhere."""
+    location = answer.field("Location")
+    if not location:
+        raise NetworkError(f"a redirect ({answer.status}) without a Location", status=answer.status)
+    try:
+        target = urljoin(url, location.strip())
+        old, new = urlsplit(url).scheme.lower(), urlsplit(target).scheme.lower()
+        origin = _origin(target)
+    except ValueError as error:
+        raise NetworkError("a redirect to what is not a URL", status=answer.status) from error
+    if new not in _PORTS or not origin[1]:
+        raise PolicyError(f"a redirect to {redact(target)}, which is neither http nor https")
+    if old == "https" and new == "http":
+        raise PolicyError(f"a redirect from https to {redact(target)}, which is not protected")
+    return target
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port (RFC 6454): the custom fields of a request go to no other."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    return scheme, (parts.hostname or "").rstrip("."), parts.port or _PORTS.get(scheme, 0)
+
+
+def _host(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+    except ValueError:
+        return "the server"
+
+
+def _explain(error: Exception, url: str, request: Request) -> FetchError:
+    return explain(error, host=_host(url), timeouts=request.timeouts, clock=request.patience.clock)
