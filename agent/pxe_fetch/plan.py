@@ -1,12 +1,23 @@
-"""The configuration on this node: every transfer to make, with nothing left to decide."""
+"""The configuration on this node: every transfer to make, with nothing left to decide but digests kept in a file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import grp
+import os
+import posixpath
+import pwd
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote, urljoin, urlsplit
 
-from pxe_fetch.contract.model import Digest, RetryPolicy, Timeouts
+from pxe_fetch.contract import paths, template
+from pxe_fetch.contract.model import Artifact, Digest, FetchConfig, RetryPolicy, Timeouts
+from pxe_fetch.contract.problem import Problem, ProblemError
+from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
+from pxe_fetch.node import Node
+
+LONGEST_NAME = 255  # bytes of a file name, on every file system of Linux that matters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,3 +39,226 @@ class Transfer:
     start: tuple[str, ...]
     retry: RetryPolicy
     timeouts: Timeouts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """One artifact as planned: a transfer, once its digest is known."""
+
+    name: str
+    dest: Path
+    size: int | None
+    required: bool
+    digest: Digest | None
+    digest_url: str | None  # absolute: a SHA256SUMS file; given exactly when `digest` is not
+    urls: tuple[str, ...]
+    headers: Mapping[str, str]
+    retry: RetryPolicy
+    timeouts: Timeouts
+    with_digest: Callable[[Digest], Transfer]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What a run will do, in the order of the configuration."""
+
+    orders: tuple[Order, ...]
+    skipped: tuple[Artifact, ...]  # their `when` means other nodes
+    failed: tuple[tuple[Artifact, FetchError], ...]  # optional ones that cannot be made here: no such user, …
+
+
+def plan(config: FetchConfig, *, node: Node, base_url: str | None, credentials: Path | None) -> Plan:
+    """Every transfer of `config` on `node`; `base_url` (of the kernel command line) comes before the configuration's.
+
+    Raises ProblemError with every problem of the configuration on this node (a fact that is empty, two artifacts for
+    one place, …); for a required artifact CannotCreateError when its user or group is unknown, and PolicyError when its
+    destination is outside the roots.
+    """
+    problems: list[Problem] = []
+    orders: list[Order] = []
+    skipped: list[Artifact] = []
+    failed: list[tuple[Artifact, FetchError]] = []
+    base = base_url or config.base_url
+    for artifact in config.artifacts:
+        if not node.matches(artifact.when):
+            skipped.append(artifact)
+            continue
+        try:
+            orders.append(_order(artifact, node=node, base=base, roots=config.allowed_roots, credentials=credentials))
+        except ProblemError as error:
+            problems += [replace(problem, message=f"{artifact.name}: {problem.message}") for problem in error.problems]
+        except FetchError as error:
+            if artifact.required:
+                raise
+            failed.append((artifact, error))
+    problems += _collisions(orders)
+    if problems:
+        raise ProblemError(*problems)
+    return Plan(orders=tuple(orders), skipped=tuple(skipped), failed=tuple(failed))
+
+
+def part_of(dest: Path) -> Path:
+    """The file beside `dest` that holds what has come of it so far."""
+    return beside(dest, paths.PART_SUFFIX)
+
+
+def beside(dest: Path, suffix: str) -> Path:
+    """A hidden name in `dest`'s directory that no other destination has."""
+    room = LONGEST_NAME - len(suffix) - 1
+    name = dest.name.encode()
+    if len(name) <= room:
+        return dest.with_name(f".{dest.name}{suffix}")
+    import hashlib
+
+    return dest.with_name(f".{hashlib.sha256(name).hexdigest()}{suffix}")
+
+
+def check_inside(dest: Path, *, roots: tuple[str, ...]) -> None:
+    """Raise PolicyError unless `dest`, and what its existing parents lead to, lie below one of `roots`."""
+    written = str(dest)
+    if not any(written.startswith(root.rstrip("/") + "/") for root in roots):
+        raise PolicyError(f"{dest} is not below any of allowed_roots ({', '.join(roots)})")
+    real = posixpath.join(os.path.realpath(dest.parent), dest.name)
+    if not any(real.startswith(os.path.realpath(root).rstrip("/") + "/") for root in roots):
+        raise PolicyError(f"{dest} leads through a symbolic link to {real}, outside allowed_roots ({', '.join(roots)})")
+
+
+def _order(
+    artifact: Artifact, *, node: Node, base: str | None, roots: tuple[str, ...], credentials: Path | None
+) -> Order:
+    if artifact.source is not None and not artifact.urls:
+        message = f"`source: {artifact.source}` names a file of the packing machine, which no node can read"
+        raise ProblemError(
+            Problem(
+                reference="source-unresolved",
+                message=message,
+                hint="pxe-pack turns it into a url and a digest; to try the file by hand, give url and sha256",
+            )
+        )
+    dest = _dest(artifact.dest, node=node)
+    check_inside(dest, roots=roots)
+    urls = tuple(_absolute(url, node=node, base=base) for url in artifact.urls)
+    headers = {name: template.fill(value, node.fact) for name, value in artifact.headers.items()}
+    headers |= _secret_headers(artifact.header_credential, credentials=credentials)
+    uid, gid = _uid(artifact.owner), _gid(artifact.group)
+
+    def with_digest(digest: Digest) -> Transfer:
+        return Transfer(
+            name=artifact.name,
+            urls=urls,
+            digest=digest,
+            size=artifact.size,
+            dest=dest,
+            part=part_of(dest),
+            mode=artifact.mode,
+            uid=uid,
+            gid=gid,
+            extract=artifact.extract,
+            required=artifact.required,
+            headers=headers,
+            start=artifact.start,
+            retry=artifact.retry,
+            timeouts=artifact.timeouts,
+        )
+
+    return Order(
+        name=artifact.name,
+        dest=dest,
+        size=artifact.size,
+        required=artifact.required,
+        digest=artifact.digest,
+        digest_url=_absolute(artifact.digest_url, node=node, base=base) if artifact.digest_url else None,
+        urls=urls,
+        headers=headers,
+        retry=artifact.retry,
+        timeouts=artifact.timeouts,
+        with_digest=with_digest,
+    )
+
+
+def _dest(text: str, *, node: Node) -> Path:
+    def name(reference: str) -> str:
+        value = node.fact(reference)
+        if "/" in value or "\0" in value or value in {".", ".."}:
+            raise PolicyError(f"${{{reference}}} is {value!r} on this node, which is no file name: {text} is refused")
+        return value
+
+    return Path(template.fill(text, name))
+
+
+def _absolute(url: str, *, node: Node, base: str | None) -> str:
+    """`url` with its facts filled in (percent-encoded) and joined to `base` when it is relative."""
+
+    def fill(text: str) -> str:
+        return template.fill(text, lambda name: quote(node.fact(name), safe=":@"))
+
+    filled = fill(url)
+    if urlsplit(filled).scheme:
+        return filled
+    if base is None:
+        raise ProblemError(
+            Problem(
+                reference="base-url-missing",
+                message=f"the url `{url}` is relative, and there is no base_url",
+                hint="give defaults.base_url, or pxe-fetch.base_url=URL on the kernel command line",
+            )
+        )
+    return urljoin(fill(base).rstrip("/") + "/", filled.lstrip("/"))
+
+
+def _secret_headers(credential: str | None, *, credentials: Path | None) -> dict[str, str]:
+    """The `Name: value` lines of a credential. Its content is shown nowhere."""
+    if credential is None:
+        return {}
+    hint = f"give the unit the credential {credential} (ImportCredential=, SMBIOS type 11), one `Name: value` line each"
+    try:
+        text = (credentials / credential).read_text(encoding="ascii") if credentials else None
+    except (OSError, UnicodeDecodeError):
+        text = None
+    if text is None:
+        message = f"the credential {credential} (header_credential) is not there"
+        raise ProblemError(Problem(reference="credential-missing", message=message, hint=hint))
+    headers: dict[str, str] = {}
+    for line in text.splitlines():
+        name, colon, value = line.partition(":")
+        if line.strip() and (not colon or not name.strip().replace("-", "").isalnum() or not value.isprintable()):
+            message = f"the credential {credential} has a line that is not `Name: value`"
+            raise ProblemError(Problem(reference="credential-invalid", message=message, hint=hint))
+        if line.strip():
+            headers[name.strip()] = value.strip()
+    return headers
+
+
+def _collisions(orders: list[Order]) -> list[Problem]:
+    """Two artifacts for one place, or one inside the tree that another replaces."""
+    problems: list[Problem] = []
+    taken: dict[Path, str] = {}
+    for order in orders:
+        first = taken.setdefault(order.dest, order.name)
+        if first != order.name:
+            message = f"{order.name} and {first} have one destination on this node: {order.dest}"
+            problems.append(Problem(reference="dest-taken", message=message))
+    for order in orders:
+        for outer in order.dest.parents:
+            if outer in taken:
+                message = f"{order.name} goes to {order.dest}, inside {outer}, which is what {taken[outer]} becomes"
+                problems.append(Problem(reference="dest-taken", message=message))
+    return problems
+
+
+def _uid(owner: str | None) -> int | None:
+    if owner is None or owner.isdigit():
+        return None if owner is None else int(owner)
+    try:
+        return pwd.getpwnam(owner).pw_uid
+    except KeyError:
+        raise CannotCreateError(f"this node has no user {owner}") from None
+
+
+def _gid(group: str | None) -> int | None:
+    if group is None or group.isdigit():
+        return None if group is None else int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise CannotCreateError(f"this node has no group {group}") from None

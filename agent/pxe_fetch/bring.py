@@ -1,0 +1,134 @@
+"""The artifacts brought, several at once: each looked at, fetched, put in place, and its units started."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+
+from pxe_fetch import place, sums, units, unpack
+from pxe_fetch.account import Account
+from pxe_fetch.contract.model import Digest
+from pxe_fetch.contract.paths import Exit
+from pxe_fetch.errors import StoppedError
+from pxe_fetch.journal import WARNING
+from pxe_fetch.outcome import Outcome, of_error
+from pxe_fetch.plan import Order, check_inside, part_of
+from pxe_fetch.redact import redact
+from pxe_fetch.transfer import fetch_text, receive
+from pxe_fetch.transport import Transports
+
+STOPPING = 2.0  # seconds for the transfers to let go after SIGTERM; those that are slower end with the process
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bringer:
+    """All that bringing one artifact needs beside the artifact."""
+
+    account: Account
+    transports: Transports
+    roots: tuple[str, ...]
+    deadline: float  # monotonic; of the run
+    stop: Event
+    failures: dict[str, Outcome] = field(default_factory=dict)  # by name
+
+    def bring_all(self, orders: Iterable[Order], *, parallel: int) -> None:
+        """Bring `orders`, `parallel` at once, in their order; those that fail are in `failures` then.
+
+        The threads do not outlive the process, so a signal's StoppedError in this one ends the waiting.
+        """
+        waiting: SimpleQueue[Order] = SimpleQueue()
+        number = 0
+        for number, order in enumerate(orders, start=1):  # noqa: B007
+            waiting.put(order)
+        threads = [
+            Thread(target=self._work, args=(waiting,), name=f"bring-{index}", daemon=True)
+            for index in range(min(parallel, number))
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join()
+        except StoppedError:
+            until = time.monotonic() + STOPPING
+            for thread in threads:
+                thread.join(max(until - time.monotonic(), 0))
+            raise
+
+    def _work(self, waiting: SimpleQueue[Order]) -> None:
+        while not self.stop.is_set():
+            try:
+                order = waiting.get_nowait()
+            except Empty:
+                return
+            try:
+                self._bring(order)
+            except StoppedError:
+                _drop_if_empty(order)
+                return  # it is no failure of the artifact's; the run says why it ended
+            except Exception as error:  # a bug in one transfer must not leave the others unfinished
+                _drop_if_empty(order)
+                self.failed(order.name, error)
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Note that the artifact `name` is not to be had in this run."""
+        outcome = self.failures[name] = of_error(error)
+        self.account.failed(name, outcome)
+        if outcome.exit_code == Exit.BUG:
+            self.account.explain(error)
+
+    def _bring(self, order: Order) -> None:
+        """One artifact, until it is in place. Raises FetchError."""
+        self.account.checking(order.name)
+        place.prepare(order.dest)
+        check_inside(order.dest, roots=self.roots)  # again: since it was planned, links may have been made
+        transfer = order.with_digest(order.digest or self._digest(order))
+        is_tree = transfer.extract == "tar"
+        if unpack.is_right(transfer) if is_tree else place.is_right(transfer):
+            transfer.part.unlink(missing_ok=True)
+            self.account.kept(transfer)
+            return
+        received = receive(
+            transfer, transports=self.transports, events=self.account, stop=self.stop, deadline=self.deadline
+        )
+        self.account.received(order.name, received)
+        check_inside(order.dest, roots=self.roots)
+        if is_tree:
+            unpack.unpack(transfer)
+        else:
+            place.place(transfer)
+        self.account.placed(transfer)
+        for unit in transfer.start:
+            if trouble := units.start(unit):
+                self.account.remark(f"{order.name}: {unit} could not be started: {trouble}", priority=WARNING)
+
+    def _digest(self, order: Order) -> Digest:
+        """The digest that the artifact's SHA256SUMS file gives. Raises FetchError."""
+        url = order.digest_url or ""
+        text = fetch_text(
+            url,
+            name=f"{order.name} (digests)",
+            digest=None,
+            limit=sums.LARGEST,
+            transports=self.transports,
+            events=self.account,
+            stop=self.stop,
+            retry=order.retry,
+            timeouts=order.timeouts,
+            headers=order.headers,
+            deadline=self.deadline,
+        )
+        return sums.digest_of(order.urls[0], sums=text.decode(errors="replace"), where=redact(url))
+
+
+def _drop_if_empty(order: Order) -> None:
+    """Leave no part file behind that nothing can be resumed from."""
+    part = part_of(order.dest)
+    try:
+        if part.lstat().st_size == 0:
+            part.unlink()
+    except OSError:
+        return

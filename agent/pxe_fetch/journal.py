@@ -1,0 +1,102 @@
+"""One line of the run's story: to journald with its typed fields where there is one, else to stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pxe_fetch.notify import is_service
+
+TYPE_CHECKING = False  # typing and collections.abc are imports that a run with nothing to do need not pay
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import TextIO
+
+# syslog(3) priorities, as sd-daemon(3) writes them in front of a line.
+ERROR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7
+
+IDENTIFIER = "pxe-fetch"
+_SOCKET = "/run/systemd/journal/socket"
+
+
+class Journal:
+    """Where the lines go. Safe to use from several threads: each line is one datagram or one write."""
+
+    def __init__(self, *, debug: bool = False, stream: TextIO | None = None) -> None:
+        self.debug = debug
+        self._stream = sys.stderr if stream is None else stream
+        self._has_journal = _is_journal(self._stream)
+        self._prefixed = self._has_journal or is_service()
+        self.is_plain = not self._prefixed  # a terminal or a file: a person reads it as it comes
+
+    def send(self, message: str, *, priority: int = INFO, message_id: str = "", **fields: str | float | None) -> None:
+        """Write `message`; `fields` become PXE_FETCH_<NAME>, those that are None are left out. Never raises OSError."""
+        if priority == DEBUG and not self.debug:
+            return
+        if self._has_journal and send_fields(entry(message, priority=priority, message_id=message_id, fields=fields)):
+            return
+        text = one_line(message)
+        prefix = f"<{priority}>" if self._prefixed else f"{IDENTIFIER}: "
+        try:
+            self._stream.write(f"{prefix}{text}\n")
+            self._stream.flush()
+        except (OSError, ValueError):  # stderr is closed or full: the state file still says what happened
+            return
+
+
+def entry(message: str, *, priority: int, message_id: str, fields: Mapping[str, str | float | None]) -> list[str]:
+    """The journal fields of one entry, `NAME=value` each (systemd.journal-fields(7))."""
+    lines = [f"MESSAGE={message}", f"PRIORITY={priority}", f"SYSLOG_IDENTIFIER={IDENTIFIER}"]
+    if message_id:
+        lines.append(f"MESSAGE_ID={message_id}")
+    lines += [f"PXE_FETCH_{name.upper()}={value}" for name, value in fields.items() if value is not None]
+    return lines
+
+
+def send_fields(lines: list[str]) -> bool:
+    """Hand one entry to journald through systemd-python; False where the module or journald is missing."""
+    try:
+        # What systemd.journal.send ends in. The module around it imports logging, uuid and traceback (20 ms at each
+        # boot) and adds CODE_ARGS; the fields here are complete as they are.
+        from systemd._journal import sendv
+
+        sendv(*lines)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def one_line(message: str) -> str:
+    """`message` without what a terminal or a line-based reader would take for something else."""
+    return "".join(c if c.isprintable() else " " for c in message)
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Whether `stream` is connected to journald: $JOURNAL_STREAM is its device and inode (systemd.exec(5))."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}" and os.path.exists(_SOCKET)  # noqa: PTH110  pathlib is an import
+
+
+def console(message: str) -> None:
+    """The one line of the outcome: on the machine's console when systemd runs the agent, else on stdout."""
+    line = one_line(message) + "\n"
+    if is_service() and os.geteuid() == 0:
+        try:
+            descriptor = os.open("/dev/console", os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:  # a container or a sandbox without a console; the journal has the line too
+            return
+        try:
+            os.write(descriptor, f"\n{line}".encode())  # others write there too: begin on a line of our own
+        except OSError:
+            return
+        finally:
+            os.close(descriptor)
+        return
+    try:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        return

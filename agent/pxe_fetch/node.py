@@ -1,0 +1,125 @@
+"""What this node is: the facts that urls, destinations, headers and `when` may name, each read when it is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from pxe_fetch.contract import cmdline, template
+from pxe_fetch.contract.model import When
+from pxe_fetch.contract.problem import Problem, ProblemError
+
+_FILES = {
+    "hostname": "proc/sys/kernel/hostname",
+    "machine_id": "etc/machine-id",
+    "serial": "sys/class/dmi/id/product_serial",
+    "uuid": "sys/class/dmi/id/product_uuid",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """The node that a file system tree shows; `root` is "/" but for a test's own tree."""
+
+    root: Path = Path("/")
+    arguments: cmdline.KernelArguments = field(default_factory=cmdline.KernelArguments)
+
+    def fact(self, name: str) -> str:
+        """The fact `name`, or the value of the kernel argument that `cmdline.NAME` means.
+
+        Raises ProblemError when it is unknown or empty, with a hint where it would come from.
+        """
+        if value := self.find(name):
+            return value
+        if name.startswith(template.CMDLINE):
+            argument = name.removeprefix(template.CMDLINE)
+            raise ProblemError(
+                Problem(
+                    reference="fact-empty",
+                    message=f"${{{name}}} is used, but this node's kernel command line has no {argument}=VALUE",
+                    hint=f"add {argument}=VALUE to the kernel arguments of this node, or use `when:`",
+                )
+            )
+        if name not in template.FACTS:
+            known = ", ".join([*template.FACTS, f"{template.CMDLINE}NAME"])
+            raise ProblemError(
+                Problem(reference="fact-unknown", message=f"${{{name}}} is no fact of a node", hint=f"facts: {known}")
+            )
+        raise ProblemError(
+            Problem(
+                reference="fact-empty",
+                message=f"${{{name}}} is used, but this node has no {name}",
+                hint=f"it would come from {template.FACTS[name]}",
+            )
+        )
+
+    def find(self, name: str) -> str:
+        """As `fact`, but "" where there is none."""
+        if name.startswith(template.CMDLINE):
+            return self.arguments.others.get(name.removeprefix(template.CMDLINE).replace("-", "_"), "")
+        if name == "arch":
+            return os.uname().machine
+        if name == "mac":
+            return self._mac()
+        value = self._read(_FILES[name]) if name in _FILES else ""
+        return value.lower() if name == "uuid" else value
+
+    def matches(self, when: When) -> bool:
+        """Whether `when` means this node: of each fact and kernel argument, one glob must match the whole value.
+
+        A fact that the node does not have is "", which `*` matches too: `when` asks, it does not demand. A kernel
+        argument that is absent matches nothing.
+        """
+        facts = all(
+            any(fnmatchcase(self.find(name).lower(), glob.lower()) for glob in globs)
+            for name, globs in when.facts.items()
+        )
+        others = self.arguments.others
+        return facts and all(
+            name in others and any(fnmatchcase(others[name], glob) for glob in globs)
+            for name, globs in when.cmdline.items()
+        )
+
+    def summary(self) -> Mapping[str, str]:
+        """The facts that tell one node from another in a report."""
+        return {name: self.find(name) for name in ("hostname", "arch", "mac")}
+
+    def _read(self, path: str) -> str:
+        try:
+            return (self.root / path).read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            return ""
+
+    def _mac(self) -> str:
+        """The address of the interface with the default route, else of the first that is hardware."""
+        interfaces = self.root / "sys/class/net"
+        for name in (self._default_route(), self._default_route6()):
+            if name and (address := self._read(f"sys/class/net/{name}/address")):
+                return address.lower()
+        try:
+            hardware = [entry.name for entry in interfaces.iterdir() if (entry / "device").exists()]
+        except OSError:
+            return ""
+        by_index = sorted(hardware, key=lambda name: (int(self._read(f"sys/class/net/{name}/ifindex") or 0), name))
+        return self._read(f"sys/class/net/{by_index[0]}/address").lower() if by_index else ""
+
+    def _default_route(self) -> str:
+        """The interface of the IPv4 default route of the lowest metric (/proc/net/route), or ""."""
+        found = [
+            (int(words[6]), words[0])
+            for line in self._read("proc/net/route").splitlines()[1:]
+            if len(words := line.split()) > 7 and words[1] == words[7] == "00000000"  # noqa: PLR2004  its columns
+        ]
+        return min(found)[1] if found else ""
+
+    def _default_route6(self) -> str:
+        """The interface of the IPv6 default route of the lowest metric (/proc/net/ipv6_route), or ""."""
+        found = [
+            (int(words[5], 16), words[9])
+            for line in self._read("proc/net/ipv6_route").splitlines()
+            if len(words := line.split()) > 9 and words[0] == "0" * 32 and words[1] == "00" and words[9] != "lo"  # noqa: PLR2004
+        ]
+        return min(found)[1] if found else ""

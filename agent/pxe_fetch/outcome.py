@@ -1,0 +1,81 @@
+"""What ended an artifact or a run, as the exit code and the words that name it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pxe_fetch.contract.cmdline import KernelArgumentError
+from pxe_fetch.contract.paths import Exit
+from pxe_fetch.contract.problem import ProblemError
+from pxe_fetch.errors import FetchError
+from pxe_fetch.state import RunState
+from pxe_fetch.wording import amount, count, span
+
+# Codes on which the unit starts the agent again (RestartPreventExitStatus= has the others).
+RESTARTED = frozenset((Exit.NETWORK, Exit.BUG, Exit.IO, Exit.DEADLINE, Exit.INTEGRITY))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How something ended: its exit code, the stable reference of its cause, and a sentence."""
+
+    exit_code: Exit
+    cause: str | None = None
+    message: str = ""
+
+
+def of_error(error: Exception) -> Outcome:
+    """The outcome that `error` is. Whatever the agent has no name for is a bug of its own."""
+    match error:
+        case FetchError():
+            return Outcome(exit_code=error.exit_code, cause=error.reference, message=str(error))
+        case ProblemError():
+            cause = error.problems[0].reference if error.problems else "config-invalid"
+            return Outcome(exit_code=Exit.CONFIG, cause=cause, message=str(error))
+        case KernelArgumentError():
+            return Outcome(exit_code=Exit.CONFIG, cause="kernel-argument-invalid", message=str(error))
+    message = f"a bug in pxe-fetch: {type(error).__name__}: {error}"
+    return Outcome(exit_code=Exit.BUG, cause="bug", message=message)
+
+
+def of_run(state: RunState, *, failures: Mapping[str, Outcome]) -> Outcome:
+    """How a run ended whose artifacts all have ended; `failures` has those that failed, by name.
+
+    The exit code is that of a required artifact's failure, in the order of the configuration; those that a restart may
+    mend come first: the unit then tries again, what can be had is had, and what is left in the end names itself.
+    """
+    artifacts = state.artifacts
+    required = [one for one in artifacts if one.required and one.name in failures]
+    optional = [one for one in artifacts if not one.required and one.name in failures]
+    received = sum(one.bytes_received for one in artifacts)
+    took = span(time.monotonic() - state.began)
+    if required:
+        first = next((one for one in required if failures[one.name].exit_code in RESTARTED), required[0])
+        why = failures[first.name]
+        others = [one.name for one in (*required, *optional) if one is not first]
+        also = f"; failed too: {', '.join(others)}" if others else ""
+        message = f"{first.name}: {why.message}{also} ({_places(state)}, {took})"
+        return Outcome(exit_code=why.exit_code, cause=why.cause, message=message)
+    summary = f"{_places(state)}, {amount(received)} received, {took}"
+    if not optional:
+        return Outcome(exit_code=Exit.DONE, message=summary)
+    first = optional[0]
+    missing = "; ".join(f"{one.name}: {failures[one.name].message}" for one in optional)
+    return Outcome(
+        exit_code=Exit.DEGRADED,
+        cause=failures[first.name].cause,
+        message=f"{summary}; without {count(len(optional), 'optional artifact')}: {missing}",
+    )
+
+
+def _places(state: RunState) -> str:
+    """3 of 5 artifacts in place (1 of them already), 2 not for this node."""
+    phases = [one.phase for one in state.artifacts]
+    kept, skipped = phases.count("kept"), phases.count("skipped")
+    here, wanted = phases.count("placed") + kept, len(phases) - skipped
+    already = f" ({kept} already)" if kept else ""
+    others = f", {skipped} not for this node" if skipped else ""
+    of = "" if here == wanted else f"{here} of "
+    return f"{of}{count(wanted, 'artifact')} in place{already}{others}"

@@ -1,0 +1,14 @@
+"""URLs as they may be shown."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit, urlunsplit
+
+
+def redact(url: str) -> str:
+    """`url` without user name, password, query and fragment, where secrets stand; "(not a URL)" if it is none."""
+    try:
+        parts = urlsplit(url)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    except ValueError:
+        return "(not a URL)"

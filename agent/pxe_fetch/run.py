@@ -1,0 +1,200 @@
+"""The whole run, from top to bottom: find the configuration, plan, make sure of the room, bring, place, tell."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from types import FrameType
+
+from pxe_fetch import room, units
+from pxe_fetch.account import Account
+from pxe_fetch.bring import Bringer
+from pxe_fetch.contract import cmdline, validate
+from pxe_fetch.contract.model import FetchConfig, RetryPolicy, Timeouts
+from pxe_fetch.contract.paths import Exit
+from pxe_fetch.errors import DeadlineError, StoppedError
+from pxe_fetch.idle import NO_CONFIGURATION, SWITCHED_OFF
+from pxe_fetch.journal import WARNING, Journal, console
+from pxe_fetch.locate import ReadUrl, credentials_directory, locate
+from pxe_fetch.node import Node
+from pxe_fetch.notify import READY, is_service, notify
+from pxe_fetch.outcome import RESTARTED, Outcome, of_error, of_run
+from pxe_fetch.plan import plan
+from pxe_fetch.transport import Transports
+
+LAST_RUN = 6  # the unit's StartLimitBurst=: after so many failed runs in a row nobody starts another
+
+
+@dataclass(kw_only=True, slots=True)
+class Run:
+    """One run under way: what it was given, and what it has found out so far."""
+
+    given: Path | None  # --config
+    root: Path  # "/" but for tests: where the node's own files are read below
+    account: Account
+    deadline: float = float("inf")  # monotonic
+    arguments: cmdline.KernelArguments = field(default_factory=cmdline.KernelArguments)
+    config: FetchConfig = field(default_factory=FetchConfig)
+    stop: Event = field(default_factory=Event)
+
+
+def run(*, given: Path | None, debug: bool, root: Path) -> Outcome:
+    """Bring this node's artifacts; how that ended. `given` is --config's file, `root` "/" but for tests.
+
+    Whatever goes wrong is the outcome, and has been told to the journal, the state file, systemd, the console and the
+    report's URL when this returns.
+    """
+    text = _kernel_command_line(root)
+    one = Run(given=given, root=root, account=Account(journal=Journal(debug=debug)))
+    one.account.begin()
+    try:
+        with _stopped_by_signals(one.stop):
+            one.arguments = cmdline.parse(text)
+            outcome = _bring(one)
+    except Exception as error:  # each has its exit code; what has none is a bug, and is told as one
+        outcome = of_error(error)
+        one.account.explain(error)
+    _tell(one, outcome)
+    return outcome
+
+
+def _bring(one: Run) -> Outcome:
+    """The recipe. Raises FetchError, ProblemError, KernelArgumentError."""
+    account, arguments = one.account, one.arguments
+    if arguments.off:
+        return Outcome(exit_code=Exit.DONE, message=SWITCHED_OFF)
+    if arguments.debug:
+        account.show_debug()
+    if arguments.deadline is not None:
+        one.deadline = account.state.began + arguments.deadline
+    credentials = credentials_directory()
+
+    found = locate(arguments, root=one.root, given=one.given, credentials=credentials, read_url=_url_reader(one))
+    if found is None:
+        return Outcome(exit_code=Exit.DONE, message=NO_CONFIGURATION)
+    account.configuration(found)
+    one.config = validate.read(found.text, name=found.name).fetch
+
+    node = Node(root=one.root, arguments=arguments)
+    account.identity(node.summary())
+    planned = plan(one.config, node=node, base_url=arguments.base_url, credentials=credentials)
+    account.planned(planned, parallel=one.config.parallel)
+    no_room = room.preflight(planned.orders)
+
+    _wait_a_while(one)
+    transports = Transports(tls=one.config.tls, proxy=one.config.proxy)
+    bringer = Bringer(
+        account=account,
+        transports=transports,
+        roots=one.config.allowed_roots,
+        deadline=one.deadline,
+        stop=one.stop,
+    )
+    for name, error in [*((artifact.name, error) for artifact, error in planned.failed), *no_room.items()]:
+        bringer.failed(name, error)
+    bringer.bring_all([order for order in planned.orders if order.name not in no_room], parallel=one.config.parallel)
+    transports.close()
+    return of_run(account.state, failures=bringer.failures)
+
+
+def _kernel_command_line(root: Path) -> str:
+    """What the kernel was started with; "" where /proc does not tell (a container, a sandbox)."""
+    try:
+        return (root / "proc/cmdline").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _url_reader(one: Run) -> ReadUrl:
+    """Reads the configuration's URL, with the persistence that an artifact has."""
+
+    def read(url: str, limit: int) -> bytes:
+        from pxe_fetch.transfer import fetch_text
+        from pxe_fetch.transport import Transports
+
+        transports = Transports()
+        try:
+            return fetch_text(
+                url,
+                name="configuration",
+                digest=None,  # locate compares it: wrong bytes are refused there, not asked for again and again
+                limit=limit,
+                transports=transports,
+                events=one.account,
+                stop=one.stop,
+                retry=RetryPolicy(),
+                timeouts=Timeouts(),
+                deadline=one.deadline,
+            )
+        finally:
+            transports.close()
+
+    return read
+
+
+def _wait_a_while(one: Run) -> None:
+    """Let a random part of start_jitter pass, so that a thousand nodes do not ask at once. Raises DeadlineError."""
+    if not one.config.start_jitter:
+        return
+    wait = random.uniform(0, one.config.start_jitter)  # noqa: S311  to spread the load, not to keep a secret
+    one.account.debug(f"starting in {wait:.1f} s (start_jitter)")
+    one.stop.wait(max(min(wait, one.deadline - time.monotonic()), 0))
+    if time.monotonic() >= one.deadline:
+        raise DeadlineError("the run's deadline was over before it began to fetch")
+
+
+def _tell(one: Run, outcome: Outcome) -> None:
+    """The end, for everybody who waits for it, and what the configuration wants done after a failure."""
+    one.account.finish(outcome)
+    console(f"pxe-fetch: {one.account.state.phase}: {outcome.message}")
+    if one.account.state.phase == "done":
+        notify(READY, f"STATUS={outcome.message}")
+    else:
+        notify(f"STATUS={outcome.message}")
+    if url := one.arguments.report or one.config.report_url:
+        from pxe_fetch import report
+
+        body = json.dumps(one.account.document())
+        if trouble := report.post(url, body, tls=one.config.tls, proxy=one.config.proxy):
+            one.account.remark(f"the report was not delivered: {trouble}", priority=WARNING)
+    _act(one, outcome)
+
+
+def _act(one: Run, outcome: Outcome) -> None:
+    """Carry out on_failure: at once where no restart can mend the failure, else after the last run that there will be.
+
+    Only for the service. A person who tries a configuration by hand does not want the machine to go down.
+    """
+    action = one.config.on_failure
+    if one.account.state.phase != "failed" or action == "continue" or not is_service() or outcome.cause == "stopped":
+        return
+    if outcome.exit_code in RESTARTED and one.account.state.failures < LAST_RUN:
+        one.account.remark(f"on_failure: {action} waits: the service is started again first")
+        return
+    one.account.remark(f"on_failure: {action}", priority=WARNING)
+    if trouble := units.act(action):
+        one.account.remark(f"on_failure: {action} could not be carried out: {trouble}", priority=WARNING)
+
+
+@contextmanager
+def _stopped_by_signals(stop: Event) -> Iterator[None]:
+    """While this lasts, SIGTERM and SIGINT set `stop` and raise StoppedError in the main thread, once."""
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if not stop.is_set():
+            stop.set()
+            raise StoppedError(f"stopped by {signal.Signals(number).name}; what has arrived is kept for the next run")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

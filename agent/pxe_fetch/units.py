@@ -1,0 +1,63 @@
+"""What systemd is asked to do: start units once their artifact is there, or end the boot that failed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+
+PATIENCE = 10.0  # seconds for systemctl to hand a job over; it does not wait for the job
+
+ACTIONS = {
+    "reboot": ("reboot",),
+    "poweroff": ("poweroff",),
+    "emergency": ("isolate", "emergency.target"),
+}
+
+
+def start(unit: str) -> str | None:
+    """Have `unit` started, without waiting for it. None, or a sentence that says why it could not be asked for."""
+    return _systemctl("start", unit)
+
+
+def act(action: str) -> str | None:
+    """Carry out `on_failure: ACTION`, one of ACTIONS. None, or a sentence that says why it could not be."""
+    return _systemctl(*ACTIONS[action])
+
+
+def _systemctl(*arguments: str) -> str | None:
+    command = ["systemctl", "--no-block", "--no-ask-password", *arguments]
+    shown = " ".join(command)
+    try:
+        done = subprocess.run(
+            command,
+            env=environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except FileNotFoundError:
+        return f"`{shown}`: this node has no systemctl"
+    except subprocess.TimeoutExpired:
+        return f"`{shown}` gave no answer within {PATIENCE:.0f} s"
+    except OSError as error:
+        return f"`{shown}`: {error.strerror}"
+    if done.returncode == 0:
+        return None
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    return f"`{shown}`: {said[-1] if said else f'exit code {done.returncode}'}"
+
+
+def environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a child: what PyInstaller's boot loader changed for the agent's own libraries is put back.
+
+    https://pyinstaller.org/en/stable/common-issues-and-pitfalls.html: LD_LIBRARY_PATH_ORIG, only where there was one.
+    """
+    theirs = {name: value for name, value in ours.items() if name not in {"LD_LIBRARY_PATH", "LD_LIBRARY_PATH_ORIG"}}
+    if "LD_LIBRARY_PATH_ORIG" in ours:
+        theirs["LD_LIBRARY_PATH"] = ours["LD_LIBRARY_PATH_ORIG"]
+    elif "LD_LIBRARY_PATH" in ours and "_PYI_ARCHIVE_FILE" not in ours:
+        theirs["LD_LIBRARY_PATH"] = ours["LD_LIBRARY_PATH"]  # not frozen: it is the user's own
+    return theirs

@@ -1,0 +1,232 @@
+"""A tar archive put in place as a whole directory tree: unpacked beside it, each member looked at, then swapped."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import stat
+import tarfile
+from pathlib import Path, PurePosixPath
+
+from pxe_fetch.errors import CannotCreateError, NoRoomError, PolicyError
+from pxe_fetch.libc import exchange, sync_file_system
+from pxe_fetch.place import DIRECTORY_MODE, explain, sync_directory
+from pxe_fetch.plan import Transfer, beside
+from pxe_fetch.room import available
+
+MOST_MEMBERS = 1_000_000
+STAGING_SUFFIX = ".pxe-fetch-staging"
+FORMER_SUFFIX = ".pxe-fetch-former"
+RECORD_SUFFIX = ".pxe-fetch-tree"  # beside the tree: which archive it came from, and what it looked like then
+
+
+def is_right(transfer: Transfer) -> bool:
+    """Whether the destination is the tree that an earlier run made of this archive, with nothing changed since.
+
+    Told from the record beside it: the archive's digest, and the names, types, modes, owners, sizes and times of all
+    that was unpacked. The content is not read again.
+    """
+    try:
+        record = beside(transfer.dest, RECORD_SUFFIX).read_text(encoding="ascii")
+        return record == _record(transfer)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def unpack(transfer: Transfer) -> None:
+    """Make the verified archive's content the destination, then drop the archive.
+
+    Members get the transfer's owner (else the agent's own); the directory itself its mode (else 0755). Set-id bits and
+    write permission for others are not taken from the archive (tarfile's `data` filter). Raises FetchError; the
+    destination is then as it was.
+    """
+    staging = beside(transfer.dest, STAGING_SUFFIX)
+    try:
+        _remove(staging)  # of a run that was killed
+        staging.mkdir(mode=0o700)
+        _fill(staging, transfer)
+        _dress(staging, transfer)
+        sync_file_system(staging)  # else a power cut may leave empty files under the right names
+        _swap(staging, transfer.dest)
+        _remove(staging)  # what stood there before
+        _write_record(transfer)
+        transfer.part.unlink(missing_ok=True)
+        sync_directory(transfer.dest.parent)
+    except OSError as error:
+        raise explain(error, f"{transfer.dest} cannot be put in place") from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _fill(staging: Path, transfer: Transfer) -> None:
+    room = available(staging)
+    members = size = 0
+    try:
+        with tarfile.open(transfer.part, mode="r:*") as archive:
+            for member in archive:
+                members += 1
+                size += member.size if member.isreg() else 0
+                if members > MOST_MEMBERS:
+                    raise PolicyError(f"{transfer.name}: the archive has more than {MOST_MEMBERS} members")
+                if size > room:
+                    raise NoRoomError(
+                        f"{transfer.name}: unpacked, the archive takes more than the {room} bytes that are free"
+                    )
+                target = check_member(member, staging=staging)
+                if target is None:
+                    continue
+                if not member.isdir() and (target.is_symlink() or target.exists()):
+                    target.unlink()  # the later of two wins, and is never written through a link
+                archive.extract(member, path=staging, filter="data", numeric_owner=True)
+    except tarfile.FilterError as error:
+        raise PolicyError(f"{transfer.name}: the archive is refused: {error}") from None
+    except (tarfile.TarError, EOFError, ValueError, ArithmeticError) as error:
+        # Its digest is right, so the archive is what the configuration names; no other attempt makes it better.
+        raise PolicyError(f"{transfer.name}: what was fetched is not a whole tar archive: {error}") from None
+
+
+def check_member(member: tarfile.TarInfo, *, staging: Path) -> Path | None:
+    """Where `member` goes below `staging`; None for the root itself. Raises PolicyError for what could lead outside.
+
+    Every parent is a real directory, never a link; a link's target is relative, has `..` only at its front, and no
+    more of them than the link is deep. So by induction no path in the tree leads out of it, whatever resolves it:
+    what tarfile's own filter missed (CVE-2025-4517, 4138, 4330) is not looked up at all.
+    """
+    path = _parts(member.name, what=f"the member {member.name!r}")
+    for depth in range(1, len(path)):
+        parent = staging.joinpath(*path[:depth])
+        if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
+            raise PolicyError(f"the member {member.name!r} goes through {'/'.join(path[:depth])!r}, no directory")
+    if not path:
+        if member.isdir():
+            return None
+        raise PolicyError(f"the member {member.name!r} would replace the whole tree")
+    target = staging.joinpath(*path)
+    is_directory = target.is_dir() and not target.is_symlink()
+    if target.is_symlink() if member.isdir() else is_directory:
+        raise PolicyError(f"the member {member.name!r} and another of that name are a directory and something else")
+    if member.issym():
+        _check_link(member, depth=len(path) - 1)
+    elif member.islnk():
+        _check_hard_link(member, staging=staging)
+    elif not member.isreg() and not member.isdir():
+        raise PolicyError(f"the member {member.name!r} is a device, a pipe or something else that is not unpacked")
+    return target
+
+
+def _parts(name: str, *, what: str) -> tuple[str, ...]:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise PolicyError(f"{what} climbs out of the archive: {name!r}")
+    return path.parts
+
+
+def _check_link(member: tarfile.TarInfo, *, depth: int) -> None:
+    parts = PurePosixPath(member.linkname).parts
+    climbs = 0
+    while climbs < len(parts) and parts[climbs] == "..":
+        climbs += 1
+    if (
+        not parts
+        or member.linkname.startswith("/")
+        or climbs > depth
+        or ".." in parts[climbs:]
+        or "\0" in member.linkname
+    ):
+        raise PolicyError(f"the link {member.name!r} leads, or could lead, out of the archive: {member.linkname!r}")
+
+
+def _check_hard_link(member: tarfile.TarInfo, *, staging: Path) -> None:
+    target = staging.joinpath(*_parts(member.linkname, what=f"the hard link {member.name!r}"))
+    through_link = any(parent.is_symlink() for parent in target.parents if staging in parent.parents)
+    if through_link or target.is_symlink() or not target.is_file():
+        raise PolicyError(f"the hard link {member.name!r} names {member.linkname!r}, no file unpacked before it")
+
+
+def _dress(staging: Path, transfer: Transfer) -> None:
+    mode = DIRECTORY_MODE if transfer.mode is None else transfer.mode
+    if transfer.uid is not None or transfer.gid is not None:
+        uid = -1 if transfer.uid is None else transfer.uid
+        gid = -1 if transfer.gid is None else transfer.gid
+        try:
+            for folder, folders, files in os.walk(staging):
+                for name in (".", *folders, *files):
+                    os.chown(os.path.join(folder, name), uid, gid, follow_symlinks=False)  # noqa: PTH118
+        except OSError as error:
+            raise CannotCreateError(f"{transfer.dest} cannot have the owner {uid}:{gid}: {error.strerror}") from None
+    staging.chmod(mode)
+
+
+def _swap(staging: Path, dest: Path) -> None:
+    """Put the directory `staging` at `dest`; what stood there is at `staging` then. Raises OSError or FetchError."""
+    try:
+        os.rename(staging, dest)  # noqa: PTH104  nothing there, or an empty directory
+    except OSError:
+        if not os.path.lexists(dest):
+            raise
+    else:
+        return
+    if not stat.S_ISDIR(dest.lstat().st_mode):
+        raise CannotCreateError(f"{dest} is there and is not a directory, so no tree is put in its place")
+    try:
+        exchange(staging, dest)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            # overlayfs does not rename a directory of its lower layer, and emptying it first would be neither all nor
+            # nothing.
+            raise CannotCreateError(
+                f"{dest} is a directory of the image itself, which cannot be replaced as a whole; choose another dest, "
+                "or leave it out of the image (or empty)"
+            ) from None
+        if error.errno not in {errno.ENOSYS, errno.EINVAL}:
+            raise
+        # No exchange here: for a moment there is nothing at the destination, which is the other state it may be in.
+        former = beside(dest, FORMER_SUFFIX)
+        _remove(former)
+        os.rename(dest, former)  # noqa: PTH104
+        os.rename(staging, dest)  # noqa: PTH104
+        _remove(former)
+
+
+def _remove(tree: Path) -> None:
+    if tree.is_symlink() or tree.is_file():
+        tree.unlink()
+    elif tree.exists():
+        shutil.rmtree(tree)
+
+
+def _write_record(transfer: Transfer) -> None:
+    """Note what the tree looks like now. Raises OSError."""
+    file = beside(transfer.dest, RECORD_SUFFIX)
+    file.unlink(missing_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+        stream.write(_record(transfer))
+
+
+def _record(transfer: Transfer) -> str:
+    """The archive's digest, the owner and mode that are wanted, and a digest of the tree's metadata. Raises OSError."""
+    seen = hashlib.sha256()
+    for folder, folders, files in os.walk(transfer.dest, onerror=_raise):
+        folders.sort()
+        for name in sorted([*folders, *files]):
+            path = os.path.join(folder, name)  # noqa: PTH118
+            status = os.lstat(path)
+            facts = [status.st_mode, status.st_uid, status.st_gid]
+            if stat.S_ISREG(status.st_mode):
+                facts += [status.st_size, status.st_mtime_ns]
+            link = os.readlink(path) if stat.S_ISLNK(status.st_mode) else ""  # noqa: PTH115
+            seen.update(f"{os.path.relpath(path, transfer.dest)}\0{facts}\0{link}\0".encode(errors="surrogateescape"))
+    top = transfer.dest.lstat()
+    if not stat.S_ISDIR(top.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    mode = DIRECTORY_MODE if transfer.mode is None else transfer.mode
+    return (
+        f"{transfer.digest} {transfer.uid} {transfer.gid} {mode:o} {stat.S_IMODE(top.st_mode):o} {seen.hexdigest()}\n"
+    )
+
+
+def _raise(error: OSError) -> None:
+    raise error

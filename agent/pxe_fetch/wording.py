@@ -1,0 +1,36 @@
+"""Numbers as a person reads them at three in the morning."""
+
+from __future__ import annotations
+
+KiB = 1024
+MINUTE = 60
+HOUR = 3600
+
+
+def amount(count: int) -> str:
+    """`count` bytes to three digits: 0 bytes, 512 bytes, 1.00 KiB, 23.4 MiB, 512 MiB."""
+    if count < KiB:
+        return "1 byte" if count == 1 else f"{count} bytes"
+    value = float(count)
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        value /= KiB
+        if value < 999.5 or unit == "TiB":  # noqa: PLR2004  what would round to four digits
+            break
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"  # noqa: PLR2004
+
+
+def span(seconds: float) -> str:
+    """`seconds` to about three digits: 0.25 s, 12.3 s, 2 min 5 s, 1 h 3 min."""
+    if seconds < 9.995:  # noqa: PLR2004
+        return f"{seconds:.2f} s"
+    if seconds < MINUTE:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < HOUR:
+        return f"{whole // MINUTE} min {whole % MINUTE} s"
+    return f"{whole // HOUR} h {whole % HOUR // MINUTE} min"
+
+
+def count(number: int, noun: str) -> str:
+    """1 artifact, 2 artifacts."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
