@@ -20,18 +20,22 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pxe_fetch
+from pxe_fetch.contract.problem import Problem
 from pxe_pack.console import Console
 from pxe_pack.freeze import recipe
 from pxe_pack.freeze.agent import PROGRAM, FrozenAgent, load_agent
 from pxe_pack.freeze.needs import freeze_problems
-from pxe_pack.tools import InputError
+from pxe_pack.tools import InputError, WorkError
 
 SOURCES = Path(pxe_fetch.__file__).parent
+
+Maker = Callable[[Path], recipe.Frozen]
+"""Freezes inside the folder it is given."""
 
 # Entries beyond these, the most lately used ones, go when no one has used them for an hour: an edit of the agent makes
 # an entry of some 15 MB.
@@ -48,9 +52,26 @@ def default_cache() -> Path:
 def frozen_agent(*, cache: Path, console: Console) -> FrozenAgent:
     """The agent of this installation, frozen with the Python that runs us.
 
-    Raises InputError before any effect when a tool is missing, WorkError when freezing failed.
+    Raises InputError when a tool is missing, WorkError when freezing failed; the cache is then as it was.
     """
-    return cached_freeze(SOURCES, version=pxe_fetch.__version__, cache=cache, console=console)
+    key = cache_key(SOURCES)
+
+    def make(work: Path) -> recipe.Frozen:
+        if problems := freeze_problems():
+            raise InputError(*problems)
+        sources = work / "sources" / SOURCES.name
+        shutil.copytree(SOURCES, sources, ignore=shutil.ignore_patterns("__pycache__"))
+        if cache_key(sources) != key:  # else the entry would never be what its key says
+            raise WorkError(
+                Problem(
+                    reference="agent-sources-changed",
+                    message=f"{SOURCES} changed while the agent was being frozen",
+                    hint="run it again",
+                )
+            )
+        return recipe.freeze(sources, version=pxe_fetch.__version__, work=work)
+
+    return cached(key, cache=cache, make=make, console=console)
 
 
 def is_cached(*, cache: Path) -> bool:
@@ -58,20 +79,20 @@ def is_cached(*, cache: Path) -> bool:
     return (cache / cache_key(SOURCES) / PROGRAM).is_dir()
 
 
-def cached_freeze(sources: Path, *, version: str, cache: Path, console: Console) -> FrozenAgent:
-    """The package at `sources` frozen, from `cache` or into it; for the rest see `frozen_agent`."""
-    entry = cache / cache_key(sources)
+def cached(key: str, *, cache: Path, make: Maker, console: Console) -> FrozenAgent:
+    """The agent that `cache` has under `key`, whole; `make` is asked for it where there is none or a damaged one.
+
+    Raises what `make` raises.
+    """
+    cache = cache.resolve()
+    entry = cache / key
     agent = _usable(entry, console=console)
     if agent is None:
-        if problems := freeze_problems():
-            raise InputError(*problems)
         cache.mkdir(parents=True, exist_ok=True)
         with _locked(cache, console=console):
-            agent = _usable(entry, console=console)  # another process may have made it while we waited
-            if agent is None:
-                _make(entry, sources=sources, version=version, console=console)
-                agent = load_agent(entry / PROGRAM)
-    os.utime(entry)
+            # Another process may have made it while we waited.
+            agent = _usable(entry, console=console) or _make(entry, make=make, console=console)
+    os.utime(entry)  # the time of the last use
     _prune(cache, keep=entry)
     return agent
 
@@ -105,18 +126,18 @@ def _usable(entry: Path, *, console: Console) -> FrozenAgent | None:
     return agent
 
 
-def _make(entry: Path, *, sources: Path, version: str, console: Console) -> None:
+def _make(entry: Path, *, make: Maker, console: Console) -> FrozenAgent:
     """Freeze into `entry`. The caller holds the lock, so whatever is left of earlier attempts is no one's."""
     cache = entry.parent
     for leftover in cache.glob("new-*"):
         shutil.rmtree(leftover)
     with (
         tempfile.TemporaryDirectory(prefix="new-", dir=cache) as folder,
-        console.step("Freezing the agent, once", total=recipe.STAGES) as step,
+        console.step("Freezing the agent, once") as step,
     ):
         new = Path(folder) / "entry"
         new.mkdir(mode=0o755)
-        frozen = recipe.freeze(sources, version=version, work=Path(folder), ended=lambda: step.advance(1))
+        frozen = make(Path(folder))
         frozen.tree.rename(new / PROGRAM)
         libraries = {str(path): _digest(path) for path in frozen.libraries}
         (new / "libraries.json").write_text(json.dumps(libraries, indent=1) + "\n")
@@ -125,6 +146,7 @@ def _make(entry: Path, *, sources: Path, version: str, console: Console) -> None
         new.rename(entry)
         agent = load_agent(entry / PROGRAM)
         step.note(f"{agent.size / 1e6:.1f} MB, for {agent.machine} with glibc {agent.glibc} or newer")
+        return agent
 
 
 @contextmanager

@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.freeze.agent import PROGRAM, write_manifest
 from pxe_pack.freeze.portable import make_portable
-from pxe_pack.freeze.stand_ins import lay_stand_ins
 
 HERE = Path(__file__).parent
 AGENT_LOCK = HERE / "agent.lock"
@@ -49,8 +47,6 @@ _ENVIRONMENT: Mapping[str, str] = {
     "CFLAGS": "-g0",
 }
 
-STAGES = 4
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frozen:
@@ -60,22 +56,18 @@ class Frozen:
     libraries: tuple[Path, ...]
 
 
-def freeze(sources: Path, *, version: str, work: Path, ended: Callable[[], None]) -> Frozen:
+def freeze(sources: Path, *, version: str, work: Path) -> Frozen:
     """Freeze the package `pxe_fetch` at `sources`, of that `version`, inside `work`, a folder of its own.
 
-    `ended` is called at the end of each of the STAGES. Raises WorkError.
+    Raises WorkError.
     """
     python = _environment(work / "venv")
-    ended()
     _install(python)
-    ended()
     tree = _bundle(python, sources, work=work)
-    ended()
     make_portable(tree, work=work)
     write_manifest(tree, version=version)
     _normalise(tree)
     _check_start(tree)
-    ended()
     return Frozen(tree=tree, libraries=_libraries(work))
 
 
@@ -102,20 +94,16 @@ def _install(python: Path) -> None:
                 hint="pip needs a package index: see `pip config list`; or give a folder with a ready agent by --agent",
             )
         ) from error
-    site = tools.run(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", env=_ENVIRONMENT)
-    lay_stand_ins(Path(site.decode().strip()))
 
 
 def _bundle(python: Path, sources: Path, *, work: Path) -> Path:
-    package = work / "sources" / "pxe_fetch"
-    shutil.copytree(sources, package, ignore=shutil.ignore_patterns("__pycache__"))
     entry = work / "entry.py"
     entry.write_text(_ENTRY)
     out = work / "dist"
     folders = ("--distpath", out, "--workpath", work / "build")
     command = ("-m", "PyInstaller", "--noconfirm", "--log-level", "WARN", *folders)
     environment = {**_ENVIRONMENT, "PYINSTALLER_CONFIG_DIR": str(work / "configuration")}
-    tools.run(str(python), *command, SPEC, "--", entry, package.parent, env=environment, cwd=work)
+    tools.run(str(python), *command, SPEC, "--", entry, sources.parent, env=environment, cwd=work)
     _refuse_missing_modules(work / "build" / "agent" / "warn-agent.txt")
     return out / PROGRAM
 
