@@ -7,20 +7,31 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
+from typing import Protocol
 
-from pxe_fetch import place, sums, units, unpack
+from pxe_fetch import place, sums
 from pxe_fetch.account import Account
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.paths import Exit
 from pxe_fetch.errors import StoppedError
 from pxe_fetch.journal import WARNING
 from pxe_fetch.outcome import Outcome, of_error
-from pxe_fetch.plan import Order, check_inside, part_of
+from pxe_fetch.plan import Order, Transfer, check_inside, part_of
 from pxe_fetch.redact import redact
 from pxe_fetch.transfer import fetch_text, receive
 from pxe_fetch.transport import Transports
 
 STOPPING = 2.0  # seconds for the transfers to let go after SIGTERM; those that are slower end with the process
+
+
+class Placing(Protocol):
+    """A way to put verified bytes in place: a module with these two functions."""
+
+    def is_right(self, transfer: Transfer, /) -> bool:
+        """Whether the destination is what it should be already."""
+
+    def place(self, transfer: Transfer, /) -> None:
+        """Make the part file the destination, all or nothing. Raises FetchError."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +97,8 @@ class Bringer:
         place.prepare(order.dest)
         check_inside(order.dest, roots=self.roots)  # again: since it was planned, links may have been made
         transfer = order.with_digest(order.digest or self._digest(order))
-        is_tree = transfer.extract == "tar"
-        if unpack.is_right(transfer) if is_tree else place.is_right(transfer):
+        placing = _placing(transfer)
+        if placing.is_right(transfer):
             transfer.part.unlink(missing_ok=True)
             self.account.kept(transfer)
             return
@@ -96,12 +107,11 @@ class Bringer:
         )
         self.account.received(order.name, received)
         check_inside(order.dest, roots=self.roots)
-        if is_tree:
-            unpack.unpack(transfer)
-        else:
-            place.place(transfer)
+        placing.place(transfer)
         self.account.placed(transfer)
         for unit in transfer.start:
+            from pxe_fetch import units
+
             if trouble := units.start(unit):
                 self.account.remark(f"{order.name}: {unit} could not be started: {trouble}", priority=WARNING)
 
@@ -122,6 +132,15 @@ class Bringer:
             deadline=self.deadline,
         )
         return sums.digest_of(order.urls[0], sums=text.decode(errors="replace"), where=redact(url))
+
+
+def _placing(transfer: Transfer) -> Placing:
+    """How `transfer` is put in place."""
+    if transfer.extract == "tar":
+        from pxe_fetch import unpack
+
+        return unpack
+    return place
 
 
 def _drop_if_empty(order: Order) -> None:

@@ -25,6 +25,11 @@ class Outcome:
     cause: str | None = None
     message: str = ""
 
+    @property
+    def failed(self) -> bool:
+        """Whether something is missing that had to be there."""
+        return self.exit_code not in {Exit.DONE, Exit.DEGRADED}
+
 
 def of_error(error: Exception) -> Outcome:
     """The outcome that `error` is. Whatever the agent has no name for is a bug of its own."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Event
 from types import FrameType
 
-from pxe_fetch import room, units
+from pxe_fetch import room
 from pxe_fetch.account import Account
 from pxe_fetch.bring import Bringer
 from pxe_fetch.contract import cmdline, validate
@@ -22,6 +22,7 @@ from pxe_fetch.contract.paths import Exit
 from pxe_fetch.errors import DeadlineError, StoppedError
 from pxe_fetch.idle import NO_CONFIGURATION, SWITCHED_OFF
 from pxe_fetch.journal import WARNING, Journal, console
+from pxe_fetch.ledger import Ledger
 from pxe_fetch.locate import ReadUrl, credentials_directory, locate
 from pxe_fetch.node import Node
 from pxe_fetch.notify import READY, is_service, notify
@@ -38,6 +39,7 @@ class Run:
 
     given: Path | None  # --config
     root: Path  # "/" but for tests: where the node's own files are read below
+    ledger: Ledger
     account: Account
     deadline: float = float("inf")  # monotonic
     arguments: cmdline.KernelArguments = field(default_factory=cmdline.KernelArguments)
@@ -52,8 +54,9 @@ def run(*, given: Path | None, debug: bool, root: Path) -> Outcome:
     report's URL when this returns.
     """
     text = _kernel_command_line(root)
-    one = Run(given=given, root=root, account=Account(journal=Journal(debug=debug)))
-    one.account.begin()
+    ledger = Ledger()
+    one = Run(given=given, root=root, ledger=ledger, account=Account(journal=Journal(debug=debug), ledger=ledger))
+    ledger.begin()
     try:
         with _stopped_by_signals(one.stop):
             one.arguments = cmdline.parse(text)
@@ -73,7 +76,7 @@ def _bring(one: Run) -> Outcome:
     if arguments.debug:
         account.show_debug()
     if arguments.deadline is not None:
-        one.deadline = account.state.began + arguments.deadline
+        one.deadline = one.ledger.state.began + arguments.deadline
     credentials = credentials_directory()
 
     found = locate(arguments, root=one.root, given=one.given, credentials=credentials, read_url=_url_reader(one))
@@ -85,7 +88,7 @@ def _bring(one: Run) -> Outcome:
     node = Node(root=one.root, arguments=arguments)
     account.identity(node.summary())
     planned = plan(one.config, node=node, base_url=arguments.base_url, credentials=credentials)
-    account.planned(planned, parallel=one.config.parallel)
+    account.planned(planned, config=one.config)
     no_room = room.preflight(planned.orders)
 
     _wait_a_while(one)
@@ -101,7 +104,7 @@ def _bring(one: Run) -> Outcome:
         bringer.failed(name, error)
     bringer.bring_all([order for order in planned.orders if order.name not in no_room], parallel=one.config.parallel)
     transports.close()
-    return of_run(account.state, failures=bringer.failures)
+    return of_run(one.ledger.state, failures=bringer.failures)
 
 
 def _kernel_command_line(root: Path) -> str:
@@ -153,15 +156,15 @@ def _wait_a_while(one: Run) -> None:
 def _tell(one: Run, outcome: Outcome) -> None:
     """The end, for everybody who waits for it, and what the configuration wants done after a failure."""
     one.account.finish(outcome)
-    console(f"pxe-fetch: {one.account.state.phase}: {outcome.message}")
-    if one.account.state.phase == "done":
+    console(f"pxe-fetch: {one.ledger.state.phase}: {outcome.message}")
+    if not outcome.failed:
         notify(READY, f"STATUS={outcome.message}")
     else:
         notify(f"STATUS={outcome.message}")
     if url := one.arguments.report or one.config.report_url:
         from pxe_fetch import report
 
-        body = json.dumps(one.account.document())
+        body = json.dumps(one.ledger.document())
         if trouble := report.post(url, body, tls=one.config.tls, proxy=one.config.proxy):
             one.account.remark(f"the report was not delivered: {trouble}", priority=WARNING)
     _act(one, outcome)
@@ -173,11 +176,13 @@ def _act(one: Run, outcome: Outcome) -> None:
     Only for the service. A person who tries a configuration by hand does not want the machine to go down.
     """
     action = one.config.on_failure
-    if one.account.state.phase != "failed" or action == "continue" or not is_service() or outcome.cause == "stopped":
+    if not outcome.failed or action == "continue" or not is_service() or outcome.cause == "stopped":
         return
-    if outcome.exit_code in RESTARTED and one.account.state.failures < LAST_RUN:
+    if outcome.exit_code in RESTARTED and one.ledger.state.failures < LAST_RUN:
         one.account.remark(f"on_failure: {action} waits: the service is started again first")
         return
+    from pxe_fetch import units
+
     one.account.remark(f"on_failure: {action}", priority=WARNING)
     if trouble := units.act(action):
         one.account.remark(f"on_failure: {action} could not be carried out: {trouble}", priority=WARNING)

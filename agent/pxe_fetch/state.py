@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 VERSION = 1
-UNFINISHED = frozenset(("locating", "fetching"))
+UNFINISHED = frozenset(("locating", "fetching"))  # a run that is not over, or was cut off
+ENDED = frozenset(("placed", "kept", "skipped", "failed"))  # an artifact that no longer changes
 
 Value = str | int | float | bool | None | list["Value"] | dict[str, "Value"]
 
@@ -27,6 +28,7 @@ class ArtifactState:
     attempts: int = 0
     url: str | None = None  # redacted; the mirror in use, or that served
     sha256: str | None = None
+    at: int = 0  # where the transfer stands; what comes beyond it is received
     began: float | None = None
     ended: float | None = None
     error: str | None = None

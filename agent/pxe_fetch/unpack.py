@@ -35,7 +35,7 @@ def is_right(transfer: Transfer) -> bool:
         return False
 
 
-def unpack(transfer: Transfer) -> None:
+def place(transfer: Transfer) -> None:
     """Make the verified archive's content the destination, then drop the archive.
 
     Members get the transfer's owner (else the agent's own); the directory itself its mode (else 0755). Set-id bits and
