@@ -1,0 +1,43 @@
+"""What a server has to give: bytes, or a file that is read as it is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+CHUNK = 256 * 1024  # bytes read and sent at a time
+
+
+@dataclass(frozen=True)
+class Content:
+    """`body` and its name for If-Range."""
+
+    body: bytes | Path
+
+    @property
+    def size(self) -> int:
+        return self.body.stat().st_size if isinstance(self.body, Path) else len(self.body)
+
+    @property
+    def etag(self) -> str:
+        """A strong ETag: of the bytes, or of a file's size and time as nginx makes it."""
+        if isinstance(self.body, Path):
+            status = self.body.stat()
+            return f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
+        return f'"{hashlib.sha256(self.body).hexdigest()[:16]}"'
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes from `start` up to `end`."""
+        if not isinstance(self.body, Path):
+            return self.body[start:end]
+        fd = os.open(self.body, os.O_RDONLY)
+        try:
+            return os.pread(fd, end - start, start)
+        finally:
+            os.close(fd)
+
+    def offset(self, at: float) -> int:
+        """`at` in bytes: an int is one, a float is a part of the whole."""
+        return at if isinstance(at, int) else int(at * self.size)

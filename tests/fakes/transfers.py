@@ -1,0 +1,140 @@
+"""A transfer ready to be made, with a clock that does not wait and a listener that remembers."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+from pxe_fetch.contract.model import Digest, Proxy, RetryPolicy, Timeouts, Tls
+from pxe_fetch.plan import Transfer
+from pxe_fetch.transfer import Received, receive
+from pxe_fetch.transport import Transports
+
+QUICK = Timeouts(connect=1.0, read=0.3, min_rate=1024, min_rate_window=0.4)
+
+
+@dataclass
+class QuickClock:
+    """Waits are remembered and over at once; `during` is called in each, with its number from 0."""
+
+    during: Callable[[int], None] | None = None
+    is_set: bool = True
+    waits: list[float] = field(default_factory=list)
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float, *, stop: Event) -> None:
+        del stop
+        self.waits.append(seconds)
+        if self.during:
+            self.during(len(self.waits) - 1)
+
+    def synchronised(self) -> bool:
+        return self.is_set
+
+
+@dataclass
+class Story:
+    """Every event, as (kind, what was told)."""
+
+    told: list[tuple[str, Mapping[str, object]]] = field(default_factory=list)
+
+    def of(self, kind: str) -> list[Mapping[str, object]]:
+        return [facts for each, facts in self.told if each == kind]
+
+    def started(self, name: str, *, url: str, offset: int, total: int | None) -> None:
+        self.told.append(("started", {"name": name, "url": url, "offset": offset, "total": total}))
+
+    def resumed(self, name: str, *, url: str, offset: int) -> None:
+        self.told.append(("resumed", {"name": name, "url": url, "offset": offset}))
+
+    def progress(self, name: str, *, received: int, total: int | None) -> None:
+        self.told.append(("progress", {"name": name, "received": received, "total": total}))
+
+    def retrying(
+        self, name: str, *, url: str, attempt: int, error: str, status: int | None, wait_seconds: float, next_url: str
+    ) -> None:
+        facts = {"url": url, "attempt": attempt, "error": error, "status": status, "next_url": next_url}
+        self.told.append(("retrying", {"name": name, "wait_seconds": wait_seconds, **facts}))
+
+    def mirror_dropped(self, name: str, *, url: str, reason: str) -> None:
+        self.told.append(("mirror_dropped", {"name": name, "url": url, "reason": reason}))
+
+    def verifying(self, name: str, *, total: int) -> None:
+        self.told.append(("verifying", {"name": name, "total": total}))
+
+    def verified(self, name: str, *, digest: str, total: int) -> None:
+        self.told.append(("verified", {"name": name, "digest": digest, "total": total}))
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """One artifact, `body`, to be fetched into `folder`; everything can be set before `receive`."""
+
+    body: bytes
+    folder: Path
+    urls: Sequence[str]
+    name: str = "model"
+    size: int | None = None
+    digest: Digest | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    timeouts: Timeouts = QUICK
+    tls: Tls = field(default_factory=Tls)
+    proxy: Proxy = field(default_factory=Proxy)
+    transports: Transports | None = None
+    clock: QuickClock = field(default_factory=QuickClock)
+    story: Story = field(default_factory=Story)
+    stop: Event = field(default_factory=Event)
+
+    @property
+    def part(self) -> Path:
+        return self.folder / f"{self.name}.part"
+
+    def transfer(self) -> Transfer:
+        return Transfer(
+            name=self.name,
+            urls=tuple(self.urls),
+            digest=self.digest or sha256(self.body),
+            size=self.size,
+            dest=self.folder / self.name,
+            part=self.part,
+            mode=None,
+            uid=None,
+            gid=None,
+            extract="none",
+            required=True,
+            headers=self.headers,
+            start=(),
+            retry=self.retry,
+            timeouts=self.timeouts,
+        )
+
+    def receive(self, *, deadline: float = float("inf")) -> Received:
+        """What `pxe_fetch.transfer.receive` gives; the part is checked to hold exactly the body."""
+        transports = self.transports or Transports(tls=self.tls, proxy=self.proxy)
+        try:
+            received = receive(
+                self.transfer(),
+                transports=transports,
+                events=self.story,
+                stop=self.stop,
+                clock=self.clock,
+                deadline=deadline,
+            )
+        finally:
+            if not self.transports:
+                transports.close()
+        assert self.part.read_bytes() == self.body
+        assert received.bytes == len(self.body)
+        return received
+
+
+def sha256(body: bytes) -> Digest:
+    """The digest of `body`."""
+    return Digest(algorithm="sha256", hex=hashlib.sha256(body).hexdigest())
