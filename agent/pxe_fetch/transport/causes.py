@@ -8,11 +8,14 @@ import socket
 import ssl
 from collections.abc import Iterator
 
-import requests
-
 from pxe_fetch.clock import Clock
 from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.errors import FetchError, NetworkError, PolicyError, RefusedError, TrustError
+from pxe_fetch.transport.lean import lean
+
+lean()
+
+import requests  # noqa: E402  after it was made cheap
 
 # X509_V_ERR_* of OpenSSL that a wrong clock brings about: certificate or CRL not yet valid, or expired.
 _ABOUT_TIME = frozenset({9, 10, 11, 12})
