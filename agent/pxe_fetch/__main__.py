@@ -21,7 +21,7 @@ def main() -> int:
                 return 0
     import gc
 
-    # The imports make tens of thousands of objects that stay; looking for garbage among them again and again costs 30 ms.
+    # Imports make tens of thousands of objects that stay; looking for garbage among them each time costs 30 ms.
     gc.set_threshold(50_000)
     from pxe_fetch.cli import main as command
 

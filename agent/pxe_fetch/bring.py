@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
@@ -54,22 +55,30 @@ class Bringer:
         number = 0
         for number, order in enumerate(orders, start=1):  # noqa: B007
             waiting.put(order)
-        threads = [
-            Thread(target=self._work, args=(waiting,), name=f"bring-{index}", daemon=True)
-            for index in range(min(parallel, number))
-        ]
-        for thread in threads:
-            thread.start()
+        # Not Thread.join: a signal's exception inside it has it take a thread that runs for one that has ended
+        # (CPython 3.11, Thread._wait_for_tstate_lock).
+        ended: SimpleQueue[None] = SimpleQueue()
+        working = min(parallel, number)
+        for index in range(working):
+            Thread(target=self._work, args=(waiting, ended), name=f"bring-{index}", daemon=True).start()
         try:
-            for thread in threads:
-                thread.join()
+            while working:
+                ended.get()
+                working -= 1
         except StoppedError:
             until = time.monotonic() + STOPPING
-            for thread in threads:
-                thread.join(max(until - time.monotonic(), 0))
+            with suppress(Empty):
+                for _ in range(working):
+                    ended.get(timeout=max(until - time.monotonic(), 0))
             raise
 
-    def _work(self, waiting: SimpleQueue[Order]) -> None:
+    def _work(self, waiting: SimpleQueue[Order], ended: SimpleQueue[None]) -> None:
+        try:
+            self._work_off(waiting)
+        finally:
+            ended.put(None)
+
+    def _work_off(self, waiting: SimpleQueue[Order]) -> None:
         while not self.stop.is_set():
             try:
                 order = waiting.get_nowait()

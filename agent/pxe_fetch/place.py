@@ -37,8 +37,11 @@ def prepare(dest: Path) -> None:
 def is_right(transfer: Transfer) -> bool:
     """Whether the destination is a file that has the digest already; its mode and owner are then set as wanted.
 
-    Reads the whole file. Raises FetchError when the owner cannot be set.
+    Reads the whole file. Raises FetchError when the owner cannot be set, or a directory stands there: nothing that
+    comes could take its place, so nothing is fetched.
     """
+    if transfer.dest.is_dir() and not transfer.dest.is_symlink():
+        raise CannotCreateError(f"{transfer.dest} is a directory, so no file is put in its place")
     try:
         descriptor = os.open(transfer.dest, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

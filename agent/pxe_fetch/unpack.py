@@ -26,8 +26,11 @@ def is_right(transfer: Transfer) -> bool:
     """Whether the destination is the tree that an earlier run made of this archive, with nothing changed since.
 
     Told from the record beside it: the archive's digest, and the names, types, modes, owners, sizes and times of all
-    that was unpacked. The content is not read again.
+    that was unpacked. The content is not read again. Raises FetchError when something else than a directory stands
+    there: no tree takes its place, so nothing is fetched.
     """
+    if os.path.lexists(transfer.dest) and not _is_directory(transfer.dest):
+        raise CannotCreateError(f"{transfer.dest} is there and is not a directory, so no tree is put in its place")
     try:
         record = beside(transfer.dest, RECORD_SUFFIX).read_text(encoding="ascii")
         return record == _record(transfer)
@@ -104,8 +107,7 @@ def check_member(member: tarfile.TarInfo, *, staging: Path) -> Path | None:
             return None
         raise PolicyError(f"the member {member.name!r} would replace the whole tree")
     target = staging.joinpath(*path)
-    is_directory = target.is_dir() and not target.is_symlink()
-    if target.is_symlink() if member.isdir() else is_directory:
+    if target.is_symlink() if member.isdir() else _is_directory(target):
         raise PolicyError(f"the member {member.name!r} and another of that name are a directory and something else")
     if member.issym():
         _check_link(member, depth=len(path) - 1)
@@ -168,8 +170,6 @@ def _swap(staging: Path, dest: Path) -> None:
             raise
     else:
         return
-    if not stat.S_ISDIR(dest.lstat().st_mode):
-        raise CannotCreateError(f"{dest} is there and is not a directory, so no tree is put in its place")
     try:
         exchange(staging, dest)
     except OSError as error:
@@ -188,6 +188,10 @@ def _swap(staging: Path, dest: Path) -> None:
         os.rename(dest, former)  # noqa: PTH104
         os.rename(staging, dest)  # noqa: PTH104
         _remove(former)
+
+
+def _is_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _remove(tree: Path) -> None:

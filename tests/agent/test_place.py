@@ -1,0 +1,155 @@
+"""Files put in place: modes, owners, links, and what stands there already."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import random
+import stat
+from pathlib import Path
+
+import pytest
+
+from fakes.node import FakeNode
+from fakes.server import Script, Server
+
+BODY = random.Random(1).randbytes(200_000)
+SMALL = b"small\n"
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="giving files to others takes root")
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+def test_places_artifacts_with_the_default_mode(node: FakeNode) -> None:
+    with Server({"/m": Script(body=BODY), "/s": Script(body=SMALL)}) as server:
+        ran = node.run_config(
+            node.entry("m.bin", server.url("/m"), BODY), node.entry("deep/er/s", server.url("/s"), SMALL, name="s")
+        )
+    assert ran.code == 0
+    assert (node.out / "m.bin").read_bytes() == BODY
+    assert (node.out / "deep/er/s").read_bytes() == SMALL
+    assert mode_of(node.out / "m.bin") == 0o644
+    assert mode_of(node.out / "deep") == 0o755
+    assert node.files() == ["deep/er/s", "m.bin"]
+    assert ran.out.startswith("pxe-fetch: done: 2 artifacts in place")
+
+
+def test_tight_umask_changes_no_mode(node: FakeNode) -> None:
+    before = os.umask(0o077)
+    try:
+        with Server({"/m": Script(body=BODY)}) as server:
+            ran = node.run_config(node.entry("a/m", server.url("/m"), BODY, name="m", mode="0664"))
+    finally:
+        os.umask(before)
+    assert ran.code == 0
+    assert mode_of(node.out / "a/m") == 0o664
+    assert mode_of(node.out / "a") == 0o755
+    assert mode_of(node.state_file) == 0o644
+
+
+@as_root
+def test_gives_owner_group_and_mode(node: FakeNode) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(
+            node.entry("m", server.url("/m"), BODY, owner="daemon", group="adm", mode="0750"),
+            node.entry("n", server.url("/m"), BODY, owner="12345"),
+        )
+    assert ran.code == 0
+    status = (node.out / "m").stat()
+    assert (status.st_uid, status.st_gid) == (pwd.getpwnam("daemon").pw_uid, grp.getgrnam("adm").gr_gid)
+    assert mode_of(node.out / "m") == 0o750
+    assert (node.out / "n").stat().st_uid == 12345
+
+
+@pytest.mark.parametrize(("key", "who"), [("owner", "no-such-user"), ("group", "no-such-group")])
+def test_unknown_account_is_73_before_anything_is_fetched(node: FakeNode, key: str, who: str) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY, **{key: who}))
+        assert not server.asked
+    assert ran.code == 73
+    assert who in ran.out
+    assert ran.state["cause"] == "cannot-create"
+
+
+def test_optional_artifact_for_an_unknown_user_degrades_the_run(node: FakeNode) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(
+            node.entry("m", server.url("/m"), BODY, owner="no-such-user", required=False),
+            node.entry("n", server.url("/m"), BODY),
+        )
+    assert ran.code == 2
+    assert node.files() == ["n"]
+    assert ran.artifact("m")["cause"] == "cannot-create"
+
+
+def test_destination_that_is_a_directory_is_73(node: FakeNode) -> None:
+    (node.out / "m/inside").mkdir(parents=True)
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY))
+    assert ran.code == 73
+    assert (node.out / "m/inside").is_dir()
+
+
+def test_destination_below_a_file_is_73(node: FakeNode) -> None:
+    node.out.mkdir()
+    (node.out / "file").write_text("x")
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY, dest=str(node.out / "file/m")))
+    assert ran.code == 73
+
+
+def test_link_out_of_the_roots_is_refused(node: FakeNode) -> None:
+    node.out.mkdir()
+    (node.folder / "elsewhere").mkdir()
+    (node.out / "link").symlink_to(node.folder / "elsewhere")
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY, dest=str(node.out / "link/sub/m")))
+        assert not server.asked
+    assert ran.code == 77
+    assert list((node.folder / "elsewhere").iterdir()) == []
+
+
+def test_link_inside_the_roots_is_followed(node: FakeNode) -> None:
+    (node.out / "real").mkdir(parents=True)
+    (node.out / "link").symlink_to("real")
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY, dest=str(node.out / "link/m")))
+    assert ran.code == 0
+    assert (node.out / "real/m").read_bytes() == BODY
+
+
+def test_link_at_the_destination_is_replaced_not_followed(node: FakeNode) -> None:
+    node.out.mkdir()
+    (node.folder / "victim").write_text("untouched")
+    (node.out / "m").symlink_to(node.folder / "victim")
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY))
+    assert ran.code == 0
+    assert not (node.out / "m").is_symlink()
+    assert (node.out / "m").read_bytes() == BODY
+    assert (node.folder / "victim").read_text() == "untouched"
+
+
+def test_what_is_right_already_is_kept_and_not_asked_for(node: FakeNode) -> None:
+    node.out.mkdir()
+    (node.out / "m").write_bytes(BODY)
+    (node.out / "m").chmod(0o600)
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY, mode="0640"))
+        assert not server.asked
+    assert ran.code == 0
+    assert ran.artifact("m")["phase"] == "kept"
+    assert mode_of(node.out / "m") == 0o640
+    assert "1 artifact in place (1 already)" in ran.out
+
+
+def test_what_is_wrong_is_replaced(node: FakeNode) -> None:
+    node.out.mkdir()
+    (node.out / "m").write_bytes(BODY[:-1] + b"?")
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY))
+    assert ran.code == 0
+    assert (node.out / "m").read_bytes() == BODY
