@@ -1,0 +1,327 @@
+"""A GRUB configuration made fit for booting over the network.
+
+GRUB over TFTP cannot list a directory, so `[ -f FILE ]` is false for every file and `search` finds nothing; there is
+no medium to find either. So: `search` and `set root=` go, tests for files are answered here from what the image has,
+`root=live:` names the URL, and kernels and initrds are named where the layout has them, below /boot.
+Sources: GRUB manual 5.x "network", 6.1; dracut.cmdline(7), "Booting live images" and "ip="; Image Customizer's
+PXE output (`rd.live.azldownloader=enable` chooses its downloader in Azure Linux's dracut; others ignore it).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from pxe_pack.image.grubscript import (
+    Block,
+    Branch,
+    Command,
+    If,
+    Node,
+    Text,
+    parse,
+    quoted,
+    unknown_variable,
+    unquoted,
+    walk,
+)
+
+LINUX = frozenset({"linux", "linuxefi", "linux16"})
+INITRD = frozenset({"initrd", "initrdefi", "initrd16"})
+PREFIX = "/boot/grub2"
+AZL_DOWNLOADER = "rd.live.azldownloader"
+NO_PROMPT = "rd.live.overlay.nouserconfirmprompt"  # dracut 059 asks for [Enter] when rd.live.overlay names no device
+
+_FILE_TESTS = frozenset({"-d", "-e", "-f", "-s"})
+_ALWAYS, _NEVER = ["-n", "yes"], ["-z", "yes"]
+_ASSIGNMENT = re.compile(r"(?P<name>\w+)=(?P<value>.*)", re.DOTALL)
+
+
+class UnsuitableGrubConfigError(ValueError):
+    """A configuration that cannot be made to boot over the network; the text says why."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Files:
+    """What the image has, by paths as GRUB writes them: `/boot/vmlinuz`."""
+
+    exists: Callable[[str], bool]
+    read: Callable[[str], str]  # a text file's content; empty when there is no such file
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkConfig:
+    """A `grub.cfg` for the network, and what it loads."""
+
+    text: str
+    files: Mapping[str, str]  # path in the layout -> path in the image; neither with a leading slash
+    arguments: tuple[tuple[str, ...], ...]  # of each live entry's kernel, variables put in where they are known
+    kernels: tuple[str, ...]  # paths in the image, each once
+    initrds: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _State:
+    boot_url: str
+    at: Files
+    variables: dict[str, str]
+    files: dict[str, str] = field(default_factory=dict)
+    arguments: list[tuple[str, ...]] = field(default_factory=list)
+    kernels: list[str] = field(default_factory=list)
+    initrds: list[str] = field(default_factory=list)
+
+
+def for_network(text: str, *, boot_url: str, files: Files) -> NetworkConfig:
+    """`text` rewritten so that it boots the LiveOS from `boot_url`; what is right already stays as it is.
+
+    Raises GrubSyntaxError, and UnsuitableGrubConfigError when no entry boots a LiveOS, an entry needs a file that the
+    image does not have, or the entries are not in the file (`blscfg`).
+    """
+    state = _State(boot_url=boot_url, at=files, variables={"prefix": PREFIX, "root": ""})
+    nodes = _rewritten(parse(text), state)
+    if not state.arguments:
+        raise UnsuitableGrubConfigError("none of its entries boots a LiveOS (`linux … root=live:…`)")
+    return NetworkConfig(
+        text="".join(map(str, nodes)),
+        files=dict(sorted(state.files.items())),
+        arguments=tuple(state.arguments),
+        kernels=tuple(dict.fromkeys(state.kernels)),
+        initrds=tuple(dict.fromkeys(state.initrds)),
+    )
+
+
+def live_arguments(text: str, *, files: Files) -> list[tuple[str, ...]]:
+    """The kernel arguments of each live entry, as the image's own configuration has them. Raises as `for_network`."""
+    state = _State(boot_url="", at=files, variables={"prefix": PREFIX, "root": ""})
+    found = []
+    for command in walk(parse(text)):
+        _remember(command, state)
+        if command.name in LINUX and _is_live(arguments := _expanded(command.words[2:], state)):
+            found.append(tuple(arguments))
+    return found
+
+
+def _rewritten(nodes: list[Node], state: _State) -> list[Node]:
+    out: list[Node] = []
+    swallowed = ""  # a separator that goes with the command it ended
+    for node in nodes:
+        if isinstance(node, Text) and node.text in swallowed:
+            swallowed = ""
+            continue
+        swallowed = ""
+        replaced = _one(node, state)
+        if not replaced:
+            # the line goes with its command, and so does the indentation before it
+            if out and isinstance(out[-1], Text) and not out[-1].text.strip(" \t") and _begins_line(out[:-1]):
+                out.pop()
+            swallowed = "\n;" if _begins_line(out) else ";"
+        out += replaced
+    return out
+
+
+def _begins_line(before: list[Node]) -> bool:
+    return not before or (isinstance(before[-1], Text) and before[-1].text == "\n")
+
+
+def _one(node: Node, state: _State) -> list[Node]:
+    """What stands in `node`'s place; nothing when it goes."""
+    if isinstance(node, Block):
+        node.body = _never_empty(_rewritten(node.body, state))
+        return [node]
+    if isinstance(node, If):
+        return _conditional(node, state)
+    if isinstance(node, Text):
+        return [node]
+    name = node.name
+    if name == "search" or name.startswith("search."):
+        return []
+    assigned = _assignment(node)
+    if assigned and assigned[0] == "root":
+        return []
+    if name == "blscfg":
+        raise UnsuitableGrubConfigError(
+            "its entries are Boot Loader Specification files (`blscfg`), which GRUB cannot list over TFTP"
+        )
+    _remember(node, state)
+    if name in LINUX and len(node.words) > 1:
+        _fix_linux(node, state)
+    elif name in INITRD:
+        node.replace_words([node.words[0], *(_loaded(word, state, state.initrds) for word in node.words[1:])])
+    return [node]
+
+
+def _assignment(command: Command) -> tuple[str, str] | None:
+    """(name, value as written) of `set name=value` and `name=value`."""
+    words = command.words[1:] if command.name == "set" else command.words
+    found = _ASSIGNMENT.fullmatch(words[0]) if len(words) == 1 else None
+    return (found["name"], found["value"]) if found else None
+
+
+def _remember(command: Command, state: _State) -> None:
+    """Keep what a command says of variables. In an `if`, too: what may be so is the best guess at what will be."""
+    if assigned := _assignment(command):
+        state.variables[assigned[0]] = unquoted(assigned[1], state.variables)
+    elif command.name == "load_env":
+        words = [unquoted(word, state.variables) for word in command.words[1:]]
+        at = words.index("-f") + 1 if "-f" in words[:-1] else -1
+        block = state.at.read(_plain_path(words[at]) if at > 0 else f"{PREFIX}/grubenv")
+        for line in block.splitlines():
+            if not line.startswith("#") and (found := _ASSIGNMENT.fullmatch(line)):
+                state.variables[found["name"]] = found["value"]
+
+
+def _expanded(words: list[str], state: _State) -> list[str]:
+    """The arguments that `words` come to. GRUB splits what an unquoted variable brings."""
+    arguments: list[str] = []
+    for word in words:
+        text = unquoted(word, state.variables)
+        arguments += text.split() if word.startswith("$") else [text]
+    return arguments
+
+
+def _is_live(arguments: list[str]) -> bool:
+    return any(argument.startswith(("root=live:", "rd.live.")) for argument in arguments)
+
+
+def _fix_linux(command: Command, state: _State) -> None:
+    kernel = _loaded(command.words[1], state, state.kernels)
+    if not _is_live(_expanded(command.words[2:], state)):
+        command.replace_words([command.words[0], kernel, *command.words[2:]])
+        return
+    words: list[str] = []
+    root = f"root=live:{state.boot_url}"
+    for word in command.words[2:]:
+        arguments = _expanded([word], state)
+        if any(argument.startswith("root=") for argument in arguments):
+            words += [quoted(root if argument.startswith("root=") else argument) for argument in arguments]
+        else:
+            words.append(word)
+    present = _expanded(words, state)
+    added = [] if any(argument.startswith("root=") for argument in present) else [root]
+    added += [] if any(argument.startswith("ip=") for argument in present) else ["ip=dhcp"]
+    if not any(argument.startswith(f"{AZL_DOWNLOADER}=") for argument in present):
+        added.append(f"{AZL_DOWNLOADER}=enable")
+    added += [NO_PROMPT] if "rd.live.overlay=1" in present and NO_PROMPT not in present else []
+    # what follows a lone "--" is for init
+    end = words.index("--") if "--" in words else len(words)
+    words = [*_once([*words[:end], *map(quoted, added)]), *words[end:]]
+    command.replace_words([command.words[0], kernel, *words])
+    state.arguments.append(tuple(_expanded(words, state)))
+
+
+def _once(words: list[str]) -> list[str]:
+    """`words` without those that say what an earlier one says."""
+    seen: dict[str, str] = {}
+    for word in words:
+        seen.setdefault(unquoted(word), word)
+    return list(seen.values())
+
+
+def _plain_path(path: str) -> str:
+    """`(hd0,1)/boot/x` and `($root)/boot/x` as `/boot/x`."""
+    return re.sub(r"^\([^)]*\)", "", path)
+
+
+def _loaded(word: str, state: _State, kind: list[str]) -> str:
+    """The word that names a kernel or an initrd in the layout; it joins the files that the layout needs."""
+    written = unquoted(word, state.variables)
+    path = _plain_path(written)
+    if unknown_variable(path):
+        raise UnsuitableGrubConfigError(f"it loads {word}, and what that is stands nowhere in the image")
+    if not state.at.exists(path):
+        raise UnsuitableGrubConfigError(f"it loads {path}, which the image does not have")
+    kind.append(path.lstrip("/"))
+    target = path if path.startswith("/boot/") else f"/boot/{path.rsplit('/', 1)[-1]}"
+    if state.files.setdefault(target.lstrip("/"), path.lstrip("/")) != path.lstrip("/"):
+        raise UnsuitableGrubConfigError(f"two files of it would both be {target}: {path} and another")
+    return word if target == written else quoted(target)
+
+
+def _conditional(node: If, state: _State) -> list[Node]:
+    """An `if` with its questions about files answered; only the branch itself where nothing else is asked."""
+    kept: list[Branch] = []
+    for branch in node.branches:
+        answer = _answer(branch, state)
+        if answer is False:
+            continue
+        branch.body = _rewritten(branch.body, state)
+        kept.append(branch)
+        if answer is True:
+            break
+    if not kept or not any(_commands(branch.body) for branch in kept):
+        return []
+    if kept[0].condition is None:
+        return _inlined(kept[0].body)
+    kept[0].keyword = "if"
+    for branch in kept:
+        branch.body = _never_empty(branch.body)
+        if branch is not kept[0]:
+            branch.keyword = "else" if branch.condition is None else "elif"
+    node.branches = kept
+    return [node]
+
+
+def _answer(branch: Branch, state: _State) -> bool | None:
+    """Whether the branch is always or never taken; None when GRUB has to see. An `else` is, when it is come to."""
+    if branch.condition is None:
+        return True
+    commands = _commands(branch.condition)
+    for command in commands:
+        if isinstance(command, Command):
+            _answer_tests(command, branch, state)
+    if len(commands) == 1 and isinstance(command := commands[0], Command):
+        words = [unquoted(word) for word in command.words if word not in ("[", "test", "]")]
+        negated = words.count("!") == 1
+        words = [word for word in words if word != "!"]
+        if words in (_ALWAYS, ["true"], _NEVER, ["false"]):
+            answer = (words in (_ALWAYS, ["true"])) != negated
+            if answer:
+                branch.condition, branch.then, branch.keyword = None, "", "else"
+            return answer
+    return None
+
+
+def _answer_tests(command: Command, branch: Branch, state: _State) -> None:
+    """Put `-n yes` or `-z yes` for each test of a file, and `true` for a search: both have no answer over TFTP."""
+    words = list(command.words)
+    negation, name = (words[:1], words[1]) if words[0] == "!" and len(words) > 1 else ([], command.name)
+    if name == "search" or name.startswith("search."):
+        command.replace_words([*negation, "true"])
+        return
+    if name not in ("[", "test"):
+        return
+    for index, word in enumerate(words[:-1]):
+        if word in _FILE_TESTS:
+            path = _plain_path(unquoted(words[index + 1], state.variables))
+            if unknown_variable(path):
+                # of those that cannot be known, what guards a kernel or initrd has to be taken
+                found = any(inner.name in LINUX | INITRD for inner in walk(branch.body))
+            else:
+                found = state.at.exists(path)
+            words[index : index + 2] = _ALWAYS if found else _NEVER
+    if words != command.words:
+        command.replace_words(words)
+
+
+def _commands(nodes: list[Node]) -> list[Node]:
+    return [node for node in nodes if not isinstance(node, Text)]
+
+
+def _never_empty(body: list[Node]) -> list[Node]:
+    """GRUB's grammar wants a command between `then` and `fi`, and between braces."""
+    return body if _commands(body) else [Text("\n"), Command(words=["true"], gaps=["", ""]), Text("\n")]
+
+
+def _inlined(body: list[Node]) -> list[Node]:
+    """A branch's body without the separators and comments' newlines around it."""
+    start, end = 0, len(body)
+    while start < end and _is_blank(body[start]):
+        start += 1
+    while end > start and _is_blank(body[end - 1]):
+        end -= 1
+    return body[start:end]
+
+
+def _is_blank(node: Node) -> bool:
+    return isinstance(node, Text) and not node.text.strip(" \t\r\n;")

@@ -1,0 +1,92 @@
+"""What operating system a root filesystem is: asked of the squashfs where it lies, without unpacking it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import stat
+import struct
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from pxe_pack.freeze import GlibcVersion, parse_glibc
+from pxe_pack.image.squashfs import Tree
+
+NESTED = ("LiveOS/rootfs.img", "LiveOS/ext3fs.img")  # dracut's dmsquash-live-root: a file system inside the squashfs
+
+_SYSTEMD = re.compile(r"(?:usr/)?lib/(?:[\w-]+/)?systemd/libsystemd-shared-(\d+)[^/]*\.so")
+_LIBC = re.compile(r"(?:usr/)?lib(?:64)?/(?:[\w-]+/)?libc(?:\.so\.6|-(\d+\.\d+)\.so)")
+_OS_RELEASE = ("etc/os-release", "usr/lib/os-release")  # os-release(5)
+_SELINUX = "etc/selinux/config"
+# e_machine (elf.h) -> `uname -m`
+_MACHINES = {
+    0x03: "i686", 0x15: "ppc64le", 0x16: "s390x", 0x28: "armv7l", 0x3E: "x86_64", 0xB7: "aarch64", 0xF3: "riscv64"
+}  # fmt: skip
+_VERSION_DEFINED = re.compile(rb"GLIBC_(2\.\d+)\0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RootFacts:
+    """What is known of a root filesystem; what is not is empty or None."""
+
+    name: str = ""  # PRETTY_NAME of os-release
+    machine: str = ""  # as `uname -m` says it
+    systemd: int | None = None
+    glibc: GlibcVersion | None = None
+    selinux: str = ""  # enforcing, permissive or disabled, as its configuration says
+    sockets: tuple[str, ...] = ()  # paths of sockets; a tar stream cannot carry them
+    nested: str = ""  # the file that holds the real root, where the squashfs is only its wrapping
+
+
+def read_root(tree: Tree) -> RootFacts:
+    """The facts of the root filesystem in `tree`. Raises WorkError when the squashfs is damaged."""
+    systemd: int | None = None
+    libc, sockets, nested, present = "", [], "", set()
+    for inode in tree.walk():
+        if found := _SYSTEMD.fullmatch(inode.path):
+            systemd = int(found[1])
+        elif _LIBC.fullmatch(inode.path) and stat.S_ISREG(inode.mode):
+            libc = inode.path
+        elif stat.S_ISSOCK(inode.mode):
+            sockets.append(inode.path)
+        elif inode.path in NESTED:
+            nested = inode.path
+        elif inode.path in (*_OS_RELEASE, _SELINUX):
+            present.add(inode.path)
+    if nested:
+        return RootFacts(nested=nested)
+    machine, glibc = _c_library(tree, libc) if libc else ("", None)
+    release = next((path for path in _OS_RELEASE if path in present), "")
+    return RootFacts(
+        name=_pretty_name(tree, release) if release else "",
+        machine=machine,
+        systemd=systemd,
+        glibc=glibc,
+        selinux=_selinux(tree) if _SELINUX in present else "",
+        sockets=tuple(sockets),
+    )
+
+
+def _c_library(tree: Tree, path: str) -> tuple[str, GlibcVersion | None]:
+    """Machine and release of the C library: its ELF header, and the newest version that it defines."""
+    data = tree.cat(path)
+    machine = _MACHINES.get(struct.unpack_from("<H", data, 18)[0], "") if data[:4] == b"\x7fELF" else ""
+    named = parse_glibc(PurePosixPath(path).name.removeprefix("libc-"))
+    defined = [parse_glibc(version.decode()) for version in _VERSION_DEFINED.findall(data)]
+    return machine, named or max((version for version in defined if version), default=None)
+
+
+def _pretty_name(tree: Tree, path: str) -> str:
+    text = tree.cat(tree.resolve(path)).decode(errors="replace")
+    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    value = values.get("PRETTY_NAME") or values.get("NAME") or ""
+    try:
+        return " ".join(shlex.split(value))
+    except ValueError:  # an unbalanced quote
+        return value
+
+
+def _selinux(tree: Tree) -> str:
+    text = tree.cat(_SELINUX).decode(errors="replace")
+    found = re.search(r"^\s*SELINUX\s*=\s*(\w+)", text, re.MULTILINE)
+    return found[1].lower() if found else ""
