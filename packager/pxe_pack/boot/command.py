@@ -1,0 +1,80 @@
+"""`pxe-pack boot DIR` on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from pxe_pack.boot import Options, boot
+from pxe_pack.boot.account import as_document, as_text
+from pxe_pack.console import console
+
+TIMEOUT = 900.0  # seconds; emulated, a LiveOS of a few hundred MB takes two or three minutes
+LEAST_MEMORY = 512  # MiB; less, and the firmware does not come up
+TERMINATED = 128 + signal.SIGTERM
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `boot` takes."""
+    parser.description = (
+        "Boot an exported layout over UEFI PXE in a virtual machine, wait for what the node says, and show it. "
+        "Exits 0 only if the node did; 1 when it failed or gave no verdict; 2 when the layout cannot be tried."
+    )
+    parser.add_argument("layout", type=Path, metavar="DIR", help="the layout: pxe-pack's output folder")
+    parser.add_argument(
+        "--timeout", type=_seconds, default=TIMEOUT, metavar="SECONDS", help="for a verdict (default: %(default).0f)"
+    )
+    parser.add_argument(
+        "--memory", type=_mebibytes, metavar="MIB", help="of the machine (default: by the layout's size)"
+    )
+    parser.add_argument("--append", default="", metavar="ARGUMENTS", help="further kernel arguments, as one string")
+    parser.add_argument(
+        "--keep", action="store_true", help="let the node run on after its verdict, until it powers off or Ctrl-C"
+    )
+    parser.add_argument("--serial-log", type=Path, metavar="FILE", help="default: DIR.serial.log, beside the layout")
+    parser.add_argument("--json", action="store_true", help="tell it as JSON lines")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Boot what `arguments` name; gives the exit code. Raises InputError and WorkError."""
+    layout: Path = arguments.layout
+    options = Options(
+        layout=layout,
+        serial_log=arguments.serial_log or Path(f"{layout.absolute()}.serial.log"),
+        timeout=arguments.timeout,
+        memory=arguments.memory,
+        append=arguments.append,
+        keep=arguments.keep,
+    )
+    shown = console(json_lines=arguments.json)
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        outcome = boot(options, console=shown)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    shown.result(as_document(outcome), as_text(outcome))
+    if outcome.failure:
+        shown.problems([outcome.failure])
+    return 0 if outcome.ok else 1
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> None:
+    """End as Ctrl-C would end us: with the machine stopped and the temporary files removed."""
+    sys.exit(TERMINATED)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return value
+
+
+def _mebibytes(text: str) -> int:
+    value = int(text)
+    if value < LEAST_MEMORY:
+        raise argparse.ArgumentTypeError(f"must be {LEAST_MEMORY} or more")
+    return value

@@ -1,0 +1,158 @@
+"""The virtual machine: QEMU with UEFI firmware, one network card, a serial console, and nothing that outlives us."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import select
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack import tools
+from pxe_pack.boot.events import Ended, Events, Serial
+
+QEMU = "qemu-system-x86_64"
+KVM = ("kvm", "-cpu", "host")
+# 5-level page tables, which `max` has, make each of the emulated TLB's misses dearer, and no LiveOS needs them.
+TCG = ("tcg,thread=multi", "-cpu", "max,la57=off")
+# Firmware that can do PXE, with its empty variable store: Debian and Ubuntu; Fedora, Azure Linux and RHEL; Arch.
+FIRMWARE = (
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
+    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
+    ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
+    ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
+)
+PROBE = 5.0  # seconds in which the firmware under KVM must have said something
+GATHER = 0.05  # seconds between two looks at the serial console, which QEMU writes character by character
+STOPPING = 5.0  # seconds from SIGTERM to SIGKILL
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Firmware:
+    """UEFI firmware for a virtual machine: its code, and the variable store each machine gets a copy of."""
+
+    code: Path
+    variables: Path
+
+
+def firmware() -> Firmware | None:
+    """The first firmware found on this machine."""
+    for code, variables in FIRMWARE:
+        if Path(code).is_file() and Path(variables).is_file():
+            return Firmware(code=Path(code), variables=Path(variables))
+    return None
+
+
+def missing() -> list[Problem]:
+    """A problem for each thing that has to be installed before a machine can be started."""
+    problems = tools.missing([QEMU, "setpriv"], reason="to boot the layout")
+    if firmware() is None:
+        problems.append(
+            Problem(
+                reference="tool-missing",
+                message="UEFI firmware for virtual machines (OVMF) is needed to boot the layout, and is not installed",
+                hint="apt-get install ovmf",
+            )
+        )
+    return problems
+
+
+@contextmanager
+def machine(
+    work: Path, *, netdev: str, memory: int, accelerator: Sequence[str], serial_log: BinaryIO, events: Events
+) -> Iterator[None]:
+    """A machine that boots from the network, for as long as the context lasts.
+
+    `memory` in MiB; `accelerator` as `choose_accelerator` gives it. What its serial console shows goes to `serial_log`
+    as it is, and as Serial events; Ended follows when it is off. `work` is a folder for the firmware's variables.
+    """
+    arguments = [
+        *("-m", str(memory), "-smp", str(min(4, max(2, os.cpu_count() or 1)))),
+        *("-netdev", netdev),
+        # Without an option ROM (iPXE) the firmware's own PXE runs, as on a real machine, and starts seconds sooner.
+        *("-device", "virtio-net-pci,netdev=net,bootindex=0,romfile="),
+        *("-device", "virtio-rng-pci"),
+    ]
+    with _start(work, accelerator, arguments) as process:
+        watcher = threading.Thread(target=_watch, args=(process, serial_log, events), name="serial")
+        watcher.start()
+        try:
+            yield
+        finally:
+            _stop(process)
+            watcher.join()
+
+
+def choose_accelerator(work: Path) -> Sequence[str]:
+    """KVM where the firmware comes up under it, else emulation.
+
+    A /dev/kvm that can be opened is not enough: nested, or in some containers, it fails once the firmware runs.
+    """
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return TCG
+    with _start(work, KVM, ["-m", "512"]) as process:
+        try:
+            return KVM if _speaks(process, seconds=PROBE) else TCG
+        finally:
+            _stop(process)
+
+
+def _start(work: Path, accelerator: Sequence[str], arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    found = firmware()
+    if found is None:
+        raise tools.InputError(*missing())
+    variables = work / "variables.fd"
+    shutil.copyfile(found.variables, variables)
+    return tools.start(
+        # The kernel ends QEMU when we end, however that comes about.
+        *("setpriv", "--pdeathsig", "KILL", QEMU),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"),
+        *("-accel", *accelerator),
+        *("-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={found.code}"),
+        *("-drive", f"if=pflash,format=raw,unit=1,file={str(variables).replace(',', ',,')}"),
+        *("-serial", "stdio"),
+        *arguments,
+    )
+
+
+def _speaks(process: subprocess.Popen[bytes], *, seconds: float) -> bool:
+    """Whether the machine's serial console shows anything in that time."""
+    output = process.stdout
+    assert output is not None  # noqa: S101  we asked for a pipe
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        if select.select([output], [], [], left)[0]:
+            return bool(os.read(output.fileno(), 4096))
+    return False
+
+
+def _watch(process: subprocess.Popen[bytes], serial_log: BinaryIO, events: Events) -> None:
+    output, errors = process.stdout, process.stderr
+    assert output is not None  # noqa: S101  we asked for pipes
+    assert errors is not None  # noqa: S101
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    while piece := os.read(output.fileno(), 65536):
+        serial_log.write(piece)
+        serial_log.flush()
+        events.put(Serial(text=decoder.decode(piece)))
+        time.sleep(GATHER)
+    complaint = errors.read().decode(errors="replace").strip()
+    events.put(Ended(code=process.wait(), complaint=complaint))
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOPPING)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

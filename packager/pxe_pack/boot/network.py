@@ -1,0 +1,144 @@
+"""The node's network: the production addresses, played by this machine without privileges.
+
+QEMU's slirp hands each TCP connection to an address of the layout's URLs to a command of ours (`guestfwd`). It does so
+only within the node's own subnet, so the subnet is laid around those addresses. That way the layout boots with the very
+URLs it was made with. All else goes by slirp's router to where it really leads. docs/decisions/0004 says why.
+"""
+
+from __future__ import annotations
+
+import shlex
+import socket
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.tools import InputError
+
+HOST = IPv4Address("10.0.2.2")  # where a QEMU guest expects its host's loopback
+HANDOVER = Path(__file__).with_name("handover.py")
+WIDEST_WITH_HOST = 16  # shortest prefix for which the subnet is stretched to have HOST in it
+WIDEST = 8  # a shorter prefix would cut the node off from most of the Internet
+USUAL = 24
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class Endpoint:
+    """An address and TCP port."""
+
+    address: IPv4Address
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    """The node's subnet and who is who in it."""
+
+    subnet: IPv4Network
+    host: IPv4Address  # the router; this machine's loopback
+    dns: IPv4Address
+    node: IPv4Address
+    report: Endpoint  # where the node's account is taken
+    endpoints: Mapping[str, Endpoint]  # host and port as in the URLs -> who answers
+
+    @property
+    def report_url(self) -> str:
+        """The URL that the agent posts its state to."""
+        return f"http://{self.report.address}/report"
+
+    def netdev(self, *, tftp: Path, boot_file: str, server: Path) -> str:
+        """The value of QEMU's -netdev (qemu(1)); `server` is the Unix socket that takes over connections."""
+        options = [
+            "user,id=net,ipv6=off",
+            f"net={self.subnet},host={self.host},dns={self.dns},dhcpstart={self.node}",
+            f"tftp={_escape(str(tftp))},bootfile={_escape(boot_file)}",
+        ]
+        for endpoint in sorted({*self.endpoints.values(), self.report}):
+            command = shlex.join([sys.executable, "-I", "-S", str(HANDOVER), str(server), str(endpoint)])
+            options.append(f"guestfwd=tcp:{endpoint}-cmd:{_escape(command)}")
+        return ",".join(options)
+
+
+def around(urls: Iterable[str]) -> Network:
+    """The network in which this machine answers for the hosts of `urls`. Raises InputError when it cannot."""
+    problems: list[Problem] = []
+    endpoints: dict[str, Endpoint] = {}
+    for url in urls:
+        if (netloc := urlsplit(url).netloc) not in endpoints:
+            try:
+                endpoints[netloc] = _endpoint(url)
+            except InputError as error:
+                problems += [problem for problem in error.problems if problem not in problems]
+    if problems:
+        raise InputError(*problems)
+    played = {endpoint.address for endpoint in endpoints.values()}
+    subnet = _cover({*played, HOST})
+    if subnet.prefixlen < WIDEST_WITH_HOST:
+        subnet = _cover(played)
+    if subnet.prefixlen < WIDEST:
+        raise InputError(
+            Problem(
+                reference="boot-networks-apart",
+                message=f"{' and '.join(map(str, sorted(played)))} are too far apart to be in one node's subnet",
+                hint="for a trial, pack with --boot-url and --artifact-url of one host",
+            )
+        )
+    first = HOST if HOST in subnet else min(played)
+    near = IPv4Network(f"{first}/{USUAL}", strict=False)
+    preferred = [near[last] for last in (2, 3, 4, 15, *range(16, 64)) if near[last] not in played]
+    return Network(
+        subnet=subnet,
+        host=preferred[0],
+        dns=preferred[1],
+        report=Endpoint(address=preferred[2], port=80),
+        node=preferred[3],
+        endpoints=endpoints,
+    )
+
+
+def _endpoint(url: str) -> Endpoint:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme != "http":
+        raise _cannot(
+            f"this machine cannot answer for {parts.scheme}://{host}: "
+            + ("it has no certificate for that host" if parts.scheme == "https" else "only http is spoken here"),
+            hint="for a trial, pack with --boot-url http://… and --artifact-url http://…",
+        )
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)}
+        address = IPv4Address(str(min(found)))
+    except (OSError, ValueError):
+        raise _cannot(
+            f"{host}, of {url}, has no IPv4 address that this machine can find",
+            hint="the node asks the same name server; or, for a trial, pack with an address, as in http://10.0.0.1/",
+        ) from None
+    if address.is_loopback or address.is_unspecified or address.is_multicast:
+        raise _cannot(
+            f"{url} names {ip_address(address)}, where a node finds nobody but itself",
+            hint="pack with the address that nodes will reach the server by",
+        )
+    return Endpoint(address=address, port=parts.port or 80)
+
+
+def _cannot(message: str, *, hint: str) -> InputError:
+    return InputError(Problem(reference="boot-url-unplayable", message=message, hint=hint))
+
+
+def _cover(addresses: Iterable[IPv4Address]) -> IPv4Network:
+    """The smallest subnet, at most a /24, that has all of `addresses` in it."""
+    numbers = [int(address) for address in addresses] or [int(HOST)]
+    differing = (min(numbers) ^ max(numbers)).bit_length()
+    return IPv4Network((numbers[0], min(USUAL, 32 - differing)), strict=False)
+
+
+def _escape(text: str) -> str:
+    """`text` as a value within a QEMU option: a comma is doubled."""
+    return text.replace(",", ",,")

@@ -1,0 +1,165 @@
+"""One trial boot from its first event to its last: followed stage by stage until the node gave its verdict."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from queue import Empty
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.boot.account import NodeAccount, Served, read_state, size
+from pxe_pack.boot.events import Asked, Ended, Event, Events, Report, Sent, Serial
+from pxe_pack.boot.layout import Layout
+from pxe_pack.boot.stages import USUAL_CAUSES, Stage, Stop, Watcher
+from pxe_pack.console import Console, Step
+
+REPORT_FOLLOWS = 20.0  # seconds that the report may come later than the console's line
+STILL_SPEAKING = 1.0  # seconds from the sign that the boot is over to its end, so that the log has the rest
+LAST_LINES = 10
+NOT_FOUND = 404
+TITLES = {
+    Stage.FIRMWARE: "firmware: starting",
+    Stage.TFTP: "TFTP: the boot loader",
+    Stage.GRUB: "GRUB: kernel and initrd, by TFTP",
+    Stage.KERNEL: "kernel: the initrd looks for the network",
+    Stage.LIVENET: "livenet: the node downloads the ISO",
+    Stage.PIVOT: "pivot: the image's own system starts",
+    Stage.UNIT: "unit: the agent fetches the artifacts",
+}
+
+
+class StopError(Exception):
+    """Leaves the step of the stage that the node did not get through."""
+
+
+class Trial:
+    """What is known of a boot, and the telling of it. Times are seconds from its creation."""
+
+    def __init__(self, layout: Layout, *, console: Console) -> None:
+        self.node: NodeAccount | None = None
+        self.watcher = Watcher()
+        self.stages: list[tuple[Stage, float]] = []  # those that are over, with the seconds each took
+        self.served: dict[str, Served] = {}
+        self._layout = layout
+        self._console = console
+        self._began = self._stage_began = time.monotonic()
+        self._stage = Stage.FIRMWARE
+        self._shown = ExitStack()
+        self._step: Step
+        self._show()
+
+    @property
+    def has_verdict(self) -> bool:
+        """Whether the node has said how its run ended."""
+        return self.node is not None or self.watcher.verdict is not None
+
+    @property
+    def seconds(self) -> float:
+        """How long this goes on already."""
+        return time.monotonic() - self._began
+
+    def follow(self, events: Events, *, timeout: float, keep: bool) -> Stop | None:
+        """Take in `events` until the verdict, or with `keep` until the machine is off, but no longer than `timeout`.
+
+        Gives why there is no verdict, or None.
+        """
+        until = time.monotonic() + timeout
+        ended: Ended | None = None
+        while ended is None and (left := until - time.monotonic()) > 0:
+            try:
+                event = events.get(timeout=left)
+            except Empty:
+                break
+            self._take(event)
+            if isinstance(event, Ended):
+                ended = event
+            elif self.node and not keep:
+                break
+            elif self.watcher.stop and not self.has_verdict:
+                until = min(until, time.monotonic() + STILL_SPEAKING)
+            elif self.has_verdict and not keep:
+                until = min(until, time.monotonic() + REPORT_FOLLOWS)
+        if self.has_verdict:
+            return None
+        return self.watcher.stop or self._gone(ended) or self._silent(timeout)
+
+    def close(self) -> None:
+        """No more will be taken in: the stage that the node is in ends here."""
+        self.stages.append((self._stage, time.monotonic() - self._stage_began))
+        if self.has_verdict:
+            self._shown.close()
+        else:
+            self._shown.__exit__(StopError, StopError(), None)
+
+    def explain(self, stop: Stop) -> Problem:
+        """`stop` as a finding: the stage, the last lines of the serial console, the hint."""
+        missed = [served.url for served in self.served.values() if served.missed]
+        lines = [
+            *(f"the node asked for {url}, which this layout has not" for url in missed),
+            *(self._iso_so_far() if self._stage == Stage.LIVENET else ()),
+            "the last lines of its serial console:",
+            *(f"  {line}" for line in self.watcher.last_lines(LAST_LINES)),
+        ]
+        return Problem(
+            reference=f"boot-stopped-{str(self._stage).lower()}",
+            message=f"the node did not get beyond the stage {self._stage}: {stop.why}",
+            label="\n  ".join(lines),
+            hint=stop.hint,
+        )
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Serial(text=text):
+                self.watcher.read(text)
+            case Asked(url=url, status=status):
+                served = self.served.setdefault(url, Served(url=url))
+                served.requests += 1
+                served.missed += status == NOT_FOUND
+                if url in self._layout.http:
+                    self.watcher.reached(Stage.LIVENET if url == self._layout.iso else Stage.UNIT)
+            case Sent(url=url, amount=amount):
+                self.served[url].bytes += amount
+                if url == self._layout.iso and self._stage == Stage.LIVENET:
+                    self._step.advance(amount)
+            case Report(document=document):
+                account = read_state(document)
+                # A report of a run that still goes on is not asked for, and none of our business.
+                self.node = account if account.exit_code is not None else self.node
+                self.watcher.reached(Stage.UNIT)
+            case Ended():
+                pass
+        if self.watcher.stage > self._stage:
+            self.stages.append((self._stage, time.monotonic() - self._stage_began))
+            self._stage = self.watcher.stage
+            self._stage_began = time.monotonic()
+            self._shown.close()
+            self._show()
+
+    def _show(self) -> None:
+        iso = self._layout.http.get(self._layout.iso or "")
+        total = self._layout.size(iso) if iso and self._stage == Stage.LIVENET else None
+        self._shown = ExitStack()
+        self._step = self._shown.enter_context(self._console.step(TITLES[self._stage], total=total))
+
+    def _gone(self, ended: Ended | None) -> Stop | None:
+        if ended is None:
+            return None
+        if ended.code:
+            return Stop(why=f"QEMU ended with exit code {ended.code}: {ended.complaint}", hint="see what QEMU says")
+        return Stop(
+            why="the machine switched itself off, or wanted to start anew",
+            hint="the serial log's last lines say who asked for it; on_failure: reboot or poweroff does, for one",
+        )
+
+    def _silent(self, timeout: float) -> Stop:
+        return Stop(why=f"no verdict within {timeout:.0f} s", hint=f"often: {USUAL_CAUSES[self._stage]}")
+
+    def _iso_so_far(self) -> list[str]:
+        iso = self._layout.iso
+        if iso is None:
+            return []
+        served = self.served.get(iso)
+        if served is None:
+            return [f"the node never asked for {iso}"]
+        whole = self._layout.size(self._layout.http[iso])
+        return [f"the node got {size(served.bytes)} of {iso} ({size(whole)}) in {served.requests} requests"]
