@@ -77,12 +77,7 @@ def _fill(staging: Path, transfer: Transfer) -> None:
                     raise NoRoomError(
                         f"{transfer.name}: unpacked, the archive takes more than the {room} bytes that are free"
                     )
-                target = check_member(member, staging=staging)
-                if target is None:
-                    continue
-                if not member.isdir() and (target.is_symlink() or target.exists()):
-                    target.unlink()  # the later of two wins, and is never written through a link
-                archive.extract(member, path=staging, filter="data", numeric_owner=True)
+                take_out(archive, member, staging=staging)
     except tarfile.FilterError as error:
         raise PolicyError(f"{transfer.name}: the archive is refused: {error}") from None
     except (tarfile.TarError, EOFError, ValueError, ArithmeticError) as error:
@@ -90,8 +85,8 @@ def _fill(staging: Path, transfer: Transfer) -> None:
         raise PolicyError(f"{transfer.name}: what was fetched is not a whole tar archive: {error}") from None
 
 
-def check_member(member: tarfile.TarInfo, *, staging: Path) -> Path | None:
-    """Where `member` goes below `staging`; None for the root itself. Raises PolicyError for what could lead outside.
+def take_out(archive: tarfile.TarFile, member: tarfile.TarInfo, *, staging: Path) -> None:
+    """Put one `member` below `staging`. Raises PolicyError for one that could lead outside, and tarfile's errors.
 
     Every parent is a real directory, never a link; a link's target is relative, has `..` only at its front, and no
     more of them than the link is deep. So by induction no path in the tree leads out of it, whatever resolves it:
@@ -104,18 +99,27 @@ def check_member(member: tarfile.TarInfo, *, staging: Path) -> Path | None:
             raise PolicyError(f"the member {member.name!r} goes through {'/'.join(path[:depth])!r}, no directory")
     if not path:
         if member.isdir():
-            return None
+            return
         raise PolicyError(f"the member {member.name!r} would replace the whole tree")
     target = staging.joinpath(*path)
     if target.is_symlink() if member.isdir() else _is_directory(target):
         raise PolicyError(f"the member {member.name!r} and another of that name are a directory and something else")
+    linked = member.linkname
     if member.issym():
         _check_link(member, depth=len(path) - 1)
     elif member.islnk():
-        _check_hard_link(member, staging=staging)
+        linked = _check_hard_link(member, staging=staging)
     elif not member.isreg() and not member.isdir():
         raise PolicyError(f"the member {member.name!r} is a device, a pipe or something else that is not unpacked")
-    return target
+    if not member.isdir() and os.path.lexists(target):
+        target.unlink()  # the later of two wins, and is never written through a link
+    # By the names that were looked at: tarfile would take `d/.` for something else.
+    archive.extract(
+        member.replace(name="/".join(path), linkname=linked, deep=False),
+        path=staging,
+        filter="data",
+        numeric_owner=True,
+    )
 
 
 def _parts(name: str, *, what: str) -> tuple[str, ...]:
@@ -140,11 +144,14 @@ def _check_link(member: tarfile.TarInfo, *, depth: int) -> None:
         raise PolicyError(f"the link {member.name!r} leads, or could lead, out of the archive: {member.linkname!r}")
 
 
-def _check_hard_link(member: tarfile.TarInfo, *, staging: Path) -> None:
-    target = staging.joinpath(*_parts(member.linkname, what=f"the hard link {member.name!r}"))
+def _check_hard_link(member: tarfile.TarInfo, *, staging: Path) -> str:
+    """The name of the file below `staging` that the hard link is another name of."""
+    path = _parts(member.linkname, what=f"the hard link {member.name!r}")
+    target = staging.joinpath(*path)
     through_link = any(parent.is_symlink() for parent in target.parents if staging in parent.parents)
     if through_link or target.is_symlink() or not target.is_file():
         raise PolicyError(f"the hard link {member.name!r} names {member.linkname!r}, no file unpacked before it")
+    return "/".join(path)
 
 
 def _dress(staging: Path, transfer: Transfer) -> None:

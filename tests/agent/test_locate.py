@@ -1,0 +1,173 @@
+"""Which configuration counts, and what is refused before anything is fetched."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+import pytest
+
+from fakes.faults import Status, cut, unavailable
+from fakes.node import FakeNode
+from fakes.server import Script, Server
+
+BODY = random.Random(1).randbytes(20_000)
+ETC = "/etc/pxe-fetch/fetch.yaml"
+USR = "/usr/lib/pxe-fetch/fetch.yaml"
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def first_line(err: str) -> str:
+    return err.splitlines()[0]
+
+
+def test_order_is_command_line_then_credential_then_etc_then_usr(node: FakeNode) -> None:
+    empty = node.config()
+    node.write(USR, empty)
+    ran = node.run("run")
+    assert ran.state["config"] == {
+        "source": "usr",
+        "path_or_url": str(node.root / USR.lstrip("/")),
+        "sha256": sha256(empty),
+    }
+    assert f"no {ETC}" in first_line(ran.err)
+
+    node.write(ETC, empty)
+    ran = node.run("run")
+    assert str(node.root / ETC.lstrip("/")) in str(ran.state["config"])
+    assert f"{USR} comes after it" in first_line(ran.err)
+
+    node.credential("pxe-fetch.config", empty)
+    ran = node.run("run")
+    assert "'source': 'credential'" in str(ran.state["config"])
+    assert f"{ETC} comes after it" in first_line(ran.err)
+
+    (node.folder / "pinned.yaml").write_text(empty)
+    node.boot_with(f"pxe-fetch.config=file://{node.folder}/pinned.yaml")
+    ran = node.run("run")
+    assert "'source': 'cmdline'" in str(ran.state["config"])
+    assert "credential pxe-fetch.config is there, but the command line comes first" in first_line(ran.err)
+
+    ran = node.run_config()
+    assert "'source': 'file'" in str(ran.state["config"])
+    assert ran.code == 0
+
+
+def test_configuration_by_url_with_its_digest_is_used(node: FakeNode) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        text = node.config(node.entry("m", server.url("/m"), BODY))
+        server.scripts["/site.yaml"] = Script(body=text.encode(), faults=[unavailable(), cut(0.5)])
+        node.write(ETC, node.config(node.entry("other", server.url("/m"), BODY)))
+        node.boot_with(f"pxe-fetch.config={server.url('/site.yaml')} pxe-fetch.config.sha256={sha256(text).upper()}")
+        ran = node.run("run")
+        assert len(server.asked_for("/site.yaml")) == 3
+    assert ran.code == 0
+    assert node.files() == ["m"]
+    assert ran.state["config"] == {
+        "source": "cmdline",
+        "path_or_url": server.url("/site.yaml"),
+        "sha256": sha256(text),
+    }
+
+
+def test_wrong_digest_is_refused_and_nothing_is_placed(node: FakeNode) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        text = node.config(node.entry("m", server.url("/m"), BODY))
+        server.scripts["/site.yaml"] = Script(body=text.encode())
+        node.write(ETC, text)
+        node.boot_with(f"pxe-fetch.config={server.url('/site.yaml')} pxe-fetch.config.sha256={'0' * 64}")
+        ran = node.run("run")
+        assert not server.asked_for("/m")
+    assert ran.code == 77
+    assert ran.state["cause"] == "policy"
+    assert sha256(text) in ran.out
+    assert not node.out.exists()
+
+
+def test_plain_http_without_a_digest_is_refused_unasked(node: FakeNode) -> None:
+    with Server({"/site.yaml": Script(body=node.config().encode())}) as server:
+        node.boot_with(f"pxe-fetch.config={server.url('/site.yaml')}")
+        ran = node.run("run")
+        assert not server.asked
+    assert ran.code == 77
+    assert "pxe-fetch.config.sha256=HEX" in ran.out
+
+
+def test_configuration_that_the_server_refuses_is_77_and_no_other_is_taken(node: FakeNode) -> None:
+    with Server({"/site.yaml": Script(then=Status(403)), "/m": Script(body=BODY)}) as server:
+        node.write(ETC, node.config(node.entry("m", server.url("/m"), BODY)))
+        node.boot_with(f"pxe-fetch.config={server.url('/site.yaml')} pxe-fetch.config.sha256={'0' * 64}")
+        ran = node.run("run")
+    assert ran.code == 77
+    assert ran.state["cause"] == "refused"
+    assert ran.state["config"] == {}
+    assert not node.out.exists()
+
+
+def test_configuration_of_more_than_a_mebibyte_is_refused(node: FakeNode) -> None:
+    text = node.config() + "#" * 1024 * 1024
+    with Server({"/site.yaml": Script(body=text.encode())}) as server:
+        node.boot_with(f"pxe-fetch.config={server.url('/site.yaml')} pxe-fetch.config.sha256={sha256(text)}")
+        assert node.run("run").code == 77
+    node.boot_with("quiet")
+    node.write(ETC, text)
+    assert node.run("run").code == 65
+
+
+def test_every_problem_of_a_configuration_gets_a_line_and_65(node: FakeNode) -> None:
+    node.write(ETC, "version: 1\nartifacts:\n  - name: a b\n    url: http://h/x\n    sha256: beef\n    dest: /etc/x\n")
+    ran = node.run("run")
+    assert ran.code == 65
+    assert f"{node.root}{ETC}:5:13: " in ran.err
+    assert "[name-invalid]" in ran.err
+    assert "[checksum-invalid]" in ran.err
+    assert "[dest-outside-roots]" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_local_file_of_the_packing_machine_is_65_with_a_hint(node: FakeNode) -> None:
+    ran = node.run_config({"name": "m", "source": "files/m.bin", "dest": str(node.out / "m")})
+    assert ran.code == 65
+    assert ran.state["cause"] == "source-unresolved"
+    assert "pxe-pack turns it into a url" in ran.err
+
+
+@pytest.mark.parametrize("arguments", ["pxe-fetch.deadline=soon", "pxe-fetch.confg=http://x/", "pxe-fetch=maybe"])
+def test_wrong_kernel_argument_is_65_and_named(node: FakeNode, arguments: str) -> None:
+    node.boot_with(arguments)
+    ran = node.run("run")
+    assert ran.code == 65
+    assert arguments.partition("=")[0] in ran.out
+
+
+def test_base_url_of_the_command_line_comes_first(node: FakeNode) -> None:
+    with Server({"/there/m": Script(body=BODY)}) as server:
+        node.boot_with(f"pxe-fetch.base_url={server.url('/there')}")
+        ran = node.run_config(
+            node.entry("m", "m", BODY), defaults={"base_url": "http://127.0.0.1:1/", "retry": {"base": "1ms"}}
+        )
+    assert ran.code == 0
+
+
+def test_relative_url_without_a_base_is_65(node: FakeNode) -> None:
+    ran = node.run_config(node.entry("m", "m", BODY))
+    assert ran.code == 65
+    assert ran.state["cause"] == "base-url-missing"
+
+
+def test_nothing_to_do_is_0(node: FakeNode) -> None:
+    ran = node.run("run")
+    assert ran.code == 0
+    assert "there is no configuration" in ran.out
+    assert ran.state["phase"] == "done"
+
+
+def test_switched_off_is_0_and_fetches_nothing(node: FakeNode) -> None:
+    node.write(ETC, "not: [valid")
+    node.boot_with("quiet pxe_fetch=off")
+    ran = node.run("run")
+    assert ran.code == 0
+    assert "switched off" in ran.out

@@ -1,0 +1,220 @@
+"""Archives put in place as trees: whole or not at all, and never anything outside."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import pwd
+import random
+import stat
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fakes.node import FakeNode, Ran
+from fakes.server import Script, Server
+from pxe_fetch.errors import PolicyError
+from pxe_fetch.unpack import take_out
+
+Compression = Literal["w:", "w:gz", "w:bz2", "w:xz"]
+Member = tuple[tarfile.TarInfo, bytes]
+
+
+def file(name: str, body: bytes = b"content\n", mode: int = 0o644) -> Member:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(body), mode
+    return info, body
+
+
+def other(name: str, kind: bytes, link: str = "") -> Member:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.mode = kind, link, 0o755
+    return info, b""
+
+
+def folder(name: str) -> Member:
+    return other(name, tarfile.DIRTYPE)
+
+
+def symlink(name: str, target: str) -> Member:
+    return other(name, tarfile.SYMTYPE, target)
+
+
+def hardlink(name: str, target: str) -> Member:
+    return other(name, tarfile.LNKTYPE, target)
+
+
+def archive(*members: Member, compression: Compression = "w:gz") -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=compression) as tar:
+        for info, body in members:
+            tar.addfile(info, io.BytesIO(body))
+    return out.getvalue()
+
+
+def run_with(node: FakeNode, body: bytes, **others: object) -> Ran:
+    with Server({"/t": Script(body=body)}) as server:
+        return node.run_config(node.entry("tree", server.url("/t"), body, extract="tar", **others))
+
+
+@pytest.mark.parametrize("compression", ["w:", "w:gz", "w:bz2", "w:xz"])
+def test_unpacks_files_folders_and_links(node: FakeNode, compression: Compression) -> None:
+    big = random.Random(1).randbytes(300_000)
+    body = archive(
+        folder("bin"),
+        file("bin/run", b"#!/bin/sh\n", 0o755),
+        file("lib/deep/data", big),
+        symlink("bin/also", "run"),
+        symlink("lib/up", "../bin/run"),
+        hardlink("lib/same", "lib/deep/data"),
+        compression=compression,
+    )
+    ran = run_with(node, body)
+    tree = node.out / "tree"
+    assert ran.code == 0
+    assert (tree / "lib/deep/data").read_bytes() == big
+    assert (tree / "lib/same").stat().st_ino == (tree / "lib/deep/data").stat().st_ino
+    assert (tree / "bin/also").read_bytes() == (tree / "lib/up").read_bytes() == b"#!/bin/sh\n"
+    assert os.access(tree / "bin/run", os.X_OK)
+    assert stat.S_IMODE(tree.stat().st_mode) == 0o755
+    assert sorted(path.name for path in node.out.iterdir()) == [".tree.pxe-fetch-tree", "tree"]
+
+
+def test_set_id_bits_of_the_archive_are_dropped(node: FakeNode) -> None:
+    assert run_with(node, archive(file("a", mode=0o6777))).code == 0
+    assert stat.S_IMODE((node.out / "tree/a").stat().st_mode) == 0o755
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving files to others takes root")
+def test_owner_is_that_of_every_member_and_mode_that_of_the_folder(node: FakeNode) -> None:
+    body = archive(folder("d"), file("d/f"), symlink("d/l", "f"))
+    assert run_with(node, body, owner="daemon", mode="0710").code == 0
+    daemon = pwd.getpwnam("daemon").pw_uid
+    assert {path.lstat().st_uid for path in (node.out / "tree").rglob("*")} == {daemon}
+    assert (node.out / "tree").stat().st_uid == daemon
+    assert stat.S_IMODE((node.out / "tree").stat().st_mode) == 0o710
+
+
+def test_replaces_the_former_tree_as_a_whole(node: FakeNode) -> None:
+    assert run_with(node, archive(file("old"), file("both", b"1"))).code == 0
+    assert run_with(node, archive(file("new"), file("both", b"2"))).code == 0
+    tree = node.out / "tree"
+    assert sorted(path.name for path in tree.iterdir()) == ["both", "new"]
+    assert (tree / "both").read_bytes() == b"2"
+    assert sorted(path.name for path in node.out.iterdir()) == [".tree.pxe-fetch-tree", "tree"]
+
+
+def test_tree_that_is_right_is_kept_and_one_that_was_touched_is_made_anew(node: FakeNode) -> None:
+    body = archive(file("a"), file("d/b"))
+    assert run_with(node, body).artifact("tree")["phase"] == "placed"
+    assert run_with(node, body).artifact("tree")["phase"] == "kept"
+    (node.out / "tree/d/b").write_text("touched")
+    assert run_with(node, body).artifact("tree")["phase"] == "placed"
+    (node.out / "tree/a").unlink()
+    assert run_with(node, body).artifact("tree")["phase"] == "placed"
+    assert (node.out / "tree/a").read_bytes() == (node.out / "tree/d/b").read_bytes() == b"content\n"
+
+
+def test_what_a_killed_run_left_is_cleared_away(node: FakeNode) -> None:
+    staging = node.out / ".tree.pxe-fetch-staging"
+    (staging / "half").mkdir(parents=True)
+    assert run_with(node, archive(file("a"))).code == 0
+    assert not staging.exists()
+    assert not (node.out / "tree/half").exists()
+
+
+def test_file_at_the_destination_is_73_and_stays(node: FakeNode) -> None:
+    node.out.mkdir()
+    (node.out / "tree").write_text("a file")
+    assert run_with(node, archive(file("a"))).code == 73
+    assert (node.out / "tree").read_text() == "a file"
+
+
+BAD: dict[str, Sequence[Member]] = {
+    "absolute name": [file("/etc/passwd")],
+    "name that climbs": [file("a/../../x")],
+    "absolute link": [symlink("l", "/etc/passwd")],
+    "link that climbs": [symlink("d/l", "../../x")],
+    "link that climbs by way of another": [folder("a/b"), symlink("a/b/l", "../.."), symlink("a/m", "b/l/..")],
+    "member through a link": [folder("d"), symlink("l", "d"), file("l/x")],
+    "folder where a link is": [folder("d"), symlink("l", "d"), folder("l")],
+    "file where a folder is": [folder("d"), file("d")],
+    "hard link to the outside": [hardlink("h", "../../etc/passwd")],
+    "hard link to nothing": [hardlink("h", "missing")],
+    "hard link to a link": [file("f"), symlink("l", "f"), hardlink("h", "l")],
+    "device": [other("null", tarfile.CHRTYPE)],
+    "pipe": [other("pipe", tarfile.FIFOTYPE)],
+    "the tree itself a link": [symlink(".", "/etc")],
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_refuses_what_could_lead_outside(node: FakeNode, what: str) -> None:
+    (node.out / "tree").mkdir(parents=True)
+    (node.out / "tree/former").write_text("still here")
+    ran = run_with(node, archive(file("fine"), *BAD[what]))
+    assert ran.code == 77
+    assert ran.state["cause"] == "policy"
+    assert sorted(path.name for path in (node.out / "tree").iterdir()) == ["former"]
+    assert [name for name in node.files() if "staging" in name] == []
+
+
+def test_not_an_archive_is_refused_in_a_sentence(node: FakeNode) -> None:
+    ran = run_with(node, b"this is no archive" * 100)
+    assert ran.code == 77
+    assert "not a whole tar archive" in ran.out
+    truncated = archive(file("a", b"x" * 100_000), compression="w:")[:50_000]
+    assert run_with(node, truncated).code == 77
+    assert not (node.out / "tree").exists()
+
+
+def test_archive_that_is_larger_than_the_room_is_79(node: FakeNode) -> None:
+    info = tarfile.TarInfo("huge")
+    info.size = 1 << 60
+    header = info.tobuf(tarfile.GNU_FORMAT)
+    assert run_with(node, header + b"\0" * 10_240).code == 79
+    assert not (node.out / "tree").exists()
+
+
+names = st.lists(st.sampled_from(["a", "b", "..", ".", ""]), min_size=1, max_size=4).map("/".join)
+members = st.one_of(
+    st.builds(file, names),
+    st.builds(folder, names),
+    st.builds(symlink, names, names),
+    st.builds(hardlink, names, names),
+    st.builds(other, names, st.sampled_from([tarfile.CHRTYPE, tarfile.FIFOTYPE])),
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(members, max_size=8))
+def test_no_archive_makes_a_path_that_leads_outside(
+    tmp_path_factory: pytest.TempPathFactory, all_: list[Member]
+) -> None:
+    place = tmp_path_factory.mktemp("climb")
+    (place / "secret").write_text("outside")
+    staging = place / "x/y"
+    staging.mkdir(parents=True)
+    inside = os.path.realpath(staging)
+    with tarfile.open(fileobj=io.BytesIO(archive(*all_, compression="w:"))) as tar:
+        for member in tar:
+            with contextlib.suppress(PolicyError, tarfile.FilterError):  # a run stops here; going on makes more of it
+                take_out(tar, member, staging=staging)
+    found = [Path(parent, name) for parent, folders, files in os.walk(staging) for name in (*folders, *files)]
+    for path in found:
+        try:
+            path.stat()
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                continue  # leads nowhere
+        real = os.path.realpath(path)
+        assert real == inside or real.startswith(inside + "/")
+    assert sorted(path.name for path in place.iterdir()) == ["secret", "x"]
+    assert (place / "secret").read_text() == "outside"
