@@ -232,6 +232,10 @@ class _Reception:
         farthest = self._farthest
         try:
             self._fetch(mirror, farthest=farthest)
+        except NetworkError:
+            # A server may declare too much, or break the connection after the last byte: the digest decides.
+            if not self._is_whole():
+                raise
         finally:
             self._farthest = max(farthest, self._part.length)
             self._progressed = self._farthest > farthest

@@ -120,12 +120,12 @@ class FakeNode:
         )
 
     def state(self) -> dict[str, object]:
-        """The state file; {} where there is none."""
-        if not self.state_file.exists():
+        """The state file; {} where there is none that can be read."""
+        try:
+            document = json.loads(self.state_file.read_text())
+        except (OSError, ValueError):
             return {}
-        document = json.loads(self.state_file.read_text())
-        assert isinstance(document, dict)
-        return document
+        return document if isinstance(document, dict) else {}
 
     def files(self) -> Sequence[str]:
         """Every file and link below `out`, hidden ones too, as relative paths."""

@@ -14,7 +14,7 @@ from pxe_fetch.plan import Transfer
 from pxe_fetch.transfer import Received, receive
 from pxe_fetch.transport import Transports
 
-QUICK = Timeouts(connect=1.0, read=0.3, min_rate=1024, min_rate_window=0.4)
+QUICK = Timeouts(connect=1.0, read=0.1, min_rate=1024, min_rate_window=0.2)
 
 
 @dataclass

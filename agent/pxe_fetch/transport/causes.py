@@ -69,9 +69,10 @@ def _known(link: BaseException, *, host: str, timeouts: Timeouts, clock: Clock) 
             return NetworkError(f"{host} was silent for {timeouts.read:g} s")
         case OSError() if tunnel := _TUNNEL.search(str(link)):
             return _proxy(int(tunnel[1]), host=host)
-        case requests.exceptions.RequestException():
-            # The ValueErrors among them are about the URL or a header field, which will not change.
-            return PolicyError(f"cannot be asked for: {type(link).__name__}") if isinstance(link, ValueError) else None
+        case requests.exceptions.InvalidURL():
+            return PolicyError("the URL, or its proxy's, is not valid")
+        case requests.exceptions.InvalidHeader():
+            return NetworkError(f"{host} sent a header that contradicts itself")
         case OSError() if link.strerror:
             return NetworkError(f"{host} cannot be reached: {link.strerror}")
     return None

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Mapping
 
 from pxe_fetch.clock import Patience
+from pxe_fetch.errors import PolicyError
 from pxe_fetch.transport.lean import lean
 
 lean()
@@ -133,10 +134,15 @@ class _PatientSocket(io.RawIOBase):
             if self._since is not None and clock.now() - since >= self._silence:
                 raise TimeoutError("the header took too long")
             try:
-                return self._socket.recv_into(buffer)
+                count = self._socket.recv_into(buffer)
             except TimeoutError:
                 if clock.now() - since >= self._silence:
                     raise
+                continue
+            if count == 0 and self._since is not None:
+                # http.client would take the end of the connection for the end of the header.
+                raise http.client.RemoteDisconnected("the connection ended in the header")
+            return count
 
     def close(self) -> None:
         if not self.closed:
@@ -194,8 +200,14 @@ class PatientAdapter(HTTPAdapter):
         silence: float,
         patience: Patience,
     ) -> tuple[requests.Response, PatientResponse]:
-        """GET `url`: the answer's facts, and its body still unread. Raises what requests raises."""
-        prepared = requests.Request("GET", url, headers=dict(headers)).prepare()
+        """GET `url`: the answer's facts, and its body still unread.
+
+        Raises PolicyError for what cannot be asked for, and whatever requests raises when talking to the server.
+        """
+        try:
+            prepared = requests.Request("GET", url, headers=dict(headers)).prepare()
+        except ValueError as error:  # the URL or a header field of the configuration; its text may hold a secret
+            raise PolicyError(f"cannot be asked for: {type(error).__name__}") from error
         _turn.patience, _turn.silence, _turn.response = patience, silence, None
         proxies = {"http": proxy, "https": proxy} if proxy else None
         # trust_env is a session's; an adapter looks at nothing but its arguments.
