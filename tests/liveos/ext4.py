@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from liveos import tree
-from liveos.programs import EPOCH, require, run
+from liveos.programs import EPOCH, BuildError, require, run
 from liveos.specials import Inode
 
 _UUID = "6c69766f-732d-4578-8434-000000000001"
+_FIXED_TIME = {"E2FSPROGS_FAKE_TIME": str(EPOCH)}
+_KINDS = {tarfile.DIRTYPE: 0o040000, tarfile.CHRTYPE: 0o020000, tarfile.BLKTYPE: 0o060000, tarfile.FIFOTYPE: 0o010000}
 _DEVICES = {tarfile.CHRTYPE: "c", tarfile.BLKTYPE: "b"}
 
 
@@ -32,10 +34,13 @@ def make(partial: Path, *, base: Path | None, over: Iterable[Inode], work: Path)
     run(
         ["mke2fs", *format_as, *extended, "-d", folder, partial, f"{megabytes}M"],
         doing="making the ext4 image",
-        env={"E2FSPROGS_FAKE_TIME": str(EPOCH)},
+        env=_FIXED_TIME,
     )
     edits.write_text("".join(f"{line}\n" for member in members for line in _commands(member)))
-    run(["debugfs", "-w", "-f", edits, partial], doing="making the ext4 image", env={"E2FSPROGS_FAKE_TIME": str(EPOCH)})
+    # debugfs reports what it could not do, and exits with 0
+    said = run(["debugfs", "-w", "-f", edits, partial], doing="making the ext4 image", env=_FIXED_TIME)
+    if complaints := [line for line in said.splitlines() if not line.startswith(("debugfs: ", "Allocated inode: "))]:
+        raise BuildError(f"making the ext4 image: debugfs: {complaints[0]}")
     stream.unlink()
     shutil.rmtree(folder)
 
@@ -58,23 +63,18 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> 
 
 
 def _commands(member: tarfile.TarInfo) -> Iterator[str]:
-    """The debugfs(8) commands that give one inode its mode, owner, device number and times."""
-    name = f'"/{member.name}"'
+    """The debugfs(8) commands that give one inode its device number, mode, owner and times."""
     if member.islnk():
         return
+    parent, _, name = member.name.rpartition("/")
+    yield f'cd "/{parent}"'
     if member.isfifo():
-        yield f"mknod {name} p"
+        yield f'mknod "{name}" p'
     elif member.type in _DEVICES:
-        yield f"mknod {name} {_DEVICES[member.type]} {member.devmajor} {member.devminor}"
+        yield f'mknod "{name}" {_DEVICES[member.type]} {member.devmajor} {member.devminor}'
     if not member.issym():
-        kinds = {
-            tarfile.DIRTYPE: 0o040000,
-            tarfile.CHRTYPE: 0o020000,
-            tarfile.BLKTYPE: 0o060000,
-            tarfile.FIFOTYPE: 0o010000,
-        }
-        yield f"sif {name} mode {oct(kinds.get(member.type, 0o100000) | member.mode)}"
-    yield f"sif {name} uid {member.uid & 0xFFFF}"
-    yield f"sif {name} uid_high {member.uid >> 16}"
-    yield f"sif {name} gid {member.gid & 0xFFFF}"
-    yield f"sif {name} gid_high {member.gid >> 16}"
+        yield f'sif "{name}" mode 0{_KINDS.get(member.type, 0o100000) | member.mode:o}'
+    yield f'sif "{name}" uid {member.uid}'
+    yield f'sif "{name}" gid {member.gid}'
+    for field in ("mtime", "atime", "ctime", "crtime"):
+        yield f'sif "{name}" {field} @{EPOCH if field == "crtime" else int(member.mtime)}'

@@ -90,7 +90,7 @@ def _arguments(*, provision: str, work: str) -> list[str]:
     """
     hooks = [
         f"upload {provision} /provision",
-        f'SOURCE_DATE_EPOCH={EPOCH} chroot "$1" sh /provision',
+        f'SOURCE_DATE_EPOCH={EPOCH} chroot "$1" bash /provision',
         *(f"download /liveos-boot/{name} {work}/{name}" for name in _BOOT),
         'rm -r "$1/liveos-boot"',
     ]
