@@ -7,8 +7,8 @@ import re
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.tools import InputError
 
-# A `linux` command with the lines that a backslash continues it to.
-LINUX = re.compile(r"^[ \t]*linux(?:efi|16)?[ \t](?:[^\\\n]|\\(?:.|\n))*", re.MULTILINE)
+# A `linux` command with the lines that a backslash continues it to, up to its end or a comment.
+LINUX = re.compile(r"^[ \t]*linux(?:efi|16)?[ \t](?:[^\\\n#]|\\(?:.|\n)|(?<=\S)#)*", re.MULTILINE)
 TIMEOUT = re.compile(r"^([ \t]*set[ \t]+timeout=)[\"']?\d+[\"']?", re.MULTILINE)
 PLAIN = re.compile(r"[\w@%+=:,./~-]+")
 
@@ -20,7 +20,12 @@ def for_trial(text: str, *, arguments: list[str]) -> str:
     grub.cfg can carry.
     """
     added = " ".join(_quoted(argument) for argument in arguments)
-    text = LINUX.sub(lambda match: f"{match[0].rstrip()} {added}", text)
+
+    def longer(match: re.Match[str]) -> str:
+        command = match[0].rstrip()
+        return f"{command} {added}{match[0][len(command) :]}"
+
+    text = LINUX.sub(longer, text)
     return TIMEOUT.sub(r"\g<1>0", text)
 
 

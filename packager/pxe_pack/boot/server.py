@@ -163,9 +163,10 @@ class Handler(BaseHTTPRequestHandler):
         if match is None or self.headers.get("If-Range", validators[0]).strip() not in validators:
             return None
         first, last = match.groups()
+        if first and last and int(last) < int(first):
+            return None
         if first:
-            end = int(last) + 1 if last else size
-            return range(int(first), min(end, size)) if end > int(first) else None
+            return range(int(first), min(int(last) + 1, size) if last else size)
         return range(max(0, size - int(last)), size) if last else None
 
     def _refuse(self, status: HTTPStatus, *, url: str | None = None) -> None:

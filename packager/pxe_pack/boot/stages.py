@@ -50,13 +50,13 @@ STOPS: tuple[tuple[frozenset[Stage], re.Pattern[str], str, str], ...] = (
     ),
     (
         frozenset({Stage.FIRMWARE, Stage.TFTP}),
-        re.compile(r'BdsDxe: failed to (?:load|start) Boot\d+ "UEFI PXEv4[^\r\n]*: ([A-Z][\w ]+)'),
+        re.compile(r'BdsDxe: failed to (?:load|start) Boot\d+ "UEFI PXEv4[^\r\n]*: ([A-Z][\w ]+)[\r\n]'),
         "the firmware could not start the boot loader",
         "bootx64.efi has to be a UEFI program for x86_64 (shim or GRUB)",
     ),
     (
         frozenset({Stage.FIRMWARE, Stage.TFTP}),
-        re.compile(r"((?:Unable to fetch TFTP image|start_image\(\) returned|Failed to (?:open|load) )[^\r\n]*)"),
+        re.compile(r"((?:Unable to fetch TFTP image|start_image\(\) returned|Failed to (?:open|load) )[^\r\n]*)[\r\n]"),
         "shim could not load GRUB",
         "grubx64.efi has to lie beside bootx64.efi, readable, and be signed for this shim if Secure Boot is on",
     ),
@@ -74,13 +74,13 @@ STOPS: tuple[tuple[frozenset[Stage], re.Pattern[str], str, str], ...] = (
     ),
     (
         frozenset({Stage.TFTP, Stage.GRUB}),
-        re.compile(r"(?m:^grub(?: rescue)?> )"),
+        re.compile(r"(?:^|[\r\n])grub(?: rescue)?> $"),
         "GRUB shows its prompt: it found no configuration, or one without a bootable entry",
         "boot/grub2/grub.cfg has to lie there below the TFTP server's root (or where this GRUB's prefix says)",
     ),
     (
         frozenset(Stage),
-        re.compile(r"Kernel panic - not syncing: ([^\r\n]+)"),
+        re.compile(r"Kernel panic - not syncing: ([^\r\n]+)[\r\n]"),
         "the kernel panicked",
         "`Unable to mount root fs`: no initrd was loaded; `Attempted to kill init`: the initrd or the image is broken",
     ),
