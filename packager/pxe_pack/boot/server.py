@@ -93,12 +93,16 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Take the node's report."""
         length = self.headers.get("Content-Length", "")
-        if self.client_address != str(self.server.report) or not length.isdigit() or int(length) > LONGEST_REPORT:
+        if not length.isdigit() or int(length) > LONGEST_REPORT:
             self.close_connection = True
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            return
+        body = self.rfile.read(int(length))
+        if self.client_address != str(self.server.report):
             self._refuse(HTTPStatus.NOT_FOUND)
             return
         try:
-            document = json.loads(self.rfile.read(int(length)))
+            document = json.loads(body)
         except ValueError:
             document = None
         if not isinstance(document, dict):
