@@ -1,0 +1,226 @@
+"""The six compressors a squashfs may have, each as a pair of functions on one block.
+
+gzip, xz and lzma come with Python. zstd comes with Python from 3.14 on and by the backport of the same module before;
+lz4 and lzo by small wheels. What is missing is said with the name of the package that brings it.
+
+Levels: blocks that we add are a small part of an image and are read once per boot, so levels are chosen for the time
+of packing; whatever level was used, any reader reads the block. Window and dictionary never exceed what the kernel
+allocates for the image (fs/squashfs/{zlib,xz,zstd}_wrapper.c).
+"""
+
+from __future__ import annotations
+
+import importlib
+import lzma
+import struct
+import sys
+import zlib
+from enum import IntEnum
+from typing import Final, Protocol, cast
+
+from pxe_fetch.contract.problem import Problem
+
+from .errors import SquashfsError
+from .superblock import METADATA_SIZE, Compressor
+
+# Compressor -> the modules that have it, the best first, and the package that brings one of them.
+BROUGHT_BY: Final = {
+    Compressor.ZSTD: (("compression.zstd", "backports.zstd"), "backports.zstd"),
+    Compressor.LZ4: (("lz4.block",), "lz4"),
+    Compressor.LZO: (("lzallright",), "lzallright"),
+}
+
+GZIP_LEVEL: Final = 6
+XZ_PRESET: Final = 1
+ZSTD_LEVEL: Final = 6
+
+# More than any block needs: a damaged header may ask for gigabytes.
+_MEMORY_LIMIT: Final = 64 << 20
+
+
+class DamagedBlockError(ValueError):
+    """A block that its compressor can't undo."""
+
+
+class Codec(Protocol):
+    """How one image's blocks are compressed."""
+
+    def compress(self, data: bytes) -> bytes:
+        """`data` compressed; it may come out longer."""
+
+    def decompress(self, data: bytes, limit: int) -> bytes:
+        """What `data` was. Raises DamagedBlockError, also when it would be more than `limit` bytes."""
+
+
+def codec(compressor: Compressor, *, block_size: int, options: bytes = b"") -> Codec:
+    """The codec of an image. `options` are its compressor options (the format's section "Compression Options").
+
+    Raises SquashfsError when this Python has no module for it.
+    """
+    match compressor:
+        case Compressor.GZIP:
+            return _Gzip()
+        case Compressor.XZ:
+            dictionary = struct.unpack_from("<I", options)[0] if len(options) >= 4 else block_size  # noqa: PLR2004
+            return _Xz(dictionary)
+        case Compressor.LZMA:
+            return _Lzma(block_size)
+        case Compressor.ZSTD:
+            return _Zstd()
+        case Compressor.LZ4:
+            return _Lz4()
+        case Compressor.LZO:
+            return _Lzo()
+
+
+def _bring(compressor: Compressor) -> object:
+    modules, package = BROUGHT_BY[compressor]
+    for module in modules:
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError:
+            continue
+    raise SquashfsError(
+        Problem(
+            reference="squashfs-compressor-missing",
+            message=f"the image is compressed with {compressor.name.lower()}, "
+            f"which this Python {sys.version_info.major}.{sys.version_info.minor} can't undo",
+            hint=f"pip install {package}",
+        )
+    )
+
+
+class _Gzip:
+    def compress(self, data: bytes) -> bytes:
+        return zlib.compress(data, GZIP_LEVEL)
+
+    def decompress(self, data: bytes, limit: int) -> bytes:
+        stream = zlib.decompressobj()
+        try:
+            found = stream.decompress(data, limit + 1)
+        except zlib.error as error:
+            raise DamagedBlockError(str(error)) from error
+        return _whole(found, limit, ended=stream.eof)
+
+
+class _Xz:
+    def __init__(self, dictionary: int) -> None:
+        # The kernel's decoder has at least 8 KiB and what the options or the block size say.
+        self.dictionary = max(METADATA_SIZE, min(dictionary, _MEMORY_LIMIT // 16))
+
+    def compress(self, data: bytes) -> bytes:
+        # CRC32 is the one check that the kernel's decoder knows.
+        filters = [{"id": lzma.FILTER_LZMA2, "preset": XZ_PRESET, "dict_size": self.dictionary}]
+        return lzma.compress(data, format=lzma.FORMAT_XZ, check=lzma.CHECK_CRC32, filters=filters)
+
+    def decompress(self, data: bytes, limit: int) -> bytes:
+        return _unlzma(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY_LIMIT), data, limit)
+
+
+class _Lzma:
+    """The .lzma format: properties, dictionary size, and the size of the data, which squashfs-tools fills in."""
+
+    def __init__(self, block_size: int) -> None:
+        self.dictionary = block_size
+
+    def compress(self, data: bytes) -> bytes:
+        filters = [{"id": lzma.FILTER_LZMA1, "preset": XZ_PRESET, "dict_size": self.dictionary}]
+        made = lzma.compress(data, format=lzma.FORMAT_ALONE, filters=filters)
+        return made[:5] + struct.pack("<Q", len(data)) + made[13:]
+
+    def decompress(self, data: bytes, limit: int) -> bytes:
+        return _unlzma(lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MEMORY_LIMIT), data, limit)
+
+
+def _unlzma(stream: lzma.LZMADecompressor, data: bytes, limit: int) -> bytes:
+    try:
+        found = stream.decompress(data, limit + 1)
+    except (lzma.LZMAError, EOFError) as error:
+        raise DamagedBlockError(str(error)) from error
+    return _whole(found, limit, ended=stream.eof)
+
+
+def _whole(found: bytes, limit: int, *, ended: bool = True) -> bytes:
+    if len(found) > limit:
+        raise DamagedBlockError(f"it comes to more than {limit} bytes")
+    if not ended:
+        raise DamagedBlockError("it ends in the middle")
+    return found
+
+
+class _ZstdStream(Protocol):
+    eof: bool
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class _ZstdModule(Protocol):
+    ZstdError: type[Exception]
+    DecompressionParameter: type[IntEnum]
+
+    def compress(self, data: bytes, level: int) -> bytes: ...
+    def ZstdDecompressor(self, *, options: dict[IntEnum, int]) -> _ZstdStream: ...  # noqa: N802
+
+
+class _Zstd:
+    def __init__(self) -> None:
+        self.module = cast("_ZstdModule", _bring(Compressor.ZSTD))
+        # No frame of a block of 1 MiB or less has a larger window; the kernel allocates no more either.
+        self.options = {self.module.DecompressionParameter["window_log_max"]: 21}
+
+    def compress(self, data: bytes) -> bytes:
+        return self.module.compress(data, ZSTD_LEVEL)
+
+    def decompress(self, data: bytes, limit: int) -> bytes:
+        stream = self.module.ZstdDecompressor(options=self.options)
+        try:
+            found = stream.decompress(data, limit + 1)
+        except (self.module.ZstdError, EOFError) as error:
+            raise DamagedBlockError(str(error)) from error
+        return _whole(found, limit, ended=stream.eof)
+
+
+class _Lz4Module(Protocol):
+    LZ4BlockError: type[Exception]
+
+    def compress(self, data: bytes, *, mode: str, store_size: bool) -> bytes: ...
+    def decompress(self, data: bytes, *, uncompressed_size: int) -> bytes: ...
+
+
+class _Lz4:
+    def __init__(self) -> None:
+        self.module = cast("_Lz4Module", _bring(Compressor.LZ4))
+
+    def compress(self, data: bytes) -> bytes:
+        return self.module.compress(data, mode="high_compression", store_size=False)
+
+    def decompress(self, data: bytes, limit: int) -> bytes:
+        try:
+            return self.module.decompress(data, uncompressed_size=limit)
+        except self.module.LZ4BlockError as error:
+            raise DamagedBlockError(str(error)) from error
+
+
+class _LzoCompressor(Protocol):
+    def compress(self, data: bytes) -> bytes: ...
+    def decompress(self, data: bytes, output_size_hint: int) -> bytes: ...
+
+
+class _LzoModule(Protocol):
+    LZOError: type[Exception]
+
+    def LZOCompressor(self) -> _LzoCompressor: ...  # noqa: N802
+
+
+class _Lzo:
+    def __init__(self) -> None:
+        self.module = cast("_LzoModule", _bring(Compressor.LZO))
+
+    def compress(self, data: bytes) -> bytes:
+        return self.module.LZOCompressor().compress(data)
+
+    def decompress(self, data: bytes, limit: int) -> bytes:
+        try:
+            return _whole(self.module.LZOCompressor().decompress(data, limit), limit)
+        except self.module.LZOError as error:
+            raise DamagedBlockError(str(error.args[0] if error.args else error)) from error

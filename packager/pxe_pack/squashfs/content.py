@@ -1,0 +1,143 @@
+"""File content: blocks compressed one by one, tails of several files together in fragments.
+
+Format: doc/format.adoc "Data and Fragment Blocks"; fs/squashfs/file.c. A block's size is 32 bits, of which bit 24 says
+that it is stored as it is; a size of 0 is a block of zeros that is stored nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from .compress import Codec, DamagedBlockError
+from .errors import corrupt
+from .inodes import File
+from .metadata import Region
+from .tables import Table
+from .window import Window
+
+FRAGMENT: Final = struct.Struct("<QII")  # position, size, unused
+
+_PLAIN: Final = 1 << 24
+_SIZES_AT_ONCE: Final = 2048
+
+
+def block_count(file: File, block_size: int) -> int:
+    """How many blocks `file` has of its own."""
+    return file.size // block_size if file.fragment is not None else -(-file.size // block_size)
+
+
+def read(
+    file: File, *, window: Window, codec: Codec, block_size: int, region: Region, fragments: Table | None
+) -> Iterator[bytes]:
+    """The content of `file`, a block at a time; `region` is the inode table. Raises SquashfsError where damaged."""
+    position, left = file.start, file.size
+    sizes = region.cursor(file.block_list)
+    count = block_count(file, block_size)
+    for at in range(0, count, _SIZES_AT_ONCE):
+        some = min(_SIZES_AT_ONCE, count - at)
+        for size in struct.unpack(f"<{some}I", sizes.read(4 * some)):
+            expected = min(block_size, left)
+            data = _block(window, codec, position, size, limit=expected)
+            # A block that is short of the block size stands for zeros at its end.
+            yield data.ljust(expected, b"\0")
+            position += size & ~_PLAIN
+            left -= expected
+    if left:
+        if file.fragment is None or fragments is None:
+            raise corrupt(f"the tail of inode {file.number} is in a fragment, and there are none")
+        start, size, _ = FRAGMENT.unpack(fragments[file.fragment])
+        data = _block(window, codec, start, size, limit=block_size)
+        tail = data[file.fragment_offset : file.fragment_offset + left]
+        if len(tail) < left:
+            raise corrupt(f"the tail of inode {file.number} runs past the end of fragment {file.fragment}")
+        yield tail
+
+
+def _block(window: Window, codec: Codec, position: int, size: int, *, limit: int) -> bytes:
+    stored = size & ~_PLAIN
+    if stored > limit:
+        # Never larger than what it holds: it would have been stored as it is.
+        raise corrupt(f"the data block at {position} has {stored} bytes where {limit} are the most")
+    if not stored:
+        return b""
+    raw = window.read(position, stored)
+    if size & _PLAIN:
+        return raw
+    try:
+        return codec.decompress(raw, limit)
+    except DamagedBlockError as error:
+        raise corrupt(f"the data block at {position} does not decompress: {error}") from error
+
+
+@dataclass(kw_only=True)
+class Stored:
+    """Where a new file's content went: what its inode says."""
+
+    start: int = 0
+    size: int = 0
+    sparse: int = 0  # bytes
+    blocks: list[int] = field(default_factory=list)  # sizes, as on disk
+
+
+def write(
+    contents: Iterable[bytes | Path],
+    *,
+    put: Callable[[bytes], int],
+    block_size: int,
+    codec: Codec | None,
+) -> list[Stored]:
+    """Write each of `contents` as blocks, and give where it went. `put` writes bytes and gives their position.
+
+    Blocks are compressed in as many threads as there are processors (compressors let go of the interpreter's lock), and
+    written in order: the result is the same for any number of them. Full blocks of zeros are left out.
+    """
+    workers = os.cpu_count() or 1
+    stored: list[Stored] = []
+    under_way: deque[tuple[Stored, Future[tuple[int, bytes]]]] = deque()
+
+    def finish() -> None:
+        where, future = under_way.popleft()
+        size, data = future.result()
+        position = put(data)
+        if not where.blocks:
+            where.start = position
+        where.blocks.append(size)
+
+    zeros = bytes(block_size)
+    with ThreadPoolExecutor(workers) as pool:
+        for one in contents:
+            where = Stored()
+            stored.append(where)
+            for chunk in _chunks(one, block_size):
+                where.size += len(chunk)
+                if chunk == zeros:
+                    where.sparse += block_size
+                under_way.append((where, pool.submit(_packed, chunk, codec, zeros)))
+                if len(under_way) > 4 * workers:
+                    finish()
+        while under_way:
+            finish()
+    return stored
+
+
+def _chunks(one: bytes | Path, block_size: int) -> Iterator[bytes]:
+    if isinstance(one, bytes):
+        yield from (one[at : at + block_size] for at in range(0, len(one), block_size))
+        return
+    with one.open("rb") as file:
+        while chunk := file.read(block_size):
+            yield chunk
+
+
+def _packed(chunk: bytes, codec: Codec | None, zeros: bytes) -> tuple[int, bytes]:
+    if chunk == zeros:
+        return 0, b""
+    packed = codec.compress(chunk) if codec else chunk
+    return (len(packed), packed) if len(packed) < len(chunk) else (_PLAIN | len(chunk), chunk)

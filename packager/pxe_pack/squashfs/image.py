@@ -1,0 +1,216 @@
+"""A squashfs image to read: its tree, its inodes, its files' content."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Final, Self
+
+from . import content, directory, inodes, paths
+from .compress import Codec, codec
+from .directory import Entry
+from .errors import corrupt
+from .inodes import Directory, File, Inode, Symlink
+from .metadata import Region
+from .superblock import SIZE, Flags, Superblock
+from .tables import Table
+from .window import Window
+from .xattrs import Xattrs
+
+_OWNER: Final = struct.Struct("<I")
+_DEEPEST: Final = 4096  # directories below one another: more than PATH_MAX has room for
+
+
+class Image:
+    """One image. Tables are read when they are first asked for; nothing is ever written. Not for several threads."""
+
+    def __init__(self, window: Window, superblock: Superblock) -> None:
+        self.window = window
+        self.superblock = superblock
+
+    @classmethod
+    def open(cls, path: Path, *, offset: int = 0, size: int | None = None) -> Self:
+        """The image in the file `path`, or in `size` bytes of it from `offset` on (inside an ISO).
+
+        Raises SquashfsError: unreadable, no squashfs, damaged, or of a kind that we don't know.
+        """
+        window = Window.open(path, offset=offset, size=size)
+        try:
+            raw = window.read(0, min(SIZE, window.size))
+            return cls(window, Superblock.parse(raw, available=window.size))
+        except BaseException:
+            window.close()
+            raise
+
+    def close(self) -> None:
+        self.window.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @cached_property
+    def codec(self) -> Codec:
+        """How its blocks are compressed. Raises SquashfsError when that is missing here."""
+        return codec(self.superblock.compressor, block_size=self.superblock.block_size, options=self.options)
+
+    @cached_property
+    def options(self) -> bytes:
+        """The compressor options that stand behind the superblock: always an uncompressed block; b"" without."""
+        if Flags.COMPRESSOR_OPTIONS not in self.superblock.flags:
+            return b""
+        header = int.from_bytes(self.window.read(SIZE, 2), "little")
+        return self.window.read(SIZE + 2, header & 0x7FFF)
+
+    @cached_property
+    def inode_region(self) -> Region:
+        """The inode table: it ends where the directory table begins."""
+        start, end = self.superblock.inode_table, self.superblock.directory_table
+        return Region(self.window, self.codec, start=start, end=end, name="inode")
+
+    @cached_property
+    def directory_region(self) -> Region:
+        """The directory table: it ends where the next table's blocks begin."""
+        following = next(table for table in (self.fragments, self.exports, self.owner_table) if table is not None)
+        start = self.superblock.directory_table
+        if following.start < start:
+            raise corrupt(f"its {following.name} table begins before its directory table")
+        return Region(self.window, self.codec, start=start, end=following.start, name="directory")
+
+    def _table(self, listed: int, *, count: int, size: int, name: str) -> Table:
+        return Table(self.window, self.codec, listed=listed, end=listed, count=count, size=size, name=name)
+
+    @cached_property
+    def fragments(self) -> Table | None:
+        """Where fragments are, None when there are none."""
+        if not self.superblock.fragments or self.superblock.fragment_table is None:
+            return None
+        return self._table(
+            self.superblock.fragment_table, count=self.superblock.fragments, size=content.FRAGMENT.size, name="fragment"
+        )
+
+    @cached_property
+    def exports(self) -> Table | None:
+        """Inode number - 1 -> reference of the inode, None when the image was made without."""
+        if self.superblock.export_table is None:
+            return None
+        return self._table(self.superblock.export_table, count=self.superblock.inodes, size=8, name="export")
+
+    @cached_property
+    def owner_table(self) -> Table:
+        """Uids and gids, as a table."""
+        return self._table(self.superblock.id_table, count=self.superblock.ids, size=_OWNER.size, name="owner")
+
+    @cached_property
+    def owners(self) -> list[int]:
+        """Uids and gids: inodes have indices into this list."""
+        return [_OWNER.unpack(raw)[0] for raw in self.owner_table]
+
+    @cached_property
+    def xattr_table(self) -> Xattrs | None:
+        """All xattrs, None when the image has none."""
+        if self.superblock.xattr_table is None:
+            return None
+        return Xattrs(self.window, self.codec, position=self.superblock.xattr_table)
+
+    @cached_property
+    def root(self) -> Directory:
+        """The root directory."""
+        return self.directory(self.superblock.root)
+
+    def inode(self, reference: int) -> Inode:
+        """The inode at `reference` of the inode table."""
+        return inodes.read(self.inode_region.cursor(reference), owners=self.owners)
+
+    def directory(self, reference: int) -> Directory:
+        """The directory at `reference`. Raises SquashfsError when something else is there."""
+        found = self.inode(reference)
+        if not isinstance(found, Directory):
+            raise corrupt(f"inode {found.number} should be a directory")
+        return found
+
+    def entries(self, where: Directory) -> Iterator[Entry]:
+        """What is in a directory, sorted by the names' bytes."""
+        if where.size:
+            yield from directory.read_listing(self.directory_region.cursor(where.listing), where.size)
+
+    def lookup(self, where: Directory, name: bytes) -> Entry | None:
+        """The entry `name` of a directory, None when there is none. Uses the directory's index where it has one."""
+        if not where.size:
+            return None
+        reference, skipped = where.listing, 0
+        if where.index is not None:
+            cursor = self.inode_region.cursor(where.index)
+            for at, place, first in inodes.read_index(cursor, where.index_count):
+                if first > name:
+                    break
+                reference, skipped = place << 16 | (where.listing + at) & 0x1FFF, at
+        for entry in directory.read_listing(self.directory_region.cursor(reference), where.size - skipped):
+            if entry.name >= name:
+                return entry if entry.name == name else None
+        return None
+
+    def find(self, path: str) -> Inode | None:
+        """The inode at `path`, symlinks followed within the image; None when there is none."""
+
+        def step(here: Inode, name: bytes) -> Inode | bytes | None:
+            entry = self.lookup(here, name) if isinstance(here, Directory) else None
+            if entry is None:
+                return None
+            found = self.inode(entry.reference)
+            return found.target if isinstance(found, Symlink) else found
+
+        root: Inode = self.root
+        return paths.resolve(paths.encode(path), root, step)
+
+    def walk(self, start: Directory | None = None) -> Iterator[tuple[str, Inode]]:
+        """Every path below `start` (the root) with its inode, a directory before what is in it.
+
+        Paths have no `/` in front; `start` itself is not given. Raises SquashfsError when directories contain one another.
+        """
+        levels: list[tuple[str, Iterator[Entry]]] = [("", self.entries(start or self.root))]
+        above = [start or self.root]
+        while levels:
+            prefix, entries = levels[-1]
+            entry = next(entries, None)
+            if entry is None:
+                levels.pop()
+                above.pop()
+                continue
+            path = prefix + paths.decode(entry.name)
+            inode = self.inode(entry.reference)
+            if inode.kind is not entry.kind:
+                raise corrupt(f"{path} is {entry.kind.name} in its directory and {inode.kind.name} in its inode")
+            yield path, inode
+            if isinstance(inode, Directory):
+                if len(above) > _DEEPEST or any(inode.reference == one.reference for one in above):
+                    raise corrupt(f"the directory {path} contains itself")
+                levels.append((path + "/", self.entries(inode)))
+                above.append(inode)
+
+    def chunks(self, file: File) -> Iterator[bytes]:
+        """A file's content, a block at a time; the holes of a sparse file are zeros."""
+        return content.read(
+            file,
+            window=self.window,
+            codec=self.codec,
+            block_size=self.superblock.block_size,
+            region=self.inode_region,
+            fragments=self.fragments,
+        )
+
+    def read(self, file: File, *, limit: int) -> bytes:
+        """A file's content. Raises SquashfsError when it has more than `limit` bytes."""
+        if file.size > limit:
+            raise corrupt(f"a file of {file.size} bytes where at most {limit} were expected")
+        return b"".join(self.chunks(file))
+
+    def xattrs(self, inode: Inode) -> dict[str, bytes]:
+        """An inode's extended attributes."""
+        if inode.xattrs is None or self.xattr_table is None:
+            return {}
+        return self.xattr_table[inode.xattrs]

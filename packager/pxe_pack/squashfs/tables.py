@@ -1,0 +1,105 @@
+"""Lookup tables: records of one size, counted, in metadata blocks whose positions are listed behind them.
+
+Format: doc/format.adoc "Storing Lookup Tables". The fragment table (16 bytes a record), the export table (8), the
+owner table (4) and the xattr table (16) are of this kind. The positions are absolute: a table that moves gets a new
+list, its blocks stay as they are.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Final
+
+from .compress import Codec
+from .errors import corrupt
+from .metadata import decode, encode, header_size
+from .superblock import METADATA_SIZE
+from .window import Window
+
+_POSITION: Final = struct.Struct("<Q")
+
+
+class Table:
+    """The lookup table whose list of positions stands at `listed` of the image; `count` records of `size` bytes.
+
+    Its blocks end at `end`: where the list begins, but for the xattr table, which has a header in between.
+    """
+
+    def __init__(
+        self, window: Window, codec: Codec, *, listed: int, end: int, count: int, size: int, name: str
+    ) -> None:
+        """Raises SquashfsError when the positions can't be right (the kernel's checks, fs/squashfs/id.c and alike)."""
+        self._window, self._codec, self.name = window, codec, name
+        self.count, self.size = count, size
+        self._per_block = METADATA_SIZE // size
+        blocks = -(-count // self._per_block)
+        raw = window.read(listed, blocks * _POSITION.size)
+        self.positions = [position for (position,) in _POSITION.iter_unpack(raw)]
+        edges = [*self.positions, end]
+        for here, after in pairwise(edges):
+            if not 0 < after - here <= METADATA_SIZE + 2:
+                raise corrupt(f"the blocks of its {name} table are not one behind the other")
+        self.start = edges[0]
+        self._last: tuple[int, bytes] = (-1, b"")
+
+    def __getitem__(self, index: int) -> bytes:
+        """Record `index`. Raises SquashfsError when there is none."""
+        if not 0 <= index < self.count:
+            raise corrupt(f"something refers to entry {index} of the {self.name} table, which has {self.count}")
+        block, entry = divmod(index, self._per_block)
+        if self._last[0] != block:
+            self._last = block, self._decoded(block)
+        return self._last[1][entry * self.size : (entry + 1) * self.size]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self[index] for index in range(self.count))
+
+    def _raw(self, block: int) -> bytes:
+        position = self.positions[block]
+        size = header_size(self._window.read(position, 2), at=position)
+        return self._window.read(position, 2 + size)
+
+    def _decoded(self, block: int) -> bytes:
+        data = decode(self._raw(block), self._codec, at=self.positions[block])
+        if len(data) != self._length(block):
+            raise corrupt(f"block {block} of its {self.name} table has {len(data)} bytes, not {self._length(block)}")
+        return data
+
+    def _length(self, block: int) -> int:
+        return self.size * min(self._per_block, self.count - block * self._per_block)
+
+    def grown(self, *, more: bytes, changes: Mapping[int, bytes], codec: Codec | None) -> Iterator[bytes]:
+        """The blocks of the table with the records `more` behind it and those of `changes` replaced by index.
+
+        A block in which nothing changes is given as it stands.
+        """
+        touched = {index // self._per_block for index in changes}
+        rest = b""
+        for block in range(len(self.positions)):
+            short = block == len(self.positions) - 1 and self._length(block) < METADATA_SIZE
+            if block not in touched and not (short and more):
+                yield self._raw(block)
+                continue
+            data = bytearray(self._decoded(block))
+            for index, record in changes.items():
+                if index // self._per_block == block:
+                    at = index % self._per_block * self.size
+                    data[at : at + self.size] = record
+            if short:
+                rest = bytes(data)
+            else:
+                yield encode(bytes(data), codec)
+        yield from pieces(rest + more, codec)
+
+
+def pieces(data: bytes, codec: Codec | None) -> Iterator[bytes]:
+    """`data` as metadata blocks."""
+    for at in range(0, len(data), METADATA_SIZE):
+        yield encode(data[at : at + METADATA_SIZE], codec)
+
+
+def listing(positions: list[int]) -> bytes:
+    """The list of the blocks' positions that stands behind a table."""
+    return b"".join(map(_POSITION.pack, positions))
