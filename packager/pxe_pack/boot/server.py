@@ -108,9 +108,9 @@ class Handler(BaseHTTPRequestHandler):
         if not isinstance(document, dict):
             self._refuse(HTTPStatus.BAD_REQUEST)
             return
+        self.server.events.put(Report(document=document))
         self.send_response(HTTPStatus.NO_CONTENT)
         self.end_headers()
-        self.server.events.put(Report(document=document))
 
     def _send_file(self) -> None:
         address, _, port = self.client_address.partition(":")
