@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 ERROR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7
 
 IDENTIFIER = "pxe-fetch"
+CONSOLE = "/dev/console"
 _SOCKET = "/run/systemd/journal/socket"
 
 
@@ -85,7 +86,7 @@ def console(message: str) -> None:
     line = one_line(message) + "\n"
     if is_service() and os.geteuid() == 0:
         try:
-            descriptor = os.open("/dev/console", os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(CONSOLE, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:  # a container or a sandbox without a console; the journal has the line too
             return
         try:

@@ -1,0 +1,57 @@
+"""Where files take memory, and what SHA256SUMS files say: rules that are easier to see alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pxe_fetch.errors import IntegrityError
+from pxe_fetch.room import lies_in_memory, read_mounts
+from pxe_fetch.sums import digest_of
+
+LIVE = """\
+25 1 0:22 / / rw,relatime shared:1 - overlay LiveOS_rootfs rw,lowerdir=/run/rootfsbase,upperdir={upper},workdir=/run/w
+26 25 0:23 / /run rw,nosuid,nodev shared:2 - tmpfs tmpfs rw,size=600000k
+27 25 8:1 / /srv rw,relatime shared:3 - xfs /dev/sda1 rw,attr2
+28 27 0:40 / /srv/fast\\040scratch rw shared:4 - tmpfs tmpfs rw
+29 25 0:22 /opt /opt rw,relatime shared:1 - overlay LiveOS_rootfs rw,upperdir=/not/to/be/seen
+"""
+
+
+def test_overlay_of_a_live_system_is_memory_and_a_disk_is_not(tmp_path: Path) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text(LIVE.format(upper="/run"))
+    mounts = read_mounts(table)
+    assert lies_in_memory("/var/lib", mounts)
+    assert lies_in_memory("/run/x", mounts)
+    assert not lies_in_memory("/srv", mounts)
+    assert not lies_in_memory("/srvx", read_mounts(tmp_path / "missing"))
+    assert lies_in_memory("/srv/fast scratch", mounts)
+    assert not lies_in_memory("/opt", mounts)  # a container's: nobody knows what is below
+    table.write_text(LIVE.format(upper="/srv"))
+    assert not lies_in_memory("/srv", read_mounts(table))
+
+
+HEX = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    "sums",
+    [
+        f"{HEX}  m 1.bin",
+        f"{HEX.upper()} *m 1.bin",
+        f"{HEX}  ./m 1.bin\r",
+        f"SHA256 (m 1.bin) = {HEX}",
+        f"{'f' * 64}  other/m 1.bin\n{HEX}  m 1.bin",
+        f"# made by hand\n\n{HEX}  release/m 1.bin",
+    ],
+)
+def test_digest_is_found_by_the_last_part_of_the_url(sums: str) -> None:
+    assert digest_of("http://h/x/m%201.bin?q", sums=sums, where="SUMS").hex == HEX
+
+
+@pytest.mark.parametrize("sums", ["", f"{HEX}  m", f"{HEX[:-1]}  m 1.bin", f"{HEX} m 1.bin"])
+def test_missing_line_is_an_error_that_names_both(sums: str) -> None:
+    with pytest.raises(IntegrityError, match=r"SUMS has no line for m 1\.bin"):
+        digest_of("http://h/x/m%201.bin", sums=sums, where="SUMS")

@@ -1,0 +1,116 @@
+"""What systemd is asked to do, seen by a systemctl that writes down its arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import stat
+
+import pytest
+
+from fakes.faults import Status
+from fakes.node import FakeNode, Ran
+from fakes.server import Script, Server
+from pxe_fetch import journal
+from pxe_fetch.units import environment
+
+BODY = random.Random(1).randbytes(5_000)
+
+
+def give_systemctl(node: FakeNode, *, fails: bool = False) -> None:
+    """Put a systemctl of ours on the node's PATH."""
+    folder = node.folder / "bin"
+    folder.mkdir()
+    script = folder / "systemctl"
+    end = "echo 'Failed to start: Unit not found.' >&2; exit 5" if fails else "exit 0"
+    script.write_text(f'#!/bin/sh\necho "$@" >> {node.folder}/asked\n{end}\n')
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    node.environment["PATH"] = f"{folder}:{os.environ['PATH']}"
+
+
+def asked(node: FakeNode) -> list[str]:
+    file = node.folder / "asked"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def as_service(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the runs take place as systemd's."""
+    monkeypatch.setattr(journal, "CONSOLE", str(node.folder / "console"))
+    node.environment.update(INVOCATION_ID="a" * 32, NOTIFY_SOCKET="/nobody/listens")
+
+
+def test_units_are_started_once_their_artifact_is_in_place(node: FakeNode) -> None:
+    give_systemctl(node)
+    with Server({"/m": Script(body=BODY), "/bad": Script(then=Status(403))}) as server:
+        ran = node.run_config(
+            node.entry("m", server.url("/m"), BODY, start=["app.service", "other.target"]),
+            node.entry("n", server.url("/bad"), BODY, start="never.service", required=False),
+        )
+    assert ran.code == 2
+    assert asked(node) == [f"--no-block --no-ask-password start {unit}" for unit in ("app.service", "other.target")]
+
+
+def test_unit_that_cannot_be_started_is_a_remark_and_not_the_artifacts_failure(node: FakeNode) -> None:
+    give_systemctl(node, fails=True)
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY, start="app.service"))
+    assert ran.code == 0
+    assert "m: app.service could not be started" in ran.err
+    assert "Unit not found." in ran.err
+
+
+def test_node_without_systemctl_says_so(node: FakeNode) -> None:
+    node.environment["PATH"] = str(node.folder)
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY, start="app.service"))
+    assert ran.code == 0
+    assert "this node has no systemctl" in ran.err
+
+
+def fail(node: FakeNode, code: int, **others: object) -> Ran:
+    with Server({"/m": Script(then=Status(code))}) as server:
+        return node.run_config(node.entry("m", server.url("/m"), BODY), **others)
+
+
+def test_final_failure_has_its_action_at_once(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_systemctl(node)
+    as_service(node, monkeypatch)
+    assert fail(node, 403, on_failure="emergency").code == 77
+    assert asked(node) == ["--no-block --no-ask-password isolate emergency.target"]
+
+
+def test_failure_that_the_unit_restarts_on_has_its_action_after_the_last_run(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_systemctl(node)
+    as_service(node, monkeypatch)
+    for _ in range(5):
+        assert fail(node, 500, on_failure="reboot").code == 69
+        assert asked(node) == []
+    ran = fail(node, 500, on_failure="reboot")
+    assert ran.state["failures"] == 6
+    assert asked(node) == ["--no-block --no-ask-password reboot"]
+
+
+def test_person_who_tries_a_configuration_keeps_the_machine(node: FakeNode) -> None:
+    give_systemctl(node)
+    assert fail(node, 403, on_failure="poweroff").code == 77
+    assert asked(node) == []
+
+
+def test_degraded_run_has_no_action(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_systemctl(node)
+    as_service(node, monkeypatch)
+    with Server({"/m": Script(then=Status(403))}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY, required=False), on_failure="poweroff")
+    assert ran.code == 2
+    assert asked(node) == []
+    assert json.loads(node.state_file.read_text())["failures"] == 0
+
+
+def test_children_get_the_library_path_that_the_frozen_agent_was_given() -> None:
+    frozen = {"_PYI_ARCHIVE_FILE": "/usr/lib/pxe-fetch/pxe-fetch", "LD_LIBRARY_PATH": "/usr/lib/pxe-fetch/_internal"}
+    assert environment(frozen | {"A": "1"}) == {"A": "1", "_PYI_ARCHIVE_FILE": frozen["_PYI_ARCHIVE_FILE"]}
+    assert environment(frozen | {"LD_LIBRARY_PATH_ORIG": "/opt/lib"})["LD_LIBRARY_PATH"] == "/opt/lib"
+    assert environment({"LD_LIBRARY_PATH": "/opt/lib"}) == {"LD_LIBRARY_PATH": "/opt/lib"}
