@@ -49,6 +49,11 @@ class LiveImage:
         return Tree(file=self.iso.path, offset=self.span.offset)
 
     @property
+    def mtime(self) -> int:
+        """When the root filesystem was made, seconds since the epoch: the time of what is added to it."""
+        return self.superblock.mkfs_time if self.superblock else 0
+
+    @property
     def root_format(self) -> str:
         """squashfs, ext4-in-squashfs or ext4."""
         if self.superblock is None:

@@ -1,0 +1,85 @@
+"""The ways into an image: a file each, one Protocol, and the choice between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.console import Console
+from pxe_pack.hashing import Tally
+from pxe_pack.image.liveos import LiveImage
+from pxe_pack.inject import rootfs, updates
+from pxe_pack.payload import Payload
+from pxe_pack.tools import InputError
+
+
+class Injector(Protocol):
+    """A way in. The modules of this package are the injectors there are."""
+
+    @property
+    def TOOLS(self) -> tuple[str, ...]:  # noqa: N802  a module's constant
+        """The outside programs it runs."""
+
+    @property
+    def HOW(self) -> str:  # noqa: N802
+        """What it does, in a few words."""
+
+    def objection(self, image: LiveImage) -> str | None:
+        """Why this way is not right for `image`; None when it is."""
+
+    def room(self, image: LiveImage, payload: Payload) -> int:
+        """Bytes of disk it takes at most, what it puts out included."""
+
+    def inject(
+        self, image: LiveImage, payload: Payload, *, target: Path, work: Path, console: Console
+    ) -> tuple[Tally, Tally]:
+        """Write the image with the payload in it to the new file `target`; `work` is for temporary files.
+
+        Gives the tallies of the input and of `target`. Raises WorkError, and OSError as the disk does.
+        """
+
+
+# The quickest first: that is the order in which `auto` asks them.
+INJECTORS: Mapping[str, Injector] = MappingProxyType({"updates": updates, "rootfs": rootfs})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """The way taken, and why."""
+
+    name: str
+    injector: Injector
+    why: str
+
+
+def choose(wanted: str, image: LiveImage) -> Choice:
+    """The injector `wanted`, or for `auto` the quickest that is right for `image`.
+
+    Raises InputError when it is, or all are, not right.
+    """
+    if wanted in INJECTORS:
+        injector = INJECTORS[wanted]
+        if reason := injector.objection(image):
+            raise InputError(_unsuitable(image, {wanted: reason}))
+        return Choice(name=wanted, injector=injector, why="as asked")
+    left: dict[str, str] = {}
+    for name, injector in INJECTORS.items():
+        reason = injector.objection(image)
+        if reason is None:
+            others = "".join(f"; not `{other}`: {why}" for other, why in left.items())
+            return Choice(name=name, injector=injector, why=f"the quickest that is right for this image{others}")
+        left[name] = reason
+    raise InputError(_unsuitable(image, left))
+
+
+def _unsuitable(image: LiveImage, reasons: Mapping[str, str]) -> Problem:
+    told = "; ".join(f"`{name}`: {why}" for name, why in reasons.items())
+    others = [name for name in INJECTORS if name not in reasons and INJECTORS[name].objection(image) is None]
+    hint = f"--inject {others[0]} can" if others else "the image has to change; `--dry-run` shows what pxe-pack sees"
+    return Problem(
+        reference="inject-unsuitable", message=f"{image.iso.path} cannot be packed this way: {told}", hint=hint
+    )

@@ -1,0 +1,148 @@
+"""The way in by a new root filesystem: the squashfs streamed through as tar, members exchanged, and compressed again.
+
+sqfs2tar gives every inode with its xattrs, tar2sqfs writes them: of the root directory too, which sqfstar 4.5 loses.
+Both run without privilege, and hold no more than some blocks in memory.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from itertools import islice
+from pathlib import Path
+from typing import IO, cast
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack import tools
+from pxe_pack.console import Console, Step
+from pxe_pack.hashing import Tally, beside, copy_span
+from pxe_pack.image.liveos import LiveImage
+from pxe_pack.image.squashfs import Superblock, Tree
+from pxe_pack.inject import isoedit, updates
+from pxe_pack.inject.compare import unexpected
+from pxe_pack.inject.isoedit import EDITOR, Placed
+from pxe_pack.inject.tarstream import TarDamagedError, exchange
+from pxe_pack.payload import Payload
+from pxe_pack.tools import WorkError
+
+READER, WRITER = "sqfs2tar", "tar2sqfs"
+TOOLS: tuple[str, ...] = (READER, WRITER, "unsquashfs", EDITOR)
+HOW = "the root filesystem rewritten, with the payload in it"
+
+_MARGIN = 1 << 20  # bytes
+
+
+def objection(image: LiveImage) -> str | None:
+    """Why this way is not right for `image`; None when it is."""
+    if image.superblock is None:
+        return f"{image.root.path} is an {image.root_format} file system, and only a squashfs can be rewritten"
+    if image.facts.nested:
+        return (
+            f"{image.root.path} is a squashfs around a file system in a file ({image.facts.nested}), and only a plain "
+            "squashfs can be rewritten"
+        )
+    if image.facts.sockets:
+        return f"its root filesystem has a socket (/{image.facts.sockets[0]}), which no tar stream can carry"
+    return None
+
+
+def room(image: LiveImage, payload: Payload) -> int:
+    """Bytes of disk it takes at most."""
+    # the old squashfs, the new one, and the ISO with it
+    return 2 * image.span.size + payload.size + image.iso.size + payload.size + _MARGIN
+
+
+def inject(image: LiveImage, payload: Payload, *, target: Path, work: Path, console: Console) -> tuple[Tally, Tally]:
+    """Write the image with a new root filesystem to `target`; see Injector."""
+    old, new = work / "old.squashfs", work / "new.squashfs"
+    superblock = cast("Superblock", image.superblock)  # `objection` refused the others
+    with beside() as hasher:
+        incoming = hasher.file(image.iso.path)
+        with console.step("Taking the root filesystem out", total=image.span.size) as step:
+            copy_span(image.iso.file, old, offset=image.span.offset, size=image.span.size, advance=step.advance)
+        with console.step(f"Rewriting the root filesystem ({superblock.compressor})") as step:
+            _rewrite(old, new, superblock=superblock, payload=payload, mtime=image.mtime, step=step)
+            step.note(f"{image.span.size:,} → {new.stat().st_size:,} bytes")
+        with console.step("Comparing the new root filesystem with the old one"):
+            _compare(Tree(file=old), Tree(file=new), payload)
+        old.unlink()
+        placed = Placed(path=image.root.path, source=new, mode=image.root.mode)
+        with console.step("Writing the ISO"):
+            isoedit.rewrite(
+                image.iso, target, removed=updates.former(image, payload), placed=[placed], mtime=image.mtime, work=work
+            )
+        new.unlink()
+        outgoing = hasher.file(target)
+        with console.step("Hashing the ISO"):
+            return incoming.result(), outgoing.result()
+
+
+def _rewrite(old: Path, new: Path, *, superblock: Superblock, payload: Payload, mtime: int, step: Step) -> None:
+    # -r .: the root directory as a member of its own, with its owner, mode and xattrs; -s: fail rather than skip
+    with tools.start(READER, "-s", "-r", ".", old) as reader:
+        writer = tools.start(
+            WRITER,
+            *_options(superblock),
+            new,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env={"SOURCE_DATE_EPOCH": str(mtime)},
+        )
+        with writer:
+            failure: Exception | None = None
+            try:
+                with cast("IO[bytes]", writer.stdin) as entrance:
+                    exchange(
+                        cast("IO[bytes]", reader.stdout), entrance, payload=payload, mtime=mtime, advance=step.advance
+                    )
+            except BrokenPipeError as error:
+                failure = error  # the writer says why on its stderr
+            except TarDamagedError as error:
+                failure = error  # the reader does
+                writer.kill()
+            except BaseException:
+                writer.kill()
+                reader.kill()
+                raise
+            _finish(reader, writer, failure)
+
+
+def _finish(reader: subprocess.Popen[bytes], writer: subprocess.Popen[bytes], failure: Exception | None) -> None:
+    """Wait for both, and raise what went wrong first."""
+    if isinstance(failure, BrokenPipeError):
+        reader.kill()
+    cast("IO[bytes]", reader.stdout).close()  # should it have more to say, it ends now
+    reader_said, writer_said = (cast("IO[bytes]", process.stderr).read() for process in (reader, writer))
+    reader.wait()
+    writer.wait()
+    if isinstance(failure, BrokenPipeError):
+        tools.check(WRITER, writer.returncode, writer_said)
+    tools.check(READER, reader.returncode, reader_said)
+    if failure:
+        raise WorkError(Problem(reference="rootfs-unreadable", message=f"{READER}'s stream: {failure}")) from failure
+    tools.check(WRITER, writer.returncode, writer_said)
+
+
+def _options(superblock: Superblock) -> list[str]:
+    """What makes tar2sqfs write as the old squashfs was written."""
+    options = ["-q", "-s", "-c", superblock.compressor, "-b", str(superblock.block_size)]
+    if superblock.options:
+        options += ["-X", ",".join(superblock.options)]
+    if superblock.exportable:
+        options.append("-e")
+    if not superblock.tails_packed:
+        options.append("-T")
+    return options
+
+
+def _compare(old: Tree, new: Tree, payload: Payload) -> None:
+    """Raise WorkError unless the new tree is the old one with the payload."""
+    differences = list(islice(unexpected(old.walk(), new.walk(), payload), 5))
+    if differences:
+        raise WorkError(
+            Problem(
+                reference="rootfs-differs",
+                message="the rewritten root filesystem differs from the old one by more than the payload",
+                label="\n  ".join(differences),
+                hint="this is a fault of pxe-pack; --inject updates does not rewrite anything",
+            )
+        )

@@ -1,0 +1,92 @@
+"""The way in by `updates/`: a tree at the ISO's root, which dracut copies onto the new root before it is entered.
+
+Source: dracut, modules.d/90dmsquash-live/apply-live-updates.sh (059 to current): the medium is mounted at
+/run/initramfs/live; directories of its updates/ are made with `mkdir -p` (those that exist keep owner and mode),
+everything else is copied with `cp -a`. It sets no SELinux labels.
+"""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from pxe_pack.console import Console
+from pxe_pack.hashing import Tally, beside, copy_span
+from pxe_pack.image.liveos import UPDATES, LiveImage
+from pxe_pack.inject import isoedit
+from pxe_pack.inject.isoedit import EDITOR, Placed
+from pxe_pack.payload import Payload
+
+TOOLS: tuple[str, ...] = (EDITOR,)
+HOW = "an updates/ tree on the ISO, which dracut copies onto the root at boot"
+
+_MARGIN = 1 << 20  # bytes; directories and padding that xorriso writes
+
+
+def objection(image: LiveImage) -> str | None:
+    """Why this way is not right for `image`; None when it is."""
+    if image.selinux_enforcing:
+        return "SELinux enforces, and files copied at boot get no labels"
+    for name, facts in image.initrds.items():
+        if not facts.readable:
+            return f"{name} is compressed with {facts.compression}, so its hooks cannot be seen"
+        if not facts.applies_updates:
+            return f"{name} has no apply-live-updates of dracut's dmsquash-live"
+    return None
+
+
+def room(image: LiveImage, payload: Payload) -> int:
+    """Bytes of disk it takes at most."""
+    return image.iso.size + 2 * payload.size + _MARGIN
+
+
+def inject(image: LiveImage, payload: Payload, *, target: Path, work: Path, console: Console) -> tuple[Tally, Tally]:
+    """Write the image with an updates/ tree to `target`; see Injector."""
+    iso = image.iso
+    placed = staged(image, payload, work)
+    removed = former(image, payload)
+    with beside() as hasher:
+        # the input is hashed while it is copied: the second reader finds it in memory
+        incoming = hasher.file(iso.path)
+        if isoedit.is_hybrid(iso):
+            with console.step("Writing the ISO anew, for it is a partitioned disk too"):
+                isoedit.rewrite(iso, target, removed=removed, placed=placed, mtime=image.mtime, work=work)
+        else:
+            with console.step("Copying the ISO", total=iso.size) as step:
+                copy_span(iso.file, target, offset=0, size=iso.size, advance=step.advance)
+            with console.step("Adding updates/ to the copy"):
+                isoedit.grow(target, removed=removed, placed=placed, mtime=image.mtime, work=work)
+        outgoing = hasher.file(target)
+        with console.step("Hashing the ISO"):
+            return incoming.result(), outgoing.result()
+
+
+def staged(image: LiveImage, payload: Payload, work: Path) -> list[Placed]:
+    """The payload as it goes onto the ISO, below updates/; contents that are in memory are written below `work`."""
+    stage = work / "updates"
+    stage.mkdir()
+    placed = []
+    folders = {UPDATES}
+    for number, entry in enumerate(payload.entries):
+        path = f"{UPDATES}/{entry.path}"
+        parents = path.split("/")[1:-1]
+        folders |= {"/".join([UPDATES, *parents[: count + 1]]) for count in range(len(parents))}
+        source: Path | None = entry.content if isinstance(entry.content, Path) else stage / f"{number}"
+        if stat.S_ISDIR(entry.mode):
+            folders.add(path)
+            continue
+        if stat.S_ISLNK(entry.mode):
+            (stage / f"{number}").symlink_to(entry.target)
+        elif isinstance(entry.content, bytes):
+            (stage / f"{number}").write_bytes(entry.content)
+        placed.append(Placed(path=path, source=source, mode=entry.mode))
+    gone = former(image, payload)
+    kept = {path for path in image.iso.entries if not any(f"{path}/".startswith(f"{away}/") for away in gone)}
+    made = [Placed(path=folder, source=None, mode=stat.S_IFDIR | 0o755) for folder in sorted(folders - kept)]
+    return [*made, *placed]
+
+
+def former(image: LiveImage, payload: Payload) -> list[str]:
+    """What a former pack left below updates/: it would be copied over whatever the image has at boot."""
+    found = (f"{UPDATES}/{owned.rstrip('/')}" for owned in payload.replaces)
+    return [path for path in found if path in image.iso.entries]

@@ -1,0 +1,187 @@
+"""What goes into the root filesystem: the agent, its units, the configuration, and the folders it writes to.
+
+Paths are the image's own: where /usr/lib or /etc is a symbolic link in the image, the payload goes to where it leads
+inside the image. A directory that the image has keeps its owner and mode, so it is not part of the payload.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pxe_fetch.contract.paths import (
+    AGENT_DIR,
+    CATALOG,
+    CONFIG_ETC,
+    TARGET_NAME,
+    UNIT_DIR,
+    UNIT_NAME,
+    WANTS_LINK,
+)
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.image.squashfs import Inode, Tree
+from pxe_pack.tools import InputError
+from pxe_pack.unit import unit_files
+
+TMPFILES = "/usr/lib/tmpfiles.d/pxe-fetch.conf"
+# What a pack writes; what a former one wrote there goes first. A trailing slash: with all that is below.
+OWNED = (
+    f"{AGENT_DIR}/",
+    f"{UNIT_DIR}/{UNIT_NAME}",
+    f"{UNIT_DIR}/{TARGET_NAME}",
+    WANTS_LINK,
+    CATALOG,
+    CONFIG_ETC,
+    TMPFILES,
+)
+
+_VOLATILE = ("run", "tmp", "dev", "proc", "sys")  # mounted over at boot: a folder made in the image would be hidden
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One inode of the payload, owned by root. `path` has no leading slash; `mode` is st_mode, with the type."""
+
+    path: str
+    mode: int
+    content: bytes | Path = b""  # of a file
+    target: str = ""  # of a symbolic link
+
+    @property
+    def size(self) -> int:
+        """Bytes of a file's content."""
+        return self.content.stat().st_size if isinstance(self.content, Path) else len(self.content)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Payload:
+    """Everything that goes in, parents before what is in them."""
+
+    entries: tuple[Entry, ...]
+    replaces: tuple[str, ...]  # paths of former packs, as the image has them; a trailing slash: and all below
+
+    @property
+    def size(self) -> int:
+        return sum(entry.size for entry in self.entries)
+
+    def is_replaced(self, path: str) -> bool:
+        """Whether `path` belongs to a pack: this one or a former one."""
+        return any(path == owned or (owned.endswith("/") and f"{path}/".startswith(owned)) for owned in self.replaces)
+
+
+def make_payload(*, agent: Path, service: str, config: str, roots: Sequence[str], tree: Tree | None) -> Payload:
+    """The payload for the image whose root filesystem is `tree` (None: it cannot be seen, so links are not known).
+
+    Raises InputError when the image has something else where a file or a folder has to go.
+    """
+    units = unit_files()
+    wanted = [
+        *_agent_entries(agent),
+        _file(f"{UNIT_DIR}/{UNIT_NAME}", service.encode()),
+        _file(f"{UNIT_DIR}/{TARGET_NAME}", (units / TARGET_NAME).read_bytes()),
+        _file(CATALOG, (units / PurePosixPath(CATALOG).name).read_bytes()),
+        _file(CONFIG_ETC, config.encode()),
+        Entry(path=WANTS_LINK.lstrip("/"), mode=stat.S_IFLNK | 0o777, target=f"../{TARGET_NAME}"),
+    ]
+    volatile = [root for root in roots if _is_volatile(root) and root.strip("/") not in _VOLATILE]
+    if volatile:
+        lines = [f'd "{root}" 0755 root root -' for root in volatile]
+        wanted.append(_file(TMPFILES, "\n".join(["# allowed_roots of pxe-fetch", *lines, ""]).encode()))
+    folders = [root.strip("/") for root in roots if not _is_volatile(root)]
+    return _placed(wanted, folders, tree)
+
+
+def _is_volatile(path: str) -> bool:
+    return path.strip("/").split("/")[0] in _VOLATILE
+
+
+def _file(path: str, content: bytes | Path, *, mode: int = 0o644) -> Entry:
+    return Entry(path=path.lstrip("/"), mode=stat.S_IFREG | mode, content=content)
+
+
+def _agent_entries(agent: Path) -> list[Entry]:
+    entries = []
+    for path in sorted(agent.rglob("*")):
+        name = f"{AGENT_DIR.lstrip('/')}/{path.relative_to(agent)}"
+        if path.is_symlink():
+            entries.append(Entry(path=name, mode=stat.S_IFLNK | 0o777, target=str(path.readlink())))
+        elif path.is_dir():
+            entries.append(Entry(path=name, mode=stat.S_IFDIR | 0o755))
+        else:
+            entries.append(_file(name, path, mode=0o755 if path.stat().st_mode & 0o100 else 0o644))
+    return entries
+
+
+def _placed(wanted: list[Entry], folders: list[str], tree: Tree | None) -> Payload:
+    """`wanted` and `folders` where the image has room for them, with the parents that it lacks."""
+    parents = {str(PurePosixPath(entry.path).parent) for entry in wanted} | set(folders)
+    parents |= {str(PurePosixPath(owned.strip("/")).parent) for owned in OWNED}
+    real = _resolved(parents, tree)
+    moved = {
+        (path := _below(real[str(PurePosixPath(entry.path).parent)], PurePosixPath(entry.path).name)): Entry(
+            path=path, mode=entry.mode, content=entry.content, target=entry.target
+        )
+        for entry in wanted
+    }
+    for folder in real.values():
+        for ancestor in (folder, *map(str, PurePosixPath(folder).parents)):
+            if ancestor not in ("", "."):
+                moved.setdefault(ancestor, Entry(path=ancestor, mode=stat.S_IFDIR | 0o755))
+    present = tree.stat(sorted(moved)) if tree else {}
+    replaces = tuple(_moved_owned(owned, real) for owned in OWNED)
+    payload = Payload(entries=tuple(moved[path] for path in sorted(moved)), replaces=replaces)
+    if problems := [problem for entry in payload.entries if (problem := _conflict(entry, present, payload))]:
+        raise InputError(*problems)
+    # what lies inside a folder that is replaced as a whole has to be made again
+    kept = tuple(e for e in payload.entries if payload.is_replaced(e.path) or not _is_there(e, present))
+    return Payload(entries=kept, replaces=replaces)
+
+
+def _moved_owned(owned: str, real: Mapping[str, str]) -> str:
+    path = PurePosixPath(owned.strip("/"))
+    return _below(real[str(path.parent)], path.name) + ("/" if owned.endswith("/") else "")
+
+
+def _resolved(folders: set[str], tree: Tree | None) -> dict[str, str]:
+    """Each folder without symbolic links on its way, as the image has them."""
+    if tree is None:
+        return {folder: folder for folder in folders}
+    steps = {str(step) for folder in folders for step in (PurePosixPath(folder), *PurePosixPath(folder).parents)}
+    present = tree.stat(sorted(steps - {".", ""}))
+    links = {path for path, inode in present.items() if stat.S_ISLNK(inode.mode)}
+    crossing = {f for f in folders if links & {f, *map(str, PurePosixPath(f).parents)}}
+    return {folder: tree.resolve(folder) if folder in crossing else folder for folder in folders}
+
+
+def _below(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder not in ("", ".") else name
+
+
+def _is_there(entry: Entry, present: Mapping[str, Inode]) -> bool:
+    """Whether the image has this directory already."""
+    inode = present.get(entry.path)
+    return bool(inode and stat.S_ISDIR(entry.mode) and stat.S_ISDIR(inode.mode))
+
+
+def _conflict(entry: Entry, present: Mapping[str, Inode], payload: Payload) -> Problem | None:
+    inode = present.get(entry.path)
+    if inode is None:
+        return None
+    if stat.S_IFMT(inode.mode) == stat.S_IFMT(entry.mode) or (
+        payload.is_replaced(entry.path) and _is_inner(entry, payload)
+    ):
+        return None
+    kinds = {stat.S_IFDIR: "a directory", stat.S_IFREG: "a file", stat.S_IFLNK: "a symbolic link"}
+    has, needs = kinds.get(stat.S_IFMT(inode.mode), "a special file"), kinds[stat.S_IFMT(entry.mode)]
+    return Problem(
+        reference="payload-conflict",
+        message=f"the image has {has} at /{entry.path}, where {needs} has to go",
+        hint="rename it in the image",
+    )
+
+
+def _is_inner(entry: Entry, payload: Payload) -> bool:
+    """Whether the entry lies inside a folder that is replaced as a whole."""
+    return any(owned.endswith("/") and entry.path.startswith(owned) for owned in payload.replaces)

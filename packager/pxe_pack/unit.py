@@ -1,0 +1,145 @@
+"""The unit fitted to an image: to what its systemd knows, and to the folders that the agent may write.
+
+units/pxe-fetch.service is written for the newest systemd. Two things are done to it, line by line:
+
+- a directive that the image's systemd does not know yet is left out (systemd would ignore it with a warning at each
+  boot); where the version is not known, the oldest that is supported is taken;
+- the value of `ReadWritePaths=` becomes the configuration's allowed_roots, each with the `-` that lets it be absent.
+  Roots where the sandbox hides or replaces a folder (`ProtectHome=`, `PrivateTmp=`) loosen that directive and no other.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pxe_fetch.contract.paths import AGENT, TARGET_NAME, UNIT_DIR, UNIT_NAME
+from pxe_fetch.contract.problem import Problem
+from pxe_pack import tools
+
+OLDEST_SYSTEMD = 245  # of the directives used, those of later versions are optional
+EXPOSURE_LIMIT = 2.5  # of `systemd-analyze security`, 0 (nothing) to 10 (everything)
+
+# The systemd release that brought a directive (systemd's NEWS, "CHANGES WITH").
+SINCE = {
+    "ProtectProc": 247,
+    "Upholds": 249,
+    "ImportCredential": 254,
+    "RestartMaxDelaySec": 254,
+    "RestartMode": 254,
+    "RestartSteps": 254,
+}
+
+_DIRECTIVE = re.compile(r"(?P<name>\w+)=(?P<value>.*)")
+_HOMES = ("/home", "/root", "/run/user")  # what ProtectHome= takes away, systemd.exec(5)
+_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108  what PrivateTmp= replaces
+# Units that ours names; a root to verify it in has to have them.
+_NAMED_UNITS = ("network-online.target", "nss-lookup.target", "multi-user.target", "basic.target", "sysinit.target")
+
+
+def unit_files() -> Path:
+    """The folder with the units and the catalog: beside the package when installed, in the checkout otherwise."""
+    installed = Path(__file__).parent / "units"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "units"
+
+
+def fitted_unit(text: str, *, systemd: int | None, roots: Sequence[str]) -> str:
+    """The service `text` for an image with that release of systemd, which may write below `roots`."""
+    lines = []
+    for line in _known_to(systemd if systemd is not None else OLDEST_SYSTEMD, text):
+        found = _DIRECTIVE.match(line)
+        lines.append(_fitted_line(found["name"], found["value"], roots) if found else line)
+    return "\n".join(lines) + "\n"
+
+
+def _known_to(systemd: int, text: str) -> list[str]:
+    """The lines of `text` that this release of systemd understands."""
+    return [
+        line
+        for line in text.splitlines()
+        if not (found := _DIRECTIVE.match(line)) or SINCE.get(found["name"], 0) <= systemd
+    ]
+
+
+def _fitted_line(name: str, value: str, roots: Sequence[str]) -> str:
+    if name == "ReadWritePaths":
+        value = " ".join(f"-{_escaped(root)}" for root in roots)
+    elif name == "ProtectHome" and _reaches(roots, _HOMES):
+        value = "read-only"
+    elif name == "PrivateTmp" and _reaches(roots, _TEMPORARY):
+        value = "no"
+    return f"{name}={value}"
+
+
+def _reaches(roots: Iterable[str], folders: Iterable[str]) -> bool:
+    return any(root == folder or root.startswith(f"{folder}/") for root in roots for folder in folders)
+
+
+def _escaped(path: str) -> str:
+    """A path for a unit file: specifiers and quoting switched off (systemd.unit(5), systemd.syntax(7))."""
+    text = path.replace("\\", "\\\\").replace("%", "%%").replace('"', '\\"')
+    return text.replace(" ", "\\x20").replace("'", "\\x27")
+
+
+def unit_problems(service: str) -> list[Problem]:
+    """What `systemd-analyze` finds wrong with a fitted service; nothing where it is not installed.
+
+    Where the systemd here is older than the image's, what it cannot know is left out of the examination.
+    """
+    if tools.find("systemd-analyze") is None:
+        return []
+    found = re.match(rb"systemd (\d+)", tools.run("systemd-analyze", "--version"))
+    service = "\n".join(_known_to(int(found[1]), service)) if found else service
+    with tempfile.TemporaryDirectory(prefix="pxe-pack-unit-") as folder:
+        root = Path(folder)
+        _lay_out(root, service)
+        return [*_verified(root), *_rated(root)]
+
+
+def _lay_out(root: Path, service: str) -> None:
+    """A root filesystem with as much in it as verifying the unit takes."""
+    units = root / UNIT_DIR.lstrip("/")
+    units.mkdir(parents=True)
+    (units / UNIT_NAME).write_text(service)
+    shutil.copyfile(unit_files() / TARGET_NAME, units / TARGET_NAME)
+    for name in _NAMED_UNITS:
+        (units / name).write_text(f"[Unit]\nDescription={name}\n")
+    agent = root / AGENT.lstrip("/")
+    agent.parent.mkdir(parents=True)
+    agent.write_bytes(b"\x7fELF")
+    agent.chmod(0o755)
+
+
+def _verified(root: Path) -> list[Problem]:
+    with tools.start(
+        "systemd-analyze", "verify", f"--root={root}", "--man=no", "--recursive-errors=no", UNIT_NAME, TARGET_NAME
+    ) as process:
+        _, errors = process.communicate()
+    said = [line for line in errors.decode(errors="replace").splitlines() if "pxe-fetch" in line]
+    if not said and process.returncode == 0:
+        return []
+    return [Problem(reference="unit-invalid", message=f"systemd-analyze verify: {line}") for line in said] or [
+        Problem(reference="unit-invalid", message=f"systemd-analyze verify ended with exit code {process.returncode}")
+    ]
+
+
+def _rated(root: Path) -> list[Problem]:
+    with tools.start(
+        "systemd-analyze", "security", "--offline=true", f"--root={root}", "--no-pager", UNIT_NAME
+    ) as process:
+        output, _ = process.communicate()
+    found = re.search(rb"Overall exposure level for [^:]*: (\d+\.\d+)", output)
+    if found and float(found[1]) <= EXPOSURE_LIMIT:
+        return []
+    level = found[1].decode() if found else "unknown"
+    return [
+        Problem(
+            reference="unit-exposed",
+            message=f"systemd-analyze security rates the unit {level}, more than {EXPOSURE_LIMIT}",
+            hint="narrow allowed_roots",
+            severity="warning",
+        )
+    ]
