@@ -96,11 +96,18 @@ def _run(words: list[str], *, root: str) -> int:
         else:
             rest.append(word)
     options = _options(rest, known=("--debug",))
+    import signal
     from pathlib import Path
 
+    from pxe_fetch.errors import StoppedError
+    from pxe_fetch.notify import is_service
     from pxe_fetch.run import run
 
     outcome = run(given=Path(config) if config is not None else None, debug="--debug" in options, root=Path(root))
+    if outcome.cause == StoppedError.reference and is_service():
+        # systemd takes the death by its own SIGTERM for a clean end, an exit code for a failure (systemd.service(5)).
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
     return outcome.exit_code
 
 

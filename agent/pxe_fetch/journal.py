@@ -36,10 +36,11 @@ class Journal:
             return
         if self._has_journal and send_fields(entry(message, priority=priority, message_id=message_id, fields=fields)):
             return
-        text = one_line(message)
         prefix = f"<{priority}>" if self._prefixed else f"{IDENTIFIER}: "
+        # What others said stays on one line; a traceback, which only debug shows, is the agent's own.
+        lines = message.splitlines() if priority == DEBUG else [message]
         try:
-            self._stream.write(f"{prefix}{text}\n")
+            self._stream.write("".join(f"{prefix}{one_line(line)}\n" for line in lines))
             self._stream.flush()
         except (OSError, ValueError):  # stderr is closed or full: the state file still says what happened
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 
 PATIENCE = 10.0  # seconds for systemctl to hand a job over; it does not wait for the job
@@ -55,9 +56,9 @@ def environment(ours: Mapping[str, str]) -> dict[str, str]:
 
     https://pyinstaller.org/en/stable/common-issues-and-pitfalls.html: LD_LIBRARY_PATH_ORIG, only where there was one.
     """
-    theirs = {name: value for name, value in ours.items() if name not in {"LD_LIBRARY_PATH", "LD_LIBRARY_PATH_ORIG"}}
-    if "LD_LIBRARY_PATH_ORIG" in ours:
-        theirs["LD_LIBRARY_PATH"] = ours["LD_LIBRARY_PATH_ORIG"]
-    elif "LD_LIBRARY_PATH" in ours and "_PYI_ARCHIVE_FILE" not in ours:
-        theirs["LD_LIBRARY_PATH"] = ours["LD_LIBRARY_PATH"]  # not frozen: it is the user's own
+    theirs = dict(ours)
+    if hasattr(sys, "frozen"):
+        theirs.pop("LD_LIBRARY_PATH", None)
+        if before := theirs.pop("LD_LIBRARY_PATH_ORIG", None):
+            theirs["LD_LIBRARY_PATH"] = before
     return theirs

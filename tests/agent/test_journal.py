@@ -6,14 +6,16 @@ import io
 import os
 import random
 import re
+import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fakes.faults import Flip, cut, unavailable
+from fakes.faults import Flip, cut, stall, unavailable
 from fakes.node import FakeNode
 from fakes.server import Script, Server
 from pxe_fetch import journal
@@ -97,11 +99,9 @@ def test_each_event_has_its_message_id_and_typed_fields(node: FakeNode, entries:
 
 
 def test_entries_go_to_stderr_with_a_priority_where_there_is_no_journal(
-    node: FakeNode, service_manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+    node: FakeNode, service_manager: socket.socket
 ) -> None:
-    terminal = node.folder / "console"
-    terminal.touch()
-    monkeypatch.setattr(journal, "CONSOLE", str(terminal))
+    terminal = node.write("dev/console", "")
     node.environment["INVOCATION_ID"] = "f" * 32
     node.environment["NOTIFY_SOCKET"] = service_manager.getsockname()
     with Server({"/m": Script(body=BODY, faults=[unavailable()])}) as server:
@@ -156,6 +156,23 @@ def test_abstract_notify_socket_is_understood(monkeypatch: pytest.MonkeyPatch) -
 def test_missing_service_manager_is_no_error(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     assert not notify("READY=1")
+
+
+def test_service_that_is_told_to_stop_ends_by_the_signal(node: FakeNode, service_manager: socket.socket) -> None:
+    node.environment["INVOCATION_ID"] = "f" * 32
+    node.environment["NOTIFY_SOCKET"] = service_manager.getsockname()
+    node.boot_with("pxe-fetch.debug")
+    with Server({"/m": Script(body=BODY, then=stall(0.5))}) as server:
+        file = node.write("fetch.yaml", node.config(node.entry("m", server.url("/m"), BODY)))
+        process = node.start("run", "--config", str(file))
+        while not server.sent("/m"):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGTERM
+    assert node.state()["cause"] == "stopped"
+    assert "READY=1" not in received(service_manager)
 
 
 def test_control_characters_of_a_message_do_not_reach_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ import pytest
 from fakes.faults import Status
 from fakes.node import FakeNode, Ran
 from fakes.server import Script, Server
-from pxe_fetch import journal
 from pxe_fetch.units import environment
 
 BODY = random.Random(1).randbytes(5_000)
@@ -34,9 +33,8 @@ def asked(node: FakeNode) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-def as_service(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+def as_service(node: FakeNode) -> None:
     """Have the runs take place as systemd's."""
-    monkeypatch.setattr(journal, "CONSOLE", str(node.folder / "console"))
     node.environment.update(INVOCATION_ID="a" * 32, NOTIFY_SOCKET="/nobody/listens")
 
 
@@ -73,18 +71,16 @@ def fail(node: FakeNode, code: int, **others: object) -> Ran:
         return node.run_config(node.entry("m", server.url("/m"), BODY), **others)
 
 
-def test_final_failure_has_its_action_at_once(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_final_failure_has_its_action_at_once(node: FakeNode) -> None:
     give_systemctl(node)
-    as_service(node, monkeypatch)
+    as_service(node)
     assert fail(node, 403, on_failure="emergency").code == 77
     assert asked(node) == ["--no-block --no-ask-password isolate emergency.target"]
 
 
-def test_failure_that_the_unit_restarts_on_has_its_action_after_the_last_run(
-    node: FakeNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failure_that_the_unit_restarts_on_has_its_action_after_the_last_run(node: FakeNode) -> None:
     give_systemctl(node)
-    as_service(node, monkeypatch)
+    as_service(node)
     for _ in range(5):
         assert fail(node, 500, on_failure="reboot").code == 69
         assert asked(node) == []
@@ -99,9 +95,9 @@ def test_person_who_tries_a_configuration_keeps_the_machine(node: FakeNode) -> N
     assert asked(node) == []
 
 
-def test_degraded_run_has_no_action(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_degraded_run_has_no_action(node: FakeNode) -> None:
     give_systemctl(node)
-    as_service(node, monkeypatch)
+    as_service(node)
     with Server({"/m": Script(then=Status(403))}) as server:
         ran = node.run_config(node.entry("m", server.url("/m"), BODY, required=False), on_failure="poweroff")
     assert ran.code == 2
@@ -109,8 +105,9 @@ def test_degraded_run_has_no_action(node: FakeNode, monkeypatch: pytest.MonkeyPa
     assert json.loads(node.state_file.read_text())["failures"] == 0
 
 
-def test_children_get_the_library_path_that_the_frozen_agent_was_given() -> None:
-    frozen = {"_PYI_ARCHIVE_FILE": "/usr/lib/pxe-fetch/pxe-fetch", "LD_LIBRARY_PATH": "/usr/lib/pxe-fetch/_internal"}
-    assert environment(frozen | {"A": "1"}) == {"A": "1", "_PYI_ARCHIVE_FILE": frozen["_PYI_ARCHIVE_FILE"]}
-    assert environment(frozen | {"LD_LIBRARY_PATH_ORIG": "/opt/lib"})["LD_LIBRARY_PATH"] == "/opt/lib"
+def test_children_get_the_library_path_that_the_frozen_agent_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment({"LD_LIBRARY_PATH": "/opt/lib"}) == {"LD_LIBRARY_PATH": "/opt/lib"}
+    monkeypatch.setattr("sys.frozen", True, raising=False)
+    ours = {"A": "1", "LD_LIBRARY_PATH": "/usr/lib/pxe-fetch/_internal"}
+    assert environment(ours) == {"A": "1"}
+    assert environment(ours | {"LD_LIBRARY_PATH_ORIG": "/opt/lib"}) == {"A": "1", "LD_LIBRARY_PATH": "/opt/lib"}

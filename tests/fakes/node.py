@@ -15,9 +15,14 @@ from pathlib import Path
 
 import yaml
 
-from pxe_fetch import cli
+from pxe_fetch import cli, journal
 
-PROGRAM = "import sys; from pxe_fetch import cli; sys.exit(cli.main(sys.argv[2:], root=sys.argv[1]))"
+PROGRAM = """\
+import sys
+from pxe_fetch import cli, journal
+journal.CONSOLE = sys.argv[1] + "/dev/console"
+sys.exit(cli.main(sys.argv[2:], root=sys.argv[1]))
+"""
 
 Entry = Mapping[str, object]
 
@@ -92,6 +97,7 @@ class FakeNode:
         """The agent's command `words` in this process, as __main__ would call it."""
         out, err = io.StringIO(), io.StringIO()
         before = dict(os.environ)
+        terminal, journal.CONSOLE = journal.CONSOLE, str(self.root / "dev/console")
         os.environ.clear()
         os.environ.update(self._environment(before))
         try:
@@ -100,6 +106,7 @@ class FakeNode:
         finally:
             os.environ.clear()
             os.environ.update(before)
+            journal.CONSOLE = terminal
         return Ran(code=code, out=out.getvalue(), err=err.getvalue(), state=self.state())
 
     def run_config(self, *artifacts: Entry, **others: object) -> Ran:
