@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -226,6 +227,19 @@ def test_children_get_the_library_path_that_the_agent_was_started_with(
     env["LD_LIBRARY_PATH"] = "/opt/theirs"
     assert run(agent, "run", "--config", file, env=env).returncode == paths.Exit.DONE
     assert (tmp_path / "told").read_text() == "unset\n/opt/theirs\n"
+
+
+def test_patterns_compiled_ahead_are_the_ones_that_re_compiles(tmp_path: Path) -> None:
+    sources, tables = freeze.SOURCES.parent, tmp_path / "tables.py"
+    program = Path(freeze.__file__).with_name("precompile.py")
+    subprocess.run([sys.executable, program, sources, tables], check=True, timeout=60)
+    made = runpy.run_path(str(tables))
+    assert len(made["PATTERNS"]) > 50
+    assert len(made["FUNCTIONS"]) > 50
+    for (pattern, flags), (final, code, groups, names, indices) in made["PATTERNS"].items():
+        ahead = sys.modules["_sre"].compile(pattern, final, memoryview(code).cast("I").tolist(), groups, names, indices)
+        assert ahead == re.compile(pattern, flags)  # compares flags, code and text
+        assert ahead.groupindex == re.compile(pattern, flags).groupindex
 
 
 def test_is_small(agent: freeze.FrozenAgent, tmp_path: Path) -> None:

@@ -99,11 +99,14 @@ def _install(python: Path) -> None:
 def _bundle(python: Path, sources: Path, *, work: Path) -> Path:
     entry = work / "entry.py"
     entry.write_text(_ENTRY)
+    tables = work / "tables" / "pxe_precompiled.py"
+    tables.parent.mkdir()
+    tools.run(str(python), "-OO", HERE / "precompile.py", sources.parent, tables, env=_ENVIRONMENT)
     out = work / "dist"
     folders = ("--distpath", out, "--workpath", work / "build")
     command = ("-m", "PyInstaller", "--noconfirm", "--log-level", "WARN", *folders)
     environment = {**_ENVIRONMENT, "PYINSTALLER_CONFIG_DIR": str(work / "configuration")}
-    tools.run(str(python), *command, SPEC, "--", entry, sources.parent, env=environment, cwd=work)
+    tools.run(str(python), *command, SPEC, "--", entry, sources.parent, tables, env=environment, cwd=work)
     _refuse_missing_modules(work / "build" / "agent" / "warn-agent.txt")
     return out / PROGRAM
 
