@@ -8,16 +8,16 @@ import os
 import re
 import runpy
 import shutil
+import ssl
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
+from fakes.server import Script, Server
 from pxe_fetch.contract import paths
 from pxe_pack import freeze
 from pxe_pack.console import PlainConsole
@@ -36,20 +36,9 @@ def agent() -> freeze.FrozenAgent:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    (tmp_path / "served").mkdir()
-
-    class Handler(SimpleHTTPRequestHandler):
-        def __init__(self, *arguments: object) -> None:
-            super().__init__(*arguments, directory=str(tmp_path / "served"))  # type: ignore[arg-type]
-
-        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        Thread(target=http.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{http.server_port}"
-        http.shutdown()
+def server() -> Iterator[Server]:
+    with Server({"/small.bin": Script(body=SMALL)}) as http:
+        yield http
 
 
 def run(
@@ -59,7 +48,7 @@ def run(
     return subprocess.run(command, env=env or {}, cwd="/", capture_output=True, text=True, check=False, timeout=60)
 
 
-def config(tmp_path: Path, server: str, *, more: str = "") -> Path:
+def config(tmp_path: Path, server: Server, *, more: str = "") -> Path:
     file = tmp_path / "fetch.yaml"
     file.write_text(
         textwrap.dedent(f"""\
@@ -67,14 +56,13 @@ def config(tmp_path: Path, server: str, *, more: str = "") -> Path:
             allowed_roots: [{tmp_path}]
             artifacts:
               - name: small
-                url: {server}/small.bin
+                url: {server.url("/small.bin")}
                 sha256: {hashlib.sha256(SMALL).hexdigest()}
                 dest: {tmp_path}/placed/small.bin
             """)
         + more
     )
     (tmp_path / "placed").mkdir()
-    (tmp_path / "served" / "small.bin").write_bytes(SMALL)
     return file
 
 
@@ -198,9 +186,25 @@ def test_starts_with_an_empty_environment_and_without_any_python(agent: freeze.F
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"pxe-fetch {agent.version}\n", "")
 
 
-def test_brings_an_artifact_by_http(agent: freeze.FrozenAgent, tmp_path: Path, server: str) -> None:
+def test_brings_an_artifact_by_http(agent: freeze.FrozenAgent, tmp_path: Path, server: Server) -> None:
     ended = run(agent, "run", "--config", config(tmp_path, server), env={"XDG_RUNTIME_DIR": str(tmp_path)})
     assert ended.returncode == paths.Exit.DONE, ended.stderr
+    assert (tmp_path / "placed" / "small.bin").read_bytes() == SMALL
+
+
+def test_brings_an_artifact_by_https(agent: freeze.FrozenAgent, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    request = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "2")
+    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
+    files = ("-keyout", key, "-out", certificate)
+    subprocess.run(["openssl", *request, *names, *files], check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    with Server({"/small.bin": Script(body=SMALL)}, tls=context) as https:
+        trusting = config(tmp_path, https, more=f"tls: {{ca_file: {certificate}}}\n")
+        env = {"XDG_RUNTIME_DIR": str(tmp_path)}
+        ended = run(agent, "run", "--config", trusting, env=env)
+        assert ended.returncode == paths.Exit.DONE, ended.stderr
     assert (tmp_path / "placed" / "small.bin").read_bytes() == SMALL
 
 
@@ -214,7 +218,7 @@ def test_reports_every_mistake_of_a_config(agent: freeze.FrozenAgent, tmp_path: 
 
 
 def test_children_get_the_library_path_that_the_agent_was_started_with(
-    agent: freeze.FrozenAgent, tmp_path: Path, server: str
+    agent: freeze.FrozenAgent, tmp_path: Path, server: Server
 ) -> None:
     fake = tmp_path / "bin" / "systemctl"
     fake.parent.mkdir()
