@@ -35,21 +35,22 @@ class Mirrors:
         self._errors: list[FetchError] = []
 
     def next(self, now: float, *, resuming: bool) -> Mirror | None:
-        """Who may be asked soonest; among those that may be asked now, the best. None when all are out.
+        """Who is to be asked next: who may be asked soonest, of several the best. None when all are out.
 
-        While there is something to resume, one that has ranges is better than one without; one whose bytes were wrong
-        is worse than one whose were not.
+        While there is something to resume, one that has ranges is worth a short wait; one whose bytes were wrong is
+        worse than one whose were not.
         """
-        return min(
-            (mirror for mirror in self._mirrors if not mirror.out),
-            key=lambda mirror: (max(mirror.not_before, now), resuming and not mirror.ranges, mirror.corrupt),
-            default=None,
-        )
+
+        def rank(mirror: Mirror) -> tuple[float, int]:
+            handicap = self._policy.base if resuming and not mirror.ranges else 0.0
+            return max(mirror.not_before, now) + handicap, mirror.corrupt
+
+        return min((mirror for mirror in self._mirrors if not mirror.out), key=rank, default=None)
 
     def another_may_resume(self, mirror: Mirror, *, now: float) -> bool:
-        """Whether somebody else could be asked for a range right now."""
+        """Whether somebody else could be asked for a range, now or after a short wait."""
         return any(
-            other is not mirror and not other.out and other.ranges and other.not_before <= now
+            other is not mirror and not other.out and other.ranges and other.not_before <= now + self._policy.base
             for other in self._mirrors
         )
 

@@ -28,8 +28,8 @@ from fakes.faults import (
     unavailable,
 )
 from fakes.server import Script, Server
-from fakes.transfers import Bench, QuickClock, Story
-from pxe_fetch.contract.model import RetryPolicy
+from fakes.transfers import PATIENT, QUICK, Bench, QuickClock, Story
+from pxe_fetch.contract.model import RetryPolicy, Timeouts
 from pxe_fetch.errors import (
     DeadlineError,
     FetchError,
@@ -53,7 +53,12 @@ class Case:
     name: str
     faults: Sequence[Fault]
     lasting: type[FetchError] | None
+    slow: bool = False  # it takes a timeout to notice
     again: int = 0  # bytes that have to be fetched twice because of it, beside a buffer
+
+    @property
+    def timeouts(self) -> Timeouts:
+        return QUICK if self.slow else PATIENT
 
 
 NO_RANGES = Serve(ranges=False)
@@ -72,14 +77,19 @@ CASES = [
     Case(name="reset at 0", faults=[reset(0)], lasting=NetworkError),
     Case(name="reset at one byte", faults=[reset(1)], lasting=NetworkError),
     Case(name="reset in the middle", faults=[reset(0.5)], lasting=NetworkError),
-    Case(name="stall at 0", faults=[stall(0)], lasting=NetworkError),
-    Case(name="stall in the middle", faults=[stall(0.5)], lasting=NetworkError),
-    Case(name="drip", faults=[drip(0.5, every=0.03)], lasting=DeadlineError),
+    Case(name="stall at 0", slow=True, faults=[stall(0)], lasting=NetworkError),
+    Case(name="stall in the middle", slow=True, faults=[stall(0.5)], lasting=NetworkError),
+    Case(name="drip", slow=True, faults=[drip(0.5, every=0.03)], lasting=DeadlineError),
     Case(name="cut at 0", faults=[cut(0)], lasting=NetworkError),
     Case(name="cut before the last byte", faults=[cut(len(BODY) - 1)], lasting=NetworkError),
     Case(name="cut Content-Length body", faults=[cut(0.5)], lasting=NetworkError),
     Case(name="cut chunked body", faults=[cut(0.5, framing="chunked")], lasting=NetworkError),
-    Case(name="stalled chunked body", faults=[Serve(until=0.5, then="stall", framing="chunked")], lasting=NetworkError),
+    Case(
+        name="stalled chunked body",
+        slow=True,
+        faults=[Serve(until=0.5, then="stall", framing="chunked")],
+        lasting=NetworkError,
+    ),
     Case(name="cut close-delimited body", faults=[cut(0.5, framing="close")], lasting=NetworkError),
     Case(name="chunked body", faults=[Serve(framing="chunked")], lasting=None),
     Case(name="close-delimited body", faults=[Serve(framing="close")], lasting=None),
@@ -99,8 +109,8 @@ CASES = [
     Case(name="longer than declared", faults=[Declares(extra=b"x" * 5000)], lasting=None),
     Case(name="declared too short", faults=[Declares(more=-100)], lasting=IntegrityError, again=len(BODY)),
     Case(name="declared too long", faults=[Declares(more=100)], lasting=None),
-    Case(name="no answer", faults=[Hang()], lasting=NetworkError),
-    Case(name="header byte by byte", faults=[Hang(every=0.03)], lasting=NetworkError),
+    Case(name="no answer", slow=True, faults=[Hang()], lasting=NetworkError),
+    Case(name="header byte by byte", slow=True, faults=[Hang(every=0.03)], lasting=NetworkError),
     Case(name="hangs up", faults=[Raw(b"")], lasting=NetworkError),
     Case(name="not HTTP", faults=[Raw(b"SSH-2.0-OpenSSH_9.2\r\n")], lasting=NetworkError),
     Case(name="half a header", faults=[Raw(b"HTTP/1.1 200 OK\r\nContent-Le")], lasting=NetworkError),
@@ -163,7 +173,7 @@ def test_gets_over(case: Case, mirror: str, files: int, tmp_path: Path) -> None:
             folder = tmp_path / path[1:]
             folder.mkdir()
             urls = [bad.url(path), *([good.url(path)] if mirror == "mirrored" else [])]
-            benches.append(Bench(body=BODY, folder=folder, urls=urls, transports=transports))
+            benches.append(Bench(body=BODY, folder=folder, urls=urls, transports=transports, timeouts=case.timeouts))
         for bench, received in zip(benches, threads.map(Bench.receive, benches), strict=True):
             check_invariants(bench)
             twice = received.bytes_received - len(BODY)
@@ -179,7 +189,9 @@ def test_ends_with_the_error_that_names_the_cause(case: Case, size: int | None, 
     with Server({"/1": Script(body=BODY, then=case.faults[0])}) as server:
         # Bytes that come one by one are progress, so that it is the deadline that ends it.
         retry = replace(FEW, deadline=0.5) if case.lasting is DeadlineError else FEW
-        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/1")], retry=retry, size=size)
+        bench = Bench(
+            body=BODY, folder=tmp_path, urls=[server.url("/1")], retry=retry, size=size, timeouts=case.timeouts
+        )
         wrong_size = size is not None and case.name.startswith("declared too")
         expected = IntegrityError if wrong_size else case.lasting
         if expected is None:
@@ -194,7 +206,9 @@ def test_ends_with_the_error_that_names_the_cause(case: Case, size: int | None, 
 @pytest.mark.parametrize("case", [*FOR_EVER, *FINAL], ids=named)
 def test_turns_to_the_healthy_mirror(case: Case, tmp_path: Path) -> None:
     with Server({"/1": Script(body=BODY, then=case.faults[0])}) as bad, Server({"/1": Script(body=BODY)}) as good:
-        bench = Bench(body=BODY, folder=tmp_path, urls=[bad.url("/1"), good.url("/1")], retry=FEW)
+        bench = Bench(
+            body=BODY, folder=tmp_path, urls=[bad.url("/1"), good.url("/1")], retry=FEW, timeouts=case.timeouts
+        )
         received = bench.receive()
         assert received.url == (bad.url("/1") if case.lasting is None else good.url("/1"))
         assert not bench.clock.waits or max(bench.clock.waits) == 0  # nobody waits who can go elsewhere

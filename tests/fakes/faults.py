@@ -20,6 +20,7 @@ class Serve:
 
     etag: str | None = "strong"  # "strong", "weak", None, or the field as it is
     ranges: bool = True  # False: every answer is a 200 with everything
+    heeds_if_range: bool = True
     framing: str = "length"  # "length", "chunked" or "close" (the end of the connection is the end of the body)
     until: float | None = None  # stop sending there
     then: str = "close"  # what happens there: "close", "reset", "stall"
@@ -56,7 +57,8 @@ class Serve:
     def _wanted(self, exchange: Exchange, content: Content, etag: str | None) -> tuple[int | None, int]:
         """Start and end of what is asked for; a start of None is a range that there is not."""
         match = _RANGE.fullmatch(exchange.asked.range or "")
-        if not match or not self.ranges or (exchange.asked.if_range and exchange.asked.if_range != etag):
+        changed = exchange.asked.if_range not in {None, etag}
+        if not match or not self.ranges or (changed and self.heeds_if_range):
             return 0, content.size
         first, last = match.groups()
         if not first:

@@ -1,0 +1,208 @@
+"""What has arrived is not fetched again: within a run, across runs, across mirrors; and it is never trusted unread."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from fakes.faults import Flip, Serve, WrongRange, cut, stall
+from fakes.server import Script, Server
+from fakes.transfers import QUICK, Bench, QuickClock
+from pxe_fetch.contract.model import Timeouts
+from pxe_fetch.errors import CannotCreateError, DeadlineError, StoppedError
+from pxe_fetch.intake import BUFFER
+
+BODY = random.Random(3).randbytes(3_000_000)
+HALF = len(BODY) // 2
+
+
+def test_takes_up_what_an_earlier_run_left(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")])
+        bench.part.write_bytes(BODY[:HALF])
+        received = bench.receive()
+        assert [asked.range for asked in server.asked] == [f"bytes={HALF}-"]
+    assert received.resumed_from == HALF
+    assert received.bytes_received == len(BODY) - HALF
+    assert bench.story.of("resumed") == [{"name": "model", "url": server.url("/m"), "offset": HALF}]
+    assert bench.story.of("verifying") == [{"name": "model", "total": HALF}]
+
+
+@pytest.mark.parametrize("size", [None, len(BODY)])
+def test_asks_nobody_when_an_earlier_run_left_all_of_it(size: int | None, tmp_path: Path) -> None:
+    bench = Bench(body=BODY, folder=tmp_path, urls=["http://127.0.0.1:1/m"], size=size)
+    bench.part.write_bytes(BODY)
+    received = bench.receive()
+    assert (received.attempts, received.bytes_received, received.url) == (0, 0, None)
+    assert bench.story.of("verified")
+
+
+@pytest.mark.parametrize("size", [None, len(BODY)])
+@pytest.mark.parametrize(
+    "left",
+    [b"\0" + BODY[1:HALF], b"\0" + BODY[1:], BODY + b"more", BODY[:-1] + b"\0", b"\0" * (len(BODY) + 9)],
+    ids=["wrong-beginning", "all-but-wrong", "too-long", "last-byte-wrong", "too-long-and-wrong"],
+)
+def test_what_an_earlier_run_left_is_not_trusted(left: bytes, size: int | None, tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], size=size)
+        bench.part.write_bytes(left)
+        bench.receive()
+        assert server.sent("/m") <= len(BODY) + HALF
+    # It was nobody's fault but ours.
+    assert not bench.story.of("mirror_dropped")
+
+
+def test_resumes_after_a_kill_in_the_middle(tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib; from fakes.transfers import Bench, Timeouts;"
+        "body = pathlib.Path(sys.argv[2]).read_bytes();"
+        "Bench(body=body, folder=pathlib.Path(sys.argv[3]), urls=[sys.argv[1]], timeouts=Timeouts()).receive()"
+    )
+    folder, source = tmp_path / "to", tmp_path / "body"
+    folder.mkdir()
+    source.write_bytes(BODY)
+    with Server({"/m": Script(body=BODY, faults=[stall(HALF)])}) as server:
+        bench = Bench(body=BODY, folder=folder, urls=[server.url("/m")])
+        tests = Path(__file__).parents[1]
+        arguments = [sys.executable, "-c", program, server.url("/m"), str(source), str(folder)]
+        with subprocess.Popen(arguments, env=os.environ | {"PYTHONPATH": str(tests)}) as child:
+            while not bench.part.exists() or bench.part.stat().st_size < HALF - BUFFER:
+                assert child.poll() is None
+                time.sleep(0.01)
+            child.send_signal(signal.SIGKILL)
+        received = bench.receive()
+    assert received.resumed_from >= HALF - BUFFER
+    assert received.bytes_received == len(BODY) - received.resumed_from
+
+
+def test_a_stop_is_quick_and_keeps_what_has_arrived(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, faults=[stall(HALF)])}) as server:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], timeouts=Timeouts())
+        timer = threading.Timer(0.3, bench.stop.set)
+        timer.start()
+        with pytest.raises(StoppedError):
+            bench.receive()
+        timer.join()
+        assert bench.part.read_bytes() == BODY[:HALF]
+        bench.stop.clear()
+        assert bench.receive().bytes_received == len(BODY) - HALF
+
+
+def test_the_deadline_ends_a_silence_and_keeps_what_has_arrived(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, faults=[stall(HALF)])}) as server:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], timeouts=Timeouts())
+        with pytest.raises(DeadlineError, match=f"{HALF} bytes here"):
+            bench.receive(deadline=time.monotonic() + 0.3)
+        assert bench.part.read_bytes() == BODY[:HALF]
+
+
+def test_if_range_carries_a_strong_etag(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, faults=[cut(0.5)])}) as server:
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive()
+        assert server.asked[1].range == f"bytes={HALF}-"
+        assert (server.asked[1].if_range or "").startswith('"')
+
+
+@pytest.mark.parametrize("etag", ["weak", None, "unquoted", '"' + "x" * 5000 + '"'])
+def test_if_range_is_left_out_without_a_strong_etag(etag: str | None, tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, faults=[Serve(until=0.5, etag=etag)], then=Serve(etag=etag))}) as server:
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive().bytes_received == len(BODY)
+        assert server.asked[1].range == f"bytes={HALF}-"
+        assert server.asked[1].if_range is None
+
+
+def test_another_mirror_goes_on_where_the_first_one_stopped(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, then=cut(0.5))}) as one, Server({"/m": Script(body=BODY)}) as other:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[one.url("/m"), other.url("/m")])
+        received = bench.receive()
+        assert received.bytes_received == len(BODY)
+        assert received.url == other.url("/m")
+        assert [asked.range for asked in other.asked] == [f"bytes={HALF}-"]
+        assert other.asked[0].if_range is None  # the validator is the first one's
+
+
+def test_a_mirror_with_ranges_is_preferred_to_one_without(tmp_path: Path) -> None:
+    without = Script(body=BODY, faults=[cut(0.5)], then=Serve(ranges=False))
+    with Server({"/m": without}) as one, Server({"/m": Script(body=BODY, faults=[cut(0.6)])}) as other:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[one.url("/m"), other.url("/m")])
+        assert bench.receive().bytes_received <= len(BODY) + BUFFER
+
+
+def test_a_file_that_changes_on_the_server_is_fetched_from_the_start(tmp_path: Path) -> None:
+    old = Serve(until=0.5, body=b"\0" * len(BODY))
+    with Server({"/m": Script(body=BODY, faults=[old])}) as server:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")])
+        received = bench.receive()
+        # If-Range makes the server send all of the new file at once: no third request.
+        assert received.attempts == 2
+        assert received.bytes_received == len(BODY) + HALF
+
+
+def test_a_range_with_another_etag_is_not_taken(tmp_path: Path) -> None:
+    faults = [cut(0.5), Serve(etag='"other"', body=b"\0" * len(BODY), heeds_if_range=False)]
+    with Server({"/m": Script(body=BODY, faults=faults)}) as server:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")])
+        bench.receive()
+    assert "has changed" in str(bench.story.of("retrying")[1]["error"])
+
+
+def test_wrong_bytes_are_dropped_and_fetched_elsewhere(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, then=Flip())}) as bad, Server({"/m": Script(body=BODY)}) as good:
+        received = Bench(body=BODY, folder=tmp_path, urls=[bad.url("/m"), good.url("/m")]).receive()
+        assert received.url == good.url("/m")
+        assert [asked.range for asked in good.asked] == [None]
+        assert len(bad.asked) == 1
+
+
+def test_bytes_of_two_mirrors_that_do_not_fit_are_told_apart(tmp_path: Path) -> None:
+    # The good one dies in the middle again and again; the other one's second half is wrong.
+    good = Script(body=BODY, faults=[cut(0.4), cut(0.4), cut(0.4)])
+    with Server({"/m": good}) as one, Server({"/m": Script(body=BODY, then=Flip(at=0.7))}) as other:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[one.url("/m"), other.url("/m")])
+        assert bench.receive().url == one.url("/m")
+        assert len(other.asked) <= 3
+
+
+def test_a_wrong_range_from_the_only_server_costs_one_restart(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, faults=[cut(0.5)], then=WrongRange(first=3))}) as server:
+        received = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive()
+        assert [asked.range for asked in server.asked] == [None, f"bytes={HALF}-", None]
+        assert received.bytes_received == len(BODY) + HALF
+
+
+def test_a_stall_keeps_every_byte_that_came_before(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, faults=[stall(n) for n in (1, 1000, 70_000, 70_001, 2_999_999)])}) as server:
+        received = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], timeouts=QUICK).receive()
+        assert received.bytes_received == len(BODY)
+        assert [asked.range for asked in server.asked[1:]] == [
+            f"bytes={n}-" for n in (1, 1000, 70_000, 70_001, 2_999_999)
+        ]
+
+
+def test_a_part_that_another_process_writes_is_left_alone(tmp_path: Path) -> None:
+    bench = Bench(body=BODY, folder=tmp_path, urls=["http://127.0.0.1:1/m"])
+    with bench.part.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(CannotCreateError, match="another pxe-fetch"):
+            bench.receive()
+
+
+def test_progress_starts_the_waits_afresh(tmp_path: Path) -> None:
+    faults = [cut(number / 100) for number in range(1, 60)]
+    with Server({"/m": Script(body=BODY, faults=faults)}) as server:
+        clock = QuickClock()
+        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], clock=clock)
+        received = bench.receive()
+    assert received.attempts == 60
+    assert received.bytes_received == len(BODY)
+    assert max(clock.waits) <= bench.retry.base
