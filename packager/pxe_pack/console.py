@@ -49,10 +49,12 @@ class Console(Protocol):
         """Give what came out: `document` to machines, `text` to a person."""
 
 
-def console(*, json_lines: bool) -> Console:
-    """The console that suits where we run: JSON lines, a terminal with bars, or plain lines."""
+def console(*, json_lines: bool, quiet: bool = False) -> Console:
+    """The console that suits where we run: JSON lines, only problems and results, a terminal with bars, plain lines."""
     if json_lines:
         return JsonConsole()
+    if quiet:
+        return QuietConsole()
     if sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
         return TerminalConsole()
     return PlainConsole()
@@ -105,6 +107,22 @@ class PlainConsole:
     def result(self, document: Mapping[str, object], text: str) -> None:  # noqa: ARG002  the person's console
         """Write `text` to stdout."""
         print(text, flush=True)
+
+
+class QuietConsole(PlainConsole):
+    """Problems and the result, and nothing of what went on."""
+
+    @contextmanager
+    def step(self, title: str, *, total: int | None = None) -> Iterator[Step]:
+        """Show nothing of the step."""
+        yield _TimedStep(title, total)
+
+    def say(self, text: str) -> None:
+        """Show nothing."""
+
+    def problems(self, problems: Sequence[Problem]) -> None:
+        """Write the findings to stderr."""
+        print(show_all(tuple(problems)), file=sys.stderr, flush=True)
 
 
 class TerminalConsole(PlainConsole):

@@ -26,6 +26,7 @@ LIVE_DIR, SQUASHFS_IMAGE, ROOTFS_IMAGE = "LiveOS", "squashfs.img", "rootfs.img"
 UPDATES = "updates"  # at the medium's root: what dracut's apply-live-updates copies onto the new root
 
 _LOADERS = (("bootx64.efi", "grubx64.efi"), ("bootaa64.efi", "grubaa64.efi"))
+_MACHINES = {"bootx64.efi": "x86_64", "bootaa64.efi": "aarch64"}
 _EFI_DIR = "efi/boot"
 _EXT_MAGIC_AT, _EXT_MAGIC = 1024 + 56, b"\x53\xef"
 
@@ -47,6 +48,43 @@ class LiveImage:
     @property
     def tree(self) -> Tree:
         return Tree(file=self.iso.path, offset=self.span.offset)
+
+    @property
+    def machine(self) -> str:
+        """The processor it is for, as `uname -m` says it: its C library's, else its boot loader's."""
+        return self.facts.machine or next((_MACHINES[name] for name in boot_loaders(self.iso) if name in _MACHINES), "")
+
+    def document(self) -> dict[str, object]:
+        """What is known of the image, for a manifest."""
+        facts, superblock = self.facts, self.superblock
+        return {
+            "name": self.iso.path.name,
+            "volume_id": self.iso.volume_id,
+            "system": facts.name,
+            "machine": self.machine,
+            "systemd": self.systemd,
+            "glibc": str(facts.glibc) if facts.glibc else None,
+            "selinux_enforcing": self.selinux_enforcing,
+            "root": {
+                "path": self.root.path,
+                "format": self.root_format,
+                "compressor": superblock.compressor if superblock else None,
+                "block_size": superblock.block_size if superblock else None,
+                "size": self.span.size,
+            },
+            "kernels": list(self.network.kernels),
+            "initrds": [
+                {
+                    "path": name,
+                    "compression": initrd.compression,
+                    "livenet": initrd.livenet,
+                    "dmsquash_live": initrd.dmsquash_live,
+                    "applies_updates": initrd.applies_updates,
+                    "modules": sorted(initrd.modules),
+                }
+                for name, initrd in self.initrds.items()
+            ],
+        }
 
     @property
     def mtime(self) -> int:

@@ -1,0 +1,156 @@
+"""What has to hold before a pack begins: each check gives the problems it finds, so that all are shown at once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote, urlsplit
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack import tools
+from pxe_pack.freeze import FrozenAgent, image_fits
+from pxe_pack.image.liveos import LiveImage, boot_loaders
+from pxe_pack.output import output_problem
+
+if TYPE_CHECKING:
+    from pxe_pack.plan import Plan
+
+# What dracut's url-lib fetches with curl. Of its other schemes, nfs and torrent need more in the initrd.
+BOOT_SCHEMES = ("http", "https", "ftp", "tftp")
+ARTIFACT_SCHEMES = ("http", "https")
+ISO_SUFFIX = ".iso"  # dracut's livenetroot: this suffix decides that what was fetched is mounted as an ISO
+
+_HINTS = {
+    "image": "give the LiveOS ISO by --image, or as `pack: {image: liveos.iso}`",
+    "output": "give the folder to write by --output, or as `pack: {output: pxe/}`",
+    "boot_url": "give the ISO's URL by --boot-url, or as `pack: {boot_url: http://10.0.0.1/liveos.iso}`",
+}
+
+
+class Places(Protocol):
+    """What `places` looks at; plan.Settings is one."""
+
+    @property
+    def image(self) -> Path: ...
+    @property
+    def output(self) -> Path: ...
+    @property
+    def config_path(self) -> Path: ...
+    @property
+    def files(self) -> tuple[HasSource, ...]: ...
+
+
+class HasSource(Protocol):
+    """A local file."""
+
+    @property
+    def source(self) -> Path: ...
+
+
+def missing_setting(name: str) -> Problem:
+    """The problem of a setting that is neither in the configuration nor among the flags."""
+    return Problem(reference=f"{name.replace('_', '-')}-missing", message=f"no {name} is given", hint=_HINTS[name])
+
+
+def boot_url(url: str) -> Iterator[Problem]:
+    """What keeps dracut from booting an ISO by `url`."""
+    parts = urlsplit(url)
+    if parts.scheme not in BOOT_SCHEMES or not parts.hostname:
+        yield _url_problem(f"the boot_url {url} is not a URL that an initrd can fetch: {', '.join(BOOT_SCHEMES)}")
+        return
+    name = unquote(parts.path.rsplit("/", 1)[-1])
+    if parts.query or parts.fragment or not name.endswith(ISO_SUFFIX) or name == ISO_SUFFIX:
+        yield _url_problem(
+            f"the boot_url {url} does not end in {ISO_SUFFIX}",
+            hint=f"dracut mounts what it fetched as an ISO only if the URL ends in `{ISO_SUFFIX}`, with nothing behind it",
+        )
+    elif "/" in name or not name.isprintable():
+        yield _url_problem(f"the last part of the boot_url {url} cannot be the name of a file")
+    if any(letter.isspace() or letter in "\"'" for letter in url) or not url.isascii():
+        yield _url_problem(f"the boot_url {url!r} has characters that no kernel argument can carry")
+
+
+def artifact_url(url: str) -> Iterator[Problem]:
+    """What keeps the agent from fetching artifacts below `url`."""
+    parts = urlsplit(url)
+    if parts.scheme not in ARTIFACT_SCHEMES or not parts.hostname or parts.query or parts.fragment:
+        yield Problem(
+            reference="artifact-url-invalid",
+            message=f"the artifact_url {url} is not the URL of a folder: http or https, a host, a path",
+            hint="--artifact-url http://10.0.0.1/other-user-artifacts/",
+        )
+
+
+def _url_problem(message: str, *, hint: str = "--boot-url http://10.0.0.1/liveos.iso") -> Problem:
+    return Problem(reference="boot-url-invalid", message=message, hint=hint)
+
+
+def places(settings: Places) -> Iterator[Problem]:
+    """What is wrong with where things lie."""
+    if problem := output_problem(settings.output):
+        yield problem
+    inputs = [settings.image, settings.config_path, *(file.source for file in settings.files)]
+    for path in inputs:
+        if path.resolve().is_relative_to(settings.output):
+            yield Problem(
+                reference="input-in-output",
+                message=f"{path} lies in the output folder {settings.output}, which is replaced as a whole",
+                hint="choose another folder by --output",
+            )
+
+
+def needed_tools(plan: Plan) -> list[Problem]:
+    """The programs that packing takes and that are not installed."""
+    return tools.missing(plan.choice.injector.TOOLS, reason=f"to pack by `{plan.choice.name}`")
+
+
+def bootable(image: LiveImage) -> Iterator[Problem]:
+    """What keeps `image` from booting by PXE, and the agent from running in it."""
+    if not boot_loaders(image.iso):
+        yield Problem(
+            reference="image-no-boot-loader",
+            message=f"{image.iso.path} has no boot loader for UEFI (efi/boot/bootx64.efi and grubx64.efi)",
+            hint="build the image for UEFI, with shim and GRUB",
+        )
+    for name, facts in image.initrds.items():
+        lacking = [
+            what for what, has in (("livenet", facts.livenet), ("dmsquash-live", facts.dmsquash_live)) if not has
+        ]
+        if facts.readable and lacking:
+            yield Problem(
+                reference="initrd-not-live",
+                message=f"the initrd {name} has no {' and no '.join(lacking)}: it cannot boot a LiveOS from a URL",
+                hint=f"build it with dracut --add '{' '.join(lacking)}'",
+            )
+    if image.root_format == "squashfs" and image.systemd is None:
+        yield Problem(
+            reference="image-no-systemd",
+            message=f"the root filesystem of {image.iso.path} has no systemd, which is to start the agent",
+            hint="pxe-pack packs images that boot with systemd",
+        )
+
+
+def agent_fits(agent: FrozenAgent, image: LiveImage) -> list[Problem]:
+    """Why `agent` cannot run in `image`; a warning where that cannot be known."""
+    if image.root_format != "squashfs":
+        message = f"the C library of {image.iso.path} is not known, for its root is {image.root_format}"
+        hint = f"the agent needs glibc {agent.glibc} or newer on {agent.machine}"
+        return [Problem(reference="agent-glibc-unknown", message=message, hint=hint, severity="warning")]
+    problem = image_fits(agent, glibc=image.facts.glibc, machine=image.machine)
+    return [problem] if problem else []
+
+
+def disk_room(output: Path, *, needed: int) -> list[Problem]:
+    """Whether the file system of `output` has `needed` bytes free."""
+    free = shutil.disk_usage(output.parent).free
+    if free >= needed:
+        return []
+    return [
+        Problem(
+            reference="disk-full",
+            message=f"packing takes up to {needed:,} bytes in {output.parent}, and {free:,} are free",
+            hint="choose a folder on another file system by --output",
+        )
+    ]

@@ -1,0 +1,149 @@
+"""The command line: the only reader of argv, and the one place where errors become exit codes.
+
+0 done, 1 begun and failed, 2 bad input (nothing was changed), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from pxe_fetch import __version__
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.console import Console, console
+from pxe_pack.inject import INJECTORS
+from pxe_pack.pack import pack, result_document, show_plan, summary
+from pxe_pack.plan import Options
+from pxe_pack.tools import InputError, WorkError
+
+FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 128 + signal.SIGINT, 128 + signal.SIGTERM
+
+_DESCRIPTION = """\
+Put the pxe-fetch agent and its configuration into a LiveOS ISO, and export a layout that is ready to be served for
+PXE boots. Every key of the configuration's `pack:` section is a flag too, and flags win.
+"""
+_EPILOG = """\
+further commands: `pxe-pack COMMAND --help`
+{commands}
+
+exit codes: 0 done, 1 begun and failed, 2 bad input, 130 interrupted
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subcommand:
+    """A command beside packing: what it takes, and what runs it."""
+
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def _subcommands() -> dict[str, Subcommand]:
+    """The subcommands there are. In a function, so that packing does not pay for their imports."""
+    from pxe_pack.boot import command as boot
+
+    return {
+        "boot": Subcommand(help="boot a layout in a virtual machine", add_arguments=boot.add_arguments, run=boot.run),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that `argv` (sys.argv) names; gives the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    json_lines = "--json" in arguments
+    shown = console(json_lines=json_lines)
+    try:
+        return _dispatch(arguments)
+    except InputError as error:
+        shown.problems(error.problems)
+        return BAD_INPUT
+    except WorkError as error:
+        shown.problems(error.problems)
+        return FAILED
+    except KeyboardInterrupt:
+        shown.say("interrupted")
+        return INTERRUPTED
+    except OSError as error:
+        shown.problems([_system_problem(error)])
+        return FAILED
+
+
+def _dispatch(arguments: list[str]) -> int:
+    subcommands = _subcommands()
+    if arguments and arguments[0] in subcommands:
+        subcommand = subcommands[arguments[0]]
+        parser = argparse.ArgumentParser(prog=f"pxe-pack {arguments[0]}")
+        subcommand.add_arguments(parser)
+        return subcommand.run(parser.parse_args(arguments[1:]))
+    return _pack(_parser(subcommands).parse_args(arguments))
+
+
+def _parser(subcommands: dict[str, Subcommand]) -> argparse.ArgumentParser:
+    commands = "\n".join(f"  pxe-pack {name:8} {subcommand.help}" for name, subcommand in subcommands.items())
+    parser = argparse.ArgumentParser(
+        prog="pxe-pack",
+        usage="pxe-pack --agent-config FILE [options]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG.format(commands=commands),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--agent-config", type=Path, required=True, metavar="FILE", help="the fetch.yaml")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="the LiveOS ISO; it is only read")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="the folder to write; a former one is replaced")
+    parser.add_argument("--boot-url", metavar="URL", help="where nodes will find the ISO: root=live:URL")
+    parser.add_argument("--artifact-url", metavar="URL", help="where they will find artifacts given by `source:`")
+    parser.add_argument("--inject", choices=("auto", *INJECTORS), help="the way into the image (default: auto)")
+    parser.add_argument("--agent", type=Path, metavar="DIR", help="a frozen agent to use, instead of freezing one")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and stop")
+    parser.add_argument("--json", action="store_true", help="tell it as JSON lines on stdout")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but problems and the result")
+    parser.add_argument("--version", action="version", version=f"pxe-pack {__version__}")
+    return parser
+
+
+def _pack(arguments: argparse.Namespace) -> int:
+    options = Options(
+        config=arguments.agent_config,
+        image=arguments.image,
+        output=arguments.output,
+        boot_url=arguments.boot_url,
+        artifact_url=arguments.artifact_url,
+        inject=arguments.inject,
+        agent=arguments.agent,
+    )
+    shown = console(json_lines=arguments.json, quiet=arguments.quiet)
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        if arguments.dry_run:
+            show_plan(options, console=shown)
+        else:
+            _report(options, shown)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return 0
+
+
+def _report(options: Options, shown: Console) -> None:
+    packed = pack(options, console=shown)
+    shown.result(result_document(packed), summary(packed))
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> None:
+    """End as Ctrl-C would end us: with the temporary files removed."""
+    sys.exit(TERMINATED)
+
+
+def _system_problem(error: OSError) -> Problem:
+    """A failure of the machine, as a sentence."""
+    place = f"{error.filename}: " if error.filename else ""
+    hint = (
+        "free some space, or choose a folder on another file system by --output" if error.errno == errno.ENOSPC else ""
+    )
+    return Problem(reference="system-error", message=f"{place}{error.strerror or error}", hint=hint)

@@ -1,0 +1,111 @@
+"""The layout: boot loaders, GRUB's files, kernels, the ISO, artifacts; with a manifest and checksums of all of it."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pxe_pack.artifacts import FOLDER, LocalFile
+from pxe_pack.hashing import Tally, copy_hashed, file_pieces, span_pieces
+from pxe_pack.image.iso import Iso, IsoEntry
+from pxe_pack.image.liveos import GRUB_CFG, GRUB_DIR, LiveImage, boot_loaders, grub_files
+from pxe_pack.output import MANIFEST, SUMS
+from pxe_pack.payload import Entry, Payload
+
+GRUBENV = "# GRUB Environment Block\n".ljust(1024, "#")  # GRUB manual, 15 "The GRUB environment block"
+
+
+@dataclass(slots=True)
+class Layout:
+    """A layout under way: its folder, and what is in it so far."""
+
+    root: Path
+    files: dict[str, Tally] = field(default_factory=dict)  # path -> what it holds
+    urls: dict[str, str] = field(default_factory=dict)  # path -> URL, of what HTTP serves
+
+    def write(self, path: str, pieces: Iterable[bytes], *, url: str | None = None) -> Tally:
+        """Write a file, hashed on the way."""
+        counted = copy_hashed(pieces, self.place(path))
+        self.record(path, counted, url=url)
+        return counted
+
+    def place(self, path: str) -> Path:
+        """Where the file `path` goes; its folders are there."""
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
+
+    def record(self, path: str, counted: Tally, *, url: str | None = None) -> None:
+        """Take in a file that was written by someone else."""
+        self.files[path] = counted
+        if url:
+            self.urls[path] = url
+
+    @property
+    def size(self) -> int:
+        return sum(counted.size for counted in self.files.values())
+
+
+def export_artifacts(layout: Layout, files: Iterable[LocalFile], *, base: str) -> dict[LocalFile, Tally]:
+    """Copy the local artifacts into the layout; gives what each holds. Raises OSError."""
+    return {file: layout.write(f"{FOLDER}/{file.name}", file_pieces(file.source), url=file.url(base)) for file in files}
+
+
+def export_boot_files(layout: Layout, image: LiveImage) -> None:
+    """Write boot loaders, kernels, initrds and GRUB's files into the layout. Raises OSError."""
+    iso = image.iso
+    for name, entry in {**boot_loaders(iso), **grub_files(iso)}.items():
+        layout.write(name, _pieces(iso, entry))
+    for name, source in image.network.files.items():
+        found = iso.find(source)
+        if found and name not in layout.files:
+            layout.write(name, _pieces(iso, found))
+    layout.write(GRUB_CFG, [image.network.text.encode(errors="surrogateescape")])
+    if f"{GRUB_DIR}/grubenv" not in layout.files:
+        layout.write(f"{GRUB_DIR}/grubenv", [GRUBENV.encode()])
+
+
+def _pieces(iso: Iso, entry: IsoEntry) -> Iterator[bytes]:
+    for span in entry.spans:
+        yield from span_pieces(iso.file, offset=span.offset, size=span.size)
+
+
+def payload_document(payload: Payload) -> list[dict[str, object]]:
+    """What was put into the image, for the manifest."""
+    return [_entry_document(entry) for entry in payload.entries]
+
+
+def _entry_document(entry: Entry) -> dict[str, object]:
+    mode = f"{stat.S_IMODE(entry.mode):04o}"
+    if stat.S_ISDIR(entry.mode):
+        return {"path": f"/{entry.path}", "type": "directory", "mode": mode}
+    if stat.S_ISLNK(entry.mode):
+        return {"path": f"/{entry.path}", "type": "link", "target": entry.target}
+    return {"path": f"/{entry.path}", "type": "file", "mode": mode, "size": entry.size}
+
+
+def finish(layout: Layout, facts: Mapping[str, object]) -> None:
+    """Write the manifest (`facts`, and the files there are) and the checksums, and make all readable to servers."""
+    outputs = [
+        {"path": path, "size": counted.size, "sha256": counted.sha256, **_url(layout, path)}
+        for path, counted in sorted(layout.files.items())
+    ]
+    text = json.dumps({**facts, "outputs": outputs}, indent=2, ensure_ascii=False) + "\n"
+    manifest = copy_hashed([text.encode()], layout.root / MANIFEST)
+    lines = [_sum_line(path, counted) for path, counted in sorted({**layout.files, MANIFEST: manifest}.items())]
+    (layout.root / SUMS).write_text("".join(lines), encoding="utf-8")
+    for path in layout.root.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # whatever our umask is
+
+
+def _url(layout: Layout, path: str) -> dict[str, str]:
+    return {"url": layout.urls[path]} if path in layout.urls else {}
+
+
+def _sum_line(path: str, counted: Tally) -> str:
+    """A line of SHA256SUMS; coreutils marks names with a backslash or a newline by a backslash in front."""
+    escaped = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    return f"{'' if escaped == path else chr(92)}{counted.sha256}  {escaped}\n"

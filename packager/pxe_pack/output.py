@@ -1,0 +1,164 @@
+"""The output folder: made beside under another name, and put into place whole by one rename.
+
+    <parent>/.<name>.pxe-pack-XXXXXXXX/      while we work; what is left of a killed run is removed by the next one
+        lock                                 held (flock) for as long as we live
+        layout/                              becomes <parent>/<name>
+        work/                                temporary files
+        former/                              the former layout for a moment, where folders cannot be exchanged
+
+An output folder is ours when its manifest lists every file in it. Anything else is refused, never emptied. Nothing is
+synced to the disk: SHA256SUMS tells after a power failure whether all has arrived there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.tools import WorkError
+
+MANIFEST = "manifest.json"
+SUMS = "SHA256SUMS"
+
+_RENAME_EXCHANGE = 2  # linux/fs.h
+_AT_FDCWD = -100  # fcntl.h
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workshop:
+    """Where a layout is made."""
+
+    layout: Path
+    work: Path
+
+
+def output_problem(output: Path) -> Problem | None:
+    """Why `output` cannot be written or replaced; None when it can."""
+    if not output.parent.is_dir():
+        return Problem(
+            reference="output-no-parent",
+            message=f"{output.parent}, where the output folder goes, is not a directory",
+            hint=f"mkdir -p {output.parent}",
+        )
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        return Problem(
+            reference="output-unwritable",
+            message=f"{output.parent}, where the output folder goes, cannot be written to",
+            hint="choose another folder by --output",
+        )
+    if not output.exists() and not output.is_symlink():
+        return None
+    if not output.is_dir():
+        return Problem(
+            reference="output-foreign",
+            message=f"the output {output} exists, and is not a folder",
+            hint="choose another name by --output, or move it away",
+        )
+    foreign = _foreign(output)
+    if foreign is None:
+        return None
+    return Problem(
+        reference="output-foreign",
+        message=f"the output folder {output} has in it what pxe-pack did not write: {foreign}",
+        hint="choose another folder by --output, or move its contents away",
+    )
+
+
+def _foreign(output: Path) -> str | None:
+    """A file that is not of a former pack, None when all are."""
+    listed = _listed(output)
+    for folder, folders, files in os.walk(output):
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        for name in [*files, *links]:
+            path = (Path(folder) / name).relative_to(output).as_posix()
+            if path not in listed:
+                return path
+    return None
+
+
+def _listed(output: Path) -> frozenset[str]:
+    """What the manifest in `output` says is there; nothing when there is none of ours."""
+    try:
+        manifest = json.loads((output / MANIFEST).read_bytes())
+        if "pxe_pack" not in manifest:
+            return frozenset()
+        return frozenset([MANIFEST, SUMS, *(str(entry["path"]) for entry in manifest["outputs"])])
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()
+
+
+@contextmanager
+def being_made(output: Path) -> Iterator[Workshop]:
+    """A workshop for `output`; its layout is put into place when the block ends well, and all else is removed.
+
+    Raises WorkError when `output` has changed meanwhile so that it cannot be replaced.
+    """
+    _remove_leftovers(output)
+    root = Path(tempfile.mkdtemp(prefix=_prefix(output), dir=output.parent))
+    try:
+        with (root / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            workshop = Workshop(layout=root / "layout", work=root / "work")
+            workshop.layout.mkdir()
+            workshop.layout.chmod(0o755)
+            workshop.work.mkdir()
+            yield workshop
+            _put_into_place(workshop.layout, output, aside=root / "former")
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _prefix(output: Path) -> str:
+    return f".{output.name}.pxe-pack-"
+
+
+def _remove_leftovers(output: Path) -> None:
+    """Remove what killed runs left; what a living one works with is locked."""
+    for leftover in output.parent.glob(f"{_escaped(_prefix(output))}*"):
+        try:
+            with (leftover / "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if (leftover / "former").is_dir() and not output.exists():
+                    (leftover / "former").rename(output)
+                shutil.rmtree(leftover, ignore_errors=True)
+        except (BlockingIOError, NotADirectoryError):
+            continue
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)
+
+
+def _put_into_place(layout: Path, output: Path, *, aside: Path) -> None:
+    if problem := output_problem(output):  # a check again: someone may have put something there meanwhile
+        raise WorkError(problem)
+    if not output.exists() or not any(output.iterdir()):
+        layout.rename(output)
+        return
+    if not _exchanged(layout, output):
+        output.rename(aside)
+        layout.rename(output)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step (renameat2(2)); False where the file system cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):  # glibc < 2.28, musl < 1.2.4
+        return False
+    paths = [os.fsencode(path.absolute()) for path in (one, other)]
+    if libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS):
+        return False
+    raise OSError(code, os.strerror(code), str(other))

@@ -1,0 +1,198 @@
+"""A pack from beginning to end: what `pxe-pack --agent-config fetch.yaml` does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pxe_fetch import __version__
+from pxe_fetch.contract import dump
+from pxe_fetch.contract.paths import UNIT_NAME
+from pxe_pack import checks, export, unit
+from pxe_pack.artifacts import LocalFile, with_urls
+from pxe_pack.console import Console
+from pxe_pack.export import Layout
+from pxe_pack.freeze import FrozenAgent, default_cache, frozen_agent, load_agent
+from pxe_pack.hashing import Tally, tally
+from pxe_pack.image import liveos
+from pxe_pack.output import being_made
+from pxe_pack.payload import Payload, make_payload
+from pxe_pack.plan import Options, Plan, make_plan, settle
+from pxe_pack.tools import InputError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Packed:
+    """What came of a pack."""
+
+    plan: Plan
+    agent: FrozenAgent
+    payload: Payload
+    layout: Layout
+    seconds: float
+
+
+def show_plan(options: Options, *, console: Console) -> None:
+    """Say what packing would do. Raises InputError as `pack` does, and has no effect."""
+    settings = settle(options)
+    with liveos.opened(settings.image, boot_url=settings.boot_url) as image:
+        plan = make_plan(settings, image)
+        console.result({"plan": plan.document()}, "\n".join(plan.lines()))
+
+
+def pack(options: Options, *, console: Console) -> Packed:
+    """Pack, and give what came of it.
+
+    Raises InputError before there is any effect but a frozen agent in the cache, WorkError and OSError later; the
+    output is then absent, or what it was before.
+    """
+    began = time.monotonic()
+    settings = settle(options)
+    with liveos.opened(settings.image, boot_url=settings.boot_url) as image:
+        plan = make_plan(settings, image)
+        for line in plan.lines():
+            console.say(line)
+        if problems := checks.needed_tools(plan):
+            raise InputError(*problems)
+        agent = _agent(plan, console)
+        service = _service(plan, console)
+        # the configuration, as large as it may become, and the manifest are in the margin
+        room = plan.choice.injector.room(image, _payload(plan, agent, service, config=settings.config_text))
+        local = sum(file.size for file in settings.files) + sum(initrd.size for initrd in _boot_files(plan))
+        if problems := checks.disk_room(settings.output, needed=room + local):
+            raise InputError(*problems)
+        with being_made(settings.output) as workshop:
+            layout = Layout(root=workshop.layout)
+            files = export.export_artifacts(layout, settings.files, base=settings.artifact_url)
+            config = _node_config(plan, files)
+            payload = _payload(plan, agent, service, config=config)
+            target = layout.place(settings.iso_name)
+            incoming, outgoing = plan.choice.injector.inject(
+                image, payload, target=target, work=workshop.work, console=console
+            )
+            layout.record(settings.iso_name, outgoing, url=settings.boot_url)
+            with console.step("Exporting the layout") as step:
+                export.export_boot_files(layout, image)
+                export.finish(layout, _facts(plan, agent, payload, incoming))
+                step.note(f"{len(layout.files)} files, {layout.size:,} bytes")
+    return Packed(plan=plan, agent=agent, payload=payload, layout=layout, seconds=time.monotonic() - began)
+
+
+def _boot_files(plan: Plan) -> list[liveos.IsoEntry]:
+    iso = plan.image.iso
+    named = (iso.find(path) for path in plan.image.network.files.values())
+    return [entry for entry in (*named, *liveos.boot_loaders(iso).values(), *liveos.grub_files(iso).values()) if entry]
+
+
+def _agent(plan: Plan, console: Console) -> FrozenAgent:
+    """The agent, that fits the image."""
+    given = plan.settings.agent
+    agent = load_agent(given) if given else frozen_agent(cache=default_cache(), console=console)
+    findings = checks.agent_fits(agent, plan.image)
+    if any(problem.severity == "error" for problem in findings):
+        raise InputError(*findings)
+    if findings:
+        console.problems(findings)
+    return agent
+
+
+def _service(plan: Plan, console: Console) -> str:
+    """The unit, fitted to the image and found right by systemd-analyze where that is here."""
+    text = (unit.unit_files() / UNIT_NAME).read_text(encoding="utf-8")
+    service = unit.fitted_unit(text, systemd=plan.image.systemd, roots=plan.settings.fetch.allowed_roots)
+    findings = unit.unit_problems(service)
+    if any(problem.severity == "error" for problem in findings):
+        raise InputError(*findings)
+    if findings:
+        console.problems(findings)
+    return service
+
+
+def _payload(plan: Plan, agent: FrozenAgent, service: str, *, config: str) -> Payload:
+    return make_payload(
+        agent=agent.path,
+        service=service,
+        config=config,
+        roots=plan.settings.fetch.allowed_roots,
+        tree=plan.image.tree if plan.image.root_format == "squashfs" else None,
+    )
+
+
+def _node_config(plan: Plan, files: Mapping[LocalFile, Tally]) -> str:
+    """The configuration that the node reads: without `pack`, local files as URLs with their digests."""
+    config, problems = with_urls(plan.settings.fetch, files, base=plan.settings.artifact_url)
+    if problems:
+        raise InputError(*problems)
+    return dump.dump(config)
+
+
+def _facts(plan: Plan, agent: FrozenAgent, payload: Payload, incoming: Tally) -> dict[str, object]:
+    """The manifest, but for what the layout holds."""
+    settings = plan.settings
+    config = tally(settings.config_path)
+    return {
+        "pxe_pack": __version__,
+        "inputs": [
+            {"role": "image", "name": settings.image.name, "size": incoming.size, "sha256": incoming.sha256},
+            {"role": "config", "name": settings.config_path.name, "size": config.size, "sha256": config.sha256},
+        ],
+        "image": plan.image.document(),
+        "agent": {
+            "version": agent.version,
+            "machine": agent.machine,
+            "glibc": str(agent.glibc),
+            "size": agent.size,
+            "digest": agent.digest,
+        },
+        "inject": {
+            "how": plan.choice.name,
+            "why": plan.choice.why,
+            "size": payload.size,
+            "payload": export.payload_document(payload),
+        },
+        "boot_url": settings.boot_url,
+        "artifact_url": settings.artifact_url,
+    }
+
+
+def summary(packed: Packed) -> str:
+    """What came of it, for a person."""
+    settings, layout = packed.plan.settings, packed.layout
+    width = max(len(path) for path in layout.files)
+    lines = [f"  {path:{width}}  {counted.size:>15,}" for path, counted in sorted(layout.files.items())]
+    tftp = (
+        "bootx64.efi, grubx64.efi and boot/" if packed.plan.image.machine != "aarch64" else "the .efi files and boot/"
+    )
+    http = [f"  {url}" for url in layout.urls.values()]
+    return "\n".join(
+        [
+            f"{settings.output}/",
+            *lines,
+            "",
+            f"Added by `{packed.plan.choice.name}`: the agent {packed.agent.version}, its unit and the configuration of "
+            f"{len(settings.fetch.artifacts)} artifacts; {len(packed.payload.entries)} files, "
+            f"{packed.payload.size:,} bytes.",
+            f"Packed in {packed.seconds:.1f} s.",
+            "",
+            f"Serve {tftp} by TFTP, and by HTTP:",
+            *http,
+            "Check: " + f"cd {settings.output} && sha256sum -c SHA256SUMS",
+            f"Try it: pxe-pack boot {settings.output}",
+        ]
+    )
+
+
+def result_document(packed: Packed) -> dict[str, object]:
+    """What came of it, for a machine."""
+    outputs = [
+        {"path": path, "size": counted.size, "sha256": counted.sha256, "url": packed.layout.urls.get(path)}
+        for path, counted in sorted(packed.layout.files.items())
+    ]
+    return {
+        "output": str(packed.plan.settings.output),
+        "inject": {"how": packed.plan.choice.name, "why": packed.plan.choice.why},
+        "payload": {"files": len(packed.payload.entries), "size": packed.payload.size},
+        "outputs": outputs,
+        "seconds": round(packed.seconds, 3),
+    }

@@ -1,0 +1,173 @@
+"""Everything that will be done, before anything is: options and configuration become settings, an image makes a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from pxe_fetch.contract import validate
+from pxe_fetch.contract.model import Document, FetchConfig
+from pxe_fetch.contract.problem import Problem, ProblemError
+from pxe_pack import checks
+from pxe_pack.artifacts import FOLDER, LocalFile, local_files
+from pxe_pack.image.liveos import LiveImage
+from pxe_pack.inject import Choice, choose
+from pxe_pack.tools import InputError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What the command line said; None where it said nothing."""
+
+    config: Path
+    image: Path | None = None
+    output: Path | None = None
+    boot_url: str | None = None
+    artifact_url: str | None = None
+    inject: str | None = None
+    agent: Path | None = None  # a folder with a frozen agent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Options and configuration put together, and checked as far as that goes without the image."""
+
+    config_path: Path
+    config_text: str
+    fetch: FetchConfig
+    image: Path
+    output: Path
+    boot_url: str
+    artifact_url: str
+    inject: str
+    agent: Path | None
+    files: tuple[LocalFile, ...]
+
+    @property
+    def iso_name(self) -> str:
+        """What the ISO is called in the layout: the last part of its URL."""
+        return unquote(urlsplit(self.boot_url).path.rsplit("/", 1)[-1])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What will be done."""
+
+    settings: Settings
+    choice: Choice
+    image: LiveImage
+
+    def lines(self) -> Iterator[str]:
+        """The plan for a person, a fact a line."""
+        image, settings = self.image, self.settings
+        systemd = f"systemd {image.systemd}" if image.systemd else "systemd unknown"
+        libc = f"glibc {image.facts.glibc}" if image.facts.glibc else "glibc unknown"
+        yield f"image     {settings.image} ({image.iso.size:,} bytes, volume {image.iso.volume_id})"
+        yield f"system    {image.facts.name or 'unknown'}, {image.machine}, {systemd}, {libc}"
+        yield f"root      {image.root.path}: {self._format()}, {image.span.size:,} bytes"
+        for name, facts in image.initrds.items():
+            able = [word for word, can in _abilities(facts.livenet, facts.dmsquash_live, facts.applies_updates) if can]
+            yield f"initrd    {name}: {facts.compression}, {', '.join(able) or 'nothing that boots a LiveOS'}"
+        yield f"kernel    {', '.join(image.network.kernels)} ({image.grub_source})"
+        yield f"inject    {self.choice.name}: {self.choice.injector.HOW} ({self.choice.why})"
+        yield f"boot      {settings.boot_url}"
+        for file in settings.files:
+            yield f"artifact  {file.source} ({file.size:,} bytes) as {file.url(settings.artifact_url)}"
+        yield f"output    {settings.output}/"
+
+    def _format(self) -> str:
+        superblock = self.image.superblock
+        if superblock is None:
+            return self.image.root_format
+        options = f" ({', '.join(superblock.options)})" if superblock.options else ""
+        block = f"{superblock.block_size >> 10} KiB blocks"
+        return f"{self.image.root_format}, {superblock.compressor}{options}, {block}, {superblock.inodes:,} inodes"
+
+    def document(self) -> dict[str, object]:
+        """The plan for a machine."""
+        settings, image = self.settings, self.image
+        return {
+            "image": image.document(),
+            "inject": {"how": self.choice.name, "why": self.choice.why},
+            "boot_url": settings.boot_url,
+            "artifact_url": settings.artifact_url,
+            "artifacts": [
+                {"source": str(file.source), "size": file.size, "url": file.url(settings.artifact_url)}
+                for file in settings.files
+            ],
+            "output": str(settings.output),
+        }
+
+
+def _abilities(livenet: bool, live: bool, updates: bool) -> tuple[tuple[str, bool], ...]:  # noqa: FBT001  three facts
+    return ("livenet", livenet), ("dmsquash-live", live), ("apply-live-updates", updates)
+
+
+def settle(options: Options) -> Settings:
+    """Options and configuration put together. Raises InputError and ProblemError with all that is wrong with them."""
+    text, document = _read(options.config)
+    beside = options.config.absolute().parent
+    pack = document.pack
+    problems: list[Problem] = []
+
+    def given(what: str, flag: Path | None, value: str | None) -> Path:
+        """A path: a flag's from where we are, the configuration's from where that is."""
+        if flag is None and value is None:
+            problems.append(checks.missing_setting(what))
+        return (flag if flag is not None else beside / (value or "")).absolute()
+
+    image = given("image", options.image, pack.image)
+    output = given("output", options.output, pack.output)
+    boot_url = options.boot_url or pack.boot_url or ""
+    problems += [checks.missing_setting("boot_url")] if not boot_url else checks.boot_url(boot_url)
+    base = options.artifact_url or pack.artifact_url or ""
+    problems += checks.artifact_url(base) if base else []
+    files, wrong = local_files(document.fetch, beside=beside)
+    problems += wrong
+    if problems:
+        raise InputError(*problems)
+    settings = Settings(
+        config_path=options.config,
+        config_text=text,
+        fetch=document.fetch,
+        image=image,
+        output=_real(output),
+        boot_url=boot_url,
+        artifact_url=base or f"{boot_url.rsplit('/', 1)[0]}/{FOLDER}/",
+        inject=options.inject or pack.inject,
+        agent=options.agent,
+        files=tuple(files),
+    )
+    if problems := list(checks.places(settings)):
+        raise InputError(*problems)
+    return settings
+
+
+def _real(output: Path) -> Path:
+    """The folder itself where `output` is a link to one: what is renamed into place must not replace the link."""
+    return output.resolve() if output.is_symlink() else output.parent.resolve() / output.name
+
+
+def _read(path: Path) -> tuple[str, Document]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        message = f"the configuration {path} cannot be read: {error.strerror}"
+        hint = "give the fetch.yaml by --agent-config"
+        raise InputError(Problem(reference="config-unreadable", message=message, hint=hint)) from error
+    except UnicodeDecodeError as error:
+        message = f"the configuration {path} is not UTF-8 text (byte {error.start})"
+        raise InputError(Problem(reference="config-unreadable", message=message)) from error
+    try:
+        return text, validate.read(text, name=str(path))
+    except ProblemError as error:
+        raise InputError(*error.problems) from error
+
+
+def make_plan(settings: Settings, image: LiveImage) -> Plan:
+    """What packing `image` will do. Raises InputError with all that keeps it from working."""
+    if problems := list(checks.bootable(image)):
+        raise InputError(*problems)
+    return Plan(settings=settings, image=image, choice=choose(settings.inject, image))
