@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""What the frozen agent weighs and how soon it is done, beside frozen programs that only print, and curl.
+
+    .venv/bin/python tests/bench/bench_start.py [ROUNDS]
+
+Freezes two programs that print one word: by PyInstaller as it comes, and by the agent's own recipe. Then runs all in
+alternation and prints medians and ratios. They mean something on a machine that does nothing else: the load is shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from fakes.server import Script, Server
+from pxe_pack import freeze
+from pxe_pack.console import PlainConsole
+from pxe_pack.freeze import recipe
+
+TINY = b"tiny\n"
+PRINTS = "import sys\n\n\ndef main():\n    sys.stdout.write('printed\\n')\n\n\nif __name__ == '__main__':\n    main()\n"
+
+
+@dataclass
+class Contender:
+    """A command, what has to be removed before each run, and how long each run took (seconds)."""
+
+    name: str
+    command: list[str | Path]
+    removes: Path | None = None
+    took: list[float] = field(default_factory=list)
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 21
+    agent = freeze.frozen_agent(cache=freeze.default_cache(), console=PlainConsole())
+    with tempfile.TemporaryDirectory() as name, Server({"/tiny": Script(body=TINY)}) as server:
+        work = Path(name)
+        weigh(agent, work=work)
+        contenders = line_up(agent, work=work, url=server.url("/tiny"))
+        print(f"\n{rounds} runs of each in alternation, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs\n")
+        race(contenders, rounds=rounds, work=work)
+    show(contenders)
+
+
+def weigh(agent: freeze.FrozenAgent, *, work: Path) -> None:
+    """Print sizes and the glibc floor."""
+    print(f"agent {agent.version} for {agent.machine}, frozen by Python {sys.version.split()[0]} of {sys.base_prefix}")
+    print(f"on disk             {agent.size / 1e6:6.2f} MB   (goal 18)")
+    for compressor in ("gzip", "zstd"):
+        image = work / f"{compressor}.squashfs"
+        options = ("-quiet", "-no-progress", "-noappend", "-comp", compressor)
+        subprocess.run(["mksquashfs", agent.path, image, *options], check=True, stdout=subprocess.DEVNULL)
+        print(f"in squashfs, {compressor}   {image.stat().st_size / 1e6:6.2f} MB   (goal 7.5)")
+    print(f"needs glibc         {agent.glibc!s:>6}      (goal 2.35)", flush=True)
+
+
+def line_up(agent: freeze.FrozenAgent, *, work: Path, url: str) -> list[Contender]:
+    """Everything that is run; the first two are what the others are compared with."""
+    own = work / "own"
+    package = own / "sources" / "pxe_fetch"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "__main__.py").write_text(PRINTS)
+    ours = recipe.freeze(package, version="0", work=own)
+    script = work / "prints.py"
+    script.write_text(PRINTS)
+    python = str(own / "venv" / "bin" / "python")
+    pyinstaller = [python, "-m", "PyInstaller", "--log-level", "ERROR", "--onedir", str(script)]
+    subprocess.run(pyinstaller, check=True, cwd=work)
+
+    program = agent.path / "pxe-fetch"
+    empty = work / "empty.yaml"
+    empty.write_text("version: 1\nartifacts: []\n")
+    dest = work / "out" / "tiny"
+    dest.parent.mkdir()
+    digest = hashlib.sha256(TINY).hexdigest()
+    artifact = f"  - {{name: tiny, url: '{url}', sha256: {digest}, dest: {dest}}}\n"
+    one = work / "one.yaml"
+    one.write_text(f"version: 1\nallowed_roots: [{work}]\nartifacts:\n{artifact}")
+    curl = shutil.which("curl") or "curl"
+    return [
+        Contender("prints, PyInstaller as it comes", [work / "dist" / "prints" / "prints"]),
+        Contender("prints, our recipe", [ours.tree / "pxe-fetch"]),
+        Contender("version", [program, "version"]),
+        Contender("status", [program, "status"]),
+        Contender("run, nothing to do", [program, "run"]),
+        Contender("run, config without artifacts", [program, "run", "--config", empty]),
+        Contender("run, one artifact by http", [program, "run", "--config", one], removes=dest),
+        Contender("run, that artifact in place", [program, "run", "--config", one]),
+        Contender("curl, the same file", [curl, "-sS", "-o", dest, url], removes=dest),
+    ]
+
+
+def race(contenders: list[Contender], *, rounds: int, work: Path) -> None:
+    """Run all in turn, `rounds` times, after one turn that warms the page cache."""
+    environment = {"PATH": os.defpath, "XDG_RUNTIME_DIR": str(work)}
+    for turn in range(rounds + 1):
+        for contender in contenders:
+            if contender.removes:
+                contender.removes.unlink(missing_ok=True)
+            began = time.perf_counter()
+            subprocess.run(contender.command, check=False, capture_output=True, env=environment, cwd="/")
+            if turn:
+                contender.took.append(time.perf_counter() - began)
+
+
+def show(contenders: list[Contender]) -> None:
+    """Print the table."""
+    peer, own = (median(contender.took) for contender in contenders[:2])
+    print(f"{'':32} {'median':>8} {'least':>8}   {'of PyInstaller':>14} {'of our recipe':>13}")
+    for contender in contenders:
+        middle, least = median(contender.took), min(contender.took)
+        ratios = f"{middle / peer:13.2f}x {middle / own:12.2f}x"
+        print(f"{contender.name:32} {middle * 1000:5.1f} ms {least * 1000:5.1f} ms   {ratios}")
+    print(
+        "\ngoals: version, and a run with nothing to do: 1.20x of a frozen program that only prints; one artifact: 150 ms"
+    )
+
+
+if __name__ == "__main__":
+    main()
