@@ -1,4 +1,4 @@
-"""Artifacts given as local files: looked at, given their names in the layout, and written into the node's configuration."""
+"""Artifacts given as local files: what they are, their names in the layout, their place in the node's configuration."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import Tally, tally
 
 FOLDER = "other-user-artifacts"
+_LEAVE_OUT = "leave it out: pxe-pack fills it in"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,14 +99,10 @@ def _contradictions(artifact: Artifact, file: LocalFile, counted: Tally) -> list
     problems = []
     if artifact.size is not None and artifact.size != counted.size:
         message = f"artifact {artifact.name} has `size: {artifact.size}`, and {file.source} has {counted.size} bytes"
-        problems.append(
-            Problem(reference="source-size", message=message, hint="leave `size` out: pxe-pack fills it in")
-        )
+        problems.append(Problem(reference="source-size", message=message, hint=_LEAVE_OUT))
     if artifact.digest and artifact.digest.algorithm == "sha256" and artifact.digest.hex != counted.sha256:
         message = (
             f"artifact {artifact.name} has `sha256: {artifact.digest.hex}`, and {file.source} has {counted.sha256}"
         )
-        problems.append(
-            Problem(reference="source-digest", message=message, hint="leave `sha256` out: pxe-pack fills it in")
-        )
+        problems.append(Problem(reference="source-digest", message=message, hint=_LEAVE_OUT))
     return problems

@@ -64,7 +64,7 @@ def boot_url(url: str) -> Iterator[Problem]:
     if parts.query or parts.fragment or not name.endswith(ISO_SUFFIX) or name == ISO_SUFFIX:
         yield _url_problem(
             f"the boot_url {url} does not end in {ISO_SUFFIX}",
-            hint=f"dracut mounts what it fetched as an ISO only if the URL ends in `{ISO_SUFFIX}`, with nothing behind it",
+            hint=f"dracut mounts what it fetched as an ISO if the URL ends in `{ISO_SUFFIX}`, with nothing behind it",
         )
     elif "/" in name or not name.isprintable():
         yield _url_problem(f"the last part of the boot_url {url} cannot be the name of a file")

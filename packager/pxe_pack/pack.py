@@ -16,6 +16,7 @@ from pxe_pack.export import Layout
 from pxe_pack.freeze import FrozenAgent, default_cache, frozen_agent, load_agent
 from pxe_pack.hashing import Tally, tally
 from pxe_pack.image import liveos
+from pxe_pack.image.iso import IsoEntry
 from pxe_pack.output import being_made
 from pxe_pack.payload import Payload, make_payload
 from pxe_pack.plan import Options, Plan, make_plan, settle
@@ -79,7 +80,7 @@ def pack(options: Options, *, console: Console) -> Packed:
     return Packed(plan=plan, agent=agent, payload=payload, layout=layout, seconds=time.monotonic() - began)
 
 
-def _boot_files(plan: Plan) -> list[liveos.IsoEntry]:
+def _boot_files(plan: Plan) -> list[IsoEntry]:
     iso = plan.image.iso
     named = (iso.find(path) for path in plan.image.network.files.values())
     return [entry for entry in (*named, *liveos.boot_loaders(iso).values(), *liveos.grub_files(iso).values()) if entry]
@@ -161,24 +162,22 @@ def summary(packed: Packed) -> str:
     settings, layout = packed.plan.settings, packed.layout
     width = max(len(path) for path in layout.files)
     lines = [f"  {path:{width}}  {counted.size:>15,}" for path, counted in sorted(layout.files.items())]
-    tftp = (
-        "bootx64.efi, grubx64.efi and boot/" if packed.plan.image.machine != "aarch64" else "the .efi files and boot/"
-    )
-    http = [f"  {url}" for url in layout.urls.values()]
+    loaders = ", ".join(path for path in sorted(layout.files) if path.endswith(".efi") and "/" not in path)
+    added = f"{len(packed.payload.entries)} files, {packed.payload.size:,} bytes"
+    what = f"the agent {packed.agent.version}, its unit, and the configuration"
     return "\n".join(
         [
             f"{settings.output}/",
             *lines,
             "",
-            f"Added by `{packed.plan.choice.name}`: the agent {packed.agent.version}, its unit and the configuration of "
-            f"{len(settings.fetch.artifacts)} artifacts; {len(packed.payload.entries)} files, "
-            f"{packed.payload.size:,} bytes.",
+            f"Added to the image by `{packed.plan.choice.name}`: {what} ({added}).",
             f"Packed in {packed.seconds:.1f} s.",
             "",
-            f"Serve {tftp} by TFTP, and by HTTP:",
-            *http,
-            "Check: " + f"cd {settings.output} && sha256sum -c SHA256SUMS",
-            f"Try it: pxe-pack boot {settings.output}",
+            f"Serve by TFTP:  {loaders}, boot/",
+            *(f"Serve by HTTP:  {path} as {url}" for path, url in layout.urls.items()),
+            "",
+            f"Check it:  cd {settings.output} && sha256sum -c SHA256SUMS",
+            f"Try it:    pxe-pack boot {settings.output}",
         ]
     )
 

@@ -1,4 +1,4 @@
-"""Everything that will be done, before anything is: options and configuration become settings, an image makes a plan."""
+"""Everything that will be done, before anything is: options and configuration make settings, an image makes a plan."""
 
 from __future__ import annotations
 
