@@ -123,9 +123,7 @@ def show(contenders: list[Contender]) -> None:
         middle, least = median(contender.took), min(contender.took)
         ratios = f"{middle / peer:13.2f}x {middle / own:12.2f}x"
         print(f"{contender.name:32} {middle * 1000:5.1f} ms {least * 1000:5.1f} ms   {ratios}")
-    print(
-        "\ngoals: version, and a run with nothing to do: 1.20x of a frozen program that only prints; one artifact: 150 ms"
-    )
+    print("\ngoals: version, and a run with nothing to do: 1.20x of a program that prints; one artifact: 150 ms")
 
 
 if __name__ == "__main__":
