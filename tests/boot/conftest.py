@@ -1,0 +1,88 @@
+"""Nodes: each layout is packed once, and booted as seldom as can be, for a boot takes a minute or two."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from boot.nodes import Booted, Site
+from boot.sites import CORRUPT, ELSEWHERE, LARGE, NOTE, OTHER, PLAIN, SMALL, SOUND, TROUBLED, WOBBLY
+from fakes.faults import Flip, Serve, Status
+from fakes.server import Script, Server
+from liveos import shapes
+
+
+def image(shape: str) -> Path:
+    """The LiveOS ISO of a shape: built when first asked for, then kept in a cache of the user's."""
+    return shapes.cached(shapes.SHAPES[shape])
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The sites' web server, which also takes what the image's probe posts."""
+    scripts = {
+        "/wobbly.bin": Script(body=WOBBLY.body, faults=[Status(503), Status(503), Serve(until=0.5)]),
+        "/corrupt.bin": Script(body=CORRUPT.body, then=Flip()),
+        "/plain.txt": Script(body=PLAIN.body),
+        "/other.txt": Script(body=OTHER.body),
+    }
+    with Server(scripts) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def troubled(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Booted:
+    """A node whose image was rewritten (`rootfs`), with a server in trouble."""
+    site = Site(server=server, folder=tmp_path_factory.mktemp("troubled"))
+    (site.folder / "note.txt").write_bytes(NOTE.body)
+    config = TROUBLED.format(base=site.url(""), wobbly=WOBBLY.sha256, corrupt=CORRUPT.sha256)
+    site.pack(config, image=image("ic08"), inject="rootfs")
+    return site.boot()
+
+
+@pytest.fixture(scope="session")
+def sound(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A layout whose image has the payload beside its root file system (`updates`), where all is well."""
+    site = Site(server=server, folder=tmp_path_factory.mktemp("sound"))
+    (site.folder / "files").mkdir()
+    (site.folder / "files/large file.bin").write_bytes(LARGE.body)
+    (site.folder / "files/klein.conf").write_bytes(SMALL.body)
+    site.pack(SOUND.format(base=site.url(""), plain=PLAIN.sha256), image=image("ic16"), inject="updates")
+    return site
+
+
+@pytest.fixture(scope="session")
+def booted(sound: Site) -> Booted:
+    """A node of the layout where all is well."""
+    return sound.boot()
+
+
+@pytest.fixture(scope="session")
+def elsewhere(sound: Site) -> tuple[str, str]:
+    """A configuration that is not in the image: its URL and its digest."""
+    config = ELSEWHERE.format(base=sound.url(""), other=OTHER.sha256).encode()
+    sound.server.scripts["/elsewhere.yaml"] = Script(body=config)
+    return sound.url("/elsewhere.yaml"), hashlib.sha256(config).hexdigest()
+
+
+@pytest.fixture
+def bare_layout(tmp_path: Path) -> Path:
+    """A layout with boot loaders that work, and a kernel that is none; written by hand, to be broken by the tests."""
+    layout = tmp_path / "pxe"
+    iso = tmp_path / "tiny.iso"
+    shutil.copyfile(image("tiny"), iso)
+    taken = {"/efi/boot/bootx64.efi": "bootx64.efi", "/efi/boot/grubx64.efi": "grubx64.efi"}
+    taken |= {"/boot/grub2/grub-pxe.cfg": "boot/grub2/grub.cfg", "/boot/vmlinuz": "boot/vmlinuz"}
+    for path in taken.values():
+        (layout / path).parent.mkdir(parents=True, exist_ok=True)
+    extract = [word for source, path in taken.items() for word in ("-extract", source, str(layout / path))]
+    subprocess.run(["xorriso", "-osirrox", "on", "-indev", iso, *extract], check=True, capture_output=True)
+    outputs = [{"path": path, "size": (layout / path).stat().st_size} for path in taken.values()]
+    (layout / "manifest.json").write_text(json.dumps({"version": 1, "outputs": outputs}))
+    return layout

@@ -1,0 +1,48 @@
+"""The sites: what their nodes are to fetch, and how it has to lie there afterwards."""
+
+from __future__ import annotations
+
+from boot.nodes import Expected
+
+# A site whose web server is in trouble.
+WOBBLY = Expected(dest="/srv/models/wobbly.bin", body=bytes(range(256)) * 16_384, mode="640", gid=4)
+CORRUPT = Expected(dest="/srv/models/corrupt.bin", body=b"what its maker hashed\n" * 1000)
+NOTE = Expected(dest="/srv/note.txt", body=b"carried by the layout\n")
+TROUBLED = """\
+version: 1
+pack:
+  boot_url: http://10.0.0.1/liveos.iso
+  artifact_url: http://10.0.0.1/other-user-artifacts/
+defaults:
+  retry: {{attempts_without_progress: 3, base: 200ms, max: 1s}}
+artifacts:
+  - {{name: wobbly, url: "{base}/wobbly.bin", sha256: {wobbly}, dest: /srv/models/wobbly.bin, mode: "0640", group: adm}}
+  - {{name: corrupt, url: "{base}/corrupt.bin", sha256: {corrupt}, dest: /srv/models/corrupt.bin, required: false}}
+  - {{name: note, source: note.txt, dest: /srv/note.txt}}
+"""
+
+# A site where all is well, on another port and in other folders; and the configuration that is not in its image.
+PLAIN = Expected(dest="/srv/plain.txt", body=b"as it should be\n" * 50_000)
+LARGE = Expected(dest="/opt/data/large file.bin", body=bytes(reversed(range(256))) * 32_768, mode="600", uid=1, gid=1)
+SMALL = Expected(dest="/srv/small.conf", body="grün\n".encode(), mode="755", uid=65534, gid=65534)
+OTHER = Expected(dest="/srv/other.txt", body=b"named on the kernel command line\n", mode="600")
+SOUND = """\
+version: 1
+pack:
+  boot_url: http://10.0.1.7:8080/images/liveos.iso
+  artifact_url: http://10.0.1.7:8080/files/
+artifacts:
+  - {{name: plain, url: "{base}/plain.txt", sha256: {plain}, dest: /srv/plain.txt}}
+  - name: large
+    source: files/large file.bin
+    dest: /opt/data/large file.bin
+    mode: "0600"
+    owner: daemon
+    group: "1"
+  - {{name: small, source: files/klein.conf, dest: /srv/small.conf, mode: "0755", owner: nobody, group: nogroup}}
+"""
+ELSEWHERE = """\
+version: 1
+artifacts:
+  - {{name: other, url: "{base}/other.txt", sha256: {other}, dest: /srv/other.txt, mode: "0600"}}
+"""

@@ -1,0 +1,115 @@
+"""Nodes that boot over PXE from packed layouts: what they fetch, what they say, what is in their journal."""
+
+from __future__ import annotations
+
+from boot.nodes import Booted, Site
+from boot.sites import CORRUPT, LARGE, NOTE, OTHER, PLAIN, SMALL, WOBBLY
+from fakes.server import Server
+from pxe_fetch.contract.paths import Exit, MessageId
+
+
+def test_rewritten_image_boots_and_gets_what_can_be_had(troubled: Booted) -> None:
+    assert troubled.node["exit_code"] == Exit.DEGRADED, troubled.shown
+    assert troubled.code == 1
+    assert troubled.has(WOBBLY)
+    assert troubled.has(NOTE)
+    assert CORRUPT.dest not in troubled.files
+    assert not [path for path in troubled.files if path.startswith(CORRUPT.dest)], "a part of it was left behind"
+
+
+def test_node_says_what_was_wrong_with_the_artifact_that_it_has_not(troubled: Booted) -> None:
+    corrupt = troubled.artifacts["corrupt"]
+    assert (corrupt["phase"], corrupt["cause"], corrupt["required"]) == ("failed", "integrity", False)
+    assert corrupt["error"]
+
+
+def test_node_goes_on_where_the_server_broke_off(troubled: Booted, server: Server) -> None:
+    assert troubled.artifacts["wobbly"]["phase"] == "placed"
+    first, second, cut, rest, *more = server.asked_for("/wobbly.bin")
+    assert [asked.status for asked in (first, second, cut, rest)] == [503, 503, 200, 206]
+    assert rest.range == f"bytes={cut.sent}-"
+    assert not more
+    ids = [entry.get("MESSAGE_ID") for entry in troubled.journal if entry.get("PXE_FETCH_ARTIFACT") == "wobbly"]
+    assert ids.count(MessageId.RETRYING) == 3
+    assert MessageId.RESUMED in ids
+
+
+def test_missing_optional_artifact_is_no_failed_unit(troubled: Booted) -> None:
+    assert troubled.inspected["failed_units"] == []
+    assert troubled.inspected["units"]["pxe-fetch.service"]["ActiveState"] == "active"
+    assert troubled.inspected["units"]["pxe-fetch.target"]["ActiveState"] == "active"
+
+
+def test_image_with_the_payload_beside_it_boots_and_gets_everything(booted: Booted) -> None:
+    assert booted.code == 0, booted.shown
+    assert booted.node["exit_code"] == Exit.DONE
+    assert {name: one["phase"] for name, one in booted.artifacts.items()} == dict.fromkeys(
+        ("plain", "large", "small"), "placed"
+    )
+    assert booted.has(PLAIN)
+    assert booted.has(LARGE)
+    assert booted.has(SMALL)
+
+
+def test_artifacts_of_the_layout_come_from_the_url_they_were_packed_with(booted: Booted) -> None:
+    assert booted.artifacts["large"]["url"] == "http://10.0.1.7:8080/files/large%20file.bin"
+    assert "http://10.0.1.7:8080/images/liveos.iso" in [served["url"] for served in booted.result["served"]]
+
+
+def test_unit_is_active_and_the_target_reached(booted: Booted) -> None:
+    units = booted.inspected["units"]
+    assert (units["pxe-fetch.service"]["ActiveState"], units["pxe-fetch.service"]["Result"]) == ("active", "success")
+    assert units["pxe-fetch.target"]["ActiveState"] == "active"
+    assert booted.inspected["failed_units"] == []
+
+
+def test_journal_has_the_fields_that_machines_look_for(booted: Booted) -> None:
+    journal = booted.journal
+    assert journal[0]["MESSAGE_ID"] == MessageId.CONFIG_FOUND
+    assert journal[0]["PXE_FETCH_URL"] == "/etc/pxe-fetch/fetch.yaml"
+    assert journal[-1]["MESSAGE_ID"] == MessageId.DONE
+    (placed,) = [
+        entry
+        for entry in journal
+        if (entry.get("MESSAGE_ID"), entry.get("PXE_FETCH_ARTIFACT")) == (MessageId.PLACED, "large")
+    ]
+    assert placed["PXE_FETCH_SHA256"] == LARGE.sha256
+    assert placed["PXE_FETCH_BYTES"] == str(len(LARGE.body))
+    assert placed["PXE_FETCH_PHASE"] == "placed"
+    assert placed["PXE_FETCH_URL"].endswith("/large%20file.bin")
+    runs = {entry["PXE_FETCH_RUN"] for entry in journal}
+    assert len(runs) == 1
+    assert all(entry["_SYSTEMD_UNIT"] == "pxe-fetch.service" for entry in journal)
+
+
+def test_state_on_the_node_is_what_it_reported(booted: Booted) -> None:
+    state = booted.inspected["state"]
+    assert (state["phase"], state["exit_code"]) == ("done", 0)
+    assert {one["name"]: one["sha256"] for one in state["artifacts"]} == {
+        name: one["sha256"] for name, one in booted.artifacts.items()
+    }
+
+
+def test_configuration_named_on_the_kernel_command_line_is_used(sound: Site, elsewhere: tuple[str, str]) -> None:
+    url, sha256 = elsewhere
+    booted = sound.boot(append=f"pxe-fetch.config={url} pxe-fetch.config.sha256={sha256}")
+    assert booted.code == 0, booted.shown
+    assert list(booted.artifacts) == ["other"]
+    assert booted.has(OTHER)
+    assert PLAIN.dest not in booted.files
+    found = booted.journal[0]
+    assert (found["MESSAGE_ID"], found["PXE_FETCH_URL"], found["PXE_FETCH_SHA256"]) == (
+        *(MessageId.CONFIG_FOUND, url),
+        sha256,
+    )
+
+
+def test_configuration_with_another_digest_is_refused(sound: Site, elsewhere: tuple[str, str]) -> None:
+    url, _ = elsewhere
+    booted = sound.boot(append=f"pxe-fetch.config={url} pxe-fetch.config.sha256={'0' * 64}")
+    assert booted.code == 1
+    assert booted.node["exit_code"] == Exit.REFUSED, booted.shown
+    assert booted.artifacts == {}
+    assert [path for path, file in booted.files.items() if file["type"] == "f"] == []
+    assert booted.inspected["failed_units"] == ["pxe-fetch.service"]
+    assert booted.inspected["units"]["pxe-fetch.target"]["ActiveState"] == "inactive"
