@@ -15,8 +15,8 @@ from fakes.exchange import Fault
 from fakes.faults import Flip, Serve, Status, cut, redirect, unavailable
 from fakes.server import Script, Server
 from fakes.transfers import Bench, Story, sha256
+from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
-from pxe_fetch.contract.paths import Exit
 from pxe_fetch.errors import (
     DeadlineError,
     FetchError,

@@ -85,8 +85,12 @@ class Transports:
         self._lock = Lock()
 
     def of(self, url: str) -> Transport:
-        """The transport for `url`. Raises PolicyError for a scheme that is not in the table."""
-        scheme = urlsplit(url).scheme.lower()
+        """The transport for `url`. Raises PolicyError for what is not a URL or has a scheme not in the table."""
+        try:
+            parts = urlsplit(url)
+            scheme, _ = parts.scheme.lower(), parts.port  # looking at a port that is none raises
+        except ValueError as error:
+            raise PolicyError("not a URL: its host or port cannot be read") from error
         kind = "http" if scheme == "https" else scheme
         with self._lock:
             if kind not in self._made:

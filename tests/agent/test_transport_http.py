@@ -1,0 +1,229 @@
+"""What goes over the wire: header fields, redirects, proxies, and where secrets do not go."""
+
+from __future__ import annotations
+
+import random
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.certs import Authority
+from fakes.faults import Serve, Status, redirect
+from fakes.server import Script, Server
+from fakes.transfers import Bench
+from fakes.tunnel import Tunnel
+from pxe_fetch import __version__
+from pxe_fetch.contract.model import Proxy, RetryPolicy, Tls
+from pxe_fetch.errors import NetworkError, PolicyError, RefusedError
+from pxe_fetch.transport import Transports
+from pxe_fetch.transport.proxies import proxy_for
+
+BODY = random.Random(6).randbytes(50_000)
+FEW = RetryPolicy(attempts_without_progress=2)
+SECRET = {"X-Site": "lab", "Authorization": "Bearer s3cr3t"}
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca") / "site")
+
+
+@pytest.fixture
+def tls(authority: Authority) -> Tls:
+    return Tls(ca_file=str(authority.certificate))
+
+
+@pytest.fixture
+def secure(authority: Authority) -> Iterator[Server]:
+    issued = authority.issue("localhost", alternative="DNS:localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(issued.certificate, issued.key)
+    with Server({"/m": Script(body=BODY)}, tls=context) as server:
+        yield server
+
+
+def test_asks_for_the_bytes_as_they_are(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m?v=1")], headers=SECRET).receive()
+        [asked] = server.asked
+    assert asked.path == "/m?v=1"
+    assert dict(asked.fields) == {
+        "host": f"127.0.0.1:{server.port}",
+        "user-agent": f"pxe-fetch/{__version__}",
+        "accept": "*/*",
+        "accept-encoding": "identity",
+        "connection": "keep-alive",
+        "x-site": "lab",
+        "authorization": "Bearer s3cr3t",
+    }
+
+
+def test_a_file_stored_compressed_and_labelled_so_is_taken_as_it_is(tmp_path: Path) -> None:
+    labelled = Serve(fields={"Content-Encoding": "gzip"})
+    with Server({"/m.tar.gz": Script(body=BODY, then=labelled)}) as server:
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m.tar.gz")]).receive().attempts == 1
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_follows_a_redirect_with_the_range_and_the_fields_of_the_same_origin(code: int, tmp_path: Path) -> None:
+    with Server({"/m": Script(then=redirect("n?x", code=code)), "/n": Script(body=BODY)}) as server:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], headers=SECRET)
+        bench.part.write_bytes(BODY[:10])
+        assert bench.receive().bytes_received == len(BODY) - 10
+        [first, second] = server.asked
+    assert second.path == "/n?x"
+    assert second.range == "bytes=10-"
+    assert second.fields["x-site"] == "lab"
+    assert first.connection == second.connection
+
+
+def test_secrets_do_not_follow_a_redirect_to_another_origin(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY)}) as other, Server({"/m": Script(then=redirect(other.url("/m")))}) as server:
+        url = server.url("/m", user="joe:hunter2")
+        Bench(body=BODY, folder=tmp_path, urls=[url], headers={"X-Site": "lab"}).receive()
+        assert server.asked[0].fields["authorization"].startswith("Basic ")
+        assert server.asked[0].fields["x-site"] == "lab"
+        assert not {"authorization", "x-site", "cookie", "referer"} & set(other.asked[0].fields)
+
+
+def test_a_redirect_back_to_the_first_origin_gets_its_fields_again(tmp_path: Path) -> None:
+    with Server() as one, Server() as two:
+        one.scripts = {"/m": Script(then=redirect(two.url("/m"))), "/n": Script(body=BODY)}
+        two.scripts = {"/m": Script(then=redirect(one.url("/n")))}
+        Bench(body=BODY, folder=tmp_path, urls=[one.url("/m")], headers={"X-Site": "lab"}).receive()
+        assert [asked.fields.get("x-site") for asked in (*one.asked, *two.asked)] == ["lab", "lab", None]
+
+
+def test_ten_redirects_are_followed_and_no_eleventh(tmp_path: Path) -> None:
+    scripts = {f"/{number}": Script(then=redirect(f"/{number + 1}")) for number in range(11)}
+    with Server(scripts | {"/11": Script(body=BODY)}) as server:
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/1")]).receive()
+        with pytest.raises(PolicyError, match="more than 10 redirects"):
+            Bench(body=BODY, folder=tmp_path, urls=[server.url("/0")], name="other").receive()
+
+
+def test_cookies_are_not_kept(tmp_path: Path) -> None:
+    cookie = Serve(fields={"Set-Cookie": "id=1"})
+    with Server({"/m": Script(body=BODY, then=cookie)}) as server:
+        transports = Transports()
+        for name in ("a", "b"):
+            Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], name=name, transports=transports).receive()
+        transports.close()
+        assert "cookie" not in server.asked[1].fields
+
+
+def test_a_redirect_to_https_is_followed(secure: Server, tls: Tls, tmp_path: Path) -> None:
+    with Server({"/m": Script(then=redirect(secure.url("/m")))}) as server:
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], tls=tls).receive()
+
+
+def test_a_redirect_from_https_to_http_is_refused(secure: Server, tls: Tls, tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY)}) as plain:
+        secure.scripts["/m"] = Script(then=redirect(plain.url("/m")))
+        with pytest.raises(PolicyError, match="from https to http"):
+            Bench(body=BODY, folder=tmp_path, urls=[secure.url("/m")], tls=tls).receive()
+        assert plain.asked == []
+
+
+def test_the_environment_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login joe password hunter2\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    with Server({"/m": Script(body=BODY)}) as server:
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive()
+        assert "authorization" not in server.asked[0].fields
+
+
+def test_http_goes_through_the_proxy(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        proxy = Proxy(http=server.url("", user="joe:hunter2"))
+        Bench(body=BODY, folder=tmp_path, urls=["http://site.example/m"], proxy=proxy).receive()
+        [asked] = server.asked
+    assert asked.path == "http://site.example/m"
+    assert asked.fields["proxy-authorization"].startswith("Basic ")
+
+
+def test_https_goes_through_a_tunnel_of_the_proxy(secure: Server, tls: Tls, tmp_path: Path) -> None:
+    with Tunnel() as tunnel:
+        proxy = Proxy(https=tunnel.url)
+        bench = Bench(body=BODY, folder=tmp_path, urls=[secure.url("/m")], tls=tls, proxy=proxy, headers=SECRET)
+        bench.receive()
+    [head] = tunnel.asked
+    assert head.startswith(f"CONNECT localhost:{secure.port} ")
+    assert "s3cr3t" not in head
+
+
+@pytest.mark.parametrize(("code", "cause"), [(407, RefusedError), (403, RefusedError), (502, NetworkError)])
+def test_a_tunnel_that_is_not_dug_is_explained(code: int, cause: type[Exception], tls: Tls, tmp_path: Path) -> None:
+    with Tunnel(refusal=code) as tunnel:
+        proxy = Proxy(https=tunnel.url)
+        bench = Bench(body=BODY, folder=tmp_path, urls=["https://a.example/m"], tls=tls, proxy=proxy, retry=FEW)
+        with pytest.raises(cause, match=f"proxy.*{code}"):
+            bench.receive()
+
+
+def test_a_proxy_that_is_down_is_a_network_error(tmp_path: Path) -> None:
+    proxy = Proxy(http="http://127.0.0.1:1")
+    with pytest.raises(NetworkError, match="refused the connection"):
+        Bench(body=BODY, folder=tmp_path, urls=["http://a.example/m"], proxy=proxy, retry=FEW).receive()
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "url", "direct"),
+    [
+        (("10.0.0.0/8",), "http://10.1.2.3/m", True),
+        (("10.0.0.0/8",), "http://11.1.2.3/m", False),
+        (("10.1.2.3",), "http://10.1.2.3:8080/m", True),
+        (("fd00::/8",), "http://[fd00::1]/m", True),
+        (("10.0.0.0/8",), "http://ten.example/m", False),
+        (("example.com",), "http://example.com/m", True),
+        (("example.com",), "http://a.EXAMPLE.com./m", True),
+        (("example.com",), "http://badexample.com/m", False),
+        ((".example.com",), "http://a.example.com/m", True),
+        (("*",), "http://a.example.com/m", True),
+        (("",), "http://a.example.com/m", False),
+        ((), "https://a.example.com/m", True),  # no proxy for https is given
+    ],
+)
+def test_no_proxy_means_hosts_domains_and_networks(no_proxy: tuple[str, ...], url: str, direct: bool) -> None:  # noqa: FBT001
+    chosen = proxy_for(url, Proxy(http="http://proxy:3128", no_proxy=no_proxy))
+    assert chosen == (None if direct else "http://proxy:3128")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://", "http:///m", "http://[::1/m", "http://a:b:c/m", "http://h:99999/m", "http://a b/m"]
+)
+def test_a_url_that_is_none_is_refused_at_once(url: str, tmp_path: Path) -> None:
+    bench = Bench(body=BODY, folder=tmp_path, urls=[url])
+    with pytest.raises(PolicyError):
+        bench.receive()
+    assert bench.clock.waits == []
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", " leading"])
+def test_a_header_field_that_is_none_is_refused_at_once(value: str, tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        with pytest.raises(PolicyError, match="InvalidHeader") as caught:
+            Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], headers={"X-Site": value}).receive()
+        assert server.asked == []
+        assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["ftp://h/m", "gopher://h/m", "m", "", "/etc/passwd", "HTTPS"])
+def test_a_scheme_that_is_not_in_the_table_is_refused(url: str, tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="no way to fetch"):
+        Bench(body=BODY, folder=tmp_path, urls=[url]).receive()
+
+
+def test_the_text_of_an_error_is_not_the_file(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, faults=[Status(503, text=b"x" * 100_000), Status(404, text=BODY)])}) as server:
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive().bytes_received == len(BODY)
+
+
+def test_an_empty_file_is_a_file(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=b"")}) as server:
+        assert Bench(body=b"", folder=tmp_path, urls=[server.url("/m")]).receive().bytes == 0

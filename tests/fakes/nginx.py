@@ -1,0 +1,125 @@
+"""A real nginx on loopback, for as long as a test needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fakes.certs import Issued
+
+_CONFIG = """
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log warn;
+{user}
+events {{ worker_connections 256; }}
+http {{
+  access_log off;
+  log_format asked '$connection $connection_requests $request_method $uri "$http_range" $status $body_bytes_sent';
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  gzip on;
+  gzip_types *;
+  gzip_min_length 1;
+  sendfile on;
+  server {{
+    listen 127.0.0.1:{port};
+    root {root};
+    access_log {folder}/access.log asked;
+    location /slow/ {{ alias {root}/; limit_rate 200k; }}
+  }}
+  {secure}
+}}
+"""
+_SECURE = """
+  server {{
+    listen 127.0.0.1:{port} ssl;
+    root {root};
+    access_log {folder}/access.log asked;
+    ssl_certificate {certificate};
+    ssl_certificate_key {key};
+    ssl_protocols {protocols};
+    {verify}
+  }}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nginx:
+    """A running one."""
+
+    folder: Path
+    port: int
+    secure_port: int
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def secure_url(self, path: str) -> str:
+        return f"https://localhost:{self.secure_port}{path}"
+
+    def asked(self) -> list[list[str]]:
+        """The requests so far: connection, number in the connection, method, path, range, status, bytes."""
+        time.sleep(0.02)  # a request is logged just after its last byte
+        return [line.split() for line in (self.folder / "access.log").read_text().splitlines()]
+
+
+@contextlib.contextmanager
+def nginx(
+    folder: Path,
+    *,
+    root: Path,
+    certificate: Issued | None = None,
+    clients_of: Path | None = None,
+    protocols: str = "TLSv1.2 TLSv1.3",
+) -> Iterator[Nginx]:
+    """Serve `root` by http, and by https with `certificate`, to those who have one of the CA `clients_of` if given."""
+    folder.mkdir()
+    port, secure_port = _free_port(), _free_port()
+    secure = ""
+    if certificate:
+        secure = _SECURE.format(
+            port=secure_port,
+            root=root,
+            folder=folder,
+            certificate=certificate.certificate,
+            key=certificate.key,
+            protocols=protocols,
+            verify=f"ssl_verify_client on; ssl_client_certificate {clients_of};" if clients_of else "",
+        )
+    user = "user root;" if os.geteuid() == 0 else ""  # else its worker may not read the test's folder
+    config = folder / "nginx.conf"
+    config.write_text(_CONFIG.format(folder=folder, root=root, port=port, secure=secure, user=user))
+    error_log = folder / "error.log"
+    process = subprocess.Popen(["nginx", "-p", str(folder), "-c", str(config), "-e", str(error_log)])
+    try:
+        _wait_for(port, process)
+        yield Nginx(folder=folder, port=port, secure_port=secure_port)
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(500):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        assert process.poll() is None, "nginx did not start"
+        time.sleep(0.01)
+    raise AssertionError("nginx did not listen")
