@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> int:
     """Run the command line of this process; its exit code."""
+    code = _command()
+    if hasattr(sys, "frozen"):
+        # There is nothing left to clean up, and taking a few hundred modules apart one by one takes 5 to 15 ms.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _command() -> int:
     match sys.argv[1:]:
         case ["version" | "--version"]:
             from pxe_fetch import __version__

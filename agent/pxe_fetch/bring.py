@@ -12,8 +12,8 @@ from typing import Protocol
 
 from pxe_fetch import place, sums
 from pxe_fetch.account import Account
+from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import Digest
-from pxe_fetch.contract.paths import Exit
 from pxe_fetch.errors import StoppedError
 from pxe_fetch.journal import WARNING
 from pxe_fetch.outcome import Outcome, of_error

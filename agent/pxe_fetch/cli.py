@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from pxe_fetch.contract.paths import Exit
+from pxe_fetch.contract.exits import Exit
 
 TYPE_CHECKING = False  # typing is an import that `status` need not pay
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pxe_fetch.contract.paths import Exit
+from pxe_fetch.contract.exits import Exit
 
 
 class FetchError(Exception):

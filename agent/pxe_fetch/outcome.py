@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pxe_fetch.contract.cmdline import KernelArgumentError
-from pxe_fetch.contract.paths import Exit
+from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.problem import ProblemError
 from pxe_fetch.errors import FetchError
 from pxe_fetch.state import RunState

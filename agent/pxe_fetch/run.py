@@ -17,8 +17,8 @@ from pxe_fetch import room
 from pxe_fetch.account import Account
 from pxe_fetch.bring import Bringer
 from pxe_fetch.contract import cmdline, validate
+from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import FetchConfig, RetryPolicy, Timeouts
-from pxe_fetch.contract.paths import Exit
 from pxe_fetch.errors import DeadlineError, StoppedError
 from pxe_fetch.idle import NO_CONFIGURATION, SWITCHED_OFF
 from pxe_fetch.journal import WARNING, Journal, console

@@ -11,7 +11,6 @@ import tarfile
 from pathlib import Path, PurePosixPath
 
 from pxe_fetch.errors import CannotCreateError, NoRoomError, PolicyError
-from pxe_fetch.libc import exchange, sync_file_system
 from pxe_fetch.place import DIRECTORY_MODE, explain, sync_directory
 from pxe_fetch.plan import Transfer, beside
 from pxe_fetch.room import available
@@ -33,7 +32,7 @@ def is_right(transfer: Transfer) -> bool:
         raise CannotCreateError(f"{transfer.dest} is there and is not a directory, so no tree is put in its place")
     try:
         record = beside(transfer.dest, RECORD_SUFFIX).read_text(encoding="ascii")
-        return record == _record(transfer)
+        return record == _record(transfer, tree=transfer.dest)
     except (OSError, UnicodeDecodeError):
         return False
 
@@ -47,14 +46,14 @@ def place(transfer: Transfer) -> None:
     """
     staging = beside(transfer.dest, STAGING_SUFFIX)
     try:
-        _remove(staging)  # of a run that was killed
+        for left in (staging, beside(transfer.dest, FORMER_SUFFIX)):  # by a run that was killed
+            _remove(left)
         staging.mkdir(mode=0o700)
         _fill(staging, transfer)
         _dress(staging, transfer)
-        sync_file_system(staging)  # else a power cut may leave empty files under the right names
+        os.sync()  # else a power cut may leave empty files under the right names
+        _write_record(transfer, tree=staging)
         _swap(staging, transfer.dest)
-        _remove(staging)  # what stood there before
-        _write_record(transfer)
         transfer.part.unlink(missing_ok=True)
         sync_directory(transfer.dest.parent)
     except OSError as error:
@@ -169,7 +168,7 @@ def _dress(staging: Path, transfer: Transfer) -> None:
 
 
 def _swap(staging: Path, dest: Path) -> None:
-    """Put the directory `staging` at `dest`; what stood there is at `staging` then. Raises OSError or FetchError."""
+    """Put the directory `staging` at `dest`, whatever stood there. Raises OSError or FetchError."""
     try:
         os.rename(staging, dest)  # noqa: PTH104  nothing there, or an empty directory
     except OSError:
@@ -177,24 +176,25 @@ def _swap(staging: Path, dest: Path) -> None:
             raise
     else:
         return
+    # Python has no name for renameat2(2), and ctypes costs every start of the frozen agent 3 ms. So for a moment there
+    # is nothing at the destination, which is the other state it may be in; a run that is killed then unpacks again.
+    former = beside(dest, FORMER_SUFFIX)
     try:
-        exchange(staging, dest)
-    except OSError as error:
-        if error.errno == errno.EXDEV:
-            # overlayfs does not rename a directory of its lower layer, and emptying it first would be neither all nor
-            # nothing.
-            raise CannotCreateError(
-                f"{dest} is a directory of the image itself, which cannot be replaced as a whole; choose another dest, "
-                "or leave it out of the image (or empty)"
-            ) from None
-        if error.errno not in {errno.ENOSYS, errno.EINVAL}:
-            raise
-        # No exchange here: for a moment there is nothing at the destination, which is the other state it may be in.
-        former = beside(dest, FORMER_SUFFIX)
-        _remove(former)
         os.rename(dest, former)  # noqa: PTH104
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # overlayfs does not rename a directory of its lower layer; emptying it would be neither all nor nothing.
+        raise CannotCreateError(
+            f"{dest} is a directory of the image itself, which cannot be replaced as a whole; choose another dest, or "
+            "leave the directory out of the image (or empty)"
+        ) from None
+    try:
         os.rename(staging, dest)  # noqa: PTH104
-        _remove(former)
+    except OSError:
+        os.rename(former, dest)  # noqa: PTH104
+        raise
+    _remove(former)
 
 
 def _is_directory(path: Path) -> bool:
@@ -208,19 +208,19 @@ def _remove(tree: Path) -> None:
         shutil.rmtree(tree)
 
 
-def _write_record(transfer: Transfer) -> None:
-    """Note what the tree looks like now. Raises OSError."""
+def _write_record(transfer: Transfer, *, tree: Path) -> None:
+    """Note what `tree`, which is to be the destination, looks like. Raises OSError."""
     file = beside(transfer.dest, RECORD_SUFFIX)
     file.unlink(missing_ok=True)
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-        stream.write(_record(transfer))
+        stream.write(_record(transfer, tree=tree))
 
 
-def _record(transfer: Transfer) -> str:
+def _record(transfer: Transfer, *, tree: Path) -> str:
     """The archive's digest, the owner and mode that are wanted, and a digest of the tree's metadata. Raises OSError."""
     seen = hashlib.sha256()
-    for folder, folders, files in os.walk(transfer.dest, onerror=_raise):
+    for folder, folders, files in os.walk(tree, onerror=_raise):
         folders.sort()
         for name in sorted([*folders, *files]):
             path = os.path.join(folder, name)  # noqa: PTH118
@@ -229,8 +229,8 @@ def _record(transfer: Transfer) -> str:
             if stat.S_ISREG(status.st_mode):
                 facts += [status.st_size, status.st_mtime_ns]
             link = os.readlink(path) if stat.S_ISLNK(status.st_mode) else ""  # noqa: PTH115
-            seen.update(f"{os.path.relpath(path, transfer.dest)}\0{facts}\0{link}\0".encode(errors="surrogateescape"))
-    top = transfer.dest.lstat()
+            seen.update(f"{os.path.relpath(path, tree)}\0{facts}\0{link}\0".encode(errors="surrogateescape"))
+    top = tree.lstat()
     if not stat.S_ISDIR(top.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     mode = DIRECTORY_MODE if transfer.mode is None else transfer.mode

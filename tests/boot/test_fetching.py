@@ -5,7 +5,8 @@ from __future__ import annotations
 from boot.nodes import Booted, Site
 from boot.sites import CORRUPT, LARGE, NOTE, OTHER, PLAIN, SMALL, WOBBLY
 from fakes.server import Server
-from pxe_fetch.contract.paths import Exit, MessageId
+from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.paths import MessageId
 
 
 def test_rewritten_image_boots_and_gets_what_can_be_had(troubled: Booted) -> None:

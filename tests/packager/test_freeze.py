@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from fakes.server import Script, Server
-from pxe_fetch.contract import paths
+from pxe_fetch.contract.exits import Exit
 from pxe_pack import freeze
 from pxe_pack.console import PlainConsole
 from pxe_pack.freeze.agent import MANIFEST, PROGRAM
@@ -188,7 +188,7 @@ def test_starts_with_an_empty_environment_and_without_any_python(agent: freeze.F
 
 def test_brings_an_artifact_by_http(agent: freeze.FrozenAgent, tmp_path: Path, server: Server) -> None:
     ended = run(agent, "run", "--config", config(tmp_path, server), env={"XDG_RUNTIME_DIR": str(tmp_path)})
-    assert ended.returncode == paths.Exit.DONE, ended.stderr
+    assert ended.returncode == Exit.DONE, ended.stderr
     assert (tmp_path / "placed" / "small.bin").read_bytes() == SMALL
 
 
@@ -204,14 +204,14 @@ def test_brings_an_artifact_by_https(agent: freeze.FrozenAgent, tmp_path: Path) 
         trusting = config(tmp_path, https, more=f"tls: {{ca_file: {certificate}}}\n")
         env = {"XDG_RUNTIME_DIR": str(tmp_path)}
         ended = run(agent, "run", "--config", trusting, env=env)
-        assert ended.returncode == paths.Exit.DONE, ended.stderr
+        assert ended.returncode == Exit.DONE, ended.stderr
     assert (tmp_path / "placed" / "small.bin").read_bytes() == SMALL
 
 
 def test_reports_every_mistake_of_a_config(agent: freeze.FrozenAgent, tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("version: 1\nartifacts:\n  - {name: a, url: 'http://höst/x', colour: red}\n")
     ended = run(agent, "check", tmp_path / "bad.yaml")
-    assert ended.returncode == paths.Exit.CONFIG
+    assert ended.returncode == Exit.CONFIG
     assert "ASCII" in ended.stderr
     assert "colour" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -226,10 +226,10 @@ def test_children_get_the_library_path_that_the_agent_was_started_with(
     fake.chmod(0o755)
     file = config(tmp_path, server, more="    start: [app.service]\n")
     env = {"XDG_RUNTIME_DIR": str(tmp_path), "PATH": f"{fake.parent}:/usr/bin:/bin"}
-    assert run(agent, "run", "--config", file, env=env).returncode == paths.Exit.DONE
+    assert run(agent, "run", "--config", file, env=env).returncode == Exit.DONE
     (tmp_path / "placed" / "small.bin").unlink()
     env["LD_LIBRARY_PATH"] = "/opt/theirs"
-    assert run(agent, "run", "--config", file, env=env).returncode == paths.Exit.DONE
+    assert run(agent, "run", "--config", file, env=env).returncode == Exit.DONE
     assert (tmp_path / "told").read_text() == "unset\n/opt/theirs\n"
 
 

@@ -1,8 +1,6 @@
-"""Where things live on a node, what they are called, and what each exit code and journal entry means."""
+"""Where things live on a node, what they are called, and which journal entry is of which kind."""
 
 from __future__ import annotations
-
-from enum import IntEnum
 
 AGENT_DIR = "/usr/lib/pxe-fetch"
 AGENT = f"{AGENT_DIR}/pxe-fetch"
@@ -29,24 +27,6 @@ CA_BUNDLES = (
 )
 
 DEFAULT_ROOTS = ("/var/lib", "/srv", "/opt", "/run")
-
-
-class Exit(IntEnum):
-    """The agent's exit codes; 64-78 after sysexits(3). The unit restarts on NETWORK, BUG, IO, DEADLINE, INTEGRITY."""
-
-    DONE = 0
-    DEGRADED = 2  # done, but an artifact with `required: false` failed
-    USAGE = 64
-    CONFIG = 65
-    NETWORK = 69
-    BUG = 70
-    CANNOT_CREATE = 73
-    IO = 74
-    DEADLINE = 75
-    INTEGRITY = 76
-    REFUSED = 77  # authorisation or policy
-    TRUST = 78  # TLS
-    NO_ROOM = 79
 
 
 class MessageId:
