@@ -17,8 +17,9 @@ from pxe_fetch.contract.model import Digest
 from pxe_fetch.errors import StoppedError
 from pxe_fetch.journal import WARNING
 from pxe_fetch.outcome import Outcome, of_error
-from pxe_fetch.plan import Order, Transfer, check_inside, part_of
+from pxe_fetch.plan import Order, Transfer, part_of
 from pxe_fetch.redact import redact
+from pxe_fetch.roots import Roots
 from pxe_fetch.transfer import fetch_text, receive
 from pxe_fetch.transport import Transports
 
@@ -41,7 +42,7 @@ class Bringer:
 
     account: Account
     transports: Transports
-    roots: tuple[str, ...]
+    roots: Roots
     deadline: float  # monotonic; of the run
     stop: Event
     failures: dict[str, Outcome] = field(default_factory=dict)  # by name
@@ -104,7 +105,7 @@ class Bringer:
         """One artifact, until it is in place. Raises FetchError."""
         self.account.checking(order.name)
         place.prepare(order.dest)
-        check_inside(order.dest, roots=self.roots)  # again: since it was planned, links may have been made
+        self.roots.check(order.dest)  # again: since it was planned, links may have been made
         transfer = order.with_digest(order.digest or self._digest(order))
         placing = _placing(transfer)
         if placing.is_right(transfer):
@@ -115,7 +116,7 @@ class Bringer:
             transfer, transports=self.transports, events=self.account, stop=self.stop, deadline=self.deadline
         )
         self.account.received(order.name, received)
-        check_inside(order.dest, roots=self.roots)
+        self.roots.check(order.dest)
         placing.place(transfer)
         self.account.placed(transfer)
         for unit in transfer.start:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import grp
-import os
-import posixpath
 import pwd
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +14,7 @@ from pxe_fetch.contract.model import Artifact, Digest, FetchConfig, RetryPolicy,
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
 from pxe_fetch.node import Node
+from pxe_fetch.roots import Roots
 
 LONGEST_NAME = 255  # bytes of a file name, on every file system of Linux that matters
 
@@ -67,7 +66,7 @@ class Plan:
     failed: tuple[tuple[Artifact, FetchError], ...]  # optional ones that cannot be made here: no such user, …
 
 
-def plan(config: FetchConfig, *, node: Node, base_url: str | None, credentials: Path | None) -> Plan:
+def plan(config: FetchConfig, *, roots: Roots, node: Node, base_url: str | None, credentials: Path | None) -> Plan:
     """Every transfer of `config` on `node`; `base_url` (of the kernel command line) comes before the configuration's.
 
     Raises ProblemError with every problem of the configuration on this node (a fact that is empty, two artifacts for
@@ -84,7 +83,7 @@ def plan(config: FetchConfig, *, node: Node, base_url: str | None, credentials: 
             skipped.append(artifact)
             continue
         try:
-            orders.append(_order(artifact, node=node, base=base, roots=config.allowed_roots, credentials=credentials))
+            orders.append(_order(artifact, node=node, base=base, roots=roots, credentials=credentials))
         except ProblemError as error:
             problems += [replace(problem, message=f"{artifact.name}: {problem.message}") for problem in error.problems]
         except FetchError as error:
@@ -113,19 +112,7 @@ def beside(dest: Path, suffix: str) -> Path:
     return dest.with_name(f".{hashlib.sha256(name).hexdigest()}{suffix}")
 
 
-def check_inside(dest: Path, *, roots: tuple[str, ...]) -> None:
-    """Raise PolicyError unless `dest`, and what its existing parents lead to, lie below one of `roots`."""
-    written = str(dest)
-    if not any(written.startswith(root.rstrip("/") + "/") for root in roots):
-        raise PolicyError(f"{dest} is not below any of allowed_roots ({', '.join(roots)})")
-    real = posixpath.join(os.path.realpath(dest.parent), dest.name)
-    if not any(real.startswith(os.path.realpath(root).rstrip("/") + "/") for root in roots):
-        raise PolicyError(f"{dest} leads through a symbolic link to {real}, outside allowed_roots ({', '.join(roots)})")
-
-
-def _order(
-    artifact: Artifact, *, node: Node, base: str | None, roots: tuple[str, ...], credentials: Path | None
-) -> Order:
+def _order(artifact: Artifact, *, node: Node, base: str | None, roots: Roots, credentials: Path | None) -> Order:
     if artifact.source is not None and not artifact.urls:
         message = f"`source: {artifact.source}` names a file of the packing machine, which no node can read"
         raise ProblemError(
@@ -136,7 +123,7 @@ def _order(
             )
         )
     dest = _dest(artifact.dest, node=node)
-    check_inside(dest, roots=roots)
+    roots.check(dest)
     urls = tuple(_absolute(url, node=node, base=base) for url in artifact.urls)
     headers = {name: template.fill(value, node.fact) for name, value in artifact.headers.items()}
     headers |= _secret_headers(artifact.header_credential, credentials=credentials)

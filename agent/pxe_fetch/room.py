@@ -15,6 +15,16 @@ KiB = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a destination's bytes go."""
+
+    directory: Path  # that exists
+    device: int
+    free: int  # bytes of its file system
+    in_memory: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Mount:
     """One line of /proc/self/mountinfo: where, of which type, and an overlay's upper directory."""
 
@@ -31,6 +41,7 @@ def preflight(orders: Iterable[Order]) -> dict[str, NoRoomError]:
     """
     mounts = read_mounts()
     memory = _memory_available()
+    places: dict[Path, Place] = {}
     left: dict[int, int] = {}  # bytes that remain, by device
     refused: dict[str, NoRoomError] = {}
     for order in sorted(
@@ -39,22 +50,21 @@ def preflight(orders: Iterable[Order]) -> dict[str, NoRoomError]:
         need = _need(order)
         if not need:
             continue
-        directory = _existing(order.dest.parent)
-        device = directory.stat().st_dev
-        free = left.setdefault(device, _free(directory))
-        in_memory = memory is not None and lies_in_memory(str(directory), mounts)
-        error = None
+        place = places.get(order.dest.parent)
+        if place is None:
+            place = places[order.dest.parent] = _place_of(order.dest.parent, mounts)
+        free = left.setdefault(place.device, place.free)
+        if place.in_memory and memory is not None:
+            free = min(free, memory)
         if need > free:
-            error = f"{order.name} needs {need} bytes below {directory}, and {max(free, 0)} are free there"
-        elif in_memory and memory is not None and need > memory:
-            error = f"{order.name} needs {need} bytes below {directory}, which is memory; {max(memory, 0)} are left"
-        if error and order.required:
-            raise NoRoomError(error)
-        if error:
-            refused[order.name] = NoRoomError(error)
+            what = "memory" if place.in_memory else "the disk"
+            message = f"{order.name} needs {need} bytes below {place.directory}, and {what} there has {free} left"
+            if order.required:
+                raise NoRoomError(message)
+            refused[order.name] = NoRoomError(message)
             continue
-        left[device] = free - need
-        if in_memory and memory is not None:
+        left[place.device] -= need
+        if place.in_memory and memory is not None:
             memory -= need
     return refused
 
@@ -124,12 +134,15 @@ def _need(order: Order) -> int:
     return max(order.size - have, 0)
 
 
-def _existing(directory: Path) -> Path:
-    while not directory.is_dir():
-        if directory == directory.parent:
-            break
+def _place_of(directory: Path, mounts: list[Mount]) -> Place:
+    while not directory.is_dir() and directory != directory.parent:
         directory = directory.parent
-    return directory
+    return Place(
+        directory=directory,
+        device=directory.stat().st_dev,
+        free=_free(directory),
+        in_memory=lies_in_memory(str(directory), mounts),
+    )
 
 
 def _free(directory: Path) -> int:

@@ -28,6 +28,7 @@ from pxe_fetch.node import Node
 from pxe_fetch.notify import READY, is_service, notify
 from pxe_fetch.outcome import RESTARTED, Outcome, of_error, of_run
 from pxe_fetch.plan import plan
+from pxe_fetch.roots import Roots
 from pxe_fetch.transport import Transports
 
 LAST_RUN = 6  # the unit's StartLimitBurst=: after so many failed runs in a row nobody starts another
@@ -87,7 +88,8 @@ def _bring(one: Run) -> Outcome:
 
     node = Node(root=one.root, arguments=arguments)
     account.identity(node.summary())
-    planned = plan(one.config, node=node, base_url=arguments.base_url, credentials=credentials)
+    roots = Roots(one.config.allowed_roots)
+    planned = plan(one.config, roots=roots, node=node, base_url=arguments.base_url, credentials=credentials)
     account.planned(planned, config=one.config)
     no_room = room.preflight(planned.orders)
 
@@ -96,7 +98,7 @@ def _bring(one: Run) -> Outcome:
     bringer = Bringer(
         account=account,
         transports=transports,
-        roots=one.config.allowed_roots,
+        roots=roots,
         deadline=one.deadline,
         stop=one.stop,
     )
