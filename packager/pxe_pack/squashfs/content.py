@@ -34,9 +34,12 @@ def block_count(file: File, block_size: int) -> int:
 
 
 def read(
-    file: File, *, window: Window, codec: Codec, block_size: int, region: Region, fragments: Table | None
+    file: File, *, window: Window, codec: Codec, block_size: int, region: Region, fragment: Callable[[int], bytes]
 ) -> Iterator[bytes]:
-    """The content of `file`, a block at a time; `region` is the inode table. Raises SquashfsError where damaged."""
+    """The content of `file`, a block at a time. Raises SquashfsError where it is damaged.
+
+    `region` is the inode table; `fragment` gives what the fragment of a number holds.
+    """
     position, left = file.start, file.size
     sizes = region.cursor(file.block_list)
     count = block_count(file, block_size)
@@ -50,14 +53,18 @@ def read(
             position += size & ~_PLAIN
             left -= expected
     if left:
-        if file.fragment is None or fragments is None:
-            raise corrupt(f"the tail of inode {file.number} is in a fragment, and there are none")
-        start, size, _ = FRAGMENT.unpack(fragments[file.fragment])
-        data = _block(window, codec, start, size, limit=block_size)
-        tail = data[file.fragment_offset : file.fragment_offset + left]
+        if file.fragment is None:
+            raise corrupt(f"inode {file.number} has no place for its last {left} bytes")
+        tail = fragment(file.fragment)[file.fragment_offset : file.fragment_offset + left]
         if len(tail) < left:
             raise corrupt(f"the tail of inode {file.number} runs past the end of fragment {file.fragment}")
         yield tail
+
+
+def read_fragment(table: Table, number: int, *, window: Window, codec: Codec, block_size: int) -> bytes:
+    """The tails that fragment `number` holds."""
+    start, size, _ = FRAGMENT.unpack(table[number])
+    return _block(window, codec, start, size, limit=block_size)
 
 
 def _block(window: Window, codec: Codec, position: int, size: int, *, limit: int) -> bytes:

@@ -20,7 +20,6 @@ from .window import Window
 from .xattrs import Xattrs
 
 _OWNER: Final = struct.Struct("<I")
-_DEEPEST: Final = 4096  # directories below one another: more than PATH_MAX has room for
 
 
 class Image:
@@ -29,6 +28,7 @@ class Image:
     def __init__(self, window: Window, superblock: Superblock) -> None:
         self.window = window
         self.superblock = superblock
+        self._last_fragment = (-1, b"")
 
     @classmethod
     def open(cls, path: Path, *, offset: int = 0, size: int | None = None) -> Self:
@@ -170,16 +170,15 @@ class Image:
     def walk(self, start: Directory | None = None) -> Iterator[tuple[str, Inode]]:
         """Every path below `start` (the root) with its inode, a directory before what is in it.
 
-        Paths have no `/` in front; `start` itself is not given. Raises SquashfsError when directories contain one another.
+        Paths have no `/` in front; `start` itself is not given. Raises SquashfsError when a directory is met twice.
         """
         levels: list[tuple[str, Iterator[Entry]]] = [("", self.entries(start or self.root))]
-        above = [start or self.root]
+        seen = {(start or self.root).reference}
         while levels:
             prefix, entries = levels[-1]
             entry = next(entries, None)
             if entry is None:
                 levels.pop()
-                above.pop()
                 continue
             path = prefix + paths.decode(entry.name)
             inode = self.inode(entry.reference)
@@ -187,10 +186,10 @@ class Image:
                 raise corrupt(f"{path} is {entry.kind.name} in its directory and {inode.kind.name} in its inode")
             yield path, inode
             if isinstance(inode, Directory):
-                if len(above) > _DEEPEST or any(inode.reference == one.reference for one in above):
-                    raise corrupt(f"the directory {path} contains itself")
+                if inode.reference in seen:
+                    raise corrupt(f"the directory {path} is in two places, or contains itself")
+                seen.add(inode.reference)
                 levels.append((path + "/", self.entries(inode)))
-                above.append(inode)
 
     def chunks(self, file: File) -> Iterator[bytes]:
         """A file's content, a block at a time; the holes of a sparse file are zeros."""
@@ -200,8 +199,23 @@ class Image:
             codec=self.codec,
             block_size=self.superblock.block_size,
             region=self.inode_region,
-            fragments=self.fragments,
+            fragment=self._fragment,
         )
+
+    def _fragment(self, number: int) -> bytes:
+        """What a fragment holds; the last one is kept, since neighbours' tails are in it."""
+        if self._last_fragment[0] != number:
+            if self.fragments is None:
+                raise corrupt(f"a file's tail is in fragment {number}, and there are none")
+            data = content.read_fragment(
+                self.fragments,
+                number,
+                window=self.window,
+                codec=self.codec,
+                block_size=self.superblock.block_size,
+            )
+            self._last_fragment = number, data
+        return self._last_fragment[1]
 
     def read(self, file: File, *, limit: int) -> bytes:
         """A file's content. Raises SquashfsError when it has more than `limit` bytes."""

@@ -13,7 +13,7 @@ from .addition import Addition, NewDirectory, NewFile, NewSymlink
 from .directory import Entry
 from .errors import SquashfsError
 from .image import Image
-from .inodes import Directory, Inode, Kind, Symlink
+from .inodes import Directory, Inode, Symlink
 
 
 @dataclass(kw_only=True, eq=False)
@@ -220,23 +220,17 @@ class _Merging:
         if not kept:
             return ()
         places: dict[int, list[tuple[Branch, Entry]]] = {reference: [] for reference in kept}
-        for path, where, entry in self._linked(set(kept)):
-            branch = paths.resolve(path, self.root, self._step)
+        for path, inode in self.image.walk():
+            if inode.reference not in kept:
+                continue
+            branch, name = self._parent(path)
             # A directory that was taken out and put back has none of its former names.
-            if branch is not None and branch.inode == where and entry.name not in branch.names:
-                places[entry.reference].append((branch, entry))
+            if branch is not None and branch.inode is not None and name not in branch.names:
+                entry = Entry(name, inode.kind, inode.reference, inode.number)
+                places[inode.reference].append((branch, entry))
+                branch.names[name] = entry  # it will be listed anew
         return tuple(
             Relink(inode=one.inode, links=one.links, places=tuple(places[reference]))
             for reference, one in kept.items()
             if places[reference]
         )
-
-    def _linked(self, references: set[int]) -> Iterator[tuple[bytes, Directory, Entry]]:
-        ahead: list[tuple[bytes, Directory]] = [(b"", self.image.root)]
-        while ahead:
-            path, where = ahead.pop()
-            for entry in self.image.entries(where):
-                if entry.reference in references:
-                    yield path, where, entry
-                elif entry.kind is Kind.DIRECTORY:
-                    ahead.append((path + b"/" + entry.name, self.image.directory(entry.reference)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 from typing import Self
 
@@ -24,12 +26,12 @@ class Window:
         """The bytes of `path` from `offset`, all of them or `size`. Raises SquashfsError when it can't be read."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            available = os.lseek(descriptor, 0, os.SEEK_END) - offset
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise SquashfsError(
-                Problem(reference="image-unreadable", message=f"{path} can't be read: {reason}")
-            ) from error
+            raise _unreadable(path, error) from error
+        if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode) and not stat.S_ISBLK(mode):
+            os.close(descriptor)
+            raise _unreadable(path, OSError(errno.EINVAL, "it is neither a file nor a block device"))
+        available = os.lseek(descriptor, 0, os.SEEK_END) - offset
         if available < (size or 0):
             os.close(descriptor)
             raise corrupt(f"{path} ends before the {size} bytes at {offset} that the image should have")
@@ -39,13 +41,21 @@ class Window:
         """`size` bytes at `position`. Raises SquashfsError when the window ends before."""
         if position < 0 or size < 0 or position + size > self.size:
             raise corrupt(f"{size} bytes at {position} lie outside of its {self.size}")
-        data = os.pread(self.descriptor, size, self.offset + position)
-        while len(data) < size:  # a signal, or a file system that gives less at a time
-            more = os.pread(self.descriptor, size - len(data), self.offset + position + len(data))
-            if not more:
-                raise corrupt(f"the file ended at {position + len(data)} while it was read")
-            data += more
+        try:
+            data = os.pread(self.descriptor, size, self.offset + position)
+            while len(data) < size:  # a file system that gives less at a time
+                more = os.pread(self.descriptor, size - len(data), self.offset + position + len(data))
+                if not more:
+                    raise corrupt(f"the file ended at {position + len(data)} while it was read")
+                data += more
+        except OSError as error:
+            raise _unreadable("the image", error) from error
         return data
 
     def close(self) -> None:
         os.close(self.descriptor)
+
+
+def _unreadable(what: Path | str, error: OSError) -> SquashfsError:
+    reason = error.strerror or str(error)
+    return SquashfsError(Problem(reference="image-unreadable", message=f"{what} can't be read: {reason}"))

@@ -1,0 +1,38 @@
+"""The images that the tests share: made once a session, never written to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from packager.squashfs.images import KINDS
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("squashfs-images")
+
+
+@pytest.fixture(params=KINDS)
+def image(request: pytest.FixtureRequest, images: Path) -> Path:
+    """An image of each kind."""
+    return _made(images, request.param)
+
+
+@pytest.fixture(params=["gzip", "bare", "tar2sqfs-zstd"])
+def an_image(request: pytest.FixtureRequest, images: Path) -> Path:
+    """An image of three kinds that have as little in common as possible."""
+    return _made(images, request.param)
+
+
+@pytest.fixture
+def gzip_image(images: Path) -> Path:
+    return _made(images, "gzip")
+
+
+def _made(folder: Path, kind: str) -> Path:
+    path = folder / f"{kind}.squashfs"
+    if not path.exists():
+        KINDS[kind](path).chmod(0o444)
+    return path
