@@ -26,11 +26,14 @@ from pxe_fetch.events import Events
 from pxe_fetch.intake import take_in
 from pxe_fetch.mirrors import Mirror, Mirrors
 from pxe_fetch.part import FilePart, MemoryPart, Part
-from pxe_fetch.plan import Transfer
 from pxe_fetch.redact import redact
 from pxe_fetch.retry import persist
 from pxe_fetch.transport import Body, Request, Transports
 from pxe_fetch.verify import Digester, check_size
+
+TYPE_CHECKING = False  # what is only named in a signature need not be imported at boot
+if TYPE_CHECKING:
+    from pxe_fetch.plan import Transfer
 
 _EARLIER = "an earlier run"
 _OURS = (CannotCreateError, DiskError, NoRoomError)  # no mirror can help
@@ -336,7 +339,7 @@ class _Reception:
         if isinstance(error, (StoppedError, *_OURS)) or mirror is None:
             raise error
         if isinstance(error, DeadlineError):
-            raise self._too_late() from error
+            raise self._too_late("the time for it is over") from error
         clock = self._patience.clock
         now = clock.now()
         self._last = error
@@ -352,7 +355,8 @@ class _Reception:
             raise self._exhausted() from error
         wait = max(0.0, following.not_before - now)
         if now + wait >= self._patience.deadline:
-            raise self._too_late() from error
+            left = max(0.0, self._patience.deadline - now)
+            raise self._too_late(f"the next attempt is due in {wait:.0f} s, but {left:.0f} s are left") from error
         self._mirror = following
         self._events.retrying(
             self._name,
@@ -371,11 +375,13 @@ class _Reception:
         error.args = (f"{error} ({self._tried()})",)
         return error
 
-    def _too_late(self) -> DeadlineError:
+    def _too_late(self, why: str) -> DeadlineError:
         cause = f"; the last error: {self._last}" if self._last else ""
-        seconds = self._patience.clock.now() - self._began
-        return DeadlineError(f"the time for it is over after {seconds:.0f} s ({self._tried()}){cause}")
+        return DeadlineError(f"{why} ({self._tried()}){cause}")
 
     def _tried(self) -> str:
         attempts = f"{self._attempts} attempt" + ("s" if self._attempts != 1 else "")
-        return f"{attempts}, {self._part.length} bytes here" + (f" of {self._size}" if self._size else "")
+        seconds = self._patience.clock.now() - self._began
+        return f"{attempts} in {seconds:.0f} s, {self._part.length} bytes here" + (
+            f" of {self._size}" if self._size else ""
+        )

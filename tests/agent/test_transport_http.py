@@ -19,6 +19,7 @@ from pxe_fetch.contract.model import Proxy, RetryPolicy, Tls
 from pxe_fetch.errors import NetworkError, PolicyError, RefusedError
 from pxe_fetch.transport import Transports
 from pxe_fetch.transport.proxies import proxy_for
+from pxe_fetch.transport.wire import SLICE
 
 BODY = random.Random(6).randbytes(50_000)
 FEW = RetryPolicy(attempts_without_progress=2)
@@ -58,6 +59,16 @@ def test_asks_for_the_bytes_as_they_are(tmp_path: Path) -> None:
         "x-site": "lab",
         "authorization": "Bearer s3cr3t",
     }
+
+
+def test_fields_of_the_configuration_do_not_change_what_is_asked_for(tmp_path: Path) -> None:
+    headers = {"accept-encoding": "gzip", "RANGE": "bytes=5-", "Connection": "close", "User-Agent": "site/1"}
+    with Server({"/m": Script(body=BODY)}) as server:
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], headers=headers).receive()
+        fields = server.asked[0].fields
+    assert (fields["accept-encoding"], fields["connection"]) == ("identity", "keep-alive")
+    assert fields["user-agent"] == "site/1"
+    assert "range" not in fields
 
 
 def test_a_file_stored_compressed_and_labelled_so_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -148,7 +159,8 @@ def test_http_goes_through_the_proxy(tmp_path: Path) -> None:
 
 
 def test_https_goes_through_a_tunnel_of_the_proxy(secure: Server, tls: Tls, tmp_path: Path) -> None:
-    with Tunnel() as tunnel:
+    # The handshake has all of the connect timeout, not the slice in which answers are waited for.
+    with Tunnel(delay=2 * SLICE) as tunnel:
         proxy = Proxy(https=tunnel.url)
         bench = Bench(body=BODY, folder=tmp_path, urls=[secure.url("/m")], tls=tls, proxy=proxy, headers=SECRET)
         bench.receive()

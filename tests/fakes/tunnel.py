@@ -6,14 +6,19 @@ import contextlib
 import select
 import socket
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
 
 class Tunnel:
-    """Runs until `close`; also a context manager. With `refusal` it answers that status to everybody."""
+    """Runs until `close`; also a context manager. With `refusal` it answers that status to everybody.
 
-    def __init__(self, *, refusal: int | None = None) -> None:
+    `delay` seconds pass between its answer and the first byte it passes on.
+    """
+
+    def __init__(self, *, refusal: int | None = None, delay: float = 0.0) -> None:
+        self._delay = delay
         self.asked: list[str] = []  # the header of each CONNECT
         self._refusal = refusal
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -57,6 +62,7 @@ class Tunnel:
             host, _, port = head.split(b" ")[1].decode().rpartition(":")
             with socket.create_connection((host, int(port))) as server:
                 client.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+                time.sleep(self._delay)
                 _join(client, server)
 
 

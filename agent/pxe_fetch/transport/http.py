@@ -29,12 +29,9 @@ _DRAINED = 16 * 1024  # bytes of an answer's text read and thrown away, to keep 
 _HURRY = 1.0  # seconds that text may take
 _OK, _PARTIAL, _BAD_REQUEST, _NOT_FOUND, _UNSATISFIABLE, _SERVER_ERROR = 200, 206, 400, 404, 416, 500
 _PORTS = {"http": 80, "https": 443}
-_FIELDS = {
-    "User-Agent": f"pxe-fetch/{__version__}",
-    "Accept": "*/*",
-    "Accept-Encoding": "identity",  # the digest is of the file's bytes
-    "Connection": "keep-alive",
-}
+_FIELDS = {"User-Agent": f"pxe-fetch/{__version__}", "Accept": "*/*"}  # a configuration may give others
+_FIXED = {"Accept-Encoding": "identity", "Connection": "keep-alive"}  # the digest is of the file's bytes
+_NOT_FOR_USERS = frozenset({"range", "if-range", "content-length", "transfer-encoding", "te", "upgrade"})
 
 
 class HttpTransport:
@@ -66,7 +63,8 @@ class HttpTransport:
         request.patience.check()
         fields = dict(_FIELDS)
         if _origin(url) == _origin(request.url):
-            fields |= request.headers
+            fields |= {name: each for name, each in request.headers.items() if name.lower() not in _NOT_FOR_USERS}
+        fields |= _FIXED  # the last of a name wins, however it is spelt
         if request.offset:
             fields["Range"] = f"bytes={request.offset}-"
             if request.validator:
@@ -214,7 +212,7 @@ def _part(answer: _Answer, request: Request) -> Body:
     if answer.length not in {None, answered.end - answered.start + 1}:
         raise RangeError(f"a range of {answered.end - answered.start + 1} bytes in {answer.length}", status=_PARTIAL)
     body = _HttpBody(answer, start=answered.start, total=answered.total)
-    if request.validator and body.validator != request.validator:
+    if request.validator and body.validator not in {None, request.validator}:
         raise RangeError("the file has changed on the server", status=_PARTIAL)
     return body
 

@@ -6,6 +6,7 @@ netrc and environment are off: a plain `send` of a prepared request.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import socket
@@ -114,6 +115,7 @@ class _PatientSocket(io.RawIOBase):
         self._patience = patience
         self._silence = silence
         self._since: float | None = patience.clock.now()  # of the header; None in the body
+        self._before = sock.gettimeout()
         sock.settimeout(min(SLICE, silence))
 
     def header_ends(self) -> None:
@@ -146,6 +148,9 @@ class _PatientSocket(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
+            with contextlib.suppress(OSError):  # it is closed already
+                # After a proxy's answer to CONNECT the TLS handshake follows, which may take longer than a slice.
+                self._socket.settimeout(self._before)
             self._under.close()
         super().close()
 
