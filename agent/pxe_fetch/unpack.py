@@ -56,10 +56,15 @@ def place(transfer: Transfer) -> None:
         _swap(staging, transfer.dest)
         transfer.part.unlink(missing_ok=True)
         sync_directory(transfer.dest.parent)
+    except PolicyError:
+        transfer.part.unlink(missing_ok=True)  # it has the right digest, and will never be of use
+        raise
     except OSError as error:
         raise explain(error, f"{transfer.dest} cannot be put in place") from None
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        if staging.exists():
+            beside(transfer.dest, RECORD_SUFFIX).unlink(missing_ok=True)  # of a tree that did not come to be
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _fill(staging: Path, transfer: Transfer) -> None:
