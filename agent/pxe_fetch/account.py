@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pxe_fetch.contract.cmdline import KernelArgumentError
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.paths import MessageId
-from pxe_fetch.contract.problem import ProblemError
+from pxe_fetch.contract.problem import ProblemError, show_all
 from pxe_fetch.errors import FetchError
 from pxe_fetch.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal
 from pxe_fetch.ledger import Ledger
@@ -99,7 +99,7 @@ class Account:
 
     def debug(self, message: str) -> None:
         """A line that only pxe-fetch.debug shows."""
-        self._say(message, priority=DEBUG, message_id=MessageId.STATUS)
+        self.remark(message, priority=DEBUG)
 
     def show_debug(self) -> None:
         """Have the lines of `debug` shown from now on."""
@@ -107,7 +107,9 @@ class Account:
 
     def explain(self, error: Exception) -> None:
         """What ended the run, in full where the one line of the outcome is not all there is to say."""
-        if isinstance(error, ProblemError):
+        if isinstance(error, ProblemError) and self._journal.is_plain:
+            self._journal.show(show_all(error.problems))
+        elif isinstance(error, ProblemError):
             for problem in error.problems:
                 hint = f" (hint: {problem.hint})" if problem.hint else ""
                 label = f": {problem.label}" if problem.label else ""
@@ -133,7 +135,7 @@ class Account:
         with self._ledger.edit(transfer.name) as artifact:
             artifact.phase = "kept"
             artifact.ended = time.monotonic()
-            if transfer.extract == "none":
+            if transfer.extract != "tar":
                 artifact.bytes = artifact.total = transfer.dest.lstat().st_size
         self._say(
             f"{transfer.name}: {transfer.dest} is right already and stays",

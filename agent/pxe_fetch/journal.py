@@ -45,6 +45,14 @@ class Journal:
         except (OSError, ValueError):  # stderr is closed or full: the state file still says what happened
             return
 
+    def show(self, text: str) -> None:
+        """Write `text` as it is, for a person at a terminal. Never raises OSError."""
+        try:
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            return
+
 
 def entry(message: str, *, priority: int, message_id: str, fields: Mapping[str, str | float | None]) -> list[str]:
     """The journal fields of one entry, `NAME=value` each (systemd.journal-fields(7))."""

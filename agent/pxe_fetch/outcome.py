@@ -37,8 +37,9 @@ def of_error(error: Exception) -> Outcome:
         case FetchError():
             return Outcome(exit_code=error.exit_code, cause=error.reference, message=str(error))
         case ProblemError():
-            cause = error.problems[0].reference if error.problems else "config-invalid"
-            return Outcome(exit_code=Exit.CONFIG, cause=cause, message=str(error))
+            first, *others = error.problems
+            more = f" (and {count(len(others), 'problem')} more)" if others else ""
+            return Outcome(exit_code=Exit.CONFIG, cause=first.reference, message=f"{first}{more}")
         case KernelArgumentError():
             return Outcome(exit_code=Exit.CONFIG, cause="kernel-argument-invalid", message=str(error))
     message = f"a bug in pxe-fetch: {type(error).__name__}: {error}"

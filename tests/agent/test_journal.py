@@ -117,6 +117,18 @@ def test_entries_go_to_stderr_with_a_priority_where_there_is_no_journal(
         assert ran.out == ""
 
 
+def test_each_problem_of_a_configuration_is_an_entry_of_its_own(node: FakeNode, entries: list[dict[str, str]]) -> None:
+    node.write(
+        "/etc/pxe-fetch/fetch.yaml", "version: 1\nartifacts:\n  - {name: m, url: m, sha256: beef, dest: /etc/x}\n"
+    )
+    assert node.run("run").code == 65
+    problems = [entry for entry in entries if entry["MESSAGE_ID"] == MessageId.FAILED]
+    assert [entry["PXE_FETCH_ERROR"] for entry in problems[:-1]] == ["checksum-invalid", "dest-outside-roots"]
+    assert "fetch.yaml:3:31: " in problems[0]["MESSAGE"]
+    assert "(hint: `sha256sum FILE` prints it" in problems[0]["MESSAGE"]
+    assert problems[-1]["MESSAGE"].startswith("failed: ")
+
+
 def test_ready_is_sent_when_the_artifacts_are_in_place(node: FakeNode, service_manager: socket.socket) -> None:
     node.environment["NOTIFY_SOCKET"] = service_manager.getsockname()
     with Server({"/m": Script(body=BODY)}) as server:
@@ -132,15 +144,13 @@ def test_ready_is_sent_when_the_artifacts_are_in_place(node: FakeNode, service_m
 
 def test_waiting_extends_the_start_timeout(node: FakeNode, service_manager: socket.socket) -> None:
     node.environment["NOTIFY_SOCKET"] = service_manager.getsockname()
-    node.boot_with("pxe-fetch.deadline=1500ms")
-    with Server({"/m": Script(body=BODY, then=unavailable("1000"))}) as server:
-        node.run_config(
-            node.entry("m", server.url("/m"), BODY, required=False, retry={"base": "1s", "max": "1s"}),
-            node.entry("n", server.url("/m"), BODY, retry={"base": "1s", "max": "1s", "retry_after_max": "1s"}),
-        )
+    node.boot_with("pxe-fetch.deadline=1300ms")
+    with Server({"/m": Script(body=BODY, then=stall(0.5)), "/s": Script(body=BODY)}) as server:
+        entries = (node.entry(name, server.url(f"/{name}"), BODY) for name in ("m", "s"))
+        assert node.run_config(*entries).code == 75
     lines = received(service_manager)
     assert any(line.startswith("EXTEND_TIMEOUT_USEC=") for line in lines)
-    assert any(line.startswith("STATUS=") and "of 2 artifacts" in line for line in lines)
+    assert any(line.startswith("STATUS=") and "1 of 2 artifacts" in line for line in lines)
 
 
 def test_abstract_notify_socket_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,15 +117,17 @@ def test_configuration_of_more_than_a_mebibyte_is_refused(node: FakeNode) -> Non
     assert node.run("run").code == 65
 
 
-def test_every_problem_of_a_configuration_gets_a_line_and_65(node: FakeNode) -> None:
+def test_every_problem_of_a_configuration_is_shown_at_once_and_65(node: FakeNode) -> None:
     node.write(ETC, "version: 1\nartifacts:\n  - name: a b\n    url: http://h/x\n    sha256: beef\n    dest: /etc/x\n")
     ran = node.run("run")
     assert ran.code == 65
-    assert f"{node.root}{ETC}:5:13: " in ran.err
-    assert "[name-invalid]" in ran.err
-    assert "[checksum-invalid]" in ran.err
-    assert "[dest-outside-roots]" in ran.err
+    assert f"  --> {node.root}{ETC}:5:13" in ran.err
+    assert "error[name-invalid]" in ran.err
+    assert "error[checksum-invalid]" in ran.err
+    assert "error[dest-outside-roots]" in ran.err
     assert "Traceback" not in ran.err
+    assert "(and 2 problems more)" in ran.out
+    assert ran.state["cause"] == "name-invalid"
 
 
 def test_local_file_of_the_packing_machine_is_65_with_a_hint(node: FakeNode) -> None:

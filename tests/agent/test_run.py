@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 import signal
 import time
+from dataclasses import dataclass
+from threading import Barrier
 
 import pytest
 
-from fakes.faults import Flip, Status, cut, redirect, stall, unavailable
+from fakes.exchange import Exchange
+from fakes.faults import Flip, Serve, Status, cut, redirect, stall, unavailable
 from fakes.node import FakeNode
 from fakes.server import Script, Server
 
@@ -217,3 +220,31 @@ def test_bug_is_one_line_and_70(node: FakeNode, monkeypatch: pytest.MonkeyPatch)
     assert "Traceback" not in ran.err
     node.boot_with("pxe-fetch.debug")
     assert "Traceback" in node.run_config().err
+
+
+@dataclass(frozen=True)
+class Together:
+    """Serves once so many requests are waiting for it."""
+
+    barrier: Barrier
+
+    def answer(self, exchange: Exchange) -> None:
+        self.barrier.wait(timeout=10)
+        Serve().answer(exchange)
+
+
+def test_artifacts_are_brought_several_at_once(node: FakeNode) -> None:
+    barrier = Barrier(3)
+    names = ["a", "b", "c"]
+    with Server({f"/{name}": Script(body=SMALL, faults=[Together(barrier)]) for name in names}) as server:
+        ran = node.run_config(*(node.entry(name, server.url(f"/{name}"), SMALL) for name in names), parallel=3)
+        assert not barrier.broken
+    assert ran.code == 0
+
+
+def test_jitter_beyond_the_deadline_is_75(node: FakeNode) -> None:
+    node.boot_with("pxe-fetch.deadline=50ms")
+    with Server({"/m": Script(body=SMALL)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), SMALL), start_jitter="10h")
+        assert not server.asked
+    assert ran.code == 75
