@@ -52,12 +52,13 @@ def boot(options: Options, *, console: Console) -> Outcome:
     net = network.around(layout.http)
     if problems := machine.missing():
         raise InputError(*problems)
+    added = grubcfg.words(_kernel_arguments(options, net))
     if layout.findings:
         console.problems(layout.findings)
     with _serial_log(options.serial_log) as log, tempfile.TemporaryDirectory(prefix="pxe-pack-boot-") as folder:
         work = Path(folder)
         (work / "tftp").mkdir()
-        _lay_out(layout, work / "tftp", arguments=_kernel_arguments(options, net))
+        _lay_out(layout, work / "tftp", added=added)
         with console.step("choosing how to run the machine") as step:
             accelerator = machine.choose_accelerator(work)
             step.note("KVM" if accelerator is machine.KVM else "emulation (TCG): KVM does not work here")
@@ -111,8 +112,8 @@ def _kernel_arguments(options: Options, net: Network) -> list[str]:
     return own + [word.replace('"', "") for word in cmdline.split(options.append)]
 
 
-def _lay_out(layout: Layout, folder: Path, *, arguments: list[str]) -> None:
-    """The TFTP server's root in `folder`: the layout's files by links, its grub.cfg with `arguments`."""
+def _lay_out(layout: Layout, folder: Path, *, added: str) -> None:
+    """The TFTP server's root in `folder`: the layout's files by links, its grub.cfg with `added`."""
     for path in layout.tftp:
         file, link = (layout.root / path).absolute(), folder / path
         if not file.is_file():
@@ -120,7 +121,7 @@ def _lay_out(layout: Layout, folder: Path, *, arguments: list[str]) -> None:
         link.parent.mkdir(parents=True, exist_ok=True)
         if file.name == "grub.cfg":
             text = file.read_text(encoding="utf-8", errors="surrogateescape")
-            served = grubcfg.for_trial(text, arguments=arguments)
+            served = grubcfg.for_trial(text, added=added)
             link.write_text(served, encoding="utf-8", errors="surrogateescape")
         else:
             link.symlink_to(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.tools import InputError
@@ -13,13 +14,16 @@ TIMEOUT = re.compile(r"^([ \t]*set[ \t]+timeout=)[\"']?\d+[\"']?", re.MULTILINE)
 PLAIN = re.compile(r"[\w@%+=:,./~-]+")
 
 
-def for_trial(text: str, *, arguments: list[str]) -> str:
-    """`text` with `arguments` at the end of every entry's kernel command line, and menus that don't wait.
+def words(arguments: Iterable[str]) -> str:
+    """Kernel arguments as they stand in a grub.cfg. Raises InputError for one that no grub.cfg can carry."""
+    return " ".join(_quoted(argument) for argument in arguments)
 
-    A menu without a timeout keeps waiting: so would it on a real node. Raises InputError for an argument that no
-    grub.cfg can carry.
+
+def for_trial(text: str, *, added: str) -> str:
+    """`text` with the words `added` at the end of every entry's kernel command line, and menus that don't wait.
+
+    A menu without a timeout keeps waiting: so would it on a real node.
     """
-    added = " ".join(_quoted(argument) for argument in arguments)
 
     def longer(match: re.Match[str]) -> str:
         command = match[0].rstrip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pxe_pack.boot.grubcfg import for_trial
+from pxe_pack.boot.grubcfg import for_trial, words
 from pxe_pack.tools import InputError
 
 CFG = """\
@@ -22,7 +22,7 @@ menuentry "Two" {
 
 def test_every_entry_gets_the_arguments_and_the_menu_does_not_wait() -> None:
     assert (
-        for_trial(CFG, arguments=["console=ttyS0", "a.b=http://10.0.2.4/x"])
+        for_trial(CFG, added="console=ttyS0 a.b=http://10.0.2.4/x")
         == """\
 set timeout=0
 menuentry "One" {
@@ -38,14 +38,16 @@ menuentry "Two" {
 
 
 def test_a_menu_that_waits_for_ever_still_does() -> None:
-    assert "timeout=-1" in for_trial("set timeout=-1\n", arguments=[])
+    assert "timeout=-1" in for_trial("set timeout=-1\n", added="a")
 
 
 def test_what_grub_would_read_otherwise_is_quoted() -> None:
-    served = for_trial("linux /boot/vmlinuz\n", arguments=["u=http://h/?a=1&b=$c;d", "dyndbg=file x +p"])
-    assert served == "linux /boot/vmlinuz 'u=http://h/?a=1&b=$c;d' 'dyndbg=file x +p'\n"
+    assert (
+        words(["u=http://h/?a=1&b=$c;d", "quiet", "dyndbg=file x +p"])
+        == "'u=http://h/?a=1&b=$c;d' quiet 'dyndbg=file x +p'"
+    )
 
 
 def test_what_no_grub_cfg_can_carry_is_refused() -> None:
     with pytest.raises(InputError, match="cannot be written"):
-        for_trial("linux /boot/vmlinuz\n", arguments=["a='b'"])
+        words(["quiet", "a='b'"])

@@ -1,0 +1,82 @@
+"""What `pxe-pack boot` refuses before it starts a machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PXE_PACK = Path(sys.executable).with_name("pxe-pack")
+
+
+def boot(layout: Path, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = dict(os.environ) if path is None else {**os.environ, "PATH": path}
+    command: list[str | Path] = [PXE_PACK, "boot", layout, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
+
+
+def layout_in(folder: Path, *, url: str = "http://10.0.0.1/liveos.iso", loader: str = "bootx64.efi") -> Path:
+    """A layout that has a boot loader's name and an ISO's."""
+    (folder / "pxe").mkdir()
+    for name in (loader, "liveos.iso"):
+        (folder / "pxe" / name).write_bytes(b"x")
+    outputs = [{"path": loader, "size": 1}, {"path": "liveos.iso", "size": 1, "url": url}]
+    (folder / "pxe/manifest.json").write_text(json.dumps({"outputs": outputs}))
+    return folder / "pxe"
+
+
+def refused(ran: subprocess.CompletedProcess[str], reference: str) -> str:
+    """What a refusal says, once it is sure that it is one."""
+    assert ran.returncode == 2, ran.stderr
+    assert f"error[{reference}]" in ran.stderr
+    assert "hint: " in ran.stderr
+    assert "Traceback" not in ran.stderr
+    return ran.stderr
+
+
+def test_a_folder_that_is_no_layout(tmp_path: Path) -> None:
+    assert "manifest.json" in refused(boot(tmp_path), "layout-unreadable")
+    assert "not a directory" in refused(boot(tmp_path / "nowhere"), "layout-unreadable")
+
+
+@pytest.mark.parametrize("manifest", ["", "[]", "{", '{"outputs": 1}', '{"outputs": [{"path": "a"}]}'])
+def test_a_manifest_that_cannot_be_read(tmp_path: Path, manifest: str) -> None:
+    (layout_in(tmp_path) / "manifest.json").write_text(manifest)
+    refused(boot(tmp_path / "pxe"), "layout-unreadable")
+
+
+def test_a_layout_for_another_architecture(tmp_path: Path) -> None:
+    assert "x86_64" in refused(boot(layout_in(tmp_path, loader="bootaa64.efi")), "layout-architecture")
+
+
+def test_https_which_needs_the_production_hosts_key(tmp_path: Path) -> None:
+    said = refused(boot(layout_in(tmp_path, url="https://10.0.0.1/liveos.iso")), "boot-url-unplayable")
+    assert "--boot-url http://" in said
+
+
+def test_missing_programs_are_named_with_their_packages(tmp_path: Path) -> None:
+    said = refused(boot(layout_in(tmp_path), path=str(tmp_path)), "tool-missing")
+    assert "qemu-system-x86_64" in said
+    assert "apt-get install qemu-system-x86\n" in said
+
+
+def test_a_serial_log_that_cannot_be_written(tmp_path: Path) -> None:
+    said = refused(boot(layout_in(tmp_path), "--serial-log", str(tmp_path / "no/such/folder")), "serial-log-unwritable")
+    assert "--serial-log FILE" in said
+
+
+def test_kernel_arguments_that_grub_cannot_be_given(tmp_path: Path) -> None:
+    refused(boot(layout_in(tmp_path), "--append", "a='b c'"), "append-unquotable")
+    assert not (tmp_path / "pxe.serial.log").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--timeout", "0"], ["--timeout", "x"], ["--memory", "4"], ["--sideways"]])
+def test_flags_that_make_no_sense(tmp_path: Path, arguments: list[str]) -> None:
+    ran = boot(layout_in(tmp_path), *arguments)
+    assert ran.returncode == 2
+    assert arguments[0] in ran.stderr
+    assert "Traceback" not in ran.stderr
