@@ -117,15 +117,15 @@ def _agent_entries(agent: Path) -> list[Entry]:
 def _placed(wanted: list[Entry], folders: list[str], tree: Tree | None) -> Payload:
     """`wanted` and `folders` where the image has room for them, with the parents that it lacks."""
     parents = {str(PurePosixPath(entry.path).parent) for entry in wanted} | set(folders)
-    parents |= {str(PurePosixPath(owned.strip("/")).parent) for owned in OWNED}
-    real = _resolved(parents, tree)
+    owned_parents = {str(PurePosixPath(owned.strip("/")).parent) for owned in OWNED}
+    real = _resolved(parents | owned_parents, tree)
     moved = {
         (path := _below(real[str(PurePosixPath(entry.path).parent)], PurePosixPath(entry.path).name)): Entry(
             path=path, mode=entry.mode, content=entry.content, target=entry.target
         )
         for entry in wanted
     }
-    for folder in real.values():
+    for folder in (real[parent] for parent in parents):
         for ancestor in (folder, *map(str, PurePosixPath(folder).parents)):
             if ancestor not in ("", "."):
                 moved.setdefault(ancestor, Entry(path=ancestor, mode=stat.S_IFDIR | 0o755))

@@ -17,6 +17,7 @@ PACKAGES: Mapping[str, str] = {
     "unsquashfs": "squashfs-tools",
     "sqfstar": "squashfs-tools",
     "sqfs2tar": "squashfs-tools-ng",
+    "tar2sqfs": "squashfs-tools-ng",
     "xorriso": "xorriso",
     "mcopy": "mtools",
     "systemd-analyze": "systemd",

@@ -26,6 +26,8 @@ from pxe_pack.tools import WorkError
 
 READER, WRITER = "sqfs2tar", "tar2sqfs"
 TOOLS: tuple[str, ...] = (READER, WRITER, "unsquashfs", EDITOR)
+# squashfs-tools-ng 1.2 marks small blocks that lz4 made larger as compressed; Linux and unsquashfs refuse such images.
+UNWRITABLE = frozenset({"lz4"})
 HOW = "the root filesystem rewritten, with the payload in it"
 
 _MARGIN = 1 << 20  # bytes
@@ -39,6 +41,10 @@ def objection(image: LiveImage) -> str | None:
         return (
             f"{image.root.path} is a squashfs around a file system in a file ({image.facts.nested}), and only a plain "
             "squashfs can be rewritten"
+        )
+    if image.superblock.compressor in UNWRITABLE:
+        return (
+            f"{image.root.path} is compressed with {image.superblock.compressor}, which {WRITER} cannot be trusted with"
         )
     if image.facts.sockets:
         return f"its root filesystem has a socket (/{image.facts.sockets[0]}), which no tar stream can carry"

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from liveos import shapes
+from packing.site import Site, small_agent
+from pxe_pack import cli
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Path:
+    """A LiveOS ISO that does not boot and is right in structure: grub-pxe.cfg, gzip. Shared: not to be written to."""
+    return shapes.cached(shapes.SHAPES["tiny"])
+
+
+@pytest.fixture(scope="session")
+def tiny_guarded() -> Path:
+    """Another: no grub-pxe.cfg, guards, names with versions, upper case, zstd."""
+    return shapes.cached(replace(shapes.SHAPES["ic16"], contents="tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny_ext4() -> Path:
+    """One whose squashfs holds an ext4."""
+    return shapes.cached(shapes.SHAPES["ext4"])
+
+
+@pytest.fixture(scope="session")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_agent(tmp_path_factory.mktemp("agent") / "pxe-fetch")
+
+
+@pytest.fixture
+def site(tmp_path: Path, tiny: Path, agent: Path) -> Site:
+    return Site(folder=tmp_path, image=tiny, agent=agent)
+
+
+@pytest.fixture
+def packs(site: Site, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Pack at the site with further arguments; gives what stdout got. The exit code has to be 0."""
+
+    def run(*arguments: str | Path) -> str:
+        code = cli.main(site.command("--quiet", *arguments))
+        captured = capsys.readouterr()
+        assert code == 0, captured.err
+        return captured.out
+
+    return run
+
+
+@pytest.fixture
+def refused(site: Site, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Pack at the site what cannot be packed; gives what stderr got. Exit code 2, and nothing may be left behind."""
+
+    def run(*arguments: str | Path) -> str:
+        command = site.command("--quiet", *arguments)
+        before = sorted(site.folder.rglob("*"))
+        code = cli.main(command)
+        captured = capsys.readouterr()
+        assert code == 2, captured.err
+        assert sorted(site.folder.rglob("*")) == before
+        assert "Traceback" not in captured.err
+        return captured.err
+
+    return run

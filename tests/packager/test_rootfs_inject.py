@@ -1,0 +1,219 @@
+"""`--inject rootfs`: the root filesystem comes out with the payload in it, and otherwise as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from liveos import shapes, specials, tiny, tree
+from packing.site import Site, files_of, listed, take_out
+from packing.trees import Inode, listing, tree_of
+from pxe_pack.image.squashfs import superblock
+
+ROOT = "liveos/rootfs.img"
+NEW = {
+    "etc/pxe-fetch",
+    "etc/pxe-fetch/fetch.yaml",
+    "usr/lib/pxe-fetch",
+    "usr/lib/pxe-fetch/_internal",
+    "usr/lib/pxe-fetch/_internal/agent.json",
+    "usr/lib/pxe-fetch/_internal/data.txt",
+    "usr/lib/pxe-fetch/pxe-fetch",
+    "usr/lib/systemd/catalog",
+    "usr/lib/systemd/catalog/pxe-fetch.catalog",
+    "usr/lib/systemd/system/multi-user.target.wants",
+    "usr/lib/systemd/system/multi-user.target.wants/pxe-fetch.target",
+    "usr/lib/systemd/system/pxe-fetch.service",
+    "usr/lib/systemd/system/pxe-fetch.target",
+}
+
+Packs = Callable[..., str]
+
+
+def trees(site: Site, where: Path) -> tuple[dict[str, Inode], dict[str, Inode]]:
+    """The trees of the image's root filesystem and of the layout's."""
+    old = take_out(site.image, ROOT, where / "old.squashfs")
+    new = take_out(site.iso, ROOT, where / "new.squashfs")
+    return tree_of(old), tree_of(new)
+
+
+def test_only_the_payload_differs_of_every_inode(site: Site, packs: Packs, tmp_path: Path) -> None:
+    packs("--inject", "rootfs")
+    old, new = trees(site, tmp_path)
+    assert new.keys() - old.keys() == NEW
+    assert {path: inode for path, inode in new.items() if path in old} == old
+    before, after = listing(tmp_path / "old.squashfs"), listing(tmp_path / "new.squashfs")
+    assert {path: line for path, line in after.items() if path in before} == before
+    # the comparison saw what there is to lose
+    kinds = {inode.kind for inode in old.values()}
+    assert {"0", "2", "3", "4", "5", "6"} <= kinds
+    assert any(inode.links for inode in old.values())
+    assert any("security.capability" in name for inode in old.values() for name, _ in inode.xattrs)
+    assert any(inode.mode & stat.S_ISUID for inode in old.values())
+
+
+def test_the_payload_is_owned_by_root_and_readable(site: Site, packs: Packs, tmp_path: Path) -> None:
+    packs("--inject", "rootfs")
+    _, new = trees(site, tmp_path)
+    payload = {path: new[path] for path in NEW}
+    assert {(inode.uid, inode.gid) for inode in payload.values()} == {(0, 0)}
+    assert new["usr/lib/pxe-fetch/pxe-fetch"].mode == 0o755
+    assert new["etc/pxe-fetch/fetch.yaml"].mode == 0o644
+    assert new["usr/lib/pxe-fetch/pxe-fetch"].digest == hashlib.sha256(Path("/bin/true").read_bytes()).hexdigest()
+    wants = new["usr/lib/systemd/system/multi-user.target.wants/pxe-fetch.target"]
+    assert wants.target == "../pxe-fetch.target"
+
+
+def test_the_input_is_not_written_to(site: Site, packs: Packs) -> None:
+    copy = site.folder / "input.iso"
+    shutil.copyfile(site.image, copy)
+    copy.chmod(0o644)
+    before = copy.read_bytes(), copy.stat().st_mtime_ns
+    site.image = copy
+    packs("--inject", "rootfs")
+    packs("--inject", "updates")
+    assert (copy.read_bytes(), copy.stat().st_mtime_ns) == before
+
+
+def test_all_else_on_the_iso_is_as_it_was(site: Site, packs: Packs) -> None:
+    packs("--inject", "rootfs")
+    before, after = files_of(site.image), files_of(site.iso)
+    # the boot catalog says at which sector the boot image lies
+    assert {path for path in before if before[path] != after.get(path)} <= {ROOT, "boot.catalog"}
+    assert before.keys() == after.keys()
+    facts = {path: line for path, line in listed(site.iso).items() if path != f"/{ROOT}"}
+    assert facts == {path: line for path, line in listed(site.image).items() if path != f"/{ROOT}"}
+
+
+def test_the_iso_still_boots_by_uefi(site: Site, packs: Packs) -> None:
+    packs("--inject", "rootfs")
+    report = ["xorriso", "-indev", str(site.iso), "-report_el_torito", "plain"]
+    said = subprocess.run(report, check=True, capture_output=True, text=True).stdout
+    assert "/boot/grub2/efiboot.img" in said
+    assert "UEFI  y   none" in said
+
+
+@pytest.mark.parametrize(
+    ("compressor", "block_size"), [("gzip", 4096), ("zstd", 262144), ("xz", 1 << 20), ("lzo", 65536)]
+)
+def test_compressor_and_block_size_are_kept(
+    site: Site, packs: Packs, tmp_path: Path, compressor: Literal["gzip", "zstd", "xz", "lzo"], block_size: int
+) -> None:
+    site.image = shapes.cached(replace(shapes.SHAPES["tiny"], compressor=compressor, block_size=block_size))
+    packs("--inject", "rootfs")
+    old, new = trees(site, tmp_path)
+    assert {path: inode for path, inode in new.items() if path in old} == old
+    with (tmp_path / "old.squashfs").open("rb") as before, (tmp_path / "new.squashfs").open("rb") as after:
+        was, now = superblock(before), superblock(after)
+    assert was
+    assert now
+    assert (now.compressor, now.block_size, now.options) == (compressor, block_size, was.options)
+    assert (now.exportable, now.tails_packed, now.mkfs_time) == (was.exportable, was.tails_packed, was.mkfs_time)
+
+
+def test_lz4_is_left_to_the_other_way(site: Site, packs: Packs, refused: Callable[..., str]) -> None:
+    site.image = shapes.cached(replace(shapes.SHAPES["tiny"], compressor="lz4"))
+    said = refused("--inject", "rootfs")
+    assert "compressed with lz4, which tar2sqfs cannot be trusted with" in said
+    assert "hint: --inject updates can" in said
+    packs("--inject", "auto")
+
+
+def test_the_root_directory_keeps_owner_mode_and_xattrs(site: Site, packs: Packs, tmp_path: Path) -> None:
+    """Sqfstar 4.5 and most ways of repacking lose them; with SELinux a root without its label does not boot."""
+    label = {"security.selinux": b"system_u:object_r:root_t:s0\0"}
+    contents = [specials.Inode(".", b"5", mode=0o711, uid=5, gid=6, xattrs=label), *tiny.tree()]
+    site.image = image_with_root(site, contents, tmp_path)
+    packs("--inject", "rootfs")
+    old, new = trees(site, tmp_path)
+    assert (old[""].mode, old[""].uid, old[""].gid) == (0o711, 5, 6)
+    assert old[""].xattrs == (("SCHILY.xattr.security.selinux", "system_u:object_r:root_t:s0\0"),)
+    assert new[""] == old[""]
+
+
+def test_new_files_get_the_labels_of_their_siblings(site: Site, packs: Packs, tmp_path: Path) -> None:
+    def label(kind: str) -> dict[str, bytes]:
+        return {"security.selinux": f"system_u:object_r:{kind}:s0\0".encode()}
+
+    kinds = {"usr/bin": "bin_t", "usr/lib/systemd/system": "systemd_unit_file_t", "etc": "etc_t", "": "root_t"}
+    contents = [specials.Inode(".", b"5", mode=0o755, xattrs=label("root_t"))]
+    for inode in tiny.tree():
+        nearest = max((folder for folder in kinds if f"{inode.path}/".startswith(f"{folder}/") or not folder), key=len)
+        contents.append(replace(inode, xattrs={**inode.xattrs, **label(kinds[nearest])}))
+    site.image = image_with_root(site, contents, tmp_path)
+    packs("--inject", "rootfs")
+    old, new = trees(site, tmp_path)
+
+    def label_of(path: str) -> str:
+        return dict(new[path].xattrs)["SCHILY.xattr.security.selinux"].split(":")[2]
+
+    assert label_of("usr/lib/pxe-fetch/pxe-fetch") == "bin_t"
+    assert label_of("usr/lib/systemd/system/pxe-fetch.service") == "systemd_unit_file_t"
+    assert label_of("usr/lib/systemd/system/multi-user.target.wants/pxe-fetch.target") == "systemd_unit_file_t"
+    assert label_of("etc/pxe-fetch/fetch.yaml") == "etc_t"
+    assert {path: inode for path, inode in new.items() if path in old} == old
+
+
+def image_with_root(site: Site, contents: list[specials.Inode], where: Path) -> Path:
+    """The site's image with another root filesystem."""
+    root = where / "root.squashfs"
+
+    with subprocess.Popen(["tar2sqfs", "-q", "-c", "gzip", root], stdin=subprocess.PIPE) as writer:
+        assert writer.stdin
+        tree.write(writer.stdin, base=None, over=contents)
+        writer.stdin.close()
+    assert writer.returncode == 0
+    target = where / "other.iso"
+    command = ["xorriso", "-indev", str(site.image), "-outdev", str(target), "-boot_image", "any", "replay"]
+    subprocess.run([*command, "-map", str(root), f"/{ROOT}"], check=True, capture_output=True)
+    return target
+
+
+def test_packing_again_replaces_the_payload(site: Site, packs: Packs, tmp_path: Path) -> None:
+    packs("--inject", "rootfs")
+    first = site.iso.read_bytes()
+    packed = site.folder / "packed.iso"
+    site.iso.rename(packed)
+    shutil.rmtree(site.output)
+    image, site.image = site.image, packed
+    packs("--inject", "rootfs")
+    assert site.iso.read_bytes() == first
+    site.image = image
+    _, new = trees(site, tmp_path)
+    assert new.keys() >= NEW
+
+
+def test_the_same_inputs_give_the_same_bytes(site: Site, packs: Packs) -> None:
+    packs("--inject", "rootfs")
+    first = {path.name: path.read_bytes() for path in site.output.rglob("*") if path.is_file()}
+    packs("--inject", "rootfs")
+    assert {path.name: path.read_bytes() for path in site.output.rglob("*") if path.is_file()} == first
+
+
+def test_an_image_with_a_file_where_a_folder_has_to_go_is_refused(
+    site: Site, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    contents = [*tiny.tree(), specials.Inode("usr/lib/systemd/catalog", data=b"in the way")]
+    site.image = image_with_root(site, contents, tmp_path)
+    said = refused("--inject", "rootfs")
+    assert "error[payload-conflict]: the image has a file at /usr/lib/systemd/catalog" in said
+
+
+def test_links_in_the_image_are_followed_inside_the_image(site: Site, packs: Packs, tmp_path: Path) -> None:
+    contents = [inode for inode in tiny.tree() if inode.path != "srv"]
+    contents += [specials.folder("data"), specials.symlink("srv", "/data")]
+    site.image = image_with_root(site, contents, tmp_path)
+    site.rest["allowed_roots"] = ["/srv/models"]
+    packs("--inject", "rootfs")
+    old, new = trees(site, tmp_path)
+    assert new["srv"] == old["srv"]
+    assert new["data/models"].kind == "5"
+    assert "srv/models" not in new
