@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.faults import Serve, Status
 from fakes.server import Script, Server
 from pxe_fetch.contract.exits import Exit
 from pxe_pack import freeze
@@ -37,7 +38,7 @@ def agent() -> freeze.FrozenAgent:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server({"/small.bin": Script(body=SMALL)}) as http:
+    with Server({"/small.bin": Script(body=SMALL, faults=[Status(503), Serve(until=0.5)])}) as http:
         yield http
 
 
@@ -53,6 +54,7 @@ def config(tmp_path: Path, server: Server, *, more: str = "") -> Path:
     file.write_text(
         textwrap.dedent(f"""\
             version: 1
+            defaults: {{retry: {{base: 10ms}}}}
             allowed_roots: [{tmp_path}]
             artifacts:
               - name: small
@@ -186,7 +188,9 @@ def test_starts_with_an_empty_environment_and_without_any_python(agent: freeze.F
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"pxe-fetch {agent.version}\n", "")
 
 
-def test_brings_an_artifact_by_http(agent: freeze.FrozenAgent, tmp_path: Path, server: Server) -> None:
+def test_brings_an_artifact_by_http_from_a_server_with_faults(
+    agent: freeze.FrozenAgent, tmp_path: Path, server: Server
+) -> None:
     ended = run(agent, "run", "--config", config(tmp_path, server), env={"XDG_RUNTIME_DIR": str(tmp_path)})
     assert ended.returncode == Exit.DONE, ended.stderr
     assert (tmp_path / "placed" / "small.bin").read_bytes() == SMALL
