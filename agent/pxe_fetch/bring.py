@@ -90,6 +90,9 @@ class Bringer:
             except StoppedError:
                 _drop_if_empty(order)
                 return  # it is no failure of the artifact's; the run says why it ended
+            except OSError as error:  # the engine's are FetchErrors: this one is about the destination
+                _drop_if_empty(order)
+                self.failed(order.name, place.explain(error, f"{order.dest} cannot be put in place"))
             except Exception as error:  # a bug in one transfer must not leave the others unfinished
                 _drop_if_empty(order)
                 self.failed(order.name, error)

@@ -121,7 +121,7 @@ def _found(source: str, path_or_url: str, body: bytes, *, reason: str) -> Found:
 
 
 def _is(path: Path | None) -> bool:
-    return path is not None and path.exists()
+    return path is not None and os.path.lexists(path)  # as idle.reason looks; what cannot be read is told
 
 
 def _label(source: str) -> str:

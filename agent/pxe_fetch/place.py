@@ -19,7 +19,7 @@ def prepare(dest: Path) -> None:
     """Make the directory that `dest` goes into, with what is missing above it (0755). Raises FetchError."""
     missing = []
     directory = dest.parent
-    while not directory.exists():
+    while not os.path.lexists(directory):
         missing.append(directory)
         directory = directory.parent
     for directory in reversed(missing):

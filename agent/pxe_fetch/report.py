@@ -48,7 +48,8 @@ def _post(url: str, body: str, *, tls: Tls, proxy: Proxy) -> str | None:
                 proxies={"http": through, "https": through} if through else {},
             )
     except Exception as error:  # nothing here may fail the run, whatever a library makes of a URL or a file
-        return f"{redact(url)} cannot be told: {_first_cause(error)}"
+        why = _first_cause(error).replace(url, redact(url))  # the library repeats what it was given, secrets and all
+        return f"{redact(url)} cannot be told: {why}"
     if answer.status_code not in ACCEPTED:
         return f"{redact(url)} answered {answer.status_code}"
     return None

@@ -135,7 +135,7 @@ def _need(order: Order) -> int:
 
 
 def _place_of(directory: Path, mounts: list[Mount]) -> Place:
-    while not directory.is_dir() and directory != directory.parent:
+    while not os.path.isdir(directory) and directory != directory.parent:  # noqa: PTH112  Path.is_dir raises
         directory = directory.parent
     return Place(
         directory=directory,

@@ -153,3 +153,22 @@ def test_what_is_wrong_is_replaced(node: FakeNode) -> None:
         ran = node.run_config(node.entry("m", server.url("/m"), BODY))
     assert ran.code == 0
     assert (node.out / "m").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("dest", ["x" * 300, "x" * 300 + "/m"])
+def test_name_that_the_file_system_does_not_take_is_73(node: FakeNode, dest: str) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(
+            node.entry("m", server.url("/m"), BODY, dest=str(node.out / dest), size=len(BODY)),
+            node.entry("n", server.url("/m"), BODY),
+        )
+    assert ran.code == 73
+    assert "File name too long" in ran.out
+    assert (node.out / "n").read_bytes() == BODY
+
+
+def test_name_that_leaves_no_room_for_the_part_files_ending_is_placed(node: FakeNode) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY, dest=str(node.out / ("x" * 250))))
+    assert ran.code == 0
+    assert node.files() == ["x" * 250]

@@ -58,3 +58,11 @@ def test_report_to_nobody_says_why(node: FakeNode) -> None:
     ran = node.run_config(report={"url": url})
     assert ran.code == 0
     assert "Connection refused" in ran.err
+
+
+def test_report_url_that_is_none_is_told_without_its_secrets(node: FakeNode) -> None:
+    node.boot_with("pxe-fetch.report=gopher://h/?token=s3cret")
+    ran = node.run("run")
+    assert ran.code == 0
+    assert "the report was not delivered: gopher://h/" in ran.err
+    assert "s3cret" not in ran.err
