@@ -5,9 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fakes.node import FakeNode
+from pxe_fetch import idle
+from pxe_fetch.contract import cmdline
 
 HEAVY = {"requests", "urllib3", "yaml", "tenacity", "argparse", "dataclasses", "typing", "re", "logging", "pathlib"}
 
@@ -58,3 +65,48 @@ def test_run_of_which_everything_is_kept_does_not_import_requests(tmp_path: Path
     )
     imported = imported_by("run", "--config", str(config), folder=tmp_path)
     assert not imported & {"requests", "urllib3", "tarfile", "subprocess", "argparse", "ctypes"}
+
+
+def test_quick_look_for_nothing_to_do_agrees_with_the_run(node: FakeNode) -> None:
+    root = str(node.root)
+    assert idle.reason(root) == idle.NO_CONFIGURATION
+    for arguments, expected in {
+        "pxe-fetch=off": idle.SWITCHED_OFF,
+        "pxe_fetch=OFF quiet": idle.SWITCHED_OFF,
+        "pxe-fetch=on pxe-fetch=0 pxe-fetch.debug": idle.SWITCHED_OFF,
+        "pxe-fetch=off pxe-fetch=on": None,
+        'other="pxe-fetch=off"': None,
+        "pxe-fetch.config=http://h/": None,
+        "xpxe-fetch=off": None,
+    }.items():
+        node.boot_with(arguments)
+        assert idle.reason(root) == expected, arguments
+    node.boot_with("quiet")
+    node.write("/etc/pxe-fetch/fetch.yaml", "version: 1\n")
+    assert idle.reason(root) is None
+
+
+PLAIN = ["pxe-fetch=off", "pxe_fetch=0", "pxe-fetch=on", "pxe-fetch=OFF", "pxe-fetch", "pxe-fetch.debug", "quiet", "="]
+ODD = [
+    "pxe-fetch.config=http://h/",
+    'a="b',
+    'pxe-fetch="off"',
+    '"pxe-fetch=off"',
+    "x=pxe-fetch=off",
+    "pxe-fetchx=off",
+    '"',
+]
+words = st.sampled_from([*PLAIN, *ODD])
+
+
+@given(st.lists(words | st.text(max_size=8), max_size=6).map(" ".join))
+def test_quick_look_never_decides_otherwise_than_the_kernel_command_line_says(text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "proc").mkdir()
+        (Path(folder) / "proc/cmdline").write_text(text, errors="replace")
+        decided = idle.reason(folder)
+    if decided is None:
+        return
+    arguments = cmdline.parse(text)  # what is wrong there is left to the run
+    assert arguments.off == (decided == idle.SWITCHED_OFF)
+    assert arguments.off or arguments.config is None

@@ -148,22 +148,3 @@ def test_state_that_cannot_be_written_fails_nothing(node: FakeNode) -> None:
         process.communicate(timeout=20)
     assert process.returncode == 0
     assert (node.out / "m").read_bytes() == BODY
-
-
-def test_quick_look_for_nothing_to_do_agrees_with_the_run(node: FakeNode) -> None:
-    root = str(node.root)
-    assert idle.reason(root) == idle.NO_CONFIGURATION
-    for arguments, expected in {
-        "pxe-fetch=off": idle.SWITCHED_OFF,
-        "pxe_fetch=OFF quiet": idle.SWITCHED_OFF,
-        "pxe-fetch=on pxe-fetch=0 pxe-fetch.debug": idle.SWITCHED_OFF,
-        "pxe-fetch=off pxe-fetch=on": None,
-        'other="pxe-fetch=off"': None,
-        "pxe-fetch.config=http://h/": None,
-        "xpxe-fetch=off": None,
-    }.items():
-        node.boot_with(arguments)
-        assert idle.reason(root) == expected, arguments
-    node.boot_with("quiet")
-    node.write("/etc/pxe-fetch/fetch.yaml", "version: 1\n")
-    assert idle.reason(root) is None
