@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Mapping
 
 from pxe_fetch.contract.cmdline import KernelArgumentError
@@ -121,6 +120,8 @@ class Account:
                     phase=self._ledger.state.phase,
                 )
         elif not isinstance(error, (FetchError, KernelArgumentError)):
+            import traceback
+
             self.debug("".join(traceback.format_exception(error)))
 
     # One artifact, as the run sees it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import signal
 import time
 from collections.abc import Iterator
@@ -148,6 +147,8 @@ def _wait_a_while(one: Run) -> None:
     """Let a random part of start_jitter pass, so that a thousand nodes do not ask at once. Raises DeadlineError."""
     if not one.config.start_jitter:
         return
+    import random
+
     wait = random.uniform(0, one.config.start_jitter)  # noqa: S311  to spread the load, not to keep a secret
     one.account.debug(f"starting in {wait:.1f} s (start_jitter)")
     one.stop.wait(max(min(wait, one.deadline - time.monotonic()), 0))

@@ -27,9 +27,7 @@ def write(text: str, *, file: str) -> None:
         os.makedirs(directory, mode=0o755)  # noqa: PTH103
     beside = f"{file}.new"
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    try:
+    with open(descriptor, "w", encoding="utf-8") as stream:  # noqa: PTH123  a descriptor is no path
         os.fchmod(descriptor, 0o644)  # the unit's umask may be tighter; `status` is for everybody
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)
+        stream.write(text)
     os.replace(beside, file)  # noqa: PTH105
