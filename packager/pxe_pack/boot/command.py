@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--append", default="", metavar="ARGUMENTS", help="further kernel arguments, as one string")
     parser.add_argument(
-        "--keep", action="store_true", help="let the node run on after its verdict, until it powers off or Ctrl-C"
+        "--keep",
+        action="store_true",
+        help="let the node run on after its verdict, until it powers off or Ctrl-C; its last verdict counts",
     )
     parser.add_argument("--serial-log", type=Path, metavar="FILE", help="default: DIR.serial.log, beside the layout")
     parser.add_argument("--json", action="store_true", help="tell it as JSON lines")

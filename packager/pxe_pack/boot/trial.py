@@ -70,7 +70,10 @@ class Trial:
                 event = events.get(timeout=left)
             except Empty:
                 break
+            had_verdict = self.has_verdict
             self._take(event)
+            if keep and self.has_verdict and not had_verdict:
+                self._console.say(f"{self._verdict()}; the node is kept running until it powers off (Ctrl-C ends it)")
             if isinstance(event, Ended):
                 ended = event
             elif self.node and not keep:
@@ -134,6 +137,12 @@ class Trial:
             self._stage_began = time.monotonic()
             self._shown.close()
             self._show()
+
+    def _verdict(self) -> str:
+        """What the node said, in a few words."""
+        if self.node:
+            return f"the agent's run is over: {self.node.phase}, exit code {self.node.exit_code}"
+        return self.watcher.verdict.text if self.watcher.verdict else ""
 
     def _show(self) -> None:
         iso = self._layout.http.get(self._layout.iso or "")
