@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from liveos import newc
 from packing.site import ARTIFACT, Site, files_of, make_iso, small_agent
 from pxe_pack import tools
 from pxe_pack.freeze.agent import MANIFEST
@@ -93,9 +94,7 @@ def test_a_grub_cfg_that_loads_what_is_not_there(site: Site, refused: Refused) -
 
 def test_an_initrd_that_cannot_fetch(site: Site, refused: Refused) -> None:
     content = dict(files_of(site.image))
-    content["boot/initrd.img"] = (
-        b"070701" + b"0" * 46 + b"0" * 8 + b"0" * 32 + b"0000000B" + b"0" * 8 + b"TRAILER!!!\0\0\0\0"
-    )
+    content["boot/initrd.img"] = newc.archive([newc.Entry("init", 0o100755, b"#!/bin/sh\n")])
     site.image = make_iso(site.folder / "poor.iso", dict(content))
     assert "has no livenet and no dmsquash-live" in refused()
 

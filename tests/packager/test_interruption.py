@@ -1,0 +1,114 @@
+"""Packs that are cut off: by a signal at every step, or by a disk that is full in the middle."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import IO, cast
+
+import pytest
+
+from packing.site import Site
+
+Packs = Callable[..., str]
+
+STEPS = [
+    ("updates", "Copying the ISO"),
+    ("updates", "Adding updates/"),
+    ("updates", "Hashing the ISO"),
+    ("updates", "Exporting the layout"),
+    ("updates", "✓ Exporting the layout"),
+    ("rootfs", "Taking the root filesystem out"),
+    ("rootfs", "Rewriting the root filesystem"),
+    ("rootfs", "Comparing"),
+    ("rootfs", "Writing the ISO"),
+    ("rootfs", "✓ Writing the ISO"),
+]
+
+
+def interrupted(site: Site, *, how: str, at: str, by: signal.Signals) -> int:
+    """The exit code of a pack that gets a signal when it says that it has come to a step."""
+    with site.start("--inject", how) as process:
+        for line in cast("IO[bytes]", process.stderr):
+            if line.decode().startswith(at):
+                os.killpg(process.pid, by)
+                break
+        process.communicate()
+    return process.returncode
+
+
+def check_whole(site: Site) -> None:
+    subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=site.output, check=True)
+
+
+@pytest.mark.parametrize(("how", "at"), [STEPS[1], STEPS[6], STEPS[-1]])
+def test_killed_outright(site: Site, packs: Packs, how: str, at: str) -> None:
+    interrupted(site, how=how, at=at, by=signal.SIGKILL)
+    if site.output.exists():
+        check_whole(site)
+    packs("--inject", how)
+    check_whole(site)
+    assert not site.leftovers()
+
+
+@pytest.mark.parametrize(("how", "at"), STEPS)
+def test_killed_outright_over_a_former_output(site: Site, packs: Packs, how: str, at: str) -> None:
+    packs("--boot-url", "http://10.0.0.1/former.iso")
+    interrupted(site, how=how, at=at, by=signal.SIGKILL)
+    check_whole(site)
+    names = {path.name for path in site.output.glob("*.iso")}
+    assert names in ({"former.iso"}, {"liveos.iso"})
+    packs()
+    check_whole(site)
+    assert not site.leftovers()
+
+
+@pytest.mark.parametrize(("by", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("how", "at"), [STEPS[1], STEPS[6]])
+def test_interrupted_and_nothing_is_left(site: Site, how: str, at: str, by: signal.Signals, code: int) -> None:
+    assert interrupted(site, how=how, at=at, by=by) == code
+    assert not site.leftovers()
+    assert not site.output.exists()
+
+
+def test_another_pack_under_way_is_not_disturbed(site: Site, packs: Packs) -> None:
+    with site.start("--inject", "rootfs") as process:
+        for line in cast("IO[bytes]", process.stderr):
+            if line.startswith(b"Rewriting"):
+                break
+        os.killpg(process.pid, signal.SIGSTOP)
+        packs("--inject", "updates")
+        assert len(site.leftovers()) == 1
+        os.killpg(process.pid, signal.SIGCONT)
+        process.communicate()
+    assert process.returncode == 0
+    check_whole(site)
+    assert not site.leftovers()
+
+
+def test_a_disk_that_is_full_in_the_middle(site: Site) -> None:
+    """Full of inodes, for room for the bytes is checked before."""
+    site.write_config()
+    target = site.folder / "small"
+    target.mkdir()
+    pack = [sys.executable, "-m", "pxe_pack", *site.command("--output", target / "pxe")]
+    script = f"mount -t tmpfs -o size=64m,nr_inodes=9 tmpfs {shlex.quote(str(target))} && {shlex.join(pack)}; code=$?"
+    script += f"; ls -A {shlex.quote(str(target))} >&2; exit $code"
+    done = subprocess.run(["unshare", "-Urm", "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.rstrip().endswith("--output")  # nothing was listed after the hint
+
+
+def test_what_looks_like_a_leftover_and_is_locked_stays(site: Site, packs: Packs) -> None:
+    foreign = site.folder / ".pxe.pxe-pack-mine"
+    foreign.write_text("not a folder")
+    packs()
+    assert foreign.read_text() == "not a folder"
+    shutil.rmtree(site.output)
