@@ -12,6 +12,11 @@ class FetchError(Exception):
     reference: str = "internal"
     transient: bool = False
 
+    # What had happened to the artifact that it ended; filled in by transfer.receive.
+    attempts: int = 0
+    bytes_received: int = 0  # over the wire in this run
+    url: str | None = None  # the mirror asked last, redacted
+
 
 class NetworkError(FetchError):
     """No connection, a broken one, or a server that says to come again; every mirror and attempt is used up."""

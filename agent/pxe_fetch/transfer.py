@@ -68,7 +68,8 @@ def receive(
 
     Raises only FetchError, of the class that names the cause: NetworkError, IntegrityError, RefusedError, PolicyError
     or TrustError when every mirror and attempt is used up; DeadlineError; StoppedError; NoRoomError (the part is gone
-    then), DiskError, CannotCreateError. But for NoRoomError the part stays, to be resumed by a later run.
+    then), DiskError, CannotCreateError. But for NoRoomError the part stays, to be resumed by a later run. The error's
+    `attempts`, `bytes_received` and `url` tell what had happened.
     """
     clock = clock or SystemClock()
     with _nothing_else_escapes():
@@ -210,17 +211,24 @@ class _Reception:
     def run(self) -> Received:
         """Attempt after attempt until the part is whole and right."""
         if not self._is_whole():
-            persist(self._attempt, after=self._after, clock=self._patience.clock, stop=self._patience.stop)
+            try:
+                persist(self._attempt, after=self._after, clock=self._patience.clock, stop=self._patience.stop)
+            except FetchError as error:
+                error.attempts, error.bytes_received, error.url = self._attempts, self._received, self._last_url()
+                raise
         digest = self._part.digester.digest()
         self._events.verified(self._name, digest=str(digest), total=self._part.length)
         return Received(
             bytes=self._part.length,
             bytes_received=self._received,
             attempts=self._attempts,
-            url=redact(self._mirror.url) if self._mirror else None,
+            url=self._last_url(),
             seconds=self._patience.clock.now() - self._began,
             resumed_from=self._resumed_from,
         )
+
+    def _last_url(self) -> str | None:
+        return redact(self._mirror.url) if self._mirror else None
 
     def _is_whole(self) -> bool:
         """Whether nothing needs to be asked for; the digest alone says so."""

@@ -109,6 +109,7 @@ def test_a_refusal_is_asked_for_once(code: int, tmp_path: Path) -> None:
     error, bench = fails(Status(code), folder=tmp_path)
     assert isinstance(error, RefusedError)
     assert (error.exit_code, error.status) == (Exit.REFUSED, code)
+    assert (error.attempts, error.bytes_received, error.url) == (1, 0, bench.urls[0])
     assert bench.clock.waits == []
 
 
