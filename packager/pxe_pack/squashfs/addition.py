@@ -38,7 +38,8 @@ class Addition:
             yield self._problem(f"is longer than {LONGEST_NAME} bytes a name, or {LONGEST_PATH} bytes in all")
         if not 0 <= self.mode <= inodes.PERMISSIONS:
             yield self._problem(f"has mode {self.mode:o}, which is more than permissions")
-        if not all(0 <= number <= _LARGEST for number in (self.uid, self.gid, self.mtime)):
+        # The largest number of 32 bits is no owner: to the kernel it says "leave it as it is".
+        if not all(0 <= number < _LARGEST for number in (self.uid, self.gid)) or not 0 <= self.mtime <= _LARGEST:
             yield self._problem("has an owner or a time that does not fit into 32 bits")
         if reason := xattrs.unwritable(self.xattrs):
             yield self._problem(reason)

@@ -115,6 +115,12 @@ def mksquashfs(output: Path, members: Iterable[Member], *options: str) -> Path:
     return output
 
 
+def mksquashfs_tree(output: Path, tree: Path, *options: str) -> Path:
+    """An image made by mksquashfs of a directory."""
+    _run("mksquashfs", str(tree), str(output), "-noappend", "-quiet", "-no-progress", *options, stdin=b"")
+    return output
+
+
 def tar2sqfs(output: Path, members: Iterable[Member], *options: str) -> Path:
     """An image made by squashfs-tools-ng."""
     _run("tar2sqfs", "--quiet", "--force", "--exportable", *options, str(output), stdin=tar(members))

@@ -47,7 +47,7 @@ def payload(folder: Path) -> list[Addition]:
         NewFile(path="usr/lib/pxe-fetch/holes", mode=0o600, mtime=WHEN, content=bytes(1 << 21) + b"x" + bytes(1 << 20)),
         NewFile(path="usr/lib/pxe-fetch/hollow", mode=0o600, mtime=WHEN, content=bytes(1 << 20)),
         NewDirectory(path="etc/pxe-fetch", mode=0o755, mtime=WHEN),
-        NewFile(path="etc/pxe-fetch/fetch.yaml", mode=0o644, mtime=WHEN, content=b"version: 1\n", uid=2**32 - 1),
+        NewFile(path="etc/pxe-fetch/fetch.yaml", mode=0o644, mtime=WHEN, content=b"version: 1\n", uid=2**32 - 2),
         NewFile(path="usr/lib/systemd/system/pxe-fetch.service", mode=0o644, mtime=WHEN, content=b"[Unit]\n"),
         NewSymlink(path="usr/lib/0link", mode=0o777, mtime=WHEN, target="../../etc/☃", gid=3, xattrs=LABEL),
         NewSymlink(path="zzz", mode=0o777, mtime=WHEN, target="/" + "t" * 4000),

@@ -58,6 +58,7 @@ def test_all_conflicts_with_the_image_are_told_at_once(gzip_image: Path, tmp_pat
         (file("d/" * 2100 + "f"), "is longer"),
         (file("f", mode=0o100644), "more than permissions"),
         (file("f", uid=1 << 32), "32 bits"),
+        (file("f", gid=(1 << 32) - 1), "32 bits"),
         (file("f", mtime=-1), "32 bits"),
         (file("f", Path("/no/such/file")), "not a file that can be read"),
         (file("f", Path("/etc")), "not a file that can be read"),

@@ -1,0 +1,76 @@
+"""Images with more of everything than a table's block, a run of entries or 16 bits hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from packager.squashfs import trees
+from packager.squashfs.images import Member, directory, mksquashfs, mksquashfs_tree
+from packager.squashfs.payload import WHEN
+from pxe_pack.squashfs import Addition, Image, NewDirectory, NewFile, graft, prune
+
+
+def difference(before: dict[str, str], after: dict[str, str]) -> tuple[set[str], set[str]]:
+    """The paths that are new or changed, and those that are gone."""
+    return {path for path in after if before.get(path) != after[path]}, before.keys() - after.keys()
+
+
+def test_a_directory_of_70000_names_gains_and_loses_some(tmp_path: Path) -> None:
+    source = tmp_path / "source/d"
+    source.mkdir(parents=True)
+    for n in range(70_000):
+        (source / f"f{n:05}").touch()
+    image = mksquashfs_tree(tmp_path / "image", source.parent)
+    out = tmp_path / "out"
+    names = ["d/a", "d/f00000.5", "d/f34999.5", "d/f65535.5", "d/f69999.5", "d/z"]
+    additions = [NewFile(path=name, mode=0o600, mtime=WHEN, content=name.encode()) for name in names]
+    graft(image, additions=additions, removals=["d/f00000", "d/f12345", "d/f69999"], output=out)
+    gained, lost = difference(trees.listing(image), trees.listing(out))
+    assert gained == set(names)
+    assert lost == {"d/f00000", "d/f12345", "d/f69999"}
+    with Image.open(out) as opened:
+        for n in range(0, 70_000, 777):
+            assert (opened.find(f"d/f{n:05}") is None) is (n == 0)
+            assert opened.find(f"d/f{n:05}x") is None
+        for name in names:
+            assert opened.find(name) is not None
+
+
+def test_a_tree_of_many_inodes_gains_a_few_and_is_given_back(tmp_path: Path) -> None:
+    folders = range(400)
+    many = [
+        member
+        for folder in folders
+        for member in (directory(f"d{folder}"), *(Member(path=f"d{folder}/f{n}", uid=n) for n in range(100)))
+    ]
+    image = mksquashfs(tmp_path / "image", many, "-comp", "zstd", "-Xcompression-level", "1")
+    out, back = tmp_path / "out", tmp_path / "back"
+    additions: list[Addition] = [NewDirectory(path="d7/new", mode=0o755, mtime=WHEN)]
+    additions += [NewFile(path=f"d{n}/new/f", mode=0o755, mtime=WHEN, content=b"x") for n in (7,)]
+    report = graft(image, additions=additions, output=out)
+    assert difference(trees.listing(image), trees.listing(out)) == ({"d7/new", "d7/new/f"}, set())
+    # Two that are new; the root and d7 have new inodes, the old ones are still in the table.
+    with Image.open(image) as opened:
+        assert report.inodes == opened.superblock.inodes + 4
+    # How much is written depends on what is added, not on how much there is: all old tables but once more, compressed.
+    with Image.open(image) as opened:
+        tables = opened.superblock.bytes_used - opened.superblock.inode_table
+    assert report.size - report.kept < tables + 40_000
+    prune(out, output=back)
+    assert back.read_bytes() == image.read_bytes()
+
+
+def test_a_graft_of_many_files_makes_large_tables(tmp_path: Path) -> None:
+    image = mksquashfs(tmp_path / "image", [directory("d"), Member(path="d/there", data=b"there")])
+    out = tmp_path / "out"
+    additions: list[Addition] = [
+        NewFile(path=f"d/{n:05}", mode=0o644, uid=n % 5000, mtime=n, content=b"", xattrs={"user.n": b"%d" % (n % 2000)})
+        for n in range(20_000)
+    ]
+    graft(image, additions=additions, output=out)
+    gained, lost = difference(trees.listing(image), trees.listing(out))
+    assert (len(gained), lost) == (20_000, set())
+    found = trees.tree(out)
+    assert found.facts["d/12345"].uid == 12345 % 5000
+    assert found.facts["d/12345"].xattrs == (("SCHILY.xattr.user.n", str(12345 % 2000)),)
+    assert len({fact.xattrs for fact in found.facts.values()}) == 2001
