@@ -259,3 +259,11 @@ def test_a_text_may_not_be_larger_than_its_limit() -> None:
 def test_a_text_with_another_digest_is_refused() -> None:
     with Server({"/t": Script(body=BODY[1:])}) as server, pytest.raises(IntegrityError):
         text_from(server)
+
+
+def test_what_is_fetched_again_after_wrong_bytes_is_progress(tmp_path: Path) -> None:
+    # Else a server that was wrong once and is slow since would use up the attempts of one that brings nothing.
+    retry = RetryPolicy(attempts_without_progress=2)
+    faults = [Flip(), *(cut(number / 10) for number in range(1, 10))]
+    with Server({"/m": Script(body=BODY, faults=faults)}) as server:
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=retry).receive().attempts == 11
