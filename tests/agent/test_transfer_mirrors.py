@@ -264,6 +264,6 @@ def test_a_text_with_another_digest_is_refused() -> None:
 def test_what_is_fetched_again_after_wrong_bytes_is_progress(tmp_path: Path) -> None:
     # Else a server that was wrong once and is slow since would use up the attempts of one that brings nothing.
     retry = RetryPolicy(attempts_without_progress=2)
-    faults = [Flip(), *(cut(number / 10) for number in range(1, 10))]
+    faults: list[Fault] = [Flip(), *(cut(number / 10) for number in range(1, 10))]
     with Server({"/m": Script(body=BODY, faults=faults)}) as server:
         assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=retry).receive().attempts == 11

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fakes.faults import Flip, Serve, WrongRange, cut, stall
+from fakes.exchange import Fault
+from fakes.faults import Flip, Hang, Serve, WrongRange, cut, reset, stall
 from fakes.server import Script, Server
 from fakes.transfers import QUICK, Bench, QuickClock
 from pxe_fetch.contract.model import Timeouts
@@ -96,6 +97,25 @@ def test_a_stop_is_quick_and_keeps_what_has_arrived(tmp_path: Path) -> None:
         assert bench.part.read_bytes() == BODY[:HALF]
         bench.stop.clear()
         assert bench.receive().bytes_received == len(BODY) - HALF
+
+
+def test_a_stop_is_quick_while_a_server_says_nothing(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, faults=[Hang()])}) as server:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], timeouts=Timeouts(read=600))
+        timer = threading.Timer(0.2, bench.stop.set)
+        timer.start()
+        with pytest.raises(StoppedError):
+            bench.receive()
+        timer.join()
+
+
+def test_a_long_body_that_breaks_again_and_again_is_whole(tmp_path: Path) -> None:
+    # Long enough for its bytes to be hashed by a second thread.
+    body = random.Random(9).randbytes(14_000_000)
+    faults: list[Fault] = [cut(6_000_001), reset(11_999_999), stall(13_000_000)]
+    with Server({"/m": Script(body=body, faults=faults)}) as server:
+        bench = Bench(body=body, folder=tmp_path, urls=[server.url("/m")], timeouts=Timeouts(read=0.3))
+        assert bench.receive().bytes_received == len(body)
 
 
 def test_the_deadline_ends_a_silence_and_keeps_what_has_arrived(tmp_path: Path) -> None:

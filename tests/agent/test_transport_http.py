@@ -90,6 +90,16 @@ def test_follows_a_redirect_with_the_range_and_the_fields_of_the_same_origin(cod
     assert first.connection == second.connection
 
 
+def test_a_redirect_to_another_copy_costs_no_fresh_start(tmp_path: Path) -> None:
+    # Copies on several servers have ETags of their own; If-Range would make the second one send all of it again.
+    copies = [Script(body=BODY, faults=[Serve(until=0.5, etag='"1"')]), Script(body=BODY, then=Serve(etag='"2"'))]
+    with Server({"/1": copies[0], "/2": copies[1]}) as server:
+        server.scripts["/m"] = Script(faults=[redirect("/1")], then=redirect("/2"))
+        received = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive()
+        assert server.asked_for("/2")[0].if_range is None
+    assert received.bytes_received == len(BODY)
+
+
 def test_secrets_do_not_follow_a_redirect_to_another_origin(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY)}) as other, Server({"/m": Script(then=redirect(other.url("/m")))}) as server:
         url = server.url("/m", user="joe:hunter2")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -101,7 +102,10 @@ def nginx(
     config = folder / "nginx.conf"
     config.write_text(_CONFIG.format(folder=folder, root=root, port=port, secure=secure, user=user))
     error_log = folder / "error.log"
-    process = subprocess.Popen(["nginx", "-p", str(folder), "-c", str(config), "-e", str(error_log)])
+    # It is not on the path of ordinary users, who may run it nevertheless.
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    assert program, "nginx is not installed"
+    process = subprocess.Popen([program, "-p", str(folder), "-c", str(config), "-e", str(error_log)])
     try:
         _wait_for(port, process)
         yield Nginx(folder=folder, port=port, secure_port=secure_port)

@@ -108,6 +108,11 @@ class _Answer:
         self.url = url
         self.status = answer.status_code
 
+    @property
+    def redirected(self) -> bool:
+        """Whether another url than the request's gave it."""
+        return self.url != self._request.url
+
     def field(self, name: str) -> str | None:
         return self._answer.headers.get(name)
 
@@ -150,7 +155,8 @@ class _HttpBody:
         self._answer = answer
         self.start = start
         self.total = total
-        self.validator = strong_etag(answer.field("ETag"))
+        # After a redirect the next one may lead to another server, which has the same bytes under another ETag.
+        self.validator = None if answer.redirected else strong_etag(answer.field("ETag"))
         # The digest decides about the bytes as they came: a file stored compressed is often labelled so by mistake.
         encoding = (answer.field("Content-Encoding") or "identity").strip().lower()
         self.remark = "" if encoding == "identity" else f"sent with Content-Encoding {encoding[:40]}, not asked for"
