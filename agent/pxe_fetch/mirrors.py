@@ -38,12 +38,12 @@ class Mirrors:
         """Who is to be asked next: who may be asked soonest, of several the best. None when all are out.
 
         While there is something to resume, one that has ranges is worth a short wait; one whose bytes were wrong is
-        worse than one whose were not.
+        worse than one whose were not; else it is the one that was asked less often.
         """
 
-        def rank(mirror: Mirror) -> tuple[float, int]:
+        def rank(mirror: Mirror) -> tuple[float, int, int]:
             handicap = self._policy.base if resuming and not mirror.ranges else 0.0
-            return max(mirror.not_before, now) + handicap, mirror.corrupt
+            return max(mirror.not_before, now) + handicap, mirror.corrupt, mirror.asked
 
         return min((mirror for mirror in self._mirrors if not mirror.out), key=rank, default=None)
 
