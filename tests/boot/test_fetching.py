@@ -111,6 +111,7 @@ def test_configuration_with_another_digest_is_refused(sound: Site, elsewhere: tu
     assert booted.code == 1
     assert booted.node["exit_code"] == Exit.REFUSED, booted.shown
     assert booted.artifacts == {}
-    assert [path for path, file in booted.files.items() if file["type"] == "f"] == []
+    assert not {PLAIN.dest, LARGE.dest, SMALL.dest, OTHER.dest} & set(booted.files)
+    assert not [path for path in booted.files if path.startswith("/srv/")]
     assert booted.inspected["failed_units"] == ["pxe-fetch.service"]
     assert booted.inspected["units"]["pxe-fetch.target"]["ActiveState"] == "inactive"
