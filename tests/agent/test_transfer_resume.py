@@ -63,6 +63,14 @@ def test_what_an_earlier_run_left_is_not_trusted(left: bytes, size: int | None, 
     assert not bench.story.of("mirror_dropped")
 
 
+def test_what_an_earlier_run_left_wrong_is_not_held_against_a_mirror(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, faults=[Serve(), Flip()])}) as server:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")])
+        bench.part.write_bytes(b"\0" * HALF)
+        # Wrong twice, but only the second time by its own fault alone.
+        assert bench.receive().attempts == 3
+
+
 def test_resumes_after_a_kill_in_the_middle(tmp_path: Path) -> None:
     program = (
         "import sys, pathlib; from fakes.transfers import Bench, Timeouts;"

@@ -16,6 +16,7 @@ from fakes.transfers import Bench
 from fakes.tunnel import Tunnel
 from pxe_fetch import __version__
 from pxe_fetch.contract.model import Proxy, RetryPolicy, Tls
+from pxe_fetch.contract.rules import SCHEMES
 from pxe_fetch.errors import NetworkError, PolicyError, RefusedError
 from pxe_fetch.transport import Transports
 from pxe_fetch.transport.proxies import proxy_for
@@ -62,13 +63,12 @@ def test_asks_for_the_bytes_as_they_are(tmp_path: Path) -> None:
 
 
 def test_fields_of_the_configuration_do_not_change_what_is_asked_for(tmp_path: Path) -> None:
-    headers = {"accept-encoding": "gzip", "RANGE": "bytes=5-", "Connection": "close", "User-Agent": "site/1"}
+    headers = {"accept-encoding": "gzip", "Connection": "close", "User-Agent": "site/1"}
     with Server({"/m": Script(body=BODY)}) as server:
         Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], headers=headers).receive()
         fields = server.asked[0].fields
     assert (fields["accept-encoding"], fields["connection"]) == ("identity", "keep-alive")
     assert fields["user-agent"] == "site/1"
-    assert "range" not in fields
 
 
 def test_a_file_stored_compressed_and_labelled_so_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -239,6 +239,13 @@ def test_a_header_field_that_is_none_is_refused_at_once(value: str, tmp_path: Pa
 def test_a_scheme_that_is_not_in_the_table_is_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="no way to fetch"):
         Bench(body=BODY, folder=tmp_path, urls=[url]).receive()
+
+
+def test_every_scheme_that_a_configuration_may_have_is_in_the_table() -> None:
+    transports = Transports()
+    for scheme in SCHEMES:
+        transports.of(f"{scheme.upper()}://h/m")
+    transports.close()
 
 
 def test_the_text_of_an_error_is_not_the_file(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """How bytes are brought: one small Protocol, and the table of the schemes that implement it, a file each.
 
-A new scheme is one new file here and one line in `Transports`. URLs are shown through pxe_fetch.redact.redact.
+A new scheme is one new file here, a case in `Transports`, and its name in contract.rules.SCHEMES. URLs are shown through
+pxe_fetch.redact.redact.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pxe_fetch.clock import Patience
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
+from pxe_fetch.contract.rules import SCHEMES
 from pxe_fetch.errors import PolicyError
 
 
@@ -107,7 +109,7 @@ class Transports:
                 from pxe_fetch.transport.file import FileTransport
 
                 return FileTransport()
-        raise PolicyError(f"there is no way to fetch {kind or 'scheme-less'} URLs; http, https and file are known")
+        raise PolicyError(f"there is no way to fetch {kind or 'scheme-less'} URLs; known are {', '.join(SCHEMES)}")
 
     def close(self) -> None:
         """Close every connection that is kept for later."""

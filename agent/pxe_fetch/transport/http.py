@@ -31,7 +31,6 @@ _OK, _PARTIAL, _BAD_REQUEST, _NOT_FOUND, _UNSATISFIABLE, _SERVER_ERROR = 200, 20
 _PORTS = {"http": 80, "https": 443}
 _FIELDS = {"User-Agent": f"pxe-fetch/{__version__}", "Accept": "*/*"}  # a configuration may give others
 _FIXED = {"Accept-Encoding": "identity", "Connection": "keep-alive"}  # the digest is of the file's bytes
-_NOT_FOR_USERS = frozenset({"range", "if-range", "content-length", "transfer-encoding", "te", "upgrade"})
 
 
 class HttpTransport:
@@ -63,7 +62,7 @@ class HttpTransport:
         request.patience.check()
         fields = dict(_FIELDS)
         if _origin(url) == _origin(request.url):
-            fields |= {name: each for name, each in request.headers.items() if name.lower() not in _NOT_FOR_USERS}
+            fields |= request.headers  # contract.rules refuses those that are ours, as Range
         fields |= _FIXED  # the last of a name wins, however it is spelt
         if request.offset:
             fields["Range"] = f"bytes={request.offset}-"
