@@ -1,7 +1,7 @@
 """How bytes are brought: one small Protocol, and the table of the schemes that implement it, a file each.
 
-A new scheme is one new file here, a case in `Transports`, and its name in contract.rules.SCHEMES. URLs are shown through
-pxe_fetch.redact.redact.
+A new scheme is one new file here, a case in `Transports`, and its name in contract.rules.SCHEMES. URLs are shown
+through pxe_fetch.redact.redact.
 """
 
 from __future__ import annotations
