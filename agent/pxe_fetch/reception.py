@@ -176,6 +176,8 @@ class Reception:
             self._blamed = True
             check_size(body.total, expected=self._size)
             self._blamed = False
+        if body.start not in {0, request.offset}:
+            raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
         if body.start != self._part.length:
             changed = request.validator is not None and body.validator != request.validator
             if request.offset and not changed:

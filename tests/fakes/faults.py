@@ -21,6 +21,8 @@ class Serve:
     etag: str | None = "strong"  # "strong", "weak", None, or the field as it is
     ranges: bool = True  # False: every answer is a 200 with everything
     heeds_if_range: bool = True
+    shift: int = 0  # a range begins so many bytes later than asked for, and says so
+    short: int = 0  # a range ends so many bytes before the end, and says so
     framing: str = "length"  # "length", "chunked" or "close" (the end of the connection is the end of the body)
     until: float | None = None  # stop sending there
     then: str = "close"  # what happens there: "close", "reset", "stall"
@@ -35,6 +37,8 @@ class Serve:
         if start is None:
             exchange.head(416, {"Content-Range": f"bytes */{content.size}", "Content-Length": 0, "ETag": etag})
             return
+        if start > 0:
+            start, end = start + self.shift, end - self.short
         partial = start > 0 or end < content.size
         fields: dict[str, str | int | None] = {
             "ETag": etag,
