@@ -38,7 +38,7 @@ def test_a_full_disk_is_told_so_and_leaves_nothing(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY)}) as server:
         done = subprocess.run(
             [sys.executable, "-c", RECEIVE, server.url("/m"), str(source), str(folder)],
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"},
             # A limit on the size of files fails a write as a full disk does, without a file system of our own.
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)),
             capture_output=True,
