@@ -263,6 +263,7 @@ def test_the_same_sources_give_the_same_bytes(agent: freeze.FrozenAgent, tmp_pat
         again = freeze.frozen_agent(cache=tmp_path / "a cache elsewhere", console=PlainConsole())
     finally:
         os.umask(before)
+    assert again.path.parent.name == agent.path.parent.name, "the agent's sources changed during this test run"
     assert again.digest == agent.digest
     assert tree_of(again.path) == tree_of(agent.path)
 
