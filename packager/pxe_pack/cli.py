@@ -9,10 +9,10 @@ import argparse
 import errno
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
+from typing import Protocol
 
 from pxe_fetch import __version__
 from pxe_fetch.contract.problem import Problem
@@ -36,22 +36,28 @@ exit codes: 0 done, 1 begun and failed, 2 bad input, 130 interrupted
 """
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Subcommand:
-    """A command beside packing: what it takes, and what runs it."""
+class Subcommand(Protocol):
+    """A command beside packing: a module with these two functions."""
 
-    help: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare what the command takes."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it; gives the exit code. Raises as `main` expects."""
 
 
-def _subcommands() -> dict[str, Subcommand]:
-    """The subcommands there are. In a function, so that packing does not pay for their imports."""
-    from pxe_pack.boot import command as boot
+def _boot() -> Subcommand:
+    from pxe_pack.boot import command
 
-    return {
-        "boot": Subcommand(help="boot a layout in a virtual machine", add_arguments=boot.add_arguments, run=boot.run),
+    return command
+
+
+# Name -> what it does, and the module that does it: imported when it is used, for packing is not to pay for it.
+SUBCOMMANDS: Mapping[str, tuple[str, Callable[[], Subcommand]]] = MappingProxyType(
+    {
+        "boot": ("boot a layout in a virtual machine", _boot),
     }
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,17 +82,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    subcommands = _subcommands()
-    if arguments and arguments[0] in subcommands:
-        subcommand = subcommands[arguments[0]]
+    if arguments and arguments[0] in SUBCOMMANDS:
+        _, load = SUBCOMMANDS[arguments[0]]
+        subcommand = load()
         parser = argparse.ArgumentParser(prog=f"pxe-pack {arguments[0]}")
         subcommand.add_arguments(parser)
         return subcommand.run(parser.parse_args(arguments[1:]))
-    return _pack(_parser(subcommands).parse_args(arguments))
+    return _pack(_parser().parse_args(arguments))
 
 
-def _parser(subcommands: dict[str, Subcommand]) -> argparse.ArgumentParser:
-    commands = "\n".join(f"  pxe-pack {name:8} {subcommand.help}" for name, subcommand in subcommands.items())
+def _parser() -> argparse.ArgumentParser:
+    commands = "\n".join(f"  pxe-pack {name:8} {told}" for name, (told, _) in SUBCOMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="pxe-pack",
         usage="pxe-pack --agent-config FILE [options]",

@@ -126,8 +126,6 @@ def settle(options: Options) -> Settings:
     problems += checks.artifact_url(base) if base else []
     files, wrong = local_files(document.fetch, beside=beside)
     problems += wrong
-    if problems:
-        raise InputError(*problems)
     settings = Settings(
         config_path=options.config,
         config_text=text,
@@ -140,7 +138,9 @@ def settle(options: Options) -> Settings:
         agent=options.agent,
         files=tuple(files),
     )
-    if problems := list(checks.places(settings)):
+    if options.output or pack.output:
+        problems += checks.places(settings)
+    if problems:
         raise InputError(*problems)
     return settings
 
