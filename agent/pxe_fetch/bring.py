@@ -10,17 +10,18 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Protocol
 
-from pxe_fetch import place, sums
-from pxe_fetch.account import Account
+from pxe_fetch import sums
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.errors import StoppedError
-from pxe_fetch.journal import WARNING
-from pxe_fetch.outcome import Outcome, of_error
+from pxe_fetch.place import file
 from pxe_fetch.plan import Order, Transfer, part_of
 from pxe_fetch.redact import redact
+from pxe_fetch.reporting.account import Account
+from pxe_fetch.reporting.journal import WARNING
+from pxe_fetch.reporting.outcome import Outcome, of_error
 from pxe_fetch.roots import Roots
-from pxe_fetch.transfer import fetch_text, receive
+from pxe_fetch.transfer.receive import fetch_text, receive
 from pxe_fetch.transport import Transports
 
 STOPPING = 2.0  # seconds for the transfers to let go after SIGTERM; those that are slower end with the process
@@ -92,7 +93,7 @@ class Bringer:
                 return  # it is no failure of the artifact's; the run says why it ended
             except OSError as error:  # the engine's are FetchErrors: this one is about the destination
                 _drop_if_empty(order)
-                self.failed(order.name, place.explain(error, f"{order.dest} cannot be put in place"))
+                self.failed(order.name, file.explain(error, f"{order.dest} cannot be put in place"))
             except Exception as error:  # a bug in one transfer must not leave the others unfinished
                 _drop_if_empty(order)
                 self.failed(order.name, error)
@@ -107,7 +108,7 @@ class Bringer:
     def _bring(self, order: Order) -> None:
         """One artifact, until it is in place. Raises FetchError."""
         self.account.checking(order.name)
-        place.prepare(order.dest)
+        file.prepare(order.dest)
         self.roots.check(order.dest)  # again: since it was planned, links may have been made
         transfer = order.with_digest(order.digest or self._digest(order))
         placing = _placing(transfer)
@@ -150,10 +151,10 @@ class Bringer:
 def _placing(transfer: Transfer) -> Placing:
     """How `transfer` is put in place."""
     if transfer.extract == "tar":
-        from pxe_fetch import unpack
+        from pxe_fetch.place import tree
 
-        return unpack
-    return place
+        return tree
+    return file
 
 
 def _drop_if_empty(order: Order) -> None:

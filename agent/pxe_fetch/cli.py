@@ -45,8 +45,8 @@ def main(arguments: Sequence[str], *, root: str = "/") -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end
         return Exit.IO
     except Exception as error:
-        from pxe_fetch.journal import ERROR, Journal
-        from pxe_fetch.outcome import of_error
+        from pxe_fetch.reporting.journal import ERROR, Journal
+        from pxe_fetch.reporting.outcome import of_error
 
         outcome = of_error(error)
         Journal().send(outcome.message, priority=ERROR, error=outcome.cause)
@@ -67,7 +67,7 @@ def _command(words: list[str], *, root: str) -> int:
             return _run(rest, root=root)
         case "status":
             options = _options(rest, known=("--wait", "--json"))
-            from pxe_fetch.status import status
+            from pxe_fetch.reporting.status import status
 
             return status(wait="--wait" in options, as_json="--json" in options)
         case "check":
@@ -100,7 +100,7 @@ def _run(words: list[str], *, root: str) -> int:
     from pathlib import Path
 
     from pxe_fetch.errors import StoppedError
-    from pxe_fetch.notify import is_service
+    from pxe_fetch.reporting.notify import is_service
     from pxe_fetch.run import run
 
     outcome = run(given=Path(config) if config is not None else None, debug="--debug" in options, root=Path(root))
@@ -118,7 +118,7 @@ def _check(file: str) -> int:
     from pxe_fetch.contract import validate
     from pxe_fetch.contract.problem import ProblemError, show_all
     from pxe_fetch.locate import read_file, text_of
-    from pxe_fetch.wording import count
+    from pxe_fetch.reporting.wording import count
 
     try:
         document = validate.read(text_of(read_file(Path(file)), name=file), name=file)

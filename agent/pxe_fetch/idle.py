@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 
-from pxe_fetch import __version__, journal, statefile
+from pxe_fetch import __version__
 from pxe_fetch.contract import paths
-from pxe_fetch.notify import READY, notify
+from pxe_fetch.reporting import journal, statefile
+from pxe_fetch.reporting.notify import READY, notify
 
 SWITCHED_OFF = "switched off by pxe-fetch=off on the kernel command line"
 NO_CONFIGURATION = "there is no configuration on this node, so there is nothing to do"

@@ -12,21 +12,21 @@ from pathlib import Path
 from threading import Event
 from types import FrameType
 
-from pxe_fetch import room
-from pxe_fetch.account import Account
 from pxe_fetch.bring import Bringer
 from pxe_fetch.contract import cmdline, validate
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.errors import DeadlineError, StoppedError
 from pxe_fetch.idle import NO_CONFIGURATION, SWITCHED_OFF
-from pxe_fetch.journal import WARNING, Journal, console
-from pxe_fetch.ledger import Ledger
 from pxe_fetch.locate import ReadUrl, credentials_directory, locate
 from pxe_fetch.node import Node
-from pxe_fetch.notify import READY, is_service, notify
-from pxe_fetch.outcome import RESTARTED, Outcome, of_error, of_run
+from pxe_fetch.place import room
 from pxe_fetch.plan import plan
+from pxe_fetch.reporting.account import Account
+from pxe_fetch.reporting.journal import WARNING, Journal, console
+from pxe_fetch.reporting.ledger import Ledger
+from pxe_fetch.reporting.notify import READY, is_service, notify
+from pxe_fetch.reporting.outcome import RESTARTED, Outcome, of_error, of_run
 from pxe_fetch.roots import Roots
 from pxe_fetch.transport import Transports
 
@@ -120,7 +120,7 @@ def _url_reader(one: Run) -> ReadUrl:
     """Reads the configuration's URL, with the persistence that an artifact has."""
 
     def read(url: str, limit: int) -> bytes:
-        from pxe_fetch.transfer import fetch_text
+        from pxe_fetch.transfer.receive import fetch_text
         from pxe_fetch.transport import Transports
 
         transports = Transports()
@@ -165,7 +165,7 @@ def _tell(one: Run, outcome: Outcome) -> None:
     else:
         notify(f"STATUS={outcome.message}")
     if url := one.arguments.report or one.config.report_url:
-        from pxe_fetch import report
+        from pxe_fetch.reporting import report
 
         body = json.dumps(one.ledger.document())
         if trouble := report.post(url, body, tls=one.config.tls, proxy=one.config.proxy):

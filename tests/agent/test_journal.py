@@ -18,9 +18,9 @@ import pytest
 from fakes.faults import Flip, cut, stall, unavailable
 from fakes.node import FakeNode
 from fakes.server import Script, Server
-from pxe_fetch import journal
 from pxe_fetch.contract.paths import MessageId
-from pxe_fetch.notify import notify
+from pxe_fetch.reporting import journal
+from pxe_fetch.reporting.notify import notify
 
 BODY = random.Random(1).randbytes(50_000)
 UNITS = Path(__file__).parents[2] / "units"
@@ -209,7 +209,7 @@ def test_catalog_explains_every_message_id_and_systemd_takes_it(tmp_path: Path) 
 
 
 def test_last_run_is_the_one_after_which_the_unit_starts_no_other() -> None:
-    from pxe_fetch.outcome import RESTARTED
+    from pxe_fetch.reporting.outcome import RESTARTED
     from pxe_fetch.run import LAST_RUN
 
     unit = (UNITS / "pxe-fetch.service").read_text()

@@ -10,7 +10,7 @@ import pytest
 from fakes.faults import Hang, Status
 from fakes.node import FakeNode
 from fakes.server import Script, Server
-from pxe_fetch import report
+from pxe_fetch.reporting import report
 
 BODY = random.Random(1).randbytes(5_000)
 

@@ -39,7 +39,7 @@ from pxe_fetch.errors import (
     PolicyError,
     RefusedError,
 )
-from pxe_fetch.intake import BUFFER
+from pxe_fetch.transfer.intake import BUFFER
 from pxe_fetch.transport import Transports
 
 BODY = random.Random(2).randbytes(300_000)

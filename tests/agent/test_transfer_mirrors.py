@@ -26,7 +26,7 @@ from pxe_fetch.errors import (
     PolicyError,
     RefusedError,
 )
-from pxe_fetch.transfer import fetch_text
+from pxe_fetch.transfer.receive import fetch_text
 from pxe_fetch.transport import Transports
 
 BODY = random.Random(4).randbytes(200_000)

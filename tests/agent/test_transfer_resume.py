@@ -20,7 +20,7 @@ from fakes.server import Script, Server
 from fakes.transfers import QUICK, Bench, QuickClock
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
 from pxe_fetch.errors import CannotCreateError, DeadlineError, StoppedError
-from pxe_fetch.intake import BUFFER
+from pxe_fetch.transfer.intake import BUFFER
 
 BODY = random.Random(3).randbytes(3_000_000)
 HALF = len(BODY) // 2

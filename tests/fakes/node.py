@@ -15,11 +15,13 @@ from pathlib import Path
 
 import yaml
 
-from pxe_fetch import cli, journal
+from pxe_fetch import cli
+from pxe_fetch.reporting import journal
 
 PROGRAM = """\
 import sys
-from pxe_fetch import cli, journal
+from pxe_fetch import cli
+from pxe_fetch.reporting import journal
 journal.CONSOLE = sys.argv[1] + "/dev/console"
 sys.exit(cli.main(sys.argv[2:], root=sys.argv[1]))
 """

@@ -11,7 +11,7 @@ from threading import Event
 
 from pxe_fetch.contract.model import Digest, Proxy, RetryPolicy, Timeouts, Tls
 from pxe_fetch.plan import Transfer
-from pxe_fetch.transfer import Received, receive
+from pxe_fetch.transfer.receive import Received, receive
 from pxe_fetch.transport import Transports
 
 QUICK = Timeouts(  # for what stalls or drips; on a busy machine they may also fire where nothing is wrong
@@ -119,7 +119,7 @@ class Bench:
         )
 
     def receive(self, *, deadline: float = float("inf")) -> Received:
-        """What `pxe_fetch.transfer.receive` gives; the part is checked to hold exactly the body."""
+        """What `pxe_fetch.transfer.receive.receive` gives; the part is checked to hold exactly the body."""
         transports = self.transports or Transports(tls=self.tls, proxy=self.proxy)
         try:
             received = receive(

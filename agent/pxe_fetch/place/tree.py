@@ -11,9 +11,9 @@ import tarfile
 from pathlib import Path, PurePosixPath
 
 from pxe_fetch.errors import CannotCreateError, NoRoomError, PolicyError
-from pxe_fetch.place import DIRECTORY_MODE, explain, sync_directory
+from pxe_fetch.place.file import DIRECTORY_MODE, explain, sync_directory
+from pxe_fetch.place.room import available
 from pxe_fetch.plan import Transfer, beside
-from pxe_fetch.room import available
 
 MOST_MEMBERS = 1_000_000
 STAGING_SUFFIX = ".pxe-fetch-staging"

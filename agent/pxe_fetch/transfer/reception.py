@@ -18,14 +18,14 @@ from pxe_fetch.errors import (
     RangeError,
     StoppedError,
 )
-from pxe_fetch.events import Events
-from pxe_fetch.intake import take_in
-from pxe_fetch.mirrors import Mirror, Mirrors
-from pxe_fetch.part import FilePart, Part
 from pxe_fetch.redact import redact
-from pxe_fetch.retry import persist
+from pxe_fetch.transfer.events import Events
+from pxe_fetch.transfer.intake import take_in
+from pxe_fetch.transfer.mirrors import Mirror, Mirrors
+from pxe_fetch.transfer.part import FilePart, Part
+from pxe_fetch.transfer.retry import persist
+from pxe_fetch.transfer.verify import check_size
 from pxe_fetch.transport import Body, Request, Transports
-from pxe_fetch.verify import check_size
 
 _EARLIER = "an earlier run"
 _OURS = (CannotCreateError, DiskError, NoRoomError)  # no mirror can help

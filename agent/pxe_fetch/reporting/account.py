@@ -10,14 +10,14 @@ from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.paths import MessageId
 from pxe_fetch.contract.problem import ProblemError, show_all
 from pxe_fetch.errors import FetchError
-from pxe_fetch.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal
-from pxe_fetch.ledger import Ledger
 from pxe_fetch.locate import Found
-from pxe_fetch.outcome import Outcome
 from pxe_fetch.plan import Plan, Transfer
-from pxe_fetch.state import ArtifactState
-from pxe_fetch.transfer import Received
-from pxe_fetch.wording import amount, count, span
+from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal
+from pxe_fetch.reporting.ledger import Ledger
+from pxe_fetch.reporting.outcome import Outcome
+from pxe_fetch.reporting.state import ArtifactState
+from pxe_fetch.reporting.wording import amount, count, span
+from pxe_fetch.transfer.receive import Received
 
 
 class Account:
@@ -197,7 +197,7 @@ class Account:
             cause=outcome.cause,
         )
 
-    # One artifact, as the engine sees it: pxe_fetch.events.Events
+    # One artifact, as the engine sees it: pxe_fetch.transfer.events.Events
 
     def started(self, name: str, *, url: str, offset: int, total: int | None) -> None:
         if self._ledger.find(name) is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from pxe_fetch.notify import is_service
+from pxe_fetch.reporting.notify import is_service
 
 TYPE_CHECKING = False  # typing and collections.abc are imports that a run with nothing to do need not pay
 if TYPE_CHECKING:

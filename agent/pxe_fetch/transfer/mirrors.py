@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pxe_fetch.contract.model import RetryPolicy
 from pxe_fetch.errors import FetchError, IntegrityError, NotFoundError, RangeError
-from pxe_fetch.retry import CORRUPT_ATTEMPTS, NOT_FOUND_ATTEMPTS, pause
+from pxe_fetch.transfer.retry import CORRUPT_ATTEMPTS, NOT_FOUND_ATTEMPTS, pause
 
 
 @dataclass(kw_only=True, slots=True, eq=False)

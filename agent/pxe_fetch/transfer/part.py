@@ -13,7 +13,7 @@ from typing import Protocol
 
 from pxe_fetch.clock import Patience
 from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError, PolicyError
-from pxe_fetch.verify import Digester
+from pxe_fetch.transfer.verify import Digester
 
 _REREAD = 1024 * 1024  # bytes read at a time when an earlier run's part is hashed again
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -11,11 +11,11 @@ from threading import Event
 from pxe_fetch.clock import Clock, Patience, SystemClock
 from pxe_fetch.contract.model import Digest, RetryPolicy, Timeouts
 from pxe_fetch.errors import FetchError, NoRoomError
-from pxe_fetch.events import Events
-from pxe_fetch.part import FilePart, MemoryPart
-from pxe_fetch.reception import Reception
+from pxe_fetch.transfer.events import Events
+from pxe_fetch.transfer.part import FilePart, MemoryPart
+from pxe_fetch.transfer.reception import Reception
+from pxe_fetch.transfer.verify import Digester
 from pxe_fetch.transport import Transports
-from pxe_fetch.verify import Digester
 
 TYPE_CHECKING = False  # what is only named in a signature need not be imported at boot
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from threading import Thread
 from pxe_fetch.clock import Patience
 from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.errors import NetworkError
-from pxe_fetch.part import Part
+from pxe_fetch.transfer.part import Part
+from pxe_fetch.transfer.verify import Digester, check_size
 from pxe_fetch.transport import Body
-from pxe_fetch.verify import Digester, check_size
 
 BUFFER = 512 * 1024  # bytes of one buffer: at most so many are lost when the agent is killed
 _BUFFERS = 3  # one being filled, one being hashed, one waiting

@@ -1,0 +1,1 @@
+"""The engine: one artifact, from its mirrors into a part file, until its bytes are verified."""
