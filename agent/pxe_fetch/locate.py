@@ -11,13 +11,15 @@ from urllib.parse import unquote, urlsplit
 
 from pxe_fetch.contract import paths
 from pxe_fetch.contract.cmdline import PREFIX, KernelArguments
+from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.problem import Problem, ProblemError
-from pxe_fetch.errors import PolicyError
+from pxe_fetch.errors import IntegrityError, PolicyError
 from pxe_fetch.redact import redact
 
 LARGEST = 1024 * 1024  # bytes of a configuration
 
-ReadUrl = Callable[[str, int], bytes]  # url, most bytes -> body, retried as an artifact is
+# url, its digest where one is pinned, most bytes -> body, retried as an artifact is; wrong bytes: IntegrityError
+ReadUrl = Callable[[str, Digest | None, int], bytes]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,14 +102,23 @@ def _pinned(url: str, sha256: str | None, *, read_url: ReadUrl) -> bytes:
             f"{PREFIX}.config={redact(url)} comes by {parts.scheme or 'no scheme'} and without a digest, so anybody on "
             f"the network could replace it; add {PREFIX}.config.sha256=HEX to the kernel arguments, or use https"
         )
-    body = read_file(Path(unquote(parts.path))) if parts.scheme == "file" else read_url(url, LARGEST)
+    if parts.scheme != "file":
+        try:
+            return read_url(url, Digest(algorithm="sha256", hex=sha256) if sha256 else None, LARGEST)
+        except IntegrityError as error:
+            raise _not_the_pinned_one(url, expected=error.expected, found=error.found) from error
+    body = read_file(Path(unquote(parts.path)))
     found = hashlib.sha256(body).hexdigest()
     if sha256 and found != sha256:
-        raise PolicyError(
-            f"the configuration from {redact(url)} is not the one that {PREFIX}.config.sha256 names: "
-            f"expected {sha256}, found {found}; nothing is fetched"
-        )
+        raise _not_the_pinned_one(url, expected=sha256, found=found)
     return body
+
+
+def _not_the_pinned_one(url: str, *, expected: str, found: str) -> PolicyError:
+    return PolicyError(
+        f"the configuration from {redact(url)} is not the one that {PREFIX}.config.sha256 names: expected "
+        f"{expected.removeprefix('sha256:')}, found {found.removeprefix('sha256:')}; nothing is fetched"
+    )
 
 
 def _found(source: str, path_or_url: str, body: bytes, *, reason: str) -> Found:

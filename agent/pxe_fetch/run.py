@@ -15,7 +15,7 @@ from types import FrameType
 from pxe_fetch.bring import Bringer
 from pxe_fetch.contract import cmdline, validate
 from pxe_fetch.contract.exits import Exit
-from pxe_fetch.contract.model import FetchConfig, RetryPolicy, Timeouts
+from pxe_fetch.contract.model import Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.errors import DeadlineError, StoppedError
 from pxe_fetch.idle import NO_CONFIGURATION, SWITCHED_OFF
 from pxe_fetch.locate import ReadUrl, credentials_directory, locate
@@ -119,7 +119,7 @@ def _kernel_command_line(root: Path) -> str:
 def _url_reader(one: Run) -> ReadUrl:
     """Reads the configuration's URL, with the persistence that an artifact has."""
 
-    def read(url: str, limit: int) -> bytes:
+    def read(url: str, digest: Digest | None, limit: int) -> bytes:
         from pxe_fetch.transfer.receive import fetch_text
         from pxe_fetch.transport import Transports
 
@@ -128,7 +128,7 @@ def _url_reader(one: Run) -> ReadUrl:
             return fetch_text(
                 url,
                 name="configuration",
-                digest=None,  # locate compares it: wrong bytes are refused there, not asked for again and again
+                digest=digest,
                 limit=limit,
                 transports=transports,
                 events=one.account,

@@ -87,6 +87,17 @@ def test_wrong_digest_is_refused_and_nothing_is_placed(node: FakeNode) -> None:
     assert not node.out.exists()
 
 
+def test_pinned_configuration_that_was_cut_short_unnoticed_is_asked_for_again(node: FakeNode) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        text = node.config(node.entry("m", server.url("/m"), BODY))
+        server.scripts["/site.yaml"] = Script(body=text.encode(), faults=[cut(0.5, framing="close")])
+        node.boot_with(f"pxe-fetch.config={server.url('/site.yaml')} pxe-fetch.config.sha256={sha256(text)}")
+        ran = node.run("run")
+        assert len(server.asked_for("/site.yaml")) == 2
+    assert ran.code == 0
+    assert node.files() == ["m"]
+
+
 def test_plain_http_without_a_digest_is_refused_unasked(node: FakeNode) -> None:
     with Server({"/site.yaml": Script(body=node.config().encode())}) as server:
         node.boot_with(f"pxe-fetch.config={server.url('/site.yaml')}")

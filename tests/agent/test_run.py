@@ -66,6 +66,8 @@ def test_exit_code_names_the_cause(node: FakeNode, fault: Flip | Status, code: i
     assert (node.out / "m").read_text() == "what was there before"
     assert node.files() == ["m"]
     assert ran.out.startswith("pxe-fetch: failed: m: ")
+    artifact = ran.artifact("m")
+    assert (artifact["attempts"], artifact["url"]) == (len(server.asked_for("/m")), server.url("/m"))
 
 
 def test_nobody_listening_is_69(node: FakeNode) -> None:

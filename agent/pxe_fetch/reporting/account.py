@@ -182,6 +182,8 @@ class Account:
             artifact.ended = time.monotonic()
             artifact.error = outcome.message
             artifact.cause = outcome.cause
+            artifact.attempts = max(artifact.attempts, outcome.attempts)
+            artifact.url = outcome.url or artifact.url
         need = "" if artifact.required else "; it is optional, so the run goes on without it"
         self._say(
             f"{name}: failed: {outcome.message}{need}",

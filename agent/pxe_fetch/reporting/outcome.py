@@ -24,6 +24,8 @@ class Outcome:
     exit_code: Exit
     cause: str | None = None
     message: str = ""
+    attempts: int = 0
+    url: str | None = None  # the mirror asked last, redacted
 
     @property
     def failed(self) -> bool:
@@ -35,7 +37,13 @@ def of_error(error: Exception) -> Outcome:
     """The outcome that `error` is. Whatever the agent has no name for is a bug of its own."""
     match error:
         case FetchError():
-            return Outcome(exit_code=error.exit_code, cause=error.reference, message=str(error))
+            return Outcome(
+                exit_code=error.exit_code,
+                cause=error.reference,
+                message=str(error),
+                attempts=error.attempts,
+                url=error.url,
+            )
         case ProblemError():
             first, *others = error.problems
             more = f" (and {count(len(others), 'problem')} more)" if others else ""
