@@ -99,7 +99,7 @@ def listing(image: Path, *options: str) -> dict[str, str]:
     assert done.stderr == b""
     lines: dict[str, str] = {}
     for line in done.stdout.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n"):
-        found = re.match(r"(\S+ \d+/\d+) +(\d+(?:, *\d+)?) (\S+ \S+) (.*)$", line)
+        found = re.match(r"(\S+ \d+/\d+) +(-?\d+(?:, *-?\d+)?) (\S+ \S+) (.*)$", line)
         assert found, line
         about, size, time, rest = found.groups()
         path = rest.split(" -> ")[0].removeprefix("/")
