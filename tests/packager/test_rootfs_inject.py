@@ -13,8 +13,8 @@ from typing import Literal
 
 import pytest
 
-from liveos import shapes, specials, tiny, tree
-from packing.site import Site, files_of, listed, take_out
+from liveos import shapes, specials, tiny
+from packing.site import Site, files_of, image_with_root, listed, take_out
 from packing.trees import Inode, listing, tree_of
 from pxe_pack.image.squashfs import superblock
 
@@ -131,7 +131,7 @@ def test_the_root_directory_keeps_owner_mode_and_xattrs(site: Site, packs: Packs
     """Sqfstar 4.5 and most ways of repacking lose them; with SELinux a root without its label does not boot."""
     label = {"security.selinux": b"system_u:object_r:root_t:s0\0"}
     contents = [specials.Inode(".", b"5", mode=0o711, uid=5, gid=6, xattrs=label), *tiny.tree()]
-    site.image = image_with_root(site, contents, tmp_path)
+    site.image = image_with_root(site.image, contents, tmp_path)
     packs("--inject", "rootfs")
     old, new = trees(site, tmp_path)
     assert (old[""].mode, old[""].uid, old[""].gid) == (0o711, 5, 6)
@@ -148,7 +148,7 @@ def test_new_files_get_the_labels_of_their_siblings(site: Site, packs: Packs, tm
     for inode in tiny.tree():
         nearest = max((folder for folder in kinds if f"{inode.path}/".startswith(f"{folder}/") or not folder), key=len)
         contents.append(replace(inode, xattrs={**inode.xattrs, **label(kinds[nearest])}))
-    site.image = image_with_root(site, contents, tmp_path)
+    site.image = image_with_root(site.image, contents, tmp_path)
     packs("--inject", "rootfs")
     old, new = trees(site, tmp_path)
 
@@ -160,21 +160,6 @@ def test_new_files_get_the_labels_of_their_siblings(site: Site, packs: Packs, tm
     assert label_of("usr/lib/systemd/system/multi-user.target.wants/pxe-fetch.target") == "systemd_unit_file_t"
     assert label_of("etc/pxe-fetch/fetch.yaml") == "etc_t"
     assert {path: inode for path, inode in new.items() if path in old} == old
-
-
-def image_with_root(site: Site, contents: list[specials.Inode], where: Path) -> Path:
-    """The site's image with another root filesystem."""
-    root = where / "root.squashfs"
-
-    with subprocess.Popen(["tar2sqfs", "-q", "-c", "gzip", root], stdin=subprocess.PIPE) as writer:
-        assert writer.stdin
-        tree.write(writer.stdin, base=None, over=contents)
-        writer.stdin.close()
-    assert writer.returncode == 0
-    target = where / "other.iso"
-    command = ["xorriso", "-indev", str(site.image), "-outdev", str(target), "-boot_image", "any", "replay"]
-    subprocess.run([*command, "-map", str(root), f"/{ROOT}"], check=True, capture_output=True)
-    return target
 
 
 def test_packing_again_replaces_the_payload(site: Site, packs: Packs, tmp_path: Path) -> None:
@@ -202,7 +187,7 @@ def test_an_image_with_a_file_where_a_folder_has_to_go_is_refused(
     site: Site, refused: Callable[..., str], tmp_path: Path
 ) -> None:
     contents = [*tiny.tree(), specials.Inode("usr/lib/systemd/catalog", data=b"in the way")]
-    site.image = image_with_root(site, contents, tmp_path)
+    site.image = image_with_root(site.image, contents, tmp_path)
     said = refused("--inject", "rootfs")
     assert "error[payload-conflict]: the image has a file at /usr/lib/systemd/catalog" in said
 
@@ -210,7 +195,7 @@ def test_an_image_with_a_file_where_a_folder_has_to_go_is_refused(
 def test_links_in_the_image_are_followed_inside_the_image(site: Site, packs: Packs, tmp_path: Path) -> None:
     contents = [inode for inode in tiny.tree() if inode.path != "srv"]
     contents += [specials.folder("data"), specials.symlink("srv", "/data")]
-    site.image = image_with_root(site, contents, tmp_path)
+    site.image = image_with_root(site.image, contents, tmp_path)
     site.rest["allowed_roots"] = ["/srv/models"]
     packs("--inject", "rootfs")
     old, new = trees(site, tmp_path)

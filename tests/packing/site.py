@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from liveos import iso as liveos_iso
+from liveos import tree
+from liveos.specials import Inode
 from pxe_pack.freeze.agent import PROGRAM, write_manifest
 from pxe_pack.image import iso
 
@@ -115,3 +117,16 @@ def files_of(image: Path) -> dict[str, bytes]:
     """Every regular file of an ISO, by our own reader."""
     with iso.opened(image) as opened:
         return {entry.path: opened.read(entry) for entry in opened.entries.values() if entry.is_file}
+
+
+def image_with_root(image: Path, contents: Sequence[Inode], where: Path) -> Path:
+    """The image with another root filesystem; of `contents`, a member called "." is its root directory."""
+    root, target = where / "root.squashfs", where / "other.iso"
+    with subprocess.Popen(["tar2sqfs", "-q", "-c", "gzip", root], stdin=subprocess.PIPE) as writer:
+        assert writer.stdin
+        tree.write(writer.stdin, base=None, over=contents)
+        writer.stdin.close()
+    assert writer.returncode == 0
+    command = ["xorriso", "-indev", str(image), "-outdev", str(target), "-boot_image", "any", "replay"]
+    subprocess.run([*command, "-map", str(root), "/liveos/rootfs.img"], check=True, capture_output=True)
+    return target
