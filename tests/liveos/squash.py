@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from liveos.programs import EPOCH, BuildError, environment, require
+from liveos.programs import BuildError, environment, require
 
 COMPRESSORS = ("gzip", "zstd", "xz", "lz4", "lzo")
 
@@ -17,15 +17,15 @@ def squash(partial: Path, *, compressor: str, block_size: int, feed: Callable[[I
     A stream, not a folder, so that owners, devices and xattrs need no privilege: they never exist on this machine.
     """
     require("sqfstar")
-    options = ["-comp", compressor, "-b", str(block_size), "-mkfs-time", str(EPOCH), "-no-progress", "-exit-on-error"]
+    options = ["-comp", compressor, "-b", str(block_size), "-no-progress", "-exit-on-error"]
     root = ["-root-uid", "0", "-root-gid", "0", "-root-mode", "755"]
     with subprocess.Popen(
         ["sqfstar", *options, *root, str(partial)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        # sqfstar takes -mkfs-time or SOURCE_DATE_EPOCH, not both
-        env={name: value for name, value in environment().items() if name != "SOURCE_DATE_EPOCH"},
+        # SOURCE_DATE_EPOCH is in it: of sqfstar's ways to fix times the only one that reaches the root directory
+        env=environment(),
     ) as process:
         assert process.stdin is not None
         assert process.stderr is not None

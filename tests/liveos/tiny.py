@@ -92,6 +92,7 @@ def tree() -> Iterator[Inode]:
     yield Inode("etc/group", data=b"root:x:0:\ndisk:x:6:\n")
     yield Inode("etc/shadow", data=b"root:!:19675::::::\n", mode=0o640, gid=42)
     yield Inode("etc/machine-id", mode=0o444)
+    yield folder("usr/lib/modules")
     yield folder(f"usr/lib/modules/{RELEASE}")
     yield from _programs()
     yield folder("etc/systemd")
