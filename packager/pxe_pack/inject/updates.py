@@ -88,5 +88,11 @@ def staged(image: LiveImage, payload: Payload, work: Path) -> list[Placed]:
 
 def former(image: LiveImage, payload: Payload) -> list[str]:
     """What a former pack left below updates/: it would be copied over whatever the image has at boot."""
-    found = (f"{UPDATES}/{owned.rstrip('/')}" for owned in payload.replaces)
-    return [path for path in found if path in image.iso.entries]
+    owned = [f"{UPDATES}/{path.rstrip('/')}" for path in payload.replaces]
+    found = [path for path in owned if path in image.iso.entries]
+    others = (
+        entry.path
+        for entry in image.iso.below(UPDATES)
+        if not entry.is_directory and not any(f"{entry.path}/".startswith(f"{path}/") for path in owned)
+    )
+    return [UPDATES] if found and not any(others) else found
