@@ -23,6 +23,7 @@ GRUB_CFG = f"{GRUB_DIR}/grub.cfg"
 GRUB_PXE_CFG = f"{GRUB_DIR}/grub-pxe.cfg"
 # dracut's dmsquash-live-root: defaults of rd.live.dir and rd.live.squashimg, and what else it looks for there
 LIVE_DIR, SQUASHFS_IMAGE, ROOTFS_IMAGE = "LiveOS", "squashfs.img", "rootfs.img"
+CONFIG_LIMIT = 1 << 20  # bytes
 UPDATES = "updates"  # at the medium's root: what dracut's apply-live-updates copies onto the new root
 
 _LOADERS = (("bootx64.efi", "grubx64.efi"), ("bootaa64.efi", "grubaa64.efi"))
@@ -120,7 +121,7 @@ def _look(image: Iso, *, boot_url: str) -> LiveImage:
     try:
         arguments = grub.live_arguments(text, files=files)
         network = grub.for_network(text, boot_url=boot_url, files=files)
-    except (GrubSyntaxError, UnsuitableGrubConfigError) as error:
+    except (GrubSyntaxError, UnsuitableGrubConfigError, RecursionError) as error:
         line = f":{error.line}" if isinstance(error, GrubSyntaxError) else ""
         raise InputError(
             Problem(
@@ -210,6 +211,9 @@ def _enforces(facts: RootFacts, arguments: list[tuple[str, ...]]) -> bool:
 
 
 def _text(image: Iso, entry: IsoEntry) -> str:
+    if entry.size > CONFIG_LIMIT:
+        message = f"{entry.path} in {image.path} has {entry.size:,} bytes, which no configuration of GRUB has"
+        raise InputError(Problem(reference="grub-unsuitable", message=message))
     return image.read(entry).decode(errors="surrogateescape")
 
 
