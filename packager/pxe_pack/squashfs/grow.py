@@ -71,7 +71,7 @@ class Grown:
     def _know_owners(self, new: Addition) -> None:
         for owner in (new.uid, new.gid):
             if owner not in self._owners:
-                self._owners[owner] = len(self._owners)
+                self._owners[owner] = self.image.superblock.ids + len(self.new_owners)
                 self.new_owners.append(owner)
         if self.image.superblock.ids + len(self.new_owners) > _MOST_OWNERS:
             raise unsupported(f"with {new.path} the image would have more than {_MOST_OWNERS} different owners")
@@ -176,11 +176,11 @@ class Grown:
         branch.names[name] = Entry(name, kind, reference, leaf.number)
 
     def _relink(self, relink: Relink) -> None:
-        """Write an inode again with the links that are left to it, and point all its names there."""
+        """Write an inode again with the links that are left to it, and point its names there."""
         old = relink.inode
         blocks = content.block_count(old, self.image.superblock.block_size) if isinstance(old, File) else 0
         cursor = self.image.inode_region.cursor(old.reference)
-        copy = inodes.copy_with_links(cursor, old, links=relink.links, blocks=blocks)
+        copy = inodes.copy_with_links(cursor, old, links=len(relink.places), blocks=blocks)
         reference = self._add_inode(copy, old.number, instead_of=old.reference)
         for branch, entry in relink.places:
             branch.names[entry.name] = replace(entry, reference=reference)

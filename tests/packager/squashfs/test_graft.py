@@ -240,3 +240,19 @@ def test_a_graft_in_two_parts_is_the_graft_in_one(an_image: Path, tmp_path: Path
     assert parts.start % 2048 == 0
     whole = head + an_image.read_bytes()[96:].ljust(parts.start - 96, b"\0") + part.data
     assert whole == (tmp_path / "out").read_bytes()
+
+
+def test_names_that_go_twice_and_come_back_as_symlinks_are_counted_once(gzip_image: Path, tmp_path: Path) -> None:
+    """A file with three names loses one, by two removals; the directory it was in becomes a link to another."""
+    out = tmp_path / "out"
+    additions = [NewSymlink(path="usr/bin", mode=0o777, mtime=WHEN, target="lib")]
+    removals = ["usr/bin/su", "bin/doas", "usr/bin", "usr/bin/doas"]
+    graft(gzip_image, additions=additions, removals=removals, output=out)
+    after = trees.tree(out)
+    assert after.facts == trees.tree(gzip_image).without("usr/bin").facts | facts(additions)
+    assert not after.groups
+    with Image.open(out) as image:
+        alone = image.find("usr/lib/su.link")
+        assert alone
+        assert alone.links == 1
+        assert image.find("usr/bin/su") is None
