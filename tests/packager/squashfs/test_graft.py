@@ -256,3 +256,22 @@ def test_names_that_go_twice_and_come_back_as_symlinks_are_counted_once(gzip_ima
         assert alone
         assert alone.links == 1
         assert image.find("usr/bin/su") is None
+
+
+def test_the_export_table_leads_to_every_inode_by_its_number(image: Path, tmp_path: Path) -> None:
+    """What NFS handles are looked up in; no reader of files needs it, so none of them would notice."""
+    out = tmp_path / "out"
+    replaced = [NewFile(path="usr/bin/su", mode=0o755, mtime=WHEN, content=b"another")]
+    graft(image, additions=[*payload(tmp_path), *replaced], removals=["tmp"], output=out)
+    for path in (image, out):
+        with Image.open(path) as opened:
+            if opened.exports is None:
+                assert opened.superblock.export_table is None
+                continue
+            exported = [int.from_bytes(raw, "little") for raw in opened.exports]
+            assert len(exported) == opened.superblock.inodes
+            for inode in (opened.root, *(inode for _, inode in opened.walk())):
+                assert exported[inode.number - 1] == inode.reference
+            # Those that nothing names any more are inodes, too, and none of them twice.
+            assert len(set(exported)) == len(exported)
+            assert all(opened.inode(reference) for reference in exported)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from packager.squashfs import trees
 from packager.squashfs.images import Member, directory, mksquashfs, mksquashfs_tree
-from packager.squashfs.payload import WHEN
-from pxe_pack.squashfs import Addition, Image, NewDirectory, NewFile, graft, prune
+from packager.squashfs.payload import WHEN, facts
+from pxe_pack.squashfs import Addition, File, Graft, Image, NewDirectory, NewFile, graft, prune
 
 
 def difference(before: dict[str, str], after: dict[str, str]) -> tuple[set[str], set[str]]:
@@ -76,3 +77,38 @@ def test_a_graft_of_many_files_makes_large_tables(tmp_path: Path) -> None:
     assert found.facts["d/12345"].uid == 12345 % 5000
     assert found.facts["d/12345"].xattrs == (("SCHILY.xattr.user.n", str(12345 % 2000)),)
     assert len({fact.xattrs for fact in found.facts.values()}) == 2001
+
+
+class SparseSink:
+    """A file to which a graft's new part is written where it belongs, with a hole before it."""
+
+    def __init__(self, file: BinaryIO, position: int) -> None:
+        self.file, self.position = file, position
+        file.seek(position)
+
+    def put(self, data: bytes) -> int:
+        self.file.write(data)
+        self.position += len(data)
+        return self.position - len(data)
+
+
+def test_what_is_added_behind_4_gib_is_found_there(tmp_path: Path) -> None:
+    image = mksquashfs(tmp_path / "image", [directory("d"), Member(path="d/there", data=b"there" * 999)])
+    before, old = trees.tree(image), image.read_bytes()
+    with image.open("rb+") as file:
+        file.truncate((4 << 30) + 12_345)  # padding, as of an image on a partition; it takes no room here
+    additions = [NewFile(path="d/far", mode=0o640, mtime=WHEN, content=b"far away" * 50_000)]
+    out = tmp_path / "out"
+    with Image.open(image) as opened, out.open("xb") as file:
+        graft = Graft(opened, additions=additions)
+        head = graft.write(SparseSink(file, graft.start))
+        file.seek(0)
+        file.write(head + old[96:])
+    after = trees.tree(out)
+    assert after.facts == before.facts | facts(additions)
+    assert difference(trees.listing(image), trees.listing(out)) == ({"d/far"}, set())
+    with Image.open(out) as opened:
+        far = opened.find("d/far")
+        assert isinstance(far, File)
+        assert far.start > 4 << 30
+        assert opened.read(far, limit=1 << 20) == b"far away" * 50_000
