@@ -18,9 +18,9 @@ from packing.site import Site
 Packs = Callable[..., str]
 
 STEPS = [
-    ("updates", "Copying the ISO"),
     ("updates", "Adding updates/"),
-    ("updates", "Hashing the ISO"),
+    ("updates", "Copying the root filesystem"),
+    ("updates", "✓ Copying the root filesystem"),
     ("updates", "Exporting the layout"),
     ("updates", "✓ Exporting the layout"),
     ("rootfs", "Taking the root filesystem out"),

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.hashing import Span
 from pxe_pack.image import grub, iso, rootfs, squashfs
 from pxe_pack.image.grub import NetworkConfig, UnsuitableGrubConfigError
 from pxe_pack.image.grubscript import GrubSyntaxError
 from pxe_pack.image.initrd import InitrdFacts, read_initrd
-from pxe_pack.image.iso import Iso, IsoEntry, Span
+from pxe_pack.image.iso import Iso, IsoEntry
 from pxe_pack.image.rootfs import RootFacts
 from pxe_pack.image.squashfs import Superblock, Tree
 from pxe_pack.tools import InputError
