@@ -103,7 +103,13 @@ def _agent(plan: Plan, console: Console) -> FrozenAgent:
 def _service(plan: Plan, console: Console) -> str:
     """The unit, fitted to the image and found right by systemd-analyze where that is here."""
     text = (unit.unit_files() / UNIT_NAME).read_text(encoding="utf-8")
-    service = unit.fitted_unit(text, systemd=plan.image.systemd, roots=plan.settings.fetch.allowed_roots)
+    fetch = plan.settings.fetch
+    service = unit.fitted_unit(
+        text,
+        systemd=plan.image.systemd,
+        roots=fetch.allowed_roots,
+        credentials=[one.header_credential for one in fetch.artifacts if one.header_credential],
+    )
     findings = unit.unit_problems(service)
     if any(problem.severity == "error" for problem in findings):
         raise InputError(*findings)

@@ -27,6 +27,7 @@ PACKAGES: Mapping[str, str] = {
     "objdump": "binutils",
     "strip": "binutils",
     "cpio": "cpio",
+    "setpriv": "util-linux",
     "zstd": "zstd",
 }
 

@@ -1,9 +1,11 @@
 """The unit fitted to an image: to what its systemd knows, and to the folders that the agent may write.
 
-units/pxe-fetch.service is written for the newest systemd. Two things are done to it, line by line:
+units/pxe-fetch.service is written for the newest systemd. Three things are done to it, line by line:
 
 - a directive that the image's systemd does not know yet is left out (systemd would ignore it with a warning at each
   boot); where the version is not known, the oldest that is supported is taken;
+- where `ImportCredential=` is not known yet, but credentials of the service manager are, each credential that the agent
+  may ask for is named by a `LoadCredential=` of its own (one that is absent is no error);
 - the value of `ReadWritePaths=` becomes the configuration's allowed_roots, each with the `-` that lets it be absent.
   Roots where the sandbox hides or replaces a folder (`ProtectHome=`, `PrivateTmp=`) loosen that directive and no other.
 """
@@ -16,7 +18,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pxe_fetch.contract.paths import AGENT, TARGET_NAME, UNIT_DIR, UNIT_NAME
+from pxe_fetch.contract.paths import AGENT, CREDENTIAL, TARGET_NAME, UNIT_DIR, UNIT_NAME
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 
@@ -33,6 +35,9 @@ SINCE = {
     "RestartSteps": 254,
 }
 
+# With this release `LoadCredential=NAME` alone means the service manager's own credential of that name.
+_LOAD_CREDENTIAL_SINCE = 250
+
 _DIRECTIVE = re.compile(r"(?P<name>\w+)=(?P<value>.*)")
 _HOMES = ("/home", "/root", "/run/user")  # what ProtectHome= takes away, systemd.exec(5)
 _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108  what PrivateTmp= replaces
@@ -46,10 +51,17 @@ def unit_files() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[2] / "units"
 
 
-def fitted_unit(text: str, *, systemd: int | None, roots: Sequence[str]) -> str:
-    """The service `text` for an image with that release of systemd, which may write below `roots`."""
+def fitted_unit(text: str, *, systemd: int | None, roots: Sequence[str], credentials: Iterable[str] = ()) -> str:
+    """The service `text` for an image with that release of systemd, which may write below `roots`.
+
+    `credentials` are those that the configuration names, beside the one that may be the configuration itself.
+    """
+    release = systemd if systemd is not None else OLDEST_SYSTEMD
+    if _LOAD_CREDENTIAL_SINCE <= release < SINCE["ImportCredential"]:
+        wanted = sorted({CREDENTIAL, *credentials})
+        text = re.sub(r"(?m)^ImportCredential=.*$", "\n".join(f"LoadCredential={name}" for name in wanted), text)
     lines = []
-    for line in _known_to(systemd if systemd is not None else OLDEST_SYSTEMD, text):
+    for line in _known_to(release, text):
         found = _DIRECTIVE.match(line)
         lines.append(_fitted_line(found["name"], found["value"], roots) if found else line)
     return "\n".join(lines) + "\n"

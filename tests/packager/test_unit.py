@@ -38,6 +38,13 @@ def test_what_a_systemd_does_not_know_is_left_out(systemd: int | None) -> None:
     assert {"ExecStart", "Type", "ReadWritePaths", "ProtectSystem"} <= names
 
 
+@pytest.mark.parametrize(("systemd", "by"), [(245, set()), (252, {"LoadCredential"}), (255, {"ImportCredential"})])
+def test_credentials_come_by_what_the_systemd_has_for_them(systemd: int, by: set[str]) -> None:
+    text = fitted_unit(SERVICE, systemd=systemd, roots=DEFAULT_ROOTS, credentials=["pxe-fetch.token"])
+    assert {name for name in names_of(text) if name.endswith("Credential")} == by
+    assert ("LoadCredential=pxe-fetch.config\nLoadCredential=pxe-fetch.token\n" in text) == (systemd == 252)
+
+
 @pytest.mark.parametrize("systemd", [245, 250, 252, 255])
 def test_systemd_verifies_it_and_rates_it(systemd: int) -> None:
     assert unit_problems(fitted_unit(SERVICE, systemd=systemd, roots=DEFAULT_ROOTS)) == []
