@@ -40,9 +40,10 @@ artifacts: [{{name: m, url: "http://10.0.0.1/m", sha256: "{digest}", dest: /srv/
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a command took: seconds, and MiB of the largest process that it had."""
+    """What a command took: seconds, of the clock and of processors; MiB of the largest process that it had."""
 
     seconds: float
+    processor: float
     memory: float
 
 
@@ -58,6 +59,7 @@ def main() -> None:
     print(f"agent: {agent.size / 1e6:.1f} MB")
     with tempfile.TemporaryDirectory(prefix="pxe-pack-bench-", dir=given.folder) as name:
         shutil.copytree(agent.path, Path(name, "agent"))  # the cache's may go meanwhile
+        print(f"load before: {os.getloadavg()[0]:.1f}; with more than a little, the seconds of the clock mean nothing")
         parts = [given.only] if given.only else ["updates", "rootfs"]
         measure(Path(name), size=given.size, rounds=given.rounds, compressor=given.compressor, parts=parts)
 
@@ -134,24 +136,29 @@ def run(command: Sequence[str], *, after: Callable[[], object] = lambda: None, w
     if process.returncode:
         raise SystemExit(f"{command[0]} ended with {process.returncode}")
     after()
-    return Cost(seconds=seconds, memory=usage.ru_maxrss / 1024)
+    return Cost(seconds=seconds, processor=usage.ru_utime + usage.ru_stime, memory=usage.ru_maxrss / 1024)
 
 
 def show(cost: Cost) -> str:
-    return f"{cost.seconds:.2f} s, {cost.memory:.0f} MiB in its largest process"
+    return f"{cost.seconds:.2f} s ({cost.processor:.2f} of processors), {cost.memory:.0f} MiB in its largest process"
 
 
 def compare(what: str, ours: list[Cost], other: str, theirs: list[Cost], *, goal: float) -> None:
     """Print medians, their ratio, and the goal."""
     our, their = median(ours), median(theirs)
     ratio = our.seconds / their.seconds
-    print(f"{what}: {show(our)}; {other}: {their.seconds:.2f} s; ratio {ratio:.2f} (goal: {goal})")
+    print(f"{what}: {show(our)}")
+    print(f"    {other}: {show(their)}; ratio {ratio:.2f} (goal: {goal})")
     print(f"    memory: goal {GOAL_MEMORY} MiB; seconds of each: {[round(cost.seconds, 2) for cost in ours]}")
     print(f"    of {other}: {[round(cost.seconds, 2) for cost in theirs]}")
 
 
 def median(costs: list[Cost]) -> Cost:
-    return Cost(seconds=statistics.median(cost.seconds for cost in costs), memory=max(cost.memory for cost in costs))
+    return Cost(
+        seconds=statistics.median(cost.seconds for cost in costs),
+        processor=statistics.median(cost.processor for cost in costs),
+        memory=max(cost.memory for cost in costs),
+    )
 
 
 if __name__ == "__main__":
