@@ -64,6 +64,8 @@ def graft(
     with Image.open(source, offset=offset, size=size) as image:
         grown = Graft(image, additions=additions, removals=removals)
         with Output(output) as file:
+            if listener is None:  # which else is to see the copied bytes after the new superblock
+                file.begin(grown.base.window)
             file.skip(grown.start)
             head = grown.write(file, mkfs_time=mkfs_time)
             file.fill(grown.base.window, head=head, listener=listener)

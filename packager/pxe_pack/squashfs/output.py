@@ -17,6 +17,7 @@ from pxe_pack.tools import WorkError
 from .window import Window
 
 _AT_ONCE: Final = 1 << 20
+_RANGE_AT_ONCE: Final = 64 << 20  # so that an interrupted copy ends soon
 # What copy_file_range() answers where it can't; then bytes go through our own memory.
 _NO_RANGE: Final = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF}
 
@@ -29,6 +30,9 @@ class Output:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+        self._copier = ThreadPoolExecutor(1, thread_name_prefix="copy")  # starts nothing until it is used
+        self._copying: Future[None] | None = None
+        self._stopped = False
 
     def __enter__(self) -> Self:
         try:
@@ -39,6 +43,8 @@ class Output:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        self._stopped = True
+        self._copier.shutdown()
         try:
             self._file.close()
             if kind is None:
@@ -65,12 +71,17 @@ class Output:
         self._file.seek(position)
         self.position = position
 
+    def begin(self, source: Window) -> Future[None]:
+        """Copy `source` to the file's beginning beside whatever else is done; `fill()` waits for that."""
+        self._copying = self._copier.submit(self._copy, source, self._file.fileno())
+        return self._copying
+
     def fill(self, source: Window, *, head: bytes, listener: Listener | None) -> None:
         """Write `head` and what `source` has behind as many bytes, from the beginning; then tell `listener` all."""
         self._file.flush()
         out = self._file.fileno()
         if listener is None:
-            _copy(source, out)
+            (self._copying or self.begin(source)).result()
             os.pwrite(out, head, 0)
             return
         os.pwrite(out, head, 0)
@@ -80,21 +91,22 @@ class Output:
         _tell(inside, len(head), source.size, listener, out)
         _tell(Window(out, offset=0, size=end), source.size, end, listener, None)
 
-
-def _copy(source: Window, out: int) -> None:
-    done = 0
-    while done < source.size:
-        try:
-            moved = os.copy_file_range(source.descriptor, out, source.size - done, source.offset + done, done)
-        except OSError as error:
-            if error.errno not in _NO_RANGE:
-                raise
-            break
-        if not moved:
-            break
-        done += moved
-    while done < source.size:
-        done += os.pwrite(out, source.read(done, min(_AT_ONCE, source.size - done)), done)
+    def _copy(self, source: Window, out: int) -> None:
+        """Within the kernel where it can, which on some file systems takes no time and no room."""
+        done = 0
+        while done < source.size and not self._stopped:
+            some = min(_RANGE_AT_ONCE, source.size - done)
+            try:
+                moved = os.copy_file_range(source.descriptor, out, some, source.offset + done, done)
+            except OSError as error:
+                if error.errno not in _NO_RANGE:
+                    raise
+                break
+            if not moved:
+                break
+            done += moved
+        while done < source.size and not self._stopped:
+            done += os.pwrite(out, source.read(done, min(_AT_ONCE, source.size - done)), done)
 
 
 def _tell(source: Window, start: int, end: int, listener: Listener, out: int | None) -> None:
