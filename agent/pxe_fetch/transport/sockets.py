@@ -34,7 +34,7 @@ def explain(error: OSError, *, host: str, timeouts: Timeouts) -> NetworkError:
     """The error for what a socket raised while talking to `host`."""
     match error:
         case socket.gaierror():
-            return NetworkError(f"the name {host} cannot be resolved: {error.strerror}")
+            return NetworkError(f"the name of {host} cannot be resolved: {error.strerror}")
         case ConnectionRefusedError():
             return NetworkError(f"{host} refused the connection")
         case ConnectionResetError() | BrokenPipeError() | ConnectionAbortedError():
