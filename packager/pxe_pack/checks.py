@@ -132,6 +132,17 @@ def bootable(image: LiveImage) -> Iterator[Problem]:
         )
 
 
+def doubtful(image: LiveImage) -> Iterator[Problem]:
+    """What may go wrong at boot, and need not: warnings."""
+    if any(word in ("rd.live.check", "rd.live.check=1") for entry in image.network.arguments for word in entry):
+        yield Problem(
+            reference="media-check",
+            message="an entry of grub.cfg has rd.live.check, and the packed ISO has no MD5 of its own to be checked by",
+            hint="take rd.live.check out of the image's kernel arguments; SHA256SUMS has the ISO's digest",
+            severity="warning",
+        )
+
+
 def agent_fits(agent: FrozenAgent, image: LiveImage) -> list[Problem]:
     """Why `agent` cannot run in `image`; a warning where that cannot be known."""
     if image.root_format != "squashfs":

@@ -6,15 +6,19 @@ import errno
 import hashlib
 import mmap
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from queue import SimpleQueue
+from typing import BinaryIO, Self
 
 BLOCK = 1 << 20  # bytes; of reads, and of what is handed to the hash at once
 _COPY_AT_ONCE = 256 << 20  # bytes; of one copy_file_range call, so that Ctrl-C is heard
+
+_SLOTS = 4  # blocks that are between being read and being hashed
 
 Advance = Callable[[int], None]
 
@@ -25,6 +29,14 @@ class Tally:
 
     size: int
     sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """Bytes that stand together in a file."""
+
+    offset: int
+    size: int
 
 
 class Stopped(Exception):  # noqa: N818  no error: the caller asked for it
@@ -107,7 +119,7 @@ def span_pieces(file: BinaryIO, *, offset: int, size: int) -> Iterator[bytes]:
     while offset < end:
         piece = os.pread(file.fileno(), min(BLOCK, end - offset), offset)
         if not piece:
-            raise OSError(errno.EIO, f"{file.name} became shorter while it was read")
+            raise _shortened(file)
         offset += len(piece)
         yield piece
 
@@ -117,12 +129,69 @@ def copy_span(source: BinaryIO, target: Path, *, offset: int, size: int, advance
     with target.open("xb", buffering=0) as file:
         done = 0
         while done < size:
-            count = _copy_some(source, file, offset=offset + done, size=min(_COPY_AT_ONCE, size - done))
-            if count == 0:
-                raise OSError(errno.EIO, f"{source.name} became shorter while it was read")
+            count = min(_COPY_AT_ONCE, size - done)
+            _copy_inside(source, file, offset=offset + done, size=count)
             done += count
             if advance:
                 advance(count)
+
+
+def copy_around(source: BinaryIO, target: Path, *, hole: Span) -> None:
+    """Copy `source` to the new file `target`, but for `hole`, which is left as a hole in the file."""
+    size = os.fstat(source.fileno()).st_size
+    after = hole.offset + hole.size
+    with target.open("xb", buffering=0) as file:
+        os.truncate(file.fileno(), size)
+        _copy_inside(source, file, offset=0, size=hole.offset)
+        file.seek(after)
+        _copy_inside(source, file, offset=after, size=size - after)
+
+
+def fill_hole(source: BinaryIO, target: Path, *, hole: Span, advance: Advance) -> tuple[Tally, Tally]:
+    """Fill the hole that `copy_around` left, and give the tallies of all of `source` and all of `target`.
+
+    The hole's bytes are read once for both hashes, each of which has a thread of its own, and copied meanwhile.
+    """
+    # the kernel copies into pages of their own several times as fast as into unaligned buffers
+    slots = memoryview(mmap.mmap(-1, _SLOTS * BLOCK))
+    with target.open("r+b", buffering=0) as file:
+        with _Digester() as incoming, _Digester() as outgoing:
+            for reader, digester in ((source, incoming), (file, outgoing)):
+                digester.take(span_pieces(reader, offset=0, size=hole.offset))
+            file.seek(hole.offset)
+            for number, offset in enumerate(range(hole.offset, hole.offset + hole.size, BLOCK)):
+                incoming.reserve()
+                outgoing.reserve()  # so both are done with what was in this slot
+                slot = number % _SLOTS * BLOCK
+                block = slots[slot : slot + min(BLOCK, hole.offset + hole.size - offset)]
+                _read_all(source, block, offset)
+                incoming.put(block)
+                outgoing.put(block)
+                _copy_inside(source, file, offset=offset, size=len(block))
+                advance(len(block))
+            after = hole.offset + hole.size
+            for reader, digester in ((source, incoming), (file, outgoing)):
+                digester.take(span_pieces(reader, offset=after, size=os.fstat(reader.fileno()).st_size - after))
+        return incoming.tally(), outgoing.tally()
+
+
+def _read_all(source: BinaryIO, block: memoryview, offset: int) -> None:
+    done = 0
+    while done < len(block):
+        count = os.preadv(source.fileno(), [block[done:]], offset + done)
+        if count == 0:
+            raise _shortened(source)
+        done += count
+
+
+def _copy_inside(source: BinaryIO, target: BinaryIO, *, offset: int, size: int) -> None:
+    """Copy from `offset` to where `target` stands, without the bytes coming into this process."""
+    end = offset + size
+    while offset < end:
+        count = _copy_some(source, target, offset=offset, size=end - offset)
+        if count == 0:
+            raise _shortened(source)
+        offset += count
 
 
 def _copy_some(source: BinaryIO, target: BinaryIO, *, offset: int, size: int) -> int:
@@ -133,3 +202,51 @@ def _copy_some(source: BinaryIO, target: BinaryIO, *, offset: int, size: int) ->
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
     return os.sendfile(target.fileno(), source.fileno(), offset, size)
+
+
+def _shortened(source: BinaryIO) -> OSError:
+    return OSError(errno.EIO, f"{source.name} became shorter while it was read")
+
+
+class _Digester:
+    """Hashes in a thread what it is given, in order. Not more than `_SLOTS` pieces wait at a time."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._room = threading.Semaphore(_SLOTS)
+        self._pieces: SimpleQueue[bytes | memoryview | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="hash")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pieces.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (piece := self._pieces.get()) is not None:
+            self._digest.update(piece)
+            self._size += len(piece)
+            del piece  # a view keeps its buffer open
+            self._room.release()
+
+    def reserve(self) -> None:
+        """Wait until there is room for one more piece."""
+        self._room.acquire()
+
+    def put(self, piece: bytes | memoryview) -> None:
+        """Hash a piece for which room was reserved. Its bytes must stay as they are until the room is given back."""
+        self._pieces.put(piece)
+
+    def take(self, pieces: Iterable[bytes]) -> None:
+        """Hash all of `pieces`."""
+        for piece in pieces:
+            self.reserve()
+            self.put(piece)
+
+    def tally(self) -> Tally:
+        """What it was given; only behind its block."""
+        return Tally(size=self._size, sha256=self._digest.hexdigest())

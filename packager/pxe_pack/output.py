@@ -1,7 +1,6 @@
 """The output folder: made beside under another name, and put into place whole by one rename.
 
-    <parent>/.<name>.pxe-pack-XXXXXXXX/      while we work; what is left of a killed run is removed by the next one
-        lock                                 held (flock) for as long as we live
+    <parent>/.<name>.pxe-pack-XXXXXXXX/      while we work, and locked; what a killed run left is removed by the next
         layout/                              becomes <parent>/<name>
         work/                                temporary files
         former/                              the former layout for a moment, where folders cannot be exchanged
@@ -12,6 +11,7 @@ synced to the disk: SHA256SUMS tells after a power failure whether all has arriv
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -103,19 +103,30 @@ def being_made(output: Path) -> Iterator[Workshop]:
 
     Raises WorkError when `output` has changed meanwhile so that it cannot be replaced.
     """
-    _remove_leftovers(output)
-    root = Path(tempfile.mkdtemp(prefix=_prefix(output), dir=output.parent))
+    with contextlib.ExitStack() as stack:
+        # one at a time, so that no workshop is taken for a leftover before its lock is held
+        with _locked(output.parent):
+            _remove_leftovers(output)
+            root = Path(tempfile.mkdtemp(prefix=_prefix(output), dir=output.parent))
+            stack.callback(shutil.rmtree, root, ignore_errors=True)
+            stack.enter_context(_locked(root))
+        workshop = Workshop(layout=root / "layout", work=root / "work")
+        workshop.layout.mkdir()
+        workshop.layout.chmod(0o755)
+        workshop.work.mkdir()
+        yield workshop
+        _put_into_place(workshop.layout, output, aside=root / "former")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock (flock(2)), which the kernel lets go of when we die."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with (root / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            workshop = Workshop(layout=root / "layout", work=root / "work")
-            workshop.layout.mkdir()
-            workshop.layout.chmod(0o755)
-            workshop.work.mkdir()
-            yield workshop
-            _put_into_place(workshop.layout, output, aside=root / "former")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
-        shutil.rmtree(root, ignore_errors=True)
+        os.close(descriptor)
 
 
 def _prefix(output: Path) -> str:
@@ -123,16 +134,15 @@ def _prefix(output: Path) -> str:
 
 
 def _remove_leftovers(output: Path) -> None:
-    """Remove what killed runs left; what a living one works with is locked."""
+    """Remove what killed runs left. What a living one works with is locked, and what is no folder is not ours."""
     for leftover in output.parent.glob(f"{_escaped(_prefix(output))}*"):
-        try:
-            with (leftover / "lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if (leftover / "former").is_dir() and not output.exists():
-                    (leftover / "former").rename(output)
-                shutil.rmtree(leftover, ignore_errors=True)
-        except (BlockingIOError, NotADirectoryError):
-            continue
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            descriptor = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (leftover / "former").is_dir() and not output.exists():
+                (leftover / "former").rename(output)
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _escaped(text: str) -> str:

@@ -56,6 +56,8 @@ def pack(options: Options, *, console: Console) -> Packed:
             console.say(line)
         if problems := checks.needed_tools(plan):
             raise InputError(*problems)
+        if warnings := list(checks.doubtful(image)):
+            console.problems(warnings)
         agent = _agent(plan, console)
         service = _service(plan, console)
         # the configuration, as large as it may become, and the manifest are in the margin

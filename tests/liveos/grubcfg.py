@@ -9,8 +9,8 @@ _LIVE = (
 )
 # What it adds for PXE.
 _PXE = "ip=dhcp rd.live.azldownloader=enable"
-# What the image itself came with. The fixture has no SELinux policy to load; without the mitigations, which guard nothing
-# here, an emulated processor has a tenth less to do.
+# What the image itself came with. The fixture has no SELinux policy to load; without the mitigations, which guard
+# nothing here, an emulated processor has a tenth less to do.
 _IMAGE = "rd.auto=1 selinux=0 mitigations=off console=tty0 console=ttyS0,115200"
 
 PLACEHOLDER_URL = "http://192.0.2.1/liveos/image.iso"  # TEST-NET-1 (RFC 5737): what the image's maker wrote, wrong here

@@ -242,6 +242,11 @@ def test_what_cannot_boot_is_refused(text: str, why: str) -> None:
         rewritten(text)
 
 
+def test_blocks_without_end_are_refused() -> None:
+    with pytest.raises(GrubSyntaxError, match="nest too deeply"):
+        parse("submenu x { " * 5000 + "}" * 5000)
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [

@@ -14,13 +14,14 @@ from typing import IO, cast
 import pytest
 
 from packing.site import Site
+from pxe_pack.output import being_made
 
 Packs = Callable[..., str]
 
 STEPS = [
-    ("updates", "Copying the ISO"),
     ("updates", "Adding updates/"),
-    ("updates", "Hashing the ISO"),
+    ("updates", "Copying the root filesystem"),
+    ("updates", "✓ Copying the root filesystem"),
     ("updates", "Exporting the layout"),
     ("updates", "✓ Exporting the layout"),
     ("rootfs", "Taking the root filesystem out"),
@@ -112,3 +113,25 @@ def test_what_looks_like_a_leftover_and_is_locked_stays(site: Site, packs: Packs
     packs()
     assert foreign.read_text() == "not a folder"
     shutil.rmtree(site.output)
+
+
+def test_a_former_output_that_was_moved_aside_comes_back(site: Site, packs: Packs) -> None:
+    """Where folders cannot be exchanged, a kill between two renames leaves it in the workshop."""
+    packs()
+    workshop = site.folder / ".pxe.pxe-pack-killed"
+    workshop.mkdir()
+    site.output.rename(workshop / "former")
+    site.image = site.folder / "gone.iso"
+    site.write_config()
+    with being_made(site.output):
+        check_whole(site)
+    assert not workshop.exists()
+
+
+def test_many_packs_at_once_leave_one_whole_output(site: Site) -> None:
+    runs = [site.start("--quiet", "--inject", "updates") for _ in range(4)]
+    for process in runs:
+        process.communicate()
+    assert [process.returncode for process in runs] == [0, 0, 0, 0]
+    check_whole(site)
+    assert not site.leftovers()

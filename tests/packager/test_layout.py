@@ -9,9 +9,10 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import yaml
 
-from packing.site import BOOT_URL, Site, files_of, listed
+from packing.site import BOOT_URL, Site, files_of, listed, take_out
 from pxe_fetch.contract import validate
 from pxe_pack import cli
 
@@ -162,9 +163,9 @@ def test_a_dry_run_shows_the_plan_and_does_nothing(site: Site, packs: Packs) -> 
     assert sorted(path.name for path in site.folder.iterdir()) == ["fetch.yaml"]
 
 
-def test_json_events_end_with_the_result(site: Site, capsys: object) -> None:
+def test_json_events_end_with_the_result(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(site.command("--json")) == 0
-    lines = capsys.readouterr().out.splitlines()  # type: ignore[attr-defined]
+    lines = capsys.readouterr().out.splitlines()
     events = [json.loads(line) for line in lines]
     assert {"step", "say"} <= {event["event"] for event in events}
     result = events[-1]
@@ -173,10 +174,10 @@ def test_json_events_end_with_the_result(site: Site, capsys: object) -> None:
     assert {entry["path"] for entry in result["outputs"]} == outputs(site).keys()
 
 
-def test_problems_are_events_too(site: Site, capsys: object) -> None:
+def test_problems_are_events_too(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.pack = {"boot_url": "http://10.0.0.1/liveos.img"}
     assert cli.main(site.command("--json")) == 2
-    captured = capsys.readouterr()  # type: ignore[attr-defined]
+    captured = capsys.readouterr()
     events = [json.loads(line) for line in captured.out.splitlines()]
     assert [event["reference"] for event in events if event["event"] == "problem"] == ["boot-url-invalid"]
     assert not captured.err
@@ -220,6 +221,17 @@ def test_config_modes_do_not_depend_on_the_umask_of_the_config_file(site: Site, 
     site.config.chmod(0o600)
     packs("--inject", "updates")
     assert listed(site.iso)["/updates/etc/pxe-fetch/fetch.yaml"].startswith("-rw-r--r--")
+
+
+def test_a_media_check_at_boot_is_warned_of(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = take_out(site.image, "boot/grub2/grub-pxe.cfg", tmp_path / "grub-pxe.cfg")
+    cfg.write_text(cfg.read_text().replace("selinux=0", "rd.live.check"))
+    target = tmp_path / "checked.iso"
+    command = ["xorriso", "-indev", str(site.image), "-outdev", str(target), "-boot_image", "any", "replay"]
+    subprocess.run([*command, "-map", str(cfg), "/boot/grub2/grub-pxe.cfg"], check=True, capture_output=True)
+    site.image = target
+    assert cli.main(site.command("--quiet")) == 0
+    assert "warning[media-check]" in capsys.readouterr().err
 
 
 def test_the_summary_names_files_and_the_next_command(site: Site, packs: Packs) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -181,6 +183,20 @@ def test_the_same_inputs_give_the_same_bytes(site: Site, packs: Packs) -> None:
     first = {path.name: path.read_bytes() for path in site.output.rglob("*") if path.is_file()}
     packs("--inject", "rootfs")
     assert {path.name: path.read_bytes() for path in site.output.rglob("*") if path.is_file()} == first
+
+
+@pytest.mark.parametrize("how", ["rootfs", "updates"])
+def test_without_any_privilege_the_same_bytes_come_out(site: Site, packs: Packs, how: str) -> None:
+    """In a user namespace of its own a process may neither chown nor mknod, whoever started it."""
+    packs("--inject", how)
+    first = site.iso.read_bytes()
+    pack = [sys.executable, "-m", "pxe_pack", *site.command("--quiet", "--inject", how)]
+    check = 'mknod "$0/device" c 1 3 2>/dev/null && exit 99; exec "$@"'
+    command = ["unshare", "-U", "sh", "-c", check, str(site.folder), *pack]
+    environment = {**os.environ, "TZ": "Pacific/Auckland", "LC_ALL": "C", "HOME": str(site.folder)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert site.iso.read_bytes() == first
 
 
 def test_an_image_with_a_file_where_a_folder_has_to_go_is_refused(

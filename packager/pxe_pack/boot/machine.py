@@ -21,8 +21,7 @@ from pxe_pack.boot.events import Ended, Events, Serial
 
 QEMU = "qemu-system-x86_64"
 KVM = ("kvm", "-cpu", "host")
-# 5-level page tables, which `max` has, make each of the emulated TLB's misses dearer, and no LiveOS needs them.
-TCG = ("tcg,thread=multi", "-cpu", "max,la57=off")
+TCG = ("tcg,thread=multi", "-cpu", "max")
 # Firmware that can do PXE, with its empty variable store: Debian and Ubuntu; Fedora, Azure Linux and RHEL; Arch.
 FIRMWARE = (
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),

@@ -134,7 +134,10 @@ def parse(text: str) -> list[Node]:
         tokens.items.append((found.lastgroup, found[0], line))
         line += found[0].count("\n")
         position = found.end()
-    nodes = _nodes(tokens)
+    try:
+        nodes = _nodes(tokens)
+    except RecursionError:
+        raise tokens.fail("blocks that nest too deeply") from None
     if tokens.at < len(tokens.items):
         raise tokens.fail(f"{tokens.peek()[1]!r} where none is open")
     return nodes

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.hashing import Span
 from pxe_pack.image.rockridge import Attributes, SystemUseError, read_attributes
 from pxe_pack.tools import InputError
 
@@ -26,14 +27,6 @@ DEPTH_LIMIT = 64  # ECMA-119 allows 8; images with Rock Ridge go deeper
 _VOLUME_DESCRIPTORS_AT = 16 * SECTOR
 _PRIMARY, _TERMINATOR = 1, 255
 _DIRECTORY, _ASSOCIATED, _MORE_EXTENTS = 0x02, 0x04, 0x80  # file flags, ECMA-119 9.1.6
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Span:
-    """Bytes that stand together in a file."""
-
-    offset: int
-    size: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

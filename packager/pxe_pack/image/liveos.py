@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.hashing import Span
 from pxe_pack.image import grub, iso, rootfs, squashfs
 from pxe_pack.image.grub import NetworkConfig, UnsuitableGrubConfigError
 from pxe_pack.image.grubscript import GrubSyntaxError
 from pxe_pack.image.initrd import InitrdFacts, read_initrd
-from pxe_pack.image.iso import Iso, IsoEntry, Span
+from pxe_pack.image.iso import Iso, IsoEntry
 from pxe_pack.image.rootfs import RootFacts
 from pxe_pack.image.squashfs import Superblock, Tree
 from pxe_pack.tools import InputError
@@ -23,6 +24,7 @@ GRUB_CFG = f"{GRUB_DIR}/grub.cfg"
 GRUB_PXE_CFG = f"{GRUB_DIR}/grub-pxe.cfg"
 # dracut's dmsquash-live-root: defaults of rd.live.dir and rd.live.squashimg, and what else it looks for there
 LIVE_DIR, SQUASHFS_IMAGE, ROOTFS_IMAGE = "LiveOS", "squashfs.img", "rootfs.img"
+CONFIG_LIMIT = 1 << 20  # bytes
 UPDATES = "updates"  # at the medium's root: what dracut's apply-live-updates copies onto the new root
 
 _LOADERS = (("bootx64.efi", "grubx64.efi"), ("bootaa64.efi", "grubaa64.efi"))
@@ -120,7 +122,7 @@ def _look(image: Iso, *, boot_url: str) -> LiveImage:
     try:
         arguments = grub.live_arguments(text, files=files)
         network = grub.for_network(text, boot_url=boot_url, files=files)
-    except (GrubSyntaxError, UnsuitableGrubConfigError) as error:
+    except (GrubSyntaxError, UnsuitableGrubConfigError, RecursionError) as error:
         line = f":{error.line}" if isinstance(error, GrubSyntaxError) else ""
         raise InputError(
             Problem(
@@ -210,6 +212,9 @@ def _enforces(facts: RootFacts, arguments: list[tuple[str, ...]]) -> bool:
 
 
 def _text(image: Iso, entry: IsoEntry) -> str:
+    if entry.size > CONFIG_LIMIT:
+        message = f"{entry.path} in {image.path} has {entry.size:,} bytes, which no configuration of GRUB has"
+        raise InputError(Problem(reference="grub-unsuitable", message=message))
     return image.read(entry).decode(errors="surrogateescape")
 
 

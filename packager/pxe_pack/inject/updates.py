@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 
 from pxe_pack.console import Console
-from pxe_pack.hashing import Tally, beside, copy_span
+from pxe_pack.hashing import Tally, beside, copy_around, fill_hole
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.inject import isoedit
 from pxe_pack.inject.isoedit import EDITOR, Placed
@@ -45,20 +45,17 @@ def inject(image: LiveImage, payload: Payload, *, target: Path, work: Path, cons
     iso = image.iso
     placed = staged(image, payload, work)
     removed = former(image, payload)
-    with beside() as hasher:
-        # the input is hashed while it is copied: the second reader finds it in memory
-        incoming = hasher.file(iso.path)
-        if isoedit.is_hybrid(iso):
-            with console.step("Writing the ISO anew, for it is a partitioned disk too"):
-                isoedit.rewrite(iso, target, removed=removed, placed=placed, mtime=image.mtime, work=work)
-        else:
-            with console.step("Copying the ISO", total=iso.size) as step:
-                copy_span(iso.file, target, offset=0, size=iso.size, advance=step.advance)
-            with console.step("Adding updates/ to the copy"):
-                isoedit.grow(target, removed=removed, placed=placed, mtime=image.mtime, work=work)
-        outgoing = hasher.file(target)
-        with console.step("Hashing the ISO"):
-            return incoming.result(), outgoing.result()
+    if isoedit.is_hybrid(iso):
+        with beside() as hasher, console.step("Writing the ISO anew, for it is a partitioned disk too"):
+            incoming = hasher.file(iso.path)
+            isoedit.rewrite(iso, target, removed=removed, placed=placed, mtime=image.mtime, work=work)
+            return incoming.result(), hasher.file(target).result()
+    with console.step("Adding updates/ to a copy"):
+        # xorriso reads no file's content, so the largest is copied later: while it is hashed, and read only once
+        copy_around(iso.file, target, hole=image.span)
+        isoedit.grow(target, removed=removed, placed=placed, mtime=image.mtime, work=work)
+    with console.step("Copying the root filesystem, and hashing", total=image.span.size) as step:
+        return fill_hole(iso.file, target, hole=image.span, advance=step.advance)
 
 
 def staged(image: LiveImage, payload: Payload, work: Path) -> list[Placed]:
@@ -88,5 +85,11 @@ def staged(image: LiveImage, payload: Payload, work: Path) -> list[Placed]:
 
 def former(image: LiveImage, payload: Payload) -> list[str]:
     """What a former pack left below updates/: it would be copied over whatever the image has at boot."""
-    found = (f"{UPDATES}/{owned.rstrip('/')}" for owned in payload.replaces)
-    return [path for path in found if path in image.iso.entries]
+    owned = [f"{UPDATES}/{path.rstrip('/')}" for path in payload.replaces]
+    found = [path for path in owned if path in image.iso.entries]
+    others = (
+        entry.path
+        for entry in image.iso.below(UPDATES)
+        if not entry.is_directory and not any(f"{entry.path}/".startswith(f"{path}/") for path in owned)
+    )
+    return [UPDATES] if found and not any(others) else found

@@ -5,7 +5,7 @@
 
 from .addition import Addition, NewDirectory, NewFile, NewSymlink
 from .errors import SquashfsError
-from .graft import GraftReport, graft, prune
+from .graft import Graft, GraftReport, graft, prune
 from .image import Image
 from .inodes import Device, Directory, File, Inode, Kind, Symlink
 from .record import original
@@ -17,6 +17,7 @@ __all__ = [
     "Device",
     "Directory",
     "File",
+    "Graft",
     "GraftReport",
     "Image",
     "Inode",

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pxe_fetch.contract.problem import Problem
+
 from .compress import Codec, DamagedBlockError
-from .errors import corrupt
+from .errors import SquashfsError, corrupt
 from .inodes import File
 from .metadata import Region
 from .tables import Table
@@ -138,9 +140,13 @@ def _chunks(one: bytes | Path, block_size: int) -> Iterator[bytes]:
     if isinstance(one, bytes):
         yield from (one[at : at + block_size] for at in range(0, len(one), block_size))
         return
-    with one.open("rb") as file:
-        while chunk := file.read(block_size):
-            yield chunk
+    try:
+        with one.open("rb") as file:
+            while chunk := file.read(block_size):
+                yield chunk
+    except OSError as error:
+        message = f"{one} can't be read: {error.strerror or error}"
+        raise SquashfsError(Problem(reference="content-unreadable", message=message)) from error
 
 
 def _packed(chunk: bytes, codec: Codec | None, zeros: bytes) -> tuple[int, bytes]:

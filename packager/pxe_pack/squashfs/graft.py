@@ -14,15 +14,15 @@ from pxe_fetch.contract.problem import Problem
 
 from .addition import Addition
 from .errors import SquashfsError
-from .grow import Grown
+from .grow import Grown, Sink
 from .image import Image
 from .merge import merge
 from .output import Listener, Output
 from .record import original
 
-# Images are padded to this, for block devices; and what is appended begins at a multiple of it, so that it can be an
-# extent of its own in a file system of larger blocks (2048 bytes in an ISO).
-ALIGNMENT: Final = 4096
+PADDING: Final = 4096  # bytes: images are multiples of it, for block devices
+# What is new begins at a multiple of an ISO's block, so that it can be an extent of its own in one.
+ALIGNMENT: Final = 2048
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,50 +44,83 @@ def graft(
     additions: Sequence[Addition],
     removals: Iterable[str] = (),
     output: Path,
+    offset: int = 0,
+    size: int | None = None,
     mkfs_time: int | None = None,
     listener: Listener | None = None,
 ) -> GraftReport:
     """Write `source` with `additions` and without `removals` to `output`, and say what that meant.
 
-    A graft that `source` has already is taken out first: grafting twice gives the second graft alone, byte for byte.
-    Directories that exist keep their attributes; parents must exist or be added. `mkfs_time` is what the image will say
-    of itself, by default what it said. `listener` is given all bytes of the output in order, while it is written.
-    The same arguments give the same bytes. `source` is only read; `output` appears whole or not at all, and is synced
-    by nobody.
+    `source` is a squashfs, or has one of `size` bytes at `offset` (an ISO). A graft that it has already is taken out
+    first: grafting twice gives the second graft alone, byte for byte. Directories that exist keep their attributes;
+    parents must exist or be added. `mkfs_time` is what the image will say of itself, by default what it said.
+    `listener` is given all bytes of the output in order, while it is written.
 
-    Raises SquashfsError for a source that is damaged or unknown and for additions that can't be made, WorkError when
-    `output` can't be written.
+    The same arguments give the same bytes. `source` is only read; `output` appears whole or not at all, and is synced
+    by nobody. Raises SquashfsError for a source that is damaged or unknown and for additions that can't be made,
+    WorkError when `output` can't be written.
     """
     _check_apart(source, output)
-    with Image.open(source) as image:
-        before = original(image)
-        base = before or image
-        changes = merge(base, additions=additions, removals=removals)
-        grown = Grown(base, changes)
+    with Image.open(source, offset=offset, size=size) as image:
+        grown = Graft(image, additions=additions, removals=removals)
         with Output(output) as file:
-            file.skip(-(-base.window.size // ALIGNMENT) * ALIGNMENT)
-            time = base.superblock.mkfs_time if mkfs_time is None else mkfs_time
-            superblock = grown.write(file, mkfs_time=time)
-            file.put(bytes(-file.position % ALIGNMENT))
-            file.fill(base.window, head=superblock.pack(), listener=listener)
+            file.skip(grown.start)
+            head = grown.write(file, mkfs_time=mkfs_time)
+            file.fill(grown.base.window, head=head, listener=listener)
+        return grown.report
+
+
+class Graft:
+    """A graft to be written in two parts: what comes behind the image's bytes, then the 96 that begin it anew.
+
+    For whoever has those bytes in place already: a copy or a clone that is grown, or an extent of an ISO.
+    """
+
+    def __init__(self, image: Image, *, additions: Sequence[Addition], removals: Iterable[str] = ()) -> None:
+        """Nothing is written. Raises SquashfsError for what can't be done."""
+        self._before = original(image)
+        self.base = self._before or image  # its window has the bytes that stay, the first 96 apart
+        self._changes = merge(self.base, additions=additions, removals=removals)
+        self._grown = Grown(self.base, self._changes)
+        self._size = 0
+
+    @property
+    def start(self) -> int:
+        """Where the new part begins: a multiple of 2048; between the image's bytes and it are zeros."""
+        return -(-self.base.window.size // ALIGNMENT) * ALIGNMENT
+
+    def write(self, sink: Sink, *, mkfs_time: int | None = None) -> bytes:
+        """Write the new part to `sink`, which stands at `start`, and give the image's first 96 bytes. Once."""
+        time = self.base.superblock.mkfs_time if mkfs_time is None else mkfs_time
+        superblock = self._grown.write(sink, mkfs_time=time)
+        sink.put(bytes(-sink.position % PADDING))
+        self._size = sink.position
+        return superblock.pack()
+
+    @property
+    def report(self) -> GraftReport:
+        """What was done; `size` is known when it is."""
         return GraftReport(
-            size=file.position,
-            kept=base.window.size,
-            inodes=superblock.inodes,
-            added=changes.added,
-            replaced=changes.replaced,
-            removed=changes.removed,
-            regrafted=before is not None,
+            size=self._size,
+            kept=self.base.window.size,
+            inodes=self._grown.count,
+            added=self._changes.added,
+            replaced=self._changes.replaced,
+            removed=self._changes.removed,
+            regrafted=self._before is not None,
         )
 
 
-def prune(source: Path, *, output: Path, listener: Listener | None = None) -> int:
+def prune(
+    source: Path, *, output: Path, offset: int = 0, size: int | None = None, listener: Listener | None = None
+) -> int:
     """Write to `output` the image that was grafted to become `source`, byte for byte, and give its size.
 
-    Raises SquashfsError when `source` has no graft, WorkError when `output` can't be written.
+    `source`, `offset`, `size` and `listener` are as for `graft()`. Raises SquashfsError when `source` has no graft,
+    WorkError when `output` can't be written.
     """
     _check_apart(source, output)
-    with Image.open(source) as image:
+    with Image.open(source, offset=offset, size=size) as image:
         before = original(image)
         if before is None:
             raise SquashfsError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Protocol
 
 from . import content, directory, inodes, paths, record
 from .addition import Addition, NewFile, NewSymlink
@@ -20,7 +21,6 @@ from .image import Image
 from .inodes import File, Head, Kind
 from .merge import Branch, Leaf, Merge, Relink
 from .metadata import Growth, Region
-from .output import Output
 from .superblock import SIZE, Flags, Superblock
 from .tables import Table, listing, pieces
 from .xattrs import HEADER, RECORD_SIZE, NewXattrs
@@ -29,6 +29,17 @@ _MOST_OWNERS = 0xFFFF
 _MOST_INODES = 0xFFFF_FFFF
 _REFERENCE = struct.Struct("<Q")
 _OWNER = struct.Struct("<I")
+
+
+class Sink(Protocol):
+    """Where what is new goes: a file's end, or anywhere else that will be read behind the old bytes."""
+
+    @property
+    def position(self) -> int:
+        """Where the next byte will be in the image."""
+
+    def put(self, data: bytes) -> int:
+        """Write `data` at the position, and give where that was."""
 
 
 class Grown:
@@ -60,7 +71,7 @@ class Grown:
     def _know_owners(self, new: Addition) -> None:
         for owner in (new.uid, new.gid):
             if owner not in self._owners:
-                self._owners[owner] = len(self._owners)
+                self._owners[owner] = self.image.superblock.ids + len(self.new_owners)
                 self.new_owners.append(owner)
         if self.image.superblock.ids + len(self.new_owners) > _MOST_OWNERS:
             raise unsupported(f"with {new.path} the image would have more than {_MOST_OWNERS} different owners")
@@ -79,29 +90,29 @@ class Grown:
         if self.count > _MOST_INODES:
             raise unsupported(f"the image would have more than {_MOST_INODES} inodes")
 
-    def write(self, output: Output, *, mkfs_time: int) -> Superblock:
-        """Write data and tables at the output's position, and give the superblock that leads to them."""
+    def write(self, sink: Sink, *, mkfs_time: int) -> Superblock:
+        """Write data and tables at the sink's position, and give the superblock that leads to them."""
         image = self.image
         before = image.superblock
-        self._write_content(output)
+        self._write_content(sink)
         for relink in self.changes.relinks:
             self._relink(relink)
         root = before.root
         for branch in reversed(self._branches):  # what is within comes first: listings say where inodes are
             root = self._write_branch(branch)
 
-        output.put(record.pack(image))
-        inode_table = _put_all(output, self.inodes.blocks())
-        directory_table = _put_all(output, self.listings.blocks())
-        fragment_table = before.fragment_table and output.position
+        sink.put(record.pack(image))
+        inode_table = _put_all(sink, self.inodes.blocks())
+        directory_table = _put_all(sink, self.listings.blocks())
+        fragment_table = before.fragment_table and sink.position
         if image.fragments:
-            fragment_table = _put_table(output, image.fragments.grown(more=b"", changes={}, codec=None))
-        export_table = self._write_exports(output, image.exports)
+            fragment_table = _put_table(sink, image.fragments.grown(more=b"", changes={}, codec=None))
+        export_table = self._write_exports(sink, image.exports)
         owners = b"".join(map(_OWNER.pack, self.new_owners))
         plain = before.flags & (Flags.PLAIN_IDS | Flags.PLAIN_INODES)
         blocks = image.owner_table.grown(more=owners, changes={}, codec=None if plain else image.codec)
-        id_table = _put_table(output, blocks)
-        xattr_table = self._write_xattrs(output)
+        id_table = _put_table(sink, blocks)
+        xattr_table = self._write_xattrs(sink)
         return replace(
             before,
             inodes=self.count,
@@ -109,7 +120,7 @@ class Grown:
             flags=before.flags if xattr_table is None else before.flags & ~Flags.NO_XATTRS,
             ids=before.ids + len(self.new_owners),
             root=root,
-            bytes_used=output.position,
+            bytes_used=sink.position,
             id_table=id_table,
             xattr_table=xattr_table,
             inode_table=inode_table,
@@ -132,14 +143,14 @@ class Grown:
             self._unnamed.append(instead_of)
         return reference
 
-    def _write_content(self, output: Output) -> None:
+    def _write_content(self, sink: Sink) -> None:
         """The new files' data, and the inodes of all that is new and no directory."""
         superblock = self.image.superblock
         files = [leaf.addition for leaf in self._leaves if isinstance(leaf.addition, NewFile)]
         stored = iter(
             content.write(
                 (new.content for new in files),
-                put=output.put,
+                put=sink.put,
                 block_size=superblock.block_size,
                 codec=None if Flags.PLAIN_DATA in superblock.flags else self.image.codec,
             )
@@ -165,11 +176,11 @@ class Grown:
         branch.names[name] = Entry(name, kind, reference, leaf.number)
 
     def _relink(self, relink: Relink) -> None:
-        """Write an inode again with the links that are left to it, and point all its names there."""
+        """Write an inode again with the links that are left to it, and point its names there."""
         old = relink.inode
         blocks = content.block_count(old, self.image.superblock.block_size) if isinstance(old, File) else 0
         cursor = self.image.inode_region.cursor(old.reference)
-        copy = inodes.copy_with_links(cursor, old, links=relink.links, blocks=blocks)
+        copy = inodes.copy_with_links(cursor, old, links=len(relink.places), blocks=blocks)
         reference = self._add_inode(copy, old.number, instead_of=old.reference)
         for branch, entry in relink.places:
             branch.names[entry.name] = replace(entry, reference=reference)
@@ -214,7 +225,7 @@ class Grown:
             branch.parent.names[branch.name] = Entry(branch.name, Kind.DIRECTORY, reference, branch.number)
         return reference
 
-    def _write_exports(self, output: Output, old: Table | None) -> int | None:
+    def _write_exports(self, sink: Sink, old: Table | None) -> int | None:
         """The table of inodes by their numbers: moved ones where they are now, new ones, then the unnamed ones."""
         if old is None:
             return None
@@ -222,20 +233,20 @@ class Grown:
         changes = {number - 1: _REFERENCE.pack(self._moved[number]) for number in self._moved if number <= count}
         new = [self._moved[number] for number in sorted(self._moved) if number > count] + self._unnamed
         more = b"".join(map(_REFERENCE.pack, new))
-        return _put_table(output, old.grown(more=more, changes=changes, codec=self._codec))
+        return _put_table(sink, old.grown(more=more, changes=changes, codec=self._codec))
 
-    def _write_xattrs(self, output: Output) -> int | None:
+    def _write_xattrs(self, sink: Sink) -> int | None:
         old, new = self.image.xattr_table, self.xattrs
         if old is None and not new.records:
             return None
         plain = Flags.PLAIN_XATTRS in self.image.superblock.flags
         codec = None if plain else self.image.codec
-        start = _put_all(output, new.growth.blocks())
+        start = _put_all(sink, new.growth.blocks())
         blocks = old.table.grown(more=new.records, changes={}, codec=codec) if old else pieces(new.records, codec)
-        positions = [output.put(block) for block in blocks]
+        positions = [sink.put(block) for block in blocks]
         count = (old.table.count if old else 0) + len(new.records) // RECORD_SIZE
-        position = output.put(HEADER.pack(start, count, 0))
-        output.put(listing(positions))
+        position = sink.put(HEADER.pack(start, count, 0))
+        sink.put(listing(positions))
         return position
 
 
@@ -260,14 +271,14 @@ def _overlaid(entries: Iterable[Entry], changes: Mapping[bytes, Entry | None]) -
         name, new = next(ahead, (None, None))
 
 
-def _put_all(output: Output, blocks: Iterable[bytes]) -> int:
-    position = output.position
+def _put_all(sink: Sink, blocks: Iterable[bytes]) -> int:
+    position = sink.position
     for block in blocks:
-        output.put(block)
+        sink.put(block)
     return position
 
 
-def _put_table(output: Output, blocks: Iterable[bytes]) -> int:
+def _put_table(sink: Sink, blocks: Iterable[bytes]) -> int:
     """Write a table's blocks and their positions; where the latter are."""
-    positions = [output.put(block) for block in blocks]
-    return output.put(listing(positions))
+    positions = [sink.put(block) for block in blocks]
+    return sink.put(listing(positions))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -51,10 +50,9 @@ class Branch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Relink:
-    """An inode that stays under other names, with so many links fewer."""
+    """An inode that lost some of its names, and the places of those that are left to it."""
 
     inode: Inode
-    links: int
     places: tuple[tuple[Branch, Entry], ...]
 
 
@@ -120,8 +118,7 @@ class _Merging:
         self.added: list[str] = []
         self.replaced: list[str] = []
         self.removed: list[str] = []
-        self._gone: dict[int, Inode] = {}  # by number: what lost names and may have others
-        self._lost: Counter[int] = Counter()
+        self._gone: dict[int, Inode] = {}  # by reference: what lost names and may have others
 
     def _step(self, branch: Branch, name: bytes) -> Branch | bytes | None:
         """The directory `name` in `branch`, a symlink's target, None for anything else."""
@@ -167,8 +164,7 @@ class _Merging:
 
     def _lose(self, inode: Inode) -> None:
         if inode.links > 1 and not isinstance(inode, Directory):
-            self._gone[inode.number] = inode
-            self._lost[inode.number] += 1
+            self._gone[inode.reference] = inode
 
     def add(self, addition: Addition) -> None:
         branch, name = self._parent(addition.path)
@@ -212,25 +208,30 @@ class _Merging:
 
     def relinks(self) -> tuple[Relink, ...]:
         """What lost some of its names and not all. Its other names are nowhere listed: the whole tree is searched."""
-        kept = {
-            inode.reference: Relink(inode=inode, links=inode.links - self._lost[number], places=())
-            for number, inode in self._gone.items()
-            if inode.links > self._lost[number]
-        }
-        if not kept:
+        if not self._gone:
             return ()
-        places: dict[int, list[tuple[Branch, Entry]]] = {reference: [] for reference in kept}
+        places: dict[int, list[tuple[Branch, Entry]]] = {reference: [] for reference in self._gone}
         for path, inode in self.image.walk():
-            if inode.reference not in kept:
+            if inode.reference not in places:
                 continue
-            branch, name = self._parent(path)
-            # A directory that was taken out and put back has none of its former names.
-            if branch is not None and branch.inode is not None and name not in branch.names:
+            branch, name = self._former_parent(path)
+            if branch is not None and name not in branch.names:
                 entry = Entry(name, inode.kind, inode.reference, inode.number)
                 places[inode.reference].append((branch, entry))
                 branch.names[name] = entry  # it will be listed anew
         return tuple(
-            Relink(inode=one.inode, links=one.links, places=tuple(places[reference]))
-            for reference, one in kept.items()
+            Relink(inode=inode, places=tuple(places[reference]))
+            for reference, inode in self._gone.items()
             if places[reference]
         )
+
+    def _former_parent(self, path: str) -> tuple[Branch | None, bytes]:
+        """The directory that `path`, of the image as it was, is in; None when that goes, whatever takes its place."""
+        *above, name = paths.parts(paths.encode(path))
+        branch = self.root
+        for part in above:
+            inner = self._step(branch, part)
+            if not isinstance(inner, Branch) or inner.inode is None:
+                return None, name
+            branch = inner
+        return branch, name

@@ -53,12 +53,6 @@ def encode(data: bytes, codec: Codec | None) -> bytes:
     return _HEADER.pack(_PLAIN | len(data)) + data
 
 
-def read_block(window: Window, codec: Codec, position: int) -> bytes:
-    """What the block at `position` of the image holds."""
-    size = header_size(window.read(position, 2), at=position)
-    return decode(window.read(position, 2 + size), codec, at=position)
-
-
 def raw_blocks(window: Window, start: int, end: int) -> Iterator[tuple[int, bytes]]:
     """Each block from `start` to `end` as it stands, header and all, with its position. Never more than 1 MiB is held.
 
@@ -166,7 +160,6 @@ class Growth:
         self._unchanged = True
         self._new: list[bytes] = []
         self._place = self._kept - region.start
-        self.places = [self._place]  # of the new blocks
 
     @property
     def reference(self) -> int:
@@ -188,7 +181,6 @@ class Growth:
         block = encode(data, self._codec)
         self._new.append(block)
         self._place += len(block)
-        self.places.append(self._place)
 
     def blocks(self) -> Iterator[bytes]:
         """The whole table: old blocks as they stand, then the new. Nothing can be written after."""

@@ -56,6 +56,8 @@ class Xattrs:
             name = cursor.read(length).decode("utf-8", "surrogateescape")
             value = cursor.read(self._length(cursor.read(_VALUE.size)))
             if kind & _OUT_OF_LINE:
+                if len(value) != _REFERENCE.size:
+                    raise corrupt(f"an xattr refers elsewhere with {len(value)} bytes")
                 elsewhere = self.region.cursor(_REFERENCE.unpack(value)[0])
                 value = elsewhere.read(self._length(elsewhere.read(_VALUE.size)))
             if kind & _PREFIX < len(PREFIXES):  # the kernel passes over the others, too

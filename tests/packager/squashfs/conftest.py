@@ -9,6 +9,10 @@ import pytest
 from packager.squashfs.images import KINDS
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes ten seconds or more (-m 'not slow' leaves them out)")
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("squashfs-images")

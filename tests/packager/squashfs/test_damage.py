@@ -116,10 +116,10 @@ def test_any_damaged_byte_ends_in_an_error_or_an_answer(tmp_path: Path, compress
         tables = opened.superblock.inode_table
         end = opened.superblock.bytes_used
     random = Random(compressor)
-    additions = payload(tmp_path)[2:8]
+    additions = payload(tmp_path)[:8]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     outcomes = {"error": 0, "answer": 0}
-    for turn in range(120):
+    for turn in range(60):
         damaged = bytearray(raw)
         for _ in range(1 + turn % 3):
             # Most of what can go wrong is in the superblock and the tables.
@@ -134,7 +134,7 @@ def test_any_damaged_byte_ends_in_an_error_or_an_answer(tmp_path: Path, compress
             outcomes["error"] += 1
         else:
             outcomes["answer"] += 1
-    assert outcomes["error"]
+    assert min(outcomes.values()) > 0
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak  # KiB
     assert grown < 200 << 10
 

@@ -11,7 +11,7 @@ import pytest
 
 from packager.squashfs import trees
 from packager.squashfs.payload import LABEL, WHEN, facts, ours, payload
-from pxe_pack.squashfs import Image, NewDirectory, NewFile, NewSymlink, graft, prune
+from pxe_pack.squashfs import Graft, Image, NewDirectory, NewFile, NewSymlink, graft, prune
 from pxe_pack.tools import find
 
 
@@ -43,10 +43,10 @@ def test_graft_adds_the_payload_and_changes_nothing_else(image: Path, tmp_path: 
     assert not before.keys() - after.keys()
 
 
-def test_graft_keeps_every_byte_but_the_superblocks(image: Path, tmp_path: Path) -> None:
+def test_graft_keeps_every_byte_but_the_superblocks(an_image: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.squashfs"
-    report = graft(image, additions=payload(tmp_path), output=out)
-    old, new = image.read_bytes(), out.read_bytes()
+    report = graft(an_image, additions=payload(tmp_path), output=out)
+    old, new = an_image.read_bytes(), out.read_bytes()
     assert new[96 : len(old)] == old[96:]
     assert report.kept == len(old)
     assert report.size == len(new)
@@ -54,10 +54,10 @@ def test_graft_keeps_every_byte_but_the_superblocks(image: Path, tmp_path: Path)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user can't make device nodes, which the image has")
-def test_unsquashfs_extracts_a_grafted_image_without_a_word(image: Path, tmp_path: Path) -> None:
+def test_unsquashfs_extracts_a_grafted_image_without_a_word(an_image: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.squashfs"
     additions = payload(tmp_path)
-    graft(image, additions=additions, output=out)
+    graft(an_image, additions=additions, output=out)
     trees.extract(out, tmp_path / "tree")
     for path, fact in facts(additions).items():
         written = tmp_path / "tree" / path
@@ -65,7 +65,7 @@ def test_unsquashfs_extracts_a_grafted_image_without_a_word(image: Path, tmp_pat
             assert hashlib.sha256(written.read_bytes()).hexdigest() == fact.digest
         if fact.link:
             assert written.readlink() == Path(fact.link)
-    assert (tmp_path / "tree/usr/bin/doas").stat().st_nlink == (3 if trees.tree(image).groups else 1)
+    assert (tmp_path / "tree/usr/bin/doas").stat().st_nlink == (3 if trees.tree(an_image).groups else 1)
 
 
 def test_a_rewrite_of_the_tree_by_other_programs_gives_the_same_tree(gzip_image: Path, tmp_path: Path) -> None:
@@ -203,5 +203,76 @@ def test_an_image_inside_another_file_is_read_where_it_is(an_image: Path, tmp_pa
     container.write_bytes(b"\xff" * 12_345 + an_image.read_bytes() + b"\xff" * 999)
     with Image.open(an_image) as alone, Image.open(container, offset=12_345, size=an_image.stat().st_size) as inside:
         assert list(inside.walk()) == list(alone.walk())
-        found = inside.find("lib/../bin/doas")
+        found = inside.find("/lib/../bin/doas")
         assert found == alone.find("/usr/bin/doas")
+
+
+def test_an_image_inside_another_file_is_grafted_from_there(an_image: Path, tmp_path: Path) -> None:
+    container, direct, out, back = (tmp_path / name for name in ("container", "direct", "out", "back"))
+    size = an_image.stat().st_size
+    container.write_bytes(b"\xff" * 12_345 + an_image.read_bytes() + b"\xff" * 999)
+    additions = payload(tmp_path)
+    graft(an_image, additions=additions, output=direct)
+    for listener in (None, hashlib.sha256().update):
+        graft(container, additions=additions, output=out, offset=12_345, size=size, listener=listener)
+        assert out.read_bytes() == direct.read_bytes()
+    container.write_bytes(b"\xff" * 77 + direct.read_bytes() + b"\xff" * 999)
+    prune(container, output=back, offset=77, size=direct.stat().st_size)
+    assert back.read_bytes() == an_image.read_bytes()
+
+
+def test_a_graft_in_two_parts_is_the_graft_in_one(an_image: Path, tmp_path: Path) -> None:
+    class Part:
+        def __init__(self, position: int) -> None:
+            self.position = position
+            self.data = b""
+
+        def put(self, data: bytes) -> int:
+            self.data += data
+            self.position += len(data)
+            return self.position - len(data)
+
+    graft(an_image, additions=payload(tmp_path), output=tmp_path / "out")
+    with Image.open(an_image) as image:
+        parts = Graft(image, additions=payload(tmp_path))
+        part = Part(parts.start)
+        head = parts.write(part)
+    assert parts.start % 2048 == 0
+    whole = head + an_image.read_bytes()[96:].ljust(parts.start - 96, b"\0") + part.data
+    assert whole == (tmp_path / "out").read_bytes()
+
+
+def test_names_that_go_twice_and_come_back_as_symlinks_are_counted_once(gzip_image: Path, tmp_path: Path) -> None:
+    """A file with three names loses one, by two removals; the directory it was in becomes a link to another."""
+    out = tmp_path / "out"
+    additions = [NewSymlink(path="usr/bin", mode=0o777, mtime=WHEN, target="lib")]
+    removals = ["usr/bin/su", "bin/doas", "usr/bin", "usr/bin/doas"]
+    graft(gzip_image, additions=additions, removals=removals, output=out)
+    after = trees.tree(out)
+    assert after.facts == trees.tree(gzip_image).without("usr/bin").facts | facts(additions)
+    assert not after.groups
+    with Image.open(out) as image:
+        alone = image.find("usr/lib/su.link")
+        assert alone
+        assert alone.links == 1
+        assert image.find("usr/bin/su") is None
+
+
+def test_the_export_table_leads_to_every_inode_by_its_number(image: Path, tmp_path: Path) -> None:
+    """What NFS handles are looked up in; no reader of files needs it, so none of them would notice."""
+    out = tmp_path / "out"
+    replaced = [NewFile(path="usr/bin/su", mode=0o755, mtime=WHEN, content=b"another")]
+    graft(image, additions=[*payload(tmp_path), *replaced], removals=["tmp"], output=out)
+    with Image.open(image) as old, Image.open(out) as new:
+        if old.exports is None or new.exports is None:
+            assert old.exports is new.exports
+            return
+        before, after = ([int.from_bytes(raw, "little") for raw in table] for table in (old.exports, new.exports))
+        assert len(after) == new.superblock.inodes
+        # mksquashfs 4.5 leaves entries of a tar's -no-hardlinks files to chance.
+        wrong = {inode.number for _, inode in old.walk() if before[inode.number - 1] != inode.reference}
+        for inode in (new.root, *(inode for _, inode in new.walk())):
+            assert after[inode.number - 1] == inode.reference or inode.number in wrong
+        # Those that nothing names any more are inodes, too, and none of them twice.
+        assert len(set(after)) == len(after)
+        assert all(new.inode(one) for number, one in enumerate(after, start=1) if number not in wrong)

@@ -88,11 +88,13 @@ def changes(draw: st.DrawFn, there: list[Member]) -> tuple[list[Addition], list[
 
     folders = ["", *(one.path + "/" for one in there if one.type == b"5" and stays(one.path))]
     taken = {one.path: one.type for one in there if stays(one.path)}
+    # A name that goes may be given to something else.
+    regained = [path for path in gone if "/" not in path or stays(path.rpartition("/")[0])]
     made: list[Addition] = []
     for _ in range(draw(st.integers(0, 12))):
         reused = [path for path, kind in taken.items() if kind not in {b"5", b"new"}]
         path = draw(st.sampled_from(folders)) + draw(NAMES)
-        path = draw(st.sampled_from([path, *reused[:5]]))
+        path = draw(st.sampled_from([path, *reused[:5], *regained]))
         if taken.get(path) in {b"5", b"new"}:
             continue
         kinds = [NewFile, NewSymlink] if path in taken else [NewFile, NewSymlink, NewDirectory]
