@@ -190,7 +190,9 @@ def _absolute(url: str, *, node: Node, base: str | None) -> str:
                 hint="give defaults.base_url, or pxe-fetch.base_url=URL on the kernel command line",
             )
         )
-    return urljoin(fill(base).rstrip("/") + "/", filled.lstrip("/"))
+    # urljoin knows by scheme what is hierarchical, and tftp it does not know.
+    scheme, _, rest = (fill(base).rstrip("/") + "/").partition(":")
+    return f"{scheme}:" + urljoin(rest, filled.lstrip("/"))
 
 
 def _secret_headers(credential: str | None, *, credentials: Path | None) -> dict[str, str]:

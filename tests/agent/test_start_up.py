@@ -67,6 +67,21 @@ def test_run_of_which_everything_is_kept_does_not_import_requests(tmp_path: Path
     assert not imported & {"requests", "urllib3", "tarfile", "subprocess", "argparse", "ctypes"}
 
 
+@pytest.mark.parametrize(
+    ("scheme", "others"),
+    [("http", {"ftplib"}), ("ftp", {"requests", "urllib3"}), ("tftp", {"requests", "urllib3", "ftplib", "ssl"})],
+)
+def test_a_scheme_imports_its_own_library_alone(scheme: str, others: set[str]) -> None:
+    program = (
+        f"import sys; sys.path[:] = {sys.path!r}\nfrom pxe_fetch.transport import Transports\n"
+        f"Transports().of('{scheme}://h/m'); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert f"pxe_fetch.transport.{scheme}" in imported
+    assert not imported & others
+
+
 def test_quick_look_for_nothing_to_do_agrees_with_the_run(node: FakeNode) -> None:
     root = str(node.root)
     assert idle.reason(root) == idle.NO_CONFIGURATION

@@ -92,7 +92,7 @@ report: {{url: "http://10.0.0.1/report"}}
 
 def test_shows_all_problems_at_once_each_at_its_line() -> None:
     with pytest.raises(ProblemError) as caught:
-        read("version: 1\nparralel: 3\nartifacts:\n  - {name: a, url: ftp://h/a, dest: relative}\n")
+        read("version: 1\nparralel: 3\nartifacts:\n  - {name: a, url: gopher://h/a, dest: relative}\n")
     places = [(p.reference, p.where.line if p.where else 0) for p in caught.value.problems]
     assert places == [("unknown-key", 2), ("checksum-missing", 4), ("scheme-unknown", 4), ("path-invalid", 4)]
     assert show_all(caught.value.problems).endswith("4 problems found")
@@ -158,6 +158,10 @@ def test_refuses_a_document(text: str, reference: str) -> None:
         ("url: http://h/a b", "url-invalid"),
         ("url: //h/a", "url-invalid"),
         ("url: gopher://h/a", "scheme-unknown"),
+        ("url: nfs://h/a", "scheme-unknown"),
+        ("url: ftp://user:secret@h/a", "url-secret"),
+        ("url: ftp://h/a?b", "url-invalid"),
+        ("url: tftp:///a", "url-invalid"),
         ("urls: [http://h/a]", "source-unclear"),
         ("url: [http://h/a]", "wrong-type"),
         (f"sha512: {SHA256}", "checksum-invalid"),

@@ -11,7 +11,7 @@ from pxe_fetch.contract import template
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.section import RuleError
 
-SCHEMES = ("http", "https", "file")  # what pxe_fetch.transport has a file for
+SCHEMES = ("http", "https", "ftp", "tftp", "file")  # what pxe_fetch.transport has a file for
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}\$?|[0-9]{1,10}", re.ASCII)  # useradd(8), or an id
@@ -97,9 +97,14 @@ def _check_place(parts: SplitResult) -> None:
     if parts.scheme == "file":
         if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
             raise RuleError("is not a file of this node", reference="url-invalid", hint="write file:///path")
-    elif not parts.hostname:
+        return
+    if parts.query and parts.scheme in {"ftp", "tftp"}:
+        raise RuleError(
+            "has a query, which ftp and tftp don't know", reference="url-invalid", hint="percent-encode ?: %3F"
+        )
+    if not parts.hostname:
         raise RuleError("names no host", reference="url-invalid")
-    elif not parts.hostname.isascii():
+    if not parts.hostname.isascii():
         # The frozen agent leaves Unicode's tables out: a megabyte, and some milliseconds of every boot.
         raise RuleError(
             "has a host name that is not ASCII", reference="url-invalid", hint="write it as DNS has it, with xn--…"

@@ -109,6 +109,14 @@ class Transports:
                 from pxe_fetch.transport.file import FileTransport
 
                 return FileTransport()
+            case "ftp":
+                from pxe_fetch.transport.ftp import FtpTransport
+
+                return FtpTransport()
+            case "tftp":
+                from pxe_fetch.transport.tftp import TftpTransport
+
+                return TftpTransport()
         raise PolicyError(f"there is no way to fetch {kind or 'scheme-less'} URLs; known are {', '.join(SCHEMES)}")
 
     def close(self) -> None:

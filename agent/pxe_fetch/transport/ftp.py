@@ -1,0 +1,279 @@
+"""ftp: URLs, by the standard library's ftplib: RFC 959, passive; RFC 3659 for SIZE and REST, so that it resumes.
+
+Anonymous, since a password would go in the clear; always binary. Data comes from the address that the control
+connection has, whatever another the server names (ftplib's default): it may not make the node talk to others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ftplib
+import io
+import socket
+from threading import Lock
+
+from pxe_fetch.clock import Patience
+from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, RefusedError
+from pxe_fetch.transport import Body, Request
+from pxe_fetch.transport.names import Named, named
+from pxe_fetch.transport.sockets import explain, quoted, readable
+
+_PORT = 21
+_LATIN_1 = "latin-1"  # bytes as they are: names on servers are in any encoding
+_HURRY = 1.0  # seconds for a server's last word, once all bytes are here
+_NO_FILE = 550  # RFC 959: not found, no access; servers don't tell these apart
+_CLOSING = 421
+_LONGEST = 64 * 1024  # bytes of one reply
+
+
+class FtpTransport:
+    """Keeps the control connections for the whole run, shared by its threads."""
+
+    def __init__(self) -> None:
+        self._idle: dict[tuple[str, int], list[_Control]] = {}
+        self._lock = Lock()
+
+    def open(self, request: Request) -> Body:
+        request.patience.check()
+        name = named(request.url, port=_PORT, suffix=";type=i")
+        try:
+            if kept := self._kept(name):
+                # It may have ended meanwhile, which is nobody's failure.
+                with contextlib.suppress(EOFError, ConnectionError, _Over):
+                    return self._body(kept, name, request)
+            return self._body(_Control(name, request), name, request)
+        except FetchError:
+            raise
+        except Exception as error:
+            raise _explain(error, name, request) from error
+
+    def close(self) -> None:
+        with self._lock:
+            for control in (one for kept in self._idle.values() for one in kept):
+                control.close()
+            self._idle.clear()
+
+    def _kept(self, name: Named) -> _Control | None:
+        with self._lock:
+            kept = self._idle.get((name.host, name.port))
+            return kept.pop() if kept else None
+
+    def _body(self, control: _Control, name: Named, request: Request) -> Body:
+        try:
+            data, start, total = control.retrieve(name, request)
+        except ftplib.error_perm:
+            self.keep(control, name)  # a file it does not have
+            raise
+        except BaseException:
+            control.close()
+            raise
+        return _FtpBody(data, control, transport=self, name=name, request=request, start=start, total=total)
+
+    def keep(self, control: _Control, name: Named) -> None:
+        """Have `control` serve another request."""
+        with self._lock:
+            self._idle.setdefault((name.host, name.port), []).append(control)
+
+
+class _Over(Exception):  # noqa: N818  not an error: a kept connection that its server has ended
+    """The server had closed a connection that was kept."""
+
+
+class _Control(ftplib.FTP):
+    """A control connection, logged in; ftplib's, but its reader looks at the clock."""
+
+    def __init__(self, name: Named, request: Request) -> None:
+        super().__init__(encoding=_LATIN_1)
+        self.host, self.port = name.host, name.port
+        self._used = False
+        self.sock = self._connect(name.host, name.port, request)
+        try:
+            self.af = self.sock.family
+            self._reader = _Reader(self.sock, patience=request.patience, silence=request.timeouts.read)
+            self.file = io.TextIOWrapper(io.BufferedReader(self._reader), encoding=_LATIN_1)
+            self.welcome = self.getresp()
+            self.login()
+            self.voidcmd("TYPE I")
+        except BaseException:
+            self.close()
+            raise
+
+    def retrieve(self, name: Named, request: Request) -> tuple[socket.socket, int, int | None]:
+        """The data connection of a file, where its bytes begin, and the size of the whole where it is told."""
+        self._reader.patience, self._reader.silence = request.patience, request.timeouts.read
+        path = name.path.decode(_LATIN_1)
+        total = self._size(path)
+        start = request.offset if total is None or request.offset <= total else 0
+        host, port = self.makepasv()
+        data = self._connect(host, port, request)
+        try:
+            if start and not self._restart(start):
+                start = 0
+            self._begin(path)
+        except BaseException:
+            data.close()
+            raise
+        return data, start, total
+
+    def ends_well(self, *, seconds: float) -> bool:
+        """Whether the server says within `seconds` that the file was sent. Raises what ftplib raises."""
+        self._reader.silence = seconds
+        self.voidresp()
+        return True
+
+    def getmultiline(self) -> str:
+        self._reader.reply_begins()
+        return super().getmultiline()
+
+    def _connect(self, host: str, port: int, request: Request) -> socket.socket:
+        left = max(0.001, request.patience.left())
+        seconds = min(request.timeouts.connect, left)
+        try:
+            return socket.create_connection((host, port), timeout=seconds)
+        except TimeoutError as error:
+            raise NetworkError(f"no connection to {host}:{port} within {seconds:g} s") from error
+
+    def _begin(self, path: str) -> None:
+        """Have the file sent."""
+        answer = self.sendcmd(f"RETR {path}")
+        if not answer.startswith("1"):
+            raise ftplib.error_reply(answer)  # noqa: S321  the digest protects what FTP does not
+
+    def _size(self, path: str) -> int | None:
+        """RFC 3659 4. A server that doesn't have the command, or doesn't have the file, says so; RETR decides."""
+        try:
+            code, _, size = self.sendcmd(f"SIZE {path}").partition(" ")
+        except ftplib.error_temp as error:
+            if self._used and _code(error) == _CLOSING:
+                raise _Over from error
+            raise
+        except ftplib.error_perm:
+            return None
+        finally:
+            self._used = True
+        return int(size) if code == "213" and size.isdecimal() else None
+
+    def _restart(self, offset: int) -> bool:
+        """Whether what follows begins at `offset` (RFC 3659 5)."""
+        try:
+            return self.sendcmd(f"REST {offset}").startswith("350")
+        except ftplib.error_perm:
+            return False
+
+
+class _FtpBody:
+    validator = None  # the time of change has whole seconds, if that: it names no bytes
+    remark = ""
+
+    def __init__(
+        self,
+        data: socket.socket,
+        control: _Control,
+        *,
+        transport: FtpTransport,
+        name: Named,
+        request: Request,
+        start: int,
+        total: int | None,
+    ) -> None:
+        self._data = data
+        self._control = control
+        self._transport = transport
+        self._name = name
+        self._request = request
+        self._at = start
+        self._reusable = False
+        self.start = start
+        self.total = total
+
+    def readinto(self, view: memoryview) -> int:
+        try:
+            count = self._take(view)
+            if view and not count:
+                self._end()
+        except FetchError:
+            raise
+        except Exception as error:
+            raise _explain(error, self._name, self._request) from error
+        return count
+
+    def _take(self, view: memoryview) -> int:
+        if not readable(self._data, patience=self._request.patience, seconds=self._request.timeouts.read):
+            raise TimeoutError
+        count = self._data.recv_into(view)
+        self._at += count
+        return count
+
+    def close(self) -> None:
+        self._data.close()
+        if self._reusable:
+            self._transport.keep(self._control, self._name)
+        else:
+            self._control.close()
+        self._reusable = False
+
+    def _end(self) -> None:
+        """The data connection is closed; the control connection tells whether that was the file's end."""
+        if self._at == self.total:
+            with contextlib.suppress(*ftplib.all_errors):
+                self._reusable = self._control.ends_well(seconds=_HURRY)
+            return
+        try:
+            self._reusable = self._control.ends_well(seconds=self._request.timeouts.read)
+        except ftplib.error_perm as error:  # it had begun to send it, so it may be there again
+            raise NetworkError(_said(error, self._name), status=_code(error)) from error
+
+
+class _Reader(io.RawIOBase):
+    """Bytes of the control connection: a whole reply within `silence` seconds, and not without end."""
+
+    def __init__(self, sock: socket.socket, *, patience: Patience, silence: float) -> None:
+        super().__init__()
+        self._socket = sock
+        self._until = 0.0
+        self._room = 0
+        self.patience = patience
+        self.silence = silence
+
+    def reply_begins(self) -> None:
+        self._until = self.patience.clock.now() + self.silence
+        self._room = _LONGEST
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # what BufferedReader gives
+        if self._room <= 0:
+            raise ftplib.error_proto
+        if not readable(self._socket, patience=self.patience, seconds=self._until - self.patience.clock.now()):
+            raise TimeoutError
+        count = self._socket.recv_into(buffer)
+        self._room -= count
+        return count
+
+
+def _code(error: Exception) -> int:
+    """The reply's number, 0 if it has none."""
+    digits = str(error)[:3]
+    return int(digits) if digits.isdecimal() else 0
+
+
+def _said(error: Exception, name: Named) -> str:
+    return f"{name.server} answered {_code(error)}{quoted(str(error)[4:])}"
+
+
+def _explain(error: Exception, name: Named, request: Request) -> FetchError:
+    match error:
+        case ftplib.error_perm() if _code(error) == _NO_FILE:
+            return NotFoundError(_said(error, name), status=_code(error))
+        case ftplib.error_perm():
+            return RefusedError(_said(error, name), status=_code(error))
+        case ftplib.error_temp():
+            return NetworkError(_said(error, name), status=_code(error))
+        case ftplib.Error() | ValueError() | OverflowError():  # the last two: a port that is none
+            return NetworkError(f"{name.server} sent what is not FTP")
+        case EOFError():
+            return NetworkError(f"{name.server} closed the connection")
+        case OSError():
+            return explain(error, host=name.server, timeouts=request.timeouts)
+    raise error

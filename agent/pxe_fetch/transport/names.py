@@ -1,0 +1,48 @@
+"""What the URLs of ftp and tftp name: a server, and a file of it as the bytes that it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from pxe_fetch.errors import PolicyError
+
+_UNSENDABLE = frozenset(b"\0\r\n")  # they would end the name, and begin a command of their own
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Named:
+    """A file on a server."""
+
+    host: str
+    port: int
+    path: bytes  # percent-decoded; relative to where the server begins, unless the URL has `//` or `/%2F` there
+
+    @property
+    def server(self) -> str:
+        """How the server is called in messages."""
+        return f"{self.host}:{self.port}"
+
+
+def named(url: str, *, port: int, suffix: str) -> Named:
+    """What `url` names; `port` is the scheme's own. An explicit binary mode, `suffix`, is taken off.
+
+    RFC 1738 3.2 (ftp: `;type=i`), RFC 3617 (tftp: `;mode=octet`). Raises PolicyError for what cannot be asked for.
+    """
+    parts = urlsplit(url)
+    if parts.username is not None or parts.password is not None:
+        raise PolicyError(f"{parts.scheme} is anonymous here: a user name and password would go in the clear")
+    if not parts.hostname:
+        raise PolicyError(f"the {parts.scheme} URL names no host")
+    if parts.query:
+        raise PolicyError(f"{parts.scheme} knows no query; a ? that is part of a name is written %3F")
+    text = parts.path.removesuffix(suffix)
+    key = suffix.partition("=")[0]
+    if f"{key}=" in text:
+        raise PolicyError(f"of {parts.scheme} URLs only {suffix} is fetched: the digest is of the file's bytes")
+    path = unquote_to_bytes(text.removeprefix("/"))
+    if not path or path.endswith(b"/"):
+        raise PolicyError(f"the {parts.scheme} URL names no file")
+    if not _UNSENDABLE.isdisjoint(path):
+        raise PolicyError(f"the {parts.scheme} URL has a line break or NUL in its path")
+    return Named(host=parts.hostname, port=parts.port or port, path=path)

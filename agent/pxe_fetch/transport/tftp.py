@@ -1,0 +1,315 @@
+"""tftp: URLs: RFC 1350 with block size, size, timeout and window options, each used where the server has it.
+
+No Python library for it has windows (RFC 7440), lets go of a transfer while it waits, or hands bytes over as they come,
+and what there is to say is short. TFTP cannot resume: a body always begins at 0, and the engine starts over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Mapping
+
+from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError
+from pxe_fetch.transport import Body, Request, datagrams
+from pxe_fetch.transport.names import Named, named
+from pxe_fetch.transport.sockets import explain, quoted, readable
+
+_PORT = 69
+_BLOCK = 1468  # bytes at most: an Ethernet frame's 1500 without the headers of IPv4 (20), UDP (8) and TFTP (4)
+_SMALLEST_BLOCK = 8  # RFC 2348
+_WINDOW = 16  # blocks: 23 KiB under way, 100 MB/s where an answer takes 0.2 ms
+_RESEND = 1.0  # seconds until a packet is sent again; doubled each time, as often as the timeouts allow
+_RESENDS = 5  # how often at least that would be if it weren't doubled, however short the timeouts are
+_SETTLED = 0.2  # seconds: a block that comes again sooner was doubled on its way, not sent again
+_HALF = 0x8000  # a number so far ahead is one of the past: numbers begin again after 16 bits
+_IP_MTU, _IP_RECVERR = 14, 11  # linux/in.h
+_IPV6_MTU, _IPV6_RECVERR = 24, 25  # linux/in6.h
+
+_Address = tuple[str | int, ...] | tuple[int, bytes]  # as socket.getaddrinfo gives it
+
+
+class TftpTransport:
+    """A socket a transfer; nothing is kept."""
+
+    def open(self, request: Request) -> Body:
+        request.patience.check()
+        name = named(request.url, port=_PORT, suffix=";mode=octet")
+        failure: OSError | None = None
+        try:
+            for family, _, _, _, address in socket.getaddrinfo(name.host, name.port, type=socket.SOCK_DGRAM):
+                try:
+                    return _ask(name, request, family=family, address=address)
+                except OSError as error:  # another of its addresses may answer
+                    failure = error
+            raise failure or OSError
+        except TimeoutError as error:
+            seconds = request.timeouts.connect
+            raise NetworkError(f"no answer from {name.server} within {seconds:g} s") from error
+        except OSError as error:
+            raise explain(error, host=name.server, timeouts=request.timeouts) from error
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+def _ask(name: Named, request: Request, *, family: int, address: _Address) -> Body:
+    """Ask for the file with options and, where the server cannot stand them, without. Raises FetchError, OSError."""
+    options = {"blksize": _block_size(family, address), "tsize": 0, "timeout": 1, "windowsize": _WINDOW}
+    for asked in (options, {}):
+        packet = datagrams.read_request(name.path, asked)
+        if len(packet) > datagrams.LONGEST_REQUEST:
+            raise PolicyError(f"the path of the tftp URL is longer than a request may be: {len(name.path)} bytes")
+        line = _Line(name, request, family=family)
+        try:
+            answer = line.ask(packet, address)
+            kind, number = datagrams.opcode_and_number(answer)
+            if (kind, number) != (datagrams.ERROR, datagrams.OPTIONS_REFUSED) or not asked:
+                return _TftpBody(line, answer, asked=asked)
+        except BaseException:
+            line.close()
+            raise
+        line.close()
+    raise AssertionError("unreachable: without options there is nothing to refuse")
+
+
+class _TftpBody:
+    """The blocks of one file in their order (RFC 1350, RFC 7440)."""
+
+    start = 0
+    validator = None
+    remark = ""
+
+    def __init__(self, line: _Line, answer: bytes, *, asked: Mapping[str, int]) -> None:
+        self._line = line
+        self._due = 1  # number of the block that comes next, counted on beyond 16 bits
+        self._open = 0  # blocks that came since the last ACK
+        self._gap = False  # whether the server knows that one is missing
+        self._left = b""  # of a block, what did not fit
+        self._ended = False
+        self._head = memoryview(bytearray(datagrams.HEADER))
+        self._agree(answer, asked)
+        self._tail = memoryview(bytearray(self._block + 1))  # one more: a block that is too long shows
+
+    def readinto(self, view: memoryview) -> int:
+        filled = min(len(view), len(self._left))
+        view[:filled], self._left = self._left[:filled], self._left[filled:]
+        try:
+            while filled < len(view) and not self._ended:
+                count = self._receive(view[filled:])
+                filled += count
+                if count == 0 and not self._ended:
+                    if filled:
+                        break
+                    self._line.wait()
+        except OSError as error:
+            raise self._line.explain(error) from error
+        return filled
+
+    def close(self) -> None:
+        self._line.close(said=b"" if self._ended else datagrams.error(datagrams.UNDEFINED, "given up"))
+
+    def _agree(self, answer: bytes, asked: Mapping[str, int]) -> None:
+        """Take in what the server answered to the request: options, the first block, or an error."""
+        kind, number = datagrams.opcode_and_number(answer)
+        options: Mapping[str, int] | None = {}
+        if kind == datagrams.ERROR:
+            raise self._refusal(number, answer[datagrams.HEADER :])
+        if kind == datagrams.OACK:
+            options = datagrams.agreed(answer, asked=asked)
+        if options is None or not _acceptable(options, asked):
+            self._line.close(said=datagrams.error(datagrams.OPTIONS_REFUSED, "not what was asked for"))
+            raise NetworkError(f"{self._line.server} answered with options that were not asked for")
+        self.total = options.get("tsize")
+        self._block = options.get("blksize", datagrams.PLAIN_BLOCK)
+        self._window = options.get("windowsize", 1)
+        if kind == datagrams.OACK:
+            self._line.send(datagrams.ack(0))
+        elif (kind, number) == (datagrams.DATA, 1) and len(answer) <= datagrams.HEADER + self._block:
+            self._left = answer[datagrams.HEADER :]
+            self._accept(len(self._left))
+        else:
+            raise NetworkError(f"{self._line.server} sent what is not TFTP")
+
+    def _receive(self, view: memoryview) -> int:
+        """The bytes that the packets which are there bring into `view`; 0 when there is no block but an empty one."""
+        view = view[: self._block]
+        tail = self._tail[: self._block - len(view) + 1]
+        while (length := self._line.receive([self._head, view, tail])) >= 0:
+            length -= datagrams.HEADER
+            kind, number = datagrams.opcode_and_number(self._head) if length >= 0 else (0, 0)
+            if kind == datagrams.ERROR:
+                raise self._refusal(number, (bytes(view) + bytes(tail))[:length])
+            if kind == datagrams.DATA and length <= self._block:
+                if self._is_due(number):
+                    self._left = bytes(tail[: max(0, length - len(view))])
+                    self._accept(length)
+                    return min(length, len(view))
+            elif kind == datagrams.DATA:
+                raise NetworkError(f"{self._line.server} sent a block longer than agreed")
+            elif kind == datagrams.OACK and self._due == 1 and self._line.is_settled():
+                self._acknowledge()  # it did not see that we have it
+            self._line.check()
+        return 0
+
+    def _is_due(self, number: int) -> bool:
+        """Whether the block `number` is the next. What else it tells the server is sent.
+
+        A block of the past is acknowledged again only when it cannot be a mere copy: else each copy would bring another
+        one, to the end of the file (the "sorcerer's apprentice", RFC 1123 4.2.3.1).
+        """
+        ahead = (number - self._due) & 0xFFFF
+        if ahead == 0:
+            return True
+        if ahead < _HALF:
+            if not self._gap:
+                self._acknowledge()  # RFC 7440 4: the server goes on after this one
+            self._gap = True
+        elif self._line.is_settled():
+            self._acknowledge()
+        return False
+
+    def _accept(self, length: int) -> None:
+        """The block that was due has come."""
+        self._due += 1
+        self._open += 1
+        self._gap = False
+        self._line.heard()
+        self._ended = length < self._block
+        if self._ended or self._open >= self._window:
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        self._open = 0
+        self._line.send(datagrams.ack(self._due - 1))
+
+    def _refusal(self, code: int, message: bytes) -> FetchError:
+        said = f"{self._line.server} answered error {code}{quoted(datagrams.text(message))}"
+        if code == datagrams.NOT_FOUND:
+            return NotFoundError(said)
+        return RefusedError(said) if code == datagrams.ACCESS else NetworkError(said)
+
+
+class _Line:
+    """Packets to and from one server: what was sent last is sent again until something new comes."""
+
+    def __init__(self, name: Named, request: Request, *, family: int) -> None:
+        self.server = name.server
+        self._timeouts = request.timeouts
+        self._patience = request.patience
+        self._clock = request.patience.clock
+        self._to: _Address = ()
+        self._peer: _Address | None = None  # of the transfer, once it has answered
+        self._last = b""
+        self._sent_at = self._heard_at = self._clock.now()
+        self._resend = self._soonest = min(_RESEND, self._timeouts.read / _RESENDS, self._timeouts.connect / _RESENDS)
+        self._socket = socket.socket(family, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        # Else a socket that isn't connected yet is not told that nobody listens there.
+        with contextlib.suppress(OSError):
+            if family == socket.AF_INET6:
+                self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+            else:
+                self._socket.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+
+    def ask(self, packet: bytes, address: _Address) -> bytes:
+        """The first answer to `packet`. Whatever port it comes from is the transfer's (RFC 1350 4).
+
+        Raises OSError; TimeoutError when there is none within `timeouts.connect`.
+        """
+        self._to = address
+        self.send(packet)
+        while True:
+            self.wait()
+            with contextlib.suppress(BlockingIOError):
+                answer, peer = self._socket.recvfrom(datagrams.HEADER + _BLOCK + 1)
+                if peer[0] != address[0]:
+                    continue
+                # From now on the kernel refuses what others send, so that a server which got the request twice
+                # learns that nobody wants its second copy.
+                self._socket.connect(peer)
+                self._to = self._peer = peer
+                self.heard()
+                return answer
+
+    def receive(self, buffers: list[memoryview]) -> int:
+        """The length of the next packet that is there, put into `buffers`; -1 when there is none. Raises OSError."""
+        while True:
+            try:
+                length, _, _, sender = self._socket.recvmsg_into(buffers)
+            except BlockingIOError:
+                return -1
+            if sender == self._peer:  # what others sent before it was connected is still in the queue
+                return length
+
+    def send(self, packet: bytes) -> None:
+        """Send `packet`, and again whenever nothing new comes for a while. Raises OSError."""
+        self._last = packet
+        self._sent_at = self._clock.now()
+        with contextlib.suppress(BlockingIOError):  # as good as lost
+            self._socket.sendto(packet, self._to)
+
+    def heard(self) -> None:
+        """Something new has come."""
+        self._heard_at = self._clock.now()
+        self._resend = self._soonest
+
+    def is_settled(self) -> bool:
+        """Whether the last packet was sent long enough ago for what comes now to be an answer to its loss."""
+        return self._clock.now() - self._sent_at >= _SETTLED
+
+    def check(self) -> float:
+        """Seconds that there are left to hear something new. Raises TimeoutError, DeadlineError, StoppedError."""
+        self._patience.check()
+        limit = self._timeouts.read if self._peer else self._timeouts.connect
+        left = self._heard_at + limit - self._clock.now()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def wait(self) -> None:
+        """Wait until a packet is there, or the last one has been sent again. Raises what `check` and `send` do."""
+        until_resend = self._sent_at + self._resend - self._clock.now()
+        if readable(self._socket, patience=self._patience, seconds=min(self.check(), max(0.0, until_resend))):
+            return
+        if self._clock.now() - self._sent_at >= self._resend:
+            self._resend *= 2
+            self.send(self._last)
+
+    def explain(self, error: OSError) -> FetchError:
+        """What an error in the middle of a transfer means."""
+        if isinstance(error, ConnectionRefusedError):
+            return NetworkError(f"{self.server} gave the transfer up")
+        return explain(error, host=self.server, timeouts=self._timeouts)
+
+    def close(self, *, said: bytes = b"") -> None:
+        """Let go of the transfer; `said` is a last packet. May be called again."""
+        if self._socket.fileno() >= 0:
+            with contextlib.suppress(OSError):
+                if said:
+                    self._socket.send(said)
+            self._socket.close()
+
+
+def _acceptable(options: Mapping[str, int], asked: Mapping[str, int]) -> bool:
+    """Whether a server may answer `options`: block and window at most as `asked`, the timeout just so."""
+    block, window = options.get("blksize", datagrams.PLAIN_BLOCK), options.get("windowsize", 1)
+    if "blksize" in options and not _SMALLEST_BLOCK <= block <= asked["blksize"]:
+        return False
+    if "windowsize" in options and not 1 <= window <= asked["windowsize"]:
+        return False
+    return options.get("timeout", asked.get("timeout")) == asked.get("timeout")
+
+
+def _block_size(family: int, address: _Address) -> int:
+    """Bytes of a block that fit into one packet on the way to `address`, as far as the kernel knows it."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect(address)  # sends nothing
+        try:
+            if family == socket.AF_INET6:
+                mtu, headers = probe.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU), 52
+            else:
+                mtu, headers = probe.getsockopt(socket.IPPROTO_IP, _IP_MTU), 32
+        except OSError:
+            return datagrams.PLAIN_BLOCK
+    return max(datagrams.PLAIN_BLOCK, min(mtu - headers, _BLOCK if family == socket.AF_INET else _BLOCK - 20))
