@@ -3,13 +3,13 @@
 `Image.open(path)` reads; `graft(source, additions=…, output=…)` adds, and `prune(…)` takes that out again.
 """
 
-from .addition import Addition, NewDirectory, NewFile, NewSymlink
-from .errors import SquashfsError
-from .graft import Graft, GraftReport, graft, prune
-from .image import Image
-from .inodes import Device, Directory, File, Inode, Kind, Symlink
-from .record import original
-from .superblock import Compressor, Superblock
+from pxe_pack.squashfs.addition import Addition, NewDirectory, NewFile, NewSymlink
+from pxe_pack.squashfs.errors import SquashfsError
+from pxe_pack.squashfs.graft import Graft, GraftReport, graft, prune
+from pxe_pack.squashfs.image import Image
+from pxe_pack.squashfs.inodes import Device, Directory, File, Inode, Kind, Symlink
+from pxe_pack.squashfs.record import original
+from pxe_pack.squashfs.superblock import Compressor, Superblock
 
 __all__ = [
     "Addition",

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from pxe_fetch.contract.problem import Problem
-
-from . import inodes, paths, xattrs
+from pxe_pack.squashfs import inodes, paths, xattrs
 
 LONGEST_PATH: Final = 4095  # bytes: PATH_MAX without its end
 LONGEST_NAME: Final = 255  # bytes: NAME_MAX; the format has room for one more, which nothing can open

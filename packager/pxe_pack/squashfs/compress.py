@@ -20,9 +20,8 @@ from enum import IntEnum
 from typing import Final, Protocol, cast
 
 from pxe_fetch.contract.problem import Problem
-
-from .errors import SquashfsError
-from .superblock import METADATA_SIZE, Compressor
+from pxe_pack.squashfs.errors import SquashfsError
+from pxe_pack.squashfs.superblock import METADATA_SIZE, Compressor
 
 # Compressor -> the modules that have it, the best first, and the package that brings one of them.
 BROUGHT_BY: Final = {

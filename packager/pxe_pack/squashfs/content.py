@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Final
 
 from pxe_fetch.contract.problem import Problem
-
-from .compress import Codec, DamagedBlockError
-from .errors import SquashfsError, corrupt
-from .inodes import File
-from .metadata import Region
-from .tables import Table
-from .window import Window
+from pxe_pack.squashfs.compress import Codec, DamagedBlockError
+from pxe_pack.squashfs.errors import SquashfsError, corrupt
+from pxe_pack.squashfs.inodes import File
+from pxe_pack.squashfs.metadata import Region
+from pxe_pack.squashfs.tables import Table
+from pxe_pack.squashfs.window import Window
 
 FRAGMENT: Final = struct.Struct("<QII")  # position, size, unused
 

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from .errors import corrupt, unsupported
-from .inodes import LONGEST_NAME, Kind
-from .metadata import Cursor, Growth
-from .superblock import METADATA_SIZE
+from pxe_pack.squashfs.errors import corrupt, unsupported
+from pxe_pack.squashfs.inodes import LONGEST_NAME, Kind
+from pxe_pack.squashfs.metadata import Cursor, Growth
+from pxe_pack.squashfs.superblock import METADATA_SIZE
 
 LONGEST_RUN: Final = 256
 LONGEST_LISTING: Final = (1 << 32) - 4  # bytes

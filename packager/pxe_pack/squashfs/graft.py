@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from pxe_fetch.contract.problem import Problem
-
-from .addition import Addition
-from .errors import SquashfsError
-from .grow import Grown, Sink
-from .image import Image
-from .merge import merge
-from .output import Listener, Output
-from .record import original
+from pxe_pack.squashfs.addition import Addition
+from pxe_pack.squashfs.errors import SquashfsError
+from pxe_pack.squashfs.grow import Grown, Sink
+from pxe_pack.squashfs.image import Image
+from pxe_pack.squashfs.merge import merge
+from pxe_pack.squashfs.output import Listener, Output
+from pxe_pack.squashfs.record import original
 
 PADDING: Final = 4096  # bytes: images are multiples of it, for block devices
 # What is new begins at a multiple of an ISO's block, so that it can be an extent of its own in one.

@@ -12,18 +12,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from . import content, directory, inodes, paths, record
-from .addition import Addition, NewFile, NewSymlink
-from .content import Stored
-from .directory import Entry
-from .errors import unsupported
-from .image import Image
-from .inodes import File, Head, Kind
-from .merge import Branch, Leaf, Merge, Relink
-from .metadata import Growth, Region
-from .superblock import SIZE, Flags, Superblock
-from .tables import Table, listing, pieces
-from .xattrs import HEADER, RECORD_SIZE, NewXattrs
+from pxe_pack.squashfs import content, directory, inodes, paths, record
+from pxe_pack.squashfs.addition import Addition, NewFile, NewSymlink
+from pxe_pack.squashfs.content import Stored
+from pxe_pack.squashfs.directory import Entry
+from pxe_pack.squashfs.errors import unsupported
+from pxe_pack.squashfs.image import Image
+from pxe_pack.squashfs.inodes import File, Head, Kind
+from pxe_pack.squashfs.merge import Branch, Leaf, Merge, Relink
+from pxe_pack.squashfs.metadata import Growth, Region
+from pxe_pack.squashfs.superblock import SIZE, Flags, Superblock
+from pxe_pack.squashfs.tables import Table, listing, pieces
+from pxe_pack.squashfs.xattrs import HEADER, RECORD_SIZE, NewXattrs
 
 _MOST_OWNERS = 0xFFFF
 _MOST_INODES = 0xFFFF_FFFF

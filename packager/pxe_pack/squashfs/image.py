@@ -8,16 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, Self
 
-from . import content, directory, inodes, paths
-from .compress import Codec, codec
-from .directory import Entry
-from .errors import corrupt
-from .inodes import Directory, File, Inode, Symlink
-from .metadata import Region
-from .superblock import SIZE, Flags, Superblock
-from .tables import Table
-from .window import Window
-from .xattrs import Xattrs
+from pxe_pack.squashfs import content, directory, inodes, paths
+from pxe_pack.squashfs.compress import Codec, codec
+from pxe_pack.squashfs.directory import Entry
+from pxe_pack.squashfs.errors import corrupt
+from pxe_pack.squashfs.inodes import Directory, File, Inode, Symlink
+from pxe_pack.squashfs.metadata import Region
+from pxe_pack.squashfs.superblock import SIZE, Flags, Superblock
+from pxe_pack.squashfs.tables import Table
+from pxe_pack.squashfs.window import Window
+from pxe_pack.squashfs.xattrs import Xattrs
 
 _OWNER: Final = struct.Struct("<I")
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, TypedDict
 
-from .errors import corrupt
-from .metadata import Cursor
+from pxe_pack.squashfs.errors import corrupt
+from pxe_pack.squashfs.metadata import Cursor
 
 NO_FRAGMENT: Final = 0xFFFF_FFFF
 NO_XATTRS: Final = 0xFFFF_FFFF

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pxe_fetch.contract.problem import Problem
-
-from . import paths
-from .addition import Addition, NewDirectory, NewFile, NewSymlink
-from .directory import Entry
-from .errors import SquashfsError
-from .image import Image
-from .inodes import Directory, Inode, Symlink
+from pxe_pack.squashfs import paths
+from pxe_pack.squashfs.addition import Addition, NewDirectory, NewFile, NewSymlink
+from pxe_pack.squashfs.directory import Entry
+from pxe_pack.squashfs.errors import SquashfsError
+from pxe_pack.squashfs.image import Image
+from pxe_pack.squashfs.inodes import Directory, Inode, Symlink
 
 
 @dataclass(kw_only=True, eq=False)

@@ -13,10 +13,10 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final
 
-from .compress import Codec, DamagedBlockError
-from .errors import corrupt
-from .superblock import METADATA_SIZE
-from .window import Window
+from pxe_pack.squashfs.compress import Codec, DamagedBlockError
+from pxe_pack.squashfs.errors import corrupt
+from pxe_pack.squashfs.superblock import METADATA_SIZE
+from pxe_pack.squashfs.window import Window
 
 _HEADER: Final = struct.Struct("<H")
 _PLAIN: Final = 0x8000  # in the header: what follows is not compressed

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.squashfs.window import Window
 from pxe_pack.tools import WorkError
-
-from .window import Window
 
 _AT_ONCE: Final = 1 << 20
 _RANGE_AT_ONCE: Final = 64 << 20  # so that an interrupted copy ends soon

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from .errors import corrupt
+from pxe_pack.squashfs.errors import corrupt
 
 MOST_LINKS: Final = 40  # the kernel's MAXSYMLINKS
 

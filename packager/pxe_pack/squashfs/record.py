@@ -12,10 +12,10 @@ import hashlib
 import struct
 from typing import Final
 
-from .image import Image
-from .superblock import SIZE as SUPERBLOCK_SIZE
-from .superblock import Superblock
-from .window import Window
+from pxe_pack.squashfs.image import Image
+from pxe_pack.squashfs.superblock import SIZE as SUPERBLOCK_SIZE
+from pxe_pack.squashfs.superblock import Superblock
+from pxe_pack.squashfs.window import Window
 
 _MAGIC: Final = b"pxe-pack graft 1"
 _LAYOUT: Final = struct.Struct("<16sQ96s")

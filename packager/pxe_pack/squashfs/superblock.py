@@ -13,7 +13,7 @@ from enum import IntEnum, IntFlag
 from itertools import pairwise
 from typing import Final, Self
 
-from .errors import SquashfsError, corrupt, unsupported
+from pxe_pack.squashfs.errors import SquashfsError, corrupt, unsupported
 
 SIZE: Final = 96
 MAGIC: Final = b"hsqs"

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Final
 
-from .compress import Codec
-from .errors import corrupt
-from .metadata import decode, encode, header_size
-from .superblock import METADATA_SIZE
-from .window import Window
+from pxe_pack.squashfs.compress import Codec
+from pxe_pack.squashfs.errors import corrupt
+from pxe_pack.squashfs.metadata import decode, encode, header_size
+from pxe_pack.squashfs.superblock import METADATA_SIZE
+from pxe_pack.squashfs.window import Window
 
 _POSITION: Final = struct.Struct("<Q")
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from pxe_fetch.contract.problem import Problem
-
-from .errors import SquashfsError, corrupt
+from pxe_pack.squashfs.errors import SquashfsError, corrupt
 
 
 class Window:

@@ -10,11 +10,11 @@ import struct
 from collections.abc import Mapping
 from typing import Final
 
-from .compress import Codec
-from .errors import corrupt
-from .metadata import Growth, Region
-from .tables import Table
-from .window import Window
+from pxe_pack.squashfs.compress import Codec
+from pxe_pack.squashfs.errors import corrupt
+from pxe_pack.squashfs.metadata import Growth, Region
+from pxe_pack.squashfs.tables import Table
+from pxe_pack.squashfs.window import Window
 
 HEADER: Final = struct.Struct("<QII")  # before the list of positions: start of the records, number of sets, unused
 PREFIXES: Final = ("user.", "trusted.", "security.")
