@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
 from collections.abc import Sequence
@@ -151,11 +150,9 @@ def test_an_interrupted_graft_leaves_nothing_behind(gzip_image: Path, tmp_path: 
     assert not list(out.iterdir())
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_an_output_that_may_not_be_written_is_said(gzip_image: Path, tmp_path: Path) -> None:
-    tmp_path.chmod(0o555)
+def test_an_output_that_may_not_be_written_is_said(gzip_image: Path) -> None:
     with pytest.raises(WorkError, match="output-failed"):
-        graft(gzip_image, additions=[], output=tmp_path / "image")
+        graft(gzip_image, additions=[], output=Path("/proc/image"))  # where not even root makes files
 
 
 def test_an_output_folder_that_is_not_there_is_said(gzip_image: Path, tmp_path: Path) -> None:
