@@ -38,7 +38,7 @@ class Cache:
             if not final.exists():
                 with beside(final) as partial:
                     make(partial)
-                    for file in _files(partial):
+                    for file in files_in(partial):
                         file.chmod(0o444)
         return final
 
@@ -73,7 +73,7 @@ def content_key(*parts: str | Path) -> str:
     """Sixteen hexadecimal digits that stand for all the parts: strings as they are, paths (below here) by content."""
     digest = hashlib.sha256()
     for part in parts:
-        files = [part] if isinstance(part, str) else sorted(_files(part))
+        files = [part] if isinstance(part, str) else sorted(files_in(part))
         for file in files:
             data = file.encode() if isinstance(file, str) else file.read_bytes()
             label = "" if isinstance(file, str) else str(file.relative_to(_HERE))
@@ -81,5 +81,6 @@ def content_key(*parts: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _files(path: Path) -> list[Path]:
+def files_in(path: Path) -> list[Path]:
+    """The files in a folder, at any depth; of a file, itself."""
     return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]

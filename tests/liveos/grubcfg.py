@@ -73,3 +73,24 @@ menuentry "Azure Linux" {{
 \tinitrd /boot/{kernel.initrd}
 }}
 """
+
+
+def pxe_from_iso(text: str) -> str:
+    """A `grub.cfg` of an ISO as Image Customizer from 0.16 on has it in a pxe-dir: no search, root by URL, DHCP."""
+    kept = "".join(line for line in text.splitlines(keepends=True) if not line.strip().startswith("search "))
+    lines = kept.replace("live:LABEL=CDROM", f"live:{PLACEHOLDER_URL}").splitlines(keepends=True)
+    return "".join(f"{line.rstrip()} {_PXE}\n" if line.strip().startswith("linux ") else line for line in lines)
+
+
+def full_os(kernel: Kernel, *, search: bool) -> str:
+    """`grub.cfg` where the initrd is the whole system: no root=, nothing of dracut's. On an ISO it has to `search`."""
+    looked_for = "\tsearch --label CDROM --set root\n" if search else ""
+    return f"""\
+set timeout=0
+set default=0
+
+menuentry "Azure Linux" {{
+{looked_for}\tlinux /boot/{kernel.kernel} {_IMAGE}
+\tinitrd /boot/{kernel.initrd}
+}}
+"""

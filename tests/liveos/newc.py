@@ -14,18 +14,26 @@ class Entry:
     path: str
     mode: int
     data: bytes = b""
+    uid: int = 0
+    gid: int = 0
+    device: tuple[int, int] = (0, 0)  # major, minor of a device node
+    links: int = 0  # names of the inode; 0: one, and two of a directory
+
+
+TRAILER = Entry("TRAILER!!!", 0)
 
 
 def archive(entries: Iterable[Entry]) -> bytes:
     """The archive, its trailer included, padded to 512 bytes."""
-    out = bytearray()
-    for number, entry in enumerate([*entries, Entry("TRAILER!!!", 0)], start=1):
-        name = entry.path.encode() + b"\0"
-        links = 2 if stat.S_ISDIR(entry.mode) else 1
-        # inode, mode, uid, gid, nlink, mtime, size, device and rdev (major, minor each), name size, checksum
-        numbers = [number, entry.mode, 0, 0, links, EPOCH, len(entry.data), 0, 0, 0, 0, len(name), 0]
-        out += b"070701" + b"".join(b"%08X" % value for value in numbers) + name
-        out += bytes(-len(out) % 4)
-        out += entry.data
-        out += bytes(-len(out) % 4)
-    return bytes(out + bytes(-len(out) % 512))
+    out = b"".join(member(entry, inode=number) for number, entry in enumerate([*entries, TRAILER], start=1))
+    return out + bytes(-len(out) % 512)
+
+
+def member(entry: Entry, *, inode: int) -> bytes:
+    """One member, padded. Names that are links of one another have the same `inode`, and the last has the data."""
+    name = entry.path.encode("utf-8", "surrogateescape") + b"\0"
+    links = entry.links or (2 if stat.S_ISDIR(entry.mode) else 1)
+    # inode, mode, uid, gid, nlink, mtime, size, device and rdev (major, minor each), name size, checksum
+    numbers = [inode, entry.mode, entry.uid, entry.gid, links, EPOCH, len(entry.data), 0, 0, *entry.device]
+    head = b"070701" + b"".join(b"%08X" % value for value in [*numbers, len(name), 0]) + name
+    return head + bytes(-len(head) % 4) + entry.data + bytes(-len(entry.data) % 4)

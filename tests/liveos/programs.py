@@ -11,6 +11,7 @@ EPOCH = 1_700_000_000  # SOURCE_DATE_EPOCH of all that is built: the same inputs
 
 _PACKAGES = {
     "debugfs": "e2fsprogs",
+    "gzip": "gzip",
     "grub-mkimage": "grub-common",
     "mcopy": "mtools",
     "mke2fs": "e2fsprogs",
@@ -20,6 +21,7 @@ _PACKAGES = {
     "newuidmap": "uidmap",
     "sqfstar": "squashfs-tools",
     "xorriso": "xorriso",
+    "zstd": "zstd",
 }
 
 _FILES = {

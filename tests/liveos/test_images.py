@@ -1,6 +1,7 @@
 """What the fixture images promise: the shapes differ as told, nothing is lost on the way in, and builds repeat."""
 
 import os
+import stat
 import subprocess
 import sys
 import tarfile
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -96,7 +98,68 @@ def test_an_ext4_image_is_sound_and_keeps_owners_and_devices(cache: Cache, tmp_p
         assert wanted in subprocess.run(stat, check=True, capture_output=True, text=True).stdout
 
 
-@pytest.mark.parametrize("shape", [SHAPES["tiny"], SHAPES["ext4"]], ids=["tiny", "ext4"])
+@pytest.mark.parametrize("compressor", ["gzip", "zstd"])
+def test_a_full_os_initrd_holds_the_whole_system(
+    cache: Cache, tmp_path: Path, compressor: Literal["gzip", "zstd"]
+) -> None:
+    image = shapes.cached(replace(SHAPES["full-os"], contents="tiny", compressor=compressor), cache=cache)
+    assert not [path for path in paths(image) if path.startswith("liveos/")]
+    initrd = extract(image, "/boot/initramfs-6.6.104-1.azl3.img", to=tmp_path / "initrd.img")
+    unpacked = subprocess.run([compressor, "-dc", initrd], check=True, capture_output=True).stdout
+    listed = subprocess.run(["cpio", "-tvn", "--quiet"], input=unpacked, check=True, capture_output=True).stdout
+    lines = {line.split()[-1]: line.split() for line in os.fsdecode(listed).splitlines() if " -> " not in line}
+    for wanted in specials.inodes():
+        if wanted.kind == tarfile.SYMTYPE or " " in wanted.path or not wanted.path.isascii():
+            continue
+        mode, links, uid, gid, *_ = lines[wanted.path]
+        kind = (
+            "-"
+            if wanted.kind == tarfile.LNKTYPE
+            else {b"3": "c", b"4": "b", b"5": "d", b"6": "p"}.get(wanted.kind, "-")
+        )
+        assert mode == kind + stat.filemode(wanted.mode)[1:], wanted.path
+        assert (uid, gid) == (str(wanted.uid), str(wanted.gid)), wanted.path
+        assert links == ("2" if "hardlink" in wanted.path or kind == "d" else "1"), wanted.path
+    assert lines[f"{specials.FOLDER}/block-device"][4:6] == ["7,", "200"]
+    assert "init -> usr/lib/systemd/systemd" in os.fsdecode(listed)
+    take_out = ["cpio", "-i", "--quiet", "--to-stdout", f"{specials.FOLDER}/hardlink-b"]
+    assert subprocess.run(take_out, input=unpacked, check=True, capture_output=True).stdout == b"one inode, two names\n"
+
+
+def test_a_pxe_dir_is_laid_out_as_image_customizer_does(cache: Cache) -> None:
+    shape = replace(SHAPES["pxe-dir"], contents="tiny")
+    folder = shapes.cached(shape, cache=cache)
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == {
+        "bootx64.efi", "grubx64.efi", "boot/grub2/grub.cfg", "boot/grub2/grubenv", "boot/vmlinuz-6.6.104-1.azl3",
+        "boot/initramfs-6.6.104-1.azl3.img", "image.iso", "azl-image-customizer/saved-configs.yaml",
+    }  # fmt: skip
+    grub_cfg = (folder / "boot/grub2/grub.cfg").read_text()
+    assert "search" not in grub_cfg
+    assert "ip=dhcp rd.live.azldownloader=enable" in grub_cfg
+    assert "root=$rootdevice" in grub_cfg
+    assert "set rootdevice=live:http://" in grub_cfg
+    with tarfile.open(shapes.cached(replace(shape, media="pxe-tar"), cache=cache)) as archive:
+        files = {member.name for member in archive if member.isreg()}
+    assert files == {f"./{path.relative_to(folder)}" for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_full_os_pxe_dir_has_no_iso(cache: Cache) -> None:
+    folder = shapes.cached(replace(SHAPES["pxe-dir"], contents="tiny", full_os=True), cache=cache)
+    assert not list(folder.glob("*.iso"))
+    assert "root=" not in (folder / "boot/grub2/grub.cfg").read_text()
+
+
+def test_a_folder_is_built_where_it_is_wanted(tmp_path: Path) -> None:
+    output = tmp_path / "pxe"
+    shapes.build(replace(SHAPES["pxe-dir"], contents="tiny"), output, cache=Cache(tmp_path / "cache"))
+    assert (output / "image.iso").stat().st_size > 1 << 20
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [SHAPES["tiny"], SHAPES["ext4"], replace(SHAPES["pxe-dir"], contents="tiny", full_os=True, media="pxe-tar")],
+    ids=["tiny", "ext4", "full-os pxe-tar"],
+)
 def test_the_same_inputs_give_the_same_bytes(shape: Shape, cache: Cache, tmp_path: Path) -> None:
     assert (
         shapes.cached(shape, cache=cache).read_bytes() == shapes.cached(shape, cache=Cache(tmp_path / "b")).read_bytes()
