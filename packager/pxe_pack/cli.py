@@ -52,10 +52,24 @@ def _boot() -> Subcommand:
     return command
 
 
+def _init() -> Subcommand:
+    from pxe_pack.commands import init
+
+    return init
+
+
+def _schema() -> Subcommand:
+    from pxe_pack.commands import schema
+
+    return schema
+
+
 # Name -> what it does, and the module that does it: imported when it is used, for packing is not to pay for it.
 SUBCOMMANDS: Mapping[str, tuple[str, Callable[[], Subcommand]]] = MappingProxyType(
     {
         "boot": ("boot a layout in a virtual machine", _boot),
+        "init": ("write a first fetch.yaml", _init),
+        "schema": ("print the JSON Schema of fetch.yaml", _schema),
     }
 )
 

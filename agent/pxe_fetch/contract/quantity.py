@@ -12,8 +12,8 @@ _SIZE_UNITS: dict[str, int] = {
     "KB": 1000,
     **{f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", 1)},
 }
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?(ms|s|m|h)", re.ASCII)
-_SIZE = re.compile(r"(\d{1,19}(?:\.\d{1,6})?) ?([A-Za-z]{0,3})", re.ASCII)
+DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?(ms|s|m|h)", re.ASCII)
+SIZE = re.compile(r"(\d{1,19}(?:\.\d{1,6})?) ?([A-Za-z]{0,3})", re.ASCII)
 
 DURATION_FORM = "a number and one of ms, s, m, h, as in 500ms or 5m"
 SIZE_FORM = "a number and one of B, kB, MB, GB, TB, KiB, MiB, GiB, TiB, as in 512KiB"
@@ -21,7 +21,7 @@ SIZE_FORM = "a number and one of B, kB, MB, GB, TB, KiB, MiB, GiB, TiB, as in 51
 
 def duration(text: str) -> float:
     """The seconds that `text` says. Raises ValueError."""
-    match = _DURATION.fullmatch(text)
+    match = DURATION.fullmatch(text)
     if not match:
         raise ValueError(f"expected {DURATION_FORM}")
     milliseconds = float(match[1]) * _DURATION_UNITS[match[2]]
@@ -32,7 +32,7 @@ def duration(text: str) -> float:
 
 def size(text: str) -> int:
     """The bytes that `text` says; a bare number is bytes. Raises ValueError."""
-    match = _SIZE.fullmatch(text)
+    match = SIZE.fullmatch(text)
     if not match or match[2] not in _SIZE_UNITS:
         raise ValueError(f"expected {SIZE_FORM}")
     number = match[1]

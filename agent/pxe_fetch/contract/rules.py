@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable
 from urllib.parse import SplitResult, urlsplit
 
 from pxe_fetch.contract import template
@@ -13,14 +12,14 @@ from pxe_fetch.contract.section import RuleError
 
 SCHEMES = ("http", "https", "ftp", "tftp", "file")  # what pxe_fetch.transport has a file for
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
-_ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}\$?|[0-9]{1,10}", re.ASCII)  # useradd(8), or an id
-_MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}\$?|[0-9]{1,10}", re.ASCII)  # useradd(8), or an id
+MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)  # RFC 9110, section 5.6.2
-_UNIT = re.compile(
+UNIT = re.compile(
     r"[A-Za-z0-9:_.\\@-]{1,240}\.(service|socket|target|path|timer|mount|automount|swap|slice|scope|device)", re.ASCII
 )  # systemd.unit(5)
-_CREDENTIAL = re.compile(r"pxe-fetch\.[A-Za-z0-9._-]{1,200}", re.ASCII)  # what the unit's ImportCredential= takes in
+CREDENTIAL = re.compile(r"pxe-fetch\.[A-Za-z0-9._-]{1,200}", re.ASCII)  # what the unit's ImportCredential= takes in
 _OWN_HEADERS = frozenset(
     ("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding", "connection")
 )
@@ -28,21 +27,27 @@ _OWN_HEADERS = frozenset(
 
 def name(text: str) -> str:
     """An artifact's name."""
-    if not _NAME.fullmatch(text):
+    if not NAME.fullmatch(text):
         label = "letters, digits, `.`, `_`, `-`; at most 64, the first a letter or digit"
         raise RuleError("is not a name", reference="name-invalid", label=label)
     return text
 
 
-def one_of(*choices: str) -> Callable[[str], str]:
+class OneOf:
     """A rule that takes one of `choices`."""
 
-    def rule(text: str) -> str:
-        if text not in choices:
-            raise RuleError("is not known", reference="choice-invalid", label=f"one of {', '.join(choices)}")
+    def __init__(self, choices: tuple[str, ...]) -> None:
+        self.choices = choices
+
+    def __call__(self, text: str) -> str:
+        if text not in self.choices:
+            raise RuleError("is not known", reference="choice-invalid", label=f"one of {', '.join(self.choices)}")
         return text
 
-    return rule
+
+def one_of(*choices: str) -> OneOf:
+    """A rule that takes one of `choices`."""
+    return OneOf(choices)
 
 
 def any_text(text: str) -> str:
@@ -127,21 +132,28 @@ def base_url(text: str) -> str:
     return text.rstrip("/") + "/"
 
 
-def digest(algorithm: str, digits: int) -> Callable[[str], Digest]:
+class DigestOf:
     """A rule that takes a digest of `digits` hexadecimal digits."""
 
-    def rule(text: str) -> Digest:
-        if len(text) != digits or not all(c in "0123456789abcdefABCDEF" for c in text):
-            said = f"found {len(text)}" if len(text) != digits else "found others"
-            raise RuleError(
-                f"is not a {algorithm.upper().replace('SHA', 'SHA-')} digest",
-                reference="checksum-invalid",
-                label=f"expected {digits} hexadecimal digits, {said}",
-                hint=f"`{algorithm}sum FILE` prints it; or give `source:` and pxe-pack computes it",
-            )
-        return Digest(algorithm=algorithm, hex=text.lower())
+    def __init__(self, algorithm: str, digits: int) -> None:
+        self.algorithm = algorithm
+        self.digits = digits
 
-    return rule
+    def __call__(self, text: str) -> Digest:
+        if len(text) != self.digits or not all(c in "0123456789abcdefABCDEF" for c in text):
+            said = f"found {len(text)}" if len(text) != self.digits else "found others"
+            raise RuleError(
+                f"is not a {self.algorithm.upper().replace('SHA', 'SHA-')} digest",
+                reference="checksum-invalid",
+                label=f"expected {self.digits} hexadecimal digits, {said}",
+                hint=f"`{self.algorithm}sum FILE` prints it; or give `source:` and pxe-pack computes it",
+            )
+        return Digest(algorithm=self.algorithm, hex=text.lower())
+
+
+def digest(algorithm: str, digits: int) -> DigestOf:
+    """A rule that takes a digest of `digits` hexadecimal digits."""
+    return DigestOf(algorithm, digits)
 
 
 def absolute_path(text: str) -> str:
@@ -164,7 +176,7 @@ def root(text: str) -> str:
 
 def mode(text: str) -> int:
     """Permission bits, written as octal text. The unit's RestrictSUIDSGID= allows no set-id bits."""
-    if not _MODE.fullmatch(text):
+    if not MODE.fullmatch(text):
         raise RuleError("is not a mode", reference="mode-invalid", label='three or four octal digits, as in "0640"')
     if int(text, 8) & 0o6000:
         hint = "a program that needs set-id bits belongs into the image"
@@ -174,7 +186,7 @@ def mode(text: str) -> int:
 
 def account(text: str) -> str:
     """A user or group of the node, by name or number."""
-    if not _ACCOUNT.fullmatch(text):
+    if not ACCOUNT.fullmatch(text):
         raise RuleError("is not a name of a user or group", reference="account-invalid")
     return text
 
@@ -198,14 +210,14 @@ def header_value(text: str) -> str:
 
 def unit(text: str) -> str:
     """A systemd unit's name."""
-    if not _UNIT.fullmatch(text):
+    if not UNIT.fullmatch(text):
         raise RuleError("is not a unit's name", reference="unit-invalid", label="as in app.service")
     return text
 
 
 def credential(text: str) -> str:
     """A credential's name, below $CREDENTIALS_DIRECTORY; the unit imports those that begin with `pxe-fetch.`."""
-    if not _CREDENTIAL.fullmatch(text):
+    if not CREDENTIAL.fullmatch(text):
         label = "pxe-fetch. and letters, digits, `.`, `_`, `-`"
         raise RuleError("is not a credential's name", reference="credential-invalid", label=label)
     return text

@@ -37,13 +37,14 @@ def read(text: str, *, name: str) -> Document:
     if not isinstance(root, document.Mapping):
         message = f"{name} has to be a mapping (`key: value` lines)"
         raise ProblemError(Problem(reference="wrong-type", message=message, where=root.at))
-    found = _document(Section(root, path="", problems=problems))
+    found = from_section(Section(root, path="", problems=problems))
     if problems:
         raise ProblemError(*sorted(problems, key=lambda p: (p.where.line, p.where.column) if p.where else (0, 0)))
     return found
 
 
-def _document(root: Section) -> Document:
+def from_section(root: Section) -> Document:
+    """The configuration in the document's outermost mapping; what is wrong with it is added to its problems."""
     version = root.whole("version", 0, least=VERSION, most=VERSION)
     if not root.has("version"):
         root.add("version-missing", "the key `version` is missing", hint=f"begin the file with `version: {VERSION}`")

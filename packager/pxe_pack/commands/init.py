@@ -1,0 +1,51 @@
+"""`pxe-pack init`: a first fetch.yaml, with a comment at every key."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import resources
+from pathlib import Path
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.tools import InputError
+
+TEMPLATE = "fetch.yaml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `init` takes."""
+    parser.description = "Write a first fetch.yaml, with a comment at every key. A file that is there stays as it is."
+    parser.add_argument(
+        "file", type=Path, nargs="?", default=Path("fetch.yaml"), metavar="FILE", help="default: %(default)s"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write it. Raises InputError when there is something in its place, and OSError as the disk does."""
+    file: Path = arguments.file
+    try:
+        with file.open("xb") as new:
+            new.write(template())
+    except FileExistsError:
+        raise InputError(
+            Problem(
+                reference="init-exists",
+                message=f"{file} is there already, and stays as it is",
+                hint="give another name: pxe-pack init FILE",
+            )
+        ) from None
+    except FileNotFoundError:
+        raise InputError(
+            Problem(
+                reference="init-no-folder",
+                message=f"{file.parent}, where {file.name} goes, is not a folder",
+                hint=f"mkdir -p {file.parent}",
+            )
+        ) from None
+    print(f"{file} is written. Fill it in, then:  pxe-pack --agent-config {file} --dry-run")
+    return 0
+
+
+def template() -> bytes:
+    """The file as it is written."""
+    return resources.files("pxe_pack").joinpath("templates", TEMPLATE).read_bytes()

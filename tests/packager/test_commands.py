@@ -1,0 +1,54 @@
+"""The commands that print or write a file: schema, init."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft7Validator
+
+from pxe_fetch import cli as agent
+from pxe_fetch.contract import validate
+from pxe_pack import cli
+
+
+def test_schema_prints_a_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["schema"]) == 0
+    Draft7Validator.check_schema(json.loads(capsys.readouterr().out))
+
+
+def test_init_writes_what_the_agent_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["init"]) == 0
+    assert agent.main(["check", "fetch.yaml"]) == 0
+
+
+def test_init_writes_examples_that_the_agent_takes_too(tmp_path: Path) -> None:
+    """Each commented line that is YAML, without its `#`."""
+    file = tmp_path / "site.yaml"
+    assert cli.main(["init", str(file)]) == 0
+    lines = [uncommented(line) for line in file.read_text().splitlines()]
+    document = validate.read("\n".join(line for line in lines if line is not None), name="site.yaml")
+    assert [artifact.name for artifact in document.fetch.artifacts] == ["greeting", "model", "packages"]
+    assert document.fetch.on_failure == "continue"
+    assert document.pack.inject == "auto"
+
+
+def uncommented(line: str) -> str | None:
+    """A line with its example in force; None for prose, and for what is given instead of something else."""
+    if not line.lstrip().startswith("#"):
+        return line
+    indent, _, text = line.partition("# ")
+    is_yaml = text.lstrip().startswith("- name:") or ":" in text.split("#")[0].split(" ")[0] or text.startswith("  ")
+    return indent + text if is_yaml and not text.lstrip().startswith(("#", "pxe-")) else None
+
+
+def test_init_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "fetch.yaml"
+    file.write_text("mine")
+    assert cli.main(["init", str(file)]) == 2
+    assert "error[init-exists]" in capsys.readouterr().err
+    assert cli.main(["init", str(tmp_path / "nowhere" / "fetch.yaml")]) == 2
+    assert "error[init-no-folder]" in capsys.readouterr().err
+    assert file.read_text() == "mine"
