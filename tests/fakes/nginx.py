@@ -34,7 +34,7 @@ http {{
   gzip_min_length 1;
   sendfile on;
   server {{
-    listen 127.0.0.1:{port};
+    listen {address}:{port};
     root {root};
     access_log {folder}/access.log asked;
     location /slow/ {{ alias {root}/; limit_rate 200k; }}
@@ -44,7 +44,7 @@ http {{
 """
 _SECURE = """
   server {{
-    listen 127.0.0.1:{port} ssl;
+    listen {address}:{port} ssl;
     root {root};
     access_log {folder}/access.log asked;
     ssl_certificate {certificate};
@@ -60,11 +60,12 @@ class Nginx:
     """A running one."""
 
     folder: Path
+    address: str
     port: int
     secure_port: int
 
     def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"http://{self.address}:{self.port}{path}"
 
     def secure_url(self, path: str) -> str:
         return f"https://localhost:{self.secure_port}{path}"
@@ -83,13 +84,18 @@ def nginx(
     certificate: Issued | None = None,
     clients_of: Path | None = None,
     protocols: str = "TLSv1.2 TLSv1.3",
+    address: str = "127.0.0.1",
 ) -> Iterator[Nginx]:
-    """Serve `root` by http, and by https with `certificate`, to those who have one of the CA `clients_of` if given."""
+    """Serve `root` by http, and by https with `certificate`, to those who have one of the CA `clients_of` if given.
+
+    `address` is another than the loopback's only in a network namespace that was made for this.
+    """
     folder.mkdir()
-    port, secure_port = _free_port(), _free_port()
+    port, secure_port = _free_port(address), _free_port(address)
     secure = ""
     if certificate:
         secure = _SECURE.format(
+            address=address,
             port=secure_port,
             root=root,
             folder=folder,
@@ -100,29 +106,29 @@ def nginx(
         )
     user = "user root;" if os.geteuid() == 0 else ""  # else its worker may not read the test's folder
     config = folder / "nginx.conf"
-    config.write_text(_CONFIG.format(folder=folder, root=root, port=port, secure=secure, user=user))
+    config.write_text(_CONFIG.format(folder=folder, root=root, address=address, port=port, secure=secure, user=user))
     error_log = folder / "error.log"
     # It is not on the path of ordinary users, who may run it nevertheless.
     program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     assert program, "nginx is not installed"
     process = subprocess.Popen([program, "-p", str(folder), "-c", str(config), "-e", str(error_log)])
     try:
-        _wait_for(port, process)
-        yield Nginx(folder=folder, port=port, secure_port=secure_port)
+        _wait_for(address, port, process)
+        yield Nginx(folder=folder, address=address, port=port, secure_port=secure_port)
     finally:
         process.terminate()
         process.wait(timeout=10)
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def _free_port(address: str) -> int:
+    with socket.create_server((address, 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(address: str, port: int, process: subprocess.Popen[bytes]) -> None:
     for _ in range(500):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=1):
             return
         assert process.poll() is None, "nginx did not start"
         time.sleep(0.01)

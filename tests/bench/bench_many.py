@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""How long many small files take from their configuration to being placed and verified, beside aria2c and curl.
+
+    .venv/bin/python tests/bench/bench_many.py [--count N] [--size KIB] [--rounds N] [--agent frozen|venv]
+
+Loopback nginx, both sides in a tmpfs, all in alternation. aria2c gets its list with checksums, eight at once; curl
+verifies nothing. Means something on a machine that does nothing else; the processors' time suffers less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.race import Contender, agent_command, load, race, run, show
+from fakes.nginx import Nginx, nginx
+
+KiB = 1024
+NAMES = "f{:05}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=1000, help="files (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=64, help="KiB of each (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="(default: %(default)s)")
+    parser.add_argument("--parallel", type=int, default=[4], nargs="+", help="artifacts at once (default: 4)")
+    parser.add_argument("--agent", choices=("frozen", "venv"), default="frozen", help="(default: %(default)s)")
+    parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="where to work (default: %(default)s)")
+    given = parser.parse_args()
+    agent = agent_command(given.agent)
+    with tempfile.TemporaryDirectory(prefix="pxe-pack-bench-", dir=given.folder) as name:
+        work = Path(name)
+        os.environ["RUNTIME_DIRECTORY"] = name
+        digests = make_files(work / "root", count=given.count, size=given.size * KiB)
+        with nginx(work / "nginx", root=work / "root") as server:
+            contenders = line_up(agent, server=server, digests=digests, work=work, parallel=given.parallel)
+            print(f"{given.count} files of {given.size} KiB, {given.rounds} rounds in alternation, {load()}")
+            measure(contenders, server, count=given.count, size=given.size * KiB, rounds=given.rounds, work=work)
+
+
+def make_files(root: Path, *, count: int, size: int) -> dict[str, str]:
+    """Write `count` files of noise; their names and sha256."""
+    root.mkdir()
+    digests = {}
+    for number in range(count):
+        content = os.urandom(size)
+        (root / NAMES.format(number)).write_bytes(content)
+        digests[NAMES.format(number)] = hashlib.sha256(content).hexdigest()
+    return digests
+
+
+def line_up(
+    agent: Sequence[str | Path], *, server: Nginx, digests: Mapping[str, str], work: Path, parallel: Sequence[int]
+) -> list[Contender]:
+    """The agent first, then those it is compared with."""
+    out = work / "out"
+    ours = []
+    for number in parallel:
+        artifacts = [
+            f"  - {{name: {name}, url: '{server.url(f'/{name}')}', sha256: {digest}, dest: {out / name}}}\n"
+            for name, digest in digests.items()
+        ]
+        config = work / f"fetch{number}.yaml"
+        head = f"version: 1\nallowed_roots: [{work}]\nparallel: {number}\nartifacts:\n"
+        config.write_text(head + "".join(artifacts))
+        ours.append(Contender(name=f"pxe-fetch, {number} at once", command=[*agent, "run", "--config", config]))
+    listed = work / "aria2c.list"
+    listed.write_text(
+        "".join(
+            f"{server.url(f'/{name}')}\n out={name}\n checksum=sha-256={digest}\n" for name, digest in digests.items()
+        )
+    )
+    aria2c = ["aria2c", "--quiet", "--no-conf", "-j8", f"--dir={out}", "--file-allocation=none", f"-i{listed}"]
+    last = NAMES.format(len(digests) - 1)
+    every = f"[{NAMES.format(0)[1:]}-{last[1:]}]"
+    curl = ["curl", "--silent", "--parallel", "--parallel-max", "8", server.url(f"/f{every}"), "-o", f"{out}/f#1"]
+    return [
+        *ours,
+        Contender(name="aria2c -j8, checksums", command=aria2c, goal=1.0),
+        Contender(name="curl --parallel, not verified", command=curl),
+    ]
+
+
+def measure(contenders: Sequence[Contender], server: Nginx, *, count: int, size: int, rounds: int, work: Path) -> None:
+    """Run the race, and print its table."""
+    out = work / "out"
+
+    def before() -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+
+    def after() -> None:
+        found = [file.stat().st_size for file in out.iterdir()]
+        if found != [size] * count:
+            raise SystemExit(f"{len(found)} of {count} files came, {sum(found)} of {count * size} bytes")
+
+    race(contenders, rounds=rounds, before=before, after=after)
+    show(contenders, amount=count * size)
+    before()
+    asked = len(server.asked())
+    run(contenders[0].command)
+    requests = (len(server.asked()) - asked) / count
+    each = contenders[0].median(lambda cost: cost.processor) / count
+    print(f"pxe-fetch: {requests:.2f} requests and {each * 1000:.2f} ms of CPU for each artifact")
+
+
+if __name__ == "__main__":
+    main()
