@@ -150,10 +150,15 @@ class Bringer:
 
 def _placing(transfer: Transfer) -> Placing:
     """How `transfer` is put in place."""
-    if transfer.extract == "tar":
-        from pxe_fetch.place import tree
+    match transfer.extract:
+        case "tar":
+            from pxe_fetch.place import tree
 
-        return tree
+            return tree
+        case "decompress":
+            from pxe_fetch.place import decompress
+
+            return decompress
     return file
 
 

@@ -183,6 +183,13 @@ def test_archive_that_is_larger_than_the_room_is_79(node: FakeNode) -> None:
     assert not (node.out / "tree").exists()
 
 
+def test_disk_that_is_full_mid_way_is_79_with_nothing_left(node: FakeNode) -> None:
+    body = archive(file("small"), file("large", b"\0" * 3_000_000))
+    with Server({"/t": Script(body=body)}) as server:
+        assert node.run_on_full_disk(node.entry("tree", server.url("/t"), body, extract="tar")) == 79
+    assert node.files() == []
+
+
 names = st.lists(st.sampled_from(["a", "b", "..", ".", ""]), min_size=1, max_size=4).map("/".join)
 members = st.one_of(
     st.builds(file, names),

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -116,6 +117,20 @@ class FakeNode:
         file = self.folder / "fetch.yaml"
         file.write_text(self.config(*artifacts, **others))
         return self.run("run", "--config", str(file))
+
+    def run_on_full_disk(self, *artifacts: Entry) -> int:
+        """The exit code of a run with `artifacts`, in a process of its own, where no file gets beyond 1 MB."""
+        file = self.folder / "fetch.yaml"
+        file.write_text(self.config(*artifacts))
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(self.root), "run", "--config", str(file)],
+            env=self._environment(os.environ) | {"PYTHONDONTWRITEBYTECODE": "1"},
+            # A limit on the size of files fails a write as a full disk does, without a file system of our own.
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)),
+            capture_output=True,
+            check=False,
+        )
+        return done.returncode
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """The same in a process of its own, which the caller waits for."""

@@ -64,7 +64,7 @@ class Artifact:
     mode: int | None = None
     owner: str | None = None
     group: str | None = None
-    extract: str = "none"  # "none" or "tar"
+    extract: str = "none"  # "none", "tar" or "decompress"
     when: When = field(default_factory=When)
     required: bool = True
     headers: Mapping[str, str] = field(default_factory=dict)

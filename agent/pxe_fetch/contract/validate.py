@@ -24,7 +24,7 @@ from pxe_fetch.contract.section import Section
 VERSION = 1
 INJECTORS = ("auto", "rootfs", "updates")
 ON_FAILURE = ("continue", "reboot", "poweroff", "emergency")
-EXTRACT = ("none", "tar")
+EXTRACT = ("none", "tar", "decompress")
 
 
 def read(text: str, *, name: str) -> Document:

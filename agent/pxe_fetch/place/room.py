@@ -40,7 +40,7 @@ def preflight(orders: Iterable[Order]) -> dict[str, NoRoomError]:
     artifacts alone do not fit.
     """
     mounts = read_mounts()
-    memory = _memory_available()
+    memory = memory_available()
     places: dict[Path, Place] = {}
     left: dict[int, int] = {}  # bytes that remain, by device
     refused: dict[str, NoRoomError] = {}
@@ -72,7 +72,7 @@ def preflight(orders: Iterable[Order]) -> dict[str, NoRoomError]:
 def available(directory: Path) -> int:
     """The bytes that may be written below `directory`: its file system's, and memory where that is what it is."""
     free = _free(directory)
-    memory = _memory_available()
+    memory = memory_available()
     if memory is not None and lies_in_memory(str(directory), read_mounts()):
         return min(free, memory)
     return free
@@ -150,7 +150,7 @@ def _free(directory: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def _memory_available() -> int | None:
+def memory_available() -> int | None:
     """MemAvailable of /proc/meminfo in bytes, None where it is not told."""
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():

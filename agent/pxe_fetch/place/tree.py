@@ -56,11 +56,14 @@ def place(transfer: Transfer) -> None:
         _swap(staging, transfer.dest)
         transfer.part.unlink(missing_ok=True)
         sync_directory(transfer.dest.parent)
-    except PolicyError:
-        transfer.part.unlink(missing_ok=True)  # it has the right digest, and will never be of use
+    except (PolicyError, NoRoomError):
+        transfer.part.unlink(missing_ok=True)  # it will never be of use, or it is what takes the room
         raise
     except OSError as error:
-        raise explain(error, f"{transfer.dest} cannot be put in place") from None
+        cause = explain(error, f"{transfer.dest} cannot be put in place")
+        if isinstance(cause, NoRoomError):
+            transfer.part.unlink(missing_ok=True)
+        raise cause from None
     finally:
         if staging.exists():
             beside(transfer.dest, RECORD_SUFFIX).unlink(missing_ok=True)  # of a tree that did not come to be
@@ -76,17 +79,15 @@ def _fill(staging: Path, transfer: Transfer) -> None:
                 members += 1
                 size += member.size if member.isreg() else 0
                 if members > MOST_MEMBERS:
-                    raise PolicyError(f"{transfer.name}: the archive has more than {MOST_MEMBERS} members")
+                    raise PolicyError(f"the archive has more than {MOST_MEMBERS} members")
                 if size > room:
-                    raise NoRoomError(
-                        f"{transfer.name}: unpacked, the archive takes more than the {room} bytes that are free"
-                    )
+                    raise NoRoomError(f"unpacked, the archive takes more than the {room} bytes that are free")
                 take_out(archive, member, staging=staging)
     except tarfile.FilterError as error:
-        raise PolicyError(f"{transfer.name}: the archive is refused: {error}") from None
+        raise PolicyError(f"the archive is refused: {error}") from None
     except (tarfile.TarError, EOFError, ValueError, ArithmeticError) as error:
         # Its digest is right, so the archive is what the configuration names; no other attempt makes it better.
-        raise PolicyError(f"{transfer.name}: what was fetched is not a whole tar archive: {error}") from None
+        raise PolicyError(f"what was fetched is not a whole tar archive: {error}") from None
 
 
 def take_out(archive: tarfile.TarFile, member: tarfile.TarInfo, *, staging: Path) -> None:

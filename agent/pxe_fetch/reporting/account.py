@@ -136,7 +136,7 @@ class Account:
         with self._ledger.edit(transfer.name) as artifact:
             artifact.phase = "kept"
             artifact.ended = time.monotonic()
-            if transfer.extract != "tar":
+            if transfer.extract == "none":
                 artifact.bytes = artifact.total = transfer.dest.lstat().st_size
         self._say(
             f"{transfer.name}: {transfer.dest} is right already and stays",
@@ -160,7 +160,7 @@ class Account:
             artifact.phase = "placed"
             artifact.ended = time.monotonic()
             took = artifact.ended - (artifact.began or artifact.ended)
-        what = "unpacked at" if transfer.extract == "tar" else "placed at"
+        what = {"tar": "unpacked at", "decompress": "decompressed at"}.get(transfer.extract, "placed at")
         mode = "" if transfer.mode is None else f", mode {transfer.mode:04o}"
         tries = f" in {count(artifact.attempts, 'attempt')}" if artifact.attempts > 1 else ""
         self._say(
