@@ -191,6 +191,14 @@ def test_an_artifact_needs_a_digest_unless_it_is_a_local_file() -> None:
     assert (local.source, local.urls, local.digest) == ("a", (), None)
 
 
+@pytest.mark.parametrize(
+    ("key", "reference"),
+    [("name", "name-missing"), ("dest", "dest-missing"), ("sha256", "checksum-missing"), ("url", "source-unclear")],
+)
+def test_a_key_with_nothing_behind_it_is_as_good_as_none(key: str, reference: str) -> None:
+    assert only_problem(artifact(f"{key}:")).reference == reference
+
+
 @pytest.mark.parametrize("mode", ['"0640"', "0640", "'640'"])
 def test_a_mode_is_octal_however_it_is_quoted(mode: str) -> None:
     assert read(artifact(f"mode: {mode}")).fetch.artifacts[0].mode == 0o640

@@ -36,8 +36,9 @@ class Section:
         self.known: list[str] = []
 
     def has(self, key: str) -> bool:
-        """Whether the key is written at all."""
-        return key in self.mapping.entries
+        """Whether the key is written, with something behind it."""
+        entry = self.mapping.entries.get(key)
+        return entry is not None and not _is_nothing(entry.value)
 
     def where(self, key: str) -> Position:
         """Where the key's value stands, or the section when it is not written."""
@@ -173,9 +174,7 @@ class Section:
     def _take(self, key: str) -> Value | None:
         self.known.append(key)
         entry = self.mapping.entries.get(key)
-        if entry is None or (isinstance(entry.value, Scalar) and entry.value.value is None):
-            return None  # `key:` with nothing behind it is as good as absent
-        return entry.value
+        return None if entry is None or _is_nothing(entry.value) else entry.value
 
     def _name(self, key: str) -> str:
         return f"{self.path}.{key}" if self.path else key
@@ -203,6 +202,11 @@ class Section:
         hint = f'quote it: "{value.text}"' if expected == "text" and isinstance(value, Scalar) else ""
         message = f"{self._name(key)} has to be {expected}"
         self.add("wrong-type", message, where=value.at, label=f"this is {_kind(value)}", hint=hint)
+
+
+def _is_nothing(value: Value) -> bool:
+    """Whether it is what stands behind `key:` and nothing else, which is as good as no such key."""
+    return isinstance(value, Scalar) and value.value is None
 
 
 def _kind(value: Value) -> str:
