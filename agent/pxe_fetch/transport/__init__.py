@@ -20,10 +20,15 @@ from pxe_fetch.errors import PolicyError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """The bytes of `url` from `offset` on; where `validator` is given only if it still names them (If-Range)."""
+    """The bytes of `url` from `offset` on; where `validator` is given only if it still names them (If-Range).
+
+    `end` bounds what is asked for. A transport that cannot bound it answers to the end of the file, and the caller
+    stops reading.
+    """
 
     url: str
     offset: int = 0
+    end: int | None = None  # offset behind the last byte that is wanted; more than `offset`, at most the file's size
     validator: str | None = None  # a strong one that an earlier Body of the same url gave
     headers: Mapping[str, str] = field(default_factory=dict)  # for the url's own origin alone
     timeouts: Timeouts
@@ -32,6 +37,8 @@ class Request:
 
 class Body(Protocol):
     """Bytes that arrive. `start` says where they really begin: at the request's offset, or at 0."""
+
+    ranged: bool  # False: the answer shows that this peer begins every file at 0
 
     @property
     def start(self) -> int:

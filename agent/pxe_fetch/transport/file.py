@@ -37,6 +37,7 @@ class FileTransport:
 class _FileBody:
     validator = None
     remark = ""
+    ranged = True
 
     def __init__(self, fd: int, *, path: str, start: int, total: int, request: Request) -> None:
         self._fd = fd

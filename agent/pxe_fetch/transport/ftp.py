@@ -184,6 +184,7 @@ class _FtpBody:
         self._at = start
         self._reusable = False
         self.start = start
+        self.ranged = start == request.offset
         self.total = total
 
     def readinto(self, view: memoryview) -> int:

@@ -64,8 +64,9 @@ class HttpTransport:
         if _origin(url) == _origin(request.url):
             fields |= request.headers  # contract.rules refuses those that are ours, as Range
         fields |= _FIXED  # the last of a name wins, however it is spelt
-        if request.offset:
-            fields["Range"] = f"bytes={request.offset}-"
+        if _is_ranged(request):
+            last = "" if request.end is None else request.end - 1
+            fields["Range"] = f"bytes={request.offset}-{last}"
             if request.validator:
                 fields["If-Range"] = request.validator
         left = max(0.001, request.patience.left())
@@ -150,10 +151,11 @@ class _Answer:
 class _HttpBody:
     """The body of a good answer."""
 
-    def __init__(self, answer: _Answer, *, start: int, total: int | None) -> None:
+    def __init__(self, answer: _Answer, request: Request, *, start: int, total: int | None) -> None:
         self._answer = answer
         self.start = start
         self.total = total
+        self.ranged = answer.status == _PARTIAL or not _is_ranged(request)
         # After a redirect the next one may lead to another server, which has the same bytes under another ETag.
         self.validator = None if answer.redirected else strong_etag(answer.field("ETag"))
         # The digest decides about the bytes as they came: a file stored compressed is often labelled so by mistake.
@@ -171,11 +173,11 @@ def _body(answer: _Answer, request: Request) -> Body:
     """The body of `answer` if it is one to take. Raises as Transport.open does."""
     try:
         if answer.status == _OK:
-            return _HttpBody(answer, start=0, total=answer.length)
+            return _HttpBody(answer, request, start=0, total=answer.length)
         if answer.status == _PARTIAL:
             return _part(answer, request)
         error = _refusal(answer)
-        if answer.status == _UNSATISFIABLE and request.offset:
+        if answer.status == _UNSATISFIABLE and _is_ranged(request):
             answered = content_range(answer.field("Content-Range"))
             if answered and answered.start is None and answered.total == request.offset:
                 answer.dismiss()
@@ -193,6 +195,7 @@ class _Nothing:
 
     validator = None
     remark = ""
+    ranged = True
 
     def __init__(self, *, start: int) -> None:
         self.start = self.total = start
@@ -205,21 +208,27 @@ class _Nothing:
 
 
 def _part(answer: _Answer, request: Request) -> Body:
-    """A 206, if it is to the byte what was asked for: from the offset to the end (RFC 9110 15.3.7)."""
+    """A 206, if it is to the byte what was asked for: from the offset to the end that was named (RFC 9110 15.3.7)."""
     text = answer.field("Content-Range")
     answered = content_range(text)
     if answered is None or answered.start is None or answered.end is None:
         raise RangeError("a partial answer without a usable Content-Range", status=_PARTIAL)
-    if not request.offset or answered.start != request.offset:
+    if not _is_ranged(request) or answered.start != request.offset:
         raise RangeError(f"bytes from {answered.start} on, when those from {request.offset} were asked for", status=206)
-    if answered.total is not None and answered.end != answered.total - 1:
-        raise RangeError(f"only the bytes to {answered.end} of {answered.total}", status=_PARTIAL)
+    last = [end - 1 for end in (request.end, answered.total) if end is not None]
+    if last and answered.end != min(last):
+        raise RangeError(f"bytes to {answered.end}, when those to {min(last)} were asked for", status=_PARTIAL)
     if answer.length not in {None, answered.end - answered.start + 1}:
         raise RangeError(f"a range of {answered.end - answered.start + 1} bytes in {answer.length}", status=_PARTIAL)
-    body = _HttpBody(answer, start=answered.start, total=answered.total)
+    body = _HttpBody(answer, request, start=answered.start, total=answered.total)
     if request.validator and body.validator not in {None, request.validator}:
         raise RangeError("the file has changed on the server", status=_PARTIAL)
     return body
+
+
+def _is_ranged(request: Request) -> bool:
+    """Whether less than the whole file is asked for."""
+    return request.offset > 0 or request.end is not None
 
 
 def _refusal(answer: _Answer) -> FetchError:

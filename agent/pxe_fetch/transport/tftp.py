@@ -79,6 +79,7 @@ class _TftpBody:
     start = 0
     validator = None
     remark = ""
+    ranged = False
 
     def __init__(self, line: _Line, answer: bytes, *, asked: Mapping[str, int]) -> None:
         self._line = line
