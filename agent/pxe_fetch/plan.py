@@ -96,6 +96,23 @@ def plan(config: FetchConfig, *, roots: Roots, node: Node, base_url: str | None,
     return Plan(orders=tuple(orders), skipped=tuple(skipped), failed=tuple(failed))
 
 
+def moved(config: FetchConfig, *, artifact_url: str | None) -> FetchConfig:
+    """`config` with what pxe-pack exported looked for below `artifact_url` (of the kernel command line)."""
+    packed = config.artifact_url
+    if not packed or not artifact_url:
+        return config
+    served = artifact_url.rstrip("/") + "/"
+
+    def there(url: str) -> str:
+        return served + url.removeprefix(packed) if url.startswith(packed) else url
+
+    artifacts = (
+        replace(one, urls=tuple(there(url) for url in one.urls), digest_url=one.digest_url and there(one.digest_url))
+        for one in config.artifacts
+    )
+    return replace(config, artifact_url=served, artifacts=tuple(artifacts))
+
+
 def part_of(dest: Path) -> Path:
     """The file beside `dest` that holds what has come of it so far."""
     return beside(dest, paths.PART_SUFFIX)

@@ -21,7 +21,7 @@ from pxe_fetch.idle import NO_CONFIGURATION, SWITCHED_OFF
 from pxe_fetch.locate import ReadUrl, credentials_directory, locate
 from pxe_fetch.node import Node
 from pxe_fetch.place import room
-from pxe_fetch.plan import plan
+from pxe_fetch.plan import moved, plan
 from pxe_fetch.reporting.account import Account
 from pxe_fetch.reporting.journal import WARNING, Journal, console
 from pxe_fetch.reporting.ledger import Ledger
@@ -88,7 +88,13 @@ def _bring(one: Run) -> Outcome:
     node = Node(root=one.root, arguments=arguments)
     account.identity(node.summary())
     roots = Roots(one.config.allowed_roots)
-    planned = plan(one.config, roots=roots, node=node, base_url=arguments.base_url, credentials=credentials)
+    planned = plan(
+        moved(one.config, artifact_url=arguments.artifact_url),
+        roots=roots,
+        node=node,
+        base_url=arguments.base_url,
+        credentials=credentials,
+    )
     account.planned(planned, config=one.config)
     no_room = room.preflight(planned.orders)
 

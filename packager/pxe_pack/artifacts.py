@@ -92,7 +92,8 @@ def with_urls(config: FetchConfig, files: Mapping[LocalFile, Tally], *, base: st
         problems += _contradictions(artifact, file, counted)
         digest = artifact.digest or Digest(algorithm="sha256", hex=counted.sha256)
         artifacts.append(replace(artifact, source=None, urls=(file.url(base),), digest=digest, size=counted.size))
-    return replace(config, artifacts=tuple(artifacts)), problems
+    exported = base.rstrip("/") + "/" if files else None
+    return replace(config, artifacts=tuple(artifacts), artifact_url=exported), problems
 
 
 def _contradictions(artifact: Artifact, file: LocalFile, counted: Tally) -> list[Problem]:

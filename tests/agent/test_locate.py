@@ -165,6 +165,16 @@ def test_base_url_of_the_command_line_comes_first(node: FakeNode) -> None:
     assert ran.code == 0
 
 
+def test_what_was_exported_is_fetched_from_where_the_command_line_says(node: FakeNode) -> None:
+    """And what has another url stays where it is."""
+    packed = "http://127.0.0.1:1/files/"
+    with Server({"/there/m%23": Script(body=BODY), "/files/other": Script(body=BODY)}) as server:
+        node.boot_with(f"pxe-fetch.artifact_url={server.url('/there')}")
+        entries = [node.entry("m", f"{packed}m%23", BODY), node.entry("o", server.url("/files/other"), BODY)]
+        ran = node.run_config(*entries, artifact_url=packed)
+    assert ran.code == 0, ran.out
+
+
 def test_relative_url_without_a_base_is_65(node: FakeNode) -> None:
     ran = node.run_config(node.entry("m", "m", BODY))
     assert ran.code == 65

@@ -74,6 +74,7 @@ artifacts = st.builds(
 configs = st.builds(
     FetchConfig,
     base_url=st.none() | st.just("http://10.0.0.1/x/"),
+    artifact_url=st.none() | st.just("http://10.0.0.1/other-user-artifacts/"),
     artifacts=st.lists(
         artifacts, max_size=3, unique_by=(lambda artifact: artifact.name, lambda artifact: artifact.dest)
     ).map(tuple),
@@ -104,6 +105,7 @@ arguments = st.builds(
     config=st.just("http://h/fetch.yaml?a=b c"),
     config_sha256=st.none() | st.binary(min_size=32, max_size=32).map(bytes.hex),
     base_url=st.none() | values,
+    artifact_url=st.none() | values,
     deadline=st.none() | milliseconds,
     report=st.none() | values,
     debug=st.booleans(),

@@ -23,6 +23,7 @@ class KernelArguments:
     config: str | None = None  # URL
     config_sha256: str | None = None
     base_url: str | None = None
+    artifact_url: str | None = None
     deadline: float | None = None  # seconds, of the whole run
     report: str | None = None  # URL
     debug: bool = False
@@ -45,6 +46,7 @@ def parse(text: str) -> KernelArguments:
         config=own.pop(f"{_OWN}.config", None),
         config_sha256=None if sha256 is None else _sha256(sha256),
         base_url=own.pop(f"{_OWN}.base_url", None),
+        artifact_url=own.pop(f"{_OWN}.artifact_url", None),
         deadline=None if deadline is None else _seconds(deadline),
         report=own.pop(f"{_OWN}.report", None),
         debug=f"{_OWN}.debug" in own and not _is_off(own.pop(f"{_OWN}.debug") or "on"),
@@ -70,6 +72,7 @@ def format(arguments: KernelArguments) -> str:  # noqa: A001  the other half of 
         ("config", arguments.config),
         ("config.sha256", arguments.config_sha256),
         ("base_url", arguments.base_url),
+        ("artifact_url", arguments.artifact_url),
         ("deadline", None if arguments.deadline is None else quantity.show_duration(arguments.deadline)),
         ("report", arguments.report),
     ):
@@ -97,7 +100,7 @@ def split(text: str) -> list[str]:
 
 
 _OWN = "pxe_fetch"
-_NAMES = ("config", "config.sha256", "base_url", "deadline", "report", "debug")
+_NAMES = ("config", "config.sha256", "base_url", "artifact_url", "deadline", "report", "debug")
 _SHA256_DIGITS = 64
 
 

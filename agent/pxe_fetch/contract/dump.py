@@ -18,6 +18,8 @@ def dump(config: FetchConfig) -> str:
     values: dict[str, Plain] = {"version": config.version}
     if config.base_url:
         values["defaults"] = {"base_url": config.base_url}
+    if config.artifact_url:
+        values["artifact_url"] = config.artifact_url
     if config.parallel != default.parallel:
         values["parallel"] = config.parallel
     if config.start_jitter:

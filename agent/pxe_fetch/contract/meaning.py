@@ -9,6 +9,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "pack": "For pxe-pack alone, and never on a node. Every key is also a flag, and flags win.",
         "defaults": "What every artifact has unless it says otherwise, and the base of relative urls.",
         "artifacts": "What a node fetches.",
+        "artifact_url": "By pxe-pack: where it exported files to, which pxe-fetch.artifact_url= moves elsewhere.",
         "parallel": "Artifacts under way at once.",
         "start_jitter": "The run starts after a random part of this, so that a thousand nodes don't start as one.",
         "allowed_roots": "Folders below which artifacts may be placed; also what the unit's sandbox lets be written.",

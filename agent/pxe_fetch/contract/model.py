@@ -98,6 +98,7 @@ class FetchConfig:
 
     version: int = 1
     base_url: str | None = None
+    artifact_url: str | None = None  # where pxe-pack exported files to: what pxe-fetch.artifact_url= moves elsewhere
     artifacts: tuple[Artifact, ...] = ()
     parallel: int = 4
     start_jitter: float = 0.0  # seconds; the run starts after a random part of it

@@ -60,6 +60,7 @@ def from_section(root: Section) -> Document:
     fetch = FetchConfig(
         version=version,
         base_url=base_url,
+        artifact_url=root.text("artifact_url", rules.base_url),
         artifacts=tuple(artifacts),
         parallel=root.whole("parallel", FetchConfig().parallel, least=1, most=64),
         start_jitter=root.duration("start_jitter", 0.0),
