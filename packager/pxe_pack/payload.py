@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from pxe_fetch.contract.paths import (
     AGENT_DIR,
     CATALOG,
+    CATALOG_UNIT_NAME,
     CONFIG_ETC,
     TARGET_NAME,
     UNIT_DIR,
@@ -31,6 +32,7 @@ OWNED = (
     f"{AGENT_DIR}/",
     f"{UNIT_DIR}/{UNIT_NAME}",
     f"{UNIT_DIR}/{TARGET_NAME}",
+    f"{UNIT_DIR}/{CATALOG_UNIT_NAME}",
     WANTS_LINK,
     CATALOG,
     CONFIG_ETC,
@@ -80,7 +82,7 @@ def make_payload(*, agent: Path, service: str, config: str, roots: Sequence[str]
     wanted = [
         *_agent_entries(agent),
         _file(f"{UNIT_DIR}/{UNIT_NAME}", service.encode()),
-        _file(f"{UNIT_DIR}/{TARGET_NAME}", (units / TARGET_NAME).read_bytes()),
+        *(_file(f"{UNIT_DIR}/{name}", (units / name).read_bytes()) for name in (TARGET_NAME, CATALOG_UNIT_NAME)),
         _file(CATALOG, (units / PurePosixPath(CATALOG).name).read_bytes()),
         _file(CONFIG_ETC, config.encode()),
         Entry(path=WANTS_LINK.lstrip("/"), mode=stat.S_IFLNK | 0o777, target=f"../{TARGET_NAME}"),

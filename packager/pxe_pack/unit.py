@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pxe_fetch.contract.paths import AGENT, CREDENTIAL, TARGET_NAME, UNIT_DIR, UNIT_NAME
+from pxe_fetch.contract.paths import AGENT, CATALOG_UNIT_NAME, CREDENTIAL, TARGET_NAME, UNIT_DIR, UNIT_NAME
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 
@@ -41,6 +41,7 @@ _LOAD_CREDENTIAL_SINCE = 250
 _DIRECTIVE = re.compile(r"(?P<name>\w+)=(?P<value>.*)")
 _HOMES = ("/home", "/root", "/run/user")  # what ProtectHome= takes away, systemd.exec(5)
 _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108  what PrivateTmp= replaces
+_JOURNALCTL = "/usr/bin/journalctl"
 # Units that ours names; a root to verify it in has to have them.
 _NAMED_UNITS = ("network-online.target", "nss-lookup.target", "multi-user.target", "basic.target", "sysinit.target")
 
@@ -116,18 +117,21 @@ def _lay_out(root: Path, service: str) -> None:
     units = root / UNIT_DIR.lstrip("/")
     units.mkdir(parents=True)
     (units / UNIT_NAME).write_text(service)
-    shutil.copyfile(unit_files() / TARGET_NAME, units / TARGET_NAME)
+    for name in (TARGET_NAME, CATALOG_UNIT_NAME):
+        shutil.copyfile(unit_files() / name, units / name)
     for name in _NAMED_UNITS:
         (units / name).write_text(f"[Unit]\nDescription={name}\n")
-    agent = root / AGENT.lstrip("/")
-    agent.parent.mkdir(parents=True)
-    agent.write_bytes(b"\x7fELF")
-    agent.chmod(0o755)
+    for path in (AGENT, _JOURNALCTL):
+        program = root / path.lstrip("/")
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_bytes(b"\x7fELF")
+        program.chmod(0o755)
 
 
 def _verified(root: Path) -> list[Problem]:
+    names = (UNIT_NAME, TARGET_NAME, CATALOG_UNIT_NAME)
     with tools.start(
-        "systemd-analyze", "verify", f"--root={root}", "--man=no", "--recursive-errors=no", UNIT_NAME, TARGET_NAME
+        "systemd-analyze", "verify", f"--root={root}", "--man=no", "--recursive-errors=no", *names
     ) as process:
         _, errors = process.communicate()
     said = [line for line in errors.decode(errors="replace").splitlines() if "pxe-fetch" in line]

@@ -33,6 +33,7 @@ NEW = {
     "usr/lib/systemd/catalog/pxe-fetch.catalog",
     "usr/lib/systemd/system/multi-user.target.wants",
     "usr/lib/systemd/system/multi-user.target.wants/pxe-fetch.target",
+    "usr/lib/systemd/system/pxe-fetch-catalog.service",
     "usr/lib/systemd/system/pxe-fetch.service",
     "usr/lib/systemd/system/pxe-fetch.target",
 }

@@ -28,6 +28,7 @@ def test_only_the_updates_tree_differs(site: Site, packs: Packs) -> None:
         f"{AGENT}/_internal/data.txt",
         f"{UNITS}/pxe-fetch.service",
         f"{UNITS}/pxe-fetch.target",
+        f"{UNITS}/pxe-fetch-catalog.service",
         "updates/usr/lib/systemd/catalog/pxe-fetch.catalog",
         "updates/etc/pxe-fetch/fetch.yaml",
     }
