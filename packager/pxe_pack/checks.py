@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.freeze import FrozenAgent, image_fits
-from pxe_pack.image.liveos import LiveImage, boot_loaders
+from pxe_pack.image.liveos import LiveImage
 from pxe_pack.output import output_problem
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ ISO_SUFFIX = ".iso"  # dracut's livenetroot: this suffix decides that what was f
 _HINTS = {
     "image": "give the LiveOS ISO by --image, or as `pack: {image: liveos.iso}`",
     "output": "give the folder to write by --output, or as `pack: {output: pxe/}`",
+    "artifact_url": "give the URL of the folder with artifacts by --artifact-url, or as `pack: {artifact_url: …}`",
     "boot_url": "give the ISO's URL by --boot-url, or as `pack: {boot_url: http://10.0.0.1/liveos.iso}`",
 }
 
@@ -40,6 +41,10 @@ class Places(Protocol):
     def config_path(self) -> Path: ...
     @property
     def files(self) -> tuple[HasSource, ...]: ...
+    @property
+    def boot_url(self) -> str: ...
+    @property
+    def artifact_url(self) -> str: ...
 
 
 class HasSource(Protocol):
@@ -91,6 +96,7 @@ def places(settings: Places) -> Iterator[Problem]:
     """What is wrong with where things lie."""
     if problem := output_problem(settings.output):
         yield problem
+    yield from _in_image(settings)
     inputs = [settings.image, settings.config_path, *(file.source for file in settings.files)]
     for path in inputs:
         if path.resolve().is_relative_to(settings.output):
@@ -101,6 +107,23 @@ def places(settings: Places) -> Iterator[Problem]:
             )
 
 
+def urls(settings: Places, image: LiveImage) -> Iterator[Problem]:
+    """The URLs that `image` needs and that are not given."""
+    if image.live and not settings.boot_url:
+        yield missing_setting("boot_url")
+    elif settings.files and not settings.artifact_url:
+        yield missing_setting("artifact_url")
+
+
+def _in_image(settings: Places) -> Iterator[Problem]:
+    if settings.image.is_dir() and settings.output.is_relative_to(settings.image.resolve()):
+        yield Problem(
+            reference="output-in-image",
+            message=f"the output {settings.output} lies in the image {settings.image}, which is only read",
+            hint="choose another folder by --output",
+        )
+
+
 def needed_tools(plan: Plan) -> list[Problem]:
     """The programs that packing takes and that are not installed."""
     return tools.missing(plan.choice.injector.TOOLS, reason=f"to pack by `{plan.choice.name}`")
@@ -108,13 +131,13 @@ def needed_tools(plan: Plan) -> list[Problem]:
 
 def bootable(image: LiveImage) -> Iterator[Problem]:
     """What keeps `image` from booting by PXE, and the agent from running in it."""
-    if not boot_loaders(image.iso):
+    if image.loaders is None:
         yield Problem(
             reference="image-no-boot-loader",
-            message=f"{image.iso.path} has no boot loader for UEFI (efi/boot/bootx64.efi and grubx64.efi)",
+            message=f"{image.path} has no boot loader for UEFI (efi/boot/bootx64.efi and grubx64.efi)",
             hint="build the image for UEFI, with shim and GRUB",
         )
-    for name, facts in image.initrds.items():
+    for name, facts in image.initrds.items() if image.live else ():
         lacking = [
             what for what, has in (("livenet", facts.livenet), ("dmsquash-live", facts.dmsquash_live)) if not has
         ]
@@ -124,10 +147,10 @@ def bootable(image: LiveImage) -> Iterator[Problem]:
                 message=f"the initrd {name} has no {' and no '.join(lacking)}: it cannot boot a LiveOS from a URL",
                 hint=f"build it with dracut --add '{' '.join(lacking)}'",
             )
-    if image.root_format == "squashfs" and image.systemd is None:
+    if image.tree and image.systemd is None:
         yield Problem(
             reference="image-no-systemd",
-            message=f"the root filesystem of {image.iso.path} has no systemd, which is to start the agent",
+            message=f"the root filesystem of {image.path} has no systemd, which is to start the agent",
             hint="pxe-pack packs images that boot with systemd",
         )
 
@@ -145,8 +168,8 @@ def doubtful(image: LiveImage) -> Iterator[Problem]:
 
 def agent_fits(agent: FrozenAgent, image: LiveImage) -> list[Problem]:
     """Why `agent` cannot run in `image`; a warning where that cannot be known."""
-    if image.root_format != "squashfs":
-        message = f"the C library of {image.iso.path} is not known, for its root is {image.root_format}"
+    if image.tree is None:
+        message = f"the C library of {image.path} is not known, for its root is {image.root_format}"
         hint = f"the agent needs glibc {agent.glibc} or newer on {agent.machine}"
         return [Problem(reference="agent-glibc-unknown", message=message, hint=hint, severity="warning")]
     problem = image_fits(agent, glibc=image.facts.glibc, machine=image.machine)

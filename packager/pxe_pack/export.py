@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pxe_pack.artifacts import FOLDER, LocalFile
-from pxe_pack.hashing import Tally, copy_hashed, file_pieces, span_pieces
-from pxe_pack.image.iso import Iso, IsoEntry
-from pxe_pack.image.liveos import GRUB_CFG, GRUB_DIR, LiveImage, boot_loaders, grub_files
+from pxe_pack.hashing import Tally, copy_hashed, file_pieces
+from pxe_pack.image.liveos import GRUB_CFG, GRUB_DIR, LiveImage
 from pxe_pack.output import MANIFEST, SUMS
 from pxe_pack.payload import Entry, Payload
 
@@ -56,21 +55,12 @@ def export_artifacts(layout: Layout, files: Iterable[LocalFile], *, base: str) -
 
 def export_boot_files(layout: Layout, image: LiveImage) -> None:
     """Write boot loaders, kernels, initrds and GRUB's files into the layout. Raises OSError."""
-    iso = image.iso
-    for name, entry in {**boot_loaders(iso), **grub_files(iso)}.items():
-        layout.write(name, _pieces(iso, entry))
-    for name, source in image.network.files.items():
-        found = iso.find(source)
-        if found and name not in layout.files:
-            layout.write(name, _pieces(iso, found))
+    for name, file in image.boot_files().items():
+        if name not in layout.files:
+            layout.write(name, file.pieces())
     layout.write(GRUB_CFG, [image.network.text.encode(errors="surrogateescape")])
     if f"{GRUB_DIR}/grubenv" not in layout.files:
         layout.write(f"{GRUB_DIR}/grubenv", [GRUBENV.encode()])
-
-
-def _pieces(iso: Iso, entry: IsoEntry) -> Iterator[bytes]:
-    for span in entry.spans:
-        yield from span_pieces(iso.file, offset=span.offset, size=span.size)
 
 
 def payload_document(payload: Payload) -> list[dict[str, object]]:

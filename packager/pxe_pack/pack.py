@@ -16,7 +16,6 @@ from pxe_pack.export import Layout
 from pxe_pack.freeze import FrozenAgent, default_cache, frozen_agent, load_agent
 from pxe_pack.hashing import Tally, tally
 from pxe_pack.image import liveos
-from pxe_pack.image.iso import IsoEntry
 from pxe_pack.output import being_made
 from pxe_pack.payload import Payload, make_payload
 from pxe_pack.plan import Options, Plan, make_plan, settle
@@ -62,7 +61,7 @@ def pack(options: Options, *, console: Console) -> Packed:
         service = _service(plan, console)
         # the configuration, as large as it may become, and the manifest are in the margin
         room = plan.choice.injector.room(image, _payload(plan, agent, service, config=settings.config_text))
-        local = sum(file.size for file in settings.files) + sum(initrd.size for initrd in _boot_files(plan))
+        local = sum(file.size for file in settings.files) + sum(file.size for file in image.boot_files().values())
         if problems := checks.disk_room(settings.output, needed=room + local):
             raise InputError(*problems)
         with being_made(settings.output) as workshop:
@@ -80,12 +79,6 @@ def pack(options: Options, *, console: Console) -> Packed:
                 export.finish(layout, _facts(plan, agent, payload, incoming))
                 step.note(f"{len(layout.files)} files, {layout.size:,} bytes")
     return Packed(plan=plan, agent=agent, payload=payload, layout=layout, seconds=time.monotonic() - began)
-
-
-def _boot_files(plan: Plan) -> list[IsoEntry]:
-    iso = plan.image.iso
-    named = (iso.find(path) for path in plan.image.network.files.values())
-    return [entry for entry in (*named, *liveos.boot_loaders(iso).values(), *liveos.grub_files(iso).values()) if entry]
 
 
 def _agent(plan: Plan, console: Console) -> FrozenAgent:
@@ -124,7 +117,7 @@ def _payload(plan: Plan, agent: FrozenAgent, service: str, *, config: str) -> Pa
         service=service,
         config=config,
         roots=plan.settings.fetch.allowed_roots,
-        tree=plan.image.tree if plan.image.root_format == "squashfs" else None,
+        tree=plan.image.tree,
     )
 
 

@@ -22,7 +22,7 @@ from pxe_fetch.contract.paths import (
     WANTS_LINK,
 )
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.image.squashfs import Inode, Tree
+from pxe_pack.image.tree import Inode, RootTree
 from pxe_pack.tools import InputError
 from pxe_pack.unit import unit_files
 
@@ -73,7 +73,7 @@ class Payload:
         return any(path == owned or (owned.endswith("/") and f"{path}/".startswith(owned)) for owned in self.replaces)
 
 
-def make_payload(*, agent: Path, service: str, config: str, roots: Sequence[str], tree: Tree | None) -> Payload:
+def make_payload(*, agent: Path, service: str, config: str, roots: Sequence[str], tree: RootTree | None) -> Payload:
     """The payload for the image whose root filesystem is `tree` (None: it cannot be seen, so links are not known).
 
     Raises InputError when the image has something else where a file or a folder has to go.
@@ -116,7 +116,7 @@ def _agent_entries(agent: Path) -> list[Entry]:
     return entries
 
 
-def _placed(wanted: list[Entry], folders: list[str], tree: Tree | None) -> Payload:
+def _placed(wanted: list[Entry], folders: list[str], tree: RootTree | None) -> Payload:
     """`wanted` and `folders` where the image has room for them, with the parents that it lacks."""
     parents = {str(PurePosixPath(entry.path).parent) for entry in wanted} | set(folders)
     owned_parents = {str(PurePosixPath(owned.strip("/")).parent) for owned in OWNED}
@@ -146,7 +146,7 @@ def _moved_owned(owned: str, real: Mapping[str, str]) -> str:
     return _below(real[str(path.parent)], path.name) + ("/" if owned.endswith("/") else "")
 
 
-def _resolved(folders: set[str], tree: Tree | None) -> dict[str, str]:
+def _resolved(folders: set[str], tree: RootTree | None) -> dict[str, str]:
     """Each folder without symbolic links on its way, as the image has them."""
     if tree is None:
         return {folder: folder for folder in folders}

@@ -13,6 +13,7 @@ from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_pack import checks
 from pxe_pack.artifacts import FOLDER, LocalFile, local_files
 from pxe_pack.image.liveos import LiveImage
+from pxe_pack.image.liveroot import LiveOS
 from pxe_pack.inject import Choice, choose
 from pxe_pack.tools import InputError
 
@@ -39,8 +40,8 @@ class Settings:
     fetch: FetchConfig
     image: Path
     output: Path
-    boot_url: str
-    artifact_url: str
+    boot_url: str  # empty: none given; a full-os image fetches no ISO
+    artifact_url: str  # empty: neither was given
     inject: str
     agent: Path | None
     files: tuple[LocalFile, ...]
@@ -64,26 +65,33 @@ class Plan:
         image, settings = self.image, self.settings
         systemd = f"systemd {image.systemd}" if image.systemd else "systemd unknown"
         libc = f"glibc {image.facts.glibc}" if image.facts.glibc else "glibc unknown"
-        yield f"image     {settings.image} ({image.iso.size:,} bytes, volume {image.iso.volume_id})"
+        yield f"image     {settings.image} ({self._kind()})"
         yield f"system    {image.facts.name or 'unknown'}, {image.machine}, {systemd}, {libc}"
-        yield f"root      {image.root.path}: {self._format()}, {image.span.size:,} bytes"
+        if live := image.live:
+            yield f"root      {live.root.path}: {self._format(live)}, {live.span.size:,} bytes"
         for name, facts in image.initrds.items():
             able = [word for word, can in _abilities(facts.livenet, facts.dmsquash_live, facts.applies_updates) if can]
             yield f"initrd    {name}: {facts.compression}, {', '.join(able) or 'nothing that boots a LiveOS'}"
         yield f"kernel    {', '.join(image.network.kernels)} ({image.grub_source})"
         yield f"inject    {self.choice.name}: {self.choice.injector.HOW} ({self.choice.why})"
-        yield f"boot      {settings.boot_url}"
+        if image.live:
+            yield f"boot      {settings.boot_url}"
         for file in settings.files:
             yield f"artifact  {file.source} ({file.size:,} bytes) as {file.url(settings.artifact_url)}"
         yield f"output    {settings.output}/"
 
-    def _format(self) -> str:
-        superblock = self.image.superblock
+    def _kind(self) -> str:
+        if iso := self.image.iso:
+            return f"{self.image.kind}, {iso.size:,} bytes, volume {iso.volume_id}"
+        return f"{self.image.kind}: the initrd is the root filesystem"
+
+    def _format(self, live: LiveOS) -> str:
+        superblock = live.superblock
         if superblock is None:
-            return self.image.root_format
+            return live.root_format
         options = f" ({', '.join(superblock.options)})" if superblock.options else ""
         block = f"{superblock.block_size >> 10} KiB blocks"
-        return f"{self.image.root_format}, {superblock.compressor}{options}, {block}, {superblock.inodes:,} inodes"
+        return f"{live.root_format}, {superblock.compressor}{options}, {block}, {superblock.inodes:,} inodes"
 
     def document(self) -> dict[str, object]:
         """The plan for a machine."""
@@ -119,9 +127,13 @@ def settle(options: Options) -> Settings:
         return (flag if flag is not None else beside / (value or "")).absolute()
 
     image = given("image", options.image, pack.image)
+    no_image = bool(problems)
     output = given("output", options.output, pack.output)
     boot_url = options.boot_url or pack.boot_url or ""
-    problems += [checks.missing_setting("boot_url")] if not boot_url else checks.boot_url(boot_url)
+    if boot_url:
+        problems += checks.boot_url(boot_url)
+    elif no_image:  # else the image tells whether it needs one
+        problems.append(checks.missing_setting("boot_url"))
     base = options.artifact_url or pack.artifact_url or ""
     problems += checks.artifact_url(base) if base else []
     files, wrong = local_files(document.fetch, beside=beside)
@@ -133,7 +145,7 @@ def settle(options: Options) -> Settings:
         image=image,
         output=_real(output),
         boot_url=boot_url,
-        artifact_url=base or f"{boot_url.rsplit('/', 1)[0]}/{FOLDER}/",
+        artifact_url=base or (f"{boot_url.rsplit('/', 1)[0]}/{FOLDER}/" if boot_url else ""),
         inject=options.inject or pack.inject,
         agent=options.agent,
         files=tuple(files),
@@ -168,6 +180,6 @@ def _read(path: Path) -> tuple[str, Document]:
 
 def make_plan(settings: Settings, image: LiveImage) -> Plan:
     """What packing `image` will do. Raises InputError with all that keeps it from working."""
-    if problems := list(checks.bootable(image)):
+    if problems := [*checks.urls(settings, image), *checks.bootable(image)]:
         raise InputError(*problems)
     return Plan(settings=settings, image=image, choice=choose(settings.inject, image))

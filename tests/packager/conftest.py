@@ -30,6 +30,18 @@ def tiny_ext4() -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_pxe_dir() -> Path:
+    """A pxe-dir with such an ISO in it, as Image Customizer from 0.16 on writes it."""
+    return shapes.cached(replace(shapes.SHAPES["pxe-dir"], contents="tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny_full_os() -> Path:
+    """An ISO whose initrd is the root filesystem."""
+    return shapes.cached(replace(shapes.SHAPES["full-os"], contents="tiny"))
+
+
+@pytest.fixture(scope="session")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_agent(tmp_path_factory.mktemp("agent") / "pxe-fetch")
 

@@ -22,11 +22,11 @@ def test_a_file_that_is_no_iso(site: Site, refused: Refused) -> None:
     assert "error[image-not-iso]" in refused()
 
 
-def test_an_image_that_does_not_exist_or_is_a_folder(site: Site, refused: Refused) -> None:
+def test_an_image_that_does_not_exist_or_is_a_folder_of_other_things(site: Site, refused: Refused) -> None:
     site.image = site.folder / "nowhere.iso"
     assert "error[image-unreadable]" in refused()
     site.image = site.agent
-    assert "error[image-unreadable]" in refused()
+    assert "error[image-no-grub]" in refused()
 
 
 def test_an_empty_image(site: Site, refused: Refused) -> None:

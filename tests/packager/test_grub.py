@@ -231,7 +231,6 @@ def test_arguments_for_init_stay_behind_the_dashes() -> None:
     ("text", "why"),
     [
         ("blscfg\n", "Boot Loader Specification"),
-        ("menuentry x { linux /boot/vmlinuz-6.6 root=/dev/sda1 }", "none of its entries boots a LiveOS"),
         ("menuentry x { linux /boot/gone root=live:LABEL=X }", "loads /boot/gone, which the image does not have"),
         ("menuentry x { linux /boot/$what root=live:LABEL=X }", "what that is stands nowhere in the image"),
         ("", "none of its entries boots a LiveOS"),
@@ -240,6 +239,14 @@ def test_arguments_for_init_stay_behind_the_dashes() -> None:
 def test_what_cannot_boot_is_refused(text: str, why: str) -> None:
     with pytest.raises(UnsuitableGrubConfigError, match=why):
         rewritten(text)
+
+
+def test_entries_that_boot_no_liveos_keep_their_arguments() -> None:
+    """They may boot a full-os image, which its initrd tells."""
+    config = rewritten("menuentry x { linux /boot/vmlinuz-6.6 root=/dev/sda1 quiet }\n")
+    assert not config.live
+    assert config.arguments == (("root=/dev/sda1", "quiet"),)
+    assert "ip=dhcp" not in config.text
 
 
 def test_blocks_without_end_are_refused() -> None:

@@ -246,7 +246,7 @@ def test_links_are_followed_as_inside_the_image(site: Site, tmp_path: Path) -> N
     contents = [*tiny.tree(), *(specials.symlink(name, target) for name, target in links.items())]
     image = image_with_root(site.image, contents, tmp_path)
     with liveos.opened(image, boot_url=URL) as opened:
-        tree = opened.tree
+        tree = opened.liveos.tree
         assert tree.resolve("/one/lib/systemd") == "usr/lib/systemd"
         assert tree.resolve("up/passwd") == "etc/passwd"
         assert tree.resolve("/lib/nowhere/at/all") == "usr/lib/nowhere/at/all"
@@ -270,8 +270,8 @@ def test_facts_of_a_root_filesystem(site: Site, tmp_path: Path) -> None:
 def test_every_shape_is_seen_for_what_it_is(tiny_guarded: Path, tiny_ext4: Path) -> None:
     with liveos.opened(tiny_guarded, boot_url=URL) as opened:
         assert (opened.root_format, opened.grub_source) == ("squashfs", "boot/grub2/grub.cfg")
-        assert opened.superblock
-        assert opened.superblock.compressor == shapes.SHAPES["ic16"].compressor
+        assert opened.liveos.superblock
+        assert opened.liveos.superblock.compressor == shapes.SHAPES["ic16"].compressor
     with liveos.opened(tiny_ext4, boot_url=URL) as opened:
         assert opened.root_format == "ext4-in-squashfs"
         assert opened.facts.nested == "LiveOS/rootfs.img"

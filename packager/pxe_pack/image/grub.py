@@ -56,7 +56,8 @@ class NetworkConfig:
 
     text: str
     files: Mapping[str, str]  # path in the layout -> path in the image; neither with a leading slash
-    arguments: tuple[tuple[str, ...], ...]  # of each live entry's kernel, variables put in where they are known
+    live: bool  # an entry boots a LiveOS: `root=live:`
+    arguments: tuple[tuple[str, ...], ...]  # of each live entry's kernel (of all, when none is), variables put in
     kernels: tuple[str, ...]  # paths in the image, each once
     initrds: tuple[str, ...]
 
@@ -68,6 +69,7 @@ class _State:
     variables: dict[str, str]
     files: dict[str, str] = field(default_factory=dict)
     arguments: list[tuple[str, ...]] = field(default_factory=list)
+    others: list[tuple[str, ...]] = field(default_factory=list)  # arguments of entries that boot no LiveOS
     kernels: list[str] = field(default_factory=list)
     initrds: list[str] = field(default_factory=list)
 
@@ -75,31 +77,22 @@ class _State:
 def for_network(text: str, *, boot_url: str, files: Files) -> NetworkConfig:
     """`text` rewritten so that it boots the LiveOS from `boot_url`; what is right already stays as it is.
 
-    Raises GrubSyntaxError, and UnsuitableGrubConfigError when no entry boots a LiveOS, an entry needs a file that the
-    image does not have, or the entries are not in the file (`blscfg`).
+    With an empty `boot_url`, `root=live:` stays as it is. Raises GrubSyntaxError, and UnsuitableGrubConfigError when
+    no entry boots Linux, an entry needs a file that the image does not have, or the entries are not in the file
+    (`blscfg`).
     """
     state = _State(boot_url=boot_url, at=files, variables={"prefix": PREFIX, "root": ""})
     nodes = _rewritten(parse(text), state)
-    if not state.arguments:
-        raise UnsuitableGrubConfigError("none of its entries boots a LiveOS (`linux … root=live:…`)")
+    if not state.arguments and not state.others:
+        raise UnsuitableGrubConfigError("none of its entries boots a LiveOS (`linux … root=live:…`), or Linux at all")
     return NetworkConfig(
         text="".join(map(str, nodes)),
         files=dict(sorted(state.files.items())),
-        arguments=tuple(state.arguments),
+        live=bool(state.arguments),
+        arguments=tuple(state.arguments or state.others),
         kernels=tuple(dict.fromkeys(state.kernels)),
         initrds=tuple(dict.fromkeys(state.initrds)),
     )
-
-
-def live_arguments(text: str, *, files: Files) -> list[tuple[str, ...]]:
-    """The kernel arguments of each live entry, as the image's own configuration has them. Raises as `for_network`."""
-    state = _State(boot_url="", at=files, variables={"prefix": PREFIX, "root": ""})
-    found = []
-    for command in walk(parse(text)):
-        _remember(command, state)
-        if command.name in LINUX and _is_live(arguments := _expanded(command.words[2:], state)):
-            found.append(tuple(arguments))
-    return found
 
 
 def _rewritten(nodes: list[Node], state: _State) -> list[Node]:
@@ -186,11 +179,13 @@ def _is_live(arguments: list[str]) -> bool:
 
 def _fix_linux(command: Command, state: _State) -> None:
     kernel = _loaded(command.words[1], state, state.kernels)
-    if not _is_live(_expanded(command.words[2:], state)):
+    given = _expanded(command.words[2:], state)
+    if not _is_live(given):
         command.replace_words([command.words[0], kernel, *command.words[2:]])
+        state.others.append(tuple(given))
         return
     words: list[str] = []
-    root = f"root=live:{state.boot_url}"
+    root = f"root=live:{state.boot_url}" if state.boot_url else next((a for a in given if a.startswith("root=")), "")
     for word in command.words[2:]:
         arguments = _expanded([word], state)
         if any(argument.startswith("root=") for argument in arguments):
@@ -198,7 +193,7 @@ def _fix_linux(command: Command, state: _State) -> None:
         else:
             words.append(word)
     present = _expanded(words, state)
-    added = [] if any(argument.startswith("root=") for argument in present) else [root]
+    added = [] if not root or any(argument.startswith("root=") for argument in present) else [root]
     added += [] if any(argument.startswith("ip=") for argument in present) else ["ip=dhcp"]
     if not any(argument.startswith(f"{AZL_DOWNLOADER}=") for argument in present):
         added.append(f"{AZL_DOWNLOADER}=enable")

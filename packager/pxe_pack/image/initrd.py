@@ -1,41 +1,33 @@
-"""What is in an initrd: dracut's modules and hooks, and the versions of what it was made from. Streamed, not unpacked.
+"""What is in an initrd: dracut's modules and hooks, or a whole root filesystem. Streamed, not unpacked.
 
-Sources: Linux, Documentation/driver-api/early-userspace/buffer-format.rst (concatenated newc archives, each perhaps
-compressed, zeros between them); dracut's modules.d/90dmsquash-live and 90livenet (file names).
+Sources: dracut's modules.d/90dmsquash-live and 90livenet (file names); os-release(5) on /etc/initrd-release; Linux,
+init/main.c (without rdinit= the kernel starts /init).
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import lzma
 import os
 import re
-import subprocess
-import threading
+import stat
 import zlib
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Protocol, cast
+from collections.abc import Callable, Container
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from pxe_fetch.contract.problem import Problem
-from pxe_pack import tools
-from pxe_pack.tools import InputError
+from pxe_pack.image.cpio import Archives, Member, Segment, Source
+from pxe_pack.image.tree import Inode, ListedTree
+from pxe_pack.tools import InputError, WorkError
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer as Buffer
-
-BLOCK = 256 * 1024
-HEADER = 110  # bytes of a newc header
-NAME_LIMIT = 4096  # PATH_MAX
-KEPT_LIMIT = 1 << 20  # bytes of a file whose content is looked at
-
-_CPIO = (b"070701", b"070702")
-_ZSTD, _GZIP, _XZ, _LZMA, _BZIP2 = b"\x28\xb5\x2f\xfd", b"\x1f\x8b", b"\xfd7zXZ\0", b"\x5d\x00\x00", b"BZh"
-_LZ4 = b"\x02\x21\x4c\x18"
 _SYSTEMD = re.compile(r"(?:^|/)libsystemd-(?:shared|core)-(\d+)[^/]*\.so$")
 _MODULES = re.compile(r"(?:^|/)lib/dracut/modules\.txt$")
 _UPDATES_HOOK = re.compile(r"(?:^|/)pre-pivot/\d+-apply-live-updates\.sh$")
+_KERNEL = re.compile(r"^(?:usr/)?lib/modules/([^/]+)$")
+_CURL = ("usr/bin/curl", "bin/curl")
+_CA_BUNDLES = ("etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/certs/ca-certificates.crt", "etc/ssl/certs/ca-bundle.crt")
+_RELEASES = ("etc/os-release", "usr/lib/os-release")
+_INITRD_RELEASES = ("etc/initrd-release", "usr/lib/initrd-release")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,23 +41,35 @@ class InitrdFacts:
     dmsquash_live: bool = False  # mounts a LiveOS
     applies_updates: bool = False  # copies updates/ of the medium onto the new root (dracut's apply-live-updates)
     systemd: int | None = None
+    full_os: bool = False  # a whole root filesystem, which is never left for another
+    kernels: frozenset[str] = frozenset()  # that it has modules for, by `uname -r`
+    curl: bool = False  # with which dracut fetches
+    ca_bundle: bool = False  # certificates of authorities, for https
+    mtime: int = field(default=0, compare=False)  # of the newest of its files, seconds since the epoch
+    segments: tuple[Segment, ...] = field(default=(), compare=False)
+    tree: ListedTree = field(default_factory=lambda: ListedTree(inodes={}, read=_nothing), compare=False, repr=False)
 
 
-class Source(Protocol):
-    """Bytes that can be read from any place on."""
-
-    def __call__(self, offset: int, size: int, /) -> bytes:
-        """Bytes from `offset`; fewer than `size` at the end."""
+def _nothing(path: str) -> bytes:
+    raise WorkError(Problem(reference="initrd-lacks", message=f"the initrd has no file {path}"))
 
 
-def read_initrd(source: Source, *, name: str) -> InitrdFacts:
-    """The facts of the initrd whose bytes `source` gives. Raises InputError when it is no initrd, or is damaged."""
+def read_initrd(source: Source, *, name: str, keep: Callable[[str], bool] = lambda _: False) -> InitrdFacts:
+    """The facts of the initrd whose bytes `source` gives.
+
+    Files that `keep` wants are at hand in its tree; others are looked for by reading it again. Raises InputError when
+    it is no initrd, or is damaged.
+    """
+    archives = Archives(source)
+    inodes: dict[str, Inode] = {}
+    contents: dict[str, bytes] = {}
+    newest = 0
     try:
-        compression, stream = _decompressed(source, _after_early_archives(source))
-        if stream is None:
-            return InitrdFacts(compression=compression, readable=False)
-        with contextlib.closing(stream):
-            return _facts(stream, compression)
+        for member in archives.members(lambda path: bool(_MODULES.search(path)) or keep(path)):
+            inodes[member.path] = _inode(member)
+            newest = max(newest, member.mtime)
+            if member.content is not None and stat.S_ISREG(member.mode):
+                contents[member.path] = member.content
     except (EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
         raise InputError(
             Problem(
@@ -75,198 +79,55 @@ def read_initrd(source: Source, *, name: str) -> InitrdFacts:
             )
         ) from error
 
+    def read(path: str) -> bytes:
+        if path not in contents:
+            if not stat.S_ISREG(inodes[path].mode if path in inodes else 0):
+                return _nothing(path)
+            for member in Archives(source).members(lambda one: one == path):
+                if member.path == path and member.content is not None:
+                    contents[path] = member.content
+        return contents[path] if path in contents else _nothing(path)
 
-def _facts(stream: io.BufferedIOBase, compression: str) -> InitrdFacts:
-    names: set[str] = set()
-    modules: frozenset[str] = frozenset()
-    systemd: int | None = None
-    hook = False
-    for name, content in _files(stream, lambda name: bool(_MODULES.search(name))):
-        base = name.rsplit("/", 1)[-1]
-        if content is not None:
-            modules = frozenset(content.decode(errors="replace").split())
-        elif found := _SYSTEMD.search(name):
-            systemd = int(found[1])
-        elif _UPDATES_HOOK.search(name):
-            hook = True
-        elif base in ("livenetroot", "livenetroot.sh", "dmsquash-live-root", "dmsquash-live-root.sh"):
-            names.add(base.removesuffix(".sh"))
-    return InitrdFacts(
-        compression=compression,
-        readable=True,
-        modules=modules,
-        livenet="livenetroot" in names or "livenet" in modules,
-        dmsquash_live="dmsquash-live-root" in names or "dmsquash-live" in modules,
-        applies_updates=hook,
-        systemd=systemd,
+    return _facts(archives.segments, ListedTree(inodes=inodes, read=read), contents, mtime=newest)
+
+
+def _inode(member: Member) -> Inode:
+    return Inode(
+        path=member.path,
+        mode=member.mode,
+        uid=member.uid,
+        gid=member.gid,
+        size=str(member.size),
+        mtime=datetime.fromtimestamp(member.mtime, tz=UTC).strftime("%Y-%m-%d %H:%M"),
+        target=os.fsdecode(member.content) if stat.S_ISLNK(member.mode) and member.content else "",
     )
 
 
-def _after_early_archives(source: Source) -> int:
-    """Where the main archive begins: after the uncompressed ones (microcode) that others may follow."""
-    start = 0
-    while source(start, 6) in _CPIO:
-        end = _end_of_archive(source, start)
-        following = _skip_zeros(source, end)
-        if following is None:
-            return start
-        start = following
-    return start
+def _facts(segments: list[Segment], tree: ListedTree, contents: dict[str, bytes], *, mtime: int) -> InitrdFacts:
+    names = tree.inodes
+    bases = {name.rsplit("/", 1)[-1].removesuffix(".sh") for name in names}
+    listed = b"".join(content for name, content in contents.items() if _MODULES.search(name))
+    modules = frozenset(listed.decode(errors="replace").split())
+    systemd = [int(found[1]) for name in names if (found := _SYSTEMD.search(name))]
+    # microcode comes first, in archives of its own that are not compressed; what was added later is behind
+    main = next((one for one in segments if one.compression != "none"), segments[0] if segments else None)
+    return InitrdFacts(
+        compression=main.compression if main else "unknown",
+        readable=bool(main and main.end > main.offset),
+        modules=modules,
+        livenet="livenetroot" in bases or "livenet" in modules,
+        dmsquash_live="dmsquash-live-root" in bases or "dmsquash-live" in modules,
+        applies_updates=any(_UPDATES_HOOK.search(name) for name in names),
+        systemd=systemd[-1] if systemd else None,
+        full_os="init" in names and _has(names, _RELEASES) and not _has(names, _INITRD_RELEASES),
+        kernels=frozenset(found[1] for name in names if (found := _KERNEL.match(name))),
+        curl=_has(names, _CURL),
+        ca_bundle=_has(names, _CA_BUNDLES),
+        mtime=mtime,
+        segments=tuple(segments),
+        tree=tree,
+    )
 
 
-def _end_of_archive(source: Source, offset: int) -> int:
-    while True:
-        size, name_size = _sizes(source(offset, HEADER))
-        name = source(offset + HEADER, name_size).rstrip(b"\0")
-        offset = _aligned(_aligned(offset + HEADER + name_size) + size)
-        if name == b"TRAILER!!!":
-            return offset
-
-
-def _skip_zeros(source: Source, offset: int) -> int | None:
-    """Where the next archive begins, None when only padding is left."""
-    while block := source(offset, BLOCK):
-        if stripped := block.lstrip(b"\0"):
-            return offset + len(block) - len(stripped)
-        offset += len(block)
-    return None
-
-
-def _decompressed(source: Source, offset: int) -> tuple[str, io.BufferedIOBase | None]:
-    """The name of the compression at `offset`, and the bytes in the clear (None: not one that is read here)."""
-    magic = source(offset, 6)
-    if magic in _CPIO:
-        return "none", io.BufferedReader(_Plain(_blocks(source, offset)), BLOCK)
-    if magic.startswith(_GZIP):
-        return "gzip", _inflated(source, offset, zlib.decompressobj(wbits=31))
-    if magic.startswith(_XZ):
-        return "xz", _inflated(source, offset, lzma.LZMADecompressor(format=lzma.FORMAT_XZ))
-    if magic.startswith(_LZMA):
-        return "lzma", _inflated(source, offset, lzma.LZMADecompressor(format=lzma.FORMAT_ALONE))
-    if magic.startswith(_ZSTD):
-        return "zstd", _unzstd(_blocks(source, offset))
-    return ("lz4" if magic.startswith(_LZ4) else "bzip2" if magic.startswith(_BZIP2) else "unknown"), None
-
-
-def _blocks(source: Source, offset: int) -> Iterator[bytes]:
-    while block := source(offset, BLOCK):
-        yield block
-        offset += len(block)
-
-
-class _Decompressor(Protocol):
-    @property
-    def eof(self) -> bool: ...
-    def decompress(self, data: bytes, /) -> bytes: ...
-
-
-def _inflated(source: Source, offset: int, decompressor: _Decompressor) -> io.BufferedReader:
-    def pieces() -> Iterator[bytes]:
-        for block in _blocks(source, offset):
-            if piece := decompressor.decompress(block):
-                yield piece
-            if decompressor.eof:
-                return
-
-    return io.BufferedReader(_Plain(pieces()), BLOCK)
-
-
-class _Plain(io.RawIOBase):
-    """A stream made of an iterator's pieces."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        super().__init__()
-        self._pieces = pieces
-        self._left = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Buffer, /) -> int:
-        if not self._left:
-            self._left = memoryview(next(self._pieces, b""))
-        target = memoryview(buffer)
-        count = min(len(target), len(self._left))
-        target[:count] = self._left[:count]
-        self._left = self._left[count:]
-        return count
-
-
-def _unzstd(blocks: Iterator[bytes]) -> io.BufferedReader:
-    """The bytes in the clear by zstd(1): Python has it from 3.14 on only."""
-    process = tools.start("zstd", "-dcq", stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    entrance, exit_ = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
-
-    def feed() -> None:
-        # the reader stops at the end of the archive and goes away, or zstd finds the data damaged: seen over there
-        with contextlib.suppress(BrokenPipeError), entrance:
-            for block in blocks:
-                entrance.write(block)
-
-    def pieces() -> Generator[bytes, None, None]:
-        feeder = threading.Thread(target=feed)
-        feeder.start()
-        try:
-            while piece := exit_.read(BLOCK):
-                yield piece
-        finally:
-            exit_.close()
-            feeder.join()
-            process.wait()
-
-    pieces_in_the_clear = pieces()
-    return _Closing(_Plain(pieces_in_the_clear), pieces_in_the_clear.close)
-
-
-class _Closing(io.BufferedReader):
-    """A reader that also ends what feeds it."""
-
-    def __init__(self, raw: io.RawIOBase, end: Callable[[], None]) -> None:
-        super().__init__(raw, BLOCK)
-        self._end = end
-
-    def close(self) -> None:
-        self._end()
-        super().close()
-
-
-def _files(stream: io.BufferedIOBase, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes | None]]:
-    """(name, content) of each member of a newc archive; the content only of small files that are `wanted`."""
-    while True:
-        size, name_size = _sizes(_exactly(stream, HEADER))
-        padded = _aligned(HEADER + name_size) - HEADER
-        name = os.fsdecode(_exactly(stream, padded)[:name_size].rstrip(b"\0"))
-        if name == "TRAILER!!!":
-            return
-        padded = _aligned(size)
-        if wanted(name) and size <= KEPT_LIMIT:
-            yield name, _exactly(stream, padded)[:size]
-        else:
-            _skip(stream, padded)
-            yield name, None
-
-
-def _sizes(header: bytes) -> tuple[int, int]:
-    """(file size, name size) of a newc header. Raises ValueError."""
-    if len(header) < HEADER or header[:6] not in _CPIO:
-        raise ValueError("it is no newc archive")
-    size, name_size = int(header[54:62], 16), int(header[94:102], 16)
-    if not 0 < name_size <= NAME_LIMIT:
-        raise ValueError("a name in it is too long")
-    return size, name_size
-
-
-def _exactly(stream: io.BufferedIOBase, size: int) -> bytes:
-    data = stream.read(size)
-    if len(data) < size:
-        raise EOFError
-    return data
-
-
-def _skip(stream: io.BufferedIOBase, size: int) -> None:
-    while size:
-        size -= len(_exactly(stream, min(size, BLOCK)))
-
-
-def _aligned(number: int) -> int:
-    return (number + 3) & ~3
+def _has(names: Container[str], paths: tuple[str, ...]) -> bool:
+    return any(path in names for path in paths)

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.hashing import Span
+from pxe_pack.hashing import Span, span_pieces
+from pxe_pack.image.media import Media, MediaEntry, all_below, found
 from pxe_pack.image.rockridge import Attributes, SystemUseError, read_attributes
 from pxe_pack.tools import InputError
 
@@ -30,65 +31,41 @@ _DIRECTORY, _ASSOCIATED, _MORE_EXTENTS = 0x02, 0x04, 0x80  # file flags, ECMA-11
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class IsoEntry:
-    """One name in the image. `path` has no leading slash; `mode` is st_mode, with the file type."""
-
-    path: str
-    mode: int
-    size: int
-    spans: tuple[Span, ...]  # of a file's content, in order
-    uid: int = 0
-    gid: int = 0
-    target: str = ""  # of a symbolic link
-
-    @property
-    def is_file(self) -> bool:
-        return stat.S_ISREG(self.mode)
-
-    @property
-    def is_directory(self) -> bool:
-        return stat.S_ISDIR(self.mode)
-
-    @property
-    def name(self) -> str:
-        return self.path.rsplit("/", 1)[-1]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Iso:
-    """An opened image; valid inside `opened`."""
+    """An opened image, a Media; valid inside `opened`."""
 
     path: Path
     volume_id: str
     volume_size: int  # bytes, as the volume descriptor says; never more than the file has
     size: int  # bytes of the file
-    entries: dict[str, IsoEntry]
+    entries: dict[str, MediaEntry]
     file: BinaryIO = field(repr=False)
 
-    def find(self, path: str) -> IsoEntry | None:
-        """The entry at `path`; as the image spells it, else whatever its case, else None."""
-        wanted = path.strip("/")
-        if exact := self.entries.get(wanted):
-            return exact
-        folded = wanted.lower()
-        return next((entry for name, entry in self.entries.items() if name.lower() == folded), None)
+    def find(self, path: str) -> MediaEntry | None:
+        return found(self.entries, path)
 
-    def below(self, path: str) -> list[IsoEntry]:
-        """Everything below the directory `path`, parents first."""
-        prefix = f"{path.strip('/')}/"
-        return [entry for name, entry in sorted(self.entries.items()) if name.startswith(prefix)]
+    def below(self, path: str) -> list[MediaEntry]:
+        return all_below(self.entries, path)
 
-    def read(self, entry: IsoEntry, *, offset: int = 0, size: int | None = None) -> bytes:
-        """Bytes of a file: all, or `size` of them from `offset`. Fewer where the file ends sooner."""
+    def read(self, entry: MediaEntry, *, offset: int = 0, size: int | None = None) -> bytes:
         wanted = entry.size - offset if size is None else size
         return b"".join(
             os.pread(self.file.fileno(), span.size, span.offset) for span in _slice(entry.spans, offset, wanted)
         )
 
+    def pieces(self, entry: MediaEntry) -> Iterator[bytes]:
+        for span in entry.spans:
+            yield from span_pieces(self.file, offset=span.offset, size=span.size)
+
 
 def looks_like_iso(file: BinaryIO) -> bool:
     """Whether there is a volume descriptor where an ISO 9660 image has its first."""
     return os.pread(file.fileno(), 5, _VOLUME_DESCRIPTORS_AT + 1) == b"CD001"
+
+
+def is_iso(media: Media, entry: MediaEntry) -> bool:
+    """Whether a file on a medium is an ISO 9660 image."""
+    return media.read(entry, offset=_VOLUME_DESCRIPTORS_AT + 1, size=5) == b"CD001"
 
 
 @contextmanager
@@ -160,7 +137,7 @@ class _Reader:
         self.path = path
         self.file = file
         self.size = size
-        self.entries: dict[str, IsoEntry] = {}
+        self.entries: dict[str, MediaEntry] = {}
         self._seen: set[int] = set()
         self._skip = -1  # bytes that each system use field has before its entries (SUSP SP); -1: no Rock Ridge
 
@@ -190,7 +167,10 @@ class _Reader:
             if attributes.relocated:  # listed where it was moved to; it belongs where its CL entry stands
                 spans = []
                 continue
-            path = prefix + (attributes.name or _plain_name(identifier))
+            name = attributes.name or _plain_name(identifier)
+            if name in ("", ".", "..") or "/" in name or "\0" in name:  # it would lead out of its directory
+                raise InputError(_damaged(self.path, f"a file in it is called {name!r}"))
+            path = prefix + name
             directory_bit = bool(flags & _DIRECTORY)
             if attributes.child is not None:
                 spans, directory_bit = [self._relocated(attributes.child)], True
@@ -203,7 +183,7 @@ class _Reader:
         if attributes.compressed:
             raise InputError(_damaged(self.path, f"{path} is compressed (zisofs), which is not supported"))
         mode = attributes.mode or (stat.S_IFDIR | 0o555 if is_directory else stat.S_IFREG | 0o444)
-        self.entries[path] = IsoEntry(
+        self.entries[path] = MediaEntry(
             path=path,
             mode=mode,
             size=sum(span.size for span in spans) if stat.S_ISREG(mode) else 0,
@@ -258,7 +238,7 @@ class _Reader:
         return data
 
 
-def contiguous(entry: IsoEntry) -> Span | None:
+def contiguous(entry: MediaEntry) -> Span | None:
     """The one span that holds all of a file; None when its extents do not follow one another."""
     if not entry.spans:
         return None

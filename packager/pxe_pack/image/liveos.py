@@ -1,79 +1,120 @@
-"""What a LiveOS image is: its root filesystem, kernels, initrds, boot loaders and GRUB configuration, by content."""
+"""What an image is: its kind, root filesystem, kernels, initrds, boot loaders and GRUB configuration, by content.
+
+Two kinds boot over PXE. *bootstrap*: a small initrd fetches an ISO and mounts the root filesystem in it (dracut's
+livenet and dmsquash-live). *full-os*: the initrd is the root filesystem, and nothing else is fetched.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.hashing import Span
-from pxe_pack.image import grub, iso, rootfs, squashfs
+from pxe_pack.image import grub, rootfs
+from pxe_pack.image.bootloader import BootFile, BootLoaders, boot_loaders
 from pxe_pack.image.grub import NetworkConfig, UnsuitableGrubConfigError
 from pxe_pack.image.grubscript import GrubSyntaxError
 from pxe_pack.image.initrd import InitrdFacts, read_initrd
-from pxe_pack.image.iso import Iso, IsoEntry
+from pxe_pack.image.iso import Iso
+from pxe_pack.image.liveroot import LiveOS, find_live
+from pxe_pack.image.media import Media, MediaEntry
 from pxe_pack.image.rootfs import RootFacts
-from pxe_pack.image.squashfs import Superblock, Tree
+from pxe_pack.image.source import live_iso, opened_media
+from pxe_pack.image.tree import RootTree
 from pxe_pack.tools import InputError
 
 GRUB_DIR = "boot/grub2"
 GRUB_CFG = f"{GRUB_DIR}/grub.cfg"
 GRUB_PXE_CFG = f"{GRUB_DIR}/grub-pxe.cfg"
-# dracut's dmsquash-live-root: defaults of rd.live.dir and rd.live.squashimg, and what else it looks for there
-LIVE_DIR, SQUASHFS_IMAGE, ROOTFS_IMAGE = "LiveOS", "squashfs.img", "rootfs.img"
 CONFIG_LIMIT = 1 << 20  # bytes
 UPDATES = "updates"  # at the medium's root: what dracut's apply-live-updates copies onto the new root
 
-_LOADERS = (("bootx64.efi", "grubx64.efi"), ("bootaa64.efi", "grubaa64.efi"))
-_MACHINES = {"bootx64.efi": "x86_64", "bootaa64.efi": "aarch64"}
-_EFI_DIR = "efi/boot"
-_EXT_MAGIC_AT, _EXT_MAGIC = 1024 + 56, b"\x53\xef"
+Kind = Literal["bootstrap", "full-os"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LiveImage:
-    """A LiveOS ISO, looked at. Valid while it is open."""
+    """An image, looked at. Valid while it is open; nothing of it is ever written to."""
 
-    iso: Iso
-    root: IsoEntry  # the file with the root filesystem
-    span: Span  # where that stands in the ISO
-    superblock: Superblock | None  # None: no squashfs but a bare ext file system
+    path: Path  # as it was given
+    kind: Kind
+    media: Media  # where kernels, initrds, boot loaders and GRUB's files come from; of an ISO, that
+    live: LiveOS | None  # what a bootstrap initrd fetches; None for full-os
     facts: RootFacts
-    initrds: dict[str, InitrdFacts]  # path in the ISO -> facts
+    initrds: Mapping[str, InitrdFacts]  # path on the medium -> facts
     network: NetworkConfig
-    grub_source: str  # which of the ISO's configurations `network` was made from
+    grub_source: str  # which of the medium's configurations `network` was made from
+    loaders: BootLoaders | None
     selinux_enforcing: bool
 
     @property
-    def tree(self) -> Tree:
-        return Tree(file=self.iso.path, offset=self.span.offset)
+    def iso(self) -> Iso | None:
+        """The LiveOS ISO: the image itself, or one in its folder; None for full-os."""
+        return self.live.iso if self.live else None
+
+    @property
+    def liveos(self) -> LiveOS:
+        """The LiveOS of a bootstrap image, for those who have seen that it is one. Raises ValueError."""
+        if self.live is None:
+            raise ValueError(f"{self.path} is {self.kind}")
+        return self.live
+
+    @property
+    def tree(self) -> RootTree | None:
+        """The root filesystem's tree; None where it cannot be seen, inside an ext4."""
+        if self.live is None:
+            return next(facts.tree for facts in self.initrds.values() if facts.full_os)
+        return self.live.tree if self.root_format == "squashfs" else None
+
+    @property
+    def root_format(self) -> str:
+        """squashfs, ext4-in-squashfs, ext4; of full-os, cpio."""
+        return self.live.root_format if self.live else "cpio"
+
+    @property
+    def mtime(self) -> int:
+        """When the root filesystem was made, seconds since the epoch: the time of what is added to it."""
+        if self.live is None:
+            return max(facts.mtime for facts in self.initrds.values())
+        return self.live.superblock.mkfs_time if self.live.superblock else 0
 
     @property
     def machine(self) -> str:
         """The processor it is for, as `uname -m` says it: its C library's, else its boot loader's."""
-        return self.facts.machine or next((_MACHINES[name] for name in boot_loaders(self.iso) if name in _MACHINES), "")
+        return self.facts.machine or (self.loaders.machine if self.loaders else "")
+
+    @property
+    def systemd(self) -> int | None:
+        """Systemd's version in the root filesystem; where that cannot be seen, in the initrd made from it."""
+        return self.facts.systemd or next((facts.systemd for facts in self.initrds.values() if facts.systemd), None)
+
+    def boot_files(self) -> dict[str, BootFile]:
+        """The files that TFTP serves, by paths in the layout, but for grub.cfg itself."""
+        entries = {**grub_files(self.media)}
+        for target, source in self.network.files.items():
+            if entry := self.media.find(source):
+                entries.setdefault(target, entry)
+        own = {path: BootFile(media=self.media, entry=entry) for path, entry in entries.items()}
+        return {**(self.loaders.files if self.loaders else {}), **own}
 
     def document(self) -> dict[str, object]:
         """What is known of the image, for a manifest."""
-        facts, superblock = self.facts, self.superblock
+        facts = self.facts
         return {
-            "name": self.iso.path.name,
-            "volume_id": self.iso.volume_id,
+            "name": self.path.name,
+            "kind": self.kind,
+            "volume_id": self.iso.volume_id if self.iso else None,
             "system": facts.name,
             "machine": self.machine,
             "systemd": self.systemd,
             "glibc": str(facts.glibc) if facts.glibc else None,
             "selinux_enforcing": self.selinux_enforcing,
-            "root": {
-                "path": self.root.path,
-                "format": self.root_format,
-                "compressor": superblock.compressor if superblock else None,
-                "block_size": superblock.block_size if superblock else None,
-                "size": self.span.size,
-            },
+            "root": self._root_document(),
             "kernels": list(self.network.kernels),
             "initrds": [
                 {
@@ -88,119 +129,103 @@ class LiveImage:
             ],
         }
 
-    @property
-    def mtime(self) -> int:
-        """When the root filesystem was made, seconds since the epoch: the time of what is added to it."""
-        return self.superblock.mkfs_time if self.superblock else 0
-
-    @property
-    def root_format(self) -> str:
-        """squashfs, ext4-in-squashfs or ext4."""
-        if self.superblock is None:
-            return "ext4"
-        return "ext4-in-squashfs" if self.facts.nested else "squashfs"
-
-    @property
-    def systemd(self) -> int | None:
-        """Systemd's version in the root filesystem; where that cannot be seen, in the initrd made from it."""
-        return self.facts.systemd or next((facts.systemd for facts in self.initrds.values() if facts.systemd), None)
+    def _root_document(self) -> dict[str, object]:
+        if self.live is None:
+            path = next(name for name, facts in self.initrds.items() if facts.full_os)
+            entry = self.media.find(path)
+            return {"path": path, "format": self.root_format, "size": entry.size if entry else 0}
+        superblock = self.live.superblock
+        return {
+            "path": self.live.root.path,
+            "format": self.root_format,
+            "compressor": superblock.compressor if superblock else None,
+            "block_size": superblock.block_size if superblock else None,
+            "size": self.live.span.size,
+        }
 
 
 @contextmanager
 def opened(path: Path, *, boot_url: str) -> Iterator[LiveImage]:
-    """The image at `path`. Raises InputError with all that keeps it from being a LiveOS to boot by PXE."""
-    with iso.opened(path) as image:
-        yield _look(image, boot_url=boot_url)
+    """The image at `path`: an ISO, or a folder as Image Customizer writes it for PXE.
+
+    With an empty `boot_url`, `root=live:` stays as the image has it. Raises InputError with all that keeps the image
+    from booting by PXE.
+    """
+    with contextlib.ExitStack() as stack:
+        media = stack.enter_context(opened_media(path))
+        source, network = _network(media, boot_url)
+        initrds = {name: _initrd(media, name) for name in network.initrds}
+        if network.live:
+            live = find_live(stack.enter_context(live_iso(media)), network.arguments)
+            facts = live.facts
+        else:
+            live = None
+            whole = next((initrd for initrd in initrds.values() if initrd.full_os), None)
+            if whole is None:
+                raise _unsuitable(media, source, "none of its entries boots a LiveOS (`linux … root=live:…`)")
+            facts = rootfs.read_root(whole.tree)
+        yield LiveImage(
+            path=path,
+            kind="bootstrap" if live else "full-os",
+            media=media,
+            live=live,
+            facts=facts,
+            initrds=initrds,
+            network=network,
+            grub_source=source,
+            loaders=boot_loaders(media),
+            selinux_enforcing=_enforces(facts, network.arguments),
+        )
 
 
-def _look(image: Iso, *, boot_url: str) -> LiveImage:
-    source, text = _grub_config(image)
+def _network(media: Media, boot_url: str) -> tuple[str, NetworkConfig]:
+    """The name of the GRUB configuration that is taken, and what is made of it."""
+    source, text = _grub_config(media)
     files = grub.Files(
-        exists=lambda name: image.find(name) is not None,
-        read=lambda name: _text(image, entry) if (entry := image.find(name)) and entry.is_file else "",
+        exists=lambda name: media.find(name) is not None,
+        read=lambda name: _text(media, entry) if (entry := media.find(name)) and entry.is_file else "",
     )
     try:
-        arguments = grub.live_arguments(text, files=files)
-        network = grub.for_network(text, boot_url=boot_url, files=files)
-    except (GrubSyntaxError, UnsuitableGrubConfigError, RecursionError) as error:
-        line = f":{error.line}" if isinstance(error, GrubSyntaxError) else ""
-        raise InputError(
-            Problem(
-                reference="grub-unsuitable",
-                message=f"{source}{line} in {image.path} cannot be used for PXE: {error}",
-                hint="the image's GRUB entry has to boot the LiveOS: `linux /boot/vmlinuz root=live:… rd.live.image …`",
-            )
-        ) from error
-    root = _root_image(image, arguments)
-    span = iso.contiguous(root)
-    if span is None:
-        raise InputError(
-            Problem(
-                reference="image-scattered",
-                message=f"{root.path} does not lie in one piece in {image.path}",
-                hint="write the ISO anew with xorriso, which keeps files together",
-            )
+        return source, grub.for_network(text, boot_url=boot_url, files=files)
+    except GrubSyntaxError as error:
+        raise _unsuitable(media, f"{source}:{error.line}", str(error)) from error
+    except (UnsuitableGrubConfigError, RecursionError) as error:
+        raise _unsuitable(media, source, str(error)) from error
+
+
+def _unsuitable(media: Media, source: str, why: str) -> InputError:
+    return InputError(
+        Problem(
+            reference="grub-unsuitable",
+            message=f"{source} in {media.path} cannot be used for PXE: {why}",
+            hint="the image's GRUB entry has to boot the LiveOS: `linux /boot/vmlinuz root=live:… rd.live.image …`",
         )
-    superblock = squashfs.superblock(image.file, offset=span.offset)
-    facts = rootfs.read_root(Tree(file=image.path, offset=span.offset)) if superblock else RootFacts()
-    return LiveImage(
-        iso=image,
-        root=root,
-        span=span,
-        superblock=superblock,
-        facts=facts,
-        initrds={name: _initrd(image, name) for name in network.initrds},
-        network=network,
-        grub_source=source,
-        selinux_enforcing=_enforces(facts, arguments),
     )
 
 
-def _grub_config(image: Iso) -> tuple[str, str]:
+def _grub_config(media: Media) -> tuple[str, str]:
     for name in (GRUB_PXE_CFG, GRUB_CFG):
-        if (entry := image.find(name)) and entry.is_file:
-            return name, _text(image, entry)
+        if (entry := media.find(name)) and entry.is_file:
+            return name, _text(media, entry)
     raise InputError(
         Problem(
             reference="image-no-grub",
-            message=f"{image.path} has no {GRUB_CFG}: it is not a LiveOS that pxe-pack knows",
-            hint="give an ISO in the layout of Azure Linux Image Customizer",
+            message=f"{media.path} has no {GRUB_CFG}: it is not a LiveOS that pxe-pack knows",
+            hint="give an ISO or a pxe-dir in the layout of Azure Linux Image Customizer",
         )
     )
 
 
-def _root_image(image: Iso, arguments: list[tuple[str, ...]]) -> IsoEntry:
-    """The file with the root filesystem: where the kernel arguments say, else where dracut looks; by content."""
-    for entry in arguments:
-        given = dict(argument.split("=", 1) for argument in entry if "=" in argument)
-        folder = given.get("rd.live.dir", LIVE_DIR)
-        for name in (given.get("rd.live.squashimg", SQUASHFS_IMAGE), SQUASHFS_IMAGE, ROOTFS_IMAGE, "ext3fs.img"):
-            found = image.find(f"{folder}/{name}")
-            if found and found.is_file and _is_filesystem(image, found):
-                return found
-    raise InputError(
-        Problem(
-            reference="image-no-liveos",
-            message=f"{image.path} has no LiveOS: no root filesystem where its kernel arguments or dracut look for one",
-            hint=f"dracut looks for <rd.live.dir>/<rd.live.squashimg>, by default {LIVE_DIR}/{SQUASHFS_IMAGE}",
-        )
-    )
-
-
-def _is_filesystem(image: Iso, entry: IsoEntry) -> bool:
-    if squashfs.superblock(image.file, offset=entry.spans[0].offset if entry.spans else image.size):
-        return True
-    return image.read(entry, offset=_EXT_MAGIC_AT, size=2) == _EXT_MAGIC
-
-
-def _initrd(image: Iso, name: str) -> InitrdFacts:
-    entry = image.find(name)
+def _initrd(media: Media, name: str) -> InitrdFacts:
+    entry = media.find(name)
     if entry is None:  # the GRUB configuration was checked against the image
         raise FileNotFoundError(name)
-    return read_initrd(lambda offset, size: image.read(entry, offset=offset, size=size), name=name)
+    return read_initrd(
+        lambda offset, size: media.read(entry, offset=offset, size=size), name=name, keep=rootfs.tells_of_the_system
+    )
 
 
-def _enforces(facts: RootFacts, arguments: list[tuple[str, ...]]) -> bool:
+def _enforces(facts: RootFacts, arguments: tuple[tuple[str, ...], ...]) -> bool:
     """Whether SELinux will enforce: the kernel's arguments win over the configuration (selinux(8))."""
     for entry in arguments:
         given = dict(argument.split("=", 1) for argument in entry if "=" in argument)
@@ -211,27 +236,18 @@ def _enforces(facts: RootFacts, arguments: list[tuple[str, ...]]) -> bool:
     return False
 
 
-def _text(image: Iso, entry: IsoEntry) -> str:
+def _text(media: Media, entry: MediaEntry) -> str:
     if entry.size > CONFIG_LIMIT:
-        message = f"{entry.path} in {image.path} has {entry.size:,} bytes, which no configuration of GRUB has"
+        message = f"{entry.path} in {media.path} has {entry.size:,} bytes, which no configuration of GRUB has"
         raise InputError(Problem(reference="grub-unsuitable", message=message))
-    return image.read(entry).decode(errors="surrogateescape")
+    return media.read(entry).decode(errors="surrogateescape")
 
 
-def boot_loaders(image: Iso) -> dict[str, IsoEntry]:
-    """The EFI programs by their names in the layout; empty when the ISO has no pair of them."""
-    for names in _LOADERS:
-        found = {name: image.find(f"{_EFI_DIR}/{name}") for name in names}
-        if all(entry and entry.is_file for entry in found.values()):
-            return {name: entry for name, entry in found.items() if entry}
-    return {}
-
-
-def grub_files(image: Iso) -> dict[str, IsoEntry]:
+def grub_files(media: Media) -> dict[str, MediaEntry]:
     """What else GRUB may load from its folder, by paths in the layout: fonts, themes, modules, its environment."""
     left_out = {"efiboot.img", "grub.cfg", "grub-pxe.cfg"}
     return {
         f"{GRUB_DIR}/{os.path.relpath(entry.path, GRUB_DIR)}": entry
-        for entry in image.below(GRUB_DIR)
+        for entry in media.below(GRUB_DIR)
         if entry.is_file and entry.name not in left_out
     }

@@ -1,4 +1,4 @@
-"""What operating system a root filesystem is: asked of the squashfs where it lies, without unpacking it."""
+"""What operating system a root filesystem is: asked of it where it lies, without unpacking it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pxe_pack.freeze import GlibcVersion, parse_glibc
-from pxe_pack.image.squashfs import Tree
+from pxe_pack.image.tree import RootTree
 
 NESTED = ("LiveOS/rootfs.img", "LiveOS/ext3fs.img")  # dracut's dmsquash-live-root: a file system inside the squashfs
 
@@ -38,8 +38,13 @@ class RootFacts:
     nested: str = ""  # the file that holds the real root, where the squashfs is only its wrapping
 
 
-def read_root(tree: Tree) -> RootFacts:
-    """The facts of the root filesystem in `tree`. Raises WorkError when the squashfs is damaged."""
+def tells_of_the_system(path: str) -> bool:
+    """Whether `read_root` looks into the file `path`."""
+    return path in (*_OS_RELEASE, _SELINUX) or bool(_LIBC.fullmatch(path))
+
+
+def read_root(tree: RootTree) -> RootFacts:
+    """The facts of the root filesystem in `tree`. Raises WorkError when it is damaged."""
     systemd: int | None = None
     libc, sockets, nested, present = "", [], "", set()
     for inode in tree.walk():
@@ -67,7 +72,7 @@ def read_root(tree: Tree) -> RootFacts:
     )
 
 
-def _c_library(tree: Tree, path: str) -> tuple[str, GlibcVersion | None]:
+def _c_library(tree: RootTree, path: str) -> tuple[str, GlibcVersion | None]:
     """Machine and release of the C library: its ELF header, and the newest version that it defines."""
     data = tree.cat(path)
     machine = _MACHINES.get(struct.unpack_from("<H", data, 18)[0], "") if data[:4] == b"\x7fELF" else ""
@@ -76,7 +81,7 @@ def _c_library(tree: Tree, path: str) -> tuple[str, GlibcVersion | None]:
     return machine, named or max((version for version in defined if version), default=None)
 
 
-def _pretty_name(tree: Tree, path: str) -> str:
+def _pretty_name(tree: RootTree, path: str) -> str:
     text = tree.cat(tree.resolve(path)).decode(errors="replace")
     values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
     value = values.get("PRETTY_NAME") or values.get("NAME") or ""
@@ -86,7 +91,7 @@ def _pretty_name(tree: Tree, path: str) -> str:
         return value
 
 
-def _selinux(tree: Tree) -> str:
+def _selinux(tree: RootTree) -> str:
     text = tree.cat(_SELINUX).decode(errors="replace")
     found = re.search(r"^\s*SELINUX\s*=\s*(\w+)", text, re.MULTILINE)
     return found[1].lower() if found else ""

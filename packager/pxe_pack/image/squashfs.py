@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from pxe_pack import tools
+from pxe_pack.image.tree import Inode, resolved
 
 MAGIC = b"hsqs"
 COMPRESSORS = {1: "gzip", 2: "lzma", 3: "lzo", 4: "xz", 5: "lz4", 6: "zstd"}
@@ -55,19 +56,6 @@ class Superblock:
     fragments: bool  # small files share blocks
     tails_packed: bool  # the ends of large files do so too
     stored: bool  # some of data, fragments and inodes are not compressed
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Inode:
-    """A name in the tree. `path` has no leading slash, the root's is empty; `mode` is st_mode, with the type."""
-
-    path: str
-    mode: int
-    uid: int
-    gid: int
-    size: str  # bytes; of a device, "major,minor"
-    mtime: str  # to the minute, in UTC
-    target: str = ""  # of a symbolic link
 
 
 def superblock(file: BinaryIO, *, offset: int = 0) -> Superblock | None:
@@ -124,46 +112,22 @@ def _chosen(names: Sequence[str], bits: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tree:
-    """The tree of the squashfs that stands `offset` bytes into `file`."""
+    """The tree of the squashfs that stands `offset` bytes into `file`: a RootTree."""
 
     file: Path
     offset: int = 0
 
     def walk(self) -> Iterator[Inode]:
-        """Every name, parents first, in the directories' order. Raises WorkError when the squashfs is damaged."""
         return self._list()
 
     def stat(self, paths: Sequence[str]) -> dict[str, Inode]:
-        """Those of `paths` (no leading slash, no links on the way) that there are, with their parents."""
         return {inode.path: inode for inode in self._list(*paths)} if paths else {}
 
     def cat(self, path: str) -> bytes:
-        """The content of a regular file. Raises WorkError when there is no such file."""
         return tools.run("unsquashfs", "-o", str(self.offset), "-cat", self.file, _literal(path))
 
     def resolve(self, path: str) -> str:
-        """`path` without symbolic links, as a process with this tree for its root would find it.
-
-        What does not exist is kept as it is. A loop of links is followed a while and then left.
-        """
-        done: list[str] = []
-        todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
-        for _ in range(256):
-            if not todo:
-                break
-            part = todo.pop()
-            if part == "..":
-                done = done[:-1]
-                continue
-            here = "/".join([*done, part])
-            inode = self.stat([here]).get(here)
-            if inode and stat.S_ISLNK(inode.mode):
-                if inode.target.startswith("/"):
-                    done = []
-                todo += [name for name in reversed(inode.target.split("/")) if name not in ("", ".")]
-            else:
-                done.append(part)
-        return "/".join(done)
+        return resolved(path, lambda here: self.stat([here]).get(here))
 
     def _list(self, *paths: str) -> Iterator[Inode]:
         arguments = ["-o", str(self.offset), "-lln", str(self.file), *map(_literal, paths)]

@@ -80,6 +80,4 @@ def _unsuitable(image: LiveImage, reasons: Mapping[str, str]) -> Problem:
     told = "; ".join(f"`{name}`: {why}" for name, why in reasons.items())
     others = [name for name in INJECTORS if name not in reasons and INJECTORS[name].objection(image) is None]
     hint = f"--inject {others[0]} can" if others else "the image has to change; `--dry-run` shows what pxe-pack sees"
-    return Problem(
-        reference="inject-unsuitable", message=f"{image.iso.path} cannot be packed this way: {told}", hint=hint
-    )
+    return Problem(reference="inject-unsuitable", message=f"{image.path} cannot be packed this way: {told}", hint=hint)

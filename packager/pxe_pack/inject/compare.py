@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 
-from pxe_pack.image.squashfs import Inode
+from pxe_pack.image.tree import Inode
 from pxe_pack.payload import Payload
 
 

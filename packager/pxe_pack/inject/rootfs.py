@@ -35,16 +35,19 @@ _MARGIN = 1 << 20  # bytes
 
 def objection(image: LiveImage) -> str | None:
     """Why this way is not right for `image`; None when it is."""
-    if image.superblock is None:
-        return f"{image.root.path} is an {image.root_format} file system, and only a squashfs can be rewritten"
+    if image.live is None:
+        return "its root filesystem is its initrd, and only a squashfs can be rewritten"
+    live = image.live
+    if live.superblock is None:
+        return f"{live.root.path} is an {live.root_format} file system, and only a squashfs can be rewritten"
     if image.facts.nested:
         return (
-            f"{image.root.path} is a squashfs around a file system in a file ({image.facts.nested}), and only a plain "
+            f"{live.root.path} is a squashfs around a file system in a file ({image.facts.nested}), and only a plain "
             "squashfs can be rewritten"
         )
-    if image.superblock.compressor in UNWRITABLE:
+    if live.superblock.compressor in UNWRITABLE:
         return (
-            f"{image.root.path} is compressed with {image.superblock.compressor}, which {WRITER} cannot be trusted with"
+            f"{live.root.path} is compressed with {live.superblock.compressor}, which {WRITER} cannot be trusted with"
         )
     if image.facts.sockets:
         return f"its root filesystem has a socket (/{image.facts.sockets[0]}), which no tar stream can carry"
@@ -54,27 +57,29 @@ def objection(image: LiveImage) -> str | None:
 def room(image: LiveImage, payload: Payload) -> int:
     """Bytes of disk it takes at most."""
     # the old squashfs, the new one, and the ISO with it
-    return 2 * image.span.size + payload.size + image.iso.size + payload.size + _MARGIN
+    live = image.liveos
+    return 2 * live.span.size + payload.size + live.iso.size + payload.size + _MARGIN
 
 
 def inject(image: LiveImage, payload: Payload, *, target: Path, work: Path, console: Console) -> tuple[Tally, Tally]:
     """Write the image with a new root filesystem to `target`; see Injector."""
     old, new = work / "old.squashfs", work / "new.squashfs"
-    superblock = cast("Superblock", image.superblock)  # `objection` refused the others
+    live = image.liveos
+    superblock = cast("Superblock", live.superblock)  # `objection` refused the others
     with beside() as hasher:
-        incoming = hasher.file(image.iso.path)
-        with console.step("Taking the root filesystem out", total=image.span.size) as step:
-            copy_span(image.iso.file, old, offset=image.span.offset, size=image.span.size, advance=step.advance)
+        incoming = hasher.file(live.iso.path)
+        with console.step("Taking the root filesystem out", total=live.span.size) as step:
+            copy_span(live.iso.file, old, offset=live.span.offset, size=live.span.size, advance=step.advance)
         with console.step(f"Rewriting the root filesystem ({superblock.compressor})") as step:
             _rewrite(old, new, superblock=superblock, payload=payload, mtime=image.mtime, step=step)
-            step.note(f"{image.span.size:,} → {new.stat().st_size:,} bytes")
+            step.note(f"{live.span.size:,} → {new.stat().st_size:,} bytes")
         with console.step("Comparing the new root filesystem with the old one"):
             _compare(Tree(file=old), Tree(file=new), payload)
         old.unlink()
-        placed = Placed(path=image.root.path, source=new, mode=image.root.mode)
+        placed = Placed(path=live.root.path, source=new, mode=live.root.mode)
         with console.step("Writing the ISO"):
             isoedit.rewrite(
-                image.iso, target, removed=updates.former(image, payload), placed=[placed], mtime=image.mtime, work=work
+                live.iso, target, removed=updates.former(image, payload), placed=[placed], mtime=image.mtime, work=work
             )
         new.unlink()
         outgoing = hasher.file(target)

@@ -25,6 +25,8 @@ _MARGIN = 1 << 20  # bytes; directories and padding that xorriso writes
 
 def objection(image: LiveImage) -> str | None:
     """Why this way is not right for `image`; None when it is."""
+    if image.live is None:
+        return "it has no ISO: its root filesystem is its initrd"
     if image.selinux_enforcing:
         return "SELinux enforces, and files copied at boot get no labels"
     for name, facts in image.initrds.items():
@@ -37,12 +39,12 @@ def objection(image: LiveImage) -> str | None:
 
 def room(image: LiveImage, payload: Payload) -> int:
     """Bytes of disk it takes at most."""
-    return image.iso.size + 2 * payload.size + _MARGIN
+    return image.liveos.iso.size + 2 * payload.size + _MARGIN
 
 
 def inject(image: LiveImage, payload: Payload, *, target: Path, work: Path, console: Console) -> tuple[Tally, Tally]:
     """Write the image with an updates/ tree to `target`; see Injector."""
-    iso = image.iso
+    iso = image.liveos.iso
     placed = staged(image, payload, work)
     removed = former(image, payload)
     if isoedit.is_hybrid(iso):
@@ -52,10 +54,10 @@ def inject(image: LiveImage, payload: Payload, *, target: Path, work: Path, cons
             return incoming.result(), hasher.file(target).result()
     with console.step("Adding updates/ to a copy"):
         # xorriso reads no file's content, so the largest is copied later: while it is hashed, and read only once
-        copy_around(iso.file, target, hole=image.span)
+        copy_around(iso.file, target, hole=image.liveos.span)
         isoedit.grow(target, removed=removed, placed=placed, mtime=image.mtime, work=work)
-    with console.step("Copying the root filesystem, and hashing", total=image.span.size) as step:
-        return fill_hole(iso.file, target, hole=image.span, advance=step.advance)
+    with console.step("Copying the root filesystem, and hashing", total=image.liveos.span.size) as step:
+        return fill_hole(iso.file, target, hole=image.liveos.span, advance=step.advance)
 
 
 def staged(image: LiveImage, payload: Payload, work: Path) -> list[Placed]:
@@ -78,7 +80,7 @@ def staged(image: LiveImage, payload: Payload, work: Path) -> list[Placed]:
             (stage / f"{number}").write_bytes(entry.content)
         placed.append(Placed(path=path, source=source, mode=entry.mode))
     gone = former(image, payload)
-    kept = {path for path in image.iso.entries if not any(f"{path}/".startswith(f"{away}/") for away in gone)}
+    kept = {path for path in image.liveos.iso.entries if not any(f"{path}/".startswith(f"{away}/") for away in gone)}
     made = [Placed(path=folder, source=None, mode=stat.S_IFDIR | 0o755) for folder in sorted(folders - kept)]
     return [*made, *placed]
 
@@ -86,10 +88,10 @@ def staged(image: LiveImage, payload: Payload, work: Path) -> list[Placed]:
 def former(image: LiveImage, payload: Payload) -> list[str]:
     """What a former pack left below updates/: it would be copied over whatever the image has at boot."""
     owned = [f"{UPDATES}/{path.rstrip('/')}" for path in payload.replaces]
-    found = [path for path in owned if path in image.iso.entries]
+    found = [path for path in owned if path in image.liveos.iso.entries]
     others = (
         entry.path
-        for entry in image.iso.below(UPDATES)
+        for entry in image.liveos.iso.below(UPDATES)
         if not entry.is_directory and not any(f"{entry.path}/".startswith(f"{path}/") for path in owned)
     )
     return [UPDATES] if found and not any(others) else found

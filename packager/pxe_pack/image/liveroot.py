@@ -1,0 +1,83 @@
+"""The LiveOS in an ISO: the file with the root filesystem, found where dracut would look, and known by content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.hashing import Span
+from pxe_pack.image import iso, rootfs, squashfs
+from pxe_pack.image.iso import Iso
+from pxe_pack.image.media import MediaEntry
+from pxe_pack.image.rootfs import RootFacts
+from pxe_pack.image.squashfs import Superblock, Tree
+from pxe_pack.tools import InputError
+
+# dracut's dmsquash-live-root: defaults of rd.live.dir and rd.live.squashimg, and what else it looks for there
+LIVE_DIR, SQUASHFS_IMAGE, ROOTFS_IMAGE = "LiveOS", "squashfs.img", "rootfs.img"
+
+_EXT_MAGIC_AT, _EXT_MAGIC = 1024 + 56, b"\x53\xef"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiveOS:
+    """An ISO with the root filesystem that a small initrd mounts."""
+
+    iso: Iso
+    root: MediaEntry  # the file with the root filesystem
+    span: Span  # where that stands in the ISO
+    superblock: Superblock | None  # None: no squashfs but a bare ext file system
+    facts: RootFacts
+
+    @property
+    def tree(self) -> Tree:
+        return Tree(file=self.iso.path, offset=self.span.offset)
+
+    @property
+    def root_format(self) -> str:
+        """squashfs, ext4-in-squashfs or ext4."""
+        if self.superblock is None:
+            return "ext4"
+        return "ext4-in-squashfs" if self.facts.nested else "squashfs"
+
+
+def find_live(image: Iso, arguments: Iterable[tuple[str, ...]]) -> LiveOS:
+    """The LiveOS in `image`, which `arguments` (of each kernel entry) boot. Raises InputError when there is none."""
+    root = _root_image(image, arguments)
+    span = iso.contiguous(root)
+    if span is None:
+        raise InputError(
+            Problem(
+                reference="image-scattered",
+                message=f"{root.path} does not lie in one piece in {image.path}",
+                hint="write the ISO anew with xorriso, which keeps files together",
+            )
+        )
+    superblock = squashfs.superblock(image.file, offset=span.offset)
+    facts = rootfs.read_root(Tree(file=image.path, offset=span.offset)) if superblock else RootFacts()
+    return LiveOS(iso=image, root=root, span=span, superblock=superblock, facts=facts)
+
+
+def _root_image(image: Iso, arguments: Iterable[tuple[str, ...]]) -> MediaEntry:
+    """The file with the root filesystem: where the kernel arguments say, else where dracut looks; by content."""
+    for entry in arguments:
+        given = dict(argument.split("=", 1) for argument in entry if "=" in argument)
+        folder = given.get("rd.live.dir", LIVE_DIR)
+        for name in (given.get("rd.live.squashimg", SQUASHFS_IMAGE), SQUASHFS_IMAGE, ROOTFS_IMAGE, "ext3fs.img"):
+            found = image.find(f"{folder}/{name}")
+            if found and found.is_file and _is_filesystem(image, found):
+                return found
+    raise InputError(
+        Problem(
+            reference="image-no-liveos",
+            message=f"{image.path} has no LiveOS: no root filesystem where its kernel arguments or dracut look for one",
+            hint=f"dracut looks for <rd.live.dir>/<rd.live.squashimg>, by default {LIVE_DIR}/{SQUASHFS_IMAGE}",
+        )
+    )
+
+
+def _is_filesystem(image: Iso, entry: MediaEntry) -> bool:
+    if squashfs.superblock(image.file, offset=entry.spans[0].offset if entry.spans else image.size):
+        return True
+    return image.read(entry, offset=_EXT_MAGIC_AT, size=2) == _EXT_MAGIC

@@ -1,0 +1,58 @@
+"""What was given as an image, opened by what it is: an ISO, or a folder of boot files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.image import iso, media
+from pxe_pack.image.iso import Iso
+from pxe_pack.image.media import Media, MediaEntry
+from pxe_pack.tools import InputError
+
+
+@contextmanager
+def opened_media(path: Path) -> Iterator[Media]:
+    """The medium at `path`. Raises InputError when it is none, or cannot be read."""
+    if path.is_dir():
+        yield media.folder(path)
+        return
+    with iso.opened(path) as image:
+        yield image
+
+
+@contextmanager
+def live_iso(medium: Media) -> Iterator[Iso]:
+    """The ISO with the LiveOS: `medium` itself, or the one in it. Raises InputError when there is none, or several."""
+    if isinstance(medium, Iso):
+        yield medium
+        return
+    with iso.opened(medium.path / _the_one_iso(medium).path) as image:
+        yield image
+
+
+def _the_one_iso(medium: Media) -> MediaEntry:
+    """The ISO, by content, that lies nearest to the top: that is where Image Customizer puts it."""
+    images = [entry for entry in medium.entries.values() if entry.is_file and iso.is_iso(medium, entry)]
+    nearest = min((entry.path.count("/") for entry in images), default=0)
+    candidates = [entry for entry in images if entry.path.count("/") == nearest]
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        names = ", ".join(sorted(entry.path for entry in candidates))
+        raise InputError(
+            Problem(
+                reference="image-two-isos",
+                message=f"{medium.path} has more than one ISO, and only one can be the LiveOS: {names}",
+                hint="leave the one that its grub.cfg boots",
+            )
+        )
+    raise InputError(
+        Problem(
+            reference="image-no-iso",
+            message=f"the grub.cfg in {medium.path} boots a LiveOS by `root=live:`, and there is no ISO beside it",
+            hint="give the folder whole, as Image Customizer wrote it; or give the ISO itself",
+        )
+    )
