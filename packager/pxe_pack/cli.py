@@ -58,6 +58,12 @@ def _init() -> Subcommand:
     return init
 
 
+def _relocate() -> Subcommand:
+    from pxe_pack.commands import relocate
+
+    return relocate
+
+
 def _schema() -> Subcommand:
     from pxe_pack.commands import schema
 
@@ -69,6 +75,7 @@ SUBCOMMANDS: Mapping[str, tuple[str, Callable[[], Subcommand]]] = MappingProxyTy
     {
         "boot": ("boot a layout in a virtual machine", _boot),
         "init": ("write a first fetch.yaml", _init),
+        "relocate": ("have a layout served from elsewhere, without packing again", _relocate),
         "schema": ("print the JSON Schema of fetch.yaml", _schema),
     }
 )

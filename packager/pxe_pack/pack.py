@@ -152,6 +152,7 @@ def _facts(plan: Plan, agent: FrozenAgent, payload: Payload, incoming: Tally) ->
             "why": plan.choice.why,
             "size": payload.size,
             "payload": export.payload_document(payload),
+            "artifact_url": f"{settings.artifact_url.rstrip('/')}/" if settings.files else None,
         },
         "boot_url": settings.boot_url,
         "artifact_url": settings.artifact_url,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.layout.read import read as read_layout
 from pxe_pack.tools import InputError
 
-MANIFEST = "manifest.json"
 BOOT_LOADER = "bootx64.efi"
 
 
@@ -32,19 +31,9 @@ class Layout:
 
 def read(root: Path) -> Layout:
     """The layout in `root`. Raises InputError when pxe-pack did not export it, or it is not for x86_64."""
-    tftp: list[str] = []
-    http: dict[str, str] = {}
-    findings: list[Problem] = []
-    for path, size, url in _outputs(root):
-        if url is None:
-            tftp.append(path)
-        else:
-            http[url] = path
-        file = root / path
-        if not file.is_file():
-            findings.append(_differs(f"{path} is in {MANIFEST} and is not there"))
-        elif file.stat().st_size != size:
-            findings.append(_differs(f"{path} has {file.stat().st_size:,} bytes, {MANIFEST} says {size:,}"))
+    layout = read_layout(root)
+    tftp = tuple(path for path, listed in layout.files.items() if listed.url is None)
+    http = {listed.url: path for path, listed in layout.files.items() if listed.url is not None}
     if BOOT_LOADER not in tftp:
         raise InputError(
             Problem(
@@ -54,27 +43,4 @@ def read(root: Path) -> Layout:
             )
         )
     iso = next((url for url, path in http.items() if path.lower().endswith(".iso")), None)
-    return Layout(root=root, tftp=tuple(tftp), http=http, iso=iso, findings=tuple(findings))
-
-
-def _outputs(root: Path) -> list[tuple[str, int, str | None]]:
-    """(path, size, URL) of each file that the manifest lists."""
-    if not root.is_dir():
-        raise _no_layout(f"{root} is not a directory")
-    try:
-        manifest = json.loads((root / MANIFEST).read_bytes())
-        return [(str(entry["path"]), int(entry["size"]), entry.get("url")) for entry in manifest["outputs"]]
-    except FileNotFoundError:
-        raise _no_layout(f"{root} has no {MANIFEST}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _no_layout(f"{root / MANIFEST} cannot be read: {error!r}") from error
-
-
-def _no_layout(message: str) -> InputError:
-    hint = "`pxe-pack boot` takes the output folder of pxe-pack: `pxe-pack --agent-config fetch.yaml --output DIR`"
-    return InputError(Problem(reference="layout-unreadable", message=message, hint=hint))
-
-
-def _differs(message: str) -> Problem:
-    hint = "the node boots what is there; export the layout again to have it whole"
-    return Problem(reference="layout-differs", message=message, hint=hint, severity="warning")
+    return Layout(root=root, tftp=tftp, http=http, iso=iso, findings=tuple(layout.differing()))

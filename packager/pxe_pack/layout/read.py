@@ -1,0 +1,119 @@
+"""An exported layout on disk, as its manifest tells it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.output import MANIFEST, SUMS
+from pxe_pack.tools import InputError
+
+GRUB_CFG = "boot/grub2/grub.cfg"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listed:
+    """A file that the manifest lists."""
+
+    size: int
+    sha256: str
+    url: str | None  # of what HTTP serves
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """A layout. Paths are relative to `root`, URLs are those that nodes use."""
+
+    root: Path
+    files: Mapping[str, Listed]  # all but the manifest and the checksums
+    manifest: Mapping[str, object]
+
+    @property
+    def boot_url(self) -> str | None:
+        """What `root=live:` names; None for an image that is all in its initrd."""
+        return _text(self.manifest, "boot_url")
+
+    @property
+    def artifact_url(self) -> str | None:
+        """Below which nodes look for exported files, now."""
+        return _text(self.manifest, "artifact_url")
+
+    @property
+    def packed_artifact_url(self) -> str | None:
+        """Below which the configuration in the image says that they are."""
+        return _text(_part(self.manifest, "inject"), "artifact_url") or self.artifact_url
+
+    @property
+    def machine(self) -> str:
+        """The nodes' processor, as `uname -m` says it."""
+        return _text(_part(self.manifest, "image"), "machine") or ""
+
+    @property
+    def iso(self) -> str | None:
+        """The path of what `root=live:` names."""
+        return next((path for path, listed in self.files.items() if listed.url and listed.url == self.boot_url), None)
+
+    def text(self, path: str) -> str:
+        """A text file's content; empty when there is none."""
+        file = self.root / path.lstrip("/")
+        return file.read_text(encoding="utf-8", errors="surrogateescape") if file.is_file() else ""
+
+    def differing(self) -> list[Problem]:
+        """What is not there, or of another size than the manifest says: warnings, for a node boots what is there."""
+        found = []
+        for path, listed in self.files.items():
+            file = self.root / path
+            if not file.is_file():
+                found.append(_differs(f"{path} is in {MANIFEST} and is not there"))
+            elif (size := file.stat().st_size) != listed.size:
+                found.append(_differs(f"{path} has {size:,} bytes, {MANIFEST} says {listed.size:,}"))
+        return found
+
+
+def read(root: Path) -> Layout:
+    """The layout in `root`. Raises InputError when pxe-pack did not export it."""
+    if not root.is_dir():
+        raise _no_layout(f"{root} is not a directory")
+    try:
+        manifest = json.loads((root / MANIFEST).read_bytes())
+        files = {
+            str(entry["path"]): Listed(
+                size=int(entry["size"]), sha256=str(entry.get("sha256", "")), url=_text(entry, "url")
+            )
+            for entry in manifest["outputs"]
+        }
+    except FileNotFoundError:
+        raise _no_layout(f"{root} has no {MANIFEST}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _no_layout(f"{root / MANIFEST} cannot be read: {error!r}") from error
+    return Layout(root=root, files=files, manifest=manifest)
+
+
+def foreign(layout: Layout) -> list[str]:
+    """Paths of files in the folder that the manifest does not list."""
+    known = {MANIFEST, SUMS, *layout.files}
+    there = (path for path in layout.root.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(name for path in there if (name := path.relative_to(layout.root).as_posix()) not in known)
+
+
+def _text(document: Mapping[str, object], key: str) -> str | None:
+    value = document.get(key)
+    return value if isinstance(value, str) else None
+
+
+def _part(document: Mapping[str, object], key: str) -> Mapping[str, object]:
+    value = document.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _no_layout(message: str) -> InputError:
+    hint = "a layout is the output folder of pxe-pack: `pxe-pack --agent-config fetch.yaml --output DIR`"
+    return InputError(Problem(reference="layout-unreadable", message=message, hint=hint))
+
+
+def _differs(message: str) -> Problem:
+    hint = "a node boots what is there; export the layout again to have it whole"
+    return Problem(reference="layout-differs", message=message, hint=hint, severity="warning")

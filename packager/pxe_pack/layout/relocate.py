@@ -1,0 +1,187 @@
+"""A layout moved to other URLs, without repacking: `root=live:`, the manifest, the checksums; the image stays as it is.
+
+Where the artifacts are is what the configuration in the image says; when that is no longer true, grub.cfg gets the
+kernel argument `pxe-fetch.artifact_url=` (docs/decisions/0007). The new layout is made beside the old one, of hard
+links where nothing changes, and the two are exchanged in one step.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack import checks
+from pxe_pack.artifacts import FOLDER
+from pxe_pack.export import Layout as LayoutUnderWay
+from pxe_pack.export import finish
+from pxe_pack.hashing import Tally, copy_span
+from pxe_pack.image.grub import LINUX
+from pxe_pack.image.grubscript import Command, GrubSyntaxError, parse, quoted, unquoted, walk
+from pxe_pack.layout.read import GRUB_CFG, Layout, foreign, read
+from pxe_pack.output import being_made, output_problem
+from pxe_pack.tools import InputError
+
+ARTIFACT_ARGUMENT = "pxe-fetch.artifact_url"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Relocated:
+    """What came of it."""
+
+    root: Path
+    boot_url: str | None
+    artifact_url: str | None
+    changed: tuple[str, ...]  # paths of files with another content or another name
+
+
+def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> Relocated:
+    """Have the layout in `root` served from elsewhere; None leaves a URL as it is.
+
+    Raises InputError before there is any effect, WorkError and OSError later; the layout is then what it was before.
+    """
+    layout = read(root.resolve())
+    problems = [*_problems(layout, boot_url=boot_url, artifact_url=artifact_url)]
+    if problems:
+        raise InputError(*problems)
+    boot_url = boot_url or layout.boot_url
+    artifact_url = artifact_url.rstrip("/") + "/" if artifact_url else layout.artifact_url
+    names = {layout.iso: _name(boot_url)} if layout.iso and boot_url else {}
+    cfg = layout.text(GRUB_CFG)
+    moved = _rewritten(cfg, layout, boot_url=boot_url, artifact_url=artifact_url)
+    with being_made(layout.root) as workshop:
+        new = LayoutUnderWay(root=workshop.layout)
+        changed = [name for path, name in names.items() if path != name]
+        for path, listed in layout.files.items():
+            target = names.get(path, path)
+            url = _url(layout, path, listed.url, boot_url=boot_url, artifact_url=artifact_url)
+            if path == GRUB_CFG and moved != cfg:
+                new.write(target, [moved.encode(errors="surrogateescape")])
+                changed.append(path)
+            else:
+                _link(layout.root / path, new.place(target))
+                new.record(target, Tally(size=listed.size, sha256=listed.sha256), url=url)
+        finish(new, _facts(layout, boot_url=boot_url, artifact_url=artifact_url))
+    return Relocated(root=layout.root, boot_url=boot_url, artifact_url=artifact_url, changed=tuple(sorted(changed)))
+
+
+def _problems(layout: Layout, *, boot_url: str | None, artifact_url: str | None) -> list[Problem]:
+    found: list[Problem] = []
+    if boot_url is None and artifact_url is None:
+        message = "neither --boot-url nor --artifact-url is given: there is nothing to change"
+        found.append(
+            Problem(reference="relocate-nothing", message=message, hint="pxe-pack relocate DIR --boot-url URL")
+        )
+    if boot_url:
+        found += checks.boot_url(boot_url)
+        if not layout.boot_url:
+            message = f"{layout.root} has no ISO to be found by a boot_url: its image is all in the initrd"
+            found.append(Problem(reference="relocate-no-iso", message=message, hint="leave --boot-url out"))
+        elif (name := _name(boot_url)) != layout.iso and name in layout.files:
+            message = f"the ISO would be called {name}, which another file of the layout is called"
+            found.append(Problem(reference="relocate-name-taken", message=message, hint="choose another --boot-url"))
+    found += checks.artifact_url(artifact_url) if artifact_url else []
+    found += [replaced for replaced in layout.differing() if "is not there" in replaced.message]
+    if strangers := foreign(layout):
+        message = f"{layout.root} has in it what pxe-pack did not write: {strangers[0]}"
+        found.append(Problem(reference="output-foreign", message=message, hint="move it away; it would be lost"))
+    elif problem := output_problem(layout.root):
+        found.append(problem)
+    return found
+
+
+def _name(url: str) -> str:
+    """What the ISO is called: the last part of its URL."""
+    return unquote(urlsplit(url).path.rsplit("/", 1)[-1])
+
+
+def _url(layout: Layout, path: str, url: str | None, *, boot_url: str | None, artifact_url: str | None) -> str | None:
+    if url is None:
+        return None
+    if path == layout.iso:
+        return boot_url
+    before, after = layout.artifact_url, artifact_url
+    return after + url.removeprefix(_folder(before)) if before and after and path.startswith(f"{FOLDER}/") else url
+
+
+def _folder(url: str) -> str:
+    return url.rstrip("/") + "/"
+
+
+def _rewritten(cfg: str, layout: Layout, *, boot_url: str | None, artifact_url: str | None) -> str:
+    """grub.cfg with the URLs in place of those that it had. Raises InputError when it has them nowhere."""
+    try:
+        nodes = parse(cfg)
+    except GrubSyntaxError as error:
+        message = f"{layout.root / GRUB_CFG}:{error.line} is nothing that GRUB reads: {error}"
+        raise InputError(Problem(reference="grub-unsuitable", message=message)) from error
+    packed = layout.packed_artifact_url
+    has_artifacts = any(path.startswith(f"{FOLDER}/") for path in layout.files)
+    wanted = artifact_url if has_artifacts and packed and artifact_url != _folder(packed) else None
+    found = False
+    for command in walk(nodes):
+        if command.name in LINUX and len(command.words) > 1:
+            found |= _fix(command, before=layout.boot_url, after=boot_url, artifact_url=wanted)
+    if layout.boot_url and boot_url != layout.boot_url and not found:
+        message = f"{layout.root / GRUB_CFG} names root=live:{layout.boot_url} nowhere, so it cannot be moved"
+        hint = "it was changed by hand; change it there once more, or pack again"
+        raise InputError(Problem(reference="relocate-no-root", message=message, hint=hint))
+    return "".join(map(str, nodes))
+
+
+def _fix(command: Command, *, before: str | None, after: str | None, artifact_url: str | None) -> bool:
+    """Give an entry's kernel its new arguments; whether it named the ISO."""
+    root, name = f"root=live:{before}", f"{ARTIFACT_ARGUMENT}="
+    words = [word for word in command.words if not _is_own(word)]
+    live = [number for number, word in enumerate(words) if unquoted(word) == root]
+    for number in live:
+        words[number] = quoted(f"root=live:{after}")
+    if artifact_url:
+        end = words.index("--") if "--" in words else len(words)  # what follows a lone "--" is for init
+        words.insert(end, quoted(name + artifact_url))
+    if words != command.words:
+        command.replace_words(words)
+    return bool(live)
+
+
+def _is_own(word: str) -> bool:
+    """Whether the word is the kernel argument that a former move wrote, as the kernel compares names."""
+    return unquoted(word).partition("=")[0].replace("-", "_") == ARTIFACT_ARGUMENT.replace("-", "_")
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name; a copy where the file system has no second names."""
+    try:
+        os.link(source, target, follow_symlinks=True)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP):
+            raise
+        with source.open("rb") as file:
+            copy_span(file, target, offset=0, size=source.stat().st_size)
+
+
+def _facts(layout: Layout, *, boot_url: str | None, artifact_url: str | None) -> Mapping[str, object]:
+    facts = {key: value for key, value in layout.manifest.items() if key != "outputs"}
+    return {**facts, "boot_url": boot_url, "artifact_url": artifact_url}
+
+
+def document(relocated: Relocated) -> dict[str, object]:
+    """What came of it, for a machine."""
+    return {
+        "output": str(relocated.root),
+        "boot_url": relocated.boot_url,
+        "artifact_url": relocated.artifact_url,
+        "changed": list(relocated.changed),
+    }
+
+
+def summary(relocated: Relocated) -> str:
+    """What came of it, for a person."""
+    lines = [f"{relocated.root}/ is served from"]
+    lines += [f"  {relocated.boot_url}"] if relocated.boot_url else []
+    lines += [f"  {relocated.artifact_url}"] if relocated.artifact_url else []
+    return "\n".join([*lines, "", f"Check it:  pxe-pack check {relocated.root}"])

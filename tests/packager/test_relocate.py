@@ -1,0 +1,165 @@
+"""A layout served from elsewhere: nothing packed again, and what a node is told is true."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from packing.site import BOOT_URL, Site
+from pxe_pack import cli
+
+Packs = Callable[..., str]
+NEW = "http://192.0.2.7/images/other%20name.iso"
+FILES = "http://192.0.2.8:81/files/"
+
+
+@pytest.fixture
+def layout(site: Site, packs: Packs) -> Site:
+    """A packed layout with an exported artifact."""
+    (site.folder / "m#1.bin").write_bytes(b"weights " * 1000)
+    site.rest = {"artifacts": [{"name": "model", "source": "m#1.bin", "dest": "/srv/m.bin"}]}
+    packs()
+    return site
+
+
+def cfg(site: Site) -> str:
+    return (site.output / "boot/grub2/grub.cfg").read_text()
+
+
+def urls(site: Site) -> dict[str, str]:
+    outputs = site.manifest()["outputs"]
+    assert isinstance(outputs, list)
+    return {entry["path"]: entry["url"] for entry in outputs if "url" in entry}
+
+
+def check_whole(site: Site) -> None:
+    subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=site.output, check=True)
+    subprocess.run(["grub-script-check", site.output / "boot/grub2/grub.cfg"], check=True)
+    assert not site.leftovers()
+
+
+def relocate(site: Site, *arguments: str) -> int:
+    return cli.main(["relocate", str(site.output), *arguments])
+
+
+def test_both_urls_move_and_no_byte_of_the_image_does(layout: Site) -> None:
+    before = layout.iso.stat().st_ino
+    content = layout.iso.read_bytes()
+    assert relocate(layout, "--boot-url", NEW, "--artifact-url", FILES) == 0
+    moved = layout.output / "other name.iso"
+    assert (moved.stat().st_ino, moved.read_bytes()) == (before, content)
+    assert not layout.iso.exists()
+    assert cfg(layout).count(f"root=live:{NEW}") == 1
+    assert BOOT_URL not in cfg(layout)
+    assert cfg(layout).count(f"pxe-fetch.artifact_url={FILES}") == 1
+    assert urls(layout) == {"other name.iso": NEW, "other-user-artifacts/m#1.bin": f"{FILES}m%231.bin"}
+    assert (layout.manifest()["boot_url"], layout.manifest()["artifact_url"]) == (NEW, FILES)
+    check_whole(layout)
+
+
+def test_one_url_moves_alone(layout: Site) -> None:
+    assert relocate(layout, "--boot-url", NEW) == 0
+    assert "pxe-fetch.artifact_url" not in cfg(layout)
+    assert relocate(layout, "--artifact-url", FILES.rstrip("/")) == 0
+    assert f"root=live:{NEW}" in cfg(layout)
+    assert f"pxe-fetch.artifact_url={FILES}" in cfg(layout)
+    check_whole(layout)
+
+
+def test_moved_twice_and_back_it_is_what_it_was(layout: Site) -> None:
+    before = {path: path.read_bytes() for path in layout.output.rglob("*") if path.is_file()}
+    packed = str(layout.manifest()["artifact_url"])
+    assert relocate(layout, "--boot-url", NEW, "--artifact-url", FILES) == 0
+    assert relocate(layout, "--artifact-url", "https://198.51.100.1/x") == 0
+    assert cfg(layout).count("pxe-fetch.artifact_url=") == 1
+    assert relocate(layout, "--boot-url", BOOT_URL, "--artifact-url", packed) == 0
+    assert {path: path.read_bytes() for path in layout.output.rglob("*") if path.is_file()} == before
+
+
+def test_what_the_user_changed_in_grub_cfg_stays(layout: Site) -> None:
+    file = layout.output / "boot/grub2/grub.cfg"
+    file.write_text(file.read_text().replace("ip=dhcp", "ip=dhcp mine=yes") + "# my own note\n")
+    assert relocate(layout, "--boot-url", NEW) == 0
+    assert "mine=yes" in cfg(layout)
+    assert "# my own note" in cfg(layout)
+    check_whole(layout)
+
+
+def test_a_layout_without_exported_files_gets_no_argument(site: Site, packs: Packs) -> None:
+    packs()
+    assert relocate(site, "--boot-url", NEW, "--artifact-url", FILES) == 0
+    assert "pxe-fetch.artifact_url" not in cfg(site)
+    check_whole(site)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reference"),
+    [
+        ([], "relocate-nothing"),
+        (["--boot-url", "http://10.0.0.1/liveos.img"], "boot-url-invalid"),
+        (["--boot-url", "ftp:///x.iso"], "boot-url-invalid"),
+        (["--artifact-url", "files/"], "artifact-url-invalid"),
+        (["--artifact-url", "http://h/x?y"], "artifact-url-invalid"),
+    ],
+)
+def test_urls_that_cannot_be_are_refused(
+    layout: Site, capsys: pytest.CaptureFixture[str], arguments: list[str], reference: str
+) -> None:
+    before = sorted(layout.folder.rglob("*"))
+    assert relocate(layout, *arguments) == 2
+    assert f"error[{reference}]" in capsys.readouterr().err
+    assert sorted(layout.folder.rglob("*")) == before
+    check_whole(layout)
+
+
+def test_a_layout_that_is_none_or_not_whole_is_refused(layout: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["relocate", str(layout.folder), "--boot-url", NEW]) == 2
+    assert "error[layout-unreadable]" in capsys.readouterr().err
+    (layout.output / "notes.txt").write_text("mine")
+    assert relocate(layout, "--boot-url", NEW) == 2
+    assert "notes.txt" in capsys.readouterr().err
+    (layout.output / "notes.txt").unlink()
+    (layout.output / "boot/vmlinuz").unlink()
+    assert relocate(layout, "--boot-url", NEW) == 2
+    assert "boot/vmlinuz is in manifest.json and is not there" in capsys.readouterr().err
+
+
+def test_a_grub_cfg_that_names_another_root_is_refused(layout: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    file = layout.output / "boot/grub2/grub.cfg"
+    file.write_text(file.read_text().replace(BOOT_URL, "http://elsewhere/x.iso"))
+    assert relocate(layout, "--boot-url", NEW) == 2
+    assert "error[relocate-no-root]" in capsys.readouterr().err
+
+
+def test_json_tells_what_changed(layout: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    assert relocate(layout, "--boot-url", NEW, "--json") == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["event"], result["boot_url"]) == ("result", NEW)
+    assert result["changed"] == ["boot/grub2/grub.cfg", "other name.iso"]
+
+
+def test_killed_at_any_moment_it_is_the_one_or_the_other(layout: Site) -> None:
+    """Moved by processes that are killed after ever longer times, until one gets to its end."""
+    delay, ends = 0.1, [-signal.SIGKILL]
+    while ends[-1] == -signal.SIGKILL:
+        target = NEW if f"root=live:{BOOT_URL}" in cfg(layout) else BOOT_URL
+        command = [sys.executable, "-m", "pxe_pack", "relocate", str(layout.output), "--boot-url", target]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+        delay *= 1.1
+        ends.append(process.returncode)
+        (iso,) = layout.output.glob("*.iso")
+        url = NEW if iso.name == "other name.iso" else BOOT_URL
+        assert f"root=live:{url}" in cfg(layout)
+        assert layout.manifest()["boot_url"] == url
+        subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=layout.output, check=True)
+    assert ends[-1] == 0
+    assert len(ends) > 2
+    check_whole(layout)
