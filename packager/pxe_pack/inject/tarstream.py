@@ -1,45 +1,25 @@
 """A tar stream with members exchanged: what stays passes byte for byte, headers and all, so nothing can be lost on it.
 
-Sources: pax(1), "ustar Interchange Format" and "pax Extended Header"; GNU tar manual, "Basic Tar Format" (the long
-name records L and K); star(1) (SCHILY.xattr records).
+Sources: see image/tarmembers.py, which reads it.
 """
 
 from __future__ import annotations
 
-import os
 import stat
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.image.tarmembers import BLOCK, COPY, SELINUX, Member, TarDamagedError, exactly, members
 from pxe_pack.payload import Entry, Payload
 from pxe_pack.tools import WorkError
 
-BLOCK = 512
-COPY = 1 << 20
-SELINUX = "SCHILY.xattr.security.selinux"
-EXTENSION_LIMIT = 16 << 20  # bytes of one extended header; xattrs are limited to 64 KiB each by Linux
+__all__ = ["TarDamagedError", "exchange"]
 
 _PROGRAM_SIBLINGS = "usr/bin"  # where the label of a program is found
-
-
-class TarDamagedError(ValueError):
-    """The stream is no tar stream; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One member: its headers as they came, and what they say."""
-
-    headers: bytes
-    path: str  # without "./" before and "/" after it; the root is empty
-    link: str  # of a hard link: the path it leads to, likewise
-    kind: bytes
-    size: int  # of the data that follows
-    label: bytes | None  # SELinux's
 
 
 @dataclass(slots=True)
@@ -98,83 +78,12 @@ def exchange(
     target.write(bytes(2 * BLOCK))
 
 
-def members(source: IO[bytes]) -> Iterator[Member]:
-    """The members of a tar stream. The data of each has to be read off `source` before the next is asked for."""
-    while True:
-        headers = b""
-        given: dict[str, bytes] = {}
-        while True:
-            header = _exactly(source, BLOCK)
-            if not header.strip(b"\0"):
-                _drain(source)
-                return
-            headers += header
-            try:
-                info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
-            except tarfile.HeaderError as error:
-                raise TarDamagedError(str(error)) from error
-            if info.type not in (b"x", b"g", b"L", b"K"):
-                break
-            if info.size > EXTENSION_LIMIT:
-                raise TarDamagedError("an extended header is too large")
-            data = _exactly(source, info.size + -info.size % BLOCK)
-            headers += data
-            given.update(_extension(info.type, data[: info.size]))
-        path = _plain(_text(given.get("path")) or info.name)
-        size = int(given["size"]) if "size" in given else info.size
-        yield Member(
-            headers=headers,
-            path=path,
-            link=_plain(_text(given.get("linkpath")) or info.linkname),
-            kind=tarfile.REGTYPE if info.type == tarfile.AREGTYPE else info.type,
-            size=size if info.isreg() else 0,
-            label=given.get(SELINUX),
-        )
-
-
-def _extension(kind: bytes, data: bytes) -> dict[str, bytes]:
-    if kind == b"L":
-        return {"path": data.rstrip(b"\0")}
-    if kind == b"K":
-        return {"linkpath": data.rstrip(b"\0")}
-    values = {}
-    while data:
-        length_text, _, _ = data.partition(b" ")
-        if not length_text.isdigit() or not len(length_text) < int(length_text) <= len(data):
-            raise TarDamagedError("an extended header is damaged")
-        length = int(length_text)
-        name, _, value = data[len(length_text) + 1 : length - 1].partition(b"=")
-        values[name.decode(errors="replace")] = value
-        data = data[length:]
-    return values
-
-
-def _text(value: bytes | None) -> str:
-    return os.fsdecode(value) if value else ""
-
-
-def _plain(path: str) -> str:
-    return path.removeprefix("./").strip("/") if path != "." else ""
-
-
-def _exactly(source: IO[bytes], size: int) -> bytes:
-    data = source.read(size)
-    if len(data) < size:
-        raise TarDamagedError("it ends too soon")
-    return data
-
-
 def _pass(source: IO[bytes], target: IO[bytes] | None, size: int) -> None:
     while size:
-        data = _exactly(source, min(size, COPY))
+        data = exactly(source, min(size, COPY))
         size -= len(data)
         if target:
             target.write(data)
-
-
-def _drain(source: IO[bytes]) -> None:
-    while source.read(COPY):
-        pass
 
 
 def _add(target: IO[bytes], entry: Entry, *, mtime: int, label: bytes | None) -> None:
