@@ -69,7 +69,11 @@ def test_run_of_which_everything_is_kept_does_not_import_requests(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("scheme", "others"),
-    [("http", {"ftplib"}), ("ftp", {"requests", "urllib3"}), ("tftp", {"requests", "urllib3", "ftplib", "ssl"})],
+    [
+        ("http", {"ftplib", "requests", "urllib3"}),
+        ("ftp", {"requests", "urllib3"}),
+        ("tftp", {"requests", "urllib3", "ftplib", "ssl"}),
+    ],
 )
 def test_a_scheme_imports_its_own_library_alone(scheme: str, others: set[str]) -> None:
     program = (

@@ -37,12 +37,17 @@ def tls(authority: Authority) -> Tls:
     return Tls(ca_file=str(authority.certificate))
 
 
-@pytest.fixture
-def secure(authority: Authority) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def localhost(authority: Authority) -> ssl.SSLContext:
     issued = authority.issue("localhost", alternative="DNS:localhost")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(issued.certificate, issued.key)
-    with Server({"/m": Script(body=BODY)}, tls=context) as server:
+    return context
+
+
+@pytest.fixture
+def secure(localhost: ssl.SSLContext) -> Iterator[Server]:
+    with Server({"/m": Script(body=BODY)}, tls=localhost) as server:
         yield server
 
 
@@ -179,6 +184,26 @@ def test_https_goes_through_a_tunnel_of_the_proxy(secure: Server, tls: Tls, tmp_
     assert "s3cr3t" not in head
 
 
+def test_http_goes_through_a_proxy_that_is_asked_by_https(secure: Server, tls: Tls, tmp_path: Path) -> None:
+    proxy = Proxy(http=secure.url("", user="joe:hunter2"))
+    Bench(body=BODY, folder=tmp_path, urls=["http://site.example/m"], tls=tls, proxy=proxy).receive()
+    [asked] = secure.asked
+    assert asked.path == "http://site.example/m"
+    assert asked.fields["proxy-authorization"].startswith("Basic ")
+
+
+def test_https_goes_through_a_tunnel_of_a_proxy_that_is_asked_by_https(
+    secure: Server, localhost: ssl.SSLContext, tls: Tls, tmp_path: Path
+) -> None:
+    transports = Transports(tls=tls, proxy=Proxy(https=(tunnel := Tunnel(tls=localhost)).url))
+    with tunnel:
+        for name in ("a", "b"):
+            Bench(body=BODY, folder=tmp_path, urls=[secure.url("/m")], name=name, transports=transports).receive()
+        transports.close()
+    [head] = tunnel.asked
+    assert head.startswith(f"CONNECT localhost:{secure.port} ")
+
+
 @pytest.mark.parametrize(("code", "cause"), [(407, RefusedError), (403, RefusedError), (502, NetworkError)])
 def test_a_tunnel_that_is_not_dug_is_explained(code: int, cause: type[Exception], tls: Tls, tmp_path: Path) -> None:
     with Tunnel(refusal=code) as tunnel:
@@ -229,10 +254,26 @@ def test_a_url_that_is_none_is_refused_at_once(url: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", " leading"])
 def test_a_header_field_that_is_none_is_refused_at_once(value: str, tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY)}) as server:
-        with pytest.raises(PolicyError, match="InvalidHeader") as caught:
+        with pytest.raises(PolicyError, match="a header field for it is not valid") as caught:
             Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], headers={"X-Site": value}).receive()
         assert server.asked == []
         assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("/a%20b/%C3%BC?x=%26", "/a%20b/%C3%BC?x=%26"),
+        ("/\u00fc", "/%C3%BC"),
+        ("/100%", "/100%25"),
+        ('/a"b|c?d=<e>', "/a%22b%7Cc?d=%3Ce%3E"),
+        ("?x", "/?x"),
+    ],
+)
+def test_what_may_not_stand_in_a_request_is_percent_encoded(written: str, sent: str, tmp_path: Path) -> None:
+    with Server({sent.partition("?")[0]: Script(body=BODY)}) as server:
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("") + written]).receive()
+        assert [asked.path for asked in server.asked] == [sent]
 
 
 @pytest.mark.parametrize("url", ["nfs://h/m", "gopher://h/m", "m", "", "/etc/passwd", "HTTPS"])

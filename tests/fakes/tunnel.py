@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import ssl
 import threading
 import time
 from types import TracebackType
@@ -14,15 +15,17 @@ from typing import Self
 class Tunnel:
     """Runs until `close`; also a context manager. With `refusal` it answers that status to everybody.
 
-    `delay` seconds pass between its answer and the first byte it passes on.
+    `delay` seconds pass between its answer and the first byte it passes on. With `tls` it is asked by https.
     """
 
-    def __init__(self, *, refusal: int | None = None, delay: float = 0.0) -> None:
+    def __init__(self, *, refusal: int | None = None, delay: float = 0.0, tls: ssl.SSLContext | None = None) -> None:
         self._delay = delay
+        self._tls = tls
         self.asked: list[str] = []  # the header of each CONNECT
         self._refusal = refusal
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        port = self._listener.getsockname()[1]
+        self.url = f"https://localhost:{port}" if tls else f"http://127.0.0.1:{port}"
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
@@ -51,7 +54,8 @@ class Tunnel:
                 thread.start()
 
     def _connect(self, client: socket.socket) -> None:
-        with client, contextlib.suppress(OSError):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            client = stack.enter_context(self._tls.wrap_socket(client, server_side=True) if self._tls else client)
             head = b""
             while not head.endswith(b"\r\n\r\n"):
                 head += client.recv(1)

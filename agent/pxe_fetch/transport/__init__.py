@@ -84,7 +84,7 @@ class Transport(Protocol):
 class Transports:
     """All schemes, ready to be used from several threads; connections are kept alive for the whole run.
 
-    Nothing is imported before a scheme is first used: requests alone costs more than the rest of the agent.
+    Nothing is imported before a scheme is first used.
     """
 
     def __init__(self, *, tls: Tls | None = None, proxy: Proxy | None = None) -> None:

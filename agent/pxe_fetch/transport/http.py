@@ -1,7 +1,8 @@
-"""http: and https: through requests. Bytes are taken as they come over the wire; nothing is ever decoded."""
+"""http: and https: Bytes are taken as they come over the wire; nothing is ever decoded."""
 
 from __future__ import annotations
 
+import ssl
 from threading import Lock
 from urllib.parse import urljoin, urlsplit
 
@@ -18,9 +19,9 @@ from pxe_fetch.errors import (
 from pxe_fetch.redact import redact
 from pxe_fetch.transport import Body, Request
 from pxe_fetch.transport.causes import explain
+from pxe_fetch.transport.connections import PORTS, Connections, Exchange
 from pxe_fetch.transport.headers import content_length, content_range, retry_after, strong_etag
 from pxe_fetch.transport.proxies import proxy_for
-from pxe_fetch.transport.wire import Answered, PatientAdapter, PatientResponse
 
 REDIRECTS = 10  # followed for one request
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -28,7 +29,6 @@ _AGAIN = frozenset({408, 425, 429})  # beside 5xx: the same request may succeed 
 _DRAINED = 16 * 1024  # bytes of an answer's text read and thrown away, to keep the connection
 _HURRY = 1.0  # seconds that text may take
 _OK, _PARTIAL, _BAD_REQUEST, _NOT_FOUND, _UNSATISFIABLE, _SERVER_ERROR = 200, 206, 400, 404, 416, 500
-_PORTS = {"http": 80, "https": 443}
 _FIELDS = {"User-Agent": f"pxe-fetch/{__version__}", "Accept": "*/*"}  # a configuration may give others
 _FIXED = {"Accept-Encoding": "identity", "Connection": "keep-alive"}  # the digest is of the file's bytes
 
@@ -39,8 +39,9 @@ class HttpTransport:
     def __init__(self, *, tls: Tls, proxy: Proxy) -> None:
         self._proxy = proxy
         self._tls = tls
-        self._adapters: dict[bool, PatientAdapter] = {}  # by whether TLS is needed
+        self._context: ssl.SSLContext | None = None
         self._lock = Lock()
+        self._connections = Connections(tls=self._secure)
 
     def open(self, request: Request) -> Body:
         url = request.url
@@ -55,8 +56,7 @@ class HttpTransport:
         raise PolicyError(f"more than {REDIRECTS} redirects, the last to {redact(url)}")
 
     def close(self) -> None:
-        for adapter in self._adapters.values():
-            adapter.close()
+        self._connections.close()
 
     def _ask(self, url: str, request: Request) -> _Answer:
         request.patience.check()
@@ -72,9 +72,9 @@ class HttpTransport:
         left = max(0.001, request.patience.left())
         proxy = proxy_for(url, self._proxy)
         try:
-            answer, body = self._adapter(url, proxy=proxy).ask(
+            exchange = self._connections.ask(
                 url,
-                headers=fields,
+                fields=fields,
                 proxy=proxy,
                 connect=min(request.timeouts.connect, left),
                 silence=request.timeouts.read,
@@ -83,30 +83,29 @@ class HttpTransport:
         except FetchError:
             raise
         except Exception as error:
-            # requests, urllib3 and http.client each let others of theirs through; one place tells what they mean.
+            # http.client, ssl and sockets each let others of theirs through; one place tells what they mean.
             raise _explain(error, url, request) from error
-        return _Answer(answer, body, url=url, request=request)
+        return _Answer(exchange, url=url, request=request)
 
-    def _adapter(self, url: str, *, proxy: str | None) -> PatientAdapter:
-        """With a TLS context only where one is needed: it takes tens of milliseconds to make."""
-        secure = any(each.lower().startswith("https:") for each in (url, proxy or ""))
+    def _secure(self) -> ssl.SSLContext:
+        """The context of all secure connections, made when the first needs it: that takes tens of milliseconds."""
         with self._lock:
-            if secure not in self._adapters:
+            if self._context is None:
                 from pxe_fetch.transport.tls import context
 
-                self._adapters[secure] = PatientAdapter(tls=context(self._tls) if secure else None)
-            return self._adapters[secure]
+                self._context = context(self._tls)
+            return self._context
 
 
 class _Answer:
     """What a server said to one request, its body still unread."""
 
-    def __init__(self, answer: Answered, body: PatientResponse, *, url: str, request: Request) -> None:
-        self._answer = answer
-        self._body = body
+    def __init__(self, exchange: Exchange, *, url: str, request: Request) -> None:
+        self._exchange = exchange
+        self._body = exchange.response
         self._request = request
         self.url = url
-        self.status = answer.status_code
+        self.status = exchange.response.status
 
     @property
     def redirected(self) -> bool:
@@ -114,7 +113,7 @@ class _Answer:
         return self.url != self._request.url
 
     def field(self, name: str) -> str | None:
-        return self._answer.headers.get(name)
+        return self._body.headers.get(name)
 
     @property
     def length(self) -> int | None:
@@ -142,10 +141,7 @@ class _Answer:
             self.close()
 
     def close(self) -> None:
-        if self._body.is_finished():
-            self._answer.raw.release_conn()
-        else:
-            self._answer.close()
+        self._exchange.close()
 
 
 class _HttpBody:
@@ -256,7 +252,7 @@ def _next(url: str, answer: _Answer) -> str:
         origin = _origin(target)
     except ValueError as error:
         raise NetworkError("a redirect to what is not a URL", status=answer.status) from error
-    if new not in _PORTS or not origin[1]:
+    if new not in PORTS or not origin[1]:
         raise PolicyError(f"a redirect to {redact(target)}, which is neither http nor https")
     if old == "https" and new == "http":
         raise PolicyError(f"a redirect from https to {redact(target)}, which is not protected")
@@ -267,7 +263,7 @@ def _origin(url: str) -> tuple[str, str, int]:
     """Scheme, host and port (RFC 6454): the custom fields of a request go to no other."""
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
-    return scheme, (parts.hostname or "").rstrip("."), parts.port or _PORTS.get(scheme, 0)
+    return scheme, (parts.hostname or "").rstrip("."), parts.port or PORTS.get(scheme, 0)
 
 
 def _host(url: str) -> str:
