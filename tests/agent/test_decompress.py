@@ -8,6 +8,7 @@ import lzma
 import os
 import random
 import stat
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -20,7 +21,12 @@ from fakes.server import Script, Server
 
 CONTENT = random.Random(1).randbytes(300_000) + b"\0" * 3_000_000
 Compress = Callable[[bytes], bytes]
-WAYS: dict[str, Compress] = {"gzip": gzip.compress, "xz": lzma.compress, "bzip2": bz2.compress}
+WAYS: dict[str, Compress] = {
+    "gzip": gzip.compress,
+    "xz": lzma.compress,
+    "bzip2": bz2.compress,
+    "zstd": lambda data: subprocess.run(["zstd", "-q"], input=data, capture_output=True, check=True).stdout,
+}
 
 
 def run_with(node: FakeNode, body: bytes, **others: object) -> Ran:
@@ -90,6 +96,12 @@ def test_transfer_that_was_cut_off_is_resumed_before_anything_is_decompressed(no
     assert (node.out / "m").read_bytes() == CONTENT
 
 
+def test_zstd_file_that_several_threads_made_is_one_file(node: FakeNode) -> None:
+    skippable = b"\x50\x2a\x4d\x18" + (7).to_bytes(4, "little") + b"ignored"
+    assert run_with(node, skippable + WAYS["zstd"](CONTENT) + skippable).code == 0
+    assert (node.out / "m").read_bytes() == CONTENT
+
+
 GZIP = gzip.compress(CONTENT)
 BAD = {
     "not compressed": (b"plain text " * 100, "is not compressed by"),
@@ -100,6 +112,7 @@ BAD = {
     "wrong checksum": (GZIP[:-8] + b"????" + GZIP[-4:], "damaged"),
     "followed by something else": (GZIP + b"and more", "follows"),
     "followed by another kind": (GZIP + lzma.compress(b"x"), "follows"),
+    "damaged zstd": (WAYS["zstd"](CONTENT)[:-4] + b"????", "damaged"),
     "damaged xz": (lzma.compress(CONTENT)[:-40] + b"?" * 40, "damaged"),
     "damaged bzip2": (bz2.compress(CONTENT)[:1000] + b"?" * 1000, "damaged"),
 }

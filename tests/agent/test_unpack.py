@@ -9,9 +9,12 @@ import os
 import pwd
 import random
 import stat
+import subprocess
+import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event, Thread
 from typing import Literal
 
 import pytest
@@ -87,6 +90,22 @@ def test_unpacks_files_folders_and_links(node: FakeNode, compression: Compressio
     assert sorted(path.name for path in node.out.iterdir()) == [".tree.pxe-fetch-tree", "tree"]
 
 
+def test_unpacks_what_zstd_compressed(node: FakeNode) -> None:
+    plain = archive(file("a"), symlink("l", "a"), hardlink("h", "a"), compression="w:")
+    body = subprocess.run(["zstd", "-q"], input=plain, capture_output=True, check=True).stdout
+    assert run_with(node, body).code == 0
+    assert (node.out / "tree/l").read_bytes() == (node.out / "tree/h").read_bytes() == b"content\n"
+
+
+@pytest.mark.parametrize("compression", ["w:gz", "w:bz2", "w:xz"])
+def test_archive_that_is_cut_off_is_refused_and_the_former_tree_stays(node: FakeNode, compression: Compression) -> None:
+    assert run_with(node, archive(file("former"))).code == 0
+    body = archive(file("a", random.Random(1).randbytes(100_000)), compression=compression)
+    ran = run_with(node, body[: len(body) // 2])
+    assert ran.code == 77
+    assert node.files() == [".tree.pxe-fetch-tree", "tree/former"]
+
+
 def test_set_id_bits_of_the_archive_are_dropped(node: FakeNode) -> None:
     assert run_with(node, archive(file("a", mode=0o6777))).code == 0
     assert stat.S_IMODE((node.out / "tree/a").stat().st_mode) == 0o755
@@ -120,6 +139,44 @@ def test_tree_that_is_right_is_kept_and_one_that_was_touched_is_made_anew(node: 
     (node.out / "tree/a").unlink()
     assert run_with(node, body).artifact("tree")["phase"] == "placed"
     assert (node.out / "tree/a").read_bytes() == (node.out / "tree/d/b").read_bytes() == b"content\n"
+
+
+def test_there_is_no_moment_without_a_tree_while_it_is_replaced(node: FakeNode) -> None:
+    assert run_with(node, archive(file("old"))).code == 0
+    missing: list[bool] = []
+    over = Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            missing.append(not (node.out / "tree").exists())
+
+    watching = Thread(target=watch)
+    watching.start()
+    try:
+        for number in range(20):
+            assert run_with(node, archive(file("new", b"%d" % number))).code == 0
+    finally:
+        over.set()
+        watching.join()
+    assert missing
+    assert not any(missing)
+    assert (node.out / "tree/new").read_bytes() == b"19"
+
+
+def test_tree_is_replaced_where_nothing_can_be_exchanged(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_with(node, archive(file("old"))).code == 0
+    monkeypatch.setitem(sys.modules, "_ctypes", None)  # as in a Python that was built without libffi
+    assert run_with(node, archive(file("new"))).code == 0
+    assert node.files() == [".tree.pxe-fetch-tree", "tree/new"]
+
+
+def test_former_tree_that_a_killed_run_left_is_cleared_away_when_all_is_right(node: FakeNode) -> None:
+    body = archive(file("a"))
+    assert run_with(node, body).code == 0
+    (node.out / ".tree.pxe-fetch-staging").mkdir()
+    (node.out / ".tree.pxe-fetch-staging/old").write_text("x")
+    assert run_with(node, body).artifact("tree")["phase"] == "kept"
+    assert node.files() == [".tree.pxe-fetch-tree", "tree/a"]
 
 
 def test_what_a_killed_run_left_is_cleared_away(node: FakeNode) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
@@ -17,7 +19,7 @@ _MAGIC = (
     (b"\x28\xb5\x2f\xfd", "zstd"),
     *((bytes((byte,)) + b"\x2a\x4d\x18", "zstd") for byte in range(0x50, 0x60)),
 )
-_LONGEST_MAGIC = 6
+LONGEST_MAGIC = 6
 KNOWN = "gzip, xz, bzip2 or zstd"
 
 _READ = 256 * 1024  # compressed bytes read at a time
@@ -72,6 +74,28 @@ def pieces(packed: BinaryIO) -> Iterator[bytes]:
         data = _next(stream.unused_data, packed)
 
 
+class Content(io.RawIOBase):
+    """What `pieces` gives, as a file that is read from its beginning to its end. Reading raises what `pieces` does."""
+
+    def __init__(self, packed: BinaryIO) -> None:
+        self._pieces = pieces(packed)
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._left:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._left = memoryview(piece)
+        count = min(len(buffer), len(self._left))
+        buffer[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+
 def _next(data: bytes, packed: BinaryIO) -> bytes:
     """`data`, which follows a stream, without the zeros that may pad a file; b"" at the file's end."""
     while not (data := data.lstrip(b"\0")):
@@ -83,7 +107,7 @@ def _next(data: bytes, packed: BinaryIO) -> bytes:
 
 def _filled(data: bytes, packed: BinaryIO) -> bytes:
     """`data` and enough of what follows it to see what it is."""
-    while len(data) < _LONGEST_MAGIC and (more := packed.read(_READ)):
+    while len(data) < LONGEST_MAGIC and (more := packed.read(_READ)):
         data += more
     return data
 
@@ -110,7 +134,19 @@ def _stream(kind: str) -> Stream:
             import bz2
 
             return bz2.BZ2Decompressor()
-    raise PolicyError(f"this agent cannot decompress {kind}")
+        case _:
+            return _zstd()
+
+
+def _zstd() -> Stream:
+    try:
+        if sys.version_info >= (3, 14):
+            from compression.zstd import ZstdDecompressor
+        else:
+            from backports.zstd import ZstdDecompressor
+    except ImportError:
+        raise PolicyError("this Python cannot decompress zstd; the agent that pxe-pack freezes can") from None
+    return ZstdDecompressor()  # a window of 128 MiB at the most, as zstd(1) without --long
 
 
 class _Gzip:

@@ -8,14 +8,19 @@ import os
 import shutil
 import stat
 import tarfile
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from pxe_fetch.errors import CannotCreateError, NoRoomError, PolicyError
+from pxe_fetch.place.compression import LONGEST_MAGIC, Content, kind_of
+from pxe_fetch.place.exchange import exchange
 from pxe_fetch.place.file import DIRECTORY_MODE, explain, sync_directory
 from pxe_fetch.place.room import available
 from pxe_fetch.plan import Transfer, beside
 
 MOST_MEMBERS = 1_000_000
+_BLOCK = 256 * 1024  # bytes of the archive read at a time
 STAGING_SUFFIX = ".pxe-fetch-staging"
 FORMER_SUFFIX = ".pxe-fetch-former"
 RECORD_SUFFIX = ".pxe-fetch-tree"  # beside the tree: which archive it came from, and what it looked like then
@@ -32,9 +37,12 @@ def is_right(transfer: Transfer) -> bool:
         raise CannotCreateError(f"{transfer.dest} is there and is not a directory, so no tree is put in its place")
     try:
         record = beside(transfer.dest, RECORD_SUFFIX).read_text(encoding="ascii")
-        return record == _record(transfer, tree=transfer.dest)
+        is_ours = record == _record(transfer, tree=transfer.dest)
+        if is_ours:
+            _clear(transfer)
     except (OSError, UnicodeDecodeError):
         return False
+    return is_ours
 
 
 def place(transfer: Transfer) -> None:
@@ -46,14 +54,13 @@ def place(transfer: Transfer) -> None:
     """
     staging = beside(transfer.dest, STAGING_SUFFIX)
     try:
-        for left in (staging, beside(transfer.dest, FORMER_SUFFIX)):  # by a run that was killed
-            _remove(left)
+        _clear(transfer)
         staging.mkdir(mode=0o700)
         _fill(staging, transfer)
         _dress(staging, transfer)
         os.sync()  # else a power cut may leave empty files under the right names
-        _write_record(transfer, tree=staging)
         _swap(staging, transfer.dest)
+        _note(transfer)
         transfer.part.unlink(missing_ok=True)
         sync_directory(transfer.dest.parent)
     except (PolicyError, NoRoomError):
@@ -65,16 +72,20 @@ def place(transfer: Transfer) -> None:
             transfer.part.unlink(missing_ok=True)
         raise cause from None
     finally:
-        if staging.exists():
-            beside(transfer.dest, RECORD_SUFFIX).unlink(missing_ok=True)  # of a tree that did not come to be
-            shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _clear(transfer: Transfer) -> None:
+    """Take away what a run that was killed left beside the destination. Raises OSError."""
+    for suffix in (STAGING_SUFFIX, FORMER_SUFFIX):
+        _remove(beside(transfer.dest, suffix))
 
 
 def _fill(staging: Path, transfer: Transfer) -> None:
     room = available(staging)
     members = size = 0
     try:
-        with tarfile.open(transfer.part, mode="r:*") as archive:
+        with transfer.part.open("rb") as packed, _opened(packed) as archive:
             for member in archive:
                 members += 1
                 size += member.size if member.isreg() else 0
@@ -88,6 +99,15 @@ def _fill(staging: Path, transfer: Transfer) -> None:
     except (tarfile.TarError, EOFError, ValueError, ArithmeticError) as error:
         # Its digest is right, so the archive is what the configuration names; no other attempt makes it better.
         raise PolicyError(f"what was fetched is not a whole tar archive: {error}") from None
+
+
+def _opened(packed: BinaryIO) -> tarfile.TarFile:
+    """The archive in the file `packed`, compressed or not. Raises what tarfile does, and compression.pieces."""
+    is_compressed = kind_of(packed.read(LONGEST_MAGIC)) is not None
+    packed.seek(0)
+    if is_compressed:
+        return tarfile.open(fileobj=Content(packed), mode="r|", bufsize=_BLOCK)
+    return tarfile.open(fileobj=packed, mode="r:")
 
 
 def take_out(archive: tarfile.TarFile, member: tarfile.TarInfo, *, staging: Path) -> None:
@@ -182,8 +202,11 @@ def _swap(staging: Path, dest: Path) -> None:
             raise
     else:
         return
-    # Python has no name for renameat2(2), and ctypes costs every start of the frozen agent 3 ms. So for a moment there
-    # is nothing at the destination, which is the other state it may be in; a run that is killed then unpacks again.
+    if exchange(staging, dest):
+        _remove(staging)
+        return
+    # For a moment there is nothing at the destination, which is the other state it may be in; a run that is killed
+    # then unpacks again.
     former = beside(dest, FORMER_SUFFIX)
     try:
         os.rename(dest, former)  # noqa: PTH104
@@ -214,13 +237,14 @@ def _remove(tree: Path) -> None:
         shutil.rmtree(tree)
 
 
-def _write_record(transfer: Transfer, *, tree: Path) -> None:
-    """Note what `tree`, which is to be the destination, looks like. Raises OSError."""
+def _note(transfer: Transfer) -> None:
+    """Write the record. Where that fails, or the run is killed before, a later run makes the tree again."""
     file = beside(transfer.dest, RECORD_SUFFIX)
-    file.unlink(missing_ok=True)
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-        stream.write(_record(transfer, tree=tree))
+    with suppress(OSError):
+        file.unlink(missing_ok=True)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            stream.write(_record(transfer, tree=transfer.dest))
 
 
 def _record(transfer: Transfer, *, tree: Path) -> str:
