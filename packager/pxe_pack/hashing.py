@@ -216,7 +216,8 @@ class _Digester:
         self._size = 0
         self._room = threading.Semaphore(_SLOTS)
         self._pieces: SimpleQueue[bytes | memoryview | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="hash")
+        # daemon: a signal inside Thread.start leaves it running with nobody to tell it the end
+        self._thread = threading.Thread(target=self._run, name="hash", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -115,7 +115,9 @@ def being_made(output: Path) -> Iterator[Workshop]:
         workshop.layout.chmod(0o755)
         workshop.work.mkdir()
         yield workshop
-        _put_into_place(workshop.layout, output, aside=root / "former")
+        # nor is a folder looked at while another pack exchanges it
+        with _locked(output.parent):
+            _put_into_place(workshop.layout, output, aside=root / "former")
 
 
 @contextmanager

@@ -130,8 +130,7 @@ def test_a_former_output_that_was_moved_aside_comes_back(site: Site, packs: Pack
 
 def test_many_packs_at_once_leave_one_whole_output(site: Site) -> None:
     runs = [site.start("--quiet", "--inject", "updates") for _ in range(4)]
-    for process in runs:
-        process.communicate()
-    assert [process.returncode for process in runs] == [0, 0, 0, 0]
+    told = [process.communicate() for process in runs]
+    assert [process.returncode for process in runs] == [0, 0, 0, 0], told
     check_whole(site)
     assert not site.leftovers()
