@@ -39,7 +39,8 @@ def interrupted(site: Site, *, how: str, at: str, by: signal.Signals) -> int:
             if line.decode().startswith(at):
                 os.killpg(process.pid, by)
                 break
-        process.communicate()
+        _, told = process.communicate()
+    print(told.decode())  # shown when a test fails
     return process.returncode
 
 
