@@ -106,6 +106,8 @@ def _rewrite(old: Path, new: Path, *, superblock: Superblock, payload: Payload, 
                         cast("IO[bytes]", reader.stdout), entrance, payload=payload, mtime=mtime, advance=step.advance
                     )
             except BrokenPipeError as error:
+                if isinstance(error.__context__, (KeyboardInterrupt, SystemExit)):
+                    raise error.__context__ from None  # a signal to all of us, hidden by the closing pipe
                 failure = error  # the writer says why on its stderr
             except TarDamagedError as error:
                 failure = error  # the reader does
