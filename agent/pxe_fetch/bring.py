@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -11,9 +11,11 @@ from threading import Event, Thread
 from typing import Protocol
 
 from pxe_fetch import sums
+from pxe_fetch.contract.chunks import LINE, count, unlisted
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import Digest
-from pxe_fetch.errors import StoppedError
+from pxe_fetch.errors import PolicyError, StoppedError
+from pxe_fetch.pieces import Pieces
 from pxe_fetch.place import file
 from pxe_fetch.plan import Order, Transfer, part_of
 from pxe_fetch.redact import redact
@@ -22,6 +24,7 @@ from pxe_fetch.reporting.journal import WARNING
 from pxe_fetch.reporting.outcome import Outcome, of_error
 from pxe_fetch.roots import Roots
 from pxe_fetch.transfer.receive import fetch_text, receive
+from pxe_fetch.transfer.streams import Streams
 from pxe_fetch.transport import Transports
 
 STOPPING = 2.0  # seconds for the transfers to let go after SIGTERM; those that are slower end with the process
@@ -46,6 +49,7 @@ class Bringer:
     roots: Roots
     deadline: float  # monotonic; of the run
     stop: Event
+    streams: Streams = field(default_factory=lambda: Streams(0))  # beside those of the workers
     failures: dict[str, Outcome] = field(default_factory=dict)  # by name
 
     def bring_all(self, orders: Iterable[Order], *, parallel: int) -> None:
@@ -61,6 +65,8 @@ class Bringer:
         # (CPython 3.11, Thread._wait_for_tstate_lock).
         ended: SimpleQueue[None] = SimpleQueue()
         working = min(parallel, number)
+        for _ in range(parallel - working):
+            self.streams.give()
         for index in range(working):
             Thread(target=self._work, args=(waiting, ended), name=f"bring-{index}", daemon=True).start()
         try:
@@ -78,6 +84,7 @@ class Bringer:
         try:
             self._work_off(waiting)
         finally:
+            self.streams.give()
             ended.put(None)
 
     def _work_off(self, waiting: SimpleQueue[Order]) -> None:
@@ -110,14 +117,20 @@ class Bringer:
         self.account.checking(order.name)
         file.prepare(order.dest)
         self.roots.check(order.dest)  # again: since it was planned, links may have been made
-        transfer = order.with_digest(order.digest or self._digest(order))
+        digest = order.digest or (self._digest(order) if order.digest_url else None)
+        transfer = order.pinned(digest, self._pieces(order) if order.chunks else None)
         placing = _placing(transfer)
         if placing.is_right(transfer):
             transfer.part.unlink(missing_ok=True)
             self.account.kept(transfer)
             return
         received = receive(
-            transfer, transports=self.transports, events=self.account, stop=self.stop, deadline=self.deadline
+            transfer,
+            transports=self.transports,
+            events=self.account,
+            stop=self.stop,
+            deadline=self.deadline,
+            streams=self.streams,
         )
         self.account.received(order.name, received)
         self.roots.check(order.dest)
@@ -132,11 +145,33 @@ class Bringer:
     def _digest(self, order: Order) -> Digest:
         """The digest that the artifact's SHA256SUMS file gives. Raises FetchError."""
         url = order.digest_url or ""
-        text = fetch_text(
-            url,
-            name=f"{order.name} (digests)",
-            digest=None,
-            limit=sums.LARGEST,
+        text = self._text(order, (url,), name=f"{order.name} (digests)", limit=sums.LARGEST)
+        return sums.digest_of(order.urls[0], sums=text.decode(errors="replace"), where=redact(url))
+
+    def _pieces(self, order: Order) -> Pieces | None:
+        """The artifact's chunks, their digests fetched where they are a file of their own. Raises FetchError."""
+        chunks, size = order.chunks, order.size
+        if chunks is None or size is None:
+            return None
+        digests = chunks.digests
+        if chunks.urls:
+            number = count(size, chunk=chunks.size)
+            name = f"{order.name} (chunk digests)"
+            text = self._text(order, chunks.urls, name=name, limit=LINE * number, digest=chunks.digest)
+            try:
+                digests = unlisted(text, number=number)
+            except ValueError as error:
+                message = f"the list of chunk digests at {redact(chunks.urls[0])} is no such list: {error}"
+                raise PolicyError(message) from None
+        return Pieces(size=size, chunk=chunks.size, digests=digests)
+
+    def _text(self, order: Order, urls: Sequence[str], *, name: str, limit: int, digest: Digest | None = None) -> bytes:
+        """Something small that belongs to the artifact. Raises FetchError."""
+        return fetch_text(
+            urls,
+            name=name,
+            digest=digest,
+            limit=limit,
             transports=self.transports,
             events=self.account,
             stop=self.stop,
@@ -145,7 +180,6 @@ class Bringer:
             headers=order.headers,
             deadline=self.deadline,
         )
-        return sums.digest_of(order.urls[0], sums=text.decode(errors="replace"), where=redact(url))
 
 
 def _placing(transfer: Transfer) -> Placing:

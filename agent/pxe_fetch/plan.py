@@ -10,10 +10,11 @@ from pathlib import Path
 from urllib.parse import quote, urljoin, urlsplit
 
 from pxe_fetch.contract import paths, template
-from pxe_fetch.contract.model import Artifact, Digest, FetchConfig, RetryPolicy, Timeouts
+from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
 from pxe_fetch.node import Node
+from pxe_fetch.pieces import Pieces
 from pxe_fetch.roots import Roots
 
 LONGEST_NAME = 255  # bytes of a file name, on every file system of Linux that matters
@@ -25,8 +26,9 @@ class Transfer:
 
     name: str
     urls: tuple[str, ...]  # mirrors, in the order to try
-    digest: Digest
+    digest: Digest | None  # of the whole; None only where there are `pieces`
     size: int | None  # bytes on the wire
+    pieces: Pieces | None  # what pins every byte, chunk by chunk
     dest: Path
     part: Path  # the file under way: beside `dest`, the same name in every run, so that a later run resumes
     mode: int | None
@@ -39,22 +41,28 @@ class Transfer:
     retry: RetryPolicy
     timeouts: Timeouts
 
+    @property
+    def identity(self) -> str:
+        """What names exactly these bytes, in a word: their digest, or their chunks'."""
+        return self.pieces.identity if self.pieces and self.digest is None else str(self.digest)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
-    """One artifact as planned: a transfer, once its digest is known."""
+    """One artifact as planned: a transfer, once what pins its bytes is known."""
 
     name: str
     dest: Path
     size: int | None
     required: bool
     digest: Digest | None
-    digest_url: str | None  # absolute: a SHA256SUMS file; given exactly when `digest` is not
+    digest_url: str | None  # absolute: a SHA256SUMS file
+    chunks: Chunks | None  # their urls are absolute; without digest and digest_url it is these that pin the bytes
     urls: tuple[str, ...]
     headers: Mapping[str, str]
     retry: RetryPolicy
     timeouts: Timeouts
-    with_digest: Callable[[Digest], Transfer]
+    pinned: Callable[[Digest | None, Pieces | None], Transfer]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +115,12 @@ def moved(config: FetchConfig, *, artifact_url: str | None) -> FetchConfig:
         return served + url.removeprefix(packed) if url.startswith(packed) else url
 
     artifacts = (
-        replace(one, urls=tuple(there(url) for url in one.urls), digest_url=one.digest_url and there(one.digest_url))
+        replace(
+            one,
+            urls=tuple(there(url) for url in one.urls),
+            digest_url=one.digest_url and there(one.digest_url),
+            chunks=one.chunks and replace(one.chunks, urls=tuple(there(url) for url in one.chunks.urls)),
+        )
         for one in config.artifacts
     )
     return replace(config, artifact_url=served, artifacts=tuple(artifacts))
@@ -146,12 +159,13 @@ def _order(artifact: Artifact, *, node: Node, base: str | None, roots: Roots, cr
     headers |= _secret_headers(artifact.header_credential, credentials=credentials)
     uid, gid = _uid(artifact.owner), _gid(artifact.group)
 
-    def with_digest(digest: Digest) -> Transfer:
+    def pinned(digest: Digest | None, pieces: Pieces | None) -> Transfer:
         return Transfer(
             name=artifact.name,
             urls=urls,
             digest=digest,
             size=artifact.size,
+            pieces=pieces,
             dest=dest,
             part=part_of(dest),
             mode=artifact.mode,
@@ -172,12 +186,19 @@ def _order(artifact: Artifact, *, node: Node, base: str | None, roots: Roots, cr
         required=artifact.required,
         digest=artifact.digest,
         digest_url=_absolute(artifact.digest_url, node=node, base=base) if artifact.digest_url else None,
+        chunks=_chunks(artifact, node=node, base=base),
         urls=urls,
         headers=headers,
         retry=artifact.retry,
         timeouts=artifact.timeouts,
-        with_digest=with_digest,
+        pinned=pinned,
     )
+
+
+def _chunks(artifact: Artifact, *, node: Node, base: str | None) -> Chunks | None:
+    if artifact.chunks is None:
+        return None
+    return replace(artifact.chunks, urls=tuple(_absolute(url, node=node, base=base) for url in artifact.chunks.urls))
 
 
 def _dest(text: str, *, node: Node) -> Path:

@@ -132,7 +132,7 @@ def _url_reader(one: Run) -> ReadUrl:
         transports = Transports()
         try:
             return fetch_text(
-                url,
+                (url,),
                 name="configuration",
                 digest=digest,
                 limit=limit,

@@ -91,7 +91,9 @@ def with_urls(config: FetchConfig, files: Mapping[LocalFile, Tally], *, base: st
         file, counted = by_artifact[artifact.name]
         problems += _contradictions(artifact, file, counted)
         digest = artifact.digest or Digest(algorithm="sha256", hex=counted.sha256)
-        artifacts.append(replace(artifact, source=None, urls=(file.url(base),), digest=digest, size=counted.size))
+        artifacts.append(
+            replace(artifact, source=None, urls=(file.url(base),), digest=digest, size=counted.size, chunks=None)
+        )
     exported = base.rstrip("/") + "/" if files else None
     return replace(config, artifacts=tuple(artifacts), artifact_url=exported), problems
 

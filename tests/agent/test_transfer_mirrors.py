@@ -225,7 +225,7 @@ def text_from(server: Server, **more: object) -> bytes:
     }
     try:
         return fetch_text(
-            server.url("/t"),
+            [server.url("/t")],
             name="configuration",
             transports=transports,
             stop=threading.Event(),

@@ -6,15 +6,17 @@ And no input, however odd, ends in anything but a value or a problem.
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pxe_fetch.contract import cmdline, dump, quantity, validate
+from pxe_fetch.contract import chunks, cmdline, dump, quantity, validate
 from pxe_fetch.contract.cmdline import KernelArgumentError, KernelArguments
 from pxe_fetch.contract.model import (
     Artifact,
+    Chunks,
     Digest,
     FetchConfig,
     Proxy,
@@ -31,8 +33,9 @@ names = words.filter(lambda word: word[0].isalnum())
 printable = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(str.isprintable)
 paths = st.lists(words.filter(lambda word: word not in {".", ".."}), min_size=1, max_size=3).map("/".join)
 urls = st.one_of(paths.map("http://h/{}".format), paths, paths.map("https://[::1]:8443/${{arch}}/{}?q=1".format))
+sha256_digests = st.binary(min_size=32, max_size=32).map(lambda raw: Digest(algorithm="sha256", hex=raw.hex()))
 digests = st.one_of(
-    st.binary(min_size=32, max_size=32).map(lambda raw: Digest(algorithm="sha256", hex=raw.hex())),
+    sha256_digests,
     st.binary(min_size=64, max_size=64).map(lambda raw: Digest(algorithm="sha512", hex=raw.hex())),
 )
 retries = st.builds(
@@ -71,12 +74,35 @@ artifacts = st.builds(
     retry=retries,
     timeouts=timeouts,
 )
+
+
+@st.composite
+def chunked(draw: st.DrawFn) -> Artifact:
+    """An artifact with chunks: a list in the configuration or a file of one, with or without a digest of the whole."""
+    artifact = draw(artifacts)
+    chunk = draw(st.integers(16, 2**18).map(lambda pages: pages * 4096))
+    size = draw(st.integers(1, 5 * chunk))
+    pieces = draw(
+        st.builds(
+            Chunks, size=st.just(chunk), urls=st.lists(urls, min_size=1, max_size=2).map(tuple), digest=sha256_digests
+        )
+        | st.binary(min_size=size_of_list(size, chunk), max_size=size_of_list(size, chunk)).map(
+            lambda digests: Chunks(size=chunk, digests=digests)
+        )
+    )
+    return replace(artifact, size=size, chunks=pieces, digest=draw(st.none() | digests))
+
+
+def size_of_list(size: int, chunk: int) -> int:
+    return chunks.DIGEST * chunks.count(size, chunk=chunk)
+
+
 configs = st.builds(
     FetchConfig,
     base_url=st.none() | st.just("http://10.0.0.1/x/"),
     artifact_url=st.none() | st.just("http://10.0.0.1/other-user-artifacts/"),
     artifacts=st.lists(
-        artifacts, max_size=3, unique_by=(lambda artifact: artifact.name, lambda artifact: artifact.dest)
+        artifacts | chunked(), max_size=3, unique_by=(lambda artifact: artifact.name, lambda artifact: artifact.dest)
     ).map(tuple),
     parallel=st.integers(1, 64),
     start_jitter=milliseconds,
@@ -121,6 +147,21 @@ def test_formatted_kernel_arguments_parse_back_the_same(written: KernelArguments
 @given(milliseconds)
 def test_a_duration_reads_back(seconds: float) -> None:
     assert quantity.duration(quantity.show_duration(seconds)) == seconds
+
+
+@given(st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=40))
+def test_a_list_of_chunk_digests_reads_back(each: list[bytes]) -> None:
+    text = chunks.listed(b"".join(each))
+    assert chunks.unlisted(text.encode(), number=len(each)) == b"".join(each)
+
+
+@given(st.binary(max_size=200), st.integers(1, 3))
+def test_no_list_of_chunk_digests_brings_anything_but_a_value_error(text: bytes, number: int) -> None:
+    try:
+        found = chunks.unlisted(text, number=number)
+    except ValueError:
+        return
+    assert len(found) == number * chunks.DIGEST
 
 
 @given(st.integers(0, 2**60))

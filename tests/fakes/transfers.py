@@ -10,8 +10,10 @@ from pathlib import Path
 from threading import Event
 
 from pxe_fetch.contract.model import Digest, Proxy, RetryPolicy, Timeouts, Tls
+from pxe_fetch.pieces import Pieces
 from pxe_fetch.plan import Transfer
 from pxe_fetch.transfer.receive import Received, receive
+from pxe_fetch.transfer.streams import Streams
 from pxe_fetch.transport import Transports
 
 QUICK = Timeouts(  # for what stalls or drips; on a busy machine they may also fire where nothing is wrong
@@ -68,6 +70,12 @@ class Story:
     def mirror_dropped(self, name: str, *, url: str, reason: str) -> None:
         self.told.append(("mirror_dropped", {"name": name, "url": url, "reason": reason}))
 
+    def chunk_wrong(self, name: str, *, url: str, error: str) -> None:
+        self.told.append(("chunk_wrong", {"name": name, "url": url, "error": error}))
+
+    def chunk_mended(self, name: str, *, url: str, chunk: int) -> None:
+        self.told.append(("chunk_mended", {"name": name, "url": url, "chunk": chunk}))
+
     def verifying(self, name: str, *, total: int) -> None:
         self.told.append(("verifying", {"name": name, "total": total}))
 
@@ -85,6 +93,8 @@ class Bench:
     name: str = "model"
     size: int | None = None
     digest: Digest | None = None
+    chunk: int | None = None  # bytes of a chunk; None: a digest of the whole
+    streams: int = 4  # at once, where there are chunks
     headers: Mapping[str, str] = field(default_factory=dict)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeouts: Timeouts = PATIENT
@@ -103,8 +113,9 @@ class Bench:
         return Transfer(
             name=self.name,
             urls=tuple(self.urls),
-            digest=self.digest or sha256(self.body),
-            size=self.size,
+            digest=self.digest or (None if self.chunk else sha256(self.body)),
+            size=len(self.body) if self.chunk else self.size,
+            pieces=self.pieces(),
             dest=self.folder / self.name,
             part=self.part,
             mode=None,
@@ -118,6 +129,9 @@ class Bench:
             timeouts=self.timeouts,
         )
 
+    def pieces(self) -> Pieces | None:
+        return cut(self.body, chunk=self.chunk) if self.chunk else None
+
     def receive(self, *, deadline: float = float("inf")) -> Received:
         """What `pxe_fetch.transfer.receive.receive` gives; the part is checked to hold exactly the body."""
         transports = self.transports or Transports(tls=self.tls, proxy=self.proxy)
@@ -129,6 +143,7 @@ class Bench:
                 stop=self.stop,
                 clock=self.clock,
                 deadline=deadline,
+                streams=Streams(self.streams - 1),
             )
         finally:
             if not self.transports:
@@ -141,3 +156,9 @@ class Bench:
 def sha256(body: bytes) -> Digest:
     """The digest of `body`."""
     return Digest(algorithm="sha256", hex=hashlib.sha256(body).hexdigest())
+
+
+def cut(body: bytes, *, chunk: int) -> Pieces:
+    """The chunks of `body`."""
+    digests = b"".join(hashlib.sha256(body[at : at + chunk]).digest() for at in range(0, len(body), chunk))
+    return Pieces(size=len(body), chunk=chunk, digests=digests)

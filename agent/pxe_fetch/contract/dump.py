@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import yaml
 
-from pxe_fetch.contract import quantity
+from pxe_fetch.contract import chunks, quantity
 from pxe_fetch.contract.model import Artifact, FetchConfig, RetryPolicy, Timeouts
 
 Plain = str | int | bool | list["Plain"] | dict[str, "Plain"]
@@ -51,6 +51,7 @@ def _artifact(artifact: Artifact) -> Plain:
         artifact.digest.algorithm if artifact.digest else "sha256": artifact.digest.hex if artifact.digest else None,
         "sha256_url": artifact.digest_url,
         "size": artifact.size,
+        "chunks": _chunks(artifact),
         "dest": artifact.dest,
         "mode": None if artifact.mode is None else f"{artifact.mode:04o}",
         "owner": artifact.owner,
@@ -63,6 +64,19 @@ def _artifact(artifact: Artifact) -> Plain:
         "start": list(artifact.start) or None,
         "retry": _retry(artifact.retry),
         "timeouts": _timeouts(artifact.timeouts),
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _chunks(artifact: Artifact) -> Plain | None:
+    if artifact.chunks is None:
+        return None
+    pieces = artifact.chunks
+    values: dict[str, Plain | None] = {
+        "size": pieces.size,
+        "url": pieces.urls[0] if len(pieces.urls) == 1 else None,
+        "urls": list(pieces.urls) if len(pieces.urls) > 1 else None,
+        "sha256": pieces.digest.hex if pieces.digest else list(chunks.listed(pieces.digests).split()) or None,
     }
     return {key: value for key, value in values.items() if value is not None}
 

@@ -36,6 +36,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "sha512": "Digest of the bytes on the wire.",
         "sha256_url": "A SHA256SUMS file that names the url's last part.",
         "size": "Bytes on the wire.",
+        "chunks": "Digests of its pieces: they come in parallel, and a wrong one alone is fetched again.",
         "dest": "Absolute path below one of allowed_roots; a directory for an archive. ${facts} may stand in it.",
         "mode": "Permission bits in octal; set-id bits are refused.",
         "owner": "User, by name or number.",
@@ -48,6 +49,12 @@ MEANINGS: dict[str, dict[str, str]] = {
         "start": "Units started when it is in place.",
         "retry": "When to try again.",
         "timeouts": "When an attempt is given up.",
+    },
+    "chunks": {
+        "size": "Bytes of each piece but the last: a multiple of 4 KiB from 64 KiB to 1 GiB.",
+        "sha256": "The digests in the order of the file; or, with url, the one digest of the list itself.",
+        "url": "Where the list is, one digest a line: absolute, or relative to base_url.",
+        "urls": "Mirrors of the list.",
     },
     "retry": {
         "attempts_without_progress": "Attempts that may bring nothing new before it is given up.",

@@ -43,6 +43,19 @@ class Digest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Chunks:
+    """A file cut into pieces of `size` bytes, each with its SHA-256: in `digests`, or in the list that `urls` name.
+
+    With `source` there is the size alone; pxe-pack makes the list.
+    """
+
+    size: int  # bytes of each but the last
+    digests: bytes = b""  # 32 bytes a chunk, in the order of the file
+    urls: tuple[str, ...] = ()  # mirrors of the list, see contract.chunks
+    digest: Digest | None = None  # of the list
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class When:
     """Which nodes an artifact is for. Each fact maps to shell globs, one of which must match; all facts must."""
 
@@ -60,6 +73,7 @@ class Artifact:
     digest: Digest | None = None
     digest_url: str | None = None  # a SHA256SUMS file that names the url's last part
     size: int | None = None  # bytes on the wire
+    chunks: Chunks | None = None  # what pins every byte instead of `digest`, or beside it
     dest: str
     mode: int | None = None
     owner: str | None = None

@@ -132,6 +132,15 @@ def base_url(text: str) -> str:
     return text.rstrip("/") + "/"
 
 
+def joined(urls: tuple[str, ...], base: str | None) -> tuple[str, ...]:
+    """`urls`, the relative ones among them joined to `base` where there is one."""
+    return urls if base is None else tuple(one if _is_absolute(one) else base + one.lstrip("/") for one in urls)
+
+
+def _is_absolute(url: str) -> bool:
+    return url.startswith(tuple(f"{scheme}:" for scheme in SCHEMES))
+
+
 class DigestOf:
     """A rule that takes a digest of `digits` hexadecimal digits."""
 

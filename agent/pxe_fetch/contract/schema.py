@@ -48,13 +48,21 @@ _FORMS: dict[object, Schema] = {
 }
 _DURATION: Schema = {"type": "string", "pattern": _whole(quantity.DURATION)}
 _SIZE: Schema = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": _whole(quantity.SIZE)}]}
-_ALTERNATIVES: list[Json] = [{"required": [key]} for key in ("url", "urls", "source")]
-_DIGESTS: list[Json] = [{"required": [key]} for key in ("sha256", "sha512", "sha256_url")]
-_NEEDED = {"": ("version",), "artifact": ("name", "dest")}
-# An artifact has one origin; and one digest, which only a local file may lack.
+
+
+def _given(*keys: str) -> list[Json]:
+    """A form a key: it is there, with something behind it."""
+    return [{"required": [key], "properties": {key: {"not": {"type": "null"}}}} for key in keys]
+
+
+_ALTERNATIVES = _given("url", "urls", "source")
+_DIGESTS = _given("sha256", "sha512", "sha256_url")
+_NEEDED = {"": ("version",), "artifact": ("name", "dest"), "chunks": ("size",)}
+_PINNED = _given("source", "chunks")
+# An artifact has one origin; and one digest, which only a local file and one with chunk digests may lack.
 _ARTIFACT: Schema = {
     "oneOf": _ALTERNATIVES,
-    "anyOf": [{"oneOf": _DIGESTS}, {"required": ["source"], "not": {"anyOf": _DIGESTS}}],
+    "anyOf": [{"oneOf": _DIGESTS}, {"anyOf": _PINNED, "not": {"anyOf": _DIGESTS}}],
 }
 
 

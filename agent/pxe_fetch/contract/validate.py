@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pxe_fetch.contract import document, rules, template
+from pxe_fetch.contract import chunks, document, rules, template
 from pxe_fetch.contract.model import (
     Artifact,
     Digest,
@@ -124,8 +124,11 @@ def _artifact(section: Section, *, model: Artifact, roots: tuple[str, ...]) -> A
     if not section.has("name"):
         section.add("name-missing", f"{section.path} has no `name`")
     source = section.text("source", rules.file_name)
-    urls = _urls(section)
-    digest, digest_url = _digest(section, has_source=section.has("source"))
+    base_url = section.text("base_url", rules.base_url)
+    urls = _urls(section, base_url)
+    size = section.size("size", None)
+    pieces = chunks.read(section, size=size, base_url=base_url)
+    digest, digest_url = _digest(section, base_url, is_pinned=section.has("source") or section.has("chunks"))
     dest = section.text("dest", rules.absolute_path)
     if not section.has("dest"):
         section.add("dest-missing", f"{section.path} has no `dest`", hint="the absolute path to place it at")
@@ -138,7 +141,8 @@ def _artifact(section: Section, *, model: Artifact, roots: tuple[str, ...]) -> A
         source=source,
         digest=digest,
         digest_url=digest_url,
-        size=section.size("size", None),
+        size=size,
+        chunks=pieces,
         dest=dest or "",
         extract=section.text("extract", rules.one_of(*EXTRACT)) or "none",
         when=_when(section.section("when")),
@@ -148,8 +152,7 @@ def _artifact(section: Section, *, model: Artifact, roots: tuple[str, ...]) -> A
     return artifact
 
 
-def _urls(section: Section) -> tuple[str, ...]:
-    base_url = section.text("base_url", rules.base_url)
+def _urls(section: Section, base_url: str | None) -> tuple[str, ...]:
     url = section.text("url", rules.url)
     urls = section.texts("urls", rules.url) or ()
     given = [key for key in ("url", "urls", "source") if section.has(key)]
@@ -162,17 +165,10 @@ def _urls(section: Section) -> tuple[str, ...]:
         )
     elif section.is_empty_list("urls"):
         section.add("source-unclear", f"{section.path}.urls is empty", where=section.where("urls"))
-    found = (url,) if url else urls
-    if base_url:
-        return tuple(one if _is_absolute(one) else base_url + one.lstrip("/") for one in found)
-    return found
+    return rules.joined((url,) if url else urls, base_url)
 
 
-def _is_absolute(url: str) -> bool:
-    return url.startswith(tuple(f"{scheme}:" for scheme in rules.SCHEMES))
-
-
-def _digest(section: Section, *, has_source: bool) -> tuple[Digest | None, str | None]:
+def _digest(section: Section, base_url: str | None, *, is_pinned: bool) -> tuple[Digest | None, str | None]:
     sha256 = section.text("sha256", rules.digest("sha256", 64))
     sha512 = section.text("sha512", rules.digest("sha512", 128))
     url = section.text("sha256_url", rules.url)
@@ -180,13 +176,13 @@ def _digest(section: Section, *, has_source: bool) -> tuple[Digest | None, str |
     if len(given) > 1:
         message = f"{section.path} has {' and '.join(given)}; one digest says it all"
         section.add("checksum-unclear", message, where=section.where(given[-1]))
-    if not given and not has_source:
+    if not given and not is_pinned:
         section.add(
             "checksum-missing",
             f"{section.path} has no digest, so nobody could tell whether the right bytes came",
             hint="give sha256 (`sha256sum FILE` prints it), or `source:` and pxe-pack computes it",
         )
-    return sha256 or sha512, url
+    return sha256 or sha512, rules.joined((url,), base_url)[0] if url else None
 
 
 def _check_dest(section: Section, dest: str, roots: tuple[str, ...]) -> None:

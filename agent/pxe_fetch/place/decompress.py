@@ -33,9 +33,9 @@ def is_right(transfer: Transfer) -> bool:
         source, content = beside(transfer.dest, RECORD_SUFFIX).read_text(encoding="ascii").split()
     except (OSError, ValueError):
         source = content = ""
-    if source != str(transfer.digest):
+    if source != transfer.identity:
         return file.is_right(replace(transfer, size=-1))  # no file is; but what stands there may be in the way
-    return file.is_right(replace(transfer, size=None, digest=Digest(algorithm="sha256", hex=content)))
+    return file.is_right(replace(transfer, size=None, pieces=None, digest=Digest(algorithm="sha256", hex=content)))
 
 
 def place(transfer: Transfer) -> None:
@@ -90,4 +90,4 @@ def _note(transfer: Transfer, *, content: str) -> None:
         record.unlink(missing_ok=True)
         descriptor = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            stream.write(f"{transfer.digest} {content}\n")
+            stream.write(f"{transfer.identity} {content}\n")

@@ -265,7 +265,7 @@ def _record(transfer: Transfer, *, tree: Path) -> str:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     mode = DIRECTORY_MODE if transfer.mode is None else transfer.mode
     return (
-        f"{transfer.digest} {transfer.uid} {transfer.gid} {mode:o} {stat.S_IMODE(top.st_mode):o} {seen.hexdigest()}\n"
+        f"{transfer.identity} {transfer.uid} {transfer.gid} {mode:o} {stat.S_IMODE(top.st_mode):o} {seen.hexdigest()}\n"
     )
 
 

@@ -277,6 +277,26 @@ class Account:
             phase="fetching",
         )
 
+    def chunk_wrong(self, name: str, *, url: str, error: str) -> None:
+        self._say(
+            f"{name}: {url} gave {error}; that chunk is fetched again",
+            priority=WARNING,
+            message_id=MessageId.RETRYING,
+            artifact=name,
+            url=url,
+            error=error,
+            phase="fetching",
+        )
+
+    def chunk_mended(self, name: str, *, url: str, chunk: int) -> None:
+        self._say(
+            f"{name}: chunk {chunk} came right from {url}",
+            message_id=MessageId.RESUMED,
+            artifact=name,
+            url=url,
+            phase="fetching",
+        )
+
     def verifying(self, name: str, *, total: int) -> None:
         if self._ledger.find(name):
             with self._ledger.edit(name) as artifact:

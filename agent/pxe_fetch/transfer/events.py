@@ -29,6 +29,12 @@ class Events(Protocol):
     def mirror_dropped(self, name: str, *, url: str, reason: str) -> None:
         """`url` will not be asked again for this artifact: it refused, or its bytes were wrong twice."""
 
+    def chunk_wrong(self, name: str, *, url: str, error: str) -> None:
+        """A chunk that `url` gave is not what it should be; it alone is fetched again, elsewhere where there is one."""
+
+    def chunk_mended(self, name: str, *, url: str, chunk: int) -> None:
+        """The chunk number `chunk` (from 0), which had come wrong, is right now: from `url`."""
+
     def verifying(self, name: str, *, total: int) -> None:
         """`total` bytes that an earlier run left are being read again, or the last ones are being hashed."""
 

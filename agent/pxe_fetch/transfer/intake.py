@@ -12,12 +12,13 @@ from collections.abc import Callable
 from mmap import mmap
 from queue import SimpleQueue
 from threading import Thread
+from typing import Protocol
 
 from pxe_fetch.clock import Patience
 from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.errors import NetworkError
 from pxe_fetch.transfer.part import Part
-from pxe_fetch.transfer.verify import Digester, check_size
+from pxe_fetch.transfer.verify import check_size
 from pxe_fetch.transport import Body
 
 BUFFER = 512 * 1024  # bytes of one buffer: at most so many are lost when the agent is killed
@@ -40,8 +41,8 @@ def take_in(
     Raises IntegrityError if more than `size` come, NetworkError if they come slower than `timeouts.min_rate`, and what
     the body, the part and `patience` raise. In every case the part holds, hashed, what had come before.
     """
-    pace = _Pace(timeouts, patience=patience)
-    lane = _Lane(part.digester)
+    pace = Pace(timeouts, patience=patience)
+    lane = Lane(part.digester)
     received = 0  # from this body
     told_at = patience.clock.now()
     try:
@@ -70,12 +71,14 @@ def take_in(
         told(part.length)
 
 
-class _Pace:
+class Pace:
     """Whether bytes come fast enough: one byte a second never lets a read time out."""
 
-    def __init__(self, timeouts: Timeouts, *, patience: Patience) -> None:
+    def __init__(self, timeouts: Timeouts, *, patience: Patience, sharers: Callable[[], int] = lambda: 1) -> None:
+        """`sharers`: how many streams share what is asked for as a minimum."""
         self._timeouts = timeouts
         self._patience = patience
+        self._sharers = sharers
         self._since = patience.clock.now()
         self._bytes = 0
 
@@ -86,17 +89,24 @@ class _Pace:
         self._bytes += count
         window = now - self._since
         if window >= self._timeouts.min_rate_window:
-            if self._bytes < self._timeouts.min_rate * window:
+            if self._bytes * self._sharers() < self._timeouts.min_rate * window:
                 rate = self._bytes / window / 1024
                 raise NetworkError(f"too slow: {rate:.1f} KiB/s, less than {self._timeouts.min_rate / 1024:g} KiB/s")
             self._since, self._bytes = now, 0
         return now
 
 
-class _Lane:
+class Hashing(Protocol):
+    """What a lane leads to."""
+
+    def update(self, data: memoryview) -> None:
+        """Take `data` in, which follows what was taken in before."""
+
+
+class Lane:
     """Buffers on their way to the digest: hashed here and now, or by a second thread once that pays."""
 
-    def __init__(self, digester: Digester) -> None:
+    def __init__(self, digester: Hashing) -> None:
         self._digester = digester
         self._free: SimpleQueue[memoryview] = SimpleQueue()
         self._full: SimpleQueue[tuple[memoryview, int]] = SimpleQueue()

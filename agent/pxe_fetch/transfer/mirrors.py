@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from pxe_fetch.contract.model import RetryPolicy
 from pxe_fetch.errors import FetchError, IntegrityError, NotFoundError, RangeError
@@ -26,28 +27,31 @@ class Mirror:
     out: bool = False  # will not be asked again
 
 
-class Mirrors:
+M = TypeVar("M", bound=Mirror)
+
+
+class Mirrors(Generic[M]):
     """Asked in the order given; one that fails has to wait its turn, so that the others come first."""
 
-    def __init__(self, urls: Sequence[str], *, policy: RetryPolicy) -> None:
-        self._mirrors = tuple(Mirror(url=url) for url in urls)
+    def __init__(self, mirrors: Sequence[M], *, policy: RetryPolicy) -> None:
+        self._mirrors = tuple(mirrors)
         self._policy = policy
         self._errors: list[FetchError] = []
 
-    def next(self, now: float, *, resuming: bool) -> Mirror | None:
+    def next(self, now: float, *, resuming: bool) -> M | None:
         """Who is to be asked next: who may be asked soonest, of several the best. None when all are out.
 
         While there is something to resume, one that has ranges is worth a short wait; one whose bytes were wrong is
         worse than one whose were not; else it is the one that was asked less often.
         """
 
-        def rank(mirror: Mirror) -> tuple[float, int, int]:
+        def rank(mirror: M) -> tuple[float, int, int]:
             handicap = self._policy.base if resuming and not mirror.ranges else 0.0
             return max(mirror.not_before, now) + handicap, mirror.corrupt, mirror.asked
 
         return min((mirror for mirror in self._mirrors if not mirror.out), key=rank, default=None)
 
-    def another_may_resume(self, mirror: Mirror, *, now: float) -> bool:
+    def another_may_resume(self, mirror: M, *, now: float) -> bool:
         """Whether somebody else could be asked for a range, now or after a short wait."""
         return any(
             other is not mirror and not other.out and other.ranges and other.not_before <= now + self._policy.base
@@ -58,7 +62,7 @@ class Mirrors:
         """Whether somebody was never asked."""
         return any(not mirror.asked and not mirror.out for mirror in self._mirrors)
 
-    def failed(self, mirror: Mirror, error: FetchError, *, now: float, progressed: bool, blamed: bool) -> None:
+    def failed(self, mirror: M, error: FetchError, *, now: float, progressed: bool, blamed: bool) -> None:
         """Record that `mirror` failed with `error`; `blamed`: wrong bytes were its own and nobody else's."""
         self._errors.append(error)
         mirror.error = error

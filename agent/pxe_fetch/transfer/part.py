@@ -7,12 +7,14 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
+from itertools import chain
 from mmap import mmap
 from pathlib import Path
 from typing import Protocol
 
 from pxe_fetch.clock import Patience
 from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError, PolicyError
+from pxe_fetch.pieces import Pieces, written
 from pxe_fetch.transfer.verify import Digester
 
 _REREAD = 1024 * 1024  # bytes read at a time when an earlier run's part is hashed again
@@ -33,15 +35,12 @@ class Part(Protocol):
         """Forget everything."""
 
 
-class FilePart:
+class PartFile:
     """A file that outlives a kill, so that the next run can resume it. One process at a time may have it."""
 
-    def __init__(self, path: Path, *, digester: Callable[[], Digester]) -> None:
-        """Open or make `path`. What is in it counts only after `rehash`. Raises CannotCreateError or DiskError."""
+    def __init__(self, path: Path) -> None:
+        """Open or make `path`; what is in it counts once it was read again. Raises CannotCreateError or DiskError."""
         self._path = path
-        self._digester = digester
-        self.digester = digester()
-        self.length = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # 0600: it may hold what only its owner-to-be may read. O_NOFOLLOW: never through a link.
@@ -70,39 +69,23 @@ class FilePart:
         """Bytes that an earlier run left, not yet looked at."""
         return self._left
 
-    def rehash(self, *, patience: Patience) -> None:
-        """Take what an earlier run left as the beginning, after reading all of it: a prefix is never trusted.
-
-        Raises DiskError, and what `patience` raises.
-        """
-        buffer = mmap(-1, _REREAD)
-        view = memoryview(buffer)
-        try:
-            while count := os.preadv(self._fd, [view], self.length):
-                patience.check()
-                self.digester.update(view[:count])
-                self.length += count
-        except OSError as error:
-            raise DiskError(f"{self._path} cannot be read: {error.strerror}") from error
-        finally:
-            self._left = 0
-
-    def write(self, data: memoryview) -> None:
+    def _write(self, data: memoryview, *, at: int) -> None:
         try:
             while data:
-                count = os.pwrite(self._fd, data, self.length)
-                self.length += count
+                count = os.pwrite(self._fd, data, at)
+                at += count
                 data = data[count:]
         except OSError as error:
             raise _failed_write(self._path, error) from error
 
-    def clear(self) -> None:
-        self.length = self._left = 0
-        self.digester = self._digester()
+    def _cut(self, size: int) -> None:
         try:
-            os.ftruncate(self._fd, 0)
+            os.ftruncate(self._fd, size)
         except OSError as error:
-            raise DiskError(f"{self._path} cannot be emptied: {error.strerror}") from error
+            raise DiskError(f"{self._path} cannot be cut to {size} bytes: {error.strerror}") from error
+
+    def _unreadable(self, error: OSError) -> DiskError:
+        return DiskError(f"{self._path} cannot be read: {error.strerror}")
 
     def sync(self) -> None:
         """Have the bytes on the disk (fsync(2)). Raises NoRoomError or DiskError."""
@@ -122,6 +105,100 @@ class FilePart:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+class FilePart(PartFile):
+    """A part that grows from its beginning."""
+
+    def __init__(self, path: Path, *, digester: Callable[[], Digester]) -> None:
+        super().__init__(path)
+        self._digester = digester
+        self.digester = digester()
+        self.length = 0
+
+    def rehash(self, *, patience: Patience) -> None:
+        """Take what an earlier run left as the beginning, after reading all of it: a prefix is never trusted.
+
+        Raises DiskError, and what `patience` raises.
+        """
+        buffer = mmap(-1, _REREAD)
+        view = memoryview(buffer)
+        try:
+            while count := os.preadv(self._fd, [view], self.length):
+                patience.check()
+                self.digester.update(view[:count])
+                self.length += count
+        except OSError as error:
+            raise self._unreadable(error) from error
+        finally:
+            self._left = 0
+
+    def write(self, data: memoryview) -> None:
+        self._write(data, at=self.length)
+        self.length += len(data)
+
+    def clear(self) -> None:
+        self.length = self._left = 0
+        self.digester = self._digester()
+        self._cut(0)
+
+
+class ChunkedPart(PartFile):
+    """A part that fills in any order; what has not come yet is a hole in the file."""
+
+    def __init__(self, path: Path, *, pieces: Pieces) -> None:
+        super().__init__(path)
+        self.pieces = pieces
+        self.length = pieces.size
+        self._stays_open = False
+        if self._left > pieces.size:
+            self._cut(pieces.size)
+
+    def keep_open(self) -> None:
+        """Have `close` do nothing: a thread that was not waited for may write yet, so the number stays taken."""
+        self._stays_open = True
+
+    def close(self) -> None:
+        if not self._stays_open:
+            super().close()
+
+    def write(self, data: memoryview, *, at: int) -> None:
+        """Put `data` to the offset `at`. Raises NoRoomError or DiskError."""
+        self._write(data, at=at)
+
+    def rehash(self, *, looked: Callable[[int, bool], None], check: Callable[[], None]) -> list[tuple[int, int]]:
+        """Read every chunk that has no hole, and tell each by `looked`, from several threads: nothing is trusted.
+
+        Gives the chunks of which there is a beginning, each with its length, for `read_into`. Raises DiskError, and
+        what the two raise.
+        """
+        whole: list[range] = []
+        begun: list[tuple[int, int]] = []
+        try:
+            for start, end in written(self._fd, size=self.pieces.size):
+                first = self.pieces.at(start + self.pieces.chunk - 1)
+                last = self.pieces.number if end == self.pieces.size else self.pieces.at(end)
+                whole.append(range(first, last))
+                # Where the hole begins is known to the block alone; at the end of the file, to the byte.
+                sure = end if end == os.fstat(self._fd).st_size else end - os.fstat(self._fd).st_blksize
+                if last >= first and self.pieces.start(last) < sure:
+                    begun.append((last, sure - self.pieces.start(last)))
+            self.pieces.look_through(self._fd, indexes=chain.from_iterable(whole), looked=looked, check=check)
+        except OSError as error:
+            raise self._unreadable(error) from error
+        finally:
+            self._left = 0
+        return begun
+
+    def read_into(self, take: Callable[[memoryview], None], *, start: int, end: int) -> None:
+        """Have `take` see the bytes from `start` up to `end`, in order. Raises DiskError."""
+        view = memoryview(mmap(-1, _REREAD))
+        try:
+            while start < end and (count := os.preadv(self._fd, [view[: end - start]], start)):
+                take(view[:count])
+                start += count
+        except OSError as error:
+            raise self._unreadable(error) from error
 
 
 class MemoryPart:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
@@ -12,14 +12,16 @@ from pxe_fetch.clock import Clock, Patience, SystemClock
 from pxe_fetch.contract.model import Digest, RetryPolicy, Timeouts
 from pxe_fetch.errors import FetchError, NoRoomError
 from pxe_fetch.transfer.events import Events
-from pxe_fetch.transfer.part import FilePart, MemoryPart
+from pxe_fetch.transfer.part import ChunkedPart, FilePart, MemoryPart
 from pxe_fetch.transfer.reception import Reception
+from pxe_fetch.transfer.streams import Streams
 from pxe_fetch.transfer.verify import Digester
 from pxe_fetch.transport import Transports
 
 TYPE_CHECKING = False  # what is only named in a signature need not be imported at boot
 if TYPE_CHECKING:
     from pxe_fetch.plan import Transfer
+    from pxe_fetch.transfer.parallel import ParallelReception
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +30,7 @@ class Received:
 
     bytes: int  # of the whole
     bytes_received: int  # over the wire in this run, those fetched twice counted twice
-    attempts: int  # requests for it, redirects not counted; 0 when an earlier run had left all of it
+    attempts: int  # 1, and 1 for each that failed or brought wrong bytes; 0 when an earlier run had left all of it
     url: str | None  # the mirror that finished it, redacted; None when nobody was asked
     seconds: float
     resumed_from: int  # what an earlier run had left of it
@@ -42,12 +44,14 @@ def receive(
     stop: Event,
     clock: Clock | None = None,
     deadline: float = math.inf,
+    streams: Streams | None = None,
 ) -> Received:
     """Bring the bytes of `transfer` into `transfer.part`: whole, verified, fsync'ed, not yet placed.
 
     May run in several threads at once, with the same `transports`, `events` and `stop`. `deadline` (on `clock.now()`)
     is the run's; the artifact's own is counted from now. When `stop` is set it ends within a second, a connection that
-    is just being made excepted (`timeouts.connect`).
+    is just being made excepted (`timeouts.connect`). Where the transfer has chunk digests, ranges of it come in as many
+    streams more as `streams` has free.
 
     Raises only FetchError, of the class that names the cause: NetworkError, IntegrityError, RefusedError, PolicyError
     or TrustError when every mirror and attempt is used up; DeadlineError; StoppedError; NoRoomError (the part is gone
@@ -59,23 +63,12 @@ def receive(
         began = clock.now()
         patience = Patience(clock=clock, stop=stop, deadline=min(deadline, began + transfer.retry.deadline))
         patience.check()
-        part = FilePart(transfer.part, digester=lambda: Digester(transfer.digest))
+        part, reception, take_over = _reception(
+            transfer, transports=transports, events=events, patience=patience, streams=streams or Streams(0)
+        )
         try:
-            reception = Reception(
-                name=transfer.name,
-                urls=transfer.urls,
-                digest=transfer.digest,
-                size=transfer.size,
-                headers=transfer.headers,
-                retry=transfer.retry,
-                timeouts=transfer.timeouts,
-                part=part,
-                transports=transports,
-                events=events,
-                patience=patience,
-            )
             if part.left_over():
-                reception.take_over(part)
+                take_over()
             reception.run()
             part.sync()
         except NoRoomError:
@@ -93,8 +86,50 @@ def receive(
         )
 
 
+def _reception(
+    transfer: Transfer, *, transports: Transports, events: Events, patience: Patience, streams: Streams
+) -> tuple[FilePart | ChunkedPart, Reception | ParallelReception, Callable[[], None]]:
+    """Where the bytes go, what brings them there, and what takes up what an earlier run left.
+
+    Raises CannotCreateError or DiskError.
+    """
+    if transfer.pieces:
+        from pxe_fetch.transfer.parallel import ParallelReception
+
+        chunked = ChunkedPart(transfer.part, pieces=transfer.pieces)
+        parallel = ParallelReception(
+            name=transfer.name,
+            urls=transfer.urls,
+            digest=transfer.digest,
+            headers=transfer.headers,
+            retry=transfer.retry,
+            timeouts=transfer.timeouts,
+            part=chunked,
+            transports=transports,
+            streams=streams,
+            events=events,
+            patience=patience,
+        )
+        return chunked, parallel, parallel.take_over
+    part = FilePart(transfer.part, digester=lambda: Digester(transfer.digest))
+    reception = Reception(
+        name=transfer.name,
+        urls=transfer.urls,
+        digest=transfer.digest,
+        size=transfer.size,
+        headers=transfer.headers,
+        retry=transfer.retry,
+        timeouts=transfer.timeouts,
+        part=part,
+        transports=transports,
+        events=events,
+        patience=patience,
+    )
+    return part, reception, lambda: reception.take_over(part)
+
+
 def fetch_text(
-    url: str,
+    urls: Sequence[str],
     *,
     name: str,
     digest: Digest | None,
@@ -108,7 +143,7 @@ def fetch_text(
     clock: Clock | None = None,
     deadline: float = math.inf,
 ) -> bytes:
-    """The bytes at `url` (a configuration, a list of digests), at most `limit` of them, with the same persistence.
+    """The bytes that `urls` have (a configuration, a list of digests), at most `limit`, with the same persistence.
 
     `name` is what the events call it. Raises what `receive` raises, and PolicyError when there are more bytes.
     """
@@ -118,7 +153,7 @@ def fetch_text(
         part = MemoryPart(limit=limit, digester=lambda: Digester(digest))
         reception = Reception(
             name=name,
-            urls=(url,),
+            urls=urls,
             digest=digest,
             size=None,
             headers=headers or {},

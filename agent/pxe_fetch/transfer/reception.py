@@ -59,7 +59,7 @@ class Reception:
         self._transports = transports
         self._events = events
         self._patience = patience
-        self._mirrors = Mirrors(urls, policy=retry)
+        self._mirrors = Mirrors([Mirror(url=url) for url in urls], policy=retry)
         self._began = patience.clock.now()
         self._mirror: Mirror | None = None  # whose turn it is, or was
         self._last: FetchError | None = None

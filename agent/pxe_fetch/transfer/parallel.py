@@ -1,0 +1,245 @@
+"""One artifact that has chunk digests: as many streams as there are free slots, until every chunk is here and right."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from threading import Event, Lock, Thread
+
+from pxe_fetch.clock import Patience
+from pxe_fetch.contract.model import Digest, RetryPolicy, Timeouts
+from pxe_fetch.errors import DeadlineError, FetchError, PolicyError
+from pxe_fetch.redact import redact
+from pxe_fetch.transfer.board import Board, Job, is_final
+from pxe_fetch.transfer.events import Events
+from pxe_fetch.transfer.part import ChunkedPart
+from pxe_fetch.transfer.runs import Beginning
+from pxe_fetch.transfer.sharing import SharedMirrors
+from pxe_fetch.transfer.stream import Stream
+from pxe_fetch.transfer.streams import Streams
+from pxe_fetch.transfer.verify import Digester
+from pxe_fetch.transport import Transports
+
+_EARLIER = frozenset(("an earlier run",))
+_LOOK = 0.25  # seconds between two looks at whether there is something to do
+_LET_GO = 1.0  # seconds for the other streams to end after one failed for good
+
+
+class ParallelReception:
+    """The calling thread is one of the streams; the others are started when there is a slot, and something to do."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        urls: Sequence[str],
+        digest: Digest | None,
+        headers: Mapping[str, str],
+        retry: RetryPolicy,
+        timeouts: Timeouts,
+        part: ChunkedPart,
+        transports: Transports,
+        streams: Streams,
+        events: Events,
+        patience: Patience,
+    ) -> None:
+        self._name = name
+        self._digest = digest
+        self._part = part
+        self._pieces = part.pieces
+        self._events = events
+        self._streams = streams
+        self._over = _Either(patience.stop)
+        self._patience_of_run = patience
+        self._patience = replace(patience, stop=self._over)  # of the streams
+        self._began = patience.clock.now()
+        self._mirrors = SharedMirrors(urls, policy=retry)
+        self._board = Board(
+            name=name,
+            pieces=self._pieces,
+            mirrors=self._mirrors,
+            streams=streams,
+            retry=retry,
+            events=events,
+            clock=patience.clock,
+        )
+        self._stream = Stream(
+            board=self._board,
+            part=part,
+            transports=transports,
+            headers=headers,
+            timeouts=timeouts,
+            patience=self._patience,
+            cores=len(os.sched_getaffinity(0)),
+            more=self._call_for_help,
+        )
+        self._fatal: FetchError | None = None
+        self._last: FetchError | None = None
+        self._helpers = 0
+        self.resumed_from = 0  # bytes that an earlier run had left
+
+    @property
+    def attempts(self) -> int:
+        """The first, and one more for each stream that failed."""
+        return self._board.attempts
+
+    @property
+    def bytes_received(self) -> int:
+        """Over the wire in this run, those fetched twice counted twice."""
+        return self._board.received
+
+    def last_url(self) -> str | None:
+        """The mirror that gave the last chunk, or was asked last, redacted; None when nobody was asked."""
+        return redact(self._board.last.url) if self._board.last else None
+
+    def take_over(self) -> None:
+        """Begin with what of an earlier run is right. Raises DiskError, StoppedError, DeadlineError."""
+        self._events.verifying(self._name, total=self._part.left_over())
+        board = self._board
+        lock = Lock()
+
+        def looked(index: int, is_right: bool) -> None:  # noqa: FBT001  a value
+            if is_right:
+                with lock:
+                    board.runs.arrived(index)
+                    board.here += self._pieces.start(index + 1) - self._pieces.start(index)
+
+        for index, length in self._part.rehash(looked=looked, check=self._patience.check):
+            if not board.runs.is_here(index):
+                digest = hashlib.sha256()
+                start = self._pieces.start(index)
+                self._part.read_into(digest.update, start=start, end=start + length)
+                board.take_up(index, Beginning(length=length, hash=digest, sources=_EARLIER))
+        self.resumed_from = board.kept = board.here
+
+    def run(self) -> None:
+        """Fetch until the part is whole and right. Raises FetchError, as transfer.receive says."""
+        try:
+            self._conduct()
+        except FetchError as error:
+            error.attempts, error.bytes_received, error.url = self.attempts, self.bytes_received, self.last_url()
+            raise
+        finally:
+            self._over.set()
+            self._await_helpers()
+            if self.attempts:
+                self._events.progress(self._name, received=self._board.here, total=self._pieces.size)
+        self._check_whole()
+
+    def _conduct(self) -> None:
+        """Work, have others work, and wait while there is nothing to do."""
+        board = self._board
+        while board.runs.left or board.working:
+            if self._fatal:
+                raise self._explained(self._fatal)
+            try:
+                self._patience.check()
+            except DeadlineError as error:
+                raise self._explained(error) from error
+            if job := board.job():
+                self._work(job)
+            elif board.working:
+                with board.changed:
+                    board.changed.wait(_LOOK)
+            elif board.runs.left:
+                self._wait()
+
+    def _work(self, job: Job | None) -> None:
+        """Carry out `job` and whatever there is to do then."""
+        while job and not self._over.is_set():
+            self._call_for_help()
+            error = self._stream.carry_out(job)
+            if error:
+                self._last = error
+                if is_final(error):
+                    self._fatal = self._fatal or error
+                    return
+            job = self._board.job()
+
+    def _call_for_help(self) -> None:
+        """Start as many streams as there are slots for, and something to do."""
+        while self._streams.take():
+            job = self._board.job()
+            if job is None:
+                self._streams.give()
+                return
+            with self._board.changed:
+                self._helpers += 1
+            Thread(target=self._help, args=(job,), name=f"{self._name}-{self._helpers}", daemon=True).start()
+
+    def _help(self, job: Job) -> None:
+        try:
+            self._work(job)
+        finally:
+            self._streams.give()
+            with self._board.changed:
+                self._helpers -= 1
+                self._board.changed.notify_all()
+
+    def _wait(self) -> None:
+        """Nobody is at work: until somebody may be asked again. Raises what ends it all."""
+        following = self._board.following()
+        if following is None:
+            raise self._exhausted()
+        clock = self._patience.clock
+        wait = following.not_before - clock.now()
+        left = self._patience.left()
+        if wait >= left:
+            raise self._too_late(f"the next attempt is due in {wait:.0f} s, but {max(0.0, left):.0f} s are left")
+        if wait > 0:
+            clock.sleep(wait, stop=self._patience_of_run.stop)
+
+    def _await_helpers(self) -> None:
+        """Until the other streams have ended; a file that one may yet write to stays open."""
+        with self._board.changed:
+            if not self._board.changed.wait_for(lambda: not self._helpers, timeout=_LET_GO):
+                self._part.keep_open()
+
+    def _check_whole(self) -> None:
+        """Every chunk is right; where a digest of the whole is given too, it has to be that of these chunks."""
+        number = self._pieces.number
+        text = f"sha256 of each of its {number} chunks" if number > 1 else "sha256 of its one chunk"
+        if self._digest:
+            digester = Digester(self._digest)
+
+            def take(data: memoryview) -> None:
+                self._patience_of_run.check()
+                digester.update(data)
+
+            self._part.read_into(take, start=0, end=self._pieces.size)
+            digester.check(remark="every chunk is right, so the configuration contradicts itself")
+            text = str(self._digest)
+        self._events.verified(self._name, digest=text, total=self._pieces.size)
+
+    def _explained(self, error: FetchError) -> FetchError:
+        return self._too_late("the time for it is over") if isinstance(error, DeadlineError) else error
+
+    def _exhausted(self) -> FetchError:
+        """The error that names the cause, with what was tried in its message."""
+        if not self.attempts:
+            return PolicyError("there is no url to fetch it from")
+        error = self._mirrors.verdict()
+        error.args = (f"{error} ({self._tried()})",)
+        return error
+
+    def _too_late(self, why: str) -> DeadlineError:
+        cause = f"; the last error: {self._last}" if self._last and not isinstance(self._last, DeadlineError) else ""
+        return DeadlineError(f"{why} ({self._tried()}){cause}")
+
+    def _tried(self) -> str:
+        attempts = f"{self.attempts} attempt" + ("s" if self.attempts != 1 else "")
+        seconds = self._patience.clock.now() - self._began
+        return f"{attempts} in {seconds:.0f} s, {self._board.here} bytes here of {self._pieces.size}"
+
+
+class _Either(Event):
+    """Set when it is, or when `other` is."""
+
+    def __init__(self, other: Event) -> None:
+        super().__init__()
+        self._other = other
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._other.is_set()

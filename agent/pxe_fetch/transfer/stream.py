@@ -1,0 +1,162 @@
+"""One request and its body: bytes to their places in the part, hashed on the way, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from pxe_fetch.clock import Patience
+from pxe_fetch.contract.model import Timeouts
+from pxe_fetch.errors import FetchError, NetworkError, RangeError
+from pxe_fetch.transfer.board import Board, Job
+from pxe_fetch.transfer.intake import BUFFER, Lane, Pace
+from pxe_fetch.transfer.landing import Landing
+from pxe_fetch.transfer.part import ChunkedPart
+from pxe_fetch.transfer.runs import Beginning
+from pxe_fetch.transfer.verify import check_size
+from pxe_fetch.transport import Body, Request, Transports
+
+_LOOK = 0.25  # seconds between two looks at whether one more stream has something to do
+_LONG = 4 * 1024 * 1024  # bytes after which a second thread is worth its start
+
+
+class Stream:
+    """Carries out jobs, one after the other."""
+
+    def __init__(
+        self,
+        *,
+        board: Board,
+        part: ChunkedPart,
+        transports: Transports,
+        headers: Mapping[str, str],
+        timeouts: Timeouts,
+        patience: Patience,
+        cores: int,
+        more: Callable[[], None],
+    ) -> None:
+        """`more` is called when there may be something to do for one more stream."""
+        self._board = board
+        self._part = part
+        self._pieces = part.pieces
+        self._transports = transports
+        self._headers = headers
+        self._timeouts = timeouts
+        self._patience = patience
+        self._cores = cores
+        self._more = more
+        self._asked = 0.0  # when there was last something to do for others
+
+    def carry_out(self, job: Job) -> FetchError | None:
+        """Fetch the job's run, or as much of it as comes; what kept the rest from coming."""
+        beginning: Beginning | None = None
+        error: FetchError | None = None
+        try:
+            self._fetch(job)
+        except _BrokenError as broken:
+            beginning, error = broken.beginning, broken.error
+        except FetchError as caught:
+            beginning, error = job.run.beginning, caught
+        except Exception as caught:
+            error = FetchError(f"a fault of pxe-fetch itself: {type(caught).__name__}: {caught}")
+        self._board.end(job, beginning=beginning, error=error)
+        return error
+
+    def _fetch(self, job: Job) -> None:
+        self._patience.check()
+        mirror, run = job.mirror, job.run
+        is_ranged = mirror.ranges
+        request = Request(
+            url=mirror.url,
+            offset=run.at if is_ranged else 0,
+            # No If-Range: whether the server's file has changed, each chunk's digest tells.
+            end=self._pieces.start(run.end) if is_ranged else None,
+            headers=self._headers,
+            timeouts=self._timeouts,
+            patience=self._patience,
+        )
+        body = self._transports.of(mirror.url).open(request)
+        try:
+            if body.total is not None:
+                check_size(body.total, expected=self._pieces.size)
+            if not body.ranged:
+                mirror.ranges = False
+            if body.start != request.offset:
+                raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
+            self._board.begins(job, total=body.total)
+            self._more()
+            self._take_in(job, body, is_whole=not is_ranged or not body.ranged)
+        finally:
+            body.close()
+
+    def _take_in(self, job: Job, body: Body, *, is_whole: bool) -> None:
+        """The run out of the body; where that is the whole file, all that it comes by and that is missing."""
+        pace = Pace(self._timeouts, patience=self._patience, sharers=lambda: max(1, self._board.working))
+        at = body.start
+        while True:
+            self._skip(body, job.run.at - at, pace)
+            self._fill(job, body, pace)
+            at = job.run.at
+            if not is_whole or not self._board.goes_on(job):
+                return
+
+    def _skip(self, body: Body, count: int, pace: Pace) -> None:
+        """Read `count` bytes that are here already, or another stream's: of a peer without ranges."""
+        view = memoryview(bytearray(min(count, BUFFER)))
+        while count:
+            got = body.readinto(view[:count])
+            if not got:
+                raise NetworkError(f"the body ended {count} bytes before what is missing")
+            pace.check(got)
+            self._board.skipped(got)
+            count -= got
+
+    def _fill(self, job: Job, body: Body, pace: Pace) -> None:
+        """Bytes of the body to where the run is, until its end.
+
+        Raises _BrokenError with what has come of the last chunk.
+        """
+        landed = partial(self._board.landed, job)
+        run = job.run
+        landing = Landing(self._pieces, at=run.at, beginning=run.beginning, source=job.mirror.url, landed=landed)
+        lane = Lane(landing)
+        try:
+            try:
+                while reach := self._board.reach(job, BUFFER):
+                    self._fill_one(job, body, pace, lane, reach)
+            finally:
+                lane.close()
+        except FetchError as error:
+            raise _BrokenError(error, landing.rest()) from error
+
+    def _fill_one(self, job: Job, body: Body, pace: Pace, lane: Lane, reach: int) -> None:
+        buffer = lane.buffer()
+        filled = 0
+        try:
+            while filled < reach:
+                if job.failure:
+                    raise job.failure
+                count = body.readinto(buffer[filled:reach])
+                if not count:
+                    missing = self._pieces.start(job.run.end) - job.run.at - filled
+                    raise NetworkError(f"the body ended {missing} bytes early")
+                filled += count
+                now = pace.check(count)
+                if now - self._asked >= _LOOK:
+                    self._asked = now
+                    self._more()
+        finally:
+            if filled:
+                is_alone = self._board.working < self._cores
+                lane.hash(buffer, filled, aside=is_alone and job.run.came > _LONG)
+                self._part.write(buffer[:filled], at=job.run.at)
+                self._board.came(job, filled)
+
+
+class _BrokenError(Exception):
+    """An error, and what is good nevertheless."""
+
+    def __init__(self, error: FetchError, beginning: Beginning | None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.beginning = beginning

@@ -1,0 +1,79 @@
+"""Artifacts with chunk digests: ranges in parallel, over mirrors, each chunk verified as it lands."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from fakes.exchange import Fault
+from fakes.faults import Flip, Serve, Status, cut, reset, stall
+from fakes.server import Script, Server
+from fakes.transfers import Bench
+from pxe_fetch.contract.model import Timeouts
+from pxe_fetch.errors import IntegrityError
+
+CHUNK = 64 * 1024
+BODY = random.Random(11).randbytes(40 * CHUNK + 12345)
+
+
+def bench(folder: Path, *servers: Server, **more: object) -> Bench:
+    urls = [server.url("/m") for server in servers]
+    return Bench(body=BODY, folder=folder, urls=urls, chunk=CHUNK, **more)  # type: ignore[arg-type]
+
+
+def test_ranges_come_in_parallel_and_none_twice(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        received = bench(tmp_path, server).receive()
+        assert server.sent("/m") == len(BODY)
+        assert len({asked.connection for asked in server.asked}) > 1
+        assert len(server.asked) <= 8
+    assert (received.attempts, received.bytes_received, received.url) == (1, len(BODY), server.url("/m"))
+
+
+@pytest.mark.parametrize("streams", [1, 2, 3, 8])
+def test_any_number_of_streams_brings_the_same(streams: int, tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        assert bench(tmp_path, server, streams=streams).receive().bytes_received == len(BODY)
+        assert len({asked.connection for asked in server.asked}) <= streams
+        if streams == 1:
+            assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "fault", [cut(0.5), reset(0.5), cut(CHUNK + 1), Status(503), Status(404), Flip(), stall(0.7)], ids=repr
+)
+def test_one_fault_costs_no_more_than_a_chunk(fault: Fault, tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, faults=[fault])}) as server:
+        received = bench(tmp_path, server, timeouts=Timeouts(read=0.3)).receive()
+    assert received.bytes_received <= len(BODY) + CHUNK
+
+
+def test_a_wrong_chunk_alone_is_fetched_again(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, then=Flip())}) as bad, Server({"/m": Script(body=BODY)}) as good:
+        one = bench(tmp_path, bad, good)
+        received = one.receive()
+    assert received.bytes_received == len(BODY) + CHUNK or received.bytes_received == len(BODY)
+
+
+def test_wrong_bytes_everywhere_are_an_integrity_error(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, then=Flip())}) as bad:
+        with pytest.raises(IntegrityError):
+            bench(tmp_path, bad).receive()
+        assert bad.sent("/m") <= len(BODY) + 2 * CHUNK
+
+
+def test_a_server_without_ranges_works(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, then=Serve(ranges=False))}) as server:
+        received = bench(tmp_path, server).receive()
+        assert received.bytes_received == len(BODY)
+
+
+def test_resumes_from_what_an_earlier_run_left(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        one = bench(tmp_path, server)
+        one.part.write_bytes(BODY[: 10 * CHUNK] + bytes(CHUNK) + BODY[11 * CHUNK : 20 * CHUNK + 7])
+        received = one.receive()
+    assert received.resumed_from == 19 * CHUNK + 7
+    assert received.bytes_received == len(BODY) - received.resumed_from
