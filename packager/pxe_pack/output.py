@@ -103,13 +103,7 @@ def being_made(output: Path) -> Iterator[Workshop]:
 
     Raises WorkError when `output` has changed meanwhile so that it cannot be replaced.
     """
-    with contextlib.ExitStack() as stack:
-        # one at a time, so that no workshop is taken for a leftover before its lock is held
-        with _locked(output.parent):
-            _remove_leftovers(output)
-            root = Path(tempfile.mkdtemp(prefix=_prefix(output), dir=output.parent))
-            stack.callback(shutil.rmtree, root, ignore_errors=True)
-            stack.enter_context(_locked(root))
+    with workroom(output) as root:
         workshop = Workshop(layout=root / "layout", work=root / "work")
         workshop.layout.mkdir()
         workshop.layout.chmod(0o755)
@@ -118,6 +112,19 @@ def being_made(output: Path) -> Iterator[Workshop]:
         # nor is a folder looked at while another pack exchanges it
         with _locked(output.parent):
             _put_into_place(workshop.layout, output, aside=root / "former")
+
+
+@contextmanager
+def workroom(output: Path) -> Iterator[Path]:
+    """A folder of our own beside `output`, gone when the block ends; what a killed run left there goes first."""
+    with contextlib.ExitStack() as stack:
+        # one at a time, so that no workroom is taken for a leftover before its lock is held
+        with _locked(output.parent):
+            _remove_leftovers(output)
+            root = Path(tempfile.mkdtemp(prefix=_prefix(output), dir=output.parent))
+            stack.callback(shutil.rmtree, root, ignore_errors=True)
+            stack.enter_context(_locked(root))
+        yield root
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from pxe_fetch import __version__
@@ -16,9 +17,10 @@ from pxe_pack.export import Layout
 from pxe_pack.freeze import FrozenAgent, default_cache, frozen_agent, load_agent
 from pxe_pack.hashing import Tally, tally
 from pxe_pack.image import liveos
-from pxe_pack.output import being_made
+from pxe_pack.image.liveos import LiveImage
+from pxe_pack.output import being_made, workroom
 from pxe_pack.payload import Payload, make_payload
-from pxe_pack.plan import Options, Plan, make_plan, settle
+from pxe_pack.plan import Options, Plan, Settings, make_plan, settle
 from pxe_pack.tools import InputError
 
 
@@ -36,7 +38,7 @@ class Packed:
 def show_plan(options: Options, *, console: Console) -> None:
     """Say what packing would do. Raises InputError as `pack` does, and has no effect."""
     settings = settle(options)
-    with liveos.opened(settings.image, boot_url=settings.boot_url) as image:
+    with _image(settings) as image:
         plan = make_plan(settings, image)
         console.result({"plan": plan.document()}, "\n".join(plan.lines()))
 
@@ -49,7 +51,7 @@ def pack(options: Options, *, console: Console) -> Packed:
     """
     began = time.monotonic()
     settings = settle(options)
-    with liveos.opened(settings.image, boot_url=settings.boot_url) as image:
+    with _image(settings) as image:
         plan = make_plan(settings, image)
         for line in plan.lines():
             console.say(line)
@@ -79,6 +81,11 @@ def pack(options: Options, *, console: Console) -> Packed:
                 export.finish(layout, _facts(plan, agent, payload, incoming))
                 step.note(f"{len(layout.files)} files, {layout.size:,} bytes")
     return Packed(plan=plan, agent=agent, payload=payload, layout=layout, seconds=time.monotonic() - began)
+
+
+def _image(settings: Settings) -> AbstractContextManager[LiveImage]:
+    """The image, opened; what has to be unpacked for that lies beside the output."""
+    return liveos.opened(settings.image, boot_url=settings.boot_url, room=lambda: workroom(settings.output))
 
 
 def _agent(plan: Plan, console: Console) -> FrozenAgent:

@@ -138,7 +138,7 @@ class _Stream:
     """A compressed segment in the clear."""
 
     def __init__(self, pieces: Iterator[bytes], end: Callable[[], int]) -> None:
-        self._stream = io.BufferedReader(_Raw(pieces), BLOCK)
+        self._stream = io.BufferedReader(PieceStream(pieces), BLOCK)
         self._end = end
 
     def exactly(self, size: int) -> bytes:
@@ -165,7 +165,7 @@ class _Stream:
         return self._end()
 
 
-class _Raw(io.RawIOBase):
+class PieceStream(io.RawIOBase):
     """A stream made of an iterator's pieces."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:

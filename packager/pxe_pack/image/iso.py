@@ -41,6 +41,10 @@ class Iso:
     entries: dict[str, MediaEntry]
     file: BinaryIO = field(repr=False)
 
+    @property
+    def given(self) -> Path:
+        return self.path
+
     def find(self, path: str) -> MediaEntry | None:
         return found(self.entries, path)
 

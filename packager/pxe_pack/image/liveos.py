@@ -24,7 +24,7 @@ from pxe_pack.image.iso import Iso
 from pxe_pack.image.liveroot import LiveOS, find_live
 from pxe_pack.image.media import Media, MediaEntry
 from pxe_pack.image.rootfs import RootFacts
-from pxe_pack.image.source import live_iso, opened_media
+from pxe_pack.image.source import Room, live_iso, opened_media, temporary_room
 from pxe_pack.image.tree import RootTree
 from pxe_pack.tools import InputError
 
@@ -145,14 +145,14 @@ class LiveImage:
 
 
 @contextmanager
-def opened(path: Path, *, boot_url: str) -> Iterator[LiveImage]:
-    """The image at `path`: an ISO, or a folder as Image Customizer writes it for PXE.
+def opened(path: Path, *, boot_url: str, room: Room = temporary_room) -> Iterator[LiveImage]:
+    """The image at `path`: an ISO, or a folder as Image Customizer writes it for PXE, or an archive of one.
 
-    With an empty `boot_url`, `root=live:` stays as the image has it. Raises InputError with all that keeps the image
-    from booting by PXE.
+    An archive is unpacked in a folder that `room` gives, for as long as the image is open. With an empty `boot_url`,
+    `root=live:` stays as the image has it. Raises InputError with all that keeps the image from booting by PXE.
     """
     with contextlib.ExitStack() as stack:
-        media = stack.enter_context(opened_media(path))
+        media = stack.enter_context(opened_media(path, room=room))
         source, network = _network(media, boot_url)
         initrds = {name: _initrd(media, name) for name in network.initrds}
         if network.live:
@@ -197,7 +197,7 @@ def _unsuitable(media: Media, source: str, why: str) -> InputError:
     return InputError(
         Problem(
             reference="grub-unsuitable",
-            message=f"{source} in {media.path} cannot be used for PXE: {why}",
+            message=f"{source} in {media.given} cannot be used for PXE: {why}",
             hint="the image's GRUB entry has to boot the LiveOS: `linux /boot/vmlinuz root=live:… rd.live.image …`",
         )
     )
@@ -210,7 +210,7 @@ def _grub_config(media: Media) -> tuple[str, str]:
     raise InputError(
         Problem(
             reference="image-no-grub",
-            message=f"{media.path} has no {GRUB_CFG}: it is not a LiveOS that pxe-pack knows",
+            message=f"{media.given} has no {GRUB_CFG}: it is not a LiveOS that pxe-pack knows",
             hint="give an ISO or a pxe-dir in the layout of Azure Linux Image Customizer",
         )
     )
@@ -238,7 +238,7 @@ def _enforces(facts: RootFacts, arguments: tuple[tuple[str, ...], ...]) -> bool:
 
 def _text(media: Media, entry: MediaEntry) -> str:
     if entry.size > CONFIG_LIMIT:
-        message = f"{entry.path} in {media.path} has {entry.size:,} bytes, which no configuration of GRUB has"
+        message = f"{entry.path} in {media.given} has {entry.size:,} bytes, which no configuration of GRUB has"
         raise InputError(Problem(reference="grub-unsuitable", message=message))
     return media.read(entry).decode(errors="surrogateescape")
 

@@ -49,6 +49,10 @@ class Media(Protocol):
         """The ISO, or the folder, on this machine."""
 
     @property
+    def given(self) -> Path:
+        """What the user gave, for messages: the path, or the archive that was unpacked there."""
+
+    @property
     def entries(self) -> Mapping[str, MediaEntry]:
         """Every name there is, by its path."""
 
@@ -85,6 +89,7 @@ class Folder:
     """A folder of boot files, such as a pxe-dir: a Media."""
 
     path: Path
+    given: Path
     entries: Mapping[str, MediaEntry]
 
     def find(self, path: str) -> MediaEntry | None:
@@ -102,59 +107,72 @@ class Folder:
             yield from span_pieces(file, offset=0, size=entry.size)
 
 
-def folder(path: Path) -> Folder:
-    """The folder `path`, read by name. A link inside it stands for what it leads to, if that is inside too.
+def folder(path: Path, *, given: Path | None = None) -> Folder:
+    """The folder `path`, read by name; `given` is what it was unpacked from.
 
-    Raises InputError when it cannot be read, a link leads out of it, or it is far too large to be a pxe-dir.
+    A link inside it stands for what it leads to, if that is inside too. Raises InputError when it cannot be read, a
+    link leads out of it, or it is far too large to be a pxe-dir.
     """
     entries: dict[str, MediaEntry] = {}
     try:
-        _walk(path, path.resolve(strict=True), "", entries)
+        _Walk(top=path, real_top=path.resolve(strict=True), given=given or path, entries=entries).below("")
     except OSError as error:
-        message = f"the image {path} cannot be read: {error.filename}: {error.strerror}"
+        message = f"the image {given or path} cannot be read: {error.filename}: {error.strerror}"
         raise InputError(Problem(reference="image-unreadable", message=message)) from error
-    return Folder(path=path, entries=entries)
+    return Folder(path=path, given=given or path, entries=entries)
 
 
-def _walk(top: Path, real_top: Path, prefix: str, entries: dict[str, MediaEntry]) -> None:
-    with os.scandir(top / prefix) as names:
-        for name in sorted(names, key=lambda one: one.name):
-            path = f"{prefix}{name.name}"
-            status = name.stat(follow_symlinks=False)
-            target = ""
-            if stat.S_ISLNK(status.st_mode):
-                target = os.readlink(name.path)  # noqa: PTH115  a str, as in the image
-                status = _behind(top, real_top, path) or status
-            entries[path] = MediaEntry(
-                path=path,
-                mode=status.st_mode,
-                size=status.st_size if stat.S_ISREG(status.st_mode) else 0,
-                spans=(Span(offset=0, size=status.st_size),) if stat.S_ISREG(status.st_mode) else (),
-                uid=status.st_uid,
-                gid=status.st_gid,
-                target=target,
-            )
-            if len(entries) > MANY:
-                raise InputError(
-                    Problem(
-                        reference="image-too-many-files",
-                        message=f"{top} has more than {MANY:,} files: it is no folder of boot files",
-                        hint="give the folder that Image Customizer wrote with `--output-image-format pxe-dir`",
-                    )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Walk:
+    """The way through a folder."""
+
+    top: Path
+    real_top: Path
+    given: Path
+    entries: dict[str, MediaEntry]
+
+    def below(self, prefix: str) -> None:
+        with os.scandir(self.top / prefix) as names:
+            for name in sorted(names, key=lambda one: one.name):
+                path = f"{prefix}{name.name}"
+                status = name.stat(follow_symlinks=False)
+                target = ""
+                if stat.S_ISLNK(status.st_mode):
+                    target = os.readlink(name.path)  # noqa: PTH115  a str, as in the image
+                    status = self._behind(path) or status
+                regular = stat.S_ISREG(status.st_mode)
+                self.entries[path] = MediaEntry(
+                    path=path,
+                    mode=status.st_mode,
+                    size=status.st_size if regular else 0,
+                    spans=(Span(offset=0, size=status.st_size),) if regular else (),
+                    uid=status.st_uid,
+                    gid=status.st_gid,
+                    target=target,
                 )
-            if name.is_dir(follow_symlinks=False):
-                _walk(top, real_top, f"{path}/", entries)
+                if len(self.entries) > MANY:
+                    raise self._too_many()
+                if name.is_dir(follow_symlinks=False):
+                    self.below(f"{path}/")
 
+    def _behind(self, path: str) -> os.stat_result | None:
+        """What a link leads to; None where that is nothing, or a folder (which is listed at its own place)."""
+        real = (self.top / path).resolve()
+        if not real.is_relative_to(self.real_top):
+            raise InputError(
+                Problem(
+                    reference="image-link-outside",
+                    message=f"{path} in {self.given} is a link that leads out of it, to {real}",
+                    hint="put the file itself there, or take the link away",
+                )
+            )
+        return real.stat() if real.is_file() else None
 
-def _behind(top: Path, real_top: Path, path: str) -> os.stat_result | None:
-    """What the link `path` leads to; None where that is nothing, or a folder (which is listed at its own place)."""
-    real = (top / path).resolve()
-    if not real.is_relative_to(real_top):
-        raise InputError(
+    def _too_many(self) -> InputError:
+        return InputError(
             Problem(
-                reference="image-link-outside",
-                message=f"{path} in {top} is a link that leads out of the folder, to {real}",
-                hint="put the file itself there, or take the link away",
+                reference="image-too-many-files",
+                message=f"{self.given} has more than {MANY:,} files: it is no folder of boot files",
+                hint="give the folder that Image Customizer wrote with `--output-image-format pxe-dir`",
             )
         )
-    return real.stat() if real.is_file() else None

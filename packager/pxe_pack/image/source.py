@@ -1,26 +1,49 @@
-"""What was given as an image, opened by what it is: an ISO, or a folder of boot files."""
+"""What was given as an image, opened by what it is: an ISO, a folder of boot files, or an archive of one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.image import iso, media
+from pxe_pack.image import archive, iso, media
 from pxe_pack.image.iso import Iso
 from pxe_pack.image.media import Media, MediaEntry
 from pxe_pack.tools import InputError
 
+Room = Callable[[], AbstractContextManager[Path]]
+
 
 @contextmanager
-def opened_media(path: Path) -> Iterator[Media]:
-    """The medium at `path`. Raises InputError when it is none, or cannot be read."""
+def temporary_room() -> Iterator[Path]:
+    """A folder below $TMPDIR, gone when its block ends."""
+    with tempfile.TemporaryDirectory(prefix="pxe-pack-") as name:
+        yield Path(name)
+
+
+@contextmanager
+def opened_media(path: Path, *, room: Room) -> Iterator[Media]:
+    """The medium at `path`; an archive is unpacked in a folder that `room` gives.
+
+    Raises InputError when it is none, or cannot be read.
+    """
     if path.is_dir():
         yield media.folder(path)
-        return
-    with iso.opened(path) as image:
-        yield image
+    elif path.is_file() and _is_archive(path):
+        with room() as folder:
+            yield media.folder(archive.unpack(path, folder), given=path)
+    else:
+        with iso.opened(path) as image:
+            yield image
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        return archive.is_archive(path)
+    except OSError:  # said where it is opened
+        return False
 
 
 @contextmanager
@@ -45,14 +68,14 @@ def _the_one_iso(medium: Media) -> MediaEntry:
         raise InputError(
             Problem(
                 reference="image-two-isos",
-                message=f"{medium.path} has more than one ISO, and only one can be the LiveOS: {names}",
+                message=f"{medium.given} has more than one ISO, and only one can be the LiveOS: {names}",
                 hint="leave the one that its grub.cfg boots",
             )
         )
     raise InputError(
         Problem(
             reference="image-no-iso",
-            message=f"the grub.cfg in {medium.path} boots a LiveOS by `root=live:`, and there is no ISO beside it",
+            message=f"the grub.cfg in {medium.given} boots a LiveOS by `root=live:`, and there is no ISO beside it",
             hint="give the folder whole, as Image Customizer wrote it; or give the ISO itself",
         )
     )
