@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pxe_pack.artifacts import FOLDER, LocalFile
-from pxe_pack.hashing import Tally, copy_hashed, file_pieces
+from pxe_pack.hashing import Advance, Tally, copy_hashed, copy_whole, file_pieces
+from pxe_pack.image.iso import Iso
 from pxe_pack.image.liveos import GRUB_CFG, GRUB_DIR, LiveImage
 from pxe_pack.output import MANIFEST, SUMS
 from pxe_pack.payload import Entry, Payload
@@ -51,6 +52,13 @@ class Layout:
 def export_artifacts(layout: Layout, files: Iterable[LocalFile], *, base: str) -> dict[LocalFile, Tally]:
     """Copy the local artifacts into the layout; gives what each holds. Raises OSError."""
     return {file: layout.write(f"{FOLDER}/{file.name}", file_pieces(file.source), url=file.url(base)) for file in files}
+
+
+def export_iso(layout: Layout, iso: Iso, *, name: str, url: str, advance: Advance) -> Tally:
+    """Copy the ISO into the layout as it is, under `name`; gives what it holds. Raises OSError."""
+    counted = copy_whole(iso.file, layout.place(name), advance=advance)
+    layout.record(name, counted, url=url)
+    return counted
 
 
 def export_boot_files(layout: Layout, image: LiveImage) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,32 +147,53 @@ def copy_around(source: BinaryIO, target: Path, *, hole: Span) -> None:
         _copy_inside(source, file, offset=after, size=size - after)
 
 
+def copy_whole(source: BinaryIO, target: Path, *, advance: Advance) -> Tally:
+    """Copy `source` to the new file `target`, and give its tally.
+
+    Its bytes are read once for the hash, which has a thread of its own, and copied meanwhile inside the kernel; shared
+    where the file system can.
+    """
+    whole = Span(offset=0, size=os.fstat(source.fileno()).st_size)
+    with target.open("xb", buffering=0) as file:
+        with _Digester() as digester:
+            _copy_seen(source, file, whole, digesters=[digester], advance=advance)
+        return digester.tally()
+
+
 def fill_hole(source: BinaryIO, target: Path, *, hole: Span, advance: Advance) -> tuple[Tally, Tally]:
     """Fill the hole that `copy_around` left, and give the tallies of all of `source` and all of `target`.
 
     The hole's bytes are read once for both hashes, each of which has a thread of its own, and copied meanwhile.
     """
-    # the kernel copies into pages of their own several times as fast as into unaligned buffers
-    slots = memoryview(mmap.mmap(-1, _SLOTS * BLOCK))
     with target.open("r+b", buffering=0) as file:
         with _Digester() as incoming, _Digester() as outgoing:
             for reader, digester in ((source, incoming), (file, outgoing)):
                 digester.take(span_pieces(reader, offset=0, size=hole.offset))
-            file.seek(hole.offset)
-            for number, offset in enumerate(range(hole.offset, hole.offset + hole.size, BLOCK)):
-                incoming.reserve()
-                outgoing.reserve()  # so both are done with what was in this slot
-                slot = number % _SLOTS * BLOCK
-                block = slots[slot : slot + min(BLOCK, hole.offset + hole.size - offset)]
-                _read_all(source, block, offset)
-                incoming.put(block)
-                outgoing.put(block)
-                _copy_inside(source, file, offset=offset, size=len(block))
-                advance(len(block))
+            _copy_seen(source, file, hole, digesters=[incoming, outgoing], advance=advance)
             after = hole.offset + hole.size
             for reader, digester in ((source, incoming), (file, outgoing)):
                 digester.take(span_pieces(reader, offset=after, size=os.fstat(reader.fileno()).st_size - after))
         return incoming.tally(), outgoing.tally()
+
+
+def _copy_seen(
+    source: BinaryIO, target: BinaryIO, span: Span, *, digesters: Sequence[_Digester], advance: Advance
+) -> None:
+    """Copy `span` to the same place in `target`, read once for all `digesters`."""
+    # the kernel copies into pages of their own several times as fast as into unaligned buffers
+    slots = memoryview(mmap.mmap(-1, _SLOTS * BLOCK))
+    end = span.offset + span.size
+    target.seek(span.offset)
+    for number, offset in enumerate(range(span.offset, end, BLOCK)):
+        for digester in digesters:
+            digester.reserve()  # so all are done with what was in this slot
+        slot = number % _SLOTS * BLOCK
+        block = slots[slot : slot + min(BLOCK, end - offset)]
+        _read_all(source, block, offset)
+        for digester in digesters:
+            digester.put(block)
+        _copy_inside(source, target, offset=offset, size=len(block))
+        advance(len(block))
 
 
 def _read_all(source: BinaryIO, block: memoryview, offset: int) -> None:

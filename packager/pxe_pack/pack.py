@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 from pxe_fetch import __version__
 from pxe_fetch.contract import dump
@@ -18,6 +19,7 @@ from pxe_pack.freeze import FrozenAgent, default_cache, frozen_agent, load_agent
 from pxe_pack.hashing import Tally, tally
 from pxe_pack.image import liveos
 from pxe_pack.image.liveos import LiveImage
+from pxe_pack.inject import Target
 from pxe_pack.output import being_made, workroom
 from pxe_pack.payload import Payload, make_payload
 from pxe_pack.plan import Options, Plan, Settings, make_plan, settle
@@ -71,14 +73,10 @@ def pack(options: Options, *, console: Console) -> Packed:
             files = export.export_artifacts(layout, settings.files, base=settings.artifact_url)
             config = _node_config(plan, files)
             payload = _payload(plan, agent, service, config=config)
-            target = layout.place(settings.iso_name)
-            incoming, outgoing = plan.choice.injector.inject(
-                image, payload, target=target, work=workshop.work, console=console
-            )
-            layout.record(settings.iso_name, outgoing, url=settings.boot_url)
+            inputs = _inject(plan, payload, layout=layout, work=workshop.work, console=console)
             with console.step("Exporting the layout") as step:
                 export.export_boot_files(layout, image)
-                export.finish(layout, _facts(plan, agent, payload, incoming))
+                export.finish(layout, _facts(plan, agent, payload, inputs))
                 step.note(f"{len(layout.files)} files, {layout.size:,} bytes")
     return Packed(plan=plan, agent=agent, payload=payload, layout=layout, seconds=time.monotonic() - began)
 
@@ -128,6 +126,22 @@ def _payload(plan: Plan, agent: FrozenAgent, service: str, *, config: str) -> Pa
     )
 
 
+def _inject(plan: Plan, payload: Payload, *, layout: Layout, work: Path, console: Console) -> Mapping[str, Tally]:
+    """Write what holds the payload, and the ISO, into the layout; gives what the image's files were before."""
+    image, name = plan.image, plan.iso_name
+    target = Target(place=layout.place, iso=name)
+    injected = plan.choice.injector.inject(image, payload, target=target, work=work, console=console)
+    for path, counted in injected.files.items():
+        layout.record(path, counted, url=plan.boot_url if path == name else None)
+    inputs = {**injected.inputs}
+    if image.iso and name not in injected.files:
+        with console.step("Copying the ISO, and hashing", total=image.iso.size) as step:
+            inputs[image.iso_path] = export.export_iso(
+                layout, image.iso, name=name, url=plan.settings.boot_url, advance=step.advance
+            )
+    return inputs
+
+
 def _node_config(plan: Plan, files: Mapping[LocalFile, Tally]) -> str:
     """The configuration that the node reads: without `pack`, local files as URLs with their digests."""
     config, problems = with_urls(plan.settings.fetch, files, base=plan.settings.artifact_url)
@@ -136,15 +150,16 @@ def _node_config(plan: Plan, files: Mapping[LocalFile, Tally]) -> str:
     return dump.dump(config)
 
 
-def _facts(plan: Plan, agent: FrozenAgent, payload: Payload, incoming: Tally) -> dict[str, object]:
+def _facts(plan: Plan, agent: FrozenAgent, payload: Payload, inputs: Mapping[str, Tally]) -> dict[str, object]:
     """The manifest, but for what the layout holds."""
     settings = plan.settings
-    config = tally(settings.config_path)
+    read = [("image", settings.image.name, path, counted) for path, counted in sorted(inputs.items())]
+    read.append(("config", settings.config_path.name, "", tally(settings.config_path)))
     return {
         "pxe_pack": __version__,
         "inputs": [
-            {"role": "image", "name": settings.image.name, "size": incoming.size, "sha256": incoming.sha256},
-            {"role": "config", "name": settings.config_path.name, "size": config.size, "sha256": config.sha256},
+            {"role": role, "name": name, **({"path": path} if path else {}), "size": file.size, "sha256": file.sha256}
+            for role, name, path, file in read
         ],
         "image": plan.image.document(),
         "agent": {
@@ -161,7 +176,7 @@ def _facts(plan: Plan, agent: FrozenAgent, payload: Payload, incoming: Tally) ->
             "payload": export.payload_document(payload),
             "artifact_url": f"{settings.artifact_url.rstrip('/')}/" if settings.files else None,
         },
-        "boot_url": settings.boot_url,
+        "boot_url": plan.boot_url,
         "artifact_url": settings.artifact_url,
     }
 

@@ -46,11 +46,6 @@ class Settings:
     agent: Path | None
     files: tuple[LocalFile, ...]
 
-    @property
-    def iso_name(self) -> str:
-        """What the ISO is called in the layout: the last part of its URL."""
-        return unquote(urlsplit(self.boot_url).path.rsplit("/", 1)[-1])
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
@@ -59,6 +54,16 @@ class Plan:
     settings: Settings
     choice: Choice
     image: LiveImage
+
+    @property
+    def boot_url(self) -> str | None:
+        """The ISO's URL; None for an image that fetches none."""
+        return self.settings.boot_url if self.image.live else None
+
+    @property
+    def iso_name(self) -> str:
+        """What the ISO is called in the layout: the last part of its URL; empty for an image that has none."""
+        return unquote(urlsplit(self.boot_url or "").path.rsplit("/", 1)[-1])
 
     def lines(self) -> Iterator[str]:
         """The plan for a person, a fact a line."""
@@ -74,8 +79,8 @@ class Plan:
             yield f"initrd    {name}: {facts.compression}, {', '.join(able) or 'nothing that boots a LiveOS'}"
         yield f"kernel    {', '.join(image.network.kernels)} ({image.grub_source})"
         yield f"inject    {self.choice.name}: {self.choice.injector.HOW} ({self.choice.why})"
-        if image.live:
-            yield f"boot      {settings.boot_url}"
+        if self.boot_url:
+            yield f"boot      {self.boot_url}"
         for file in settings.files:
             yield f"artifact  {file.source} ({file.size:,} bytes) as {file.url(settings.artifact_url)}"
         yield f"output    {settings.output}/"
@@ -99,7 +104,7 @@ class Plan:
         return {
             "image": image.document(),
             "inject": {"how": self.choice.name, "why": self.choice.why},
-            "boot_url": settings.boot_url,
+            "boot_url": self.boot_url,
             "artifact_url": settings.artifact_url,
             "artifacts": [
                 {"source": str(file.source), "size": file.size, "url": file.url(settings.artifact_url)}

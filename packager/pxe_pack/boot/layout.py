@@ -42,5 +42,4 @@ def read(root: Path) -> Layout:
                 hint="`pxe-pack boot` has firmware for x86_64 only; try other layouts on a machine of their kind",
             )
         )
-    iso = next((url for url, path in http.items() if path.lower().endswith(".iso")), None)
-    return Layout(root=root, tftp=tftp, http=http, iso=iso, findings=tuple(layout.differing()))
+    return Layout(root=root, tftp=tftp, http=http, iso=layout.boot_url, findings=tuple(layout.differing()))

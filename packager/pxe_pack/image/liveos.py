@@ -58,6 +58,13 @@ class LiveImage:
         return self.live.iso if self.live else None
 
     @property
+    def iso_path(self) -> str:
+        """Where the ISO lies in what was given; empty when it is that, or when there is none."""
+        if self.iso is None or self.media is self.iso:
+            return ""
+        return self.iso.path.relative_to(self.media.path).as_posix()
+
+    @property
     def liveos(self) -> LiveOS:
         """The LiveOS of a bootstrap image, for those who have seen that it is one. Raises ValueError."""
         if self.live is None:

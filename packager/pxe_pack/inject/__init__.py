@@ -4,44 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
 
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.console import Console
-from pxe_pack.hashing import Tally
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.inject import rootfs, updates
-from pxe_pack.payload import Payload
+from pxe_pack.inject.injector import Injected, Injector, Target
 from pxe_pack.tools import InputError
 
-
-class Injector(Protocol):
-    """A way in. The modules of this package are the injectors there are."""
-
-    @property
-    def TOOLS(self) -> tuple[str, ...]:  # noqa: N802  a module's constant
-        """The outside programs it runs."""
-
-    @property
-    def HOW(self) -> str:  # noqa: N802
-        """What it does, in a few words."""
-
-    def objection(self, image: LiveImage) -> str | None:
-        """Why this way is not right for `image`; None when it is."""
-
-    def room(self, image: LiveImage, payload: Payload) -> int:
-        """Bytes of disk it takes at most, what it puts out included."""
-
-    def inject(
-        self, image: LiveImage, payload: Payload, *, target: Path, work: Path, console: Console
-    ) -> tuple[Tally, Tally]:
-        """Write the image with the payload in it to the new file `target`; `work` is for temporary files.
-
-        Gives the tallies of the input and of `target`. Raises WorkError, and OSError as the disk does.
-        """
-
+__all__ = ["INJECTORS", "Choice", "Injected", "Injector", "Target", "choose"]
 
 # The quickest first: that is the order in which `auto` asks them.
 INJECTORS: Mapping[str, Injector] = MappingProxyType({"updates": updates, "rootfs": rootfs})

@@ -19,6 +19,7 @@ from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.squashfs import Superblock, Tree
 from pxe_pack.inject import isoedit, updates
 from pxe_pack.inject.compare import unexpected
+from pxe_pack.inject.injector import Injected, Target
 from pxe_pack.inject.isoedit import EDITOR, Placed
 from pxe_pack.inject.tarstream import TarDamagedError, exchange
 from pxe_pack.payload import Payload
@@ -61,8 +62,14 @@ def room(image: LiveImage, payload: Payload) -> int:
     return 2 * live.span.size + payload.size + live.iso.size + payload.size + _MARGIN
 
 
-def inject(image: LiveImage, payload: Payload, *, target: Path, work: Path, console: Console) -> tuple[Tally, Tally]:
-    """Write the image with a new root filesystem to `target`; see Injector."""
+def inject(image: LiveImage, payload: Payload, *, target: Target, work: Path, console: Console) -> Injected:
+    """Write the ISO with a new root filesystem; see Injector."""
+    incoming, outgoing = _write(image, payload, target=target.place(target.iso), work=work, console=console)
+    return Injected(files={target.iso: outgoing}, inputs={image.iso_path: incoming})
+
+
+def _write(image: LiveImage, payload: Payload, *, target: Path, work: Path, console: Console) -> tuple[Tally, Tally]:
+    """Write the ISO to `target`, and give the tallies of what it was and what it is."""
     old, new = work / "old.squashfs", work / "new.squashfs"
     live = image.liveos
     superblock = cast("Superblock", live.superblock)  # `objection` refused the others

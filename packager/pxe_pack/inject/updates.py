@@ -14,6 +14,7 @@ from pxe_pack.console import Console
 from pxe_pack.hashing import Tally, beside, copy_around, fill_hole
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.inject import isoedit
+from pxe_pack.inject.injector import Injected, Target
 from pxe_pack.inject.isoedit import EDITOR, Placed
 from pxe_pack.payload import Payload
 
@@ -42,8 +43,14 @@ def room(image: LiveImage, payload: Payload) -> int:
     return image.liveos.iso.size + 2 * payload.size + _MARGIN
 
 
-def inject(image: LiveImage, payload: Payload, *, target: Path, work: Path, console: Console) -> tuple[Tally, Tally]:
-    """Write the image with an updates/ tree to `target`; see Injector."""
+def inject(image: LiveImage, payload: Payload, *, target: Target, work: Path, console: Console) -> Injected:
+    """Write the ISO with an updates/ tree; see Injector."""
+    incoming, outgoing = _write(image, payload, target=target.place(target.iso), work=work, console=console)
+    return Injected(files={target.iso: outgoing}, inputs={image.iso_path: incoming})
+
+
+def _write(image: LiveImage, payload: Payload, *, target: Path, work: Path, console: Console) -> tuple[Tally, Tally]:
+    """Write the ISO to `target`, and give the tallies of what it was and what it is."""
     iso = image.liveos.iso
     placed = staged(image, payload, work)
     removed = former(image, payload)
