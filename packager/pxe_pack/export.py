@@ -8,8 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pxe_pack.artifacts import FOLDER, LocalFile
-from pxe_pack.hashing import Advance, Tally, copy_hashed, copy_whole, file_pieces
+from pxe_fetch.contract.chunks import listed
+from pxe_fetch.contract.model import Chunks, Digest
+from pxe_pack.artifacts import FOLDER, Exported, LocalFile
+from pxe_pack.chunks import ChunkDigests
+from pxe_pack.hashing import Advance, Tally, copy_hashed, copy_whole
 from pxe_pack.image.iso import Iso
 from pxe_pack.image.liveos import GRUB_CFG, GRUB_DIR, LiveImage
 from pxe_pack.output import MANIFEST, SUMS
@@ -49,9 +52,28 @@ class Layout:
         return sum(counted.size for counted in self.files.values())
 
 
-def export_artifacts(layout: Layout, files: Iterable[LocalFile], *, base: str) -> dict[LocalFile, Tally]:
-    """Copy the local artifacts into the layout; gives what each holds. Raises OSError."""
-    return {file: layout.write(f"{FOLDER}/{file.name}", file_pieces(file.source), url=file.url(base)) for file in files}
+def export_artifacts(
+    layout: Layout, files: Iterable[LocalFile], *, base: str, advance: Advance
+) -> dict[LocalFile, Exported]:
+    """Copy the local artifacts into the layout, and write the lists of their chunks' digests. Raises OSError."""
+    return {file: _export_artifact(layout, file, base=base, advance=advance) for file in files}
+
+
+def _export_artifact(layout: Layout, file: LocalFile, *, base: str, advance: Advance) -> Exported:
+    path = f"{FOLDER}/{file.name}"
+    digests = ChunkDigests(file.chunk) if file.chunk else None
+    takers = [digests.update] if digests else []
+    with file.source.open("rb", buffering=0) as source:
+        content = copy_whole(source, layout.place(path), advance=advance, takers=takers)
+    layout.record(path, content, url=file.url(base))
+    chunks = _export_list(layout, file, digests, base=base) if digests and content.size else None
+    return Exported(content=content, chunks=chunks)
+
+
+def _export_list(layout: Layout, file: LocalFile, digests: ChunkDigests, *, base: str) -> Chunks:
+    url = file.list_url(base)
+    written = layout.write(f"{FOLDER}/{file.list_name}", [listed(digests.finish()).encode()], url=url)
+    return Chunks(size=digests.size, urls=(url,), digest=Digest(algorithm="sha256", hex=written.sha256))
 
 
 def export_iso(layout: Layout, iso: Iso, *, name: str, url: str, advance: Advance) -> Tally:

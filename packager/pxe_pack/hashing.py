@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -21,6 +21,7 @@ _COPY_AT_ONCE = 256 << 20  # bytes; of one copy_file_range call, so that Ctrl-C 
 _SLOTS = 4  # blocks that are between being read and being hashed
 
 Advance = Callable[[int], None]
+Taker = Callable[[bytes | memoryview], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,13 +107,6 @@ def _write_all(file: BinaryIO, data: bytes) -> None:
         view = view[file.write(view) :]
 
 
-def file_pieces(path: Path) -> Iterator[bytes]:
-    """The content of a file, block by block."""
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(BLOCK):
-            yield piece
-
-
 def span_pieces(file: BinaryIO, *, offset: int, size: int) -> Iterator[bytes]:
     """`size` bytes of `file` from `offset`, block by block."""
     end = offset + size
@@ -147,16 +141,17 @@ def copy_around(source: BinaryIO, target: Path, *, hole: Span) -> None:
         _copy_inside(source, file, offset=after, size=size - after)
 
 
-def copy_whole(source: BinaryIO, target: Path, *, advance: Advance) -> Tally:
+def copy_whole(source: BinaryIO, target: Path, *, advance: Advance, takers: Sequence[Taker] = ()) -> Tally:
     """Copy `source` to the new file `target`, and give its tally.
 
-    Its bytes are read once for the hash, which has a thread of its own, and copied meanwhile inside the kernel; shared
-    where the file system can.
+    Its bytes are read once for the hash and for `takers`, each of which has a thread of its own, and copied meanwhile
+    inside the kernel; shared where the file system can.
     """
     whole = Span(offset=0, size=os.fstat(source.fileno()).st_size)
     with target.open("xb", buffering=0) as file:
-        with _Digester() as digester:
-            _copy_seen(source, file, whole, digesters=[digester], advance=advance)
+        with _Digester() as digester, ExitStack() as stack:
+            threads = [digester, *(stack.enter_context(_Thread(taker)) for taker in takers)]
+            _copy_seen(source, file, whole, threads=threads, advance=advance)
         return digester.tally()
 
 
@@ -169,29 +164,27 @@ def fill_hole(source: BinaryIO, target: Path, *, hole: Span, advance: Advance) -
         with _Digester() as incoming, _Digester() as outgoing:
             for reader, digester in ((source, incoming), (file, outgoing)):
                 digester.take(span_pieces(reader, offset=0, size=hole.offset))
-            _copy_seen(source, file, hole, digesters=[incoming, outgoing], advance=advance)
+            _copy_seen(source, file, hole, threads=[incoming, outgoing], advance=advance)
             after = hole.offset + hole.size
             for reader, digester in ((source, incoming), (file, outgoing)):
                 digester.take(span_pieces(reader, offset=after, size=os.fstat(reader.fileno()).st_size - after))
         return incoming.tally(), outgoing.tally()
 
 
-def _copy_seen(
-    source: BinaryIO, target: BinaryIO, span: Span, *, digesters: Sequence[_Digester], advance: Advance
-) -> None:
-    """Copy `span` to the same place in `target`, read once for all `digesters`."""
+def _copy_seen(source: BinaryIO, target: BinaryIO, span: Span, *, threads: Sequence[_Thread], advance: Advance) -> None:
+    """Copy `span` to the same place in `target`, read once for all `threads`."""
     # the kernel copies into pages of their own several times as fast as into unaligned buffers
     slots = memoryview(mmap.mmap(-1, _SLOTS * BLOCK))
     end = span.offset + span.size
     target.seek(span.offset)
     for number, offset in enumerate(range(span.offset, end, BLOCK)):
-        for digester in digesters:
-            digester.reserve()  # so all are done with what was in this slot
+        for thread in threads:
+            thread.reserve()  # so all are done with what was in this slot
         slot = number % _SLOTS * BLOCK
         block = slots[slot : slot + min(BLOCK, end - offset)]
         _read_all(source, block, offset)
-        for digester in digesters:
-            digester.put(block)
+        for thread in threads:
+            thread.put(block)
         _copy_inside(source, target, offset=offset, size=len(block))
         advance(len(block))
 
@@ -229,12 +222,11 @@ def _shortened(source: BinaryIO) -> OSError:
     return OSError(errno.EIO, f"{source.name} became shorter while it was read")
 
 
-class _Digester:
-    """Hashes in a thread what it is given, in order. Not more than `_SLOTS` pieces wait at a time."""
+class _Thread:
+    """Hands on in a thread what it is given, in order. Not more than `_SLOTS` pieces wait at a time."""
 
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256()
-        self._size = 0
+    def __init__(self, hand_on: Taker) -> None:
+        self._hand_on = hand_on
         self._room = threading.Semaphore(_SLOTS)
         self._pieces: SimpleQueue[bytes | memoryview | None] = SimpleQueue()
         # daemon: a signal inside Thread.start leaves it running with nobody to tell it the end
@@ -250,8 +242,7 @@ class _Digester:
 
     def _run(self) -> None:
         while (piece := self._pieces.get()) is not None:
-            self._digest.update(piece)
-            self._size += len(piece)
+            self._hand_on(piece)
             del piece  # a view keeps its buffer open
             self._room.release()
 
@@ -260,14 +251,27 @@ class _Digester:
         self._room.acquire()
 
     def put(self, piece: bytes | memoryview) -> None:
-        """Hash a piece for which room was reserved. Its bytes must stay as they are until the room is given back."""
+        """Hand on a piece for which room was reserved. Its bytes must stay as they are until the room is given back."""
         self._pieces.put(piece)
 
     def take(self, pieces: Iterable[bytes]) -> None:
-        """Hash all of `pieces`."""
+        """Hand on all of `pieces`."""
         for piece in pieces:
             self.reserve()
             self.put(piece)
+
+
+class _Digester(_Thread):
+    """Hashes in a thread what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__(self._update)
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def _update(self, piece: bytes | memoryview) -> None:
+        self._digest.update(piece)
+        self._size += len(piece)
 
     def tally(self) -> Tally:
         """What it was given; only behind its block."""

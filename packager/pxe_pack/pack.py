@@ -12,7 +12,7 @@ from pxe_fetch import __version__
 from pxe_fetch.contract import dump
 from pxe_fetch.contract.paths import UNIT_NAME
 from pxe_pack import checks, export, unit
-from pxe_pack.artifacts import LocalFile, with_urls
+from pxe_pack.artifacts import Exported, LocalFile, with_urls
 from pxe_pack.console import Console
 from pxe_pack.export import Layout
 from pxe_pack.freeze import FrozenAgent, default_cache, frozen_agent, load_agent
@@ -65,12 +65,12 @@ def pack(options: Options, *, console: Console) -> Packed:
         service = _service(plan, console)
         # the configuration, as large as it may become, and the manifest are in the margin
         room = plan.choice.injector.room(image, _payload(plan, agent, service, config=settings.config_text))
-        local = sum(file.size for file in settings.files) + sum(file.size for file in image.boot_files().values())
+        local = sum(file.room for file in settings.files) + sum(file.size for file in image.boot_files().values())
         if problems := checks.disk_room(settings.output, needed=room + local):
             raise InputError(*problems)
         with being_made(settings.output) as workshop:
             layout = Layout(root=workshop.layout)
-            files = export.export_artifacts(layout, settings.files, base=settings.artifact_url)
+            files = _copy_artifacts(settings, layout=layout, console=console)
             config = _node_config(plan, files)
             payload = _payload(plan, agent, service, config=config)
             inputs = _inject(plan, payload, layout=layout, work=workshop.work, console=console)
@@ -142,7 +142,16 @@ def _inject(plan: Plan, payload: Payload, *, layout: Layout, work: Path, console
     return inputs
 
 
-def _node_config(plan: Plan, files: Mapping[LocalFile, Tally]) -> str:
+def _copy_artifacts(settings: Settings, *, layout: Layout, console: Console) -> Mapping[LocalFile, Exported]:
+    """Copy the local artifacts into the layout; gives what it then has of each."""
+    files, base = settings.files, settings.artifact_url
+    if not files:
+        return {}
+    with console.step("Copying the local artifacts, and hashing", total=sum(file.size for file in files)) as step:
+        return export.export_artifacts(layout, files, base=base, advance=step.advance)
+
+
+def _node_config(plan: Plan, files: Mapping[LocalFile, Exported]) -> str:
     """The configuration that the node reads: without `pack`, local files as URLs with their digests."""
     config, problems = with_urls(plan.settings.fetch, files, base=plan.settings.artifact_url)
     if problems:

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from pxe_fetch.contract import validate
 from pxe_fetch.contract.model import Document, FetchConfig
 from pxe_fetch.contract.problem import Problem, ProblemError
+from pxe_fetch.contract.quantity import show_size
 from pxe_pack import checks
 from pxe_pack.artifacts import FOLDER, LocalFile, local_files
 from pxe_pack.image.liveos import LiveImage
@@ -82,7 +83,8 @@ class Plan:
         if self.boot_url:
             yield f"boot      {self.boot_url}"
         for file in settings.files:
-            yield f"artifact  {file.source} ({file.size:,} bytes) as {file.url(settings.artifact_url)}"
+            chunks = f", in chunks of {show_size(file.chunk)}" if file.chunk else ""
+            yield f"artifact  {file.source} ({file.size:,} bytes{chunks}) as {file.url(settings.artifact_url)}"
         yield f"output    {settings.output}/"
 
     def _kind(self) -> str:
@@ -106,12 +108,14 @@ class Plan:
             "inject": {"how": self.choice.name, "why": self.choice.why},
             "boot_url": self.boot_url,
             "artifact_url": settings.artifact_url,
-            "artifacts": [
-                {"source": str(file.source), "size": file.size, "url": file.url(settings.artifact_url)}
-                for file in settings.files
-            ],
+            "artifacts": [_artifact_document(file, base=settings.artifact_url) for file in settings.files],
             "output": str(settings.output),
         }
+
+
+def _artifact_document(file: LocalFile, *, base: str) -> dict[str, object]:
+    chunks = {"size": file.chunk, "url": file.list_url(base)} if file.chunk else None
+    return {"source": str(file.source), "size": file.size, "url": file.url(base), "chunks": chunks}
 
 
 def _abilities(livenet: bool, live: bool, updates: bool) -> tuple[tuple[str, bool], ...]:  # noqa: FBT001  three facts

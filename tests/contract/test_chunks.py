@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pxe_fetch.contract import chunks, validate
-from pxe_fetch.contract.model import Artifact, Chunks, Digest
+from pxe_fetch.contract.model import NO_CHUNKS, Artifact, Chunks, Digest
 from pxe_fetch.contract.problem import Problem, ProblemError, show_all
 
 SHA256 = "0" * 64
@@ -73,6 +73,12 @@ def test_of_a_source_the_size_alone_is_given() -> None:
     assert artifact("chunks: {size: 1MiB}", given="source: a").chunks == Chunks(size=1 << 20)
     wrong = problems(f"chunks: {{size: 1MiB, sha256: [{SHA256}]}}", given="source: a")
     assert "pxe-pack makes" in wrong["chunks-of-source"].hint
+
+
+def test_chunks_of_a_source_can_be_declined() -> None:
+    assert artifact("chunks: none", given="source: a").chunks == NO_CHUNKS
+    assert "there is no `source`" in problems(f"sha256: {SHA256}", "chunks: none")["chunks-unclear"].message
+    assert list(problems("chunks: many", given="source: a")) == ["wrong-type"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pxe_fetch.contract import chunks, cmdline, dump, quantity, validate
 from pxe_fetch.contract.cmdline import KernelArgumentError, KernelArguments
 from pxe_fetch.contract.model import (
+    NO_CHUNKS,
     Artifact,
     Chunks,
     Digest,
@@ -93,6 +94,13 @@ def chunked(draw: st.DrawFn) -> Artifact:
     return replace(artifact, size=size, chunks=pieces, digest=draw(st.none() | digests))
 
 
+@st.composite
+def local(draw: st.DrawFn) -> Artifact:
+    """An artifact that pxe-pack has yet to export."""
+    pieces = st.none() | st.just(NO_CHUNKS) | st.just(Chunks(size=1 << 20))
+    return replace(draw(artifacts), urls=(), source=draw(paths), chunks=draw(pieces), digest=draw(st.none() | digests))
+
+
 def size_of_list(size: int, chunk: int) -> int:
     return chunks.DIGEST * chunks.count(size, chunk=chunk)
 
@@ -102,7 +110,9 @@ configs = st.builds(
     base_url=st.none() | st.just("http://10.0.0.1/x/"),
     artifact_url=st.none() | st.just("http://10.0.0.1/other-user-artifacts/"),
     artifacts=st.lists(
-        artifacts | chunked(), max_size=3, unique_by=(lambda artifact: artifact.name, lambda artifact: artifact.dest)
+        artifacts | chunked() | local(),
+        max_size=3,
+        unique_by=(lambda artifact: artifact.name, lambda artifact: artifact.dest),
     ).map(tuple),
     parallel=st.integers(1, 64),
     start_jitter=milliseconds,

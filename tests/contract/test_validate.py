@@ -187,6 +187,11 @@ def test_refuses_an_artifact(lines: str, reference: str) -> None:
 
 def test_an_artifact_needs_a_digest_unless_it_is_a_local_file() -> None:
     assert only_problem("version: 1\nartifacts: [{name: a, url: a, dest: /srv/a}]").reference == "checksum-missing"
+
+
+def test_a_local_file_is_not_looked_up_in_a_list_of_sums() -> None:
+    text = "version: 1\nartifacts: [{name: a, source: a, sha256_url: SHA256SUMS, dest: /srv/a}]"
+    assert only_problem(text).reference == "checksum-of-source"
     (local,) = read("version: 1\nartifacts: [{name: a, source: a, dest: /srv/a}]").fetch.artifacts
     assert (local.source, local.urls, local.digest) == ("a", (), None)
 

@@ -7,7 +7,7 @@ chunk. All chunks are of one size but the last, which has what remains.
 from __future__ import annotations
 
 from pxe_fetch.contract import document, quantity, rules
-from pxe_fetch.contract.model import Chunks, Digest
+from pxe_fetch.contract.model import NO_CHUNKS, Chunks, Digest
 from pxe_fetch.contract.section import Section
 
 SUFFIX = ".chunks"  # of the list that pxe-pack writes beside a file
@@ -17,6 +17,7 @@ STEP = 4 * 1024  # a page: chunks begin where a file system's blocks do
 SMALLEST = 64 * 1024
 LARGEST = 1024 * 1024 * 1024
 MOST = 1 << 17  # chunks: 4 MiB of digests
+NONE = "none"  # instead of the section: pxe-pack is to make no digests of a source's chunks
 
 _RECIPE = "`split -b {size} --filter=sha256sum FILE | cut -c-64` prints them; or give `source:` and pxe-pack does it"
 
@@ -24,6 +25,11 @@ _RECIPE = "`split -b {size} --filter=sha256sum FILE | cut -c-64` prints them; or
 def count(size: int, *, chunk: int) -> int:
     """How many chunks of `chunk` bytes a file of `size` bytes has."""
     return -(-size // chunk)
+
+
+def fitting(size: int, *, least: int = SMALLEST) -> int:
+    """The size of chunks for a file of `size` bytes: `least`, doubled until there are at most MOST."""
+    return next(each for each in (least << power for power in range(64)) if count(size, chunk=each) <= MOST)
 
 
 def listed(digests: bytes) -> str:
@@ -47,6 +53,11 @@ def unlisted(text: bytes, *, number: int) -> bytes:
 
 def read(artifact: Section, *, size: int | None, base_url: str | None) -> Chunks | None:
     """What the `artifact`, a file of `size` bytes, says of its chunks; problems are collected in the section."""
+    if artifact.says("chunks", NONE):
+        if not artifact.has("source"):
+            message = f"{artifact.path}.chunks is `{NONE}`, and there is no `source` of which pxe-pack would make any"
+            artifact.add("chunks-unclear", message, where=artifact.where("chunks"), hint="leave it out")
+        return NO_CHUNKS
     section = artifact.section("chunks")
     if section is None:
         return None
@@ -140,7 +151,7 @@ def _check_count(section: Section, artifact: Section, *, size: int | None, chunk
         return
     number = count(size, chunk=chunk)
     if number > MOST:
-        least = next(each for each in (SMALLEST << power for power in range(64)) if count(size, chunk=each) <= MOST)
+        least = fitting(size)
         message = f"{artifact.path} would have {number} chunks, and the most is {MOST}"
         hint = f"`size: {quantity.show_size(least)}` or more" if least <= LARGEST else "leave `chunks` out"
         section.add("chunk-size-invalid", message, where=section.where("size"), hint=hint)

@@ -7,7 +7,7 @@ from dataclasses import fields
 import yaml
 
 from pxe_fetch.contract import chunks, quantity
-from pxe_fetch.contract.model import Artifact, FetchConfig, RetryPolicy, Timeouts
+from pxe_fetch.contract.model import NO_CHUNKS, Artifact, FetchConfig, RetryPolicy, Timeouts
 
 Plain = str | int | bool | list["Plain"] | dict[str, "Plain"]
 
@@ -72,6 +72,8 @@ def _chunks(artifact: Artifact) -> Plain | None:
     if artifact.chunks is None:
         return None
     pieces = artifact.chunks
+    if pieces == NO_CHUNKS:
+        return chunks.NONE
     values: dict[str, Plain | None] = {
         "size": pieces.size,
         "url": pieces.urls[0] if len(pieces.urls) == 1 else None,

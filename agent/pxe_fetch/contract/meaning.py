@@ -36,7 +36,8 @@ MEANINGS: dict[str, dict[str, str]] = {
         "sha512": "Digest of the bytes on the wire.",
         "sha256_url": "A SHA256SUMS file that names the url's last part.",
         "size": "Bytes on the wire.",
-        "chunks": "Digests of its pieces: they come in parallel, and a wrong one alone is fetched again.",
+        "chunks": "Digests of its pieces: they come in parallel, and a wrong one alone is fetched again. "
+        "Of a `source`, pxe-pack makes them: `none` to have it make none, or a size.",
         "dest": "Absolute path below one of allowed_roots; a directory for an archive. ${facts} may stand in it.",
         "mode": "Permission bits in octal; set-id bits are refused.",
         "owner": "User, by name or number.",

@@ -46,13 +46,16 @@ class Digest:
 class Chunks:
     """A file cut into pieces of `size` bytes, each with its SHA-256: in `digests`, or in the list that `urls` name.
 
-    With `source` there is the size alone; pxe-pack makes the list.
+    With `source` there is the size alone; pxe-pack makes the list. A size of 0 (NO_CHUNKS): it is to make none.
     """
 
     size: int  # bytes of each but the last
     digests: bytes = b""  # 32 bytes a chunk, in the order of the file
     urls: tuple[str, ...] = ()  # mirrors of the list, see contract.chunks
     digest: Digest | None = None  # of the list
+
+
+NO_CHUNKS = Chunks(size=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

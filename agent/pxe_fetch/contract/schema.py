@@ -83,13 +83,15 @@ class _Notes(Section):
         self.properties: Schema = {}
         self.sections_below: dict[str, _Notes] = {}
         self.lists_below: dict[str, _Notes] = {}
+        self.words: dict[str, str] = {}  # key -> what may stand there instead of a section
         self.key_form: Schema | None = None
 
     def schema(self) -> Schema:
         """What was taken down."""
         found = dict(self.properties)
         for key, notes in self.sections_below.items():
-            found[key] = self._described(key, _or_nothing(notes.schema()))
+            form = _or_nothing(notes.schema())
+            found[key] = self._described(key, _or_word(form, self.words[key]) if key in self.words else form)
         for key, notes in self.lists_below.items():
             found[key] = self._described(key, _or_nothing({"type": "array", "items": notes.schema()}))
         if self.key_form is not None:
@@ -137,6 +139,10 @@ class _Notes(Section):
         self.properties[key] = None  # its place among the others
         return self.sections_below.setdefault(key, _Notes(section=key))
 
+    def says(self, key: str, word: str) -> bool:
+        self.words[key] = word
+        return False
+
     def sections(self, key: str) -> list[Section]:
         self.properties[key] = None
         return [self.lists_below.setdefault(key, _Notes(section=key.removesuffix("s")))]
@@ -163,6 +169,16 @@ def _text(rule: Rule[T]) -> Schema:
     if isinstance(rule, rules.DigestOf):
         return {"type": "string", "pattern": f"^[0-9A-Fa-f]{{{rule.digits}}}$"}
     return {"type": "string", **_FORMS.get(rule, {})}
+
+
+def _or_word(form: Schema, word: str) -> Schema:
+    """`form` of a section, or the word in its place; of a form's parts, `pattern` is about texts alone."""
+    types = form["type"]
+    return {
+        **form,
+        "type": [*types, "string"] if isinstance(types, list) else [types, "string"],
+        "pattern": f"^{word}$",
+    }
 
 
 def _or_nothing(form: Schema) -> Schema:

@@ -124,6 +124,14 @@ class Section:
         value = self._take(key)
         return None if value is None else self._section(value, key)
 
+    def says(self, key: str, word: str) -> bool:
+        """Whether `word` stands at a key that else has a section."""
+        entry = self.mapping.entries.get(key)
+        if entry is None or not isinstance(entry.value, Scalar) or entry.value.value != word:
+            return False
+        self.known.append(key)
+        return True
+
     def sections(self, key: str) -> list[Section]:
         """A list of sections."""
         value = self._take(key)

@@ -176,6 +176,10 @@ def _digest(section: Section, base_url: str | None, *, is_pinned: bool) -> tuple
     if len(given) > 1:
         message = f"{section.path} has {' and '.join(given)}; one digest says it all"
         section.add("checksum-unclear", message, where=section.where(given[-1]))
+    elif section.has("source") and section.has("sha256_url"):
+        message = f"{section.path}.sha256_url is given for a `source`"
+        hint = "leave it out: pxe-pack makes the digests of a source"
+        section.add("checksum-of-source", message, where=section.where("sha256_url"), hint=hint)
     if not given and not is_pinned:
         section.add(
             "checksum-missing",
