@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -77,3 +79,20 @@ def test_resumes_from_what_an_earlier_run_left(tmp_path: Path) -> None:
         received = one.receive()
     assert received.resumed_from == 19 * CHUNK + 7
     assert received.bytes_received == len(BODY) - received.resumed_from
+
+
+def test_what_came_wrong_is_never_written_over_what_came_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, place, right = os.pwrite, len(BODY) // 10, Event()
+
+    def last_where_wrong(fd: int, data: memoryview, at: int) -> int:
+        """A disk that would rather write anything else first."""
+        if bytes(data) != BODY[at : at + len(data)]:
+            right.wait(0.4)
+        count = write(fd, data, at)
+        if at <= place < at + count:
+            right.set()
+        return count
+
+    monkeypatch.setattr(os, "pwrite", last_where_wrong)
+    with Server({"/m": Script(body=BODY, then=Flip(at=0.1))}) as bad, Server({"/m": Script(body=BODY)}) as good:
+        bench(tmp_path, bad, good).receive()

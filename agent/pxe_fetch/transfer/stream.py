@@ -148,8 +148,9 @@ class Stream:
         finally:
             if filled:
                 is_alone = self._board.working < self._cores
-                lane.hash(buffer, filled, aside=is_alone and job.run.came > _LONG)
+                # Written first: once a chunk is known to be wrong, another stream may write it.
                 self._part.write(buffer[:filled], at=job.run.at)
+                lane.hash(buffer, filled, aside=is_alone and job.run.came > _LONG)
                 self._board.came(job, filled)
 
 
