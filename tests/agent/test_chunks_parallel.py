@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from pathlib import Path
 from threading import Event
 
 import pytest
 
 from fakes.exchange import Fault
-from fakes.faults import Flip, Serve, Status, cut, reset, stall
+from fakes.faults import Flip, Hang, Serve, Status, cut, reset, stall
 from fakes.server import Script, Server
 from fakes.transfers import Bench
-from pxe_fetch.contract.model import Timeouts
-from pxe_fetch.errors import IntegrityError
+from pxe_fetch.contract.model import RetryPolicy, Timeouts
+from pxe_fetch.errors import IntegrityError, NetworkError, RefusedError
 
 CHUNK = 64 * 1024
 BODY = random.Random(11).randbytes(40 * CHUNK + 12345)
@@ -53,10 +54,17 @@ def test_one_fault_costs_no_more_than_a_chunk(fault: Fault, tmp_path: Path) -> N
 
 
 def test_a_wrong_chunk_alone_is_fetched_again(tmp_path: Path) -> None:
-    with Server({"/m": Script(body=BODY, then=Flip())}) as bad, Server({"/m": Script(body=BODY)}) as good:
-        one = bench(tmp_path, bad, good)
-        received = one.receive()
-    assert received.bytes_received == len(BODY) + CHUNK or received.bytes_received == len(BODY)
+    with Server({"/m": Script(body=BODY, then=Flip(at=0))}) as bad, Server({"/m": Script(body=BODY)}) as good:
+        received = bench(tmp_path, bad, good).receive()
+    assert received.bytes_received == len(BODY) + CHUNK
+
+
+def test_a_mirror_that_refused_is_out_however_its_other_streams_end(tmp_path: Path) -> None:
+    faults: list[Fault] = [stall(0.1), Status(403)]
+    with Server({"/m": Script(body=BODY, faults=faults)}) as server:
+        with pytest.raises(RefusedError):
+            bench(tmp_path, server, streams=2, timeouts=Timeouts(read=0.3)).receive()
+        assert len(server.asked) == 2
 
 
 def test_wrong_bytes_everywhere_are_an_integrity_error(tmp_path: Path) -> None:
@@ -96,3 +104,45 @@ def test_what_came_wrong_is_never_written_over_what_came_right(tmp_path: Path, m
     monkeypatch.setattr(os, "pwrite", last_where_wrong)
     with Server({"/m": Script(body=BODY, then=Flip(at=0.1))}) as bad, Server({"/m": Script(body=BODY)}) as good:
         bench(tmp_path, bad, good).receive()
+
+
+def test_mirrors_that_all_hang_are_given_up(tmp_path: Path) -> None:
+    # While one is asked, the other's wait is over: there is always somebody to ask.
+    retry = RetryPolicy(attempts_without_progress=3, base=0.001, max=0.001)
+    with Server({"/m": Script(then=Hang())}) as one, Server({"/m": Script(then=Hang())}) as other:
+        with pytest.raises(NetworkError, match="was silent"):
+            bench(tmp_path, one, other, retry=retry, timeouts=Timeouts(read=0.1)).receive(deadline=time.monotonic() + 5)
+        assert len(one.asked) + len(other.asked) <= 4
+
+
+def test_a_mirror_that_fails_at_once_is_given_up_where_nobody_waits(tmp_path: Path) -> None:
+    retry = RetryPolicy(attempts_without_progress=3, base=0.0, max=0.0)
+    with Server({"/m": Script(then=Status(503))}) as server:
+        with pytest.raises(NetworkError, match="503"):
+            bench(tmp_path, server, retry=retry).receive(deadline=time.monotonic() + 3)
+        assert len(server.asked) == 3
+
+
+def test_a_chunk_that_only_a_server_without_ranges_has_right_is_got_there(tmp_path: Path) -> None:
+    with (
+        Server({"/m": Script(body=BODY, then=Flip())}) as bad,
+        Server({"/m": Script(body=BODY, then=Serve(ranges=False))}) as good,
+    ):
+        bench(tmp_path, bad, good).receive(deadline=time.monotonic() + 5)
+
+
+@pytest.mark.parametrize("streams", [1, 4])
+def test_a_range_over_everything_answered_with_everything_is_no_lack_of_ranges(streams: int, tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, faults=[cut(0.5)])}) as server:
+        received = bench(tmp_path, server, streams=streams).receive()
+    assert received.bytes_received == len(BODY)
+
+
+def test_a_mirror_that_is_dropped_for_its_last_chunk_is_told(tmp_path: Path) -> None:
+    body = BODY[: CHUNK // 2]
+    with Server({"/m": Script(body=body, then=Flip())}) as bad:
+        one = bench(tmp_path, bad)
+        one.body = body
+        with pytest.raises(IntegrityError):
+            one.receive()
+        assert len(one.story.of("mirror_dropped")) == 1

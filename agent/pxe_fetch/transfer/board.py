@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Condition
 
@@ -84,8 +85,10 @@ class Board:
     def job(self) -> Job | None:
         """What one more stream could do now; None where there is nothing. `end` is to be called for it."""
         with self.changed:
+            if self.is_exhausted():
+                return None
             now = self._clock.now()
-            for mirror in self.mirrors.ready(now):
+            for mirror in self.mirrors.ready(now, without=self._useless()):
                 if run := self._run(mirror, now):
                     mirror.streams += 1
                     mirror.asked += 1
@@ -94,6 +97,12 @@ class Board:
                     self.last = mirror
                     return Job(mirror=mirror, run=run, began_with=run.beginning.length if run.beginning else 0)
             return None
+
+    def _useless(self) -> Sequence[SharedMirror]:
+        """Those that have nothing to give of what is missing."""
+        if not self.runs.gap():
+            return ()
+        return [one for one in self.mirrors.all() if not self.runs.gap(without=self.mirrors.not_from(one))]
 
     def _run(self, mirror: SharedMirror, now: float) -> Run | None:
         without = self.mirrors.not_from(mirror)
@@ -241,19 +250,21 @@ class Board:
         mirror = job.mirror
         with self.changed:
             now = self._clock.now()
-            attempt = self.attempts
-            self.attempts += 1
+            is_counted = error is job.failure  # wrong bytes: when they landed
+            self.attempts += not is_counted
             self._resuming = True
-            is_new = not mirror.out
             error = self.mirrors.judged(mirror, error)
+            is_limit = not is_counted and not job.has_begun and self.mirrors.refused_more(mirror, error)
             if job.gained:
                 self.idle = 0
-            elif error.transient:
+            elif error.transient and not is_limit:
                 self.idle += 1
-            if error is not job.failure and (job.has_begun or not self.mirrors.refused_more(mirror, error)):
+            if not is_counted and not is_limit:
                 blamed = isinstance(error, IntegrityError)
                 self.mirrors.failed(mirror, error, now=now, progressed=job.gained, blamed=blamed)
-            is_dropped = mirror.out and (is_new or error is job.failure)
+            is_dropped = mirror.out and not mirror.told
+            mirror.told = mirror.out
+            attempt = self.attempts - 1
             following = self.mirrors.soonest(now)
             is_last = self.is_exhausted() and not self.working
         if is_dropped:
@@ -278,5 +289,4 @@ class Board:
         with self.changed:
             if self.is_exhausted():
                 return None
-            useless = [one for one in self.mirrors.all() if not self.runs.gap(without=self.mirrors.not_from(one))]
-            return self.mirrors.soonest(self._clock.now(), without=useless)
+            return self.mirrors.soonest(self._clock.now(), without=self._useless())

@@ -63,7 +63,12 @@ class Mirrors(Generic[M]):
         return any(not mirror.asked and not mirror.out for mirror in self._mirrors)
 
     def failed(self, mirror: M, error: FetchError, *, now: float, progressed: bool, blamed: bool) -> None:
-        """Record that `mirror` failed with `error`; `blamed`: wrong bytes were its own and nobody else's."""
+        """Record that `mirror` failed with `error`; `blamed`: wrong bytes were its own and nobody else's.
+
+        What had it be out stays the last that is said of it, however its other streams end.
+        """
+        if mirror.out:
+            return
         self._errors.append(error)
         mirror.error = error
         mirror.failures = 1 if progressed else mirror.failures + 1

@@ -24,6 +24,7 @@ class SharedMirror(Mirror):
     right: int = 0  # chunks
     wrong: dict[int, int] = field(default_factory=dict)  # chunk -> how often it came wrong from here alone
     odd: int = 0  # answers in a row that were not the range that was asked for
+    told: bool = False  # that it is out
 
     @property
     def room(self) -> bool:
@@ -39,14 +40,18 @@ class SharedMirrors(Mirrors[SharedMirror]):
     def __init__(self, urls: Sequence[str], *, policy: RetryPolicy) -> None:
         super().__init__([SharedMirror(url=url) for url in urls], policy=policy)
 
-    def ready(self, now: float) -> Iterator[SharedMirror]:
-        """Who may be asked now, the best first. Who has no ranges serves one stream, and only where nobody has them."""
-        ranged = [mirror for mirror in self._mirrors if mirror.ranges and self._soon(mirror, now)]
+    def ready(self, now: float, *, without: Collection[SharedMirror] = ()) -> Iterator[SharedMirror]:
+        """Who may be asked now, the best first, but for those in `without`.
+
+        Who has no ranges serves one stream, and only where nobody else has them.
+        """
+        soon = [mirror for mirror in self._mirrors if self._soon(mirror, now) and mirror not in without]
+        ranged = [mirror for mirror in soon if mirror.ranges]
         for mirror in sorted(ranged, key=lambda mirror: (mirror.corrupt, mirror.streams, mirror.asked)):
             if mirror.room and mirror.not_before <= now:
                 yield mirror
         if not ranged and not any(mirror.streams for mirror in self._mirrors):
-            yield from (mirror for mirror in self._mirrors if self._soon(mirror, now) and mirror.not_before <= now)
+            yield from (mirror for mirror in soon if mirror.not_before <= now)
 
     def _soon(self, mirror: SharedMirror, now: float) -> bool:
         return not mirror.out and mirror.not_before <= now + self._policy.base
@@ -77,11 +82,12 @@ class SharedMirrors(Mirrors[SharedMirror]):
 
     def gave_wrong(self, mirror: SharedMirror, index: int, error: FetchError) -> None:
         """A chunk came wrong, from this mirror alone. Who gives many such, for few right ones, is out."""
-        self._errors.append(error)
-        mirror.error = error
         mirror.corrupt += 1
         mirror.wrong[index] = mirror.wrong.get(index, 0) + 1
-        mirror.out = mirror.corrupt >= CORRUPT_ATTEMPTS + mirror.right // _FORGIVEN
+        if not mirror.out:
+            self._errors.append(error)
+            mirror.error = error
+            mirror.out = mirror.corrupt >= CORRUPT_ATTEMPTS + mirror.right // _FORGIVEN
 
     def refused_more(self, mirror: SharedMirror, error: FetchError) -> bool:
         """Whether `error`, of a stream that did not begin, says only that `mirror` serves no more than it does."""

@@ -126,6 +126,8 @@ class Stream:
                     self._fill_one(job, body, pace, lane, reach)
             finally:
                 lane.close()
+            if job.failure:
+                raise job.failure
         except FetchError as error:
             raise _BrokenError(error, landing.rest()) from error
 

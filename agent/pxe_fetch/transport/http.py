@@ -151,7 +151,9 @@ class _HttpBody:
         self._answer = answer
         self.start = start
         self.total = total
-        self.ranged = answer.status == _PARTIAL or not _is_ranged(request)
+        # All of it in answer to a range over all of it says nothing.
+        is_all = request.offset == 0 and request.end == total
+        self.ranged = answer.status == _PARTIAL or not _is_ranged(request) or is_all
         # After a redirect the next one may lead to another server, which has the same bytes under another ETag.
         self.validator = None if answer.redirected else strong_etag(answer.field("ETag"))
         # The digest decides about the bytes as they came: a file stored compressed is often labelled so by mistake.
