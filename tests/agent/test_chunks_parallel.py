@@ -131,6 +131,12 @@ def test_a_chunk_that_only_a_server_without_ranges_has_right_is_got_there(tmp_pa
         bench(tmp_path, bad, good).receive(deadline=time.monotonic() + 5)
 
 
+def test_nobody_waits_for_a_stream_whose_chunks_others_have_brought(tmp_path: Path) -> None:
+    with Server({"/m": Script(then=Hang())}) as stuck, Server({"/m": Script(body=BODY)}) as good:
+        one = bench(tmp_path, stuck, good, timeouts=Timeouts(read=60))
+        assert one.receive(deadline=time.monotonic() + 30).url == good.url("/m")
+
+
 @pytest.mark.parametrize("streams", [1, 4])
 def test_a_range_over_everything_answered_with_everything_is_no_lack_of_ranges(streams: int, tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY, faults=[cut(0.5)])}) as server:

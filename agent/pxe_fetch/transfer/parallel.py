@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from threading import Event, Lock, Thread
 
 from pxe_fetch.clock import Patience
@@ -15,9 +14,9 @@ from pxe_fetch.redact import redact
 from pxe_fetch.transfer.board import Board, Job, is_final
 from pxe_fetch.transfer.events import Events
 from pxe_fetch.transfer.part import ChunkedPart
-from pxe_fetch.transfer.runs import Beginning
+from pxe_fetch.transfer.runs import Beginning, Runs
 from pxe_fetch.transfer.sharing import SharedMirrors
-from pxe_fetch.transfer.stream import Stream
+from pxe_fetch.transfer.stream import Stream, Watch
 from pxe_fetch.transfer.streams import Streams
 from pxe_fetch.transfer.verify import Digester
 from pxe_fetch.transport import Transports
@@ -51,9 +50,7 @@ class ParallelReception:
         self._pieces = part.pieces
         self._events = events
         self._streams = streams
-        self._over = _Either(patience.stop)
-        self._patience_of_run = patience
-        self._patience = replace(patience, stop=self._over)  # of the streams
+        self._patience = patience
         self._began = patience.clock.now()
         self._mirrors = SharedMirrors(urls, policy=retry)
         self._board = Board(
@@ -65,15 +62,15 @@ class ParallelReception:
             events=events,
             clock=patience.clock,
         )
+        self._over = _Over(self._board.runs, stop=patience.stop)
         self._stream = Stream(
             board=self._board,
             part=part,
             transports=transports,
             headers=headers,
             timeouts=timeouts,
-            patience=self._patience,
+            patience=Watch(clock=patience.clock, stop=self._over, deadline=patience.deadline, look=self._call_for_help),
             cores=len(os.sched_getaffinity(0)),
-            more=self._call_for_help,
         )
         self._fatal: FetchError | None = None
         self._last: FetchError | None = None
@@ -131,7 +128,7 @@ class ParallelReception:
     def _conduct(self) -> None:
         """Work, have others work, and wait while there is nothing to do."""
         board = self._board
-        while board.runs.left or board.working:
+        while board.runs.left:
             if self._fatal:
                 raise self._explained(self._fatal)
             try:
@@ -143,20 +140,25 @@ class ParallelReception:
             elif board.working:
                 with board.changed:
                     board.changed.wait(_LOOK)
-            elif board.runs.left:
+            else:
                 self._wait()
 
     def _work(self, job: Job | None) -> None:
         """Carry out `job` and whatever there is to do then."""
-        while job and not self._over.is_set():
+        while job:
             self._call_for_help()
             error = self._stream.carry_out(job)
-            if error:
+            if error and is_final(error):
+                self._end(error)
+            elif error:
                 self._last = error
-                if is_final(error):
-                    self._fatal = self._fatal or error
-                    return
-            job = self._board.job()
+            job = None if self._over.is_set() else self._board.job()
+
+    def _end(self, error: FetchError) -> None:
+        """Have every stream end, since no mirror can help; where all is here, that is not what had it end."""
+        if self._board.runs.left:
+            self._fatal = self._fatal or error
+            self._over.set()
 
     def _call_for_help(self) -> None:
         """Start as many streams as there are slots for, and something to do."""
@@ -167,16 +169,25 @@ class ParallelReception:
                 return
             with self._board.changed:
                 self._helpers += 1
-            Thread(target=self._help, args=(job,), name=f"{self._name}-{self._helpers}", daemon=True).start()
+            thread = Thread(target=self._help, args=(job,), name=f"{self._name}-{self._helpers}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # as many as the unit's TasksMax= allows are there: those have to do
+                self._board.end(job, beginning=job.run.beginning, error=None)
+                self._helper_ended()
+                return
 
     def _help(self, job: Job) -> None:
         try:
             self._work(job)
         finally:
-            self._streams.give()
-            with self._board.changed:
-                self._helpers -= 1
-                self._board.changed.notify_all()
+            self._helper_ended()
+
+    def _helper_ended(self) -> None:
+        self._streams.give()
+        with self._board.changed:
+            self._helpers -= 1
+            self._board.changed.notify_all()
 
     def _wait(self) -> None:
         """Nobody is at work: until somebody may be asked again. Raises what ends it all."""
@@ -189,7 +200,7 @@ class ParallelReception:
         if wait >= left:
             raise self._too_late(f"the next attempt is due in {wait:.0f} s, but {max(0.0, left):.0f} s are left")
         if wait > 0:
-            clock.sleep(wait, stop=self._patience_of_run.stop)
+            clock.sleep(wait, stop=self._patience.stop)
 
     def _await_helpers(self) -> None:
         """Until the other streams have ended; a file that one may yet write to stays open."""
@@ -205,7 +216,7 @@ class ParallelReception:
             digester = Digester(self._digest)
 
             def take(data: memoryview) -> None:
-                self._patience_of_run.check()
+                self._patience.check()
                 digester.update(data)
 
             self._part.read_into(take, start=0, end=self._pieces.size)
@@ -234,12 +245,13 @@ class ParallelReception:
         return f"{attempts} in {seconds:.0f} s, {self._board.here} bytes here of {self._pieces.size}"
 
 
-class _Either(Event):
-    """Set when it is, or when `other` is."""
+class _Over(Event):
+    """Set when it is, when `stop` is, or when every chunk is here: a stream may wait for bytes that others brought."""
 
-    def __init__(self, other: Event) -> None:
+    def __init__(self, runs: Runs, *, stop: Event) -> None:
         super().__init__()
-        self._other = other
+        self._runs = runs
+        self._stop = stop
 
     def is_set(self) -> bool:
-        return super().is_set() or self._other.is_set()
+        return super().is_set() or self._stop.is_set() or not self._runs.left

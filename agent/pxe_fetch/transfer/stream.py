@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from pxe_fetch.clock import Patience
@@ -16,8 +17,23 @@ from pxe_fetch.transfer.runs import Beginning
 from pxe_fetch.transfer.verify import check_size
 from pxe_fetch.transport import Body, Request, Transports
 
-_LOOK = 0.25  # seconds between two looks at whether one more stream has something to do
 _LONG = 4 * 1024 * 1024  # bytes after which a second thread is worth its start
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Watch(Patience):
+    """Patience that has an eye on the others, also while a stream waits for a byte."""
+
+    look: Callable[[], None]  # is there something to do for one more stream?
+    every: float = 0.25  # seconds
+    looked: list[float] = field(default_factory=lambda: [0.0])  # when, by whichever thread
+
+    def check(self) -> None:
+        Patience.check(self)
+        now = self.clock.now()
+        if now - self.looked[0] >= self.every:
+            self.looked[0] = now
+            self.look()
 
 
 class Stream:
@@ -31,11 +47,9 @@ class Stream:
         transports: Transports,
         headers: Mapping[str, str],
         timeouts: Timeouts,
-        patience: Patience,
+        patience: Watch,
         cores: int,
-        more: Callable[[], None],
     ) -> None:
-        """`more` is called when there may be something to do for one more stream."""
         self._board = board
         self._part = part
         self._pieces = part.pieces
@@ -44,8 +58,6 @@ class Stream:
         self._timeouts = timeouts
         self._patience = patience
         self._cores = cores
-        self._more = more
-        self._asked = 0.0  # when there was last something to do for others
 
     def carry_out(self, job: Job) -> FetchError | None:
         """Fetch the job's run, or as much of it as comes; what kept the rest from coming."""
@@ -84,7 +96,7 @@ class Stream:
             if body.start != request.offset:
                 raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
             self._board.begins(job, total=body.total)
-            self._more()
+            self._patience.look()
             self._take_in(job, body, is_whole=not is_ranged or not body.ranged)
         finally:
             body.close()
@@ -143,15 +155,12 @@ class Stream:
                     missing = self._pieces.start(job.run.end) - job.run.at - filled
                     raise NetworkError(f"the body ended {missing} bytes early")
                 filled += count
-                now = pace.check(count)
-                if now - self._asked >= _LOOK:
-                    self._asked = now
-                    self._more()
+                pace.check(count)
         finally:
             if filled:
-                is_alone = self._board.working < self._cores
                 # Written first: once a chunk is known to be wrong, another stream may write it.
                 self._part.write(buffer[:filled], at=job.run.at)
+                is_alone = self._board.working < self._cores
                 lane.hash(buffer, filled, aside=is_alone and job.run.came > _LONG)
                 self._board.came(job, filled)
 
