@@ -1,0 +1,147 @@
+"""A FAT file system in memory, read: GRUB's memdisk, the EFI boot image of an ISO.
+
+Source: Microsoft, "FAT: General Overview of On-Disk Format" 1.03 (boot sector, directory entries, long names, and the
+kind of FAT told by the number of clusters).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+_FAT12_CLUSTERS, _FAT16_CLUSTERS = 4085, 65525  # fewer are FAT12, fewer are FAT16, the others FAT32
+_FIRST_CLUSTER = 2  # the two entries before it say other things
+_ENTRY_SIZE = 32
+_END, _DELETED = 0x00, 0xE5
+_DIRECTORY, _VOLUME_ID, _LONG_NAME = 0x10, 0x08, 0x0F
+_LAST_LONG = 0x40
+_LONG_PARTS = (slice(1, 11), slice(14, 26), slice(28, 32))  # UTF-16 of a long name's entry
+
+
+class FatError(ValueError):
+    """It is no FAT file system, or a damaged one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Entry:
+    name: str
+    is_directory: bool
+    cluster: int
+    size: int
+
+
+class Fat:
+    """A FAT file system. Raises FatError when `source` has none."""
+
+    def __init__(self, source: Callable[[int, int], bytes]) -> None:
+        self._source = source
+        boot = source(0, 512)
+        if len(boot) < 512 or boot[510:512] != b"\x55\xaa":  # noqa: PLR2004  a sector
+            raise FatError("it has no boot sector")
+        (self._sector, per_cluster, reserved, fats, roots, small, _, fat_size) = struct.unpack_from(
+            "<HBHBHHBH", boot, 11
+        )
+        large, fat32_size, root_cluster = struct.unpack_from("<I", boot, 32)[0], *struct.unpack_from("<I4xI", boot, 36)
+        fat_size = fat_size or fat32_size
+        if self._sector not in (512, 1024, 2048, 4096) or not per_cluster or not fats or not fat_size:
+            raise FatError("its boot sector makes no sense")
+        self._cluster = self._sector * per_cluster
+        self._fat_at = reserved * self._sector
+        self._root_at = self._fat_at + fats * fat_size * self._sector
+        self._root_size = roots * _ENTRY_SIZE
+        self._data_at = self._root_at + -(-self._root_size // self._sector) * self._sector
+        self._clusters = ((small or large) * self._sector - self._data_at) // self._cluster
+        self._root_cluster = root_cluster if self._clusters >= _FAT16_CLUSTERS else 0
+
+    def files(self) -> Iterator[str]:
+        """The path of every file, `EFI/BOOT/BOOTX64.EFI`. Raises FatError."""
+        yield from self._below("", self._root(), set())
+
+    def read(self, path: str) -> bytes | None:
+        """The content of the file at `path`, whatever its case; None when there is none. Raises FatError."""
+        entries = self._root()
+        parts = path.strip("/").split("/")
+        for index, part in enumerate(parts):
+            found = next((entry for entry in entries if entry.name.lower() == part.lower()), None)
+            last = index == len(parts) - 1
+            if found is None or found.is_directory == last:
+                return None
+            if last:
+                return self._content(found.cluster, found.size) if found.size else b""
+            entries = list(self._entries(self._content(found.cluster, None)))
+        return None
+
+    def _below(self, prefix: str, entries: list[_Entry], seen: set[int]) -> Iterator[str]:
+        for entry in entries:
+            if not entry.is_directory:
+                yield prefix + entry.name
+            elif entry.name not in (".", ".."):
+                if entry.cluster in seen:
+                    raise FatError("its directories go round in a circle")
+                seen.add(entry.cluster)
+                inner = list(self._entries(self._content(entry.cluster, None)))
+                yield from self._below(f"{prefix}{entry.name}/", inner, seen)
+
+    def _root(self) -> list[_Entry]:
+        if self._root_cluster:
+            return list(self._entries(self._content(self._root_cluster, None)))
+        return list(self._entries(self._source(self._root_at, self._root_size)))
+
+    def _entries(self, directory: bytes) -> Iterator[_Entry]:
+        long: list[bytes] = []
+        for at in range(0, len(directory) - _ENTRY_SIZE + 1, _ENTRY_SIZE):
+            raw = directory[at : at + _ENTRY_SIZE]
+            kind = raw[11]
+            if raw[0] == _END:
+                return
+            if raw[0] == _DELETED:
+                long = []
+            elif kind == _LONG_NAME:  # the last part of the name comes first
+                long = [] if raw[0] & _LAST_LONG else long
+                long.insert(0, b"".join(raw[part] for part in _LONG_PARTS))
+            elif not kind & _VOLUME_ID:
+                high, low, size = struct.unpack_from("<H4xHI", raw, 20)
+                yield _Entry(
+                    name=_long_name(long) or _short_name(raw),
+                    is_directory=bool(kind & _DIRECTORY),
+                    cluster=high << 16 | low,
+                    size=size,
+                )
+                long = []
+
+    def _content(self, cluster: int, size: int | None) -> bytes:
+        """The bytes of a chain of clusters: `size` of them, or all."""
+        pieces = []
+        wanted = self._clusters if size is None else -(-size // self._cluster)
+        for _ in range(wanted):
+            if not _FIRST_CLUSTER <= cluster < self._clusters + _FIRST_CLUSTER:
+                if size is None and cluster:
+                    break
+                raise FatError("a file in it ends too soon")
+            pieces.append(self._source(self._data_at + (cluster - _FIRST_CLUSTER) * self._cluster, self._cluster))
+            cluster = self._next(cluster)
+        return b"".join(pieces)[:size]
+
+    def _next(self, cluster: int) -> int:
+        if self._clusters < _FAT12_CLUSTERS:
+            value = self._number(cluster + cluster // 2, 2)
+            return value >> 4 if cluster & 1 else value & 0xFFF
+        if self._clusters < _FAT16_CLUSTERS:
+            return self._number(cluster * 2, 2)
+        return self._number(cluster * 4, 4) & 0x0FFFFFFF
+
+    def _number(self, at: int, size: int) -> int:
+        data = self._source(self._fat_at + at, size)
+        if len(data) < size:
+            raise FatError("its file allocation table ends too soon")
+        return int.from_bytes(data, "little")
+
+
+def _long_name(parts: list[bytes]) -> str:
+    return b"".join(parts).decode("utf-16-le", errors="replace").split("\0")[0].rstrip("\uffff")
+
+
+def _short_name(raw: bytes) -> str:
+    base, extension = raw[:8].decode("ascii", "replace").rstrip(), raw[8:11].decode("ascii", "replace").rstrip()
+    return (f"{base}.{extension}" if extension else base).lower()
