@@ -7,15 +7,15 @@ grub.cfg gets a serial console and the place to report to.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from pxe_fetch.contract import cmdline
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.boot import grubcfg, machine, network
+from pxe_pack.boot import credentials, grubcfg, machine, network
 from pxe_pack.boot.account import Outcome
 from pxe_pack.boot.events import Events
 from pxe_pack.boot.layout import BOOT_LOADER, Layout, read
@@ -40,6 +40,7 @@ class Options:
     memory: int | None = None  # MiB; None: by the layout's size
     append: str = ""  # kernel arguments, as on a kernel command line
     keep: bool = False  # let the node run on after its verdict, until it powers off
+    credentials: Mapping[str, Path] = field(default_factory=dict)  # by name: files for the node's systemd
 
 
 def boot(options: Options, *, console: Console) -> Outcome:
@@ -57,12 +58,22 @@ def boot(options: Options, *, console: Console) -> Outcome:
         console.problems(layout.findings)
     with _serial_log(options.serial_log) as log, tempfile.TemporaryDirectory(prefix="pxe-pack-boot-") as folder:
         work = Path(folder)
+        handed = credentials.arguments(options.credentials, work=work)
         (work / "tftp").mkdir()
         _lay_out(layout, work / "tftp", added=added)
         with console.step("choosing how to run the machine") as step:
             accelerator = machine.choose_accelerator(work)
             step.note("KVM" if accelerator is machine.KVM else "emulation (TCG): KVM does not work here")
-        return _run(options, layout, net=net, work=work, accelerator=accelerator, log=log, console=console)
+        return _run(
+            options,
+            layout,
+            net=net,
+            work=work,
+            accelerator=accelerator,
+            handed=handed,
+            log=log,
+            console=console,
+        )
 
 
 def _run(
@@ -72,6 +83,7 @@ def _run(
     net: Network,
     work: Path,
     accelerator: Sequence[str],
+    handed: Sequence[str],
     log: BinaryIO,
     console: Console,
 ) -> Outcome:
@@ -82,7 +94,15 @@ def _run(
     memory = options.memory or _enough_memory(layout)
     with (
         serving(socket, files=files, network=net, events=events),
-        machine.machine(work, netdev=netdev, memory=memory, accelerator=accelerator, serial_log=log, events=events),
+        machine.machine(
+            work,
+            netdev=netdev,
+            memory=memory,
+            accelerator=accelerator,
+            credentials=handed,
+            serial_log=log,
+            events=events,
+        ),
     ):
         trial = Trial(layout, console=console)
         try:

@@ -10,6 +10,7 @@ from types import FrameType
 
 from pxe_pack.boot import Options, boot
 from pxe_pack.boot.account import as_document, as_text
+from pxe_pack.boot.credentials import is_name
 from pxe_pack.console import console
 
 TIMEOUT = 900.0  # seconds; emulated, a LiveOS of a few hundred MB takes two or three minutes
@@ -32,6 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--append", default="", metavar="ARGUMENTS", help="further kernel arguments, as one string")
     parser.add_argument(
+        "--credential",
+        type=_credential,
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="a credential that the machine's firmware (SMBIOS) hands to the node, as pxe-fetch.config; repeatable",
+    )
+    parser.add_argument(
         "--keep",
         action="store_true",
         help="let the node run on after its verdict, until it powers off or Ctrl-C; its last verdict counts",
@@ -50,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         memory=arguments.memory,
         append=arguments.append,
         keep=arguments.keep,
+        credentials=dict(arguments.credential),
     )
     shown = console(json_lines=arguments.json)
     before = signal.signal(signal.SIGTERM, _terminated)
@@ -73,6 +83,13 @@ def _seconds(text: str) -> float:
     if not value > 0:
         raise argparse.ArgumentTypeError("must be more than 0")
     return value
+
+
+def _credential(text: str) -> tuple[str, Path]:
+    name, equals, file = text.partition("=")
+    if not equals or not is_name(name) or not file:
+        raise argparse.ArgumentTypeError("has to be NAME=FILE, the name of letters, digits, `.`, `_` and `-`")
+    return name, Path(file)
 
 
 def _mebibytes(text: str) -> int:

@@ -66,12 +66,20 @@ def missing() -> list[Problem]:
 
 @contextmanager
 def machine(
-    work: Path, *, netdev: str, memory: int, accelerator: Sequence[str], serial_log: BinaryIO, events: Events
+    work: Path,
+    *,
+    netdev: str,
+    memory: int,
+    accelerator: Sequence[str],
+    credentials: Sequence[str],
+    serial_log: BinaryIO,
+    events: Events,
 ) -> Iterator[None]:
     """A machine that boots from the network, for as long as the context lasts.
 
-    `memory` in MiB; `accelerator` as `choose_accelerator` gives it. What its serial console shows goes to `serial_log`
-    as it is, and as Serial events; Ended follows when it is off. `work` is a folder for the firmware's variables.
+    `memory` in MiB; `accelerator` as `choose_accelerator` gives it, `credentials` as `credentials.arguments`
+    does. What its serial console shows goes to `serial_log` as it is, and as Serial events; Ended follows when it is
+    off. `work` is a folder for the firmware's variables.
     """
     arguments = [
         *("-m", str(memory), "-smp", str(min(4, max(2, os.cpu_count() or 1)))),
@@ -79,6 +87,7 @@ def machine(
         # Without an option ROM (iPXE) the firmware's own PXE runs, as on a real machine, and starts seconds sooner.
         *("-device", "virtio-net-pci,netdev=net,bootindex=0,romfile="),
         *("-device", "virtio-rng-pci"),
+        *credentials,
     ]
     with _start(work, accelerator, arguments) as process:
         watcher = threading.Thread(target=_watch, args=(process, serial_log, events), name="serial")

@@ -49,6 +49,22 @@ def test_a_manifest_that_cannot_be_read(tmp_path: Path, manifest: str) -> None:
     refused(boot(tmp_path / "pxe"), "layout-unreadable")
 
 
+@pytest.mark.parametrize("text", ["pxe-fetch.config", "=file", "a b=file", "..=file", "pxe-fetch.config="])
+def test_a_credential_without_a_name_or_a_file(tmp_path: Path, text: str) -> None:
+    ran = boot(layout_in(tmp_path), "--credential", text)
+    assert ran.returncode == 2
+    assert "NAME=FILE" in ran.stderr
+
+
+def test_a_credential_that_cannot_be_read_or_is_too_large_for_the_firmware(tmp_path: Path) -> None:
+    layout = layout_in(tmp_path)
+    missing = boot(layout, "--credential", f"pxe-fetch.config={tmp_path}/nothing")
+    assert "No such file" in refused(missing, "credential-unusable")
+    (tmp_path / "large").write_bytes(b"x" * 60_000)
+    large = boot(layout, "--credential", f"pxe-fetch.config={tmp_path}/large")
+    assert "49152 bytes" in refused(large, "credential-unusable")
+
+
 def test_a_layout_for_another_architecture(tmp_path: Path) -> None:
     assert "x86_64" in refused(boot(layout_in(tmp_path, loader="bootaa64.efi")), "layout-architecture")
 
