@@ -13,6 +13,7 @@ from dataclasses import dataclass
 _FAT12_CLUSTERS, _FAT16_CLUSTERS = 4085, 65525  # fewer are FAT12, fewer are FAT16, the others FAT32
 _FIRST_CLUSTER = 2  # the two entries before it say other things
 _ENTRY_SIZE = 32
+_PATH_LIMIT = 260  # characters
 _END, _DELETED = 0x00, 0xE5
 _DIRECTORY, _VOLUME_ID, _LONG_NAME = 0x10, 0x08, 0x0F
 _LAST_LONG = 0x40
@@ -73,6 +74,8 @@ class Fat:
         return None
 
     def _below(self, prefix: str, entries: list[_Entry], seen: set[int]) -> Iterator[str]:
+        if len(prefix) > _PATH_LIMIT:
+            raise FatError("its directories go too deep")
         for entry in entries:
             if not entry.is_directory:
                 yield prefix + entry.name

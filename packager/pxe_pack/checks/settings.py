@@ -1,21 +1,15 @@
-"""What has to hold before a pack begins: each check gives the problems it finds, so that all are shown at once."""
+"""What options and configuration say: URLs, places, and what of them is missing."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from pxe_fetch.contract.problem import Problem
-from pxe_pack import tools
-from pxe_pack.freeze import FrozenAgent, image_fits
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.output import output_problem
-
-if TYPE_CHECKING:
-    from pxe_pack.plan import Plan
 
 # What dracut's url-lib fetches with curl. Of its other schemes, nfs and torrent need more in the initrd.
 BOOT_SCHEMES = ("http", "https", "ftp", "tftp")
@@ -122,69 +116,3 @@ def _in_image(settings: Places) -> Iterator[Problem]:
             message=f"the output {settings.output} lies in the image {settings.image}, which is only read",
             hint="choose another folder by --output",
         )
-
-
-def needed_tools(plan: Plan) -> list[Problem]:
-    """The programs that packing takes and that are not installed."""
-    return tools.missing(plan.choice.injector.TOOLS, reason=f"to pack by `{plan.choice.name}`")
-
-
-def bootable(image: LiveImage) -> Iterator[Problem]:
-    """What keeps `image` from booting by PXE, and the agent from running in it."""
-    if image.loaders is None:
-        yield Problem(
-            reference="image-no-boot-loader",
-            message=f"{image.path} has no boot loader for UEFI (efi/boot/bootx64.efi and grubx64.efi)",
-            hint="build the image for UEFI, with shim and GRUB",
-        )
-    for name, facts in image.initrds.items() if image.live else ():
-        lacking = [
-            what for what, has in (("livenet", facts.livenet), ("dmsquash-live", facts.dmsquash_live)) if not has
-        ]
-        if facts.readable and lacking:
-            yield Problem(
-                reference="initrd-not-live",
-                message=f"the initrd {name} has no {' and no '.join(lacking)}: it cannot boot a LiveOS from a URL",
-                hint=f"build it with dracut --add '{' '.join(lacking)}'",
-            )
-    if image.tree and image.systemd is None:
-        yield Problem(
-            reference="image-no-systemd",
-            message=f"the root filesystem of {image.path} has no systemd, which is to start the agent",
-            hint="pxe-pack packs images that boot with systemd",
-        )
-
-
-def doubtful(image: LiveImage) -> Iterator[Problem]:
-    """What may go wrong at boot, and need not: warnings."""
-    if any(word in ("rd.live.check", "rd.live.check=1") for entry in image.network.arguments for word in entry):
-        yield Problem(
-            reference="media-check",
-            message="an entry of grub.cfg has rd.live.check, and the packed ISO has no MD5 of its own to be checked by",
-            hint="take rd.live.check out of the image's kernel arguments; SHA256SUMS has the ISO's digest",
-            severity="warning",
-        )
-
-
-def agent_fits(agent: FrozenAgent, image: LiveImage) -> list[Problem]:
-    """Why `agent` cannot run in `image`; a warning where that cannot be known."""
-    if image.tree is None:
-        message = f"the C library of {image.path} is not known, for its root is {image.root_format}"
-        hint = f"the agent needs glibc {agent.glibc} or newer on {agent.machine}"
-        return [Problem(reference="agent-glibc-unknown", message=message, hint=hint, severity="warning")]
-    problem = image_fits(agent, glibc=image.facts.glibc, machine=image.machine)
-    return [problem] if problem else []
-
-
-def disk_room(output: Path, *, needed: int) -> list[Problem]:
-    """Whether the file system of `output` has `needed` bytes free."""
-    free = shutil.disk_usage(output.parent).free
-    if free >= needed:
-        return []
-    return [
-        Problem(
-            reference="disk-full",
-            message=f"packing takes up to {needed:,} bytes in {output.parent}, and {free:,} are free",
-            hint="choose a folder on another file system by --output",
-        )
-    ]
