@@ -146,7 +146,7 @@ class Bringer:
         """The digest that the artifact's SHA256SUMS file gives. Raises FetchError."""
         url = order.digest_url or ""
         text = self._text(order, (url,), name=f"{order.name} (digests)", limit=sums.LARGEST)
-        return sums.digest_of(order.urls[0], sums=text.decode(errors="replace"), where=redact(url))
+        return sums.digest_of(order.listed, sums=text.decode(errors="replace"), where=redact(url))
 
     def _pieces(self, order: Order) -> Pieces | None:
         """The artifact's chunks, their digests fetched where they are a file of their own. Raises FetchError."""

@@ -67,6 +67,14 @@ class Node:
         value = self._read(_FILES[name]) if name in _FILES else ""
         return value.lower() if name == "uuid" else value
 
+    @property
+    def identity(self) -> str:
+        """What tells this node from all others, at each boot: the first of its facts that it has; "" where it has none.
+
+        /etc/machine-id comes late: a live system makes a new one at each boot (machine-id(5)).
+        """
+        return next(filter(None, map(self.find, ("mac", "uuid", "serial", "machine_id", "hostname"))), "")
+
     def matches(self, when: When) -> bool:
         """Whether `when` means this node: of each fact and kernel argument, one glob must match the whole value.
 

@@ -16,6 +16,7 @@ from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
 from pxe_fetch.node import Node
 from pxe_fetch.pieces import Pieces
 from pxe_fetch.roots import Roots
+from pxe_fetch.spread import spread
 
 LONGEST_NAME = 255  # bytes of a file name, on every file system of Linux that matters
 
@@ -57,6 +58,7 @@ class Order:
     required: bool
     digest: Digest | None
     digest_url: str | None  # absolute: a SHA256SUMS file
+    listed: str  # the url that is listed first: its last part is what that file calls it
     chunks: Chunks | None  # their urls are absolute; without digest and digest_url it is these that pin the bytes
     urls: tuple[str, ...]
     headers: Mapping[str, str]
@@ -154,7 +156,8 @@ def _order(artifact: Artifact, *, node: Node, base: str | None, roots: Roots, cr
         )
     dest = _dest(artifact.dest, node=node)
     roots.check(dest)
-    urls = tuple(_absolute(url, node=node, base=base) for url in artifact.urls)
+    listed = tuple(_absolute(url, node=node, base=base) for url in artifact.urls)
+    urls = _ordered(artifact, listed, node=node)
     headers = {name: template.fill(value, node.fact) for name, value in artifact.headers.items()}
     headers |= _secret_headers(artifact.header_credential, credentials=credentials)
     uid, gid = _uid(artifact.owner), _gid(artifact.group)
@@ -186,6 +189,7 @@ def _order(artifact: Artifact, *, node: Node, base: str | None, roots: Roots, cr
         required=artifact.required,
         digest=artifact.digest,
         digest_url=_absolute(artifact.digest_url, node=node, base=base) if artifact.digest_url else None,
+        listed=listed[0],
         chunks=_chunks(artifact, node=node, base=base),
         urls=urls,
         headers=headers,
@@ -198,7 +202,15 @@ def _order(artifact: Artifact, *, node: Node, base: str | None, roots: Roots, cr
 def _chunks(artifact: Artifact, *, node: Node, base: str | None) -> Chunks | None:
     if artifact.chunks is None:
         return None
-    return replace(artifact.chunks, urls=tuple(_absolute(url, node=node, base=base) for url in artifact.chunks.urls))
+    urls = tuple(_absolute(url, node=node, base=base) for url in artifact.chunks.urls)
+    return replace(artifact.chunks, urls=_ordered(artifact, urls, node=node))
+
+
+def _ordered(artifact: Artifact, listed: tuple[str, ...], *, node: Node) -> tuple[str, ...]:
+    """The mirrors `listed` in the order in which this node asks them."""
+    if len(listed) <= 1 or artifact.mirror_order == "listed":
+        return listed
+    return spread(listed, node=node.identity, artifact=artifact.name)
 
 
 def _dest(text: str, *, node: Node) -> Path:

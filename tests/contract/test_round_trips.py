@@ -60,6 +60,7 @@ artifacts = st.builds(
     Artifact,
     name=names,
     urls=st.lists(urls, min_size=1, max_size=3).map(tuple),
+    mirror_order=st.sampled_from(["spread", "listed"]),
     digest=digests,
     size=st.none() | st.integers(0, 2**50),
     dest=paths.map("/srv/{}".format),

@@ -47,6 +47,7 @@ def _artifact(artifact: Artifact) -> Plain:
         "name": artifact.name,
         "url": artifact.urls[0] if len(artifact.urls) == 1 else None,
         "urls": list(artifact.urls) if len(artifact.urls) > 1 else None,
+        "mirror_order": None if artifact.mirror_order == "spread" else artifact.mirror_order,
         "source": artifact.source,
         artifact.digest.algorithm if artifact.digest else "sha256": artifact.digest.hex if artifact.digest else None,
         "sha256_url": artifact.digest_url,

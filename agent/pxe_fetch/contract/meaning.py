@@ -31,6 +31,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "base_url": "The base of this artifact's relative urls.",
         "url": "Where it is: absolute, or relative to base_url. ${facts} may stand in it.",
         "urls": "Mirrors of the same bytes.",
+        "mirror_order": "`spread`: each node asks the mirrors in an order of its own; `listed`: as they are listed.",
         "source": "A file on the packing machine: pxe-pack exports it, and fills in url, digest and size.",
         "sha256": "Digest of the bytes on the wire.",
         "sha512": "Digest of the bytes on the wire.",

@@ -72,6 +72,7 @@ class Artifact:
 
     name: str
     urls: tuple[str, ...] = ()  # mirrors of the same bytes; empty exactly when `source` is given
+    mirror_order: str = "spread"  # "spread": an order of each node's own; "listed": as in `urls`
     source: str | None = None  # a file on the packing machine; pxe-pack turns it into urls, digest and size
     digest: Digest | None = None
     digest_url: str | None = None  # a SHA256SUMS file that names the url's last part

@@ -25,6 +25,7 @@ VERSION = 1
 INJECTORS = ("auto", "rootfs", "updates")
 ON_FAILURE = ("continue", "reboot", "poweroff", "emergency")
 EXTRACT = ("none", "tar", "decompress")
+MIRROR_ORDER = ("spread", "listed")
 
 
 def read(text: str, *, name: str) -> Document:
@@ -112,6 +113,7 @@ def _shared(section: Section, model: Artifact) -> Artifact:
         owner=section.text("owner", rules.account) or model.owner,
         group=section.text("group", rules.account) or model.group,
         required=section.flag("required", model.required),
+        mirror_order=section.text("mirror_order", rules.one_of(*MIRROR_ORDER)) or model.mirror_order,
         headers={**model.headers, **_headers(section.section("headers"))},
         header_credential=section.text("header_credential", rules.credential) or model.header_credential,
         retry=_retry(section.section("retry"), model.retry),

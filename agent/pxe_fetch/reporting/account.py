@@ -12,6 +12,7 @@ from pxe_fetch.contract.problem import ProblemError, show_all
 from pxe_fetch.errors import FetchError
 from pxe_fetch.locate import Found
 from pxe_fetch.plan import Plan, Transfer
+from pxe_fetch.redact import redact
 from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal
 from pxe_fetch.reporting.ledger import Ledger
 from pxe_fetch.reporting.outcome import Outcome
@@ -52,6 +53,7 @@ class Account:
                 dest=str(order.dest),
                 required=order.required,
                 total=order.size,
+                mirrors=tuple(map(redact, order.urls)) if len(order.urls) > 1 else (),
                 sha256=order.digest.hex if order.digest and order.digest.algorithm == "sha256" else None,
             )
             for order in plan.orders
@@ -213,8 +215,10 @@ class Account:
             artifact.attempts = max(artifact.attempts, 1)
         if first:
             size = "" if total is None else f" ({amount(total)})"
+            mirrors = artifact.mirrors
+            which = f", mirror {mirrors.index(url) + 1} of {len(mirrors)}" if url in mirrors else ""
             self._say(
-                f"{name}: fetching from {url}{size}",
+                f"{name}: fetching from {url}{which}{size}",
                 message_id=MessageId.START,
                 artifact=name,
                 url=url,
