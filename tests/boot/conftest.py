@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from boot.nodes import Booted, Site
-from boot.sites import CORRUPT, ELSEWHERE, LARGE, NOTE, OTHER, PLAIN, SMALL, SOUND, TROUBLED, WOBBLY
+from boot.sites import CORRUPT, ELSEWHERE, LARGE, LICENCE, NOTE, OTHER, PLAIN, SMALL, SOUND, TROUBLED, WOBBLY
 from fakes.faults import Flip, Serve, Status
 from fakes.server import Script, Server
 from liveos import shapes
@@ -53,7 +53,8 @@ def sound(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Site:
     (site.folder / "files").mkdir()
     (site.folder / "files/large file.bin").write_bytes(LARGE.body)
     (site.folder / "files/klein.conf").write_bytes(SMALL.body)
-    site.pack(SOUND.format(base=site.url(""), plain=PLAIN.sha256), image=image("ic16"), inject="updates")
+    config = SOUND.format(base=site.url(""), plain=PLAIN.sha256, licence=LICENCE.sha256)
+    site.pack(config, image=image("ic16"), inject="updates")
     return site
 
 

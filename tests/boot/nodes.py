@@ -14,7 +14,7 @@ from typing import Any
 from fakes.server import Server
 
 PXE_PACK = Path(sys.executable).with_name("pxe-pack")
-TIMEOUT = 600  # seconds for a node under emulation on a busy machine; a quarter of it is usual
+TIMEOUT = 1200  # seconds for a node under emulation on a busy machine; one or two minutes are usual
 HOST = "10.0.2.2"  # this machine, as the node sees it
 
 
@@ -108,13 +108,19 @@ class Site:
         packed = subprocess.run(command, capture_output=True, text=True, check=False)
         assert packed.returncode == 0, packed.stdout + packed.stderr
 
-    def boot(self, *, append: str = "") -> Booted:
-        """Boot the layout, and let the image's probe look at the node when the agent is done."""
+    def boot(self, *, append: str = "", credentials: Mapping[str, bytes] | None = None) -> Booted:
+        """Boot the layout, and let the image's probe look at the node when the agent is done.
+
+        `credentials` (name -> content) are handed over by the firmware.
+        """
         before = len(self.server.asked_for("/inspect"))
         probe = f"liveos.inspect={self.url('/inspect')} liveos.inspect.dirs=/srv,/opt"
         command: list[str | Path] = [PXE_PACK, "boot", self.layout, "--json", "--keep", "--timeout", str(TIMEOUT)]
         command += ["--append", f"{probe} {append}"]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT + 60)
+        for name, content in (credentials or {}).items():
+            (self.folder / name).write_bytes(content)
+            command += ["--credential", f"{name}={self.folder / name}"]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT + 300)
         shown = ran.stdout + ran.stderr
         events = [json.loads(line) for line in ran.stdout.splitlines()]
         results = [event for event in events if event["event"] == "result"]

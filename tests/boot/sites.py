@@ -21,6 +21,8 @@ artifacts:
   - {{name: note, source: note.txt, dest: /srv/note.txt}}
 """
 
+LICENCE = Expected(dest="/srv/licence.txt", body=b"for those who know the word\n", mode="600")
+
 # A site where all is well, on another port and in other folders; and the configuration that is not in its image.
 PLAIN = Expected(dest="/srv/plain.txt", body=b"as it should be\n" * 50_000)
 LARGE = Expected(dest="/opt/data/large file.bin", body=bytes(reversed(range(256))) * 32_768, mode="600", uid=1, gid=1)
@@ -35,11 +37,18 @@ artifacts:
   - {{name: plain, url: "{base}/plain.txt", sha256: {plain}, dest: /srv/plain.txt}}
   - name: large
     source: files/large file.bin
+    chunks: {{size: 1MiB}}
     dest: /opt/data/large file.bin
     mode: "0600"
     owner: daemon
     group: "1"
   - {{name: small, source: files/klein.conf, dest: /srv/small.conf, mode: "0755", owner: nobody, group: nogroup}}
+  - name: licence
+    url: "{base}/licence.txt"
+    sha256: {licence}
+    dest: /srv/licence.txt
+    header_credential: pxe-fetch.site-token
+    when: {{cmdline: {{role: "gpu*"}}}}
 """
 ELSEWHERE = """\
 version: 1

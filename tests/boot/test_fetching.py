@@ -44,9 +44,8 @@ def test_missing_optional_artifact_is_no_failed_unit(troubled: Booted) -> None:
 def test_image_with_the_payload_beside_it_boots_and_gets_everything(booted: Booted) -> None:
     assert booted.code == 0, booted.shown
     assert booted.node["exit_code"] == Exit.DONE
-    assert {name: one["phase"] for name, one in booted.artifacts.items()} == dict.fromkeys(
-        ("plain", "large", "small"), "placed"
-    )
+    phases = {name: one["phase"] for name, one in booted.artifacts.items()}
+    assert phases == dict.fromkeys(("plain", "large", "small"), "placed") | {"licence": "skipped"}
     assert booted.has(PLAIN)
     assert booted.has(LARGE)
     assert booted.has(SMALL)
@@ -55,6 +54,19 @@ def test_image_with_the_payload_beside_it_boots_and_gets_everything(booted: Boot
 def test_artifacts_of_the_layout_come_from_the_url_they_were_packed_with(booted: Booted) -> None:
     assert booted.artifacts["large"]["url"] == "http://10.0.1.7:8080/files/large%20file.bin"
     assert "http://10.0.1.7:8080/images/liveos.iso" in [served["url"] for served in booted.result["served"]]
+
+
+def test_chunks_that_the_packager_listed_are_what_a_node_verifies_by(booted: Booted) -> None:
+    (verified,) = [
+        entry
+        for entry in booted.journal
+        if (entry.get("MESSAGE_ID"), entry.get("PXE_FETCH_ARTIFACT")) == (MessageId.VERIFIED, "large")
+    ]
+    assert "sha256 of each of its 8 chunks" in verified["MESSAGE"]
+    served = {one["url"]: one for one in booted.result["served"]}
+    assert served["http://10.0.1.7:8080/files/large%20file.bin.chunks"]["requests"] == 1
+    assert served["http://10.0.1.7:8080/files/large%20file.bin"]["requests"] > 1
+    assert booted.artifacts["large"]["bytes_received"] == len(LARGE.body)
 
 
 def test_unit_is_active_and_the_target_reached(booted: Booted) -> None:
@@ -72,12 +84,12 @@ def test_journal_has_the_fields_that_machines_look_for(booted: Booted) -> None:
     (placed,) = [
         entry
         for entry in journal
-        if (entry.get("MESSAGE_ID"), entry.get("PXE_FETCH_ARTIFACT")) == (MessageId.PLACED, "large")
+        if (entry.get("MESSAGE_ID"), entry.get("PXE_FETCH_ARTIFACT")) == (MessageId.PLACED, "small")
     ]
-    assert placed["PXE_FETCH_SHA256"] == LARGE.sha256
-    assert placed["PXE_FETCH_BYTES"] == str(len(LARGE.body))
+    assert placed["PXE_FETCH_SHA256"] == SMALL.sha256
+    assert placed["PXE_FETCH_BYTES"] == str(len(SMALL.body))
     assert placed["PXE_FETCH_PHASE"] == "placed"
-    assert placed["PXE_FETCH_URL"].endswith("/large%20file.bin")
+    assert placed["PXE_FETCH_URL"].endswith("/klein.conf")
     runs = {entry["PXE_FETCH_RUN"] for entry in journal}
     assert len(runs) == 1
     assert all(entry["_SYSTEMD_UNIT"] == "pxe-fetch.service" for entry in journal)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -55,7 +57,7 @@ _SECURE = """
 """
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Nginx:
     """A running one."""
 
@@ -63,6 +65,36 @@ class Nginx:
     address: str
     port: int
     secure_port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it (again), and wait until it listens."""
+        # It is not on the path of ordinary users, who may run it nevertheless.
+        program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+        assert program, "nginx is not installed"
+        command: list[str | Path] = [
+            program,
+            "-p",
+            self.folder,
+            "-c",
+            self.folder / "nginx.conf",
+            "-e",
+            self.folder / "error.log",
+        ]
+        self.process = subprocess.Popen(command, start_new_session=True)
+        _wait_for(self.address, self.port, self.process)
+
+    def kill(self) -> None:
+        """SIGKILL for it and its worker: nothing is said to clients, and what is under way is not logged."""
+        assert self.process, "it does not run"
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(timeout=10)
+
+    def sending(self) -> list[int]:
+        """For each connection that there is, how many bytes its client has taken so far (tcp(7), TCP_INFO)."""
+        command = ["ss", "-Htino", "state", "established", f"sport = :{self.port}"]
+        shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return [int(found) for found in re.findall(r"bytes_acked:(\d+)", shown)]
 
     def url(self, path: str) -> str:
         return f"http://{self.address}:{self.port}{path}"
@@ -107,17 +139,14 @@ def nginx(
     user = "user root;" if os.geteuid() == 0 else ""  # else its worker may not read the test's folder
     config = folder / "nginx.conf"
     config.write_text(_CONFIG.format(folder=folder, root=root, address=address, port=port, secure=secure, user=user))
-    error_log = folder / "error.log"
-    # It is not on the path of ordinary users, who may run it nevertheless.
-    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    assert program, "nginx is not installed"
-    process = subprocess.Popen([program, "-p", str(folder), "-c", str(config), "-e", str(error_log)])
+    running = Nginx(folder=folder, address=address, port=port, secure_port=secure_port)
     try:
-        _wait_for(address, port, process)
-        yield Nginx(folder=folder, address=address, port=port, secure_port=secure_port)
+        running.start()
+        yield running
     finally:
-        process.terminate()
-        process.wait(timeout=10)
+        if running.process:
+            running.process.terminate()
+            running.process.wait(timeout=10)
 
 
 def _free_port(address: str) -> int:
