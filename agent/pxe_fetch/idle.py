@@ -49,9 +49,9 @@ def tell(message: str) -> None:
         started = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
         # What state.RunState.document gives, written out: json is an import too, and there is nothing here to escape.
         text = (
-            f'{{"version": 1, "run": "{run}", "phase": "done", "exit_code": 0, "cause": null, "message": "{message}", '
-            f'"config": {{}}, "node": {{}}, "agent": "{__version__}", "started": "{started}", "seconds": 0.0, '
-            '"failures": 0, "artifacts": []}\n'
+            f'{{"version": 1, "run": "{run}", "phase": "done", "final": true, "exit_code": 0, "cause": null, '
+            f'"message": "{message}", "config": {{}}, "node": {{}}, "agent": "{__version__}", "started": "{started}", '
+            '"seconds": 0.0, "failures": 0, "artifacts": []}\n'
         )
         try:
             statefile.write(text, file=file)

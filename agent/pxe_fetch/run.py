@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from collections.abc import Iterator
@@ -30,6 +29,10 @@ from pxe_fetch.reporting.outcome import RESTARTED, Outcome, of_error, of_run
 from pxe_fetch.roots import Roots
 from pxe_fetch.transport import Transports
 
+TYPE_CHECKING = False  # a run that reports to nobody does not import what reports
+if TYPE_CHECKING:
+    from pxe_fetch.reporting.report import Reporter
+
 LAST_RUN = 6  # the unit's StartLimitBurst=: after so many failed runs in a row nobody starts another
 
 
@@ -45,6 +48,7 @@ class Run:
     arguments: cmdline.KernelArguments = field(default_factory=cmdline.KernelArguments)
     config: FetchConfig = field(default_factory=FetchConfig)
     stop: Event = field(default_factory=Event)
+    reporter: Reporter | None = None
 
 
 def run(*, given: Path | None, debug: bool, root: Path) -> Outcome:
@@ -78,12 +82,14 @@ def _bring(one: Run) -> Outcome:
     if arguments.deadline is not None:
         one.deadline = one.ledger.state.began + arguments.deadline
     credentials = credentials_directory()
+    _report(one)
 
     found = locate(arguments, root=one.root, given=one.given, credentials=credentials, read_url=_url_reader(one))
     if found is None:
         return Outcome(exit_code=Exit.DONE, message=NO_CONFIGURATION)
     account.configuration(found)
     one.config = validate.read(found.text, name=found.name).fetch
+    _report(one)
 
     node = Node(root=one.root, arguments=arguments)
     account.identity(node.summary())
@@ -149,6 +155,18 @@ def _url_reader(one: Run) -> ReadUrl:
     return read
 
 
+def _report(one: Run) -> None:
+    """Have each phase reported from now on, to whom and through what is known by now."""
+    url = one.arguments.report or one.config.report_url
+    if one.reporter:
+        one.reporter.end()
+    if url:
+        from pxe_fetch.reporting.report import Reporter
+
+        one.reporter = Reporter(url, ledger=one.ledger, tls=one.config.tls, proxy=one.config.proxy)
+        one.reporter.begin()
+
+
 def _wait_a_while(one: Run) -> None:
     """Let a random part of start_jitter pass, so that a thousand nodes do not ask at once. Raises DeadlineError."""
     if not one.config.start_jitter:
@@ -170,12 +188,8 @@ def _tell(one: Run, outcome: Outcome) -> None:
         notify(READY, f"STATUS={outcome.message}")
     else:
         notify(f"STATUS={outcome.message}")
-    if url := one.arguments.report or one.config.report_url:
-        from pxe_fetch.reporting import report
-
-        body = json.dumps(one.ledger.document())
-        if trouble := report.post(url, body, tls=one.config.tls, proxy=one.config.proxy):
-            one.account.remark(f"the report was not delivered: {trouble}", priority=WARNING)
+    if one.reporter and (trouble := one.reporter.finish(hurried=outcome.cause == StoppedError.reference)):
+        one.account.remark(f"the report was not delivered: {trouble}", priority=WARNING)
     _act(one, outcome)
 
 

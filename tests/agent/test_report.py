@@ -1,28 +1,160 @@
-"""The result told to a URL: at the end, and never at the cost of the run."""
+"""The result told to a URL: each phase, how the run ended, and never at the cost of the run."""
 
 from __future__ import annotations
 
 import json
 import random
+import signal
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-from fakes.faults import Hang, Status
+from fakes.certs import Authority
+from fakes.exchange import Exchange, Fault
+from fakes.faults import Hang, Raw, Serve, Status, redirect, stall
 from fakes.node import FakeNode
 from fakes.server import Script, Server
+from fakes.tunnel import Tunnel
 from pxe_fetch.reporting import report
 
 BODY = random.Random(1).randbytes(5_000)
+NEVER = 3600.0
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "LOOK", 0.02)
+    monkeypatch.setattr(report, "AGAIN", 0.01)
+
+
+@pytest.fixture
+def final_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is reported while the run goes on."""
+    monkeypatch.setattr(report, "LOOK", NEVER)
+
+
+def told(server: Server, path: str = "/report") -> list[Mapping[str, object]]:
+    """The documents that came, in order."""
+    return [json.loads(asked.body) for asked in server.asked_for(path)]
+
+
+def reports(fault: Fault) -> Script:
+    """What happens to each report of a run."""
+    return Script(faults=[fault] * 1000)
 
 
 def test_state_is_posted_as_json_at_the_end(node: FakeNode) -> None:
     with Server({"/m": Script(body=BODY), "/report": Script()}) as server:
         ran = node.run_config(node.entry("m", server.url("/m"), BODY), report={"url": server.url("/report")})
-        (asked,) = server.asked_for("/report")
+        asked = server.asked_for("/report")[-1]
     assert ran.code == 0
     assert asked.method == "POST"
     assert asked.fields["content-type"] == "application/json"
     assert json.loads(asked.body) == ran.state
+    assert ran.state["final"] is True
+
+
+@dataclass(frozen=True)
+class Held:
+    """Serves once it is let go."""
+
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    def answer(self, exchange: Exchange) -> None:
+        assert self.gate.wait(timeout=20)
+        Serve().answer(exchange)
+
+
+@dataclass(frozen=True)
+class Releases:
+    """Takes a report, and lets go what waits for an artifact's phase to be reported."""
+
+    waiting: Mapping[tuple[str, str], Held]  # (artifact, phase) -> what waits for it
+
+    def answer(self, exchange: Exchange) -> None:
+        for one in json.loads(exchange.asked.body)["artifacts"]:
+            if held := self.waiting.get((one["name"], one["phase"])):
+                held.gate.set()
+        Status(204).answer(exchange)
+
+
+def test_each_phase_is_reported_as_it_comes_and_the_last_report_alone_is_final(node: FakeNode) -> None:
+    first, second = Held(), Held()
+    answer = reports(Releases({("a", "waiting"): first, ("a", "placed"): second}))
+    scripts = {"/a": Script(body=BODY, then=first), "/b": Script(body=BODY, then=second), "/report": answer}
+    with Server(scripts) as server:
+        entries = [node.entry(name, server.url(f"/{name}"), BODY) for name in ("a", "b")]
+        ran = node.run_config(*entries, report={"url": server.url("/report")})
+        documents = told(server)
+    assert ran.code == 0
+    assert [one["final"] for one in documents] == [False] * (len(documents) - 1) + [True]
+    assert len(documents) >= 3
+    assert documents[-1] == ran.state
+    assert len({asked.connection for asked in server.asked_for("/report")}) == 1
+
+
+@dataclass(frozen=True)
+class Until:
+    """Takes a report only when `file` is there."""
+
+    file: Path
+
+    def answer(self, exchange: Exchange) -> None:
+        until = time.monotonic() + 20
+        while not self.file.exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        Status(204).answer(exchange)
+
+
+def test_server_that_is_slow_to_take_a_report_holds_nothing_up_and_is_told_less_often(node: FakeNode) -> None:
+    with Server({"/m": Script(body=BODY), "/report": reports(Until(node.out / "m39"))}) as server:
+        entries = [node.entry(f"m{number}", server.url("/m"), BODY) for number in range(40)]
+        ran = node.run_config(*entries, parallel=1, report={"url": server.url("/report")})
+        documents = told(server)
+    assert ran.code == 0
+    assert "the report was not delivered" not in ran.err
+    assert len(documents) <= 4
+    assert documents[-1] == ran.state
+
+
+@pytest.mark.parametrize("fault", [Status(500), Hang(), Hang(every=0.01)])
+def test_report_that_nobody_takes_is_a_remark_and_no_failure(
+    node: FakeNode, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "FINAL", 0.6)
+    with Server({"/m": Script(body=BODY), "/report": reports(fault)}) as server:
+        ran = node.run_config(
+            node.entry("m", server.url("/m"), BODY), report={"url": server.url("/report") + "?token=s3cret"}
+        )
+    assert ran.code == 0
+    assert "the report was not delivered" in ran.err
+    assert "s3cret" not in ran.err
+
+
+@pytest.mark.usefixtures("final_alone")
+@pytest.mark.parametrize("fault", [Status(503), Status(429), Raw(b""), Raw(b"nonsense\r\n\r\n")])
+def test_last_report_is_made_a_second_time_where_that_may_help(node: FakeNode, fault: Fault) -> None:
+    with Server({"/report": Script(faults=[fault, Status(204)])}) as server:
+        ran = node.run_config(report={"url": server.url("/report")})
+        documents = told(server)
+    assert documents == [ran.state, ran.state]
+    assert "delivered" not in ran.err
+
+
+@pytest.mark.usefixtures("final_alone")
+@pytest.mark.parametrize("fault", [Status(404), redirect("/elsewhere")])
+def test_last_report_is_made_once_where_another_would_end_alike(node: FakeNode, fault: Status) -> None:
+    with Server({"/report": reports(fault)}) as server:
+        ran = node.run_config(report={"url": server.url("/report")})
+        assert [asked.path for asked in server.asked] == ["/report"]
+    assert ran.code == 0
+    assert f"the report was not delivered: {server.url('/report')} answered {fault.code}\n" in ran.err
 
 
 def test_url_of_the_command_line_comes_first_and_works_without_a_configuration(node: FakeNode) -> None:
@@ -32,24 +164,10 @@ def test_url_of_the_command_line_comes_first_and_works_without_a_configuration(n
         assert not server.asked_for("/theirs")
         node.write("/etc/pxe-fetch/fetch.yaml", "version: 7\n")
         ran = node.run("run")
-        told = [json.loads(asked.body) for asked in server.asked_for("/ours")]
+        documents = [one for one in told(server, "/ours") if one["final"]]
     assert ran.code == 65
-    assert [one["phase"] for one in told] == ["done", "failed"]
-    assert told[1]["exit_code"] == 65
-
-
-@pytest.mark.parametrize("fault", [Status(500), Hang()])
-def test_report_that_nobody_takes_is_a_remark_and_no_failure(
-    node: FakeNode, fault: Status | Hang, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(report, "PATIENCE", 0.3)
-    with Server({"/m": Script(body=BODY), "/report": Script(faults=[fault])}) as server:
-        ran = node.run_config(
-            node.entry("m", server.url("/m"), BODY), report={"url": server.url("/report") + "?token=s3cret"}
-        )
-    assert ran.code == 0
-    assert "the report was not delivered" in ran.err
-    assert "s3cret" not in ran.err
+    assert [one["phase"] for one in documents] == ["done", "failed"]
+    assert documents[1]["exit_code"] == 65
 
 
 def test_report_to_nobody_says_why(node: FakeNode) -> None:
@@ -57,12 +175,45 @@ def test_report_to_nobody_says_why(node: FakeNode) -> None:
         url = server.url("/report")
     ran = node.run_config(report={"url": url})
     assert ran.code == 0
-    assert "Connection refused" in ran.err
+    assert f"the report was not delivered: {url}: 127.0.0.1 refused the connection (asked twice)" in ran.err
 
 
-def test_report_url_that_is_none_is_told_without_its_secrets(node: FakeNode) -> None:
-    node.boot_with("pxe-fetch.report=gopher://h/?token=s3cret")
+@pytest.mark.parametrize("url", ["gopher://h/?token=s3cret", "http://[::1/?token=s3cret", "http:///?token=s3cret"])
+def test_report_url_that_is_none_is_told_without_its_secrets(node: FakeNode, url: str) -> None:
+    node.boot_with(f"pxe-fetch.report={url}")
     ran = node.run("run")
     assert ran.code == 0
-    assert "the report was not delivered: gopher://h/" in ran.err
+    assert "the report was not delivered: " in ran.err
+    assert "it is no URL of http or https" in ran.err
     assert "s3cret" not in ran.err
+
+
+def test_report_by_https_trusts_the_sites_authority_and_goes_through_the_proxy(node: FakeNode) -> None:
+    authority = Authority(node.folder / "ca")
+    issued = authority.issue("localhost", alternative="DNS:localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(issued.certificate, issued.key)
+    with Tunnel() as tunnel, Server({"/report": Script()}, tls=context) as server:
+        tls = {"ca_file": str(authority.certificate)}
+        ran = node.run_config(tls=tls, proxy={"https": tunnel.url}, report={"url": server.url("/report")})
+        assert told(server)[-1] == ran.state
+        assert tunnel.asked
+        stranger = node.run_config(report={"url": server.url("/report")})
+    assert stranger.code == 0
+    assert "the report was not delivered: " in stranger.err
+    assert "not trusted" in stranger.err
+
+
+def test_run_that_is_told_to_stop_reports_that_too(node: FakeNode) -> None:
+    file = node.folder / "fetch.yaml"
+    with Server({"/m": Script(body=BODY, then=stall(0.5)), "/report": Script()}) as server:
+        entry = node.entry("m", server.url("/m"), BODY)
+        file.write_text(node.config(entry, report={"url": server.url("/report")}))
+        process = node.start("run", "--config", str(file))
+        while not server.sent("/m"):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+        assert told(server)[-1] == node.state()
+    assert node.state()["cause"] == "stopped"

@@ -16,7 +16,7 @@ from fakes.node import FakeNode
 from pxe_fetch import idle
 from pxe_fetch.contract import cmdline
 
-HEAVY = {"requests", "urllib3", "yaml", "tenacity", "argparse", "dataclasses", "typing", "re", "logging", "pathlib"}
+HEAVY = {"urllib3", "yaml", "tenacity", "argparse", "dataclasses", "typing", "re", "logging", "pathlib"}
 
 
 def imported_by(*words: str, setup: str = "", folder: Path) -> set[str]:
@@ -54,7 +54,7 @@ def test_status_needs_no_library_beyond_json(tmp_path: Path) -> None:
     assert not imported & (HEAVY - {"re"})
 
 
-def test_run_of_which_everything_is_kept_does_not_import_requests(tmp_path: Path) -> None:
+def test_run_of_which_everything_is_kept_imports_nothing_to_fetch_with(tmp_path: Path) -> None:
     import hashlib
 
     (tmp_path / "m").write_bytes(b"here")
@@ -64,15 +64,15 @@ def test_run_of_which_everything_is_kept_does_not_import_requests(tmp_path: Path
         f"sha256: {hashlib.sha256(b'here').hexdigest()}, dest: {tmp_path}/m}}\n"
     )
     imported = imported_by("run", "--config", str(config), folder=tmp_path)
-    assert not imported & {"requests", "urllib3", "tarfile", "subprocess", "argparse", "ctypes"}
+    assert not imported & {"http.client", "ssl", "urllib3", "tarfile", "subprocess", "argparse", "ctypes"}
 
 
 @pytest.mark.parametrize(
     ("scheme", "others"),
     [
-        ("http", {"ftplib", "requests", "urllib3"}),
-        ("ftp", {"requests", "urllib3"}),
-        ("tftp", {"requests", "urllib3", "ftplib", "ssl"}),
+        ("http", {"ftplib", "urllib3"}),
+        ("ftp", {"urllib3"}),
+        ("tftp", {"urllib3", "ftplib", "ssl"}),
     ],
 )
 def test_a_scheme_imports_its_own_library_alone(scheme: str, others: set[str]) -> None:

@@ -17,8 +17,8 @@ from pxe_fetch import idle
 
 BODY = random.Random(1).randbytes(100_000)
 RUN_KEYS = {
-    "version", "run", "phase", "exit_code", "cause", "message", "config", "node", "agent", "started", "seconds",
-    "failures", "artifacts",
+    "version", "run", "phase", "final", "exit_code", "cause", "message", "config", "node", "agent", "started",
+    "seconds", "failures", "artifacts",
 }  # fmt: skip
 ARTIFACT_KEYS = {
     "name", "dest", "phase", "required", "bytes", "total", "bytes_received", "attempts", "url", "sha256", "seconds",

@@ -87,6 +87,11 @@ class Ledger:
                     artifact.ended = now
         self.write()
 
+    def phases(self) -> tuple[str, ...]:
+        """The run's phase, and each artifact's."""
+        with self._lock:
+            return (self.state.phase, *(artifact.phase for artifact in self.state.artifacts))
+
     def document(self) -> dict[str, Value]:
         """The state as it is now."""
         with self._lock:

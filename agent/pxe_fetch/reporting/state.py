@@ -80,6 +80,7 @@ class RunState:
             "version": VERSION,
             "run": self.run,
             "phase": self.phase,
+            "final": self.exit_code is not None,
             "exit_code": self.exit_code,
             "cause": self.cause,
             "message": self.message,

@@ -74,20 +74,26 @@ class Connections:
         connect: float,
         silence: float,
         patience: Patience,
+        method: str = "GET",
+        body: bytes = b"",
     ) -> Exchange:
-        """GET `url` with `fields`. Raises PolicyError for what cannot be asked for, and whatever http.client raises."""
+        """Ask for `url` with `fields`; a `body` has its length among them.
+
+        Raises PolicyError for what cannot be asked for, what `patience` raises, and whatever http.client raises.
+        """
         parts = urlsplit(url)
         secure = parts.scheme.lower() == "https"
         way = Way(secure, *_place(parts), proxy)
-        head = _head(parts, fields=fields, proxy=None if secure else proxy)
+        head = _head(parts, method=method, fields=fields, proxy=None if secure else proxy)
         connection = self._take(way) or self._made(way)
         try:
             if connection.sock is None:
                 connection.timeout = connect
                 connection.response_class = partial(PatientResponse, patience=patience, silence=silence)  # type: ignore[assignment]  # a proxy's answer to CONNECT; whatever makes one will do
                 _connect(connection)
-            connection.sock.sendall(head)
-            response = PatientResponse(connection.sock, patience=patience, silence=silence, method="GET")
+                patience.check()
+            connection.sock.sendall(head + body)
+            response = PatientResponse(connection.sock, patience=patience, silence=silence, method=method)
             response.begin()
             _check(response)
         except BaseException:
@@ -180,7 +186,7 @@ def _check(response: PatientResponse) -> None:
         raise NetworkError("the server sent a header that contradicts itself")
 
 
-def _head(parts: SplitResult, *, fields: Mapping[str, str], proxy: str | None) -> bytes:
+def _head(parts: SplitResult, *, method: str, fields: Mapping[str, str], proxy: str | None) -> bytes:
     """The request; to a `proxy`, by plain http, with the whole URL (RFC 9112 3.2.2)."""
     place = parts.netloc.rpartition("@")[2]
     target = _sendable(parts.path or "/") + (f"?{_sendable(parts.query)}" if parts.query else "")
@@ -196,7 +202,7 @@ def _head(parts: SplitResult, *, fields: Mapping[str, str], proxy: str | None) -
             raise PolicyError("a header field for it is not valid")  # its text may hold a secret
         lines[name.lower()] = line  # the last of a name wins, however it is spelt
     try:
-        return "\r\n".join([f"GET {target} HTTP/1.1", *lines.values(), "", ""]).encode("latin-1")
+        return "\r\n".join([f"{method} {target} HTTP/1.1", *lines.values(), "", ""]).encode("latin-1")
     except UnicodeEncodeError as error:
         raise PolicyError("it cannot be asked for: its host or a header field is not Latin-1") from error
 

@@ -33,7 +33,7 @@ class Sent:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """The agent's state document, as it posted it."""
+    """The agent's state document, as it posted it: while its run goes on, and in the end."""
 
     document: Mapping[str, object]
 

@@ -13,9 +13,10 @@ from pxe_pack.boot.layout import Layout
 from pxe_pack.boot.stages import USUAL_CAUSES, Stage, Stop, Watcher
 from pxe_pack.console import Console, Step
 
-REPORT_FOLLOWS = 20.0  # seconds that the report may come later than the console's line
+REPORT_FOLLOWS = 30.0  # seconds that the last report may come later than the console's line: the agent insists for 15
 STILL_SPEAKING = 1.0  # seconds from the sign that the boot is over to its end, so that the log has the rest
 LAST_LINES = 10
+IN_PLACE = frozenset(("placed", "kept", "skipped"))  # phases of an artifact that is not waited for
 NOT_FOUND = 404
 TITLES = {
     Stage.FIRMWARE: "firmware: starting",
@@ -36,7 +37,8 @@ class Trial:
     """What is known of a boot, and the telling of it. Times are seconds from its creation."""
 
     def __init__(self, layout: Layout, *, console: Console) -> None:
-        self.node: NodeAccount | None = None
+        self.node: NodeAccount | None = None  # the verdict
+        self.so_far: NodeAccount | None = None  # what the node reported while its run went on
         self.watcher = Watcher()
         self.stages: list[tuple[Stage, float]] = []  # those that are over, with the seconds each took
         self.served: dict[str, Served] = {}
@@ -100,6 +102,7 @@ class Trial:
         lines = [
             *(f"the node asked for {url}, which this layout has not" for url in missed),
             *(self._iso_so_far() if self._stage == Stage.LIVENET else ()),
+            *(self._artifacts_so_far()),
             "the last lines of its serial console:",
             *(f"  {line}" for line in self.watcher.last_lines(LAST_LINES)),
         ]
@@ -126,8 +129,10 @@ class Trial:
                     self._step.advance(amount)
             case Report(document=document):
                 account = read_state(document)
-                # A report of a run that still goes on is not asked for, and none of our business.
-                self.node = account if account.exit_code is not None else self.node
+                if account.exit_code is None:
+                    self.so_far = account
+                else:
+                    self.node = account
                 self.watcher.reached(Stage.UNIT)
             case Ended():
                 pass
@@ -162,6 +167,19 @@ class Trial:
 
     def _silent(self, timeout: float) -> Stop:
         return Stop(why=f"no verdict within {timeout:.0f} s", hint=f"often: {USUAL_CAUSES[self._stage]}")
+
+    def _artifacts_so_far(self) -> list[str]:
+        """What the node last reported of the artifacts that were not in place yet."""
+        if self.so_far is None:
+            return []
+        under_way = [one for one in self.so_far.artifacts if one.phase not in IN_PLACE]
+        return [
+            f"the node's last report, {self.so_far.seconds:.0f} s into its run: {self.so_far.phase}",
+            *(
+                f"  {one.name}: {one.phase}, {size(one.bytes)}{f', {one.error}' if one.error else ''}"
+                for one in under_way
+            ),
+        ]
 
     def _iso_so_far(self) -> list[str]:
         iso = self._layout.iso

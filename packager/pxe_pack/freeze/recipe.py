@@ -4,8 +4,7 @@ The environment holds exactly what agent.lock and build.lock name, by their hash
 refreshed, with pip-tools from the .in files beside them:
 
     pip-compile --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links build.in
-    pip-compile --generate-hashes --unsafe-package certifi --unsafe-package charset-normalizer \
-        --unsafe-package idna --strip-extras --no-emit-index-url --no-emit-find-links agent.in
+    pip-compile --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links agent.in
 
 They name the hash of every file of a release, so that they hold for each Python from 3.11 on and each processor.
 """

@@ -80,11 +80,22 @@ def test_last_report_counts_for_a_node_that_is_kept() -> None:
     assert followed(*both, keep=True).ok
 
 
-def test_report_of_a_run_that_goes_on_is_no_verdict() -> None:
-    outcome = followed(Report(document={**STATE, "exit_code": None}), Ended(code=0, complaint=""))
+def test_reports_of_a_run_that_goes_on_are_no_verdict_but_say_how_far_it_was() -> None:
+    waiting = {"name": "big", "dest": "/srv/big", "phase": "fetching", "bytes": 3 << 20, "error": "10.0.0.1 was silent"}
+    early = Report(document={**STATE, "exit_code": None, "phase": "locating", "artifacts": []})
+    late = Report(document={**STATE, "exit_code": None, "phase": "fetching", "seconds": 42, "artifacts": [waiting]})
+    outcome = followed(early, late, Ended(code=0, complaint=""))
     assert outcome.node is None
     assert outcome.failure
     assert outcome.failure.reference == "boot-stopped-unit"
+    assert "last report, 42 s into its run: fetching" in outcome.failure.label
+    assert "big: fetching, 3.0 MiB, 10.0.0.1 was silent" in outcome.failure.label
+
+
+def test_report_on_the_way_that_comes_late_does_not_take_the_verdict_back() -> None:
+    late = Report(document={**STATE, "exit_code": None, "phase": "fetching"})
+    outcome = followed(Report(document={**STATE, "exit_code": 0}), late, Ended(code=0, complaint=""), keep=True)
+    assert outcome.ok
 
 
 def test_silence_is_explained_by_what_the_node_took_from_the_server() -> None:

@@ -1,0 +1,83 @@
+"""Something told to a server by http or https: one POST at a time, over the connections that fetches use as well."""
+
+from __future__ import annotations
+
+import ssl
+from urllib.parse import urlsplit
+
+from pxe_fetch import __version__
+from pxe_fetch.clock import Patience
+from pxe_fetch.contract.model import Proxy, Timeouts, Tls
+from pxe_fetch.errors import FetchError, PolicyError
+from pxe_fetch.transport.causes import explain
+from pxe_fetch.transport.connections import PORTS, Connections
+from pxe_fetch.transport.proxies import proxy_for
+
+_DRAINED = 16 * 1024  # bytes of an answer's text read and thrown away, to keep the connection
+
+
+class Poster:
+    """Keeps its connection for the next time. Safe to use from several threads."""
+
+    def __init__(self, *, tls: Tls, proxy: Proxy) -> None:
+        self._tls = tls
+        self._proxy = proxy
+        self._context: ssl.SSLContext | None = None
+        self._connections = Connections(tls=self._secure)
+
+    def post(self, url: str, body: bytes, *, kind: str, timeouts: Timeouts, patience: Patience) -> int:
+        """The status that answers `body` of the media type `kind`; a redirect is not followed.
+
+        Raises only FetchError: PolicyError for a URL that is none, NetworkError, TrustError, RefusedError (of a proxy,
+        or of our certificate), DeadlineError and StoppedError of `patience`.
+        """
+        try:
+            return self._post(url, body, kind=kind, timeouts=timeouts, patience=patience)
+        except FetchError:
+            raise
+        except Exception as error:
+            host = urlsplit(url).hostname or "the server"
+            raise explain(error, host=host, timeouts=timeouts, clock=patience.clock) from error
+
+    def _post(self, url: str, body: bytes, *, kind: str, timeouts: Timeouts, patience: Patience) -> int:
+        try:
+            parts = urlsplit(url)
+            is_url = parts.scheme.lower() in PORTS and parts.hostname and parts.port != 0
+        except ValueError:
+            is_url = False
+        if not is_url:
+            raise PolicyError("it is no URL of http or https")
+        fields = {
+            "User-Agent": f"pxe-fetch/{__version__}",
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            "Accept-Encoding": "identity",
+        }
+        exchange = self._connections.ask(
+            url,
+            method="POST",
+            body=body,
+            fields=fields,
+            proxy=proxy_for(url, self._proxy),
+            connect=max(0.001, min(timeouts.connect, patience.left())),
+            silence=timeouts.read,
+            patience=patience,
+        )
+        try:
+            view = memoryview(bytearray(_DRAINED))
+            while view and (count := exchange.response.take(view)):
+                view = view[count:]
+            return exchange.response.status
+        finally:
+            exchange.close()
+
+    def close(self) -> None:
+        """Close the connection that is kept."""
+        self._connections.close()
+
+    def _secure(self) -> ssl.SSLContext:
+        if self._context is None:
+            from pxe_fetch.transport.tls import context
+
+            self._context = context(self._tls)
+        return self._context
