@@ -14,7 +14,6 @@ from pxe_fetch.contract.problem import Problem, ProblemError
 # Program -> the Debian package that has it. Azure Linux and Fedora name theirs alike but for a few.
 PACKAGES: Mapping[str, str] = {
     "mksquashfs": "squashfs-tools",
-    "unsquashfs": "squashfs-tools",
     "sqfstar": "squashfs-tools",
     "sqfs2tar": "squashfs-tools-ng",
     "tar2sqfs": "squashfs-tools-ng",

@@ -181,21 +181,12 @@ def test_an_output_whose_parent_is_missing_or_a_file(site: Site, refused: Refuse
 def test_a_missing_tool_is_named_with_its_package(
     refused: Refused, monkeypatch: pytest.MonkeyPatch, empty_folder: Path, program: str, package: str
 ) -> None:
-    for name in {"xorriso", "sqfs2tar", "tar2sqfs", "unsquashfs", "zstd"} - {program}:
+    for name in {"xorriso", "sqfs2tar", "tar2sqfs", "zstd"} - {program}:
         (empty_folder / name).symlink_to(shutil.which(name) or "")
     monkeypatch.setattr(tools, "SEARCH_PATH", str(empty_folder))
     said = refused("--inject", "rootfs")
     assert f"error[tool-missing]: {program} is needed to pack by `rootfs`, and is not installed" in said
     assert f"hint: apt-get install {package}" in said
-
-
-def test_a_tool_missing_for_looking_is_told_like_the_others(
-    refused: Refused, monkeypatch: pytest.MonkeyPatch, empty_folder: Path
-) -> None:
-    monkeypatch.setattr(tools, "SEARCH_PATH", str(empty_folder))
-    said = refused()
-    assert "error[tool-missing]: unsquashfs is needed" in said
-    assert "hint: apt-get install squashfs-tools" in said
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ class LiveOS:
 
     @property
     def tree(self) -> Tree:
-        return Tree(file=self.iso.path, offset=self.span.offset)
+        return Tree(file=self.iso.path, offset=self.span.offset, size=self.span.size)
 
     @property
     def root_format(self) -> str:
@@ -55,7 +55,7 @@ def find_live(image: Iso, arguments: Iterable[tuple[str, ...]]) -> LiveOS:
             )
         )
     superblock = squashfs.superblock(image.file, offset=span.offset)
-    facts = rootfs.read_root(Tree(file=image.path, offset=span.offset)) if superblock else RootFacts()
+    facts = rootfs.read_root(Tree(file=image.path, offset=span.offset, size=span.size)) if superblock else RootFacts()
     return LiveOS(iso=image, root=root, span=span, superblock=superblock, facts=facts)
 
 

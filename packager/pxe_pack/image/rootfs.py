@@ -6,16 +6,19 @@ import re
 import shlex
 import stat
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pxe_pack.freeze import GlibcVersion, parse_glibc
-from pxe_pack.image.tree import RootTree
+from pxe_pack.image.tree import Inode, RootTree
 
 NESTED = ("LiveOS/rootfs.img", "LiveOS/ext3fs.img")  # dracut's dmsquash-live-root: a file system inside the squashfs
 
 _SYSTEMD = re.compile(r"(?:usr/)?lib/(?:[\w-]+/)?systemd/libsystemd-shared-(\d+)[^/]*\.so")
 _LIBC = re.compile(r"(?:usr/)?lib(?:64)?/(?:[\w-]+/)?libc(?:\.so\.6|-(\d+\.\d+)\.so)")
+_LIBRARY_FOLDERS = ("lib", "usr/lib", "lib64", "usr/lib64")
+_MULTIARCH = re.compile(r".*/[\w-]+-linux-[\w-]+")  # of Debian: x86_64-linux-gnu
 _OS_RELEASE = ("etc/os-release", "usr/lib/os-release")  # os-release(5)
 _SELINUX = "etc/selinux/config"
 # e_machine (elf.h) -> `uname -m`
@@ -34,7 +37,6 @@ class RootFacts:
     systemd: int | None = None
     glibc: GlibcVersion | None = None
     selinux: str = ""  # enforcing, permissive or disabled, as its configuration says
-    sockets: tuple[str, ...] = ()  # paths of sockets; a tar stream cannot carry them
     nested: str = ""  # the file that holds the real root, where the squashfs is only its wrapping
 
 
@@ -44,22 +46,17 @@ def tells_of_the_system(path: str) -> bool:
 
 
 def read_root(tree: RootTree) -> RootFacts:
-    """The facts of the root filesystem in `tree`. Raises WorkError when it is damaged."""
+    """The facts of the root filesystem in `tree`. Raises InputError or WorkError when it is damaged."""
+    present = tree.stat([*NESTED, *_OS_RELEASE, _SELINUX])
+    if nested := next((path for path in NESTED if path in present), ""):
+        return RootFacts(nested=nested)
     systemd: int | None = None
-    libc, sockets, nested, present = "", [], "", set()
-    for inode in tree.walk():
+    libc = ""
+    for inode in _libraries(tree):
         if found := _SYSTEMD.fullmatch(inode.path):
             systemd = int(found[1])
         elif _LIBC.fullmatch(inode.path) and stat.S_ISREG(inode.mode):
             libc = inode.path
-        elif stat.S_ISSOCK(inode.mode):
-            sockets.append(inode.path)
-        elif inode.path in NESTED:
-            nested = inode.path
-        elif inode.path in (*_OS_RELEASE, _SELINUX):
-            present.add(inode.path)
-    if nested:
-        return RootFacts(nested=nested)
     machine, glibc = _c_library(tree, libc) if libc else ("", None)
     release = next((path for path in _OS_RELEASE if path in present), "")
     return RootFacts(
@@ -68,8 +65,18 @@ def read_root(tree: RootTree) -> RootFacts:
         systemd=systemd,
         glibc=glibc,
         selinux=_selinux(tree) if _SELINUX in present else "",
-        sockets=tuple(sockets),
     )
+
+
+def _libraries(tree: RootTree) -> Iterator[Inode]:
+    """What is in the folders where the C library and systemd's are; no tree is walked for that."""
+    for folder in _LIBRARY_FOLDERS:
+        for inode in tree.inside(folder):
+            yield inode
+            if stat.S_ISDIR(inode.mode) and (inode.path.endswith("/systemd") or _MULTIARCH.fullmatch(inode.path)):
+                yield from tree.inside(inode.path)
+                if not inode.path.endswith("/systemd"):
+                    yield from tree.inside(f"{inode.path}/systemd")
 
 
 def _c_library(tree: RootTree, path: str) -> tuple[str, GlibcVersion | None]:

@@ -1,21 +1,24 @@
-"""A squashfs inside another file: the facts of its superblock, and its tree as unsquashfs lists it.
+"""A squashfs inside another file: the facts of its superblock that decide how it is written, and its tree.
 
-Sources: Linux, fs/squashfs/squashfs_fs.h (superblock, compressor options); unsquashfs(1). Nothing is extracted.
+Source: Linux, fs/squashfs/squashfs_fs.h (superblock, compressor options). Nothing is extracted.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import stat
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO
 
-from pxe_pack import tools
-from pxe_pack.image.tree import Inode, resolved
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.image.tree import Inode, resolved, steps
+from pxe_pack.squashfs import Image, Kind, inodes, original
+from pxe_pack.squashfs.paths import decode, encode
+from pxe_pack.tools import WorkError
 
 MAGIC = b"hsqs"
 COMPRESSORS = {1: "gzip", 2: "lzma", 3: "lzo", 4: "xz", 5: "lz4", 6: "zstd"}
@@ -33,13 +36,15 @@ _XZ_FILTERS = ("x86", "powerpc", "ia64", "arm", "armthumb", "sparc")
 _LZO_ALGORITHMS = ("lzo1x_1", "lzo1x_1_11", "lzo1x_1_12", "lzo1x_1_15", "lzo1x_999")
 
 _TYPES = {
-    "d": stat.S_IFDIR, "-": stat.S_IFREG, "l": stat.S_IFLNK, "c": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO,
-    "s": stat.S_IFSOCK,
-}  # fmt: skip
-_LINE = re.compile(
-    rb"(?P<type>[-dlcbps])(?P<mode>[-rwxsStT]{9}) (?P<uid>\d+)/(?P<gid>\d+)\s+(?P<size>\d+(?:,\s*\d+)?) "
-    rb"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d) squashfs-root(?:/(?P<name>.*))?$"
-)
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.FILE: stat.S_IFREG,
+    Kind.SYMLINK: stat.S_IFLNK,
+    Kind.CHARACTER_DEVICE: stat.S_IFCHR,
+    Kind.BLOCK_DEVICE: stat.S_IFBLK,
+    Kind.FIFO: stat.S_IFIFO,
+    Kind.SOCKET: stat.S_IFSOCK,
+}
+_LARGEST_READ = 64 << 20  # bytes; of files that are looked into: configurations, the C library
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,66 +117,93 @@ def _chosen(names: Sequence[str], bits: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tree:
-    """The tree of the squashfs that stands `offset` bytes into `file`: a RootTree."""
+    """The tree of the squashfs that stands in `file`, `size` bytes from `offset` on: a RootTree.
+
+    Of an image with a graft it is the tree that was there before: a graft is replaced as a whole by the next one.
+    """
 
     file: Path
     offset: int = 0
+    size: int | None = None  # None: up to the file's end
 
     def walk(self) -> Iterator[Inode]:
-        return self._list()
+        with self._opened() as image:
+            yield _told("", image.root)
+            for path, inode in image.walk():
+                yield _told(path, inode)
 
     def stat(self, paths: Sequence[str]) -> dict[str, Inode]:
-        return {inode.path: inode for inode in self._list(*paths)} if paths else {}
+        found: dict[str, Inode] = {}
+        with self._opened() as image:
+            for path in paths:
+                here: inodes.Inode = image.root
+                for step in steps(path):
+                    if step:
+                        entry = image.lookup(here, _name(step)) if isinstance(here, inodes.Directory) else None
+                        if entry is None:
+                            break
+                        here = image.inode(entry.reference)
+                    found[step] = _told(step, here)
+        return found
+
+    def inside(self, folder: str) -> list[Inode]:
+        with self._opened() as image:
+            found = _directory(image, folder)
+            prefix = f"{folder}/" if folder else ""
+            return [
+                _told(prefix + decode(entry.name), image.inode(entry.reference))
+                for entry in (image.entries(found) if found else ())
+            ]
 
     def cat(self, path: str) -> bytes:
-        return tools.run("unsquashfs", "-o", str(self.offset), "-cat", self.file, _literal(path))
+        with self._opened() as image:
+            found = image.find(path)
+            if not isinstance(found, inodes.File):
+                raise WorkError(Problem(reference="root-no-file", message=f"/{path} is no file in the root filesystem"))
+            return image.read(found, limit=_LARGEST_READ)
 
     def resolve(self, path: str) -> str:
         return resolved(path, lambda here: self.stat([here]).get(here))
 
-    def _list(self, *paths: str) -> Iterator[Inode]:
-        arguments = ["-o", str(self.offset), "-lln", str(self.file), *map(_literal, paths)]
-        with tools.start("unsquashfs", *arguments, env={"TZ": "UTC0"}) as process:
-            try:
-                for line in cast("IO[bytes]", process.stdout):
-                    if inode := _inode(line.rstrip(b"\n")):
-                        yield inode
-                _, errors = process.communicate()
-            except GeneratorExit:  # the caller has seen enough
-                process.kill()
-                raise
-        # 2: not fatal, as when one of `paths` does not exist
-        tools.check("unsquashfs", 0 if process.returncode == 2 and paths else process.returncode, errors)  # noqa: PLR2004
+    def xattrs(self, path: str) -> dict[str, bytes]:
+        """The extended attributes of what is at `path`, links on the way followed; none where nothing is."""
+        with self._opened() as image:
+            found = image.find(path)
+            return image.xattrs(found) if found else {}
+
+    @contextmanager
+    def _opened(self) -> Iterator[Image]:
+        with Image.open(self.file, offset=self.offset, size=self.size) as image:
+            yield original(image) or image
 
 
-def _inode(line: bytes) -> Inode | None:
-    found = _LINE.match(line)
-    if not found:
-        return None
-    kind = found["type"].decode()
-    name, _, target = (found["name"] or b"").partition(b" -> ") if kind == "l" else (found["name"] or b"", b"", b"")
+def _directory(image: Image, path: str) -> inodes.Directory | None:
+    """The directory at `path`, without a link on the way."""
+    here: inodes.Inode = image.root
+    for step in steps(path):
+        if step:
+            entry = image.lookup(here, _name(step)) if isinstance(here, inodes.Directory) else None
+            if entry is None:
+                return None
+            here = image.inode(entry.reference)
+    return here if isinstance(here, inodes.Directory) else None
+
+
+def _name(path: str) -> bytes:
+    return encode(path.rpartition("/")[2])
+
+
+def _told(path: str, inode: inodes.Inode) -> Inode:
+    size = f"{inode.size}" if isinstance(inode, inodes.File) else "0"
+    if isinstance(inode, inodes.Device):
+        # new_encode_dev(): twelve bits of major between the low eight and the high twelve of minor
+        size = f"{inode.device >> 8 & 0xFFF},{inode.device & 0xFF | inode.device >> 12 & 0xFFF00}"
     return Inode(
-        path=os.fsdecode(name),
-        mode=_TYPES[kind] | _bits(found["mode"].decode()),
-        uid=int(found["uid"]),
-        gid=int(found["gid"]),
-        size=found["size"].decode().replace(" ", ""),
-        mtime=found["time"].decode(),
-        target=os.fsdecode(target),
+        path=path,
+        mode=_TYPES[inode.kind] | inode.mode,
+        uid=inode.uid,
+        gid=inode.gid,
+        size=size,
+        mtime=f"{inode.mtime}",
+        target=decode(inode.target) if isinstance(inode, inodes.Symlink) else "",
     )
-
-
-def _bits(text: str) -> int:
-    """`rwsr-xr-t` as a number."""
-    bits = 0
-    for index, letter in enumerate(text):
-        if letter in "rwxst" and letter != "-":
-            bits |= 0o400 >> index
-        if letter in "sStT":
-            bits |= 0o4000 >> index // 3
-    return bits
-
-
-def _literal(path: str) -> str:
-    """`path` for unsquashfs, which takes names for glob patterns (fnmatch(3))."""
-    return re.sub(r"([][*?\\])", r"\\\1", path)

@@ -18,7 +18,7 @@ class Inode:
     uid: int
     gid: int
     size: str  # bytes; of a device, "major,minor"
-    mtime: str  # to the minute, in UTC
+    mtime: str  # seconds since the epoch
     target: str = ""  # of a symbolic link
 
 
@@ -26,10 +26,13 @@ class RootTree(Protocol):
     """A root filesystem's tree."""
 
     def walk(self) -> Iterator[Inode]:
-        """Every name, parents first. Raises WorkError when the file system is damaged."""
+        """Every name, parents first; all of these raise InputError or WorkError when the file system is damaged."""
 
     def stat(self, paths: Sequence[str]) -> dict[str, Inode]:
         """Those of `paths` (no leading slash, no links on the way) that there are, with their parents."""
+
+    def inside(self, folder: str) -> Sequence[Inode]:
+        """What is in a directory (no links on the way), by itself; nothing when there is no such directory."""
 
     def cat(self, path: str) -> bytes:
         """The content of a regular file. Raises WorkError when there is no such file."""
@@ -63,6 +66,11 @@ def resolved(path: str, look: Callable[[str], Inode | None]) -> str:
     return "/".join(done)
 
 
+def steps(path: str) -> list[str]:
+    """The root, and each directory on the way to `path`, and that."""
+    return ["", *(path[:index] for index, letter in enumerate(path) if letter == os.sep), *([path] if path else [])]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListedTree:
     """A tree whose names are all in memory, as those of an initrd are once it was read: a RootTree."""
@@ -74,15 +82,14 @@ class ListedTree:
         return iter(self.inodes.values())
 
     def stat(self, paths: Sequence[str]) -> dict[str, Inode]:
-        steps = {path[:end] for path in paths for end in _ends(path)}
-        return {path: inode for path, inode in self.inodes.items() if path in steps} if paths else {}
+        wanted = {step for path in paths for step in steps(path)}
+        return {path: inode for path, inode in self.inodes.items() if path in wanted}
+
+    def inside(self, folder: str) -> list[Inode]:
+        return [inode for path, inode in self.inodes.items() if path and path.rpartition("/")[0] == folder]
 
     def cat(self, path: str) -> bytes:
         return self.read(path)
 
     def resolve(self, path: str) -> str:
         return resolved(path, self.inodes.get)
-
-
-def _ends(path: str) -> list[int]:
-    return [0, *(index for index, letter in enumerate(path) if letter == os.sep), len(path)]

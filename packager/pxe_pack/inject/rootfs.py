@@ -6,6 +6,7 @@ Both run without privilege, and hold no more than some blocks in memory.
 
 from __future__ import annotations
 
+import stat
 import subprocess
 from itertools import islice
 from pathlib import Path
@@ -26,7 +27,7 @@ from pxe_pack.payload import Payload
 from pxe_pack.tools import WorkError
 
 READER, WRITER = "sqfs2tar", "tar2sqfs"
-TOOLS: tuple[str, ...] = (READER, WRITER, "unsquashfs", EDITOR)
+TOOLS: tuple[str, ...] = (READER, WRITER, EDITOR)
 # squashfs-tools-ng 1.2 marks small blocks that lz4 made larger as compressed; Linux and unsquashfs refuse such images.
 UNWRITABLE = frozenset({"lz4"})
 HOW = "the root filesystem rewritten, with the payload in it"
@@ -50,8 +51,9 @@ def objection(image: LiveImage) -> str | None:
         return (
             f"{live.root.path} is compressed with {live.superblock.compressor}, which {WRITER} cannot be trusted with"
         )
-    if image.facts.sockets:
-        return f"its root filesystem has a socket (/{image.facts.sockets[0]}), which no tar stream can carry"
+    socket = next((inode.path for inode in live.tree.walk() if stat.S_ISSOCK(inode.mode)), None)
+    if socket:
+        return f"its root filesystem has a socket (/{socket}), which no tar stream can carry"
     return None
 
 
