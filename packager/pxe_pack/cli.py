@@ -70,6 +70,12 @@ def _schema() -> Subcommand:
     return schema
 
 
+def _show() -> Subcommand:
+    from pxe_pack.commands import show
+
+    return show
+
+
 # Name -> what it does, and the module that does it: imported when it is used, for packing is not to pay for it.
 SUBCOMMANDS: Mapping[str, tuple[str, Callable[[], Subcommand]]] = MappingProxyType(
     {
@@ -77,6 +83,7 @@ SUBCOMMANDS: Mapping[str, tuple[str, Callable[[], Subcommand]]] = MappingProxyTy
         "init": ("write a first fetch.yaml", _init),
         "relocate": ("have a layout served from elsewhere, without packing again", _relocate),
         "schema": ("print the JSON Schema of fetch.yaml", _schema),
+        "show": ("show what an image is and has", _show),
     }
 )
 

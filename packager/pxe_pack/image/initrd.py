@@ -45,6 +45,7 @@ class InitrdFacts:
     kernels: frozenset[str] = frozenset()  # that it has modules for, by `uname -r`
     curl: bool = False  # with which dracut fetches
     ca_bundle: bool = False  # certificates of authorities, for https
+    unpacked: int = field(default=0, compare=False)  # bytes that its files take once the kernel has unpacked them
     mtime: int = field(default=0, compare=False)  # of the newest of its files, seconds since the epoch
     segments: tuple[Segment, ...] = field(default=(), compare=False)
     tree: ListedTree = field(default_factory=lambda: ListedTree(inodes={}, read=_nothing), compare=False, repr=False)
@@ -63,11 +64,12 @@ def read_initrd(source: Source, *, name: str, keep: Callable[[str], bool] = lamb
     archives = Archives(source)
     inodes: dict[str, Inode] = {}
     contents: dict[str, bytes] = {}
-    newest = 0
+    newest = unpacked = 0
     try:
         for member in archives.members(lambda path: bool(_MODULES.search(path)) or keep(path)):
             inodes[member.path] = _inode(member)
             newest = max(newest, member.mtime)
+            unpacked += member.size
             if member.content is not None and stat.S_ISREG(member.mode):
                 contents[member.path] = member.content
     except (EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
@@ -88,7 +90,7 @@ def read_initrd(source: Source, *, name: str, keep: Callable[[str], bool] = lamb
                     contents[path] = member.content
         return contents[path] if path in contents else _nothing(path)
 
-    return _facts(archives.segments, ListedTree(inodes=inodes, read=read), contents, mtime=newest)
+    return _facts(archives.segments, ListedTree(inodes=inodes, read=read), contents, mtime=newest, unpacked=unpacked)
 
 
 def _inode(member: Member) -> Inode:
@@ -103,7 +105,9 @@ def _inode(member: Member) -> Inode:
     )
 
 
-def _facts(segments: list[Segment], tree: ListedTree, contents: dict[str, bytes], *, mtime: int) -> InitrdFacts:
+def _facts(
+    segments: list[Segment], tree: ListedTree, contents: dict[str, bytes], *, mtime: int, unpacked: int
+) -> InitrdFacts:
     names = tree.inodes
     bases = {name.rsplit("/", 1)[-1].removesuffix(".sh") for name in names}
     listed = b"".join(content for name, content in contents.items() if _MODULES.search(name))
@@ -123,6 +127,7 @@ def _facts(segments: list[Segment], tree: ListedTree, contents: dict[str, bytes]
         kernels=frozenset(found[1] for name in names if (found := _KERNEL.match(name))),
         curl=_has(names, _CURL),
         ca_bundle=_has(names, _CA_BUNDLES),
+        unpacked=unpacked,
         mtime=mtime,
         segments=tuple(segments),
         tree=tree,

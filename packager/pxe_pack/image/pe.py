@@ -18,6 +18,8 @@ _CERTIFICATE_TABLE = 4  # index of the data directory; its address is an offset 
 _CHECKSUM_AT = 64  # in the optional header
 _SECTION = struct.Struct("<8sIIII")
 _SECTION_SIZE = 40
+_SYMBOL_SIZE = 18
+_LONGEST_NAME = 256
 
 
 class PeError(ValueError):
@@ -55,7 +57,7 @@ def _read(data: bytes) -> Program:
     (coff,) = struct.unpack_from("<I", data, 0x3C)
     if data[coff : coff + 4] != b"PE\0\0":
         raise PeError("it has no PE header")
-    machine, sections, optional_size = struct.unpack_from("<HH12xH", data, coff + 4)
+    machine, sections, symbols_at, symbols, optional_size = struct.unpack_from("<HH4xIIH", data, coff + 4)
     optional = coff + 24
     (magic,) = struct.unpack_from("<H", data, optional)
     if magic not in (_PE32, _PE32_PLUS):
@@ -77,9 +79,8 @@ def _read(data: bytes) -> Program:
         if offset + size > len(data):
             raise PeError("a section lies beyond its end")
         # what is in memory may be shorter than what is in the file, which is padded
-        found.setdefault(
-            name.rstrip(b"\0").decode(errors="replace"), Span(offset=offset, size=min(size, virtual) or size)
-        )
+        named = _name(data, name, strings_at=symbols_at + symbols * _SYMBOL_SIZE if symbols_at else 0)
+        found.setdefault(named, Span(offset=offset, size=min(size, virtual) or size))
     return Program(
         machine=_MACHINES.get(machine, f"machine {machine:#x}"),
         sections=found,
@@ -88,3 +89,11 @@ def _read(data: bytes) -> Program:
         security_at=security_at,
         certificates=table,
     )
+
+
+def _name(data: bytes, field: bytes, *, strings_at: int) -> str:
+    """A section's name; one of more than 8 bytes stands in the string table behind the symbols, as `/offset`."""
+    name = field.rstrip(b"\0")
+    if strings_at and name[:1] == b"/" and name[1:].isdigit():
+        name = data[strings_at + int(name[1:]) :][:_LONGEST_NAME].split(b"\0", 1)[0]
+    return name.decode(errors="replace")

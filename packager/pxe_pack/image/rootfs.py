@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pxe_pack.freeze import GlibcVersion, parse_glibc
+from pxe_pack.image import networking
 from pxe_pack.image.tree import Inode, RootTree
 
 NESTED = ("LiveOS/rootfs.img", "LiveOS/ext3fs.img")  # dracut's dmsquash-live-root: a file system inside the squashfs
@@ -21,6 +22,7 @@ _LIBRARY_FOLDERS = ("lib", "usr/lib", "lib64", "usr/lib64")
 _MULTIARCH = re.compile(r".*/[\w-]+-linux-[\w-]+")  # of Debian: x86_64-linux-gnu
 _OS_RELEASE = ("etc/os-release", "usr/lib/os-release")  # os-release(5)
 _SELINUX = "etc/selinux/config"
+_KERNEL_MODULES = "lib/modules"
 # e_machine (elf.h) -> `uname -m`
 _MACHINES = {
     0x03: "i686", 0x15: "ppc64le", 0x16: "s390x", 0x28: "armv7l", 0x3E: "x86_64", 0xB7: "aarch64", 0xF3: "riscv64"
@@ -42,7 +44,7 @@ class RootFacts:
 
 def tells_of_the_system(path: str) -> bool:
     """Whether `read_root` looks into the file `path`."""
-    return path in (*_OS_RELEASE, _SELINUX) or bool(_LIBC.fullmatch(path))
+    return path in (*_OS_RELEASE, _SELINUX) or bool(_LIBC.fullmatch(path)) or networking.tells_of_the_network(path)
 
 
 def read_root(tree: RootTree) -> RootFacts:
@@ -66,6 +68,12 @@ def read_root(tree: RootTree) -> RootFacts:
         glibc=glibc,
         selinux=_selinux(tree) if _SELINUX in present else "",
     )
+
+
+def kernels(tree: RootTree) -> frozenset[str]:
+    """The kernels, as `uname -r` says them, that there are modules for."""
+    inside = tree.inside(tree.resolve(_KERNEL_MODULES))
+    return frozenset(inode.path.rsplit("/", 1)[-1] for inode in inside if stat.S_ISDIR(inode.mode))
 
 
 def _libraries(tree: RootTree) -> Iterator[Inode]:

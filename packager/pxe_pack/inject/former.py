@@ -1,0 +1,59 @@
+"""What pxe-pack put into an image before: where it lies, and which agent it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pxe_fetch.contract.paths import AGENT, AGENT_DIR, CONFIG_ETC
+from pxe_pack.freeze.agent import MANIFEST
+from pxe_pack.image.liveos import UPDATES, LiveImage
+from pxe_pack.image.tree import RootTree
+
+_MANIFEST = f"{AGENT_DIR}/{MANIFEST}".lstrip("/")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Former:
+    """A payload that an image has already."""
+
+    how: str  # the injector: rootfs, updates or initrd
+    where: str  # what has it: the root filesystem's file, the ISO's folder, the initrd
+    version: str  # of the agent; empty when that cannot be told
+    configured: bool  # it has a configuration with it
+
+
+def formers(image: LiveImage) -> Iterator[Former]:
+    """Every payload of a former pack that can be seen in `image`."""
+    if image.iso and image.iso.find(f"{UPDATES}{AGENT}"):
+        iso = image.iso
+        manifest = iso.find(f"{UPDATES}/{_MANIFEST}")
+        yield Former(
+            how="updates",
+            where=f"{UPDATES}/",
+            version=_version(iso.read(manifest)) if manifest and manifest.is_file else "",
+            configured=iso.find(f"{UPDATES}{CONFIG_ETC}") is not None,
+        )
+    for name, facts in image.initrds.items():
+        prefix = "" if facts.full_os else f"{UPDATES}/"
+        if found := _in_tree(facts.tree, how="initrd", where=name, prefix=prefix):
+            yield found
+    if image.live and image.tree and (found := _in_tree(image.tree, how="rootfs", where=image.live.root.path)):
+        yield found
+
+
+def _in_tree(tree: RootTree, *, how: str, where: str, prefix: str = "") -> Former | None:
+    agent, manifest, config = (tree.resolve(f"{prefix}{path.lstrip('/')}") for path in (AGENT, _MANIFEST, CONFIG_ETC))
+    there = tree.stat([agent, manifest, config])
+    if agent not in there:
+        return None
+    version = _version(tree.cat(manifest)) if manifest in there else ""
+    return Former(how=how, where=where, version=version, configured=config in there)
+
+
+def _version(manifest: bytes) -> str:
+    try:
+        return str(json.loads(manifest)["agent"])
+    except (ValueError, KeyError, TypeError):
+        return ""

@@ -1,0 +1,197 @@
+"""What an image is and has, told: `pxe-pack show`. The text is made of the same document that machines get."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pxe_pack.image import authenticode, kernel, networking
+from pxe_pack.image.efi import EfiProgram, examined
+from pxe_pack.image.grubimage import GrubImage
+from pxe_pack.image.initrd import InitrdFacts
+from pxe_pack.image.liveos import LiveImage
+from pxe_pack.inject.former import Former, formers
+
+# dracut's modules that decide whether a LiveOS boots from a URL, and those that can bring the network up
+LIVE_MODULES = ("livenet", "dmsquash-live", "url-lib")
+NETWORK_MODULES = ("network", "network-legacy", "network-manager", "systemd-networkd", "connman")
+GRUB_NETWORK = ("efinet", "net", "tftp", "http")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Account:
+    """All that is to be told of an image."""
+
+    image: LiveImage
+    loaders: tuple[EfiProgram, ...]
+    kernels: Mapping[str, tuple[str, EfiProgram]]  # path -> release, and what it is as a program for UEFI
+    formers: tuple[Former, ...]
+    dhcp: str  # what brings the network up in the root filesystem; empty when nothing is seen to
+
+
+def account(image: LiveImage) -> Account:
+    """Look at `image` as closely as telling takes. Raises WorkError when its root filesystem is damaged."""
+    files = image.loaders.files if image.loaders else {}
+    kernels = {}
+    for path in image.network.kernels:
+        if entry := image.media.find(path):
+            data = image.media.read(entry)
+            kernels[path] = (kernel.release(data), examined(path, data))
+    return Account(
+        image=image,
+        loaders=tuple(examined(name, b"".join(file.pieces())) for name, file in files.items()),
+        kernels=kernels,
+        formers=tuple(formers(image)),
+        dhcp=networking.dhcp(image.tree) if image.tree else "",
+    )
+
+
+def document(told: Account) -> dict[str, object]:
+    """The account for a machine."""
+    image = told.image
+    known = image.document()
+    return {
+        **known,
+        "selinux": selinux(image),
+        "dhcp": told.dhcp or None,
+        "grub_cfg": image.grub_source,
+        "kernels": [
+            {"path": path, "release": release or None, **_signed(program)}
+            for path, (release, program) in told.kernels.items()
+        ],
+        "initrds": [_initrd_document(path, facts) for path, facts in image.initrds.items()],
+        "boot_loaders": [_loader_document(program) for program in told.loaders],
+        "injected": [
+            {"how": one.how, "where": one.where, "agent": one.version or None, "configured": one.configured}
+            for one in told.formers
+        ],
+    }
+
+
+def selinux(image: LiveImage) -> str:
+    """What SELinux will do: enforcing, permissive, disabled, or none where the image has no configuration of it."""
+    if image.selinux_enforcing:
+        return "enforcing"
+    if image.live and image.tree is None:
+        return "unknown"
+    if not image.facts.selinux:
+        return "none"
+    return "disabled" if _off(image) else image.facts.selinux.replace("enforcing", "permissive")
+
+
+def _off(image: LiveImage) -> bool:
+    return all("selinux=0" in entry for entry in image.network.arguments)
+
+
+def _signed(program: EfiProgram) -> dict[str, object]:
+    return {
+        "signed_by": [one.signer for one in program.signatures],
+        "signature_intact": all(one.intact for one in program.signatures) if program.signatures else None,
+    }
+
+
+def _initrd_document(path: str, facts: InitrdFacts) -> dict[str, object]:
+    return {
+        "path": path,
+        "kind": "full-os" if facts.full_os else "bootstrap",
+        "compression": facts.compression,
+        "readable": facts.readable,
+        "unpacked_size": facts.unpacked,
+        "kernels": sorted(facts.kernels),
+        "livenet": facts.livenet,
+        "dmsquash_live": facts.dmsquash_live,
+        "url_lib": "url-lib" in facts.modules,
+        "network": [name for name in NETWORK_MODULES if name in facts.modules],
+        "applies_updates": facts.applies_updates,
+        "curl": facts.curl,
+        "ca_bundle": facts.ca_bundle,
+        "modules": sorted(facts.modules),
+    }
+
+
+def _loader_document(program: EfiProgram) -> dict[str, object]:
+    grub = program.grub
+    return {
+        "path": program.path,
+        "kind": program.kind,
+        "machine": program.machine or None,
+        **_signed(program),
+        "trusts": [authenticode.name(one) for one in program.vendor],
+        "prefix": grub.prefix if grub else None,
+        "embedded_config": bool(grub and (grub.config or grub.memdisk_config)),
+        "modules": list(grub.modules) if grub else [],
+    }
+
+
+def lines(told: Account) -> Iterator[str]:
+    """The account for a person, a fact a line."""
+    image, facts = told.image, told.image.facts
+    volume = f", volume {image.iso.volume_id}" if image.iso else ""
+    yield f"image     {image.path} ({image.kind}{volume})"
+    yield f"system    {facts.name or 'unknown'}, {image.machine or 'unknown processor'}"
+    glibc = f"glibc {facts.glibc}" if facts.glibc else "glibc unknown"
+    systemd = f"systemd {image.systemd}" if image.systemd else "systemd unknown"
+    yield f"          {systemd}, {glibc}, SELinux {selinux(image)}, DHCP by {told.dhcp or 'nothing that can be seen'}"
+    if live := image.live:
+        block = live.superblock
+        packed = f", {block.compressor}, {block.block_size >> 10} KiB blocks, {block.inodes:,} inodes" if block else ""
+        yield f"root      {live.root.path}: {live.root_format}{packed}, {live.span.size:,} bytes"
+    for path, (release, program) in told.kernels.items():
+        yield f"kernel    {path}: {release or 'release unknown'}, {_signed_words(program)}"
+    for path, initrd in image.initrds.items():
+        yield from _initrd_lines(path, initrd)
+    yield f"grub.cfg  {image.grub_source}"
+    if not told.loaders:
+        yield "loader    none for UEFI"
+    for program in told.loaders:
+        yield f"loader    {program.path}: {program.kind}, {program.machine}, {_signed_words(program)}"
+        if grub := program.grub:
+            prefix = repr(grub.prefix) if grub.prefix is not None else "none"
+            early = ", runs a script of its own first" if grub.config or grub.memdisk_config else ""
+            yield f"          prefix {prefix}{early}, {len(grub.modules)} modules, {_network_words(grub)}"
+        if program.vendor:
+            yield f"          trusts {', '.join(authenticode.name(one) for one in program.vendor)}"
+    for one in told.formers:
+        yield f"injected  {_former_words(one)}"
+    if not told.formers:
+        yield "injected  nothing"
+
+
+def _initrd_lines(path: str, facts: InitrdFacts) -> Iterator[str]:
+    kind = "full-os: the whole system" if facts.full_os else "bootstrap"
+    if not facts.readable:
+        yield f"initrd    {path}: {facts.compression}, which is not read"
+        return
+    yield f"initrd    {path}: {kind}, {facts.compression}, {facts.unpacked:,} bytes unpacked"
+    if facts.full_os:
+        return
+    has = {
+        "livenet": facts.livenet,
+        "dmsquash-live": facts.dmsquash_live,
+        "url-lib": "url-lib" in facts.modules,
+        "apply-live-updates": facts.applies_updates,
+        "curl": facts.curl,
+        "CA bundle": facts.ca_bundle,
+    }
+    network = [name for name in NETWORK_MODULES if name in facts.modules]
+    yield f"          has {', '.join([name for name, there in has.items() if there] + network) or 'nothing of dracut'}"
+    if lacking := [name for name, there in has.items() if not there] + ([] if network else ["network"]):
+        yield f"          lacks {', '.join(lacking)}"
+
+
+def _network_words(grub: GrubImage) -> str:
+    able = [module for module in GRUB_NETWORK if module in grub.modules]
+    return f"among them {', '.join(able)}" if able else "none of them for the network"
+
+
+def _signed_words(program: EfiProgram) -> str:
+    if not program.signatures:
+        return "not signed"
+    broken = "" if all(one.intact for one in program.signatures) else ", and changed since"
+    return f"signed by {', '.join(dict.fromkeys(one.signer for one in program.signatures))}{broken}"
+
+
+def _former_words(one: Former) -> str:
+    agent = f"the agent {one.version}" if one.version else "an agent"
+    config = "" if one.configured else ", without a configuration"
+    return f"by `{one.how}`: {agent} in {one.where}{config}"
