@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Protocol
@@ -17,6 +18,7 @@ from pxe_fetch.contract.model import Digest
 from pxe_fetch.errors import PolicyError, StoppedError
 from pxe_fetch.pieces import Pieces
 from pxe_fetch.place import file
+from pxe_fetch.place.room import Room
 from pxe_fetch.plan import Order, Transfer, part_of
 from pxe_fetch.redact import redact
 from pxe_fetch.reporting.account import Account
@@ -49,6 +51,7 @@ class Bringer:
     roots: Roots
     deadline: float  # monotonic; of the run
     stop: Event
+    room: Room
     streams: Streams = field(default_factory=lambda: Streams(0))  # beside those of the workers
     failures: dict[str, Outcome] = field(default_factory=dict)  # by name
 
@@ -104,6 +107,8 @@ class Bringer:
             except Exception as error:  # a bug in one transfer must not leave the others unfinished
                 _drop_if_empty(order)
                 self.failed(order.name, error)
+            finally:
+                self.room.release(order.name)
 
     def failed(self, name: str, error: Exception) -> None:
         """Note that the artifact `name` is not to be had in this run."""
@@ -131,7 +136,9 @@ class Bringer:
             stop=self.stop,
             deadline=self.deadline,
             streams=self.streams,
+            claim=partial(self.room.claim, order.name),
         )
+        self.room.release(order.name)  # what it takes it has
         self.account.received(order.name, received)
         self.roots.check(order.dest)
         placing.place(transfer)

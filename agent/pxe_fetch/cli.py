@@ -118,7 +118,7 @@ def _check(file: str) -> int:
     from pxe_fetch.contract import validate
     from pxe_fetch.contract.problem import ProblemError, show_all
     from pxe_fetch.locate import read_file, text_of
-    from pxe_fetch.reporting.wording import count
+    from pxe_fetch.wording import count
 
     try:
         document = validate.read(text_of(read_file(Path(file)), name=file), name=file)

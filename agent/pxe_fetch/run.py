@@ -19,7 +19,7 @@ from pxe_fetch.errors import DeadlineError, StoppedError
 from pxe_fetch.idle import NO_CONFIGURATION, SWITCHED_OFF
 from pxe_fetch.locate import ReadUrl, credentials_directory, locate
 from pxe_fetch.node import Node
-from pxe_fetch.place import room
+from pxe_fetch.place.room import Room
 from pxe_fetch.plan import moved, plan
 from pxe_fetch.reporting.account import Account
 from pxe_fetch.reporting.journal import WARNING, Journal, console
@@ -102,6 +102,7 @@ def _bring(one: Run) -> Outcome:
         credentials=credentials,
     )
     account.planned(planned, config=one.config)
+    room = Room()
     no_room = room.preflight(planned.orders)
 
     _wait_a_while(one)
@@ -110,6 +111,7 @@ def _bring(one: Run) -> Outcome:
         account=account,
         transports=transports,
         roots=roots,
+        room=room,
         deadline=one.deadline,
         stop=one.stop,
     )

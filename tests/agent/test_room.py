@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pxe_fetch.errors import IntegrityError
-from pxe_fetch.place.room import lies_in_memory, read_mounts
+from pxe_fetch.place.mounts import lies_in_memory, read_mounts
 from pxe_fetch.sums import digest_of
 
 LIVE = """\

@@ -18,6 +18,7 @@ from pxe_fetch.place import file
 from pxe_fetch.place.compression import pieces
 from pxe_fetch.place.room import available
 from pxe_fetch.plan import Transfer, beside
+from pxe_fetch.wording import amount
 
 STAGING_SUFFIX = ".pxe-fetch-staging"
 RECORD_SUFFIX = ".pxe-fetch-content"  # beside the file: which artifact it came from, and the digest of what was in it
@@ -74,7 +75,7 @@ def _decompress(transfer: Transfer, staging: Path) -> str:
             if written - looked >= _LOOK:
                 looked, room = written, written + available(staging.parent)
             if written + len(piece) > room:
-                raise NoRoomError(f"decompressed, it takes more than the {room} bytes that are free")
+                raise NoRoomError(f"decompressed, it takes more than the {amount(int(room))} that are free")
             view = memoryview(piece)
             while view:
                 view = view[out.write(view) :]

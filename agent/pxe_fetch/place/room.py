@@ -1,17 +1,25 @@
-"""Whether what a run is to bring fits, asked before the first byte comes."""
+"""Whether what a run is to bring fits, asked before the first byte comes, and promised to one artifact at a time."""
 
 from __future__ import annotations
 
+import math
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from pxe_fetch.errors import NoRoomError
+from pxe_fetch.place.mounts import lies_in_memory, read_mounts, upper_of
 from pxe_fetch.plan import Order, part_of
+from pxe_fetch.wording import amount
 
-IN_MEMORY = frozenset(("tmpfs", "ramfs", "rootfs"))
 KiB = 1024
+OWN_MEMORY = 32 * 1024 * KiB  # bytes that are not given away: the agent takes as much itself
+
+_MEMORY = -1  # no device has this number
+_BLOCK = 512  # bytes, whatever the file system's own are (stat(2), st_blocks)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,102 +28,147 @@ class Place:
 
     directory: Path  # that exists
     device: int
-    free: int  # bytes of its file system
     in_memory: bool
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mount:
-    """One line of /proc/self/mountinfo: where, of which type, and an overlay's upper directory."""
-
-    point: str
-    kind: str
-    upper: str | None
+    @property
+    def stores(self) -> tuple[int, ...]:
+        """What is taken from: the file system, and memory where that is what it is."""
+        return (self.device, _MEMORY) if self.in_memory else (self.device,)
 
 
-def preflight(orders: Iterable[Order]) -> dict[str, NoRoomError]:
-    """The optional artifacts (by name) that do not fit beside the required ones, each with the error that says why.
+@dataclass(kw_only=True, slots=True)
+class Claim:
+    """What one artifact takes: `need` bytes as long as it waits, then what is still to come of `size`."""
 
-    Only declared sizes count, less what an earlier run has brought already. Raises NoRoomError when the required
-    artifacts alone do not fit.
-    """
-    mounts = read_mounts()
-    memory = memory_available()
-    places: dict[Path, Place] = {}
-    left: dict[int, int] = {}  # bytes that remain, by device
-    refused: dict[str, NoRoomError] = {}
-    for order in sorted(
-        orders, key=lambda order: not order.required
-    ):  # stable: in each half as the configuration has it
-        need = _need(order)
-        if not need:
-            continue
-        place = places.get(order.dest.parent)
-        if place is None:
-            place = places[order.dest.parent] = _place_of(order.dest.parent, mounts)
-        free = left.setdefault(place.device, place.free)
-        if place.in_memory and memory is not None:
-            free = min(free, memory)
-        if need > free:
-            what = "memory" if place.in_memory else "the disk"
-            message = f"{order.name} needs {need} bytes below {place.directory}, and {what} there has {free} left"
-            if order.required:
-                raise NoRoomError(message)
-            refused[order.name] = NoRoomError(message)
-            continue
-        left[place.device] -= need
-        if place.in_memory and memory is not None:
-            memory -= need
-    return refused
+    order: Order
+    place: Place
+    need: int
+    size: int = 0
+    begun: bool = False
+
+    def outstanding(self) -> int:
+        """Bytes that are not on the file system yet."""
+        return max(self.size - _held(part_of(self.order.dest)), 0) if self.begun else self.need
 
 
-def available(directory: Path) -> int:
+class Room:
+    """What of the node's disks and memory is promised to whom. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._mounts = read_mounts()
+        self._places: dict[Path, Place] = {}
+        self._claims: dict[str, Claim] = {}
+        self._begun: dict[str, Claim] = {}
+        self._waiting: Counter[tuple[int, bool]] = Counter()  # (store, is it for a required artifact) -> bytes
+        self._lock = Lock()
+
+    def preflight(self, orders: Iterable[Order]) -> dict[str, NoRoomError]:
+        """Promise each artifact its declared size, less what an earlier run has brought of it already.
+
+        Gives the optional artifacts (by name) that do not fit beside the required ones, each with the error that says
+        why. Raises NoRoomError when the required artifacts alone do not fit.
+        """
+        refused: dict[str, NoRoomError] = {}
+        free: dict[int, float] = {}
+        # Stable: in each half as the configuration has it.
+        for order in sorted(orders, key=lambda order: not order.required):
+            place = self._place(order.dest.parent)
+            for store in place.stores:
+                if store not in free:
+                    free[store] = _free_of(store, place)
+            claim = Claim(order=order, place=place, need=_need(order))
+            try:
+                self._check(claim, need=claim.need, free=free)
+            except NoRoomError as error:
+                if order.required:
+                    raise
+                refused[order.name] = error
+                continue
+            self._claims[order.name] = claim
+            self._wait(claim, claim.need)
+        return refused
+
+    def claim(self, name: str, size: int) -> None:
+        """The artifact `name` is about to come, and all of it is `size` bytes. Raises NoRoomError when they do not fit.
+
+        What is promised to others is not there for it; but an optional artifact that still waits stands back behind a
+        required one.
+        """
+        with self._lock:
+            claim = self._claims[name]
+            missing = max(size - _held(part_of(claim.order.dest)), 0)
+            self._begun.pop(name, None)
+            if not claim.begun:
+                self._wait(claim, -claim.need)
+            is_promised = not claim.begun and missing <= claim.need
+            claim.begun, claim.size, claim.need = True, size, 0
+            if not is_promised:
+                self._check(claim, need=missing, free={s: _free_of(s, claim.place) for s in claim.place.stores})
+            self._begun[name] = claim
+
+    def release(self, name: str) -> None:
+        """The artifact takes nothing more."""
+        with self._lock:
+            claim = self._claims.get(name)
+            if claim is None:
+                return
+            if not claim.begun:
+                self._wait(claim, -claim.need)
+            self._begun.pop(name, None)
+            claim.begun, claim.need, claim.size = False, 0, 0
+
+    def _wait(self, claim: Claim, amount_of_bytes: int) -> None:
+        for store in claim.place.stores:
+            self._waiting[store, claim.order.required] += amount_of_bytes
+
+    def _check(self, claim: Claim, *, need: int, free: dict[int, float]) -> None:
+        """Raises NoRoomError unless there are `need` bytes beside what is promised."""
+        for store in claim.place.stores:
+            promised = self._promised(store, to_all=not claim.order.required)
+            left = max(free[store] - promised, 0)
+            if need > left:
+                what = "memory" if claim.place.in_memory else "the disk"
+                others = f", beside {amount(promised)} for other artifacts" if promised else ""
+                raise NoRoomError(
+                    f"there is no room for {claim.order.name}: it needs {amount(need)} below {claim.place.directory}, "
+                    f"and {what} there has {amount(int(left))} left{others}"
+                )
+
+    def _promised(self, store: int, *, to_all: bool) -> int:
+        waiting = self._waiting[store, True] + (self._waiting[store, False] if to_all else 0)
+        return waiting + sum(one.outstanding() for one in self._begun.values() if store in one.place.stores)
+
+    def _place(self, directory: Path) -> Place:
+        found = self._places.get(directory)
+        if found is None:
+            found = self._places[directory] = self._place_of(directory)
+        return found
+
+    def _place_of(self, directory: Path) -> Place:
+        while not os.path.isdir(directory) and directory != directory.parent:  # noqa: PTH112  Path.is_dir raises
+            directory = directory.parent
+        # A live system's overlay takes its room from the file system of its upper directory.
+        device = os.stat(upper_of(str(directory), self._mounts) or directory).st_dev  # noqa: PTH116
+        return Place(directory=directory, device=device, in_memory=lies_in_memory(str(directory), self._mounts))
+
+
+def available(directory: Path) -> float:
     """The bytes that may be written below `directory`: its file system's, and memory where that is what it is."""
     free = _free(directory)
     memory = memory_available()
     if memory is not None and lies_in_memory(str(directory), read_mounts()):
-        return min(free, memory)
+        return min(free, max(memory - OWN_MEMORY, 0))
     return free
 
 
-def lies_in_memory(directory: str, mounts: list[Mount]) -> bool:
-    """Whether files below `directory` take memory: tmpfs, ramfs, or an overlay whose upper directory is on one."""
-    mount = _mount_of(os.path.realpath(directory), mounts)
-    if mount is None:
-        return False
-    if mount.upper is not None:
-        # A live system's overlay has its upper directory in /run (dracut dmsquash-live); a container's cannot be seen.
-        upper = _mount_of(mount.upper, mounts) if os.path.isdir(mount.upper) else None  # noqa: PTH112
-        return upper is not None and upper.kind in IN_MEMORY
-    return mount.kind in IN_MEMORY
-
-
-def read_mounts(table: Path = Path("/proc/self/mountinfo")) -> list[Mount]:
-    """The mounts of this process, in mount order (proc_pid_mountinfo(5)); empty where /proc is missing."""
+def memory_available() -> int | None:
+    """MemAvailable of /proc/meminfo in bytes, None where it is not told."""
     try:
-        text = table.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return []
-    mounts = []
-    for line in text.splitlines():
-        before, _, after = line.partition(" - ")
-        words, rest = before.split(), after.split(" ")
-        if len(words) < 5 or len(rest) < 3:  # noqa: PLR2004  its columns
-            continue
-        options = dict(option.partition("=")[::2] for option in rest[2].split(","))
-        upper = _unescape(options["upperdir"]) if rest[0] == "overlay" and "upperdir" in options else None
-        mounts.append(Mount(point=_unescape(words[4]), kind=rest[0], upper=upper))
-    return mounts
-
-
-def _mount_of(path: str, mounts: list[Mount]) -> Mount | None:
-    """The mount that `path` lies on: the longest mount point, and of equal ones the last, which hides the others."""
-    best: Mount | None = None
-    for mount in mounts:
-        point = mount.point.rstrip("/") + "/"
-        if (path + "/").startswith(point) and (best is None or len(mount.point) >= len(best.point)):
-            best = mount
-    return best
+        with open("/proc/meminfo", "rb", buffering=0) as file:  # noqa: PTH123  often asked
+            _, _, rest = file.read(KiB).partition(b"MemAvailable:")
+        return int(rest.split(maxsplit=1)[0]) * KiB
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _need(order: Order) -> int:
@@ -124,45 +177,29 @@ def _need(order: Order) -> int:
         return 0
     try:
         if order.dest.lstat().st_size == order.size:
-            return 0  # most likely kept; if not, a full disk is found out later
+            return 0  # most likely kept; if not, its room is asked for when it comes
     except OSError:
         pass
+    return max(order.size - _held(part_of(order.dest)), 0)
+
+
+def _held(part: Path) -> int:
+    """The bytes that a part file takes already; holes take none."""
     try:
-        have = part_of(order.dest).lstat().st_blocks * 512
+        return os.lstat(part).st_blocks * _BLOCK
     except OSError:
-        have = 0
-    return max(order.size - have, 0)
+        return 0
 
 
-def _place_of(directory: Path, mounts: list[Mount]) -> Place:
-    while not os.path.isdir(directory) and directory != directory.parent:  # noqa: PTH112  Path.is_dir raises
-        directory = directory.parent
-    return Place(
-        directory=directory,
-        device=directory.stat().st_dev,
-        free=_free(directory),
-        in_memory=lies_in_memory(str(directory), mounts),
-    )
+def _free_of(store: int, place: Place) -> float:
+    """The bytes that are free of a store that `place` has."""
+    if store != _MEMORY:
+        return _free(place.directory)
+    memory = memory_available()
+    return math.inf if memory is None else max(memory - OWN_MEMORY, 0)
 
 
-def _free(directory: Path) -> int:
+def _free(directory: Path) -> float:
+    """The bytes that are free for everybody; infinite for a file system that has no bounds of its own (ramfs)."""
     status = os.statvfs(directory)
-    return status.f_bavail * status.f_frsize
-
-
-def memory_available() -> int | None:
-    """MemAvailable of /proc/meminfo in bytes, None where it is not told."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * KiB
-    except (OSError, ValueError, IndexError):
-        return None
-    return None
-
-
-def _unescape(text: str) -> str:
-    """A path of mountinfo, where blank, tab, newline and backslash are octal escapes."""
-    for escape, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(escape, character)
-    return text
+    return status.f_bavail * status.f_frsize if status.f_blocks else math.inf

@@ -18,6 +18,7 @@ from pxe_fetch.place.exchange import exchange
 from pxe_fetch.place.file import DIRECTORY_MODE, explain, sync_directory
 from pxe_fetch.place.room import available
 from pxe_fetch.plan import Transfer, beside
+from pxe_fetch.wording import amount
 
 MOST_MEMBERS = 1_000_000
 _BLOCK = 256 * 1024  # bytes of the archive read at a time
@@ -92,7 +93,7 @@ def _fill(staging: Path, transfer: Transfer) -> None:
                 if members > MOST_MEMBERS:
                     raise PolicyError(f"the archive has more than {MOST_MEMBERS} members")
                 if size > room:
-                    raise NoRoomError(f"unpacked, the archive takes more than the {room} bytes that are free")
+                    raise NoRoomError(f"unpacked, the archive takes more than the {amount(int(room))} that are free")
                 take_out(archive, member, staging=staging)
     except tarfile.FilterError as error:
         raise PolicyError(f"the archive is refused: {error}") from None

@@ -17,8 +17,8 @@ from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Jou
 from pxe_fetch.reporting.ledger import Ledger
 from pxe_fetch.reporting.outcome import Outcome
 from pxe_fetch.reporting.state import ArtifactState
-from pxe_fetch.reporting.wording import amount, count, span
 from pxe_fetch.transfer.receive import Received
+from pxe_fetch.wording import amount, count, span
 
 
 class Account:

@@ -15,7 +15,7 @@ from pxe_fetch.reporting import statefile
 from pxe_fetch.reporting.notify import notify
 from pxe_fetch.reporting.outcome import Outcome
 from pxe_fetch.reporting.state import ENDED, ArtifactState, RunState, Value, earlier_failures
-from pxe_fetch.reporting.wording import amount
+from pxe_fetch.wording import amount
 
 TICK = 1.0  # seconds between two looks at whether there is something new to write
 SOON = 0.1  # seconds that lie at least between two writes

@@ -11,7 +11,7 @@ from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.problem import ProblemError
 from pxe_fetch.errors import FetchError
 from pxe_fetch.reporting.state import RunState
-from pxe_fetch.reporting.wording import amount, count, span
+from pxe_fetch.wording import amount, count, span
 
 # Codes on which the unit starts the agent again (RestartPreventExitStatus= has the others).
 RESTARTED = frozenset((Exit.NETWORK, Exit.BUG, Exit.IO, Exit.DEADLINE, Exit.INTEGRITY))

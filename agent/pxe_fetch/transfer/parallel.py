@@ -162,7 +162,7 @@ class ParallelReception:
 
     def _call_for_help(self) -> None:
         """Start as many streams as there are slots for, and something to do."""
-        while self._streams.take():
+        while not self._over.is_set() and self._streams.take():
             job = self._board.job()
             if job is None:
                 self._streams.give()

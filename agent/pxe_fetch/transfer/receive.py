@@ -45,13 +45,15 @@ def receive(
     clock: Clock | None = None,
     deadline: float = math.inf,
     streams: Streams | None = None,
+    claim: Callable[[int], None] | None = None,
 ) -> Received:
     """Bring the bytes of `transfer` into `transfer.part`: whole, verified, fsync'ed, not yet placed.
 
     May run in several threads at once, with the same `transports`, `events` and `stop`. `deadline` (on `clock.now()`)
     is the run's; the artifact's own is counted from now. When `stop` is set it ends within a second, a connection that
     is just being made excepted (`timeouts.connect`). Where the transfer has chunk digests, ranges of it come in as many
-    streams more as `streams` has free.
+    streams more as `streams` has free. `claim` is called with the size of the whole, if that is known, before the first
+    byte is written; it may raise NoRoomError.
 
     Raises only FetchError, of the class that names the cause: NetworkError, IntegrityError, RefusedError, PolicyError
     or TrustError when every mirror and attempt is used up; DeadlineError; StoppedError; NoRoomError (the part is gone
@@ -64,9 +66,16 @@ def receive(
         patience = Patience(clock=clock, stop=stop, deadline=min(deadline, began + transfer.retry.deadline))
         patience.check()
         part, reception, take_over = _reception(
-            transfer, transports=transports, events=events, patience=patience, streams=streams or Streams(0)
+            transfer,
+            transports=transports,
+            events=events,
+            patience=patience,
+            streams=streams or Streams(0),
+            claim=claim,
         )
         try:
+            if claim and transfer.size is not None:
+                claim(transfer.size)
             if part.left_over():
                 take_over()
             reception.run()
@@ -87,7 +96,13 @@ def receive(
 
 
 def _reception(
-    transfer: Transfer, *, transports: Transports, events: Events, patience: Patience, streams: Streams
+    transfer: Transfer,
+    *,
+    transports: Transports,
+    events: Events,
+    patience: Patience,
+    streams: Streams,
+    claim: Callable[[int], None] | None,
 ) -> tuple[FilePart | ChunkedPart, Reception | ParallelReception, Callable[[], None]]:
     """Where the bytes go, what brings them there, and what takes up what an earlier run left.
 
@@ -124,6 +139,7 @@ def _reception(
         transports=transports,
         events=events,
         patience=patience,
+        claim=claim,
     )
     return part, reception, lambda: reception.take_over(part)
 

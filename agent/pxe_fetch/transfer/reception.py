@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pxe_fetch.clock import Patience
 from pxe_fetch.contract.model import Digest, RetryPolicy, Timeouts
@@ -48,8 +48,10 @@ class Reception:
         transports: Transports,
         events: Events,
         patience: Patience,
+        claim: Callable[[int], None] | None = None,
     ) -> None:
         self._name = name
+        self._claim = claim
         self._digest = digest
         self._size = size
         self._headers = headers
@@ -176,6 +178,8 @@ class Reception:
             self._blamed = True
             check_size(body.total, expected=self._size)
             self._blamed = False
+            if self._claim and self._size is None:
+                self._claim(body.total)
         if body.start not in {0, request.offset}:
             raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
         if body.start != self._part.length:
