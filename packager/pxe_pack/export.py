@@ -13,8 +13,9 @@ from pxe_fetch.contract.model import Chunks, Digest
 from pxe_pack.artifacts import FOLDER, Exported, LocalFile
 from pxe_pack.chunks import ChunkDigests
 from pxe_pack.hashing import Advance, Tally, copy_hashed, copy_whole
+from pxe_pack.image.grubconfig import GRUB_CFG, GRUB_DIR
 from pxe_pack.image.iso import Iso
-from pxe_pack.image.liveos import GRUB_CFG, GRUB_DIR, LiveImage
+from pxe_pack.image.liveos import LiveImage
 from pxe_pack.output import MANIFEST, SUMS
 from pxe_pack.payload import Entry, Payload
 

@@ -124,16 +124,77 @@ initrd /boot/early.img /boot/initrd.img-5.15
 menuentry "memory test" { linux16 /boot/memtest }
 """
 
+# Azure Linux 4 and Fedora: the entries are files of their own.
+BLS = """\
+set timeout=5
+if [ -f ${config_directory}/grubenv ]; then
+  load_env -f ${config_directory}/grubenv
+elif [ -s $prefix/grubenv ]; then
+  load_env
+fi
+if [ "${next_entry}" ] ; then
+   set default="${next_entry}"
+else
+   set default="${saved_entry}"
+fi
+search --no-floppy --label CDROM --set=root
+insmod blscfg
+blscfg
+if [ -f  ${config_directory}/custom.cfg ]; then
+  source ${config_directory}/custom.cfg
+fi
+"""
+BLS_ENTRY = """\
+# by kernel-install
+title Azure Linux ({version}) 4.0
+version {version}
+linux /vmlinuz-{version}
+initrd /initramfs-{version}.img $tuned_initrd
+options root=live:LABEL=CDROM rd.live.image site="two words" $kernelopts
+grub_users $grub_users
+grub_class azurelinux
+"""
+
+DEBIAN_LIVE = """\
+source /boot/grub/config.cfg
+if [ -e ($root)/boot/grub/$lang.cfg ]; then source ($root)/boot/grub/$lang.cfg; fi
+menuentry "Live system (amd64)" --hotkey=l {
+\tlinux\t/live/vmlinuz-6.1 boot=live components quiet splash root=live:LABEL=d-live rd.live.image findiso=${iso_path}
+\tinitrd\t/live/initrd.img-6.1
+}
+submenu 'Advanced' {
+\tsource /boot/grub/theme.cfg
+}
+"""
+
 PRESENT = {
+    "/boot/vmlinuz-6.12.9-1.azl4", "/boot/initramfs-6.12.9-1.azl4.img", "/boot/vmlinuz-6.12.10-1.azl4",
+    "/boot/initramfs-6.12.10-1.azl4.img", "/live/vmlinuz-6.1", "/live/initrd.img-6.1", "/boot/grub/config.cfg",
+    "/boot/grub/theme.cfg",
     "/boot/vmlinuz-5.15", "/boot/initrd.img-5.15", "/boot/mariner.cfg", "/boot/grub2/grubenv", "/boot/vmlinuz-6.6",
     "/boot/initrd.img-6.6", "/images/pxeboot/vmlinuz", "/images/pxeboot/initrd.img", "/boot/x86_64/loader/linux",
     "/boot/x86_64/loader/initrd", "/boot/early.img", "/boot/memtest",
 }  # fmt: skip
-TEXTS = {"/boot/mariner.cfg": MARINER_CFG}
-FILES = Files(exists=PRESENT.__contains__, read=lambda path: TEXTS.get(path, ""))
+ENTRIES = "/boot/loader/entries"
+TEXTS = {
+    "/boot/mariner.cfg": MARINER_CFG,
+    "/boot/grub/config.cfg": "set default=0\nloadfont unicode\nset timeout=0\n",
+    "/boot/grub/theme.cfg": "set menu_color_normal=white/black\n",
+    **{
+        f"{ENTRIES}/0f1e-{version}.conf": BLS_ENTRY.format(version=version)
+        for version in ("6.12.9-1.azl4", "6.12.10-1.azl4")
+    },
+    f"{ENTRIES}/0f1e-0-rescue.conf": BLS_ENTRY.format(version="0-rescue"),  # of a kernel that is not on the medium
+    f"{ENTRIES}/firmware.conf": "title Firmware\nefi /EFI/tool.efi\n",
+}
+FILES = Files(
+    exists=PRESENT.__contains__,
+    read=lambda path: TEXTS.get(path, ""),
+    names=lambda folder: [path.rpartition("/")[2] for path in TEXTS if path.rpartition("/")[0] == folder],
+)
 CORPUS = {
     "azure-linux-2": AZURE_LINUX_2, "image-customizer-twice": IMAGE_CUSTOMIZER_TWICE, "fedora": FEDORA, "kiwi": KIWI,
-    "two-kernels": TWO_KERNELS,
+    "two-kernels": TWO_KERNELS, "bls": BLS, "debian-live": DEBIAN_LIVE,
 }  # fmt: skip
 
 
@@ -216,6 +277,43 @@ def test_every_entry_is_kept() -> None:
     assert "boot/early.img" in config.files
 
 
+def test_entries_in_files_of_their_own_become_menu_entries_the_newest_first() -> None:
+    config = rewritten(BLS)
+    assert config.kernels == ("boot/vmlinuz-6.12.10-1.azl4", "boot/vmlinuz-6.12.9-1.azl4")
+    assert config.initrds == ("boot/initramfs-6.12.10-1.azl4.img", "boot/initramfs-6.12.9-1.azl4.img")
+    assert "blscfg" not in config.text
+    assert "menuentry 'Azure Linux (6.12.9-1.azl4) 4.0' --class azurelinux --id 0f1e-6.12.9-1.azl4 {" in config.text
+    assert config.text.count('site="two words" $kernelopts') == 2
+    assert "rescue" not in config.text
+
+
+def test_entries_none_of_which_can_be_booted_are_refused_by_name() -> None:
+    texts = {f"{ENTRIES}/a.conf": BLS_ENTRY.format(version="1")}
+    files = Files(exists=lambda _: False, read=lambda path: texts.get(path, ""), names=lambda _: ["a.conf"])
+    with pytest.raises(UnsuitableGrubConfigError, match=r"a\.conf names /vmlinuz-1, which the image does not have"):
+        for_network(BLS, boot_url=URL, files=files)
+
+
+def test_an_image_without_any_such_entry_is_told_where_they_were_looked_for() -> None:
+    files = Files(exists=lambda _: False, read=lambda _: "")
+    with pytest.raises(UnsuitableGrubConfigError, match="there is none in /efi/loader or /boot/loader/entries"):
+        for_network("blscfg /efi/loader/\n", boot_url=URL, files=files)
+
+
+def test_what_is_sourced_is_taken_in() -> None:
+    config = rewritten(DEBIAN_LIVE)
+    assert "source /boot" not in config.text
+    assert "loadfont unicode" in config.text
+    assert "set menu_color_normal" in config.text
+    assert config.files == {"boot/vmlinuz-6.1": "live/vmlinuz-6.1", "boot/initrd.img-6.1": "live/initrd.img-6.1"}
+
+
+def test_a_file_that_sources_itself_is_refused() -> None:
+    files = Files(exists=lambda _: True, read=lambda _: "source /a\n")
+    with pytest.raises(UnsuitableGrubConfigError, match="again and again"):
+        for_network("source /a\n", boot_url=URL, files=files)
+
+
 def test_a_network_setting_of_the_user_is_kept() -> None:
     text = "menuentry x {\n linux /boot/vmlinuz-6.6 root=live:LABEL=X ip=eth0:dhcp6 rd.live.image\n}\n"
     assert "ip=dhcp " not in rewritten(text).text
@@ -230,7 +328,6 @@ def test_arguments_for_init_stay_behind_the_dashes() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("blscfg\n", "Boot Loader Specification"),
         ("menuentry x { linux /boot/gone root=live:LABEL=X }", "loads /boot/gone, which the image does not have"),
         ("menuentry x { linux /boot/$what root=live:LABEL=X }", "what that is stands nowhere in the image"),
         ("", "none of its entries boots a LiveOS"),

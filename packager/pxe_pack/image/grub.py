@@ -2,7 +2,8 @@
 
 GRUB over TFTP cannot list a directory, so `[ -f FILE ]` is false for every file and `search` finds nothing; there is
 no medium to find either. So: `search` and `set root=` go, tests for files are answered here from what the image has,
-`root=live:` names the URL, and kernels and initrds are named where the layout has them, below /boot.
+`root=live:` names the URL, kernels and initrds are named where the layout has them, below /boot, and what the file
+takes from others (`source`, the entries behind `blscfg`) is put into it.
 Sources: GRUB manual 5.x "network", 6.1; dracut.cmdline(7), "Booting live images" and "ip="; Image Customizer's
 PXE output (`rd.live.azldownloader=enable` chooses its downloader in Azure Linux's dracut; others ignore it).
 """
@@ -10,9 +11,10 @@ PXE output (`rd.live.azldownloader=enable` chooses its downloader in Azure Linux
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from pxe_pack.image import bls
 from pxe_pack.image.grubscript import (
     Block,
     Branch,
@@ -33,6 +35,8 @@ PREFIX = "/boot/grub2"
 AZL_DOWNLOADER = "rd.live.azldownloader"
 NO_PROMPT = "rd.live.overlay.nouserconfirmprompt"  # dracut 059 asks for [Enter] when rd.live.overlay names no device
 
+_SOURCES = frozenset({"source", ".", "configfile"})
+_SOURCES_LIMIT = 16  # files in files
 _FILE_TESTS = frozenset({"-d", "-e", "-f", "-s"})
 _ALWAYS, _NEVER = ["-n", "yes"], ["-z", "yes"]
 _ASSIGNMENT = re.compile(r"(?P<name>\w+)=(?P<value>.*)", re.DOTALL)
@@ -48,6 +52,7 @@ class Files:
 
     exists: Callable[[str], bool]
     read: Callable[[str], str]  # a text file's content; empty when there is no such file
+    names: Callable[[str], Iterable[str]] = lambda _: ()  # of the files in a folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,14 +77,14 @@ class _State:
     others: list[tuple[str, ...]] = field(default_factory=list)  # arguments of entries that boot no LiveOS
     kernels: list[str] = field(default_factory=list)
     initrds: list[str] = field(default_factory=list)
+    sourced: list[str] = field(default_factory=list)  # the files that this one takes in, the innermost last
 
 
 def for_network(text: str, *, boot_url: str, files: Files) -> NetworkConfig:
     """`text` rewritten so that it boots the LiveOS from `boot_url`; what is right already stays as it is.
 
     With an empty `boot_url`, `root=live:` stays as it is. Raises GrubSyntaxError, and UnsuitableGrubConfigError when
-    no entry boots Linux, an entry needs a file that the image does not have, or the entries are not in the file
-    (`blscfg`).
+    no entry boots Linux, or an entry needs a file that the image does not have.
     """
     state = _State(boot_url=boot_url, at=files, variables={"prefix": PREFIX, "root": ""})
     nodes = _rewritten(parse(text), state)
@@ -124,24 +129,76 @@ def _one(node: Node, state: _State) -> list[Node]:
         return [node]
     if isinstance(node, If):
         return _conditional(node, state)
-    if isinstance(node, Text):
-        return [node]
+    return [node] if isinstance(node, Text) else _command(node, state)
+
+
+def _command(node: Command, state: _State) -> list[Node]:
     name = node.name
-    if name == "search" or name.startswith("search."):
-        return []
-    assigned = _assignment(node)
-    if assigned and assigned[0] == "root":
-        return []
     if name == "blscfg":
-        raise UnsuitableGrubConfigError(
-            "its entries are Boot Loader Specification files (`blscfg`), which GRUB cannot list over TFTP"
-        )
+        return _entries(node, state)
     _remember(node, state)
+    if _has_no_place(node):
+        return []
+    if name in _SOURCES and len(node.words) == 2 and (text := _sourced(node, state)):  # noqa: PLR2004
+        return text
     if name in LINUX and len(node.words) > 1:
         _fix_linux(node, state)
     elif name in INITRD:
         node.replace_words([node.words[0], *(_loaded(word, state, state.initrds) for word in node.words[1:])])
     return [node]
+
+
+def _has_no_place(command: Command) -> bool:
+    """Whether a command looks for a medium, or leads GRUB away from the layout's one folder for it."""
+    assigned = _assignment(command)
+    if assigned and assigned[0] in ("root", "prefix"):
+        return True
+    return command.name.split(".")[0] == "search" or [unquoted(word) for word in command.words] == ["insmod", "blscfg"]
+
+
+def _sourced(command: Command, state: _State) -> list[Node]:
+    """What a file that is taken in comes to; nothing when the image does not have it."""
+    path = _plain_path(unquoted(command.words[1], state.variables))
+    text = "" if unknown_variable(path) else state.at.read(path)
+    if not text.strip():
+        return []
+    if path in state.sourced or len(state.sourced) > _SOURCES_LIMIT:
+        raise UnsuitableGrubConfigError(f"it takes in {path} again and again")
+    state.sourced.append(path)
+    nodes = _rewritten(parse(text), state)
+    state.sourced.pop()
+    return _inlined(nodes)
+
+
+def _entries(command: Command, state: _State) -> list[Node]:
+    """Menu entries in place of `blscfg`, for those of its entries whose kernel and initrds the image has."""
+    given = [unquoted(word, state.variables) for word in command.words[1:]] or [state.variables.get("blsdir", "")]
+    folders = [_plain_path(path).rstrip("/") for path in (*given, *bls.FOLDERS) if path]
+    nodes: list[Node] = []
+    lacking = ""
+    for folder in dict.fromkeys(folders):
+        for name in bls.newest_first(name for name in state.at.names(folder) if name.endswith(bls.SUFFIX)):
+            entry = bls.entry(name, state.at.read(f"{folder}/{name}"), state.variables)
+            if entry is None:
+                continue
+            paths = {path: _located(path, state) for path in (entry.linux, *entry.initrds)}
+            lost = [path for path, where in paths.items() if not where]
+            if lost:
+                lacking = lacking or f"{folder}/{name} names {lost[0]}, which the image does not have"
+                continue
+            nodes += _rewritten(parse(entry.menuentry(lambda path, paths=paths: paths[path])), state)  # type: ignore[misc]
+        if nodes:
+            return nodes
+    raise UnsuitableGrubConfigError(
+        f"its entries are Boot Loader Specification files (`blscfg`), and none can be used: "
+        f"{lacking or 'there is none in ' + ' or '.join(dict.fromkeys(folders))}"
+    )
+
+
+def _located(path: str, state: _State) -> str:
+    """A path of an entry from the top of the medium: /boot may have been a file system of its own. Empty: nowhere."""
+    plain = _plain_path(path)
+    return next((where for where in (plain, f"/boot{plain}") if state.at.exists(where)), "")
 
 
 def _assignment(command: Command) -> tuple[str, str] | None:

@@ -7,31 +7,24 @@ livenet and dmsquash-live). *full-os*: the initrd is the root filesystem, and no
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pxe_fetch.contract.problem import Problem
-from pxe_pack.image import grub, rootfs
+from pxe_pack.image import grubconfig, rootfs
 from pxe_pack.image.bootloader import BootFile, BootLoaders, boot_loaders
-from pxe_pack.image.grub import NetworkConfig, UnsuitableGrubConfigError
-from pxe_pack.image.grubscript import GrubSyntaxError
+from pxe_pack.image.grub import NetworkConfig
+from pxe_pack.image.grubconfig import grub_files, unsuitable
 from pxe_pack.image.initrd import InitrdFacts, read_initrd
 from pxe_pack.image.iso import Iso
 from pxe_pack.image.liveroot import LiveOS, find_live
-from pxe_pack.image.media import Media, MediaEntry
+from pxe_pack.image.media import Media
 from pxe_pack.image.rootfs import RootFacts
 from pxe_pack.image.source import Room, live_iso, opened_media, temporary_room
 from pxe_pack.image.tree import RootTree
-from pxe_pack.tools import InputError
 
-GRUB_DIR = "boot/grub2"
-GRUB_CFG = f"{GRUB_DIR}/grub.cfg"
-GRUB_PXE_CFG = f"{GRUB_DIR}/grub-pxe.cfg"
-CONFIG_LIMIT = 1 << 20  # bytes
 UPDATES = "updates"  # at the medium's root: what dracut's apply-live-updates copies onto the new root
 
 Kind = Literal["bootstrap", "full-os"]
@@ -160,7 +153,8 @@ def opened(path: Path, *, boot_url: str, room: Room = temporary_room) -> Iterato
     """
     with contextlib.ExitStack() as stack:
         media = stack.enter_context(opened_media(path, room=room))
-        source, network = _network(media, boot_url)
+        config = grubconfig.for_network(media, boot_url=boot_url)
+        network = config.network
         initrds = {name: _initrd(media, name) for name in network.initrds}
         if network.live:
             live = find_live(stack.enter_context(live_iso(media)), network.arguments)
@@ -169,7 +163,7 @@ def opened(path: Path, *, boot_url: str, room: Room = temporary_room) -> Iterato
             live = None
             whole = next((initrd for initrd in initrds.values() if initrd.full_os), None)
             if whole is None:
-                raise _unsuitable(media, source, "none of its entries boots a LiveOS (`linux … root=live:…`)")
+                raise unsuitable(media, config.source, "none of its entries boots a LiveOS (`linux … root=live:…`)")
             facts = rootfs.read_root(whole.tree)
         yield LiveImage(
             path=path,
@@ -179,48 +173,10 @@ def opened(path: Path, *, boot_url: str, room: Room = temporary_room) -> Iterato
             facts=facts,
             initrds=initrds,
             network=network,
-            grub_source=source,
+            grub_source=config.source,
             loaders=boot_loaders(media),
             selinux_enforcing=_enforces(facts, network.arguments),
         )
-
-
-def _network(media: Media, boot_url: str) -> tuple[str, NetworkConfig]:
-    """The name of the GRUB configuration that is taken, and what is made of it."""
-    source, text = _grub_config(media)
-    files = grub.Files(
-        exists=lambda name: media.find(name) is not None,
-        read=lambda name: _text(media, entry) if (entry := media.find(name)) and entry.is_file else "",
-    )
-    try:
-        return source, grub.for_network(text, boot_url=boot_url, files=files)
-    except GrubSyntaxError as error:
-        raise _unsuitable(media, f"{source}:{error.line}", str(error)) from error
-    except (UnsuitableGrubConfigError, RecursionError) as error:
-        raise _unsuitable(media, source, str(error)) from error
-
-
-def _unsuitable(media: Media, source: str, why: str) -> InputError:
-    return InputError(
-        Problem(
-            reference="grub-unsuitable",
-            message=f"{source} in {media.given} cannot be used for PXE: {why}",
-            hint="the image's GRUB entry has to boot the LiveOS: `linux /boot/vmlinuz root=live:… rd.live.image …`",
-        )
-    )
-
-
-def _grub_config(media: Media) -> tuple[str, str]:
-    for name in (GRUB_PXE_CFG, GRUB_CFG):
-        if (entry := media.find(name)) and entry.is_file:
-            return name, _text(media, entry)
-    raise InputError(
-        Problem(
-            reference="image-no-grub",
-            message=f"{media.given} has no {GRUB_CFG}: it is not a LiveOS that pxe-pack knows",
-            hint="give an ISO or a pxe-dir in the layout of Azure Linux Image Customizer",
-        )
-    )
 
 
 def _initrd(media: Media, name: str) -> InitrdFacts:
@@ -241,20 +197,3 @@ def _enforces(facts: RootFacts, arguments: tuple[tuple[str, ...], ...]) -> bool:
         if facts.selinux == "enforcing" or given.get("enforcing") == "1":
             return True
     return False
-
-
-def _text(media: Media, entry: MediaEntry) -> str:
-    if entry.size > CONFIG_LIMIT:
-        message = f"{entry.path} in {media.given} has {entry.size:,} bytes, which no configuration of GRUB has"
-        raise InputError(Problem(reference="grub-unsuitable", message=message))
-    return media.read(entry).decode(errors="surrogateescape")
-
-
-def grub_files(media: Media) -> dict[str, MediaEntry]:
-    """What else GRUB may load from its folder, by paths in the layout: fonts, themes, modules, its environment."""
-    left_out = {"efiboot.img", "grub.cfg", "grub-pxe.cfg"}
-    return {
-        f"{GRUB_DIR}/{os.path.relpath(entry.path, GRUB_DIR)}": entry
-        for entry in media.below(GRUB_DIR)
-        if entry.is_file and entry.name not in left_out
-    }

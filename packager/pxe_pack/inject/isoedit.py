@@ -74,7 +74,20 @@ def _run(drives: list[str], commands: list[str], mtime: int, work: Path) -> None
     # the surrogates of names that are no UTF-8 become the bytes they were
     script.write_text("\n".join([*commands, "-commit", "-end", ""]), errors="surrogateescape")
     # one fsync for each few MB is xorriso's habit; the output is renamed into place when all of it is there
-    options = ["-no_rc", "-abort_on", "FAILURE", "-report_about", "WARNING", "-stdio_sync", "off", "-overwrite", "on"]
+    # names of an ISO without Rock Ridge: in lower case, as Linux shows them; xorriso gives every ISO Rock Ridge
+    options = [
+        "-no_rc",
+        "-ecma119_map",
+        "lowercase",
+        "-abort_on",
+        "FAILURE",
+        "-report_about",
+        "WARNING",
+        "-stdio_sync",
+        "off",
+        "-overwrite",
+        "on",
+    ]
     # volume dates, and names made of the time, follow from the input: the same input gives the same bytes
     tools.run(
         EDITOR, *options, *drives, "-options_from_file", script, env={"SOURCE_DATE_EPOCH": str(mtime), "TZ": "UTC0"}

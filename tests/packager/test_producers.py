@@ -1,0 +1,60 @@
+"""Images as several producers lay them out, packed, and looked at as a node would come to them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from packing import producers
+from packing.site import BOOT_URL, Site, files_of, make_iso
+
+Packs = Callable[..., str]
+Refused = Callable[..., str]
+
+
+def check_by_grub(text: str) -> None:
+    subprocess.run(["grub-script-check"], input=text.encode(), check=True, capture_output=True)
+
+
+def test_entries_in_files_become_a_menu_that_holds_over_tftp(site: Site, packs: Packs) -> None:
+    site.image = producers.azure_linux_4(site.image, site.folder / "azl4.iso")
+    packs()
+    grub_cfg = (site.output / "boot/grub2/grub.cfg").read_text()
+    check_by_grub(grub_cfg)
+    assert "blscfg" not in grub_cfg
+    assert [line.split("--id ")[1] for line in grub_cfg.splitlines() if line.startswith("menuentry")] == [
+        f"{version} {{" for version in reversed(producers.KERNELS)
+    ]
+    assert grub_cfg.count(f"root=live:{BOOT_URL} ") == 2
+    for version in producers.KERNELS:
+        assert (site.output / f"boot/vmlinuz-{version}").read_bytes().endswith(version.encode())
+        assert (site.output / f"boot/initramfs-{version}.img").is_file()
+    assert (site.output / "boot/grub2/grubenv").read_text() == producers.GRUBENV
+
+
+def test_names_of_an_iso_without_rock_ridge_are_those_that_linux_shows(site: Site, packs: Packs) -> None:
+    site.image = producers.without_rock_ridge(site.image, site.folder / "plain.iso")
+    packs("--inject", "updates")
+    grub_cfg = (site.output / "boot/grub2/grub.cfg").read_text()
+    check_by_grub(grub_cfg)
+    assert (site.output / "boot/vmlinuz").stat().st_size
+    inside = files_of(site.iso)
+    assert "updates/usr/lib/pxe-fetch/pxe-fetch" in inside
+    assert "liveos/rootfs.img" in inside  # as rd.live.dir and rd.live.squashimg name it
+    listed = subprocess.run(
+        ["xorriso", "-indev", site.iso, "-find", "/liveos"], capture_output=True, text=True, check=True
+    )
+    assert "'/liveos/rootfs.img'" in listed.stdout
+
+
+@pytest.mark.parametrize("lost", ["vmlinuz", "initramfs"])
+def test_an_entry_of_a_kernel_that_is_not_there_is_left_out(site: Site, packs: Packs, lost: str) -> None:
+    image = producers.azure_linux_4(site.image, site.folder / "azl4.iso")
+    files: dict[str, str | bytes] = {**files_of(image)}
+    del files[next(name for name in files if name.startswith(f"boot/{lost}-{producers.KERNELS[1]}"))]
+    site.image = make_iso(site.folder / "poor.iso", files)
+    packs()
+    assert f"vmlinuz-{producers.KERNELS[1]}" not in (site.output / "boot/grub2/grub.cfg").read_text()
+    assert not (site.output / f"boot/vmlinuz-{producers.KERNELS[1]}").exists()
