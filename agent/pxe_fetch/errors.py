@@ -15,7 +15,7 @@ class FetchError(Exception):
     # What had happened to the artifact that it ended; filled in by transfer.receive.
     attempts: int = 0
     bytes_received: int = 0  # over the wire in this run
-    url: str | None = None  # the mirror asked last, redacted
+    url: str | None = None  # the mirror that it is about, or that was asked last; redacted
 
 
 class NetworkError(FetchError):

@@ -15,6 +15,7 @@ from pxe_fetch.bring import Bringer
 from pxe_fetch.contract import cmdline, validate
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import Digest, FetchConfig, RetryPolicy, Timeouts
+from pxe_fetch.contract.paths import UNIT_NAME
 from pxe_fetch.errors import DeadlineError, StoppedError
 from pxe_fetch.idle import NO_CONFIGURATION, SWITCHED_OFF
 from pxe_fetch.locate import ReadUrl, credentials_directory, locate
@@ -192,7 +193,20 @@ def _tell(one: Run, outcome: Outcome) -> None:
         notify(f"STATUS={outcome.message}")
     if one.reporter and (trouble := one.reporter.finish(hurried=outcome.cause == StoppedError.reference)):
         one.account.remark(f"the report was not delivered: {trouble}", priority=WARNING)
+    if outlook := _outlook(one, outcome):
+        one.account.remark(outlook, priority=WARNING)
     _act(one, outcome)
+
+
+def _outlook(one: Run, outcome: Outcome) -> str | None:
+    """What becomes of the service after a failure, for who reads its journal."""
+    if not outcome.failed or not is_service() or outcome.cause == StoppedError.reference:
+        return None
+    failures = one.ledger.state.failures
+    if outcome.exit_code in RESTARTED and failures < LAST_RUN:
+        return f"systemd starts the service again, after {failures} of {LAST_RUN} failed runs; what has arrived is kept"
+    why = f"{LAST_RUN} runs in a row failed" if outcome.exit_code in RESTARTED else "another run would end alike"
+    return f"systemd does not start the service again, since {why}; once mended: systemctl restart {UNIT_NAME}"
 
 
 def _act(one: Run, outcome: Outcome) -> None:

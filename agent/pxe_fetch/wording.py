@@ -34,3 +34,15 @@ def span(seconds: float) -> str:
 def count(number: int, noun: str) -> str:
     """1 artifact, 2 artifacts."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def soon(seconds: float) -> str:
+    """When something is due: at once, in 0.25 s, in 2 min 5 s."""
+    return "at once" if seconds < 0.05 else f"in {span(seconds)}"  # noqa: PLR2004
+
+
+def tried(attempts: int, *, mirrors: int, seconds: float, here: int, total: int | None) -> str:
+    """4 attempts at 2 mirrors in 12.3 s, 1.43 MiB here of 2.86 MiB."""
+    where = f" at {mirrors} mirrors" if mirrors > 1 else ""
+    of = f" of {amount(total)}" if total else ""
+    return f"{count(attempts, 'attempt')}{where} in {span(seconds)}, {amount(here)} here{of}"

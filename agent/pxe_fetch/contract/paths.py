@@ -43,4 +43,6 @@ class MessageId:
     KEPT = "d39a5e17f8044b6c8c21e70f4b9d5a08"
     FAILED = "17e4c08db5a64f92a3d08f5c6e2b9109"
     DONE = "f2c86b3a9e1d4057b4a91e5d7c08630a"
+    CHUNK_WRONG = "2d7c94f0b8e64a1596c3f01ad8e75b0c"
+    CHUNK_MENDED = "a95e03d7c1fb42688db47e9206cf310d"
     STATUS = "84b1d6e5037f4c9a8f62c30e9a7d150b"  # anything else worth a line

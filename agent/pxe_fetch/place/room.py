@@ -81,7 +81,7 @@ class Room:
                 self._check(claim, need=claim.need, free=free)
             except NoRoomError as error:
                 if order.required:
-                    raise
+                    raise NoRoomError(f"{order.name}: {error}") from None
                 refused[order.name] = error
                 continue
             self._claims[order.name] = claim
@@ -130,8 +130,8 @@ class Room:
                 what = "memory" if claim.place.in_memory else "the disk"
                 others = f", beside {amount(promised)} for other artifacts" if promised else ""
                 raise NoRoomError(
-                    f"there is no room for {claim.order.name}: it needs {amount(need)} below {claim.place.directory}, "
-                    f"and {what} there has {amount(int(left))} left{others}"
+                    f"there is no room for it: it needs {amount(need)} below {claim.place.directory}, and "
+                    f"{what} there has {amount(int(left))} left{others}"
                 )
 
     def _promised(self, store: int, *, to_all: bool) -> int:

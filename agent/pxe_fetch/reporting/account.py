@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 
@@ -18,7 +19,7 @@ from pxe_fetch.reporting.ledger import Ledger
 from pxe_fetch.reporting.outcome import Outcome
 from pxe_fetch.reporting.state import ArtifactState
 from pxe_fetch.transfer.receive import Received
-from pxe_fetch.wording import amount, count, span
+from pxe_fetch.wording import amount, count, soon, span
 
 
 class Account:
@@ -165,9 +166,9 @@ class Account:
         what = {"tar": "unpacked at", "decompress": "decompressed at"}.get(transfer.extract, "placed at")
         mode = "" if transfer.mode is None else f", mode {transfer.mode:04o}"
         tries = f" in {count(artifact.attempts, 'attempt')}" if artifact.attempts > 1 else ""
+        origin = f"from {artifact.url}" if artifact.url else "that an earlier run had left"
         self._say(
-            f"{transfer.name}: {what} {transfer.dest}{mode}: {amount(artifact.bytes)} from {artifact.url}"
-            f"{tries}, {span(took)}",
+            f"{transfer.name}: {what} {transfer.dest}{mode}: {amount(artifact.bytes)} {origin}{tries}, {span(took)}",
             message_id=MessageId.PLACED,
             artifact=transfer.name,
             url=artifact.url,
@@ -186,9 +187,10 @@ class Account:
             artifact.cause = outcome.cause
             artifact.attempts = max(artifact.attempts, outcome.attempts)
             artifact.url = outcome.url or artifact.url
-        need = "" if artifact.required else "; it is optional, so the run goes on without it"
+        left = "stays as it was" if os.path.lexists(artifact.dest) else "is missing"
+        need = "" if artifact.required else ", and the run goes on, since it is optional"
         self._say(
-            f"{name}: failed: {outcome.message}{need}",
+            f"{name}: failed: {outcome.sentence}; {artifact.dest} {left}{need}",
             priority=ERROR if artifact.required else WARNING,
             message_id=MessageId.FAILED,
             artifact=name,
@@ -258,7 +260,7 @@ class Account:
                 artifact.phase = "fetching"
         elsewhere = "" if next_url == url else f" at {next_url}"
         self._say(
-            f"{name}: attempt {attempt} at {url} failed: {error}; trying again{elsewhere} in {span(wait_seconds)}",
+            f"{name}: attempt {attempt} at {url} failed: {error}; trying again{elsewhere} {soon(wait_seconds)}",
             priority=WARNING,
             message_id=MessageId.RETRYING,
             artifact=name,
@@ -271,8 +273,15 @@ class Account:
         )
 
     def mirror_dropped(self, name: str, *, url: str, reason: str) -> None:
+        left = ""
+        if artifact := self._ledger.find(name):
+            with self._ledger.edit(name):
+                artifact.dropped += 1
+            others = len(artifact.mirrors) - artifact.dropped
+            if artifact.mirrors:
+                left = f"; {count(others, 'mirror')} left" if others else "; no mirror is left"
         self._say(
-            f"{name}: {url} is not asked again: {reason}",
+            f"{name}: {url} is not asked again: {reason}{left}",
             priority=WARNING,
             message_id=MessageId.MIRROR_DROPPED,
             artifact=name,
@@ -285,7 +294,7 @@ class Account:
         self._say(
             f"{name}: {url} gave {error}; that chunk is fetched again",
             priority=WARNING,
-            message_id=MessageId.RETRYING,
+            message_id=MessageId.CHUNK_WRONG,
             artifact=name,
             url=url,
             error=error,
@@ -295,7 +304,7 @@ class Account:
     def chunk_mended(self, name: str, *, url: str, chunk: int) -> None:
         self._say(
             f"{name}: chunk {chunk} came right from {url}",
-            message_id=MessageId.RESUMED,
+            message_id=MessageId.CHUNK_MENDED,
             artifact=name,
             url=url,
             phase="fetching",

@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pxe_fetch.contract.cmdline import KernelArgumentError
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.problem import ProblemError
-from pxe_fetch.errors import FetchError
+from pxe_fetch.errors import CannotCreateError, DeadlineError, DiskError, FetchError, NoRoomError, StoppedError
 from pxe_fetch.reporting.state import RunState
 from pxe_fetch.wording import amount, count, span
 
 # Codes on which the unit starts the agent again (RestartPreventExitStatus= has the others).
 RESTARTED = frozenset((Exit.NETWORK, Exit.BUG, Exit.IO, Exit.DEADLINE, Exit.INTEGRITY))
+
+_OURS = frozenset(  # causes that are not to be found at the server
+    error.reference for error in (NoRoomError, DiskError, CannotCreateError, DeadlineError, StoppedError)
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +29,12 @@ class Outcome:
     cause: str | None = None
     message: str = ""
     attempts: int = 0
-    url: str | None = None  # the mirror asked last, redacted
+    url: str | None = None  # the mirror that it is about, or that was asked last; redacted
+
+    @property
+    def sentence(self) -> str:
+        """What happened and, where it happened at a server, at which."""
+        return f"{self.url}: {self.message}" if self.url and self.cause not in _OURS else self.message
 
     @property
     def failed(self) -> bool:
@@ -70,13 +79,13 @@ def of_run(state: RunState, *, failures: Mapping[str, Outcome]) -> Outcome:
         why = failures[first.name]
         others = [one.name for one in (*required, *optional) if one is not first]
         also = f"; failed too: {', '.join(others)}" if others else ""
-        message = f"{first.name}: {why.message}{also} ({_places(state)}, {took})"
+        message = f"{first.name}: {why.sentence}{also} ({_places(state)}, {took})"
         return Outcome(exit_code=why.exit_code, cause=why.cause, message=message)
     summary = f"{_places(state)}, {amount(received)} received, {took}"
     if not optional:
         return Outcome(exit_code=Exit.DONE, message=summary)
     first = optional[0]
-    missing = "; ".join(f"{one.name}: {failures[one.name].message}" for one in optional)
+    missing = "; ".join(f"{one.name}: {failures[one.name].sentence}" for one in optional)
     return Outcome(
         exit_code=Exit.DEGRADED,
         cause=failures[first.name].cause,

@@ -29,6 +29,7 @@ class ArtifactState:
     url: str | None = None  # redacted; the mirror in use, or that served
     sha256: str | None = None
     mirrors: tuple[str, ...] = ()  # redacted, in the order of this node
+    dropped: int = 0  # mirrors that are not asked again
     at: int = 0  # where the transfer stands; what comes beyond it is received
     began: float | None = None
     ended: float | None = None

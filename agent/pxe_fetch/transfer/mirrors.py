@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from pxe_fetch.contract.model import RetryPolicy
 from pxe_fetch.errors import FetchError, IntegrityError, NotFoundError, RangeError
+from pxe_fetch.redact import redact
 from pxe_fetch.transfer.retry import CORRUPT_ATTEMPTS, NOT_FOUND_ATTEMPTS, pause
 
 
@@ -58,6 +59,10 @@ class Mirrors(Generic[M]):
             for other in self._mirrors
         )
 
+    def asked(self) -> int:
+        """How many of them were."""
+        return sum(mirror.asked > 0 for mirror in self._mirrors)
+
     def untried(self) -> bool:
         """Whether somebody was never asked."""
         return any(not mirror.asked and not mirror.out for mirror in self._mirrors)
@@ -71,6 +76,7 @@ class Mirrors(Generic[M]):
             return
         self._errors.append(error)
         mirror.error = error
+        error.url = redact(mirror.url)
         mirror.failures = 1 if progressed else mirror.failures + 1
         mirror.not_before = now + pause(error, failures=mirror.failures, policy=self._policy)
         match error:

@@ -20,6 +20,7 @@ from pxe_fetch.transfer.stream import Stream, Watch
 from pxe_fetch.transfer.streams import Streams
 from pxe_fetch.transfer.verify import Digester
 from pxe_fetch.transport import Transports
+from pxe_fetch.wording import tried
 
 _EARLIER = frozenset(("an earlier run",))
 _LOOK = 0.25  # seconds between two looks at whether there is something to do
@@ -116,7 +117,8 @@ class ParallelReception:
         try:
             self._conduct()
         except FetchError as error:
-            error.attempts, error.bytes_received, error.url = self.attempts, self.bytes_received, self.last_url()
+            error.attempts, error.bytes_received = self.attempts, self.bytes_received
+            error.url = error.url or self.last_url()
             raise
         finally:
             self._over.set()
@@ -240,9 +242,13 @@ class ParallelReception:
         return DeadlineError(f"{why} ({self._tried()}){cause}")
 
     def _tried(self) -> str:
-        attempts = f"{self.attempts} attempt" + ("s" if self.attempts != 1 else "")
-        seconds = self._patience.clock.now() - self._began
-        return f"{attempts} in {seconds:.0f} s, {self._board.here} bytes here of {self._pieces.size}"
+        return tried(
+            self.attempts,
+            mirrors=self._mirrors.asked(),
+            seconds=self._patience.clock.now() - self._began,
+            here=self._board.here,
+            total=self._pieces.size,
+        )
 
 
 class _Over(Event):

@@ -26,6 +26,7 @@ from pxe_fetch.transfer.part import FilePart, Part
 from pxe_fetch.transfer.retry import persist
 from pxe_fetch.transfer.verify import check_size
 from pxe_fetch.transport import Body, Request, Transports
+from pxe_fetch.wording import tried
 
 _EARLIER = "an earlier run"
 _OURS = (CannotCreateError, DiskError, NoRoomError)  # no mirror can help
@@ -95,7 +96,8 @@ class Reception:
             try:
                 persist(self._attempt, after=self._after, clock=self._patience.clock, stop=self._patience.stop)
             except FetchError as error:
-                error.attempts, error.bytes_received, error.url = self.attempts, self.bytes_received, self.last_url()
+                error.attempts, error.bytes_received = self.attempts, self.bytes_received
+                error.url = error.url or self.last_url()
                 raise
         digest = self._part.digester.digest()
         self._events.verified(self._name, digest=str(digest), total=self._part.length)
@@ -271,8 +273,10 @@ class Reception:
         return DeadlineError(f"{why} ({self._tried()}){cause}")
 
     def _tried(self) -> str:
-        attempts = f"{self.attempts} attempt" + ("s" if self.attempts != 1 else "")
-        seconds = self._patience.clock.now() - self._began
-        return f"{attempts} in {seconds:.0f} s, {self._part.length} bytes here" + (
-            f" of {self._size}" if self._size else ""
+        return tried(
+            self.attempts,
+            mirrors=self._mirrors.asked(),
+            seconds=self._patience.clock.now() - self._began,
+            here=self._part.length,
+            total=self._size,
         )

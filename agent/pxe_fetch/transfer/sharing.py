@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from pxe_fetch.contract.model import RetryPolicy
 from pxe_fetch.errors import FetchError, NetworkError, RangeError
+from pxe_fetch.redact import redact
 from pxe_fetch.transfer.mirrors import Mirror, Mirrors
 from pxe_fetch.transfer.retry import CORRUPT_ATTEMPTS
 
@@ -87,6 +88,7 @@ class SharedMirrors(Mirrors[SharedMirror]):
         if not mirror.out:
             self._errors.append(error)
             mirror.error = error
+            error.url = redact(mirror.url)
             mirror.out = mirror.corrupt >= CORRUPT_ATTEMPTS + mirror.right // _FORGIVEN
 
     def refused_more(self, mirror: SharedMirror, error: FetchError) -> bool:

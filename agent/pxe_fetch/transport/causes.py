@@ -6,6 +6,7 @@ import http.client
 import re
 import socket
 import ssl
+import time
 
 from pxe_fetch.clock import Clock
 from pxe_fetch.contract.model import Timeouts
@@ -62,8 +63,10 @@ def explain(error: Exception, *, host: str, timeouts: Timeouts, clock: Clock) ->
 def _distrust(error: ssl.SSLCertVerificationError, *, host: str, clock: Clock) -> TrustError:
     reason = error.verify_message or "certificate verify failed"
     if error.verify_code in _ABOUT_TIME and not clock.synchronised():
+        shown = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
         return TrustError(
-            f"the certificate of {host} is not trusted while the clock is not set: {reason}", transient=True
+            f"the certificate of {host} is not trusted while the clock is not set (it says {shown}): {reason}",
+            transient=True,
         )
     return TrustError(f"the certificate of {host} is not trusted: {reason}")
 
