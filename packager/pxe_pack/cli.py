@@ -135,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--artifact-url", metavar="URL", help="where they will find artifacts given by `source:`")
     parser.add_argument("--inject", choices=("auto", *INJECTORS), help="the way into the image (default: auto)")
     parser.add_argument("--agent", type=Path, metavar="DIR", help="a frozen agent to use, instead of freezing one")
+    parser.add_argument("--boot-loader", type=Path, metavar="DIR", help="shim and GRUB, instead of the image's own")
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, and stop")
     parser.add_argument("--json", action="store_true", help="tell it as JSON lines on stdout")
     parser.add_argument("--quiet", action="store_true", help="say nothing but problems and the result")
@@ -151,6 +152,7 @@ def _pack(arguments: argparse.Namespace) -> int:
         artifact_url=arguments.artifact_url,
         inject=arguments.inject,
         agent=arguments.agent,
+        boot_loader=arguments.boot_loader,
     )
     shown = console(json_lines=arguments.json, quiet=arguments.quiet)
     before = signal.signal(signal.SIGTERM, _terminated)

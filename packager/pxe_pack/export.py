@@ -13,6 +13,7 @@ from pxe_fetch.contract.model import Chunks, Digest
 from pxe_pack.artifacts import FOLDER, Exported, LocalFile
 from pxe_pack.chunks import ChunkDigests
 from pxe_pack.hashing import Advance, Tally, copy_hashed, copy_whole
+from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.grubconfig import GRUB_CFG, GRUB_DIR
 from pxe_pack.image.iso import Iso
 from pxe_pack.image.liveos import LiveImage
@@ -84,11 +85,13 @@ def export_iso(layout: Layout, iso: Iso, *, name: str, url: str, advance: Advanc
     return counted
 
 
-def export_boot_files(layout: Layout, image: LiveImage) -> None:
+def export_boot_files(layout: Layout, image: LiveImage, loaders: BootLoaders) -> None:
     """Write boot loaders, kernels, initrds and GRUB's files into the layout. Raises OSError."""
-    for name, file in image.boot_files().items():
+    for name, file in {**loaders.files, **image.boot_files()}.items():
         if name not in layout.files:
             layout.write(name, file.pieces())
+    for name, text in loaders.redirector.items():
+        layout.write(name, [text.encode()])
     layout.write(GRUB_CFG, [image.network.text.encode(errors="surrogateescape")])
     if f"{GRUB_DIR}/grubenv" not in layout.files:
         layout.write(f"{GRUB_DIR}/grubenv", [GRUBENV.encode()])

@@ -65,7 +65,7 @@ def pack(options: Options, *, console: Console) -> Packed:
         service = _service(plan, console)
         # the configuration, as large as it may become, and the manifest are in the margin
         room = plan.choice.injector.room(image, _payload(plan, agent, service, config=settings.config_text))
-        local = sum(file.room for file in settings.files) + sum(file.size for file in image.boot_files().values())
+        local = sum(file.room for file in settings.files) + sum(file.size for file in plan.boot_files().values())
         if problems := checks.disk_room(settings.output, needed=room + local):
             raise InputError(*problems)
         with being_made(settings.output) as workshop:
@@ -75,7 +75,7 @@ def pack(options: Options, *, console: Console) -> Packed:
             payload = _payload(plan, agent, service, config=config)
             inputs = _inject(plan, payload, layout=layout, work=workshop.work, console=console)
             with console.step("Exporting the layout") as step:
-                export.export_boot_files(layout, image)
+                export.export_boot_files(layout, image, plan.loaders.loaders)
                 export.finish(layout, _facts(plan, agent, payload, inputs))
                 step.note(f"{len(layout.files)} files, {layout.size:,} bytes")
     return Packed(plan=plan, agent=agent, payload=payload, layout=layout, seconds=time.monotonic() - began)
@@ -185,6 +185,7 @@ def _facts(plan: Plan, agent: FrozenAgent, payload: Payload, inputs: Mapping[str
             "payload": export.payload_document(payload),
             "artifact_url": f"{settings.artifact_url.rstrip('/')}/" if settings.files else None,
         },
+        "boot_loaders": plan.loaders_document(),
         "boot_url": plan.boot_url,
         "artifact_url": settings.artifact_url,
     }
@@ -195,7 +196,8 @@ def summary(packed: Packed) -> str:
     settings, layout = packed.plan.settings, packed.layout
     width = max(len(path) for path in layout.files)
     lines = [f"  {path:{width}}  {counted.size:>15,}" for path, counted in sorted(layout.files.items())]
-    loaders = ", ".join(path for path in sorted(layout.files) if path.endswith(".efi") and "/" not in path)
+    tops = {path.partition("/")[0] + ("/" if "/" in path else "") for path in packed.plan.loaders.loaders.redirector}
+    loaders = ", ".join([*sorted(packed.plan.loaders.loaders.files), *sorted(tops - {"boot/"})])
     added = f"{len(packed.payload.entries)} files, {packed.payload.size:,} bytes"
     what = f"the agent {packed.agent.version}, its unit, and the configuration"
     return "\n".join(

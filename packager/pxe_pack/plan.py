@@ -13,9 +13,11 @@ from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.quantity import show_size
 from pxe_pack import checks
 from pxe_pack.artifacts import FOLDER, LocalFile, local_files
+from pxe_pack.image.bootloader import BootFile
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.liveroot import LiveOS
 from pxe_pack.inject import Choice, choose
+from pxe_pack.loaders import Chosen, choose_loaders
 from pxe_pack.tools import InputError
 
 
@@ -30,6 +32,7 @@ class Options:
     artifact_url: str | None = None
     inject: str | None = None
     agent: Path | None = None  # a folder with a frozen agent
+    boot_loader: Path | None = None  # a folder with shim and GRUB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +48,7 @@ class Settings:
     artifact_url: str  # empty: neither was given
     inject: str
     agent: Path | None
+    boot_loader: Path | None
     files: tuple[LocalFile, ...]
 
 
@@ -55,6 +59,7 @@ class Plan:
     settings: Settings
     choice: Choice
     image: LiveImage
+    loaders: Chosen
 
     @property
     def boot_url(self) -> str | None:
@@ -79,6 +84,10 @@ class Plan:
             able = [word for word, can in _abilities(facts.livenet, facts.dmsquash_live, facts.applies_updates) if can]
             yield f"initrd    {name}: {facts.compression}, {', '.join(able) or 'nothing that boots a LiveOS'}"
         yield f"kernel    {', '.join(image.network.kernels)} ({image.grub_source})"
+        chosen = self.loaders
+        yield f"loader    {', '.join(chosen.loaders.files)}: {chosen.loaders.origin} ({chosen.why})"
+        for path in chosen.loaders.redirector:
+            yield f"          {path} leads their GRUB to boot/grub2/grub.cfg"
         yield f"inject    {self.choice.name}: {self.choice.injector.HOW} ({self.choice.why})"
         if self.boot_url:
             yield f"boot      {self.boot_url}"
@@ -100,12 +109,27 @@ class Plan:
         block = f"{superblock.block_size >> 10} KiB blocks"
         return f"{live.root_format}, {superblock.compressor}{options}, {block}, {superblock.inodes:,} inodes"
 
+    def boot_files(self) -> dict[str, BootFile]:
+        """All that TFTP serves but grub.cfg and what leads to it, by paths in the layout."""
+        return {**self.loaders.loaders.files, **self.image.boot_files()}
+
+    def loaders_document(self) -> dict[str, object]:
+        """The boot loaders for a machine."""
+        chosen = self.loaders.loaders
+        return {
+            "files": list(chosen.files),
+            "origin": chosen.origin,
+            "why": self.loaders.why,
+            "config": chosen.netboot.config,
+        }
+
     def document(self) -> dict[str, object]:
         """The plan for a machine."""
         settings, image = self.settings, self.image
         return {
             "image": image.document(),
             "inject": {"how": self.choice.name, "why": self.choice.why},
+            "boot_loaders": self.loaders_document(),
             "boot_url": self.boot_url,
             "artifact_url": settings.artifact_url,
             "artifacts": [_artifact_document(file, base=settings.artifact_url) for file in settings.files],
@@ -157,6 +181,7 @@ def settle(options: Options) -> Settings:
         artifact_url=base or (f"{boot_url.rsplit('/', 1)[0]}/{FOLDER}/" if boot_url else ""),
         inject=options.inject or pack.inject,
         agent=options.agent,
+        boot_loader=options.boot_loader or (beside / pack.boot_loader if pack.boot_loader else None),
         files=tuple(files),
     )
     if options.output or pack.output:
@@ -191,4 +216,5 @@ def make_plan(settings: Settings, image: LiveImage) -> Plan:
     """What packing `image` will do. Raises InputError with all that keeps it from working."""
     if problems := [*checks.urls(settings, image), *checks.bootable(image)]:
         raise InputError(*problems)
-    return Plan(settings=settings, image=image, choice=choose(settings.inject, image))
+    chosen = choose_loaders(image.loaders, machine=image.machine, given=settings.boot_loader)
+    return Plan(settings=settings, image=image, choice=choose(settings.inject, image), loaders=chosen)

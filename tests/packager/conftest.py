@@ -8,7 +8,7 @@ import pytest
 
 from liveos import shapes
 from packing.site import Site, small_agent
-from pxe_pack import cli
+from pxe_pack import cli, loaders
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +44,14 @@ def tiny_full_os() -> Path:
 @pytest.fixture(scope="session")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_agent(tmp_path_factory.mktemp("agent") / "pxe-fetch")
+
+
+@pytest.fixture(autouse=True)
+def machine_root(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder where this machine's boot loaders are looked for, so that what is installed decides nothing."""
+    root = tmp_path_factory.mktemp("machine")
+    monkeypatch.setattr(loaders, "ROOT", root)
+    return root
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 
 from packing import producers
 from packing.site import BOOT_URL, Site, files_of, make_iso
+from packing.walk import walked
 
 Packs = Callable[..., str]
 Refused = Callable[..., str]
@@ -24,6 +25,7 @@ def test_entries_in_files_become_a_menu_that_holds_over_tftp(site: Site, packs: 
     grub_cfg = (site.output / "boot/grub2/grub.cfg").read_text()
     check_by_grub(grub_cfg)
     assert "blscfg" not in grub_cfg
+    assert len(walked(site.output)) == 3 + 2 * len(producers.KERNELS)
     assert [line.split("--id ")[1] for line in grub_cfg.splitlines() if line.startswith("menuentry")] == [
         f"{version} {{" for version in reversed(producers.KERNELS)
     ]

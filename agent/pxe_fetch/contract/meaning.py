@@ -24,6 +24,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "artifact_url": "Where nodes will find the artifacts given by `source`: a folder.",
         "output": "The folder of the layout.",
         "inject": "The way into the image.",
+        "boot_loader": "A folder with shim and GRUB, for an image whose own cannot boot over the network.",
     },
     "defaults": {"base_url": "The base to which relative urls are joined."},
     "artifact": {

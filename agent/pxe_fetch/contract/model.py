@@ -136,6 +136,7 @@ class Pack:
     artifact_url: str | None = None
     output: str | None = None
     inject: str = "auto"  # auto, rootfs, updates
+    boot_loader: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -86,6 +86,7 @@ def _pack(section: Section | None) -> Pack:
         artifact_url=section.text("artifact_url", rules.base_url),
         output=section.text("output", rules.file_name),
         inject=section.text("inject", rules.one_of(*INJECTORS)) or "auto",
+        boot_loader=section.text("boot_loader", rules.file_name),
     )
     section.close()
     return pack

@@ -10,12 +10,6 @@ from pxe_pack.image.liveos import LiveImage
 
 def bootable(image: LiveImage) -> Iterator[Problem]:
     """What keeps `image` from booting by PXE, and the agent from running in it."""
-    if image.loaders is None:
-        yield Problem(
-            reference="image-no-boot-loader",
-            message=f"{image.path} has no boot loader for UEFI (efi/boot/bootx64.efi and grubx64.efi)",
-            hint="build the image for UEFI, with shim and GRUB",
-        )
     for name, facts in image.initrds.items() if image.live else ():
         lacking = [
             what for what, has in (("livenet", facts.livenet), ("dmsquash-live", facts.dmsquash_live)) if not has

@@ -1,19 +1,44 @@
-"""The boot loaders of a layout: which they are, and where each comes from."""
+"""Boot loaders for UEFI, known by what they are: the program that firmware starts, and the GRUB that this one starts.
+
+On a medium they lie in its tree, at the top of a pxe-dir, or in the FAT image that El Torito names; GRUB tells by its
+modules and script whether it can go on over the network. Source: shim, netboot.c and Make.defaults (the name of what it
+starts, DEFAULT_LOADER).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
+from pxe_pack.image import eltorito, grubimage, netboot, pe
+from pxe_pack.image.fat import FatError
+from pxe_pack.image.grubimage import GrubImage
+from pxe_pack.image.iso import Iso
 from pxe_pack.image.media import Media, MediaEntry
+from pxe_pack.image.netboot import Netboot
 
-_PAIRS = {"x86_64": ("bootx64.efi", "grubx64.efi"), "aarch64": ("bootaa64.efi", "grubaa64.efi")}
-_FOLDERS = ("efi/boot", "")  # on an ISO; at the top of a pxe-dir
+# `uname -m` -> what names of programs for UEFI end in (UEFI Specification, 3.5.1.1)
+SUFFIXES: Mapping[str, str] = {"x86_64": "x64", "aarch64": "aa64"}
+_SIZE_LIMIT = 64 << 20  # bytes of a boot loader
+_SECOND = b"grub.efi"  # what some distributions' shims start
+
+
+class BootFile(Protocol):
+    """A file for the layout, wherever it lies."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    def pieces(self) -> Iterator[bytes]:
+        """Its content, block by block. Raises OSError."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BootFile:
-    """A file for the layout, and the medium that it lies on."""
+class MediaFile:
+    """A file on a medium."""
 
     media: Media
     entry: MediaEntry
@@ -23,24 +48,123 @@ class BootFile:
         return self.entry.size
 
     def pieces(self) -> Iterator[bytes]:
-        """Its content, block by block."""
         return self.media.pieces(self.entry)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Content:
+    """A file that is in memory."""
+
+    data: bytes = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def pieces(self) -> Iterator[bytes]:
+        yield self.data
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BootLoaders:
-    """What the firmware starts, and what that starts."""
+    """What firmware starts, and what that starts."""
 
     machine: str  # as `uname -m` says it
-    files: Mapping[str, BootFile]  # by their names in the layout
+    files: Mapping[str, BootFile]  # by their names in a layout
+    origin: str  # where they are from, for a person
+    netboot: Netboot  # what comes of them over the network
+
+    @property
+    def redirector(self) -> dict[str, str]:
+        """The file that leads their GRUB to the layout's grub.cfg: path and text; empty where it reads that itself."""
+        text = netboot.redirector(self.netboot.config) if self.netboot.config else ""
+        return {self.netboot.config.lstrip("/"): text} if text else {}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Program:
+    """A program for UEFI, looked at as far as pairing takes."""
+
+    name: str  # in lower case
+    machine: str
+    grub: GrubImage | None  # None: it is no GRUB
+    file: BootFile
+    data: bytes = field(repr=False)
+
+
+def program(name: str, data: bytes, file: BootFile | None = None) -> Program | None:
+    """The program that `data`, a whole file, holds; None when it is none."""
+    try:
+        machine = pe.read(data).machine
+    except pe.PeError:
+        return None
+    grub = grubimage.read(data)
+    return Program(name=name.lower(), machine=machine, grub=grub, file=file or Content(data=data), data=data)
+
+
+def paired(programs: Sequence[Program], *, machine: str, origin: str) -> BootLoaders | None:
+    """The pair among programs of one folder: a shim and the GRUB it starts, or one GRUB for both; the best of them.
+
+    None when there is no GRUB for `machine`.
+    """
+    suffix = SUFFIXES.get(machine, "")
+    ours = [one for one in programs if one.machine == machine]
+    shim = next((one for one in ours if one.grub is None and one.name.startswith(("boot", "shim"))), None)
+    grubs = [(one, netboot.over_network(one.grub)) for one in ours if one.grub]
+    # the one that can, and among those the one that a shim would start
+    grubs.sort(key=lambda pair: (bool(pair[1].obstacle), pair[0].name != f"grub{suffix}.efi"))
+    if not grubs or not suffix:
+        return None
+    grub, judged = grubs[0]
+    files = {f"boot{suffix}.efi": (shim or grub).file, f"grub{suffix}.efi": grub.file}
+    if shim and _SECOND in shim.data and f"grub{suffix}.efi".encode() not in shim.data:
+        files[_SECOND.decode()] = grub.file
+    return BootLoaders(machine=machine, files=files, origin=origin, netboot=judged)
 
 
 def boot_loaders(media: Media) -> BootLoaders | None:
-    """The pair of EFI programs that `media` has; None when it has no pair."""
-    for machine, names in _PAIRS.items():
-        for folder in _FOLDERS:
-            found = {name: media.find(f"{folder}/{name}") for name in names}
-            files = {name: BootFile(media=media, entry=entry) for name, entry in found.items() if entry}
-            if len(files) == len(names) and all(file.entry.is_file for file in files.values()):
-                return BootLoaders(machine=machine, files=files)
-    return None
+    """The boot loaders that `media` has, preferably such as can go on over the network; None when it has none."""
+    found: list[BootLoaders] = []
+    for programs in _folders(media):
+        for machine in SUFFIXES:
+            if pair := paired(programs, machine=machine, origin="the image's own"):
+                if not pair.netboot.obstacle:
+                    return pair
+                found.append(pair)
+    return found[0] if found else None
+
+
+def _folders(media: Media) -> Iterator[list[Program]]:
+    """The programs of each folder where boot loaders lie."""
+    folders: dict[str, list[MediaEntry]] = {"efi/boot": [], "": []}
+    for path, entry in sorted(media.entries.items()):
+        folder, _, name = path.lower().rpartition("/")
+        beside = folder in folders or folder.startswith("efi/")
+        if entry.is_file and name.endswith(".efi") and beside and entry.size <= _SIZE_LIMIT:
+            folders.setdefault(folder, []).append(entry)
+    for entries in folders.values():
+        found = (program(one.name, media.read(one), MediaFile(media=media, entry=one)) for one in entries)
+        if programs := [one for one in found if one]:
+            yield programs
+    if isinstance(media, Iso):
+        yield from _in_boot_images(media)
+
+
+def _in_boot_images(iso: Iso) -> Iterator[list[Program]]:
+    for fat in eltorito.efi_images(iso):
+        folders: dict[str, list[Program]] = {}
+        try:
+            for path in sorted(fat.files()):
+                folder, _, name = path.lower().rpartition("/")
+                if name.endswith(".efi") and (one := program(name, fat.read(path) or b"")):
+                    folders.setdefault(folder, []).append(one)
+        except FatError:
+            continue
+        yield from folders.values()
+
+
+def in_folder(folder: Path, *, machine: str, origin: str) -> BootLoaders | None:
+    """The boot loaders in a folder of this machine, whatever they are called. Raises OSError."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.stat().st_size <= _SIZE_LIMIT]
+    programs = [one for path in files if (one := program(path.name, path.read_bytes()))]
+    return paired(programs, machine=machine, origin=origin)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from pxe_pack.image import grubconfig, rootfs
-from pxe_pack.image.bootloader import BootFile, BootLoaders, boot_loaders
+from pxe_pack.image.bootloader import BootFile, BootLoaders, MediaFile, boot_loaders
 from pxe_pack.image.grub import NetworkConfig
 from pxe_pack.image.grubconfig import grub_files, unsuitable
 from pxe_pack.image.initrd import InitrdFacts, read_initrd
@@ -42,7 +42,7 @@ class LiveImage:
     initrds: Mapping[str, InitrdFacts]  # path on the medium -> facts
     network: NetworkConfig
     grub_source: str  # which of the medium's configurations `network` was made from
-    loaders: BootLoaders | None
+    loaders: BootLoaders | None  # its own, whether or not they can boot over the network
     selinux_enforcing: bool
 
     @property
@@ -94,13 +94,12 @@ class LiveImage:
         return self.facts.systemd or next((facts.systemd for facts in self.initrds.values() if facts.systemd), None)
 
     def boot_files(self) -> dict[str, BootFile]:
-        """The files that TFTP serves, by paths in the layout, but for grub.cfg itself."""
+        """The files that TFTP serves, by paths in the layout, but for grub.cfg itself and the boot loaders."""
         entries = {**grub_files(self.media)}
         for target, source in self.network.files.items():
             if entry := self.media.find(source):
                 entries.setdefault(target, entry)
-        own = {path: BootFile(media=self.media, entry=entry) for path, entry in entries.items()}
-        return {**(self.loaders.files if self.loaders else {}), **own}
+        return {path: MediaFile(media=self.media, entry=entry) for path, entry in entries.items()}
 
     def document(self) -> dict[str, object]:
         """What is known of the image, for a manifest."""

@@ -1,0 +1,111 @@
+"""The boot loaders for a layout: the image's own where they can boot over the network, else others that can.
+
+Signed programs are taken as they are, a shim with a GRUB of the same distribution. Where distributions put them:
+Debian's and Ubuntu's packages shim-signed and grub-efi-amd64-signed; Fedora's and Azure Linux's shim and grub2-efi, in
+the EFI system partition; openSUSE's, in /usr/share/efi.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.image.bootloader import SUFFIXES, BootLoaders, in_folder, paired, program
+from pxe_pack.tools import InputError
+
+ROOT = Path("/")  # where this machine's own are looked for
+
+# (shim, GRUB), below ROOT; {s}: x64, aa64; {g}: GRUB's name of the platform; {m}: uname -m
+_PLACES = (
+    ("usr/lib/shim/shim{s}.efi.signed", "usr/lib/grub/{g}-efi-signed/grubnet{s}.efi.signed"),
+    ("usr/lib/shim/shim{s}.efi.signed.latest", "usr/lib/grub/{g}-efi-signed/grubnet{s}.efi.signed"),
+    ("boot/efi/EFI/*/shim{s}.efi", "boot/efi/EFI/*/grub{s}.efi"),
+    ("boot/efi/EFI/BOOT/[Bb][Oo][Oo][Tt]*.[Ee][Ff][Ii]", "boot/efi/EFI/BOOT/grub{s}.efi"),
+    ("usr/share/efi/{m}/shim.efi", "usr/share/efi/{m}/grub.efi"),
+)
+_PLATFORMS = {"x86_64": "x86_64", "aarch64": "arm64"}
+_PACKAGES = {"x86_64": "shim-signed grub-efi-amd64-signed", "aarch64": "shim-signed:arm64 grub-efi-arm64-signed:arm64"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chosen:
+    """The boot loaders that a layout gets, and why these."""
+
+    loaders: BootLoaders
+    why: str
+
+
+def choose_loaders(own: BootLoaders | None, *, machine: str, given: Path | None) -> Chosen:
+    """The boot loaders for nodes of `machine` (`uname -m`; empty: unknown): those in `given`, `own`, or this machine's.
+
+    Raises InputError when none can boot over the network, with why.
+    """
+    machine = machine or (own.machine if own else "x86_64")
+    if given:
+        return Chosen(loaders=_from_folder(given, machine=machine), why="as asked")
+    fits = own is not None and own.machine == machine
+    if own and fits and not own.netboot.obstacle:
+        return Chosen(loaders=own, why=f"its GRUB reads {own.netboot.config} over TFTP")
+    if own is None:
+        why = "the image has no GRUB for UEFI"
+    elif not fits:
+        why = f"the image's own are for {own.machine}, and its root filesystem for {machine}"
+    else:
+        why = f"the image's own cannot boot over the network: {own.netboot.obstacle}"
+    for loaders in _of_this_machine(machine):
+        if not loaders.netboot.obstacle:
+            return Chosen(loaders=loaders, why=why)
+    packages = _PACKAGES.get(machine)
+    raise InputError(
+        Problem(
+            reference="boot-loader-unfit" if own else "image-no-boot-loader",
+            message=f"{why}; and this machine has no shim and network GRUB for {machine}",
+            hint="give a folder with both by --boot-loader"
+            + (f", or install them here: apt-get install {packages}" if packages else ""),
+        )
+    )
+
+
+def _from_folder(folder: Path, *, machine: str) -> BootLoaders:
+    try:
+        found = in_folder(folder, machine=machine, origin=str(folder))
+    except OSError as error:
+        message = f"the boot loaders in {folder} cannot be read: {error.strerror}"
+        hint = "give the folder that has them by --boot-loader"
+        raise InputError(Problem(reference="boot-loader-unreadable", message=message, hint=hint)) from error
+    if found and not found.netboot.obstacle:
+        return found
+    why = found.netboot.obstacle if found else f"it has no GRUB for UEFI on {machine}"
+    raise InputError(
+        Problem(
+            reference="boot-loader-unfit",
+            message=f"the boot loaders in {folder} cannot boot {machine} machines over the network: {why}",
+            hint="give shim and a GRUB that is made for the network, such as Debian's grubnetx64.efi.signed",
+        )
+    )
+
+
+def _of_this_machine(machine: str) -> Iterator[BootLoaders]:
+    """Those that are installed here for nodes of `machine`. What cannot be read is left out."""
+    if machine not in SUFFIXES:
+        return
+    words = {"s": SUFFIXES[machine], "g": _PLATFORMS[machine], "m": machine}
+    for shims, grubs in _PLACES:
+        for grub in sorted(ROOT.glob(grubs.format(**words))):
+            beside = [shim for shim in sorted(ROOT.glob(shims.format(**words))) if _belong(shim, grub, shims)]
+            for shim in beside:
+                try:
+                    found = [program(f"shim-{shim.name}", shim.read_bytes()), program(grub.name, grub.read_bytes())]
+                except OSError:
+                    continue
+                programs = [one for one in found if one]
+                pair = paired(programs, machine=machine, origin=f"this machine's {shim} and {grub}")
+                if pair and len(programs) == len(found):
+                    yield pair
+
+
+def _belong(shim: Path, grub: Path, pattern: str) -> bool:
+    """Whether two found files are of one distribution: where several may be installed, of one folder."""
+    return "*" not in pattern or shim.parent == grub.parent

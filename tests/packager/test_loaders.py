@@ -1,0 +1,196 @@
+"""The boot loaders of a layout: the image's own, or others where those cannot boot over the network."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from liveos import tiny
+from packing import producers
+from packing.site import Site, files_of, image_with_root, make_iso, small_agent
+from packing.walk import walked
+from pxe_pack.freeze.agent import write_manifest
+from pxe_pack.image import bootloader, grubimage, iso, netboot
+
+Packs = Callable[..., str]
+Refused = Callable[..., str]
+
+SHIM = Path("/usr/lib/shim/shimx64.efi.signed")
+MODULES = "normal linux efinet net tftp http test echo search search_fs_file configfile memdisk fat"
+
+
+def grub(where: Path, *, prefix: str = "/boot/grub2", script: str = "", modules: str = MODULES) -> Path:
+    """A GRUB of one's own."""
+    where.parent.mkdir(parents=True, exist_ok=True)
+    command: list[str | Path] = ["grub-mkimage", "-O", "x86_64-efi", "-p", prefix, "-o", where]
+    if script:
+        early = where.with_suffix(".early")
+        early.write_text(script)
+        command += ["-c", early]
+    subprocess.run([*command, *modules.split()], check=True, capture_output=True)
+    where.with_suffix(".early").unlink(missing_ok=True)
+    return where
+
+
+def judged(path: Path) -> netboot.Netboot:
+    image = grubimage.read(path.read_bytes())
+    assert image
+    return netboot.over_network(image)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "script", "config"),
+    [
+        ("/boot/grub2", "", "/boot/grub2/grub.cfg"),
+        ("/EFI/fedora", "", "/EFI/fedora/grub.cfg"),
+        ("", "", "/grub.cfg"),
+        ("/x", "search --file --set=root /mark\nset prefix=($root)/boot/grub2\n", "/boot/grub2/grub.cfg"),
+        ("/grub", "if [ -e $prefix/a ]; then source $prefix/a; else source $prefix/grub.cfg; fi", "/grub/grub.cfg"),
+        ("/g", 'if [ -z "$prefix" -o ! -e "$prefix" ]; then set prefix=($root)/h; fi\nsource $prefix/b', "/h/b"),
+        ("/g", "if ! search --file /x; then normal; fi\nsource /never.cfg", "/g/grub.cfg"),
+    ],
+)  # fmt: skip
+def test_what_a_grub_reads_over_tftp_is_told_from_its_prefix_and_script(
+    tmp_path: Path, prefix: str, script: str, config: str
+) -> None:
+    assert judged(grub(tmp_path / "grub.efi", prefix=prefix, script=script)) == netboot.Netboot(config=config)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"modules": "normal linux iso9660"}, "no efinet, no tftp built in"),
+        ({"prefix": "(hd0,gpt1)/boot/grub"}, "looks for its files on a disk"),
+        ({"script": "configfile (cd0)/boot/grub.cfg"}, "reads (cd0)/boot/grub.cfg, which is on no network"),
+        ({"script": "if"}, "cannot be understood"),
+    ],
+)
+def test_a_grub_that_ends_at_a_prompt_is_told(tmp_path: Path, options: dict[str, str], why: str) -> None:
+    assert why in judged(grub(tmp_path / "grub.efi", **options)).obstacle
+
+
+def test_debians_signed_grubs_are_told_apart() -> None:
+    folder = Path("/usr/lib/grub/x86_64-efi-signed")
+    assert judged(folder / "grubnetx64.efi.signed") == netboot.Netboot(config="/grub/grub.cfg")
+    assert judged(folder / "gcdx64.efi.signed").obstacle == "its GRUB has no tftp built in"
+
+
+def debian(root: Path) -> None:
+    """Put a shim and a network GRUB where Debian's packages put theirs."""
+    shim = root / "usr/lib/shim/shimx64.efi.signed"
+    shim.parent.mkdir(parents=True)
+    shutil.copyfile(SHIM, shim)
+    grub(root / "usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed", prefix="/grub")
+
+
+def test_a_kiwi_image_gets_this_machines_boot_loaders_and_what_leads_them(
+    site: Site, packs: Packs, machine_root: Path
+) -> None:
+    site.image = producers.kiwi(site.image, site.folder / "kiwi.iso")
+    debian(machine_root)
+    said = packs()
+    assert (site.output / "bootx64.efi").read_bytes() == SHIM.read_bytes()
+    assert walked(site.output) == [
+        "/bootx64.efi", "/grubx64.efi", "/grub/grub.cfg", "/boot/grub2/grub.cfg", "/boot/x86_64/loader/linux",
+        "/boot/x86_64/loader/initrd",
+    ]  # fmt: skip
+    loaders = site.manifest()["boot_loaders"]
+    assert isinstance(loaders, dict)
+    assert "cannot boot over the network: its GRUB has no efinet, no tftp built in" in loaders["why"]
+    assert "grubnetx64.efi.signed" in loaders["origin"]
+    assert "grub/" in said
+
+
+def test_an_image_that_no_boot_loader_can_netboot_is_refused_with_what_to_do(site: Site, refused: Refused) -> None:
+    image = site.image
+    site.image = producers.kiwi(image, site.folder / "kiwi.iso")
+    said = refused()
+    assert "error[boot-loader-unfit]: the image's own cannot boot over the network" in said
+    assert "--boot-loader" in said
+    assert "apt-get install shim-signed grub-efi-amd64-signed" in said
+
+
+def test_given_boot_loaders_are_taken_whatever_they_are_called(site: Site, packs: Packs, tmp_path: Path) -> None:
+    given = grub(tmp_path / "loaders" / "network.efi", prefix="/EFI/fedora").parent
+    shutil.copyfile(SHIM, given / "shimx64.efi")
+    (given / "README").write_text("of ours\n")
+    site.pack = {"boot_loader": "loaders"}
+    packs()
+    assert walked(site.output)[:4] == ["/bootx64.efi", "/grubx64.efi", "/EFI/fedora/grub.cfg", "/boot/grub2/grub.cfg"]
+    assert site.manifest()["boot_loaders"] == {
+        "files": ["bootx64.efi", "grubx64.efi"],
+        "origin": str(given),
+        "why": "as asked",
+        "config": "/EFI/fedora/grub.cfg",
+    }
+
+
+def test_given_boot_loaders_that_cannot_netboot_are_refused(site: Site, refused: Refused, tmp_path: Path) -> None:
+    given = grub(tmp_path / "loaders" / "grubx64.efi", modules="normal linux").parent
+    assert "error[boot-loader-unfit]" in refused("--boot-loader", given)
+    assert "it has no GRUB for UEFI on x86_64" in refused("--boot-loader", site.agent)
+    assert "error[boot-loader-unreadable]" in refused("--boot-loader", site.folder / "nowhere")
+
+
+def test_a_grub_alone_is_what_firmware_starts(site: Site, packs: Packs, tmp_path: Path) -> None:
+    given = grub(tmp_path / "loaders" / "grubx64.efi")
+    packs("--boot-loader", given.parent)
+    assert (site.output / "bootx64.efi").read_bytes() == given.read_bytes()
+    assert (site.output / "grubx64.efi").read_bytes() == given.read_bytes()
+
+
+def test_boot_loaders_in_the_el_torito_image_alone_are_found(tiny: Path) -> None:
+    with iso.opened(tiny) as image:
+        entries = {path: entry for path, entry in image.entries.items() if not path.endswith(".efi")}
+        found = bootloader.boot_loaders(replace(image, entries=entries))
+        whole = bootloader.boot_loaders(image)
+        assert found
+        assert whole
+        assert found.netboot == whole.netboot
+        for name, file in whole.files.items():
+            assert b"".join(found.files[name].pieces()) == b"".join(file.pieces())
+
+
+def for_arm64(data: bytes) -> bytes:
+    """A PE or ELF program said to be for arm64: only its header is looked at."""
+    changed = bytearray(data)
+    if data[:2] == b"MZ":
+        (header,) = struct.unpack_from("<I", data, 0x3C)
+        struct.pack_into("<H", changed, header + 4, 0xAA64)
+    else:
+        struct.pack_into("<H", changed, 18, 0xB7)
+    return bytes(changed)
+
+
+@pytest.fixture
+def arm64(site: Site, tmp_path: Path) -> Path:
+    """An image of arm64, and an agent."""
+    given = files_of(site.image)
+    files: dict[str, str | bytes] = {path: data for path, data in given.items() if not path.endswith(".efi")}
+    files["EFI/BOOT/BOOTAA64.EFI"] = for_arm64(given["efi/boot/bootx64.efi"])
+    files["EFI/BOOT/grubaa64.efi"] = for_arm64(given["efi/boot/grubx64.efi"])
+    plain = make_iso(tmp_path / "arm64.iso", files)
+    root = [replace(one, data=for_arm64(one.data)) if one.data[:4] == b"\x7fELF" else one for one in tiny.tree()]
+    (tmp_path / "made").mkdir()
+    site.image = image_with_root(plain, root, tmp_path / "made")
+    agent = small_agent(tmp_path / "agent64")
+    (agent / "pxe-fetch").write_bytes(for_arm64(Path("/bin/true").read_bytes()))
+    write_manifest(agent, version="0.0.1")
+    return agent
+
+
+def test_an_arm64_image_gives_arm64_boot_loaders(site: Site, packs: Packs, arm64: Path) -> None:
+    packs("--agent", arm64)
+    assert walked(site.output, grub="grubaa64.efi")[:3] == ["/bootaa64.efi", "/grubaa64.efi", "/boot/grub2/grub.cfg"]
+    assert not (site.output / "bootx64.efi").exists()
+
+
+def test_an_agent_for_another_processor_is_refused(refused: Refused, arm64: Path) -> None:
+    assert arm64.is_dir()
+    assert "error[agent-machine]: the agent is for x86_64, the image for aarch64" in refused()
