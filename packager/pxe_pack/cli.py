@@ -16,6 +16,7 @@ from typing import Protocol
 
 from pxe_fetch import __version__
 from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.validate import COMPRESSORS
 from pxe_pack.console import Console, console
 from pxe_pack.inject import INJECTORS
 from pxe_pack.pack import pack, result_document, show_plan, summary
@@ -134,6 +135,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--boot-url", metavar="URL", help="where nodes will find the ISO: root=live:URL")
     parser.add_argument("--artifact-url", metavar="URL", help="where they will find artifacts given by `source:`")
     parser.add_argument("--inject", choices=("auto", *INJECTORS), help="the way into the image (default: auto)")
+    parser.add_argument("--compressor", choices=COMPRESSORS, help="compress the root filesystem anew, by this (rootfs)")
+    parser.add_argument("--level", type=int, choices=range(1, 23), metavar="N", help="at this level (zstd: 1 to 22)")
     parser.add_argument("--agent", type=Path, metavar="DIR", help="a frozen agent to use, instead of freezing one")
     parser.add_argument("--boot-loader", type=Path, metavar="DIR", help="shim and GRUB, instead of the image's own")
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, and stop")
@@ -151,6 +154,8 @@ def _pack(arguments: argparse.Namespace) -> int:
         boot_url=arguments.boot_url,
         artifact_url=arguments.artifact_url,
         inject=arguments.inject,
+        compressor=arguments.compressor,
+        level=arguments.level,
         agent=arguments.agent,
         boot_loader=arguments.boot_loader,
     )

@@ -97,11 +97,12 @@ def copy_hashed(pieces: Iterable[bytes], target: Path) -> Tally:
         for piece in pieces:
             digest.update(piece)
             size += len(piece)
-            _write_all(file, piece)
+            write_all(file, piece)
     return Tally(size=size, sha256=digest.hexdigest())
 
 
-def _write_all(file: BinaryIO, data: bytes) -> None:
+def write_all(file: BinaryIO, data: bytes) -> None:
+    """Write all of `data` where `file` stands."""
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
@@ -151,32 +152,45 @@ def copy_whole(source: BinaryIO, target: Path, *, advance: Advance, takers: Sequ
     with target.open("xb", buffering=0) as file:
         with _Digester() as digester, ExitStack() as stack:
             threads = [digester, *(stack.enter_context(_Thread(taker)) for taker in takers)]
-            _copy_seen(source, file, whole, threads=threads, advance=advance)
+            _copy_seen(source, file, whole, at=0, threads=threads, advance=advance)
         return digester.tally()
 
 
-def fill_hole(source: BinaryIO, target: Path, *, hole: Span, advance: Advance) -> tuple[Tally, Tally]:
-    """Fill the hole that `copy_around` left, and give the tallies of all of `source` and all of `target`.
+def splice(
+    source: BinaryIO, target: Path, *, span: Span, at: int, head: bytes = b"", advance: Advance
+) -> tuple[Tally, Tally]:
+    """Copy `span` of `source` to `at` in the file `target`, and give the tallies of all of `source` and of `target`.
 
-    The hole's bytes are read once for both hashes, each of which has a thread of its own, and copied meanwhile.
+    `head` takes the place of the span's first bytes. Its bytes are read once for both hashes, each of which has a
+    thread of its own, and copied meanwhile. What else is in `target` has to be there.
     """
+    end = span.offset + span.size
     with target.open("r+b", buffering=0) as file:
         with _Digester() as incoming, _Digester() as outgoing:
-            for reader, digester in ((source, incoming), (file, outgoing)):
-                digester.take(span_pieces(reader, offset=0, size=hole.offset))
-            _copy_seen(source, file, hole, threads=[incoming, outgoing], advance=advance)
-            after = hole.offset + hole.size
-            for reader, digester in ((source, incoming), (file, outgoing)):
-                digester.take(span_pieces(reader, offset=after, size=os.fstat(reader.fileno()).st_size - after))
+            incoming.take(span_pieces(source, offset=0, size=span.offset))
+            outgoing.take(span_pieces(file, offset=0, size=at))
+            first = b"".join(span_pieces(source, offset=span.offset, size=min(BLOCK, span.size)))
+            changed = head + first[len(head) :]
+            incoming.take([first])
+            outgoing.take([changed])
+            file.seek(at)
+            write_all(file, changed)
+            rest = Span(offset=span.offset + len(first), size=span.size - len(first))
+            _copy_seen(source, file, rest, at=at + len(first), threads=[incoming, outgoing], advance=advance)
+            incoming.take(span_pieces(source, offset=end, size=os.fstat(source.fileno()).st_size - end))
+            after = at + span.size
+            outgoing.take(span_pieces(file, offset=after, size=os.fstat(file.fileno()).st_size - after))
         return incoming.tally(), outgoing.tally()
 
 
-def _copy_seen(source: BinaryIO, target: BinaryIO, span: Span, *, threads: Sequence[_Thread], advance: Advance) -> None:
-    """Copy `span` to the same place in `target`, read once for all `threads`."""
+def _copy_seen(
+    source: BinaryIO, target: BinaryIO, span: Span, *, at: int, threads: Sequence[_Thread], advance: Advance
+) -> None:
+    """Copy `span` to `at` in `target`, read once for all `threads`."""
     # the kernel copies into pages of their own several times as fast as into unaligned buffers
     slots = memoryview(mmap.mmap(-1, _SLOTS * BLOCK))
     end = span.offset + span.size
-    target.seek(span.offset)
+    target.seek(at)
     for number, offset in enumerate(range(span.offset, end, BLOCK)):
         for thread in threads:
             thread.reserve()  # so all are done with what was in this slot

@@ -16,7 +16,7 @@ from pxe_pack.artifacts import FOLDER, LocalFile, local_files
 from pxe_pack.image.bootloader import BootFile
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.liveroot import LiveOS
-from pxe_pack.inject import Choice, choose
+from pxe_pack.inject import Choice, Rewrite, choose
 from pxe_pack.loaders import Chosen, choose_loaders
 from pxe_pack.tools import InputError
 
@@ -31,6 +31,8 @@ class Options:
     boot_url: str | None = None
     artifact_url: str | None = None
     inject: str | None = None
+    compressor: str | None = None
+    level: int | None = None
     agent: Path | None = None  # a folder with a frozen agent
     boot_loader: Path | None = None  # a folder with shim and GRUB
 
@@ -47,6 +49,7 @@ class Settings:
     boot_url: str  # empty: none given; a full-os image fetches no ISO
     artifact_url: str  # empty: neither was given
     inject: str
+    rewrite: Rewrite | None  # the root filesystem's compressor is to change
     agent: Path | None
     boot_loader: Path | None
     files: tuple[LocalFile, ...]
@@ -169,6 +172,8 @@ def settle(options: Options) -> Settings:
         problems.append(checks.missing_setting("boot_url"))
     base = options.artifact_url or pack.artifact_url or ""
     problems += checks.artifact_url(base) if base else []
+    compressor, level = options.compressor or pack.compressor, options.level or pack.level
+    problems += checks.compression(compressor, level)
     files, wrong = local_files(document.fetch, beside=beside)
     problems += wrong
     settings = Settings(
@@ -180,6 +185,7 @@ def settle(options: Options) -> Settings:
         boot_url=boot_url,
         artifact_url=base or (f"{boot_url.rsplit('/', 1)[0]}/{FOLDER}/" if boot_url else ""),
         inject=options.inject or pack.inject,
+        rewrite=Rewrite(compressor=compressor, level=level) if compressor else None,
         agent=options.agent,
         boot_loader=options.boot_loader or (beside / pack.boot_loader if pack.boot_loader else None),
         files=tuple(files),
@@ -217,4 +223,5 @@ def make_plan(settings: Settings, image: LiveImage) -> Plan:
     if problems := [*checks.urls(settings, image), *checks.bootable(image)]:
         raise InputError(*problems)
     chosen = choose_loaders(image.loaders, machine=image.machine, given=settings.boot_loader)
-    return Plan(settings=settings, image=image, choice=choose(settings.inject, image), loaders=chosen)
+    choice = choose(settings.inject, image, rewrite=settings.rewrite)
+    return Plan(settings=settings, image=image, choice=choice, loaders=chosen)

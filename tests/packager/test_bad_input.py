@@ -184,7 +184,7 @@ def test_a_missing_tool_is_named_with_its_package(
     for name in {"xorriso", "sqfs2tar", "tar2sqfs", "zstd"} - {program}:
         (empty_folder / name).symlink_to(shutil.which(name) or "")
     monkeypatch.setattr(tools, "SEARCH_PATH", str(empty_folder))
-    said = refused("--inject", "rootfs")
+    said = refused("--inject", "rootfs", "--compressor", "zstd")
     assert f"error[tool-missing]: {program} is needed to pack by `rootfs`, and is not installed" in said
     assert f"hint: apt-get install {package}" in said
 

@@ -24,17 +24,25 @@ STEPS = [
     ("updates", "✓ Copying the root filesystem"),
     ("updates", "Exporting the layout"),
     ("updates", "✓ Exporting the layout"),
-    ("rootfs", "Taking the root filesystem out"),
-    ("rootfs", "Rewriting the root filesystem"),
-    ("rootfs", "Comparing"),
-    ("rootfs", "Writing the ISO"),
-    ("rootfs", "✓ Writing the ISO"),
+    ("rootfs", "Grafting the payload"),
+    ("rootfs", "Writing the ISO around it"),
+    ("rootfs", "Copying the root filesystem"),
+    ("rewrite", "Taking the root filesystem out"),
+    ("rewrite", "Rewriting the root filesystem"),
+    ("rewrite", "Comparing"),
+    ("rewrite", "Writing the ISO"),
+    ("rewrite", "✓ Writing the ISO"),
 ]
+WAYS = {
+    "updates": ("--inject", "updates"),
+    "rootfs": ("--inject", "rootfs"),
+    "rewrite": ("--inject", "rootfs", "--compressor", "zstd"),
+}
 
 
 def interrupted(site: Site, *, how: str, at: str, by: signal.Signals) -> int:
     """The exit code of a pack that gets a signal when it says that it has come to a step."""
-    with site.start("--inject", how) as process:
+    with site.start(*WAYS[how]) as process:
         for line in cast("IO[bytes]", process.stderr):
             if line.decode().startswith(at):
                 os.killpg(process.pid, by)
@@ -48,12 +56,12 @@ def check_whole(site: Site) -> None:
     subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=site.output, check=True)
 
 
-@pytest.mark.parametrize(("how", "at"), [STEPS[1], STEPS[6], STEPS[-1]])
+@pytest.mark.parametrize(("how", "at"), [STEPS[1], STEPS[6], STEPS[9], STEPS[-1]])
 def test_killed_outright(site: Site, packs: Packs, how: str, at: str) -> None:
     interrupted(site, how=how, at=at, by=signal.SIGKILL)
     if site.output.exists():
         check_whole(site)
-    packs("--inject", how)
+    packs(*WAYS[how])
     check_whole(site)
     assert not site.leftovers()
 
@@ -71,7 +79,7 @@ def test_killed_outright_over_a_former_output(site: Site, packs: Packs, how: str
 
 
 @pytest.mark.parametrize(("by", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize(("how", "at"), [STEPS[1], STEPS[6]])
+@pytest.mark.parametrize(("how", "at"), [STEPS[1], STEPS[6], STEPS[9]])
 def test_interrupted_and_nothing_is_left(site: Site, how: str, at: str, by: signal.Signals, code: int) -> None:
     assert interrupted(site, how=how, at=at, by=by) == code
     assert not site.leftovers()
@@ -79,7 +87,7 @@ def test_interrupted_and_nothing_is_left(site: Site, how: str, at: str, by: sign
 
 
 def test_another_pack_under_way_is_not_disturbed(site: Site, packs: Packs) -> None:
-    with site.start("--inject", "rootfs") as process:
+    with site.start(*WAYS["rewrite"]) as process:
         for line in cast("IO[bytes]", process.stderr):
             if line.startswith(b"Rewriting"):
                 break

@@ -18,6 +18,7 @@ import pytest
 from liveos import shapes, specials, tiny
 from packing.site import Site, files_of, image_with_root, listed, take_out
 from packing.trees import Inode, listing, tree_of
+from pxe_pack.image import iso
 from pxe_pack.image.squashfs import superblock
 
 ROOT = "liveos/rootfs.img"
@@ -122,12 +123,54 @@ def test_compressor_and_block_size_are_kept(
     assert (now.exportable, now.tails_packed, now.mkfs_time) == (was.exportable, was.tails_packed, was.mkfs_time)
 
 
-def test_lz4_is_left_to_the_other_way(site: Site, packs: Packs, refused: Callable[..., str]) -> None:
+def test_lz4_is_no_hindrance(site: Site, packs: Packs, tmp_path: Path) -> None:
+    """What tar2sqfs writes of it neither unsquashfs nor the kernel takes."""
     site.image = shapes.cached(replace(shapes.SHAPES["tiny"], compressor="lz4"))
-    said = refused("--inject", "rootfs")
-    assert "compressed with lz4, which tar2sqfs cannot be trusted with" in said
-    assert "hint: --inject updates can" in said
-    packs("--inject", "auto")
+    packs("--inject", "rootfs")
+    old, new = trees(site, tmp_path)
+    assert {path: inode for path, inode in new.items() if path in old} == old
+
+
+def test_the_root_filesystems_own_bytes_stay(site: Site, packs: Packs, tmp_path: Path) -> None:
+    packs("--inject", "rootfs")
+    old = take_out(site.image, ROOT, tmp_path / "old.squashfs").read_bytes()
+    new = take_out(site.iso, ROOT, tmp_path / "new.squashfs").read_bytes()
+    assert new[96 : len(old)] == old[96:]
+
+
+def test_every_reader_of_the_iso_finds_the_longer_file(site: Site, packs: Packs, tmp_path: Path) -> None:
+    packs("--inject", "rootfs")
+    read = ["xorriso", "-osirrox", "on", "-read_fs", "norock", "-indev", str(site.iso)]
+    subprocess.run([*read, "-extract", f"/{ROOT}", str(tmp_path / "joliet")], check=True, capture_output=True)
+    assert (tmp_path / "joliet").read_bytes() == take_out(site.iso, ROOT, tmp_path / "rock-ridge").read_bytes()
+    said = subprocess.run(["file", "-b", str(site.iso)], check=True, capture_output=True, text=True).stdout
+    assert "ISO 9660" in said
+    with iso.opened(site.iso) as image:
+        end = max(span.offset + span.size for entry in image.entries.values() for span in entry.spans)
+        assert end <= image.volume_size <= image.size
+
+
+def test_a_partitioned_image_has_a_table_of_its_new_size(site: Site, packs: Packs, tmp_path: Path) -> None:
+    hybrid = tmp_path / "hybrid.iso"
+    command = ["xorriso", "-indev", str(site.image), "-outdev", str(hybrid), "-boot_image", "any", "replay"]
+    part = [
+        "-boot_image",
+        "any",
+        "appended_part_as=gpt",
+        "-append_partition",
+        "2",
+        "0xef",
+        str(site.agent / "pxe-fetch"),
+    ]
+    subprocess.run([*command, *part, "-mkdir", "/more", "--"], check=True, capture_output=True)
+    site.image = hybrid
+    packs("--inject", "rootfs")
+    head = site.iso.read_bytes()[: 1 << 12]
+    backup = int.from_bytes(head[512 + 32 : 512 + 40], "little") * 512
+    assert head[512:520] == site.iso.read_bytes()[backup : backup + 8] == b"EFI PART"
+    old, new = trees(site, tmp_path)
+    assert new.keys() - old.keys() == NEW
+    assert {path: inode for path, inode in new.items() if path in old} == old
 
 
 def test_the_root_directory_keeps_owner_mode_and_xattrs(site: Site, packs: Packs, tmp_path: Path) -> None:
@@ -140,29 +183,6 @@ def test_the_root_directory_keeps_owner_mode_and_xattrs(site: Site, packs: Packs
     assert (old[""].mode, old[""].uid, old[""].gid) == (0o711, 5, 6)
     assert old[""].xattrs == (("SCHILY.xattr.security.selinux", "system_u:object_r:root_t:s0\0"),)
     assert new[""] == old[""]
-
-
-def test_new_files_get_the_labels_of_their_siblings(site: Site, packs: Packs, tmp_path: Path) -> None:
-    def label(kind: str) -> dict[str, bytes]:
-        return {"security.selinux": f"system_u:object_r:{kind}:s0\0".encode()}
-
-    kinds = {"usr/bin": "bin_t", "usr/lib/systemd/system": "systemd_unit_file_t", "etc": "etc_t", "": "root_t"}
-    contents = [specials.Inode(".", b"5", mode=0o755, xattrs=label("root_t"))]
-    for inode in tiny.tree():
-        nearest = max((folder for folder in kinds if f"{inode.path}/".startswith(f"{folder}/") or not folder), key=len)
-        contents.append(replace(inode, xattrs={**inode.xattrs, **label(kinds[nearest])}))
-    site.image = image_with_root(site.image, contents, tmp_path)
-    packs("--inject", "rootfs")
-    old, new = trees(site, tmp_path)
-
-    def label_of(path: str) -> str:
-        return dict(new[path].xattrs)["SCHILY.xattr.security.selinux"].split(":")[2]
-
-    assert label_of("usr/lib/pxe-fetch/pxe-fetch") == "bin_t"
-    assert label_of("usr/lib/systemd/system/pxe-fetch.service") == "systemd_unit_file_t"
-    assert label_of("usr/lib/systemd/system/multi-user.target.wants/pxe-fetch.target") == "systemd_unit_file_t"
-    assert label_of("etc/pxe-fetch/fetch.yaml") == "etc_t"
-    assert {path: inode for path, inode in new.items() if path in old} == old
 
 
 def test_packing_again_replaces_the_payload(site: Site, packs: Packs, tmp_path: Path) -> None:

@@ -137,6 +137,8 @@ class Pack:
     output: str | None = None
     inject: str = "auto"  # auto, rootfs, updates
     boot_loader: str | None = None
+    compressor: str | None = None  # gzip, xz, zstd; None: as the image has it
+    level: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,6 +23,7 @@ from pxe_fetch.contract.section import Section
 
 VERSION = 1
 INJECTORS = ("auto", "rootfs", "updates")
+COMPRESSORS = ("gzip", "xz", "zstd")  # that a root filesystem can be given
 ON_FAILURE = ("continue", "reboot", "poweroff", "emergency")
 EXTRACT = ("none", "tar", "decompress")
 MIRROR_ORDER = ("spread", "listed")
@@ -87,6 +88,8 @@ def _pack(section: Section | None) -> Pack:
         output=section.text("output", rules.file_name),
         inject=section.text("inject", rules.one_of(*INJECTORS)) or "auto",
         boot_loader=section.text("boot_loader", rules.file_name),
+        compressor=section.text("compressor", rules.one_of(*COMPRESSORS)),
+        level=section.whole("level", 0, least=1, most=22) or None,
     )
     section.close()
     return pack

@@ -14,6 +14,7 @@ from pxe_pack.output import output_problem
 # What dracut's url-lib fetches with curl. Of its other schemes, nfs and torrent need more in the initrd.
 BOOT_SCHEMES = ("http", "https", "ftp", "tftp")
 ARTIFACT_SCHEMES = ("http", "https")
+HIGHEST_LEVELS = {"gzip": 9, "xz": 9, "zstd": 22}  # tar2sqfs(1); the lowest that a user would want is 1
 ISO_SUFFIX = ".iso"  # dracut's livenetroot: this suffix decides that what was fetched is mounted as an ISO
 
 _HINTS = {
@@ -79,6 +80,23 @@ def artifact_url(url: str) -> Iterator[Problem]:
             reference="artifact-url-invalid",
             message=f"the artifact_url {url} is not the URL of a folder: http or https, a host, a path",
             hint="--artifact-url http://10.0.0.1/other-user-artifacts/",
+        )
+
+
+def compression(compressor: str | None, level: int | None) -> Iterator[Problem]:
+    """What is wrong with a compressor's level."""
+    if level is None:
+        return
+    if compressor is None:
+        yield Problem(
+            reference="level-without-compressor",
+            message=f"level {level} is given, and no compressor that has it",
+            hint="--compressor zstd --level 1",
+        )
+    elif level > HIGHEST_LEVELS[compressor]:
+        yield Problem(
+            reference="level-out-of-range",
+            message=f"{compressor} has levels from 1 to {HIGHEST_LEVELS[compressor]}, and {level} is asked for",
         )
 
 

@@ -14,7 +14,7 @@ from typing import IO
 
 BLOCK = 512
 COPY = 1 << 20
-SELINUX = "SCHILY.xattr.security.selinux"
+XATTR = "SCHILY.xattr."  # before the name of an extended attribute
 EXTENSION_LIMIT = 16 << 20  # bytes of one extended header; xattrs are limited to 64 KiB each by Linux
 
 
@@ -31,7 +31,6 @@ class Member:
     link: str  # of a hard link: the path it leads to, likewise
     kind: bytes
     size: int  # of the data that follows
-    label: bytes | None  # SELinux's
     target: str  # of a symbolic link
     info: tarfile.TarInfo  # mode, owner, time and device
     records: Mapping[str, bytes]  # of its extended headers
@@ -72,7 +71,6 @@ def members(source: IO[bytes]) -> Iterator[Member]:
             link=_plain(_text(given.get("linkpath")) or info.linkname),
             kind=tarfile.REGTYPE if info.type == tarfile.AREGTYPE else info.type,
             size=size if info.isreg() else 0,
-            label=given.get(SELINUX),
             target=_text(given.get("linkpath")) or info.linkname,
             info=info,
             records=given,

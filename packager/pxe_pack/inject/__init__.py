@@ -10,9 +10,10 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.inject import rootfs, updates
 from pxe_pack.inject.injector import Injected, Injector, Target
+from pxe_pack.inject.rewrite import Rewrite
 from pxe_pack.tools import InputError
 
-__all__ = ["INJECTORS", "Choice", "Injected", "Injector", "Target", "choose"]
+__all__ = ["INJECTORS", "Choice", "Injected", "Injector", "Rewrite", "Target", "choose"]
 
 # The quickest first: that is the order in which `auto` asks them.
 INJECTORS: Mapping[str, Injector] = MappingProxyType({"updates": updates, "rootfs": rootfs})
@@ -27,11 +28,17 @@ class Choice:
     why: str
 
 
-def choose(wanted: str, image: LiveImage) -> Choice:
-    """The injector `wanted`, or for `auto` the quickest that is right for `image`.
+def choose(wanted: str, image: LiveImage, *, rewrite: Rewrite | None = None) -> Choice:
+    """The injector `wanted`, or for `auto` the quickest that is right for `image`; `rewrite` where that is asked for.
 
     Raises InputError when it is, or all are, not right.
     """
+    if rewrite and not _is_so(image, rewrite):
+        if wanted not in ("auto", "rootfs"):
+            raise InputError(_unsuitable(image, {wanted: "it leaves the root filesystem's compressor as it is"}))
+        if reason := rewrite.objection(image):
+            raise InputError(_unsuitable(image, {"rootfs": reason}))
+        return Choice(name="rootfs", injector=rewrite, why="the way that can change the compressor")
     if wanted in INJECTORS:
         injector = INJECTORS[wanted]
         if reason := injector.objection(image):
@@ -45,6 +52,12 @@ def choose(wanted: str, image: LiveImage) -> Choice:
             return Choice(name=name, injector=injector, why=f"the quickest that is right for this image{others}")
         left[name] = reason
     raise InputError(_unsuitable(image, left))
+
+
+def _is_so(image: LiveImage, rewrite: Rewrite) -> bool:
+    """Whether the root filesystem has that compressor, and no level is asked for: then there is nothing to rewrite."""
+    superblock = image.live.superblock if image.live else None
+    return rewrite.level is None and superblock is not None and superblock.compressor == rewrite.compressor
 
 
 def _unsuitable(image: LiveImage, reasons: Mapping[str, str]) -> Problem:

@@ -20,7 +20,8 @@ from pxe_pack.image.iso import SECTOR, Iso
 from pxe_pack.tools import WorkError
 
 EDITOR = "xorriso"
-_BIG_FILE = (1 << 32) - 1  # larger ones have several extents, which is ISO 9660 level 3
+BIG_FILE = (1 << 32) - SECTOR  # bytes; larger ones have several extents, which is ISO 9660 level 3
+_LAST = -1_000_000_000  # a weight: what has less gets a higher address; of others than files none is as low
 _MBR_ENTRIES, _MBR_END = 446, 510
 _JOLIET = (b"%/@", b"%/C", b"%/E")  # escape sequences of a supplementary descriptor (ECMA-119 8.5.6)
 
@@ -47,18 +48,31 @@ def grow(copy: Path, *, removed: Iterable[str], placed: Sequence[Placed], mtime:
 
 
 def rewrite(
-    iso: Iso, target: Path, *, removed: Iterable[str], placed: Sequence[Placed], mtime: int, work: Path
+    iso: Iso,
+    target: Path,
+    *,
+    removed: Iterable[str],
+    placed: Sequence[Placed],
+    last: bool = False,
+    mtime: int,
+    work: Path,
 ) -> None:
-    """Write the image to the new file `target`: without `removed`, with `placed`. Raises WorkError."""
+    """Write the image to the new file `target`: without `removed`, with `placed`. Raises WorkError.
+
+    With `last`, the content of what is placed stands behind that of all else.
+    """
     drives = ["-indev", f"stdio:{iso.path}", "-outdev", f"stdio:{target}", "-boot_image", "any", "replay"]
     if _has_joliet(iso):
         drives += ["-joliet", "on"]
-    _run(drives, _commands(removed, placed, mtime), mtime, work)
+    commands = _commands(removed, placed, mtime)
+    if last:
+        commands += [f"-find {_quoted(f'/{item.path}')} -exec sort_weight {_LAST} --" for item in placed]
+    _run(drives, commands, mtime, work)
 
 
 def _commands(removed: Iterable[str], placed: Sequence[Placed], mtime: int) -> list[str]:
     lines = [f"-rm_r {_quoted(f'/{path}')} --" for path in removed]
-    if any(item.source and stat.S_ISREG(item.mode) and item.source.stat().st_size > _BIG_FILE for item in placed):
+    if any(item.source and stat.S_ISREG(item.mode) and item.source.stat().st_size > BIG_FILE for item in placed):
         lines.append("-compliance iso_9660_level=3")
     for item in placed:
         path = _quoted(f"/{item.path}")

@@ -1,170 +1,187 @@
-"""The way in by a new root filesystem: the squashfs streamed through as tar, members exchanged, and compressed again.
+"""The way in by the root filesystem itself: the payload grafted on the squashfs, whose own bytes stay as they are.
 
-sqfs2tar gives every inode with its xattrs, tar2sqfs writes them: of the root directory too, which sqfstar 4.5 loses.
-Both run without privilege, and hold no more than some blocks in memory.
+The ISO is written anew by xorriso, but for the squashfs, which comes last in it: xorriso is given a stand-in for it,
+so that what is large is copied once, into its place, while it is hashed.
 """
 
 from __future__ import annotations
 
 import stat
-import subprocess
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
 
-from pxe_fetch.contract.problem import Problem
-from pxe_pack import tools
-from pxe_pack.console import Console, Step
-from pxe_pack.hashing import Tally, beside, copy_span
+from pxe_pack.console import Console
+from pxe_pack.hashing import Span, copy_span, splice, write_all
+from pxe_pack.image.iso import SECTOR
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.image.squashfs import Superblock, Tree
 from pxe_pack.inject import isoedit, updates
-from pxe_pack.inject.compare import unexpected
 from pxe_pack.inject.injector import Injected, Target
 from pxe_pack.inject.isoedit import EDITOR, Placed
-from pxe_pack.inject.tarstream import TarDamagedError, exchange
-from pxe_pack.payload import Payload
-from pxe_pack.tools import WorkError
+from pxe_pack.inject.labels import Labels
+from pxe_pack.inject.lengthen import lengthen
+from pxe_pack.payload import OWNED, Payload
+from pxe_pack.squashfs import (
+    Addition,
+    Graft,
+    Image,
+    NewDirectory,
+    NewFile,
+    NewSymlink,
+    SquashfsError,
+    original,
+)
 
-READER, WRITER = "sqfs2tar", "tar2sqfs"
-TOOLS: tuple[str, ...] = (READER, WRITER, EDITOR)
-# squashfs-tools-ng 1.2 marks small blocks that lz4 made larger as compressed; Linux and unsquashfs refuse such images.
-UNWRITABLE = frozenset({"lz4"})
-HOW = "the root filesystem rewritten, with the payload in it"
+TOOLS: tuple[str, ...] = (EDITOR,)
+HOW = "the payload grafted on the root filesystem's squashfs"
 
 _MARGIN = 1 << 20  # bytes
+_STAND_IN = SECTOR  # bytes: enough to have a place of its own
 
 
 def objection(image: LiveImage) -> str | None:
     """Why this way is not right for `image`; None when it is."""
+    if reason := no_squashfs(image):
+        return reason
+    try:
+        with _opened(image) as root:
+            _ = root.codec
+    except SquashfsError as error:
+        return f"{image.liveos.root.path} cannot be grafted on: {error.problems[0].message}"
+    return None
+
+
+def no_squashfs(image: LiveImage) -> str | None:
+    """Why nothing can be put into the root filesystem of `image`; None when it is a squashfs by itself."""
     if image.live is None:
-        return "its root filesystem is its initrd, and only a squashfs can be rewritten"
+        return "its root filesystem is its initrd, and no squashfs"
     live = image.live
     if live.superblock is None:
-        return f"{live.root.path} is an {live.root_format} file system, and only a squashfs can be rewritten"
+        return f"{live.root.path} is an {live.root_format} file system, and no squashfs"
     if image.facts.nested:
-        return (
-            f"{live.root.path} is a squashfs around a file system in a file ({image.facts.nested}), and only a plain "
-            "squashfs can be rewritten"
-        )
-    if live.superblock.compressor in UNWRITABLE:
-        return (
-            f"{live.root.path} is compressed with {live.superblock.compressor}, which {WRITER} cannot be trusted with"
-        )
-    socket = next((inode.path for inode in live.tree.walk() if stat.S_ISSOCK(inode.mode)), None)
-    if socket:
-        return f"its root filesystem has a socket (/{socket}), which no tar stream can carry"
+        return f"{live.root.path} is a squashfs around a file system in a file ({image.facts.nested})"
     return None
 
 
 def room(image: LiveImage, payload: Payload) -> int:
     """Bytes of disk it takes at most."""
-    # the old squashfs, the new one, and the ISO with it
     live = image.liveos
-    return 2 * live.span.size + payload.size + live.iso.size + payload.size + _MARGIN
+    with _opened(image) as root:
+        tables = root.superblock.bytes_used - root.superblock.inode_table  # which come anew behind the new data
+    return live.iso.size + 2 * payload.size + tables + _MARGIN
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Root:
+    """A root filesystem to be: the image's bytes from the first on, but for `head`, and `tail` behind them."""
+
+    kept: int  # bytes of the image's, those that `head` takes the place of included
+    head: bytes
+    tail: bytes = b""
+
+    @property
+    def size(self) -> int:
+        return self.kept + len(self.tail)
 
 
 def inject(image: LiveImage, payload: Payload, *, target: Target, work: Path, console: Console) -> Injected:
-    """Write the ISO with a new root filesystem; see Injector."""
-    incoming, outgoing = _write(image, payload, target=target.place(target.iso), work=work, console=console)
+    """Write the ISO with the payload grafted on its root filesystem; see Injector."""
+    with console.step("Grafting the payload on the root filesystem") as step:
+        removals = [path.rstrip("/") for path in payload.replaces]
+        root = _grafted(image, additions=list(_additions(image, payload)), removals=removals)
+        step.note(f"{image.liveos.span.size:,} → {root.size:,} bytes")
+    removed = updates.former(image, payload)
+    return _write(image, root, removed=removed, target=target, work=work, console=console)
+
+
+def take_out(image: LiveImage, *, target: Target, work: Path, console: Console) -> Injected:
+    """Write the ISO without what this way put in: a graft is cut off, and the squashfs is byte for byte what it was.
+
+    Of a root filesystem that was rewritten (`--compressor`) the payload's own paths go, and folders made for them stay.
+    """
+    with _opened(image) as root:
+        before = original(root)
+    if before:
+        former = _Root(kept=before.window.size, head=before.superblock.pack())
+    else:
+        former = _grafted(image, additions=[], removals=[path.strip("/") for path in OWNED])
+    return _write(image, former, removed=(), target=target, work=work, console=console)
+
+
+def copy_original(image: LiveImage, target: Path) -> None:
+    """Write the root filesystem as it was before a graft, if it has one, to the new file `target`. Raises OSError."""
+    live = image.liveos
+    with _opened(image) as root:
+        before = original(root) or root
+        copy_span(live.iso.file, target, offset=live.span.offset, size=before.window.size)
+    with target.open("r+b") as file:
+        file.write(before.superblock.pack())
+
+
+def _opened(image: LiveImage) -> Image:
+    span = image.liveos.span
+    return Image.open(image.liveos.iso.path, offset=span.offset, size=span.size)
+
+
+def _additions(image: LiveImage, payload: Payload) -> Iterator[Addition]:
+    labels = Labels(image.liveos.tree)
+    for entry in payload.entries:
+        xattrs = labels.xattrs(entry)
+        mode, mtime = stat.S_IMODE(entry.mode), image.mtime
+        if stat.S_ISDIR(entry.mode):
+            yield NewDirectory(path=entry.path, mode=mode, mtime=mtime, xattrs=xattrs)
+        elif stat.S_ISLNK(entry.mode):
+            yield NewSymlink(path=entry.path, mode=mode, mtime=mtime, xattrs=xattrs, target=entry.target)
+        else:
+            yield NewFile(path=entry.path, mode=mode, mtime=mtime, xattrs=xattrs, content=entry.content)
+
+
+def _grafted(image: LiveImage, *, additions: Sequence[Addition], removals: Sequence[str]) -> _Root:
+    with _opened(image) as root:
+        graft = Graft(root, additions=additions, removals=removals)
+        kept = graft.base.window.size
+        tail = _Tail(position=graft.start, data=bytearray(graft.start - kept))
+        head = graft.write(tail)
+        return _Root(kept=kept, head=head, tail=bytes(tail.data))
+
+
+@dataclass(slots=True)
+class _Tail:
+    """What a graft adds, in memory: the payload compressed, and the tables; some thousandths of an image."""
+
+    position: int
+    data: bytearray
+
+    def put(self, data: bytes) -> int:
+        self.data += data
+        self.position += len(data)
+        return self.position - len(data)
+
+
+def _write(
+    image: LiveImage, root: _Root, *, removed: Sequence[str], target: Target, work: Path, console: Console
+) -> Injected:
+    live, output = image.liveos, target.place(target.iso)
+    with console.step("Writing the ISO around it"):
+        place = _frame(image, output, size=root.size, removed=removed, work=work)
+        with output.open("r+b", buffering=0) as file:
+            file.seek(place + root.kept)
+            write_all(file, root.tail)
+    kept = Span(offset=live.span.offset, size=root.kept)
+    with console.step("Copying the root filesystem, and hashing", total=root.kept) as step:
+        incoming, outgoing = splice(live.iso.file, output, span=kept, at=place, head=root.head, advance=step.advance)
     return Injected(files={target.iso: outgoing}, inputs={image.iso_path: incoming})
 
 
-def _write(image: LiveImage, payload: Payload, *, target: Path, work: Path, console: Console) -> tuple[Tally, Tally]:
-    """Write the ISO to `target`, and give the tallies of what it was and what it is."""
-    old, new = work / "old.squashfs", work / "new.squashfs"
+def _frame(image: LiveImage, output: Path, *, size: int, removed: Sequence[str], work: Path) -> int:
+    """Write the ISO with room for a root filesystem of `size` bytes at its end, and give where that begins."""
     live = image.liveos
-    superblock = cast("Superblock", live.superblock)  # `objection` refused the others
-    with beside() as hasher:
-        incoming = hasher.file(live.iso.path)
-        with console.step("Taking the root filesystem out", total=live.span.size) as step:
-            copy_span(live.iso.file, old, offset=live.span.offset, size=live.span.size, advance=step.advance)
-        with console.step(f"Rewriting the root filesystem ({superblock.compressor})") as step:
-            _rewrite(old, new, superblock=superblock, payload=payload, mtime=image.mtime, step=step)
-            step.note(f"{live.span.size:,} → {new.stat().st_size:,} bytes")
-        with console.step("Comparing the new root filesystem with the old one"):
-            _compare(Tree(file=old), Tree(file=new), payload)
-        old.unlink()
-        placed = Placed(path=live.root.path, source=new, mode=live.root.mode)
-        with console.step("Writing the ISO"):
-            isoedit.rewrite(
-                live.iso, target, removed=updates.former(image, payload), placed=[placed], mtime=image.mtime, work=work
-            )
-        new.unlink()
-        outgoing = hasher.file(target)
-        with console.step("Hashing the ISO"):
-            return incoming.result(), outgoing.result()
-
-
-def _rewrite(old: Path, new: Path, *, superblock: Superblock, payload: Payload, mtime: int, step: Step) -> None:
-    # -r .: the root directory as a member of its own, with its owner, mode and xattrs; -s: fail rather than skip
-    with tools.start(READER, "-s", "-r", ".", old) as reader:
-        writer = tools.start(
-            WRITER,
-            *_options(superblock),
-            new,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            env={"SOURCE_DATE_EPOCH": str(mtime)},
-        )
-        with writer:
-            failure: Exception | None = None
-            try:
-                with cast("IO[bytes]", writer.stdin) as entrance:
-                    exchange(
-                        cast("IO[bytes]", reader.stdout), entrance, payload=payload, mtime=mtime, advance=step.advance
-                    )
-            except BrokenPipeError as error:
-                if isinstance(error.__context__, (KeyboardInterrupt, SystemExit)):
-                    raise error.__context__ from None  # a signal to all of us, hidden by the closing pipe
-                failure = error  # the writer says why on its stderr
-            except TarDamagedError as error:
-                failure = error  # the reader does
-                writer.kill()
-            except BaseException:
-                writer.kill()
-                reader.kill()
-                raise
-            _finish(reader, writer, failure)
-
-
-def _finish(reader: subprocess.Popen[bytes], writer: subprocess.Popen[bytes], failure: Exception | None) -> None:
-    """Wait for both, and raise what went wrong first."""
-    if isinstance(failure, BrokenPipeError):
-        reader.kill()
-    cast("IO[bytes]", reader.stdout).close()  # should it have more to say, it ends now
-    reader_said, writer_said = (cast("IO[bytes]", process.stderr).read() for process in (reader, writer))
-    reader.wait()
-    writer.wait()
-    if isinstance(failure, BrokenPipeError):
-        tools.check(WRITER, writer.returncode, writer_said)
-    tools.check(READER, reader.returncode, reader_said)
-    if failure:
-        raise WorkError(Problem(reference="rootfs-unreadable", message=f"{READER}'s stream: {failure}")) from failure
-    tools.check(WRITER, writer.returncode, writer_said)
-
-
-def _options(superblock: Superblock) -> list[str]:
-    """What makes tar2sqfs write as the old squashfs was written."""
-    options = ["-q", "-s", "-c", superblock.compressor, "-b", str(superblock.block_size)]
-    if superblock.options:
-        options += ["-X", ",".join(superblock.options)]
-    if superblock.exportable:
-        options.append("-e")
-    if not superblock.tails_packed:
-        options.append("-T")
-    return options
-
-
-def _compare(old: Tree, new: Tree, payload: Payload) -> None:
-    """Raise WorkError unless the new tree is the old one with the payload."""
-    differences = list(islice(unexpected(old.walk(), new.walk(), payload), 5))
-    if differences:
-        raise WorkError(
-            Problem(
-                reference="rootfs-differs",
-                message="the rewritten root filesystem differs from the old one by more than the payload",
-                label="\n  ".join(differences),
-                hint="this is a fault of pxe-pack; --inject updates does not rewrite anything",
-            )
-        )
+    # what describes the image's length elsewhere, or a file in pieces, is left to xorriso, which then writes zeros
+    whole = isoedit.is_hybrid(live.iso) or size >= isoedit.BIG_FILE
+    stand_in = work / "root.img"
+    with stand_in.open("xb") as file:
+        file.truncate(size if whole else min(size, _STAND_IN))
+    placed = Placed(path=live.root.path, source=stand_in, mode=live.root.mode)
+    isoedit.rewrite(live.iso, output, removed=removed, placed=[placed], last=True, mtime=image.mtime, work=work)
+    stand_in.unlink()
+    return lengthen(output, name=live.root.path, size=size)

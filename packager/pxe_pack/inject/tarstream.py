@@ -7,59 +7,34 @@ from __future__ import annotations
 
 import stat
 import tarfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.image.tarmembers import BLOCK, COPY, SELINUX, Member, TarDamagedError, exactly, members
+from pxe_pack.image.tarmembers import BLOCK, COPY, XATTR, Member, TarDamagedError, exactly, members
 from pxe_pack.payload import Entry, Payload
 from pxe_pack.tools import WorkError
 
 __all__ = ["TarDamagedError", "exchange"]
 
-_PROGRAM_SIBLINGS = "usr/bin"  # where the label of a program is found
-
-
-@dataclass(slots=True)
-class _Labels:
-    """What labels files have: by the folder, and by folders themselves."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-    folders: dict[str, bytes] = field(default_factory=dict)
-
-    def see(self, member: Member) -> None:
-        if member.label is None:
-            return
-        if member.kind == tarfile.DIRTYPE:
-            self.folders[member.path] = member.label
-        elif member.kind == tarfile.REGTYPE:
-            self.files[member.path.rpartition("/")[0]] = member.label
-
-    def of(self, entry: Entry) -> bytes | None:
-        """The label for a new inode: a sibling's, else its folder's, as the kernel gives them."""
-        folder = entry.path.rpartition("/")[0]
-        if stat.S_ISREG(entry.mode):
-            if entry.mode & 0o111 and (label := self.files.get(_PROGRAM_SIBLINGS)):
-                return label
-            if label := self.files.get(folder):
-                return label
-        while folder and folder not in self.folders:
-            folder = folder.rpartition("/")[0]
-        return self.folders.get(folder)
-
 
 def exchange(
-    source: IO[bytes], target: IO[bytes], *, payload: Payload, mtime: int, advance: Callable[[int], None]
+    source: IO[bytes],
+    target: IO[bytes],
+    *,
+    payload: Payload,
+    mtime: int,
+    xattrs: Callable[[Entry], Mapping[str, bytes]],
+    advance: Callable[[int], None],
 ) -> None:
     """Copy the tar stream `source` to `target`, without what `payload` replaces and with what it brings.
 
-    `mtime` (seconds since the epoch) is the new members'. `advance` hears of the bytes copied. Raises TarDamagedError;
-    WorkError when something that stays is a hard link to something that goes.
+    `mtime` (seconds since the epoch) is the new members', `xattrs` gives their extended attributes, and `advance` hears
+    of the bytes copied. Raises TarDamagedError; WorkError when something that stays is a hard link to something that
+    goes.
     """
     replaced = {entry.path for entry in payload.entries}
-    labels = _Labels()
     for member in members(source):
         goes = member.path in replaced or payload.is_replaced(member.path)
         padded = member.size + -member.size % BLOCK
@@ -68,12 +43,11 @@ def exchange(
             continue
         if member.kind == tarfile.LNKTYPE and (member.link in replaced or payload.is_replaced(member.link)):
             raise WorkError(_shared(member))
-        labels.see(member)
         target.write(member.headers)
         _pass(source, target, padded)
         advance(len(member.headers) + padded)
     for entry in payload.entries:
-        _add(target, entry, mtime=mtime, label=labels.of(entry))
+        _add(target, entry, mtime=mtime, xattrs=xattrs(entry))
         advance(entry.size)
     target.write(bytes(2 * BLOCK))
 
@@ -86,7 +60,7 @@ def _pass(source: IO[bytes], target: IO[bytes] | None, size: int) -> None:
             target.write(data)
 
 
-def _add(target: IO[bytes], entry: Entry, *, mtime: int, label: bytes | None) -> None:
+def _add(target: IO[bytes], entry: Entry, *, mtime: int, xattrs: Mapping[str, bytes]) -> None:
     info = tarfile.TarInfo(f"./{entry.path}")
     info.mode, info.mtime = stat.S_IMODE(entry.mode), mtime
     info.type = {stat.S_IFDIR: tarfile.DIRTYPE, stat.S_IFLNK: tarfile.SYMTYPE}.get(
@@ -94,8 +68,7 @@ def _add(target: IO[bytes], entry: Entry, *, mtime: int, label: bytes | None) ->
     )
     info.linkname = entry.target
     info.size = entry.size if info.isreg() else 0
-    if label is not None:
-        info.pax_headers = {SELINUX: label.decode("utf-8", "surrogateescape")}
+    info.pax_headers = {XATTR + name: value.decode("utf-8", "surrogateescape") for name, value in xattrs.items()}
     target.write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
     if not info.isreg():
         return

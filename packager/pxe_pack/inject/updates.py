@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 
 from pxe_pack.console import Console
-from pxe_pack.hashing import Tally, beside, copy_around, fill_hole
+from pxe_pack.hashing import Tally, beside, copy_around, splice
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.inject import isoedit
 from pxe_pack.inject.injector import Injected, Target
@@ -64,7 +64,8 @@ def _write(image: LiveImage, payload: Payload, *, target: Path, work: Path, cons
         copy_around(iso.file, target, hole=image.liveos.span)
         isoedit.grow(target, removed=removed, placed=placed, mtime=image.mtime, work=work)
     with console.step("Copying the root filesystem, and hashing", total=image.liveos.span.size) as step:
-        return fill_hole(iso.file, target, hole=image.liveos.span, advance=step.advance)
+        span = image.liveos.span
+        return splice(iso.file, target, span=span, at=span.offset, advance=step.advance)
 
 
 def staged(image: LiveImage, payload: Payload, work: Path) -> list[Placed]:

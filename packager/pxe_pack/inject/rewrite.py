@@ -1,0 +1,172 @@
+"""The root filesystem with the payload, compressed anew: streamed through as tar, members exchanged.
+
+sqfs2tar gives every inode with its xattrs, tar2sqfs writes them: of the root directory too, which sqfstar 4.5 loses.
+Both run without privilege, and hold no more than some blocks in memory.
+"""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, cast
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack import tools
+from pxe_pack.console import Console, Step
+from pxe_pack.hashing import Tally, beside
+from pxe_pack.image.liveos import LiveImage
+from pxe_pack.image.squashfs import Superblock, Tree
+from pxe_pack.inject import isoedit, rootfs, updates
+from pxe_pack.inject.compare import unexpected
+from pxe_pack.inject.injector import Injected, Target
+from pxe_pack.inject.isoedit import EDITOR, Placed
+from pxe_pack.inject.labels import Labels
+from pxe_pack.inject.tarstream import TarDamagedError, exchange
+from pxe_pack.payload import Payload
+from pxe_pack.tools import WorkError
+
+READER, WRITER = "sqfs2tar", "tar2sqfs"
+
+_MARGIN = 1 << 20  # bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rewrite:
+    """What `rootfs` does when the root filesystem gets another compressor or level: an Injector."""
+
+    compressor: str
+    level: int | None  # None: the compressor's default
+
+    @property
+    def TOOLS(self) -> tuple[str, ...]:  # noqa: N802  as of the modules that are injectors
+        return (READER, WRITER, EDITOR)
+
+    @property
+    def HOW(self) -> str:  # noqa: N802
+        level = f", level {self.level}" if self.level else ""
+        return f"the root filesystem compressed anew ({self.compressor}{level}), with the payload in it"
+
+    def objection(self, image: LiveImage) -> str | None:
+        if reason := rootfs.no_squashfs(image):
+            return reason
+        socket = next((inode.path for inode in image.liveos.tree.walk() if stat.S_ISSOCK(inode.mode)), None)
+        return f"its root filesystem has a socket (/{socket}), which no tar stream can carry" if socket else None
+
+    def room(self, image: LiveImage, payload: Payload) -> int:
+        # the old squashfs, the new one, and the ISO with it; a quick level may make half as much again
+        live = image.liveos
+        return 4 * live.span.size + live.iso.size + 2 * payload.size + _MARGIN
+
+    def inject(self, image: LiveImage, payload: Payload, *, target: Target, work: Path, console: Console) -> Injected:
+        output = target.place(target.iso)
+        incoming, outgoing = self._write(image, payload, target=output, work=work, console=console)
+        return Injected(files={target.iso: outgoing}, inputs={image.iso_path: incoming})
+
+    def _write(
+        self, image: LiveImage, payload: Payload, *, target: Path, work: Path, console: Console
+    ) -> tuple[Tally, Tally]:
+        """Write the ISO to `target`, and give the tallies of what it was and what it is."""
+        old, new = work / "old.squashfs", work / "new.squashfs"
+        live = image.liveos
+        superblock = cast("Superblock", live.superblock)  # `objection` refused the others
+        with beside() as hasher:
+            incoming = hasher.file(live.iso.path)
+            with console.step("Taking the root filesystem out"):
+                rootfs.copy_original(image, old)
+            with console.step(f"Rewriting the root filesystem ({self.compressor})") as step:
+                options = self._options(superblock)
+                _rewrite(image, old, new, options=options, payload=payload, step=step)
+                step.note(f"{live.span.size:,} → {new.stat().st_size:,} bytes")
+            with console.step("Comparing the new root filesystem with the old one"):
+                _compare(Tree(file=old), Tree(file=new), payload)
+            old.unlink()
+            placed = Placed(path=live.root.path, source=new, mode=live.root.mode)
+            removed = updates.former(image, payload)
+            with console.step("Writing the ISO"):
+                isoedit.rewrite(live.iso, target, removed=removed, placed=[placed], mtime=image.mtime, work=work)
+            new.unlink()
+            outgoing = hasher.file(target)
+            with console.step("Hashing the ISO"):
+                return incoming.result(), outgoing.result()
+
+    def _options(self, superblock: Superblock) -> list[str]:
+        """What makes tar2sqfs write as the old squashfs was written, but for the compressor."""
+        options = ["-q", "-s", "-c", self.compressor, "-b", str(superblock.block_size)]
+        if self.level:
+            options += ["-X", f"level={self.level}"]
+        if superblock.exportable:
+            options.append("-e")
+        if not superblock.tails_packed:
+            options.append("-T")
+        return options
+
+
+def _rewrite(image: LiveImage, old: Path, new: Path, *, options: list[str], payload: Payload, step: Step) -> None:
+    labels = Labels(Tree(file=old))
+    # -r .: the root directory as a member of its own, with its owner, mode and xattrs; -s: fail rather than skip
+    with tools.start(READER, "-s", "-r", ".", old) as reader:
+        writer = tools.start(
+            WRITER,
+            *options,
+            new,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env={"SOURCE_DATE_EPOCH": str(image.mtime)},
+        )
+        with writer:
+            failure: Exception | None = None
+            try:
+                with cast("IO[bytes]", writer.stdin) as entrance:
+                    exchange(
+                        cast("IO[bytes]", reader.stdout),
+                        entrance,
+                        payload=payload,
+                        mtime=image.mtime,
+                        xattrs=labels.xattrs,
+                        advance=step.advance,
+                    )
+            except BrokenPipeError as error:
+                if isinstance(error.__context__, (KeyboardInterrupt, SystemExit)):
+                    raise error.__context__ from None  # a signal to all of us, hidden by the closing pipe
+                failure = error  # the writer says why on its stderr
+            except TarDamagedError as error:
+                failure = error  # the reader does
+                writer.kill()
+            except BaseException:
+                writer.kill()
+                reader.kill()
+                raise
+            _finish(reader, writer, failure)
+
+
+def _finish(reader: subprocess.Popen[bytes], writer: subprocess.Popen[bytes], failure: Exception | None) -> None:
+    """Wait for both, and raise what went wrong first."""
+    if isinstance(failure, BrokenPipeError):
+        reader.kill()
+    cast("IO[bytes]", reader.stdout).close()  # should it have more to say, it ends now
+    reader_said, writer_said = (cast("IO[bytes]", process.stderr).read() for process in (reader, writer))
+    reader.wait()
+    writer.wait()
+    if isinstance(failure, BrokenPipeError):
+        tools.check(WRITER, writer.returncode, writer_said)
+    tools.check(READER, reader.returncode, reader_said)
+    if failure:
+        raise WorkError(Problem(reference="rootfs-unreadable", message=f"{READER}'s stream: {failure}")) from failure
+    tools.check(WRITER, writer.returncode, writer_said)
+
+
+def _compare(old: Tree, new: Tree, payload: Payload) -> None:
+    """Raise WorkError unless the new tree is the old one with the payload."""
+    differences = list(islice(unexpected(old.walk(), new.walk(), payload), 5))
+    if differences:
+        raise WorkError(
+            Problem(
+                reference="rootfs-differs",
+                message="the rewritten root filesystem differs from the old one by more than the payload",
+                label="\n  ".join(differences),
+                hint="this is a fault of pxe-pack; without --compressor nothing is rewritten",
+            )
+        )
