@@ -114,8 +114,8 @@ def test_facts_and_kernel_arguments_name_urls_and_places(shown: Shown) -> None:
 def test_wrong_chunk_alone_is_fetched_again_and_elsewhere(shown: Shown) -> None:
     assert shown.booted.has(MODEL)
     (path,) = shown.wrong
-    (wrong,) = [entry for entry in shown.said("model", MessageId.RETRYING) if "wrong bytes" in entry["MESSAGE"]]
-    (right,) = [entry for entry in shown.said("model", MessageId.RESUMED) if "came right" in entry["MESSAGE"]]
+    (wrong,) = shown.said("model", MessageId.CHUNK_WRONG)
+    (right,) = shown.said("model", MessageId.CHUNK_MENDED)
     index = provisions.WRONG // CHUNK
     assert f"chunk {index} " in wrong["MESSAGE"]
     assert f"chunk {index} " in right["MESSAGE"]
