@@ -128,6 +128,7 @@ class Bringer:
         if placing.is_right(transfer):
             transfer.part.unlink(missing_ok=True)
             self.account.kept(transfer)
+            self._start(transfer)
             return
         received = receive(
             transfer,
@@ -143,11 +144,15 @@ class Bringer:
         self.roots.check(order.dest)
         placing.place(transfer)
         self.account.placed(transfer)
+        self._start(transfer)
+
+    def _start(self, transfer: Transfer) -> None:
+        """Have the units started that wait for an artifact in place: also where it was when the node booted."""
         for unit in transfer.start:
             from pxe_fetch import units
 
             if trouble := units.start(unit):
-                self.account.remark(f"{order.name}: {unit} could not be started: {trouble}", priority=WARNING)
+                self.account.remark(f"{transfer.name}: {unit} could not be started: {trouble}", priority=WARNING)
 
     def _digest(self, order: Order) -> Digest:
         """The digest that the artifact's SHA256SUMS file gives. Raises FetchError."""

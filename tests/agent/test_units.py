@@ -49,6 +49,15 @@ def test_units_are_started_once_their_artifact_is_in_place(node: FakeNode) -> No
     assert asked(node) == [f"--no-block --no-ask-password start {unit}" for unit in ("app.service", "other.target")]
 
 
+def test_units_are_started_too_where_the_artifact_is_in_place_already(node: FakeNode) -> None:
+    give_systemctl(node)
+    with Server({"/m": Script(body=BODY)}) as server:
+        config = node.entry("m", server.url("/m"), BODY, start="app.service")
+        assert node.run_config(config).artifact("m")["phase"] == "placed"
+        assert node.run_config(config).artifact("m")["phase"] == "kept"
+    assert asked(node) == ["--no-block --no-ask-password start app.service"] * 2
+
+
 def test_unit_that_cannot_be_started_is_a_remark_and_not_the_artifacts_failure(node: FakeNode) -> None:
     give_systemctl(node, fails=True)
     with Server({"/m": Script(body=BODY)}) as server:
