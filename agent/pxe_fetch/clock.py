@@ -49,13 +49,14 @@ class Patience:
     clock: Clock
     stop: Event
     deadline: float
+    over: str = "the time for it is over"  # what is said then
 
     def check(self) -> None:
         """Raises StoppedError or DeadlineError when it is over."""
         if self.stop.is_set():
             raise StoppedError("told to stop")
         if self.clock.now() >= self.deadline:
-            raise DeadlineError("the time for it is over")
+            raise DeadlineError(self.over)
 
     def left(self) -> float:
         """Seconds until the deadline; negative after it."""

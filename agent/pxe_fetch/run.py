@@ -16,12 +16,13 @@ from pxe_fetch.contract import cmdline, validate
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.paths import UNIT_NAME
-from pxe_fetch.errors import DeadlineError, StoppedError
+from pxe_fetch.errors import DeadlineError, FetchError, IntegrityError, StoppedError
 from pxe_fetch.idle import NO_CONFIGURATION, SWITCHED_OFF
 from pxe_fetch.locate import ReadUrl, credentials_directory, locate
 from pxe_fetch.node import Node
 from pxe_fetch.place.room import Room
 from pxe_fetch.plan import moved, plan
+from pxe_fetch.redact import redact
 from pxe_fetch.reporting.account import Account
 from pxe_fetch.reporting.journal import WARNING, Journal, console
 from pxe_fetch.reporting.ledger import Ledger
@@ -152,6 +153,11 @@ def _url_reader(one: Run) -> ReadUrl:
                 timeouts=Timeouts(),
                 deadline=one.deadline,
             )
+        except (IntegrityError, StoppedError):
+            raise
+        except FetchError as error:
+            error.args = (f"the configuration cannot be had from {redact(url)}: {error}",)
+            raise
         finally:
             transports.close()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fakes.certs import FUTURE, Authority
-from fakes.faults import Flip, Status, cut, unavailable
+from fakes.faults import Flip, Status, cut, stall, unavailable
 from fakes.node import Entry, FakeNode, Ran
 from fakes.server import Script, Server
 from fakes.transfers import cut as cut_into_pieces
@@ -126,6 +126,24 @@ def test_clock_that_is_not_set_is_told_with_what_it_says(service: FakeNode) -> N
         ran = service.run_config(entry, tls={"ca_file": str(authority.certificate)})
     assert ran.code == 78
     has(told(ran), "while the clock is not set (it says 20", "UTC): certificate is not yet valid; trying again")
+
+
+def test_deadlines_are_told_apart(service: FakeNode) -> None:
+    with Server({"/m": Script(body=BODY, then=stall(0.5))}) as server:
+        entry = service.entry("m", server.url("/m"), BODY)
+        own = told(service.run_config({**entry, "retry": {"deadline": "300ms"}}))
+        service.boot_with("pxe-fetch.deadline=300ms")
+        of_run = told(service.run_config(entry))
+    has(own, "<3>m: failed: its deadline of 0.30 s is over (1 attempt in ", ", 1.25 MiB here)")
+    has(of_run, "<3>m: failed: the run's deadline is over (1 attempt in ")
+
+
+def test_configuration_that_is_not_to_be_had_is_named_in_the_last_word(service: FakeNode) -> None:
+    with Server() as server:
+        url = server.url("/fetch.yaml")
+        service.boot_with(f"pxe-fetch.config={url} pxe-fetch.config.sha256={'0' * 64} pxe-fetch.deadline=200ms")
+        lines = told(service.run("run"))
+    has(lines, f"<3>failed: the configuration cannot be had from {url}: ", "; the last error: the server answered 404")
 
 
 def test_one_line_for_each_wrong_piece_and_none_for_right_ones(service: FakeNode) -> None:

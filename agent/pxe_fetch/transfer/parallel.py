@@ -70,7 +70,13 @@ class ParallelReception:
             transports=transports,
             headers=headers,
             timeouts=timeouts,
-            patience=Watch(clock=patience.clock, stop=self._over, deadline=patience.deadline, look=self._call_for_help),
+            patience=Watch(
+                clock=patience.clock,
+                stop=self._over,
+                deadline=patience.deadline,
+                over=patience.over,
+                look=self._call_for_help,
+            ),
             cores=len(os.sched_getaffinity(0)),
         )
         self._fatal: FetchError | None = None
@@ -227,7 +233,7 @@ class ParallelReception:
         self._events.verified(self._name, digest=text, total=self._pieces.size)
 
     def _explained(self, error: FetchError) -> FetchError:
-        return self._too_late("the time for it is over") if isinstance(error, DeadlineError) else error
+        return self._too_late(str(error)) if isinstance(error, DeadlineError) else error
 
     def _exhausted(self) -> FetchError:
         """The error that names the cause, with what was tried in its message."""

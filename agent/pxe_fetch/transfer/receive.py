@@ -17,6 +17,7 @@ from pxe_fetch.transfer.reception import Reception
 from pxe_fetch.transfer.streams import Streams
 from pxe_fetch.transfer.verify import Digester
 from pxe_fetch.transport import Transports
+from pxe_fetch.wording import span
 
 TYPE_CHECKING = False  # what is only named in a signature need not be imported at boot
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def receive(
     clock = clock or SystemClock()
     with _nothing_else_escapes():
         began = clock.now()
-        patience = Patience(clock=clock, stop=stop, deadline=min(deadline, began + transfer.retry.deadline))
+        patience = _patience(clock, stop=stop, of_run=deadline, own=transfer.retry.deadline)
         patience.check()
         part, reception, take_over = _reception(
             transfer,
@@ -165,7 +166,7 @@ def fetch_text(
     """
     clock = clock or SystemClock()
     with _nothing_else_escapes():
-        patience = Patience(clock=clock, stop=stop, deadline=min(deadline, clock.now() + retry.deadline))
+        patience = _patience(clock, stop=stop, of_run=deadline, own=retry.deadline)
         part = MemoryPart(limit=limit, digester=lambda: Digester(digest))
         reception = Reception(
             name=name,
@@ -182,6 +183,14 @@ def fetch_text(
         )
         reception.run()
         return part.value()
+
+
+def _patience(clock: Clock, *, stop: Event, of_run: float, own: float) -> Patience:
+    """Until the run's deadline `of_run`, or for the `own` seconds if those are over first."""
+    end = clock.now() + own
+    if of_run < end:
+        return Patience(clock=clock, stop=stop, deadline=of_run, over="the run's deadline is over")
+    return Patience(clock=clock, stop=stop, deadline=end, over=f"its deadline of {span(own)} is over")
 
 
 @contextmanager

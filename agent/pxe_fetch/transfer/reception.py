@@ -232,7 +232,7 @@ class Reception:
         if isinstance(error, (StoppedError, *_OURS)) or mirror is None:
             raise error
         if isinstance(error, DeadlineError):
-            raise self._too_late("the time for it is over") from error
+            raise self._too_late(str(error)) from error
         clock = self._patience.clock
         now = clock.now()
         self._last = error
