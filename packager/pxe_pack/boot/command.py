@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from pathlib import Path
-from types import FrameType
 
 from pxe_pack.boot import Options, boot
 from pxe_pack.boot.account import as_document, as_text
 from pxe_pack.boot.credentials import is_name
-from pxe_pack.console import console
+from pxe_pack.console import Console
 
 TIMEOUT = 900.0  # seconds; emulated, a LiveOS of a few hundred MB takes two or three minutes
 LEAST_MEMORY = 512  # MiB; less, and the firmware does not come up
-TERMINATED = 128 + signal.SIGTERM
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,10 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let the node run on after its verdict, until it powers off or Ctrl-C; its last verdict counts",
     )
     parser.add_argument("--serial-log", type=Path, metavar="FILE", help="default: DIR.serial.log, beside the layout")
-    parser.add_argument("--json", action="store_true", help="tell it as JSON lines")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, console: Console) -> int:
     """Boot what `arguments` name; gives the exit code. Raises InputError and WorkError."""
     layout: Path = arguments.layout
     options = Options(
@@ -61,21 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
         keep=arguments.keep,
         credentials=dict(arguments.credential),
     )
-    shown = console(json_lines=arguments.json)
-    before = signal.signal(signal.SIGTERM, _terminated)
-    try:
-        outcome = boot(options, console=shown)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    shown.result(as_document(outcome), as_text(outcome))
+    outcome = boot(options, console=console)
+    console.result(as_document(outcome), as_text(outcome))
     if outcome.failure:
-        shown.problems([outcome.failure])
+        console.problems([outcome.failure])
     return 0 if outcome.ok else 1
-
-
-def _terminated(_signal: int, _frame: FrameType | None) -> None:
-    """End as Ctrl-C would end us: with the machine stopped and the temporary files removed."""
-    sys.exit(TERMINATED)
 
 
 def _seconds(text: str) -> float:

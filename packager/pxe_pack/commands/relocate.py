@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pxe_pack.console import console
+from pxe_pack.console import Console
 from pxe_pack.layout.relocate import document, relocate, summary
 
 
@@ -18,13 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("layout", type=Path, metavar="DIR", help="the layout: pxe-pack's output folder")
     parser.add_argument("--boot-url", metavar="URL", help="where nodes will find the ISO: root=live:URL")
     parser.add_argument("--artifact-url", metavar="URL", help="where they will find the exported artifacts: a folder")
-    parser.add_argument("--json", action="store_true", help="tell it as JSON lines on stdout")
-    parser.add_argument("--quiet", action="store_true", help="say nothing but problems and the result")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, console: Console) -> int:
     """Move the layout that `arguments` name. Raises InputError, WorkError and OSError."""
-    shown = console(json_lines=arguments.json, quiet=arguments.quiet)
     moved = relocate(arguments.layout, boot_url=arguments.boot_url, artifact_url=arguments.artifact_url)
-    shown.result(document(moved), summary(moved))
+    console.result(document(moved), summary(moved))
     return 0
