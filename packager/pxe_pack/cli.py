@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import parser
-from pxe_pack.console import Console, console
+from pxe_pack.console import Console, ConsoleHandler, console
 from pxe_pack.pack import pack, result_document, show_plan, summary
 from pxe_pack.plan import Options
 from pxe_pack.tools import InputError, WorkError
@@ -26,11 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` (sys.argv) names; gives the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = _parsed(words)
-    shown = console(json_lines=arguments.json, quiet=arguments.quiet, verbosity=arguments.verbose)
+    shown = console(json_lines=arguments.json, quiet=arguments.quiet)
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        run = arguments.run if arguments.command else _pack
-        code: int = run(arguments, shown)
+        with _logged(shown, verbosity=arguments.verbose):
+            return _run(arguments, shown)
     except InputError as error:
         shown.problems(error.problems)
         return BAD_INPUT
@@ -45,7 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     finally:
         signal.signal(signal.SIGTERM, before)
-    return code
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
@@ -53,10 +54,33 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     tree = parser.tree(parser.named(words))
     arguments = tree.parse_args(words)
     if flags := parser.out_of_place(arguments):
-        tree.error(f"{', '.join(flags)} before {arguments.command}: that is for packing, which {arguments.command} is not")
+        tree.error(
+            f"{', '.join(flags)} before {arguments.command}: that is for packing, which {arguments.command} is not"
+        )
     if not arguments.command and arguments.pack_agent_config is None:
         tree.error(f"--agent-config FILE is needed to pack; or else a command: {', '.join(parser.COMMANDS)}")
     return arguments
+
+
+def _run(arguments: argparse.Namespace, shown: Console) -> int:
+    if not arguments.command:
+        return _pack(arguments, shown)
+    code: int = arguments.run(arguments, shown)
+    return code
+
+
+@contextmanager
+def _logged(shown: Console, *, verbosity: int) -> Iterator[None]:
+    """Have said what our modules log: with -v what is done and why, with -vv what the programs say, too."""
+    log, handler = logging.getLogger("pxe_pack"), ConsoleHandler(shown)
+    before = log.level
+    log.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
 
 
 def _pack(arguments: argparse.Namespace, shown: Console) -> int:

@@ -7,10 +7,11 @@ terminal, and never under NO_COLOR (no-color.org).
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from rich.progress import Progress
+
+
+JSON_PROGRESS = 0.5  # seconds between two events on how far a step is
 
 
 class Step(Protocol):
@@ -52,7 +56,7 @@ class Console(Protocol):
 def console(*, json_lines: bool, quiet: bool = False) -> Console:
     """The console that suits where we run: JSON lines, only problems and results, a terminal with bars, plain lines."""
     if json_lines:
-        return JsonConsole()
+        return JsonConsole(quiet=quiet)
     if quiet:
         return QuietConsole()
     if sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
@@ -156,20 +160,27 @@ class _BarStep(_TimedStep):
 
 
 class JsonConsole:
-    """One JSON object a line on stdout, each with an "event": step, progress, say, problem, result."""
+    """One JSON object a line on stdout, each with an "event": step, progress, say, problem, result (docs/json.md)."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
 
     @contextmanager
     def step(self, title: str, *, total: int | None = None) -> Iterator[Step]:
-        """Write an event when the step begins and one when it ended."""
-        self._write("step", {"title": title, "state": "begun", "total": total})
-        step = _TimedStep(title, total)
-        yield step
-        ended = {"title": title, "state": "ended", "done": step.done, "note": step.noted}
-        self._write("step", {**ended, "seconds": round(step.seconds, 3)})
+        """Write an event when the step begins, now and then while it goes on, and one when it ended or failed."""
+        self._tell("step", {"title": title, "state": "begun", "total": total})
+        step = _JsonStep(title, total, self._tell)
+        state = "failed"
+        try:
+            yield step
+            state = "ended"
+        finally:
+            ending = {"title": title, "state": state, "done": step.done, "note": step.noted}
+            self._tell("step", {**ending, "seconds": round(step.seconds, 3)})
 
     def say(self, text: str) -> None:
         """Write a `say` event."""
-        self._write("say", {"text": text})
+        self._tell("say", {"text": text})
 
     def problems(self, problems: Sequence[Problem]) -> None:
         """Write a `problem` event for each finding."""
@@ -180,5 +191,34 @@ class JsonConsole:
         """Write the `result` event."""
         self._write("result", document)
 
+    def _tell(self, event: str, fields: Mapping[str, object]) -> None:
+        if not self._quiet:
+            self._write(event, fields)
+
     def _write(self, event: str, fields: Mapping[str, object]) -> None:
         print(json.dumps({"event": event, **fields}, ensure_ascii=False), flush=True)
+
+
+class _JsonStep(_TimedStep):
+    def __init__(self, title: str, total: int | None, tell: Callable[[str, Mapping[str, object]], None]) -> None:
+        super().__init__(title, total)
+        self._tell = tell
+        self._told = self.began
+
+    def advance(self, amount: int) -> None:
+        super().advance(amount)
+        if (now := time.monotonic()) - self._told >= JSON_PROGRESS:
+            self._told = now
+            self._tell("progress", {"title": self.title, "done": self.done, "total": self.total})
+
+
+class ConsoleHandler(logging.Handler):
+    """Says on a console what is logged: which programs are run, what was decided and why."""
+
+    def __init__(self, shown: Console) -> None:
+        super().__init__()
+        self._shown = shown
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it as a line."""
+        self._shown.say(f"  {self.format(record)}")

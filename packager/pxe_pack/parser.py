@@ -61,6 +61,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "init": Command("write a first fetch.yaml", "pxe_pack.commands.init"),
         "relocate": Command("have a layout served from elsewhere, without packing again", "pxe_pack.commands.relocate"),
         "schema": Command("print the JSON Schema of fetch.yaml", "pxe_pack.commands.schema"),
+        "show": Command("show what an image is and has", "pxe_pack.commands.show"),
     }
 )
 
@@ -76,7 +77,7 @@ def tree(commands: Collection[str] = frozenset(COMMANDS)) -> argparse.ArgumentPa
     )
     parser.add_argument("--version", action="version", version=f"pxe-pack {__version__}")
     _add_packing(parser)
-    _add_telling(parser, default=False)
+    _add_telling(parser, default=0)
     choices = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", prog="pxe-pack")
     for name, command in COMMANDS.items():
         chosen = choices.add_parser(name, help=command.summary, allow_abbrev=False)
@@ -116,7 +117,7 @@ def _add_telling(parser: argparse.ArgumentParser, *, default: object) -> None:
     loudness.add_argument(
         *("-v", "--verbose"),
         action="count",
-        default=default or 0 if default is not argparse.SUPPRESS else default,
+        default=default,
         help="tell why, and which outside programs are run; twice: what they say, too",
     )
     loudness.add_argument(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from pxe_fetch.contract.problem import Problem, ProblemError
+
+_log = logging.getLogger(__name__)
 
 # Program -> the Debian package that has it. Azure Linux and Fedora name theirs alike but for a few.
 PACKAGES: Mapping[str, str] = {
@@ -94,6 +98,7 @@ def start(
     if path is None:
         raise InputError(*missing([program], reason=f"for `{program} {' '.join(map(str, arguments[:2]))} …`"))
     command: Sequence[str | Path] = [path, *arguments]
+    _log.info("running %s", shlex.join(map(str, command)))
     return subprocess.Popen(
         command, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env={**os.environ, "LC_ALL": "C", **(env or {})}
     )
@@ -101,6 +106,8 @@ def start(
 
 def check(program: str, code: int, errors: bytes | None) -> None:
     """Raise WorkError when `code` is not 0, with the last lines of `errors`."""
+    for line in (errors or b"").decode(errors="replace").splitlines():
+        _log.debug("%s: %s", program, line)
     if code == 0:
         return
     said = (errors or b"").decode(errors="replace").strip().splitlines()[-6:]

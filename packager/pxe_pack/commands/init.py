@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.console import Console
 from pxe_pack.tools import InputError
 
 TEMPLATE = "fetch.yaml"
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, console: Console) -> int:
     """Write it. Raises InputError when there is something in its place, and OSError as the disk does."""
     file: Path = arguments.file
     try:
@@ -42,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
                 hint=f"mkdir -p {file.parent}",
             )
         ) from None
-    print(f"{file} is written. Fill it in, then:  pxe-pack --agent-config {file} --dry-run")
+    text = f"{file} is written. Fill it in, then:  pxe-pack --agent-config {file} --dry-run"
+    console.result({"output": str(file)}, text)
     return 0
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 
 from pxe_fetch.contract.schema import schema
+from pxe_pack.console import Console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,9 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(_arguments: argparse.Namespace) -> int:
+def run(_arguments: argparse.Namespace, console: Console) -> int:
     """Print it."""
-    print(text(), end="")
+    console.result({"schema": schema()}, text().rstrip("\n"))
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pxe_pack.console import console
+from pxe_pack.console import Console
 from pxe_pack.image import liveos
 from pxe_pack.show import account, document, lines
 
@@ -14,13 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `show` takes."""
     parser.description = "Show what an image, or a layout, is and has: by its content, not by names. It is only read."
     parser.add_argument("image", type=Path, metavar="IMAGE", help="an ISO, a pxe-dir, a pxe-tar, or a layout")
-    parser.add_argument("--json", action="store_true", help="tell it as JSON lines on stdout")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, console: Console) -> int:
     """Show it. Raises InputError when it is nothing that pxe-pack reads."""
-    shown = console(json_lines=arguments.json)
     with liveos.opened(arguments.image, boot_url="") as image:
         told = account(image)
-        shown.result(document(told), "\n".join(lines(told)))
+        console.result(document(told), "\n".join(lines(told)))
     return 0
