@@ -91,7 +91,10 @@ def _pack(arguments: argparse.Namespace, shown: Console) -> int:
         boot_url=arguments.pack_boot_url,
         artifact_url=arguments.pack_artifact_url,
         inject=arguments.pack_inject,
+        compressor=arguments.pack_compressor,
+        level=arguments.pack_level,
         agent=arguments.pack_agent,
+        boot_loader=arguments.pack_boot_loader,
     )
     if arguments.pack_dry_run:
         show_plan(options, console=shown)

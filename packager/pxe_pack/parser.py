@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Protocol, cast
 
 from pxe_fetch import __version__
+from pxe_fetch.contract.validate import COMPRESSORS
 from pxe_pack.console import Console
 from pxe_pack.inject import INJECTORS
 
@@ -106,7 +107,10 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add("--boot-url", "where nodes will find the ISO: root=live:URL", metavar="URL")
     add("--artifact-url", "where they will find artifacts given by `source:`", metavar="URL")
     add("--inject", "the way into the image (default: auto)", choices=("auto", *INJECTORS))
+    add("--compressor", "compress the root filesystem anew, by this (rootfs)", choices=COMPRESSORS)
+    add("--level", "at this level (zstd: 1 to 22)", type=int, choices=range(1, 23), metavar="N")
     add("--agent", "a frozen agent to use, instead of freezing one", type=Path, metavar="DIR")
+    add("--boot-loader", "shim and GRUB, instead of the image's own", type=Path, metavar="DIR")
     add("--dry-run", "show what would be done, and stop", action="store_true")
 
 
