@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Literal
 
 import pytest
@@ -18,8 +19,10 @@ import pytest
 from liveos import shapes, specials, tiny
 from packing.site import Site, files_of, image_with_root, listed, take_out
 from packing.trees import Inode, listing, tree_of
+from pxe_pack import cli
 from pxe_pack.image import iso
 from pxe_pack.image.squashfs import superblock
+from pxe_pack.squashfs import Image
 
 ROOT = "liveos/rootfs.img"
 NEW = {
@@ -227,6 +230,33 @@ def test_an_image_with_a_file_where_a_folder_has_to_go_is_refused(
     site.image = image_with_root(site.image, contents, tmp_path)
     said = refused("--inject", "rootfs")
     assert "error[payload-conflict]: the image has a file at /usr/lib/systemd/catalog" in said
+
+
+def test_a_damaged_root_filesystem_is_told_and_nothing_is_left(
+    site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Wherever it is: in what is looked at first, in what only the graft reads, or in what nobody reads."""
+    raw = site.image.read_bytes()
+    with iso.opened(site.image) as image:
+        span = image.entries[ROOT].spans[0]
+    with Image.open(site.image, offset=span.offset, size=span.size) as root:
+        tables, end = root.superblock.inode_table, root.superblock.bytes_used
+    random, codes = Random(5), set()
+    for turn in range(16):
+        damaged = bytearray(raw)
+        for _ in range(1 + turn % 3):
+            damaged[span.offset + random.choice([random.randrange(96), random.randrange(tables, end)])] ^= 0x5A
+        site.image = tmp_path / "damaged.iso"
+        site.image.write_bytes(damaged)
+        code = cli.main(site.command("--quiet", "--inject", "rootfs"))
+        said = capsys.readouterr().err
+        assert code in (0, 2), said
+        assert "Traceback" not in said
+        assert site.output.exists() is (code == 0), said
+        assert not site.leftovers()
+        shutil.rmtree(site.output, ignore_errors=True)
+        codes.add(code)
+    assert 2 in codes
 
 
 def test_links_in_the_image_are_followed_inside_the_image(site: Site, packs: Packs, tmp_path: Path) -> None:

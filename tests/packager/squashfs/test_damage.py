@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import resource
+import signal
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from types import FrameType
 
 import pytest
 
@@ -13,12 +16,26 @@ from packager.squashfs.images import Member, directory, mksquashfs, varied
 from packager.squashfs.payload import ours, payload
 from pxe_pack.squashfs import Image, SquashfsError, graft
 
+CPU_LIMIT = 20.0  # seconds of the processor for one damaged image; a sound one takes a tenth of one
 PLAIN = ("-noI", "-noD", "-noF", "-noX", "-noId", "-no-fragments")
 
 
 def few() -> list[Member]:
     """Small enough to be damaged in many places."""
     return [member for member in varied() if len(member.data) < 80_000 and not member.path.startswith("etc/conf00")]
+
+
+@pytest.fixture
+def limited() -> Iterator[None]:
+    """SIGPROF, that a timer of processor time sends, is a failure: a loop without an end is no hung test run."""
+
+    def fail(_signal: int, _frame: FrameType | None) -> None:
+        pytest.fail(f"it took more than {CPU_LIMIT} s of the processor")
+
+    before = signal.signal(signal.SIGPROF, fail)
+    yield
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.signal(signal.SIGPROF, before)
 
 
 def read_all(path: Path) -> None:
@@ -107,6 +124,7 @@ def test_sizes_that_cannot_be_are_no_flood_of_memory(tmp_path: Path) -> None:
             opened.read(opened.find("hollow"), limit=100)  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("limited")
 @pytest.mark.parametrize("compressor", ["gzip", "xz", "zstd", "lz4", "lzo", "lzma", "none"])
 def test_any_damaged_byte_ends_in_an_error_or_an_answer(tmp_path: Path, compressor: str) -> None:
     options = PLAIN if compressor == "none" else ("-comp", compressor)
@@ -127,6 +145,7 @@ def test_any_damaged_byte_ends_in_an_error_or_an_answer(tmp_path: Path, compress
             damaged[at] = random.choice([random.randrange(256), damaged[at] ^ 1 << random.randrange(8), 0, 255])
         path = tmp_path / "damaged"
         path.write_bytes(damaged)
+        signal.setitimer(signal.ITIMER_PROF, CPU_LIMIT)
         try:
             read_all(path)
             graft(path, additions=additions, removals=["usr/bin/su", "tmp"], output=tmp_path / "out")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
 from packager.squashfs import trees
-from packager.squashfs.images import Member, directory, mksquashfs, mksquashfs_tree
+from packager.squashfs.images import Member, directory, empty_files, mksquashfs, mksquashfs_stream, mksquashfs_tree
 from packager.squashfs.payload import WHEN, facts
 from pxe_pack.squashfs import Addition, File, Graft, Image, NewDirectory, NewFile, graft, prune
 
@@ -22,8 +23,8 @@ def difference(before: dict[str, str], after: dict[str, str]) -> tuple[set[str],
 def test_a_directory_of_70000_names_gains_and_loses_some(tmp_path: Path) -> None:
     source = tmp_path / "source/d"
     source.mkdir(parents=True)
-    for n in range(70_000):
-        (source / f"f{n:05}").touch()
+    for n in range(70_000):  # of a tar, mksquashfs would take a minute for it
+        os.mknod(source / f"f{n:05}")
     image = mksquashfs_tree(tmp_path / "image", source.parent)
     out = tmp_path / "out"
     names = ["d/a", "d/f00000.5", "d/f34999.5", "d/f65535.5", "d/f69999.5", "d/z"]
@@ -42,12 +43,8 @@ def test_a_directory_of_70000_names_gains_and_loses_some(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_tree_of_200000_inodes_gains_a_few_and_is_given_back(tmp_path: Path) -> None:
-    for folder in range(200):
-        where = tmp_path / f"source/d{folder}"
-        where.mkdir(parents=True)
-        for n in range(1000):
-            (where / f"f{n}").touch()
-    image = mksquashfs_tree(tmp_path / "image", tmp_path / "source", "-comp", "zstd", "-Xcompression-level", "1")
+    stream = empty_files([f"d{folder}" for folder in range(200)], 1000)
+    image = mksquashfs_stream(tmp_path / "image", stream, "-comp", "zstd", "-Xcompression-level", "1")
     out, back = tmp_path / "out", tmp_path / "back"
     additions: list[Addition] = [NewDirectory(path="d7/new", mode=0o755, mtime=WHEN)]
     additions.append(NewFile(path="d7/new/f", mode=0o755, mtime=WHEN, content=b"x"))
@@ -77,6 +74,31 @@ def test_a_graft_of_many_files_makes_large_tables(tmp_path: Path) -> None:
     assert found.facts["d/12345"].uid == 12345 % 5000
     assert found.facts["d/12345"].xattrs == (("SCHILY.xattr.user.n", str(12345 % 2000)),)
     assert len({fact.xattrs for fact in found.facts.values()}) == 2001
+
+
+def test_an_image_heavy_with_xattrs_keeps_them_all(tmp_path: Path) -> None:
+    """Thousands of sets in several blocks of their table, and long values that many of them share, out of line."""
+    shared = {f"user.shared{n}": bytes([97 + n]) * 300 for n in range(4)}
+    members = [directory("d")]
+    members += [
+        Member(
+            path=f"d/{n:04}",
+            xattrs={"user.own": b"%d" % n * (n % 40 + 1), **dict(list(shared.items())[: n % 5])}
+            | {"security.selinux": b"system_u:object_r:type%d_t:s0\0" % (n % 700)},
+        )
+        for n in range(4000)
+    ]
+    label = {"security.selinux": b"system_u:object_r:new_t:s0\0"}
+    image, out = mksquashfs(tmp_path / "image", members), tmp_path / "out"
+    additions = [
+        NewFile(path="d/new", mode=0o644, mtime=WHEN, content=b"x", xattrs=label | shared),
+        NewFile(path="d/1234", mode=0o644, mtime=WHEN, content=b"in its place", xattrs=label),
+    ]
+    graft(image, additions=additions, output=out)
+    before, after = trees.tree(image), trees.tree(out)
+    assert len({fact.xattrs for fact in before.facts.values()}) > 3900
+    assert after.facts == before.facts | facts(additions)
+    assert difference(trees.listing(image), trees.listing(out)) == ({"d/new", "d/1234"}, set())
 
 
 class SparseSink:
