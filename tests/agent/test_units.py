@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import stat
 
 import pytest
 
@@ -17,49 +15,35 @@ from pxe_fetch.units import environment
 BODY = random.Random(1).randbytes(5_000)
 
 
-def give_systemctl(node: FakeNode, *, fails: bool = False) -> None:
-    """Put a systemctl of ours on the node's PATH."""
-    folder = node.folder / "bin"
-    folder.mkdir()
-    script = folder / "systemctl"
-    end = "echo 'Failed to start: Unit not found.' >&2; exit 5" if fails else "exit 0"
-    script.write_text(f'#!/bin/sh\necho "$@" >> {node.folder}/asked\n{end}\n')
-    script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    node.environment["PATH"] = f"{folder}:{os.environ['PATH']}"
-
-
-def asked(node: FakeNode) -> list[str]:
-    file = node.folder / "asked"
-    return file.read_text().splitlines() if file.exists() else []
-
-
 def as_service(node: FakeNode) -> None:
     """Have the runs take place as systemd's."""
     node.environment.update(INVOCATION_ID="a" * 32, NOTIFY_SOCKET="/nobody/listens")
 
 
 def test_units_are_started_once_their_artifact_is_in_place(node: FakeNode) -> None:
-    give_systemctl(node)
+    node.give_systemctl()
     with Server({"/m": Script(body=BODY), "/bad": Script(then=Status(403))}) as server:
         ran = node.run_config(
             node.entry("m", server.url("/m"), BODY, start=["app.service", "other.target"]),
             node.entry("n", server.url("/bad"), BODY, start="never.service", required=False),
         )
     assert ran.code == 2
-    assert asked(node) == [f"--no-block --no-ask-password start {unit}" for unit in ("app.service", "other.target")]
+    assert node.systemctl() == [
+        f"--no-block --no-ask-password start {unit}" for unit in ("app.service", "other.target")
+    ]
 
 
 def test_units_are_started_too_where_the_artifact_is_in_place_already(node: FakeNode) -> None:
-    give_systemctl(node)
+    node.give_systemctl()
     with Server({"/m": Script(body=BODY)}) as server:
         config = node.entry("m", server.url("/m"), BODY, start="app.service")
         assert node.run_config(config).artifact("m")["phase"] == "placed"
         assert node.run_config(config).artifact("m")["phase"] == "kept"
-    assert asked(node) == ["--no-block --no-ask-password start app.service"] * 2
+    assert node.systemctl() == ["--no-block --no-ask-password start app.service"] * 2
 
 
 def test_unit_that_cannot_be_started_is_a_remark_and_not_the_artifacts_failure(node: FakeNode) -> None:
-    give_systemctl(node, fails=True)
+    node.give_systemctl(fails=True)
     with Server({"/m": Script(body=BODY)}) as server:
         ran = node.run_config(node.entry("m", server.url("/m"), BODY, start="app.service"))
     assert ran.code == 0
@@ -81,36 +65,36 @@ def fail(node: FakeNode, code: int, **others: object) -> Ran:
 
 
 def test_final_failure_has_its_action_at_once(node: FakeNode) -> None:
-    give_systemctl(node)
+    node.give_systemctl()
     as_service(node)
     assert fail(node, 403, on_failure="emergency").code == 77
-    assert asked(node) == ["--no-block --no-ask-password isolate emergency.target"]
+    assert node.systemctl() == ["--no-block --no-ask-password isolate emergency.target"]
 
 
 def test_failure_that_the_unit_restarts_on_has_its_action_after_the_last_run(node: FakeNode) -> None:
-    give_systemctl(node)
+    node.give_systemctl()
     as_service(node)
     for _ in range(5):
         assert fail(node, 500, on_failure="reboot").code == 69
-        assert asked(node) == []
+        assert node.systemctl() == []
     ran = fail(node, 500, on_failure="reboot")
     assert ran.state["failures"] == 6
-    assert asked(node) == ["--no-block --no-ask-password reboot"]
+    assert node.systemctl() == ["--no-block --no-ask-password reboot"]
 
 
 def test_person_who_tries_a_configuration_keeps_the_machine(node: FakeNode) -> None:
-    give_systemctl(node)
+    node.give_systemctl()
     assert fail(node, 403, on_failure="poweroff").code == 77
-    assert asked(node) == []
+    assert node.systemctl() == []
 
 
 def test_degraded_run_has_no_action(node: FakeNode) -> None:
-    give_systemctl(node)
+    node.give_systemctl()
     as_service(node)
     with Server({"/m": Script(then=Status(403))}) as server:
         ran = node.run_config(node.entry("m", server.url("/m"), BODY, required=False), on_failure="poweroff")
     assert ran.code == 2
-    assert asked(node) == []
+    assert node.systemctl() == []
     assert json.loads(node.state_file.read_text())["failures"] == 0
 
 

@@ -9,7 +9,8 @@ import tarfile
 
 from boot.nodes import HOST, Expected, Site
 from boot.sites import LICENCE
-from boot.trouble import Demand, WrongOnce
+from boot.trouble import WrongOnce
+from fakes.faults import Demand
 from fakes.nginx import Nginx
 from fakes.server import Script
 

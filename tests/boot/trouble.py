@@ -1,4 +1,4 @@
-"""What a site does to a node that is to show how it copes: it asks for a secret, errs once, and dies in the middle."""
+"""What a site does to a node that is to show how it copes: it errs once, and dies in the middle."""
 
 from __future__ import annotations
 
@@ -10,23 +10,11 @@ from dataclasses import dataclass, field
 
 from fakes.content import Content
 from fakes.exchange import Exchange
-from fakes.faults import Serve, Status
+from fakes.faults import Serve
 from fakes.nginx import Nginx
 
 DOWN = 3.0  # seconds that a killed server stays away
 LOOK = 0.05  # seconds between two looks at what was sent
-
-
-@dataclass(frozen=True, kw_only=True)
-class Demand:
-    """401 for whoever does not send the header field."""
-
-    name: str
-    value: str
-
-    def answer(self, exchange: Exchange) -> None:
-        given = exchange.asked.fields.get(self.name.lower())
-        (Serve() if given == self.value else Status(401)).answer(exchange)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -139,6 +139,18 @@ def redirect(to: str, *, code: int = 302) -> Status:
     return Status(code, {"Location": to})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """401 for whoever does not send the header field."""
+
+    name: str
+    value: str
+
+    def answer(self, exchange: Exchange) -> None:
+        given = exchange.asked.fields.get(self.name.lower())
+        (Serve() if given == self.value else Status(401)).answer(exchange)
+
+
 @dataclass(frozen=True)
 class Raw:
     """Exactly these bytes, then the end of the connection."""

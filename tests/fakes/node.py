@@ -85,6 +85,21 @@ class FakeNode:
         (directory / name).write_text(text)
         self.environment["CREDENTIALS_DIRECTORY"] = str(directory)
 
+    def give_systemctl(self, *, fails: bool = False) -> None:
+        """Put a systemctl on the node's PATH that writes down its arguments, and does nothing."""
+        folder = self.folder / "bin"
+        folder.mkdir()
+        script = folder / "systemctl"
+        end = "echo 'Failed to start: Unit not found.' >&2; exit 5" if fails else "exit 0"
+        script.write_text(f'#!/bin/sh\necho "$@" >> {self.folder}/asked\n{end}\n')
+        script.chmod(0o755)
+        self.environment["PATH"] = f"{folder}:{os.environ['PATH']}"
+
+    def systemctl(self) -> list[str]:
+        """What systemctl was asked so far."""
+        file = self.folder / "asked"
+        return file.read_text().splitlines() if file.exists() else []
+
     def config(self, *artifacts: Entry, **others: object) -> str:
         """A configuration with `artifacts`, each with what they all need, unless they say otherwise."""
         defaults = {"retry": {"attempts_without_progress": 2, "base": "1ms", "max": "5ms"}}
