@@ -30,6 +30,7 @@ SLOW = Expected(dest="/srv/slow.bin", body=bytes(reversed(range(253))) * 16_600)
 STOPPED_AT = 512 * 1024  # bytes of it that are there when the unit is restarted
 KILLED_AT = 512 * 1024  # bytes that its server sends the next run before it is killed
 GREETING = Expected(dest="/srv/proof/greeting", body=b"hello from a tree\n")
+SHARED = Expected(dest="/srv/shared.conf", body=PERSONAL.body)  # by a mount that is made while the agent runs
 STATUS_CODE = Expected(dest="/srv/proof/exit", body=b"0\n")
 
 _UNIT = f"""\
@@ -56,6 +57,17 @@ echo "$code" >/srv/proof/exit
 curl --silent --show-error --fail --data-binary @/run/status "$(cat /srv/app/share/tell)"
 """
 UNIT = Expected(dest="/run/systemd/system/prove.service", body=_UNIT.encode())
+_MOUNT = b"""\
+[Unit]
+Description=What a site would mount from its file server (docs/fetch-yaml.md); here a folder that is there
+
+[Mount]
+What=/srv/nodes
+Where=/mnt/share
+Type=none
+Options=bind,ro
+"""
+MOUNT = Expected(dest="/run/systemd/system/mnt-share.mount", body=_MOUNT)
 
 
 def tree(*, tell: str) -> bytes:
@@ -101,6 +113,11 @@ artifacts:
     dest: /srv/licence.txt
     mode: "0600"
     header_credential: pxe-fetch.site-token
+  - name: mount
+    url: mnt-share.mount
+    sha256: {mount}
+    dest: /run/systemd/system/mnt-share.mount
+    start: mnt-share.mount
   - name: model
     urls: [one/model.bin, other/model.bin]
     size: {size}
@@ -109,6 +126,11 @@ artifacts:
   - {{name: words, url: words.xz, sha256: {words}, dest: /srv/words.txt, extract: decompress}}
   - {{name: unit, url: prove.service, sha256: {unit}, dest: /run/systemd/system/prove.service}}
   - {{name: tree, url: tree.tar.gz, sha256: {tree}, dest: /srv/app, extract: tar, start: prove.service}}
+  - name: shared
+    url: file:///mnt/share/${{cmdline.role}}-${{mac}}.conf
+    sha256: {personal}
+    dest: /srv/shared.conf
+    retry: {{base: 8s, max: 30s}}
   - {{name: slow, url: "{slow_url}", sha256: {slow}, dest: /srv/slow.bin}}
 """
 
@@ -129,6 +151,7 @@ def serve(site: Site, *, slowly: Nginx) -> tuple[str, list[str]]:
         "/one/model.bin.chunks": Script(body=MODEL_LIST.encode()),
         "/words.xz": Script(body=words),
         "/prove.service": Script(body=UNIT.body),
+        "/mnt-share.mount": Script(body=MOUNT.body),
         "/tree.tar.gz": Script(body=archive),
     }
     config = CONFIG.format(
@@ -140,6 +163,7 @@ def serve(site: Site, *, slowly: Nginx) -> tuple[str, list[str]]:
         chunks=hashlib.sha256(MODEL_LIST.encode()).hexdigest(),
         words=hashlib.sha256(words).hexdigest(),
         unit=UNIT.sha256,
+        mount=MOUNT.sha256,
         tree=hashlib.sha256(archive).hexdigest(),
         slow=SLOW.sha256,
         slow_url=f"http://{HOST}:{slowly.port}/slow/slow.bin",

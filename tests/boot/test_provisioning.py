@@ -12,7 +12,19 @@ import pytest
 
 from boot import provisions
 from boot.nodes import Booted, Site
-from boot.provisions import CHOSEN, CHUNK, GREETING, KILLED_AT, MODEL, PERSONAL, SLOW, STATUS_CODE, STOPPED_AT, WORDS
+from boot.provisions import (
+    CHOSEN,
+    CHUNK,
+    GREETING,
+    KILLED_AT,
+    MODEL,
+    PERSONAL,
+    SHARED,
+    SLOW,
+    STATUS_CODE,
+    STOPPED_AT,
+    WORDS,
+)
 from boot.sites import LICENCE, PLAIN
 from boot.trouble import killed_once
 from fakes.exchange import Asked
@@ -78,7 +90,7 @@ def test_node_is_done_in_the_end_and_says_so_everywhere(shown: Shown) -> None:
     (told,) = [asked.body.decode() for asked in shown.asked if asked.path == "/status"]
     assert told.startswith("done: ")
     assert "(credential)" in told
-    for name in ("personal", "licence", "model", "words", "unit", "tree", "slow"):
+    for name in ("personal", "licence", "model", "words", "unit", "tree", "shared", "slow"):
         assert f"\n{name} " in told
 
 
@@ -140,6 +152,12 @@ def test_unit_of_an_artifact_finds_it_in_place(shown: Shown) -> None:
     assert shown.paths().count("/tree.tar.gz") == 1
 
 
+def test_what_is_mounted_while_the_agent_runs_is_there_in_its_sandbox(shown: Shown) -> None:
+    assert shown.booted.has(SHARED)
+    (placed,) = shown.said("shared", MessageId.PLACED)
+    assert placed["PXE_FETCH_URL"] == f"file:///mnt/share/{provisions.ROLE}-{provisions.MAC}.conf"
+
+
 def test_restarted_unit_keeps_what_is_right_and_resumes_the_rest(shown: Shown) -> None:
     first, second = shown.runs
     ends = {entry["PXE_FETCH_RUN"]: entry for entry in shown.booted.journal if "PXE_FETCH_EXIT_CODE" in entry}
@@ -147,7 +165,7 @@ def test_restarted_unit_keeps_what_is_right_and_resumes_the_rest(shown: Shown) -
     assert ends[first]["PXE_FETCH_EXIT_CODE"] == str(int(Exit.DEADLINE))
     assert ends[second]["PXE_FETCH_EXIT_CODE"] == "0"
     kept = {name for name, one in shown.booted.artifacts.items() if one["phase"] == "kept"}
-    assert kept == {"personal", "driver", "licence", "model", "words", "unit", "tree"}
+    assert kept == {"personal", "driver", "licence", "mount", "model", "words", "unit", "tree", "shared"}
     resumed = shown.said("slow", MessageId.RESUMED)[0]
     assert resumed["PXE_FETCH_RUN"] == second
     assert int(resumed["PXE_FETCH_BYTES"]) >= STOPPED_AT
