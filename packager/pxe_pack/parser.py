@@ -59,7 +59,9 @@ class Command:
 COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
         "boot": Command("boot a layout in a virtual machine", "pxe_pack.boot.command"),
+        "completion": Command("print a shell's completion of all this", "pxe_pack.commands.completion"),
         "init": Command("write a first fetch.yaml", "pxe_pack.commands.init"),
+        "man": Command("print the manual page", "pxe_pack.commands.man"),
         "relocate": Command("have a layout served from elsewhere, without packing again", "pxe_pack.commands.relocate"),
         "schema": Command("print the JSON Schema of fetch.yaml", "pxe_pack.commands.schema"),
         "show": Command("show what an image is and has", "pxe_pack.commands.show"),
