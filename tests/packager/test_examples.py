@@ -119,6 +119,23 @@ def test_examples_are_told_of() -> None:
         assert f"(examples/{name}/" in told
 
 
+def test_configurations_in_the_documents_are_right(tmp_path: Path) -> None:
+    number = 0
+    for file in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for block in re.findall(r"(?s)```yaml\n(.*?)```", file.read_text()):
+            whole = (
+                block
+                if "version: 1" in block
+                else f"version: 1\ndefaults: {{base_url: http://h/}}\nartifacts:\n{block}"
+            )
+            config = tmp_path / "fetch.yaml"
+            config.write_text(whole)
+            checked = subprocess.run([PXE_FETCH, "check", config], capture_output=True, text=True, check=False)
+            assert checked.returncode == 0, f"{file.name}:\n{block}\n{checked.stderr}"
+            number += 1
+    assert number
+
+
 def test_links_of_the_documents_lead_somewhere() -> None:
     for file in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]:
         for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", file.read_text()):
