@@ -21,6 +21,7 @@ from fakes.server import Script, Server
 from fakes.transfers import cut as cut_into_pieces
 from pxe_fetch.contract.paths import MessageId
 from pxe_fetch.reporting import journal
+from pxe_fetch.reporting.account import MANY
 
 BODY = random.Random(3).randbytes(40 * 65536)
 SMALL = b"small\n"
@@ -126,6 +127,17 @@ def test_clock_that_is_not_set_is_told_with_what_it_says(service: FakeNode) -> N
         ran = service.run_config(entry, tls={"ca_file": str(authority.certificate)})
     assert ran.code == 78
     has(told(ran), "while the clock is not set (it says 20", "UTC): certificate is not yet valid; trying again")
+
+
+def test_of_many_artifacts_only_the_end_is_told_and_what_goes_wrong(service: FakeNode) -> None:
+    names = [f"m{number}" for number in range(MANY + 1)]
+    with Server({"/m": Script(body=SMALL), "/odd": Script(body=SMALL, faults=[unavailable()])}) as server:
+        entries = [service.entry(name, server.url("/m"), SMALL) for name in names[1:]]
+        lines = told(service.run_config(*entries, service.entry("odd", server.url("/odd"), SMALL, retry=SOME)))
+    has(lines, f"{MANY + 1} artifacts to bring")
+    assert len(lines) == MANY + 5  # each is placed; configuration, plan, an attempt that failed, and the end
+    has(lines, "<4>odd: attempt 1 at ")
+    has(lines, "<6>m100: placed at ")
 
 
 def test_deadlines_are_told_apart(service: FakeNode) -> None:

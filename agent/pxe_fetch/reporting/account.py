@@ -14,20 +14,20 @@ from pxe_fetch.errors import FetchError
 from pxe_fetch.locate import Found
 from pxe_fetch.plan import Plan, Transfer
 from pxe_fetch.redact import redact
-from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal
-from pxe_fetch.reporting.ledger import Ledger
+from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING
 from pxe_fetch.reporting.outcome import Outcome
+from pxe_fetch.reporting.progress import Progress
 from pxe_fetch.reporting.state import ArtifactState
 from pxe_fetch.transfer.receive import Received
-from pxe_fetch.wording import amount, count, soon, span
+from pxe_fetch.wording import amount, count, span
+
+# Artifacts from which on only the end of each is told, and what goes wrong: journald drops lines of a service that
+# writes more than RateLimitBurst= of them in a moment (journald.conf(5)), and the ones that matter would be among them.
+MANY = 100
 
 
-class Account:
-    """What happened so far, and who is told. Implements the engine's Events; safe to use from several threads."""
-
-    def __init__(self, *, journal: Journal, ledger: Ledger) -> None:
-        self._journal = journal
-        self._ledger = ledger
+class Account(Progress):
+    """What happened so far, and who is told. Safe to use from several threads."""
 
     # The run
 
@@ -70,6 +70,9 @@ class Account:
         known = sum(order.size or 0 for order in plan.orders)
         others = f"; not for this node: {', '.join(one.name for one in plan.skipped)}" if plan.skipped else ""
         size = f" ({amount(known)})" if known and all(order.size is not None for order in plan.orders) else ""
+        if len(plan.orders) > MANY:
+            self._usual = DEBUG
+            others += "; of so many, only the end of each is told, and what goes wrong"
         self._say(
             f"{count(len(plan.orders), 'artifact')} to bring{size}, up to {config.parallel} at once{others}",
             message_id=MessageId.STATUS,
@@ -127,7 +130,7 @@ class Account:
 
             self.debug("".join(traceback.format_exception(error)))
 
-    # One artifact, as the run sees it
+    # One artifact
 
     def checking(self, name: str) -> None:
         """Its turn has come."""
@@ -202,137 +205,3 @@ class Account:
             phase="failed",
             cause=outcome.cause,
         )
-
-    # One artifact, as the engine sees it: pxe_fetch.transfer.events.Events
-
-    def started(self, name: str, *, url: str, offset: int, total: int | None) -> None:
-        if self._ledger.find(name) is None:
-            return
-        with self._ledger.edit(name) as artifact:
-            first = artifact.url is None
-            artifact.phase = "fetching"
-            artifact.url = url
-            artifact.bytes = artifact.at = offset
-            artifact.total = artifact.total if total is None else total
-            artifact.attempts = max(artifact.attempts, 1)
-        if first:
-            size = "" if total is None else f" ({amount(total)})"
-            mirrors = artifact.mirrors
-            which = f", mirror {mirrors.index(url) + 1} of {len(mirrors)}" if url in mirrors else ""
-            self._say(
-                f"{name}: fetching from {url}{which}{size}",
-                message_id=MessageId.START,
-                artifact=name,
-                url=url,
-                bytes=offset,
-                total=total,
-                phase="fetching",
-            )
-
-    def resumed(self, name: str, *, url: str, offset: int) -> None:
-        artifact = self._ledger.find(name)
-        whole = f" of {amount(artifact.total)}" if artifact and artifact.total else ""
-        self._say(
-            f"{name}: {amount(offset)}{whole} are here already; going on from there at {url}",
-            message_id=MessageId.RESUMED,
-            artifact=name,
-            url=url,
-            bytes=offset,
-            total=artifact.total if artifact else None,
-            phase="fetching",
-        )
-
-    def progress(self, name: str, *, received: int, total: int | None) -> None:
-        if self._ledger.find(name) is None:
-            return
-        with self._ledger.edit(name) as artifact:
-            artifact.bytes_received += max(received - artifact.at, 0)
-            artifact.bytes = artifact.at = received
-            artifact.total = artifact.total if total is None else total
-
-    def retrying(
-        self, name: str, *, url: str, attempt: int, error: str, status: int | None, wait_seconds: float, next_url: str
-    ) -> None:
-        if self._ledger.find(name):
-            with self._ledger.edit(name) as artifact:
-                artifact.attempts = max(artifact.attempts, attempt)
-                artifact.error = error
-                artifact.phase = "fetching"
-        elsewhere = "" if next_url == url else f" at {next_url}"
-        self._say(
-            f"{name}: attempt {attempt} at {url} failed: {error}; trying again{elsewhere} {soon(wait_seconds)}",
-            priority=WARNING,
-            message_id=MessageId.RETRYING,
-            artifact=name,
-            url=url,
-            attempt=attempt,
-            error=error,
-            http_status=status,
-            next_retry_ms=round(wait_seconds * 1000),
-            phase="fetching",
-        )
-
-    def mirror_dropped(self, name: str, *, url: str, reason: str) -> None:
-        left = ""
-        if artifact := self._ledger.find(name):
-            with self._ledger.edit(name):
-                artifact.dropped += 1
-            others = len(artifact.mirrors) - artifact.dropped
-            if artifact.mirrors:
-                left = f"; {count(others, 'mirror')} left" if others else "; no mirror is left"
-        self._say(
-            f"{name}: {url} is not asked again: {reason}{left}",
-            priority=WARNING,
-            message_id=MessageId.MIRROR_DROPPED,
-            artifact=name,
-            url=url,
-            error=reason,
-            phase="fetching",
-        )
-
-    def chunk_wrong(self, name: str, *, url: str, error: str) -> None:
-        self._say(
-            f"{name}: {url} gave {error}; that chunk is fetched again",
-            priority=WARNING,
-            message_id=MessageId.CHUNK_WRONG,
-            artifact=name,
-            url=url,
-            error=error,
-            phase="fetching",
-        )
-
-    def chunk_mended(self, name: str, *, url: str, chunk: int) -> None:
-        self._say(
-            f"{name}: chunk {chunk} came right from {url}",
-            message_id=MessageId.CHUNK_MENDED,
-            artifact=name,
-            url=url,
-            phase="fetching",
-        )
-
-    def verifying(self, name: str, *, total: int) -> None:
-        if self._ledger.find(name):
-            with self._ledger.edit(name) as artifact:
-                artifact.phase = "verifying"
-        self.debug(f"{name}: reading {amount(total)} again to verify them")
-
-    def verified(self, name: str, *, digest: str, total: int) -> None:
-        if self._ledger.find(name) is None:
-            return  # nobody has named a digest yet
-        algorithm, _, hex_digits = digest.partition(":")
-        with self._ledger.edit(name) as artifact:
-            artifact.bytes = artifact.total = total
-            artifact.error = None  # what went wrong on the way has been overcome; the journal has it
-            artifact.sha256 = hex_digits if algorithm == "sha256" else None
-        self._say(
-            f"{name}: all {amount(total)} have the right digest, {digest}",
-            message_id=MessageId.VERIFIED,
-            artifact=name,
-            bytes=total,
-            total=total,
-            sha256=hex_digits if algorithm == "sha256" else None,
-            phase="verifying",
-        )
-
-    def _say(self, message: str, *, priority: int = INFO, message_id: str = "", **fields: str | float | None) -> None:
-        self._journal.send(message, priority=priority, message_id=message_id, run=self._ledger.state.run, **fields)
