@@ -10,7 +10,6 @@ from pathlib import Path
 
 from pxe_fetch import __version__
 from pxe_fetch.contract import dump
-from pxe_fetch.contract.paths import UNIT_NAME
 from pxe_pack import checks, export, unit
 from pxe_pack.artifacts import Exported, LocalFile, with_urls
 from pxe_pack.console import Console
@@ -42,6 +41,8 @@ def show_plan(options: Options, *, console: Console) -> None:
     settings = settle(options)
     with _image(settings) as image:
         plan = make_plan(settings, image)
+        if plan.warnings:
+            console.problems(plan.warnings)
         console.result({"plan": plan.document()}, "\n".join(plan.lines()))
 
 
@@ -59,8 +60,8 @@ def pack(options: Options, *, console: Console) -> Packed:
             console.say(line)
         if problems := checks.needed_tools(plan):
             raise InputError(*problems)
-        if warnings := list(checks.doubtful(image)):
-            console.problems(warnings)
+        if plan.warnings:
+            console.problems(plan.warnings)
         agent = _agent(plan, console)
         service = _service(plan, console)
         # the configuration, as large as it may become, and the manifest are in the margin
@@ -100,14 +101,7 @@ def _agent(plan: Plan, console: Console) -> FrozenAgent:
 
 def _service(plan: Plan, console: Console) -> str:
     """The unit, fitted to the image and found right by systemd-analyze where that is here."""
-    text = (unit.unit_files() / UNIT_NAME).read_text(encoding="utf-8")
-    fetch = plan.settings.fetch
-    service = unit.fitted_unit(
-        text,
-        systemd=plan.image.systemd,
-        roots=fetch.allowed_roots,
-        credentials=[one.header_credential for one in fetch.artifacts if one.header_credential],
-    )
+    service = unit.service_for(plan.settings.fetch, systemd=plan.image.systemd)
     findings = unit.unit_problems(service)
     if any(problem.severity == "error" for problem in findings):
         raise InputError(*findings)

@@ -59,6 +59,7 @@ class Command:
 COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
         "boot": Command("boot a layout in a virtual machine", "pxe_pack.boot.command"),
+        "check": Command("find all that will go wrong with an image or a layout", "pxe_pack.commands.check"),
         "completion": Command("print a shell's completion of all this", "pxe_pack.commands.completion"),
         "init": Command("write a first fetch.yaml", "pxe_pack.commands.init"),
         "man": Command("print the manual page", "pxe_pack.commands.man"),

@@ -63,6 +63,7 @@ class Plan:
     choice: Choice
     image: LiveImage
     loaders: Chosen
+    warnings: tuple[Problem, ...] = ()  # what may go wrong at boot, and need not
 
     @property
     def boot_url(self) -> str | None:
@@ -151,7 +152,7 @@ def _abilities(livenet: bool, live: bool, updates: bool) -> tuple[tuple[str, boo
 
 def settle(options: Options) -> Settings:
     """Options and configuration put together. Raises InputError and ProblemError with all that is wrong with them."""
-    text, document = _read(options.config)
+    text, document = read_config(options.config)
     beside = options.config.absolute().parent
     pack = document.pack
     problems: list[Problem] = []
@@ -202,7 +203,8 @@ def _real(output: Path) -> Path:
     return output.resolve() if output.is_symlink() else output.parent.resolve() / output.name
 
 
-def _read(path: Path) -> tuple[str, Document]:
+def read_config(path: Path) -> tuple[str, Document]:
+    """The text of the configuration `path`, and what it says. Raises InputError with all that is wrong with it."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -220,8 +222,27 @@ def _read(path: Path) -> tuple[str, Document]:
 
 def make_plan(settings: Settings, image: LiveImage) -> Plan:
     """What packing `image` will do. Raises InputError with all that keeps it from working."""
-    if problems := [*checks.urls(settings, image), *checks.bootable(image)]:
-        raise InputError(*problems)
-    chosen = choose_loaders(image.loaders, machine=image.machine, given=settings.boot_loader)
-    choice = choose(settings.inject, image, rewrite=settings.rewrite)
-    return Plan(settings=settings, image=image, choice=choice, loaders=chosen)
+    found = [*checks.urls(settings, image)]
+    chosen: Chosen | None = None
+    try:
+        chosen = choose_loaders(image.loaders, machine=image.machine, given=settings.boot_loader)
+    except InputError as error:
+        found += error.problems
+    subject = checks.subject(
+        image,
+        loaders=chosen.loaders if chosen else None,
+        boot_url=settings.boot_url,
+        config=settings.fetch,
+        local_sizes={name: file.size for file in settings.files for name in file.artifacts},
+    )
+    found += checks.offline(subject)
+    errors = [problem for problem in found if problem.severity == "error"]
+    if errors or not chosen:
+        raise InputError(*errors)
+    return Plan(
+        settings=settings,
+        image=image,
+        choice=choose(settings.inject, image, rewrite=settings.rewrite),
+        loaders=chosen,
+        warnings=tuple(problem for problem in found if problem.severity == "warning"),
+    )

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pxe_pack.image import authenticode, kernel, networking
-from pxe_pack.image.efi import EfiProgram, examined
+from pxe_pack.image import authenticode, networking
+from pxe_pack.image.efi import EfiProgram
 from pxe_pack.image.grubimage import GrubImage
 from pxe_pack.image.initrd import InitrdFacts
 from pxe_pack.image.liveos import LiveImage
+from pxe_pack.image.netboot import Netboot
+from pxe_pack.image.programs import Programs, programs
 from pxe_pack.inject.former import Former, formers
 
-# dracut's modules that decide whether a LiveOS boots from a URL, and those that can bring the network up
-LIVE_MODULES = ("livenet", "dmsquash-live", "url-lib")
-NETWORK_MODULES = ("network", "network-legacy", "network-manager", "systemd-networkd", "connman")
-GRUB_NETWORK = ("efinet", "net", "tftp", "http")
+_NETWORK_OF_GRUB = ("efinet", "net", "tftp", "http")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,24 +22,16 @@ class Account:
     """All that is to be told of an image."""
 
     image: LiveImage
-    loaders: tuple[EfiProgram, ...]
-    kernels: Mapping[str, tuple[str, EfiProgram]]  # path -> release, and what it is as a program for UEFI
+    programs: Programs
     formers: tuple[Former, ...]
     dhcp: str  # what brings the network up in the root filesystem; empty when nothing is seen to
 
 
 def account(image: LiveImage) -> Account:
     """Look at `image` as closely as telling takes. Raises WorkError when its root filesystem is damaged."""
-    files = image.loaders.files if image.loaders else {}
-    kernels = {}
-    for path in image.network.kernels:
-        if entry := image.media.find(path):
-            data = image.media.read(entry)
-            kernels[path] = (kernel.release(data), examined(path, data))
     return Account(
         image=image,
-        loaders=tuple(examined(name, b"".join(file.pieces())) for name, file in files.items()),
-        kernels=kernels,
+        programs=programs(image, image.loaders),
         formers=tuple(formers(image)),
         dhcp=networking.dhcp(image.tree) if image.tree else "",
     )
@@ -56,11 +47,12 @@ def document(told: Account) -> dict[str, object]:
         "dhcp": told.dhcp or None,
         "grub_cfg": image.grub_source,
         "kernels": [
-            {"path": path, "release": release or None, **_signed(program)}
-            for path, (release, program) in told.kernels.items()
+            {"path": path, "release": kernel.release or None, **_signed(kernel.program)}
+            for path, kernel in told.programs.kernels.items()
         ],
         "initrds": [_initrd_document(path, facts) for path, facts in image.initrds.items()],
-        "boot_loaders": [_loader_document(program) for program in told.loaders],
+        "netboot": _netboot_document(image.loaders.netboot) if image.loaders else None,
+        "boot_loaders": [_loader_document(program) for program in told.programs.loaders],
         "injected": [
             {"how": one.how, "where": one.where, "agent": one.version or None, "configured": one.configured}
             for one in told.formers
@@ -100,13 +92,17 @@ def _initrd_document(path: str, facts: InitrdFacts) -> dict[str, object]:
         "kernels": sorted(facts.kernels),
         "livenet": facts.livenet,
         "dmsquash_live": facts.dmsquash_live,
-        "url_lib": "url-lib" in facts.modules,
-        "network": [name for name in NETWORK_MODULES if name in facts.modules],
+        "url_lib": facts.url_lib,
+        "network": list(facts.network),
         "applies_updates": facts.applies_updates,
         "curl": facts.curl,
         "ca_bundle": facts.ca_bundle,
         "modules": sorted(facts.modules),
     }
+
+
+def _netboot_document(netboot: Netboot) -> dict[str, object]:
+    return {"config": netboot.config or None, "obstacle": netboot.obstacle or None}
 
 
 def _loader_document(program: EfiProgram) -> dict[str, object]:
@@ -136,14 +132,22 @@ def lines(told: Account) -> Iterator[str]:
         block = live.superblock
         packed = f", {block.compressor}, {block.block_size >> 10} KiB blocks, {block.inodes:,} inodes" if block else ""
         yield f"root      {live.root.path}: {live.root_format}{packed}, {live.span.size:,} bytes"
-    for path, (release, program) in told.kernels.items():
-        yield f"kernel    {path}: {release or 'release unknown'}, {_signed_words(program)}"
+    for path, kernel in told.programs.kernels.items():
+        yield f"kernel    {path}: {kernel.release or 'release unknown'}, {_signed_words(kernel.program)}"
     for path, initrd in image.initrds.items():
         yield from _initrd_lines(path, initrd)
     yield f"grub.cfg  {image.grub_source}"
-    if not told.loaders:
+    yield from _loader_lines(told)
+    for one in told.formers:
+        yield f"injected  {_former_words(one)}"
+    if not told.formers:
+        yield "injected  nothing"
+
+
+def _loader_lines(told: Account) -> Iterator[str]:
+    if not told.programs.loaders:
         yield "loader    none for UEFI"
-    for program in told.loaders:
+    for program in told.programs.loaders:
         yield f"loader    {program.path}: {program.kind}, {program.machine}, {_signed_words(program)}"
         if grub := program.grub:
             prefix = repr(grub.prefix) if grub.prefix is not None else "none"
@@ -151,10 +155,9 @@ def lines(told: Account) -> Iterator[str]:
             yield f"          prefix {prefix}{early}, {len(grub.modules)} modules, {_network_words(grub)}"
         if program.vendor:
             yield f"          trusts {', '.join(authenticode.name(one) for one in program.vendor)}"
-    for one in told.formers:
-        yield f"injected  {_former_words(one)}"
-    if not told.formers:
-        yield "injected  nothing"
+    if told.image.loaders:
+        over = told.image.loaders.netboot
+        yield f"netboot   {over.obstacle or f'GRUB reads {over.config} over TFTP'}"
 
 
 def _initrd_lines(path: str, facts: InitrdFacts) -> Iterator[str]:
@@ -168,19 +171,19 @@ def _initrd_lines(path: str, facts: InitrdFacts) -> Iterator[str]:
     has = {
         "livenet": facts.livenet,
         "dmsquash-live": facts.dmsquash_live,
-        "url-lib": "url-lib" in facts.modules,
+        "url-lib": facts.url_lib,
         "apply-live-updates": facts.applies_updates,
         "curl": facts.curl,
         "CA bundle": facts.ca_bundle,
     }
-    network = [name for name in NETWORK_MODULES if name in facts.modules]
+    network = list(facts.network)
     yield f"          has {', '.join([name for name, there in has.items() if there] + network) or 'nothing of dracut'}"
     if lacking := [name for name, there in has.items() if not there] + ([] if network else ["network"]):
         yield f"          lacks {', '.join(lacking)}"
 
 
 def _network_words(grub: GrubImage) -> str:
-    able = [module for module in GRUB_NETWORK if module in grub.modules]
+    able = [module for module in _NETWORK_OF_GRUB if module in grub.modules]
     return f"among them {', '.join(able)}" if able else "none of them for the network"
 
 

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.paths import AGENT, CATALOG_UNIT_NAME, CREDENTIAL, TARGET_NAME, UNIT_DIR, UNIT_NAME
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
@@ -50,6 +51,16 @@ def unit_files() -> Path:
     """The folder with the units and the catalog: beside the package when installed, in the checkout otherwise."""
     installed = Path(__file__).parent / "units"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "units"
+
+
+def service_for(config: FetchConfig, *, systemd: int | None) -> str:
+    """The service for an image with that release of systemd, whose agent follows `config`."""
+    return fitted_unit(
+        (unit_files() / UNIT_NAME).read_text(encoding="utf-8"),
+        systemd=systemd,
+        roots=config.allowed_roots,
+        credentials=[one.header_credential for one in config.artifacts if one.header_credential],
+    )
 
 
 def fitted_unit(text: str, *, systemd: int | None, roots: Sequence[str], credentials: Iterable[str] = ()) -> str:

@@ -98,11 +98,23 @@ def tree() -> Iterator[Inode]:
     yield folder("etc/systemd")
     yield folder("etc/systemd/system")
     yield folder("etc/systemd/system/multi-user.target.wants")
+    yield from _network()
     for name, directives in _TARGETS.items():
         text = f"[Unit]\nDescription={name}\n{directives}\n"
         yield Inode(f"{_UNITS}/{name}.target", data=text.encode())
     yield symlink(f"{_UNITS}/default.target", "multi-user.target")
     yield from specials.inodes()
+
+
+def _network() -> Iterator[Inode]:
+    """DHCP by systemd-networkd."""
+    yield folder("etc/systemd/network")
+    yield Inode("etc/systemd/network/20-dhcp.network", data=b"[Match]\nType=ether\n\n[Network]\nDHCP=yes\n")
+    service = f"{_UNITS}/systemd-networkd.service"
+    yield Inode(
+        service, data=b"[Unit]\nDescription=network\n\n[Service]\nExecStart=/usr/lib/systemd/systemd-networkd\n"
+    )
+    yield symlink("etc/systemd/system/multi-user.target.wants/systemd-networkd.service", f"/{service}")
 
 
 def _programs() -> Iterator[Inode]:

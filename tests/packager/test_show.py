@@ -49,7 +49,7 @@ def test_a_bootstrap_image_is_told_whole(request: pytest.FixtureRequest, shown: 
     (initrd,) = told["initrds"]
     assert initrd["kind"] == "bootstrap"
     assert (initrd["livenet"], initrd["dmsquash_live"], initrd["url_lib"], initrd["curl"]) == (True,) * 4
-    assert (initrd["network"], initrd["kernels"]) == (["network", "network-legacy"], [tiny.RELEASE])
+    assert (initrd["network"], initrd["kernels"]) == (["network-legacy"], [tiny.RELEASE])
     assert not initrd["ca_bundle"]
     shim, grub = told["boot_loaders"]
     assert (shim["kind"], grub["kind"], grub["prefix"]) == ("shim", "GRUB", "/boot/grub2")
@@ -135,7 +135,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("command", ["show"])
+@pytest.mark.parametrize("command", ["show", "check"])
 @pytest.mark.parametrize("kind", BAD)
 def test_what_is_no_image_is_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, kind: str
@@ -149,7 +149,7 @@ def test_what_is_no_image_is_a_sentence(
     assert "Traceback" not in captured.err
 
 
-@pytest.mark.parametrize("command", ["show"])
+@pytest.mark.parametrize("command", ["show", "check"])
 @pytest.mark.parametrize("kept", [0.2, 0.9])
 def test_a_truncated_image_is_a_sentence(
     tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str], command: str, kept: float
@@ -160,7 +160,7 @@ def test_a_truncated_image_is_a_sentence(
     assert "error[image-truncated]" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["show"])
+@pytest.mark.parametrize("command", ["show", "check"])
 @pytest.mark.parametrize("folder", [True, False], ids=["folder", "file"])
 def test_what_may_not_be_read_is_a_sentence(command: str, *, folder: bool) -> None:
     """Without root's right to read what is closed, which an ordinary user has not anyway."""

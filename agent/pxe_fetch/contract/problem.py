@@ -25,7 +25,7 @@ class Problem:
     hint: str = ""
     where: Position | None = None
     label: str = ""  # what stands beside the carets
-    severity: str = "error"  # "error" or "warning"
+    severity: str = "error"  # "error", "warning" or "note"
 
     def __str__(self) -> str:
         """The finding in one line: `file:line:column: message [reference]`."""

@@ -1,20 +1,57 @@
 """What has to hold: each check gives the problems it finds, so that all are shown at once. One question a module."""
 
+from collections.abc import Callable, Iterator
+
+from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.agent import agent_fits
+from pxe_pack.checks.arguments import arguments
+from pxe_pack.checks.destinations import destinations
+from pxe_pack.checks.files import files
+from pxe_pack.checks.grubscript import grub_script
 from pxe_pack.checks.image import bootable, doubtful
+from pxe_pack.checks.initrd import initrds
+from pxe_pack.checks.kernels import kernels
+from pxe_pack.checks.loaders import loaders
 from pxe_pack.checks.machine import disk_room, needed_tools
+from pxe_pack.checks.memory import memory
+from pxe_pack.checks.network import root_network
+from pxe_pack.checks.secureboot import secure_boot
 from pxe_pack.checks.settings import artifact_url, boot_url, compression, missing_setting, places, urls
+from pxe_pack.checks.subject import Subject, subject
 
 __all__ = [
+    "Subject",
     "agent_fits",
     "artifact_url",
     "boot_url",
-    "bootable",
     "compression",
     "disk_room",
-    "doubtful",
     "missing_setting",
     "needed_tools",
+    "offline",
     "places",
+    "subject",
     "urls",
 ]
+
+# In the order in which a node meets what they ask about.
+_OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
+    bootable,
+    loaders,
+    secure_boot,
+    grub_script,
+    arguments,
+    files,
+    kernels,
+    initrds,
+    doubtful,
+    root_network,
+    memory,
+    destinations,
+)
+
+
+def offline(subject: Subject) -> Iterator[Problem]:
+    """All that is found without asking a server. Raises WorkError when the root filesystem is damaged."""
+    for check in _OFFLINE:
+        yield from check(subject)

@@ -5,21 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.image.liveos import LiveImage
+from pxe_pack.checks.subject import Subject
 
 
-def bootable(image: LiveImage) -> Iterator[Problem]:
-    """What keeps `image` from booting by PXE, and the agent from running in it."""
-    for name, facts in image.initrds.items() if image.live else ():
-        lacking = [
-            what for what, has in (("livenet", facts.livenet), ("dmsquash-live", facts.dmsquash_live)) if not has
-        ]
-        if facts.readable and lacking:
-            yield Problem(
-                reference="initrd-not-live",
-                message=f"the initrd {name} has no {' and no '.join(lacking)}: it cannot boot a LiveOS from a URL",
-                hint=f"build it with dracut --add '{' '.join(lacking)}'",
-            )
+def bootable(subject: Subject) -> Iterator[Problem]:
+    """What keeps the agent from being started in an image."""
+    image = subject.image
     if image.tree and image.systemd is None:
         yield Problem(
             reference="image-no-systemd",
@@ -28,9 +19,9 @@ def bootable(image: LiveImage) -> Iterator[Problem]:
         )
 
 
-def doubtful(image: LiveImage) -> Iterator[Problem]:
+def doubtful(subject: Subject) -> Iterator[Problem]:
     """What may go wrong at boot, and need not: warnings."""
-    if any(word in ("rd.live.check", "rd.live.check=1") for entry in image.network.arguments for word in entry):
+    if any(word in ("rd.live.check", "rd.live.check=1") for entry in subject.menu.entries for word in entry.arguments):
         yield Problem(
             reference="media-check",
             message="an entry of grub.cfg has rd.live.check, and the packed ISO has no MD5 of its own to be checked by",

@@ -97,6 +97,7 @@ def compression(compressor: str | None, level: int | None) -> Iterator[Problem]:
         yield Problem(
             reference="level-out-of-range",
             message=f"{compressor} has levels from 1 to {HIGHEST_LEVELS[compressor]}, and {level} is asked for",
+            hint=f"--level {HIGHEST_LEVELS[compressor]} is the highest",
         )
 
 

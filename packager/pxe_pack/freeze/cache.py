@@ -74,6 +74,11 @@ def frozen_agent(*, cache: Path, console: Console) -> FrozenAgent:
     return cached(key, cache=cache, make=make, console=console)
 
 
+def cached_agent(*, cache: Path, console: Console) -> FrozenAgent | None:
+    """The agent of this installation, where `cache` has it whole; None where it would have to be frozen."""
+    return _usable(cache.resolve() / cache_key(SOURCES), console=console)
+
+
 def is_cached(*, cache: Path) -> bool:
     """Whether `frozen_agent` would find an entry, and so needs no tools. Does not check that it is whole."""
     return (cache / cache_key(SOURCES) / PROGRAM).is_dir()

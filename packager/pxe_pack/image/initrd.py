@@ -27,6 +27,9 @@ _KERNEL = re.compile(r"^(?:usr/)?lib/modules/([^/]+)$")
 _CURL = ("usr/bin/curl", "bin/curl")
 _CA_BUNDLES = ("etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/certs/ca-certificates.crt", "etc/ssl/certs/ca-bundle.crt")
 _RELEASES = ("etc/os-release", "usr/lib/os-release")
+_URL_LIBS = ("usr/lib/url-lib.sh", "lib/url-lib.sh")
+# dracut's modules that bring the network up; `network` itself only picks one of them
+_NETWORK = ("network-legacy", "network-manager", "systemd-networkd", "connman")
 _INITRD_RELEASES = ("etc/initrd-release", "usr/lib/initrd-release")
 
 
@@ -43,6 +46,8 @@ class InitrdFacts:
     systemd: int | None = None
     full_os: bool = False  # a whole root filesystem, which is never left for another
     kernels: frozenset[str] = frozenset()  # that it has modules for, by `uname -r`
+    network: tuple[str, ...] = ()  # dracut's modules that bring the network up
+    url_lib: bool = False  # dracut's functions that fetch
     curl: bool = False  # with which dracut fetches
     ca_bundle: bool = False  # certificates of authorities, for https
     unpacked: int = field(default=0, compare=False)  # bytes that its files take once the kernel has unpacked them
@@ -125,6 +130,8 @@ def _facts(
         systemd=systemd[-1] if systemd else None,
         full_os="init" in names and _has(names, _RELEASES) and not _has(names, _INITRD_RELEASES),
         kernels=frozenset(found[1] for name in names if (found := _KERNEL.match(name))),
+        network=tuple(name for name in _NETWORK if name in modules),
+        url_lib=_has(names, _URL_LIBS) or "url-lib" in modules,
         curl=_has(names, _CURL),
         ca_bundle=_has(names, _CA_BUNDLES),
         unpacked=unpacked,

@@ -119,12 +119,14 @@ def _chosen(names: Sequence[str], bits: int) -> tuple[str, ...]:
 class Tree:
     """The tree of the squashfs that stands in `file`, `size` bytes from `offset` on: a RootTree.
 
-    Of an image with a graft it is the tree that was there before: a graft is replaced as a whole by the next one.
+    Of an image with a graft it is the tree that was there before, unless asked otherwise: the next graft replaces it
+    as a whole.
     """
 
     file: Path
     offset: int = 0
     size: int | None = None  # None: up to the file's end
+    with_graft: bool = False  # the tree as Linux sees it
 
     def walk(self) -> Iterator[Inode]:
         with self._opened() as image:
@@ -174,7 +176,7 @@ class Tree:
     @contextmanager
     def _opened(self) -> Iterator[Image]:
         with Image.open(self.file, offset=self.offset, size=self.size) as image:
-            yield original(image) or image
+            yield image if self.with_graft else original(image) or image
 
 
 def _directory(image: Image, path: str) -> inodes.Directory | None:

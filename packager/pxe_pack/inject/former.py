@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pxe_fetch.contract.paths import AGENT, AGENT_DIR, CONFIG_ETC
 from pxe_pack.freeze.agent import MANIFEST
@@ -39,8 +39,10 @@ def formers(image: LiveImage) -> Iterator[Former]:
         prefix = "" if facts.full_os else f"{UPDATES}/"
         if found := _in_tree(facts.tree, how="initrd", where=name, prefix=prefix):
             yield found
-    if image.live and image.tree and (found := _in_tree(image.tree, how="rootfs", where=image.live.root.path)):
-        yield found
+    if image.live and image.tree:
+        tree = replace(image.live.tree, with_graft=True)
+        if found := _in_tree(tree, how="rootfs", where=image.live.root.path):
+            yield found
 
 
 def _in_tree(tree: RootTree, *, how: str, where: str, prefix: str = "") -> Former | None:

@@ -61,6 +61,10 @@ class Layout:
         file = self.root / path.lstrip("/")
         return file.read_text(encoding="utf-8", errors="surrogateescape") if file.is_file() else ""
 
+    def missing(self) -> list[str]:
+        """Paths that the manifest lists and that are not there."""
+        return [path for path in self.files if not (self.root / path).is_file()]
+
     def differing(self) -> list[Problem]:
         """What is not there, or of another size than the manifest says: warnings, for a node boots what is there."""
         found = []

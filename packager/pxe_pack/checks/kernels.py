@@ -1,0 +1,35 @@
+"""Whether each kernel finds its own modules: in the initrd it is loaded with, and in the root filesystem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.checks.subject import Subject
+from pxe_pack.image import rootfs
+
+
+def kernels(subject: Subject) -> Iterator[Problem]:
+    """Kernels whose modules are of another release."""
+    tree = subject.image.tree
+    in_root = rootfs.kernels(tree) if tree and subject.image.live else frozenset[str]()
+    for entry in subject.menu.entries:
+        kernel = subject.programs.kernels.get(subject.on_medium(entry.kernel))
+        if kernel is None or not kernel.release:
+            continue
+        for name, facts in subject.initrds(entry):
+            if facts.kernels and kernel.release not in facts.kernels:
+                yield Problem(
+                    reference="kernel-other-initrd",
+                    message=f"{entry.kernel} is {kernel.release}, and the initrd {name} has modules for "
+                    f"{', '.join(sorted(facts.kernels))}: a node finds neither its disks nor its network",
+                    hint=f"build the initrd for it: dracut --kver {kernel.release}",
+                )
+        if in_root and kernel.release not in in_root:
+            yield Problem(
+                reference="kernel-other-root",
+                message=f"{entry.kernel} is {kernel.release}, and the root filesystem has modules for "
+                f"{', '.join(sorted(in_root))}: once booted, a node can load none",
+                hint="have the kernel's own package in the root filesystem",
+                severity="warning",
+            )

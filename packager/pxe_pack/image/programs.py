@@ -1,0 +1,40 @@
+"""What of an image UEFI starts and GRUB loads: boot loaders and kernels, looked into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pxe_pack.image import kernel
+from pxe_pack.image.bootloader import BootLoaders
+from pxe_pack.image.efi import EfiProgram, examined
+from pxe_pack.image.liveos import LiveImage
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kernel:
+    """A kernel."""
+
+    release: str  # as `uname -r` says it; empty when it does not tell
+    program: EfiProgram
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Programs:
+    """The programs of an image."""
+
+    loaders: tuple[EfiProgram, ...]  # by their names in the layout
+    kernels: Mapping[str, Kernel]  # by their paths on the medium
+
+
+def programs(image: LiveImage, loaders: BootLoaders | None) -> Programs:
+    """`loaders`, and the kernels of `image`. Raises OSError when one cannot be read."""
+    files = loaders.files if loaders else {}
+    kernels = {}
+    for path in image.network.kernels:
+        if entry := image.media.find(path):
+            data = image.media.read(entry)
+            kernels[path] = Kernel(release=kernel.release(data), program=examined(path, data))
+    return Programs(
+        loaders=tuple(examined(name, b"".join(file.pieces())) for name, file in files.items()), kernels=kernels
+    )
