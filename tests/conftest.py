@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
+pytest.register_assert_rewrite("fakes.cells")
+
 
 def pytest_configure() -> None:
     """Hear Ctrl-C, and so have the programs that tests start hear it: a shell's background jobs ignore it (sh(1))."""

@@ -152,6 +152,26 @@ class Demand:
 
 
 @dataclass(frozen=True)
+class ToItself:
+    """A redirect to the very same place."""
+
+    code: int = 301
+
+    def answer(self, exchange: Exchange) -> None:
+        redirect(exchange.asked.path, code=self.code).answer(exchange)
+
+
+@dataclass(frozen=True)
+class ToRanges:
+    """`fault` where a range is asked for, a proper answer where everything is."""
+
+    fault: Status
+
+    def answer(self, exchange: Exchange) -> None:
+        (self.fault if exchange.asked.range else Serve()).answer(exchange)
+
+
+@dataclass(frozen=True)
 class Raw:
     """Exactly these bytes, then the end of the connection."""
 
@@ -201,12 +221,13 @@ class Flip:
     """One byte wrong, everything else proper."""
 
     at: float = 0.5
+    framing: str = "length"
 
     def answer(self, exchange: Exchange) -> None:
         content = exchange.content
         body = bytearray(content.read(0, content.size))
         body[content.offset(self.at)] ^= 0xFF
-        Serve(body=bytes(body), etag=content.etag).answer(exchange)
+        Serve(body=bytes(body), etag=content.etag, framing=self.framing).answer(exchange)
 
 
 @dataclass(frozen=True, kw_only=True)

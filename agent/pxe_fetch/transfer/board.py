@@ -16,6 +16,7 @@ from pxe_fetch.errors import (
     IntegrityError,
     NetworkError,
     NoRoomError,
+    RangeError,
     StoppedError,
 )
 from pxe_fetch.pieces import Pieces
@@ -44,6 +45,7 @@ class Job:
     began_with: int = 0  # bytes of the run's first chunk
     has_begun: bool = False  # the mirror has answered as it should
     gained: bool = False  # something new came of it that is still good
+    has_erred: bool = False  # a chunk came wrong
     failure: FetchError | None = None  # why its stream is to end
 
 
@@ -226,9 +228,10 @@ class Board:
         self._bad.add(index)
         self.attempts += 1
         if sources == {job.mirror.url}:
-            self.mirrors.gave_wrong(job.mirror, index, error)
-            if job.mirror.out:
+            self.mirrors.gave_wrong(job.mirror, index, error, is_first=not job.has_erred)
+            if job.mirror.out or job.has_erred:
                 job.failure = error
+            job.has_erred = True
         else:
             self._one_source.add(index)
             self.idle += 1
@@ -254,10 +257,11 @@ class Board:
             self.attempts += not is_counted
             self._resuming = True
             error = self.mirrors.judged(mirror, error)
+            is_news = mirror.ranges and isinstance(error, RangeError)  # that it has none: it is yet to be asked for all
             is_limit = not is_counted and not job.has_begun and self.mirrors.refused_more(mirror, error)
             if job.gained:
                 self.idle = 0
-            elif error.transient and not is_limit:
+            elif error.transient and not is_limit and not is_news:
                 self.idle += 1
             if not is_counted and not is_limit:
                 blamed = isinstance(error, IntegrityError)

@@ -238,8 +238,8 @@ class Reception:
         self._last = error
         if self._progressed:
             self._idle = 0
-        elif error.transient:
-            self._idle += 1
+        elif error.transient and not (mirror.ranges and isinstance(error, RangeError)):
+            self._idle += 1  # that it has no ranges is news: it is yet to be asked for all of it
         self._mirrors.failed(mirror, error, now=now, progressed=self._progressed, blamed=self._blamed)
         if mirror.out:
             self._events.mirror_dropped(self._name, url=redact(mirror.url), reason=str(error))

@@ -81,9 +81,12 @@ class SharedMirrors(Mirrors[SharedMirror]):
             if times >= CORRUPT_ATTEMPTS or any(index not in other.wrong for other in others)
         ]
 
-    def gave_wrong(self, mirror: SharedMirror, index: int, error: FetchError) -> None:
-        """A chunk came wrong, from this mirror alone. Who gives many such, for few right ones, is out."""
-        mirror.corrupt += 1
+    def gave_wrong(self, mirror: SharedMirror, index: int, error: FetchError, *, is_first: bool) -> None:
+        """A chunk came wrong, from this mirror alone, the first of its answer or not.
+
+        Who gives many answers with such, for few right chunks, is out: all of one answer may have the same cause.
+        """
+        mirror.corrupt += is_first
         mirror.wrong[index] = mirror.wrong.get(index, 0) + 1
         if not mirror.out:
             self._errors.append(error)

@@ -91,7 +91,8 @@ class Stream:
         try:
             if body.total is not None:
                 check_size(body.total, expected=self._pieces.size)
-            if not body.ranged:
+            is_all = request.offset == 0 and request.end == self._pieces.size
+            if not body.ranged and not is_all:  # all of it in answer to a range over all of it says nothing
                 mirror.ranges = False
             if body.start != request.offset:
                 raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
