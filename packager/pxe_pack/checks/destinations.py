@@ -10,21 +10,24 @@ from collections.abc import Iterator
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
 
-_TMPFS = ("/run", "/tmp", "/dev/shm")  # noqa: S108  of a node
+# Of a node: how many of it make up the memory.
+_TMPFS = {"/run": 5, "/tmp": 2, "/dev/shm": 2}  # noqa: S108
+_SHARES = {5: "a fifth", 2: "half"}
 
 
 def destinations(subject: Subject) -> Iterator[Problem]:
-    """Artifacts that go to a tmpfs."""
+    """Artifacts that go to a tmpfs: notes, and warnings where one is known to be too large for it."""
     if subject.config is None:
         return
     for artifact in subject.config.artifacts:
         folder = next((one for one in _TMPFS if artifact.dest == one or artifact.dest.startswith(f"{one}/")), None)
         if folder:
-            share = "a fifth" if folder == "/run" else "half"
+            share, size = _TMPFS[folder], artifact.size or subject.local_sizes.get(artifact.name, 0)
+            too_large = subject.node_memory is not None and size * share > subject.node_memory
             yield Problem(
                 reference="dest-tmpfs",
-                message=f"artifact {artifact.name} goes to {artifact.dest}, and {folder} is a tmpfs: it holds {share} "
-                "of the node's memory at most",
+                message=f"artifact {artifact.name} goes to {artifact.dest}, and {folder} is a tmpfs: it holds "
+                f"{_SHARES[share]} of the node's memory at most",
                 hint="choose a folder below /var or /srv, or a disk",
-                severity="warning",
+                severity="warning" if too_large else "note",
             )
