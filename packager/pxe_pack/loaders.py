@@ -7,12 +7,15 @@ the EFI system partition; openSUSE's, in /usr/share/efi.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.image.bootloader import SUFFIXES, BootLoaders, in_folder, paired, program
+from pxe_pack.image.tree import RootTree
 from pxe_pack.tools import InputError
 
 ROOT = Path("/")  # where this machine's own are looked for
@@ -104,6 +107,45 @@ def _of_this_machine(machine: str) -> Iterator[BootLoaders]:
                 pair = paired(programs, machine=machine, origin=f"this machine's {shim} and {grub}")
                 if pair and len(programs) == len(found):
                     yield pair
+
+
+def in_tree(tree: RootTree, *, machine: str) -> BootLoaders | None:
+    """The boot loaders that a root filesystem has where its distribution puts them; None when it has no pair.
+
+    Of several, one that can boot over the network. Raises as `tree` does.
+    """
+    if machine not in SUFFIXES:
+        return None
+    words = {"s": SUFFIXES[machine], "g": _PLATFORMS[machine], "m": machine}
+    found: BootLoaders | None = None
+    for shims, grubs in _PLACES:
+        names = [
+            (shim, grub)
+            for grub in _matching(tree, grubs.format(**words))
+            for shim in _matching(tree, shims.format(**words))
+            if _belong(Path(shim), Path(grub), shims)
+        ]
+        for shim, grub in names:
+            both = [program(f"shim-{Path(shim).name}", tree.cat(shim)), program(Path(grub).name, tree.cat(grub))]
+            programs = [one for one in both if one]
+            pair = paired(programs, machine=machine, origin="the root filesystem's own")
+            if pair and not pair.netboot.obstacle:
+                return pair
+            found = found or pair
+    return found
+
+
+def _matching(tree: RootTree, pattern: str) -> list[str]:
+    """The files in `tree` that a glob pattern names."""
+    found = [""]
+    for part in pattern.split("/"):
+        found = [
+            inode.path
+            for folder in found
+            for inode in tree.inside(folder)
+            if fnmatchcase(inode.path.rpartition("/")[2], part)
+        ]
+    return [path for path in found if stat.S_ISREG(tree.stat([path])[path].mode)]
 
 
 def _belong(shim: Path, grub: Path, pattern: str) -> bool:

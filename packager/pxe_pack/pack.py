@@ -39,7 +39,7 @@ class Packed:
 def show_plan(options: Options, *, console: Console) -> None:
     """Say what packing would do. Raises InputError as `pack` does, and has no effect."""
     settings = settle(options)
-    with _image(settings) as image:
+    with _image(settings, console) as image:
         plan = make_plan(settings, image)
         if plan.warnings:
             console.problems(plan.warnings)
@@ -54,7 +54,7 @@ def pack(options: Options, *, console: Console) -> Packed:
     """
     began = time.monotonic()
     settings = settle(options)
-    with _image(settings) as image:
+    with _image(settings, console) as image:
         plan = make_plan(settings, image)
         for line in plan.lines():
             console.say(line)
@@ -82,9 +82,15 @@ def pack(options: Options, *, console: Console) -> Packed:
     return Packed(plan=plan, agent=agent, payload=payload, layout=layout, seconds=time.monotonic() - began)
 
 
-def _image(settings: Settings) -> AbstractContextManager[LiveImage]:
-    """The image, opened; what has to be unpacked for that lies beside the output."""
-    return liveos.opened(settings.image, boot_url=settings.boot_url, room=lambda: workroom(settings.output))
+def _image(settings: Settings, console: Console) -> AbstractContextManager[LiveImage]:
+    """The image, opened; what has to be unpacked or made for that lies beside the output."""
+    return liveos.opened(
+        settings.image,
+        boot_url=settings.boot_url,
+        room=lambda: workroom(settings.output),
+        boot_loader=settings.boot_loader,
+        told=console.step,
+    )
 
 
 def _agent(plan: Plan, console: Console) -> FrozenAgent:
@@ -156,7 +162,11 @@ def _node_config(plan: Plan, files: Mapping[LocalFile, Exported]) -> str:
 def _facts(plan: Plan, agent: FrozenAgent, payload: Payload, inputs: Mapping[str, Tally]) -> dict[str, object]:
     """The manifest, but for what the layout holds."""
     settings = plan.settings
-    read = [("image", settings.image.name, path, counted) for path, counted in sorted(inputs.items())]
+    given = plan.image.given
+    role = "made-iso" if given else "image"
+    read = [(role, settings.image.name, path, counted) for path, counted in sorted(inputs.items())]
+    if given and given.form != "directory":
+        read.append(("image", settings.image.name, "", tally(settings.image)))
     read.append(("config", settings.config_path.name, "", tally(settings.config_path)))
     return {
         "pxe_pack": __version__,

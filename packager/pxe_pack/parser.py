@@ -105,7 +105,7 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
         group.add_argument(flag, dest=dest, help=told, **options)  # type: ignore[arg-type]  # of several types
 
     add("--agent-config", "the fetch.yaml", type=Path, metavar="FILE")
-    add("--image", "the LiveOS: an ISO, a pxe-dir or a pxe-tar; it is only read", type=Path, metavar="FILE")
+    add("--image", "the LiveOS: an ISO, a pxe-dir, a pxe-tar, a root filesystem; only read", type=Path, metavar="FILE")
     add("--output", "the folder to write; a former one is replaced", type=Path, metavar="DIR")
     add("--boot-url", "where nodes will find the ISO: root=live:URL", metavar="URL")
     add("--artifact-url", "where they will find artifacts given by `source:`", metavar="URL")

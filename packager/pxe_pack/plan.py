@@ -101,6 +101,8 @@ class Plan:
         yield f"output    {settings.output}/"
 
     def _kind(self) -> str:
+        if given := self.image.given:
+            return f"a root filesystem ({given.form}), made into an ISO"
         if iso := self.image.iso:
             return f"{self.image.kind}, {iso.size:,} bytes, volume {iso.volume_id}"
         return f"{self.image.kind}: the initrd is the root filesystem"

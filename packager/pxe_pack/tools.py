@@ -23,6 +23,8 @@ PACKAGES: Mapping[str, str] = {
     "tar2sqfs": "squashfs-tools-ng",
     "xorriso": "xorriso",
     "mcopy": "mtools",
+    "mmd": "mtools",
+    "mkfs.fat": "dosfstools",
     "systemd-analyze": "systemd",
     "qemu-system-x86_64": "qemu-system-x86",
     "gcc": "gcc",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import struct
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from liveos import tiny
 from packing import producers
+from packing.bootloaders import SHIM, debian, grub
 from packing.site import Site, files_of, image_with_root, make_iso, small_agent
 from packing.walk import walked
 from pxe_pack.freeze.agent import write_manifest
@@ -20,22 +20,6 @@ from pxe_pack.image import bootloader, grubimage, iso, netboot
 
 Packs = Callable[..., str]
 Refused = Callable[..., str]
-
-SHIM = Path("/usr/lib/shim/shimx64.efi.signed")
-MODULES = "normal linux efinet net tftp http test echo search search_fs_file configfile memdisk fat"
-
-
-def grub(where: Path, *, prefix: str = "/boot/grub2", script: str = "", modules: str = MODULES) -> Path:
-    """A GRUB of one's own."""
-    where.parent.mkdir(parents=True, exist_ok=True)
-    command: list[str | Path] = ["grub-mkimage", "-O", "x86_64-efi", "-p", prefix, "-o", where]
-    if script:
-        early = where.with_suffix(".early")
-        early.write_text(script)
-        command += ["-c", early]
-    subprocess.run([*command, *modules.split()], check=True, capture_output=True)
-    where.with_suffix(".early").unlink(missing_ok=True)
-    return where
 
 
 def judged(path: Path) -> netboot.Netboot:
@@ -79,14 +63,6 @@ def test_debians_signed_grubs_are_told_apart() -> None:
     folder = Path("/usr/lib/grub/x86_64-efi-signed")
     assert judged(folder / "grubnetx64.efi.signed") == netboot.Netboot(config="/grub/grub.cfg")
     assert judged(folder / "gcdx64.efi.signed").obstacle == "its GRUB has no tftp built in"
-
-
-def debian(root: Path) -> None:
-    """Put a shim and a network GRUB where Debian's packages put theirs."""
-    shim = root / "usr/lib/shim/shimx64.efi.signed"
-    shim.parent.mkdir(parents=True)
-    shutil.copyfile(SHIM, shim)
-    grub(root / "usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed", prefix="/grub")
 
 
 def test_a_kiwi_image_gets_this_machines_boot_loaders_and_what_leads_them(

@@ -44,7 +44,7 @@ def unpack(archive: Path, into: Path) -> Path:
     damaged, or has what no pxe-tar has: names that lead out of it, devices, a name twice.
     """
     try:
-        with _members(archive) as tar:
+        with members(archive) as tar:
             _Unpacking(archive=archive, into=into).take(tar)
     except (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise _refused(
@@ -55,7 +55,8 @@ def unpack(archive: Path, into: Path) -> Path:
 
 
 @contextmanager
-def _members(archive: Path) -> Iterator[tarfile.TarFile]:
+def members(archive: Path) -> Iterator[tarfile.TarFile]:
+    """The archive as a stream of members, whatever it is compressed with. Raises as tarfile and decompressors do."""
     with archive.open("rb") as file:
         zstd = file.read(4) == _ZSTD
         file.seek(0)

@@ -40,10 +40,7 @@ class Iso:
     size: int  # bytes of the file
     entries: dict[str, MediaEntry]
     file: BinaryIO = field(repr=False)
-
-    @property
-    def given(self) -> Path:
-        return self.path
+    given: Path  # what it was made of, or itself
 
     def find(self, path: str) -> MediaEntry | None:
         return found(self.entries, path)
@@ -73,8 +70,8 @@ def is_iso(media: Media, entry: MediaEntry) -> bool:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Iso]:
-    """The image at `path`, opened for reading.
+def opened(path: Path, *, given: Path | None = None) -> Iterator[Iso]:
+    """The image at `path`, opened for reading; `given` is what it was made of.
 
     Raises InputError when it cannot be read, is no ISO 9660 image, is cut short, or contradicts itself.
     """
@@ -89,10 +86,10 @@ def opened(path: Path) -> Iterator[Iso]:
             )
         ) from error
     with file:
-        yield _read(path, file)
+        yield _read(path, file, given or path)
 
 
-def _read(path: Path, file: BinaryIO) -> Iso:
+def _read(path: Path, file: BinaryIO, given: Path) -> Iso:
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or not looks_like_iso(file):
         raise InputError(
             Problem(
@@ -121,6 +118,7 @@ def _read(path: Path, file: BinaryIO) -> Iso:
         size=size,
         entries=reader.entries,
         file=file,
+        given=given,
     )
 
 

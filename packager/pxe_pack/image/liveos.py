@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pxe_pack import mastering
 from pxe_pack.image import grubconfig, rootfs
 from pxe_pack.image.bootloader import BootFile, BootLoaders, MediaFile, boot_loaders
 from pxe_pack.image.grub import NetworkConfig
@@ -24,6 +25,7 @@ from pxe_pack.image.media import Media
 from pxe_pack.image.rootfs import RootFacts
 from pxe_pack.image.source import Room, live_iso, opened_media, temporary_room
 from pxe_pack.image.tree import RootTree
+from pxe_pack.mastering import Given, Made, Told, given_root
 
 UPDATES = "updates"  # at the medium's root: what dracut's apply-live-updates copies onto the new root
 
@@ -44,6 +46,7 @@ class LiveImage:
     grub_source: str  # which of the medium's configurations `network` was made from
     loaders: BootLoaders | None  # its own, whether or not they can boot over the network
     selinux_enforcing: bool
+    given: Given | None = None  # the root filesystem that the ISO was made of
 
     @property
     def iso(self) -> Iso | None:
@@ -143,15 +146,29 @@ class LiveImage:
         }
 
 
-@contextmanager
-def opened(path: Path, *, boot_url: str, room: Room = temporary_room) -> Iterator[LiveImage]:
-    """The image at `path`: an ISO, or a folder as Image Customizer writes it for PXE, or an archive of one.
+def _untold(_: str) -> contextlib.AbstractContextManager[object]:
+    return contextlib.nullcontext()
 
-    An archive is unpacked in a folder that `room` gives, for as long as the image is open. With an empty `boot_url`,
-    `root=live:` stays as the image has it. Raises InputError with all that keeps the image from booting by PXE.
+
+@contextmanager
+def opened(
+    path: Path, *, boot_url: str, room: Room = temporary_room, boot_loader: Path | None = None, told: Told = _untold
+) -> Iterator[LiveImage]:
+    """The image at `path`: an ISO, a folder as Image Customizer writes it for PXE, an archive of one, a root tree.
+
+    An archive is unpacked, and a root filesystem made into an ISO (with the boot loaders in the folder `boot_loader`,
+    if given), in a folder that `room` gives, for as long as the image is open; `told` is a context manager around each
+    step of that. With an empty `boot_url`, `root=live:` stays as the image has it. Raises InputError with all that
+    keeps the image from booting by PXE.
     """
     with contextlib.ExitStack() as stack:
-        media = stack.enter_context(opened_media(path, room=room))
+        made: Made | None = None
+        if given := given_root(path):
+            place = stack.enter_context(room())
+            made = stack.enter_context(
+                mastering.made(given, boot_url=boot_url, boot_loader=boot_loader, room=place, told=told)
+            )
+        media: Media = made.iso if made else stack.enter_context(opened_media(path, room=room))
         config = grubconfig.for_network(media, boot_url=boot_url)
         network = config.network
         initrds = {name: _initrd(media, name) for name in network.initrds}
@@ -173,7 +190,8 @@ def opened(path: Path, *, boot_url: str, room: Room = temporary_room) -> Iterato
             initrds=initrds,
             network=network,
             grub_source=config.source,
-            loaders=boot_loaders(media),
+            loaders=made.loaders if made else boot_loaders(media),
+            given=given,
             selinux_enforcing=_enforces(facts, network.arguments),
         )
 

@@ -19,6 +19,9 @@ __all__ = ["INJECTORS", "Choice", "Injected", "Injector", "Rewrite", "Target", "
 INJECTORS: Mapping[str, Injector] = MappingProxyType({"updates": updates, "rootfs": rootfs})
 
 
+_QUICKEST = "the quickest that is right for this image"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
     """The way taken, and why."""
@@ -45,11 +48,15 @@ def choose(wanted: str, image: LiveImage, *, rewrite: Rewrite | None = None) -> 
             raise InputError(_unsuitable(image, {wanted: reason}))
         return Choice(name=wanted, injector=injector, why="as asked")
     left: dict[str, str] = {}
-    for name, injector in INJECTORS.items():
+    # who gives a root filesystem gets it back with the agent in it
+    order = sorted(INJECTORS, key=lambda name: name != "rootfs") if image.given else INJECTORS
+    for name in order:
+        injector = INJECTORS[name]
         reason = injector.objection(image)
         if reason is None:
             others = "".join(f"; not `{other}`: {why}" for other, why in left.items())
-            return Choice(name=name, injector=injector, why=f"the quickest that is right for this image{others}")
+            first = "into the root filesystem that was given" if image.given and name == "rootfs" else _QUICKEST
+            return Choice(name=name, injector=injector, why=f"{first}{others}")
         left[name] = reason
     raise InputError(_unsuitable(image, left))
 
