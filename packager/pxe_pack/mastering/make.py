@@ -58,9 +58,7 @@ def made(given: Given, *, boot_url: str, boot_loader: Path | None, room: Path, t
     mtime = int(os.environ.get("SOURCE_DATE_EPOCH") or given.newest)
     free = shutil.disk_usage(room).free
     if free < given.size:
-        message = (
-            f"an ISO of {given.path} takes up to {given.size:,} bytes in {room.parent}, and {free:,} are free"
-        )
+        message = f"an ISO of {given.path} takes up to {given.size:,} bytes in {room.parent}, and {free:,} are free"
         hint = "choose a folder on another file system by --output"
         raise InputError(Problem(reference="disk-full", message=message, hint=hint))
     stage = room / "iso"
