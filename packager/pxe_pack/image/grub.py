@@ -133,6 +133,7 @@ def _one(node: Node, state: _State) -> list[Node]:
 
 
 def _command(node: Command, state: _State) -> list[Node]:
+    _name_plainly(node, state)
     name = node.name
     if name == "blscfg":
         return _entries(node, state)
@@ -145,7 +146,30 @@ def _command(node: Command, state: _State) -> list[Node]:
         _fix_linux(node, state)
     elif name in INITRD:
         node.replace_words([node.words[0], *(_loaded(word, state, state.initrds) for word in node.words[1:])])
+    elif name == "load_env":
+        _fix_load_env(node, state)
     return [node]
+
+
+def _name_plainly(command: Command, state: _State) -> None:
+    """`$linux` and `$initrd`, as KIWI writes them, as what every GRUB has: the variable chose between such."""
+    if command.words[0].startswith("$"):
+        name = unquoted(command.words[0], state.variables)
+        plain = "linux" if name in LINUX else "initrd" if name in INITRD else ""
+        if plain:
+            command.replace_words([plain, *command.words[1:]])
+
+
+def _fix_load_env(command: Command, state: _State) -> None:
+    """Have the layout bring a block of variables that is not GRUB's own; that one it has anyway."""
+    words = list(command.words)
+    at = words.index("-f") + 1 if "-f" in words[:-1] else 0
+    path = _plain_path(unquoted(words[at], state.variables)) if at else ""
+    if path.startswith("/") and not unknown_variable(path) and state.at.exists(path):
+        target = path if path.startswith(f"{PREFIX}/") else _target(path, state)
+        if target != unquoted(words[at], state.variables):
+            words[at] = quoted(target)
+            command.replace_words(words)
 
 
 def _has_no_place(command: Command) -> bool:
@@ -284,10 +308,16 @@ def _loaded(word: str, state: _State, kind: list[str]) -> str:
     if not state.at.exists(path):
         raise UnsuitableGrubConfigError(f"it loads {path}, which the image does not have")
     kind.append(path.lstrip("/"))
+    target = _target(path, state)
+    return word if target == written else quoted(target)
+
+
+def _target(path: str, state: _State) -> str:
+    """Where the layout has a file of the image, which joins those that it needs."""
     target = path if path.startswith("/boot/") else f"/boot/{path.rsplit('/', 1)[-1]}"
     if state.files.setdefault(target.lstrip("/"), path.lstrip("/")) != path.lstrip("/"):
         raise UnsuitableGrubConfigError(f"two files of it would both be {target}: {path} and another")
-    return word if target == written else quoted(target)
+    return target
 
 
 def _conditional(node: If, state: _State) -> list[Node]:
