@@ -1,66 +1,196 @@
-"""Runs killed at any moment: nothing but whole files under the right names, and the next run finishes the work."""
+"""Runs killed at any moment: nothing but whole files under the right names, and the next run goes on where they were.
+
+A run's requests say what it had found: the first for a file begins at the byte where its part ended on the disk.
+"""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import random
+import signal
+import subprocess
 import tarfile
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from fakes.faults import Serve
-from fakes.node import FakeNode
-from fakes.server import Script, Server
+import pytest
 
-BODIES = {f"f{index}": random.Random(index).randbytes(60_000 * (index + 1)) for index in range(6)}
-SLOWLY = Serve(until=0.9, drip=0.002)  # the last tenth a byte at a time, so that kills find transfers under way
+from fakes.content import Content
+from fakes.exchange import Exchange
+from fakes.faults import FOREVER, Serve
+from fakes.node import Entry, FakeNode
+from fakes.server import Script, Server
+from fakes.transfers import cut
+from pxe_fetch.contract.exits import Exit
+
+CHUNK = 256 * 1024
+KILLS = 100
+FORMER = b"what was there before"
+MEMBERS = {f"f{index}": random.Random(index).randbytes(70_000 * (index + 1)) for index in range(8)}
+FILES = {f"w{index}": random.Random(index).randbytes(1_400_000 + index) for index in range(3)}
+CHUNKED = {f"c{index}": random.Random(10 + index).randbytes(6 * CHUNK + index) for index in range(3)}
+PLAIN = random.Random(20).randbytes(1_500_000)
+
+
+@dataclass(frozen=True)
+class Falters(Serve):
+    """A proper answer that sends up to a MiB, and then no more; how much is a matter of chance."""
+
+    chance: random.Random = field(default_factory=random.Random)
+
+    def _send(self, exchange: Exchange, content: Content, start: int, end: int) -> None:
+        stop = min(end, start + self.chance.randrange(1 << 20))
+        exchange.send_body(content.read(start, stop))
+        if stop < end:
+            exchange.wait(FOREVER)
 
 
 def archive() -> bytes:
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as tar:
-        for name, body in BODIES.items():
+    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as tar:
+        for name, body in MEMBERS.items():
             info = tarfile.TarInfo(name)
             info.size = len(body)
             tar.addfile(info, io.BytesIO(body))
     return out.getvalue()
 
 
-def check_what_is_there(out: Path, former: bytes) -> None:
+PACKED = {"tree": archive(), "plain": gzip.compress(PLAIN, 1)}
+BODIES = FILES | CHUNKED | PACKED
+PLACED = FILES | CHUNKED | {"plain": PLAIN}
+
+
+def entries(node: FakeNode, server: Server) -> Sequence[Entry]:
+    """Every kind of artifact, in an order that has them all under way early."""
+    found = []
+    for name in sorted(BODIES, key=lambda name: name[::-1]):
+        entry = dict(node.entry(name, server.url(f"/{name}"), BODIES[name], size=len(BODIES[name])))
+        if name in CHUNKED:
+            digests = cut(BODIES[name], chunk=CHUNK).digests
+            entry["chunks"] = {
+                "size": CHUNK,
+                "sha256": [digests[at : at + 32].hex() for at in range(0, len(digests), 32)],
+            }
+            del entry["sha256"]
+        entry["extract"] = {"tree": "tar", "plain": "decompress"}.get(name, "none")
+        found.append(entry)
+    return found
+
+
+def check_what_is_there(out: Path) -> None:
     """Every destination is absent, what it was before, or whole."""
-    for name, body in BODIES.items():
+    for name, body in PLACED.items():
         if (out / name).exists():
-            assert (out / name).read_bytes() in {body, former}, name
+            assert (out / name).read_bytes() in {body, FORMER}, name
     tree = out / "tree"
     if tree.exists():
-        assert {path.name: path.read_bytes() for path in tree.iterdir()} in (BODIES, {"former": former})
+        assert {path.name: path.read_bytes() for path in tree.iterdir()} in (MEMBERS, {"former": FORMER})
 
 
-def test_kill_at_any_moment_leaves_nothing_that_is_not_whole(node: FakeNode) -> None:
-    former = b"what was there before"
+def here(out: Path, name: str) -> int:
+    """Bytes of the artifact in its part file: of one in chunks, those of right ones."""
+    part = out / f".{name}.pxe-fetch-part"
+    if not part.exists():
+        return 0
+    data = part.read_bytes()
+    if name not in CHUNKED:
+        assert data == BODIES[name][: len(data)], name
+        return len(data)
+    pieces = cut(BODIES[name], chunk=CHUNK)
+    right = 0
+    for index in range(pieces.number):
+        start, end = pieces.start(index), pieces.start(index + 1)
+        right += (end - start) * (data[start:end] == BODIES[name][start:end])
+    return right
+
+
+def check_resumed(server: Server, before: Mapping[str, int], since: Mapping[str, int]) -> None:
+    """The run began each file where its part ended, and asked for nothing of one that was all there."""
+    for name in (*FILES, *PACKED):
+        asked = server.asked_for(f"/{name}")[since[name] :]
+        if asked:
+            assert asked[0].range == (f"bytes={before[name]}-" if before[name] else None), name
+            assert before[name] < len(BODIES[name])
+
+
+def check_nothing_was_lost(node: FakeNode) -> None:
+    """A run that was told to stop has written all that it had received."""
+    artifacts = node.state()["artifacts"]
+    assert isinstance(artifacts, list)
+    for told in artifacts:
+        if told["name"] not in CHUNKED and told["phase"] == "fetching" and told["bytes"]:
+            assert told["bytes"] == here(node.out, told["name"])
+
+
+def let_run(process: subprocess.Popen[str], server: Server, *, number: int, chance: random.Random) -> None:
+    """Until a moment after it has asked for something, most often, or one while it starts."""
+    if chance.random() < 0.15:
+        time.sleep(chance.uniform(0, 0.2))
+        return
+    until = time.monotonic() + 10
+    while len(server.asked) == number and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.002)
+    time.sleep(chance.uniform(0, 0.12))
+
+
+def begin(node: FakeNode) -> None:
+    """What an earlier deployment left, other bytes."""
+    for path in sorted(node.out.rglob("*"), reverse=True) if node.out.exists() else ():
+        path.rmdir() if path.is_dir() else path.unlink()
     (node.out / "tree").mkdir(parents=True)
-    (node.out / "tree/former").write_bytes(former)
-    (node.out / "f0").write_bytes(former)
-    packed = archive()
-    scripts = {f"/{name}": Script(body=body, faults=[SLOWLY] * 12) for name, body in BODIES.items()}
-    chance = random.Random(7)
-    with Server(scripts | {"/t": Script(body=packed)}) as server:
-        entries = [node.entry(name, server.url(f"/{name}"), body, size=len(body)) for name, body in BODIES.items()]
-        entries.append(node.entry("tree", server.url("/t"), packed, extract="tar"))
+    (node.out / "tree/former").write_bytes(FORMER)
+    for name in ("w0", "c0", "plain"):
+        (node.out / name).write_bytes(FORMER)
+
+
+def is_done(out: Path) -> bool:
+    return (out / "tree/f7").exists() and all(
+        (out / name).exists() and (out / name).stat().st_size == len(body) for name, body in PLACED.items()
+    )
+
+
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGKILL, KILLS), (signal.SIGTERM, 20)], ids=["kill", "term"])
+def test_ended_at_random_moments_no_run_leaves_what_the_next_cannot_finish(
+    number: signal.Signals, times: int, node: FakeNode
+) -> None:
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed: {seed}")  # shown where it fails
+    chance = random.Random(seed)
+    begin(node)
+    with Server(
+        {f"/{name}": Script(body=body, then=Falters(chance=chance)) for name, body in BODIES.items()}
+    ) as server:
         file = node.folder / "fetch.yaml"
-        file.write_text(node.config(*entries))
-        for _ in range(10):
+        file.write_text(node.config(*entries(node, server)))
+        for _ in range(times):
+            if is_done(node.out):
+                begin(node)
+            before = {name: here(node.out, name) for name in BODIES}
+            since = {name: len(server.asked_for(f"/{name}")) for name in BODIES}
             process = node.start("run", "--config", str(file))
-            time.sleep(chance.uniform(0.1, 0.6))
-            process.kill()
-            process.communicate(timeout=20)
-            check_what_is_there(node.out, former)
-        scripts |= {path: Script(body=script.body) for path, script in scripts.items()}
-        server.scripts.update(scripts)
+            let_run(process, server, number=len(server.asked), chance=chance)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=30)
+            assert "Traceback" not in err
+            check_what_is_there(node.out)
+            check_resumed(server, before, since)
+            if process.returncode == Exit.DEADLINE:
+                check_nothing_was_lost(node)
+
+        server.scripts |= {f"/{name}": Script(body=body) for name, body in BODIES.items()}
+        before = {name: here(node.out, name) for name in BODIES}
+        sent = {name: server.sent(f"/{name}") for name in BODIES}
         ran = node.run("run", "--config", str(file))
-    assert ran.code == 0, ran.err
-    assert sorted(node.files()) == sorted([*BODIES, ".tree.pxe-fetch-tree", *(f"tree/{name}" for name in BODIES)])
-    for name, body in BODIES.items():
+        assert ran.code == 0, ran.err
+        for name, body in BODIES.items():
+            came = server.sent(f"/{name}") - sent[name]
+            assert came <= len(body) - before[name], name
+    check_what_is_there(node.out)
+    records = [".plain.pxe-fetch-content", ".tree.pxe-fetch-tree"]
+    assert sorted(node.files()) == sorted([*records, *PLACED, *(f"tree/{name}" for name in MEMBERS)])
+    for name, body in PLACED.items():
         assert hashlib.sha256((node.out / name).read_bytes()).digest() == hashlib.sha256(body).digest()
-    check_what_is_there(node.out, b"")

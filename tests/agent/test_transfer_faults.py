@@ -12,6 +12,7 @@ from fakes.exchange import Fault
 from fakes.faults import (
     Flip,
     Raw,
+    Serve,
     Status,
     cut,
     reset,
@@ -20,9 +21,8 @@ from fakes.faults import (
 from fakes.server import Script, Server
 from fakes.transfers import Bench, QuickClock, Story
 from pxe_fetch.contract.model import RetryPolicy
-from pxe_fetch.errors import (
-    NetworkError,
-)
+from pxe_fetch.errors import IntegrityError, NetworkError
+from pxe_fetch.transfer.intake import BUFFER
 from pxe_fetch.transport import Transports
 
 BODY = random.Random(2).randbytes(300_000)
@@ -37,6 +37,16 @@ def test_nobody_waits_who_can_go_elsewhere(fault: Fault, tmp_path: Path) -> None
         bench = Bench(body=BODY, folder=tmp_path, urls=[bad.url("/1"), good.url("/1")], retry=FEW)
         assert bench.receive().url == good.url("/1")
         assert not bench.clock.waits or max(bench.clock.waits) == 0
+
+
+def test_bytes_beyond_the_size_are_told_as_received(tmp_path: Path) -> None:
+    body = BODY * 4  # more than a buffer
+    endless = Serve(body=body * 2, framing="chunked")
+    with Server({"/1": Script(then=endless)}) as server:
+        bench = Bench(body=body, size=len(body), folder=tmp_path, urls=[server.url("/1")])
+        with pytest.raises(IntegrityError, match="wrong size") as caught:
+            bench.receive()
+    assert caught.value.bytes_received >= 2 * BUFFER
 
 
 def test_a_refused_connection_is_tried_again(tmp_path: Path) -> None:

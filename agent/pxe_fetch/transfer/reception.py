@@ -147,27 +147,31 @@ class Reception:
         body = self._transports.of(mirror.url).open(request)
         try:
             self._begin(mirror, body, request)
-            before = self._part.length
             try:
-                take_in(
-                    body,
-                    self._part,
-                    size=self._size,
-                    timeouts=self._timeouts,
-                    patience=self._patience,
-                    told=lambda received: self._events.progress(
-                        self._name, received=received, total=self._size or body.total
-                    ),
-                )
+                self._take_in(body)
             except IntegrityError:
                 self._blamed = True  # it goes on beyond the size
                 self._drop()
                 raise
-            finally:
-                self.bytes_received += max(0, self._part.length - before)
             self._judge(mirror, body, farthest=farthest)
         finally:
             body.close()
+
+    def _take_in(self, body: Body) -> None:
+        before = self._part.length
+        try:
+            take_in(
+                body,
+                self._part,
+                size=self._size,
+                timeouts=self._timeouts,
+                patience=self._patience,
+                told=lambda received: self._events.progress(
+                    self._name, received=received, total=self._size or body.total
+                ),
+            )
+        finally:
+            self.bytes_received += self._part.length - before
 
     def _may_resume(self, mirror: Mirror) -> bool:
         if not self._part.length or not mirror.ranges or self._digest is None:
