@@ -31,12 +31,16 @@ SEVERITIES = ("error", "warning", "note")
 # What is wrong with something that is an image all the same: a finding, and no bad input.
 IN_IMAGE = frozenset(
     {
+        "boot-loader-unfit",
         "grub-unsuitable",
+        "image-no-boot-loader",
         "image-no-iso",
         "image-no-liveos",
         "image-scattered",
         "image-two-isos",
         "initrd-damaged",
+        "root-no-initrd",
+        "root-no-kernel",
     }
 )
 
@@ -57,7 +61,9 @@ def check(request: Request, *, console: Console) -> list[Problem]:
     layout = _layout(request.image)
     config, found = _config(request)
     try:
-        with liveos.opened(request.image, boot_url=config.boot_url) as image:
+        with liveos.opened(
+            request.image, boot_url=config.boot_url, boot_loader=config.boot_loader, told=console.step
+        ) as image:
             loaders, wrong = _loaders(image, layout, given=config.boot_loader)
             found += wrong
             subject = checks.subject(

@@ -43,6 +43,7 @@ def document(told: Account) -> dict[str, object]:
     known = image.document()
     return {
         **known,
+        "given": image.given.form if image.given else None,
         "selinux": selinux(image),
         "dhcp": told.dhcp or None,
         "grub_cfg": image.grub_source,
@@ -123,7 +124,8 @@ def lines(told: Account) -> Iterator[str]:
     """The account for a person, a fact a line."""
     image, facts = told.image, told.image.facts
     volume = f", volume {image.iso.volume_id}" if image.iso else ""
-    yield f"image     {image.path} ({image.kind}{volume})"
+    made = f"a root filesystem ({image.given.form}), made into an ISO; " if image.given else ""
+    yield f"image     {image.path} ({made}{image.kind}{volume})"
     yield f"system    {facts.name or 'unknown'}, {image.machine or 'unknown processor'}"
     glibc = f"glibc {facts.glibc}" if facts.glibc else "glibc unknown"
     systemd = f"systemd {image.systemd}" if image.systemd else "systemd unknown"

@@ -17,7 +17,8 @@ from liveos import specials, tiny
 from liveos.newc import Entry
 from liveos.specials import Inode
 from liveos.tiny import RELEASE
-from packing import altered
+from packing import altered, roots
+from packing.bootloaders import debian
 from packing.signing import authority
 from packing.site import ARTIFACT, BOOT_URL, Site, files_of, image_with_root, small_agent
 from pxe_pack import cli
@@ -66,6 +67,17 @@ def test_an_image_that_is_right_has_no_errors(
     request: pytest.FixtureRequest, checked: Check, agent: Path, name: str
 ) -> None:
     assert checked(request.getfixturevalue(name), "--agent", agent, "--node-memory", "4GiB").code == 0
+
+
+def test_a_root_filesystem_is_checked_as_the_iso_that_is_made_of_it(
+    tmp_path: Path, checked: Check, agent: Path, machine_root: Path
+) -> None:
+    root = roots.tar(tmp_path / "root.tar", roots.inodes())
+    assert checked(root, "--agent", agent).severity("image-no-boot-loader") == "error"
+    debian(machine_root)
+    assert checked(root, "--agent", agent, "--node-memory", "4GiB").code == 0
+    bare = roots.tar(tmp_path / "bare.tar", roots.inodes(boot=False))
+    assert checked(bare).severity("root-no-kernel") == "error"
 
 
 def test_a_layout_just_packed_has_no_errors(site: Site, packs: Packs, checked: Check) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from liveos import shapes, tiny
+from packing import roots
+from packing.bootloaders import debian
 from packing.signing import authority
 from packing.site import Site, files_of, make_iso
 from pxe_pack import cli
@@ -32,7 +34,7 @@ def shown(capsys: pytest.CaptureFixture[str]) -> Shown:
 
     def run(image: Path) -> dict[str, Any]:
         assert cli.main(["show", str(image), "--json"]) == 0
-        result = json.loads(capsys.readouterr().out)
+        result = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert isinstance(result, dict)
         return result
 
@@ -77,6 +79,18 @@ def test_an_ext4_in_a_squashfs_says_what_cannot_be_seen(
     assert (told["root"]["format"], told["glibc"], told["selinux"]) == ("ext4-in-squashfs", None, "unknown")
     assert cli.main(["show", str(tiny_ext4)]) == 0
     assert "glibc unknown" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["directory", "tar", "squashfs"])
+def test_a_root_filesystem_is_told_as_the_iso_that_is_made_of_it(
+    tmp_path: Path, shown: Shown, machine_root: Path, form: str
+) -> None:
+    debian(machine_root)
+    makers = {"directory": roots.folder, "tar": roots.tar, "squashfs": roots.squashfs}
+    told = shown(makers[form](tmp_path / "root", roots.inodes()))
+    assert (told["given"], told["kind"], told["root"]["format"]) == (form, "bootstrap", "squashfs")
+    assert told["dhcp"] == "systemd-networkd (etc/systemd/network/20-dhcp.network)"
+    assert [one["release"] for one in told["kernels"]] == [tiny.RELEASE]
 
 
 @pytest.mark.parametrize("how", ["updates", "rootfs"])
@@ -132,6 +146,9 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "garbage": (lambda path: path.write_bytes(b"\x93" * 100_000), "image-not-iso"),
     "a folder without anything": (Path.mkdir, "image-no-grub"),
     "nothing": (Path.exists, "image-unreadable"),
+    "a pipe": (os.mkfifo, "image-not-iso"),
+    "an empty archive": (lambda path: path.write_bytes(gzip.compress(bytes(10240))), "image-no-grub"),
+    "an archive that is none": (lambda path: path.write_bytes(b"\x1f\x8b" + bytes(5000)), "image-damaged"),
 }
 
 

@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "with its severity, a reference (docs/check.md), and what to do. Exit code 3 when something will fail. "
         "Nothing is written."
     )
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="an ISO, a pxe-dir, a pxe-tar, or a layout")
+    parser.add_argument(
+        "image", type=Path, metavar="IMAGE", help="an ISO, a pxe-dir, a pxe-tar, a root filesystem, or a layout"
+    )
     parser.add_argument("--agent-config", type=Path, metavar="FILE", help="the fetch.yaml that goes with it")
     parser.add_argument("--agent", type=Path, metavar="DIR", help="the frozen agent that will go in")
     parser.add_argument("--node-memory", type=_size, metavar="SIZE", help="what memory nodes have, as in 4GiB")

@@ -13,12 +13,14 @@ from pxe_pack.show import account, document, lines
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `show` takes."""
     parser.description = "Show what an image, or a layout, is and has: by its content, not by names. It is only read."
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="an ISO, a pxe-dir, a pxe-tar, or a layout")
+    parser.add_argument(
+        "image", type=Path, metavar="IMAGE", help="an ISO, a pxe-dir, a pxe-tar, a root filesystem, or a layout"
+    )
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Show it. Raises InputError when it is nothing that pxe-pack reads."""
-    with liveos.opened(arguments.image, boot_url="") as image:
+    with liveos.opened(arguments.image, boot_url="", told=console.step) as image:
         told = account(image)
         console.result(document(told), "\n".join(lines(told)))
     return 0

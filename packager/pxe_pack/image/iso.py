@@ -76,13 +76,14 @@ def opened(path: Path, *, given: Path | None = None) -> Iterator[Iso]:
     Raises InputError when it cannot be read, is no ISO 9660 image, is cut short, or contradicts itself.
     """
     try:
-        file = path.open("rb")
+        # a pipe without a writer would keep us waiting
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     except OSError as error:
         raise InputError(
             Problem(
                 reference="image-unreadable",
                 message=f"the image {path} cannot be read: {error.strerror}",
-                hint="give the LiveOS ISO by --image, or as `pack: {image: …}`",
+                hint="give a LiveOS: an ISO, a pxe-dir, a pxe-tar, or a root filesystem",
             )
         ) from error
     with file:
