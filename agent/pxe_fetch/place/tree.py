@@ -16,6 +16,7 @@ from pxe_fetch.errors import CannotCreateError, NoRoomError, PolicyError
 from pxe_fetch.place.compression import LONGEST_MAGIC, Content, kind_of
 from pxe_fetch.place.exchange import exchange
 from pxe_fetch.place.file import DIRECTORY_MODE, explain, sync_directory
+from pxe_fetch.place.members import Member
 from pxe_fetch.place.room import available
 from pxe_fetch.plan import Transfer, beside
 from pxe_fetch.wording import amount
@@ -107,8 +108,8 @@ def _opened(packed: BinaryIO) -> tarfile.TarFile:
     is_compressed = kind_of(packed.read(LONGEST_MAGIC)) is not None
     packed.seek(0)
     if is_compressed:
-        return tarfile.open(fileobj=Content(packed), mode="r|", bufsize=_BLOCK)
-    return tarfile.open(fileobj=packed, mode="r:")
+        return tarfile.open(fileobj=Content(packed), mode="r|", bufsize=_BLOCK, tarinfo=Member)
+    return tarfile.open(fileobj=packed, mode="r:", tarinfo=Member)
 
 
 def take_out(archive: tarfile.TarFile, member: tarfile.TarInfo, *, staging: Path) -> None:
