@@ -11,6 +11,7 @@ class FetchError(Exception):
     exit_code: Exit = Exit.BUG
     reference: str = "internal"
     transient: bool = False
+    is_counted: bool = True  # among the attempts without progress, of which there may not be too many
 
     # What had happened to the artifact that it ended; filled in by transfer.receive.
     attempts: int = 0
@@ -55,14 +56,18 @@ class RefusedError(FetchError):
 
 
 class TrustError(FetchError):
-    """The server's certificate is not trusted. `transient` while the clock is not synchronised yet."""
+    """The server's certificate is not trusted. `transient` while the clock is not synchronised yet.
+
+    Not counted (`is_counted`) where it is most likely the clock's fault, which is put right by waiting.
+    """
 
     exit_code = Exit.TRUST
     reference = "tls-trust"
 
-    def __init__(self, message: str, *, transient: bool = False) -> None:
+    def __init__(self, message: str, *, transient: bool = False, is_counted: bool = True) -> None:
         super().__init__(message)
         self.transient = transient
+        self.is_counted = is_counted
 
 
 class IntegrityError(FetchError):

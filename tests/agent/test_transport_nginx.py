@@ -13,7 +13,7 @@ from fakes.nginx import Nginx, nginx
 from fakes.transfers import Bench, QuickClock
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import RetryPolicy, Tls
-from pxe_fetch.errors import NetworkError, RefusedError, TrustError
+from pxe_fetch.errors import DeadlineError, NetworkError, RefusedError, TrustError
 from pxe_fetch.transport import Transports
 
 BODY = random.Random(5).randbytes(9_000_000)
@@ -143,6 +143,22 @@ def test_a_certificate_of_another_time_is_tried_again_until_the_clock_is_set(
     assert len(clock.waits) == 3
     assert not caught.value.transient
     assert "while the clock is not set" in str(bench.story.of("retrying")[0]["error"])
+
+
+def test_a_certificate_that_is_not_valid_yet_is_waited_for_as_long_as_there_is_time(
+    root: Path, authority: Authority, tls: Tls, tmp_path: Path
+) -> None:
+    """One that has expired is not: with chrony nobody says that the clock is set (pxe_fetch.clock)."""
+    validities = {"later": FUTURE, "past": PAST}
+    for name, validity in validities.items():
+        certificate = authority.issue("localhost", alternative=LOCALHOST, validity=validity)
+        with nginx(tmp_path / name, root=root, certificate=certificate) as server:
+            clock = QuickClock(is_set=False)
+            url = server.secure_url("/m.bin")
+            bench = Bench(body=BODY, folder=tmp_path / "to", urls=[url], tls=tls, clock=clock)
+            with pytest.raises(DeadlineError if name == "later" else TrustError, match="while the clock is not set"):
+                bench.receive()
+        assert (len(clock.waits) > 20) == (name == "later")
 
 
 def test_a_server_without_tls_1_2_is_not_trusted(root: Path, authority: Authority, tls: Tls, tmp_path: Path) -> None:

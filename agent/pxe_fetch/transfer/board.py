@@ -261,7 +261,7 @@ class Board:
             is_limit = not is_counted and not job.has_begun and self.mirrors.refused_more(mirror, error)
             if job.gained:
                 self.idle = 0
-            elif error.transient and not is_limit and not is_news:
+            elif error.transient and error.is_counted and not is_limit and not is_news:
                 self.idle += 1
             if not is_counted and not is_limit:
                 blamed = isinstance(error, IntegrityError)

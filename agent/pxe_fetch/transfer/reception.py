@@ -242,7 +242,7 @@ class Reception:
         self._last = error
         if self._progressed:
             self._idle = 0
-        elif error.transient and not (mirror.ranges and isinstance(error, RangeError)):
+        elif error.transient and error.is_counted and not (mirror.ranges and isinstance(error, RangeError)):
             self._idle += 1  # that it has no ranges is news: it is yet to be asked for all of it
         self._mirrors.failed(mirror, error, now=now, progressed=self._progressed, blamed=self._blamed)
         if mirror.out:

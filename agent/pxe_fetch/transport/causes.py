@@ -15,6 +15,7 @@ from pxe_fetch.transport.connections import ConnectTimeoutError
 
 # X509_V_ERR_* of OpenSSL that a wrong clock brings about: certificate or CRL not yet valid, or expired.
 _ABOUT_TIME = frozenset({9, 10, 11, 12})
+_NOT_YET = frozenset({9, 11})
 # What a server says that does not accept our certificate, or that speaks nothing newer than TLS 1.1.
 _CLIENT_REFUSED = re.compile(
     r"CERTIFICATE_REQUIRED|ALERT_BAD_CERTIFICATE|ALERT_UNKNOWN_CA|ALERT_CERTIFICATE|ACCESS_DENIED"
@@ -67,6 +68,8 @@ def _distrust(error: ssl.SSLCertVerificationError, *, host: str, clock: Clock) -
         return TrustError(
             f"the certificate of {host} is not trusted while the clock is not set (it says {shown}): {reason}",
             transient=True,
+            # A machine without a battery begins in the past, and no attempt will do before it is told the time.
+            is_counted=error.verify_code not in _NOT_YET,
         )
     return TrustError(f"the certificate of {host} is not trusted: {reason}")
 
