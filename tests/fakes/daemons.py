@@ -6,6 +6,7 @@ import contextlib
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -56,10 +57,10 @@ class Ftpd:
 
 
 @contextlib.contextmanager
-def vsftpd(folder: Path, *, root: Path, more: str = "") -> Iterator[Ftpd]:
-    """Serve `root` to anonymous users; `more` are further lines of vsftpd.conf(5)."""
-    folder.mkdir()
-    port = _free_port(socket.SOCK_STREAM)
+def vsftpd(folder: Path, *, root: Path, more: str = "", port: int | None = None) -> Iterator[Ftpd]:
+    """Serve `root` to anonymous users; `more` are further lines of vsftpd.conf(5), `port` is that of one that ended."""
+    folder.mkdir(exist_ok=True)
+    port = port or _free_port(socket.SOCK_STREAM)
     config = folder / "vsftpd.conf"
     config.write_text(_VSFTPD.format(port=port, user=getpass.getuser(), root=root, folder=folder, more=more))
     with _running([_program("vsftpd"), str(config)], ready=lambda: _accepts(port)):
@@ -79,9 +80,12 @@ class Tftpd:
 
 
 @contextlib.contextmanager
-def tftpd(root: Path, *options: str) -> Iterator[Tftpd]:
-    """Serve what is world-readable below `root`, not as the root directory (only root may have that)."""
-    port = _free_port(socket.SOCK_DGRAM)
+def tftpd(root: Path, *options: str, port: int | None = None) -> Iterator[Tftpd]:
+    """Serve what is world-readable below `root`, not as the root directory (only root may have that).
+
+    `port` is that of one that ended.
+    """
+    port = port or _free_port(socket.SOCK_DGRAM)
     words = ["--listen", "--foreground", "--address", f"127.0.0.1:{port}", "--user", getpass.getuser(), *options]
     with _running([_program("in.tftpd"), *words, str(root)], ready=lambda: _is_bound(port)):
         yield Tftpd(port=port, root=root)
@@ -102,7 +106,7 @@ def _running(command: Sequence[str], *, ready: Callable[[], bool]) -> Iterator[N
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, 15)
+            os.killpg(process.pid, signal.SIGKILL)  # in.tftpd's children finish what they are at when asked to end
         process.wait(timeout=10)
 
 

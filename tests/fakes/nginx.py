@@ -52,6 +52,7 @@ _SECURE = """
     ssl_certificate {certificate};
     ssl_certificate_key {key};
     ssl_protocols {protocols};
+    location /slow/ {{ alias {root}/; limit_rate 200k; }}
     {verify}
   }}
 """

@@ -17,6 +17,7 @@ from pxe_fetch.transfer.runs import Beginning
 from pxe_fetch.transfer.verify import check_size
 from pxe_fetch.transport import Body, Request, Transports
 
+_WRITTEN_EVERY = 0.5  # seconds: a slow stream does not wait for a full buffer
 _LONG = 4 * 1024 * 1024  # bytes after which a second thread is worth its start
 
 
@@ -147,6 +148,7 @@ class Stream:
     def _fill_one(self, job: Job, body: Body, pace: Pace, lane: Lane, reach: int) -> None:
         buffer = lane.buffer()
         filled = 0
+        until = self._patience.clock.now() + _WRITTEN_EVERY
         try:
             while filled < reach:
                 if job.failure:
@@ -156,7 +158,8 @@ class Stream:
                     missing = self._pieces.start(job.run.end) - job.run.at - filled
                     raise NetworkError(f"the body ended {missing} bytes early")
                 filled += count
-                pace.check(count)
+                if pace.check(count) >= until:
+                    break
         finally:
             if filled:
                 # Written first: once a chunk is known to be wrong, another stream may write it.
