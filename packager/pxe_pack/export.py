@@ -17,6 +17,7 @@ from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.grubconfig import GRUB_CFG, GRUB_DIR
 from pxe_pack.image.iso import Iso
 from pxe_pack.image.liveos import LiveImage
+from pxe_pack.layout.ipxe import IPXE_SCRIPT, script
 from pxe_pack.output import MANIFEST, SUMS
 from pxe_pack.payload import Entry, Payload
 
@@ -48,6 +49,11 @@ class Layout:
         self.files[path] = counted
         if url:
             self.urls[path] = url
+
+    def text(self, path: str) -> str:
+        """A text file's content; empty when there is none."""
+        file = self.root / path.lstrip("/")
+        return file.read_text(encoding="utf-8", errors="surrogateescape") if file.is_file() else ""
 
     @property
     def size(self) -> int:
@@ -92,9 +98,18 @@ def export_boot_files(layout: Layout, image: LiveImage, loaders: BootLoaders) ->
             layout.write(name, file.pieces())
     for name, text in loaders.redirector.items():
         layout.write(name, [text.encode()])
-    layout.write(GRUB_CFG, [image.network.text.encode(errors="surrogateescape")])
     if f"{GRUB_DIR}/grubenv" not in layout.files:
         layout.write(f"{GRUB_DIR}/grubenv", [GRUBENV.encode()])
+    export_scripts(layout, image.network.text)
+
+
+def export_scripts(layout: Layout, grub_cfg: str) -> None:
+    """Write what tells a node how to boot: GRUB's configuration, and the same for iPXE.
+
+    The text files that `grub_cfg` reads are in the layout already. Raises OSError.
+    """
+    layout.write(GRUB_CFG, [grub_cfg.encode(errors="surrogateescape")])
+    layout.write(IPXE_SCRIPT, [script(grub_cfg, read=layout.text).encode(errors="surrogateescape")])
 
 
 def payload_document(payload: Payload) -> list[dict[str, object]]:

@@ -66,6 +66,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "relocate": Command("have a layout served from elsewhere, without packing again", "pxe_pack.commands.relocate"),
         "schema": Command("print the JSON Schema of fetch.yaml", "pxe_pack.commands.schema"),
         "show": Command("show what an image is and has", "pxe_pack.commands.show"),
+        "snippet": Command("print the configuration of a server for a layout", "pxe_pack.commands.snippet"),
     }
 )
 

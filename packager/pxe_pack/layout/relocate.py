@@ -18,10 +18,11 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack import checks
 from pxe_pack.artifacts import FOLDER
 from pxe_pack.export import Layout as LayoutUnderWay
-from pxe_pack.export import finish
+from pxe_pack.export import export_scripts, finish
 from pxe_pack.hashing import Tally, copy_span
 from pxe_pack.image.grub import LINUX
 from pxe_pack.image.grubscript import Command, GrubSyntaxError, parse, quoted, unquoted, walk
+from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.read import GRUB_CFG, Layout, foreign, read
 from pxe_pack.output import being_made, output_problem
 from pxe_pack.tools import InputError
@@ -59,12 +60,11 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> R
         for path, listed in layout.files.items():
             target = names.get(path, path)
             url = _url(layout, path, listed.url, boot_url=boot_url, artifact_url=artifact_url)
-            if path == GRUB_CFG and moved != cfg:
-                new.write(target, [moved.encode(errors="surrogateescape")])
-                changed.append(path)
-            else:
+            if path not in (GRUB_CFG, IPXE_SCRIPT):
                 _link(layout.root / path, new.place(target))
                 new.record(target, Tally(size=listed.size, sha256=listed.sha256), url=url)
+        export_scripts(new, moved)
+        changed += [path for path in (GRUB_CFG, IPXE_SCRIPT) if new.text(path) != layout.text(path)]
         finish(new, _facts(layout, boot_url=boot_url, artifact_url=artifact_url))
     return Relocated(root=layout.root, boot_url=boot_url, artifact_url=artifact_url, changed=tuple(sorted(changed)))
 
