@@ -141,7 +141,7 @@ def test_json_tells_what_changed(layout: Site, capsys: pytest.CaptureFixture[str
     assert relocate(layout, "--boot-url", NEW, "--json") == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (result["event"], result["boot_url"]) == ("result", NEW)
-    assert result["changed"] == ["boot/grub2/grub.cfg", "other name.iso"]
+    assert result["changed"] == ["boot.ipxe", "boot/grub2/grub.cfg", "other name.iso"]
 
 
 def test_killed_at_any_moment_it_is_the_one_or_the_other(layout: Site) -> None:

@@ -15,14 +15,16 @@ from typing import BinaryIO
 
 from pxe_fetch.contract import cmdline
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.boot import credentials, grubcfg, machine, network
+from pxe_pack.boot import credentials, grubcfg, machine, network, ways
 from pxe_pack.boot.account import Outcome
 from pxe_pack.boot.events import Events
 from pxe_pack.boot.layout import BOOT_LOADER, Layout, read
 from pxe_pack.boot.network import Network
 from pxe_pack.boot.server import serving
 from pxe_pack.boot.trial import Trial
+from pxe_pack.boot.ways import Via
 from pxe_pack.console import Console
+from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.tools import InputError
 
 MiB = 1 << 20
@@ -37,6 +39,7 @@ class Options:
     layout: Path
     serial_log: Path
     timeout: float  # seconds until a node without a verdict is given up
+    via: Via = Via.TFTP
     memory: int | None = None  # MiB; None: by the layout's size
     append: str = ""  # kernel arguments, as on a kernel command line
     keep: bool = False  # let the node run on after its verdict, until it powers off
@@ -50,10 +53,12 @@ def boot(options: Options, *, console: Console) -> Outcome:
     gone when this returns, however it does.
     """
     layout = read(options.layout)
-    net = network.around(layout.http)
-    if problems := machine.missing():
+    if problem := ways.objection(layout, options.via):
+        raise InputError(problem)
+    net = network.around([*layout.http, *([ways.base(layout)] if options.via is Via.IPXE else [])])
+    if problems := machine.missing(options.via):
         raise InputError(*problems)
-    added = grubcfg.words(_kernel_arguments(options, net))
+    added = _kernel_arguments(options, net)
     if layout.findings:
         console.problems(layout.findings)
     with _serial_log(options.serial_log) as log, tempfile.TemporaryDirectory(prefix="pxe-pack-boot-") as folder:
@@ -90,13 +95,18 @@ def _run(
     events = Events()
     socket = work / "http"
     files = {url: layout.root / path for url, path in layout.http.items()}
-    netdev = net.netdev(tftp=work / "tftp", boot_file=BOOT_LOADER, server=socket)
+    boot_file = BOOT_LOADER
+    if options.via is Via.IPXE:
+        files |= ways.boot_files(layout, work / "tftp")
+        boot_file = f"{ways.base(layout)}/{IPXE_SCRIPT}"
+    netdev = net.netdev(tftp=work / "tftp", boot_file=boot_file, server=socket)
     memory = options.memory or _enough_memory(layout)
     with (
         serving(socket, files=files, network=net, events=events),
         machine.machine(
             work,
             netdev=netdev,
+            via=options.via,
             memory=memory,
             accelerator=accelerator,
             credentials=handed,
@@ -132,8 +142,9 @@ def _kernel_arguments(options: Options, net: Network) -> list[str]:
     return own + [word.replace('"', "") for word in cmdline.split(options.append)]
 
 
-def _lay_out(layout: Layout, folder: Path, *, added: str) -> None:
-    """The TFTP server's root in `folder`: the layout's files by links, its grub.cfg with `added`."""
+def _lay_out(layout: Layout, folder: Path, *, added: Sequence[str]) -> None:
+    """The server's root in `folder`: the layout's boot files by links, its scripts with the arguments `added`."""
+    words = grubcfg.words(added)
     for path in layout.tftp:
         file, link = (layout.root / path).absolute(), folder / path
         if not file.is_file():
@@ -141,7 +152,11 @@ def _lay_out(layout: Layout, folder: Path, *, added: str) -> None:
         link.parent.mkdir(parents=True, exist_ok=True)
         if file.name == "grub.cfg":
             text = file.read_text(encoding="utf-8", errors="surrogateescape")
-            served = grubcfg.for_trial(text, added=added)
+            served = grubcfg.for_trial(text, added=words)
+            link.write_text(served, encoding="utf-8", errors="surrogateescape")
+        elif path == IPXE_SCRIPT:
+            text = file.read_text(encoding="utf-8", errors="surrogateescape")
+            served = ways.script_for_trial(text, added=added)
             link.write_text(served, encoding="utf-8", errors="surrogateescape")
         else:
             link.symlink_to(file)

@@ -18,6 +18,7 @@ from typing import BinaryIO
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.boot.events import Ended, Events, Serial
+from pxe_pack.boot.ways import Via
 
 QEMU = "qemu-system-x86_64"
 KVM = ("kvm", "-cpu", "host")
@@ -29,6 +30,9 @@ FIRMWARE = (
     ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
     ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
 )
+# Without an option ROM the firmware's own PXE runs, as on a real machine, and starts seconds sooner.
+OPTION_ROMS = {Via.TFTP: "", Via.IPXE: "efi-virtio.rom"}
+ROM_FOLDERS = ("/usr/lib/ipxe/qemu", "/usr/share/qemu", "/usr/share/ipxe/qemu", "/usr/share/qemu/ipxe")
 PROBE = 5.0  # seconds in which the firmware under KVM must have said something
 GATHER = 0.05  # seconds between two looks at the serial console, which QEMU writes character by character
 STOPPING = 5.0  # seconds from SIGTERM to SIGKILL
@@ -50,7 +54,7 @@ def firmware() -> Firmware | None:
     return None
 
 
-def missing() -> list[Problem]:
+def missing(via: Via = Via.TFTP) -> list[Problem]:
     """A problem for each thing that has to be installed before a machine can be started."""
     problems = tools.missing([QEMU, "setpriv"], reason="to boot the layout")
     if firmware() is None:
@@ -61,6 +65,11 @@ def missing() -> list[Problem]:
                 hint="apt-get install ovmf",
             )
         )
+    if via is Via.IPXE and not any((Path(folder) / OPTION_ROMS[via]).is_file() for folder in ROM_FOLDERS):
+        message = (
+            f"iPXE for virtual machines ({OPTION_ROMS[via]}) is needed to boot the layout by it, and is not installed"
+        )
+        problems.append(Problem(reference="tool-missing", message=message, hint="apt-get install ipxe-qemu"))
     return problems
 
 
@@ -69,6 +78,7 @@ def machine(
     work: Path,
     *,
     netdev: str,
+    via: Via,
     memory: int,
     accelerator: Sequence[str],
     credentials: Sequence[str],
@@ -84,8 +94,7 @@ def machine(
     arguments = [
         *("-m", str(memory), "-smp", str(min(4, max(2, os.cpu_count() or 1)))),
         *("-netdev", netdev),
-        # Without an option ROM (iPXE) the firmware's own PXE runs, as on a real machine, and starts seconds sooner.
-        *("-device", "virtio-net-pci,netdev=net,bootindex=0,romfile="),
+        *("-device", f"virtio-net-pci,netdev=net,bootindex=0,romfile={OPTION_ROMS[via]}"),
         *("-device", "virtio-rng-pci"),
         *credentials,
     ]

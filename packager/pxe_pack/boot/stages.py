@@ -32,7 +32,7 @@ class Stop:
 
 # What is first seen in a stage. Each is looked for until a later stage is reached.
 SIGNS: tuple[tuple[Stage, re.Pattern[str]], ...] = (
-    (Stage.TFTP, re.compile(r">>Start PXE over IPv4")),
+    (Stage.TFTP, re.compile(r">>Start PXE over IPv4|iPXE initialising devices|iPXE \d+\.\d+")),
     (Stage.GRUB, re.compile(r"Welcome to GRUB|GNU GRUB +version")),
     (Stage.KERNEL, re.compile(r"EFI stub: |Linux version \d|\[ +0\.000000\] ")),
     (Stage.LIVENET, re.compile(r"livenet|% Total +% Received")),
@@ -59,6 +59,12 @@ STOPS: tuple[tuple[frozenset[Stage], re.Pattern[str], str, str], ...] = (
         re.compile(r"((?:Unable to fetch TFTP image|start_image\(\) returned|Failed to (?:open|load) )[^\r\n]*)[\r\n]"),
         "shim could not load GRUB",
         "grubx64.efi has to lie beside bootx64.efi, readable, and be signed for this shim if Secure Boot is on",
+    ),
+    (
+        frozenset({Stage.FIRMWARE, Stage.TFTP}),
+        re.compile(r"([^\r\n]* \(https?://ipxe\.org/[0-9a-f]{8}\))[\r\n]"),
+        "iPXE could not load what it was to",
+        "boot.ipxe, kernel and initrd have to lie on the HTTP server as they lie in the layout",
     ),
     (
         frozenset({Stage.FIRMWARE, Stage.TFTP}),

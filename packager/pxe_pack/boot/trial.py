@@ -20,7 +20,7 @@ IN_PLACE = frozenset(("placed", "kept", "skipped"))  # phases of an artifact tha
 NOT_FOUND = 404
 TITLES = {
     Stage.FIRMWARE: "firmware: starting",
-    Stage.TFTP: "TFTP: the boot loader",
+    Stage.TFTP: "network: the boot loader",
     Stage.GRUB: "GRUB: kernel and initrd, by TFTP",
     Stage.KERNEL: "kernel: the initrd looks for the network",
     Stage.LIVENET: "livenet: the node downloads the ISO",

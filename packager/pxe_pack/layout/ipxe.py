@@ -51,7 +51,7 @@ def _menu(entries: Menu, sayable: list[int], *, default: int) -> Iterator[str]:
 
 
 def _entry(number: int, entry: BootEntry) -> Iterator[str]:
-    arguments = [*(f"initrd={basename(path)}" for path in entry.initrds), *map(_quoted, entry.arguments)]
+    arguments = [*(f"initrd={basename(path)}" for path in entry.initrds), *map(quoted, entry.arguments)]
     yield f":entry{number}"
     yield f"echo {_title(entry)}"
     yield f"kernel {_relative(entry.kernel)} {' '.join(arguments)} || goto failed"
@@ -69,7 +69,7 @@ def _title(entry: BootEntry) -> str:
     return "".join(letter for letter in entry.title if letter.isprintable() and letter not in "$|&#") or "LiveOS"
 
 
-def _quoted(argument: str) -> str:
+def quoted(argument: str) -> str:
     """The argument as the kernel reads it (parse_args in kernel/params.c): iPXE hands on words as they are."""
     return f'"{argument}"' if any(letter.isspace() for letter in argument) else argument
 
