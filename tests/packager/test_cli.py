@@ -132,7 +132,14 @@ def test_other_commands_tell_their_results_as_documented(
     packs()
     known = documented("command")
     moved = ["relocate", str(site.output), "--boot-url", "http://10.0.0.2/other.iso"]
-    for arguments in (moved, ["init", str(site.folder / "new.yaml")], ["schema"], ["man"], ["completion", "bash"]):
+    for arguments in (
+        moved,
+        ["init", str(site.folder / "new.yaml")],
+        ["schema"],
+        ["man"],
+        ["completion", "bash"],
+        ["snippet", "nginx", str(site.output)],
+    ):
         (result,) = events(capsys, arguments)
         assert set(result) == {"event", *known[arguments[0]]}
         assert not [key for key, types in known[arguments[0]].items() if not isinstance(result[key], types)]

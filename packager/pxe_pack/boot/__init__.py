@@ -59,13 +59,14 @@ def boot(options: Options, *, console: Console) -> Outcome:
     if problems := machine.missing(options.via):
         raise InputError(*problems)
     added = _kernel_arguments(options, net)
+    for_grub, for_ipxe = grubcfg.words(added), ways.words(added) if options.via is Via.IPXE else ""
     if layout.findings:
         console.problems(layout.findings)
     with _serial_log(options.serial_log) as log, tempfile.TemporaryDirectory(prefix="pxe-pack-boot-") as folder:
         work = Path(folder)
         handed = credentials.arguments(options.credentials, work=work)
         (work / "tftp").mkdir()
-        _lay_out(layout, work / "tftp", added=added)
+        _lay_out(layout, work / "tftp", for_grub=for_grub, for_ipxe=for_ipxe)
         with console.step("choosing how to run the machine") as step:
             accelerator = machine.choose_accelerator(work)
             step.note("KVM" if accelerator is machine.KVM else "emulation (TCG): KVM does not work here")
@@ -142,9 +143,8 @@ def _kernel_arguments(options: Options, net: Network) -> list[str]:
     return own + [word.replace('"', "") for word in cmdline.split(options.append)]
 
 
-def _lay_out(layout: Layout, folder: Path, *, added: Sequence[str]) -> None:
-    """The server's root in `folder`: the layout's boot files by links, its scripts with the arguments `added`."""
-    words = grubcfg.words(added)
+def _lay_out(layout: Layout, folder: Path, *, for_grub: str, for_ipxe: str) -> None:
+    """The server's root in `folder`: the layout's boot files by links, its scripts with further kernel arguments."""
     for path in layout.tftp:
         file, link = (layout.root / path).absolute(), folder / path
         if not file.is_file():
@@ -152,11 +152,11 @@ def _lay_out(layout: Layout, folder: Path, *, added: Sequence[str]) -> None:
         link.parent.mkdir(parents=True, exist_ok=True)
         if file.name == "grub.cfg":
             text = file.read_text(encoding="utf-8", errors="surrogateescape")
-            served = grubcfg.for_trial(text, added=words)
+            served = grubcfg.for_trial(text, added=for_grub)
             link.write_text(served, encoding="utf-8", errors="surrogateescape")
         elif path == IPXE_SCRIPT:
             text = file.read_text(encoding="utf-8", errors="surrogateescape")
-            served = ways.script_for_trial(text, added=added)
+            served = ways.script_for_trial(text, added=for_ipxe)
             link.write_text(served, encoding="utf-8", errors="surrogateescape")
         else:
             link.symlink_to(file)

@@ -36,13 +36,18 @@ def boot_files(layout: Layout, folder: Path) -> Mapping[str, Path]:
     return {f"{base(layout)}/{quote(path)}": folder / path for path in layout.tftp}
 
 
-def script_for_trial(text: str, *, added: Iterable[str]) -> str:
-    """The script `text` with the kernel arguments `added`, and a menu that does not wait. Raises InputError."""
-    arguments = [quoted(argument) for argument in added]
-    if unsayable := [argument for argument in arguments if "${" in argument or not argument.isprintable()]:
+def words(arguments: Iterable[str]) -> str:
+    """Kernel arguments as they stand in an iPXE script. Raises InputError for one that none can carry."""
+    told = [quoted(argument) for argument in arguments]
+    if unsayable := [argument for argument in told if "${" in argument or not argument.isprintable()]:
         message = f"the kernel argument {unsayable[0]!r} cannot be written into an iPXE script"
         raise InputError(Problem(reference="append-unquotable", message=message, hint="leave out ${ and controls"))
-    text = _KERNEL.sub(lambda match: " ".join([match[0], *arguments]), text)
+    return " ".join(told)
+
+
+def script_for_trial(text: str, *, added: str) -> str:
+    """The script `text` with the words `added` at the end of every kernel's arguments, and a menu that hardly waits."""
+    text = _KERNEL.sub(lambda match: f"{match[0]} {added}", text)
     return _TIMEOUT.sub("1", text)
 
 

@@ -209,12 +209,21 @@ def walk(nodes: list[Node]) -> Iterator[Command]:
 
 
 def unquoted(word: str, variables: Mapping[str, str] | None = None) -> str:
-    """What a word stands for: its quotes taken off, and `variables` put in; unknown ones stay as they are written."""
+    """What a word stands for: its quotes taken off, and `variables` put in; unknown ones stay as they are written.
+
+    Where `variables` is a defaultdict, none is unknown.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        if variables is None:
+            return match[0]
+        try:
+            return variables[match["braced"] or match["plain"] or ""]
+        except KeyError:
+            return match[0]
 
     def expanded(text: str) -> str:
-        return _VARIABLE.sub(
-            lambda match: (variables or {}).get(match["braced"] or match["plain"] or "", match[0]), text
-        )
+        return _VARIABLE.sub(value, text)
 
     pieces = []
     for piece in re.findall(r"'[^']*'|\"(?:[^\"\\]|\\.)*\"|\\.|[^'\"\\]+", word, re.DOTALL):

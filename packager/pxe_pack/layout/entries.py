@@ -7,6 +7,7 @@ through: what may be so is the best guess at what will be.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -48,7 +49,8 @@ class Menu:
 @dataclass(slots=True)
 class _State:
     read: Callable[[str], str]
-    variables: dict[str, str] = field(default_factory=lambda: {"prefix": PREFIX, "root": ""})
+    # a variable that nobody has set is empty
+    variables: defaultdict[str, str] = field(default_factory=lambda: defaultdict(str, prefix=PREFIX))
     entries: list[BootEntry] = field(default_factory=list)
     title: str = _UNTITLED
     kernel: str = ""
@@ -69,7 +71,7 @@ def menu(text: str, *, read: Callable[[str], str]) -> Menu:
     state = _State(read=read)
     _go(parse(text), state)
     state.close()
-    default, timeout = state.variables.get("default", "0"), state.variables.get("timeout", "")
+    default, timeout = state.variables["default"] or "0", state.variables["timeout"]
     return Menu(
         entries=tuple(state.entries),
         default=_default(default, state.entries),

@@ -96,3 +96,7 @@ def test_flags_that_make_no_sense(tmp_path: Path, arguments: list[str]) -> None:
     assert ran.returncode == 2
     assert arguments[0] in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_a_layout_without_a_script_for_ipxe(tmp_path: Path) -> None:
+    assert "--via tftp" in refused(boot(layout_in(tmp_path), "--via", "ipxe"), "layout-no-ipxe")

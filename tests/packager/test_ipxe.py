@@ -1,0 +1,59 @@
+"""boot.ipxe says what grub.cfg does."""
+
+from __future__ import annotations
+
+from pxe_pack.layout.ipxe import script
+
+ONE = """\
+set timeout=0
+load_env
+menuentry "Azure Linux $flavour" {
+\tlinux /boot/vmlinuz-6.6.1+x root=live:http://10.0.0.1/l.iso $kernelopts $unset 'dyndbg=file a.c +p'
+\tinitrd /boot/microcode.img /boot/initrd.img
+}
+"""
+ENVIRONMENT = "# GRUB Environment Block\nkernelopts=quiet\n#####"
+
+
+def lines(grub_cfg: str, *, environment: str = "") -> list[str]:
+    return script(grub_cfg, read=lambda path: environment if path == "/boot/grub2/grubenv" else "").splitlines()
+
+
+def test_the_entry_with_its_files_relative_and_its_arguments_as_grub_hands_them_on() -> None:
+    told = lines(ONE, environment=ENVIRONMENT)
+    assert told[0] == "#!ipxe"
+    assert [line for line in told if line.startswith(("kernel", "initrd", "boot", "menu"))] == [
+        (
+            "kernel boot/vmlinuz-6.6.1+x initrd=microcode.img initrd=initrd.img root=live:http://10.0.0.1/l.iso quiet"
+            ' "dyndbg=file a.c +p" || goto failed'
+        ),
+        "initrd --name microcode.img boot/microcode.img || goto failed",
+        "initrd --name initrd.img boot/initrd.img || goto failed",
+        "boot || goto failed",
+    ]
+
+
+def entries(head: str) -> str:
+    bodies = [f'menuentry "{name}" {{\n linux /boot/{name} a={name}\n initrd /boot/i\n}}\n' for name in ("one", "two")]
+    return head + "".join(bodies)
+
+
+def test_several_entries_make_a_menu_with_the_default_and_the_time_of_grubs() -> None:
+    told = lines(entries("set default=1\nset timeout=5\n"))
+    assert [line for line in told if line.startswith("item")] == ["item entry0 one", "item entry1 two"]
+    choose = next(line for line in told if line.startswith("choose"))
+    assert choose == "choose --default entry1 --timeout 5000 chosen && goto ${chosen} || goto entry1"
+    waiting = lines(entries("set default=two\n"))
+    assert "choose --default entry1 chosen && goto ${chosen} || goto entry1" in waiting
+
+
+def test_without_a_wait_the_default_boots_at_once() -> None:
+    told = lines(entries("set default=1\nset timeout=0\n"))
+    assert not [line for line in told if line.startswith(("menu", "choose"))]
+    assert told[told.index(":start") + 1] == "goto entry1"
+
+
+def test_an_argument_that_ipxe_would_expand_is_not_handed_on() -> None:
+    told = lines("menuentry x {\n linux /boot/k 'a=${net0/mac}'\n initrd /boot/i\n}\n")
+    assert not [line for line in told if line.startswith("kernel")]
+    assert [line for line in told if "left out" in line]

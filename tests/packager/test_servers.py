@@ -1,0 +1,141 @@
+"""The configurations that `pxe-pack snippet` prints, taken by the servers themselves; nginx hands the layout out."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from packing.site import Site
+from pxe_pack import cli
+
+Packs = Callable[..., str]
+
+
+@pytest.fixture
+def layout(site: Site, packs: Packs) -> Site:
+    """A layout whose files lie elsewhere than their URLs say."""
+    (site.folder / "m 1;.bin").write_bytes(b"weights " * 100)
+    site.pack = {"artifact_url": "http://10.0.0.2/files/"}
+    site.rest = {"artifacts": [{"name": "model", "source": "m 1;.bin", "dest": "/srv/m.bin"}]}
+    packs()
+    return site
+
+
+@pytest.fixture
+def snippet(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def run(*arguments: str | Path) -> str:
+        capsys.readouterr()
+        code = cli.main(["snippet", *map(str, arguments)])
+        captured = capsys.readouterr()
+        assert code == 0, captured.err
+        return captured.out
+
+    return run
+
+
+def check_by_dnsmasq(text: str, folder: Path) -> None:
+    (folder / "dnsmasq.conf").write_text(text)
+    command = ["dnsmasq", "--test", "--conf-file=" + str(folder / "dnsmasq.conf")]
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": path})
+    assert (done.returncode, done.stderr.strip()) == (0, "dnsmasq: syntax check OK.")
+
+
+def test_dnsmasq_takes_both_and_each_kind_of_client_gets_its_own(layout: Site, snippet: Callable[..., str]) -> None:
+    full = snippet("dnsmasq", layout.output)
+    check_by_dnsmasq(full, layout.folder)
+    lines = full.splitlines()
+    assert f"tftp-root={layout.output}" in lines
+    assert "dhcp-range=10.0.0.100,10.0.0.199,255.255.255.0,12h" in lines
+    assert "dhcp-match=set:pxe,option:client-arch,7" in lines
+    assert "dhcp-boot=tag:pxe,tag:!ipxe,bootx64.efi" in lines
+    assert "dhcp-boot=tag:ipxe,http://10.0.0.1:8080/boot.ipxe" in lines
+    assert "dhcp-match=set:http,option:client-arch,16" in lines
+    assert "dhcp-boot=tag:http,tag:!ipxe,http://10.0.0.1:8080/bootx64.efi" in lines
+    proxy = snippet("dnsmasq-proxy", layout.output, "--root", "/srv/pxe/", "--subnet", "192.0.2.0/25")
+    check_by_dnsmasq(proxy, layout.folder)
+    assert "dhcp-range=192.0.2.0,proxy,255.255.255.128" in proxy.splitlines()
+    assert "tftp-root=/srv/pxe" in proxy.splitlines()
+    assert 'pxe-service=tag:!ipxe,7,"LiveOS",bootx64.efi' in proxy.splitlines()
+
+
+def test_they_follow_a_layout_that_moves(layout: Site, snippet: Callable[..., str]) -> None:
+    assert cli.main(["relocate", str(layout.output), "--boot-url", "http://192.0.2.7/x.iso", "--quiet"]) == 0
+    full = snippet("dnsmasq", layout.output)
+    check_by_dnsmasq(full, layout.folder)
+    assert "http://192.0.2.7/boot.ipxe" in full
+    assert "10.0.0.1" not in full
+    assert "location = /x.iso" not in snippet("nginx", layout.output)
+    assert "root=live:http://192.0.2.7/x.iso" in (layout.output / "boot.ipxe").read_text()
+    assert "10.0.0.1" not in (layout.output / "boot.ipxe").read_text()
+
+
+def test_arm64_nodes_are_told_their_own_names(layout: Site, snippet: Callable[..., str]) -> None:
+    """The layout of an arm64 image, of which no more than the names is looked at."""
+    manifest = layout.output / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"machine": "x86_64"', '"machine": "aarch64"'))
+    full = snippet("dnsmasq", layout.output)
+    check_by_dnsmasq(full, layout.folder)
+    lines = full.splitlines()
+    assert "dhcp-match=set:pxe,option:client-arch,11" in lines
+    assert "dhcp-boot=tag:pxe,tag:!ipxe,bootaa64.efi" in lines
+    assert "dhcp-match=set:http,option:client-arch,19" in lines
+    assert "bootx64" not in full
+    assert 'pxe-service=tag:!ipxe,11,"LiveOS",bootaa64.efi' in snippet("dnsmasq-proxy", layout.output)
+
+
+NGINX = """\
+daemon on;
+user root;
+pid {folder}/nginx.pid;
+events {{}}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  include {folder}/snippet.conf;
+}}
+"""
+
+
+def test_nginx_hands_out_every_file_under_its_url(layout: Site, snippet: Callable[..., str]) -> None:
+    """In a network of its own, so that it has its ports."""
+    outputs = layout.manifest()["outputs"]
+    assert isinstance(outputs, list)
+    urls = {entry.get("url") or f"http://10.0.0.1:8080/{entry['path']}": entry["path"] for entry in outputs}
+    assert len({url.split("/")[2] for url in urls}) == 2
+    folder = layout.folder / "nginx"
+    (folder / "got").mkdir(parents=True)
+    (folder / "snippet.conf").write_text(snippet("nginx", layout.output))
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder))
+    server = f"nginx -q -p {folder} -c {folder}/nginx.conf -e {folder}/error.log"
+    script = ["set -e", "ip link set lo up", f"{server} -t", server]
+    script += [
+        f"curl -sS --fail --connect-to ::127.0.0.1: -o {folder}/got/{number} {shlex.quote(url)}"
+        for number, url in enumerate(urls)
+    ]
+    run = ["unshare", "-Urn", "--pid", "--fork", "--kill-child", "sh", "-c", "\n".join(script)]
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    done = subprocess.run(run, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path})
+    assert done.returncode == 0, done.stderr
+    for number, (url, path) in enumerate(urls.items()):
+        assert (folder / "got" / str(number)).read_bytes() == (layout.output / path).read_bytes(), url
+
+
+@pytest.mark.parametrize("server", ["dnsmasq", "dnsmasq-proxy"])
+def test_a_host_that_is_no_address_needs_the_subnet(
+    layout: Site, snippet: Callable[..., str], capsys: pytest.CaptureFixture[str], server: str
+) -> None:
+    assert cli.main(["relocate", str(layout.output), "--boot-url", "http://boot.lan/x.iso", "--quiet"]) == 0
+    capsys.readouterr()
+    assert cli.main(["snippet", server, str(layout.output)]) == 2
+    assert "--subnet" in capsys.readouterr().err
+    check_by_dnsmasq(snippet(server, layout.output, "--subnet", "10.9.0.0/29"), layout.folder)
