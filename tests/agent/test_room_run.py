@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -110,15 +110,15 @@ def test_what_an_earlier_run_has_brought_needs_no_room_again(full: FakeNode) -> 
 
 @dataclass(frozen=True)
 class Fills:
-    """Sends half of the body, then takes all the room on the node's file system, and sends the rest."""
+    """Sends the first bytes of the body, then takes all the room on the node's file system, and breaks off."""
 
     folder: Path
 
     def answer(self, exchange: Exchange) -> None:
-        Serve(until=0.5).answer(exchange)
-        with (self.folder / "others").open("wb") as file:
-            status = os.statvfs(self.folder)
-            os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_frsize)
+        Serve(until=100_000).answer(exchange)
+        with (self.folder / "others").open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
         exchange.keep = False
 
 
