@@ -11,6 +11,13 @@ from pxe_pack.checks.subject import Subject
 def bootable(subject: Subject) -> Iterator[Problem]:
     """What keeps the agent from being started in an image."""
     image = subject.image
+    for path in image.network.kernels:
+        if (entry := image.media.find(path)) and not entry.size:
+            yield Problem(
+                reference="kernel-empty",
+                message=f"the kernel {path} of {image.path} is an empty file",
+                hint="build the image again, or copy it again",
+            )
     if image.tree and image.systemd is None:
         yield Problem(
             reference="image-no-systemd",

@@ -77,6 +77,8 @@ def read_initrd(source: Source, *, name: str, keep: Callable[[str], bool] = lamb
             unpacked += member.size
             if member.content is not None and stat.S_ISREG(member.mode):
                 contents[member.path] = member.content
+        if not archives.segments:
+            raise EOFError("it is empty")  # noqa: TRY301  told below, as what ends too soon is
     except (EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
         raise InputError(
             Problem(
