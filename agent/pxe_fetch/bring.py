@@ -19,7 +19,7 @@ from pxe_fetch.errors import PolicyError, StoppedError
 from pxe_fetch.pieces import Pieces
 from pxe_fetch.place import file
 from pxe_fetch.place.room import Room
-from pxe_fetch.plan import Order, Transfer, part_of
+from pxe_fetch.plan import Order, Transfer
 from pxe_fetch.redact import redact
 from pxe_fetch.reporting.account import Account
 from pxe_fetch.reporting.journal import WARNING
@@ -210,9 +210,8 @@ def _placing(transfer: Transfer) -> Placing:
 
 def _drop_if_empty(order: Order) -> None:
     """Leave no part file behind that nothing can be resumed from."""
-    part = part_of(order.dest)
     try:
-        if part.lstat().st_size == 0:
-            part.unlink()
+        if order.part.lstat().st_size == 0:
+            order.part.unlink()
     except OSError:
         return

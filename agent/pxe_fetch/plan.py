@@ -54,6 +54,7 @@ class Order:
 
     name: str
     dest: Path
+    part: Path  # the file under way
     size: int | None
     required: bool
     digest: Digest | None
@@ -156,6 +157,7 @@ def _order(artifact: Artifact, *, node: Node, base: str | None, roots: Roots, cr
         )
     dest = _dest(artifact.dest, node=node)
     roots.check(dest)
+    part = part_of(dest)
     listed = tuple(_absolute(url, node=node, base=base) for url in artifact.urls)
     urls = _ordered(artifact, listed, node=node)
     headers = {name: template.fill(value, node.fact) for name, value in artifact.headers.items()}
@@ -170,7 +172,7 @@ def _order(artifact: Artifact, *, node: Node, base: str | None, roots: Roots, cr
             size=artifact.size,
             pieces=pieces,
             dest=dest,
-            part=part_of(dest),
+            part=part,
             mode=artifact.mode,
             uid=uid,
             gid=gid,
@@ -185,6 +187,7 @@ def _order(artifact: Artifact, *, node: Node, base: str | None, roots: Roots, cr
     return Order(
         name=artifact.name,
         dest=dest,
+        part=part,
         size=artifact.size,
         required=artifact.required,
         digest=artifact.digest,
@@ -271,16 +274,19 @@ def _secret_headers(credential: str | None, *, credentials: Path | None) -> dict
 def _collisions(orders: list[Order]) -> list[Problem]:
     """Two artifacts for one place, or one inside the tree that another replaces."""
     problems: list[Problem] = []
-    taken: dict[Path, str] = {}
+    taken: dict[str, str] = {}
     for order in orders:
-        first = taken.setdefault(order.dest, order.name)
+        dest = str(order.dest)
+        first = taken.setdefault(dest, order.name)
         if first != order.name:
-            message = f"{order.name} and {first} have one destination on this node: {order.dest}"
+            message = f"{order.name} and {first} have one destination on this node: {dest}"
             problems.append(Problem(reference="dest-taken", message=message))
     for order in orders:
-        for outer in order.dest.parents:
+        dest = str(order.dest)
+        outer = dest
+        while outer := outer.rpartition("/")[0]:
             if outer in taken:
-                message = f"{order.name} goes to {order.dest}, inside {outer}, which is what {taken[outer]} becomes"
+                message = f"{order.name} goes to {dest}, inside {outer}, which is what {taken[outer]} becomes"
                 problems.append(Problem(reference="dest-taken", message=message))
     return problems
 

@@ -8,7 +8,7 @@ out of measure by aliases are refused.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import yaml
 
@@ -21,37 +21,81 @@ MAX_DEPTH = 20
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Scalar:
+class Spot(NamedTuple):
+    """Where something stands, worked out when somebody asks: of a thousand artifacts' values hardly any has to say."""
+
+    source: Source
+    start: yaml.Mark
+    end: yaml.Mark
+
+    def position(self) -> Position:
+        start, end = self.start, self.end
+        line = self.source.line(start.line)
+        width = end.column - start.column if end.line == start.line else len(line) - start.column
+        return Position(
+            file=self.source.name, line=start.line + 1, column=start.column + 1, width=max(1, width), text=line
+        )
+
+
+class Source:
+    """The text that a document was read from."""
+
+    def __init__(self, text: str, *, name: str) -> None:
+        self.name = name
+        self._lines = text.splitlines()
+
+    def line(self, index: int) -> str:
+        """The line `index`, from 0; empty where the text has ended."""
+        return self._lines[index] if index < len(self._lines) else ""
+
+    def begin(self) -> Position:
+        """Where it begins."""
+        return Position(file=self.name, line=1, column=1, text=self.line(0))
+
+
+class Scalar(NamedTuple):
     """Text, a number, a truth value, or nothing; `text` is how it was written (without quotes)."""
 
     value: str | int | float | bool | None
     text: str
-    at: Position
+    spot: Spot
+
+    @property
+    def at(self) -> Position:
+        return self.spot.position()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sequence:
+class Sequence(NamedTuple):
     """A list of values."""
 
     items: tuple[Value, ...]
-    at: Position
+    spot: Spot
+
+    @property
+    def at(self) -> Position:
+        return self.spot.position()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A value and where its key stands."""
 
     value: Value
-    key_at: Position
+    key_spot: Spot
+
+    @property
+    def key_at(self) -> Position:
+        return self.key_spot.position()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mapping:
+class Mapping(NamedTuple):
     """Named values, in the order in which they were written."""
 
     entries: dict[str, Entry]
-    at: Position
+    spot: Spot
+
+    @property
+    def at(self) -> Position:
+        return self.spot.position()
 
 
 Value = Scalar | Sequence | Mapping
@@ -65,48 +109,53 @@ def load(text: str, *, name: str, problems: list[Problem]) -> Value:
     """
     if len(text) > MAX_CHARACTERS:
         raise ProblemError(_problem("document-too-large", f"{name} has more than {MAX_CHARACTERS:,} characters"))
-    lines = text.splitlines()
+    source = Source(text, name=name)
     try:
         root = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.MarkedYAMLError as error:
-        raise ProblemError(_syntax(error, name=name, lines=lines)) from None
+        raise ProblemError(_syntax(error, source=source)) from None
     except yaml.YAMLError as error:  # a character that YAML does not allow
         raise ProblemError(_problem("yaml-syntax", f"{name} is not YAML: {error}".splitlines()[0])) from None
     except (RecursionError, ValueError) as error:
         raise ProblemError(_problem("yaml-syntax", f"{name} is not YAML that can be read: {error}")) from None
     if root is None:
-        return Mapping(entries={}, at=Position(file=name, line=1, column=1, text=lines[0] if lines else ""))
-    return _Reader(name=name, lines=lines, problems=problems).value(root, depth=0)
+        return nothing(source)
+    return _Reader(source, problems=problems).value(root, depth=0)
+
+
+def nothing(source: Source) -> Mapping:
+    """A mapping without entries, at the beginning of `source`."""
+    beginning = yaml.Mark(source.name, 0, 0, 0, None, 0)
+    return Mapping({}, Spot(source, beginning, beginning))
 
 
 class _Reader:
     """Turns PyYAML's nodes into values and collects what is wrong with them."""
 
-    def __init__(self, *, name: str, lines: list[str], problems: list[Problem]) -> None:
-        self.name = name
-        self.lines = lines
+    def __init__(self, source: Source, *, problems: list[Problem]) -> None:
+        self.source = source
         self.problems = problems
         self.budget = MAX_VALUES
 
     def value(self, node: yaml.Node, *, depth: int) -> Value:
-        at = self._position(node)
+        spot = Spot(self.source, node.start_mark, node.end_mark)
         self.budget -= 1
         if depth > MAX_DEPTH or self.budget < 0:
             message = "this is nested too deeply" if depth > MAX_DEPTH else "aliases make this document too large"
-            raise ProblemError(_problem("document-too-large", message, where=at))
+            raise ProblemError(_problem("document-too-large", message, where=spot.position()))
         if isinstance(node, yaml.MappingNode):
-            return Mapping(entries=dict(self._entries(node, depth=depth)), at=at)
+            return Mapping(dict(self._entries(node, depth=depth)), spot)
         if isinstance(node, yaml.SequenceNode):
-            return Sequence(items=tuple(self.value(item, depth=depth + 1) for item in node.value), at=at)
-        return self._scalar(node, at)
+            return Sequence(tuple([self.value(item, depth=depth + 1) for item in node.value]), spot)
+        return self._scalar(node, spot)
 
     def _entries(self, node: yaml.MappingNode, *, depth: int) -> Iterator[tuple[str, Entry]]:
-        seen: dict[str, Position] = {}
+        seen: dict[str, Spot] = {}
         for key_node, value_node in node.value:
-            key_at = self._position(key_node)
+            spot = Spot(self.source, key_node.start_mark, key_node.end_mark)
             value = self.value(value_node, depth=depth + 1)
             if not isinstance(key_node, yaml.ScalarNode):
-                self.problems.append(_problem("key-not-text", "a key has to be text", where=key_at))
+                self.problems.append(_problem("key-not-text", "a key has to be text", where=spot.position()))
                 continue
             key = key_node.value
             if key in seen:
@@ -114,19 +163,21 @@ class _Reader:
                     _problem(
                         "duplicate-key",
                         f"`{key}` is given twice",
-                        where=key_at,
-                        label=f"first given in line {seen[key].line}",
+                        where=spot.position(),
+                        label=f"first given in line {seen[key].start.line + 1}",
                         hint="keep one of the two",
                     )
                 )
                 continue
-            seen[key] = key_at
-            yield key, Entry(value=value, key_at=key_at)
+            seen[key] = spot
+            yield key, Entry(value, spot)
 
-    def _scalar(self, node: yaml.Node, at: Position) -> Scalar:
+    def _scalar(self, node: yaml.Node, spot: Spot) -> Scalar:
         text: str = node.value
         value: str | int | float | bool | None = text
         match node.tag.removeprefix("tag:yaml.org,2002:"):
+            case "str" | "timestamp" | "merge" | "value":
+                pass
             case "null":
                 value = None
             case "bool":
@@ -135,19 +186,10 @@ class _Reader:
                 value = _number(text, int)
             case "float":
                 value = _number(text, float)
-            case "str" | "timestamp" | "merge" | "value":
-                pass
             case tag:
-                self.problems.append(
-                    _problem("yaml-tag", f"the tag `{tag}` is not allowed here", where=at, hint="write plain data")
-                )
-        return Scalar(value=value, text=text, at=at)
-
-    def _position(self, node: yaml.Node) -> Position:
-        start, end = node.start_mark, node.end_mark
-        line = self.lines[start.line] if start.line < len(self.lines) else ""
-        width = end.column - start.column if end.line == start.line else len(line) - start.column
-        return Position(file=self.name, line=start.line + 1, column=start.column + 1, width=max(1, width), text=line)
+                message = f"the tag `{tag}` is not allowed here"
+                self.problems.append(_problem("yaml-tag", message, where=spot.position(), hint="write plain data"))
+        return Scalar(value, text, spot)
 
 
 def _number(text: str, kind: type[int | float]) -> str | int | float:
@@ -163,12 +205,11 @@ def _number(text: str, kind: type[int | float]) -> str | int | float:
     return text
 
 
-def _syntax(error: yaml.MarkedYAMLError, *, name: str, lines: list[str]) -> Problem:
+def _syntax(error: yaml.MarkedYAMLError, *, source: Source) -> Problem:
     mark = error.problem_mark or error.context_mark
     where = None
     if mark is not None:
-        text = lines[mark.line] if mark.line < len(lines) else ""
-        where = Position(file=name, line=mark.line + 1, column=mark.column + 1, text=text)
+        where = Position(file=source.name, line=mark.line + 1, column=mark.column + 1, text=source.line(mark.line))
     said = " ".join(part for part in (error.context, error.problem) if part)
     hint = "YAML is indented by spaces, never tabs" if where and "\t" in where.text else ""
     return _problem("yaml-syntax", f"this is not YAML: {said}", where=where, hint=hint)

@@ -20,6 +20,7 @@ UNIT = re.compile(
     r"[A-Za-z0-9:_.\\@-]{1,240}\.(service|socket|target|path|timer|mount|automount|swap|slice|scope|device)", re.ASCII
 )  # systemd.unit(5)
 CREDENTIAL = re.compile(r"pxe-fetch\.[A-Za-z0-9._-]{1,200}", re.ASCII)  # what the unit's ImportCredential= takes in
+_HEXADECIMAL = re.compile(r"[0-9a-fA-F]*", re.ASCII)
 _OWN_HEADERS = frozenset(
     ("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding", "connection")
 )
@@ -67,7 +68,7 @@ def file_name(text: str) -> str:
 def url(text: str) -> str:
     """An absolute URL of a scheme that the agent has, or one relative to base_url; ${facts} may stand in it."""
     templated(text)
-    if not text or not text.isprintable() or any(c.isspace() for c in text):
+    if not text or not text.isprintable() or " " in text:
         raise RuleError("is not a URL", reference="url-invalid", hint="percent-encode blanks: %20")
     try:
         # A fact may stand for the host or the port, so the parts are looked at with a harmless word in its place.
@@ -149,7 +150,7 @@ class DigestOf:
         self.digits = digits
 
     def __call__(self, text: str) -> Digest:
-        if len(text) != self.digits or not all(c in "0123456789abcdefABCDEF" for c in text):
+        if len(text) != self.digits or not _HEXADECIMAL.fullmatch(text):
             said = f"found {len(text)}" if len(text) != self.digits else "found others"
             raise RuleError(
                 f"is not a {self.algorithm.upper().replace('SHA', 'SHA-')} digest",
@@ -234,6 +235,8 @@ def credential(text: str) -> str:
 
 def templated(text: str) -> str:
     """Text in which ${facts} may stand: each has to be known, and closed."""
+    if "${" not in text:
+        return text
     for reference in template.references(text):
         if not template.is_known(reference):
             known = ", ".join([*template.FACTS, f"{template.CMDLINE}NAME"])

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from pxe_fetch.contract import document, quantity, rules, validate
 from pxe_fetch.contract.meaning import MEANINGS
-from pxe_fetch.contract.problem import Position
 from pxe_fetch.contract.section import Rule, Section
 
 T = TypeVar("T")
@@ -77,8 +76,7 @@ class _Notes(Section):
     """A section that has nothing written in it, and takes down what it is asked for."""
 
     def __init__(self, *, section: str) -> None:
-        nowhere = Position(file="", line=1, column=1)
-        super().__init__(document.Mapping(entries={}, at=nowhere), path=section, problems=[])
+        super().__init__(document.nothing(document.Source("", name="")), path=section, problems=[])
         self.section_name = section
         self.properties: Schema = {}
         self.sections_below: dict[str, _Notes] = {}

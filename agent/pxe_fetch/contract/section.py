@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pxe_fetch.contract import quantity
-from pxe_fetch.contract.document import Mapping, Scalar, Sequence, Value
+from pxe_fetch.contract.document import Mapping, Scalar, Sequence, Spot, Value
 from pxe_fetch.contract.problem import Position, Problem
 
 T = TypeVar("T")
@@ -114,7 +114,7 @@ class Section:
         if value is None:
             return default
         if isinstance(value, Scalar) and not isinstance(value.value, bool):
-            found = self._applied(rule, value.text, name=self._name(key), where=value.at)
+            found = self._applied(rule, value.text, key, value.spot)
         else:
             found = self._checked(value, key, rule)
         return default if found is None else found
@@ -146,7 +146,10 @@ class Section:
     def own_keys(self, rule: Rule[str]) -> list[str]:
         """The keys as written, for a section whose keys are the user's own names; `rule` checks each."""
         for key, entry in self.mapping.entries.items():
-            self._applied(rule, key, name=f"{self.path}: `{key}`", where=entry.key_at)
+            try:
+                rule(key)
+            except RuleError as error:
+                self._broken(error, name=f"{self.path}: `{key}`", where=entry.key_at)
         return list(self.mapping.entries)
 
     def is_empty_list(self, key: str) -> bool:
@@ -197,14 +200,17 @@ class Section:
         if not isinstance(value, Scalar) or not isinstance(value.value, str):
             self._wrong_type(value, key, "text")
             return None
-        return self._applied(rule, value.value, name=self._name(key), where=value.at)
+        return self._applied(rule, value.value, key, value.spot)
 
-    def _applied(self, rule: Rule[T], text: str, *, name: str, where: Position) -> T | None:
+    def _applied(self, rule: Rule[T], text: str, key: str, spot: Spot) -> T | None:
         try:
             return rule(text)
         except RuleError as error:
-            self.add(error.reference, f"{name} {error.message}", where=where, label=error.label, hint=error.hint)
+            self._broken(error, name=self._name(key), where=spot.position())
             return None
+
+    def _broken(self, error: RuleError, *, name: str, where: Position) -> None:
+        self.add(error.reference, f"{name} {error.message}", where=where, label=error.label, hint=error.hint)
 
     def _wrong_type(self, value: Value, key: str, expected: str) -> None:
         hint = f'quote it: "{value.text}"' if expected == "text" and isinstance(value, Scalar) else ""

@@ -31,4 +31,6 @@ def is_known(name: str) -> bool:
 
 def fill(text: str, lookup: Callable[[str], str]) -> str:
     """`text` with each `${name}` replaced by `lookup(name)`; what `lookup` raises comes through."""
+    if "${" not in text:
+        return text
     return _REFERENCE.sub(lambda match: lookup(match[1]), text)

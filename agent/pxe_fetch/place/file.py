@@ -18,8 +18,10 @@ DIRECTORY_MODE = 0o755
 
 def prepare(dest: Path) -> None:
     """Make the directory that `dest` goes into, with what is missing above it (0755). Raises FetchError."""
-    missing = []
     directory = dest.parent
+    if os.path.isdir(directory):  # noqa: PTH112  asked for each of thousands of files
+        return
+    missing = []
     while not os.path.lexists(directory):
         missing.append(directory)
         directory = directory.parent
@@ -41,14 +43,14 @@ def is_right(transfer: Transfer) -> bool:
     Reads the whole file. Raises FetchError when the owner cannot be set, or a directory stands there: nothing that
     comes could take its place, so nothing is fetched.
     """
-    if transfer.dest.is_dir() and not transfer.dest.is_symlink():
-        raise CannotCreateError(f"{transfer.dest} is a directory, so no file is put in its place")
     try:
         descriptor = os.open(transfer.dest, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise CannotCreateError(f"{transfer.dest} is a directory, so no file is put in its place")
         if not stat.S_ISREG(status.st_mode) or (transfer.size is not None and status.st_size != transfer.size):
             return False
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ from threading import Lock
 
 from pxe_fetch.errors import NoRoomError
 from pxe_fetch.place.mounts import lies_in_memory, read_mounts, upper_of
-from pxe_fetch.plan import Order, part_of
+from pxe_fetch.plan import Order
 from pxe_fetch.wording import amount
 
 KiB = 1024
+LOOK = 0.1  # seconds that a look at a store is good for while it has PLENTY: thousands of small files come so fast
+PLENTY = 1024 * 1024 * KiB  # bytes
 OWN_MEMORY = 32 * 1024 * KiB  # bytes that are not given away: the agent takes as much itself
 
 _MEMORY = -1  # no device has this number
@@ -48,7 +51,7 @@ class Claim:
 
     def outstanding(self) -> int:
         """Bytes that are not on the file system yet."""
-        return max(self.size - _held(part_of(self.order.dest)), 0) if self.begun else self.need
+        return max(self.size - _held(self.order.part), 0) if self.begun else self.need
 
 
 class Room:
@@ -60,6 +63,8 @@ class Room:
         self._claims: dict[str, Claim] = {}
         self._begun: dict[str, Claim] = {}
         self._waiting: Counter[tuple[int, bool]] = Counter()  # (store, is it for a required artifact) -> bytes
+        self._free: dict[int, float] = {}  # bytes by store, as of `_looked`
+        self._looked = 0.0  # monotonic
         self._lock = Lock()
 
     def preflight(self, orders: Iterable[Order]) -> dict[str, NoRoomError]:
@@ -96,14 +101,14 @@ class Room:
         """
         with self._lock:
             claim = self._claims[name]
-            missing = max(size - _held(part_of(claim.order.dest)), 0)
+            missing = max(size - _held(claim.order.part), 0)
             self._begun.pop(name, None)
             if not claim.begun:
                 self._wait(claim, -claim.need)
             is_promised = not claim.begun and missing <= claim.need
             claim.begun, claim.size, claim.need = True, size, 0
             if not is_promised:
-                self._check(claim, need=missing, free={s: _free_of(s, claim.place) for s in claim.place.stores})
+                self._check(claim, need=missing, free=self._free_for(claim))
             self._begun[name] = claim
 
     def release(self, name: str) -> None:
@@ -116,6 +121,17 @@ class Room:
                 self._wait(claim, -claim.need)
             self._begun.pop(name, None)
             claim.begun, claim.need, claim.size = False, 0, 0
+
+    def _free_for(self, claim: Claim) -> dict[int, float]:
+        """What is free of the stores that it takes from. Where there is plenty, the last look may be a moment old."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK:
+            self._looked = now
+            self._free.clear()
+        for store in claim.place.stores:
+            if self._free.get(store, 0) < PLENTY:
+                self._free[store] = _free_of(store, claim.place)
+        return self._free
 
     def _wait(self, claim: Claim, amount_of_bytes: int) -> None:
         for store in claim.place.stores:
@@ -180,7 +196,7 @@ def _need(order: Order) -> int:
             return 0  # most likely kept; if not, its room is asked for when it comes
     except OSError:
         pass
-    return max(order.size - _held(part_of(order.dest)), 0)
+    return max(order.size - _held(order.part), 0)
 
 
 def _held(part: Path) -> int:

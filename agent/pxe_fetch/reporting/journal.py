@@ -78,6 +78,8 @@ def send_fields(lines: list[str]) -> bool:
 
 def one_line(message: str) -> str:
     """`message` without what a terminal or a line-based reader would take for something else."""
+    if message.isprintable():
+        return message
     return "".join(c if c.isprintable() else " " for c in message)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from threading import Event, Lock, Thread
 
@@ -19,10 +18,28 @@ from pxe_fetch.wording import amount
 
 TICK = 1.0  # seconds between two looks at whether there is something new to write
 SOON = 0.1  # seconds that lie at least between two writes
+SHARE = 50  # and so many times what the last one took: with thousands of artifacts the file must not cost the run
 EXTENSION = 60  # seconds more that systemd is asked for, at each tick
 
 UNDER_WAY = frozenset(("fetching", "verifying", "placing"))
 NAMED = 3  # artifacts in the status line
+
+
+class Edit:
+    """An artifact that `with` gives to be changed: a dozen times each, so nothing is made for it anew."""
+
+    __slots__ = ("_ledger", "artifact")
+
+    def __init__(self, ledger: Ledger, artifact: ArtifactState) -> None:
+        self._ledger = ledger
+        self.artifact = artifact
+
+    def __enter__(self) -> ArtifactState:
+        self._ledger.begin_edit()
+        return self.artifact
+
+    def __exit__(self, *_: object) -> None:
+        self._ledger.end_edit()
 
 
 class Ledger:
@@ -38,11 +55,11 @@ class Ledger:
         self.trouble: str | None = None  # why the file is no longer written
         self._file = statefile.path()
         self._earlier_failures = earlier_failures(self._file)
-        self._artifacts: dict[str, ArtifactState] = {}
+        self._edits: dict[str, Edit] = {}
         self._lock = Lock()  # of the state
         self._writing = Lock()  # of the file
         self._changed = False
-        self._written = 0.0
+        self._due = 0.0  # monotonic; when the file may be written again
         self._over = Event()
         self._ticker = Thread(target=self._tick, name="ledger", daemon=True)
 
@@ -56,20 +73,30 @@ class Ledger:
         with self._lock:
             for artifact in artifacts:
                 self.state.artifacts.append(artifact)
-                self._artifacts[artifact.name] = artifact
+                self._edits[artifact.name] = Edit(self, artifact)
 
     def find(self, name: str) -> ArtifactState | None:
         """The artifact `name`; None for what is fetched for the run's own use, a configuration or a list of digests."""
-        return self._artifacts.get(name)
+        edit = self._edits.get(name)
+        return edit.artifact if edit else None
 
-    @contextmanager
-    def edit(self, name: str) -> Iterator[ArtifactState]:
+    def edit(self, name: str) -> Edit:
         """The artifact `name`, for as long as it takes to change it; the file follows soon. Raises KeyError."""
-        with self._lock:
-            yield self._artifacts[name]
-            self._changed = True
-        if time.monotonic() - self._written >= SOON and not self._over.is_set():
-            self.write()
+        return self._edits[name]
+
+    def begin_edit(self) -> None:
+        """Let nobody else change anything, or look at it."""
+        self._lock.acquire()
+
+    def end_edit(self) -> None:
+        """Something has changed."""
+        self._changed = True
+        self._lock.release()
+        if time.monotonic() >= self._due and not self._over.is_set() and self._writing.acquire(blocking=False):
+            try:
+                self._write()
+            finally:
+                self._writing.release()
 
     def end(self, outcome: Outcome) -> None:
         """Write how the run ended. Nothing is written after it."""
@@ -100,20 +127,25 @@ class Ledger:
     def write(self) -> None:
         """Have the file say what is so now. A file that cannot be written is `trouble`, not an error."""
         with self._writing:
-            if self._file is None:
-                return
-            self._changed = False
-            self._written = time.monotonic()
-            try:
-                statefile.write(json.dumps(self.document()) + "\n", file=self._file)
-            except OSError as error:
-                self.trouble = f"{self._file} cannot be written: {error.strerror}"
-                self._file = None
+            self._write()
+
+    def _write(self) -> None:
+        if self._file is None:
+            return
+        self._changed = False
+        began = time.monotonic()
+        try:
+            statefile.write(json.dumps(self.document()) + "\n", file=self._file)
+        except OSError as error:
+            self.trouble = f"{self._file} cannot be written: {error.strerror}"
+            self._file = None
+        now = time.monotonic()
+        self._due = now + max(SOON, SHARE * (now - began))
 
     def _tick(self) -> None:
         while not self._over.wait(TICK):
             notify(f"STATUS={self._status()}", f"EXTEND_TIMEOUT_USEC={EXTENSION * 1_000_000}")
-            if self._changed:
+            if self._changed and time.monotonic() >= self._due:
                 self.write()
 
     def _status(self) -> str:

@@ -8,9 +8,11 @@ hashlib lets go of the interpreter. What has arrived is written and hashed whate
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from mmap import mmap
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Protocol
 
@@ -24,6 +26,7 @@ from pxe_fetch.transport import Body
 BUFFER = 512 * 1024  # bytes of one buffer: at most so many are lost when the agent is killed
 _BUFFERS = 3  # one being filled, one being hashed, one waiting
 _LONG = 4 * 1024 * 1024  # bytes after which a second thread is worth its start
+_SPARES = 8  # buffers kept for those that come next: the pages of a new one cost more than a small file's bytes
 _TOLD_EVERY = 0.5  # seconds between two reports of progress
 
 
@@ -96,6 +99,16 @@ class Pace:
         return now
 
 
+_spare: deque[memoryview] = deque(maxlen=_SPARES)  # of the whole process; append and pop are atomic
+
+
+def _buffer() -> memoryview:
+    try:
+        return _spare.pop()
+    except IndexError:
+        return memoryview(mmap(-1, BUFFER))
+
+
 class Hashing(Protocol):
     """What a lane leads to."""
 
@@ -111,7 +124,7 @@ class Lane:
         self._free: SimpleQueue[memoryview] = SimpleQueue()
         self._full: SimpleQueue[tuple[memoryview, int]] = SimpleQueue()
         self._thread: Thread | None = None
-        self._free.put(memoryview(mmap(-1, BUFFER)))
+        self._free.put(_buffer())
 
     def buffer(self) -> memoryview:
         """A free one; waits for the hashing thread when it has them all."""
@@ -121,7 +134,7 @@ class Lane:
         """Take in the first `filled` bytes and set the buffer free, `aside` in the second thread."""
         if aside and self._thread is None and len(os.sched_getaffinity(0)) > 1:
             for _ in range(_BUFFERS - 1):
-                self._free.put(memoryview(mmap(-1, BUFFER)))
+                self._free.put(_buffer())
             self._thread = Thread(target=self._work, name="hash", daemon=True)
             self._thread.start()
         if self._thread:
@@ -143,3 +156,6 @@ class Lane:
         if self._thread:
             self._full.put((memoryview(b""), 0))
             self._thread.join()
+        with suppress(Empty):
+            while True:
+                _spare.append(self._free.get_nowait())

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from pxe_fetch.clock import Patience
-from pxe_fetch.errors import NetworkError, PolicyError
+from pxe_fetch.errors import PolicyError
 from pxe_fetch.transport.wire import PatientResponse
 
 PORTS = {"http": 80, "https": 443}
@@ -95,7 +95,6 @@ class Connections:
             connection.sock.sendall(head + body)
             response = PatientResponse(connection.sock, patience=patience, silence=silence, method=method)
             response.begin()
-            _check(response)
         except BaseException:
             connection.close()
             raise
@@ -177,13 +176,6 @@ def _connect(connection: HTTPConnection) -> None:
         connection.connect()
     except TimeoutError as error:
         raise ConnectTimeoutError from error
-
-
-def _check(response: PatientResponse) -> None:
-    """Raise NetworkError for lengths that contradict each other: RFC 9112 6.3."""
-    lengths = response.headers.get_all("Content-Length", [])
-    if len({part.strip() for length in lengths for part in length.split(",")}) > 1:
-        raise NetworkError("the server sent a header that contradicts itself")
 
 
 def _head(parts: SplitResult, *, method: str, fields: Mapping[str, str], proxy: str | None) -> bytes:

@@ -61,7 +61,7 @@ class HttpTransport:
     def _ask(self, url: str, request: Request) -> _Answer:
         request.patience.check()
         fields = dict(_FIELDS)
-        if _origin(url) == _origin(request.url):
+        if url == request.url or _origin(url) == _origin(request.url):
             fields |= request.headers  # contract.rules refuses those that are ours, as Range
         fields |= _FIXED  # the last of a name wins, however it is spelt
         if _is_ranged(request):
@@ -113,7 +113,7 @@ class _Answer:
         return self.url != self._request.url
 
     def field(self, name: str) -> str | None:
-        return self._body.headers.get(name)
+        return self._body.field(name)
 
     @property
     def length(self) -> int | None:

@@ -10,6 +10,8 @@ from pxe_fetch.contract.model import Proxy
 
 def proxy_for(url: str, proxy: Proxy) -> str | None:
     """The proxy's URL, or None for a direct connection."""
+    if proxy.http is None and proxy.https is None:
+        return None
     parts = urlsplit(url)
     chosen = proxy.https if parts.scheme.lower() == "https" else proxy.http
     host = (parts.hostname or "").rstrip(".")

@@ -8,6 +8,8 @@ import io
 import socket
 
 from pxe_fetch.clock import Patience
+from pxe_fetch.errors import NetworkError
+from pxe_fetch.transport import plain
 
 SLICE = 0.25  # seconds between two looks at the clock while no byte comes
 _HEAD = 8192  # bytes read at a time while the header is parsed
@@ -17,15 +19,29 @@ class PatientResponse(http.client.HTTPResponse):
     """http.client's response, reading through `_PatientSocket`; `take` gives what is there."""
 
     def __init__(self, sock: socket.socket, *, patience: Patience, silence: float, method: str | None = None) -> None:
-        super().__init__(sock, method=method)
-        # The connection's own reader stays below ours: it counts as a user of the socket until it is closed.
-        self._reader = _PatientSocket(sock, self.fp.detach(), patience=patience, silence=silence)
-        self.fp = io.BufferedReader(self._reader, _HEAD)
+        # Without a method it is a proxy's answer to CONNECT, after which the socket goes on to be used otherwise.
+        self._reader = _PatientSocket(sock, patience=patience, silence=silence, lent=method is None)
+        super().__init__(_Source(self._reader), method=method)  # type: ignore[arg-type]  # it is asked for a file alone
+        self._fields: dict[str, str] | None = None  # names in lower case; None: they are in `headers`
         self._read_ahead = True  # whether bytes of the body may have come with the header
 
     def begin(self) -> None:
-        super().begin()
+        answer = plain.header(self.fp.peek())
+        if answer is None:
+            super().begin()
+            self._check_length()
+        else:
+            self.fp.read(answer.size)
+            self.status = self.code = answer.status
+            self.version = 11
+            self.chunked = self.will_close = False
+            self.length = answer.length
+            self._fields = answer.fields
         self._reader.header_ends()
+
+    def field(self, name: str) -> str | None:
+        """The header field `name`; None where it is missing."""
+        return self.headers.get(name) if self._fields is None else self._fields.get(name.lower())
 
     def take(self, view: memoryview) -> int:
         """At least one byte of the body into `view`, 0 at its end; raises http.client.IncompleteRead if it is early.
@@ -60,6 +76,12 @@ class PatientResponse(http.client.HTTPResponse):
         """Wait no longer than `seconds` for a byte from now on."""
         self._reader.hurry(seconds)
 
+    def _check_length(self) -> None:
+        """Raise NetworkError for lengths that contradict each other: RFC 9112 6.3."""
+        lengths = self.headers.get_all("Content-Length", [])
+        if len({part.strip() for length in lengths for part in length.split(",")}) > 1:
+            raise NetworkError("the server sent a header that contradicts itself")
+
     def _take(self, view: memoryview) -> int:
         if self._read_ahead:
             # read1 gives what the buffer holds, or else makes one read of its own and leaves the buffer empty.
@@ -75,28 +97,42 @@ def _copy(data: bytes, view: memoryview) -> int:
     return len(data)
 
 
+class _Source:
+    """What http.client takes for a socket: it wants nothing but a file to read from."""
+
+    def __init__(self, reader: _PatientSocket) -> None:
+        self._reader = reader
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self._reader, _HEAD)
+
+
 class _PatientSocket(io.RawIOBase):
     """Reads a connected socket in slices of time, so that a stop or a deadline is seen while nothing comes.
 
-    Raises TimeoutError after `silence` seconds without a byte; a header has to be complete within that time.
+    Raises TimeoutError after `silence` seconds without a byte; a header has to be complete within that time. Closing it
+    leaves the socket open; one that is `lent` has its own timeout again then.
     """
 
-    def __init__(self, sock: socket.socket, under: io.RawIOBase, *, patience: Patience, silence: float) -> None:
+    def __init__(self, sock: socket.socket, *, patience: Patience, silence: float, lent: bool) -> None:
         super().__init__()
         self._socket = sock
-        self._under = under
         self._patience = patience
         self._silence = silence
         self._since: float | None = patience.clock.now()  # of the header; None in the body
-        self._before = sock.gettimeout()
-        sock.settimeout(min(SLICE, silence))
+        self._before = sock.gettimeout() if lent else None
+        self._wait(min(SLICE, silence))
+
+    def _wait(self, seconds: float) -> None:
+        if self._socket.gettimeout() != seconds:
+            self._socket.settimeout(seconds)
 
     def header_ends(self) -> None:
         self._since = None
 
     def hurry(self, seconds: float) -> None:
         self._silence = min(self._silence, seconds)
-        self._socket.settimeout(min(SLICE, self._silence))
+        self._wait(min(SLICE, self._silence))
 
     def readable(self) -> bool:
         return True
@@ -120,9 +156,8 @@ class _PatientSocket(io.RawIOBase):
             return count
 
     def close(self) -> None:
-        if not self.closed:
+        if not self.closed and self._before is not None:
             with contextlib.suppress(OSError):  # it is closed already
                 # After a proxy's answer to CONNECT the TLS handshake follows, which may take longer than a slice.
                 self._socket.settimeout(self._before)
-            self._under.close()
         super().close()
