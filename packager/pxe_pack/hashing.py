@@ -101,6 +101,22 @@ def copy_hashed(pieces: Iterable[bytes], target: Path) -> Tally:
     return Tally(size=size, sha256=digest.hexdigest())
 
 
+def copy_extended(pieces: Iterable[bytes], target: Path, *, behind: Callable[[Tally], bytes]) -> tuple[Tally, Tally]:
+    """Write `pieces` to the new file `target`, and what `behind` makes of their tally; gives both tallies."""
+    digest = hashlib.sha256()
+    size = 0
+    with target.open("xb", buffering=0) as file:
+        for piece in pieces:
+            digest.update(piece)
+            size += len(piece)
+            write_all(file, piece)
+        before = Tally(size=size, sha256=digest.hexdigest())
+        added = behind(before)
+        digest.update(added)
+        write_all(file, added)
+    return before, Tally(size=size + len(added), sha256=digest.hexdigest())
+
+
 def write_all(file: BinaryIO, data: bytes) -> None:
     """Write all of `data` where `file` stands."""
     view = memoryview(data)

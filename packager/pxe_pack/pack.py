@@ -18,7 +18,7 @@ from pxe_pack.freeze import FrozenAgent, default_cache, frozen_agent, load_agent
 from pxe_pack.hashing import Tally, tally
 from pxe_pack.image import liveos
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.inject import Target
+from pxe_pack.inject import Target, take_out_of_iso
 from pxe_pack.output import being_made, workroom
 from pxe_pack.payload import Payload, make_payload
 from pxe_pack.plan import Options, Plan, Settings, make_plan, settle
@@ -134,7 +134,14 @@ def _inject(plan: Plan, payload: Payload, *, layout: Layout, work: Path, console
     for path, counted in injected.files.items():
         layout.record(path, counted, url=plan.boot_url if path == name else None)
     inputs = {**injected.inputs}
-    if image.iso and name not in injected.files:
+    if (
+        image.iso
+        and name not in injected.files
+        and (cleaned := take_out_of_iso(image, target=target, work=work, console=console))
+    ):
+        layout.record(name, cleaned.files[name], url=plan.boot_url)
+        inputs |= cleaned.inputs
+    elif image.iso and name not in injected.files:
         with console.step("Copying the ISO, and hashing", total=image.iso.size) as step:
             inputs[image.iso_path] = export.export_iso(
                 layout, image.iso, name=name, url=plan.settings.boot_url, advance=step.advance

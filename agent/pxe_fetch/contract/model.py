@@ -135,7 +135,7 @@ class Pack:
     boot_url: str | None = None
     artifact_url: str | None = None
     output: str | None = None
-    inject: str = "auto"  # auto, rootfs, updates
+    inject: str = "auto"  # auto, rootfs, updates, initrd
     boot_loader: str | None = None
     compressor: str | None = None  # gzip, xz, zstd; None: as the image has it
     level: int | None = None

@@ -22,7 +22,7 @@ from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.section import Section
 
 VERSION = 1
-INJECTORS = ("auto", "rootfs", "updates")
+INJECTORS = ("auto", "rootfs", "updates", "initrd")
 COMPRESSORS = ("gzip", "xz", "zstd")  # that a root filesystem can be given
 ON_FAILURE = ("continue", "reboot", "poweroff", "emergency")
 EXTRACT = ("none", "tar", "decompress")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.image.appended import Appended
 from pxe_pack.image.cpio import Archives, Member, Segment, Source
 from pxe_pack.image.tree import Inode, ListedTree
 from pxe_pack.tools import InputError, WorkError
@@ -53,6 +54,7 @@ class InitrdFacts:
     unpacked: int = field(default=0, compare=False)  # bytes that its files take once the kernel has unpacked them
     mtime: int = field(default=0, compare=False)  # of the newest of its files, seconds since the epoch
     segments: tuple[Segment, ...] = field(default=(), compare=False)
+    appended: Appended | None = None  # what pxe-pack put behind it, and the rest of these facts leaves out
     tree: ListedTree = field(default_factory=lambda: ListedTree(inodes={}, read=_nothing), compare=False, repr=False)
 
 

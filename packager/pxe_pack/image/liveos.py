@@ -9,19 +9,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pxe_pack import mastering
 from pxe_pack.image import grubconfig, rootfs
+from pxe_pack.image.appended import appended
 from pxe_pack.image.bootloader import BootFile, BootLoaders, MediaFile, boot_loaders
 from pxe_pack.image.grub import NetworkConfig
 from pxe_pack.image.grubconfig import grub_files, unsuitable
 from pxe_pack.image.initrd import InitrdFacts, read_initrd
 from pxe_pack.image.iso import Iso
 from pxe_pack.image.liveroot import LiveOS, find_live
-from pxe_pack.image.media import Media
+from pxe_pack.image.media import Media, clipped
 from pxe_pack.image.rootfs import RootFacts
 from pxe_pack.image.source import Room, live_iso, opened_media, temporary_room
 from pxe_pack.image.tree import RootTree
@@ -97,11 +98,16 @@ class LiveImage:
         return self.facts.systemd or next((facts.systemd for facts in self.initrds.values() if facts.systemd), None)
 
     def boot_files(self) -> dict[str, BootFile]:
-        """The files that TFTP serves, by paths in the layout, but for grub.cfg itself and the boot loaders."""
+        """The files that TFTP serves, by paths in the layout, but for grub.cfg itself and the boot loaders.
+
+        Initrds come without what a former pack appended.
+        """
         entries = {**grub_files(self.media)}
         for target, source in self.network.files.items():
             if entry := self.media.find(source):
-                entries.setdefault(target, entry)
+                facts = self.initrds.get(source)
+                former = facts.appended if facts else None
+                entries.setdefault(target, clipped(entry, former.before.size) if former else entry)
         return {path: MediaFile(media=self.media, entry=entry) for path, entry in entries.items()}
 
     def document(self) -> dict[str, object]:
@@ -200,9 +206,13 @@ def _initrd(media: Media, name: str) -> InitrdFacts:
     entry = media.find(name)
     if entry is None:  # the GRUB configuration was checked against the image
         raise FileNotFoundError(name)
-    return read_initrd(
-        lambda offset, size: media.read(entry, offset=offset, size=size), name=name, keep=rootfs.tells_of_the_system
-    )
+    added = appended(lambda offset, size: media.read(entry, offset=offset, size=size), size=entry.size)
+    whole = clipped(entry, added.before.size) if added else entry
+
+    def source(offset: int, size: int) -> bytes:
+        return media.read(whole, offset=offset, size=max(min(size, whole.size - offset), 0))
+
+    return replace(read_initrd(source, name=name, keep=rootfs.tells_of_the_system), appended=added)
 
 
 def _enforces(facts: RootFacts, arguments: tuple[tuple[str, ...], ...]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -76,6 +76,16 @@ def found(entries: Mapping[str, MediaEntry], path: str) -> MediaEntry | None:
         return exact
     folded = wanted.lower()
     return next((entry for name, entry in entries.items() if name.lower() == folded), None)
+
+
+def clipped(entry: MediaEntry, size: int) -> MediaEntry:
+    """The file `entry` as far as its first `size` bytes."""
+    spans, left = [], size
+    for span in entry.spans:
+        if left:
+            spans.append(Span(offset=span.offset, size=min(span.size, left)))
+            left -= spans[-1].size
+    return replace(entry, size=size, spans=tuple(spans))
 
 
 def all_below(entries: Mapping[str, MediaEntry], path: str) -> list[MediaEntry]:

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.console import Console
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.inject import rootfs, updates
+from pxe_pack.inject import initrd, rootfs, updates
+from pxe_pack.inject.former import formers
 from pxe_pack.inject.injector import Injected, Injector, Target
 from pxe_pack.inject.rewrite import Rewrite
 from pxe_pack.tools import InputError
 
-__all__ = ["INJECTORS", "Choice", "Injected", "Injector", "Rewrite", "Target", "choose"]
+__all__ = ["INJECTORS", "Choice", "Injected", "Injector", "Rewrite", "Target", "choose", "take_out_of_iso"]
 
 # The quickest first: that is the order in which `auto` asks them.
-INJECTORS: Mapping[str, Injector] = MappingProxyType({"updates": updates, "rootfs": rootfs})
+INJECTORS: Mapping[str, Injector] = MappingProxyType({"updates": updates, "initrd": initrd, "rootfs": rootfs})
 
 
+# Of ways that would be right too, why they are left.
+_SLOWER: Mapping[str, str] = MappingProxyType(
+    {
+        "updates": "it would not be in the root filesystem",
+        "initrd": "right too, and nodes would have more to fetch by TFTP",
+        "rootfs": "right too, and slower to pack",
+    }
+)
 _QUICKEST = "the quickest that is right for this image"
 
 
@@ -54,11 +65,24 @@ def choose(wanted: str, image: LiveImage, *, rewrite: Rewrite | None = None) -> 
         injector = INJECTORS[name]
         reason = injector.objection(image)
         if reason is None:
+            rest = [other for other in INJECTORS if other not in (name, *left)]
+            left |= {other: INJECTORS[other].objection(image) or _SLOWER[other] for other in rest}
             others = "".join(f"; not `{other}`: {why}" for other, why in left.items())
             first = "into the root filesystem that was given" if image.given and name == "rootfs" else _QUICKEST
             return Choice(name=name, injector=injector, why=f"{first}{others}")
         left[name] = reason
     raise InputError(_unsuitable(image, left))
+
+
+def take_out_of_iso(image: LiveImage, *, target: Target, work: Path, console: Console) -> Injected | None:
+    """Write the ISO without what former packs put into it; None, and nothing is written, when there is nothing.
+
+    Raises WorkError and OSError, as injectors do.
+    """
+    ways = {former.how for former in formers(image)}
+    if "updates" in ways:
+        return updates.take_out(image, target=target, work=work, console=console)
+    return rootfs.take_out(image, target=target, work=work, console=console) if "rootfs" in ways else None
 
 
 def _is_so(image: LiveImage, rewrite: Rewrite) -> bool:

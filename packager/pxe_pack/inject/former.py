@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pxe_fetch.contract.paths import AGENT, AGENT_DIR, CONFIG_ETC
+from pxe_pack import squashfs
 from pxe_pack.freeze.agent import MANIFEST
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.image.tree import RootTree
@@ -36,17 +37,26 @@ def formers(image: LiveImage) -> Iterator[Former]:
             configured=iso.find(f"{UPDATES}{CONFIG_ETC}") is not None,
         )
     for name, facts in image.initrds.items():
-        prefix = "" if facts.full_os else f"{UPDATES}/"
-        if found := _in_tree(facts.tree, how="initrd", where=name, prefix=prefix):
-            yield found
+        if facts.appended:
+            yield Former(how="initrd", where=name, version=facts.appended.agent, configured=True)
     if image.live and image.tree:
         tree = replace(image.live.tree, with_graft=True)
         if found := _in_tree(tree, how="rootfs", where=image.live.root.path):
             yield found
 
 
-def _in_tree(tree: RootTree, *, how: str, where: str, prefix: str = "") -> Former | None:
-    agent, manifest, config = (tree.resolve(f"{prefix}{path.lstrip('/')}") for path in (AGENT, _MANIFEST, CONFIG_ETC))
+def ungrafted_head(image: LiveImage) -> bytes:
+    """The first bytes that the root filesystem had before a graft; none where it has no graft."""
+    live = image.liveos
+    if live.superblock is None:
+        return b""
+    with squashfs.Image.open(live.iso.path, offset=live.span.offset, size=live.span.size) as root:
+        before = squashfs.original(root)
+    return before.superblock.pack() if before else b""
+
+
+def _in_tree(tree: RootTree, *, how: str, where: str) -> Former | None:
+    agent, manifest, config = (tree.resolve(path.lstrip("/")) for path in (AGENT, _MANIFEST, CONFIG_ETC))
     there = tree.stat([agent, manifest, config])
     if agent not in there:
         return None

@@ -84,7 +84,7 @@ class Rewrite:
                 _compare(Tree(file=old), Tree(file=new), payload)
             old.unlink()
             placed = Placed(path=live.root.path, source=new, mode=live.root.mode)
-            removed = updates.former(image, payload)
+            removed = updates.former(image, payload.replaces)
             with console.step("Writing the ISO"):
                 isoedit.rewrite(live.iso, target, removed=removed, placed=[placed], mtime=image.mtime, work=work)
             new.unlink()

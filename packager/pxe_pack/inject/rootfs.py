@@ -90,7 +90,7 @@ def inject(image: LiveImage, payload: Payload, *, target: Target, work: Path, co
         removals = [path.rstrip("/") for path in payload.replaces]
         root = _grafted(image, additions=list(_additions(image, payload)), removals=removals)
         step.note(f"{image.liveos.span.size:,} → {root.size:,} bytes")
-    removed = updates.former(image, payload)
+    removed = updates.former(image, payload.replaces)
     return _write(image, root, removed=removed, target=target, work=work, console=console)
 
 

@@ -8,15 +8,17 @@ everything else is copied with `cp -a`. It sets no SELinux labels.
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pxe_pack.console import Console
 from pxe_pack.hashing import Tally, beside, copy_around, splice
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.inject import isoedit
+from pxe_pack.inject.former import ungrafted_head
 from pxe_pack.inject.injector import Injected, Target
 from pxe_pack.inject.isoedit import EDITOR, Placed
-from pxe_pack.payload import Payload
+from pxe_pack.payload import OWNED, Payload
 
 TOOLS: tuple[str, ...] = (EDITOR,)
 HOW = "an updates/ tree on the ISO, which dracut copies onto the root at boot"
@@ -30,6 +32,11 @@ def objection(image: LiveImage) -> str | None:
         return "it has no ISO: its root filesystem is its initrd"
     if image.selinux_enforcing:
         return "SELinux enforces, and files copied at boot get no labels"
+    return no_hook(image)
+
+
+def no_hook(image: LiveImage) -> str | None:
+    """Why an initrd of `image` copies no updates onto the root; None when all do."""
     for name, facts in image.initrds.items():
         if not facts.readable:
             return f"{name} is compressed with {facts.compression}, so its hooks cannot be seen"
@@ -45,15 +52,28 @@ def room(image: LiveImage, payload: Payload) -> int:
 
 def inject(image: LiveImage, payload: Payload, *, target: Target, work: Path, console: Console) -> Injected:
     """Write the ISO with an updates/ tree; see Injector."""
-    incoming, outgoing = _write(image, payload, target=target.place(target.iso), work=work, console=console)
+    placed, removed = staged(image, payload, work), former(image, payload.replaces)
+    return _written(image, placed=placed, removed=removed, target=target, work=work, console=console)
+
+
+def take_out(image: LiveImage, *, target: Target, work: Path, console: Console) -> Injected:
+    """Write the ISO without what this way put in, nor what was grafted on its root filesystem."""
+    return _written(image, placed=[], removed=former(image, OWNED), target=target, work=work, console=console)
+
+
+def _written(
+    image: LiveImage, *, placed: Sequence[Placed], removed: Sequence[str], target: Target, work: Path, console: Console
+) -> Injected:
+    output = target.place(target.iso)
+    incoming, outgoing = _write(image, placed=placed, removed=removed, target=output, work=work, console=console)
     return Injected(files={target.iso: outgoing}, inputs={image.iso_path: incoming})
 
 
-def _write(image: LiveImage, payload: Payload, *, target: Path, work: Path, console: Console) -> tuple[Tally, Tally]:
+def _write(
+    image: LiveImage, *, placed: Sequence[Placed], removed: Sequence[str], target: Path, work: Path, console: Console
+) -> tuple[Tally, Tally]:
     """Write the ISO to `target`, and give the tallies of what it was and what it is."""
     iso = image.liveos.iso
-    placed = staged(image, payload, work)
-    removed = former(image, payload)
     if isoedit.is_hybrid(iso):
         with beside() as hasher, console.step("Writing the ISO anew, for it is a partitioned disk too"):
             incoming = hasher.file(iso.path)
@@ -65,7 +85,9 @@ def _write(image: LiveImage, payload: Payload, *, target: Path, work: Path, cons
         isoedit.grow(target, removed=removed, placed=placed, mtime=image.mtime, work=work)
     with console.step("Copying the root filesystem, and hashing", total=image.liveos.span.size) as step:
         span = image.liveos.span
-        return splice(iso.file, target, span=span, at=span.offset, advance=step.advance)
+        # a graft is undone where it lies, by the superblock that the root filesystem had before
+        head = ungrafted_head(image)
+        return splice(iso.file, target, span=span, at=span.offset, head=head, advance=step.advance)
 
 
 def staged(image: LiveImage, payload: Payload, work: Path) -> list[Placed]:
@@ -87,15 +109,15 @@ def staged(image: LiveImage, payload: Payload, work: Path) -> list[Placed]:
         elif isinstance(entry.content, bytes):
             (stage / f"{number}").write_bytes(entry.content)
         placed.append(Placed(path=path, source=source, mode=entry.mode))
-    gone = former(image, payload)
+    gone = former(image, payload.replaces)
     kept = {path for path in image.liveos.iso.entries if not any(f"{path}/".startswith(f"{away}/") for away in gone)}
     made = [Placed(path=folder, source=None, mode=stat.S_IFDIR | 0o755) for folder in sorted(folders - kept)]
     return [*made, *placed]
 
 
-def former(image: LiveImage, payload: Payload) -> list[str]:
+def former(image: LiveImage, replaces: Iterable[str]) -> list[str]:
     """What a former pack left below updates/: it would be copied over whatever the image has at boot."""
-    owned = [f"{UPDATES}/{path.rstrip('/')}" for path in payload.replaces]
+    owned = [f"{UPDATES}/{path.strip('/')}" for path in replaces]
     found = [path for path in owned if path in image.liveos.iso.entries]
     others = (
         entry.path
