@@ -265,6 +265,16 @@ def test_a_grub_that_cannot_go_on_over_tftp(site: Site, packs: Packs, checked: C
     assert checked(site.output).severity(reference) == "error"
 
 
+def test_boot_loaders_for_another_processor(site: Site, packs: Packs, checked: Check) -> None:
+    packs()
+    for name in ("bootx64.efi", "grubx64.efi"):
+        program = bytearray((site.output / name).read_bytes())
+        at = int.from_bytes(program[0x3C:0x40], "little") + 4  # Machine of the COFF header
+        program[at : at + 2] = b"\x64\xaa"
+        (site.output / name).write_bytes(program)
+    assert checked(site.output).severity("boot-loader-machine") == "error"
+
+
 def test_secure_boot_is_told_by_signers_and_what_shim_trusts(site: Site, packs: Packs, checked: Check) -> None:
     packs()
     grub = site.output / "grubx64.efi"

@@ -10,10 +10,8 @@ from dataclasses import replace
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
-from pxe_pack.image.grub import INITRD, LINUX
+from pxe_pack.image.grubif import FILE_TESTS, INITRD, LINUX
 from pxe_pack.image.grubscript import Command, If, Node, parse, unquoted, walk
-
-_FILE_TESTS = frozenset({"-d", "-e", "-f", "-s"})
 
 
 def grub_script(subject: Subject) -> Iterator[Problem]:
@@ -94,7 +92,7 @@ def _guards(nodes: list[Node]) -> Iterator[Problem]:
 
 
 def _tests_a_file(command: Command) -> bool:
-    return command.name in ("[", "test", "!") and bool(_FILE_TESTS & set(command.words))
+    return command.name in ("[", "test", "!") and bool(FILE_TESTS & set(command.words))
 
 
 def _missing(subject: Subject) -> Iterator[Problem]:

@@ -20,6 +20,13 @@ def loaders(subject: Subject) -> Iterator[Problem]:
             )
         return  # of an image that is told where others are looked for
     names = ", ".join(found.files)
+    of_root = subject.image.facts.machine
+    if of_root and of_root != found.machine:
+        yield Problem(
+            reference="boot-loader-machine",
+            message=f"{names} are for {found.machine}, and the root filesystem is for {of_root}",
+            hint="pack the image again; --boot-loader gives shim and GRUB of the right kind",
+        )
     if found.netboot.obstacle:
         yield Problem(
             reference="grub-no-network",

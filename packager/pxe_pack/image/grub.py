@@ -15,30 +15,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pxe_pack.image import bls
-from pxe_pack.image.grubscript import (
-    Block,
-    Branch,
-    Command,
-    If,
-    Node,
-    Text,
-    parse,
-    quoted,
-    unknown_variable,
-    unquoted,
-    walk,
-)
+from pxe_pack.image.grubif import INITRD, LINUX, conditional, inlined, never_empty, plain_path
+from pxe_pack.image.grubscript import Block, Command, If, Node, Text, parse, quoted, unknown_variable, unquoted
 
-LINUX = frozenset({"linux", "linuxefi", "linux16"})
-INITRD = frozenset({"initrd", "initrdefi", "initrd16"})
 PREFIX = "/boot/grub2"
 AZL_DOWNLOADER = "rd.live.azldownloader"
 NO_PROMPT = "rd.live.overlay.nouserconfirmprompt"  # dracut 059 asks for [Enter] when rd.live.overlay names no device
 
 _SOURCES = frozenset({"source", ".", "configfile"})
 _SOURCES_LIMIT = 16  # files in files
-_FILE_TESTS = frozenset({"-d", "-e", "-f", "-s"})
-_ALWAYS, _NEVER = ["-n", "yes"], ["-z", "yes"]
 _ASSIGNMENT = re.compile(r"(?P<name>\w+)=(?P<value>.*)", re.DOTALL)
 
 
@@ -125,10 +110,15 @@ def _begins_line(before: list[Node]) -> bool:
 def _one(node: Node, state: _State) -> list[Node]:
     """What stands in `node`'s place; nothing when it goes."""
     if isinstance(node, Block):
-        node.body = _never_empty(_rewritten(node.body, state))
+        node.body = never_empty(_rewritten(node.body, state))
         return [node]
     if isinstance(node, If):
-        return _conditional(node, state)
+        return conditional(
+            node,
+            rewritten=lambda body: _rewritten(body, state),
+            exists=state.at.exists,
+            variables=state.variables,
+        )
     return [node] if isinstance(node, Text) else _command(node, state)
 
 
@@ -164,7 +154,7 @@ def _fix_load_env(command: Command, state: _State) -> None:
     """Have the layout bring a block of variables that is not GRUB's own; that one it has anyway."""
     words = list(command.words)
     at = words.index("-f") + 1 if "-f" in words[:-1] else 0
-    path = _plain_path(unquoted(words[at], state.variables)) if at else ""
+    path = plain_path(unquoted(words[at], state.variables)) if at else ""
     if path.startswith("/") and not unknown_variable(path) and state.at.exists(path):
         target = path if path.startswith(f"{PREFIX}/") else _target(path, state)
         if target != unquoted(words[at], state.variables):
@@ -182,7 +172,7 @@ def _has_no_place(command: Command) -> bool:
 
 def _sourced(command: Command, state: _State) -> list[Node]:
     """What a file that is taken in comes to; nothing when the image does not have it."""
-    path = _plain_path(unquoted(command.words[1], state.variables))
+    path = plain_path(unquoted(command.words[1], state.variables))
     text = "" if unknown_variable(path) else state.at.read(path)
     if not text.strip():
         return []
@@ -191,13 +181,13 @@ def _sourced(command: Command, state: _State) -> list[Node]:
     state.sourced.append(path)
     nodes = _rewritten(parse(text), state)
     state.sourced.pop()
-    return _inlined(nodes)
+    return inlined(nodes)
 
 
 def _entries(command: Command, state: _State) -> list[Node]:
     """Menu entries in place of `blscfg`, for those of its entries whose kernel and initrds the image has."""
     given = [unquoted(word, state.variables) for word in command.words[1:]] or [state.variables.get("blsdir", "")]
-    folders = [_plain_path(path).rstrip("/") for path in (*given, *bls.FOLDERS) if path]
+    folders = [plain_path(path).rstrip("/") for path in (*given, *bls.FOLDERS) if path]
     nodes: list[Node] = []
     lacking = ""
     for folder in dict.fromkeys(folders):
@@ -221,7 +211,7 @@ def _entries(command: Command, state: _State) -> list[Node]:
 
 def _located(path: str, state: _State) -> str:
     """A path of an entry from the top of the medium: /boot may have been a file system of its own. Empty: nowhere."""
-    plain = _plain_path(path)
+    plain = plain_path(path)
     return next((where for where in (plain, f"/boot{plain}") if state.at.exists(where)), "")
 
 
@@ -239,7 +229,7 @@ def _remember(command: Command, state: _State) -> None:
     elif command.name == "load_env":
         words = [unquoted(word, state.variables) for word in command.words[1:]]
         at = words.index("-f") + 1 if "-f" in words[:-1] else -1
-        block = state.at.read(_plain_path(words[at]) if at > 0 else f"{PREFIX}/grubenv")
+        block = state.at.read(plain_path(words[at]) if at > 0 else f"{PREFIX}/grubenv")
         for line in block.splitlines():
             if not line.startswith("#") and (found := _ASSIGNMENT.fullmatch(line)):
                 state.variables[found["name"]] = found["value"]
@@ -294,15 +284,10 @@ def _once(words: list[str]) -> list[str]:
     return list(seen.values())
 
 
-def _plain_path(path: str) -> str:
-    """`(hd0,1)/boot/x` and `($root)/boot/x` as `/boot/x`."""
-    return re.sub(r"^\([^)]*\)", "", path)
-
-
 def _loaded(word: str, state: _State, kind: list[str]) -> str:
     """The word that names a kernel or an initrd in the layout; it joins the files that the layout needs."""
     written = unquoted(word, state.variables)
-    path = _plain_path(written)
+    path = plain_path(written)
     if unknown_variable(path):
         raise UnsuitableGrubConfigError(f"it loads {word}, and what that is stands nowhere in the image")
     if not state.at.exists(path):
@@ -318,92 +303,3 @@ def _target(path: str, state: _State) -> str:
     if state.files.setdefault(target.lstrip("/"), path.lstrip("/")) != path.lstrip("/"):
         raise UnsuitableGrubConfigError(f"two files of it would both be {target}: {path} and another")
     return target
-
-
-def _conditional(node: If, state: _State) -> list[Node]:
-    """An `if` with its questions about files answered; only the branch itself where nothing else is asked."""
-    kept: list[Branch] = []
-    for branch in node.branches:
-        answer = _answer(branch, state)
-        if answer is False:
-            continue
-        branch.body = _rewritten(branch.body, state)
-        kept.append(branch)
-        if answer is True:
-            break
-    if not kept or not any(_commands(branch.body) for branch in kept):
-        return []
-    if kept[0].condition is None:
-        return _inlined(kept[0].body)
-    kept[0].keyword = "if"
-    for branch in kept:
-        branch.body = _never_empty(branch.body)
-        if branch is not kept[0]:
-            branch.keyword = "else" if branch.condition is None else "elif"
-    node.branches = kept
-    return [node]
-
-
-def _answer(branch: Branch, state: _State) -> bool | None:
-    """Whether the branch is always or never taken; None when GRUB has to see. An `else` is, when it is come to."""
-    if branch.condition is None:
-        return True
-    commands = _commands(branch.condition)
-    for command in commands:
-        if isinstance(command, Command):
-            _answer_tests(command, branch, state)
-    if len(commands) == 1 and isinstance(command := commands[0], Command):
-        words = [unquoted(word) for word in command.words if word not in ("[", "test", "]")]
-        negated = words.count("!") == 1
-        words = [word for word in words if word != "!"]
-        if words in (_ALWAYS, ["true"], _NEVER, ["false"]):
-            answer = (words in (_ALWAYS, ["true"])) != negated
-            if answer:
-                branch.condition, branch.then, branch.keyword = None, "", "else"
-            return answer
-    return None
-
-
-def _answer_tests(command: Command, branch: Branch, state: _State) -> None:
-    """Put `-n yes` or `-z yes` for each test of a file, and `true` for a search: both have no answer over TFTP."""
-    words = list(command.words)
-    negation, name = (words[:1], words[1]) if words[0] == "!" and len(words) > 1 else ([], command.name)
-    if name == "search" or name.startswith("search."):
-        command.replace_words([*negation, "true"])
-        return
-    if name not in ("[", "test"):
-        return
-    for index, word in enumerate(words[:-1]):
-        if word in _FILE_TESTS:
-            path = _plain_path(unquoted(words[index + 1], state.variables))
-            if unknown_variable(path):
-                # of those that cannot be known, what guards a kernel or initrd has to be taken
-                found = any(inner.name in LINUX | INITRD for inner in walk(branch.body))
-            else:
-                found = state.at.exists(path)
-            words[index : index + 2] = _ALWAYS if found else _NEVER
-    if words != command.words:
-        command.replace_words(words)
-
-
-def _commands(nodes: list[Node]) -> list[Node]:
-    return [node for node in nodes if not isinstance(node, Text)]
-
-
-def _never_empty(body: list[Node]) -> list[Node]:
-    """GRUB's grammar wants a command between `then` and `fi`, and between braces."""
-    return body if _commands(body) else [Text("\n"), Command(words=["true"], gaps=["", ""]), Text("\n")]
-
-
-def _inlined(body: list[Node]) -> list[Node]:
-    """A branch's body without the separators and comments' newlines around it."""
-    start, end = 0, len(body)
-    while start < end and _is_blank(body[start]):
-        start += 1
-    while end > start and _is_blank(body[end - 1]):
-        end -= 1
-    return body[start:end]
-
-
-def _is_blank(node: Node) -> bool:
-    return isinstance(node, Text) and not node.text.strip(" \t\r\n;")
