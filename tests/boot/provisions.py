@@ -52,11 +52,29 @@ until [[ $(jq '.artifacts[] | select(.name == "slow") | .bytes' /run/pxe-fetch/s
     sleep 0.2
 done
 systemctl restart pxe-fetch.service
+"""
+_TELLER = """\
+[Unit]
+Description=Tell how the run went, once everything is there
+Requires=pxe-fetch.target
+After=pxe-fetch.target
+Before=liveos-inspect.service
+
+[Service]
+Type=oneshot
+ExecStart=/srv/app/bin/tell
+"""
+_TELL = """\
+#!/bin/bash
+set -eu
+sha256sum /srv/slow.bin | cut -c-64 >/srv/proof/slow
 /usr/lib/pxe-fetch/pxe-fetch status --wait >/run/status && code=0 || code=$?
 echo "$code" >/srv/proof/exit
 curl --silent --show-error --fail --data-binary @/run/status "$(cat /srv/app/share/tell)"
 """
 UNIT = Expected(dest="/run/systemd/system/prove.service", body=_UNIT.encode())
+TELLER = Expected(dest="/run/systemd/system/tell.service", body=_TELLER.encode())
+LATER = Expected(dest="/srv/proof/slow", body=f"{SLOW.sha256}\n".encode())
 _MOUNT = b"""\
 [Unit]
 Description=What a site would mount from its file server (docs/fetch-yaml.md); here a folder that is there
@@ -71,9 +89,10 @@ MOUNT = Expected(dest="/run/systemd/system/mnt-share.mount", body=_MOUNT)
 
 
 def tree(*, tell: str) -> bytes:
-    """The archive with the program that the unit runs; it posts the node's status to the URL `tell`."""
+    """The archive with the programs that the units run; one posts the node's status to the URL `tell`."""
     files = {
         "bin/prove": (0o755, _PROVE.encode()),
+        "bin/tell": (0o755, _TELL.encode()),
         "share/greeting": (0o644, GREETING.body),
         "share/tell": (0o644, tell.encode()),
     }
@@ -125,6 +144,11 @@ artifacts:
     dest: /srv/model.bin
   - {{name: words, url: words.xz, sha256: {words}, dest: /srv/words.txt, extract: decompress}}
   - {{name: unit, url: prove.service, sha256: {unit}, dest: /run/systemd/system/prove.service}}
+  - name: teller
+    url: tell.service
+    sha256: {teller}
+    dest: /run/systemd/system/tell.service
+    start: tell.service
   - {{name: tree, url: tree.tar.gz, sha256: {tree}, dest: /srv/app, extract: tar, start: prove.service}}
   - name: shared
     url: file:///mnt/share/${{cmdline.role}}-${{mac}}.conf
@@ -151,6 +175,7 @@ def serve(site: Site, *, slowly: Nginx) -> tuple[str, list[str]]:
         "/one/model.bin.chunks": Script(body=MODEL_LIST.encode()),
         "/words.xz": Script(body=words),
         "/prove.service": Script(body=UNIT.body),
+        "/tell.service": Script(body=TELLER.body),
         "/mnt-share.mount": Script(body=MOUNT.body),
         "/tree.tar.gz": Script(body=archive),
     }
@@ -163,6 +188,7 @@ def serve(site: Site, *, slowly: Nginx) -> tuple[str, list[str]]:
         chunks=hashlib.sha256(MODEL_LIST.encode()).hexdigest(),
         words=hashlib.sha256(words).hexdigest(),
         unit=UNIT.sha256,
+        teller=TELLER.sha256,
         mount=MOUNT.sha256,
         tree=hashlib.sha256(archive).hexdigest(),
         slow=SLOW.sha256,

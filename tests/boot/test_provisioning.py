@@ -17,6 +17,7 @@ from boot.provisions import (
     CHUNK,
     GREETING,
     KILLED_AT,
+    LATER,
     MODEL,
     PERSONAL,
     SHARED,
@@ -158,6 +159,10 @@ def test_what_is_mounted_while_the_agent_runs_is_there_in_its_sandbox(shown: Sho
     assert placed["PXE_FETCH_URL"] == f"file:///mnt/share/{provisions.ROLE}-{provisions.MAC}.conf"
 
 
+def test_unit_that_is_ordered_after_the_target_waits_for_everything(shown: Shown) -> None:
+    assert shown.booted.has(LATER), "it was asked for long before the last artifact had come"
+
+
 def test_restarted_unit_keeps_what_is_right_and_resumes_the_rest(shown: Shown) -> None:
     first, second = shown.runs
     ends = {entry["PXE_FETCH_RUN"]: entry for entry in shown.booted.journal if "PXE_FETCH_EXIT_CODE" in entry}
@@ -165,7 +170,7 @@ def test_restarted_unit_keeps_what_is_right_and_resumes_the_rest(shown: Shown) -
     assert ends[first]["PXE_FETCH_EXIT_CODE"] == str(int(Exit.DEADLINE))
     assert ends[second]["PXE_FETCH_EXIT_CODE"] == "0"
     kept = {name for name, one in shown.booted.artifacts.items() if one["phase"] == "kept"}
-    assert kept == {"personal", "driver", "licence", "mount", "model", "words", "unit", "tree", "shared"}
+    assert kept == {"personal", "driver", "licence", "mount", "model", "words", "unit", "teller", "tree", "shared"}
     resumed = shown.said("slow", MessageId.RESUMED)[0]
     assert resumed["PXE_FETCH_RUN"] == second
     assert int(resumed["PXE_FETCH_BYTES"]) >= STOPPED_AT
