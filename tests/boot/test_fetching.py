@@ -103,10 +103,16 @@ def test_state_on_the_node_is_what_it_reported(booted: Booted) -> None:
     }
 
 
-def test_configuration_named_on_the_kernel_command_line_is_used(sound: Site, elsewhere: tuple[str, str]) -> None:
+def test_node_booted_by_ipxe_uses_the_configuration_named_on_its_command_line(
+    sound: Site, elsewhere: tuple[str, str]
+) -> None:
     url, sha256 = elsewhere
-    booted = sound.boot(append=f"pxe-fetch.config={url} pxe-fetch.config.sha256={sha256}")
+    booted = sound.boot(append=f"pxe-fetch.config={url} pxe-fetch.config.sha256={sha256}", via="ipxe")
     assert booted.code == 0, booted.shown
+    served = [one["url"] for one in booted.result["served"]]
+    assert served[0] == "http://10.0.1.7:8080/boot.ipxe"
+    assert [one for one in served if one.startswith("http://10.0.1.7:8080/boot/vmlinuz")]
+    assert not [one for one in served if one.endswith(".efi")]
     assert list(booted.artifacts) == ["other"]
     assert booted.has(OTHER)
     assert PLAIN.dest not in booted.files
