@@ -138,13 +138,22 @@ def span_pieces(file: BinaryIO, *, offset: int, size: int) -> Iterator[bytes]:
 def copy_span(source: BinaryIO, target: Path, *, offset: int, size: int, advance: Advance | None = None) -> None:
     """Copy bytes of `source` to the new file `target` inside the kernel; shares them where the file system can."""
     with target.open("xb", buffering=0) as file:
-        done = 0
-        while done < size:
-            count = min(_COPY_AT_ONCE, size - done)
-            _copy_inside(source, file, offset=offset + done, size=count)
-            done += count
-            if advance:
-                advance(count)
+        _copy_long(source, file, offset=offset, size=size, advance=advance)
+
+
+def copy_into(source: BinaryIO, target: Path, *, at: int, size: int, advance: Advance | None = None) -> None:
+    """Copy the first `size` bytes of `source` to `at` in the file `target`, as `copy_span` does."""
+    with target.open("r+b", buffering=0) as file:
+        file.seek(at)
+        _copy_long(source, file, offset=0, size=size, advance=advance)
+
+
+def _copy_long(source: BinaryIO, target: BinaryIO, *, offset: int, size: int, advance: Advance | None) -> None:
+    for done in range(0, size, _COPY_AT_ONCE):
+        count = min(_COPY_AT_ONCE, size - done)
+        _copy_inside(source, target, offset=offset + done, size=count)
+        if advance:
+            advance(count)
 
 
 def copy_around(source: BinaryIO, target: Path, *, hole: Span) -> None:

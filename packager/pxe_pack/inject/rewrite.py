@@ -19,10 +19,10 @@ from pxe_pack.console import Console, Step
 from pxe_pack.hashing import Tally, beside
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.squashfs import Superblock, Tree
-from pxe_pack.inject import isoedit, rootfs, updates
+from pxe_pack.inject import rootfs, updates
 from pxe_pack.inject.compare import unexpected
 from pxe_pack.inject.injector import Injected, Target
-from pxe_pack.inject.isoedit import EDITOR, Placed
+from pxe_pack.inject.isoedit import EDITOR
 from pxe_pack.inject.labels import Labels
 from pxe_pack.inject.tarstream import TarDamagedError, exchange
 from pxe_pack.payload import Payload
@@ -83,10 +83,9 @@ class Rewrite:
             with console.step("Comparing the new root filesystem with the old one"):
                 _compare(Tree(file=old), Tree(file=new), payload)
             old.unlink()
-            placed = Placed(path=live.root.path, source=new, mode=live.root.mode)
             removed = updates.former(image, payload.replaces)
-            with console.step("Writing the ISO"):
-                isoedit.rewrite(live.iso, target, removed=removed, placed=[placed], mtime=image.mtime, work=work)
+            with console.step("Writing the ISO", total=new.stat().st_size) as step:
+                rootfs.write_around(image, new, target, removed=removed, work=work, advance=step.advance)
             new.unlink()
             outgoing = hasher.file(target)
             with console.step("Hashing the ISO"):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pxe_pack.console import Console
-from pxe_pack.hashing import Span, copy_span, splice, write_all
+from pxe_pack.hashing import Advance, Span, copy_into, copy_span, splice, write_all
 from pxe_pack.image.iso import SECTOR
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.inject import isoedit, updates
@@ -116,6 +116,16 @@ def copy_original(image: LiveImage, target: Path) -> None:
         copy_span(live.iso.file, target, offset=live.span.offset, size=before.window.size)
     with target.open("r+b") as file:
         file.write(before.superblock.pack())
+
+
+def write_around(
+    image: LiveImage, root: Path, target: Path, *, removed: Sequence[str], work: Path, advance: Advance
+) -> None:
+    """Write the ISO to `target` with the squashfs `root` for its root filesystem. Raises WorkError and OSError."""
+    size = root.stat().st_size
+    place = _frame(image, target, size=size, removed=removed, work=work)
+    with root.open("rb", buffering=0) as file:
+        copy_into(file, target, at=place, size=size, advance=advance)
 
 
 def _opened(image: LiveImage) -> Image:
