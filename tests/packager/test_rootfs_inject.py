@@ -17,11 +17,13 @@ from typing import Literal
 import pytest
 
 from liveos import shapes, specials, tiny
-from packing.site import Site, files_of, image_with_root, listed, take_out
+from packing.site import BOOT_URL, Site, files_of, image_with_root, listed, take_out
 from packing.trees import Inode, listing, tree_of
 from pxe_pack import cli
-from pxe_pack.image import iso
+from pxe_pack.console import console
+from pxe_pack.image import iso, liveos
 from pxe_pack.image.squashfs import superblock
+from pxe_pack.inject import Target, rootfs
 from pxe_pack.squashfs import Image
 
 ROOT = "liveos/rootfs.img"
@@ -230,6 +232,38 @@ def test_an_image_with_a_file_where_a_folder_has_to_go_is_refused(
     site.image = image_with_root(site.image, contents, tmp_path)
     said = refused("--inject", "rootfs")
     assert "error[payload-conflict]: the image has a file at /usr/lib/systemd/catalog" in said
+
+
+def test_what_is_taken_out_leaves_the_root_filesystem_byte_for_byte_as_it_was(
+    site: Site, packs: Packs, tmp_path: Path
+) -> None:
+    packs("--inject", "rootfs")
+    work = tmp_path / "work"
+    work.mkdir()
+    with liveos.opened(site.iso, boot_url=BOOT_URL) as image:
+        target = Target(place=lambda name: tmp_path / name, iso="given-back.iso")
+        given = rootfs.take_out(image, target=target, work=work, console=console(json_lines=False, quiet=True))
+    back = tmp_path / "given-back.iso"
+    before, after = files_of(site.image), files_of(back)
+    assert {path for path in before if before[path] != after.get(path)} <= {"boot.catalog"}
+    assert before.keys() == after.keys()
+    assert given.files["given-back.iso"].sha256 == hashlib.sha256(back.read_bytes()).hexdigest()
+
+
+def test_what_is_taken_out_of_a_rewritten_root_filesystem_are_the_payloads_own_paths(
+    site: Site, packs: Packs, tmp_path: Path
+) -> None:
+    packs("--compressor", "zstd", "--level", "1")
+    old = tree_of(take_out(site.image, ROOT, tmp_path / "old.squashfs"))
+    work = tmp_path / "work"
+    work.mkdir()
+    with liveos.opened(site.iso, boot_url=BOOT_URL) as image:
+        target = Target(place=lambda name: tmp_path / name, iso="given-back.iso")
+        rootfs.take_out(image, target=target, work=work, console=console(json_lines=False, quiet=True))
+    new = tree_of(take_out(tmp_path / "given-back.iso", ROOT, tmp_path / "new.squashfs"))
+    assert {path: inode for path, inode in new.items() if path in old} == old
+    left = {path: inode.kind for path, inode in new.items() if path not in old}
+    assert left == dict.fromkeys(left, "5")  # folders that were made for it, empty now
 
 
 def test_a_damaged_root_filesystem_is_told_and_nothing_is_left(
