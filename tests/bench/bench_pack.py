@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import os
 import shutil
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -29,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from liveos import shapes, tiny
 from liveos.specials import Inode
-from packager.squashfs.images import empty_files, mksquashfs_stream
+from packager.squashfs.images import empty_files, members, mksquashfs_stream
 from packing.site import files_of
 from pxe_pack.console import console
 from pxe_pack.freeze import default_cache, frozen_agent
@@ -190,14 +188,6 @@ class Bench:
         print(f"\n{inodes:,} inodes: mksquashfs took {time.monotonic() - began:.1f} s of a tar stream")
         self.prepare(root)
         self.beside_copies("rootfs")
-
-
-def members(inodes: Iterable[Inode]) -> Iterator[bytes]:
-    """A tar of `inodes`, a piece each, without an end."""
-    for inode in inodes:
-        piece = io.BytesIO()
-        inode.write(tarfile.open(fileobj=piece, mode="w", format=tarfile.PAX_FORMAT))  # noqa: SIM115  closing ends it
-        yield piece.getvalue()
 
 
 def grow_tree(tree: Path, size: int) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from liveos.specials import Inode
 from pxe_pack.tools import find
 
 TIME = 1_700_000_000  # of everything
@@ -113,6 +114,14 @@ def mksquashfs(output: Path, members: Iterable[Member], *options: str) -> Path:
         *exports, *options, stdin=tar(members),
     )  # fmt: skip
     return output
+
+
+def members(inodes: Iterable[Inode]) -> Iterator[bytes]:
+    """A tar of `inodes`, a piece each, without an end."""
+    for inode in inodes:
+        piece = io.BytesIO()
+        inode.write(tarfile.open(fileobj=piece, mode="w", format=tarfile.PAX_FORMAT))  # noqa: SIM115  closing ends it
+        yield piece.getvalue()
 
 
 def empty_files(folders: Iterable[str], count: int) -> Iterator[bytes]:
