@@ -26,7 +26,7 @@ INTERIM = 10.0  # seconds that a report on the way may take
 FINAL = 15.0
 HURRIED = 5.0  # the same for a run that was told to stop: systemd kills it after TimeoutStopSec=20s
 AGAIN = 0.5  # seconds before the last report's second attempt
-LEFT_BEHIND = 1.0  # seconds beyond all that for what nothing can interrupt, as the look-up of a name
+LEFT_BEHIND = 2.0  # seconds beyond all that for what nothing can interrupt, as the look-up of a name
 
 ACCEPTED = range(200, 300)
 _TRANSIENT = frozenset((408, 425, 429, *range(500, 600)))
@@ -58,7 +58,7 @@ class Reporter:
         Waits FINAL seconds, or HURRIED ones, from the attempt to connect on, for two attempts together.
         """
         self.end()
-        body = self._body()
+        body = json.dumps(self._ledger.document()).encode()
         patience = HURRIED if hurried else FINAL
         answers: SimpleQueue[str | None] = SimpleQueue()
         last = Thread(target=lambda: answers.put(self._insist(body, patience)), name="last-report", daemon=True)
@@ -74,9 +74,13 @@ class Reporter:
         told = None
         while not self._over.wait(LOOK):
             phases = self._ledger.phases()
-            if phases != told:
-                told = phases
-                self._attempt(self._body(), within=INTERIM, stop=self._over)
+            if phases == told:
+                continue
+            told = phases
+            document = self._ledger.document()
+            if document["final"]:
+                return  # that is for `finish`
+            self._attempt(json.dumps(document).encode(), within=INTERIM, stop=self._over)
 
     def _insist(self, body: bytes, seconds: float) -> str | None:
         """Post `body` within `seconds`, a second time where the first came to nothing; why it was not taken."""
@@ -107,6 +111,3 @@ class Reporter:
         if status in ACCEPTED:
             return None, False
         return f"{shown} answered {status}", status not in _TRANSIENT
-
-    def _body(self) -> bytes:
-        return json.dumps(self._ledger.document()).encode()
