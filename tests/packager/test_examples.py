@@ -334,7 +334,11 @@ def pinned(example: Example, *, url: str) -> str:
     """The agent's kernel arguments once `pin` has written them: once each, in every entry."""
     ran = example.run("./pin", "pxe", "fleet.yaml", url)
     assert ran.returncode == 0, ran.stderr
-    lines = re.findall(r"(?m)^\s*linux.*$", (example.layout / "boot/grub2/grub.cfg").read_text())
+    scripts = [(example.layout / path).read_text() for path in ("boot/grub2/grub.cfg", "boot.ipxe")]
+    by_grub, by_ipxe = (re.findall(r"(?m)^\s*(?:linux|kernel) .*$", script) for script in scripts)
+    assert by_grub
+    assert by_ipxe
+    lines = [*by_grub, *(line.removesuffix(" || goto failed") for line in by_ipxe)]
     found = {" ".join(re.findall(r"pxe-fetch\S+", line)) for line in lines}
     (arguments,) = found
     assert arguments.count("pxe-fetch.config=") == arguments.count("pxe-fetch.config.sha256=") == 1
