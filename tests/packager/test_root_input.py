@@ -115,6 +115,32 @@ sys.exit(cli.main(sys.argv[2:]))
 """
 
 
+@pytest.mark.parametrize("packer", ["gzip", "xz", "bzip2", "zstd"])
+def test_a_tar_may_be_compressed(site: Site, packs: Packs, packer: str) -> None:
+    plain = roots.tar(site.folder / "root.tar", roots.inodes())
+    site.image = site.folder / "root.tar.x"
+    with site.image.open("wb") as target:
+        subprocess.run([packer, "-c", plain], stdout=target, check=True)
+    packs()
+    assert "liveos/rootfs.img" in files_of(site.iso)
+
+
+def test_a_file_that_may_not_be_read_is_named_before_anything_is_made(site: Site) -> None:
+    site.image = roots.folder(site.folder / "root", roots.inodes())
+    (site.image / "etc/shadow").chmod(0)
+    command = [sys.executable, "-m", "pxe_pack", *site.command("--quiet")]
+    done = subprocess.run(
+        ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command] if os.geteuid() == 0 else command,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert (
+        f"error[root-unreadable]: the root filesystem {site.image} cannot be read: {site.image}/etc/shadow"
+        in done.stderr
+    )
+    assert "hint: make a tar of it as root" in done.stderr
+
+
 def test_nothing_in_a_folder_is_written_to(site: Site, packs: Packs) -> None:
     site.image = roots.folder(site.folder / "root", roots.inodes())
     before = {path: (path.lstat().st_mtime_ns, path.lstat().st_size) for path in site.image.rglob("*")}

@@ -6,6 +6,7 @@ files has none. Names are looked at before anything is written, for compressing 
 
 from __future__ import annotations
 
+import errno
 import lzma
 import os
 import stat
@@ -84,7 +85,10 @@ def _folder(path: Path) -> Given:
     for name in every_name(path):
         status = (path / name).lstat()
         newest = max(newest, int(status.st_mtime))
-        size += status.st_size if stat.S_ISREG(status.st_mode) else 0
+        if stat.S_ISREG(status.st_mode):
+            size += status.st_size
+            if not os.access(path / name, os.R_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path / name))
     names = frozenset(_below(path, "boot")) | frozenset(_below(path, "usr/lib/modules"))
     kept = [path / name for name in sorted(names) if _is_config(name) and (path / name).is_file()]
     configs = [file.read_text(errors="replace") for file in kept]

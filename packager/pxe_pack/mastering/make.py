@@ -55,7 +55,8 @@ def made(given: Given, *, boot_url: str, boot_loader: Path | None, room: Path, t
     if problems := tools.missing([WRITER, *disc.TOOLS], reason="to make an ISO of a root filesystem"):
         raise InputError(*problems)
     found = pairs(given.names, given=given.path)
-    mtime = int(os.environ.get("SOURCE_DATE_EPOCH") or given.newest)
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    mtime = int(epoch) if epoch.isdecimal() else given.newest
     free = shutil.disk_usage(room).free
     if free < given.size:
         message = f"an ISO of {given.path} takes up to {given.size:,} bytes in {room.parent}, and {free:,} are free"

@@ -7,6 +7,7 @@ stays. SELinux labels of a folder are this machine's, so they are left out; file
 
 from __future__ import annotations
 
+import bz2
 import os
 import shutil
 import stat
@@ -22,6 +23,7 @@ from pxe_pack.mastering.given import Given, every_name
 
 WRITER = "tar2sqfs"
 
+_BLOCK = 1 << 20
 _XATTRS = ("security.capability", "user.")
 _ZSTD = "CONFIG_SQUASHFS_ZSTD=y"  # fs/squashfs/Kconfig
 
@@ -36,7 +38,7 @@ def squash(given: Given, target: Path, *, mtime: int) -> None:
     if given.form == "squashfs":
         shutil.copyfile(given.path, target)
         return
-    if given.form == "tar":
+    if given.form == "tar" and not _is_bzip2(given.path):
         with given.path.open("rb") as archive, _writer(given, target, stdin=archive, mtime=mtime) as writer:
             _, errors = writer.communicate()
         tools.check(WRITER, writer.returncode, errors)
@@ -44,13 +46,23 @@ def squash(given: Given, target: Path, *, mtime: int) -> None:
     with _writer(given, target, stdin=subprocess.PIPE, mtime=mtime) as writer:
         try:
             with cast("IO[bytes]", writer.stdin) as stream:
-                _write_folder(given.path, stream)
+                if given.form == "tar":
+                    with bz2.open(given.path) as unpacked:
+                        shutil.copyfileobj(unpacked, stream, _BLOCK)
+                else:
+                    _write_folder(given.path, stream)
         except BrokenPipeError as error:
             if isinstance(error.__context__, (KeyboardInterrupt, SystemExit)):
                 raise error.__context__ from None  # a signal to all of us, hidden by the closing pipe
         errors = cast("IO[bytes]", writer.stderr).read()
         writer.wait()
     tools.check(WRITER, writer.returncode, errors)
+
+
+def _is_bzip2(path: Path) -> bool:
+    """Whether it is what Debian's tar2sqfs cannot unpack by itself; gzip, xz and zstd it can."""
+    with path.open("rb") as file:
+        return file.read(3) == b"BZh"
 
 
 @contextmanager
@@ -70,7 +82,7 @@ def _writer(given: Given, target: Path, *, stdin: IO[bytes] | int, mtime: int) -
 def _write_folder(path: Path, stream: IO[bytes]) -> None:
     top = path.stat()
     first: dict[tuple[int, int], str] = {}  # of inodes with several names, the first
-    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as out:
+    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BLOCK) as out:
         for name in ("", *every_name(path)):
             file = path / name
             status = file.lstat()
