@@ -64,6 +64,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "init": Command("write a first fetch.yaml", "pxe_pack.commands.init"),
         "man": Command("print the manual page", "pxe_pack.commands.man"),
         "relocate": Command("have a layout served from elsewhere, without packing again", "pxe_pack.commands.relocate"),
+        "remove": Command("take out of an image or a layout what pxe-pack put in", "pxe_pack.commands.remove"),
         "schema": Command("print the JSON Schema of fetch.yaml", "pxe_pack.commands.schema"),
         "show": Command("show what an image is and has", "pxe_pack.commands.show"),
         "snippet": Command("print the configuration of a server for a layout", "pxe_pack.commands.snippet"),

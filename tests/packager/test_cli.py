@@ -135,6 +135,7 @@ def test_other_commands_tell_their_results_as_documented(
     for arguments in (
         moved,
         ["init", str(site.folder / "new.yaml")],
+        ["remove", str(site.output), "--output", str(site.folder / "without"), "--quiet"],
         ["schema"],
         ["man"],
         ["completion", "bash"],

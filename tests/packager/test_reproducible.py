@@ -26,7 +26,7 @@ def packed(site: Site, who: tuple[str, ...], *, how: str, umask: str, **environm
     return {name: path.read_bytes() for name, path in files.items() if path.is_file()} | {"modes": modes.encode()}
 
 
-@pytest.mark.parametrize("how", ["updates", "rootfs"])
+@pytest.mark.parametrize("how", ["updates", "rootfs", "initrd"])
 def test_user_packs_the_bytes_that_root_does(site: Site, how: str) -> None:
     (site.folder / "model.bin").write_bytes(b"weights " * 1000)
     site.rest = {"artifacts": [{"name": "model", "source": "model.bin", "dest": "/srv/m.bin"}]}

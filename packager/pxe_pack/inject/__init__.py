@@ -16,7 +16,7 @@ from pxe_pack.inject.injector import Injected, Injector, Target
 from pxe_pack.inject.rewrite import Rewrite
 from pxe_pack.tools import InputError
 
-__all__ = ["INJECTORS", "Choice", "Injected", "Injector", "Rewrite", "Target", "choose", "take_out_of_iso"]
+__all__ = ["INJECTORS", "Choice", "Injected", "Injector", "Rewrite", "Target", "choose", "formers", "take_out_of_iso"]
 
 # The quickest first: that is the order in which `auto` asks them.
 INJECTORS: Mapping[str, Injector] = MappingProxyType({"updates": updates, "initrd": initrd, "rootfs": rootfs})

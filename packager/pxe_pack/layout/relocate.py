@@ -61,7 +61,7 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> R
             target = names.get(path, path)
             url = _url(layout, path, listed.url, boot_url=boot_url, artifact_url=artifact_url)
             if path not in (GRUB_CFG, IPXE_SCRIPT):
-                _link(layout.root / path, new.place(target))
+                link(layout.root / path, new.place(target))
                 new.record(target, Tally(size=listed.size, sha256=listed.sha256), url=url)
         export_scripts(new, moved)
         changed += [path for path in (GRUB_CFG, IPXE_SCRIPT) if new.text(path) != layout.text(path)]
@@ -148,12 +148,29 @@ def _fix(command: Command, *, before: str | None, after: str | None, artifact_ur
     return bool(live)
 
 
+def unmoved(cfg: str) -> str:
+    """The grub.cfg `cfg` without what moves gave its kernels. Raises InputError when GRUB would not read it."""
+    try:
+        nodes = parse(cfg)
+    except GrubSyntaxError as error:
+        raise InputError(
+            Problem(
+                reference="grub-unsuitable",
+                message=f"line {error.line} of grub.cfg is nothing that GRUB reads: {error}",
+            )
+        ) from error
+    for command in walk(nodes):
+        if command.name in LINUX and any(map(_is_own, command.words)):
+            command.replace_words([word for word in command.words if not _is_own(word)])
+    return "".join(map(str, nodes))
+
+
 def _is_own(word: str) -> bool:
     """Whether the word is the kernel argument that a former move wrote, as the kernel compares names."""
     return unquoted(word).partition("=")[0].replace("-", "_") == ARTIFACT_ARGUMENT.replace("-", "_")
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     """The same file under another name; a copy where the file system has no second names."""
     try:
         os.link(source, target, follow_symlinks=True)
