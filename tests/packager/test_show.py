@@ -93,7 +93,7 @@ def test_a_root_filesystem_is_told_as_the_iso_that_is_made_of_it(
     assert [one["release"] for one in told["kernels"]] == [tiny.RELEASE]
 
 
-@pytest.mark.parametrize("how", ["updates", "rootfs"])
+@pytest.mark.parametrize("how", ["updates", "rootfs", "initrd"])
 def test_what_a_pack_left_is_told_of_its_layout(site: Site, packs: Packs, shown: Shown, how: str) -> None:
     packs("--inject", how)
     (former,) = shown(site.output)["injected"]
