@@ -88,6 +88,7 @@ def _pack(arguments: argparse.Namespace, shown: Console) -> int:
         config=arguments.pack_agent_config,
         image=arguments.pack_image,
         output=arguments.pack_output,
+        format=arguments.pack_format or "dir",
         boot_url=arguments.pack_boot_url,
         artifact_url=arguments.pack_artifact_url,
         inject=arguments.pack_inject,

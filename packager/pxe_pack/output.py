@@ -42,8 +42,8 @@ class Workshop:
     work: Path
 
 
-def output_problem(output: Path) -> Problem | None:
-    """Why `output` cannot be written or replaced; None when it can."""
+def parent_problem(output: Path) -> Problem | None:
+    """Why nothing can be written where `output` goes; None when it can."""
     if not output.parent.is_dir():
         return Problem(
             reference="output-no-parent",
@@ -56,6 +56,13 @@ def output_problem(output: Path) -> Problem | None:
             message=f"{output.parent}, where the output folder goes, cannot be written to",
             hint="choose another folder by --output",
         )
+    return None
+
+
+def output_problem(output: Path) -> Problem | None:
+    """Why `output` cannot be written or replaced; None when it can."""
+    if problem := parent_problem(output):
+        return problem
     if not output.exists() and not output.is_symlink():
         return None
     if not output.is_dir():
@@ -104,14 +111,20 @@ def being_made(output: Path) -> Iterator[Workshop]:
     Raises WorkError when `output` has changed meanwhile so that it cannot be replaced.
     """
     with workroom(output) as root:
-        workshop = Workshop(layout=root / "layout", work=root / "work")
-        workshop.layout.mkdir()
-        workshop.layout.chmod(0o755)
-        workshop.work.mkdir()
-        yield workshop
+        made = workshop(root)
+        yield made
         # nor is a folder looked at while another pack exchanges it
-        with _locked(output.parent):
-            _put_into_place(workshop.layout, output, aside=root / "former")
+        with locked(output.parent):
+            _put_into_place(made.layout, output, aside=root / "former")
+
+
+def workshop(root: Path) -> Workshop:
+    """A workshop in the workroom `root`."""
+    made = Workshop(layout=root / "layout", work=root / "work")
+    made.layout.mkdir()
+    made.layout.chmod(0o755)
+    made.work.mkdir()
+    return made
 
 
 @contextmanager
@@ -119,16 +132,16 @@ def workroom(output: Path) -> Iterator[Path]:
     """A folder of our own beside `output`, gone when the block ends; what a killed run left there goes first."""
     with contextlib.ExitStack() as stack:
         # one at a time, so that no workroom is taken for a leftover before its lock is held
-        with _locked(output.parent):
+        with locked(output.parent):
             _remove_leftovers(output)
             root = Path(tempfile.mkdtemp(prefix=_prefix(output), dir=output.parent))
             stack.callback(shutil.rmtree, root, ignore_errors=True)
-            stack.enter_context(_locked(root))
+            stack.enter_context(locked(root))
         yield root
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold a folder's lock (flock(2)), which the kernel lets go of when we die."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

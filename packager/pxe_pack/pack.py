@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -19,9 +20,10 @@ from pxe_pack.hashing import Tally, tally
 from pxe_pack.image import liveos
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.inject import Target, take_out_of_iso
-from pxe_pack.output import being_made, workroom
+from pxe_pack.output import Workshop, being_made, workroom
 from pxe_pack.payload import Payload, make_payload
 from pxe_pack.plan import Options, Plan, Settings, make_plan, settle
+from pxe_pack.tarball import tar_being_made
 from pxe_pack.tools import InputError
 
 
@@ -67,9 +69,10 @@ def pack(options: Options, *, console: Console) -> Packed:
         # the configuration, as large as it may become, and the manifest are in the margin
         room = plan.choice.injector.room(image, _payload(plan, agent, service, config=settings.config_text))
         local = sum(file.room for file in settings.files) + sum(file.size for file in plan.boot_files().values())
-        if problems := checks.disk_room(settings.output, needed=room + local):
+        layouts = 2 if settings.format == "tar" else 1  # its files, and they once more in the archive
+        if problems := checks.disk_room(settings.output, needed=layouts * (room + local)):
             raise InputError(*problems)
-        with being_made(settings.output) as workshop:
+        with _workshop(settings, image) as workshop:
             layout = Layout(root=workshop.layout)
             files = _copy_artifacts(settings, layout=layout, console=console)
             config = _node_config(plan, files)
@@ -80,6 +83,14 @@ def pack(options: Options, *, console: Console) -> Packed:
                 export.finish(layout, _facts(plan, agent, payload, inputs))
                 step.note(f"{len(layout.files)} files, {layout.size:,} bytes")
     return Packed(plan=plan, agent=agent, payload=payload, layout=layout, seconds=time.monotonic() - began)
+
+
+def _workshop(settings: Settings, image: LiveImage) -> AbstractContextManager[Workshop]:
+    """Where the layout is made, and becomes the output."""
+    if settings.format == "tar":
+        epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+        return tar_being_made(settings.output, mtime=int(epoch) if epoch.isdigit() else image.mtime)
+    return being_made(settings.output)
 
 
 def _image(settings: Settings, console: Console) -> AbstractContextManager[LiveImage]:
@@ -213,7 +224,7 @@ def summary(packed: Packed) -> str:
     what = f"the agent {packed.agent.version}, its unit, and the configuration"
     return "\n".join(
         [
-            f"{settings.output}/",
+            f"{settings.output}{'/' if settings.format == 'dir' else ''}",
             *lines,
             "",
             f"Added to the image by `{packed.plan.choice.name}`: {what} ({added}).",
@@ -222,10 +233,18 @@ def summary(packed: Packed) -> str:
             f"Serve by TFTP:  {loaders}, boot/",
             *(f"Serve by HTTP:  {path} as {url}" for path, url in layout.urls.items()),
             "",
-            f"Check it:  cd {settings.output} && sha256sum -c SHA256SUMS",
-            f"Try it:    pxe-pack boot {settings.output}",
+            *_next(settings),
         ]
     )
+
+
+def _next(settings: Settings) -> list[str]:
+    if settings.format == "tar":
+        return [f"Unpack it:  tar -C /srv/pxe -xf {settings.output}"]
+    return [
+        f"Check it:  cd {settings.output} && sha256sum -c SHA256SUMS",
+        f"Try it:    pxe-pack boot {settings.output}",
+    ]
 
 
 def result_document(packed: Packed) -> dict[str, object]:

@@ -109,6 +109,7 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add("--agent-config", "the fetch.yaml", type=Path, metavar="FILE")
     add("--image", "the LiveOS: an ISO, a pxe-dir, a pxe-tar, a root filesystem; only read", type=Path, metavar="FILE")
     add("--output", "the folder to write; a former one is replaced", type=Path, metavar="DIR")
+    add("--format", "what --output is: a folder, or a tar archive (default: dir)", choices=("dir", "tar"))
     add("--boot-url", "where nodes will find the ISO: root=live:URL", metavar="URL")
     add("--artifact-url", "where they will find artifacts given by `source:`", metavar="URL")
     add("--inject", "the way into the image (default: auto)", choices=("auto", *INJECTORS))

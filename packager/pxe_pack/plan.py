@@ -28,6 +28,7 @@ class Options:
     config: Path
     image: Path | None = None
     output: Path | None = None
+    format: str = "dir"  # or "tar"
     boot_url: str | None = None
     artifact_url: str | None = None
     inject: str | None = None
@@ -46,6 +47,7 @@ class Settings:
     fetch: FetchConfig
     image: Path
     output: Path
+    format: str
     boot_url: str  # empty: none given; a full-os image fetches no ISO
     artifact_url: str  # empty: neither was given
     inject: str
@@ -98,7 +100,7 @@ class Plan:
         for file in settings.files:
             chunks = f", in chunks of {show_size(file.chunk)}" if file.chunk else ""
             yield f"artifact  {file.source} ({file.size:,} bytes{chunks}) as {file.url(settings.artifact_url)}"
-        yield f"output    {settings.output}/"
+        yield f"output    {settings.output}{'/' if settings.format == 'dir' else ''}"
 
     def _kind(self) -> str:
         if given := self.image.given:
@@ -185,6 +187,7 @@ def settle(options: Options) -> Settings:
         fetch=document.fetch,
         image=image,
         output=_real(output),
+        format=options.format,
         boot_url=boot_url,
         artifact_url=base or (f"{boot_url.rsplit('/', 1)[0]}/{FOLDER}/" if boot_url else ""),
         inject=options.inject or pack.inject,

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.output import output_problem
+from pxe_pack.tarball import tar_problem
 
 # What dracut's url-lib fetches with curl. Of its other schemes, nfs and torrent need more in the initrd.
 BOOT_SCHEMES = ("http", "https", "ftp", "tftp")
@@ -32,6 +33,9 @@ class Places(Protocol):
     def image(self) -> Path: ...
     @property
     def output(self) -> Path: ...
+
+    @property
+    def format(self) -> str: ...
     @property
     def config_path(self) -> Path: ...
     @property
@@ -107,7 +111,7 @@ def _url_problem(message: str, *, hint: str = "--boot-url http://10.0.0.1/liveos
 
 def places(settings: Places) -> Iterator[Problem]:
     """What is wrong with where things lie."""
-    if problem := output_problem(settings.output):
+    if problem := (tar_problem if settings.format == "tar" else output_problem)(settings.output):
         yield problem
     yield from _in_image(settings)
     inputs = [settings.image, settings.config_path, *(file.source for file in settings.files)]

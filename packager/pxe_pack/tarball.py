@@ -1,0 +1,76 @@
+"""A layout as one tar archive: the same bytes for the same files, whoever makes it, and when.
+
+POSIX.1-2001 (pax), which every tar of today reads; the manifest comes first, by which the archive is known for ours.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.output import MANIFEST, Workshop, locked, parent_problem, workroom, workshop
+from pxe_pack.tools import WorkError
+
+
+@contextmanager
+def tar_being_made(output: Path, *, mtime: int) -> Iterator[Workshop]:
+    """A workshop whose layout becomes the archive `output` when the block ends well; all else is removed.
+
+    `mtime` is the time of all that is in it. Raises WorkError when `output` has changed meanwhile so that it cannot be
+    replaced.
+    """
+    with workroom(output) as root:
+        made = workshop(root)
+        yield made
+        archive = root / "layout.tar"
+        write(made.layout, archive, mtime=mtime)
+        with locked(output.parent):
+            if problem := tar_problem(output):
+                raise WorkError(problem)
+            archive.replace(output)
+
+
+def write(layout: Path, archive: Path, *, mtime: int) -> None:
+    """Write the files below `layout` into `archive`. Raises OSError."""
+    names = sorted(path.relative_to(layout).as_posix() for path in layout.rglob("*"))
+    names.sort(key=lambda name: name != MANIFEST)
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name in names:
+            member = tar.gettarinfo(layout / name, arcname=name)
+            member.uid = member.gid = 0
+            member.uname = member.gname = "root"
+            member.mtime = mtime
+            if member.isfile():
+                with (layout / name).open("rb") as content:
+                    tar.addfile(member, content)
+            else:
+                tar.addfile(member)
+    archive.chmod(0o644)
+
+
+def tar_problem(output: Path) -> Problem | None:
+    """Why the archive `output` cannot be written or replaced; None when it can."""
+    if problem := parent_problem(output):
+        return problem
+    if not output.exists() and not output.is_symlink():
+        return None
+    if output.is_file() and not output.is_symlink() and _is_ours(output):
+        return None
+    return Problem(
+        reference="output-foreign",
+        message=f"the output {output} exists, and is no layout's archive that pxe-pack wrote",
+        hint="choose another name by --output, or move it away",
+    )
+
+
+def _is_ours(archive: Path) -> bool:
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            first = tar.next()
+            content = tar.extractfile(first) if first and first.name == MANIFEST else None
+            return content is not None and b'"pxe_pack"' in content.read(1 << 20)
+    except (OSError, tarfile.TarError):
+        return False
