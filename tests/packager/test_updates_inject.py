@@ -140,9 +140,9 @@ def test_a_rewrite_takes_the_former_updates_tree_off(site: Site, packs: Packs, t
         assert "updates" not in image.entries
 
 
-def test_a_partitioned_image_is_written_anew(site: Site, packs: Packs, tmp_path: Path) -> None:
-    """Growing would leave its partition table describing a smaller disk."""
-    hybrid = tmp_path / "hybrid.iso"
+def partitioned(site: Site, where: Path) -> Path:
+    """The site's image as a partitioned disk too."""
+    hybrid = where / "hybrid.iso"
     command = ["xorriso", "-indev", str(site.image), "-outdev", str(hybrid), "-boot_image", "any", "replay"]
     table = [
         "-boot_image",
@@ -154,7 +154,12 @@ def test_a_partitioned_image_is_written_anew(site: Site, packs: Packs, tmp_path:
         str(site.agent / "pxe-fetch"),
     ]
     subprocess.run([*command, *table, "-mkdir", "/more", "--"], check=True, capture_output=True)
-    site.image = hybrid
+    return hybrid
+
+
+def test_a_partitioned_image_is_written_anew(site: Site, packs: Packs, tmp_path: Path) -> None:
+    """Growing would leave its partition table describing a smaller disk."""
+    site.image = partitioned(site, tmp_path)
     packs("--inject", "updates")
     head = site.iso.read_bytes()[: 1 << 12]
     assert head[512:520] == b"EFI PART"
@@ -165,6 +170,17 @@ def test_a_partitioned_image_is_written_anew(site: Site, packs: Packs, tmp_path:
         assert file.read(8) == b"EFI PART"
     assert last * 512 < size
     assert f"{AGENT}/pxe-fetch" in files_of(site.iso)
+
+
+def test_a_partitioned_image_loses_its_graft(site: Site, packs: Packs, tmp_path: Path) -> None:
+    site.image = partitioned(site, tmp_path)
+    packs("--inject", "rootfs")
+    site.image = site.iso.rename(tmp_path / "packed.iso")
+    packs("--inject", "updates")
+    root = take_out(site.iso, "liveos/rootfs.img", tmp_path / "root.squashfs")
+    told = subprocess.run(["unsquashfs", "-l", root], check=True, capture_output=True, text=True).stdout
+    assert "etc/passwd" in told
+    assert "pxe-fetch" not in told
 
 
 def test_the_same_inputs_give_the_same_bytes(site: Site, packs: Packs) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pxe_pack.console import Console
 from pxe_pack.hashing import Tally, beside, copy_around, splice
+from pxe_pack.image import iso
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.inject import isoedit
 from pxe_pack.inject.former import ungrafted_head
@@ -73,21 +74,32 @@ def _write(
     image: LiveImage, *, placed: Sequence[Placed], removed: Sequence[str], target: Path, work: Path, console: Console
 ) -> tuple[Tally, Tally]:
     """Write the ISO to `target`, and give the tallies of what it was and what it is."""
-    iso = image.liveos.iso
-    if isoedit.is_hybrid(iso):
+    given = image.liveos.iso
+    # a graft is undone where it lies, by the superblock that the root filesystem had before
+    head = ungrafted_head(image)
+    if isoedit.is_hybrid(given):
         with beside() as hasher, console.step("Writing the ISO anew, for it is a partitioned disk too"):
-            incoming = hasher.file(iso.path)
-            isoedit.rewrite(iso, target, removed=removed, placed=placed, mtime=image.mtime, work=work)
+            incoming = hasher.file(given.path)
+            isoedit.rewrite(given, target, removed=removed, placed=placed, mtime=image.mtime, work=work)
+            if head:
+                _put_head(head, target, path=image.liveos.root.path)
             return incoming.result(), hasher.file(target).result()
     with console.step("Adding updates/ to a copy"):
         # xorriso reads no file's content, so the largest is copied later: while it is hashed, and read only once
-        copy_around(iso.file, target, hole=image.liveos.span)
+        copy_around(given.file, target, hole=image.liveos.span)
         isoedit.grow(target, removed=removed, placed=placed, mtime=image.mtime, work=work)
     with console.step("Copying the root filesystem, and hashing", total=image.liveos.span.size) as step:
         span = image.liveos.span
-        # a graft is undone where it lies, by the superblock that the root filesystem had before
-        head = ungrafted_head(image)
-        return splice(iso.file, target, span=span, at=span.offset, head=head, advance=step.advance)
+        return splice(given.file, target, span=span, at=span.offset, head=head, advance=step.advance)
+
+
+def _put_head(head: bytes, target: Path, *, path: str) -> None:
+    """Write `head` over the first bytes of the file `path` in the ISO `target`."""
+    with iso.opened(target) as written:
+        entry = written.entries[path]
+    with target.open("r+b") as file:
+        file.seek(entry.spans[0].offset)
+        file.write(head)
 
 
 def staged(image: LiveImage, payload: Payload, work: Path) -> list[Placed]:
