@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,6 +65,15 @@ def console(*, json_lines: bool, quiet: bool = False) -> Console:
     return PlainConsole()
 
 
+def _write_out(text: str) -> None:
+    """Write to stdout. Ends the program where nobody reads it any more (`pxe-pack man | head`), as SIGPIPE would."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        raise SystemExit(128 + signal.SIGPIPE) from None
+
+
 class _TimedStep:
     """A step that counts; the base of what each console shows."""
 
@@ -110,7 +120,7 @@ class PlainConsole:
 
     def result(self, document: Mapping[str, object], text: str) -> None:  # noqa: ARG002  the person's console
         """Write `text` to stdout."""
-        print(text, flush=True)
+        _write_out(text)
 
 
 class QuietConsole(PlainConsole):
@@ -196,7 +206,7 @@ class JsonConsole:
             self._write(event, fields)
 
     def _write(self, event: str, fields: Mapping[str, object]) -> None:
-        print(json.dumps({"event": event, **fields}, ensure_ascii=False), flush=True)
+        _write_out(json.dumps({"event": event, **fields}, ensure_ascii=False))
 
 
 class _JsonStep(_TimedStep):

@@ -181,6 +181,13 @@ def test_quiet_says_nothing_but_the_result(site: Site, capsys: pytest.CaptureFix
     assert json.loads(capsys.readouterr().out)["event"] == "result"
 
 
+def test_a_reader_that_goes_away_is_no_failure_to_be_told(tmp_path: Path) -> None:
+    script = f"{sys.executable} -m pxe_pack schema 2>{tmp_path}/errors | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "141"
+    assert (tmp_path / "errors").read_text() == ""
+
+
 def test_exit_codes_are_documented() -> None:
     table = (DOCS / "json.md").read_text()
     assert all(f"\n| {code} | {meaning.split(':')[0]}" in table for code, meaning in parser.EXIT_CODES.items())
