@@ -86,6 +86,24 @@ def test_interrupted_and_nothing_is_left(site: Site, how: str, at: str, by: sign
     assert not site.output.exists()
 
 
+def test_interrupted_while_the_archive_is_made(site: Site) -> None:
+    """The former archive stays as it is."""
+    target = site.folder / "pxe.tar"
+    archive = ("--format", "tar", "--output", target)
+    with site.start(*archive) as process:
+        process.communicate()
+    former = target.read_bytes()
+    with site.start(*archive, "--boot-url", "http://10.0.0.1/other.iso") as process:
+        for line in cast("IO[bytes]", process.stderr):
+            if line.decode().startswith("✓ Exporting"):
+                os.killpg(process.pid, signal.SIGINT)
+                break
+        process.communicate()
+    assert process.returncode in {0, 130}
+    assert process.returncode == 0 or target.read_bytes() == former
+    assert not site.leftovers()
+
+
 def test_another_pack_under_way_is_not_disturbed(site: Site, packs: Packs) -> None:
     with site.start(*WAYS["rewrite"]) as process:
         for line in cast("IO[bytes]", process.stderr):
