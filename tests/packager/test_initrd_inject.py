@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import os
 import stat
 import subprocess
@@ -12,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from liveos import shapes, tiny
-from packing.site import Site, files_of, take_out
+from packing.site import Site, files_of, make_iso, take_out
 from pxe_pack.image import liveos
+from pxe_pack.image.cpio import Archives
 from pxe_pack.inject import INJECTORS
 from pxe_pack.inject.former import formers
 
@@ -69,6 +72,28 @@ def test_a_full_os_initrd_gets_it_where_it_belongs(site: Site, packs: Packs, tmp
     assert not list(site.output.glob("*.iso"))
 
 
+def test_every_kernels_initrd_gets_it_in_its_own_compression(site: Site, packs: Packs, tmp_path: Path) -> None:
+    content: dict[str, str | bytes] = {**files_of(site.image)}
+    first, cfg = content[BOOTSTRAP], content["boot/grub2/grub-pxe.cfg"]
+    assert isinstance(first, bytes)
+    assert isinstance(cfg, bytes)
+    second = lzma.compress(gzip.decompress(first), check=lzma.CHECK_CRC32) + b"\0"  # an odd length, to be padded
+    entry = cfg[cfg.index(b"menuentry") :]
+    content["boot/initrd-2.img"], content["boot/vmlinuz-2"] = second, content["boot/vmlinuz"]
+    other = entry.replace(b"initrd.img", b"initrd-2.img").replace(b"boot/vmlinuz", b"boot/vmlinuz-2")
+    content["boot/grub2/grub-pxe.cfg"] = cfg + b"\n" + other
+    site.image = make_iso(tmp_path / "two.iso", content)
+    packs("--inject", "initrd")
+    for name, before, program in ((BOOTSTRAP, first, "gzip"), ("boot/initrd-2.img", second, "xz")):
+        after = (site.output / name).read_bytes()
+        assert after.startswith(before)
+        files = unpacked(after, len(before), tmp_path / program, program=program)
+        assert f"updates/{AGENT}/pxe-fetch" in files
+        archives = Archives(lambda offset, size, data=after: data[offset : offset + size])
+        assert f"updates/{AGENT}/initrd.json" in [member.path for member in archives.members(lambda _: False)]
+        assert archives.segments[-1].offset % 4 == 0
+
+
 def test_the_initrd_is_read_as_the_one_that_it_was(site: Site, packs: Packs, tiny_full_os: Path) -> None:
     """Packing the layout once more gives the same bytes: nothing is stacked."""
     site.image = tiny_full_os
@@ -76,6 +101,10 @@ def test_the_initrd_is_read_as_the_one_that_it_was(site: Site, packs: Packs, tin
     packs()
     first = (site.output / FULL_OS).read_bytes()
     site.output.rename(site.folder / "packed")
+    with liveos.opened(tiny_full_os, boot_url="") as was, liveos.opened(site.folder / "packed", boot_url="") as now:
+        assert replace(now.initrds[FULL_OS], appended=None) == was.initrds[FULL_OS]
+        payload = sum(path.stat().st_size for path in site.agent.rglob("*") if path.is_file())
+        assert now.initrds[FULL_OS].unpacked >= was.initrds[FULL_OS].unpacked + payload
     site.image = site.folder / "packed"
     packs()
     assert (site.output / FULL_OS).read_bytes() == first

@@ -54,7 +54,7 @@ class InitrdFacts:
     unpacked: int = field(default=0, compare=False)  # bytes that its files take once the kernel has unpacked them
     mtime: int = field(default=0, compare=False)  # of the newest of its files, seconds since the epoch
     segments: tuple[Segment, ...] = field(default=(), compare=False)
-    appended: Appended | None = None  # what pxe-pack put behind it, and the rest of these facts leaves out
+    appended: Appended | None = None  # what pxe-pack put behind it; only `unpacked` counts that too
     tree: ListedTree = field(default_factory=lambda: ListedTree(inodes={}, read=_nothing), compare=False, repr=False)
 
 

@@ -17,6 +17,7 @@ from pxe_pack import mastering
 from pxe_pack.image import grubconfig, rootfs
 from pxe_pack.image.appended import appended
 from pxe_pack.image.bootloader import BootFile, BootLoaders, MediaFile, boot_loaders
+from pxe_pack.image.cpio import Archives
 from pxe_pack.image.grub import NetworkConfig
 from pxe_pack.image.grubconfig import grub_files, unsuitable
 from pxe_pack.image.initrd import InitrdFacts, read_initrd
@@ -212,7 +213,13 @@ def _initrd(media: Media, name: str) -> InitrdFacts:
     def source(offset: int, size: int) -> bytes:
         return media.read(whole, offset=offset, size=max(min(size, whole.size - offset), 0))
 
-    return replace(read_initrd(source, name=name, keep=rootfs.tells_of_the_system), appended=added)
+    facts = read_initrd(source, name=name, keep=rootfs.tells_of_the_system)
+    if added is None:
+        return facts
+    start = added.before.size
+    behind = Archives(lambda offset, size: media.read(entry, offset=start + offset, size=size))
+    more = sum(member.size for member in behind.members(lambda _: False))
+    return replace(facts, appended=added, unpacked=facts.unpacked + more)
 
 
 def _enforces(facts: RootFacts, arguments: tuple[tuple[str, ...], ...]) -> bool:
