@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from liveos import tiny
-from packing.site import Site, files_of, listed
+from packing.site import Site, files_of, listed, take_out
+from packing.trees import tree_of
 from pxe_pack import cli
 from pxe_pack.image import liveos
 from pxe_pack.inject import INJECTORS
@@ -132,3 +133,14 @@ def test_the_same_bytes_come_out_whatever_the_umask(site: Site, packs: Packs) ->
         return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mode) for path in files}
 
     assert content(site.output) == content(site.folder / "copy")
+
+
+def test_a_root_that_was_rewritten_loses_the_payload(site: Site, packs: Packs, tmp_path: Path) -> None:
+    packs("--inject", "rootfs", "--compressor", "zstd", "--level", "1")
+    assert ways(site.output) == ["rootfs"]
+    assert cli.main(["remove", str(site.output), "--quiet"]) == 0
+    assert ways(site.output) == []
+    before, after = (take_out(image, ROOT, tmp_path / image.name) for image in (site.image, site.iso))
+    old, new = tree_of(before), tree_of(after)
+    assert {path: inode for path, inode in new.items() if path in old} == old
+    assert {new[path].kind for path in new.keys() - old.keys()} <= {"5"}, "folders that were made for it"
