@@ -37,8 +37,8 @@ def lengthen(path: Path, *, name: str, size: int) -> int:
         entry = image.find(name)
         span = iso.contiguous(entry) if entry else None
         volume, total = image.volume_size, image.size
-        inner = [one.offset for other in image.entries.values() for one in other.spans if one.size]
-    if span is None or any(offset > span.offset for offset in inner):
+        others = [one for other in image.entries.values() if other is not entry for one in other.spans if one.size]
+    if span is None or any(other.offset > span.offset for other in others):
         raise WorkError(Problem(reference="iso-unexpected", message=f"{name} is not the last file that xorriso wrote"))
     if span.size == size:
         return span.offset
