@@ -10,7 +10,6 @@ receiving, writing, hashing. Means something on a machine that does nothing else
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import sys
 import tempfile
@@ -19,11 +18,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bench.noise import MiB, Noise, make_noise
 from bench.race import Contender, agent_command, load, race, run, show
 from fakes.certs import Authority
 from fakes.nginx import Nginx, nginx
 
-MiB = 1 << 20
 MEMORY, PROCESSOR = 32, 1.7  # MiB; seconds a GiB, by http
 
 
@@ -40,36 +39,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pxe-pack-bench-", dir=given.folder) as name:
         work = Path(name)
         os.environ["RUNTIME_DIRECTORY"] = name
-        digest = make_file(work / "root" / "m", size=given.size * MiB)
+        noise = make_noise(work / "root" / "m", size=given.size * MiB)
         authority = Authority(work / "ca")
         issued = authority.issue("localhost", alternative="DNS:localhost,IP:127.0.0.1")
         with nginx(work / "nginx", root=work / "root", certificate=issued, protocols="TLSv1.3") as server:
             print(f"{given.size} MiB, {given.rounds} rounds in alternation, {given.agent} agent, {load()}")
             for scheme in [given.scheme] if given.scheme else ["http", "https"]:
                 url = server.url("/m") if scheme == "http" else server.secure_url("/m")
-                contenders = line_up(agent, url=url, digest=digest, ca=authority.certificate, work=work)
+                contenders = line_up(agent, url=url, noise=noise, ca=authority.certificate, work=work)
                 if given.parts:
                     contenders += parts(url=url, ca=authority.certificate, work=work)
                 measure(contenders, server, scheme=scheme, size=given.size * MiB, rounds=given.rounds, work=work)
 
 
-def make_file(path: Path, *, size: int) -> str:
-    """Write `size` bytes that repeat nowhere a page does; their sha256."""
-    path.parent.mkdir()
-    digest = hashlib.sha256()
-    with path.open("wb") as file:
-        for _ in range(size // MiB):
-            block = os.urandom(MiB)
-            digest.update(block)
-            file.write(block)
-    return digest.hexdigest()
-
-
-def line_up(agent: Sequence[str | Path], *, url: str, digest: str, ca: Path, work: Path) -> list[Contender]:
+def line_up(agent: Sequence[str | Path], *, url: str, noise: Noise, ca: Path, work: Path) -> list[Contender]:
     """The agent first, then those it is compared with, and by how much it is to be quicker."""
-    dest, config = work / "out" / "m", work / "fetch.yaml"
-    artifact = f"{{name: m, url: '{url}', sha256: {digest}, dest: {dest}}}"
-    config.write_text(f"version: 1\nallowed_roots: [{work}]\ntls: {{ca_file: {ca}}}\nartifacts:\n  - {artifact}\n")
+    dest, digest = work / "out" / "m", noise.sha256
+    whole, pieces = noise.configure(work, url=url, dest=dest, rest=f"tls: {{ca_file: {ca}}}\n")
     curl = f"curl --silent --show-error --fail --cacert {ca} --output {dest} {url}"
     check = f'test "$(openssl dgst -sha256 -r {dest} | cut -d" " -f1)" = {digest}'
     aria2c: list[str | Path] = [
@@ -78,7 +64,8 @@ def line_up(agent: Sequence[str | Path], *, url: str, digest: str, ca: Path, wor
     ]
     secure = url.startswith("https:")
     return [
-        Contender(name="pxe-fetch", command=[*agent, "run", "--config", config]),
+        Contender(name="pxe-fetch", command=[*agent, "run", "--config", whole]),
+        Contender(name="pxe-fetch, chunk digests", command=[*agent, "run", "--config", pieces], limit=1.0),
         Contender(name="curl, not verified", command=curl.split(), goal=None if secure else 1.0),
         Contender(name="curl && openssl dgst", command=["sh", "-c", f"{curl} && {check}"], goal=1.2 if secure else 1.8),
         Contender(name="aria2c --checksum", command=aria2c, goal=1.7 if secure else 2.5),

@@ -21,11 +21,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import line
-from bench.bench_fetch import make_file
+from bench.noise import MiB, make_noise
 from bench.race import Contender, agent_command, load, race, show
 from fakes.nginx import nginx
 
-MiB = 1 << 20
 RATE = 1_000_000_000  # bits a second
 WEATHER = line.Weather(rate=RATE, delay=0.020, loss=0.01)
 GOAL = 0.15  # seconds more than the line's own time
@@ -58,18 +57,18 @@ def measure(agent: Sequence[str | Path], way: line.Line, *, size: int, rounds: i
     with tempfile.TemporaryDirectory(prefix="pxe-pack-bench-", dir=folder) as name:
         work = Path(name)
         os.environ["RUNTIME_DIRECTORY"] = name
-        digest = make_file(work / "root" / "m", size=size)
-        dest, config = work / "out" / "m", work / "fetch.yaml"
+        noise = make_noise(work / "root" / "m", size=size)
+        dest = work / "out" / "m"
         dest.parent.mkdir()
         with nginx(work / "nginx", root=work / "root", address=line.SERVER) as server:
             url = server.url("/m")
-            artifact = f"{{name: m, url: '{url}', sha256: {digest}, dest: {dest}}}"
-            config.write_text(f"version: 1\nallowed_roots: [{work}]\nartifacts:\n  - {artifact}\n")
-            aria2c = ["aria2c", "--quiet", "--no-conf", f"--checksum=sha-256={digest}", "--file-allocation=none"]
+            whole, pieces = noise.configure(work, url=url, dest=dest)
+            aria2c = ["aria2c", "--quiet", "--no-conf", f"--checksum=sha-256={noise.sha256}", "--file-allocation=none"]
             aria2c += ["--allow-overwrite=true", f"--dir={dest.parent}", f"--out={dest.name}"]
             curl = ["curl", "--silent", "--show-error", "--fail", "--retry", RETRIES, "--output", str(dest), url]
             contenders = [
-                Contender(name="pxe-fetch", command=[*way.there, *agent, "run", "--config", config]),
+                Contender(name="pxe-fetch", command=[*way.there, *agent, "run", "--config", whole]),
+                Contender(name="pxe-fetch, chunk digests", command=[*way.there, *agent, "run", "--config", pieces]),
                 Contender(name="curl --retry, not verified", command=[*way.there, *curl]),
                 Contender(name="aria2c --checksum", command=[*way.there, *aria2c, url]),
                 Contender(name="aria2c -x4 --checksum", command=[*way.there, *aria2c, "-x4", "-s4", "-k1M", url]),

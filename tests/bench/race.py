@@ -29,11 +29,12 @@ class Cost:
 
 @dataclass(kw_only=True)
 class Contender:
-    """A command, and how many times longer than ours it is to take (`goal`)."""
+    """A command, and how many times longer than ours it is to take: at least (`goal`), or at most (`limit`)."""
 
     name: str
     command: Sequence[str | Path]
     goal: float | None = None
+    limit: float | None = None
     costs: list[Cost] = field(default_factory=list)
 
     def median(self, of: Callable[[Cost], float]) -> float:
@@ -109,6 +110,7 @@ def show(contenders: Sequence[Contender], *, amount: int) -> None:
                 theirs.seconds / our.seconds for theirs, our in zip(contender.costs, ours.costs, strict=True)
             )
             goal = f", goal {contender.goal:.1f}" if contender.goal else ""
+            goal += f", at most {contender.limit:.1f}" if contender.limit else ""
             beside = f"{statistics.median(ratios):5.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}){goal}"
         each = processor * GiB / amount
         print(f"{contender.name:30} {spread:>25} {processor:7.2f} {each:9.2f} {memory:5.0f}   {beside}", flush=True)
