@@ -20,6 +20,7 @@ from pxe_pack.hashing import Tally, tally
 from pxe_pack.image import liveos
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.inject import Target, take_out_of_iso
+from pxe_pack.mastering import given_root
 from pxe_pack.output import Workshop, being_made, workroom
 from pxe_pack.payload import Payload, make_payload
 from pxe_pack.plan import Options, Plan, Settings, make_plan, settle
@@ -95,6 +96,8 @@ def _workshop(settings: Settings, image: LiveImage) -> AbstractContextManager[Wo
 
 def _image(settings: Settings, console: Console) -> AbstractContextManager[LiveImage]:
     """The image, opened; what has to be unpacked or made for that lies beside the output."""
+    if not settings.boot_url and given_root(settings.image):  # it will need one, which is known before it is made
+        raise InputError(checks.missing_setting("boot_url"))
     return liveos.opened(
         settings.image,
         boot_url=settings.boot_url,

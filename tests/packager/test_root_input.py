@@ -125,6 +125,12 @@ def test_a_tar_may_be_compressed(site: Site, packs: Packs, packer: str) -> None:
     assert "liveos/rootfs.img" in files_of(site.iso)
 
 
+def test_its_url_is_asked_for_before_anything_is_made(site: Site, refused: Refused) -> None:
+    site.image = roots.folder(site.folder / "root", roots.inodes(boot=False))
+    site.pack = {"boot_url": None}
+    assert "error[boot-url-missing]" in refused()
+
+
 def test_a_file_that_may_not_be_read_is_named_before_anything_is_made(site: Site) -> None:
     site.image = roots.folder(site.folder / "root", roots.inodes())
     (site.image / "etc/shadow").chmod(0)
