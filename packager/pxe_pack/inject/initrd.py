@@ -35,7 +35,8 @@ TOOLS: tuple[str, ...] = ()
 HOW = "an archive appended to the initrd, which the kernel unpacks over it"
 RECORD = "initrd.json"  # beside the agent's manifest
 
-_GZIP_LEVEL, _ZSTD_LEVEL, _XZ_PRESET = 6, 6, 1
+_GZIP_LEVEL = 4  # the agent: 7.1 MB in 0.4 s; 6 takes twice as long for 3 % less, 9 eight times
+_ZSTD_LEVEL, _XZ_PRESET = 6, 1
 _MARGIN = 1 << 20  # bytes
 
 
