@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import io
 import socket
+import ssl
 
 from pxe_fetch.clock import Patience
 from pxe_fetch.errors import NetworkError
@@ -13,6 +14,7 @@ from pxe_fetch.transport import plain
 
 SLICE = 0.25  # seconds between two looks at the clock while no byte comes
 _HEAD = 8192  # bytes read at a time while the header is parsed
+_WORTH = 8192  # bytes of a TLS record, 16 KiB at most (RFC 8446 5.1), after which others may have come with it
 
 
 class PatientResponse(http.client.HTTPResponse):
@@ -121,6 +123,8 @@ class _PatientSocket(io.RawIOBase):
         self._silence = silence
         self._since: float | None = patience.clock.now()  # of the header; None in the body
         self._before = sock.gettimeout() if lent else None
+        self._secure = isinstance(sock, ssl.SSLSocket)
+        self._late: OSError | None = None  # came behind bytes that had to be given first
         self._wait(min(SLICE, silence))
 
     def _wait(self, seconds: float) -> None:
@@ -140,6 +144,8 @@ class _PatientSocket(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         clock = self._patience.clock
         since = clock.now() if self._since is None else self._since
+        if self._late:
+            raise self._late
         while True:
             self._patience.check()
             if self._since is not None and clock.now() - since >= self._silence:
@@ -153,7 +159,24 @@ class _PatientSocket(io.RawIOBase):
             if count == 0 and self._since is not None:
                 # http.client would take the end of the connection for the end of the header.
                 raise http.client.RemoteDisconnected("the connection ended in the header")
+            if self._secure and _WORTH <= count < len(buffer):
+                count += self._at_once(buffer[count:])
             return count
+
+    def _at_once(self, view: memoryview) -> int:
+        """What else there is without waiting: TLS gives a record at a time, and each way through all layers costs."""
+        filled, patient = 0, self._socket.gettimeout()
+        self._socket.settimeout(0)
+        try:
+            while filled < len(view) and (count := self._socket.recv_into(view[filled:])):
+                filled += count
+        except ssl.SSLWantReadError:
+            pass
+        except OSError as error:
+            self._late = error
+        finally:
+            self._socket.settimeout(patient)
+        return filled
 
     def close(self) -> None:
         if not self.closed and self._before is not None:
