@@ -61,7 +61,7 @@ def pack(options: Options, *, console: Console) -> Packed:
         plan = make_plan(settings, image)
         for line in plan.lines():
             console.say(line)
-        if problems := checks.needed_tools(plan):
+        if problems := checks.needed_tools(plan.choice):
             raise InputError(*problems)
         if plan.warnings:
             console.problems(plan.warnings)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
-
-if TYPE_CHECKING:
-    from pxe_pack.plan import Plan
+from pxe_pack.inject import Choice
 
 
-def needed_tools(plan: Plan) -> list[Problem]:
+def needed_tools(choice: Choice) -> list[Problem]:
     """The programs that packing takes and that are not installed."""
-    return tools.missing(plan.choice.injector.TOOLS, reason=f"to pack by `{plan.choice.name}`")
+    return tools.missing(choice.injector.TOOLS, reason=f"to pack by `{choice.name}`")
 
 
 def disk_room(output: Path, *, needed: int) -> list[Problem]:
