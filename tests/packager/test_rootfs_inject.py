@@ -17,7 +17,7 @@ from typing import Literal
 import pytest
 
 from liveos import shapes, specials, tiny
-from packing.site import BOOT_URL, Site, files_of, image_with_root, listed, take_out
+from packing.site import BOOT_URL, Site, files_of, image_with_root, listed, partitioned, take_out
 from packing.trees import Inode, listing, tree_of
 from pxe_pack import cli
 from pxe_pack.console import console
@@ -156,19 +156,7 @@ def test_every_reader_of_the_iso_finds_the_longer_file(site: Site, packs: Packs,
 
 
 def test_a_partitioned_image_has_a_table_of_its_new_size(site: Site, packs: Packs, tmp_path: Path) -> None:
-    hybrid = tmp_path / "hybrid.iso"
-    command = ["xorriso", "-indev", str(site.image), "-outdev", str(hybrid), "-boot_image", "any", "replay"]
-    part = [
-        "-boot_image",
-        "any",
-        "appended_part_as=gpt",
-        "-append_partition",
-        "2",
-        "0xef",
-        str(site.agent / "pxe-fetch"),
-    ]
-    subprocess.run([*command, *part, "-mkdir", "/more", "--"], check=True, capture_output=True)
-    site.image = hybrid
+    site.image = partitioned(site, tmp_path)
     packs("--inject", "rootfs")
     head = site.iso.read_bytes()[: 1 << 12]
     backup = int.from_bytes(head[512 + 32 : 512 + 40], "little") * 512

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from packing.site import Site, files_of, listed, make_iso, take_out
+from packing.site import Site, files_of, listed, make_iso, partitioned, take_out
 from pxe_pack.image import iso
 
 AGENT = "updates/usr/lib/pxe-fetch"
@@ -138,23 +138,6 @@ def test_a_rewrite_takes_the_former_updates_tree_off(site: Site, packs: Packs, t
     packs("--inject", "rootfs")
     with iso.opened(site.iso) as image:
         assert "updates" not in image.entries
-
-
-def partitioned(site: Site, where: Path) -> Path:
-    """The site's image as a partitioned disk too."""
-    hybrid = where / "hybrid.iso"
-    command = ["xorriso", "-indev", str(site.image), "-outdev", str(hybrid), "-boot_image", "any", "replay"]
-    table = [
-        "-boot_image",
-        "any",
-        "appended_part_as=gpt",
-        "-append_partition",
-        "2",
-        "0xef",
-        str(site.agent / "pxe-fetch"),
-    ]
-    subprocess.run([*command, *table, "-mkdir", "/more", "--"], check=True, capture_output=True)
-    return hybrid
 
 
 def test_a_partitioned_image_is_written_anew(site: Site, packs: Packs, tmp_path: Path) -> None:

@@ -130,3 +130,20 @@ def image_with_root(image: Path, contents: Sequence[Inode], where: Path) -> Path
     command = ["xorriso", "-indev", str(image), "-outdev", str(target), "-boot_image", "any", "replay"]
     subprocess.run([*command, "-map", str(root), "/liveos/rootfs.img"], check=True, capture_output=True)
     return target
+
+
+def partitioned(site: Site, where: Path) -> Path:
+    """The site's image as a partitioned disk too."""
+    hybrid = where / "hybrid.iso"
+    command = ["xorriso", "-indev", str(site.image), "-outdev", str(hybrid), "-boot_image", "any", "replay"]
+    table = [
+        "-boot_image",
+        "any",
+        "appended_part_as=gpt",
+        "-append_partition",
+        "2",
+        "0xef",
+        str(site.agent / "pxe-fetch"),
+    ]
+    subprocess.run([*command, *table, "-mkdir", "/more", "--"], check=True, capture_output=True)
+    return hybrid
