@@ -111,6 +111,15 @@ def test_set_id_bits_of_the_archive_are_dropped(node: FakeNode) -> None:
     assert stat.S_IMODE((node.out / "tree/a").stat().st_mode) == 0o755
 
 
+def test_private_folder_of_the_archive_stays_private(node: FakeNode) -> None:
+    members = [folder("keys"), file("keys/key", mode=0o600), folder("open"), folder("sealed"), file("sealed/f")]
+    for (info, _), mode in zip(members, (0o700, 0o600, 0o2777, 0o500, 0o644), strict=True):
+        info.mode = mode
+    assert run_with(node, archive(*members)).code == 0
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (node.out / "tree").iterdir()}
+    assert modes == {"keys": 0o700, "open": 0o755, "sealed": 0o700}
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="giving files to others takes root")
 def test_owner_is_that_of_every_member_and_mode_that_of_the_folder(node: FakeNode) -> None:
     body = archive(folder("d"), file("d/f"), symlink("d/l", "f"))

@@ -23,6 +23,8 @@ from pxe_fetch.wording import amount
 
 MOST_MEMBERS = 1_000_000
 _BLOCK = 256 * 1024  # bytes of the archive read at a time
+_TAKEN = 0o755  # bits of a directory's mode that are the archive's, as tarfile's `data` filter has it for files
+_OWNERS = 0o700  # bits that a directory has whatever the archive says: else what is in it could not be made
 STAGING_SUFFIX = ".pxe-fetch-staging"
 FORMER_SUFFIX = ".pxe-fetch-former"
 RECORD_SUFFIX = ".pxe-fetch-tree"  # beside the tree: which archive it came from, and what it looked like then
@@ -51,8 +53,8 @@ def place(transfer: Transfer) -> None:
     """Make the verified archive's content the destination, then drop the archive.
 
     Members get the transfer's owner (else the agent's own); the directory itself its mode (else 0755). Set-id bits and
-    write permission for others are not taken from the archive (tarfile's `data` filter). Raises FetchError; the
-    destination is then as it was.
+    write permission for group and others are not taken from the archive (as by tarfile's `data` filter), and the owner
+    may write what is in it. Raises FetchError; the destination is then as it was.
     """
     staging = beside(transfer.dest, STAGING_SUFFIX)
     try:
@@ -131,13 +133,7 @@ def take_out(archive: tarfile.TarFile, member: tarfile.TarInfo, *, staging: Path
     target = staging.joinpath(*path)
     if target.is_symlink() if member.isdir() else _is_directory(target):
         raise PolicyError(f"the member {member.name!r} and another of that name are a directory and something else")
-    linked = member.linkname
-    if member.issym():
-        _check_link(member, depth=len(path) - 1)
-    elif member.islnk():
-        linked = _check_hard_link(member, staging=staging)
-    elif not member.isreg() and not member.isdir():
-        raise PolicyError(f"the member {member.name!r} is a device, a pipe or something else that is not unpacked")
+    linked = _linked(member, depth=len(path) - 1, staging=staging)
     if not member.isdir() and os.path.lexists(target):
         target.unlink()  # the later of two wins, and is never written through a link
     # By the names that were looked at: tarfile would take `d/.` for something else.
@@ -147,6 +143,22 @@ def take_out(archive: tarfile.TarFile, member: tarfile.TarInfo, *, staging: Path
         filter="data",
         numeric_owner=True,
     )
+    if member.isdir():  # whose mode the filter leaves to the umask: a private folder would be open to all
+        target.chmod(member.mode & _TAKEN | _OWNERS)
+
+
+def _linked(member: tarfile.TarInfo, *, depth: int, staging: Path) -> str:
+    """The target of a link that is `depth` folders deep. Raises PolicyError for one that could lead outside.
+
+    So it does for what is no link, file or directory.
+    """
+    if member.issym():
+        _check_link(member, depth=depth)
+    elif member.islnk():
+        return _check_hard_link(member, staging=staging)
+    elif not member.isreg() and not member.isdir():
+        raise PolicyError(f"the member {member.name!r} is a device, a pipe or something else that is not unpacked")
+    return member.linkname
 
 
 def _parts(name: str, *, what: str) -> tuple[str, ...]:
