@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from urllib.parse import quote
 
 from pxe_fetch.contract import cmdline, template
 from pxe_fetch.contract.model import When
@@ -55,6 +56,10 @@ class Node:
                 hint=f"it would come from {template.FACTS[name]}",
             )
         )
+
+    def fill_in(self, url: str) -> str:
+        """`url` with its ${facts} filled in, percent-encoded. Raises ProblemError as `fact` does."""
+        return template.fill(url, lambda name: quote(self.fact(name), safe=":@"))
 
     def find(self, name: str) -> str:
         """As `fact`, but "" where there is none."""

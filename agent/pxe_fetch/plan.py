@@ -7,11 +7,12 @@ import pwd
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from pxe_fetch.contract import paths, template
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError
+from pxe_fetch.credential import secret_headers
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
 from pxe_fetch.node import Node
 from pxe_fetch.pieces import Pieces
@@ -74,20 +75,20 @@ class Plan:
 
     orders: tuple[Order, ...]
     skipped: tuple[Artifact, ...]  # their `when` means other nodes
-    failed: tuple[tuple[Artifact, FetchError], ...]  # optional ones that cannot be made here: no such user, …
+    failed: tuple[tuple[Artifact, FetchError | ProblemError], ...]  # optional ones that are not to be had here
 
 
 def plan(config: FetchConfig, *, roots: Roots, node: Node, base_url: str | None, credentials: Path | None) -> Plan:
     """Every transfer of `config` on `node`; `base_url` (of the kernel command line) comes before the configuration's.
 
-    Raises ProblemError with every problem of the configuration on this node (a fact that is empty, two artifacts for
-    one place, …); for a required artifact CannotCreateError when its user or group is unknown, and PolicyError when its
-    destination is outside the roots.
+    Raises ProblemError when two artifacts have one place, and for required artifacts with every problem that they have
+    on this node (a fact that is empty, a credential that is missing, …); CannotCreateError when the user or group of
+    one is unknown, and PolicyError when its destination is outside the roots.
     """
     problems: list[Problem] = []
     orders: list[Order] = []
     skipped: list[Artifact] = []
-    failed: list[tuple[Artifact, FetchError]] = []
+    failed: list[tuple[Artifact, FetchError | ProblemError]] = []
     base = base_url or config.base_url
     for artifact in config.artifacts:
         if not node.matches(artifact.when):
@@ -96,6 +97,9 @@ def plan(config: FetchConfig, *, roots: Roots, node: Node, base_url: str | None,
         try:
             orders.append(_order(artifact, node=node, base=base, roots=roots, credentials=credentials))
         except ProblemError as error:
+            if not artifact.required:
+                failed.append((artifact, error))
+                continue
             problems += [replace(problem, message=f"{artifact.name}: {problem.message}") for problem in error.problems]
         except FetchError as error:
             if artifact.required:
@@ -161,7 +165,8 @@ def _order(artifact: Artifact, *, node: Node, base: str | None, roots: Roots, cr
     listed = tuple(_absolute(url, node=node, base=base) for url in artifact.urls)
     urls = _ordered(artifact, listed, node=node)
     headers = {name: template.fill(value, node.fact) for name, value in artifact.headers.items()}
-    headers |= _secret_headers(artifact.header_credential, credentials=credentials)
+    if artifact.header_credential:
+        headers |= secret_headers(artifact.header_credential, directory=credentials)
     uid, gid = _uid(artifact.owner), _gid(artifact.group)
 
     def pinned(digest: Digest | None, pieces: Pieces | None) -> Transfer:
@@ -227,12 +232,8 @@ def _dest(text: str, *, node: Node) -> Path:
 
 
 def _absolute(url: str, *, node: Node, base: str | None) -> str:
-    """`url` with its facts filled in (percent-encoded) and joined to `base` when it is relative."""
-
-    def fill(text: str) -> str:
-        return template.fill(text, lambda name: quote(node.fact(name), safe=":@"))
-
-    filled = fill(url)
+    """`url` with its facts filled in and joined to `base` when it is relative."""
+    filled = node.fill_in(url)
     if urlsplit(filled).scheme:
         return filled
     if base is None:
@@ -244,31 +245,8 @@ def _absolute(url: str, *, node: Node, base: str | None) -> str:
             )
         )
     # urljoin knows by scheme what is hierarchical, and tftp it does not know.
-    scheme, _, rest = (fill(base).rstrip("/") + "/").partition(":")
+    scheme, _, rest = (node.fill_in(base).rstrip("/") + "/").partition(":")
     return f"{scheme}:" + urljoin(rest, filled.lstrip("/"))
-
-
-def _secret_headers(credential: str | None, *, credentials: Path | None) -> dict[str, str]:
-    """The `Name: value` lines of a credential. Its content is shown nowhere."""
-    if credential is None:
-        return {}
-    hint = f"give the unit the credential {credential} (ImportCredential=, SMBIOS type 11), one `Name: value` line each"
-    try:
-        text = (credentials / credential).read_text(encoding="ascii") if credentials else None
-    except (OSError, UnicodeDecodeError):
-        text = None
-    if text is None:
-        message = f"the credential {credential} (header_credential) is not there"
-        raise ProblemError(Problem(reference="credential-missing", message=message, hint=hint))
-    headers: dict[str, str] = {}
-    for line in text.splitlines():
-        name, colon, value = line.partition(":")
-        if line.strip() and (not colon or not name.strip().replace("-", "").isalnum() or not value.isprintable()):
-            message = f"the credential {credential} has a line that is not `Name: value`"
-            raise ProblemError(Problem(reference="credential-invalid", message=message, hint=hint))
-        if line.strip():
-            headers[name.strip()] = value.strip()
-    return headers
 
 
 def _collisions(orders: list[Order]) -> list[Problem]:

@@ -16,6 +16,7 @@ from pxe_fetch.contract import cmdline, validate
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.paths import UNIT_NAME
+from pxe_fetch.contract.problem import ProblemError
 from pxe_fetch.errors import DeadlineError, FetchError, IntegrityError, StoppedError
 from pxe_fetch.idle import NO_CONFIGURATION, SWITCHED_OFF
 from pxe_fetch.locate import ReadUrl, credentials_directory, locate
@@ -84,16 +85,16 @@ def _bring(one: Run) -> Outcome:
     if arguments.deadline is not None:
         one.deadline = one.ledger.state.began + arguments.deadline
     credentials = credentials_directory()
-    _report(one)
+    node = Node(root=one.root, arguments=arguments)
+    _report(one, node)
 
     found = locate(arguments, root=one.root, given=one.given, credentials=credentials, read_url=_url_reader(one))
     if found is None:
         return Outcome(exit_code=Exit.DONE, message=NO_CONFIGURATION)
     account.configuration(found)
     one.config = validate.read(found.text, name=found.name).fetch
-    _report(one)
+    _report(one, node)
 
-    node = Node(root=one.root, arguments=arguments)
     account.identity(node.summary())
     roots = Roots(one.config.allowed_roots)
     planned = plan(
@@ -164,12 +165,17 @@ def _url_reader(one: Run) -> ReadUrl:
     return read
 
 
-def _report(one: Run) -> None:
+def _report(one: Run, node: Node) -> None:
     """Have each phase reported from now on, to whom and through what is known by now."""
     url = one.arguments.report or one.config.report_url
     if one.reporter:
         one.reporter.end()
     if url:
+        try:
+            url = node.fill_in(url)
+        except ProblemError as error:
+            one.account.remark(f"nothing is reported: {error}", priority=WARNING)
+            return
         from pxe_fetch.reporting.report import Reporter
 
         one.reporter = Reporter(url, ledger=one.ledger, tls=one.config.tls, proxy=one.config.proxy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 
 import pytest
 
@@ -87,6 +88,19 @@ def test_empty_fact_is_65_and_says_where_it_would_come_from(node: FakeNode, fact
     assert ran.state["cause"] == "fact-empty"
     assert f"${{{fact}}}" in ran.err
     assert origin in ran.err
+
+
+def test_optional_artifact_whose_fact_is_empty_is_left_out_and_says_where_it_would_come_from(node: FakeNode) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(
+            node.entry("m", server.url("/m"), BODY),
+            node.entry("o", server.url("/${cmdline.role}"), BODY, required=False),
+            node.entry("p", server.url("/m"), BODY, required=False, header_credential="pxe-fetch.token"),
+        )
+    assert ran.code == 2
+    assert node.files() == ["m"]
+    assert (ran.artifact("o")["cause"], ran.artifact("p")["cause"]) == ("fact-empty", "credential-missing")
+    assert re.search(r"o: failed: \$\{cmdline.role\} is used, .*\(hint: add role=VALUE .*the run goes on", ran.err)
 
 
 @pytest.mark.parametrize("value", ["..", "a/../../b", "."])

@@ -170,6 +170,19 @@ def test_url_of_the_command_line_comes_first_and_works_without_a_configuration(n
     assert documents[1]["exit_code"] == 65
 
 
+def test_facts_are_filled_into_the_url(node: FakeNode) -> None:
+    node.boot_with('rack="a 7"')
+    with Server({"/report/a%207": Script()}) as server:
+        ran = node.run_config(report={"url": server.url("/report/${cmdline.rack}")})
+        assert told(server, "/report/a%207")[-1] == ran.state
+
+
+def test_url_whose_fact_is_empty_is_a_remark_and_no_failure(node: FakeNode) -> None:
+    ran = node.run_config(report={"url": "http://127.0.0.1/${cmdline.rack}"})
+    assert ran.code == 0
+    assert "nothing is reported: ${cmdline.rack} is used, but this node's kernel command line has no rack" in ran.err
+
+
 def test_report_to_nobody_says_why(node: FakeNode) -> None:
     with Server() as server:
         url = server.url("/report")

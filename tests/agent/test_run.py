@@ -148,6 +148,15 @@ def test_missing_credential_is_65_and_says_where_it_would_come_from(node: FakeNo
     assert "ImportCredential" in ran.err
 
 
+@pytest.mark.parametrize("line", ["s3cret", "Authorization: s3cret\u00e9", "Range: bytes=0-s3cret", "X Y: s3cret"])
+def test_credential_that_has_no_header_is_65_and_shown_nowhere(node: FakeNode, line: str) -> None:
+    node.credential("pxe-fetch.token", f"X-Site: lab\n{line}\n")
+    ran = node.run_config(node.entry("m", "http://127.0.0.1/m", BODY, header_credential="pxe-fetch.token"))
+    assert ran.code == 65
+    assert ran.state["cause"] == "credential-invalid"
+    assert "s3cret" not in ran.out + ran.err + node.state_file.read_text()
+
+
 def test_query_of_a_url_is_shown_nowhere(node: FakeNode) -> None:
     with Server({"/m": Script(body=BODY, faults=[Status(503)])}) as server:
         ran = node.run_config(node.entry("m", server.url("/m?key=s3cret"), BODY))

@@ -130,6 +130,11 @@ def test_a_problem_is_shown_with_its_line_carets_and_hint() -> None:
         ("version: 1\nstart_jitter: 0.1ms", "duration-invalid"),
         ("version: 1\nreport: {url: file:///x}", "url-invalid"),
         ("version: 1\ntls: {client_key: /etc/k.pem}", "tls-incomplete"),
+        ("version: 1\ntls: {ca_file: '/etc/pki/${cmdline.site}.pem'}", "fact-misplaced"),
+        ("version: 1\nproxy: {http: 'http://${cmdline.cache}:3128'}", "fact-misplaced"),
+        ("version: 1\nproxy: {no_proxy: '10.0.0.0/8,.lan'}", "no-proxy-invalid"),
+        ("version: 1\nproxy: {no_proxy: ['http://cache.lan']}", "no-proxy-invalid"),
+        ("version: 1\nproxy: {no_proxy: [10.0.0.0/33]}", "no-proxy-invalid"),
         ("version: 1\npack: {inject: magic}", "choice-invalid"),
         ("version: 1\nkey with \x01: 1", "yaml-syntax"),
     ],
@@ -171,6 +176,10 @@ def test_refuses_a_document(text: str, reference: str) -> None:
         ("size: true", "wrong-type"),
         ("extract: zip", "choice-invalid"),
         ("when: {mac: 52:54:00:00:00:01, cpu: many}", "unknown-key"),
+        ("when: {arch: []}", "when-empty"),
+        ("when: {mac: }", "when-empty"),
+        ("when: {cmdline: {role: []}}", "when-empty"),
+        ("when: {cmdline: {gpu: }}", "when-empty"),
         ("headers: {Range: bytes=0-}", "header-invalid"),
         ("headers: {X: 1}", "wrong-type"),
         ("header_credential: token", "credential-invalid"),
@@ -183,6 +192,14 @@ def test_refuses_a_document(text: str, reference: str) -> None:
 )
 def test_refuses_an_artifact(lines: str, reference: str) -> None:
     assert reference in problems(artifact(lines))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["*", ".lan", "*.lan", "cache.lan:80", "10.1.2.3:80", "10.0.0.0/8", "::1", "fd00::/8", "[fd00::1]", "[fd00::1]:80"],
+)
+def test_no_proxy_takes_hosts_domains_and_networks(entry: str) -> None:
+    assert read(f'version: 1\nproxy: {{no_proxy: "{entry}"}}').fetch.proxy.no_proxy == (entry,)
 
 
 def test_an_artifact_needs_a_digest_unless_it_is_a_local_file() -> None:

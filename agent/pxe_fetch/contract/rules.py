@@ -20,6 +20,12 @@ UNIT = re.compile(
     r"[A-Za-z0-9:_.\\@-]{1,240}\.(service|socket|target|path|timer|mount|automount|swap|slice|scope|device)", re.ASCII
 )  # systemd.unit(5)
 CREDENTIAL = re.compile(r"pxe-fetch\.[A-Za-z0-9._-]{1,200}", re.ASCII)  # what the unit's ImportCredential= takes in
+# "*"; an address or network; an address of IPv6 in brackets; `name`, `.name` or `*.name`: the last two may have a port.
+EXEMPTION = re.compile(
+    r"\*|[0-9A-Fa-f.:]+(/[0-9]{1,3})?"
+    r"|(\[[0-9A-Fa-f.:]+\]|(\*?\.)?[A-Za-z0-9_][A-Za-z0-9_.-]*)(:[0-9]{1,5})?",
+    re.ASCII,
+)
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]*", re.ASCII)
 _OWN_HEADERS = frozenset(
     ("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding", "connection")
@@ -125,6 +131,32 @@ def http_url(text: str) -> str:
     return text
 
 
+def proxy(text: str) -> str:
+    """A proxy's URL, the same on every node."""
+    return _fixed(http_url(text))
+
+
+def exemption(text: str) -> str:
+    """Whom no proxy is asked for: a host, an address or a domain, each with a port or without, or a network."""
+    if not EXEMPTION.fullmatch(text) or ("/" in text and not _is_network(text)):
+        raise RuleError(
+            "is no host, domain or network",
+            reference="no-proxy-invalid",
+            hint="a list of them: [cache.lan, .example.com, 10.0.0.0/8]",
+        )
+    return text
+
+
+def _is_network(text: str) -> bool:
+    import ipaddress
+
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
 def base_url(text: str) -> str:
     """A URL to which relative ones are joined; it always ends in `/`."""
     url(text)
@@ -174,6 +206,18 @@ def absolute_path(text: str) -> str:
     if ".." in text.split("/"):
         raise RuleError("has `..` in it", reference="path-climbs", hint="write the path that is meant")
     return posixpath.normpath(text).replace("//", "/")
+
+
+def node_path(text: str) -> str:
+    """An absolute path, the same on every node."""
+    return _fixed(absolute_path(text))
+
+
+def _fixed(text: str) -> str:
+    if template.references(text):
+        hint = "facts may stand in urls, destinations and headers"
+        raise RuleError("names a fact, which nobody fills in here", reference="fact-misplaced", hint=hint)
+    return text
 
 
 def root(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pxe_fetch.contract import chunks, document, rules, template
+from pxe_fetch.contract import chunks, document, rules, when
 from pxe_fetch.contract.model import (
     Artifact,
     Digest,
@@ -151,7 +151,7 @@ def _artifact(section: Section, *, model: Artifact, roots: tuple[str, ...]) -> A
         chunks=pieces,
         dest=dest or "",
         extract=section.text("extract", rules.one_of(*EXTRACT)) or "none",
-        when=_when(section.section("when")),
+        when=when.read(section.section("when")),
         start=section.one_or_more("start", rules.unit) or (),
     )
     section.close()
@@ -264,27 +264,13 @@ def _timeouts(section: Section | None, default: Timeouts) -> Timeouts:
     return timeouts
 
 
-def _when(section: Section | None) -> When:
-    if section is None:
-        return When()
-    facts = {key: globs for key in template.FACTS if (globs := section.one_or_more(key, rules.any_text))}
-    cmdline: dict[str, tuple[str, ...]] = {}
-    arguments = section.section("cmdline")
-    if arguments:
-        for key in arguments.own_keys(rules.any_text):
-            if globs := arguments.one_or_more(key, rules.any_text):
-                cmdline[key.replace("-", "_")] = globs
-    section.close()
-    return When(facts=facts, cmdline=cmdline)
-
-
 def _tls(section: Section | None) -> Tls:
     if section is None:
         return Tls()
     tls = Tls(
-        ca_file=section.text("ca_file", rules.absolute_path),
-        client_cert=section.text("client_cert", rules.absolute_path),
-        client_key=section.text("client_key", rules.absolute_path),
+        ca_file=section.text("ca_file", rules.node_path),
+        client_cert=section.text("client_cert", rules.node_path),
+        client_key=section.text("client_key", rules.node_path),
     )
     if tls.client_key and not section.has("client_cert"):
         section.add("tls-incomplete", "tls.client_key is given without tls.client_cert")
@@ -296,9 +282,9 @@ def _proxy(section: Section | None) -> Proxy:
     if section is None:
         return Proxy()
     proxy = Proxy(
-        http=section.text("http", rules.http_url),
-        https=section.text("https", rules.http_url),
-        no_proxy=section.one_or_more("no_proxy", rules.any_text) or (),
+        http=section.text("http", rules.proxy),
+        https=section.text("https", rules.proxy),
+        no_proxy=section.one_or_more("no_proxy", rules.exemption) or (),
     )
     section.close()
     return proxy

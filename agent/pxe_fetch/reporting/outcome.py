@@ -55,8 +55,9 @@ def of_error(error: Exception) -> Outcome:
             )
         case ProblemError():
             first, *others = error.problems
+            hint = f" (hint: {first.hint})" if first.hint else ""
             more = f" (and {count(len(others), 'problem')} more)" if others else ""
-            return Outcome(exit_code=Exit.CONFIG, cause=first.reference, message=f"{first}{more}")
+            return Outcome(exit_code=Exit.CONFIG, cause=first.reference, message=f"{first}{hint}{more}")
         case KernelArgumentError():
             return Outcome(exit_code=Exit.CONFIG, cause="kernel-argument-invalid", message=str(error))
     message = f"a bug in pxe-fetch: {type(error).__name__}: {error}"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 from pxe_fetch.contract.model import Proxy
+from pxe_fetch.transport.connections import PORTS
+
+_WITH_PORT = re.compile(r"(\[[^\]]*\]|[^:]*):(\d+)", re.ASCII)  # an address of IPv6 has it behind its brackets
 
 
 def proxy_for(url: str, proxy: Proxy) -> str | None:
@@ -15,18 +19,26 @@ def proxy_for(url: str, proxy: Proxy) -> str | None:
     parts = urlsplit(url)
     chosen = proxy.https if parts.scheme.lower() == "https" else proxy.http
     host = (parts.hostname or "").rstrip(".")
-    return None if any(_covers(entry, host=host) for entry in proxy.no_proxy) else chosen
+    port = parts.port or PORTS.get(parts.scheme.lower(), 0)
+    return None if any(_covers(entry, host=host, port=port) for entry in proxy.no_proxy) else chosen
 
 
-def _covers(entry: str, *, host: str) -> bool:
-    """Whether a `no_proxy` entry means `host`: "*", a network (for address literals), a host, or a domain's hosts."""
-    entry = entry.strip().lower().rstrip(".")
+def _covers(entry: str, *, host: str, port: int) -> bool:
+    """Whether a `no_proxy` entry means `host`: "*", a network (for address literals), a host, or a domain's hosts.
+
+    An entry that ends in `:PORT` means that `port` alone.
+    """
+    entry = entry.lower()
     if entry == "*":
         return True
+    if match := _WITH_PORT.fullmatch(entry):
+        entry = match[1]
+        if int(match[2]) != port:
+            return False
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        domain = entry.lstrip(".")
+        domain = entry.removeprefix("*").strip(".")
         return bool(domain) and (host == domain or host.endswith(f".{domain}"))
     try:
         return address in ipaddress.ip_network(entry.strip("[]"), strict=False)
