@@ -188,7 +188,8 @@ def test_report_to_nobody_says_why(node: FakeNode) -> None:
         url = server.url("/report")
     ran = node.run_config(report={"url": url})
     assert ran.code == 0
-    assert f"the report was not delivered: {url}: 127.0.0.1 refused the connection (asked twice)" in ran.err
+    refused = f"127.0.0.1:{server.port} refused the connection (asked twice)"
+    assert f"the report was not delivered: {url}: {refused}" in ran.err
 
 
 @pytest.mark.parametrize("url", ["gopher://h/?token=s3cret", "http://[::1/?token=s3cret", "http:///?token=s3cret"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fakes.certs import Authority
-from fakes.faults import Serve, Status, redirect
+from fakes.faults import Raw, Serve, Status, redirect
 from fakes.server import Script, Server
 from fakes.transfers import Bench
 from fakes.tunnel import Tunnel
@@ -213,10 +213,34 @@ def test_a_tunnel_that_is_not_dug_is_explained(code: int, cause: type[Exception]
             bench.receive()
 
 
-def test_a_proxy_that_is_down_is_a_network_error(tmp_path: Path) -> None:
-    proxy = Proxy(http="http://127.0.0.1:1")
-    with pytest.raises(NetworkError, match="refused the connection"):
-        Bench(body=BODY, folder=tmp_path, urls=["http://a.example/m"], proxy=proxy, retry=FEW).receive()
+def test_a_tunnel_to_an_address_of_ipv6_is_asked_for_with_its_brackets(tls: Tls, tmp_path: Path) -> None:
+    with Tunnel(refusal=502) as tunnel:
+        bench = Bench(body=BODY, folder=tmp_path, urls=["https://[::1]:4433/m"], tls=tls, retry=FEW)
+        bench.proxy = Proxy(https=tunnel.url)
+        with pytest.raises(NetworkError, match=r"could not connect to \[::1\]:4433: 502"):
+            bench.receive()
+    assert tunnel.asked[0].startswith("CONNECT [::1]:4433 ")
+
+
+@pytest.mark.parametrize("url", ["http://a.example/m", "https://a.example/m"])
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [
+        ("http://127.0.0.1:1", "^the proxy 127.0.0.1:1 refused the connection"),
+        ("http://cache.invalid:3128", "^the name cache.invalid:3128 cannot be resolved"),
+    ],
+)
+def test_a_proxy_that_is_not_to_be_reached_is_named(proxy: str, said: str, url: str, tls: Tls, tmp_path: Path) -> None:
+    ways = Proxy(http=proxy, https=proxy)
+    with pytest.raises(NetworkError, match=said):
+        Bench(body=BODY, folder=tmp_path, urls=[url], tls=tls, proxy=ways, retry=FEW).receive()
+
+
+def test_a_connection_that_breaks_behind_a_proxy_names_both(tmp_path: Path) -> None:
+    with Server({"/m": Script(then=Raw(b""))}) as server:
+        proxy = Proxy(http=server.url(""))
+        with pytest.raises(NetworkError, match=rf"a\.example \(through the proxy 127\.0\.0\.1:{server.port}\) closed"):
+            Bench(body=BODY, folder=tmp_path, urls=["http://a.example/m"], proxy=proxy, retry=FEW).receive()
 
 
 @pytest.mark.parametrize(
@@ -300,6 +324,13 @@ def test_every_scheme_that_a_configuration_may_have_is_in_the_table() -> None:
 def test_the_text_of_an_error_is_not_the_file(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY, faults=[Status(503, text=b"x" * 100_000), Status(404, text=BODY)])}) as server:
         assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive().bytes_received == len(BODY)
+
+
+def test_an_interim_answer_is_not_the_answer(tmp_path: Path) -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+    with Server({"/m": Script(faults=[Raw(hints + head + BODY)])}) as server:
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive().attempts == 1
 
 
 def test_an_empty_file_is_a_file(tmp_path: Path) -> None:

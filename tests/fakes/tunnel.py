@@ -64,7 +64,7 @@ class Tunnel:
                 client.sendall(b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % self._refusal)
                 return
             host, _, port = head.split(b" ")[1].decode().rpartition(":")
-            with socket.create_connection((host, int(port))) as server:
+            with socket.create_connection((host.strip("[]"), int(port))) as server:
                 client.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
                 time.sleep(self._delay)
                 _join(client, server)

@@ -7,6 +7,7 @@ import re
 import socket
 import ssl
 import time
+from urllib.parse import urlsplit
 
 from pxe_fetch.clock import Clock
 from pxe_fetch.contract.model import Timeouts
@@ -25,40 +26,52 @@ _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 _TUNNEL_REFUSALS = frozenset({401, 403, 407})
 
 
-def explain(error: Exception, *, host: str, timeouts: Timeouts, clock: Clock) -> FetchError:  # noqa: PLR0911, PLR0912, C901  a table of causes
-    """The FetchError for what http.client, ssl or a socket raised while talking to `host`.
+def explain(  # noqa: PLR0911, PLR0912, C901  a table of causes
+    error: Exception, *, host: str, proxy: str | None, timeouts: Timeouts, clock: Clock
+) -> FetchError:
+    """The FetchError for what http.client, ssl or a socket raised while talking to `host`, by way of `proxy` if given.
 
     Their own messages are not passed on where they may hold a URL.
     """
+    asked = f"the proxy {proxy}" if proxy else host  # who is connected to
+    peer = f"{host} (through {asked})" if proxy else host
     match error:
         case ssl.SSLCertVerificationError():
-            return _distrust(error, host=host, clock=clock)
+            return _distrust(error, host=peer, clock=clock)
         case ssl.SSLError():
-            return _tls(error, host=host)
+            return _tls(error, host=peer)
         case socket.gaierror():
-            return NetworkError(f"the name {host} cannot be resolved: {error.strerror}")
+            return NetworkError(f"the name {proxy or host} cannot be resolved: {error.strerror}")
         case ConnectionRefusedError():
-            return NetworkError(f"{host} refused the connection")
+            return NetworkError(f"{asked} refused the connection")
         case http.client.RemoteDisconnected():
-            return NetworkError(f"{host} closed the connection without an answer")
+            return NetworkError(f"{peer} closed the connection without an answer")
         case ConnectionResetError() | BrokenPipeError() | ConnectionAbortedError():
-            return NetworkError(f"{host} broke the connection")
+            return NetworkError(f"{peer} broke the connection")
         case http.client.IncompleteRead():
             missing = f" {error.expected} bytes early" if error.expected else " early"
             return NetworkError(f"the body ended{missing}")
         case http.client.InvalidURL() | UnicodeError():
             return PolicyError("the URL, or its proxy's, is not valid")
         case http.client.HTTPException():
-            return NetworkError(f"{host} sent what is not HTTP: {_words(error)}")
+            return NetworkError(f"{peer} sent what is not HTTP: {_words(error)}")
         case ConnectTimeoutError():
-            return NetworkError(f"no connection to {host} within {timeouts.connect:g} s")
+            return NetworkError(f"no connection to {peer} within {timeouts.connect:g} s")
         case TimeoutError():
-            return NetworkError(f"{host} was silent for {timeouts.read:g} s")
+            return NetworkError(f"{peer} was silent for {timeouts.read:g} s")
         case OSError() if tunnel := _TUNNEL.search(str(error)):
-            return _proxy(int(tunnel[1]), host=host)
+            return _proxy(int(tunnel[1]), asked=asked, host=host)
         case OSError() if error.strerror:
-            return NetworkError(f"{host} cannot be reached: {error.strerror}")
-    return NetworkError(f"talking to {host} failed ({type(error).__name__})")
+            return NetworkError(f"{peer} cannot be reached: {error.strerror}")
+    return NetworkError(f"talking to {peer} failed ({type(error).__name__})")
+
+
+def place(url: str) -> str:
+    """Host and port of `url`, as messages show them."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2] or "the server"
+    except ValueError:
+        return "the server"
 
 
 def _distrust(error: ssl.SSLCertVerificationError, *, host: str, clock: Clock) -> TrustError:
@@ -84,10 +97,10 @@ def _tls(error: ssl.SSLError, *, host: str) -> FetchError:
     return NetworkError(f"TLS with {host} failed: {words}")
 
 
-def _proxy(status: int, *, host: str) -> FetchError:
+def _proxy(status: int, *, asked: str, host: str) -> FetchError:
     if status in _TUNNEL_REFUSALS:
-        return RefusedError(f"the proxy refuses a connection to {host} with {status}", status=status)
-    return NetworkError(f"the proxy could not connect to {host}: {status}", status=status)
+        return RefusedError(f"{asked} refuses a connection to {host} with {status}", status=status)
+    return NetworkError(f"{asked} could not connect to {host}: {status}", status=status)
 
 
 def _words(error: BaseException) -> str:

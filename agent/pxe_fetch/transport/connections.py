@@ -146,7 +146,7 @@ def _tunnel(host: str, port: int, *, proxy: SplitResult, context: ssl.SSLContext
     """A secure connection that will lead through `proxy`."""
     place, fields = _place(proxy), _authorization("Proxy-Authorization", proxy)
     if proxy.scheme.lower() == "http":
-        single = HTTPSConnection(*place, context=context)
+        single = _Tunnelled(*place, context=context)
         single.set_tunnel(host, port, headers=fields)
         return single
     # TLS inside TLS, which ssl's sockets cannot do.
@@ -162,6 +162,18 @@ def _tunnel(host: str, port: int, *, proxy: SplitResult, context: ssl.SSLContext
     double = DoubleConnection(*place, proxy=at, proxy_config=config, ssl_context=context)
     double.set_tunnel(host, port, headers=fields, scheme="https")
     return double
+
+
+class _Tunnelled(HTTPSConnection):
+    """http.client's, which up to 3.11.8 asks a proxy for an address of IPv6 without its brackets."""
+
+    def _tunnel(self) -> None:
+        host: str = self._tunnel_host  # type: ignore[has-type]
+        self._tunnel_host = f"[{host}]" if ":" in host else host
+        try:
+            super()._tunnel()  # type: ignore[misc]
+        finally:
+            self._tunnel_host = host
 
 
 def _place(parts: SplitResult) -> tuple[str, int]:

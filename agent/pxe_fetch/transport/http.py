@@ -18,7 +18,7 @@ from pxe_fetch.errors import (
 )
 from pxe_fetch.redact import redact
 from pxe_fetch.transport import Body, Request
-from pxe_fetch.transport.causes import explain
+from pxe_fetch.transport.causes import explain, place
 from pxe_fetch.transport.connections import PORTS, Connections, Exchange
 from pxe_fetch.transport.headers import content_length, content_range, retry_after, strong_etag
 from pxe_fetch.transport.proxies import proxy_for
@@ -84,8 +84,8 @@ class HttpTransport:
             raise
         except Exception as error:
             # http.client, ssl and sockets each let others of theirs through; one place tells what they mean.
-            raise _explain(error, url, request) from error
-        return _Answer(exchange, url=url, request=request)
+            raise _explain(error, url, request, proxy=proxy) from error
+        return _Answer(exchange, url=url, request=request, proxy=proxy)
 
     def _secure(self) -> ssl.SSLContext:
         """The context of all secure connections, made when the first needs it: that takes tens of milliseconds."""
@@ -100,8 +100,9 @@ class HttpTransport:
 class _Answer:
     """What a server said to one request, its body still unread."""
 
-    def __init__(self, exchange: Exchange, *, url: str, request: Request) -> None:
+    def __init__(self, exchange: Exchange, *, url: str, request: Request, proxy: str | None) -> None:
         self._exchange = exchange
+        self._proxy = proxy
         self._body = exchange.response
         self._request = request
         self.url = url
@@ -126,7 +127,7 @@ class _Answer:
         except FetchError:
             raise
         except Exception as error:
-            raise _explain(error, self.url, self._request) from error
+            raise _explain(error, self.url, self._request, proxy=self._proxy) from error
 
     def dismiss(self) -> None:
         """Throw a short text away and keep the connection; close it where that would take long."""
@@ -268,13 +269,11 @@ def _origin(url: str) -> tuple[str, str, int]:
     return scheme, (parts.hostname or "").rstrip("."), parts.port or PORTS.get(scheme, 0)
 
 
-def _host(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
-    except ValueError:
-        return "the server"
-
-
-def _explain(error: Exception, url: str, request: Request) -> FetchError:
-    return explain(error, host=_host(url), timeouts=request.timeouts, clock=request.patience.clock)
+def _explain(error: Exception, url: str, request: Request, *, proxy: str | None) -> FetchError:
+    return explain(
+        error,
+        host=place(url),
+        proxy=place(proxy) if proxy else None,
+        timeouts=request.timeouts,
+        clock=request.patience.clock,
+    )

@@ -9,7 +9,7 @@ from pxe_fetch import __version__
 from pxe_fetch.clock import Patience
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.errors import FetchError, PolicyError
-from pxe_fetch.transport.causes import explain
+from pxe_fetch.transport.causes import explain, place
 from pxe_fetch.transport.connections import PORTS, Connections
 from pxe_fetch.transport.proxies import proxy_for
 
@@ -36,8 +36,9 @@ class Poster:
         except FetchError:
             raise
         except Exception as error:
-            host = urlsplit(url).hostname or "the server"
-            raise explain(error, host=host, timeouts=timeouts, clock=patience.clock) from error
+            proxy = proxy_for(url, self._proxy)
+            by = place(proxy) if proxy else None
+            raise explain(error, host=place(url), proxy=by, timeouts=timeouts, clock=patience.clock) from error
 
     def _post(self, url: str, body: bytes, *, kind: str, timeouts: Timeouts, patience: Patience) -> int:
         try:

@@ -15,6 +15,7 @@ from pxe_fetch.transport import plain
 SLICE = 0.25  # seconds between two looks at the clock while no byte comes
 _HEAD = 8192  # bytes read at a time while the header is parsed
 _WORTH = 8192  # bytes of a TLS record, 16 KiB at most (RFC 8446 5.1), after which others may have come with it
+_INTERIM = frozenset(range(102, 200))  # answers that another follows: RFC 9110 15.2; http.client knows 100 alone
 
 
 class PatientResponse(http.client.HTTPResponse):
@@ -31,6 +32,9 @@ class PatientResponse(http.client.HTTPResponse):
         answer = plain.header(self.fp.peek())
         if answer is None:
             super().begin()
+            while self.status in _INTERIM:
+                self.headers = self.msg = None  # type: ignore[assignment]  # as before the first
+                super().begin()
             self._check_length()
         else:
             self.fp.read(answer.size)
