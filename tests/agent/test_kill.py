@@ -21,7 +21,7 @@ import pytest
 
 from fakes.content import Content
 from fakes.exchange import Exchange
-from fakes.faults import FOREVER, Serve
+from fakes.faults import FOREVER, Serve, drip
 from fakes.node import Entry, FakeNode
 from fakes.server import Script, Server
 from fakes.transfers import cut
@@ -64,17 +64,19 @@ BODIES = FILES | CHUNKED | PACKED
 PLACED = FILES | CHUNKED | {"plain": PLAIN}
 
 
+def listed(body: bytes, *, chunk: int) -> Sequence[str]:
+    """The digests of the chunks of `body`, in hexadecimal."""
+    digests = cut(body, chunk=chunk).digests
+    return [digests[at : at + 32].hex() for at in range(0, len(digests), 32)]
+
+
 def entries(node: FakeNode, server: Server) -> Sequence[Entry]:
     """Every kind of artifact, in an order that has them all under way early."""
     found = []
     for name in sorted(BODIES, key=lambda name: name[::-1]):
         entry = dict(node.entry(name, server.url(f"/{name}"), BODIES[name], size=len(BODIES[name])))
         if name in CHUNKED:
-            digests = cut(BODIES[name], chunk=CHUNK).digests
-            entry["chunks"] = {
-                "size": CHUNK,
-                "sha256": [digests[at : at + 32].hex() for at in range(0, len(digests), 32)],
-            }
+            entry["chunks"] = {"size": CHUNK, "sha256": listed(BODIES[name], chunk=CHUNK)}
             del entry["sha256"]
         entry["extract"] = {"tree": "tar", "plain": "decompress"}.get(name, "none")
         found.append(entry)
@@ -194,3 +196,27 @@ def test_ended_at_random_moments_no_run_leaves_what_the_next_cannot_finish(
     assert sorted(node.files()) == sorted([*records, *PLACED, *(f"tree/{name}" for name in MEMBERS)])
     for name, body in PLACED.items():
         assert hashlib.sha256((node.out / name).read_bytes()).digest() == hashlib.sha256(body).digest()
+
+
+@pytest.mark.parametrize("digests", ["whole", "chunks"])
+def test_killed_on_a_slow_line_the_next_run_goes_on_near_there(digests: str, node: FakeNode) -> None:
+    came = 100_000  # bytes that come at once, far less than a buffer holds; those that follow come one by one
+    with Server({"/m": Script(body=PLAIN, faults=[drip(came, every=0.01)])}) as server:
+        entry = dict(node.entry("m", server.url("/m"), PLAIN, size=len(PLAIN)))
+        if digests == "chunks":
+            del entry["sha256"]
+            entry["chunks"] = {"size": 4 * CHUNK, "sha256": listed(PLAIN, chunk=4 * CHUNK)}
+        file = node.folder / "fetch.yaml"
+        file.write_text(node.config(entry, parallel=1))
+        with node.start("run", "--config", str(file)) as process:
+            part, until = node.out / ".m.pxe-fetch-part", time.monotonic() + 20
+            while not part.exists() or part.stat().st_size < came:
+                assert process.poll() is None
+                assert time.monotonic() < until, "nothing is written while bytes come"
+                time.sleep(0.01)
+            process.kill()
+        left = part.stat().st_size
+        assert node.run("run", "--config", str(file)).code == 0
+        first = server.asked[1].range or ""
+    assert int(first.removeprefix("bytes=").partition("-")[0]) == left
+    assert (node.out / "m").read_bytes() == PLAIN

@@ -18,12 +18,12 @@ from typing import Protocol
 
 from pxe_fetch.clock import Patience
 from pxe_fetch.contract.model import Timeouts
-from pxe_fetch.errors import NetworkError
+from pxe_fetch.errors import IntegrityError, NetworkError
 from pxe_fetch.transfer.part import Part
-from pxe_fetch.transfer.verify import check_size
 from pxe_fetch.transport import Body
 
 BUFFER = 512 * 1024  # bytes of one buffer: at most so many are lost when the agent is killed
+WRITTEN_EVERY = 0.5  # seconds: what comes slowly does not wait for a full buffer
 _BUFFERS = 3  # one being filled, one being hashed, one waiting
 _LONG = 4 * 1024 * 1024  # bytes after which a second thread is worth its start
 _SPARES = 8  # buffers kept for those that come next: the pages of a new one cost more than a small file's bytes
@@ -47,14 +47,16 @@ def take_in(
     pace = Pace(timeouts, patience=patience)
     lane = Lane(part.digester)
     received = 0  # from this body
-    told_at = patience.clock.now()
+    now = told_at = patience.clock.now()
     try:
         while True:
             buffer = lane.buffer()
             filled = 0
+            most = BUFFER if size is None else min(BUFFER, size - part.length + 1)  # one more shows that it is longer
+            until = now + WRITTEN_EVERY
             try:
-                while filled < BUFFER:
-                    count = body.readinto(buffer[filled:])
+                while filled < most and now < until:
+                    count = body.readinto(buffer[filled:most])
                     if count == 0:
                         return
                     filled += count
@@ -64,11 +66,13 @@ def take_in(
                         told_at = now
                         told(part.length + filled)
             finally:
-                if size is not None and part.length + filled > size:
-                    check_size(part.length + filled, expected=size)
                 if filled:
                     lane.hash(buffer, filled, aside=received > _LONG)
                     part.write(buffer[:filled])
+                if size is not None and part.length > size:
+                    raise IntegrityError(
+                        f"wrong size: expected {size} bytes, and more came", expected=str(size), found=f">{size}"
+                    )
     finally:
         lane.close()
         told(part.length)

@@ -10,14 +10,13 @@ from pxe_fetch.clock import Patience
 from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.errors import FetchError, NetworkError, RangeError
 from pxe_fetch.transfer.board import Board, Job
-from pxe_fetch.transfer.intake import BUFFER, Lane, Pace
+from pxe_fetch.transfer.intake import BUFFER, WRITTEN_EVERY, Lane, Pace
 from pxe_fetch.transfer.landing import Landing
 from pxe_fetch.transfer.part import ChunkedPart
 from pxe_fetch.transfer.runs import Beginning
 from pxe_fetch.transfer.verify import check_size
 from pxe_fetch.transport import Body, Request, Transports
 
-_WRITTEN_EVERY = 0.5  # seconds: a slow stream does not wait for a full buffer
 _LONG = 4 * 1024 * 1024  # bytes after which a second thread is worth its start
 
 
@@ -148,7 +147,7 @@ class Stream:
     def _fill_one(self, job: Job, body: Body, pace: Pace, lane: Lane, reach: int) -> None:
         buffer = lane.buffer()
         filled = 0
-        until = self._patience.clock.now() + _WRITTEN_EVERY
+        until = self._patience.clock.now() + WRITTEN_EVERY
         try:
             while filled < reach:
                 if job.failure:
