@@ -25,12 +25,13 @@ from pxe_fetch.place.room import Room
 from pxe_fetch.plan import moved, plan
 from pxe_fetch.redact import redact
 from pxe_fetch.reporting.account import Account
-from pxe_fetch.reporting.journal import WARNING, Journal, console
+from pxe_fetch.reporting.journal import INFO, WARNING, Journal, console
 from pxe_fetch.reporting.ledger import Ledger
 from pxe_fetch.reporting.notify import READY, is_service, notify
 from pxe_fetch.reporting.outcome import RESTARTED, Outcome, of_error, of_run
 from pxe_fetch.roots import Roots
 from pxe_fetch.transport import Transports
+from pxe_fetch.wording import span
 
 TYPE_CHECKING = False  # a run that reports to nobody does not import what reports
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def _wait_a_while(one: Run) -> None:
     import random
 
     wait = random.uniform(0, one.config.start_jitter)  # noqa: S311  to spread the load, not to keep a secret
-    one.account.debug(f"starting in {wait:.1f} s (start_jitter)")
+    one.account.remark(f"starting in {span(wait)} (start_jitter)", priority=INFO)
     one.stop.wait(max(min(wait, one.deadline - time.monotonic()), 0))
     if time.monotonic() >= one.deadline:
         raise DeadlineError("the run's deadline was over before it began to fetch")
@@ -218,7 +219,9 @@ def _outlook(one: Run, outcome: Outcome) -> str | None:
     if outcome.exit_code in RESTARTED and failures < LAST_RUN:
         return f"systemd starts the service again, after {failures} of {LAST_RUN} failed runs; what has arrived is kept"
     why = f"{LAST_RUN} runs in a row failed" if outcome.exit_code in RESTARTED else "another run would end alike"
-    return f"systemd does not start the service again, since {why}; once mended: systemctl restart {UNIT_NAME}"
+    # systemd.unit(5), StartLimitBurst=: after so many starts it refuses another, a person's too, until that is reset.
+    again = f"systemctl reset-failed {UNIT_NAME} && systemctl start {UNIT_NAME}"
+    return f"systemd does not start the service again, since {why}; once mended: {again}"
 
 
 def _act(one: Run, outcome: Outcome) -> None:

@@ -100,6 +100,13 @@ def test_missing_at_every_mirror_names_the_destination_and_what_comes_next(servi
         lines = told(service.run_config(service.entry("m", server.url("/m"), BODY)))
     has(lines, "<3>m: failed: ", "the server answered 401", f"{service.out}/m stays as it was")
     has(lines[-1:], "<4>systemd does not start the service again, since another run would end alike")
+    # A mere restart is refused once StartLimitBurst= is used up.
+    assert lines[-1].endswith("systemctl reset-failed pxe-fetch.service && systemctl start pxe-fetch.service")
+
+
+def test_wait_before_the_start_is_told(service: FakeNode) -> None:
+    lines = told(service.run_config(start_jitter="1ms"))
+    has(lines, "<6>starting in 0.00 s (start_jitter)")
 
 
 def test_degraded_run_names_what_is_missing_and_why(service: FakeNode) -> None:
