@@ -51,13 +51,18 @@ def service_manager(tmp_path: Path) -> Iterator[socket.socket]:
 
 def received(listener: socket.socket) -> list[str]:
     """Every assignment that has come."""
+    return [line for datagram in datagrams(listener) for line in datagram.decode().splitlines()]
+
+
+def datagrams(listener: socket.socket) -> list[bytes]:
+    """Every message that has come."""
     listener.setblocking(False)
-    lines: list[str] = []
+    found: list[bytes] = []
     while True:
         try:
-            lines += listener.recv(65536).decode().splitlines()
+            found.append(listener.recv(1 << 20))
         except BlockingIOError:
-            return lines
+            return found
 
 
 def test_each_event_has_its_message_id_and_typed_fields(node: FakeNode, entries: list[dict[str, str]]) -> None:
@@ -140,6 +145,33 @@ def test_ready_is_sent_when_the_artifacts_are_in_place(node: FakeNode, service_m
         lines = received(service_manager)
     assert "READY=1" not in lines
     assert any(line.startswith("STATUS=n: ") for line in lines)
+
+
+def test_ready_reaches_systemd_however_many_optional_artifacts_failed(
+    node: FakeNode, service_manager: socket.socket
+) -> None:
+    node.environment["NOTIFY_SOCKET"] = service_manager.getsockname()
+    names = [f"optional-{number:03}" for number in range(120)]
+    with Server() as server:
+        entries = [node.entry(name, server.url(f"/{'long' * 20}/{name}"), BODY, required=False) for name in names]
+        ran = node.run_config(*entries)
+    assert ran.code == 2
+    assert "optional-007: " in ran.out
+    assert ran.out.endswith("; and 112 others\n")
+    assert all(f"{name}: failed: " in ran.err for name in names)
+    last = [line for line in datagrams(service_manager) if line.startswith(b"READY=1\n")]
+    assert len(last) == 1
+    assert len(last[0]) < 4096  # systemd ignores longer ones
+
+
+def test_message_of_several_lines_tells_systemd_nothing_else(
+    service_manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", service_manager.getsockname())
+    assert notify("STATUS=one\nMAINPID=1\u2028two\ud800" + "\u00e9" * 3000)
+    (datagram,) = datagrams(service_manager)
+    assert datagram.decode().startswith("STATUS=one MAINPID=1 two?\u00e9")
+    assert b"\n" not in datagram
 
 
 def test_waiting_extends_the_start_timeout(node: FakeNode, service_manager: socket.socket) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pxe_fetch.contract.cmdline import KernelArgumentError
@@ -15,6 +15,8 @@ from pxe_fetch.wording import amount, count, span
 
 # Codes on which the unit starts the agent again (RestartPreventExitStatus= has the others).
 RESTARTED = frozenset((Exit.NETWORK, Exit.BUG, Exit.IO, Exit.DEADLINE, Exit.INTEGRITY))
+
+NAMED = 8  # artifacts that the one line of the outcome names
 
 _OURS = frozenset(  # causes that are not to be found at the server
     error.reference for error in (NoRoomError, DiskError, CannotCreateError, DeadlineError, StoppedError)
@@ -79,19 +81,25 @@ def of_run(state: RunState, *, failures: Mapping[str, Outcome]) -> Outcome:
         first = next((one for one in required if failures[one.name].exit_code in RESTARTED), required[0])
         why = failures[first.name]
         others = [one.name for one in (*required, *optional) if one is not first]
-        also = f"; failed too: {', '.join(others)}" if others else ""
+        also = f"; failed too: {_some(others, ', ')}" if others else ""
         message = f"{first.name}: {why.sentence}{also} ({_places(state)}, {took})"
         return Outcome(exit_code=why.exit_code, cause=why.cause, message=message)
     summary = f"{_places(state)}, {amount(received)} received, {took}"
     if not optional:
         return Outcome(exit_code=Exit.DONE, message=summary)
     first = optional[0]
-    missing = "; ".join(f"{one.name}: {failures[one.name].sentence}" for one in optional)
+    missing = _some([f"{one.name}: {failures[one.name].sentence}" for one in optional], "; ")
     return Outcome(
         exit_code=Exit.DEGRADED,
         cause=failures[first.name].cause,
         message=f"{summary}; without {count(len(optional), 'optional artifact')}: {missing}",
     )
+
+
+def _some(things: Sequence[str], between: str) -> str:
+    """The first of `things`, and how many others there are: the journal has a line for each."""
+    left = len(things) - NAMED
+    return between.join([*things[:NAMED], *([f"and {count(left, 'other')}"] if left > 0 else [])])
 
 
 def _places(state: RunState) -> str:
