@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import grp
+import gzip
+import io
 import os
 import pwd
 import random
 import stat
+import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from fakes.mounts import mounted
 from fakes.node import FakeNode
 from fakes.server import Script, Server
 
 BODY = random.Random(1).randbytes(200_000)
 SMALL = b"small\n"
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="giving files to others takes root")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="giving files to others and mounting take root")
 
 
 def mode_of(path: Path) -> int:
@@ -144,6 +149,28 @@ def test_what_is_right_already_is_kept_and_not_asked_for(node: FakeNode) -> None
     assert ran.artifact("m")["phase"] == "kept"
     assert mode_of(node.out / "m") == 0o640
     assert "1 artifact in place (1 already)" in ran.out
+
+
+@as_root
+@pytest.mark.parametrize("extract", ["none", "tar", "decompress"])
+def test_what_is_right_in_a_read_only_place_is_kept_and_what_is_not_is_73(node: FakeNode, extract: str) -> None:
+    body = {"none": BODY, "tar": _archive(), "decompress": gzip.compress(BODY)}[extract]
+    with mounted(node.out, "tmpfs", "size=1M"), Server({"/m": Script(body=body)}) as server:
+        entry = node.entry("m", server.url("/m"), body, extract=extract)
+        assert node.run_config(entry).code == 0
+        subprocess.run(["mount", "-o", "remount,ro", str(node.out)], check=True)
+        ran = node.run_config(entry)
+        assert (ran.code, ran.artifact("m")["phase"]) == (0, "kept")
+        ran = node.run_config(node.entry("n", server.url("/m"), body, extract=extract))
+    assert ran.code == 73
+    assert "Read-only file system" in ran.out
+
+
+def _archive() -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("empty"))
+    return out.getvalue()
 
 
 def test_what_is_wrong_is_replaced(node: FakeNode) -> None:
