@@ -54,6 +54,7 @@ class Bringer:
     room: Room
     streams: Streams = field(default_factory=lambda: Streams(0))  # beside those of the workers
     failures: dict[str, Outcome] = field(default_factory=dict)  # by name
+    started: dict[str, str] = field(default_factory=dict)  # unit -> the artifact it was started for
 
     def bring_all(self, orders: Iterable[Order], *, parallel: int) -> None:
         """Bring `orders`, `parallel` at once, in their order; those that fail are in `failures` then.
@@ -82,6 +83,7 @@ class Bringer:
                 for _ in range(working):
                     ended.get(timeout=max(until - time.monotonic(), 0))
             raise
+        self._look_at_units()
 
     def _work(self, waiting: SimpleQueue[Order], ended: SimpleQueue[None]) -> None:
         try:
@@ -154,6 +156,18 @@ class Bringer:
 
             if trouble := units.start(unit):
                 self.account.remark(f"{transfer.name}: {unit} could not be started: {trouble}", priority=WARNING)
+            else:
+                self.started[unit] = transfer.name
+
+    def _look_at_units(self) -> None:
+        """Tell of the units that were started and have failed since. Nobody waits for those that are yet to."""
+        if not self.started:
+            return
+        from pxe_fetch import units
+
+        for unit in units.failed(list(self.started)):
+            remark = f"{self.started[unit]}: {unit} was started, and has failed: see systemctl status {unit}"
+            self.account.remark(remark, priority=WARNING)
 
     def _digest(self, order: Order) -> Digest:
         """The digest that the artifact's SHA256SUMS file gives. Raises FetchError."""

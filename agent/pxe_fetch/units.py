@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 PATIENCE = 10.0  # seconds for systemctl to hand a job over; it does not wait for the job
 
@@ -18,24 +18,48 @@ ACTIONS = {
 
 def start(unit: str) -> str | None:
     """Have `unit` started, without waiting for it. None, or a sentence that says why it could not be asked for."""
-    return _systemctl("start", unit)
+    return _ask_for("start", unit)
+
+
+def failed(units: Sequence[str]) -> list[str]:
+    """Those of `units` that systemd says have failed by now."""
+    done = _systemctl("is-failed", *units)
+    if isinstance(done, str):
+        return []
+    return [
+        unit
+        for unit, state in zip(units, done.stdout.decode(errors="replace").split(), strict=False)
+        if state == "failed"
+    ]
 
 
 def act(action: str) -> str | None:
     """Carry out `on_failure: ACTION`, one of ACTIONS. None, or a sentence that says why it could not be."""
-    return _systemctl(*ACTIONS[action])
+    return _ask_for(*ACTIONS[action])
 
 
-def _systemctl(*arguments: str) -> str | None:
-    command = ["systemctl", "--no-block", "--no-ask-password", *arguments]
+def _ask_for(*arguments: str) -> str | None:
+    """Have systemd take up a job. None, or a sentence that says why it does not."""
+    arguments = ("--no-block", "--no-ask-password", *arguments)
+    done = _systemctl(*arguments)
+    if isinstance(done, str):
+        return done
+    if done.returncode == 0:
+        return None
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    return f"`systemctl {' '.join(arguments)}`: {said[-1] if said else f'exit code {done.returncode}'}"
+
+
+def _systemctl(*arguments: str) -> subprocess.CompletedProcess[bytes] | str:
+    """How systemctl ended and what it said, or a sentence that says why it did not."""
+    command = ["systemctl", *arguments]
     shown = " ".join(command)
     try:
-        done = subprocess.run(
+        return subprocess.run(
             command,
             env=environment(os.environ),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=PATIENCE,
             check=False,
         )
@@ -45,10 +69,6 @@ def _systemctl(*arguments: str) -> str | None:
         return f"`{shown}` gave no answer within {PATIENCE:.0f} s"
     except OSError as error:
         return f"`{shown}`: {error.strerror}"
-    if done.returncode == 0:
-        return None
-    said = done.stderr.decode(errors="replace").strip().splitlines()
-    return f"`{shown}`: {said[-1] if said else f'exit code {done.returncode}'}"
 
 
 def environment(ours: Mapping[str, str]) -> dict[str, str]:

@@ -51,6 +51,15 @@ def test_unit_that_cannot_be_started_is_a_remark_and_not_the_artifacts_failure(n
     assert "Unit not found." in ran.err
 
 
+def test_unit_that_has_failed_by_the_end_is_a_remark_and_not_the_artifacts_failure(node: FakeNode) -> None:
+    node.give_systemctl(states="active failed")
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY, start=["good.service", "bad.service"]))
+    assert ran.code == 0
+    assert "m: bad.service was started, and has failed: see systemctl status bad.service\n" in ran.err
+    assert "good.service" not in ran.err
+
+
 def test_node_without_systemctl_says_so(node: FakeNode) -> None:
     node.environment["PATH"] = str(node.folder)
     with Server({"/m": Script(body=BODY)}) as server:

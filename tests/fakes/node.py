@@ -85,13 +85,17 @@ class FakeNode:
         (directory / name).write_text(text)
         self.environment["CREDENTIALS_DIRECTORY"] = str(directory)
 
-    def give_systemctl(self, *, fails: bool = False) -> None:
-        """Put a systemctl on the node's PATH that writes down its arguments, and does nothing."""
+    def give_systemctl(self, *, fails: bool = False, states: str = "") -> None:
+        """Put a systemctl on the node's PATH that writes down its arguments, and does nothing.
+
+        `states` of units, a word each, is what it answers to `is-failed`, which is not written down.
+        """
         folder = self.folder / "bin"
         folder.mkdir()
         script = folder / "systemctl"
         end = "echo 'Failed to start: Unit not found.' >&2; exit 5" if fails else "exit 0"
-        script.write_text(f'#!/bin/sh\necho "$@" >> {self.folder}/asked\n{end}\n')
+        look = f"if [ $1 = is-failed ]; then printf '%s\\n' {states}; exit; fi"
+        script.write_text(f'#!/bin/sh\n{look}\necho "$@" >> {self.folder}/asked\n{end}\n')
         script.chmod(0o755)
         self.environment["PATH"] = f"{folder}:{os.environ['PATH']}"
 
