@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import signal
 import time
@@ -231,6 +232,25 @@ def test_bug_is_one_line_and_70(node: FakeNode, monkeypatch: pytest.MonkeyPatch)
     assert "Traceback" not in ran.err
     node.boot_with("pxe-fetch.debug")
     assert "Traceback" in node.run_config().err
+
+
+@pytest.mark.parametrize("chunks", [None, {"size": "64KiB"}], ids=["whole", "chunks"])
+def test_bug_of_the_engine_is_70_and_shown_where_it_is_with_debug(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch, chunks: dict[str, object] | None
+) -> None:
+    def break_down(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("surprise")
+
+    monkeypatch.setattr("pxe_fetch.transport.http.HttpTransport.open", break_down)
+    pieces = [hashlib.sha256(BODY[at : at + 65536]).hexdigest() for at in range(0, len(BODY), 65536)]
+    chunked = {"chunks": chunks | {"sha256": pieces}, "size": len(BODY)} if chunks else {}
+    entry = node.entry("m", "http://127.0.0.1/m", BODY, **chunked)
+    ran = node.run_config(entry)
+    assert ran.code == 70
+    assert "a fault of pxe-fetch itself: ZeroDivisionError: surprise" in ran.out
+    assert "Traceback" not in ran.err
+    node.boot_with("pxe-fetch.debug")
+    assert "in break_down" in node.run_config(entry).err
 
 
 @dataclass(frozen=True)

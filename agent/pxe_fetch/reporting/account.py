@@ -125,7 +125,7 @@ class Account(Progress):
                     error=problem.reference,
                     phase=self._ledger.state.phase,
                 )
-        elif not isinstance(error, (FetchError, KernelArgumentError)):
+        elif type(error) is FetchError or not isinstance(error, (FetchError, KernelArgumentError)):
             import traceback
 
             self.debug("".join(traceback.format_exception(error)))

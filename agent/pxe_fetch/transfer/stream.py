@@ -71,6 +71,7 @@ class Stream:
             beginning, error = job.run.beginning, caught
         except Exception as caught:
             error = FetchError(f"a fault of pxe-fetch itself: {type(caught).__name__}: {caught}")
+            error.__cause__ = caught
         self._board.end(job, beginning=beginning, error=error)
         return error
 
