@@ -224,6 +224,13 @@ def test_control_characters_of_a_message_do_not_reach_a_terminal(monkeypatch: py
     assert out.getvalue() == "pxe-fetch: bad <0>name [31m\n"
 
 
+def test_text_that_is_no_unicode_costs_nothing() -> None:
+    assert journal.send_fields(["MESSAGE=a file called \udcff", "PXE_FETCH_ERROR=\udcfe"])
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    journal.Journal(stream=out).send("a file called \udcff")
+    assert out.buffer.getvalue() == b"pxe-fetch: a file called  \n"
+
+
 def test_catalog_explains_every_message_id_and_systemd_takes_it(tmp_path: Path) -> None:
     folder = tmp_path / "usr/lib/systemd/catalog"
     folder.mkdir(parents=True)

@@ -28,6 +28,11 @@ def test_reads_a_file(source: Path, tmp_path: Path) -> None:
     assert "%20" in source.as_uri()
 
 
+def test_a_name_is_the_bytes_that_the_url_encodes(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff\xe9.bin")).write_bytes(BODY)
+    Bench(body=BODY, folder=tmp_path / "to", urls=[f"file://{tmp_path}/%FF%e9.bin"]).receive()
+
+
 def test_resumes_within_a_file(source: Path, tmp_path: Path) -> None:
     bench = Bench(body=BODY, folder=tmp_path, urls=[f"file://localhost{source.as_uri()[7:]}"])
     bench.part.write_bytes(BODY[:1000])

@@ -70,7 +70,8 @@ def send_fields(lines: list[str]) -> bool:
         # boot) and adds CODE_ARGS; the fields here are complete as they are.
         from systemd._journal import sendv
 
-        sendv(*lines)
+        # Text that is no Unicode, as a file's name may be, must not cost the run.
+        sendv(*(line if line.isascii() else line.encode(errors="replace").decode() for line in lines))
     except (ImportError, OSError):
         return False
     return True

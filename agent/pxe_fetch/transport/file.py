@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError
 from pxe_fetch.transport import Body, Request
@@ -15,10 +15,11 @@ class FileTransport:
     """Reads files. RFC 8089: the host part is empty or "localhost"."""
 
     def open(self, request: Request) -> Body:
-        path = _path(request.url)
+        name = _name(request.url)
+        path = name.decode(errors="replace")  # as it is shown
         try:
             # O_NONBLOCK: a FIFO without a writer would hold us for ever; on a regular file it means nothing.
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise _explain(error, path=path) from error
         try:
@@ -66,14 +67,15 @@ def _size(fd: int, *, path: str) -> int:
     return status.st_size
 
 
-def _path(url: str) -> str:
+def _name(url: str) -> bytes:
+    """The absolute path that `url` names: the bytes that it encodes, in whatever encoding. Raises PolicyError."""
     parts = urlsplit(url)
     if parts.netloc.lower() not in {"", "localhost"}:
         raise PolicyError(f"a file URL names no other host than localhost, found {parts.netloc}")
-    path = unquote(parts.path)
-    if not path.startswith("/") or "\0" in path:
+    name = unquote_to_bytes(parts.path)
+    if not name.startswith(b"/") or b"\0" in name:
         raise PolicyError("a file URL needs an absolute path")
-    return path
+    return name
 
 
 def _explain(error: OSError, *, path: str) -> FetchError:
