@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+import ssl
 
 import pytest
 
+from fakes.certs import Authority
 from fakes.faults import Status, cut, unavailable
 from fakes.node import FakeNode
 from fakes.server import Script, Server
@@ -96,6 +98,27 @@ def test_pinned_configuration_that_was_cut_short_unnoticed_is_asked_for_again(no
         assert len(server.asked_for("/site.yaml")) == 2
     assert ran.code == 0
     assert node.files() == ["m"]
+
+
+def test_configuration_by_https_needs_no_digest_and_is_never_taken_in_part(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(node.folder / "ca")
+    issued = authority.issue("localhost", alternative="DNS:localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(issued.certificate, issued.key)
+    monkeypatch.setattr("pxe_fetch.transport.tls.CA_BUNDLES", (str(authority.certificate),))
+    with Server({"/m": Script(body=BODY)}) as server, Server(tls=context) as secure:
+        entries = [node.entry(name, server.url("/m"), BODY) for name in ("m", "n")]
+        text = node.config(*entries)
+        # As far as before the second artifact it is a configuration, too; the connection just ends there.
+        short = cut(text.index("- name: n"), framing="close")
+        secure.scripts["/site.yaml"] = Script(body=text.encode(), faults=[unavailable(), short])
+        node.boot_with(f"pxe-fetch.config={secure.url('/site.yaml')}")
+        ran = node.run("run")
+        assert len(secure.asked_for("/site.yaml")) == 3
+    assert ran.code == 0
+    assert node.files() == ["m", "n"]
 
 
 def test_plain_http_without_a_digest_is_refused_unasked(node: FakeNode) -> None:

@@ -38,6 +38,8 @@ def explain(  # noqa: PLR0911, PLR0912, C901  a table of causes
     match error:
         case ssl.SSLCertVerificationError():
             return _distrust(error, host=peer, clock=clock)
+        case ssl.SSLEOFError():
+            return NetworkError(f"{peer} broke the connection")
         case ssl.SSLError():
             return _tls(error, host=peer)
         case socket.gaierror():

@@ -91,6 +91,9 @@ class Connections:
                 connection.timeout = connect
                 connection.response_class = partial(PatientResponse, patience=patience, silence=silence)  # type: ignore[assignment]  # a proxy's answer to CONNECT; whatever makes one will do
                 _connect(connection)
+                if isinstance(connection.sock, ssl.SSLSocket):
+                    # Else whoever cuts the line would have ended a body that has no declared end (RFC 8446 6.1).
+                    connection.sock.suppress_ragged_eofs = False
                 patience.check()
             connection.sock.sendall(head + body)
             response = PatientResponse(connection.sock, patience=patience, silence=silence, method=method)
