@@ -84,4 +84,7 @@ def _explain(error: OSError, *, path: str) -> FetchError:
         return NotFoundError(f"{path} does not exist")
     if error.errno in {errno.EACCES, errno.EPERM}:
         return RefusedError(f"{path} may not be read")
+    # What systemd has an automount answer when its mount fails (automount.c).
+    if error.errno in {errno.ENODEV, errno.EHOSTDOWN}:
+        return NetworkError(f"{path} cannot be read: its file system could not be mounted ({error.strerror})")
     return NetworkError(f"{path} cannot be read: {error.strerror}")
