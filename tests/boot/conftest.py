@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,11 +12,28 @@ from pathlib import Path
 
 import pytest
 
+from boot import shares
 from boot.nodes import Booted, Site
-from boot.sites import CORRUPT, ELSEWHERE, LARGE, LICENCE, NOTE, OTHER, PLAIN, SMALL, SOUND, TROUBLED, WOBBLY
+from boot.sites import (
+    BESIDE,
+    CORRUPT,
+    ELSEWHERE,
+    LARGE,
+    LICENCE,
+    MADE,
+    NOTE,
+    OTHER,
+    PLAIN,
+    SMALL,
+    SOUND,
+    TROUBLED,
+    WOBBLY,
+)
+from boot.trouble import killed_at
 from fakes.faults import Flip, Serve, Status
+from fakes.ganesha import ganesha
 from fakes.server import Script, Server
-from liveos import shapes
+from liveos import shapes, unpacked
 
 
 def image(shape: str) -> Path:
@@ -70,6 +88,27 @@ def elsewhere(sound: Site) -> tuple[str, str]:
     config = ELSEWHERE.format(base=sound.url(""), other=OTHER.sha256).encode()
     sound.server.scripts["/elsewhere.yaml"] = Script(body=config)
     return sound.url("/elsewhere.yaml"), hashlib.sha256(config).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def made(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Booted:
+    """A node of an image made from a root filesystem's folder, by this machine's signed boot loaders.
+
+    It has artifacts from a share too, where this user may serve one.
+    """
+    site = Site(server=server, folder=tmp_path_factory.mktemp("made"))
+    (site.folder / "note.txt").write_bytes(BESIDE.body)
+    root = unpacked.unpack(shapes.SHAPES["ic16"], site.folder / "root")
+    if os.geteuid() != 0:
+        site.pack(MADE, image=root, inject="rootfs")
+        return site.boot()
+    shares.fill(site.folder / "share")
+    with ganesha(site.folder / "ganesha", root=site.folder / "share", export=shares.EXPORT) as share:
+        shares.lay(root, port=share.port)
+        server.scripts |= shares.mirrors(share)
+        site.pack(MADE + shares.artifacts(base=site.url("")), image=root, inject="rootfs")
+        with killed_at(share, taken=shares.TAKEN):
+            return site.boot()
 
 
 @pytest.fixture

@@ -55,3 +55,13 @@ version: 1
 artifacts:
   - {{name: other, url: "{base}/other.txt", sha256: {other}, dest: /srv/other.txt, mode: "0600"}}
 """
+
+# A site whose image is made from a root filesystem, and has more artifacts on a share (boot.shares).
+BESIDE = Expected(dest="/srv/note.txt", body=b"beside a root filesystem\n", mode="640", gid=4)
+MADE = """\
+version: 1
+pack: {boot_url: "http://10.0.0.1/made.iso", artifact_url: "http://10.0.0.1/other-user-artifacts/"}
+parallel: 1
+artifacts:
+  - {name: note, source: note.txt, dest: /srv/note.txt, mode: "0640", group: adm}
+"""

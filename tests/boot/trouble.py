@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from fakes.content import Content
-from fakes.exchange import Exchange
+from fakes.exchange import Exchange, Fault
 from fakes.faults import Serve
+from fakes.ganesha import Ganesha
 from fakes.nginx import Nginx
 
 DOWN = 3.0  # seconds that a killed server stays away
@@ -31,6 +32,39 @@ class WrongOnce(Serve):
             body[self.byte] ^= 0xFF
             content = Content(bytes(body))
         super()._send(exchange, content, start, end)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wakes:
+    """Who asks has another server started, if it does not run, before there is an answer."""
+
+    server: Ganesha
+    then: Fault
+
+    def answer(self, exchange: Exchange) -> None:
+        if self.server.process is None:
+            self.server.start()
+        self.then.answer(exchange)
+
+
+@contextlib.contextmanager
+def killed_at(server: Ganesha, *, taken: int) -> Iterator[None]:
+    """SIGKILL for `server`, once, when a client has taken `taken` bytes of it."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(LOOK):
+            if max(server.sending(), default=0) >= taken:
+                server.kill()
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import socket
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fakes import tcp
 from fakes.certs import Issued
 
 _CONFIG = """
@@ -83,7 +83,7 @@ class Nginx:
             self.folder / "error.log",
         ]
         self.process = subprocess.Popen(command, start_new_session=True)
-        _wait_for(self.address, self.port, self.process)
+        tcp.wait_for(self.address, self.port, self.process)
 
     def kill(self) -> None:
         """SIGKILL for it and its worker: nothing is said to clients, and what is under way is not logged."""
@@ -92,10 +92,8 @@ class Nginx:
         self.process.wait(timeout=10)
 
     def sending(self) -> list[int]:
-        """For each connection that there is, how many bytes its client has taken so far (tcp(7), TCP_INFO)."""
-        command = ["ss", "-Htino", "state", "established", f"sport = :{self.port}"]
-        shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        return [int(found) for found in re.findall(r"bytes_acked:(\d+)", shown)]
+        """For each connection that there is, how many bytes its client has taken so far."""
+        return tcp.taken(self.port)
 
     def url(self, path: str) -> str:
         return f"http://{self.address}:{self.port}{path}"
@@ -154,12 +152,3 @@ def _free_port(address: str) -> int:
     with socket.create_server((address, 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
-
-
-def _wait_for(address: str, port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(500):
-        with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=1):
-            return
-        assert process.poll() is None, "nginx did not start"
-        time.sleep(0.01)
-    raise AssertionError("nginx did not listen")

@@ -18,6 +18,11 @@ _UNWANTED = (
     "/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/lintian/*",
     "/usr/share/bash-completion/*", "/usr/share/zsh/*", "/usr/share/bug/*",
 )  # fmt: skip
+# NFSv4 is mounted by this one program. Its package would bring Python and a port mapper along.
+_NFS_CLIENT = (
+    'cd "$1/tmp" && APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -qq download nfs-common'
+    ' && dpkg-deb --fsys-tarfile nfs-common_*.deb | tar -x -C "$1" ./sbin/mount.nfs && rm nfs-common_*.deb'
+)
 _MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
 _BOOT = ("vmlinuz", "initrd.img", "kver")
 _HERE = Path(__file__).resolve().parent
@@ -89,6 +94,7 @@ def _arguments(*, provision: str, work: str) -> list[str]:
     (In the namespace of `unshare` the caller's own files belong to another user, so a hook could not read them itself.)
     """
     hooks = [
+        _NFS_CLIENT,
         f"upload {provision} /provision",
         f'SOURCE_DATE_EPOCH={EPOCH} chroot "$1" bash /provision',
         *(f"download /liveos-boot/{name} {work}/{name}" for name in _BOOT),

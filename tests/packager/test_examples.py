@@ -218,14 +218,12 @@ def test_units_are_right_to_systemd(example: Example, tmp_path: Path) -> None:
 
 
 @only("nfs")
-def test_mount_is_right_to_systemd(example: Example, tmp_path: Path) -> None:
-    verified(tmp_path / "root", [example.folder / "mnt-artifacts.mount"], programs=[])
-    named = (example.folder / "share.conf").read_text()
-    assert "Wants=mnt-artifacts.mount" in named
-    assert "After=mnt-artifacts.mount" in named
+def test_units_of_the_share_are_right_to_systemd_and_as_documented(example: Example, tmp_path: Path) -> None:
+    units = [example.folder / f"mnt-artifacts.{kind}" for kind in ("mount", "automount")]
+    verified(tmp_path / "root", units, programs=[])
     documented = (ROOT / "docs/fetch-yaml.md").read_text()
-    assert (example.folder / "mnt-artifacts.mount").read_text() in documented
-    assert named in documented
+    for file in (*units, example.folder / "share.conf"):
+        assert file.read_text() in documented
 
 
 def verified(root: Path, units: list[Path], *, programs: list[Path]) -> None:

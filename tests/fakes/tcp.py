@@ -1,0 +1,26 @@
+"""What the kernel knows of a server's connections."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import subprocess
+import time
+
+
+def taken(port: int) -> list[int]:
+    """For each connection to `port`, how many bytes its client has taken so far (tcp(7), TCP_INFO)."""
+    command = ["ss", "-Htino", "state", "established", f"sport = :{port}"]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [int(found) for found in re.findall(r"bytes_acked:(\d+)", shown)]
+
+
+def wait_for(address: str, port: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until `process` listens; AssertionError if it ends instead."""
+    for _ in range(500):
+        with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=1):
+            return
+        assert process.poll() is None, f"{process.args!r} did not start"
+        time.sleep(0.01)
+    raise AssertionError(f"{process.args!r} does not listen")
