@@ -1,4 +1,4 @@
-"""A node that has artifacts from a share: a real NFS server, examples/nfs as it stands, the agent in its sandbox."""
+"""A node that has artifacts from a share: a real NFS server, the units of examples/nfs, the agent in its sandbox."""
 
 from __future__ import annotations
 
