@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
-from pxe_fetch.contract import paths, template
+from pxe_fetch.contract import paths, rules, template
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError
+from pxe_fetch.contract.section import RuleError
 from pxe_fetch.credential import secret_headers
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
 from pxe_fetch.node import Node
 from pxe_fetch.pieces import Pieces
+from pxe_fetch.redact import redact
 from pxe_fetch.roots import Roots
 from pxe_fetch.spread import spread
 
@@ -89,7 +91,7 @@ def plan(config: FetchConfig, *, roots: Roots, node: Node, base_url: str | None,
     orders: list[Order] = []
     skipped: list[Artifact] = []
     failed: list[tuple[Artifact, FetchError | ProblemError]] = []
-    base = base_url or config.base_url
+    base = _checked(base_url, argument="base_url") if base_url else config.base_url
     for artifact in config.artifacts:
         if not node.matches(artifact.when):
             skipped.append(artifact)
@@ -112,11 +114,14 @@ def plan(config: FetchConfig, *, roots: Roots, node: Node, base_url: str | None,
 
 
 def moved(config: FetchConfig, *, artifact_url: str | None) -> FetchConfig:
-    """`config` with what pxe-pack exported looked for below `artifact_url` (of the kernel command line)."""
+    """`config` with what pxe-pack exported looked for below `artifact_url` (of the kernel command line).
+
+    Raises ProblemError where that is no URL.
+    """
     packed = config.artifact_url
     if not packed or not artifact_url:
         return config
-    served = artifact_url.rstrip("/") + "/"
+    served = _checked(artifact_url, argument="artifact_url")
 
     def there(url: str) -> str:
         return served + url.removeprefix(packed) if url.startswith(packed) else url
@@ -131,6 +136,17 @@ def moved(config: FetchConfig, *, artifact_url: str | None) -> FetchConfig:
         for one in config.artifacts
     )
     return replace(config, artifact_url=served, artifacts=tuple(artifacts))
+
+
+def _checked(url: str, *, argument: str) -> str:
+    """The base that a kernel argument gives, ending in `/`. Raises ProblemError where it is none."""
+    try:
+        return rules.base_url(url)
+    except RuleError as error:
+        message = f"pxe-fetch.{argument}={redact(url)} on the kernel command line {error.message}"
+        raise ProblemError(
+            Problem(reference=error.reference, message=message, hint=error.hint or error.label)
+        ) from None
 
 
 def part_of(dest: Path) -> Path:

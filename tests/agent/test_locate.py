@@ -198,6 +198,16 @@ def test_what_was_exported_is_fetched_from_where_the_command_line_says(node: Fak
     assert ran.code == 0, ran.out
 
 
+@pytest.mark.parametrize("argument", ["base_url", "artifact_url"])
+@pytest.mark.parametrize("url", ["mirror.lan", "gopher://h/", "http://", "http://joe:s3cret@h/"])
+def test_kernel_argument_that_is_no_url_is_65_and_named(node: FakeNode, argument: str, url: str) -> None:
+    node.boot_with(f"pxe-fetch.{argument}={url}")
+    ran = node.run_config(node.entry("m", "m", BODY), artifact_url="http://h/a/")
+    assert ran.code == 65
+    assert f"pxe-fetch.{argument}=" in ran.out
+    assert "s3cret" not in ran.out + ran.err
+
+
 def test_relative_url_without_a_base_is_65(node: FakeNode) -> None:
     ran = node.run_config(node.entry("m", "m", BODY))
     assert ran.code == 65
