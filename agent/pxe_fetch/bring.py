@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from queue import SimpleQueue
+from threading import Event
 from typing import Protocol
 
 from pxe_fetch import sums
@@ -28,8 +26,7 @@ from pxe_fetch.roots import Roots
 from pxe_fetch.transfer.receive import fetch_text, receive
 from pxe_fetch.transfer.streams import Streams
 from pxe_fetch.transport import Transports
-
-STOPPING = 2.0  # seconds for the transfers to let go after SIGTERM; those that are slower end with the process
+from pxe_fetch.workers import Workers
 
 
 class Placing(Protocol):
@@ -57,60 +54,31 @@ class Bringer:
     started: dict[str, str] = field(default_factory=dict)  # unit -> the artifact it was started for
 
     def bring_all(self, orders: Iterable[Order], *, parallel: int) -> None:
-        """Bring `orders`, `parallel` at once, in their order; those that fail are in `failures` then.
+        """Bring `orders`, up to `parallel` at once, in their order; those that fail are in `failures` then.
 
-        The threads do not outlive the process, so a signal's StoppedError in this one ends the waiting.
+        Raises StoppedError in the main thread, when a signal does.
         """
         waiting: SimpleQueue[Order] = SimpleQueue()
-        number = 0
-        for number, order in enumerate(orders, start=1):  # noqa: B007
+        for order in orders:
             waiting.put(order)
-        # Not Thread.join: a signal's exception inside it has it take a thread that runs for one that has ended
-        # (CPython 3.11, Thread._wait_for_tstate_lock).
-        ended: SimpleQueue[None] = SimpleQueue()
-        working = min(parallel, number)
-        for _ in range(parallel - working):
-            self.streams.give()
-        for index in range(working):
-            Thread(target=self._work, args=(waiting, ended), name=f"bring-{index}", daemon=True).start()
-        try:
-            while working:
-                ended.get()
-                working -= 1
-        except StoppedError:
-            until = time.monotonic() + STOPPING
-            with suppress(Empty):
-                for _ in range(working):
-                    ended.get(timeout=max(until - time.monotonic(), 0))
-            raise
+        Workers(waiting, self._work, most=parallel, stop=self.stop, spare=self.streams.give).run()
         self._look_at_units()
 
-    def _work(self, waiting: SimpleQueue[Order], ended: SimpleQueue[None]) -> None:
+    def _work(self, order: Order) -> None:
+        """Bring `order`, or note why it is not to be had. Raises StoppedError."""
         try:
-            self._work_off(waiting)
+            self._bring(order)
+        except StoppedError:
+            _drop_if_empty(order)
+            raise  # it is no failure of the artifact's; the run says why it ended
+        except OSError as error:  # the engine's are FetchErrors: this one is about the destination
+            _drop_if_empty(order)
+            self.failed(order.name, file.explain(error, f"{order.dest} cannot be put in place"))
+        except Exception as error:  # a bug in one transfer must not leave the others unfinished
+            _drop_if_empty(order)
+            self.failed(order.name, error)
         finally:
-            self.streams.give()
-            ended.put(None)
-
-    def _work_off(self, waiting: SimpleQueue[Order]) -> None:
-        while not self.stop.is_set():
-            try:
-                order = waiting.get_nowait()
-            except Empty:
-                return
-            try:
-                self._bring(order)
-            except StoppedError:
-                _drop_if_empty(order)
-                return  # it is no failure of the artifact's; the run says why it ended
-            except OSError as error:  # the engine's are FetchErrors: this one is about the destination
-                _drop_if_empty(order)
-                self.failed(order.name, file.explain(error, f"{order.dest} cannot be put in place"))
-            except Exception as error:  # a bug in one transfer must not leave the others unfinished
-                _drop_if_empty(order)
-                self.failed(order.name, error)
-            finally:
-                self.room.release(order.name)
+            self.room.release(order.name)
 
     def failed(self, name: str, error: Exception) -> None:
         """Note that the artifact `name` is not to be had in this run."""

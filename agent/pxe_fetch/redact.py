@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import urlsplit, urlunsplit
 
 
+@lru_cache(maxsize=64)  # each is told of several times
 def redact(url: str) -> str:
     """`url` without user name, password, query and fragment, where secrets stand; "(not a URL)" if it is none."""
     try:

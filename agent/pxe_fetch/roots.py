@@ -15,20 +15,35 @@ class Roots:
         self._said = ", ".join(roots)
         self._written = tuple(f"{root.rstrip('/')}/" for root in roots)
         self._real = tuple(f"{os.path.realpath(root).rstrip('/')}/" for root in roots)
+        self._seen: dict[str, tuple[int, int, str]] = {}  # folder -> device and inode, and where it really is
 
     def check(self, dest: Path) -> None:
         """Raise PolicyError unless `dest`, and what its parents lead to as they are now, lie below a root."""
-        if not str(dest).startswith(self._written):
+        text = str(dest)
+        if not text.startswith(self._written):
             raise PolicyError(f"{dest} is not below any of allowed_roots ({self._said})")
-        real = f"{_real(str(dest.parent))}/{dest.name}"
+        directory, _, name = text.rpartition("/")
+        real = f"{self._real_place(directory)}/{name}"
         if not real.startswith(self._real):
             raise PolicyError(f"{dest} leads by a symbolic link to {real}, outside allowed_roots ({self._said})")
+
+    def _real_place(self, directory: str) -> str:
+        """Where `directory` really is: looked up once for as long as the name leads to the same one."""
+        try:
+            status = os.stat(directory)  # noqa: PTH116  for each of thousands of files
+        except OSError:
+            return os.path.realpath(directory)
+        device, inode, real = self._seen.get(directory, (0, 0, ""))
+        if (device, inode) != (status.st_dev, status.st_ino):
+            real = _real(directory)
+            self._seen[directory] = status.st_dev, status.st_ino, real
+        return real
 
 
 def _real(directory: str) -> str:
     """Where `directory` really is; what does not exist yet counts as it is written.
 
-    The kernel knows at once what `os.path.realpath` asks it for name by name, twice for each artifact.
+    The kernel knows at once what `os.path.realpath` asks it for name by name.
     """
     try:
         descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

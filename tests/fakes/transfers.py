@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -134,6 +135,8 @@ class Bench:
 
     def receive(self, *, deadline: float = float("inf")) -> Received:
         """What `pxe_fetch.transfer.receive.receive` gives; the part is checked to hold exactly the body."""
+        with suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
         transports = self.transports or Transports(tls=self.tls, proxy=self.proxy)
         try:
             received = receive(

@@ -72,7 +72,8 @@ def _has_digest(file: FileIO, transfer: Transfer) -> bool:
 def place(transfer: Transfer) -> None:
     """Make the verified part file the destination: mode, owner, fsync, rename, fsync of the directory.
 
-    A symbolic link at the destination is replaced, not followed. Raises FetchError; the part file then stays.
+    A symbolic link at the destination is replaced, not followed. Raises FetchError; the part file then stays, but for
+    NoRoomError.
     """
     try:
         descriptor = os.open(transfer.part, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -82,11 +83,14 @@ def place(transfer: Transfer) -> None:
         dress(descriptor, transfer)
         os.fsync(descriptor)
     except OSError as error:
-        raise explain(error, f"{transfer.part} cannot be written to disk") from None
+        cause = explain(error, f"{transfer.part} cannot be written to disk")
+        if isinstance(cause, NoRoomError):  # of a file system that finds it out this late
+            transfer.part.unlink(missing_ok=True)
+        raise cause from None
     finally:
         os.close(descriptor)
     try:
-        transfer.part.replace(transfer.dest)
+        os.replace(transfer.part, transfer.dest)  # noqa: PTH105  for each of thousands of files
         sync_directory(transfer.dest.parent)
     except OSError as error:
         raise explain(error, f"{transfer.dest} cannot be put in place") from None

@@ -30,9 +30,13 @@ class Journal:
         self._prefixed = self._has_journal or is_service()
         self.is_plain = not self._prefixed  # a terminal or a file: a person reads it as it comes
 
+    def shows(self, priority: int) -> bool:
+        """Whether a line of that priority is written at all."""
+        return priority != DEBUG or self.debug
+
     def send(self, message: str, *, priority: int = INFO, message_id: str = "", **fields: str | float | None) -> None:
         """Write `message`; `fields` become PXE_FETCH_<NAME>, those that are None are left out. Never raises OSError."""
-        if priority == DEBUG and not self.debug:
+        if not self.shows(priority):
             return
         if self._has_journal and send_fields(entry(message, priority=priority, message_id=message_id, fields=fields)):
             return

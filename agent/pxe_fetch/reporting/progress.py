@@ -26,7 +26,7 @@ class Progress:
             artifact.bytes = artifact.at = offset
             artifact.total = artifact.total if total is None else total
             artifact.attempts = max(artifact.attempts, 1)
-        if first:
+        if first and self._journal.shows(self._usual):
             size = "" if total is None else f" ({amount(total)})"
             mirrors = artifact.mirrors
             which = f", mirror {mirrors.index(url) + 1} of {len(mirrors)}" if url in mirrors else ""
@@ -136,6 +136,8 @@ class Progress:
             artifact.bytes = artifact.total = total
             artifact.error = None  # what went wrong on the way has been overcome; the journal has it
             artifact.sha256 = hex_digits if algorithm == "sha256" else None
+        if not self._journal.shows(self._usual):
+            return
         self._say(
             f"{name}: all {amount(total)} have the right digest, {digest}",
             priority=self._usual,

@@ -42,7 +42,6 @@ class PartFile:
         """Open or make `path`; what is in it counts once it was read again. Raises CannotCreateError or DiskError."""
         self._path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             # 0600: it may hold what only its owner-to-be may read. O_NOFOLLOW: never through a link.
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         except OSError as error:
@@ -86,13 +85,6 @@ class PartFile:
 
     def _unreadable(self, error: OSError) -> DiskError:
         return DiskError(f"{self._path} cannot be read: {error.strerror}")
-
-    def sync(self) -> None:
-        """Have the bytes on the disk (fsync(2)). Raises NoRoomError or DiskError."""
-        try:
-            os.fsync(self._fd)
-        except OSError as error:
-            raise _failed_write(self._path, error) from error
 
     def discard(self) -> None:
         """Remove the file, if it is still ours."""

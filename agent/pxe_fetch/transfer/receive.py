@@ -48,7 +48,7 @@ def receive(
     streams: Streams | None = None,
     claim: Callable[[int], None] | None = None,
 ) -> Received:
-    """Bring the bytes of `transfer` into `transfer.part`: whole, verified, fsync'ed, not yet placed.
+    """Bring the bytes of `transfer` into `transfer.part`: whole, verified, not yet placed; its folder is there.
 
     May run in several threads at once, with the same `transports`, `events` and `stop`. `deadline` (on `clock.now()`)
     is the run's; the artifact's own is counted from now. When `stop` is set it ends within a second, a connection that
@@ -80,7 +80,6 @@ def receive(
             if part.left_over():
                 take_over()
             reception.run()
-            part.sync()
         except NoRoomError:
             part.discard()
             raise

@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from pxe_fetch.clock import Patience
 from pxe_fetch.errors import PolicyError
-from pxe_fetch.transport.wire import PatientResponse
+from pxe_fetch.transport.response import PatientResponse, Response, respond
 
 PORTS = {"http": 80, "https": 443}
 # What may not stand in the path and query of a request as it is: RFC 3986, and a % that begins no octet.
@@ -43,7 +43,7 @@ class Way(NamedTuple):
 class Exchange:
     """A request that was answered; the body is in `response`, and `close` must follow."""
 
-    def __init__(self, connection: HTTPConnection, response: PatientResponse, *, keep: Callable[[], None]) -> None:
+    def __init__(self, connection: HTTPConnection, response: Response, *, keep: Callable[[], None]) -> None:
         self._connection = connection
         self.response = response
         self._keep = keep
@@ -96,8 +96,7 @@ class Connections:
                     connection.sock.suppress_ragged_eofs = False
                 patience.check()
             connection.sock.sendall(head + body)
-            response = PatientResponse(connection.sock, patience=patience, silence=silence, method=method)
-            response.begin()
+            response = respond(connection.sock, patience=patience, silence=silence, method=method)
         except BaseException:
             connection.close()
             raise

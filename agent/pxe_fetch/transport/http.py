@@ -149,7 +149,8 @@ class _HttpBody:
     """The body of a good answer."""
 
     def __init__(self, answer: _Answer, request: Request, *, start: int, total: int | None) -> None:
-        self._answer = answer
+        self.readinto = answer.readinto
+        self.close = answer.close
         self.start = start
         self.total = total
         # All of it in answer to a range over all of it says nothing.
@@ -160,12 +161,6 @@ class _HttpBody:
         # The digest decides about the bytes as they came: a file stored compressed is often labelled so by mistake.
         encoding = (answer.field("Content-Encoding") or "identity").strip().lower()
         self.remark = "" if encoding == "identity" else f"sent with Content-Encoding {encoding[:40]}, not asked for"
-
-    def readinto(self, view: memoryview) -> int:
-        return self._answer.readinto(view)
-
-    def close(self) -> None:
-        self._answer.close()
 
 
 def _body(answer: _Answer, request: Request) -> Body:

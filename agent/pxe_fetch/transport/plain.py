@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_STATUS = re.compile(rb"HTTP/1\.1 (200|206) [\x20-\x7e]*")
-_FIELD = re.compile(rb"([A-Za-z0-9-]+):[ \t]*([\x20-\x7e]*)")  # a part of RFC 9112 5
-_LENGTH = re.compile(r"[0-9]{1,18}")
 _MOST = 64  # fields
+# A part of RFC 9112 4 and 5. No character fits in two ways, so it is as quick on what a server makes up.
+_HEAD = re.compile(rb"HTTP/1\.1 (200|206) [\x20-\x7e]*(?:\r\n[A-Za-z0-9-]+:[\x20-\x7e]*){0,%d}" % _MOST)
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _END = b"\r\n\r\n"
 
 
@@ -28,18 +28,14 @@ class Header(NamedTuple):
 def header(data: bytes) -> Header | None:
     """The header at the beginning of `data`; None where it is not whole, or anything about it is not plain."""
     end = data.find(_END)
-    if end < 0:
+    head = _HEAD.fullmatch(data, 0, end) if end >= 0 else None
+    if head is None:
         return None
-    first, *lines = data[:end].split(b"\r\n")
-    status = _STATUS.fullmatch(first)
-    if status is None or len(lines) > _MOST:
-        return None
+    _, *lines = data[:end].decode("ascii").split("\r\n")
     fields: dict[str, str] = {}
     for line in lines:
-        match = _FIELD.fullmatch(line)
-        if match is None:
-            return None
-        fields[match[1].decode().lower()] = match[2].decode().rstrip()
+        name, _, value = line.partition(":")
+        fields[name.lower()] = value.strip(" ")
     length = fields.get("content-length", "")
     if (
         len(fields) != len(lines)  # one of them twice
@@ -48,4 +44,4 @@ def header(data: bytes) -> Header | None:
         or fields.get("connection", "keep-alive").lower() != "keep-alive"
     ):
         return None
-    return Header(end + len(_END), int(status[1]), int(length), fields)
+    return Header(end + len(_END), int(head[1]), int(length), fields)
