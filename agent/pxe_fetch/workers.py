@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 
 from pxe_fetch.errors import StoppedError
 
-STEP = 0.005  # seconds that lie at least between the starts of two workers
-QUICK = 5  # pieces of work in a STEP, so many that it is the interpreter they wait for: it serves one thread at a time
+STEP = 0.02  # seconds between two looks at how quick they are
+QUICK = 0.001  # seconds for a piece of work; where it takes less, it is the interpreter that they wait for
 STOPPING = 2.0  # seconds for the workers to let go after SIGTERM; those that are slower end with the process
 
 T = TypeVar("T")
@@ -21,9 +21,10 @@ T = TypeVar("T")
 class Workers(Generic[T]):
     """Up to `most` threads, each taking from `waiting` what `work` then does.
 
-    One begins. Another is started at each step in which those that there are have not begun QUICK pieces of work, so
-    that they wait for a network or a disk. What comes as quickly as the interpreter can follow comes no quicker for
-    being handed around between threads: 1,000 files of 64 KiB took four of them half as long again as one.
+    One begins. At each step another is started where pieces of work take their time, since then they wait for a network
+    or a disk; where they are quick, one leaves. The interpreter serves one thread at a time, and what comes as quickly
+    as it can follow comes later for being handed around: 1,000 files of 64 KiB took four threads half as long again as
+    one.
     """
 
     def __init__(
@@ -35,13 +36,15 @@ class Workers(Generic[T]):
         stop: Event,
         spare: Callable[[], None],
     ) -> None:
-        """`spare` is called once for each of the `most` that has nothing to do any more, or never will have."""
+        """`spare` is called for each of the `most` once there is nothing left that it could begin."""
         self._waiting = waiting
         self._work = work
+        self._most = most
         self._stop = stop
         self._spare = spare
-        self._free = most  # not started
+        self._spared = 0
         self._working = 0
+        self._wanted = 0  # workers with this index, and above, leave
         # Not Thread.join: a signal's exception inside it has it take a thread that runs for one that has ended
         # (CPython 3.11, Thread._wait_for_tstate_lock).
         self._ended: SimpleQueue[None] = SimpleQueue()
@@ -49,21 +52,11 @@ class Workers(Generic[T]):
     def run(self) -> None:
         """Return when nothing is left, or `stop` is set and they have let go.
 
-        The threads do not outlive the process, so a signal's StoppedError in this one ends the waiting.
+        The threads do not outlive the process, so a signal's StoppedError in this one ends the waiting. Raises
+        RuntimeError where not a single thread can be started.
         """
         try:
-            left = self._waiting.qsize()
-            while True:
-                before, left = left, self._waiting.qsize()
-                if not left or self._stop.is_set():
-                    self._give_up_free()
-                elif self._free and (not self._working or before - left < QUICK):
-                    self._start()
-                if not self._working:
-                    return
-                with suppress(Empty):
-                    self._ended.get(timeout=STEP if self._free else None)
-                    self._working -= 1
+            self._conduct()
         except StoppedError:
             until = time.monotonic() + STOPPING
             with suppress(Empty):
@@ -71,30 +64,56 @@ class Workers(Generic[T]):
                     self._ended.get(timeout=max(until - time.monotonic(), 0))
             raise
 
+    def _conduct(self) -> None:
+        looked, before = time.monotonic(), self._waiting.qsize()
+        while True:
+            left, now = self._waiting.qsize(), time.monotonic()
+            if not left or self._stop.is_set():
+                self._spare_idle()
+                if not self._working:
+                    return
+                self._ended.get()
+                self._working -= 1
+                continue
+            if not self._working:
+                self._start()
+            elif now - looked >= STEP:
+                is_quick = (before - left) * QUICK >= now - looked
+                looked, before = now, left
+                if not is_quick and self._working < self._most:
+                    self._start()
+                elif is_quick and self._wanted > 1:
+                    self._wanted -= 1
+            with suppress(Empty):
+                self._ended.get(timeout=STEP)
+                self._working -= 1
+
     def _start(self) -> None:
         """One more. Raises RuntimeError where the unit's TasksMax= does not allow a single one."""
-        thread = Thread(target=self._run_one, name=f"bring-{self._working}", daemon=True)
+        index = self._wanted
+        thread = Thread(target=self._run_one, args=(index,), name=f"bring-{index}", daemon=True)
+        self._wanted += 1
+        self._working += 1
         try:
             thread.start()
         except RuntimeError:
+            self._wanted -= 1
+            self._working -= 1
             if not self._working:
                 raise
-            self._give_up_free()
-            return
-        self._free -= 1
-        self._working += 1
 
-    def _give_up_free(self) -> None:
-        while self._free:
-            self._free -= 1
+    def _spare_idle(self) -> None:
+        while self._spared < self._most - self._working:
+            self._spared += 1
             self._spare()
 
-    def _run_one(self) -> None:
+    def _run_one(self, index: int) -> None:
         try:
-            while not self._stop.is_set():
+            while index < self._wanted or not index:
+                if self._stop.is_set():
+                    return
                 self._work(self._waiting.get_nowait())
         except (Empty, StoppedError):
             return
         finally:
-            self._spare()
             self._ended.put(None)
