@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-pytest.register_assert_rewrite("fakes.cells")
+pytest.register_assert_rewrite("fakes.trial")
 
 
 def pytest_configure() -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from threading import Timer
 
 import pytest
 
-from fakes.cells import BODY, Case, Cell, Trial, cells, matrix
+from fakes.cells import Case, Cell, cells, matrix
 from fakes.certs import Authority
 from fakes.exchange import Fault
 from fakes.faults import Hang, Raw, Status, ToItself, cut, redirect, reset, unavailable
 from fakes.node import FakeNode
 from fakes.outages import Outages
 from fakes.server import Server
+from fakes.trial import Trial
 
 
 def always(name: str, fault: Fault, cause: str, *, once: str | None = None, slow: bool = False) -> Case:
@@ -120,12 +120,10 @@ def test_refused_connections(case: Case, cell: Cell, node: FakeNode) -> None:
     Trial(case=case, cell=cell, node=node).run()
 
 
-OUTAGES = Case(name="down and up twenty times", befall=away)
-
-
-@pytest.mark.parametrize("cell", [cell for cell in cells(OUTAGES) if cell.lasts == "lasting"], ids=str)
+@pytest.mark.parametrize("cell", [cell for cell in cells(REFUSALS[0]) if cell.lasts == "lasting"], ids=str)
 def test_down_and_up_twenty_times(cell: Cell, node: FakeNode) -> None:
-    outages = Outages(number=20, piece=len(BODY) // (21 * 8))
-    Trial(case=replace(OUTAGES, then=outages, befall=outages.befall), cell=cell, node=node).run()
+    outages = Outages(number=20, share=1 / (21 * 8))
+    case = Case(name="down and up twenty times", then=outages, befall=outages.befall)
+    Trial(case=case, cell=cell, node=node).run()
     if cell.mirror == "alone":
         assert len(outages.been) == 20

@@ -44,7 +44,7 @@ class Falters(Serve):
 
     def _send(self, exchange: Exchange, content: Content, start: int, end: int) -> None:
         stop = min(end, start + self.chance.randrange(1 << 20))
-        exchange.send_body(content.read(start, stop))
+        exchange.send_body(content.read(start, stop), at=start)
         if stop < end:
             exchange.wait(FOREVER)
 

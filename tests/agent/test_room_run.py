@@ -43,9 +43,9 @@ class Gate:
     def answer(self, exchange: Exchange) -> None:
         content = exchange.content
         exchange.head(200, {"Content-Length": content.size})
-        exchange.send_body(content.read(0, 1000))
+        exchange.send_body(content.read(0, 1000), at=0)
         assert self.opened.wait(timeout=20)
-        exchange.send_body(content.read(1000, content.size))
+        exchange.send_body(content.read(1000, content.size), at=1000)
 
 
 @dataclass(frozen=True)

@@ -166,13 +166,13 @@ def test_a_mirror_with_ranges_is_preferred_to_one_without(tmp_path: Path) -> Non
         assert bench.receive().bytes_received <= len(BODY) + BUFFER
 
 
-def test_a_file_that_changes_on_the_server_is_fetched_from_the_start(tmp_path: Path) -> None:
+def test_a_file_that_has_changed_on_the_server_twice_asked_is_fetched_from_the_start(tmp_path: Path) -> None:
     old = Serve(until=0.5, body=b"\0" * len(BODY))
     with Server({"/m": Script(body=BODY, faults=[old])}) as server:
         bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")])
         received = bench.receive()
-        # If-Range makes the server send all of the new file at once: no third request.
-        assert received.attempts == 2
+        # One of several servers behind a name may have another ETag for the same file, so the range is asked for again.
+        assert [asked.range for asked in server.asked] == [None, f"bytes={HALF}-", f"bytes={HALF}-"]
         assert received.bytes_received == len(BODY) + HALF
 
 
@@ -209,10 +209,10 @@ def test_bytes_of_two_mirrors_that_do_not_fit_are_told_apart(tmp_path: Path) -> 
         assert [asked.range is None for asked in other.asked] == [False, True]
 
 
-def test_a_wrong_range_from_the_only_server_costs_one_restart(tmp_path: Path) -> None:
+def test_wrong_ranges_from_the_only_server_cost_one_restart(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY, faults=[cut(0.5)], then=WrongRange(first=3))}) as server:
         received = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive()
-        assert [asked.range for asked in server.asked] == [None, f"bytes={HALF}-", None]
+        assert [asked.range for asked in server.asked] == [None, f"bytes={HALF}-", f"bytes={HALF}-", None]
         assert received.bytes_received == len(BODY) + HALF
 
 

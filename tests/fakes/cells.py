@@ -1,40 +1,30 @@
-"""One cell of the fault matrix: a fault, a way to fetch, a real run of the agent, and what must hold whatever happens.
+"""The fault matrix: what can happen to requests, how files are fetched meanwhile, and what of them may come twice.
 
-In every cell: each destination is absent or right, and nothing else is left there but part files to be resumed; what
-was fetched twice is no more than a chunk (with a digest of the whole: nothing) for each fault, but where the case names
-a reason; the exit code is that of the cause. And whatever a failed run left, the next one finishes with it.
+Nothing that came is to come again, but for what no engine could keep:
+
+- of an answer with wrong bytes, what a digest covers: a chunk, or the whole where that alone has one;
+- what was here when a server that is alone and stays as it is would not go on with it (`Restart`);
+- after a run that failed, up to a block of each chunk it had begun: where a hole begins is known to the block alone.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
-import ssl
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import Enum
 from typing import Literal
 
-from fakes.exchange import Fault
-from fakes.node import Entry, FakeNode, Ran
-from fakes.server import Script, Server
-from fakes.transfers import cut
+from fakes.exchange import Asked, Fault
+from fakes.server import Server
+from pxe_fetch.transfer.intake import BUFFER
 
 CHUNK = 64 * 1024
-BODY = random.Random(2).randbytes(5 * CHUNK + 12_345)
-EXITS = {
-    None: 0,
-    "network": 69,
-    "not-found": 69,
-    "range": 69,
-    "deadline": 75,
-    "integrity": 76,
-    "policy": 77,
-    "refused": 77,
-}
-PATIENT = {"connect": "5s", "read": "10s"}
-QUICK = {"connect": "1s", "read": "100ms", "min_rate": "1KiB", "min_rate_window": "200ms"}
+BLOCK = 4096  # of a file system, as st_blksize says
+LARGE = random.Random(2).randbytes(3 * BUFFER + 12_345)
+SMALL = random.Random(3).randbytes(5 * CHUNK + 12_345)
 
 Digests = Literal["whole", "sized", "chunks"]  # a digest of the whole, the same and the size, a digest a chunk
 Mirror = Literal["alone", "mirrored"]
@@ -42,11 +32,20 @@ Lasts = Literal["passing", "lasting"]
 Befall = Callable[[Server], AbstractContextManager[None]]
 
 
+class Restart(Enum):
+    """Why the half that is here has to come again, and with which digests."""
+
+    NO_RANGES = frozenset({"whole", "sized", "chunks"})  # the server has none, or none that could be believed
+    OTHER_FILE = frozenset({"whole", "sized"})  # it says that its file is another now; chunks tell for themselves
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What the first requests for each file meet (`passing`), and what every one does where it lasts (`then`)."""
+    """What requests for each file meet: the first ones `before`, then `passing`, or where it lasts `then` for ever."""
 
     name: str
+    begun: bool = False  # an earlier run has left half of each file
+    before: Sequence[Fault] = ()
     passing: Sequence[Fault] = ()
     then: Fault | None = None  # None: it would be no other fault if it lasted
     cause: str | None = None  # how it ends if it lasts, and nobody else has the file
@@ -54,9 +53,7 @@ class Case:
     chunked: str | None = "same"  # `cause` where there are chunk digests
     sized: str | None = "same"  # `cause` where the size is known
     slow: bool = False  # it takes a timeout to notice
-    again: float = 0.0  # part of the file that comes again because of it: what came before cannot be used, and why
-    again_mirrored: float | None = None  # the same where a mirror is there that can go on; None: the same
-    again_chunked: float = 0.0  # the same where there are chunk digests, beside a chunk for each fault
+    restart: Restart | None = None  # what it costs if it lasts, and nobody else has the file
     befall: Befall | None = None  # what happens to the server itself
 
     def __str__(self) -> str:
@@ -75,6 +72,19 @@ class Cell:
     def __str__(self) -> str:
         return f"{self.files}-{self.digests}-{self.mirror}-{self.lasts}"
 
+    @property
+    def body(self) -> bytes:
+        """What is in each file: one that is alone takes several of the agent's buffers."""
+        return LARGE if self.files == 1 else SMALL
+
+    def here(self, case: Case) -> int:
+        """Bytes of each file that an earlier run has left."""
+        return len(self.body) // 2 if case.begun else 0
+
+    def is_left_alone(self) -> bool:
+        """Whether nobody else has the files, ever."""
+        return self.mirror == "alone" and self.lasts == "lasting"
+
     def cause(self, case: Case) -> str | None:
         """How the run has to end."""
         if self.mirror == "mirrored":
@@ -87,14 +97,19 @@ class Cell:
             return case.sized
         return case.cause
 
-    def again(self, case: Case, *, asked: int) -> int:
-        """Bytes of one file that may come twice, after so many requests for it that met the fault."""
+    def twice(self, case: Case, asked: Collection[Asked], *, failed: bool) -> int:
+        """Bytes of one file that may have come twice, after the requests for it that were `asked`, and a failed run."""
+        may = sum(self._wrong(one) for one in asked if one.wrong)
+        if case.restart and self.is_left_alone() and self.digests in case.restart.value:
+            may += len(self.body) // 2
+        if failed and self.digests == "chunks":
+            may += BLOCK * len(asked)
+        return may
+
+    def _wrong(self, one: Asked) -> int:
         if self.digests == "chunks":
-            return int(case.again_chunked * len(BODY)) + asked * CHUNK
-        share = case.again
-        if self.mirror == "mirrored" and case.again_mirrored is not None:
-            share = case.again_mirrored
-        return int(share * len(BODY)) + 1
+            return CHUNK  # that it fell into, with what was here of it already
+        return max(one.sent, len(self.body))
 
 
 def cells(case: Case) -> Sequence[Cell]:
@@ -111,102 +126,3 @@ def cells(case: Case) -> Sequence[Cell]:
 def matrix(cases: Sequence[Case]) -> Sequence[tuple[Case, Cell]]:
     """Every cell of every case, for parametrize."""
     return [(case, cell) for case in cases for cell in cells(case)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """A node, and a server that does to it what the case says, perhaps beside a healthy one."""
-
-    case: Case
-    cell: Cell
-    node: FakeNode
-    tls: ssl.SSLContext | None = None  # the faulty server's
-    ca_file: Path | None = None
-    names: Sequence[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "names", [f"m{number}" for number in range(self.cell.files)])
-
-    def run(self) -> None:
-        """The run, the judgement of it, and where it failed the run after it."""
-        case, cell = self.case, self.cell
-        then = case.then if cell.lasts == "lasting" else None
-        faults = case.passing if cell.lasts == "passing" or case.again or not case.then else ()
-        healthy = {f"/{name}": Script(body=BODY) for name in self.names}
-        with (
-            Server({path: Script(body=BODY, faults=faults, then=then) for path in healthy}, tls=self.tls) as bad,
-            Server(healthy) as good,
-        ):
-            mirrors = [bad, good] if cell.mirror == "mirrored" else [bad]
-            with case.befall(bad) if case.befall else nullcontext():
-                gives_up = cell.lasts == "lasting" and cell.mirror == "alone" and case.cause is not None
-                ran = self._fetch(mirrors, timeouts=QUICK if case.slow else PATIENT, gives_up=gives_up)
-            self._judge(ran, bad)
-            if ran.code:
-                bad.scripts |= healthy
-                again = self._fetch([bad], timeouts=PATIENT, gives_up=False)
-                assert again.code == 0, again.err
-                self._check_files()
-                if not case.once and not case.again and not case.again_chunked:
-                    for name in self.names:
-                        both = _received(ran, name) + _received(again, name)
-                        asked = len(bad.asked_for(f"/{name}"))
-                        assert both <= len(BODY) + cell.again(case, asked=asked)
-
-    def _fetch(self, servers: Sequence[Server], *, timeouts: Mapping[str, str], gives_up: bool) -> Ran:
-        retry = {
-            "attempts_without_progress": 2 if gives_up else 50,
-            "base": "1ms",
-            "max": "10ms",
-            "retry_after_max": "5ms",
-            "deadline": "400ms" if self.case.cause == "deadline" and gives_up else "60s",
-        }
-        defaults = {"mirror_order": "listed", "retry": retry, "timeouts": timeouts}
-        tls = {"tls": {"ca_file": str(self.ca_file)}} if self.ca_file else {}
-        entries = [self._entry(name, servers) for name in self.names]
-        return self.node.run_config(*entries, defaults=defaults, parallel=6, **tls)
-
-    def _entry(self, name: str, servers: Sequence[Server]) -> Entry:
-        urls = [server.url(f"/{name}") for server in servers]
-        entry = dict(self.node.entry(name, "", BODY, urls=urls))
-        del entry["url"]
-        if self.cell.digests != "whole":
-            entry["size"] = len(BODY)
-        if self.cell.digests == "chunks":
-            del entry["sha256"]
-            digests = cut(BODY, chunk=CHUNK).digests
-            listed = [digests[at : at + 32].hex() for at in range(0, len(digests), 32)]
-            entry["chunks"] = {"size": CHUNK, "sha256": listed}
-        return entry
-
-    def _judge(self, ran: Ran, bad: Server) -> None:
-        cause = self.cell.cause(self.case)
-        assert (ran.code, ran.state["cause"]) == (EXITS[cause], cause), ran.err
-        assert "Traceback" not in ran.err
-        self._check_files()
-        for name in self.names:
-            told = ran.artifact(name)
-            assert told["cause"] == cause
-            assert told["phase"] == ("failed" if cause else "placed")
-            asked = bad.asked_for(f"/{name}")
-            here = told["bytes"]
-            assert isinstance(here, int)
-            twice = _received(ran, name) - here
-            assert twice <= self.cell.again(self.case, asked=len(asked)), f"{twice} bytes of {name} came twice"
-
-    def _check_files(self) -> None:
-        """Each destination is absent or right; beside them only the parts of those that are absent."""
-        for file in self.node.files():
-            name = file.removeprefix(".").removesuffix(".pxe-fetch-part")
-            assert name in self.names
-            if name == file:
-                assert (self.node.out / file).read_bytes() == BODY
-            else:
-                assert not (self.node.out / name).exists()
-                assert (self.node.out / file).stat().st_size <= len(BODY)
-
-
-def _received(ran: Ran, name: str) -> int:
-    count = ran.artifact(name)["bytes_received"]
-    assert isinstance(count, int)
-    return count

@@ -39,5 +39,7 @@ class Content:
             os.close(fd)
 
     def offset(self, at: float) -> int:
-        """`at` in bytes: an int is one, a float is a part of the whole."""
-        return at if isinstance(at, int) else int(at * self.size)
+        """`at` in bytes: an int is one, from the end if it is negative; a float is a part of the whole."""
+        if isinstance(at, int):
+            return at if at >= 0 else self.size + at
+        return int(at * self.size)

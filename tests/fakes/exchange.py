@@ -10,7 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fakes.content import Content
+from fakes.content import CHUNK, Content
+from fakes.peer import Peer
+
+PIECE = 32 * 1024  # bytes of a body that a watched client may not have read when it goes away
+_LOOK = 0.00005  # seconds between two looks at whether it has
 
 
 class Fault(Protocol):
@@ -33,6 +37,8 @@ class Asked:
     fault: str = ""
     status: int | None = None
     sent: int = 0  # bytes of the body
+    taken: int = 0  # of these, what the client has read for certain; only where it is watched
+    wrong: bool = False  # some of these were not the file's
 
     @property
     def range(self) -> str | None:
@@ -50,12 +56,23 @@ class GoneError(Exception):
 class Exchange:
     """One request and the means to answer it, down to the byte."""
 
-    def __init__(self, connection: socket.socket, *, closing: socket.socket, asked: Asked, content: Content) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        *,
+        closing: socket.socket,
+        asked: Asked,
+        content: Content,
+        peer: Peer | None = None,
+    ) -> None:
+        """With a `peer` the client is watched: a piece of the body is sent once it has read what came before."""
         self.asked = asked
         self.content = content
         self.keep = asked.fields.get("connection", "").lower() != "close"
+        self.piece = PIECE if peer else CHUNK  # most bytes of the body to send at once
         self._connection = connection
         self._closing = closing  # readable once the server is closed
+        self._peer = peer
 
     def send(self, data: bytes) -> None:
         try:
@@ -68,12 +85,24 @@ class Exchange:
         self.asked.status = status
         lines = [f"HTTP/1.1 {status} Scripted", *(f"{k}: {v}" for k, v in fields.items() if v is not None), "", ""]
         self.send("\r\n".join(lines).encode("latin-1"))
+        self._await_reader()
 
-    def send_body(self, data: bytes, *, framed: bytes | None = None) -> None:
-        """`data` counts as sent; `framed` is what goes over the wire if that is something else (a chunk)."""
-        if self.asked.method != "HEAD":
-            self.send(data if framed is None else framed)
-            self.asked.sent += len(data)
+    def send_body(self, data: bytes, *, at: int, framed: bytes | None = None) -> None:
+        """`data`, of the file from `at` on; `framed` is what goes over the wire if that is something else (a chunk)."""
+        if self.asked.method == "HEAD":
+            return
+        self.asked.sent += len(data)  # first: the client may have it before we go on
+        self.asked.wrong |= data != self.content.read(at, at + len(data))
+        self.send(data if framed is None else framed)
+        if self._peer:
+            self._await_reader()
+            self.asked.taken = self.asked.sent
+
+    def _await_reader(self) -> None:
+        """Wait until a watched client has read everything."""
+        while self._peer and (left := self._peer.unread()) != 0:
+            if left is None or select.select([self._closing], [], [], _LOOK)[0]:
+                raise GoneError
 
     def reset(self) -> None:
         """Break the connection with a TCP reset, once what was sent has arrived."""
@@ -82,8 +111,9 @@ class Exchange:
         self.keep = False
 
     def drained(self) -> None:
-        """Wait until the peer's kernel has taken what was sent: a reset would overtake it."""
-        time.sleep(0.03)
+        """Wait until the client's kernel has taken what was sent: a reset would overtake it."""
+        if not self._peer:
+            time.sleep(0.03)
 
     def wait(self, seconds: float) -> None:
         """Do nothing for so long, unless the client goes away or the server is closed."""

@@ -1,4 +1,4 @@
-"""What a server can do to a request. `at` is an offset in the whole file: an int in bytes, a float as a part of it."""
+"""What a server can do to a request. `at` is an offset in the whole file, as content.Content.offset takes it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fakes.content import CHUNK, Content
+from fakes.content import Content
 from fakes.exchange import Exchange
 
 FOREVER = 3600.0  # seconds; longer than any test
@@ -73,8 +73,8 @@ class Serve:
 
     def _send(self, exchange: Exchange, content: Content, start: int, end: int) -> None:
         stop = end if self.until is None else max(start, min(end, content.offset(self.until)))
-        for at in range(start, stop, CHUNK):
-            self._piece(exchange, content.read(at, min(at + CHUNK, stop)))
+        for at in range(start, stop, exchange.piece):
+            self._piece(exchange, content.read(at, min(at + exchange.piece, stop)), at=at)
         if self.until is None:
             if self.framing == "chunked":
                 exchange.send(b"0\r\n\r\n")
@@ -82,7 +82,7 @@ class Serve:
             return
         for at in range(stop, end if self.drip else stop):
             exchange.wait(self.drip)
-            self._piece(exchange, content.read(at, at + 1))
+            self._piece(exchange, content.read(at, at + 1), at=at)
         exchange.keep = False
         match self.then:
             case "reset":
@@ -90,9 +90,9 @@ class Serve:
             case "stall":
                 exchange.wait(FOREVER)
 
-    def _piece(self, exchange: Exchange, data: bytes) -> None:
+    def _piece(self, exchange: Exchange, data: bytes, *, at: int) -> None:
         framed = b"%x\r\n%b\r\n" % (len(data), data) if self.framing == "chunked" else None
-        exchange.send_body(data, framed=framed)
+        exchange.send_body(data, at=at, framed=framed)
 
 
 def cut(at: float, *, framing: str = "length") -> Serve:
@@ -162,16 +162,6 @@ class ToItself:
 
 
 @dataclass(frozen=True)
-class ToRanges:
-    """`fault` where a range is asked for, a proper answer where everything is."""
-
-    fault: Status
-
-    def answer(self, exchange: Exchange) -> None:
-        (self.fault if exchange.asked.range else Serve()).answer(exchange)
-
-
-@dataclass(frozen=True)
 class Raw:
     """Exactly these bytes, then the end of the connection."""
 
@@ -217,6 +207,38 @@ class WrongRange(Serve):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Longer:
+    """All of the file and `extra`, whatever is asked for, in a body whose length is not declared."""
+
+    extra: bytes
+
+    def answer(self, exchange: Exchange) -> None:
+        content = exchange.content
+        Serve(body=content.read(0, content.size) + self.extra, framing="chunked", ranges=False).answer(exchange)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Another:
+    """Another file of the same size, served properly."""
+
+    etag: str = "strong"
+
+    def answer(self, exchange: Exchange) -> None:
+        Serve(etag=self.etag, body=bytes(exchange.content.size)).answer(exchange)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoSuchRange:
+    """416 to each range, a proper answer where everything is asked for; `tells` the size of the file with it."""
+
+    tells: bool = False
+
+    def answer(self, exchange: Exchange) -> None:
+        fields = {"Content-Range": f"bytes */{exchange.content.size}"} if self.tells else {}
+        (Status(416, fields) if exchange.asked.range else Serve()).answer(exchange)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Flip:
     """One byte wrong, everything else proper."""
 
@@ -253,6 +275,7 @@ class Declares(Serve):
         return fields | {"Content-Length": end - start + self.more}
 
     def answer(self, exchange: Exchange) -> None:
+        exchange.asked.wrong |= self.more < 0  # its end
         super().answer(exchange)
         exchange.send(self.extra)
         exchange.keep = False

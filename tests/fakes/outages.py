@@ -18,10 +18,10 @@ _AT_MOST = 0.2  # seconds between two outages, should nobody ask meanwhile
 
 @dataclass(frozen=True, kw_only=True)
 class Outages(Serve):
-    """While there is another outage to come, each answer has no more than `piece` bytes, and then waits for it."""
+    """While there is another outage to come, each answer has up to `share` of the file, and then waits for it."""
 
     number: int
-    piece: int
+    share: float
     been: list[int] = field(default_factory=list)
     _waiting: threading.Event = field(default_factory=threading.Event)
 
@@ -29,7 +29,7 @@ class Outages(Serve):
         if len(self.been) >= self.number:
             super()._send(exchange, content, start, end)
             return
-        exchange.send_body(content.read(start, min(end, start + self.piece)))
+        exchange.send_body(content.read(start, min(end, start + content.offset(self.share))), at=start)
         exchange.drained()
         self._waiting.set()
         exchange.wait(FOREVER)

@@ -26,6 +26,7 @@ from urllib.parse import unquote, urlsplit
 from fakes.content import Content
 from fakes.exchange import Asked, Exchange, Fault, GoneError
 from fakes.faults import Serve, Status
+from fakes.peer import Peer
 
 LONGEST_REQUEST = 256 * 1024  # bytes of a request's header
 
@@ -49,13 +50,16 @@ class Server:
         directory: Path | None = None,
         port: int = 0,
         tls: ssl.SSLContext | None = None,
+        watches: bool = False,
     ) -> None:
+        """`watches` its clients: `Asked.taken` says what they have read, and no more than a PIECE is ever unread."""
         self.scripts = dict(scripts or {})
         self.asked: list[Asked] = []
         self.closing, self._close = socket.socketpair()
         self._turns: dict[str, Iterator[Fault]] = {}
         self._directory = directory
         self._tls = tls
+        self._watches = watches
         self._lock = threading.Lock()
         self._connections: dict[int, socket.socket] = {}
         self._numbers = itertools.count(1)
@@ -129,23 +133,24 @@ class Server:
 
     def _serve(self, connection: socket.socket) -> None:
         number = next(self._numbers)
-        with contextlib.suppress(OSError, GoneError):
+        with contextlib.suppress(OSError, GoneError), contextlib.ExitStack() as stack:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls:
                 connection = self._tls.wrap_socket(connection, server_side=True)
+            peer = stack.enter_context(contextlib.closing(Peer(connection))) if self._watches else None
             with self._lock:
                 self._connections[number] = connection
             pending = b""
             while True:
                 asked, pending = _read_request(connection, pending, number=number)
-                if not self._answer(connection, asked):
+                if not self._answer(connection, asked, peer):
                     break
         with self._lock:
             self._connections.pop(number, None)
         with contextlib.suppress(OSError):
             connection.close()
 
-    def _answer(self, connection: socket.socket, asked: Asked) -> bool:
+    def _answer(self, connection: socket.socket, asked: Asked, peer: Peer | None) -> bool:
         """Answer one request; whether the connection is kept."""
         path = urlsplit(asked.path).path
         with self._lock:
@@ -160,7 +165,7 @@ class Server:
             if asked.method == "POST" and not (script and script.faults):
                 fault = Status(204)
         asked.fault = repr(fault)
-        exchange = Exchange(connection, closing=self.closing, asked=asked, content=content)
+        exchange = Exchange(connection, closing=self.closing, asked=asked, content=content, peer=peer)
         fault.answer(exchange)
         return exchange.keep
 

@@ -189,6 +189,8 @@ class Account(Progress):
             artifact.error = outcome.message
             artifact.cause = outcome.cause
             artifact.attempts = max(artifact.attempts, outcome.attempts)
+            if outcome.attempts:
+                artifact.bytes_received = outcome.bytes_received  # progress is told of less
             artifact.url = outcome.url or artifact.url
         left = "stays as it was" if os.path.lexists(artifact.dest) else "is missing"
         need = "" if artifact.required else ", and the run goes on, since it is optional"

@@ -30,7 +30,8 @@ class Outcome:
     exit_code: Exit
     cause: str | None = None
     message: str = ""
-    attempts: int = 0
+    attempts: int = 0  # 0: nobody was asked, or it failed when all of it had come
+    bytes_received: int = 0  # in these
     url: str | None = None  # the mirror that it is about, or that was asked last; redacted
 
     @property
@@ -53,6 +54,7 @@ def of_error(error: Exception) -> Outcome:
                 cause=error.reference,
                 message=str(error),
                 attempts=error.attempts,
+                bytes_received=error.bytes_received,
                 url=error.url,
             )
         case ProblemError():

@@ -44,8 +44,9 @@ class Job:
     run: Run
     began_with: int = 0  # bytes of the run's first chunk
     has_begun: bool = False  # the mirror has answered as it should
+    is_range: bool = False  # with the range that was asked for, and no more
     gained: bool = False  # something new came of it that is still good
-    has_erred: bool = False  # a chunk came wrong
+    has_erred: bool = False  # a chunk came wrong from this mirror alone
     failure: FetchError | None = None  # why its stream is to end
 
 
@@ -136,10 +137,16 @@ class Board:
                 return found
         return None
 
-    def begins(self, job: Job, *, total: int | None) -> None:
-        """The job's mirror has answered, and the bytes that were asked for follow."""
+    def gave_no_range(self, job: Job) -> None:
+        """All of it comes in answer to a range."""
+        with self.changed:
+            job.mirror.gave_no_range()
+
+    def begins(self, job: Job, *, total: int | None, is_range: bool) -> None:
+        """The job's mirror has answered, and the bytes that were asked for follow: they alone, or all behind them."""
         with self.changed:
             job.has_begun = job.mirror.proven = True
+            job.is_range = is_range
             self.last = job.mirror
             resuming, self._resuming = self._resuming or bool(self.kept and not self.received), False
             here, is_first = self.here, self.received == 0
@@ -156,13 +163,18 @@ class Board:
         self.here += beginning.length
 
     def goes_on(self, job: Job) -> bool:
-        """Whether the body of a peer without ranges comes by more that is missing, which is then the job's run."""
+        """Whether a body that has all of it comes by more that is missing, which is then the job's run.
+
+        What is here already is read once more on the way there only where nobody is known to have ranges.
+        """
         with self.changed:
-            run = job.run
-            gap = self.runs.gap(start=run.end, without=self.mirrors.not_from(job.mirror))
+            run, mirror, now = job.run, job.mirror, self._clock.now()
+            gap = self.runs.gap(start=run.end, without=self.mirrors.not_from(mirror))
+            if gap and gap[0] > run.end and (mirror.ranges or self.mirrors.another_may_resume(mirror, now=now)):
+                return False
             if gap:
                 self.runs.release(run)
-                job.run = self.runs.take(*gap, now=self._clock.now())
+                job.run = self.runs.take(*gap, now=now)
             return gap is not None
 
     def skipped(self, count: int) -> None:
@@ -171,10 +183,13 @@ class Board:
             self.received += count
 
     def reach(self, job: Job, most: int) -> int:
-        """How many bytes, up to `most`, the job's stream may fill from where it is; 0 at the end of its run."""
+        """How many bytes, up to `most`, the job's stream may fill from where it is; 0 at the end of its run.
+
+        Never beyond the chunk: what follows a wrong one is not to be read.
+        """
         with self.changed:
             run = job.run
-            run.upto = min(run.at + most, self._pieces.start(run.end))
+            run.upto = min(run.at + most, self._pieces.start(min(self._pieces.at(run.at) + 1, run.end)))
             return run.upto - run.at
 
     def came(self, job: Job, count: int) -> None:
@@ -200,7 +215,8 @@ class Board:
                 self.runs.arrived(index)
                 mirror.right += 1
                 job.gained = True
-                mirror.failures = mirror.odd = self.idle = 0
+                mirror.failures = self.idle = 0
+                mirror.odd = 0 if job.is_range else mirror.odd
                 self.last = mirror
                 was_bad = index in self._bad
                 self._bad.discard(index)
@@ -226,20 +242,21 @@ class Board:
         self.runs.spoiled(index)
         self.here -= end - start
         self._bad.add(index)
-        self.attempts += 1
+        self.attempts += not job.failure
+        job.failure = job.failure or error  # its other chunks may be wrong for the same cause
         if sources == {job.mirror.url}:
             self.mirrors.gave_wrong(job.mirror, index, error, is_first=not job.has_erred)
-            if job.mirror.out or job.has_erred:
-                job.failure = error
             job.has_erred = True
         else:
             self._one_source.add(index)
-            self.idle += 1
         return error
 
     def end(self, job: Job, *, beginning: Beginning | None, error: FetchError | None) -> None:
         """The job's stream has ended, in the middle of a chunk whose `beginning` this is, and because of `error`."""
         with self.changed:
+            if beginning and job.failure:  # it followed a wrong chunk
+                self.here -= beginning.length
+                beginning = None
             job.gained |= beginning is not None and beginning.length > job.began_with
             job.run.beginning = beginning
             self.runs.release(job.run)
@@ -256,8 +273,7 @@ class Board:
             is_counted = error is job.failure  # wrong bytes: when they landed
             self.attempts += not is_counted
             self._resuming = True
-            error = self.mirrors.judged(mirror, error)
-            is_news = mirror.ranges and isinstance(error, RangeError)  # that it has none: it is yet to be asked for all
+            is_news = mirror.ranges and isinstance(error, RangeError)  # it is yet to be asked again, or for all of it
             is_limit = not is_counted and not job.has_begun and self.mirrors.refused_more(mirror, error)
             if job.gained:
                 self.idle = 0
@@ -273,7 +289,7 @@ class Board:
             is_last = self.is_exhausted() and not self.working
         if is_dropped:
             self._events.mirror_dropped(self._name, url=redact(mirror.url), reason=str(error))
-        if following and not is_last:
+        if following and not is_last and not is_counted:
             self._events.retrying(
                 self._name,
                 url=redact(mirror.url),

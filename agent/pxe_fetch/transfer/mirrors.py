@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from pxe_fetch.contract.model import RetryPolicy
 from pxe_fetch.errors import FetchError, IntegrityError, NotFoundError, RangeError
 from pxe_fetch.redact import redact
-from pxe_fetch.transfer.retry import CORRUPT_ATTEMPTS, NOT_FOUND_ATTEMPTS, pause
+from pxe_fetch.transfer.retry import CORRUPT_ATTEMPTS, NOT_FOUND_ATTEMPTS, RANGE_ATTEMPTS, pause
+from pxe_fetch.transport import has_ranges
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -18,7 +19,8 @@ class Mirror:
 
     url: str
     validator: str | None = None  # strong ETag of the bytes it has sent
-    ranges: bool = True  # until it shows that it has none
+    ranges: bool = field(init=False)  # as far as is known: until it shows that it has none
+    odd: int = 0  # answers in a row that were not the range that was asked for
     asked: int = 0
     failures: int = 0  # in a row, without new bytes
     missing: int = 0  # times it said 404
@@ -26,6 +28,14 @@ class Mirror:
     not_before: float = 0.0  # on the clock's now(): leave it alone until then
     error: FetchError | None = None  # the last one
     out: bool = False  # will not be asked again
+
+    def __post_init__(self) -> None:
+        self.ranges = has_ranges(self.url)
+
+    def gave_no_range(self) -> None:
+        """It answered something else than the range that it was asked for."""
+        self.odd += 1
+        self.ranges = self.odd < RANGE_ATTEMPTS
 
 
 M = TypeVar("M", bound=Mirror)
@@ -81,8 +91,8 @@ class Mirrors(Generic[M]):
         mirror.not_before = now + pause(error, failures=mirror.failures, policy=self._policy)
         match error:
             case RangeError() if mirror.ranges:
-                mirror.ranges = False
-                mirror.not_before = now  # it is there; it only has to be asked for all of it
+                mirror.gave_no_range()
+                mirror.not_before = now  # it is there; it only has to be asked again, or for all of it
             case IntegrityError():
                 mirror.corrupt += blamed
                 mirror.out = mirror.corrupt >= CORRUPT_ATTEMPTS

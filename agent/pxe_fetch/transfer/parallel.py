@@ -121,16 +121,17 @@ class ParallelReception:
     def run(self) -> None:
         """Fetch until the part is whole and right. Raises FetchError, as transfer.receive says."""
         try:
-            self._conduct()
+            try:
+                self._conduct()
+            finally:
+                self._over.set()
+                self._await_helpers()
+                if self.attempts:
+                    self._events.progress(self._name, received=self._board.here, total=self._pieces.size)
         except FetchError as error:
             error.attempts, error.bytes_received = self.attempts, self.bytes_received
             error.url = error.url or self.last_url()
             raise
-        finally:
-            self._over.set()
-            self._await_helpers()
-            if self.attempts:
-                self._events.progress(self._name, received=self._board.here, total=self._pieces.size)
         self._check_whole()
 
     def _conduct(self) -> None:

@@ -23,7 +23,7 @@ from pxe_fetch.transfer.events import Events
 from pxe_fetch.transfer.intake import take_in
 from pxe_fetch.transfer.mirrors import Mirror, Mirrors
 from pxe_fetch.transfer.part import FilePart, Part
-from pxe_fetch.transfer.retry import persist
+from pxe_fetch.transfer.retry import RANGE_ATTEMPTS, persist
 from pxe_fetch.transfer.verify import check_size
 from pxe_fetch.transport import Body, Request, Transports
 from pxe_fetch.wording import tried
@@ -125,6 +125,8 @@ class Reception:
                 raise
         finally:
             self._progressed = self._part.length > farthest
+            if self._progressed:
+                mirror.odd = 0
             self._farthest = max(self._farthest, self._part.length)
 
     def _next(self) -> Mirror:
@@ -189,17 +191,24 @@ class Reception:
         if body.start not in {0, request.offset}:
             raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
         if body.start != self._part.length:
-            changed = request.validator is not None and body.validator != request.validator
-            if request.offset and not changed:
-                mirror.ranges = False
-                if self._mirrors.another_may_resume(mirror, now=self._patience.clock.now()):
-                    raise RangeError("the server ignores ranges; another may resume")
+            if request.offset:
+                self._begin_again(mirror, body, request)
             self._forget()
         mirror.validator = body.validator
         self._sources.add(mirror.url)
         self._events.started(self._name, url=redact(mirror.url), offset=body.start, total=self._size or body.total)
         if body.start:
             self._events.resumed(self._name, url=redact(mirror.url), offset=body.start)
+
+    def _begin_again(self, mirror: Mirror, body: Body, request: Request) -> None:
+        """All of it came in answer to a range. Raises RangeError where the range may yet be had, here or elsewhere."""
+        changed = request.validator is not None and body.validator != request.validator
+        why = "the file has changed on the server" if changed else "the server ignores ranges"
+        if mirror.odd + 1 < RANGE_ATTEMPTS:
+            raise RangeError(f"{why}, or this answer of it is odd")
+        if self._mirrors.another_may_resume(mirror, now=self._patience.clock.now()):
+            raise RangeError(f"{why}; another may resume")
+        mirror.ranges = changed
 
     def _judge(self, mirror: Mirror, body: Body, *, farthest: int) -> None:
         """The body has ended. Raises NetworkError if the part is not whole, IntegrityError if it is not right."""
@@ -243,7 +252,7 @@ class Reception:
         if self._progressed:
             self._idle = 0
         elif error.transient and error.is_counted and not (mirror.ranges and isinstance(error, RangeError)):
-            self._idle += 1  # that it has no ranges is news: it is yet to be asked for all of it
+            self._idle += 1  # that it gave no range is news: it is yet to be asked again, or for all of it
         self._mirrors.failed(mirror, error, now=now, progressed=self._progressed, blamed=self._blamed)
         if mirror.out:
             self._events.mirror_dropped(self._name, url=redact(mirror.url), reason=str(error))

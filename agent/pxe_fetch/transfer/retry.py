@@ -13,6 +13,7 @@ from pxe_fetch.errors import FetchError, NetworkError
 
 NOT_FOUND_ATTEMPTS = 4  # of one mirror: it may not be in sync yet, but mostly the name is wrong
 CORRUPT_ATTEMPTS = 2  # of one mirror: once may be the wire, twice is the file
+RANGE_ATTEMPTS = 2  # of one mirror: once it may have answered something else than the range, twice it has none
 
 T = TypeVar("T")
 

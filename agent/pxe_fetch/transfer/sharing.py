@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pxe_fetch.contract.model import RetryPolicy
-from pxe_fetch.errors import FetchError, NetworkError, RangeError
+from pxe_fetch.errors import FetchError, NetworkError
 from pxe_fetch.redact import redact
 from pxe_fetch.transfer.mirrors import Mirror, Mirrors
 from pxe_fetch.transfer.retry import CORRUPT_ATTEMPTS
@@ -24,13 +24,12 @@ class SharedMirror(Mirror):
     proven: bool = False  # it has answered as it should
     right: int = 0  # chunks
     wrong: dict[int, int] = field(default_factory=dict)  # chunk -> how often it came wrong from here alone
-    odd: int = 0  # answers in a row that were not the range that was asked for
     told: bool = False  # that it is out
 
     @property
     def room(self) -> bool:
-        """Whether one more stream may be tried: one alone, as long as it is not known to work."""
-        if not self.proven or self.failures or not self.ranges:
+        """Whether one more stream may be tried: one alone, as long as it is not known to work, with ranges."""
+        if not self.proven or self.failures or self.odd or not self.ranges:
             return self.streams == 0
         return self.streams < self.most
 
@@ -100,11 +99,3 @@ class SharedMirrors(Mirrors[SharedMirror]):
             mirror.most = mirror.streams
             return True
         return False
-
-    def judged(self, mirror: SharedMirror, error: FetchError) -> FetchError:
-        """`error`, but the first odd answer of a mirror that has given ranges is a failure like others."""
-        if isinstance(error, RangeError) and mirror.proven and mirror.ranges:
-            mirror.odd += 1
-            if mirror.odd < CORRUPT_ATTEMPTS:
-                return NetworkError(str(error), status=error.status)
-        return error

@@ -93,13 +93,15 @@ class Stream:
             if body.total is not None:
                 check_size(body.total, expected=self._pieces.size)
             is_all = request.offset == 0 and request.end == self._pieces.size
-            if not body.ranged and not is_all:  # all of it in answer to a range over all of it says nothing
-                mirror.ranges = False
+            is_odd = is_ranged and not body.ranged and not is_all  # all in answer to a range over all says nothing
             if body.start != request.offset:
                 raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
-            self._board.begins(job, total=body.total)
+            if is_odd:
+                self._board.gave_no_range(job)
+            is_whole = not is_ranged or not body.ranged
+            self._board.begins(job, total=body.total, is_range=not is_whole and not is_all)
             self._patience.look()
-            self._take_in(job, body, is_whole=not is_ranged or not body.ranged)
+            self._take_in(job, body, is_whole=is_whole)
         finally:
             body.close()
 

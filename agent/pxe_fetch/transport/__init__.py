@@ -81,6 +81,11 @@ class Transport(Protocol):
         """Close every connection that is kept for later."""
 
 
+def has_ranges(url: str) -> bool:
+    """Whether a part of a file can be asked for by the scheme of `url`; by tftp it cannot (RFC 1350)."""
+    return url.partition(":")[0].lower() != "tftp"
+
+
 class Transports:
     """All schemes, ready to be used from several threads; connections are kept alive for the whole run.
 
