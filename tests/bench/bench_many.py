@@ -2,9 +2,11 @@
 """How long many small files take from their configuration to being placed and verified, beside aria2c and curl.
 
     .venv/bin/python tests/bench/bench_many.py [--count N] [--size KIB] [--rounds N] [--agent frozen|venv]
+                                               [--line MBIT]
 
-Loopback nginx, both sides in a tmpfs, all in alternation. aria2c gets its list with checksums, eight at once; curl
-verifies nothing. Means something on a machine that does nothing else; the processors' time suffers less.
+Loopback nginx, both sides in a tmpfs, all in alternation. With `--line 1000` the clients are in a network namespace of
+their own, behind a line of 1 Gbit/s (needs root, as bench_line.py does): what a node notices of it. aria2c gets its
+list with checksums, eight at once; curl verifies nothing. Means something on a machine that does nothing else; the processors' time suffers less.
 """
 
 from __future__ import annotations
@@ -16,14 +18,17 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bench import line
 from bench.race import Contender, agent_command, load, race, run, show
 from fakes.nginx import Nginx, nginx
 
 KiB = 1024
+MEGA = 1_000_000
 NAMES = "f{:05}"
 
 
@@ -34,16 +39,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="(default: %(default)s)")
     parser.add_argument("--parallel", type=int, default=[4], nargs="+", help="artifacts at once (default: 4)")
     parser.add_argument("--agent", choices=("frozen", "venv"), default="frozen", help="(default: %(default)s)")
+    parser.add_argument("--line", type=int, help="Mbit/s of a line to the server (default: the loopback)")
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="where to work (default: %(default)s)")
     given = parser.parse_args()
-    agent = agent_command(given.agent)
-    with tempfile.TemporaryDirectory(prefix="pxe-pack-bench-", dir=given.folder) as name:
+    agent = agent_command(given.agent)  # may freeze it, for which a network is needed
+    if given.line:
+        line.enter_own_namespace()
+    with (
+        line.rated(rate=given.line * MEGA) if given.line else nullcontext() as way,
+        tempfile.TemporaryDirectory(prefix="pxe-pack-bench-", dir=given.folder) as name,
+    ):
         work = Path(name)
         os.environ["RUNTIME_DIRECTORY"] = name
         digests = make_files(work / "root", count=given.count, size=given.size * KiB)
-        with nginx(work / "nginx", root=work / "root") as server:
+        with nginx(work / "nginx", root=work / "root", address=line.SERVER if way else "127.0.0.1") as server:
             contenders = line_up(agent, server=server, digests=digests, work=work, parallel=given.parallel)
+            for contender in contenders:
+                contender.command = [*(way.there if way else ()), *contender.command]
             print(f"{given.count} files of {given.size} KiB, {given.rounds} rounds in alternation, {load()}")
+            if way:
+                least = line.seconds(given.count * given.size * KiB, rate=given.line * MEGA)
+                print(f"their bytes take the line of {given.line} Mbit/s {least:.3f} s")
             measure(contenders, server, count=given.count, size=given.size * KiB, rounds=given.rounds, work=work)
 
 
