@@ -6,7 +6,8 @@
 
 Loopback nginx, both sides in a tmpfs, all in alternation. With `--line 1000` the clients are in a network namespace of
 their own, behind a line of 1 Gbit/s (needs root, as bench_line.py does): what a node notices of it. aria2c gets its
-list with checksums, eight at once; curl verifies nothing. Means something on a machine that does nothing else; the processors' time suffers less.
+list with checksums, eight at once; curl verifies nothing. Means something on a machine that does nothing else; the
+processors' time suffers less.
 """
 
 from __future__ import annotations
