@@ -216,6 +216,17 @@ def test_wrong_ranges_from_the_only_server_cost_one_restart(tmp_path: Path) -> N
         assert received.bytes_received == len(BODY) + HALF
 
 
+def test_a_server_without_ranges_is_not_taken_while_another_may_go_on_soon(tmp_path: Path) -> None:
+    without, broken = Script(body=BODY, then=Serve(ranges=False)), Script(body=BODY, faults=[cut(0.75)])
+    with Server({"/m": without}) as one, Server({"/m": broken}) as other:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[one.url("/m"), other.url("/m")])
+        bench.part.write_bytes(BODY[:HALF])
+        received = bench.receive()
+        assert [asked.range for asked in one.asked] == [f"bytes={HALF}-", f"bytes={3 * HALF // 2}-"]
+        assert received.bytes_received == len(BODY) - HALF
+        assert received.url == other.url("/m")
+
+
 def test_a_stall_keeps_every_byte_that_came_before(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY, faults=[stall(n) for n in (1, 1000, 70_000, 70_001, 2_999_999)])}) as server:
         received = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], timeouts=QUICK).receive()
