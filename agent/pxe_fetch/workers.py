@@ -36,7 +36,7 @@ class Workers(Generic[T]):
         stop: Event,
         spare: Callable[[], None],
     ) -> None:
-        """`spare` is called for each of the `most` once there is nothing left that it could begin."""
+        """`spare` is called for each of the `most` as soon as there is nothing left that it could begin."""
         self._waiting = waiting
         self._work = work
         self._most = most
@@ -68,8 +68,10 @@ class Workers(Generic[T]):
         looked, before = time.monotonic(), self._waiting.qsize()
         while True:
             left, now = self._waiting.qsize(), time.monotonic()
-            if not left or self._stop.is_set():
-                self._spare_idle()
+            if self._stop.is_set():
+                left = 0
+            self._spare_all_but(self._working + left)
+            if not left:
                 if not self._working:
                     return
                 self._ended.get()
@@ -80,7 +82,7 @@ class Workers(Generic[T]):
             elif now - looked >= STEP:
                 is_quick = (before - left) * QUICK >= now - looked
                 looked, before = now, left
-                if not is_quick and self._working < self._most:
+                if not is_quick and self._working < self._most - self._spared:
                     self._start()
                 elif is_quick and self._wanted > 1:
                     self._wanted -= 1
@@ -102,8 +104,8 @@ class Workers(Generic[T]):
             if not self._working:
                 raise
 
-    def _spare_idle(self) -> None:
-        while self._spared < self._most - self._working:
+    def _spare_all_but(self, needed: int) -> None:
+        while self._spared < self._most - needed:
             self._spared += 1
             self._spare()
 

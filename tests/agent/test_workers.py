@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from queue import SimpleQueue
-from threading import Barrier, Event, Lock, current_thread
+from threading import Barrier, Event, current_thread
 
 import pytest
 
@@ -62,20 +62,16 @@ def test_what_is_quick_is_done_by_one() -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])
-def test_those_that_never_have_anything_to_do_are_spare_at_once(number: int) -> None:
-    lock, spare, go = Lock(), [0], Event()
+def test_those_that_never_have_anything_to_do_are_spare_before_any_begins(number: int) -> None:
+    spare: list[None] = []
+    seen: list[int] = []
 
     def work(_: int) -> None:
-        assert go.wait(10)
+        seen.append(len(spare))
 
-    def count() -> None:
-        with lock:
-            spare[0] += 1
-            if spare[0] == FOUR - number:  # the others wait for this
-                go.set()
-
-    Workers(queue(number), work, most=FOUR, stop=Event(), spare=count).run()
-    assert spare == [FOUR]
+    Workers(queue(number), work, most=FOUR, stop=Event(), spare=lambda: spare.append(None)).run()
+    assert seen[:1] == [FOUR - number][:number]
+    assert len(spare) == FOUR
 
 
 def test_none_begins_anything_after_a_stop() -> None:
