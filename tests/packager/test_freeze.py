@@ -234,7 +234,8 @@ def test_children_get_the_library_path_that_the_agent_was_started_with(
     (tmp_path / "placed" / "small.bin").unlink()
     env["LD_LIBRARY_PATH"] = "/opt/theirs"
     assert run(agent, "run", "--config", file, env=env).returncode == Exit.DONE
-    assert (tmp_path / "told").read_text() == "unset\n/opt/theirs\n"
+    # Each run asks twice: for the start, and in the end whether the unit has failed.
+    assert (tmp_path / "told").read_text().split() == ["unset", "unset", "/opt/theirs", "/opt/theirs"]
 
 
 def test_patterns_compiled_ahead_are_the_ones_that_re_compiles(tmp_path: Path) -> None:
