@@ -101,14 +101,19 @@ def made(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Booted:
     root = unpacked.unpack(shapes.SHAPES["ic16"], site.folder / "root")
     if os.geteuid() != 0:
         site.pack(MADE, image=root, inject="rootfs")
-        return site.boot()
+        return _booted(site)
     shares.fill(site.folder / "share")
     with ganesha(site.folder / "ganesha", root=site.folder / "share", export=shares.EXPORT) as share:
         shares.lay(root, port=share.port)
         server.scripts |= shares.mirrors(share)
         site.pack(MADE + shares.artifacts(base=site.url("")), image=root, inject="rootfs")
         with killed_at(share, taken=shares.TAKEN):
-            return site.boot()
+            return _booted(site)
+
+
+def _booted(site: Site) -> Booted:
+    assert (site.layout / "grub/grub.cfg").is_file(), "Debian's signed GRUB reads this one first"
+    return site.boot()
 
 
 @pytest.fixture

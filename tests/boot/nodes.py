@@ -73,6 +73,11 @@ class Booted:
         """The agent's journal entries."""
         return [entry for entry in self.inspected["journal"] if entry.get("SYSLOG_IDENTIFIER") == "pxe-fetch"]
 
+    def said(self, name: str, message_id: str) -> list[Mapping[str, Any]]:
+        """The journal's entries of a kind, of one artifact."""
+        kind = [entry for entry in self.journal if entry.get("MESSAGE_ID") == message_id]
+        return [entry for entry in kind if entry.get("PXE_FETCH_ARTIFACT") == name]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Site:

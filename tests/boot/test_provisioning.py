@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -46,11 +45,6 @@ class Shown:
 
     def paths(self) -> list[str]:
         return [asked.path for asked in self.asked]
-
-    def said(self, name: str, message_id: str) -> list[Mapping[str, Any]]:
-        """The journal's entries of a kind, of one artifact."""
-        kind = [entry for entry in self.booted.journal if entry.get("MESSAGE_ID") == message_id]
-        return [entry for entry in kind if entry.get("PXE_FETCH_ARTIFACT") == name]
 
     @property
     def runs(self) -> list[str]:
@@ -127,8 +121,8 @@ def test_facts_and_kernel_arguments_name_urls_and_places(shown: Shown) -> None:
 def test_wrong_chunk_alone_is_fetched_again_and_elsewhere(shown: Shown) -> None:
     assert shown.booted.has(MODEL)
     (path,) = shown.wrong
-    (wrong,) = shown.said("model", MessageId.CHUNK_WRONG)
-    (right,) = shown.said("model", MessageId.CHUNK_MENDED)
+    (wrong,) = shown.booted.said("model", MessageId.CHUNK_WRONG)
+    (right,) = shown.booted.said("model", MessageId.CHUNK_MENDED)
     index = provisions.WRONG // CHUNK
     assert f"chunk {index} " in wrong["MESSAGE"]
     assert f"chunk {index} " in right["MESSAGE"]
@@ -154,7 +148,7 @@ def test_unit_of_an_artifact_finds_it_in_place(shown: Shown) -> None:
 
 def test_what_is_mounted_while_the_agent_runs_is_there_in_its_sandbox(shown: Shown) -> None:
     assert shown.booted.has(SHARED)
-    (placed,) = shown.said("shared", MessageId.PLACED)
+    (placed,) = shown.booted.said("shared", MessageId.PLACED)
     assert placed["PXE_FETCH_URL"] == f"file:///mnt/share/{provisions.ROLE}-{provisions.MAC}.conf"
 
 
@@ -170,7 +164,7 @@ def test_restarted_unit_keeps_what_is_right_and_resumes_the_rest(shown: Shown) -
     assert ends[second]["PXE_FETCH_EXIT_CODE"] == "0"
     kept = {name for name, one in shown.booted.artifacts.items() if one["phase"] == "kept"}
     assert kept == {"personal", "driver", "licence", "mount", "model", "words", "unit", "teller", "tree", "shared"}
-    resumed = shown.said("slow", MessageId.RESUMED)[0]
+    resumed = shown.booted.said("slow", MessageId.RESUMED)[0]
     assert resumed["PXE_FETCH_RUN"] == second
     assert int(resumed["PXE_FETCH_BYTES"]) >= STOPPED_AT
 
@@ -178,11 +172,11 @@ def test_restarted_unit_keeps_what_is_right_and_resumes_the_rest(shown: Shown) -
 def test_download_goes_on_where_a_killed_server_left_it(shown: Shown) -> None:
     assert shown.booted.has(SLOW)
     (taken,) = shown.killed
-    of_unit, of_server = (int(entry["PXE_FETCH_BYTES"]) for entry in shown.said("slow", MessageId.RESUMED))
+    of_unit, of_server = (int(entry["PXE_FETCH_BYTES"]) for entry in shown.booted.said("slow", MessageId.RESUMED))
     # The answer that was cut off by the kill is in no log; the one before it and the one after it are.
     (_, _, method, _, asked_for, status, _), (*_, rest, partial, sent) = shown.slowly
     assert (method, asked_for, status) == ("GET", '"-"', "200")
     assert (rest, partial, sent) == (f'"bytes={of_server}-"', "206", str(len(SLOW.body) - of_server))
     assert of_server >= of_unit + taken - 1024  # but for the answer's header
-    assert shown.said("slow", MessageId.RETRYING)
+    assert shown.booted.said("slow", MessageId.RETRYING)
     assert shown.booted.artifacts["slow"]["bytes_received"] == len(SLOW.body) - of_unit

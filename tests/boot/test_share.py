@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from boot.nodes import Booted
 from boot.shares import CUT, LATE, LISTED, MOUNTED, TAKEN
 from fakes.mounts import as_root
@@ -14,28 +11,22 @@ from pxe_fetch.contract.paths import MessageId
 pytestmark = as_root  # who else may not serve NFS
 
 
-def said(made: Booted, name: str, message_id: str) -> list[Mapping[str, Any]]:
-    """The journal's entries of a kind, of one artifact."""
-    kind = [entry for entry in made.journal if entry.get("MESSAGE_ID") == message_id]
-    return [entry for entry in kind if entry.get("PXE_FETCH_ARTIFACT") == name]
-
-
 def test_share_that_comes_late_is_mounted_when_it_is_asked_again(made: Booted, server: Server) -> None:
     assert made.has(LATE)
-    first, *others = said(made, "late", MessageId.RETRYING)
+    first, *others = made.said("late", MessageId.RETRYING)
     assert first["PXE_FETCH_URL"] == f"{MOUNTED}/late.txt"
     assert "could not be mounted" in first["MESSAGE"]
     assert {asked.status for asked in server.asked_for("/late.txt")} == {503}
     assert others
-    (placed,) = said(made, "late", MessageId.PLACED)
+    (placed,) = made.said("late", MessageId.PLACED)
     assert placed["PXE_FETCH_URL"] == f"{MOUNTED}/late.txt"
 
 
 def test_file_goes_on_from_a_web_server_where_the_share_broke_off(made: Booted, server: Server) -> None:
     assert made.has(CUT)
-    (broken,) = said(made, "cut", MessageId.RETRYING)
+    (broken,) = made.said("cut", MessageId.RETRYING)
     assert broken["PXE_FETCH_URL"] == f"{MOUNTED}/cut.bin"
-    (resumed,) = said(made, "cut", MessageId.RESUMED)
+    (resumed,) = made.said("cut", MessageId.RESUMED)
     (asked,) = server.asked_for("/cut.bin")
     offset = int(resumed["PXE_FETCH_BYTES"])
     assert offset > TAKEN // 2
@@ -45,5 +36,5 @@ def test_file_goes_on_from_a_web_server_where_the_share_broke_off(made: Booted, 
 
 def test_share_is_there_again_when_its_server_is(made: Booted) -> None:
     assert made.has(LISTED)
-    (placed,) = said(made, "listed", MessageId.PLACED)
+    (placed,) = made.said("listed", MessageId.PLACED)
     assert placed["PXE_FETCH_URL"] == f"{MOUNTED}/liveos.csv"

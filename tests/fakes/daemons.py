@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fakes import ports
+
 _VSFTPD = """
 listen=YES
 listen_address=127.0.0.1
@@ -60,7 +62,7 @@ class Ftpd:
 def vsftpd(folder: Path, *, root: Path, more: str = "", port: int | None = None) -> Iterator[Ftpd]:
     """Serve `root` to anonymous users; `more` are further lines of vsftpd.conf(5), `port` is that of one that ended."""
     folder.mkdir(exist_ok=True)
-    port = port or _free_port(socket.SOCK_STREAM)
+    port = port or ports.free()
     config = folder / "vsftpd.conf"
     config.write_text(_VSFTPD.format(port=port, user=getpass.getuser(), root=root, folder=folder, more=more))
     with _running([_program("vsftpd"), str(config)], ready=lambda: _accepts(port)):
@@ -85,7 +87,7 @@ def tftpd(root: Path, *options: str, port: int | None = None) -> Iterator[Tftpd]
 
     `port` is that of one that ended.
     """
-    port = port or _free_port(socket.SOCK_DGRAM)
+    port = port or ports.free(kind=socket.SOCK_DGRAM)
     words = ["--listen", "--foreground", "--address", f"127.0.0.1:{port}", "--user", getpass.getuser(), *options]
     with _running([_program("in.tftpd"), *words, str(root)], ready=lambda: _is_bound(port)):
         yield Tftpd(port=port, root=root)
@@ -115,13 +117,6 @@ def _program(name: str) -> str:
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     assert found, f"{name} is not installed"
     return found
-
-
-def _free_port(kind: socket.SocketKind) -> int:
-    with socket.socket(socket.AF_INET, kind) as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _accepts(port: int) -> bool:

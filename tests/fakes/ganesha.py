@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fakes import tcp
+from fakes import ports
 
 # Graceless: else, after a restart, nothing can be opened until clients had time to claim what they had open (RFC 8881).
 # PrivilegedPort: QEMU's user network asks from any port.
@@ -57,7 +56,7 @@ class Ganesha:
         config, log, pid = (self.folder / name for name in ("ganesha.conf", "log", "pid"))
         command: list[str | Path] = [program, "-F", "-f", config, "-L", log, "-p", pid]
         self.process = subprocess.Popen(command, start_new_session=True)
-        tcp.wait_for("127.0.0.1", self.port, self.process)
+        ports.wait_for("127.0.0.1", self.port, self.process)
 
     def kill(self) -> None:
         """SIGKILL: clients hear nothing but that the connection is gone."""
@@ -68,15 +67,14 @@ class Ganesha:
 
     def sending(self) -> list[int]:
         """For each connection that there is, how many bytes its client has taken so far."""
-        return tcp.taken(self.port)
+        return ports.taken(self.port)
 
 
 @contextlib.contextmanager
 def ganesha(folder: Path, *, root: Path, export: str) -> Iterator[Ganesha]:
     """A server of `root` under the name of `export`, to be started; ended with the context."""
     (folder / "recovery").mkdir(parents=True)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
+    port = ports.free()
     config = _CONFIG.format(port=port, folder=folder, root=root, export=export)
     (folder / "ganesha.conf").write_text(config)
     server = Ganesha(folder=folder, port=port)

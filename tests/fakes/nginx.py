@@ -6,14 +6,13 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fakes import tcp
+from fakes import ports
 from fakes.certs import Issued
 
 _CONFIG = """
@@ -83,7 +82,7 @@ class Nginx:
             self.folder / "error.log",
         ]
         self.process = subprocess.Popen(command, start_new_session=True)
-        tcp.wait_for(self.address, self.port, self.process)
+        ports.wait_for(self.address, self.port, self.process)
 
     def kill(self) -> None:
         """SIGKILL for it and its worker: nothing is said to clients, and what is under way is not logged."""
@@ -93,7 +92,7 @@ class Nginx:
 
     def sending(self) -> list[int]:
         """For each connection that there is, how many bytes its client has taken so far."""
-        return tcp.taken(self.port)
+        return ports.taken(self.port)
 
     def url(self, path: str) -> str:
         return f"http://{self.address}:{self.port}{path}"
@@ -122,7 +121,7 @@ def nginx(
     `address` is another than the loopback's only in a network namespace that was made for this.
     """
     folder.mkdir()
-    port, secure_port = _free_port(address), _free_port(address)
+    port, secure_port = ports.free(address), ports.free(address)
     secure = ""
     if certificate:
         secure = _SECURE.format(
@@ -146,9 +145,3 @@ def nginx(
         if running.process:
             running.process.terminate()
             running.process.wait(timeout=10)
-
-
-def _free_port(address: str) -> int:
-    with socket.create_server((address, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

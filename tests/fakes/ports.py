@@ -1,4 +1,4 @@
-"""What the kernel knows of a server's connections."""
+"""A server's port: one that is free, whether somebody listens there, what its clients have taken."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ import re
 import socket
 import subprocess
 import time
+
+
+def free(address: str = "127.0.0.1", *, kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """A port of `address` that nobody has."""
+    with socket.socket(socket.AF_INET, kind) as listener:
+        listener.bind((address, 0))
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def taken(port: int) -> list[int]:
