@@ -111,7 +111,7 @@ class Workers(Generic[T]):
 
     def _run_one(self, index: int) -> None:
         try:
-            while index < self._wanted or not index:
+            while index < self._wanted:
                 if self._stop.is_set():
                     return
                 self._work(self._waiting.get_nowait())

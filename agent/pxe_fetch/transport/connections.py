@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from pxe_fetch.clock import Patience
 from pxe_fetch.errors import PolicyError
-from pxe_fetch.transport.response import PatientResponse, Response, respond
+from pxe_fetch.transport.response import Response, proxy_response, respond
 
 PORTS = {"http": 80, "https": 443}
 # What may not stand in the path and query of a request as it is: RFC 3986, and a % that begins no octet.
@@ -89,7 +89,7 @@ class Connections:
         try:
             if connection.sock is None:
                 connection.timeout = connect
-                connection.response_class = partial(PatientResponse, patience=patience, silence=silence)  # type: ignore[assignment]  # a proxy's answer to CONNECT; whatever makes one will do
+                connection.response_class = partial(proxy_response, patience=patience, silence=silence)  # type: ignore[assignment]  # whatever makes one will do
                 _connect(connection)
                 if isinstance(connection.sock, ssl.SSLSocket):
                     # Else whoever cuts the line would have ended a body that has no declared end (RFC 8446 6.1).

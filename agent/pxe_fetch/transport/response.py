@@ -53,9 +53,16 @@ def respond(sock: socket.socket, *, patience: Patience, silence: float, method: 
         wire.give_back(data[header.size :])
         return PlainResponse(wire, header)
     wire.give_back(data)
-    response = PatientResponse(sock, patience=patience, silence=silence, method=method, wire=wire)
+    response = PatientResponse(wire, method=method)
     response.begin()
     return response
+
+
+def proxy_response(
+    sock: socket.socket, method: str | None = None, *, patience: Patience, silence: float
+) -> http.client.HTTPResponse:
+    """A proxy's answer to CONNECT, not read yet; the socket goes on to be used otherwise after it."""
+    return PatientResponse(Wire(sock, patience=patience, silence=silence, lent=True), method=method)
 
 
 class PlainResponse:
@@ -94,18 +101,9 @@ class PlainResponse:
 class PatientResponse(http.client.HTTPResponse):
     """http.client's response, reading through a Wire; `take` gives what is there."""
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        *,
-        patience: Patience,
-        silence: float,
-        method: str | None = None,
-        wire: Wire | None = None,
-    ) -> None:
-        # Without a method it is a proxy's answer to CONNECT, after which the socket goes on to be used otherwise.
-        self._wire = wire or Wire(sock, patience=patience, silence=silence, lent=method is None)
-        super().__init__(_Source(self._wire), method=method)  # type: ignore[arg-type]  # it is asked for a file alone
+    def __init__(self, wire: Wire, *, method: str | None) -> None:
+        self._wire = wire
+        super().__init__(_Source(wire), method=method)  # type: ignore[arg-type]  # it is asked for a file alone
         self._read_ahead = True  # whether bytes of the body may have come with the header
 
     def begin(self) -> None:
