@@ -9,6 +9,7 @@ from boot.sites import NOTE, PLAIN
 from fakes.server import Server
 from liveos import shapes
 from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.paths import UNIT_NAME
 
 CONFIG = """\
 version: 1
@@ -38,6 +39,8 @@ def check(booted: Booted) -> None:
     assert booted.inspected["failed_units"] == []
     assert booted.inspected["units"]["pxe-fetch.target"]["ActiveState"] == "active"
     assert booted.journal[0]["PXE_FETCH_URL"] == "/etc/pxe-fetch/fetch.yaml"
+    # By this they are found when journald gets to them after the agent's end, as it does in some of these boots.
+    assert {entry["OBJECT_SYSTEMD_UNIT"] for entry in booted.journal} == {UNIT_NAME}
 
 
 def test_bootstrap_image_boots_with_the_payload_in_its_initrd(

@@ -17,6 +17,7 @@ ERROR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7
 
 IDENTIFIER = "pxe-fetch"
 CONSOLE = "/dev/console"
+CGROUP = "/proc/self/cgroup"
 _SOCKET = "/run/systemd/journal/socket"
 
 
@@ -29,6 +30,10 @@ class Journal:
         self._has_journal = _is_journal(self._stream)
         self._prefixed = self._has_journal or is_service()
         self.is_plain = not self._prefixed  # a terminal or a file: a person reads it as it comes
+        # journald learns a sender's unit from /proc when it gets to the entry, and cannot once that process is gone, as
+        # it may be on a busy node (systemd issue 2913). This field alone brings the entry to `journalctl -u`
+        # (journalctl(1), --unit=: OBJECT_SYSTEMD_UNIT= of a sender that is root).
+        self._unit = _own_unit() if self._has_journal else None
 
     def shows(self, priority: int) -> bool:
         """Whether a line of that priority is written at all."""
@@ -38,13 +43,17 @@ class Journal:
         """Write `message`; `fields` become PXE_FETCH_<NAME>, those that are None are left out. Never raises OSError."""
         if not self.shows(priority):
             return
-        if self._has_journal and send_fields(entry(message, priority=priority, message_id=message_id, fields=fields)):
-            return
+        if self._has_journal:
+            lines = entry(message, priority=priority, message_id=message_id, fields=fields)
+            if self._unit:
+                lines.append(f"OBJECT_SYSTEMD_UNIT={self._unit}")
+            if send_fields(lines):
+                return
         prefix = f"<{priority}>" if self._prefixed else f"{IDENTIFIER}: "
         # What others said stays on one line; a traceback, which only debug shows, is the agent's own.
-        lines = message.splitlines() if priority == DEBUG else [message]
+        shown = message.splitlines() if priority == DEBUG else [message]
         try:
-            self._stream.write("".join(f"{prefix}{one_line(line)}\n" for line in lines))
+            self._stream.write("".join(f"{prefix}{one_line(line)}\n" for line in shown))
             self._stream.flush()
         except (OSError, ValueError):  # stderr is closed or full: the state file still says what happened
             return
@@ -95,6 +104,18 @@ def _is_journal(stream: TextIO) -> bool:
     except (OSError, ValueError):
         return False
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}" and os.path.exists(_SOCKET)  # noqa: PTH110  pathlib is an import
+
+
+def _own_unit() -> str | None:
+    """The service that systemd runs this process as: the last part of its control group's path (cgroups(7))."""
+    try:
+        with open(CGROUP, encoding="utf-8") as groups:  # noqa: PTH123  pathlib is an import
+            # Version 2 has one line, `0::/system.slice/NAME.service`; version 1 has systemd's own among others.
+            owned = [line.rstrip().split(":", 2) for line in groups]
+    except (OSError, ValueError):
+        return None
+    names = [path.rpartition("/")[2] for _, controllers, path in owned if controllers in ("", "name=systemd")]
+    return next((name for name in names if name.endswith(".service")), None)
 
 
 def console(message: str) -> None:
