@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,10 +25,10 @@ from pxe_fetch.reporting.account import Account
 from pxe_fetch.reporting.journal import WARNING
 from pxe_fetch.reporting.outcome import Outcome, of_error
 from pxe_fetch.roots import Roots
-from pxe_fetch.transfer.receive import fetch_text, receive
+from pxe_fetch.transfer.receive import ahead, fetch_text, receive
 from pxe_fetch.transfer.streams import Streams
 from pxe_fetch.transport import Transports
-from pxe_fetch.workers import Workers
+from pxe_fetch.workers import Following, Workers
 
 
 class Placing(Protocol):
@@ -65,10 +66,10 @@ class Bringer:
         Workers(waiting, self._work, most=parallel, stop=self.stop, spare=self.streams.give).run()
         self._look_at_units()
 
-    def _work(self, order: Order) -> None:
+    def _work(self, order: Order, following: Following[Order]) -> None:
         """Bring `order`, or note why it is not to be had. Raises StoppedError."""
         try:
-            self._bring(order)
+            self._bring(order, following)
         except StoppedError:
             _drop_if_empty(order)
             raise  # it is no failure of the artifact's; the run says why it ended
@@ -88,7 +89,7 @@ class Bringer:
         if outcome.exit_code == Exit.BUG:
             self.account.explain(error)
 
-    def _bring(self, order: Order) -> None:
+    def _bring(self, order: Order, following: Following[Order]) -> None:
         """One artifact, until it is in place. Raises FetchError."""
         self.account.checking(order.name)
         file.prepare(order.dest)
@@ -110,6 +111,7 @@ class Bringer:
             deadline=self.deadline,
             streams=self.streams,
             claim=partial(self.room.claim, order.name),
+            soon=partial(self._ask_ahead, following),
         )
         self.room.release(order.name)  # what it takes it has
         self.account.received(order.name, received)
@@ -117,6 +119,14 @@ class Bringer:
         placing.place(transfer)
         self.account.placed(transfer)
         self._start(transfer)
+
+    def _ask_ahead(self, following: Following[Order]) -> None:
+        """Have the next artifact asked for, where it is plain that all of it will be."""
+        order = following()
+        if order is None or order.digest is None or order.chunks:
+            return
+        if not os.path.lexists(order.part) and not os.path.lexists(order.dest):
+            ahead(order, transports=self.transports, stop=self.stop, deadline=self.deadline)
 
     def _start(self, transfer: Transfer) -> None:
         """Have the units started that wait for an artifact in place: also where it was when the node booted."""

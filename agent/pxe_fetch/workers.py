@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from pxe_fetch.errors import StoppedError
 
@@ -16,6 +16,7 @@ QUICK = 0.001  # seconds for a piece of work; where it takes less, it is the int
 STOPPING = 2.0  # seconds for the workers to let go after SIGTERM; those that are slower end with the process
 
 T = TypeVar("T")
+Following: TypeAlias = Callable[[], T | None]
 
 
 class Workers(Generic[T]):
@@ -30,13 +31,18 @@ class Workers(Generic[T]):
     def __init__(
         self,
         waiting: SimpleQueue[T],
-        work: Callable[[T], None],
+        work: Callable[[T, Following[T]], None],
         *,
         most: int,
         stop: Event,
         spare: Callable[[], None],
     ) -> None:
-        """`spare` is called for each of the `most` as soon as there is nothing left that it could begin."""
+        """`work(piece, following)` does one piece.
+
+        `following()` is what the same worker does next: it is no other's from then on. None where that is not known,
+        or the last piece was not a quick one, so that others may be sooner. `spare` is called for each of the `most` as
+        soon as there is nothing left that it could begin.
+        """
         self._waiting = waiting
         self._work = work
         self._most = most
@@ -110,11 +116,23 @@ class Workers(Generic[T]):
             self._spare()
 
     def _run_one(self, index: int) -> None:
+        held: list[T] = []
+        is_quick = False
+
+        def following() -> T | None:
+            if is_quick and not held:
+                with suppress(Empty):
+                    held.append(self._waiting.get_nowait())
+            return held[0] if held else None
+
         try:
-            while index < self._wanted:
+            now = time.monotonic()
+            while held or index < self._wanted:
                 if self._stop.is_set():
                     return
-                self._work(self._waiting.get_nowait())
+                self._work(held.pop() if held else self._waiting.get_nowait(), following)
+                before, now = now, time.monotonic()
+                is_quick = now - before < QUICK
         except (Empty, StoppedError):
             return
         finally:

@@ -9,7 +9,7 @@ from threading import Barrier, Event, current_thread
 import pytest
 
 from pxe_fetch.errors import StoppedError
-from pxe_fetch.workers import Workers
+from pxe_fetch.workers import QUICK, Following, Workers
 
 FOUR = 4
 LONG = 4000  # pieces of work, longer than it takes to see that they are quick
@@ -26,7 +26,7 @@ def test_what_waits_is_done_by_as_many_as_may_be() -> None:
     meet = Barrier(FOUR, timeout=10)
     spare: list[None] = []
 
-    def work(_: int) -> None:
+    def work(_one: int, _: Following[int]) -> None:
         meet.wait()
 
     Workers(queue(2 * FOUR), work, most=FOUR, stop=Event(), spare=lambda: spare.append(None)).run()
@@ -37,7 +37,7 @@ def test_those_that_what_is_quick_does_not_need_leave() -> None:
     meet = Barrier(FOUR, timeout=10)
     late: set[str] = set()
 
-    def work(one: int) -> None:
+    def work(one: int, _: Following[int]) -> None:
         if one < FOUR:
             meet.wait()
         elif one > LONG // 2:
@@ -52,7 +52,7 @@ def test_what_is_quick_is_done_by_one() -> None:
     names: set[str] = set()
     done: list[int] = []
 
-    def work(one: int) -> None:
+    def work(one: int, _: Following[int]) -> None:
         names.add(current_thread().name)
         done.append(one)
 
@@ -66,7 +66,7 @@ def test_those_that_never_have_anything_to_do_are_spare_before_any_begins(number
     spare: list[None] = []
     seen: list[int] = []
 
-    def work(_: int) -> None:
+    def work(_one: int, _: Following[int]) -> None:
         seen.append(len(spare))
 
     Workers(queue(number), work, most=FOUR, stop=Event(), spare=lambda: spare.append(None)).run()
@@ -77,7 +77,7 @@ def test_those_that_never_have_anything_to_do_are_spare_before_any_begins(number
 def test_none_begins_anything_after_a_stop() -> None:
     stop, begun = Event(), []
 
-    def work(one: int) -> None:
+    def work(one: int, _: Following[int]) -> None:
         begun.append(one)
         stop.set()
         raise StoppedError("told to stop")
@@ -86,3 +86,33 @@ def test_none_begins_anything_after_a_stop() -> None:
     Workers(queue(100), work, most=FOUR, stop=stop, spare=lambda: None).run()
     assert begun == [0]
     assert time.monotonic() - began < 5
+
+
+def test_what_follows_a_quick_piece_of_work_is_known_and_nobody_elses() -> None:
+    foretold: list[int | None] = []
+    done: list[int] = []
+
+    def work(one: int, following: Following[int]) -> None:
+        first = following()
+        assert following() == first
+        foretold.append(first)
+        done.append(one)
+
+    Workers(queue(LONG), work, most=FOUR, stop=Event(), spare=lambda: None).run()
+    assert done == list(range(LONG))
+    assert foretold[0] is None  # how quick the first is, is not known yet
+    assert foretold[-1] is None
+    known = [(one, following) for one, following in enumerate(foretold) if following is not None]
+    assert len(known) > LONG // 2
+    assert all(following == one + 1 for one, following in known)
+
+
+def test_nobody_holds_what_others_could_begin_sooner() -> None:
+    foretold: list[int | None] = []
+
+    def work(_one: int, following: Following[int]) -> None:
+        time.sleep(2 * QUICK)
+        foretold.append(following())
+
+    Workers(queue(2 * FOUR), work, most=FOUR, stop=Event(), spare=lambda: None).run()
+    assert foretold == [None] * 2 * FOUR

@@ -16,12 +16,12 @@ from pxe_fetch.transfer.part import ChunkedPart, FilePart, MemoryPart
 from pxe_fetch.transfer.reception import Reception
 from pxe_fetch.transfer.streams import Streams
 from pxe_fetch.transfer.verify import Digester
-from pxe_fetch.transport import Transports
+from pxe_fetch.transport import Request, Transports
 from pxe_fetch.wording import span
 
 TYPE_CHECKING = False  # what is only named in a signature need not be imported at boot
 if TYPE_CHECKING:
-    from pxe_fetch.plan import Transfer
+    from pxe_fetch.plan import Order, Transfer
     from pxe_fetch.transfer.parallel import ParallelReception
 
 
@@ -47,6 +47,7 @@ def receive(
     deadline: float = math.inf,
     streams: Streams | None = None,
     claim: Callable[[int], None] | None = None,
+    soon: Callable[[], None] | None = None,
 ) -> Received:
     """Bring the bytes of `transfer` into `transfer.part`: whole, verified, not yet placed; its folder is there.
 
@@ -54,7 +55,8 @@ def receive(
     is the run's; the artifact's own is counted from now. When `stop` is set it ends within a second, a connection that
     is just being made excepted (`timeouts.connect`). Where the transfer has chunk digests, ranges of it come in as many
     streams more as `streams` has free. `claim` is called with the size of the whole, if that is known, before the first
-    byte is written; it may raise NoRoomError.
+    byte is written; it may raise NoRoomError. `soon` is called when so little is still to come that another may be
+    asked for `ahead`.
 
     Raises only FetchError, of the class that names the cause: NetworkError, IntegrityError, RefusedError, PolicyError
     or TrustError when every mirror and attempt is used up; DeadlineError; StoppedError; NoRoomError (the part is gone
@@ -73,6 +75,7 @@ def receive(
             patience=patience,
             streams=streams or Streams(0),
             claim=claim,
+            soon=soon,
         )
         try:
             if claim and transfer.size is not None:
@@ -95,6 +98,12 @@ def receive(
         )
 
 
+def ahead(order: Order, *, transports: Transports, stop: Event, deadline: float) -> None:
+    """Ask for the bytes of `order`, which `receive` is called for next: nothing of it is here. Raises nothing."""
+    patience = Patience(clock=SystemClock(), stop=stop, deadline=deadline)
+    transports.ahead(Request(url=order.urls[0], headers=order.headers, timeouts=order.timeouts, patience=patience))
+
+
 def _reception(
     transfer: Transfer,
     *,
@@ -103,6 +112,7 @@ def _reception(
     patience: Patience,
     streams: Streams,
     claim: Callable[[int], None] | None,
+    soon: Callable[[], None] | None,
 ) -> tuple[FilePart | ChunkedPart, Reception | ParallelReception, Callable[[], None]]:
     """Where the bytes go, what brings them there, and what takes up what an earlier run left.
 
@@ -140,6 +150,7 @@ def _reception(
         events=events,
         patience=patience,
         claim=claim,
+        soon=soon,
     )
     return part, reception, lambda: reception.take_over(part)
 

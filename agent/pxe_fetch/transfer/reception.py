@@ -20,7 +20,7 @@ from pxe_fetch.errors import (
 )
 from pxe_fetch.redact import redact
 from pxe_fetch.transfer.events import Events
-from pxe_fetch.transfer.intake import take_in
+from pxe_fetch.transfer.intake import BUFFER, take_in
 from pxe_fetch.transfer.mirrors import Mirror, Mirrors
 from pxe_fetch.transfer.part import FilePart, Part
 from pxe_fetch.transfer.retry import RANGE_ATTEMPTS, persist
@@ -50,8 +50,10 @@ class Reception:
         events: Events,
         patience: Patience,
         claim: Callable[[int], None] | None = None,
+        soon: Callable[[], None] | None = None,
     ) -> None:
         self._name = name
+        self._soon = soon
         self._claim = claim
         self._digest = digest
         self._size = size
@@ -199,6 +201,8 @@ class Reception:
         self._events.started(self._name, url=redact(mirror.url), offset=body.start, total=self._size or body.total)
         if body.start:
             self._events.resumed(self._name, url=redact(mirror.url), offset=body.start)
+        if self._soon and body.total is not None and body.total - body.start <= BUFFER:
+            self._soon()
 
     def _begin_again(self, mirror: Mirror, body: Body, request: Request) -> None:
         """All of it came in answer to a range. Raises RangeError where the range may yet be had, here or elsewhere."""

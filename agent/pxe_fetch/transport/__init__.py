@@ -81,6 +81,13 @@ class Transport(Protocol):
         """Close every connection that is kept for later."""
 
 
+class Early(Transport, Protocol):
+    """One that can ask before anybody waits for the answer."""
+
+    def ahead(self, request: Request) -> None:
+        """As Transports.ahead."""
+
+
 def has_ranges(url: str) -> bool:
     """Whether a part of a file can be asked for by the scheme of `url`; by tftp it cannot (RFC 1350)."""
     return url.partition(":")[0].lower() != "tftp"
@@ -96,10 +103,13 @@ class Transports:
         self._tls = tls or Tls()
         self._proxy = proxy or Proxy()
         self._made: dict[str, Transport] = {}
+        self._http: Early | None = None
         self._lock = Lock()
 
     def of(self, url: str) -> Transport:
         """The transport for `url`. Raises PolicyError for what is not a URL or has a scheme not in the table."""
+        if self._http and url.startswith("http://"):
+            return self._http  # which looks at the rest of it
         try:
             parts = urlsplit(url)
             scheme, _ = parts.scheme.lower(), parts.port  # looking at a port that is none raises
@@ -111,12 +121,21 @@ class Transports:
                 self._made[kind] = self._make(kind)
             return self._made[kind]
 
+    def ahead(self, request: Request) -> None:
+        """Have what `request` asks for come while something else is worked on; `open` of the same must follow soon.
+
+        It does nothing where that brings nothing, and raises nothing: what goes wrong is told by `open`.
+        """
+        if self._http and request.url.startswith(("http://", "https://")):
+            self._http.ahead(request)
+
     def _make(self, kind: str) -> Transport:
         match kind:
             case "http":
                 from pxe_fetch.transport.http import HttpTransport
 
-                return HttpTransport(tls=self._tls, proxy=self._proxy)
+                self._http = HttpTransport(tls=self._tls, proxy=self._proxy)
+                return self._http
             case "file":
                 from pxe_fetch.transport.file import FileTransport
 
@@ -137,3 +156,4 @@ class Transports:
             for transport in self._made.values():
                 transport.close()
             self._made.clear()
+            self._http = None

@@ -6,25 +6,18 @@ is http.client that stands here.
 
 from __future__ import annotations
 
-import re
 import select
 import ssl
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from functools import partial
 from http.client import HTTPConnection, HTTPSConnection
 from threading import Lock
 from typing import NamedTuple
-from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from pxe_fetch.clock import Patience
-from pxe_fetch.errors import PolicyError
+from pxe_fetch.transport.head import head
+from pxe_fetch.transport.origin import Origin, origin, parse
 from pxe_fetch.transport.response import Response, proxy_response, respond
-
-PORTS = {"http": 80, "https": 443}
-# What may not stand in the path and query of a request as it is: RFC 3986, and a % that begins no octet.
-_UNSENDABLE = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9!#$%&'()*+,/:;=?@\[\]~._-]+", re.ASCII)
-_FIELD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+: ?(\S[^\r\n\0]*)?", re.ASCII)  # RFC 9110 5.1, 5.5
 
 
 class ConnectTimeoutError(TimeoutError):
@@ -38,6 +31,28 @@ class Way(NamedTuple):
     host: str
     port: int
     proxy: str | None
+
+
+class Sent:
+    """A request that is on its way; `answer` must follow, or `close`."""
+
+    def __init__(self, connection: HTTPConnection, *, method: str, keep: Callable[[], None]) -> None:
+        self._connection = connection
+        self._method = method
+        self._keep = keep
+
+    def answer(self, *, silence: float, patience: Patience) -> Exchange:
+        """Wait for the header. Raises what `patience` raises, and whatever http.client raises."""
+        try:
+            response = respond(self._connection.sock, patience=patience, silence=silence, method=self._method)
+        except BaseException:
+            self.close()
+            raise
+        return Exchange(self._connection, response, keep=self._keep)
+
+    def close(self) -> None:
+        """Close the connection: nobody wants the answer."""
+        self._connection.close()
 
 
 class Exchange:
@@ -65,7 +80,7 @@ class Connections:
         self._free: dict[Way, list[HTTPConnection]] = {}
         self._lock = Lock()
 
-    def ask(
+    def send(
         self,
         url: str,
         *,
@@ -76,15 +91,14 @@ class Connections:
         patience: Patience,
         method: str = "GET",
         body: bytes = b"",
-    ) -> Exchange:
+    ) -> Sent:
         """Ask for `url` with `fields`; a `body` has its length among them.
 
         Raises PolicyError for what cannot be asked for, what `patience` raises, and whatever http.client raises.
         """
-        parts = urlsplit(url)
-        secure = parts.scheme.lower() == "https"
-        way = Way(secure, *_place(parts), proxy)
-        head = _head(parts, method=method, fields=fields, proxy=None if secure else proxy)
+        at, target = parse(url)
+        data = head(method, at, target, fields=fields, proxy=None if at.secure else proxy) + body
+        way = Way(at.secure, at.host, at.port, proxy)
         connection = self._take(way) or self._made(way)
         try:
             if connection.sock is None:
@@ -95,12 +109,16 @@ class Connections:
                     # Else whoever cuts the line would have ended a body that has no declared end (RFC 8446 6.1).
                     connection.sock.suppress_ragged_eofs = False
                 patience.check()
-            connection.sock.sendall(head + body)
-            response = respond(connection.sock, patience=patience, silence=silence, method=method)
+            connection.sock.sendall(data)
         except BaseException:
             connection.close()
             raise
-        return Exchange(connection, response, keep=lambda: self._keep(way, connection))
+        return Sent(connection, method=method, keep=partial(self._keep, way, connection))
+
+    def lead_to(self, url: str, *, proxy: str | None) -> bool:
+        """Whether one that led where `url` leads has served a request to its end. Raises PolicyError."""
+        at = parse(url)[0]
+        return Way(at.secure, at.host, at.port, proxy) in self._free
 
     def close(self) -> None:
         """Close those that are free."""
@@ -135,20 +153,19 @@ class Connections:
             if way.secure:
                 return HTTPSConnection(host, way.port, context=self._tls())
             return HTTPConnection(host, way.port)
-        proxy = urlsplit(way.proxy)
+        proxy = origin(way.proxy)
         if way.secure:
             return _tunnel(host, way.port, proxy=proxy, context=self._tls())
-        host, port = _place(proxy)
-        return (
-            HTTPSConnection(host, port, context=self._tls()) if proxy.scheme == "https" else HTTPConnection(host, port)
-        )
+        if proxy.secure:
+            return HTTPSConnection(proxy.host, proxy.port, context=self._tls())
+        return HTTPConnection(proxy.host, proxy.port)
 
 
-def _tunnel(host: str, port: int, *, proxy: SplitResult, context: ssl.SSLContext) -> HTTPConnection:
+def _tunnel(host: str, port: int, *, proxy: Origin, context: ssl.SSLContext) -> HTTPConnection:
     """A secure connection that will lead through `proxy`."""
-    place, fields = _place(proxy), _authorization("Proxy-Authorization", proxy)
-    if proxy.scheme.lower() == "http":
-        single = _Tunnelled(*place, context=context)
+    fields = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+    if not proxy.secure:
+        single = _Tunnelled(proxy.host, proxy.port, context=context)
         single.set_tunnel(host, port, headers=fields)
         return single
     # TLS inside TLS, which ssl's sockets cannot do.
@@ -160,8 +177,8 @@ def _tunnel(host: str, port: int, *, proxy: SplitResult, context: ssl.SSLContext
     from urllib3.util import parse_url
 
     config = ProxyConfig(context, use_forwarding_for_https=False, assert_hostname=None, assert_fingerprint=None)
-    at = parse_url(f"https://{proxy.netloc.rpartition('@')[2]}")
-    double = DoubleConnection(*place, proxy=at, proxy_config=config, ssl_context=context)
+    at = parse_url(f"https://{proxy.place}")
+    double = DoubleConnection(proxy.host, proxy.port, proxy=at, proxy_config=config, ssl_context=context)
     double.set_tunnel(host, port, headers=fields, scheme="https")
     return double
 
@@ -178,48 +195,8 @@ class _Tunnelled(HTTPSConnection):
             self._tunnel_host = host
 
 
-def _place(parts: SplitResult) -> tuple[str, int]:
-    """Host and port to connect to. Raises PolicyError where there is none."""
-    if not parts.hostname or parts.scheme.lower() not in PORTS:
-        raise PolicyError("the URL, or its proxy's, names no host")
-    return parts.hostname, parts.port or PORTS[parts.scheme.lower()]
-
-
 def _connect(connection: HTTPConnection) -> None:
     try:
         connection.connect()
     except TimeoutError as error:
         raise ConnectTimeoutError from error
-
-
-def _head(parts: SplitResult, *, method: str, fields: Mapping[str, str], proxy: str | None) -> bytes:
-    """The request; to a `proxy`, by plain http, with the whole URL (RFC 9112 3.2.2)."""
-    place = parts.netloc.rpartition("@")[2]
-    target = _sendable(parts.path or "/") + (f"?{_sendable(parts.query)}" if parts.query else "")
-    lines = {"host": f"Host: {place}"}
-    if proxy:
-        target = f"{parts.scheme}://{place}{target}"
-        fields = {**fields, **_authorization("Proxy-Authorization", urlsplit(proxy))}
-    if parts.username is not None:
-        fields = {**fields, **_authorization("Authorization", parts)}
-    for name, value in fields.items():
-        line = f"{name}: {value}"
-        if not _FIELD.fullmatch(line):
-            raise PolicyError("a header field for it is not valid")  # its text may hold a secret
-        lines[name.lower()] = line  # the last of a name wins, however it is spelt
-    try:
-        return "\r\n".join([f"{method} {target} HTTP/1.1", *lines.values(), "", ""]).encode("latin-1")
-    except UnicodeEncodeError as error:
-        raise PolicyError("it cannot be asked for: its host or a header field is not Latin-1") from error
-
-
-def _sendable(text: str) -> str:
-    return _UNSENDABLE.sub(lambda match: quote(match[0], safe=""), text)
-
-
-def _authorization(name: str, parts: SplitResult) -> dict[str, str]:
-    """The Basic credentials in a URL (RFC 7617) as the field `name`; {} where it has none."""
-    if parts.username is None:
-        return {}
-    secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-    return {name: f"Basic {b64encode(secret).decode()}"}

@@ -10,7 +10,8 @@ from pxe_fetch.clock import Patience
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.errors import FetchError, PolicyError
 from pxe_fetch.transport.causes import explain, place
-from pxe_fetch.transport.connections import PORTS, Connections
+from pxe_fetch.transport.connections import Connections
+from pxe_fetch.transport.origin import PORTS
 from pxe_fetch.transport.proxies import proxy_for
 
 _DRAINED = 16 * 1024  # bytes of an answer's text read and thrown away, to keep the connection
@@ -54,7 +55,7 @@ class Poster:
             "Content-Length": str(len(body)),
             "Accept-Encoding": "identity",
         }
-        exchange = self._connections.ask(
+        sent = self._connections.send(
             url,
             method="POST",
             body=body,
@@ -64,6 +65,7 @@ class Poster:
             silence=timeouts.read,
             patience=patience,
         )
+        exchange = sent.answer(silence=timeouts.read, patience=patience)
         try:
             view = memoryview(bytearray(_DRAINED))
             while view and (count := exchange.response.take(view)):

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from urllib.parse import urlsplit
 
 from pxe_fetch.contract.model import Proxy
-from pxe_fetch.transport.connections import PORTS
+from pxe_fetch.transport.origin import parse
 
 _WITH_PORT = re.compile(r"(\[[^\]]*\]|[^:]*):(\d+)", re.ASCII)  # an address of IPv6 has it behind its brackets
 
 
 def proxy_for(url: str, proxy: Proxy) -> str | None:
-    """The proxy's URL, or None for a direct connection."""
+    """The proxy's URL, or None for a direct connection. Raises PolicyError where `url` leads nowhere."""
     if proxy.http is None and proxy.https is None:
         return None
-    parts = urlsplit(url)
-    chosen = proxy.https if parts.scheme.lower() == "https" else proxy.http
-    host = (parts.hostname or "").rstrip(".")
-    port = parts.port or PORTS.get(parts.scheme.lower(), 0)
-    return None if any(_covers(entry, host=host, port=port) for entry in proxy.no_proxy) else chosen
+    at = parse(url)[0]
+    chosen = proxy.https if at.secure else proxy.http
+    host = at.host.rstrip(".")
+    return None if any(_covers(entry, host=host, port=at.port) for entry in proxy.no_proxy) else chosen
 
 
 def _covers(entry: str, *, host: str, port: int) -> bool:
