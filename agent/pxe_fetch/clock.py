@@ -29,8 +29,7 @@ class Clock(Protocol):
 class SystemClock:
     """The kernel's."""
 
-    def now(self) -> float:
-        return time.monotonic()
+    now = staticmethod(time.monotonic)  # asked some twenty times for each file
 
     def sleep(self, seconds: float, *, stop: Event) -> None:
         stop.wait(seconds)

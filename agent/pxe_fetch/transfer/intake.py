@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from mmap import mmap
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Thread
 from typing import Protocol
 
@@ -160,6 +159,5 @@ class Lane:
         if self._thread:
             self._full.put((memoryview(b""), 0))
             self._thread.join()
-        with suppress(Empty):
-            while True:
-                _spare.append(self._free.get_nowait())
+        while not self._free.empty():
+            _spare.append(self._free.get_nowait())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from threading import Event
 
 from pxe_fetch.clock import Clock, Patience, SystemClock
@@ -64,7 +64,7 @@ def receive(
     `attempts`, `bytes_received` and `url` tell what had happened.
     """
     clock = clock or SystemClock()
-    with _nothing_else_escapes():
+    with _NOTHING_ELSE_ESCAPES:
         began = clock.now()
         patience = _patience(clock, stop=stop, of_run=deadline, own=transfer.retry.deadline)
         patience.check()
@@ -175,7 +175,7 @@ def fetch_text(
     `name` is what the events call it. Raises what `receive` raises, and PolicyError when there are more bytes.
     """
     clock = clock or SystemClock()
-    with _nothing_else_escapes():
+    with _NOTHING_ELSE_ESCAPES:
         patience = _patience(clock, stop=stop, of_run=deadline, own=retry.deadline)
         part = MemoryPart(limit=limit, digester=lambda: Digester(digest))
         reception = Reception(
@@ -200,14 +200,23 @@ def _patience(clock: Clock, *, stop: Event, of_run: float, own: float) -> Patien
     end = clock.now() + own
     if of_run < end:
         return Patience(clock=clock, stop=stop, deadline=of_run, over="the run's deadline is over")
-    return Patience(clock=clock, stop=stop, deadline=end, over=f"its deadline of {span(own)} is over")
+    return Patience(clock=clock, stop=stop, deadline=end, over=_over(own))
 
 
-@contextmanager
-def _nothing_else_escapes() -> Iterator[None]:
-    try:
-        yield
-    except FetchError:
-        raise
-    except Exception as error:
-        raise FetchError(f"a fault of pxe-fetch itself: {type(error).__name__}: {error}") from error
+@lru_cache(maxsize=8)
+def _over(own: float) -> str:
+    return f"its deadline of {span(own)} is over"
+
+
+class _Guard:
+    """What an exception that is none of FetchError's is made inside it."""
+
+    def __enter__(self) -> None:
+        """Nothing is needed: it holds nothing."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _where: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, FetchError):
+            raise FetchError(f"a fault of pxe-fetch itself: {type(error).__name__}: {error}") from error
+
+
+_NOTHING_ELSE_ESCAPES = _Guard()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
+_LENGTH = re.compile(r"\d{1,19}", re.ASCII)
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')  # RFC 9110 8.8.3
 _LONGEST_ETAG = 1024  # characters; longer ones are not worth sending back
 
@@ -34,7 +35,7 @@ def content_range(value: str | None) -> ContentRange | None:
 
 def content_length(value: str | None) -> int | None:
     """A Content-Length field; None where it is missing or no number."""
-    return int(value) if value and re.fullmatch(r"\d{1,19}", value.strip(), re.ASCII) else None
+    return int(value) if value and _LENGTH.fullmatch(value.strip()) else None
 
 
 def strong_etag(value: str | None) -> str | None:
