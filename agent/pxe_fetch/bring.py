@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +30,8 @@ from pxe_fetch.transfer.streams import Streams
 from pxe_fetch.transport import Transports
 from pxe_fetch.workers import Following, Workers
 
+MANY = 250  # artifacts, one as quick as the other: from so many on other processes are worth their start
+
 
 class Placing(Protocol):
     """A way to put verified bytes in place: a module with these two functions."""
@@ -55,18 +57,22 @@ class Bringer:
     failures: dict[str, Outcome] = field(default_factory=dict)  # by name
     started: dict[str, str] = field(default_factory=dict)  # unit -> the artifact it was started for
 
-    def bring_all(self, orders: Iterable[Order], *, parallel: int) -> None:
+    def bring_all(self, orders: Iterable[Order], *, parallel: int, many: Callable[[SimpleQueue[Order]], None]) -> None:
         """Bring `orders`, up to `parallel` at once, in their order; those that fail are in `failures` then.
 
-        Raises StoppedError in the main thread, when a signal does.
+        `many` may bring some of what waits when that is MANY and each is quick; nothing is under way then. Raises
+        StoppedError in the main thread, when a signal does.
         """
         waiting: SimpleQueue[Order] = SimpleQueue()
         for order in orders:
             waiting.put(order)
-        Workers(waiting, self._work, most=parallel, stop=self.stop, spare=self.streams.give).run()
-        self._look_at_units()
+        workers = Workers(waiting, self.work, most=parallel, stop=self.stop, spare=self.streams.give)
+        if workers.run(pause_at=MANY):
+            many(waiting)
+            workers.run()
+        self.look_at_units()
 
-    def _work(self, order: Order, following: Following[Order]) -> None:
+    def work(self, order: Order, following: Following[Order]) -> None:
         """Bring `order`, or note why it is not to be had. Raises StoppedError."""
         try:
             self._bring(order, following)
@@ -138,7 +144,7 @@ class Bringer:
             else:
                 self.started[unit] = transfer.name
 
-    def _look_at_units(self) -> None:
+    def look_at_units(self) -> None:
         """Tell of the units that were started and have failed since. Nobody waits for those that are yet to."""
         if not self.started:
             return

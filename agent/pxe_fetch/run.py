@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Event
 from types import FrameType
 
@@ -22,7 +23,7 @@ from pxe_fetch.idle import NO_CONFIGURATION, SWITCHED_OFF
 from pxe_fetch.locate import ReadUrl, credentials_directory, locate
 from pxe_fetch.node import Node
 from pxe_fetch.place.room import Room
-from pxe_fetch.plan import moved, plan
+from pxe_fetch.plan import Order, moved, plan
 from pxe_fetch.redact import redact
 from pxe_fetch.reporting.account import Account
 from pxe_fetch.reporting.journal import INFO, WARNING, Journal, console
@@ -121,9 +122,20 @@ def _bring(one: Run) -> Outcome:
     )
     for name, error in [*((artifact.name, error) for artifact, error in planned.failed), *no_room.items()]:
         bringer.failed(name, error)
-    bringer.bring_all([order for order in planned.orders if order.name not in no_room], parallel=one.config.parallel)
+    parallel = one.config.parallel
+    bringer.bring_all(
+        [order for order in planned.orders if order.name not in no_room],
+        parallel=parallel,
+        many=lambda waiting: _bring_together(bringer, waiting, parallel=parallel),
+    )
     transports.close()
     return of_run(one.ledger.state, failures=bringer.failures)
+
+
+def _bring_together(bringer: Bringer, waiting: SimpleQueue[Order], *, parallel: int) -> None:
+    from pxe_fetch.together import bring_together  # few runs have so many artifacts
+
+    bring_together(bringer, waiting, parallel=parallel)
 
 
 def _kernel_command_line(root: Path) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from pxe_fetch.errors import StoppedError
 
@@ -16,7 +17,21 @@ QUICK = 0.001  # seconds for a piece of work; where it takes less, it is the int
 STOPPING = 2.0  # seconds for the workers to let go after SIGTERM; those that are slower end with the process
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 Following: TypeAlias = Callable[[], T | None]
+
+
+class Waiting(Protocol[T_co]):
+    """What is still to be begun: a queue.SimpleQueue, or the like."""
+
+    def get_nowait(self) -> T_co:
+        """The next piece. Raises queue.Empty."""
+
+    def empty(self) -> bool:
+        """Whether there is none, as far as can be told while others take some."""
+
+    def qsize(self) -> int:
+        """How many there are, likewise."""
 
 
 class Workers(Generic[T]):
@@ -30,7 +45,7 @@ class Workers(Generic[T]):
 
     def __init__(
         self,
-        waiting: SimpleQueue[T],
+        waiting: Waiting[T],
         work: Callable[[T, Following[T]], None],
         *,
         most: int,
@@ -55,14 +70,16 @@ class Workers(Generic[T]):
         # (CPython 3.11, Thread._wait_for_tstate_lock).
         self._ended: SimpleQueue[None] = SimpleQueue()
 
-    def run(self) -> None:
-        """Return when nothing is left, or `stop` is set and they have let go.
+    def run(self, *, pause_at: float = math.inf) -> bool:
+        """Return when nothing is left, or `stop` is set and they have let go: False.
+
+        True as soon as so many as `pause_at` are left of what is quick; nothing is under way then.
 
         The threads do not outlive the process, so a signal's StoppedError in this one ends the waiting. Raises
         RuntimeError where not a single thread can be started.
         """
         try:
-            self._conduct()
+            return self._conduct(pause_at)
         except StoppedError:
             until = time.monotonic() + STOPPING
             with suppress(Empty):
@@ -70,7 +87,7 @@ class Workers(Generic[T]):
                     self._ended.get(timeout=max(until - time.monotonic(), 0))
             raise
 
-    def _conduct(self) -> None:
+    def _conduct(self, pause_at: float) -> bool:
         looked, before = time.monotonic(), self._waiting.qsize()
         while True:
             left, now = self._waiting.qsize(), time.monotonic()
@@ -79,7 +96,7 @@ class Workers(Generic[T]):
             self._spare_all_but(self._working + left)
             if not left:
                 if not self._working:
-                    return
+                    return False
                 self._ended.get()
                 self._working -= 1
                 continue
@@ -88,6 +105,8 @@ class Workers(Generic[T]):
             elif now - looked >= STEP:
                 is_quick = (before - left) * QUICK >= now - looked
                 looked, before = now, left
+                if is_quick and left >= pause_at and self._all_left():
+                    return True
                 if not is_quick and self._working < self._most - self._spared:
                     self._start()
                 elif is_quick and self._wanted > 1:
@@ -95,6 +114,16 @@ class Workers(Generic[T]):
             with suppress(Empty):
                 self._ended.get(timeout=STEP)
                 self._working -= 1
+
+    def _all_left(self) -> bool:
+        """Have all leave after what they are at, and whether they soon did."""
+        self._wanted = 0
+        until = time.monotonic() + STEP
+        with suppress(Empty):
+            while self._working:
+                self._ended.get(timeout=max(until - time.monotonic(), 0))
+                self._working -= 1
+        return not self._working
 
     def _start(self) -> None:
         """One more. Raises RuntimeError where the unit's TasksMax= does not allow a single one."""
@@ -120,7 +149,7 @@ class Workers(Generic[T]):
         is_quick = False
 
         def following() -> T | None:
-            if is_quick and not held:
+            if is_quick and not held and index < self._wanted:
                 with suppress(Empty):
                     held.append(self._waiting.get_nowait())
             return held[0] if held else None

@@ -151,9 +151,9 @@ class FakeNode:
         )
         return done.returncode
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """The same in a process of its own, which the caller waits for."""
-        command = [sys.executable, "-c", PROGRAM, str(self.root), *words]
+    def start(self, *words: str, before: str = "") -> subprocess.Popen[str]:
+        """The same in a process of its own, which the caller waits for and which runs the lines `before` first."""
+        command = [sys.executable, "-c", before + PROGRAM, str(self.root), *words]
         return subprocess.Popen(
             command,
             env=self._environment(os.environ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 from pxe_fetch.contract.cmdline import KernelArgumentError
 from pxe_fetch.contract.model import FetchConfig
@@ -17,7 +18,7 @@ from pxe_fetch.redact import redact
 from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING
 from pxe_fetch.reporting.outcome import Outcome
 from pxe_fetch.reporting.progress import Progress
-from pxe_fetch.reporting.state import ArtifactState
+from pxe_fetch.reporting.state import ENDED, ArtifactState
 from pxe_fetch.transfer.receive import Received
 from pxe_fetch.wording import amount, count, span
 
@@ -129,6 +130,33 @@ class Account(Progress):
             import traceback
 
             self.debug("".join(traceback.format_exception(error)))
+
+    # Other processes
+
+    def still(self) -> AbstractContextManager[None]:
+        """While this lasts nobody tells anything: the moment to fork."""
+        return self._ledger.still()
+
+    def detach(self) -> None:
+        """In a process that was forked: tell the journal alone."""
+        self._ledger.detach()
+
+    def facts(self, name: str) -> tuple[object, ...]:
+        """All that is known of the artifact `name`, for another process to hear."""
+        with self._ledger.edit(name) as artifact:
+            return artifact.facts()
+
+    def heard(self, facts: tuple[object, ...]) -> str:
+        """Take over the `facts` of another process; the artifact's name."""
+        name = str(facts[0])
+        with self._ledger.edit(name) as artifact:
+            artifact.take(facts)
+        return name
+
+    def has_ended(self, name: str) -> bool:
+        """Whether nothing more will become of the artifact `name` in this run."""
+        artifact = self._ledger.find(name)
+        return artifact is not None and artifact.phase in ENDED
 
     # One artifact
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Event, Lock, Thread
 
@@ -113,6 +115,17 @@ class Ledger:
                 if artifact.phase not in ENDED and artifact.began is not None:
                     artifact.ended = now
         self.write()
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """While this lasts nobody changes anything or writes the file: the moment to fork."""
+        with self._writing, self._lock:
+            yield
+
+    def detach(self) -> None:
+        """In a process that was forked: what is changed here is told to nobody, the file and systemd are another's."""
+        self._lock, self._writing = Lock(), Lock()
+        self._file, self._due = None, math.inf
 
     def phases(self) -> tuple[str, ...]:
         """The run's phase, and each artifact's."""

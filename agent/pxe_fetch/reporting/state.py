@@ -36,6 +36,15 @@ class ArtifactState:
     error: str | None = None
     cause: str | None = None
 
+    def facts(self) -> tuple[object, ...]:
+        """All that is known of it, for `take` in another process."""
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+    def take(self, facts: tuple[object, ...]) -> None:
+        """Become what the `facts` say."""
+        for name, value in zip(self.__slots__, facts, strict=True):
+            setattr(self, name, value)
+
     def document(self) -> dict[str, Value]:
         """As state.json has it."""
         seconds = 0.0 if self.began is None else (self.ended or time.monotonic()) - self.began

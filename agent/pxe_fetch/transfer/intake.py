@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from mmap import mmap
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from queue import SimpleQueue
 from threading import Thread
 from typing import Protocol
@@ -109,7 +109,8 @@ def _buffer() -> memoryview:
     try:
         return _spare.pop()
     except IndexError:
-        return memoryview(mmap(-1, BUFFER))
+        # Private: what mmap gives otherwise is shared with the processes that are forked (crew.py).
+        return memoryview(mmap(-1, BUFFER, flags=MAP_PRIVATE | MAP_ANONYMOUS))
 
 
 class Hashing(Protocol):

@@ -106,6 +106,10 @@ class Transports:
         self._http: Early | None = None
         self._lock = Lock()
 
+    def anew(self) -> Transports:
+        """The same without a connection: for a process that was forked, which must leave those of the other alone."""
+        return Transports(tls=self._tls, proxy=self._proxy)
+
     def of(self, url: str) -> Transport:
         """The transport for `url`. Raises PolicyError for what is not a URL or has a scheme not in the table."""
         if self._http and url.startswith("http://"):
