@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
 from pxe_fetch.contract import template
@@ -26,6 +27,8 @@ EXEMPTION = re.compile(
     r"|(\[[0-9A-Fa-f.:]+\]|(\*?\.)?[A-Za-z0-9_][A-Za-z0-9_.-]*)(:[0-9]{1,5})?",
     re.ASCII,
 )
+# Nothing is to be said of such a path, whatever stands before it.
+_USUAL = re.compile(r"(https?://[A-Za-z0-9.:_-]+/)[A-Za-z0-9/._~-]*", re.ASCII)
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]*", re.ASCII)
 _OWN_HEADERS = frozenset(
     ("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding", "connection")
@@ -73,6 +76,15 @@ def file_name(text: str) -> str:
 
 def url(text: str) -> str:
     """An absolute URL of a scheme that the agent has, or one relative to base_url; ${facts} may stand in it."""
+    if usual := _USUAL.fullmatch(text):
+        _any_url(usual[1])
+    else:
+        _any_url(text)
+    return text
+
+
+@lru_cache(maxsize=16)  # a thousand artifacts come from a few servers
+def _any_url(text: str) -> None:
     templated(text)
     if not text or not text.isprintable() or " " in text:
         raise RuleError("is not a URL", reference="url-invalid", hint="percent-encode blanks: %20")
@@ -93,7 +105,6 @@ def url(text: str) -> str:
             hint="put it into a credential and name that in header_credential",
         )
     _check_place(parts)
-    return text
 
 
 def _check_place(parts: SplitResult) -> None:

@@ -40,6 +40,13 @@ class Section:
         entry = self.mapping.entries.get(key)
         return entry is not None and not _is_nothing(entry.value)
 
+    def lacks(self, *keys: str) -> bool:
+        """Whether none of `keys` is written; they are known then."""
+        if not self.mapping.entries.keys().isdisjoint(keys):
+            return False
+        self.known += keys
+        return True
+
     def where(self, key: str) -> Position:
         """Where the key's value stands, or the section when it is not written."""
         entry = self.mapping.entries.get(key)

@@ -96,6 +96,9 @@ def _pack(section: Section | None) -> Pack:
 
 
 _NO_ARTIFACT = Artifact(name="", dest="")
+_SHARED = (  # keys of `defaults` and of an artifact, in the order in which they are asked for
+    *("mode", "owner", "group", "required", "mirror_order", "headers", "header_credential", "retry", "timeouts"),
+)
 
 
 def _defaults(section: Section | None) -> tuple[str | None, Artifact]:
@@ -110,6 +113,8 @@ def _defaults(section: Section | None) -> tuple[str | None, Artifact]:
 
 def _shared(section: Section, model: Artifact) -> Artifact:
     """`model` with what `section` says of the keys that `defaults` and an artifact both have."""
+    if section.lacks(*_SHARED):
+        return model
     mode = section.text("mode", rules.mode)
     return replace(
         model,
