@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 from pxe_fetch.clock import Clock
 from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.errors import FetchError, NetworkError, PolicyError, RefusedError, TrustError
-from pxe_fetch.transport.connections import ConnectTimeoutError
+from pxe_fetch.transport.direct import ConnectTimeoutError
+from pxe_fetch.transport.response import EarlyEndError
+from pxe_fetch.transport.wire import NoAnswerError
 
 # X509_V_ERR_* of OpenSSL that a wrong clock brings about: certificate or CRL not yet valid, or expired.
 _ABOUT_TIME = frozenset({9, 10, 11, 12})
@@ -22,6 +24,7 @@ _CLIENT_REFUSED = re.compile(
     r"CERTIFICATE_REQUIRED|ALERT_BAD_CERTIFICATE|ALERT_UNKNOWN_CA|ALERT_CERTIFICATE|ACCESS_DENIED"
 )
 _TOO_OLD = re.compile(r"UNSUPPORTED_PROTOCOL|ALERT_PROTOCOL_VERSION|NO_PROTOCOLS_AVAILABLE|VERSION_TOO_LOW")
+_EARLY = "the body ended early"
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 _TUNNEL_REFUSALS = frozenset({401, 403, 407})
 
@@ -46,13 +49,14 @@ def explain(  # noqa: PLR0911, PLR0912, C901  a table of causes
             return NetworkError(f"the name {proxy or host} cannot be resolved: {error.strerror}")
         case ConnectionRefusedError():
             return NetworkError(f"{asked} refused the connection")
-        case http.client.RemoteDisconnected():
+        case NoAnswerError() | http.client.RemoteDisconnected():
             return NetworkError(f"{peer} closed the connection without an answer")
         case ConnectionResetError() | BrokenPipeError() | ConnectionAbortedError():
             return NetworkError(f"{peer} broke the connection")
+        case EarlyEndError():
+            return NetworkError(f"the body ended {error.missing} bytes early" if error.missing else _EARLY)
         case http.client.IncompleteRead():
-            missing = f" {error.expected} bytes early" if error.expected else " early"
-            return NetworkError(f"the body ended{missing}")
+            return NetworkError(f"the body ended {error.expected} bytes early" if error.expected else _EARLY)
         case http.client.InvalidURL() | UnicodeError():
             return PolicyError("the URL, or its proxy's, is not valid")
         case http.client.HTTPException():

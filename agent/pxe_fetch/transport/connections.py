@@ -1,27 +1,26 @@
-"""Connections by http.client to servers and proxies, kept alive per host and shared by the threads of a run.
+"""Connections to servers and proxies, kept alive per host and shared by the threads of a run.
 
 Nothing is read from the environment, no cookie is kept, and no request is made twice. docs/decisions/0008 says why it
-is http.client that stands here.
+is http.client that stands below them.
 """
 
 from __future__ import annotations
 
 import select
-import ssl
 from collections.abc import Callable, Mapping
 from functools import partial
-from http.client import HTTPConnection, HTTPSConnection
 from threading import Lock
 from typing import NamedTuple
 
 from pxe_fetch.clock import Patience
+from pxe_fetch.transport.direct import Connection, Direct
 from pxe_fetch.transport.head import head
-from pxe_fetch.transport.origin import Origin, origin, parse
-from pxe_fetch.transport.response import Response, proxy_response, respond
+from pxe_fetch.transport.origin import origin, parse
+from pxe_fetch.transport.response import Response, respond
 
-
-class ConnectTimeoutError(TimeoutError):
-    """There was no connection in the time given to making one."""
+TYPE_CHECKING = False  # ssl and http.client take 20 ms to import, which a run by plain http need not pay
+if TYPE_CHECKING:
+    import ssl
 
 
 class Way(NamedTuple):
@@ -36,7 +35,7 @@ class Way(NamedTuple):
 class Sent:
     """A request that is on its way; `answer` must follow, or `close`."""
 
-    def __init__(self, connection: HTTPConnection, *, method: str, keep: Callable[[], None]) -> None:
+    def __init__(self, connection: Connection, *, method: str, keep: Callable[[], None]) -> None:
         self._connection = connection
         self._method = method
         self._keep = keep
@@ -58,7 +57,7 @@ class Sent:
 class Exchange:
     """A request that was answered; the body is in `response`, and `close` must follow."""
 
-    def __init__(self, connection: HTTPConnection, response: Response, *, keep: Callable[[], None]) -> None:
+    def __init__(self, connection: Connection, response: Response, *, keep: Callable[[], None]) -> None:
         self._connection = connection
         self.response = response
         self._keep = keep
@@ -77,7 +76,7 @@ class Connections:
 
     def __init__(self, *, tls: Callable[[], ssl.SSLContext]) -> None:
         self._tls = tls
-        self._free: dict[Way, list[HTTPConnection]] = {}
+        self._free: dict[Way, list[Connection]] = {}
         self._lock = Lock()
 
     def send(
@@ -102,12 +101,7 @@ class Connections:
         connection = self._take(way) or self._made(way)
         try:
             if connection.sock is None:
-                connection.timeout = connect
-                connection.response_class = partial(proxy_response, patience=patience, silence=silence)  # type: ignore[assignment]  # whatever makes one will do
-                _connect(connection)
-                if isinstance(connection.sock, ssl.SSLSocket):
-                    # Else whoever cuts the line would have ended a body that has no declared end (RFC 8446 6.1).
-                    connection.sock.suppress_ragged_eofs = False
+                connection.connect(connect, silence=silence, patience=patience)
                 patience.check()
             connection.sock.sendall(data)
         except BaseException:
@@ -128,7 +122,7 @@ class Connections:
                     connection.close()
             self._free.clear()
 
-    def _take(self, way: Way) -> HTTPConnection | None:
+    def _take(self, way: Way) -> Connection | None:
         """The connection to `way` that was used last, unless its other end has closed it."""
         while True:
             with self._lock:
@@ -142,61 +136,16 @@ class Connections:
                 return connection
             connection.close()
 
-    def _keep(self, way: Way, connection: HTTPConnection) -> None:
+    def _keep(self, way: Way, connection: Connection) -> None:
         with self._lock:
             self._free.setdefault(way, []).append(connection)
 
-    def _made(self, way: Way) -> HTTPConnection:
+    def _made(self, way: Way) -> Connection:
         """A new one, not connected yet."""
-        host = way.host.rstrip(".") if way.secure else way.host  # no certificate has the root's dot
-        if way.proxy is None:
-            if way.secure:
-                return HTTPSConnection(host, way.port, context=self._tls())
-            return HTTPConnection(host, way.port)
-        proxy = origin(way.proxy)
-        if way.secure:
-            return _tunnel(host, way.port, proxy=proxy, context=self._tls())
-        if proxy.secure:
-            return HTTPSConnection(proxy.host, proxy.port, context=self._tls())
-        return HTTPConnection(proxy.host, proxy.port)
+        proxy = origin(way.proxy) if way.proxy else None
+        if way.secure or (proxy and proxy.secure):
+            from pxe_fetch.transport import secure
 
-
-def _tunnel(host: str, port: int, *, proxy: Origin, context: ssl.SSLContext) -> HTTPConnection:
-    """A secure connection that will lead through `proxy`."""
-    fields = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
-    if not proxy.secure:
-        single = _Tunnelled(proxy.host, proxy.port, context=context)
-        single.set_tunnel(host, port, headers=fields)
-        return single
-    # TLS inside TLS, which ssl's sockets cannot do.
-    from pxe_fetch.transport.lean import lean
-
-    lean()
-    from urllib3.connection import HTTPSConnection as DoubleConnection
-    from urllib3.connection import ProxyConfig
-    from urllib3.util import parse_url
-
-    config = ProxyConfig(context, use_forwarding_for_https=False, assert_hostname=None, assert_fingerprint=None)
-    at = parse_url(f"https://{proxy.place}")
-    double = DoubleConnection(proxy.host, proxy.port, proxy=at, proxy_config=config, ssl_context=context)
-    double.set_tunnel(host, port, headers=fields, scheme="https")
-    return double
-
-
-class _Tunnelled(HTTPSConnection):
-    """http.client's, which up to 3.11.8 asks a proxy for an address of IPv6 without its brackets."""
-
-    def _tunnel(self) -> None:
-        host: str = self._tunnel_host  # type: ignore[has-type]
-        self._tunnel_host = f"[{host}]" if ":" in host else host
-        try:
-            super()._tunnel()  # type: ignore[misc]
-        finally:
-            self._tunnel_host = host
-
-
-def _connect(connection: HTTPConnection) -> None:
-    try:
-        connection.connect()
-    except TimeoutError as error:
-        raise ConnectTimeoutError from error
+            host = way.host.rstrip(".") if way.secure else way.host  # no certificate has the root's dot
+            return secure.connection(host, way.port, secure=way.secure, proxy=proxy, context=self._tls())
+        return Direct(proxy.host, proxy.port) if proxy else Direct(way.host, way.port)

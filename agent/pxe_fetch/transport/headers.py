@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
 _LENGTH = re.compile(r"\d{1,19}", re.ASCII)
@@ -61,6 +60,8 @@ def retry_after(value: str | None, *, date: str | None) -> float | None:
 
 
 def _moment(value: str) -> datetime | None:
+    from email.utils import parsedate_to_datetime  # few servers say when to come again
+
     try:
         moment = parsedate_to_datetime(value)
     except (TypeError, ValueError, OverflowError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from threading import Lock
 from urllib.parse import urljoin, urlsplit
@@ -19,11 +18,14 @@ from pxe_fetch.errors import (
 )
 from pxe_fetch.redact import redact
 from pxe_fetch.transport import Body, Request
-from pxe_fetch.transport.causes import explain, place
 from pxe_fetch.transport.connections import Connections, Exchange, Sent
 from pxe_fetch.transport.headers import content_length, content_range, retry_after, strong_etag
 from pxe_fetch.transport.origin import PORTS
 from pxe_fetch.transport.proxies import proxy_for
+
+TYPE_CHECKING = False  # what is only named in a signature need not be imported at boot
+if TYPE_CHECKING:
+    import ssl
 
 REDIRECTS = 10  # followed for one request
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -295,6 +297,8 @@ def _origin(url: str) -> tuple[str, str, int]:
 
 
 def _explain(error: Exception, url: str, request: Request, *, proxy: str | None) -> FetchError:
+    from pxe_fetch.transport.causes import explain, place  # it knows all that ssl and http.client raise
+
     return explain(
         error,
         host=place(url),

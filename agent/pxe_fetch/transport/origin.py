@@ -13,6 +13,7 @@ from pxe_fetch.errors import PolicyError
 PORTS = {"http": 80, "https": 443}
 # Nearly every URL: nothing in its path needs to be looked at, and its beginning is that of many others.
 _USUAL = re.compile(r"(https?://[^\s/?#\\]+)(/[A-Za-z0-9/._~-]*)", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x20\x7f]")  # no host has them, whoever is asked for its address
 # What may not stand in the path and query of a request as it is: RFC 3986, and a % that begins no octet.
 _UNSENDABLE = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9!#$%&'()*+,/:;=?@\[\]~._-]+", re.ASCII)
 
@@ -54,6 +55,8 @@ def origin(url: str) -> Origin:
         raise _unreadable() from error
     if not parts.hostname or scheme not in PORTS:
         raise PolicyError("the URL, or its proxy's, names no host")
+    if _CONTROL.search(parts.hostname):
+        raise PolicyError("the URL, or its proxy's, is not valid")
     place = parts.netloc.rpartition("@")[2]
     return Origin(scheme, parts.hostname, port or PORTS[scheme], place, _authorization(parts))
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import ssl
 from urllib.parse import urlsplit
 
 from pxe_fetch import __version__
 from pxe_fetch.clock import Patience
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.errors import FetchError, PolicyError
-from pxe_fetch.transport.causes import explain, place
 from pxe_fetch.transport.connections import Connections
 from pxe_fetch.transport.origin import PORTS
 from pxe_fetch.transport.proxies import proxy_for
+
+TYPE_CHECKING = False  # what is only named in a signature need not be imported at boot
+if TYPE_CHECKING:
+    import ssl
 
 _DRAINED = 16 * 1024  # bytes of an answer's text read and thrown away, to keep the connection
 
@@ -37,6 +39,8 @@ class Poster:
         except FetchError:
             raise
         except Exception as error:
+            from pxe_fetch.transport.causes import explain, place
+
             proxy = proxy_for(url, self._proxy)
             by = place(proxy) if proxy else None
             raise explain(error, host=place(url), proxy=by, timeouts=timeouts, clock=patience.clock) from error

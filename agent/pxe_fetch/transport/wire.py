@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import socket
-import ssl
 
 from pxe_fetch.clock import Patience
 
 SLICE = 0.25  # seconds between two looks at the clock while no byte comes
 _WORTH = 8192  # bytes of a TLS record, 16 KiB at most (RFC 8446 5.1), after which others may have come with it
+
+
+class NoAnswerError(ConnectionResetError):
+    """The connection ended before its header did."""
 
 
 class Wire:
@@ -27,7 +29,7 @@ class Wire:
         self._silence = silence
         self._since: float | None = patience.clock.now()  # of the header; None in the body
         self._before = sock.gettimeout() if lent else None
-        self._secure = isinstance(sock, ssl.SSLSocket)
+        self._secure = type(sock) is not socket.socket and _is_tls(sock)
         self._late: OSError | None = None  # came behind bytes that had to be given first
         self._returned = b""
         self._wait(min(SLICE, silence))
@@ -69,7 +71,7 @@ class Wire:
                 continue
             if count == 0 and self._since is not None:
                 # http.client would take the end of the connection for the end of the header.
-                raise http.client.RemoteDisconnected("the connection ended in the header")
+                raise NoAnswerError("the connection ended in the header")
             if self._secure and _WORTH <= count < len(buffer):
                 count += self._at_once(buffer[count:])
             return count
@@ -81,6 +83,8 @@ class Wire:
 
     def _at_once(self, view: memoryview) -> int:
         """What else there is without waiting: TLS gives a record at a time, and each way through all layers costs."""
+        import ssl
+
         filled, patient = 0, self._socket.gettimeout()
         self._socket.settimeout(0)
         try:
@@ -101,3 +105,9 @@ class Wire:
                 # After a proxy's answer to CONNECT the TLS handshake follows, which may take longer than a slice.
                 self._socket.settimeout(self._before)
             self._before = None
+
+
+def _is_tls(sock: socket.socket) -> bool:
+    import ssl  # 10 ms, which a run without https need not pay
+
+    return isinstance(sock, ssl.SSLSocket)
