@@ -98,8 +98,9 @@ class Bringer:
     def _bring(self, order: Order, following: Following[Order]) -> None:
         """One artifact, until it is in place. Raises FetchError."""
         self.account.checking(order.name)
-        file.prepare(order.dest)
-        self.roots.check(order.dest)  # again: since it was planned, links may have been made
+        if not self.roots.check(order.dest):  # again: since it was planned, links may have been made
+            file.prepare(order.dest)
+            self.roots.check(order.dest)
         digest = order.digest or (self._digest(order) if order.digest_url else None)
         transfer = order.pinned(digest, self._pieces(order) if order.chunks else None)
         placing = _placing(transfer)

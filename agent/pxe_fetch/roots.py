@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from pxe_fetch.errors import PolicyError
@@ -17,27 +18,35 @@ class Roots:
         self._real = tuple(f"{os.path.realpath(root).rstrip('/')}/" for root in roots)
         self._seen: dict[str, tuple[int, int, str]] = {}  # folder -> device and inode, and where it really is
 
-    def check(self, dest: Path) -> None:
-        """Raise PolicyError unless `dest`, and what its parents lead to as they are now, lie below a root."""
+    def check(self, dest: Path) -> bool:
+        """Raise PolicyError unless `dest`, and what its parents lead to as they are now, lie below a root.
+
+        Gives whether its folder is there.
+        """
         text = str(dest)
         if not text.startswith(self._written):
             raise PolicyError(f"{dest} is not below any of allowed_roots ({self._said})")
         directory, _, name = text.rpartition("/")
-        real = f"{self._real_place(directory)}/{name}"
+        place, is_there = self._real_place(directory)
+        real = f"{place}/{name}"
         if not real.startswith(self._real):
             raise PolicyError(f"{dest} leads by a symbolic link to {real}, outside allowed_roots ({self._said})")
+        return is_there
 
-    def _real_place(self, directory: str) -> str:
-        """Where `directory` really is: looked up once for as long as the name leads to the same one."""
+    def _real_place(self, directory: str) -> tuple[str, bool]:
+        """Where `directory` really is, and whether it is one.
+
+        That is looked up once for as long as the name leads to the same.
+        """
         try:
             status = os.stat(directory)  # noqa: PTH116  for each of thousands of files
         except OSError:
-            return os.path.realpath(directory)
+            return os.path.realpath(directory), False
         device, inode, real = self._seen.get(directory, (0, 0, ""))
         if (device, inode) != (status.st_dev, status.st_ino):
             real = _real(directory)
             self._seen[directory] = status.st_dev, status.st_ino, real
-        return real
+        return real, stat.S_ISDIR(status.st_mode)
 
 
 def _real(directory: str) -> str:

@@ -19,8 +19,6 @@ DIRECTORY_MODE = 0o755
 def prepare(dest: Path) -> None:
     """Make the directory that `dest` goes into, with what is missing above it (0755). Raises FetchError."""
     directory = dest.parent
-    if os.path.isdir(directory):  # noqa: PTH112  asked for each of thousands of files
-        return
     missing = []
     while not os.path.lexists(directory):
         missing.append(directory)

@@ -30,13 +30,12 @@ class Place:
     """Where a destination's bytes go."""
 
     directory: Path  # that exists
-    device: int
-    in_memory: bool
+    stores: tuple[int, ...]  # what is taken from: the file system's device, and memory where that is what it is
 
     @property
-    def stores(self) -> tuple[int, ...]:
-        """What is taken from: the file system, and memory where that is what it is."""
-        return (self.device, _MEMORY) if self.in_memory else (self.device,)
+    def in_memory(self) -> bool:
+        """Whether its bytes lie in memory."""
+        return _MEMORY in self.stores
 
 
 @dataclass(kw_only=True, slots=True)
@@ -101,13 +100,12 @@ class Room:
         """
         with self._lock:
             claim = self._claims[name]
-            missing = max(size - _held(claim.order.part), 0)
             self._begun.pop(name, None)
+            promised = 0 if claim.begun else claim.need
             if not claim.begun:
                 self._wait(claim, -claim.need)
-            is_promised = not claim.begun and missing <= claim.need
             claim.begun, claim.size, claim.need = True, size, 0
-            if not is_promised:
+            if size > promised and not self._is_plenty(claim) and (missing := claim.outstanding()) > promised:
                 self._check(claim, need=missing, free=self._free_for(claim))
             self._begun[name] = claim
 
@@ -121,6 +119,12 @@ class Room:
                 self._wait(claim, -claim.need)
             self._begun.pop(name, None)
             claim.begun, claim.need, claim.size = False, 0, 0
+
+    def _is_plenty(self, claim: Claim) -> bool:
+        """Whether there is room for all of it and of what is promised to others, whatever has come of them by now."""
+        free = self._free_for(claim)
+        most = claim.size + sum(one.size for one in self._begun.values()) + self._waiting.total()
+        return all(free[store] >= most for store in claim.place.stores)
 
     def _free_for(self, claim: Claim) -> dict[int, float]:
         """What is free of the stores that it takes from. Where there is plenty, the last look may be a moment old."""
@@ -165,7 +169,8 @@ class Room:
             directory = directory.parent
         # A live system's overlay takes its room from the file system of its upper directory.
         device = os.stat(upper_of(str(directory), self._mounts) or directory).st_dev  # noqa: PTH116
-        return Place(directory=directory, device=device, in_memory=lies_in_memory(str(directory), self._mounts))
+        in_memory = lies_in_memory(str(directory), self._mounts)
+        return Place(directory=directory, stores=(device, _MEMORY) if in_memory else (device,))
 
 
 def available(directory: Path) -> float:

@@ -20,7 +20,7 @@ from pxe_fetch.wording import amount
 
 TICK = 1.0  # seconds between two looks at whether there is something new to write
 SOON = 0.1  # seconds that lie at least between two writes
-SHARE = 50  # and so many times what the last one took: with thousands of artifacts the file must not cost the run
+SHARE = 100  # and so many times what the last one took: with thousands of artifacts the file must not cost the run
 EXTENSION = 60  # seconds more that systemd is asked for, at each tick
 
 UNDER_WAY = frozenset(("fetching", "verifying", "placing"))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 _MOST = 64  # fields
 # A part of RFC 9112 4 and 5. No character fits in two ways, so it is as quick on what a server makes up.
 _HEAD = re.compile(rb"HTTP/1\.1 (200|206) [\x20-\x7e]*(?:\r\n[A-Za-z0-9-]+:[\x20-\x7e]*){0,%d}" % _MOST)
+_FIELD = re.compile(r"\r\n([^:]+):([^\r]*)")  # of what is such a head
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _END = b"\r\n\r\n"
 
@@ -31,14 +32,11 @@ def header(data: bytes) -> Header | None:
     head = _HEAD.fullmatch(data, 0, end) if end >= 0 else None
     if head is None:
         return None
-    _, *lines = data[:end].decode("ascii").split("\r\n")
-    fields: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        fields[name.lower()] = value.strip(" ")
+    found = _FIELD.findall(data[:end].decode("ascii"))
+    fields = {name.lower(): value.strip(" ") for name, value in found}
     length = fields.get("content-length", "")
     if (
-        len(fields) != len(lines)  # one of them twice
+        len(fields) != len(found)  # one of them twice
         or not _LENGTH.fullmatch(length)
         or "transfer-encoding" in fields
         or fields.get("connection", "keep-alive").lower() != "keep-alive"
