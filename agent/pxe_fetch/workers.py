@@ -14,6 +14,7 @@ from pxe_fetch.errors import StoppedError
 
 STEP = 0.02  # seconds between two looks at how quick they are
 QUICK = 0.001  # seconds for a piece of work; where it takes less, it is the interpreter that they wait for
+SURE = 8  # quick pieces of work in a row, after which they are taken to be quick
 STOPPING = 2.0  # seconds for the workers to let go after SIGTERM; those that are slower end with the process
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ class Workers(Generic[T]):
         self._spare = spare
         self._spared = 0
         self._working = 0
+        self._quick_in_a_row = 0  # pieces
         self._wanted = 0  # workers with this index, and above, leave
         # Not Thread.join: a signal's exception inside it has it take a thread that runs for one that has ended
         # (CPython 3.11, Thread._wait_for_tstate_lock).
@@ -100,20 +102,26 @@ class Workers(Generic[T]):
                 self._ended.get()
                 self._working -= 1
                 continue
+            if left >= pause_at and self._quick_in_a_row >= SURE:
+                if self._all_left():
+                    return True
+                pause_at = math.inf  # one of them takes its time after all
             if not self._working:
                 self._start()
             elif now - looked >= STEP:
                 is_quick = (before - left) * QUICK >= now - looked
                 looked, before = now, left
-                if is_quick and left >= pause_at and self._all_left():
-                    return True
-                if not is_quick and self._working < self._most - self._spared:
-                    self._start()
-                elif is_quick and self._wanted > 1:
-                    self._wanted -= 1
+                self._adjust(is_quick=is_quick)
             with suppress(Empty):
-                self._ended.get(timeout=STEP)
+                self._ended.get(timeout=STEP if left < pause_at else STEP / 4)
                 self._working -= 1
+
+    def _adjust(self, *, is_quick: bool) -> None:
+        """One more where they wait for something, one less where it is the interpreter that they wait for."""
+        if not is_quick and self._working < self._most - self._spared:
+            self._start()
+        elif is_quick and self._wanted > 1:
+            self._wanted -= 1
 
     def _all_left(self) -> bool:
         """Have all leave after what they are at, and whether they soon did."""
@@ -123,6 +131,7 @@ class Workers(Generic[T]):
             while self._working:
                 self._ended.get(timeout=max(until - time.monotonic(), 0))
                 self._working -= 1
+        self._wanted = self._working
         return not self._working
 
     def _start(self) -> None:
@@ -162,6 +171,7 @@ class Workers(Generic[T]):
                 self._work(held.pop() if held else self._waiting.get_nowait(), following)
                 before, now = now, time.monotonic()
                 is_quick = now - before < QUICK
+                self._quick_in_a_row = self._quick_in_a_row + 1 if is_quick else 0
         except (Empty, StoppedError):
             return
         finally:
