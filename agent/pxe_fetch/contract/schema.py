@@ -106,6 +106,9 @@ class _Notes(Section):
             **(_ARTIFACT if self.section_name == "artifact" else {}),
         }
 
+    def lacks(self, *_keys: str) -> bool:
+        return False  # each of them is asked for then
+
     def text(self, key: str, rule: Rule[T]) -> T | None:
         self._note(key, _text(rule))
         return None
