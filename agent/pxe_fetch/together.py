@@ -26,7 +26,7 @@ from pxe_fetch.transfer.streams import Streams
 from pxe_fetch.transport import Transports
 from pxe_fetch.workers import Following, Workers
 
-TOLD_EVERY = 0.5  # seconds between two messages of a member
+TOLD_EVERY = 0.1  # seconds between two messages of a member: what the last one has is waited for
 
 Message = tuple[list[tuple[Any, ...]], dict[str, dict[str, Any]]]  # facts of artifacts; how those that failed did
 
