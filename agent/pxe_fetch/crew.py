@@ -59,10 +59,6 @@ class Pool(Generic[T]):
         (held,) = _NUMBER.unpack(fcntl.ioctl(self._reader, FIONREAD, bytes(_NUMBER.size)))
         return int(held) // _NUMBER.size
 
-    def empty(self) -> bool:
-        """Whether there is none."""
-        return not self.qsize()
-
     def __enter__(self) -> Self:
         return self
 

@@ -250,7 +250,7 @@ def _dest(text: str, *, node: Node) -> Path:
 def _absolute(url: str, *, node: Node, base: str | None) -> str:
     """`url` with its facts filled in and joined to `base` when it is relative."""
     filled = node.fill_in(url)
-    if filled.startswith(("http://", "https://")) or urlsplit(filled).scheme:
+    if rules.is_absolute(filled) or urlsplit(filled).scheme:
         return filled
     if base is None:
         raise ProblemError(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from urllib.parse import urlsplit, urlunsplit
 
-# There is nothing in these that is left out, nor anything that urlsplit would take for something else.
-_PLAIN = re.compile(r"[a-z]+://[A-Za-z0-9.:_-]+/[A-Za-z0-9/._~-]*", re.ASCII)
+from pxe_fetch.contract.rules import PLAIN_URL
 
 
 @lru_cache(maxsize=64)  # each is told of several times
 def redact(url: str) -> str:
     """`url` without user name, password, query and fragment, where secrets stand; "(not a URL)" if it is none."""
-    if _PLAIN.fullmatch(url):
+    if PLAIN_URL.fullmatch(url):
         return url
     try:
         parts = urlsplit(url)

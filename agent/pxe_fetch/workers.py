@@ -28,11 +28,8 @@ class Waiting(Protocol[T_co]):
     def get_nowait(self) -> T_co:
         """The next piece. Raises queue.Empty."""
 
-    def empty(self) -> bool:
-        """Whether there is none, as far as can be told while others take some."""
-
     def qsize(self) -> int:
-        """How many there are, likewise."""
+        """How many there are, as far as can be told while others take some."""
 
 
 class Workers(Generic[T]):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from threading import Event
+from typing import Any
 
 import pytest
 
@@ -14,9 +14,9 @@ from fakes.faults import reset, unavailable
 from fakes.nginx import nginx
 from fakes.node import FakeNode
 from fakes.server import Script, Server
+from fakes.transfers import asking, everything
+from fakes.waiting import until
 from pxe_fetch import workers
-from pxe_fetch.clock import Patience, SystemClock
-from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.errors import NetworkError
 from pxe_fetch.transport import Request, Transports
 
@@ -30,38 +30,19 @@ def always_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "QUICK", 60.0)
 
 
-def request(url: str, *, headers: Mapping[str, str] | None = None, offset: int = 0) -> Request:
-    patience = Patience(clock=SystemClock(), stop=Event(), deadline=time.monotonic() + 60)
-    return Request(url=url, headers=headers or {}, offset=offset, timeouts=Timeouts(), patience=patience)
-
-
 def read(transports: Transports, wanted: Request) -> bytes:
-    body = transports.of(wanted.url).open(wanted)
-    try:
-        view, filled = memoryview(bytearray(1 << 20)), 0
-        while count := body.readinto(view[filled:]):
-            filled += count
-        return bytes(view[:filled])
-    finally:
-        body.close()
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.005)
+    return everything(transports.of(wanted.url).open(wanted))
 
 
 def test_what_was_asked_for_ahead_is_not_asked_for_again() -> None:
     transports = Transports()
     with Server({"/a": Script(body=BODY), "/b": Script(body=BODY[::-1])}) as server:
-        read(transports, request(server.url("/a")))
-        transports.ahead(request(server.url("/b")))
+        read(transports, asking(server.url("/a")))
+        transports.ahead(asking(server.url("/b")))
         until(lambda: len(server.asked_for("/b")) == 1)
-        transports.ahead(request(server.url("/b")))
-        assert read(transports, request(server.url("/b"))) == BODY[::-1]
-        assert read(transports, request(server.url("/b"))) == BODY[::-1]
+        transports.ahead(asking(server.url("/b")))
+        assert read(transports, asking(server.url("/b"))) == BODY[::-1]
+        assert read(transports, asking(server.url("/b"))) == BODY[::-1]
         assert len(server.asked_for("/b")) == 2
         transports.close()
 
@@ -69,24 +50,24 @@ def test_what_was_asked_for_ahead_is_not_asked_for_again() -> None:
 def test_nobody_waits_for_a_server_that_has_not_answered_yet() -> None:
     transports = Transports()
     with Server({"/a": Script(body=BODY)}) as server, Server({"/b": Script(body=BODY)}) as other:
-        transports.ahead(request(server.url("/a")))
+        transports.ahead(asking(server.url("/a")))
         assert server.asked == []
-        read(transports, request(server.url("/a")))
-        transports.ahead(request(other.url("/b")))
-        transports.ahead(request("http://no host/"))
+        read(transports, asking(server.url("/a")))
+        transports.ahead(asking(other.url("/b")))
+        transports.ahead(asking("http://no host/"))
         time.sleep(0.05)
         assert other.asked == []
         transports.close()
 
 
 @pytest.mark.parametrize("change", [{"headers": {"X-Site": "b"}}, {"offset": 9}], ids=["fields", "range"])
-def test_what_was_asked_for_otherwise_is_asked_for_anew(change: Mapping[str, object]) -> None:
+def test_what_was_asked_for_otherwise_is_asked_for_anew(change: Mapping[str, Any]) -> None:
     transports = Transports()
     with Server({"/a": Script(body=BODY)}) as server:
-        read(transports, request(server.url("/a")))
-        transports.ahead(request(server.url("/a"), headers={"X-Site": "a"}))
+        read(transports, asking(server.url("/a")))
+        transports.ahead(asking(server.url("/a"), headers={"X-Site": "a"}))
         until(lambda: len(server.asked) == 2)
-        wanted = request(server.url("/a"), **{"headers": {"X-Site": "a"}, **change})  # type: ignore[arg-type]
+        wanted = asking(server.url("/a"), **{"headers": {"X-Site": "a"}, **change})
         assert read(transports, wanted) == BODY[wanted.offset :]
         asked = server.asked[-1]
         assert (asked.fields["x-site"], asked.range) == (
@@ -99,16 +80,16 @@ def test_what_was_asked_for_otherwise_is_asked_for_anew(change: Mapping[str, obj
 def test_what_goes_wrong_ahead_is_told_when_it_is_opened_and_no_sooner() -> None:
     transports = Transports()
     with Server({"/a": Script(body=BODY), "/b": Script(body=BODY, faults=[unavailable(), reset(0.0)])}) as server:
-        read(transports, request(server.url("/a")))
+        read(transports, asking(server.url("/a")))
         for _ in range(2):
-            transports.ahead(request(server.url("/b")))
+            transports.ahead(asking(server.url("/b")))
             with pytest.raises(NetworkError):
-                read(transports, request(server.url("/b")))
-        assert read(transports, request(server.url("/b"))) == BODY
+                read(transports, asking(server.url("/b")))
+        assert read(transports, asking(server.url("/b"))) == BODY
         server.down()
-        transports.ahead(request(server.url("/a")))
+        transports.ahead(asking(server.url("/a")))
         with pytest.raises(NetworkError):
-            read(transports, request(server.url("/a")))
+            read(transports, asking(server.url("/a")))
         transports.close()
 
 

@@ -7,14 +7,14 @@ import random
 import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fakes.nginx import Nginx, nginx
 from fakes.node import Entry, FakeNode
+from fakes.waiting import until
 
 NUMBER = 400
 # Three processes, as soon as may be, on whatever machine.
@@ -93,13 +93,6 @@ def run(node: FakeNode, file: str, *, before: str = TOGETHER) -> tuple[int, str]
 
 def all_are_right(node: FakeNode, bodies: dict[str, bytes]) -> bool:
     return {file.name: file.read_bytes() for file in node.out.iterdir()} == bodies
-
-
-def until(is_so: Callable[[], object], *, within: float = 20) -> None:
-    end = time.monotonic() + within
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def left_running(node: FakeNode) -> list[str]:

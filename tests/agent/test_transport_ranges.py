@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import random
-import time
 from pathlib import Path
-from threading import Event
 
 import pytest
 
 from fakes.faults import Serve, WrongRange
 from fakes.server import Script, Server
-from fakes.transfers import PATIENT
-from pxe_fetch.clock import Patience, SystemClock
+from fakes.transfers import asking, everything
 from pxe_fetch.errors import RangeError
-from pxe_fetch.transport import Body, Request, Transports
+from pxe_fetch.transport import Body, Transports
 
 BODY = random.Random(8).randbytes(50_000)
 
 
 def opened(url: str, *, offset: int, end: int | None) -> Body:
-    patience = Patience(clock=SystemClock(), stop=Event(), deadline=time.monotonic() + 20)
-    return Transports().of(url).open(Request(url=url, offset=offset, end=end, timeouts=PATIENT, patience=patience))
-
-
-def everything(body: Body) -> bytes:
-    found = b""
-    view = memoryview(bytearray(8192))
-    while count := body.readinto(view):
-        found += view[:count]
-    body.close()
-    return found
+    return Transports().of(url).open(asking(url, offset=offset, end=end))
 
 
 @pytest.mark.parametrize(("offset", "end"), [(0, 10), (0, 50_000), (7, 8), (100, 40_000), (49_999, 50_000)])
@@ -45,11 +32,8 @@ def test_a_bounded_range_brings_exactly_its_bytes(offset: int, end: int) -> None
 def test_the_connection_serves_the_next_range() -> None:
     with Server({"/m": Script(body=BODY)}) as server:
         transport = Transports().of(server.url("/m"))
-        patience = Patience(clock=SystemClock(), stop=Event(), deadline=time.monotonic() + 20)
         for offset in (0, 1000, 2000):
-            request = Request(
-                url=server.url("/m"), offset=offset, end=offset + 1000, timeouts=PATIENT, patience=patience
-            )
+            request = asking(server.url("/m"), offset=offset, end=offset + 1000)
             assert everything(transport.open(request)) == BODY[offset : offset + 1000]
         assert {asked.connection for asked in server.asked} == {1}
 

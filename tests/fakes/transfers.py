@@ -10,17 +10,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
+from pxe_fetch.clock import Patience, SystemClock
 from pxe_fetch.contract.model import Digest, Proxy, RetryPolicy, Timeouts, Tls
 from pxe_fetch.pieces import Pieces
 from pxe_fetch.plan import Transfer
 from pxe_fetch.transfer.receive import Received, receive
 from pxe_fetch.transfer.streams import Streams
-from pxe_fetch.transport import Transports
+from pxe_fetch.transport import Body, Request, Transports
 
 QUICK = Timeouts(  # for what stalls or drips; on a busy machine they may also fire where nothing is wrong
     connect=1.0, read=0.1, min_rate=1024, min_rate_window=0.2
 )
 PATIENT = Timeouts(connect=5.0, read=10.0)
+
+
+def asking(url: str, *, headers: Mapping[str, str] | None = None, offset: int = 0, end: int | None = None) -> Request:
+    """A request for `url` that has time."""
+    patience = Patience(clock=SystemClock(), stop=Event(), deadline=time.monotonic() + 60)
+    return Request(url=url, headers=headers or {}, offset=offset, end=end, timeouts=PATIENT, patience=patience)
+
+
+def everything(body: Body) -> bytes:
+    """All that `body` brings; it is closed then."""
+    try:
+        view, found = memoryview(bytearray(8192)), b""
+        while count := body.readinto(view):
+            found += view[:count]
+        return found
+    finally:
+        body.close()
 
 
 @dataclass

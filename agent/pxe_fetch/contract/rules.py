@@ -12,6 +12,7 @@ from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.section import RuleError
 
 SCHEMES = ("http", "https", "ftp", "tftp", "file")  # what pxe_fetch.transport has a file for
+_ABSOLUTE = tuple(f"{scheme}:" for scheme in SCHEMES)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}\$?|[0-9]{1,10}", re.ASCII)  # useradd(8), or an id
@@ -27,8 +28,9 @@ EXEMPTION = re.compile(
     r"|(\[[0-9A-Fa-f.:]+\]|(\*?\.)?[A-Za-z0-9_][A-Za-z0-9_.-]*)(:[0-9]{1,5})?",
     re.ASCII,
 )
-# Nothing is to be said of such a path, whatever stands before it.
-_USUAL = re.compile(r"(https?://[A-Za-z0-9.:_-]+/)[A-Za-z0-9/._~-]*", re.ASCII)
+# A server, and a path that is sent and shown as it is written: nearly every URL, so that what is to be looked at is the
+# same for all of a server's.
+PLAIN_URL = re.compile(r"(https?://[A-Za-z0-9.:_-]+)(/[A-Za-z0-9/._~-]*)", re.ASCII)
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]*", re.ASCII)
 _OWN_HEADERS = frozenset(
     ("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding", "connection")
@@ -76,8 +78,8 @@ def file_name(text: str) -> str:
 
 def url(text: str) -> str:
     """An absolute URL of a scheme that the agent has, or one relative to base_url; ${facts} may stand in it."""
-    if usual := _USUAL.fullmatch(text):
-        _any_url(usual[1])
+    if plain := PLAIN_URL.fullmatch(text):
+        _any_url(plain[1])
     else:
         _any_url(text)
     return text
@@ -178,11 +180,12 @@ def base_url(text: str) -> str:
 
 def joined(urls: tuple[str, ...], base: str | None) -> tuple[str, ...]:
     """`urls`, the relative ones among them joined to `base` where there is one."""
-    return urls if base is None else tuple(one if _is_absolute(one) else base + one.lstrip("/") for one in urls)
+    return urls if base is None else tuple(one if is_absolute(one) else base + one.lstrip("/") for one in urls)
 
 
-def _is_absolute(url: str) -> bool:
-    return url.startswith(tuple(f"{scheme}:" for scheme in SCHEMES))
+def is_absolute(url: str) -> bool:
+    """Whether it begins with a scheme that the agent has, in lower case."""
+    return url.startswith(_ABSOLUTE)
 
 
 class DigestOf:

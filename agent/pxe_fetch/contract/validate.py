@@ -96,9 +96,8 @@ def _pack(section: Section | None) -> Pack:
 
 
 _NO_ARTIFACT = Artifact(name="", dest="")
-_SHARED = (  # keys of `defaults` and of an artifact, in the order in which they are asked for
-    *("mode", "owner", "group", "required", "mirror_order", "headers", "header_credential", "retry", "timeouts"),
-)
+# Keys of `defaults` and of an artifact, in the order in which they are asked for.
+_SHARED = ("mode", "owner", "group", "required", "mirror_order", "headers", "header_credential", "retry", "timeouts")
 
 
 def _defaults(section: Section | None) -> tuple[str | None, Artifact]:

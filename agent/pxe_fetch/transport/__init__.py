@@ -17,6 +17,8 @@ from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.rules import SCHEMES
 from pxe_fetch.errors import PolicyError
 
+_WEB = ("http://", "https://")  # URLs of one transport
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
@@ -112,7 +114,7 @@ class Transports:
 
     def of(self, url: str) -> Transport:
         """The transport for `url`. Raises PolicyError for what is not a URL or has a scheme not in the table."""
-        if self._http and url.startswith("http://"):
+        if self._http and url.startswith(_WEB):
             return self._http  # which looks at the rest of it
         try:
             parts = urlsplit(url)
@@ -130,7 +132,7 @@ class Transports:
 
         It does nothing where that brings nothing, and raises nothing: what goes wrong is told by `open`.
         """
-        if self._http and request.url.startswith(("http://", "https://")):
+        if self._http and request.url.startswith(_WEB):
             self._http.ahead(request)
 
     def _make(self, kind: str) -> Transport:

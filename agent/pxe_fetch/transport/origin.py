@@ -8,11 +8,10 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
+from pxe_fetch.contract.rules import PLAIN_URL
 from pxe_fetch.errors import PolicyError
 
 PORTS = {"http": 80, "https": 443}
-# Nearly every URL: nothing in its path needs to be looked at, and its beginning is that of many others.
-_USUAL = re.compile(r"(https?://[^\s/?#\\]+)(/[A-Za-z0-9/._~-]*)", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")  # no host has them, whoever is asked for its address
 # What may not stand in the path and query of a request as it is: RFC 3986, and a % that begins no octet.
 _UNSENDABLE = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9!#$%&'()*+,/:;=?@\[\]~._-]+", re.ASCII)
@@ -35,8 +34,8 @@ class Origin(NamedTuple):
 
 def parse(url: str) -> tuple[Origin, str]:
     """Where `url` leads, and its path and query as they are sent. Raises PolicyError for what leads nowhere."""
-    if usual := _USUAL.fullmatch(url):
-        return origin(usual[1]), usual[2]
+    if plain := PLAIN_URL.fullmatch(url):
+        return origin(plain[1]), plain[2]
     try:
         parts = urlsplit(url)
     except ValueError as error:
