@@ -46,13 +46,13 @@ def main(arguments: Sequence[str], *, root: str = "/") -> int:
         return Exit.IO
     except Exception as error:
         from pxe_fetch.reporting.journal import ERROR, Journal
-        from pxe_fetch.reporting.outcome import of_error
+        from pxe_fetch.reporting.result import result_of_error
 
-        outcome = of_error(error)
-        Journal().send(outcome.message, priority=ERROR, error=outcome.cause)
+        result = result_of_error(error)
+        Journal().send(result.message, priority=ERROR, error=result.cause)
         if debug:
             raise
-        return outcome.exit_code
+        return result.exit_code
 
 
 def _command(words: list[str], *, root: str) -> int:
@@ -103,22 +103,22 @@ def _run(words: list[str], *, root: str) -> int:
     from pxe_fetch.reporting.notify import is_service
     from pxe_fetch.run import run
 
-    outcome = run(given=Path(config) if config is not None else None, debug="--debug" in options, root=Path(root))
-    if outcome.cause == StoppedError.reference and is_service():
+    result = run(given=Path(config) if config is not None else None, debug="--debug" in options, root=Path(root))
+    if result.cause == StoppedError.reference and is_service():
         # systemd takes the death by its own SIGTERM for a clean end, an exit code for a failure (systemd.service(5)).
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
-    return outcome.exit_code
+    return result.exit_code
 
 
 def _check(file: str) -> int:
     """Say whether `file` is a right configuration: all its problems on stderr, or what it would bring on stdout."""
     from pathlib import Path
 
+    from pxe_fetch.config_source import read_file, text_of
     from pxe_fetch.contract import validate
     from pxe_fetch.contract.problem import ProblemError, show_all
-    from pxe_fetch.locate import read_file, text_of
-    from pxe_fetch.wording import count
+    from pxe_fetch.humanize import count
 
     try:
         document = validate.read(text_of(read_file(Path(file)), name=file), name=file)

@@ -7,7 +7,7 @@ import time
 
 from pxe_fetch import __version__
 from pxe_fetch.contract import paths
-from pxe_fetch.reporting import journal, statefile
+from pxe_fetch.reporting import journal, state_file
 from pxe_fetch.reporting.notify import READY, notify
 
 SWITCHED_OFF = "switched off by pxe-fetch=off on the kernel command line"
@@ -45,7 +45,7 @@ def tell(message: str) -> None:
     out = journal.Journal()
     if not out.is_plain:
         out.send(f"done: {message}", message_id=paths.MessageId.DONE, run=run, phase="done")
-    if file := statefile.path():
+    if file := state_file.path():
         started = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
         # What state.RunState.document gives, written out: json is an import too, and there is nothing here to escape.
         text = (
@@ -54,7 +54,7 @@ def tell(message: str) -> None:
             '"seconds": 0.0, "failures": 0, "artifacts": []}\n'
         )
         try:
-            statefile.write(text, file=file)
+            state_file.write(text, file=file)
         except OSError as error:
             out.send(f"{file} cannot be written: {error.strerror}", priority=journal.DEBUG)
     journal.console(f"pxe-fetch: done: {message}")

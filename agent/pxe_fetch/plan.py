@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
+from pxe_fetch.allowed_roots import AllowedRoots
+from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract import paths, rules, template
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.section import RuleError
 from pxe_fetch.credential import secret_headers
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
+from pxe_fetch.mirror_order import spread
 from pxe_fetch.node import Node
-from pxe_fetch.pieces import Pieces
 from pxe_fetch.redact import redact
-from pxe_fetch.roots import Roots
-from pxe_fetch.spread import spread
 
 LONGEST_NAME = 255  # bytes of a file name, on every file system of Linux that matters
 
@@ -32,7 +32,7 @@ class Transfer:
     urls: tuple[str, ...]  # mirrors, in the order to try
     digest: Digest | None  # of the whole; None only where there are `pieces`
     size: int | None  # bytes on the wire
-    pieces: Pieces | None  # what pins every byte, chunk by chunk
+    pieces: ChunkMap | None  # what pins every byte, chunk by chunk
     dest: Path
     part: Path  # the file under way: beside `dest`, the same name in every run, so that a later run resumes
     mode: int | None
@@ -68,7 +68,7 @@ class Order:
     headers: Mapping[str, str]
     retry: RetryPolicy
     timeouts: Timeouts
-    pinned: Callable[[Digest | None, Pieces | None], Transfer]
+    pinned: Callable[[Digest | None, ChunkMap | None], Transfer]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +80,9 @@ class Plan:
     failed: tuple[tuple[Artifact, FetchError | ProblemError], ...]  # optional ones that are not to be had here
 
 
-def plan(config: FetchConfig, *, roots: Roots, node: Node, base_url: str | None, credentials: Path | None) -> Plan:
+def plan(
+    config: FetchConfig, *, roots: AllowedRoots, node: Node, base_url: str | None, credentials: Path | None
+) -> Plan:
     """Every transfer of `config` on `node`; `base_url` (of the kernel command line) comes before the configuration's.
 
     Raises ProblemError when two artifacts have one place, and for required artifacts with every problem that they have
@@ -165,7 +167,7 @@ def beside(dest: Path, suffix: str) -> Path:
     return dest.with_name(f".{hashlib.sha256(name).hexdigest()}{suffix}")
 
 
-def _order(artifact: Artifact, *, node: Node, base: str | None, roots: Roots, credentials: Path | None) -> Order:
+def _order(artifact: Artifact, *, node: Node, base: str | None, roots: AllowedRoots, credentials: Path | None) -> Order:
     if artifact.source is not None and not artifact.urls:
         message = f"`source: {artifact.source}` names a file of the packing machine, which no node can read"
         raise ProblemError(
@@ -185,7 +187,7 @@ def _order(artifact: Artifact, *, node: Node, base: str | None, roots: Roots, cr
         headers |= secret_headers(artifact.header_credential, directory=credentials)
     uid, gid = _uid(artifact.owner), _gid(artifact.group)
 
-    def pinned(digest: Digest | None, pieces: Pieces | None) -> Transfer:
+    def pinned(digest: Digest | None, pieces: ChunkMap | None) -> Transfer:
         return Transfer(
             name=artifact.name,
             urls=urls,

@@ -8,35 +8,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
 from threading import Event
 from types import FrameType
 
-from pxe_fetch.bring import Bringer
+from pxe_fetch.allowed_roots import AllowedRoots
+from pxe_fetch.config_source import ReadUrl, credentials_directory, locate
 from pxe_fetch.contract import cmdline, validate
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.paths import UNIT_NAME
 from pxe_fetch.contract.problem import ProblemError
 from pxe_fetch.errors import DeadlineError, FetchError, IntegrityError, StoppedError
+from pxe_fetch.fetcher import Fetcher
+from pxe_fetch.humanize import span
 from pxe_fetch.idle import NO_CONFIGURATION, SWITCHED_OFF
-from pxe_fetch.locate import ReadUrl, credentials_directory, locate
+from pxe_fetch.install.disk_space import DiskSpace
 from pxe_fetch.node import Node
-from pxe_fetch.place.room import Room
-from pxe_fetch.plan import Order, moved, plan
+from pxe_fetch.plan import moved, plan
 from pxe_fetch.redact import redact
-from pxe_fetch.reporting.account import Account
+from pxe_fetch.reporting.event_log import EventLog
 from pxe_fetch.reporting.journal import INFO, WARNING, Journal, console
-from pxe_fetch.reporting.ledger import Ledger
 from pxe_fetch.reporting.notify import READY, is_service, notify
-from pxe_fetch.reporting.outcome import RESTARTED, Outcome, of_error, of_run
-from pxe_fetch.roots import Roots
+from pxe_fetch.reporting.result import RESTARTED, Result, of_run, result_of_error
+from pxe_fetch.reporting.state_store import StateStore
 from pxe_fetch.transport import Transports
-from pxe_fetch.wording import span
 
 TYPE_CHECKING = False  # a run that reports to nobody does not import what reports
 if TYPE_CHECKING:
-    from pxe_fetch.reporting.report import Reporter
+    from pxe_fetch.reporting.webhook_reporter import WebhookReporter
 
 LAST_RUN = 6  # the unit's StartLimitBurst=: after so many failed runs in a row nobody starts another
 
@@ -47,58 +46,58 @@ class Run:
 
     given: Path | None  # --config
     root: Path  # "/" but for tests: where the node's own files are read below
-    ledger: Ledger
-    account: Account
+    store: StateStore
+    event_log: EventLog
     deadline: float = float("inf")  # monotonic
     arguments: cmdline.KernelArguments = field(default_factory=cmdline.KernelArguments)
     config: FetchConfig = field(default_factory=FetchConfig)
     stop: Event = field(default_factory=Event)
-    reporter: Reporter | None = None
+    reporter: WebhookReporter | None = None
 
 
-def run(*, given: Path | None, debug: bool, root: Path) -> Outcome:
+def run(*, given: Path | None, debug: bool, root: Path) -> Result:
     """Bring this node's artifacts; how that ended. `given` is --config's file, `root` "/" but for tests.
 
-    Whatever goes wrong is the outcome, and has been told to the journal, the state file, systemd, the console and the
+    Whatever goes wrong is the result, and has been told to the journal, the state file, systemd, the console and the
     report's URL when this returns.
     """
     text = _kernel_command_line(root)
-    ledger = Ledger()
-    one = Run(given=given, root=root, ledger=ledger, account=Account(journal=Journal(debug=debug), ledger=ledger))
-    ledger.begin()
+    store = StateStore()
+    one = Run(given=given, root=root, store=store, event_log=EventLog(journal=Journal(debug=debug), store=store))
+    store.begin()
     try:
         with _stopped_by_signals(one.stop):
             one.arguments = cmdline.parse(text)
-            outcome = _bring(one)
+            result = _fetch(one)
     except Exception as error:  # each has its exit code; what has none is a bug, and is told as one
-        outcome = of_error(error)
-        one.account.explain(error)
-    _tell(one, outcome)
-    return outcome
+        result = result_of_error(error)
+        one.event_log.explain(error)
+    _tell(one, result)
+    return result
 
 
-def _bring(one: Run) -> Outcome:
+def _fetch(one: Run) -> Result:
     """The recipe. Raises FetchError, ProblemError, KernelArgumentError."""
-    account, arguments = one.account, one.arguments
+    event_log, arguments = one.event_log, one.arguments
     if arguments.off:
-        return Outcome(exit_code=Exit.DONE, message=SWITCHED_OFF)
+        return Result(exit_code=Exit.DONE, message=SWITCHED_OFF)
     if arguments.debug:
-        account.show_debug()
+        event_log.show_debug()
     if arguments.deadline is not None:
-        one.deadline = one.ledger.state.began + arguments.deadline
+        one.deadline = one.store.state.began + arguments.deadline
     credentials = credentials_directory()
     node = Node(root=one.root, arguments=arguments)
     _report(one, node)
 
     found = locate(arguments, root=one.root, given=one.given, credentials=credentials, read_url=_url_reader(one))
     if found is None:
-        return Outcome(exit_code=Exit.DONE, message=NO_CONFIGURATION)
-    account.configuration(found)
+        return Result(exit_code=Exit.DONE, message=NO_CONFIGURATION)
+    event_log.configuration(found)
     one.config = validate.read(found.text, name=found.name).fetch
     _report(one, node)
 
-    account.identity(node.summary())
-    roots = Roots(one.config.allowed_roots)
+    event_log.identity(node.summary())
+    roots = AllowedRoots(one.config.allowed_roots)
     planned = plan(
         moved(one.config, artifact_url=arguments.artifact_url),
         roots=roots,
@@ -106,14 +105,14 @@ def _bring(one: Run) -> Outcome:
         base_url=arguments.base_url,
         credentials=credentials,
     )
-    account.planned(planned, config=one.config)
-    room = Room()
+    event_log.planned(planned, config=one.config)
+    room = DiskSpace()
     no_room = room.preflight(planned.orders)
 
     _wait_a_while(one)
     transports = Transports(tls=one.config.tls, proxy=one.config.proxy)
-    bringer = Bringer(
-        account=account,
+    fetcher = Fetcher(
+        event_log=event_log,
         transports=transports,
         roots=roots,
         room=room,
@@ -121,21 +120,10 @@ def _bring(one: Run) -> Outcome:
         stop=one.stop,
     )
     for name, error in [*((artifact.name, error) for artifact, error in planned.failed), *no_room.items()]:
-        bringer.failed(name, error)
-    parallel = one.config.parallel
-    bringer.bring_all(
-        [order for order in planned.orders if order.name not in no_room],
-        parallel=parallel,
-        many=lambda waiting: _bring_together(bringer, waiting, parallel=parallel),
-    )
+        fetcher.failed(name, error)
+    fetcher.fetch_all([order for order in planned.orders if order.name not in no_room], parallel=one.config.parallel)
     transports.close()
-    return of_run(one.ledger.state, failures=bringer.failures)
-
-
-def _bring_together(bringer: Bringer, waiting: SimpleQueue[Order], *, parallel: int) -> None:
-    from pxe_fetch.together import bring_together  # few runs have so many artifacts
-
-    bring_together(bringer, waiting, parallel=parallel)
+    return of_run(one.store.state, failures=fetcher.failures)
 
 
 def _kernel_command_line(root: Path) -> str:
@@ -150,7 +138,7 @@ def _url_reader(one: Run) -> ReadUrl:
     """Reads the configuration's URL, with the persistence that an artifact has."""
 
     def read(url: str, digest: Digest | None, limit: int) -> bytes:
-        from pxe_fetch.transfer.receive import fetch_text
+        from pxe_fetch.download.download import fetch_text
         from pxe_fetch.transport import Transports
 
         transports = Transports()
@@ -161,11 +149,11 @@ def _url_reader(one: Run) -> ReadUrl:
                 digest=digest,
                 limit=limit,
                 transports=transports,
-                events=one.account,
+                events=one.event_log,
                 stop=one.stop,
                 retry=RetryPolicy(),
                 timeouts=Timeouts(),
-                deadline=one.deadline,
+                run_deadline=one.deadline,
             )
         except (IntegrityError, StoppedError):
             raise
@@ -187,11 +175,11 @@ def _report(one: Run, node: Node) -> None:
         try:
             url = node.fill_in(url)
         except ProblemError as error:
-            one.account.remark(f"nothing is reported: {error}", priority=WARNING)
+            one.event_log.remark(f"nothing is reported: {error}", priority=WARNING)
             return
-        from pxe_fetch.reporting.report import Reporter
+        from pxe_fetch.reporting.webhook_reporter import WebhookReporter
 
-        one.reporter = Reporter(url, ledger=one.ledger, tls=one.config.tls, proxy=one.config.proxy)
+        one.reporter = WebhookReporter(url, store=one.store, tls=one.config.tls, proxy=one.config.proxy)
         one.reporter.begin()
 
 
@@ -202,56 +190,56 @@ def _wait_a_while(one: Run) -> None:
     import random
 
     wait = random.uniform(0, one.config.start_jitter)  # noqa: S311  to spread the load, not to keep a secret
-    one.account.remark(f"starting in {span(wait)} (start_jitter)", priority=INFO)
+    one.event_log.remark(f"starting in {span(wait)} (start_jitter)", priority=INFO)
     one.stop.wait(max(min(wait, one.deadline - time.monotonic()), 0))
     if time.monotonic() >= one.deadline:
         raise DeadlineError("the run's deadline was over before it began to fetch")
 
 
-def _tell(one: Run, outcome: Outcome) -> None:
+def _tell(one: Run, result: Result) -> None:
     """The end, for everybody who waits for it, and what the configuration wants done after a failure."""
-    one.account.finish(outcome)
-    console(f"pxe-fetch: {one.ledger.state.phase}: {outcome.message}")
-    if not outcome.failed:
-        notify(READY, f"STATUS={outcome.message}")
+    one.event_log.finish(result)
+    console(f"pxe-fetch: {one.store.state.phase}: {result.message}")
+    if not result.failed:
+        notify(READY, f"STATUS={result.message}")
     else:
-        notify(f"STATUS={outcome.message}")
-    if one.reporter and (trouble := one.reporter.finish(hurried=outcome.cause == StoppedError.reference)):
-        one.account.remark(f"the report was not delivered: {trouble}", priority=WARNING)
-    if outlook := _outlook(one, outcome):
-        one.account.remark(outlook, priority=WARNING)
-    _act(one, outcome)
+        notify(f"STATUS={result.message}")
+    if one.reporter and (trouble := one.reporter.finish(hurried=result.cause == StoppedError.reference)):
+        one.event_log.remark(f"the report was not delivered: {trouble}", priority=WARNING)
+    if outlook := _outlook(one, result):
+        one.event_log.remark(outlook, priority=WARNING)
+    _act(one, result)
 
 
-def _outlook(one: Run, outcome: Outcome) -> str | None:
+def _outlook(one: Run, result: Result) -> str | None:
     """What becomes of the service after a failure, for who reads its journal."""
-    if not outcome.failed or not is_service() or outcome.cause == StoppedError.reference:
+    if not result.failed or not is_service() or result.cause == StoppedError.reference:
         return None
-    failures = one.ledger.state.failures
-    if outcome.exit_code in RESTARTED and failures < LAST_RUN:
+    failures = one.store.state.failures
+    if result.exit_code in RESTARTED and failures < LAST_RUN:
         return f"systemd starts the service again, after {failures} of {LAST_RUN} failed runs; what has arrived is kept"
-    why = f"{LAST_RUN} runs in a row failed" if outcome.exit_code in RESTARTED else "another run would end alike"
+    why = f"{LAST_RUN} runs in a row failed" if result.exit_code in RESTARTED else "another run would end alike"
     # systemd.unit(5), StartLimitBurst=: after so many starts it refuses another, a person's too, until that is reset.
     again = f"systemctl reset-failed {UNIT_NAME} && systemctl start {UNIT_NAME}"
     return f"systemd does not start the service again, since {why}; once mended: {again}"
 
 
-def _act(one: Run, outcome: Outcome) -> None:
+def _act(one: Run, result: Result) -> None:
     """Carry out on_failure: at once where no restart can mend the failure, else after the last run that there will be.
 
     Only for the service. A person who tries a configuration by hand does not want the machine to go down.
     """
     action = one.config.on_failure
-    if not outcome.failed or action == "continue" or not is_service() or outcome.cause == "stopped":
+    if not result.failed or action == "continue" or not is_service() or result.cause == "stopped":
         return
-    if outcome.exit_code in RESTARTED and one.ledger.state.failures < LAST_RUN:
-        one.account.remark(f"on_failure: {action} waits: the service is started again first")
+    if result.exit_code in RESTARTED and one.store.state.failures < LAST_RUN:
+        one.event_log.remark(f"on_failure: {action} waits: the service is started again first")
         return
-    from pxe_fetch import units
+    from pxe_fetch import systemctl
 
-    one.account.remark(f"on_failure: {action}", priority=WARNING)
-    if trouble := units.act(action):
-        one.account.remark(f"on_failure: {action} could not be carried out: {trouble}", priority=WARNING)
+    one.event_log.remark(f"on_failure: {action}", priority=WARNING)
+    if trouble := systemctl.act(action):
+        one.event_log.remark(f"on_failure: {action} could not be carried out: {trouble}", priority=WARNING)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from fakes.server import Script, Server
 from fakes.transfers import cut as cut_into_pieces
 from pxe_fetch.contract.paths import MessageId
 from pxe_fetch.reporting import journal
-from pxe_fetch.reporting.account import MANY
+from pxe_fetch.reporting.event_log import MANY
 
 BODY = random.Random(3).randbytes(40 * 65536)
 SMALL = b"small\n"

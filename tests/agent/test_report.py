@@ -20,7 +20,7 @@ from fakes.faults import Hang, Raw, Serve, Status, redirect, stall
 from fakes.node import FakeNode
 from fakes.server import Script, Server
 from fakes.tunnel import Tunnel
-from pxe_fetch.reporting import report
+from pxe_fetch.reporting import webhook_reporter
 
 BODY = random.Random(1).randbytes(5_000)
 NEVER = 3600.0
@@ -28,14 +28,14 @@ NEVER = 3600.0
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "LOOK", 0.02)
-    monkeypatch.setattr(report, "AGAIN", 0.01)
+    monkeypatch.setattr(webhook_reporter, "LOOK", 0.02)
+    monkeypatch.setattr(webhook_reporter, "AGAIN", 0.01)
 
 
 @pytest.fixture
 def final_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is reported while the run goes on."""
-    monkeypatch.setattr(report, "LOOK", NEVER)
+    monkeypatch.setattr(webhook_reporter, "LOOK", NEVER)
 
 
 def told(server: Server, path: str = "/report") -> list[Mapping[str, object]]:
@@ -127,7 +127,7 @@ def test_server_that_is_slow_to_take_a_report_holds_nothing_up_and_is_told_less_
 def test_report_that_nobody_takes_is_a_remark_and_no_failure(
     node: FakeNode, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "FINAL", 0.6)
+    monkeypatch.setattr(webhook_reporter, "FINAL", 0.6)
     with Server({"/m": Script(body=BODY), "/report": reports(fault)}) as server:
         ran = node.run_config(
             node.entry("m", server.url("/m"), BODY), report={"url": server.url("/report") + "?token=s3cret"}

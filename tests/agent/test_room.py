@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pxe_fetch.errors import IntegrityError
-from pxe_fetch.place.mounts import lies_in_memory, read_mounts
-from pxe_fetch.sums import digest_of
+from pxe_fetch.install.mounts import lies_in_memory, read_mounts
+from pxe_fetch.sha256sums import digest_of
 
 LIVE = """\
 25 1 0:22 / / rw,relatime shared:1 - overlay LiveOS_rootfs rw,lowerdir=/run/rootfsbase,upperdir={upper},workdir=/run/w

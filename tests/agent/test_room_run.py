@@ -17,7 +17,7 @@ from fakes.mounts import as_root, mounted
 from fakes.node import Entry, FakeNode
 from fakes.server import Script, Server
 from fakes.transfers import cut
-from pxe_fetch.place import room
+from pxe_fetch.install import disk_space
 
 MiB = 1 << 20
 BODY = random.Random(12).randbytes(3 * MiB)
@@ -158,7 +158,7 @@ def test_more_than_there_is_of_a_body_without_a_length_ends_with_79(full: FakeNo
 
 
 def test_memory_counts_where_files_lie_in_it(full: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "memory_available", lambda: room.OWN_MEMORY + 2 * MiB)
+    monkeypatch.setattr(disk_space, "memory_available", lambda: disk_space.OWN_MEMORY + 2 * MiB)
     with Server({"/m": Script(body=BODY)}) as server:
         entry: Entry = full.entry("m", server.url("/m"), BODY)
         ran = full.run_config(entry)

@@ -17,6 +17,7 @@ from fakes.server import Script, Server
 from fakes.transfers import Bench, Story, sha256
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
+from pxe_fetch.download.download import fetch_text
 from pxe_fetch.errors import (
     DeadlineError,
     FetchError,
@@ -26,7 +27,6 @@ from pxe_fetch.errors import (
     PolicyError,
     RefusedError,
 )
-from pxe_fetch.transfer.receive import fetch_text
 from pxe_fetch.transport import Transports
 
 BODY = random.Random(4).randbytes(200_000)
@@ -186,7 +186,7 @@ def test_the_runs_deadline_counts_beside_the_artifacts(tmp_path: Path) -> None:
 
 
 def test_a_stop_ends_a_wait(tmp_path: Path) -> None:
-    from pxe_fetch.clock import SystemClock
+    from pxe_fetch.deadline import SystemClock
     from pxe_fetch.errors import StoppedError
 
     with Server({"/m": Script(then=unavailable("3600"))}) as server:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from fakes.faults import Raw
 from fakes.server import Script, Server
-from pxe_fetch.clock import Patience, SystemClock
 from pxe_fetch.contract.model import Timeouts
+from pxe_fetch.deadline import Deadline, SystemClock
 from pxe_fetch.errors import FetchError
 from pxe_fetch.transport import Request, Transports
 
@@ -84,12 +84,12 @@ def test_no_answer_brings_anything_but_a_body_or_a_cause(
     server.scripts["/m"] = Script(then=Raw(answer))
     server.scripts["/x"] = Script(body=b"elsewhere!")
     transports = Transports()
-    patience = Patience(clock=SystemClock(), stop=Event(), deadline=float("inf"))
+    deadline = Deadline(clock=SystemClock(), stop=Event(), at=float("inf"))
     url = server.url("/m")
     cause = None
     try:
         body = transports.of(url).open(
-            Request(url=url, offset=offset, end=end, timeouts=TIMEOUTS, patience=patience, validator=None)
+            Request(url=url, offset=offset, end=end, timeouts=TIMEOUTS, deadline=deadline, validator=None)
         )
         assert body.start in {0, offset}
         assert body.total is None or body.total >= 0

@@ -148,7 +148,7 @@ def test_a_certificate_of_another_time_is_tried_again_until_the_clock_is_set(
 def test_a_certificate_that_is_not_valid_yet_is_waited_for_as_long_as_there_is_time(
     root: Path, authority: Authority, tls: Tls, tmp_path: Path
 ) -> None:
-    """One that has expired is not: with chrony nobody says that the clock is set (pxe_fetch.clock)."""
+    """One that has expired is not: with chrony nobody says that the clock is set (pxe_fetch.deadline)."""
     validities = {"later": FUTURE, "past": PAST}
     for name, validity in validities.items():
         certificate = authority.issue("localhost", alternative=LOCALHOST, validity=validity)

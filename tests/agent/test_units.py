@@ -10,7 +10,7 @@ import pytest
 from fakes.faults import Status
 from fakes.node import FakeNode, Ran
 from fakes.server import Script, Server
-from pxe_fetch.units import environment
+from pxe_fetch.systemctl import environment
 
 BODY = random.Random(1).randbytes(5_000)
 

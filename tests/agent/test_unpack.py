@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from fakes.node import FakeNode, Ran
 from fakes.server import Script, Server
 from pxe_fetch.errors import PolicyError
-from pxe_fetch.place.tree import take_out
+from pxe_fetch.install.tree import take_out
 
 Compression = Literal["w:", "w:gz", "w:bz2", "w:xz"]
 Member = tuple[tarfile.TarInfo, bytes]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fakes.transfers import Bench
 from pxe_fetch.errors import FetchError
-from pxe_fetch.place import tree
+from pxe_fetch.install import tree
 
 BLOCK = tarfile.BLOCKSIZE
 names = st.text("ab/.\u00e9\udc80 \n", max_size=8) | st.text(max_size=8) | st.just("n" * 300)

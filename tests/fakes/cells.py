@@ -19,7 +19,7 @@ from typing import Literal
 
 from fakes.exchange import Asked, Fault
 from fakes.server import Server
-from pxe_fetch.transfer.intake import BUFFER
+from pxe_fetch.download.copy import BUFFER
 
 CHUNK = 64 * 1024
 BLOCK = 4096  # of a file system, as st_blksize says

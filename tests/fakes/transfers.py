@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
-from pxe_fetch.clock import Patience, SystemClock
+from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract.model import Digest, Proxy, RetryPolicy, Timeouts, Tls
-from pxe_fetch.pieces import Pieces
+from pxe_fetch.deadline import Deadline, SystemClock
+from pxe_fetch.download.download import DownloadResult, receive
+from pxe_fetch.download.stream_budget import StreamBudget
 from pxe_fetch.plan import Transfer
-from pxe_fetch.transfer.receive import Received, receive
-from pxe_fetch.transfer.streams import Streams
 from pxe_fetch.transport import Body, Request, Transports
 
 QUICK = Timeouts(  # for what stalls or drips; on a busy machine they may also fire where nothing is wrong
@@ -26,8 +26,8 @@ PATIENT = Timeouts(connect=5.0, read=10.0)
 
 def asking(url: str, *, headers: Mapping[str, str] | None = None, offset: int = 0, end: int | None = None) -> Request:
     """A request for `url` that has time."""
-    patience = Patience(clock=SystemClock(), stop=Event(), deadline=time.monotonic() + 60)
-    return Request(url=url, headers=headers or {}, offset=offset, end=end, timeouts=PATIENT, patience=patience)
+    deadline = Deadline(clock=SystemClock(), stop=Event(), at=time.monotonic() + 60)
+    return Request(url=url, headers=headers or {}, offset=offset, end=end, timeouts=PATIENT, deadline=deadline)
 
 
 def everything(body: Body) -> bytes:
@@ -148,11 +148,11 @@ class Bench:
             timeouts=self.timeouts,
         )
 
-    def pieces(self) -> Pieces | None:
+    def pieces(self) -> ChunkMap | None:
         return cut(self.body, chunk=self.chunk) if self.chunk else None
 
-    def receive(self, *, deadline: float = float("inf")) -> Received:
-        """What `pxe_fetch.transfer.receive.receive` gives; the part is checked to hold exactly the body."""
+    def receive(self, *, deadline: float = float("inf")) -> DownloadResult:
+        """What `pxe_fetch.download.download.receive` gives; the part is checked to hold exactly the body."""
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
         transports = self.transports or Transports(tls=self.tls, proxy=self.proxy)
@@ -163,8 +163,8 @@ class Bench:
                 events=self.story,
                 stop=self.stop,
                 clock=self.clock,
-                deadline=deadline,
-                streams=Streams(self.streams - 1),
+                run_deadline=deadline,
+                streams=StreamBudget(self.streams - 1),
             )
         finally:
             if not self.transports:
@@ -179,7 +179,7 @@ def sha256(body: bytes) -> Digest:
     return Digest(algorithm="sha256", hex=hashlib.sha256(body).hexdigest())
 
 
-def cut(body: bytes, *, chunk: int) -> Pieces:
+def cut(body: bytes, *, chunk: int) -> ChunkMap:
     """The chunks of `body`."""
     digests = b"".join(hashlib.sha256(body[at : at + chunk]).digest() for at in range(0, len(body), chunk))
-    return Pieces(size=len(body), chunk=chunk, digests=digests)
+    return ChunkMap(size=len(body), chunk=chunk, digests=digests)

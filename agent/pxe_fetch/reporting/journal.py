@@ -119,7 +119,7 @@ def _own_unit() -> str | None:
 
 
 def console(message: str) -> None:
-    """The one line of the outcome: on the machine's console when systemd runs the agent, else on stdout."""
+    """The one line of the result: on the machine's console when systemd runs the agent, else on stdout."""
     line = one_line(message) + "\n"
     if is_service() and os.geteuid() == 0:
         try:

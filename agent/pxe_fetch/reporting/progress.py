@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from pxe_fetch.contract.paths import MessageId
+from pxe_fetch.humanize import amount, count, soon
 from pxe_fetch.reporting.journal import DEBUG, INFO, WARNING, Journal
-from pxe_fetch.reporting.ledger import Ledger
-from pxe_fetch.wording import amount, count, soon
+from pxe_fetch.reporting.state_store import StateStore
 
 
 class Progress:
-    """Implements pxe_fetch.transfer.events.Events; safe to use from several threads."""
+    """Implements pxe_fetch.download.events.Events; safe to use from several threads."""
 
-    def __init__(self, *, journal: Journal, ledger: Ledger) -> None:
+    def __init__(self, *, journal: Journal, store: StateStore) -> None:
         self._journal = journal
-        self._ledger = ledger
+        self._store = store
         self._usual = INFO  # priority of what each artifact goes through when nothing goes wrong
 
     def started(self, name: str, *, url: str, offset: int, total: int | None) -> None:
-        if self._ledger.find(name) is None:
+        if self._store.find(name) is None:
             return
-        with self._ledger.edit(name) as artifact:
+        with self._store.edit(name) as artifact:
             first = artifact.url is None
             artifact.phase = "fetching"
             artifact.url = url
@@ -42,7 +42,7 @@ class Progress:
             )
 
     def resumed(self, name: str, *, url: str, offset: int) -> None:
-        artifact = self._ledger.find(name)
+        artifact = self._store.find(name)
         whole = f" of {amount(artifact.total)}" if artifact and artifact.total else ""
         self._say(
             f"{name}: {amount(offset)}{whole} are here already; going on from there at {url}",
@@ -55,9 +55,9 @@ class Progress:
         )
 
     def progress(self, name: str, *, received: int, total: int | None) -> None:
-        if self._ledger.find(name) is None:
+        if self._store.find(name) is None:
             return
-        with self._ledger.edit(name) as artifact:
+        with self._store.edit(name) as artifact:
             artifact.bytes_received += max(received - artifact.at, 0)
             artifact.bytes = artifact.at = received
             artifact.total = artifact.total if total is None else total
@@ -65,8 +65,8 @@ class Progress:
     def retrying(
         self, name: str, *, url: str, attempt: int, error: str, status: int | None, wait_seconds: float, next_url: str
     ) -> None:
-        if self._ledger.find(name):
-            with self._ledger.edit(name) as artifact:
+        if self._store.find(name):
+            with self._store.edit(name) as artifact:
                 artifact.attempts = max(artifact.attempts, attempt)
                 artifact.error = error
                 artifact.phase = "fetching"
@@ -86,8 +86,8 @@ class Progress:
 
     def mirror_dropped(self, name: str, *, url: str, reason: str) -> None:
         left = ""
-        if artifact := self._ledger.find(name):
-            with self._ledger.edit(name):
+        if artifact := self._store.find(name):
+            with self._store.edit(name):
                 artifact.dropped += 1
             others = len(artifact.mirrors) - artifact.dropped
             if artifact.mirrors:
@@ -123,16 +123,16 @@ class Progress:
         )
 
     def verifying(self, name: str, *, total: int) -> None:
-        if self._ledger.find(name):
-            with self._ledger.edit(name) as artifact:
+        if self._store.find(name):
+            with self._store.edit(name) as artifact:
                 artifact.phase = "verifying"
         self._say(f"{name}: reading {amount(total)} again to verify them", priority=DEBUG, message_id=MessageId.STATUS)
 
     def verified(self, name: str, *, digest: str, total: int) -> None:
-        if self._ledger.find(name) is None:
+        if self._store.find(name) is None:
             return  # nobody has named a digest yet
         algorithm, _, hex_digits = digest.partition(":")
-        with self._ledger.edit(name) as artifact:
+        with self._store.edit(name) as artifact:
             artifact.bytes = artifact.total = total
             artifact.error = None  # what went wrong on the way has been overcome; the journal has it
             artifact.sha256 = hex_digits if algorithm == "sha256" else None
@@ -150,4 +150,4 @@ class Progress:
         )
 
     def _say(self, message: str, *, priority: int = INFO, message_id: str = "", **fields: str | float | None) -> None:
-        self._journal.send(message, priority=priority, message_id=message_id, run=self._ledger.state.run, **fields)
+        self._journal.send(message, priority=priority, message_id=message_id, run=self._store.state.run, **fields)

@@ -8,7 +8,7 @@ import sys
 import time
 
 from pxe_fetch.contract import paths
-from pxe_fetch.wording import amount, span
+from pxe_fetch.humanize import amount, span
 
 PATIENCE = 0.2  # seconds between two looks at the file
 ENDED = ("done", "failed")

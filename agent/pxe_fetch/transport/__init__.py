@@ -12,9 +12,9 @@ from threading import Lock
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from pxe_fetch.clock import Patience
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.rules import SCHEMES
+from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import PolicyError
 
 _WEB = ("http://", "https://")  # URLs of one transport
@@ -34,7 +34,7 @@ class Request:
     validator: str | None = None  # a strong one that an earlier Body of the same url gave
     headers: Mapping[str, str] = field(default_factory=dict)  # for the url's own origin alone
     timeouts: Timeouts
-    patience: Patience
+    deadline: Deadline
 
 
 class Body(Protocol):
@@ -62,7 +62,7 @@ class Body(Protocol):
         """Put what is there into `view`; the number of bytes, 0 at the end. Waits for at least one byte.
 
         Raises only FetchError: NetworkError when the peer is silent for `timeouts.read`, goes away or ends early;
-        DeadlineError and StoppedError of the request's patience, which is looked at several times a second.
+        DeadlineError and StoppedError of the request's deadline, which is looked at several times a second.
         """
 
     def close(self) -> None:
@@ -83,13 +83,6 @@ class Transport(Protocol):
         """Close every connection that is kept for later."""
 
 
-class Early(Transport, Protocol):
-    """One that can ask before anybody waits for the answer."""
-
-    def ahead(self, request: Request) -> None:
-        """As Transports.ahead."""
-
-
 def has_ranges(url: str) -> bool:
     """Whether a part of a file can be asked for by the scheme of `url`; by tftp it cannot (RFC 1350)."""
     return url.partition(":")[0].lower() != "tftp"
@@ -105,12 +98,8 @@ class Transports:
         self._tls = tls or Tls()
         self._proxy = proxy or Proxy()
         self._made: dict[str, Transport] = {}
-        self._http: Early | None = None
+        self._http: Transport | None = None
         self._lock = Lock()
-
-    def anew(self) -> Transports:
-        """The same without a connection: for a process that was forked, which must leave those of the other alone."""
-        return Transports(tls=self._tls, proxy=self._proxy)
 
     def of(self, url: str) -> Transport:
         """The transport for `url`. Raises PolicyError for what is not a URL or has a scheme not in the table."""
@@ -126,14 +115,6 @@ class Transports:
             if kind not in self._made:
                 self._made[kind] = self._make(kind)
             return self._made[kind]
-
-    def ahead(self, request: Request) -> None:
-        """Have what `request` asks for come while something else is worked on; `open` of the same must follow soon.
-
-        It does nothing where that brings nothing, and raises nothing: what goes wrong is told by `open`.
-        """
-        if self._http and request.url.startswith(_WEB):
-            self._http.ahead(request)
 
     def _make(self, kind: str) -> Transport:
         match kind:

@@ -9,8 +9,8 @@ import ssl
 import time
 from urllib.parse import urlsplit
 
-from pxe_fetch.clock import Clock
 from pxe_fetch.contract.model import Timeouts
+from pxe_fetch.deadline import Clock
 from pxe_fetch.errors import FetchError, NetworkError, PolicyError, RefusedError, TrustError
 from pxe_fetch.transport.direct import ConnectTimeoutError
 from pxe_fetch.transport.response import EarlyEndError

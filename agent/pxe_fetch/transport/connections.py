@@ -12,7 +12,7 @@ from functools import partial
 from threading import Lock
 from typing import NamedTuple
 
-from pxe_fetch.clock import Patience
+from pxe_fetch.deadline import Deadline
 from pxe_fetch.transport.direct import Connection, Direct
 from pxe_fetch.transport.head import head
 from pxe_fetch.transport.origin import origin, parse
@@ -40,10 +40,10 @@ class Sent:
         self._method = method
         self._keep = keep
 
-    def answer(self, *, silence: float, patience: Patience) -> Exchange:
-        """Wait for the header. Raises what `patience` raises, and whatever http.client raises."""
+    def answer(self, *, silence: float, deadline: Deadline) -> Exchange:
+        """Wait for the header. Raises what `deadline` raises, and whatever http.client raises."""
         try:
-            response = respond(self._connection.sock, patience=patience, silence=silence, method=self._method)
+            response = respond(self._connection.sock, deadline=deadline, silence=silence, method=self._method)
         except BaseException:
             self.close()
             raise
@@ -87,13 +87,13 @@ class Connections:
         proxy: str | None,
         connect: float,
         silence: float,
-        patience: Patience,
+        deadline: Deadline,
         method: str = "GET",
         body: bytes = b"",
     ) -> Sent:
         """Ask for `url` with `fields`; a `body` has its length among them.
 
-        Raises PolicyError for what cannot be asked for, what `patience` raises, and whatever http.client raises.
+        Raises PolicyError for what cannot be asked for, what `deadline` raises, and whatever http.client raises.
         """
         at, target = parse(url)
         data = head(method, at, target, fields=fields, proxy=None if at.secure else proxy) + body
@@ -101,8 +101,8 @@ class Connections:
         connection = self._take(way) or self._made(way)
         try:
             if connection.sock is None:
-                connection.connect(connect, silence=silence, patience=patience)
-                patience.check()
+                connection.connect(connect, silence=silence, deadline=deadline)
+                deadline.check()
             connection.sock.sendall(data)
         except BaseException:
             connection.close()

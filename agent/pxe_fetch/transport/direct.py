@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any, Protocol
 
-from pxe_fetch.clock import Patience
+from pxe_fetch.deadline import Deadline
 
 _LABEL = 64  # characters that a part of a host's name is shorter than (RFC 1035 2.3.4)
 
@@ -19,10 +19,10 @@ class Connection(Protocol):
 
     sock: Any  # a socket, of whichever kind; None until it is connected
 
-    def connect(self, seconds: float, *, silence: float, patience: Patience) -> None:
+    def connect(self, seconds: float, *, silence: float, deadline: Deadline) -> None:
         """Connect within `seconds`, of which each step may take so many.
 
-        A proxy that is asked for a tunnel may be silent for `silence`. Raises ConnectTimeoutError, what `patience`
+        A proxy that is asked for a tunnel may be silent for `silence`. Raises ConnectTimeoutError, what `deadline`
         raises, OSError, UnicodeError and what http.client raises.
         """
 

@@ -43,12 +43,12 @@ class _FileBody:
     def __init__(self, fd: int, *, path: str, start: int, total: int, request: Request) -> None:
         self._fd = fd
         self._path = path
-        self._patience = request.patience
+        self._deadline = request.deadline
         self.start = start
         self.total = total
 
     def readinto(self, view: memoryview) -> int:
-        self._patience.check()
+        self._deadline.check()
         try:
             return os.readv(self._fd, [view])
         except OSError as error:

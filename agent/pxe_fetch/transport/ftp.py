@@ -12,7 +12,7 @@ import io
 import socket
 from threading import Lock
 
-from pxe_fetch.clock import Patience
+from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, RefusedError
 from pxe_fetch.transport import Body, Request
 from pxe_fetch.transport.names import Named, named
@@ -34,7 +34,7 @@ class FtpTransport:
         self._lock = Lock()
 
     def open(self, request: Request) -> Body:
-        request.patience.check()
+        request.deadline.check()
         name = named(request.url, port=_PORT, suffix=";type=i")
         try:
             if kept := self._kept(name):
@@ -89,7 +89,7 @@ class _Control(ftplib.FTP):
         self.sock = self._connect(name.host, name.port, request)
         try:
             self.af = self.sock.family
-            self._reader = _Reader(self.sock, patience=request.patience, silence=request.timeouts.read)
+            self._reader = _Reader(self.sock, deadline=request.deadline, silence=request.timeouts.read)
             self.file = io.TextIOWrapper(io.BufferedReader(self._reader), encoding=_LATIN_1)
             self.welcome = self.getresp()
             self.login()
@@ -100,7 +100,7 @@ class _Control(ftplib.FTP):
 
     def retrieve(self, name: Named, request: Request) -> tuple[socket.socket, int, int | None]:
         """The data connection of a file, where its bytes begin, and the size of the whole where it is told."""
-        self._reader.patience, self._reader.silence = request.patience, request.timeouts.read
+        self._reader.deadline, self._reader.silence = request.deadline, request.timeouts.read
         path = name.path.decode(_LATIN_1)
         total = self._size(path)
         start = request.offset if total is None or request.offset <= total else 0
@@ -126,7 +126,7 @@ class _Control(ftplib.FTP):
         return super().getmultiline()
 
     def _connect(self, host: str, port: int, request: Request) -> socket.socket:
-        left = max(0.001, request.patience.left())
+        left = max(0.001, request.deadline.left())
         seconds = min(request.timeouts.connect, left)
         try:
             return socket.create_connection((host, port), timeout=seconds)
@@ -199,7 +199,7 @@ class _FtpBody:
         return count
 
     def _take(self, view: memoryview) -> int:
-        if not readable(self._data, patience=self._request.patience, seconds=self._request.timeouts.read):
+        if not readable(self._data, deadline=self._request.deadline, seconds=self._request.timeouts.read):
             raise TimeoutError
         count = self._data.recv_into(view)
         self._at += count
@@ -228,16 +228,16 @@ class _FtpBody:
 class _Reader(io.RawIOBase):
     """Bytes of the control connection: a whole reply within `silence` seconds, and not without end."""
 
-    def __init__(self, sock: socket.socket, *, patience: Patience, silence: float) -> None:
+    def __init__(self, sock: socket.socket, *, deadline: Deadline, silence: float) -> None:
         super().__init__()
         self._socket = sock
         self._until = 0.0
         self._room = 0
-        self.patience = patience
+        self.deadline = deadline
         self.silence = silence
 
     def reply_begins(self) -> None:
-        self._until = self.patience.clock.now() + self.silence
+        self._until = self.deadline.clock.now() + self.silence
         self._room = _LONGEST
 
     def readable(self) -> bool:
@@ -246,7 +246,7 @@ class _Reader(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # what BufferedReader gives
         if self._room <= 0:
             raise ftplib.error_proto
-        if not readable(self._socket, patience=self.patience, seconds=self._until - self.patience.clock.now()):
+        if not readable(self._socket, deadline=self.deadline, seconds=self._until - self.deadline.clock.now()):
             raise TimeoutError
         count = self._socket.recv_into(buffer)
         self._room -= count

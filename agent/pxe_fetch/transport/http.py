@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from threading import Lock
 from urllib.parse import urljoin, urlsplit
 
@@ -32,7 +31,6 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _AGAIN = frozenset({408, 425, 429})  # beside 5xx: the same request may succeed later
 _DRAINED = 16 * 1024  # bytes of an answer's text read and thrown away, to keep the connection
 _HURRY = 1.0  # seconds that text may take
-_CONNECT_AHEAD = 1.0  # seconds for a connection that nobody waits for yet
 _OK, _PARTIAL, _BAD_REQUEST, _NOT_FOUND, _UNSATISFIABLE, _SERVER_ERROR = 200, 206, 400, 404, 416, 500
 _FIELDS = {"User-Agent": f"pxe-fetch/{__version__}", "Accept": "*/*"}  # a configuration may give others
 _FIXED = {"Accept-Encoding": "identity", "Connection": "keep-alive"}  # the digest is of the file's bytes
@@ -47,7 +45,6 @@ class HttpTransport:
         self._context: ssl.SSLContext | None = None
         self._lock = Lock()
         self._connections = Connections(tls=self._secure)
-        self._sent: dict[str, tuple[Mapping[str, str], Sent]] = {}  # ahead: url -> the headers it was asked for with
 
     def open(self, request: Request) -> Body:
         url = request.url
@@ -61,44 +58,22 @@ class HttpTransport:
                 answer.dismiss()
         raise PolicyError(f"more than {REDIRECTS} redirects, the last to {redact(url)}")
 
-    def ahead(self, request: Request) -> None:
-        url = request.url
-        try:
-            proxy = proxy_for(url, self._proxy)
-            # Where nobody has answered yet, whoever is just being served would have to wait for a connection.
-            if url not in self._sent and self._connections.lead_to(url, proxy=proxy):
-                sent = self._send(url, request, proxy=proxy, connect=_CONNECT_AHEAD)
-                self._sent[url] = request.headers, sent
-        except Exception:  # noqa: S110  whatever it is, it is met again, and told, when the request is opened
-            pass
-
     def close(self) -> None:
-        while self._sent:
-            self._sent.popitem()[1][1].close()
         self._connections.close()
 
     def _ask(self, url: str, request: Request) -> _Answer:
-        request.patience.check()
+        request.deadline.check()
         proxy = proxy_for(url, self._proxy)
         try:
-            sent = self._sent_ahead(request) if url == request.url else None
-            if sent is None:
-                left = max(0.001, request.patience.left())
-                sent = self._send(url, request, proxy=proxy, connect=min(request.timeouts.connect, left))
-            exchange = sent.answer(silence=request.timeouts.read, patience=request.patience)
+            left = max(0.001, request.deadline.left())
+            sent = self._send(url, request, proxy=proxy, connect=min(request.timeouts.connect, left))
+            exchange = sent.answer(silence=request.timeouts.read, deadline=request.deadline)
         except FetchError:
             raise
         except Exception as error:
             # http.client, ssl and sockets each let others of theirs through; one place tells what they mean.
             raise _explain(error, url, request, proxy=proxy) from error
         return _Answer(exchange, url=url, request=request, proxy=proxy)
-
-    def _sent_ahead(self, request: Request) -> Sent | None:
-        headers, sent = self._sent.pop(request.url, ({}, None))
-        if sent and (_is_ranged(request) or headers != request.headers):
-            sent.close()
-            return None
-        return sent
 
     def _send(self, url: str, request: Request, *, proxy: str | None, connect: float) -> Sent:
         fields = dict(_FIELDS)
@@ -116,7 +91,7 @@ class HttpTransport:
             proxy=proxy,
             connect=connect,
             silence=request.timeouts.read,
-            patience=request.patience,
+            deadline=request.deadline,
         )
 
     def _secure(self) -> ssl.SSLContext:
@@ -304,5 +279,5 @@ def _explain(error: Exception, url: str, request: Request, *, proxy: str | None)
         host=place(url),
         proxy=place(proxy) if proxy else None,
         timeouts=request.timeouts,
-        clock=request.patience.clock,
+        clock=request.deadline.clock,
     )

@@ -1,4 +1,4 @@
-"""http.client's response, which has met the world's servers, read with patience."""
+"""http.client's response, which has met the world's servers, read with deadline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import http.client
 import io
 import socket
 
-from pxe_fetch.clock import Patience
+from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import NetworkError
 from pxe_fetch.transport.response import HEAD, EarlyEndError
 from pxe_fetch.transport.wire import Wire
@@ -15,10 +15,10 @@ _INTERIM = frozenset(range(102, 200))  # answers that another follows: RFC 9110 
 
 
 def proxy_response(
-    sock: socket.socket, method: str | None = None, *, patience: Patience, silence: float
+    sock: socket.socket, method: str | None = None, *, deadline: Deadline, silence: float
 ) -> http.client.HTTPResponse:
     """A proxy's answer to CONNECT, not read yet; the socket goes on to be used otherwise after it."""
-    return PatientResponse(Wire(sock, patience=patience, silence=silence, lent=True), method=method)
+    return PatientResponse(Wire(sock, deadline=deadline, silence=silence, lent=True), method=method)
 
 
 class PatientResponse(http.client.HTTPResponse):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from pxe_fetch import __version__
-from pxe_fetch.clock import Patience
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
+from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import FetchError, PolicyError
 from pxe_fetch.transport.connections import Connections
 from pxe_fetch.transport.origin import PORTS
@@ -28,14 +28,14 @@ class Poster:
         self._context: ssl.SSLContext | None = None
         self._connections = Connections(tls=self._secure)
 
-    def post(self, url: str, body: bytes, *, kind: str, timeouts: Timeouts, patience: Patience) -> int:
+    def post(self, url: str, body: bytes, *, kind: str, timeouts: Timeouts, deadline: Deadline) -> int:
         """The status that answers `body` of the media type `kind`; a redirect is not followed.
 
         Raises only FetchError: PolicyError for a URL that is none, NetworkError, TrustError, RefusedError (of a proxy,
-        or of our certificate), DeadlineError and StoppedError of `patience`.
+        or of our certificate), DeadlineError and StoppedError of `deadline`.
         """
         try:
-            return self._post(url, body, kind=kind, timeouts=timeouts, patience=patience)
+            return self._post(url, body, kind=kind, timeouts=timeouts, deadline=deadline)
         except FetchError:
             raise
         except Exception as error:
@@ -43,9 +43,9 @@ class Poster:
 
             proxy = proxy_for(url, self._proxy)
             by = place(proxy) if proxy else None
-            raise explain(error, host=place(url), proxy=by, timeouts=timeouts, clock=patience.clock) from error
+            raise explain(error, host=place(url), proxy=by, timeouts=timeouts, clock=deadline.clock) from error
 
-    def _post(self, url: str, body: bytes, *, kind: str, timeouts: Timeouts, patience: Patience) -> int:
+    def _post(self, url: str, body: bytes, *, kind: str, timeouts: Timeouts, deadline: Deadline) -> int:
         try:
             parts = urlsplit(url)
             is_url = parts.scheme.lower() in PORTS and parts.hostname and parts.port != 0
@@ -65,11 +65,11 @@ class Poster:
             body=body,
             fields=fields,
             proxy=proxy_for(url, self._proxy),
-            connect=max(0.001, min(timeouts.connect, patience.left())),
+            connect=max(0.001, min(timeouts.connect, deadline.left())),
             silence=timeouts.read,
-            patience=patience,
+            deadline=deadline,
         )
-        exchange = sent.answer(silence=timeouts.read, patience=patience)
+        exchange = sent.answer(silence=timeouts.read, deadline=deadline)
         try:
             view = memoryview(bytearray(_DRAINED))
             while view and (count := exchange.response.take(view)):

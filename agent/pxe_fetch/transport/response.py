@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Protocol
 
-from pxe_fetch.clock import Patience
+from pxe_fetch.deadline import Deadline
 from pxe_fetch.transport import plain
 from pxe_fetch.transport.wire import Wire
 
@@ -46,9 +46,9 @@ class Response(Protocol):
         """Let go of the body; the connection stays."""
 
 
-def respond(sock: socket.socket, *, patience: Patience, silence: float, method: str) -> Response:
-    """The answer to the request that was sent by `sock`. Raises what http.client, sockets and `patience` raise."""
-    wire = Wire(sock, patience=patience, silence=silence)
+def respond(sock: socket.socket, *, deadline: Deadline, silence: float, method: str) -> Response:
+    """The answer to the request that was sent by `sock`. Raises what http.client, sockets and `deadline` raise."""
+    wire = Wire(sock, deadline=deadline, silence=silence)
     beginning = bytearray(HEAD)
     data = bytes(memoryview(beginning)[: wire.readinto(memoryview(beginning))])
     header = plain.header(data)

@@ -7,7 +7,7 @@ from functools import partial
 from http.client import HTTPConnection, HTTPSConnection
 from typing import Any
 
-from pxe_fetch.clock import Patience
+from pxe_fetch.deadline import Deadline
 from pxe_fetch.transport.direct import ConnectTimeoutError
 from pxe_fetch.transport.origin import Origin
 from pxe_fetch.transport.patient import proxy_response
@@ -20,10 +20,10 @@ class Secure:
         self._made = made
         self.sock: Any = None
 
-    def connect(self, seconds: float, *, silence: float, patience: Patience) -> None:
+    def connect(self, seconds: float, *, silence: float, deadline: Deadline) -> None:
         made = self._made
         made.timeout = seconds
-        made.response_class = partial(proxy_response, patience=patience, silence=silence)  # type: ignore[assignment]  # whatever makes one will do
+        made.response_class = partial(proxy_response, deadline=deadline, silence=silence)  # type: ignore[assignment]  # whatever makes one will do
         try:
             made.connect()
         except TimeoutError as error:

@@ -5,25 +5,25 @@ from __future__ import annotations
 import select
 import socket
 
-from pxe_fetch.clock import Patience
 from pxe_fetch.contract.model import Timeouts
+from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import NetworkError
 
 SLICE = 0.25  # seconds between two looks at the clock while no byte comes
 _LONGEST = 120  # characters of a server's words
 
 
-def readable(sock: socket.socket, *, patience: Patience, seconds: float) -> bool:
-    """Whether `sock` has something to read (its end, an error) within `seconds`; looks at `patience` meanwhile.
+def readable(sock: socket.socket, *, deadline: Deadline, seconds: float) -> bool:
+    """Whether `sock` has something to read (its end, an error) within `seconds`; looks at `deadline` meanwhile.
 
     Raises DeadlineError and StoppedError.
     """
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    until = patience.clock.now() + seconds
+    until = deadline.clock.now() + seconds
     while True:
-        patience.check()
-        left = until - patience.clock.now()
+        deadline.check()
+        left = until - deadline.clock.now()
         if poll.poll(max(0.0, min(SLICE, left)) * 1000):
             return True
         if left <= SLICE:

@@ -33,7 +33,7 @@ class TftpTransport:
     """A socket a transfer; nothing is kept."""
 
     def open(self, request: Request) -> Body:
-        request.patience.check()
+        request.deadline.check()
         name = named(request.url, port=_PORT, suffix=";mode=octet")
         failure: OSError | None = None
         try:
@@ -197,8 +197,8 @@ class _Line:
     def __init__(self, name: Named, request: Request, *, family: int) -> None:
         self.server = name.server
         self._timeouts = request.timeouts
-        self._patience = request.patience
-        self._clock = request.patience.clock
+        self._deadline = request.deadline
+        self._clock = request.deadline.clock
         self._to: _Address = ()
         self._peer: _Address | None = None  # of the transfer, once it has answered
         self._last = b""
@@ -261,7 +261,7 @@ class _Line:
 
     def check(self) -> float:
         """Seconds that there are left to hear something new. Raises TimeoutError, DeadlineError, StoppedError."""
-        self._patience.check()
+        self._deadline.check()
         limit = self._timeouts.read if self._peer else self._timeouts.connect
         left = self._heard_at + limit - self._clock.now()
         if left <= 0:
@@ -271,7 +271,7 @@ class _Line:
     def wait(self) -> None:
         """Wait until a packet is there, or the last one has been sent again. Raises what `check` and `send` do."""
         until_resend = self._sent_at + self._resend - self._clock.now()
-        if readable(self._socket, patience=self._patience, seconds=min(self.check(), max(0.0, until_resend))):
+        if readable(self._socket, deadline=self._deadline, seconds=min(self.check(), max(0.0, until_resend))):
             return
         if self._clock.now() - self._sent_at >= self._resend:
             self._resend *= 2

@@ -1,11 +1,11 @@
-"""A socket read with patience: each wait for a byte looks at the clock, and bytes that are there are given."""
+"""A socket read with deadline: each wait for a byte looks at the clock, and bytes that are there are given."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 
-from pxe_fetch.clock import Patience
+from pxe_fetch.deadline import Deadline
 
 SLICE = 0.25  # seconds between two looks at the clock while no byte comes
 _WORTH = 8192  # bytes of a TLS record, 16 KiB at most (RFC 8446 5.1), after which others may have come with it
@@ -22,12 +22,12 @@ class Wire:
     stays open.
     """
 
-    def __init__(self, sock: socket.socket, *, patience: Patience, silence: float, lent: bool = False) -> None:
+    def __init__(self, sock: socket.socket, *, deadline: Deadline, silence: float, lent: bool = False) -> None:
         """`lent`: the socket gets back its own timeout with `let_go`."""
         self._socket = sock
-        self._patience = patience
+        self._deadline = deadline
         self._silence = silence
-        self._since: float | None = patience.clock.now()  # of the header; None in the body
+        self._since: float | None = deadline.clock.now()  # of the header; None in the body
         self._before = sock.gettimeout() if lent else None
         self._secure = type(sock) is not socket.socket and _is_tls(sock)
         self._late: OSError | None = None  # came behind bytes that had to be given first
@@ -55,12 +55,12 @@ class Wire:
         """What is there into `buffer`, at least one byte; 0 at the end of the body."""
         if self._returned:
             return self._once_more(buffer)
-        clock = self._patience.clock
+        clock = self._deadline.clock
         since = clock.now() if self._since is None else self._since
         if self._late:
             raise self._late
         while True:
-            self._patience.check()
+            self._deadline.check()
             if self._since is not None and clock.now() - since >= self._silence:
                 raise TimeoutError("the header took too long")
             try:

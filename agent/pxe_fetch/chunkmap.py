@@ -1,0 +1,133 @@
+"""A file in chunks, each with its digest: where they lie, and which of them a file on disk has, found by every core."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from mmap import mmap
+from queue import Empty, SimpleQueue
+from threading import Thread
+
+from pxe_fetch.contract.chunks import DIGEST, count, listed
+
+_READ = 512 * 1024  # bytes read at a time
+
+Looked = Callable[[int, bool], None]
+Check = Callable[[], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChunkMap:
+    """A file of `size` bytes, cut into pieces of `chunk` bytes (the last has what remains), and their digests."""
+
+    size: int
+    chunk: int
+    digests: bytes  # SHA-256, 32 bytes each, in the order of the file
+
+    @property
+    def number(self) -> int:
+        """How many there are."""
+        return count(self.size, chunk=self.chunk)
+
+    @property
+    def identity(self) -> str:
+        """What names exactly these bytes, in a word."""
+        return f"chunks:{self.size}:{self.chunk}:{hashlib.sha256(listed(self.digests).encode()).hexdigest()}"
+
+    def start(self, index: int) -> int:
+        """Offset of the chunk's first byte; of `number`, the end of the file."""
+        return min(index * self.chunk, self.size)
+
+    def at(self, offset: int) -> int:
+        """The chunk that the byte at `offset` is in."""
+        return offset // self.chunk
+
+    def is_right(self, index: int, digest: bytes) -> bool:
+        """Whether `digest` is the chunk's."""
+        return digest == self.expected(index)
+
+    def expected(self, index: int) -> bytes:
+        """The chunk's digest."""
+        return self.digests[index * DIGEST : (index + 1) * DIGEST]
+
+    def are_in(self, descriptor: int) -> bool:
+        """Whether an open file of the right size has all of them; reading ends at a wrong one. Raises OSError."""
+
+        def looked(_index: int, is_right: bool) -> None:  # noqa: FBT001  a value
+            if not is_right:
+                raise _OtherError
+
+        try:
+            self.look_through(descriptor, indexes=range(self.number), looked=looked, check=lambda: None)
+        except _OtherError:
+            return False
+        return True
+
+    def look_through(self, descriptor: int, *, indexes: Iterable[int], looked: Looked, check: Check) -> None:
+        """Read the chunks `indexes` of an open file, by a thread a core, and tell of each whether it is right.
+
+        `looked(index, is_right)` and `check()` (several times a second) are called from any of the threads; what they
+        raise ends it and comes out here, as does OSError.
+        """
+        waiting: SimpleQueue[int] = SimpleQueue()
+        number = 0
+        for index in indexes:
+            waiting.put(index)
+            number += 1
+        failures: list[BaseException] = []
+
+        def work() -> None:
+            buffer = memoryview(mmap(-1, _READ))
+            try:
+                while not failures:
+                    index = waiting.get_nowait()
+                    looked(index, self._is_there(descriptor, index, buffer, check))
+            except Empty:
+                return
+            except BaseException as error:
+                failures.append(error)
+
+        others = min(len(os.sched_getaffinity(0)), number) - 1
+        threads = [Thread(target=work, name="rehash", daemon=True) for _ in range(others)]
+        for thread in threads:
+            thread.start()
+        work()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def _is_there(self, descriptor: int, index: int, buffer: memoryview, check: Check) -> bool:
+        digest = hashlib.sha256()
+        at, end = self.start(index), self.start(index + 1)
+        while at < end:
+            check()
+            got = os.preadv(descriptor, [buffer[: end - at]], at)
+            if got == 0:
+                return False
+            digest.update(buffer[:got])
+            at += got
+        return self.is_right(index, digest.digest())
+
+
+class _OtherError(Exception):
+    """A chunk is not what it should be."""
+
+
+def written(descriptor: int, *, size: int) -> Iterator[tuple[int, int]]:
+    """The stretches of a sparse file's first `size` bytes that are no holes: start, and the offset behind.
+
+    A file system that knows no holes has one stretch (lseek(2), SEEK_DATA). Raises OSError.
+    """
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(descriptor, at, os.SEEK_DATA)
+        except OSError:  # ENXIO: only a hole is left
+            return
+        if start >= size:
+            return
+        at = min(os.lseek(descriptor, start, os.SEEK_HOLE), size)
+        yield start, at

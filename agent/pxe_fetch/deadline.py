@@ -1,0 +1,62 @@
+"""Time as a transfer sees it: how late it is, how to wait, when to stop, and whether the wall clock can be trusted."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Protocol
+
+from pxe_fetch.errors import DeadlineError, StoppedError
+
+SYNCHRONISED = Path("/run/systemd/timesync/synchronized")  # systemd-timesyncd.service(8)
+
+
+class Clock(Protocol):
+    """The node's clock. Tests bring one whose waits are over at once."""
+
+    def now(self) -> float:
+        """Seconds on a clock that never jumps."""
+
+    def sleep(self, seconds: float, *, stop: Event) -> None:
+        """Wait for `seconds`, or until `stop` is set."""
+
+    def synchronised(self) -> bool:
+        """Whether the wall clock has been set from the network since this boot."""
+
+
+class SystemClock:
+    """The kernel's."""
+
+    now = staticmethod(time.monotonic)  # asked some twenty times for each file
+
+    def sleep(self, seconds: float, *, stop: Event) -> None:
+        stop.wait(seconds)
+
+    def synchronised(self) -> bool:
+        # adjtimex(2) knows about chrony and ntpd too, which leave no such file; but the unit's ProtectClock= forbids
+        # it, and ctypes would cost every start of the frozen agent. With those daemons a certificate that has expired
+        # is asked for a few times more before it is final.
+        return SYNCHRONISED.exists()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deadline:
+    """How long a transfer may go on: until `stop` is set or `at` (on `clock.now()`) is over."""
+
+    clock: Clock
+    stop: Event
+    at: float
+    message: str = "the time for it is over"  # what is said then
+
+    def check(self) -> None:
+        """Raises StoppedError or DeadlineError when it is over."""
+        if self.stop.is_set():
+            raise StoppedError("told to stop")
+        if self.clock.now() >= self.at:
+            raise DeadlineError(self.message)
+
+    def left(self) -> float:
+        """Seconds until the deadline; negative after it."""
+        return self.at - self.clock.now()

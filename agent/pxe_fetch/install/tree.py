@@ -1,0 +1,287 @@
+"""A tar archive put in place as a whole directory tree: unpacked beside it, each member looked at, then swapped."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import stat
+import tarfile
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from pxe_fetch.errors import CannotCreateError, NoRoomError, PolicyError
+from pxe_fetch.humanize import amount
+from pxe_fetch.install.compression import LONGEST_MAGIC, Content, kind_of
+from pxe_fetch.install.disk_space import available
+from pxe_fetch.install.file import DIRECTORY_MODE, explain, sync_directory
+from pxe_fetch.install.renameat2 import exchange
+from pxe_fetch.install.tar_header import Member
+from pxe_fetch.plan import Transfer, beside
+
+MOST_MEMBERS = 1_000_000
+_BLOCK = 256 * 1024  # bytes of the archive read at a time
+_TAKEN = 0o755  # bits of a directory's mode that are the archive's, as tarfile's `data` filter has it for files
+_OWNERS = 0o700  # bits that a directory has whatever the archive says: else what is in it could not be made
+STAGING_SUFFIX = ".pxe-fetch-staging"
+FORMER_SUFFIX = ".pxe-fetch-former"
+RECORD_SUFFIX = ".pxe-fetch-tree"  # beside the tree: which archive it came from, and what it looked like then
+
+
+def is_right(transfer: Transfer) -> bool:
+    """Whether the destination is the tree that an earlier run made of this archive, with nothing changed since.
+
+    Told from the record beside it: the archive's digest, and the names, types, modes, owners, sizes and times of all
+    that was unpacked. The content is not read again. Raises FetchError when something else than a directory stands
+    there: no tree takes its place, so nothing is fetched.
+    """
+    if os.path.lexists(transfer.dest) and not _is_directory(transfer.dest):
+        raise CannotCreateError(f"{transfer.dest} is there and is not a directory, so no tree is put in its place")
+    try:
+        record = beside(transfer.dest, RECORD_SUFFIX).read_text(encoding="ascii")
+        is_ours = record == _record(transfer, tree=transfer.dest)
+        if is_ours:
+            _clear(transfer)
+    except (OSError, UnicodeDecodeError):
+        return False
+    return is_ours
+
+
+def place(transfer: Transfer) -> None:
+    """Make the verified archive's content the destination, then drop the archive.
+
+    Members get the transfer's owner (else the agent's own); the directory itself its mode (else 0755). Set-id bits and
+    write permission for group and others are not taken from the archive (as by tarfile's `data` filter), and the owner
+    may write what is in it. Raises FetchError; the destination is then as it was.
+    """
+    staging = beside(transfer.dest, STAGING_SUFFIX)
+    try:
+        _clear(transfer)
+        staging.mkdir(mode=0o700)
+        _fill(staging, transfer)
+        _dress(staging, transfer)
+        os.sync()  # else a power cut may leave empty files under the right names
+        _swap(staging, transfer.dest)
+        _note(transfer)
+        transfer.part.unlink(missing_ok=True)
+        sync_directory(transfer.dest.parent)
+    except (PolicyError, NoRoomError):
+        transfer.part.unlink(missing_ok=True)  # it will never be of use, or it is what takes the room
+        raise
+    except OSError as error:
+        cause = explain(error, f"{transfer.dest} cannot be put in place")
+        if isinstance(cause, NoRoomError):
+            transfer.part.unlink(missing_ok=True)
+        raise cause from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _clear(transfer: Transfer) -> None:
+    """Take away what a run that was killed left beside the destination. Raises OSError."""
+    for suffix in (STAGING_SUFFIX, FORMER_SUFFIX):
+        _remove(beside(transfer.dest, suffix))
+
+
+def _fill(staging: Path, transfer: Transfer) -> None:
+    room = available(staging)
+    members = size = 0
+    try:
+        with transfer.part.open("rb") as packed, _opened(packed) as archive:
+            for member in archive:
+                members += 1
+                size += member.size if member.isreg() else 0
+                if members > MOST_MEMBERS:
+                    raise PolicyError(f"the archive has more than {MOST_MEMBERS} members")
+                if size > room:
+                    raise NoRoomError(f"unpacked, the archive takes more than the {amount(int(room))} that are free")
+                take_out(archive, member, staging=staging)
+    except tarfile.FilterError as error:
+        raise PolicyError(f"the archive is refused: {error}") from None
+    except (tarfile.TarError, EOFError, ValueError, ArithmeticError) as error:
+        # Its digest is right, so the archive is what the configuration names; no other attempt makes it better.
+        raise PolicyError(f"what was fetched is not a whole tar archive: {error}") from None
+
+
+def _opened(packed: BinaryIO) -> tarfile.TarFile:
+    """The archive in the file `packed`, compressed or not. Raises what tarfile does, and compression.pieces."""
+    is_compressed = kind_of(packed.read(LONGEST_MAGIC)) is not None
+    packed.seek(0)
+    if is_compressed:
+        return tarfile.open(fileobj=Content(packed), mode="r|", bufsize=_BLOCK, tarinfo=Member)
+    return tarfile.open(fileobj=packed, mode="r:", tarinfo=Member)
+
+
+def take_out(archive: tarfile.TarFile, member: tarfile.TarInfo, *, staging: Path) -> None:
+    """Put one `member` below `staging`. Raises PolicyError for one that could lead outside, and tarfile's errors.
+
+    Every parent is a real directory, never a link; a link's target is relative, has `..` only at its front, and no
+    more of them than the link is deep. So by induction no path in the tree leads out of it, whatever resolves it:
+    what tarfile's own filter missed (CVE-2025-4517, 4138, 4330) is not looked up at all.
+    """
+    path = _parts(member.name, what=f"the member {member.name!r}")
+    for depth in range(1, len(path)):
+        parent = staging.joinpath(*path[:depth])
+        if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
+            raise PolicyError(f"the member {member.name!r} goes through {'/'.join(path[:depth])!r}, no directory")
+    if not path:
+        if member.isdir():
+            return
+        raise PolicyError(f"the member {member.name!r} would replace the whole tree")
+    target = staging.joinpath(*path)
+    if target.is_symlink() if member.isdir() else _is_directory(target):
+        raise PolicyError(f"the member {member.name!r} and another of that name are a directory and something else")
+    linked = _linked(member, depth=len(path) - 1, staging=staging)
+    if not member.isdir() and os.path.lexists(target):
+        target.unlink()  # the later of two wins, and is never written through a link
+    # By the names that were looked at: tarfile would take `d/.` for something else.
+    archive.extract(
+        member.replace(name="/".join(path), linkname=linked, deep=False),
+        path=staging,
+        filter="data",
+        numeric_owner=True,
+    )
+    if member.isdir():  # whose mode the filter leaves to the umask: a private folder would be open to all
+        target.chmod(member.mode & _TAKEN | _OWNERS)
+
+
+def _linked(member: tarfile.TarInfo, *, depth: int, staging: Path) -> str:
+    """The target of a link that is `depth` folders deep. Raises PolicyError for one that could lead outside.
+
+    So it does for what is no link, file or directory.
+    """
+    if member.issym():
+        _check_link(member, depth=depth)
+    elif member.islnk():
+        return _check_hard_link(member, staging=staging)
+    elif not member.isreg() and not member.isdir():
+        raise PolicyError(f"the member {member.name!r} is a device, a pipe or something else that is not unpacked")
+    return member.linkname
+
+
+def _parts(name: str, *, what: str) -> tuple[str, ...]:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise PolicyError(f"{what} climbs out of the archive: {name!r}")
+    return path.parts
+
+
+def _check_link(member: tarfile.TarInfo, *, depth: int) -> None:
+    parts = PurePosixPath(member.linkname).parts
+    climbs = 0
+    while climbs < len(parts) and parts[climbs] == "..":
+        climbs += 1
+    if (
+        not parts
+        or member.linkname.startswith("/")
+        or climbs > depth
+        or ".." in parts[climbs:]
+        or "\0" in member.linkname
+    ):
+        raise PolicyError(f"the link {member.name!r} leads, or could lead, out of the archive: {member.linkname!r}")
+
+
+def _check_hard_link(member: tarfile.TarInfo, *, staging: Path) -> str:
+    """The name of the file below `staging` that the hard link is another name of."""
+    path = _parts(member.linkname, what=f"the hard link {member.name!r}")
+    target = staging.joinpath(*path)
+    through_link = any(parent.is_symlink() for parent in target.parents if staging in parent.parents)
+    if through_link or target.is_symlink() or not target.is_file():
+        raise PolicyError(f"the hard link {member.name!r} names {member.linkname!r}, no file unpacked before it")
+    return "/".join(path)
+
+
+def _dress(staging: Path, transfer: Transfer) -> None:
+    mode = DIRECTORY_MODE if transfer.mode is None else transfer.mode
+    if transfer.uid is not None or transfer.gid is not None:
+        uid = -1 if transfer.uid is None else transfer.uid
+        gid = -1 if transfer.gid is None else transfer.gid
+        try:
+            for folder, folders, files in os.walk(staging):
+                for name in (".", *folders, *files):
+                    os.chown(os.path.join(folder, name), uid, gid, follow_symlinks=False)  # noqa: PTH118
+        except OSError as error:
+            raise CannotCreateError(f"{transfer.dest} cannot have the owner {uid}:{gid}: {error.strerror}") from None
+    staging.chmod(mode)
+
+
+def _swap(staging: Path, dest: Path) -> None:
+    """Put the directory `staging` at `dest`, whatever stood there. Raises OSError or FetchError."""
+    try:
+        os.rename(staging, dest)  # noqa: PTH104  nothing there, or an empty directory
+    except OSError:
+        if not os.path.lexists(dest):
+            raise
+    else:
+        return
+    if exchange(staging, dest):
+        _remove(staging)
+        return
+    # For a moment there is nothing at the destination, which is the other state it may be in; a run that is killed
+    # then unpacks again.
+    former = beside(dest, FORMER_SUFFIX)
+    try:
+        os.rename(dest, former)  # noqa: PTH104
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # overlayfs does not rename a directory of its lower layer; emptying it would be neither all nor nothing.
+        raise CannotCreateError(
+            f"{dest} is a directory of the image itself, which cannot be replaced as a whole; choose another dest, or "
+            "leave the directory out of the image (or empty)"
+        ) from None
+    try:
+        os.rename(staging, dest)  # noqa: PTH104
+    except OSError:
+        os.rename(former, dest)  # noqa: PTH104
+        raise
+    _remove(former)
+
+
+def _is_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _remove(tree: Path) -> None:
+    if tree.is_symlink() or tree.is_file():
+        tree.unlink()
+    elif tree.exists():
+        shutil.rmtree(tree)
+
+
+def _note(transfer: Transfer) -> None:
+    """Write the record. Where that fails, or the run is killed before, a later run makes the tree again."""
+    file = beside(transfer.dest, RECORD_SUFFIX)
+    with suppress(OSError):
+        file.unlink(missing_ok=True)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            stream.write(_record(transfer, tree=transfer.dest))
+
+
+def _record(transfer: Transfer, *, tree: Path) -> str:
+    """The archive's digest, the owner and mode that are wanted, and a digest of the tree's metadata. Raises OSError."""
+    seen = hashlib.sha256()
+    for folder, folders, files in os.walk(tree, onerror=_raise):
+        folders.sort()
+        for name in sorted([*folders, *files]):
+            path = os.path.join(folder, name)  # noqa: PTH118
+            status = os.lstat(path)
+            facts = [status.st_mode, status.st_uid, status.st_gid]
+            if stat.S_ISREG(status.st_mode):
+                facts += [status.st_size, status.st_mtime_ns]
+            link = os.readlink(path) if stat.S_ISLNK(status.st_mode) else ""  # noqa: PTH115
+            seen.update(f"{os.path.relpath(path, tree)}\0{facts}\0{link}\0".encode(errors="surrogateescape"))
+    top = tree.lstat()
+    if not stat.S_ISDIR(top.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    mode = DIRECTORY_MODE if transfer.mode is None else transfer.mode
+    return (
+        f"{transfer.identity} {transfer.uid} {transfer.gid} {mode:o} {stat.S_IMODE(top.st_mode):o} {seen.hexdigest()}\n"
+    )
+
+
+def _raise(error: OSError) -> None:
+    raise error
