@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 from pxe_fetch.contract import paths, rules, template
+from pxe_fetch.contract.archive import LONGEST_NAME
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.section import RuleError
@@ -20,8 +21,6 @@ from pxe_fetch.pieces import Pieces
 from pxe_fetch.redact import redact
 from pxe_fetch.roots import Roots
 from pxe_fetch.spread import spread
-
-LONGEST_NAME = 255  # bytes of a file name, on every file system of Linux that matters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -197,7 +196,7 @@ def _order(artifact: Artifact, *, node: Node, base: str | None, roots: Roots, cr
             mode=artifact.mode,
             uid=uid,
             gid=gid,
-            extract=artifact.extract,
+            extract=artifact.extract or "none",
             required=artifact.required,
             headers=headers,
             start=artifact.start,

@@ -76,6 +76,7 @@ def test_unpacks_files_folders_and_links(node: FakeNode, compression: Compressio
         file("lib/deep/data", big),
         symlink("bin/also", "run"),
         symlink("lib/up", "../bin/run"),
+        symlink("lib/here", "."),
         hardlink("lib/same", "lib/deep/data"),
         compression=compression,
     )
@@ -85,6 +86,7 @@ def test_unpacks_files_folders_and_links(node: FakeNode, compression: Compressio
     assert (tree / "lib/deep/data").read_bytes() == big
     assert (tree / "lib/same").stat().st_ino == (tree / "lib/deep/data").stat().st_ino
     assert (tree / "bin/also").read_bytes() == (tree / "lib/up").read_bytes() == b"#!/bin/sh\n"
+    assert (tree / "lib/here").samefile(tree / "lib")
     assert os.access(tree / "bin/run", os.X_OK)
     assert stat.S_IMODE(tree.stat().st_mode) == 0o755
     assert sorted(path.name for path in node.out.iterdir()) == [".tree.pxe-fetch-tree", "tree"]

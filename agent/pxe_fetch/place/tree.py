@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from pxe_fetch.contract.archive import MOST_MEMBERS, STAGING_SUFFIX, folder_mode, leads_outside
 from pxe_fetch.errors import CannotCreateError, NoRoomError, PolicyError
 from pxe_fetch.place.compression import LONGEST_MAGIC, Content, kind_of
 from pxe_fetch.place.exchange import exchange
@@ -21,11 +22,7 @@ from pxe_fetch.place.room import available
 from pxe_fetch.plan import Transfer, beside
 from pxe_fetch.wording import amount
 
-MOST_MEMBERS = 1_000_000
 _BLOCK = 256 * 1024  # bytes of the archive read at a time
-_TAKEN = 0o755  # bits of a directory's mode that are the archive's, as tarfile's `data` filter has it for files
-_OWNERS = 0o700  # bits that a directory has whatever the archive says: else what is in it could not be made
-STAGING_SUFFIX = ".pxe-fetch-staging"
 FORMER_SUFFIX = ".pxe-fetch-former"
 RECORD_SUFFIX = ".pxe-fetch-tree"  # beside the tree: which archive it came from, and what it looked like then
 
@@ -144,7 +141,7 @@ def take_out(archive: tarfile.TarFile, member: tarfile.TarInfo, *, staging: Path
         numeric_owner=True,
     )
     if member.isdir():  # whose mode the filter leaves to the umask: a private folder would be open to all
-        target.chmod(member.mode & _TAKEN | _OWNERS)
+        target.chmod(folder_mode(member.mode))
 
 
 def _linked(member: tarfile.TarInfo, *, depth: int, staging: Path) -> str:
@@ -169,17 +166,7 @@ def _parts(name: str, *, what: str) -> tuple[str, ...]:
 
 
 def _check_link(member: tarfile.TarInfo, *, depth: int) -> None:
-    parts = PurePosixPath(member.linkname).parts
-    climbs = 0
-    while climbs < len(parts) and parts[climbs] == "..":
-        climbs += 1
-    if (
-        not parts
-        or member.linkname.startswith("/")
-        or climbs > depth
-        or ".." in parts[climbs:]
-        or "\0" in member.linkname
-    ):
+    if leads_outside(member.linkname, depth=depth):
         raise PolicyError(f"the link {member.name!r} leads, or could lead, out of the archive: {member.linkname!r}")
 
 
