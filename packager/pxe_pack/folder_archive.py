@@ -27,7 +27,7 @@ else:
 SUFFIX = ".tar.zst"
 _MTIME = 315532800  # 1980-01-01, the first day that zip files know
 _LEVEL = 3
-_MOST_THREADS = 4  # each takes some 20 MiB
+_MOST_THREADS = 4  # each takes some 10 MiB more
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # of a file that was there a moment ago
 
 
