@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from fakes.node import FakeNode, Ran
 from fakes.server import Script, Server
+from pxe_fetch.contract.tar import TarReader
 from pxe_fetch.errors import PolicyError
 from pxe_fetch.place.tree import take_out
 
@@ -278,10 +279,10 @@ def test_no_archive_makes_a_path_that_leads_outside(
     staging = place / "x/y"
     staging.mkdir(parents=True)
     inside = os.path.realpath(staging)
-    with tarfile.open(fileobj=io.BytesIO(archive(*all_, compression="w:"))) as tar:
-        for member in tar:
-            with contextlib.suppress(PolicyError, tarfile.FilterError):  # a run stops here; going on makes more of it
-                take_out(tar, member, staging=staging)
+    tar = TarReader(io.BytesIO(archive(*all_, compression="w:")))
+    for member in tar:
+        with contextlib.suppress(PolicyError):  # a run stops here; going on makes more of it
+            take_out(tar, member, staging=staging)
     found = [Path(parent, name) for parent, folders, files in os.walk(staging) for name in (*folders, *files)]
     for path in found:
         try:

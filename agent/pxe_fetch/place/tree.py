@@ -9,15 +9,16 @@ import shutil
 import stat
 import tarfile
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 
-from pxe_fetch.contract.archive import MOST_MEMBERS, STAGING_SUFFIX, folder_mode, leads_outside
+from pxe_fetch.contract.archive import MOST_MEMBERS, STAGING_SUFFIX, file_mode, folder_mode, leads_outside
+from pxe_fetch.contract.tar import TarReader
 from pxe_fetch.errors import CannotCreateError, NoRoomError, PolicyError
 from pxe_fetch.place.compression import LONGEST_MAGIC, Content, kind_of
 from pxe_fetch.place.exchange import exchange
 from pxe_fetch.place.file import DIRECTORY_MODE, explain, sync_directory
-from pxe_fetch.place.members import Member
 from pxe_fetch.place.room import available
 from pxe_fetch.plan import Transfer, beside
 from pxe_fetch.wording import amount
@@ -86,7 +87,8 @@ def _fill(staging: Path, transfer: Transfer) -> None:
     room = available(staging)
     members = size = 0
     try:
-        with transfer.part.open("rb") as packed, _opened(packed) as archive:
+        with transfer.part.open("rb") as packed:
+            archive = TarReader(_uncompressed(packed))
             for member in archive:
                 members += 1
                 size += member.size if member.isreg() else 0
@@ -95,53 +97,66 @@ def _fill(staging: Path, transfer: Transfer) -> None:
                 if size > room:
                     raise NoRoomError(f"unpacked, the archive takes more than the {amount(int(room))} that are free")
                 take_out(archive, member, staging=staging)
-    except tarfile.FilterError as error:
-        raise PolicyError(f"the archive is refused: {error}") from None
     except (tarfile.TarError, EOFError, ValueError, ArithmeticError) as error:
         # Its digest is right, so the archive is what the configuration names; no other attempt makes it better.
         raise PolicyError(f"what was fetched is not a whole tar archive: {error}") from None
 
 
-def _opened(packed: BinaryIO) -> tarfile.TarFile:
-    """The archive in the file `packed`, compressed or not. Raises what tarfile does, and compression.pieces."""
-    is_compressed = kind_of(packed.read(LONGEST_MAGIC)) is not None
-    packed.seek(0)
-    if is_compressed:
-        return tarfile.open(fileobj=Content(packed), mode="r|", bufsize=_BLOCK, tarinfo=Member)
-    return tarfile.open(fileobj=packed, mode="r:", tarinfo=Member)
+def _uncompressed(packed: BufferedReader) -> BufferedReader:
+    """The archive in the file `packed`, compressed or not, as it is uncompressed."""
+    is_compressed = kind_of(packed.peek(LONGEST_MAGIC)[:LONGEST_MAGIC]) is not None
+    return BufferedReader(Content(packed), _BLOCK) if is_compressed else packed
 
 
-def take_out(archive: tarfile.TarFile, member: tarfile.TarInfo, *, staging: Path) -> None:
-    """Put one `member` below `staging`. Raises PolicyError for one that could lead outside, and tarfile's errors.
+def take_out(archive: TarReader, member: tarfile.TarInfo, *, staging: Path) -> None:
+    """Put one `member` below `staging`. Raises PolicyError for one that could lead outside, OSError, tarfile's errors.
 
     Every parent is a real directory, never a link; a link's target is relative, has `..` only at its front, and no
     more of them than the link is deep. So by induction no path in the tree leads out of it, whatever resolves it:
-    what tarfile's own filter missed (CVE-2025-4517, 4138, 4330) is not looked up at all.
+    what tarfile's own filters missed (CVE-2025-4517, 4138, 4330) is not looked up at all.
     """
     path = _parts(member.name, what=f"the member {member.name!r}")
     for depth in range(1, len(path)):
         parent = staging.joinpath(*path[:depth])
-        if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
+        if os.path.lexists(parent) and not _is_directory(parent):
             raise PolicyError(f"the member {member.name!r} goes through {'/'.join(path[:depth])!r}, no directory")
     if not path:
         if member.isdir():
             return
         raise PolicyError(f"the member {member.name!r} would replace the whole tree")
     target = staging.joinpath(*path)
-    if target.is_symlink() if member.isdir() else _is_directory(target):
+    if os.path.lexists(target) and member.isdir() != _is_directory(target):
         raise PolicyError(f"the member {member.name!r} and another of that name are a directory and something else")
     linked = _linked(member, depth=len(path) - 1, staging=staging)
-    if not member.isdir() and os.path.lexists(target):
-        target.unlink()  # the later of two wins, and is never written through a link
-    # By the names that were looked at: tarfile would take `d/.` for something else.
-    archive.extract(
-        member.replace(name="/".join(path), linkname=linked, deep=False),
-        path=staging,
-        filter="data",
-        numeric_owner=True,
-    )
-    if member.isdir():  # whose mode the filter leaves to the umask: a private folder would be open to all
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if member.isdir():
+        target.mkdir(exist_ok=True)
         target.chmod(folder_mode(member.mode))
+        return
+    target.unlink(missing_ok=True)  # the later of two wins, and is never written through a link
+    if member.issym():
+        target.symlink_to(linked)
+    elif member.islnk():
+        target.hardlink_to(staging / linked)
+    else:
+        _write(target, archive.content(member), member)
+
+
+def _write(target: Path, content: IO[bytes], member: tarfile.TarInfo) -> None:
+    """Write the file `target`, which is not there yet, with the mode and time of `member`."""
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with content, os.fdopen(descriptor, "wb") as file:
+        while piece := content.read(_BLOCK):
+            if member.sparse and not piece.strip(b"\0"):
+                file.seek(len(piece), os.SEEK_CUR)
+            else:
+                file.write(piece)
+        if file.tell() != member.size:
+            raise EOFError(f"the member {member.name!r} is cut off")
+        file.truncate()
+        os.fchmod(descriptor, file_mode(member.mode))
+        with suppress(OSError):  # a time that this file system has not: the file keeps today's
+            os.utime(descriptor, (member.mtime, member.mtime))
 
 
 def _linked(member: tarfile.TarInfo, *, depth: int, staging: Path) -> str:
