@@ -25,7 +25,7 @@ from fakes.node import FakeNode, Ran
 from fakes.server import Script, Server
 from pxe_fetch.contract.tar import TarReader
 from pxe_fetch.errors import PolicyError
-from pxe_fetch.place.tree import take_out
+from pxe_fetch.place.unpack import Unpacker
 
 Compression = Literal["w:", "w:gz", "w:bz2", "w:xz"]
 Member = tuple[tarfile.TarInfo, bytes]
@@ -279,10 +279,10 @@ def test_no_archive_makes_a_path_that_leads_outside(
     staging = place / "x/y"
     staging.mkdir(parents=True)
     inside = os.path.realpath(staging)
-    tar = TarReader(io.BytesIO(archive(*all_, compression="w:")))
+    tar, unpacker = TarReader(io.BytesIO(archive(*all_, compression="w:"))), Unpacker(staging)
     for member in tar:
         with contextlib.suppress(PolicyError):  # a run stops here; going on makes more of it
-            take_out(tar, member, staging=staging)
+            unpacker.add(tar, member)
     found = [Path(parent, name) for parent, folders, files in os.walk(staging) for name in (*folders, *files)]
     for path in found:
         try:

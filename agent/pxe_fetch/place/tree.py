@@ -10,16 +10,16 @@ import stat
 import tarfile
 from contextlib import suppress
 from io import BufferedReader
-from pathlib import Path, PurePosixPath
-from typing import IO
+from pathlib import Path
 
-from pxe_fetch.contract.archive import MOST_MEMBERS, STAGING_SUFFIX, file_mode, folder_mode, leads_outside
+from pxe_fetch.contract.archive import MOST_MEMBERS, STAGING_SUFFIX
 from pxe_fetch.contract.tar import TarReader
 from pxe_fetch.errors import CannotCreateError, NoRoomError, PolicyError
 from pxe_fetch.place.compression import LONGEST_MAGIC, Content, kind_of
 from pxe_fetch.place.exchange import exchange
 from pxe_fetch.place.file import DIRECTORY_MODE, explain, sync_directory
 from pxe_fetch.place.room import available
+from pxe_fetch.place.unpack import Unpacker
 from pxe_fetch.plan import Transfer, beside
 from pxe_fetch.wording import amount
 
@@ -88,7 +88,7 @@ def _fill(staging: Path, transfer: Transfer) -> None:
     members = size = 0
     try:
         with transfer.part.open("rb") as packed:
-            archive = TarReader(_uncompressed(packed))
+            archive, unpacker = TarReader(_uncompressed(packed)), Unpacker(staging)
             for member in archive:
                 members += 1
                 size += member.size if member.isreg() else 0
@@ -96,7 +96,7 @@ def _fill(staging: Path, transfer: Transfer) -> None:
                     raise PolicyError(f"the archive has more than {MOST_MEMBERS} members")
                 if size > room:
                     raise NoRoomError(f"unpacked, the archive takes more than the {amount(int(room))} that are free")
-                take_out(archive, member, staging=staging)
+                unpacker.add(archive, member)
     except (tarfile.TarError, EOFError, ValueError, ArithmeticError) as error:
         # Its digest is right, so the archive is what the configuration names; no other attempt makes it better.
         raise PolicyError(f"what was fetched is not a whole tar archive: {error}") from None
@@ -106,93 +106,6 @@ def _uncompressed(packed: BufferedReader) -> BufferedReader:
     """The archive in the file `packed`, compressed or not, as it is uncompressed."""
     is_compressed = kind_of(packed.peek(LONGEST_MAGIC)[:LONGEST_MAGIC]) is not None
     return BufferedReader(Content(packed), _BLOCK) if is_compressed else packed
-
-
-def take_out(archive: TarReader, member: tarfile.TarInfo, *, staging: Path) -> None:
-    """Put one `member` below `staging`. Raises PolicyError for one that could lead outside, OSError, tarfile's errors.
-
-    Every parent is a real directory, never a link; a link's target is relative, has `..` only at its front, and no
-    more of them than the link is deep. So by induction no path in the tree leads out of it, whatever resolves it:
-    what tarfile's own filters missed (CVE-2025-4517, 4138, 4330) is not looked up at all.
-    """
-    path = _parts(member.name, what=f"the member {member.name!r}")
-    for depth in range(1, len(path)):
-        parent = staging.joinpath(*path[:depth])
-        if os.path.lexists(parent) and not _is_directory(parent):
-            raise PolicyError(f"the member {member.name!r} goes through {'/'.join(path[:depth])!r}, no directory")
-    if not path:
-        if member.isdir():
-            return
-        raise PolicyError(f"the member {member.name!r} would replace the whole tree")
-    target = staging.joinpath(*path)
-    if os.path.lexists(target) and member.isdir() != _is_directory(target):
-        raise PolicyError(f"the member {member.name!r} and another of that name are a directory and something else")
-    linked = _linked(member, depth=len(path) - 1, staging=staging)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if member.isdir():
-        target.mkdir(exist_ok=True)
-        target.chmod(folder_mode(member.mode))
-        return
-    target.unlink(missing_ok=True)  # the later of two wins, and is never written through a link
-    if member.issym():
-        target.symlink_to(linked)
-    elif member.islnk():
-        target.hardlink_to(staging / linked)
-    else:
-        _write(target, archive.content(member), member)
-
-
-def _write(target: Path, content: IO[bytes], member: tarfile.TarInfo) -> None:
-    """Write the file `target`, which is not there yet, with the mode and time of `member`."""
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with content, os.fdopen(descriptor, "wb") as file:
-        while piece := content.read(_BLOCK):
-            if member.sparse and not piece.strip(b"\0"):
-                file.seek(len(piece), os.SEEK_CUR)
-            else:
-                file.write(piece)
-        if file.tell() != member.size:
-            raise EOFError(f"the member {member.name!r} is cut off")
-        file.truncate()
-        os.fchmod(descriptor, file_mode(member.mode))
-        with suppress(OSError):  # a time that this file system has not: the file keeps today's
-            os.utime(descriptor, (member.mtime, member.mtime))
-
-
-def _linked(member: tarfile.TarInfo, *, depth: int, staging: Path) -> str:
-    """The target of a link that is `depth` folders deep. Raises PolicyError for one that could lead outside.
-
-    So it does for what is no link, file or directory.
-    """
-    if member.issym():
-        _check_link(member, depth=depth)
-    elif member.islnk():
-        return _check_hard_link(member, staging=staging)
-    elif not member.isreg() and not member.isdir():
-        raise PolicyError(f"the member {member.name!r} is a device, a pipe or something else that is not unpacked")
-    return member.linkname
-
-
-def _parts(name: str, *, what: str) -> tuple[str, ...]:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise PolicyError(f"{what} climbs out of the archive: {name!r}")
-    return path.parts
-
-
-def _check_link(member: tarfile.TarInfo, *, depth: int) -> None:
-    if leads_outside(member.linkname, depth=depth):
-        raise PolicyError(f"the link {member.name!r} leads, or could lead, out of the archive: {member.linkname!r}")
-
-
-def _check_hard_link(member: tarfile.TarInfo, *, staging: Path) -> str:
-    """The name of the file below `staging` that the hard link is another name of."""
-    path = _parts(member.linkname, what=f"the hard link {member.name!r}")
-    target = staging.joinpath(*path)
-    through_link = any(parent.is_symlink() for parent in target.parents if staging in parent.parents)
-    if through_link or target.is_symlink() or not target.is_file():
-        raise PolicyError(f"the hard link {member.name!r} names {member.linkname!r}, no file unpacked before it")
-    return "/".join(path)
 
 
 def _dress(staging: Path, transfer: Transfer) -> None:
