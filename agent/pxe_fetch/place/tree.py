@@ -18,6 +18,7 @@ from pxe_fetch.errors import CannotCreateError, NoRoomError, PolicyError
 from pxe_fetch.place.compression import LONGEST_MAGIC, Content, kind_of
 from pxe_fetch.place.exchange import exchange
 from pxe_fetch.place.file import DIRECTORY_MODE, explain, sync_directory
+from pxe_fetch.place.mounts import lies_in_memory, read_mounts
 from pxe_fetch.place.room import available
 from pxe_fetch.place.unpack import Unpacker
 from pxe_fetch.plan import Transfer, beside
@@ -60,7 +61,8 @@ def place(transfer: Transfer) -> None:
         staging.mkdir(mode=0o700)
         _fill(staging, transfer)
         _dress(staging, transfer)
-        os.sync()  # else a power cut may leave empty files under the right names
+        if not lies_in_memory(str(staging), read_mounts()):
+            os.sync()  # else a power cut may leave empty files under the right names
         _swap(staging, transfer.dest)
         _note(transfer)
         transfer.part.unlink(missing_ok=True)
