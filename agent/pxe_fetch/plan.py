@@ -12,6 +12,7 @@ from urllib.parse import urljoin, urlsplit
 from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract import paths, rules, template
+from pxe_fetch.contract.archive import LONGEST_NAME
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.section import RuleError
@@ -20,8 +21,6 @@ from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
 from pxe_fetch.mirror_order import spread
 from pxe_fetch.node import Node
 from pxe_fetch.redact import redact
-
-LONGEST_NAME = 255  # bytes of a file name, on every file system of Linux that matters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,7 +198,7 @@ def _order(artifact: Artifact, *, node: Node, base: str | None, roots: AllowedRo
             mode=artifact.mode,
             uid=uid,
             gid=gid,
-            extract=artifact.extract,
+            extract=artifact.extract or "none",
             required=artifact.required,
             headers=headers,
             start=artifact.start,

@@ -168,7 +168,9 @@ def _copy_artifacts(settings: Settings, *, layout: Layout, console: Console) -> 
     files, base = settings.files, settings.artifact_url
     if not files:
         return {}
-    with console.step("Copying the local artifacts, and hashing", total=sum(file.size for file in files)) as step:
+    with console.step(
+        "Copying the local artifacts, and hashing", total=sum(file.content_size for file in files)
+    ) as step:
         return export.export_artifacts(layout, files, base=base, advance=step.advance)
 
 

@@ -57,7 +57,7 @@ def _artifact(artifact: Artifact) -> Plain:
         "mode": None if artifact.mode is None else f"{artifact.mode:04o}",
         "owner": artifact.owner,
         "group": artifact.group,
-        "extract": None if artifact.extract == "none" else artifact.extract,
+        "extract": artifact.extract,
         "when": _when(artifact),
         "required": None if artifact.required else False,
         "headers": dict(artifact.headers) or None,

@@ -35,7 +35,8 @@ MEANINGS: dict[str, dict[str, str]] = {
         "url": "Where it is: absolute, or relative to base_url. ${facts} may stand in it.",
         "urls": "Mirrors of the same bytes.",
         "mirror_order": "`spread`: each node asks the mirrors in an order of its own; `listed`: as they are listed.",
-        "source": "A file on the packing machine: pxe-pack exports it, and fills in url, digest and size.",
+        "source": "A file or folder on the packing machine: pxe-pack exports it (a folder as one archive), and "
+        "fills in url, digest and size.",
         "sha256": "Digest of the bytes on the wire.",
         "sha512": "Digest of the bytes on the wire.",
         "sha256_url": "A SHA256SUMS file that names the url's last part.",
@@ -46,7 +47,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "mode": "Permission bits in octal; set-id bits are refused.",
         "owner": "User, by name or number.",
         "group": "Group, by name or number.",
-        "extract": "What is done with the bytes before they are placed.",
+        "extract": "What is done with the bytes before they are placed; a folder as `source` is unpacked.",
         "when": "The nodes it is for: facts and the globs they have to match; all of them.",
         "required": "Whether its failure fails the run, or only degrades it (exit code 2).",
         "headers": "HTTP headers for its own host; no secrets.",

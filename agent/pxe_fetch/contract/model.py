@@ -73,7 +73,7 @@ class Artifact:
     name: str
     urls: tuple[str, ...] = ()  # mirrors of the same bytes; empty exactly when `source` is given
     mirror_order: str = "spread"  # "spread": an order of each node's own; "listed": as in `urls`
-    source: str | None = None  # a file on the packing machine; pxe-pack turns it into urls, digest and size
+    source: str | None = None  # a file or folder on the packing machine; pxe-pack makes urls, digest and size of it
     digest: Digest | None = None
     digest_url: str | None = None  # a SHA256SUMS file that names the url's last part
     size: int | None = None  # bytes on the wire
@@ -82,7 +82,7 @@ class Artifact:
     mode: int | None = None
     owner: str | None = None
     group: str | None = None
-    extract: str = "none"  # "none", "tar" or "decompress"
+    extract: str | None = None  # "none", "tar" or "decompress"; None: "tar" of a folder as `source`, else "none"
     when: When = field(default_factory=When)
     required: bool = True
     headers: Mapping[str, str] = field(default_factory=dict)

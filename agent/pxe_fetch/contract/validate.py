@@ -154,7 +154,7 @@ def _artifact(section: Section, *, model: Artifact, roots: tuple[str, ...]) -> A
         size=size,
         chunks=pieces,
         dest=dest or "",
-        extract=section.text("extract", rules.one_of(*EXTRACT)) or "none",
+        extract=section.text("extract", rules.one_of(*EXTRACT)),
         when=when.read(section.section("when")),
         start=section.one_or_more("start", rules.unit) or (),
     )
