@@ -259,6 +259,12 @@ def test_disk_that_is_full_mid_way_is_79_with_nothing_left(node: FakeNode) -> No
     assert node.files() == []
 
 
+def test_a_file_that_tar_archived_twice_is_unpacked_once(node: FakeNode) -> None:
+    ran = run_with(node, archive(file("a", b"once"), hardlink("a", "a")))
+    assert ran.code == 0
+    assert (node.out / "tree/a").read_bytes() == b"once"
+
+
 names = st.lists(st.sampled_from(["a", "b", "..", ".", ""]), min_size=1, max_size=4).map("/".join)
 members = st.one_of(
     st.builds(file, names),

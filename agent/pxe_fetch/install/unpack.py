@@ -61,6 +61,8 @@ class Unpacker:
             self._in_place(lambda: os.symlink(member.linkname, target), target, member)  # noqa: PTH211
         elif member.islnk():
             linked = self._linked(member)
+            if linked == target:  # tar(1) archives a file named twice on its command line this way
+                return
             self._in_place(lambda: os.link(linked, target), target, member)
         else:
             raise PolicyError(f"the member {member.name!r} is a device, a pipe or something else that is not unpacked")
