@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import random
 import shlex
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import IO, cast
@@ -163,6 +165,23 @@ def test_json_ends_the_step_that_a_signal_came_in(site: Site) -> None:
     assert process.returncode == 130
     assert [event.get("state") for event in events if event.get("title") == events[-2]["title"]][-1] == "failed"
     assert events[-1] == {"event": "say", "text": "interrupted"}
+
+
+def test_a_terminal_gets_its_cursor_back(site: Site) -> None:
+    """Rich hides it while a bar moves."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "pxe_pack", *site.command(*WAYS["rewrite"])]
+    environment = {**os.environ, "TERM": "xterm", "NO_COLOR": ""}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError), open(ours, "rb", buffering=0) as terminal:  # noqa: PTH123  EIO: nobody writes any more
+            while piece := terminal.read(4096):
+                if b"Rewriting" in (shown := shown + piece):
+                    process.send_signal(signal.SIGINT)
+    assert process.returncode == 130
+    assert b"\x1b[?25l" in shown
+    assert shown.endswith(b"\x1b[?25hinterrupted\r\n")
 
 
 def test_interrupted_while_the_archive_is_made(site: Site) -> None:
