@@ -179,7 +179,7 @@ def _kill(children: Sequence[subprocess.Popen[bytes]]) -> None:
     """Kill the children and their own, and wait until they are gone: what they write to is removed next."""
     groups = [child.pid for child in children if child.returncode is None]
     for group in groups:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # gone, or become another user
             os.killpg(group, signal.SIGKILL)
     for group in groups:
         # not Popen.wait: we may have interrupted it while it holds its lock
@@ -194,6 +194,6 @@ def _kill(children: Sequence[subprocess.Popen[bytes]]) -> None:
 def _exists(group: int) -> bool:
     try:
         os.killpg(group, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return False
     return True

@@ -98,7 +98,8 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start `program`, for the callers that stream. Raises InputError when it is not installed.
 
-    It is killed when a signal ends us; where setpriv(1) is installed, the kernel kills it however we end.
+    It is killed when a signal ends us; where setpriv(1) is installed, the kernel kills it however we end. To be called
+    in the main thread: that is whose end the kernel looks at.
     """
     path = find(program)
     if path is None:
