@@ -270,8 +270,7 @@ class _Thread:
         self._hand_on = hand_on
         self._room = threading.Semaphore(_SLOTS)
         self._pieces: SimpleQueue[bytes | memoryview | None] = SimpleQueue()
-        # daemon: a signal inside Thread.start leaves it running with nobody to tell it the end
-        self._thread = threading.Thread(target=self._run, name="hash", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="hash")
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -129,8 +129,7 @@ def _start(work: Path, accelerator: Sequence[str], arguments: Sequence[str]) -> 
     variables = work / "variables.fd"
     shutil.copyfile(found.variables, variables)
     return tools.start(
-        # The kernel ends QEMU when we end, however that comes about.
-        *("setpriv", "--pdeathsig", "KILL", QEMU),
+        QEMU,
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"),
         *("-accel", *accelerator),
         *("-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={found.code}"),
