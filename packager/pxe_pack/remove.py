@@ -1,7 +1,7 @@
 """What pxe-pack put into an image, taken out again: of an ISO into another, of a layout into one without the agent.
 
-What was put in is told by inject/former.py. Initrds and grafted root filesystems come back byte for byte; of an ISO,
-every file does.
+inject/previous_payload.py finds what was put in. Initrds and grafted root filesystems come back byte for byte; of an
+ISO, every file does.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pxe_pack.export import export_scripts, finish
 from pxe_pack.hashing import Tally
 from pxe_pack.image import liveos
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.inject import Target, formers, take_out_of_iso
-from pxe_pack.inject.isoedit import EDITOR
+from pxe_pack.inject import Target, previous_payloads, remove_from_iso
+from pxe_pack.inject.xorriso import EDITOR
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.read import GRUB_CFG, Layout, foreign, read
 from pxe_pack.layout.relocate import link, unmoved
@@ -61,7 +61,7 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
             raise _refused("output-foreign", f"the output cannot be written: {message}", "choose another by --output")
         with staging_folder(output) as folder:
             target = Target(place=lambda name: folder / name, iso="layout.iso")
-            take_out_of_iso(image, target=target, work=folder, console=console)
+            remove_from_iso(image, target=target, work=folder, console=console)
             made = folder / target.iso
             made.chmod(0o644)
             with committing():
@@ -71,7 +71,7 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
 
 def _ways(image: LiveImage) -> tuple[str, ...]:
     """The ways of former packs. Raises InputError when there was none, or the program is missing that undoes them."""
-    ways = tuple(former.how for former in formers(image))
+    ways = tuple(one.how for one in previous_payloads(image))
     if not ways:
         raise _refused("remove-nothing", f"pxe-pack put nothing into {image.path}", "`pxe-pack show` tells what it has")
     if problems := tools.missing([EDITOR] if {*ways} - {"initrd"} else [], reason="to write the ISO"):
@@ -115,7 +115,7 @@ def _written(
     files: dict[str, Tally] = {}
     if image.iso and layout.iso:
         target = Target(place=new.place, iso=layout.iso)
-        if cleaned := take_out_of_iso(image, target=target, work=work, console=console):
+        if cleaned := remove_from_iso(image, target=target, work=work, console=console):
             files |= cleaned.files
     originals = image.boot_files()
     for path, source in image.network.files.items():

@@ -16,9 +16,9 @@ import pytest
 from liveos import shapes, tiny
 from packing.site import Site, files_of, make_iso, take_out
 from pxe_pack.image import liveos
-from pxe_pack.image.cpio import Archives
+from pxe_pack.image.initrd.cpio import Archives
 from pxe_pack.inject import INJECTORS
-from pxe_pack.inject.former import formers
+from pxe_pack.inject.previous_payload import previous_payloads
 
 AGENT = "usr/lib/pxe-fetch"
 BOOTSTRAP, FULL_OS = "boot/initrd.img", f"boot/initramfs-{tiny.RELEASE}.img"
@@ -120,7 +120,7 @@ def test_a_packed_layout_packed_again_has_the_last_payload_alone(
     site.image = site.folder / "packed"
     packs("--inject", then)
     with liveos.opened(site.output, boot_url="") as packed:
-        assert [former.how for former in formers(packed)] == [then]
+        assert [one.how for one in previous_payloads(packed)] == [then]
         assert packed.live
         root = replace(packed.live.tree, with_graft=True)
         assert bool(root.stat([f"{AGENT}/pxe-fetch"]).get(f"{AGENT}/pxe-fetch")) == (then == "rootfs")

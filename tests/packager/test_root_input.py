@@ -18,7 +18,8 @@ from packing.bootloaders import debian
 from packing.site import BOOT_URL, Site, files_of, take_out
 from packing.trees import tree_of
 from packing.walk import walked
-from pxe_pack.image import eltorito, iso
+from pxe_pack.image.iso import eltorito
+from pxe_pack.image.iso.reader import open_iso
 
 Packs = Callable[..., str]
 Refused = Callable[..., str]
@@ -62,7 +63,7 @@ def test_the_iso_that_is_made_boots_by_uefi_too(site: Site, packs: Packs) -> Non
         ["xorriso", "-indev", site.iso, "-report_el_torito", "plain"], capture_output=True, text=True, check=True
     ).stdout
     assert "UEFI" in report
-    with iso.opened(site.iso) as image:
+    with open_iso(site.iso) as image:
         assert image.volume_id == "LIVEOS"
         (fat,) = eltorito.efi_images(image)
         assert sorted(map(str.lower, fat.files())) == ["efi/boot/bootx64.efi", "efi/boot/grubx64.efi", "grub/grub.cfg"]

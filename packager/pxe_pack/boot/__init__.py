@@ -14,14 +14,14 @@ from typing import BinaryIO
 
 from pxe_fetch.contract import cmdline
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.boot import credentials, grubcfg, machine, network, ways
-from pxe_pack.boot.account import Outcome
+from pxe_pack.boot import boot_method, credentials, grubcfg, machine, network
+from pxe_pack.boot.boot_method import BootMethod
 from pxe_pack.boot.events import Events
-from pxe_pack.boot.layout import BOOT_LOADER, Layout, read
 from pxe_pack.boot.network import Network
+from pxe_pack.boot.outcome import Outcome
+from pxe_pack.boot.served_layout import BOOT_LOADER, ServedLayout, read_served_layout
 from pxe_pack.boot.server import serving
 from pxe_pack.boot.trial import Trial
-from pxe_pack.boot.ways import Via
 from pxe_pack.cleanup import raised, temporary_folder
 from pxe_pack.console import Console
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
@@ -29,7 +29,7 @@ from pxe_pack.tools import InputError
 
 MiB = 1 << 20
 LEAST_MEMORY = 2048  # MiB; a LiveOS with systemd and its overlay
-ROOM = 4  # times the ISO and artifacts, which both end up in RAM, in a tmpfs that may hold half of it
+MEMORY_FACTOR = 4  # times the ISO and artifacts, which both end up in RAM, in a tmpfs that may hold half of it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +39,7 @@ class Options:
     layout: Path
     serial_log: Path
     timeout: float  # seconds until a node without a verdict is given up
-    via: Via = Via.TFTP
+    via: BootMethod = BootMethod.TFTP
     memory: int | None = None  # MiB; None: by the layout's size
     append: str = ""  # kernel arguments, as on a kernel command line
     keep: bool = False  # let the node run on after its verdict, until it powers off
@@ -52,14 +52,14 @@ def boot(options: Options, *, console: Console) -> Outcome:
     Raises InputError when the layout, the options or this machine do not allow it. The machine and the servers are
     gone when this returns, however it does.
     """
-    layout = read(options.layout)
-    if problem := ways.objection(layout, options.via):
+    layout = read_served_layout(options.layout)
+    if problem := boot_method.unsupported_reason(layout, options.via):
         raise InputError(problem)
-    net = network.around([*layout.http, *([ways.base(layout)] if options.via is Via.IPXE else [])])
+    net = network.plan_network([*layout.http, *([boot_method.base(layout)] if options.via is BootMethod.IPXE else [])])
     if problems := machine.missing(options.via):
         raise InputError(*problems)
     added = _kernel_arguments(options, net)
-    for_grub, for_ipxe = grubcfg.words(added), ways.words(added) if options.via is Via.IPXE else ""
+    for_grub, for_ipxe = grubcfg.words(added), boot_method.words(added) if options.via is BootMethod.IPXE else ""
     if layout.findings:
         console.problems(layout.findings)
     with _serial_log(options.serial_log) as log, temporary_folder(prefix="pxe-pack-boot-") as work:
@@ -83,7 +83,7 @@ def boot(options: Options, *, console: Console) -> Outcome:
 
 def _run(
     options: Options,
-    layout: Layout,
+    layout: ServedLayout,
     *,
     net: Network,
     work: Path,
@@ -96,9 +96,9 @@ def _run(
     socket = work / "http"
     files = {url: layout.root / path for url, path in layout.http.items()}
     boot_file = BOOT_LOADER
-    if options.via is Via.IPXE:
-        files |= ways.boot_files(layout, work / "tftp")
-        boot_file = f"{ways.base(layout)}/{IPXE_SCRIPT}"
+    if options.via is BootMethod.IPXE:
+        files |= boot_method.boot_files(layout, work / "tftp")
+        boot_file = f"{boot_method.base(layout)}/{IPXE_SCRIPT}"
     netdev = net.netdev(tftp=work / "tftp", boot_file=boot_file, server=socket)
     memory = options.memory or _enough_memory(layout)
     with (
@@ -143,7 +143,7 @@ def _kernel_arguments(options: Options, net: Network) -> list[str]:
     return own + [word.replace('"', "") for word in cmdline.split(options.append)]
 
 
-def _lay_out(layout: Layout, folder: Path, *, for_grub: str, for_ipxe: str) -> None:
+def _lay_out(layout: ServedLayout, folder: Path, *, for_grub: str, for_ipxe: str) -> None:
     """The server's root in `folder`: the layout's boot files by links, its scripts with further kernel arguments."""
     for path in layout.tftp:
         file, link = (layout.root / path).absolute(), folder / path
@@ -152,20 +152,20 @@ def _lay_out(layout: Layout, folder: Path, *, for_grub: str, for_ipxe: str) -> N
         link.parent.mkdir(parents=True, exist_ok=True)
         if file.name == "grub.cfg":
             text = file.read_text(encoding="utf-8", errors="surrogateescape")
-            served = grubcfg.for_trial(text, added=for_grub)
+            served = grubcfg.for_test_boot(text, added=for_grub)
             link.write_text(served, encoding="utf-8", errors="surrogateescape")
         elif path == IPXE_SCRIPT:
             text = file.read_text(encoding="utf-8", errors="surrogateescape")
-            served = ways.script_for_trial(text, added=for_ipxe)
+            served = boot_method.script_for_test_boot(text, added=for_ipxe)
             link.write_text(served, encoding="utf-8", errors="surrogateescape")
         else:
             link.symlink_to(file)
 
 
-def _enough_memory(layout: Layout) -> int:
+def _enough_memory(layout: ServedLayout) -> int:
     """MiB for the machine: the ISO and the artifacts lie in its RAM, each in a tmpfs that has a part of it."""
     served = sum(layout.size(path) for path in layout.http.values())
-    return LEAST_MEMORY + ROOM * served // MiB
+    return LEAST_MEMORY + MEMORY_FACTOR * served // MiB
 
 
 @contextmanager

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from pxe_pack.boot import Options, boot
-from pxe_pack.boot.account import as_document, as_text
+from pxe_pack.boot.boot_method import BootMethod
 from pxe_pack.boot.credentials import is_name
-from pxe_pack.boot.ways import Via
+from pxe_pack.boot.outcome import as_document, as_text
 from pxe_pack.console import Console
 
 TIMEOUT = 900.0  # seconds; emulated, a LiveOS of a few hundred MB takes two or three minutes
@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("layout", type=Path, metavar="DIR", help="the layout: pxe-pack's output folder")
     parser.add_argument(
         "--via",
-        choices=tuple(via.value for via in Via),
-        default=Via.TFTP.value,
+        choices=tuple(via.value for via in BootMethod),
+        default=BootMethod.TFTP.value,
         help="tftp: the firmware's PXE, shim and GRUB; ipxe: iPXE with boot.ipxe, by HTTP (default: %(default)s)",
     )
     parser.add_argument(
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     options = Options(
         layout=layout,
         serial_log=arguments.serial_log or Path(f"{layout.absolute()}.serial.log"),
-        via=Via(arguments.via),
+        via=BootMethod(arguments.via),
         timeout=arguments.timeout,
         memory=arguments.memory,
         append=arguments.append,

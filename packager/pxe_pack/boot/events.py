@@ -15,7 +15,7 @@ class Serial:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
+class Requested:
     """The node's request for `url` was answered with `status`; its body is yet to be sent."""
 
     method: str
@@ -46,5 +46,5 @@ class Ended:
     complaint: str
 
 
-Event = Serial | Asked | Sent | Report | Ended
+Event = Serial | Requested | Sent | Report | Ended
 Events = SimpleQueue[Event]

@@ -19,7 +19,7 @@ def words(arguments: Iterable[str]) -> str:
     return " ".join(_quoted(argument) for argument in arguments)
 
 
-def for_trial(text: str, *, added: str) -> str:
+def for_test_boot(text: str, *, added: str) -> str:
     """`text` with the words `added` at the end of every entry's kernel command line, and menus that don't wait.
 
     A menu without a timeout keeps waiting: so would it on a real node.

@@ -17,8 +17,8 @@ from typing import BinaryIO
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
+from pxe_pack.boot.boot_method import BootMethod
 from pxe_pack.boot.events import Ended, Events, Serial
-from pxe_pack.boot.ways import Via
 
 QEMU = "qemu-system-x86_64"
 KVM = ("kvm", "-cpu", "host")
@@ -31,7 +31,7 @@ FIRMWARE = (
     ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
 )
 # Without an option ROM the firmware's own PXE runs, as on a real machine, and starts seconds sooner.
-OPTION_ROMS = {Via.TFTP: "", Via.IPXE: "efi-virtio.rom"}
+OPTION_ROMS = {BootMethod.TFTP: "", BootMethod.IPXE: "efi-virtio.rom"}
 ROM_FOLDERS = ("/usr/lib/ipxe/qemu", "/usr/share/qemu", "/usr/share/ipxe/qemu", "/usr/share/qemu/ipxe")
 PROBE = 5.0  # seconds in which the firmware under KVM must have said something
 GATHER = 0.05  # seconds between two looks at the serial console, which QEMU writes character by character
@@ -54,7 +54,7 @@ def firmware() -> Firmware | None:
     return None
 
 
-def missing(via: Via = Via.TFTP) -> list[Problem]:
+def missing(via: BootMethod = BootMethod.TFTP) -> list[Problem]:
     """A problem for each thing that has to be installed before a machine can be started."""
     problems = tools.missing([QEMU, "setpriv"], reason="to boot the layout")
     if firmware() is None:
@@ -65,7 +65,7 @@ def missing(via: Via = Via.TFTP) -> list[Problem]:
                 hint="apt-get install ovmf",
             )
         )
-    if via is Via.IPXE and not any((Path(folder) / OPTION_ROMS[via]).is_file() for folder in ROM_FOLDERS):
+    if via is BootMethod.IPXE and not any((Path(folder) / OPTION_ROMS[via]).is_file() for folder in ROM_FOLDERS):
         message = (
             f"iPXE for virtual machines ({OPTION_ROMS[via]}) is needed to boot the layout by it, and is not installed"
         )
@@ -78,7 +78,7 @@ def machine(
     work: Path,
     *,
     netdev: str,
-    via: Via,
+    via: BootMethod,
     memory: int,
     accelerator: Sequence[str],
     credentials: Sequence[str],

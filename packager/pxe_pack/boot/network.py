@@ -20,7 +20,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.tools import InputError
 
 HOST = IPv4Address("10.0.2.2")  # where a QEMU guest expects its host's loopback
-HANDOVER = Path(__file__).with_name("handover.py")
+GUESTFWD = Path(__file__).with_name("guestfwd.py")
 WIDEST_WITH_HOST = 16  # shortest prefix for which the subnet is stretched to have HOST in it
 WIDEST = 8  # a shorter prefix would cut the node off from most of the Internet
 USUAL = 24
@@ -61,12 +61,12 @@ class Network:
             f"tftp={_escape(str(tftp))},bootfile={_escape(boot_file)}",
         ]
         for endpoint in sorted({*self.endpoints.values(), self.report}):
-            command = shlex.join([sys.executable, "-I", "-S", str(HANDOVER), str(server), str(endpoint)])
+            command = shlex.join([sys.executable, "-I", "-S", str(GUESTFWD), str(server), str(endpoint)])
             options.append(f"guestfwd=tcp:{endpoint}-cmd:{_escape(command)}")
         return ",".join(options)
 
 
-def around(urls: Iterable[str]) -> Network:
+def plan_network(urls: Iterable[str]) -> Network:
     """The network in which this machine answers for the hosts of `urls`. Raises InputError when it cannot."""
     problems: list[Problem] = []
     endpoints: dict[str, Endpoint] = {}

@@ -1,6 +1,6 @@
 """The HTTP server that a layout's production host is played by, and the place where the node's report arrives.
 
-It listens on a Unix socket in a private folder, not on a port: slirp's command (handover.py) passes each of the node's
+It listens on a Unix socket in a private folder, not on a port: slirp's command (guestfwd.py) passes each of the node's
 connections to it. Nobody but the node can reach it, and no port can be taken.
 Ranges, If-Range, HEAD, ETag and kept-alive connections after RFC 9110 and 9112.
 """
@@ -23,7 +23,7 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from pxe_pack.boot.events import Asked, Events, Report, Sent
+from pxe_pack.boot.events import Events, Report, Requested, Sent
 from pxe_pack.boot.network import Endpoint, Network
 
 LONGEST_REPORT = 16 << 20  # bytes
@@ -136,7 +136,7 @@ class Handler(BaseHTTPRequestHandler):
         wanted = self._range(about.st_size, validators=(tag, modified))
         if wanted is not None and not wanted:
             self.server.events.put(
-                Asked(method=self.command, url=url, status=HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+                Requested(method=self.command, url=url, status=HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
             )
             self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
             self.send_header("Content-Range", f"bytes */{about.st_size}")
@@ -145,7 +145,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         part = wanted or range(about.st_size)
         status = HTTPStatus.PARTIAL_CONTENT if wanted else HTTPStatus.OK
-        self.server.events.put(Asked(method=self.command, url=url, status=status))
+        self.server.events.put(Requested(method=self.command, url=url, status=status))
         self.send_response(status)
         if wanted:
             self.send_header("Content-Range", f"bytes {part.start}-{part.stop - 1}/{about.st_size}")
@@ -175,7 +175,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, status: HTTPStatus, *, url: str | None = None) -> None:
         if url is not None:
-            self.server.events.put(Asked(method=self.command, url=url, status=status))
+            self.server.events.put(Requested(method=self.command, url=url, status=status))
         self.send_response(status)
         self.send_header("Content-Length", "0")
         self.end_headers()

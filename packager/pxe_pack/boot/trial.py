@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from queue import Empty
 
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.boot.account import NodeAccount, Served, read_state, size
-from pxe_pack.boot.events import Asked, Ended, Event, Events, Report, Sent, Serial
-from pxe_pack.boot.layout import Layout
+from pxe_pack.boot.events import Ended, Event, Events, Report, Requested, Sent, Serial
+from pxe_pack.boot.outcome import NodeState, Served, read_state, size
+from pxe_pack.boot.served_layout import ServedLayout
 from pxe_pack.boot.stages import USUAL_CAUSES, Stage, Stop, Watcher
 from pxe_pack.console import Console, Step
 
@@ -36,9 +36,9 @@ class StopError(Exception):
 class Trial:
     """What is known of a boot, and the telling of it. Times are seconds from its creation."""
 
-    def __init__(self, layout: Layout, *, console: Console) -> None:
-        self.node: NodeAccount | None = None  # the verdict
-        self.so_far: NodeAccount | None = None  # what the node reported while its run went on
+    def __init__(self, layout: ServedLayout, *, console: Console) -> None:
+        self.node: NodeState | None = None  # the verdict
+        self.so_far: NodeState | None = None  # what the node reported while its run went on
         self.watcher = Watcher()
         self.stages: list[tuple[Stage, float]] = []  # those that are over, with the seconds each took
         self.served: dict[str, Served] = {}
@@ -117,7 +117,7 @@ class Trial:
         match event:
             case Serial(text=text):
                 self.watcher.read(text)
-            case Asked(url=url, status=status):
+            case Requested(url=url, status=status):
                 served = self.served.setdefault(url, Served(url=url))
                 served.requests += 1
                 served.missed += status == NOT_FOUND

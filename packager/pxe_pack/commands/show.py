@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Show it. Raises InputError when it is nothing that pxe-pack reads."""
-    with liveos.opened(arguments.image, boot_url="", told=console.step) as image:
+    with liveos.opened(arguments.image, boot_url="", step=console.step) as image:
         told = account(image)
         console.result(document(told), "\n".join(lines(told)))
     return 0

@@ -11,12 +11,22 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.console import Console
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.inject import initrd, rootfs, updates
-from pxe_pack.inject.former import formers
 from pxe_pack.inject.injector import Injected, Injector, Target
+from pxe_pack.inject.previous_payload import previous_payloads
 from pxe_pack.inject.rewrite import Rewrite
 from pxe_pack.tools import InputError
 
-__all__ = ["INJECTORS", "Choice", "Injected", "Injector", "Rewrite", "Target", "choose", "formers", "take_out_of_iso"]
+__all__ = [
+    "INJECTORS",
+    "Choice",
+    "Injected",
+    "Injector",
+    "Rewrite",
+    "Target",
+    "choose",
+    "previous_payloads",
+    "remove_from_iso",
+]
 
 # The quickest first: that is the order in which `auto` asks them.
 INJECTORS: Mapping[str, Injector] = MappingProxyType({"updates": updates, "initrd": initrd, "rootfs": rootfs})
@@ -50,39 +60,39 @@ def choose(wanted: str, image: LiveImage, *, rewrite: Rewrite | None = None) -> 
     if rewrite and not _is_so(image, rewrite):
         if wanted not in ("auto", "rootfs"):
             raise InputError(_unsuitable(image, {wanted: "it leaves the root filesystem's compressor as it is"}))
-        if reason := rewrite.objection(image):
+        if reason := rewrite.unsupported_reason(image):
             raise InputError(_unsuitable(image, {"rootfs": reason}))
         return Choice(name="rootfs", injector=rewrite, why="the way that can change the compressor")
     if wanted in INJECTORS:
         injector = INJECTORS[wanted]
-        if reason := injector.objection(image):
+        if reason := injector.unsupported_reason(image):
             raise InputError(_unsuitable(image, {wanted: reason}))
         return Choice(name=wanted, injector=injector, why="as asked")
     left: dict[str, str] = {}
     # who gives a root filesystem gets it back with the agent in it
-    order = sorted(INJECTORS, key=lambda name: name != "rootfs") if image.given else INJECTORS
+    order = sorted(INJECTORS, key=lambda name: name != "rootfs") if image.rootfs_source else INJECTORS
     for name in order:
         injector = INJECTORS[name]
-        reason = injector.objection(image)
+        reason = injector.unsupported_reason(image)
         if reason is None:
             rest = [other for other in INJECTORS if other not in (name, *left)]
-            left |= {other: INJECTORS[other].objection(image) or _SLOWER[other] for other in rest}
+            left |= {other: INJECTORS[other].unsupported_reason(image) or _SLOWER[other] for other in rest}
             others = "".join(f"; not `{other}`: {why}" for other, why in left.items())
-            first = "into the root filesystem that was given" if image.given and name == "rootfs" else _QUICKEST
+            first = "into the root filesystem that was given" if image.rootfs_source and name == "rootfs" else _QUICKEST
             return Choice(name=name, injector=injector, why=f"{first}{others}")
         left[name] = reason
     raise InputError(_unsuitable(image, left))
 
 
-def take_out_of_iso(image: LiveImage, *, target: Target, work: Path, console: Console) -> Injected | None:
+def remove_from_iso(image: LiveImage, *, target: Target, work: Path, console: Console) -> Injected | None:
     """Write the ISO without what former packs put into it; None, and nothing is written, when there is nothing.
 
     Raises WorkError and OSError, as injectors do.
     """
-    ways = {former.how for former in formers(image)}
+    ways = {one.how for one in previous_payloads(image)}
     if "updates" in ways:
-        return updates.take_out(image, target=target, work=work, console=console)
-    return rootfs.take_out(image, target=target, work=work, console=console) if "rootfs" in ways else None
+        return updates.remove_payload(image, target=target, work=work, console=console)
+    return rootfs.remove_payload(image, target=target, work=work, console=console) if "rootfs" in ways else None
 
 
 def _is_so(image: LiveImage, rewrite: Rewrite) -> bool:
@@ -93,6 +103,6 @@ def _is_so(image: LiveImage, rewrite: Rewrite) -> bool:
 
 def _unsuitable(image: LiveImage, reasons: Mapping[str, str]) -> Problem:
     told = "; ".join(f"`{name}`: {why}" for name, why in reasons.items())
-    others = [name for name in INJECTORS if name not in reasons and INJECTORS[name].objection(image) is None]
+    others = [name for name in INJECTORS if name not in reasons and INJECTORS[name].unsupported_reason(image) is None]
     hint = f"--inject {others[0]} can" if others else "the image has to change; `--dry-run` shows what pxe-pack sees"
     return Problem(reference="inject-unsuitable", message=f"{image.path} cannot be packed this way: {told}", hint=hint)

@@ -25,9 +25,9 @@ else:
 from pxe_pack.console import Console
 from pxe_pack.freeze.agent import MANIFEST
 from pxe_pack.hashing import Tally, copy_extended
-from pxe_pack.image.appended import Appended
+from pxe_pack.image.initrd.appended import Appended
 from pxe_pack.image.liveos import UPDATES, LiveImage
-from pxe_pack.inject import newc, updates
+from pxe_pack.inject import cpio_writer, updates
 from pxe_pack.inject.injector import Injected, Target
 from pxe_pack.payload import Entry, Payload
 
@@ -40,7 +40,7 @@ _ZSTD_LEVEL, _XZ_PRESET = 6, 1
 _MARGIN = 1 << 20  # bytes
 
 
-def objection(image: LiveImage) -> str | None:
+def unsupported_reason(image: LiveImage) -> str | None:
     """Why this way is not right for `image`; None when it is."""
     if image.live is None:
         return None  # where SELinux enforces, its other files come out of a cpio without labels too
@@ -49,7 +49,7 @@ def objection(image: LiveImage) -> str | None:
     return updates.no_hook(image)
 
 
-def room(image: LiveImage, payload: Payload) -> int:
+def disk_space(image: LiveImage, payload: Payload) -> int:
     """Bytes of disk it takes at most."""
     iso = image.iso.size if image.iso else 0
     return iso + len(_targets(image)) * payload.size + _MARGIN
@@ -67,7 +67,7 @@ def inject(image: LiveImage, payload: Payload, *, target: Target, work: Path, co
         for path, name in _targets(image).items():
             compression = image.initrds[name].compression
             if compression not in archives:
-                archives[compression] = _compressed(newc.archive(entries, mtime=image.mtime), compression)
+                archives[compression] = _compressed(cpio_writer.archive(entries, mtime=image.mtime), compression)
             addition = _Addition(archive=archives[compression], record=record, agent=agent, mtime=image.mtime)
             inputs[name], files[path] = copy_extended(boot_files[path].pieces(), target.place(path), behind=addition)
             step.note(f"{inputs[name].size:,} → {files[path].size:,} bytes")
@@ -88,7 +88,7 @@ class _Addition:
         entry = Entry(path=self.record, mode=stat.S_IFREG | 0o644, content=text)
         # archives that are not compressed begin at multiples of 4
         added = bytes(-before.size % 4) + self.archive + bytes(-len(self.archive) % 4)
-        return added + b"".join(newc.archive([entry], mtime=self.mtime))
+        return added + b"".join(cpio_writer.archive([entry], mtime=self.mtime))
 
 
 def _targets(image: LiveImage) -> dict[str, str]:

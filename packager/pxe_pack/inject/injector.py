@@ -40,10 +40,10 @@ class Injector(Protocol):
     def HOW(self) -> str:  # noqa: N802
         """What it does, in a few words."""
 
-    def objection(self, image: LiveImage) -> str | None:
+    def unsupported_reason(self, image: LiveImage) -> str | None:
         """Why this way is not right for `image`; None when it is."""
 
-    def room(self, image: LiveImage, payload: Payload) -> int:
+    def disk_space(self, image: LiveImage, payload: Payload) -> int:
         """Bytes of disk that the ISO in the layout, what it adds to other files, and temporary files take at most."""
 
     def inject(self, image: LiveImage, payload: Payload, *, target: Target, work: Path, console: Console) -> Injected:

@@ -20,11 +20,11 @@ from pxe_pack.hashing import Tally, beside
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.squashfs import Superblock, Tree
 from pxe_pack.inject import rootfs, updates
-from pxe_pack.inject.compare import unexpected
+from pxe_pack.inject.compare_trees import unexplained_differences
 from pxe_pack.inject.injector import Injected, Target
-from pxe_pack.inject.isoedit import EDITOR
-from pxe_pack.inject.labels import Labels
-from pxe_pack.inject.tarstream import TarDamagedError, exchange
+from pxe_pack.inject.replace_members import TarDamagedError, replace_members
+from pxe_pack.inject.selinux_labels import SelinuxLabels
+from pxe_pack.inject.xorriso import EDITOR
 from pxe_pack.payload import Payload
 from pxe_pack.tools import WorkError
 
@@ -49,13 +49,13 @@ class Rewrite:
         level = f", level {self.level}" if self.level else ""
         return f"the root filesystem compressed anew ({self.compressor}{level}), with the payload in it"
 
-    def objection(self, image: LiveImage) -> str | None:
+    def unsupported_reason(self, image: LiveImage) -> str | None:
         if reason := rootfs.no_squashfs(image):
             return reason
         socket = next((inode.path for inode in image.liveos.tree.walk() if stat.S_ISSOCK(inode.mode)), None)
         return f"its root filesystem has a socket (/{socket}), which no tar stream can carry" if socket else None
 
-    def room(self, image: LiveImage, payload: Payload) -> int:
+    def disk_space(self, image: LiveImage, payload: Payload) -> int:
         # the old squashfs, the new one, and the ISO with it; a quick level may make half as much again
         live = image.liveos
         return 4 * live.span.size + live.iso.size + 2 * payload.size + _MARGIN
@@ -71,7 +71,7 @@ class Rewrite:
         """Write the ISO to `target`, and give the tallies of what it was and what it is."""
         old, new = work / "old.squashfs", work / "new.squashfs"
         live = image.liveos
-        superblock = cast("Superblock", live.superblock)  # `objection` refused the others
+        superblock = cast("Superblock", live.superblock)  # `unsupported_reason` refused the others
         with beside() as hasher:
             incoming = hasher.file(live.iso.path)
             with console.step("Taking the root filesystem out"):
@@ -83,7 +83,7 @@ class Rewrite:
             with console.step("Comparing the new root filesystem with the old one"):
                 _compare(Tree(file=old), Tree(file=new), payload)
             old.unlink()
-            removed = updates.former(image, payload.replaces)
+            removed = updates.previous_paths(image, payload.replaces)
             with console.step("Writing the ISO", total=new.stat().st_size) as step:
                 rootfs.write_around(image, new, target, removed=removed, work=work, advance=step.advance)
             new.unlink()
@@ -104,7 +104,7 @@ class Rewrite:
 
 
 def _rewrite(image: LiveImage, old: Path, new: Path, *, options: list[str], payload: Payload, step: Step) -> None:
-    labels = Labels(Tree(file=old))
+    labels = SelinuxLabels(Tree(file=old))
     # -r .: the root directory as a member of its own, with its owner, mode and xattrs; -s: fail rather than skip
     with tools.start(READER, "-s", "-r", ".", old) as reader:
         writer = tools.start(
@@ -119,7 +119,7 @@ def _rewrite(image: LiveImage, old: Path, new: Path, *, options: list[str], payl
             failure: Exception | None = None
             try:
                 with cast("IO[bytes]", writer.stdin) as entrance:
-                    exchange(
+                    replace_members(
                         cast("IO[bytes]", reader.stdout),
                         entrance,
                         payload=payload,
@@ -157,7 +157,7 @@ def _finish(reader: subprocess.Popen[bytes], writer: subprocess.Popen[bytes], fa
 
 def _compare(old: Tree, new: Tree, payload: Payload) -> None:
     """Raise WorkError unless the new tree is the old one with the payload."""
-    differences = list(islice(unexpected(old.walk(), new.walk(), payload), 5))
+    differences = list(islice(unexplained_differences(old.walk(), new.walk(), payload), 5))
     if differences:
         raise WorkError(
             Problem(

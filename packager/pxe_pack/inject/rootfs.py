@@ -13,13 +13,13 @@ from pathlib import Path
 
 from pxe_pack.console import Console
 from pxe_pack.hashing import Advance, Span, copy_into, copy_span, splice, write_all
-from pxe_pack.image.iso import SECTOR
+from pxe_pack.image.iso.reader import SECTOR
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.inject import isoedit, updates
+from pxe_pack.inject import updates, xorriso
+from pxe_pack.inject.grow_last_file import grow_last_file
 from pxe_pack.inject.injector import Injected, Target
-from pxe_pack.inject.isoedit import EDITOR, Placed
-from pxe_pack.inject.labels import Labels
-from pxe_pack.inject.lengthen import lengthen
+from pxe_pack.inject.selinux_labels import SelinuxLabels
+from pxe_pack.inject.xorriso import EDITOR, Placed
 from pxe_pack.payload import OWNED, Payload
 from pxe_pack.squashfs import (
     Addition,
@@ -39,7 +39,7 @@ _MARGIN = 1 << 20  # bytes
 _STAND_IN = SECTOR  # bytes: enough to have a place of its own
 
 
-def objection(image: LiveImage) -> str | None:
+def unsupported_reason(image: LiveImage) -> str | None:
     """Why this way is not right for `image`; None when it is."""
     if reason := no_squashfs(image):
         return reason
@@ -63,7 +63,7 @@ def no_squashfs(image: LiveImage) -> str | None:
     return None
 
 
-def room(image: LiveImage, payload: Payload) -> int:
+def disk_space(image: LiveImage, payload: Payload) -> int:
     """Bytes of disk it takes at most."""
     live = image.liveos
     with _opened(image) as root:
@@ -90,11 +90,11 @@ def inject(image: LiveImage, payload: Payload, *, target: Target, work: Path, co
         removals = [path.rstrip("/") for path in payload.replaces]
         root = _grafted(image, additions=list(_additions(image, payload)), removals=removals)
         step.note(f"{image.liveos.span.size:,} → {root.size:,} bytes")
-    removed = updates.former(image, payload.replaces)
+    removed = updates.previous_paths(image, payload.replaces)
     return _write(image, root, removed=removed, target=target, work=work, console=console)
 
 
-def take_out(image: LiveImage, *, target: Target, work: Path, console: Console) -> Injected:
+def remove_payload(image: LiveImage, *, target: Target, work: Path, console: Console) -> Injected:
     """Write the ISO without what this way put in: a graft is cut off, and the squashfs is byte for byte what it was.
 
     Of a root filesystem that was rewritten (`--compressor`) the payload's own paths go, and folders made for them stay.
@@ -102,7 +102,7 @@ def take_out(image: LiveImage, *, target: Target, work: Path, console: Console) 
     with _opened(image) as root:
         before = original(root)
     if before:
-        former = _Root(kept=before.window.size, head=before.superblock.pack())
+        former = _Root(kept=before.source.size, head=before.superblock.pack())
     else:
         former = _grafted(image, additions=[], removals=[path.strip("/") for path in OWNED])
     return _write(image, former, removed=(), target=target, work=work, console=console)
@@ -113,7 +113,7 @@ def copy_original(image: LiveImage, target: Path) -> None:
     live = image.liveos
     with _opened(image) as root:
         before = original(root) or root
-        copy_span(live.iso.file, target, offset=live.span.offset, size=before.window.size)
+        copy_span(live.iso.file, target, offset=live.span.offset, size=before.source.size)
     with target.open("r+b") as file:
         file.write(before.superblock.pack())
 
@@ -134,7 +134,7 @@ def _opened(image: LiveImage) -> Image:
 
 
 def _additions(image: LiveImage, payload: Payload) -> Iterator[Addition]:
-    labels = Labels(image.liveos.tree)
+    labels = SelinuxLabels(image.liveos.tree)
     for entry in payload.entries:
         xattrs = labels.xattrs(entry)
         mode, mtime = stat.S_IMODE(entry.mode), image.mtime
@@ -149,7 +149,7 @@ def _additions(image: LiveImage, payload: Payload) -> Iterator[Addition]:
 def _grafted(image: LiveImage, *, additions: Sequence[Addition], removals: Sequence[str]) -> _Root:
     with _opened(image) as root:
         graft = Graft(root, additions=additions, removals=removals)
-        kept = graft.base.window.size
+        kept = graft.base.source.size
         tail = _Tail(position=graft.start, data=bytearray(graft.start - kept))
         head = graft.write(tail)
         return _Root(kept=kept, head=head, tail=bytes(tail.data))
@@ -187,11 +187,11 @@ def _frame(image: LiveImage, output: Path, *, size: int, removed: Sequence[str],
     """Write the ISO with room for a root filesystem of `size` bytes at its end, and give where that begins."""
     live = image.liveos
     # what describes the image's length elsewhere, or a file in pieces, is left to xorriso, which then writes zeros
-    whole = isoedit.is_hybrid(live.iso) or size >= isoedit.BIG_FILE
+    whole = xorriso.is_hybrid(live.iso) or size >= xorriso.BIG_FILE
     stand_in = work / "root.img"
     with stand_in.open("xb") as file:
         file.truncate(size if whole else min(size, _STAND_IN))
     placed = Placed(path=live.root.path, source=stand_in, mode=live.root.mode)
-    isoedit.rewrite(live.iso, output, removed=removed, placed=[placed], last=True, mtime=image.mtime, work=work)
+    xorriso.rewrite(live.iso, output, removed=removed, placed=[placed], last=True, mtime=image.mtime, work=work)
     stand_in.unlink()
-    return lengthen(output, name=live.root.path, size=size)
+    return grow_last_file(output, name=live.root.path, size=size)

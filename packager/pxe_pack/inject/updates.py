@@ -13,12 +13,12 @@ from pathlib import Path
 
 from pxe_pack.console import Console
 from pxe_pack.hashing import Tally, beside, copy_around, splice
-from pxe_pack.image import iso
+from pxe_pack.image.iso.reader import open_iso
 from pxe_pack.image.liveos import UPDATES, LiveImage
-from pxe_pack.inject import isoedit
-from pxe_pack.inject.former import ungrafted_head
+from pxe_pack.inject import xorriso
 from pxe_pack.inject.injector import Injected, Target
-from pxe_pack.inject.isoedit import EDITOR, Placed
+from pxe_pack.inject.previous_payload import ungrafted_head
+from pxe_pack.inject.xorriso import EDITOR, Placed
 from pxe_pack.payload import OWNED, Payload
 
 TOOLS: tuple[str, ...] = (EDITOR,)
@@ -27,7 +27,7 @@ HOW = "an updates/ tree on the ISO, which dracut copies onto the root at boot"
 _MARGIN = 1 << 20  # bytes; directories and padding that xorriso writes
 
 
-def objection(image: LiveImage) -> str | None:
+def unsupported_reason(image: LiveImage) -> str | None:
     """Why this way is not right for `image`; None when it is."""
     if image.live is None:
         return "it has no ISO: its root filesystem is its initrd"
@@ -46,20 +46,20 @@ def no_hook(image: LiveImage) -> str | None:
     return None
 
 
-def room(image: LiveImage, payload: Payload) -> int:
+def disk_space(image: LiveImage, payload: Payload) -> int:
     """Bytes of disk it takes at most."""
     return image.liveos.iso.size + 2 * payload.size + _MARGIN
 
 
 def inject(image: LiveImage, payload: Payload, *, target: Target, work: Path, console: Console) -> Injected:
     """Write the ISO with an updates/ tree; see Injector."""
-    placed, removed = staged(image, payload, work), former(image, payload.replaces)
+    placed, removed = staged(image, payload, work), previous_paths(image, payload.replaces)
     return _written(image, placed=placed, removed=removed, target=target, work=work, console=console)
 
 
-def take_out(image: LiveImage, *, target: Target, work: Path, console: Console) -> Injected:
+def remove_payload(image: LiveImage, *, target: Target, work: Path, console: Console) -> Injected:
     """Write the ISO without what this way put in, nor what was grafted on its root filesystem."""
-    return _written(image, placed=[], removed=former(image, OWNED), target=target, work=work, console=console)
+    return _written(image, placed=[], removed=previous_paths(image, OWNED), target=target, work=work, console=console)
 
 
 def _written(
@@ -77,17 +77,17 @@ def _write(
     given = image.liveos.iso
     # a graft is undone where it lies, by the superblock that the root filesystem had before
     head = ungrafted_head(image)
-    if isoedit.is_hybrid(given):
+    if xorriso.is_hybrid(given):
         with beside() as hasher, console.step("Writing the ISO anew, for it is a partitioned disk too"):
             incoming = hasher.file(given.path)
-            isoedit.rewrite(given, target, removed=removed, placed=placed, mtime=image.mtime, work=work)
+            xorriso.rewrite(given, target, removed=removed, placed=placed, mtime=image.mtime, work=work)
             if head:
                 _put_head(head, target, path=image.liveos.root.path)
             return incoming.result(), hasher.file(target).result()
     with console.step("Adding updates/ to a copy"):
         # xorriso reads no file's content, so the largest is copied later: while it is hashed, and read only once
         copy_around(given.file, target, hole=image.liveos.span)
-        isoedit.grow(target, removed=removed, placed=placed, mtime=image.mtime, work=work)
+        xorriso.grow(target, removed=removed, placed=placed, mtime=image.mtime, work=work)
     with console.step("Copying the root filesystem, and hashing", total=image.liveos.span.size) as step:
         span = image.liveos.span
         return splice(given.file, target, span=span, at=span.offset, head=head, advance=step.advance)
@@ -95,7 +95,7 @@ def _write(
 
 def _put_head(head: bytes, target: Path, *, path: str) -> None:
     """Write `head` over the first bytes of the file `path` in the ISO `target`."""
-    with iso.opened(target) as written:
+    with open_iso(target) as written:
         entry = written.entries[path]
     with target.open("r+b") as file:
         file.seek(entry.spans[0].offset)
@@ -121,13 +121,13 @@ def staged(image: LiveImage, payload: Payload, work: Path) -> list[Placed]:
         elif isinstance(entry.content, bytes):
             (stage / f"{number}").write_bytes(entry.content)
         placed.append(Placed(path=path, source=source, mode=entry.mode))
-    gone = former(image, payload.replaces)
+    gone = previous_paths(image, payload.replaces)
     kept = {path for path in image.liveos.iso.entries if not any(f"{path}/".startswith(f"{away}/") for away in gone)}
     made = [Placed(path=folder, source=None, mode=stat.S_IFDIR | 0o755) for folder in sorted(folders - kept)]
     return [*made, *placed]
 
 
-def former(image: LiveImage, replaces: Iterable[str]) -> list[str]:
+def previous_paths(image: LiveImage, replaces: Iterable[str]) -> list[str]:
     """What a former pack left below updates/: it would be copied over whatever the image has at boot."""
     owned = [f"{UPDATES}/{path.strip('/')}" for path in replaces]
     found = [path for path in owned if path in image.liveos.iso.entries]

@@ -20,8 +20,8 @@ from pxe_pack.artifacts import FOLDER
 from pxe_pack.export import Layout as LayoutUnderWay
 from pxe_pack.export import export_scripts, finish
 from pxe_pack.hashing import Tally, copy_span
-from pxe_pack.image.grubif import LINUX
-from pxe_pack.image.grubscript import Command, GrubSyntaxError, parse, quoted, unquoted, walk
+from pxe_pack.image.grub.conditions import LINUX
+from pxe_pack.image.grub.script import Command, GrubSyntaxError, parse, quoted, unquoted, walk
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.read import GRUB_CFG, Layout, foreign, read
 from pxe_pack.output import output_problem, staging
