@@ -1,7 +1,7 @@
-"""`pxe-pack boot`: an exported layout booted by UEFI PXE in a virtual machine, and what the node said.
+"""`pxe-pack boot`: boot an exported layout over UEFI PXE in a virtual machine and report what the node said.
 
-The layout is served as it is: by TFTP what a TFTP server would have, by HTTP under the very URLs it was made with. Only
-grub.cfg gets a serial console and the place to report to.
+The layout is served unchanged: boot files over TFTP, everything else over HTTP under the URLs it was packed with. Only
+grub.cfg (or boot.ipxe) is altered: it gets a serial console and the URL to report to.
 """
 
 from __future__ import annotations
@@ -29,28 +29,29 @@ from pxe_pack.tools import InputError
 
 MiB = 1 << 20
 LEAST_MEMORY = 2048  # MiB; a LiveOS with systemd and its overlay
-MEMORY_FACTOR = 4  # times the ISO and artifacts, which both end up in RAM, in a tmpfs that may hold half of it
+# The ISO and the artifacts both end up in RAM, in a tmpfs limited to half of it: four times their size is enough.
+MEMORY_FACTOR = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """What is to be booted, and how."""
+    """What to boot, and how."""
 
     layout: Path
     serial_log: Path
-    timeout: float  # seconds until a node without a verdict is given up
+    timeout: float  # seconds to wait for a verdict
     via: BootMethod = BootMethod.TFTP
-    memory: int | None = None  # MiB; None: by the layout's size
-    append: str = ""  # kernel arguments, as on a kernel command line
-    keep: bool = False  # let the node run on after its verdict, until it powers off
-    credentials: Mapping[str, Path] = field(default_factory=dict)  # by name: files for the node's systemd
+    memory: int | None = None  # MiB; None: derived from the layout's size
+    append: str = ""  # extra kernel arguments, as on a kernel command line
+    keep: bool = False  # keep the node running after its verdict, until it powers off
+    credentials: Mapping[str, Path] = field(default_factory=dict)  # name -> file, for the node's systemd
 
 
 def boot(options: Options, *, console: Console) -> Outcome:
-    """Boot the layout and wait for what the node says.
+    """Boot the layout, wait for the node's verdict and return the outcome.
 
-    Raises InputError when the layout, the options or this machine do not allow it. The machine and the servers are
-    gone when this returns, however it does.
+    Raises InputError if the layout, the options or this machine rule it out. The virtual machine and the servers are
+    always stopped on return, also after an exception.
     """
     layout = read_served_layout(options.layout)
     if problem := boot_method.unsupported_reason(layout, options.via):
@@ -63,19 +64,19 @@ def boot(options: Options, *, console: Console) -> Outcome:
     if layout.findings:
         console.problems(layout.findings)
     with _serial_log(options.serial_log) as log, temporary_folder(prefix="pxe-pack-boot-") as work:
-        handed = credentials.arguments(options.credentials, work=work)
+        credential_arguments = credentials.arguments(options.credentials, work=work)
         (work / "tftp").mkdir()
-        _lay_out(layout, work / "tftp", for_grub=for_grub, for_ipxe=for_ipxe)
-        with console.step("choosing how to run the machine") as step:
+        _fill_tftp_root(layout, work / "tftp", for_grub=for_grub, for_ipxe=for_ipxe)
+        with console.step("choosing the accelerator") as step:
             accelerator = machine.choose_accelerator(work)
-            step.note("KVM" if accelerator is machine.KVM else "emulation (TCG): KVM does not work here")
+            step.note("KVM" if accelerator is machine.KVM else "emulation (TCG): KVM is not usable here")
         return _run(
             options,
             layout,
             net=net,
             work=work,
             accelerator=accelerator,
-            handed=handed,
+            credential_arguments=credential_arguments,
             log=log,
             console=console,
         )
@@ -88,7 +89,7 @@ def _run(
     net: Network,
     work: Path,
     accelerator: Sequence[str],
-    handed: Sequence[str],
+    credential_arguments: Sequence[str],
     log: BinaryIO,
     console: Console,
 ) -> Outcome:
@@ -109,7 +110,7 @@ def _run(
             via=options.via,
             memory=memory,
             accelerator=accelerator,
-            credentials=handed,
+            credentials=credential_arguments,
             serial_log=log,
             events=events,
         ),
@@ -138,13 +139,13 @@ def _run(
 
 
 def _kernel_arguments(options: Options, net: Network) -> list[str]:
-    """What a trial adds: where the node can be watched, where it reports, and what the user wants."""
+    """The arguments added for a test boot: serial console, report URL, and the user's own."""
     own = ["console=ttyS0", "systemd.show_status=1", f"pxe-fetch.report={net.report_url}"]
     return own + [word.replace('"', "") for word in cmdline.split(options.append)]
 
 
-def _lay_out(layout: ServedLayout, folder: Path, *, for_grub: str, for_ipxe: str) -> None:
-    """The server's root in `folder`: the layout's boot files by links, its scripts with further kernel arguments."""
+def _fill_tftp_root(layout: ServedLayout, folder: Path, *, for_grub: str, for_ipxe: str) -> None:
+    """Fill the TFTP root `folder`: links to the layout's boot files, and copies of its scripts with more arguments."""
     for path in layout.tftp:
         file, link = (layout.root / path).absolute(), folder / path
         if not file.is_file():
@@ -163,7 +164,7 @@ def _lay_out(layout: ServedLayout, folder: Path, *, for_grub: str, for_ipxe: str
 
 
 def _enough_memory(layout: ServedLayout) -> int:
-    """MiB for the machine: the ISO and the artifacts lie in its RAM, each in a tmpfs that has a part of it."""
+    """Memory for the machine in MiB: the ISO and the artifacts must fit in its RAM, each in a tmpfs."""
     served = sum(layout.size(path) for path in layout.http.values())
     return LEAST_MEMORY + MEMORY_FACTOR * served // MiB
 
@@ -176,8 +177,8 @@ def _serial_log(path: Path) -> Iterator[BinaryIO]:
         raise InputError(
             Problem(
                 reference="serial-log-unwritable",
-                message=f"the serial log {path} cannot be written: {error.strerror}",
-                hint="give another place with --serial-log FILE",
+                message=f"cannot write the serial log {path}: {error.strerror}",
+                hint="choose another file with --serial-log FILE",
             )
         ) from None
     with log:

@@ -1,7 +1,7 @@
-"""Run by QEMU's slirp for each connection of the node: gives the connection (our fd 0) to the server, and ends.
+"""Run by QEMU's slirp (`guestfwd`) for each connection of the node: passes the connection, fd 0, to the server.
 
-Arguments: the server's Unix socket, the address that the node connected to. A program of its own, started with
-`python -I -S`, because it has to be up in milliseconds; so it imports nothing of ours.
+Arguments: the server's Unix socket, and the address the node connected to. It is a script of its own, started with
+`python -I -S`, because it has to start within milliseconds; it therefore imports nothing of ours.
 """
 
 import socket

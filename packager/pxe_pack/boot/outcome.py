@@ -1,4 +1,4 @@
-"""What came of a boot: the node's own account, how far it got and when, what it took from us. As text and as values."""
+"""The outcome of a test boot: the node's state, the stages it reached, what it downloaded. As text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fetched:
-    """What the node says of one artifact."""
+    """The state of one artifact, as the node reports it."""
 
     name: str
     dest: str
@@ -33,7 +33,7 @@ class Fetched:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodeState:
-    """What the node says of its run: the state document of the agent."""
+    """The state of the agent's run, as the node reports it (docs/node.md)."""
 
     phase: str
     exit_code: int | None
@@ -46,7 +46,7 @@ class NodeState:
 
 @dataclass(slots=True)
 class Served:
-    """What the node took from one URL of the layout, or tried to."""
+    """What the node requested of one URL, whether or not the layout has it."""
 
     url: str
     requests: int = 0
@@ -56,28 +56,28 @@ class Served:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """The end of a trial boot."""
+    """The result of a test boot."""
 
     node: NodeState | None
     console_verdict: ConsoleVerdict | None
-    stage: Stage  # the furthest that was reached
-    stages: tuple[tuple[Stage, float], ...]  # seconds spent in each
+    stage: Stage  # the furthest one reached
+    stages: tuple[tuple[Stage, float], ...]  # with the seconds spent in each
     served: tuple[Served, ...]
-    failure: Problem | None  # why there is no verdict
+    failure: Problem | None  # why there is no verdict; None if there is one
     serial_log: Path
     accelerator: str
     seconds: float
 
     @property
     def ok(self) -> bool:
-        """Whether the node itself ended with exit code 0."""
+        """Whether the agent's run ended with exit code 0."""
         if self.node is not None:
             return self.node.exit_code == 0
         return self.failure is None and self.console_verdict is not None and self.console_verdict.done
 
 
 def read_state(document: Mapping[str, object]) -> NodeState:
-    """The account in a state document; what is missing or of another kind is left empty."""
+    """The state in a state document; keys that are missing or of the wrong type are left empty."""
     config = document.get("config")
     artifacts = document.get("artifacts")
     return NodeState(
@@ -118,7 +118,7 @@ def _fetched(entry: Mapping[str, object]) -> Fetched:
 
 
 def as_document(outcome: Outcome) -> dict[str, object]:
-    """The outcome for machines."""
+    """The outcome as a JSON document (docs/json.md)."""
     return {
         "ok": outcome.ok,
         "node": asdict(outcome.node) if outcome.node else None,
@@ -134,16 +134,14 @@ def as_document(outcome: Outcome) -> dict[str, object]:
 
 
 def as_text(outcome: Outcome) -> str:
-    """The outcome for a person: the verdict, a line for each artifact, the time by stage, where the log is."""
+    """The outcome as text: the verdict, a line per artifact, the time per stage, and the serial log's path."""
     lines = [_headline(outcome), ""]
     if outcome.node:
         lines += _artifacts(outcome.node.artifacts)
         lines += [f"configuration  {outcome.node.config}"] if outcome.node.config else []
     for served in outcome.served:
         if served.missed:
-            lines.append(
-                f"not served     {served.url} is not part of this layout, and was asked for {served.missed} times"
-            )
+            lines.append(f"not served     {served.url} is not part of this layout; requested {served.missed} times")
     took = " · ".join(f"{stage} {seconds:.1f} s" for stage, seconds in outcome.stages)
     lines += [f"stages         {took}", f"serial log     {outcome.serial_log}"]
     return "\n".join(lines)
@@ -153,11 +151,13 @@ def _headline(outcome: Outcome) -> str:
     after = f"after {outcome.seconds:.0f} s, {outcome.accelerator}"
     if outcome.node is None:
         said = (
-            outcome.console_verdict.text if outcome.console_verdict else f"No verdict: it got as far as {outcome.stage}"
+            outcome.console_verdict.text
+            if outcome.console_verdict
+            else f"No verdict: the node got as far as {outcome.stage}"
         )
         return f"{said} ({after})"
     node = outcome.node
-    verdict = {0: "The node is done", 2: "The node is done, but not with everything"}.get(
+    verdict = {0: "The node is done", 2: "The node is done, but an optional artifact failed"}.get(
         -1 if node.exit_code is None else node.exit_code, "The node failed"
     )
     cause = f", {node.cause}" if node.cause else ""
@@ -188,7 +188,7 @@ def _artifacts(artifacts: Sequence[Fetched]) -> list[str]:
 
 
 def size(count: int) -> str:
-    """A number of bytes for a person: `512 B`, `3.4 MiB`."""
+    """`count` bytes in readable form: `512 B`, `3.4 MiB`."""
     power = min(max(count.bit_length() - 1, 0) // 10, len(UNITS) - 1)
     return f"{count / 1024**power:.1f} {UNITS[power]}" if power else f"{count} B"
 

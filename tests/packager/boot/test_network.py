@@ -43,14 +43,14 @@ def test_layout_without_urls_still_has_a_network() -> None:
     ("url", "sentence"),
     [
         ("https://10.0.0.1/a.iso", "no certificate"),
-        ("ftp://10.0.0.1/a.iso", "only http"),
-        ("http://no-such-host.invalid/a.iso", "no IPv4 address"),
-        ("http://localhost/a.iso", "nobody but itself"),
-        ("http://127.0.0.1:8000/a.iso", "nobody but itself"),
-        ("http://[2001:db8::1]/a.iso", "no IPv4 address"),
+        ("ftp://10.0.0.1/a.iso", "it can only serve http"),
+        ("http://no-such-host.invalid/a.iso", "does not resolve to an IPv4 address"),
+        ("http://localhost/a.iso", "a node reaches only itself"),
+        ("http://127.0.0.1:8000/a.iso", "a node reaches only itself"),
+        ("http://[2001:db8::1]/a.iso", "does not resolve to an IPv4 address"),
     ],
 )
-def test_url_that_cannot_be_played_is_refused_with_a_sentence(url: str, sentence: str) -> None:
+def test_url_this_machine_cannot_serve_is_refused_with_a_sentence(url: str, sentence: str) -> None:
     with pytest.raises(InputError) as refused:
         plan_network([url, url])
     (problem,) = refused.value.problems
