@@ -188,12 +188,12 @@ def test_an_initrd_without_the_hook_is_left_to_the_other_way(
     site: Site, packs: Packs, refused: Callable[..., str], tmp_path: Path
 ) -> None:
     site.image = with_other_initrd(site.image, tmp_path, without="apply-live-updates")
-    assert "has no apply-live-updates" in refused("--inject", "updates")
+    assert "lacks the apply-live-updates hook" in refused("--inject", "updates")
     packs("--inject", "auto")
     inject = site.manifest()["inject"]
     assert isinstance(inject, dict)
     assert inject["how"] == "rootfs"
-    assert "not `updates`: boot/initrd.img has no apply-live-updates" in inject["why"]
+    assert "not `updates`: boot/initrd.img lacks the apply-live-updates hook" in inject["why"]
 
 
 def with_other_initrd(image: Path, where: Path, *, without: str) -> Path:
@@ -210,7 +210,7 @@ def with_other_initrd(image: Path, where: Path, *, without: str) -> Path:
     return target
 
 
-def test_an_enforcing_image_is_left_to_the_other_way(site: Site, refused: Callable[..., str], tmp_path: Path) -> None:
+def test_updates_is_refused_for_an_enforcing_image(site: Site, refused: Callable[..., str], tmp_path: Path) -> None:
     cfg = take_out(site.image, "boot/grub2/grub-pxe.cfg", tmp_path / "grub-pxe.cfg")
     cfg.write_text(cfg.read_text().replace("selinux=0", "enforcing=1"))
     target = tmp_path / "enforcing.iso"
@@ -218,8 +218,8 @@ def test_an_enforcing_image_is_left_to_the_other_way(site: Site, refused: Callab
     subprocess.run([*command, "-map", str(cfg), "/boot/grub2/grub-pxe.cfg"], check=True, capture_output=True)
     site.image = target
     said = refused("--inject", "updates")
-    assert "SELinux enforces, and files copied at boot get no labels" in said
-    assert "hint: --inject rootfs can" in said
+    assert "SELinux is enforcing, and files copied at boot get no labels" in said
+    assert "hint: use --inject rootfs" in said
 
 
 def test_an_iso_without_rock_ridge_is_read_as_linux_shows_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A cpio archive written in the "newc" format, of files that root owns.
+"""Write a cpio archive in the "newc" format, with all files owned by root.
 
 Sources: Linux, Documentation/driver-api/early-userspace/buffer-format.rst; cpio(5).
 """
@@ -15,9 +15,9 @@ from pxe_pack.payload import Entry
 
 
 def archive(entries: Iterable[Entry], *, mtime: int) -> Iterator[bytes]:
-    """The archive of `entries`, piece by piece, its trailer included; a multiple of 4 bytes long.
+    """The archive of `entries` in pieces, including the trailer. Its length is a multiple of 4 bytes.
 
-    Parents have to come first. `mtime` (seconds since the epoch) is that of all. Raises OSError.
+    Parents must come first. All entries get `mtime` (seconds since the epoch). Raises OSError.
     """
     for number, entry in enumerate(entries, start=1):
         yield from _member(entry, inode=number, mtime=mtime)
@@ -36,7 +36,7 @@ def _member(entry: Entry, *, inode: int, mtime: int) -> Iterator[bytes]:
 
 def _header(path: str, *, inode: int, mode: int, mtime: int, size: int) -> bytes:
     name = os.fsencode(path) + b"\0"
-    # a file with several links would be looked for among those before it
+    # more than 1 for a file would make the kernel look for a hard link to it
     links = 2 if stat.S_ISDIR(mode) else 1
     owner, devices, checksum = (0, 0), (0, 0, 0, 0), 0
     numbers = (inode, mode, *owner, links, mtime, size, *devices, len(name), checksum)

@@ -1,8 +1,8 @@
-"""The last file of an ISO made longer: its directory records say so, and the volume does.
+"""Grow the last file of an ISO: update its size in the directory records and in the volume descriptors.
 
-xorriso writes everything of an ISO but the root filesystem, for which it is given a stand-in that it places last; only
-two kinds of numbers have then to be made true. Source: ECMA-119, 8.4.8 (volume space size) and 9.1.4 (data length);
-both are written in both byte orders (7.3.3).
+xorriso writes the whole ISO except the root filesystem, for which it gets a placeholder that it puts last. Only two
+kinds of numbers then need correcting. Source: ECMA-119, 8.4.8 (volume space size) and 9.1.4 (data length); both are
+stored in both byte orders (7.3.3).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pxe_pack.tools import WorkError
 
 _BOTH = struct.Struct("<I")
 _BOTH_BIG = struct.Struct(">I")
-_VOLUMES = range(16, 64)  # sectors where descriptors may stand
+_VOLUMES = range(16, 64)  # sectors searched for volume descriptors
 _PRIMARY, _SUPPLEMENTARY, _TERMINATOR = 1, 2, 255
 _VOLUME_SIZE_AT, _ROOT_AT = 80, 156  # in a descriptor
 _EXTENT_AT, _SIZE_AT, _FLAGS_AT, _NAME_LENGTH_AT = 2, 10, 25, 32  # in a record
@@ -26,11 +26,11 @@ _DIRECTORY = 0x02
 
 
 def grow_last_file(path: Path, *, name: str, size: int) -> int:
-    """Make the file `name` of the image `path` `size` bytes long, and give where its content begins.
+    """Set the size of the file `name` in the image `path` to `size` bytes, and return the offset of its content.
 
-    The content has to be the last of the image, and is for the caller to write; what stood behind it, the volume's
-    padding, comes to stand behind the new end. A file that has that size already is left as it is. Raises WorkError
-    when the content is not the last, and InputError when the image cannot be read.
+    The content must be the last in the image; the caller writes it. The volume's padding moves behind the new end. A
+    file that already has that size is left unchanged. Raises WorkError if the content is not the last, and InputError
+    if the image cannot be read.
     """
     with open_iso(path) as image:
         entry = image.find(name)
@@ -60,7 +60,7 @@ def _sectors(size: int) -> int:
 
 
 def _volumes(descriptor: int) -> Iterator[int]:
-    """The sectors of the descriptors that have a directory tree: ISO 9660's own, Joliet's."""
+    """The sectors of the descriptors with a directory tree: the primary one, and Joliet's."""
     for sector in _VOLUMES:
         kind = os.pread(descriptor, 1, sector * SECTOR)
         if not kind or kind[0] == _TERMINATOR:
@@ -70,7 +70,7 @@ def _volumes(descriptor: int) -> Iterator[int]:
 
 
 def _records(descriptor: int, directory: bytes, *, seen: set[int]) -> Iterator[int]:
-    """Where the records of all files below `directory` stand in the image."""
+    """The offsets of the records of all files below `directory`."""
     sector, size = struct.unpack_from("<I4xI", directory, _EXTENT_AT)
     if sector in seen:
         return

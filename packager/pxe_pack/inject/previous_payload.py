@@ -1,4 +1,4 @@
-"""What pxe-pack put into an image before: where it lies, and which agent it is."""
+"""Find the payloads that pxe-pack has already put into an image, and the version of their agent."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _MANIFEST = f"{AGENT_DIR}/{MANIFEST}".lstrip("/")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreviousPayload:
-    """A payload that an image has already."""
+    """A payload from a previous pack."""
 
     how: str  # the injector: rootfs, updates or initrd
-    where: str  # what has it: the root filesystem's file, the ISO's folder, the initrd
-    version: str  # of the agent; empty when that cannot be told
-    configured: bool  # it has a configuration with it
+    where: str  # path of the root filesystem's file, of the ISO's folder, or of the initrd
+    version: str  # of the agent; empty if unknown
+    configured: bool  # whether it includes a configuration
 
 
 def previous_payloads(image: LiveImage) -> Iterator[PreviousPayload]:
-    """Every payload of a former pack that can be seen in `image`."""
+    """Every payload of a previous pack found in `image`."""
     if image.iso and image.iso.find(f"{UPDATES}{AGENT}"):
         iso = image.iso
         manifest = iso.find(f"{UPDATES}/{_MANIFEST}")
@@ -46,7 +46,7 @@ def previous_payloads(image: LiveImage) -> Iterator[PreviousPayload]:
 
 
 def ungrafted_head(image: LiveImage) -> bytes:
-    """The first bytes that the root filesystem had before a graft; none where it has no graft."""
+    """The root filesystem's first bytes (its superblock) from before a graft; empty if it has no graft."""
     live = image.liveos
     if live.superblock is None:
         return b""

@@ -1,6 +1,6 @@
-"""A tar stream with members exchanged: what stays passes byte for byte, headers and all, so nothing can be lost on it.
+"""Replace members of a tar stream. Other members pass through byte for byte, headers included, so nothing is lost.
 
-Sources: see image/tarmembers.py, which reads it.
+Sources: see image/tar_members.py, which reads the stream.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ def replace_members(
     xattrs: Callable[[Entry], Mapping[str, bytes]],
     advance: Callable[[int], None],
 ) -> None:
-    """Copy the tar stream `source` to `target`, without what `payload` replaces and with what it brings.
+    """Copy the tar stream `source` to `target`, dropping what `payload` replaces and adding its entries at the end.
 
-    `mtime` (seconds since the epoch) is the new members', `xattrs` gives their extended attributes, and `advance` hears
-    of the bytes copied. Raises TarDamagedError; WorkError when something that stays is a hard link to something that
-    goes.
+    New members get `mtime` (seconds since the epoch) and the extended attributes returned by `xattrs`; `advance` is
+    called with the number of bytes copied. Raises TarDamagedError, and WorkError if a member that stays is a hard link
+    to one that is dropped.
     """
     replaced = {entry.path for entry in payload.entries}
     for member in members(source):
-        goes = member.path in replaced or payload.is_replaced(member.path)
+        dropped = member.path in replaced or payload.is_replaced(member.path)
         padded = member.size + -member.size % BLOCK
-        if goes:
-            _pass(source, None, padded)
+        if dropped:
+            _copy(source, None, padded)
             continue
         if member.kind == tarfile.LNKTYPE and (member.link in replaced or payload.is_replaced(member.link)):
-            raise WorkError(_shared(member))
+            raise WorkError(_hard_linked(member))
         target.write(member.headers)
-        _pass(source, target, padded)
+        _copy(source, target, padded)
         advance(len(member.headers) + padded)
     for entry in payload.entries:
         _add(target, entry, mtime=mtime, xattrs=xattrs(entry))
@@ -52,7 +52,7 @@ def replace_members(
     target.write(bytes(2 * BLOCK))
 
 
-def _pass(source: IO[bytes], target: IO[bytes] | None, size: int) -> None:
+def _copy(source: IO[bytes], target: IO[bytes] | None, size: int) -> None:
     while size:
         data = exactly(source, min(size, COPY))
         size -= len(data)
@@ -74,15 +74,15 @@ def _add(target: IO[bytes], entry: Entry, *, mtime: int, xattrs: Mapping[str, by
         return
     if isinstance(entry.content, Path):
         with entry.content.open("rb") as file:
-            _pass(file, target, info.size)
+            _copy(file, target, info.size)
     else:
         target.write(entry.content)
     target.write(bytes(-info.size % BLOCK))
 
 
-def _shared(member: Member) -> Problem:
+def _hard_linked(member: Member) -> Problem:
     return Problem(
         reference="payload-hardlinked",
-        message=f"/{member.path} in the image is a hard link to /{member.link}, which the pack replaces",
-        hint="make it a file of its own in the image",
+        message=f"/{member.path} in the image is a hard link to /{member.link}, which pxe-pack replaces",
+        hint="make it a separate file in the image",
     )

@@ -1,4 +1,4 @@
-"""Which SELinux labels the payload's files get in an image."""
+"""The SELinux labels that the payload's files get in an image."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ XATTR: Final = "security.selinux"
 
 
 class SelinuxLabels:
-    """The labels of an image: what its own file contexts demand, and where they are silent, its folders' own."""
+    """Labels for new files: from the image's file contexts, else inherited from the folder they go into."""
 
     def __init__(self, tree: Tree) -> None:
-        """Raises InputError when the image's file contexts cannot be made out."""
+        """Raises InputError if the image's file contexts cannot be parsed."""
         self._tree = tree
         self._contexts = read_file_contexts(tree)
         self._folders: dict[str, bytes | None] = {}
 
     def xattrs(self, entry: Entry) -> Mapping[str, bytes]:
-        """The extended attributes of an entry: its label, or none where the image has none."""
-        demanded = self._contexts.label(f"/{entry.path}", entry.mode) if self._contexts else None
-        # as setfilecon(3) writes it, with its end
-        label = demanded.encode() + b"\0" if demanded else self._of_folder(entry.path.rpartition("/")[0])
+        """The extended attributes of an entry: its label; empty if the image has no labels."""
+        context = self._contexts.label(f"/{entry.path}", entry.mode) if self._contexts else None
+        # NUL-terminated, as setfilecon(3) writes it
+        label = context.encode() + b"\0" if context else self._of_folder(entry.path.rpartition("/")[0])
         return {XATTR: label} if label else {}
 
     def _of_folder(self, folder: str) -> bytes | None:
-        """The label of the nearest folder that is in the image: what the kernel gives a new file."""
+        """The label of the nearest existing parent folder, which is what the kernel gives a new file."""
         if folder not in self._folders:
             label = self._tree.xattrs(folder).get(XATTR)
             self._folders[folder] = label or (self._of_folder(folder.rpartition("/")[0]) if folder else None)

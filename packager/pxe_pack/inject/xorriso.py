@@ -1,9 +1,9 @@
-"""ISO images written by xorriso: a copy grown in place, or a new one.
+"""Change ISO images with xorriso: grow a copy in place, or write a new image.
 
-Both keep the El Torito boot entries and the volume id. Growing (`-boot_image any keep`) appends what is new behind the
-old data and rewrites the volume descriptors, some hundred bytes; a partition table for the disk that the ISO also is
-(isohybrid) would then describe the old size, so such images are written anew (`-boot_image any replay`). Source:
-xorriso(1), and a comparison of both kinds of output with their input.
+Both keep the El Torito boot entries and the volume id. Growing (`-boot_image any keep`) appends the new data to the old
+and rewrites the volume descriptors, a few hundred bytes. The partition table of a hybrid ISO (isohybrid) would then
+describe the old size, so such images are written from scratch (`-boot_image any replay`). Source: xorriso(1), and
+comparing both kinds of output with their input.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from pxe_pack.image.iso.reader import SECTOR, Iso
 from pxe_pack.tools import WorkError
 
 EDITOR = "xorriso"
-BIG_FILE = (1 << 32) - SECTOR  # bytes; larger ones have several extents, which is ISO 9660 level 3
-_LAST = -1_000_000_000  # a weight: what has less gets a higher address; of others than files none is as low
+BIG_FILE = (1 << 32) - SECTOR  # bytes; larger files need several extents, which is ISO 9660 level 3
+_LAST = -1_000_000_000  # sort weight: a lower weight means a higher address; only files get one this low
 _MBR_ENTRIES, _MBR_END = 446, 510
 _JOLIET = (b"%/@", b"%/C", b"%/E")  # escape sequences of a supplementary descriptor (ECMA-119 8.5.6)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placed:
-    """A file of this machine that goes into the ISO, owned by root. `mode` is st_mode, with the type."""
+    """A local file to be written into the ISO, owned by root. `mode` is st_mode, including the type."""
 
     path: str  # in the ISO, no leading slash
     source: Path | None  # None: a directory
@@ -36,14 +36,14 @@ class Placed:
 
 
 def is_hybrid(iso: Iso) -> bool:
-    """Whether the image is a partitioned disk too: it has entries in an MBR, or a GPT."""
+    """Whether the image is a partitioned disk as well: it has MBR entries, or a GPT."""
     head = os.pread(iso.file.fileno(), 2 * 512, 0)
     partitioned = head[_MBR_END : _MBR_END + 2] == b"\x55\xaa" and any(head[_MBR_ENTRIES:_MBR_END])
     return partitioned or head[512:520] == b"EFI PART"
 
 
 def grow(copy: Path, *, removed: Iterable[str], placed: Sequence[Placed], mtime: int, work: Path) -> None:
-    """Change `copy`, a copy of an image: without `removed`, with `placed`. Raises WorkError."""
+    """Remove `removed` from and add `placed` to `copy`, a copy of an image, in place. Raises WorkError."""
     _run(["-dev", f"stdio:{copy}", "-boot_image", "any", "keep"], _commands(removed, placed, mtime), mtime, work)
 
 
@@ -57,9 +57,9 @@ def rewrite(
     mtime: int,
     work: Path,
 ) -> None:
-    """Write the image to the new file `target`: without `removed`, with `placed`. Raises WorkError.
+    """Write the image to the new file `target`, without `removed` and with `placed`. Raises WorkError.
 
-    With `last`, the content of what is placed stands behind that of all else.
+    With `last`, the content of the placed files comes after everything else.
     """
     drives = ["-indev", f"stdio:{iso.path}", "-outdev", f"stdio:{target}", "-boot_image", "any", "replay"]
     if _has_joliet(iso):
@@ -85,10 +85,10 @@ def _commands(removed: Iterable[str], placed: Sequence[Placed], mtime: int) -> l
 
 def _run(drives: list[str], commands: list[str], mtime: int, work: Path) -> None:
     script = work / "xorriso.txt"
-    # the surrogates of names that are no UTF-8 become the bytes they were
+    # surrogateescape restores the bytes of names that are not UTF-8
     script.write_text("\n".join([*commands, "-commit", "-end", ""]), errors="surrogateescape")
-    # one fsync for each few MB is xorriso's habit; the output is renamed into place when all of it is there
-    # names of an ISO without Rock Ridge: in lower case, as Linux shows them; xorriso gives every ISO Rock Ridge
+    # -stdio_sync off: by default xorriso calls fsync every few MB; the output is renamed into place when complete
+    # -ecma119_map lowercase: names of an ISO without Rock Ridge get the case Linux shows; xorriso adds Rock Ridge
     options = [
         "-no_rc",
         "-ecma119_map",
@@ -102,18 +102,18 @@ def _run(drives: list[str], commands: list[str], mtime: int, work: Path) -> None
         "-overwrite",
         "on",
     ]
-    # volume dates, and names made of the time, follow from the input: the same input gives the same bytes
+    # volume dates, and names derived from the time, come from the input, so the same input gives the same bytes
     tools.run(
         EDITOR, *options, *drives, "-options_from_file", script, env={"SOURCE_DATE_EPOCH": str(mtime), "TZ": "UTC0"}
     )
 
 
 def _quoted(word: str) -> str:
-    """One word of a xorriso script: any text in quotes of the kind that it does not have."""
+    """`word` quoted for a xorriso script, with the kind of quote it does not contain."""
     for mark in ("'", '"'):
         if mark not in word and "\n" not in word:
             return f"{mark}{word}{mark}"
-    raise WorkError(Problem(reference="name-unusable", message=f"xorriso cannot be given the name {word!r}"))
+    raise WorkError(Problem(reference="name-unusable", message=f"xorriso does not accept the name {word!r}"))
 
 
 def _has_joliet(iso: Iso) -> bool:

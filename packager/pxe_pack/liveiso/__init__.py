@@ -1,4 +1,4 @@
-"""A root filesystem (a folder, a tar, a squashfs) made into the ISO that its own initrd boots, without privilege."""
+"""Build a bootable LiveOS ISO from a root filesystem (a folder, a tar, or a squashfs), without privilege."""
 
 from pxe_pack.liveiso.build import BuiltIso, StepContext, build_iso
 from pxe_pack.liveiso.rootfs_source import RootfsSource, detect_rootfs

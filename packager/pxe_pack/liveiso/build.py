@@ -1,4 +1,4 @@
-"""A root filesystem made into a LiveOS ISO: squashfs, kernels and initrds out of its /boot, boot loaders, grub.cfg.
+"""Build a LiveOS ISO from a root filesystem: its squashfs, kernels and initrds from /boot, boot loaders, grub.cfg.
 
 Source: dracut.cmdline(7), "Booting live images"; kernel-install(8) on /etc/kernel/cmdline.
 """
@@ -29,19 +29,19 @@ from pxe_pack.loaders import choose_loaders, in_tree
 from pxe_pack.squashfs import File, Image
 from pxe_pack.tools import InputError
 
-LIVE_DIR, SQUASHFS = "liveos", "rootfs.img"  # as Image Customizer names them
+LIVE_DIR, SQUASHFS = "liveos", "rootfs.img"  # Image Customizer's names
 
-StepContext = Callable[[str], AbstractContextManager[object]]
+StepContext = Callable[[str], AbstractContextManager[object]]  # title -> context manager around a long step
 
 _LARGEST = 2 << 30  # bytes of a kernel or an initrd
 _CMDLINES = ("etc/kernel/cmdline", "usr/lib/kernel/cmdline")
-_OF_A_DISK = ("root=", "rootfstype=", "rootflags=", "resume=", "BOOT_IMAGE=", "initrd=")
+_DISK_ARGUMENTS = ("root=", "rootfstype=", "rootflags=", "resume=", "BOOT_IMAGE=", "initrd=")
 _GRUBENV = "# GRUB Environment Block\n".ljust(1024, "#")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuiltIso:
-    """The ISO that was made, open, and the boot loaders on it."""
+    """The finished ISO, open for reading, and the boot loaders on it."""
 
     iso: Iso
     loaders: BootLoaders
@@ -51,11 +51,11 @@ class BuiltIso:
 def build_iso(
     source: RootfsSource, *, boot_url: str, boot_loader: Path | None, staging: Path, step: StepContext
 ) -> Iterator[BuiltIso]:
-    """The ISO of `source`, made in the folder `staging`; valid inside the block.
+    """Build the ISO of `source` in the folder `staging`; the result is valid inside the context.
 
-    `step` is a context manager around each step that takes long. Raises InputError when it cannot boot, WorkError.
+    `step` wraps each long step. Raises InputError if the result could not boot, and WorkError if a program fails.
     """
-    if problems := tools.missing([WRITER, *iso_writer.TOOLS], reason="to make an ISO of a root filesystem"):
+    if problems := tools.missing([WRITER, *iso_writer.TOOLS], reason="to build an ISO from a root filesystem"):
         raise InputError(*problems)
     found = kernel_pairs(source.names, given=source.path)
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
@@ -63,9 +63,9 @@ def build_iso(
     free = shutil.disk_usage(staging).free
     if free < source.size:
         message = (
-            f"an ISO of {source.path} takes up to {source.size:,} bytes in {staging.parent}, and {free:,} are free"
+            f"an ISO of {source.path} needs up to {source.size:,} bytes in {staging.parent}, but only {free:,} are free"
         )
-        hint = "choose a folder on another file system by --output"
+        hint = "use --output to choose a folder on another filesystem"
         raise InputError(Problem(reference="disk-full", message=message, hint=hint))
     stage = staging / "iso"
     root = stage / LIVE_DIR / SQUASHFS
@@ -86,7 +86,7 @@ def build_iso(
         files = Files(exists=lambda path: (stage / path.lstrip("/")).exists(), read=lambda _: "")
         texts[GRUB_PXE_CFG] = for_network(menu, boot_url=boot_url, files=files).text
     target = staging / "made.iso"
-    with step("Making the ISO"):
+    with step("Building the ISO"):
         iso_writer.write(target, stage, loaders=loaders, texts=texts, mtime=mtime, work=staging)
     root.unlink()
     with open_iso(target, input_path=source.path) as opened:
@@ -97,17 +97,17 @@ def _read(image: Image, path: str, *, given: Path) -> bytes:
     found = image.find(path)
     data = image.read(found, limit=_LARGEST) if isinstance(found, File) else b""
     if not data:
-        message = f"{path} in the root filesystem {given} is no file, or an empty one"
-        raise InputError(Problem(reference="root-no-kernel", message=message, hint="install the kernel in it again"))
+        message = f"{path} in the root filesystem {given} is not a regular file, or is empty"
+        raise InputError(Problem(reference="root-no-kernel", message=message, hint="reinstall the kernel in it"))
     return data
 
 
 def _arguments(tree: Tree) -> list[str]:
-    """What the system's own kernel arguments say beside its disk."""
+    """The system's own kernel arguments, without those about its disk."""
     for path in _CMDLINES:
         if path in tree.stat([path]):
             text = tree.cat(tree.resolve(path)).decode(errors="replace")
-            return [word for word in text.split() if not word.startswith(_OF_A_DISK) and word not in ("ro", "rw")]
+            return [word for word in text.split() if not word.startswith(_DISK_ARGUMENTS) and word not in ("ro", "rw")]
     return []
 
 

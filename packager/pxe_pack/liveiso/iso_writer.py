@@ -1,7 +1,7 @@
-"""The ISO around a root filesystem: boot files, GRUB's configurations, and the FAT image from which UEFI boots it.
+"""Write the ISO for a root filesystem: boot files, GRUB configurations, and the FAT image that UEFI boots from.
 
-Sources: El Torito; UEFI Specification 3.5.1.1 (/EFI/BOOT/BOOTX64.EFI); mkfs.fat(8), mtools(1), xorrisofs(1), each told
-to make the same bytes of the same files.
+Sources: El Torito; UEFI Specification 3.5.1.1 (/EFI/BOOT/BOOTX64.EFI); mkfs.fat(8), mtools(1), xorrisofs(1), called so
+that the same files give the same bytes.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ VOLUME_ID = "LIVEOS"
 TOOLS = ("xorriso", "mkfs.fat", "mmd", "mcopy")
 
 _EFI_IMAGE = f"{GRUB_DIR}/efiboot.img"
-_MARGIN = 2  # MiB that a FAT image takes for itself
-# what a GRUB in the FAT image reads first
+_MARGIN = 2  # MiB for the FAT image's own structures
+# what GRUB reads first in the FAT image
 _REDIRECTOR = f"""\
 search --no-floppy --label {VOLUME_ID} --set=root
 set prefix=($root)/{GRUB_DIR}
@@ -28,9 +28,9 @@ source $prefix/grub.cfg
 
 
 def write(target: Path, stage: Path, *, loaders: BootLoaders, texts: Mapping[str, str], mtime: int, work: Path) -> None:
-    """Write the ISO of what is in the folder `stage`, which gets `texts` (by path) and the boot loaders.
+    """Write an ISO of the folder `stage` to `target`, after adding `texts` (path -> content) and the boot loaders.
 
-    `mtime`, seconds since the epoch, is that of all it makes. Raises WorkError and OSError.
+    Everything it creates gets `mtime` (seconds since the epoch). Raises WorkError and OSError.
     """
     env = {"SOURCE_DATE_EPOCH": str(mtime), "TZ": "UTC0", "MTOOLS_SKIP_CHECK": "1"}
     firmware = {f"EFI/BOOT/{_disc_name(name)}": b"".join(file.pieces()) for name, file in loaders.files.items()}
@@ -48,7 +48,7 @@ def write(target: Path, stage: Path, *, loaders: BootLoaders, texts: Mapping[str
 
 
 def _disc_name(name: str) -> str:
-    """Firmware looks for BOOTX64.EFI, and on ISO 9660 by that case; shim for grubx64.efi."""
+    """The name on the disc: firmware looks for BOOTX64.EFI, in that case on ISO 9660; shim looks for grubx64.efi."""
     return name.upper() if name.startswith("boot") else name
 
 

@@ -1,6 +1,6 @@
-"""The kernels of a root filesystem, each with the initrd that its distribution made for it.
+"""Find the kernels of a root filesystem, each with its initrd.
 
-Names: kernel-install(8) and Debian's (/boot/vmlinuz-VERSION, initramfs-VERSION.img, initrd.img-VERSION, …), and
+Names: kernel-install(8) and Debian (/boot/vmlinuz-VERSION, initramfs-VERSION.img, initrd.img-VERSION, …), and
 /usr/lib/modules/VERSION/vmlinuz, where image-based distributions keep it.
 """
 
@@ -26,23 +26,23 @@ _RESCUE = "0-rescue-"
 class KernelPair:
     """A kernel and its initrd. Paths in the root filesystem, without a leading slash."""
 
-    version: str  # as in the kernel's name; empty when that has none
+    version: str  # as in the kernel's file name; empty if that has none
     kernel: str
     initrd: str
 
     @property
     def kernel_name(self) -> str:
-        """What it is called in the ISO's boot folder."""
+        """Its name in the ISO's boot folder."""
         return f"vmlinuz-{self.version}" if self.version else "vmlinuz"
 
     @property
     def initrd_name(self) -> str:
-        """What it is called in the ISO's boot folder."""
+        """Its name in the ISO's boot folder."""
         return f"initrd-{self.version}.img" if self.version else "initrd.img"
 
 
 def kernel_pairs(names: Collection[str], *, given: Path) -> list[KernelPair]:
-    """The kernels among `names` that have an initrd, the newest first. Raises InputError when there is none."""
+    """The kernels among `names` that have an initrd, newest first. Raises InputError if there are none."""
     found: dict[str, str] = {}
     for name in sorted(names):
         match = _KERNEL.fullmatch(name)
@@ -50,7 +50,7 @@ def kernel_pairs(names: Collection[str], *, given: Path) -> list[KernelPair]:
         if match and not version.startswith(_RESCUE):
             found.setdefault(version, name)
     if len(found) > 1:
-        found.pop("", None)  # boot/vmlinuz beside others is a link to one of them
+        found.pop("", None)  # if there are others, boot/vmlinuz is a link to one of them
     made = [
         KernelPair(version=version, kernel=found[version], initrd=initrd)
         for version in bls.newest_first(found)
@@ -63,7 +63,7 @@ def kernel_pairs(names: Collection[str], *, given: Path) -> list[KernelPair]:
             Problem(
                 reference="root-no-kernel",
                 message=f"the root filesystem {given} has no kernel, neither in boot/ nor in usr/lib/modules/",
-                hint="install one in it, with an initrd that dracut makes: a node boots both over the network",
+                hint="install one, with an initrd built by dracut: nodes load both over the network",
             )
         )
     version = next(iter(bls.newest_first(found)))
@@ -71,8 +71,8 @@ def kernel_pairs(names: Collection[str], *, given: Path) -> list[KernelPair]:
     raise InputError(
         Problem(
             reference="root-no-initrd",
-            message=f"the root filesystem {given} has a kernel ({found[version]}) and no initrd for it in boot/",
-            hint=f"in it: dracut --no-hostonly --add 'livenet dmsquash-live' {command}",
+            message=f"the root filesystem {given} has a kernel ({found[version]}) but no initrd for it in boot/",
+            hint=f"run inside it: dracut --no-hostonly --add 'livenet dmsquash-live' {command}",
         )
     )
 

@@ -1,7 +1,7 @@
-"""A root filesystem as it was given: which of the three forms it has, and the names that decide whether it can boot.
+"""A root filesystem as input: which of the three forms it has, and the file names that decide whether it can boot.
 
-It is one when it has an os-release (os-release(5)) where an operating system has it; a folder or an archive of boot
-files has none. Names are looked at before anything is written, for compressing takes minutes.
+An os-release file at its standard path (os-release(5)) is what distinguishes it: a folder or an archive of boot files
+has none. The names are read before anything is written, because compressing takes minutes.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ _CONFIG_LIMIT = 1 << 20  # bytes
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RootfsSource:
-    """A root filesystem, not yet unpacked or compressed."""
+    """A root filesystem given as input, not yet unpacked or compressed."""
 
     path: Path
     form: Form
     names: frozenset[str]  # of files and links below boot and usr/lib/modules; no leading slash
-    configs: tuple[str, ...] = ()  # texts of the kernels' configurations, as far as they are there
-    newest: int = 0  # when the newest of its files was changed, seconds since the epoch
-    size: int = 0  # bytes of its files
+    configs: tuple[str, ...] = ()  # contents of the kernel config files found
+    newest: int = 0  # modification time of its newest file, seconds since the epoch
+    size: int = 0  # of its files, in bytes
 
 
 def detect_rootfs(path: Path) -> RootfsSource | None:
-    """The root filesystem at `path`; None when that is something else, which others may know.
+    """The root filesystem at `path`; None if `path` is something else, such as an ISO.
 
-    Raises InputError when it is one and cannot be read, or has names that lead out of it.
+    Raises InputError if it is one but cannot be read, or if it contains names that escape it.
     """
     try:
         form = _form(path)
-    except OSError:  # said by whoever opens it as something else
+    except OSError:  # reported when it is opened as another kind of image
         return None
     try:
         if form == "directory":
@@ -62,14 +62,14 @@ def detect_rootfs(path: Path) -> RootfsSource | None:
         raise InputError(
             Problem(
                 reference="root-unreadable",
-                message=f"the root filesystem {path} cannot be read: {error.filename or path}: {error.strerror}",
-                hint="make a tar of it as root: tar --xattrs -C DIR -cf root.tar .",
+                message=f"cannot read the root filesystem {path}: {error.filename or path}: {error.strerror}",
+                hint="create a tar of it as root: tar --xattrs -C DIR -cf root.tar .",
             )
         ) from error
 
 
 def _form(path: Path) -> Form | None:
-    """The form that it may have. Raises OSError."""
+    """The form that `path` may have, judged by its first bytes; None if it has none. Raises OSError."""
     if path.is_dir():
         inner = [path / name for name in _RELEASES]
         return "directory" if any(one.is_symlink() or one.exists() for one in inner) else None
@@ -97,7 +97,7 @@ def _folder(path: Path) -> RootfsSource:
 
 
 def every_name(path: Path) -> Iterator[str]:
-    """Every name below the folder, in order, parents first; not what is mounted on its proc, sys, dev, run and tmp."""
+    """Every name below the folder, sorted, parents first. Skips what is mounted on proc, sys, dev, run and tmp."""
     top = path.lstat().st_dev
 
     def below(prefix: str) -> Iterator[str]:
@@ -117,7 +117,7 @@ _MOUNTS = frozenset({"proc", "sys", "dev", "run", "tmp"})
 
 
 def _below(path: Path, folder: str) -> Iterator[str]:
-    """Names two levels below a folder, unless a link leads there."""
+    """Names up to two levels below a folder; none if the folder is a link."""
     top = path / folder
     if top.is_symlink() or not top.is_dir():
         return
@@ -148,7 +148,7 @@ def _squashfs(path: Path) -> RootfsSource | None:
 
 
 def _tar(path: Path) -> RootfsSource | None:
-    """The archive, if it has an os-release before anything that a pxe-tar has; else, or where it is damaged, None."""
+    """The archive as a root filesystem; None if it is a pxe-tar, has no os-release, or is damaged before it."""
     names: set[str] = set()
     configs: list[str] = []
     newest = size = 0
@@ -158,7 +158,7 @@ def _tar(path: Path) -> RootfsSource | None:
             for member in tar:
                 name = _plain(path, member.name)
                 found = found or name in _RELEASES
-                if not found and _is_of_pxe(tar, member, name):
+                if not found and _belongs_to_pxe_tar(tar, member, name):
                     return None
                 newest = max(newest, int(member.mtime))
                 size += member.size if member.isreg() else 0
@@ -172,8 +172,8 @@ def _tar(path: Path) -> RootfsSource | None:
         raise InputError(
             Problem(
                 reference="image-damaged",
-                message=f"{path} is a damaged archive: {str(error) or 'it ends too soon'}",
-                hint="make it again: tar --xattrs -C DIR -cf root.tar .",
+                message=f"{path} is a damaged archive: {str(error) or 'unexpected end of file'}",
+                hint="create it again: tar --xattrs -C DIR -cf root.tar .",
             )
         ) from error
     if not found:
@@ -181,7 +181,7 @@ def _tar(path: Path) -> RootfsSource | None:
     return RootfsSource(path=path, form="tar", names=frozenset(names), configs=tuple(configs), newest=newest, size=size)
 
 
-def _is_of_pxe(tar: TarReader, member: tarfile.TarInfo, name: str) -> bool:
+def _belongs_to_pxe_tar(tar: TarReader, member: tarfile.TarInfo, name: str) -> bool:
     if name.lower() in _LOADERS:
         return True
     if not member.isreg() or member.size <= _ISO_MAGIC_AT or "/" in name:
@@ -195,8 +195,8 @@ def _plain(path: Path, name: str) -> str:
         raise InputError(
             Problem(
                 reference="image-tar-unsafe",
-                message=f"{path} has a name that leads out of it, {name!r}",
-                hint="make it again, from the top of the root filesystem: tar --xattrs -C DIR -cf root.tar .",
+                message=f"{path} contains a name that escapes it, {name!r}",
+                hint="create it again, from the top of the root filesystem: tar --xattrs -C DIR -cf root.tar .",
             )
         )
     return "/".join(parts)

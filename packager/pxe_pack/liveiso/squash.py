@@ -1,8 +1,8 @@
-"""The squashfs of a root filesystem, by tar2sqfs: owners, devices, modes and xattrs go through a tar's headers.
+"""Write the squashfs of a root filesystem with tar2sqfs; owners, devices, modes and xattrs travel in tar headers.
 
-A squashfs that was given stays as it is. A tar's headers are taken as they stand. Of a folder, files that belong to the
-owner of its top belong to root, so that a tree which a user has unpacked gives what root's gives; every other owner
-stays. SELinux labels of a folder are this machine's, so they are left out; file capabilities and user.* are kept.
+A squashfs is copied unchanged, and a tar's headers are used as they are. In a folder, files of the same owner as the
+top folder become root's, so that a tree unpacked by a user gives the same result as one unpacked by root; all other
+owners stay. A folder's SELinux labels belong to this machine and are dropped; file capabilities and user.* are kept.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _ZSTD = "CONFIG_SQUASHFS_ZSTD=y"  # fs/squashfs/Kconfig
 
 
 def compressor(source: RootfsSource) -> str:
-    """Zstd where every kernel says that it can, else gzip, which every kernel can."""
+    """Zstd if every kernel config enables it, else gzip, which every kernel supports."""
     return "zstd" if source.configs and all(_ZSTD in text for text in source.configs) else "gzip"
 
 
 def write_squashfs(source: RootfsSource, target: Path, *, mtime: int) -> None:
-    """Write the squashfs of `source` to `target`. Raises WorkError, and OSError as the disk does."""
+    """Write the squashfs of `source` to `target`. Raises WorkError if tar2sqfs fails, and OSError."""
     if source.form == "squashfs":
         shutil.copyfile(source.path, target)
         return
@@ -44,7 +44,7 @@ def write_squashfs(source: RootfsSource, target: Path, *, mtime: int) -> None:
         tools.check(WRITER, writer.returncode, errors)
         return
     with _writer(source, target, stdin=subprocess.PIPE, mtime=mtime) as writer:
-        # a broken pipe: the writer says why on its stderr
+        # after a broken pipe, the writer's stderr has the reason
         with suppress(BrokenPipeError), cast("IO[bytes]", writer.stdin) as stream:
             if source.form == "tar":
                 with bz2.open(source.path) as unpacked:
@@ -57,7 +57,7 @@ def write_squashfs(source: RootfsSource, target: Path, *, mtime: int) -> None:
 
 
 def _is_bzip2(path: Path) -> bool:
-    """Whether it is what Debian's tar2sqfs cannot unpack by itself; gzip, xz and zstd it can."""
+    """Whether it is bzip2, which Debian's tar2sqfs cannot unpack itself, unlike gzip, xz and zstd."""
     with path.open("rb") as file:
         return file.read(3) == b"BZh"
 
@@ -80,7 +80,7 @@ def _writer(
 
 def _write_folder(path: Path, stream: IO[bytes]) -> None:
     top = path.stat()
-    first: dict[tuple[int, int], str] = {}  # of inodes with several names, the first
+    first: dict[tuple[int, int], str] = {}  # inode with several names -> the first name
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BLOCK) as out:
         for name in ("", *every_name(path)):
             file = path / name
