@@ -80,20 +80,23 @@ def member(name: str, *, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfi
 
 
 UNSAFE = {
-    "climbs": ([member("../evil")], "a name that leads out of it, '../evil'"),
-    "climbs inside": ([member("boot/../../evil")], "a name that leads out of it"),
-    "absolute": ([member("/tmp/evil")], "a name that leads out of it, '/tmp/evil'"),
-    "device": ([member("boot/sda", kind=tarfile.BLKTYPE)], "has a device or a pipe, boot/sda"),
-    "pipe": ([member("boot/pipe", kind=tarfile.FIFOTYPE)], "has a device or a pipe, boot/pipe"),
-    "hard link out": ([member("boot/shadow", kind=tarfile.LNKTYPE, link="../../etc/shadow")], "leads out of it"),
-    "hard link to nothing": ([member("boot/x", kind=tarfile.LNKTYPE, link="boot/y")], "which is no file before it"),
-    "link out": ([member("boot/shadow", kind=tarfile.SYMTYPE, link="/etc/shadow")], "is a link that leads out of it"),
+    "climbs": ([member("../evil")], "a name that escapes it, '../evil'"),
+    "climbs inside": ([member("boot/../../evil")], "a name that escapes it"),
+    "absolute": ([member("/tmp/evil")], "a name that escapes it, '/tmp/evil'"),
+    "device": ([member("boot/sda", kind=tarfile.BLKTYPE)], "contains a device or a pipe, boot/sda"),
+    "pipe": ([member("boot/pipe", kind=tarfile.FIFOTYPE)], "contains a device or a pipe, boot/pipe"),
+    "hard link out": ([member("boot/shadow", kind=tarfile.LNKTYPE, link="../../etc/shadow")], "a name that escapes it"),
+    "hard link to nothing": ([member("boot/x", kind=tarfile.LNKTYPE, link="boot/y")], "which is not an earlier file"),
+    "link out": (
+        [member("boot/shadow", kind=tarfile.SYMTYPE, link="/etc/shadow")],
+        "is a link to /etc/shadow, outside",
+    ),
     "through a link": (
         [member("boot/way", kind=tarfile.SYMTYPE, link="/tmp"), member("boot/way/evil")],
-        "has boot/way twice, as different things",
+        "contains boot/way twice, with different types",
     ),
-    "twice": ([member("evil"), member("evil")], "has evil twice"),
-    "a file as a folder": ([member("evil"), member("evil/inside")], "twice, as different things"),
+    "twice": ([member("evil"), member("evil")], "contains evil twice"),
+    "a file as a folder": ([member("evil"), member("evil/inside")], "twice, with different types"),
 }
 
 

@@ -160,7 +160,7 @@ def test_an_enforcing_image_goes_by_rootfs_alone(site: Site, packs: Packs, tmp_p
     inject = site.manifest()["inject"]
     assert isinstance(inject, dict)
     assert inject["how"] == "rootfs"
-    assert "not `updates`: SELinux enforces" in inject["why"]
+    assert "not `updates`: SELinux is enforcing" in inject["why"]
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -194,12 +194,12 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("line", ["/x", "/x -q u:r:t:s0", "/x -- u:r:t:s0 more"])
 def test_a_line_that_is_no_specification_is_told_with_its_place(line: str) -> None:
-    with pytest.raises(InputError, match=r"file_contexts:2: the line is not a path"):
+    with pytest.raises(InputError, match=r"file_contexts:2: expected a path"):
         parse(f"# first\n{line}\n", name=f"{POLICY}/file_contexts")
 
 
 def test_an_expression_that_is_none_is_told_only_where_it_could_apply() -> None:
     broken = FileContexts(specifications=parse("/etc/(.*\tu:r:t:s0\n", name="file_contexts"))
     assert broken.label("/usr/lib", stat.S_IFDIR) is None
-    with pytest.raises(InputError, match="no regular expression"):
+    with pytest.raises(InputError, match="not a valid regular expression"):
         broken.label("/etc/x", stat.S_IFREG)
