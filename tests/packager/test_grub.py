@@ -332,7 +332,7 @@ def test_arguments_for_init_stay_behind_the_dashes() -> None:
         ("menuentry x { linux /boot/gone root=live:LABEL=X }", "loads /boot/gone, which the image does not have"),
         (
             "menuentry x { linux /boot/$what root=live:LABEL=X }",
-            "$what, but nothing in the image sets that variable",
+            "but nothing in the image sets that variable",
         ),
         ("", "no entry boots a LiveOS"),
     ],
