@@ -1,4 +1,4 @@
-"""The folders below which artifacts may be placed, and whether a destination lies there, links followed."""
+"""The directories below which artifacts may be installed, and the check of a destination with its links followed."""
 
 from __future__ import annotations
 
@@ -10,49 +10,46 @@ from pxe_fetch.errors import PolicyError
 
 
 class AllowedRoots:
-    """`allowed_roots` of the configuration, and where they really are."""
+    """`allowed_roots` of the configuration, as written and with symbolic links resolved."""
 
     def __init__(self, roots: tuple[str, ...]) -> None:
-        self._said = ", ".join(roots)
+        self._listed = ", ".join(roots)
         self._written = tuple(f"{root.rstrip('/')}/" for root in roots)
         self._real = tuple(f"{os.path.realpath(root).rstrip('/')}/" for root in roots)
-        self._seen: dict[str, tuple[int, int, str]] = {}  # folder -> device and inode, and where it really is
+        self._resolved: dict[str, tuple[int, int, str]] = {}  # directory -> device, inode and real path
 
     def check(self, dest: Path) -> bool:
-        """Raise PolicyError unless `dest`, and what its parents lead to as they are now, lie below a root.
+        """Raise PolicyError unless `dest` is below a root, both as written and with its parents' links resolved now.
 
-        Gives whether its folder is there.
+        Returns whether its directory exists.
         """
         text = str(dest)
         if not text.startswith(self._written):
-            raise PolicyError(f"{dest} is not below any of allowed_roots ({self._said})")
+            raise PolicyError(f"{dest} is not below any of allowed_roots ({self._listed})")
         directory, _, name = text.rpartition("/")
-        place, is_there = self._real_place(directory)
-        real = f"{place}/{name}"
+        resolved, exists = self._resolve(directory)
+        real = f"{resolved}/{name}"
         if not real.startswith(self._real):
-            raise PolicyError(f"{dest} leads by a symbolic link to {real}, outside allowed_roots ({self._said})")
-        return is_there
+            raise PolicyError(f"{dest} leads through a symbolic link to {real}, outside allowed_roots ({self._listed})")
+        return exists
 
-    def _real_place(self, directory: str) -> tuple[str, bool]:
-        """Where `directory` really is, and whether it is one.
-
-        That is looked up once for as long as the name leads to the same.
-        """
+    def _resolve(self, directory: str) -> tuple[str, bool]:
+        """The real path of `directory`, and whether it exists. Cached while the name leads to the same inode."""
         try:
             status = os.stat(directory)  # noqa: PTH116  for each of thousands of files
         except OSError:
             return os.path.realpath(directory), False
-        device, inode, real = self._seen.get(directory, (0, 0, ""))
+        device, inode, real = self._resolved.get(directory, (0, 0, ""))
         if (device, inode) != (status.st_dev, status.st_ino):
-            real = _real(directory)
-            self._seen[directory] = status.st_dev, status.st_ino, real
+            real = _real_path(directory)
+            self._resolved[directory] = status.st_dev, status.st_ino, real
         return real, stat.S_ISDIR(status.st_mode)
 
 
-def _real(directory: str) -> str:
-    """Where `directory` really is; what does not exist yet counts as it is written.
+def _real_path(directory: str) -> str:
+    """The real path of `directory`; parts that do not exist yet stay as written.
 
-    The kernel knows at once what `os.path.realpath` asks it for name by name.
+    One readlink of /proc/self/fd (proc_pid_fd(5)) instead of os.path.realpath's system call for each component.
     """
     try:
         descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""URLs as they may be shown."""
+"""URLs without their secrets, for logs and reports."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from urllib.parse import urlsplit, urlunsplit
 from pxe_fetch.contract.rules import PLAIN_URL
 
 
-@lru_cache(maxsize=64)  # each is told of several times
+@lru_cache(maxsize=64)  # the same few URLs are logged again and again
 def redact(url: str) -> str:
-    """`url` without user name, password, query and fragment, where secrets stand; "(not a URL)" if it is none."""
+    """`url` without user name, password, query and fragment; "(not a URL)" if it cannot be parsed."""
     if PLAIN_URL.fullmatch(url):
         return url
     try:
