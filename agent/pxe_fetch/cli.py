@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from pxe_fetch import __version__
 from pxe_fetch.contract.exits import Exit
-from pxe_fetch.reporting.result import error_result
-from pxe_fetch.reporting.status import status
 
 USAGE = """\
 usage: pxe-fetch run [--config FILE] [--debug]   fetch and install this node's artifacts
@@ -34,7 +31,7 @@ class UsageError(Exception):
 def main(arguments: Sequence[str], *, root: str = "/") -> int:
     """Run the command in `arguments`; return the exit code. The node's own files are read below `root` ("/" in use)."""
     try:
-        return _run_command(list(arguments), root=Path(root))
+        return _run_command(list(arguments), root=root)
     except UsageError as error:
         sys.stderr.write(f"pxe-fetch: {error}\n{USAGE}")
         return Exit.USAGE
@@ -44,15 +41,14 @@ def main(arguments: Sequence[str], *, root: str = "/") -> int:
         # Otherwise the interpreter prints an error when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.IO
-    except Exception as error:
-        result = error_result(error)
-        sys.stderr.write(f"pxe-fetch: {result.message}\n")
+    except Exception as error:  # a run reports its errors itself, and `check` those of the file
+        sys.stderr.write(f"pxe-fetch: a bug in pxe-fetch: {type(error).__name__}: {error}\n")
         if "--debug" in arguments:
             raise
-        return result.exit_code
+        return Exit.BUG
 
 
-def _run_command(words: list[str], *, root: Path) -> int:
+def _run_command(words: list[str], *, root: str) -> int:
     if any(word in {"-h", "--help"} for word in words) or words == ["help"]:
         sys.stdout.write(USAGE + HELP)
         return Exit.DONE
@@ -65,7 +61,6 @@ def _run_command(words: list[str], *, root: Path) -> int:
             return Exit.DONE
         case "status":
             options = _options(rest, known=("--wait", "--json"))
-            return status(wait="--wait" in options, as_json="--json" in options)
         case "check":
             if len(rest) != 1 or rest[0].startswith("-"):
                 raise UsageError("`check` takes one FILE")
@@ -74,15 +69,19 @@ def _run_command(words: list[str], *, root: Path) -> int:
             options = _options(rest, known=("--debug",))
         case _:
             raise UsageError(f"unknown command `{command}`")
-    # The one late import: `version` and `status` need neither requests nor PyYAML, which take 0.1 s to import.
+    # The only late imports: `version` needs nothing more and `status` little. What `run` needs takes 0.1 s to import.
+    if command == "status":
+        from pxe_fetch.reporting.status import status
+
+        return status(wait="--wait" in options, as_json="--json" in options)
     from pxe_fetch import commands
 
     if command == "check":
-        return commands.check(Path(rest[0]))
+        return commands.check(rest[0])
     return commands.run(config_file, debug="--debug" in options, root=root)
 
 
-def _config_option(words: list[str]) -> tuple[Path | None, list[str]]:
+def _config_option(words: list[str]) -> tuple[str | None, list[str]]:
     """The FILE of --config, and the words without that option. The last one wins."""
     file: str | None = None
     rest: list[str] = []
@@ -96,7 +95,7 @@ def _config_option(words: list[str]) -> tuple[Path | None, list[str]]:
             file = word.partition("=")[2]
         else:
             rest.append(word)
-    return None if file is None else Path(file), rest
+    return file, rest
 
 
 def _options(words: list[str], *, known: tuple[str, ...]) -> frozenset[str]:

@@ -17,23 +17,24 @@ from pxe_fetch.reporting.notify import is_service
 from pxe_fetch.run import run as run_once
 
 
-def run(config_file: Path | None, *, debug: bool, root: Path) -> int:
+def run(config_file: str | None, *, debug: bool, root: str) -> int:
     """Fetch and install this node's artifacts; return the exit code.
 
     A service that was stopped ends by SIGTERM instead: systemd takes that for a clean end, and an exit code for a
     failure (systemd.service(5), SuccessExitStatus=).
     """
-    result = run_once(config_file=config_file, debug=debug, root=root)
+    file = None if config_file is None else Path(config_file)
+    result = run_once(config_file=file, debug=debug, root=Path(root))
     if result.cause == StoppedError.reference and is_service():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
     return result.exit_code
 
 
-def check(file: Path) -> int:
+def check(file: str) -> int:
     """Print what `file` would fetch, or every problem in it to stderr; return the exit code."""
     try:
-        document = validate.read(decode(read_file(file), name=str(file)), name=str(file))
+        document = validate.read(decode(read_file(Path(file)), name=file), name=file)
     except ProblemError as error:
         sys.stderr.write(show_all(error.problems) + "\n")
         return Exit.CONFIG

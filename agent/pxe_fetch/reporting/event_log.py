@@ -40,13 +40,8 @@ class EventLog:
     def config_located(self, config: LocatedConfig) -> None:
         """The run uses this configuration."""
         self._store.state.config = {"source": config.source, "path_or_url": config.location, "sha256": config.sha256}
-        self._send(
-            f"configuration: {config.reason}",
-            message_id=MessageId.CONFIG_FOUND,
-            url=config.location,
-            sha256=config.sha256,
-            phase="locating",
-        )
+        fields = {"url": config.location, "sha256": config.sha256, "phase": "locating"}
+        self._send(f"configuration: {config.reason}", MessageId.CONFIG_FOUND, **fields)
 
     def node_identified(self, facts: Mapping[str, str]) -> None:
         """The run is on the node with these facts."""
@@ -74,11 +69,8 @@ class EventLog:
         if len(plan.orders) > MANY_ARTIFACTS:
             self._routine = DEBUG
             notes += "; with so many, only results and errors are logged"
-        self._send(
-            f"{count(len(plan.orders), 'artifact')} to fetch{size}, up to {config.parallel} at a time{notes}",
-            message_id=MessageId.STATUS,
-            phase="fetching",
-        )
+        message = f"{count(len(plan.orders), 'artifact')} to fetch{size}, up to {config.parallel} at a time{notes}"
+        self._send(message, MessageId.STATUS, phase="fetching")
 
     def finished(self, result: Result) -> None:
         """The run has ended; the last event that changes the state."""
@@ -90,8 +82,8 @@ class EventLog:
         state = self._store.state
         self._send(
             f"{state.phase}: {result.message}",
-            priority=ERROR if result.failed else WARNING if result.exit_code else INFO,
-            message_id=MessageId.FAILED if result.failed else MessageId.DONE,
+            MessageId.FAILED if result.failed else MessageId.DONE,
+            ERROR if result.failed else WARNING if result.exit_code else INFO,
             error=result.message if result.exit_code else None,
             cause=result.cause,
             bytes=sum(artifact.bytes_received for artifact in state.artifacts),
@@ -101,7 +93,7 @@ class EventLog:
 
     def log(self, message: str, *, priority: int = NOTICE) -> None:
         """Log anything else; the state stays as it is."""
-        self._send(message, priority=priority, message_id=MessageId.STATUS)
+        self._send(message, MessageId.STATUS, priority)
 
     def debug(self, message: str) -> None:
         """Log something that only pxe-fetch.debug shows."""
@@ -119,13 +111,9 @@ class EventLog:
             for problem in error.problems:
                 label = f": {problem.label}" if problem.label else ""
                 hint = f" (hint: {problem.hint})" if problem.hint else ""
-                self._send(
-                    f"{problem.severity}: {problem}{label}{hint}",
-                    priority=ERROR,
-                    message_id=MessageId.FAILED,
-                    error=problem.reference,
-                    phase=self._store.state.phase,
-                )
+                message = f"{problem.severity}: {problem}{label}{hint}"
+                fields = {"error": problem.reference, "phase": self._store.state.phase}
+                self._send(message, MessageId.FAILED, ERROR, **fields)
         elif type(error) is FetchError or not isinstance(error, (FetchError, KernelArgumentError)):
             self.debug("".join(traceback.format_exception(error)))
 
@@ -180,17 +168,10 @@ class EventLog:
             artifact.url = result.url or artifact.url
         state = "is unchanged" if os.path.lexists(artifact.dest) else "is missing"
         optional = "" if artifact.required else "; it is optional, so the run continues"
-        self._send_of(
-            artifact,
-            f"failed: {result.sentence}; {artifact.dest} {state}{optional}",
-            MessageId.FAILED,
-            ERROR if artifact.required else WARNING,
-            attempt=artifact.attempts,
-            bytes=artifact.bytes,
-            total=artifact.total,
-            error=result.message,
-            cause=result.cause,
-        )
+        message = f"failed: {result.sentence}; {artifact.dest} {state}{optional}"
+        fields = {"attempt": artifact.attempts, "bytes": artifact.bytes, "total": artifact.total}
+        priority = ERROR if artifact.required else WARNING
+        self._send_of(artifact, message, MessageId.FAILED, priority, error=result.message, cause=result.cause, **fields)
 
     # One artifact's download (pxe_fetch.download.events.Events). Some downloads are not artifacts (the configuration, a
     # list of digests): those have no state, and only their errors are logged.
@@ -230,17 +211,9 @@ class EventLog:
             artifact.error = error
             artifact.phase = "fetching"
         where = "" if next_url == url else f" at {next_url}"
-        self._send_of(
-            artifact,
-            f"attempt {attempt} at {url} failed: {error}; trying again{where} {soon(wait_seconds)}",
-            MessageId.RETRYING,
-            WARNING,
-            url=url,
-            attempt=attempt,
-            error=error,
-            http_status=status,
-            next_retry_ms=round(wait_seconds * 1000),
-        )
+        message = f"attempt {attempt} at {url} failed: {error}; trying again{where} {soon(wait_seconds)}"
+        fields = {"attempt": attempt, "http_status": status, "next_retry_ms": round(wait_seconds * 1000)}
+        self._send_of(artifact, message, MessageId.RETRYING, WARNING, url=url, error=error, **fields)
 
     def mirror_dropped(self, name: str, *, url: str, reason: str) -> None:
         with self._store.edit(name) as artifact:
@@ -285,7 +258,7 @@ class EventLog:
     ) -> None:
         """Send an entry about `artifact`, with its URL and phase unless `fields` have others."""
         fields = {"artifact": artifact.name, "url": artifact.url, "phase": artifact.phase, **fields}
-        self._send(f"{artifact.name}: {message}", priority=priority, message_id=message_id, **fields)
+        self._send(f"{artifact.name}: {message}", message_id, priority, **fields)
 
-    def _send(self, message: str, *, priority: int = INFO, message_id: str, **fields: str | float | None) -> None:
+    def _send(self, message: str, message_id: str, priority: int = INFO, /, **fields: str | float | None) -> None:
         self._journal.send(message, priority=priority, message_id=message_id, run=self._store.state.run, **fields)
