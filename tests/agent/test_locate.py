@@ -194,8 +194,10 @@ def test_what_was_exported_is_fetched_from_where_the_command_line_says(node: Fak
     with Server({"/there/m%23": Script(body=BODY), "/files/other": Script(body=BODY)}) as server:
         node.boot_with(f"pxe-fetch.artifact_url={server.url('/there')}")
         entries = [node.entry("m", f"{packed}m%23", BODY), node.entry("o", server.url("/files/other"), BODY)]
-        ran = node.run_config(*entries, artifact_url=packed)
+        theirs = node.entry("theirs", f"{packed}theirs", BODY, when={"arch": "none"})
+        ran = node.run_config(*entries, theirs, artifact_url=packed)
     assert ran.code == 0, ran.out
+    assert ran.artifact("theirs")["phase"] == "skipped"
 
 
 @pytest.mark.parametrize("argument", ["base_url", "artifact_url"])

@@ -50,6 +50,7 @@ class EventLog:
     def planned(self, plan: Plan, *, config: FetchConfig) -> None:
         """The run is going to fetch what `plan` says."""
         orders = {order.name: order for order in plan.orders}
+        skipped = [artifact.name for artifact in plan.skipped]
         for artifact in config.artifacts:
             state = ArtifactState(name=artifact.name, dest=artifact.dest, required=artifact.required)
             if order := orders.get(artifact.name):
@@ -57,7 +58,7 @@ class EventLog:
                 state.total = order.size
                 state.mirrors = tuple(map(redact, order.urls)) if len(order.urls) > 1 else ()
                 state.sha256 = order.digest.hex if order.digest and order.digest.algorithm == "sha256" else None
-            elif artifact in plan.skipped:
+            elif artifact.name in skipped:
                 state.phase = "skipped"
             self._store.add(state)
         self._store.state.phase = "fetching"
@@ -65,7 +66,7 @@ class EventLog:
         sizes = [order.size for order in plan.orders]
         known = sum(size or 0 for size in sizes)
         size = f" ({amount(known)})" if known and None not in sizes else ""
-        notes = f"; not for this node: {', '.join(one.name for one in plan.skipped)}" if plan.skipped else ""
+        notes = f"; not for this node: {', '.join(skipped)}" if skipped else ""
         if len(plan.orders) > MANY_ARTIFACTS:
             self._routine = DEBUG
             notes += "; with so many, only results and errors are logged"
