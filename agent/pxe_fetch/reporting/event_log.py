@@ -50,7 +50,7 @@ class EventLog:
     def planned(self, plan: Plan, *, config: FetchConfig) -> None:
         """The run is going to fetch what `plan` says."""
         orders = {order.name: order for order in plan.orders}
-        skipped = [artifact.name for artifact in plan.skipped]
+        skipped = dict.fromkeys(artifact.name for artifact in plan.skipped)
         for artifact in config.artifacts:
             state = ArtifactState(name=artifact.name, dest=artifact.dest, required=artifact.required)
             if order := orders.get(artifact.name):
