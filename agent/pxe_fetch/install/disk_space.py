@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,8 +16,6 @@ from pxe_fetch.install.mounts import is_in_memory, overlay_upper_dir, read_mount
 from pxe_fetch.plan import Order
 
 KiB = 1024
-CACHE_TIME = 0.1  # seconds that a measurement is reused while there is PLENTY: thousands of small files need it
-PLENTY = 1024 * 1024 * KiB  # bytes
 OWN_MEMORY = 32 * 1024 * KiB  # bytes of memory that the agent keeps for itself
 
 _MEMORY = -1  # stands for memory among device numbers; no device has it
@@ -62,8 +59,6 @@ class DiskSpace:
         self._reservations: dict[str, Reservation] = {}
         self._started: dict[str, Reservation] = {}
         self._waiting: Counter[tuple[int, bool]] = Counter()  # (pool, required) -> bytes declared and not started
-        self._free: dict[int, float] = {}  # bytes by pool, as of `_measured`
-        self._measured = 0.0  # monotonic
         self._lock = Lock()
 
     def preflight(self, orders: Iterable[Order]) -> dict[str, NoRoomError]:
@@ -104,10 +99,11 @@ class DiskSpace:
             if not reservation.started:
                 self._add_waiting(reservation, -reservation.declared)
             reservation.started, reservation.size, reservation.declared = True, size, 0
-            if size > declared and not self._has_plenty(reservation):
-                missing = reservation.outstanding()
-                if missing > declared:
-                    self._check(reservation, bytes_needed=missing, free=self._free_for(reservation))
+            missing = reservation.outstanding()
+            if missing > declared:
+                location = reservation.location
+                free = {pool: _free_in(pool, location) for pool in location.pools}
+                self._check(reservation, bytes_needed=missing, free=free)
             self._started[name] = reservation
 
     def release(self, name: str) -> None:
@@ -120,23 +116,6 @@ class DiskSpace:
                 self._add_waiting(reservation, -reservation.declared)
             self._started.pop(name, None)
             reservation.started, reservation.declared, reservation.size = False, 0, 0
-
-    def _has_plenty(self, reservation: Reservation) -> bool:
-        """Whether it fits beside all other reservations in full, whatever is written of them by now."""
-        free = self._free_for(reservation)
-        most = reservation.size + sum(one.size for one in self._started.values()) + self._waiting.total()
-        return all(free[pool] >= most for pool in reservation.location.pools)
-
-    def _free_for(self, reservation: Reservation) -> dict[int, float]:
-        """The free bytes of the pools that it takes from; up to CACHE_TIME old where there is PLENTY."""
-        now = time.monotonic()
-        if now - self._measured >= CACHE_TIME:
-            self._measured = now
-            self._free.clear()
-        for pool in reservation.location.pools:
-            if self._free.get(pool, 0) < PLENTY:
-                self._free[pool] = _free_in(pool, reservation.location)
-        return self._free
 
     def _add_waiting(self, reservation: Reservation, count: int) -> None:
         for pool in reservation.location.pools:
