@@ -60,15 +60,12 @@ class Journal:
         prefix = f"<{priority}>" if self._has_prefix else f"{IDENTIFIER}: "
         # Only debug entries, which are our own tracebacks, may span lines: a server's text must not fake an entry.
         lines = message.splitlines() if priority == DEBUG else [message]
-        self._write("".join(f"{prefix}{printable(line)}\n" for line in lines))
+        self.write("\n".join(f"{prefix}{printable(line)}" for line in lines))
 
     def write(self, text: str) -> None:
-        """Write `text` to the stream as it is, for a person at a terminal. Never raises OSError."""
-        self._write(f"{text}\n")
-
-    def _write(self, text: str) -> None:
+        """Write `text` and a newline to the stream, for people at a terminal. Never raises OSError."""
         try:
-            self._stream.write(text)
+            self._stream.write(f"{text}\n")
             self._stream.flush()
         except (OSError, ValueError):  # stderr is closed or full; the state file still has the result
             return

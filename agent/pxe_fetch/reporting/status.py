@@ -39,22 +39,10 @@ def render(document: Document) -> str:
     lines.append(f"started {document['started']}, {span(document['seconds'])}, pxe-fetch {document['agent']}")
     if node:
         lines.append(f"node: {' '.join(str(value) for value in node.values() if value)}")
-    rows = [("ARTIFACT", "STATE", "SIZE", "TRIES", "TIME", "DESTINATION")]
-    errors = [""]
-    for artifact in document["artifacts"]:
-        rows.append(
-            (
-                f"{artifact['name']}{'' if artifact['required'] else ' (optional)'}",
-                str(artifact["phase"]),
-                _size(artifact["bytes"], artifact["total"]),
-                str(artifact["attempts"] or "-"),
-                span(artifact["seconds"]) if artifact["seconds"] else "-",
-                str(artifact["dest"]),
-            )
-        )
-        errors.append(f"{artifact['cause'] or 'last error'}: {artifact['error']}" if artifact["error"] else "")
-    if len(rows) > 1:
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    if artifacts := document["artifacts"]:
+        rows = [("ARTIFACT", "STATE", "SIZE", "TRIES", "TIME", "DESTINATION"), *map(_row, artifacts)]
+        errors = ["", *(f"{one['cause'] or 'last error'}: {one['error']}" if one["error"] else "" for one in artifacts)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines.append("")
         for row, error in zip(rows, errors, strict=True):
             lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -63,7 +51,13 @@ def render(document: Document) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _size(here: int, total: int | None) -> str:
-    if not here and not total:
-        return "-"
-    return amount(here) if here == total or not total else f"{amount(here)} of {amount(total)}"
+def _row(artifact: Document) -> tuple[str, ...]:
+    here, total, seconds = artifact["bytes"], artifact["total"], artifact["seconds"]
+    return (
+        f"{artifact['name']}{'' if artifact['required'] else ' (optional)'}",
+        str(artifact["phase"]),
+        f"{amount(here)} of {amount(total)}" if total not in {None, here} else amount(here) if here else "-",
+        str(artifact["attempts"] or "-"),
+        span(seconds) if seconds else "-",
+        str(artifact["dest"]),
+    )
