@@ -7,14 +7,15 @@ import pwd
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.chunkmap import ChunkMap
-from pxe_fetch.contract import paths, rules, template
+from pxe_fetch.contract import paths, template, validators
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError
-from pxe_fetch.contract.section import RuleError
+from pxe_fetch.contract.url import is_absolute
+from pxe_fetch.contract.validators import RuleError
 from pxe_fetch.credential import secret_headers
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
 from pxe_fetch.mirror_order import spread
@@ -143,7 +144,7 @@ def moved(config: FetchConfig, *, artifact_url: str | None) -> FetchConfig:
 def _checked(url: str, *, argument: str) -> str:
     """The base that a kernel argument gives, ending in `/`. Raises ProblemError where it is none."""
     try:
-        return rules.base_url(url)
+        return validators.base_url(url)
     except RuleError as error:
         message = f"pxe-fetch.{argument}={redact(url)} on the kernel command line {error.message}"
         raise ProblemError(
@@ -252,7 +253,7 @@ def _dest(text: str, *, node: Node) -> Path:
 def _absolute(url: str, *, node: Node, base: str | None) -> str:
     """`url` with its facts filled in and joined to `base` when it is relative."""
     filled = node.fill_in(url)
-    if rules.is_absolute(filled) or urlsplit(filled).scheme:
+    if is_absolute(filled):
         return filled
     if base is None:
         raise ProblemError(

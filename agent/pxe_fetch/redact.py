@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from urllib.parse import urlsplit, urlunsplit
 
-from pxe_fetch.contract.rules import PLAIN_URL
+from pxe_fetch.contract.validators import PLAIN_URL
 
 
 @lru_cache(maxsize=64)  # each is told of several times

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pxe_fetch.contract import validate
+from pxe_fetch.contract import reader
 from pxe_fetch.contract.model import Document
 from pxe_fetch.contract.problem import Problem, ProblemError, show, show_all
 
@@ -18,7 +18,7 @@ ARTIFACT = f"""
 
 
 def read(text: str) -> Document:
-    return validate.read(text, name="fetch.yaml")
+    return reader.read(text, name="fetch.yaml")
 
 
 def problems(text: str) -> dict[str, Problem]:
