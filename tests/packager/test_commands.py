@@ -10,6 +10,8 @@ from jsonschema import Draft7Validator
 
 from pxe_fetch import cli as agent
 from pxe_fetch.contract import reader
+from pxe_fetch.contract.model import SECTIONS
+from pxe_fetch.contract.reference import example
 from pxe_pack import cli
 
 
@@ -33,6 +35,18 @@ def test_init_writes_examples_that_the_agent_takes_too(tmp_path: Path) -> None:
     assert [artifact.name for artifact in document.fetch.artifacts] == ["greeting", "model", "packages"]
     assert document.fetch.on_failure == "continue"
     assert document.pack.inject == "auto"
+
+
+def test_init_shows_every_key_that_has_a_default_or_an_example_in_lines_that_fit_a_terminal(tmp_path: Path) -> None:
+    file = tmp_path / "site.yaml"
+    assert cli.main(["init", str(file)]) == 0
+    text = file.read_text()
+    assert max(map(len, text.splitlines())) <= 120
+    for section in SECTIONS.values():
+        for key, declared in section.keys.items():
+            if example(declared) and key != "version" and section is not SECTIONS["chunks"]:
+                assert f"{key}: " in text, key
+                assert f"# {declared.key.meaning}" in text, key
 
 
 def uncommented(line: str) -> str | None:

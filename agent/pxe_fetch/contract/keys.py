@@ -172,7 +172,7 @@ def sections(*models: tuple[str, type], whole: frozenset[str], groups: Mapping[s
             default = each.default if each.default_factory is MISSING else each.default_factory()
             for one in each.metadata.get(METADATA, ()):
                 for section in one.sections or (own,):
-                    if section in groups:
+                    if section in groups and not own:
                         found[""].keys.setdefault(section, FieldKey(section, groups[section], MISSING, model))
                     name = one.name or each.name
                     found[section].keys[name] = FieldKey(each.name, one, default, model)

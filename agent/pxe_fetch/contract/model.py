@@ -59,7 +59,7 @@ class Timeouts:
     connect: float = key(Duration(least=0.001), "Time to connect.", default=10.0)
     read: float = key(Duration(least=0.001), "Time without a single byte.", default=30.0)
     min_rate: int = key(
-        Size(), "Bytes a second, on average over the window, below which it is given up.", default=16 * KiB
+        Size(), "Bytes a second below which it is given up, on average over the window.", default=16 * KiB
     )
     min_rate_window: float = key(Duration(least=0.001), "The window of `min_rate`.", default=60.0)
 
@@ -122,8 +122,8 @@ class Chunks:
         metadata=metadata(
             Key(
                 Size(check=validators.chunk_size),
-                "Bytes of each chunk but the last: a multiple of 4 KiB, from 64 KiB to 1 GiB.",
-                details="4MiB suits most files. A file has at most 131072 chunks.",
+                "Bytes of each chunk but the last.",
+                details="A multiple of 4 KiB, from 64 KiB to 1 GiB; 4MiB suits most files. At most 131072 chunks.",
                 missing="chunk-size-missing",
                 hint="of each but the last, as in `size: 4MiB`",
             )
@@ -131,7 +131,7 @@ class Chunks:
     )
     digests: bytes = key(  # 32 bytes a chunk, in the order of the file
         OneOrMore(validators.DigestOf("sha256", 64)),
-        "The chunks' digests in the order of the file; with `url`, the digest of the list itself.",
+        "The digests, in the order of the file; with `url`, that of the list itself.",
         name="sha256",
         default=b"",
     )
@@ -162,7 +162,7 @@ class When:
             *(
                 Key(
                     OneOrMore(validators.any_text),
-                    f"Globs for what the node has from {source}.",
+                    f"From {source}.",
                     name=name,
                     item=True,
                     example={"arch": "x86_64", "mac": '["52:54:*"]'}.get(name, ""),
@@ -191,7 +191,7 @@ class Artifact:
         metadata=metadata(
             Key(
                 Text(validators.name),
-                "What the journal, the state and the report call it; no two artifacts share a name.",
+                "Its name in the journal, the state and the report; unique.",
                 example="model",
                 missing="name-missing",
             )
@@ -200,7 +200,7 @@ class Artifact:
     urls: tuple[str, ...] = spelled(  # mirrors of the same bytes; empty exactly when `source` is given
         Key(
             ONE_URL,
-            "Where it is: absolute, or relative to `base_url`; ${facts} are filled in.",
+            "Absolute, or relative to `base_url`; ${facts} are filled in.",
             name="url",
             details="Schemes: `http`, `https`, `ftp`, `tftp`, `file`; see [below](#schemes). Host names are ASCII: "
             "write `xn--…` for others. Secrets do not belong in a URL.",
@@ -225,7 +225,7 @@ class Artifact:
     )
     mirror_order: str = key(
         Text(validators.one_of("spread", "listed")),
-        "How mirrors are tried: each node in an order of its own, or as they are listed.",
+        "Each node tries mirrors in an order of its own (`spread`), or as listed.",
         details="See [below](#mirrors).",
         sections=SHARED,
         default="spread",
@@ -241,23 +241,24 @@ class Artifact:
     )
     digest_url: str | None = key(
         Text(validators.url),
-        "Instead of `sha256`: a SHA256SUMS file that lists the url's last part.",
+        "Instead of `sha256`: a SHA256SUMS file with it.",
         name="sha256_url",
-        details="It reveals damage; tampering only if it comes by https.",
+        details="It lists the last part of the url. It reveals damage; tampering only if it comes by https.",
         example="http://mirror.lan/models/SHA256SUMS",
         default=None,
     )
     size: int | None = key(
         Size(),
         "Bytes on the wire.",
-        details="If given, the free disk space is checked before anything is fetched; see [room](node.md#room).",
+        details="Required with `chunks`. If given, the free disk space is checked first; see [room](node.md#room).",
         example="1GiB",
         default=None,
     )
     chunks: Chunks | None = key(  # what pins every byte instead of `digest`, or beside it
         Group("chunks", word=NO_CHUNKS_WORD),
-        "Digests of its chunks: ranges come in parallel, and a wrong one is fetched again alone.",
+        "Digests of its chunks, which then come in parallel.",
         details="See [below](#chunks). `none`: pxe-pack makes no chunk digests of this `source`.",
+        example="{size: 8MiB}",
         default=None,
     )
     dest: str = field(
@@ -295,13 +296,13 @@ class Artifact:
     )
     extract: str = key(
         Text(validators.one_of("none", "tar", "decompress")),
-        "What is done with the bytes: unpacked into the directory `dest`, or decompressed.",
+        "`tar`: unpacked into the directory `dest`; `decompress`: decompressed.",
         details="`tar` replaces `dest` as a whole. See [below](#compressed-files-and-archives).",
         default="none",
     )
     when: When = key(
         Group("when"),
-        "Only for nodes that match: facts, and the globs for their values; all must match.",
+        "Only for nodes on which all of these facts match.",
         details="See [below](#facts).",
         default=When(),
     )
@@ -415,12 +416,12 @@ class FetchConfig:
     )
     start_jitter: float = key(  # seconds
         Duration(),
-        "The run starts after a random part of this: 30s spares a server a thousand nodes at once.",
+        "The run starts after a random part of this, to spare the servers.",
         default=0.0,
     )
     allowed_roots: tuple[str, ...] = key(
         Texts(validators.root),
-        "Folders that artifacts may be placed below, and all that the sandbox lets be written.",
+        "Artifacts go below these; the sandbox lets nothing else be written.",
         details="pxe-pack makes them the unit's `ReadWritePaths=`, so the sandbox holds even for a configuration "
         "that comes by URL.",
         always=True,
@@ -473,34 +474,34 @@ class Pack:
     )
     artifact_url: str | None = key(
         Text(validators.base_url),
-        "Where nodes will find the artifacts given by `source`: a folder.",
+        "Where nodes will find the files given by `source`.",
         details="`other-user-artifacts/` is served there; beside the ISO if not given.",
         example="http://10.0.0.1/other-user-artifacts/",
         default=None,
     )
     inject: str = key(
         Text(validators.one_of(*INJECTORS)),
-        "How the agent gets into the image; `auto`: pxe-pack chooses, and says why.",
+        "How the agent gets into the image; `auto`: pxe-pack chooses.",
         details="`rootfs`: into the squashfs; `updates`: beside it, on the ISO; `initrd`: behind the initrd. See "
         "[which way in](layout.md#which-way-in).",
         default="auto",
     )
     boot_loader: str | None = key(
         Text(validators.file_name),
-        "A folder with shim and GRUB, for an image whose own cannot boot over the network.",
+        "A folder with shim and GRUB, if the image's own cannot netboot.",
         details="See [the layout](layout.md#boot-loaders).",
         example="boot-loader/",
         default=None,
     )
     compressor: str | None = key(  # None: as the image has it
         Text(validators.one_of(*COMPRESSORS)),
-        "Compress the whole root filesystem anew, with the payload in it (`rootfs`).",
+        "Compress the whole root filesystem anew with this (`rootfs`).",
         details="That takes minutes; without it the payload is grafted onto the squashfs, in the time of a copy.",
         example="zstd",
         default=None,
     )
     level: int | None = key(
-        Whole(1, 22), "The level of `compressor`: 1 to 9, of zstd to 22.", example="1", default=None
+        Whole(1, 22), "The level of `compressor`.", details="zstd has 22, the others 9.", example="1", default=None
     )
 
 
@@ -521,10 +522,10 @@ DIGESTS = ("sha256", "sha512", "sha256_url")  # and at most one of them, which i
 PINNED_BY = ("source", "chunks")  # where none of these pins the bytes
 
 SECTIONS = keys.sections(
+    ("artifacts", Artifact),
     ("", FetchConfig),
     ("", Document),
     ("pack", Pack),
-    ("artifacts", Artifact),
     ("chunks", Chunks),
     ("retry", RetryPolicy),
     ("timeouts", Timeouts),

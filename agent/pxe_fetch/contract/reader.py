@@ -83,6 +83,11 @@ def _values(section: Section, name: str, inherited: Values) -> Values:
     """What `section` holds, by the rules of the section `name`; what it does not hold is as `inherited`."""
     known = SECTIONS[name]
     values = dict(inherited)
+    for key in known.needed:
+        if not section.has(key):
+            needed = known.keys[key].key
+            message = f"{section.path} has no `{key}`" if section.path else f"the key `{key}` is missing"
+            section.add(needed.missing, message, hint=needed.hint)
     for key, (value, _) in section.mapping.entries.items():
         declared = known.keys.get(key)
         if declared is None:
@@ -94,11 +99,6 @@ def _values(section: Section, name: str, inherited: Values) -> Values:
                 found = {**cast("Values", before or {}), key: found}
             if found is not None:
                 values[declared.field] = found
-    for key in known.needed:
-        if not section.has(key):
-            declared = known.keys[key]
-            message = f"{section.path} has no `{key}`" if section.path else f"the key `{key}` is missing"
-            section.add(declared.key.missing, message, hint=declared.key.hint)
     return values
 
 
