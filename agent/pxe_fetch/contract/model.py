@@ -303,7 +303,7 @@ class Artifact:
     when: When = key(
         Group("when"),
         "Only for nodes on which all of these facts match.",
-        details="See [below](#facts).",
+        details="Every node if not given. See [below](#facts).",
         default=When(),
     )
     required: bool = key(
@@ -319,6 +319,7 @@ class Artifact:
             Key(
                 Table(validators.header_name, Text(validators.header_value)),
                 "HTTP headers, sent to the url's own host alone; no secrets.",
+                details="A redirect to another host does not get them.",
                 example="{X-Site: lab}",
                 sections=SHARED,
             )
@@ -427,7 +428,12 @@ class FetchConfig:
         always=True,
         default=DEFAULT_ROOTS,
     )
-    tls: Tls = key(Group("tls"), "Files on the node, for https with a site's own certificates.", default=Tls())
+    tls: Tls = key(
+        Group("tls"),
+        "Files on the node, for https with a site's own certificates.",
+        details="Without: the node's CA bundle.",
+        default=Tls(),
+    )
     proxy: Proxy = key(Group("proxy"), "Explicit proxies; the environment's are never used.", default=Proxy())
     on_failure: str = key(
         Text(validators.one_of("continue", "reboot", "poweroff", "emergency")),
@@ -444,7 +450,11 @@ class FetchConfig:
         default=None,
     )
     artifacts: tuple[Artifact, ...] = key(
-        Group("artifacts", many=True), "What a node fetches.", always=True, default=()
+        Group("artifacts", many=True),
+        "What a node fetches.",
+        details="See [below](#an-artifact).",
+        always=True,
+        default=(),
     )
 
 
@@ -513,6 +523,7 @@ class Document:
     pack: Pack = key(
         Group("pack"),
         "For pxe-pack alone, never on a node. Every key is also a flag, and flags win.",
+        details="See [below](#pack).",
         default=Pack(),
     )
 
