@@ -7,14 +7,13 @@ import pwd
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urljoin
 
 from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract import paths, template, validators
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError
-from pxe_fetch.contract.url import is_absolute
+from pxe_fetch.contract.url import UrlError, is_absolute, join, parse
 from pxe_fetch.contract.validators import RuleError
 from pxe_fetch.credential import secret_headers
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
@@ -263,9 +262,10 @@ def _absolute(url: str, *, node: Node, base: str | None) -> str:
                 hint="give defaults.base_url, or pxe-fetch.base_url=URL on the kernel command line",
             )
         )
-    # urljoin knows by scheme what is hierarchical, and tftp it does not know.
-    scheme, _, rest = (node.fill_in(base).rstrip("/") + "/").partition(":")
-    return f"{scheme}:" + urljoin(rest, filled.lstrip("/"))
+    try:
+        return join(parse(node.fill_in(base).rstrip("/") + "/"), filled.lstrip("/")).raw
+    except UrlError as error:
+        raise PolicyError(f"the base_url {redact(base)}, joined by {redact(url)}, {error}") from None
 
 
 def _collisions(orders: list[Order]) -> list[Problem]:
