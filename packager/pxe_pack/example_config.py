@@ -1,4 +1,4 @@
-"""The fetch.yaml that `pxe-pack init` writes: every key with an example and its meaning, as model.py declares them."""
+"""The fetch.yaml that `pxe-pack init` writes: every key with an example and its meaning, as declared."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from pxe_fetch.contract.keys import FieldKey, Group
 from pxe_fetch.contract.model import DIGESTS, ORIGINS, PINNED_BY, SECTIONS, FetchConfig
-from pxe_fetch.contract.reference import example
+from pxe_pack.reference import example
 
 _HEAD = """\
 # What is packed into an image, and what each node fetches when it boots. docs/fetch-yaml.md explains every key.

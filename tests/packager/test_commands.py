@@ -11,8 +11,8 @@ from jsonschema import Draft7Validator
 from pxe_fetch import cli as agent
 from pxe_fetch.contract import reader
 from pxe_fetch.contract.model import SECTIONS
-from pxe_fetch.contract.reference import example
 from pxe_pack import cli
+from pxe_pack.reference import example
 
 
 def test_schema_prints_a_schema(capsys: pytest.CaptureFixture[str]) -> None:

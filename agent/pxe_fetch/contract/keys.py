@@ -1,7 +1,7 @@
 """How a key of `fetch.yaml` is declared: once, in the metadata of the model's field that holds its value.
 
 Nothing here reads or writes. What follows from the declarations: reading (reader.py), writing (dump.py), the JSON
-Schema (schema.py), the tables of docs/fetch-yaml.md (reference.py) and what `pxe-pack init` writes.
+Schema (schema.py), and in pxe_pack the tables of docs/fetch-yaml.md (reference.py) and what `pxe-pack init` writes.
 """
 
 from __future__ import annotations

@@ -416,9 +416,7 @@ class FetchConfig:
         default=4,
     )
     start_jitter: float = key(  # seconds
-        Duration(),
-        "The run starts after a random part of this, to spare the servers.",
-        default=0.0,
+        Duration(), "The run starts after a random part of this, to spare the servers.", default=0.0
     )
     allowed_roots: tuple[str, ...] = key(
         Texts(validators.root),

@@ -1,6 +1,6 @@
-"""The tables of keys in docs/fetch-yaml.md, from what model.py declares. Never imported on a node.
+"""The tables of keys in docs/fetch-yaml.md, from what pxe_fetch.contract.model declares.
 
-`python3 -m pxe_fetch.contract.reference docs/fetch-yaml.md` writes them anew, each between its two markers:
+`python3 -m pxe_pack.reference docs/fetch-yaml.md` writes them anew, each between its two markers:
 `<!-- keys of SECTION -->` (the file itself is called `fetch.yaml`) and `<!-- end of keys -->`. A section without
 markers of its own is part of the table of the section that it stands in.
 """

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pxe_fetch.contract import reference
 from pxe_fetch.contract.keys import METADATA
 from pxe_fetch.contract.model import SECTIONS, Document, FetchConfig
+from pxe_pack import reference
 
 DOCUMENT = Path(__file__).parents[2] / "docs/fetch-yaml.md"
-COMMAND = "python3 -m pxe_fetch.contract.reference docs/fetch-yaml.md"
+COMMAND = "python3 -m pxe_pack.reference docs/fetch-yaml.md"
 
 
 def test_the_documentation_has_the_keys_that_are_declared() -> None:
