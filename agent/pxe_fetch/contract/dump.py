@@ -1,114 +1,70 @@
-"""Model -> the YAML text that a node reads. `validate.read(dump(config)).fetch == config`, for every config."""
+"""Model -> the YAML text that a node reads. `reader.read(dump(config)).fetch == config`, for every config.
+
+Which keys there are is declared in model.py; here is how each kind of value is written.
+"""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Iterable, Mapping
+from typing import cast
 
 import yaml
 
-from pxe_fetch.contract import chunks, quantity
-from pxe_fetch.contract.model import NO_CHUNKS, Artifact, FetchConfig, RetryPolicy, Timeouts
+from pxe_fetch.contract import chunks as cut
+from pxe_fetch.contract import quantity
+from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, OneOrMore, Table, Text, Texts
+from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, SECTIONS, Chunks, FetchConfig
 
 Plain = str | int | bool | list["Plain"] | dict[str, "Plain"]
 
 
 def dump(config: FetchConfig) -> str:
     """`config` as a `fetch.yaml` without a `pack` section; only what differs from the defaults is written."""
-    default = FetchConfig()
-    values: dict[str, Plain] = {"version": config.version}
-    if config.base_url:
-        values["defaults"] = {"base_url": config.base_url}
-    if config.artifact_url:
-        values["artifact_url"] = config.artifact_url
-    if config.parallel != default.parallel:
-        values["parallel"] = config.parallel
-    if config.start_jitter:
-        values["start_jitter"] = quantity.show_duration(config.start_jitter)
-    values["allowed_roots"] = list(config.allowed_roots)
-    for key, section in (("tls", config.tls), ("proxy", config.proxy)):
-        given = {field.name: getattr(section, field.name) for field in fields(section)}
-        chosen: dict[str, Plain] = {name: _plain(value) for name, value in given.items() if value}
-        if chosen:
-            values[key] = chosen
-    if config.on_failure != default.on_failure:
-        values["on_failure"] = config.on_failure
-    if config.report_url:
-        values["report"] = {"url": config.report_url}
-    values["artifacts"] = [_artifact(artifact) for artifact in config.artifacts]
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1000)
+    return yaml.safe_dump(_section("", config), sort_keys=False, allow_unicode=True, width=1000)
 
 
-def _plain(value: str | tuple[str, ...]) -> Plain:
-    return value if isinstance(value, str) else list(value)
+def plain(kind: Kind, value: object) -> Plain | None:  # noqa: PLR0911  one for each kind
+    """`value` of the model as YAML has it; None where this kind of value does not spell it."""
+    match kind:
+        case Text(show=show) | Texts(show=show) if show is not None:
+            return cast("Plain | None", show(value))
+        case Texts() | OneOrMore():
+            return list(cast("Iterable[Plain]", value))
+        case Duration():
+            return quantity.show_duration(cast("float", value))
+        case Table(of=of):
+            written = {name: plain(of, one) for name, one in cast("Mapping[str, object]", value).items()}
+            return {name: one for name, one in written.items() if one is not None}
+        case Group(section=section, many=True):
+            return [_section(section, one) for one in cast("Iterable[object]", value)]
+        case Group(section=section):
+            return NO_CHUNKS_WORD if value == NO_CHUNKS else _section(section, value)
+        case _:
+            return cast("Plain", value)
 
 
-def _artifact(artifact: Artifact) -> Plain:
-    values: dict[str, Plain | None] = {
-        "name": artifact.name,
-        "url": artifact.urls[0] if len(artifact.urls) == 1 else None,
-        "urls": list(artifact.urls) if len(artifact.urls) > 1 else None,
-        "mirror_order": None if artifact.mirror_order == "spread" else artifact.mirror_order,
-        "source": artifact.source,
-        artifact.digest.algorithm if artifact.digest else "sha256": artifact.digest.hex if artifact.digest else None,
-        "sha256_url": artifact.digest_url,
-        "size": artifact.size,
-        "chunks": _chunks(artifact),
-        "dest": artifact.dest,
-        "mode": None if artifact.mode is None else f"{artifact.mode:04o}",
-        "owner": artifact.owner,
-        "group": artifact.group,
-        "extract": artifact.extract,
-        "when": _when(artifact),
-        "required": None if artifact.required else False,
-        "headers": dict(artifact.headers) or None,
-        "header_credential": artifact.header_credential,
-        "start": list(artifact.start) or None,
-        "retry": _retry(artifact.retry),
-        "timeouts": _timeouts(artifact.timeouts),
-    }
-    return {key: value for key, value in values.items() if value is not None}
+def _section(name: str, model: object) -> dict[str, Plain]:
+    """The keys of the section `name`, as far as their fields are the `model`'s."""
+    found: dict[str, Plain] = {}
+    for key, declared in SECTIONS[name].keys.items():
+        written = _written(key, declared, model) if isinstance(model, declared.owner) else None
+        if written is not None:
+            found[key] = written
+    if isinstance(model, Chunks):  # one key spells two of its fields
+        digests: Plain = model.digest.hex if model.digest else list(cut.listed(model.digests).split())
+        found |= {"sha256": digests} if digests else {}
+    return found
 
 
-def _chunks(artifact: Artifact) -> Plain | None:
-    if artifact.chunks is None:
+def _written(key: str, declared: FieldKey, model: object) -> Plain | None:
+    kind = declared.key.kind
+    if isinstance(kind, Group) and kind.inline:
+        return _section(kind.section, model) or None
+    if isinstance(model, Chunks) and key == "sha256":
         return None
-    pieces = artifact.chunks
-    if pieces == NO_CHUNKS:
-        return chunks.NONE
-    values: dict[str, Plain | None] = {
-        "size": pieces.size,
-        "url": pieces.urls[0] if len(pieces.urls) == 1 else None,
-        "urls": list(pieces.urls) if len(pieces.urls) > 1 else None,
-        "sha256": pieces.digest.hex if pieces.digest else list(chunks.listed(pieces.digests).split()) or None,
-    }
-    return {key: value for key, value in values.items() if value is not None}
-
-
-def _when(artifact: Artifact) -> Plain | None:
-    values: dict[str, Plain] = {name: list(globs) for name, globs in artifact.when.facts.items()}
-    if artifact.when.cmdline:
-        values["cmdline"] = {name: list(globs) for name, globs in artifact.when.cmdline.items()}
-    return values or None
-
-
-def _retry(policy: RetryPolicy) -> Plain | None:
-    if policy == RetryPolicy():
+    value = getattr(model, declared.field)
+    if declared.key.item:
+        return plain(kind, value[key]) if key in value else None
+    if value == declared.default and not (declared.key.always or declared.key.missing):
         return None
-    return {
-        "attempts_without_progress": policy.attempts_without_progress,
-        "base": quantity.show_duration(policy.base),
-        "max": quantity.show_duration(policy.max),
-        "deadline": quantity.show_duration(policy.deadline),
-        "retry_after_max": quantity.show_duration(policy.retry_after_max),
-    }
-
-
-def _timeouts(timeouts: Timeouts) -> Plain | None:
-    if timeouts == Timeouts():
-        return None
-    return {
-        "connect": quantity.show_duration(timeouts.connect),
-        "read": quantity.show_duration(timeouts.read),
-        "min_rate": timeouts.min_rate,
-        "min_rate_window": quantity.show_duration(timeouts.min_rate_window),
-    }
+    return plain(kind, value)
