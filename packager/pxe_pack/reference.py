@@ -14,9 +14,10 @@ from pathlib import Path
 
 import yaml
 
-from pxe_fetch.contract import dump, quantity, validators
+from pxe_fetch.contract import quantity, validators
 from pxe_fetch.contract.keys import FieldKey, Group, Size, Text, Whole
 from pxe_fetch.contract.model import SECTIONS
+from pxe_pack import dump
 
 WHOLE_FILE = "fetch.yaml"
 _TABLE = re.compile(r"(<!-- keys of (\S+) -->\n).*?(<!-- end of keys -->\n)", re.DOTALL)

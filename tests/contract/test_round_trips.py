@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pxe_fetch.contract import chunks, cmdline, dump, quantity, reader
+from pxe_fetch.contract import chunks, cmdline, quantity, reader
 from pxe_fetch.contract.cmdline import KernelArgumentError, KernelArguments
 from pxe_fetch.contract.model import (
     NO_CHUNKS,
@@ -27,6 +27,7 @@ from pxe_fetch.contract.model import (
     When,
 )
 from pxe_fetch.contract.problem import ProblemError, show_all
+from pxe_pack import dump
 
 milliseconds = st.integers(1, 10**9).map(lambda count: count / 1000)
 words = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_size=12)

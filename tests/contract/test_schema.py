@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
 from contract.test_round_trips import configs
-from pxe_fetch.contract import document, dump, reader
+from pxe_fetch.contract import document, reader
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import ProblemError
-from pxe_fetch.contract.schema import Json, Schema, schema
+from pxe_pack import dump
+from pxe_pack.schema import Json, Schema, schema
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = schema()

@@ -1,4 +1,4 @@
-"""The form of `fetch.yaml` as a JSON Schema (draft-07), for editors and pipelines. Never imported on a node.
+"""The form of `fetch.yaml` as a JSON Schema (draft-07), for editors and pipelines.
 
 Keys, types, defaults and meanings are those declared in model.py. The schema accepts whatever the reader accepts; what
 takes a look at two values at once (a destination outside of allowed_roots, a name given twice) is left to the reader.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import cast
 
-from pxe_fetch.contract import dump, quantity, validators
+from pxe_fetch.contract import quantity, validators
 from pxe_fetch.contract.keys import (
     Duration,
     FieldKey,
@@ -26,6 +26,7 @@ from pxe_fetch.contract.keys import (
 )
 from pxe_fetch.contract.model import DIGESTS, ORIGINS, PINNED_BY, SECTIONS
 from pxe_fetch.contract.validators import Rule
+from pxe_pack import dump
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 Schema = dict[str, Json]
