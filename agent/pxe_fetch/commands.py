@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from pxe_fetch.config_source import decode, read_file
-from pxe_fetch.contract import validate
+from pxe_fetch.contract import reader
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.problem import ProblemError, show_all
 from pxe_fetch.errors import StoppedError
@@ -34,7 +34,7 @@ def run(config_file: str | None, *, debug: bool, root: str) -> int:
 def check(file: str) -> int:
     """Print what `file` would fetch, or every problem in it to stderr; return the exit code."""
     try:
-        document = validate.read(decode(read_file(Path(file)), name=file), name=file)
+        document = reader.read(decode(read_file(Path(file)), name=file), name=file)
     except ProblemError as error:
         sys.stderr.write(show_all(error.problems) + "\n")
         return Exit.CONFIG

@@ -15,7 +15,7 @@ from types import FrameType
 from pxe_fetch import systemctl
 from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.config_source import credentials_directory, locate
-from pxe_fetch.contract import cmdline, validate
+from pxe_fetch.contract import cmdline, reader
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.paths import UNIT_NAME
@@ -101,7 +101,7 @@ def _run_steps(context: RunContext) -> Result:
     if located is None:
         return Result(exit_code=Exit.DONE, message=NO_CONFIG)
     event_log.config_located(located)
-    config = context.config = validate.read(located.text, name=located.location).fetch
+    config = context.config = reader.read(located.text, name=located.location).fetch
     _start_webhook(context, node)
 
     event_log.node_identified(node.summary())

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "ARCHITECTURE.md").read_text()
 AGENT, PACKAGER = ROOT / "agent/pxe_fetch", ROOT / "packager/pxe_pack"
 # Of branches that are not merged yet.
-COMING = {"contract/reader.py", "transport/session.py", "transport/errors.py"}
+COMING = {"transport/session.py", "transport/errors.py"}
 
 
 def section(title: str) -> str:

@@ -212,6 +212,23 @@ def test_brings_an_artifact_by_https(agent: freeze.FrozenAgent, tmp_path: Path) 
     assert (tmp_path / "placed" / "small.bin").read_bytes() == SMALL
 
 
+@pytest.mark.parametrize("packer", ["cat", "gzip", "xz", "bzip2", "zstd"])
+def test_unpacks_a_tar(agent: freeze.FrozenAgent, tmp_path: Path, packer: str) -> None:
+    (tmp_path / "d").mkdir(mode=0o700)
+    (tmp_path / "d/small.bin").write_bytes(SMALL)
+    plain = subprocess.run(["tar", "-C", tmp_path, "-c", "d"], capture_output=True, check=True).stdout
+    archive = subprocess.run([packer], input=plain, capture_output=True, check=True).stdout
+    (tmp_path / "t.tar").write_bytes(archive)
+    (tmp_path / "fetch.yaml").write_text(
+        f"version: 1\nallowed_roots: [{tmp_path}]\nartifacts:\n  - {{name: t, url: 'file://{tmp_path}/t.tar', "
+        f"sha256: {hashlib.sha256(archive).hexdigest()}, dest: {tmp_path}/tree, extract: tar}}\n"
+    )
+    ended = run(agent, "run", "--config", tmp_path / "fetch.yaml", env={"XDG_RUNTIME_DIR": str(tmp_path)})
+    assert ended.returncode == Exit.DONE, ended.stderr
+    assert (tmp_path / "tree/d/small.bin").read_bytes() == SMALL
+    assert (tmp_path / "tree/d").stat().st_mode & 0o777 == 0o700
+
+
 def test_reports_every_mistake_of_a_config(agent: freeze.FrozenAgent, tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("version: 1\nartifacts:\n  - {name: a, url: 'http://höst/x', colour: red}\n")
     ended = run(agent, "check", tmp_path / "bad.yaml")

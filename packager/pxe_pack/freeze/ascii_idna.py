@@ -1,7 +1,7 @@
 """The codec "idna" for host names that are ASCII already, in the place of the standard library's in the frozen agent.
 
 socket and urllib3 pass every host name through the codec of this name. The standard library's loads Unicode's tables at
-its import, 1.1 MB, to treat names that pxe_fetch.contract.rules refuses. Rules as there: RFC 1035, 2.3.4.
+its import, 1.1 MB, to treat names that pxe_fetch.contract.validators refuses. Rules as there: RFC 1035, 2.3.4.
 """
 
 from __future__ import annotations

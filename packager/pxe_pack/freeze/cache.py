@@ -18,7 +18,6 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import pxe_fetch
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.cleanup import held, temporary_folder
 from pxe_pack.console import Console
 from pxe_pack.freeze import recipe
 from pxe_pack.freeze.agent import PROGRAM, FrozenAgent, load_agent
@@ -136,19 +136,17 @@ def _make(entry: Path, *, make: Maker, console: Console) -> FrozenAgent:
     cache = entry.parent
     for leftover in cache.glob("new-*"):
         shutil.rmtree(leftover)
-    with (
-        tempfile.TemporaryDirectory(prefix="new-", dir=cache) as folder,
-        console.step("Freezing the agent, once") as step,
-    ):
-        new = Path(folder) / "entry"
+    with temporary_folder(prefix="new-", parent=cache) as folder, console.step("Freezing the agent, once") as step:
+        new = folder / "entry"
         new.mkdir(mode=0o755)
-        frozen = make(Path(folder))
+        frozen = make(folder)
         frozen.tree.rename(new / PROGRAM)
         libraries = {str(path): _digest(path) for path in frozen.libraries}
         (new / "libraries.json").write_text(json.dumps(libraries, indent=1) + "\n")
-        if entry.exists():  # damaged or stale
-            entry.rename(Path(folder) / "old")
-        new.rename(entry)
+        with held():
+            if entry.exists():  # damaged or stale
+                entry.rename(folder / "old")
+            new.rename(entry)
         agent = load_agent(entry / PROGRAM)
         step.note(f"{agent.size / 1e6:.1f} MB, for {agent.machine} with glibc {agent.glibc} or newer")
         return agent

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -46,8 +45,9 @@ def _version() -> str:
 
 def _has_libsystemd() -> bool:
     # Not tools.run: an answer of "no" is no failure.
-    command = [str(tools.find("pkg-config")), "--exists", "libsystemd"]
-    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+    with tools.start("pkg-config", "--exists", "libsystemd") as process:
+        process.communicate()
+    return process.returncode == 0
 
 
 def _has_shared_library() -> bool:

@@ -1,7 +1,7 @@
 """The module "unicodedata" in the frozen agent: of Unicode's tables only the one place that is asked for them there.
 
 urllib.parse.urlsplit normalises the host of a URL that isn't ASCII, to find characters that would end it early. Such
-hosts are refused (pxe_fetch.contract.rules), here as there by a ValueError.
+hosts are refused (pxe_fetch.contract.validators), here as there by a ValueError.
 """
 
 from __future__ import annotations

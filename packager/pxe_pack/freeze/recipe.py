@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -145,8 +144,9 @@ def _libraries(work: Path) -> tuple[Path, ...]:
 
 def _check_start(tree: Path) -> None:
     """Raise WorkError when the agent doesn't start, with nothing but the folder to start from."""
-    process = subprocess.run([tree / PROGRAM, "version"], check=False, capture_output=True, env={}, cwd="/")
-    tools.check(f"the frozen agent's `{PROGRAM} version`", process.returncode, process.stderr)
+    with tools.start("env", "-i", tree / PROGRAM, "version", cwd=Path("/")) as process:
+        _, errors = process.communicate()
+    tools.check(f"the frozen agent's `{PROGRAM} version`", process.returncode, errors)
 
 
 def _normalise(tree: Path) -> None:
