@@ -490,6 +490,20 @@ def test_a_signal_leaves_nothing_of_what_was_being_made(
     assert not site.output.exists()
 
 
+def test_an_environment_that_cannot_be_made_says_why_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "mmdebstrap"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 'E: no Release file' >&2\necho 'I: removing tempdir' >&2\nexit 25\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    with pytest.raises(WorkError, match="agent-environment-failed") as failed:
+        freeze.frozen_agent(cache=tmp_path / "cache", console=PlainConsole())
+    assert failed.value.problems[0].label == "E: no Release file"
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
+
+
 def test_an_old_environment_that_cannot_be_updated_is_kept_for_another_day(
     agent: freeze.FrozenAgent,
     environment: Environment,

@@ -141,15 +141,23 @@ def _bootstrap(root: Path, libraries: Path, *, work: Path) -> None:
     """
     temporary = work / "temporary"
     temporary.mkdir()
-    steps = ["set -o pipefail", 'export TMPDIR="$1"', 'root="$2"', "shift 2"]
+    said = work / "said"
+    steps = ["set -o pipefail", 'export TMPDIR="$1"', 'said="$2"', 'root="$3"', "shift 3"]
     namespace: tuple[str, ...] = ()
     if os.geteuid() != 0:
         namespace = ("unshare", "--map-root-user", "--map-auto", "--mount")
         steps.append('mount -t tmpfs tmpfs "$TMPDIR" || exit')
     # No device files: only root could make them.
-    steps.append('mmdebstrap "$@" | tar -x --no-same-owner --exclude="./dev/*" --directory "$root"')
-    arguments = ("bash", temporary, root, *_mmdebstrap(libraries, work=work))
-    tools.run("env", *namespace, "bash", "-c", "; ".join(steps), *arguments)
+    steps.append('mmdebstrap "$@" 2>"$said" | tar -x --no-same-owner --exclude="./dev/*" --directory "$root"')
+    arguments = ("bash", temporary, said, root, *_mmdebstrap(libraries, work=work))
+    try:
+        tools.run("env", *namespace, "bash", "-c", "; ".join(steps), *arguments)
+    except tools.WorkError:
+        # tar's words are those of one who was given nothing.
+        lines = said.read_text(encoding="utf-8", errors="replace").splitlines() if said.exists() else []
+        if errors := [line for line in lines if not line.startswith("I: ")]:
+            tools.check("mmdebstrap", 1, "\n".join(errors).encode())
+        raise
 
 
 def _pip(target: Path) -> Iterator[str | Path]:
@@ -165,7 +173,7 @@ def _pip(target: Path) -> Iterator[str | Path]:
 def _mmdebstrap(libraries: Path, *, work: Path) -> Iterator[str | Path]:
     """Arguments of mmdebstrap that write a tar to stdout, and the names of the packages to a file in `work`."""
     files = shlex.join(map(str, (HERE / "environment.sh", HERE / "hypot.c", libraries)))
-    yield from ("--quiet", "--mode=root", "--variant=extract", f"--include={_PACKAGES}", f"--hook-dir={_MERGED_USR}")
+    yield from ("--mode=root", "--variant=extract", f"--include={_PACKAGES}", f"--hook-dir={_MERGED_USR}")
     for hook in (
         'mkdir -p "$1/opt" && cd "$1/var/cache/apt/archives" && ls *.deb >"$1/opt/packages"',
         f"download /opt/packages {shlex.quote(str(work / 'packages'))}",
