@@ -15,16 +15,18 @@ from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.config_source import ReadUrl, credentials_directory, locate
 from pxe_fetch.contract import cmdline, validate
 from pxe_fetch.contract.exits import Exit
-from pxe_fetch.contract.model import Digest, FetchConfig, RetryPolicy, Timeouts
+from pxe_fetch.contract.model import Digest, FetchConfig
 from pxe_fetch.contract.paths import UNIT_NAME
 from pxe_fetch.contract.problem import ProblemError
+from pxe_fetch.download.context import Context
+from pxe_fetch.download.download import fetch_text
 from pxe_fetch.errors import DeadlineError, FetchError, IntegrityError, StoppedError
 from pxe_fetch.fetcher import Fetcher
 from pxe_fetch.humanize import span
 from pxe_fetch.idle import NO_CONFIGURATION, SWITCHED_OFF
 from pxe_fetch.install.disk_space import DiskSpace
 from pxe_fetch.node import Node
-from pxe_fetch.plan import moved, plan
+from pxe_fetch.plan import Source, moved, plan
 from pxe_fetch.redact import redact
 from pxe_fetch.reporting.event_log import EventLog
 from pxe_fetch.reporting.journal import INFO, WARNING, Journal, console
@@ -107,21 +109,15 @@ def _fetch(one: Run) -> Result:
     )
     event_log.planned(planned, config=one.config)
     room = DiskSpace()
-    no_room = room.preflight(planned.orders)
+    no_room = room.preflight(planned.transfers)
 
     _wait_a_while(one)
     transports = Transports(tls=one.config.tls, proxy=one.config.proxy)
-    fetcher = Fetcher(
-        event_log=event_log,
-        transports=transports,
-        roots=roots,
-        room=room,
-        deadline=one.deadline,
-        stop=one.stop,
-    )
+    context = Context(transports=transports, events=event_log, stop=one.stop, run_deadline=one.deadline)
+    fetcher = Fetcher(event_log=event_log, context=context, roots=roots, room=room)
     for name, error in [*((artifact.name, error) for artifact, error in planned.failed), *no_room.items()]:
         fetcher.failed(name, error)
-    fetcher.fetch_all([order for order in planned.orders if order.name not in no_room], parallel=one.config.parallel)
+    fetcher.fetch_all([each for each in planned.transfers if each.name not in no_room], parallel=one.config.parallel)
     transports.close()
     return of_run(one.store.state, failures=fetcher.failures)
 
@@ -138,23 +134,10 @@ def _url_reader(one: Run) -> ReadUrl:
     """Reads the configuration's URL, with the persistence that an artifact has."""
 
     def read(url: str, digest: Digest | None, limit: int) -> bytes:
-        from pxe_fetch.download.download import fetch_text
-        from pxe_fetch.transport import Transports
-
         transports = Transports()
+        context = Context(transports=transports, events=one.event_log, stop=one.stop, run_deadline=one.deadline)
         try:
-            return fetch_text(
-                (url,),
-                name="configuration",
-                digest=digest,
-                limit=limit,
-                transports=transports,
-                events=one.event_log,
-                stop=one.stop,
-                retry=RetryPolicy(),
-                timeouts=Timeouts(),
-                run_deadline=one.deadline,
-            )
+            return fetch_text(Source(name="configuration", urls=(url,), digest=digest), context, limit=limit)
         except (IntegrityError, StoppedError):
             raise
         except FetchError as error:

@@ -1,4 +1,4 @@
-"""Where the bytes of an artifact gather until they are all there: a file beside the destination, or memory."""
+"""Where the bytes of an artifact gather until all are there: a file beside the destination, or memory."""
 
 from __future__ import annotations
 
@@ -12,21 +12,31 @@ from mmap import mmap
 from pathlib import Path
 from typing import Protocol
 
-from pxe_fetch.chunkmap import ChunkMap, written
+from pxe_fetch.chunkmap import ChunkMap, data_extents
+from pxe_fetch.contract.model import Digest
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.verify import Digester
 from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError, PolicyError
 
 _REREAD = 1024 * 1024  # bytes read at a time when an earlier run's part is hashed again
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_IS_ANOTHERS = frozenset({errno.EWOULDBLOCK, errno.EACCES})
+_LOCKED = frozenset({errno.EWOULDBLOCK, errno.EACCES})
 
 
 class Part(Protocol):
-    """Bytes from the start of an artifact, and their digest. `digester` has taken in exactly `length` of them."""
+    """Bytes from the start of an artifact, and their digest: `digester` has hashed exactly `length` bytes."""
 
     length: int
     digester: Digester
+
+    def resumable_size(self) -> int:
+        """Bytes that an earlier run left and that were not read again yet."""
+
+    def rehash(self, *, deadline: Deadline) -> None:
+        """Take them as the beginning, after reading all of them: nothing is trusted unread.
+
+        Raises DiskError, and what `deadline` raises.
+        """
 
     def write(self, data: memoryview) -> None:
         """Append `data`; the caller hashes it. Raises NoRoomError, DiskError or PolicyError (memory's limit)."""
@@ -39,34 +49,34 @@ class PartFile:
     """A file that outlives a kill, so that the next run can resume it. One process at a time may have it."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make `path`; what is in it counts once it was read again. Raises CannotCreateError or DiskError."""
+        """Open or make `path`; its bytes count once they were read again. Raises CannotCreateError or DiskError."""
         self._path = path
         try:
             # 0600: it may hold what only its owner-to-be may read. O_NOFOLLOW: never through a link.
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         except OSError as error:
-            raise _cannot(path, error) from error
+            raise _not_created(path, error) from error
         try:
-            self._left = self._claim()
+            self._resumable = self._lock()
         except BaseException:
             os.close(self._fd)
             raise
 
-    def _claim(self) -> int:
+    def _lock(self) -> int:
+        """The size of the file, which is ours alone from now on."""
         status = os.fstat(self._fd)
         if not stat.S_ISREG(status.st_mode):
             raise CannotCreateError(f"{self._path} is in the way: it is not a regular file")
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno in _IS_ANOTHERS:
+            if error.errno in _LOCKED:
                 raise CannotCreateError(f"{self._path} is being written by another pxe-fetch") from error
             raise DiskError(f"{self._path} cannot be locked: {error.strerror}") from error
-        return status.st_size
+        return os.fstat(self._fd).st_size
 
     def resumable_size(self) -> int:
-        """Bytes that an earlier run left, not yet looked at."""
-        return self._left
+        return self._resumable
 
     def _write(self, data: memoryview, *, at: int) -> None:
         try:
@@ -75,15 +85,15 @@ class PartFile:
                 at += count
                 data = data[count:]
         except OSError as error:
-            raise _failed_write(self._path, error) from error
+            raise _not_written(self._path, error) from error
 
-    def _cut(self, size: int) -> None:
+    def _truncate(self, size: int) -> None:
         try:
             os.ftruncate(self._fd, size)
         except OSError as error:
             raise DiskError(f"{self._path} cannot be cut to {size} bytes: {error.strerror}") from error
 
-    def _unreadable(self, error: OSError) -> DiskError:
+    def _not_read(self, error: OSError) -> DiskError:
         return DiskError(f"{self._path} cannot be read: {error.strerror}")
 
     def discard(self) -> None:
@@ -99,55 +109,49 @@ class PartFile:
         os.close(self._fd)
 
 
-class FilePart(PartFile):
+class SequentialPart(PartFile):
     """A part that grows from its beginning."""
 
-    def __init__(self, path: Path, *, digester: Callable[[], Digester]) -> None:
+    def __init__(self, path: Path, digest: Digest | None) -> None:
         super().__init__(path)
-        self._digester = digester
-        self.digester = digester()
+        self.digester = Digester(digest)
         self.length = 0
 
     def rehash(self, *, deadline: Deadline) -> None:
-        """Take what an earlier run left as the beginning, after reading all of it: a prefix is never trusted.
-
-        Raises DiskError, and what `deadline` raises.
-        """
-        buffer = mmap(-1, _REREAD)
-        view = memoryview(buffer)
+        view = memoryview(mmap(-1, _REREAD))
         try:
             while count := os.preadv(self._fd, [view], self.length):
                 deadline.check()
                 self.digester.update(view[:count])
                 self.length += count
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise self._not_read(error) from error
         finally:
-            self._left = 0
+            self._resumable = 0
 
     def write(self, data: memoryview) -> None:
         self._write(data, at=self.length)
         self.length += len(data)
 
     def clear(self) -> None:
-        self.length = self._left = 0
-        self.digester = self._digester()
-        self._cut(0)
+        self.length = self._resumable = 0
+        self.digester = Digester(self.digester.expected)
+        self._truncate(0)
 
 
 class ChunkedPart(PartFile):
     """A part that fills in any order; what has not come yet is a hole in the file."""
 
-    def __init__(self, path: Path, *, pieces: ChunkMap) -> None:
+    def __init__(self, path: Path, chunk_map: ChunkMap) -> None:
         super().__init__(path)
-        self.pieces = pieces
-        self.length = pieces.size
+        self.chunk_map = chunk_map
+        self.length = chunk_map.size
         self._stays_open = False
-        if self._left > pieces.size:
-            self._cut(pieces.size)
+        if self._resumable > chunk_map.size:
+            self._truncate(chunk_map.size)
 
     def keep_open(self) -> None:
-        """Have `close` do nothing: a thread that was not waited for may write yet, so the number stays taken."""
+        """Have `close` do nothing: a thread that was not waited for may still write to this descriptor."""
         self._stays_open = True
 
     def close(self) -> None:
@@ -155,53 +159,60 @@ class ChunkedPart(PartFile):
             super().close()
 
     def write(self, data: memoryview, *, at: int) -> None:
-        """Put `data` to the offset `at`. Raises NoRoomError or DiskError."""
+        """Write `data` to the offset `at`. Raises NoRoomError or DiskError."""
         self._write(data, at=at)
 
-    def rehash(self, *, looked: Callable[[int, bool], None], check: Callable[[], None]) -> list[tuple[int, int]]:
-        """Read every chunk that has no hole, and tell each by `looked`, from several threads: nothing is trusted.
+    def rehash(self, *, on_chunk: Callable[[int, bool], None], check: Callable[[], None]) -> list[tuple[int, int]]:
+        """Read every chunk that has no hole, in several threads, and give each to `on_chunk`.
 
-        Gives the chunks of which there is a beginning, each with its length, for `read_into`. Raises DiskError, and
-        what the two raise.
+        Returns the chunks of which only the beginning is there, each with its length, for `read_into`. Raises
+        DiskError, and what the two functions raise.
         """
+        chunks = self.chunk_map
         whole: list[range] = []
-        begun: list[tuple[int, int]] = []
+        partial: list[tuple[int, int]] = []
         try:
-            for start, end in written(self._fd, size=self.pieces.size):
-                first = self.pieces.at(start + self.pieces.chunk - 1)
-                last = self.pieces.number if end == self.pieces.size else self.pieces.at(end)
+            status = os.fstat(self._fd)
+            for start, end in data_extents(self._fd, size=chunks.size):
+                first = chunks.at(start + chunks.chunk - 1)
+                last = chunks.number if end == chunks.size else chunks.at(end)
                 whole.append(range(first, last))
-                # Where the hole begins is known to the block alone; at the end of the file, to the byte.
-                sure = end if end == os.fstat(self._fd).st_size else end - os.fstat(self._fd).st_blksize
-                if last >= first and self.pieces.start(last) < sure:
-                    begun.append((last, sure - self.pieces.start(last)))
-            self.pieces.look_through(self._fd, indexes=chain.from_iterable(whole), looked=looked, check=check)
+                # Where a hole begins is known to the block alone; at the end of the file, to the byte.
+                sure = end if end == status.st_size else end - status.st_blksize
+                if last >= first and chunks.start(last) < sure:
+                    partial.append((last, sure - chunks.start(last)))
+            chunks.verify(self._fd, indexes=chain.from_iterable(whole), on_chunk=on_chunk, check=check)
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise self._not_read(error) from error
         finally:
-            self._left = 0
-        return begun
+            self._resumable = 0
+        return partial
 
     def read_into(self, take: Callable[[memoryview], None], *, start: int, end: int) -> None:
-        """Have `take` see the bytes from `start` up to `end`, in order. Raises DiskError."""
+        """Give the bytes from `start` up to `end` to `take`, in order. Raises DiskError."""
         view = memoryview(mmap(-1, _REREAD))
         try:
             while start < end and (count := os.preadv(self._fd, [view[: end - start]], start)):
                 take(view[:count])
                 start += count
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise self._not_read(error) from error
 
 
 class MemoryPart:
-    """Bytes of something small, up to `limit`."""
+    """The bytes of something small, up to `limit`."""
 
-    def __init__(self, *, limit: int, digester: Callable[[], Digester]) -> None:
+    def __init__(self, digest: Digest | None, *, limit: int) -> None:
         self._limit = limit
-        self._digester = digester
         self._bytes = bytearray()
-        self.digester = digester()
+        self.digester = Digester(digest)
         self.length = 0
+
+    def resumable_size(self) -> int:
+        return 0
+
+    def rehash(self, *, deadline: Deadline) -> None:
+        """There is nothing."""
 
     def write(self, data: memoryview) -> None:
         if self.length + len(data) > self._limit:
@@ -212,14 +223,14 @@ class MemoryPart:
     def clear(self) -> None:
         self._bytes.clear()
         self.length = 0
-        self.digester = self._digester()
+        self.digester = Digester(self.digester.expected)
 
     def value(self) -> bytes:
         """All of it."""
         return bytes(self._bytes)
 
 
-def _cannot(path: Path, error: OSError) -> FetchError:
+def _not_created(path: Path, error: OSError) -> FetchError:
     if error.errno in _FULL:
         return NoRoomError(f"there is no room to create {path}: {error.strerror}")
     if error.errno == errno.EIO:
@@ -227,7 +238,7 @@ def _cannot(path: Path, error: OSError) -> FetchError:
     return CannotCreateError(f"{path} cannot be created: {error.strerror}")
 
 
-def _failed_write(path: Path, error: OSError) -> FetchError:
+def _not_written(path: Path, error: OSError) -> FetchError:
     if error.errno in _FULL:
         return NoRoomError(f"there is no room for {path.parent / path.name}: {error.strerror}")
     return DiskError(f"{path} cannot be written: {error.strerror}")

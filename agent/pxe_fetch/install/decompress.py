@@ -36,7 +36,7 @@ def is_right(transfer: Transfer) -> bool:
         source = content = ""
     if source != transfer.identity:
         return file.is_right(replace(transfer, size=-1))  # no file is; but what stands there may be in the way
-    return file.is_right(replace(transfer, size=None, pieces=None, digest=Digest(algorithm="sha256", hex=content)))
+    return file.is_right(replace(transfer, size=None, chunk_map=None, digest=Digest(algorithm="sha256", hex=content)))
 
 
 def place(transfer: Transfer) -> None:

@@ -14,7 +14,7 @@ from threading import Lock
 from pxe_fetch.errors import NoRoomError
 from pxe_fetch.humanize import amount
 from pxe_fetch.install.mounts import lies_in_memory, read_mounts, upper_of
-from pxe_fetch.plan import Order
+from pxe_fetch.plan import Transfer
 
 KiB = 1024
 LOOK = 0.1  # seconds that a look at a store is good for while it has PLENTY: thousands of small files come so fast
@@ -42,7 +42,7 @@ class Place:
 class Claim:
     """What one artifact takes: `need` bytes as long as it waits, then what is still to come of `size`."""
 
-    order: Order
+    transfer: Transfer
     place: Place
     need: int
     size: int = 0
@@ -50,7 +50,7 @@ class Claim:
 
     def outstanding(self) -> int:
         """Bytes that are not on the file system yet."""
-        return max(self.size - _held(self.order.part), 0) if self.begun else self.need
+        return max(self.size - _held(self.transfer.part), 0) if self.begun else self.need
 
 
 class DiskSpace:
@@ -66,7 +66,7 @@ class DiskSpace:
         self._looked = 0.0  # monotonic
         self._lock = Lock()
 
-    def preflight(self, orders: Iterable[Order]) -> dict[str, NoRoomError]:
+    def preflight(self, transfers: Iterable[Transfer]) -> dict[str, NoRoomError]:
         """Promise each artifact its declared size, less what an earlier run has brought of it already.
 
         Gives the optional artifacts (by name) that do not fit beside the required ones, each with the error that says
@@ -75,20 +75,20 @@ class DiskSpace:
         refused: dict[str, NoRoomError] = {}
         free: dict[int, float] = {}
         # Stable: in each half as the configuration has it.
-        for order in sorted(orders, key=lambda order: not order.required):
-            place = self._place(order.dest.parent)
+        for transfer in sorted(transfers, key=lambda transfer: not transfer.required):
+            place = self._place(transfer.dest.parent)
             for store in place.stores:
                 if store not in free:
                     free[store] = _free_of(store, place)
-            claim = Claim(order=order, place=place, need=_need(order))
+            claim = Claim(transfer=transfer, place=place, need=_need(transfer))
             try:
                 self._check(claim, need=claim.need, free=free)
             except NoRoomError as error:
-                if order.required:
-                    raise NoRoomError(f"{order.name}: {error}") from None
-                refused[order.name] = error
+                if transfer.required:
+                    raise NoRoomError(f"{transfer.name}: {error}") from None
+                refused[transfer.name] = error
                 continue
-            self._claims[order.name] = claim
+            self._claims[transfer.name] = claim
             self._wait(claim, claim.need)
         return refused
 
@@ -139,12 +139,12 @@ class DiskSpace:
 
     def _wait(self, claim: Claim, amount_of_bytes: int) -> None:
         for store in claim.place.stores:
-            self._waiting[store, claim.order.required] += amount_of_bytes
+            self._waiting[store, claim.transfer.required] += amount_of_bytes
 
     def _check(self, claim: Claim, *, need: int, free: dict[int, float]) -> None:
         """Raises NoRoomError unless there are `need` bytes beside what is promised."""
         for store in claim.place.stores:
-            promised = self._promised(store, to_all=not claim.order.required)
+            promised = self._promised(store, to_all=not claim.transfer.required)
             left = max(free[store] - promised, 0)
             if need > left:
                 what = "memory" if claim.place.in_memory else "the disk"
@@ -192,16 +192,16 @@ def memory_available() -> int | None:
         return None
 
 
-def _need(order: Order) -> int:
-    """The bytes that `order` still takes; 0 when no size is declared, or a file of that size stands there already."""
-    if order.size is None:
+def _need(transfer: Transfer) -> int:
+    """The bytes that `transfer` still takes; 0 when no size is declared, or a file of that size is there already."""
+    if transfer.size is None:
         return 0
     try:
-        if order.dest.lstat().st_size == order.size:
+        if transfer.dest.lstat().st_size == transfer.size:
             return 0  # most likely kept; if not, its room is asked for when it comes
     except OSError:
         pass
-    return max(order.size - _held(order.part), 0)
+    return max(transfer.size - _held(transfer.part), 0)
 
 
 def _held(part: Path) -> int:

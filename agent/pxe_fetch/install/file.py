@@ -64,7 +64,7 @@ def _has_digest(file: FileIO, transfer: Transfer) -> bool:
     """Whether the open file has the bytes of `transfer`: by the digest of the whole, or else by those of its chunks."""
     if transfer.digest:
         return hashlib.file_digest(file, transfer.digest.algorithm).hexdigest() == transfer.digest.hex
-    return transfer.pieces is not None and transfer.pieces.are_in(file.fileno())
+    return transfer.chunk_map is not None and transfer.chunk_map.matches(file.fileno())
 
 
 def place(transfer: Transfer) -> None:

@@ -50,14 +50,14 @@ class EventLog(Progress):
         """What will be done is known."""
         artifacts = [
             ArtifactState(
-                name=order.name,
-                dest=str(order.dest),
-                required=order.required,
-                total=order.size,
-                mirrors=tuple(map(redact, order.urls)) if len(order.urls) > 1 else (),
-                sha256=order.digest.hex if order.digest and order.digest.algorithm == "sha256" else None,
+                name=transfer.name,
+                dest=str(transfer.dest),
+                required=transfer.required,
+                total=transfer.size,
+                mirrors=tuple(map(redact, transfer.urls)) if len(transfer.urls) > 1 else (),
+                sha256=transfer.digest.hex if transfer.digest and transfer.digest.algorithm == "sha256" else None,
             )
-            for order in plan.orders
+            for transfer in plan.transfers
         ]
         artifacts += [
             ArtifactState(name=one.name, dest=one.dest, required=one.required, phase="skipped") for one in plan.skipped
@@ -67,14 +67,14 @@ class EventLog(Progress):
         self._store.add(sorted(artifacts, key=lambda artifact: places[artifact.name]))
         self._store.state.phase = "fetching"
         self._store.write()
-        known = sum(order.size or 0 for order in plan.orders)
+        known = sum(transfer.size or 0 for transfer in plan.transfers)
         others = f"; not for this node: {', '.join(one.name for one in plan.skipped)}" if plan.skipped else ""
-        size = f" ({amount(known)})" if known and all(order.size is not None for order in plan.orders) else ""
-        if len(plan.orders) > MANY:
+        size = f" ({amount(known)})" if known and all(transfer.size is not None for transfer in plan.transfers) else ""
+        if len(plan.transfers) > MANY:
             self._usual = DEBUG
             others += "; of so many, only the end of each is told, and what goes wrong"
         self._say(
-            f"{count(len(plan.orders), 'artifact')} to bring{size}, up to {config.parallel} at once{others}",
+            f"{count(len(plan.transfers), 'artifact')} to bring{size}, up to {config.parallel} at once{others}",
             message_id=MessageId.STATUS,
             phase="fetching",
         )
