@@ -38,6 +38,7 @@ class ChunkedDownload:
             scheduler=self._scheduler,
             part=part,
             transports=context.transports,
+            on_answer=self._start_streams,
             deadline=Deadline(
                 clock=context.clock, stop=self._stop, at=self._deadline.at, message=self._deadline.message
             ),
@@ -98,50 +99,52 @@ class ChunkedDownload:
         while scheduler.tracker.remaining:
             self._deadline.check()
             with scheduler.changed:
-                without_thread = self._start_streams()
+                assignment = self._start_streams()
                 if self._fatal:
                     raise self._fatal
-                if self._threads:
+                if self._threads and not assignment:
                     scheduler.changed.wait(_POLL)
                     continue
-            if without_thread:
-                self._work(without_thread)
+            if assignment:
+                self._run_stream(assignment)
             elif scheduler.tracker.remaining:
                 raise scheduler.last_error or scheduler.mirrors.verdict()
 
     def _start_streams(self) -> Assignment | None:
-        """Start as many streams as are free and have something to do. Returns what not even one thread could begin."""
-        while not self._stop.is_set() and (not self._threads or self._budget.take()):
-            assignment = self._scheduler.next_assignment()
-            if assignment and self._start(assignment):
-                continue
-            if not self._threads:
-                return assignment
-            self._budget.give()
-            if assignment:
-                self._scheduler.finish(assignment, partial=assignment.range.partial, error=None)
-            break
-        return None
+        """Start as many streams as are free and have something to do, each in a thread.
 
-    def _start(self, assignment: Assignment) -> bool:
-        """Start a thread for `assignment` and those after it; False where the unit's TasksMax= allows no more."""
-        name = f"{self._source.name}-{self._threads}"
-        try:
-            Thread(target=self._run_stream, args=(assignment,), name=name, daemon=True).start()
-        except RuntimeError:
-            return False
-        self._threads += 1
-        return True
+        Returns the assignment of a stream that the calling thread has to run, for want of any other thread.
+        """
+        with self._scheduler.changed:
+            while not self._stop.is_set() and (not self._threads or self._budget.take()):
+                assignment = self._scheduler.next_assignment()
+                self._threads += 1
+                if assignment:
+                    name = f"{self._source.name}-{self._threads}"
+                    thread = Thread(target=self._run_stream, args=(assignment,), name=name, daemon=True)
+                    try:
+                        thread.start()
+                        continue
+                    except RuntimeError:  # the unit's TasksMax= is reached: the threads that run do the rest
+                        if self._threads == 1:
+                            return assignment
+                        self._scheduler.finish(assignment, partial=assignment.range.partial, error=None)
+                self._end_stream()
+                break
+        return None
 
     def _run_stream(self, assignment: Assignment) -> None:
         try:
             self._work(assignment)
         finally:
-            with self._scheduler.changed:
-                self._threads -= 1
-                if self._threads:  # the last one was the artifact's own
-                    self._budget.give()
-                self._scheduler.changed.notify_all()
+            self._end_stream()
+
+    def _end_stream(self) -> None:
+        with self._scheduler.changed:
+            self._threads -= 1
+            if self._threads:  # the last one is the artifact's own
+                self._budget.give()
+            self._scheduler.changed.notify_all()
 
     def _work(self, assignment: Assignment | None) -> None:
         """Carry out `assignment` and whatever there is to do then."""

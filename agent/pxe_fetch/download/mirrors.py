@@ -167,17 +167,18 @@ class Mirrors:
     def wrong_chunk(self, mirror: Mirror, index: int, error: FetchError, *, is_first: bool) -> None:
         """Record that chunk `index` came wrong, from `mirror` alone; `is_first`: the first one of its answer.
 
-        The mirror is out when one chunk was wrong twice and few others were right, and, where another mirror is left,
-        when too many of its answers had wrong chunks.
+        The mirror is out when too large a share of its chunks is wrong, if there is another one; else when a chunk
+        came wrong so often that there is nobody left to ask for it.
         """
         mirror.corrupt += is_first  # all wrong chunks of one answer may have the same cause
         mirror.wrong[index] = mirror.wrong.get(index, 0) + 1
         if mirror.out:
             return
         self._set_error(mirror, error)
-        has_many = mirror.corrupt >= CORRUPT_ATTEMPTS and mirror.corrupt * _TOLERATED > mirror.right
-        has_other = any(other is not mirror and not other.out for other in self.all)
-        mirror.out = has_many and (has_other or mirror.wrong[index] >= CORRUPT_ATTEMPTS)
+        if any(other is not mirror and not other.out for other in self.all):
+            mirror.out = mirror.corrupt >= CORRUPT_ATTEMPTS and mirror.corrupt * _TOLERATED > mirror.right
+        else:
+            mirror.out = mirror.wrong[index] >= CORRUPT_ATTEMPTS
 
     def _set_error(self, mirror: Mirror, error: FetchError) -> None:
         self._errors.append(error)

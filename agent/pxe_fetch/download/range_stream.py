@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -26,6 +27,7 @@ class RangeStream:
     part: ChunkedPart
     transports: Transports
     deadline: Deadline
+    on_answer: Callable[[], object]  # called when a mirror has answered, so that it may get more streams
     processors: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
 
     def carry_out(self, assignment: Assignment) -> FetchError | None:
@@ -69,6 +71,7 @@ class RangeStream:
                 self.scheduler.ignored_range(assignment)
             has_all = not asks_range or not body.ranged
             self.scheduler.answered(assignment, total=body.total, is_ranged=not has_all and not asks_all)
+            self.on_answer()
             self._copy(assignment, body, has_all=has_all)
         finally:
             body.close()

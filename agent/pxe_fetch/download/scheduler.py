@@ -143,7 +143,6 @@ class ChunkScheduler:
             is_resuming = self._is_resuming or (is_first and self.resumed_from > 0)
             self._is_resuming = False
             here = self.here
-            self.changed.notify_all()  # it may get more streams
         url = redact(assignment.mirror.url)
         if not is_first:
             self._events.progress(self._name, received=here, total=self._map.size)
