@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -16,6 +15,7 @@ from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import Chunks, Digest
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.download import download, fetch_text
+from pxe_fetch.download.partfile import remove_part
 from pxe_fetch.errors import PolicyError, StoppedError
 from pxe_fetch.install import file
 from pxe_fetch.install.disk_space import DiskSpace
@@ -68,15 +68,13 @@ class Fetcher:
         try:
             self._fetch_one(transfer)
         except StoppedError:
-            _drop_if_empty(transfer)
             raise  # not a failure of the artifact: the run says why it ended
         except OSError as error:  # the transports and downloads raise FetchError: this is about the destination
-            _drop_if_empty(transfer)
             self.failed(transfer.name, file.explain(error, f"{transfer.dest} cannot be put in place"))
         except Exception as error:  # a bug in one artifact must not leave the others unfinished
-            _drop_if_empty(transfer)
             self.failed(transfer.name, error)
         finally:
+            remove_part(transfer.part, if_empty=True)  # nothing could be resumed from it
             self.room.release(transfer.name)
 
     def _fetch_one(self, transfer: Transfer) -> None:
@@ -88,15 +86,14 @@ class Fetcher:
         transfer = self._with_digests(transfer)
         installer = _installer(transfer)
         if installer.is_right(transfer):
-            with suppress(OSError):  # a read-only place says so whether there is a part or not
-                transfer.part.unlink()
+            remove_part(transfer.part)
             self.event_log.kept(transfer)
         else:
-            result = download(transfer, self.context, reserve=partial(self.room.claim, transfer.name))
-            self.room.release(transfer.name)  # what it takes it has
-            self.event_log.received(transfer.name, result)
-            self.roots.check(transfer.dest)
-            installer.place(transfer)
+            with download(transfer, self.context, reserve=partial(self.room.claim, transfer.name)) as result:
+                self.room.release(transfer.name)  # what it takes it has
+                self.event_log.received(transfer.name, result)
+                self.roots.check(transfer.dest)
+                installer.place(transfer)
             self.event_log.placed(transfer)
         self._start_units(transfer)
 
@@ -170,12 +167,3 @@ def _small(transfer: Transfer, *, urls: tuple[str, ...], what: str, digest: Dige
         retry=transfer.retry,
         timeouts=transfer.timeouts,
     )
-
-
-def _drop_if_empty(transfer: Transfer) -> None:
-    """Leave no part file behind that nothing can be resumed from."""
-    try:
-        if transfer.part.lstat().st_size == 0:
-            transfer.part.unlink()
-    except OSError:
-        return

@@ -161,11 +161,11 @@ class Bench:
             streams=StreamBudget(self.streams - 1),
         )
         try:
-            result = download(self.transfer(), context, reserve=reserve)
+            with download(self.transfer(), context, reserve=reserve) as result:
+                assert self.part.read_bytes() == self.body
         finally:
             if not self.transports:
                 transports.close()
-        assert self.part.read_bytes() == self.body
         assert result.bytes == len(self.body)
         return result
 

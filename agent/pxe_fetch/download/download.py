@@ -27,10 +27,13 @@ class DownloadResult:
     resumed_from: int  # what an earlier run had left of it
 
 
+@contextmanager
 def download(
     transfer: Transfer, context: Context, *, reserve: Callable[[int], None] = lambda _: None
-) -> DownloadResult:
+) -> Iterator[DownloadResult]:
     """Download `transfer` to `transfer.part`: whole, verified, not yet installed. The part's folder has to exist.
+
+    While the `with` block lasts no other process may have the part: install it there.
 
     May run in several threads at once with one `context`. The artifact's own deadline is counted from now. When
     `context.stop` is set it ends within a second, but for a connection that is just being made (`timeouts.connect`).
@@ -44,32 +47,11 @@ def download(
     `attempts`, `bytes_received` and `url` say what had happened.
     """
     with _only_fetch_errors():
-        began = context.clock.now()
-        context.deadline(transfer.retry.deadline).check()
-        chunk_map = transfer.chunk_map
-        part = ChunkedPart(transfer.part, chunk_map) if chunk_map else SequentialPart(transfer.part, transfer.digest)
-        try:
-            if transfer.size is not None:
-                reserve(transfer.size)
-            engine = (
-                ChunkedDownload(transfer, part=part, context=context)
-                if isinstance(part, ChunkedPart)
-                else SequentialDownload(transfer, part=part, context=context, reserve=reserve)
-            )
-            _run(engine)
-        except NoRoomError:
-            part.discard()
-            raise
-        finally:
-            part.close()
-        return DownloadResult(
-            bytes=part.length,
-            bytes_received=engine.bytes_received,
-            attempts=engine.attempts,
-            url=engine.last_url(),
-            seconds=context.clock.now() - began,
-            resumed_from=engine.resumed_from,
-        )
+        part, result = _download(transfer, context, reserve=reserve)
+    try:
+        yield result
+    finally:
+        part.close()
 
 
 def fetch_text(source: Source, context: Context, *, limit: int) -> bytes:
@@ -81,6 +63,37 @@ def fetch_text(source: Source, context: Context, *, limit: int) -> bytes:
         part = MemoryPart(source.digest, limit=limit)
         _run(SequentialDownload(source, part=part, context=context))
         return part.value()
+
+
+def _download(
+    transfer: Transfer, context: Context, *, reserve: Callable[[int], None]
+) -> tuple[ChunkedPart | SequentialPart, DownloadResult]:
+    began = context.clock.now()
+    context.deadline(transfer.retry.deadline).check()
+    chunk_map = transfer.chunk_map
+    part = ChunkedPart(transfer.part, chunk_map) if chunk_map else SequentialPart(transfer.part, transfer.digest)
+    try:
+        if transfer.size is not None:
+            reserve(transfer.size)
+        engine = (
+            ChunkedDownload(transfer, part=part, context=context)
+            if isinstance(part, ChunkedPart)
+            else SequentialDownload(transfer, part=part, context=context, reserve=reserve)
+        )
+        _run(engine)
+    except BaseException as error:
+        if isinstance(error, NoRoomError):
+            part.discard()
+        part.close()
+        raise
+    return part, DownloadResult(
+        bytes=part.length,
+        bytes_received=engine.bytes_received,
+        attempts=engine.attempts,
+        url=engine.last_url(),
+        seconds=context.clock.now() - began,
+        resumed_from=engine.resumed_from,
+    )
 
 
 def _run(engine: SequentialDownload | ChunkedDownload) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import chain
 from mmap import mmap
 from pathlib import Path
@@ -49,31 +50,40 @@ class PartFile:
     """A file that outlives a kill, so that the next run can resume it. One process at a time may have it."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make `path`; its bytes count once they were read again. Raises CannotCreateError or DiskError."""
+        """Open or make `path`; its bytes count once they were read again. Raises CannotCreateError or DiskError.
+
+        From now on no other process may have it, until `close`: also while it is installed.
+        """
         self._path = path
+        self._fd = self._open()
+        while not _is_at(self._fd, path):  # another process has just installed it, so it is no part any more
+            os.close(self._fd)
+            self._fd = self._open()
+        self._resumable = os.fstat(self._fd).st_size
+
+    def _open(self) -> int:
+        """The file, open and locked."""
         try:
             # 0600: it may hold what only its owner-to-be may read. O_NOFOLLOW: never through a link.
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         except OSError as error:
-            raise _not_created(path, error) from error
+            raise _not_created(self._path, error) from error
         try:
-            self._resumable = self._lock()
-        except BaseException:
-            os.close(self._fd)
+            self._lock(fd)
+        except FetchError:
+            os.close(fd)
             raise
+        return fd
 
-    def _lock(self) -> int:
-        """The size of the file, which is ours alone from now on."""
-        status = os.fstat(self._fd)
-        if not stat.S_ISREG(status.st_mode):
+    def _lock(self, fd: int) -> None:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise CannotCreateError(f"{self._path} is in the way: it is not a regular file")
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _LOCKED:
                 raise CannotCreateError(f"{self._path} is being written by another pxe-fetch") from error
             raise DiskError(f"{self._path} cannot be locked: {error.strerror}") from error
-        return os.fstat(self._fd).st_size
 
     def resumable_size(self) -> int:
         return self._resumable
@@ -98,12 +108,9 @@ class PartFile:
 
     def discard(self) -> None:
         """Remove the file, if it is still ours."""
-        try:
-            ours, there = os.fstat(self._fd), self._path.lstat()
-            if (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino):
+        with suppress(OSError):
+            if _is_at(self._fd, self._path):
                 self._path.unlink()
-        except OSError:
-            return
 
     def close(self) -> None:
         os.close(self._fd)
@@ -228,6 +235,27 @@ class MemoryPart:
     def value(self) -> bytes:
         """All of it."""
         return bytes(self._bytes)
+
+
+def remove_part(path: Path, *, if_empty: bool = False) -> None:
+    """Remove what an earlier run left at `path`, unless another process is writing it. Failures are ignored."""
+    with suppress(OSError):
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(fd, path) and not (if_empty and os.fstat(fd).st_size):
+                path.unlink()
+        finally:
+            os.close(fd)
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    """Whether the open file still has the name `path`."""
+    try:
+        ours, there = os.fstat(fd), path.lstat()
+    except FileNotFoundError:
+        return False
+    return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
 
 
 def _not_created(path: Path, error: OSError) -> FetchError:
