@@ -13,7 +13,7 @@ class FetchError(Exception):
     transient: bool = False
     is_counted: bool = True  # among the attempts without progress, of which there may not be too many
 
-    # What had happened to the artifact that it ended; filled in by transfer.receive.
+    # What had happened to the artifact until then; filled in by download.download.
     attempts: int = 0
     bytes_received: int = 0  # over the wire in this run
     url: str | None = None  # the mirror that it is about, or that was asked last; redacted

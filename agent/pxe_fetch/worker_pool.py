@@ -1,4 +1,4 @@
-"""A fixed number of threads that take their work from a queue."""
+"""A fixed number of threads that take their work from one queue."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class ChunkedDownload:
                     except RuntimeError:  # the unit's TasksMax= is reached: the threads that run do the rest
                         if self._threads == 1:
                             return assignment
-                        self._scheduler.finish(assignment, partial=assignment.range.partial, error=None)
+                        self._scheduler.finish(assignment, None)
                 self._end_stream()
                 break
         return None

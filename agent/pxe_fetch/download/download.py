@@ -23,7 +23,6 @@ class DownloadResult:
     bytes_received: int  # over the wire in this run, those fetched twice counted twice
     attempts: int  # 1, and 1 for each that failed or brought wrong bytes; 0 when an earlier run had left all of it
     url: str | None  # the mirror that finished it, redacted; None when none was asked
-    seconds: float
     resumed_from: int  # what an earlier run had left of it
 
 
@@ -68,7 +67,6 @@ def fetch_text(source: Source, context: Context, *, limit: int) -> bytes:
 def _download(
     transfer: Transfer, context: Context, *, reserve: Callable[[int], None]
 ) -> tuple[ChunkedPart | SequentialPart, DownloadResult]:
-    began = context.clock.now()
     context.deadline(transfer.retry.deadline).check()
     chunk_map = transfer.chunk_map
     part = ChunkedPart(transfer.part, chunk_map) if chunk_map else SequentialPart(transfer.part, transfer.digest)
@@ -91,7 +89,6 @@ def _download(
         bytes_received=engine.bytes_received,
         attempts=engine.attempts,
         url=engine.last_url(),
-        seconds=context.clock.now() - began,
         resumed_from=engine.resumed_from,
     )
 

@@ -12,7 +12,7 @@ from pxe_fetch.download.copy import BUFFER, LONG_BODY, WRITE_EVERY, HashPipeline
 from pxe_fetch.download.partfile import ChunkedPart
 from pxe_fetch.download.retry import unforeseen
 from pxe_fetch.download.scheduler import Assignment, ChunkScheduler
-from pxe_fetch.download.verify import ChunkDigester, PartialChunk, check_size
+from pxe_fetch.download.verify import ChunkDigester, check_size
 from pxe_fetch.errors import FetchError, NetworkError, RangeError
 from pxe_fetch.plan import Source
 from pxe_fetch.transport import Body, Request, Transports
@@ -32,18 +32,14 @@ class RangeStream:
 
     def carry_out(self, assignment: Assignment) -> FetchError | None:
         """Download the assignment's range, or as much of it as comes; returns what kept the rest from coming."""
-        kept: PartialChunk | None = None
         error: FetchError | None = None
         try:
             self._fetch(assignment)
-        except _BrokenError as broken:
-            kept, error = broken.partial, broken.error
         except FetchError as caught:
-            kept, error = assignment.range.partial, caught
+            error = caught
         except Exception as caught:  # whatever this mirror's answer did to us: another one's may do better
             error = unforeseen(caught)
-            error.__cause__ = caught
-        self.scheduler.finish(assignment, partial=kept, error=error)
+        self.scheduler.finish(assignment, error)
         return error
 
     def _fetch(self, assignment: Assignment) -> None:
@@ -100,7 +96,7 @@ class RangeStream:
             count -= got
 
     def _fill(self, assignment: Assignment, body: Body, rate: MinimumRate) -> None:
-        """Write the body to the range, until its end. Raises _BrokenError with what came of the last chunk."""
+        """Write the body to the range, until its end."""
         digester = ChunkDigester(
             self.part.chunk_map,
             position=assignment.range.position,
@@ -110,15 +106,13 @@ class RangeStream:
         )
         pipeline = HashPipeline(digester)
         try:
-            try:
-                while most := self.scheduler.begin_fill(assignment, BUFFER):
-                    self._fill_buffer(assignment, body, rate, pipeline, most)
-            finally:
-                pipeline.close()
-            if assignment.failure:
-                raise assignment.failure
-        except FetchError as error:
-            raise _BrokenError(error, digester.partial()) from error
+            while most := self.scheduler.begin_fill(assignment, BUFFER):
+                self._fill_buffer(assignment, body, rate, pipeline, most)
+        finally:
+            pipeline.close()
+            assignment.range.partial = digester.partial()
+        if assignment.failure:
+            raise assignment.failure
 
     def _fill_buffer(
         self, assignment: Assignment, body: Body, rate: MinimumRate, pipeline: HashPipeline, most: int
@@ -143,12 +137,3 @@ class RangeStream:
                 has_processor = self.scheduler.streams < self.processors
                 pipeline.hash(buffer, filled, in_thread=has_processor and assignment.range.received > LONG_BODY)
                 self.scheduler.written(assignment, filled)
-
-
-class _BrokenError(Exception):
-    """An error, and the part of a chunk that is good nevertheless."""
-
-    def __init__(self, error: FetchError, partial_chunk: PartialChunk | None) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.partial = partial_chunk

@@ -35,7 +35,9 @@ def is_final(error: BaseException) -> bool:
 
 def unforeseen(error: Exception) -> FetchError:
     """`error`, which nothing here expects, as one that has an exit code."""
-    return FetchError(f"a fault of pxe-fetch itself: {type(error).__name__}: {error}")
+    found = FetchError(f"a fault of pxe-fetch itself: {type(error).__name__}: {error}")
+    found.__cause__ = error
+    return found
 
 
 class Attempts:

@@ -248,14 +248,14 @@ class ChunkScheduler:
         self.here -= count
         self._farthest = min(self._farthest, self.here)
 
-    def finish(self, assignment: Assignment, *, partial: PartialChunk | None, error: FetchError | None) -> None:
-        """The assignment's stream has ended, within a chunk whose beginning is `partial`, and because of `error`."""
+    def finish(self, assignment: Assignment, error: FetchError | None) -> None:
+        """The assignment's stream has ended, because of `error` or at the end of its range."""
         with self.changed:
+            partial = assignment.range.partial
             if partial and assignment.failure:  # it follows a wrong chunk
                 self._drop(partial.length)
-                partial = None
+                partial = assignment.range.partial = None
             assignment.progressed |= partial is not None and partial.length > assignment.partial_length
-            assignment.range.partial = partial
             self.tracker.release(assignment.range)
             assignment.mirror.streams -= 1
             self.streams -= 1
