@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -15,8 +16,8 @@ from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import Chunks, Digest
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.download import download, fetch_text
-from pxe_fetch.download.partfile import remove_part
-from pxe_fetch.errors import PolicyError, StoppedError
+from pxe_fetch.download.partfile import PartInUseError, PartLock
+from pxe_fetch.errors import FetchError, PolicyError, StoppedError
 from pxe_fetch.install import file
 from pxe_fetch.install.disk_space import DiskSpace
 from pxe_fetch.plan import Source, Transfer
@@ -25,6 +26,8 @@ from pxe_fetch.reporting.event_log import EventLog
 from pxe_fetch.reporting.journal import WARNING
 from pxe_fetch.reporting.result import Result, result_of_error
 from pxe_fetch.worker_pool import run_all
+
+_LOCK_POLL = 0.25  # seconds between two tries to get a part file that another process has
 
 
 class Installer(Protocol):
@@ -74,7 +77,6 @@ class Fetcher:
         except Exception as error:  # a bug in one artifact must not leave the others unfinished
             self.failed(transfer.name, error)
         finally:
-            remove_part(transfer.part, if_empty=True)  # nothing could be resumed from it
             self.room.release(transfer.name)
 
     def _fetch_one(self, transfer: Transfer) -> None:
@@ -85,17 +87,51 @@ class Fetcher:
             self.roots.check(transfer.dest)
         transfer = self._with_digests(transfer)
         installer = _installer(transfer)
-        if installer.is_right(transfer):
-            remove_part(transfer.part)
+        try:
+            lock = self._lock(transfer)
+        except (PartInUseError, StoppedError):
+            raise
+        except FetchError:
+            if not installer.is_right(transfer):  # what is right already may be in a read-only place
+                raise
             self.event_log.kept(transfer)
         else:
-            with download(transfer, self.context, reserve=partial(self.room.claim, transfer.name)) as result:
-                self.room.release(transfer.name)  # what it takes it has
-                self.event_log.received(transfer.name, result)
-                self.roots.check(transfer.dest)
-                installer.place(transfer)
-            self.event_log.placed(transfer)
+            with closing(lock):
+                self._install(transfer, installer=installer, lock=lock)
         self._start_units(transfer)
+
+    def _install(self, transfer: Transfer, *, installer: Installer, lock: PartLock) -> None:
+        """Have the destination right, by downloading and installing it if it is not so already. Raises FetchError."""
+        try:
+            if installer.is_right(transfer):
+                lock.remove()
+                self.event_log.kept(transfer)
+                return
+            reserve = partial(self.room.claim, transfer.name)
+            result = download(transfer, self.context, lock=lock, reserve=reserve)
+            self.room.release(transfer.name)  # what it takes it has
+            self.event_log.received(transfer.name, result)
+            self.roots.check(transfer.dest)
+            installer.place(transfer)
+            self.event_log.placed(transfer)
+        finally:
+            lock.remove(if_empty=True)  # nothing could be resumed from it
+
+    def _lock(self, transfer: Transfer) -> PartLock:
+        """Lock the destination's part file, once no other run on this node has it. Raises FetchError."""
+        deadline = self.context.deadline(transfer.retry.deadline)
+        is_waiting = False
+        while True:
+            try:
+                return PartLock(transfer.part)
+            except PartInUseError:
+                if deadline.left() <= 0:
+                    raise
+            deadline.check()
+            if not is_waiting:
+                self.event_log.remark(f"{transfer.name}: waiting for another run of pxe-fetch, which is writing it")
+                is_waiting = True
+            self.context.clock.sleep(_LOCK_POLL, stop=self.context.stop)
 
     def _with_digests(self, transfer: Transfer) -> Transfer:
         """`transfer` with what a server has of its digests: a SHA256SUMS file, a list of chunks. Raises FetchError."""

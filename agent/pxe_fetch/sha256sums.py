@@ -18,8 +18,8 @@ _TAGGED = re.compile(r"\\?SHA256 \((.+)\) = ([0-9a-fA-F]{64})")
 def digest_of(url: str, *, sums: str, where: str) -> Digest:
     """The digest that the text `sums` has for the last part of `url`; `where` names the text in the error.
 
-    A line that names the file in a folder counts when no line names it alone. Raises IntegrityError, after which another
-    run may succeed: a mirror may be in the middle of an update.
+    A line that names the file in a folder counts when no line names it alone. Raises IntegrityError. Another
+    run may succeed then: a mirror may be in the middle of an update.
     """
     name = unquote(urlsplit(url).path).rpartition("/")[2]
     in_folder: str | None = None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.faults import Serve
+from fakes.faults import stall
 from fakes.node import Entry, FakeNode
 from fakes.server import Script, Server
 from pxe_fetch.contract.exits import Exit
@@ -39,17 +39,11 @@ def start(node: FakeNode, name: str, entry: Entry) -> subprocess.Popen[str]:
     return node.start("run", "--config", str(file))
 
 
-def end(*processes: subprocess.Popen[str]) -> Mapping[int, str]:
-    """What each exit code was said with. Another run in the way is the only failure there may be."""
-    ended = {}
+def check_all(*processes: subprocess.Popen[str]) -> None:
+    """Each run succeeds: one waits for the other, or finds nothing to do."""
     for process in processes:
         _, err = process.communicate(timeout=60)
-        ended[process.returncode] = err
-        assert process.returncode in {Exit.DONE, Exit.CANNOT_CREATE}, err
-        if process.returncode:
-            assert "is being written by another pxe-fetch" in err
-    assert Exit.DONE in ended
-    return ended
+        assert process.returncode == Exit.DONE, err
 
 
 def tree(folder: Path) -> Mapping[str, bytes]:
@@ -65,7 +59,7 @@ def test_one_archive_is_unpacked_whole(delay: float, node: FakeNode) -> None:
             entry = {**entry, "dest": str(node.out / f"m{number}")}
             first = start(node, "first", entry)
             time.sleep(delay)
-            end(first, start(node, "second", entry))
+            check_all(first, start(node, "second", entry))
             assert tree(node.out / f"m{number}") == MEMBERS
             assert start(node, "third", entry).wait(timeout=60) == Exit.DONE
             assert tree(node.out / f"m{number}") == MEMBERS
@@ -78,22 +72,27 @@ def test_two_configurations_with_one_destination_leave_what_one_of_them_names(de
         for number in range(ROUNDS):
             first = start(node, "first", entries[number % 2])
             time.sleep(delay)
-            end(first, start(node, "second", entries[1 - number % 2]))
+            check_all(first, start(node, "second", entries[1 - number % 2]))
             assert (node.out / "m").read_bytes() in (ONE, OTHER)
             assert node.files() == ["m"]
 
 
-def test_a_run_that_finds_its_file_right_leaves_the_part_of_another_run_alone(node: FakeNode) -> None:
-    with Server(
-        {"/one": Script(body=ONE), "/other": Script(body=OTHER, faults=[Serve(until=0.5, drip=0.001)])}
-    ) as server:
-        assert node.run_config(node.entry("m", server.url("/one"), ONE)).code == 0
-        slow = start(node, "slow", node.entry("m", server.url("/other"), OTHER))
+def test_a_run_waits_for_another_one_and_says_so_and_goes_on_where_that_was_ended(node: FakeNode) -> None:
+    half = len(ONE) // 2
+    with Server({"/m": Script(body=ONE, faults=[stall(half)])}) as server:
+        entry = node.entry("m", server.url("/m"), ONE)
+        stuck = start(node, "stuck", entry)
         part = node.out / ".m.pxe-fetch-part"
-        while not part.exists() or not part.stat().st_size:
-            assert slow.poll() is None
+        while not part.exists() or part.stat().st_size < half:
+            assert stuck.poll() is None
             time.sleep(0.01)
-        assert node.run_config(node.entry("m", server.url("/one"), ONE)).code == 0
-        assert part.exists()
-        slow.terminate()
-        slow.communicate(timeout=60)
+        second = start(node, "second", entry)
+        assert second.stderr
+        while "waiting for another run" not in second.stderr.readline():
+            assert second.poll() is None
+        stuck.kill()
+        stuck.communicate(timeout=60)
+        check_all(second)
+        assert [asked.range for asked in server.asked] == [None, f"bytes={half}-"]
+    assert (node.out / "m").read_bytes() == ONE
+    assert node.files() == ["m"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -15,6 +15,7 @@ from pxe_fetch.contract.model import Digest, Proxy, RetryPolicy, Timeouts, Tls
 from pxe_fetch.deadline import Deadline, SystemClock
 from pxe_fetch.download.context import Context, StreamBudget
 from pxe_fetch.download.download import DownloadResult, download
+from pxe_fetch.download.partfile import PartLock
 from pxe_fetch.plan import Transfer
 from pxe_fetch.transport import Body, Request, Transports
 
@@ -161,11 +162,12 @@ class Bench:
             streams=StreamBudget(self.streams - 1),
         )
         try:
-            with download(self.transfer(), context, reserve=reserve) as result:
-                assert self.part.read_bytes() == self.body
+            with closing(PartLock(self.part)) as lock:
+                result = download(self.transfer(), context, lock=lock, reserve=reserve)
         finally:
             if not self.transports:
                 transports.close()
+        assert self.part.read_bytes() == self.body
         assert result.bytes == len(self.body)
         return result
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pxe_fetch.download.chunked import ChunkedDownload
 from pxe_fetch.download.context import Context
-from pxe_fetch.download.partfile import ChunkedPart, MemoryPart, SequentialPart
+from pxe_fetch.download.partfile import ChunkedPart, MemoryPart, PartLock, SequentialPart
 from pxe_fetch.download.retry import unforeseen
 from pxe_fetch.download.sequential import SequentialDownload
 from pxe_fetch.errors import FetchError, NoRoomError
@@ -26,13 +26,10 @@ class DownloadResult:
     resumed_from: int  # what an earlier run had left of it
 
 
-@contextmanager
 def download(
-    transfer: Transfer, context: Context, *, reserve: Callable[[int], None] = lambda _: None
-) -> Iterator[DownloadResult]:
-    """Download `transfer` to `transfer.part`: whole, verified, not yet installed. The part's folder has to exist.
-
-    While the `with` block lasts no other process may have the part: install it there.
+    transfer: Transfer, context: Context, *, lock: PartLock, reserve: Callable[[int], None] = lambda _: None
+) -> DownloadResult:
+    """Download `transfer` to `transfer.part`, which `lock` is of: whole, verified, not yet installed.
 
     May run in several threads at once with one `context`. The artifact's own deadline is counted from now. When
     `context.stop` is set it ends within a second, but for a connection that is just being made (`timeouts.connect`).
@@ -46,11 +43,29 @@ def download(
     `attempts`, `bytes_received` and `url` say what had happened.
     """
     with _only_fetch_errors():
-        part, result = _download(transfer, context, reserve=reserve)
-    try:
-        yield result
-    finally:
-        part.close()
+        context.deadline(transfer.retry.deadline).check()
+        try:
+            if transfer.size is not None:
+                reserve(transfer.size)
+            part: ChunkedPart | SequentialPart
+            engine: ChunkedDownload | SequentialDownload
+            if transfer.chunk_map:
+                part = ChunkedPart(lock, transfer.chunk_map)
+                engine = ChunkedDownload(transfer, part=part, context=context)
+            else:
+                part = SequentialPart(lock, transfer.digest)
+                engine = SequentialDownload(transfer, part=part, context=context, reserve=reserve)
+            _run(engine)
+        except NoRoomError:
+            lock.remove()
+            raise
+        return DownloadResult(
+            bytes=part.length,
+            bytes_received=engine.bytes_received,
+            attempts=engine.attempts,
+            url=engine.last_url(),
+            resumed_from=engine.resumed_from,
+        )
 
 
 def fetch_text(source: Source, context: Context, *, limit: int) -> bytes:
@@ -62,35 +77,6 @@ def fetch_text(source: Source, context: Context, *, limit: int) -> bytes:
         part = MemoryPart(source.digest, limit=limit)
         _run(SequentialDownload(source, part=part, context=context))
         return part.value()
-
-
-def _download(
-    transfer: Transfer, context: Context, *, reserve: Callable[[int], None]
-) -> tuple[ChunkedPart | SequentialPart, DownloadResult]:
-    context.deadline(transfer.retry.deadline).check()
-    chunk_map = transfer.chunk_map
-    part = ChunkedPart(transfer.part, chunk_map) if chunk_map else SequentialPart(transfer.part, transfer.digest)
-    try:
-        if transfer.size is not None:
-            reserve(transfer.size)
-        engine = (
-            ChunkedDownload(transfer, part=part, context=context)
-            if isinstance(part, ChunkedPart)
-            else SequentialDownload(transfer, part=part, context=context, reserve=reserve)
-        )
-        _run(engine)
-    except BaseException as error:
-        if isinstance(error, NoRoomError):
-            part.discard()
-        part.close()
-        raise
-    return part, DownloadResult(
-        bytes=part.length,
-        bytes_received=engine.bytes_received,
-        attempts=engine.attempts,
-        url=engine.last_url(),
-        resumed_from=engine.resumed_from,
-    )
 
 
 def _run(engine: SequentialDownload | ChunkedDownload) -> None:

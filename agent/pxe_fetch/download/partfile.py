@@ -46,28 +46,28 @@ class Part(Protocol):
         """Forget everything."""
 
 
-class PartFile:
-    """A file that outlives a kill, so that the next run can resume it. One process at a time may have it."""
+class PartInUseError(CannotCreateError):
+    """Another process is downloading or installing this very destination."""
+
+
+class PartLock:
+    """The part file of one artifact: open, and no other process's until `close`, also while it is installed."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make `path`; its bytes count once they were read again. Raises CannotCreateError or DiskError.
-
-        From now on no other process may have it, until `close`: also while it is installed.
-        """
-        self._path = path
-        self._fd = self._open()
-        while not _is_at(self._fd, path):  # another process has just installed it, so it is no part any more
-            os.close(self._fd)
-            self._fd = self._open()
-        self._resumable = os.fstat(self._fd).st_size
+        """Open or make `path`. Raises PartInUseError, CannotCreateError, DiskError, NoRoomError."""
+        self.path = path
+        self.fd = self._open()
+        self._stays_open = False
+        while not self._is_in_place():  # another process has just installed it, so it is no part any more
+            os.close(self.fd)
+            self.fd = self._open()
 
     def _open(self) -> int:
-        """The file, open and locked."""
         try:
             # 0600: it may hold what only its owner-to-be may read. O_NOFOLLOW: never through a link.
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         except OSError as error:
-            raise _not_created(self._path, error) from error
+            raise _not_created(self.path, error) from error
         try:
             self._lock(fd)
         except FetchError:
@@ -77,13 +77,45 @@ class PartFile:
 
     def _lock(self, fd: int) -> None:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise CannotCreateError(f"{self._path} is in the way: it is not a regular file")
+            raise CannotCreateError(f"{self.path} is in the way: it is not a regular file")
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _LOCKED:
-                raise CannotCreateError(f"{self._path} is being written by another pxe-fetch") from error
-            raise DiskError(f"{self._path} cannot be locked: {error.strerror}") from error
+                raise PartInUseError(f"{self.path} is being written by another pxe-fetch") from error
+            raise DiskError(f"{self.path} cannot be locked: {error.strerror}") from error
+
+    def _is_in_place(self) -> bool:
+        """Whether the open file still has its name."""
+        try:
+            ours, there = os.fstat(self.fd), self.path.lstat()
+        except FileNotFoundError:
+            return False
+        return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+
+    def remove(self, *, if_empty: bool = False) -> None:
+        """Remove the file, unless it was installed. Failures are ignored."""
+        with suppress(OSError):
+            if self._is_in_place() and not (if_empty and os.fstat(self.fd).st_size):
+                self.path.unlink()
+
+    def keep_open(self) -> None:
+        """Have `close` do nothing: a thread that was not waited for may still write to this descriptor."""
+        self._stays_open = True
+
+    def close(self) -> None:
+        if not self._stays_open:
+            os.close(self.fd)
+
+
+class PartFile:
+    """A file that outlives a kill, so that the next run can resume it."""
+
+    def __init__(self, lock: PartLock) -> None:
+        """What is in it counts once it was read again."""
+        self._path = lock.path
+        self._fd = lock.fd
+        self._resumable = os.fstat(lock.fd).st_size
 
     def resumable_size(self) -> int:
         return self._resumable
@@ -106,21 +138,12 @@ class PartFile:
     def _not_read(self, error: OSError) -> DiskError:
         return DiskError(f"{self._path} cannot be read: {error.strerror}")
 
-    def discard(self) -> None:
-        """Remove the file, if it is still ours."""
-        with suppress(OSError):
-            if _is_at(self._fd, self._path):
-                self._path.unlink()
-
-    def close(self) -> None:
-        os.close(self._fd)
-
 
 class SequentialPart(PartFile):
     """A part that grows from its beginning."""
 
-    def __init__(self, path: Path, digest: Digest | None) -> None:
-        super().__init__(path)
+    def __init__(self, lock: PartLock, digest: Digest | None) -> None:
+        super().__init__(lock)
         self.digester = Digester(digest)
         self.length = 0
 
@@ -149,21 +172,13 @@ class SequentialPart(PartFile):
 class ChunkedPart(PartFile):
     """A part that fills in any order; what has not come yet is a hole in the file."""
 
-    def __init__(self, path: Path, chunk_map: ChunkMap) -> None:
-        super().__init__(path)
+    def __init__(self, lock: PartLock, chunk_map: ChunkMap) -> None:
+        super().__init__(lock)
         self.chunk_map = chunk_map
         self.length = chunk_map.size
-        self._stays_open = False
+        self.keep_open = lock.keep_open
         if self._resumable > chunk_map.size:
             self._truncate(chunk_map.size)
-
-    def keep_open(self) -> None:
-        """Have `close` do nothing: a thread that was not waited for may still write to this descriptor."""
-        self._stays_open = True
-
-    def close(self) -> None:
-        if not self._stays_open:
-            super().close()
 
     def write(self, data: memoryview, *, at: int) -> None:
         """Write `data` to the offset `at`. Raises NoRoomError or DiskError."""
@@ -235,27 +250,6 @@ class MemoryPart:
     def value(self) -> bytes:
         """All of it."""
         return bytes(self._bytes)
-
-
-def remove_part(path: Path, *, if_empty: bool = False) -> None:
-    """Remove what an earlier run left at `path`, unless another process is writing it. Failures are ignored."""
-    with suppress(OSError):
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(fd, path) and not (if_empty and os.fstat(fd).st_size):
-                path.unlink()
-        finally:
-            os.close(fd)
-
-
-def _is_at(fd: int, path: Path) -> bool:
-    """Whether the open file still has the name `path`."""
-    try:
-        ours, there = os.fstat(fd), path.lstat()
-    except FileNotFoundError:
-        return False
-    return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
 
 
 def _not_created(path: Path, error: OSError) -> FetchError:
