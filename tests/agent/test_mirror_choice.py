@@ -175,6 +175,26 @@ def test_a_size_that_does_not_fit_is_believed_where_all_mirrors_agree(tmp_path: 
         assert (len(one.asked), len(other.asked)) == (1, 1)
 
 
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+def test_bytes_without_end_are_the_fault_of_the_mirror_that_sends_them(framing: str, tmp_path: Path) -> None:
+    endless = Serve(body=BODY * 20, framing=framing)
+    with Server({"/m": Script(then=endless)}) as bad, Server({"/m": Script(body=BODY)}) as good:
+        one = bench(tmp_path, bad, good, chunk=None)
+        result = one.download(reserve=no_room)
+        assert result.url == good.url("/m")
+        assert bad.sent("/m") < 10 * len(BODY)  # the rest was left in the line
+        one.part.unlink()
+        one.urls = [bad.url("/m")]
+        with pytest.raises(NoRoomError, match="do not fit"):
+            one.download(reserve=no_room)
+        assert not one.part.exists()
+
+
+def test_a_file_whose_size_nobody_knows_needs_no_more_room_than_it_takes(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, then=Serve(framing="chunked"))}) as server:
+        bench(tmp_path, server, chunk=None).download(reserve=no_room)
+
+
 class Surprising(Transports):
     """Has no idea how to read what one path is answered with."""
 

@@ -100,7 +100,7 @@ class ChunkedDownload:
             self._deadline.check()
             with scheduler.changed:
                 assignment = self._start_streams()
-                if self._fatal:
+                if self._fatal and scheduler.tracker.remaining:
                     raise self._fatal
                 if self._threads and not assignment:
                     scheduler.changed.wait(_POLL)

@@ -36,12 +36,14 @@ def copy_body(
     size: int | None,
     timeouts: Timeouts,
     deadline: Deadline,
+    before_write: Callable[[int], None],
     on_progress: Callable[[int], None],
 ) -> None:
-    """Append `body` to `part` until it ends. `on_progress` gets the part's length now and then, and at the end.
+    """Append `body` to `part` until it ends.
 
-    Raises IntegrityError if more than `size` come, NetworkError if they come slower than `timeouts.min_rate`, and what
-    the body, the part and `deadline` raise. In every case the part holds, hashed, what had come before.
+    `before_write` gets the length that the part will have, `on_progress` the one that it has, now and then and at the
+    end. Raises IntegrityError if more than `size` come, NetworkError if they come slower than `timeouts.min_rate`, and
+    what the two, the body, the part and `deadline` raise. In every case the part holds, hashed, what had come before.
     """
     rate = MinimumRate(timeouts, deadline=deadline)
     pipeline = HashPipeline(part.digester)
@@ -66,6 +68,7 @@ def copy_body(
                         on_progress(part.length + filled)
             finally:
                 if filled:
+                    before_write(part.length + filled)
                     pipeline.hash(buffer, filled, in_thread=received > LONG_BODY)
                     part.write(buffer[:filled])
                 if size is not None and part.length > size:

@@ -86,7 +86,7 @@ class Mirrors:
         Where ranges are preferred, a mirror that has them is worth a short wait.
         """
 
-        def rank(mirror: Mirror) -> tuple[float, int, bool, int]:
+        def rank(mirror: Mirror) -> tuple[float, bool, int, int]:
             handicap = self._policy.base if prefer_ranges and not mirror.ranges else 0.0
             return max(mirror.not_before, now) + handicap, *self._quality(mirror)
 
@@ -110,13 +110,13 @@ class Mirrors:
         if not ranged and not any(mirror.streams for mirror in self.all):
             yield from (mirror for mirror in usable if mirror.not_before <= now)
 
-    def _quality(self, mirror: Mirror) -> tuple[int, bool, int]:
-        """Lower is better: right bytes, then bytes at all, then the order of the list or the fewest requests."""
-        return mirror.corrupt, mirror.is_dead, mirror.position if self._keep_order else mirror.asked
+    def _quality(self, mirror: Mirror) -> tuple[bool, int, int]:
+        """Lower is better: any bytes, then right bytes, then the order of the list or the fewest requests."""
+        return mirror.is_dead, mirror.corrupt, mirror.position if self._keep_order else mirror.asked
 
-    def _load(self, mirror: Mirror) -> tuple[int, bool, int, int]:
-        corrupt, is_dead, rest = self._quality(mirror)
-        return corrupt, is_dead, 0 if self._keep_order else mirror.streams, rest
+    def _load(self, mirror: Mirror) -> tuple[bool, int, int, int]:
+        is_dead, corrupt, rest = self._quality(mirror)
+        return is_dead, corrupt, 0 if self._keep_order else mirror.streams, rest
 
     def _is_due_soon(self, mirror: Mirror, now: float) -> bool:
         return mirror.not_before <= now + self._policy.base

@@ -74,8 +74,7 @@ class RangeStream:
 
     def _copy(self, assignment: Assignment, body: Body, *, has_all: bool) -> None:
         """The range out of the body; where that has all bytes, also everything behind it that is missing."""
-        streams = lambda: max(1, self.scheduler.streams)  # noqa: E731
-        rate = MinimumRate(self.source.timeouts, deadline=self.deadline, sharers=streams)
+        rate = MinimumRate(self.source.timeouts, deadline=self.deadline, sharers=lambda: max(1, self.scheduler.streams))
         position = body.start
         while True:
             self._skip(body, assignment.range.position - position, rate)

@@ -16,20 +16,25 @@ from pxe_fetch.redact import redact
 from pxe_fetch.transport import Body, Request
 
 _EARLIER_RUN = "an earlier run"
+_STEP = 16 * 1024 * 1024  # bytes for which room is reserved in advance where no mirror gives the size
 
 
 class SequentialDownload:
     """The state of one download between its attempts."""
 
     def __init__(
-        self, source: Source, *, part: Part, context: Context, reserve: Callable[[int], None] | None = None
+        self, source: Source, *, part: Part, context: Context, reserve: Callable[[int], None] = lambda _: None
     ) -> None:
-        """`reserve` is called with the size that a mirror gives where the source has none; it may raise NoRoomError."""
+        """`reserve` is called with the size that a mirror gives where the source has none; it may raise NoRoomError.
+
+        Where the mirror gives none either, it is called again and again while the part grows.
+        """
         self._source = source
         self._part = part
         self._transports = context.transports
         self._events = context.events
         self._reserve = reserve
+        self._reserved = 0  # bytes
         self._deadline = context.deadline(source.retry.deadline)
         self._mirrors = Mirrors(source)
         self._attempts = Attempts(source, mirrors=self._mirrors, deadline=self._deadline, here=lambda: part.length)
@@ -130,8 +135,8 @@ class SequentialDownload:
             self._begin(mirror, body, request)
             try:
                 self._copy(mirror, body)
-            except IntegrityError:
-                self._is_mirrors_fault = True  # it goes on beyond the size
+            except (IntegrityError, ClaimedSizeError):
+                self._is_mirrors_fault = True  # it goes on beyond the size, or without end
                 self._drop()
                 raise
             self._check(mirror, body)
@@ -147,6 +152,7 @@ class SequentialDownload:
                 size=self._source.size,
                 timeouts=self._source.timeouts,
                 deadline=self._deadline,
+                before_write=self._reserve_step if total is None else lambda _: None,
                 on_progress=lambda here: self._events.progress(self._source.name, received=here, total=total),
             )
         finally:
@@ -180,11 +186,24 @@ class SequentialDownload:
         self._is_mirrors_fault = True
         check_size(total, expected=self._source.size)
         self._is_mirrors_fault = False
-        if self._reserve and self._source.size is None:
-            try:
-                self._reserve(total)
-            except NoRoomError as error:
-                raise ClaimedSizeError(str(error)) from error
+        if self._source.size is None:
+            self._reserve_size(total)
+
+    def _reserve_size(self, size: int) -> None:
+        try:
+            self._reserve(size)
+        except NoRoomError as error:
+            raise ClaimedSizeError(str(error)) from error
+        self._reserved = size
+
+    def _reserve_step(self, length: int) -> None:
+        """Reserve room for a body that does not say how long it is: some in advance, else as much as has come."""
+        if length <= self._reserved:
+            return
+        try:
+            self._reserve_size(length + _STEP)
+        except ClaimedSizeError:
+            self._reserve_size(length)
 
     def _check_restart(self, mirror: Mirror, body: Body, request: Request) -> None:
         """All bytes come in answer to a range. Raises RangeError where this or another mirror may yet give it."""
@@ -220,6 +239,7 @@ class SequentialDownload:
         """Begin again. What was here before is no progress when it comes again."""
         self._part.clear()
         self._origins.clear()
+        self._reserved = 0
 
     def _drop(self) -> None:
         """Begin again, since what was here was wrong."""
