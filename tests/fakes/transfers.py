@@ -135,7 +135,7 @@ class Bench:
             name=self.name,
             urls=tuple(self.urls),
             keep_order=self.keep_order,
-            listed_url=self.urls[0],
+            listed_url=self.urls[0] if self.urls else "",
             digest=self.digest or (None if self.chunk else sha256(self.body)),
             size=len(self.body) if self.chunk else self.size,
             chunk_map=cut(self.body, chunk=self.chunk) if self.chunk else None,
