@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from fakes.content import Content
-from fakes.exchange import Exchange
-from fakes.faults import Flip, Serve, Status, stall
+from fakes.exchange import Exchange, Fault
+from fakes.faults import Flip, Hang, Serve, Status, drip, stall
 from fakes.node import FakeNode
 from fakes.server import Script, Server
 from fakes.transfers import Bench
@@ -120,6 +121,20 @@ def test_bytes_that_come_while_other_mirrors_fail_are_progress(tmp_path: Path) -
         one = bench(tmp_path, good, *dead)
         one.retry = retry
         assert one.download().bytes_received <= len(BODY) + CHUNK
+
+
+@pytest.mark.parametrize(
+    "fault", [stall(CHUNK // 2), Hang(), drip(CHUNK // 2, every=0.05)], ids=["silent", "mute", "slow"]
+)
+def test_what_a_slow_mirror_has_left_is_taken_over_by_an_idle_one(fault: Fault, tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, then=fault)}) as slow, Server({"/m": Script(body=BODY)}) as good:
+        one = bench(tmp_path, slow, good)
+        one.timeouts = Timeouts(read=60)
+        began = time.monotonic()
+        result = one.download()
+        assert time.monotonic() - began < 8
+        assert slow.asked
+    assert result.bytes_received <= len(BODY) + CHUNK
 
 
 def test_two_different_chunks_that_came_wrong_once_do_not_drop_the_only_mirror(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.download.verify import PartialChunk
 
+WINDOW = 2.0  # seconds over which the rate of a stream is measured
 _MISSING, _RESERVED, _VERIFIED = range(3)
 
 
@@ -24,6 +25,21 @@ class ChunkRange:
     partial: PartialChunk | None = None  # what is here of the chunk that `position` is in
     since: float = 0.0  # on the clock's now(): when it was reserved
     received: int = 0  # bytes, since then
+    last_received: float = 0.0  # on the clock, or when it was reserved
+    window_start: float = 0.0  # of the last moments, on the clock
+    window_received: int = 0  # bytes, since then
+
+    def __post_init__(self) -> None:
+        self.last_received = self.window_start = self.since
+
+    def advance(self, count: int, *, now: float) -> None:
+        """`count` more bytes came."""
+        if now - self.window_start >= WINDOW:
+            self.window_start, self.window_received = self.last_received, 0
+        self.position += count
+        self.received += count
+        self.window_received += count
+        self.last_received = now
 
 
 @dataclass(kw_only=True, slots=True)

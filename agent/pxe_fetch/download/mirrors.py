@@ -19,6 +19,12 @@ RANGE_ATTEMPTS = 2  # of one mirror: once it may have answered something else th
 _TOLERATED = 8  # a mirror goes on giving chunks while fewer than one in so many of them is wrong
 
 
+class OvertakenError(NetworkError):
+    """A stream was ended because another mirror is much quicker with what is left."""
+
+    is_counted = False
+
+
 @dataclass(kw_only=True, slots=True, eq=False)
 class Mirror:
     """One url and its record in this download."""
@@ -41,6 +47,8 @@ class Mirror:
     streams: int = 0  # open, or being opened
     max_streams: float = math.inf  # known once it has refused one more
     has_answered: bool = False  # as it should
+    bytes: int = 0  # that its streams received
+    seconds: float = 0.0  # that they took, added up
     right: int = 0  # chunks
     wrong: dict[int, int] = field(default_factory=dict)  # chunk -> how often it came wrong from here alone
     is_reported: bool = False  # that it is out
@@ -59,6 +67,11 @@ class Mirror:
     def is_dead(self) -> bool:
         """Whether it has failed and never delivered anything."""
         return self.failures > 0 and not self.has_delivered
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second of one of its streams; 0 while unknown."""
+        return self.bytes / self.seconds if self.seconds else 0.0
 
     def ask(self) -> None:
         """Count one request."""
@@ -151,6 +164,8 @@ class Mirrors:
         self._set_error(mirror, error)
         mirror.failures = 1 if progressed else mirror.failures + 1
         mirror.not_before = now + pause(error, failures=mirror.failures, policy=self._policy)
+        if isinstance(error, OvertakenError):
+            mirror.not_before += self._policy.base  # the mirror that takes over comes first
         match error:
             case RangeError() if mirror.ranges:
                 mirror.ignored_range()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from threading import Event
 
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.copy import BUFFER, LONG_BODY, WRITE_EVERY, HashPipeline, MinimumRate
@@ -13,7 +14,7 @@ from pxe_fetch.download.partfile import ChunkedPart
 from pxe_fetch.download.retry import unforeseen
 from pxe_fetch.download.scheduler import Assignment, ChunkScheduler
 from pxe_fetch.download.verify import ChunkDigester, check_size
-from pxe_fetch.errors import FetchError, NetworkError, RangeError
+from pxe_fetch.errors import FetchError, NetworkError, RangeError, StoppedError
 from pxe_fetch.plan import Source
 from pxe_fetch.transport import Body, Request, Transports
 
@@ -35,6 +36,8 @@ class RangeStream:
         error: FetchError | None = None
         try:
             self._fetch(assignment)
+        except StoppedError as caught:
+            error = assignment.overtaken or caught
         except FetchError as caught:
             error = caught
         except Exception as caught:  # whatever this mirror's answer did to us: another one's may do better
@@ -43,7 +46,8 @@ class RangeStream:
         return error
 
     def _fetch(self, assignment: Assignment) -> None:
-        self.deadline.check()
+        deadline = replace(self.deadline, stop=_Ended(assignment, stop=self.deadline.stop))
+        deadline.check()
         mirror, wanted, chunk_map = assignment.mirror, assignment.range, self.part.chunk_map
         asks_range = mirror.ranges
         request = Request(
@@ -53,7 +57,7 @@ class RangeStream:
             end=chunk_map.start(wanted.end) if asks_range else None,
             headers=self.source.headers,
             timeouts=self.source.timeouts,
-            deadline=self.deadline,
+            deadline=deadline,
         )
         body = self.transports.of(mirror.url).open(request)
         try:
@@ -68,13 +72,13 @@ class RangeStream:
             has_all = not asks_range or not body.ranged
             self.scheduler.answered(assignment, total=body.total, is_ranged=not has_all and not asks_all)
             self.on_answer()
-            self._copy(assignment, body, has_all=has_all)
+            self._copy(assignment, body, deadline, has_all=has_all)
         finally:
             body.close()
 
-    def _copy(self, assignment: Assignment, body: Body, *, has_all: bool) -> None:
+    def _copy(self, assignment: Assignment, body: Body, deadline: Deadline, *, has_all: bool) -> None:
         """The range out of the body; where that has all bytes, also everything behind it that is missing."""
-        rate = MinimumRate(self.source.timeouts, deadline=self.deadline, sharers=lambda: max(1, self.scheduler.streams))
+        rate = MinimumRate(self.source.timeouts, deadline=deadline, sharers=lambda: max(1, self.scheduler.streams))
         position = body.start
         while True:
             self._skip(body, assignment.range.position - position, rate)
@@ -136,3 +140,15 @@ class RangeStream:
                 has_processor = self.scheduler.streams < self.processors
                 pipeline.hash(buffer, filled, in_thread=has_processor and assignment.range.received > LONG_BODY)
                 self.scheduler.written(assignment, filled)
+
+
+class _Ended(Event):
+    """Set when `stop` is, or when the assignment was overtaken."""
+
+    def __init__(self, assignment: Assignment, *, stop: Event) -> None:
+        super().__init__()
+        self._assignment = assignment
+        self._stop = stop
+
+    def is_set(self) -> bool:
+        return self._assignment.overtaken is not None or self._stop.is_set()

@@ -8,10 +8,10 @@ from threading import Condition
 
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.download.chunk_tracker import ChunkRange, ChunkTracker
+from pxe_fetch.download.chunk_tracker import WINDOW, ChunkRange, ChunkTracker
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import PROGRESS_EVERY
-from pxe_fetch.download.mirrors import Mirror, Mirrors
+from pxe_fetch.download.mirrors import Mirror, Mirrors, OvertakenError
 from pxe_fetch.download.retry import Attempts, is_final
 from pxe_fetch.download.verify import PartialChunk
 from pxe_fetch.errors import FetchError, IntegrityError
@@ -19,6 +19,8 @@ from pxe_fetch.plan import Source
 from pxe_fetch.redact import redact
 
 _WORTH_SPLITTING = 1.0  # seconds that a range has still to take
+_WORTH_OVERTAKING = 2.0  # seconds that are saved; also those that a stream may be silent
+_QUICKER = 4  # times that the mirror that overtakes has to be
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -32,7 +34,8 @@ class Assignment:
     is_ranged: bool = False  # with the range that was asked for, and no more
     progressed: bool = False  # it brought something new that is still good
     had_wrong_chunk: bool = False  # from this mirror alone
-    failure: FetchError | None = None  # why its stream has to end
+    failure: FetchError | None = None  # why its stream has to end: a wrong chunk
+    overtaken: FetchError | None = None  # why its stream has to end at once
 
 
 class ChunkScheduler:
@@ -51,6 +54,7 @@ class ChunkScheduler:
         self.last_error: FetchError | None = None
         self._name = source.name
         self._map = chunk_map
+        self._active: list[Assignment] = []
         self._budget = context.streams
         self._events = context.events
         self._clock = context.clock
@@ -74,7 +78,10 @@ class ChunkScheduler:
                     self.attempts.number = self.attempts.number or 1
                     self.last_mirror = mirror
                     length = chunk_range.partial.length if chunk_range.partial else 0
-                    return Assignment(mirror=mirror, range=chunk_range, partial_length=length)
+                    assignment = Assignment(mirror=mirror, range=chunk_range, partial_length=length)
+                    self._active.append(assignment)
+                    return assignment
+                self._overtake(mirror, now)
             return None
 
     def next_mirror(self) -> Mirror | None:
@@ -116,6 +123,23 @@ class ChunkScheduler:
         slow = [one for one in self.tracker.active if min(now - one.since, left(one)) >= _WORTH_SPLITTING]
         halves = (self.tracker.split(one, now=now) for one in sorted(slow, key=left, reverse=True))
         return next((half for half in halves if half), None)
+
+    def _overtake(self, mirror: Mirror, now: float) -> None:
+        """End the streams of other mirrors whose bytes `mirror`, which is idle, would have much sooner."""
+        excluded = self.mirrors.excluded_chunks(mirror)
+        for one in self._active:
+            current = one.range
+            if one.mirror is mirror or one.overtaken or not mirror.rate or self._map.at(current.position) in excluded:
+                continue
+            left, window = self._map.start(current.end) - current.position, now - current.window_start
+            if now - current.last_received >= _WORTH_OVERTAKING:
+                seconds = float("inf")
+            elif current.window_received and window >= WINDOW / 2:
+                seconds = left * window / current.window_received
+            else:
+                continue
+            if seconds >= _QUICKER * left / mirror.rate + _WORTH_OVERTAKING:
+                one.overtaken = OvertakenError(f"too slow: {left} bytes are left, and {redact(mirror.url)} is quicker")
 
     def resume_chunk(self, index: int, partial: PartialChunk | None) -> None:
         """An earlier run left all of the chunk, which is right, or the `partial` chunk."""
@@ -187,8 +211,7 @@ class ChunkScheduler:
         """`count` bytes were written at the range's position."""
         now = self._clock.now()
         with self.changed:
-            assignment.range.position += count
-            assignment.range.received += count
+            assignment.range.advance(count, now=now)
             self.received += count
             self.here += count
             assignment.mirror.has_delivered = True
@@ -257,6 +280,9 @@ class ChunkScheduler:
                 partial = assignment.range.partial = None
             assignment.progressed |= partial is not None and partial.length > assignment.partial_length
             self.tracker.release(assignment.range)
+            self._active.remove(assignment)
+            assignment.mirror.bytes += assignment.range.received
+            assignment.mirror.seconds += self._clock.now() - assignment.range.since
             assignment.mirror.streams -= 1
             self.streams -= 1
             self.changed.notify_all()
