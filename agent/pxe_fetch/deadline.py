@@ -11,6 +11,7 @@ from typing import Protocol
 from pxe_fetch.errors import DeadlineError, StoppedError
 
 SYNCHRONISED = Path("/run/systemd/timesync/synchronized")  # systemd-timesyncd.service(8)
+_SLICE = 0.5  # seconds of one wait: only between two does the main thread run the handler of a signal for sure
 
 
 class Clock(Protocol):
@@ -32,7 +33,9 @@ class SystemClock:
     now = staticmethod(time.monotonic)
 
     def sleep(self, seconds: float, *, stop: Event) -> None:
-        stop.wait(seconds)
+        until = self.now() + seconds
+        while (left := until - self.now()) > 0 and not stop.wait(min(left, _SLICE)):
+            continue
 
     def synchronised(self) -> bool:
         # adjtimex(2) knows about chrony and ntpd too, which leave no such file; but the unit's ProtectClock= forbids
