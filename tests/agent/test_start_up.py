@@ -16,7 +16,7 @@ from fakes.node import FakeNode
 from pxe_fetch import idle
 from pxe_fetch.contract import cmdline
 
-HEAVY = {"urllib3", "yaml", "tenacity", "argparse", "dataclasses", "typing", "re", "logging", "pathlib"}
+HEAVY = {"requests", "urllib3", "yaml", "tenacity", "argparse", "dataclasses", "typing", "re", "logging", "pathlib"}
 
 
 def imported_by(*words: str, setup: str = "", folder: Path) -> set[str]:
@@ -70,9 +70,9 @@ def test_run_of_which_everything_is_kept_imports_nothing_to_fetch_with(tmp_path:
 @pytest.mark.parametrize(
     ("scheme", "others"),
     [
-        ("http", {"ftplib", "urllib3"}),
-        ("ftp", {"urllib3"}),
-        ("tftp", {"urllib3", "ftplib", "ssl"}),
+        ("http", {"ftplib"}),
+        ("ftp", {"requests", "urllib3"}),
+        ("tftp", {"requests", "urllib3", "ftplib", "ssl"}),
     ],
 )
 def test_a_scheme_imports_its_own_library_alone(scheme: str, others: set[str]) -> None:

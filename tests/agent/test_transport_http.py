@@ -17,10 +17,11 @@ from fakes.tunnel import Tunnel
 from pxe_fetch import __version__
 from pxe_fetch.contract.model import Proxy, RetryPolicy, Tls
 from pxe_fetch.contract.rules import SCHEMES
+from pxe_fetch.contract.url import parse
 from pxe_fetch.errors import NetworkError, PolicyError, RefusedError
 from pxe_fetch.transport import Transports
 from pxe_fetch.transport.proxies import proxy_for
-from pxe_fetch.transport.wire import SLICE
+from pxe_fetch.transport.sockets import LOOK
 
 BODY = random.Random(6).randbytes(50_000)
 FEW = RetryPolicy(attempts_without_progress=2)
@@ -174,8 +175,8 @@ def test_http_goes_through_the_proxy(tmp_path: Path) -> None:
 
 
 def test_https_goes_through_a_tunnel_of_the_proxy(secure: Server, tls: Tls, tmp_path: Path) -> None:
-    # The handshake has all of the connect timeout, not the slice in which answers are waited for.
-    with Tunnel(delay=2 * SLICE) as tunnel:
+    # The handshake has all of the connect timeout, not the pause between two looks at the clock.
+    with Tunnel(delay=2 * LOOK) as tunnel:
         proxy = Proxy(https=tunnel.url)
         bench = Bench(body=BODY, folder=tmp_path, urls=[secure.url("/m")], tls=tls, proxy=proxy, headers=SECRET)
         bench.receive()
@@ -269,8 +270,8 @@ def test_a_connection_that_breaks_behind_a_proxy_names_both(tmp_path: Path) -> N
     ],
 )
 def test_no_proxy_means_hosts_domains_and_networks(no_proxy: tuple[str, ...], url: str, direct: bool) -> None:  # noqa: FBT001
-    chosen = proxy_for(url, Proxy(http="http://proxy:3128", no_proxy=no_proxy))
-    assert chosen == (None if direct else "http://proxy:3128")
+    chosen = proxy_for(parse(url), Proxy(http="http://proxy:3128", no_proxy=no_proxy))
+    assert chosen == (None if direct else parse("http://proxy:3128"))
 
 
 @pytest.mark.parametrize(

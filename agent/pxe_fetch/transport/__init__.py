@@ -10,14 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.rules import SCHEMES
+from pxe_fetch.contract.url import Url, UrlError, parse
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import PolicyError
-
-_WEB = ("http://", "https://")  # URLs of one transport
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +81,14 @@ class Transport(Protocol):
         """Close every connection that is kept for later."""
 
 
+def parse_url(text: str) -> Url:
+    """The parts of `text`. Raises PolicyError where it is no URL."""
+    try:
+        return parse(text)
+    except UrlError as error:
+        raise PolicyError(f"the URL {error}") from error
+
+
 def has_ranges(url: str) -> bool:
     """Whether a part of a file can be asked for by the scheme of `url`; by tftp it cannot (RFC 1350)."""
     return url.partition(":")[0].lower() != "tftp"
@@ -98,22 +104,15 @@ class Transports:
         self._tls = tls or Tls()
         self._proxy = proxy or Proxy()
         self._made: dict[str, Transport] = {}
-        self._http: Transport | None = None
         self._lock = Lock()
 
     def of(self, url: str) -> Transport:
-        """The transport for `url`. Raises PolicyError for what is not a URL or has a scheme not in the table."""
-        if self._http and url.startswith(_WEB):
-            return self._http  # which looks at the rest of it
-        try:
-            parts = urlsplit(url)
-            scheme, _ = parts.scheme.lower(), parts.port  # looking at a port that is none raises
-        except ValueError as error:
-            raise PolicyError("not a URL: its host or port cannot be read") from error
+        """The transport for `url`, which looks at the rest of it. Raises PolicyError for an unknown scheme."""
+        scheme, colon, _ = url.lower().partition(":")
         kind = "http" if scheme == "https" else scheme
         with self._lock:
             if kind not in self._made:
-                self._made[kind] = self._make(kind)
+                self._made[kind] = self._make(kind if colon else "")
             return self._made[kind]
 
     def _make(self, kind: str) -> Transport:
@@ -121,8 +120,7 @@ class Transports:
             case "http":
                 from pxe_fetch.transport.http import HttpTransport
 
-                self._http = HttpTransport(tls=self._tls, proxy=self._proxy)
-                return self._http
+                return HttpTransport(tls=self._tls, proxy=self._proxy)
             case "file":
                 from pxe_fetch.transport.file import FileTransport
 
@@ -143,4 +141,3 @@ class Transports:
             for transport in self._made.values():
                 transport.close()
             self._made.clear()
-            self._http = None

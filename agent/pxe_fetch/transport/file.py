@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from urllib.parse import unquote_to_bytes, urlsplit
 
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError
-from pxe_fetch.transport import Body, Request
+from pxe_fetch.transport import Body, Request, parse_url
 
 
 class FileTransport:
@@ -69,10 +68,10 @@ def _size(fd: int, *, path: str) -> int:
 
 def _name(url: str) -> bytes:
     """The absolute path that `url` names: the bytes that it encodes, in whatever encoding. Raises PolicyError."""
-    parts = urlsplit(url)
-    if parts.netloc.lower() not in {"", "localhost"}:
-        raise PolicyError(f"a file URL names no other host than localhost, found {parts.netloc}")
-    name = unquote_to_bytes(parts.path)
+    parts = parse_url(url)
+    if parts.host not in {"", "localhost"}:
+        raise PolicyError(f"a file URL names no other host than localhost, found {parts.host}")
+    name = parts.path_bytes
     if not name.startswith(b"/") or b"\0" in name:
         raise PolicyError("a file URL needs an absolute path")
     return name

@@ -6,19 +6,19 @@ import ipaddress
 import re
 
 from pxe_fetch.contract.model import Proxy
-from pxe_fetch.transport.origin import parse
+from pxe_fetch.contract.url import Url
+from pxe_fetch.transport import parse_url
 
 _WITH_PORT = re.compile(r"(\[[^\]]*\]|[^:]*):(\d+)", re.ASCII)  # an address of IPv6 has it behind its brackets
 
 
-def proxy_for(url: str, proxy: Proxy) -> str | None:
-    """The proxy's URL, or None for a direct connection. Raises PolicyError where `url` leads nowhere."""
-    if proxy.http is None and proxy.https is None:
+def proxy_for(url: Url, proxy: Proxy) -> Url | None:
+    """The proxy for `url`, None for a direct connection. Raises PolicyError where the proxy's URL is none."""
+    chosen = proxy.https if url.scheme == "https" else proxy.http
+    host = url.host.rstrip(".")
+    if chosen is None or any(_covers(entry, host=host, port=url.port) for entry in proxy.no_proxy):
         return None
-    at = parse(url)[0]
-    chosen = proxy.https if at.secure else proxy.http
-    host = at.host.rstrip(".")
-    return None if any(_covers(entry, host=host, port=at.port) for entry in proxy.no_proxy) else chosen
+    return parse_url(chosen)
 
 
 def _covers(entry: str, *, host: str, port: int) -> bool:
