@@ -34,6 +34,11 @@ class Request:
     timeouts: Timeouts
     deadline: Deadline
 
+    @property
+    def is_ranged(self) -> bool:
+        """Whether less than the whole file is asked for."""
+        return self.offset > 0 or self.end is not None
+
 
 class Body(Protocol):
     """Bytes that arrive. `start` says where they really begin: at the request's offset, or at 0."""

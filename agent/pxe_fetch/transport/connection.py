@@ -1,7 +1,4 @@
-"""Connections of urllib3 and responses of http.client, with what fetching needs beside it.
-
-docs/decisions/0008 lists what is overridden of either, and why.
-"""
+"""Connections of urllib3 and responses of http.client; docs/decisions/0008 lists what is overridden, and why."""
 
 from __future__ import annotations
 
@@ -16,7 +13,6 @@ from math import inf
 from typing import Any
 
 import urllib3.connection
-import urllib3.connectionpool
 
 from pxe_fetch.transport.headers import content_length, transfer_codings
 from pxe_fetch.transport.sockets import ConnectTimeoutError, connect
@@ -70,11 +66,11 @@ class Response(http.client.HTTPResponse):
             return 0
         if self.chunked:
             return _copy(self.read1(len(view)), view)
-        count = self._receive(view if self.length is None else view[: self.length])
-        if self.length is not None:
-            if not count:
-                raise http.client.IncompleteRead(b"", self.length)
+        count = self._receive(view[: self.length])
+        if count and self.length:
             self.length -= count
+        elif self.length:
+            raise http.client.IncompleteRead(b"", self.length)
         elif not count:
             self.close()
         return count
@@ -90,13 +86,13 @@ class Response(http.client.HTTPResponse):
         codings = transfer_codings(self.headers.get_all("Transfer-Encoding", []))
         lengths = ",".join(self.headers.get_all("Content-Length", [])).split(",")
         if codings and codings != ["chunked"]:
-            raise http.client.HTTPException(f"a transfer coding that was not asked for ({codings[0][:40]})")
+            raise http.client.HTTPException("a transfer coding that was not asked for")
         if codings and not self.chunked:  # http.client takes nothing but the very word
             self.chunked, self.chunk_left, self.length, self.will_close = True, None, None, True
         elif not codings and lengths != [""] and self.status not in _NO_BODY:
             self.length, *others = {content_length(length) for length in lengths}
             if self.length is None or others:
-                raise http.client.HTTPException("a Content-Length that is none, or that contradicts another")
+                raise http.client.HTTPException("an invalid or contradictory Content-Length")
 
     def _receive(self, view: memoryview) -> int:
         """What is there, at least a byte; 0 at the end of the connection."""
@@ -106,7 +102,7 @@ class Response(http.client.HTTPResponse):
             count = _copy(self.fp.read1(wanted), view)
             self._is_buffered = count == wanted < _BUFFERED
             return count
-        count = self._socket.recv_into(view)
+        count = int(self._socket.recv_into(view))
         if isinstance(self._socket, ssl.SSLSocket) and _RECORD <= count < len(view):
             # TLS gives a record at a time, and each way through all layers costs: take what else there is by now.
             timeout = self._socket.gettimeout()
@@ -168,7 +164,7 @@ class _Connection(urllib3.connection.HTTPConnection):
         # A firewall that has forgotten a connection swallows what is sent; a server that is slow acknowledges it.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
         exchange.guard(sock.fileno())
-        exchange.wait(seconds)  # for a proxy's answer and for TLS
+        exchange.wait(seconds, late=ConnectTimeoutError)  # for a proxy's answer and for TLS
         return sock
 
     def connect(self) -> None:
@@ -207,11 +203,11 @@ class _SecureConnection(_Connection, urllib3.connection.HTTPSConnection):
     """With TLS."""
 
 
-class _Pool(urllib3.connectionpool.HTTPConnectionPool):
+class _Pool(urllib3.HTTPConnectionPool):
     ConnectionCls = _Connection
 
 
-class _SecurePool(urllib3.connectionpool.HTTPSConnectionPool):
+class _SecurePool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
 
 

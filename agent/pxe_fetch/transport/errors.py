@@ -18,20 +18,14 @@ from pxe_fetch.transport.watcher import Exchange
 _ABOUT_TIME = frozenset({9, 10, 11, 12})
 _NOT_YET = frozenset({9, 11})
 # What a server says that does not accept our certificate, or that speaks nothing newer than TLS 1.1.
-_CLIENT_REFUSED = re.compile(
-    r"CERTIFICATE_REQUIRED|ALERT_BAD_CERTIFICATE|ALERT_UNKNOWN_CA|ALERT_CERTIFICATE|ACCESS_DENIED"
-)
+_CLIENT_REFUSED = re.compile(r"CERTIFICATE_REQUIRED|ALERT_(BAD_CERTIFICATE|UNKNOWN_CA|CERTIFICATE)|ACCESS_DENIED")
 _TOO_OLD = re.compile(r"UNSUPPORTED_PROTOCOL|ALERT_PROTOCOL_VERSION|NO_PROTOCOLS_AVAILABLE|VERSION_TOO_LOW")
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 _TUNNEL_REFUSALS = frozenset({401, 403, 407})
-_DEEPEST = 20  # exceptions around a cause
 
 
 def translate_error(error: Exception, exchange: Exchange) -> FetchError:  # noqa: PLR0911, C901  a table of causes
-    """The FetchError for whatever was raised in `exchange`, or for why the watcher ended it.
-
-    The messages of others are not passed on where they may hold a URL.
-    """
+    """The FetchError for whatever was raised in `exchange`, or for why the watcher ended it."""
     cause = _cause(exchange.reason or error)
     host, proxy = exchange.host, exchange.proxy
     peer = f"{host} (through the proxy {proxy})" if proxy else host
@@ -51,9 +45,13 @@ def translate_error(error: Exception, exchange: Exchange) -> FetchError:  # noqa
         case http.client.InvalidURL() | UnicodeError() | LocationValueError():
             return PolicyError("the URL, or its proxy's, is not valid")
         case http.client.HTTPException():
-            return NetworkError(f"{peer} sent what is not HTTP: {_words(cause)}")
+            # Those derived from it may quote the server.
+            what = cause if type(cause) is http.client.HTTPException else type(cause).__name__
+            return NetworkError(f"{peer} sent what is not HTTP: {what}")
         case OSError() if tunnel := _TUNNEL.search(str(cause)):
-            return _proxy(int(tunnel[1]), proxy=proxy, host=host)
+            if (status := int(tunnel[1])) in _TUNNEL_REFUSALS:
+                return RefusedError(f"the proxy {proxy} refuses a connection to {host} with {status}", status=status)
+            return NetworkError(f"the proxy {proxy} could not connect to {host}: {status}", status=status)
         case OSError():
             return translate_os_error(cause, host=host, proxy=proxy, timeouts=exchange.timeouts)
     return NetworkError(f"talking to {peer} failed ({type(cause).__name__})")
@@ -61,10 +59,7 @@ def translate_error(error: Exception, exchange: Exchange) -> FetchError:  # noqa
 
 def _cause(error: BaseException) -> BaseException:
     """The innermost exception: requests and urllib3 wrap what happened several times, each in a way of its own."""
-    for _ in range(_DEEPEST):
-        inner = error.__cause__ or next((each for each in error.args if isinstance(each, BaseException)), None)
-        if inner is None:
-            break
+    while inner := error.__cause__ or next((each for each in error.args if isinstance(each, BaseException)), None):
         error = inner
     return error
 
@@ -90,15 +85,3 @@ def _tls(error: ssl.SSLError, *, host: str) -> FetchError:
     if _TOO_OLD.search(reason):
         return TrustError(f"{host} speaks no TLS 1.2 or newer: {words}")
     return NetworkError(f"TLS with {host} failed: {words}")
-
-
-def _proxy(status: int, *, proxy: str | None, host: str) -> FetchError:
-    if status in _TUNNEL_REFUSALS:
-        return RefusedError(f"the proxy {proxy} refuses a connection to {host} with {status}", status=status)
-    return NetworkError(f"the proxy {proxy} could not connect to {host}: {status}", status=status)
-
-
-def _words(error: http.client.HTTPException) -> str:
-    if type(error) is http.client.HTTPException:
-        return str(error)  # in our words or http.client's; what is derived from it may quote the server
-    return re.sub(r"(?<=.)(?=[A-Z])", " ", type(error).__name__).lower()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
 from urllib.parse import unquote
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
@@ -17,9 +18,8 @@ _LARGEST = 1 << 63
 _LONGEST_ETAG = 1024  # characters; longer ones are not worth sending back
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ContentRange:
-    """RFC 9110 14.4: the bytes `start` to `end` (inclusive) of `total`. None: "*", not told."""
+class ContentRange(NamedTuple):
+    """RFC 9110, 14.4: the bytes `start` to `end` (inclusive) of `total`. None: "*", not told."""
 
     start: int | None
     end: int | None
@@ -28,13 +28,13 @@ class ContentRange:
 
 def content_range(value: str | None) -> ContentRange | None:
     """A Content-Range field; None where it is missing, not in bytes, or contradicts itself."""
-    match = _CONTENT_RANGE.fullmatch(value.strip(_BLANKS)) if value else None
+    match = _CONTENT_RANGE.fullmatch((value or "").strip(_BLANKS))
     if not match:
         return None
     start, end, total = (int(part) if part and part != "*" else None for part in match.groups())
-    if start is not None and end is not None and (end < start or (total is not None and end >= total)):
+    if start is not None and end is not None and not start <= end < (end + 1 if total is None else total):
         return None
-    return ContentRange(start=start, end=end, total=total)
+    return ContentRange(start, end, total)
 
 
 def content_length(value: str | None) -> int | None:
@@ -70,16 +70,11 @@ def retry_after(value: str | None, *, date: str | None) -> float | None:
     value = (value or "").strip(_BLANKS)
     if re.fullmatch(r"\d+", value, re.ASCII):
         return float(value[:18])
-    until = _moment(value)
-    if until is None:
-        return None
-    since = _moment(date or "") or datetime.now(UTC)
-    return max(0.0, (until - since).total_seconds())
+    until, since = _moment(value), _moment(date or "") or datetime.now(UTC)
+    return None if until is None else max(0.0, (until - since).total_seconds())
 
 
 def _moment(value: str) -> datetime | None:
-    from email.utils import parsedate_to_datetime  # few servers say when to come again
-
     try:
         moment = parsedate_to_datetime(value)
     except (TypeError, ValueError, OverflowError):

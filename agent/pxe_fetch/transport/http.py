@@ -11,13 +11,11 @@ from pxe_fetch.transport.session import Answer, Session
 
 REDIRECTS = 10  # followed for one request
 _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
-# Of the statuses from 200 to 299 these bring something else than the file, or nothing; whichever is not known is taken
-# for a 200 (RFC 9110, 15).
-_OTHER_SUCCESSES = frozenset({201, 202, 204, 205, 207, 208, 226})
+_OTHER_SUCCESSES = frozenset({201, 202, 204, 205})  # not the file; what is not known counts as 200 (RFC 9110, 15)
 _AGAIN = frozenset({408, 425, 429})  # beside 5xx: the same request may succeed later
-_GATEWAY = frozenset({502, 503, 504})
+_OF_PROXIES = frozenset({407, 502, 503, 504})
 _OK, _PARTIAL, _MULTIPLE, _BAD_REQUEST = 200, 206, 300, 400
-_NOT_FOUND, _PROXY_AUTHENTICATION, _UNSATISFIABLE, _SERVER_ERROR = 404, 407, 416, 500
+_NOT_FOUND, _UNSATISFIABLE, _SERVER_ERROR = 404, 416, 500
 
 
 class HttpTransport:
@@ -52,7 +50,7 @@ def _fields(request: Request, url: Url, *, own: Url) -> dict[str, str]:
         userinfo = own.userinfo if userinfo is None else userinfo
     if userinfo is not None:
         fields["Authorization"] = basic(userinfo)
-    if _is_ranged(request):
+    if request.is_ranged:
         last = "" if request.end is None else request.end - 1
         fields["Range"] = f"bytes={request.offset}-{last}"
         if request.validator:
@@ -72,10 +70,10 @@ def _body(answer: Answer, request: Request, *, is_redirected: bool) -> Body:
         if _OK <= answer.status < _MULTIPLE and answer.status not in _OTHER_SUCCESSES:
             answer.total = answer.length
             # All of it in answer to a range over all of it says nothing.
-            answer.ranged = not _is_ranged(request) or (request.offset == 0 and request.end == answer.total)
+            answer.ranged = not request.is_ranged or (request.offset == 0 and request.end == answer.total)
             return answer
         error = _refusal(answer)
-        if answer.status == _UNSATISFIABLE and _is_ranged(request):
+        if answer.status == _UNSATISFIABLE and request.is_ranged:
             found = content_range(answer.field("Content-Range"))
             if found and found.start is None and found.total == request.offset:
                 answer.dismiss()
@@ -96,19 +94,14 @@ def _check_part(answer: Answer, request: Request) -> None:
         raise RangeError("a partial answer (206) without a usable Content-Range", status=_PARTIAL)
     if found.start != request.offset:
         raise RangeError(f"bytes from {found.start} on, when those from {request.offset} were asked for", status=206)
-    last = [end - 1 for end in (request.end, found.total) if end is not None]
-    if last and found.end != min(last):
-        raise RangeError(f"bytes to {found.end}, when those to {min(last)} were asked for", status=_PARTIAL)
-    if answer.length not in {None, found.end - found.start + 1}:
-        raise RangeError(f"a range of {found.end - found.start + 1} bytes in {answer.length}", status=_PARTIAL)
+    last = min(request.end or found.end + 1, found.total or found.end + 1) - 1
+    if found.end != last:
+        raise RangeError(f"bytes to {found.end}, when those to {last} were asked for", status=_PARTIAL)
+    if answer.length not in {None, last - found.start + 1}:
+        raise RangeError(f"a range of {last - found.start + 1} bytes in {answer.length}", status=_PARTIAL)
     if request.validator and answer.validator not in {None, request.validator}:
         raise RangeError("the file has changed on the server", status=_PARTIAL)
     answer.start, answer.total = found.start, found.total
-
-
-def _is_ranged(request: Request) -> bool:
-    """Whether less than the whole file is asked for."""
-    return request.offset > 0 or request.end is not None
 
 
 def _remark(answer: Answer) -> str:
@@ -122,12 +115,9 @@ def _remark(answer: Answer) -> str:
 
 def _refusal(answer: Answer) -> FetchError:
     """What a status that brings no bytes means."""
-    status, who = answer.status, "the server"
-    if answer.proxy and status == _PROXY_AUTHENTICATION:
-        who = f"the proxy {answer.proxy}"
-    elif answer.proxy and status in _GATEWAY:
-        who = f"the server, or the proxy {answer.proxy},"
-    text = f"{who} answered {status}"
+    status = answer.status
+    is_doubtful = answer.proxy and status in _OF_PROXIES
+    text = f"{f'the proxy {answer.proxy}, or a server behind it,' if is_doubtful else 'the server'} answered {status}"
     if status == _NOT_FOUND:
         return NotFoundError(text, status=status)
     if status >= _SERVER_ERROR or status in _AGAIN:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from contextlib import suppress
 
 from pxe_fetch.contract.model import Proxy
 from pxe_fetch.contract.url import Url
@@ -27,18 +28,12 @@ def _covers(entry: str, *, host: str, port: int) -> bool:
     An entry that ends in `:PORT` means that `port` alone.
     """
     entry = entry.lower()
-    if entry == "*":
-        return True
     if match := _WITH_PORT.fullmatch(entry):
         entry = match[1]
         if int(match[2]) != port:
             return False
-    try:
+    with suppress(ValueError):
         address = ipaddress.ip_address(host)
-    except ValueError:
-        domain = entry.removeprefix("*").strip(".")
-        return bool(domain) and (host == domain or host.endswith(f".{domain}"))
-    try:
-        return address in ipaddress.ip_network(entry.strip("[]"), strict=False)
-    except ValueError:
-        return False
+        return entry == "*" or address in ipaddress.ip_network(entry.strip("[]"), strict=False)
+    domain = entry.removeprefix("*").strip(".")
+    return entry == "*" or (bool(domain) and (host == domain or host.endswith(f".{domain}")))

@@ -1,7 +1,6 @@
-"""The HTTPAdapter of a run, the one way by which it asks by http and https, and what it is answered.
+"""The HTTPAdapter by which a run asks, and what it is answered.
 
-A request is prepared here and sent through the adapter, with none of requests' sessions above it: nothing comes from
-the environment, no cookie is kept, nothing is decoded, no redirect followed.
+With none of requests' sessions above it nothing comes from the environment, and no cookie is kept.
 """
 
 from __future__ import annotations
@@ -9,13 +8,14 @@ from __future__ import annotations
 import re
 import ssl
 from contextlib import suppress
+from functools import cached_property
 from math import inf
 from queue import Empty
-from threading import Lock
 from typing import Any, cast
 
 import requests
 import urllib3
+from requests import PreparedRequest
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
@@ -45,22 +45,13 @@ class Session(HTTPAdapter):
 
     def __init__(self, *, tls: Tls, proxy: Proxy) -> None:
         self._tls, self._proxy = tls, proxy
-        self._context: ssl.SSLContext | None = None
-        self._lock = Lock()
         self._watcher = Watcher()
         super().__init__(pool_connections=_KEPT, pool_maxsize=_KEPT, max_retries=urllib3.Retry(total=False))
 
     def ask(
-        self,
-        url: Url,
-        *,
-        fields: dict[str, str],
-        timeouts: Timeouts,
-        deadline: Deadline,
-        method: str = "GET",
-        body: bytes | None = None,
+        self, url: Url, *, fields: dict[str, str], timeouts: Timeouts, deadline: Deadline, body: bytes | None = None
     ) -> Answer:
-        """What answers a request with `fields`, its body still unread. Raises FetchError as Transport.open does."""
+        """What answers a GET, or a POST of `body`, its own body still unread. Raises as Transport.open does."""
         deadline.check()
         proxy = proxy_for(url, self._proxy)
         exchange = Exchange(
@@ -70,20 +61,16 @@ class Session(HTTPAdapter):
             timeouts=timeouts,
             deadline=deadline,
         )
-        request = _prepare(method, url, fields=fields, body=body)
-        token = CURRENT.set(exchange)
+        request = _prepare(url, fields=fields, body=body)
+        CURRENT.set(exchange)
         self._watcher.exchanges.add(exchange)
         try:
-            raw = self._send(request, exchange, proxies={url.scheme: proxy.raw} if proxy else {}).raw
+            raw = self._send(request, exchange, {url.scheme: proxy.raw} if proxy else {}).raw
         except BaseException as error:
-            self._watcher.exchanges.discard(exchange)
-            exchange.let_go()
+            self._watcher.end(exchange)
             if isinstance(error, FetchError) or not isinstance(error, Exception):
                 raise
-            # requests, urllib3, http.client, ssl and sockets each raise their own; one place knows what they mean.
             raise translate_error(error, exchange) from error
-        finally:
-            CURRENT.reset(token)
         return Answer(raw, exchange, watcher=self._watcher)
 
     def close(self) -> None:
@@ -91,9 +78,7 @@ class Session(HTTPAdapter):
         self._watcher.close()
         super().close()
 
-    def _send(
-        self, request: requests.PreparedRequest, exchange: Exchange, *, proxies: dict[str, str]
-    ) -> requests.Response:
+    def _send(self, request: PreparedRequest, exchange: Exchange, proxies: dict[str, str]) -> requests.Response:
         """Send `request`; a second time, if the first took a kept connection that had died meanwhile."""
         timeout = (exchange.timeouts.connect, exchange.timeouts.read)
         try:
@@ -115,33 +100,30 @@ class Session(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = POOLS
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401
-        context = self._tls_context() if proxy.lower().startswith("https:") else None
+        context = self._context if proxy.lower().startswith("https:") else None
         manager = super().proxy_manager_for(proxy, proxy_ssl_context=context, **kwargs)
         manager.pool_classes_by_scheme = POOLS
         return manager
 
     def build_connection_pool_key_attributes(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         host, pool = super().build_connection_pool_key_attributes(*args, **kwargs)
-        return host, {**pool, "ssl_context": self._tls_context()} if host["scheme"] == "https" else pool
+        return host, {**pool, "ssl_context": self._context} if host["scheme"] == "https" else pool
 
     def cert_verify(self, *_args: object) -> None:
         """Trust what the context trusts: requests would add certifi's authorities to it."""
 
-    def _tls_context(self) -> ssl.SSLContext:
-        """The context for servers and proxies, made when the first needs it: that takes tens of milliseconds."""
-        with self._lock:
-            self._context = self._context or make_context(self._tls)
-            return self._context
+    @cached_property
+    def _context(self) -> ssl.SSLContext:
+        """For servers and proxies; made when the first needs it."""
+        return make_context(self._tls)
 
 
 class Answer:
     """A response, and as far as it is the file that was asked for also the Body of it."""
 
-    start = 0
+    start, remark, ranged = 0, "", True
     total: int | None = None
     validator: str | None = None
-    remark = ""
-    ranged = True
 
     def __init__(self, raw: urllib3.HTTPResponse, exchange: Exchange, *, watcher: Watcher) -> None:
         self._raw = raw
@@ -149,13 +131,9 @@ class Answer:
         self._exchange = exchange
         self._watcher = watcher
         self.status = raw.status
-        self.proxy = exchange.proxy
+        self.length = self._response.length  # bytes; None where chunks or the connection's end tell the body's
+        self.proxy = None if exchange.target.startswith("/") else exchange.proxy  # that may have answered itself
         self.field = self._response.field
-
-    @property
-    def length(self) -> int | None:
-        """Bytes of the body that are to come; None where its end is told by chunks or by the connection's end."""
-        return self._response.length
 
     def readinto(self, view: memoryview) -> int:
         """As Body has it."""
@@ -163,6 +141,8 @@ class Answer:
         exchange.wait(exchange.timeouts.read)
         try:
             count = self._response.take(view)
+        except FetchError:  # of a signal
+            raise
         except Exception as error:
             raise translate_error(error, exchange) from error
         finally:
@@ -182,8 +162,7 @@ class Answer:
 
     def close(self) -> None:
         """Keep the connection if the body was read to its end, else close it."""
-        self._watcher.exchanges.discard(self._exchange)
-        self._exchange.let_go()
+        self._watcher.end(self._exchange)
         if self._response.is_finished() and not self._response.will_close and not self._exchange.reason:
             self._raw.release_conn()
         else:
@@ -191,10 +170,11 @@ class Answer:
         self._exchange.reason = None
 
 
-def _prepare(method: str, url: Url, *, fields: dict[str, str], body: bytes | None) -> requests.PreparedRequest:
+def _prepare(url: Url, *, fields: dict[str, str], body: bytes | None) -> PreparedRequest:
     """The request as requests has it, but for its target. Raises PolicyError."""
-    request = requests.PreparedRequest()
-    request.method, request.body, request.headers = method, body, CaseInsensitiveDict(_DEFAULTS)
+    request = PreparedRequest()
+    request.method, request.body = "GET" if body is None else "POST", body
+    request.headers = CaseInsensitiveDict(_DEFAULTS)
     request.headers.update(fields | _FIXED)  # the last of a name wins, however it is spelt
     request.headers["Host"] = url.host_and_port
     if not all(_FIELD.fullmatch(f"{name}: {value}") for name, value in request.headers.items()):

@@ -1,8 +1,7 @@
 """One thread that ends the requests of a run that take too long, so that nobody else has to look at a clock.
 
-A thread that reads from a socket waits until bytes come, with no look at its deadline in between. The watcher looks
-four times a second at every request under way, and shuts down the socket of one that is over time; the read then ends,
-and the reason noted here is what is raised. docs/decisions/0008 says why no socket waits in slices instead.
+It looks four times a second at every request under way, and shuts down the socket of one that is over time. The read
+that waits for bytes then ends, and raises the reason noted here. docs/decisions/0008 has the alternative.
 """
 
 from __future__ import annotations
@@ -35,19 +34,17 @@ class Exchange:
     reason: Exception | None = None  # why the watcher ended it
     _socket: socket.socket | None = None
     _until: float = inf  # on time.monotonic()
+    _late: type[TimeoutError] = TimeoutError
     _lock: Lock = field(default_factory=Lock)
 
     def guard(self, descriptor: int) -> None:
-        """Let the watcher shut down the socket with that `descriptor`.
-
-        It gets one of its own: the connection's may be closed, and its number another's, at any time.
-        """
-        with self._lock:
+        """Let the watcher shut down the socket with that `descriptor`."""
+        with self._lock:  # by one of its own: the connection's may be closed, and its number another's, at any time
             self._socket = self._socket or socket.socket(fileno=os.dup(descriptor))
 
-    def wait(self, seconds: float) -> None:
-        """From now on the peer has `seconds` to do its part; `inf`: nothing is waited for."""
-        self._until = time.monotonic() + seconds
+    def wait(self, seconds: float, *, late: type[TimeoutError] = TimeoutError) -> None:
+        """From now on the peer has `seconds` to do its part, else it is `late`; `inf`: nothing is waited for."""
+        self._until, self._late = time.monotonic() + seconds, late
 
     def let_go(self) -> None:
         """The connection may serve another request: the watcher leaves it alone."""
@@ -62,7 +59,7 @@ class Exchange:
             self.deadline.check()
             if time.monotonic() < self._until:
                 return
-            reason: Exception = TimeoutError()
+            reason: Exception = self._late()
         except Exception as error:
             reason = error
         with self._lock:
@@ -79,6 +76,11 @@ class Watcher:
         self.exchanges: set[Exchange] = set()
         self._over = Event()
         Thread(target=self._run, name="watcher", daemon=True).start()
+
+    def end(self, exchange: Exchange) -> None:
+        """`exchange` is over."""
+        self.exchanges.discard(exchange)
+        exchange.let_go()
 
     def close(self) -> None:
         """Look no more."""

@@ -19,8 +19,7 @@ class Webhook:
     def post(self, url: str, body: bytes, *, kind: str, timeouts: Timeouts, deadline: Deadline) -> int:
         """The status that answers `body`, of the media type `kind`; a redirect is not followed.
 
-        Raises only FetchError: PolicyError for a URL that is none, NetworkError, TrustError, RefusedError (of a proxy,
-        or of our certificate), DeadlineError and StoppedError of `deadline`.
+        Raises only FetchError, as Transport.open does.
         """
         to = parse_url(url)
         if to.scheme not in {"http", "https"}:
@@ -28,6 +27,6 @@ class Webhook:
         fields = {"Content-Type": kind, "Content-Length": str(len(body))}
         if to.userinfo is not None:
             fields["Authorization"] = basic(to.userinfo)
-        answer = self._session.ask(to, method="POST", body=body, fields=fields, timeouts=timeouts, deadline=deadline)
+        answer = self._session.ask(to, body=body, fields=fields, timeouts=timeouts, deadline=deadline)
         answer.dismiss()
         return answer.status
