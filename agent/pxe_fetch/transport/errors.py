@@ -14,9 +14,8 @@ from pxe_fetch.errors import FetchError, NetworkError, PolicyError, RefusedError
 from pxe_fetch.transport.sockets import translate_os_error
 from pxe_fetch.transport.watcher import Exchange
 
-# X509_V_ERR_* of OpenSSL that a wrong clock brings about: certificate or CRL not yet valid, or expired.
-_ABOUT_TIME = frozenset({9, 10, 11, 12})
-_NOT_YET = frozenset({9, 11})
+_NOT_YET = frozenset({9, 11})  # X509_V_ERR_* of OpenSSL that a wrong clock brings about, of certificates and CRLs
+_EXPIRED = frozenset({10, 12})
 # What a server says that does not accept our certificate, or that speaks nothing newer than TLS 1.1.
 _CLIENT_REFUSED = re.compile(r"CERTIFICATE_REQUIRED|ALERT_(BAD_CERTIFICATE|UNKNOWN_CA|CERTIFICATE)|ACCESS_DENIED")
 _TOO_OLD = re.compile(r"UNSUPPORTED_PROTOCOL|ALERT_PROTOCOL_VERSION|NO_PROTOCOLS_AVAILABLE|VERSION_TOO_LOW")
@@ -66,7 +65,7 @@ def _cause(error: BaseException) -> BaseException:
 
 def _distrust(error: ssl.SSLCertVerificationError, *, host: str, clock: Clock) -> TrustError:
     reason = error.verify_message or "certificate verify failed"
-    if error.verify_code in _ABOUT_TIME and not clock.synchronised():
+    if error.verify_code in _NOT_YET | _EXPIRED and not clock.synchronised():
         shown = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
         return TrustError(
             f"the certificate of {host} is not trusted while the clock is not set (it says {shown}): {reason}",

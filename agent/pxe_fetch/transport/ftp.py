@@ -23,6 +23,7 @@ _HURRY = 1.0  # seconds for a server's last word, once all bytes are here
 _NO_FILE = 550  # RFC 959: not found, no access; servers don't tell these apart
 _CLOSING = 421
 _LONGEST = 64 * 1024  # bytes of one reply
+_DIGITS = 18  # of a size; one with more fits nowhere
 
 
 class FtpTransport:
@@ -145,7 +146,7 @@ class _Control(ftplib.FTP):
             return None
         finally:
             self._used = True
-        return int(size) if code == "213" and size.isdecimal() else None
+        return int(size) if code == "213" and size.isdecimal() and len(size) <= _DIGITS else None
 
     def _restart(self, offset: int) -> bool:
         """Whether what follows begins at `offset` (RFC 3659 5)."""

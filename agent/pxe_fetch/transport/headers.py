@@ -11,10 +11,9 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
-_LENGTH = re.compile(r"\d{1,19}", re.ASCII)
+_LENGTH = re.compile(r"0*\d{1,18}", re.ASCII)  # less than 2**63
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')  # RFC 9110 8.8.3
 _BLANKS = " \t\r\n"  # around a value; the last two where it is folded. str.strip() takes more for a blank
-_LARGEST = 1 << 63
 _LONGEST_ETAG = 1024  # characters; longer ones are not worth sending back
 
 
@@ -38,9 +37,9 @@ def content_range(value: str | None) -> ContentRange | None:
 
 
 def content_length(value: str | None) -> int | None:
-    """A Content-Length field; None where it is missing, no number, or beyond 63 bits."""
+    """A Content-Length field; None where it is missing, no number, or too large for a file."""
     value = (value or "").strip(_BLANKS)
-    return int(value) if _LENGTH.fullmatch(value) and int(value) < _LARGEST else None
+    return int(value) if _LENGTH.fullmatch(value) else None
 
 
 def transfer_codings(values: Iterable[str]) -> list[str]:

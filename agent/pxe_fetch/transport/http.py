@@ -43,11 +43,9 @@ class HttpTransport:
 
 def _fields(request: Request, url: Url, *, own: Url) -> dict[str, str]:
     """The header fields for `url`, where `request`, for `own`, has led to. Secrets go to its own origin alone."""
-    fields: dict[str, str] = {}
-    userinfo = url.userinfo
-    if url.origin == own.origin:
-        fields.update(request.headers)  # the configuration may not have those that are ours, as Range
-        userinfo = own.userinfo if userinfo is None else userinfo
+    is_own = url.origin == own.origin
+    fields = dict(request.headers) if is_own else {}  # the configuration may not have those that are ours, as Range
+    userinfo = own.userinfo if is_own and url.userinfo is None else url.userinfo
     if userinfo is not None:
         fields["Authorization"] = basic(userinfo)
     if request.is_ranged:

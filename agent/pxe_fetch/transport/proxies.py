@@ -23,10 +23,7 @@ def proxy_for(url: Url, proxy: Proxy) -> Url | None:
 
 
 def _covers(entry: str, *, host: str, port: int) -> bool:
-    """Whether a `no_proxy` entry means `host`: "*", a network (for address literals), a host, or a domain's hosts.
-
-    An entry that ends in `:PORT` means that `port` alone.
-    """
+    """Whether `entry` means `host`: "*", a network, a host, a domain's hosts, each perhaps with the only `:PORT`."""
     entry = entry.lower()
     if match := _WITH_PORT.fullmatch(entry):
         entry = match[1]

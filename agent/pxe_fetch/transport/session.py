@@ -32,7 +32,7 @@ from pxe_fetch.transport.watcher import Exchange, Watcher
 
 _KEPT = 256  # servers whose connections are kept, and connections to one of them: more than are ever used at once
 _DRAINED = 16 * 1024  # bytes of an answer's text read and thrown away, to keep the connection
-_DRAIN = 1.0  # seconds that this may take
+_DRAIN = 0.25  # seconds that this may take
 _FIELD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+: ?([\x21-\x7e\x80-\xff][^\r\n\0]*)?", re.ASCII)  # RFC 9110, 5.1, 5.5
 _DEFAULTS = {"User-Agent": f"pxe-fetch/{__version__}", "Accept": "*/*"}  # a configuration may give others
 _FIXED = {"Accept-Encoding": "identity", "Connection": "keep-alive"}  # the digest is of the file's bytes
@@ -114,8 +114,7 @@ class Session(HTTPAdapter):
 
     @cached_property
     def _context(self) -> ssl.SSLContext:
-        """For servers and proxies; made when the first needs it."""
-        return make_context(self._tls)
+        return make_context(self._tls)  # for servers and proxies, when the first needs it
 
 
 class Answer:

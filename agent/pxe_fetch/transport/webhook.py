@@ -17,10 +17,7 @@ class Webhook:
         self._session = Session(tls=tls, proxy=proxy)
 
     def post(self, url: str, body: bytes, *, kind: str, timeouts: Timeouts, deadline: Deadline) -> int:
-        """The status that answers `body`, of the media type `kind`; a redirect is not followed.
-
-        Raises only FetchError, as Transport.open does.
-        """
+        """The status that answers `body`, of the media type `kind`, be it a redirect's. Raises FetchError as `open`."""
         to = parse_url(url)
         if to.scheme not in {"http", "https"}:
             raise PolicyError("the URL is not one of http or https")
