@@ -20,7 +20,7 @@ class FileTransport:
             # O_NONBLOCK: a FIFO without a writer would hold us for ever; on a regular file it means nothing.
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise _explain(error, path=path) from error
+            raise _translate_error(error, path=path) from error
         try:
             total = _size(fd, path=path)
             start = request.offset if request.offset <= total else 0
@@ -51,7 +51,7 @@ class _FileBody:
         try:
             return os.readv(self._fd, [view])
         except OSError as error:
-            raise _explain(error, path=self._path) from error
+            raise _translate_error(error, path=self._path) from error
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -77,7 +77,7 @@ def _name(url: str) -> bytes:
     return name
 
 
-def _explain(error: OSError, *, path: str) -> FetchError:
+def _translate_error(error: OSError, *, path: str) -> FetchError:
     # A mount that is not there yet may come; so may a network file system that reports EIO.
     if error.errno in {errno.ENOENT, errno.ENOTDIR}:
         return NotFoundError(f"{path} does not exist")

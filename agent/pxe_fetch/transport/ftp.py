@@ -19,7 +19,7 @@ from pxe_fetch.transport.ftp_url import FtpUrl, parse_ftp_url
 from pxe_fetch.transport.sockets import connect, quoted, readable, translate_os_error
 
 _LATIN_1 = "latin-1"  # bytes as they are: names on servers are in any encoding
-_HURRY = 1.0  # seconds for a server's last word, once all bytes are here
+_LAST_REPLY = 1.0  # seconds for a server's last word, once all bytes are here
 _NO_FILE = 550  # RFC 959: not found, no access; servers don't tell these apart
 _CLOSING = 421
 _LONGEST = 64 * 1024  # bytes of one reply
@@ -45,7 +45,7 @@ class FtpTransport:
         except FetchError:
             raise
         except Exception as error:
-            raise _explain(error, name, request) from error
+            raise _translate_error(error, name, request) from error
 
     def close(self) -> None:
         with self._lock:
@@ -177,12 +177,14 @@ class _FtpBody:
         self._name = name
         self._request = request
         self._at = start
-        self._reusable = False
+        self._is_over = self._reusable = False
         self.start = start
         self.ranged = start == request.offset
         self.total = total
 
     def readinto(self, view: memoryview) -> int:
+        if self._is_over:
+            return 0
         try:
             count = self._take(view)
             if view and not count:
@@ -190,7 +192,7 @@ class _FtpBody:
         except FetchError:
             raise
         except Exception as error:
-            raise _explain(error, self._name, self._request) from error
+            raise _translate_error(error, self._name, self._request) from error
         return count
 
     def _take(self, view: memoryview) -> int:
@@ -210,9 +212,11 @@ class _FtpBody:
 
     def _end(self) -> None:
         """The data connection is closed; the control connection tells whether that was the file's end."""
+        self._is_over = True
+        self._data.close()  # some servers say nothing before that
         if self._at == self.total:
             with contextlib.suppress(*ftplib.all_errors):
-                self._reusable = self._control.ends_well(seconds=_HURRY)
+                self._reusable = self._control.ends_well(seconds=_LAST_REPLY)
             return
         try:
             self._reusable = self._control.ends_well(seconds=self._request.timeouts.read)
@@ -258,7 +262,7 @@ def _said(error: Exception, name: FtpUrl) -> str:
     return f"{name.server} answered {_code(error)}{quoted(str(error)[4:])}"
 
 
-def _explain(error: Exception, name: FtpUrl, request: Request) -> FetchError:
+def _translate_error(error: Exception, name: FtpUrl, request: Request) -> FetchError:
     match error:
         case ftplib.error_perm() if _code(error) == _NO_FILE:
             return NotFoundError(_said(error, name), status=_code(error))

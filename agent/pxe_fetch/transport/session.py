@@ -74,7 +74,6 @@ class Session(HTTPAdapter):
         return Answer(raw, exchange, watcher=self._watcher)
 
     def close(self) -> None:
-        """Close the connections that are kept."""
         self._watcher.close()
         super().close()
 
@@ -83,8 +82,9 @@ class Session(HTTPAdapter):
         timeout = (exchange.timeouts.connect, exchange.timeouts.read)
         try:
             return self.send(request, stream=True, timeout=timeout, proxies=proxies)
-        except Exception:
-            if not exchange.is_reused or exchange.is_answered or isinstance(exchange.reason, FetchError):
+        except Exception as error:
+            is_ours = isinstance(error, FetchError) or isinstance(exchange.reason, FetchError)
+            if is_ours or exchange.is_answered or not exchange.is_reused:
                 raise
         pool: Any = self.get_connection_with_tls_context(request, True, proxies=proxies)
         with suppress(Empty):  # the others that are kept have most likely died as well
@@ -107,6 +107,7 @@ class Session(HTTPAdapter):
 
     def build_connection_pool_key_attributes(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         host, pool = super().build_connection_pool_key_attributes(*args, **kwargs)
+        host["host"] = f"[{host['host']}]" if ":" in host["host"] else host["host"]  # else urllib3 stumbles over a zone
         return host, {**pool, "ssl_context": self._context} if host["scheme"] == "https" else pool
 
     def cert_verify(self, *_args: object) -> None:

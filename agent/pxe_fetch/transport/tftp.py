@@ -106,7 +106,7 @@ class _TftpBody:
                         break
                     self._line.wait()
         except OSError as error:
-            raise self._line.explain(error) from error
+            raise self._line.translated(error) from error
         return filled
 
     def close(self) -> None:
@@ -279,7 +279,7 @@ class _Line:
             self._resend *= 2
             self.send(self._last)
 
-    def explain(self, error: OSError) -> FetchError:
+    def translated(self, error: OSError) -> FetchError:
         """What an error in the middle of a transfer means."""
         if isinstance(error, ConnectionRefusedError):
             return NetworkError(f"{self.server} gave the transfer up")
