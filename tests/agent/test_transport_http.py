@@ -287,6 +287,8 @@ def test_a_connection_that_breaks_behind_a_proxy_names_both(tmp_path: Path) -> N
         (("10.1.2.3",), "http://10.1.2.3:8080/m", True),
         (("fd00::/8",), "http://[fd00::1]/m", True),
         (("10.0.0.0/8",), "http://ten.example/m", False),
+        (("0.1",), "http://10.0.0.1/m", False),
+        (("*",), "http://10.0.0.1/m", True),
         (("example.com",), "http://example.com/m", True),
         (("example.com",), "http://a.EXAMPLE.com./m", True),
         (("example.com",), "http://badexample.com/m", False),
