@@ -92,7 +92,7 @@ def _check_part(answer: Answer, request: Request) -> None:
         raise RangeError("a partial answer (206) without a usable Content-Range", status=_PARTIAL)
     if found.start != request.offset:
         raise RangeError(f"bytes from {found.start} on, when those from {request.offset} were asked for", status=206)
-    last = min(request.end or found.end + 1, found.total or found.end + 1) - 1
+    last = min((end for end in (request.end, found.total) if end is not None), default=found.end + 1) - 1
     if found.end != last:
         raise RangeError(f"bytes to {found.end}, when those to {last} were asked for", status=_PARTIAL)
     if answer.length not in {None, last - found.start + 1}:
