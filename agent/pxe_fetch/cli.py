@@ -116,12 +116,12 @@ def _check(file: str) -> int:
     from pathlib import Path
 
     from pxe_fetch.config_source import read_file, text_of
-    from pxe_fetch.contract import validate
+    from pxe_fetch.contract import reader
     from pxe_fetch.contract.problem import ProblemError, show_all
     from pxe_fetch.humanize import count
 
     try:
-        document = validate.read(text_of(read_file(Path(file)), name=file), name=file)
+        document = reader.read(text_of(read_file(Path(file)), name=file), name=file)
     except ProblemError as error:
         sys.stderr.write(show_all(error.problems) + "\n")
         return Exit.CONFIG

@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from pxe_fetch.contract import paths
 from pxe_fetch.contract.cmdline import PREFIX, KernelArguments
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.problem import Problem, ProblemError
+from pxe_fetch.contract.url import UrlError, parse, scheme_of
 from pxe_fetch.errors import IntegrityError, PolicyError
 from pxe_fetch.redact import redact
 
@@ -96,18 +96,21 @@ def credentials_directory() -> Path | None:
 
 def _pinned(url: str, sha256: str | None, *, read_url: ReadUrl) -> bytes:
     """The bytes at `url`, which are those of the digest, or came by a way that nobody can write to underway."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"https", "file"} and not sha256:
+    scheme = scheme_of(url)
+    if scheme not in {"https", "file"} and not sha256:
         raise PolicyError(
-            f"{PREFIX}.config={redact(url)} comes by {parts.scheme or 'no scheme'} and without a digest, so anybody on "
+            f"{PREFIX}.config={redact(url)} comes by {scheme or 'no scheme'} and without a digest, so anybody on "
             f"the network could replace it; add {PREFIX}.config.sha256=HEX to the kernel arguments, or use https"
         )
-    if parts.scheme != "file":
+    if scheme != "file":
         try:
             return read_url(url, Digest(algorithm="sha256", hex=sha256) if sha256 else None, LARGEST)
         except IntegrityError as error:
             raise _not_the_pinned_one(url, expected=error.expected, found=error.found) from error
-    body = read_file(Path(unquote(parts.path)))
+    try:
+        body = read_file(Path(os.fsdecode(parse(url).path_bytes)))
+    except UrlError as error:
+        raise PolicyError(f"{PREFIX}.config={redact(url)} {error}") from None
     found = hashlib.sha256(body).hexdigest()
     if sha256 and found != sha256:
         raise _not_the_pinned_one(url, expected=sha256, found=found)

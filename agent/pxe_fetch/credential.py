@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pxe_fetch.contract import rules
+from pxe_fetch.contract import validators
 from pxe_fetch.contract.problem import Problem, ProblemError
-from pxe_fetch.contract.section import RuleError
+from pxe_fetch.contract.validators import RuleError
 
 
 def secret_headers(credential: str, *, directory: Path | None) -> dict[str, str]:
@@ -36,7 +36,7 @@ def _header(line: str) -> tuple[str, str]:
     """Name and value of a header field; ("", "") where the line is none, or one that the agent sets itself."""
     name, colon, value = (part.strip() for part in line.partition(":"))
     try:
-        rules.header_name(name)
+        validators.header_name(name)
     except RuleError:
         return "", ""
     return (name, value) if colon and value.isascii() and value.isprintable() else ("", "")

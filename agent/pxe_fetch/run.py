@@ -13,7 +13,7 @@ from types import FrameType
 
 from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.config_source import ReadUrl, credentials_directory, locate
-from pxe_fetch.contract import cmdline, validate
+from pxe_fetch.contract import cmdline, reader
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.paths import UNIT_NAME
@@ -93,7 +93,7 @@ def _fetch(one: Run) -> Result:
     if found is None:
         return Result(exit_code=Exit.DONE, message=NO_CONFIGURATION)
     event_log.configuration(found)
-    one.config = validate.read(found.text, name=found.name).fetch
+    one.config = reader.read(found.text, name=found.name).fetch
     _report(one, node)
 
     event_log.identity(node.summary())

@@ -120,7 +120,7 @@ def _config(request: Request) -> tuple[_Config, list[Problem]]:
         boot_loader=beside / pack.boot_loader if pack.boot_loader else None,
         inject=pack.inject,
         rewrite=Rewrite(compressor=pack.compressor, level=pack.level) if pack.compressor and not wrong else None,
-        local_sizes={name: file.size for file in files for name in file.artifacts},
+        local_sizes={name: file.content_size for file in files for name in file.artifacts},
     )
     return config, found + wrong
 

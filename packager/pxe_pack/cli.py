@@ -1,6 +1,6 @@
 """The command line: the only reader of argv, and the one place where errors become exit codes.
 
-Which those are, `parser.EXIT_CODES` says; a SIGTERM ends with 143 as the shell would show it.
+Which those are, `parser.EXIT_CODES` says. What a signal does, `cleanup` does.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
 
 from pxe_fetch.contract.problem import Problem
-from pxe_pack import parser
+from pxe_pack import cleanup, parser
 from pxe_pack.console import Console, ConsoleHandler, console
 from pxe_pack.pack import pack, result_document, show_plan, summary
 from pxe_pack.plan import Options
 from pxe_pack.tools import InputError, WorkError
 
-FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 128 + signal.SIGINT, 128 + signal.SIGTERM
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 128 + signal.SIGINT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = _parsed(words)
     shown = console(json_lines=arguments.json, quiet=arguments.quiet)
-    before = signal.signal(signal.SIGTERM, _terminated)
+    cleanup.say_farewell(lambda came: shown.cut_off("interrupted" if came == signal.SIGINT else ""))
     try:
         with _logged(shown, verbosity=arguments.verbose):
             return _run(arguments, shown)
@@ -45,8 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         shown.problems([_system_problem(error)])
         return FAILED
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
@@ -103,11 +100,6 @@ def _pack(arguments: argparse.Namespace, shown: Console) -> int:
         packed = pack(options, console=shown)
         shown.result(result_document(packed), summary(packed))
     return 0
-
-
-def _terminated(_signal: int, _frame: FrameType | None) -> None:
-    """End as Ctrl-C would end us: with the temporary files removed, and what was started stopped."""
-    sys.exit(TERMINATED)
 
 
 def _system_problem(error: OSError) -> Problem:

@@ -53,6 +53,9 @@ class Console(Protocol):
     def result(self, document: Mapping[str, object], text: str) -> None:
         """Give what came out: `document` to machines, `text` to a person."""
 
+    def cut_off(self, text: str) -> None:
+        """Say `text`, if any, as the last that is said: in a signal's handler, which may have interrupted a print()."""
+
 
 def console(*, json_lines: bool, quiet: bool = False) -> Console:
     """The console that suits where we run: JSON lines, only problems and results, a terminal with bars, plain lines."""
@@ -72,6 +75,13 @@ def _write_out(text: str) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
         raise SystemExit(128 + signal.SIGPIPE) from None
+
+
+def _write_at_once(descriptor: int, text: str) -> None:
+    """Write past the buffers of stdout and stderr, which may be in use."""
+    data = text.encode()
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 class _TimedStep:
@@ -98,6 +108,11 @@ class _TimedStep:
         """`title: note (1.2 s)`."""
         return f"{self.title}{': ' + self.noted if self.noted else ''} ({self.seconds:.1f} s)"
 
+    def ended(self, state: str) -> dict[str, object]:
+        """The fields of the event that it ended."""
+        ending = {"title": self.title, "state": state, "done": self.done, "note": self.noted}
+        return {**ending, "seconds": round(self.seconds, 3)}
+
 
 class PlainConsole:
     """Lines on stderr: one when a step begins, one when it ended."""
@@ -122,6 +137,11 @@ class PlainConsole:
         """Write `text` to stdout."""
         _write_out(text)
 
+    def cut_off(self, text: str) -> None:
+        """Write `text` to stderr."""
+        if text:
+            _write_at_once(sys.stderr.fileno(), f"{text}\n")
+
 
 class QuietConsole(PlainConsole):
     """Problems and the result, and nothing of what went on."""
@@ -138,9 +158,16 @@ class QuietConsole(PlainConsole):
         """Write the findings to stderr."""
         print(show_all(tuple(problems)), file=sys.stderr, flush=True)
 
+    def cut_off(self, text: str) -> None:
+        """Show nothing."""
+
 
 class TerminalConsole(PlainConsole):
     """Steps as moving bars (rich), which leave one line behind."""
+
+    def cut_off(self, text: str) -> None:
+        """Take the bar away, and bring the cursor back that rich hides (ECMA-48 EL; DECTCEM)."""
+        super().cut_off(f"\r\x1b[2K\x1b[?25h{text}".rstrip())
 
     @contextmanager
     def step(self, title: str, *, total: int | None = None) -> Iterator[Step]:
@@ -174,19 +201,21 @@ class JsonConsole:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
+        self._under_way: list[_TimedStep] = []
 
     @contextmanager
     def step(self, title: str, *, total: int | None = None) -> Iterator[Step]:
         """Write an event when the step begins, now and then while it goes on, and one when it ended or failed."""
         self._tell("step", {"title": title, "state": "begun", "total": total})
         step = _JsonStep(title, total, self._tell)
+        self._under_way.append(step)
         state = "failed"
         try:
             yield step
             state = "ended"
         finally:
-            ending = {"title": title, "state": state, "done": step.done, "note": step.noted}
-            self._tell("step", {**ending, "seconds": round(step.seconds, 3)})
+            self._under_way.remove(step)
+            self._tell("step", step.ended(state))
 
     def say(self, text: str) -> None:
         """Write a `say` event."""
@@ -200,6 +229,13 @@ class JsonConsole:
     def result(self, document: Mapping[str, object], text: str) -> None:  # noqa: ARG002  the machine's console
         """Write the `result` event."""
         self._write("result", document)
+
+    def cut_off(self, text: str) -> None:
+        """Write that the steps under way failed, and `text` as a `say` event."""
+        events = [{"event": "step", **step.ended("failed")} for step in reversed(self._under_way)]
+        events += [{"event": "say", "text": text}] if text else []
+        if not self._quiet:
+            _write_at_once(sys.stdout.fileno(), "".join(f"{json.dumps(event)}\n" for event in events))
 
     def _tell(self, event: str, fields: Mapping[str, object]) -> None:
         if not self._quiet:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from pxe_fetch.contract.chunks import listed
 from pxe_fetch.contract.model import Chunks, Digest
+from pxe_pack import folder_archive
 from pxe_pack.artifacts import FOLDER, Exported, LocalFile
-from pxe_pack.chunks import ChunkDigests
+from pxe_pack.chunks import ChunkDigests, chunk_size
 from pxe_pack.hashing import Advance, Tally, copy_hashed, copy_whole
 from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.grubconfig import GRUB_CFG, GRUB_DIR
@@ -63,7 +64,10 @@ class Layout:
 def export_artifacts(
     layout: Layout, files: Iterable[LocalFile], *, base: str, advance: Advance
 ) -> dict[LocalFile, Exported]:
-    """Copy the local artifacts into the layout, and write the lists of their chunks' digests. Raises OSError."""
+    """Copy the local artifacts into the layout, and write the lists of their chunks' digests.
+
+    Raises OSError, and WorkError when a folder changes meanwhile.
+    """
     return {file: _export_artifact(layout, file, base=base, advance=advance) for file in files}
 
 
@@ -71,11 +75,18 @@ def _export_artifact(layout: Layout, file: LocalFile, *, base: str, advance: Adv
     path = f"{FOLDER}/{file.name}"
     digests = ChunkDigests(file.chunk) if file.chunk else None
     takers = [digests.update] if digests else []
-    with file.source.open("rb", buffering=0) as source:
-        content = copy_whole(source, layout.place(path), advance=advance, takers=takers)
+    target = layout.place(path)
+    if file.folder:
+        pieces = folder_archive.archive(file.source, planned=file.folder, advance=advance)
+        content = copy_hashed(pieces, target, takers=takers)
+    else:
+        with file.source.open("rb", buffering=0) as source:
+            content = copy_whole(source, target, advance=advance, takers=takers)
     layout.record(path, content, url=file.url(base))
-    chunks = _export_list(layout, file, digests, base=base) if digests and content.size else None
-    return Exported(content=content, chunks=chunks)
+    # whether an archive is large enough for a list is known only now
+    is_listed = digests and chunk_size(content.size, file.wishes)
+    chunks = _export_list(layout, file, digests, base=base) if digests and is_listed else None
+    return Exported(path=target, content=content, chunks=chunks)
 
 
 def _export_list(layout: Layout, file: LocalFile, digests: ChunkDigests, *, base: str) -> Chunks:

@@ -89,13 +89,15 @@ def tally(path: Path) -> Tally:
         return Tally(size=file.tell(), sha256=digest.hexdigest())
 
 
-def copy_hashed(pieces: Iterable[bytes], target: Path) -> Tally:
-    """Write `pieces` to the new file `target`, and hash them in the same pass."""
+def copy_hashed(pieces: Iterable[bytes], target: Path, *, takers: Sequence[Taker] = ()) -> Tally:
+    """Write `pieces` to the new file `target`, and hash them in the same pass, in which `takers` get them too."""
     digest = hashlib.sha256()
     size = 0
     with target.open("xb", buffering=0) as file:
         for piece in pieces:
             digest.update(piece)
+            for taker in takers:
+                taker(piece)
             size += len(piece)
             write_all(file, piece)
     return Tally(size=size, sha256=digest.hexdigest())
@@ -268,8 +270,7 @@ class _Thread:
         self._hand_on = hand_on
         self._room = threading.Semaphore(_SLOTS)
         self._pieces: SimpleQueue[bytes | memoryview | None] = SimpleQueue()
-        # daemon: a signal inside Thread.start leaves it running with nobody to tell it the end
-        self._thread = threading.Thread(target=self._run, name="hash", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="hash")
 
     def __enter__(self) -> Self:
         self._thread.start()

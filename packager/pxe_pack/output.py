@@ -1,6 +1,6 @@
 """The output folder: made beside under another name, and put into place whole by one rename.
 
-    <parent>/.<name>.pxe-pack-XXXXXXXX/      while we work, and locked; what a killed run left is removed by the next
+    <parent>/.<name>.pxe-pack-XXXXXXXX/      the staging folder, locked; what a killed run left is removed by the next
         layout/                              becomes <parent>/<name>
         work/                                temporary files
         former/                              the former layout for a moment, where folders cannot be exchanged
@@ -17,14 +17,13 @@ import errno
 import fcntl
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.cleanup import committing, removed, temporary_folder
 from pxe_pack.tools import WorkError
 
 MANIFEST = "manifest.json"
@@ -35,7 +34,7 @@ _AT_FDCWD = -100  # fcntl.h
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Workshop:
+class Staging:
     """Where a layout is made."""
 
     layout: Path
@@ -105,22 +104,22 @@ def _listed(output: Path) -> frozenset[str]:
 
 
 @contextmanager
-def being_made(output: Path) -> Iterator[Workshop]:
-    """A workshop for `output`; its layout is put into place when the block ends well, and all else is removed.
+def staging(output: Path) -> Iterator[Staging]:
+    """The staging of `output`; its layout is put into place when the block ends well, and all else is removed.
 
     Raises WorkError when `output` has changed meanwhile so that it cannot be replaced.
     """
-    with workroom(output) as root:
-        made = workshop(root)
+    with staging_folder(output) as root:
+        made = new_staging(root)
         yield made
         # nor is a folder looked at while another pack exchanges it
-        with locked(output.parent):
+        with locked(output.parent), committing():
             _put_into_place(made.layout, output, aside=root / "former")
 
 
-def workshop(root: Path) -> Workshop:
-    """A workshop in the workroom `root`."""
-    made = Workshop(layout=root / "layout", work=root / "work")
+def new_staging(root: Path) -> Staging:
+    """A staging in the staging folder `root`."""
+    made = Staging(layout=root / "layout", work=root / "work")
     made.layout.mkdir()
     made.layout.chmod(0o755)
     made.work.mkdir()
@@ -128,14 +127,13 @@ def workshop(root: Path) -> Workshop:
 
 
 @contextmanager
-def workroom(output: Path) -> Iterator[Path]:
+def staging_folder(output: Path) -> Iterator[Path]:
     """A folder of our own beside `output`, gone when the block ends; what a killed run left there goes first."""
     with contextlib.ExitStack() as stack:
-        # one at a time, so that no workroom is taken for a leftover before its lock is held
+        # one at a time, so that no staging folder is taken for a leftover before its lock is held
         with locked(output.parent):
             _remove_leftovers(output)
-            root = Path(tempfile.mkdtemp(prefix=_prefix(output), dir=output.parent))
-            stack.callback(shutil.rmtree, root, ignore_errors=True)
+            root = stack.enter_context(temporary_folder(prefix=_prefix(output), parent=output.parent))
             stack.enter_context(locked(root))
         yield root
 
@@ -164,7 +162,8 @@ def _remove_leftovers(output: Path) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if (leftover / "former").is_dir() and not output.exists():
                 (leftover / "former").rename(output)
-            shutil.rmtree(leftover, ignore_errors=True)
+            with removed(leftover):
+                pass
 
 
 def _escaped(text: str) -> str:

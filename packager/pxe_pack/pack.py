@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pxe_fetch import __version__
-from pxe_fetch.contract import dump
-from pxe_pack import checks, export, unit
+from pxe_pack import checks, dump, export, unit
 from pxe_pack.artifacts import Exported, LocalFile, with_urls
 from pxe_pack.console import Console
 from pxe_pack.export import Layout
@@ -21,10 +20,10 @@ from pxe_pack.image import liveos
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.inject import Target, take_out_of_iso
 from pxe_pack.mastering import given_root
-from pxe_pack.output import Workshop, being_made, workroom
+from pxe_pack.output import Staging, staging, staging_folder
 from pxe_pack.payload import Payload, make_payload
 from pxe_pack.plan import Options, Plan, Settings, make_plan, settle
-from pxe_pack.tarball import tar_being_made
+from pxe_pack.tarball import tar_staging
 from pxe_pack.tools import InputError
 
 
@@ -73,12 +72,12 @@ def pack(options: Options, *, console: Console) -> Packed:
         layouts = 2 if settings.format == "tar" else 1  # its files, and they once more in the archive
         if problems := checks.disk_room(settings.output, needed=layouts * (room + local)):
             raise InputError(*problems)
-        with _workshop(settings, image) as workshop:
-            layout = Layout(root=workshop.layout)
+        with _staging(settings, image) as made:
+            layout = Layout(root=made.layout)
             files = _copy_artifacts(settings, layout=layout, console=console)
             config = _node_config(plan, files)
             payload = _payload(plan, agent, service, config=config)
-            inputs = _inject(plan, payload, layout=layout, work=workshop.work, console=console)
+            inputs = _inject(plan, payload, layout=layout, work=made.work, console=console)
             with console.step("Exporting the layout") as step:
                 export.export_boot_files(layout, image, plan.loaders.loaders)
                 export.finish(layout, _facts(plan, agent, payload, inputs))
@@ -86,12 +85,12 @@ def pack(options: Options, *, console: Console) -> Packed:
     return Packed(plan=plan, agent=agent, payload=payload, layout=layout, seconds=time.monotonic() - began)
 
 
-def _workshop(settings: Settings, image: LiveImage) -> AbstractContextManager[Workshop]:
+def _staging(settings: Settings, image: LiveImage) -> AbstractContextManager[Staging]:
     """Where the layout is made, and becomes the output."""
     if settings.format == "tar":
         epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-        return tar_being_made(settings.output, mtime=int(epoch) if epoch.isdigit() else image.mtime)
-    return being_made(settings.output)
+        return tar_staging(settings.output, mtime=int(epoch) if epoch.isdigit() else image.mtime)
+    return staging(settings.output)
 
 
 def _image(settings: Settings, console: Console) -> AbstractContextManager[LiveImage]:
@@ -101,7 +100,7 @@ def _image(settings: Settings, console: Console) -> AbstractContextManager[LiveI
     return liveos.opened(
         settings.image,
         boot_url=settings.boot_url,
-        room=lambda: workroom(settings.output),
+        staging=lambda: staging_folder(settings.output),
         boot_loader=settings.boot_loader,
         told=console.step,
     )
@@ -168,7 +167,9 @@ def _copy_artifacts(settings: Settings, *, layout: Layout, console: Console) -> 
     files, base = settings.files, settings.artifact_url
     if not files:
         return {}
-    with console.step("Copying the local artifacts, and hashing", total=sum(file.size for file in files)) as step:
+    with console.step(
+        "Copying the local artifacts, and hashing", total=sum(file.content_size for file in files)
+    ) as step:
         return export.export_artifacts(layout, files, base=base, advance=step.advance)
 
 

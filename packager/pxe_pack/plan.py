@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from pxe_fetch.contract import validate
+from pxe_fetch.contract import reader
 from pxe_fetch.contract.model import Document, FetchConfig
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.quantity import show_size
@@ -98,8 +98,10 @@ class Plan:
         if self.boot_url:
             yield f"boot      {self.boot_url}"
         for file in settings.files:
-            chunks = f", in chunks of {show_size(file.chunk)}" if file.chunk else ""
-            yield f"artifact  {file.source} ({file.size:,} bytes{chunks}) as {file.url(settings.artifact_url)}"
+            files = f"{file.folder.files:,} files, " if file.folder else ""
+            chunks = f", in chunks of {show_size(file.planned_chunk)}" if file.planned_chunk else ""
+            what = f"{files}{file.content_size:,} bytes{chunks}"
+            yield f"artifact  {file.source} ({what}) as {file.url(settings.artifact_url)}"
         yield f"output    {settings.output}{'/' if settings.format == 'dir' else ''}"
 
     def _kind(self) -> str:
@@ -146,8 +148,9 @@ class Plan:
 
 
 def _artifact_document(file: LocalFile, *, base: str) -> dict[str, object]:
-    chunks = {"size": file.chunk, "url": file.list_url(base)} if file.chunk else None
-    return {"source": str(file.source), "size": file.size, "url": file.url(base), "chunks": chunks}
+    chunks = {"size": file.planned_chunk, "url": file.list_url(base)} if file.planned_chunk else None
+    files = {"files": file.folder.files} if file.folder else {}
+    return {"source": str(file.source), **files, "size": file.content_size, "url": file.url(base), "chunks": chunks}
 
 
 def _abilities(livenet: bool, live: bool, updates: bool) -> tuple[tuple[str, bool], ...]:  # noqa: FBT001  three facts
@@ -220,7 +223,7 @@ def read_config(path: Path) -> tuple[str, Document]:
         message = f"the configuration {path} is not UTF-8 text (byte {error.start})"
         raise InputError(Problem(reference="config-unreadable", message=message)) from error
     try:
-        return text, validate.read(text, name=str(path))
+        return text, reader.read(text, name=str(path))
     except ProblemError as error:
         raise InputError(*error.problems) from error
 
@@ -238,7 +241,7 @@ def make_plan(settings: Settings, image: LiveImage) -> Plan:
         loaders=chosen.loaders if chosen else None,
         boot_url=settings.boot_url,
         config=settings.fetch,
-        local_sizes={name: file.size for file in settings.files for name in file.artifacts},
+        local_sizes={name: file.content_size for file in settings.files for name in file.artifacts},
     )
     found += checks.offline(subject)
     errors = [problem for problem in found if problem.severity == "error"]

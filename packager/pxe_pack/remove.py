@@ -13,6 +13,7 @@ from pathlib import Path
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.artifacts import FOLDER
+from pxe_pack.cleanup import committing
 from pxe_pack.console import Console
 from pxe_pack.export import Layout as LayoutUnderWay
 from pxe_pack.export import export_scripts, finish
@@ -24,7 +25,7 @@ from pxe_pack.inject.isoedit import EDITOR
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.read import GRUB_CFG, Layout, foreign, read
 from pxe_pack.layout.relocate import link, unmoved
-from pxe_pack.output import being_made, output_problem, workroom
+from pxe_pack.output import output_problem, staging, staging_folder
 from pxe_pack.tools import InputError
 
 
@@ -58,12 +59,13 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
         if output.exists() or not output.parent.is_dir():
             message = f"{output} exists" if output.exists() else f"{output.parent} is not a directory"
             raise _refused("output-foreign", f"the output cannot be written: {message}", "choose another by --output")
-        with workroom(output) as room:
-            target = Target(place=lambda name: room / name, iso="layout.iso")
-            take_out_of_iso(image, target=target, work=room, console=console)
-            made = room / target.iso
+        with staging_folder(output) as folder:
+            target = Target(place=lambda name: folder / name, iso="layout.iso")
+            take_out_of_iso(image, target=target, work=folder, console=console)
+            made = folder / target.iso
             made.chmod(0o644)
-            made.rename(output)
+            with committing():
+                made.rename(output)
     return Removed(output=output, removed=ways, changed=(output.name,))
 
 
@@ -88,10 +90,10 @@ def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Remo
         raise InputError(problem)
     if missing := layout.missing():
         raise _refused("layout-differs", f"{missing[0]} is in the manifest and is not there", "pack the image again")
-    with liveos.opened(layout.root, boot_url=layout.boot_url or "") as image, being_made(target_root) as workshop:
+    with liveos.opened(layout.root, boot_url=layout.boot_url or "") as image, staging(target_root) as made:
         ways = _ways(image)
-        new = LayoutUnderWay(root=workshop.layout)
-        written = _written(image, layout, new=new, work=workshop.work, console=console)
+        new = LayoutUnderWay(root=made.layout)
+        written = _written(image, layout, new=new, work=made.work, console=console)
         for path, listed in layout.files.items():
             if path in written:
                 new.record(path, written[path], url=listed.url)

@@ -11,23 +11,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.output import MANIFEST, Workshop, locked, parent_problem, workroom, workshop
+from pxe_pack.cleanup import committing
+from pxe_pack.output import MANIFEST, Staging, locked, new_staging, parent_problem, staging_folder
 from pxe_pack.tools import WorkError
 
 
 @contextmanager
-def tar_being_made(output: Path, *, mtime: int) -> Iterator[Workshop]:
-    """A workshop whose layout becomes the archive `output` when the block ends well; all else is removed.
+def tar_staging(output: Path, *, mtime: int) -> Iterator[Staging]:
+    """The staging whose layout becomes the archive `output` when the block ends well; all else is removed.
 
     `mtime` is the time of all that is in it. Raises WorkError when `output` has changed meanwhile so that it cannot be
     replaced.
     """
-    with workroom(output) as root:
-        made = workshop(root)
+    with staging_folder(output) as root:
+        made = new_staging(root)
         yield made
         archive = root / "layout.tar"
         write(made.layout, archive, mtime=mtime)
-        with locked(output.parent):
+        with locked(output.parent), committing():
             if problem := tar_problem(output):
                 raise WorkError(problem)
             archive.replace(output)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from pxe_fetch.contract.problem import Problem, ProblemError
+from pxe_pack.cleanup import start_child
 
 _log = logging.getLogger(__name__)
 
@@ -27,12 +28,11 @@ PACKAGES: Mapping[str, str] = {
     "mkfs.fat": "dosfstools",
     "systemd-analyze": "systemd",
     "qemu-system-x86_64": "qemu-system-x86",
-    "gcc": "gcc",
-    "pkg-config": "pkg-config",
-    "objdump": "binutils",
-    "strip": "binutils",
     "cpio": "cpio",
     "setpriv": "util-linux",
+    "unshare": "util-linux",
+    "chroot": "coreutils",
+    "newuidmap": "uidmap",
     "zstd": "zstd",
 }
 
@@ -95,15 +95,20 @@ def start(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start `program`, for the callers that stream. Raises InputError when it is not installed."""
+    """Start `program`, for the callers that stream. Raises InputError when it is not installed.
+
+    It is killed when a signal ends us; where setpriv(1) is installed, the kernel kills it however we end. To be called
+    in the main thread: that is whose end the kernel looks at.
+    """
     path = find(program)
     if path is None:
         raise InputError(*missing([program], reason=f"for `{program} {' '.join(map(str, arguments[:2]))} …`"))
     command: Sequence[str | Path] = [path, *arguments]
     _log.info("running %s", shlex.join(map(str, command)))
-    return subprocess.Popen(
-        command, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env={**os.environ, "LC_ALL": "C", **(env or {})}
-    )
+    if setpriv := find("setpriv"):
+        command = [setpriv, "--pdeathsig", "KILL", *command]
+    environment = {**os.environ, "LC_ALL": "C", **(env or {})}
+    return start_child(command, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, cwd=cwd)
 
 
 def check(program: str, code: int, errors: bytes | None) -> None:

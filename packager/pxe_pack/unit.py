@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.paths import AGENT, CATALOG_UNIT_NAME, CREDENTIAL, TARGET_NAME, UNIT_DIR, UNIT_NAME
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
+from pxe_pack.cleanup import held, temporary_folder
 
 OLDEST_SYSTEMD = 245  # of the directives used, those of later versions are optional
 EXPOSURE_LIMIT = 2.5  # of `systemd-analyze security`, 0 (nothing) to 10 (everything)
@@ -117,8 +117,8 @@ def unit_problems(service: str) -> list[Problem]:
         return []
     found = re.match(rb"systemd (\d+)", tools.run("systemd-analyze", "--version"))
     service = "\n".join(_known_to(int(found[1]), service)) if found else service
-    with tempfile.TemporaryDirectory(prefix="pxe-pack-unit-") as folder:
-        root = Path(folder)
+    # killed, systemd-analyze leaves /tmp/systemd-temporary-XXXXXX behind, whatever TMPDIR says
+    with temporary_folder(prefix="pxe-pack-unit-") as root, held():
         _lay_out(root, service)
         return [*_verified(root), *_rated(root)]
 

@@ -130,6 +130,16 @@ def test_plain_http_without_a_digest_is_refused_unasked(node: FakeNode) -> None:
     assert "pxe-fetch.config.sha256=HEX" in ran.out
 
 
+@pytest.mark.parametrize(
+    "url", ["http://[::1/c.yaml", "file://[zz]/c.yaml", "https://h:port/c.yaml", "https:///c.yaml"]
+)
+def test_configuration_from_what_is_no_url_is_refused(node: FakeNode, url: str) -> None:
+    node.boot_with(f"pxe-fetch.config={url}")
+    ran = node.run("run")
+    assert ran.code == 77
+    assert "Traceback" not in ran.err
+
+
 def test_configuration_that_the_server_refuses_is_77_and_no_other_is_taken(node: FakeNode) -> None:
     with Server({"/site.yaml": Script(then=Status(403)), "/m": Script(body=BODY)}) as server:
         node.write(ETC, node.config(node.entry("m", server.url("/m"), BODY)))

@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 
 from fakes.node import FakeNode, Ran
 from fakes.server import Script, Server
+from pxe_fetch.contract.tar import TarReader
 from pxe_fetch.errors import PolicyError
-from pxe_fetch.install.tree import take_out
+from pxe_fetch.install.unpack import Unpacker
 
 Compression = Literal["w:", "w:gz", "w:bz2", "w:xz"]
 Member = tuple[tarfile.TarInfo, bytes]
@@ -76,6 +77,7 @@ def test_unpacks_files_folders_and_links(node: FakeNode, compression: Compressio
         file("lib/deep/data", big),
         symlink("bin/also", "run"),
         symlink("lib/up", "../bin/run"),
+        symlink("lib/here", "."),
         hardlink("lib/same", "lib/deep/data"),
         compression=compression,
     )
@@ -85,6 +87,7 @@ def test_unpacks_files_folders_and_links(node: FakeNode, compression: Compressio
     assert (tree / "lib/deep/data").read_bytes() == big
     assert (tree / "lib/same").stat().st_ino == (tree / "lib/deep/data").stat().st_ino
     assert (tree / "bin/also").read_bytes() == (tree / "lib/up").read_bytes() == b"#!/bin/sh\n"
+    assert (tree / "lib/here").samefile(tree / "lib")
     assert os.access(tree / "bin/run", os.X_OK)
     assert stat.S_IMODE(tree.stat().st_mode) == 0o755
     assert sorted(path.name for path in node.out.iterdir()) == [".tree.pxe-fetch-tree", "tree"]
@@ -256,6 +259,12 @@ def test_disk_that_is_full_mid_way_is_79_with_nothing_left(node: FakeNode) -> No
     assert node.files() == []
 
 
+def test_a_file_that_tar_archived_twice_is_unpacked_once(node: FakeNode) -> None:
+    ran = run_with(node, archive(file("a", b"once"), hardlink("a", "a")))
+    assert ran.code == 0
+    assert (node.out / "tree/a").read_bytes() == b"once"
+
+
 names = st.lists(st.sampled_from(["a", "b", "..", ".", ""]), min_size=1, max_size=4).map("/".join)
 members = st.one_of(
     st.builds(file, names),
@@ -276,10 +285,10 @@ def test_no_archive_makes_a_path_that_leads_outside(
     staging = place / "x/y"
     staging.mkdir(parents=True)
     inside = os.path.realpath(staging)
-    with tarfile.open(fileobj=io.BytesIO(archive(*all_, compression="w:"))) as tar:
-        for member in tar:
-            with contextlib.suppress(PolicyError, tarfile.FilterError):  # a run stops here; going on makes more of it
-                take_out(tar, member, staging=staging)
+    tar, unpacker = TarReader(io.BytesIO(archive(*all_, compression="w:"))), Unpacker(staging)
+    for member in tar:
+        with contextlib.suppress(PolicyError):  # a run stops here; going on makes more of it
+            unpacker.add(tar, member)
     found = [Path(parent, name) for parent, folders, files in os.walk(staging) for name in (*folders, *files)]
     for path in found:
         try:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import subprocess
 import tarfile
+import tracemalloc
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -100,20 +103,112 @@ def test_no_archive_brings_anything_but_a_tree_or_a_refusal(
     assert [path.name for path in around.iterdir()] == ["a"]
 
 
-@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def header(kind: bytes = tarfile.REGTYPE, *, name: str = "x", size: int = 0) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+EXTENDED = [
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+]
+
+
+@pytest.mark.parametrize("kind", EXTENDED)
 def test_a_header_that_claims_to_be_huge_takes_no_memory(kind: bytes, tmp_path: Path) -> None:
-    info = tarfile.TarInfo("x")
-    info.type, info.size = kind, 1 << 62
     with pytest.raises(FetchError, match="not a whole tar archive"):
-        place(info.tobuf(tarfile.GNU_FORMAT) + bytes(4 * BLOCK), tmp_path)
+        place(header(kind, size=1 << 62) + bytes(4 * BLOCK), tmp_path)
 
 
-def test_a_header_that_is_none_is_not_the_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", EXTENDED)
+def test_a_long_chain_of_headers_is_refused(kind: bytes, tmp_path: Path) -> None:
+    with pytest.raises(FetchError, match="not a whole tar archive"):
+        place((header(kind, size=BLOCK) + b"11 path=abc\n".ljust(BLOCK, b"\0")) * 5000 + header(), tmp_path)
+
+
+def extended(kind: bytes, keys: range) -> bytes:
+    """A header with a field of a kilobyte for each of `keys`."""
+    fields = b"".join(b"1013 k%06d=%s\n" % (key, b"v" * 999) for key in keys)
+    return header(kind, size=len(fields)) + fields + bytes(-len(fields) % BLOCK)
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        b"".join(extended(tarfile.XHDTYPE, range(900)) + header(name=f"f{n}") for n in range(80)),
+        b"".join(extended(tarfile.XGLTYPE, range(n * 10, n * 10 + 10)) + header(name=f"f{n}") for n in range(4000)),
+        header(tarfile.DIRTYPE, name=".") * 60_000,
+    ],
+    ids=["large", "shared", "many"],
+)
+def test_memory_does_not_grow_with_the_number_of_members(archive: bytes, tmp_path: Path) -> None:
+    archive = gzip.compress(archive, 1)
+    tracemalloc.start()
+    try:
+        with suppress(FetchError):
+            place(archive, tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20_000_000
+
+
+@pytest.mark.parametrize("at", [0, 100, 124, 148, 156, 257])  # name, mode, size, sum, type, magic: pax(1)
+def test_a_header_that_is_none_is_not_the_end(at: int, tmp_path: Path) -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for name in ("a", "b", "c"):
             tar.addfile(tarfile.TarInfo(name))
     body = bytearray(out.getvalue())
-    body[BLOCK + 1] ^= 0xFF  # the name of the second, so that its sum is wrong
+    body[BLOCK + at] ^= 0xFF  # of the second, so that its sum is wrong
     with pytest.raises(FetchError, match="not a whole tar archive"):
         place(bytes(body), tmp_path)
+
+
+@pytest.mark.parametrize("kept", [BLOCK + 1, BLOCK + 511, 2 * BLOCK + 1, 3 * BLOCK - 1])
+def test_an_archive_cut_off_inside_a_member_is_refused(kept: int, tmp_path: Path) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name in ("a", "b"):
+            info = tarfile.TarInfo(name)
+            info.size = BLOCK if name == "b" else 0
+            tar.addfile(info, io.BytesIO(b"x" * BLOCK))
+    with pytest.raises(FetchError, match="not a whole tar archive"):
+        place(out.getvalue()[:kept], tmp_path)
+
+
+def test_an_archive_may_end_without_blocks_of_zeros(tmp_path: Path) -> None:
+    assert sorted(path.name for path in place(header(name="a") + header(name="b"), tmp_path).iterdir()) == ["a", "b"]
+
+
+def test_compressed_bytes_that_are_cut_off_behind_the_archive_are_refused(tmp_path: Path) -> None:
+    whole = gzip.compress(header(name="a") + bytes(2 * BLOCK))
+    with pytest.raises(FetchError, match="cut off"):
+        place(whole[:-4], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options", ["--format=gnu", *(f"--format=posix --sparse-version={v}" for v in ("0.0", "0.1", "1.0"))]
+)
+@pytest.mark.parametrize("compress", [False, True])
+def test_sparse_files_keep_their_content_and_their_holes(options: str, compress: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    source, into = tmp_path / "source", tmp_path / "into"
+    source.mkdir()
+    into.mkdir()
+    with (source / "sparse").open("wb") as file:
+        for number in range(40):  # more pieces than one header of the old form has room for
+            file.seek(number * 1_000_000)
+            file.write(b"%d" % number * 1000)
+        file.truncate(64_000_000)
+    (source / "tail").write_bytes(b"behind it")
+    words = ["tar", "-C", str(source), "--sparse", *options.split(), "-cf", "-", "sparse", "tail"]
+    body = subprocess.run(words, capture_output=True, check=True).stdout
+    assert len(body) < 2_000_000
+    tree_ = place(gzip.compress(body) if compress else body, into)
+    assert (tree_ / "sparse").read_bytes() == (source / "sparse").read_bytes()
+    assert (tree_ / "sparse").stat().st_blocks * 512 < 32_000_000
+    assert (tree_ / "tail").read_bytes() == b"behind it"

@@ -403,7 +403,7 @@ def test_a_configuration_or_a_size_that_is_none_is_bad_input(
 def _references() -> set[str]:
     """Every reference that a check can give, as the sources have them."""
     package = Path(pxe_pack.__file__).parent
-    others = ("check.py", "unit.py", "artifacts.py", "loaders.py", "inject/__init__.py")
+    others = ("check.py", "unit.py", "artifacts.py", "source_folder.py", "loaders.py", "inject/__init__.py")
     sources = [*(package / "checks").glob("*.py"), *(package / name for name in others)]
     found = {"agent-machine", "agent-glibc", "layout-differs"}  # beside what is no finding
     for source in sources:
@@ -413,7 +413,14 @@ def _references() -> set[str]:
     return found | IN_IMAGE
 
 
-OF_PACKING_ALONE = {"disk-full", "input-in-output", "output-in-image", "source-size", "source-digest"}
+OF_PACKING_ALONE = {
+    "disk-full",
+    "input-in-output",
+    "output-in-image",
+    "output-in-source",
+    "source-size",
+    "source-digest",
+}
 
 
 def test_the_documentation_has_each_reference_with_its_remedy_and_no_other() -> None:

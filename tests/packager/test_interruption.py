@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pty
+import random
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
 from typing import IO, cast
 
 import pytest
 
+from packing import cutting
 from packing.site import Site
-from pxe_pack.output import being_made
+from pxe_pack.output import staging
 
 Packs = Callable[..., str]
 
@@ -86,6 +94,96 @@ def test_interrupted_and_nothing_is_left(site: Site, how: str, at: str, by: sign
     assert not site.output.exists()
 
 
+SWEPT = [
+    ("iso", ("--inject", "updates")),
+    ("pxe-dir", ("--inject", "rootfs")),
+    ("pxe-tar", ("--dry-run",)),
+    ("directory", ("--inject", "rootfs", "--compressor", "zstd")),
+    ("tar", ("--format", "tar", "--output", "pxe.tar")),
+    ("squashfs", ("--inject", "updates")),
+]
+
+
+@pytest.mark.parametrize(("shape", "ways"), SWEPT)
+def test_a_signal_at_any_moment_leaves_nothing(
+    site: Site, tiny_pxe_dir: Path, shape: str, ways: tuple[str, ...]
+) -> None:
+    """Not beside the output, nor in TMPDIR, nor running; an output that was there is what it was."""
+    site.image = cutting.given(shape, site.folder / "given", tiny=site.image, pxe_dir=tiny_pxe_dir)
+    chance = random.Random(f"{shape} {ways}")
+    undisturbed = cutting.whole(site, *ways)
+    for number, at in enumerate(islice(cutting.moments(undisturbed, chance), 4)):
+        if number == 2:  # the first two come over a former output
+            cutting.clear(site)
+        by = (signal.SIGINT, signal.SIGTERM)[number % 2]
+        twice = number in (1, 2)
+        result = cutting.cut(site, *ways, at=at, by=by, twice=twice)
+        assert not (wrong := result.wrong(by, twice=twice)), f"{at}, {by.name}: {wrong}\n{result.told}"
+
+
+def test_a_closed_terminal_ends_a_pack(site: Site) -> None:
+    assert interrupted(site, how="rewrite", at="Rewriting", by=signal.SIGHUP) == 129
+    assert not site.leftovers()
+
+
+def test_an_ignored_signal_stays_ignored(site: Site) -> None:
+    """As nohup(1) has it."""
+    command = [sys.executable, "-m", "pxe_pack", *site.command("--inject", "rootfs")]
+    with subprocess.Popen(["nohup", *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        for line in cast("IO[bytes]", process.stderr):
+            if line.startswith(b"Grafting"):
+                process.send_signal(signal.SIGHUP)
+                break
+        process.communicate()
+    assert process.returncode == 0
+    check_whole(site)
+
+
+def test_programs_under_way_end_with_a_pack_that_is_killed_outright(site: Site) -> None:
+    with site.start(*WAYS["rewrite"]) as process:
+        for line in cast("IO[bytes]", process.stderr):
+            if line.startswith(b"Writing the ISO"):
+                process.kill()
+                break
+        process.communicate()
+    deadline = time.monotonic() + 5
+    while (running := cutting.running(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not running
+
+
+def test_json_ends_the_step_that_a_signal_came_in(site: Site) -> None:
+    with site.start("--json", *WAYS["rewrite"]) as process:
+        events = []
+        for line in cast("IO[bytes]", process.stdout):
+            events.append(json.loads(line))
+            if str(events[-1].get("title", "")).startswith("Rewriting"):
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        rest, _ = process.communicate()
+    events += map(json.loads, rest.splitlines())
+    assert process.returncode == 130
+    assert [event.get("state") for event in events if event.get("title") == events[-2]["title"]][-1] == "failed"
+    assert events[-1] == {"event": "say", "text": "interrupted"}
+
+
+def test_a_terminal_gets_its_cursor_back(site: Site) -> None:
+    """Rich hides it while a bar moves."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "pxe_pack", *site.command(*WAYS["rewrite"])]
+    environment = {**os.environ, "TERM": "xterm", "NO_COLOR": ""}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError), open(ours, "rb", buffering=0) as terminal:  # noqa: PTH123  EIO: nobody writes any more
+            while piece := terminal.read(4096):
+                if b"Rewriting" in (shown := shown + piece):
+                    process.send_signal(signal.SIGINT)
+    assert process.returncode == 130
+    assert b"\x1b[?25l" in shown
+    assert shown.endswith(b"\x1b[?25hinterrupted\r\n")
+
+
 def test_interrupted_while_the_archive_is_made(site: Site) -> None:
     """The former archive stays as it is."""
     target = site.folder / "pxe.tar"
@@ -143,16 +241,16 @@ def test_what_looks_like_a_leftover_and_is_locked_stays(site: Site, packs: Packs
 
 
 def test_a_former_output_that_was_moved_aside_comes_back(site: Site, packs: Packs) -> None:
-    """Where folders cannot be exchanged, a kill between two renames leaves it in the workshop."""
+    """Where folders cannot be exchanged, a kill between two renames leaves it in the staging folder."""
     packs()
-    workshop = site.folder / ".pxe.pxe-pack-killed"
-    workshop.mkdir()
-    site.output.rename(workshop / "former")
+    leftover = site.folder / ".pxe.pxe-pack-killed"
+    leftover.mkdir()
+    site.output.rename(leftover / "former")
     site.image = site.folder / "gone.iso"
     site.write_config()
-    with being_made(site.output):
+    with staging(site.output):
         check_whole(site)
-    assert not workshop.exists()
+    assert not leftover.exists()
 
 
 def test_many_packs_at_once_leave_one_whole_output(site: Site) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import subprocess
 import tarfile
@@ -119,6 +122,27 @@ def test_a_truncated_pxe_tar_is_refused(site: Site, refused: Refused, tiny_pxe_t
     whole = tiny_pxe_tar.read_bytes()
     site.image = site.folder / "part.tar.gz"
     site.image.write_bytes(whole[: int(len(whole) * kept)])
+    assert "error[image-damaged]" in refused()
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_a_pxe_tar_with_a_damaged_member_in_its_middle_is_refused(
+    site: Site, refused: Refused, tiny_pxe_dir: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    plain = bytearray(repacked(tiny_pxe_dir, site.folder / "plain", more=iter([member("last")])).read_bytes())
+    at = plain.rindex(b"last\0")
+    plain[at] ^= 0xFF
+    site.image = site.folder / "image.tar.any"
+    site.image.write_bytes(compress(bytes(plain)))
+    assert "error[image-damaged]" in refused()
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_pxe_tar_of_which_the_compressed_end_is_missing_is_refused(
+    site: Site, refused: Refused, tiny_pxe_dir: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    site.image = site.folder / "image.tar.any"
+    site.image.write_bytes(compress(repacked(tiny_pxe_dir, site.folder / "plain").read_bytes())[:-4])
     assert "error[image-damaged]" in refused()
 
 

@@ -9,6 +9,7 @@ import tarfile
 
 import pytest
 
+from packing.folders import artifact, make
 from packing.site import Site
 from pxe_pack import cli
 
@@ -31,9 +32,11 @@ def packed(site: Site, who: tuple[str, ...], *, how: str, umask: str, **environm
 @pytest.mark.parametrize("how", ["updates", "rootfs", "initrd"])
 def test_user_packs_the_bytes_that_root_does(site: Site, how: str) -> None:
     (site.folder / "model.bin").write_bytes(b"weights " * 1000)
-    site.rest = {"artifacts": [{"name": "model", "source": "model.bin", "dest": "/srv/m.bin"}]}
+    make(site.folder / "app", {"bin/run": "#!/bin/sh", "bin/also": "-> run", "ü/empty/": None})
+    site.rest = {"artifacts": [{"name": "model", "source": "model.bin", "dest": "/srv/m.bin"}, artifact()]}
     one = packed(site, ROOT, how=how, umask="022", TZ="UTC", LC_ALL="C", USER="root")
-    (site.folder / "model.bin").touch()
+    for path in ("model.bin", "app/bin/run", "app"):
+        (site.folder / path).touch()
     site.config.unlink()
     other = packed(site, USER, how=how, umask="077", TZ="Asia/Kathmandu", LC_ALL="C.UTF-8", USER="someone")
     assert [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)] == []

@@ -207,6 +207,14 @@ def test_a_tar_that_ends_too_soon_is_refused(site: Site, refused: Refused, kept:
     assert "error[image-damaged]" in refused()
 
 
+def test_a_tar_with_a_damaged_member_in_its_middle_is_refused(site: Site, refused: Refused) -> None:
+    damaged = bytearray(roots.stream([*roots.inodes(), Inode("usr/last", data=b"x")]))
+    damaged[damaged.rindex(b"usr/last\0")] ^= 0xFF
+    site.image = site.folder / "root.tar"
+    site.image.write_bytes(damaged)
+    assert "error[image-damaged]" in refused()
+
+
 def test_a_squashfs_that_ends_too_soon_is_refused(site: Site, refused: Refused) -> None:
     whole = roots.squashfs(site.folder / "whole", roots.inodes()).read_bytes()
     (site.folder / "whole").unlink()

@@ -127,9 +127,14 @@ def join(base: Url, reference: str | bytes) -> Url:
     return parse(f"{base.scheme}://{userinfo}{base.host_and_port}{path}{rest}")
 
 
+def scheme_of(text: str) -> str:
+    """The scheme that `text` begins with, in lower case; "" for a relative reference."""
+    return (_parts(text)[0] or "").lower()
+
+
 def is_absolute(text: str) -> bool:
     """Whether `text` begins with a scheme."""
-    return _parts(text)[0] is not None
+    return scheme_of(text) != ""
 
 
 def redact(text: str) -> str:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from pxe_fetch.contract.archive import STAGING_SUFFIX
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.errors import NoRoomError, PolicyError
 from pxe_fetch.humanize import amount
@@ -20,7 +21,6 @@ from pxe_fetch.install.compression import pieces
 from pxe_fetch.install.disk_space import available
 from pxe_fetch.plan import Transfer, beside
 
-STAGING_SUFFIX = ".pxe-fetch-staging"
 RECORD_SUFFIX = ".pxe-fetch-content"  # beside the file: which artifact it came from, and the digest of what was in it
 _LOOK = 64 * 1024 * 1024  # bytes written between two looks at the room that is left
 

@@ -9,23 +9,22 @@ import shutil
 import stat
 import tarfile
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from io import BufferedReader
+from pathlib import Path
 
+from pxe_fetch.contract.archive import MOST_MEMBERS, STAGING_SUFFIX
+from pxe_fetch.contract.tar import TarReader
 from pxe_fetch.errors import CannotCreateError, NoRoomError, PolicyError
 from pxe_fetch.humanize import amount
 from pxe_fetch.install.compression import LONGEST_MAGIC, Content, kind_of
 from pxe_fetch.install.disk_space import available
 from pxe_fetch.install.file import DIRECTORY_MODE, explain, sync_directory
+from pxe_fetch.install.mounts import lies_in_memory, read_mounts
 from pxe_fetch.install.renameat2 import exchange
-from pxe_fetch.install.tar_header import Member
+from pxe_fetch.install.unpack import Unpacker
 from pxe_fetch.plan import Transfer, beside
 
-MOST_MEMBERS = 1_000_000
 _BLOCK = 256 * 1024  # bytes of the archive read at a time
-_TAKEN = 0o755  # bits of a directory's mode that are the archive's, as tarfile's `data` filter has it for files
-_OWNERS = 0o700  # bits that a directory has whatever the archive says: else what is in it could not be made
-STAGING_SUFFIX = ".pxe-fetch-staging"
 FORMER_SUFFIX = ".pxe-fetch-former"
 RECORD_SUFFIX = ".pxe-fetch-tree"  # beside the tree: which archive it came from, and what it looked like then
 
@@ -62,7 +61,8 @@ def place(transfer: Transfer) -> None:
         staging.mkdir(mode=0o700)
         _fill(staging, transfer)
         _dress(staging, transfer)
-        os.sync()  # else a power cut may leave empty files under the right names
+        if not lies_in_memory(str(staging), read_mounts()):
+            os.sync()  # else a power cut may leave empty files under the right names
         _swap(staging, transfer.dest)
         _note(transfer)
         transfer.part.unlink(missing_ok=True)
@@ -89,7 +89,8 @@ def _fill(staging: Path, transfer: Transfer) -> None:
     room = available(staging)
     members = size = 0
     try:
-        with transfer.part.open("rb") as packed, _opened(packed) as archive:
+        with transfer.part.open("rb") as packed:
+            archive, unpacker = TarReader(_uncompressed(packed)), Unpacker(staging)
             for member in archive:
                 members += 1
                 size += member.size if member.isreg() else 0
@@ -97,100 +98,16 @@ def _fill(staging: Path, transfer: Transfer) -> None:
                     raise PolicyError(f"the archive has more than {MOST_MEMBERS} members")
                 if size > room:
                     raise NoRoomError(f"unpacked, the archive takes more than the {amount(int(room))} that are free")
-                take_out(archive, member, staging=staging)
-    except tarfile.FilterError as error:
-        raise PolicyError(f"the archive is refused: {error}") from None
+                unpacker.add(archive, member)
     except (tarfile.TarError, EOFError, ValueError, ArithmeticError) as error:
         # Its digest is right, so the archive is what the configuration names; no other attempt makes it better.
         raise PolicyError(f"what was fetched is not a whole tar archive: {error}") from None
 
 
-def _opened(packed: BinaryIO) -> tarfile.TarFile:
-    """The archive in the file `packed`, compressed or not. Raises what tarfile does, and compression.pieces."""
-    is_compressed = kind_of(packed.read(LONGEST_MAGIC)) is not None
-    packed.seek(0)
-    if is_compressed:
-        return tarfile.open(fileobj=Content(packed), mode="r|", bufsize=_BLOCK, tarinfo=Member)
-    return tarfile.open(fileobj=packed, mode="r:", tarinfo=Member)
-
-
-def take_out(archive: tarfile.TarFile, member: tarfile.TarInfo, *, staging: Path) -> None:
-    """Put one `member` below `staging`. Raises PolicyError for one that could lead outside, and tarfile's errors.
-
-    Every parent is a real directory, never a link; a link's target is relative, has `..` only at its front, and no
-    more of them than the link is deep. So by induction no path in the tree leads out of it, whatever resolves it:
-    what tarfile's own filter missed (CVE-2025-4517, 4138, 4330) is not looked up at all.
-    """
-    path = _parts(member.name, what=f"the member {member.name!r}")
-    for depth in range(1, len(path)):
-        parent = staging.joinpath(*path[:depth])
-        if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
-            raise PolicyError(f"the member {member.name!r} goes through {'/'.join(path[:depth])!r}, no directory")
-    if not path:
-        if member.isdir():
-            return
-        raise PolicyError(f"the member {member.name!r} would replace the whole tree")
-    target = staging.joinpath(*path)
-    if target.is_symlink() if member.isdir() else _is_directory(target):
-        raise PolicyError(f"the member {member.name!r} and another of that name are a directory and something else")
-    linked = _linked(member, depth=len(path) - 1, staging=staging)
-    if not member.isdir() and os.path.lexists(target):
-        target.unlink()  # the later of two wins, and is never written through a link
-    # By the names that were looked at: tarfile would take `d/.` for something else.
-    archive.extract(
-        member.replace(name="/".join(path), linkname=linked, deep=False),
-        path=staging,
-        filter="data",
-        numeric_owner=True,
-    )
-    if member.isdir():  # whose mode the filter leaves to the umask: a private folder would be open to all
-        target.chmod(member.mode & _TAKEN | _OWNERS)
-
-
-def _linked(member: tarfile.TarInfo, *, depth: int, staging: Path) -> str:
-    """The target of a link that is `depth` folders deep. Raises PolicyError for one that could lead outside.
-
-    So it does for what is no link, file or directory.
-    """
-    if member.issym():
-        _check_link(member, depth=depth)
-    elif member.islnk():
-        return _check_hard_link(member, staging=staging)
-    elif not member.isreg() and not member.isdir():
-        raise PolicyError(f"the member {member.name!r} is a device, a pipe or something else that is not unpacked")
-    return member.linkname
-
-
-def _parts(name: str, *, what: str) -> tuple[str, ...]:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise PolicyError(f"{what} climbs out of the archive: {name!r}")
-    return path.parts
-
-
-def _check_link(member: tarfile.TarInfo, *, depth: int) -> None:
-    parts = PurePosixPath(member.linkname).parts
-    climbs = 0
-    while climbs < len(parts) and parts[climbs] == "..":
-        climbs += 1
-    if (
-        not parts
-        or member.linkname.startswith("/")
-        or climbs > depth
-        or ".." in parts[climbs:]
-        or "\0" in member.linkname
-    ):
-        raise PolicyError(f"the link {member.name!r} leads, or could lead, out of the archive: {member.linkname!r}")
-
-
-def _check_hard_link(member: tarfile.TarInfo, *, staging: Path) -> str:
-    """The name of the file below `staging` that the hard link is another name of."""
-    path = _parts(member.linkname, what=f"the hard link {member.name!r}")
-    target = staging.joinpath(*path)
-    through_link = any(parent.is_symlink() for parent in target.parents if staging in parent.parents)
-    if through_link or target.is_symlink() or not target.is_file():
-        raise PolicyError(f"the hard link {member.name!r} names {member.linkname!r}, no file unpacked before it")
-    return "/".join(path)
+def _uncompressed(packed: BufferedReader) -> BufferedReader:
+    """The archive in the file `packed`, compressed or not, as it is uncompressed."""
+    is_compressed = kind_of(packed.peek(LONGEST_MAGIC)[:LONGEST_MAGIC]) is not None
+    return BufferedReader(Content(packed), _BLOCK) if is_compressed else packed
 
 
 def _dress(staging: Path, transfer: Transfer) -> None:

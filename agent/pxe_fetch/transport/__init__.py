@@ -1,6 +1,6 @@
 """The Protocol by which bytes are fetched, and the table of the schemes that implement it, a file each.
 
-A new scheme is one new file here, a case in `Transports`, and its name in contract.rules.SCHEMES.
+A new scheme is one new file here, a case in `Transports`, and its name in contract.validators.SCHEMES.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from threading import Lock
 from typing import Protocol
 
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
-from pxe_fetch.contract.rules import SCHEMES
 from pxe_fetch.contract.url import Url, UrlError, parse
+from pxe_fetch.contract.validators import SCHEMES
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import PolicyError
 

@@ -137,18 +137,16 @@ class Answer:
 
     def readinto(self, view: memoryview) -> int:
         """As Body has it."""
-        exchange = self._exchange
-        exchange.wait(exchange.timeouts.read)
+        self._exchange.wait(self._exchange.timeouts.read)
         try:
             count = self._response.take(view)
         except FetchError:  # of a signal
             raise
         except Exception as error:
-            raise translate_error(error, exchange) from error
-        finally:
-            exchange.wait(inf)
-        if not count and exchange.reason:
-            raise translate_error(exchange.reason, exchange)  # the connection's end was the watcher's doing
+            raise translate_error(error, self._exchange) from error
+        self._exchange.wait(inf)
+        if not count and self._exchange.reason:
+            raise translate_error(self._exchange.reason, self._exchange)  # the end was the watcher's doing
         return count
 
     def dismiss(self) -> None:

@@ -6,7 +6,6 @@ grub.cfg gets a serial console and the place to report to.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from pxe_pack.boot.network import Network
 from pxe_pack.boot.server import serving
 from pxe_pack.boot.trial import Trial
 from pxe_pack.boot.ways import Via
+from pxe_pack.cleanup import raised, temporary_folder
 from pxe_pack.console import Console
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.tools import InputError
@@ -62,14 +62,13 @@ def boot(options: Options, *, console: Console) -> Outcome:
     for_grub, for_ipxe = grubcfg.words(added), ways.words(added) if options.via is Via.IPXE else ""
     if layout.findings:
         console.problems(layout.findings)
-    with _serial_log(options.serial_log) as log, tempfile.TemporaryDirectory(prefix="pxe-pack-boot-") as folder:
-        work = Path(folder)
+    with _serial_log(options.serial_log) as log, temporary_folder(prefix="pxe-pack-boot-") as work:
         handed = credentials.arguments(options.credentials, work=work)
         (work / "tftp").mkdir()
         _lay_out(layout, work / "tftp", for_grub=for_grub, for_ipxe=for_ipxe)
         with console.step("choosing how to run the machine") as step:
             accelerator = machine.choose_accelerator(work)
-            step.note("KVM" if accelerator is machine.KVM else "emulation (TCG): KVM does not work here")
+            step.note("KVM" if accelerator is machine.KVM else f"emulation (TCG): {machine.kvm_problem()}")
         return _run(
             options,
             layout,
@@ -117,7 +116,8 @@ def _run(
     ):
         trial = Trial(layout, console=console)
         try:
-            stop = trial.follow(events, timeout=options.timeout, keep=options.keep)
+            with raised():
+                stop = trial.follow(events, timeout=options.timeout, keep=options.keep)
         except KeyboardInterrupt:
             if not (options.keep and trial.has_verdict):
                 raise

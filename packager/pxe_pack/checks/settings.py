@@ -122,6 +122,13 @@ def places(settings: Places) -> Iterator[Problem]:
                 message=f"{path} lies in the output folder {settings.output}, which is replaced as a whole",
                 hint="choose another folder by --output",
             )
+    for file in settings.files:
+        if file.source.is_dir() and settings.output.is_relative_to(file.source.resolve()):
+            yield Problem(
+                reference="output-in-source",
+                message=f"the output {settings.output} lies in {file.source}, which is to be packed",
+                hint="choose another folder by --output",
+            )
 
 
 def urls(settings: Places, image: LiveImage) -> Iterator[Problem]:

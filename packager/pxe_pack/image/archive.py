@@ -6,6 +6,8 @@ and Zstandard by zstd(1).
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import lzma
 import shutil
@@ -15,17 +17,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO
 
 from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.tar import TarReader
 from pxe_pack.image.cpio import PieceStream
 from pxe_pack.image.media import MANY
 from pxe_pack.image.unzstd import unzstd
 from pxe_pack.tools import InputError
 
 _BLOCK = 1 << 20
-_COMPRESSED = (b"\x1f\x8b", b"\xfd7zXZ\0", b"BZh")
-_ZSTD = b"\x28\xb5\x2f\xfd"
+_GZIP, _XZ, _BZIP2, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\0", b"BZh", b"\x28\xb5\x2f\xfd"
+_LONGEST_MAGIC = 6
 _USTAR_AT, _USTAR = 257, b"ustar"  # POSIX.1 and GNU alike
 _MARGIN = 1 << 20  # bytes that stay free: directories, and whatever else is written meanwhile
 
@@ -34,7 +37,7 @@ def is_archive(path: Path) -> bool:
     """Whether the file is a tar archive, or compressed as one may be, by its magic numbers."""
     with path.open("rb") as file:
         head = file.read(_USTAR_AT + len(_USTAR))
-    return head.startswith((*_COMPRESSED, _ZSTD)) or head[_USTAR_AT:] == _USTAR
+    return head.startswith((_GZIP, _XZ, _BZIP2, _ZSTD)) or head[_USTAR_AT:] == _USTAR
 
 
 def unpack(archive: Path, into: Path) -> Path:
@@ -55,22 +58,38 @@ def unpack(archive: Path, into: Path) -> Path:
 
 
 @contextmanager
-def members(archive: Path) -> Iterator[tarfile.TarFile]:
-    """The archive as a stream of members, whatever it is compressed with. Raises as tarfile and decompressors do."""
-    with archive.open("rb") as file:
-        zstd = file.read(4) == _ZSTD
-        file.seek(0)
-        if not zstd:
-            with tarfile.open(fileobj=file, mode="r|*", bufsize=_BLOCK, errors="surrogateescape") as tar:
-                yield tar
-            return
-        pieces = unzstd(iter(lambda: file.read(_BLOCK), b""))
-        stream = io.BufferedReader(PieceStream(pieces), _BLOCK)
+def members(archive: Path) -> Iterator[TarReader]:
+    """The archive's members, whatever it is compressed with. Raises as TarReader and the decompressors do."""
+    with archive.open("rb") as file, _uncompressed(file) as stream:
         try:
-            with tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK, errors="surrogateescape") as tar:
-                yield tar
+            yield TarReader(stream)
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise tarfile.ReadError(str(error)) from error  # damaged data, as gzip and bz2 say it
+
+
+@contextmanager
+def _uncompressed(file: BinaryIO) -> Iterator[BinaryIO | io.BufferedIOBase]:
+    head = file.read(_LONGEST_MAGIC)
+    file.seek(0)
+    if head.startswith(_ZSTD):
+        pieces = unzstd(iter(lambda: file.read(_BLOCK), b""))
+        try:
+            yield io.BufferedReader(PieceStream(pieces), _BLOCK)
         finally:
             pieces.close()
+    elif head.startswith(_GZIP):
+        with gzip.GzipFile(fileobj=file) as stream:
+            yield stream
+    elif head.startswith(_XZ):
+        with lzma.LZMAFile(file) as stream:
+            yield stream
+    elif head.startswith(_BZIP2):
+        with bz2.BZ2File(file) as stream:
+            yield stream
+    else:
+        yield file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +101,7 @@ class _Unpacking:
     files: set[str] = field(default_factory=set)
     links: dict[str, str] = field(default_factory=dict)
 
-    def take(self, tar: tarfile.TarFile) -> None:
+    def take(self, tar: TarReader) -> None:
         for count, member in enumerate(tar):
             if count > MANY:
                 raise _refused("image-too-many-files", f"{self.archive} has more than {MANY:,} files")
@@ -98,7 +117,7 @@ class _Unpacking:
             except OSError as error:
                 raise self._unsafe(f"has {path} twice, as different things") from error
 
-    def _place(self, tar: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
+    def _place(self, tar: TarReader, member: tarfile.TarInfo, path: str) -> None:
         target = self.into / path
         if path in self.files or path in self.links:
             raise self._unsafe(f"has {path} twice")
@@ -114,7 +133,7 @@ class _Unpacking:
             _write(target, (self.into / first).open("rb"), size=(self.into / first).stat().st_size)
             self.files.add(path)
         elif member.isreg():
-            _write(target, cast("BinaryIO", tar.extractfile(member)), size=member.size)
+            _write(target, tar.content(member), size=member.size)
             self.files.add(path)
         else:
             raise self._unsafe(f"has a device or a pipe, {path}")
@@ -130,7 +149,7 @@ class _Unpacking:
         return _refused("image-tar-unsafe", f"{self.archive} {what}, which no pxe-tar has")
 
 
-def _write(target: Path, source: BinaryIO, *, size: int) -> None:
+def _write(target: Path, source: IO[bytes], *, size: int) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
     if free < size + _MARGIN:

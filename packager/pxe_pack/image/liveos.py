@@ -25,7 +25,7 @@ from pxe_pack.image.iso import Iso
 from pxe_pack.image.liveroot import LiveOS, find_live
 from pxe_pack.image.media import Media, clipped
 from pxe_pack.image.rootfs import RootFacts
-from pxe_pack.image.source import Room, live_iso, opened_media, temporary_room
+from pxe_pack.image.source import StagingFolder, below_tmpdir, live_iso, opened_media
 from pxe_pack.image.tree import RootTree
 from pxe_pack.mastering import Given, Made, Told, given_root
 
@@ -159,23 +159,28 @@ def _untold(_: str) -> contextlib.AbstractContextManager[object]:
 
 @contextmanager
 def opened(
-    path: Path, *, boot_url: str, room: Room = temporary_room, boot_loader: Path | None = None, told: Told = _untold
+    path: Path,
+    *,
+    boot_url: str,
+    staging: StagingFolder = below_tmpdir,
+    boot_loader: Path | None = None,
+    told: Told = _untold,
 ) -> Iterator[LiveImage]:
     """The image at `path`: an ISO, a folder as Image Customizer writes it for PXE, an archive of one, a root tree.
 
     An archive is unpacked, and a root filesystem made into an ISO (with the boot loaders in the folder `boot_loader`,
-    if given), in a folder that `room` gives, for as long as the image is open; `told` is a context manager around each
-    step of that. With an empty `boot_url`, `root=live:` stays as the image has it. Raises InputError with all that
+    if given), in a folder that `staging` gives, for as long as the image is open; `told` is a context manager around
+    each step of that. With an empty `boot_url`, `root=live:` stays as the image has it. Raises InputError with all that
     keeps the image from booting by PXE.
     """
     with contextlib.ExitStack() as stack:
         made: Made | None = None
         if given := given_root(path):
-            place = stack.enter_context(room())
+            place = stack.enter_context(staging())
             made = stack.enter_context(
-                mastering.made(given, boot_url=boot_url, boot_loader=boot_loader, room=place, told=told)
+                mastering.made(given, boot_url=boot_url, boot_loader=boot_loader, staging=place, told=told)
             )
-        media: Media = made.iso if made else stack.enter_context(opened_media(path, room=room))
+        media: Media = made.iso if made else stack.enter_context(opened_media(path, staging=staging))
         config = grubconfig.for_network(media, boot_url=boot_url)
         network = config.network
         initrds = {name: _initrd(media, name) for name in network.initrds}

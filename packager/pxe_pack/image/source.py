@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.cleanup import temporary_folder
 from pxe_pack.image import archive, iso, media
 from pxe_pack.image.iso import Iso
 from pxe_pack.image.media import Media, MediaEntry
 from pxe_pack.tools import InputError
 
-Room = Callable[[], AbstractContextManager[Path]]
+StagingFolder = Callable[[], AbstractContextManager[Path]]
 
 
-@contextmanager
-def temporary_room() -> Iterator[Path]:
+def below_tmpdir() -> AbstractContextManager[Path]:
     """A folder below $TMPDIR, gone when its block ends."""
-    with tempfile.TemporaryDirectory(prefix="pxe-pack-") as name:
-        yield Path(name)
+    return temporary_folder(prefix="pxe-pack-")
 
 
 @contextmanager
-def opened_media(path: Path, *, room: Room) -> Iterator[Media]:
-    """The medium at `path`; an archive is unpacked in a folder that `room` gives.
+def opened_media(path: Path, *, staging: StagingFolder) -> Iterator[Media]:
+    """The medium at `path`; an archive is unpacked in a folder that `staging` gives.
 
     Raises InputError when it is none, or cannot be read.
     """
     if path.is_dir():
         yield media.folder(path)
     elif path.is_file() and _is_archive(path):
-        with room() as folder:
+        with staging() as folder:
             yield media.folder(archive.unpack(path, folder), given=path)
     else:
         with iso.opened(path) as image:

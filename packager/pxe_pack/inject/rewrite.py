@@ -128,8 +128,6 @@ def _rewrite(image: LiveImage, old: Path, new: Path, *, options: list[str], payl
                         advance=step.advance,
                     )
             except BrokenPipeError as error:
-                if isinstance(error.__context__, (KeyboardInterrupt, SystemExit)):
-                    raise error.__context__ from None  # a signal to all of us, hidden by the closing pipe
                 failure = error  # the writer says why on its stderr
             except TarDamagedError as error:
                 failure = error  # the reader does

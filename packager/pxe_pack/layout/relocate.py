@@ -24,7 +24,7 @@ from pxe_pack.image.grubif import LINUX
 from pxe_pack.image.grubscript import Command, GrubSyntaxError, parse, quoted, unquoted, walk
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.read import GRUB_CFG, Layout, foreign, read
-from pxe_pack.output import being_made, output_problem
+from pxe_pack.output import output_problem, staging
 from pxe_pack.tools import InputError
 
 ARTIFACT_ARGUMENT = "pxe-fetch.artifact_url"
@@ -54,8 +54,8 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> R
     names = {layout.iso: _name(boot_url)} if layout.iso and boot_url else {}
     cfg = layout.text(GRUB_CFG)
     moved = _rewritten(cfg, layout, boot_url=boot_url, artifact_url=artifact_url)
-    with being_made(layout.root) as workshop:
-        new = LayoutUnderWay(root=workshop.layout)
+    with staging(layout.root) as made:
+        new = LayoutUnderWay(root=made.layout)
         changed = [name for path, name in names.items() if path != name]
         for path, listed in layout.files.items():
             target = names.get(path, path)

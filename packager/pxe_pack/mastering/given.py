@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.tar import TarReader
 from pxe_pack.image import archive, squashfs
 from pxe_pack.image.iso import SECTOR
 from pxe_pack.image.squashfs import Tree
@@ -164,8 +165,7 @@ def _tar(path: Path) -> Given | None:
                 if name.startswith(("boot/", "usr/lib/modules/")) and not member.isdir():
                     names.add(name)
                 if _is_config(name) and member.isreg() and member.size <= _CONFIG_LIMIT:
-                    content = tar.extractfile(member)
-                    configs.append(content.read().decode(errors="replace") if content else "")
+                    configs.append(tar.content(member).read().decode(errors="replace"))
     except (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         if not found:
             return None
@@ -181,13 +181,12 @@ def _tar(path: Path) -> Given | None:
     return Given(path=path, form="tar", names=frozenset(names), configs=tuple(configs), newest=newest, size=size)
 
 
-def _is_of_pxe(tar: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> bool:
+def _is_of_pxe(tar: TarReader, member: tarfile.TarInfo, name: str) -> bool:
     if name.lower() in _LOADERS:
         return True
     if not member.isreg() or member.size <= _ISO_MAGIC_AT or "/" in name:
         return False
-    content = tar.extractfile(member)
-    return bool(content) and content.read(_ISO_MAGIC_AT + len(_ISO_MAGIC))[_ISO_MAGIC_AT:] == _ISO_MAGIC  # type: ignore[union-attr]
+    return tar.content(member).read(_ISO_MAGIC_AT + len(_ISO_MAGIC))[_ISO_MAGIC_AT:] == _ISO_MAGIC
 
 
 def _plain(path: Path, name: str) -> str:

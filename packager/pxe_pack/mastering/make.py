@@ -47,8 +47,8 @@ class Made:
 
 
 @contextmanager
-def made(given: Given, *, boot_url: str, boot_loader: Path | None, room: Path, told: Told) -> Iterator[Made]:
-    """The ISO of `given`, made in the folder `room`; valid inside the block.
+def made(given: Given, *, boot_url: str, boot_loader: Path | None, staging: Path, told: Told) -> Iterator[Made]:
+    """The ISO of `given`, made in the folder `staging`; valid inside the block.
 
     `told` is a context manager around each step that takes long. Raises InputError when it cannot boot, WorkError.
     """
@@ -57,12 +57,12 @@ def made(given: Given, *, boot_url: str, boot_loader: Path | None, room: Path, t
     found = pairs(given.names, given=given.path)
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     mtime = int(epoch) if epoch.isdecimal() else given.newest
-    free = shutil.disk_usage(room).free
+    free = shutil.disk_usage(staging).free
     if free < given.size:
-        message = f"an ISO of {given.path} takes up to {given.size:,} bytes in {room.parent}, and {free:,} are free"
+        message = f"an ISO of {given.path} takes up to {given.size:,} bytes in {staging.parent}, and {free:,} are free"
         hint = "choose a folder on another file system by --output"
         raise InputError(Problem(reference="disk-full", message=message, hint=hint))
-    stage = room / "iso"
+    stage = staging / "iso"
     root = stage / LIVE_DIR / SQUASHFS
     root.parent.mkdir(parents=True)
     with told("Compressing the root filesystem"):
@@ -80,9 +80,9 @@ def made(given: Given, *, boot_url: str, boot_loader: Path | None, room: Path, t
     if boot_url:
         files = grub.Files(exists=lambda path: (stage / path.lstrip("/")).exists(), read=lambda _: "")
         texts[GRUB_PXE_CFG] = grub.for_network(menu, boot_url=boot_url, files=files).text
-    target = room / "made.iso"
+    target = staging / "made.iso"
     with told("Making the ISO"):
-        disc.write(target, stage, loaders=loaders, texts=texts, mtime=mtime, work=room)
+        disc.write(target, stage, loaders=loaders, texts=texts, mtime=mtime, work=staging)
     root.unlink()
     with iso.opened(target, given=given.path) as opened:
         yield Made(iso=opened, loaders=loaders)

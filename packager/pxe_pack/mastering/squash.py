@@ -14,7 +14,7 @@ import stat
 import subprocess
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, cast
 
@@ -44,16 +44,13 @@ def squash(given: Given, target: Path, *, mtime: int) -> None:
         tools.check(WRITER, writer.returncode, errors)
         return
     with _writer(given, target, stdin=subprocess.PIPE, mtime=mtime) as writer:
-        try:
-            with cast("IO[bytes]", writer.stdin) as stream:
-                if given.form == "tar":
-                    with bz2.open(given.path) as unpacked:
-                        shutil.copyfileobj(unpacked, stream, _BLOCK)
-                else:
-                    _write_folder(given.path, stream)
-        except BrokenPipeError as error:
-            if isinstance(error.__context__, (KeyboardInterrupt, SystemExit)):
-                raise error.__context__ from None  # a signal to all of us, hidden by the closing pipe
+        # a broken pipe: the writer says why on its stderr
+        with suppress(BrokenPipeError), cast("IO[bytes]", writer.stdin) as stream:
+            if given.form == "tar":
+                with bz2.open(given.path) as unpacked:
+                    shutil.copyfileobj(unpacked, stream, _BLOCK)
+            else:
+                _write_folder(given.path, stream)
         errors = cast("IO[bytes]", writer.stderr).read()
         writer.wait()
     tools.check(WRITER, writer.returncode, errors)

@@ -44,6 +44,12 @@ def mounted(image: Path, folder: Path) -> Iterator[Path]:
         subprocess.run([str(find("umount")), folder], check=True)
 
 
+def below(folder: Path) -> Iterator[Path]:
+    """Every file and folder. Path.rglob of Python 3.11.2 fails at a link whose target is too long."""
+    for parent, folders, files in os.walk(folder):
+        yield from (Path(parent, name) for name in (*folders, *files))
+
+
 def xattrs(path: Path) -> list[tuple[str, str]]:
     names = os.listxattr(path, follow_symlinks=False)
     if not (path.is_symlink() or path.is_file() or path.is_dir()):
@@ -67,7 +73,7 @@ def test_the_kernel_reads_every_inode_of_a_grafted_image(kind: str, images: Path
     names: dict[int, set[str]] = {}
     with mounted(out, tmp_path / "mounted") as root:
         found = {}
-        for path in root.rglob("*"):
+        for path in below(root):
             name, about = str(path.relative_to(root)), path.lstat()
             names.setdefault(about.st_ino, set()).add(name)
             regular = stat.S_ISREG(about.st_mode)

@@ -1,0 +1,129 @@
+"""How both halves read tar archives: members in order, in bounded memory, and never a damaged one taken for the end.
+
+Python's tarfile does the parsing; only its documented calls are used, so that every Python from 3.11.2 on gives the
+same. What it leaves to the reader is done around it, by watching what it reads: it reads as many bytes as a header
+claims, keeps every member, and takes a damaged header behind the first for the end of the archive.
+
+Source: pax(1), "ustar Interchange Format" (an archive ends with blocks of zeros, or where the file does).
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, BinaryIO
+
+HEADERS_LIMIT = 1024 * 1024  # bytes: what comes before a member's content, that is names, fields, a sparse file's map
+_PIECE = 256 * 1024  # bytes read at a time where they are only passed over
+# What tarfile lets through when it meets numbers or fields that make no sense; it differs from one Python to the next.
+_PARSE_ERRORS = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError)
+
+
+class TarReader:
+    """The members of an uncompressed tar archive, in order, each to be looked at before the next one is asked for."""
+
+    def __init__(self, stream: BinaryIO | io.BufferedIOBase) -> None:
+        """Read from `stream`, which need not be seekable and is not closed."""
+        self._source = _Source(stream)
+        self._archive: tarfile.TarFile | None = None
+
+    def __iter__(self) -> Iterator[tarfile.TarInfo]:
+        """Every member; names that are not UTF-8 have surrogate escapes.
+
+        Raises tarfile.TarError where the archive is damaged, is cut off, or has headers larger than HEADERS_LIMIT, and
+        whatever reading the stream raises.
+        """
+        while (member := self._next()) is not None:
+            yield member
+        self._source.skip_rest()
+
+    def content(self, member: tarfile.TarInfo) -> IO[bytes]:
+        """The content of the regular file `member`, which is the last that was given; holes read as zeros.
+
+        Reading it raises tarfile.TarError where the archive is cut off, and whatever reading the stream raises.
+        """
+        content = self._archive.extractfile(member) if self._archive else None
+        if content is None:
+            raise tarfile.ReadError(f"the member {member.name!r} has no content")
+        return content
+
+    def _next(self) -> tarfile.TarInfo | None:
+        with self._source.reading_headers():
+            try:
+                if self._archive is None:
+                    self._archive = _open(self._source)
+                member = self._archive.next()
+            except _PARSE_ERRORS as error:
+                raise tarfile.ReadError(f"a member cannot be read: {error}") from error
+            if member is None and self._source.last_block.strip(b"\0"):
+                raise tarfile.ReadError("a member's header is damaged")
+        if member is not None and member.size < 0:
+            raise tarfile.ReadError(f"the member {member.name!r} has a size below zero")
+        if sum(len(key) + len(value) for key, value in self._archive.pax_headers.items()) > HEADERS_LIMIT:
+            raise tarfile.ReadError("the fields that all members share are too large")
+        if sys.version_info < (3, 13):
+            self._archive.members.clear()  # type: ignore[attr-defined]  # it keeps every member that it has read
+        return member
+
+
+def _open(source: _Source) -> tarfile.TarFile:
+    if sys.version_info >= (3, 13):
+        return tarfile.TarFile(fileobj=source, errors="surrogateescape", stream=True)  # keeps no members
+    return tarfile.TarFile(fileobj=source, errors="surrogateescape")
+
+
+class _Source(io.BufferedIOBase):
+    """The archive as tarfile reads it: forwards only, and in bounded steps between one member and the next."""
+
+    def __init__(self, stream: BinaryIO | io.BufferedIOBase) -> None:
+        super().__init__()
+        self._stream = stream
+        self._position = 0
+        self._headers_left: int | None = None  # bytes of headers that may still be read; None: content is read
+        self.last_block = b""  # the last bytes read as a header
+
+    @contextmanager
+    def reading_headers(self) -> Iterator[None]:
+        """What is read in this context is headers: HEADERS_LIMIT bytes at most, else tarfile.ReadError is raised."""
+        self._headers_left = HEADERS_LIMIT
+        try:
+            yield
+        finally:
+            self._headers_left = None
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        size = -1 if size is None else size
+        if self._headers_left is not None:
+            if not 0 <= size <= self._headers_left:
+                raise tarfile.ReadError(f"the headers of a member are larger than {HEADERS_LIMIT} bytes")
+            self._headers_left -= size
+        data = self._stream.read(size)
+        self._position += len(data)
+        if self._headers_left is not None:
+            self.last_block = data
+        return data
+
+    def seek(self, position: int, whence: int = io.SEEK_SET, /) -> int:
+        """Pass over what is before `position`; less where the archive ends, which the next read shows."""
+        if whence != io.SEEK_SET or position < self._position:
+            raise tarfile.ReadError("the members overlap")
+        while self._position < position:
+            passed = len(self._stream.read(min(position - self._position, _PIECE)))
+            if not passed:
+                break
+            self._position += passed
+        return self._position
+
+    def skip_rest(self) -> None:
+        """Read what follows the archive, so that a decompressor finds out whether all of it is right."""
+        while self._stream.read(_PIECE):
+            pass

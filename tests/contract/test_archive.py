@@ -1,0 +1,32 @@
+"""What both halves hold an archive's members to."""
+
+from __future__ import annotations
+
+import tarfile
+
+import pytest
+
+from pxe_fetch.contract.archive import file_mode, folder_mode, leads_outside
+
+
+def test_a_file_has_the_mode_that_tarfiles_data_filter_gives_it() -> None:
+    member = tarfile.TarInfo("file")
+    for mode in range(0o10000):
+        member.mode = mode
+        assert file_mode(mode) == tarfile.data_filter(member, "/srv").mode
+
+
+def test_a_folder_is_its_owners_and_nobody_else_may_write() -> None:
+    assert [oct(folder_mode(mode)) for mode in (0o2777, 0o500, 0o0, 0o1770)] == ["0o755", "0o700", "0o700", "0o750"]
+
+
+@pytest.mark.parametrize("target", ["file", ".", "./x", "a/b/c", "..", "../..", "../../x", "../.", "... /x", "..."])
+def test_links_that_stay_inside(target: str) -> None:
+    assert not leads_outside(target, depth=2)
+
+
+@pytest.mark.parametrize(
+    "target", ["", "/", "/x", "//x", "../../..", "a/..", "../a/../b", "./..\0", "x\0", "a/../../.."]
+)
+def test_links_that_lead_outside_or_could(target: str) -> None:
+    assert leads_outside(target, depth=2)
