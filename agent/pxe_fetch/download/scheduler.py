@@ -32,7 +32,7 @@ class Assignment:
     partial_length: int  # bytes of the range's first chunk that were here before
     has_answer: bool = False  # the mirror has answered as it should
     is_ranged: bool = False  # with the range that was asked for, and no more
-    progressed: bool = False  # it brought something new that is still good
+    progressed: bool = False  # it gave something new that is still good
     had_wrong_chunk: bool = False  # from this mirror alone
     failure: FetchError | None = None  # why its stream has to end: a wrong chunk
     overtaken: FetchError | None = None  # why its stream has to end at once
