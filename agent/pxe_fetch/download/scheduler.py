@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from threading import Condition
 
 from pxe_fetch.chunkmap import ChunkMap
+from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.chunk_tracker import ChunkRange, ChunkTracker
 from pxe_fetch.download.context import Context
@@ -16,7 +17,6 @@ from pxe_fetch.download.retry import Attempts, is_final
 from pxe_fetch.download.verify import PartialChunk
 from pxe_fetch.errors import FetchError, IntegrityError
 from pxe_fetch.plan import Source
-from pxe_fetch.redact import redact
 
 _WORTH_SPLITTING = 1.0  # seconds that a range has still to take
 _WORTH_OVERTAKING = 2.0  # seconds that are saved, and that a stream has at least

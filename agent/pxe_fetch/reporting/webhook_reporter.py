@@ -13,9 +13,9 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
+from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline, SystemClock
 from pxe_fetch.errors import DeadlineError, FetchError, PolicyError
-from pxe_fetch.redact import redact
 from pxe_fetch.reporting.state_store import StateStore
 from pxe_fetch.transport.webhook import Webhook
 
