@@ -16,7 +16,7 @@ from pathlib import Path
 from pxe_fetch.contract.archive import file_mode, folder_mode
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import BLOCK, Advance
-from pxe_pack.source_folder import Member, Survey, shown, survey, walk
+from pxe_pack.source_folder import FolderScan, Member, printable, scan_folder, walk
 from pxe_pack.tools import WorkError
 
 if sys.version_info >= (3, 14):
@@ -35,7 +35,7 @@ class _ChangedError(Exception):
     """A file is no longer what it was a moment ago."""
 
 
-def archive(folder: Path, *, planned: Survey, advance: Advance) -> Iterator[bytes]:
+def archive(folder: Path, *, planned: FolderScan, advance: Advance) -> Iterator[bytes]:
     """Yield the archive of `folder`; `advance` is called with the bytes of each file's content.
 
     Raises WorkError when the folder is no longer as it was `planned`, or changes while it is read; OSError when it
@@ -49,7 +49,7 @@ def archive(folder: Path, *, planned: Survey, advance: Advance) -> Iterator[byte
         for block in _blocks(_tar(folder, advance=advance)):
             if compressed := compressor.compress(block):
                 yield compressed
-        now, _ = survey(folder)
+        now, _ = scan_folder(folder)
     except _ChangedError as error:
         raise _changed(folder, str(error)) from None
     except OSError as error:
@@ -126,8 +126,8 @@ def _facts(status: os.stat_result) -> tuple[int, ...]:
 
 
 def _changed(folder: Path, path: str) -> WorkError:
-    message = f"{shown(folder)} changed while it was packed"
+    message = f"{printable(folder)} changed while it was packed"
     if path not in {"", "."}:
-        message += f", {shown(Path(path))} last"
+        message += f", {printable(Path(path))} last"
     hint = "pack it when nothing writes to it, or pack a copy"
     return WorkError(Problem(reference="source-changed", message=message, hint=hint))

@@ -21,11 +21,11 @@ _COPY_AT_ONCE = 256 << 20  # bytes; of one copy_file_range call, so that Ctrl-C 
 _SLOTS = 4  # blocks that are between being read and being hashed
 
 Advance = Callable[[int], None]
-Taker = Callable[[bytes | memoryview], None]
+Consumer = Callable[[bytes | memoryview], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tally:
+class SizeAndDigest:
     """How many bytes there were, and their SHA-256 in hexadecimal."""
 
     size: int
@@ -45,7 +45,7 @@ class Stopped(Exception):  # noqa: N818  no error: the caller asked for it
 
 
 @contextmanager
-def beside() -> Iterator[Hasher]:
+def background_hasher() -> Iterator[Hasher]:
     """A hasher whose work runs beside the block's; when the block fails, it is given up."""
     hasher = Hasher()
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="hash") as pool:
@@ -63,11 +63,11 @@ class Hasher:
     pool: ThreadPoolExecutor
     stopped = False
 
-    def file(self, path: Path, *, advance: Advance | None = None) -> Future[Tally]:
+    def file(self, path: Path, *, advance: Advance | None = None) -> Future[SizeAndDigest]:
         """The tally of the file as it is now, to come."""
         return self.pool.submit(self._hash, path, advance)
 
-    def _hash(self, path: Path, advance: Advance | None) -> Tally:
+    def _hash(self, path: Path, advance: Advance | None) -> SizeAndDigest:
         digest = hashlib.sha256()
         size = 0
         # a buffer of its own pages: the kernel copies into those several times as fast as into unaligned ones
@@ -79,31 +79,33 @@ class Hasher:
                 size += count
                 if advance:
                     advance(count)
-        return Tally(size=size, sha256=digest.hexdigest())
+        return SizeAndDigest(size=size, sha256=digest.hexdigest())
 
 
-def tally(path: Path) -> Tally:
+def hash_file(path: Path) -> SizeAndDigest:
     """The tally of a file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
-        return Tally(size=file.tell(), sha256=digest.hexdigest())
+        return SizeAndDigest(size=file.tell(), sha256=digest.hexdigest())
 
 
-def copy_hashed(pieces: Iterable[bytes], target: Path, *, takers: Sequence[Taker] = ()) -> Tally:
-    """Write `pieces` to the new file `target`, and hash them in the same pass, in which `takers` get them too."""
+def copy_hashed(pieces: Iterable[bytes], target: Path, *, consumers: Sequence[Consumer] = ()) -> SizeAndDigest:
+    """Write `pieces` to the new file `target`, and hash them in the same pass, in which `consumers` get them too."""
     digest = hashlib.sha256()
     size = 0
     with target.open("xb", buffering=0) as file:
         for piece in pieces:
             digest.update(piece)
-            for taker in takers:
-                taker(piece)
+            for consumer in consumers:
+                consumer(piece)
             size += len(piece)
             write_all(file, piece)
-    return Tally(size=size, sha256=digest.hexdigest())
+    return SizeAndDigest(size=size, sha256=digest.hexdigest())
 
 
-def copy_extended(pieces: Iterable[bytes], target: Path, *, behind: Callable[[Tally], bytes]) -> tuple[Tally, Tally]:
+def copy_with_trailer(
+    pieces: Iterable[bytes], target: Path, *, trailer: Callable[[SizeAndDigest], bytes]
+) -> tuple[SizeAndDigest, SizeAndDigest]:
     """Write `pieces` to the new file `target`, and what `behind` makes of their tally; gives both tallies."""
     digest = hashlib.sha256()
     size = 0
@@ -112,11 +114,11 @@ def copy_extended(pieces: Iterable[bytes], target: Path, *, behind: Callable[[Ta
             digest.update(piece)
             size += len(piece)
             write_all(file, piece)
-        before = Tally(size=size, sha256=digest.hexdigest())
-        added = behind(before)
+        before = SizeAndDigest(size=size, sha256=digest.hexdigest())
+        added = trailer(before)
         digest.update(added)
         write_all(file, added)
-    return before, Tally(size=size + len(added), sha256=digest.hexdigest())
+    return before, SizeAndDigest(size=size + len(added), sha256=digest.hexdigest())
 
 
 def write_all(file: BinaryIO, data: bytes) -> None:
@@ -140,20 +142,20 @@ def span_pieces(file: BinaryIO, *, offset: int, size: int) -> Iterator[bytes]:
 def copy_span(source: BinaryIO, target: Path, *, offset: int, size: int, advance: Advance | None = None) -> None:
     """Copy bytes of `source` to the new file `target` inside the kernel; shares them where the file system can."""
     with target.open("xb", buffering=0) as file:
-        _copy_long(source, file, offset=offset, size=size, advance=advance)
+        _copy_in_steps(source, file, offset=offset, size=size, advance=advance)
 
 
 def copy_into(source: BinaryIO, target: Path, *, at: int, size: int, advance: Advance | None = None) -> None:
     """Copy the first `size` bytes of `source` to `at` in the file `target`, as `copy_span` does."""
     with target.open("r+b", buffering=0) as file:
         file.seek(at)
-        _copy_long(source, file, offset=0, size=size, advance=advance)
+        _copy_in_steps(source, file, offset=0, size=size, advance=advance)
 
 
-def _copy_long(source: BinaryIO, target: BinaryIO, *, offset: int, size: int, advance: Advance | None) -> None:
+def _copy_in_steps(source: BinaryIO, target: BinaryIO, *, offset: int, size: int, advance: Advance | None) -> None:
     for done in range(0, size, _COPY_AT_ONCE):
         count = min(_COPY_AT_ONCE, size - done)
-        _copy_inside(source, target, offset=offset + done, size=count)
+        _copy_in_kernel(source, target, offset=offset + done, size=count)
         if advance:
             advance(count)
 
@@ -164,28 +166,30 @@ def copy_around(source: BinaryIO, target: Path, *, hole: Span) -> None:
     after = hole.offset + hole.size
     with target.open("xb", buffering=0) as file:
         os.truncate(file.fileno(), size)
-        _copy_inside(source, file, offset=0, size=hole.offset)
+        _copy_in_kernel(source, file, offset=0, size=hole.offset)
         file.seek(after)
-        _copy_inside(source, file, offset=after, size=size - after)
+        _copy_in_kernel(source, file, offset=after, size=size - after)
 
 
-def copy_whole(source: BinaryIO, target: Path, *, advance: Advance, takers: Sequence[Taker] = ()) -> Tally:
+def copy_whole(
+    source: BinaryIO, target: Path, *, advance: Advance, consumers: Sequence[Consumer] = ()
+) -> SizeAndDigest:
     """Copy `source` to the new file `target`, and give its tally.
 
-    Its bytes are read once for the hash and for `takers`, each of which has a thread of its own, and copied meanwhile
-    inside the kernel; shared where the file system can.
+    The bytes are read once for the hash and for `consumers`, each in a thread of its own. Meanwhile the kernel copies
+    them, or shares them if the file system can.
     """
     whole = Span(offset=0, size=os.fstat(source.fileno()).st_size)
     with target.open("xb", buffering=0) as file:
-        with _Digester() as digester, ExitStack() as stack:
-            threads = [digester, *(stack.enter_context(_Thread(taker)) for taker in takers)]
-            _copy_seen(source, file, whole, at=0, threads=threads, advance=advance)
-        return digester.tally()
+        with _HashThread() as hashed, ExitStack() as stack:
+            threads = [hashed, *(stack.enter_context(_ConsumerThread(consumer)) for consumer in consumers)]
+            _copy_and_feed(source, file, whole, at=0, threads=threads, advance=advance)
+        return hashed.result()
 
 
 def splice(
     source: BinaryIO, target: Path, *, span: Span, at: int, head: bytes = b"", advance: Advance
-) -> tuple[Tally, Tally]:
+) -> tuple[SizeAndDigest, SizeAndDigest]:
     """Copy `span` of `source` to `at` in the file `target`, and give the tallies of all of `source` and of `target`.
 
     `head` takes the place of the span's first bytes. Its bytes are read once for both hashes, each of which has a
@@ -193,7 +197,7 @@ def splice(
     """
     end = span.offset + span.size
     with target.open("r+b", buffering=0) as file:
-        with _Digester() as incoming, _Digester() as outgoing:
+        with _HashThread() as incoming, _HashThread() as outgoing:
             incoming.take(span_pieces(source, offset=0, size=span.offset))
             outgoing.take(span_pieces(file, offset=0, size=at))
             first = b"".join(span_pieces(source, offset=span.offset, size=min(BLOCK, span.size)))
@@ -203,15 +207,15 @@ def splice(
             file.seek(at)
             write_all(file, changed)
             rest = Span(offset=span.offset + len(first), size=span.size - len(first))
-            _copy_seen(source, file, rest, at=at + len(first), threads=[incoming, outgoing], advance=advance)
+            _copy_and_feed(source, file, rest, at=at + len(first), threads=[incoming, outgoing], advance=advance)
             incoming.take(span_pieces(source, offset=end, size=os.fstat(source.fileno()).st_size - end))
             after = at + span.size
             outgoing.take(span_pieces(file, offset=after, size=os.fstat(file.fileno()).st_size - after))
-        return incoming.tally(), outgoing.tally()
+        return incoming.result(), outgoing.result()
 
 
-def _copy_seen(
-    source: BinaryIO, target: BinaryIO, span: Span, *, at: int, threads: Sequence[_Thread], advance: Advance
+def _copy_and_feed(
+    source: BinaryIO, target: BinaryIO, span: Span, *, at: int, threads: Sequence[_ConsumerThread], advance: Advance
 ) -> None:
     """Copy `span` to `at` in `target`, read once for all `threads`."""
     # the kernel copies into pages of their own several times as fast as into unaligned buffers
@@ -226,7 +230,7 @@ def _copy_seen(
         _read_all(source, block, offset)
         for thread in threads:
             thread.put(block)
-        _copy_inside(source, target, offset=offset, size=len(block))
+        _copy_in_kernel(source, target, offset=offset, size=len(block))
         advance(len(block))
 
 
@@ -239,7 +243,7 @@ def _read_all(source: BinaryIO, block: memoryview, offset: int) -> None:
         done += count
 
 
-def _copy_inside(source: BinaryIO, target: BinaryIO, *, offset: int, size: int) -> None:
+def _copy_in_kernel(source: BinaryIO, target: BinaryIO, *, offset: int, size: int) -> None:
     """Copy from `offset` to where `target` stands, without the bytes coming into this process."""
     end = offset + size
     while offset < end:
@@ -263,12 +267,12 @@ def _shortened(source: BinaryIO) -> OSError:
     return OSError(errno.EIO, f"{source.name} became shorter while it was read")
 
 
-class _Thread:
+class _ConsumerThread:
     """Hands on in a thread what it is given, in order. Not more than `_SLOTS` pieces wait at a time."""
 
-    def __init__(self, hand_on: Taker) -> None:
-        self._hand_on = hand_on
-        self._room = threading.Semaphore(_SLOTS)
+    def __init__(self, consume: Consumer) -> None:
+        self._consume = consume
+        self._free_slots = threading.Semaphore(_SLOTS)
         self._pieces: SimpleQueue[bytes | memoryview | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="hash")
 
@@ -282,13 +286,13 @@ class _Thread:
 
     def _run(self) -> None:
         while (piece := self._pieces.get()) is not None:
-            self._hand_on(piece)
+            self._consume(piece)
             del piece  # a view keeps its buffer open
-            self._room.release()
+            self._free_slots.release()
 
     def reserve(self) -> None:
         """Wait until there is room for one more piece."""
-        self._room.acquire()
+        self._free_slots.acquire()
 
     def put(self, piece: bytes | memoryview) -> None:
         """Hand on a piece for which room was reserved. Its bytes must stay as they are until the room is given back."""
@@ -301,7 +305,7 @@ class _Thread:
             self.put(piece)
 
 
-class _Digester(_Thread):
+class _HashThread(_ConsumerThread):
     """Hashes in a thread what it is given."""
 
     def __init__(self) -> None:
@@ -313,6 +317,6 @@ class _Digester(_Thread):
         self._digest.update(piece)
         self._size += len(piece)
 
-    def tally(self) -> Tally:
+    def result(self) -> SizeAndDigest:
         """What it was given; only behind its block."""
-        return Tally(size=self._size, sha256=self._digest.hexdigest())
+        return SizeAndDigest(size=self._size, sha256=self._digest.hexdigest())

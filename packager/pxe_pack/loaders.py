@@ -33,24 +33,24 @@ _PACKAGES = {"x86_64": "shim-signed grub-efi-amd64-signed", "aarch64": "shim-sig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Chosen:
+class LoaderChoice:
     """The boot loaders that a layout gets, and why these."""
 
     loaders: BootLoaders
     why: str
 
 
-def choose_loaders(own: BootLoaders | None, *, machine: str, given: Path | None) -> Chosen:
+def choose_loaders(own: BootLoaders | None, *, machine: str, given: Path | None) -> LoaderChoice:
     """The boot loaders for nodes of `machine` (`uname -m`; empty: unknown): those in `given`, `own`, or this machine's.
 
     Raises InputError when none can boot over the network, with why.
     """
     machine = machine or (own.machine if own else "x86_64")
     if given:
-        return Chosen(loaders=_from_folder(given, machine=machine), why="as asked")
+        return LoaderChoice(loaders=_from_folder(given, machine=machine), why="as asked")
     fits = own is not None and own.machine == machine
     if own and fits and not own.netboot.obstacle:
-        return Chosen(loaders=own, why=f"its GRUB reads {own.netboot.config} over TFTP")
+        return LoaderChoice(loaders=own, why=f"its GRUB reads {own.netboot.config} over TFTP")
     if own is None:
         why = "the image has no GRUB for UEFI"
     elif not fits:
@@ -59,7 +59,7 @@ def choose_loaders(own: BootLoaders | None, *, machine: str, given: Path | None)
         why = f"the image's own cannot boot over the network: {own.netboot.obstacle}"
     for loaders in _of_this_machine(machine):
         if not loaders.netboot.obstacle:
-            return Chosen(loaders=loaders, why=why)
+            return LoaderChoice(loaders=loaders, why=why)
     packages = _PACKAGES.get(machine)
     raise InputError(
         Problem(

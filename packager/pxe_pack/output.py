@@ -3,7 +3,7 @@
     <parent>/.<name>.pxe-pack-XXXXXXXX/      the staging folder, locked; what a killed run left is removed by the next
         layout/                              becomes <parent>/<name>
         work/                                temporary files
-        former/                              the former layout for a moment, where folders cannot be exchanged
+        previous/                            the previous layout for a moment, where folders cannot be exchanged
 
 An output folder is ours when its manifest lists every file in it. Anything else is refused, never emptied. Nothing is
 synced to the disk: SHA256SUMS tells after a power failure whether all has arrived there.
@@ -114,7 +114,7 @@ def staging(output: Path) -> Iterator[Staging]:
         yield made
         # nor is a folder looked at while another pack exchanges it
         with locked(output.parent), committing():
-            _put_into_place(made.layout, output, aside=root / "former")
+            _put_into_place(made.layout, output, aside=root / "previous")
 
 
 def new_staging(root: Path) -> Staging:
@@ -160,8 +160,8 @@ def _remove_leftovers(output: Path) -> None:
             descriptor = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             stack.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if (leftover / "former").is_dir() and not output.exists():
-                (leftover / "former").rename(output)
+            if (leftover / "previous").is_dir() and not output.exists():
+                (leftover / "previous").rename(output)
             with removed(leftover):
                 pass
 

@@ -15,16 +15,15 @@ from pxe_pack import tools
 from pxe_pack.artifacts import FOLDER
 from pxe_pack.cleanup import committing
 from pxe_pack.console import Console
-from pxe_pack.export import Layout as LayoutUnderWay
-from pxe_pack.export import export_scripts, finish
-from pxe_pack.hashing import Tally
+from pxe_pack.export import LayoutWriter, export_scripts, finish
+from pxe_pack.hashing import SizeAndDigest
 from pxe_pack.image import liveos
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.inject import Target, formers, take_out_of_iso
 from pxe_pack.inject.isoedit import EDITOR
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
-from pxe_pack.layout.read import GRUB_CFG, Layout, foreign, read
-from pxe_pack.layout.relocate import link, unmoved
+from pxe_pack.layout.read import GRUB_CFG, Layout, read, unlisted_files
+from pxe_pack.layout.relocate import link_or_copy, without_relocation
 from pxe_pack.output import output_problem, staging, staging_folder
 from pxe_pack.tools import InputError
 
@@ -81,8 +80,8 @@ def _ways(image: LiveImage) -> tuple[str, ...]:
 
 def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Removed:
     target_root = output or layout.root
-    if strangers := foreign(layout):
-        message = f"{layout.root} has in it what pxe-pack did not write: {strangers[0]}"
+    if unlisted := unlisted_files(layout):
+        message = f"{layout.root} has in it what pxe-pack did not write: {unlisted[0]}"
         raise _refused("output-foreign", message, "move it away; it would be lost")
     if output and (output.is_relative_to(layout.root) or layout.root.is_relative_to(output)):
         raise _refused("output-in-image", f"the output {output} lies in the layout, or around it", "choose another")
@@ -92,15 +91,15 @@ def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Remo
         raise _refused("layout-differs", f"{missing[0]} is in the manifest and is not there", "pack the image again")
     with liveos.opened(layout.root, boot_url=layout.boot_url or "") as image, staging(target_root) as made:
         ways = _ways(image)
-        new = LayoutUnderWay(root=made.layout)
+        new = LayoutWriter(root=made.layout)
         written = _written(image, layout, new=new, work=made.work, console=console)
         for path, listed in layout.files.items():
             if path in written:
                 new.record(path, written[path], url=listed.url)
             elif not path.startswith(f"{FOLDER}/") and path not in (GRUB_CFG, IPXE_SCRIPT):
-                link(layout.root / path, new.place(path))
-                new.record(path, Tally(size=listed.size, sha256=listed.sha256), url=listed.url)
-        export_scripts(new, unmoved(layout.text(GRUB_CFG)))
+                link_or_copy(layout.root / path, new.place(path))
+                new.record(path, SizeAndDigest(size=listed.size, sha256=listed.sha256), url=listed.url)
+        export_scripts(new, without_relocation(layout.text(GRUB_CFG)))
         before = {path: listed.sha256 for path, listed in layout.files.items()}
         after = {path: counted.sha256 for path, counted in new.files.items()}
         changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
@@ -109,10 +108,10 @@ def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Remo
 
 
 def _written(
-    image: LiveImage, layout: Layout, *, new: LayoutUnderWay, work: Path, console: Console
-) -> Mapping[str, Tally]:
+    image: LiveImage, layout: Layout, *, new: LayoutWriter, work: Path, console: Console
+) -> Mapping[str, SizeAndDigest]:
     """The layout's files that had the payload, written without it."""
-    files: dict[str, Tally] = {}
+    files: dict[str, SizeAndDigest] = {}
     if image.iso and layout.iso:
         target = Target(place=new.place, iso=layout.iso)
         if cleaned := take_out_of_iso(image, target=target, work=work, console=console):

@@ -58,7 +58,7 @@ class Refused:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Survey:
+class FolderScan:
     """What is in a folder. Two surveys are equal exactly when nothing in it changed between them."""
 
     members: int
@@ -90,10 +90,10 @@ def _listed(folder: Path, prefix: str) -> Iterator[Member | Refused]:
         yield _unreadable(prefix or ".", error)
         return
     for name in names:
-        yield _look_at(folder, prefix + name)
+        yield _inspect(folder, prefix + name)
 
 
-def _look_at(folder: Path, path: str) -> Member | Refused:
+def _inspect(folder: Path, path: str) -> Member | Refused:
     full = f"{folder}/{path}"
     if reason := _name_fault(path.rpartition("/")[2]):
         return Refused(path=path, reason=reason, hint="rename it")
@@ -144,7 +144,7 @@ def _read_hint() -> str:
     return f"pxe-pack runs with the user ID {os.geteuid()}: have that user read it, or move it out of the folder"
 
 
-def survey(folder: Path) -> tuple[Survey, list[Problem]]:
+def scan_folder(folder: Path) -> tuple[FolderScan, list[Problem]]:
     """Look at all that is in `folder`. Returns what was found, and a problem for each thing that cannot be packed."""
     members = files = size = 0
     archive = 2 * tarfile.RECORDSIZE
@@ -160,7 +160,7 @@ def survey(folder: Path) -> tuple[Survey, list[Problem]]:
             refused.append(found)
             continue
         status = found.status
-        archive += _room_of(found)
+        archive += _archived_size(found)
         longest = max(longest, found.path, key=lambda path: len(path.encode()))
         if status.st_ctime_ns > latest:
             latest, newest = status.st_ctime_ns, found.path
@@ -170,7 +170,7 @@ def survey(folder: Path) -> tuple[Survey, list[Problem]]:
             size += status.st_size
             facts.append(status.st_size)
         seen.update(f"{found.path}\0{found.target}\0{facts}\0".encode())
-    result = Survey(
+    result = FolderScan(
         members=members,
         files=files,
         size=size,
@@ -184,27 +184,27 @@ def survey(folder: Path) -> tuple[Survey, list[Problem]]:
 
 def _problems(folder: Path, refused: list[Refused], *, members: int) -> list[Problem]:
     problems = [
-        Problem(reference="source-member", message=f"{shown(folder / one.path)} {one.reason}", hint=one.hint)
+        Problem(reference="source-member", message=f"{printable(folder / one.path)} {one.reason}", hint=one.hint)
         for one in refused[:_MOST_SHOWN]
     ]
     if more := len(refused) - _MOST_SHOWN:
-        message = f"{shown(folder)} has {more} more files that cannot be packed"
+        message = f"{printable(folder)} has {more} more files that cannot be packed"
         problems += [Problem(reference="source-member", message=message)] if more > 0 else []
     if members > MOST_MEMBERS:
-        message = f"{shown(folder)} has more than {MOST_MEMBERS:,} files and folders, the most that a node unpacks"
+        message = f"{printable(folder)} has more than {MOST_MEMBERS:,} files and folders, the most that a node unpacks"
         problems.append(
             Problem(reference="source-members", message=message, hint="give parts of it as several artifacts")
         )
     return problems
 
 
-def shown(path: Path) -> str:
+def printable(path: Path) -> str:
     """Return `path` as it stands in a sentence: on one line, whatever is in its name."""
     text = str(path)
     return text if text.isprintable() else repr(text)
 
 
-def _room_of(member: Member) -> int:
+def _archived_size(member: Member) -> int:
     """Return the bytes that the member takes in a tar archive, or a few more."""
     names = [member.path + "/" * member.is_folder, member.target]
     size = member.status.st_size if member.is_file else 0

@@ -245,7 +245,7 @@ def test_a_former_output_that_was_moved_aside_comes_back(site: Site, packs: Pack
     packs()
     leftover = site.folder / ".pxe.pxe-pack-killed"
     leftover.mkdir()
-    site.output.rename(leftover / "former")
+    site.output.rename(leftover / "previous")
     site.image = site.folder / "gone.iso"
     site.write_config()
     with staging(site.output):

@@ -8,11 +8,11 @@ from pxe_pack.checks.arguments import arguments
 from pxe_pack.checks.destinations import destinations
 from pxe_pack.checks.files import files
 from pxe_pack.checks.grubscript import grub_script
-from pxe_pack.checks.image import bootable, doubtful
+from pxe_pack.checks.image import boot_warnings, bootable
 from pxe_pack.checks.initrd import initrds
 from pxe_pack.checks.kernels import kernels
 from pxe_pack.checks.loaders import loaders
-from pxe_pack.checks.machine import disk_room, needed_tools
+from pxe_pack.checks.machine import disk_space, needed_tools
 from pxe_pack.checks.memory import memory
 from pxe_pack.checks.network import root_network
 from pxe_pack.checks.secureboot import secure_boot
@@ -25,7 +25,7 @@ __all__ = [
     "artifact_url",
     "boot_url",
     "compression",
-    "disk_room",
+    "disk_space",
     "missing_setting",
     "needed_tools",
     "offline",
@@ -44,7 +44,7 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     files,
     kernels,
     initrds,
-    doubtful,
+    boot_warnings,
     root_network,
     memory,
     destinations,

@@ -26,7 +26,7 @@ def bootable(subject: Subject) -> Iterator[Problem]:
         )
 
 
-def doubtful(subject: Subject) -> Iterator[Problem]:
+def boot_warnings(subject: Subject) -> Iterator[Problem]:
     """What may go wrong at boot, and need not: warnings."""
     if any(word in ("rd.live.check", "rd.live.check=1") for entry in subject.menu.entries for word in entry.arguments):
         yield Problem(

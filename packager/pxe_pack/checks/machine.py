@@ -15,7 +15,7 @@ def needed_tools(choice: Choice) -> list[Problem]:
     return tools.missing(choice.injector.TOOLS, reason=f"to pack by `{choice.name}`")
 
 
-def disk_room(output: Path, *, needed: int) -> list[Problem]:
+def disk_space(output: Path, *, needed: int) -> list[Problem]:
     """Whether the file system of `output` has `needed` bytes free."""
     free = shutil.disk_usage(output.parent).free
     if free >= needed:

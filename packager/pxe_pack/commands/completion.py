@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 def script(shell: str) -> str:
     """The completion of everything that the parser takes, for `shell`."""
-    tree = own.tree()
+    tree = own.build_parser()
     for action in _actions(tree):
         if action.type is Path:
             names = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE

@@ -27,7 +27,7 @@ def run(_arguments: argparse.Namespace, console: Console) -> int:
 
 def page() -> str:
     """The page of `pxe-pack` and all its commands: man(7). Dated by SOURCE_DATE_EPOCH where that is set."""
-    tree = own.tree()
+    tree = own.build_parser()
     tree.epilog = None  # its exit codes have a section of their own
     about = {
         "project_name": "pxe-pack",

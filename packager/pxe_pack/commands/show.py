@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pxe_pack.console import Console
 from pxe_pack.image import liveos
-from pxe_pack.show import account, document, lines
+from pxe_pack.show import document, lines, report_on
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Show it. Raises InputError when it is nothing that pxe-pack reads."""
     with liveos.opened(arguments.image, boot_url="", told=console.step) as image:
-        told = account(image)
-        console.result(document(told), "\n".join(lines(told)))
+        report = report_on(image)
+        console.result(document(report), "\n".join(lines(report)))
     return 0

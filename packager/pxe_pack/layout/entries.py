@@ -70,7 +70,7 @@ class _State:
 def menu(text: str, *, read: Callable[[str], str]) -> Menu:
     """The menu that the grub.cfg `text` makes; `read` gives a text file of the layout. Raises GrubSyntaxError."""
     state = _State(read=read)
-    _go(parse(text), state)
+    _run(parse(text), state)
     state.close()
     default, timeout = state.variables["default"] or "0", state.variables["timeout"]
     return Menu(
@@ -86,22 +86,22 @@ def _default(wanted: str, entries: list[BootEntry]) -> int:
     return next((number for number, entry in enumerate(entries) if entry.title == wanted), 0)
 
 
-def _go(nodes: list[Node], state: _State) -> None:
+def _run(nodes: list[Node], state: _State) -> None:
     for node in nodes:
         if isinstance(node, Block):
             if node.words[0] != "menuentry":
-                _go(node.body, state)
+                _run(node.body, state)
                 continue
             state.close()
             before = state.title
             state.title = unquoted(node.words[1], state.variables) if len(node.words) > 1 else _UNTITLED
-            _go(node.body, state)
+            _run(node.body, state)
             state.close()
             state.title = before
         elif isinstance(node, If):
             for branch in node.branches:
-                _go(branch.condition or [], state)
-                _go(branch.body, state)
+                _run(branch.condition or [], state)
+                _run(branch.body, state)
         elif isinstance(node, Command):
             _command(node, state)
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from pxe_pack.layout.entries import BootEntry, Menu, menu
 
 IPXE_SCRIPT = "boot.ipxe"
-AGAIN = 10  # seconds from a file that could not be loaded to the next attempt
+RETRY_DELAY = 10  # seconds from a file that could not be loaded to the next attempt
 FAILED = "pxe-pack: a file of the layout could not be loaded"
 
 
@@ -25,26 +25,27 @@ def script(grub_cfg: str, *, read: Callable[[str], str]) -> str:
 
 
 def _lines(entries: Menu) -> Iterator[str]:
-    sayable = [number for number, entry in enumerate(entries.entries) if not _expands(entry)]
-    default = entries.default if entries.default in sayable else next(iter(sayable), 0)
+    bootable = [number for number, entry in enumerate(entries.entries) if not _expands(entry)]
+    default = entries.default if entries.default in bootable else next(iter(bootable), 0)
     yield "#!ipxe"
     yield "# Made by pxe-pack of boot/grub2/grub.cfg. Paths are relative to where this script comes from."
     yield ":start"
-    if len(sayable) > 1 and entries.timeout != 0:
-        yield from _menu(entries, sayable, default=default)
+    if len(bootable) > 1 and entries.timeout != 0:
+        yield from _menu(entries, bootable, default=default)
     yield f"goto entry{default}"
     for number, entry in enumerate(entries.entries):
         yield ""
-        if number in sayable:
+        if number in bootable:
             yield from _entry(number, entry)
         else:
             yield f"# {_title(entry)}: left out, for iPXE would expand a ${{…}} of its kernel arguments"
-    yield from ("", ":failed", f"echo {FAILED}: again in {AGAIN} s", f"sleep {AGAIN}", "imgfree", "goto start")
+    yield from ("", ":failed", f"echo {FAILED}: again in {RETRY_DELAY} s")
+    yield from (f"sleep {RETRY_DELAY}", "imgfree", "goto start")
 
 
-def _menu(entries: Menu, sayable: list[int], *, default: int) -> Iterator[str]:
+def _menu(entries: Menu, bootable: list[int], *, default: int) -> Iterator[str]:
     yield f"menu Boot || goto entry{default}"
-    for number in sayable:
+    for number in bootable:
         yield f"item entry{number} {_title(entries.entries[number])}"
     timeout = f" --timeout {entries.timeout * 1000}" if entries.timeout else ""
     yield f"choose --default entry{default}{timeout} chosen && goto ${{chosen}} || goto entry{default}"

@@ -96,7 +96,7 @@ def read(root: Path) -> Layout:
     return Layout(root=root, files=files, manifest=manifest)
 
 
-def foreign(layout: Layout) -> list[str]:
+def unlisted_files(layout: Layout) -> list[str]:
     """Paths of files in the folder that the manifest does not list."""
     known = {MANIFEST, SUMS, *layout.files}
     there = (path for path in layout.root.rglob("*") if path.is_symlink() or not path.is_dir())

@@ -17,13 +17,12 @@ from urllib.parse import unquote, urlsplit
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import checks
 from pxe_pack.artifacts import FOLDER
-from pxe_pack.export import Layout as LayoutUnderWay
-from pxe_pack.export import export_scripts, finish
-from pxe_pack.hashing import Tally, copy_span
+from pxe_pack.export import LayoutWriter, export_scripts, finish
+from pxe_pack.hashing import SizeAndDigest, copy_span
 from pxe_pack.image.grubif import LINUX
 from pxe_pack.image.grubscript import Command, GrubSyntaxError, parse, quoted, unquoted, walk
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
-from pxe_pack.layout.read import GRUB_CFG, Layout, foreign, read
+from pxe_pack.layout.read import GRUB_CFG, Layout, read, unlisted_files
 from pxe_pack.output import output_problem, staging
 from pxe_pack.tools import InputError
 
@@ -55,14 +54,14 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> R
     cfg = layout.text(GRUB_CFG)
     moved = _rewritten(cfg, layout, boot_url=boot_url, artifact_url=artifact_url)
     with staging(layout.root) as made:
-        new = LayoutUnderWay(root=made.layout)
+        new = LayoutWriter(root=made.layout)
         changed = [name for path, name in names.items() if path != name]
         for path, listed in layout.files.items():
             target = names.get(path, path)
             url = _url(layout, path, listed.url, boot_url=boot_url, artifact_url=artifact_url)
             if path not in (GRUB_CFG, IPXE_SCRIPT):
-                link(layout.root / path, new.place(target))
-                new.record(target, Tally(size=listed.size, sha256=listed.sha256), url=url)
+                link_or_copy(layout.root / path, new.place(target))
+                new.record(target, SizeAndDigest(size=listed.size, sha256=listed.sha256), url=url)
         export_scripts(new, moved)
         changed += [path for path in (GRUB_CFG, IPXE_SCRIPT) if new.text(path) != layout.text(path)]
         finish(new, _facts(layout, boot_url=boot_url, artifact_url=artifact_url))
@@ -86,8 +85,8 @@ def _problems(layout: Layout, *, boot_url: str | None, artifact_url: str | None)
             found.append(Problem(reference="relocate-name-taken", message=message, hint="choose another --boot-url"))
     found += checks.artifact_url(artifact_url) if artifact_url else []
     found += [replaced for replaced in layout.differing() if "is not there" in replaced.message]
-    if strangers := foreign(layout):
-        message = f"{layout.root} has in it what pxe-pack did not write: {strangers[0]}"
+    if unlisted := unlisted_files(layout):
+        message = f"{layout.root} has in it what pxe-pack did not write: {unlisted[0]}"
         found.append(Problem(reference="output-foreign", message=message, hint="move it away; it would be lost"))
     elif problem := output_problem(layout.root):
         found.append(problem)
@@ -148,7 +147,7 @@ def _fix(command: Command, *, before: str | None, after: str | None, artifact_ur
     return bool(live)
 
 
-def unmoved(cfg: str) -> str:
+def without_relocation(cfg: str) -> str:
     """The grub.cfg `cfg` without what moves gave its kernels. Raises InputError when GRUB would not read it."""
     try:
         nodes = parse(cfg)
@@ -170,7 +169,7 @@ def _is_own(word: str) -> bool:
     return unquoted(word).partition("=")[0].replace("-", "_") == ARTIFACT_ARGUMENT.replace("-", "_")
 
 
-def link(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
     """The same file under another name; a copy where the file system has no second names."""
     try:
         os.link(source, target, follow_symlinks=True)

@@ -19,8 +19,8 @@ from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.read import Layout
 from pxe_pack.tools import InputError
 
-NEAR = 24  # the prefix of the subnet that is assumed around a server's address
-FIRST, LAST = 100, 199  # of that subnet, what full DHCP hands out
+DEFAULT_PREFIX = 24  # the prefix of the subnet that is assumed around a server's address
+FIRST_HOST, LAST_HOST = 100, 199  # of that subnet, what full DHCP hands out
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +63,7 @@ class Site:
             return self.subnet
         host = urlsplit(self.base or "").hostname or ""
         try:
-            return IPv4Network((str(IPv4Address(host)), NEAR), strict=False)
+            return IPv4Network((str(IPv4Address(host)), DEFAULT_PREFIX), strict=False)
         except ValueError:
             message = f"{self.base or 'the layout'} does not tell the nodes' subnet: no IPv4 address stands there"
             hint = "give it by --subnet, as in --subnet 10.0.0.0/24"
@@ -73,10 +73,10 @@ class Site:
 def dnsmasq(site: Site) -> str:
     """DHCP, TFTP and the boot files' names, by what a client says it is. Raises InputError."""
     network = site.network
-    kind = _kind(site)
+    architecture = _architecture(site)
     lines = [
         *_head(site, "DHCP and TFTP, by dnsmasq; it hands out addresses, so it has to be the only DHCP server there."),
-        f"dhcp-range={network[min(FIRST, network.num_addresses // 2)]},{network[_last(network)]},{network.netmask},12h",
+        f"dhcp-range={_pool(network)},{network.netmask},12h",
         "",
         *_tags(site),
         "",
@@ -86,7 +86,7 @@ def dnsmasq(site: Site) -> str:
         lines += [
             f"dhcp-boot=tag:ipxe,{site.base}/{IPXE_SCRIPT}",
             "# UEFI HTTP boot: without this answer, the firmware ignores the offer",
-            f"dhcp-match=set:http,option:client-arch,{kind.http}",
+            f"dhcp-match=set:http,option:client-arch,{architecture.http}",
             "dhcp-option-force=tag:http,option:vendor-class,HTTPClient",
             f"dhcp-boot=tag:http,tag:!ipxe,{site.base}/{site.loader}",
         ]
@@ -104,7 +104,7 @@ def dnsmasq_proxy(site: Site) -> str:
         "",
         *_tags(site),
         "",
-        *(f'pxe-service=tag:!ipxe,{number},"LiveOS",{site.loader}' for number in _kind(site).pxe),
+        *(f'pxe-service=tag:!ipxe,{number},"LiveOS",{site.loader}' for number in _architecture(site).pxe),
         f"dhcp-boot=tag:ipxe,{ipxe}",
         "",
         "# UEFI HTTP boot needs the full DHCP: dnsmasq's proxy answers PXE clients alone.",
@@ -121,17 +121,20 @@ def _head(site: Site, told: str) -> Iterator[str]:
 
 
 def _tags(site: Site) -> Iterator[str]:
-    for number in _kind(site).pxe:
+    for number in _architecture(site).pxe:
         yield f"dhcp-match=set:pxe,option:client-arch,{number}"
     yield "dhcp-match=set:ipxe,175"
 
 
-def _kind(site: Site) -> Architecture:
+def _architecture(site: Site) -> Architecture:
     return ARCHITECTURES[site.layout.machine]
 
 
-def _last(network: IPv4Network) -> int:
-    return min(LAST, network.num_addresses - 2)
+def _pool(network: IPv4Network) -> str:
+    """The first and the last address that DHCP hands out."""
+    first = min(FIRST_HOST, network.num_addresses // 2)
+    last = min(LAST_HOST, network.num_addresses - 2)
+    return f"{network[first]},{network[last]}"
 
 
 def nginx(site: Site) -> str:

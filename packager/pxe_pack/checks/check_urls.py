@@ -36,7 +36,7 @@ class _Target:
     needed: bool = True
 
 
-def urls_answer(subject: Subject) -> Iterator[Problem]:
+def check_urls(subject: Subject) -> Iterator[Problem]:
     """What is wrong with what the URLs answer, in the order of the layout and the configuration."""
     targets = {target.url: target for target in _targets(subject)}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
