@@ -24,7 +24,7 @@ class ImageReport:
     image: LiveImage
     programs: Programs
     formers: tuple[Former, ...]
-    dhcp: str  # what brings the network up in the root filesystem; empty when nothing is seen to
+    dhcp: str  # the program that runs DHCP in the root filesystem; empty if none is found
 
 
 def report_on(image: LiveImage) -> ImageReport:
@@ -38,7 +38,7 @@ def report_on(image: LiveImage) -> ImageReport:
 
 
 def document(report: ImageReport) -> dict[str, object]:
-    """The account for a machine."""
+    """The report as JSON values (docs/json.md)."""
     image = report.image
     known = image.document()
     return {
@@ -62,7 +62,7 @@ def document(report: ImageReport) -> dict[str, object]:
 
 
 def selinux(image: LiveImage) -> str:
-    """What SELinux will do: enforcing, permissive, disabled, or none where the image has no configuration of it."""
+    """SELinux's mode: enforcing, permissive, disabled, unknown, or none if the image has no SELinux configuration."""
     if image.selinux_enforcing:
         return "enforcing"
     if image.live and image.tree is None:
@@ -121,15 +121,15 @@ def _loader_document(program: EfiProgram) -> dict[str, object]:
 
 
 def lines(report: ImageReport) -> Iterator[str]:
-    """The account for a person, a fact a line."""
+    """The report as lines of text."""
     image, facts = report.image, report.image.facts
     volume = f", volume {image.iso.volume_id}" if image.iso else ""
-    made = f"a root filesystem ({image.given.form}), made into an ISO; " if image.given else ""
+    made = f"a root filesystem ({image.given.form}), built into an ISO; " if image.given else ""
     yield f"image     {image.path} ({made}{image.kind}{volume})"
     yield f"system    {facts.name or 'unknown'}, {image.machine or 'unknown processor'}"
     glibc = f"glibc {facts.glibc}" if facts.glibc else "glibc unknown"
     systemd = f"systemd {image.systemd}" if image.systemd else "systemd unknown"
-    yield f"          {systemd}, {glibc}, SELinux {selinux(image)}, DHCP by {report.dhcp or 'nothing that can be seen'}"
+    yield f"          {systemd}, {glibc}, SELinux {selinux(image)}, DHCP: {report.dhcp or 'none found'}"
     if live := image.live:
         block = live.superblock
         packed = f", {block.compressor}, {block.block_size >> 10} KiB blocks, {block.inodes:,} inodes" if block else ""
@@ -153,7 +153,7 @@ def _loader_lines(report: ImageReport) -> Iterator[str]:
         yield f"loader    {program.path}: {program.kind}, {program.machine}, {_signed_words(program)}"
         if grub := program.grub:
             prefix = repr(grub.prefix) if grub.prefix is not None else "none"
-            early = ", runs a script of its own first" if grub.config or grub.memdisk_config else ""
+            early = ", has an embedded configuration" if grub.config or grub.memdisk_config else ""
             yield f"          prefix {prefix}{early}, {len(grub.modules)} modules, {_network_words(grub)}"
         if program.vendor:
             yield f"          trusts {', '.join(authenticode.name(one) for one in program.vendor)}"
@@ -165,7 +165,7 @@ def _loader_lines(report: ImageReport) -> Iterator[str]:
 def _initrd_lines(path: str, facts: InitrdFacts) -> Iterator[str]:
     kind = "full-os: the whole system" if facts.full_os else "bootstrap"
     if not facts.readable:
-        yield f"initrd    {path}: {facts.compression}, which is not read"
+        yield f"initrd    {path}: {facts.compression}, cannot be read"
         return
     yield f"initrd    {path}: {kind}, {facts.compression}, {facts.unpacked:,} bytes unpacked"
     if facts.full_os:
@@ -179,24 +179,24 @@ def _initrd_lines(path: str, facts: InitrdFacts) -> Iterator[str]:
         "CA bundle": facts.ca_bundle,
     }
     network = list(facts.network)
-    yield f"          has {', '.join([name for name, there in has.items() if there] + network) or 'nothing of dracut'}"
+    yield f"          has {', '.join([name for name, there in has.items() if there] + network) or 'no dracut modules'}"
     if lacking := [name for name, there in has.items() if not there] + ([] if network else ["network"]):
-        yield f"          lacks {', '.join(lacking)}"
+        yield f"          missing {', '.join(lacking)}"
 
 
 def _network_words(grub: GrubImage) -> str:
     able = [module for module in _NETWORK_OF_GRUB if module in grub.modules]
-    return f"among them {', '.join(able)}" if able else "none of them for the network"
+    return f"including {', '.join(able)}" if able else "none for the network"
 
 
 def _signed_words(program: EfiProgram) -> str:
     if not program.signatures:
         return "not signed"
-    broken = "" if all(one.intact for one in program.signatures) else ", and changed since"
+    broken = "" if all(one.intact for one in program.signatures) else ", modified since"
     return f"signed by {', '.join(dict.fromkeys(one.signer for one in program.signatures))}{broken}"
 
 
 def _former_words(one: Former) -> str:
     agent = f"the agent {one.version}" if one.version else "an agent"
     config = "" if one.configured else ", without a configuration"
-    return f"by `{one.how}`: {agent} in {one.where}{config}"
+    return f"with `{one.how}`: {agent} in {one.where}{config}"

@@ -1,4 +1,4 @@
-"""What has to hold: each check gives the problems it finds, so that all are shown at once. One question a module."""
+"""Checks of an image or a layout, one subject per module. Each yields its problems, so that all are shown at once."""
 
 from collections.abc import Callable, Iterator
 
@@ -34,7 +34,7 @@ __all__ = [
     "urls",
 ]
 
-# In the order in which a node meets what they ask about.
+# In the order of a node's boot.
 _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     bootable,
     loaders,
@@ -52,6 +52,6 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
 
 
 def offline(subject: Subject) -> Iterator[Problem]:
-    """All that is found without asking a server. Raises WorkError when the root filesystem is damaged."""
+    """The problems found by all checks that need no server. Raises WorkError if the root filesystem is damaged."""
     for check in _OFFLINE:
         yield from check(subject)
