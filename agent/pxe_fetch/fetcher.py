@@ -24,7 +24,7 @@ from pxe_fetch.plan import Order, Transfer
 from pxe_fetch.redact import redact
 from pxe_fetch.reporting.event_log import EventLog
 from pxe_fetch.reporting.journal import WARNING
-from pxe_fetch.reporting.result import Result, result_of_error
+from pxe_fetch.reporting.result import Result, error_result
 from pxe_fetch.transport import Transports
 from pxe_fetch.worker_pool import run_all
 
@@ -32,10 +32,10 @@ from pxe_fetch.worker_pool import run_all
 class Installer(Protocol):
     """A way to put verified bytes in place: a module with these two functions."""
 
-    def is_right(self, transfer: Transfer, /) -> bool:
+    def is_current(self, transfer: Transfer, /) -> bool:
         """Whether the destination is what it should be already."""
 
-    def place(self, transfer: Transfer, /) -> None:
+    def install(self, transfer: Transfer, /) -> None:
         """Make the part file the destination, all or nothing. Raises FetchError."""
 
 
@@ -70,7 +70,7 @@ class Fetcher:
             raise  # not a failure of the artifact: the run says why it ended
         except OSError as error:  # the transports and downloads raise FetchError: this is about the destination
             _drop_if_empty(order)
-            self.failed(order.name, file.explain(error, f"{order.dest} cannot be put in place"))
+            self.failed(order.name, file.translate_error(error, f"cannot install {order.dest}"))
         except Exception as error:  # a bug in one artifact must not leave the others unfinished
             _drop_if_empty(order)
             self.failed(order.name, error)
@@ -79,24 +79,24 @@ class Fetcher:
 
     def failed(self, name: str, error: Exception) -> None:
         """Note that the artifact `name` is not to be had in this run."""
-        result = self.failures[name] = result_of_error(error)
+        result = self.failures[name] = error_result(error)
         self.event_log.failed(name, result)
         if result.exit_code == Exit.BUG:
-            self.event_log.explain(error)
+            self.event_log.log_details(error)
 
     def _fetch_one(self, order: Order) -> None:
         """One artifact, until it is in place. Raises FetchError."""
         self.event_log.checking(order.name)
         if not self.roots.check(order.dest):  # again: since it was planned, links may have been made
-            file.prepare(order.dest)
+            file.make_parents(order.dest)
             self.roots.check(order.dest)
         digest = order.digest or (self._digest(order) if order.digest_url else None)
         transfer = order.pinned(digest, self._pieces(order) if order.chunks else None)
         placing = _placing(transfer)
-        if placing.is_right(transfer):
+        if placing.is_current(transfer):
             with suppress(OSError):  # a read-only place says so whether there is a part or not
                 transfer.part.unlink()
-            self.event_log.kept(transfer)
+            self.event_log.up_to_date(transfer)
             self._start(transfer)
             return
         received = receive(
@@ -106,13 +106,13 @@ class Fetcher:
             stop=self.stop,
             run_deadline=self.deadline,
             streams=self.streams,
-            claim=partial(self.room.claim, order.name),
+            claim=partial(self.room.reserve, order.name),
         )
         self.room.release(order.name)  # what it takes it has
-        self.event_log.received(order.name, received)
+        self.event_log.downloaded(order.name, received)
         self.roots.check(order.dest)
-        placing.place(transfer)
-        self.event_log.placed(transfer)
+        placing.install(transfer)
+        self.event_log.installed(transfer)
         self._start(transfer)
 
     def _start(self, transfer: Transfer) -> None:
@@ -121,7 +121,7 @@ class Fetcher:
             from pxe_fetch import systemctl
 
             if trouble := systemctl.start(unit):
-                self.event_log.remark(f"{transfer.name}: {unit} could not be started: {trouble}", priority=WARNING)
+                self.event_log.log(f"{transfer.name}: {unit} could not be started: {trouble}", priority=WARNING)
             else:
                 self.started[unit] = transfer.name
 
@@ -133,7 +133,7 @@ class Fetcher:
 
         for unit in systemctl.failed(list(self.started)):
             remark = f"{self.started[unit]}: {unit} was started, and has failed: see systemctl status {unit}"
-            self.event_log.remark(remark, priority=WARNING)
+            self.event_log.log(remark, priority=WARNING)
 
     def _digest(self, order: Order) -> Digest:
         """The digest that the artifact's SHA256SUMS file gives. Raises FetchError."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from urllib.parse import urlsplit
+
+from pxe_fetch.contract.url import scheme_of
 
 # A file is here already. By tftp every fault has it start over: for want of anything better.
 _NEARNESS = {"file": 0, "tftp": 2}
@@ -20,7 +21,7 @@ def spread(urls: Sequence[str], *, node: str, artifact: str) -> tuple[str, ...]:
     """
 
     def rank(url: str) -> tuple[int, bytes]:
-        nearness = _NEARNESS.get(urlsplit(url).scheme, _USUAL)
+        nearness = _NEARNESS.get(scheme_of(url), _USUAL)
         weight = hashlib.sha256(f"{node}\0{artifact}\0{url}".encode()).digest() if nearness == _USUAL else b""
         return nearness, weight
 

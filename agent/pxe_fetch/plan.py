@@ -7,15 +7,15 @@ import pwd
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
 
 from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.chunkmap import ChunkMap
-from pxe_fetch.contract import paths, rules, template
+from pxe_fetch.contract import paths, template, validators
 from pxe_fetch.contract.archive import LONGEST_NAME
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError
-from pxe_fetch.contract.section import RuleError
+from pxe_fetch.contract.url import UrlError, is_absolute, join, parse
+from pxe_fetch.contract.validators import RuleError
 from pxe_fetch.credential import secret_headers
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
 from pxe_fetch.mirror_order import spread
@@ -142,7 +142,7 @@ def moved(config: FetchConfig, *, artifact_url: str | None) -> FetchConfig:
 def _checked(url: str, *, argument: str) -> str:
     """The base that a kernel argument gives, ending in `/`. Raises ProblemError where it is none."""
     try:
-        return rules.base_url(url)
+        return validators.base_url(url)
     except RuleError as error:
         message = f"pxe-fetch.{argument}={redact(url)} on the kernel command line {error.message}"
         raise ProblemError(
@@ -251,7 +251,7 @@ def _dest(text: str, *, node: Node) -> Path:
 def _absolute(url: str, *, node: Node, base: str | None) -> str:
     """`url` with its facts filled in and joined to `base` when it is relative."""
     filled = node.fill_in(url)
-    if rules.is_absolute(filled) or urlsplit(filled).scheme:
+    if is_absolute(filled):
         return filled
     if base is None:
         raise ProblemError(
@@ -261,9 +261,10 @@ def _absolute(url: str, *, node: Node, base: str | None) -> str:
                 hint="give defaults.base_url, or pxe-fetch.base_url=URL on the kernel command line",
             )
         )
-    # urljoin knows by scheme what is hierarchical, and tftp it does not know.
-    scheme, _, rest = (node.fill_in(base).rstrip("/") + "/").partition(":")
-    return f"{scheme}:" + urljoin(rest, filled.lstrip("/"))
+    try:
+        return join(parse(node.fill_in(base).rstrip("/") + "/"), filled.lstrip("/")).raw
+    except UrlError as error:
+        raise PolicyError(f"the base_url {redact(base)}, joined by {redact(url)}, {error}") from None
 
 
 def _collisions(orders: list[Order]) -> list[Problem]:

@@ -1,20 +1,10 @@
-"""URLs as they may be shown."""
+"""URLs without their secrets, for logs and reports."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-from urllib.parse import urlsplit, urlunsplit
-
-from pxe_fetch.contract.rules import PLAIN_URL
+from pxe_fetch.contract import url as urls
 
 
-@lru_cache(maxsize=64)  # each is told of several times
 def redact(url: str) -> str:
-    """`url` without user name, password, query and fragment, where secrets stand; "(not a URL)" if it is none."""
-    if PLAIN_URL.fullmatch(url):
-        return url
-    try:
-        parts = urlsplit(url)
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    except ValueError:
-        return "(not a URL)"
+    """`url` without user name, password, query and fragment; "(not a URL)" if it cannot be parsed."""
+    return urls.redact(url)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote, urlsplit
 
 from pxe_fetch.contract.model import Digest
-from pxe_fetch.errors import IntegrityError
+from pxe_fetch.contract.url import UrlError, parse
+from pxe_fetch.errors import IntegrityError, PolicyError
 
 LARGEST = 16 * 1024 * 1024  # bytes of a SHA256SUMS file
 
@@ -19,9 +19,12 @@ def digest_of(url: str, *, sums: str, where: str) -> Digest:
     """The digest that the text `sums` gives for the last part of `url`; `where` names the text in the error.
 
     A line that names the file in a folder counts when no line names it alone. Raises IntegrityError, which is worth
-    another try: a mirror may be in the middle of an update.
+    another try: a mirror may be in the middle of an update; PolicyError when `url` is no URL.
     """
-    name = unquote(urlsplit(url).path).rpartition("/")[2]
+    try:
+        name = parse(url).path_bytes.decode(errors="replace").rpartition("/")[2]
+    except UrlError as error:
+        raise PolicyError(f"the URL {error}") from None
     in_folder: str | None = None
     for line in sums.splitlines():
         if match := _PLAIN.fullmatch(line.rstrip()):

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pxe_fetch import __version__
-from pxe_fetch.contract import dump
-from pxe_pack import checks, export, unit
+from pxe_pack import checks, dump, export, unit
 from pxe_pack.artifacts import Exported, LocalFile, with_urls
 from pxe_pack.console import Console
 from pxe_pack.export import LayoutWriter

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from pxe_fetch.contract import validate
+from pxe_fetch.contract import reader
 from pxe_fetch.contract.model import Document, FetchConfig
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.quantity import show_size
@@ -223,7 +223,7 @@ def read_config(path: Path) -> tuple[str, Document]:
         message = f"the configuration {path} is not UTF-8 text (byte {error.start})"
         raise InputError(Problem(reference="config-unreadable", message=message)) from error
     try:
-        return text, validate.read(text, name=str(path))
+        return text, reader.read(text, name=str(path))
     except ProblemError as error:
         raise InputError(*error.problems) from error
 

@@ -28,12 +28,11 @@ PACKAGES: Mapping[str, str] = {
     "mkfs.fat": "dosfstools",
     "systemd-analyze": "systemd",
     "qemu-system-x86_64": "qemu-system-x86",
-    "gcc": "gcc",
-    "pkg-config": "pkg-config",
-    "objdump": "binutils",
-    "strip": "binutils",
     "cpio": "cpio",
     "setpriv": "util-linux",
+    "unshare": "util-linux",
+    "chroot": "coreutils",
+    "newuidmap": "uidmap",
     "zstd": "zstd",
 }
 

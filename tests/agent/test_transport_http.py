@@ -16,7 +16,7 @@ from fakes.transfers import Bench
 from fakes.tunnel import Tunnel
 from pxe_fetch import __version__
 from pxe_fetch.contract.model import Proxy, RetryPolicy, Tls
-from pxe_fetch.contract.rules import SCHEMES
+from pxe_fetch.contract.validators import SCHEMES
 from pxe_fetch.errors import NetworkError, PolicyError, RefusedError
 from pxe_fetch.transport import Transports
 from pxe_fetch.transport.proxies import proxy_for

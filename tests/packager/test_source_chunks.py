@@ -15,7 +15,7 @@ import pytest
 from fakes.nginx import Nginx, nginx
 from fakes.node import FakeNode
 from packing.site import Site, files_of
-from pxe_fetch.contract import validate
+from pxe_fetch.contract import reader
 from pxe_fetch.contract.model import Artifact, Chunks, Digest
 from pxe_pack import cli
 
@@ -50,7 +50,7 @@ def site(site: Site) -> Site:
 def told(site: Site) -> list[Artifact]:
     """The artifacts as a node of the layout is told of them."""
     text = files_of(site.iso)["updates/etc/pxe-fetch/fetch.yaml"].decode()
-    return list(validate.read(text, name="fetch.yaml").fetch.artifacts)
+    return list(reader.read(text, name="fetch.yaml").fetch.artifacts)
 
 
 def exported(site: Site) -> list[str]:

@@ -1,6 +1,6 @@
 """How bytes are brought: one small Protocol, and the table of the schemes that implement it, a file each.
 
-A new scheme is one new file here, a case in `Transports`, and its name in contract.rules.SCHEMES. URLs are shown
+A new scheme is one new file here, a case in `Transports`, and its name in contract.validators.SCHEMES. URLs are shown
 through pxe_fetch.redact.redact.
 """
 
@@ -13,7 +13,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
-from pxe_fetch.contract.rules import SCHEMES
+from pxe_fetch.contract.validators import SCHEMES
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import PolicyError
 

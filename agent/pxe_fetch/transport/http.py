@@ -78,7 +78,7 @@ class HttpTransport:
     def _send(self, url: str, request: Request, *, proxy: str | None, connect: float) -> Sent:
         fields = dict(_FIELDS)
         if url == request.url or _origin(url) == _origin(request.url):
-            fields |= request.headers  # contract.rules refuses those that are ours, as Range
+            fields |= request.headers  # contract.validators refuses those that are ours, as Range
         fields |= _FIXED  # the last of a name wins, however it is spelt
         if _is_ranged(request):
             last = "" if request.end is None else request.end - 1

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from pxe_fetch.contract.rules import PLAIN_URL
+from pxe_fetch.contract.validators import PLAIN_URL
 from pxe_fetch.errors import PolicyError
 
 PORTS = {"http": 80, "https": 443}

@@ -68,7 +68,7 @@ def boot(options: Options, *, console: Console) -> Outcome:
         _lay_out(layout, work / "tftp", for_grub=for_grub, for_ipxe=for_ipxe)
         with console.step("choosing how to run the machine") as step:
             accelerator = machine.choose_accelerator(work)
-            step.note("KVM" if accelerator is machine.KVM else "emulation (TCG): KVM does not work here")
+            step.note("KVM" if accelerator is machine.KVM else f"emulation (TCG): {machine.kvm_problem()}")
         return _run(
             options,
             layout,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from importlib import resources
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack import example_config
 from pxe_pack.console import Console
 from pxe_pack.tools import InputError
-
-TEMPLATE = "fetch.yaml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +24,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     file: Path = arguments.file
     try:
         with file.open("xb") as new:
-            new.write(template())
+            new.write(example_config.text().encode())
     except FileExistsError:
         raise InputError(
             Problem(
@@ -46,8 +44,3 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     text = f"Wrote {file}. Edit it, then run:  pxe-pack --agent-config {file} --dry-run"
     console.result({"output": str(file)}, text)
     return 0
-
-
-def template() -> bytes:
-    """The content of the file."""
-    return resources.files("pxe_pack").joinpath("templates", TEMPLATE).read_bytes()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from pxe_fetch.contract.schema import schema
 from pxe_pack.console import Console
+from pxe_pack.schema import schema
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

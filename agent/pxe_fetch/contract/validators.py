@@ -4,45 +4,84 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Callable
 from functools import lru_cache
-from urllib.parse import SplitResult, urlsplit
+from typing import TypeVar
 
-from pxe_fetch.contract import template
-from pxe_fetch.contract.model import Digest
-from pxe_fetch.contract.section import RuleError
+from pxe_fetch.contract import chunks, template
+from pxe_fetch.contract.url import Url, UrlError, is_absolute, join, parse
+
+T_co = TypeVar("T_co", covariant=True)
+Rule = Callable[[str], T_co]
+
+
+class RuleError(ValueError):
+    """A value breaks a rule. `message` follows the value's path ("artifacts[0].sha256 is not …")."""
+
+    def __init__(self, message: str, *, reference: str, label: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.reference = reference
+        self.label = label
+        self.hint = hint
+
 
 SCHEMES = ("http", "https", "ftp", "tftp", "file")  # what pxe_fetch.transport has a file for
-_ABSOLUTE = tuple(f"{scheme}:" for scheme in SCHEMES)
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
-ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}\$?|[0-9]{1,10}", re.ASCII)  # useradd(8), or an id
 MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)  # RFC 9110, section 5.6.2
-UNIT = re.compile(
-    r"[A-Za-z0-9:_.\\@-]{1,240}\.(service|socket|target|path|timer|mount|automount|swap|slice|scope|device)", re.ASCII
-)  # systemd.unit(5)
-CREDENTIAL = re.compile(r"pxe-fetch\.[A-Za-z0-9._-]{1,200}", re.ASCII)  # what the unit's ImportCredential= takes in
 # "*"; an address or network; an address of IPv6 in brackets; `name`, `.name` or `*.name`: the last two may have a port.
 EXEMPTION = re.compile(
     r"\*|[0-9A-Fa-f.:]+(/[0-9]{1,3})?"
     r"|(\[[0-9A-Fa-f.:]+\]|(\*?\.)?[A-Za-z0-9_][A-Za-z0-9_.-]*)(:[0-9]{1,5})?",
     re.ASCII,
 )
-# A server, and a path that is sent and shown as it is written: nearly every URL, so that what is to be looked at is the
+# A server, and a path that is sent and shown as it is written: nearly every URL. What has to be checked is then the
 # same for all of a server's.
 PLAIN_URL = re.compile(r"(https?://[A-Za-z0-9.:_-]+)(/[A-Za-z0-9/._~-]*)", re.ASCII)
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]*", re.ASCII)
 _OWN_HEADERS = frozenset(
     ("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding", "connection")
 )
+_ANYWHERE = parse("http://h/")  # a base for relative urls, to check them by
 
 
-def name(text: str) -> str:
-    """An artifact's name."""
-    if not NAME.fullmatch(text):
-        label = "letters, digits, `.`, `_`, `-`; at most 64, the first a letter or digit"
-        raise RuleError("is not a name", reference="name-invalid", label=label)
-    return text
+class Matching:
+    """A rule that takes text of one pattern."""
+
+    def __init__(self, pattern: str, message: str, *, reference: str, label: str = "") -> None:
+        self.pattern = re.compile(pattern, re.ASCII)
+        self.message = message
+        self.reference = reference
+        self.label = label
+
+    def __call__(self, text: str) -> str:
+        if not self.pattern.fullmatch(text):
+            raise RuleError(self.message, reference=self.reference, label=self.label)
+        return text
+
+
+name = Matching(  # an artifact's
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+    "is not a name",
+    reference="name-invalid",
+    label="letters, digits, `.`, `_`, `-`; at most 64, the first a letter or digit",
+)
+account = Matching(  # useradd(8), or an id
+    r"[a-z_][a-z0-9_-]{0,31}\$?|[0-9]{1,10}", "is not a name of a user or group", reference="account-invalid"
+)
+unit = Matching(  # systemd.unit(5)
+    r"[A-Za-z0-9:_.\\@-]{1,240}\.(service|socket|target|path|timer|mount|automount|swap|slice|scope|device)",
+    "is not a unit's name",
+    reference="unit-invalid",
+    label="as in app.service",
+)
+credential = Matching(  # below $CREDENTIALS_DIRECTORY; what the unit's ImportCredential= takes in
+    r"pxe-fetch\.[A-Za-z0-9._-]{1,200}",
+    "is not a credential's name",
+    reference="credential-invalid",
+    label="pxe-fetch. and letters, digits, `.`, `_`, `-`",
+)
 
 
 class OneOf:
@@ -90,49 +129,44 @@ def _any_url(text: str) -> None:
     templated(text)
     if not text or not text.isprintable() or " " in text:
         raise RuleError("is not a URL", reference="url-invalid", hint="percent-encode blanks: %20")
+    # A fact may stand for the host or the port, so the parts are looked at with a harmless word in its place.
+    filled = template.fill(text, lambda _: "1")
+    if filled.startswith("//"):
+        raise RuleError("has no scheme", reference="url-invalid", hint="put http: or https: before it")
+    whole = is_absolute(filled)
+    if whole and not filled.partition("//")[2].partition("/")[0].isascii():
+        # The frozen agent leaves Unicode's tables out: a megabyte, and some milliseconds of every boot.
+        raise RuleError(
+            "has a host name that is not ASCII", reference="url-invalid", hint="write it as DNS has it, with xn--…"
+        )
     try:
-        # A fact may stand for the host or the port, so the parts are looked at with a harmless word in its place.
-        parts = urlsplit(template.fill(text, lambda _: "0"))
-        _ = parts.port
-    except ValueError as error:
-        raise RuleError("is not a URL", reference="url-invalid", label=str(error)) from None
-    if parts.fragment:
+        found = parse(filled) if whole else join(_ANYWHERE, filled)
+    except UrlError as error:
+        raise RuleError(str(error), reference="url-invalid") from None
+    _check_parts(found)
+
+
+def _check_parts(found: Url) -> None:
+    """Whether the agent can ask for `found`, and shows nothing secret when it does."""
+    if found.fragment:
         raise RuleError(
             "has a fragment, which no server is sent", reference="url-invalid", hint="percent-encode #: %23"
         )
-    if parts.username or parts.password:
+    if found.userinfo:
         raise RuleError(
             "carries a password or user name, which every log would show",
             reference="url-secret",
             hint="put it into a credential and name that in header_credential",
         )
-    _check_place(parts)
-
-
-def _check_place(parts: SplitResult) -> None:
-    """The scheme and host of an absolute URL; a relative one has neither."""
-    if not parts.scheme:
-        if parts.netloc:
-            raise RuleError("has no scheme", reference="url-invalid", hint="put http: or https: before it")
-        return
-    if parts.scheme not in SCHEMES:
+    if found.scheme not in SCHEMES:
         raise RuleError(
-            f"has the scheme `{parts.scheme}`", reference="scheme-unknown", label=f"one of {', '.join(SCHEMES)}"
+            f"has the scheme `{found.scheme}`", reference="scheme-unknown", label=f"one of {', '.join(SCHEMES)}"
         )
-    if parts.scheme == "file":
-        if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
-            raise RuleError("is not a file of this node", reference="url-invalid", hint="write file:///path")
-        return
-    if parts.query and parts.scheme in {"ftp", "tftp"}:
+    if found.scheme == "file" and (found.host not in {"", "localhost"} or not found.path.startswith("/")):
+        raise RuleError("is not a file of this node", reference="url-invalid", hint="write file:///path")
+    if found.query and found.scheme in {"ftp", "tftp"}:
         raise RuleError(
             "has a query, which ftp and tftp don't know", reference="url-invalid", hint="percent-encode ?: %3F"
-        )
-    if not parts.hostname:
-        raise RuleError("names no host", reference="url-invalid")
-    if not parts.hostname.isascii():
-        # The frozen agent leaves Unicode's tables out: a megabyte, and some milliseconds of every boot.
-        raise RuleError(
-            "has a host name that is not ASCII", reference="url-invalid", hint="write it as DNS has it, with xn--…"
         )
 
 
@@ -173,7 +207,7 @@ def _is_network(text: str) -> bool:
 def base_url(text: str) -> str:
     """A URL to which relative ones are joined; it always ends in `/`."""
     url(text)
-    if not urlsplit(text).scheme:
+    if not is_absolute(text):
         raise RuleError("has to be absolute", reference="url-invalid", label="http://… or https://…")
     return text.rstrip("/") + "/"
 
@@ -183,19 +217,14 @@ def joined(urls: tuple[str, ...], base: str | None) -> tuple[str, ...]:
     return urls if base is None else tuple(one if is_absolute(one) else base + one.lstrip("/") for one in urls)
 
 
-def is_absolute(url: str) -> bool:
-    """Whether it begins with a scheme that the agent has, in lower case."""
-    return url.startswith(_ABSOLUTE)
-
-
 class DigestOf:
-    """A rule that takes a digest of `digits` hexadecimal digits."""
+    """A rule that takes a digest of `digits` hexadecimal digits, and gives it in lower case."""
 
     def __init__(self, algorithm: str, digits: int) -> None:
         self.algorithm = algorithm
         self.digits = digits
 
-    def __call__(self, text: str) -> Digest:
+    def __call__(self, text: str) -> str:
         if len(text) != self.digits or not _HEXADECIMAL.fullmatch(text):
             said = f"found {len(text)}" if len(text) != self.digits else "found others"
             raise RuleError(
@@ -204,12 +233,18 @@ class DigestOf:
                 label=f"expected {self.digits} hexadecimal digits, {said}",
                 hint=f"`{self.algorithm}sum FILE` prints it; or give `source:` and pxe-pack computes it",
             )
-        return Digest(algorithm=self.algorithm, hex=text.lower())
+        return text.lower()
 
 
-def digest(algorithm: str, digits: int) -> DigestOf:
-    """A rule that takes a digest of `digits` hexadecimal digits."""
-    return DigestOf(algorithm, digits)
+def chunk_size(size: int) -> None:
+    """The size of chunks, in bytes."""
+    if size % chunks.STEP or not chunks.SMALLEST <= size <= chunks.LARGEST:
+        raise RuleError(
+            "is not a size of chunks",
+            reference="chunk-size-invalid",
+            label="a multiple of 4 KiB from 64 KiB to 1 GiB",
+            hint="4MiB suits most files",
+        )
 
 
 def absolute_path(text: str) -> str:
@@ -252,13 +287,6 @@ def mode(text: str) -> int:
     return int(text, 8)
 
 
-def account(text: str) -> str:
-    """A user or group of the node, by name or number."""
-    if not ACCOUNT.fullmatch(text):
-        raise RuleError("is not a name of a user or group", reference="account-invalid")
-    return text
-
-
 def header_name(text: str) -> str:
     """An HTTP field name that is not the agent's own to set."""
     if not _TOKEN.fullmatch(text):
@@ -273,21 +301,6 @@ def header_value(text: str) -> str:
     templated(text)
     if not text.isascii() or not text.isprintable():
         raise RuleError("is not an HTTP header's value", reference="header-invalid", label="printable ASCII")
-    return text
-
-
-def unit(text: str) -> str:
-    """A systemd unit's name."""
-    if not UNIT.fullmatch(text):
-        raise RuleError("is not a unit's name", reference="unit-invalid", label="as in app.service")
-    return text
-
-
-def credential(text: str) -> str:
-    """A credential's name, below $CREDENTIALS_DIRECTORY; the unit imports those that begin with `pxe-fetch.`."""
-    if not CREDENTIAL.fullmatch(text):
-        label = "pxe-fetch. and letters, digits, `.`, `_`, `-`"
-        raise RuleError("is not a credential's name", reference="credential-invalid", label=label)
     return text
 
 
