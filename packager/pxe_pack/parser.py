@@ -26,8 +26,8 @@ key in the configuration's `pack:` section is also a flag; flags take precedence
 EXIT_CODES: Mapping[int, str] = MappingProxyType(
     {
         0: "done",
-        1: "begun and failed",
-        2: "bad input: nothing was begun",
+        1: "failed after starting",
+        2: "invalid input: nothing was started",
         3: "a check found errors",
         130: "interrupted",
     }

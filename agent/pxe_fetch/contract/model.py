@@ -492,7 +492,7 @@ class Pack:
         Text(validators.one_of(*INJECTORS)),
         "How the agent gets into the image; `auto`: pxe-pack chooses.",
         details="`rootfs`: into the squashfs; `updates`: beside it, on the ISO; `initrd`: behind the initrd. See "
-        "[which way in](layout.md#which-way-in).",
+        "[injection methods](layout.md#injection-methods).",
         default="auto",
     )
     boot_loader: str | None = key(
