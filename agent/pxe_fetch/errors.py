@@ -13,7 +13,7 @@ class FetchError(Exception):
     transient: bool = False
     is_counted: bool = True  # against retry.attempts_without_progress
 
-    # About the download that it ended; download.receive sets them.
+    # About the download that it ended; download.download sets them.
     attempts: int = 0
     bytes_received: int = 0  # from the network, in this run
     url: str | None = None  # redacted; the mirror that it is about, or the one that was asked last

@@ -17,16 +17,17 @@ from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.config_source import credentials_directory, locate
 from pxe_fetch.contract import cmdline, reader
 from pxe_fetch.contract.exits import Exit
-from pxe_fetch.contract.model import Digest, FetchConfig, RetryPolicy, Timeouts
+from pxe_fetch.contract.model import Digest, FetchConfig
 from pxe_fetch.contract.paths import UNIT_NAME
 from pxe_fetch.contract.problem import ProblemError
+from pxe_fetch.download.context import Context
 from pxe_fetch.download.download import fetch_text
 from pxe_fetch.errors import DeadlineError, FetchError, IntegrityError, StoppedError
 from pxe_fetch.fetcher import Fetcher
 from pxe_fetch.humanize import span
 from pxe_fetch.install.disk_space import DiskSpace
 from pxe_fetch.node import Node
-from pxe_fetch.plan import moved, plan
+from pxe_fetch.plan import Source, moved, plan
 from pxe_fetch.redact import redact
 from pxe_fetch.reporting.event_log import EventLog
 from pxe_fetch.reporting.journal import INFO, WARNING, Journal, write_to_console
@@ -116,21 +117,16 @@ def _run_steps(context: RunContext) -> Result:
     event_log.planned(planned, config=config)
 
     disk_space = DiskSpace()
-    no_room = disk_space.preflight(planned.orders)
+    no_room = disk_space.preflight(planned.transfers)
 
     _wait_start_jitter(context)
     transports = Transports(tls=config.tls, proxy=config.proxy)
-    fetcher = Fetcher(
-        event_log=event_log,
-        transports=transports,
-        roots=roots,
-        room=disk_space,
-        deadline=context.deadline,
-        stop=context.stop,
-    )
+    downloads = Context(transports=transports, events=event_log, stop=context.stop, run_deadline=context.deadline)
+    fetcher = Fetcher(event_log=event_log, context=downloads, roots=roots, room=disk_space)
     for name, error in [*((artifact.name, error) for artifact, error in planned.failed), *no_room.items()]:
         fetcher.failed(name, error)
-    fetcher.fetch_all([order for order in planned.orders if order.name not in no_room], parallel=config.parallel)
+    wanted = [transfer for transfer in planned.transfers if transfer.name not in no_room]
+    fetcher.fetch_all(wanted, parallel=config.parallel)
     transports.close()
     return run_result(context.store.state, failures=fetcher.failures)
 
@@ -146,19 +142,11 @@ def _kernel_command_line(root: Path) -> str:
 def _read_url(context: RunContext, url: str, *, digest: Digest | None, limit: int) -> bytes:
     """The configuration at `url`, of at most `limit` bytes, retried as an artifact is. Raises FetchError."""
     transports = Transports()
+    downloads = Context(
+        transports=transports, events=context.event_log, stop=context.stop, run_deadline=context.deadline
+    )
     try:
-        return fetch_text(
-            (url,),
-            name="configuration",
-            digest=digest,
-            limit=limit,
-            transports=transports,
-            events=context.event_log,
-            stop=context.stop,
-            retry=RetryPolicy(),
-            timeouts=Timeouts(),
-            run_deadline=context.deadline,
-        )
+        return fetch_text(Source(name="configuration", urls=(url,), digest=digest), downloads, limit=limit)
     except (IntegrityError, StoppedError):
         raise
     except FetchError as error:

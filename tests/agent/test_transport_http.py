@@ -53,7 +53,7 @@ def secure(localhost: ssl.SSLContext) -> Iterator[Server]:
 
 def test_asks_for_the_bytes_as_they_are(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY)}) as server:
-        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m?v=1")], headers=SECRET).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m?v=1")], headers=SECRET).download()
         [asked] = server.asked
     assert asked.path == "/m?v=1"
     assert dict(asked.fields) == {
@@ -70,7 +70,7 @@ def test_asks_for_the_bytes_as_they_are(tmp_path: Path) -> None:
 def test_fields_of_the_configuration_do_not_change_what_is_asked_for(tmp_path: Path) -> None:
     headers = {"accept-encoding": "gzip", "Connection": "close", "User-Agent": "site/1"}
     with Server({"/m": Script(body=BODY)}) as server:
-        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], headers=headers).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], headers=headers).download()
         fields = server.asked[0].fields
     assert (fields["accept-encoding"], fields["connection"]) == ("identity", "keep-alive")
     assert fields["user-agent"] == "site/1"
@@ -79,7 +79,7 @@ def test_fields_of_the_configuration_do_not_change_what_is_asked_for(tmp_path: P
 def test_a_file_stored_compressed_and_labelled_so_is_taken_as_it_is(tmp_path: Path) -> None:
     labelled = Serve(fields={"Content-Encoding": "gzip"})
     with Server({"/m.tar.gz": Script(body=BODY, then=labelled)}) as server:
-        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m.tar.gz")]).receive().attempts == 1
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m.tar.gz")]).download().attempts == 1
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
@@ -87,7 +87,7 @@ def test_follows_a_redirect_with_the_range_and_the_fields_of_the_same_origin(cod
     with Server({"/m": Script(then=redirect("n?x", code=code)), "/n": Script(body=BODY)}) as server:
         bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], headers=SECRET)
         bench.part.write_bytes(BODY[:10])
-        assert bench.receive().bytes_received == len(BODY) - 10
+        assert bench.download().bytes_received == len(BODY) - 10
         [first, second] = server.asked
     assert second.path == "/n?x"
     assert second.range == "bytes=10-"
@@ -100,7 +100,7 @@ def test_a_redirect_to_another_copy_costs_no_fresh_start(tmp_path: Path) -> None
     copies = [Script(body=BODY, faults=[Serve(until=0.5, etag='"1"')]), Script(body=BODY, then=Serve(etag='"2"'))]
     with Server({"/1": copies[0], "/2": copies[1]}) as server:
         server.scripts["/m"] = Script(faults=[redirect("/1")], then=redirect("/2"))
-        received = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive()
+        received = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).download()
         assert server.asked_for("/2")[0].if_range is None
     assert received.bytes_received == len(BODY)
 
@@ -108,7 +108,7 @@ def test_a_redirect_to_another_copy_costs_no_fresh_start(tmp_path: Path) -> None
 def test_secrets_do_not_follow_a_redirect_to_another_origin(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY)}) as other, Server({"/m": Script(then=redirect(other.url("/m")))}) as server:
         url = server.url("/m", user="joe:hunter2")
-        Bench(body=BODY, folder=tmp_path, urls=[url], headers={"X-Site": "lab"}).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[url], headers={"X-Site": "lab"}).download()
         assert server.asked[0].fields["authorization"].startswith("Basic ")
         assert server.asked[0].fields["x-site"] == "lab"
         assert not {"authorization", "x-site", "cookie", "referer"} & set(other.asked[0].fields)
@@ -118,16 +118,16 @@ def test_a_redirect_back_to_the_first_origin_gets_its_fields_again(tmp_path: Pat
     with Server() as one, Server() as two:
         one.scripts = {"/m": Script(then=redirect(two.url("/m"))), "/n": Script(body=BODY)}
         two.scripts = {"/m": Script(then=redirect(one.url("/n")))}
-        Bench(body=BODY, folder=tmp_path, urls=[one.url("/m")], headers={"X-Site": "lab"}).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[one.url("/m")], headers={"X-Site": "lab"}).download()
         assert [asked.fields.get("x-site") for asked in (*one.asked, *two.asked)] == ["lab", "lab", None]
 
 
 def test_ten_redirects_are_followed_and_no_eleventh(tmp_path: Path) -> None:
     scripts = {f"/{number}": Script(then=redirect(f"/{number + 1}")) for number in range(11)}
     with Server(scripts | {"/11": Script(body=BODY)}) as server:
-        Bench(body=BODY, folder=tmp_path, urls=[server.url("/1")]).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/1")]).download()
         with pytest.raises(PolicyError, match="more than 10 redirects"):
-            Bench(body=BODY, folder=tmp_path, urls=[server.url("/0")], name="other").receive()
+            Bench(body=BODY, folder=tmp_path, urls=[server.url("/0")], name="other").download()
 
 
 def test_cookies_are_not_kept(tmp_path: Path) -> None:
@@ -135,21 +135,21 @@ def test_cookies_are_not_kept(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY, then=cookie)}) as server:
         transports = Transports()
         for name in ("a", "b"):
-            Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], name=name, transports=transports).receive()
+            Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], name=name, transports=transports).download()
         transports.close()
         assert "cookie" not in server.asked[1].fields
 
 
 def test_a_redirect_to_https_is_followed(secure: Server, tls: Tls, tmp_path: Path) -> None:
     with Server({"/m": Script(then=redirect(secure.url("/m")))}) as server:
-        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], tls=tls).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], tls=tls).download()
 
 
 def test_a_redirect_from_https_to_http_is_refused(secure: Server, tls: Tls, tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY)}) as plain:
         secure.scripts["/m"] = Script(then=redirect(plain.url("/m")))
         with pytest.raises(PolicyError, match="from https to http"):
-            Bench(body=BODY, folder=tmp_path, urls=[secure.url("/m")], tls=tls).receive()
+            Bench(body=BODY, folder=tmp_path, urls=[secure.url("/m")], tls=tls).download()
         assert plain.asked == []
 
 
@@ -160,14 +160,14 @@ def test_the_environment_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.Mo
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     with Server({"/m": Script(body=BODY)}) as server:
-        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).download()
         assert "authorization" not in server.asked[0].fields
 
 
 def test_http_goes_through_the_proxy(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY)}) as server:
         proxy = Proxy(http=server.url("", user="joe:hunter2"))
-        Bench(body=BODY, folder=tmp_path, urls=["http://site.example/m"], proxy=proxy).receive()
+        Bench(body=BODY, folder=tmp_path, urls=["http://site.example/m"], proxy=proxy).download()
         [asked] = server.asked
     assert asked.path == "http://site.example/m"
     assert asked.fields["proxy-authorization"].startswith("Basic ")
@@ -178,7 +178,7 @@ def test_https_goes_through_a_tunnel_of_the_proxy(secure: Server, tls: Tls, tmp_
     with Tunnel(delay=2 * SLICE) as tunnel:
         proxy = Proxy(https=tunnel.url)
         bench = Bench(body=BODY, folder=tmp_path, urls=[secure.url("/m")], tls=tls, proxy=proxy, headers=SECRET)
-        bench.receive()
+        bench.download()
     [head] = tunnel.asked
     assert head.startswith(f"CONNECT localhost:{secure.port} ")
     assert "s3cr3t" not in head
@@ -186,7 +186,7 @@ def test_https_goes_through_a_tunnel_of_the_proxy(secure: Server, tls: Tls, tmp_
 
 def test_http_goes_through_a_proxy_that_is_asked_by_https(secure: Server, tls: Tls, tmp_path: Path) -> None:
     proxy = Proxy(http=secure.url("", user="joe:hunter2"))
-    Bench(body=BODY, folder=tmp_path, urls=["http://site.example/m"], tls=tls, proxy=proxy).receive()
+    Bench(body=BODY, folder=tmp_path, urls=["http://site.example/m"], tls=tls, proxy=proxy).download()
     [asked] = secure.asked
     assert asked.path == "http://site.example/m"
     assert asked.fields["proxy-authorization"].startswith("Basic ")
@@ -198,7 +198,7 @@ def test_https_goes_through_a_tunnel_of_a_proxy_that_is_asked_by_https(
     transports = Transports(tls=tls, proxy=Proxy(https=(tunnel := Tunnel(tls=localhost)).url))
     with tunnel:
         for name in ("a", "b"):
-            Bench(body=BODY, folder=tmp_path, urls=[secure.url("/m")], name=name, transports=transports).receive()
+            Bench(body=BODY, folder=tmp_path, urls=[secure.url("/m")], name=name, transports=transports).download()
         transports.close()
     [head] = tunnel.asked
     assert head.startswith(f"CONNECT localhost:{secure.port} ")
@@ -210,7 +210,7 @@ def test_a_tunnel_that_is_not_dug_is_explained(code: int, cause: type[Exception]
         proxy = Proxy(https=tunnel.url)
         bench = Bench(body=BODY, folder=tmp_path, urls=["https://a.example/m"], tls=tls, proxy=proxy, retry=FEW)
         with pytest.raises(cause, match=f"proxy.*{code}"):
-            bench.receive()
+            bench.download()
 
 
 def test_a_tunnel_to_an_address_of_ipv6_is_asked_for_with_its_brackets(tls: Tls, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_tunnel_to_an_address_of_ipv6_is_asked_for_with_its_brackets(tls: Tls,
         bench = Bench(body=BODY, folder=tmp_path, urls=["https://[::1]:4433/m"], tls=tls, retry=FEW)
         bench.proxy = Proxy(https=tunnel.url)
         with pytest.raises(NetworkError, match=r"could not connect to \[::1\]:4433: 502"):
-            bench.receive()
+            bench.download()
     assert tunnel.asked[0].startswith("CONNECT [::1]:4433 ")
 
 
@@ -233,14 +233,14 @@ def test_a_tunnel_to_an_address_of_ipv6_is_asked_for_with_its_brackets(tls: Tls,
 def test_a_proxy_that_is_not_to_be_reached_is_named(proxy: str, said: str, url: str, tls: Tls, tmp_path: Path) -> None:
     ways = Proxy(http=proxy, https=proxy)
     with pytest.raises(NetworkError, match=said):
-        Bench(body=BODY, folder=tmp_path, urls=[url], tls=tls, proxy=ways, retry=FEW).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[url], tls=tls, proxy=ways, retry=FEW).download()
 
 
 def test_a_connection_that_breaks_behind_a_proxy_names_both(tmp_path: Path) -> None:
     with Server({"/m": Script(then=Raw(b""))}) as server:
         proxy = Proxy(http=server.url(""))
         with pytest.raises(NetworkError, match=rf"a\.example \(through the proxy 127\.0\.0\.1:{server.port}\) closed"):
-            Bench(body=BODY, folder=tmp_path, urls=["http://a.example/m"], proxy=proxy, retry=FEW).receive()
+            Bench(body=BODY, folder=tmp_path, urls=["http://a.example/m"], proxy=proxy, retry=FEW).download()
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_no_proxy_means_hosts_domains_and_networks(no_proxy: tuple[str, ...], ur
 def test_a_url_that_is_none_is_refused_at_once(url: str, tmp_path: Path) -> None:
     bench = Bench(body=BODY, folder=tmp_path, urls=[url])
     with pytest.raises(PolicyError):
-        bench.receive()
+        bench.download()
     assert bench.clock.waits == []
 
 
@@ -287,7 +287,7 @@ def test_a_url_that_is_none_is_refused_at_once(url: str, tmp_path: Path) -> None
 def test_a_header_field_that_is_none_is_refused_at_once(value: str, tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY)}) as server:
         with pytest.raises(PolicyError, match="a header field for it is not valid") as caught:
-            Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], headers={"X-Site": value}).receive()
+            Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], headers={"X-Site": value}).download()
         assert server.asked == []
         assert value not in str(caught.value)
 
@@ -304,14 +304,14 @@ def test_a_header_field_that_is_none_is_refused_at_once(value: str, tmp_path: Pa
 )
 def test_what_may_not_stand_in_a_request_is_percent_encoded(written: str, sent: str, tmp_path: Path) -> None:
     with Server({sent.partition("?")[0]: Script(body=BODY)}) as server:
-        Bench(body=BODY, folder=tmp_path, urls=[server.url("") + written]).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("") + written]).download()
         assert [asked.path for asked in server.asked] == [sent]
 
 
 @pytest.mark.parametrize("url", ["nfs://h/m", "gopher://h/m", "m", "", "/etc/passwd", "HTTPS"])
 def test_a_scheme_that_is_not_in_the_table_is_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="no way to fetch"):
-        Bench(body=BODY, folder=tmp_path, urls=[url]).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[url]).download()
 
 
 def test_every_scheme_that_a_configuration_may_have_is_in_the_table() -> None:
@@ -323,16 +323,16 @@ def test_every_scheme_that_a_configuration_may_have_is_in_the_table() -> None:
 
 def test_the_text_of_an_error_is_not_the_file(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY, faults=[Status(503, text=b"x" * 100_000), Status(404, text=BODY)])}) as server:
-        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive().bytes_received == len(BODY)
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).download().bytes_received == len(BODY)
 
 
 def test_an_interim_answer_is_not_the_answer(tmp_path: Path) -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY)
     with Server({"/m": Script(faults=[Raw(hints + head + BODY)])}) as server:
-        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive().attempts == 1
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).download().attempts == 1
 
 
 def test_an_empty_file_is_a_file(tmp_path: Path) -> None:
     with Server({"/m": Script(body=b"")}) as server:
-        assert Bench(body=b"", folder=tmp_path, urls=[server.url("/m")]).receive().bytes == 0
+        assert Bench(body=b"", folder=tmp_path, urls=[server.url("/m")]).download().bytes == 0

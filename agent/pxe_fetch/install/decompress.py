@@ -37,7 +37,7 @@ def is_current(transfer: Transfer) -> bool:
         identity = content = ""
     if identity != transfer.identity:
         return file.is_current(replace(transfer, size=-1))  # no file has that size, but a directory must still raise
-    return file.is_current(replace(transfer, size=None, pieces=None, digest=Digest(algorithm="sha256", hex=content)))
+    return file.is_current(replace(transfer, size=None, chunk_map=None, digest=Digest(algorithm="sha256", hex=content)))
 
 
 def install(transfer: Transfer) -> None:

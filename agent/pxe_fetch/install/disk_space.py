@@ -13,7 +13,7 @@ from threading import Lock
 from pxe_fetch.errors import NoRoomError
 from pxe_fetch.humanize import amount
 from pxe_fetch.install.mounts import is_in_memory, overlay_upper_dir, read_mounts
-from pxe_fetch.plan import Order
+from pxe_fetch.plan import Transfer
 
 KiB = 1024
 OWN_MEMORY = 32 * 1024 * KiB  # bytes of memory that the agent keeps for itself
@@ -39,7 +39,7 @@ class Location:
 class Reservation:
     """The space of one artifact: `declared` bytes until its download starts, then what is still missing of `size`."""
 
-    order: Order
+    transfer: Transfer
     location: Location
     declared: int
     size: int = 0
@@ -47,7 +47,7 @@ class Reservation:
 
     def outstanding(self) -> int:
         """Bytes that have not been written yet."""
-        return max(self.size - _allocated(self.order.part), 0) if self.started else self.declared
+        return max(self.size - _allocated(self.transfer.part), 0) if self.started else self.declared
 
 
 class DiskSpace:
@@ -61,7 +61,7 @@ class DiskSpace:
         self._waiting: Counter[tuple[int, bool]] = Counter()  # (pool, required) -> bytes declared and not started
         self._lock = Lock()
 
-    def preflight(self, orders: Iterable[Order]) -> dict[str, NoRoomError]:
+    def preflight(self, transfers: Iterable[Transfer]) -> dict[str, NoRoomError]:
         """Reserve the declared size of each artifact, less what an earlier run has left of it.
 
         Returns the optional artifacts that do not fit beside the required ones: by name, the error. Raises NoRoomError
@@ -69,20 +69,20 @@ class DiskSpace:
         """
         refused: dict[str, NoRoomError] = {}
         free: dict[int, float] = {}
-        for order in sorted(orders, key=lambda order: not order.required):  # stable: then as configured
-            location = self._location(order.dest.parent)
+        for transfer in sorted(transfers, key=lambda transfer: not transfer.required):  # stable: then as configured
+            location = self._location(transfer.dest.parent)
             for pool in location.pools:
                 if pool not in free:
                     free[pool] = _free_in(pool, location)
-            reservation = Reservation(order=order, location=location, declared=_declared(order))
+            reservation = Reservation(transfer=transfer, location=location, declared=_declared(transfer))
             try:
                 self._check(reservation, bytes_needed=reservation.declared, free=free)
             except NoRoomError as error:
-                if order.required:
-                    raise NoRoomError(f"{order.name}: {error}") from None
-                refused[order.name] = error
+                if transfer.required:
+                    raise NoRoomError(f"{transfer.name}: {error}") from None
+                refused[transfer.name] = error
                 continue
-            self._reservations[order.name] = reservation
+            self._reservations[transfer.name] = reservation
             self._add_waiting(reservation, reservation.declared)
         return refused
 
@@ -119,13 +119,13 @@ class DiskSpace:
 
     def _add_waiting(self, reservation: Reservation, count: int) -> None:
         for pool in reservation.location.pools:
-            self._waiting[pool, reservation.order.required] += count
+            self._waiting[pool, reservation.transfer.required] += count
 
     def _check(self, reservation: Reservation, *, bytes_needed: int, free: dict[int, float]) -> None:
         """Raise NoRoomError unless there are that many bytes beside those reserved for others."""
         location = reservation.location
         for pool in location.pools:
-            reserved = self._reserved(pool, also_optional=not reservation.order.required)
+            reserved = self._reserved(pool, also_optional=not reservation.transfer.required)
             left = max(free[pool] - reserved, 0)
             if bytes_needed > left:
                 what = "memory" if location.in_memory else "disk space"
@@ -173,16 +173,16 @@ def memory_available() -> int | None:
         return None
 
 
-def _declared(order: Order) -> int:
-    """The bytes that `order` still needs; 0 if it declares no size, or a file of that size is at its destination."""
-    if order.size is None:
+def _declared(transfer: Transfer) -> int:
+    """The bytes that `transfer` still needs; 0 if it declares no size, or a file of that size is at its destination."""
+    if transfer.size is None:
         return 0
     try:
-        if order.dest.lstat().st_size == order.size:
+        if transfer.dest.lstat().st_size == transfer.size:
             return 0  # most likely up to date; if not, `reserve` checks it
     except OSError:
         pass
-    return max(order.size - _allocated(order.part), 0)
+    return max(transfer.size - _allocated(transfer.part), 0)
 
 
 def _allocated(part: Path) -> int:

@@ -127,4 +127,4 @@ def _has_digest(file: FileIO, transfer: Transfer) -> bool:
     """Whether the open file has the digest of the whole, or if there is none, those of the chunks. Raises OSError."""
     if transfer.digest:
         return hashlib.file_digest(file, transfer.digest.algorithm).hexdigest() == transfer.digest.hex
-    return transfer.pieces is not None and transfer.pieces.are_in(file.fileno())
+    return transfer.chunk_map is not None and transfer.chunk_map.matches(file.fileno())

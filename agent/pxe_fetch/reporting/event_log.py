@@ -49,28 +49,30 @@ class EventLog:
 
     def planned(self, plan: Plan, *, config: FetchConfig) -> None:
         """The run is going to fetch what `plan` says."""
-        orders = {order.name: order for order in plan.orders}
+        transfers = {transfer.name: transfer for transfer in plan.transfers}
         skipped = dict.fromkeys(artifact.name for artifact in plan.skipped)
         for artifact in config.artifacts:
             state = ArtifactState(name=artifact.name, dest=artifact.dest, required=artifact.required)
-            if order := orders.get(artifact.name):
-                state.dest = str(order.dest)
-                state.total = order.size
-                state.mirrors = tuple(map(redact, order.urls)) if len(order.urls) > 1 else ()
-                state.sha256 = order.digest.hex if order.digest and order.digest.algorithm == "sha256" else None
+            if transfer := transfers.get(artifact.name):
+                state.dest = str(transfer.dest)
+                state.total = transfer.size
+                state.mirrors = tuple(map(redact, transfer.urls)) if len(transfer.urls) > 1 else ()
+                state.sha256 = (
+                    transfer.digest.hex if transfer.digest and transfer.digest.algorithm == "sha256" else None
+                )
             elif artifact.name in skipped:
                 state.phase = "skipped"
             self._store.add(state)
         self._store.state.phase = "fetching"
         self._store.save()
-        sizes = [order.size for order in plan.orders]
+        sizes = [transfer.size for transfer in plan.transfers]
         known = sum(size or 0 for size in sizes)
         size = f" ({amount(known)})" if known and None not in sizes else ""
         notes = f"; not for this node: {', '.join(skipped)}" if skipped else ""
-        if len(plan.orders) > MANY_ARTIFACTS:
+        if len(plan.transfers) > MANY_ARTIFACTS:
             self._routine = DEBUG
             notes += "; with so many, only results and errors are logged"
-        message = f"{count(len(plan.orders), 'artifact')} to fetch{size}, up to {config.parallel} at a time{notes}"
+        message = f"{count(len(plan.transfers), 'artifact')} to fetch{size}, up to {config.parallel} at a time{notes}"
         self._send(message, MessageId.STATUS, phase="fetching")
 
     def finished(self, result: Result) -> None:
