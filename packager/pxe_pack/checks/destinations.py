@@ -1,4 +1,4 @@
-"""Whether artifacts go where they stay: what is on a tmpfs takes memory, of which it gets a part only.
+"""Checks for artifacts placed on a tmpfs, which takes memory and has a limited size.
 
 Source: systemd, units/tmp.mount and src/shared/mount-setup.c (/run gets a fifth of the memory, /tmp and /dev/shm half).
 """
