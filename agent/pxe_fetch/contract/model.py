@@ -250,7 +250,7 @@ class Artifact:
     size: int | None = key(
         Size(),
         "Bytes on the wire.",
-        details="Required with `chunks`. If given, the free disk space is checked first; see [disk space](node.md#space).",
+        details="Required with `chunks`. If given, the free [disk space](node.md#space) is checked first.",
         example="1GiB",
         default=None,
     )
