@@ -1,6 +1,6 @@
-"""Model -> the YAML text that a node reads. `reader.read(dump(config)).fetch == config`, for every config.
+"""Writes the configuration that a node reads. `reader.read(dump(config)).fetch == config`, for every config.
 
-Which keys there are is declared in model.py; here is how each kind of value is written.
+The keys are declared in model.py; this module writes each kind of value.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Plain = str | int | bool | list["Plain"] | dict[str, "Plain"]
 
 
 def dump(config: FetchConfig) -> str:
-    """`config` as a `fetch.yaml` without a `pack` section; only what differs from the defaults is written."""
+    """`config` as the text of a `fetch.yaml`, without a `pack` section and without values that are defaults."""
     return yaml.safe_dump(_section("", config), sort_keys=False, allow_unicode=True, width=1000)
 
 
-def plain(kind: Kind, value: object) -> Plain | None:  # noqa: PLR0911  one for each kind
-    """`value` of the model as YAML has it; None where this kind of value does not spell it."""
+def plain(kind: Kind, value: object) -> Plain | None:  # noqa: PLR0911  one case per kind
+    """`value` as YAML data; None if this kind has no spelling for it."""
     match kind:
         case Text(show=show) | Texts(show=show) if show is not None:
             return cast("Plain | None", show(value))
@@ -44,13 +44,13 @@ def plain(kind: Kind, value: object) -> Plain | None:  # noqa: PLR0911  one for 
 
 
 def _section(name: str, model: object) -> dict[str, Plain]:
-    """The keys of the section `name`, as far as their fields are the `model`'s."""
+    """The keys of the section `name` whose fields belong to `model`."""
     found: dict[str, Plain] = {}
     for key, declared in SECTIONS[name].keys.items():
         written = _written(key, declared, model) if isinstance(model, declared.owner) else None
         if written is not None:
             found[key] = written
-    if isinstance(model, Chunks):  # one key spells two of its fields
+    if isinstance(model, Chunks):  # the key `sha256` holds one of two fields
         digests: Plain = model.digest.hex if model.digest else list(cut.listed(model.digests).split())
         found |= {"sha256": digests} if digests else {}
     return found

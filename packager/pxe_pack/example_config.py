@@ -1,4 +1,4 @@
-"""The fetch.yaml that `pxe-pack init` writes: every key with an example and its meaning, as declared."""
+"""The fetch.yaml that `pxe-pack init` writes: every key with an example and its meaning, from the declarations."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from pxe_fetch.contract.model import DIGESTS, ORIGINS, PINNED_BY, SECTIONS, Fetc
 from pxe_pack.reference import example
 
 _HEAD = """\
-# What is packed into an image, and what each node fetches when it boots. docs/fetch-yaml.md explains every key.
+# What pxe-pack packs into an image, and what each node fetches when it boots. docs/fetch-yaml.md explains every key.
 #
-#   pxe-fetch check fetch.yaml                       is it right?
-#   pxe-pack --agent-config fetch.yaml --dry-run     what would be done?
-#   pxe-pack --agent-config fetch.yaml               do it
+#   pxe-fetch check fetch.yaml                       check this file
+#   pxe-pack --agent-config fetch.yaml --dry-run     print the plan
+#   pxe-pack --agent-config fetch.yaml               pack
 #
 # A line that begins with `#` shows a default or an example: remove the `#` to change it.
 version: 1
 
-# For `pxe-pack`, on this machine; nothing of it reaches a node. Each key is a flag too (`--image`, …), and flags win.
+# For `pxe-pack`, on this machine; never sent to nodes. Each key is also a flag (`--image`, …); flags take precedence.
 pack:
 """
 _ARTIFACTS = """
-# From here on it is for the nodes.
+# The rest is for the nodes.
 artifacts:
-  # A file of yours. pxe-pack takes its digest and size and puts it into the layout; nodes fetch and verify it.
+  # A local file. pxe-pack hashes it and exports it with the layout; nodes fetch and verify it.
 """
 _BY_URL = """
-  # A file that a server has already, given by URL, with its digest (`sha256sum FILE` prints it).
+  # A file on a server, with its digest (`sha256sum FILE` prints it).
 """
 _ARCHIVE = """
-  # An archive, unpacked into a folder that is replaced as a whole.
+  # An archive, unpacked into a folder, which is replaced as a whole.
 """
 _COLUMN = 42  # where comments begin
-_FILLED_IN = ("image", "output", "boot_url")  # of `pack`: what everybody has to give
+_FILLED_IN = ("image", "output", "boot_url")  # keys of `pack` that everyone needs
 _GREETING = {"name": "greeting", "source": "files/greeting.txt", "dest": "/srv/greeting.txt"}
 _PACKAGES = {
     "name": "packages",
@@ -45,7 +45,7 @@ _PACKAGES = {
 
 
 def text() -> str:
-    """The whole file."""
+    """The content of the file."""
     pack = SECTIONS["pack"].keys
     artifact, defaults = SECTIONS["artifacts"].keys, SECTIONS["defaults"].keys
     for_all = [key for key, one in defaults.items() if isinstance(one.key.kind, Group) or one.owner is FetchConfig]
@@ -70,7 +70,7 @@ def text() -> str:
 
 
 def _artifact(given: Mapping[str, str], *, margin: str) -> Iterator[str]:
-    """An artifact with these keys and values. Of keys that exclude each other the second is commented out."""
+    """An artifact with these keys and values. If keys exclude each other, all but the first are commented out."""
     lead = f"{margin}- "
     origins = [key for key in given if key in ORIGINS]
     for key, value in given.items():
@@ -86,7 +86,7 @@ def _lines(section: str, keys: Iterable[str], *, margin: str) -> Iterator[str]:
 
 
 def _key(key: str, declared: FieldKey, *, value: str, margin: str) -> Iterator[str]:
-    """The lines of a key; none of one that has neither a value nor keys below it."""
+    """The lines for a key and the keys below it; none if it has neither a value nor keys below."""
     below = declared.key.kind.section if isinstance(declared.key.kind, Group) and not value else ""
     if value or below:
         line = f"{margin}{key}: {value}".rstrip()

@@ -1,8 +1,7 @@
-"""The tables of keys in docs/fetch-yaml.md, from what pxe_fetch.contract.model declares.
+"""Generates the tables of keys in docs/fetch-yaml.md from the declarations in pxe_fetch.contract.model.
 
-`python3 -m pxe_pack.reference docs/fetch-yaml.md` writes them anew, each between its two markers:
-`<!-- keys of SECTION -->` (the file itself is called `fetch.yaml`) and `<!-- end of keys -->`. A section without
-markers of its own is part of the table of the section that it stands in.
+`python3 -m pxe_pack.reference docs/fetch-yaml.md` rewrites each table between its markers: `<!-- keys of SECTION -->`
+(`fetch.yaml` for the top level) and `<!-- end of keys -->`. A section without markers is part of its parent's table.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ _TABLE = re.compile(r"(<!-- keys of (\S+) -->\n).*?(<!-- end of keys -->\n)", re
 
 
 def rewritten(text: str) -> str:
-    """The Markdown `text` with the tables between its markers made anew. Raises KeyError for an unknown section."""
+    """The Markdown `text` with its tables regenerated. Raises KeyError for an unknown section."""
     apart = {match[2] for match in _TABLE.finditer(text)}
     return _TABLE.sub(lambda match: f"{match[1]}{_table(match[2], apart=apart)}{match[3]}", text)
 
 
 def example(declared: FieldKey) -> str:
-    """What may stand at the key, as YAML on one line: its example, else its default; empty where it has neither."""
+    """A value for the key as YAML on one line: its example, else its default; empty if it has neither."""
     return declared.key.example or _default(declared)
 
 
@@ -54,7 +53,7 @@ def _rows(section: str, *, path: str, apart: set[str]) -> Iterator[str]:
 
 
 def _default(declared: FieldKey) -> str:
-    """The default as YAML on one line; empty where the default is that there is nothing."""
+    """The default as YAML on one line; empty if there is none, or if it is an empty value."""
     kind, default = declared.key.kind, declared.default
     if isinstance(kind, Group) or declared.key.item or not declared.has_default or default in (None, (), b"", {}):
         return ""
@@ -65,7 +64,7 @@ def _default(declared: FieldKey) -> str:
 
 
 def _range(declared: FieldKey) -> str:
-    """What the key's kind allows, where a sentence can list it."""
+    """A sentence with the allowed values; empty if they cannot be listed."""
     match declared.key.kind:
         case Text(rule=validators.OneOf(choices=choices)):
             return f"One of {', '.join(map(_code, choices))}."

@@ -1,7 +1,7 @@
-"""The form of `fetch.yaml` as a JSON Schema (draft-07), for editors and pipelines.
+"""The JSON Schema (draft-07) of `fetch.yaml`, for editors and pipelines.
 
-Keys, types, defaults and meanings are those declared in model.py. The schema accepts whatever the reader accepts; what
-takes a look at two values at once (a destination outside of allowed_roots, a name given twice) is left to the reader.
+Keys, types, defaults and meanings are declared in model.py. The schema accepts everything that the reader accepts. Only
+the reader checks rules about several values (a destination outside allowed_roots, a duplicate name).
 Source: https://json-schema.org/draft-07/json-schema-validation.
 """
 
@@ -35,11 +35,11 @@ DRAFT = "http://json-schema.org/draft-07/schema#"
 
 
 def _whole(pattern: re.Pattern[str]) -> str:
-    """`pattern` as JSON Schema has it, which asks for a match anywhere."""
+    """`pattern` anchored at both ends: JSON Schema searches for a match anywhere."""
     return f"^(?:{pattern.pattern})$"
 
 
-# What JSON Schema can say of a rule that is a function. One that is not here asks for text.
+# The schema for each rule that is a function. Rules not listed here accept any text.
 _FORMS: dict[object, Schema] = {
     validators.any_text: {"minLength": 1},
     validators.file_name: {"minLength": 1},
@@ -53,7 +53,7 @@ _FORMS: dict[object, Schema] = {
     validators.root: {"pattern": "^/."},
     validators.mode: {"pattern": _whole(validators.MODE)},
 }
-# What is said of a kind of value whoever has it.
+# The schema for each kind of value without parameters.
 _SIMPLE: dict[type, Schema] = {
     Flag: {"type": "boolean"},
     Duration: {"type": "string", "pattern": _whole(quantity.DURATION)},
@@ -62,11 +62,11 @@ _SIMPLE: dict[type, Schema] = {
 
 
 def _given(keys: tuple[str, ...]) -> list[Json]:
-    """A form a key: it is there, with something behind it."""
+    """For each key, a schema that requires it with a value."""
     return [{"required": [key], "properties": {key: {"not": {"type": "null"}}}} for key in keys]
 
 
-# An artifact has one origin; and one digest, which only one that is pinned otherwise may lack. See checks.py.
+# An artifact has one origin and one digest; the digest is optional if something else pins the bytes. See checks.py.
 _ARTIFACT: Schema = {
     "oneOf": _given(ORIGINS),
     "anyOf": [
@@ -77,7 +77,7 @@ _ARTIFACT: Schema = {
 
 
 def schema() -> Schema:
-    """The schema of a whole `fetch.yaml`, `pack` section included."""
+    """The schema of a complete `fetch.yaml`, including the `pack` section."""
     return {"$schema": DRAFT, "title": "fetch.yaml of pxe-pack and pxe-fetch", **_section("")}
 
 
@@ -104,7 +104,7 @@ def _property(declared: FieldKey) -> Schema:
 
 
 def _default(declared: FieldKey) -> Schema:
-    """The default, where it is more than the absence of the key."""
+    """The default, unless it only means that the key is absent."""
     kind, default = declared.key.kind, declared.default
     if declared.key.missing or not declared.has_default or default in (None, ()) or isinstance(kind, Group | Table):
         return {}
@@ -113,7 +113,7 @@ def _default(declared: FieldKey) -> Schema:
     return {"default": cast("Json", dump.plain(kind, default))}
 
 
-def _form(kind: Kind) -> Schema:  # noqa: PLR0911  one for each kind
+def _form(kind: Kind) -> Schema:  # noqa: PLR0911  one case per kind
     match kind:
         case Text(rule=rule):
             return _text(rule)
@@ -150,12 +150,12 @@ def _text(rule: Rule[object]) -> Schema:
 
 
 def _or_word(form: Schema, word: str) -> Schema:
-    """`form` of a section, or the word in its place; of a form's parts, `pattern` is about texts alone."""
+    """The schema `form` of a section, or the word instead of it; `pattern` only applies to texts."""
     return {**form, "type": ["object", "string"], "pattern": f"^{word}$"}
 
 
 def _or_nothing(form: Schema) -> Schema:
-    """`form`, or nothing: `key:` with nothing behind it is as good as absent."""
+    """`form`, or null: `key:` without a value means that the key is absent."""
     if "anyOf" in form and "type" not in form:
         alternatives = form["anyOf"]
         return {**form, "anyOf": [*alternatives, {"type": "null"}]} if isinstance(alternatives, list) else form

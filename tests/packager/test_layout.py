@@ -204,11 +204,11 @@ def test_an_output_that_is_a_link_to_a_folder_stays_one(site: Site, packs: Packs
 def test_an_output_with_foreign_files_is_refused(site: Site, packs: Packs, refused: Refused) -> None:
     site.output.mkdir()
     (site.output / "thesis.tex").write_text("years of work")
-    assert "has in it what pxe-pack did not write: thesis.tex" in refused()
+    assert "contains a file that pxe-pack did not write: thesis.tex" in refused()
     shutil.rmtree(site.output)
     packs()
     (site.output / "boot" / "notes.txt").write_text("mine")
-    assert "has in it what pxe-pack did not write: boot/notes.txt" in refused()
+    assert "contains a file that pxe-pack did not write: boot/notes.txt" in refused()
 
 
 def test_the_iso_says_what_was_added_under_any_name(site: Site, packs: Packs) -> None:

@@ -113,7 +113,7 @@ def image_with_file(image: Path, root: Path, where: Path) -> Path:
     ("arguments", "said"),
     [
         (("--level", "3"), "error[level-without-compressor]"),
-        (("--compressor", "gzip", "--level", "10"), "gzip has levels from 1 to 9, and 10 is asked for"),
+        (("--compressor", "gzip", "--level", "10"), "gzip has levels from 1 to 9, not 10"),
         (("--compressor", "zstd", "--inject", "updates"), "`updates`: it leaves the root filesystem's compressor"),
     ],
 )

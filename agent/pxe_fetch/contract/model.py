@@ -250,7 +250,7 @@ class Artifact:
     size: int | None = key(
         Size(),
         "Bytes on the wire.",
-        details="Required with `chunks`. If given, the free disk space is checked first; see [room](node.md#room).",
+        details="Required with `chunks`. If given, the free [disk space](node.md#space) is checked first.",
         example="1GiB",
         default=None,
     )
@@ -492,7 +492,7 @@ class Pack:
         Text(validators.one_of(*INJECTORS)),
         "How the agent gets into the image; `auto`: pxe-pack chooses.",
         details="`rootfs`: into the squashfs; `updates`: beside it, on the ISO; `initrd`: behind the initrd. See "
-        "[which way in](layout.md#which-way-in).",
+        "[injection methods](layout.md#injection-methods).",
         default="auto",
     )
     boot_loader: str | None = key(

@@ -22,7 +22,7 @@ from pxe_pack.boot.network import Network
 from pxe_pack.boot.server import serving
 from pxe_pack.boot.trial import Trial
 from pxe_pack.boot.ways import Via
-from pxe_pack.cleanup import raised, temporary_folder
+from pxe_pack.cleanup import sigint_raises, temporary_folder
 from pxe_pack.console import Console
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.tools import InputError
@@ -116,7 +116,7 @@ def _run(
     ):
         trial = Trial(layout, console=console)
         try:
-            with raised():
+            with sigint_raises():
                 stop = trial.follow(events, timeout=options.timeout, keep=options.keep)
         except KeyboardInterrupt:
             if not (options.keep and trial.has_verdict):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pxe_pack.console import Console
-from pxe_pack.hashing import Tally
+from pxe_pack.hashing import SizeAndDigest
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.payload import Payload
 
@@ -25,8 +25,9 @@ class Target:
 class Injected:
     """What an injector has written. Whatever else the layout has is exported as the image has it."""
 
-    files: Mapping[str, Tally]  # of the layout, by path
-    inputs: Mapping[str, Tally] = field(default_factory=dict)  # what they were made from, as LiveImage names its files
+    files: Mapping[str, SizeAndDigest]  # of the layout, by path
+    # the files of the image they were made from, by the names in LiveImage
+    inputs: Mapping[str, SizeAndDigest] = field(default_factory=dict)
 
 
 class Injector(Protocol):

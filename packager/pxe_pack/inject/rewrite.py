@@ -16,7 +16,7 @@ from typing import IO, cast
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.console import Console, Step
-from pxe_pack.hashing import Tally, beside
+from pxe_pack.hashing import SizeAndDigest, background_hasher
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.squashfs import Superblock, Tree
 from pxe_pack.inject import rootfs, updates
@@ -67,12 +67,12 @@ class Rewrite:
 
     def _write(
         self, image: LiveImage, payload: Payload, *, target: Path, work: Path, console: Console
-    ) -> tuple[Tally, Tally]:
-        """Write the ISO to `target`, and give the tallies of what it was and what it is."""
+    ) -> tuple[SizeAndDigest, SizeAndDigest]:
+        """Write the ISO to `target`, and return the size and digest of the old ISO and of the new one."""
         old, new = work / "old.squashfs", work / "new.squashfs"
         live = image.liveos
         superblock = cast("Superblock", live.superblock)  # `objection` refused the others
-        with beside() as hasher:
+        with background_hasher() as hasher:
             incoming = hasher.file(live.iso.path)
             with console.step("Taking the root filesystem out"):
                 rootfs.copy_original(image, old)

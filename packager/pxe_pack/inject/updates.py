@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pxe_pack.console import Console
-from pxe_pack.hashing import Tally, beside, copy_around, splice
+from pxe_pack.hashing import SizeAndDigest, background_hasher, copy_around, splice
 from pxe_pack.image import iso
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.inject import isoedit
@@ -72,13 +72,13 @@ def _written(
 
 def _write(
     image: LiveImage, *, placed: Sequence[Placed], removed: Sequence[str], target: Path, work: Path, console: Console
-) -> tuple[Tally, Tally]:
-    """Write the ISO to `target`, and give the tallies of what it was and what it is."""
+) -> tuple[SizeAndDigest, SizeAndDigest]:
+    """Write the ISO to `target`, and return the size and digest of the old ISO and of the new one."""
     given = image.liveos.iso
     # a graft is undone where it lies, by the superblock that the root filesystem had before
     head = ungrafted_head(image)
     if isoedit.is_hybrid(given):
-        with beside() as hasher, console.step("Writing the ISO anew, for it is a partitioned disk too"):
+        with background_hasher() as hasher, console.step("Writing the ISO anew, for it is a partitioned disk too"):
             incoming = hasher.file(given.path)
             isoedit.rewrite(given, target, removed=removed, placed=placed, mtime=image.mtime, work=work)
             if head:

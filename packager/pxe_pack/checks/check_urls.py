@@ -1,4 +1,4 @@
-"""Whether the URLs that nodes will ask answer from here, with files of the right size.
+"""Checks that the URLs nodes will fetch respond to this machine, with files of the expected size.
 
 Source: RFC 9110 (HEAD, Content-Length, ranges), RFC 3659 (FTP's SIZE).
 """
@@ -18,26 +18,26 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
 from pxe_pack.image.grubscript import unknown_variable
 
-_TIMEOUT = 10  # seconds, of connecting and of each answer
+_TIMEOUT = 10  # seconds, to connect and for each response
 _AT_ONCE = 8
-_NO_HEAD = frozenset({403, 405, 501})  # what servers say that know GET alone
+_NO_HEAD = frozenset({403, 405, 501})  # responses of servers that only support GET
 _OK, _PARTIAL = 200, 206
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Target:
-    """A URL, and what is expected there."""
+    """A URL, and the file expected there."""
 
     url: str
     what: str
-    size: int | None  # bytes; None: not known
+    size: int | None  # bytes; None: unknown
     headers: Mapping[str, str] = field(default_factory=dict)
-    unasked: str = ""  # why it cannot be asked from here
+    unasked: str = ""  # why it cannot be checked from here
     needed: bool = True
 
 
-def urls_answer(subject: Subject) -> Iterator[Problem]:
-    """What is wrong with what the URLs answer, in the order of the layout and the configuration."""
+def check_urls(subject: Subject) -> Iterator[Problem]:
+    """Problems with the responses of the URLs, in the order of the layout and the configuration."""
     targets = {target.url: target for target in _targets(subject)}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for found in pool.map(_asked, targets.values()):
@@ -59,9 +59,9 @@ def _of_artifact(artifact: Artifact, config: FetchConfig) -> Iterator[_Target]:
         whole = urljoin(config.base_url or "", url)
         unasked = ""
         if unknown_variable(whole):
-            unasked = "what it is depends on the node"
+            unasked = "it depends on the node"
         elif artifact.header_credential:
-            unasked = "it takes a credential that only nodes have"
+            unasked = "it needs a credential that only nodes have"
         yield _Target(
             url=whole,
             what=f"artifact {artifact.name}",
@@ -83,21 +83,21 @@ def _asked(target: _Target) -> list[Problem]:
             return list(_compared(target, _ftp(target.url), ranges=True))
     except (requests.RequestException, OSError, EOFError, ValueError, ftplib.Error) as error:
         return [_unreachable(target, _reason(error))]
-    return [_unasked(target, f"{parts.scheme or 'a path'} is not asked from here")]
+    return [_unasked(target, f"{parts.scheme or 'a path'} cannot be checked from here")]
 
 
 def _http(target: _Target) -> tuple[int | None, bool]:
-    """The size that a server says, if it says one, and whether it sends ranges. Raises RequestException."""
+    """The size the server reports (None if it does not), and whether it supports ranges. Raises RequestException."""
     headers = {"Accept-Encoding": "identity", **target.headers}
     with requests.Session() as session:
-        session.trust_env = False  # as nodes do, which know no environment
+        session.trust_env = False  # nodes ignore the environment too
         answer = session.head(target.url, headers=headers, timeout=_TIMEOUT, allow_redirects=True)
         if answer.status_code in _NO_HEAD:
             ranged = {**headers, "Range": "bytes=0-0"}
             answer = session.get(target.url, headers=ranged, timeout=_TIMEOUT, stream=True)
             answer.close()
         if answer.status_code not in (_OK, _PARTIAL):
-            raise requests.HTTPError(f"the server says {answer.status_code} {answer.reason}")
+            raise requests.HTTPError(f"the server responded {answer.status_code} {answer.reason}")
         if answer.status_code == _PARTIAL:
             total = answer.headers.get("Content-Range", "").rpartition("/")[2]
             return (int(total) if total.isdigit() else None), True
@@ -106,9 +106,9 @@ def _http(target: _Target) -> tuple[int | None, bool]:
 
 
 def _ftp(url: str) -> int | None:
-    """The size that an FTP server says. Raises ftplib.Error, OSError, EOFError."""
+    """The size an FTP server reports. Raises ftplib.Error, OSError, EOFError."""
     parts = urlsplit(url)
-    with ftplib.FTP(timeout=_TIMEOUT) as client:  # noqa: S321  the user's choice; digests guard what comes
+    with ftplib.FTP(timeout=_TIMEOUT) as client:  # noqa: S321  the user's choice; the agent verifies digests
         client.connect(parts.hostname or "", parts.port or ftplib.FTP_PORT)
         client.login(unquote(parts.username or ""), unquote(parts.password or ""))
         client.voidcmd("TYPE I")
@@ -119,15 +119,15 @@ def _compared(target: _Target, size: int | None, ranges: bool) -> Iterator[Probl
     if size is not None and target.size is not None and size != target.size:
         yield Problem(
             reference="url-size",
-            message=f"{target.what}: {target.url} has {size:,} bytes, and {target.size:,} are expected",
-            hint="have the server serve this layout's own file, or set the configuration right",
+            message=f"{target.what}: {target.url} has {size:,} bytes, expected {target.size:,}",
+            hint="put this layout's file on the server, or fix the configuration",
             severity=_severity(target),
         )
     elif not ranges:
         yield Problem(
             reference="url-no-ranges",
-            message=f"{target.what}: the server of {target.url} sends no ranges: what breaks off begins anew",
-            hint="serve it by nginx, or another server that knows ranges",
+            message=f"{target.what}: the server of {target.url} does not support ranges, so downloads cannot resume",
+            hint="use nginx or another server that supports ranges",
             severity="note",
         )
 
@@ -139,8 +139,8 @@ def _severity(target: _Target) -> str:
 def _unreachable(target: _Target, why: str) -> Problem:
     return Problem(
         reference="url-unreachable",
-        message=f"{target.what}: {target.url} does not answer: {why}",
-        hint="serve it there, or set the URL right; --offline leaves servers alone",
+        message=f"{target.what}: cannot fetch {target.url}: {why}",
+        hint="serve the file there, or fix the URL; --offline skips this check",
         severity=_severity(target),
     )
 
@@ -148,14 +148,14 @@ def _unreachable(target: _Target, why: str) -> Problem:
 def _unasked(target: _Target, why: str) -> Problem:
     return Problem(
         reference="url-unasked",
-        message=f"{target.what}: {target.url} was not asked: {why}",
-        hint="try it on a node, or by pxe-pack boot",
+        message=f"{target.what}: {target.url} was not checked: {why}",
+        hint="test it on a node, or with pxe-pack boot",
         severity="note",
     )
 
 
 def _reason(error: Exception) -> str:
-    """The innermost cause, in a few words: requests wraps what went wrong several times."""
+    """The innermost cause as text: requests wraps errors in several layers."""
     causes: list[BaseException] = [error]
     while (inner := _inner(causes[-1])) is not None and inner not in causes:
         causes.append(inner)
