@@ -1,12 +1,13 @@
-"""The order in which a node asks mirrors: another on each node, so that a fleet does not ask the same one first."""
+"""The order in which a node asks mirrors: each node has its own, so that a fleet does not ask the same one first."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
-# A file is here already. By tftp every fault has it start over: for want of anything better.
+from pxe_fetch.contract.url import scheme_of
+
+# A file is on the node already. After any fault tftp starts over, so it is the last resort.
 _NEARNESS = {"file": 0, "tftp": 2}
 _USUAL = 1
 
@@ -20,7 +21,7 @@ def spread(urls: Sequence[str], *, node: str, artifact: str) -> tuple[str, ...]:
     """
 
     def rank(url: str) -> tuple[int, bytes]:
-        nearness = _NEARNESS.get(urlsplit(url).scheme, _USUAL)
+        nearness = _NEARNESS.get(scheme_of(url), _USUAL)
         weight = hashlib.sha256(f"{node}\0{artifact}\0{url}".encode()).digest() if nearness == _USUAL else b""
         return nearness, weight
 

@@ -1,12 +1,12 @@
-"""SHA256SUMS files: the digest that one gives for a name."""
+"""SHA256SUMS files: the digest that one has for a file name."""
 
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote, urlsplit
 
 from pxe_fetch.contract.model import Digest
-from pxe_fetch.errors import IntegrityError
+from pxe_fetch.contract.url import UrlError, parse
+from pxe_fetch.errors import IntegrityError, PolicyError
 
 LARGEST = 16 * 1024 * 1024  # bytes of a SHA256SUMS file
 
@@ -16,12 +16,15 @@ _TAGGED = re.compile(r"\\?SHA256 \((.+)\) = ([0-9a-fA-F]{64})")
 
 
 def digest_of(url: str, *, sums: str, where: str) -> Digest:
-    """The digest that the text `sums` gives for the last part of `url`; `where` names the text in the error.
+    """The digest that the text `sums` has for the last part of `url`; `where` names the text in the error.
 
-    A line that names the file in a folder counts when no line names it alone. Raises IntegrityError, which is worth
-    another try: a mirror may be in the middle of an update.
+    A line that names the file in a folder counts when no line names it alone. Raises IntegrityError, since another run
+    may succeed: a mirror may be in the middle of an update; PolicyError when `url` is no URL.
     """
-    name = unquote(urlsplit(url).path).rpartition("/")[2]
+    try:
+        name = parse(url).path_bytes.decode(errors="replace").rpartition("/")[2]
+    except UrlError as error:
+        raise PolicyError(f"the URL {error}") from None
     in_folder: str | None = None
     for line in sums.splitlines():
         if match := _PLAIN.fullmatch(line.rstrip()):

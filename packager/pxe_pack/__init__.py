@@ -1,1 +1,1 @@
-"""The packager: puts the agent into a LiveOS image and exports a PXE layout that is ready to serve."""
+"""The packager: puts the agent into a LiveOS image and exports a PXE layout ready to serve."""

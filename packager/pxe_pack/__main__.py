@@ -4,12 +4,12 @@ import signal
 
 
 def main() -> int:
-    """Run the command that sys.argv names; gives the exit code."""
-    # a signal waits for its handler, so that it shows no traceback of imports
+    """Run the command in sys.argv and return the exit code."""
+    # block signals until the handlers are installed: otherwise Ctrl-C shows a traceback of imports
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     from pxe_pack import cleanup
 
-    with cleanup.handled():
+    with cleanup.handle_signals():
         from pxe_pack import cli
 
         return cli.main()

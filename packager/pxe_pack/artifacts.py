@@ -1,4 +1,4 @@
-"""Artifacts given as local files or folders: their names in the layout, and what nodes read of them."""
+"""Artifacts given as local files or folders: their names in the layout, and entries in the node's configuration."""
 
 from __future__ import annotations
 
@@ -15,71 +15,71 @@ from pxe_fetch.contract.model import NO_CHUNKS, Artifact, Chunks, Digest, FetchC
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import folder_archive
 from pxe_pack.chunks import ChunkSizeError, chunk_size, list_size
-from pxe_pack.hashing import Tally, tally
-from pxe_pack.source_folder import Survey, shown, survey
+from pxe_pack.hashing import SizeAndDigest, hash_file
+from pxe_pack.source_folder import FolderScan, printable, scan_folder
 
 FOLDER = "other-user-artifacts"
-_LEAVE_OUT = "leave it out: pxe-pack fills it in"
+_LEAVE_OUT = "leave it out; pxe-pack fills it in"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalFile:
-    """A file that goes into the layout, for one artifact or several: a copy of a file, or the archive of a folder."""
+    """A file of the layout, used by one or more artifacts: a copy of a file, or the archive of a folder."""
 
     source: Path
-    name: str  # in the layout's folder
-    size: int  # bytes; of an archive the most that it may have
+    name: str  # below FOLDER in the layout
+    size: int  # bytes; for an archive, the upper limit
     artifacts: tuple[str, ...]  # names
-    folder: Survey | None = None  # what is in it, where `source` is a folder
-    wishes: tuple[Chunks | None, ...] = ()  # what its artifacts say of chunks
-    chunk: int | None = None  # bytes of each of its chunks; None: the layout has no list of their digests
+    folder: FolderScan | None = None  # set if `source` is a folder
+    requested_chunks: tuple[Chunks | None, ...] = ()  # the `chunks` key of each artifact
+    chunk: int | None = None  # bytes in each chunk; None: no list of chunk digests
 
     @property
     def content_size(self) -> int:
-        """The bytes of the file, or of all files in the folder."""
+        """Bytes in the file, or in all files of the folder."""
         return self.folder.size if self.folder else self.size
 
     @property
     def planned_chunk(self) -> int | None:
-        """The bytes of a chunk, None where there are none. Only packing tells whether an archive is large enough."""
-        return self.chunk if not self.folder or any(self.wishes) else None
+        """Bytes in each chunk; None if it has none, or if that depends on the size of the archive."""
+        return self.chunk if not self.folder or any(self.requested_chunks) else None
 
     @property
     def list_name(self) -> str:
-        """What the list of its chunks' digests is called, beside it."""
+        """The name of its list of chunk digests."""
         return self.name + SUFFIX
 
     @property
-    def room(self) -> int:
-        """Bytes that it takes in the layout, its list included."""
+    def disk_space(self) -> int:
+        """Bytes it takes in the layout, including its list."""
         return self.size + list_size(self.size, chunk=self.chunk)
 
     def url(self, base: str) -> str:
         """Its URL below `base`."""
-        return _below(base, self.name)
+        return _url(base, self.name)
 
     def list_url(self, base: str) -> str:
-        """The URL of that list below `base`."""
-        return _below(base, self.list_name)
+        """The URL of its list of chunk digests below `base`."""
+        return _url(base, self.list_name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exported:
-    """A local file as it lies in the layout."""
+    """A local file as exported to the layout."""
 
     path: Path
-    content: Tally
-    chunks: Chunks | None  # where the list of its chunks' digests is
+    content: SizeAndDigest
+    chunks: Chunks | None  # URL and digest of its list of chunk digests
 
 
-def local_files(config: FetchConfig, *, beside: Path) -> tuple[list[LocalFile], list[Problem]]:
-    """The local files of a configuration whose relative paths start at `beside`, and what is wrong with them."""
+def local_files(config: FetchConfig, *, base_dir: Path) -> tuple[list[LocalFile], list[Problem]]:
+    """The local files of a configuration, and their problems. Relative paths start at `base_dir`."""
     found: dict[str, LocalFile] = {}
     problems: list[Problem] = []
     for artifact in config.artifacts:
         if artifact.source is None:
             continue
-        path = beside / artifact.source
+        path = base_dir / artifact.source
         if problem := _unreadable(artifact, path):
             problems.append(problem)
             continue
@@ -87,55 +87,57 @@ def local_files(config: FetchConfig, *, beside: Path) -> tuple[list[LocalFile], 
         if first is None:
             first, wrong = _local_file(path)
             problems += wrong
-        elif not _same(first, path):
-            problems.append(_clash(first, path))
+        elif not _is_same(first, path):
+            problems.append(_name_clash(first, path))
         found[first.name] = replace(
-            first, artifacts=(*first.artifacts, artifact.name), wishes=(*first.wishes, artifact.chunks)
+            first,
+            artifacts=(*first.artifacts, artifact.name),
+            requested_chunks=(*first.requested_chunks, artifact.chunks),
         )
         if first.folder:
-            problems += _unpacking(artifact, path, first.folder)
-    files, wrong = _cut(found)
+            problems += _unpack_problems(artifact, path, first.folder)
+    files, wrong = _with_chunk_sizes(found)
     return files, problems + wrong
 
 
 def _name(path: Path) -> str:
-    """What the file or folder `path` is called in the layout."""
-    name = Path(os.path.normpath(path)).name  # of `.` and `..` too
+    """The name of the file or folder `path` in the layout."""
+    name = Path(os.path.normpath(path)).name  # resolves `.` and `..`
     return name + folder_archive.SUFFIX if path.is_dir() else name
 
 
 def _local_file(path: Path) -> tuple[LocalFile, list[Problem]]:
-    """The file or folder `path`, of no artifact yet; and what of it cannot be packed."""
+    """The file or folder `path`, with no artifact assigned yet, and a problem for each thing that cannot be packed."""
     if not path.is_dir():
         return LocalFile(source=path, name=_name(path), size=path.stat().st_size, artifacts=()), []
-    folder, problems = survey(path)
+    folder, problems = scan_folder(path)
     return LocalFile(source=path, name=_name(path), size=folder.archive, folder=folder, artifacts=()), problems
 
 
-def _unpacking(artifact: Artifact, path: Path, folder: Survey) -> Iterator[Problem]:
-    """What keeps a node from unpacking the folder for `artifact`."""
+def _unpack_problems(artifact: Artifact, path: Path, folder: FolderScan) -> Iterator[Problem]:
+    """Reasons why a node could not unpack the folder for `artifact`."""
     if artifact.extract not in {None, "tar"}:
         yield Problem(
             reference="source-folder-extract",
-            message=f"artifact {artifact.name} has `extract: {artifact.extract}`, and its source, {path}, is a folder",
-            hint="leave it out: a folder is packed as one archive, and unpacked at dest",
+            message=f"artifact {artifact.name} has `extract: {artifact.extract}`, but its source {path} is a folder",
+            hint="leave `extract` out: a folder is packed as an archive and unpacked at dest",
         )
     if (length := len(folder.longest.encode())) > (most := longest_member(artifact.dest)):
         yield Problem(
             reference="source-member",
-            message=f"{shown(path / folder.longest)} has a path of {length} bytes in the folder, and below "
-            f"{artifact.dest} {most} are the most",
+            message=f"the path {printable(path / folder.longest)} has {length} bytes inside the folder; below "
+            f"{artifact.dest} the limit is {most}",
             hint="shorten the names, or choose a shorter dest",
         )
 
 
-def _cut(found: Mapping[str, LocalFile]) -> tuple[list[LocalFile], list[Problem]]:
-    """The files with the size of their chunks, by what their artifacts wish; and what is wrong with that."""
+def _with_chunk_sizes(found: Mapping[str, LocalFile]) -> tuple[list[LocalFile], list[Problem]]:
+    """The files with their chunk sizes set, and the problems with the requested sizes."""
     files: list[LocalFile] = []
     problems: list[Problem] = []
     for file in found.values():
         try:
-            chunk = chunk_size(file.size, file.wishes)
+            chunk = chunk_size(file.size, file.requested_chunks)
         except ChunkSizeError as error:
             problems.append(Problem(reference="source-chunks", message=f"{file.source} {error}", hint=error.hint))
             continue
@@ -145,18 +147,19 @@ def _cut(found: Mapping[str, LocalFile]) -> tuple[list[LocalFile], list[Problem]
     return files, problems
 
 
-def _below(base: str, name: str) -> str:
+def _url(base: str, name: str) -> str:
     return base.rstrip("/") + "/" + quote(name, safe="")
 
 
 def _unreadable(artifact: Artifact, path: Path) -> Problem | None:
+    """A problem if the source cannot be read."""
     reason = ""
     try:
         if not path.exists():
             reason = "does not exist"
         elif path.is_file():
             if (artifact.source or "").endswith("/"):
-                reason = "is a file, and `/` at the end means a folder"
+                reason = "is a file, but `/` at the end means a folder"
             else:
                 path.open("rb").close()
         elif not path.is_dir():
@@ -170,39 +173,39 @@ def _unreadable(artifact: Artifact, path: Path) -> Problem | None:
     return Problem(
         reference="source-unreadable",
         message=f"the source of artifact {artifact.name}, {path}, {reason}",
-        hint="relative paths in `source:` start at the configuration's folder",
+        hint="relative paths in `source:` start at the folder of the configuration file",
     )
 
 
-def _same(one: LocalFile, other: Path) -> bool:
+def _is_same(one: LocalFile, other: Path) -> bool:
     if one.source.samefile(other):
         return True
     if one.folder or other.is_dir():
         return False
-    return one.source.stat().st_size == other.stat().st_size and tally(one.source) == tally(other)
+    return one.source.stat().st_size == other.stat().st_size and hash_file(one.source) == hash_file(other)
 
 
-def _clash(one: LocalFile, other: Path) -> Problem:
+def _name_clash(one: LocalFile, other: Path) -> Problem:
     what = "different folders" if one.folder and other.is_dir() else "different files"
     return Problem(
         reference="source-name-clash",
-        message=f"{one.source} and {other} are {what}, and both would be {FOLDER}/{one.name}",
+        message=f"{one.source} and {other} are {what}, but both would be exported as {FOLDER}/{one.name}",
         hint="rename one of them",
     )
 
 
 def _list_clash(file: LocalFile, other: LocalFile) -> Problem:
-    message = f"{FOLDER}/{file.list_name} would be {other.source}, and the list of the chunk digests of {file.source}"
-    hint = "rename one of them, or say `chunks: none` where the list is not wanted"
+    message = f"{other.source} and the chunk digests of {file.source} would both be {FOLDER}/{file.list_name}"
+    hint = "rename one of the files, or set `chunks: none` if you do not need the list"
     return Problem(reference="source-name-clash", message=message, hint=hint)
 
 
 def with_urls(
     config: FetchConfig, files: Mapping[LocalFile, Exported], *, base: str
 ) -> tuple[FetchConfig, list[Problem]]:
-    """The configuration as a node reads it: `source` become `urls`, digests and size; and digests that were wrong.
+    """The configuration for nodes, with `urls`, digest and size instead of `source`; and a problem for each mismatch.
 
-    A node gets the digests of the chunks or that of the whole: both would have it read the file twice.
+    A node gets either the chunk digests or the digest of the whole file: with both it would read the file twice.
     """
     by_artifact = {name: (file, exported) for file, exported in files.items() for name in file.artifacts}
     problems: list[Problem] = []
@@ -213,7 +216,7 @@ def with_urls(
             continue
         file, exported = by_artifact[artifact.name]
         content = exported.content
-        problems += _contradictions(artifact, file, exported)
+        problems += _mismatches(artifact, file, exported)
         extract = "tar" if file.folder else artifact.extract
         fetched = replace(artifact, source=None, urls=(file.url(base),), size=content.size, extract=extract)
         if exported.chunks and artifact.chunks != NO_CHUNKS:
@@ -225,22 +228,23 @@ def with_urls(
     return replace(config, artifacts=tuple(artifacts), artifact_url=folder), problems
 
 
-def _contradictions(artifact: Artifact, file: LocalFile, exported: Exported) -> list[Problem]:
+def _mismatches(artifact: Artifact, file: LocalFile, exported: Exported) -> list[Problem]:
+    """A problem for each of size and digest that the configuration states wrongly."""
     problems = []
     counted = exported.content
     what = f"the archive of {file.source}" if file.folder else f"{file.source}"
     if artifact.size is not None and artifact.size != counted.size:
-        message = f"artifact {artifact.name} has `size: {artifact.size}`, and {what} has {counted.size} bytes"
+        message = f"artifact {artifact.name} has `size: {artifact.size}`, but {what} has {counted.size} bytes"
         problems.append(Problem(reference="source-size", message=message, hint=_LEAVE_OUT))
     given = artifact.digest
     if given and given.hex != (found := _digest(exported, algorithm=given.algorithm)):
-        message = f"artifact {artifact.name} has `{given.algorithm}: {given.hex}`, and {what} has {found}"
+        message = f"artifact {artifact.name} has `{given.algorithm}: {given.hex}`, but {what} has {found}"
         problems.append(Problem(reference="source-digest", message=message, hint=_LEAVE_OUT))
     return problems
 
 
 def _digest(exported: Exported, *, algorithm: str) -> str:
-    """The file's digest in hexadecimal. Another than SHA-256 is seldom asked for: the file is read again for it."""
+    """The file's digest in hexadecimal. Digests other than SHA-256 are rare, so the file is read again for them."""
     if algorithm == "sha256":
         return exported.content.sha256
     with exported.path.open("rb") as content:

@@ -1,4 +1,4 @@
-"""Everything found about an image or a layout at once: what `pxe-pack check` does."""
+"""All checks of an image or a layout: what `pxe-pack check` does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem, show
 from pxe_pack import checks, unit
 from pxe_pack.artifacts import local_files
-from pxe_pack.checks.reach import urls_answer
+from pxe_pack.checks.check_urls import check_urls
 from pxe_pack.checks.subject import Subject
 from pxe_pack.console import Console
 from pxe_pack.freeze import cached_agent, default_cache, load_agent
@@ -28,7 +28,7 @@ from pxe_pack.plan import read_config
 from pxe_pack.tools import InputError
 
 SEVERITIES = ("error", "warning", "note")
-# What is wrong with something that is an image all the same: a finding, and no bad input.
+# Problems inside a valid image: findings (exit code 3), not invalid input (exit code 2).
 IN_IMAGE = frozenset(
     {
         "boot-loader-unfit",
@@ -47,17 +47,17 @@ IN_IMAGE = frozenset(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What is to be checked."""
+    """What to check."""
 
     image: Path  # or a layout
     config: Path | None = None
-    agent: Path | None = None  # a folder with a frozen agent; None: the one in the cache, if there is one
+    agent: Path | None = None  # a folder with a frozen agent; None: the cached one, if any
     node_memory: int | None = None  # bytes
-    offline: bool = False  # no server is asked
+    offline: bool = False  # do not contact servers
 
 
 def check(request: Request, *, console: Console) -> list[Problem]:
-    """All that is found, errors first. Raises InputError when there is nothing to check."""
+    """All findings, errors first. Raises InputError when `request.image` is not an image or a layout."""
     layout = _layout(request.image)
     config, found = _config(request)
     try:
@@ -77,7 +77,7 @@ def check(request: Request, *, console: Console) -> list[Problem]:
             )
             found += checks.offline(subject)
             found += _payload(subject, config, request, console=console)
-            found += [] if request.offline else urls_answer(subject)
+            found += [] if request.offline else check_urls(subject)
     except InputError as error:
         if not all(problem.reference in IN_IMAGE for problem in error.problems):
             raise
@@ -86,7 +86,7 @@ def check(request: Request, *, console: Console) -> list[Problem]:
 
 
 def _layout(path: Path) -> Layout | None:
-    """The layout in `path`; None where that is something else. Raises InputError for one that cannot be read."""
+    """The layout in `path`; None if `path` is something else. Raises InputError for an unreadable layout."""
     try:
         ours = b'"pxe_pack"' in (path / MANIFEST).read_bytes()
     except OSError:
@@ -105,19 +105,19 @@ class _Config:
 
 
 def _config(request: Request) -> tuple[_Config, list[Problem]]:
-    """What the configuration says, and what is wrong with it. Raises InputError when it is none."""
+    """The configuration and its problems. Raises InputError if it is invalid."""
     if request.config is None:
         return _Config(local_sizes={}), []
     _, document = read_config(request.config)
-    beside, pack = request.config.absolute().parent, document.pack
-    files, found = local_files(document.fetch, beside=beside)
+    base_dir, pack = request.config.absolute().parent, document.pack
+    files, found = local_files(document.fetch, base_dir=base_dir)
     found += checks.boot_url(pack.boot_url) if pack.boot_url else []
     found += checks.artifact_url(pack.artifact_url) if pack.artifact_url else []
     wrong = [*checks.compression(pack.compressor, pack.level)]
     config = _Config(
         fetch=document.fetch,
         boot_url=pack.boot_url or "",
-        boot_loader=beside / pack.boot_loader if pack.boot_loader else None,
+        boot_loader=base_dir / pack.boot_loader if pack.boot_loader else None,
         inject=pack.inject,
         rewrite=Rewrite(compressor=pack.compressor, level=pack.level) if pack.compressor and not wrong else None,
         local_sizes={name: file.content_size for file in files for name in file.artifacts},
@@ -128,7 +128,7 @@ def _config(request: Request) -> tuple[_Config, list[Problem]]:
 def _loaders(
     image: LiveImage, layout: Layout | None, *, given: Path | None
 ) -> tuple[BootLoaders | None, list[Problem]]:
-    """The boot loaders that nodes get, and what is to be said of the choice."""
+    """The boot loaders for the nodes, and findings about that choice."""
     if layout:
         return image.loaders, []
     try:
@@ -139,15 +139,15 @@ def _loaders(
         return chosen.loaders, []
     note = Problem(
         reference="boot-loader-replaced",
-        message=f"{chosen.why}: packing takes {chosen.loaders.origin}",
-        hint="nothing; --boot-loader gives others",
+        message=f"{chosen.why}; packing uses {chosen.loaders.origin}",
+        hint="no action needed; use --boot-loader to choose others",
         severity="note",
     )
     return chosen.loaders, [note]
 
 
 def _payload(subject: Subject, config: _Config, request: Request, *, console: Console) -> Iterator[Problem]:
-    """What is wrong with what packing will put in: a layout has it already."""
+    """Problems with what packing would add. A layout already contains it."""
     if subject.layout:
         return
     try:
@@ -160,8 +160,8 @@ def _payload(subject: Subject, config: _Config, request: Request, *, console: Co
     else:
         yield Problem(
             reference="agent-not-frozen",
-            message="no agent has been frozen here yet, so which C library it needs is not known",
-            hint="give one by --agent, or pack once: then it is kept",
+            message="no frozen agent is cached, so the C library it needs is unknown",
+            hint="pass one with --agent, or pack once to build one",
             severity="note",
         )
     service = unit.service_for(subject.config or FetchConfig(), systemd=subject.image.systemd)
@@ -169,12 +169,12 @@ def _payload(subject: Subject, config: _Config, request: Request, *, console: Co
 
 
 def fails(found: Sequence[Problem]) -> bool:
-    """Whether something will fail."""
+    """True if any finding is an error."""
     return any(problem.severity == "error" for problem in found)
 
 
 def document(request: Request, found: Sequence[Problem]) -> dict[str, object]:
-    """What was found, for a machine."""
+    """The findings as JSON values (docs/json.md)."""
     count = Counter(problem.severity for problem in found)
     return {
         "image": str(request.image),
@@ -193,7 +193,7 @@ def document(request: Request, found: Sequence[Problem]) -> dict[str, object]:
 
 
 def text(request: Request, found: Sequence[Problem]) -> str:
-    """What was found, for a person."""
+    """The findings as text."""
     count = Counter(problem.severity for problem in found)
-    told = [f"{count[one]} {one}{'s' if count[one] > 1 else ''}" for one in SEVERITIES if count[one]]
-    return "\n\n".join([*map(show, found), f"{request.image}: {', '.join(told) or 'nothing found'}"])
+    counts = [f"{count[one]} {one}{'s' if count[one] > 1 else ''}" for one in SEVERITIES if count[one]]
+    return "\n\n".join([*map(show, found), f"{request.image}: {', '.join(counts) or 'no problems found'}"])

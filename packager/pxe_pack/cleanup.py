@@ -1,18 +1,18 @@
-"""Temporary folders and child processes: none outlives us, also when a signal ends us.
+"""Temporary folders and child processes: none outlives the program, even if a signal ends it.
 
-No exception stands for a signal: one may come between the making of a folder and the line that remembers it, or inside
-the `finally` that removes it, and what it interrupts there is left behind. SIGINT, SIGTERM and SIGHUP are acted upon
-inside their handler, which Python runs in the main thread between two bytecodes: it kills the children, removes the
-temporary folders, and exits. Nothing of the program runs after that.
+Signals do not become exceptions: one could arrive between creating a folder and registering it, or inside the `finally`
+that removes it, and leave the folder behind. Instead the handlers of SIGINT, SIGTERM and SIGHUP, which Python runs in
+the main thread between two bytecodes, kill the children, remove the temporary folders and exit. No other code of the
+program runs after that.
 
-    handled()             from here on signals end the program that way
-    held()                they wait until the block ends: around what must not be done by half
-    committing()          held(), and once the block ended well they are too late: the output is in place
-    raised()              SIGINT raises KeyboardInterrupt, for who has more to say (`pxe-pack boot --keep`)
-    temporary_folder()    the one way to a temporary folder
-    start_child()         the one way to a child process
+    handle_signals()      installs those handlers
+    held()                delays signals until the block ends, so that it is not left half done
+    committing()          held(); after the block signals are ignored, because the output is in place
+    sigint_raises()       SIGINT raises KeyboardInterrupt, so that the caller can go on (`pxe-pack boot --keep`)
+    temporary_folder()    the only way to create a temporary folder
+    start_child()         the only way to start a child process
 
-Where `handled()` is not in force (tests call `cli.main`) all of this holds folders and children, and ends nobody.
+Without `handle_signals()` (tests call `cli.main`) signals keep their usual effect.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from typing import IO
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-_GROUP_ENDS = 2.0  # seconds that a killed child's own children get to be gone
+_GROUP_ENDS = 2.0  # seconds to wait for the children of a killed child
 
-Farewell = Callable[[signal.Signals], None]
-"""Says that the program ends by a signal. Called in the handler: it may not print() or take a lock."""
+ExitMessage = Callable[[signal.Signals], None]
+"""Reports that a signal ends the program. It runs in the handler, so it must not print() or take a lock."""
 
 
 def _silent(_: signal.Signals) -> None:
@@ -44,13 +44,13 @@ def _silent(_: signal.Signals) -> None:
 
 @dataclass(kw_only=True)
 class _State:
-    """What there is to clean up, and what a signal does now. Written to by the main thread alone."""
+    """What to clean up, and what a signal does now. Only the main thread writes to it."""
 
     folders: list[Path] = field(default_factory=list)
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    farewell: Farewell = _silent
+    exit_message: ExitMessage = _silent
     holds: int = 0
-    waiting: signal.Signals | None = None  # came while it was held
+    waiting: signal.Signals | None = None  # arrived while signals were held
     too_late: bool = False
     raises: bool = False
 
@@ -59,11 +59,11 @@ _state = _State()
 
 
 @contextmanager
-def handled() -> Iterator[None]:
-    """Have signals end the program, with nothing left behind and exit code 128 + the signal's number.
+def handle_signals() -> Iterator[None]:
+    """Clean up and exit with 128 + the signal's number on SIGINT, SIGTERM and SIGHUP.
 
-    A signal that is ignored stays ignored (nohup(1); background jobs of a shell). After the block signals do nothing
-    any more: the exit code is decided.
+    A signal that is already ignored stays ignored (nohup(1); background jobs of a shell). After the block signals have
+    no effect, because the exit code is decided.
     """
     for one in SIGNALS:
         if signal.getsignal(one) != signal.SIG_IGN:
@@ -76,14 +76,14 @@ def handled() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
-def say_farewell(farewell: Farewell) -> None:
-    """Have `farewell` called before a signal ends the program."""
-    _state.farewell = farewell
+def before_exit_by_signal(exit_message: ExitMessage) -> None:
+    """Call `exit_message` before a signal ends the program."""
+    _state.exit_message = exit_message
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Act upon signals when the block ends. For what takes no time, or ends by itself in a moment."""
+    """Delay signals until the block ends. Only for blocks that take a moment."""
     _state.holds += 1
     try:
         yield
@@ -96,15 +96,15 @@ def held() -> Iterator[None]:
 
 @contextmanager
 def committing() -> Iterator[None]:
-    """Put the output into place in this block; a signal that comes later does nothing, and the exit code is 0."""
+    """Put the output in place in this block. Later signals are ignored, and the exit code is 0."""
     with held():
         yield
         _state.too_late = True
 
 
 @contextmanager
-def raised() -> Iterator[None]:
-    """Have the next SIGINT raise KeyboardInterrupt inside the block; the one after it ends the program."""
+def sigint_raises() -> Iterator[None]:
+    """Make the next SIGINT raise KeyboardInterrupt inside the block; a second one ends the program."""
     _state.raises = True
     try:
         yield
@@ -114,7 +114,7 @@ def raised() -> Iterator[None]:
 
 @contextmanager
 def temporary_folder(*, prefix: str, parent: Path | None = None) -> Iterator[Path]:
-    """A new folder in `parent` ($TMPDIR if None), gone when the block ends. Raises OSError."""
+    """A new folder in `parent` ($TMPDIR if None), removed when the block ends. Raises OSError."""
     with held():
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent)).absolute()
         _state.folders.append(folder)
@@ -124,7 +124,7 @@ def temporary_folder(*, prefix: str, parent: Path | None = None) -> Iterator[Pat
 
 @contextmanager
 def removed(folder: Path) -> Iterator[None]:
-    """Remove `folder` with all that is in it when the block ends, or a signal ends us."""
+    """Remove `folder` and its contents when the block ends or a signal ends the program."""
     if folder not in _state.folders:
         _state.folders.append(folder)
     try:
@@ -143,9 +143,9 @@ def start_child(
     env: Mapping[str, str],
     cwd: Path | None,
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in a process group of its own, so that its own children are killed with it.
+    """Start `command` in its own process group, so that its children are killed with it.
 
-    Its TMPDIR is the temporary folder that we work in, if any: what it leaves there when it is killed goes with that.
+    TMPDIR is set to the current temporary folder, if any, so that files a killed program leaves there are removed too.
     """
     if _state.folders:
         env = {**env, "TMPDIR": str(_state.folders[-1])}
@@ -170,19 +170,19 @@ def _on_signal(number: int, _: FrameType | None) -> None:
     _kill(_state.children)
     for folder in reversed(_state.folders):
         shutil.rmtree(folder, ignore_errors=True)
-    with suppress(Exception):  # stderr may be closed, a terminal gone
-        _state.farewell(came)
+    with suppress(Exception):  # stderr may be closed, or the terminal gone
+        _state.exit_message(came)
     os._exit(128 + came)
 
 
 def _kill(children: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Kill the children and their own, and wait until they are gone: what they write to is removed next."""
+    """Kill the children and their children, and wait for them to end: the files they write to are removed next."""
     groups = [child.pid for child in children if child.returncode is None]
     for group in groups:
-        with suppress(ProcessLookupError, PermissionError):  # gone, or become another user
+        with suppress(ProcessLookupError, PermissionError):  # it has ended, or runs as another user
             os.killpg(group, signal.SIGKILL)
     for group in groups:
-        # not Popen.wait: we may have interrupted it while it holds its lock
+        # not Popen.wait: the signal may have interrupted it while it held its lock
         with suppress(ChildProcessError):
             os.waitpid(group, 0)
     until = time.monotonic() + _GROUP_ENDS

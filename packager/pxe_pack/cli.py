@@ -1,6 +1,6 @@
 """The command line: the only reader of argv, and the one place where errors become exit codes.
 
-Which those are, `parser.EXIT_CODES` says. What a signal does, `cleanup` does.
+The exit codes are listed in `parser.EXIT_CODES`; `cleanup` handles signals.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 128 + signal.SIGINT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that `argv` (sys.argv) names; gives the exit code."""
+    """Run the command in `argv` (default: sys.argv) and return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = _parsed(words)
     shown = console(json_lines=arguments.json, quiet=arguments.quiet)
-    cleanup.say_farewell(lambda came: shown.cut_off("interrupted" if came == signal.SIGINT else ""))
+    cleanup.before_exit_by_signal(lambda came: shown.interrupted("interrupted" if came == signal.SIGINT else ""))
     try:
         with _logged(shown, verbosity=arguments.verbose):
             return _run(arguments, shown)
@@ -47,15 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
-    """What the words come to. Ends the program, with exit code 2 and a sentence, where that is nothing."""
-    tree = parser.tree(parser.named(words))
+    """The parsed command line. Exits with code 2 and a message if it is invalid."""
+    tree = parser.build_parser(parser.commands_in(words))
     arguments = tree.parse_args(words)
-    if flags := parser.out_of_place(arguments):
-        tree.error(
-            f"{', '.join(flags)} before {arguments.command}: that is for packing, which {arguments.command} is not"
-        )
+    if flags := parser.misplaced_flags(arguments):
+        tree.error(f"{', '.join(flags)}: this is for packing only, and cannot be given before {arguments.command}")
     if not arguments.command and arguments.pack_agent_config is None:
-        tree.error(f"--agent-config FILE is needed to pack; or else a command: {', '.join(parser.COMMANDS)}")
+        tree.error(f"give --agent-config FILE to pack, or a command: {', '.join(parser.COMMANDS)}")
     return arguments
 
 
@@ -68,7 +66,7 @@ def _run(arguments: argparse.Namespace, shown: Console) -> int:
 
 @contextmanager
 def _logged(shown: Console, *, verbosity: int) -> Iterator[None]:
-    """Have said what our modules log: with -v what is done and why, with -vv what the programs say, too."""
+    """Show log records of our modules on the console: INFO with -v, DEBUG (also the programs' output) with -vv."""
     log, handler = logging.getLogger("pxe_pack"), ConsoleHandler(shown)
     before = log.level
     log.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG))
@@ -103,9 +101,7 @@ def _pack(arguments: argparse.Namespace, shown: Console) -> int:
 
 
 def _system_problem(error: OSError) -> Problem:
-    """A failure of the machine, as a sentence."""
+    """The operating system's error as a problem."""
     place = f"{error.filename}: " if error.filename else ""
-    hint = (
-        "free some space, or choose a folder on another file system by --output" if error.errno == errno.ENOSPC else ""
-    )
+    hint = "free some space, or use --output on another file system" if error.errno == errno.ENOSPC else ""
     return Problem(reference="system-error", message=f"{place}{error.strerror or error}", hint=hint)

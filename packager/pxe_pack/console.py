@@ -1,7 +1,7 @@
-"""What a run shows: its steps with their progress, lines, problems, the result. For a person, or as JSON lines.
+"""A run's output: steps with progress, messages, problems and the result, as text or as JSON lines.
 
-Progress and findings go to stderr, results to stdout, so that stdout can be piped. Colour and moving bars only on a
-terminal, and never under NO_COLOR (no-color.org).
+Progress and problems go to stderr and results to stdout, so that stdout can be piped. Colour and progress bars appear
+only on a terminal, and never when NO_COLOR is set (no-color.org).
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-JSON_PROGRESS = 0.5  # seconds between two events on how far a step is
+JSON_PROGRESS = 0.5  # seconds between two progress events of a step
 
 
 class Step(Protocol):
-    """A step under way."""
+    """A step in progress."""
 
     def advance(self, amount: int) -> None:
-        """Say that `amount` more (mostly bytes) is done."""
+        """Add `amount` (usually bytes) to the progress."""
 
     def note(self, text: str) -> None:
-        """Say what came of the step; stands at its end."""
+        """Set the text shown when the step ends."""
 
 
 class Console(Protocol):
-    """Where a run is shown."""
+    """The output of a run."""
 
     def step(self, title: str, *, total: int | None = None) -> AbstractContextManager[Step]:
-        """A context manager around one step; `total` in the unit of `advance`, where it is known."""
+        """A context manager for one step. `total` is in the unit of `advance`; None if unknown."""
 
     def say(self, text: str) -> None:
-        """Show one line of what is going on."""
+        """Print one line."""
 
     def problems(self, problems: Sequence[Problem]) -> None:
-        """Show findings."""
+        """Print problems."""
 
     def result(self, document: Mapping[str, object], text: str) -> None:
-        """Give what came out: `document` to machines, `text` to a person."""
+        """Print the result: `document` as JSON or `text`, depending on the console."""
 
-    def cut_off(self, text: str) -> None:
-        """Say `text`, if any, as the last that is said: in a signal's handler, which may have interrupted a print()."""
+    def interrupted(self, text: str) -> None:
+        """Print `text`, if any, as the last line. Safe in a signal handler, which may have interrupted a print()."""
 
 
 def console(*, json_lines: bool, quiet: bool = False) -> Console:
-    """The console that suits where we run: JSON lines, only problems and results, a terminal with bars, plain lines."""
+    """The console for these flags: JSON lines, quiet, progress bars on a terminal, or plain lines."""
     if json_lines:
         return JsonConsole(quiet=quiet)
     if quiet:
@@ -69,23 +69,23 @@ def console(*, json_lines: bool, quiet: bool = False) -> Console:
 
 
 def _write_out(text: str) -> None:
-    """Write to stdout. Ends the program where nobody reads it any more (`pxe-pack man | head`), as SIGPIPE would."""
+    """Write to stdout. If the reader has gone (`pxe-pack man | head`), exit as SIGPIPE would."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at exit
         raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 def _write_at_once(descriptor: int, text: str) -> None:
-    """Write past the buffers of stdout and stderr, which may be in use."""
+    """Write without the buffers of stdout and stderr, which may be in use."""
     data = text.encode()
     while data:
         data = data[os.write(descriptor, data) :]
 
 
 class _TimedStep:
-    """A step that counts; the base of what each console shows."""
+    """A step that counts its progress and time; the base class of each console's step."""
 
     def __init__(self, title: str, total: int | None) -> None:
         self.title = title
@@ -109,17 +109,17 @@ class _TimedStep:
         return f"{self.title}{': ' + self.noted if self.noted else ''} ({self.seconds:.1f} s)"
 
     def ended(self, state: str) -> dict[str, object]:
-        """The fields of the event that it ended."""
+        """The fields of the event for its end."""
         ending = {"title": self.title, "state": state, "done": self.done, "note": self.noted}
         return {**ending, "seconds": round(self.seconds, 3)}
 
 
 class PlainConsole:
-    """Lines on stderr: one when a step begins, one when it ended."""
+    """Lines on stderr: one when a step begins, one when it ends."""
 
     @contextmanager
     def step(self, title: str, *, total: int | None = None) -> Iterator[Step]:
-        """Show the step as two lines."""
+        """Print a line at the beginning and one at the end."""
         step = _TimedStep(title, total)
         self.say(f"{title} …")
         yield step
@@ -130,48 +130,48 @@ class PlainConsole:
         print(text, file=sys.stderr, flush=True)
 
     def problems(self, problems: Sequence[Problem]) -> None:
-        """Write the findings to stderr."""
+        """Write the problems to stderr."""
         self.say(show_all(tuple(problems)))
 
-    def result(self, document: Mapping[str, object], text: str) -> None:  # noqa: ARG002  the person's console
+    def result(self, document: Mapping[str, object], text: str) -> None:  # noqa: ARG002  this console prints text
         """Write `text` to stdout."""
         _write_out(text)
 
-    def cut_off(self, text: str) -> None:
+    def interrupted(self, text: str) -> None:
         """Write `text` to stderr."""
         if text:
             _write_at_once(sys.stderr.fileno(), f"{text}\n")
 
 
 class QuietConsole(PlainConsole):
-    """Problems and the result, and nothing of what went on."""
+    """Only problems and the result."""
 
     @contextmanager
     def step(self, title: str, *, total: int | None = None) -> Iterator[Step]:
-        """Show nothing of the step."""
+        """Print nothing."""
         yield _TimedStep(title, total)
 
     def say(self, text: str) -> None:
-        """Show nothing."""
+        """Print nothing."""
 
     def problems(self, problems: Sequence[Problem]) -> None:
-        """Write the findings to stderr."""
+        """Write the problems to stderr."""
         print(show_all(tuple(problems)), file=sys.stderr, flush=True)
 
-    def cut_off(self, text: str) -> None:
-        """Show nothing."""
+    def interrupted(self, text: str) -> None:
+        """Print nothing."""
 
 
 class TerminalConsole(PlainConsole):
-    """Steps as moving bars (rich), which leave one line behind."""
+    """Steps as progress bars (rich); each leaves one line when it ends."""
 
-    def cut_off(self, text: str) -> None:
-        """Take the bar away, and bring the cursor back that rich hides (ECMA-48 EL; DECTCEM)."""
-        super().cut_off(f"\r\x1b[2K\x1b[?25h{text}".rstrip())
+    def interrupted(self, text: str) -> None:
+        """Erase the bar and show the cursor, which rich hides (ECMA-48 EL; DECTCEM)."""
+        super().interrupted(f"\r\x1b[2K\x1b[?25h{text}".rstrip())
 
     @contextmanager
     def step(self, title: str, *, total: int | None = None) -> Iterator[Step]:
-        """Show the step as a bar (or a spinner, where `total` is not known)."""
+        """Show the step as a bar, or as a spinner if `total` is None."""
         from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         columns = [SpinnerColumn(), TextColumn("{task.description}")]
@@ -197,47 +197,47 @@ class _BarStep(_TimedStep):
 
 
 class JsonConsole:
-    """One JSON object a line on stdout, each with an "event": step, progress, say, problem, result (docs/json.md)."""
+    """One JSON object per line on stdout; its "event" is step, progress, say, problem or result (docs/json.md)."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._under_way: list[_TimedStep] = []
+        self._in_progress: list[_TimedStep] = []
 
     @contextmanager
     def step(self, title: str, *, total: int | None = None) -> Iterator[Step]:
-        """Write an event when the step begins, now and then while it goes on, and one when it ended or failed."""
-        self._tell("step", {"title": title, "state": "begun", "total": total})
-        step = _JsonStep(title, total, self._tell)
-        self._under_way.append(step)
+        """Write an event when the step begins, progress events, and an event when it ends or fails."""
+        self._emit("step", {"title": title, "state": "begun", "total": total})
+        step = _JsonStep(title, total, self._emit)
+        self._in_progress.append(step)
         state = "failed"
         try:
             yield step
             state = "ended"
         finally:
-            self._under_way.remove(step)
-            self._tell("step", step.ended(state))
+            self._in_progress.remove(step)
+            self._emit("step", step.ended(state))
 
     def say(self, text: str) -> None:
         """Write a `say` event."""
-        self._tell("say", {"text": text})
+        self._emit("say", {"text": text})
 
     def problems(self, problems: Sequence[Problem]) -> None:
-        """Write a `problem` event for each finding."""
+        """Write a `problem` event for each problem."""
         for problem in problems:
             self._write("problem", asdict(problem))
 
-    def result(self, document: Mapping[str, object], text: str) -> None:  # noqa: ARG002  the machine's console
+    def result(self, document: Mapping[str, object], text: str) -> None:  # noqa: ARG002  this console prints JSON
         """Write the `result` event."""
         self._write("result", document)
 
-    def cut_off(self, text: str) -> None:
-        """Write that the steps under way failed, and `text` as a `say` event."""
-        events = [{"event": "step", **step.ended("failed")} for step in reversed(self._under_way)]
+    def interrupted(self, text: str) -> None:
+        """Write a failed event for each step in progress, and `text` as a `say` event."""
+        events = [{"event": "step", **step.ended("failed")} for step in reversed(self._in_progress)]
         events += [{"event": "say", "text": text}] if text else []
         if not self._quiet:
             _write_at_once(sys.stdout.fileno(), "".join(f"{json.dumps(event)}\n" for event in events))
 
-    def _tell(self, event: str, fields: Mapping[str, object]) -> None:
+    def _emit(self, event: str, fields: Mapping[str, object]) -> None:
         if not self._quiet:
             self._write(event, fields)
 
@@ -246,25 +246,25 @@ class JsonConsole:
 
 
 class _JsonStep(_TimedStep):
-    def __init__(self, title: str, total: int | None, tell: Callable[[str, Mapping[str, object]], None]) -> None:
+    def __init__(self, title: str, total: int | None, emit: Callable[[str, Mapping[str, object]], None]) -> None:
         super().__init__(title, total)
-        self._tell = tell
-        self._told = self.began
+        self._emit = emit
+        self._last_event = self.began
 
     def advance(self, amount: int) -> None:
         super().advance(amount)
-        if (now := time.monotonic()) - self._told >= JSON_PROGRESS:
-            self._told = now
-            self._tell("progress", {"title": self.title, "done": self.done, "total": self.total})
+        if (now := time.monotonic()) - self._last_event >= JSON_PROGRESS:
+            self._last_event = now
+            self._emit("progress", {"title": self.title, "done": self.done, "total": self.total})
 
 
 class ConsoleHandler(logging.Handler):
-    """Says on a console what is logged: which programs are run, what was decided and why."""
+    """Prints log records on a console: the programs that are run, decisions and their reasons."""
 
     def __init__(self, shown: Console) -> None:
         super().__init__()
         self._shown = shown
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say it as a line."""
+        """Print the record as one line."""
         self._shown.say(f"  {self.format(record)}")

@@ -1,6 +1,6 @@
-"""A folder as one archive: tar (POSIX.1-2001 pax), compressed by zstd; the same bytes for the same content and modes.
+"""Archives a folder as tar (POSIX.1-2001 pax) with zstd. The same content and modes give the same bytes.
 
-Why it is made like this is in docs/decisions/0022.
+The reasons are in docs/decisions/0022.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from pxe_fetch.contract.archive import file_mode, folder_mode
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import BLOCK, Advance
-from pxe_pack.source_folder import Member, Survey, shown, survey, walk
+from pxe_pack.source_folder import FolderScan, Member, printable, scan_folder, walk
 from pxe_pack.tools import WorkError
 
 if sys.version_info >= (3, 14):
@@ -25,23 +25,22 @@ else:
     from backports.zstd import CompressionParameter, ZstdCompressor
 
 SUFFIX = ".tar.zst"
-_MTIME = 315532800  # 1980-01-01, the first day that zip files know
+_MTIME = 315532800  # 1980-01-01, the earliest date in zip files
 _LEVEL = 3
-_MOST_THREADS = 4  # each takes some 10 MiB more
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # of a file that was there a moment ago
+_MOST_THREADS = 4  # each needs about 10 MiB
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # a file was removed or replaced
 
 
 class _ChangedError(Exception):
-    """A file is no longer what it was a moment ago."""
+    """A file changed while the folder was packed."""
 
 
-def archive(folder: Path, *, planned: Survey, advance: Advance) -> Iterator[bytes]:
-    """Yield the archive of `folder`; `advance` is called with the bytes of each file's content.
+def archive(folder: Path, *, planned: FolderScan, advance: Advance) -> Iterator[bytes]:
+    """Yield the archive of `folder` in blocks. Calls `advance` with the number of bytes read from its files.
 
-    Raises WorkError when the folder is no longer as it was `planned`, or changes while it is read; OSError when it
-    cannot be read.
+    Raises WorkError when the folder differs from `planned` or changes while it is read, OSError when it cannot be read.
     """
-    # With a thread or more the bytes are those of one thread, with none they are others: zstd(1), --single-thread.
+    # One or more worker threads give the same bytes; zero workers give different ones: zstd(1), --single-thread.
     threads = min(os.cpu_count() or 1, _MOST_THREADS)
     options: dict[int, int] = {CompressionParameter.compression_level: _LEVEL, CompressionParameter.nb_workers: threads}
     compressor = ZstdCompressor(options=options)
@@ -49,7 +48,7 @@ def archive(folder: Path, *, planned: Survey, advance: Advance) -> Iterator[byte
         for block in _blocks(_tar(folder, advance=advance)):
             if compressed := compressor.compress(block):
                 yield compressed
-        now, _ = survey(folder)
+        now, _ = scan_folder(folder)
     except _ChangedError as error:
         raise _changed(folder, str(error)) from None
     except OSError as error:
@@ -99,7 +98,7 @@ def _header(member: Member) -> bytes:
 
 
 def _content(folder: Path, member: Member, *, advance: Advance) -> Iterator[bytes]:
-    """Yield the content of a file. Raises _ChangedError when it is not what `member` says, or changes meanwhile."""
+    """Yield the content of a file. Raises _ChangedError if it differs from `member` or changes while it is read."""
     descriptor = os.open(folder / member.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         _check(descriptor, member)
@@ -126,8 +125,8 @@ def _facts(status: os.stat_result) -> tuple[int, ...]:
 
 
 def _changed(folder: Path, path: str) -> WorkError:
-    message = f"{shown(folder)} changed while it was packed"
+    message = f"{printable(folder)} changed while it was packed"
     if path not in {"", "."}:
-        message += f", {shown(Path(path))} last"
-    hint = "pack it when nothing writes to it, or pack a copy"
+        message += f" (last change: {printable(Path(path))})"
+    hint = "make sure nothing writes to the folder, or pack a copy"
     return WorkError(Problem(reference="source-changed", message=message, hint=hint))

@@ -1,4 +1,4 @@
-"""Copies that are hashed on the way, and hashes beside other work: hashlib lets go of the interpreter's lock."""
+"""Copies files and hashes them in the same pass, or in the background: hashlib releases the GIL."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import BinaryIO, Self
 
-BLOCK = 1 << 20  # bytes; of reads, and of what is handed to the hash at once
-_COPY_AT_ONCE = 256 << 20  # bytes; of one copy_file_range call, so that Ctrl-C is heard
+BLOCK = 1 << 20  # bytes per read and per hash update
+_COPY_AT_ONCE = 256 << 20  # bytes per copy_file_range call: Ctrl-C waits for one call at most
 
-_SLOTS = 4  # blocks that are between being read and being hashed
+_SLOTS = 4  # blocks read but not yet hashed
 
 Advance = Callable[[int], None]
-Taker = Callable[[bytes | memoryview], None]
+Consumer = Callable[[bytes | memoryview], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tally:
-    """How many bytes there were, and their SHA-256 in hexadecimal."""
+class SizeAndDigest:
+    """The number of bytes, and their SHA-256 in hexadecimal."""
 
     size: int
     sha256: str
@@ -34,19 +34,19 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
-    """Bytes that stand together in a file."""
+    """A range of bytes in a file."""
 
     offset: int
     size: int
 
 
-class Stopped(Exception):  # noqa: N818  no error: the caller asked for it
-    """A hash that was given up because its result is no longer wanted."""
+class Stopped(Exception):  # noqa: N818  not an error: the caller asked for it
+    """The hash was cancelled because its result is no longer needed."""
 
 
 @contextmanager
-def beside() -> Iterator[Hasher]:
-    """A hasher whose work runs beside the block's; when the block fails, it is given up."""
+def background_hasher() -> Iterator[Hasher]:
+    """A hasher that works in background threads. If the block fails, its work is cancelled."""
     hasher = Hasher()
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="hash") as pool:
         hasher.pool = pool
@@ -58,19 +58,19 @@ def beside() -> Iterator[Hasher]:
 
 
 class Hasher:
-    """Hashes files in threads."""
+    """Hashes files in background threads."""
 
     pool: ThreadPoolExecutor
     stopped = False
 
-    def file(self, path: Path, *, advance: Advance | None = None) -> Future[Tally]:
-        """The tally of the file as it is now, to come."""
+    def file(self, path: Path, *, advance: Advance | None = None) -> Future[SizeAndDigest]:
+        """Start hashing the file and return a future of its size and digest."""
         return self.pool.submit(self._hash, path, advance)
 
-    def _hash(self, path: Path, advance: Advance | None) -> Tally:
+    def _hash(self, path: Path, advance: Advance | None) -> SizeAndDigest:
         digest = hashlib.sha256()
         size = 0
-        # a buffer of its own pages: the kernel copies into those several times as fast as into unaligned ones
+        # page-aligned: the kernel copies into aligned buffers several times faster
         with path.open("rb") as file, mmap.mmap(-1, BLOCK) as buffer, memoryview(buffer) as view:
             while count := os.readv(file.fileno(), [view]):
                 if self.stopped:
@@ -79,32 +79,37 @@ class Hasher:
                 size += count
                 if advance:
                     advance(count)
-        return Tally(size=size, sha256=digest.hexdigest())
+        return SizeAndDigest(size=size, sha256=digest.hexdigest())
 
 
-def tally(path: Path) -> Tally:
-    """The tally of a file."""
+def hash_file(path: Path) -> SizeAndDigest:
+    """The size and digest of a file. Raises OSError."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
-        return Tally(size=file.tell(), sha256=digest.hexdigest())
+        return SizeAndDigest(size=file.tell(), sha256=digest.hexdigest())
 
 
-def copy_hashed(pieces: Iterable[bytes], target: Path, *, takers: Sequence[Taker] = ()) -> Tally:
-    """Write `pieces` to the new file `target`, and hash them in the same pass, in which `takers` get them too."""
+def copy_hashed(pieces: Iterable[bytes], target: Path, *, consumers: Sequence[Consumer] = ()) -> SizeAndDigest:
+    """Write `pieces` to the new file `target`, hash them, and pass each to the `consumers`."""
     digest = hashlib.sha256()
     size = 0
     with target.open("xb", buffering=0) as file:
         for piece in pieces:
             digest.update(piece)
-            for taker in takers:
-                taker(piece)
+            for consumer in consumers:
+                consumer(piece)
             size += len(piece)
             write_all(file, piece)
-    return Tally(size=size, sha256=digest.hexdigest())
+    return SizeAndDigest(size=size, sha256=digest.hexdigest())
 
 
-def copy_extended(pieces: Iterable[bytes], target: Path, *, behind: Callable[[Tally], bytes]) -> tuple[Tally, Tally]:
-    """Write `pieces` to the new file `target`, and what `behind` makes of their tally; gives both tallies."""
+def copy_with_trailer(
+    pieces: Iterable[bytes], target: Path, *, trailer: Callable[[SizeAndDigest], bytes]
+) -> tuple[SizeAndDigest, SizeAndDigest]:
+    """Write `pieces` to the new file `target`, then the bytes that `trailer` returns for their size and digest.
+
+    Returns the size and digest without the trailer, and with it.
+    """
     digest = hashlib.sha256()
     size = 0
     with target.open("xb", buffering=0) as file:
@@ -112,22 +117,22 @@ def copy_extended(pieces: Iterable[bytes], target: Path, *, behind: Callable[[Ta
             digest.update(piece)
             size += len(piece)
             write_all(file, piece)
-        before = Tally(size=size, sha256=digest.hexdigest())
-        added = behind(before)
+        before = SizeAndDigest(size=size, sha256=digest.hexdigest())
+        added = trailer(before)
         digest.update(added)
         write_all(file, added)
-    return before, Tally(size=size + len(added), sha256=digest.hexdigest())
+    return before, SizeAndDigest(size=size + len(added), sha256=digest.hexdigest())
 
 
 def write_all(file: BinaryIO, data: bytes) -> None:
-    """Write all of `data` where `file` stands."""
+    """Write all of `data` at the current position of `file`."""
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
 
 
 def span_pieces(file: BinaryIO, *, offset: int, size: int) -> Iterator[bytes]:
-    """`size` bytes of `file` from `offset`, block by block."""
+    """Yield `size` bytes of `file` from `offset`, in blocks. Raises OSError if the file is shorter."""
     end = offset + size
     while offset < end:
         piece = os.pread(file.fileno(), min(BLOCK, end - offset), offset)
@@ -138,62 +143,65 @@ def span_pieces(file: BinaryIO, *, offset: int, size: int) -> Iterator[bytes]:
 
 
 def copy_span(source: BinaryIO, target: Path, *, offset: int, size: int, advance: Advance | None = None) -> None:
-    """Copy bytes of `source` to the new file `target` inside the kernel; shares them where the file system can."""
+    """Copy a range of `source` to the new file `target` in the kernel, as a reflink if the file system can."""
     with target.open("xb", buffering=0) as file:
-        _copy_long(source, file, offset=offset, size=size, advance=advance)
+        _copy_in_steps(source, file, offset=offset, size=size, advance=advance)
 
 
 def copy_into(source: BinaryIO, target: Path, *, at: int, size: int, advance: Advance | None = None) -> None:
-    """Copy the first `size` bytes of `source` to `at` in the file `target`, as `copy_span` does."""
+    """Copy the first `size` bytes of `source` to offset `at` of the file `target`, as `copy_span` does."""
     with target.open("r+b", buffering=0) as file:
         file.seek(at)
-        _copy_long(source, file, offset=0, size=size, advance=advance)
+        _copy_in_steps(source, file, offset=0, size=size, advance=advance)
 
 
-def _copy_long(source: BinaryIO, target: BinaryIO, *, offset: int, size: int, advance: Advance | None) -> None:
+def _copy_in_steps(source: BinaryIO, target: BinaryIO, *, offset: int, size: int, advance: Advance | None) -> None:
     for done in range(0, size, _COPY_AT_ONCE):
         count = min(_COPY_AT_ONCE, size - done)
-        _copy_inside(source, target, offset=offset + done, size=count)
+        _copy_in_kernel(source, target, offset=offset + done, size=count)
         if advance:
             advance(count)
 
 
 def copy_around(source: BinaryIO, target: Path, *, hole: Span) -> None:
-    """Copy `source` to the new file `target`, but for `hole`, which is left as a hole in the file."""
+    """Copy `source` to the new file `target`, except for `hole`, which becomes a hole in the file."""
     size = os.fstat(source.fileno()).st_size
     after = hole.offset + hole.size
     with target.open("xb", buffering=0) as file:
         os.truncate(file.fileno(), size)
-        _copy_inside(source, file, offset=0, size=hole.offset)
+        _copy_in_kernel(source, file, offset=0, size=hole.offset)
         file.seek(after)
-        _copy_inside(source, file, offset=after, size=size - after)
+        _copy_in_kernel(source, file, offset=after, size=size - after)
 
 
-def copy_whole(source: BinaryIO, target: Path, *, advance: Advance, takers: Sequence[Taker] = ()) -> Tally:
-    """Copy `source` to the new file `target`, and give its tally.
+def copy_whole(
+    source: BinaryIO, target: Path, *, advance: Advance, consumers: Sequence[Consumer] = ()
+) -> SizeAndDigest:
+    """Copy `source` to the new file `target`, and return its size and digest.
 
-    Its bytes are read once for the hash and for `takers`, each of which has a thread of its own, and copied meanwhile
-    inside the kernel; shared where the file system can.
+    The bytes are read once for the hash and the `consumers`, each of which has its own thread. The kernel makes the
+    copy, as a reflink if the file system can.
     """
     whole = Span(offset=0, size=os.fstat(source.fileno()).st_size)
     with target.open("xb", buffering=0) as file:
-        with _Digester() as digester, ExitStack() as stack:
-            threads = [digester, *(stack.enter_context(_Thread(taker)) for taker in takers)]
-            _copy_seen(source, file, whole, at=0, threads=threads, advance=advance)
-        return digester.tally()
+        with _HashThread() as hashed, ExitStack() as stack:
+            threads = [hashed, *(stack.enter_context(_ConsumerThread(consumer)) for consumer in consumers)]
+            _copy_and_feed(source, file, whole, at=0, threads=threads, advance=advance)
+        return hashed.result()
 
 
 def splice(
     source: BinaryIO, target: Path, *, span: Span, at: int, head: bytes = b"", advance: Advance
-) -> tuple[Tally, Tally]:
-    """Copy `span` of `source` to `at` in the file `target`, and give the tallies of all of `source` and of `target`.
+) -> tuple[SizeAndDigest, SizeAndDigest]:
+    """Copy `span` of `source` to offset `at` of the file `target`.
 
-    `head` takes the place of the span's first bytes. Its bytes are read once for both hashes, each of which has a
-    thread of its own, and copied meanwhile. What else is in `target` has to be there.
+    Returns size and digest of the whole of `source`, and of the whole of `target`. `head` replaces the first bytes of
+    the span. The span is read once for both hashes, each of which has its own thread. The rest of `target` must already
+    be written.
     """
     end = span.offset + span.size
     with target.open("r+b", buffering=0) as file:
-        with _Digester() as incoming, _Digester() as outgoing:
+        with _HashThread() as incoming, _HashThread() as outgoing:
             incoming.take(span_pieces(source, offset=0, size=span.offset))
             outgoing.take(span_pieces(file, offset=0, size=at))
             first = b"".join(span_pieces(source, offset=span.offset, size=min(BLOCK, span.size)))
@@ -203,30 +211,30 @@ def splice(
             file.seek(at)
             write_all(file, changed)
             rest = Span(offset=span.offset + len(first), size=span.size - len(first))
-            _copy_seen(source, file, rest, at=at + len(first), threads=[incoming, outgoing], advance=advance)
+            _copy_and_feed(source, file, rest, at=at + len(first), threads=[incoming, outgoing], advance=advance)
             incoming.take(span_pieces(source, offset=end, size=os.fstat(source.fileno()).st_size - end))
             after = at + span.size
             outgoing.take(span_pieces(file, offset=after, size=os.fstat(file.fileno()).st_size - after))
-        return incoming.tally(), outgoing.tally()
+        return incoming.result(), outgoing.result()
 
 
-def _copy_seen(
-    source: BinaryIO, target: BinaryIO, span: Span, *, at: int, threads: Sequence[_Thread], advance: Advance
+def _copy_and_feed(
+    source: BinaryIO, target: BinaryIO, span: Span, *, at: int, threads: Sequence[_ConsumerThread], advance: Advance
 ) -> None:
-    """Copy `span` to `at` in `target`, read once for all `threads`."""
-    # the kernel copies into pages of their own several times as fast as into unaligned buffers
+    """Copy `span` to offset `at` of `target`, and pass it to all `threads`; it is read once."""
+    # page-aligned: the kernel copies into aligned buffers several times faster
     slots = memoryview(mmap.mmap(-1, _SLOTS * BLOCK))
     end = span.offset + span.size
     target.seek(at)
     for number, offset in enumerate(range(span.offset, end, BLOCK)):
         for thread in threads:
-            thread.reserve()  # so all are done with what was in this slot
+            thread.reserve()  # then no thread uses this slot's old content any more
         slot = number % _SLOTS * BLOCK
         block = slots[slot : slot + min(BLOCK, end - offset)]
         _read_all(source, block, offset)
         for thread in threads:
             thread.put(block)
-        _copy_inside(source, target, offset=offset, size=len(block))
+        _copy_in_kernel(source, target, offset=offset, size=len(block))
         advance(len(block))
 
 
@@ -239,8 +247,8 @@ def _read_all(source: BinaryIO, block: memoryview, offset: int) -> None:
         done += count
 
 
-def _copy_inside(source: BinaryIO, target: BinaryIO, *, offset: int, size: int) -> None:
-    """Copy from `offset` to where `target` stands, without the bytes coming into this process."""
+def _copy_in_kernel(source: BinaryIO, target: BinaryIO, *, offset: int, size: int) -> None:
+    """Copy from `offset` to the current position of `target`, inside the kernel."""
     end = offset + size
     while offset < end:
         count = _copy_some(source, target, offset=offset, size=end - offset)
@@ -253,22 +261,22 @@ def _copy_some(source: BinaryIO, target: BinaryIO, *, offset: int, size: int) ->
     try:
         return os.copy_file_range(source.fileno(), target.fileno(), size, offset_src=offset)
     except OSError as error:
-        # between file systems of different kinds, or of kinds that cannot: copy_file_range(2)
+        # different or unsupported file systems: copy_file_range(2)
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
     return os.sendfile(target.fileno(), source.fileno(), offset, size)
 
 
 def _shortened(source: BinaryIO) -> OSError:
-    return OSError(errno.EIO, f"{source.name} became shorter while it was read")
+    return OSError(errno.EIO, f"{source.name} was truncated while it was read")
 
 
-class _Thread:
-    """Hands on in a thread what it is given, in order. Not more than `_SLOTS` pieces wait at a time."""
+class _ConsumerThread:
+    """Passes pieces to `consume` in a thread, in order. At most `_SLOTS` pieces wait."""
 
-    def __init__(self, hand_on: Taker) -> None:
-        self._hand_on = hand_on
-        self._room = threading.Semaphore(_SLOTS)
+    def __init__(self, consume: Consumer) -> None:
+        self._consume = consume
+        self._free_slots = threading.Semaphore(_SLOTS)
         self._pieces: SimpleQueue[bytes | memoryview | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="hash")
 
@@ -282,27 +290,27 @@ class _Thread:
 
     def _run(self) -> None:
         while (piece := self._pieces.get()) is not None:
-            self._hand_on(piece)
+            self._consume(piece)
             del piece  # a view keeps its buffer open
-            self._room.release()
+            self._free_slots.release()
 
     def reserve(self) -> None:
-        """Wait until there is room for one more piece."""
-        self._room.acquire()
+        """Wait for a free slot."""
+        self._free_slots.acquire()
 
     def put(self, piece: bytes | memoryview) -> None:
-        """Hand on a piece for which room was reserved. Its bytes must stay as they are until the room is given back."""
+        """Queue a piece; call `reserve` first. Do not change its bytes until the slot is free again."""
         self._pieces.put(piece)
 
     def take(self, pieces: Iterable[bytes]) -> None:
-        """Hand on all of `pieces`."""
+        """Queue all of `pieces`."""
         for piece in pieces:
             self.reserve()
             self.put(piece)
 
 
-class _Digester(_Thread):
-    """Hashes in a thread what it is given."""
+class _HashThread(_ConsumerThread):
+    """Hashes pieces in a thread."""
 
     def __init__(self) -> None:
         super().__init__(self._update)
@@ -313,6 +321,6 @@ class _Digester(_Thread):
         self._digest.update(piece)
         self._size += len(piece)
 
-    def tally(self) -> Tally:
-        """What it was given; only behind its block."""
-        return Tally(size=self._size, sha256=self._digest.hexdigest())
+    def result(self) -> SizeAndDigest:
+        """The size and digest of all pieces. Call it after the `with` block."""
+        return SizeAndDigest(size=self._size, sha256=self._digest.hexdigest())

@@ -1,6 +1,6 @@
-"""The boot loaders for a layout: the image's own where they can boot over the network, else others that can.
+"""Chooses the boot loaders for a layout: the image's own if they can boot over the network, else others.
 
-Signed programs are taken as they are, a shim with a GRUB of the same distribution. Where distributions put them:
+Signed programs are used unchanged, a shim with the GRUB of the same distribution. Where distributions install them:
 Debian's and Ubuntu's packages shim-signed and grub-efi-amd64-signed; Fedora's and Azure Linux's shim and grub2-efi, in
 the EFI system partition; openSUSE's, in /usr/share/efi.
 """
@@ -18,9 +18,9 @@ from pxe_pack.image.bootloader import SUFFIXES, BootLoaders, in_folder, paired, 
 from pxe_pack.image.tree import RootTree
 from pxe_pack.tools import InputError
 
-ROOT = Path("/")  # where this machine's own are looked for
+ROOT = Path("/")  # searched for this machine's boot loaders
 
-# (shim, GRUB), below ROOT; {s}: x64, aa64; {g}: GRUB's name of the platform; {m}: uname -m
+# (shim, GRUB), below ROOT; {s}: x64 or aa64; {g}: GRUB's platform name; {m}: uname -m
 _PLACES = (
     ("usr/lib/shim/shim{s}.efi.signed", "usr/lib/grub/{g}-efi-signed/grubnet{s}.efi.signed"),
     ("usr/lib/shim/shim{s}.efi.signed.latest", "usr/lib/grub/{g}-efi-signed/grubnet{s}.efi.signed"),
@@ -33,40 +33,40 @@ _PACKAGES = {"x86_64": "shim-signed grub-efi-amd64-signed", "aarch64": "shim-sig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Chosen:
-    """The boot loaders that a layout gets, and why these."""
+class LoaderChoice:
+    """The chosen boot loaders, and the reason."""
 
     loaders: BootLoaders
     why: str
 
 
-def choose_loaders(own: BootLoaders | None, *, machine: str, given: Path | None) -> Chosen:
-    """The boot loaders for nodes of `machine` (`uname -m`; empty: unknown): those in `given`, `own`, or this machine's.
+def choose_loaders(own: BootLoaders | None, *, machine: str, given: Path | None) -> LoaderChoice:
+    """Choose from the folder `given`, the image's `own`, and this machine's boot loaders, in this order.
 
-    Raises InputError when none can boot over the network, with why.
+    `machine` is the nodes' `uname -m`; empty if unknown. Raises InputError if none can boot over the network.
     """
     machine = machine or (own.machine if own else "x86_64")
     if given:
-        return Chosen(loaders=_from_folder(given, machine=machine), why="as asked")
+        return LoaderChoice(loaders=_from_folder(given, machine=machine), why="chosen with --boot-loader")
     fits = own is not None and own.machine == machine
     if own and fits and not own.netboot.obstacle:
-        return Chosen(loaders=own, why=f"its GRUB reads {own.netboot.config} over TFTP")
+        return LoaderChoice(loaders=own, why=f"its GRUB reads {own.netboot.config} over TFTP")
     if own is None:
         why = "the image has no GRUB for UEFI"
     elif not fits:
-        why = f"the image's own are for {own.machine}, and its root filesystem for {machine}"
+        why = f"the image's boot loaders are for {own.machine}, but its root filesystem is for {machine}"
     else:
-        why = f"the image's own cannot boot over the network: {own.netboot.obstacle}"
+        why = f"the image's boot loaders cannot boot over the network: {own.netboot.obstacle}"
     for loaders in _of_this_machine(machine):
         if not loaders.netboot.obstacle:
-            return Chosen(loaders=loaders, why=why)
+            return LoaderChoice(loaders=loaders, why=why)
     packages = _PACKAGES.get(machine)
     raise InputError(
         Problem(
             reference="boot-loader-unfit" if own else "image-no-boot-loader",
-            message=f"{why}; and this machine has no shim and network GRUB for {machine}",
-            hint="give a folder with both by --boot-loader"
-            + (f", or install them here: apt-get install {packages}" if packages else ""),
+            message=f"{why}; this machine has no shim and network GRUB for {machine} either",
+            hint="pass a folder with both to --boot-loader"
+            + (f", or install them: apt-get install {packages}" if packages else ""),
         )
     )
 
@@ -75,8 +75,8 @@ def _from_folder(folder: Path, *, machine: str) -> BootLoaders:
     try:
         found = in_folder(folder, machine=machine, origin=str(folder))
     except OSError as error:
-        message = f"the boot loaders in {folder} cannot be read: {error.strerror}"
-        hint = "give the folder that has them by --boot-loader"
+        message = f"cannot read the boot loaders in {folder}: {error.strerror}"
+        hint = "pass the folder with shim and GRUB to --boot-loader"
         raise InputError(Problem(reference="boot-loader-unreadable", message=message, hint=hint)) from error
     if found and not found.netboot.obstacle:
         return found
@@ -85,20 +85,20 @@ def _from_folder(folder: Path, *, machine: str) -> BootLoaders:
         Problem(
             reference="boot-loader-unfit",
             message=f"the boot loaders in {folder} cannot boot {machine} machines over the network: {why}",
-            hint="give shim and a GRUB that is made for the network, such as Debian's grubnetx64.efi.signed",
+            hint="use shim and a GRUB built for network boot, such as Debian's grubnetx64.efi.signed",
         )
     )
 
 
 def _of_this_machine(machine: str) -> Iterator[BootLoaders]:
-    """Those that are installed here for nodes of `machine`. What cannot be read is left out."""
+    """The boot loaders installed on this machine for nodes of `machine`. Unreadable ones are skipped."""
     if machine not in SUFFIXES:
         return
     words = {"s": SUFFIXES[machine], "g": _PLATFORMS[machine], "m": machine}
     for shims, grubs in _PLACES:
         for grub in sorted(ROOT.glob(grubs.format(**words))):
-            beside = [shim for shim in sorted(ROOT.glob(shims.format(**words))) if _belong(shim, grub, shims)]
-            for shim in beside:
+            matching = [shim for shim in sorted(ROOT.glob(shims.format(**words))) if _belong(shim, grub, shims)]
+            for shim in matching:
                 try:
                     found = [program(f"shim-{shim.name}", shim.read_bytes()), program(grub.name, grub.read_bytes())]
                 except OSError:
@@ -110,9 +110,9 @@ def _of_this_machine(machine: str) -> Iterator[BootLoaders]:
 
 
 def in_tree(tree: RootTree, *, machine: str) -> BootLoaders | None:
-    """The boot loaders that a root filesystem has where its distribution puts them; None when it has no pair.
+    """The shim and GRUB installed in a root filesystem; None if it has no pair.
 
-    Of several, one that can boot over the network. Raises as `tree` does.
+    Prefers a pair that can boot over the network. Raises the errors of `tree`.
     """
     if machine not in SUFFIXES:
         return None
@@ -136,7 +136,7 @@ def in_tree(tree: RootTree, *, machine: str) -> BootLoaders | None:
 
 
 def _matching(tree: RootTree, pattern: str) -> list[str]:
-    """The files in `tree` that a glob pattern names."""
+    """The files in `tree` that match a glob pattern."""
     found = [""]
     for part in pattern.split("/"):
         found = [
@@ -149,5 +149,5 @@ def _matching(tree: RootTree, pattern: str) -> list[str]:
 
 
 def _belong(shim: Path, grub: Path, pattern: str) -> bool:
-    """Whether two found files are of one distribution: where several may be installed, of one folder."""
+    """True if both files belong to one distribution: where several may be installed, if they share a folder."""
     return "*" not in pattern or shim.parent == grub.parent

@@ -1,12 +1,12 @@
-"""The output folder: made beside under another name, and put into place whole by one rename.
+"""The output folder: written under a temporary name next to the output, then renamed into place in one step.
 
-    <parent>/.<name>.pxe-pack-XXXXXXXX/      the staging folder, locked; what a killed run left is removed by the next
+    <parent>/.<name>.pxe-pack-XXXXXXXX/      the staging folder, locked; the next run removes what a killed run left
         layout/                              becomes <parent>/<name>
         work/                                temporary files
-        former/                              the former layout for a moment, where folders cannot be exchanged
+        previous/                            the old layout during the rename, if folders cannot be exchanged
 
-An output folder is ours when its manifest lists every file in it. Anything else is refused, never emptied. Nothing is
-synced to the disk: SHA256SUMS tells after a power failure whether all has arrived there.
+An output folder is ours if its manifest lists every file in it. Any other folder is refused, never emptied. Nothing is
+synced to disk; after a power failure, SHA256SUMS shows whether the files are complete.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ _AT_FDCWD = -100  # fcntl.h
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Staging:
-    """Where a layout is made."""
+    """The folders in which a layout is built."""
 
     layout: Path
     work: Path
 
 
 def parent_problem(output: Path) -> Problem | None:
-    """Why nothing can be written where `output` goes; None when it can."""
+    """The reason why the parent folder of `output` cannot be written to; None if it can."""
     if not output.parent.is_dir():
         return Problem(
             reference="output-no-parent",
-            message=f"{output.parent}, where the output folder goes, is not a directory",
+            message=f"the output's parent folder {output.parent} does not exist or is not a folder",
             hint=f"mkdir -p {output.parent}",
         )
     if not os.access(output.parent, os.W_OK | os.X_OK):
         return Problem(
             reference="output-unwritable",
-            message=f"{output.parent}, where the output folder goes, cannot be written to",
-            hint="choose another folder by --output",
+            message=f"the output's parent folder {output.parent} is not writable",
+            hint="choose another folder with --output",
         )
     return None
 
 
 def output_problem(output: Path) -> Problem | None:
-    """Why `output` cannot be written or replaced; None when it can."""
+    """The reason why `output` cannot be written or replaced; None if it can."""
     if problem := parent_problem(output):
         return problem
     if not output.exists() and not output.is_symlink():
@@ -67,21 +67,21 @@ def output_problem(output: Path) -> Problem | None:
     if not output.is_dir():
         return Problem(
             reference="output-foreign",
-            message=f"the output {output} exists, and is not a folder",
-            hint="choose another name by --output, or move it away",
+            message=f"the output {output} exists and is not a folder",
+            hint="choose another name with --output, or move it away",
         )
     foreign = _foreign(output)
     if foreign is None:
         return None
     return Problem(
         reference="output-foreign",
-        message=f"the output folder {output} has in it what pxe-pack did not write: {foreign}",
-        hint="choose another folder by --output, or move its contents away",
+        message=f"the output folder {output} contains a file that pxe-pack did not write: {foreign}",
+        hint="choose another folder with --output, or move its contents away",
     )
 
 
 def _foreign(output: Path) -> str | None:
-    """A file that is not of a former pack, None when all are."""
+    """A file that no earlier pack wrote; None if there is none."""
     listed = _listed(output)
     for folder, folders, files in os.walk(output):
         links = [name for name in folders if (Path(folder) / name).is_symlink()]
@@ -93,7 +93,7 @@ def _foreign(output: Path) -> str | None:
 
 
 def _listed(output: Path) -> frozenset[str]:
-    """What the manifest in `output` says is there; nothing when there is none of ours."""
+    """The files listed by the manifest in `output`; empty if it has no manifest of ours."""
     try:
         manifest = json.loads((output / MANIFEST).read_bytes())
         if "pxe_pack" not in manifest:
@@ -105,20 +105,20 @@ def _listed(output: Path) -> frozenset[str]:
 
 @contextmanager
 def staging(output: Path) -> Iterator[Staging]:
-    """The staging of `output`; its layout is put into place when the block ends well, and all else is removed.
+    """A staging area for `output`. When the block succeeds, its layout becomes `output`; the rest is removed.
 
-    Raises WorkError when `output` has changed meanwhile so that it cannot be replaced.
+    Raises WorkError if `output` has changed in the meantime and cannot be replaced.
     """
     with staging_folder(output) as root:
         made = new_staging(root)
         yield made
-        # nor is a folder looked at while another pack exchanges it
+        # the lock also keeps other packs from looking at the folder during the exchange
         with locked(output.parent), committing():
-            _put_into_place(made.layout, output, aside=root / "former")
+            _put_into_place(made.layout, output, aside=root / "previous")
 
 
 def new_staging(root: Path) -> Staging:
-    """A staging in the staging folder `root`."""
+    """Create the staging area in the staging folder `root`."""
     made = Staging(layout=root / "layout", work=root / "work")
     made.layout.mkdir()
     made.layout.chmod(0o755)
@@ -128,9 +128,9 @@ def new_staging(root: Path) -> Staging:
 
 @contextmanager
 def staging_folder(output: Path) -> Iterator[Path]:
-    """A folder of our own beside `output`, gone when the block ends; what a killed run left there goes first."""
+    """A temporary folder next to `output`, removed when the block ends. Removes leftovers of killed runs first."""
     with contextlib.ExitStack() as stack:
-        # one at a time, so that no staging folder is taken for a leftover before its lock is held
+        # the lock keeps other runs from taking our folder for a leftover before we have locked it
         with locked(output.parent):
             _remove_leftovers(output)
             root = stack.enter_context(temporary_folder(prefix=_prefix(output), parent=output.parent))
@@ -140,7 +140,7 @@ def staging_folder(output: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock (flock(2)), which the kernel lets go of when we die."""
+    """Hold a lock on a folder (flock(2)). The kernel releases it when the process ends."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -154,14 +154,14 @@ def _prefix(output: Path) -> str:
 
 
 def _remove_leftovers(output: Path) -> None:
-    """Remove what killed runs left. What a living one works with is locked, and what is no folder is not ours."""
+    """Remove the staging folders of killed runs. Those of running packs are locked; files are not ours."""
     for leftover in output.parent.glob(f"{_escaped(_prefix(output))}*"):
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             descriptor = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             stack.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if (leftover / "former").is_dir() and not output.exists():
-                (leftover / "former").rename(output)
+            if (leftover / "previous").is_dir() and not output.exists():
+                (leftover / "previous").rename(output)
             with removed(leftover):
                 pass
 
@@ -171,7 +171,7 @@ def _escaped(text: str) -> str:
 
 
 def _put_into_place(layout: Path, output: Path, *, aside: Path) -> None:
-    if problem := output_problem(output):  # a check again: someone may have put something there meanwhile
+    if problem := output_problem(output):  # check again: it may have changed since
         raise WorkError(problem)
     if not output.exists() or not any(output.iterdir()):
         layout.rename(output)
@@ -182,7 +182,7 @@ def _put_into_place(layout: Path, output: Path, *, aside: Path) -> None:
 
 
 def _exchanged(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step (renameat2(2)); False where the file system cannot."""
+    """Exchange two folders atomically (renameat2(2)). False if the file system cannot."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):  # glibc < 2.28, musl < 1.2.4
         return False

@@ -1,4 +1,4 @@
-"""A pack from beginning to end: what `pxe-pack --agent-config fetch.yaml` does."""
+"""A pack from start to finish: what `pxe-pack --agent-config fetch.yaml` does."""
 
 from __future__ import annotations
 
@@ -10,38 +10,37 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pxe_fetch import __version__
-from pxe_fetch.contract import dump
-from pxe_pack import checks, export, unit
+from pxe_pack import checks, dump, export, unit
 from pxe_pack.artifacts import Exported, LocalFile, with_urls
 from pxe_pack.console import Console
-from pxe_pack.export import Layout
+from pxe_pack.export import LayoutWriter
 from pxe_pack.freeze import FrozenAgent, default_cache, frozen_agent, load_agent
-from pxe_pack.hashing import Tally, tally
+from pxe_pack.hashing import SizeAndDigest, hash_file
 from pxe_pack.image import liveos
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.inject import Target, remove_from_iso
 from pxe_pack.liveiso import detect_rootfs
 from pxe_pack.output import Staging, staging, staging_folder
 from pxe_pack.payload import Payload, make_payload
-from pxe_pack.plan import Options, Plan, Settings, make_plan, settle
+from pxe_pack.plan import Options, Plan, Settings, make_plan, resolve_settings
 from pxe_pack.tarball import tar_staging
 from pxe_pack.tools import InputError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Packed:
-    """What came of a pack."""
+class PackResult:
+    """The result of a pack."""
 
     plan: Plan
     agent: FrozenAgent
     payload: Payload
-    layout: Layout
+    layout: LayoutWriter
     seconds: float
 
 
 def show_plan(options: Options, *, console: Console) -> None:
-    """Say what packing would do. Raises InputError as `pack` does, and has no effect."""
-    settings = settle(options)
+    """Print what packing would do, without doing it. Raises InputError as `pack` does."""
+    settings = resolve_settings(options)
     with _image(settings, console) as image:
         plan = make_plan(settings, image)
         if plan.warnings:
@@ -49,14 +48,14 @@ def show_plan(options: Options, *, console: Console) -> None:
         console.result({"plan": plan.document()}, "\n".join(plan.lines()))
 
 
-def pack(options: Options, *, console: Console) -> Packed:
-    """Pack, and give what came of it.
+def pack(options: Options, *, console: Console) -> PackResult:
+    """Pack the image and export the layout.
 
-    Raises InputError before there is any effect but a frozen agent in the cache, WorkError and OSError later; the
-    output is then absent, or what it was before.
+    Raises InputError before anything is written (except a frozen agent in the cache), WorkError and OSError later; the
+    output is then absent or unchanged.
     """
     began = time.monotonic()
-    settings = settle(options)
+    settings = resolve_settings(options)
     with _image(settings, console) as image:
         plan = make_plan(settings, image)
         for line in plan.lines():
@@ -67,14 +66,14 @@ def pack(options: Options, *, console: Console) -> Packed:
             console.problems(plan.warnings)
         agent = _agent(plan, console)
         service = _service(plan, console)
-        # the configuration, as large as it may become, and the manifest are in the margin
+        # the final configuration and the manifest are small: the injector's estimate has room for them
         room = plan.choice.injector.disk_space(image, _payload(plan, agent, service, config=settings.config_text))
-        local = sum(file.room for file in settings.files) + sum(file.size for file in plan.boot_files().values())
-        layouts = 2 if settings.format == "tar" else 1  # its files, and they once more in the archive
-        if problems := checks.disk_room(settings.output, needed=layouts * (room + local)):
+        local = sum(file.disk_space for file in settings.files) + sum(file.size for file in plan.boot_files().values())
+        layouts = 2 if settings.format == "tar" else 1  # the files, and a copy of them in the archive
+        if problems := checks.disk_space(settings.output, needed=layouts * (room + local)):
             raise InputError(*problems)
         with _staging(settings, image) as made:
-            layout = Layout(root=made.layout)
+            layout = LayoutWriter(root=made.layout)
             files = _copy_artifacts(settings, layout=layout, console=console)
             config = _node_config(plan, files)
             payload = _payload(plan, agent, service, config=config)
@@ -83,11 +82,11 @@ def pack(options: Options, *, console: Console) -> Packed:
                 export.export_boot_files(layout, image, plan.loaders.loaders)
                 export.finish(layout, _facts(plan, agent, payload, inputs))
                 step.note(f"{len(layout.files)} files, {layout.size:,} bytes")
-    return Packed(plan=plan, agent=agent, payload=payload, layout=layout, seconds=time.monotonic() - began)
+    return PackResult(plan=plan, agent=agent, payload=payload, layout=layout, seconds=time.monotonic() - began)
 
 
 def _staging(settings: Settings, image: LiveImage) -> AbstractContextManager[Staging]:
-    """Where the layout is made, and becomes the output."""
+    """The staging area whose layout becomes the output."""
     if settings.format == "tar":
         epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
         return tar_staging(settings.output, mtime=int(epoch) if epoch.isdigit() else image.mtime)
@@ -95,8 +94,8 @@ def _staging(settings: Settings, image: LiveImage) -> AbstractContextManager[Sta
 
 
 def _image(settings: Settings, console: Console) -> AbstractContextManager[LiveImage]:
-    """The image, opened; what has to be unpacked or made for that lies beside the output."""
-    if not settings.boot_url and detect_rootfs(settings.image):  # it will need one, which is known before it is made
+    """Open the image. Temporary files go next to the output."""
+    if not settings.boot_url and detect_rootfs(settings.image):  # fail before building the ISO, which needs one
         raise InputError(checks.missing_setting("boot_url"))
     return liveos.opened(
         settings.image,
@@ -108,7 +107,7 @@ def _image(settings: Settings, console: Console) -> AbstractContextManager[LiveI
 
 
 def _agent(plan: Plan, console: Console) -> FrozenAgent:
-    """The agent, that fits the image."""
+    """The frozen agent. Raises InputError if it cannot run in the image."""
     given = plan.settings.agent
     agent = load_agent(given) if given else frozen_agent(cache=default_cache(), console=console)
     findings = checks.agent_fits(agent, plan.image)
@@ -120,7 +119,7 @@ def _agent(plan: Plan, console: Console) -> FrozenAgent:
 
 
 def _service(plan: Plan, console: Console) -> str:
-    """The unit, fitted to the image and found right by systemd-analyze where that is here."""
+    """The unit adapted to the image, checked with systemd-analyze if that is installed. Raises InputError."""
     service = unit.service_for(plan.settings.fetch, systemd=plan.image.systemd)
     findings = unit.unit_problems(service)
     if any(problem.severity == "error" for problem in findings):
@@ -140,8 +139,13 @@ def _payload(plan: Plan, agent: FrozenAgent, service: str, *, config: str) -> Pa
     )
 
 
-def _inject(plan: Plan, payload: Payload, *, layout: Layout, work: Path, console: Console) -> Mapping[str, Tally]:
-    """Write what holds the payload, and the ISO, into the layout; gives what the image's files were before."""
+def _inject(
+    plan: Plan, payload: Payload, *, layout: LayoutWriter, work: Path, console: Console
+) -> Mapping[str, SizeAndDigest]:
+    """Write the files with the payload and the ISO into the layout.
+
+    Returns size and digest of the image's files they were made from, by path.
+    """
     image, name = plan.image, plan.iso_name
     target = Target(place=layout.place, iso=name)
     injected = plan.choice.injector.inject(image, payload, target=target, work=work, console=console)
@@ -156,41 +160,39 @@ def _inject(plan: Plan, payload: Payload, *, layout: Layout, work: Path, console
         layout.record(name, cleaned.files[name], url=plan.boot_url)
         inputs |= cleaned.inputs
     elif image.iso and name not in injected.files:
-        with console.step("Copying the ISO, and hashing", total=image.iso.size) as step:
+        with console.step("Copying and hashing the ISO", total=image.iso.size) as step:
             inputs[image.iso_path] = export.export_iso(
                 layout, image.iso, name=name, url=plan.settings.boot_url, advance=step.advance
             )
     return inputs
 
 
-def _copy_artifacts(settings: Settings, *, layout: Layout, console: Console) -> Mapping[LocalFile, Exported]:
-    """Copy the local artifacts into the layout; gives what it then has of each."""
+def _copy_artifacts(settings: Settings, *, layout: LayoutWriter, console: Console) -> Mapping[LocalFile, Exported]:
+    """Copy the local artifacts into the layout."""
     files, base = settings.files, settings.artifact_url
     if not files:
         return {}
-    with console.step(
-        "Copying the local artifacts, and hashing", total=sum(file.content_size for file in files)
-    ) as step:
+    with console.step("Copying and hashing local artifacts", total=sum(file.content_size for file in files)) as step:
         return export.export_artifacts(layout, files, base=base, advance=step.advance)
 
 
 def _node_config(plan: Plan, files: Mapping[LocalFile, Exported]) -> str:
-    """The configuration that the node reads: without `pack`, local files as URLs with their digests."""
+    """The configuration for the node: without `pack`, with local files as URLs and digests. Raises InputError."""
     config, problems = with_urls(plan.settings.fetch, files, base=plan.settings.artifact_url)
     if problems:
         raise InputError(*problems)
     return dump.dump(config)
 
 
-def _facts(plan: Plan, agent: FrozenAgent, payload: Payload, inputs: Mapping[str, Tally]) -> dict[str, object]:
-    """The manifest, but for what the layout holds."""
+def _facts(plan: Plan, agent: FrozenAgent, payload: Payload, inputs: Mapping[str, SizeAndDigest]) -> dict[str, object]:
+    """The manifest's content except for the list of output files."""
     settings = plan.settings
     given = plan.image.rootfs_source
     role = "made-iso" if given else "image"
     read = [(role, settings.image.name, path, counted) for path, counted in sorted(inputs.items())]
     if given and given.form != "directory":
-        read.append(("image", settings.image.name, "", tally(settings.image)))
-    read.append(("config", settings.config_path.name, "", tally(settings.config_path)))
+        read.append(("image", settings.image.name, "", hash_file(settings.image)))
+    read.append(("config", settings.config_path.name, "", hash_file(settings.config_path)))
     return {
         "pxe_pack": __version__,
         "inputs": [
@@ -218,8 +220,8 @@ def _facts(plan: Plan, agent: FrozenAgent, payload: Payload, inputs: Mapping[str
     }
 
 
-def summary(packed: Packed) -> str:
-    """What came of it, for a person."""
+def summary(packed: PackResult) -> str:
+    """The result as text."""
     settings, layout = packed.plan.settings, packed.layout
     width = max(len(path) for path in layout.files)
     lines = [f"  {path:{width}}  {counted.size:>15,}" for path, counted in sorted(layout.files.items())]
@@ -232,7 +234,7 @@ def summary(packed: Packed) -> str:
             f"{settings.output}{'/' if settings.format == 'dir' else ''}",
             *lines,
             "",
-            f"Added to the image by `{packed.plan.choice.name}`: {what} ({added}).",
+            f"Added to the image with `{packed.plan.choice.name}`: {what} ({added}).",
             f"Packed in {packed.seconds:.1f} s.",
             "",
             f"Serve by TFTP:  {loaders}, boot/",
@@ -245,15 +247,15 @@ def summary(packed: Packed) -> str:
 
 def _next(settings: Settings) -> list[str]:
     if settings.format == "tar":
-        return [f"Unpack it:  tar -C /srv/pxe -xf {settings.output}"]
+        return [f"Unpack:  tar -C /srv/pxe -xf {settings.output}"]
     return [
-        f"Check it:  cd {settings.output} && sha256sum -c SHA256SUMS",
-        f"Try it:    pxe-pack boot {settings.output}",
+        f"Verify:  cd {settings.output} && sha256sum -c SHA256SUMS",
+        f"Test:    pxe-pack boot {settings.output}",
     ]
 
 
-def result_document(packed: Packed) -> dict[str, object]:
-    """What came of it, for a machine."""
+def result_document(packed: PackResult) -> dict[str, object]:
+    """The result as JSON values (docs/json.md)."""
     outputs = [
         {"path": path, "size": counted.size, "sha256": counted.sha256, "url": packed.layout.urls.get(path)}
         for path, counted in sorted(packed.layout.files.items())

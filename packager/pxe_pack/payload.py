@@ -1,7 +1,7 @@
-"""What goes into the root filesystem: the agent, its units, the configuration, and the folders it writes to.
+"""The files added to the root filesystem: the agent, its units, the configuration, and the folders it writes to.
 
-Paths are the image's own: where /usr/lib or /etc is a symbolic link in the image, the payload goes to where it leads
-inside the image. A directory that the image has keeps its owner and mode, so it is not part of the payload.
+Symbolic links in the image are followed: if /usr/lib or /etc is a link, the payload goes to its target inside the
+image. A directory that already exists keeps its owner and mode and is not part of the payload.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pxe_pack.tools import InputError
 from pxe_pack.unit import unit_files
 
 TMPFILES = "/usr/lib/tmpfiles.d/pxe-fetch.conf"
-# What a pack writes; what a former one wrote there goes first. A trailing slash: with all that is below.
+# Paths that a pack writes; files of an earlier pack are removed first. A trailing slash: with everything below.
 OWNED = (
     f"{AGENT_DIR}/",
     f"{UNIT_DIR}/{UNIT_NAME}",
@@ -39,7 +39,7 @@ OWNED = (
     TMPFILES,
 )
 
-_VOLATILE = ("run", "tmp", "dev", "proc", "sys")  # mounted over at boot: a folder made in the image would be hidden
+_VOLATILE = ("run", "tmp", "dev", "proc", "sys")  # mounted over at boot, which would hide a folder of the image
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,35 +48,35 @@ class Entry:
 
     path: str
     mode: int
-    content: bytes | Path = b""  # of a file
-    target: str = ""  # of a symbolic link
+    content: bytes | Path = b""  # files only
+    target: str = ""  # symbolic links only
 
     @property
     def size(self) -> int:
-        """Bytes of a file's content."""
+        """The size of a file's content in bytes."""
         return self.content.stat().st_size if isinstance(self.content, Path) else len(self.content)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Payload:
-    """Everything that goes in, parents before what is in them."""
+    """Everything added to the image, each directory before its contents."""
 
     entries: tuple[Entry, ...]
-    replaces: tuple[str, ...]  # paths of former packs, as the image has them; a trailing slash: and all below
+    replaces: tuple[str, ...]  # paths of earlier packs inside the image; a trailing slash: with everything below
 
     @property
     def size(self) -> int:
         return sum(entry.size for entry in self.entries)
 
     def is_replaced(self, path: str) -> bool:
-        """Whether `path` belongs to a pack: this one or a former one."""
+        """True if `path` belongs to this pack or to an earlier one."""
         return any(path == owned or (owned.endswith("/") and f"{path}/".startswith(owned)) for owned in self.replaces)
 
 
 def make_payload(*, agent: Path, service: str, config: str, roots: Sequence[str], tree: RootTree | None) -> Payload:
-    """The payload for the image whose root filesystem is `tree` (None: it cannot be seen, so links are not known).
+    """The payload for the image with the root filesystem `tree` (None if it cannot be read: links are not followed).
 
-    Raises InputError when the image has something else where a file or a folder has to go.
+    Raises InputError if the image has a file of another type at one of its paths.
     """
     units = unit_files()
     wanted = [
@@ -117,7 +117,7 @@ def _agent_entries(agent: Path) -> list[Entry]:
 
 
 def _placed(wanted: list[Entry], folders: list[str], tree: RootTree | None) -> Payload:
-    """`wanted` and `folders` where the image has room for them, with the parents that it lacks."""
+    """The payload of `wanted` and `folders` at their real paths, with missing parents. Raises InputError."""
     parents = {str(PurePosixPath(entry.path).parent) for entry in wanted} | set(folders)
     owned_parents = {str(PurePosixPath(owned.strip("/")).parent) for owned in OWNED}
     real = _resolved(parents | owned_parents, tree)
@@ -136,7 +136,7 @@ def _placed(wanted: list[Entry], folders: list[str], tree: RootTree | None) -> P
     payload = Payload(entries=tuple(moved[path] for path in sorted(moved)), replaces=replaces)
     if problems := [problem for entry in payload.entries if (problem := _conflict(entry, present, payload))]:
         raise InputError(*problems)
-    # what lies inside a folder that is replaced as a whole has to be made again
+    # directories inside a replaced folder have to be created again
     kept = tuple(e for e in payload.entries if payload.is_replaced(e.path) or not _is_there(e, present))
     return Payload(entries=kept, replaces=replaces)
 
@@ -147,7 +147,7 @@ def _moved_owned(owned: str, real: Mapping[str, str]) -> str:
 
 
 def _resolved(folders: set[str], tree: RootTree | None) -> dict[str, str]:
-    """Each folder without symbolic links on its way, as the image has them."""
+    """The real path of each folder, with the image's symbolic links resolved."""
     if tree is None:
         return {folder: folder for folder in folders}
     steps = {str(step) for folder in folders for step in (PurePosixPath(folder), *PurePosixPath(folder).parents)}
@@ -162,7 +162,7 @@ def _below(folder: str, name: str) -> str:
 
 
 def _is_there(entry: Entry, present: Mapping[str, Inode]) -> bool:
-    """Whether the image has this directory already."""
+    """True if the image already has this directory."""
     inode = present.get(entry.path)
     return bool(inode and stat.S_ISDIR(entry.mode) and stat.S_ISDIR(inode.mode))
 
@@ -179,11 +179,11 @@ def _conflict(entry: Entry, present: Mapping[str, Inode], payload: Payload) -> P
     has, needs = kinds.get(stat.S_IFMT(inode.mode), "a special file"), kinds[stat.S_IFMT(entry.mode)]
     return Problem(
         reference="payload-conflict",
-        message=f"the image has {has} at /{entry.path}, where {needs} has to go",
+        message=f"the image has {has} at /{entry.path}, where pxe-pack needs {needs}",
         hint="rename it in the image",
     )
 
 
 def _is_inner(entry: Entry, payload: Payload) -> bool:
-    """Whether the entry lies inside a folder that is replaced as a whole."""
+    """True if the entry lies inside a folder that is replaced as a whole."""
     return any(owned.endswith("/") and entry.path.startswith(owned) for owned in payload.replaces)

@@ -1,4 +1,4 @@
-"""Everything that will be done, before anything is: options and configuration make settings, an image makes a plan."""
+"""What a pack will do: options and configuration give the settings, settings and image give the plan."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from pxe_fetch.contract import validate
+from pxe_fetch.contract import reader
 from pxe_fetch.contract.model import Document, FetchConfig
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.quantity import show_size
@@ -17,13 +17,13 @@ from pxe_pack.image.bootloader import BootFile
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.liveroot import LiveOS
 from pxe_pack.inject import Choice, Rewrite, choose
-from pxe_pack.loaders import Chosen, choose_loaders
+from pxe_pack.loaders import LoaderChoice, choose_loaders
 from pxe_pack.tools import InputError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """What the command line said; None where it said nothing."""
+    """The flags from the command line; None if a flag was not given."""
 
     config: Path
     image: Path | None = None
@@ -40,7 +40,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """Options and configuration put together, and checked as far as that goes without the image."""
+    """Options merged with the configuration, checked as far as possible without the image."""
 
     config_path: Path
     config_text: str
@@ -48,10 +48,10 @@ class Settings:
     image: Path
     output: Path
     format: str
-    boot_url: str  # empty: none given; a full-os image fetches no ISO
-    artifact_url: str  # empty: neither was given
+    boot_url: str  # empty if none is given; a full-os image needs none
+    artifact_url: str  # empty if neither it nor boot_url is given
     inject: str
-    rewrite: Rewrite | None  # the root filesystem's compressor is to change
+    rewrite: Rewrite | None  # recompress the root filesystem
     agent: Path | None
     boot_loader: Path | None
     files: tuple[LocalFile, ...]
@@ -59,26 +59,26 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What will be done."""
+    """What a pack will do."""
 
     settings: Settings
     choice: Choice
     image: LiveImage
-    loaders: Chosen
-    warnings: tuple[Problem, ...] = ()  # what may go wrong at boot, and need not
+    loaders: LoaderChoice
+    warnings: tuple[Problem, ...] = ()  # what may go wrong at boot
 
     @property
     def boot_url(self) -> str | None:
-        """The ISO's URL; None for an image that fetches none."""
+        """The ISO's URL; None for a full-os image."""
         return self.settings.boot_url if self.image.live else None
 
     @property
     def iso_name(self) -> str:
-        """What the ISO is called in the layout: the last part of its URL; empty for an image that has none."""
+        """The ISO's file name in the layout: the last part of its URL; empty for a full-os image."""
         return unquote(urlsplit(self.boot_url or "").path.rsplit("/", 1)[-1])
 
     def lines(self) -> Iterator[str]:
-        """The plan for a person, a fact a line."""
+        """The plan as lines of text."""
         image, settings = self.image, self.settings
         systemd = f"systemd {image.systemd}" if image.systemd else "systemd unknown"
         libc = f"glibc {image.facts.glibc}" if image.facts.glibc else "glibc unknown"
@@ -88,12 +88,12 @@ class Plan:
             yield f"root      {live.root.path}: {self._format(live)}, {live.span.size:,} bytes"
         for name, facts in image.initrds.items():
             able = [word for word, can in _abilities(facts.livenet, facts.dmsquash_live, facts.applies_updates) if can]
-            yield f"initrd    {name}: {facts.compression}, {', '.join(able) or 'nothing that boots a LiveOS'}"
+            yield f"initrd    {name}: {facts.compression}, {', '.join(able) or 'cannot boot a LiveOS'}"
         yield f"kernel    {', '.join(image.network.kernels)} ({image.grub_source})"
         chosen = self.loaders
         yield f"loader    {', '.join(chosen.loaders.files)}: {chosen.loaders.origin} ({chosen.why})"
         for path in chosen.loaders.redirector:
-            yield f"          {path} leads their GRUB to boot/grub2/grub.cfg"
+            yield f"          {path} points GRUB to boot/grub2/grub.cfg"
         yield f"inject    {self.choice.name}: {self.choice.injector.HOW} ({self.choice.why})"
         if self.boot_url:
             yield f"boot      {self.boot_url}"
@@ -106,7 +106,7 @@ class Plan:
 
     def _kind(self) -> str:
         if given := self.image.rootfs_source:
-            return f"a root filesystem ({given.form}), made into an ISO"
+            return f"a root filesystem ({given.form}), built into an ISO"
         if iso := self.image.iso:
             return f"{self.image.kind}, {iso.size:,} bytes, volume {iso.volume_id}"
         return f"{self.image.kind}: the initrd is the root filesystem"
@@ -120,11 +120,11 @@ class Plan:
         return f"{live.root_format}, {superblock.compressor}{options}, {block}, {superblock.inodes:,} inodes"
 
     def boot_files(self) -> dict[str, BootFile]:
-        """All that TFTP serves but grub.cfg and what leads to it, by paths in the layout."""
+        """The files TFTP serves except grub.cfg and the files pointing to it, by path in the layout."""
         return {**self.loaders.loaders.files, **self.image.boot_files()}
 
     def loaders_document(self) -> dict[str, object]:
-        """The boot loaders for a machine."""
+        """The boot loaders as JSON values."""
         chosen = self.loaders.loaders
         return {
             "files": list(chosen.files),
@@ -134,7 +134,7 @@ class Plan:
         }
 
     def document(self) -> dict[str, object]:
-        """The plan for a machine."""
+        """The plan as JSON values (docs/json.md)."""
         settings, image = self.settings, self.image
         return {
             "image": image.document(),
@@ -157,18 +157,18 @@ def _abilities(livenet: bool, live: bool, updates: bool) -> tuple[tuple[str, boo
     return ("livenet", livenet), ("dmsquash-live", live), ("apply-live-updates", updates)
 
 
-def settle(options: Options) -> Settings:
-    """Options and configuration put together. Raises InputError and ProblemError with all that is wrong with them."""
+def resolve_settings(options: Options) -> Settings:
+    """Merge options and configuration. Raises InputError and ProblemError with all problems found."""
     text, document = read_config(options.config)
-    beside = options.config.absolute().parent
+    base_dir = options.config.absolute().parent
     pack = document.pack
     problems: list[Problem] = []
 
     def given(what: str, flag: Path | None, value: str | None) -> Path:
-        """A path: a flag's from where we are, the configuration's from where that is."""
+        """A path: a flag is relative to the working directory, a key to the configuration's folder."""
         if flag is None and value is None:
             problems.append(checks.missing_setting(what))
-        return (flag if flag is not None else beside / (value or "")).absolute()
+        return (flag if flag is not None else base_dir / (value or "")).absolute()
 
     image = given("image", options.image, pack.image)
     no_image = bool(problems)
@@ -176,13 +176,13 @@ def settle(options: Options) -> Settings:
     boot_url = options.boot_url or pack.boot_url or ""
     if boot_url:
         problems += checks.boot_url(boot_url)
-    elif no_image:  # else the image tells whether it needs one
+    elif no_image:  # with an image, its kind decides whether a boot_url is needed
         problems.append(checks.missing_setting("boot_url"))
     base = options.artifact_url or pack.artifact_url or ""
     problems += checks.artifact_url(base) if base else []
     compressor, level = options.compressor or pack.compressor, options.level or pack.level
     problems += checks.compression(compressor, level)
-    files, wrong = local_files(document.fetch, beside=beside)
+    files, wrong = local_files(document.fetch, base_dir=base_dir)
     problems += wrong
     settings = Settings(
         config_path=options.config,
@@ -196,7 +196,7 @@ def settle(options: Options) -> Settings:
         inject=options.inject or pack.inject,
         rewrite=Rewrite(compressor=compressor, level=level) if compressor else None,
         agent=options.agent,
-        boot_loader=options.boot_loader or (beside / pack.boot_loader if pack.boot_loader else None),
+        boot_loader=options.boot_loader or (base_dir / pack.boot_loader if pack.boot_loader else None),
         files=tuple(files),
     )
     if options.output or pack.output:
@@ -207,31 +207,31 @@ def settle(options: Options) -> Settings:
 
 
 def _real(output: Path) -> Path:
-    """The folder itself where `output` is a link to one: what is renamed into place must not replace the link."""
+    """`output` with symbolic links resolved: the rename into place must replace the folder, not a link to it."""
     return output.resolve() if output.is_symlink() else output.parent.resolve() / output.name
 
 
 def read_config(path: Path) -> tuple[str, Document]:
-    """The text of the configuration `path`, and what it says. Raises InputError with all that is wrong with it."""
+    """The text of the configuration `path`, and the parsed document. Raises InputError with all problems found."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        message = f"the configuration {path} cannot be read: {error.strerror}"
-        hint = "give the fetch.yaml by --agent-config"
+        message = f"cannot read the configuration {path}: {error.strerror}"
+        hint = "pass the path of your fetch.yaml with --agent-config"
         raise InputError(Problem(reference="config-unreadable", message=message, hint=hint)) from error
     except UnicodeDecodeError as error:
         message = f"the configuration {path} is not UTF-8 text (byte {error.start})"
         raise InputError(Problem(reference="config-unreadable", message=message)) from error
     try:
-        return text, validate.read(text, name=str(path))
+        return text, reader.read(text, name=str(path))
     except ProblemError as error:
         raise InputError(*error.problems) from error
 
 
 def make_plan(settings: Settings, image: LiveImage) -> Plan:
-    """What packing `image` will do. Raises InputError with all that keeps it from working."""
+    """Plan the packing of `image`. Raises InputError with all errors found."""
     found = [*checks.urls(settings, image)]
-    chosen: Chosen | None = None
+    chosen: LoaderChoice | None = None
     try:
         chosen = choose_loaders(image.loaders, machine=image.machine, given=settings.boot_loader)
     except InputError as error:

@@ -1,7 +1,7 @@
-"""What pxe-pack put into an image, taken out again: of an ISO into another, of a layout into one without the agent.
+"""Removes what pxe-pack added: from an ISO into a new ISO, from a layout in place or into a new folder.
 
-inject/previous_payload.py finds what was put in. Initrds and grafted root filesystems come back byte for byte; of an
-ISO, every file does.
+The package `inject` finds earlier payloads. Initrds and grafted root filesystems are restored byte for byte; in an ISO,
+every file is.
 """
 
 from __future__ import annotations
@@ -15,34 +15,32 @@ from pxe_pack import tools
 from pxe_pack.artifacts import FOLDER
 from pxe_pack.cleanup import committing
 from pxe_pack.console import Console
-from pxe_pack.export import Layout as LayoutUnderWay
-from pxe_pack.export import export_scripts, finish
-from pxe_pack.hashing import Tally
+from pxe_pack.export import LayoutWriter, export_scripts, finish
+from pxe_pack.hashing import SizeAndDigest
 from pxe_pack.image import liveos
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.inject import Target, previous_payloads, remove_from_iso
 from pxe_pack.inject.xorriso import EDITOR
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
-from pxe_pack.layout.read import GRUB_CFG, Layout, foreign, read
-from pxe_pack.layout.relocate import link, unmoved
+from pxe_pack.layout.read import GRUB_CFG, Layout, read, unlisted_files
+from pxe_pack.layout.relocate import link_or_copy, without_relocation
 from pxe_pack.output import output_problem, staging, staging_folder
 from pxe_pack.tools import InputError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Removed:
-    """What came of it."""
+    """The result of a removal."""
 
     output: Path
-    removed: tuple[str, ...]  # the ways in that were found
-    changed: tuple[str, ...]  # paths in a layout, also of files that are gone; of an ISO its name
+    removed: tuple[str, ...]  # the injectors whose payload was found
+    changed: tuple[str, ...]  # changed or removed paths in a layout; for an ISO, its name
 
 
 def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
-    """Write the ISO or layout at `path` without what pxe-pack put in to `output`; a layout in its own place if None.
+    """Write the ISO or layout at `path` without the payload to `output` (None: replace the layout).
 
-    Raises InputError before there is any effect, WorkError and OSError later; what is at `path` and `output` is then
-    what it was before.
+    Raises InputError before anything is written, WorkError and OSError later; `path` and `output` are then unchanged.
     """
     output = output.parent.resolve() / output.name if output else None
     if path.is_dir():
@@ -50,15 +48,17 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
     with liveos.opened(path, boot_url="") as image:
         ways = _ways(image)
         if image.media is not image.iso:
-            raise _refused("remove-no-iso", f"{path} is neither an ISO nor a layout", "give pxe-pack's output folder")
+            raise _refused("remove-no-iso", f"{path} is neither an ISO nor a layout", "pass pxe-pack's output folder")
         if "initrd" in ways:
-            message = f"an initrd in {path} has the payload, and it can be taken out of a layout only"
-            raise _refused("remove-no-layout", message, "give pxe-pack's output folder")
+            message = f"the payload is in an initrd of {path}; it can only be removed from a layout"
+            raise _refused("remove-no-layout", message, "pass pxe-pack's output folder")
         if output is None:
-            raise _refused("output-missing", f"{path} is only read, and no output is given", "give a name by --output")
+            message = f"{path} is never modified, and no output is given"
+            raise _refused("output-missing", message, "name the ISO to write with --output")
         if output.exists() or not output.parent.is_dir():
             message = f"{output} exists" if output.exists() else f"{output.parent} is not a directory"
-            raise _refused("output-foreign", f"the output cannot be written: {message}", "choose another by --output")
+            hint = "choose another file with --output"
+            raise _refused("output-foreign", f"the output cannot be written: {message}", hint)
         with staging_folder(output) as folder:
             target = Target(place=lambda name: folder / name, iso="layout.iso")
             remove_from_iso(image, target=target, work=folder, console=console)
@@ -70,10 +70,11 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
 
 
 def _ways(image: LiveImage) -> tuple[str, ...]:
-    """The ways of former packs. Raises InputError when there was none, or the program is missing that undoes them."""
-    ways = tuple(one.how for one in previous_payloads(image))
+    """The injectors of earlier packs. Raises InputError if there was none, or if xorriso is needed and missing."""
+    ways = tuple(previous.how for previous in previous_payloads(image))
     if not ways:
-        raise _refused("remove-nothing", f"pxe-pack put nothing into {image.path}", "`pxe-pack show` tells what it has")
+        message = f"{image.path} contains nothing that pxe-pack added"
+        raise _refused("remove-nothing", message, "`pxe-pack show` lists the contents of an image")
     if problems := tools.missing([EDITOR] if {*ways} - {"initrd"} else [], reason="to write the ISO"):
         raise InputError(*problems)
     return ways
@@ -81,26 +82,28 @@ def _ways(image: LiveImage) -> tuple[str, ...]:
 
 def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Removed:
     target_root = output or layout.root
-    if strangers := foreign(layout):
-        message = f"{layout.root} has in it what pxe-pack did not write: {strangers[0]}"
-        raise _refused("output-foreign", message, "move it away; it would be lost")
+    if unlisted := unlisted_files(layout):
+        message = f"{layout.root} contains a file that pxe-pack did not write: {unlisted[0]}"
+        raise _refused("output-foreign", message, "move it away, or it would be lost")
     if output and (output.is_relative_to(layout.root) or layout.root.is_relative_to(output)):
-        raise _refused("output-in-image", f"the output {output} lies in the layout, or around it", "choose another")
+        message = f"the output {output} is inside the layout, or contains it"
+        raise _refused("output-in-image", message, "choose another folder with --output")
     if problem := output_problem(target_root):
         raise InputError(problem)
     if missing := layout.missing():
-        raise _refused("layout-differs", f"{missing[0]} is in the manifest and is not there", "pack the image again")
+        message = f"{missing[0]} is listed in the manifest but does not exist"
+        raise _refused("layout-differs", message, "pack the image again")
     with liveos.opened(layout.root, boot_url=layout.boot_url or "") as image, staging(target_root) as made:
         ways = _ways(image)
-        new = LayoutUnderWay(root=made.layout)
+        new = LayoutWriter(root=made.layout)
         written = _written(image, layout, new=new, work=made.work, console=console)
         for path, listed in layout.files.items():
             if path in written:
                 new.record(path, written[path], url=listed.url)
             elif not path.startswith(f"{FOLDER}/") and path not in (GRUB_CFG, IPXE_SCRIPT):
-                link(layout.root / path, new.place(path))
-                new.record(path, Tally(size=listed.size, sha256=listed.sha256), url=listed.url)
-        export_scripts(new, unmoved(layout.text(GRUB_CFG)))
+                link_or_copy(layout.root / path, new.place(path))
+                new.record(path, SizeAndDigest(size=listed.size, sha256=listed.sha256), url=listed.url)
+        export_scripts(new, without_relocation(layout.text(GRUB_CFG)))
         before = {path: listed.sha256 for path, listed in layout.files.items()}
         after = {path: counted.sha256 for path, counted in new.files.items()}
         changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
@@ -109,10 +112,10 @@ def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Remo
 
 
 def _written(
-    image: LiveImage, layout: Layout, *, new: LayoutUnderWay, work: Path, console: Console
-) -> Mapping[str, Tally]:
-    """The layout's files that had the payload, written without it."""
-    files: dict[str, Tally] = {}
+    image: LiveImage, layout: Layout, *, new: LayoutWriter, work: Path, console: Console
+) -> Mapping[str, SizeAndDigest]:
+    """Write the layout's files that contained the payload without it. Returns their sizes and digests by path."""
+    files: dict[str, SizeAndDigest] = {}
     if image.iso and layout.iso:
         target = Target(place=new.place, iso=layout.iso)
         if cleaned := remove_from_iso(image, target=target, work=work, console=console):
@@ -135,7 +138,7 @@ def _refused(reference: str, message: str, hint: str) -> InputError:
 
 
 def document(removed: Removed) -> dict[str, object]:
-    """What came of it, for a machine."""
+    """The result as JSON values (docs/json.md)."""
     return {
         "output": str(removed.output),
         "removed": list(removed.removed),
@@ -144,7 +147,7 @@ def document(removed: Removed) -> dict[str, object]:
 
 
 def summary(removed: Removed) -> str:
-    """What came of it, for a person."""
+    """The result as text."""
     ways = " and ".join(f"`{way}`" for way in removed.removed)
-    lines = [f"{removed.output}: without what pxe-pack put in by {ways}", *(f"  {path}" for path in removed.changed)]
+    lines = [f"{removed.output}: removed the payload added with {ways}", *(f"  {path}" for path in removed.changed)]
     return "\n".join(lines)

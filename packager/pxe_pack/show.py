@@ -1,4 +1,4 @@
-"""What an image is and has, told: `pxe-pack show`. The text is made of the same document that machines get."""
+"""What `pxe-pack show` prints about an image. The text and the JSON come from the same report."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _NETWORK_OF_GRUB = ("efinet", "net", "tftp", "http")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Account:
-    """All that is to be told of an image."""
+class ImageReport:
+    """Everything that `show` prints about an image."""
 
     image: LiveImage
     programs: Programs
     previous_payloads: tuple[PreviousPayload, ...]
-    dhcp: str  # what brings the network up in the root filesystem; empty when nothing is seen to
+    dhcp: str  # the program that runs DHCP in the root filesystem; empty if none is found
 
 
-def account(image: LiveImage) -> Account:
-    """Look at `image` as closely as telling takes. Raises WorkError when its root filesystem is damaged."""
-    return Account(
+def report_on(image: LiveImage) -> ImageReport:
+    """Inspect `image`. Raises WorkError when its root filesystem is damaged."""
+    return ImageReport(
         image=image,
         programs=programs(image, image.loaders),
         previous_payloads=tuple(previous_payloads(image)),
@@ -38,32 +38,32 @@ def account(image: LiveImage) -> Account:
     )
 
 
-def document(told: Account) -> dict[str, object]:
-    """The account for a machine."""
-    image = told.image
+def document(report: ImageReport) -> dict[str, object]:
+    """The report as JSON values (docs/json.md)."""
+    image = report.image
     known = image.document()
     return {
         **known,
         "given": image.rootfs_source.form if image.rootfs_source else None,
         "selinux": selinux(image),
-        "dhcp": told.dhcp or None,
+        "dhcp": report.dhcp or None,
         "grub_cfg": image.grub_source,
         "kernels": [
             {"path": path, "release": kernel.release or None, **_signed(kernel.program)}
-            for path, kernel in told.programs.kernels.items()
+            for path, kernel in report.programs.kernels.items()
         ],
         "initrds": [_initrd_document(path, facts) for path, facts in image.initrds.items()],
         "netboot": _netboot_document(image.loaders.netboot) if image.loaders else None,
-        "boot_loaders": [_loader_document(program) for program in told.programs.loaders],
+        "boot_loaders": [_loader_document(program) for program in report.programs.loaders],
         "injected": [
             {"how": one.how, "where": one.where, "agent": one.version or None, "configured": one.configured}
-            for one in told.previous_payloads
+            for one in report.previous_payloads
         ],
     }
 
 
 def selinux(image: LiveImage) -> str:
-    """What SELinux will do: enforcing, permissive, disabled, or none where the image has no configuration of it."""
+    """SELinux's mode: enforcing, permissive, disabled, unknown, or none if the image has no SELinux configuration."""
     if image.selinux_enforcing:
         return "enforcing"
     if image.live and image.tree is None:
@@ -121,52 +121,52 @@ def _loader_document(program: EfiProgram) -> dict[str, object]:
     }
 
 
-def lines(told: Account) -> Iterator[str]:
-    """The account for a person, a fact a line."""
-    image, facts = told.image, told.image.facts
+def lines(report: ImageReport) -> Iterator[str]:
+    """The report as lines of text."""
+    image, facts = report.image, report.image.facts
     volume = f", volume {image.iso.volume_id}" if image.iso else ""
-    made = f"a root filesystem ({image.rootfs_source.form}), made into an ISO; " if image.rootfs_source else ""
+    made = f"a root filesystem ({image.rootfs_source.form}), built into an ISO; " if image.rootfs_source else ""
     yield f"image     {image.path} ({made}{image.kind}{volume})"
     yield f"system    {facts.name or 'unknown'}, {image.machine or 'unknown processor'}"
     glibc = f"glibc {facts.glibc}" if facts.glibc else "glibc unknown"
     systemd = f"systemd {image.systemd}" if image.systemd else "systemd unknown"
-    yield f"          {systemd}, {glibc}, SELinux {selinux(image)}, DHCP by {told.dhcp or 'nothing that can be seen'}"
+    yield f"          {systemd}, {glibc}, SELinux {selinux(image)}, DHCP: {report.dhcp or 'none found'}"
     if live := image.live:
         block = live.superblock
         packed = f", {block.compressor}, {block.block_size >> 10} KiB blocks, {block.inodes:,} inodes" if block else ""
         yield f"root      {live.root.path}: {live.root_format}{packed}, {live.span.size:,} bytes"
-    for path, kernel in told.programs.kernels.items():
+    for path, kernel in report.programs.kernels.items():
         yield f"kernel    {path}: {kernel.release or 'release unknown'}, {_signed_words(kernel.program)}"
     for path, initrd in image.initrds.items():
         yield from _initrd_lines(path, initrd)
     yield f"grub.cfg  {image.grub_source}"
-    yield from _loader_lines(told)
-    for one in told.previous_payloads:
-        yield f"injected  {_former_words(one)}"
-    if not told.previous_payloads:
+    yield from _loader_lines(report)
+    for one in report.previous_payloads:
+        yield f"injected  {_previous_payload_words(one)}"
+    if not report.previous_payloads:
         yield "injected  nothing"
 
 
-def _loader_lines(told: Account) -> Iterator[str]:
-    if not told.programs.loaders:
+def _loader_lines(report: ImageReport) -> Iterator[str]:
+    if not report.programs.loaders:
         yield "loader    none for UEFI"
-    for program in told.programs.loaders:
+    for program in report.programs.loaders:
         yield f"loader    {program.path}: {program.kind}, {program.machine}, {_signed_words(program)}"
         if grub := program.grub:
             prefix = repr(grub.prefix) if grub.prefix is not None else "none"
-            early = ", runs a script of its own first" if grub.config or grub.memdisk_config else ""
+            early = ", has an embedded configuration" if grub.config or grub.memdisk_config else ""
             yield f"          prefix {prefix}{early}, {len(grub.modules)} modules, {_network_words(grub)}"
         if program.vendor:
             yield f"          trusts {', '.join(authenticode.name(one) for one in program.vendor)}"
-    if told.image.loaders:
-        over = told.image.loaders.netboot
+    if report.image.loaders:
+        over = report.image.loaders.netboot
         yield f"netboot   {over.obstacle or f'GRUB reads {over.config} over TFTP'}"
 
 
 def _initrd_lines(path: str, facts: InitrdFacts) -> Iterator[str]:
     kind = "full-os: the whole system" if facts.full_os else "bootstrap"
     if not facts.readable:
-        yield f"initrd    {path}: {facts.compression}, which is not read"
+        yield f"initrd    {path}: {facts.compression}, cannot be read"
         return
     yield f"initrd    {path}: {kind}, {facts.compression}, {facts.unpacked:,} bytes unpacked"
     if facts.full_os:
@@ -180,24 +180,24 @@ def _initrd_lines(path: str, facts: InitrdFacts) -> Iterator[str]:
         "CA bundle": facts.ca_bundle,
     }
     network = list(facts.network)
-    yield f"          has {', '.join([name for name, there in has.items() if there] + network) or 'nothing of dracut'}"
+    yield f"          has {', '.join([name for name, there in has.items() if there] + network) or 'no dracut modules'}"
     if lacking := [name for name, there in has.items() if not there] + ([] if network else ["network"]):
-        yield f"          lacks {', '.join(lacking)}"
+        yield f"          missing {', '.join(lacking)}"
 
 
 def _network_words(grub: GrubImage) -> str:
     able = [module for module in _NETWORK_OF_GRUB if module in grub.modules]
-    return f"among them {', '.join(able)}" if able else "none of them for the network"
+    return f"including {', '.join(able)}" if able else "none for the network"
 
 
 def _signed_words(program: EfiProgram) -> str:
     if not program.signatures:
         return "not signed"
-    broken = "" if all(one.intact for one in program.signatures) else ", and changed since"
+    broken = "" if all(one.intact for one in program.signatures) else ", modified since"
     return f"signed by {', '.join(dict.fromkeys(one.signer for one in program.signatures))}{broken}"
 
 
-def _former_words(one: PreviousPayload) -> str:
+def _previous_payload_words(one: PreviousPayload) -> str:
     agent = f"the agent {one.version}" if one.version else "an agent"
     config = "" if one.configured else ", without a configuration"
-    return f"by `{one.how}`: {agent} in {one.where}{config}"
+    return f"with `{one.how}`: {agent} in {one.where}{config}"

@@ -1,7 +1,7 @@
-"""A folder given as an artifact's `source`: what is in it, and what of that no node would unpack.
+"""A folder given as an artifact's `source`: its contents, and the files in it that a node would refuse to unpack.
 
-What a node refuses is in pxe_fetch.contract.archive. Hard links are files like any other; extended attributes, owners
-and times are not looked at.
+What a node refuses is defined in pxe_fetch.contract.archive. Hard links are packed as separate files; extended
+attributes, owners and times are ignored.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pathlib import Path
 from pxe_fetch.contract.archive import LONGEST_NAME, MOST_MEMBERS, leads_outside
 from pxe_fetch.contract.problem import Problem
 
-_MOST_SHOWN = 20  # problems of one folder
-_USTAR_NAME = 100  # bytes of a name or link target that a tar header itself has room for
-_USTAR_SIZE = 8 << 30  # bytes; a size that it has no room for
+_MOST_SHOWN = 20  # problems shown for one folder
+_USTAR_NAME = 100  # bytes; the longest name or link target in a plain tar header
+_USTAR_SIZE = 8 << 30  # bytes; too large for a plain tar header
 _SPECIAL = {
     stat.S_IFBLK: "is a device",
     stat.S_IFCHR: "is a device",
     stat.S_IFIFO: "is a named pipe",
     stat.S_IFSOCK: "is a socket",
 }
-_LEAVE_OUT = "nodes get files, folders and symbolic links: move it out of the folder"
+_LEAVE_OUT = "only files, folders and symbolic links can be packed; move it out of the folder"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,22 +35,22 @@ class Member:
 
     path: str  # relative to the folder
     status: os.stat_result
-    target: str = ""  # of a link
+    target: str = ""  # symbolic links only
 
     @property
     def is_file(self) -> bool:
-        """Return whether it is a regular file."""
+        """True for a regular file."""
         return stat.S_ISREG(self.status.st_mode)
 
     @property
     def is_folder(self) -> bool:
-        """Return whether it is a folder."""
+        """True for a folder."""
         return stat.S_ISDIR(self.status.st_mode)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refused:
-    """Something in the folder that cannot be packed. `reason` follows its path in a sentence."""
+    """Something in the folder that cannot be packed. `reason` is a sentence without its subject, the path."""
 
     path: str
     reason: str
@@ -58,20 +58,20 @@ class Refused:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Survey:
-    """What is in a folder. Two surveys are equal exactly when nothing in it changed between them."""
+class FolderScan:
+    """The contents of a folder. Two scans are equal exactly if nothing in it changed between them."""
 
     members: int
     files: int
     size: int  # bytes in its files
-    archive: int  # bytes of its archive at the most
-    longest: str  # the longest path in it
+    archive: int  # upper limit for the archive, in bytes
+    longest: str  # the longest path
     newest: str  # the path whose inode changed last
-    fingerprint: str  # of all paths, modes, sizes, times and link targets
+    fingerprint: str  # hash of all paths, modes, sizes, times and link targets
 
 
 def walk(folder: Path) -> Iterator[Member | Refused]:
-    """Yield all that is in `folder`, a folder before what is in it, in the order of the names' code points."""
+    """Yield everything in `folder`, each folder before its contents, names ordered by code point."""
     pending = [_listed(folder, "")]
     while pending:
         found = next(pending[-1], None)
@@ -85,15 +85,15 @@ def walk(folder: Path) -> Iterator[Member | Refused]:
 
 def _listed(folder: Path, prefix: str) -> Iterator[Member | Refused]:
     try:
-        names = sorted(os.listdir(folder / prefix))  # noqa: PTH208  names alone, of which there may be a million
+        names = sorted(os.listdir(folder / prefix))  # noqa: PTH208  there may be a million names
     except OSError as error:
         yield _unreadable(prefix or ".", error)
         return
     for name in names:
-        yield _look_at(folder, prefix + name)
+        yield _inspect(folder, prefix + name)
 
 
-def _look_at(folder: Path, path: str) -> Member | Refused:
+def _inspect(folder: Path, path: str) -> Member | Refused:
     full = f"{folder}/{path}"
     if reason := _name_fault(path.rpartition("/")[2]):
         return Refused(path=path, reason=reason, hint="rename it")
@@ -108,18 +108,18 @@ def _look_at(folder: Path, path: str) -> Member | Refused:
     if kind in _SPECIAL:
         return Refused(path=path, reason=_SPECIAL[kind], hint=_LEAVE_OUT)
     if kind == stat.S_IFLNK and (reason := _link_fault(target, depth=path.count("/"))):
-        hint = "make it relative, to something in the folder, with `..` at its front alone"
+        hint = "make it a relative link to something in the folder, with `..` only at the front"
         return Refused(path=path, reason=reason, hint=hint)
     return Member(path=path, status=status, target=target)
 
 
 def _name_fault(name: str) -> str:
-    """Return what is wrong with a file's name; empty when nothing is."""
+    """Why a file's name cannot be packed; empty if it can."""
     try:
         length = len(name.encode())
     except UnicodeEncodeError:
         return "has a name that is not UTF-8"
-    return f"has a name of {length} bytes, and {LONGEST_NAME} are the most" if length > LONGEST_NAME else ""
+    return f"has a name of {length} bytes; the limit is {LONGEST_NAME}" if length > LONGEST_NAME else ""
 
 
 def _link_fault(target: str, *, depth: int) -> str:
@@ -129,11 +129,7 @@ def _link_fault(target: str, *, depth: int) -> str:
         return "is a link to a name that is not UTF-8"
     if target.startswith("/"):
         return f"is a link to an absolute path: {target}"
-    return (
-        f"is a link that leads, or could lead, out of the folder: {target}"
-        if leads_outside(target, depth=depth)
-        else ""
-    )
+    return f"is a link that may lead out of the folder: {target}" if leads_outside(target, depth=depth) else ""
 
 
 def _unreadable(path: str, error: OSError) -> Refused:
@@ -141,11 +137,11 @@ def _unreadable(path: str, error: OSError) -> Refused:
 
 
 def _read_hint() -> str:
-    return f"pxe-pack runs with the user ID {os.geteuid()}: have that user read it, or move it out of the folder"
+    return f"pxe-pack runs as user ID {os.geteuid()}; let that user read it, or move it out of the folder"
 
 
-def survey(folder: Path) -> tuple[Survey, list[Problem]]:
-    """Look at all that is in `folder`. Returns what was found, and a problem for each thing that cannot be packed."""
+def scan_folder(folder: Path) -> tuple[FolderScan, list[Problem]]:
+    """Scan `folder`. Returns its contents, and a problem for each file that cannot be packed. Raises OSError."""
     members = files = size = 0
     archive = 2 * tarfile.RECORDSIZE
     longest = newest = ""
@@ -160,7 +156,7 @@ def survey(folder: Path) -> tuple[Survey, list[Problem]]:
             refused.append(found)
             continue
         status = found.status
-        archive += _room_of(found)
+        archive += _archived_size(found)
         longest = max(longest, found.path, key=lambda path: len(path.encode()))
         if status.st_ctime_ns > latest:
             latest, newest = status.st_ctime_ns, found.path
@@ -170,11 +166,11 @@ def survey(folder: Path) -> tuple[Survey, list[Problem]]:
             size += status.st_size
             facts.append(status.st_size)
         seen.update(f"{found.path}\0{found.target}\0{facts}\0".encode())
-    result = Survey(
+    result = FolderScan(
         members=members,
         files=files,
         size=size,
-        archive=archive + (archive >> 7),  # zstd makes what it cannot compress a little larger: ZSTD_COMPRESSBOUND
+        archive=archive + (archive >> 7),  # incompressible data grows a little: ZSTD_COMPRESSBOUND
         longest=longest,
         newest=newest or ".",
         fingerprint=seen.hexdigest(),
@@ -184,33 +180,32 @@ def survey(folder: Path) -> tuple[Survey, list[Problem]]:
 
 def _problems(folder: Path, refused: list[Refused], *, members: int) -> list[Problem]:
     problems = [
-        Problem(reference="source-member", message=f"{shown(folder / one.path)} {one.reason}", hint=one.hint)
+        Problem(reference="source-member", message=f"{printable(folder / one.path)} {one.reason}", hint=one.hint)
         for one in refused[:_MOST_SHOWN]
     ]
     if more := len(refused) - _MOST_SHOWN:
-        message = f"{shown(folder)} has {more} more files that cannot be packed"
+        message = f"{printable(folder)} has {more} more files that cannot be packed"
         problems += [Problem(reference="source-member", message=message)] if more > 0 else []
     if members > MOST_MEMBERS:
-        message = f"{shown(folder)} has more than {MOST_MEMBERS:,} files and folders, the most that a node unpacks"
-        problems.append(
-            Problem(reference="source-members", message=message, hint="give parts of it as several artifacts")
-        )
+        message = f"{printable(folder)} has more than {MOST_MEMBERS:,} files and folders, the most a node unpacks"
+        hint = "split it into several artifacts"
+        problems.append(Problem(reference="source-members", message=message, hint=hint))
     return problems
 
 
-def shown(path: Path) -> str:
-    """Return `path` as it stands in a sentence: on one line, whatever is in its name."""
+def printable(path: Path) -> str:
+    """`path` for use in a message: on one line, whatever characters it contains."""
     text = str(path)
     return text if text.isprintable() else repr(text)
 
 
-def _room_of(member: Member) -> int:
-    """Return the bytes that the member takes in a tar archive, or a few more."""
+def _archived_size(member: Member) -> int:
+    """An upper limit for the bytes that the member takes in a tar archive."""
     names = [member.path + "/" * member.is_folder, member.target]
     size = member.status.st_size if member.is_file else 0
     block = tarfile.BLOCKSIZE
     fits = all(name.isascii() and len(name) <= _USTAR_NAME for name in names) and size < _USTAR_SIZE
-    # a pax header, and its records: each name with a keyword and a length, and the size
+    # a pax header and its records: names with keyword and length, and the size
     extended = 0 if fits else 2 * block + _padded(sum(len(name.encode()) + block // 4 for name in names))
     return extended + block + _padded(size)
 

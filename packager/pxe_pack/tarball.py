@@ -1,6 +1,7 @@
-"""A layout as one tar archive: the same bytes for the same files, whoever makes it, and when.
+"""A layout as one reproducible tar archive: the same files give the same bytes.
 
-POSIX.1-2001 (pax), which every tar of today reads; the manifest comes first, by which the archive is known for ours.
+The format is POSIX.1-2001 (pax), which all current tar programs read. The manifest comes first, so that pxe-pack
+recognises its own archives.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from pxe_pack.tools import WorkError
 
 @contextmanager
 def tar_staging(output: Path, *, mtime: int) -> Iterator[Staging]:
-    """The staging whose layout becomes the archive `output` when the block ends well; all else is removed.
+    """A staging area for the archive `output`. When the block succeeds, its layout is archived; the rest is removed.
 
-    `mtime` is the time of all that is in it. Raises WorkError when `output` has changed meanwhile so that it cannot be
-    replaced.
+    `mtime` is the time of all members, in seconds since 1970. Raises WorkError if `output` has changed in the meantime
+    and cannot be replaced.
     """
     with staging_folder(output) as root:
         made = new_staging(root)
@@ -53,7 +54,7 @@ def write(layout: Path, archive: Path, *, mtime: int) -> None:
 
 
 def tar_problem(output: Path) -> Problem | None:
-    """Why the archive `output` cannot be written or replaced; None when it can."""
+    """The reason why the archive `output` cannot be written or replaced; None if it can."""
     if problem := parent_problem(output):
         return problem
     if not output.exists() and not output.is_symlink():
@@ -62,8 +63,8 @@ def tar_problem(output: Path) -> Problem | None:
         return None
     return Problem(
         reference="output-foreign",
-        message=f"the output {output} exists, and is no layout's archive that pxe-pack wrote",
-        hint="choose another name by --output, or move it away",
+        message=f"the output {output} exists and was not written by pxe-pack --format tar",
+        hint="choose another name with --output, or move it away",
     )
 
 

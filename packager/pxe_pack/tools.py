@@ -1,4 +1,4 @@
-"""Outside programs: found before anything is done, run in one place, their complaints kept."""
+"""External programs: checked for before any work starts, and run in this module only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pxe_pack.cleanup import start_child
 
 _log = logging.getLogger(__name__)
 
-# Program -> the Debian package that has it. Azure Linux and Fedora name theirs alike but for a few.
+# Program -> its Debian package. Most packages have the same name in Azure Linux and Fedora.
 PACKAGES: Mapping[str, str] = {
     "mksquashfs": "squashfs-tools",
     "sqfstar": "squashfs-tools",
@@ -28,39 +28,38 @@ PACKAGES: Mapping[str, str] = {
     "mkfs.fat": "dosfstools",
     "systemd-analyze": "systemd",
     "qemu-system-x86_64": "qemu-system-x86",
-    "gcc": "gcc",
-    "pkg-config": "pkg-config",
-    "objdump": "binutils",
-    "strip": "binutils",
     "cpio": "cpio",
     "setpriv": "util-linux",
+    "unshare": "util-linux",
+    "chroot": "coreutils",
+    "newuidmap": "uidmap",
     "zstd": "zstd",
 }
 
-# Administrators' programs live where an ordinary user's PATH may not lead.
+# The PATH of an ordinary user may lack the folders of system administration programs.
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 
 class InputError(ProblemError):
-    """Something the user gave, or the machine lacks, stops the work before it began: exit code 2."""
+    """Invalid input, or a missing program: nothing was started. Exit code 2."""
 
 
 class WorkError(ProblemError):
-    """The work began and could not be finished: exit code 1."""
+    """The work failed after it had started. Exit code 1."""
 
 
 def find(program: str) -> Path | None:
-    """Where `program` is, or None."""
+    """The path of `program`; None if it is not installed."""
     found = shutil.which(program, path=SEARCH_PATH)
     return Path(found) if found else None
 
 
 def missing(programs: Iterable[str], *, reason: str) -> list[Problem]:
-    """A problem for each of `programs` that is not installed, naming the package that has it. `reason`: "to …"."""
+    """A problem for each of `programs` that is not installed, with its package. `reason` is like "to write the ISO"."""
     return [
         Problem(
             reference="tool-missing",
-            message=f"{program} is needed {reason}, and is not installed",
+            message=f"{program} is required {reason}, but is not installed",
             hint=f"apt-get install {PACKAGES.get(program, program)}",
         )
         for program in programs
@@ -76,10 +75,10 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> bytes:
-    """Run `program` to its end and give what it wrote to stdout.
+    """Run `program`, wait for it, and return its stdout.
 
-    `env` is added to ours; the locale is always C, so that what it prints can be read.
-    Raises WorkError with the last lines of its stderr when it fails, InputError when it is not installed.
+    `env` is added to the environment; the locale is always C, so that the output can be parsed. Raises WorkError with
+    the last lines of stderr if the program fails, InputError if it is not installed.
     """
     with start(program, *arguments, stdin=stdin, stdout=stdout, env=env, cwd=cwd) as process:
         output, errors = process.communicate()
@@ -96,10 +95,10 @@ def start(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start `program`, for the callers that stream. Raises InputError when it is not installed.
+    """Start `program` for callers that stream its input or output. Raises InputError if it is not installed.
 
-    It is killed when a signal ends us; where setpriv(1) is installed, the kernel kills it however we end. To be called
-    in the main thread: that is whose end the kernel looks at.
+    A signal that ends pxe-pack kills the program. With setpriv(1), the kernel kills it however pxe-pack ends. Call this
+    from the main thread: the kernel kills the child when the thread that started it ends.
     """
     path = find(program)
     if path is None:
@@ -113,7 +112,7 @@ def start(
 
 
 def check(program: str, code: int, errors: bytes | None) -> None:
-    """Raise WorkError when `code` is not 0, with the last lines of `errors`."""
+    """Raise WorkError with the last lines of `errors` if `code` is not 0."""
     for line in (errors or b"").decode(errors="replace").splitlines():
         _log.debug("%s: %s", program, line)
     if code == 0:
@@ -122,7 +121,7 @@ def check(program: str, code: int, errors: bytes | None) -> None:
     raise WorkError(
         Problem(
             reference="tool-failed",
-            message=f"{program} ended with {'signal ' + str(-code) if code < 0 else 'exit code ' + str(code)}",
+            message=f"{program} failed with {'signal ' + str(-code) if code < 0 else 'exit code ' + str(code)}",
             label="\n  ".join(said),
         )
     )

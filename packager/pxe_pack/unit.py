@@ -1,13 +1,13 @@
-"""The unit fitted to an image: to what its systemd knows, and to the folders that the agent may write.
+"""Adapts the unit to an image: to its version of systemd, and to the folders the agent may write.
 
-units/pxe-fetch.service is written for the newest systemd. Three things are done to it, line by line:
+units/pxe-fetch.service is written for the newest systemd. Three changes are made, line by line:
 
-- a directive that the image's systemd does not know yet is left out (systemd would ignore it with a warning at each
-  boot); where the version is not known, the oldest that is supported is taken;
-- where `ImportCredential=` is not known yet, but credentials of the service manager are, each credential that the agent
-  may ask for is named by a `LoadCredential=` of its own (one that is absent is no error);
-- the value of `ReadWritePaths=` becomes the configuration's allowed_roots, each with the `-` that lets it be absent.
-  Roots where the sandbox hides or replaces a folder (`ProtectHome=`, `PrivateTmp=`) loosen that directive and no other.
+- Directives unknown to the image's systemd are removed (systemd would log a warning at each boot). If the version is
+  unknown, the oldest supported one is assumed.
+- If systemd has credentials but no `ImportCredential=`, each credential the agent may read gets a `LoadCredential=`
+  line (systemd ignores absent credentials).
+- `ReadWritePaths=` gets the configuration's allowed_roots, each with a `-` so that it may be absent. If a root is in a
+  folder that the sandbox hides or replaces (`ProtectHome=`, `PrivateTmp=`), only that directive is relaxed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.cleanup import held, temporary_folder
 
-OLDEST_SYSTEMD = 245  # of the directives used, those of later versions are optional
-EXPOSURE_LIMIT = 2.5  # of `systemd-analyze security`, 0 (nothing) to 10 (everything)
+OLDEST_SYSTEMD = 245  # directives of later versions are optional
+EXPOSURE_LIMIT = 2.5  # `systemd-analyze security` rates from 0 (safe) to 10 (exposed)
 
-# The systemd release that brought a directive (systemd's NEWS, "CHANGES WITH").
+# The systemd release that introduced a directive (systemd's NEWS, "CHANGES WITH").
 SINCE = {
     "ProtectProc": 247,
     "Upholds": 249,
@@ -36,25 +36,25 @@ SINCE = {
     "RestartSteps": 254,
 }
 
-# With this release `LoadCredential=NAME` alone means the service manager's own credential of that name.
+# Since this release `LoadCredential=NAME` without a path reads the service manager's credential of that name.
 _LOAD_CREDENTIAL_SINCE = 250
 
 _DIRECTIVE = re.compile(r"(?P<name>\w+)=(?P<value>.*)")
-_HOMES = ("/home", "/root", "/run/user")  # what ProtectHome= takes away, systemd.exec(5)
-_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108  what PrivateTmp= replaces
+_HOMES = ("/home", "/root", "/run/user")  # hidden by ProtectHome=, systemd.exec(5)
+_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108  replaced by PrivateTmp=
 _JOURNALCTL = "/usr/bin/journalctl"
-# Units that ours names; a root to verify it in has to have them.
+# Units that our unit refers to; `systemd-analyze verify --root` needs them.
 _NAMED_UNITS = ("network-online.target", "nss-lookup.target", "multi-user.target", "basic.target", "sysinit.target")
 
 
 def unit_files() -> Path:
-    """The folder with the units and the catalog: beside the package when installed, in the checkout otherwise."""
+    """The folder with the units and the catalog: in the installed package, else in the checkout."""
     installed = Path(__file__).parent / "units"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "units"
 
 
 def service_for(config: FetchConfig, *, systemd: int | None) -> str:
-    """The service for an image with that release of systemd, whose agent follows `config`."""
+    """The service for an image with this release of systemd (None: unknown) and this configuration."""
     return fitted_unit(
         (unit_files() / UNIT_NAME).read_text(encoding="utf-8"),
         systemd=systemd,
@@ -64,9 +64,10 @@ def service_for(config: FetchConfig, *, systemd: int | None) -> str:
 
 
 def fitted_unit(text: str, *, systemd: int | None, roots: Sequence[str], credentials: Iterable[str] = ()) -> str:
-    """The service `text` for an image with that release of systemd, which may write below `roots`.
+    """The service `text` adapted to this release of systemd (None: unknown), with write access to `roots`.
 
-    `credentials` are those that the configuration names, beside the one that may be the configuration itself.
+    `credentials` are the names used in the configuration. The credential that may hold the configuration itself is
+    added.
     """
     release = systemd if systemd is not None else OLDEST_SYSTEMD
     if _LOAD_CREDENTIAL_SINCE <= release < SINCE["ImportCredential"]:
@@ -80,7 +81,7 @@ def fitted_unit(text: str, *, systemd: int | None, roots: Sequence[str], credent
 
 
 def _known_to(systemd: int, text: str) -> list[str]:
-    """The lines of `text` that this release of systemd understands."""
+    """The lines of `text` without directives that this release of systemd does not know."""
     return [
         line
         for line in text.splitlines()
@@ -103,28 +104,28 @@ def _reaches(roots: Iterable[str], folders: Iterable[str]) -> bool:
 
 
 def _escaped(path: str) -> str:
-    """A path for a unit file: specifiers and quoting switched off (systemd.unit(5), systemd.syntax(7))."""
+    """A path escaped for a unit file: specifiers and quotes (systemd.unit(5), systemd.syntax(7))."""
     text = path.replace("\\", "\\\\").replace("%", "%%").replace('"', '\\"')
     return text.replace(" ", "\\x20").replace("'", "\\x27")
 
 
 def unit_problems(service: str) -> list[Problem]:
-    """What `systemd-analyze` finds wrong with a fitted service; nothing where it is not installed.
+    """What `systemd-analyze` reports about an adapted service; empty if it is not installed.
 
-    Where the systemd here is older than the image's, what it cannot know is left out of the examination.
+    Directives that this machine's systemd is too old to know are not checked.
     """
     if tools.find("systemd-analyze") is None:
         return []
     found = re.match(rb"systemd (\d+)", tools.run("systemd-analyze", "--version"))
     service = "\n".join(_known_to(int(found[1]), service)) if found else service
-    # killed, systemd-analyze leaves /tmp/systemd-temporary-XXXXXX behind, whatever TMPDIR says
+    # a killed systemd-analyze leaves /tmp/systemd-temporary-XXXXXX behind, even if TMPDIR is set
     with temporary_folder(prefix="pxe-pack-unit-") as root, held():
         _lay_out(root, service)
         return [*_verified(root), *_rated(root)]
 
 
 def _lay_out(root: Path, service: str) -> None:
-    """A root filesystem with as much in it as verifying the unit takes."""
+    """Create the files that `systemd-analyze --root` needs to verify the unit."""
     units = root / UNIT_DIR.lstrip("/")
     units.mkdir(parents=True)
     (units / UNIT_NAME).write_text(service)
@@ -149,7 +150,7 @@ def _verified(root: Path) -> list[Problem]:
     if not said and process.returncode == 0:
         return []
     return [Problem(reference="unit-invalid", message=f"systemd-analyze verify: {line}") for line in said] or [
-        Problem(reference="unit-invalid", message=f"systemd-analyze verify ended with exit code {process.returncode}")
+        Problem(reference="unit-invalid", message=f"systemd-analyze verify failed with exit code {process.returncode}")
     ]
 
 
@@ -165,7 +166,7 @@ def _rated(root: Path) -> list[Problem]:
     return [
         Problem(
             reference="unit-exposed",
-            message=f"systemd-analyze security rates the unit {level}, more than {EXPOSURE_LIMIT}",
+            message=f"systemd-analyze security rates the unit {level}; the limit is {EXPOSURE_LIMIT}",
             hint="narrow allowed_roots",
             severity="warning",
         )

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fakes.node import FakeNode
-from pxe_fetch.contract import validate
+from pxe_fetch.contract import reader
 from pxe_fetch.contract.problem import ProblemError, show_all
 
 KEYS = [
@@ -76,7 +76,7 @@ documents = st.fixed_dictionaries(
 def test_no_document_brings_anything_but_problems(document: Mapping[str, object]) -> None:
     text = yaml.dump(document, allow_unicode=True, sort_keys=False)
     try:
-        validate.read(text, name="fetch.yaml")
+        reader.read(text, name="fetch.yaml")
     except ProblemError as error:
         show_all(error.problems)
 

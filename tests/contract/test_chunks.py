@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pxe_fetch.contract import chunks, validate
+from pxe_fetch.contract import chunks, reader
 from pxe_fetch.contract.model import NO_CHUNKS, Artifact, Chunks, Digest
 from pxe_fetch.contract.problem import Problem, ProblemError, show_all
 
@@ -31,7 +31,7 @@ def text(*lines: str, given: str = "url: http://h/a") -> str:
 
 
 def artifact(*lines: str, given: str = "url: http://h/a") -> Artifact:
-    (only,) = validate.read(text(*lines, given=given), name="fetch.yaml").fetch.artifacts
+    (only,) = reader.read(text(*lines, given=given), name="fetch.yaml").fetch.artifacts
     return only
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pxe_fetch.contract import chunks, cmdline, dump, quantity, validate
+from pxe_fetch.contract import chunks, cmdline, quantity, reader
 from pxe_fetch.contract.cmdline import KernelArgumentError, KernelArguments
 from pxe_fetch.contract.model import (
     NO_CHUNKS,
@@ -27,6 +27,7 @@ from pxe_fetch.contract.model import (
     When,
 )
 from pxe_fetch.contract.problem import ProblemError, show_all
+from pxe_pack import dump
 
 milliseconds = st.integers(1, 10**9).map(lambda count: count / 1000)
 words = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_size=12)
@@ -128,7 +129,7 @@ configs = st.builds(
 @given(configs)
 def test_a_dumped_configuration_reads_back_the_same(config: FetchConfig) -> None:
     try:
-        again = validate.read(dump.dump(config), name="fetch.yaml").fetch
+        again = reader.read(dump.dump(config), name="fetch.yaml").fetch
     except ProblemError as error:
         pytest.fail(show_all(error.problems))
     assert again == config
@@ -191,7 +192,7 @@ def test_a_size_reads_back(count: int) -> None:
 @example("\ud800")
 def test_no_text_brings_anything_but_problems(text: str) -> None:
     try:
-        validate.read(text, name="fetch.yaml")
+        reader.read(text, name="fetch.yaml")
     except ProblemError as error:
         show_all(error.problems)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pxe_fetch.contract import validate
+from pxe_fetch.contract import reader
 from pxe_fetch.contract.model import Document
 from pxe_fetch.contract.problem import Problem, ProblemError, show, show_all
 
@@ -18,7 +18,7 @@ ARTIFACT = f"""
 
 
 def read(text: str) -> Document:
-    return validate.read(text, name="fetch.yaml")
+    return reader.read(text, name="fetch.yaml")
 
 
 def problems(text: str) -> dict[str, Problem]:
@@ -160,6 +160,9 @@ def test_refuses_a_document(text: str, reference: str) -> None:
         ("url: http://user:secret@h/a", "url-secret"),
         ("url: http:///a", "url-invalid"),
         ("url: http://h:port/a", "url-invalid"),
+        ("url: http://h:0/a", "url-invalid"),
+        ("url: http://[zz]/a", "url-invalid"),
+        ("url: http://h\u00e9/a", "url-invalid"),
         ("url: http://h/a b", "url-invalid"),
         ("url: //h/a", "url-invalid"),
         ("url: gopher://h/a", "scheme-unknown"),

@@ -141,8 +141,8 @@ def test_a_configuration_that_cannot_be_read(site: Site, refused: Refused) -> No
         ("http://10.0.0.1/", "does not end in .iso"),
         ("liveos.iso", "is not a URL that an initrd can fetch"),
         ("file:///liveos.iso", "is not a URL that an initrd can fetch"),
-        ("http://10.0.0.1/a b.iso", "characters that no kernel argument can carry"),
-        ("http://10.0.0.1/..%2fa.iso", "cannot be the name of a file"),
+        ("http://10.0.0.1/a b.iso", "characters that are not allowed in a kernel argument"),
+        ("http://10.0.0.1/..%2fa.iso", "is not a valid file name"),
     ],
 )
 def test_a_boot_url_that_no_node_could_boot_from(refused: Refused, url: str, why: str) -> None:
@@ -185,7 +185,7 @@ def test_a_missing_tool_is_named_with_its_package(
         (empty_folder / name).symlink_to(shutil.which(name) or "")
     monkeypatch.setattr(tools, "SEARCH_PATH", str(empty_folder))
     said = refused("--inject", "rootfs", "--compressor", "zstd")
-    assert f"error[tool-missing]: {program} is needed to pack by `rootfs`, and is not installed" in said
+    assert f"error[tool-missing]: {program} is required to pack with `rootfs`, but is not installed" in said
     assert f"hint: apt-get install {package}" in said
 
 

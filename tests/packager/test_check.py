@@ -96,7 +96,7 @@ def test_the_text_has_each_finding_with_its_remedy_and_the_count(
     assert cli.main(["check", str(tiny_guarded), "--offline"]) == 0
     said = capsys.readouterr().out
     assert "note[grub-search]: " in said
-    assert "\n\nhint: nothing: packing mends it\n" in said
+    assert "\n\nhint: no action needed: packing fixes it\n" in said
     assert said.rstrip().splitlines()[-1].startswith(f"{tiny_guarded}: ")
 
 
@@ -364,7 +364,7 @@ def test_urls_that_answer_with_what_is_expected(site: Site, packs: Packs, checke
     (site.output / "other-user-artifacts/m.bin").unlink()
     told = checked(site.output, online=True)
     assert told.severity("url-unreachable") == "error"
-    assert "the server says 404" in told.found["url-unreachable"]["message"]
+    assert "the server responded 404" in told.found["url-unreachable"]["message"]
 
 
 def test_urls_of_artifacts_that_do_not_answer(site: Site, checked: Check) -> None:

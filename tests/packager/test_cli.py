@@ -82,10 +82,10 @@ sys.exit(str(sorted({{{modules}}} & set(sys.modules))) if {{{modules}}} & set(sy
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "--agent-config FILE is needed"),
-        (["--output", "pxe"], "--agent-config FILE is needed"),
+        ([], "give --agent-config FILE to pack"),
+        (["--output", "pxe"], "give --agent-config FILE to pack"),
         (["fetch.yaml"], "invalid choice: 'fetch.yaml'"),
-        (["--output", "pxe", "boot", "pxe"], "--output before boot"),
+        (["--output", "pxe", "boot", "pxe"], "--output: this is for packing only, and cannot be given before boot"),
         (["--agent-conf=fetch.yaml"], "unrecognized arguments: --agent-conf"),
         (["schema", "-q", "-v"], "not allowed with argument"),
     ],

@@ -229,7 +229,9 @@ def test_a_disk_that_is_full_in_the_middle(site: Site) -> None:
     assert done.returncode == 1, done.stderr
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stderr.rstrip().endswith("--output")  # nothing was listed after the hint
+    assert done.stderr.rstrip().endswith(
+        "hint: free some space, or use --output on another file system"
+    )  # and `ls` lists nothing
 
 
 def test_what_looks_like_a_leftover_and_is_locked_stays(site: Site, packs: Packs) -> None:
@@ -245,7 +247,7 @@ def test_a_former_output_that_was_moved_aside_comes_back(site: Site, packs: Pack
     packs()
     leftover = site.folder / ".pxe.pxe-pack-killed"
     leftover.mkdir()
-    site.output.rename(leftover / "former")
+    site.output.rename(leftover / "previous")
     site.image = site.folder / "gone.iso"
     site.write_config()
     with staging(site.output):

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from packing.site import BOOT_URL, Site, files_of, listed, take_out
-from pxe_fetch.contract import validate
+from pxe_fetch.contract import reader
 from pxe_pack import cli
 
 Packs = Callable[..., str]
@@ -104,7 +104,7 @@ def test_a_local_artifact_is_exported_with_its_url_digest_and_size(site: Site, p
     packs("--inject", "updates")
     assert (site.output / "other-user-artifacts" / "a mödel#1.bin").read_bytes() == content
     node = files_of(site.iso)["updates/etc/pxe-fetch/fetch.yaml"].decode()
-    config = validate.read(node, name="fetch.yaml").fetch
+    config = reader.read(node, name="fetch.yaml").fetch
     assert config.artifacts[0].urls == ("http://10.0.0.1/files/a%20m%C3%B6del%231.bin",)
     assert config.artifacts[0].digest
     assert config.artifacts[0].digest.hex == hashlib.sha256(content).hexdigest()
@@ -204,11 +204,11 @@ def test_an_output_that_is_a_link_to_a_folder_stays_one(site: Site, packs: Packs
 def test_an_output_with_foreign_files_is_refused(site: Site, packs: Packs, refused: Refused) -> None:
     site.output.mkdir()
     (site.output / "thesis.tex").write_text("years of work")
-    assert "has in it what pxe-pack did not write: thesis.tex" in refused()
+    assert "contains a file that pxe-pack did not write: thesis.tex" in refused()
     shutil.rmtree(site.output)
     packs()
     (site.output / "boot" / "notes.txt").write_text("mine")
-    assert "has in it what pxe-pack did not write: boot/notes.txt" in refused()
+    assert "contains a file that pxe-pack did not write: boot/notes.txt" in refused()
 
 
 def test_the_iso_says_what_was_added_under_any_name(site: Site, packs: Packs) -> None:

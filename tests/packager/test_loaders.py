@@ -90,7 +90,7 @@ def test_an_image_that_no_boot_loader_can_netboot_is_refused_with_what_to_do(sit
     image = site.image
     site.image = producers.kiwi(image, site.folder / "kiwi.iso")
     said = refused()
-    assert "error[boot-loader-unfit]: the image's own cannot boot over the network" in said
+    assert "error[boot-loader-unfit]: the image's boot loaders cannot boot over the network" in said
     assert "--boot-loader" in said
     assert "apt-get install shim-signed grub-efi-amd64-signed" in said
 
@@ -105,7 +105,7 @@ def test_given_boot_loaders_are_taken_whatever_they_are_called(site: Site, packs
     assert site.manifest()["boot_loaders"] == {
         "files": ["bootx64.efi", "grubx64.efi"],
         "origin": str(given),
-        "why": "as asked",
+        "why": "chosen with --boot-loader",
         "config": "/EFI/fedora/grub.cfg",
     }
 

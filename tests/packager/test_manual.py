@@ -35,7 +35,7 @@ def test_the_manual_page_has_every_command_and_flag(capsys: pytest.CaptureFixtur
     for name, command in parser.COMMANDS.items():
         assert re.search(rf"^ +pxe-pack {name}\n", plain, re.MULTILINE), name
         assert command.summary.split()[0] in plain
-    for command_name, flag in options(parser.tree()):
+    for command_name, flag in options(parser.build_parser()):
         part = plain.split(f"COMMAND 'pxe-pack {command_name}'")[1] if command_name else plain
         assert flag in part or flag in ("-h", "--help"), (command_name, flag)
     for code, meaning in parser.EXIT_CODES.items():
@@ -63,7 +63,7 @@ def test_every_command_and_flag_is_completed(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, shell: str, command: str
 ) -> None:
     (tmp_path / "completion").write_text(printed(capsys, "completion", shell))
-    expected = {flag for name, flag in options(parser.tree()) if name == command and flag.startswith("--")}
+    expected = {flag for name, flag in options(parser.build_parser()) if name == command and flag.startswith("--")}
     assert expected <= completed(tmp_path, shell, f"pxe-pack {command} --".replace("  ", " "))
     if not command:
         assert set(parser.COMMANDS) <= completed(tmp_path, shell, "pxe-pack ")

@@ -127,7 +127,7 @@ def test_a_layout_that_is_none_or_not_whole_is_refused(layout: Site, capsys: pyt
     (layout.output / "notes.txt").unlink()
     (layout.output / "boot/vmlinuz").unlink()
     assert relocate(layout, "--boot-url", NEW) == 2
-    assert "boot/vmlinuz is in manifest.json and is not there" in capsys.readouterr().err
+    assert "boot/vmlinuz is listed in manifest.json but does not exist" in capsys.readouterr().err
 
 
 def test_a_grub_cfg_that_names_another_root_is_refused(layout: Site, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,7 +104,7 @@ def test_what_a_pack_left_is_told_of_its_layout(site: Site, packs: Packs, shown:
 def test_the_text_names_what_matters(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["show", str(tiny)]) == 0
     said = capsys.readouterr().out
-    for words in ("bootstrap, volume CDROM", "squashfs, gzip", "lacks CA bundle", "GRUB, x86_64, not signed"):
+    for words in ("bootstrap, volume CDROM", "squashfs, gzip", "missing CA bundle", "GRUB, x86_64, not signed"):
         assert words in said
     assert "trusts Debian Secure Boot CA" in said
 

@@ -15,7 +15,7 @@ import pytest
 from fakes.nginx import Nginx, nginx
 from fakes.node import FakeNode
 from packing.site import Site, files_of
-from pxe_fetch.contract import validate
+from pxe_fetch.contract import reader
 from pxe_fetch.contract.model import Artifact, Chunks, Digest
 from pxe_pack import cli
 
@@ -50,7 +50,7 @@ def site(site: Site) -> Site:
 def told(site: Site) -> list[Artifact]:
     """The artifacts as a node of the layout is told of them."""
     text = files_of(site.iso)["updates/etc/pxe-fetch/fetch.yaml"].decode()
-    return list(validate.read(text, name="fetch.yaml").fetch.artifacts)
+    return list(reader.read(text, name="fetch.yaml").fetch.artifacts)
 
 
 def exported(site: Site) -> list[str]:
@@ -188,7 +188,8 @@ def test_a_file_that_is_called_as_the_list_would_be_is_refused(site: Site, refus
     site.rest = {"artifacts": [chunked(), source("mine", "m#1.bin.chunks")]}
     said = refused()
     assert "error[source-name-clash]" in said
-    assert f"{FOLDER}/m#1.bin.chunks would be {site.folder}/m#1.bin.chunks, and the list" in said
+    assert f"{site.folder}/m#1.bin.chunks and the chunk digests of {site.folder}/m#1.bin would both be" in said
+    assert f"would both be {FOLDER}/m#1.bin.chunks" in said
     assert "chunks: none" in said
 
 
@@ -196,7 +197,7 @@ def test_two_sizes_for_the_chunks_of_one_file_are_refused(site: Site, refused: R
     site.rest = {"artifacts": [chunked(), source("other", chunks={"size": 2 * CHUNK})]}
     said = refused()
     assert "error[source-chunks]" in said
-    assert "m#1.bin is to have chunks of 64KiB and 128KiB" in said
+    assert "m#1.bin has artifacts with chunks of 64KiB and 128KiB" in said
 
 
 def test_too_many_chunks_are_refused_with_the_size_that_would_do(site: Site, refused: Refused) -> None:
@@ -204,7 +205,7 @@ def test_too_many_chunks_are_refused_with_the_size_that_would_do(site: Site, ref
     site.rest = {"artifacts": [source("large", "large", chunks={"size": CHUNK})]}
     said = refused()
     assert "error[source-chunks]" in said
-    assert "large would have 147456 chunks, and the most is 131072" in said
+    assert "large would have 147456 chunks; the limit is 131072" in said
     assert "`chunks: {size: 128KiB}` or more" in said
 
 

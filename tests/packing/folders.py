@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fakes.node import FakeNode, Ran
 from packing.site import Site, files_of
-from pxe_fetch.contract import validate
+from pxe_fetch.contract import reader
 from pxe_fetch.contract.model import Artifact
 
 EXPORTED = "other-user-artifacts"
@@ -54,7 +54,7 @@ def tree(folder: Path) -> dict[str, tuple[str, str]]:
 
 def told(site: Site) -> list[Artifact]:
     """The artifacts as a node of the layout reads them."""
-    return list(validate.read(files_of(site.iso)[CONFIG].decode(), name="fetch.yaml").fetch.artifacts)
+    return list(reader.read(files_of(site.iso)[CONFIG].decode(), name="fetch.yaml").fetch.artifacts)
 
 
 def fetch(site: Site, node: FakeNode) -> Ran:

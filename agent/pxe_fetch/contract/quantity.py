@@ -47,6 +47,8 @@ def size(text: str) -> int:
 
 def show_duration(seconds: float) -> str:
     """`seconds` in the largest unit that says it exactly; `duration` reads it back to the millisecond."""
+    if not seconds:
+        return "0s"
     for unit, factor in (("h", 3600), ("m", 60), ("s", 1)):
         if seconds >= factor and seconds % factor == 0:
             return f"{seconds / factor:.0f}{unit}"

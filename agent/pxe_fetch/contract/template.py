@@ -19,6 +19,11 @@ CMDLINE = "cmdline."  # ${cmdline.role}: the kernel argument role=…
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
 
+def argument(name: str) -> str:
+    """A kernel argument as the kernel has it: `-` and `_` are one in names."""
+    return name.replace("-", "_")
+
+
 def references(text: str) -> tuple[str, ...]:
     """The names in `text`'s `${…}`, in order."""
     return tuple(match[1] for match in _REFERENCE.finditer(text))

@@ -22,7 +22,7 @@ from pxe_pack.boot.outcome import Outcome
 from pxe_pack.boot.served_layout import BOOT_LOADER, ServedLayout, read_served_layout
 from pxe_pack.boot.server import serving
 from pxe_pack.boot.trial import Trial
-from pxe_pack.cleanup import raised, temporary_folder
+from pxe_pack.cleanup import sigint_raises, temporary_folder
 from pxe_pack.console import Console
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.tools import InputError
@@ -69,7 +69,7 @@ def boot(options: Options, *, console: Console) -> Outcome:
         _fill_tftp_root(layout, work / "tftp", for_grub=for_grub, for_ipxe=for_ipxe)
         with console.step("choosing the accelerator") as step:
             accelerator = machine.choose_accelerator(work)
-            step.note("KVM" if accelerator is machine.KVM else "emulation (TCG): KVM is not usable here")
+            step.note("KVM" if accelerator is machine.KVM else f"emulation (TCG): {machine.kvm_problem()}")
         return _run(
             options,
             layout,
@@ -117,7 +117,7 @@ def _run(
     ):
         trial = Trial(layout, console=console)
         try:
-            with raised():
+            with sigint_raises():
                 stop = trial.follow(events, timeout=options.timeout, keep=options.keep)
         except KeyboardInterrupt:
             if not (options.keep and trial.has_verdict):

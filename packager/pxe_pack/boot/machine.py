@@ -22,6 +22,7 @@ from pxe_pack.boot.events import Ended, Events, Serial
 
 QEMU = "qemu-system-x86_64"
 KVM = ("kvm", "-cpu", "host")
+_KVM_DEVICE = Path("/dev/kvm")
 TCG = ("tcg,thread=multi", "-cpu", "max")
 # Firmware with PXE support and its empty variable store: Debian and Ubuntu; Fedora, Azure Linux and RHEL; Arch.
 FIRMWARE = (
@@ -113,13 +114,20 @@ def choose_accelerator(work: Path) -> Sequence[str]:
 
     Opening /dev/kvm is not proof: when nested, or in some containers, KVM fails only once the firmware runs.
     """
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+    if not os.access(_KVM_DEVICE, os.R_OK | os.W_OK):
         return TCG
     with _start(work, KVM, ["-m", "512"]) as process:
         try:
             return KVM if _has_output(process, seconds=PROBE) else TCG
         finally:
             _stop(process)
+
+
+def kvm_problem() -> str:
+    """Why `choose_accelerator` did not choose KVM."""
+    if _KVM_DEVICE.exists() and not os.access(_KVM_DEVICE, os.R_OK | os.W_OK):
+        return f"{_KVM_DEVICE} is not open to this user, but to its group, which is kvm as a rule"
+    return "KVM does not work here"
 
 
 def _start(work: Path, accelerator: Sequence[str], arguments: Sequence[str]) -> subprocess.Popen[bytes]:

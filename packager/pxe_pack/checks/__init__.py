@@ -1,4 +1,4 @@
-"""What has to hold: each check gives the problems it finds, so that all are shown at once. One question a module."""
+"""Checks of an image or a layout, one subject per module. Each yields its problems, so that all are shown at once."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,11 +8,11 @@ from pxe_pack.checks.arguments import arguments
 from pxe_pack.checks.destinations import destinations
 from pxe_pack.checks.files import files
 from pxe_pack.checks.grubscript import grub_script
-from pxe_pack.checks.image import bootable, doubtful
+from pxe_pack.checks.image import boot_warnings, bootable
 from pxe_pack.checks.initrd import initrds
 from pxe_pack.checks.kernels import kernels
 from pxe_pack.checks.loaders import loaders
-from pxe_pack.checks.machine import disk_room, needed_tools
+from pxe_pack.checks.machine import disk_space, needed_tools
 from pxe_pack.checks.memory import memory
 from pxe_pack.checks.network import root_network
 from pxe_pack.checks.secureboot import secure_boot
@@ -25,7 +25,7 @@ __all__ = [
     "artifact_url",
     "boot_url",
     "compression",
-    "disk_room",
+    "disk_space",
     "missing_setting",
     "needed_tools",
     "offline",
@@ -34,7 +34,7 @@ __all__ = [
     "urls",
 ]
 
-# In the order in which a node meets what they ask about.
+# In the order of a node's boot.
 _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     bootable,
     loaders,
@@ -44,7 +44,7 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     files,
     kernels,
     initrds,
-    doubtful,
+    boot_warnings,
     root_network,
     memory,
     destinations,
@@ -52,6 +52,6 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
 
 
 def offline(subject: Subject) -> Iterator[Problem]:
-    """All that is found without asking a server. Raises WorkError when the root filesystem is damaged."""
+    """The problems found by all checks that need no server. Raises WorkError if the root filesystem is damaged."""
     for check in _OFFLINE:
         yield from check(subject)

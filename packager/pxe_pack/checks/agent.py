@@ -1,4 +1,4 @@
-"""Whether the agent can run in an image."""
+"""Checks whether the agent can run in an image."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pxe_pack.image.liveos import LiveImage
 
 
 def agent_fits(agent: FrozenAgent, image: LiveImage) -> list[Problem]:
-    """Why `agent` cannot run in `image`; a warning where that cannot be known."""
+    """An error if `agent` cannot run in `image`, a warning if that cannot be determined."""
     if image.tree is None:
-        message = f"the C library of {image.path} is not known, for its root is {image.root_format}"
-        hint = f"the agent needs glibc {agent.glibc} or newer on {agent.machine}"
+        message = f"cannot determine the C library of {image.path}: its root filesystem is {image.root_format}"
+        hint = f"make sure it is glibc {agent.glibc} or newer on {agent.machine}"
         return [Problem(reference="agent-glibc-unknown", message=message, hint=hint, severity="warning")]
     problem = image_fits(agent, glibc=image.facts.glibc, machine=image.machine)
     return [problem] if problem else []

@@ -1,4 +1,4 @@
-"""Whether each entry's kernel arguments boot what is served: `root=` once, with a URL, of a file that is there.
+"""Checks each entry's kernel arguments: one `root=`, with a URL, for a file in the layout; nothing repeated.
 
 Source: dracut.cmdline(7), "Booting live images"; dracut's livenet (parse-livenet.sh).
 """
@@ -15,12 +15,12 @@ from pxe_pack.checks.subject import Subject
 from pxe_pack.layout.entries import BootEntry
 
 _LIVE = "live:"
-# of those that mean one thing, dracut or the kernel takes the one or the other
+# arguments with one value: if they are repeated, dracut or the kernel ignores one of them
 _ONE_VALUE = ("rd.live.dir", "rd.live.squashimg", "rd.live.overlay", "selinux", "enforcing", "pxe-fetch.config")
 
 
 def arguments(subject: Subject) -> Iterator[Problem]:
-    """What is wrong with the kernel arguments of each entry."""
+    """Problems with the kernel arguments of each entry."""
     for entry in subject.menu.entries:
         if subject.image.live:
             yield from _root(entry, subject)
@@ -30,22 +30,22 @@ def arguments(subject: Subject) -> Iterator[Problem]:
 def _root(entry: BootEntry, subject: Subject) -> Iterator[Problem]:
     roots = entry.values("root")
     if len(roots) != 1:
-        told = "no root=" if not roots else f"root= {len(roots)} times: {' '.join(roots)}"
+        actual = "no root=" if not roots else f"root= {len(roots)} times: {' '.join(roots)}"
         yield Problem(
             reference="root-not-once",
-            message=f"the entry {entry.title!r} has {told}",
-            hint="give it `root=live:URL` of the ISO, once; pxe-pack does, when it packs the image",
+            message=f"the entry {entry.title!r} has {actual}",
+            hint="set `root=live:URL` to the ISO's URL, once; pxe-pack does this when it packs the image",
         )
         return
     (root,) = roots
     url = root.removeprefix(_LIVE)
     if not subject.layout and not subject.boot_url:
-        return  # packing puts the boot_url there
+        return  # packing sets it to the boot_url
     if not root.startswith(_LIVE) or not urlsplit(url).scheme:
         yield Problem(
             reference="root-no-url",
-            message=f"the entry {entry.title!r} has root={root}, which names no URL: a node cannot fetch it",
-            hint="give it `root=live:URL` of the ISO; pxe-pack does, when it packs the image",
+            message=f"the entry {entry.title!r} has root={root}, which is not a URL: a node cannot fetch it",
+            hint="set `root=live:URL` to the ISO's URL; pxe-pack does this when it packs the image",
         )
         return
     yield from boot_url(url)
@@ -53,8 +53,8 @@ def _root(entry: BootEntry, subject: Subject) -> Iterator[Problem]:
         name = unquote(urlsplit(url).path.rsplit("/", 1)[-1])
         yield Problem(
             reference="root-not-served",
-            message=f"the entry {entry.title!r} boots {url}, and the layout has no {name} to be served there",
-            hint="`pxe-pack relocate DIR --boot-url URL` sets it right",
+            message=f"the entry {entry.title!r} boots {url}, but the layout has no {name} to serve at that URL",
+            hint="fix it with `pxe-pack relocate DIR --boot-url URL`",
         )
 
 
@@ -68,8 +68,8 @@ def _repeated(entry: BootEntry) -> Iterator[Problem]:
     if twice := [argument for argument, times in count.items() if times > 1]:
         yield Problem(
             reference="argument-twice",
-            message=f"the entry {entry.title!r} has these kernel arguments more than once: {' '.join(twice)}",
-            hint="leave each once",
+            message=f"the entry {entry.title!r} repeats these kernel arguments: {' '.join(twice)}",
+            hint="keep each of them once",
             severity="warning",
         )
     for name in _ONE_VALUE:
@@ -77,7 +77,7 @@ def _repeated(entry: BootEntry) -> Iterator[Problem]:
         if len(values) > 1:
             yield Problem(
                 reference="argument-contradicts",
-                message=f"the entry {entry.title!r} says {' and '.join(f'{name}={value}' for value in values)}",
-                hint="leave the one that is meant",
+                message=f"the entry {entry.title!r} has both {' and '.join(f'{name}={value}' for value in values)}",
+                hint="keep the one you want",
                 severity="warning",
             )

@@ -1,4 +1,4 @@
-"""Whether every file can be brought over the protocol that serves it, and is there."""
+"""Checks that every file exists and is small enough for the protocol that serves it."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from collections.abc import Iterator
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
 
-# UEFI's and GRUB's TFTP clients count sizes in 32 bits, and so does Linux's boot protocol for initrds
+# UEFI's and GRUB's TFTP clients, and Linux's boot protocol for initrds, use 32-bit sizes
 LIMIT = 4 << 30
 
 
 def files(subject: Subject) -> Iterator[Problem]:
-    """Files that are too large for TFTP, and of a layout those that are not there or not as its manifest says."""
+    """Files too large for TFTP; in a layout, also files that are missing or differ from the manifest."""
     for path, file in subject.image.boot_files().items():
         if file.size >= LIMIT:
-            yield _too_large(path, file.size, hint="make it smaller; a root filesystem that large goes into an ISO")
+            yield _too_large(path, file.size, hint="make it smaller; put a root filesystem of that size into an ISO")
     iso = subject.image.iso
     if iso and subject.boot_url.startswith("tftp:") and iso.size >= LIMIT:
-        yield _too_large(iso.path.name, iso.size, hint="have the ISO served by http")
+        yield _too_large(iso.path.name, iso.size, hint="serve the ISO by http")
     if layout := subject.layout:
         gone = layout.missing()
         for path in gone:
             yield Problem(
                 reference="layout-missing",
-                message=f"{path} is in the layout's manifest and is not there",
-                hint="export the layout again to have it whole",
+                message=f"{path} is listed in the layout's manifest but does not exist",
+                hint="pack again to restore the layout",
             )
         yield from (problem for problem in layout.differing() if not any(path in problem.message for path in gone))
 
 
 def _too_large(path: str, size: int, *, hint: str) -> Problem:
-    message = f"{path} has {size:,} bytes, and files of 4 GiB and more cannot be loaded by TFTP"
+    message = f"{path} has {size:,} bytes, but TFTP cannot load files of 4 GiB or more"
     return Problem(reference="file-too-large", message=message, hint=hint)

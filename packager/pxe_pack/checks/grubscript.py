@@ -1,4 +1,4 @@
-"""Whether grub.cfg holds over TFTP: nothing in it that has to list a directory, or find a medium.
+"""Checks that grub.cfg works over TFTP: it must not list directories or search for a medium.
 
 Source: GRUB manual, "Network"; GRUB over TFTP cannot list directories, so `[ -f … ]` is false for every file.
 """
@@ -15,14 +15,14 @@ from pxe_pack.image.grub.script import Command, If, Node, parse, unquoted, walk
 
 
 def grub_script(subject: Subject) -> Iterator[Problem]:
-    """What of grub.cfg does not work over TFTP: notes for an image, since packing mends them."""
+    """Commands in grub.cfg that do not work over TFTP. For an image they are notes, because packing fixes them."""
     nodes = parse(subject.grub_cfg)
     found = {problem.reference: problem for problem in _found(nodes)}
     for problem in found.values():
         if subject.layout:
             yield problem
         else:
-            yield replace(problem, severity="note", hint="nothing: packing mends it")
+            yield replace(problem, severity="note", hint="no action needed: packing fixes it")
     if subject.layout:
         yield from _missing(subject)
 
@@ -34,34 +34,34 @@ def _found(nodes: list[Node]) -> Iterator[Problem]:
         if command.name == "blscfg":
             yield Problem(
                 reference="grub-blscfg",
-                message="grub.cfg takes its entries from files (`blscfg`), which GRUB cannot list over TFTP",
-                hint="write the entries into grub.cfg; pxe-pack does, when it packs the image",
+                message="grub.cfg reads its entries from files (`blscfg`), which GRUB cannot list over TFTP",
+                hint="write the entries into grub.cfg; pxe-pack does this when it packs the image",
             )
         elif command.name == "save_env":
             yield Problem(
                 reference="grub-save-env",
-                message="grub.cfg writes its environment (`save_env`), which it cannot over TFTP",
-                hint="take it out",
+                message="grub.cfg writes its environment (`save_env`), which is impossible over TFTP",
+                hint="remove the command",
                 severity="warning",
             )
         elif command.name == "search" or command.name.startswith("search."):
             yield Problem(
                 reference="grub-search",
-                message="grub.cfg looks for a medium (`search`): over TFTP it finds none, or a disk of the node",
-                hint="take it out",
+                message="grub.cfg searches for a medium (`search`): over TFTP it finds none, or a disk of the node",
+                hint="remove the command",
                 severity="warning",
             )
         elif _sets_root(words):
             yield Problem(
                 reference="grub-root",
-                message=f"grub.cfg sets {words[-1]}: what it loads is then looked for there, and not on the server",
-                hint="take it out",
+                message=f"grub.cfg sets {words[-1]}: GRUB then loads files from there instead of the server",
+                hint="remove the command",
             )
         elif command.name == "for" and any("*" in word for word in command.words):
             yield Problem(
                 reference="grub-glob",
-                message=f"grub.cfg goes through files ({' '.join(command.words)}), which GRUB cannot list over TFTP",
-                hint="name each file",
+                message=f"grub.cfg loops over files ({' '.join(command.words)}), which GRUB cannot list over TFTP",
+                hint="list the files by name",
             )
 
 
@@ -73,7 +73,7 @@ def _sets_root(words: list[str]) -> bool:
 
 
 def _guards(nodes: list[Node]) -> Iterator[Problem]:
-    """Tests for files with a kernel or an initrd behind them."""
+    """`if` commands that test for a file before they load a kernel or an initrd."""
     for node in nodes:
         if isinstance(node, If):
             for branch in node.branches:
@@ -83,8 +83,8 @@ def _guards(nodes: list[Node]) -> Iterator[Problem]:
                     yield Problem(
                         reference="grub-file-test",
                         message=f"grub.cfg loads a kernel or an initrd only if `{str(tests[0]).strip()}`, "
-                        "which is false for every file over TFTP",
-                        hint="take the `if` away; pxe-pack does, when it packs the image",
+                        "which is always false over TFTP",
+                        hint="remove the `if`; pxe-pack does this when it packs the image",
                     )
                 yield from _guards(branch.body)
         elif not isinstance(node, Command) and hasattr(node, "body"):
@@ -101,6 +101,6 @@ def _missing(subject: Subject) -> Iterator[Problem]:
             if not subject.has(path):
                 yield Problem(
                     reference="grub-no-file",
-                    message=f"the entry {entry.title!r} loads {path}, which the layout does not have",
-                    hint="put it there, or take the entry out",
+                    message=f"the entry {entry.title!r} loads {path}, which is not in the layout",
+                    hint="add the file, or remove the entry",
                 )

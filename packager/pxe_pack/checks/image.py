@@ -1,4 +1,4 @@
-"""Whether an image can boot by PXE, and start the agent."""
+"""Checks that an image can boot over PXE and start the agent."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from pxe_pack.checks.subject import Subject
 
 
 def bootable(subject: Subject) -> Iterator[Problem]:
-    """What keeps the agent from being started in an image."""
+    """Reasons why an image cannot boot or start the agent."""
     image = subject.image
     for path in image.network.kernels:
         if (entry := image.media.find(path)) and not entry.size:
             yield Problem(
                 reference="kernel-empty",
                 message=f"the kernel {path} of {image.path} is an empty file",
-                hint="build the image again, or copy it again",
+                hint="copy the image again, or rebuild it",
             )
     if image.tree and image.systemd is None:
         yield Problem(
             reference="image-no-systemd",
-            message=f"the root filesystem of {image.path} has no systemd, which is to start the agent",
-            hint="pxe-pack packs images that boot with systemd",
+            message=f"the root filesystem of {image.path} has no systemd, which starts the agent",
+            hint="use an image that boots with systemd",
         )
 
 
-def doubtful(subject: Subject) -> Iterator[Problem]:
-    """What may go wrong at boot, and need not: warnings."""
+def boot_warnings(subject: Subject) -> Iterator[Problem]:
+    """Warnings about what may go wrong at boot."""
     if any(word in ("rd.live.check", "rd.live.check=1") for entry in subject.menu.entries for word in entry.arguments):
         yield Problem(
             reference="media-check",
-            message="an entry of grub.cfg has rd.live.check, and the packed ISO has no MD5 of its own to be checked by",
-            hint="take rd.live.check out of the image's kernel arguments; SHA256SUMS has the ISO's digest",
+            message="an entry of grub.cfg has rd.live.check, but a packed ISO has no embedded MD5 checksum",
+            hint="remove rd.live.check from the image's kernel arguments; SHA256SUMS has the ISO's digest",
             severity="warning",
         )

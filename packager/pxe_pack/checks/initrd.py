@@ -1,4 +1,4 @@
-"""Whether a small initrd can fetch and mount a LiveOS: dracut's modules, curl, certificates, a network.
+"""Checks that a bootstrap initrd can fetch and mount a LiveOS: dracut modules, curl, certificates, network.
 
 Source: dracut, modules.d/90livenet, 90dmsquash-live, 45url-lib; dracut-ng issue 719.
 """
@@ -16,15 +16,15 @@ _NO_VERIFICATION = "rd.noverifyssl"  # dracut.cmdline(7)
 
 
 def initrds(subject: Subject) -> Iterator[Problem]:
-    """What each initrd lacks to boot a LiveOS from a URL."""
+    """What each initrd is missing to boot a LiveOS from a URL."""
     if not subject.image.live:
         return
     for name, facts in subject.image.initrds.items():
         if not facts.readable:
             yield Problem(
                 reference="initrd-unread",
-                message=f"the initrd {name} is compressed with {facts.compression}: what it has cannot be seen",
-                hint="compress it with gzip, xz or zstd to have it looked at",
+                message=f"the initrd {name} is compressed with {facts.compression}, so it could not be checked",
+                hint="compress it with gzip, xz or zstd",
                 severity="note",
             )
             continue
@@ -39,7 +39,7 @@ def _live(name: str, facts: InitrdFacts) -> Iterator[Problem]:
         yield Problem(
             reference="initrd-not-live",
             message=f"the initrd {name} has no {' and no '.join(lacking)}: it cannot boot a LiveOS from a URL",
-            hint=f"build it with dracut --add '{' '.join(lacking)}'",
+            hint=f"rebuild it with dracut --add '{' '.join(lacking)}'",
         )
         return
     parts = [what for what, has in (("url-lib.sh", facts.url_lib), ("curl", facts.curl)) if not has]
@@ -47,25 +47,25 @@ def _live(name: str, facts: InitrdFacts) -> Iterator[Problem]:
         yield Problem(
             reference="initrd-no-curl",
             message=f"the initrd {name} has no {' and no '.join(parts)}: it cannot fetch the ISO",
-            hint="install curl in the image, and build the initrd with dracut --add url-lib",
+            hint="install curl in the image and rebuild the initrd with dracut --add url-lib",
         )
 
 
 def _network(name: str, facts: InitrdFacts) -> Iterator[Problem]:
-    if not facts.modules or not facts.livenet:  # nothing is known, or told already
+    if not facts.modules or not facts.livenet:  # unknown, or reported already
         return
     if not facts.network:
         yield Problem(
             reference="initrd-no-network",
-            message=f"the initrd {name} has no module of dracut that brings the network up",
-            hint="build it with dracut --add network-legacy, or network-manager",
+            message=f"the initrd {name} has no dracut module that configures the network",
+            hint="rebuild it with dracut --add network-legacy, or network-manager",
         )
     elif facts.network == ("systemd-networkd",):
         yield Problem(
             reference="initrd-networkd",
-            message=f"the initrd {name} has systemd-networkd alone for its network, by which some releases of dracut "
-            "(059 among them) never start livenet",
-            hint="build it with dracut --add network-legacy, or network-manager; or try it: pxe-pack boot",
+            message=f"the initrd {name} configures the network only with systemd-networkd; some dracut releases "
+            "(such as 059) then never start livenet",
+            hint="rebuild it with dracut --add network-legacy, or network-manager; or test it with pxe-pack boot",
             severity="warning",
         )
 
@@ -75,6 +75,6 @@ def _certificates(name: str, facts: InitrdFacts, subject: Subject) -> Iterator[P
     if subject.boot_url.startswith("https:") and not facts.ca_bundle and not lax:
         yield Problem(
             reference="initrd-no-certificates",
-            message=f"the initrd {name} has no CA certificates, and {subject.boot_url} is fetched by https",
-            hint="build it with dracut --install of the CA bundle, or have the ISO served by http",
+            message=f"the initrd {name} has no CA certificates, but {subject.boot_url} is fetched by https",
+            hint="add the CA bundle with dracut --install, or serve the ISO by http",
         )

@@ -1,4 +1,4 @@
-"""Whether each kernel finds its own modules: in the initrd it is loaded with, and in the root filesystem."""
+"""Checks that the initrd and the root filesystem have modules for each kernel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pxe_pack.image import rootfs
 
 
 def kernels(subject: Subject) -> Iterator[Problem]:
-    """Kernels whose modules are of another release."""
+    """Kernels for which only modules of another release exist."""
     tree = subject.image.tree
     in_root = rootfs.kernels(tree) if tree and subject.image.live else frozenset[str]()
     for entry in subject.menu.entries:
@@ -21,15 +21,15 @@ def kernels(subject: Subject) -> Iterator[Problem]:
             if facts.kernels and kernel.release not in facts.kernels:
                 yield Problem(
                     reference="kernel-other-initrd",
-                    message=f"{entry.kernel} is {kernel.release}, and the initrd {name} has modules for "
-                    f"{', '.join(sorted(facts.kernels))}: a node finds neither its disks nor its network",
-                    hint=f"build the initrd for it: dracut --kver {kernel.release}",
+                    message=f"{entry.kernel} is {kernel.release}, but the initrd {name} has modules for "
+                    f"{', '.join(sorted(facts.kernels))}: a node cannot use its disks and its network",
+                    hint=f"rebuild the initrd for this kernel: dracut --kver {kernel.release}",
                 )
         if in_root and kernel.release not in in_root:
             yield Problem(
                 reference="kernel-other-root",
-                message=f"{entry.kernel} is {kernel.release}, and the root filesystem has modules for "
-                f"{', '.join(sorted(in_root))}: once booted, a node can load none",
-                hint="have the kernel's own package in the root filesystem",
+                message=f"{entry.kernel} is {kernel.release}, but the root filesystem has modules for "
+                f"{', '.join(sorted(in_root))}: a booted node cannot load any modules",
+                hint="install this kernel's package in the root filesystem",
                 severity="warning",
             )

@@ -1,4 +1,4 @@
-"""What packing takes of the machine that it runs on: programs, and room on the disk."""
+"""Checks of the machine that packs: required programs and free disk space."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pxe_pack.inject import Choice
 
 
 def needed_tools(choice: Choice) -> list[Problem]:
-    """The programs that packing takes and that are not installed."""
-    return tools.missing(choice.injector.TOOLS, reason=f"to pack by `{choice.name}`")
+    """A problem for each program that packing needs and that is not installed."""
+    return tools.missing(choice.injector.TOOLS, reason=f"to pack with `{choice.name}`")
 
 
-def disk_room(output: Path, *, needed: int) -> list[Problem]:
-    """Whether the file system of `output` has `needed` bytes free."""
+def disk_space(output: Path, *, needed: int) -> list[Problem]:
+    """A problem if the file system of `output` has less than `needed` bytes free."""
     free = shutil.disk_usage(output.parent).free
     if free >= needed:
         return []
     return [
         Problem(
             reference="disk-full",
-            message=f"packing takes up to {needed:,} bytes in {output.parent}, and {free:,} are free",
-            hint="choose a folder on another file system by --output",
+            message=f"packing needs up to {needed:,} bytes in {output.parent}, but only {free:,} are free",
+            hint="use --output on another file system",
         )
     ]

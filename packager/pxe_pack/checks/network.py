@@ -1,4 +1,4 @@
-"""Whether the root filesystem brings the network up, for the agent to fetch by."""
+"""Checks that the root filesystem configures the network, which the agent needs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from pxe_pack.image import networking
 
 
 def root_network(subject: Subject) -> Iterator[Problem]:
-    """A root filesystem in which nothing asks DHCP."""
+    """A warning if no DHCP client is found in the root filesystem."""
     tree = subject.image.tree
     if tree and not networking.dhcp(tree):
         yield Problem(
             reference="root-no-dhcp",
-            message="nothing that is seen in the root filesystem asks for an address by DHCP: the agent may find no "
-            "network",
+            message="no DHCP client is enabled in the root filesystem, so the agent may have no network",
             hint="enable systemd-networkd with a .network file that has DHCP=yes, or NetworkManager",
             severity="warning",
         )

@@ -1,6 +1,6 @@
-"""Whether the boot loaders hold under Secure Boot: each signed, as it was signed, by someone the one before trusts.
+"""Checks the boot loaders for Secure Boot: each signed, unmodified, and trusted by the one before it.
 
-Source: UEFI 2.10, 32; shim's README (it trusts the firmware's keys, those enrolled as MOK, and its vendor's own).
+Source: UEFI 2.10, 32; shim's README (it trusts the firmware's keys, keys enrolled as MOK, and its vendor's key).
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from pxe_pack.image.pe.authenticode import name, trusted
 
 
 def secure_boot(subject: Subject) -> Iterator[Problem]:
-    """What a node with Secure Boot would refuse: warnings where a signature is wrong, notes where there is none."""
+    """Programs that a node with Secure Boot would refuse: warnings for bad signatures, notes for missing ones."""
     kernels = [kernel.program for kernel in subject.programs.kernels.values()]
     shim = next((program for program in subject.programs.loaders if program.vendor), None)
     for program in [*subject.programs.loaders, *kernels]:
         if not program.signatures:
             yield Problem(
                 reference="secure-boot-unsigned",
-                message=f"{program.path} is not signed: a node with Secure Boot refuses it",
-                hint="have Secure Boot off, or take programs that the distribution signed",
+                message=f"{program.path} is not signed, so a node with Secure Boot refuses it",
+                hint="disable Secure Boot, or use programs signed by the distribution",
                 severity="note",
             )
         elif not any(one.intact for one in program.signatures):
             yield Problem(
                 reference="secure-boot-changed",
-                message=f"{program.path} is not what {program.signatures[0].signer} signed: it was changed since",
-                hint="copy it again from where it came from, or sign it anew",
+                message=f"{program.path} was modified after {program.signatures[0].signer} signed it",
+                hint="copy the original file again, or sign the file again",
                 severity="warning",
             )
         elif shim and program is not shim and not _trusts(shim, program):
             yield Problem(
                 reference="secure-boot-untrusted",
-                message=f"{program.path} is signed by {program.signatures[0].signer}, and {shim.path} trusts "
+                message=f"{program.path} is signed by {program.signatures[0].signer}, but {shim.path} only trusts "
                 f"{', '.join(name(one) for one in shim.vendor)}: a node with Secure Boot refuses it",
-                hint="take shim, GRUB and kernel of one distribution, or enroll the signer's key on the nodes (MOK)",
+                hint="use shim, GRUB and kernel of one distribution, or enroll the signer's key on the nodes (MOK)",
                 severity="warning",
             )
 

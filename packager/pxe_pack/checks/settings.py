@@ -1,4 +1,4 @@
-"""What options and configuration say: URLs, places, and what of them is missing."""
+"""Checks of options and configuration: missing settings, URLs, compression, and paths."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pxe_pack.image.liveos import LiveImage
 from pxe_pack.output import output_problem
 from pxe_pack.tarball import tar_problem
 
-# What dracut's url-lib fetches with curl. Of its other schemes, nfs and torrent need more in the initrd.
+# Schemes that dracut's url-lib fetches with curl. Its other schemes, nfs and torrent, need more in the initrd.
 BOOT_SCHEMES = ("http", "https", "ftp", "tftp")
 ARTIFACT_SCHEMES = ("http", "https")
-HIGHEST_LEVELS = {"gzip": 9, "xz": 9, "zstd": 22}  # tar2sqfs(1); the lowest that a user would want is 1
-ISO_SUFFIX = ".iso"  # dracut's livenetroot: this suffix decides that what was fetched is mounted as an ISO
+HIGHEST_LEVELS = {"gzip": 9, "xz": 9, "zstd": 22}  # tar2sqfs(1); we allow levels from 1
+ISO_SUFFIX = ".iso"  # dracut's livenetroot mounts a download as an ISO only if its URL has this suffix
 
 _HINTS = {
-    "image": "give the LiveOS ISO by --image, or as `pack: {image: liveos.iso}`",
-    "output": "give the folder to write by --output, or as `pack: {output: pxe/}`",
-    "artifact_url": "give the URL of the folder with artifacts by --artifact-url, or as `pack: {artifact_url: …}`",
-    "boot_url": "give the ISO's URL by --boot-url, or as `pack: {boot_url: http://10.0.0.1/liveos.iso}`",
+    "image": "set the LiveOS ISO with --image or `pack: {image: liveos.iso}`",
+    "output": "set the folder to write with --output or `pack: {output: pxe/}`",
+    "artifact_url": "set the base URL of the artifacts with --artifact-url or `pack: {artifact_url: …}`",
+    "boot_url": "set the ISO's URL with --boot-url or `pack: {boot_url: http://10.0.0.1/liveos.iso}`",
 }
 
 
 class Places(Protocol):
-    """What `places` looks at; plan.Settings is one."""
+    """The settings that `places` and `urls` need; implemented by plan.Settings."""
 
     @property
     def image(self) -> Path: ...
@@ -54,12 +54,12 @@ class HasSource(Protocol):
 
 
 def missing_setting(name: str) -> Problem:
-    """The problem of a setting that is neither in the configuration nor among the flags."""
+    """The problem for a setting that is given neither in the configuration nor as a flag."""
     return Problem(reference=f"{name.replace('_', '-')}-missing", message=f"no {name} is given", hint=_HINTS[name])
 
 
 def boot_url(url: str) -> Iterator[Problem]:
-    """What keeps dracut from booting an ISO by `url`."""
+    """Reasons why dracut cannot boot an ISO from `url`."""
     parts = urlsplit(url)
     if parts.scheme not in BOOT_SCHEMES or not parts.hostname:
         yield _url_problem(f"the boot_url {url} is not a URL that an initrd can fetch: {', '.join(BOOT_SCHEMES)}")
@@ -68,49 +68,49 @@ def boot_url(url: str) -> Iterator[Problem]:
     if parts.query or parts.fragment or not name.endswith(ISO_SUFFIX) or name == ISO_SUFFIX:
         yield _url_problem(
             f"the boot_url {url} does not end in {ISO_SUFFIX}",
-            hint=f"dracut mounts what it fetched as an ISO if the URL ends in `{ISO_SUFFIX}`, with nothing behind it",
+            hint=f"dracut only mounts a download as an ISO if its URL ends in `{ISO_SUFFIX}`, without a query",
         )
     elif "/" in name or not name.isprintable():
-        yield _url_problem(f"the last part of the boot_url {url} cannot be the name of a file")
+        yield _url_problem(f"the last part of the boot_url {url} is not a valid file name")
     if any(letter.isspace() or letter in "\"'" for letter in url) or not url.isascii():
-        yield _url_problem(f"the boot_url {url!r} has characters that no kernel argument can carry")
+        yield _url_problem(f"the boot_url {url!r} has characters that are not allowed in a kernel argument")
 
 
 def artifact_url(url: str) -> Iterator[Problem]:
-    """What keeps the agent from fetching artifacts below `url`."""
+    """Reasons why `url` cannot be the base URL of artifacts."""
     parts = urlsplit(url)
     if parts.scheme not in ARTIFACT_SCHEMES or not parts.hostname or parts.query or parts.fragment:
         yield Problem(
             reference="artifact-url-invalid",
-            message=f"the artifact_url {url} is not the URL of a folder: http or https, a host, a path",
-            hint="--artifact-url http://10.0.0.1/other-user-artifacts/",
+            message=f"the artifact_url {url} is not an http or https URL with a host and without a query",
+            hint="for example --artifact-url http://10.0.0.1/other-user-artifacts/",
         )
 
 
 def compression(compressor: str | None, level: int | None) -> Iterator[Problem]:
-    """What is wrong with a compressor's level."""
+    """Problems with the compression level."""
     if level is None:
         return
     if compressor is None:
         yield Problem(
             reference="level-without-compressor",
-            message=f"level {level} is given, and no compressor that has it",
-            hint="--compressor zstd --level 1",
+            message=f"level {level} is given without a compressor",
+            hint="for example --compressor zstd --level 1",
         )
     elif level > HIGHEST_LEVELS[compressor]:
         yield Problem(
             reference="level-out-of-range",
-            message=f"{compressor} has levels from 1 to {HIGHEST_LEVELS[compressor]}, and {level} is asked for",
-            hint=f"--level {HIGHEST_LEVELS[compressor]} is the highest",
+            message=f"{compressor} has levels from 1 to {HIGHEST_LEVELS[compressor]}, not {level}",
+            hint=f"use --level {HIGHEST_LEVELS[compressor]} for the highest compression",
         )
 
 
-def _url_problem(message: str, *, hint: str = "--boot-url http://10.0.0.1/liveos.iso") -> Problem:
+def _url_problem(message: str, *, hint: str = "for example --boot-url http://10.0.0.1/liveos.iso") -> Problem:
     return Problem(reference="boot-url-invalid", message=message, hint=hint)
 
 
 def places(settings: Places) -> Iterator[Problem]:
-    """What is wrong with where things lie."""
+    """Problems with the output and the paths of the inputs."""
     if problem := (tar_problem if settings.format == "tar" else output_problem)(settings.output):
         yield problem
     yield from _in_image(settings)
@@ -119,20 +119,20 @@ def places(settings: Places) -> Iterator[Problem]:
         if path.resolve().is_relative_to(settings.output):
             yield Problem(
                 reference="input-in-output",
-                message=f"{path} lies in the output folder {settings.output}, which is replaced as a whole",
-                hint="choose another folder by --output",
+                message=f"{path} is inside the output folder {settings.output}, which packing replaces as a whole",
+                hint="choose another folder with --output",
             )
     for file in settings.files:
         if file.source.is_dir() and settings.output.is_relative_to(file.source.resolve()):
             yield Problem(
                 reference="output-in-source",
-                message=f"the output {settings.output} lies in {file.source}, which is to be packed",
-                hint="choose another folder by --output",
+                message=f"the output {settings.output} is inside the source folder {file.source}",
+                hint="choose another folder with --output",
             )
 
 
 def urls(settings: Places, image: LiveImage) -> Iterator[Problem]:
-    """The URLs that `image` needs and that are not given."""
+    """A problem for each URL that `image` needs but that is not set."""
     if image.live and not settings.boot_url:
         yield missing_setting("boot_url")
     elif settings.files and not settings.artifact_url:
@@ -143,6 +143,6 @@ def _in_image(settings: Places) -> Iterator[Problem]:
     if settings.image.is_dir() and settings.output.is_relative_to(settings.image.resolve()):
         yield Problem(
             reference="output-in-image",
-            message=f"the output {settings.output} lies in the image {settings.image}, which is only read",
-            hint="choose another folder by --output",
+            message=f"the output {settings.output} is inside the image {settings.image}, which is never modified",
+            hint="choose another folder with --output",
         )

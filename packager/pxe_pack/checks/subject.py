@@ -1,4 +1,4 @@
-"""What is checked: an image as nodes will get it, or a layout as it is served; and what is to be fetched there."""
+"""The subject of the checks: an image as nodes will get it, or a layout as it is served, and its configuration."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from pxe_pack.layout.read import Layout
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subject:
-    """What is checked. `menu` is what a node's GRUB gets: of an image, what packing makes of its configuration."""
+    """What to check. `menu` has the entries a node's GRUB gets: for an image, those that packing would write."""
 
     image: LiveImage
     layout: Layout | None  # None: an image that has yet to be packed
-    grub_cfg: str  # as it is now: in the layout, or in the image
+    grub_cfg: str  # the current text in the layout or in the image
     menu: Menu
-    loaders: BootLoaders | None  # those that nodes get; None: there are none that could be given
+    loaders: BootLoaders | None  # for the nodes; None if there are none
     programs: Programs
-    boot_url: str  # where nodes find the ISO; empty when that is not known, or there is none
+    boot_url: str  # the ISO's URL; empty if unknown, or if there is no ISO
     config: FetchConfig | None
-    local_sizes: Mapping[str, int]  # artifact -> bytes of its local file
-    node_memory: int | None  # bytes of a node's memory, where that was given
+    local_sizes: Mapping[str, int]  # bytes of local files, by artifact name
+    node_memory: int | None  # bytes; None if not given
 
     def initrds(self, entry: BootEntry) -> Iterator[tuple[str, InitrdFacts]]:
-        """The initrds that an entry loads, by their paths on the medium."""
+        """The initrds that an entry loads, with their paths on the medium."""
         for path in entry.initrds:
             name = self.on_medium(path)
             if facts := self.image.initrds.get(name):
                 yield name, facts
 
     def on_medium(self, path: str) -> str:
-        """The path on the medium of what GRUB finds at `path` in the layout."""
+        """The path on the medium of the file at `path` in the layout."""
         return self.image.network.files.get(path.lstrip("/"), path.lstrip("/"))
 
     def has(self, path: str) -> bool:
-        """Whether TFTP will serve the file `path`."""
+        """True if TFTP will serve the file `path`."""
         name = path.lstrip("/")
         if self.layout:
             return (self.layout.root / name).is_file()
@@ -60,7 +60,7 @@ def subject(
     local_sizes: Mapping[str, int] | None = None,
     node_memory: int | None = None,
 ) -> Subject:
-    """`image` to be checked; `layout` is given when it is one. Raises GrubSyntaxError, OSError."""
+    """The subject for `image`, or for `layout` if given. Raises GrubSyntaxError, OSError."""
 
     def text(path: str) -> str:
         entry = image.media.find(path)

@@ -1,1 +1,1 @@
-"""The commands beside packing, a module each: `add_arguments` declares what it takes, `run` does it."""
+"""The commands other than packing, one module each: `add_arguments` declares the arguments, `run` runs the command."""

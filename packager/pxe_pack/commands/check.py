@@ -9,27 +9,24 @@ from pxe_fetch.contract import quantity
 from pxe_pack.check import Request, check, document, fails, text
 from pxe_pack.console import Console
 
-FOUND = 3  # the exit code when something will fail
+FOUND = 3  # exit code if there are errors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `check` takes."""
+    """Add the arguments of `check`."""
     parser.description = (
-        "Find everything that will go wrong when an image is packed and booted over PXE, or a layout is served: each "
-        "with its severity, a reference (docs/check.md), and what to do. Exit code 3 when something will fail. "
-        "Nothing is written."
+        "Check whether an image can be packed and booted over PXE, or whether a layout can be served. Each problem has "
+        "a severity, a reference (docs/check.md) and a remedy. Exits with code 3 if there are errors. Writes nothing."
     )
-    parser.add_argument(
-        "image", type=Path, metavar="IMAGE", help="an ISO, a pxe-dir, a pxe-tar, a root filesystem, or a layout"
-    )
-    parser.add_argument("--agent-config", type=Path, metavar="FILE", help="the fetch.yaml that goes with it")
-    parser.add_argument("--agent", type=Path, metavar="DIR", help="the frozen agent that will go in")
-    parser.add_argument("--node-memory", type=_size, metavar="SIZE", help="what memory nodes have, as in 4GiB")
-    parser.add_argument("--offline", action="store_true", help="ask no server")
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="ISO, pxe-dir, pxe-tar, root filesystem or layout")
+    parser.add_argument("--agent-config", type=Path, metavar="FILE", help="also check this fetch.yaml")
+    parser.add_argument("--agent", type=Path, metavar="DIR", help="check this frozen agent (default: the cached one)")
+    parser.add_argument("--node-memory", type=_size, metavar="SIZE", help="memory of a node, for example 4GiB")
+    parser.add_argument("--offline", action="store_true", help="do not contact servers")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Check it; gives 3 when something will fail. Raises InputError when there is nothing to check."""
+    """Run the checks and print the findings. Returns 3 if there are errors. Raises InputError."""
     request = Request(
         image=arguments.image,
         config=arguments.agent_config,

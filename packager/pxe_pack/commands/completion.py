@@ -1,4 +1,4 @@
-"""`pxe-pack completion SHELL`: what a shell needs to complete our command lines, made from the parser."""
+"""`pxe-pack completion SHELL`: shell completion, generated from the parser."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `completion` takes."""
+    """Add the arguments of `completion`."""
     parser.description = (
-        "Print a shell's completion. bash: write it to ~/.local/share/bash-completion/completions/pxe-pack; "
-        "zsh: to _pxe-pack in a folder of $fpath; fish: to ~/.config/fish/completions/pxe-pack.fish."
+        "Print a shell completion script. For bash, write it to ~/.local/share/bash-completion/completions/pxe-pack; "
+        "for zsh, to _pxe-pack in a folder of $fpath; for fish, to ~/.config/fish/completions/pxe-pack.fish."
     )
     parser.add_argument("shell", choices=SHELLS, help="the shell")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Print it."""
+    """Print the script."""
     text = script(arguments.shell)
     console.result({"completion": text}, text.rstrip("\n"))
     return 0
 
 
 def script(shell: str) -> str:
-    """The completion of everything that the parser takes, for `shell`."""
-    tree = own.tree()
+    """The completion script for `shell`."""
+    tree = own.build_parser()
     for action in _actions(tree):
         if action.type is Path:
             names = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE
-            action.complete = names  # type: ignore[attr-defined]  # shtab's own way of being told
+            action.complete = names  # type: ignore[attr-defined]  # shtab reads this attribute
     return shtab.complete(tree, shell=shell)
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """Every argument of the parser and of its commands'."""
-    for action in parser._actions:  # noqa: SLF001  argparse shows them nowhere else; shtab reads them too
+    """All arguments of the parser and of its commands."""
+    for action in parser._actions:  # noqa: SLF001  argparse has no public way to list them; shtab reads it too
         yield action
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             for chosen in set(action.choices.values()):

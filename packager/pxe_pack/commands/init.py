@@ -1,53 +1,46 @@
-"""`pxe-pack init`: a first fetch.yaml, with a comment at every key."""
+"""`pxe-pack init`: writes a fetch.yaml to start from, with a comment on every key."""
 
 from __future__ import annotations
 
 import argparse
-from importlib import resources
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack import example_config
 from pxe_pack.console import Console
 from pxe_pack.tools import InputError
 
-TEMPLATE = "fetch.yaml"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `init` takes."""
-    parser.description = "Write a first fetch.yaml, with a comment at every key. A file that is there stays as it is."
+    """Add the arguments of `init`."""
+    parser.description = "Write a fetch.yaml to start from, with a comment on every key. Never overwrites a file."
     parser.add_argument(
         "file", type=Path, nargs="?", default=Path("fetch.yaml"), metavar="FILE", help="default: %(default)s"
     )
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Write it. Raises InputError when there is something in its place, and OSError as the disk does."""
+    """Write the file. Raises InputError if it exists or its folder does not, OSError if it cannot be written."""
     file: Path = arguments.file
     try:
         with file.open("xb") as new:
-            new.write(template())
+            new.write(example_config.text().encode())
     except FileExistsError:
         raise InputError(
             Problem(
                 reference="init-exists",
-                message=f"{file} is there already, and stays as it is",
-                hint="give another name: pxe-pack init FILE",
+                message=f"{file} already exists",
+                hint="choose another name: pxe-pack init FILE",
             )
         ) from None
     except FileNotFoundError:
         raise InputError(
             Problem(
                 reference="init-no-folder",
-                message=f"{file.parent}, where {file.name} goes, is not a folder",
+                message=f"cannot write {file.name}: the folder {file.parent} does not exist",
                 hint=f"mkdir -p {file.parent}",
             )
         ) from None
-    text = f"{file} is written. Fill it in, then:  pxe-pack --agent-config {file} --dry-run"
+    text = f"Wrote {file}. Edit it, then run:  pxe-pack --agent-config {file} --dry-run"
     console.result({"output": str(file)}, text)
     return 0
-
-
-def template() -> bytes:
-    """The file as it is written."""
-    return resources.files("pxe_pack").joinpath("templates", TEMPLATE).read_bytes()

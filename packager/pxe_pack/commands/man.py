@@ -1,4 +1,4 @@
-"""`pxe-pack man`: the manual page, made from the parser."""
+"""`pxe-pack man`: the manual page, generated from the parser."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from pxe_pack.console import Console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `man` takes: nothing."""
-    parser.description = "Print the manual page, as roff: `pxe-pack man | man -l -` shows it."
+    """Set the description; `man` has no arguments."""
+    parser.description = "Print the manual page as roff. To read it: pxe-pack man | man -l -"
 
 
 def run(_arguments: argparse.Namespace, console: Console) -> int:
-    """Print it."""
+    """Print the page."""
     text = page()
     console.result({"man": text}, text.rstrip("\n"))
     return 0
 
 
 def page() -> str:
-    """The page of `pxe-pack` and all its commands: man(7). Dated by SOURCE_DATE_EPOCH where that is set."""
-    tree = own.tree()
-    tree.epilog = None  # its exit codes have a section of their own
+    """The manual page in man(7) format. Its date is SOURCE_DATE_EPOCH if set, else today."""
+    tree = own.build_parser()
+    tree.epilog = None  # the page has a section for exit codes
     about = {
         "project_name": "pxe-pack",
         "version": __version__,
-        "description": "put an agent into a LiveOS image, and export what PXE boots it",
+        "description": "put an agent into a LiveOS image and export a PXE layout",
         "manual_title": "pxe-pack manual",
         "date": time.strftime("%B %d, %Y", time.gmtime(float(os.environ.get("SOURCE_DATE_EPOCH", time.time())))),
     }
@@ -51,10 +51,10 @@ _SYNOPSIS = r"""\
 _ENVIRONMENT = """\
 .TP
 XDG_CACHE_HOME
-below it, in pxe\\-pack, frozen agents are kept (default: ~/.cache)
+frozen agents are cached in its folder pxe\\-pack (default: ~/.cache)
 .TP
 NO_COLOR
-when set, neither colour nor moving bars are shown
+if set, no colour and no progress bars
 .TP
 SOURCE_DATE_EPOCH
-the time that is written into what is made, in seconds since 1970"""
+timestamp for generated files, in seconds since 1970"""

@@ -10,19 +10,19 @@ from pxe_pack.remove import document, remove, summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `remove` takes."""
+    """Add the arguments of `remove`."""
     parser.description = (
-        "Take out what pxe-pack put in: of an ISO, which is only read, into another; of a layout into one that boots "
-        "the image without the agent, and has no exported artifacts. All or nothing."
+        "Remove what pxe-pack added. From an ISO, write a new ISO without the agent. From a layout, also remove the "
+        "exported artifacts; it then boots the image without the agent. If it fails, nothing has changed."
     )
     parser.add_argument("image", type=Path, metavar="IMAGE|DIR", help="an ISO, or a layout: pxe-pack's output folder")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="OUT", help="the ISO or folder to write (default: the layout's own place)"
+        "-o", "--output", type=Path, metavar="OUT", help="ISO or folder to write (default: replace the layout)"
     )
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Take the payload out of what `arguments` name. Raises InputError, WorkError and OSError."""
+    """Remove the payload. Raises InputError, WorkError and OSError."""
     removed = remove(arguments.image, output=arguments.output, console=console)
     console.result(document(removed), summary(removed))
     return 0

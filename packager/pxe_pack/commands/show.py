@@ -7,20 +7,21 @@ from pathlib import Path
 
 from pxe_pack.console import Console
 from pxe_pack.image import liveos
-from pxe_pack.show import account, document, lines
+from pxe_pack.show import document, lines, report_on
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `show` takes."""
-    parser.description = "Show what an image, or a layout, is and has: by its content, not by names. It is only read."
-    parser.add_argument(
-        "image", type=Path, metavar="IMAGE", help="an ISO, a pxe-dir, a pxe-tar, a root filesystem, or a layout"
+    """Add the arguments of `show`."""
+    parser.description = (
+        "Show what an image or a layout contains: system, kernels, initrds, boot loaders, and what pxe-pack added. "
+        "Everything is detected by content, not by file names. Writes nothing."
     )
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="ISO, pxe-dir, pxe-tar, root filesystem or layout")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Show it. Raises InputError when it is nothing that pxe-pack reads."""
+    """Print the report. Raises InputError if `image` is not an image that pxe-pack can read."""
     with liveos.opened(arguments.image, boot_url="", step=console.step) as image:
-        told = account(image)
-        console.result(document(told), "\n".join(lines(told)))
+        report = report_on(image)
+        console.result(document(report), "\n".join(lines(report)))
     return 0

@@ -1,4 +1,4 @@
-"""`pxe-pack snippet SERVER DIR`: the configuration of a server that hands out a layout."""
+"""`pxe-pack snippet SERVER DIR`: a server configuration for a layout."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from pxe_pack.tools import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `snippet` takes."""
+    """Add the arguments of `snippet`."""
     parser.description = (
-        "Print the configuration of a server that hands out a layout: dnsmasq (DHCP and TFTP), dnsmasq-proxy (the same "
-        "beside a DHCP server that there is), nginx (HTTP). URLs and the machines' kind are those of the layout."
+        "Print a server configuration for a layout: dnsmasq (DHCP and TFTP), dnsmasq-proxy (proxyDHCP and TFTP, next "
+        "to an existing DHCP server) or nginx (HTTP). URLs and architecture are taken from the layout."
     )
-    parser.add_argument("server", choices=tuple(SNIPPETS), help="the server")
+    parser.add_argument("server", choices=tuple(SNIPPETS), help="the server to configure")
     parser.add_argument("layout", type=Path, metavar="DIR", help="the layout: pxe-pack's output folder")
-    parser.add_argument("--root", metavar="DIR", help="where the layout lies on the server (default: where it is here)")
+    parser.add_argument("--root", metavar="DIR", help="path of the layout on the server (default: its path here)")
     parser.add_argument(
-        "--subnet", type=IPv4Network, metavar="NETWORK", help="the nodes' (default: the /24 around the server)"
+        "--subnet", type=IPv4Network, metavar="NETWORK", help="subnet of the nodes (default: the server's /24)"
     )
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Print it. Raises InputError when the layout is none, or no such server can hand it out."""
+    """Print the configuration. Raises InputError if DIR is not a layout, or if the server cannot serve it."""
     layout = read(arguments.layout.resolve())
     if layout.machine not in ARCHITECTURES:
-        message = f"{arguments.layout} is for {layout.machine or 'machines that it does not name'}"
-        hint = f"of {', '.join(ARCHITECTURES)} it is known what firmware asks for"
+        message = f"{arguments.layout} is for {layout.machine or 'an unknown architecture'}"
+        hint = f"snippets are available for {', '.join(ARCHITECTURES)}"
         raise InputError(Problem(reference="layout-architecture", message=message, hint=hint))
     folder = arguments.root.rstrip("/") if arguments.root else str(layout.root)
     site = Site(layout=layout, folder=folder, subnet=arguments.subnet)

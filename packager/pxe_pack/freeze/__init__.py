@@ -1,7 +1,7 @@
 """The agent frozen into a folder that needs no Python on the node, kept in a cache."""
 
 from pxe_pack.freeze.agent import FrozenAgent, image_fits, load_agent
-from pxe_pack.freeze.cache import SOURCES, cached_agent, default_cache, frozen_agent, is_cached
+from pxe_pack.freeze.cache import SOURCES, cached_agent, default_cache, frozen_agent
 from pxe_pack.freeze.glibc import GlibcVersion, glibc_floor, machine_of, parse_glibc
 from pxe_pack.freeze.needs import freeze_problems
 
@@ -15,7 +15,6 @@ __all__ = [
     "frozen_agent",
     "glibc_floor",
     "image_fits",
-    "is_cached",
     "load_agent",
     "machine_of",
     "parse_glibc",

@@ -95,7 +95,7 @@ def image_fits(agent: FrozenAgent, *, glibc: GlibcVersion | None, machine: str) 
         return Problem(
             reference="agent-glibc",
             message=f"the agent needs glibc {agent.glibc} or newer, the image has {glibc}",
-            hint="freeze the agent with a Python that was built on an older system, and give its folder by --agent",
+            hint="take a newer image; pxe-pack freezes no agent for an older C library",
         )
     return None
 

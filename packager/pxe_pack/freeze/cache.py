@@ -1,25 +1,22 @@
 """The frozen agent, from the cache when it is there and whole, frozen anew when not.
 
-    <cache>/lock                        held by whoever freezes
+    <cache>/lock                        held by whoever makes an entry
     <cache>/<key>/pxe-fetch/            the agent
-    <cache>/<key>/libraries.json        the digests of the system's libraries that were copied into it
-    <cache>/new-…/                      a freeze under way
+    <cache>/environment-<key>/          what it is frozen in, see environment.py
+    <cache>/new-…/                      an entry that is being made
 
-The key is a digest of all that decides what comes out. An entry comes into being by a rename, whole, and is never
-changed afterwards.
+An agent's key is a digest of all that decides what comes out, the environment's packages among it. An entry comes into
+being by a rename, whole, and is never changed afterwards.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
-import platform
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -29,17 +26,20 @@ from pxe_pack.cleanup import held, temporary_folder
 from pxe_pack.console import Console
 from pxe_pack.freeze import recipe
 from pxe_pack.freeze.agent import PROGRAM, FrozenAgent, load_agent
+from pxe_pack.freeze.environment import HERE, SUITE, Environment, environment_name, make_environment, read_environment
 from pxe_pack.freeze.needs import freeze_problems
 from pxe_pack.tools import InputError, WorkError
 
 SOURCES = Path(pxe_fetch.__file__).parent
 
-Maker = Callable[[Path], recipe.Frozen]
-"""Freezes inside the folder it is given."""
+Maker = Callable[[Path], Path]
+"""Freezes inside the folder that it is given; the agent's folder in there."""
+
+_ENVIRONMENT = "environment-"
 
 # Entries beyond these, the most lately used ones, go when no one has used them for an hour: an edit of the agent makes
-# an entry of some 15 MB.
-_KEPT_ENTRIES = 4
+# an entry of some 20 MB, another version of pxe-pack may make an environment of 0.1 GB.
+_KEPT_AGENTS, _KEPT_ENVIRONMENTS = 4, 2
 _UNUSED_SECONDS = 3600
 
 
@@ -50,18 +50,20 @@ def default_cache() -> Path:
 
 
 def frozen_agent(*, cache: Path, console: Console) -> FrozenAgent:
-    """The agent of this installation, frozen with the Python that runs us.
+    """The agent of this installation, frozen in the environment made for it.
 
     Raises InputError when a tool is missing, WorkError when freezing failed; the cache is then as it was.
     """
-    key = cache_key(SOURCES)
+    cache = cache.resolve()
+    environment = _environment(cache, console=console)
+    key = cache_key(SOURCES, packages=environment.packages)
 
-    def make(work: Path) -> recipe.Frozen:
+    def make(folder: Path) -> Path:
         if problems := freeze_problems():
             raise InputError(*problems)
-        sources = work / "sources" / SOURCES.name
+        sources = folder / "sources" / SOURCES.name
         shutil.copytree(SOURCES, sources, ignore=shutil.ignore_patterns("__pycache__"))
-        if cache_key(sources) != key:  # else the entry would never be what its key says
+        if cache_key(sources, packages=environment.packages) != key:  # else the entry would never be what its key says
             raise WorkError(
                 Problem(
                     reference="agent-sources-changed",
@@ -69,19 +71,19 @@ def frozen_agent(*, cache: Path, console: Console) -> FrozenAgent:
                     hint="run it again",
                 )
             )
-        return recipe.freeze(sources, version=pxe_fetch.__version__, work=work)
+        return recipe.freeze(sources, version=pxe_fetch.__version__, work=folder, environment=environment)
 
-    return cached(key, cache=cache, make=make, console=console)
+    agent = cached(key, cache=cache, make=make, console=console)
+    os.utime(environment.folder)  # the time of the last use
+    return agent
 
 
 def cached_agent(*, cache: Path, console: Console) -> FrozenAgent | None:
     """The agent of this installation, where `cache` has it whole; None where it would have to be frozen."""
-    return _usable(cache.resolve() / cache_key(SOURCES), console=console)
-
-
-def is_cached(*, cache: Path) -> bool:
-    """Whether `frozen_agent` would find an entry, and so needs no tools. Does not check that it is whole."""
-    return (cache / cache_key(SOURCES) / PROGRAM).is_dir()
+    environment = read_environment(cache / environment_name())
+    if environment is None:
+        return None
+    return _usable(cache.resolve() / cache_key(SOURCES, packages=environment.packages), console=console)
 
 
 def cached(key: str, *, cache: Path, make: Maker, console: Console) -> FrozenAgent:
@@ -93,25 +95,61 @@ def cached(key: str, *, cache: Path, make: Maker, console: Console) -> FrozenAge
     entry = cache / key
     agent = _usable(entry, console=console)
     if agent is None:
-        cache.mkdir(parents=True, exist_ok=True)
         with _locked(cache, console=console):
             # Another process may have made it while we waited.
-            agent = _usable(entry, console=console) or _make(entry, make=make, console=console)
+            agent = _usable(entry, console=console) or _make_agent(entry, make=make, console=console)
     os.utime(entry)  # the time of the last use
     _prune(cache, keep=entry)
     return agent
 
 
-def cache_key(sources: Path) -> str:
-    """A digest of all that decides what the frozen agent is, but for the system's libraries."""
+def cache_key(sources: Path, *, packages: Sequence[str]) -> str:
+    """A digest of all that decides what the frozen agent is; `packages` are the environment's."""
     digest = hashlib.sha256()
-    for root in (sources, recipe.HERE):
+    for root in (sources, HERE):
         for path in sorted(root.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 digest.update(f"{path.relative_to(root)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
-    for fact in (sys.version, sys.base_prefix, platform.machine()):
-        digest.update(f"{fact}\0".encode())
+    digest.update("\0".join(packages).encode())
     return digest.hexdigest()[:32]
+
+
+def _environment(cache: Path, *, console: Console) -> Environment:
+    """The environment to freeze in; made where `cache` has none, or one so old that it may lack Debian's updates."""
+    entry = cache / environment_name()
+    known = read_environment(entry)
+    if known and known.is_fresh:
+        return known
+    with _locked(cache, console=console):
+        known = read_environment(entry)
+        if known and known.is_fresh:  # another process made it while we waited
+            return known
+        try:
+            made = _make_environment(entry, console=console)
+        except (InputError, WorkError) as error:
+            if known is None:
+                raise
+            console.say(f"not updated: the environment that the agent is frozen in ({error.problems[0].message})")
+            known.postpone()
+            return known
+    _prune(cache, keep=entry)
+    return made
+
+
+def _make_environment(entry: Path, *, console: Console) -> Environment:
+    """Make the environment `entry`. The caller holds the lock."""
+    if problems := freeze_problems():
+        raise InputError(*problems)
+    title = f"Making the environment that the agent is frozen in (Debian {SUITE}; half a minute, once)"
+    with _new_folder(entry.parent) as folder, console.step(title) as step:
+        _replace(entry, make_environment(folder), aside=folder)
+        made = read_environment(entry)
+        if made is None:
+            raise WorkError(
+                Problem(reference="agent-environment-failed", message=f"{entry} is gone", hint="run it again")
+            )
+        step.note(f"{len(made.packages)} packages")
+        return made
 
 
 def _usable(entry: Path, *, console: Console) -> FrozenAgent | None:
@@ -119,42 +157,45 @@ def _usable(entry: Path, *, console: Console) -> FrozenAgent | None:
     if not entry.is_dir():
         return None
     try:
-        agent = load_agent(entry / PROGRAM)
-        libraries: dict[str, str] = json.loads((entry / "libraries.json").read_bytes())
-        changed = [name for name, digest in libraries.items() if _digest(Path(name)) != digest]
-    except (InputError, OSError, ValueError, AttributeError):
+        return load_agent(entry / PROGRAM)
+    except (InputError, OSError):
         console.say(f"the frozen agent in {entry} is damaged")
         return None
-    if changed:
-        console.say(f"{changed[0]} was updated since the agent was frozen")
-        return None
-    return agent
 
 
-def _make(entry: Path, *, make: Maker, console: Console) -> FrozenAgent:
-    """Freeze into `entry`. The caller holds the lock, so whatever is left of earlier attempts is no one's."""
-    cache = entry.parent
-    for leftover in cache.glob("new-*"):
-        shutil.rmtree(leftover)
-    with temporary_folder(prefix="new-", parent=cache) as folder, console.step("Freezing the agent, once") as step:
+def _make_agent(entry: Path, *, make: Maker, console: Console) -> FrozenAgent:
+    """Freeze into `entry`. The caller holds the lock."""
+    with _new_folder(entry.parent) as folder, console.step("Freezing the agent (ten seconds, once)") as step:
         new = folder / "entry"
         new.mkdir(mode=0o755)
-        frozen = make(folder)
-        frozen.tree.rename(new / PROGRAM)
-        libraries = {str(path): _digest(path) for path in frozen.libraries}
-        (new / "libraries.json").write_text(json.dumps(libraries, indent=1) + "\n")
-        with held():
-            if entry.exists():  # damaged or stale
-                entry.rename(folder / "old")
-            new.rename(entry)
+        make(folder).rename(new / PROGRAM)
+        _replace(entry, new, aside=folder)
         agent = load_agent(entry / PROGRAM)
         step.note(f"{agent.size / 1e6:.1f} MB, for {agent.machine} with glibc {agent.glibc} or newer")
         return agent
 
 
 @contextmanager
+def _new_folder(cache: Path) -> Iterator[Path]:
+    """A folder to make an entry in. As the caller holds the lock, what is left of earlier ones is no one's."""
+    for leftover in cache.glob("new-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with temporary_folder(prefix="new-", parent=cache) as folder:
+        yield folder
+
+
+def _replace(entry: Path, new: Path, *, aside: Path) -> None:
+    """Make `new` the entry; a damaged or old one goes into the folder `aside`."""
+    with held():
+        if entry.exists():
+            entry.rename(aside / "old")
+        new.rename(entry)
+
+
+@contextmanager
 def _locked(cache: Path, *, console: Console) -> Iterator[None]:
-    """Hold the cache's lock; the kernel lets go of it when we die."""
+    """Hold the lock of `cache`, which is made where it is missing; the kernel lets go of it when we die."""
+    cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -169,11 +210,8 @@ def _prune(cache: Path, *, keep: Path) -> None:
     with suppress(OSError):
         entries = [path for path in cache.iterdir() if path.is_dir() and not path.name.startswith("new-")]
         by_use = sorted(entries, key=lambda path: path.stat().st_mtime, reverse=True)
-        for entry in by_use[_KEPT_ENTRIES:]:
+        environments = [path for path in by_use if path.name.startswith(_ENVIRONMENT)]
+        agents = [path for path in by_use if path not in environments]
+        for entry in (*agents[_KEPT_AGENTS:], *environments[_KEPT_ENVIRONMENTS:]):
             if entry != keep and entry.stat().st_mtime < time.time() - _UNUSED_SECONDS:
                 shutil.rmtree(entry)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -25,7 +25,7 @@ else:
 
 from pxe_pack.console import Console
 from pxe_pack.freeze.agent import MANIFEST
-from pxe_pack.hashing import Tally, copy_extended
+from pxe_pack.hashing import SizeAndDigest, copy_with_trailer
 from pxe_pack.image.initrd.appended import Appended
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.inject import cpio_writer, updates
@@ -70,7 +70,9 @@ def inject(image: LiveImage, payload: Payload, *, target: Target, work: Path, co
             if compression not in archives:
                 archives[compression] = _compressed(cpio_writer.archive(entries, mtime=image.mtime), compression)
             addition = _Addition(archive=archives[compression], record=record, agent=agent, mtime=image.mtime)
-            inputs[name], files[path] = copy_extended(boot_files[path].pieces(), target.place(path), behind=addition)
+            inputs[name], files[path] = copy_with_trailer(
+                boot_files[path].pieces(), target.place(path), trailer=addition
+            )
             step.note(f"{inputs[name].size:,} → {files[path].size:,} bytes")
     return Injected(files=files, inputs=inputs)
 
@@ -84,7 +86,7 @@ class _Addition:
     agent: str
     mtime: int
 
-    def __call__(self, before: Tally) -> bytes:
+    def __call__(self, before: SizeAndDigest) -> bytes:
         text = Appended(before=before, agent=self.agent).pack()
         entry = Entry(path=self.record, mode=stat.S_IFREG | 0o644, content=text)
         # an uncompressed archive must start at a multiple of 4 bytes

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pxe_pack.console import Console
-from pxe_pack.hashing import Tally
+from pxe_pack.hashing import SizeAndDigest
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.payload import Payload
 
@@ -25,8 +25,8 @@ class Target:
 class Injected:
     """The files an injector has written. The layout's other files are exported unchanged from the image."""
 
-    files: Mapping[str, Tally]  # by path in the layout
-    inputs: Mapping[str, Tally] = field(default_factory=dict)  # the files they were made from, by path in the image
+    files: Mapping[str, SizeAndDigest]  # by path in the layout
+    inputs: Mapping[str, SizeAndDigest] = field(default_factory=dict)  # the source files, by path in the image
 
 
 class Injector(Protocol):

@@ -16,7 +16,7 @@ from typing import IO, cast
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.console import Console, Step
-from pxe_pack.hashing import Tally, beside
+from pxe_pack.hashing import SizeAndDigest, background_hasher
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.squashfs import Superblock, Tree
 from pxe_pack.inject import rootfs, updates
@@ -67,12 +67,12 @@ class Rewrite:
 
     def _write(
         self, image: LiveImage, payload: Payload, *, target: Path, work: Path, console: Console
-    ) -> tuple[Tally, Tally]:
+    ) -> tuple[SizeAndDigest, SizeAndDigest]:
         """Write the ISO to `target`, and return size and digest of the input ISO and of the new one."""
         old, new = work / "old.squashfs", work / "new.squashfs"
         live = image.liveos
         superblock = cast("Superblock", live.superblock)  # `unsupported_reason` rejects images without one
-        with beside() as hasher:
+        with background_hasher() as hasher:
             incoming = hasher.file(live.iso.path)
             with console.step("Extracting the root filesystem"):
                 rootfs.copy_original(image, old)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pxe_pack.console import Console
-from pxe_pack.hashing import Tally, beside, copy_around, splice
+from pxe_pack.hashing import SizeAndDigest, background_hasher, copy_around, splice
 from pxe_pack.image.iso.reader import open_iso
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.inject import xorriso
@@ -72,13 +72,13 @@ def _written(
 
 def _write(
     image: LiveImage, *, placed: Sequence[Placed], removed: Sequence[str], target: Path, work: Path, console: Console
-) -> tuple[Tally, Tally]:
+) -> tuple[SizeAndDigest, SizeAndDigest]:
     """Write the ISO to `target`, and return size and digest of the input ISO and of the new one."""
     given = image.liveos.iso
     # a graft is undone in place, by restoring the root filesystem's previous superblock
     head = ungrafted_head(image)
     if xorriso.is_hybrid(given):
-        with beside() as hasher, console.step("Rewriting the ISO, because it is a hybrid disk image"):
+        with background_hasher() as hasher, console.step("Rewriting the ISO, because it is a hybrid disk image"):
             incoming = hasher.file(given.path)
             xorriso.rewrite(given, target, removed=removed, placed=placed, mtime=image.mtime, work=work)
             if head:

@@ -1,1 +1,1 @@
-"""A layout that was exported: what it holds, what it boots, other ways to serve it, and how it moves."""
+"""An exported layout: its files, its boot entries, server configurations, and relocation to other URLs."""

@@ -1,7 +1,7 @@
-"""What a layout boots: the entries of its grub.cfg, each with its kernel, initrds and arguments as GRUB will pass them.
+"""The boot entries of a layout's grub.cfg, each with kernel, initrds and arguments as GRUB will pass them.
 
-Source: GRUB manual, 6.1 (quoting, variables), 16.3 (`linux`, `initrd`, `load_env`). Branches of an `if` are all gone
-through: what may be so is the best guess at what will be.
+Source: GRUB manual, 6.1 (quoting, variables), 16.3 (`linux`, `initrd`, `load_env`). All branches of an `if` are
+followed, because the condition cannot be evaluated here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _UNTITLED = "LiveOS"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BootEntry:
-    """One way to boot. Paths as GRUB has them, without a device: `/boot/vmlinuz`."""
+    """A boot entry. Paths are GRUB's, without a device: `/boot/vmlinuz`."""
 
     title: str
     kernel: str
@@ -34,7 +34,7 @@ class BootEntry:
 
     @property
     def is_live(self) -> bool:
-        """Whether it boots a LiveOS by dracut."""
+        """True if it boots a LiveOS with dracut."""
         return any(argument.startswith(("root=live:", "rd.live.")) for argument in self.arguments)
 
 
@@ -44,13 +44,13 @@ class Menu:
 
     entries: tuple[BootEntry, ...]
     default: int  # an index of `entries`
-    timeout: int | None  # seconds; None: it waits for a key
+    timeout: int | None  # seconds; None: wait for a key
 
 
 @dataclass(slots=True)
 class _State:
     read: Callable[[str], str]
-    # a variable that nobody has set is empty
+    # an unset variable is empty
     variables: defaultdict[str, str] = field(default_factory=lambda: defaultdict(str, prefix=PREFIX))
     entries: list[BootEntry] = field(default_factory=list)
     title: str = _UNTITLED
@@ -59,7 +59,7 @@ class _State:
     initrds: tuple[str, ...] = ()
 
     def close(self) -> None:
-        """An entry ends where the next begins."""
+        """Finish the current entry."""
         if self.kernel:
             self.entries.append(
                 BootEntry(title=self.title, kernel=self.kernel, initrds=self.initrds, arguments=self.arguments)
@@ -68,9 +68,9 @@ class _State:
 
 
 def menu(text: str, *, read: Callable[[str], str]) -> Menu:
-    """The menu that the grub.cfg `text` makes; `read` gives a text file of the layout. Raises GrubSyntaxError."""
+    """The menu of the grub.cfg `text`; `read` returns a text file of the layout. Raises GrubSyntaxError."""
     state = _State(read=read)
-    _go(parse(text), state)
+    _run(parse(text), state)
     state.close()
     default, timeout = state.variables["default"] or "0", state.variables["timeout"]
     return Menu(
@@ -86,22 +86,22 @@ def _default(wanted: str, entries: list[BootEntry]) -> int:
     return next((number for number, entry in enumerate(entries) if entry.title == wanted), 0)
 
 
-def _go(nodes: list[Node], state: _State) -> None:
+def _run(nodes: list[Node], state: _State) -> None:
     for node in nodes:
         if isinstance(node, Block):
             if node.words[0] != "menuentry":
-                _go(node.body, state)
+                _run(node.body, state)
                 continue
             state.close()
             before = state.title
             state.title = unquoted(node.words[1], state.variables) if len(node.words) > 1 else _UNTITLED
-            _go(node.body, state)
+            _run(node.body, state)
             state.close()
             state.title = before
         elif isinstance(node, If):
             for branch in node.branches:
-                _go(branch.condition or [], state)
-                _go(branch.body, state)
+                _run(branch.condition or [], state)
+                _run(branch.body, state)
         elif isinstance(node, Command):
             _command(node, state)
 
@@ -135,12 +135,12 @@ def _path(word: str, state: _State) -> str:
 
 
 def _plain(path: str) -> str:
-    """`(tftp)/boot/x` and `($root)/boot/x` as `/boot/x`."""
+    """Strip the device: `/boot/x` for `(tftp)/boot/x` and `($root)/boot/x`."""
     return re.sub(r"^\([^)]*\)", "", path)
 
 
 def _expanded(words: list[str], state: _State) -> list[str]:
-    """The arguments that `words` come to. GRUB splits what an unquoted variable brings."""
+    """`words` with variables expanded. GRUB splits the value of an unquoted variable into words."""
     arguments: list[str] = []
     for word in words:
         text = unquoted(word, state.variables)

@@ -1,4 +1,4 @@
-"""An exported layout on disk, as its manifest tells it."""
+"""Reads an exported layout from disk, using its manifest."""
 
 from __future__ import annotations
 
@@ -20,65 +20,65 @@ class Listed:
 
     size: int
     sha256: str
-    url: str | None  # of what HTTP serves
+    url: str | None  # None if HTTP does not serve it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """A layout. Paths are relative to `root`, URLs are those that nodes use."""
+    """An exported layout. Paths are relative to `root`; URLs are those that nodes use."""
 
     root: Path
-    files: Mapping[str, Listed]  # all but the manifest and the checksums
+    files: Mapping[str, Listed]  # without the manifest and the checksums
     manifest: Mapping[str, object]
 
     @property
     def boot_url(self) -> str | None:
-        """What `root=live:` names; None for an image that is all in its initrd."""
+        """The URL in `root=live:`; None for a full-os image."""
         return _text(self.manifest, "boot_url")
 
     @property
     def artifact_url(self) -> str | None:
-        """Below which nodes look for exported files, now."""
+        """The current base URL of the exported artifacts."""
         return _text(self.manifest, "artifact_url")
 
     @property
     def packed_artifact_url(self) -> str | None:
-        """Below which the configuration in the image says that they are."""
+        """The base URL in the image's configuration; it differs from `artifact_url` after a relocation."""
         return _text(_part(self.manifest, "inject"), "artifact_url") or self.artifact_url
 
     @property
     def machine(self) -> str:
-        """The nodes' processor, as `uname -m` says it."""
+        """The nodes' architecture, as in `uname -m`; empty if unknown."""
         return _text(_part(self.manifest, "image"), "machine") or ""
 
     @property
     def iso(self) -> str | None:
-        """The path of what `root=live:` names."""
+        """The path of the ISO that `root=live:` names; None if there is none."""
         return next((path for path, listed in self.files.items() if listed.url and listed.url == self.boot_url), None)
 
     def text(self, path: str) -> str:
-        """A text file's content; empty when there is none."""
+        """The content of a text file; empty if it does not exist."""
         file = self.root / path.lstrip("/")
         return file.read_text(encoding="utf-8", errors="surrogateescape") if file.is_file() else ""
 
     def missing(self) -> list[str]:
-        """Paths that the manifest lists and that are not there."""
+        """Paths that the manifest lists but that do not exist."""
         return [path for path in self.files if not (self.root / path).is_file()]
 
     def differing(self) -> list[Problem]:
-        """What is not there, or of another size than the manifest says: warnings, for a node boots what is there."""
+        """A warning for each file that is missing or differs in size from the manifest."""
         found = []
         for path, listed in self.files.items():
             file = self.root / path
             if not file.is_file():
-                found.append(_differs(f"{path} is in {MANIFEST} and is not there"))
+                found.append(_differs(f"{path} is listed in {MANIFEST} but does not exist"))
             elif (size := file.stat().st_size) != listed.size:
-                found.append(_differs(f"{path} has {size:,} bytes, {MANIFEST} says {listed.size:,}"))
+                found.append(_differs(f"{path} has {size:,} bytes, but {MANIFEST} says {listed.size:,}"))
         return found
 
 
 def read(root: Path) -> Layout:
-    """The layout in `root`. Raises InputError when pxe-pack did not export it."""
+    """Read the layout in `root`. Raises InputError if it was not exported by pxe-pack."""
     if not root.is_dir():
         raise _no_layout(f"{root} is not a directory")
     try:
@@ -92,12 +92,12 @@ def read(root: Path) -> Layout:
     except FileNotFoundError:
         raise _no_layout(f"{root} has no {MANIFEST}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _no_layout(f"{root / MANIFEST} cannot be read: {error!r}") from error
+        raise _no_layout(f"cannot read {root / MANIFEST}: {error!r}") from error
     return Layout(root=root, files=files, manifest=manifest)
 
 
-def foreign(layout: Layout) -> list[str]:
-    """Paths of files in the folder that the manifest does not list."""
+def unlisted_files(layout: Layout) -> list[str]:
+    """Paths of the files in the folder that the manifest does not list."""
     known = {MANIFEST, SUMS, *layout.files}
     there = (path for path in layout.root.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted(name for path in there if (name := path.relative_to(layout.root).as_posix()) not in known)
@@ -119,5 +119,5 @@ def _no_layout(message: str) -> InputError:
 
 
 def _differs(message: str) -> Problem:
-    hint = "a node boots what is there; export the layout again to have it whole"
+    hint = "nodes boot the files as they are now; pack again to restore the layout"
     return Problem(reference="layout-differs", message=message, hint=hint, severity="warning")

@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from pxe_pack.hashing import BLOCK, Tally
+from pxe_pack.hashing import BLOCK, SizeAndDigest
 from pxe_pack.image.initrd.cpio import Source
 
 _MAGIC = b'{"pxe_pack_initrd": 1, '
@@ -21,7 +21,7 @@ _TAIL = 1024  # bytes at the end of the initrd that are searched for it
 class Appended:
     """The original initrd before pxe-pack appended to it, and the version of the appended agent."""
 
-    before: Tally
+    before: SizeAndDigest
     agent: str  # its version
 
     def pack(self) -> bytes:
@@ -38,7 +38,7 @@ def appended(source: Source, *, size: int) -> Appended | None:
         return None
     try:
         fields = json.loads(tail[at : tail.index(b"\n", at)])
-        agent, before = str(fields["agent"]), Tally(size=int(fields["size"]), sha256=str(fields["sha256"]))
+        agent, before = str(fields["agent"]), SizeAndDigest(size=int(fields["size"]), sha256=str(fields["sha256"]))
     except (ValueError, KeyError, TypeError):
         return None
     if not 0 < before.size < size or _digest(source, before.size) != before.sha256:

@@ -1,0 +1,216 @@
+"""What takes a look at several values at once: one origin, one digest, names and destinations that are distinct.
+
+A check adds what is wrong to the section that it looks at, and gives nothing but what only it can work out.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from pxe_fetch.contract import chunks as cut
+from pxe_fetch.contract import quantity, validators
+from pxe_fetch.contract.document import Sequence
+from pxe_fetch.contract.model import (
+    DIGESTS,
+    NO_CHUNKS,
+    NO_CHUNKS_WORD,
+    ORIGINS,
+    PINNED_BY,
+    Artifact,
+    Chunks,
+    Digest,
+    When,
+)
+from pxe_fetch.contract.section import Section
+
+_EVERY_NODE = When()
+_RECIPE = "`split -b {size} --filter=sha256sum FILE | cut -c-64` prints them; or give `source:` and pxe-pack does it"
+
+
+def origin(artifact: Section) -> None:
+    """There is exactly one place that the bytes come from."""
+    given = artifact.given(ORIGINS)
+    if len(given) != 1:
+        said = "has none" if not given else f"has {' and '.join(given)}"
+        artifact.add(
+            "source-unclear",
+            f"{artifact.path} needs exactly one of {_listed(ORIGINS)}, and {said}",
+            where=artifact.where(given[-1]) if given else None,
+        )
+    elif artifact.is_empty_list("urls"):
+        artifact.add("source-unclear", f"{artifact.path}.urls is empty", where=artifact.where("urls"))
+
+
+def digest(artifact: Section) -> None:
+    """There is at most one digest, and none only where something else pins the bytes."""
+    given = artifact.given(DIGESTS)
+    if len(given) > 1:
+        message = f"{artifact.path} has {' and '.join(given)}; one digest says it all"
+        artifact.add("checksum-unclear", message, where=artifact.where(given[-1]))
+    elif artifact.has("source") and artifact.has("sha256_url"):
+        message = f"{artifact.path}.sha256_url is given for a `source`"
+        hint = "leave it out: pxe-pack makes the digests of a source"
+        artifact.add("checksum-of-source", message, where=artifact.where("sha256_url"), hint=hint)
+    if not given and not artifact.given(PINNED_BY):
+        artifact.add(
+            "checksum-missing",
+            f"{artifact.path} has no digest, so nobody could tell whether the right bytes came",
+            hint="give sha256 (`sha256sum FILE` prints it), or `source:` and pxe-pack computes it",
+        )
+
+
+def dest(artifact: Section, path: str, roots: tuple[str, ...]) -> None:
+    """The destination's part before any ${fact} lies below an allowed root; the agent checks the whole."""
+    fixed, _, _ = path.partition("${")
+    if path and not any(fixed.startswith(root + "/") for root in roots):
+        artifact.add(
+            "dest-outside-roots",
+            f"{artifact.path}.dest is not below any of allowed_roots",
+            where=artifact.where("dest"),
+            label=f"expected below {', '.join(roots) or 'none: allowed_roots is empty'}",
+            hint="allowed_roots: […] widens what the agent (and its unit's sandbox) may write to",
+        )
+
+
+def distinct(sections: list[Section], artifacts: list[Artifact]) -> None:
+    """No two artifacts share a name, or a destination that both would have on one node."""
+    names: dict[str, int] = {}
+    dests: dict[str, int] = {}
+    for index, (section, artifact) in enumerate(zip(sections, artifacts, strict=True)):
+        first = names.setdefault(artifact.name, index)
+        if first != index and section.has("name"):
+            message = f"the name `{artifact.name}` is taken by artifacts[{first}]"
+            section.add("name-taken", message, where=section.where("name"))
+        if artifact.when != _EVERY_NODE or not artifact.dest:
+            continue  # of several for one place, `when` may choose
+        first = dests.setdefault(artifact.dest, index)
+        if first != index:
+            message = f"{artifact.dest} is the destination of artifacts[{first}] too"
+            section.add("dest-taken", message, where=section.where("dest"))
+
+
+def when(section: Section | None) -> None:
+    """Each key has something behind it: without, the artifact would be for every node, which nobody means."""
+    if section is None:
+        return
+    for key in section.mapping.entries:
+        if not section.has(key) or section.is_empty_list(key):
+            section.add(
+                "when-empty",
+                f"{section.path}.{key} has nothing behind it, so it would mean every node",
+                where=section.where(key),
+                hint="leave it out, or give the globs that mean the nodes: `*` is any value",
+            )
+    when(section.below("cmdline"))
+
+
+def tls(section: Section | None) -> None:
+    """A key comes with its certificate."""
+    if section and section.has("client_key") and not section.has("client_cert"):
+        section.add("tls-incomplete", "tls.client_key is given without tls.client_cert")
+
+
+class ChunkValues(TypedDict, total=False):
+    """What a section `chunks` holds."""
+
+    size: int
+    urls: tuple[str, ...]
+    digests: tuple[str, ...]
+
+
+def chunks(artifact: Section, given: ChunkValues | str, *, size: int | None, base_url: str | None) -> Chunks:
+    """What the `artifact`, a file of `size` bytes, says of its chunks; `given` is the section, or a word instead."""
+    section = artifact.below("chunks")
+    if section is None or isinstance(given, str):
+        if not artifact.has("source"):
+            word = NO_CHUNKS_WORD
+            message = f"{artifact.path}.chunks is `{word}`, and there is no `source` of which pxe-pack would make any"
+            artifact.add("chunks-unclear", message, where=artifact.where("chunks"), hint="leave it out")
+        return NO_CHUNKS
+    chunk = given.get("size")
+    urls = validators.joined(given.get("urls", ()), base_url)
+    digests = given.get("digests", ())
+    _check_urls(section)
+    if artifact.has("source"):
+        _check_source(section)
+        return Chunks(size=chunk or cut.LARGEST)
+    _check_list(section, has_urls=bool(urls))
+    _check_count(section, artifact, size=size, chunk=chunk)
+    if urls:
+        named = Digest(algorithm="sha256", hex=digests[0]) if digests else None
+        return Chunks(size=chunk or cut.LARGEST, urls=urls, digest=named)
+    return Chunks(size=chunk or cut.LARGEST, digests=bytes.fromhex("".join(digests)))
+
+
+def _check_urls(section: Section) -> None:
+    if section.has("url") and section.has("urls"):
+        message = f"{section.path} has url and urls; one of them says it all"
+        section.add("chunks-unclear", message, where=section.where("urls"))
+    elif section.is_empty_list("urls"):
+        section.add("chunks-unclear", f"{section.path}.urls is empty", where=section.where("urls"))
+
+
+def _check_source(section: Section) -> None:
+    for key in ("sha256", "url", "urls"):
+        if section.has(key):
+            section.add(
+                "chunks-of-source",
+                f"{section.path}.{key} is given for a `source`",
+                where=section.where(key),
+                hint="leave it out: pxe-pack makes the digests of a source",
+            )
+
+
+def _check_list(section: Section, *, has_urls: bool) -> None:
+    """Whether there is a list of digests, and one alone: here, or in a file that its own digest names."""
+    has_list = section.is_list("sha256")
+    if not section.has("sha256"):
+        named = has_urls or section.has("url") or section.has("urls")
+        message = "names a list without its digest" if named else "has no digests"
+        hint = "sha256 is the digest of the list itself: `sha256sum m.bin.chunks`" if named else _recipe("4M")
+        section.add("chunks-unpinned", f"{section.path} {message}", hint=hint)
+    elif has_list and has_urls:
+        section.add(
+            "chunks-unclear",
+            f"{section.path} has a list of digests and the url of one",
+            where=section.where("sha256"),
+            hint="with url, sha256 is the one digest of the list itself",
+        )
+
+
+def _check_count(section: Section, artifact: Section, *, size: int | None, chunk: int | None) -> None:
+    if size is None:
+        if not artifact.has("size"):
+            hint = "`stat -c %s FILE` prints it"
+            artifact.add(
+                "size-missing", f"{artifact.path} has chunks and no `size`", where=section.mapping.at, hint=hint
+            )
+        return
+    if size == 0:
+        section.add("chunk-count", f"{artifact.path} is empty, and an empty file has no chunks")
+    if not size or chunk is None:
+        return
+    number = cut.count(size, chunk=chunk)
+    if number > cut.MOST:
+        least = cut.fitting(size)
+        message = f"{artifact.path} would have {number} chunks, and the most is {cut.MOST}"
+        hint = f"`size: {quantity.show_size(least)}` or more" if least <= cut.LARGEST else "leave `chunks` out"
+        section.add("chunk-size-invalid", message, where=section.where("size"), hint=hint)
+        return
+    if section.has("url") or section.has("urls") or not section.has("sha256"):
+        return
+    value = section.value("sha256")
+    given = len(value.items) if isinstance(value, Sequence) else 1
+    if given != number:
+        whole = f"{number} chunks of {quantity.show_size(chunk)}"
+        message = f"{section.path}.sha256 has {given} digests, and a file of {quantity.show_size(size)} has {whole}"
+        section.add("chunk-count", message, where=section.where("sha256"), hint=_recipe(str(chunk)))
+
+
+def _recipe(size: str) -> str:
+    return _RECIPE.format(size=size)
+
+
+def _listed(words: tuple[str, ...]) -> str:
+    """`words` as a sentence has them: a, b and c."""
+    return f"{', '.join(words[:-1])} and {words[-1]}"

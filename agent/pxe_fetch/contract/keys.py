@@ -1,0 +1,181 @@
+"""How a key of `fetch.yaml` is declared: once, in the metadata of the model's field that holds its value.
+
+Nothing here reads or writes. What follows from the declarations: reading (reader.py), writing (dump.py), the JSON
+Schema (schema.py), and in pxe_pack the tables of docs/fetch-yaml.md (reference.py) and what `pxe-pack init` writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, field, fields
+from typing import NamedTuple, TypeVar
+
+from pxe_fetch.contract.validators import Rule
+
+T = TypeVar("T")
+METADATA = "keys"  # of a field: a tuple of Key
+
+# What the file's values become in the model, and back; None: this key does not spell the value, another one does.
+Load = Callable[..., object]
+Show = Callable[..., object]
+
+
+class Text(NamedTuple):
+    """One text. `rule` checks it; `load` and `show` are for a field that holds something else than the rule gives."""
+
+    rule: Rule[object]
+    load: Load | None = None
+    show: Show | None = None
+
+
+class Texts(NamedTuple):
+    """A list of texts."""
+
+    rule: Rule[object]
+    show: Show | None = None
+
+
+class OneOrMore(NamedTuple):
+    """A text, or a list of texts."""
+
+    rule: Rule[object]
+
+
+class Flag(NamedTuple):
+    """True or false."""
+
+
+class Whole(NamedTuple):
+    """A whole number."""
+
+    least: int
+    most: int
+
+
+class Duration(NamedTuple):
+    """A duration; seconds in the model."""
+
+    least: float = 0.0
+
+
+class Size(NamedTuple):
+    """A size; bytes in the model. `check` raises RuleError for one that does not suit."""
+
+    check: Callable[[int], object] | None = None
+
+
+class Table(NamedTuple):
+    """A mapping whose keys are the user's own names."""
+
+    names: Rule[str]
+    of: Text | OneOrMore
+    rename: Callable[[str], str] | None = None  # what the model calls a key
+
+
+class Group(NamedTuple):
+    """A section of keys, or a list of such; `word` may stand there instead."""
+
+    section: str
+    many: bool = False
+    word: str = ""
+    inline: bool = False  # its values are fields of the model around it
+
+
+Kind = Text | Texts | OneOrMore | Flag | Whole | Duration | Size | Table | Group
+
+
+class Key(NamedTuple):
+    """One key of `fetch.yaml`."""
+
+    kind: Kind
+    meaning: str  # a sentence: for editors, for the reference and for what `pxe-pack init` writes
+    details: str = ""  # what the reference adds (Markdown)
+    example: str = ""  # YAML for `pxe-pack init`, where the default would show nothing
+    name: str = ""  # as written; the field's name otherwise
+    sections: tuple[str, ...] = ()  # where it may stand, if not (only) in the section of its own class
+    item: bool = False  # the field is a mapping, and this key is one of its entries
+    missing: str = ""  # it has to be given; the reference of the problem when it is not
+    hint: str = ""  # of that problem
+    always: bool = False  # dumped even where it is the default
+
+
+class FieldKey(NamedTuple):
+    """A key in a section, and the field that holds its value."""
+
+    field: str
+    key: Key
+    default: object  # MISSING where there is none
+    owner: type  # the class that has the field
+
+    @property
+    def has_default(self) -> bool:
+        """Whether there is a value where the key is not given."""
+        return self.default is not MISSING
+
+
+class SectionKeys(NamedTuple):
+    """The keys of one section of the file, by their names as written."""
+
+    model: type | None  # what the values of its keys make, by themselves
+    keys: dict[str, FieldKey]
+    needed: list[str]  # keys that have to be given
+
+
+def key(
+    kind: Kind,
+    meaning: str,
+    *,
+    default: T,
+    details: str = "",
+    example: str = "",
+    name: str = "",
+    sections: tuple[str, ...] = (),
+    missing: str = "",
+    hint: str = "",
+    always: bool = False,
+) -> T:
+    """A dataclass field that one key fills; `default` is the field's. See Key for the rest."""
+    declared = Key(
+        kind,
+        meaning,
+        details=details,
+        example=example,
+        name=name,
+        sections=sections,
+        missing=missing,
+        hint=hint,
+        always=always,
+    )
+    return spelled(declared, default=default)
+
+
+def spelled(*several: Key, default: T) -> T:
+    """A dataclass field that is filled by whichever of several keys is given."""
+    return field(default=default, metadata=metadata(*several))
+
+
+def metadata(*several: Key) -> dict[str, tuple[Key, ...]]:
+    """The keys as metadata, for a field without a default, or with a default_factory."""
+    return {METADATA: several}
+
+
+def sections(*models: tuple[str, type], whole: frozenset[str], groups: Mapping[str, Key]) -> dict[str, SectionKeys]:
+    """Every section by its name; "" is the file itself.
+
+    `models` are sections and the classes that declare their keys; those named in `whole` are made of their keys and
+    nothing else. `groups` are sections without a class of their own.
+    """
+    found = {name: SectionKeys(model if name in whole else None, {}, []) for name, model in models}
+    found |= {name: SectionKeys(None, {}, []) for name in groups}
+    for own, model in models:
+        for each in fields(model):
+            default = each.default if each.default_factory is MISSING else each.default_factory()
+            for one in each.metadata.get(METADATA, ()):
+                for section in one.sections or (own,):
+                    if section in groups and not own:
+                        found[""].keys.setdefault(section, FieldKey(section, groups[section], MISSING, model))
+                    name = one.name or each.name
+                    found[section].keys[name] = FieldKey(each.name, one, default, model)
+                    if one.missing:
+                        found[section].needed.append(name)
+    return found

@@ -1,0 +1,319 @@
+"""What single values have to be: names, URLs, digests, destinations, modes. Each rule gives the value or raises."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TypeVar
+
+from pxe_fetch.contract import chunks, template
+from pxe_fetch.contract.url import Url, UrlError, is_absolute, join, parse
+
+T_co = TypeVar("T_co", covariant=True)
+Rule = Callable[[str], T_co]
+
+
+class RuleError(ValueError):
+    """A value breaks a rule. `message` follows the value's path ("artifacts[0].sha256 is not …")."""
+
+    def __init__(self, message: str, *, reference: str, label: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.reference = reference
+        self.label = label
+        self.hint = hint
+
+
+SCHEMES = ("http", "https", "ftp", "tftp", "file")  # what pxe_fetch.transport has a file for
+
+MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)  # RFC 9110, section 5.6.2
+# "*"; an address or network; an address of IPv6 in brackets; `name`, `.name` or `*.name`: the last two may have a port.
+EXEMPTION = re.compile(
+    r"\*|[0-9A-Fa-f.:]+(/[0-9]{1,3})?"
+    r"|(\[[0-9A-Fa-f.:]+\]|(\*?\.)?[A-Za-z0-9_][A-Za-z0-9_.-]*)(:[0-9]{1,5})?",
+    re.ASCII,
+)
+# A server, and a path that is sent and shown as it is written: nearly every URL. What has to be checked is then the
+# same for all of a server's.
+PLAIN_URL = re.compile(r"(https?://[A-Za-z0-9.:_-]+)(/[A-Za-z0-9/._~-]*)", re.ASCII)
+_HEXADECIMAL = re.compile(r"[0-9a-fA-F]*", re.ASCII)
+_OWN_HEADERS = frozenset(
+    ("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding", "connection")
+)
+_ANYWHERE = parse("http://h/")  # a base for relative urls, to check them by
+
+
+class Matching:
+    """A rule that takes text of one pattern."""
+
+    def __init__(self, pattern: str, message: str, *, reference: str, label: str = "") -> None:
+        self.pattern = re.compile(pattern, re.ASCII)
+        self.message = message
+        self.reference = reference
+        self.label = label
+
+    def __call__(self, text: str) -> str:
+        if not self.pattern.fullmatch(text):
+            raise RuleError(self.message, reference=self.reference, label=self.label)
+        return text
+
+
+name = Matching(  # an artifact's
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+    "is not a name",
+    reference="name-invalid",
+    label="letters, digits, `.`, `_`, `-`; at most 64, the first a letter or digit",
+)
+account = Matching(  # useradd(8), or an id
+    r"[a-z_][a-z0-9_-]{0,31}\$?|[0-9]{1,10}", "is not a name of a user or group", reference="account-invalid"
+)
+unit = Matching(  # systemd.unit(5)
+    r"[A-Za-z0-9:_.\\@-]{1,240}\.(service|socket|target|path|timer|mount|automount|swap|slice|scope|device)",
+    "is not a unit's name",
+    reference="unit-invalid",
+    label="as in app.service",
+)
+credential = Matching(  # below $CREDENTIALS_DIRECTORY; what the unit's ImportCredential= takes in
+    r"pxe-fetch\.[A-Za-z0-9._-]{1,200}",
+    "is not a credential's name",
+    reference="credential-invalid",
+    label="pxe-fetch. and letters, digits, `.`, `_`, `-`",
+)
+
+
+class OneOf:
+    """A rule that takes one of `choices`."""
+
+    def __init__(self, choices: tuple[str, ...]) -> None:
+        self.choices = choices
+
+    def __call__(self, text: str) -> str:
+        if text not in self.choices:
+            raise RuleError("is not known", reference="choice-invalid", label=f"one of {', '.join(self.choices)}")
+        return text
+
+
+def one_of(*choices: str) -> OneOf:
+    """A rule that takes one of `choices`."""
+    return OneOf(choices)
+
+
+def any_text(text: str) -> str:
+    """Any text but an empty one, on one line."""
+    if not text or not text.isprintable():
+        raise RuleError("has to be text on one line", reference="text-invalid")
+    return text
+
+
+def file_name(text: str) -> str:
+    """A path on the packing machine, as written."""
+    if not text or "\0" in text:
+        raise RuleError("is not a file's name", reference="path-invalid")
+    return text
+
+
+def url(text: str) -> str:
+    """An absolute URL of a scheme that the agent has, or one relative to base_url; ${facts} may stand in it."""
+    if plain := PLAIN_URL.fullmatch(text):
+        _any_url(plain[1])
+    else:
+        _any_url(text)
+    return text
+
+
+@lru_cache(maxsize=16)  # a thousand artifacts come from a few servers
+def _any_url(text: str) -> None:
+    templated(text)
+    if not text or not text.isprintable() or " " in text:
+        raise RuleError("is not a URL", reference="url-invalid", hint="percent-encode blanks: %20")
+    # A fact may stand for the host or the port, so the parts are looked at with a harmless word in its place.
+    filled = template.fill(text, lambda _: "1")
+    if filled.startswith("//"):
+        raise RuleError("has no scheme", reference="url-invalid", hint="put http: or https: before it")
+    whole = is_absolute(filled)
+    if whole and not filled.partition("//")[2].partition("/")[0].isascii():
+        # The frozen agent leaves Unicode's tables out: a megabyte, and some milliseconds of every boot.
+        raise RuleError(
+            "has a host name that is not ASCII", reference="url-invalid", hint="write it as DNS has it, with xn--…"
+        )
+    try:
+        found = parse(filled) if whole else join(_ANYWHERE, filled)
+    except UrlError as error:
+        raise RuleError(str(error), reference="url-invalid") from None
+    _check_parts(found)
+
+
+def _check_parts(found: Url) -> None:
+    """Whether the agent can ask for `found`, and shows nothing secret when it does."""
+    if found.fragment:
+        raise RuleError(
+            "has a fragment, which no server is sent", reference="url-invalid", hint="percent-encode #: %23"
+        )
+    if found.userinfo:
+        raise RuleError(
+            "carries a password or user name, which every log would show",
+            reference="url-secret",
+            hint="put it into a credential and name that in header_credential",
+        )
+    if found.scheme not in SCHEMES:
+        raise RuleError(
+            f"has the scheme `{found.scheme}`", reference="scheme-unknown", label=f"one of {', '.join(SCHEMES)}"
+        )
+    if found.scheme == "file" and (found.host not in {"", "localhost"} or not found.path.startswith("/")):
+        raise RuleError("is not a file of this node", reference="url-invalid", hint="write file:///path")
+    if found.query and found.scheme in {"ftp", "tftp"}:
+        raise RuleError(
+            "has a query, which ftp and tftp don't know", reference="url-invalid", hint="percent-encode ?: %3F"
+        )
+
+
+def http_url(text: str) -> str:
+    """An absolute URL by http or https."""
+    url(text)
+    if not text.startswith(("http://", "https://")):
+        raise RuleError("has to begin with http:// or https://", reference="url-invalid")
+    return text
+
+
+def proxy(text: str) -> str:
+    """A proxy's URL, the same on every node."""
+    return _fixed(http_url(text))
+
+
+def exemption(text: str) -> str:
+    """Whom no proxy is asked for: a host, an address or a domain, each with a port or without, or a network."""
+    if not EXEMPTION.fullmatch(text) or ("/" in text and not _is_network(text)):
+        raise RuleError(
+            "is no host, domain or network",
+            reference="no-proxy-invalid",
+            hint="a list of them: [cache.lan, .example.com, 10.0.0.0/8]",
+        )
+    return text
+
+
+def _is_network(text: str) -> bool:
+    import ipaddress
+
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+def base_url(text: str) -> str:
+    """A URL to which relative ones are joined; it always ends in `/`."""
+    url(text)
+    if not is_absolute(text):
+        raise RuleError("has to be absolute", reference="url-invalid", label="http://… or https://…")
+    return text.rstrip("/") + "/"
+
+
+def joined(urls: tuple[str, ...], base: str | None) -> tuple[str, ...]:
+    """`urls`, the relative ones among them joined to `base` where there is one."""
+    return urls if base is None else tuple(one if is_absolute(one) else base + one.lstrip("/") for one in urls)
+
+
+class DigestOf:
+    """A rule that takes a digest of `digits` hexadecimal digits, and gives it in lower case."""
+
+    def __init__(self, algorithm: str, digits: int) -> None:
+        self.algorithm = algorithm
+        self.digits = digits
+
+    def __call__(self, text: str) -> str:
+        if len(text) != self.digits or not _HEXADECIMAL.fullmatch(text):
+            said = f"found {len(text)}" if len(text) != self.digits else "found others"
+            raise RuleError(
+                f"is not a {self.algorithm.upper().replace('SHA', 'SHA-')} digest",
+                reference="checksum-invalid",
+                label=f"expected {self.digits} hexadecimal digits, {said}",
+                hint=f"`{self.algorithm}sum FILE` prints it; or give `source:` and pxe-pack computes it",
+            )
+        return text.lower()
+
+
+def chunk_size(size: int) -> None:
+    """The size of chunks, in bytes."""
+    if size % chunks.STEP or not chunks.SMALLEST <= size <= chunks.LARGEST:
+        raise RuleError(
+            "is not a size of chunks",
+            reference="chunk-size-invalid",
+            label="a multiple of 4 KiB from 64 KiB to 1 GiB",
+            hint="4MiB suits most files",
+        )
+
+
+def absolute_path(text: str) -> str:
+    """An absolute path on the node, without `..`; a trailing slash is dropped. ${facts} may stand in it."""
+    templated(text)
+    if not text.startswith("/") or not text.isprintable():
+        raise RuleError("has to be an absolute path", reference="path-invalid", label="begins with /")
+    if ".." in text.split("/"):
+        raise RuleError("has `..` in it", reference="path-climbs", hint="write the path that is meant")
+    return posixpath.normpath(text).replace("//", "/")
+
+
+def node_path(text: str) -> str:
+    """An absolute path, the same on every node."""
+    return _fixed(absolute_path(text))
+
+
+def _fixed(text: str) -> str:
+    if template.references(text):
+        hint = "facts may stand in urls, destinations and headers"
+        raise RuleError("names a fact, which nobody fills in here", reference="fact-misplaced", hint=hint)
+    return text
+
+
+def root(text: str) -> str:
+    """A folder below which artifacts may be placed."""
+    path = absolute_path(text)
+    if path == "/" or template.references(path):
+        raise RuleError("is too wide", reference="root-invalid", hint="name the folders below which artifacts go")
+    return path
+
+
+def mode(text: str) -> int:
+    """Permission bits, written as octal text. The unit's RestrictSUIDSGID= allows no set-id bits."""
+    if not MODE.fullmatch(text):
+        raise RuleError("is not a mode", reference="mode-invalid", label='three or four octal digits, as in "0640"')
+    if int(text, 8) & 0o6000:
+        hint = "a program that needs set-id bits belongs into the image"
+        raise RuleError("has set-id bits, which are never fetched", reference="mode-invalid", hint=hint)
+    return int(text, 8)
+
+
+def header_name(text: str) -> str:
+    """An HTTP field name that is not the agent's own to set."""
+    if not _TOKEN.fullmatch(text):
+        raise RuleError("is not an HTTP header's name", reference="header-invalid")
+    if text.lower() in _OWN_HEADERS:
+        raise RuleError("is set by the agent itself", reference="header-invalid")
+    return text
+
+
+def header_value(text: str) -> str:
+    """An HTTP field value; ${facts} may stand in it."""
+    templated(text)
+    if not text.isascii() or not text.isprintable():
+        raise RuleError("is not an HTTP header's value", reference="header-invalid", label="printable ASCII")
+    return text
+
+
+def templated(text: str) -> str:
+    """Text in which ${facts} may stand: each has to be known, and closed."""
+    if "${" not in text:
+        return text
+    for reference in template.references(text):
+        if not template.is_known(reference):
+            known = ", ".join([*template.FACTS, f"{template.CMDLINE}NAME"])
+            raise RuleError(
+                f"names the unknown fact `{reference}`", reference="fact-unknown", hint=f"known facts: {known}"
+            )
+    if template.fill(text, lambda _: "").find("${") >= 0:
+        raise RuleError("has a `${` that is not closed", reference="fact-unknown", hint="write ${fact}")
+    return text

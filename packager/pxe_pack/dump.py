@@ -1,0 +1,70 @@
+"""Writes the configuration that a node reads. `reader.read(dump(config)).fetch == config`, for every config.
+
+The keys are declared in model.py; this module writes each kind of value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+import yaml
+
+from pxe_fetch.contract import chunks as cut
+from pxe_fetch.contract import quantity
+from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, OneOrMore, Table, Text, Texts
+from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, SECTIONS, Chunks, FetchConfig
+
+Plain = str | int | bool | list["Plain"] | dict[str, "Plain"]
+
+
+def dump(config: FetchConfig) -> str:
+    """`config` as the text of a `fetch.yaml`, without a `pack` section and without values that are defaults."""
+    return yaml.safe_dump(_section("", config), sort_keys=False, allow_unicode=True, width=1000)
+
+
+def plain(kind: Kind, value: object) -> Plain | None:  # noqa: PLR0911  one case per kind
+    """`value` as YAML data; None if this kind has no spelling for it."""
+    match kind:
+        case Text(show=show) | Texts(show=show) if show is not None:
+            return cast("Plain | None", show(value))
+        case Texts() | OneOrMore():
+            return list(cast("Iterable[Plain]", value))
+        case Duration():
+            return quantity.show_duration(cast("float", value))
+        case Table(of=of):
+            written = {name: plain(of, one) for name, one in cast("Mapping[str, object]", value).items()}
+            return {name: one for name, one in written.items() if one is not None}
+        case Group(section=section, many=True):
+            return [_section(section, one) for one in cast("Iterable[object]", value)]
+        case Group(section=section):
+            return NO_CHUNKS_WORD if value == NO_CHUNKS else _section(section, value)
+        case _:
+            return cast("Plain", value)
+
+
+def _section(name: str, model: object) -> dict[str, Plain]:
+    """The keys of the section `name` whose fields belong to `model`."""
+    found: dict[str, Plain] = {}
+    for key, declared in SECTIONS[name].keys.items():
+        written = _written(key, declared, model) if isinstance(model, declared.owner) else None
+        if written is not None:
+            found[key] = written
+    if isinstance(model, Chunks):  # the key `sha256` holds one of two fields
+        digests: Plain = model.digest.hex if model.digest else list(cut.listed(model.digests).split())
+        found |= {"sha256": digests} if digests else {}
+    return found
+
+
+def _written(key: str, declared: FieldKey, model: object) -> Plain | None:
+    kind = declared.key.kind
+    if isinstance(kind, Group) and kind.inline:
+        return _section(kind.section, model) or None
+    if isinstance(model, Chunks) and key == "sha256":
+        return None
+    value = getattr(model, declared.field)
+    if declared.key.item:
+        return plain(kind, value[key]) if key in value else None
+    if value == declared.default and not (declared.key.always or declared.key.missing):
+        return None
+    return plain(kind, value)

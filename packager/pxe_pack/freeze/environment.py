@@ -1,0 +1,213 @@
+"""The environment that the agent is frozen in: a Debian bookworm of its own, whatever the machine that packs is.
+
+One for every host, so that the agent depends neither on the Python nor on the C library of the machine that packs. It
+is made by mmdebstrap, as root or, in a user namespace, as an ordinary user; of Debian's packages no more is unpacked
+than PyInstaller needs, and none is configured. The libraries from PyPI are exactly what agent.lock and build.lock name,
+by their hashes. Both lists were made, and are refreshed, with pip-tools from the .in files beside them, on Python 3.11:
+
+    pip-compile --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links build.in
+    pip-compile --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links agent.in
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shlex
+import stat
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack import tools
+
+HERE = Path(__file__).parent
+SUITE = "bookworm"
+
+# What decides the environment beside Debian's archive: another key where any of them changes.
+_PARTS = tuple(HERE / name for name in ("environment.py", "environment.sh", "hypot.c", "agent.lock", "build.lock"))
+
+# PyInstaller and its tools; the agent's journal; what libpython is linked again with (environment.sh).
+_PACKAGES = (
+    "python3.11-minimal,libpython3.11-stdlib,libpython3.11,binutils,libc-bin,bash,coreutils,"
+    "python3-systemd,"
+    "libpython3.11-dev,gcc,libc6-dev,grep"
+)
+_ROOT, _FACTS = "root", "environment.json"
+_MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
+_LIBRARIES = "/opt/libraries"
+
+# Wheels for this glibc and older ones will do (PEP 600); the agent's floor is 2.34 anyway.
+_MANYLINUX = range(34, 16, -1)
+
+# Debian's updates are taken in after a week. A machine that can't reach Debian then keeps what it has, and asks again
+# a day later.
+_FRESH_SECONDS, _RETRY_SECONDS = 7 * 86400, 86400
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Environment:
+    """An environment in the cache: a root directory, all of it owned by who made it."""
+
+    folder: Path
+    packages: tuple[str, ...]  # file names of Debian's packages in it, versions included
+
+    @property
+    def root(self) -> Path:
+        """The root directory."""
+        return self.folder / _ROOT
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it is too young to have missed updates that matter."""
+        return (self.folder / _FACTS).stat().st_mtime > time.time() - _FRESH_SECONDS
+
+    def postpone(self) -> None:
+        """Have it count as fresh for one more day."""
+        moment = time.time() - _FRESH_SECONDS + _RETRY_SECONDS
+        os.utime(self.folder / _FACTS, (moment, moment))
+
+    def copy(self, root: Path) -> None:
+        """Make the folder `root` a copy of it, for one freeze; the files are links to its own. Raises WorkError."""
+        tools.run("cp", "--archive", "--link", self.root, root)
+
+
+def environment_name() -> str:
+    """The name of this installation's environment in the cache."""
+    digest = hashlib.sha256(f"{platform.machine()}\0".encode())
+    for part in _PARTS:
+        digest.update(part.read_bytes() + b"\0")
+    return f"environment-{digest.hexdigest()[:32]}"
+
+
+def read_environment(folder: Path) -> Environment | None:
+    """The environment in `folder`, None where there is none."""
+    try:
+        facts = json.loads((folder / _FACTS).read_bytes())
+        return Environment(folder=folder, packages=tuple(facts["packages"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def make_environment(work: Path) -> Path:
+    """Make an environment inside `work`, a folder of its own; the folder that holds it. Raises WorkError."""
+    libraries, out = work / Path(_LIBRARIES).name, work / "environment"
+    (out / _ROOT).mkdir(parents=True)
+    try:
+        tools.run(sys.executable, *_pip(libraries), env={"PYTHONPATH": "", "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
+        _bootstrap(out / _ROOT, libraries, work=work)
+    except tools.WorkError as error:
+        raise tools.WorkError(
+            Problem(
+                reference="agent-environment-failed",
+                message="the environment that the agent is frozen in could not be made",
+                label=error.problems[0].label,
+                hint=f"it takes Debian {SUITE}'s packages and pip's index; or give a ready agent by --agent",
+            )
+        ) from error
+    packages = (work / "packages").read_text(encoding="utf-8").split()
+    (out / _FACTS).write_text(json.dumps({"packages": sorted(packages)}, indent=1) + "\n", encoding="utf-8")
+    return out
+
+
+def run_inside(root: Path, *command: str, variables: Mapping[str, str]) -> bytes:
+    """Run `command` in the copy of an environment at `root`, with those environment variables and few others.
+
+    What it wrote to stdout. Raises WorkError.
+    """
+    variables = {"PATH": "/usr/sbin:/usr/bin", "LC_ALL": "C.UTF-8", "PYTHONPATH": _LIBRARIES, **variables}
+    inner = ("env", "-i", *(f"{name}={value}" for name, value in variables.items()), *command)
+    if os.geteuid() == 0:
+        null = root / "dev" / "null"  # PyInstaller needs no other device
+        if not null.exists():
+            os.mknod(null, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        return tools.run("chroot", root, *inner)
+    # Who owns all of it needs no other user. What is mounted goes with the namespace.
+    script = 'mount --rbind /dev "$1/dev" && exec chroot "$@"'
+    return tools.run("unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", root, *inner)
+
+
+def _bootstrap(root: Path, libraries: Path, *, work: Path) -> None:
+    """Lay out the environment in the folder `root`, as its owner. Raises WorkError.
+
+    What mmdebstrap mounts is in a mount namespace, so it is gone however mmdebstrap ends, and before its folder is
+    removed: whoever removed that with /dev still mounted in it would remove the machine's own. An ordinary user is root
+    in a namespace, where the files of other system users are those of his subordinate ids. No process outside could
+    remove them, so they are in memory meanwhile, 0.5 GB: they go with the namespace too. (mmdebstrap's own mode
+    "unshare" would leave them in /var/tmp when it is killed.)
+    """
+    temporary = work / "temporary"
+    temporary.mkdir()
+    said = work / "said"
+    steps = ["set -o pipefail", 'export TMPDIR="$1"', 'said="$2"', 'root="$3"', "shift 3"]
+    namespace: tuple[str, ...] = ("unshare", "--mount") if _may_mount() else ()
+    if os.geteuid() != 0:
+        namespace = ("unshare", "--map-root-user", "--map-auto", "--mount")
+        steps.append('mount -t tmpfs tmpfs "$TMPDIR" || exit')
+    # No device files: only root could make them.
+    steps.append('mmdebstrap "$@" 2>"$said" | tar -x --no-same-owner --exclude="./dev/*" --directory "$root"')
+    arguments = ("bash", temporary, said, root, *_mmdebstrap(libraries, work=work))
+    try:
+        tools.run("env", *namespace, "bash", "-c", "; ".join(steps), *arguments)
+    except tools.WorkError:
+        # tar's words are those of one who was given nothing.
+        lines = said.read_text(encoding="utf-8", errors="replace").splitlines() if said.exists() else []
+        if errors := [line for line in lines if not line.startswith("I: ")]:
+            tools.check("mmdebstrap", 1, "\n".join(errors).encode())
+        raise
+
+
+def _may_mount() -> bool:
+    """Whether root may mount here: in some containers it may not, and then mmdebstrap mounts nothing."""
+    try:
+        tools.run("unshare", "--mount", "true")
+    except tools.WorkError:
+        return False
+    return True
+
+
+def _pip(target: Path) -> Iterator[str | Path]:
+    """Arguments of pip that put into `target` what the locks name, for the environment's Python instead of ours."""
+    yield from ("-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--no-compile", "--target", target)
+    yield from ("--only-binary", ":all:", "--implementation", "cp", "--python-version", "3.11", "--abi", "cp311")
+    for minor in _MANYLINUX:
+        yield from ("--platform", f"manylinux_2_{minor}_{platform.machine()}")
+    yield from ("--platform", f"manylinux2014_{platform.machine()}")
+    yield from ("--requirement", HERE / "build.lock", "--requirement", HERE / "agent.lock")
+
+
+def _mmdebstrap(libraries: Path, *, work: Path) -> Iterator[str | Path]:
+    """Arguments of mmdebstrap that write a tar to stdout, and the names of the packages to a file in `work`."""
+    files = shlex.join(map(str, (HERE / "environment.sh", HERE / "hypot.c", libraries)))
+    yield from ("--mode=root", "--variant=extract", f"--include={_PACKAGES}", f"--hook-dir={_MERGED_USR}")
+    for hook in (
+        'mkdir -p "$1/opt" && cd "$1/var/cache/apt/archives" && ls *.deb >"$1/opt/packages"',
+        f"download /opt/packages {shlex.quote(str(work / 'packages'))}",
+        f"copy-in {files} /opt",
+        'chroot "$1" bash -c "cd /opt && . ./environment.sh"',
+    ):
+        yield f"--extract-hook={hook}"
+    yield from (SUITE, "-", *_mirrors())
+
+
+def _mirrors() -> Iterator[str]:
+    """Debian's archives as this machine's apt knows them; nothing where it knows none: mmdebstrap then has its own."""
+    known: dict[str, str] = {}
+    if tools.find("apt-get"):
+        shown = tools.run(
+            "apt-get", "indextargets", "--format", "$(LABEL)|$(REPO_URI)", "Created-By: Packages", "Origin: Debian"
+        )
+        for line in shown.decode().splitlines():
+            label, _, uri = line.partition("|")
+            if uri.startswith(("http://", "https://")):
+                known.setdefault(label, uri)
+    if "Debian" in known:
+        security = known.get("Debian-Security", "http://deb.debian.org/debian-security")
+        yield f"deb {known['Debian']} {SUITE} main"
+        yield f"deb {known['Debian']} {SUITE}-updates main"
+        yield f"deb {security} {SUITE}-security main"
