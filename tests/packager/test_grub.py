@@ -1,4 +1,4 @@
-"""GRUB configurations made fit for the network: those of several distributions, in the forms their tools write."""
+"""GRUB configurations rewritten for the network: those of several distributions, as their tools write them."""
 
 from __future__ import annotations
 
@@ -343,7 +343,7 @@ def test_what_cannot_boot_is_refused(text: str, why: str) -> None:
 
 
 def test_entries_that_boot_no_liveos_keep_their_arguments() -> None:
-    """They may boot a full-os image, which its initrd tells."""
+    """They may boot a full-os image, which its initrd shows."""
     config = rewritten("menuentry x { linux /boot/vmlinuz-6.6 root=/dev/sda1 quiet }\n")
     assert not config.live
     assert config.arguments == (("root=/dev/sda1", "quiet"),)

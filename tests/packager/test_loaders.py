@@ -1,4 +1,4 @@
-"""The boot loaders of a layout: the image's own, or others where those cannot boot over the network."""
+"""The boot loaders of a layout: the image's own, or others if those cannot boot over the network."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_boot_loaders_in_the_el_torito_image_alone_are_found(tiny: Path) -> None
 
 
 def for_arm64(data: bytes) -> bytes:
-    """A PE or ELF program said to be for arm64: only its header is looked at."""
+    """A PE or ELF program marked as arm64; only its header is read."""
     changed = bytearray(data)
     if data[:2] == b"MZ":
         (header,) = struct.unpack_from("<I", data, 0x3C)
@@ -149,7 +149,7 @@ def for_arm64(data: bytes) -> bytes:
 
 @pytest.fixture
 def arm64(site: Site, tmp_path: Path) -> Path:
-    """An image of arm64, and an agent."""
+    """An arm64 image, and an agent."""
     given = files_of(site.image)
     files: dict[str, str | bytes] = {path: data for path, data in given.items() if not path.endswith(".efi")}
     files["EFI/BOOT/BOOTAA64.EFI"] = for_arm64(given["efi/boot/bootx64.efi"])

@@ -1,4 +1,4 @@
-"""A pxe-tar is unpacked beside the output, safely, and packed as the folder that it holds."""
+"""A pxe-tar is safely unpacked next to the output, and packed like the folder it contains."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Refused = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def tiny_pxe_tar() -> Path:
-    """A pxe-tar, as Image Customizer from 0.16 on writes it. Shared: not to be written to."""
+    """A pxe-tar as written by Image Customizer 0.16 and later. Shared, so do not write to it."""
     return shapes.cached(replace(shapes.SHAPES["pxe-dir"], contents="tiny", media="pxe-tar"))
 
 
@@ -51,7 +51,7 @@ def test_a_pxe_tar_gives_the_layout_of_its_folder(
 
 
 def repacked(folder: Path, target: Path, *, prefix: str = ".", more: Iterator[tarfile.TarInfo] | None = None) -> Path:
-    """The folder as an archive with further members, which have a byte of content each."""
+    """The folder as an archive with extra members, each with one byte of content."""
     with tarfile.open(target, "w") as out:
         out.add(folder, arcname=prefix)
         for member in more or ():
@@ -158,7 +158,7 @@ def test_a_compressed_file_that_is_no_archive_is_refused(site: Site, refused: Re
 def test_a_disk_without_room_for_the_archive_is_said_before_it_is_full(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A member that says it is larger than any disk; its bytes are never asked for."""
+    """A member that claims to be larger than any disk; its bytes are never read."""
     site.image = site.folder / "huge.tar"
     huge = member("huge")
     huge.size = 1 << 55

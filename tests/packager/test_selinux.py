@@ -1,4 +1,4 @@
-"""SELinux: the payload gets the labels that an image's own policy demands, and nothing else is relabelled."""
+"""SELinux: the payload gets the labels of the image's own policy, and nothing else is relabelled."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def files() -> dict[str, str]:
 
 
 def labelled(policy: dict[str, str]) -> list[Inode]:
-    """A root filesystem with `policy`, each of its inodes with a label of its own sort."""
+    """A root filesystem with `policy`, in which every inode has a label of its own."""
     folders = {str(parent) for path in policy for parent in Path(path).parents} - {".", "etc"}
     contents = [Inode(".", b"5", mode=0o755), *tiny.tree(), *(folder(path) for path in sorted(folders))]
     contents += [Inode(path, data=text.encode()) for path, text in policy.items()]
@@ -185,7 +185,7 @@ def test_a_path_has_the_label_that_libselinux_gives_it(path: str, kind: str, pol
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The policy's file_contexts on this machine, with those that go with it."""
+    """The policy's file_contexts on this machine, with the files that belong to it."""
     where = tmp_path_factory.mktemp("policy")
     for path, text in files().items():
         (where / Path(path).name).write_text(text)

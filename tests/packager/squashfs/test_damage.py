@@ -1,4 +1,4 @@
-"""Damaged, cut short, or something else altogether: a clear error, never a hang, a flood of memory or a traceback."""
+"""Damaged, truncated, or not a squashfs: a clear error, never a hang, excessive memory use or a traceback."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ PLAIN = ("-noI", "-noD", "-noF", "-noX", "-noId", "-no-fragments")
 
 
 def few() -> list[Member]:
-    """Small enough to be damaged in many places."""
+    """An image small enough to damage in many places."""
     return [member for member in varied() if len(member.data) < 80_000 and not member.path.startswith("etc/conf00")]
 
 
 @pytest.fixture
 def limited() -> Iterator[None]:
-    """SIGPROF, that a timer of processor time sends, is a failure: a loop without an end is no hung test run."""
+    """SIGPROF, sent by a CPU time limit, fails the test, so that an endless loop does not hang the run."""
 
     def fail(_signal: int, _frame: FrameType | None) -> None:
         pytest.fail(f"it took more than {CPU_LIMIT} s of the processor")

@@ -1,4 +1,4 @@
-"""What can't be done is said before anything is written, and leaves nothing behind."""
+"""Impossible grafts are refused before anything is written, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pxe_pack.tools import WorkError
 
 
 def refused(image: Path, folder: Path, additions: Sequence[Addition] = (), removals: Sequence[str] = ()) -> list[str]:
-    """What a graft is refused for; nothing may be in `folder` after."""
+    """The problems for which a graft is refused; it must leave nothing in `folder`."""
     folder.mkdir(exist_ok=True)
     with pytest.raises(SquashfsError) as caught:
         graft(image, additions=additions, removals=removals, output=folder / "out")
