@@ -22,7 +22,7 @@ from typing import IO, BinaryIO
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.tar import TarReader
 from pxe_pack.image.initrd.cpio import PieceStream
-from pxe_pack.image.media import MANY
+from pxe_pack.image.media import MAX_FILES
 from pxe_pack.image.unzstd import unzstd
 from pxe_pack.tools import InputError
 
@@ -103,8 +103,8 @@ class _Unpacking:
 
     def unpack_all(self, tar: TarReader) -> None:
         for count, member in enumerate(tar):
-            if count > MANY:
-                raise _refused("image-too-many-files", f"{self.archive} has more than {MANY:,} files")
+            if count > MAX_FILES:
+                raise _refused("image-too-many-files", f"{self.archive} has more than {MAX_FILES:,} files")
             path = self._inside(member.name)
             try:
                 self._place(tar, member, path)

@@ -13,7 +13,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import Span, span_pieces
 from pxe_pack.tools import InputError
 
-MANY = 200_000  # names; no boot medium has more, so a folder with more was given by mistake
+MAX_FILES = 200_000  # names; no boot medium has more, so a folder with more was given by mistake
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,7 +160,7 @@ class _Walk:
                     gid=status.st_gid,
                     target=target,
                 )
-                if len(self.entries) > MANY:
+                if len(self.entries) > MAX_FILES:
                     raise self._too_many()
                 if name.is_dir(follow_symlinks=False):
                     self.below(f"{path}/")
@@ -182,7 +182,7 @@ class _Walk:
         return InputError(
             Problem(
                 reference="image-too-many-files",
-                message=f"{self.input_path} has more than {MANY:,} files, so it is not a folder of boot files",
+                message=f"{self.input_path} has more than {MAX_FILES:,} files, so it is not a folder of boot files",
                 hint="use the folder that Image Customizer wrote with `--output-image-format pxe-dir`",
             )
         )

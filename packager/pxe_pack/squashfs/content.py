@@ -108,10 +108,10 @@ def write(
     """
     workers = os.cpu_count() or 1
     stored: list[Stored] = []
-    under_way: deque[tuple[Stored, Future[tuple[int, bytes]]]] = deque()
+    pending: deque[tuple[Stored, Future[tuple[int, bytes]]]] = deque()
 
     def finish() -> None:
-        where, future = under_way.popleft()
+        where, future = pending.popleft()
         size, data = future.result()
         position = put(data)
         if not where.blocks:
@@ -127,10 +127,10 @@ def write(
                 where.size += len(chunk)
                 if chunk == zeros:
                     where.sparse += block_size
-                under_way.append((where, pool.submit(_packed, chunk, codec, zeros)))
-                if len(under_way) > 4 * workers:
+                pending.append((where, pool.submit(_packed, chunk, codec, zeros)))
+                if len(pending) > 4 * workers:
                     finish()
-        while under_way:
+        while pending:
             finish()
     return stored
 

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 from pxe_pack.squashfs.errors import corrupt
 
-MOST_LINKS: Final = 40  # the kernel's MAXSYMLINKS
+MAX_LINKS: Final = 40  # the kernel's MAXSYMLINKS
 
 Node = TypeVar("Node")
 
@@ -47,8 +47,8 @@ def resolve(path: bytes, root: Node, step: Callable[[Node, bytes], Node | bytes 
             return None
         if isinstance(found, bytes):
             links += 1
-            if links > MOST_LINKS:
-                raise corrupt(f"{decode(path)} leads through more than {MOST_LINKS} symlinks")
+            if links > MAX_LINKS:
+                raise corrupt(f"{decode(path)} leads through more than {MAX_LINKS} symlinks")
             if found.startswith(b"/"):
                 del stack[1:]
             pending += parts(found)[::-1]
