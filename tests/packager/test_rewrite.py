@@ -114,7 +114,10 @@ def image_with_file(image: Path, root: Path, where: Path) -> Path:
     [
         (("--level", "3"), "error[level-without-compressor]"),
         (("--compressor", "gzip", "--level", "10"), "gzip has levels from 1 to 9, not 10"),
-        (("--compressor", "zstd", "--inject", "updates"), "`updates`: it leaves the root filesystem's compressor"),
+        (
+            ("--compressor", "zstd", "--inject", "updates"),
+            "`updates`: it cannot change the root filesystem's compressor",
+        ),
     ],
 )
 def test_what_cannot_be_compressed_so_is_refused(refused: Refused, arguments: tuple[str, ...], said: str) -> None:
