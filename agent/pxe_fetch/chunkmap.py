@@ -1,4 +1,4 @@
-"""A file in chunks, each with its digest: where they lie, and which of them a file on disk has, found by every core."""
+"""A file in chunks, each with its digest: where they lie, and which of them a file on disk has."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pxe_fetch.contract.chunks import DIGEST, count, listed
 
 _READ = 512 * 1024  # bytes read at a time
 
-Looked = Callable[[int, bool], None]
+OnChunk = Callable[[int, bool], None]
 Check = Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChunkMap:
-    """A file of `size` bytes, cut into pieces of `chunk` bytes (the last has what remains), and their digests."""
+    """A file of `size` bytes, cut into chunks of `chunk` bytes (the last has what remains), and their digests."""
 
     size: int
     chunk: int
@@ -28,12 +28,12 @@ class ChunkMap:
 
     @property
     def number(self) -> int:
-        """How many there are."""
+        """How many chunks there are."""
         return count(self.size, chunk=self.chunk)
 
     @property
     def identity(self) -> str:
-        """What names exactly these bytes, in a word."""
+        """What names exactly these bytes, in one word."""
         return f"chunks:{self.size}:{self.chunk}:{hashlib.sha256(listed(self.digests).encode()).hexdigest()}"
 
     def start(self, index: int) -> int:
@@ -52,30 +52,28 @@ class ChunkMap:
         """The chunk's digest."""
         return self.digests[index * DIGEST : (index + 1) * DIGEST]
 
-    def are_in(self, descriptor: int) -> bool:
-        """Whether an open file of the right size has all of them; reading ends at a wrong one. Raises OSError."""
+    def matches(self, descriptor: int) -> bool:
+        """Whether an open file of the right size has all chunks; reading ends at a wrong one. Raises OSError."""
 
-        def looked(_index: int, is_right: bool) -> None:  # noqa: FBT001  a value
+        def on_chunk(_index: int, is_right: bool) -> None:  # noqa: FBT001  a value
             if not is_right:
-                raise _OtherError
+                raise _WrongChunkError
 
         try:
-            self.look_through(descriptor, indexes=range(self.number), looked=looked, check=lambda: None)
-        except _OtherError:
+            self.verify(descriptor, indexes=range(self.number), on_chunk=on_chunk, check=lambda: None)
+        except _WrongChunkError:
             return False
         return True
 
-    def look_through(self, descriptor: int, *, indexes: Iterable[int], looked: Looked, check: Check) -> None:
-        """Read the chunks `indexes` of an open file, by a thread a core, and tell of each whether it is right.
+    def verify(self, descriptor: int, *, indexes: Iterable[int], on_chunk: OnChunk, check: Check) -> None:
+        """Read the chunks `indexes` of an open file, one thread a core, and say of each whether it is right.
 
-        `looked(index, is_right)` and `check()` (several times a second) are called from any of the threads; what they
-        raise ends it and comes out here, as does OSError.
+        `on_chunk(index, is_right)` and `check()` (several times a second) are called from any of the threads; what they
+        raise ends it and is raised here, as is OSError.
         """
         waiting: SimpleQueue[int] = SimpleQueue()
-        number = 0
         for index in indexes:
             waiting.put(index)
-            number += 1
         failures: list[BaseException] = []
 
         def work() -> None:
@@ -83,13 +81,13 @@ class ChunkMap:
             try:
                 while not failures:
                     index = waiting.get_nowait()
-                    looked(index, self._is_there(descriptor, index, buffer, check))
+                    on_chunk(index, self._is_there(descriptor, index, buffer, check))
             except Empty:
                 return
             except BaseException as error:
                 failures.append(error)
 
-        others = min(len(os.sched_getaffinity(0)), number) - 1
+        others = min(len(os.sched_getaffinity(0)), waiting.qsize()) - 1
         threads = [Thread(target=work, name="rehash", daemon=True) for _ in range(others)]
         for thread in threads:
             thread.start()
@@ -112,12 +110,12 @@ class ChunkMap:
         return self.is_right(index, digest.digest())
 
 
-class _OtherError(Exception):
+class _WrongChunkError(Exception):
     """A chunk is not what it should be."""
 
 
-def written(descriptor: int, *, size: int) -> Iterator[tuple[int, int]]:
-    """The stretches of a sparse file's first `size` bytes that are no holes: start, and the offset behind.
+def data_extents(descriptor: int, *, size: int) -> Iterator[tuple[int, int]]:
+    """The stretches of a sparse file's first `size` bytes that hold data: start, and the offset behind.
 
     A file system that knows no holes has one stretch (lseek(2), SEEK_DATA). Raises OSError.
     """

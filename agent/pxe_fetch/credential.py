@@ -1,4 +1,4 @@
-"""Header fields that are secret: the lines of a credential that systemd gave this unit (systemd.exec(5))."""
+"""Secret header fields, from a credential that systemd passed to this unit (systemd.exec(5), ImportCredential=)."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ from pxe_fetch.contract.validators import RuleError
 
 
 def secret_headers(credential: str, *, directory: Path | None) -> dict[str, str]:
-    """The header fields that the `Name: value` lines of `credential` say, below systemd's `directory` for this unit.
+    """The header fields in the file `credential` of the unit's credentials `directory`: one `Name: value` a line.
 
-    Raises ProblemError where it is not there, or has something else. Its content is shown nowhere.
+    Raises ProblemError if it is missing or has other lines. Its content never appears in a message.
     """
-    hint = f"give the unit the credential {credential} (ImportCredential=, SMBIOS type 11), one `Name: value` line each"
+    hint = f"pass the credential {credential} to the unit (ImportCredential=, SMBIOS type 11), one `Name: value` a line"
     try:
         body = (directory / credential).read_bytes() if directory else None
     except OSError:
         body = None
     if body is None:
-        message = f"the credential {credential} (header_credential) is not there"
+        message = f"the credential {credential} (header_credential) is missing"
         raise ProblemError(Problem(reference="credential-missing", message=message, hint=hint))
     headers: dict[str, str] = {}
     for line in filter(str.strip, body.decode("ascii", "replace").splitlines()):
         name, value = _header(line)
         if not name:
-            message = f"the credential {credential} has a line that is not `Name: value` of a header that may be given"
+            message = (
+                f"the credential {credential} has a line that is not `Name: value` of a header field that may be set"
+            )
             raise ProblemError(Problem(reference="credential-invalid", message=message, hint=hint))
         headers[name] = value
     return headers
 
 
 def _header(line: str) -> tuple[str, str]:
-    """Name and value of a header field; ("", "") where the line is none, or one that the agent sets itself."""
+    """Name and value of a header field; ("", "") if the line has none, or one that only the agent sets."""
     name, colon, value = (part.strip() for part in line.partition(":"))
     try:
         validators.header_name(name)

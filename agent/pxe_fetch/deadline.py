@@ -1,4 +1,4 @@
-"""Time as a transfer sees it: how late it is, how to wait, when to stop, and whether the wall clock can be trusted."""
+"""Time: the clock, when a download has to end, and whether the wall clock can be trusted."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Protocol
 from pxe_fetch.errors import DeadlineError, StoppedError
 
 SYNCHRONISED = Path("/run/systemd/timesync/synchronized")  # systemd-timesyncd.service(8)
+_SLICE = 0.5  # seconds of one wait: only between two does the main thread run the handler of a signal for sure
 
 
 class Clock(Protocol):
-    """The node's clock. Tests bring one whose waits are over at once."""
+    """The node's clock. Tests use one whose waits are over at once."""
 
     def now(self) -> float:
         """Seconds on a clock that never jumps."""
@@ -29,26 +30,27 @@ class Clock(Protocol):
 class SystemClock:
     """The kernel's."""
 
-    now = staticmethod(time.monotonic)  # asked some twenty times for each file
+    now = staticmethod(time.monotonic)
 
     def sleep(self, seconds: float, *, stop: Event) -> None:
-        stop.wait(seconds)
+        until = self.now() + seconds
+        while (left := until - self.now()) > 0 and not stop.wait(min(left, _SLICE)):
+            continue
 
     def synchronised(self) -> bool:
         # adjtimex(2) knows about chrony and ntpd too, which leave no such file; but the unit's ProtectClock= forbids
-        # it, and ctypes would cost every start of the frozen agent. With those daemons a certificate that has expired
-        # is asked for a few times more before it is final.
+        # it. With those daemons a few more attempts are made before a certificate that has expired is final.
         return SYNCHRONISED.exists()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Deadline:
-    """How long a transfer may go on: until `stop` is set or `at` (on `clock.now()`) is over."""
+    """How long a download may take: until `stop` is set, or until `at` on `clock.now()`."""
 
     clock: Clock
     stop: Event
     at: float
-    message: str = "the time for it is over"  # what is said then
+    message: str = "the time for it is over"  # of the error that says so
 
     def check(self) -> None:
         """Raises StoppedError or DeadlineError when it is over."""

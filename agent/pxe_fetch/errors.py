@@ -1,4 +1,4 @@
-"""What can end an artifact or a run: each error carries its exit code and a stable reference."""
+"""Why an artifact or a run failed: each error has an exit code and a stable reference, the `cause` in state.json."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from pxe_fetch.contract.exits import Exit
 
 
 class FetchError(Exception):
-    """The cause of a failure. `transient` says whether the same request may yet succeed."""
+    """Base class. `transient`: the same request may succeed later, so it is retried."""
 
     exit_code: Exit = Exit.BUG
     reference: str = "internal"
     transient: bool = False
-    is_counted: bool = True  # among the attempts without progress, of which there may not be too many
+    is_counted: bool = True  # against retry.attempts_without_progress
 
-    # What had happened to the artifact that it ended; filled in by transfer.receive.
+    # About the download that it ended; download.download sets them.
     attempts: int = 0
-    bytes_received: int = 0  # over the wire in this run
-    url: str | None = None  # the mirror that it is about, or that was asked last; redacted
+    bytes_received: int = 0  # from the network, in this run
+    url: str | None = None  # redacted; the mirror that it is about, or the one that was asked last
 
 
 class NetworkError(FetchError):
-    """No connection, a broken one, or a server that says to come again; every mirror and attempt is used up."""
+    """No connection, a broken one, or a server that cannot answer now (408, 425, 429, 5xx)."""
 
     exit_code = Exit.NETWORK
     reference = "network"
@@ -29,23 +29,23 @@ class NetworkError(FetchError):
     def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.retry_after = retry_after  # seconds the server asked for
+        self.retry_after = retry_after  # seconds, from the server
 
 
 class NotFoundError(NetworkError):
-    """404: perhaps a mirror that is not in sync yet, so it has a small budget of its own."""
+    """404: the mirror may not be in sync yet, so it is retried, but only a few times."""
 
     reference = "not-found"
 
 
 class RangeError(NetworkError):
-    """The server did not give the range that was asked for, or something else under its name."""
+    """The response is not the range that was requested (RFC 9110, section 14)."""
 
     reference = "range"
 
 
 class RefusedError(FetchError):
-    """The server (401, 403, 410) or a policy says no; asking again changes nothing."""
+    """The server refused (401, 403, 410); another attempt would be refused too."""
 
     exit_code = Exit.REFUSED
     reference = "refused"
@@ -56,9 +56,9 @@ class RefusedError(FetchError):
 
 
 class TrustError(FetchError):
-    """The server's certificate is not trusted. `transient` while the clock is not synchronised yet.
+    """The server's certificate is not trusted. `transient` while the node's clock is not synchronised.
 
-    Not counted (`is_counted`) where it is most likely the clock's fault, which is put right by waiting.
+    Not `is_counted` if the wrong clock is the likely cause: waiting fixes that.
     """
 
     exit_code = Exit.TRUST
@@ -71,7 +71,7 @@ class TrustError(FetchError):
 
 
 class IntegrityError(FetchError):
-    """The bytes are not those that the configuration names."""
+    """The bytes do not have the digest in the configuration."""
 
     exit_code = Exit.INTEGRITY
     reference = "integrity"
@@ -84,28 +84,28 @@ class IntegrityError(FetchError):
 
 
 class DeadlineError(FetchError):
-    """The time given to the artifact or to the run is over."""
+    """The deadline of the artifact or of the run has passed."""
 
     exit_code = Exit.DEADLINE
     reference = "deadline"
 
 
 class StoppedError(FetchError):
-    """The run was told to stop (SIGTERM); what has arrived is kept for the next one."""
+    """The run was stopped (SIGTERM); the part files stay for the next one."""
 
-    exit_code = Exit.DEADLINE  # EX_TEMPFAIL of sysexits(3): come again
+    exit_code = Exit.DEADLINE  # EX_TEMPFAIL of sysexits(3): try again later
     reference = "stopped"
 
 
 class NoRoomError(FetchError):
-    """The file system (or memory, on tmpfs) cannot hold it."""
+    """It does not fit on the file system, or in memory if that is a tmpfs."""
 
     exit_code = Exit.NO_ROOM
     reference = "no-room"
 
 
 class CannotCreateError(FetchError):
-    """The destination cannot be made: read-only, no such owner, something else stands there."""
+    """The destination cannot be created: read-only, unknown owner, a directory in its place."""
 
     exit_code = Exit.CANNOT_CREATE
     reference = "cannot-create"
@@ -119,7 +119,7 @@ class DiskError(FetchError):
 
 
 class PolicyError(FetchError):
-    """What is asked for is not allowed: an unpinned configuration by plain http, a path outside the roots."""
+    """The agent's own rules forbid it: an unpinned configuration by plain http, a path outside allowed_roots."""
 
     exit_code = Exit.REFUSED
     reference = "policy"

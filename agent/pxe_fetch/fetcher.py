@@ -1,12 +1,11 @@
-"""The artifacts brought, several at once: each looked at, fetched, put in place, and its units started."""
+"""The artifacts of a run, several at once: each checked, downloaded, installed, and its units started."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from functools import partial
-from threading import Event
 from typing import Protocol
 
 from pxe_fetch import sha256sums
@@ -14,169 +13,173 @@ from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract.chunks import LINE, count, unlisted
 from pxe_fetch.contract.exits import Exit
-from pxe_fetch.contract.model import Digest
-from pxe_fetch.download.download import fetch_text, receive
-from pxe_fetch.download.stream_budget import StreamBudget
-from pxe_fetch.errors import PolicyError, StoppedError
+from pxe_fetch.contract.model import Chunks, Digest
+from pxe_fetch.download.context import Context
+from pxe_fetch.download.download import download, fetch_text
+from pxe_fetch.download.partfile import PartInUseError, PartLock
+from pxe_fetch.errors import FetchError, PolicyError, StoppedError
 from pxe_fetch.install import file
 from pxe_fetch.install.disk_space import DiskSpace
-from pxe_fetch.plan import Order, Transfer
+from pxe_fetch.plan import Source, Transfer
 from pxe_fetch.redact import redact
 from pxe_fetch.reporting.event_log import EventLog
 from pxe_fetch.reporting.journal import WARNING
-from pxe_fetch.reporting.result import Result, result_of_error
-from pxe_fetch.transport import Transports
+from pxe_fetch.reporting.result import Result, error_result
 from pxe_fetch.worker_pool import run_all
+
+_LOCK_POLL = 0.25  # seconds between two tries to get a part file that another process has
 
 
 class Installer(Protocol):
     """A way to put verified bytes in place: a module with these two functions."""
 
-    def is_right(self, transfer: Transfer, /) -> bool:
+    def is_current(self, transfer: Transfer, /) -> bool:
         """Whether the destination is what it should be already."""
 
-    def place(self, transfer: Transfer, /) -> None:
+    def install(self, transfer: Transfer, /) -> None:
         """Make the part file the destination, all or nothing. Raises FetchError."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetcher:
-    """All that bringing one artifact needs beside the artifact."""
+    """Everything that fetching one artifact needs beside the artifact."""
 
     event_log: EventLog
-    transports: Transports
+    context: Context
     roots: AllowedRoots
-    deadline: float  # monotonic; of the run
-    stop: Event
     room: DiskSpace
-    streams: StreamBudget = field(default_factory=lambda: StreamBudget(0))  # beside those of the workers
     failures: dict[str, Result] = field(default_factory=dict)  # by name
     started: dict[str, str] = field(default_factory=dict)  # unit -> the artifact it was started for
 
-    def fetch_all(self, orders: Iterable[Order], *, parallel: int) -> None:
-        """Fetch `orders` in their order, up to `parallel` at a time; those that fail are in `failures` afterwards.
+    def fetch_all(self, transfers: Iterable[Transfer], *, parallel: int) -> None:
+        """Fetch `transfers` in their order, up to `parallel` at a time; those that fail are in `failures` afterwards.
 
         Raises StoppedError when a signal arrives in the calling thread.
         """
-        run_all(orders, self._fetch, threads=parallel, stop=self.stop, on_idle=self.streams.give)
-        self.check_started_units()
-
-    def _fetch(self, order: Order) -> None:
-        """Fetch and install `order`, or record why that failed. Raises StoppedError."""
-        try:
-            self._fetch_one(order)
-        except StoppedError:
-            _drop_if_empty(order)
-            raise  # not a failure of the artifact: the run says why it ended
-        except OSError as error:  # the transports and downloads raise FetchError: this is about the destination
-            _drop_if_empty(order)
-            self.failed(order.name, file.explain(error, f"{order.dest} cannot be put in place"))
-        except Exception as error:  # a bug in one artifact must not leave the others unfinished
-            _drop_if_empty(order)
-            self.failed(order.name, error)
-        finally:
-            self.room.release(order.name)
+        run_all(transfers, self._fetch, threads=parallel, stop=self.context.stop, on_idle=self.context.streams.give)
+        self._check_started_units()
 
     def failed(self, name: str, error: Exception) -> None:
-        """Note that the artifact `name` is not to be had in this run."""
-        result = self.failures[name] = result_of_error(error)
+        """Record that the artifact `name` cannot be fetched in this run."""
+        result = self.failures[name] = error_result(error)
         self.event_log.failed(name, result)
         if result.exit_code == Exit.BUG:
-            self.event_log.explain(error)
+            self.event_log.log_details(error)
 
-    def _fetch_one(self, order: Order) -> None:
+    def _fetch(self, transfer: Transfer) -> None:
+        """Fetch and install one artifact, or record why that failed. Raises StoppedError."""
+        try:
+            self._fetch_one(transfer)
+        except StoppedError:
+            raise  # not a failure of the artifact: the run says why it ended
+        except OSError as error:  # the transports and downloads raise FetchError: this is about the destination
+            self.failed(transfer.name, file.translate_error(error, f"{transfer.dest} cannot be put in place"))
+        except Exception as error:  # a bug in one artifact must not leave the others unfinished
+            self.failed(transfer.name, error)
+        finally:
+            self.room.release(transfer.name)
+
+    def _fetch_one(self, transfer: Transfer) -> None:
         """One artifact, until it is in place. Raises FetchError."""
-        self.event_log.checking(order.name)
-        if not self.roots.check(order.dest):  # again: since it was planned, links may have been made
-            file.prepare(order.dest)
-            self.roots.check(order.dest)
-        digest = order.digest or (self._digest(order) if order.digest_url else None)
-        transfer = order.pinned(digest, self._pieces(order) if order.chunks else None)
-        placing = _placing(transfer)
-        if placing.is_right(transfer):
-            with suppress(OSError):  # a read-only place says so whether there is a part or not
-                transfer.part.unlink()
-            self.event_log.kept(transfer)
-            self._start(transfer)
-            return
-        received = receive(
-            transfer,
-            transports=self.transports,
-            events=self.event_log,
-            stop=self.stop,
-            run_deadline=self.deadline,
-            streams=self.streams,
-            claim=partial(self.room.claim, order.name),
-        )
-        self.room.release(order.name)  # what it takes it has
-        self.event_log.received(order.name, received)
-        self.roots.check(order.dest)
-        placing.place(transfer)
-        self.event_log.placed(transfer)
-        self._start(transfer)
+        self.event_log.checking(transfer.name)
+        if not self.roots.check(transfer.dest):  # again: since it was planned, links may have been made
+            file.make_parents(transfer.dest)
+            self.roots.check(transfer.dest)
+        transfer = self._with_digests(transfer)
+        installer = _installer(transfer)
+        try:
+            lock = self._lock(transfer)
+        except (PartInUseError, StoppedError):
+            raise
+        except FetchError:
+            if not installer.is_current(transfer):  # what is right already may be in a read-only place
+                raise
+            self.event_log.up_to_date(transfer)
+        else:
+            with closing(lock):
+                self._install(transfer, installer=installer, lock=lock)
+        self._start_units(transfer)
 
-    def _start(self, transfer: Transfer) -> None:
-        """Have the units started that wait for an artifact in place: also where it was when the node booted."""
+    def _install(self, transfer: Transfer, *, installer: Installer, lock: PartLock) -> None:
+        """Have the destination right, by downloading and installing it if it is not so already. Raises FetchError."""
+        try:
+            if installer.is_current(transfer):
+                lock.remove()
+                self.event_log.up_to_date(transfer)
+                return
+            reserve = partial(self.room.reserve, transfer.name)
+            result = download(transfer, self.context, lock=lock, reserve=reserve)
+            self.room.release(transfer.name)  # what it takes it has
+            self.event_log.downloaded(transfer.name, result)
+            self.roots.check(transfer.dest)
+            installer.install(transfer)
+            self.event_log.installed(transfer)
+        finally:
+            lock.remove(if_empty=True)  # nothing could be resumed from it
+
+    def _lock(self, transfer: Transfer) -> PartLock:
+        """Lock the destination's part file, once no other run on this node has it. Raises FetchError."""
+        deadline = self.context.deadline(transfer.retry.deadline)
+        is_waiting = False
+        while True:
+            try:
+                return PartLock(transfer.part)
+            except PartInUseError:
+                if deadline.left() <= 0:
+                    raise
+            deadline.check()
+            if not is_waiting:
+                self.event_log.log(f"{transfer.name}: waiting for another run of pxe-fetch, which is writing it")
+                is_waiting = True
+            self.context.clock.sleep(_LOCK_POLL, stop=self.context.stop)
+
+    def _with_digests(self, transfer: Transfer) -> Transfer:
+        """`transfer` with what a server has of its digests: a SHA256SUMS file, a list of chunks. Raises FetchError."""
+        if transfer.digest is None and transfer.sums_url:
+            transfer = replace(transfer, digest=self._fetch_digest(transfer, transfer.sums_url))
+        if transfer.chunks and transfer.chunk_map is None and transfer.size is not None:
+            chunk_map = self._fetch_chunk_map(transfer, chunks=transfer.chunks, size=transfer.size)
+            transfer = replace(transfer, chunk_map=chunk_map)
+        return transfer
+
+    def _fetch_digest(self, transfer: Transfer, url: str) -> Digest:
+        source = _small(transfer, urls=(url,), what="digests")
+        text = fetch_text(source, self.context, limit=sha256sums.LARGEST)
+        return sha256sums.digest_of(transfer.listed_url, sums=text.decode(errors="replace"), where=redact(url))
+
+    def _fetch_chunk_map(self, transfer: Transfer, *, chunks: Chunks, size: int) -> ChunkMap:
+        number = count(size, chunk=chunks.size)
+        source = _small(transfer, urls=chunks.urls, what="chunk digests", digest=chunks.digest)
+        text = fetch_text(source, self.context, limit=LINE * number)
+        try:
+            return ChunkMap(size=size, chunk=chunks.size, digests=unlisted(text, number=number))
+        except ValueError as error:
+            message = f"the list of chunk digests at {redact(chunks.urls[0])} is no such list: {error}"
+            raise PolicyError(message) from None
+
+    def _start_units(self, transfer: Transfer) -> None:
+        """Start the units that wait for this artifact, also where it was in place when the node booted."""
         for unit in transfer.start:
-            from pxe_fetch import systemctl
+            from pxe_fetch import systemctl  # most runs start nothing, and need no subprocess
 
             if trouble := systemctl.start(unit):
-                self.event_log.remark(f"{transfer.name}: {unit} could not be started: {trouble}", priority=WARNING)
+                self.event_log.log(f"{transfer.name}: {unit} could not be started: {trouble}", priority=WARNING)
             else:
                 self.started[unit] = transfer.name
 
-    def check_started_units(self) -> None:
-        """Tell of the units that were started and have failed since. Nobody waits for those that are yet to."""
+    def _check_started_units(self) -> None:
+        """Report the units that were started and have failed since. Nobody waits for those that fail later."""
         if not self.started:
             return
         from pxe_fetch import systemctl
 
         for unit in systemctl.failed(list(self.started)):
             remark = f"{self.started[unit]}: {unit} was started, and has failed: see systemctl status {unit}"
-            self.event_log.remark(remark, priority=WARNING)
-
-    def _digest(self, order: Order) -> Digest:
-        """The digest that the artifact's SHA256SUMS file gives. Raises FetchError."""
-        url = order.digest_url or ""
-        text = self._text(order, (url,), name=f"{order.name} (digests)", limit=sha256sums.LARGEST)
-        return sha256sums.digest_of(order.listed, sums=text.decode(errors="replace"), where=redact(url))
-
-    def _pieces(self, order: Order) -> ChunkMap | None:
-        """The artifact's chunks, their digests fetched where they are a file of their own. Raises FetchError."""
-        chunks, size = order.chunks, order.size
-        if chunks is None or size is None:
-            return None
-        digests = chunks.digests
-        if chunks.urls:
-            number = count(size, chunk=chunks.size)
-            name = f"{order.name} (chunk digests)"
-            text = self._text(order, chunks.urls, name=name, limit=LINE * number, digest=chunks.digest)
-            try:
-                digests = unlisted(text, number=number)
-            except ValueError as error:
-                message = f"the list of chunk digests at {redact(chunks.urls[0])} is no such list: {error}"
-                raise PolicyError(message) from None
-        return ChunkMap(size=size, chunk=chunks.size, digests=digests)
-
-    def _text(self, order: Order, urls: Sequence[str], *, name: str, limit: int, digest: Digest | None = None) -> bytes:
-        """Something small that belongs to the artifact. Raises FetchError."""
-        return fetch_text(
-            urls,
-            name=name,
-            digest=digest,
-            limit=limit,
-            transports=self.transports,
-            events=self.event_log,
-            stop=self.stop,
-            retry=order.retry,
-            timeouts=order.timeouts,
-            headers=order.headers,
-            run_deadline=self.deadline,
-        )
+            self.event_log.log(remark, priority=WARNING)
 
 
-def _placing(transfer: Transfer) -> Installer:
-    """How `transfer` is put in place."""
+def _installer(transfer: Transfer) -> Installer:
+    """How `transfer` is put in place. Most runs need no tarfile and no decompressor, and do not import them."""
     match transfer.extract:
         case "tar":
             from pxe_fetch.install import tree
@@ -189,10 +192,14 @@ def _placing(transfer: Transfer) -> Installer:
     return file
 
 
-def _drop_if_empty(order: Order) -> None:
-    """Leave no part file behind that nothing can be resumed from."""
-    try:
-        if order.part.lstat().st_size == 0:
-            order.part.unlink()
-    except OSError:
-        return
+def _small(transfer: Transfer, *, urls: tuple[str, ...], what: str, digest: Digest | None = None) -> Source:
+    """Something small that belongs to `transfer`, fetched with the same headers and persistence."""
+    return Source(
+        name=f"{transfer.name} ({what})",
+        urls=urls,
+        keep_order=transfer.keep_order,
+        digest=digest,
+        headers=transfer.headers,
+        retry=transfer.retry,
+        timeouts=transfer.timeouts,
+    )

@@ -1,4 +1,4 @@
-"""The order in which a node asks mirrors: another on each node, so that a fleet does not ask the same one first."""
+"""The order in which a node asks mirrors: each node has its own, so that a fleet does not ask the same one first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pxe_fetch.contract.url import scheme_of
 
-# A file is here already. By tftp every fault has it start over: for want of anything better.
+# A file is on the node already. After any fault tftp starts over, so it is the last resort.
 _NEARNESS = {"file": 0, "tftp": 2}
 _USUAL = 1
 

@@ -1,4 +1,4 @@
-"""What this node is: the facts that urls, destinations, headers and `when` may name, each read when it is asked for."""
+"""The facts about this node that URLs, destinations, headers and `when` refer to. Each is read when it is used."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _FILES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """The node that a file system tree shows; `root` is "/" but for a test's own tree."""
+    """The node whose /proc, /sys and /etc are below `root`: "/" except in tests."""
 
     root: Path = Path("/")
     arguments: cmdline.KernelArguments = field(default_factory=cmdline.KernelArguments)
 
     def fact(self, name: str) -> str:
-        """The fact `name`, or the value of the kernel argument that `cmdline.NAME` means.
+        """The fact `name`, or for `cmdline.NAME` the value of that kernel argument.
 
-        Raises ProblemError when it is unknown or empty, with a hint where it would come from.
+        Raises ProblemError if it is unknown or empty; the hint says where it comes from.
         """
         if value := self.find(name):
             return value
@@ -47,13 +47,13 @@ class Node:
         if name not in template.FACTS:
             known = ", ".join([*template.FACTS, f"{template.CMDLINE}NAME"])
             raise ProblemError(
-                Problem(reference="fact-unknown", message=f"${{{name}}} is no fact of a node", hint=f"facts: {known}")
+                Problem(reference="fact-unknown", message=f"${{{name}}} is not a known fact", hint=f"facts: {known}")
             )
         raise ProblemError(
             Problem(
                 reference="fact-empty",
                 message=f"${{{name}}} is used, but this node has no {name}",
-                hint=f"it would come from {template.FACTS[name]}",
+                hint=f"it comes from {template.FACTS[name]}",
             )
         )
 
@@ -62,7 +62,7 @@ class Node:
         return template.fill(url, lambda name: quote(self.fact(name), safe=":@"))
 
     def find(self, name: str) -> str:
-        """As `fact`, but "" where there is none."""
+        """As `fact`, but "" if it is unknown or empty."""
         if name.startswith(template.CMDLINE):
             return self.arguments.others.get(name.removeprefix(template.CMDLINE).replace("-", "_"), "")
         if name == "arch":
@@ -74,17 +74,17 @@ class Node:
 
     @property
     def identity(self) -> str:
-        """What tells this node from all others, at each boot: the first of its facts that it has; "" where it has none.
+        """A value unique to this node and the same at every boot: its first non-empty fact; "" if it has none.
 
-        /etc/machine-id comes late: a live system makes a new one at each boot (machine-id(5)).
+        /etc/machine-id comes late in the order: a live system generates a new one at each boot (machine-id(5)).
         """
         return next(filter(None, map(self.find, ("mac", "uuid", "serial", "machine_id", "hostname"))), "")
 
     def matches(self, when: When) -> bool:
-        """Whether `when` means this node: of each fact and kernel argument, one glob must match the whole value.
+        """Whether `when` selects this node: for each fact and kernel argument, one of its globs must match the value.
 
-        A fact that the node does not have is "", which `*` matches too: `when` asks, it does not demand. A kernel
-        argument that is absent matches nothing.
+        A fact that the node lacks is "", which only `*` and the like match; that is no error. An absent kernel argument
+        matches nothing.
         """
         facts = all(
             any(fnmatchcase(self.find(name).lower(), glob.lower()) for glob in globs)
@@ -97,7 +97,7 @@ class Node:
         )
 
     def summary(self) -> Mapping[str, str]:
-        """The facts that tell one node from another in a report."""
+        """The facts that identify this node in a report."""
         return {name: self.find(name) for name in ("hostname", "arch", "mac")}
 
     def _read(self, path: str) -> str:
@@ -107,7 +107,7 @@ class Node:
             return ""
 
     def _mac(self) -> str:
-        """The address of the interface with the default route, else of the first that is hardware."""
+        """The MAC address of the interface with the default route, else of the first hardware interface."""
         interfaces = self.root / "sys/class/net"
         for name in (self._default_route(), self._default_route6()):
             if name and (address := self._read(f"sys/class/net/{name}/address")):
@@ -120,7 +120,7 @@ class Node:
         return self._read(f"sys/class/net/{by_index[0]}/address").lower() if by_index else ""
 
     def _default_route(self) -> str:
-        """The interface of the IPv4 default route of the lowest metric (/proc/net/route), or ""."""
+        """The interface of the IPv4 default route with the lowest metric (/proc/net/route), or ""."""
         found = [
             (int(words[6]), words[0])
             for line in self._read("proc/net/route").splitlines()[1:]
@@ -129,7 +129,7 @@ class Node:
         return min(found)[1] if found else ""
 
     def _default_route6(self) -> str:
-        """The interface of the IPv6 default route of the lowest metric (/proc/net/ipv6_route), or ""."""
+        """The interface of the IPv6 default route with the lowest metric (/proc/net/ipv6_route), or ""."""
         found = [
             (int(words[5], 16), words[9])
             for line in self._read("proc/net/ipv6_route").splitlines()

@@ -1,11 +1,11 @@
-"""The configuration on this node: every transfer to make, with nothing left to decide but digests kept in a file."""
+"""The configuration on this node: every transfer to make, and nothing left to decide."""
 
 from __future__ import annotations
 
 import grp
 import pwd
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pxe_fetch.allowed_roots import AllowedRoots
@@ -24,59 +24,53 @@ from pxe_fetch.redact import redact
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Transfer:
-    """One artifact to bring: absolute urls with their ${facts} filled in, ids looked up, headers with their secrets."""
+class Source:
+    """Bytes to download: what they are called, which mirrors have them, what they must be, how to ask for them."""
 
-    name: str
-    urls: tuple[str, ...]  # mirrors, in the order to try
-    digest: Digest | None  # of the whole; None only where there are `pieces`
-    size: int | None  # bytes on the wire
-    pieces: ChunkMap | None  # what pins every byte, chunk by chunk
-    dest: Path
-    part: Path  # the file under way: beside `dest`, the same name in every run, so that a later run resumes
-    mode: int | None
-    uid: int | None
-    gid: int | None
-    extract: str
-    required: bool
-    headers: Mapping[str, str]
-    start: tuple[str, ...]
-    retry: RetryPolicy
-    timeouts: Timeouts
-
-    @property
-    def identity(self) -> str:
-        """What names exactly these bytes, in a word: their digest, or their chunks'."""
-        return self.pieces.identity if self.pieces and self.digest is None else str(self.digest)
+    name: str  # in events and messages
+    urls: tuple[str, ...]  # absolute; mirrors of the same bytes, in the order in which this node asks them
+    keep_order: bool = False  # a mirror is asked only while those before it fail (`mirror_order: listed`)
+    digest: Digest | None = None
+    size: int | None = None  # bytes on the wire
+    headers: Mapping[str, str] = field(default_factory=dict)  # with their secrets
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    timeouts: Timeouts = field(default_factory=Timeouts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
-    """One artifact as planned: a transfer, once what pins its bytes is known."""
+class Transfer(Source):
+    """One artifact to fetch: every ${fact} filled in, user and group looked up.
 
-    name: str
+    Two things may still be unknown until the run asks a server: `digest`, where `sums_url` names a SHA256SUMS file, and
+    `chunk_map`, where `chunks.urls` name a list of chunk digests. The fetcher fills them in with `dataclasses.replace`.
+    """
+
+    sums_url: str | None = None  # absolute; a SHA256SUMS file that has the digest
+    listed_url: str  # the url that the configuration lists first: SHA256SUMS has its last part as the file's name
+    chunks: Chunks | None = None  # as configured, with absolute urls
+    chunk_map: ChunkMap | None = None  # pins every byte, chunk by chunk, instead of `digest` or beside it
     dest: Path
-    part: Path  # the file under way
-    size: int | None
-    required: bool
-    digest: Digest | None
-    digest_url: str | None  # absolute: a SHA256SUMS file
-    listed: str  # the url that is listed first: its last part is what that file calls it
-    chunks: Chunks | None  # their urls are absolute; without digest and digest_url it is these that pin the bytes
-    urls: tuple[str, ...]
-    headers: Mapping[str, str]
-    retry: RetryPolicy
-    timeouts: Timeouts
-    pinned: Callable[[Digest | None, ChunkMap | None], Transfer]
+    part: Path  # the file under way: beside `dest`, the same name in every run, so that a later run resumes it
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    extract: str = "none"
+    required: bool = True
+    start: tuple[str, ...] = ()  # units
+
+    @property
+    def identity(self) -> str:
+        """What names exactly these bytes, in one word: their digest, or that of their chunk digests."""
+        return self.chunk_map.identity if self.chunk_map and self.digest is None else str(self.digest)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """What a run will do, in the order of the configuration."""
 
-    orders: tuple[Order, ...]
+    transfers: tuple[Transfer, ...]
     skipped: tuple[Artifact, ...]  # their `when` means other nodes
-    failed: tuple[tuple[Artifact, FetchError | ProblemError], ...]  # optional ones that are not to be had here
+    failed: tuple[tuple[Artifact, FetchError | ProblemError], ...]  # optional ones that this node cannot fetch
 
 
 def plan(
@@ -89,7 +83,7 @@ def plan(
     one is unknown, and PolicyError when its destination is outside the roots.
     """
     problems: list[Problem] = []
-    orders: list[Order] = []
+    transfers: list[Transfer] = []
     skipped: list[Artifact] = []
     failed: list[tuple[Artifact, FetchError | ProblemError]] = []
     base = _checked(base_url, argument="base_url") if base_url else config.base_url
@@ -98,7 +92,7 @@ def plan(
             skipped.append(artifact)
             continue
         try:
-            orders.append(_order(artifact, node=node, base=base, roots=roots, credentials=credentials))
+            transfers.append(_transfer(artifact, node=node, base=base, roots=roots, credentials=credentials))
         except ProblemError as error:
             if not artifact.required:
                 failed.append((artifact, error))
@@ -108,10 +102,10 @@ def plan(
             if artifact.required:
                 raise
             failed.append((artifact, error))
-    problems += _collisions(orders)
+    problems += _collisions(transfers)
     if problems:
         raise ProblemError(*problems)
-    return Plan(orders=tuple(orders), skipped=tuple(skipped), failed=tuple(failed))
+    return Plan(transfers=tuple(transfers), skipped=tuple(skipped), failed=tuple(failed))
 
 
 def moved(config: FetchConfig, *, artifact_url: str | None) -> FetchConfig:
@@ -166,7 +160,9 @@ def beside(dest: Path, suffix: str) -> Path:
     return dest.with_name(f".{hashlib.sha256(name).hexdigest()}{suffix}")
 
 
-def _order(artifact: Artifact, *, node: Node, base: str | None, roots: AllowedRoots, credentials: Path | None) -> Order:
+def _transfer(
+    artifact: Artifact, *, node: Node, base: str | None, roots: AllowedRoots, credentials: Path | None
+) -> Transfer:
     if artifact.source is not None and not artifact.urls:
         message = f"`source: {artifact.source}` names a file of the packing machine, which no node can read"
         raise ProblemError(
@@ -178,49 +174,32 @@ def _order(artifact: Artifact, *, node: Node, base: str | None, roots: AllowedRo
         )
     dest = _dest(artifact.dest, node=node)
     roots.check(dest)
-    part = part_of(dest)
     listed = tuple(_absolute(url, node=node, base=base) for url in artifact.urls)
-    urls = _ordered(artifact, listed, node=node)
     headers = {name: template.fill(value, node.fact) for name, value in artifact.headers.items()}
     if artifact.header_credential:
         headers |= secret_headers(artifact.header_credential, directory=credentials)
-    uid, gid = _uid(artifact.owner), _gid(artifact.group)
-
-    def pinned(digest: Digest | None, pieces: ChunkMap | None) -> Transfer:
-        return Transfer(
-            name=artifact.name,
-            urls=urls,
-            digest=digest,
-            size=artifact.size,
-            pieces=pieces,
-            dest=dest,
-            part=part,
-            mode=artifact.mode,
-            uid=uid,
-            gid=gid,
-            extract=artifact.extract or "none",
-            required=artifact.required,
-            headers=headers,
-            start=artifact.start,
-            retry=artifact.retry,
-            timeouts=artifact.timeouts,
-        )
-
-    return Order(
+    chunks = _chunks(artifact, node=node, base=base)
+    return Transfer(
         name=artifact.name,
-        dest=dest,
-        part=part,
-        size=artifact.size,
-        required=artifact.required,
+        urls=_in_order(artifact, listed, node=node),
+        keep_order=artifact.mirror_order == "listed",
         digest=artifact.digest,
-        digest_url=_absolute(artifact.digest_url, node=node, base=base) if artifact.digest_url else None,
-        listed=listed[0],
-        chunks=_chunks(artifact, node=node, base=base),
-        urls=urls,
+        size=artifact.size,
         headers=headers,
         retry=artifact.retry,
         timeouts=artifact.timeouts,
-        pinned=pinned,
+        sums_url=_absolute(artifact.digest_url, node=node, base=base) if artifact.digest_url else None,
+        listed_url=listed[0],
+        chunks=chunks,
+        chunk_map=None if chunks and chunks.urls else _chunk_map(artifact),
+        dest=dest,
+        part=part_of(dest),
+        mode=artifact.mode,
+        uid=_uid(artifact.owner),
+        gid=_gid(artifact.group),
+        extract=artifact.extract or "none",
+        required=artifact.required,
+        start=artifact.start,
     )
 
 
@@ -228,10 +207,17 @@ def _chunks(artifact: Artifact, *, node: Node, base: str | None) -> Chunks | Non
     if artifact.chunks is None:
         return None
     urls = tuple(_absolute(url, node=node, base=base) for url in artifact.chunks.urls)
-    return replace(artifact.chunks, urls=_ordered(artifact, urls, node=node))
+    return replace(artifact.chunks, urls=_in_order(artifact, urls, node=node))
 
 
-def _ordered(artifact: Artifact, listed: tuple[str, ...], *, node: Node) -> tuple[str, ...]:
+def _chunk_map(artifact: Artifact) -> ChunkMap | None:
+    """The chunks whose digests are in the configuration itself."""
+    if artifact.chunks is None or artifact.size is None:
+        return None
+    return ChunkMap(size=artifact.size, chunk=artifact.chunks.size, digests=artifact.chunks.digests)
+
+
+def _in_order(artifact: Artifact, listed: tuple[str, ...], *, node: Node) -> tuple[str, ...]:
     """The mirrors `listed` in the order in which this node asks them."""
     if len(listed) <= 1 or artifact.mirror_order == "listed":
         return listed
@@ -267,22 +253,22 @@ def _absolute(url: str, *, node: Node, base: str | None) -> str:
         raise PolicyError(f"the base_url {redact(base)}, joined by {redact(url)}, {error}") from None
 
 
-def _collisions(orders: list[Order]) -> list[Problem]:
-    """Two artifacts for one place, or one inside the tree that another replaces."""
+def _collisions(transfers: list[Transfer]) -> list[Problem]:
+    """Two artifacts with one destination, or one inside the tree that another replaces."""
     problems: list[Problem] = []
     taken: dict[str, str] = {}
-    for order in orders:
-        dest = str(order.dest)
-        first = taken.setdefault(dest, order.name)
-        if first != order.name:
-            message = f"{order.name} and {first} have one destination on this node: {dest}"
+    for transfer in transfers:
+        dest = str(transfer.dest)
+        first = taken.setdefault(dest, transfer.name)
+        if first != transfer.name:
+            message = f"{transfer.name} and {first} have one destination on this node: {dest}"
             problems.append(Problem(reference="dest-taken", message=message))
-    for order in orders:
-        dest = str(order.dest)
+    for transfer in transfers:
+        dest = str(transfer.dest)
         outer = dest
         while outer := outer.rpartition("/")[0]:
             if outer in taken:
-                message = f"{order.name} goes to {dest}, inside {outer}, which is what {taken[outer]} becomes"
+                message = f"{transfer.name} goes to {dest}, inside {outer}, which is what {taken[outer]} becomes"
                 problems.append(Problem(reference="dest-taken", message=message))
     return problems
 

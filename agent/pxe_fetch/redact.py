@@ -1,4 +1,4 @@
-"""URLs as they may be shown."""
+"""URLs without their secrets, for logs and reports."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from pxe_fetch.contract import url as urls
 
 
 def redact(url: str) -> str:
-    """`url` without user name, password, query and fragment, where secrets stand; "(not a URL)" if it is none."""
+    """`url` without user name, password, query and fragment; "(not a URL)" if it cannot be parsed."""
     return urls.redact(url)

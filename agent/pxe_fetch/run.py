@@ -1,7 +1,8 @@
-"""The whole run, from top to bottom: find the configuration, plan, make sure of the room, bring, place, tell."""
+"""One run, from top to bottom: locate config, plan, check disk space, fetch, install, report."""
 
 from __future__ import annotations
 
+import random
 import signal
 import time
 from collections.abc import Iterator
@@ -11,249 +12,224 @@ from pathlib import Path
 from threading import Event
 from types import FrameType
 
+from pxe_fetch import systemctl
 from pxe_fetch.allowed_roots import AllowedRoots
-from pxe_fetch.config_source import ReadUrl, credentials_directory, locate
+from pxe_fetch.config_source import credentials_directory, locate
 from pxe_fetch.contract import cmdline, reader
 from pxe_fetch.contract.exits import Exit
-from pxe_fetch.contract.model import Digest, FetchConfig, RetryPolicy, Timeouts
+from pxe_fetch.contract.model import Digest, FetchConfig
 from pxe_fetch.contract.paths import UNIT_NAME
 from pxe_fetch.contract.problem import ProblemError
+from pxe_fetch.download.context import Context
+from pxe_fetch.download.download import fetch_text
 from pxe_fetch.errors import DeadlineError, FetchError, IntegrityError, StoppedError
 from pxe_fetch.fetcher import Fetcher
 from pxe_fetch.humanize import span
-from pxe_fetch.idle import NO_CONFIGURATION, SWITCHED_OFF
 from pxe_fetch.install.disk_space import DiskSpace
 from pxe_fetch.node import Node
-from pxe_fetch.plan import moved, plan
+from pxe_fetch.plan import Source, moved, plan
 from pxe_fetch.redact import redact
 from pxe_fetch.reporting.event_log import EventLog
-from pxe_fetch.reporting.journal import INFO, WARNING, Journal, console
+from pxe_fetch.reporting.journal import INFO, WARNING, Journal, write_to_console
 from pxe_fetch.reporting.notify import READY, is_service, notify
-from pxe_fetch.reporting.result import RESTARTED, Result, of_run, result_of_error
+from pxe_fetch.reporting.result import RESTARTED, Result, error_result, run_result
 from pxe_fetch.reporting.state_store import StateStore
+from pxe_fetch.reporting.webhook_reporter import WebhookReporter
 from pxe_fetch.transport import Transports
 
-TYPE_CHECKING = False  # a run that reports to nobody does not import what reports
-if TYPE_CHECKING:
-    from pxe_fetch.reporting.webhook_reporter import WebhookReporter
-
-LAST_RUN = 6  # the unit's StartLimitBurst=: after so many failed runs in a row nobody starts another
+SWITCHED_OFF = "switched off by pxe-fetch=off on the kernel command line"
+NO_CONFIG = "no configuration found, nothing to do"
+MAX_FAILURES = 6  # the unit's StartLimitBurst=: systemd does not start it again after so many failed runs in a row
 
 
 @dataclass(kw_only=True, slots=True)
-class Run:
-    """One run under way: what it was given, and what it has found out so far."""
+class RunContext:
+    """What the steps of a run share: its inputs, and what the earlier steps have found out."""
 
-    given: Path | None  # --config
-    root: Path  # "/" but for tests: where the node's own files are read below
+    config_file: Path | None  # --config
+    root: Path  # the node's own files are read below it; "/" except in tests
     store: StateStore
     event_log: EventLog
+    stop: Event = field(default_factory=Event)
     deadline: float = float("inf")  # monotonic
     arguments: cmdline.KernelArguments = field(default_factory=cmdline.KernelArguments)
     config: FetchConfig = field(default_factory=FetchConfig)
-    stop: Event = field(default_factory=Event)
-    reporter: WebhookReporter | None = None
+    webhook: WebhookReporter | None = None
 
 
-def run(*, given: Path | None, debug: bool, root: Path) -> Result:
-    """Bring this node's artifacts; how that ended. `given` is --config's file, `root` "/" but for tests.
+def run(*, config_file: Path | None, debug: bool, root: Path) -> Result:
+    """Fetch and install this node's artifacts; how that ended.
 
-    Whatever goes wrong is the result, and has been told to the journal, the state file, systemd, the console and the
-    report's URL when this returns.
+    `config_file` is that of --config; the node's own files are read below `root` ("/" except in tests). Whatever goes
+    wrong is in the result, and has been reported to the journal, the state file, systemd, the console and the webhook.
     """
-    text = _kernel_command_line(root)
     store = StateStore()
-    one = Run(given=given, root=root, store=store, event_log=EventLog(journal=Journal(debug=debug), store=store))
-    store.begin()
+    event_log = EventLog(journal=Journal(debug=debug), store=store)
+    context = RunContext(config_file=config_file, root=root, store=store, event_log=event_log)
+    store.start()
     try:
-        with _stopped_by_signals(one.stop):
-            one.arguments = cmdline.parse(text)
-            result = _fetch(one)
-    except Exception as error:  # each has its exit code; what has none is a bug, and is told as one
-        result = result_of_error(error)
-        one.event_log.explain(error)
-    _tell(one, result)
+        with _stopped_by_signals(context.stop):
+            result = _run_steps(context)
+    except Exception as error:  # `error_result` has an exit code for each; an unknown one is a bug
+        result = error_result(error)
+        event_log.log_details(error)
+    _report(context, result)
+    _act_on_failure(context, result)
     return result
 
 
-def _fetch(one: Run) -> Result:
-    """The recipe. Raises FetchError, ProblemError, KernelArgumentError."""
-    event_log, arguments = one.event_log, one.arguments
+def _run_steps(context: RunContext) -> Result:
+    """All steps but the report. Raises FetchError, ProblemError, KernelArgumentError."""
+    event_log = context.event_log
+    arguments = context.arguments = cmdline.parse(_kernel_command_line(context.root))
     if arguments.off:
         return Result(exit_code=Exit.DONE, message=SWITCHED_OFF)
     if arguments.debug:
-        event_log.show_debug()
+        event_log.enable_debug()
     if arguments.deadline is not None:
-        one.deadline = one.store.state.began + arguments.deadline
+        context.deadline = context.store.state.started_monotonic + arguments.deadline
+    node = Node(root=context.root, arguments=arguments)
     credentials = credentials_directory()
-    node = Node(root=one.root, arguments=arguments)
-    _report(one, node)
+    _start_webhook(context, node)
 
-    found = locate(arguments, root=one.root, given=one.given, credentials=credentials, read_url=_url_reader(one))
-    if found is None:
-        return Result(exit_code=Exit.DONE, message=NO_CONFIGURATION)
-    event_log.configuration(found)
-    one.config = reader.read(found.text, name=found.name).fetch
-    _report(one, node)
+    located = locate(
+        arguments,
+        root=context.root,
+        config_file=context.config_file,
+        credentials=credentials,
+        read_url=lambda url, digest, limit: _read_url(context, url, digest=digest, limit=limit),
+    )
+    if located is None:
+        return Result(exit_code=Exit.DONE, message=NO_CONFIG)
+    event_log.config_located(located)
+    config = context.config = reader.read(located.text, name=located.location).fetch
+    _start_webhook(context, node)
 
-    event_log.identity(node.summary())
-    roots = AllowedRoots(one.config.allowed_roots)
+    event_log.node_identified(node.summary())
+    roots = AllowedRoots(config.allowed_roots)
     planned = plan(
-        moved(one.config, artifact_url=arguments.artifact_url),
+        moved(config, artifact_url=arguments.artifact_url),
         roots=roots,
         node=node,
         base_url=arguments.base_url,
         credentials=credentials,
     )
-    event_log.planned(planned, config=one.config)
-    room = DiskSpace()
-    no_room = room.preflight(planned.orders)
+    event_log.planned(planned, config=config)
 
-    _wait_a_while(one)
-    transports = Transports(tls=one.config.tls, proxy=one.config.proxy)
-    fetcher = Fetcher(
-        event_log=event_log,
-        transports=transports,
-        roots=roots,
-        room=room,
-        deadline=one.deadline,
-        stop=one.stop,
-    )
+    disk_space = DiskSpace()
+    no_room = disk_space.preflight(planned.transfers)
+
+    _wait_start_jitter(context)
+    transports = Transports(tls=config.tls, proxy=config.proxy)
+    downloads = Context(transports=transports, events=event_log, stop=context.stop, run_deadline=context.deadline)
+    fetcher = Fetcher(event_log=event_log, context=downloads, roots=roots, room=disk_space)
     for name, error in [*((artifact.name, error) for artifact, error in planned.failed), *no_room.items()]:
         fetcher.failed(name, error)
-    fetcher.fetch_all([order for order in planned.orders if order.name not in no_room], parallel=one.config.parallel)
+    wanted = [transfer for transfer in planned.transfers if transfer.name not in no_room]
+    fetcher.fetch_all(wanted, parallel=config.parallel)
     transports.close()
-    return of_run(one.store.state, failures=fetcher.failures)
+    return run_result(context.store.state, failures=fetcher.failures)
 
 
 def _kernel_command_line(root: Path) -> str:
-    """What the kernel was started with; "" where /proc does not tell (a container, a sandbox)."""
+    """The kernel command line; "" if /proc does not have it (a container, a sandbox)."""
     try:
         return (root / "proc/cmdline").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 
 
-def _url_reader(one: Run) -> ReadUrl:
-    """Reads the configuration's URL, with the persistence that an artifact has."""
-
-    def read(url: str, digest: Digest | None, limit: int) -> bytes:
-        from pxe_fetch.download.download import fetch_text
-        from pxe_fetch.transport import Transports
-
-        transports = Transports()
-        try:
-            return fetch_text(
-                (url,),
-                name="configuration",
-                digest=digest,
-                limit=limit,
-                transports=transports,
-                events=one.event_log,
-                stop=one.stop,
-                retry=RetryPolicy(),
-                timeouts=Timeouts(),
-                run_deadline=one.deadline,
-            )
-        except (IntegrityError, StoppedError):
-            raise
-        except FetchError as error:
-            error.args = (f"the configuration cannot be had from {redact(url)}: {error}",)
-            raise
-        finally:
-            transports.close()
-
-    return read
+def _read_url(context: RunContext, url: str, *, digest: Digest | None, limit: int) -> bytes:
+    """The configuration at `url`, of at most `limit` bytes, retried as an artifact is. Raises FetchError."""
+    transports = Transports()
+    downloads = Context(
+        transports=transports, events=context.event_log, stop=context.stop, run_deadline=context.deadline
+    )
+    try:
+        return fetch_text(Source(name="configuration", urls=(url,), digest=digest), downloads, limit=limit)
+    except (IntegrityError, StoppedError):
+        raise
+    except FetchError as error:
+        error.args = (f"cannot fetch the configuration from {redact(url)}: {error}",)
+        raise
+    finally:
+        transports.close()
 
 
-def _report(one: Run, node: Node) -> None:
-    """Have each phase reported from now on, to whom and through what is known by now."""
-    url = one.arguments.report or one.config.report_url
-    if one.reporter:
-        one.reporter.end()
-    if url:
-        try:
-            url = node.fill_in(url)
-        except ProblemError as error:
-            one.event_log.remark(f"nothing is reported: {error}", priority=WARNING)
-            return
-        from pxe_fetch.reporting.webhook_reporter import WebhookReporter
-
-        one.reporter = WebhookReporter(url, store=one.store, tls=one.config.tls, proxy=one.config.proxy)
-        one.reporter.begin()
-
-
-def _wait_a_while(one: Run) -> None:
-    """Let a random part of start_jitter pass, so that a thousand nodes do not ask at once. Raises DeadlineError."""
-    if not one.config.start_jitter:
+def _start_webhook(context: RunContext, node: Node) -> None:
+    """Post the state to the URL known so far; that of the kernel command line comes first."""
+    if context.webhook:
+        context.webhook.stop()
+    url = context.arguments.report or context.config.report_url
+    if not url:
         return
-    import random
-
-    wait = random.uniform(0, one.config.start_jitter)  # noqa: S311  to spread the load, not to keep a secret
-    one.event_log.remark(f"starting in {span(wait)} (start_jitter)", priority=INFO)
-    one.stop.wait(max(min(wait, one.deadline - time.monotonic()), 0))
-    if time.monotonic() >= one.deadline:
-        raise DeadlineError("the run's deadline was over before it began to fetch")
-
-
-def _tell(one: Run, result: Result) -> None:
-    """The end, for everybody who waits for it, and what the configuration wants done after a failure."""
-    one.event_log.finish(result)
-    console(f"pxe-fetch: {one.store.state.phase}: {result.message}")
-    if not result.failed:
-        notify(READY, f"STATUS={result.message}")
-    else:
-        notify(f"STATUS={result.message}")
-    if one.reporter and (trouble := one.reporter.finish(hurried=result.cause == StoppedError.reference)):
-        one.event_log.remark(f"the report was not delivered: {trouble}", priority=WARNING)
-    if outlook := _outlook(one, result):
-        one.event_log.remark(outlook, priority=WARNING)
-    _act(one, result)
+    try:
+        url = node.fill_in(url)
+    except ProblemError as error:
+        context.event_log.log(f"reporting to no URL: {error}", priority=WARNING)
+        return
+    context.webhook = WebhookReporter(url, store=context.store, tls=context.config.tls, proxy=context.config.proxy)
+    context.webhook.start()
 
 
-def _outlook(one: Run, result: Result) -> str | None:
-    """What becomes of the service after a failure, for who reads its journal."""
-    if not result.failed or not is_service() or result.cause == StoppedError.reference:
-        return None
-    failures = one.store.state.failures
-    if result.exit_code in RESTARTED and failures < LAST_RUN:
-        return f"systemd starts the service again, after {failures} of {LAST_RUN} failed runs; what has arrived is kept"
-    why = f"{LAST_RUN} runs in a row failed" if result.exit_code in RESTARTED else "another run would end alike"
-    # systemd.unit(5), StartLimitBurst=: after so many starts it refuses another, a person's too, until that is reset.
-    again = f"systemctl reset-failed {UNIT_NAME} && systemctl start {UNIT_NAME}"
-    return f"systemd does not start the service again, since {why}; once mended: {again}"
+def _wait_start_jitter(context: RunContext) -> None:
+    """Wait for a random part of start_jitter, so that not all nodes start at once. Raises DeadlineError."""
+    if not context.config.start_jitter:
+        return
+    seconds = random.uniform(0, context.config.start_jitter)  # noqa: S311  it spreads the load, it keeps no secret
+    context.event_log.log(f"starting in {span(seconds)} (start_jitter)", priority=INFO)
+    context.stop.wait(max(min(seconds, context.deadline - time.monotonic()), 0))
+    if time.monotonic() >= context.deadline:
+        raise DeadlineError("the run's deadline passed before the first fetch")
 
 
-def _act(one: Run, result: Result) -> None:
-    """Carry out on_failure: at once where no restart can mend the failure, else after the last run that there will be.
+def _report(context: RunContext, result: Result) -> None:
+    """Report the end of the run to the journal, the state file, the console, systemd and the webhook."""
+    event_log = context.event_log
+    event_log.finished(result)
+    write_to_console(f"pxe-fetch: {context.store.state.phase}: {result.message}")
+    notify(*([] if result.failed else [READY]), f"STATUS={result.message}")
+    if context.webhook and (failure := context.webhook.finish(stopped=result.cause == StoppedError.reference)):
+        event_log.log(f"the report was not delivered: {failure}", priority=WARNING)
 
-    Only for the service. A person who tries a configuration by hand does not want the machine to go down.
+
+def _act_on_failure(context: RunContext, result: Result) -> None:
+    """Log whether systemd starts the service again; if it does not, carry out `on_failure`.
+
+    Only for the service: whoever tries a configuration by hand does not want the machine to reboot.
     """
-    action = one.config.on_failure
-    if not result.failed or action == "continue" or not is_service() or result.cause == "stopped":
+    if not result.failed or not is_service() or result.cause == StoppedError.reference:
         return
-    if result.exit_code in RESTARTED and one.store.state.failures < LAST_RUN:
-        one.event_log.remark(f"on_failure: {action} waits: the service is started again first")
+    event_log, action, failures = context.event_log, context.config.on_failure, context.store.state.failures
+    if result.exit_code in RESTARTED and failures < MAX_FAILURES:
+        event_log.log(
+            f"run {failures} of {MAX_FAILURES} failed; systemd will start the service again, and downloads will resume",
+            priority=WARNING,
+        )
         return
-    from pxe_fetch import systemctl
-
-    one.event_log.remark(f"on_failure: {action}", priority=WARNING)
-    if trouble := systemctl.act(action):
-        one.event_log.remark(f"on_failure: {action} could not be carried out: {trouble}", priority=WARNING)
+    why = f"{MAX_FAILURES} runs in a row failed" if result.exit_code in RESTARTED else "another run would fail too"
+    # After StartLimitBurst= starts, systemd refuses manual ones as well until the counter is reset (systemd.unit(5)).
+    command = f"systemctl reset-failed {UNIT_NAME} && systemctl start {UNIT_NAME}"
+    event_log.log(f"systemd will not start the service again: {why}; once it is fixed: {command}", priority=WARNING)
+    if action == "continue":
+        return
+    event_log.log(f"on_failure: {action}", priority=WARNING)
+    if failure := systemctl.act(action):
+        event_log.log(f"on_failure: {action} failed: {failure}", priority=WARNING)
 
 
 @contextmanager
 def _stopped_by_signals(stop: Event) -> Iterator[None]:
-    """While this lasts, SIGTERM and SIGINT set `stop` and raise StoppedError in the main thread, once."""
+    """Within this context, the first SIGTERM or SIGINT sets `stop` and raises StoppedError in the main thread."""
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if not stop.is_set():
             stop.set()
-            raise StoppedError(f"stopped by {signal.Signals(number).name}; what has arrived is kept for the next run")
+            raise StoppedError(f"stopped by {signal.Signals(number).name}; the next run resumes the downloads")
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""SHA256SUMS files: the digest that one gives for a name."""
+"""SHA256SUMS files: the digest that one has for a file name."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _TAGGED = re.compile(r"\\?SHA256 \((.+)\) = ([0-9a-fA-F]{64})")
 
 
 def digest_of(url: str, *, sums: str, where: str) -> Digest:
-    """The digest that the text `sums` gives for the last part of `url`; `where` names the text in the error.
+    """The digest that the text `sums` has for the last part of `url`; `where` names the text in the error.
 
-    A line that names the file in a folder counts when no line names it alone. Raises IntegrityError, which is worth
-    another try: a mirror may be in the middle of an update; PolicyError when `url` is no URL.
+    A line that names the file in a folder counts when no line names it alone. Raises IntegrityError, since another run
+    may succeed: a mirror may be in the middle of an update; PolicyError when `url` is no URL.
     """
     try:
         name = parse(url).path_bytes.decode(errors="replace").rpartition("/")[2]

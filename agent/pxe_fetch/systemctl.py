@@ -1,4 +1,4 @@
-"""What systemd is asked to do: start units once their artifact is there, or end the boot that failed."""
+"""Jobs for systemd: start units whose artifact is in place, reboot after a failure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-PATIENCE = 10.0  # seconds for systemctl to hand a job over; it does not wait for the job
+TIMEOUT = 10.0  # seconds for systemctl to queue a job; it does not wait for the job
 
 ACTIONS = {
     "reboot": ("reboot",),
@@ -17,12 +17,12 @@ ACTIONS = {
 
 
 def start(unit: str) -> str | None:
-    """Have `unit` started, without waiting for it. None, or a sentence that says why it could not be asked for."""
-    return _ask_for("start", unit)
+    """Queue the start of `unit` and do not wait for it. None, or a sentence that says why it failed."""
+    return _queue("start", unit)
 
 
 def failed(units: Sequence[str]) -> list[str]:
-    """Those of `units` that systemd says have failed by now."""
+    """Those of `units` that are in the state `failed` now; [] if systemctl does not answer."""
     done = _systemctl("is-failed", *units)
     if isinstance(done, str):
         return []
@@ -34,24 +34,24 @@ def failed(units: Sequence[str]) -> list[str]:
 
 
 def act(action: str) -> str | None:
-    """Carry out `on_failure: ACTION`, one of ACTIONS. None, or a sentence that says why it could not be."""
-    return _ask_for(*ACTIONS[action])
+    """Carry out `on_failure: ACTION`, a key of ACTIONS. None, or a sentence that says why it failed."""
+    return _queue(*ACTIONS[action])
 
 
-def _ask_for(*arguments: str) -> str | None:
-    """Have systemd take up a job. None, or a sentence that says why it does not."""
+def _queue(*arguments: str) -> str | None:
+    """Queue a job. None, or a sentence that says why it failed."""
     arguments = ("--no-block", "--no-ask-password", *arguments)
     done = _systemctl(*arguments)
     if isinstance(done, str):
         return done
     if done.returncode == 0:
         return None
-    said = done.stderr.decode(errors="replace").strip().splitlines()
-    return f"`systemctl {' '.join(arguments)}`: {said[-1] if said else f'exit code {done.returncode}'}"
+    output = done.stderr.decode(errors="replace").strip().splitlines()
+    return f"`systemctl {' '.join(arguments)}`: {output[-1] if output else f'exit code {done.returncode}'}"
 
 
 def _systemctl(*arguments: str) -> subprocess.CompletedProcess[bytes] | str:
-    """How systemctl ended and what it said, or a sentence that says why it did not."""
+    """Run systemctl: its exit code and output, or a sentence that says why it did not run."""
     command = ["systemctl", *arguments]
     shown = " ".join(command)
     try:
@@ -60,21 +60,22 @@ def _systemctl(*arguments: str) -> subprocess.CompletedProcess[bytes] | str:
             env=environment(os.environ),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
     except FileNotFoundError:
         return f"`{shown}`: this node has no systemctl"
     except subprocess.TimeoutExpired:
-        return f"`{shown}` gave no answer within {PATIENCE:.0f} s"
+        return f"`{shown}` did not answer within {TIMEOUT:.0f} s"
     except OSError as error:
         return f"`{shown}`: {error.strerror}"
 
 
 def environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a child: what PyInstaller's boot loader changed for the agent's own libraries is put back.
+    """The environment for a child process: `ours` without the LD_LIBRARY_PATH that PyInstaller's boot loader sets.
 
-    https://pyinstaller.org/en/stable/common-issues-and-pitfalls.html: LD_LIBRARY_PATH_ORIG, only where there was one.
+    It keeps the previous value in LD_LIBRARY_PATH_ORIG, if there was one
+    (https://pyinstaller.org/en/stable/common-issues-and-pitfalls.html).
     """
     theirs = dict(ours)
     if hasattr(sys, "frozen"):

@@ -1,4 +1,4 @@
-"""A fixed number of threads that take their work from a queue."""
+"""A fixed number of threads that take their work from one queue."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from typing import TypeVar
 from pxe_fetch.errors import StoppedError
 
 _STOP_GRACE = 2.0  # seconds for the threads to return after SIGTERM; slower ones end with the process
+# Seconds of one wait. A signal that comes just before a wait for a lock, or to another thread, does not end that wait:
+# its handler runs when the main thread runs Python again.
+_WAIT = 0.25
 
 T = TypeVar("T")
 
@@ -53,8 +56,9 @@ def run_all(
         for _ in range(wanted - running):
             on_idle()
         while running:
-            ended.get()
-            running -= 1
+            with suppress(Empty):
+                ended.get(timeout=_WAIT)
+                running -= 1
     except StoppedError:
         until = time.monotonic() + _STOP_GRACE
         with suppress(Empty):

@@ -28,7 +28,7 @@ def bench(folder: Path, *servers: Server, **more: object) -> Bench:
 
 def test_ranges_come_in_parallel_and_none_twice(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY)}) as server:
-        received = bench(tmp_path, server).receive()
+        received = bench(tmp_path, server).download()
         assert server.sent("/m") == len(BODY)
         assert len({asked.connection for asked in server.asked}) > 1
         assert len(server.asked) <= 8
@@ -38,7 +38,7 @@ def test_ranges_come_in_parallel_and_none_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize("streams", [1, 2, 3, 8])
 def test_any_number_of_streams_brings_the_same(streams: int, tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY)}) as server:
-        assert bench(tmp_path, server, streams=streams).receive().bytes_received == len(BODY)
+        assert bench(tmp_path, server, streams=streams).download().bytes_received == len(BODY)
         assert len({asked.connection for asked in server.asked}) <= streams
         if streams == 1:
             assert len(server.asked) == 1
@@ -49,13 +49,13 @@ def test_any_number_of_streams_brings_the_same(streams: int, tmp_path: Path) -> 
 )
 def test_one_fault_costs_no_more_than_a_chunk(fault: Fault, tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY, faults=[fault])}) as server:
-        received = bench(tmp_path, server, timeouts=Timeouts(read=0.3)).receive()
+        received = bench(tmp_path, server, timeouts=Timeouts(read=0.3)).download()
     assert received.bytes_received <= len(BODY) + CHUNK
 
 
 def test_a_wrong_chunk_alone_is_fetched_again(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY, then=Flip(at=0))}) as bad, Server({"/m": Script(body=BODY)}) as good:
-        received = bench(tmp_path, bad, good).receive()
+        received = bench(tmp_path, bad, good).download()
     assert received.bytes_received == len(BODY) + CHUNK
 
 
@@ -63,20 +63,20 @@ def test_a_mirror_that_refused_is_out_however_its_other_streams_end(tmp_path: Pa
     faults: list[Fault] = [stall(0.1), Status(403)]
     with Server({"/m": Script(body=BODY, faults=faults)}) as server:
         with pytest.raises(RefusedError):
-            bench(tmp_path, server, streams=2, timeouts=Timeouts(read=0.3)).receive()
+            bench(tmp_path, server, streams=2, timeouts=Timeouts(read=0.3)).download()
         assert len(server.asked) == 2
 
 
 def test_wrong_bytes_everywhere_are_an_integrity_error(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY, then=Flip())}) as bad:
         with pytest.raises(IntegrityError):
-            bench(tmp_path, bad).receive()
+            bench(tmp_path, bad).download()
         assert bad.sent("/m") <= len(BODY) + 2 * CHUNK
 
 
 def test_a_server_without_ranges_works(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY, then=Serve(ranges=False))}) as server:
-        received = bench(tmp_path, server).receive()
+        received = bench(tmp_path, server).download()
         assert received.bytes_received == len(BODY)
 
 
@@ -84,7 +84,7 @@ def test_resumes_from_what_an_earlier_run_left(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY)}) as server:
         one = bench(tmp_path, server)
         one.part.write_bytes(BODY[: 10 * CHUNK] + bytes(CHUNK) + BODY[11 * CHUNK : 20 * CHUNK + 7])
-        received = one.receive()
+        received = one.download()
     assert received.resumed_from == 19 * CHUNK + 7
     assert received.bytes_received == len(BODY) - received.resumed_from
 
@@ -103,7 +103,7 @@ def test_what_came_wrong_is_never_written_over_what_came_right(tmp_path: Path, m
 
     monkeypatch.setattr(os, "pwrite", last_where_wrong)
     with Server({"/m": Script(body=BODY, then=Flip(at=0.1))}) as bad, Server({"/m": Script(body=BODY)}) as good:
-        bench(tmp_path, bad, good).receive()
+        bench(tmp_path, bad, good).download()
 
 
 def test_mirrors_that_all_hang_are_given_up(tmp_path: Path) -> None:
@@ -111,7 +111,9 @@ def test_mirrors_that_all_hang_are_given_up(tmp_path: Path) -> None:
     retry = RetryPolicy(attempts_without_progress=3, base=0.001, max=0.001)
     with Server({"/m": Script(then=Hang())}) as one, Server({"/m": Script(then=Hang())}) as other:
         with pytest.raises(NetworkError, match="was silent"):
-            bench(tmp_path, one, other, retry=retry, timeouts=Timeouts(read=0.1)).receive(deadline=time.monotonic() + 5)
+            bench(tmp_path, one, other, retry=retry, timeouts=Timeouts(read=0.1)).download(
+                deadline=time.monotonic() + 5
+            )
         assert len(one.asked) + len(other.asked) <= 4
 
 
@@ -119,7 +121,7 @@ def test_a_mirror_that_fails_at_once_is_given_up_where_nobody_waits(tmp_path: Pa
     retry = RetryPolicy(attempts_without_progress=3, base=0.0, max=0.0)
     with Server({"/m": Script(then=Status(503))}) as server:
         with pytest.raises(NetworkError, match="503"):
-            bench(tmp_path, server, retry=retry).receive(deadline=time.monotonic() + 3)
+            bench(tmp_path, server, retry=retry).download(deadline=time.monotonic() + 3)
         assert len(server.asked) == 3
 
 
@@ -128,19 +130,19 @@ def test_a_chunk_that_only_a_server_without_ranges_has_right_is_got_there(tmp_pa
         Server({"/m": Script(body=BODY, then=Flip())}) as bad,
         Server({"/m": Script(body=BODY, then=Serve(ranges=False))}) as good,
     ):
-        bench(tmp_path, bad, good).receive(deadline=time.monotonic() + 5)
+        bench(tmp_path, bad, good).download(deadline=time.monotonic() + 5)
 
 
 def test_nobody_waits_for_a_stream_whose_chunks_others_have_brought(tmp_path: Path) -> None:
     with Server({"/m": Script(then=Hang())}) as stuck, Server({"/m": Script(body=BODY)}) as good:
         one = bench(tmp_path, stuck, good, timeouts=Timeouts(read=60))
-        assert one.receive(deadline=time.monotonic() + 30).url == good.url("/m")
+        assert one.download(deadline=time.monotonic() + 30).url == good.url("/m")
 
 
 @pytest.mark.parametrize("streams", [1, 4])
 def test_a_range_over_everything_answered_with_everything_is_no_lack_of_ranges(streams: int, tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY, faults=[cut(0.5)])}) as server:
-        received = bench(tmp_path, server, streams=streams).receive()
+        received = bench(tmp_path, server, streams=streams).download()
     assert received.bytes_received == len(BODY)
 
 
@@ -150,5 +152,5 @@ def test_a_mirror_that_is_dropped_for_its_last_chunk_is_told(tmp_path: Path) -> 
         one = bench(tmp_path, bad)
         one.body = body
         with pytest.raises(IntegrityError):
-            one.receive()
-        assert len(one.story.of("mirror_dropped")) == 1
+            one.download()
+        assert len(one.events.of("mirror_dropped")) == 1

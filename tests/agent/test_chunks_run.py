@@ -114,13 +114,13 @@ def test_a_bad_chunk_and_its_mending_are_told_in_a_line_each(node: FakeNode) -> 
         config = dict(entry(node, "m", bad.url("/m"), BODY, sha256=digests))
         del config["url"]
         ran = node.run_config({**config, "urls": [bad.url("/m"), good.url("/m")]}, parallel=1)
-        gave = [line for line in ran.err.splitlines() if "is fetched again" in line]
-        came = [line for line in ran.err.splitlines() if "came right" in line]
+        gave = [line for line in ran.err.splitlines() if "fetching that chunk again" in line]
+        came = [line for line in ran.err.splitlines() if "is correct now" in line]
     assert ran.code == 0, ran.err
     if bad.asked_for("/m"):
         assert len(gave) == len(came) == 1
         assert "wrong bytes from 655360 to 720895: chunk 10" in gave[0]
-        assert f"chunk 10 came right from {good.url('/m')}" in came[0]
+        assert f"chunk 10 is correct now, from {good.url('/m')}" in came[0]
     assert len(ran.err.splitlines()) < 10
 
 

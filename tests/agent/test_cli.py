@@ -11,12 +11,12 @@ from fakes.node import FakeNode
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ([], "what is to be done?"),
-        (["fetch"], "there is no command `fetch`"),
-        (["run", "--confg", "x"], "`--confg` is not understood here"),
+        ([], "no command given"),
+        (["fetch"], "unknown command `fetch`"),
+        (["run", "--confg", "x"], "unexpected argument `--confg`"),
         (["run", "--config"], "--config needs a FILE"),
-        (["run", "extra"], "`extra` is not understood here"),
-        (["status", "--watch"], "`--watch` is not understood here"),
+        (["run", "extra"], "unexpected argument `extra`"),
+        (["status", "--watch"], "unexpected argument `--watch`"),
         (["check"], "`check` takes one FILE"),
         (["check", "a", "b"], "`check` takes one FILE"),
     ],
@@ -55,11 +55,11 @@ def test_check_shows_every_problem_with_its_line(node: FakeNode) -> None:
     assert ran.out == ""
 
 
-def test_check_of_a_right_file_says_what_it_would_bring(node: FakeNode) -> None:
+def test_check_of_a_valid_file_says_what_it_would_fetch(node: FakeNode) -> None:
     file = node.write("f.yaml", node.config(node.entry("m", "http://h/m", b""), node.entry("n", "http://h/n", b"")))
     ran = node.run("check", str(file))
     assert ran.code == 0
-    assert ran.out.startswith(f"{file} is right: 2 artifacts\n")
+    assert ran.out.startswith(f"{file} is valid: 2 artifacts\n")
     assert f"  n: http://h/n -> {node.out}/n" in ran.out
     assert ran.state == {}
 

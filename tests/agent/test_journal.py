@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -31,12 +31,12 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     """Every entry as journald would get it: the fields that are handed to libsystemd."""
     sent: list[dict[str, str]] = []
 
-    def keep(lines: list[str]) -> bool:
-        sent.append(dict(line.split("=", 1) for line in lines))
+    def keep(entry: Mapping[str, str]) -> bool:
+        sent.append(dict(entry))
         return True
 
-    monkeypatch.setattr(journal, "_is_journal", lambda _: True)
-    monkeypatch.setattr(journal, "send_fields", keep)
+    monkeypatch.setattr(journal, "_is_connected_to_journald", lambda _: True)
+    monkeypatch.setattr(journal, "send_to_journald", keep)
     return sent
 
 
@@ -225,7 +225,7 @@ def test_control_characters_of_a_message_do_not_reach_a_terminal(monkeypatch: py
 
 
 def test_text_that_is_no_unicode_costs_nothing() -> None:
-    assert journal.send_fields(["MESSAGE=a file called \udcff", "PXE_FETCH_ERROR=\udcfe"])
+    assert journal.send_to_journald({"MESSAGE": "a file called \udcff", "PXE_FETCH_ERROR": "\udcfe"})
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     journal.Journal(stream=out).send("a file called \udcff")
     assert out.buffer.getvalue() == b"pxe-fetch: a file called  \n"
@@ -249,9 +249,9 @@ def test_catalog_explains_every_message_id_and_systemd_takes_it(tmp_path: Path) 
 
 def test_last_run_is_the_one_after_which_the_unit_starts_no_other() -> None:
     from pxe_fetch.reporting.result import RESTARTED
-    from pxe_fetch.run import LAST_RUN
+    from pxe_fetch.run import MAX_FAILURES
 
     unit = (UNITS / "pxe-fetch.service").read_text()
-    assert f"\nStartLimitBurst={LAST_RUN}\n" in unit
+    assert f"\nStartLimitBurst={MAX_FAILURES}\n" in unit
     (prevented,) = re.findall(r"^RestartPreventExitStatus=(.*)$", unit, re.MULTILINE)
     assert not set(map(int, prevented.split())) & RESTARTED

@@ -9,7 +9,7 @@ import random
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from fakes.server import Script, Server
 from fakes.transfers import cut as cut_into_pieces
 from pxe_fetch.contract.paths import MessageId
 from pxe_fetch.reporting import journal
-from pxe_fetch.reporting.event_log import MANY
+from pxe_fetch.reporting.event_log import MANY_ARTIFACTS
 
 BODY = random.Random(3).randbytes(40 * 65536)
 SMALL = b"small\n"
@@ -64,10 +64,10 @@ def test_server_that_recovers(service: FakeNode) -> None:
         lines = told(service.run_config(service.entry("m", server.url("/m"), BODY, size=len(BODY), retry=SOME)))
         url = server.url("/m")
     has(lines, "<6>configuration: ", "fetch.yaml")
-    has(lines, "<6>1 artifact to bring (2.50 MiB)")
+    has(lines, "<6>1 artifact to fetch (2.50 MiB)")
     has(lines, f"<4>m: attempt 1 at {url} failed: the server answered 503; trying again")
     has(lines, f"<4>m: attempt 2 at {url} failed: the body ended {len(BODY) // 2} bytes early; trying again")
-    has(lines, f"<6>m: 1.25 MiB of 2.50 MiB are here already; going on from there at {url}")
+    has(lines, f"<6>m: resuming at 1.25 MiB of 2.50 MiB from {url}")
     has(lines, f"<6>m: placed at {service.out}/m: 2.50 MiB from {url} in 3 attempts")
     assert lines[-1].startswith("<6>done: 1 artifact in place, 2.50 MiB received")
 
@@ -86,7 +86,7 @@ def test_missing_at_every_mirror_names_the_destination_and_what_comes_next(servi
         no, absent = server.url("/no"), server.url("/absent")
         ran = service.run_config(mirrors(service, "m", [no, absent]), service.entry("ok", server.url("/ok"), SMALL))
     lines = told(ran)
-    has(lines, f"<4>m: {no} is not asked again: the server answered 403; 1 mirror left")
+    has(lines, f"<4>m: {no} is no longer used: the server answered 403; 1 mirror left")
     has(
         lines,
         f"<3>m: failed: {absent}: the server answered 404 (",
@@ -94,12 +94,12 @@ def test_missing_at_every_mirror_names_the_destination_and_what_comes_next(servi
         f"; {service.out}/m is missing",
     )
     has(lines, f"<3>failed: m: {absent}: the server answered 404 (", "(1 of 2 artifacts in place")
-    assert lines[-1] == "<4>systemd starts the service again, after 1 of 6 failed runs; what has arrived is kept"
+    assert lines[-1] == "<4>run 1 of 6 failed; systemd will start the service again, and downloads will resume"
     (service.out / "m").write_text("old")
     with Server({"/m": Script(then=Status(401))}) as server:
         lines = told(service.run_config(service.entry("m", server.url("/m"), BODY)))
-    has(lines, "<3>m: failed: ", "the server answered 401", f"{service.out}/m stays as it was")
-    has(lines[-1:], "<4>systemd does not start the service again, since another run would end alike")
+    has(lines, "<3>m: failed: ", "the server answered 401", f"{service.out}/m is unchanged")
+    has(lines[-1:], "<4>systemd will not start the service again: another run would fail too")
     # A mere restart is refused once StartLimitBurst= is used up.
     assert lines[-1].endswith("systemctl reset-failed pxe-fetch.service && systemctl start pxe-fetch.service")
 
@@ -118,8 +118,8 @@ def test_degraded_run_names_what_is_missing_and_why(service: FakeNode) -> None:
             service.entry("theirs", server.url("/ok"), SMALL, when={"arch": "sparc"}),
         )
     lines = told(ran)
-    has(lines, "2 artifacts to bring", "not for this node: theirs")
-    has(lines, "<4>extra: failed: ", f"{service.out}/extra is missing, and the run goes on, since it is optional")
+    has(lines, "2 artifacts to fetch", "not for this node: theirs")
+    has(lines, "<4>extra: failed: ", f"{service.out}/extra is missing; it is optional, so the run continues")
     has(lines[-1:], "<4>done: 1 of 2 artifacts in place, 1 not for this node")
     has(lines[-1:], f"without 1 optional artifact: extra: {absent}: the server answered 404")
 
@@ -139,12 +139,12 @@ def test_clock_that_is_not_set_is_told_with_what_it_says(service: FakeNode) -> N
 
 
 def test_of_many_artifacts_only_the_end_is_told_and_what_goes_wrong(service: FakeNode) -> None:
-    names = [f"m{number}" for number in range(MANY + 1)]
+    names = [f"m{number}" for number in range(MANY_ARTIFACTS + 1)]
     with Server({"/m": Script(body=SMALL), "/odd": Script(body=SMALL, faults=[unavailable()])}) as server:
         entries = [service.entry(name, server.url("/m"), SMALL) for name in names[1:]]
         lines = told(service.run_config(*entries, service.entry("odd", server.url("/odd"), SMALL, retry=SOME)))
-    has(lines, f"{MANY + 1} artifacts to bring")
-    assert len(lines) == MANY + 5  # each is placed; configuration, plan, an attempt that failed, and the end
+    has(lines, f"{MANY_ARTIFACTS + 1} artifacts to fetch")
+    assert len(lines) == MANY_ARTIFACTS + 5  # each is placed; configuration, plan, an attempt that failed, and the end
     has(lines, "<4>odd: attempt 1 at ")
     has(lines, "<6>m100: placed at ")
 
@@ -164,7 +164,7 @@ def test_configuration_that_is_not_to_be_had_is_named_in_the_last_word(service: 
         url = server.url("/fetch.yaml")
         service.boot_with(f"pxe-fetch.config={url} pxe-fetch.config.sha256={'0' * 64} pxe-fetch.deadline=200ms")
         lines = told(service.run("run"))
-    has(lines, f"<3>failed: the configuration cannot be had from {url}: ", "; the last error: the server answered 404")
+    has(lines, f"<3>failed: cannot fetch the configuration from {url}: ", "; the last error: the server answered 404")
 
 
 def test_one_line_for_each_wrong_piece_and_none_for_right_ones(service: FakeNode) -> None:
@@ -175,8 +175,8 @@ def test_one_line_for_each_wrong_piece_and_none_for_right_ones(service: FakeNode
         ran = service.run_config(service.entry("m", server.url("/m"), BODY, size=len(BODY), chunks=chunks), parallel=1)
         url = server.url("/m")
     lines = told(ran)
-    has(lines, f"<4>m: {url} gave wrong bytes from 262144 to 327679: chunk 4 has ", "that chunk is fetched again")
-    has(lines, f"<6>m: chunk 4 came right from {url}")
+    has(lines, f"<4>m: {url} sent wrong bytes from 262144 to 327679: chunk 4 has ", "fetching that chunk again")
+    has(lines, f"<6>m: chunk 4 is correct now, from {url}")
     assert len(lines) < 10
 
 
@@ -184,7 +184,7 @@ def test_all_of_it_left_by_an_earlier_run_has_no_server_to_name(service: FakeNod
     (service.out).mkdir()
     (service.out / ".m.pxe-fetch-part").write_bytes(BODY)
     lines = told(service.run_config(service.entry("m", "http://127.0.0.1:1/m", BODY, size=len(BODY))))
-    has(lines, f"<6>m: placed at {service.out}/m: 2.50 MiB that an earlier run had left, ")
+    has(lines, f"<6>m: placed at {service.out}/m: 2.50 MiB left by an earlier run, ")
 
 
 def test_every_entry_has_the_fields_that_its_explanation_shows(
@@ -193,12 +193,12 @@ def test_every_entry_has_the_fields_that_its_explanation_shows(
     """It shows the name of a field that is missing."""
     entries: list[dict[str, str]] = []
 
-    def keep(lines: list[str]) -> bool:
-        entries.append(dict(line.split("=", 1) for line in lines))
+    def keep(entry: Mapping[str, str]) -> bool:
+        entries.append(dict(entry))
         return True
 
-    monkeypatch.setattr(journal, "_is_journal", lambda _: True)
-    monkeypatch.setattr(journal, "send_fields", keep)
+    monkeypatch.setattr(journal, "_is_connected_to_journald", lambda _: True)
+    monkeypatch.setattr(journal, "send_to_journald", keep)
     digests = cut_into_pieces(BODY, chunk=CHUNK).digests
     listed = [digests[at : at + 32].hex() for at in range(0, len(digests), 32)]
     faults = {"/m": Script(body=BODY, faults=[unavailable(), cut(0.5)]), "/c": Script(body=BODY, faults=[Flip()])}

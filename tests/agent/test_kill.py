@@ -102,10 +102,10 @@ def here(out: Path, name: str) -> int:
     if name not in CHUNKED:
         assert data == BODIES[name][: len(data)], name
         return len(data)
-    pieces = cut(BODIES[name], chunk=CHUNK)
+    chunk_map = cut(BODIES[name], chunk=CHUNK)
     right = 0
-    for index in range(pieces.number):
-        start, end = pieces.start(index), pieces.start(index + 1)
+    for index in range(chunk_map.number):
+        start, end = chunk_map.start(index), chunk_map.start(index + 1)
         right += (end - start) * (data[start:end] == BODIES[name][start:end])
     return right
 

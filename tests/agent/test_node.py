@@ -100,7 +100,7 @@ def test_optional_artifact_whose_fact_is_empty_is_left_out_and_says_where_it_wou
     assert ran.code == 2
     assert node.files() == ["m"]
     assert (ran.artifact("o")["cause"], ran.artifact("p")["cause"]) == ("fact-empty", "credential-missing")
-    assert re.search(r"o: failed: \$\{cmdline.role\} is used, .*\(hint: add role=VALUE .*the run goes on", ran.err)
+    assert re.search(r"o: failed: \$\{cmdline.role\} is used, .*\(hint: add role=VALUE .*the run continues", ran.err)
 
 
 @pytest.mark.parametrize("value", ["..", "a/../../b", "."])

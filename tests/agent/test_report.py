@@ -28,14 +28,14 @@ NEVER = 3600.0
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook_reporter, "LOOK", 0.02)
-    monkeypatch.setattr(webhook_reporter, "AGAIN", 0.01)
+    monkeypatch.setattr(webhook_reporter, "POLL_INTERVAL", 0.02)
+    monkeypatch.setattr(webhook_reporter, "RETRY_DELAY", 0.01)
 
 
 @pytest.fixture
 def final_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is reported while the run goes on."""
-    monkeypatch.setattr(webhook_reporter, "LOOK", NEVER)
+    monkeypatch.setattr(webhook_reporter, "POLL_INTERVAL", NEVER)
 
 
 def told(server: Server, path: str = "/report") -> list[Mapping[str, object]]:
@@ -127,7 +127,7 @@ def test_server_that_is_slow_to_take_a_report_holds_nothing_up_and_is_told_less_
 def test_report_that_nobody_takes_is_a_remark_and_no_failure(
     node: FakeNode, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook_reporter, "FINAL", 0.6)
+    monkeypatch.setattr(webhook_reporter, "FINAL_TIMEOUT", 0.6)
     with Server({"/m": Script(body=BODY), "/report": reports(fault)}) as server:
         ran = node.run_config(
             node.entry("m", server.url("/m"), BODY), report={"url": server.url("/report") + "?token=s3cret"}
@@ -180,7 +180,7 @@ def test_facts_are_filled_into_the_url(node: FakeNode) -> None:
 def test_url_whose_fact_is_empty_is_a_remark_and_no_failure(node: FakeNode) -> None:
     ran = node.run_config(report={"url": "http://127.0.0.1/${cmdline.rack}"})
     assert ran.code == 0
-    assert "nothing is reported: ${cmdline.rack} is used, but this node's kernel command line has no rack" in ran.err
+    assert "reporting to no URL: ${cmdline.rack} is used, but this node's kernel command line has no rack" in ran.err
 
 
 def test_report_to_nobody_says_why(node: FakeNode) -> None:
@@ -188,7 +188,7 @@ def test_report_to_nobody_says_why(node: FakeNode) -> None:
         url = server.url("/report")
     ran = node.run_config(report={"url": url})
     assert ran.code == 0
-    refused = f"127.0.0.1:{server.port} refused the connection (asked twice)"
+    refused = f"127.0.0.1:{server.port} refused the connection (two attempts)"
     assert f"the report was not delivered: {url}: {refused}" in ran.err
 
 

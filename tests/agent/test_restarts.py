@@ -13,14 +13,14 @@ import pytest
 from fakes.certs import Authority
 from fakes.daemons import tftpd, vsftpd
 from fakes.nginx import nginx
-from fakes.transfers import Bench, QuickClock, Story
+from fakes.transfers import Bench, EventRecorder, QuickClock
 from pxe_fetch.contract.model import Tls
 
 BODY = random.Random(31).randbytes(500_000)
 
 
 @dataclass
-class Ending(Story):
+class Ending(EventRecorder):
     """Ends the server from inside the transfer: when its first bytes are told of, or at its start."""
 
     end: Callable[[], None] = lambda: None
@@ -62,13 +62,13 @@ def after(start: Callable[[], object]) -> QuickClock:
     return QuickClock(during=during)
 
 
-def check_that_it_went_on(bench: Bench, story: Ending) -> None:
-    received = bench.receive()
+def check_that_it_went_on(bench: Bench, events: Ending) -> None:
+    received = bench.download()
     assert received.bytes_received == len(BODY)  # nothing came twice
-    assert 0 < story.ended[0] < len(BODY)
+    assert 0 < events.ended[0] < len(BODY)
     assert received.attempts >= 3
-    assert int(str(story.of("resumed")[0]["offset"])) >= story.ended[0]
-    assert "refused the connection" in str(story.of("retrying")[1]["error"])
+    assert int(str(events.of("resumed")[0]["offset"])) >= events.ended[0]
+    assert "refused the connection" in str(events.of("retrying")[1]["error"])
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
@@ -77,7 +77,7 @@ def test_nginx(secure: bool, chunk: int | None, root: Path, tmp_path: Path) -> N
     authority = Authority(tmp_path / "ca")
     certificate = authority.issue("localhost", alternative="DNS:localhost")
     with nginx(tmp_path / "nginx", root=root, certificate=certificate) as server:
-        story = Ending(end=server.kill)
+        events = Ending(end=server.kill)
         bench = Bench(
             body=BODY,
             folder=tmp_path / "node",
@@ -85,10 +85,10 @@ def test_nginx(secure: bool, chunk: int | None, root: Path, tmp_path: Path) -> N
             chunk=chunk,
             streams=1,
             tls=Tls(ca_file=str(authority.certificate)),
-            story=story,
+            events=events,
             clock=after(server.start),
         )
-        check_that_it_went_on(bench, story)
+        check_that_it_went_on(bench, events)
 
 
 def test_vsftpd(root: Path, tmp_path: Path) -> None:
@@ -99,17 +99,19 @@ def test_vsftpd(root: Path, tmp_path: Path) -> None:
         def start() -> None:
             second.enter_context(vsftpd(tmp_path / "vsftpd", root=root, more=slow, port=server.port))
 
-        story = Ending(end=first.close)
-        bench = Bench(body=BODY, folder=tmp_path / "node", urls=[server.url("/m.bin")], story=story, clock=after(start))
-        check_that_it_went_on(bench, story)
+        events = Ending(end=first.close)
+        bench = Bench(
+            body=BODY, folder=tmp_path / "node", urls=[server.url("/m.bin")], events=events, clock=after(start)
+        )
+        check_that_it_went_on(bench, events)
 
 
 def test_tftpd_begins_again(root: Path, tmp_path: Path) -> None:
     with ExitStack() as first, ExitStack() as second:
         server = first.enter_context(tftpd(root))
-        story = Ending(end=first.close, when="started")
+        events = Ending(end=first.close, when="started")
         clock = after(lambda: second.enter_context(tftpd(root, port=server.port)))
-        bench = Bench(body=BODY, folder=tmp_path / "node", urls=[server.url("/m.bin")], story=story, clock=clock)
-        received = bench.receive()
+        bench = Bench(body=BODY, folder=tmp_path / "node", urls=[server.url("/m.bin")], events=events, clock=clock)
+        received = bench.download()
     assert received.attempts >= 3
-    assert [told["offset"] for told in story.of("started")] == [0, 0]
+    assert [told["offset"] for told in events.of("started")] == [0, 0]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pxe_fetch.errors import IntegrityError
-from pxe_fetch.install.mounts import lies_in_memory, read_mounts
+from pxe_fetch.install.mounts import is_in_memory, read_mounts
 from pxe_fetch.sha256sums import digest_of
 
 LIVE = """\
@@ -23,14 +23,14 @@ def test_overlay_of_a_live_system_is_memory_and_a_disk_is_not(tmp_path: Path) ->
     table = tmp_path / "mountinfo"
     table.write_text(LIVE.format(upper="/run"))
     mounts = read_mounts(table)
-    assert lies_in_memory("/var/lib", mounts)
-    assert lies_in_memory("/run/x", mounts)
-    assert not lies_in_memory("/srv", mounts)
-    assert not lies_in_memory("/srvx", read_mounts(tmp_path / "missing"))
-    assert lies_in_memory("/srv/fast scratch", mounts)
-    assert not lies_in_memory("/opt", mounts)  # a container's: nobody knows what is below
+    assert is_in_memory("/var/lib", mounts)
+    assert is_in_memory("/run/x", mounts)
+    assert not is_in_memory("/srv", mounts)
+    assert not is_in_memory("/srvx", read_mounts(tmp_path / "missing"))
+    assert is_in_memory("/srv/fast scratch", mounts)
+    assert not is_in_memory("/opt", mounts)  # a container's: nobody knows what is below
     table.write_text(LIVE.format(upper="/srv"))
-    assert not lies_in_memory("/srv", read_mounts(table))
+    assert not is_in_memory("/srv", read_mounts(table))
 
 
 HEX = "0123456789abcdef" * 4

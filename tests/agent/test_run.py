@@ -31,7 +31,7 @@ def test_overcomes_503_and_a_body_cut_in_half(node: FakeNode) -> None:
     assert artifact["bytes"] == artifact["total"] == artifact["bytes_received"] == len(BODY)
     assert artifact["error"] is None
     assert "attempt 1 at" in ran.err
-    assert "are here already" in ran.err
+    assert "resuming at " in ran.err
 
 
 def test_corrupt_optional_artifact_degrades_the_run_and_leaves_nothing(node: FakeNode) -> None:
@@ -88,7 +88,7 @@ def test_failure_that_a_restart_may_mend_comes_before_one_that_it_cannot(node: F
             node.entry("ok", server.url("/ok"), SMALL),
         )
     assert ran.code == 69
-    assert "failed too: no" in ran.out
+    assert "also failed: no" in ran.out
     assert node.files() == ["ok"]
 
 

@@ -25,7 +25,7 @@ import sys, pathlib
 from fakes.transfers import Bench
 from pxe_fetch.errors import FetchError
 try:
-    Bench(body=pathlib.Path(sys.argv[2]).read_bytes(), folder=pathlib.Path(sys.argv[3]), urls=[sys.argv[1]]).receive()
+    Bench(body=pathlib.Path(sys.argv[2]).read_bytes(), folder=pathlib.Path(sys.argv[3]), urls=[sys.argv[1]]).download()
 except FetchError as error:
     print(error)
     sys.exit(error.exit_code)
@@ -54,7 +54,7 @@ def test_a_full_disk_is_told_so_and_leaves_nothing(tmp_path: Path) -> None:
 def test_the_part_is_for_its_owner_alone_and_missing_folders_are_made(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY)}) as server:
         bench = Bench(body=BODY, folder=tmp_path / "a" / "b", urls=[server.url("/m")])
-        bench.receive()
+        bench.download()
     assert stat.S_IMODE(bench.part.stat().st_mode) == 0o600
 
 
@@ -63,7 +63,7 @@ def test_the_part_stays_when_the_network_fails(tmp_path: Path) -> None:
         retry = RetryPolicy(attempts_without_progress=2)
         bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=retry, timeouts=QUICK)
         with pytest.raises(NetworkError):
-            bench.receive()
+            bench.download()
     assert bench.part.read_bytes() == BODY[: len(BODY) // 2]
 
 
@@ -85,7 +85,7 @@ def test_what_is_in_the_way_is_told_and_left_alone(way: str, tmp_path: Path) -> 
             case _:
                 os.mkfifo(bench.part)
     with pytest.raises(CannotCreateError) as caught:
-        bench.receive()
+        bench.download()
     assert caught.value.exit_code == Exit.CANNOT_CREATE
     assert str(folder) in str(caught.value)
     assert target.read_bytes() == b"precious"

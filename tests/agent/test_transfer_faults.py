@@ -19,7 +19,7 @@ from fakes.faults import (
     unavailable,
 )
 from fakes.server import Script, Server
-from fakes.transfers import Bench, QuickClock, Story
+from fakes.transfers import Bench, EventRecorder, QuickClock
 from pxe_fetch.contract.model import RetryPolicy
 from pxe_fetch.errors import IntegrityError, NetworkError
 from pxe_fetch.transport import Transports
@@ -34,7 +34,7 @@ FEW = RetryPolicy(attempts_without_progress=2)
 def test_nobody_waits_who_can_go_elsewhere(fault: Fault, tmp_path: Path) -> None:
     with Server({"/1": Script(body=BODY, then=fault)}) as bad, Server({"/1": Script(body=BODY)}) as good:
         bench = Bench(body=BODY, folder=tmp_path, urls=[bad.url("/1"), good.url("/1")], retry=FEW)
-        assert bench.receive().url == good.url("/1")
+        assert bench.download().url == good.url("/1")
         assert not bench.clock.waits or max(bench.clock.waits) == 0
 
 
@@ -44,7 +44,7 @@ def test_a_body_beyond_the_size_is_left_at_its_first_byte_too_many(tmp_path: Pat
     with Server({"/1": Script(then=endless)}) as server:
         bench = Bench(body=body, size=len(body), folder=tmp_path, urls=[server.url("/1")])
         with pytest.raises(IntegrityError, match="wrong size") as caught:
-            bench.receive()
+            bench.download()
         # One byte more shows it; the rest is not waited for.
         assert caught.value.bytes_received == len(server.asked) * (len(body) + 1)
 
@@ -58,8 +58,8 @@ def test_a_refused_connection_is_tried_again(tmp_path: Path) -> None:
                 server.up()
 
         bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/1")], clock=QuickClock(during=during))
-        assert bench.receive().attempts == 4
-        assert all("refused the connection" in str(told["error"]) for told in bench.story.of("retrying"))
+        assert bench.download().attempts == 4
+        assert all("refused the connection" in str(told["error"]) for told in bench.events.of("retrying"))
 
 
 def test_a_server_that_stays_down_is_a_network_error(tmp_path: Path) -> None:
@@ -67,27 +67,32 @@ def test_a_server_that_stays_down_is_a_network_error(tmp_path: Path) -> None:
         server.down()
         bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/1")])
         with pytest.raises(NetworkError, match=r"refused the connection.*10 attempts"):
-            bench.receive()
+            bench.download()
 
 
 def test_a_name_that_does_not_resolve_is_a_network_error(tmp_path: Path) -> None:
     bench = Bench(body=BODY, folder=tmp_path, urls=["http://no-such-host.invalid/m"], retry=FEW)
     with pytest.raises(NetworkError, match=r"the name no-such-host\.invalid cannot be resolved"):
-        bench.receive()
+        bench.download()
 
 
 def test_each_story_is_told_with_the_artifacts_own_name(tmp_path: Path) -> None:
-    story = Story()
+    events = EventRecorder()
     with Server({f"/{number}": Script(body=BODY, faults=[unavailable()]) for number in range(3)}) as server:
         transports = Transports()
         benches = [
             Bench(
-                body=BODY, folder=tmp_path, urls=[server.url(f"/{n}")], name=f"m{n}", story=story, transports=transports
+                body=BODY,
+                folder=tmp_path,
+                urls=[server.url(f"/{n}")],
+                name=f"m{n}",
+                events=events,
+                transports=transports,
             )
             for n in range(3)
         ]
         with ThreadPoolExecutor(3) as threads:
-            list(threads.map(Bench.receive, benches))
+            list(threads.map(Bench.download, benches))
         transports.close()
-    told = {facts["name"]: facts["url"] for facts in story.of("retrying")}
+    told = {facts["name"]: facts["url"] for facts in events.of("retrying")}
     assert told == {f"m{n}": server.url(f"/{n}") for n in range(3)}

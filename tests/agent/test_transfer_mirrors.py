@@ -14,9 +14,10 @@ import pytest
 from fakes.exchange import Fault
 from fakes.faults import Flip, Serve, Status, cut, redirect, unavailable
 from fakes.server import Script, Server
-from fakes.transfers import Bench, Story, sha256
+from fakes.transfers import Bench, EventRecorder, sha256
 from pxe_fetch.contract.exits import Exit
-from pxe_fetch.contract.model import RetryPolicy, Timeouts
+from pxe_fetch.contract.model import Digest, RetryPolicy
+from pxe_fetch.download.context import Context
 from pxe_fetch.download.download import fetch_text
 from pxe_fetch.errors import (
     DeadlineError,
@@ -27,9 +28,11 @@ from pxe_fetch.errors import (
     PolicyError,
     RefusedError,
 )
+from pxe_fetch.plan import Source
 from pxe_fetch.transport import Transports
 
 BODY = random.Random(4).randbytes(200_000)
+RIGHT = sha256(BODY)
 
 
 def fails(*faults: Fault, folder: Path, retry: RetryPolicy | None = None) -> tuple[FetchError, Bench]:
@@ -39,7 +42,7 @@ def fails(*faults: Fault, folder: Path, retry: RetryPolicy | None = None) -> tup
     bench.retry = retry or bench.retry
     try:
         with pytest.raises(FetchError) as caught:
-            bench.receive()
+            bench.download()
     finally:
         for server in servers:
             server.close()
@@ -62,9 +65,9 @@ def test_waits_grow_with_full_jitter_up_to_the_most(tmp_path: Path) -> None:
 def test_retry_after_in_seconds_is_honoured(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY, faults=[unavailable("7")])}) as server:
         bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")])
-        bench.receive()
+        bench.download()
     assert 7 <= bench.clock.waits[0] <= 8
-    assert bench.story.of("retrying")[0]["status"] == 503
+    assert bench.events.of("retrying")[0]["status"] == 503
 
 
 def test_retry_after_as_a_date_is_measured_on_the_servers_clock(tmp_path: Path) -> None:
@@ -76,23 +79,23 @@ def test_retry_after_as_a_date_is_measured_on_the_servers_clock(tmp_path: Path) 
     }
     with Server({"/m": Script(body=BODY, faults=[Status(429, fields)])}) as server:
         bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")])
-        bench.receive()
+        bench.download()
     assert 40 <= bench.clock.waits[0] <= 41
 
 
 def test_retry_after_of_ten_years_is_capped(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY, faults=[unavailable("315360000")])}) as server:
         bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")])
-        bench.receive()
+        bench.download()
     assert 300 <= bench.clock.waits[0] <= 301
 
 
 def test_nobody_waits_for_one_mirror_while_another_is_there(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY, then=unavailable("3600"))}) as busy, Server({"/m": Script(body=BODY)}) as free:
         bench = Bench(body=BODY, folder=tmp_path, urls=[busy.url("/m"), free.url("/m")])
-        assert bench.receive().url == free.url("/m")
+        assert bench.download().url == free.url("/m")
     assert sum(bench.clock.waits) == 0
-    told = bench.story.of("retrying")
+    told = bench.events.of("retrying")
     assert [(each["url"], each["next_url"], each["attempt"]) for each in told] == [(busy.url("/m"), free.url("/m"), 1)]
 
 
@@ -100,8 +103,8 @@ def test_404_has_a_small_budget_of_its_own(tmp_path: Path) -> None:
     error, bench = fails(Status(404), folder=tmp_path)
     assert isinstance(error, NotFoundError)
     assert error.exit_code == Exit.NETWORK
-    assert len(bench.story.of("retrying")) == 3
-    assert len(bench.story.of("mirror_dropped")) == 1
+    assert len(bench.events.of("retrying")) == 3
+    assert len(bench.events.of("mirror_dropped")) == 1
 
 
 @pytest.mark.parametrize("code", [401, 403, 410])
@@ -118,7 +121,7 @@ def test_every_mirror_has_its_chance_however_few_attempts_there_are(code: int, t
     retry = RetryPolicy(attempts_without_progress=1)
     with Server({"/m": Script(body=BODY)}) as good, Server({"/m": Script(then=Status(code))}) as bad:
         bench = Bench(body=BODY, folder=tmp_path, urls=[bad.url("/m"), bad.url("/m"), good.url("/m")], retry=retry)
-        assert bench.receive().attempts == 3
+        assert bench.download().attempts == 3
 
 
 @pytest.mark.parametrize(
@@ -147,9 +150,9 @@ def test_a_mirror_whose_bytes_are_wrong_twice_is_dropped(tmp_path: Path) -> None
     assert isinstance(error, IntegrityError)
     assert error.expected == str(sha256(BODY))
     assert error.found not in {"", error.expected}
-    [dropped] = bench.story.of("mirror_dropped")
+    [dropped] = bench.events.of("mirror_dropped")
     assert "wrong sha256" in str(dropped["reason"])
-    assert len(bench.story.of("started")) == 2
+    assert len(bench.events.of("started")) == 2
     assert bench.part.read_bytes() == b""
 
 
@@ -157,7 +160,7 @@ def test_a_mirror_with_another_size_is_not_even_read(tmp_path: Path) -> None:
     other = b"x" * 50_000_000
     with Server({"/m": Script(body=other)}) as bad, Server({"/m": Script(body=BODY)}) as good:
         bench = Bench(body=BODY, folder=tmp_path, urls=[bad.url("/m"), good.url("/m")], size=len(BODY))
-        assert bench.receive().bytes_received == len(BODY)
+        assert bench.download().bytes_received == len(BODY)
         assert bad.sent("/m") < len(other)
 
 
@@ -165,7 +168,7 @@ def test_a_body_that_goes_on_beyond_the_size_is_cut_off(tmp_path: Path) -> None:
     endless = Serve(body=BODY + b"x" * 50_000_000, framing="chunked")
     with Server({"/m": Script(then=endless)}) as bad, Server({"/m": Script(body=BODY)}) as good:
         bench = Bench(body=BODY, folder=tmp_path, urls=[bad.url("/m"), good.url("/m")], size=len(BODY))
-        bench.receive()
+        bench.download()
         assert bad.sent("/m") < 50_000_000
 
 
@@ -181,7 +184,7 @@ def test_the_runs_deadline_counts_beside_the_artifacts(tmp_path: Path) -> None:
     with Server({"/m": Script(then=unavailable())}) as server:
         bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")])
         with pytest.raises(DeadlineError):
-            bench.receive(deadline=time.monotonic())
+            bench.download(deadline=time.monotonic())
         assert server.asked == []
 
 
@@ -195,7 +198,7 @@ def test_a_stop_ends_a_wait(tmp_path: Path) -> None:
         timer = threading.Timer(0.2, bench.stop.set)
         timer.start()
         with pytest.raises(StoppedError):
-            bench.receive()
+            bench.download()
         timer.join()
 
 
@@ -205,33 +208,23 @@ def test_secrets_of_a_url_are_told_to_nobody(tmp_path: Path) -> None:
         url = f"{server.url('/m', user='joe:hunter2')}?token=s3cr3t#frag"
         bench = Bench(body=BODY, folder=tmp_path, urls=[url, f"http://joe:hunter2@{'x' * 70}.invalid:1/?s3cr3t"])
         with pytest.raises(FetchError) as caught:
-            bench.receive()
+            bench.download()
         assert server.asked[0].fields["authorization"].startswith("Basic ")
         server.down()
         with pytest.raises(FetchError) as refused:
-            bench.receive()
-    text = f"{bench.story.told} {caught.value} {refused.value}"
+            bench.download()
+    text = f"{bench.events.all} {caught.value} {refused.value}"
     assert "/m" in text
     assert not any(secret in text for secret in ("hunter2", "joe", "s3cr3t", "token", "frag"))
 
 
-def text_from(server: Server, **more: object) -> bytes:
+def text_from(server: Server, *, digest: Digest | None = RIGHT, limit: int = 1_000_000) -> bytes:
     transports = Transports()
-    arguments: dict[str, object] = {
-        "digest": sha256(BODY),
-        "limit": 1_000_000,
-        "retry": RetryPolicy(base=0.001, attempts_without_progress=3),
-        "timeouts": Timeouts(),
-        "events": Story(),
-    }
+    context = Context(transports=transports, events=EventRecorder(), stop=threading.Event())
+    retry = RetryPolicy(base=0.001, attempts_without_progress=3)
+    source = Source(name="configuration", urls=(server.url("/t"),), digest=digest, retry=retry)
     try:
-        return fetch_text(
-            [server.url("/t")],
-            name="configuration",
-            transports=transports,
-            stop=threading.Event(),
-            **(arguments | more),  # type: ignore[arg-type]  # the tests give what fits
-        )
+        return fetch_text(source, context, limit=limit)
     finally:
         transports.close()
 
@@ -268,4 +261,4 @@ def test_what_is_fetched_again_after_wrong_bytes_is_progress(tmp_path: Path) -> 
     retry = RetryPolicy(attempts_without_progress=2)
     faults: list[Fault] = [cut(0.95), Flip(at=0.97), *(cut(number / 10) for number in range(1, 10))]
     with Server({"/m": Script(body=BODY, faults=faults)}) as server:
-        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=retry).receive().attempts == 12
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=retry).download().attempts == 12

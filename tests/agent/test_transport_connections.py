@@ -63,8 +63,8 @@ def test_a_kept_connection_that_died_is_no_failed_attempt(tmp_path: Path) -> Non
         transports = Transports()
         for name in "abc":
             bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], name=name, transports=transports)
-            assert bench.receive().attempts == 1
-            assert not bench.story.of("retrying")
+            assert bench.download().attempts == 1
+            assert not bench.events.of("retrying")
         transports.close()
         assert [asked.connection for asked in server.asked] == [1, 1, 2, 2, 3]
 
@@ -84,7 +84,7 @@ def test_one_dead_connection_has_all_that_are_kept_to_that_place_dropped() -> No
 
 def test_a_new_connection_that_dies_is_a_failed_attempt(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY, faults=[QUIET])}) as server:
-        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive().attempts == 2
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).download().attempts == 2
 
 
 def test_a_kept_connection_that_dies_within_its_answer_is_a_failed_attempt(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_kept_connection_that_dies_within_its_answer_is_a_failed_attempt(tmp_p
         transports = Transports()
         for name, attempts in (("a", 1), ("m", 2)):
             bench = Bench(body=BODY, folder=tmp_path, urls=[server.url(f"/{name}")], name=name, transports=transports)
-            assert bench.receive().attempts == attempts
+            assert bench.download().attempts == attempts
         transports.close()
 
 
@@ -132,9 +132,9 @@ def test_without_a_byte_of_the_body_whatever_comes_is_silence(fault: Fault, tmp_
     with Server({"/m": Script(body=BODY, faults=[fault])}) as server:
         bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], timeouts=SHORT)
         began = time.monotonic()
-        assert bench.receive().attempts == 2
+        assert bench.download().attempts == 2
         assert time.monotonic() - began < WITHIN
-        assert "was silent for 0.6 s" in str(bench.story.of("retrying")[0]["error"])
+        assert "was silent for 0.6 s" in str(bench.events.of("retrying")[0]["error"])
 
 
 @pytest.mark.parametrize("status", [b"302 Found\r\nLocation: /n", b"503 No"], ids=["redirect", "refusal"])
@@ -142,7 +142,7 @@ def test_text_that_nobody_wants_is_not_waited_for(status: bytes, tmp_path: Path)
     text = Drips(b"HTTP/1.1 " + status + b"\r\nContent-Length: 9000\r\n\r\n", b"x")
     with Server({"/m": Script(body=BODY, faults=[text]), "/n": Script(body=BODY)}) as server:
         began = time.monotonic()
-        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).download()
         assert time.monotonic() - began < 2 * WITHIN
 
 

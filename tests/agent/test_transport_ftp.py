@@ -41,32 +41,32 @@ def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ftp
 
 def test_fetches_from_a_real_server(server: Ftpd, tmp_path: Path) -> None:
     bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m.bin")], size=len(BODY))
-    assert bench.receive().attempts == 1
-    assert bench.story.of("started")[0]["total"] == len(BODY)
+    assert bench.download().attempts == 1
+    assert bench.events.of("started")[0]["total"] == len(BODY)
 
 
 @pytest.mark.parametrize("path", ["/a%20file%3B1.bin", "/gr%C3%BC%C3%9F.bin", "/m.bin;type=i"])
 def test_names_are_the_bytes_that_the_url_encodes(server: Ftpd, path: str, tmp_path: Path) -> None:
-    Bench(body=BODY, folder=tmp_path, urls=[server.url(path)]).receive()
+    Bench(body=BODY, folder=tmp_path, urls=[server.url(path)]).download()
 
 
 @pytest.mark.parametrize("slash", ["/", "%2F"])
 def test_a_second_slash_makes_a_path_absolute(server: Ftpd, root: Path, slash: str, tmp_path: Path) -> None:
     path = f"/{slash}{str(root / 'm.bin').removeprefix('/')}"  # this server's root directory is the machine's
-    Bench(body=BODY, folder=tmp_path, urls=[server.url(path)]).receive()
+    Bench(body=BODY, folder=tmp_path, urls=[server.url(path)]).download()
 
 
 def test_resumes_to_the_byte(server: Ftpd, tmp_path: Path) -> None:
     bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m.bin")])
     bench.part.write_bytes(BODY[:1_234_567])
-    assert bench.receive().bytes_received == len(BODY) - 1_234_567
+    assert bench.download().bytes_received == len(BODY) - 1_234_567
     assert "REST 1234567" in server.commands()
 
 
 def test_a_part_that_is_longer_than_the_file_is_fetched_anew(server: Ftpd, tmp_path: Path) -> None:
     bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m.bin")])
     bench.part.write_bytes(BODY + b"x")
-    assert bench.receive().bytes_received == len(BODY)
+    assert bench.download().bytes_received == len(BODY)
 
 
 def test_files_one_after_the_other_share_a_connection(server: Ftpd, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_files_one_after_the_other_share_a_connection(server: Ftpd, tmp_path: Pa
     before = server.connections()
     for number in range(3):
         urls = [server.url("/absent"), server.url("/m.bin")]
-        Bench(body=BODY, folder=tmp_path, urls=urls, name=f"m{number}", transports=transports).receive()
+        Bench(body=BODY, folder=tmp_path, urls=urls, name=f"m{number}", transports=transports).download()
     transports.close()
     assert server.connections() == before + 1
 
@@ -82,14 +82,14 @@ def test_files_one_after_the_other_share_a_connection(server: Ftpd, tmp_path: Pa
 @pytest.mark.parametrize("name", ["absent", "secret"])
 def test_a_missing_file_is_told_so(server: Ftpd, name: str, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="answered 550 "):
-        Bench(body=BODY, folder=tmp_path, urls=[server.url(f"/{name}")]).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[server.url(f"/{name}")]).download()
 
 
 def test_a_server_that_wants_a_password_is_final(tmp_path: Path) -> None:
     with BreakingFtp(BODY, Breach(login="530 who?")) as server:
         bench = Bench(body=BODY, folder=tmp_path, urls=[server.url])
         with pytest.raises(RefusedError, match="answered 530 "):
-            bench.receive()
+            bench.download()
     assert bench.clock.waits == []
 
 
@@ -109,7 +109,7 @@ def test_a_whole_run_takes_ftp(server: Ftpd, node: FakeNode) -> None:
 def test_a_body_that_is_cut_is_resumed(final: str, reset: bool, tmp_path: Path) -> None:  # noqa: FBT001
     with BreakingFtp(BODY, Breach(cut_at=1_000_000, final=final, reset=reset, times=1)) as server:
         bench = Bench(body=BODY, folder=tmp_path, urls=[server.url])
-        received = bench.receive()
+        received = bench.download()
     assert received.attempts == 2
     assert received.bytes_received <= len(BODY) + (1_000_000 if reset else 0)  # a reset throws away what was on its way
     assert "SIZE m" in server.commands
@@ -118,9 +118,9 @@ def test_a_body_that_is_cut_is_resumed(final: str, reset: bool, tmp_path: Path) 
 def test_a_stall_in_the_middle_is_given_up_and_resumed(tmp_path: Path) -> None:
     with BreakingFtp(BODY, Breach(cut_at=1_000_000, stall=True, times=1)) as server:
         bench = Bench(body=BODY, folder=tmp_path, urls=[server.url], timeouts=BRISK)
-        received = bench.receive()
+        received = bench.download()
     assert (received.attempts, received.bytes_received) == (2, len(BODY))
-    assert "was silent for 0.3 s" in str(bench.story.of("retrying")[0]["error"])
+    assert "was silent for 0.3 s" in str(bench.events.of("retrying")[0]["error"])
 
 
 def test_a_stalling_server_is_left_when_told_to_stop(tmp_path: Path) -> None:
@@ -128,26 +128,26 @@ def test_a_stalling_server_is_left_when_told_to_stop(tmp_path: Path) -> None:
         bench = Bench(body=BODY, folder=tmp_path, urls=[server.url])
         server.on_stall = bench.stop.set
         with pytest.raises(StoppedError):
-            bench.receive()
+            bench.download()
 
 
 def test_the_deadline_ends_the_wait_for_a_greeting(tmp_path: Path) -> None:
     with BreakingFtp(BODY, Breach(welcome=b"")) as server:
         bench = Bench(body=BODY, folder=tmp_path, urls=[server.url], retry=RetryPolicy(deadline=0.4))
         with pytest.raises(DeadlineError):
-            bench.receive()
+            bench.download()
 
 
 def test_data_comes_from_the_server_itself_whatever_address_it_names(tmp_path: Path) -> None:
     with BreakingFtp(BODY, Breach(pasv_host="192,0,2,1")) as server:
-        assert Bench(body=BODY, folder=tmp_path, urls=[server.url]).receive().attempts == 1
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url]).download().attempts == 1
 
 
 def test_a_server_that_cannot_resume_sends_all_of_it(tmp_path: Path) -> None:
     with BreakingFtp(BODY, Breach(rest="502 what?", size="500 what?")) as server:
         bench = Bench(body=BODY, folder=tmp_path, urls=[server.url])
         bench.part.write_bytes(BODY[:1000])
-        assert bench.receive().bytes_received == len(BODY)
+        assert bench.download().bytes_received == len(BODY)
 
 
 def test_a_kept_connection_that_ended_is_no_failure(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_kept_connection_that_ended_is_no_failure(tmp_path: Path) -> None:
     with BreakingFtp(BODY, Breach(goodbye_after=1)) as server:
         for number in range(3):
             bench = Bench(body=BODY, folder=tmp_path, urls=[server.url], name=f"m{number}", transports=transports)
-            assert bench.receive().attempts == 1
+            assert bench.download().attempts == 1
         transports.close()
     assert server.connections == 3
 
@@ -164,13 +164,13 @@ def test_a_kept_connection_that_ended_is_no_failure(tmp_path: Path) -> None:
 def test_a_server_that_waits_for_the_end_of_the_data_connection_is_not_waited_for(size: str, tmp_path: Path) -> None:
     with BreakingFtp(BODY, Breach(lingers=True, size=size.replace("300000", str(len(BODY))))) as server:
         began = time.monotonic()
-        assert Bench(body=BODY, folder=tmp_path, urls=[server.url]).receive().attempts == 1
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url]).download().attempts == 1
         assert time.monotonic() - began < 0.9
 
 
 def test_a_file_that_is_whole_needs_no_last_word(tmp_path: Path) -> None:
     with BreakingFtp(BODY, Breach(final=None)) as server:
-        assert Bench(body=BODY, folder=tmp_path, urls=[server.url]).receive().attempts == 1
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url]).download().attempts == 1
 
 
 @pytest.mark.parametrize(
@@ -191,25 +191,25 @@ def test_a_file_that_is_whole_needs_no_last_word(tmp_path: Path) -> None:
 )
 def test_the_error_names_the_cause(breach: Breach, error: type[Exception], message: str, tmp_path: Path) -> None:
     with BreakingFtp(BODY, breach) as server, pytest.raises(error, match=message) as caught:
-        Bench(body=BODY, folder=tmp_path, urls=[server.url], retry=ONCE, timeouts=BRISK).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[server.url], retry=ONCE, timeouts=BRISK).download()
     assert type(caught.value) is error
 
 
 def test_nobody_listening_is_told(tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match=r"127\.0\.0\.1:9 refused the connection"):
-        Bench(body=BODY, folder=tmp_path, urls=["ftp://127.0.0.1:9/m"], retry=ONCE).receive()
+        Bench(body=BODY, folder=tmp_path, urls=["ftp://127.0.0.1:9/m"], retry=ONCE).download()
 
 
 @pytest.mark.parametrize("path", ["", "/", "/folder/", "/a%0d%0aDELE%20b", "/a%00b", "/m?x=1", "/m;type=a"])
 def test_urls_that_name_no_file_are_refused(path: str, tmp_path: Path) -> None:
     with pytest.raises(PolicyError):
-        Bench(body=BODY, folder=tmp_path, urls=[f"ftp://127.0.0.1:9{path}"]).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[f"ftp://127.0.0.1:9{path}"]).download()
 
 
 def test_no_password_is_sent_in_the_clear(tmp_path: Path) -> None:
     with BreakingFtp(BODY, Breach()) as server:
         url = server.url.replace("//", "//user:secret@")
         with pytest.raises(PolicyError, match="anonymous") as caught:
-            Bench(body=BODY, folder=tmp_path, urls=[url]).receive()
+            Bench(body=BODY, folder=tmp_path, urls=[url]).download()
     assert server.connections == 0
     assert "secret" not in str(caught.value)

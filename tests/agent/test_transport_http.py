@@ -54,7 +54,7 @@ def secure(localhost: ssl.SSLContext) -> Iterator[Server]:
 
 def test_asks_for_the_bytes_as_they_are(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY)}) as server:
-        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m?v=1")], headers=SECRET).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m?v=1")], headers=SECRET).download()
         [asked] = server.asked
     assert asked.path == "/m?v=1"
     assert dict(asked.fields) == {
@@ -71,7 +71,7 @@ def test_asks_for_the_bytes_as_they_are(tmp_path: Path) -> None:
 def test_fields_of_the_configuration_do_not_change_what_is_asked_for(tmp_path: Path) -> None:
     headers = {"accept-encoding": "gzip", "Connection": "close", "User-Agent": "site/1"}
     with Server({"/m": Script(body=BODY)}) as server:
-        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], headers=headers).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], headers=headers).download()
         fields = server.asked[0].fields
     assert (fields["accept-encoding"], fields["connection"]) == ("identity", "keep-alive")
     assert fields["user-agent"] == "site/1"
@@ -80,7 +80,7 @@ def test_fields_of_the_configuration_do_not_change_what_is_asked_for(tmp_path: P
 def test_a_file_stored_compressed_and_labelled_so_is_taken_as_it_is(tmp_path: Path) -> None:
     labelled = Serve(fields={"Content-Encoding": "gzip"})
     with Server({"/m.tar.gz": Script(body=BODY, then=labelled)}) as server:
-        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m.tar.gz")]).receive().attempts == 1
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m.tar.gz")]).download().attempts == 1
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
@@ -88,7 +88,7 @@ def test_follows_a_redirect_with_the_range_and_the_fields_of_the_same_origin(cod
     with Server({"/m": Script(then=redirect("n?x", code=code)), "/n": Script(body=BODY)}) as server:
         bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], headers=SECRET)
         bench.part.write_bytes(BODY[:10])
-        assert bench.receive().bytes_received == len(BODY) - 10
+        assert bench.download().bytes_received == len(BODY) - 10
         [first, second] = server.asked
     assert second.path == "/n?x"
     assert second.range == "bytes=10-"
@@ -101,7 +101,7 @@ def test_a_redirect_to_another_copy_costs_no_fresh_start(tmp_path: Path) -> None
     copies = [Script(body=BODY, faults=[Serve(until=0.5, etag='"1"')]), Script(body=BODY, then=Serve(etag='"2"'))]
     with Server({"/1": copies[0], "/2": copies[1]}) as server:
         server.scripts["/m"] = Script(faults=[redirect("/1")], then=redirect("/2"))
-        received = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive()
+        received = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).download()
         assert server.asked_for("/2")[0].if_range is None
     assert received.bytes_received == len(BODY)
 
@@ -120,7 +120,7 @@ def test_a_redirect_to_another_copy_costs_no_fresh_start(tmp_path: Path) -> None
 def test_a_redirect_leads_where_its_location_says(location: str, path: str, tmp_path: Path) -> None:
     scripts = {path.partition("?")[0]: Script(body=BODY), "/a/m": Script(faults=[redirect(location)], body=BODY)}
     with Server(scripts) as server:
-        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/a/m")]).receive().attempts == 1
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/a/m")]).download().attempts == 1
         assert [asked.path for asked in server.asked] == ["/a/m", path]
 
 
@@ -128,15 +128,15 @@ def test_a_redirect_leads_where_its_location_says(location: str, path: str, tmp_
 def test_a_redirect_to_what_is_no_url_is_the_servers_failure_and_leads_nowhere(location: str, tmp_path: Path) -> None:
     with Server({"/m": Script(faults=[redirect(location)], body=BODY)}) as server:
         bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")])
-        assert bench.receive().attempts == 2
-        assert "a redirect (302) whose Location" in str(bench.story.of("retrying")[0]["error"])
+        assert bench.download().attempts == 2
+        assert "a redirect (302) whose Location" in str(bench.events.of("retrying")[0]["error"])
         assert [asked.path for asked in server.asked] == ["/m", "/m"]
 
 
 def test_a_redirect_within_the_origin_keeps_the_urls_own_credentials(tmp_path: Path) -> None:
     with Server() as server:
         server.scripts = {"/m": Script(then=redirect(server.url("/n"))), "/n": Script(body=BODY)}
-        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m", user="joe:hunter2")]).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m", user="joe:hunter2")]).download()
         first, second = server.asked
         assert first.fields["authorization"] == second.fields["authorization"]
 
@@ -144,7 +144,7 @@ def test_a_redirect_within_the_origin_keeps_the_urls_own_credentials(tmp_path: P
 def test_secrets_do_not_follow_a_redirect_to_another_origin(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY)}) as other, Server({"/m": Script(then=redirect(other.url("/m")))}) as server:
         url = server.url("/m", user="joe:hunter2")
-        Bench(body=BODY, folder=tmp_path, urls=[url], headers={"X-Site": "lab"}).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[url], headers={"X-Site": "lab"}).download()
         assert server.asked[0].fields["authorization"].startswith("Basic ")
         assert server.asked[0].fields["x-site"] == "lab"
         assert not {"authorization", "x-site", "cookie", "referer"} & set(other.asked[0].fields)
@@ -154,16 +154,16 @@ def test_a_redirect_back_to_the_first_origin_gets_its_fields_again(tmp_path: Pat
     with Server() as one, Server() as two:
         one.scripts = {"/m": Script(then=redirect(two.url("/m"))), "/n": Script(body=BODY)}
         two.scripts = {"/m": Script(then=redirect(one.url("/n")))}
-        Bench(body=BODY, folder=tmp_path, urls=[one.url("/m")], headers={"X-Site": "lab"}).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[one.url("/m")], headers={"X-Site": "lab"}).download()
         assert [asked.fields.get("x-site") for asked in (*one.asked, *two.asked)] == ["lab", "lab", None]
 
 
 def test_ten_redirects_are_followed_and_no_eleventh(tmp_path: Path) -> None:
     scripts = {f"/{number}": Script(then=redirect(f"/{number + 1}")) for number in range(11)}
     with Server(scripts | {"/11": Script(body=BODY)}) as server:
-        Bench(body=BODY, folder=tmp_path, urls=[server.url("/1")]).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/1")]).download()
         with pytest.raises(PolicyError, match="more than 10 redirects"):
-            Bench(body=BODY, folder=tmp_path, urls=[server.url("/0")], name="other").receive()
+            Bench(body=BODY, folder=tmp_path, urls=[server.url("/0")], name="other").download()
 
 
 def test_cookies_are_not_kept(tmp_path: Path) -> None:
@@ -171,21 +171,21 @@ def test_cookies_are_not_kept(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY, then=cookie)}) as server:
         transports = Transports()
         for name in ("a", "b"):
-            Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], name=name, transports=transports).receive()
+            Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], name=name, transports=transports).download()
         transports.close()
         assert "cookie" not in server.asked[1].fields
 
 
 def test_a_redirect_to_https_is_followed(secure: Server, tls: Tls, tmp_path: Path) -> None:
     with Server({"/m": Script(then=redirect(secure.url("/m")))}) as server:
-        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], tls=tls).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], tls=tls).download()
 
 
 def test_a_redirect_from_https_to_http_is_refused(secure: Server, tls: Tls, tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY)}) as plain:
         secure.scripts["/m"] = Script(then=redirect(plain.url("/m")))
         with pytest.raises(PolicyError, match="from https to http"):
-            Bench(body=BODY, folder=tmp_path, urls=[secure.url("/m")], tls=tls).receive()
+            Bench(body=BODY, folder=tmp_path, urls=[secure.url("/m")], tls=tls).download()
         assert plain.asked == []
 
 
@@ -196,14 +196,14 @@ def test_the_environment_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.Mo
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     with Server({"/m": Script(body=BODY)}) as server:
-        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).download()
         assert "authorization" not in server.asked[0].fields
 
 
 def test_http_goes_through_the_proxy(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY)}) as server:
         proxy = Proxy(http=server.url("", user="joe:hunter2"))
-        Bench(body=BODY, folder=tmp_path, urls=["http://site.example/m"], proxy=proxy).receive()
+        Bench(body=BODY, folder=tmp_path, urls=["http://site.example/m"], proxy=proxy).download()
         [asked] = server.asked
     assert asked.path == "http://site.example/m"
     assert asked.fields["proxy-authorization"].startswith("Basic ")
@@ -214,7 +214,7 @@ def test_https_goes_through_a_tunnel_of_the_proxy(secure: Server, tls: Tls, tmp_
     with Tunnel(delay=2 * LOOK) as tunnel:
         proxy = Proxy(https=tunnel.url)
         bench = Bench(body=BODY, folder=tmp_path, urls=[secure.url("/m")], tls=tls, proxy=proxy, headers=SECRET)
-        bench.receive()
+        bench.download()
     [head] = tunnel.asked
     assert head.startswith(f"CONNECT localhost:{secure.port} ")
     assert "s3cr3t" not in head
@@ -222,7 +222,7 @@ def test_https_goes_through_a_tunnel_of_the_proxy(secure: Server, tls: Tls, tmp_
 
 def test_http_goes_through_a_proxy_that_is_asked_by_https(secure: Server, tls: Tls, tmp_path: Path) -> None:
     proxy = Proxy(http=secure.url("", user="joe:hunter2"))
-    Bench(body=BODY, folder=tmp_path, urls=["http://site.example/m"], tls=tls, proxy=proxy).receive()
+    Bench(body=BODY, folder=tmp_path, urls=["http://site.example/m"], tls=tls, proxy=proxy).download()
     [asked] = secure.asked
     assert asked.path == "http://site.example/m"
     assert asked.fields["proxy-authorization"].startswith("Basic ")
@@ -234,7 +234,7 @@ def test_https_goes_through_a_tunnel_of_a_proxy_that_is_asked_by_https(
     transports = Transports(tls=tls, proxy=Proxy(https=(tunnel := Tunnel(tls=localhost)).url))
     with tunnel:
         for name in ("a", "b"):
-            Bench(body=BODY, folder=tmp_path, urls=[secure.url("/m")], name=name, transports=transports).receive()
+            Bench(body=BODY, folder=tmp_path, urls=[secure.url("/m")], name=name, transports=transports).download()
         transports.close()
     [head] = tunnel.asked
     assert head.startswith(f"CONNECT localhost:{secure.port} ")
@@ -246,7 +246,7 @@ def test_a_tunnel_that_is_not_dug_is_explained(code: int, cause: type[Exception]
         proxy = Proxy(https=tunnel.url)
         bench = Bench(body=BODY, folder=tmp_path, urls=["https://a.example/m"], tls=tls, proxy=proxy, retry=FEW)
         with pytest.raises(cause, match=f"proxy.*{code}"):
-            bench.receive()
+            bench.download()
 
 
 def test_a_tunnel_to_an_address_of_ipv6_is_asked_for_with_its_brackets(tls: Tls, tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_tunnel_to_an_address_of_ipv6_is_asked_for_with_its_brackets(tls: Tls,
         bench = Bench(body=BODY, folder=tmp_path, urls=["https://[::1]:4433/m"], tls=tls, retry=FEW)
         bench.proxy = Proxy(https=tunnel.url)
         with pytest.raises(NetworkError, match=r"could not connect to \[::1\]:4433: 502"):
-            bench.receive()
+            bench.download()
     assert tunnel.asked[0].startswith("CONNECT [::1]:4433 ")
 
 
@@ -269,14 +269,14 @@ def test_a_tunnel_to_an_address_of_ipv6_is_asked_for_with_its_brackets(tls: Tls,
 def test_a_proxy_that_is_not_to_be_reached_is_named(proxy: str, said: str, url: str, tls: Tls, tmp_path: Path) -> None:
     ways = Proxy(http=proxy, https=proxy)
     with pytest.raises(NetworkError, match=said):
-        Bench(body=BODY, folder=tmp_path, urls=[url], tls=tls, proxy=ways, retry=FEW).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[url], tls=tls, proxy=ways, retry=FEW).download()
 
 
 def test_a_connection_that_breaks_behind_a_proxy_names_both(tmp_path: Path) -> None:
     with Server({"/m": Script(then=Raw(b""))}) as server:
         proxy = Proxy(http=server.url(""))
         with pytest.raises(NetworkError, match=rf"a\.example \(through the proxy 127\.0\.0\.1:{server.port}\) closed"):
-            Bench(body=BODY, folder=tmp_path, urls=["http://a.example/m"], proxy=proxy, retry=FEW).receive()
+            Bench(body=BODY, folder=tmp_path, urls=["http://a.example/m"], proxy=proxy, retry=FEW).download()
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_no_proxy_means_hosts_domains_and_networks(no_proxy: tuple[str, ...], ur
 def test_a_url_that_is_none_is_refused_at_once(url: str, tmp_path: Path) -> None:
     bench = Bench(body=BODY, folder=tmp_path, urls=[url])
     with pytest.raises(PolicyError):
-        bench.receive()
+        bench.download()
     assert bench.clock.waits == []
 
 
@@ -325,7 +325,7 @@ def test_a_url_that_is_none_is_refused_at_once(url: str, tmp_path: Path) -> None
 def test_a_header_field_that_is_none_is_refused_at_once(value: str, tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY)}) as server:
         with pytest.raises(PolicyError, match="a header field for it is not valid") as caught:
-            Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], headers={"X-Site": value}).receive()
+            Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], headers={"X-Site": value}).download()
         assert server.asked == []
         assert value not in str(caught.value)
 
@@ -347,14 +347,14 @@ def test_a_header_field_that_is_none_is_refused_at_once(value: str, tmp_path: Pa
 )
 def test_what_may_not_stand_in_a_request_is_percent_encoded(written: str, sent: str, tmp_path: Path) -> None:
     with Server({sent.partition("?")[0]: Script(body=BODY)}) as server:
-        Bench(body=BODY, folder=tmp_path, urls=[server.url("") + written]).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("") + written]).download()
         assert [asked.path for asked in server.asked] == [sent]
 
 
 @pytest.mark.parametrize("url", ["nfs://h/m", "gopher://h/m", "m", "", "/etc/passwd", "HTTPS"])
 def test_a_scheme_that_is_not_in_the_table_is_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="no way to fetch"):
-        Bench(body=BODY, folder=tmp_path, urls=[url]).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[url]).download()
 
 
 def test_every_scheme_that_a_configuration_may_have_is_in_the_table() -> None:
@@ -366,19 +366,19 @@ def test_every_scheme_that_a_configuration_may_have_is_in_the_table() -> None:
 
 def test_the_text_of_an_error_is_not_the_file(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY, faults=[Status(503, text=b"x" * 100_000), Status(404, text=BODY)])}) as server:
-        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive().bytes_received == len(BODY)
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).download().bytes_received == len(BODY)
 
 
 def test_an_interim_answer_is_not_the_answer(tmp_path: Path) -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY)
     with Server({"/m": Script(faults=[Raw(hints + head + BODY)])}) as server:
-        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive().attempts == 1
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).download().attempts == 1
 
 
 def test_an_empty_file_is_a_file(tmp_path: Path) -> None:
     with Server({"/m": Script(body=b"")}) as server:
-        assert Bench(body=b"", folder=tmp_path, urls=[server.url("/m")]).receive().bytes == 0
+        assert Bench(body=b"", folder=tmp_path, urls=[server.url("/m")]).download().bytes == 0
 
 
 @pytest.mark.parametrize(
@@ -387,7 +387,7 @@ def test_an_empty_file_is_a_file(tmp_path: Path) -> None:
 def test_chunks_are_known_however_the_field_is_written(coding: str, tmp_path: Path) -> None:
     head = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n{len(BODY):x}\r\n".encode()
     with Server({"/m": Script(then=Raw(head + BODY + b"\r\n0\r\n\r\n"))}) as server:
-        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive().attempts == 1
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).download().attempts == 1
 
 
 @pytest.mark.parametrize("coding", ["gzip", "gzip, chunked", "chunked, gzip", "chunked, chunked"])
@@ -395,7 +395,7 @@ def test_a_transfer_coding_that_nobody_asked_for_is_refused(coding: str, tmp_pat
     head = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n".encode()
     wanted = "a transfer coding that was not asked for"
     with Server({"/m": Script(then=Raw(head + BODY))}) as server, pytest.raises(NetworkError, match=wanted):
-        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=FEW).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=FEW).download()
 
 
 @pytest.mark.parametrize("length", ["1_1", "+11", "11.0", "0x0b", "11, 12", "9223372036854775808", "11\x1d", "1 1", ""])
@@ -403,7 +403,7 @@ def test_a_length_that_is_none_is_the_servers_failure(length: str, tmp_path: Pat
     answer = f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\nhello world".encode()
     with Server({"/m": Script(body=b"hello world", faults=[Raw(answer)])}) as server:
         bench = Bench(body=b"hello world", folder=tmp_path, urls=[server.url("/m")])
-        assert bench.receive().attempts == (2 if length else 1)
+        assert bench.download().attempts == (2 if length else 1)
 
 
 def test_fields_that_mean_nothing_here_are_passed_over_however_many_and_odd(tmp_path: Path) -> None:
@@ -414,20 +414,20 @@ def test_fields_that_mean_nothing_here_are_passed_over_however_many_and_odd(tmp_
     )
     head = b"HTTP/1.1 200 OK\r\n" + odd + b"Content-Length : %d\r\nConnection: close\r\n\r\n" % len(BODY)
     with Server({"/m": Script(then=Raw(head + BODY))}) as server:
-        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive().attempts == 1
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).download().attempts == 1
 
 
 @pytest.mark.parametrize("status", [203, 299])
 def test_a_success_that_is_not_known_counts_as_one(status: int, tmp_path: Path) -> None:
     with Server({"/m": Script(then=Status(status, text=BODY))}) as server:
-        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).receive().attempts == 1
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).download().attempts == 1
 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 205, 304])
 def test_a_success_without_the_file_is_no_success(status: int, tmp_path: Path) -> None:
     said = f"{status}, which is no answer to a GET"
     with Server({"/m": Script(then=Status(status, text=BODY))}) as server, pytest.raises(NetworkError, match=said):
-        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=FEW).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=FEW).download()
 
 
 @pytest.mark.parametrize("code", [407, 503])
@@ -435,4 +435,4 @@ def test_a_refusal_that_may_be_the_proxys_own_names_it(code: int, tmp_path: Path
     with Server({"/m": Script(then=Status(code))}) as server:
         proxy = Proxy(http=server.url(""))
         with pytest.raises(FetchError, match=rf"the proxy 127\.0\.0\.1:{server.port}, or a server behind it,.* {code}"):
-            Bench(body=BODY, folder=tmp_path, urls=["http://a.example/m"], proxy=proxy, retry=FEW).receive()
+            Bench(body=BODY, folder=tmp_path, urls=["http://a.example/m"], proxy=proxy, retry=FEW).download()

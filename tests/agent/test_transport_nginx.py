@@ -48,18 +48,18 @@ def tls(authority: Authority) -> Tls:
 
 
 def test_fetches_by_http(server: Nginx, tmp_path: Path) -> None:
-    received = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m.bin")], size=len(BODY)).receive()
+    received = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m.bin")], size=len(BODY)).download()
     assert (received.attempts, received.bytes_received) == (1, len(BODY))
 
 
 def test_fetches_by_https(server: Nginx, tls: Tls, tmp_path: Path) -> None:
-    received = Bench(body=BODY, folder=tmp_path, urls=[server.secure_url("/m.bin")], tls=tls).receive()
+    received = Bench(body=BODY, folder=tmp_path, urls=[server.secure_url("/m.bin")], tls=tls).download()
     assert (received.attempts, received.bytes_received) == (1, len(BODY))
 
 
 def test_is_never_sent_compressed(server: Nginx, root: Path, tmp_path: Path) -> None:
     body = (root / "text.json").read_bytes()
-    received = Bench(body=body, folder=tmp_path, urls=[server.url("/text.json")]).receive()
+    received = Bench(body=body, folder=tmp_path, urls=[server.url("/text.json")]).download()
     assert received.bytes_received == len(body)
 
 
@@ -68,14 +68,14 @@ def test_resumes_to_the_byte(server: Nginx, tls: Tls, secure: bool, tmp_path: Pa
     url = server.secure_url("/m.bin") if secure else server.url("/m.bin")
     bench = Bench(body=BODY, folder=tmp_path, urls=[url], tls=tls)
     bench.part.write_bytes(BODY[:1_234_567])
-    assert bench.receive().bytes_received == len(BODY) - 1_234_567
+    assert bench.download().bytes_received == len(BODY) - 1_234_567
     assert server.asked()[-1][4:6] == ['"bytes=1234567-"', "206"]
 
 
 def test_a_part_with_a_byte_too_many_is_fetched_anew(server: Nginx, tmp_path: Path) -> None:
     bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m.bin")])
     bench.part.write_bytes(BODY + b"x")
-    bench.receive()
+    bench.download()
     assert [asked[5] for asked in server.asked()[-2:]] == ["416", "200"]
 
 
@@ -90,7 +90,7 @@ def test_files_one_after_the_other_share_a_connection(
     transports = Transports(tls=tls)
     before = len(server.asked())
     for number in range(5):
-        Bench(body=BODY, folder=tmp_path, urls=[url], name=f"m{number}", transports=transports).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[url], name=f"m{number}", transports=transports).download()
     transports.close()
     asked = server.asked()[before:]
     assert len({connection for connection, *_ in asked}) == 1
@@ -99,7 +99,7 @@ def test_files_one_after_the_other_share_a_connection(
 
 def test_a_connection_is_kept_after_a_404(server: Nginx, tmp_path: Path) -> None:
     before = len(server.asked())
-    Bench(body=BODY, folder=tmp_path, urls=[server.url("/absent"), server.url("/m.bin")]).receive()
+    Bench(body=BODY, folder=tmp_path, urls=[server.url("/absent"), server.url("/m.bin")]).download()
     asked = server.asked()[before:]
     assert [(number, status) for _, number, _, _, _, status, _ in asked] == [("1", "404"), ("2", "200")]
 
@@ -111,7 +111,7 @@ def test_a_certificate_of_an_unknown_authority_is_final(server: Nginx, tmp_path:
     bench = Bench(body=BODY, folder=tmp_path / "to", urls=[server.secure_url("/m.bin")], tls=tls)
     bench.clock.is_set = False
     with pytest.raises(TrustError, match=r"the certificate of localhost:[0-9]+ is not trusted") as caught:
-        bench.receive()
+        bench.download()
     assert caught.value.exit_code == Exit.TRUST
     assert bench.clock.waits == []
 
@@ -121,7 +121,7 @@ def test_a_certificate_of_another_host_is_final(root: Path, authority: Authority
     with nginx(tmp_path / "run", root=root, certificate=certificate) as server:
         bench = Bench(body=BODY, folder=tmp_path / "to", urls=[server.secure_url("/m.bin")], tls=tls)
         with pytest.raises(TrustError, match="localhost"):
-            bench.receive()
+            bench.download()
     assert bench.clock.waits == []
 
 
@@ -139,10 +139,10 @@ def test_a_certificate_of_another_time_is_tried_again_until_the_clock_is_set(
         clock.during = during
         bench = Bench(body=BODY, folder=tmp_path / "to", urls=[server.secure_url("/m.bin")], tls=tls, clock=clock)
         with pytest.raises(TrustError) as caught:
-            bench.receive()
+            bench.download()
     assert len(clock.waits) == 3
     assert not caught.value.transient
-    assert "while the clock is not set" in str(bench.story.of("retrying")[0]["error"])
+    assert "while the clock is not set" in str(bench.events.of("retrying")[0]["error"])
 
 
 def test_a_certificate_that_is_not_valid_yet_is_waited_for_as_long_as_there_is_time(
@@ -157,7 +157,7 @@ def test_a_certificate_that_is_not_valid_yet_is_waited_for_as_long_as_there_is_t
             url = server.secure_url("/m.bin")
             bench = Bench(body=BODY, folder=tmp_path / "to", urls=[url], tls=tls, clock=clock)
             with pytest.raises(DeadlineError if name == "later" else TrustError, match="while the clock is not set"):
-                bench.receive()
+                bench.download()
         assert (len(clock.waits) > 20) == (name == "later")
 
 
@@ -166,7 +166,7 @@ def test_a_server_without_tls_1_2_is_not_trusted(root: Path, authority: Authorit
     with nginx(tmp_path / "run", root=root, certificate=certificate, protocols="TLSv1.1") as server:
         bench = Bench(body=BODY, folder=tmp_path / "to", urls=[server.secure_url("/m.bin")], tls=tls, retry=FEW)
         with pytest.raises(TrustError, match=r"TLS 1\.2"):
-            bench.receive()
+            bench.download()
 
 
 def test_a_client_certificate_is_shown(root: Path, authority: Authority, tls: Tls, tmp_path: Path) -> None:
@@ -175,9 +175,9 @@ def test_a_client_certificate_is_shown(root: Path, authority: Authority, tls: Tl
     with nginx(tmp_path / "run", root=root, certificate=certificate, clients_of=authority.certificate) as server:
         without = Bench(body=BODY, folder=tmp_path / "to", urls=[server.secure_url("/m.bin")], tls=tls)
         with pytest.raises(RefusedError):
-            without.receive()
+            without.download()
         shown = Tls(ca_file=tls.ca_file, client_cert=str(ours.certificate), client_key=str(ours.key))
-        Bench(body=BODY, folder=tmp_path / "to", urls=[server.secure_url("/m.bin")], tls=shown).receive()
+        Bench(body=BODY, folder=tmp_path / "to", urls=[server.secure_url("/m.bin")], tls=shown).download()
 
 
 @pytest.mark.parametrize("missing", ["ca_file", "client_cert", "client_key"])
@@ -189,10 +189,10 @@ def test_tls_files_that_cannot_be_used_are_named(missing: str, authority: Author
     bench = Bench(body=BODY, folder=tmp_path, urls=["https://localhost:1/m"], tls=tls)
     named = "ca_file" if missing == "ca_file" else "client_cert"
     with pytest.raises(TrustError, match=files[named].name):
-        bench.receive()
+        bench.download()
 
 
 def test_plain_http_on_a_tls_port_is_a_network_error(server: Nginx, tls: Tls, tmp_path: Path) -> None:
     url = f"https://localhost:{server.port}/m.bin"
     with pytest.raises(NetworkError, match="TLS with localhost"):
-        Bench(body=BODY, folder=tmp_path, urls=[url], tls=tls, retry=FEW).receive()
+        Bench(body=BODY, folder=tmp_path, urls=[url], tls=tls, retry=FEW).download()

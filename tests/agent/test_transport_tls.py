@@ -69,7 +69,7 @@ def test_bytes_that_came_before_a_broken_end_are_kept(end: End, tmp_path: Path) 
         bench = Bench(
             body=BODY, folder=tmp_path / "to", urls=[url], tls=Tls(ca_file=str(authority.certificate)), timeouts=PATIENT
         )
-        received = bench.receive()
+        received = bench.download()
     assert (received.attempts, received.bytes_received) == (2, len(BODY))
-    (resumed,) = bench.story.of("resumed")
+    (resumed,) = bench.events.of("resumed")
     assert resumed["offset"] == CUT

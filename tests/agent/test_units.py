@@ -1,9 +1,13 @@
-"""What systemd is asked to do, seen by a systemctl that writes down its arguments."""
+"""What systemd is asked to do, seen by a systemctl that writes down its arguments; and when it runs the agent."""
 
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -113,3 +117,23 @@ def test_children_get_the_library_path_that_the_frozen_agent_was_given(monkeypat
     ours = {"A": "1", "LD_LIBRARY_PATH": "/usr/lib/pxe-fetch/_internal"}
     assert environment(ours) == {"A": "1"}
     assert environment(ours | {"LD_LIBRARY_PATH_ORIG": "/opt/lib"}) == {"A": "1", "LD_LIBRARY_PATH": "/opt/lib"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_run"),
+    [
+        ("quiet pxe-fetch=off", False),
+        ("pxe-fetch=off pxe-fetch=on", False),
+        ("quiet", True),
+        ("pxe_fetch=off", True),  # the agent decides
+        ("pxe-fetch=no", True),
+        ("xpxe-fetch=off pxe-fetch.debug", True),
+    ],
+)
+def test_systemd_skips_the_unit_for_the_exact_word_off(arguments: str, *, is_run: bool) -> None:
+    unit = (Path(__file__).parents[2] / "units/pxe-fetch.service").read_text()
+    (condition,) = re.findall(r"(?m)^ConditionKernelCommandLine=.*$", unit)
+    # Instead of /proc/cmdline (ENVIRONMENT.md of systemd).
+    environment = os.environ | {"SYSTEMD_PROC_CMDLINE": arguments}
+    checked = subprocess.run(["systemd-analyze", "condition", condition], env=environment, check=False)
+    assert (checked.returncode == 0) is is_run

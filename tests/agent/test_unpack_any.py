@@ -77,7 +77,7 @@ def place(body: bytes, folder: Path) -> Path:
     """`body` placed as a tree; the part has to be gone, or to be there for another try."""
     bench = Bench(body=body, folder=folder, urls=())
     bench.part.write_bytes(body)
-    tree.place(replace(bench.transfer(), extract="tar"))
+    tree.install(replace(bench.transfer(), extract="tar"))
     return folder / bench.name
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from threading import Barrier, Event
+from threading import Barrier, Event, get_ident
+from types import FrameType
 
 import pytest
 
@@ -52,4 +54,27 @@ def test_no_item_is_begun_after_a_stop() -> None:
     began = time.monotonic()
     run_all(range(100), work, threads=1, stop=stop, on_idle=lambda: None)
     assert begun == [0]
+    assert time.monotonic() - began < 5
+
+
+def test_a_signal_that_does_not_wake_the_calling_thread_stops_it_nevertheless() -> None:
+    # As one does that arrives a moment before the thread begins to wait.
+    stop = Event()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        raise StoppedError("told to stop")
+
+    def work(_item: int) -> None:
+        time.sleep(0.1)
+        signal.pthread_kill(get_ident(), signal.SIGUSR1)
+        stop.wait(10)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    began = time.monotonic()
+    try:
+        with pytest.raises(StoppedError):
+            run_all([1], work, threads=1, stop=stop, on_idle=lambda: None)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
     assert time.monotonic() - began < 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -13,8 +13,9 @@ from threading import Event
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract.model import Digest, Proxy, RetryPolicy, Timeouts, Tls
 from pxe_fetch.deadline import Deadline, SystemClock
-from pxe_fetch.download.download import DownloadResult, receive
-from pxe_fetch.download.stream_budget import StreamBudget
+from pxe_fetch.download.context import Context, StreamBudget
+from pxe_fetch.download.download import DownloadResult, download
+from pxe_fetch.download.partfile import PartLock
 from pxe_fetch.plan import Transfer
 from pxe_fetch.transport import Body, Request, Transports
 
@@ -63,48 +64,48 @@ class QuickClock:
 
 
 @dataclass
-class Story:
-    """Every event, as (kind, what was told)."""
+class EventRecorder:
+    """Every event, as (kind, its facts)."""
 
-    told: list[tuple[str, Mapping[str, object]]] = field(default_factory=list)
+    all: list[tuple[str, Mapping[str, object]]] = field(default_factory=list)
 
     def of(self, kind: str) -> list[Mapping[str, object]]:
-        return [facts for each, facts in self.told if each == kind]
+        return [facts for each, facts in self.all if each == kind]
 
     def started(self, name: str, *, url: str, offset: int, total: int | None) -> None:
-        self.told.append(("started", {"name": name, "url": url, "offset": offset, "total": total}))
+        self.all.append(("started", {"name": name, "url": url, "offset": offset, "total": total}))
 
     def resumed(self, name: str, *, url: str, offset: int) -> None:
-        self.told.append(("resumed", {"name": name, "url": url, "offset": offset}))
+        self.all.append(("resumed", {"name": name, "url": url, "offset": offset}))
 
     def progress(self, name: str, *, received: int, total: int | None) -> None:
-        self.told.append(("progress", {"name": name, "received": received, "total": total}))
+        self.all.append(("progress", {"name": name, "received": received, "total": total}))
 
     def retrying(
         self, name: str, *, url: str, attempt: int, error: str, status: int | None, wait_seconds: float, next_url: str
     ) -> None:
         facts = {"url": url, "attempt": attempt, "error": error, "status": status, "next_url": next_url}
-        self.told.append(("retrying", {"name": name, "wait_seconds": wait_seconds, **facts}))
+        self.all.append(("retrying", {"name": name, "wait_seconds": wait_seconds, **facts}))
 
     def mirror_dropped(self, name: str, *, url: str, reason: str) -> None:
-        self.told.append(("mirror_dropped", {"name": name, "url": url, "reason": reason}))
+        self.all.append(("mirror_dropped", {"name": name, "url": url, "reason": reason}))
 
     def chunk_wrong(self, name: str, *, url: str, error: str) -> None:
-        self.told.append(("chunk_wrong", {"name": name, "url": url, "error": error}))
+        self.all.append(("chunk_wrong", {"name": name, "url": url, "error": error}))
 
     def chunk_mended(self, name: str, *, url: str, chunk: int) -> None:
-        self.told.append(("chunk_mended", {"name": name, "url": url, "chunk": chunk}))
+        self.all.append(("chunk_mended", {"name": name, "url": url, "chunk": chunk}))
 
     def verifying(self, name: str, *, total: int) -> None:
-        self.told.append(("verifying", {"name": name, "total": total}))
+        self.all.append(("verifying", {"name": name, "total": total}))
 
     def verified(self, name: str, *, digest: str, total: int) -> None:
-        self.told.append(("verified", {"name": name, "digest": digest, "total": total}))
+        self.all.append(("verified", {"name": name, "digest": digest, "total": total}))
 
 
 @dataclass(kw_only=True)
 class Bench:
-    """One artifact, `body`, to be fetched into `folder`; everything can be set before `receive`."""
+    """One artifact, `body`, to be fetched into `folder`; everything can be set before `download`."""
 
     body: bytes
     folder: Path
@@ -113,6 +114,7 @@ class Bench:
     size: int | None = None
     digest: Digest | None = None
     chunk: int | None = None  # bytes of a chunk; None: a digest of the whole
+    keep_order: bool = False  # `mirror_order: listed`
     streams: int = 4  # at once, where there are chunks
     headers: Mapping[str, str] = field(default_factory=dict)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -121,7 +123,7 @@ class Bench:
     proxy: Proxy = field(default_factory=Proxy)
     transports: Transports | None = None
     clock: QuickClock = field(default_factory=QuickClock)
-    story: Story = field(default_factory=Story)
+    events: EventRecorder = field(default_factory=EventRecorder)
     stop: Event = field(default_factory=Event)
 
     @property
@@ -132,46 +134,42 @@ class Bench:
         return Transfer(
             name=self.name,
             urls=tuple(self.urls),
+            keep_order=self.keep_order,
+            listed_url=self.urls[0] if self.urls else "",
             digest=self.digest or (None if self.chunk else sha256(self.body)),
             size=len(self.body) if self.chunk else self.size,
-            pieces=self.pieces(),
+            chunk_map=cut(self.body, chunk=self.chunk) if self.chunk else None,
             dest=self.folder / self.name,
             part=self.part,
-            mode=None,
-            uid=None,
-            gid=None,
-            extract="none",
-            required=True,
             headers=self.headers,
-            start=(),
             retry=self.retry,
             timeouts=self.timeouts,
         )
 
-    def pieces(self) -> ChunkMap | None:
-        return cut(self.body, chunk=self.chunk) if self.chunk else None
-
-    def receive(self, *, deadline: float = float("inf")) -> DownloadResult:
-        """What `pxe_fetch.download.download.receive` gives; the part is checked to hold exactly the body."""
+    def download(
+        self, *, deadline: float = float("inf"), reserve: Callable[[int], None] = lambda _: None
+    ) -> DownloadResult:
+        """What `pxe_fetch.download.download.download` returns; the part is checked to hold exactly the body."""
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
         transports = self.transports or Transports(tls=self.tls, proxy=self.proxy)
+        context = Context(
+            transports=transports,
+            events=self.events,
+            stop=self.stop,
+            clock=self.clock,
+            run_deadline=deadline,
+            streams=StreamBudget(self.streams - 1),
+        )
         try:
-            received = receive(
-                self.transfer(),
-                transports=transports,
-                events=self.story,
-                stop=self.stop,
-                clock=self.clock,
-                run_deadline=deadline,
-                streams=StreamBudget(self.streams - 1),
-            )
+            with closing(PartLock(self.part)) as lock:
+                result = download(self.transfer(), context, lock=lock, reserve=reserve)
         finally:
             if not self.transports:
                 transports.close()
         assert self.part.read_bytes() == self.body
-        assert received.bytes == len(self.body)
-        return received
+        assert result.bytes == len(self.body)
+        return result
 
 
 def sha256(body: bytes) -> Digest:

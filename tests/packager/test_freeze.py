@@ -294,14 +294,12 @@ import sys
 
 def main():
     import ssl
-    import backports.tarfile
     import backports.zstd
     import certifi, charset_normalizer, idna
     import requests
     import systemd.journal
     import tenacity
     import yaml
-    backports.tarfile.data_filter
     ssl.create_default_context()
     assert backports.zstd.decompress(backports.zstd.compress(b"zstd")) == b"zstd"
     assert yaml.load("a: 1", Loader=yaml.CSafeLoader) == {"a": 1}

@@ -1,4 +1,4 @@
-"""Bytes from a body into a part, hashed on the way: the one loop every byte goes through.
+"""Bytes from a body into a part, hashed on the way: the one loop that every byte goes through.
 
 A ring of page-aligned buffers (anonymous mmap: a copy from the kernel to an odd address is several times slower on
 some processors). The reading thread receives and writes; a long body is hashed by a second thread meanwhile, since
@@ -22,11 +22,11 @@ from pxe_fetch.errors import IntegrityError, NetworkError
 from pxe_fetch.transport import Body
 
 BUFFER = 512 * 1024  # bytes of one buffer: at most so many are lost when the agent is killed
-WRITTEN_EVERY = 0.5  # seconds: what comes slowly does not wait for a full buffer
+WRITE_EVERY = 0.5  # seconds: what comes slowly does not wait for a full buffer
+PROGRESS_EVERY = 0.5  # seconds between two reports of progress
+LONG_BODY = 4 * 1024 * 1024  # bytes after which a second thread is worth its start
 _BUFFERS = 3  # one being filled, one being hashed, one waiting
-_LONG = 4 * 1024 * 1024  # bytes after which a second thread is worth its start
 _SPARES = 8  # buffers kept for those that come next: the pages of a new one cost more than a small file's bytes
-_TOLD_EVERY = 0.5  # seconds between two reports of progress
 
 
 def copy_body(
@@ -36,23 +36,25 @@ def copy_body(
     size: int | None,
     timeouts: Timeouts,
     deadline: Deadline,
-    told: Callable[[int], None],
+    before_write: Callable[[int], None],
+    on_progress: Callable[[int], None],
 ) -> None:
-    """Append `body` to `part` until it ends. `told` is called with the part's length now and then.
+    """Append `body` to `part` until it ends.
 
-    Raises IntegrityError if more than `size` come, NetworkError if they come slower than `timeouts.min_rate`, and what
-    the body, the part and `deadline` raise. In every case the part holds, hashed, what had come before.
+    `before_write` gets the length that the part will have, `on_progress` the one that it has, now and then and at the
+    end. Raises IntegrityError if more than `size` come, NetworkError if they come slower than `timeouts.min_rate`, and
+    what the two, the body, the part and `deadline` raise. In every case the part holds, hashed, what had come before.
     """
-    pace = MinimumRate(timeouts, deadline=deadline)
-    lane = HashPipeline(part.digester)
+    rate = MinimumRate(timeouts, deadline=deadline)
+    pipeline = HashPipeline(part.digester)
     received = 0  # from this body
-    now = told_at = deadline.clock.now()
+    now = reported = deadline.clock.now()
     try:
         while True:
-            buffer = lane.buffer()
+            buffer = pipeline.buffer()
             filled = 0
             most = BUFFER if size is None else min(BUFFER, size - part.length + 1)  # one more shows that it is longer
-            until = now + WRITTEN_EVERY
+            until = now + WRITE_EVERY
             try:
                 while filled < most and now < until:
                     count = body.readinto(buffer[filled:most])
@@ -60,28 +62,29 @@ def copy_body(
                         return
                     filled += count
                     received += count
-                    now = pace.check(count)
-                    if now - told_at >= _TOLD_EVERY:
-                        told_at = now
-                        told(part.length + filled)
+                    now = rate.check(count)
+                    if now - reported >= PROGRESS_EVERY:
+                        reported = now
+                        on_progress(part.length + filled)
             finally:
                 if filled:
-                    lane.hash(buffer, filled, aside=received > _LONG)
+                    before_write(part.length + filled)
+                    pipeline.hash(buffer, filled, in_thread=received > LONG_BODY)
                     part.write(buffer[:filled])
                 if size is not None and part.length > size:
                     raise IntegrityError(
                         f"wrong size: expected {size} bytes, and more came", expected=str(size), found=f">{size}"
                     )
     finally:
-        lane.close()
-        told(part.length)
+        pipeline.close()
+        on_progress(part.length)
 
 
 class MinimumRate:
     """Whether bytes come fast enough: one byte a second never lets a read time out."""
 
     def __init__(self, timeouts: Timeouts, *, deadline: Deadline, sharers: Callable[[], int] = lambda: 1) -> None:
-        """`sharers`: how many streams share what is asked for as a minimum."""
+        """`sharers`: how many streams share the minimum."""
         self._timeouts = timeouts
         self._deadline = deadline
         self._sharers = sharers
@@ -89,7 +92,7 @@ class MinimumRate:
         self._bytes = 0
 
     def check(self, count: int) -> float:
-        """`count` more bytes came; the time now. Raises NetworkError when a window had too few of them."""
+        """`count` more bytes came; returns the time now. Raises NetworkError when a window had too few of them."""
         self._deadline.check()
         now = self._deadline.clock.now()
         self._bytes += count
@@ -102,43 +105,32 @@ class MinimumRate:
         return now
 
 
-_spare: deque[memoryview] = deque(maxlen=_SPARES)  # of the whole process; append and pop are atomic
-
-
-def _buffer() -> memoryview:
-    try:
-        return _spare.pop()
-    except IndexError:
-        # Private: what mmap gives otherwise is shared with the processes that are forked (crew.py).
-        return memoryview(mmap(-1, BUFFER, flags=MAP_PRIVATE | MAP_ANONYMOUS))
-
-
 class Hashing(Protocol):
-    """What a lane leads to."""
+    """What a pipeline feeds."""
 
     def update(self, data: memoryview) -> None:
-        """Take `data` in, which follows what was taken in before."""
+        """Hash `data`, which follows what was hashed before."""
 
 
 class HashPipeline:
-    """Buffers on their way to the digest: hashed here and now, or by a second thread once that pays."""
+    """Buffers on their way to the digest: hashed by the caller's thread, or by a second one once that pays."""
 
     def __init__(self, digester: Hashing) -> None:
         self._digester = digester
         self._free: SimpleQueue[memoryview] = SimpleQueue()
         self._full: SimpleQueue[tuple[memoryview, int]] = SimpleQueue()
         self._thread: Thread | None = None
-        self._free.put(_buffer())
+        self._free.put(_new_buffer())
 
     def buffer(self) -> memoryview:
         """A free one; waits for the hashing thread when it has them all."""
         return self._free.get()
 
-    def hash(self, buffer: memoryview, filled: int, *, aside: bool) -> None:
-        """Take in the first `filled` bytes and set the buffer free, `aside` in the second thread."""
-        if aside and self._thread is None and len(os.sched_getaffinity(0)) > 1:
+    def hash(self, buffer: memoryview, filled: int, *, in_thread: bool) -> None:
+        """Hash the first `filled` bytes and free the buffer, from now on `in_thread` if there is a second processor."""
+        if in_thread and self._thread is None and len(os.sched_getaffinity(0)) > 1:
             for _ in range(_BUFFERS - 1):
-                self._free.put(_buffer())
+                self._free.put(_new_buffer())
             self._thread = Thread(target=self._work, name="hash", daemon=True)
             self._thread.start()
         if self._thread:
@@ -162,3 +154,13 @@ class HashPipeline:
             self._thread.join()
         while not self._free.empty():
             _spare.append(self._free.get_nowait())
+
+
+_spare: deque[memoryview] = deque(maxlen=_SPARES)  # of the whole process; append and pop are atomic
+
+
+def _new_buffer() -> memoryview:
+    try:
+        return _spare.pop()
+    except IndexError:
+        return memoryview(mmap(-1, BUFFER, flags=MAP_PRIVATE | MAP_ANONYMOUS))

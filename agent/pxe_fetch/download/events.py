@@ -1,4 +1,4 @@
-"""What a transfer tells while it runs: one Protocol; who listens writes it to the journal and the state file."""
+"""What a download reports while it runs: one Protocol, implemented by the journal and the state file's writer."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from typing import Protocol
 
 
 class Events(Protocol):
-    """The story of the transfers. Called from the thread of the transfer that it names, so from several at once.
+    """Called from the thread of the download that `name` names, so from several threads at once.
 
     `name` is the artifact's; every `url` and `error` is redacted already (pxe_fetch.redact); bytes count from the
     start of the artifact, seconds are seconds. An implementation neither blocks nor raises.
     """
 
     def started(self, name: str, *, url: str, offset: int, total: int | None) -> None:
-        """A server has answered and bytes will follow from `offset` on; `total` is the whole size where known."""
+        """A server has answered and bytes follow from `offset` on; `total` is the whole size where known."""
 
     def resumed(self, name: str, *, url: str, offset: int) -> None:
         """After `started`: the first `offset` bytes need not be fetched again."""
 
     def progress(self, name: str, *, received: int, total: int | None) -> None:
-        """`received` bytes of the artifact are here; told at most about twice a second, and at the end of a body."""
+        """`received` bytes of the artifact are here; called about twice a second, and at the end of a body."""
 
     def retrying(
         self, name: str, *, url: str, attempt: int, error: str, status: int | None, wait_seconds: float, next_url: str
@@ -27,16 +27,16 @@ class Events(Protocol):
         """Attempt number `attempt` (from 1) failed at `url`; after `wait_seconds` the next one goes to `next_url`."""
 
     def mirror_dropped(self, name: str, *, url: str, reason: str) -> None:
-        """`url` will not be asked again for this artifact: it refused, or its bytes were wrong twice."""
+        """`url` will not be asked again for this artifact: it refused, or its bytes were wrong too often."""
 
     def chunk_wrong(self, name: str, *, url: str, error: str) -> None:
-        """A chunk that `url` gave is not what it should be; it alone is fetched again, elsewhere where there is one."""
+        """A chunk from `url` is wrong; it alone is fetched again, from another mirror where there is one."""
 
     def chunk_mended(self, name: str, *, url: str, chunk: int) -> None:
-        """The chunk number `chunk` (from 0), which had come wrong, is right now: from `url`."""
+        """The chunk number `chunk` (from 0), which had come wrong, came right from `url`."""
 
     def verifying(self, name: str, *, total: int) -> None:
-        """`total` bytes that an earlier run left are being read again, or the last ones are being hashed."""
+        """`total` bytes that an earlier run left are being read again."""
 
     def verified(self, name: str, *, digest: str, total: int) -> None:
         """All `total` bytes are here and have the digest `algorithm:hex`."""

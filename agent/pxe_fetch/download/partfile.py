@@ -1,4 +1,4 @@
-"""Where the bytes of an artifact gather until they are all there: a file beside the destination, or memory."""
+"""Where the bytes of an artifact gather until all are there: a file beside the destination, or memory."""
 
 from __future__ import annotations
 
@@ -7,26 +7,37 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import chain
 from mmap import mmap
 from pathlib import Path
 from typing import Protocol
 
-from pxe_fetch.chunkmap import ChunkMap, written
+from pxe_fetch.chunkmap import ChunkMap, data_extents
+from pxe_fetch.contract.model import Digest
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.verify import Digester
 from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError, PolicyError
 
 _REREAD = 1024 * 1024  # bytes read at a time when an earlier run's part is hashed again
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_IS_ANOTHERS = frozenset({errno.EWOULDBLOCK, errno.EACCES})
+_LOCKED = frozenset({errno.EWOULDBLOCK, errno.EACCES})
 
 
 class Part(Protocol):
-    """Bytes from the start of an artifact, and their digest. `digester` has taken in exactly `length` of them."""
+    """Bytes from the start of an artifact, and their digest: `digester` has hashed exactly `length` bytes."""
 
     length: int
     digester: Digester
+
+    def resumable_size(self) -> int:
+        """Bytes that an earlier run left and that were not read again yet."""
+
+    def rehash(self, *, deadline: Deadline) -> None:
+        """Take them as the beginning, after reading all of them: nothing is trusted unread.
+
+        Raises DiskError, and what `deadline` raises.
+        """
 
     def write(self, data: memoryview) -> None:
         """Append `data`; the caller hashes it. Raises NoRoomError, DiskError or PolicyError (memory's limit)."""
@@ -35,38 +46,79 @@ class Part(Protocol):
         """Forget everything."""
 
 
-class PartFile:
-    """A file that outlives a kill, so that the next run can resume it. One process at a time may have it."""
+class PartInUseError(CannotCreateError):
+    """Another process is downloading or installing this very destination."""
+
+
+class PartLock:
+    """The part file of one artifact: open, and no other process's until `close`, also while it is installed."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make `path`; what is in it counts once it was read again. Raises CannotCreateError or DiskError."""
-        self._path = path
+        """Open or make `path`. Raises PartInUseError, CannotCreateError, DiskError, NoRoomError."""
+        self.path = path
+        self.fd = self._open()
+        self._stays_open = False
+        while not self._is_in_place():  # another process has just installed it, so it is no part any more
+            os.close(self.fd)
+            self.fd = self._open()
+
+    def _open(self) -> int:
         try:
             # 0600: it may hold what only its owner-to-be may read. O_NOFOLLOW: never through a link.
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         except OSError as error:
-            raise _cannot(path, error) from error
+            raise _not_created(self.path, error) from error
         try:
-            self._left = self._claim()
-        except BaseException:
-            os.close(self._fd)
+            self._lock(fd)
+        except FetchError:
+            os.close(fd)
             raise
+        return fd
 
-    def _claim(self) -> int:
-        status = os.fstat(self._fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise CannotCreateError(f"{self._path} is in the way: it is not a regular file")
+    def _lock(self, fd: int) -> None:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise CannotCreateError(f"{self.path} is in the way: it is not a regular file")
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno in _IS_ANOTHERS:
-                raise CannotCreateError(f"{self._path} is being written by another pxe-fetch") from error
-            raise DiskError(f"{self._path} cannot be locked: {error.strerror}") from error
-        return status.st_size
+            if error.errno in _LOCKED:
+                raise PartInUseError(f"{self.path} is being written by another pxe-fetch") from error
+            raise DiskError(f"{self.path} cannot be locked: {error.strerror}") from error
+
+    def _is_in_place(self) -> bool:
+        """Whether the open file still has its name."""
+        try:
+            ours, there = os.fstat(self.fd), self.path.lstat()
+        except FileNotFoundError:
+            return False
+        return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+
+    def remove(self, *, if_empty: bool = False) -> None:
+        """Remove the file, unless it was installed. Failures are ignored."""
+        with suppress(OSError):
+            if self._is_in_place() and not (if_empty and os.fstat(self.fd).st_size):
+                self.path.unlink()
+
+    def keep_open(self) -> None:
+        """Have `close` do nothing: a thread that was not waited for may still write to this descriptor."""
+        self._stays_open = True
+
+    def close(self) -> None:
+        if not self._stays_open:
+            os.close(self.fd)
+
+
+class PartFile:
+    """A file that outlives a kill, so that the next run can resume it."""
+
+    def __init__(self, lock: PartLock) -> None:
+        """What is in it counts once it was read again."""
+        self._path = lock.path
+        self._fd = lock.fd
+        self._resumable = os.fstat(lock.fd).st_size
 
     def resumable_size(self) -> int:
-        """Bytes that an earlier run left, not yet looked at."""
-        return self._left
+        return self._resumable
 
     def _write(self, data: memoryview, *, at: int) -> None:
         try:
@@ -75,133 +127,114 @@ class PartFile:
                 at += count
                 data = data[count:]
         except OSError as error:
-            raise _failed_write(self._path, error) from error
+            raise _not_written(self._path, error) from error
 
-    def _cut(self, size: int) -> None:
+    def _truncate(self, size: int) -> None:
         try:
             os.ftruncate(self._fd, size)
         except OSError as error:
             raise DiskError(f"{self._path} cannot be cut to {size} bytes: {error.strerror}") from error
 
-    def _unreadable(self, error: OSError) -> DiskError:
+    def _not_read(self, error: OSError) -> DiskError:
         return DiskError(f"{self._path} cannot be read: {error.strerror}")
 
-    def discard(self) -> None:
-        """Remove the file, if it is still ours."""
-        try:
-            ours, there = os.fstat(self._fd), self._path.lstat()
-            if (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino):
-                self._path.unlink()
-        except OSError:
-            return
 
-    def close(self) -> None:
-        os.close(self._fd)
-
-
-class FilePart(PartFile):
+class SequentialPart(PartFile):
     """A part that grows from its beginning."""
 
-    def __init__(self, path: Path, *, digester: Callable[[], Digester]) -> None:
-        super().__init__(path)
-        self._digester = digester
-        self.digester = digester()
+    def __init__(self, lock: PartLock, digest: Digest | None) -> None:
+        super().__init__(lock)
+        self.digester = Digester(digest)
         self.length = 0
 
     def rehash(self, *, deadline: Deadline) -> None:
-        """Take what an earlier run left as the beginning, after reading all of it: a prefix is never trusted.
-
-        Raises DiskError, and what `deadline` raises.
-        """
-        buffer = mmap(-1, _REREAD)
-        view = memoryview(buffer)
+        view = memoryview(mmap(-1, _REREAD))
         try:
             while count := os.preadv(self._fd, [view], self.length):
                 deadline.check()
                 self.digester.update(view[:count])
                 self.length += count
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise self._not_read(error) from error
         finally:
-            self._left = 0
+            self._resumable = 0
 
     def write(self, data: memoryview) -> None:
         self._write(data, at=self.length)
         self.length += len(data)
 
     def clear(self) -> None:
-        self.length = self._left = 0
-        self.digester = self._digester()
-        self._cut(0)
+        self.length = self._resumable = 0
+        self.digester = Digester(self.digester.expected)
+        self._truncate(0)
 
 
 class ChunkedPart(PartFile):
     """A part that fills in any order; what has not come yet is a hole in the file."""
 
-    def __init__(self, path: Path, *, pieces: ChunkMap) -> None:
-        super().__init__(path)
-        self.pieces = pieces
-        self.length = pieces.size
-        self._stays_open = False
-        if self._left > pieces.size:
-            self._cut(pieces.size)
-
-    def keep_open(self) -> None:
-        """Have `close` do nothing: a thread that was not waited for may write yet, so the number stays taken."""
-        self._stays_open = True
-
-    def close(self) -> None:
-        if not self._stays_open:
-            super().close()
+    def __init__(self, lock: PartLock, chunk_map: ChunkMap) -> None:
+        super().__init__(lock)
+        self.chunk_map = chunk_map
+        self.length = chunk_map.size
+        self.keep_open = lock.keep_open
+        if self._resumable > chunk_map.size:
+            self._truncate(chunk_map.size)
 
     def write(self, data: memoryview, *, at: int) -> None:
-        """Put `data` to the offset `at`. Raises NoRoomError or DiskError."""
+        """Write `data` to the offset `at`. Raises NoRoomError or DiskError."""
         self._write(data, at=at)
 
-    def rehash(self, *, looked: Callable[[int, bool], None], check: Callable[[], None]) -> list[tuple[int, int]]:
-        """Read every chunk that has no hole, and tell each by `looked`, from several threads: nothing is trusted.
+    def rehash(self, *, on_chunk: Callable[[int, bool], None], check: Callable[[], None]) -> list[tuple[int, int]]:
+        """Read every chunk that has no hole, in several threads, and give each to `on_chunk`.
 
-        Gives the chunks of which there is a beginning, each with its length, for `read_into`. Raises DiskError, and
-        what the two raise.
+        Returns the chunks of which only the beginning is there, each with its length, for `read_into`. Raises
+        DiskError, and what the two functions raise.
         """
+        chunks = self.chunk_map
         whole: list[range] = []
-        begun: list[tuple[int, int]] = []
+        partial: list[tuple[int, int]] = []
         try:
-            for start, end in written(self._fd, size=self.pieces.size):
-                first = self.pieces.at(start + self.pieces.chunk - 1)
-                last = self.pieces.number if end == self.pieces.size else self.pieces.at(end)
+            status = os.fstat(self._fd)
+            for start, end in data_extents(self._fd, size=chunks.size):
+                first = chunks.at(start + chunks.chunk - 1)
+                last = chunks.number if end == chunks.size else chunks.at(end)
                 whole.append(range(first, last))
-                # Where the hole begins is known to the block alone; at the end of the file, to the byte.
-                sure = end if end == os.fstat(self._fd).st_size else end - os.fstat(self._fd).st_blksize
-                if last >= first and self.pieces.start(last) < sure:
-                    begun.append((last, sure - self.pieces.start(last)))
-            self.pieces.look_through(self._fd, indexes=chain.from_iterable(whole), looked=looked, check=check)
+                # Where a hole begins is known to the block alone; at the end of the file, to the byte.
+                sure = end if end == status.st_size else end - status.st_blksize
+                if last >= first and chunks.start(last) < sure:
+                    partial.append((last, sure - chunks.start(last)))
+            chunks.verify(self._fd, indexes=chain.from_iterable(whole), on_chunk=on_chunk, check=check)
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise self._not_read(error) from error
         finally:
-            self._left = 0
-        return begun
+            self._resumable = 0
+        return partial
 
     def read_into(self, take: Callable[[memoryview], None], *, start: int, end: int) -> None:
-        """Have `take` see the bytes from `start` up to `end`, in order. Raises DiskError."""
+        """Give the bytes from `start` up to `end` to `take`, in order. Raises DiskError."""
         view = memoryview(mmap(-1, _REREAD))
         try:
             while start < end and (count := os.preadv(self._fd, [view[: end - start]], start)):
                 take(view[:count])
                 start += count
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise self._not_read(error) from error
 
 
 class MemoryPart:
-    """Bytes of something small, up to `limit`."""
+    """The bytes of something small, up to `limit`."""
 
-    def __init__(self, *, limit: int, digester: Callable[[], Digester]) -> None:
+    def __init__(self, digest: Digest | None, *, limit: int) -> None:
         self._limit = limit
-        self._digester = digester
         self._bytes = bytearray()
-        self.digester = digester()
+        self.digester = Digester(digest)
         self.length = 0
+
+    def resumable_size(self) -> int:
+        return 0
+
+    def rehash(self, *, deadline: Deadline) -> None:
+        """There is nothing."""
 
     def write(self, data: memoryview) -> None:
         if self.length + len(data) > self._limit:
@@ -212,14 +245,14 @@ class MemoryPart:
     def clear(self) -> None:
         self._bytes.clear()
         self.length = 0
-        self.digester = self._digester()
+        self.digester = Digester(self.digester.expected)
 
     def value(self) -> bytes:
         """All of it."""
         return bytes(self._bytes)
 
 
-def _cannot(path: Path, error: OSError) -> FetchError:
+def _not_created(path: Path, error: OSError) -> FetchError:
     if error.errno in _FULL:
         return NoRoomError(f"there is no room to create {path}: {error.strerror}")
     if error.errno == errno.EIO:
@@ -227,7 +260,7 @@ def _cannot(path: Path, error: OSError) -> FetchError:
     return CannotCreateError(f"{path} cannot be created: {error.strerror}")
 
 
-def _failed_write(path: Path, error: OSError) -> FetchError:
+def _not_written(path: Path, error: OSError) -> FetchError:
     if error.errno in _FULL:
         return NoRoomError(f"there is no room for {path.parent / path.name}: {error.strerror}")
     return DiskError(f"{path} cannot be written: {error.strerror}")

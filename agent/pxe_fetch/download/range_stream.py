@@ -1,180 +1,154 @@
-"""One request and its body: bytes to their places in the part, hashed on the way, chunk by chunk."""
+"""One stream of a chunked download: a request, and its bytes to their places, hashed chunk by chunk on the way."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
+from threading import Event
 
-from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.download.chunk_hasher import ChunkHasher
-from pxe_fetch.download.chunk_tracker import PartialChunk
-from pxe_fetch.download.copy import BUFFER, WRITTEN_EVERY, HashPipeline, MinimumRate
+from pxe_fetch.download.copy import BUFFER, LONG_BODY, WRITE_EVERY, HashPipeline, MinimumRate
 from pxe_fetch.download.partfile import ChunkedPart
+from pxe_fetch.download.retry import unforeseen
 from pxe_fetch.download.scheduler import Assignment, ChunkScheduler
-from pxe_fetch.download.verify import check_size
-from pxe_fetch.errors import FetchError, NetworkError, RangeError
+from pxe_fetch.download.verify import ChunkDigester, check_size
+from pxe_fetch.errors import FetchError, NetworkError, RangeError, StoppedError
+from pxe_fetch.plan import Source
 from pxe_fetch.transport import Body, Request, Transports
-
-_LONG = 4 * 1024 * 1024  # bytes after which a second thread is worth its start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Watch(Deadline):
-    """Patience that has an eye on the others, also while a stream waits for a byte."""
+class RangeStream:
+    """Carries out assignments. Safe to use from several threads."""
 
-    look: Callable[[], None]  # is there something to do for one more stream?
-    every: float = 0.25  # seconds
-    looked: list[float] = field(default_factory=lambda: [0.0])  # when, by whichever thread
+    source: Source
+    scheduler: ChunkScheduler
+    part: ChunkedPart
+    transports: Transports
+    deadline: Deadline
+    on_answer: Callable[[], object]  # called when a mirror has answered, so that it may get more streams
+    processors: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
 
-    def check(self) -> None:
-        Deadline.check(self)
-        now = self.clock.now()
-        if now - self.looked[0] >= self.every:
-            self.looked[0] = now
-            self.look()
-
-
-class Stream:
-    """Carries out jobs, one after the other."""
-
-    def __init__(
-        self,
-        *,
-        board: ChunkScheduler,
-        part: ChunkedPart,
-        transports: Transports,
-        headers: Mapping[str, str],
-        timeouts: Timeouts,
-        deadline: Watch,
-        cores: int,
-    ) -> None:
-        self._board = board
-        self._part = part
-        self._pieces = part.pieces
-        self._transports = transports
-        self._headers = headers
-        self._timeouts = timeouts
-        self._deadline = deadline
-        self._cores = cores
-
-    def carry_out(self, job: Assignment) -> FetchError | None:
-        """Fetch the job's run, or as much of it as comes; what kept the rest from coming."""
-        beginning: PartialChunk | None = None
+    def carry_out(self, assignment: Assignment) -> FetchError | None:
+        """Download the assignment's range, or as much of it as comes; returns what kept the rest from coming."""
         error: FetchError | None = None
         try:
-            self._fetch(job)
-        except _BrokenError as broken:
-            beginning, error = broken.beginning, broken.error
+            self._fetch(assignment)
+        except StoppedError as caught:
+            error = assignment.overtaken or caught
         except FetchError as caught:
-            beginning, error = job.run.beginning, caught
-        except Exception as caught:
-            error = FetchError(f"a fault of pxe-fetch itself: {type(caught).__name__}: {caught}")
-            error.__cause__ = caught
-        self._board.end(job, beginning=beginning, error=error)
+            error = caught
+        except Exception as caught:  # whatever this mirror's answer did to us: another one's may do better
+            error = unforeseen(caught)
+        self.scheduler.finish(assignment, error)
         return error
 
-    def _fetch(self, job: Assignment) -> None:
-        self._deadline.check()
-        mirror, run = job.mirror, job.run
-        is_ranged = mirror.ranges
+    def _fetch(self, assignment: Assignment) -> None:
+        deadline = replace(self.deadline, stop=_Ended(assignment, stop=self.deadline.stop))
+        deadline.check()
+        mirror, wanted, chunk_map = assignment.mirror, assignment.range, self.part.chunk_map
+        asks_range = mirror.ranges
         request = Request(
             url=mirror.url,
-            offset=run.at if is_ranged else 0,
+            offset=wanted.position if asks_range else 0,
             # No If-Range: whether the server's file has changed, each chunk's digest tells.
-            end=self._pieces.start(run.end) if is_ranged else None,
-            headers=self._headers,
-            timeouts=self._timeouts,
-            deadline=self._deadline,
+            end=chunk_map.start(wanted.end) if asks_range else None,
+            headers=self.source.headers,
+            timeouts=self.source.timeouts,
+            deadline=deadline,
         )
-        body = self._transports.of(mirror.url).open(request)
+        body = self.transports.of(mirror.url).open(request)
         try:
             if body.total is not None:
-                check_size(body.total, expected=self._pieces.size)
-            is_all = request.offset == 0 and request.end == self._pieces.size
-            is_odd = is_ranged and not body.ranged and not is_all  # all in answer to a range over all says nothing
+                check_size(body.total, expected=chunk_map.size)
             if body.start != request.offset:
                 raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
-            if is_odd:
-                self._board.gave_no_range(job)
-            is_whole = not is_ranged or not body.ranged
-            self._board.begins(job, total=body.total, is_range=not is_whole and not is_all)
-            self._deadline.look()
-            self._take_in(job, body, is_whole=is_whole)
+            # All bytes in answer to a range over all of them say nothing about ranges.
+            asks_all = request.offset == 0 and request.end == chunk_map.size
+            if asks_range and not body.ranged and not asks_all:
+                self.scheduler.ignored_range(assignment)
+            has_all = not asks_range or not body.ranged
+            self.scheduler.answered(assignment, total=body.total, is_ranged=not has_all and not asks_all)
+            self.on_answer()
+            self._copy(assignment, body, deadline, has_all=has_all)
         finally:
             body.close()
 
-    def _take_in(self, job: Assignment, body: Body, *, is_whole: bool) -> None:
-        """The run out of the body; where that is the whole file, all that it comes by and that is missing."""
-        pace = MinimumRate(self._timeouts, deadline=self._deadline, sharers=lambda: max(1, self._board.working))
-        at = body.start
+    def _copy(self, assignment: Assignment, body: Body, deadline: Deadline, *, has_all: bool) -> None:
+        """The range out of the body; where that has all bytes, also everything behind it that is missing."""
+        rate = MinimumRate(self.source.timeouts, deadline=deadline, sharers=lambda: max(1, self.scheduler.streams))
+        position = body.start
         while True:
-            self._skip(body, job.run.at - at, pace)
-            self._fill(job, body, pace)
-            at = job.run.at
-            if not is_whole or not self._board.goes_on(job):
+            self._skip(body, assignment.range.position - position, rate)
+            self._fill(assignment, body, rate)
+            position = assignment.range.position
+            if not has_all or not self.scheduler.extend(assignment):
                 return
 
-    def _skip(self, body: Body, count: int, pace: MinimumRate) -> None:
-        """Read `count` bytes that are here already, or another stream's: of a peer without ranges."""
+    def _skip(self, body: Body, count: int, rate: MinimumRate) -> None:
+        """Read `count` bytes that are here already, or come by another stream: of a mirror without ranges."""
         view = memoryview(bytearray(min(count, BUFFER)))
         while count:
             got = body.readinto(view[:count])
             if not got:
                 raise NetworkError(f"the body ended {count} bytes before what is missing")
-            pace.check(got)
-            self._board.skipped(got)
+            rate.check(got)
+            self.scheduler.skipped(got)
             count -= got
 
-    def _fill(self, job: Assignment, body: Body, pace: MinimumRate) -> None:
-        """Bytes of the body to where the run is, until its end.
-
-        Raises _BrokenError with what has come of the last chunk.
-        """
-        landed = partial(self._board.landed, job)
-        run = job.run
-        landing = ChunkHasher(self._pieces, at=run.at, beginning=run.beginning, source=job.mirror.url, landed=landed)
-        lane = HashPipeline(landing)
+    def _fill(self, assignment: Assignment, body: Body, rate: MinimumRate) -> None:
+        """Write the body to the range, until its end."""
+        digester = ChunkDigester(
+            self.part.chunk_map,
+            position=assignment.range.position,
+            partial=assignment.range.partial,
+            origin=assignment.mirror.url,
+            on_chunk=partial(self.scheduler.chunk_received, assignment),
+        )
+        pipeline = HashPipeline(digester)
         try:
-            try:
-                while reach := self._board.reach(job, BUFFER):
-                    self._fill_one(job, body, pace, lane, reach)
-            finally:
-                lane.close()
-            if job.failure:
-                raise job.failure
-        except FetchError as error:
-            raise _BrokenError(error, landing.rest()) from error
+            while most := self.scheduler.begin_fill(assignment, BUFFER):
+                self._fill_buffer(assignment, body, rate, pipeline, most)
+        finally:
+            pipeline.close()
+            assignment.range.partial = digester.partial()
+        if assignment.failure:
+            raise assignment.failure
 
-    def _fill_one(self, job: Assignment, body: Body, pace: MinimumRate, lane: HashPipeline, reach: int) -> None:
-        buffer = lane.buffer()
-        filled = 0
-        until = self._deadline.clock.now() + WRITTEN_EVERY
+    def _fill_buffer(
+        self, assignment: Assignment, body: Body, rate: MinimumRate, pipeline: HashPipeline, most: int
+    ) -> None:
+        buffer, filled = pipeline.buffer(), 0
+        until = self.deadline.clock.now() + WRITE_EVERY
         try:
-            while filled < reach:
-                if job.failure:
-                    raise job.failure
-                count = body.readinto(buffer[filled:reach])
+            while filled < most:
+                if assignment.failure:
+                    raise assignment.failure
+                count = body.readinto(buffer[filled:most])
                 if not count:
-                    missing = self._pieces.start(job.run.end) - job.run.at - filled
-                    raise NetworkError(f"the body ended {missing} bytes early")
+                    end = self.part.chunk_map.start(assignment.range.end)
+                    raise NetworkError(f"the body ended {end - assignment.range.position - filled} bytes early")
                 filled += count
-                if pace.check(count) >= until:
+                if rate.check(count) >= until:
                     break
         finally:
             if filled:
                 # Written first: once a chunk is known to be wrong, another stream may write it.
-                self._part.write(buffer[:filled], at=job.run.at)
-                is_alone = self._board.working < self._cores
-                lane.hash(buffer, filled, aside=is_alone and job.run.came > _LONG)
-                self._board.came(job, filled)
+                self.part.write(buffer[:filled], at=assignment.range.position)
+                has_processor = self.scheduler.streams < self.processors
+                pipeline.hash(buffer, filled, in_thread=has_processor and assignment.range.received > LONG_BODY)
+                self.scheduler.written(assignment, filled)
 
 
-class _BrokenError(Exception):
-    """An error, and what is good nevertheless."""
+class _Ended(Event):
+    """Set when `stop` is, or when the assignment was overtaken."""
 
-    def __init__(self, error: FetchError, beginning: PartialChunk | None) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.beginning = beginning
+    def __init__(self, assignment: Assignment, *, stop: Event) -> None:
+        super().__init__()
+        self._assignment = assignment
+        self._stop = stop
+
+    def is_set(self) -> bool:
+        return self._assignment.overtaken is not None or self._stop.is_set()

@@ -1,62 +1,150 @@
-"""When to ask again and how long to wait before: tenacity owns the loop, nothing below it retries."""
+"""The attempts at one artifact: tenacity owns the loop, nothing below it retries."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
-from threading import Event
-from typing import TypeVar
+from typing import NoReturn
 
-from pxe_fetch.contract.model import RetryPolicy
-from pxe_fetch.deadline import Clock
-from pxe_fetch.errors import FetchError, NetworkError
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_any
 
-NOT_FOUND_ATTEMPTS = 4  # of one mirror: it may not be in sync yet, but mostly the name is wrong
-CORRUPT_ATTEMPTS = 2  # of one mirror: once may be the wire, twice is the file
-RANGE_ATTEMPTS = 2  # of one mirror: once it may have answered something else than the range, twice it has none
+from pxe_fetch.deadline import Deadline
+from pxe_fetch.download.mirrors import Mirror, Mirrors
+from pxe_fetch.errors import (
+    CannotCreateError,
+    DeadlineError,
+    DiskError,
+    FetchError,
+    NoRoomError,
+    RangeError,
+    StoppedError,
+)
+from pxe_fetch.humanize import tried
+from pxe_fetch.plan import Source
 
-T = TypeVar("T")
-
-
-def pause(error: FetchError, *, failures: int, policy: RetryPolicy) -> float:
-    """Seconds to leave a mirror alone after its `failures`-th failure in a row (from 1).
-
-    Full jitter: anything up to base * 2^(failures-1), at most `policy.max`, so that a fleet that failed together does
-    not come back together. What a server asks for with Retry-After, up to `policy.retry_after_max`, comes on top.
-    """
-    asked = error.retry_after if isinstance(error, NetworkError) and error.retry_after else 0.0
-    most = min(policy.max, policy.base * 2.0 ** min(failures - 1, 60))
-    return min(asked, policy.retry_after_max) + random.uniform(0.0, most)  # noqa: S311  spreads a load, keeps no secret
+_OF_THE_NODE = (CannotCreateError, DiskError, NoRoomError, DeadlineError, StoppedError)
 
 
-def retry_loop(attempt: Callable[[], T], *, after: Callable[[FetchError], float], clock: Clock, stop: Event) -> T:
-    """What `attempt` returns, as often as it takes.
+class ClaimedSizeError(NoRoomError):
+    """There is no room for the size that a mirror claims; another mirror may know better."""
 
-    After each FetchError `after` gives the seconds to wait before the next attempt, or raises what ends it all.
-    """
-    try:
-        return attempt()
-    except FetchError as error:
-        first = error
 
-    # Only now: most artifacts come at the first attempt, and a run pays for every import.
-    from tenacity import RetryCallState, Retrying, retry_if_exception_type
+def is_final(error: BaseException) -> bool:
+    """Whether `error` ends a download: it is about this node or the time, so no mirror can help."""
+    return isinstance(error, _OF_THE_NODE) and not isinstance(error, ClaimedSizeError)
 
-    pending: list[FetchError] = [first]
 
-    def again() -> T:
-        if pending:
-            raise pending.pop()
-        return attempt()
+def unforeseen(error: Exception) -> FetchError:
+    """`error`, which nothing here expects, as one that has an exit code."""
+    found = FetchError(f"a fault of pxe-fetch itself: {type(error).__name__}: {error}")
+    found.__cause__ = error
+    return found
 
-    def wait(state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        return after(error) if isinstance(error, FetchError) else 0.0
 
-    retrying = Retrying(
-        retry=retry_if_exception_type(FetchError),
-        wait=wait,
-        sleep=lambda seconds: clock.sleep(float(seconds), stop=stop),
-        reraise=True,
-    )
-    return retrying(again)
+class Attempts:
+    """How many attempts were made at one artifact, and when it is enough."""
+
+    def __init__(self, source: Source, *, mirrors: Mirrors, deadline: Deadline, here: Callable[[], int]) -> None:
+        """`here`: gives the bytes that need not be fetched again, for the messages."""
+        self.number = 0  # attempts begun
+        self.without_progress = 0  # in a row
+        self._source = source
+        self._mirrors = mirrors
+        self._deadline = deadline
+        self._here = here
+        self._began = deadline.clock.now()
+        self._last_error: FetchError | None = None
+        self._next: Mirror | None = None  # the mirror of the next attempt
+
+    def run(
+        self,
+        attempt: Callable[[], None],
+        *,
+        next_mirror: Callable[[], Mirror | None],
+        on_failure: Callable[[FetchError], None] = lambda _: None,
+        before_wait: Callable[[FetchError, Mirror, float], None] = lambda *_: None,
+    ) -> None:
+        """Call `attempt` until it returns. Raises FetchError when an error is final or no attempt is left.
+
+        After each failure `on_failure` gets the error, `next_mirror` chooses the mirror of the next attempt (None: no
+        mirror is left), and `before_wait` gets the error, that mirror, and the seconds until then.
+        """
+
+        def timed_attempt() -> None:
+            try:
+                attempt()
+            except DeadlineError as error:
+                raise self._too_late(str(error)) from error
+
+        def wait(_: RetryCallState) -> float:
+            self._next = next_mirror()
+            return max(0.0, self._next.not_before - self._deadline.clock.now()) if self._next else 0.0
+
+        def before_sleep(state: RetryCallState) -> None:
+            if self._next:
+                before_wait(_error(state), self._next, state.upcoming_sleep)
+
+        Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, FetchError) and not is_final(error)),
+            after=lambda state: on_failure(_error(state)),
+            wait=wait,
+            stop=stop_any(self._is_over, self._is_too_late),  # type: ignore[arg-type]  # functions will do
+            retry_error_callback=self._give_up,
+            before_sleep=before_sleep,
+            sleep=lambda seconds: self._deadline.clock.sleep(seconds, stop=self._deadline.stop),
+        )(timed_attempt)
+
+    def failed(self, error: FetchError, *, mirror: Mirror, progressed: bool, is_excused: bool = False) -> None:
+        """Record that an attempt at `mirror` failed; with progress the attempts are counted anew.
+
+        Call it before the mirror's own record is changed.
+        """
+        self._last_error = error
+        # That a mirror gave no range is news: it is yet to be asked again, or for all of it.
+        is_news = mirror.ranges and isinstance(error, RangeError)
+        if progressed:
+            self.progressed()
+        elif error.transient and error.is_counted and not is_excused and not is_news:
+            self.without_progress += 1
+
+    def progressed(self) -> None:
+        """Record that the artifact has made progress."""
+        self.without_progress = 0
+        self._mirrors.progressed()
+
+    def is_exhausted(self) -> bool:
+        """Whether too many attempts in a row brought nothing new, though every mirror had its chance."""
+        return self.without_progress >= self._source.retry.attempts_without_progress and not self._mirrors.untried()
+
+    def _is_over(self, _: RetryCallState) -> bool:
+        return self._next is None or self.is_exhausted()
+
+    def _is_too_late(self, state: RetryCallState) -> bool:
+        return state.upcoming_sleep >= self._deadline.left()
+
+    def _give_up(self, state: RetryCallState) -> NoReturn:
+        """Raise the error that names the cause, with what was tried in its message."""
+        if self._is_over(state):
+            verdict = self._mirrors.verdict()
+            verdict.args = (f"{verdict} ({self._tried()})",)
+            raise verdict
+        wait, left = state.upcoming_sleep, max(0.0, self._deadline.left())
+        why = f"the next attempt is due in {wait:.0f} s, but {left:.0f} s are left"
+        raise self._too_late(why) from _error(state)
+
+    def _too_late(self, why: str) -> DeadlineError:
+        cause = f"; the last error: {self._last_error}" if self._last_error else ""
+        return DeadlineError(f"{why} ({self._tried()}){cause}")
+
+    def _tried(self) -> str:
+        return tried(
+            self.number,
+            mirrors=self._mirrors.asked(),
+            seconds=self._deadline.clock.now() - self._began,
+            here=self._here(),
+            total=self._source.size,
+        )
+
+
+def _error(state: RetryCallState) -> FetchError:
+    error = state.outcome.exception() if state.outcome else None
+    return error if isinstance(error, FetchError) else FetchError(str(error))

@@ -1,4 +1,4 @@
-"""What the streams of one artifact share: which chunks are whose, which mirror serves whom, and what has happened."""
+"""Which chunks a stream downloads next, from which mirror, and what became of them."""
 
 from __future__ import annotations
 
@@ -7,306 +7,322 @@ from dataclasses import dataclass
 from threading import Condition
 
 from pxe_fetch.chunkmap import ChunkMap
-from pxe_fetch.contract.model import RetryPolicy
-from pxe_fetch.deadline import Clock
-from pxe_fetch.download.chunk_tracker import ChunkTracker, PartialChunk, Run
-from pxe_fetch.download.events import Events
-from pxe_fetch.download.shared_mirrors import SharedMirror, SharedMirrors
-from pxe_fetch.download.stream_budget import StreamBudget
-from pxe_fetch.errors import (
-    CannotCreateError,
-    DeadlineError,
-    DiskError,
-    FetchError,
-    IntegrityError,
-    NetworkError,
-    NoRoomError,
-    RangeError,
-    StoppedError,
-)
+from pxe_fetch.deadline import Deadline
+from pxe_fetch.download.chunk_tracker import WINDOW, ChunkRange, ChunkTracker
+from pxe_fetch.download.context import Context
+from pxe_fetch.download.copy import PROGRESS_EVERY
+from pxe_fetch.download.mirrors import Mirror, Mirrors, OvertakenError
+from pxe_fetch.download.retry import Attempts, is_final
+from pxe_fetch.download.verify import PartialChunk
+from pxe_fetch.errors import FetchError, IntegrityError
+from pxe_fetch.plan import Source
 from pxe_fetch.redact import redact
 
-_WORTH_IT = 1.0  # seconds that a run has still to take, for another stream to take half of it away
-_TOLD_EVERY = 0.5  # seconds between two reports of progress
-_FINAL = (CannotCreateError, DiskError, NoRoomError, DeadlineError, StoppedError)  # no mirror can help
-
-
-def is_final(error: FetchError) -> bool:
-    """Whether `error` ends the transfer: it is about our side, or nobody has foreseen it."""
-    return isinstance(error, _FINAL) or type(error) is FetchError
+_WORTH_SPLITTING = 1.0  # seconds that a range has still to take
+_WORTH_OVERTAKING = 2.0  # seconds that are saved; also those that a stream may be silent
+_QUICKER = 4  # times that the mirror that overtakes has to be
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Assignment:
-    """One request: a run of chunks, and the mirror that is asked for it."""
+    """One request: a range of chunks, and the mirror to ask for it."""
 
-    mirror: SharedMirror
-    run: Run
-    began_with: int = 0  # bytes of the run's first chunk
-    has_begun: bool = False  # the mirror has answered as it should
-    is_range: bool = False  # with the range that was asked for, and no more
-    gained: bool = False  # something new came of it that is still good
-    has_erred: bool = False  # a chunk came wrong from this mirror alone
-    failure: FetchError | None = None  # why its stream is to end
+    mirror: Mirror
+    range: ChunkRange
+    partial_length: int  # bytes of the range's first chunk that were here before
+    has_answer: bool = False  # the mirror has answered as it should
+    is_ranged: bool = False  # with the range that was asked for, and no more
+    progressed: bool = False  # it brought something new that is still good
+    had_wrong_chunk: bool = False  # from this mirror alone
+    failure: FetchError | None = None  # why its stream has to end: a wrong chunk
+    overtaken: FetchError | None = None  # why its stream has to end at once
 
 
 class ChunkScheduler:
     """Safe to use from several threads; `changed` is notified when there may be something new to do."""
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        pieces: ChunkMap,
-        mirrors: SharedMirrors,
-        streams: StreamBudget,
-        retry: RetryPolicy,
-        events: Events,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, source: Source, *, chunk_map: ChunkMap, context: Context, deadline: Deadline) -> None:
         self.changed = Condition()
-        self.runs = ChunkTracker(pieces=pieces)
-        self.mirrors = mirrors
-        self.working = 0  # streams
-        self.attempts = 0  # the first, and one more for each that failed
-        self.idle = 0  # attempts in a row that failed and brought nothing new
+        self.tracker = ChunkTracker(chunk_map=chunk_map)
+        self.mirrors = Mirrors(source)
+        self.attempts = Attempts(source, mirrors=self.mirrors, deadline=deadline, here=lambda: self.here)
+        self.streams = 0  # at work
         self.here = 0  # bytes that need not be fetched again
         self.received = 0  # bytes over the wire, those fetched twice counted twice
-        self.kept = 0  # bytes of an earlier run
-        self.last: SharedMirror | None = None  # who was asked last, or gave the last right chunk
-        self._name = name
-        self._pieces = pieces
-        self._streams = streams
-        self._retry = retry
-        self._events = events
-        self._clock = clock
-        self._bad: set[int] = set()  # chunks that came wrong, until they are right
-        self._one_source: set[int] = set()  # of these, who was to blame for which nobody knows
-        self._told = 0.0
-        self._resuming = False
+        self.resumed_from = 0  # bytes that an earlier run left
+        self.last_mirror: Mirror | None = None  # the one asked last, or that gave the last right chunk
+        self.last_error: FetchError | None = None
+        self._name = source.name
+        self._map = chunk_map
+        self._active: list[Assignment] = []
+        self._budget = context.streams
+        self._events = context.events
+        self._clock = context.clock
+        self._wrong: set[int] = set()  # chunks that came wrong, until they are right
+        self._one_origin: set[int] = set()  # those of them where it is unclear who was wrong
+        self._farthest = 0  # the most that was here when an attempt failed: only more is progress
+        self._reported = 0.0  # progress, on the clock
+        self._is_resuming = False
 
-    def job(self) -> Assignment | None:
-        """What one more stream could do now; None where there is nothing. `end` is to be called for it."""
+    def next_assignment(self) -> Assignment | None:
+        """What one more stream could do now; None where there is nothing. `finish` has to be called for it."""
         with self.changed:
-            if self.is_exhausted():
+            if self.attempts.is_exhausted():
                 return None
             now = self._clock.now()
             for mirror in self.mirrors.ready(now, without=self._useless()):
-                if run := self._run(mirror, now):
+                if chunk_range := self._reserve(mirror, now):
                     mirror.streams += 1
-                    mirror.asked += 1
-                    self.working += 1
-                    self.attempts = self.attempts or 1
-                    self.last = mirror
-                    return Assignment(mirror=mirror, run=run, began_with=run.beginning.length if run.beginning else 0)
+                    mirror.ask()
+                    self.streams += 1
+                    self.attempts.number = self.attempts.number or 1
+                    self.last_mirror = mirror
+                    length = chunk_range.partial.length if chunk_range.partial else 0
+                    assignment = Assignment(mirror=mirror, range=chunk_range, partial_length=length)
+                    self._active.append(assignment)
+                    return assignment
+                self._overtake(mirror, now)
             return None
 
-    def _useless(self) -> Sequence[SharedMirror]:
-        """Those that have nothing to give of what is missing."""
-        if not self.runs.gap():
+    def next_mirror(self) -> Mirror | None:
+        """The mirror to ask next, now or later; None when none is left."""
+        with self.changed:
+            return self.mirrors.next(self._clock.now(), prefer_ranges=True, without=self._useless())
+
+    def _useless(self) -> Sequence[Mirror]:
+        """The mirrors that are not to be asked for any of the missing chunks."""
+        if not self.tracker.first_missing():
             return ()
-        return [one for one in self.mirrors.all() if not self.runs.gap(without=self.mirrors.not_from(one))]
+        excluded = self.mirrors.excluded_chunks
+        return [one for one in self.mirrors.all if not self.tracker.first_missing(without=excluded(one))]
 
-    def _run(self, mirror: SharedMirror, now: float) -> Run | None:
-        without = self.mirrors.not_from(mirror)
-        if gap := self.runs.gap(without=without):
-            first, end = gap
+    def _reserve(self, mirror: Mirror, now: float) -> ChunkRange | None:
+        excluded = self.mirrors.excluded_chunks(mirror)
+        if missing := self.tracker.first_missing(without=excluded):
+            first, end = missing
             if mirror.ranges:
-                share = -(-self.runs.missing() // (1 + self._streams.free))
+                share = -(-self.tracker.missing() // (1 + self._budget.free))
                 end = min(end, first + share)
-            run = self.runs.take(first, end, now=now)
-            if run.beginning and first in self._one_source and run.beginning.sources != {mirror.url}:
-                self.here -= run.beginning.length
-                run.at, run.beginning = self._pieces.start(first), None
-                run.upto = run.at
-            return run
-        if without or not mirror.ranges:
+            found = self.tracker.reserve(first, end, now=now)
+            if found.partial and first in self._one_origin and found.partial.origins != {mirror.url}:
+                self.here -= found.partial.length
+                found.partial = None
+                found.position = found.filled_to = self._map.start(first)
+            return found
+        if excluded or not mirror.ranges:
             return None
-        return self._steal(now)
+        return self._split_slowest(now)
 
-    def _steal(self, now: float) -> Run | None:
-        """Half of what takes the longest, where that is long."""
+    def _split_slowest(self, now: float) -> ChunkRange | None:
+        """Half of the range that takes the longest, where that is long."""
 
-        def still(run: Run) -> float:
-            bytes_left = self._pieces.start(run.end) - run.at
-            return bytes_left * (now - run.since) / run.came if run.came else float("inf")
+        def left(one: ChunkRange) -> float:
+            bytes_left = self._map.start(one.end) - one.position
+            return bytes_left * (now - one.since) / one.received if one.received else float("inf")
 
-        slow = [run for run in self.runs.active if now - run.since >= _WORTH_IT and still(run) >= _WORTH_IT]
-        for run in sorted(slow, key=still, reverse=True):
-            if found := self.runs.split(run, now=now):
-                return found
-        return None
+        slow = [one for one in self.tracker.active if min(now - one.since, left(one)) >= _WORTH_SPLITTING]
+        halves = (self.tracker.split(one, now=now) for one in sorted(slow, key=left, reverse=True))
+        return next((half for half in halves if half), None)
 
-    def gave_no_range(self, job: Assignment) -> None:
-        """All of it comes in answer to a range."""
+    def _overtake(self, mirror: Mirror, now: float) -> None:
+        """End the streams of other mirrors whose bytes `mirror`, which is idle, would have much sooner."""
+        excluded = self.mirrors.excluded_chunks(mirror)
+        for one in self._active:
+            current = one.range
+            if one.mirror is mirror or one.overtaken or not mirror.rate or self._map.at(current.position) in excluded:
+                continue
+            left, window = self._map.start(current.end) - current.position, now - current.window_start
+            if now - current.last_received >= _WORTH_OVERTAKING:
+                seconds = float("inf")
+            elif current.window_received and window >= WINDOW / 2:
+                seconds = left * window / current.window_received
+            else:
+                continue
+            if seconds >= _QUICKER * left / mirror.rate + _WORTH_OVERTAKING:
+                one.overtaken = OvertakenError(f"too slow: {left} bytes are left, and {redact(mirror.url)} is quicker")
+
+    def resume_chunk(self, index: int, partial: PartialChunk | None) -> None:
+        """An earlier run left all of the chunk, which is right, or the `partial` chunk."""
         with self.changed:
-            job.mirror.gave_no_range()
+            if partial:
+                self.tracker.keep_partial(index, partial)
+                self.here += partial.length
+            else:
+                self.tracker.mark_verified(index)
+                self.here += self._map.start(index + 1) - self._map.start(index)
+            self.resumed_from = self._farthest = self.here
 
-    def begins(self, job: Assignment, *, total: int | None, is_range: bool) -> None:
-        """The job's mirror has answered, and the bytes that were asked for follow: they alone, or all behind them."""
+    def ignored_range(self, assignment: Assignment) -> None:
+        """The mirror answers with all bytes instead of the range."""
         with self.changed:
-            job.has_begun = job.mirror.proven = True
-            job.is_range = is_range
-            self.last = job.mirror
-            resuming, self._resuming = self._resuming or bool(self.kept and not self.received), False
-            here, is_first = self.here, self.received == 0
-        url = redact(job.mirror.url)
+            assignment.mirror.ignored_range()
+
+    def answered(self, assignment: Assignment, *, total: int | None, is_ranged: bool) -> None:
+        """The mirror has answered, and the bytes asked for follow: they alone, or (not `is_ranged`) all behind them."""
+        with self.changed:
+            assignment.has_answer = assignment.mirror.has_answered = True
+            assignment.is_ranged = is_ranged
+            self.last_mirror = assignment.mirror
+            is_first = self.received == 0
+            is_resuming = self._is_resuming or (is_first and self.resumed_from > 0)
+            self._is_resuming = False
+            here = self.here
+        url = redact(assignment.mirror.url)
         if not is_first:
-            self._events.progress(self._name, received=here, total=self._pieces.size)
-        self._events.started(self._name, url=url, offset=here, total=total or self._pieces.size)
-        if resuming and here:
+            self._events.progress(self._name, received=here, total=self._map.size)
+        self._events.started(self._name, url=url, offset=here, total=total or self._map.size)
+        if is_resuming and here:
             self._events.resumed(self._name, url=url, offset=here)
 
-    def take_up(self, index: int, beginning: PartialChunk) -> None:
-        """An earlier run left some of the chunk's first bytes."""
-        self.runs.begun(index, beginning)
-        self.here += beginning.length
+    def extend(self, assignment: Assignment) -> bool:
+        """Give the assignment the next missing chunks of a body that has them all; whether there are any.
 
-    def goes_on(self, job: Assignment) -> bool:
-        """Whether a body that has all of it comes by more that is missing, which is then the job's run.
-
-        What is here already is read once more on the way there only where nobody is known to have ranges.
+        Chunks that are here already are read again on the way there only where no mirror is known to have ranges.
         """
         with self.changed:
-            run, mirror, now = job.run, job.mirror, self._clock.now()
-            gap = self.runs.gap(start=run.end, without=self.mirrors.not_from(mirror))
-            if gap and gap[0] > run.end and (mirror.ranges or self.mirrors.another_may_resume(mirror, now=now)):
+            done, mirror, now = assignment.range, assignment.mirror, self._clock.now()
+            missing = self.tracker.first_missing(start=done.end, without=self.mirrors.excluded_chunks(mirror))
+            if missing is None:
                 return False
-            if gap:
-                self.runs.release(run)
-                job.run = self.runs.take(*gap, now=now)
-            return gap is not None
+            has_gap = missing[0] > done.end
+            if has_gap and (mirror.ranges or self.mirrors.another_may_resume(mirror, now=now)):
+                return False
+            self.tracker.release(done)
+            assignment.range = self.tracker.reserve(*missing, now=now)
+            return True
 
     def skipped(self, count: int) -> None:
-        """So many bytes came that nobody needed."""
+        """`count` bytes came that were not needed."""
         with self.changed:
             self.received += count
 
-    def reach(self, job: Assignment, most: int) -> int:
-        """How many bytes, up to `most`, the job's stream may fill from where it is; 0 at the end of its run.
+    def begin_fill(self, assignment: Assignment, most: int) -> int:
+        """How many bytes, up to `most`, the stream may receive and write next; 0 at the end of its range.
 
-        Never beyond the chunk: what follows a wrong one is not to be read.
+        Never more than the current chunk: what follows a wrong one is not to be read.
         """
         with self.changed:
-            run = job.run
-            run.upto = min(run.at + most, self._pieces.start(min(self._pieces.at(run.at) + 1, run.end)))
-            return run.upto - run.at
+            current = assignment.range
+            end = self._map.start(min(self._map.at(current.position) + 1, current.end))
+            current.filled_to = min(current.position + most, end)
+            return current.filled_to - current.position
 
-    def came(self, job: Assignment, count: int) -> None:
-        """So many bytes were written at the run's place."""
+    def written(self, assignment: Assignment, count: int) -> None:
+        """`count` bytes were written at the range's position."""
         now = self._clock.now()
         with self.changed:
-            job.run.at += count
-            job.run.came += count
+            assignment.range.advance(count, now=now)
             self.received += count
             self.here += count
-            is_time = now - self._told >= _TOLD_EVERY
-            if is_time:
-                self._told = now
-            here = self.here
-        if is_time:
-            self._events.progress(self._name, received=here, total=self._pieces.size)
+            assignment.mirror.has_delivered = True
+            here, is_due = self.here, now - self._reported >= PROGRESS_EVERY
+            if is_due:
+                self._reported = now
+        if is_due:
+            self._events.progress(self._name, received=here, total=self._map.size)
 
-    def landed(self, job: Assignment, index: int, *, digest: bytes, sources: frozenset[str]) -> None:
-        """A chunk is whole: right or wrong."""
-        mirror, url = job.mirror, redact(job.mirror.url)
-        with self.changed:
-            if self._pieces.is_right(index, digest):
-                self.runs.arrived(index)
-                mirror.right += 1
-                job.gained = True
-                mirror.failures = self.idle = 0
-                mirror.odd = 0 if job.is_range else mirror.odd
-                self.last = mirror
-                was_bad = index in self._bad
-                self._bad.discard(index)
-                self._one_source.discard(index)
-                error = None
-            else:
-                error = self._wrong(job, index, digest=digest, sources=sources)
-            self.changed.notify_all()
-        if error:
+    def chunk_received(self, assignment: Assignment, index: int, *, digest: bytes, origins: frozenset[str]) -> None:
+        """All bytes of a chunk are here; they came from `origins`. Right or wrong, the digest says."""
+        mirror, url = assignment.mirror, redact(assignment.mirror.url)
+        if not self._map.is_right(index, digest):
+            error = self._reject(assignment, index, digest=digest, origins=origins)
             self._events.chunk_wrong(self._name, url=url, error=str(error))
-        elif was_bad:
+            return
+        with self.changed:
+            self.tracker.mark_verified(index)
+            self.attempts.progressed()
+            mirror.right += 1
+            assignment.progressed = True
+            mirror.failures = 0
+            mirror.unranged = 0 if assignment.is_ranged else mirror.unranged
+            self.last_mirror = mirror
+            was_wrong = index in self._wrong
+            self._wrong.discard(index)
+            self._one_origin.discard(index)
+            self.changed.notify_all()
+        if was_wrong:
             self._events.chunk_mended(self._name, url=url, chunk=index)
 
-    def _wrong(self, job: Assignment, index: int, *, digest: bytes, sources: frozenset[str]) -> IntegrityError:
-        start, end = self._pieces.start(index), self._pieces.start(index + 1)
-        expected = self._pieces.expected(index).hex()
-        found = digest.hex()
+    def _reject(self, assignment: Assignment, index: int, *, digest: bytes, origins: frozenset[str]) -> IntegrityError:
+        """Drop a wrong chunk, and have the stream end: its other chunks may be wrong for the same cause."""
+        start, end = self._map.start(index), self._map.start(index + 1)
+        expected, found = self._map.expected(index).hex(), digest.hex()
         error = IntegrityError(
             f"wrong bytes from {start} to {end - 1}: chunk {index} has the sha256 {found[:16]}…, not {expected[:16]}…",
             expected=f"sha256:{expected}",
             found=f"sha256:{found}",
         )
-        self.runs.spoiled(index)
-        self.here -= end - start
-        self._bad.add(index)
-        self.attempts += not job.failure
-        job.failure = job.failure or error  # its other chunks may be wrong for the same cause
-        if sources == {job.mirror.url}:
-            self.mirrors.gave_wrong(job.mirror, index, error, is_first=not job.has_erred)
-            job.has_erred = True
-        else:
-            self._one_source.add(index)
+        with self.changed:
+            self.tracker.mark_missing(index)
+            self._drop(end - start)
+            self._wrong.add(index)
+            self.attempts.number += not assignment.failure
+            assignment.failure = assignment.failure or error
+            if origins == {assignment.mirror.url}:
+                self.mirrors.wrong_chunk(assignment.mirror, index, error, is_first=not assignment.had_wrong_chunk)
+                assignment.had_wrong_chunk = True
+            else:
+                self._one_origin.add(index)
+            self.changed.notify_all()
         return error
 
-    def end(self, job: Assignment, *, beginning: PartialChunk | None, error: FetchError | None) -> None:
-        """The job's stream has ended, in the middle of a chunk whose `beginning` this is, and because of `error`."""
+    def _drop(self, count: int) -> None:
+        """`count` bytes that were here are wrong, or follow wrong ones: that they come again is progress."""
+        self.here -= count
+        self._farthest = min(self._farthest, self.here)
+
+    def finish(self, assignment: Assignment, error: FetchError | None) -> None:
+        """The assignment's stream has ended, because of `error` or at the end of its range."""
         with self.changed:
-            if beginning and job.failure:  # it followed a wrong chunk
-                self.here -= beginning.length
-                beginning = None
-            job.gained |= beginning is not None and beginning.length > job.began_with
-            job.run.beginning = beginning
-            self.runs.release(job.run)
-            job.mirror.streams -= 1
-            self.working -= 1
+            partial = assignment.range.partial
+            if partial and assignment.failure:  # it follows a wrong chunk
+                self._drop(partial.length)
+                partial = assignment.range.partial = None
+            assignment.progressed |= partial is not None and partial.length > assignment.partial_length
+            self.tracker.release(assignment.range)
+            self._active.remove(assignment)
+            assignment.mirror.bytes += assignment.range.received
+            assignment.mirror.seconds += self._clock.now() - assignment.range.since
+            assignment.mirror.streams -= 1
+            self.streams -= 1
             self.changed.notify_all()
         if error and not is_final(error):
-            self._failed(job, error)
+            self._record_failure(assignment, error)
 
-    def _failed(self, job: Assignment, error: FetchError) -> None:
-        mirror = job.mirror
+    def _record_failure(self, assignment: Assignment, error: FetchError) -> None:
+        mirror = assignment.mirror
         with self.changed:
             now = self._clock.now()
-            is_counted = error is job.failure  # wrong bytes: when they landed
-            self.attempts += not is_counted
-            self._resuming = True
-            is_news = mirror.ranges and isinstance(error, RangeError)  # it is yet to be asked again, or for all of it
-            is_limit = not is_counted and not job.has_begun and self.mirrors.refused_more(mirror, error)
-            if job.gained:
-                self.idle = 0
-            elif error.transient and error.is_counted and not is_limit and not is_news:
-                self.idle += 1
-            if not is_counted and not is_limit:
-                blamed = isinstance(error, IntegrityError)
-                self.mirrors.failed(mirror, error, now=now, progressed=job.gained, blamed=blamed)
-            is_dropped = mirror.out and not mirror.told
-            mirror.told = mirror.out
-            attempt = self.attempts - 1
-            following = self.mirrors.soonest(now)
-            is_last = self.is_exhausted() and not self.working
+            is_recorded = error is assignment.failure  # a wrong chunk: when it came
+            is_limit = not is_recorded and not assignment.has_answer and self.mirrors.refused_stream(mirror, error)
+            self._is_resuming = True
+            self.last_error = error
+            self.attempts.number += not is_recorded
+            progressed = assignment.progressed or self.here > self._farthest
+            self._farthest = max(self._farthest, self.here)
+            self.attempts.failed(error, mirror=mirror, progressed=progressed, is_excused=is_limit)
+            if not is_recorded and not is_limit:
+                self.mirrors.failed(
+                    mirror,
+                    error,
+                    now=now,
+                    progressed=assignment.progressed,
+                    blamed=isinstance(error, IntegrityError),
+                )
+            is_dropped = mirror.out and not mirror.is_reported
+            mirror.is_reported = mirror.out
+            attempt = self.attempts.number - 1
+            following = self.mirrors.next(now, prefer_ranges=True)
+            is_last = self.attempts.is_exhausted() and not self.streams
         if is_dropped:
             self._events.mirror_dropped(self._name, url=redact(mirror.url), reason=str(error))
-        if following and not is_last and not is_counted:
+        if following and not is_last and not is_recorded:
             self._events.retrying(
                 self._name,
                 url=redact(mirror.url),
                 attempt=attempt,
                 error=str(error),
-                status=error.status if isinstance(error, NetworkError) else None,
+                status=getattr(error, "status", None),
                 wait_seconds=max(0.0, following.not_before - now),
                 next_url=redact(following.url),
             )
-
-    def is_exhausted(self) -> bool:
-        """Whether so many attempts brought nothing that no other is made."""
-        return self.idle >= self._retry.attempts_without_progress and not self.mirrors.untried()
-
-    def following(self) -> SharedMirror | None:
-        """Who is to be asked next while nobody is at work; None when all attempts are used up."""
-        with self.changed:
-            if self.is_exhausted():
-                return None
-            return self.mirrors.soonest(self._clock.now(), without=self._useless())

@@ -1,9 +1,12 @@
-"""Digests of what arrives, and the comparison with what the configuration names."""
+"""Digests of what arrives, of the whole or chunk by chunk, and the comparison with what the configuration names."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from typing import Protocol
 
+from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.errors import IntegrityError
 
@@ -17,11 +20,11 @@ class Digester:
         self._hash = hashlib.sha512() if self._algorithm == "sha512" else hashlib.sha256()
 
     def update(self, data: memoryview) -> None:
-        """Take `data` in, in the order of the file. hashlib lets go of the interpreter for more than 2 KiB."""
+        """Hash `data`, in the order of the file. hashlib lets go of the interpreter for more than 2 KiB."""
         self._hash.update(data)
 
     def digest(self) -> Digest:
-        """Of everything taken in so far."""
+        """The digest of everything hashed so far."""
         found = self._hash.hexdigest()
         expected = self.expected
         return expected if expected and expected.hex == found else Digest(algorithm=self._algorithm, hex=found)
@@ -43,8 +46,63 @@ class Digester:
 
 
 def check_size(found: int, *, expected: int | None) -> None:
-    """Raises IntegrityError if the size is known and another."""
+    """Raises IntegrityError if the expected size is known and another."""
     if expected is not None and found != expected:
         raise IntegrityError(
             f"wrong size: expected {expected} bytes, found {found}", expected=str(expected), found=str(found)
         )
+
+
+class _Hash(Protocol):
+    """hashlib's."""
+
+    def update(self, data: memoryview, /) -> None: ...
+    def digest(self) -> bytes: ...
+
+
+@dataclass(kw_only=True, slots=True)
+class PartialChunk:
+    """The first bytes of a chunk whose others are still missing."""
+
+    length: int
+    hash: _Hash  # of these bytes
+    origins: frozenset[str]  # who gave them
+
+
+class OnChunk(Protocol):
+    """Gets each chunk whose last byte has come."""
+
+    def __call__(self, index: int, *, digest: bytes, origins: frozenset[str]) -> None:
+        """The chunk `index`, whose bytes came from `origins`, has this digest."""
+
+
+class ChunkDigester:
+    """The digests of the chunks that one stream downloads in a row."""
+
+    def __init__(
+        self, chunk_map: ChunkMap, *, position: int, partial: PartialChunk | None, origin: str, on_chunk: OnChunk
+    ) -> None:
+        """The bytes to come begin at the offset `position`; those before it in the same chunk are the `partial` one."""
+        self._map = chunk_map
+        self._position = position
+        self._origin = frozenset((origin,))
+        self._on_chunk = on_chunk
+        self._chunk = partial or PartialChunk(length=0, hash=hashlib.sha256(), origins=frozenset())
+
+    def update(self, data: memoryview) -> None:
+        """Hash `data`, which follows what was hashed before."""
+        while data:
+            chunk, index = self._chunk, self._map.at(self._position)
+            end = self._map.start(index + 1)
+            here, data = data[: end - self._position], data[end - self._position :]
+            chunk.hash.update(here)
+            chunk.length += len(here)
+            chunk.origins |= self._origin
+            self._position += len(here)
+            if self._position == end:
+                self._chunk = PartialChunk(length=0, hash=hashlib.sha256(), origins=frozenset())
+                self._on_chunk(index, digest=chunk.hash.digest(), origins=chunk.origins)
+
+    def partial(self) -> PartialChunk | None:
+        """The beginning of the chunk that is not whole yet; None where there is none."""
+        return self._chunk if self._chunk.length else None

@@ -1,1 +1,1 @@
-"""Verified bytes put where they belong: files, trees, the folders they may go to, and the room for them."""
+"""Install verified downloads: files, decompressed files, trees; and the disk space that they need."""

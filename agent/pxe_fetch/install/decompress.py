@@ -1,7 +1,7 @@
-"""A compressed file put in place as what is in it: decompressed beside its destination, then renamed.
+"""Install a compressed file as its content: decompress it beside the destination, then rename.
 
-That is done once the bytes that came are verified, so no decompressor sees bytes that a server made up, and what has
-arrived stays whole for a later run to resume.
+The compressed file is verified first, so the decompressor only sees trusted bytes. It stays until the end, so that a
+later run can resume.
 """
 
 from __future__ import annotations
@@ -21,41 +21,42 @@ from pxe_fetch.install.compression import pieces
 from pxe_fetch.install.disk_space import available
 from pxe_fetch.plan import Transfer, beside
 
-RECORD_SUFFIX = ".pxe-fetch-content"  # beside the file: which artifact it came from, and the digest of what was in it
-_LOOK = 64 * 1024 * 1024  # bytes written between two looks at the room that is left
+RECORD_SUFFIX = ".pxe-fetch-content"  # beside the destination: the artifact's identity, and the content's sha256
+_CHECK_INTERVAL = 64 * 1024 * 1024  # bytes written between two checks of the free space
 
 
-def is_right(transfer: Transfer) -> bool:
-    """Whether the destination is what an earlier run made of this artifact; its mode and owner are then set as wanted.
+def is_current(transfer: Transfer) -> bool:
+    """Whether the destination has the content of this artifact; if so, set its mode and owner as configured.
 
-    Told by the record beside it, and by reading the whole file. Raises FetchError as file.is_right does.
+    The record beside it names the content's digest, which is checked by reading the whole file. Raises FetchError as
+    file.is_current does.
     """
     try:
-        source, content = beside(transfer.dest, RECORD_SUFFIX).read_text(encoding="ascii").split()
+        identity, content = beside(transfer.dest, RECORD_SUFFIX).read_text(encoding="ascii").split()
     except (OSError, ValueError):
-        source = content = ""
-    if source != transfer.identity:
-        return file.is_right(replace(transfer, size=-1))  # no file is; but what stands there may be in the way
-    return file.is_right(replace(transfer, size=None, pieces=None, digest=Digest(algorithm="sha256", hex=content)))
+        identity = content = ""
+    if identity != transfer.identity:
+        return file.is_current(replace(transfer, size=-1))  # no file has that size, but a directory must still raise
+    return file.is_current(replace(transfer, size=None, chunk_map=None, digest=Digest(algorithm="sha256", hex=content)))
 
 
-def place(transfer: Transfer) -> None:
-    """Make what is in the verified part file the destination, then drop the part.
+def install(transfer: Transfer) -> None:
+    """Turn the content of the verified part file into the destination, then remove the part file.
 
-    Raises FetchError; the destination is then as it was. The part goes too where another try would end the same.
+    Raises FetchError; the destination is then unchanged, and the part file stays unless another try would fail too.
     """
     staging = beside(transfer.dest, STAGING_SUFFIX)
     try:
-        staging.unlink(missing_ok=True)  # by a run that was killed
+        staging.unlink(missing_ok=True)  # left by a run that was killed
         content = _decompress(transfer, staging)
-        file.place(replace(transfer, part=staging))
-        _note(transfer, content=content)
+        file.install(replace(transfer, part=staging))
+        _write_record(transfer, content=content)
         transfer.part.unlink(missing_ok=True)
     except (PolicyError, NoRoomError):
         transfer.part.unlink(missing_ok=True)
         raise
     except OSError as error:
-        cause = file.explain(error, f"{transfer.dest} cannot be put in place")
+        cause = file.translate_error(error, f"cannot install {transfer.dest}")
         if isinstance(cause, NoRoomError):
             transfer.part.unlink(missing_ok=True)
         raise cause from None
@@ -64,18 +65,18 @@ def place(transfer: Transfer) -> None:
 
 
 def _decompress(transfer: Transfer, staging: Path) -> str:
-    """Write what is in the part to the new file `staging`; its sha256. Raises FetchError and OSError."""
+    """Write the content of the part file to the new file `staging`; its sha256. Raises FetchError and OSError."""
     content = hashlib.sha256()
-    written = looked = 0
-    room = available(staging.parent)
-    # 0600, as the part has, until it gets its owner and mode.
+    written = checked = 0
+    limit = available(staging.parent)
+    # 0600, like the part file, until it gets its owner and mode.
     descriptor = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb", buffering=0) as out, transfer.part.open("rb", buffering=0) as packed:
         for piece in pieces(packed):
-            if written - looked >= _LOOK:
-                looked, room = written, written + available(staging.parent)
-            if written + len(piece) > room:
-                raise NoRoomError(f"decompressed, it takes more than the {amount(int(room))} that are free")
+            if written - checked >= _CHECK_INTERVAL:
+                checked, limit = written, written + available(staging.parent)
+            if written + len(piece) > limit:
+                raise NoRoomError(f"the decompressed file needs more than the {amount(int(limit))} available")
             view = memoryview(piece)
             while view:
                 view = view[out.write(view) :]
@@ -84,8 +85,8 @@ def _decompress(transfer: Transfer, staging: Path) -> str:
     return content.hexdigest()
 
 
-def _note(transfer: Transfer, *, content: str) -> None:
-    """Write the record. Where that fails, or the run is killed before, a later run fetches the artifact again."""
+def _write_record(transfer: Transfer, *, content: str) -> None:
+    """Write the record. If that fails, or the run is killed before, a later run fetches the artifact again."""
     record = beside(transfer.dest, RECORD_SUFFIX)
     with suppress(OSError):
         record.unlink(missing_ok=True)

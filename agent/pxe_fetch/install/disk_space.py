@@ -1,10 +1,9 @@
-"""Whether what a run is to bring fits, asked before the first byte comes, and promised to one artifact at a time."""
+"""Disk space and memory: checked before the first byte is fetched, and reserved for one artifact at a time."""
 
 from __future__ import annotations
 
 import math
 import os
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,214 +12,196 @@ from threading import Lock
 
 from pxe_fetch.errors import NoRoomError
 from pxe_fetch.humanize import amount
-from pxe_fetch.install.mounts import lies_in_memory, read_mounts, upper_of
-from pxe_fetch.plan import Order
+from pxe_fetch.install.mounts import is_in_memory, overlay_upper_dir, read_mounts
+from pxe_fetch.plan import Transfer
 
 KiB = 1024
-LOOK = 0.1  # seconds that a look at a store is good for while it has PLENTY: thousands of small files come so fast
-PLENTY = 1024 * 1024 * KiB  # bytes
-OWN_MEMORY = 32 * 1024 * KiB  # bytes that are not given away: the agent takes as much itself
+OWN_MEMORY = 32 * 1024 * KiB  # bytes of memory that the agent keeps for itself
 
-_MEMORY = -1  # no device has this number
-_BLOCK = 512  # bytes, whatever the file system's own are (stat(2), st_blocks)
+_MEMORY = -1  # stands for memory among device numbers; no device has it
+_BLOCK = 512  # bytes of one of st_blocks, whatever the file system's block size (stat(2))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """Where a destination's bytes go."""
+class Location:
+    """Where the bytes of a destination go."""
 
-    directory: Path  # that exists
-    stores: tuple[int, ...]  # what is taken from: the file system's device, and memory where that is what it is
+    directory: Path  # the destination's, or its nearest parent that exists
+    pools: tuple[int, ...]  # what they are taken from: the device, and _MEMORY if the file system is in memory
 
     @property
     def in_memory(self) -> bool:
-        """Whether its bytes lie in memory."""
-        return _MEMORY in self.stores
+        """Whether these bytes take memory."""
+        return _MEMORY in self.pools
 
 
 @dataclass(kw_only=True, slots=True)
-class Claim:
-    """What one artifact takes: `need` bytes as long as it waits, then what is still to come of `size`."""
+class Reservation:
+    """The space of one artifact: `declared` bytes until its download starts, then what is still missing of `size`."""
 
-    order: Order
-    place: Place
-    need: int
+    transfer: Transfer
+    location: Location
+    declared: int
     size: int = 0
-    begun: bool = False
+    started: bool = False
 
     def outstanding(self) -> int:
-        """Bytes that are not on the file system yet."""
-        return max(self.size - _held(self.order.part), 0) if self.begun else self.need
+        """Bytes that have not been written yet."""
+        return max(self.size - _allocated(self.transfer.part), 0) if self.started else self.declared
 
 
 class DiskSpace:
-    """What of the node's disks and memory is promised to whom. Safe to use from several threads."""
+    """The node's free space, and which artifact it is reserved for. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._mounts = read_mounts()
-        self._places: dict[Path, Place] = {}
-        self._claims: dict[str, Claim] = {}
-        self._begun: dict[str, Claim] = {}
-        self._waiting: Counter[tuple[int, bool]] = Counter()  # (store, is it for a required artifact) -> bytes
-        self._free: dict[int, float] = {}  # bytes by store, as of `_looked`
-        self._looked = 0.0  # monotonic
+        self._locations: dict[Path, Location] = {}
+        self._reservations: dict[str, Reservation] = {}
+        self._started: dict[str, Reservation] = {}
+        self._waiting: Counter[tuple[int, bool]] = Counter()  # (pool, required) -> bytes declared and not started
         self._lock = Lock()
 
-    def preflight(self, orders: Iterable[Order]) -> dict[str, NoRoomError]:
-        """Promise each artifact its declared size, less what an earlier run has brought of it already.
+    def preflight(self, transfers: Iterable[Transfer]) -> dict[str, NoRoomError]:
+        """Reserve the declared size of each artifact, less what an earlier run has left of it.
 
-        Gives the optional artifacts (by name) that do not fit beside the required ones, each with the error that says
-        why. Raises NoRoomError when the required artifacts alone do not fit.
+        Returns the optional artifacts that do not fit beside the required ones: by name, the error. Raises NoRoomError
+        if the required artifacts alone do not fit.
         """
         refused: dict[str, NoRoomError] = {}
         free: dict[int, float] = {}
-        # Stable: in each half as the configuration has it.
-        for order in sorted(orders, key=lambda order: not order.required):
-            place = self._place(order.dest.parent)
-            for store in place.stores:
-                if store not in free:
-                    free[store] = _free_of(store, place)
-            claim = Claim(order=order, place=place, need=_need(order))
+        for transfer in sorted(transfers, key=lambda transfer: not transfer.required):  # stable: then as configured
+            location = self._location(transfer.dest.parent)
+            for pool in location.pools:
+                if pool not in free:
+                    free[pool] = _free_in(pool, location)
+            reservation = Reservation(transfer=transfer, location=location, declared=_declared(transfer))
             try:
-                self._check(claim, need=claim.need, free=free)
+                self._check(reservation, bytes_needed=reservation.declared, free=free)
             except NoRoomError as error:
-                if order.required:
-                    raise NoRoomError(f"{order.name}: {error}") from None
-                refused[order.name] = error
+                if transfer.required:
+                    raise NoRoomError(f"{transfer.name}: {error}") from None
+                refused[transfer.name] = error
                 continue
-            self._claims[order.name] = claim
-            self._wait(claim, claim.need)
+            self._reservations[transfer.name] = reservation
+            self._add_waiting(reservation, reservation.declared)
         return refused
 
-    def claim(self, name: str, size: int) -> None:
-        """The artifact `name` is about to come, and all of it is `size` bytes. Raises NoRoomError when they do not fit.
+    def reserve(self, name: str, size: int) -> None:
+        """Reserve `size` bytes for the artifact `name`, whose download starts. Raises NoRoomError if they do not fit.
 
-        What is promised to others is not there for it; but an optional artifact that still waits stands back behind a
-        required one.
+        Space reserved for others is not available to it, except that a required artifact may take the space of optional
+        ones that have not started.
         """
         with self._lock:
-            claim = self._claims[name]
-            self._begun.pop(name, None)
-            promised = 0 if claim.begun else claim.need
-            if not claim.begun:
-                self._wait(claim, -claim.need)
-            claim.begun, claim.size, claim.need = True, size, 0
-            if size > promised and not self._is_plenty(claim) and (missing := claim.outstanding()) > promised:
-                self._check(claim, need=missing, free=self._free_for(claim))
-            self._begun[name] = claim
+            reservation = self._reservations[name]
+            self._started.pop(name, None)
+            declared = 0 if reservation.started else reservation.declared
+            if not reservation.started:
+                self._add_waiting(reservation, -reservation.declared)
+            reservation.started, reservation.size, reservation.declared = True, size, 0
+            missing = reservation.outstanding()
+            if missing > declared:
+                location = reservation.location
+                free = {pool: _free_in(pool, location) for pool in location.pools}
+                self._check(reservation, bytes_needed=missing, free=free)
+            self._started[name] = reservation
 
     def release(self, name: str) -> None:
-        """The artifact takes nothing more."""
+        """Give up the reservation of the artifact `name`, if it has one."""
         with self._lock:
-            claim = self._claims.get(name)
-            if claim is None:
+            reservation = self._reservations.get(name)
+            if reservation is None:
                 return
-            if not claim.begun:
-                self._wait(claim, -claim.need)
-            self._begun.pop(name, None)
-            claim.begun, claim.need, claim.size = False, 0, 0
+            if not reservation.started:
+                self._add_waiting(reservation, -reservation.declared)
+            self._started.pop(name, None)
+            reservation.started, reservation.declared, reservation.size = False, 0, 0
 
-    def _is_plenty(self, claim: Claim) -> bool:
-        """Whether there is room for all of it and of what is promised to others, whatever has come of them by now."""
-        free = self._free_for(claim)
-        most = claim.size + sum(one.size for one in self._begun.values()) + self._waiting.total()
-        return all(free[store] >= most for store in claim.place.stores)
+    def _add_waiting(self, reservation: Reservation, count: int) -> None:
+        for pool in reservation.location.pools:
+            self._waiting[pool, reservation.transfer.required] += count
 
-    def _free_for(self, claim: Claim) -> dict[int, float]:
-        """What is free of the stores that it takes from. Where there is plenty, the last look may be a moment old."""
-        now = time.monotonic()
-        if now - self._looked >= LOOK:
-            self._looked = now
-            self._free.clear()
-        for store in claim.place.stores:
-            if self._free.get(store, 0) < PLENTY:
-                self._free[store] = _free_of(store, claim.place)
-        return self._free
-
-    def _wait(self, claim: Claim, amount_of_bytes: int) -> None:
-        for store in claim.place.stores:
-            self._waiting[store, claim.order.required] += amount_of_bytes
-
-    def _check(self, claim: Claim, *, need: int, free: dict[int, float]) -> None:
-        """Raises NoRoomError unless there are `need` bytes beside what is promised."""
-        for store in claim.place.stores:
-            promised = self._promised(store, to_all=not claim.order.required)
-            left = max(free[store] - promised, 0)
-            if need > left:
-                what = "memory" if claim.place.in_memory else "the disk"
-                others = f", beside {amount(promised)} for other artifacts" if promised else ""
+    def _check(self, reservation: Reservation, *, bytes_needed: int, free: dict[int, float]) -> None:
+        """Raise NoRoomError unless there are that many bytes beside those reserved for others."""
+        location = reservation.location
+        for pool in location.pools:
+            reserved = self._reserved(pool, also_optional=not reservation.transfer.required)
+            left = max(free[pool] - reserved, 0)
+            if bytes_needed > left:
+                what = "memory" if location.in_memory else "disk space"
+                others = f", besides {amount(reserved)} reserved for other artifacts" if reserved else ""
                 raise NoRoomError(
-                    f"there is no room for it: it needs {amount(need)} below {claim.place.directory}, and "
-                    f"{what} there has {amount(int(left))} left{others}"
+                    f"not enough {what} in {location.directory}: {amount(bytes_needed)} needed, "
+                    f"{amount(int(left))} available{others}"
                 )
 
-    def _promised(self, store: int, *, to_all: bool) -> int:
-        waiting = self._waiting[store, True] + (self._waiting[store, False] if to_all else 0)
-        return waiting + sum(one.outstanding() for one in self._begun.values() if store in one.place.stores)
+    def _reserved(self, pool: int, *, also_optional: bool) -> int:
+        waiting = self._waiting[pool, True] + (self._waiting[pool, False] if also_optional else 0)
+        return waiting + sum(one.outstanding() for one in self._started.values() if pool in one.location.pools)
 
-    def _place(self, directory: Path) -> Place:
-        found = self._places.get(directory)
+    def _location(self, directory: Path) -> Location:
+        found = self._locations.get(directory)
         if found is None:
-            found = self._places[directory] = self._place_of(directory)
+            found = self._locations[directory] = self._find_location(directory)
         return found
 
-    def _place_of(self, directory: Path) -> Place:
-        while not os.path.isdir(directory) and directory != directory.parent:  # noqa: PTH112  Path.is_dir raises
+    def _find_location(self, directory: Path) -> Location:
+        while not os.path.isdir(directory) and directory != directory.parent:  # noqa: PTH112  Path.is_dir may raise
             directory = directory.parent
-        # A live system's overlay takes its room from the file system of its upper directory.
-        device = os.stat(upper_of(str(directory), self._mounts) or directory).st_dev  # noqa: PTH116
-        in_memory = lies_in_memory(str(directory), self._mounts)
-        return Place(directory=directory, stores=(device, _MEMORY) if in_memory else (device,))
+        # A live system's overlay takes its space from the file system of its upper directory.
+        device = Path(overlay_upper_dir(str(directory), self._mounts) or directory).stat().st_dev
+        in_memory = is_in_memory(str(directory), self._mounts)
+        return Location(directory=directory, pools=(device, _MEMORY) if in_memory else (device,))
 
 
 def available(directory: Path) -> float:
-    """The bytes that may be written below `directory`: its file system's, and memory where that is what it is."""
-    free = _free(directory)
+    """The bytes that can be written below `directory`: those free on its file system, and in memory if it is there."""
+    free = _free_on_disk(directory)
     memory = memory_available()
-    if memory is not None and lies_in_memory(str(directory), read_mounts()):
+    if memory is not None and is_in_memory(str(directory), read_mounts()):
         return min(free, max(memory - OWN_MEMORY, 0))
     return free
 
 
 def memory_available() -> int | None:
-    """MemAvailable of /proc/meminfo in bytes, None where it is not told."""
+    """MemAvailable of /proc/meminfo (proc_meminfo(5)) in bytes; None if it is missing."""
     try:
-        with open("/proc/meminfo", "rb", buffering=0) as file:  # noqa: PTH123  often asked
+        with open("/proc/meminfo", "rb", buffering=0) as file:  # noqa: PTH123  read for thousands of files
             _, _, rest = file.read(KiB).partition(b"MemAvailable:")
         return int(rest.split(maxsplit=1)[0]) * KiB
     except (OSError, ValueError, IndexError):
         return None
 
 
-def _need(order: Order) -> int:
-    """The bytes that `order` still takes; 0 when no size is declared, or a file of that size stands there already."""
-    if order.size is None:
+def _declared(transfer: Transfer) -> int:
+    """The bytes that `transfer` still needs; 0 if it declares no size, or a file of that size is at its destination."""
+    if transfer.size is None:
         return 0
     try:
-        if order.dest.lstat().st_size == order.size:
-            return 0  # most likely kept; if not, its room is asked for when it comes
+        if transfer.dest.lstat().st_size == transfer.size:
+            return 0  # most likely up to date; if not, `reserve` checks it
     except OSError:
         pass
-    return max(order.size - _held(order.part), 0)
+    return max(transfer.size - _allocated(transfer.part), 0)
 
 
-def _held(part: Path) -> int:
-    """The bytes that a part file takes already; holes take none."""
+def _allocated(part: Path) -> int:
+    """The bytes that a part file takes on disk; holes take none."""
     try:
-        return os.lstat(part).st_blocks * _BLOCK
+        return part.lstat().st_blocks * _BLOCK
     except OSError:
         return 0
 
 
-def _free_of(store: int, place: Place) -> float:
-    """The bytes that are free of a store that `place` has."""
-    if store != _MEMORY:
-        return _free(place.directory)
+def _free_in(pool: int, location: Location) -> float:
+    """The free bytes of one of the pools of `location`; infinite if that is unknown."""
+    if pool != _MEMORY:
+        return _free_on_disk(location.directory)
     memory = memory_available()
     return math.inf if memory is None else max(memory - OWN_MEMORY, 0)
 
 
-def _free(directory: Path) -> float:
-    """The bytes that are free for everybody; infinite for a file system that has no bounds of its own (ramfs)."""
+def _free_on_disk(directory: Path) -> float:
+    """The bytes free to any user (statvfs(3)); infinite on a file system without a limit of its own (ramfs)."""
     status = os.statvfs(directory)
     return status.f_bavail * status.f_frsize if status.f_blocks else math.inf

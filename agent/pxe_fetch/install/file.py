@@ -1,4 +1,4 @@
-"""Verified bytes put where they belong, all or nothing: a destination is absent, what it was before, or whole."""
+"""Install a verified file, all or nothing: its destination is absent, what it was before, or complete and verified."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ DEFAULT_MODE = 0o644
 DIRECTORY_MODE = 0o755
 
 
-def prepare(dest: Path) -> None:
-    """Make the directory that `dest` goes into, with what is missing above it (0755). Raises FetchError."""
+def make_parents(dest: Path) -> None:
+    """Create the directory of `dest` and its missing parents, with DIRECTORY_MODE. Raises FetchError."""
     directory = dest.parent
     missing = []
     while not os.path.lexists(directory):
@@ -28,18 +28,18 @@ def prepare(dest: Path) -> None:
             directory.mkdir(mode=DIRECTORY_MODE)
             directory.chmod(DIRECTORY_MODE)  # whatever the umask
         except FileExistsError:
-            continue  # another artifact's thread was quicker
+            continue  # another artifact's thread was faster
         except OSError as error:
-            raise explain(error, f"the directory {directory} cannot be made") from None
+            raise translate_error(error, f"cannot create the directory {directory}") from None
     if not dest.parent.is_dir():
-        raise CannotCreateError(f"{dest} cannot be made: {dest.parent} is not a directory")
+        raise CannotCreateError(f"cannot create {dest}: {dest.parent} is not a directory")
 
 
-def is_right(transfer: Transfer) -> bool:
-    """Whether the destination is a file that has the digest already; its mode and owner are then set as wanted.
+def is_current(transfer: Transfer) -> bool:
+    """Whether the destination already is a file with the right digest; if so, set its mode and owner as configured.
 
-    Reads the whole file. Raises FetchError when the owner cannot be set, or a directory stands there: nothing that
-    comes could take its place, so nothing is fetched.
+    Reads the whole file. Raises FetchError if the owner cannot be set, or if the destination is a directory: no file
+    replaces it, so nothing is fetched.
     """
     try:
         descriptor = os.open(transfer.dest, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -48,7 +48,7 @@ def is_right(transfer: Transfer) -> bool:
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
-            raise CannotCreateError(f"{transfer.dest} is a directory, so no file is put in its place")
+            raise CannotCreateError(f"{transfer.dest} is a directory, which no file replaces")
         if not stat.S_ISREG(status.st_mode) or (transfer.size is not None and status.st_size != transfer.size):
             return False
         try:
@@ -56,64 +56,56 @@ def is_right(transfer: Transfer) -> bool:
                 return False
         except OSError:
             return False
-        dress(descriptor, transfer)
+        set_owner_and_mode(descriptor, transfer)
     return True
 
 
-def _has_digest(file: FileIO, transfer: Transfer) -> bool:
-    """Whether the open file has the bytes of `transfer`: by the digest of the whole, or else by those of its chunks."""
-    if transfer.digest:
-        return hashlib.file_digest(file, transfer.digest.algorithm).hexdigest() == transfer.digest.hex
-    return transfer.pieces is not None and transfer.pieces.are_in(file.fileno())
+def install(transfer: Transfer) -> None:
+    """Turn the verified part file into the destination: set owner and mode, fsync, rename, fsync the directory.
 
-
-def place(transfer: Transfer) -> None:
-    """Make the verified part file the destination: mode, owner, fsync, rename, fsync of the directory.
-
-    A symbolic link at the destination is replaced, not followed. Raises FetchError; the part file then stays, but for
-    NoRoomError.
+    A symbolic link at the destination is replaced, not followed. Raises FetchError; the part file then stays, except
+    after NoRoomError.
     """
     try:
         descriptor = os.open(transfer.part, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
-        raise explain(error, f"{transfer.part} cannot be opened") from None
+        raise translate_error(error, f"cannot open {transfer.part}") from None
     try:
-        dress(descriptor, transfer)
+        set_owner_and_mode(descriptor, transfer)
         os.fsync(descriptor)
     except OSError as error:
-        cause = explain(error, f"{transfer.part} cannot be written to disk")
-        if isinstance(cause, NoRoomError):  # of a file system that finds it out this late
+        cause = translate_error(error, f"cannot write {transfer.part} to disk")
+        if isinstance(cause, NoRoomError):  # a file system with delayed allocation finds out this late
             transfer.part.unlink(missing_ok=True)
         raise cause from None
     finally:
         os.close(descriptor)
     try:
-        os.replace(transfer.part, transfer.dest)  # noqa: PTH105  for each of thousands of files
+        transfer.part.replace(transfer.dest)
         sync_directory(transfer.dest.parent)
     except OSError as error:
-        raise explain(error, f"{transfer.dest} cannot be put in place") from None
+        raise translate_error(error, f"cannot install {transfer.dest}") from None
 
 
-def dress(descriptor: int, transfer: Transfer) -> None:
-    """Give the open file its owner and mode, where they are not so already. Raises FetchError."""
+def set_owner_and_mode(descriptor: int, transfer: Transfer) -> None:
+    """Set owner and mode of the open file as configured, unless they are so already. Raises FetchError."""
     status = os.fstat(descriptor)
     uid = status.st_uid if transfer.uid is None else transfer.uid
     gid = status.st_gid if transfer.gid is None else transfer.gid
     mode = DEFAULT_MODE if transfer.mode is None else transfer.mode
     try:
         if (uid, gid) != (status.st_uid, status.st_gid):
-            os.fchown(descriptor, uid, gid)  # before the mode: it clears the setuid bit
+            os.fchown(descriptor, uid, gid)  # before the mode, since it clears the set-user-ID bit (chown(2))
         elif stat.S_IMODE(status.st_mode) == mode:
             return
         os.fchmod(descriptor, mode)
     except OSError as error:
-        raise CannotCreateError(
-            f"{transfer.dest} cannot have the owner {uid}:{gid} and mode {mode:04o}: {error.strerror}"
-        ) from None
+        message = f"cannot give {transfer.dest} the owner {uid}:{gid} and the mode {mode:04o}: {error.strerror}"
+        raise CannotCreateError(message) from None
 
 
 def sync_directory(directory: Path) -> None:
-    """Have the names in `directory` survive a power cut. Raises OSError."""
+    """Make the names in `directory` survive a power failure (fsync(2)). Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -121,11 +113,18 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def explain(error: OSError, what: str) -> FetchError:
-    """The cause that `error` of the file system is, beginning with the sentence `what`."""
+def translate_error(error: OSError, what: str) -> FetchError:
+    """The FetchError for `error` of the file system; `what` begins its message."""
     message = f"{what}: {error.strerror or error}"
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM}:
         return NoRoomError(message)
     if error.errno == errno.EIO:
         return DiskError(message)
     return CannotCreateError(message)
+
+
+def _has_digest(file: FileIO, transfer: Transfer) -> bool:
+    """Whether the open file has the digest of the whole, or if there is none, those of the chunks. Raises OSError."""
+    if transfer.digest:
+        return hashlib.file_digest(file, transfer.digest.algorithm).hexdigest() == transfer.digest.hex
+    return transfer.chunk_map is not None and transfer.chunk_map.matches(file.fileno())

@@ -1,29 +1,32 @@
-"""Two names exchanged in one step: renameat2(2) with RENAME_EXCHANGE, for which Python has no name."""
+"""Exchange two paths atomically: renameat2(2) with RENAME_EXCHANGE, which Python does not offer."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-_AT_FDCWD = -100  # <fcntl.h>: paths are taken as they are
+try:
+    # The C module under ctypes. Importing ctypes itself creates a callback, which takes executable memory (Python
+    # 3.11); the unit forbids that (MemoryDenyWriteExecute=).
+    import _ctypes
+except ImportError:  # a Python without libffi
+    _ctypes = None  # type: ignore[assignment]
+
+_AT_FDCWD = -100  # <fcntl.h>: relative to the working directory
 _RENAME_EXCHANGE = 2  # <linux/fs.h>
 
 
-def exchange(one: Path, other: Path) -> bool:
-    """Have `one` be what `other` was and the other way round, with no moment in between; False where that cannot be.
+def exchange(first: Path, second: Path) -> bool:
+    """Swap `first` and `second` in one step; False if that is not possible, and nothing has changed.
 
-    It cannot be on kernels, C libraries and file systems that do not know it (ext4, xfs, btrfs, tmpfs do, overlayfs for
-    what is not of its lower layer), and in a Python without libffi.
+    It needs support by the C library (glibc 2.28), the kernel and the file system: ext4, xfs, btrfs and tmpfs have it,
+    overlayfs does not for directories of its lower layer.
     """
     try:
-        # What ctypes stands on. ctypes itself costs every start of a frozen program 3 ms, used or not, and makes
-        # executable memory when it is imported, which the unit forbids.
-        import _ctypes
-
-        # dlopen(3): None is the program itself, with the C library in it.
-        rename = _ctypes.dlsym(_ctypes.dlopen(None, 0), "renameat2")  # type: ignore[arg-type]
-        arguments = (_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
-        failed: int = _ctypes.call_function(rename, arguments)
-    except (ImportError, AttributeError, OSError):
+        # dlopen(3): None stands for the program itself, which has the C library in it.
+        renameat2 = _ctypes.dlsym(_ctypes.dlopen(None, 0), "renameat2")  # type: ignore[arg-type]
+        arguments = (_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
+        failed: int = _ctypes.call_function(renameat2, arguments)
+    except (AttributeError, OSError):
         return False
     return failed == 0

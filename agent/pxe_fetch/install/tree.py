@@ -18,8 +18,8 @@ from pxe_fetch.errors import CannotCreateError, NoRoomError, PolicyError
 from pxe_fetch.humanize import amount
 from pxe_fetch.install.compression import LONGEST_MAGIC, Content, kind_of
 from pxe_fetch.install.disk_space import available
-from pxe_fetch.install.file import DIRECTORY_MODE, explain, sync_directory
-from pxe_fetch.install.mounts import lies_in_memory, read_mounts
+from pxe_fetch.install.file import DIRECTORY_MODE, sync_directory, translate_error
+from pxe_fetch.install.mounts import is_in_memory, read_mounts
 from pxe_fetch.install.renameat2 import exchange
 from pxe_fetch.install.unpack import Unpacker
 from pxe_fetch.plan import Transfer, beside
@@ -29,7 +29,7 @@ FORMER_SUFFIX = ".pxe-fetch-former"
 RECORD_SUFFIX = ".pxe-fetch-tree"  # beside the tree: which archive it came from, and what it looked like then
 
 
-def is_right(transfer: Transfer) -> bool:
+def is_current(transfer: Transfer) -> bool:
     """Whether the destination is the tree that an earlier run made of this archive, with nothing changed since.
 
     Told from the record beside it: the archive's digest, and the names, types, modes, owners, sizes and times of all
@@ -48,7 +48,7 @@ def is_right(transfer: Transfer) -> bool:
     return is_ours
 
 
-def place(transfer: Transfer) -> None:
+def install(transfer: Transfer) -> None:
     """Make the verified archive's content the destination, then drop the archive.
 
     Members get the transfer's owner (else the agent's own); the directory itself its mode (else 0755). Set-id bits and
@@ -61,7 +61,7 @@ def place(transfer: Transfer) -> None:
         staging.mkdir(mode=0o700)
         _fill(staging, transfer)
         _dress(staging, transfer)
-        if not lies_in_memory(str(staging), read_mounts()):
+        if not is_in_memory(str(staging), read_mounts()):
             os.sync()  # else a power cut may leave empty files under the right names
         _swap(staging, transfer.dest)
         _note(transfer)
@@ -71,7 +71,7 @@ def place(transfer: Transfer) -> None:
         transfer.part.unlink(missing_ok=True)  # it will never be of use, or it is what takes the room
         raise
     except OSError as error:
-        cause = explain(error, f"{transfer.dest} cannot be put in place")
+        cause = translate_error(error, f"cannot install {transfer.dest}")
         if isinstance(cause, NoRoomError):
             transfer.part.unlink(missing_ok=True)
         raise cause from None

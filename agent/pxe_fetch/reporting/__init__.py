@@ -1,1 +1,1 @@
-"""What a run tells: the journal, the state and its file, systemd, the console, the report."""
+"""What a run reports, and where: the journal, the state file, systemd, the console, the webhook."""

@@ -1,96 +1,92 @@
-"""The run's account of itself: each event becomes a line of the journal and a change of the state."""
+"""Everything that happens in a run: each event becomes a journal entry and a change of the state."""
 
 from __future__ import annotations
 
 import os
 import time
+import traceback
 from collections.abc import Mapping
 
-from pxe_fetch.config_source import Found
+from pxe_fetch.config_source import LocatedConfig
 from pxe_fetch.contract.cmdline import KernelArgumentError
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.paths import MessageId
 from pxe_fetch.contract.problem import ProblemError, show_all
 from pxe_fetch.download.download import DownloadResult
 from pxe_fetch.errors import FetchError
-from pxe_fetch.humanize import amount, count, span
+from pxe_fetch.humanize import amount, count, soon, span
 from pxe_fetch.plan import Plan, Transfer
 from pxe_fetch.redact import redact
-from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING
-from pxe_fetch.reporting.progress import Progress
+from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal
 from pxe_fetch.reporting.result import Result
 from pxe_fetch.reporting.run_state import ArtifactState
+from pxe_fetch.reporting.state_store import StateStore
 
-# Artifacts from which on only the end of each is told, and what goes wrong: journald drops lines of a service that
-# writes more than RateLimitBurst= of them in a moment (journald.conf(5)), and the ones that matter would be among them.
-MANY = 100
+# With more artifacts than this, only their results and errors are logged: journald drops entries of a service that
+# sends more than RateLimitBurst= of them (journald.conf(5)), and the important ones could be among those.
+MANY_ARTIFACTS = 100
 
 
-class EventLog(Progress):
-    """What happened so far, and who is told. Safe to use from several threads."""
+class EventLog:
+    """The log of one run; implements pxe_fetch.download.events.Events. Safe to use from several threads."""
+
+    def __init__(self, *, journal: Journal, store: StateStore) -> None:
+        self._journal = journal
+        self._store = store
+        self._routine = INFO  # priority of what happens to each artifact if nothing goes wrong
 
     # The run
 
-    def configuration(self, found: Found) -> None:
-        """The configuration that counts is known."""
-        self._store.state.config = {"source": found.source, "path_or_url": found.path_or_url, "sha256": found.sha256}
-        self._say(
-            f"configuration: {found.reason}",
-            message_id=MessageId.CONFIG_FOUND,
-            url=found.path_or_url,
-            sha256=found.sha256,
-            phase="locating",
-        )
+    def config_located(self, config: LocatedConfig) -> None:
+        """The run uses this configuration."""
+        self._store.state.config = {"source": config.source, "path_or_url": config.location, "sha256": config.sha256}
+        fields = {"url": config.location, "sha256": config.sha256, "phase": "locating"}
+        self._send(f"configuration: {config.reason}", MessageId.CONFIG_FOUND, **fields)
 
-    def identity(self, summary: Mapping[str, str]) -> None:
-        """Which node this is."""
-        self._store.state.node = summary
+    def node_identified(self, facts: Mapping[str, str]) -> None:
+        """The run is on the node with these facts."""
+        self._store.state.node = facts
 
     def planned(self, plan: Plan, *, config: FetchConfig) -> None:
-        """What will be done is known."""
-        artifacts = [
-            ArtifactState(
-                name=order.name,
-                dest=str(order.dest),
-                required=order.required,
-                total=order.size,
-                mirrors=tuple(map(redact, order.urls)) if len(order.urls) > 1 else (),
-                sha256=order.digest.hex if order.digest and order.digest.algorithm == "sha256" else None,
-            )
-            for order in plan.orders
-        ]
-        artifacts += [
-            ArtifactState(name=one.name, dest=one.dest, required=one.required, phase="skipped") for one in plan.skipped
-        ]
-        artifacts += [ArtifactState(name=one.name, dest=one.dest, required=one.required) for one, _ in plan.failed]
-        places = {artifact.name: index for index, artifact in enumerate(config.artifacts)}
-        self._store.add(sorted(artifacts, key=lambda artifact: places[artifact.name]))
+        """The run is going to fetch what `plan` says."""
+        transfers = {transfer.name: transfer for transfer in plan.transfers}
+        skipped = dict.fromkeys(artifact.name for artifact in plan.skipped)
+        for artifact in config.artifacts:
+            state = ArtifactState(name=artifact.name, dest=artifact.dest, required=artifact.required)
+            if transfer := transfers.get(artifact.name):
+                state.dest = str(transfer.dest)
+                state.total = transfer.size
+                state.mirrors = tuple(map(redact, transfer.urls)) if len(transfer.urls) > 1 else ()
+                state.sha256 = (
+                    transfer.digest.hex if transfer.digest and transfer.digest.algorithm == "sha256" else None
+                )
+            elif artifact.name in skipped:
+                state.phase = "skipped"
+            self._store.add(state)
         self._store.state.phase = "fetching"
-        self._store.write()
-        known = sum(order.size or 0 for order in plan.orders)
-        others = f"; not for this node: {', '.join(one.name for one in plan.skipped)}" if plan.skipped else ""
-        size = f" ({amount(known)})" if known and all(order.size is not None for order in plan.orders) else ""
-        if len(plan.orders) > MANY:
-            self._usual = DEBUG
-            others += "; of so many, only the end of each is told, and what goes wrong"
-        self._say(
-            f"{count(len(plan.orders), 'artifact')} to bring{size}, up to {config.parallel} at once{others}",
-            message_id=MessageId.STATUS,
-            phase="fetching",
-        )
+        self._store.save()
+        sizes = [transfer.size for transfer in plan.transfers]
+        known = sum(size or 0 for size in sizes)
+        size = f" ({amount(known)})" if known and None not in sizes else ""
+        notes = f"; not for this node: {', '.join(skipped)}" if skipped else ""
+        if len(plan.transfers) > MANY_ARTIFACTS:
+            self._routine = DEBUG
+            notes += "; with so many, only results and errors are logged"
+        message = f"{count(len(plan.transfers), 'artifact')} to fetch{size}, up to {config.parallel} at a time{notes}"
+        self._send(message, MessageId.STATUS, phase="fetching")
 
-    def finish(self, result: Result) -> None:
-        """The run is over: nothing changes from now on."""
-        self._store.end(result)
-        if self._store.trouble:
-            self.debug(self._store.trouble)
-        if self._journal.is_plain:
-            return  # the console's line goes to the same terminal
+    def finished(self, result: Result) -> None:
+        """The run has ended; the last event that changes the state."""
+        self._store.finish(result)
+        if self._store.write_error:
+            self.debug(self._store.write_error)
+        if self._journal.is_plain_text:
+            return  # the same line goes to stdout
         state = self._store.state
-        self._say(
+        self._send(
             f"{state.phase}: {result.message}",
-            priority=ERROR if result.failed else WARNING if result.exit_code else INFO,
-            message_id=MessageId.FAILED if result.failed else MessageId.DONE,
+            MessageId.FAILED if result.failed else MessageId.DONE,
+            ERROR if result.failed else WARNING if result.exit_code else INFO,
             error=result.message if result.exit_code else None,
             cause=result.cause,
             bytes=sum(artifact.bytes_received for artifact in state.artifacts),
@@ -98,91 +94,72 @@ class EventLog(Progress):
             exit_code=int(result.exit_code),
         )
 
-    def remark(self, message: str, *, priority: int = NOTICE) -> None:
-        """Anything else that is worth a line."""
-        self._say(message, priority=priority, message_id=MessageId.STATUS)
+    def log(self, message: str, *, priority: int = NOTICE) -> None:
+        """Log anything else; the state stays as it is."""
+        self._send(message, MessageId.STATUS, priority)
 
     def debug(self, message: str) -> None:
-        """A line that only pxe-fetch.debug shows."""
-        self.remark(message, priority=DEBUG)
+        """Log something that only pxe-fetch.debug shows."""
+        self.log(message, priority=DEBUG)
 
-    def show_debug(self) -> None:
-        """Have the lines of `debug` shown from now on."""
+    def enable_debug(self) -> None:
+        """Show debug entries from now on."""
         self._journal.debug = True
 
-    def explain(self, error: Exception) -> None:
-        """What ended the run, in full where the one line of the result is not all there is to say."""
-        if isinstance(error, ProblemError) and self._journal.is_plain:
-            self._journal.show(show_all(error.problems))
+    def log_details(self, error: Exception) -> None:
+        """Log what the one line of the result leaves out: every problem of a configuration, the traceback of a bug."""
+        if isinstance(error, ProblemError) and self._journal.is_plain_text:
+            self._journal.write(show_all(error.problems))
         elif isinstance(error, ProblemError):
             for problem in error.problems:
-                hint = f" (hint: {problem.hint})" if problem.hint else ""
                 label = f": {problem.label}" if problem.label else ""
-                self._say(
-                    f"{problem.severity}: {problem}{label}{hint}",
-                    priority=ERROR,
-                    message_id=MessageId.FAILED,
-                    error=problem.reference,
-                    phase=self._store.state.phase,
-                )
+                hint = f" (hint: {problem.hint})" if problem.hint else ""
+                message = f"{problem.severity}: {problem}{label}{hint}"
+                fields = {"error": problem.reference, "phase": self._store.state.phase}
+                self._send(message, MessageId.FAILED, ERROR, **fields)
         elif type(error) is FetchError or not isinstance(error, (FetchError, KernelArgumentError)):
-            import traceback
-
             self.debug("".join(traceback.format_exception(error)))
 
-    # One artifact
+    # One artifact, before and after its download
 
     def checking(self, name: str) -> None:
-        """Its turn has come."""
+        """Work on the artifact has started; its destination is checked first."""
         with self._store.edit(name) as artifact:
-            artifact.began = time.monotonic()
+            artifact.started = time.monotonic()
 
-    def kept(self, transfer: Transfer) -> None:
-        """The destination was right already."""
+    def up_to_date(self, transfer: Transfer) -> None:
+        """The destination is already what it should be, and stays."""
         with self._store.edit(transfer.name) as artifact:
             artifact.phase = "kept"
             artifact.ended = time.monotonic()
             if transfer.extract == "none":
                 artifact.bytes = artifact.total = transfer.dest.lstat().st_size
-        self._say(
-            f"{transfer.name}: {transfer.dest} is right already and stays",
-            message_id=MessageId.KEPT,
-            artifact=transfer.name,
-            sha256=artifact.sha256,
-            phase="kept",
-        )
+        self._send_of(artifact, f"{transfer.dest} is up to date", MessageId.KEPT, sha256=artifact.sha256)
 
-    def received(self, name: str, received: DownloadResult) -> None:
-        """Its bytes are here and verified."""
+    def downloaded(self, name: str, download: DownloadResult) -> None:
+        """The artifact is in its part file, verified."""
         with self._store.edit(name) as artifact:
             artifact.phase = "placing"
-            artifact.attempts = received.attempts
-            artifact.bytes_received = received.bytes_received
-            artifact.url = received.url
+            artifact.attempts = download.attempts
+            artifact.bytes_received = download.bytes_received
+            artifact.url = download.url
 
-    def placed(self, transfer: Transfer) -> None:
-        """It is where it belongs."""
+    def installed(self, transfer: Transfer) -> None:
+        """The artifact is in place."""
         with self._store.edit(transfer.name) as artifact:
             artifact.phase = "placed"
             artifact.ended = time.monotonic()
-            took = artifact.ended - (artifact.began or artifact.ended)
-        what = {"tar": "unpacked at", "decompress": "decompressed at"}.get(transfer.extract, "placed at")
+        action = {"tar": "unpacked at", "decompress": "decompressed at"}.get(transfer.extract, "placed at")
         mode = "" if transfer.mode is None else f", mode {transfer.mode:04o}"
-        tries = f" in {count(artifact.attempts, 'attempt')}" if artifact.attempts > 1 else ""
-        origin = f"from {artifact.url}" if artifact.url else "that an earlier run had left"
-        self._say(
-            f"{transfer.name}: {what} {transfer.dest}{mode}: {amount(artifact.bytes)} {origin}{tries}, {span(took)}",
-            message_id=MessageId.PLACED,
-            artifact=transfer.name,
-            url=artifact.url,
-            bytes=artifact.bytes,
-            attempt=artifact.attempts,
-            sha256=artifact.sha256,
-            phase="placed",
-        )
+        attempts = f" in {count(artifact.attempts, 'attempt')}" if artifact.attempts > 1 else ""
+        origin = f"from {artifact.url}" if artifact.url else "left by an earlier run"
+        details = f"{amount(artifact.bytes)} {origin}{attempts}, {span(artifact.seconds())}"
+        message = f"{action} {transfer.dest}{mode}: {details}"
+        fields = {"bytes": artifact.bytes, "attempt": artifact.attempts, "sha256": artifact.sha256}
+        self._send_of(artifact, message, MessageId.PLACED, **fields)
 
     def failed(self, name: str, result: Result) -> None:
-        """It is not to be had in this run."""
+        """The artifact has failed for this run."""
         with self._store.edit(name) as artifact:
             artifact.phase = "failed"
             artifact.ended = time.monotonic()
@@ -190,20 +167,101 @@ class EventLog(Progress):
             artifact.cause = result.cause
             artifact.attempts = max(artifact.attempts, result.attempts)
             if result.attempts:
-                artifact.bytes_received = result.bytes_received  # progress is told of less
+                artifact.bytes_received = result.bytes_received  # exact; `progress` is called less often
             artifact.url = result.url or artifact.url
-        left = "stays as it was" if os.path.lexists(artifact.dest) else "is missing"
-        need = "" if artifact.required else ", and the run goes on, since it is optional"
-        self._say(
-            f"{name}: failed: {result.sentence}; {artifact.dest} {left}{need}",
-            priority=ERROR if artifact.required else WARNING,
-            message_id=MessageId.FAILED,
-            artifact=name,
-            url=artifact.url,
-            attempt=artifact.attempts,
-            bytes=artifact.bytes,
-            total=artifact.total,
-            error=result.message,
-            phase="failed",
-            cause=result.cause,
-        )
+        state = "is unchanged" if os.path.lexists(artifact.dest) else "is missing"
+        optional = "" if artifact.required else "; it is optional, so the run continues"
+        message = f"failed: {result.sentence}; {artifact.dest} {state}{optional}"
+        fields = {"attempt": artifact.attempts, "bytes": artifact.bytes, "total": artifact.total}
+        priority = ERROR if artifact.required else WARNING
+        self._send_of(artifact, message, MessageId.FAILED, priority, error=result.message, cause=result.cause, **fields)
+
+    # One artifact's download (pxe_fetch.download.events.Events). Some downloads are not artifacts (the configuration, a
+    # list of digests): those have no state, and only their errors are logged.
+
+    def started(self, name: str, *, url: str, offset: int, total: int | None) -> None:
+        with self._store.edit(name) as artifact:
+            is_first = artifact.url is None
+            artifact.phase = "fetching"
+            artifact.url = url
+            artifact.bytes = offset
+            artifact.total = artifact.total if total is None else total
+            artifact.attempts = max(artifact.attempts, 1)
+        if is_first and self._store.has(name):
+            size = "" if total is None else f" ({amount(total)})"
+            mirrors = artifact.mirrors
+            mirror = f", mirror {mirrors.index(url) + 1} of {len(mirrors)}" if url in mirrors else ""
+            message = f"fetching from {url}{mirror}{size}"
+            self._send_of(artifact, message, MessageId.START, self._routine, bytes=offset, total=total)
+
+    def resumed(self, name: str, *, url: str, offset: int) -> None:
+        artifact = self._store.get(name)
+        total = artifact.total
+        message = f"resuming at {amount(offset)}{f' of {amount(total)}' if total else ''} from {url}"
+        self._send_of(artifact, message, MessageId.RESUMED, url=url, bytes=offset, total=total)
+
+    def progress(self, name: str, *, received: int, total: int | None) -> None:
+        with self._store.edit(name) as artifact:
+            artifact.bytes_received += max(received - artifact.bytes, 0)
+            artifact.bytes = received
+            artifact.total = artifact.total if total is None else total
+
+    def retrying(
+        self, name: str, *, url: str, attempt: int, error: str, status: int | None, wait_seconds: float, next_url: str
+    ) -> None:
+        with self._store.edit(name) as artifact:
+            artifact.attempts = max(artifact.attempts, attempt)
+            artifact.error = error
+            artifact.phase = "fetching"
+        where = "" if next_url == url else f" at {next_url}"
+        message = f"attempt {attempt} at {url} failed: {error}; trying again{where} {soon(wait_seconds)}"
+        fields = {"attempt": attempt, "http_status": status, "next_retry_ms": round(wait_seconds * 1000)}
+        self._send_of(artifact, message, MessageId.RETRYING, WARNING, url=url, error=error, **fields)
+
+    def mirror_dropped(self, name: str, *, url: str, reason: str) -> None:
+        with self._store.edit(name) as artifact:
+            artifact.dropped_mirrors += 1
+            mirrors = len(artifact.mirrors) - artifact.dropped_mirrors
+        left = f"; {count(mirrors, 'mirror')} left" if mirrors else "; no mirror left"
+        message = f"{url} is no longer used: {reason}{left if artifact.mirrors else ''}"
+        self._send_of(artifact, message, MessageId.MIRROR_DROPPED, WARNING, url=url, error=reason)
+
+    def chunk_wrong(self, name: str, *, url: str, error: str) -> None:
+        message = f"{url} sent {error}; fetching that chunk again"
+        self._send_of(self._store.get(name), message, MessageId.CHUNK_WRONG, WARNING, url=url, error=error)
+
+    def chunk_mended(self, name: str, *, url: str, chunk: int) -> None:
+        message = f"chunk {chunk} is correct now, from {url}"
+        self._send_of(self._store.get(name), message, MessageId.CHUNK_MENDED, url=url)
+
+    def verifying(self, name: str, *, total: int) -> None:
+        with self._store.edit(name) as artifact:
+            artifact.phase = "verifying"
+        self._send_of(artifact, f"hashing {amount(total)} to verify them", MessageId.STATUS, DEBUG)
+
+    def verified(self, name: str, *, digest: str, total: int) -> None:
+        algorithm, _, hex_digits = digest.partition(":")
+        with self._store.edit(name) as artifact:
+            artifact.bytes = artifact.total = total
+            artifact.error = None  # overcome; the journal has it
+            artifact.sha256 = hex_digits if algorithm == "sha256" else None
+        if self._store.has(name):
+            message = f"verified {amount(total)}, {digest}"
+            fields = {"bytes": total, "total": total, "sha256": artifact.sha256, "phase": "verifying"}
+            self._send_of(artifact, message, MessageId.VERIFIED, self._routine, **fields)
+
+    def _send_of(
+        self,
+        artifact: ArtifactState,
+        message: str,
+        message_id: str,
+        priority: int = INFO,
+        /,
+        **fields: str | float | None,
+    ) -> None:
+        """Send an entry about `artifact`, with its URL and phase unless `fields` have others."""
+        fields = {"artifact": artifact.name, "url": artifact.url, "phase": artifact.phase, **fields}
+        self._send(f"{artifact.name}: {message}", message_id, priority, **fields)
+
+    def _send(self, message: str, message_id: str, priority: int = INFO, /, **fields: str | float | None) -> None:
+        self._journal.send(message, priority=priority, message_id=message_id, run=self._store.state.run, **fields)

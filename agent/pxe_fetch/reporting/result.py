@@ -1,4 +1,4 @@
-"""What ended an artifact or a run, as the exit code and the words that name it."""
+"""How an artifact or a run ended: exit code, cause, and a sentence."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from pxe_fetch.errors import CannotCreateError, DeadlineError, DiskError, FetchE
 from pxe_fetch.humanize import amount, count, span
 from pxe_fetch.reporting.run_state import RunState
 
-# Codes on which the unit starts the agent again (RestartPreventExitStatus= has the others).
+# The unit restarts the agent after these (all others are in its RestartPreventExitStatus=).
 RESTARTED = frozenset((Exit.NETWORK, Exit.BUG, Exit.IO, Exit.DEADLINE, Exit.INTEGRITY))
 
-NAMED = 8  # artifacts that the one line of the result names
+MAX_NAMED = 8  # artifacts named in the one line of the result
 
-_OURS = frozenset(  # causes that are not to be found at the server
+_LOCAL_CAUSES = frozenset(  # they have nothing to do with the server
     error.reference for error in (NoRoomError, DiskError, CannotCreateError, DeadlineError, StoppedError)
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """How something ended: its exit code, the stable reference of its cause, and a sentence."""
+    """How an artifact or a run ended."""
 
     exit_code: Exit
-    cause: str | None = None
+    cause: str | None = None  # a stable reference, as `no-room`; None if nothing failed
     message: str = ""
-    attempts: int = 0  # 0: nobody was asked, or it failed when all of it had come
-    bytes_received: int = 0  # in these
-    url: str | None = None  # the mirror that it is about, or that was asked last; redacted
+    attempts: int = 0  # 0 if the failure is not one of the download
+    bytes_received: int = 0  # in these attempts
+    url: str | None = None  # redacted; the mirror that the failure is about, or the one that was asked last
 
     @property
     def sentence(self) -> str:
-        """What happened and, where it happened at a server, at which."""
-        return f"{self.url}: {self.message}" if self.url and self.cause not in _OURS else self.message
+        """The message, with the URL in front if the server has to do with it."""
+        return f"{self.url}: {self.message}" if self.url and self.cause not in _LOCAL_CAUSES else self.message
 
     @property
     def failed(self) -> bool:
-        """Whether something is missing that had to be there."""
+        """Whether anything that is required is missing."""
         return self.exit_code not in {Exit.DONE, Exit.DEGRADED}
 
 
-def result_of_error(error: Exception) -> Result:
-    """The result that `error` is. Whatever the agent has no name for is a bug of its own."""
+def error_result(error: Exception) -> Result:
+    """The result that `error` leads to. An exception of an unknown kind is a bug of the agent."""
     match error:
         case FetchError():
             return Result(
@@ -60,56 +60,55 @@ def result_of_error(error: Exception) -> Result:
         case ProblemError():
             first, *others = error.problems
             hint = f" (hint: {first.hint})" if first.hint else ""
-            more = f" (and {count(len(others), 'problem')} more)" if others else ""
+            more = f" (and {count(len(others), 'more problem')})" if others else ""
             return Result(exit_code=Exit.CONFIG, cause=first.reference, message=f"{first}{hint}{more}")
         case KernelArgumentError():
             return Result(exit_code=Exit.CONFIG, cause="kernel-argument-invalid", message=str(error))
-    message = f"a bug in pxe-fetch: {type(error).__name__}: {error}"
-    return Result(exit_code=Exit.BUG, cause="bug", message=message)
+    return Result(exit_code=Exit.BUG, cause="bug", message=f"a bug in pxe-fetch: {type(error).__name__}: {error}")
 
 
-def of_run(state: RunState, *, failures: Mapping[str, Result]) -> Result:
-    """How a run ended whose artifacts all have ended; `failures` has those that failed, by name.
+def run_result(state: RunState, *, failures: Mapping[str, Result]) -> Result:
+    """The result of a run whose artifacts have all ended; `failures` are those that failed, by name.
 
-    The exit code is that of a required artifact's failure, in the order of the configuration; those that a restart may
-    mend come first: the unit then tries again, what can be had is had, and what is left in the end names itself.
+    The exit code is that of the first required artifact that failed, in the order of the configuration. A failure after
+    which the unit restarts the agent comes before one after which it does not: the next run fetches what it can, and
+    the final failure is reported once nothing else is left.
     """
     artifacts = state.artifacts
     required = [one for one in artifacts if one.required and one.name in failures]
     optional = [one for one in artifacts if not one.required and one.name in failures]
-    received = sum(one.bytes_received for one in artifacts)
-    took = span(time.monotonic() - state.began)
+    elapsed = span(time.monotonic() - state.started_monotonic)
     if required:
         first = next((one for one in required if failures[one.name].exit_code in RESTARTED), required[0])
-        why = failures[first.name]
+        failure = failures[first.name]
         others = [one.name for one in (*required, *optional) if one is not first]
-        also = f"; failed too: {_some(others, ', ')}" if others else ""
-        message = f"{first.name}: {why.sentence}{also} ({_places(state)}, {took})"
-        return Result(exit_code=why.exit_code, cause=why.cause, message=message)
-    summary = f"{_places(state)}, {amount(received)} received, {took}"
+        also = f"; also failed: {_join(others, ', ')}" if others else ""
+        message = f"{first.name}: {failure.sentence}{also} ({_summary(state)}, {elapsed})"
+        return Result(exit_code=failure.exit_code, cause=failure.cause, message=message)
+    received = amount(sum(one.bytes_received for one in artifacts))
+    summary = f"{_summary(state)}, {received} received, {elapsed}"
     if not optional:
         return Result(exit_code=Exit.DONE, message=summary)
-    first = optional[0]
-    missing = _some([f"{one.name}: {failures[one.name].sentence}" for one in optional], "; ")
+    reasons = _join([f"{one.name}: {failures[one.name].sentence}" for one in optional], "; ")
     return Result(
         exit_code=Exit.DEGRADED,
-        cause=failures[first.name].cause,
-        message=f"{summary}; without {count(len(optional), 'optional artifact')}: {missing}",
+        cause=failures[optional[0].name].cause,
+        message=f"{summary}; without {count(len(optional), 'optional artifact')}: {reasons}",
     )
 
 
-def _some(things: Sequence[str], between: str) -> str:
-    """The first of `things`, and how many others there are: the journal has a line for each."""
-    left = len(things) - NAMED
-    return between.join([*things[:NAMED], *([f"and {count(left, 'other')}"] if left > 0 else [])])
+def _join(items: Sequence[str], separator: str) -> str:
+    """The first MAX_NAMED of `items` and how many more there are; each has a journal entry of its own."""
+    more = len(items) - MAX_NAMED
+    return separator.join([*items[:MAX_NAMED], *([f"and {count(more, 'other')}"] if more > 0 else [])])
 
 
-def _places(state: RunState) -> str:
-    """3 of 5 artifacts in place (1 of them already), 2 not for this node."""
+def _summary(state: RunState) -> str:
+    """`3 of 5 artifacts in place (1 already), 2 not for this node`."""
     phases = [one.phase for one in state.artifacts]
     kept, skipped = phases.count("kept"), phases.count("skipped")
-    here, wanted = phases.count("placed") + kept, len(phases) - skipped
+    in_place, wanted = phases.count("placed") + kept, len(phases) - skipped
     already = f" ({kept} already)" if kept else ""
     others = f", {skipped} not for this node" if skipped else ""
-    of = "" if here == wanted else f"{here} of "
+    of = "" if in_place == wanted else f"{in_place} of "
     return f"{of}{count(wanted, 'artifact')} in place{already}{others}"

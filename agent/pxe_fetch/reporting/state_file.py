@@ -1,33 +1,83 @@
-"""The file that holds the run's result while the run goes on and after it."""
+"""The state file: where it is, and how it is read and replaced.
+
+It stays after the run, for `pxe-fetch status` and for the next run, which counts the failed runs before it.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
+from typing import Any
 
 from pxe_fetch.contract import paths
 
+VERSION = 1  # of the document
+ENDED = frozenset(("done", "failed"))  # phases of a run that is over
 
-def path() -> str | None:
-    """The state file of runs of this user: the unit's runtime directory, /run's for root, or the user's own.
+Document = dict[str, Any]  # a parsed state file; `_is_complete` checks the keys that are used
 
-    None for an ordinary user without a runtime directory: such a run tells its story on the terminal only.
+
+def path() -> Path | None:
+    """The state file to write: in the unit's runtime directory, in /run for root, or in the user's own.
+
+    None for an ordinary user without XDG_RUNTIME_DIR: such a run has no state file. RUNTIME_DIRECTORY is systemd's
+    (systemd.exec(5)), a colon-separated list.
     """
-    if directory := os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]:  # systemd.exec(5)
-        return f"{directory}/state.json"
-    if os.geteuid() == 0:
-        return paths.STATE
-    own = os.environ.get("XDG_RUNTIME_DIR")
-    return f"{own}/{paths.USER_STATE_DIR}/state.json" if own else None
+    if directory := os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]:
+        return Path(directory, "state.json")
+    return Path(paths.STATE) if os.geteuid() == 0 else _of_user()
 
 
-def write(text: str, *, file: str) -> None:
-    """Replace `file` by `text` in one step, so that a reader sees the whole of one moment. Raises OSError."""
-    directory = os.path.dirname(file)  # noqa: PTH120  pathlib is an import
-    if not os.path.isdir(directory):  # noqa: PTH112
-        os.makedirs(directory, mode=0o755)  # noqa: PTH103
-    beside = f"{file}.new"
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    with open(descriptor, "w", encoding="utf-8") as stream:  # noqa: PTH123  a descriptor is no path
-        os.fchmod(descriptor, 0o644)  # the unit's umask may be tighter; `status` is for everybody
-        stream.write(text)
-    os.replace(beside, file)  # noqa: PTH105
+def write(document: Document, *, file: Path) -> None:
+    """Replace `file` atomically: readers see the old document or the new one. Raises OSError."""
+    file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    new = file.with_name(f"{file.name}.new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        os.fchmod(descriptor, 0o644)  # whatever the umask: every user may run `status`
+        stream.write(json.dumps(document) + "\n")
+    new.replace(file)
+
+
+def read(file: Path) -> Document | None:
+    """The document in `file`; None if it is missing, damaged, or of another version."""
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) and _is_complete(document) else None
+
+
+def latest() -> Document | None:
+    """The newest state that this user may see, the service's or the user's own; None if there is none."""
+    if os.environ.get("RUNTIME_DIRECTORY"):
+        candidates = [path()]
+    else:
+        candidates = [Path(paths.STATE), _of_user() if os.geteuid() else None]
+    newest: tuple[int, Path] | None = None
+    for file in filter(None, candidates):
+        try:
+            newest = max(newest or (0, file), (file.stat().st_mtime_ns, file))
+        except OSError:
+            continue
+    return read(newest[1]) if newest else None
+
+
+def failed_runs(file: Path | None) -> int:
+    """How many runs in a row have failed or were killed, up to the one that wrote `file`; 0 if that is unknown."""
+    document = read(file) if file else None
+    try:
+        return int(document["failures"]) + (document["phase"] not in ENDED) if document else 0
+    except (KeyError, TypeError, ValueError):
+        return 0
+
+
+def _of_user() -> Path | None:
+    directory = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(directory, paths.USER_STATE_DIR, "state.json") if directory else None
+
+
+def _is_complete(document: Document) -> bool:
+    keys = ("phase", "message", "config", "node", "started", "seconds", "agent", "artifacts", "exit_code")
+    return document.get("version") == VERSION and all(key in document for key in keys)

@@ -1,7 +1,7 @@
-"""The run's result as it grows, told to whoever the configuration or the kernel command line names. Best effort.
+"""The run's state POSTed to `report.url` (or pxe-fetch.report=) as JSON. Best effort: nothing here fails a run.
 
-A thread of its own tells each change of phase, the run's and its artifacts': always the newest document, so that a slow
-server is told less often and not later. How the run ended is told apart from that, and waited for a little.
+A thread posts the current document whenever a phase has changed; a slow server gets fewer of them, not older ones. The
+final document is posted at the end of the run, which waits for it a little.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from threading import Event, Thread
 
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.deadline import Deadline, SystemClock
-from pxe_fetch.errors import FetchError, PolicyError
+from pxe_fetch.errors import DeadlineError, FetchError, PolicyError
 from pxe_fetch.redact import redact
 from pxe_fetch.reporting.state_store import StateStore
 from pxe_fetch.transport.webhook import Webhook
 
-LOOK = 1.0  # seconds between two looks at whether a phase has changed: at most so often a report goes out
-INTERIM = 10.0  # seconds that a report on the way may take
-# Seconds for the last report, both attempts together: on an emulated machine, which starts all its other services at
-# this very moment, 5 were not enough for one.
-FINAL = 15.0
-HURRIED = 5.0  # the same for a run that was told to stop: systemd kills it after TimeoutStopSec=20s
-AGAIN = 0.5  # seconds before the last report's second attempt
-LEFT_BEHIND = 2.0  # seconds beyond all that for what nothing can interrupt, as the look-up of a name
+POLL_INTERVAL = 1.0  # seconds; phases that change within it share a report
+INTERIM_TIMEOUT = 10.0  # seconds for one interim report
+# Seconds for the final report with its retry: on an emulated machine, which starts all its other services at this
+# moment, 5 were not enough.
+FINAL_TIMEOUT = 15.0
+STOPPED_TIMEOUT = 5.0  # seconds for it in a run that was stopped: systemd kills it after TimeoutStopSec=20s
+RETRY_DELAY = 0.5  # seconds before the final report is retried
+UNINTERRUPTIBLE = 2.0  # seconds more for what no timeout interrupts, as a name lookup
 
 ACCEPTED = range(200, 300)
 _TRANSIENT = frozenset((408, 425, 429, *range(500, 600)))
@@ -34,80 +34,80 @@ _TIMEOUTS = Timeouts(connect=5.0, read=10.0)
 
 
 class WebhookReporter:
-    """Tells `url` how `store` stands, from `begin` on. Nothing here raises, and `finish` alone is waited for."""
+    """Posts the state in `store` to `url`, from `start` on. No method raises, and only `finish` blocks."""
 
     def __init__(self, url: str, *, store: StateStore, tls: Tls, proxy: Proxy) -> None:
         self.url = url
         self._store = store
         self._webhook = Webhook(tls=tls, proxy=proxy)
-        self._over = Event()
-        self._thread = Thread(target=self._keep_telling, name="report", daemon=True)
+        self._stop = Event()
+        self._thread = Thread(target=self._post_changes, name="report", daemon=True)
 
-    def begin(self) -> None:
-        """Report each phase from now on."""
-        with suppress(RuntimeError):  # the unit's TasksMax= allows no more: the last report will do
+    def start(self) -> None:
+        """Post each change of phase from now on."""
+        with suppress(RuntimeError):  # the unit's TasksMax= allows no more threads: then only the final report is sent
             self._thread.start()
 
-    def end(self) -> None:
-        """Report nothing any more."""
-        self._over.set()
+    def stop(self) -> None:
+        """Post nothing more."""
+        self._stop.set()
 
-    def finish(self, *, hurried: bool = False) -> str | None:
-        """Report how the run ended. None, or a sentence that says why that was not taken.
+    def finish(self, *, stopped: bool = False) -> str | None:
+        """Post the final document; None, or a sentence that says why it was not accepted.
 
-        Waits FINAL seconds, or HURRIED ones, from the attempt to connect on, for two attempts together.
+        Blocks for FINAL_TIMEOUT seconds at most, or STOPPED_TIMEOUT if the run was `stopped`, plus UNINTERRUPTIBLE.
         """
-        self.end()
+        self.stop()
         body = json.dumps(self._store.document()).encode()
-        deadline = HURRIED if hurried else FINAL
+        timeout = STOPPED_TIMEOUT if stopped else FINAL_TIMEOUT
         answers: SimpleQueue[str | None] = SimpleQueue()
-        last = Thread(target=lambda: answers.put(self._insist(body, deadline)), name="last-report", daemon=True)
+        thread = Thread(target=lambda: answers.put(self._post_final(body, timeout)), name="final-report", daemon=True)
         try:
-            last.start()
-            return answers.get(timeout=deadline + LEFT_BEHIND)
+            thread.start()
+            return answers.get(timeout=timeout + UNINTERRUPTIBLE)
         except RuntimeError as error:
             return f"{redact(self.url)}: {error}"
         except Empty:
-            return f"{redact(self.url)} gave no answer within {deadline:g} s"
+            return f"{redact(self.url)} did not answer within {timeout:g} s"
 
-    def _keep_telling(self) -> None:
-        told = None
-        while not self._over.wait(LOOK):
+    def _post_changes(self) -> None:
+        posted = None
+        while not self._stop.wait(POLL_INTERVAL):
             phases = self._store.phases()
-            if phases == told:
+            if phases == posted:
                 continue
-            told = phases
+            posted = phases
             document = self._store.document()
             if document["final"]:
-                return  # that is for `finish`
-            self._attempt(json.dumps(document).encode(), within=INTERIM, stop=self._over)
+                return  # `finish` posts it
+            self._post(json.dumps(document).encode(), timeout=INTERIM_TIMEOUT, stop=self._stop)
 
-    def _insist(self, body: bytes, seconds: float) -> str | None:
-        """Post `body` within `seconds`, a second time where the first came to nothing; why it was not taken."""
+    def _post_final(self, body: bytes, timeout: float) -> str | None:
+        """Post `body` within `timeout` seconds, twice if that may help; why it was not accepted."""
         if self._thread.is_alive():
-            self._thread.join(timeout=LOOK)  # it stops at once, mostly; an older report should not come after this one
-        until = time.monotonic() + seconds
+            self._thread.join(timeout=POLL_INTERVAL)  # an interim report must not arrive after the final one
+        end = time.monotonic() + timeout
         never = Event()
-        trouble, is_hopeless = self._attempt(body, within=seconds * 2 / 3, stop=never)
-        if trouble is None or is_hopeless or time.monotonic() + AGAIN >= until:
-            return trouble
-        time.sleep(AGAIN)
-        trouble, _ = self._attempt(body, within=until - time.monotonic(), stop=never)
-        return f"{trouble} (asked twice)" if trouble else None
+        failure, is_final = self._post(body, timeout=timeout * 2 / 3, stop=never)
+        if failure is None or is_final or time.monotonic() + RETRY_DELAY >= end:
+            return failure
+        time.sleep(RETRY_DELAY)
+        failure, _ = self._post(body, timeout=end - time.monotonic(), stop=never)
+        return f"{failure} (two attempts)" if failure else None
 
-    def _attempt(self, body: bytes, *, within: float, stop: Event) -> tuple[str | None, bool]:
-        """Post `body` once: why it was not taken, and whether it never will be."""
+    def _post(self, body: bytes, *, timeout: float, stop: Event) -> tuple[str | None, bool]:
+        """Post `body` once: why it was not accepted, and whether another attempt would fail too."""
         clock = SystemClock()
-        deadline = Deadline(clock=clock, stop=stop, at=clock.now() + within)
-        shown = redact(self.url)
+        deadline = Deadline(clock=clock, stop=stop, at=clock.now() + timeout)
+        url = redact(self.url)
         try:
             status = self._webhook.post(self.url, body, kind="application/json", timeouts=_TIMEOUTS, deadline=deadline)
         except PolicyError as error:
-            return f"{shown}: {error}", True
+            return f"{url}: {error}", True
         except FetchError as error:
-            return f"{shown}: {error}", not error.transient and error.reference != "deadline"
-        except Exception as error:  # nothing here may fail the run
-            return f"{shown}: {type(error).__name__}", True
+            return f"{url}: {error}", not (error.transient or isinstance(error, DeadlineError))
+        except Exception as error:  # a report must not fail the run
+            return f"{url}: {type(error).__name__}", True
         if status in ACCEPTED:
             return None, False
-        return f"{shown} answered {status}", status not in _TRANSIENT
+        return f"{url} answered {status}", status not in _TRANSIENT

@@ -1,0 +1,236 @@
+"""Which mirror is asked while several work, when one is given up, and whose fault a failure is."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fakes.content import Content
+from fakes.exchange import Exchange, Fault
+from fakes.faults import Flip, Hang, Serve, Status, drip, stall
+from fakes.node import FakeNode
+from fakes.server import Script, Server
+from fakes.transfers import Bench
+from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.model import RetryPolicy, Timeouts
+from pxe_fetch.errors import FetchError, NoRoomError
+from pxe_fetch.transport import Transport, Transports
+
+CHUNK = 64 * 1024
+BODY = random.Random(41).randbytes(40 * CHUNK + 12345)
+BOTH = pytest.mark.parametrize("chunk", [None, CHUNK], ids=["whole", "chunks"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brief(Serve):
+    """Whatever is asked for, no more than `most` bytes come before the connection breaks."""
+
+    most: int
+
+    def _send(self, exchange: Exchange, content: Content, start: int, end: int) -> None:
+        stop = min(end, start + self.most)
+        exchange.send_body(content.read(start, stop), at=start)
+        exchange.keep &= stop == end
+
+
+def bench(folder: Path, *servers: Server, chunk: int | None = CHUNK, keep_order: bool = False) -> Bench:
+    urls = [server.url("/m") for server in servers]
+    return Bench(body=BODY, folder=folder, urls=urls, chunk=chunk, keep_order=keep_order)
+
+
+@BOTH
+def test_in_listed_order_the_second_mirror_is_left_alone_while_the_first_works(
+    chunk: int | None, tmp_path: Path
+) -> None:
+    with Server({"/m": Script(body=BODY)}) as first, Server({"/m": Script(body=BODY)}) as second:
+        bench(tmp_path, first, second, chunk=chunk, keep_order=True).download()
+        assert not second.asked
+
+
+def test_a_listed_mirror_alone_serves_all_streams(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY)}) as first, Server({"/m": Script(body=BODY)}) as second:
+        bench(tmp_path, first, second, keep_order=True).download()
+        assert len({asked.connection for asked in first.asked}) > 1
+
+
+@BOTH
+def test_in_listed_order_the_next_mirror_takes_over_where_the_one_before_fails(
+    chunk: int | None, tmp_path: Path
+) -> None:
+    with (
+        Server({"/m": Script(then=Status(503))}) as first,
+        Server({"/m": Script(body=BODY)}) as second,
+        Server({"/m": Script(body=BODY)}) as third,
+    ):
+        result = bench(tmp_path, first, second, third, chunk=chunk, keep_order=True).download()
+        assert result.url == second.url("/m")
+        assert not third.asked
+
+
+def test_spread_mirrors_share_the_chunks(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY)}) as first, Server({"/m": Script(body=BODY)}) as second:
+        bench(tmp_path, first, second).download()
+        assert first.asked
+        assert second.asked
+
+
+def test_lists_of_chunk_digests_are_asked_for_in_listed_order(node: FakeNode) -> None:
+    listed = "".join(
+        f"{hashlib.sha256(BODY[at : at + CHUNK]).hexdigest()}\n" for at in range(0, len(BODY), CHUNK)
+    ).encode()
+    with Server({"/m": Script(body=BODY), "/one": Script(body=listed), "/two": Script(body=listed)}) as server:
+        chunks = {
+            "size": CHUNK,
+            "urls": [server.url("/one"), server.url("/two")],
+            "sha256": hashlib.sha256(listed).hexdigest(),
+        }
+        names = [f"m{number}" for number in range(8)]
+        entries = [
+            node.entry(name, server.url("/m"), BODY, size=len(BODY), chunks=chunks, mirror_order="listed")
+            for name in names
+        ]
+        assert node.run_config(*entries).code == 0
+        assert len(server.asked_for("/one")) == len(names)
+        assert not server.asked_for("/two")
+
+
+@BOTH
+def test_a_mirror_that_delivers_is_not_given_up_for_many_that_are_dead(chunk: int | None, tmp_path: Path) -> None:
+    retry = RetryPolicy(attempts_without_progress=3, base=0.01, max=0.02)
+    with ExitStack() as stack:
+        dead = [stack.enter_context(Server({"/m": Script(then=Status(503))})) for _ in range(12)]
+        good = stack.enter_context(Server({"/m": Script(body=BODY, then=Brief(most=CHUNK + 1000))}))
+        one = bench(tmp_path, *dead, good, chunk=chunk)
+        one.retry = retry
+        assert one.download().url == good.url("/m")
+
+
+def test_bytes_that_come_while_other_mirrors_fail_are_progress(tmp_path: Path) -> None:
+    # The only stream that brings anything is in the middle of its range when all others have failed.
+    retry = RetryPolicy(attempts_without_progress=2, base=0.0, max=0.0)
+    with ExitStack() as stack:
+        slow = Serve(until=0.9, drip=0.0001)
+        good = stack.enter_context(Server({"/m": Script(body=BODY, faults=[slow], then=Brief(most=CHUNK))}))
+        dead = [stack.enter_context(Server({"/m": Script(then=Status(503))})) for _ in range(4)]
+        one = bench(tmp_path, good, *dead)
+        one.retry = retry
+        assert one.download().bytes_received <= len(BODY) + CHUNK
+
+
+@pytest.mark.parametrize(
+    "fault", [stall(CHUNK // 2), Hang(), drip(CHUNK // 2, every=0.05)], ids=["silent", "mute", "slow"]
+)
+def test_what_a_slow_mirror_has_left_is_taken_over_by_an_idle_one(fault: Fault, tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, then=fault)}) as slow, Server({"/m": Script(body=BODY)}) as good:
+        one = bench(tmp_path, slow, good)
+        one.timeouts = Timeouts(read=60)
+        began = time.monotonic()
+        result = one.download()
+        assert time.monotonic() - began < 8
+        assert slow.asked
+    assert result.bytes_received <= len(BODY) + CHUNK
+
+
+def test_two_different_chunks_that_came_wrong_once_do_not_drop_the_only_mirror(tmp_path: Path) -> None:
+    faults = [Flip(at=0.1), Flip(at=0.6)]
+    with Server({"/m": Script(body=BODY, faults=faults)}) as server:
+        one = bench(tmp_path, server)
+        one.streams = 1
+        result = one.download()
+        assert not one.events.of("mirror_dropped")
+    assert result.bytes_received == len(BODY) + 2 * CHUNK
+
+
+def test_a_mirror_that_has_few_wrong_chunks_among_many_stays(tmp_path: Path) -> None:
+    flaky = [Flip(at=0.45), Flip(at=0.9)]
+    with Server({"/m": Script(body=BODY, faults=flaky)}) as one, Server({"/m": Script(then=stall(0))}) as stuck:
+        both = bench(tmp_path, one, stuck)
+        both.streams = 1
+        both.timeouts = Timeouts(read=0.2)
+        both.download()
+        assert one.url("/m") not in {told["url"] for told in both.events.of("mirror_dropped")}
+
+
+@BOTH
+def test_a_mirror_with_another_file_is_dropped_at_its_second_answer(chunk: int | None, tmp_path: Path) -> None:
+    other = Serve(body=BODY[::-1])
+    with Server({"/m": Script(then=other)}) as bad, Server({"/m": Script(body=BODY)}) as good:
+        one = bench(tmp_path, bad, good, chunk=chunk)
+        one.streams = 1
+        result = one.download()
+        assert len(bad.asked) <= 2
+    assert result.url == good.url("/m")
+
+
+def no_room(size: int) -> None:
+    if size > len(BODY):
+        raise NoRoomError(f"{size} bytes do not fit")
+
+
+def test_a_size_that_does_not_fit_is_first_of_all_the_claim_of_one_mirror(tmp_path: Path) -> None:
+    huge = Serve(body=BODY + b"more")
+    with Server({"/m": Script(then=huge)}) as liar, Server({"/m": Script(body=BODY)}) as good:
+        one = bench(tmp_path, liar, good, chunk=None)
+        assert one.download(reserve=no_room).url == good.url("/m")
+        [dropped] = one.events.of("mirror_dropped")
+        assert "do not fit" in str(dropped["reason"])
+
+
+def test_a_size_that_does_not_fit_is_believed_where_all_mirrors_agree(tmp_path: Path) -> None:
+    huge = Serve(body=BODY + b"more")
+    with Server({"/m": Script(then=huge)}) as one, Server({"/m": Script(then=huge)}) as other:
+        both = bench(tmp_path, one, other, chunk=None)
+        with pytest.raises(NoRoomError, match="do not fit"):
+            both.download(reserve=no_room)
+        assert not both.part.exists()
+        assert (len(one.asked), len(other.asked)) == (1, 1)
+
+
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+def test_bytes_without_end_are_the_fault_of_the_mirror_that_sends_them(framing: str, tmp_path: Path) -> None:
+    endless = Serve(body=BODY * 20, framing=framing)
+    with Server({"/m": Script(then=endless)}) as bad, Server({"/m": Script(body=BODY)}) as good:
+        one = bench(tmp_path, bad, good, chunk=None)
+        result = one.download(reserve=no_room)
+        assert result.url == good.url("/m")
+        assert bad.sent("/m") < 10 * len(BODY)  # the rest was left in the line
+        one.part.unlink()
+        one.urls = [bad.url("/m")]
+        with pytest.raises(NoRoomError, match="do not fit"):
+            one.download(reserve=no_room)
+        assert not one.part.exists()
+
+
+def test_a_file_whose_size_nobody_knows_needs_no_more_room_than_it_takes(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, then=Serve(framing="chunked"))}) as server:
+        bench(tmp_path, server, chunk=None).download(reserve=no_room)
+
+
+class Surprising(Transports):
+    """Has no idea how to read what one path is answered with."""
+
+    def of(self, url: str) -> Transport:
+        if url.endswith("/strange"):
+            raise ZeroDivisionError("surprise")
+        return super().of(url)
+
+
+@BOTH
+def test_an_answer_that_nobody_foresaw_is_its_mirrors_fault(chunk: int | None, tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        one = bench(tmp_path, server, chunk=chunk)
+        one.urls = [server.url("/strange"), server.url("/m")]
+        one.transports = Surprising()
+        assert one.download().url == server.url("/m")
+        one.urls = [server.url("/strange")]
+        one.part.unlink()
+        with pytest.raises(FetchError, match="surprise") as caught:
+            one.download()
+        one.transports.close()
+    assert caught.value.exit_code == Exit.BUG
