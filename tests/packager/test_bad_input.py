@@ -75,7 +75,7 @@ def test_an_ext4_in_a_squashfs_for_rootfs(site: Site, refused: Refused, tiny_ext
     site.image = tiny_ext4
     said = refused("--inject", "rootfs")
     assert "error[inject-unsuitable]" in said
-    assert "a squashfs around a file system in a file (LiveOS/rootfs.img)" in said
+    assert "a squashfs that only wraps another filesystem (LiveOS/rootfs.img)" in said
     assert "hint: --inject updates can" in said
 
 

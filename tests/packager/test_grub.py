@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pxe_pack.image.grub import Files, NetworkConfig, UnsuitableGrubConfigError, for_network
-from pxe_pack.image.grubscript import GrubSyntaxError, parse, quoted, unquoted, walk
+from pxe_pack.image.grub.network import Files, NetworkConfig, UnsuitableGrubConfigError, for_network
+from pxe_pack.image.grub.script import GrubSyntaxError, parse, quoted, unquoted, walk
 
 URL = "http://10.0.0.1/liveos.iso"
 

@@ -16,14 +16,17 @@ from packing.bootloaders import SHIM, debian, grub
 from packing.site import Site, files_of, image_with_root, make_iso, small_agent
 from packing.walk import walked
 from pxe_pack.freeze.agent import write_manifest
-from pxe_pack.image import bootloader, grubimage, iso, netboot
+from pxe_pack.image import bootloader
+from pxe_pack.image.grub import netboot
+from pxe_pack.image.grub.efi_image import read_grub
+from pxe_pack.image.iso.reader import open_iso
 
 Packs = Callable[..., str]
 Refused = Callable[..., str]
 
 
 def judged(path: Path) -> netboot.Netboot:
-    image = grubimage.read(path.read_bytes())
+    image = read_grub(path.read_bytes())
     assert image
     return netboot.over_network(image)
 
@@ -122,7 +125,7 @@ def test_a_grub_alone_is_what_firmware_starts(site: Site, packs: Packs, tmp_path
 
 
 def test_boot_loaders_in_the_el_torito_image_alone_are_found(tiny: Path) -> None:
-    with iso.opened(tiny) as image:
+    with open_iso(tiny) as image:
         entries = {path: entry for path, entry in image.entries.items() if not path.endswith(".efi")}
         found = bootloader.boot_loaders(replace(image, entries=entries))
         whole = bootloader.boot_loaders(image)

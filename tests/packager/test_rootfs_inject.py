@@ -21,7 +21,8 @@ from packing.site import BOOT_URL, Site, files_of, image_with_root, listed, part
 from packing.trees import Inode, listing, tree_of
 from pxe_pack import cli
 from pxe_pack.console import console
-from pxe_pack.image import iso, liveos
+from pxe_pack.image import liveos
+from pxe_pack.image.iso.reader import open_iso
 from pxe_pack.image.squashfs import superblock
 from pxe_pack.inject import Target, rootfs
 from pxe_pack.squashfs import Image
@@ -150,7 +151,7 @@ def test_every_reader_of_the_iso_finds_the_longer_file(site: Site, packs: Packs,
     assert (tmp_path / "joliet").read_bytes() == take_out(site.iso, ROOT, tmp_path / "rock-ridge").read_bytes()
     said = subprocess.run(["file", "-b", str(site.iso)], check=True, capture_output=True, text=True).stdout
     assert "ISO 9660" in said
-    with iso.opened(site.iso) as image:
+    with open_iso(site.iso) as image:
         end = max(span.offset + span.size for entry in image.entries.values() for span in entry.spans)
         assert end <= image.volume_size <= image.size
 
@@ -230,7 +231,7 @@ def test_what_is_taken_out_leaves_the_root_filesystem_byte_for_byte_as_it_was(
     work.mkdir()
     with liveos.opened(site.iso, boot_url=BOOT_URL) as image:
         target = Target(place=lambda name: tmp_path / name, iso="given-back.iso")
-        given = rootfs.take_out(image, target=target, work=work, console=console(json_lines=False, quiet=True))
+        given = rootfs.remove_payload(image, target=target, work=work, console=console(json_lines=False, quiet=True))
     back = tmp_path / "given-back.iso"
     before, after = files_of(site.image), files_of(back)
     assert {path for path in before if before[path] != after.get(path)} <= {"boot.catalog"}
@@ -247,7 +248,7 @@ def test_what_is_taken_out_of_a_rewritten_root_filesystem_are_the_payloads_own_p
     work.mkdir()
     with liveos.opened(site.iso, boot_url=BOOT_URL) as image:
         target = Target(place=lambda name: tmp_path / name, iso="given-back.iso")
-        rootfs.take_out(image, target=target, work=work, console=console(json_lines=False, quiet=True))
+        rootfs.remove_payload(image, target=target, work=work, console=console(json_lines=False, quiet=True))
     new = tree_of(take_out(tmp_path / "given-back.iso", ROOT, tmp_path / "new.squashfs"))
     assert {path: inode for path, inode in new.items() if path in old} == old
     left = {path: inode.kind for path, inode in new.items() if path not in old}
@@ -259,7 +260,7 @@ def test_a_damaged_root_filesystem_is_told_and_nothing_is_left(
 ) -> None:
     """Wherever it is: in what is looked at first, in what only the graft reads, or in what nobody reads."""
     raw = site.image.read_bytes()
-    with iso.opened(site.image) as image:
+    with open_iso(site.image) as image:
         span = image.entries[ROOT].spans[0]
     with Image.open(site.image, offset=span.offset, size=span.size) as root:
         tables, end = root.superblock.inode_table, root.superblock.bytes_used

@@ -15,7 +15,7 @@ from liveos.specials import Inode, folder
 from packing.site import Site, image_with_root, take_out
 from packing.trees import tree_of
 from pxe_pack.image import liveos
-from pxe_pack.image.filecontexts import FileContexts, parse, read_file_contexts
+from pxe_pack.image.file_contexts import FileContexts, parse, read_file_contexts
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.tree import Inode as TreeInode
 from pxe_pack.image.tree import ListedTree

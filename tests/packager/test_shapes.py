@@ -11,7 +11,8 @@ import pytest
 
 from liveos import pxedir, shapes, tiny
 from packing.site import BOOT_URL, Site, files_of
-from pxe_pack.image import iso, liveos
+from pxe_pack.image import liveos
+from pxe_pack.image.iso.reader import open_iso
 
 Packs = Callable[..., str]
 Refused = Callable[..., str]
@@ -33,7 +34,7 @@ def test_a_pxe_dir_is_packed_from_its_own_files_and_its_iso(site: Site, packs: P
     grub_cfg = (site.output / "boot/grub2/grub.cfg").read_text()
     assert f"root=live:{BOOT_URL}" in grub_cfg
     assert grub_cfg.count("root=") == 1
-    with iso.opened(site.iso) as packed, iso.opened(tiny_pxe_dir / pxedir.ISO) as given:
+    with open_iso(site.iso) as packed, open_iso(tiny_pxe_dir / pxedir.ISO) as given:
         assert packed.find("updates/usr/lib/pxe-fetch/pxe-fetch")
         assert packed.volume_id == given.volume_id
 

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Print the report. Raises InputError if `image` is not an image that pxe-pack can read."""
-    with liveos.opened(arguments.image, boot_url="", told=console.step) as image:
+    with liveos.opened(arguments.image, boot_url="", step=console.step) as image:
         report = report_on(image)
         console.result(document(report), "\n".join(lines(report)))
     return 0

@@ -21,7 +21,7 @@ from typing import IO, BinaryIO
 
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.tar import TarReader
-from pxe_pack.image.cpio import PieceStream
+from pxe_pack.image.initrd.cpio import PieceStream
 from pxe_pack.image.media import MANY
 from pxe_pack.image.unzstd import unzstd
 from pxe_pack.tools import InputError

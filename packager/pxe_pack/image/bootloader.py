@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from pxe_pack.image import eltorito, grubimage, netboot, pe
 from pxe_pack.image.fat import FatError
-from pxe_pack.image.grubimage import GrubImage
-from pxe_pack.image.iso import Iso
+from pxe_pack.image.grub import netboot
+from pxe_pack.image.grub.efi_image import GrubImage, read_grub
+from pxe_pack.image.grub.netboot import Netboot
+from pxe_pack.image.iso import eltorito
+from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.media import Media, MediaEntry
-from pxe_pack.image.netboot import Netboot
+from pxe_pack.image.pe.program import PeError, read_program
 
 # `uname -m` -> what names of programs for UEFI end in (UEFI Specification, 3.5.1.1)
 SUFFIXES: Mapping[str, str] = {"x86_64": "x64", "aarch64": "aa64"}
@@ -95,10 +97,10 @@ class Program:
 def program(name: str, data: bytes, file: BootFile | None = None) -> Program | None:
     """The program that `data`, a whole file, holds; None when it is none."""
     try:
-        machine = pe.read(data).machine
-    except pe.PeError:
+        machine = read_program(data).machine
+    except PeError:
         return None
-    grub = grubimage.read(data)
+    grub = read_grub(data)
     return Program(name=name.lower(), machine=machine, grub=grub, file=file or Content(data=data), data=data)
 
 

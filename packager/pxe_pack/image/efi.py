@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 from cryptography import x509
 
-from pxe_pack.image import authenticode, grubimage, pe
-from pxe_pack.image.authenticode import Signature
-from pxe_pack.image.grubimage import GrubImage
+from pxe_pack.image.grub.efi_image import GrubImage, read_grub
+from pxe_pack.image.pe import authenticode
+from pxe_pack.image.pe.authenticode import Signature
+from pxe_pack.image.pe.program import PeError, read_program
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,13 +35,13 @@ class EfiProgram:
 def examined(path: str, data: bytes) -> EfiProgram:
     """What the program `data`, called `path`, is."""
     try:
-        machine = pe.read(data).machine
-    except pe.PeError:
+        machine = read_program(data).machine
+    except PeError:
         return EfiProgram(path=path, machine="")
     return EfiProgram(
         path=path,
         machine=machine,
         signatures=authenticode.signatures(data),
-        grub=grubimage.read(data),
+        grub=read_grub(data),
         vendor=authenticode.vendor_certificates(data),
     )

@@ -13,21 +13,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pxe_pack import mastering
-from pxe_pack.image import grubconfig, rootfs
-from pxe_pack.image.appended import appended
+from pxe_pack import liveiso
+from pxe_pack.image import rootfs
 from pxe_pack.image.bootloader import BootFile, BootLoaders, MediaFile, boot_loaders
-from pxe_pack.image.cpio import Archives
-from pxe_pack.image.grub import NetworkConfig
-from pxe_pack.image.grubconfig import grub_files, unsuitable
-from pxe_pack.image.initrd import InitrdFacts, read_initrd
-from pxe_pack.image.iso import Iso
+from pxe_pack.image.grub.config import find_network_config, grub_files, unsuitable
+from pxe_pack.image.grub.network import NetworkConfig
+from pxe_pack.image.initrd.appended import appended
+from pxe_pack.image.initrd.cpio import Archives
+from pxe_pack.image.initrd.reader import InitrdFacts, read_initrd
+from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveroot import LiveOS, find_live
 from pxe_pack.image.media import Media, clipped
+from pxe_pack.image.open_media import StagingFolder, below_tmpdir, live_iso, open_media
 from pxe_pack.image.rootfs import RootFacts
-from pxe_pack.image.source import StagingFolder, below_tmpdir, live_iso, opened_media
 from pxe_pack.image.tree import RootTree
-from pxe_pack.mastering import Given, Made, Told, given_root
+from pxe_pack.liveiso import BuiltIso, RootfsSource, StepContext, detect_rootfs
 
 UPDATES = "updates"  # at the medium's root: what dracut's apply-live-updates copies onto the new root
 
@@ -48,7 +48,7 @@ class LiveImage:
     grub_source: str  # which of the medium's configurations `network` was made from
     loaders: BootLoaders | None  # its own, whether or not they can boot over the network
     selinux_enforcing: bool
-    given: Given | None = None  # the root filesystem that the ISO was made of
+    rootfs_source: RootfsSource | None = None  # the root filesystem that the ISO was made of
 
     @property
     def iso(self) -> Iso | None:
@@ -153,7 +153,7 @@ class LiveImage:
         }
 
 
-def _untold(_: str) -> contextlib.AbstractContextManager[object]:
+def _no_step(_: str) -> contextlib.AbstractContextManager[object]:
     return contextlib.nullcontext()
 
 
@@ -164,24 +164,24 @@ def opened(
     boot_url: str,
     staging: StagingFolder = below_tmpdir,
     boot_loader: Path | None = None,
-    told: Told = _untold,
+    step: StepContext = _no_step,
 ) -> Iterator[LiveImage]:
     """The image at `path`: an ISO, a folder as Image Customizer writes it for PXE, an archive of one, a root tree.
 
     An archive is unpacked, and a root filesystem made into an ISO (with the boot loaders in the folder `boot_loader`,
-    if given), in a folder that `staging` gives, for as long as the image is open; `told` is a context manager around
+    if given), in a folder that `staging` gives, for as long as the image is open; `step` is a context manager around
     each step of that. With an empty `boot_url`, `root=live:` stays as the image has it. Raises InputError with all that
     keeps the image from booting by PXE.
     """
     with contextlib.ExitStack() as stack:
-        made: Made | None = None
-        if given := given_root(path):
+        made: BuiltIso | None = None
+        if source := detect_rootfs(path):
             place = stack.enter_context(staging())
             made = stack.enter_context(
-                mastering.made(given, boot_url=boot_url, boot_loader=boot_loader, staging=place, told=told)
+                liveiso.build_iso(source, boot_url=boot_url, boot_loader=boot_loader, staging=place, step=step)
             )
-        media: Media = made.iso if made else stack.enter_context(opened_media(path, staging=staging))
-        config = grubconfig.for_network(media, boot_url=boot_url)
+        media: Media = made.iso if made else stack.enter_context(open_media(path, staging=staging))
+        config = find_network_config(media, boot_url=boot_url)
         network = config.network
         initrds = {name: _initrd(media, name) for name in network.initrds}
         if network.live:
@@ -203,7 +203,7 @@ def opened(
             network=network,
             grub_source=config.source,
             loaders=made.loaders if made else boot_loaders(media),
-            given=given,
+            rootfs_source=source,
             selinux_enforcing=_enforces(facts, network.arguments),
         )
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import Span
-from pxe_pack.image import iso, rootfs, squashfs
-from pxe_pack.image.iso import Iso
+from pxe_pack.image import rootfs, squashfs
+from pxe_pack.image.iso.reader import Iso, contiguous
 from pxe_pack.image.media import MediaEntry
 from pxe_pack.image.rootfs import RootFacts
 from pxe_pack.image.squashfs import Superblock, Tree
@@ -45,7 +45,7 @@ class LiveOS:
 def find_live(image: Iso, arguments: Iterable[tuple[str, ...]]) -> LiveOS:
     """The LiveOS in `image`, which `arguments` (of each kernel entry) boot. Raises InputError when there is none."""
     root = _root_image(image, arguments)
-    span = iso.contiguous(root)
+    span = contiguous(root)
     if span is None:
         raise InputError(
             Problem(

@@ -13,7 +13,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import Span, span_pieces
 from pxe_pack.tools import InputError
 
-MANY = 200_000  # names; more has no medium to boot from, so a folder that has them was given by mistake
+MANY = 200_000  # names; more has no medium to boot from, so a folder that has them was input_path by mistake
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +49,7 @@ class Media(Protocol):
         """The ISO, or the folder, on this machine."""
 
     @property
-    def given(self) -> Path:
+    def input_path(self) -> Path:
         """What the user gave, for messages: the path, or the archive that was unpacked there."""
 
     @property
@@ -99,7 +99,7 @@ class Folder:
     """A folder of boot files, such as a pxe-dir: a Media."""
 
     path: Path
-    given: Path
+    input_path: Path
     entries: Mapping[str, MediaEntry]
 
     def find(self, path: str) -> MediaEntry | None:
@@ -117,19 +117,19 @@ class Folder:
             yield from span_pieces(file, offset=0, size=entry.size)
 
 
-def folder(path: Path, *, given: Path | None = None) -> Folder:
-    """The folder `path`, read by name; `given` is what it was unpacked from.
+def folder(path: Path, *, input_path: Path | None = None) -> Folder:
+    """The folder `path`, read by name; `input_path` is what it was unpacked from.
 
     A link inside it stands for what it leads to, if that is inside too. Raises InputError when it cannot be read, a
     link leads out of it, or it is far too large to be a pxe-dir.
     """
     entries: dict[str, MediaEntry] = {}
     try:
-        _Walk(top=path, real_top=path.resolve(strict=True), given=given or path, entries=entries).below("")
+        _Walk(top=path, real_top=path.resolve(strict=True), input_path=input_path or path, entries=entries).below("")
     except OSError as error:
-        message = f"the image {given or path} cannot be read: {error.filename}: {error.strerror}"
+        message = f"the image {input_path or path} cannot be read: {error.filename}: {error.strerror}"
         raise InputError(Problem(reference="image-unreadable", message=message)) from error
-    return Folder(path=path, given=given or path, entries=entries)
+    return Folder(path=path, input_path=input_path or path, entries=entries)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +138,7 @@ class _Walk:
 
     top: Path
     real_top: Path
-    given: Path
+    input_path: Path
     entries: dict[str, MediaEntry]
 
     def below(self, prefix: str) -> None:
@@ -172,7 +172,7 @@ class _Walk:
             raise InputError(
                 Problem(
                     reference="image-link-outside",
-                    message=f"{path} in {self.given} is a link that leads out of it, to {real}",
+                    message=f"{path} in {self.input_path} is a link that leads out of it, to {real}",
                     hint="put the file itself there, or take the link away",
                 )
             )
@@ -182,7 +182,7 @@ class _Walk:
         return InputError(
             Problem(
                 reference="image-too-many-files",
-                message=f"{self.given} has more than {MANY:,} files: it is no folder of boot files",
+                message=f"{self.input_path} has more than {MANY:,} files: it is no folder of boot files",
                 hint="give the folder that Image Customizer wrote with `--output-image-format pxe-dir`",
             )
         )

@@ -6,9 +6,9 @@
 from pxe_pack.squashfs.addition import Addition, NewDirectory, NewFile, NewSymlink
 from pxe_pack.squashfs.errors import SquashfsError
 from pxe_pack.squashfs.graft import Graft, GraftReport, graft, prune
+from pxe_pack.squashfs.graft_record import original
 from pxe_pack.squashfs.image import Image
 from pxe_pack.squashfs.inodes import Device, Directory, File, Inode, Kind, Symlink
-from pxe_pack.squashfs.record import original
 from pxe_pack.squashfs.superblock import Compressor, Superblock
 
 __all__ = [

@@ -5,7 +5,7 @@ lz4 and lzo by small wheels. What is missing is said with the name of the packag
 
 Levels: blocks that we add are a small part of an image, so levels are chosen for the time of packing (of 14 MB of a
 frozen program they make 2 to 15 % more than the producers' levels, in a tenth of the time); whatever level was used,
-any reader reads the block. Window and dictionary never exceed what the kernel
+any reader reads the block. FileSlice and dictionary never exceed what the kernel
 allocates for the image (fs/squashfs/{zlib,xz,zstd}_wrapper.c).
 """
 
@@ -24,7 +24,7 @@ from pxe_pack.squashfs.errors import SquashfsError
 from pxe_pack.squashfs.superblock import METADATA_SIZE, Compressor
 
 # Compressor -> the modules that have it, the best first, and the package that brings one of them.
-BROUGHT_BY: Final = {
+PACKAGES: Final = {
     Compressor.ZSTD: (("compression.zstd", "backports.zstd"), "backports.zstd"),
     Compressor.LZ4: (("lz4.block",), "lz4"),
     Compressor.LZO: (("lzallright",), "lzallright"),
@@ -73,8 +73,8 @@ def codec(compressor: Compressor, *, block_size: int, options: bytes = b"") -> C
             return _Lzo()
 
 
-def _bring(compressor: Compressor) -> object:
-    modules, package = BROUGHT_BY[compressor]
+def _import_module(compressor: Compressor) -> object:
+    modules, package = PACKAGES[compressor]
     for module in modules:
         try:
             return importlib.import_module(module)
@@ -164,7 +164,7 @@ class _ZstdModule(Protocol):
 
 class _Zstd:
     def __init__(self) -> None:
-        self.module = cast("_ZstdModule", _bring(Compressor.ZSTD))
+        self.module = cast("_ZstdModule", _import_module(Compressor.ZSTD))
         # No frame of a block of 1 MiB or less has a larger window; the kernel allocates no more either.
         self.options = {self.module.DecompressionParameter["window_log_max"]: 21}
 
@@ -189,7 +189,7 @@ class _Lz4Module(Protocol):
 
 class _Lz4:
     def __init__(self) -> None:
-        self.module = cast("_Lz4Module", _bring(Compressor.LZ4))
+        self.module = cast("_Lz4Module", _import_module(Compressor.LZ4))
 
     def compress(self, data: bytes) -> bytes:
         return self.module.compress(data, mode="default", store_size=False)
@@ -214,7 +214,7 @@ class _LzoModule(Protocol):
 
 class _Lzo:
     def __init__(self) -> None:
-        self.module = cast("_LzoModule", _bring(Compressor.LZO))
+        self.module = cast("_LzoModule", _import_module(Compressor.LZO))
 
     def compress(self, data: bytes) -> bytes:
         return self.module.LZOCompressor().compress(data)

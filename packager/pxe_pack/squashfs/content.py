@@ -18,10 +18,10 @@ from typing import Final
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.squashfs.compress import Codec, DamagedBlockError
 from pxe_pack.squashfs.errors import SquashfsError, corrupt
+from pxe_pack.squashfs.file_slice import FileSlice
 from pxe_pack.squashfs.inodes import File
 from pxe_pack.squashfs.metadata import Region
 from pxe_pack.squashfs.tables import Table
-from pxe_pack.squashfs.window import Window
 
 FRAGMENT: Final = struct.Struct("<QII")  # position, size, unused
 
@@ -35,7 +35,7 @@ def block_count(file: File, block_size: int) -> int:
 
 
 def read(
-    file: File, *, window: Window, codec: Codec, block_size: int, region: Region, fragment: Callable[[int], bytes]
+    file: File, *, source: FileSlice, codec: Codec, block_size: int, region: Region, fragment: Callable[[int], bytes]
 ) -> Iterator[bytes]:
     """The content of `file`, a block at a time. Raises SquashfsError where it is damaged.
 
@@ -48,7 +48,7 @@ def read(
         some = min(_SIZES_AT_ONCE, count - at)
         for size in struct.unpack(f"<{some}I", sizes.read(4 * some)):
             expected = min(block_size, left)
-            data = _block(window, codec, position, size, limit=expected)
+            data = _block(source, codec, position, size, limit=expected)
             # A block that is short of the block size stands for zeros at its end.
             yield data.ljust(expected, b"\0")
             position += size & ~_PLAIN
@@ -62,20 +62,20 @@ def read(
         yield tail
 
 
-def read_fragment(table: Table, number: int, *, window: Window, codec: Codec, block_size: int) -> bytes:
+def read_fragment(table: Table, number: int, *, source: FileSlice, codec: Codec, block_size: int) -> bytes:
     """The tails that fragment `number` holds."""
     start, size, _ = FRAGMENT.unpack(table[number])
-    return _block(window, codec, start, size, limit=block_size)
+    return _block(source, codec, start, size, limit=block_size)
 
 
-def _block(window: Window, codec: Codec, position: int, size: int, *, limit: int) -> bytes:
+def _block(source: FileSlice, codec: Codec, position: int, size: int, *, limit: int) -> bytes:
     stored = size & ~_PLAIN
     if stored > limit:
         # Never larger than what it holds: it would have been stored as it is.
         raise corrupt(f"the data block at {position} has {stored} bytes where {limit} are the most")
     if not stored:
         return b""
-    raw = window.read(position, stored)
+    raw = source.read(position, stored)
     if size & _PLAIN:
         return raw
     try:

@@ -14,7 +14,7 @@ from typing import Final
 
 from pxe_pack.squashfs.errors import corrupt, unsupported
 from pxe_pack.squashfs.inodes import LONGEST_NAME, Kind
-from pxe_pack.squashfs.metadata import Cursor, Growth
+from pxe_pack.squashfs.metadata import Cursor, TableAppender
 from pxe_pack.squashfs.superblock import METADATA_SIZE
 
 LONGEST_RUN: Final = 256
@@ -69,7 +69,7 @@ def read_listing(cursor: Cursor, size: int) -> Iterator[Entry]:
         raise corrupt("a directory's listing ends in the middle of a header")
 
 
-def write_listing(table: Growth, entries: Iterable[Entry]) -> Listing:
+def write_listing(table: TableAppender, entries: Iterable[Entry]) -> Listing:
     """Write `entries`, sorted, to the directory table. Never more than a run of them is held.
 
     Listings of more than a block get an index of the headers that come first in their blocks, as mksquashfs makes it:

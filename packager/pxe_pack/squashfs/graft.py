@@ -13,11 +13,11 @@ from typing import Final
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.squashfs.addition import Addition
 from pxe_pack.squashfs.errors import SquashfsError
-from pxe_pack.squashfs.grow import Grown, Sink
+from pxe_pack.squashfs.graft_record import original
+from pxe_pack.squashfs.graft_writer import GraftWriter, Sink
 from pxe_pack.squashfs.image import Image
 from pxe_pack.squashfs.merge import merge
 from pxe_pack.squashfs.output import Listener, Output
-from pxe_pack.squashfs.record import original
 
 PADDING: Final = 4096  # bytes: images are multiples of it, for block devices
 # What is new begins at a multiple of an ISO's block, so that it can be an extent of its own in one.
@@ -64,10 +64,10 @@ def graft(
         grown = Graft(image, additions=additions, removals=removals)
         with Output(output) as file:
             if listener is None:  # which else is to see the copied bytes after the new superblock
-                file.begin(grown.base.window)
+                file.begin(grown.base.source)
             file.skip(grown.start)
             head = grown.write(file, mkfs_time=mkfs_time)
-            file.fill(grown.base.window, head=head, listener=listener)
+            file.fill(grown.base.source, head=head, listener=listener)
         return grown.report
 
 
@@ -82,13 +82,13 @@ class Graft:
         self._before = original(image)
         self.base = self._before or image  # its window has the bytes that stay, the first 96 apart
         self._changes = merge(self.base, additions=additions, removals=removals)
-        self._grown = Grown(self.base, self._changes)
+        self._grown = GraftWriter(self.base, self._changes)
         self._size = 0
 
     @property
     def start(self) -> int:
         """Where the new part begins: a multiple of 2048; between the image's bytes and it are zeros."""
-        return -(-self.base.window.size // ALIGNMENT) * ALIGNMENT
+        return -(-self.base.source.size // ALIGNMENT) * ALIGNMENT
 
     def write(self, sink: Sink, *, mkfs_time: int | None = None) -> bytes:
         """Write the new part to `sink`, which stands at `start`, and give the image's first 96 bytes. Once."""
@@ -103,7 +103,7 @@ class Graft:
         """What was done; `size` is known when it is."""
         return GraftReport(
             size=self._size,
-            kept=self.base.window.size,
+            kept=self.base.source.size,
             inodes=self._grown.count,
             added=self._changes.added,
             replaced=self._changes.replaced,
@@ -132,8 +132,8 @@ def prune(
                 )
             )
         with Output(output) as file:
-            file.fill(before.window, head=before.superblock.pack(), listener=listener)
-        return before.window.size
+            file.fill(before.source, head=before.superblock.pack(), listener=listener)
+        return before.source.size
 
 
 def _check_apart(source: Path, output: Path) -> None:

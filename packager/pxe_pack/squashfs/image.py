@@ -12,11 +12,11 @@ from pxe_pack.squashfs import content, directory, inodes, paths
 from pxe_pack.squashfs.compress import Codec, codec
 from pxe_pack.squashfs.directory import Entry
 from pxe_pack.squashfs.errors import corrupt
+from pxe_pack.squashfs.file_slice import FileSlice
 from pxe_pack.squashfs.inodes import Directory, File, Inode, Symlink
 from pxe_pack.squashfs.metadata import Region
 from pxe_pack.squashfs.superblock import SIZE, Flags, Superblock
 from pxe_pack.squashfs.tables import Table
-from pxe_pack.squashfs.window import Window
 from pxe_pack.squashfs.xattrs import Xattrs
 
 _OWNER: Final = struct.Struct("<I")
@@ -25,8 +25,8 @@ _OWNER: Final = struct.Struct("<I")
 class Image:
     """One image. Tables are read when they are first asked for; nothing is ever written. Not for several threads."""
 
-    def __init__(self, window: Window, superblock: Superblock) -> None:
-        self.window = window
+    def __init__(self, source: FileSlice, superblock: Superblock) -> None:
+        self.source = source
         self.superblock = superblock
         self._last_fragment = (-1, b"")
 
@@ -36,16 +36,16 @@ class Image:
 
         Raises SquashfsError: unreadable, no squashfs, damaged, or of a kind that we don't know.
         """
-        window = Window.open(path, offset=offset, size=size)
+        source = FileSlice.open(path, offset=offset, size=size)
         try:
-            raw = window.read(0, min(SIZE, window.size))
-            return cls(window, Superblock.parse(raw, available=window.size))
+            raw = source.read(0, min(SIZE, source.size))
+            return cls(source, Superblock.parse(raw, available=source.size))
         except BaseException:
-            window.close()
+            source.close()
             raise
 
     def close(self) -> None:
-        self.window.close()
+        self.source.close()
 
     def __enter__(self) -> Self:
         return self
@@ -63,14 +63,14 @@ class Image:
         """The compressor options that stand behind the superblock: always an uncompressed block; b"" without."""
         if Flags.COMPRESSOR_OPTIONS not in self.superblock.flags:
             return b""
-        header = int.from_bytes(self.window.read(SIZE, 2), "little")
-        return self.window.read(SIZE + 2, header & 0x7FFF)
+        header = int.from_bytes(self.source.read(SIZE, 2), "little")
+        return self.source.read(SIZE + 2, header & 0x7FFF)
 
     @cached_property
     def inode_region(self) -> Region:
         """The inode table: it ends where the directory table begins."""
         start, end = self.superblock.inode_table, self.superblock.directory_table
-        return Region(self.window, self.codec, start=start, end=end, name="inode")
+        return Region(self.source, self.codec, start=start, end=end, name="inode")
 
     @cached_property
     def directory_region(self) -> Region:
@@ -79,10 +79,10 @@ class Image:
         start = self.superblock.directory_table
         if following.start < start:
             raise corrupt(f"its {following.name} table begins before its directory table")
-        return Region(self.window, self.codec, start=start, end=following.start, name="directory")
+        return Region(self.source, self.codec, start=start, end=following.start, name="directory")
 
     def _table(self, listed: int, *, count: int, size: int, name: str) -> Table:
-        return Table(self.window, self.codec, listed=listed, end=listed, count=count, size=size, name=name)
+        return Table(self.source, self.codec, listed=listed, end=listed, count=count, size=size, name=name)
 
     @cached_property
     def fragments(self) -> Table | None:
@@ -115,7 +115,7 @@ class Image:
         """All xattrs, None when the image has none."""
         if self.superblock.xattr_table is None:
             return None
-        return Xattrs(self.window, self.codec, position=self.superblock.xattr_table)
+        return Xattrs(self.source, self.codec, position=self.superblock.xattr_table)
 
     @cached_property
     def root(self) -> Directory:
@@ -195,7 +195,7 @@ class Image:
         """A file's content, a block at a time; the holes of a sparse file are zeros."""
         return content.read(
             file,
-            window=self.window,
+            source=self.source,
             codec=self.codec,
             block_size=self.superblock.block_size,
             region=self.inode_region,
@@ -210,7 +210,7 @@ class Image:
             data = content.read_fragment(
                 self.fragments,
                 number,
-                window=self.window,
+                source=self.source,
                 codec=self.codec,
                 block_size=self.superblock.block_size,
             )

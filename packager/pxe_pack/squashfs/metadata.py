@@ -15,8 +15,8 @@ from typing import Final
 
 from pxe_pack.squashfs.compress import Codec, DamagedBlockError
 from pxe_pack.squashfs.errors import corrupt
+from pxe_pack.squashfs.file_slice import FileSlice
 from pxe_pack.squashfs.superblock import METADATA_SIZE
-from pxe_pack.squashfs.window import Window
 
 _HEADER: Final = struct.Struct("<H")
 _PLAIN: Final = 0x8000  # in the header: what follows is not compressed
@@ -53,7 +53,7 @@ def encode(data: bytes, codec: Codec | None) -> bytes:
     return _HEADER.pack(_PLAIN | len(data)) + data
 
 
-def raw_blocks(window: Window, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+def raw_blocks(source: FileSlice, start: int, end: int) -> Iterator[tuple[int, bytes]]:
     """Each block from `start` to `end` as it stands, header and all, with its position. Never more than 1 MiB is held.
 
     Raises SquashfsError when the blocks don't end where they should.
@@ -62,7 +62,7 @@ def raw_blocks(window: Window, start: int, end: int) -> Iterator[tuple[int, byte
     position = start
     while position < end:
         if position + 2 + METADATA_SIZE > held_at + len(held):
-            held, held_at = window.read(position, min(_READ_AHEAD, end - position)), position
+            held, held_at = source.read(position, min(_READ_AHEAD, end - position)), position
         begin = position - held_at
         if len(held) - begin < 2:  # noqa: PLR2004
             raise corrupt(f"the metadata block at {position} is cut short")
@@ -76,8 +76,8 @@ def raw_blocks(window: Window, start: int, end: int) -> Iterator[tuple[int, byte
 class Region:
     """The metadata blocks between two positions of an image, decompressed as they are asked for."""
 
-    def __init__(self, window: Window, codec: Codec, *, start: int, end: int, name: str) -> None:
-        self.window, self.codec, self.name = window, codec, name
+    def __init__(self, source: FileSlice, codec: Codec, *, start: int, end: int, name: str) -> None:
+        self.source, self.codec, self.name = source, codec, name
         self.start, self.end = start, end
         self._cache: OrderedDict[int, tuple[bytes, int]] = OrderedDict()
 
@@ -89,10 +89,10 @@ class Region:
         position = self.start + place
         if not self.start <= position < self.end - 2:
             raise corrupt(f"something refers to byte {place} of the {self.name} table, which is outside of it")
-        size = header_size(self.window.read(position, 2), at=position)
+        size = header_size(self.source.read(position, 2), at=position)
         if position + 2 + size > self.end:
             raise corrupt(f"the metadata block at {position} runs past the end of the {self.name} table")
-        found = decode(self.window.read(position, 2 + size), self.codec, at=position), place + 2 + size
+        found = decode(self.source.read(position, 2 + size), self.codec, at=position), place + 2 + size
         self._cache[place] = found
         if len(self._cache) > _CACHED:
             self._cache.popitem(last=False)
@@ -139,7 +139,7 @@ class Cursor:
         return b"".join(parts)
 
 
-class Growth:
+class TableAppender:
     """New records behind those of a table whose blocks stay where they are, so that all references to them hold.
 
     The table's last block is seldom full. It alone is decompressed, filled up and compressed anew: it begins where it
@@ -151,7 +151,7 @@ class Growth:
         self._region, self._codec = region, codec
         self._kept = region.start  # up to here the old blocks stay as they are
         self._old_tail = b""
-        for position, raw in raw_blocks(region.window, region.start, region.end):
+        for position, raw in raw_blocks(region.source, region.start, region.end):
             self._kept, self._old_tail = position, raw
         held = decode(self._old_tail, region.codec, at=self._kept) if self._old_tail else b""
         if len(held) == METADATA_SIZE:
@@ -185,15 +185,15 @@ class Growth:
     def blocks(self) -> Iterator[bytes]:
         """The whole table: old blocks as they stand, then the new. Nothing can be written after."""
         if self._unchanged:
-            yield from _stretch(self._region.window, self._region.start, self._region.end)
+            yield from _stretch(self._region.source, self._region.start, self._region.end)
             return
-        yield from _stretch(self._region.window, self._region.start, self._kept)
+        yield from _stretch(self._region.source, self._region.start, self._kept)
         if self._pending:
             self._close(bytes(self._pending))
             self._pending.clear()
         yield from self._new
 
 
-def _stretch(window: Window, start: int, end: int) -> Iterator[bytes]:
+def _stretch(source: FileSlice, start: int, end: int) -> Iterator[bytes]:
     for position in range(start, end, _READ_AHEAD):
-        yield window.read(position, min(_READ_AHEAD, end - position))
+        yield source.read(position, min(_READ_AHEAD, end - position))

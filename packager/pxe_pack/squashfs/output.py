@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.squashfs.window import Window
+from pxe_pack.squashfs.file_slice import FileSlice
 from pxe_pack.tools import WorkError
 
 _AT_ONCE: Final = 1 << 20
@@ -70,12 +70,12 @@ class Output:
         self._file.seek(position)
         self.position = position
 
-    def begin(self, source: Window) -> Future[None]:
+    def begin(self, source: FileSlice) -> Future[None]:
         """Copy `source` to the file's beginning beside whatever else is done; `fill()` waits for that."""
         self._copying = self._copier.submit(self._copy, source, self._file.fileno())
         return self._copying
 
-    def fill(self, source: Window, *, head: bytes, listener: Listener | None) -> None:
+    def fill(self, source: FileSlice, *, head: bytes, listener: Listener | None) -> None:
         """Write `head` and what `source` has behind as many bytes, from the beginning; then tell `listener` all."""
         self._file.flush()
         out = self._file.fileno()
@@ -86,11 +86,11 @@ class Output:
         os.pwrite(out, head, 0)
         end = os.fstat(out).st_size
         listener(memoryview(head))
-        inside = Window(source.descriptor, offset=source.offset, size=source.size)
+        inside = FileSlice(source.descriptor, offset=source.offset, size=source.size)
         _tell(inside, len(head), source.size, listener, out)
-        _tell(Window(out, offset=0, size=end), source.size, end, listener, None)
+        _tell(FileSlice(out, offset=0, size=end), source.size, end, listener, None)
 
-    def _copy(self, source: Window, out: int) -> None:
+    def _copy(self, source: FileSlice, out: int) -> None:
         """Within the kernel where it can, which on some file systems takes no time and no room."""
         done = 0
         while done < source.size and not self._stopped:
@@ -108,7 +108,7 @@ class Output:
             done += os.pwrite(out, source.read(done, min(_AT_ONCE, source.size - done)), done)
 
 
-def _tell(source: Window, start: int, end: int, listener: Listener, out: int | None) -> None:
+def _tell(source: FileSlice, start: int, end: int, listener: Listener, out: int | None) -> None:
     """Give `listener` the bytes from `start` to `end`, in a thread of its own, while they are read and copied."""
     # Page-aligned buffers: copies out of the page cache into others are several times slower on some processors.
     buffers = [memoryview(mmap(-1, _AT_ONCE)) for _ in range(3)]

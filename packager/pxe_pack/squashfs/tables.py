@@ -14,9 +14,9 @@ from typing import Final
 
 from pxe_pack.squashfs.compress import Codec
 from pxe_pack.squashfs.errors import corrupt
+from pxe_pack.squashfs.file_slice import FileSlice
 from pxe_pack.squashfs.metadata import decode, encode, header_size
 from pxe_pack.squashfs.superblock import METADATA_SIZE
-from pxe_pack.squashfs.window import Window
 
 _POSITION: Final = struct.Struct("<Q")
 
@@ -28,14 +28,14 @@ class Table:
     """
 
     def __init__(
-        self, window: Window, codec: Codec, *, listed: int, end: int, count: int, size: int, name: str
+        self, source: FileSlice, codec: Codec, *, listed: int, end: int, count: int, size: int, name: str
     ) -> None:
         """Raises SquashfsError when the positions can't be right (the kernel's checks, fs/squashfs/id.c and alike)."""
-        self._window, self._codec, self.name = window, codec, name
+        self._source, self._codec, self.name = source, codec, name
         self.count, self.size = count, size
         self._per_block = METADATA_SIZE // size
         blocks = -(-count // self._per_block)
-        raw = window.read(listed, blocks * _POSITION.size)
+        raw = source.read(listed, blocks * _POSITION.size)
         self.positions = [position for (position,) in _POSITION.iter_unpack(raw)]
         edges = [*self.positions, end]
         for here, after in pairwise(edges):
@@ -58,8 +58,8 @@ class Table:
 
     def _raw(self, block: int) -> bytes:
         position = self.positions[block]
-        size = header_size(self._window.read(position, 2), at=position)
-        return self._window.read(position, 2 + size)
+        size = header_size(self._source.read(position, 2), at=position)
+        return self._source.read(position, 2 + size)
 
     def _decoded(self, block: int) -> bytes:
         data = decode(self._raw(block), self._codec, at=self.positions[block])

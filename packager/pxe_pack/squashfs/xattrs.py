@@ -12,9 +12,9 @@ from typing import Final
 
 from pxe_pack.squashfs.compress import Codec
 from pxe_pack.squashfs.errors import corrupt
-from pxe_pack.squashfs.metadata import Growth, Region
+from pxe_pack.squashfs.file_slice import FileSlice
+from pxe_pack.squashfs.metadata import Region, TableAppender
 from pxe_pack.squashfs.tables import Table
-from pxe_pack.squashfs.window import Window
 
 HEADER: Final = struct.Struct("<QII")  # before the list of positions: start of the records, number of sets, unused
 PREFIXES: Final = ("user.", "trusted.", "security.")
@@ -34,15 +34,15 @@ _MOST: Final = 65_536  # attributes of one inode: more names than XATTR_LIST_MAX
 class Xattrs:
     """The xattrs of an image."""
 
-    def __init__(self, window: Window, codec: Codec, *, position: int) -> None:
+    def __init__(self, source: FileSlice, codec: Codec, *, position: int) -> None:
         """`position`: the superblock's. Raises SquashfsError when it can't be right."""
-        start, count, _ = HEADER.unpack(window.read(position, HEADER.size))
+        start, count, _ = HEADER.unpack(source.read(position, HEADER.size))
         self.table = Table(
-            window, codec, end=position, listed=position + HEADER.size, count=count, size=_RECORD.size, name="xattr"
+            source, codec, end=position, listed=position + HEADER.size, count=count, size=_RECORD.size, name="xattr"
         )
         if not 0 < start <= self.table.start:
             raise corrupt("its xattrs lie behind their table")
-        self.region = Region(window, codec, start=start, end=self.table.start, name="xattr")
+        self.region = Region(source, codec, start=start, end=self.table.start, name="xattr")
 
     def __getitem__(self, index: int) -> dict[str, bytes]:
         """Set `index`."""
@@ -77,7 +77,7 @@ class NewXattrs:
 
     def __init__(self, old: Xattrs | None, *, empty: Region, codec: Codec | None) -> None:
         """`old` is None for an image without xattrs; `empty` is then the region that they would have been in."""
-        self.growth = Growth(old.region if old else empty, codec)
+        self.growth = TableAppender(old.region if old else empty, codec)
         self.records = b""  # of the table
         self._first = old.table.count if old else 0
         self._known: dict[bytes, int] = {}
