@@ -12,9 +12,8 @@ from pxe_fetch.contract import paths
 from pxe_fetch.contract.cmdline import PREFIX, KernelArguments
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.problem import Problem, ProblemError
-from pxe_fetch.contract.url import UrlError, parse, scheme_of
+from pxe_fetch.contract.url import UrlError, parse, redact, scheme_of
 from pxe_fetch.errors import IntegrityError, PolicyError
-from pxe_fetch.redact import redact
 
 MAX_SIZE = 1024 * 1024  # bytes of a configuration
 

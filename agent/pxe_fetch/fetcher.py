@@ -14,6 +14,7 @@ from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract.chunks import LINE, count, unlisted
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import Chunks, Digest
+from pxe_fetch.contract.url import redact
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.download import download, fetch_text
 from pxe_fetch.download.partfile import PartInUseError, PartLock
@@ -21,7 +22,6 @@ from pxe_fetch.errors import FetchError, PolicyError, StoppedError
 from pxe_fetch.install import file
 from pxe_fetch.install.disk_space import DiskSpace
 from pxe_fetch.plan import Source, Transfer
-from pxe_fetch.redact import redact
 from pxe_fetch.reporting.event_log import EventLog
 from pxe_fetch.reporting.journal import WARNING
 from pxe_fetch.reporting.result import Result, error_result

@@ -14,13 +14,12 @@ from pxe_fetch.contract import paths, template, validators
 from pxe_fetch.contract.archive import LONGEST_NAME
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError
-from pxe_fetch.contract.url import UrlError, is_absolute, join, parse
+from pxe_fetch.contract.url import UrlError, is_absolute, join, parse, redact
 from pxe_fetch.contract.validators import RuleError
 from pxe_fetch.credential import secret_headers
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
 from pxe_fetch.mirror_order import spread
 from pxe_fetch.node import Node
-from pxe_fetch.redact import redact
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

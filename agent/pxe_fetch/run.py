@@ -20,6 +20,8 @@ from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import Digest, FetchConfig
 from pxe_fetch.contract.paths import UNIT_NAME
 from pxe_fetch.contract.problem import ProblemError
+from pxe_fetch.contract.url import redact
+from pxe_fetch.deadline import SystemClock
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.download import fetch_text
 from pxe_fetch.errors import DeadlineError, FetchError, IntegrityError, StoppedError
@@ -28,7 +30,6 @@ from pxe_fetch.humanize import span
 from pxe_fetch.install.disk_space import DiskSpace
 from pxe_fetch.node import Node
 from pxe_fetch.plan import Source, moved, plan
-from pxe_fetch.redact import redact
 from pxe_fetch.reporting.event_log import EventLog
 from pxe_fetch.reporting.journal import INFO, WARNING, Journal, write_to_console
 from pxe_fetch.reporting.notify import READY, is_service, notify
@@ -178,7 +179,7 @@ def _wait_start_jitter(context: RunContext) -> None:
         return
     seconds = random.uniform(0, context.config.start_jitter)  # noqa: S311  it spreads the load, it keeps no secret
     context.event_log.log(f"starting in {span(seconds)} (start_jitter)", priority=INFO)
-    context.stop.wait(max(min(seconds, context.deadline - time.monotonic()), 0))
+    SystemClock().sleep(max(min(seconds, context.deadline - time.monotonic()), 0), stop=context.stop)
     if time.monotonic() >= context.deadline:
         raise DeadlineError("the run's deadline passed before the first fetch")
 

@@ -71,7 +71,7 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
 
 def _ways(image: LiveImage) -> tuple[str, ...]:
     """The injectors of earlier packs. Raises InputError if there was none, or if xorriso is needed and missing."""
-    ways = tuple(one.how for one in previous_payloads(image))
+    ways = tuple(previous.how for previous in previous_payloads(image))
     if not ways:
         message = f"{image.path} contains nothing that pxe-pack added"
         raise _refused("remove-nothing", message, "`pxe-pack show` lists the contents of an image")

@@ -142,7 +142,7 @@ def lines(report: ImageReport) -> Iterator[str]:
     yield f"grub.cfg  {image.grub_source}"
     yield from _loader_lines(report)
     for one in report.previous_payloads:
-        yield f"injected  {_payload_words(one)}"
+        yield f"injected  {_previous_payload_words(one)}"
     if not report.previous_payloads:
         yield "injected  nothing"
 
@@ -197,7 +197,7 @@ def _signed_words(program: EfiProgram) -> str:
     return f"signed by {', '.join(dict.fromkeys(one.signer for one in program.signatures))}{broken}"
 
 
-def _payload_words(one: PreviousPayload) -> str:
+def _previous_payload_words(one: PreviousPayload) -> str:
     agent = f"the agent {one.version}" if one.version else "an agent"
     config = "" if one.configured else ", without a configuration"
     return f"with `{one.how}`: {agent} in {one.where}{config}"

@@ -43,9 +43,9 @@ def test_run_imports_what_reports_before_it_begins(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("scheme", "others"),
     [
-        ("http", {"ftplib", "urllib3"}),
-        ("ftp", {"urllib3"}),
-        ("tftp", {"urllib3", "ftplib", "ssl"}),
+        ("http", {"ftplib"}),
+        ("ftp", {"requests", "urllib3"}),
+        ("tftp", {"requests", "urllib3", "ftplib", "ssl"}),
     ],
 )
 def test_a_scheme_imports_its_own_library_alone(scheme: str, others: set[str]) -> None:

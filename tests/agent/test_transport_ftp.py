@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,6 +158,14 @@ def test_a_kept_connection_that_ended_is_no_failure(tmp_path: Path) -> None:
             assert bench.download().attempts == 1
         transports.close()
     assert server.connections == 3
+
+
+@pytest.mark.parametrize("size", ["213 300000", "502 no"])
+def test_a_server_that_waits_for_the_end_of_the_data_connection_is_not_waited_for(size: str, tmp_path: Path) -> None:
+    with BreakingFtp(BODY, Breach(lingers=True, size=size.replace("300000", str(len(BODY))))) as server:
+        began = time.monotonic()
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url]).download().attempts == 1
+        assert time.monotonic() - began < 0.9
 
 
 def test_a_file_that_is_whole_needs_no_last_word(tmp_path: Path) -> None:

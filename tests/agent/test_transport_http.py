@@ -16,11 +16,12 @@ from fakes.transfers import Bench
 from fakes.tunnel import Tunnel
 from pxe_fetch import __version__
 from pxe_fetch.contract.model import Proxy, RetryPolicy, Tls
+from pxe_fetch.contract.url import parse
 from pxe_fetch.contract.validators import SCHEMES
-from pxe_fetch.errors import NetworkError, PolicyError, RefusedError
+from pxe_fetch.errors import FetchError, NetworkError, PolicyError, RefusedError
 from pxe_fetch.transport import Transports
 from pxe_fetch.transport.proxies import proxy_for
-from pxe_fetch.transport.wire import SLICE
+from pxe_fetch.transport.sockets import LOOK
 
 BODY = random.Random(6).randbytes(50_000)
 FEW = RetryPolicy(attempts_without_progress=2)
@@ -105,6 +106,41 @@ def test_a_redirect_to_another_copy_costs_no_fresh_start(tmp_path: Path) -> None
     assert received.bytes_received == len(BODY)
 
 
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [
+        ("/\u00dcbung/\u00e4.bin".encode().decode("latin-1"), "/%C3%9Cbung/%C3%A4.bin"),
+        ("/\u00fc", "/%FC"),  # a Latin-1 one
+        ("/a%2fb/../c?%7e", "/c?%7e"),
+        ("./n", "/a/n"),
+        ("../n", "/n"),
+        ("?n", "/a/m?n"),
+    ],
+)
+def test_a_redirect_leads_where_its_location_says(location: str, path: str, tmp_path: Path) -> None:
+    scripts = {path.partition("?")[0]: Script(body=BODY), "/a/m": Script(faults=[redirect(location)], body=BODY)}
+    with Server(scripts) as server:
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/a/m")]).download().attempts == 1
+        assert [asked.path for asked in server.asked] == ["/a/m", path]
+
+
+@pytest.mark.parametrize("location", ["///m", "http:///m", "http:m", "http://a b/", "http://h:99999/", "http://[::1/"])
+def test_a_redirect_to_what_is_no_url_is_the_servers_failure_and_leads_nowhere(location: str, tmp_path: Path) -> None:
+    with Server({"/m": Script(faults=[redirect(location)], body=BODY)}) as server:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")])
+        assert bench.download().attempts == 2
+        assert "a redirect (302) whose Location" in str(bench.events.of("retrying")[0]["error"])
+        assert [asked.path for asked in server.asked] == ["/m", "/m"]
+
+
+def test_a_redirect_within_the_origin_keeps_the_urls_own_credentials(tmp_path: Path) -> None:
+    with Server() as server:
+        server.scripts = {"/m": Script(then=redirect(server.url("/n"))), "/n": Script(body=BODY)}
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m", user="joe:hunter2")]).download()
+        first, second = server.asked
+        assert first.fields["authorization"] == second.fields["authorization"]
+
+
 def test_secrets_do_not_follow_a_redirect_to_another_origin(tmp_path: Path) -> None:
     with Server({"/m": Script(body=BODY)}) as other, Server({"/m": Script(then=redirect(other.url("/m")))}) as server:
         url = server.url("/m", user="joe:hunter2")
@@ -174,8 +210,8 @@ def test_http_goes_through_the_proxy(tmp_path: Path) -> None:
 
 
 def test_https_goes_through_a_tunnel_of_the_proxy(secure: Server, tls: Tls, tmp_path: Path) -> None:
-    # The handshake has all of the connect timeout, not the slice in which answers are waited for.
-    with Tunnel(delay=2 * SLICE) as tunnel:
+    # The handshake has all of the connect timeout, not the pause between two looks at the clock.
+    with Tunnel(delay=2 * LOOK) as tunnel:
         proxy = Proxy(https=tunnel.url)
         bench = Bench(body=BODY, folder=tmp_path, urls=[secure.url("/m")], tls=tls, proxy=proxy, headers=SECRET)
         bench.download()
@@ -251,6 +287,8 @@ def test_a_connection_that_breaks_behind_a_proxy_names_both(tmp_path: Path) -> N
         (("10.1.2.3",), "http://10.1.2.3:8080/m", True),
         (("fd00::/8",), "http://[fd00::1]/m", True),
         (("10.0.0.0/8",), "http://ten.example/m", False),
+        (("0.1",), "http://10.0.0.1/m", False),
+        (("*",), "http://10.0.0.1/m", True),
         (("example.com",), "http://example.com/m", True),
         (("example.com",), "http://a.EXAMPLE.com./m", True),
         (("example.com",), "http://badexample.com/m", False),
@@ -269,8 +307,8 @@ def test_a_connection_that_breaks_behind_a_proxy_names_both(tmp_path: Path) -> N
     ],
 )
 def test_no_proxy_means_hosts_domains_and_networks(no_proxy: tuple[str, ...], url: str, direct: bool) -> None:  # noqa: FBT001
-    chosen = proxy_for(url, Proxy(http="http://proxy:3128", no_proxy=no_proxy))
-    assert chosen == (None if direct else "http://proxy:3128")
+    chosen = proxy_for(parse(url), Proxy(http="http://proxy:3128", no_proxy=no_proxy))
+    assert chosen == (None if direct else parse("http://proxy:3128"))
 
 
 @pytest.mark.parametrize(
@@ -300,6 +338,11 @@ def test_a_header_field_that_is_none_is_refused_at_once(value: str, tmp_path: Pa
         ("/100%", "/100%25"),
         ('/a"b|c?d=<e>', "/a%22b%7Cc?d=%3Ce%3E"),
         ("?x", "/?x"),
+        # A signature may cover every character: what may be sent is sent as it is written.
+        ("/%7Ea/../b/./%2f?sig=%2f+~%7e", "/%7Ea/../b/./%2f?sig=%2f+~%7e"),
+        ("/a%2fb?100%", "/a%2fb?100%25"),
+        ("/a//b", "/a//b"),
+        ("/m?", "/m?"),
     ],
 )
 def test_what_may_not_stand_in_a_request_is_percent_encoded(written: str, sent: str, tmp_path: Path) -> None:
@@ -336,3 +379,60 @@ def test_an_interim_answer_is_not_the_answer(tmp_path: Path) -> None:
 def test_an_empty_file_is_a_file(tmp_path: Path) -> None:
     with Server({"/m": Script(body=b"")}) as server:
         assert Bench(body=b"", folder=tmp_path, urls=[server.url("/m")]).download().bytes == 0
+
+
+@pytest.mark.parametrize(
+    "coding", ["chunked ", "Chunked\t", "identity, chunked", ",chunked,", "identity\r\nTransfer-Encoding: chunked"]
+)
+def test_chunks_are_known_however_the_field_is_written(coding: str, tmp_path: Path) -> None:
+    head = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n{len(BODY):x}\r\n".encode()
+    with Server({"/m": Script(then=Raw(head + BODY + b"\r\n0\r\n\r\n"))}) as server:
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).download().attempts == 1
+
+
+@pytest.mark.parametrize("coding", ["gzip", "gzip, chunked", "chunked, gzip", "chunked, chunked"])
+def test_a_transfer_coding_that_nobody_asked_for_is_refused(coding: str, tmp_path: Path) -> None:
+    head = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n".encode()
+    wanted = "a transfer coding that was not asked for"
+    with Server({"/m": Script(then=Raw(head + BODY))}) as server, pytest.raises(NetworkError, match=wanted):
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=FEW).download()
+
+
+@pytest.mark.parametrize("length", ["1_1", "+11", "11.0", "0x0b", "11, 12", "9223372036854775808", "11\x1d", "1 1", ""])
+def test_a_length_that_is_none_is_the_servers_failure(length: str, tmp_path: Path) -> None:
+    answer = f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\nhello world".encode()
+    with Server({"/m": Script(body=b"hello world", faults=[Raw(answer)])}) as server:
+        bench = Bench(body=b"hello world", folder=tmp_path, urls=[server.url("/m")])
+        assert bench.download().attempts == (2 if length else 1)
+
+
+def test_fields_that_mean_nothing_here_are_passed_over_however_many_and_odd(tmp_path: Path) -> None:
+    odd = (
+        b"".join(b"X-%d: y\r\n" % number for number in range(500))
+        + b"X Y: z\r\n: z\r\nX\x01: z\r\n"
+        + b"L: %070000d\r\n" % 0
+    )
+    head = b"HTTP/1.1 200 OK\r\n" + odd + b"Content-Length : %d\r\nConnection: close\r\n\r\n" % len(BODY)
+    with Server({"/m": Script(then=Raw(head + BODY))}) as server:
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).download().attempts == 1
+
+
+@pytest.mark.parametrize("status", [203, 299])
+def test_a_success_that_is_not_known_counts_as_one(status: int, tmp_path: Path) -> None:
+    with Server({"/m": Script(then=Status(status, text=BODY))}) as server:
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).download().attempts == 1
+
+
+@pytest.mark.parametrize("status", [201, 202, 204, 205, 304])
+def test_a_success_without_the_file_is_no_success(status: int, tmp_path: Path) -> None:
+    said = f"{status}, which is no answer to a GET"
+    with Server({"/m": Script(then=Status(status, text=BODY))}) as server, pytest.raises(NetworkError, match=said):
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=FEW).download()
+
+
+@pytest.mark.parametrize("code", [407, 503])
+def test_a_refusal_that_may_be_the_proxys_own_names_it(code: int, tmp_path: Path) -> None:
+    with Server({"/m": Script(then=Status(code))}) as server:
+        proxy = Proxy(http=server.url(""))
+        with pytest.raises(FetchError, match=rf"the proxy 127\.0\.0\.1:{server.port}, or a server behind it,.* {code}"):
+            Bench(body=BODY, folder=tmp_path, urls=["http://a.example/m"], proxy=proxy, retry=FEW).download()

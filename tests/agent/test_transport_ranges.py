@@ -57,6 +57,14 @@ def test_an_answer_that_is_not_to_the_byte_is_refused(wrong: Serve) -> None:
         opened(server.url("/m"), offset=1000, end=3000)
 
 
+@pytest.mark.parametrize(
+    "wrong", [WrongRange(whole=7), WrongRange(last=-1), WrongRange(first=1), Serve(short=1)], ids=repr
+)
+def test_the_rest_of_a_file_has_to_come_to_its_very_end(wrong: Serve) -> None:
+    with Server({"/m": Script(body=BODY, then=wrong)}) as server, pytest.raises(RangeError):
+        opened(server.url("/m"), offset=1000, end=None)
+
+
 def test_a_range_beyond_the_end_is_no_range() -> None:
     with Server({"/m": Script(body=BODY)}) as server:
         assert everything(opened(server.url("/m"), offset=40_000, end=60_000)) == BODY[40_000:]

@@ -25,6 +25,7 @@ class Breach:
     cut_at: int | None = None  # byte at which the data connection ends
     reset: bool = False  # it ends by a reset
     stall: bool = False  # it doesn't end, but nothing more comes
+    lingers: bool = False  # it says that all was sent only when the client has closed its end, as ProFTPD does
     final: str | None = "226 done"  # None: nothing is said
     goodbye_after: int | None = None  # files after which a connection ends
     times: int = 1_000_000  # files that are cut
@@ -112,6 +113,10 @@ class _Session(socketserver.StreamRequestHandler):
             if cut is not None and breach.stall:
                 self.server.on_stall()
                 self.server.over.wait(20)
+            if breach.lingers:
+                data.shutdown(socket.SHUT_WR)
+                data.settimeout(10)
+                data.recv(1)
             if cut is not None and breach.reset:
                 data.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         final = breach.final if cut is not None or breach.cut_at is None else "226 done"

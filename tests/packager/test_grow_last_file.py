@@ -1,4 +1,4 @@
-"""The last file of an ISO made longer: what has to be true of the image before, and is of it afterwards."""
+"""Growing the last file of an ISO: what must hold for the image before, and what holds afterwards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILES: dict[str, str | bytes] = {"a/first": b"1" * 5000, "m": b"2" * 3000, "z/la
 
 
 def in_two_extents(image: Path, name: str) -> None:
-    """Split a file of 8 KiB in two, as files of 4 GiB and more are: two records with one name (ECMA-119 9.1.6)."""
+    """Split a file of 8 KiB into two extents, as files from 4 GiB are: two records, one name (ECMA-119 9.1.6)."""
     raw = bytearray(image.read_bytes())
     with open_iso(image) as opened:
         folder = opened.entries[name.rpartition("/")[0]].spans[0]

@@ -1,4 +1,4 @@
-"""GRUB programs looked into: prefix, script, modules; as grub-mkimage makes them, and damaged."""
+"""Reading GRUB programs: prefix, script and modules, as written by grub-mkimage, and damaged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def made(where: Path, *options: str | Path) -> bytes:
 
 
 def fat(where: Path, files: dict[str, bytes], *, kib: int, bits: int) -> bytes:
-    """A FAT file system, by mkfs.fat and mtools."""
+    """A FAT filesystem, made with mkfs.fat and mtools."""
     image = where / "fat.img"
     image.write_bytes(b"")
     image.unlink()

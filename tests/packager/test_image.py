@@ -1,4 +1,4 @@
-"""Images looked into without mounting them: ISO 9660, initrds, squashfs superblocks; whole, odd and damaged ones."""
+"""Reading images without mounting them: ISO 9660, initrds, squashfs superblocks; intact, unusual and damaged ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LONG = "long-" * 45 + "name"
 
 @pytest.fixture(scope="module")
 def odd_iso(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ISO with names, depths and links that not every reader gets right."""
+    """An ISO with names, depths and links that some readers get wrong."""
     where = tmp_path_factory.mktemp("odd")
     stage = where / "stage"
     deep = stage.joinpath(*(f"d{depth}" for depth in range(12)))
@@ -75,7 +75,7 @@ def test_names_depths_links_and_modes_of_an_iso(odd_iso: Path) -> None:
 
 
 def test_a_directory_that_was_moved_is_listed_where_it_belongs(tmp_path: Path) -> None:
-    """Rock Ridge moves what lies deeper than eight levels to the top; CL and RE entries tell where it belongs."""
+    """Rock Ridge moves directories deeper than eight levels to the top; CL and RE entries record where they belong."""
     stage = tmp_path / "stage"
     deep = stage.joinpath(*(f"d{depth}" for depth in range(10)))
     deep.mkdir(parents=True)
@@ -189,7 +189,7 @@ def test_a_damaged_initrd_is_an_error_and_not_a_crash(compression: str, data: st
     try:
         facts_of(bytes(whole))
     except InputError as error:
-        assert "initrd.img cannot be read" in str(error)  # noqa: PT017  both outcomes are right
+        assert "cannot read the initrd initrd.img" in str(error)  # noqa: PT017  both outcomes are right
 
 
 OPTIONS = [

@@ -1,4 +1,4 @@
-"""`--inject initrd`: an initrd comes out with an archive behind it, and all else as it was."""
+"""`--inject initrd`: an archive is appended to the initrd, and everything else is unchanged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Refused = Callable[..., str]
 
 
 def unpacked(initrd: bytes, before: int, where: Path, *, program: str) -> dict[str, Path]:
-    """What cpio(1) makes of the archives behind the first `before` bytes; path -> where it is."""
+    """The archives after the first `before` bytes, unpacked by cpio(1); path -> unpacked file."""
     behind = initrd[before:].lstrip(b"\0")
     where.mkdir()
     first = subprocess.run([program, "-dc"], input=behind, capture_output=True, check=False).stdout
@@ -95,7 +95,7 @@ def test_every_kernels_initrd_gets_it_in_its_own_compression(site: Site, packs: 
 
 
 def test_the_initrd_is_read_as_the_one_that_it_was(site: Site, packs: Packs, tiny_full_os: Path) -> None:
-    """Packing the layout once more gives the same bytes: nothing is stacked."""
+    """Packing the layout again gives the same bytes: payloads do not pile up."""
     site.image = tiny_full_os
     site.pack = {"boot_url": None}
     packs()

@@ -1,4 +1,4 @@
-"""A root filesystem given as the image: what pxe-pack makes of it, from a folder, a tar, a squashfs."""
+"""A root filesystem as the input image: the result for a folder, a tar and a squashfs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAKERS = {"directory": roots.folder, "tar": roots.tar, "squashfs": roots.squashf
 
 @pytest.fixture(autouse=True)
 def installed(machine_root: Path) -> None:
-    """Boot loaders on this machine: the root filesystem has none."""
+    """Boot loaders on this machine, for a root filesystem without any."""
     debian(machine_root)
 
 

@@ -1,4 +1,4 @@
-"""Images of every shape, seen for what they are by their content, and packed."""
+"""Images of every shape are recognised by their content, and packed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Refused = Callable[..., str]
 
 
 def copied(folder: Path, where: Path) -> Path:
-    """A pxe-dir of one's own, to change."""
+    """A private copy of the pxe-dir that tests may change."""
     shutil.copytree(folder, where)
     for path in where.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)

@@ -1,4 +1,4 @@
-"""`--inject updates`: the ISO comes out with an updates/ tree, and otherwise as it was."""
+"""`--inject updates`: the ISO gets an updates/ tree and is otherwise unchanged."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_old_part_stays_but_for_the_volume_descriptors(site: Site, packs: Pa
 
 
 def test_it_is_what_growing_a_plain_copy_gives(site: Site, packs: Packs, tmp_path: Path) -> None:
-    """The root filesystem is copied after growing; byte for byte the ISO must be as if it had been there."""
+    """The root filesystem is copied after growing; the ISO must be byte for byte as if it had been copied before."""
     packs("--inject", "updates")
     copy = tmp_path / "copy.iso"
     shutil.copyfile(site.image, copy)
@@ -129,7 +129,7 @@ def test_updates_of_the_user_stay(site: Site, packs: Packs, tmp_path: Path) -> N
 
 
 def test_a_rewrite_takes_the_former_updates_tree_off(site: Site, packs: Packs, tmp_path: Path) -> None:
-    """It would be copied over the new root filesystem's files at boot."""
+    """At boot it would be copied over the new root filesystem's files."""
     packs("--inject", "updates")
     packed = tmp_path / "packed.iso"
     site.iso.rename(packed)
@@ -141,7 +141,7 @@ def test_a_rewrite_takes_the_former_updates_tree_off(site: Site, packs: Packs, t
 
 
 def test_a_partitioned_image_is_written_anew(site: Site, packs: Packs, tmp_path: Path) -> None:
-    """Growing would leave its partition table describing a smaller disk."""
+    """Growing would leave a partition table that describes a smaller disk."""
     site.image = partitioned(site, tmp_path)
     packs("--inject", "updates")
     head = site.iso.read_bytes()[: 1 << 12]
@@ -179,7 +179,7 @@ def test_the_same_inputs_give_the_same_bytes(site: Site, packs: Packs) -> None:
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Path -> bytes and mode."""
+    """Path -> content and mode."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mode) for path in files}
 
@@ -197,7 +197,7 @@ def test_an_initrd_without_the_hook_is_left_to_the_other_way(
 
 
 def with_other_initrd(image: Path, where: Path, *, without: str) -> Path:
-    """The image with an initrd that lacks the files whose names have `without` in them."""
+    """The image with an initrd that lacks the files whose names contain `without`."""
     initrd = take_out(image, "boot/initrd.img", where / "initrd.img")
     stage = where / "initrd"
     stage.mkdir()

@@ -1,1 +1,1 @@
-"""The engine: one artifact, from its mirrors into a part file, until its bytes are verified."""
+"""Download one artifact from its mirrors into a part file, and verify its bytes."""

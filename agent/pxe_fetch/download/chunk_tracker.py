@@ -5,13 +5,14 @@ Nothing here is safe to use from several threads: the caller holds a lock.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.download.verify import PartialChunk
 
-WINDOW = 2.0  # seconds over which the rate of a stream is measured
+_WINDOW = 2.0  # seconds over which the rate of a stream is measured
 _MISSING, _RESERVED, _VERIFIED = range(3)
 
 
@@ -34,12 +35,21 @@ class ChunkRange:
 
     def advance(self, count: int, *, now: float) -> None:
         """`count` more bytes came."""
-        if now - self.window_start >= WINDOW:
+        if now - self.window_start >= _WINDOW:
             self.window_start, self.window_received = self.last_received, 0
         self.position += count
         self.received += count
         self.window_received += count
         self.last_received = now
+
+    def seconds_left(self, bytes_left: int, *, now: float) -> float:
+        """How long `bytes_left` take at the rate of the last moments; inf where nothing came."""
+        if now - self.last_received >= _WINDOW:
+            return math.inf
+        seconds, received = now - self.window_start, self.window_received
+        if seconds < _WINDOW / 2:
+            seconds, received = now - self.since, self.received
+        return bytes_left * seconds / received if received else math.inf
 
 
 @dataclass(kw_only=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from threading import Event, Thread
 
+from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.chunk_tracker import ChunkTracker
 from pxe_fetch.download.context import Context
@@ -15,7 +16,6 @@ from pxe_fetch.download.scheduler import Assignment, ChunkScheduler
 from pxe_fetch.download.verify import Digester, PartialChunk
 from pxe_fetch.errors import FetchError
 from pxe_fetch.plan import Source
-from pxe_fetch.redact import redact
 
 _EARLIER_RUN = frozenset(("an earlier run",))
 _POLL = 0.25  # seconds between two looks at whether another stream could start

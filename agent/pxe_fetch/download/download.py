@@ -21,7 +21,7 @@ class DownloadResult:
 
     bytes: int  # of the whole
     bytes_received: int  # over the wire in this run, those fetched twice counted twice
-    attempts: int  # 1, and 1 for each that failed or brought wrong bytes; 0 when an earlier run had left all of it
+    attempts: int  # 1, and 1 for each that failed or gave wrong bytes; 0 when an earlier run had left all of it
     url: str | None  # the mirror that finished it, redacted; None when none was asked
     resumed_from: int  # what an earlier run had left of it
 

@@ -8,7 +8,7 @@ from typing import Protocol
 class Events(Protocol):
     """Called from the thread of the download that `name` names, so from several threads at once.
 
-    `name` is the artifact's; every `url` and `error` is redacted already (pxe_fetch.redact); bytes count from the
+    `name` is the artifact's; every `url` and `error` is redacted already (contract.url.redact); bytes count from the
     start of the artifact, seconds are seconds. An implementation neither blocks nor raises.
     """
 

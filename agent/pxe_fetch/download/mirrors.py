@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pxe_fetch.contract.model import RetryPolicy
+from pxe_fetch.contract.url import redact
 from pxe_fetch.errors import FetchError, IntegrityError, NetworkError, NotFoundError, PolicyError, RangeError
 from pxe_fetch.plan import Source
-from pxe_fetch.redact import redact
 from pxe_fetch.transport import has_ranges
 
 NOT_FOUND_ATTEMPTS = 4  # of one mirror: it may not be in sync yet, but mostly the name is wrong

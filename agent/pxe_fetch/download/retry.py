@@ -112,7 +112,7 @@ class Attempts:
         self._mirrors.progressed()
 
     def is_exhausted(self) -> bool:
-        """Whether too many attempts in a row brought nothing new, though every mirror had its chance."""
+        """Whether too many attempts in a row gave nothing new, and every mirror had its chance."""
         return self.without_progress >= self._source.retry.attempts_without_progress and not self._mirrors.untried()
 
     def _is_over(self, _: RetryCallState) -> bool:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from threading import Condition
 
 from pxe_fetch.chunkmap import ChunkMap
+from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.download.chunk_tracker import WINDOW, ChunkRange, ChunkTracker
+from pxe_fetch.download.chunk_tracker import ChunkRange, ChunkTracker
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import PROGRESS_EVERY
 from pxe_fetch.download.mirrors import Mirror, Mirrors, OvertakenError
@@ -16,10 +17,9 @@ from pxe_fetch.download.retry import Attempts, is_final
 from pxe_fetch.download.verify import PartialChunk
 from pxe_fetch.errors import FetchError, IntegrityError
 from pxe_fetch.plan import Source
-from pxe_fetch.redact import redact
 
 _WORTH_SPLITTING = 1.0  # seconds that a range has still to take
-_WORTH_OVERTAKING = 2.0  # seconds that are saved; also those that a stream may be silent
+_WORTH_OVERTAKING = 2.0  # seconds that are saved, and that a stream has at least
 _QUICKER = 4  # times that the mirror that overtakes has to be
 
 
@@ -32,7 +32,7 @@ class Assignment:
     partial_length: int  # bytes of the range's first chunk that were here before
     has_answer: bool = False  # the mirror has answered as it should
     is_ranged: bool = False  # with the range that was asked for, and no more
-    progressed: bool = False  # it brought something new that is still good
+    progressed: bool = False  # it gave something new that is still good
     had_wrong_chunk: bool = False  # from this mirror alone
     failure: FetchError | None = None  # why its stream has to end: a wrong chunk
     overtaken: FetchError | None = None  # why its stream has to end at once
@@ -115,31 +115,24 @@ class ChunkScheduler:
 
     def _split_slowest(self, now: float) -> ChunkRange | None:
         """Half of the range that takes the longest, where that is long."""
-
-        def left(one: ChunkRange) -> float:
-            bytes_left = self._map.start(one.end) - one.position
-            return bytes_left * (now - one.since) / one.received if one.received else float("inf")
-
-        slow = [one for one in self.tracker.active if min(now - one.since, left(one)) >= _WORTH_SPLITTING]
-        halves = (self.tracker.split(one, now=now) for one in sorted(slow, key=left, reverse=True))
+        left = {one: one.seconds_left(self._bytes_left(one), now=now) for one in self.tracker.active}
+        slow = [one for one in self.tracker.active if min(now - one.since, left[one]) >= _WORTH_SPLITTING]
+        halves = (self.tracker.split(one, now=now) for one in sorted(slow, key=lambda one: left[one], reverse=True))
         return next((half for half in halves if half), None)
 
     def _overtake(self, mirror: Mirror, now: float) -> None:
         """End the streams of other mirrors whose bytes `mirror`, which is idle, would have much sooner."""
         excluded = self.mirrors.excluded_chunks(mirror)
         for one in self._active:
-            current = one.range
-            if one.mirror is mirror or one.overtaken or not mirror.rate or self._map.at(current.position) in excluded:
+            is_other = one.mirror is not mirror and self._map.at(one.range.position) not in excluded
+            if not is_other or not mirror.rate or now - one.range.since < _WORTH_OVERTAKING:
                 continue
-            left, window = self._map.start(current.end) - current.position, now - current.window_start
-            if now - current.last_received >= _WORTH_OVERTAKING:
-                seconds = float("inf")
-            elif current.window_received and window >= WINDOW / 2:
-                seconds = left * window / current.window_received
-            else:
-                continue
-            if seconds >= _QUICKER * left / mirror.rate + _WORTH_OVERTAKING:
+            left = self._bytes_left(one.range)
+            if one.range.seconds_left(left, now=now) >= _QUICKER * left / mirror.rate + _WORTH_OVERTAKING:
                 one.overtaken = OvertakenError(f"too slow: {left} bytes are left, and {redact(mirror.url)} is quicker")
+
+    def _bytes_left(self, chunk_range: ChunkRange) -> int:
+        return self._map.start(chunk_range.end) - chunk_range.position
 
     def resume_chunk(self, index: int, partial: PartialChunk | None) -> None:
         """An earlier run left all of the chunk, which is right, or the `partial` chunk."""

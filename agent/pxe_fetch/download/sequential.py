@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pxe_fetch.contract.url import redact
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import copy_body
 from pxe_fetch.download.mirrors import RANGE_ATTEMPTS, Mirror, Mirrors
@@ -12,7 +13,6 @@ from pxe_fetch.download.retry import Attempts, ClaimedSizeError, unforeseen
 from pxe_fetch.download.verify import check_size
 from pxe_fetch.errors import FetchError, IntegrityError, NetworkError, NoRoomError, RangeError
 from pxe_fetch.plan import Source
-from pxe_fetch.redact import redact
 from pxe_fetch.transport import Body, Request
 
 _EARLIER_RUN = "an earlier run"

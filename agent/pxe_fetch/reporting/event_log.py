@@ -12,11 +12,11 @@ from pxe_fetch.contract.cmdline import KernelArgumentError
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.paths import MessageId
 from pxe_fetch.contract.problem import ProblemError, show_all
+from pxe_fetch.contract.url import redact
 from pxe_fetch.download.download import DownloadResult
 from pxe_fetch.errors import FetchError
 from pxe_fetch.humanize import amount, count, soon, span
 from pxe_fetch.plan import Plan, Transfer
-from pxe_fetch.redact import redact
 from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal
 from pxe_fetch.reporting.result import Result
 from pxe_fetch.reporting.run_state import ArtifactState

@@ -13,11 +13,11 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
+from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline, SystemClock
 from pxe_fetch.errors import DeadlineError, FetchError, PolicyError
-from pxe_fetch.redact import redact
 from pxe_fetch.reporting.state_store import StateStore
-from pxe_fetch.transport.post import Poster
+from pxe_fetch.transport.webhook import Webhook
 
 POLL_INTERVAL = 1.0  # seconds; phases that change within it share a report
 INTERIM_TIMEOUT = 10.0  # seconds for one interim report
@@ -39,7 +39,7 @@ class WebhookReporter:
     def __init__(self, url: str, *, store: StateStore, tls: Tls, proxy: Proxy) -> None:
         self.url = url
         self._store = store
-        self._poster = Poster(tls=tls, proxy=proxy)
+        self._webhook = Webhook(tls=tls, proxy=proxy)
         self._stop = Event()
         self._thread = Thread(target=self._post_changes, name="report", daemon=True)
 
@@ -101,7 +101,7 @@ class WebhookReporter:
         deadline = Deadline(clock=clock, stop=stop, at=clock.now() + timeout)
         url = redact(self.url)
         try:
-            status = self._poster.post(self.url, body, kind="application/json", timeouts=_TIMEOUTS, deadline=deadline)
+            status = self._webhook.post(self.url, body, kind="application/json", timeouts=_TIMEOUTS, deadline=deadline)
         except PolicyError as error:
             return f"{url}: {error}", True
         except FetchError as error:

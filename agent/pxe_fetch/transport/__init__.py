@@ -1,7 +1,6 @@
-"""How bytes are brought: one small Protocol, and the table of the schemes that implement it, a file each.
+"""The Protocol by which bytes are fetched, and the table of the schemes that implement it, a file each.
 
-A new scheme is one new file here, a case in `Transports`, and its name in contract.validators.SCHEMES. URLs are shown
-through pxe_fetch.redact.redact.
+A new scheme is one new file here, a case in `Transports`, and its name in contract.validators.SCHEMES.
 """
 
 from __future__ import annotations
@@ -10,37 +9,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
+from pxe_fetch.contract.url import Url, UrlError, parse
 from pxe_fetch.contract.validators import SCHEMES
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import PolicyError
 
-_WEB = ("http://", "https://")  # URLs of one transport
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """The bytes of `url` from `offset` on; where `validator` is given only if it still names them (If-Range).
+    """The bytes of `url` from `offset` on; with a `validator`, only if it still names them (If-Range).
 
-    `end` bounds what is asked for. A transport that cannot bound it answers to the end of the file, and the caller
-    stops reading.
+    A transport that cannot stop at `end` answers to the end of the file, and the caller stops reading.
     """
 
     url: str
     offset: int = 0
-    end: int | None = None  # offset behind the last byte that is wanted; more than `offset`, at most the file's size
+    end: int | None = None  # offset behind the last byte; more than `offset`, at most the file's size
     validator: str | None = None  # a strong one that an earlier Body of the same url gave
     headers: Mapping[str, str] = field(default_factory=dict)  # for the url's own origin alone
     timeouts: Timeouts
     deadline: Deadline
 
+    @property
+    def is_ranged(self) -> bool:
+        """Whether less than the whole file is asked for."""
+        return self.offset > 0 or self.end is not None
+
 
 class Body(Protocol):
-    """Bytes that arrive. `start` says where they really begin: at the request's offset, or at 0."""
+    """The bytes of an answer, from `start` on: the request's offset, or 0."""
 
-    ranged: bool  # False: the answer shows that this peer begins every file at 0
+    ranged: bool  # False: the answer shows that this server begins every file at 0
 
     @property
     def start(self) -> int:
@@ -48,72 +49,74 @@ class Body(Protocol):
 
     @property
     def total(self) -> int | None:
-        """Size of the whole in bytes, as the server says."""
+        """Size of the whole file in bytes, as the server says."""
 
     @property
     def validator(self) -> str | None:
-        """What names exactly these bytes on this server (a strong ETag), for the next Request."""
+        """A strong ETag, which names exactly these bytes on this server, for the next Request."""
 
     @property
     def remark(self) -> str:
-        """Anything odd about the answer that explains wrong bytes; mostly empty."""
+        """What is odd about the answer, if it explains wrong bytes; mostly empty."""
 
     def readinto(self, view: memoryview) -> int:
-        """Put what is there into `view`; the number of bytes, 0 at the end. Waits for at least one byte.
+        """Put the bytes that have arrived into `view`, and return their number, 0 at the end. Waits for one byte.
 
-        Raises only FetchError: NetworkError when the peer is silent for `timeouts.read`, goes away or ends early;
-        DeadlineError and StoppedError of the request's deadline, which is looked at several times a second.
+        Raises only FetchError: NetworkError when no byte comes for `timeouts.read`, or the body ends early;
+        DeadlineError and StoppedError of the request's deadline, which is checked several times a second, by whichever
+        thread.
         """
 
     def close(self) -> None:
-        """Let go of the connection: for the next request where the body was read to its end, else for good."""
+        """Keep the connection for the next request if the body was read to its end, else close it."""
 
 
 class Transport(Protocol):
     """One or more schemes."""
 
     def open(self, request: Request) -> Body:
-        """The bytes of `request`. A server without ranges answers from 0, which is no error.
+        """Ask for the bytes of `request`. A server without ranges answers from 0, which is no error.
 
-        Raises only FetchError: NetworkError (RangeError where it is the range that went wrong), NotFoundError,
-        RefusedError, PolicyError, TrustError, DeadlineError, StoppedError; never DiskError, which is about our side.
+        Raises only FetchError: NetworkError (RangeError if it is about the range), NotFoundError,
+        RefusedError, PolicyError, TrustError, DeadlineError, StoppedError; never DiskError, which is about this node.
         """
 
     def close(self) -> None:
         """Close every connection that is kept for later."""
 
 
+def parse_url(text: str) -> Url:
+    """The parts of `text`. Raises PolicyError where it is no URL."""
+    try:
+        return parse(text)
+    except UrlError as error:
+        raise PolicyError(f"the URL {error}") from error
+
+
 def has_ranges(url: str) -> bool:
-    """Whether a part of a file can be asked for by the scheme of `url`; by tftp it cannot (RFC 1350)."""
+    """Whether the scheme of `url` can ask for a part of a file; tftp cannot (RFC 1350)."""
     return url.partition(":")[0].lower() != "tftp"
 
 
 class Transports:
-    """All schemes, ready to be used from several threads; connections are kept alive for the whole run.
+    """All schemes, for use from several threads; connections are kept for the whole run.
 
-    Nothing is imported before a scheme is first used.
+    A scheme's libraries are imported when it is first used: requests takes 0.1 s.
     """
 
     def __init__(self, *, tls: Tls | None = None, proxy: Proxy | None = None) -> None:
         self._tls = tls or Tls()
         self._proxy = proxy or Proxy()
         self._made: dict[str, Transport] = {}
-        self._http: Transport | None = None
         self._lock = Lock()
 
     def of(self, url: str) -> Transport:
-        """The transport for `url`. Raises PolicyError for what is not a URL or has a scheme not in the table."""
-        if self._http and url.startswith(_WEB):
-            return self._http  # which looks at the rest of it
-        try:
-            parts = urlsplit(url)
-            scheme, _ = parts.scheme.lower(), parts.port  # looking at a port that is none raises
-        except ValueError as error:
-            raise PolicyError("not a URL: its host or port cannot be read") from error
+        """The transport for `url`, which looks at the rest of it. Raises PolicyError for an unknown scheme."""
+        scheme, colon, _ = url.lower().partition(":")
         kind = "http" if scheme == "https" else scheme
         with self._lock:
             if kind not in self._made:
-                self._made[kind] = self._make(kind)
+                self._made[kind] = self._make(kind if colon else "")
             return self._made[kind]
 
     def _make(self, kind: str) -> Transport:
@@ -121,8 +124,7 @@ class Transports:
             case "http":
                 from pxe_fetch.transport.http import HttpTransport
 
-                self._http = HttpTransport(tls=self._tls, proxy=self._proxy)
-                return self._http
+                return HttpTransport(tls=self._tls, proxy=self._proxy)
             case "file":
                 from pxe_fetch.transport.file import FileTransport
 
@@ -143,4 +145,3 @@ class Transports:
             for transport in self._made.values():
                 transport.close()
             self._made.clear()
-            self._http = None

@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from urllib.parse import unquote_to_bytes, urlsplit
 
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError
-from pxe_fetch.transport import Body, Request
+from pxe_fetch.transport import Body, Request, parse_url
 
 
 class FileTransport:
@@ -21,7 +20,7 @@ class FileTransport:
             # O_NONBLOCK: a FIFO without a writer would hold us for ever; on a regular file it means nothing.
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise _explain(error, path=path) from error
+            raise _translate_error(error, path=path) from error
         try:
             total = _size(fd, path=path)
             start = request.offset if request.offset <= total else 0
@@ -52,7 +51,7 @@ class _FileBody:
         try:
             return os.readv(self._fd, [view])
         except OSError as error:
-            raise _explain(error, path=self._path) from error
+            raise _translate_error(error, path=self._path) from error
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -69,16 +68,16 @@ def _size(fd: int, *, path: str) -> int:
 
 def _name(url: str) -> bytes:
     """The absolute path that `url` names: the bytes that it encodes, in whatever encoding. Raises PolicyError."""
-    parts = urlsplit(url)
-    if parts.netloc.lower() not in {"", "localhost"}:
-        raise PolicyError(f"a file URL names no other host than localhost, found {parts.netloc}")
-    name = unquote_to_bytes(parts.path)
+    parts = parse_url(url)
+    if parts.host not in {"", "localhost"}:
+        raise PolicyError(f"a file URL names no other host than localhost, found {parts.host}")
+    name = parts.path_bytes
     if not name.startswith(b"/") or b"\0" in name:
         raise PolicyError("a file URL needs an absolute path")
     return name
 
 
-def _explain(error: OSError, *, path: str) -> FetchError:
+def _translate_error(error: OSError, *, path: str) -> FetchError:
     # A mount that is not there yet may come; so may a network file system that reports EIO.
     if error.errno in {errno.ENOENT, errno.ENOTDIR}:
         return NotFoundError(f"{path} does not exist")

@@ -15,15 +15,15 @@ from threading import Lock
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, RefusedError
 from pxe_fetch.transport import Body, Request
-from pxe_fetch.transport.names import Named, named
-from pxe_fetch.transport.sockets import explain, quoted, readable
+from pxe_fetch.transport.ftp_url import FtpUrl, parse_ftp_url
+from pxe_fetch.transport.sockets import connect, quoted, readable, translate_os_error
 
-_PORT = 21
 _LATIN_1 = "latin-1"  # bytes as they are: names on servers are in any encoding
-_HURRY = 1.0  # seconds for a server's last word, once all bytes are here
+_LAST_REPLY = 1.0  # seconds for a server's last word, once all bytes are here
 _NO_FILE = 550  # RFC 959: not found, no access; servers don't tell these apart
 _CLOSING = 421
 _LONGEST = 64 * 1024  # bytes of one reply
+_DIGITS = 18  # of a size; one with more fits nowhere
 
 
 class FtpTransport:
@@ -35,7 +35,7 @@ class FtpTransport:
 
     def open(self, request: Request) -> Body:
         request.deadline.check()
-        name = named(request.url, port=_PORT, suffix=";type=i")
+        name = parse_ftp_url(request.url, suffix=";type=i")
         try:
             if kept := self._kept(name):
                 # It may have ended meanwhile, which is nobody's failure.
@@ -45,7 +45,7 @@ class FtpTransport:
         except FetchError:
             raise
         except Exception as error:
-            raise _explain(error, name, request) from error
+            raise _translate_error(error, name, request) from error
 
     def close(self) -> None:
         with self._lock:
@@ -53,12 +53,12 @@ class FtpTransport:
                 control.close()
             self._idle.clear()
 
-    def _kept(self, name: Named) -> _Control | None:
+    def _kept(self, name: FtpUrl) -> _Control | None:
         with self._lock:
             kept = self._idle.get((name.host, name.port))
             return kept.pop() if kept else None
 
-    def _body(self, control: _Control, name: Named, request: Request) -> Body:
+    def _body(self, control: _Control, name: FtpUrl, request: Request) -> Body:
         try:
             data, start, total = control.retrieve(name, request)
         except ftplib.error_perm:
@@ -69,7 +69,7 @@ class FtpTransport:
             raise
         return _FtpBody(data, control, transport=self, name=name, request=request, start=start, total=total)
 
-    def keep(self, control: _Control, name: Named) -> None:
+    def keep(self, control: _Control, name: FtpUrl) -> None:
         """Have `control` serve another request."""
         with self._lock:
             self._idle.setdefault((name.host, name.port), []).append(control)
@@ -82,7 +82,7 @@ class _Over(Exception):  # noqa: N818  not an error: a kept connection that its 
 class _Control(ftplib.FTP):
     """A control connection, logged in; ftplib's, but its reader looks at the clock."""
 
-    def __init__(self, name: Named, request: Request) -> None:
+    def __init__(self, name: FtpUrl, request: Request) -> None:
         super().__init__(encoding=_LATIN_1)
         self.host, self.port = name.host, name.port
         self._used = False
@@ -98,7 +98,7 @@ class _Control(ftplib.FTP):
             self.close()
             raise
 
-    def retrieve(self, name: Named, request: Request) -> tuple[socket.socket, int, int | None]:
+    def retrieve(self, name: FtpUrl, request: Request) -> tuple[socket.socket, int, int | None]:
         """The data connection of a file, where its bytes begin, and the size of the whole where it is told."""
         self._reader.deadline, self._reader.silence = request.deadline, request.timeouts.read
         path = name.path.decode(_LATIN_1)
@@ -126,12 +126,7 @@ class _Control(ftplib.FTP):
         return super().getmultiline()
 
     def _connect(self, host: str, port: int, request: Request) -> socket.socket:
-        left = max(0.001, request.deadline.left())
-        seconds = min(request.timeouts.connect, left)
-        try:
-            return socket.create_connection((host, port), timeout=seconds)
-        except TimeoutError as error:
-            raise NetworkError(f"no connection to {host}:{port} within {seconds:g} s") from error
+        return connect(host, port, seconds=request.timeouts.connect, deadline=request.deadline)
 
     def _begin(self, path: str) -> None:
         """Have the file sent."""
@@ -151,7 +146,7 @@ class _Control(ftplib.FTP):
             return None
         finally:
             self._used = True
-        return int(size) if code == "213" and size.isdecimal() else None
+        return int(size) if code == "213" and size.isdecimal() and len(size) <= _DIGITS else None
 
     def _restart(self, offset: int) -> bool:
         """Whether what follows begins at `offset` (RFC 3659 5)."""
@@ -171,7 +166,7 @@ class _FtpBody:
         control: _Control,
         *,
         transport: FtpTransport,
-        name: Named,
+        name: FtpUrl,
         request: Request,
         start: int,
         total: int | None,
@@ -182,12 +177,14 @@ class _FtpBody:
         self._name = name
         self._request = request
         self._at = start
-        self._reusable = False
+        self._is_over = self._reusable = False
         self.start = start
         self.ranged = start == request.offset
         self.total = total
 
     def readinto(self, view: memoryview) -> int:
+        if self._is_over:
+            return 0
         try:
             count = self._take(view)
             if view and not count:
@@ -195,7 +192,7 @@ class _FtpBody:
         except FetchError:
             raise
         except Exception as error:
-            raise _explain(error, self._name, self._request) from error
+            raise _translate_error(error, self._name, self._request) from error
         return count
 
     def _take(self, view: memoryview) -> int:
@@ -215,9 +212,11 @@ class _FtpBody:
 
     def _end(self) -> None:
         """The data connection is closed; the control connection tells whether that was the file's end."""
+        self._is_over = True
+        self._data.close()  # some servers say nothing before that
         if self._at == self.total:
             with contextlib.suppress(*ftplib.all_errors):
-                self._reusable = self._control.ends_well(seconds=_HURRY)
+                self._reusable = self._control.ends_well(seconds=_LAST_REPLY)
             return
         try:
             self._reusable = self._control.ends_well(seconds=self._request.timeouts.read)
@@ -259,11 +258,11 @@ def _code(error: Exception) -> int:
     return int(digits) if digits.isdecimal() else 0
 
 
-def _said(error: Exception, name: Named) -> str:
+def _said(error: Exception, name: FtpUrl) -> str:
     return f"{name.server} answered {_code(error)}{quoted(str(error)[4:])}"
 
 
-def _explain(error: Exception, name: Named, request: Request) -> FetchError:
+def _translate_error(error: Exception, name: FtpUrl, request: Request) -> FetchError:
     match error:
         case ftplib.error_perm() if _code(error) == _NO_FILE:
             return NotFoundError(_said(error, name), status=_code(error))
@@ -276,5 +275,5 @@ def _explain(error: Exception, name: Named, request: Request) -> FetchError:
         case EOFError():
             return NetworkError(f"{name.server} closed the connection")
         case OSError():
-            return explain(error, host=name.server, timeouts=request.timeouts)
+            return translate_os_error(error, host=name.server, timeouts=request.timeouts)
     raise error

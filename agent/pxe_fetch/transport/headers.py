@@ -1,20 +1,24 @@
-"""What HTTP says in its header fields, read strictly: RFC 9110."""
+"""What HTTP says in its header fields, written and read strictly: RFC 9110."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from base64 import b64encode
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
+from urllib.parse import unquote
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
-_LENGTH = re.compile(r"\d{1,19}", re.ASCII)
+_LENGTH = re.compile(r"0*\d{1,18}", re.ASCII)  # less than 2**63
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')  # RFC 9110 8.8.3
+_BLANKS = " \t\r\n"  # around a value; the last two where it is folded. str.strip() takes more for a blank
 _LONGEST_ETAG = 1024  # characters; longer ones are not worth sending back
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ContentRange:
-    """RFC 9110 14.4: the bytes `start` to `end` (inclusive) of `total`. None: "*", not told."""
+class ContentRange(NamedTuple):
+    """RFC 9110, 14.4: the bytes `start` to `end` (inclusive) of `total`. None: "*", not told."""
 
     start: int | None
     end: int | None
@@ -23,23 +27,36 @@ class ContentRange:
 
 def content_range(value: str | None) -> ContentRange | None:
     """A Content-Range field; None where it is missing, not in bytes, or contradicts itself."""
-    match = _CONTENT_RANGE.fullmatch(value.strip()) if value else None
+    match = _CONTENT_RANGE.fullmatch((value or "").strip(_BLANKS))
     if not match:
         return None
     start, end, total = (int(part) if part and part != "*" else None for part in match.groups())
-    if start is not None and end is not None and (end < start or (total is not None and end >= total)):
+    if start is not None and end is not None and not start <= end < (end + 1 if total is None else total):
         return None
-    return ContentRange(start=start, end=end, total=total)
+    return ContentRange(start, end, total)
 
 
 def content_length(value: str | None) -> int | None:
-    """A Content-Length field; None where it is missing or no number."""
-    return int(value) if value and _LENGTH.fullmatch(value.strip()) else None
+    """A Content-Length field; None where it is missing, no number, or too large for a file."""
+    value = (value or "").strip(_BLANKS)
+    return int(value) if _LENGTH.fullmatch(value) else None
+
+
+def transfer_codings(values: Iterable[str]) -> list[str]:
+    """The codings that all Transfer-Encoding fields list (RFC 9112, 6.1), in lower case; `identity` is none."""
+    codings = [coding.strip(_BLANKS).lower() for value in values for coding in value.split(",")]
+    return [coding for coding in codings if coding not in {"", "identity"}]
+
+
+def basic(userinfo: str) -> str:
+    """The credentials of a URL, `name:password`, as the value of a field (RFC 7617)."""
+    name, _, password = userinfo.partition(":")
+    return f"Basic {b64encode(f'{unquote(name)}:{unquote(password)}'.encode()).decode()}"
 
 
 def strong_etag(value: str | None) -> str | None:
     """An ETag that names exactly these bytes; None for a weak one (W/"…"), which If-Range may not carry."""
-    value = (value or "").strip()
+    value = (value or "").strip(_BLANKS)
     return value if len(value) <= _LONGEST_ETAG and _STRONG_ETAG.fullmatch(value) else None
 
 
@@ -49,19 +66,14 @@ def retry_after(value: str | None, *, date: str | None) -> float | None:
     `date` is the same answer's Date field: a node that has just booted may not know the time, and the server's own
     clock is what it meant.
     """
-    value = (value or "").strip()
+    value = (value or "").strip(_BLANKS)
     if re.fullmatch(r"\d+", value, re.ASCII):
         return float(value[:18])
-    until = _moment(value)
-    if until is None:
-        return None
-    since = _moment(date or "") or datetime.now(UTC)
-    return max(0.0, (until - since).total_seconds())
+    until, since = _moment(value), _moment(date or "") or datetime.now(UTC)
+    return None if until is None else max(0.0, (until - since).total_seconds())
 
 
 def _moment(value: str) -> datetime | None:
-    from email.utils import parsedate_to_datetime  # few servers say when to come again
-
     try:
         moment = parsedate_to_datetime(value)
     except (TypeError, ValueError, OverflowError):

@@ -4,41 +4,33 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from contextlib import suppress
 
 from pxe_fetch.contract.model import Proxy
-from pxe_fetch.transport.origin import parse
+from pxe_fetch.contract.url import Url
+from pxe_fetch.transport import parse_url
 
 _WITH_PORT = re.compile(r"(\[[^\]]*\]|[^:]*):(\d+)", re.ASCII)  # an address of IPv6 has it behind its brackets
 
 
-def proxy_for(url: str, proxy: Proxy) -> str | None:
-    """The proxy's URL, or None for a direct connection. Raises PolicyError where `url` leads nowhere."""
-    if proxy.http is None and proxy.https is None:
+def proxy_for(url: Url, proxy: Proxy) -> Url | None:
+    """The proxy for `url`, None for a direct connection. Raises PolicyError where the proxy's URL is none."""
+    chosen = proxy.https if url.scheme == "https" else proxy.http
+    if chosen is None or any(_covers(entry, host=url.origin.host, port=url.port) for entry in proxy.no_proxy):
         return None
-    at = parse(url)[0]
-    chosen = proxy.https if at.secure else proxy.http
-    host = at.host.rstrip(".")
-    return None if any(_covers(entry, host=host, port=at.port) for entry in proxy.no_proxy) else chosen
+    return parse_url(chosen)
 
 
 def _covers(entry: str, *, host: str, port: int) -> bool:
-    """Whether a `no_proxy` entry means `host`: "*", a network (for address literals), a host, or a domain's hosts.
-
-    An entry that ends in `:PORT` means that `port` alone.
-    """
+    """Whether `entry` means `host`: "*", a network, a host, a domain's hosts, if with a `:PORT` then on that one."""
     entry = entry.lower()
-    if entry == "*":
-        return True
     if match := _WITH_PORT.fullmatch(entry):
         entry = match[1]
         if int(match[2]) != port:
             return False
-    try:
+    domain = entry.removeprefix("*").strip(".")
+    with suppress(ValueError):
         address = ipaddress.ip_address(host)
-    except ValueError:
-        domain = entry.removeprefix("*").strip(".")
-        return bool(domain) and (host == domain or host.endswith(f".{domain}"))
-    try:
+        domain = ""  # an address is in none
         return address in ipaddress.ip_network(entry.strip("[]"), strict=False)
-    except ValueError:
-        return False
+    return entry == "*" or (bool(domain) and (host == domain or host.endswith(f".{domain}")))

@@ -1,16 +1,110 @@
-"""Waiting on a socket with an eye on the clock, and what an error of one means; without requests, which is costly."""
+"""Connecting and waiting on a socket with an eye on the clock, and what an error of one means."""
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import chain, zip_longest
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
 
 from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import NetworkError
 
-SLICE = 0.25  # seconds between two looks at the clock while no byte comes
+LOOK = 0.25  # seconds between two looks at the deadline, and between two addresses that are tried (RFC 8305, 5)
 _LONGEST = 120  # characters of a server's words
+
+_Address = tuple[socket.AddressFamily, int, int, str, Any]  # family, type, protocol, name, address (getaddrinfo)
+
+
+class ConnectTimeoutError(TimeoutError):
+    """There was no connection within the time given to making one."""
+
+
+def connect(host: str, port: int, *, seconds: float, deadline: Deadline) -> socket.socket:
+    """A connection to `host`, whichever of its addresses answers first (RFC 8305), within `seconds` in all.
+
+    The socket's timeout is `seconds` too. Raises ConnectTimeoutError, the OSError of the last address that refused,
+    UnicodeError for a name that cannot be looked up, DeadlineError and StoppedError.
+    """
+    until = time.monotonic() + seconds
+    addresses = list(resolve(host, port, until=until, deadline=deadline))
+    trying: dict[int, socket.socket] = {}
+    poll = select.poll()
+    error: OSError = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    try:
+        while addresses or trying:
+            deadline.check()
+            if addresses:
+                family, kind, protocol, _, address = addresses.pop(0)
+                sock = socket.socket(family, kind, protocol)
+                trying[sock.fileno()] = sock
+                sock.setblocking(False)
+                poll.register(sock, select.POLLOUT)
+                if (code := sock.connect_ex(address)) not in {0, errno.EINPROGRESS}:
+                    error = OSError(code, os.strerror(code))
+                    poll.unregister(sock)
+                    trying.pop(sock.fileno()).close()
+                    continue
+            left = until - time.monotonic()
+            if left <= 0:
+                raise ConnectTimeoutError
+            for number, _ in poll.poll(min(LOOK, left) * 1000):
+                poll.unregister(number)
+                sock = trying[number]
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if not code:
+                    sock.settimeout(seconds)
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    return trying.pop(number)
+                error = OSError(code, os.strerror(code))
+                trying.pop(number).close()
+        raise error
+    finally:
+        for sock in trying.values():
+            sock.close()
+
+
+def resolve(
+    host: str, port: int, *, until: float, deadline: Deadline, kind: socket.SocketKind = socket.SOCK_STREAM
+) -> Sequence[_Address]:
+    """The addresses of `host`, IPv6 and IPv4 in turn, until `until` on time.monotonic().
+
+    Raises as `connect` does; the look-up itself cannot be ended, and may go on in its thread.
+    """
+    name = host.encode("ascii")  # bytes do not go through the codec of IDNA, which takes milliseconds to import
+    with suppress(socket.gaierror):
+        return socket.getaddrinfo(name, port, type=kind, flags=socket.AI_NUMERICHOST)
+    answers: SimpleQueue[Sequence[_Address] | Exception] = SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            answers.put(socket.getaddrinfo(name, port, type=kind))
+        except Exception as error:
+            answers.put(error)
+
+    Thread(target=look_up, name="look-up", daemon=True).start()
+    while True:
+        deadline.check()
+        left = until - time.monotonic()
+        if left <= 0:
+            raise ConnectTimeoutError
+        try:
+            answer = answers.get(timeout=min(LOOK, left))
+        except Empty:
+            continue
+        if isinstance(answer, Exception):
+            raise answer
+        first = [each for each in answer if each[0] == answer[0][0]]
+        others = [each for each in answer if each[0] != answer[0][0]]
+        return [each for each in chain.from_iterable(zip_longest(first, others)) if each]
 
 
 def readable(sock: socket.socket, *, deadline: Deadline, seconds: float) -> bool:
@@ -24,24 +118,28 @@ def readable(sock: socket.socket, *, deadline: Deadline, seconds: float) -> bool
     while True:
         deadline.check()
         left = until - deadline.clock.now()
-        if poll.poll(max(0.0, min(SLICE, left)) * 1000):
+        if poll.poll(max(0.0, min(LOOK, left)) * 1000):
             return True
-        if left <= SLICE:
+        if left <= LOOK:
             return False
 
 
-def explain(error: OSError, *, host: str, timeouts: Timeouts) -> NetworkError:
-    """The error for what a socket raised while talking to `host`."""
+def translate_os_error(error: OSError, *, host: str, proxy: str | None = None, timeouts: Timeouts) -> NetworkError:
+    """The error for what a socket raised while talking to `host`, through `proxy` if given."""
+    asked = f"the proxy {proxy}" if proxy else host
+    peer = f"{host} (through {asked})" if proxy else host
     match error:
         case socket.gaierror():
-            return NetworkError(f"the name of {host} cannot be resolved: {error.strerror}")
+            return NetworkError(f"the name {proxy or host} cannot be resolved: {error.strerror}")
+        case ConnectTimeoutError():
+            return NetworkError(f"no connection to {peer} within {timeouts.connect:g} s")
         case ConnectionRefusedError():
-            return NetworkError(f"{host} refused the connection")
+            return NetworkError(f"{asked} refused the connection")
         case ConnectionResetError() | BrokenPipeError() | ConnectionAbortedError():
-            return NetworkError(f"{host} broke the connection")
-        case TimeoutError():
-            return NetworkError(f"{host} was silent for {timeouts.read:g} s")
-    return NetworkError(f"{host} cannot be reached: {error.strerror or type(error).__name__}")
+            return NetworkError(f"{peer} broke the connection")
+        case TimeoutError() if not error.errno:
+            return NetworkError(f"{peer} was silent for {timeouts.read:g} s")
+    return NetworkError(f"{peer} cannot be reached: {error.strerror or type(error).__name__}")
 
 
 def quoted(text: str) -> str:

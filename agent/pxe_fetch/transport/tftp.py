@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Mapping
 
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError
-from pxe_fetch.transport import Body, Request, datagrams
-from pxe_fetch.transport.names import Named, named
-from pxe_fetch.transport.sockets import explain, quoted, readable
+from pxe_fetch.transport import Body, Request, tftp_packets
+from pxe_fetch.transport.ftp_url import FtpUrl, parse_ftp_url
+from pxe_fetch.transport.sockets import quoted, readable, resolve, translate_os_error
 
-_PORT = 69
 _BLOCK = 1468  # bytes at most: an Ethernet frame's 1500 without the headers of IPv4 (20), UDP (8) and TFTP (4)
 _SMALLEST_BLOCK = 8  # RFC 2348
 _WINDOW = 16  # blocks: 23 KiB under way, 100 MB/s where an answer takes 0.2 ms
@@ -34,10 +34,12 @@ class TftpTransport:
 
     def open(self, request: Request) -> Body:
         request.deadline.check()
-        name = named(request.url, port=_PORT, suffix=";mode=octet")
+        name = parse_ftp_url(request.url, suffix=";mode=octet")
         failure: OSError | None = None
         try:
-            for family, _, _, _, address in socket.getaddrinfo(name.host, name.port, type=socket.SOCK_DGRAM):
+            until = time.monotonic() + request.timeouts.connect
+            addresses = resolve(name.host, name.port, until=until, deadline=request.deadline, kind=socket.SOCK_DGRAM)
+            for family, _, _, _, address in addresses:
                 try:
                     return _ask(name, request, family=family, address=address)
                 except OSError as error:  # another of its addresses may answer
@@ -47,24 +49,24 @@ class TftpTransport:
             seconds = request.timeouts.connect
             raise NetworkError(f"no answer from {name.server} within {seconds:g} s") from error
         except OSError as error:
-            raise explain(error, host=name.server, timeouts=request.timeouts) from error
+            raise translate_os_error(error, host=name.server, timeouts=request.timeouts) from error
 
     def close(self) -> None:
         """Nothing is kept."""
 
 
-def _ask(name: Named, request: Request, *, family: int, address: _Address) -> Body:
+def _ask(name: FtpUrl, request: Request, *, family: int, address: _Address) -> Body:
     """Ask for the file with options and, where the server cannot stand them, without. Raises FetchError, OSError."""
     options = {"blksize": _block_size(family, address), "tsize": 0, "timeout": 1, "windowsize": _WINDOW}
     for asked in (options, {}):
-        packet = datagrams.read_request(name.path, asked)
-        if len(packet) > datagrams.LONGEST_REQUEST:
+        packet = tftp_packets.read_request(name.path, asked)
+        if len(packet) > tftp_packets.LONGEST_REQUEST:
             raise PolicyError(f"the path of the tftp URL is longer than a request may be: {len(name.path)} bytes")
         line = _Line(name, request, family=family)
         try:
             answer = line.ask(packet, address)
-            kind, number = datagrams.opcode_and_number(answer)
-            if (kind, number) != (datagrams.ERROR, datagrams.OPTIONS_REFUSED) or not asked:
+            kind, number = tftp_packets.opcode_and_number(answer)
+            if (kind, number) != (tftp_packets.ERROR, tftp_packets.OPTIONS_REFUSED) or not asked:
                 return _TftpBody(line, answer, asked=asked)
         except BaseException:
             line.close()
@@ -88,7 +90,7 @@ class _TftpBody:
         self._gap = False  # whether the server knows that one is missing
         self._left = b""  # of a block, what did not fit
         self._ended = False
-        self._head = memoryview(bytearray(datagrams.HEADER))
+        self._head = memoryview(bytearray(tftp_packets.HEADER))
         self._agree(answer, asked)
         self._tail = memoryview(bytearray(self._block + 1))  # one more: a block that is too long shows
 
@@ -104,30 +106,30 @@ class _TftpBody:
                         break
                     self._line.wait()
         except OSError as error:
-            raise self._line.explain(error) from error
+            raise self._line.translated(error) from error
         return filled
 
     def close(self) -> None:
-        self._line.close(said=b"" if self._ended else datagrams.error(datagrams.UNDEFINED, "given up"))
+        self._line.close(said=b"" if self._ended else tftp_packets.error(tftp_packets.UNDEFINED, "given up"))
 
     def _agree(self, answer: bytes, asked: Mapping[str, int]) -> None:
         """Take in what the server answered to the request: options, the first block, or an error."""
-        kind, number = datagrams.opcode_and_number(answer)
+        kind, number = tftp_packets.opcode_and_number(answer)
         options: Mapping[str, int] | None = {}
-        if kind == datagrams.ERROR:
-            raise self._refusal(number, answer[datagrams.HEADER :])
-        if kind == datagrams.OACK:
-            options = datagrams.agreed(answer, asked=asked)
+        if kind == tftp_packets.ERROR:
+            raise self._refusal(number, answer[tftp_packets.HEADER :])
+        if kind == tftp_packets.OACK:
+            options = tftp_packets.agreed(answer, asked=asked)
         if options is None or not _acceptable(options, asked):
-            self._line.close(said=datagrams.error(datagrams.OPTIONS_REFUSED, "not what was asked for"))
+            self._line.close(said=tftp_packets.error(tftp_packets.OPTIONS_REFUSED, "not what was asked for"))
             raise NetworkError(f"{self._line.server} answered with options that were not asked for")
         self.total = options.get("tsize")
-        self._block = options.get("blksize", datagrams.PLAIN_BLOCK)
+        self._block = options.get("blksize", tftp_packets.PLAIN_BLOCK)
         self._window = options.get("windowsize", 1)
-        if kind == datagrams.OACK:
-            self._line.send(datagrams.ack(0))
-        elif (kind, number) == (datagrams.DATA, 1) and len(answer) <= datagrams.HEADER + self._block:
-            self._left = answer[datagrams.HEADER :]
+        if kind == tftp_packets.OACK:
+            self._line.send(tftp_packets.ack(0))
+        elif (kind, number) == (tftp_packets.DATA, 1) and len(answer) <= tftp_packets.HEADER + self._block:
+            self._left = answer[tftp_packets.HEADER :]
             self._accept(len(self._left))
         else:
             raise NetworkError(f"{self._line.server} sent what is not TFTP")
@@ -137,18 +139,18 @@ class _TftpBody:
         view = view[: self._block]
         tail = self._tail[: self._block - len(view) + 1]
         while (length := self._line.receive([self._head, view, tail])) >= 0:
-            length -= datagrams.HEADER
-            kind, number = datagrams.opcode_and_number(self._head) if length >= 0 else (0, 0)
-            if kind == datagrams.ERROR:
+            length -= tftp_packets.HEADER
+            kind, number = tftp_packets.opcode_and_number(self._head) if length >= 0 else (0, 0)
+            if kind == tftp_packets.ERROR:
                 raise self._refusal(number, (bytes(view) + bytes(tail))[:length])
-            if kind == datagrams.DATA and length <= self._block:
+            if kind == tftp_packets.DATA and length <= self._block:
                 if self._is_due(number):
                     self._left = bytes(tail[: max(0, length - len(view))])
                     self._accept(length)
                     return min(length, len(view))
-            elif kind == datagrams.DATA:
+            elif kind == tftp_packets.DATA:
                 raise NetworkError(f"{self._line.server} sent a block longer than agreed")
-            elif kind == datagrams.OACK and self._due == 1 and self._line.is_settled():
+            elif kind == tftp_packets.OACK and self._due == 1 and self._line.is_settled():
                 self._acknowledge()  # it did not see that we have it
             self._line.check()
         return 0
@@ -182,19 +184,19 @@ class _TftpBody:
 
     def _acknowledge(self) -> None:
         self._open = 0
-        self._line.send(datagrams.ack(self._due - 1))
+        self._line.send(tftp_packets.ack(self._due - 1))
 
     def _refusal(self, code: int, message: bytes) -> FetchError:
-        said = f"{self._line.server} answered error {code}{quoted(datagrams.text(message))}"
-        if code == datagrams.NOT_FOUND:
+        said = f"{self._line.server} answered error {code}{quoted(tftp_packets.text(message))}"
+        if code == tftp_packets.NOT_FOUND:
             return NotFoundError(said)
-        return RefusedError(said) if code == datagrams.ACCESS else NetworkError(said)
+        return RefusedError(said) if code == tftp_packets.ACCESS else NetworkError(said)
 
 
 class _Line:
     """Packets to and from one server: what was sent last is sent again until something new comes."""
 
-    def __init__(self, name: Named, request: Request, *, family: int) -> None:
+    def __init__(self, name: FtpUrl, request: Request, *, family: int) -> None:
         self.server = name.server
         self._timeouts = request.timeouts
         self._deadline = request.deadline
@@ -223,7 +225,7 @@ class _Line:
         while True:
             self.wait()
             with contextlib.suppress(BlockingIOError):
-                answer, peer = self._socket.recvfrom(datagrams.HEADER + _BLOCK + 1)
+                answer, peer = self._socket.recvfrom(tftp_packets.HEADER + _BLOCK + 1)
                 if peer[0] != address[0]:
                     continue
                 # From now on the kernel refuses what others send, so that a server which got the request twice
@@ -277,11 +279,11 @@ class _Line:
             self._resend *= 2
             self.send(self._last)
 
-    def explain(self, error: OSError) -> FetchError:
+    def translated(self, error: OSError) -> FetchError:
         """What an error in the middle of a transfer means."""
         if isinstance(error, ConnectionRefusedError):
             return NetworkError(f"{self.server} gave the transfer up")
-        return explain(error, host=self.server, timeouts=self._timeouts)
+        return translate_os_error(error, host=self.server, timeouts=self._timeouts)
 
     def close(self, *, said: bytes = b"") -> None:
         """Let go of the transfer; `said` is a last packet. May be called again."""
@@ -294,7 +296,7 @@ class _Line:
 
 def _acceptable(options: Mapping[str, int], asked: Mapping[str, int]) -> bool:
     """Whether a server may answer `options`: block and window at most as `asked`, the timeout just so."""
-    block, window = options.get("blksize", datagrams.PLAIN_BLOCK), options.get("windowsize", 1)
+    block, window = options.get("blksize", tftp_packets.PLAIN_BLOCK), options.get("windowsize", 1)
     if "blksize" in options and not _SMALLEST_BLOCK <= block <= asked["blksize"]:
         return False
     if "windowsize" in options and not 1 <= window <= asked["windowsize"]:
@@ -312,5 +314,5 @@ def _block_size(family: int, address: _Address) -> int:
             else:
                 mtu, headers = probe.getsockopt(socket.IPPROTO_IP, _IP_MTU), 32
         except OSError:
-            return datagrams.PLAIN_BLOCK
-    return max(datagrams.PLAIN_BLOCK, min(mtu - headers, _BLOCK if family == socket.AF_INET else _BLOCK - 20))
+            return tftp_packets.PLAIN_BLOCK
+    return max(tftp_packets.PLAIN_BLOCK, min(mtu - headers, _BLOCK if family == socket.AF_INET else _BLOCK - 20))

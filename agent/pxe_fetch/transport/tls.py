@@ -10,33 +10,29 @@ from pxe_fetch.contract.paths import CA_BUNDLES
 from pxe_fetch.errors import TrustError
 
 
-def context(tls: Tls) -> ssl.SSLContext:
+def make_context(tls: Tls) -> ssl.SSLContext:
     """What every https connection of a run uses; made once, since reading a CA bundle takes tens of milliseconds.
 
     Raises TrustError where there is nothing to trust or the client certificate cannot be used.
     """
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies the chain and the host name
-    made.minimum_version = ssl.TLSVersion.TLSv1_2
-    made.set_alpn_protocols(["http/1.1"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies the chain and the host name
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     # Up to 3.11.3 Python sets it, so that whoever cuts the line ends a body of no declared length (gh-95494).
-    made.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # only with OpenSSL 3
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # only with OpenSSL 3
     bundle = tls.ca_file or next((path for path in CA_BUNDLES if Path(path).exists()), None)
     if bundle is None:
         raise TrustError("this node has no CA bundle; give tls.ca_file, or install ca-certificates in the image")
+    used = f"the CA file {bundle}"
     try:
-        made.load_verify_locations(cafile=bundle)
-    except (OSError, ssl.SSLError) as error:
-        raise TrustError(f"the CA file {bundle} cannot be used: {_reason(error)}") from error
-    if tls.client_cert:
-        try:
+        context.load_verify_locations(cafile=bundle)
+        if tls.client_cert:
+            used = f"the client certificate {tls.client_cert}"
+            context.post_handshake_auth = True  # a server may want it for some of its files alone (RFC 8446, 4.2.6)
             # The password callback keeps OpenSSL from asking on the console for an encrypted key's.
-            made.load_cert_chain(tls.client_cert, tls.client_key, password=lambda: b"")
-        except (OSError, ssl.SSLError) as error:
-            raise TrustError(f"the client certificate {tls.client_cert} cannot be used: {_reason(error)}") from error
-    return made
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or "not PEM").replace("_", " ").lower()
-    return error.strerror or str(error)
+            context.load_cert_chain(tls.client_cert, tls.client_key, password=lambda: b"")
+    except ssl.SSLError as error:
+        reason = (error.reason or "not PEM").replace("_", " ").lower()
+        raise TrustError(f"{used} cannot be used: {reason}") from error
+    except OSError as error:
+        raise TrustError(f"{used} cannot be used: {error.strerror or error}") from error
+    return context

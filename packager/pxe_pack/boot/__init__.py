@@ -28,7 +28,7 @@ from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.tools import InputError
 
 MiB = 1 << 20
-LEAST_MEMORY = 2048  # MiB; a LiveOS with systemd and its overlay
+MIN_MEMORY = 2048  # MiB; a LiveOS with systemd and its overlay
 # The ISO and the artifacts both end up in RAM, in a tmpfs limited to half of it: four times their size is enough.
 MEMORY_FACTOR = 4
 
@@ -166,7 +166,7 @@ def _fill_tftp_root(layout: ServedLayout, folder: Path, *, for_grub: str, for_ip
 def _enough_memory(layout: ServedLayout) -> int:
     """Memory for the machine in MiB: the ISO and the artifacts must fit in its RAM, each in a tmpfs."""
     served = sum(layout.size(path) for path in layout.http.values())
-    return LEAST_MEMORY + MEMORY_FACTOR * served // MiB
+    return MIN_MEMORY + MEMORY_FACTOR * served // MiB
 
 
 @contextmanager

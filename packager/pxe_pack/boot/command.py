@@ -12,7 +12,7 @@ from pxe_pack.boot.outcome import as_document, as_text
 from pxe_pack.console import Console
 
 TIMEOUT = 900.0  # seconds; under emulation, a LiveOS of a few hundred MB takes two or three minutes
-LEAST_MEMORY = 512  # MiB; the firmware does not start with less
+MIN_MEMORY = 512  # MiB; the firmware does not start with less
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +95,6 @@ def _credential(text: str) -> tuple[str, Path]:
 
 def _mebibytes(text: str) -> int:
     value = int(text)
-    if value < LEAST_MEMORY:
-        raise argparse.ArgumentTypeError(f"must be {LEAST_MEMORY} or more")
+    if value < MIN_MEMORY:
+        raise argparse.ArgumentTypeError(f"must be {MIN_MEMORY} or more")
     return value

@@ -11,7 +11,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.tools import InputError
 
 PREFIX = "io.systemd.credential.binary:"
-MOST = 48 * 1024  # bytes in total: SMBIOS tables hold 64 KiB, and base64 adds a third
+MAX_TOTAL = 48 * 1024  # bytes in total: SMBIOS tables hold 64 KiB, and base64 adds a third
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)  # systemd accepts more; these need no quoting
 
@@ -27,7 +27,7 @@ def arguments(credentials: Mapping[str, Path], *, work: Path) -> list[str]:
     Raises InputError if a file cannot be read, or if they exceed what SMBIOS can hold.
     """
     words: list[str] = []
-    left = MOST
+    left = MAX_TOTAL
     for number, (name, file) in enumerate(credentials.items()):
         try:
             content = file.read_bytes()
@@ -35,7 +35,7 @@ def arguments(credentials: Mapping[str, Path], *, work: Path) -> list[str]:
             raise _unusable(f"cannot read the credential {name} from {file}: {error.strerror}") from None
         left -= len(content)
         if left < 0:
-            raise _unusable(f"the credentials exceed the {MOST} bytes that fit into the SMBIOS tables")
+            raise _unusable(f"the credentials exceed the {MAX_TOTAL} bytes that fit into the SMBIOS tables")
         # Passed in a file, because every user can read a process's command line.
         private = work / f"credential-{number}"
         private.touch(mode=0o600)

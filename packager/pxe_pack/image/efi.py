@@ -1,4 +1,4 @@
-"""A program that UEFI starts, looked at: what it is, for which processor, who signed it, what it looks for."""
+"""Examine a UEFI program: what it is, for which processor, who signed it, and what it loads."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pxe_pack.image.pe.program import PeError, read_program
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EfiProgram:
-    """A program for UEFI."""
+    """A UEFI program."""
 
     path: str  # on the medium, or in the layout
-    machine: str  # as `uname -m` says it; empty when it is no PE program at all
+    machine: str  # as in `uname -m`; empty if it is not a PE program
     signatures: tuple[Signature, ...] = ()
-    grub: GrubImage | None = None  # None: it is no GRUB
-    vendor: tuple[x509.Certificate, ...] = field(default=(), repr=False)  # of a shim: whom it trusts
+    grub: GrubImage | None = None  # None: it is not GRUB
+    vendor: tuple[x509.Certificate, ...] = field(default=(), repr=False)  # of a shim: the certificates it trusts
 
     @property
     def kind(self) -> str:
-        """GRUB, shim, or what else it is."""
+        """GRUB, shim, EFI program, or no EFI program."""
         if self.grub:
             return "GRUB"
         if self.vendor:
@@ -33,7 +33,7 @@ class EfiProgram:
 
 
 def examined(path: str, data: bytes) -> EfiProgram:
-    """What the program `data`, called `path`, is."""
+    """The program in `data`, whose path is `path`."""
     try:
         machine = read_program(data).machine
     except PeError:

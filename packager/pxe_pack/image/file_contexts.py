@@ -1,10 +1,10 @@
-"""SELinux's file contexts: the label that a path has to have, as the policy in an image says.
+"""SELinux file contexts: the label that the policy in an image assigns to a path.
 
 Sources: selabel_file(5); libselinux's src/label_file.c and label_support.c. A specification without metacharacters
-wins over every regular expression; of each sort the last that matches wins, so that `.local` wins over `.homedirs`, and
-that over the policy's own file. (libselinux 3.8 ordered expressions by the length of their fixed beginnings; later ones
-keep the order of the files again. Policies list them sorted so that both come to the same.) Before that, substitutions
-put another beginning in a path's place: `.subs`, then `.subs_dist`.
+beats every regular expression; within each kind the last match wins, so `.local` beats `.homedirs`, which beats the
+policy's own file. (libselinux 3.8 sorted expressions by the length of their fixed prefixes; later versions use file
+order again. Policies list them sorted, so both give the same result.) First, substitutions replace a path's prefix:
+`.subs`, then `.subs_dist`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TYPES: Final = {
 
 @dataclass(frozen=True, kw_only=True, slots=False)
 class Specification:
-    """One line: the paths that a regular expression matches as a whole, of one type or of any, and their context."""
+    """One line: a regular expression that must match the whole path, a file type or any, and the context."""
 
     pattern: str
     kind: int  # S_IFMT of a mode; 0: any
@@ -46,23 +46,23 @@ class Specification:
 
     @cached_property
     def literal(self) -> str | None:
-        """The one path that it names; None when it has metacharacters."""
+        """The single path it matches; None if it has metacharacters."""
         plain = re.sub(r"\\(.)", r"\1", self.pattern)
         return plain if not any(letter in _META for letter in re.sub(r"\\.", "", self.pattern)) else None
 
     @cached_property
     def beginning(self) -> str:
-        """What every path that it matches begins with: a policy has thousands of expressions, and few of them apply."""
+        """The fixed prefix of every path it matches, a quick filter: a policy has thousands of expressions."""
         done: list[str] = []
         letters = iter(self.pattern)
         for letter in letters:
             if letter in _META:
-                # the last letter may be there, or not; or be an alternative's
+                # the quantifier makes the last letter optional
                 if letter in "?*{" and done:
                     done.pop()
                 return "" if _has_alternatives(self.pattern) else "".join(done)
             following = next(letters, "") if letter == "\\" else letter
-            if letter == "\\" and following.isalnum():  # a class, as \d
+            if letter == "\\" and following.isalnum():  # a class such as \d
                 break
             done.append(following)
         return "" if _has_alternatives(self.pattern) else "".join(done)
@@ -70,13 +70,15 @@ class Specification:
     @cached_property
     def _expression(self) -> re.Pattern[str]:
         try:
-            # not in a group: of alternatives, the first is held to the beginning and the last to the end, as there
+            # Not grouped, as in libselinux: of alternatives, ^ applies to the first only and \Z to the last only.
             return re.compile(rf"^{self.pattern}\Z", re.DOTALL)
         except re.error as error:
-            raise InputError(_damaged(self.place, f"{self.pattern} is no regular expression: {error}")) from error
+            raise InputError(
+                _damaged(self.place, f"{self.pattern} is not a valid regular expression: {error}")
+            ) from error
 
     def matches(self, path: str, mode: int) -> bool:
-        """Whether it is for `path`. Raises InputError when its expression is none."""
+        """Whether it applies to `path` with the st_mode `mode`. Raises InputError if its expression is invalid."""
         if self.kind and self.kind != stat.S_IFMT(mode):
             return False
         if self.literal is not None:
@@ -88,13 +90,13 @@ class Specification:
 class FileContexts:
     """The file contexts of a policy."""
 
-    specifications: Sequence[Specification]  # in the order of the files
-    substitutions: Sequence[Mapping[str, str]] = field(default=())  # of each file: beginning -> what takes its place
+    specifications: Sequence[Specification]  # in file order
+    substitutions: Sequence[Mapping[str, str]] = field(default=())  # per file: prefix -> replacement
 
     def label(self, path: str, mode: int) -> str | None:
-        """The context of `path` (absolute, no link on the way); `mode` is st_mode. None: the policy gives none.
+        """The context of `path` (absolute, without symlinks); `mode` is st_mode. None if the policy assigns none.
 
-        Raises InputError when an expression that may be for it is none.
+        Raises InputError if a regular expression that may apply is invalid.
         """
         for table in self.substitutions:
             path = _substituted(path, table)
@@ -107,9 +109,9 @@ class FileContexts:
 
 
 def read_file_contexts(tree: RootTree) -> FileContexts | None:
-    """The file contexts of the policy that the image in `tree` uses; None when it has none.
+    """The file contexts of the policy that the image in `tree` uses; None if it has none.
 
-    Raises InputError when they are damaged.
+    Raises InputError if they are damaged.
     """
     config = _text(tree, CONFIG)
     found = re.search(r"^\s*SELINUXTYPE\s*=\s*([\w.-]+)", config or "", re.MULTILINE)
@@ -126,7 +128,7 @@ def read_file_contexts(tree: RootTree) -> FileContexts | None:
 
 
 def parse(text: str, *, name: str) -> list[Specification]:
-    """The specifications in a file. Raises InputError with the line that is none."""
+    """The specifications in a file. Raises InputError for an invalid line."""
     found: list[Specification] = []
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split()
@@ -134,7 +136,7 @@ def parse(text: str, *, name: str) -> list[Specification]:
             continue
         place = f"/{name}:{number}"
         if len(words) not in (2, 3) or (len(words) == 3 and words[1] not in _TYPES):  # noqa: PLR2004
-            raise InputError(_damaged(place, "the line is not a path, possibly a type, and a context"))
+            raise InputError(_damaged(place, "expected a path, an optional type, and a context"))
         kind = _TYPES[words[1]] if len(words) == 3 else 0  # noqa: PLR2004
         found.append(Specification(pattern=words[0], kind=kind, context=words[-1], place=place))
     return found
@@ -146,7 +148,7 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def _substituted(path: str, table: Mapping[str, str]) -> str:
-    """`path` with the longest beginning that the table has, of whole names, replaced."""
+    """`path` with the longest prefix in the table, of whole path components, replaced."""
     for beginning in sorted(table, key=len, reverse=True):
         if path == beginning or path.startswith(f"{beginning}/"):
             return table[beginning] + path.removeprefix(beginning)
@@ -154,7 +156,7 @@ def _substituted(path: str, table: Mapping[str, str]) -> str:
 
 
 def _has_alternatives(pattern: str) -> bool:
-    """Whether there is a | outside of parentheses and brackets."""
+    """Whether there is a | outside parentheses and brackets."""
     plain = re.sub(r"\\.|\[[^]]*\]", "", pattern)
     depth = 0
     for letter in plain:
@@ -175,6 +177,6 @@ def _text(tree: RootTree, path: str) -> str | None:
 def _damaged(place: str, why: str) -> Problem:
     return Problem(
         reference="selinux-contexts-damaged",
-        message=f"the image's SELinux file contexts cannot be made out: {place}: {why}",
-        hint="`selabel_lookup -b file -k /etc` says so inside the image; build its policy anew",
+        message=f"cannot parse the image's SELinux file contexts: {place}: {why}",
+        hint="check with `selabel_lookup -b file -k /etc` inside the image, and rebuild its policy",
     )

@@ -1,4 +1,4 @@
-"""What was given as an image, opened by what it is: an ISO, a folder of boot files, or an archive of one."""
+"""Open an image according to what it is: an ISO, a folder of boot files, or an archive of one."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ StagingFolder = Callable[[], AbstractContextManager[Path]]
 
 
 def below_tmpdir() -> AbstractContextManager[Path]:
-    """A folder below $TMPDIR, gone when its block ends."""
+    """A folder below $TMPDIR, deleted when the context ends."""
     return temporary_folder(prefix="pxe-pack-")
 
 
 @contextmanager
 def open_media(path: Path, *, staging: StagingFolder) -> Iterator[Media]:
-    """The medium at `path`; an archive is unpacked in a folder that `staging` gives.
+    """Open the medium at `path`; an archive is unpacked in a folder provided by `staging`.
 
-    Raises InputError when it is none, or cannot be read.
+    Raises InputError if it is not a medium, or cannot be read.
     """
     if path.is_dir():
         yield media.folder(path)
@@ -40,13 +40,13 @@ def open_media(path: Path, *, staging: StagingFolder) -> Iterator[Media]:
 def _is_archive(path: Path) -> bool:
     try:
         return archive.is_archive(path)
-    except OSError:  # said where it is opened
+    except OSError:  # reported when it is opened
         return False
 
 
 @contextmanager
 def live_iso(medium: Media) -> Iterator[Iso]:
-    """The ISO with the LiveOS: `medium` itself, or the one in it. Raises InputError when there is none, or several."""
+    """The ISO with the LiveOS: `medium` itself, or the one in it. Raises InputError if there are none, or several."""
     if isinstance(medium, Iso):
         yield medium
         return
@@ -55,7 +55,7 @@ def live_iso(medium: Media) -> Iterator[Iso]:
 
 
 def _the_one_iso(medium: Media) -> MediaEntry:
-    """The ISO, by content, that lies nearest to the top: that is where Image Customizer puts it."""
+    """The ISO nearest to the top of the folder, where Image Customizer puts it; recognised by content."""
     images = [entry for entry in medium.entries.values() if entry.is_file and is_iso(medium, entry)]
     nearest = min((entry.path.count("/") for entry in images), default=0)
     candidates = [entry for entry in images if entry.path.count("/") == nearest]
@@ -66,14 +66,14 @@ def _the_one_iso(medium: Media) -> MediaEntry:
         raise InputError(
             Problem(
                 reference="image-two-isos",
-                message=f"{medium.input_path} has more than one ISO, and only one can be the LiveOS: {names}",
-                hint="leave the one that its grub.cfg boots",
+                message=f"{medium.input_path} has more than one ISO, but only one can be the LiveOS: {names}",
+                hint="keep only the one that its grub.cfg boots",
             )
         )
     raise InputError(
         Problem(
             reference="image-no-iso",
             message=f"grub.cfg in {medium.input_path} boots a LiveOS with `root=live:`, but there is no ISO next to it",
-            hint="give the folder whole, as Image Customizer wrote it; or give the ISO itself",
+            hint="use the complete folder, as Image Customizer wrote it, or the ISO itself",
         )
     )

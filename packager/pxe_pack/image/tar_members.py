@@ -1,4 +1,4 @@
-"""The members of a tar stream, with their headers as they came.
+"""Read the members of a tar stream together with their original headers.
 
 Sources: pax(1), "ustar Interchange Format" and "pax Extended Header"; GNU tar manual, "Basic Tar Format" (the long
 name records L and K); star(1) (SCHILY.xattr records).
@@ -14,30 +14,33 @@ from typing import IO
 
 BLOCK = 512
 COPY = 1 << 20
-XATTR = "SCHILY.xattr."  # before the name of an extended attribute
-EXTENSION_LIMIT = 16 << 20  # bytes of one extended header; xattrs are limited to 64 KiB each by Linux
+XATTR = "SCHILY.xattr."  # prefix of an extended attribute's name
+EXTENSION_LIMIT = 16 << 20  # bytes of one extended header; Linux limits each xattr to 64 KiB
 
 
 class TarDamagedError(ValueError):
-    """The stream is no tar stream; the text says why."""
+    """The stream is not a valid tar stream; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member: its headers as they came, and what they say."""
+    """One member: its original headers, and their parsed fields."""
 
     headers: bytes
-    path: str  # without "./" before and "/" after it; the root is empty
-    link: str  # of a hard link: the path it leads to, likewise
+    path: str  # without a leading "./" and a trailing "/"; empty for the root
+    link: str  # target path of a hard link, in the same form
     kind: bytes
-    size: int  # of the data that follows
+    size: int  # of the data that follows, in bytes
     target: str  # of a symbolic link
     info: tarfile.TarInfo  # mode, owner, time and device
-    records: Mapping[str, bytes]  # of its extended headers
+    records: Mapping[str, bytes]  # from its extended headers
 
 
 def members(source: IO[bytes]) -> Iterator[Member]:
-    """The members of a tar stream. The data of each has to be read off `source` before the next is asked for."""
+    """The members of a tar stream. Read each member's data from `source` before requesting the next one.
+
+    Raises TarDamagedError.
+    """
     while True:
         headers = b""
         given: dict[str, bytes] = {}
@@ -78,7 +81,7 @@ def members(source: IO[bytes]) -> Iterator[Member]:
 
 
 def _sparse_map(source: IO[bytes], header: bytes) -> bytes:
-    """The blocks behind an old GNU header that map a sparse file's further pieces (GNU tar manual, "Sparse Files")."""
+    """The blocks after an old GNU header that continue a sparse file's map (GNU tar manual, "Sparse Files")."""
     more, blocks = bool(header[482]), b""
     while more:
         blocks += exactly(source, BLOCK)
@@ -121,10 +124,10 @@ def _plain(path: str) -> str:
 
 
 def exactly(source: IO[bytes], size: int) -> bytes:
-    """`size` bytes. Raises TarDamagedError when there are fewer."""
+    """`size` bytes from `source`. Raises TarDamagedError if there are fewer."""
     data = source.read(size)
     if len(data) < size:
-        raise TarDamagedError("it ends too soon")
+        raise TarDamagedError("unexpected end of file")
     return data
 
 

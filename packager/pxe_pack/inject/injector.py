@@ -26,9 +26,7 @@ class Injected:
     """The files an injector has written. The layout's other files are exported unchanged from the image."""
 
     files: Mapping[str, SizeAndDigest]  # by path in the layout
-    inputs: Mapping[str, SizeAndDigest] = field(
-        default_factory=dict
-    )  # the files they were made from, by path in the image
+    inputs: Mapping[str, SizeAndDigest] = field(default_factory=dict)  # the source files, by path in the image
 
 
 class Injector(Protocol):

@@ -121,8 +121,8 @@ def staged(image: LiveImage, payload: Payload, work: Path) -> list[Placed]:
         elif isinstance(entry.content, bytes):
             (stage / f"{number}").write_bytes(entry.content)
         placed.append(Placed(path=path, source=source, mode=entry.mode))
-    gone = previous_paths(image, payload.replaces)
-    kept = {path for path in image.liveos.iso.entries if not any(f"{path}/".startswith(f"{away}/") for away in gone)}
+    removed = previous_paths(image, payload.replaces)
+    kept = {path for path in image.liveos.iso.entries if not any(f"{path}/".startswith(f"{old}/") for old in removed)}
     made = [Placed(path=folder, source=None, mode=stat.S_IFDIR | 0o755) for folder in sorted(folders - kept)]
     return [*made, *placed]
 

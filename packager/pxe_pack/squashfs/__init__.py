@@ -1,6 +1,6 @@
-"""squashfs 4.0: images read without privilege, and files grafted on them without recompressing anything.
+"""squashfs 4.0: read images without privilege, and graft files onto them without recompressing anything.
 
-`Image.open(path)` reads; `graft(source, additions=…, output=…)` adds, and `prune(…)` takes that out again.
+`Image.open(path)` reads, `graft(source, additions=…, output=…)` adds files, and `prune(…)` removes them again.
 """
 
 from pxe_pack.squashfs.addition import Addition, NewDirectory, NewFile, NewSymlink

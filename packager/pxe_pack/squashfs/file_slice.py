@@ -1,4 +1,4 @@
-"""A stretch of a file, read at positions of its own: a squashfs by itself, or one inside an ISO."""
+"""A slice of a file with positions of its own: a squashfs file, or a squashfs inside an ISO."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pxe_pack.squashfs.errors import SquashfsError, corrupt
 
 
 class FileSlice:
-    """`size` bytes of an open file from `offset` on. Reads only, keeps no position: threads may share it."""
+    """`size` bytes of an open file, starting at `offset`. Read-only and without a file position: it is thread-safe."""
 
     def __init__(self, descriptor: int, *, offset: int, size: int) -> None:
         self.descriptor = descriptor
@@ -22,30 +22,30 @@ class FileSlice:
 
     @classmethod
     def open(cls, path: Path, *, offset: int = 0, size: int | None = None) -> Self:
-        """The bytes of `path` from `offset`, all of them or `size`. Raises SquashfsError when it can't be read."""
+        """The bytes of `path` from `offset`, all of them or `size`. Raises SquashfsError if it cannot be read."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise _unreadable(path, error) from error
         if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode) and not stat.S_ISBLK(mode):
             os.close(descriptor)
-            raise _unreadable(path, OSError(errno.EINVAL, "it is neither a file nor a block device"))
+            raise _unreadable(path, OSError(errno.EINVAL, "not a regular file or block device"))
         available = os.lseek(descriptor, 0, os.SEEK_END) - offset
         if available < (size or 0):
             os.close(descriptor)
-            raise corrupt(f"{path} ends before the {size} bytes at {offset} that the image should have")
+            raise corrupt(f"{path} is too short for the image of {size} bytes at {offset}")
         return cls(descriptor, offset=offset, size=available if size is None else size)
 
     def read(self, position: int, size: int) -> bytes:
-        """`size` bytes at `position`. Raises SquashfsError when the window ends before."""
+        """`size` bytes at `position`. Raises SquashfsError if that exceeds the slice."""
         if position < 0 or size < 0 or position + size > self.size:
-            raise corrupt(f"{size} bytes at {position} lie outside of its {self.size}")
+            raise corrupt(f"{size} bytes at {position} are outside its {self.size} bytes")
         try:
             data = os.pread(self.descriptor, size, self.offset + position)
-            while len(data) < size:  # a file system that gives less at a time
+            while len(data) < size:  # some filesystems return less at a time
                 more = os.pread(self.descriptor, size - len(data), self.offset + position + len(data))
                 if not more:
-                    raise corrupt(f"the file ended at {position + len(data)} while it was read")
+                    raise corrupt(f"the file was truncated at {position + len(data)} while it was read")
                 data += more
         except OSError as error:
             raise _unreadable("the image", error) from error
@@ -57,4 +57,4 @@ class FileSlice:
 
 def _unreadable(what: Path | str, error: OSError) -> SquashfsError:
     reason = error.strerror or str(error)
-    return SquashfsError(Problem(reference="image-unreadable", message=f"{what} can't be read: {reason}"))
+    return SquashfsError(Problem(reference="image-unreadable", message=f"cannot read {what}: {reason}"))

@@ -1,9 +1,9 @@
-"""A graft's record: what the image was before, so that a graft can be taken out, or replaced by another.
+"""The record of a graft: the original superblock and size, so that the graft can be removed or replaced.
 
-A graft leaves the former image's bytes where they are, its tables included, and writes 96 of them anew: the superblock.
-The old one is kept, with the former size, in the 152 bytes before the new inode table. No reader of squashfs looks
-there: it is room between data blocks. Any other program that rewrites the image moves its tables, and with that the
-record is no longer one.
+A graft keeps the original image's bytes in place, including its tables, and only overwrites the 96 bytes of the
+superblock. The original superblock and size are saved in the 152 bytes before the new inode table. No squashfs reader
+looks there, since it is unused space after the data blocks. If another program rewrites the image, it moves the tables,
+and the record is no longer found.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ SIZE: Final = _LAYOUT.size + hashlib.sha256().digest_size
 
 
 def pack(image: Image) -> bytes:
-    """The record that gives `image` back."""
+    """The record from which `original` restores `image`."""
     fields = _LAYOUT.pack(_MAGIC, image.source.size, image.superblock.pack())
     return fields + hashlib.sha256(fields).digest()
 
 
 def original(image: Image) -> Image | None:
-    """The image that was grafted to become `image`, None when there was none.
+    """The image that `image` was before its graft; None if it has no graft.
 
-    It reads the same open file, and is closed with `image`. The first 96 bytes of its window are not its superblock's.
+    It shares the open file and is closed with `image`. The first 96 bytes of its source are not its own superblock.
     """
     position = image.superblock.inode_table - SIZE
     if position < SUPERBLOCK_SIZE:

@@ -1,8 +1,8 @@
-"""A graft's new tables: the old ones as they stand, and behind them what is new.
+"""Write a graft's new tables: the old tables unchanged, with the new records appended.
 
-No inode moves, so no listing changes but of the directories that gain or lose a name, and of those above them up to the
-root: each gets a new inode behind the old ones and a new listing behind the old listings, and keeps its number. How
-much is written depends on what is added, not on how much there is.
+No inode moves, so the only listings that change are those of directories that gain or lose a name, and of their parents
+up to the root. Each of these gets a new inode and a new listing, both appended, and keeps its inode number. The amount
+written depends on what is added, not on the size of the image.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ _OWNER = struct.Struct("<I")
 
 
 class Sink(Protocol):
-    """Where what is new goes: a file's end, or anywhere else that will be read behind the old bytes."""
+    """Destination of the new data: the end of a file, or anything that will follow the old bytes."""
 
     @property
     def position(self) -> int:
-        """Where the next byte will be in the image."""
+        """The offset of the next byte in the image."""
 
     def put(self, data: bytes) -> int:
-        """Write `data` at the position, and give where that was."""
+        """Write `data` at the current position and return that position."""
 
 
 class GraftWriter:
-    """What comes behind an image's bytes when `changes` are grafted on it."""
+    """Writes the data that follows an image's bytes when `changes` are grafted onto it."""
 
     def __init__(self, image: Image, changes: Merge) -> None:
-        """Nothing is written. Raises SquashfsError when the image has no room for more inodes or owners."""
+        """Writes nothing yet. Raises SquashfsError if the image cannot hold that many inodes or owners."""
         self.image, self.changes = image, changes
         flags = image.superblock.flags
         self._codec = None if Flags.PLAIN_INODES in flags else image.codec
@@ -62,8 +62,8 @@ class GraftWriter:
         for new in (*(branch.addition for branch in branches), *(leaf.addition for leaf in leaves)):
             if new is not None:
                 self._know_owners(new)
-        self.count = image.superblock.inodes  # of the inodes in the table, those that nothing names any more included
-        self._unnamed: list[int] = []  # references of the latter
+        self.count = image.superblock.inodes  # inodes in the table, including replaced ones that no name points to
+        self._unnamed: list[int] = []  # references of the replaced ones
         self._moved: dict[int, int] = {}  # number -> reference
         self._number(branches, leaves)
         self._branches, self._leaves = branches, leaves
@@ -77,28 +77,28 @@ class GraftWriter:
             raise unsupported(f"with {new.path} the image would have more than {_MOST_OWNERS} different owners")
 
     def _number(self, branches: list[Branch], leaves: list[Leaf]) -> None:
-        """Give each new inode a number. One that takes another's place takes its number."""
+        """Assign a number to each new inode. A replacement takes the number of the inode it replaces."""
         numbered: list[Branch | Leaf] = [*branches, *leaves]
         for new in numbered:
             if not new.number:
                 self.count += 1
                 new.number = self.count
-        # The table has the inodes that are replaced as well. They keep a number each, in the export table, so that the
-        # superblock's count is true of the table and of the numbers.
+        # The table still contains the replaced inodes. Each keeps a number in the export table, so that the
+        # superblock's count matches both the table and the numbers.
         self.count += sum(branch.inode is not None for branch in branches)
         self.count += sum(leaf.instead_of is not None for leaf in leaves) + len(self.changes.relinks)
         if self.count > _MOST_INODES:
             raise unsupported(f"the image would have more than {_MOST_INODES} inodes")
 
     def write(self, sink: Sink, *, mkfs_time: int) -> Superblock:
-        """Write data and tables at the sink's position, and give the superblock that leads to them."""
+        """Write data and tables at the sink's position, and return the superblock that points to them."""
         image = self.image
         before = image.superblock
         self._write_content(sink)
         for relink in self.changes.relinks:
             self._relink(relink)
         root = before.root
-        for branch in reversed(self._branches):  # what is within comes first: listings say where inodes are
+        for branch in reversed(self._branches):  # children first, because a listing has its inodes' positions
             root = self._write_branch(branch)
 
         sink.put(graft_record.pack(image))
@@ -134,7 +134,7 @@ class GraftWriter:
         return Head(mode=new.mode, owner=owner, mtime=new.mtime, number=number)
 
     def _add_inode(self, pieces_of_it: Iterable[bytes], number: int, *, instead_of: int | None) -> int:
-        """Write an inode and give its reference; `instead_of`: that of the inode which had its number."""
+        """Write an inode and return its reference; `instead_of` is the reference of the inode it replaces."""
         reference = self.inodes.reference
         for piece in pieces_of_it:
             self.inodes.write(piece)
@@ -144,7 +144,7 @@ class GraftWriter:
         return reference
 
     def _write_content(self, sink: Sink) -> None:
-        """The new files' data, and the inodes of all that is new and no directory."""
+        """Write the new files' data, and the inodes of all new files and symlinks."""
         superblock = self.image.superblock
         files = [leaf.addition for leaf in self._leaves if isinstance(leaf.addition, NewFile)]
         stored = iter(
@@ -176,7 +176,7 @@ class GraftWriter:
         branch.names[name] = Entry(name, kind, reference, leaf.number)
 
     def _relink(self, relink: Relink) -> None:
-        """Write an inode again with the links that are left to it, and point its names there."""
+        """Write an inode again with its new link count, and point its remaining names to the copy."""
         old = relink.inode
         blocks = content.block_count(old, self.image.superblock.block_size) if isinstance(old, File) else 0
         cursor = self.image.inode_region.cursor(old.reference)
@@ -186,26 +186,26 @@ class GraftWriter:
             branch.names[entry.name] = replace(entry, reference=reference)
 
     def _write_branch(self, branch: Branch) -> int:
-        """Write a directory's listing and inode, tell its parent, and give the inode's reference."""
+        """Write a directory's listing and inode, update its parent, and return the inode's reference."""
         old = branch.inode
         directories = 0
 
-        def former() -> Iterator[Entry]:
+        def old_entries() -> Iterator[Entry]:
             nonlocal directories
             for entry in self.image.entries(old) if old else ():
                 directories += entry.kind is Kind.DIRECTORY
                 yield entry
 
         new = {name: what for name, what in branch.names.items() if what is None or isinstance(what, Entry)}
-        made = directory.write_listing(self.listings, _overlaid(former(), new))
+        made = directory.write_listing(self.listings, _overlaid(old_entries(), new))
         if old:
-            # Producers count links differently (squashfs-tools-ng: every entry); what changes is the subdirectories.
+            # Producers count links differently (squashfs-tools-ng: every entry), so only adjust by the subdirectories.
             links = max(old.links + made.directories - directories, 2)
             owner = self._owners[old.uid], self._owners[old.gid]
             head = Head(mode=old.mode, owner=owner, mtime=old.mtime, number=old.number)
             xattrs, parent = old.xattrs, old.parent
             if branch.parent is None and parent == self.image.superblock.inodes + 1:
-                parent = self.count + 1  # mksquashfs' way to say that the root has none
+                parent = self.count + 1  # how mksquashfs marks that the root has no parent
         else:
             assert branch.addition is not None  # noqa: S101 - a branch is one or the other
             assert branch.parent is not None  # noqa: S101
@@ -226,7 +226,7 @@ class GraftWriter:
         return reference
 
     def _write_exports(self, sink: Sink, old: Table | None) -> int | None:
-        """The table of inodes by their numbers: moved ones where they are now, new ones, then the unnamed ones."""
+        """Write the table of inodes by number: moved ones at their new places, then new ones, then unnamed ones."""
         if old is None:
             return None
         count = self.image.superblock.inodes
@@ -251,24 +251,24 @@ class GraftWriter:
 
 
 def _overlaid(entries: Iterable[Entry], changes: Mapping[bytes, Entry | None]) -> Iterator[Entry]:
-    """`entries` with `changes` laid over them, both sorted, without holding either."""
-    ahead = iter(sorted(changes.items()))
-    name, new = next(ahead, (None, None))
+    """The sorted `entries` with `changes` applied (None removes a name), as a stream."""
+    pending = iter(sorted(changes.items()))
+    name, new = next(pending, (None, None))
     for entry in entries:
         while name is not None and name < entry.name:
             if new:
                 yield new
-            name, new = next(ahead, (None, None))
+            name, new = next(pending, (None, None))
         if name == entry.name:
             if new:
                 yield new
-            name, new = next(ahead, (None, None))
+            name, new = next(pending, (None, None))
         else:
             yield entry
     while name is not None:
         if new:
             yield new
-        name, new = next(ahead, (None, None))
+        name, new = next(pending, (None, None))
 
 
 def _put_all(sink: Sink, blocks: Iterable[bytes]) -> int:
@@ -279,6 +279,6 @@ def _put_all(sink: Sink, blocks: Iterable[bytes]) -> int:
 
 
 def _put_table(sink: Sink, blocks: Iterable[bytes]) -> int:
-    """Write a table's blocks and their positions; where the latter are."""
+    """Write a table's blocks and the list of their positions; returns the position of that list."""
     positions = [sink.put(block) for block in blocks]
     return sink.put(listing(positions))

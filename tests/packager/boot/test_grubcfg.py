@@ -1,4 +1,4 @@
-"""The grub.cfg that a trial is served."""
+"""The grub.cfg served in a test boot."""
 
 from __future__ import annotations
 

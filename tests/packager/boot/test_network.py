@@ -1,4 +1,4 @@
-"""Which network a node gets, so that the layout's own URLs lead to this machine."""
+"""The network a node gets so that the layout's own URLs reach this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server that plays the production host, asked over connections handed to it as slirp hands them."""
+"""The server that stands in for the production host, over connections passed to it as slirp passes them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BODY = bytes(range(256)) * 12_000  # more than one block
 
 
 class Peer:
-    """A node's side of the connections."""
+    """The node's side of the connections."""
 
     def __init__(self, path: Path, network: Network, events: Events) -> None:
         self.path = path

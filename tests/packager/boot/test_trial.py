@@ -1,4 +1,4 @@
-"""What is made of a boot's events: the verdict, or why there is none, and how both are shown."""
+"""From a boot's events to the verdict, or the reason why there is none, and how both are shown."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STATE: dict[str, object] = {
 
 
 def followed(*happened: Event, timeout: float = 30, keep: bool = False) -> Outcome:
-    """The outcome of a boot in which all this happened."""
+    """The outcome of a boot with these events."""
     layout = ServedLayout(
         root=Path("/nowhere"), tftp=(), http={ISO: "liveos.iso", MODEL: "m.bin"}, iso=ISO, findings=()
     )

@@ -1,7 +1,7 @@
-"""Boot Loader Specification entries as GRUB menu entries, for GRUB cannot list their folder over TFTP.
+"""Convert Boot Loader Specification entries to GRUB menu entries, because GRUB cannot list their folder over TFTP.
 
-Sources: the Boot Loader Specification, "Type #1" (keys; the file's name is the entry's id); Fedora's GRUB, blscfg.c
-(where it looks, its order: versions descending as rpm compares them, and that `options` is GRUB script).
+Sources: the Boot Loader Specification, "Type #1" (keys; the file name is the entry's id); Fedora's GRUB, blscfg.c (the
+folders it searches, the order by descending rpm version, and that `options` is GRUB script).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RANK = {"~": -2, "": -1, "^": 0}  # rpm's order: 1~rc1, 1, 1^git1, 1a, 1.1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One file of loader/entries. Paths are as it has them: from the top of the file system it lies on."""
+    """One file of loader/entries. Paths are as written: relative to the top of its filesystem."""
 
     identity: str
     title: str
@@ -32,7 +32,7 @@ class Entry:
     classes: tuple[str, ...]
 
     def menuentry(self, located: Callable[[str], str]) -> str:
-        """The entry as a `menuentry` of grub.cfg, with each path where `located` says."""
+        """The entry as a `menuentry` for grub.cfg, with each path mapped by `located`."""
         classes = "".join(f" --class {quoted(name)}" for name in self.classes)
         initrds = " ".join(quoted(located(path)) for path in self.initrds)
         return (
@@ -44,7 +44,7 @@ class Entry:
 
 
 def entry(name: str, text: str, variables: Mapping[str, str]) -> Entry | None:
-    """The entry in the file `name`; None when it boots no Linux. `variables` are GRUB's, for paths."""
+    """The entry in the file `name`; None if it does not boot Linux. `variables` are GRUB's, expanded in paths."""
     values: dict[str, list[str]] = {}
     for line in text.splitlines():
         key, _, value = line.strip().partition(" ")
@@ -59,20 +59,20 @@ def entry(name: str, text: str, variables: Mapping[str, str]) -> Entry | None:
         identity=identity,
         title=title,
         linux=unquoted(values["linux"][0], variables),
-        initrds=tuple(path for path in initrds if path and not path.startswith("$")),  # $tuned_initrd: mostly unset
+        initrds=tuple(path for path in initrds if path and not path.startswith("$")),  # $tuned_initrd is usually unset
         options=" ".join(values.get("options", [])),
         classes=tuple(" ".join(values.get("grub_class", [])).split()),
     )
 
 
 def newest_first(names: Iterable[str]) -> list[str]:
-    """File names of entries in the order in which GRUB shows them."""
+    """File names of entries in GRUB's menu order."""
     return sorted(names, key=_Version, reverse=True)
 
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """A name, ordered as rpm orders versions: numbers by value, and before them letters; a `~` before nothing."""
+    """A name in rpm's version order: numbers by value, letters before numbers, `~` before the end of the name."""
 
     name: str
 

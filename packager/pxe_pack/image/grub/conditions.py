@@ -1,7 +1,7 @@
-"""An `if` of a GRUB configuration with its questions about files answered: over TFTP each of them is false.
+"""Answer the file tests in an `if` of a GRUB configuration, because over TFTP each of them is false.
 
-GRUB over TFTP cannot list a directory, so `[ -f FILE ]` says no of every file, and `search` finds nothing. What the
-image has is known here, so that the answer can be put in the question's place.
+GRUB cannot list directories over TFTP, so `[ -f FILE ]` is false for every file, and `search` finds nothing. The
+image's files are known here, so each test is replaced by its answer.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def conditional(
     exists: Callable[[str], bool],
     variables: Mapping[str, str],
 ) -> list[Node]:
-    """What stands in the place of an `if`: only the branch itself where nothing is asked but what is known here.
+    """The replacement for an `if`: just the taken branch if all its conditions can be decided here.
 
-    `rewritten` makes of a branch's body what it is to be; `exists` says of a path whether the image has it.
+    `rewritten` rewrites a branch's body; `exists` tells whether the image has a path.
     """
     kept: list[Branch] = []
     for branch in node.branches:
@@ -57,7 +57,7 @@ def conditional(
 
 
 def _answer(branch: Branch, *, exists: Callable[[str], bool], variables: Mapping[str, str]) -> bool | None:
-    """Whether the branch is always or never taken; None when GRUB has to see. An `else` is, when it is come to."""
+    """Whether the branch is always or never taken; None if GRUB has to decide. An `else`, once reached, always is."""
     if branch.condition is None:
         return True
     commands = _commands(branch.condition)
@@ -79,7 +79,7 @@ def _answer(branch: Branch, *, exists: Callable[[str], bool], variables: Mapping
 def _answer_tests(
     command: Command, branch: Branch, *, exists: Callable[[str], bool], variables: Mapping[str, str]
 ) -> None:
-    """Put `-n yes` or `-z yes` for each test of a file, and `true` for a search: both have no answer over TFTP."""
+    """Replace each file test by `-n yes` or `-z yes`, and a search by `true`; neither works over TFTP."""
     words = list(command.words)
     negation, name = (words[:1], words[1]) if words[0] == "!" and len(words) > 1 else ([], command.name)
     if name == "search" or name.startswith("search."):
@@ -91,7 +91,7 @@ def _answer_tests(
         if word in FILE_TESTS:
             path = plain_path(unquoted(words[index + 1], variables))
             if unknown_variable(path):
-                # of those that cannot be known, what guards a kernel or initrd has to be taken
+                # the path is unknown: assume it exists if it guards a kernel or an initrd
                 found = any(inner.name in LINUX | INITRD for inner in walk(branch.body))
             else:
                 found = exists(path)
@@ -105,12 +105,12 @@ def _commands(nodes: list[Node]) -> list[Node]:
 
 
 def never_empty(body: list[Node]) -> list[Node]:
-    """GRUB's grammar wants a command between `then` and `fi`, and between braces."""
+    """`body`, or a `true` if it is empty: GRUB's grammar requires a command after `then` and between braces."""
     return body if _commands(body) else [Text("\n"), Command(words=["true"], gaps=["", ""]), Text("\n")]
 
 
 def inlined(body: list[Node]) -> list[Node]:
-    """A branch's body without the separators and comments' newlines around it."""
+    """A branch's body without leading and trailing separators and newlines."""
     start, end = 0, len(body)
     while start < end and _is_blank(body[start]):
         start += 1

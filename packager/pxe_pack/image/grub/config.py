@@ -1,7 +1,7 @@
-"""The GRUB configuration of a medium: found among those that it has, and made fit for the network.
+"""Find the GRUB configuration of a medium and rewrite it for the network.
 
-Image Customizer, KIWI and Fedora put theirs into boot/grub2, Debian into boot/grub; a signed GRUB whose prefix is
-/EFI/<distribution> has a short one there that leads to it, or, on some media, the only one.
+Image Customizer, KIWI and Fedora put it in boot/grub2, Debian in boot/grub. A signed GRUB with the prefix
+/EFI/<distribution> has a short one there that sources it or, on some media, the only one.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _LEFT_OUT = {"efiboot.img", "efi.img", "grub.cfg", "grub-pxe.cfg"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MediumConfig:
-    """The configuration that is taken."""
+    """The chosen configuration."""
 
     source: str  # its path on the medium
     network: NetworkConfig
 
 
 def find_network_config(media: Media, *, boot_url: str) -> MediumConfig:
-    """The first of the medium's configurations that boots Linux, rewritten as `for_network` does.
+    """The first of the medium's configurations that boots Linux, rewritten by `for_network`.
 
-    Raises InputError when there is none, or none is fit for PXE: with what is wrong with the first.
+    Raises InputError if there is none, or, with the error of the first, if none is usable for PXE.
     """
     refused: InputError | None = None
     for entry in _candidates(media):
@@ -50,25 +50,25 @@ def find_network_config(media: Media, *, boot_url: str) -> MediumConfig:
     raise refused or InputError(
         Problem(
             reference="image-no-grub",
-            message=f"{media.input_path} has no {GRUB_CFG}: it is not a LiveOS that pxe-pack knows",
-            hint="give an ISO or a pxe-dir in the layout of Azure Linux Image Customizer",
+            message=f"{media.input_path} has no {GRUB_CFG}: it is not a LiveOS that pxe-pack supports",
+            hint="use an ISO or a pxe-dir in the layout of Azure Linux Image Customizer",
         )
     )
 
 
 def unsuitable(media: Media, source: str, why: str) -> InputError:
-    """The error of a configuration that cannot be used."""
+    """The error for an unusable configuration."""
     return InputError(
         Problem(
             reference="grub-unsuitable",
             message=f"{source} in {media.input_path} cannot be used for PXE: {why}",
-            hint="the image's GRUB entry has to boot the LiveOS: `linux /boot/vmlinuz root=live:… rd.live.image …`",
+            hint="the image's GRUB entry must boot the LiveOS: `linux /boot/vmlinuz root=live:… rd.live.image …`",
         )
     )
 
 
 def grub_files(media: Media) -> dict[str, MediaEntry]:
-    """What else GRUB may load from its folder, by paths in the layout: fonts, themes, modules, its environment."""
+    """Other files GRUB may load from its folder, by path in the layout: fonts, themes, modules, grubenv."""
     found: dict[str, MediaEntry] = {}
     for folder in _FOLDERS:
         top = media.find(folder)
@@ -91,7 +91,7 @@ def _candidates(media: Media) -> Iterator[MediaEntry]:
 def _files(media: Media) -> Files:
     def find(path: str) -> MediaEntry | None:
         plain = path.lstrip("/")
-        # a GRUB whose folder is boot/grub calls that its prefix, as the layout's does boot/grub2
+        # for a GRUB whose folder is boot/grub, $prefix is that; in the layout it is boot/grub2
         if (found := media.find(plain)) or not plain.startswith(f"{GRUB_DIR}/"):
             return found
         return media.find(f"boot/grub{plain.removeprefix(GRUB_DIR)}")
@@ -112,6 +112,8 @@ def _files(media: Media) -> Files:
 
 def _text(media: Media, entry: MediaEntry) -> str:
     if entry.size > CONFIG_LIMIT:
-        message = f"{entry.path} in {media.input_path} has {entry.size:,} bytes, which no configuration of GRUB has"
+        message = (
+            f"{entry.path} in {media.input_path} has {entry.size:,} bytes, which is too large for a GRUB configuration"
+        )
         raise InputError(Problem(reference="grub-unsuitable", message=message))
     return media.read(entry).decode(errors="surrogateescape")

@@ -1,8 +1,8 @@
-"""What is in a GRUB that is one EFI program: its prefix, the script that it runs first, its modules.
+"""Read what is built into a GRUB EFI program: its prefix, its embedded script, its modules.
 
-Source: GRUB, include/grub/kernel.h (the module area behind grub_module_info: objects with a type and a size) and
-util/mkimage.c, which puts that area into a PE section named `mods`; kern/main.c and normal/main.c (what is made of it:
-the embedded script comes first, then `normal`, which reads $prefix/grub.cfg).
+Source: GRUB, include/grub/kernel.h (the module area after grub_module_info: objects with a type and a size);
+util/mkimage.c, which puts that area into a PE section named `mods`; kern/main.c and normal/main.c (the embedded script
+runs first, then `normal`, which reads $prefix/grub.cfg).
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _MEMDISK_CONFIG = "grub.cfg"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GrubImage:
-    """A GRUB."""
+    """A GRUB EFI program."""
 
-    machine: str  # as `uname -m` says it
-    prefix: str | None  # where it looks for grub.cfg and modules; None: in the folder that it was loaded from
-    config: str  # the script that it runs first; empty when there is none
-    memdisk_config: str  # grub.cfg in its memdisk, which `config` mostly leads to; empty when there is none
-    modules: tuple[str, ...]  # built in, in their order
-    memdisk: bytes = field(default=b"", repr=False)  # a file system of its own, as it is
+    machine: str  # as in `uname -m`
+    prefix: str | None  # folder of grub.cfg and modules; None: the folder it was loaded from
+    config: str  # the embedded script, which runs first; empty if there is none
+    memdisk_config: str  # grub.cfg in its memdisk, which `config` usually sources; empty if there is none
+    modules: tuple[str, ...]  # built-in modules, in order
+    memdisk: bytes = field(default=b"", repr=False)  # an embedded filesystem, raw
 
 
 def read_grub(data: bytes) -> GrubImage | None:
-    """The GRUB that `data`, a whole file, holds; None when that is no GRUB for UEFI, or a damaged one."""
+    """The GRUB in `data`, a whole file; None if it is not a GRUB for UEFI, or is damaged."""
     try:
         program = read_program(data)
         objects = list(_objects(program.section(data, _SECTION)))
@@ -55,16 +55,16 @@ def read_grub(data: bytes) -> GrubImage | None:
 
 
 def _objects(area: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and content of each object. Raises struct.error where the area is damaged."""
+    """Type and content of each object. Raises struct.error if the area is damaged."""
     if not area.startswith(_MAGIC):
         return
-    # grub_module_info64 has padding behind the magic, which the 32-bit one has not
+    # grub_module_info64 has padding after the magic; the 32-bit struct has none
     wide = area[4:8] == bytes(4)
     at, end = struct.unpack_from("<QQ", area, 8) if wide else struct.unpack_from("<II", area, 4)
     while at < end:
         kind, size = _HEADER.unpack_from(area, at)
         if size < _HEADER.size or at + size > len(area):
-            raise struct.error("an object leads out of the module area")
+            raise struct.error("an object exceeds the module area")
         yield kind, area[at + _HEADER.size : at + size]
         at += size
 
@@ -74,7 +74,7 @@ def _text(content: bytes) -> str:
 
 
 def _module_name(elf: bytes) -> str:
-    """The name in a module, a relocatable ELF object (elf(5)); empty when it has none."""
+    """The name of a module, a relocatable ELF object (elf(5)); empty if it has none."""
     wide = elf[4:5] == b"\x02"
     try:
         (table,) = struct.unpack_from("<Q", elf, 40) if wide else struct.unpack_from("<I", elf, 32)
@@ -91,14 +91,14 @@ def _module_name(elf: bytes) -> str:
 
 
 def _section(elf: bytes, at: int, *, wide: bool) -> tuple[int, int, int]:
-    """Of a section header: where its name stands in the table of names, and offset and size of its content."""
+    """From a section header: the offset of its name in the name table, and offset and size of its content."""
     (name,) = struct.unpack_from("<I", elf, at)
     offset, size = struct.unpack_from("<QQ", elf, at + 24) if wide else struct.unpack_from("<II", elf, at + 16)
     return name, offset, size
 
 
 def _memdisk_config(memdisk: bytes) -> str:
-    """grub.cfg at the root of a memdisk; empty when it is no FAT file system (it may be a tar, or squashfs)."""
+    """grub.cfg at the root of a memdisk; empty if the memdisk is not FAT (it may be a tar or a squashfs)."""
     try:
         found = Fat(lambda offset, size: memdisk[offset : offset + size]).read(_MEMDISK_CONFIG)
     except FatError:

@@ -1,8 +1,8 @@
-"""Whether a GRUB can go on over the network, and which configuration it then reads: told from what is built into it.
+"""Whether a GRUB can boot over the network, and which configuration it reads, derived from what is built into it.
 
-Over PXE a GRUB has its TFTP server for `root`, and its own prefix there; first it runs the script that is built in,
-then, unless that led elsewhere, `normal`, which reads $prefix/grub.cfg. Over TFTP nothing can be searched for, and
-every test of a file is false. Sources: GRUB, kern/main.c and normal/main.c; what a Debian GRUB and one of KIWI's did.
+Over PXE, GRUB's `root` is the TFTP server, and its prefix is a path there. It first runs its embedded script and then,
+unless that loads something else, `normal`, which reads $prefix/grub.cfg. Over TFTP, `search` finds nothing and every
+file test is false. Sources: GRUB, kern/main.c and normal/main.c; the observed behaviour of Debian's and KIWI's GRUB.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _DEPTH_LIMIT = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Netboot:
-    """What comes of a GRUB that was loaded over TFTP."""
+    """How a GRUB behaves when loaded over TFTP."""
 
-    config: str = ""  # the path that it reads: /boot/grub2/grub.cfg; empty when it reads none over the network
-    obstacle: str = ""  # why it cannot go on; empty when it can
+    config: str = ""  # the path it reads, such as /boot/grub2/grub.cfg; empty if it reads none over the network
+    obstacle: str = ""  # why it cannot boot over the network; empty if it can
 
 
 def over_network(grub: GrubImage) -> Netboot:
-    """What `grub` does where a shim over TFTP started it."""
-    if lacking := [name for name in _NEEDED if name not in grub.modules]:
-        return Netboot(obstacle=f"its GRUB has no {', no '.join(lacking)} built in")
+    """How `grub` behaves when loaded over TFTP, possibly by a shim."""
+    if missing := [name for name in _NEEDED if name not in grub.modules]:
+        return Netboot(obstacle=f"its GRUB lacks the built-in module{'s' * (len(missing) > 1)} {', '.join(missing)}")
     if (grub.prefix or "").startswith("("):
         return Netboot(obstacle=f"its GRUB looks for its files on a disk, {grub.prefix}")
     run = _Run(memdisk=grub.memdisk_config)
@@ -43,14 +43,14 @@ def over_network(grub: GrubImage) -> Netboot:
     try:
         read = run.script(grub.config) or f"{run.variables['prefix']}/grub.cfg"
     except GrubSyntaxError as error:
-        return Netboot(obstacle=f"the script in its GRUB cannot be understood: {error}")
+        return Netboot(obstacle=f"cannot parse the script embedded in its GRUB: {error}")
     if not read.startswith((_NETWORK, "/")):
-        return Netboot(obstacle=f"the script in its GRUB reads {read}, which is on no network")
+        return Netboot(obstacle=f"the script embedded in its GRUB reads {read}, which is not on the network")
     return Netboot(config="/" + "/".join(part for part in read.removeprefix(_NETWORK).split("/") if part))
 
 
 def redirector(config: str) -> str:
-    """What stands at `config`, a path that some GRUB reads, to lead it to the layout's own; empty where it is that."""
+    """The script to place at `config` so that GRUB reads the layout's grub.cfg; empty if `config` is that file."""
     if config == LAYOUT_CONFIG:
         return ""
     folder, _, name = LAYOUT_CONFIG.rpartition("/")
@@ -58,7 +58,7 @@ def redirector(config: str) -> str:
 
 
 class _Run:
-    """A script gone through as GRUB would over TFTP."""
+    """Interprets a script as GRUB would over TFTP."""
 
     def __init__(self, *, memdisk: str) -> None:
         self.memdisk = memdisk
@@ -66,7 +66,7 @@ class _Run:
         self._depth = 0
 
     def script(self, text: str) -> str:
-        """The first file off the memdisk that `text` has read; empty when there is none. Raises GrubSyntaxError."""
+        """The first file outside the memdisk that `text` reads; empty if there is none. Raises GrubSyntaxError."""
         self._depth += 1
         found = "" if self._depth > _DEPTH_LIMIT else self._go(parse(text))
         self._depth -= 1
@@ -109,7 +109,7 @@ class _Run:
 
 
 def _test(words: list[str]) -> bool:
-    """What test(1) gives, over TFTP; what is not understood is false."""
+    """The result of GRUB's `test` over TFTP; false for anything not understood."""
     for word, joined in (("-o", any), ("-a", all)):
         if word in words:
             at = words.index(word)

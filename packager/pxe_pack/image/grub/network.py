@@ -1,11 +1,11 @@
-"""A GRUB configuration made fit for booting over the network.
+"""Rewrite a GRUB configuration for booting over the network.
 
-GRUB over TFTP cannot list a directory, so `[ -f FILE ]` is false for every file and `search` finds nothing; there is
-no medium to find either. So: `search` and `set root=` go, tests for files are answered here from what the image has,
-`root=live:` names the URL, kernels and initrds are named where the layout has them, below /boot, and what the file
-takes from others (`source`, the entries behind `blscfg`) is put into it.
-Sources: GRUB manual 5.x "network", 6.1; dracut.cmdline(7), "Booting live images" and "ip="; Image Customizer's
-PXE output (`rd.live.azldownloader=enable` chooses its downloader in Azure Linux's dracut; others ignore it).
+GRUB cannot list directories over TFTP, so `[ -f FILE ]` is false for every file and `search` finds nothing; there is no
+medium to find either. Therefore `search` and `set root=` are removed, file tests are answered here from the image's
+files, `root=live:` gets the URL, paths of kernels and initrds become those in the layout (below /boot), and included
+files (`source`, the entries behind `blscfg`) are inlined.
+Sources: GRUB manual 5.x "network", 6.1; dracut.cmdline(7), "Booting live images" and "ip="; Image Customizer's PXE
+output (`rd.live.azldownloader=enable` selects the downloader in Azure Linux's dracut; others ignore it).
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from pxe_pack.image.grub.script import Block, Command, If, Node, Text, parse, qu
 
 PREFIX = "/boot/grub2"
 AZL_DOWNLOADER = "rd.live.azldownloader"
-NO_PROMPT = "rd.live.overlay.nouserconfirmprompt"  # dracut 059 asks for [Enter] when rd.live.overlay names no device
+NO_PROMPT = "rd.live.overlay.nouserconfirmprompt"  # else dracut 059 waits for [Enter] if rd.live.overlay has no device
 
 _SOURCES = frozenset({"source", ".", "configfile"})
-_SOURCES_LIMIT = 16  # files in files
+_SOURCES_LIMIT = 16  # nested includes
 _ASSIGNMENT = re.compile(r"(?P<name>\w+)=(?P<value>.*)", re.DOTALL)
 
 
 class UnsuitableGrubConfigError(ValueError):
-    """A configuration that cannot be made to boot over the network; the text says why."""
+    """The configuration cannot be made to boot over the network; the text says why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Files:
-    """What the image has, by paths as GRUB writes them: `/boot/vmlinuz`."""
+    """Access to the image's files by GRUB paths such as `/boot/vmlinuz`."""
 
     exists: Callable[[str], bool]
-    read: Callable[[str], str]  # a text file's content; empty when there is no such file
-    names: Callable[[str], Iterable[str]] = lambda _: ()  # of the files in a folder
+    read: Callable[[str], str]  # a text file's content; empty if it does not exist
+    names: Callable[[str], Iterable[str]] = lambda _: ()  # names of the files in a folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkConfig:
-    """A `grub.cfg` for the network, and what it loads."""
+    """A `grub.cfg` for the network, and the files it loads."""
 
     text: str
-    files: Mapping[str, str]  # path in the layout -> path in the image; neither with a leading slash
-    live: bool  # an entry boots a LiveOS: `root=live:`
-    arguments: tuple[tuple[str, ...], ...]  # of each live entry's kernel (of all, when none is), variables put in
+    files: Mapping[str, str]  # path in the layout -> path in the image, both without a leading slash
+    live: bool  # some entry boots a LiveOS (`root=live:`)
+    arguments: tuple[tuple[str, ...], ...]  # kernel arguments per live entry (per entry if none is), expanded
     kernels: tuple[str, ...]  # paths in the image, each once
     initrds: tuple[str, ...]
 
@@ -59,22 +59,22 @@ class _State:
     variables: dict[str, str]
     files: dict[str, str] = field(default_factory=dict)
     arguments: list[tuple[str, ...]] = field(default_factory=list)
-    others: list[tuple[str, ...]] = field(default_factory=list)  # arguments of entries that boot no LiveOS
+    others: list[tuple[str, ...]] = field(default_factory=list)  # arguments of entries that do not boot a LiveOS
     kernels: list[str] = field(default_factory=list)
     initrds: list[str] = field(default_factory=list)
-    sourced: list[str] = field(default_factory=list)  # the files that this one takes in, the innermost last
+    sourced: list[str] = field(default_factory=list)  # stack of included files, innermost last
 
 
 def for_network(text: str, *, boot_url: str, files: Files) -> NetworkConfig:
-    """`text` rewritten so that it boots the LiveOS from `boot_url`; what is right already stays as it is.
+    """`text` rewritten to boot the LiveOS from `boot_url`; parts that already work stay unchanged.
 
-    With an empty `boot_url`, `root=live:` stays as it is. Raises GrubSyntaxError, and UnsuitableGrubConfigError when
-    no entry boots Linux, or an entry needs a file that the image does not have.
+    An empty `boot_url` leaves `root=live:` unchanged. Raises GrubSyntaxError, and UnsuitableGrubConfigError if no entry
+    boots Linux or an entry needs a file that the image does not have.
     """
     state = _State(boot_url=boot_url, at=files, variables={"prefix": PREFIX, "root": ""})
     nodes = _rewritten(parse(text), state)
     if not state.arguments and not state.others:
-        raise UnsuitableGrubConfigError("none of its entries boots a LiveOS (`linux … root=live:…`), or Linux at all")
+        raise UnsuitableGrubConfigError("no entry boots a LiveOS (`linux … root=live:…`), or Linux at all")
     return NetworkConfig(
         text="".join(map(str, nodes)),
         files=dict(sorted(state.files.items())),
@@ -87,7 +87,7 @@ def for_network(text: str, *, boot_url: str, files: Files) -> NetworkConfig:
 
 def _rewritten(nodes: list[Node], state: _State) -> list[Node]:
     out: list[Node] = []
-    swallowed = ""  # a separator that goes with the command it ended
+    swallowed = ""  # separators to drop together with the command they ended
     for node in nodes:
         if isinstance(node, Text) and node.text in swallowed:
             swallowed = ""
@@ -95,7 +95,7 @@ def _rewritten(nodes: list[Node], state: _State) -> list[Node]:
         swallowed = ""
         replaced = _one(node, state)
         if not replaced:
-            # the line goes with its command, and so does the indentation before it
+            # remove the command's whole line, including its indentation
             if out and isinstance(out[-1], Text) and not out[-1].text.strip(" \t") and _begins_line(out[:-1]):
                 out.pop()
             swallowed = "\n;" if _begins_line(out) else ";"
@@ -108,7 +108,7 @@ def _begins_line(before: list[Node]) -> bool:
 
 
 def _one(node: Node, state: _State) -> list[Node]:
-    """What stands in `node`'s place; nothing when it goes."""
+    """The replacement for `node`; empty if it is removed."""
     if isinstance(node, Block):
         node.body = never_empty(_rewritten(node.body, state))
         return [node]
@@ -128,7 +128,7 @@ def _command(node: Command, state: _State) -> list[Node]:
     if name == "blscfg":
         return _entries(node, state)
     _remember(node, state)
-    if _has_no_place(node):
+    if _needs_medium(node):
         return []
     if name in _SOURCES and len(node.words) == 2 and (text := _sourced(node, state)):  # noqa: PLR2004
         return text
@@ -142,7 +142,7 @@ def _command(node: Command, state: _State) -> list[Node]:
 
 
 def _name_plainly(command: Command, state: _State) -> None:
-    """`$linux` and `$initrd`, as KIWI writes them, as what every GRUB has: the variable chose between such."""
+    """Replace `$linux` and `$initrd`, which KIWI sets to a variant of the command, by the command every GRUB has."""
     if command.words[0].startswith("$"):
         name = unquoted(command.words[0], state.variables)
         plain = "linux" if name in LINUX else "initrd" if name in INITRD else ""
@@ -151,7 +151,7 @@ def _name_plainly(command: Command, state: _State) -> None:
 
 
 def _fix_load_env(command: Command, state: _State) -> None:
-    """Have the layout bring a block of variables that is not GRUB's own; that one it has anyway."""
+    """Add a `load_env -f` file to the layout, unless it is GRUB's own grubenv, which the layout has anyway."""
     words = list(command.words)
     at = words.index("-f") + 1 if "-f" in words[:-1] else 0
     path = plain_path(unquoted(words[at], state.variables)) if at else ""
@@ -162,8 +162,8 @@ def _fix_load_env(command: Command, state: _State) -> None:
             command.replace_words(words)
 
 
-def _has_no_place(command: Command) -> bool:
-    """Whether a command looks for a medium, or leads GRUB away from the layout's one folder for it."""
+def _needs_medium(command: Command) -> bool:
+    """Whether a command searches for a medium, or points GRUB away from its folder in the layout."""
     assigned = _assignment(command)
     if assigned and assigned[0] in ("root", "prefix"):
         return True
@@ -171,13 +171,13 @@ def _has_no_place(command: Command) -> bool:
 
 
 def _sourced(command: Command, state: _State) -> list[Node]:
-    """What a file that is taken in comes to; nothing when the image does not have it."""
+    """The rewritten content of an included file; empty if the image does not have it."""
     path = plain_path(unquoted(command.words[1], state.variables))
     text = "" if unknown_variable(path) else state.at.read(path)
     if not text.strip():
         return []
     if path in state.sourced or len(state.sourced) > _SOURCES_LIMIT:
-        raise UnsuitableGrubConfigError(f"it takes in {path} again and again")
+        raise UnsuitableGrubConfigError(f"it includes {path} recursively")
     state.sourced.append(path)
     nodes = _rewritten(parse(text), state)
     state.sourced.pop()
@@ -185,11 +185,11 @@ def _sourced(command: Command, state: _State) -> list[Node]:
 
 
 def _entries(command: Command, state: _State) -> list[Node]:
-    """Menu entries in place of `blscfg`, for those of its entries whose kernel and initrds the image has."""
+    """Menu entries to replace `blscfg`, for the entries whose kernel and initrds the image has."""
     given = [unquoted(word, state.variables) for word in command.words[1:]] or [state.variables.get("blsdir", "")]
     folders = [plain_path(path).rstrip("/") for path in (*given, *bls.FOLDERS) if path]
     nodes: list[Node] = []
-    lacking = ""
+    missing = ""
     for folder in dict.fromkeys(folders):
         for name in bls.newest_first(name for name in state.at.names(folder) if name.endswith(bls.SUFFIX)):
             entry = bls.entry(name, state.at.read(f"{folder}/{name}"), state.variables)
@@ -198,32 +198,32 @@ def _entries(command: Command, state: _State) -> list[Node]:
             paths = {path: _located(path, state) for path in (entry.linux, *entry.initrds)}
             lost = [path for path, where in paths.items() if not where]
             if lost:
-                lacking = lacking or f"{folder}/{name} names {lost[0]}, which the image does not have"
+                missing = missing or f"{folder}/{name} names {lost[0]}, which the image does not have"
                 continue
             nodes += _rewritten(parse(entry.menuentry(lambda path, paths=paths: paths[path])), state)  # type: ignore[misc]
         if nodes:
             return nodes
     raise UnsuitableGrubConfigError(
-        f"its entries are Boot Loader Specification files (`blscfg`), and none can be used: "
-        f"{lacking or 'there is none in ' + ' or '.join(dict.fromkeys(folders))}"
+        f"its entries are Boot Loader Specification files (`blscfg`), but none is usable: "
+        f"{missing or 'there are none in ' + ' or '.join(dict.fromkeys(folders))}"
     )
 
 
 def _located(path: str, state: _State) -> str:
-    """A path of an entry from the top of the medium: /boot may have been a file system of its own. Empty: nowhere."""
+    """An entry's path relative to the medium; /boot may have been a separate filesystem. Empty if not found."""
     plain = plain_path(path)
     return next((where for where in (plain, f"/boot{plain}") if state.at.exists(where)), "")
 
 
 def _assignment(command: Command) -> tuple[str, str] | None:
-    """(name, value as written) of `set name=value` and `name=value`."""
+    """(name, value as written) of `set name=value` or `name=value`; None for other commands."""
     words = command.words[1:] if command.name == "set" else command.words
     found = _ASSIGNMENT.fullmatch(words[0]) if len(words) == 1 else None
     return (found["name"], found["value"]) if found else None
 
 
 def _remember(command: Command, state: _State) -> None:
-    """Keep what a command says of variables. In an `if`, too: what may be so is the best guess at what will be."""
+    """Track a command's effect on variables, also inside an `if`: a possible value is the best guess."""
     if assigned := _assignment(command):
         state.variables[assigned[0]] = unquoted(assigned[1], state.variables)
     elif command.name == "load_env":
@@ -236,7 +236,7 @@ def _remember(command: Command, state: _State) -> None:
 
 
 def _expanded(words: list[str], state: _State) -> list[str]:
-    """The arguments that `words` come to. GRUB splits what an unquoted variable brings."""
+    """`words` expanded to arguments. GRUB splits the value of an unquoted variable."""
     arguments: list[str] = []
     for word in words:
         text = unquoted(word, state.variables)
@@ -269,7 +269,7 @@ def _fix_linux(command: Command, state: _State) -> None:
     if not any(argument.startswith(f"{AZL_DOWNLOADER}=") for argument in present):
         added.append(f"{AZL_DOWNLOADER}=enable")
     added += [NO_PROMPT] if "rd.live.overlay=1" in present and NO_PROMPT not in present else []
-    # what follows a lone "--" is for init
+    # arguments after a lone "--" are for init
     end = words.index("--") if "--" in words else len(words)
     words = [*_once([*words[:end], *map(quoted, added)]), *words[end:]]
     command.replace_words([command.words[0], kernel, *words])
@@ -277,7 +277,7 @@ def _fix_linux(command: Command, state: _State) -> None:
 
 
 def _once(words: list[str]) -> list[str]:
-    """`words` without those that say what an earlier one says."""
+    """`words` without repetitions of earlier ones."""
     seen: dict[str, str] = {}
     for word in words:
         seen.setdefault(unquoted(word), word)
@@ -285,11 +285,11 @@ def _once(words: list[str]) -> list[str]:
 
 
 def _loaded(word: str, state: _State, kind: list[str]) -> str:
-    """The word that names a kernel or an initrd in the layout; it joins the files that the layout needs."""
+    """The word for a kernel or an initrd in the layout; the file is added to those the layout needs."""
     written = unquoted(word, state.variables)
     path = plain_path(written)
     if unknown_variable(path):
-        raise UnsuitableGrubConfigError(f"it loads {word}, and what that is stands nowhere in the image")
+        raise UnsuitableGrubConfigError(f"it loads {word}, but nothing in the image sets that variable")
     if not state.at.exists(path):
         raise UnsuitableGrubConfigError(f"it loads {path}, which the image does not have")
     kind.append(path.lstrip("/"))
@@ -298,8 +298,8 @@ def _loaded(word: str, state: _State, kind: list[str]) -> str:
 
 
 def _target(path: str, state: _State) -> str:
-    """Where the layout has a file of the image, which joins those that it needs."""
+    """The path in the layout of a file of the image, which is added to the files the layout needs."""
     target = path if path.startswith("/boot/") else f"/boot/{path.rsplit('/', 1)[-1]}"
     if state.files.setdefault(target.lstrip("/"), path.lstrip("/")) != path.lstrip("/"):
-        raise UnsuitableGrubConfigError(f"two files of it would both be {target}: {path} and another")
+        raise UnsuitableGrubConfigError(f"two of its files would both become {target}: {path} and another")
     return target

@@ -1,7 +1,7 @@
-"""GRUB's script language as a tree that gives back its text unchanged, and can be edited in between.
+"""Parse GRUB's script language into an editable tree that converts back to exactly the same text.
 
-Source: GRUB manual, 6.1 "Writing full configuration files directly" (words, quoting, reserved words). Only what has
-a bearing on structure is understood: words with their quoting, separators, comments, `{ }` blocks and `if`.
+Source: GRUB manual, 6.1 "Writing full configuration files directly" (words, quoting, reserved words). Only the
+structure is parsed: words with their quoting, separators, comments, `{ }` blocks and `if`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PLAIN = re.compile(r"[\w@%+=:,./~-]+", re.ASCII)
 
 
 class GrubSyntaxError(ValueError):
-    """A script that GRUB would not take either; the text says what, `line` where (from 1)."""
+    """A script that GRUB would reject too; the text says why, and `line` (from 1) where."""
 
     def __init__(self, message: str, line: int) -> None:
         super().__init__(message)
@@ -34,7 +34,7 @@ class GrubSyntaxError(ValueError):
 
 @dataclass(slots=True)
 class Command:
-    """A simple command: `words` as written, and the text around them: `gaps[i]` before word i, the last after all."""
+    """A simple command: `words` as written, and the text between them: `gaps[i]` before word i, the last after all."""
 
     words: list[str]
     gaps: list[str]
@@ -47,14 +47,14 @@ class Command:
         return unquoted(self.words[0]) if self.words else ""
 
     def replace_words(self, words: list[str]) -> None:
-        """Have `words` instead, keeping the space before the first and after the last one."""
+        """Replace all words, keeping the space before the first and after the last one."""
         self.gaps = [self.gaps[0], *([" "] * (len(words) - 1)), self.gaps[-1]]
         self.words = words
 
 
 @dataclass(slots=True)
 class Block:
-    """`menuentry … { body }`, `submenu`, `function`: the text up to and with the brace, the body, the rest."""
+    """`menuentry … { body }`, `submenu` or `function`: the text including the brace, the body, the closing brace."""
 
     head: str
     words: list[str]
@@ -67,7 +67,7 @@ class Block:
 
 @dataclass(slots=True)
 class Branch:
-    """`if condition; then body` (also `elif`), or `else body`, whose condition is None. With all text between."""
+    """`if condition; then body` (also `elif`), or `else body`, whose condition is None. Keeps all text in between."""
 
     keyword: str
     condition: list[Node] | None
@@ -92,7 +92,7 @@ class If:
 
 @dataclass(slots=True)
 class Text:
-    """What carries no meaning: separators, comments, space."""
+    """Text without meaning: separators, comments, space."""
 
     text: str
 
@@ -124,22 +124,22 @@ class _Tokens:
 
 
 def parse(text: str) -> list[Node]:
-    """The script as a tree, which gives back the text: `"".join(map(str, nodes))`. Raises GrubSyntaxError."""
+    """The script as a tree; `"".join(map(str, nodes))` is the original text. Raises GrubSyntaxError."""
     tokens = _Tokens()
     position, line = 0, 1
     while position < len(text):
         found = _TOKEN.match(text, position)
         if not found or not found.lastgroup:
-            raise GrubSyntaxError(f"a quote that is not closed, or a lone backslash: {text[position:][:20]!r}", line)
+            raise GrubSyntaxError(f"unclosed quote, or a lone backslash: {text[position:][:20]!r}", line)
         tokens.items.append((found.lastgroup, found[0], line))
         line += found[0].count("\n")
         position = found.end()
     try:
         nodes = _nodes(tokens)
     except RecursionError:
-        raise tokens.fail("blocks that nest too deeply") from None
+        raise tokens.fail("blocks are nested too deeply") from None
     if tokens.at < len(tokens.items):
-        raise tokens.fail(f"{tokens.peek()[1]!r} where none is open")
+        raise tokens.fail(f"unexpected {tokens.peek()[1]!r}")
     return nodes
 
 
@@ -167,7 +167,7 @@ def _command(tokens: _Tokens) -> Node:
             head = "".join(a + b for a, b in zip(gaps, words, strict=True)) + gap + tokens.take()
             body = _nodes(tokens)
             if tokens.peek()[1] != "}":
-                raise tokens.fail("a `{` that is not closed")
+                raise tokens.fail("unclosed `{`")
             return Block(head=head, words=words, body=body, tail=tokens.take())
         if kind != "word" or text == "}":
             gaps.append(gap)
@@ -185,18 +185,18 @@ def _if(tokens: _Tokens) -> If:
         else:
             condition = _nodes(tokens)
             if tokens.peek()[1] != "then":
-                raise tokens.fail("an `if` without its `then`")
+                raise tokens.fail("`if` without `then`")
             branches.append(Branch(keyword, condition, tokens.take(), _nodes(tokens)))
         kind, text = tokens.peek()
         if kind != "word" or text not in ("elif", "else", "fi") or (keyword == "else" and text != "fi"):
-            raise tokens.fail("an `if` without its `fi`")
+            raise tokens.fail("`if` without `fi`")
         keyword = tokens.take()
         if keyword == "fi":
             return If(branches=branches, tail=keyword)
 
 
 def walk(nodes: list[Node]) -> Iterator[Command]:
-    """Every simple command, in the order of the text, those in conditions and blocks too."""
+    """Every simple command in text order, including those in conditions and blocks."""
     for node in nodes:
         if isinstance(node, Command):
             yield node
@@ -209,9 +209,9 @@ def walk(nodes: list[Node]) -> Iterator[Command]:
 
 
 def unquoted(word: str, variables: Mapping[str, str] | None = None) -> str:
-    """What a word stands for: its quotes taken off, and `variables` put in; unknown ones stay as they are written.
+    """The value of a word: quotes removed and `variables` expanded. Unknown variables stay as written.
 
-    Where `variables` is a defaultdict, none is unknown.
+    With a defaultdict for `variables`, none is unknown.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -230,7 +230,7 @@ def unquoted(word: str, variables: Mapping[str, str] | None = None) -> str:
         if piece.startswith("'"):
             pieces.append(piece[1:-1])
         elif piece.startswith('"'):
-            # inside double quotes a backslash escapes $, ", \ and a newline only
+            # inside double quotes a backslash escapes only $, ", \ and a newline
             pieces.append(re.sub(r'\\([$"\\\n])', r"\1", expanded(piece[1:-1])))
         elif piece.startswith("\\"):
             pieces.append(piece[1:])
@@ -240,12 +240,12 @@ def unquoted(word: str, variables: Mapping[str, str] | None = None) -> str:
 
 
 def quoted(text: str) -> str:
-    """`text` as one word that stands for it literally."""
+    """`text` quoted as one literal word."""
     if PLAIN.fullmatch(text):
         return text
     return "'" + text.replace("'", "'\\''") + "'"
 
 
 def unknown_variable(text: str) -> bool:
-    """Whether an unquoted text still has a variable in it."""
+    """Whether `text`, from `unquoted`, still contains a variable."""
     return bool(_VARIABLE.search(text))

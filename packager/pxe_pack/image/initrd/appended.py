@@ -1,7 +1,7 @@
-"""The record of what pxe-pack appended to an initrd: the last archive of it, with one small file that says so.
+"""The record of what pxe-pack appended to an initrd: one small file in the initrd's last archive.
 
-It has what the initrd was before, its size and its digest, so that the addition can be told and cut off exactly. It is
-an archive like the others, since behind its last archive the kernel takes zeros only (init/initramfs.c).
+It holds the size and digest of the original initrd, so that the addition can be recognised and cut off exactly. It is a
+regular archive, because after the last archive the kernel accepts only zeros (init/initramfs.c).
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from pxe_pack.hashing import BLOCK, SizeAndDigest
 from pxe_pack.image.initrd.cpio import Source
 
 _MAGIC = b'{"pxe_pack_initrd": 1, '
-_REACH = 1024  # bytes from the end within which it begins
+_TAIL = 1024  # bytes at the end of the initrd that are searched for it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Appended:
-    """What an initrd was before pxe-pack appended to it, and which agent that brought."""
+    """The original initrd before pxe-pack appended to it, and the version of the appended agent."""
 
     before: SizeAndDigest
     agent: str  # its version
 
     def pack(self) -> bytes:
-        """The record's text."""
+        """The content of the record's file."""
         fields = {"agent": self.agent, "size": self.before.size, "sha256": self.before.sha256}
         return _MAGIC + json.dumps(fields).removeprefix("{").encode() + b"\n"
 
 
 def appended(source: Source, *, size: int) -> Appended | None:
-    """The record at the end of the initrd of `size` bytes; None unless what is before it is what the record says."""
-    tail = source(max(size - _REACH, 0), _REACH)
+    """The record at the end of the initrd of `size` bytes; None if there is none, or if it does not match."""
+    tail = source(max(size - _TAIL, 0), _TAIL)
     at = tail.rfind(_MAGIC)
     if at < 0:
         return None

@@ -1,4 +1,4 @@
-"""The archives of an initrd, one behind the other, each perhaps compressed: read as the kernel unpacks them. Streamed.
+"""Stream the archives of an initrd as the kernel unpacks them: concatenated, each possibly compressed.
 
 Sources: Linux, Documentation/driver-api/early-userspace/buffer-format.rst (concatenated newc archives, each perhaps
 compressed, zeros between them) and init/initramfs.c; RFC 8878, 3.1.1 (Zstandard frames).
@@ -21,7 +21,7 @@ from pxe_pack.image.unzstd import unzstd
 BLOCK = 256 * 1024
 HEADER = 110  # bytes of a newc header
 NAME_LIMIT = 4096  # PATH_MAX
-KEPT_LIMIT = 8 << 20  # bytes of a file whose content is looked at
+KEPT_LIMIT = 8 << 20  # largest file whose content is returned, in bytes
 TRAILER = "TRAILER!!!"
 
 _CPIO = (b"070701", b"070702")
@@ -30,10 +30,10 @@ _UNREAD = {b"\x02\x21\x4c\x18": "lz4", b"BZh": "bzip2", b"\x89LZO": "lzo"}
 
 
 class Source(Protocol):
-    """Bytes that can be read from any place on."""
+    """Random-access bytes."""
 
     def __call__(self, offset: int, size: int, /) -> bytes:
-        """Bytes from `offset`; fewer than `size` at the end."""
+        """`size` bytes at `offset`; fewer at the end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,30 +46,30 @@ class Member:
     gid: int
     mtime: int  # seconds since the epoch
     size: int
-    content: bytes | None  # of a file only when it was wanted; of a link, where it leads
+    content: bytes | None  # of a file, if wanted; of a symlink, its target
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segment:
-    """One stretch of an initrd that is compressed as a whole, or one archive that is not. Bytes from its beginning."""
+    """A part of an initrd that is compressed as a whole, or one uncompressed archive. Positions in bytes."""
 
     offset: int
     end: int
-    compression: str  # none, gzip, xz, lzma, zstd; of one that is not read here: its name, or unknown
+    compression: str  # none, gzip, xz, lzma, zstd; if unsupported, its name or "unknown"
 
 
 @dataclass(slots=True)
 class Archives:
-    """The archives that `source` gives; `segments` is complete when `members` is at its end."""
+    """The archives in `source`; `segments` is complete once `members` is exhausted."""
 
     source: Source
     segments: list[Segment] = field(default_factory=list)
 
     def members(self, wanted: Callable[[str], bool]) -> Iterator[Member]:
-        """Every member of every archive, in order. Of files, those `wanted` come with their content, if it is small.
+        """Every member of every archive, in order. Files that are `wanted` and small come with their content.
 
-        Ends before a segment whose compression is not read here. Raises EOFError, ValueError, zlib.error and
-        lzma.LZMAError when the initrd is damaged.
+        Stops before a segment with unsupported compression. Raises EOFError, ValueError, zlib.error or lzma.LZMAError
+        if the initrd is damaged.
         """
         offset = 0
         while (start := _skip_zeros(self.source, offset)) is not None:
@@ -96,7 +96,7 @@ def _compression(magic: bytes) -> str:
 
 
 def _skip_zeros(source: Source, offset: int) -> int | None:
-    """Where the next archive begins, None when only padding is left."""
+    """The offset of the next archive; None if only padding is left."""
     while block := source(offset, BLOCK):
         if stripped := block.lstrip(b"\0"):
             return offset + len(block) - len(stripped)
@@ -105,18 +105,18 @@ def _skip_zeros(source: Source, offset: int) -> int | None:
 
 
 class _Bytes(Protocol):
-    """What an archive is read from, front to back."""
+    """Sequential bytes of an archive."""
 
     def exactly(self, size: int) -> bytes:
         """The next `size` bytes. Raises EOFError."""
 
     def skip(self, size: int) -> None:
-        """Pass over `size` bytes. Raises EOFError."""
+        """Skip `size` bytes. Raises EOFError."""
 
 
 @dataclass(slots=True)
 class _Plain:
-    """Bytes that are not compressed, so that contents need not be read to pass over them."""
+    """Uncompressed bytes, which can be skipped without reading them."""
 
     source: Source
     offset: int
@@ -135,7 +135,7 @@ class _Plain:
 
 
 class _Stream:
-    """A compressed segment in the clear."""
+    """A decompressed segment."""
 
     def __init__(self, pieces: Iterator[bytes], end: Callable[[], int]) -> None:
         self._stream = io.BufferedReader(PieceStream(pieces), BLOCK)
@@ -152,7 +152,7 @@ class _Stream:
             size -= len(self.exactly(min(size, BLOCK)))
 
     def at_archive(self) -> bool:
-        """Whether there is one more archive, behind zeros; at the end of the segment there is none."""
+        """Skip zeros; returns whether another archive follows in this segment."""
         while block := self._stream.peek(1):
             if stripped := block.lstrip(b"\0"):
                 self._stream.read(len(block) - len(stripped))
@@ -161,12 +161,12 @@ class _Stream:
         return False
 
     def end(self) -> int:
-        """Where in the source the segment ends; asked behind its last byte."""
+        """The offset in the source where the segment ends; valid after its last byte was read."""
         return self._end()
 
 
 class PieceStream(io.RawIOBase):
-    """A stream made of an iterator's pieces."""
+    """An iterator of bytes as a raw stream."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ class PieceStream(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # the buffers that we get
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # the buffers we get
         if not self._left:
             self._left = memoryview(next(self._pieces, b""))
         target = memoryview(buffer)
@@ -237,7 +237,7 @@ def _zstd(source: Source, offset: int) -> _Stream:
 
 
 def _end_of_frame(source: Source, offset: int) -> int:
-    """Where a Zstandard frame ends (RFC 8878, 3.1.1): header, blocks that each have their size, a checksum."""
+    """The end of a Zstandard frame (RFC 8878, 3.1.1): header, blocks with their sizes, optional checksum."""
     descriptor = _byte(source, offset + 4)
     single = descriptor >> 5 & 1
     dictionary = (0, 1, 2, 4)[descriptor & 3]
@@ -275,7 +275,7 @@ def _archive(stream: _Bytes, wanted: Callable[[str], bool]) -> Iterator[Member]:
     while True:
         header = stream.exactly(HEADER)
         if header[:6] not in _CPIO:
-            raise ValueError("it is no newc archive")
+            raise ValueError("it is not a newc archive")
         try:
             _, mode, uid, gid, _, mtime, size, _, _, _, _, name_size, _ = (
                 int(text, 16) for (text,) in struct.iter_unpack("8s", header[6:])

@@ -1,4 +1,4 @@
-"""What is in an initrd: dracut's modules and hooks, or a whole root filesystem. Streamed, not unpacked.
+"""Examine an initrd for dracut's modules and hooks, or for a whole root filesystem. Streamed, not unpacked.
 
 Sources: dracut's modules.d/90dmsquash-live and 90livenet (file names); os-release(5) on /etc/initrd-release; Linux,
 init/main.c (without rdinit= the kernel starts /init).
@@ -29,32 +29,32 @@ _CURL = ("usr/bin/curl", "bin/curl")
 _CA_BUNDLES = ("etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/certs/ca-certificates.crt", "etc/ssl/certs/ca-bundle.crt")
 _RELEASES = ("etc/os-release", "usr/lib/os-release")
 _URL_LIBS = ("usr/lib/url-lib.sh", "lib/url-lib.sh")
-# dracut's modules that bring the network up; `network` itself only picks one of them
+# dracut modules that configure the network; `network` itself only selects one of them
 _NETWORK = ("network-legacy", "network-manager", "systemd-networkd", "connman")
 _INITRD_RELEASES = ("etc/initrd-release", "usr/lib/initrd-release")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InitrdFacts:
-    """What an initrd can do."""
+    """What an initrd contains and can do."""
 
-    compression: str  # of its main archive: none, gzip, xz, lzma, zstd; another's name when it could not be read
+    compression: str  # of its main archive: none, gzip, xz, lzma, zstd; if unsupported, its name or "unknown"
     readable: bool
-    modules: frozenset[str] = frozenset()  # of dracut; empty when it does not list them
-    livenet: bool = False  # fetches root=live:http://…
-    dmsquash_live: bool = False  # mounts a LiveOS
-    applies_updates: bool = False  # copies updates/ of the medium onto the new root (dracut's apply-live-updates)
-    systemd: int | None = None
-    full_os: bool = False  # a whole root filesystem, which is never left for another
-    kernels: frozenset[str] = frozenset()  # that it has modules for, by `uname -r`
-    network: tuple[str, ...] = ()  # dracut's modules that bring the network up
-    url_lib: bool = False  # dracut's functions that fetch
-    curl: bool = False  # with which dracut fetches
-    ca_bundle: bool = False  # certificates of authorities, for https
-    unpacked: int = field(default=0, compare=False)  # bytes that its files take once the kernel has unpacked them
-    mtime: int = field(default=0, compare=False)  # of the newest of its files, seconds since the epoch
+    modules: frozenset[str] = frozenset()  # dracut's; empty if it does not list them
+    livenet: bool = False  # it downloads root=live:http://…
+    dmsquash_live: bool = False  # it mounts a LiveOS
+    applies_updates: bool = False  # it copies the medium's updates/ onto the new root (dracut's apply-live-updates)
+    systemd: int | None = None  # version
+    full_os: bool = False  # a whole root filesystem, which never switches to another
+    kernels: frozenset[str] = frozenset()  # releases (`uname -r`) that it has modules for
+    network: tuple[str, ...] = ()  # dracut modules that configure the network
+    url_lib: bool = False  # it has dracut's download functions
+    curl: bool = False  # it has curl, which those functions use
+    ca_bundle: bool = False  # it has CA certificates, for https
+    unpacked: int = field(default=0, compare=False)  # size of its files once unpacked, in bytes
+    mtime: int = field(default=0, compare=False)  # of its newest file, seconds since the epoch
     segments: tuple[Segment, ...] = field(default=(), compare=False)
-    appended: Appended | None = None  # what pxe-pack put behind it; only `unpacked` counts that too
+    appended: Appended | None = None  # what pxe-pack appended; of these fields only `unpacked` includes it
     tree: ListedTree = field(default_factory=lambda: ListedTree(inodes={}, read=_nothing), compare=False, repr=False)
 
 
@@ -63,10 +63,10 @@ def _nothing(path: str) -> bytes:
 
 
 def read_initrd(source: Source, *, name: str, keep: Callable[[str], bool] = lambda _: False) -> InitrdFacts:
-    """The facts of the initrd whose bytes `source` gives.
+    """The facts of the initrd in `source`; `name` is its path, for messages.
 
-    Files that `keep` wants are at hand in its tree; others are looked for by reading it again. Raises InputError when
-    it is no initrd, or is damaged.
+    Files for which `keep` is true stay in memory; its tree reads others by streaming the initrd again. Raises
+    InputError if it is not an initrd, or is damaged.
     """
     archives = Archives(source)
     inodes: dict[str, Inode] = {}
@@ -80,13 +80,13 @@ def read_initrd(source: Source, *, name: str, keep: Callable[[str], bool] = lamb
             if member.content is not None and stat.S_ISREG(member.mode):
                 contents[member.path] = member.content
         if not archives.segments:
-            raise EOFError("it is empty")  # noqa: TRY301  told below, as what ends too soon is
+            raise EOFError("it is empty")  # noqa: TRY301  reported below, like a truncated one
     except (EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
         raise InputError(
             Problem(
                 reference="initrd-damaged",
-                message=f"the initrd {name} cannot be read: {str(error) or 'it ends too soon'}",
-                hint="build the image again; `lsinitrd` (dracut) lists what is in an initrd",
+                message=f"cannot read the initrd {name}: {str(error) or 'unexpected end of file'}",
+                hint="build the image again; dracut's `lsinitrd` lists the content of an initrd",
             )
         ) from error
 
@@ -122,7 +122,7 @@ def _facts(
     listed = b"".join(content for name, content in contents.items() if _MODULES.search(name))
     modules = frozenset(listed.decode(errors="replace").split())
     systemd = [int(found[1]) for name in names if (found := _SYSTEMD.search(name))]
-    # microcode comes first, in archives of its own that are not compressed; what was added later is behind
+    # microcode comes first, in separate uncompressed archives; additions come after the main archive
     main = next((one for one in segments if one.compression != "none"), segments[0] if segments else None)
     return InitrdFacts(
         compression=main.compression if main else "unknown",

@@ -1,4 +1,4 @@
-"""The boot images that an ISO's boot catalog names for UEFI.
+"""The UEFI boot images in an ISO's boot catalog.
 
 Source: El Torito Bootable CD-ROM Format Specification 1.0, 2.1 to 2.4 (all numbers little-endian); UEFI Specification,
 13.3.2.1 (platform 0xEF).
@@ -22,7 +22,7 @@ _VALIDATION, _HEADER, _LAST_HEADER, _BOOTABLE = 0x01, 0x90, 0x91, 0x88
 
 
 def efi_images(iso: Iso) -> Iterator[Fat]:
-    """The FAT file systems that UEFI firmware looks for boot loaders in. What cannot be read is left out."""
+    """The FAT filesystems in which UEFI firmware looks for boot loaders; unreadable ones are skipped."""
     record = os.pread(iso.file.fileno(), SECTOR, _RECORD_AT)
     if record[:6] != b"\x00CD001" or not record[7:39].startswith(_IDENTIFIER):
         return

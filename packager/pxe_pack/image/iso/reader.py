@@ -1,8 +1,8 @@
-"""An ISO 9660 image as it lies on disk: its files, their attributes, and at which bytes they stand. Nothing is mounted.
+"""Read an ISO 9660 image without mounting it: its files, their attributes, and their positions in the image.
 
-Sources: ECMA-119 (volume and directory records), IEEE P1282 and P1281 (Rock Ridge on SUSP). Numbers are read from their
-little-endian half. `iso.find("liveos/rootfs.img")` gives an entry; its bytes are read straight out of the image, so a
-file system inside the image can be looked at where it is.
+Sources: ECMA-119 (volume and directory records), IEEE P1282 and P1281 (Rock Ridge on SUSP). Numbers stored in both byte
+orders are read from the little-endian half. `iso.find("liveos/rootfs.img")` returns an entry; its bytes are read
+directly from the image, so a filesystem inside the image can be read in place.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _DIRECTORY, _ASSOCIATED, _MORE_EXTENTS = 0x02, 0x04, 0x80  # file flags, ECMA-11
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Iso:
-    """An opened image, a Media; valid inside `open_iso`."""
+    """An open image, a Media; valid inside the context of `open_iso`."""
 
     path: Path
     volume_id: str
-    volume_size: int  # bytes, as the volume descriptor says; never more than the file has
-    size: int  # bytes of the file
+    volume_size: int  # bytes, from the volume descriptor; never more than `size`
+    size: int  # of the file, in bytes
     entries: dict[str, MediaEntry]
     file: BinaryIO = field(repr=False)
-    input_path: Path  # what it was made of, or itself
+    input_path: Path  # what the user gave: this image, or what it was built from
 
     def find(self, path: str) -> MediaEntry | None:
         return found(self.entries, path)
@@ -60,7 +60,7 @@ class Iso:
 
 
 def looks_like_iso(file: BinaryIO) -> bool:
-    """Whether there is a volume descriptor where an ISO 9660 image has its first."""
+    """Whether `file` has a volume descriptor where an ISO 9660 image has its first one."""
     return os.pread(file.fileno(), 5, _VOLUME_DESCRIPTORS_AT + 1) == b"CD001"
 
 
@@ -71,19 +71,19 @@ def is_iso(media: Media, entry: MediaEntry) -> bool:
 
 @contextmanager
 def open_iso(path: Path, *, input_path: Path | None = None) -> Iterator[Iso]:
-    """The image at `path`, opened for reading; `input_path` is what it was made of.
+    """Open the image at `path` for reading; `input_path` is what it was built from, by default `path`.
 
-    Raises InputError when it cannot be read, is no ISO 9660 image, is cut short, or contradicts itself.
+    Raises InputError if it cannot be read, is not an ISO 9660 image, is truncated, or is damaged.
     """
     try:
-        # a pipe without a writer would keep us waiting
+        # O_NONBLOCK: opening a pipe without a writer would block
         file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     except OSError as error:
         raise InputError(
             Problem(
                 reference="image-unreadable",
-                message=f"the image {path} cannot be read: {error.strerror}",
-                hint="give a LiveOS: an ISO, a pxe-dir, a pxe-tar, or a root filesystem",
+                message=f"cannot read the image {path}: {error.strerror}",
+                hint="use a LiveOS: an ISO, a pxe-dir, a pxe-tar, or a root filesystem",
             )
         ) from error
     with file:
@@ -96,7 +96,7 @@ def _read(path: Path, file: BinaryIO, input_path: Path) -> Iso:
             Problem(
                 reference="image-not-iso",
                 message=f"{path} is not an ISO 9660 image",
-                hint="give the ISO of a LiveOS, as Image Customizer writes it with `--output-image-format iso`",
+                hint="use the ISO of a LiveOS, as Image Customizer writes it with `--output-image-format iso`",
             )
         )
     size = os.fstat(file.fileno()).st_size
@@ -106,7 +106,7 @@ def _read(path: Path, file: BinaryIO, input_path: Path) -> Iso:
         raise InputError(
             Problem(
                 reference="image-truncated",
-                message=f"{path} is cut short: it has {size:,} bytes, and its volume descriptor says {volume_size:,}",
+                message=f"{path} is truncated: it has {size:,} of the {volume_size:,} bytes in its volume descriptor",
                 hint="copy or download it again",
             )
         )
@@ -142,7 +142,7 @@ class _Reader:
         self.size = size
         self.entries: dict[str, MediaEntry] = {}
         self._seen: set[int] = set()
-        self._skip = -1  # bytes that each system use field has before its entries (SUSP SP); -1: no Rock Ridge
+        self._skip = -1  # bytes to skip at the start of each system use field (SUSP SP); -1: no Rock Ridge
 
     def walk_from(self, root: bytes) -> None:
         """Read the tree below the root directory's record."""
@@ -156,7 +156,7 @@ class _Reader:
 
     def _walk(self, directory: Span, *, prefix: str, depth: int) -> None:
         if depth > DEPTH_LIMIT or directory.offset in self._seen:
-            raise InputError(_damaged(self.path, "its directories go round in a circle"))
+            raise InputError(_damaged(self.path, "its directories form a loop"))
         self._seen.add(directory.offset)
         spans: list[Span] = []
         for record in self._records(directory):
@@ -167,12 +167,12 @@ class _Reader:
             if flags & _MORE_EXTENTS:
                 continue
             attributes = self._attributes(record)
-            if attributes.relocated:  # listed where it was moved to; it belongs where its CL entry stands
+            if attributes.relocated:  # moved here because of the depth limit; it belongs where its CL entry is
                 spans = []
                 continue
             name = attributes.name or _plain_name(identifier)
-            if name in ("", ".", "..") or "/" in name or "\0" in name:  # it would lead out of its directory
-                raise InputError(_damaged(self.path, f"a file in it is called {name!r}"))
+            if name in ("", ".", "..") or "/" in name or "\0" in name:  # it would escape its directory
+                raise InputError(_damaged(self.path, f"a file in it has the name {name!r}"))
             path = prefix + name
             directory_bit = bool(flags & _DIRECTORY)
             if attributes.child is not None:
@@ -205,7 +205,7 @@ class _Reader:
             raise InputError(_damaged(self.path, str(error))) from error
 
     def _relocated(self, sector: int) -> Span:
-        """The extent of a directory that was moved (P1282 4.1.5.1): its "." record has the size."""
+        """The extent of a relocated directory (P1282 4.1.5.1), whose "." record has the size."""
         return self._span(next(self._records(Span(offset=sector * SECTOR, size=SECTOR)), b""))
 
     def _records(self, directory: Span) -> Iterator[bytes]:
@@ -228,7 +228,7 @@ class _Reader:
         sector, size = struct.unpack_from("<I4xI", record, 2)
         span = Span(offset=(sector + record[1]) * SECTOR, size=size)
         if span.offset + span.size > self.size and span.size:
-            raise InputError(_damaged(self.path, "a file in it lies beyond its end"))
+            raise InputError(_damaged(self.path, "a file in it extends beyond the end"))
         return span
 
     def _sector_bytes(self, sector: int, offset: int, size: int) -> bytes:
@@ -237,12 +237,12 @@ class _Reader:
     def _bytes(self, span: Span) -> bytes:
         data = os.pread(self.file.fileno(), span.size, span.offset)
         if len(data) < span.size:
-            raise InputError(_damaged(self.path, "it ends in the middle of a directory"))
+            raise InputError(_damaged(self.path, "a directory in it is truncated"))
         return data
 
 
 def contiguous(entry: MediaEntry) -> Span | None:
-    """The one span that holds all of a file; None when its extents do not follow one another."""
+    """The single span that holds all of a file; None if its extents are not adjacent."""
     if not entry.spans:
         return None
     end = entry.spans[0].offset
@@ -269,7 +269,7 @@ def _system_use(record: bytes) -> bytes:
 
 
 def _plain_name(identifier: bytes) -> str:
-    """The name without Rock Ridge, as Linux shows it (isofs, map=normal): lower case, no version, no final dot."""
+    """The name without Rock Ridge, as Linux shows it (isofs, map=normal): lower case, no version, no trailing dot."""
     return identifier.decode("ascii", "replace").split(";")[0].rstrip(".").lower()
 
 

@@ -1,4 +1,4 @@
-"""POSIX attributes of one ISO 9660 directory record: the Rock Ridge entries of its system use field (IEEE P1282)."""
+"""POSIX attributes of an ISO 9660 directory record: the Rock Ridge entries in its system use field (IEEE P1282)."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-CONTINUATIONS_LIMIT = 64  # areas one record may go on in; more is a loop
+CONTINUATIONS_LIMIT = 64  # continuation areas of one record; more indicate a loop
 
 _ROOT, _PARENT, _CURRENT, _CONTINUES = 0x08, 0x04, 0x02, 0x01  # component flags of SL, flags of NM
 
 
 class SystemUseError(Exception):
-    """A system use field that contradicts itself; the text says how."""
+    """A damaged system use field; the text says how."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attributes:
-    """What Rock Ridge says of a record; what it does not say is empty, zero or None."""
+    """The Rock Ridge attributes of a record; missing ones are empty, zero or None."""
 
     name: str = ""
     mode: int = 0  # st_mode
     uid: int = 0
     gid: int = 0
     target: str = ""
-    child: int | None = None  # CL: the sector of the directory that was moved away from here
-    relocated: bool = False  # RE: moved here, belongs elsewhere
+    child: int | None = None  # CL: the sector of the directory that was relocated from here
+    relocated: bool = False  # RE: relocated to here from elsewhere
     compressed: bool = False  # ZF: zisofs
 
 
 def read_attributes(area: bytes, read: Callable[[int, int, int], bytes]) -> Attributes:
-    """The attributes in a system use field; `read(sector, offset, size)` gets continuation areas.
+    """The attributes in a system use field; `read(sector, offset, size)` reads continuation areas.
 
     Raises SystemUseError.
     """
@@ -43,7 +43,7 @@ def read_attributes(area: bytes, read: Callable[[int, int, int], bytes]) -> Attr
         for signature, body in _entries(area):
             found = _noted(found, signature, body)
             if signature == b"NM":
-                # "." and ".." are flagged, and carry no name
+                # "." and ".." are flags without a name
                 name += body[1:] if not body[0] & (_CURRENT | _PARENT) else b""
             elif signature == b"SL":
                 link.add(body[1:])
@@ -54,7 +54,7 @@ def read_attributes(area: bytes, read: Callable[[int, int, int], bytes]) -> Attr
             target = link.text() if stat.S_ISLNK(found.mode) else ""
             return replace(found, name=os.fsdecode(name), target=target)
         area = read(*following)
-    raise SystemUseError("the attributes of a file go round in a circle")
+    raise SystemUseError("the continuation areas of a file form a loop")
 
 
 def _noted(found: Attributes, signature: bytes, body: bytes) -> Attributes:
@@ -75,7 +75,7 @@ def _entries(area: bytes) -> list[tuple[bytes, bytes]]:
     at = 0
     while at + 4 <= len(area):
         length = area[at + 2]
-        # P1281 5.4: ST ends the field; what is too short to be an entry is padding
+        # P1281 5.4: ST ends the field; anything too short for an entry is padding
         if area[at] == 0 or length < 4 or area[at : at + 2] == b"ST":  # noqa: PLR2004
             break
         body = area[at + 4 : at + length]
@@ -88,11 +88,11 @@ def _entries(area: bytes) -> list[tuple[bytes, bytes]]:
 
 
 class _Link:
-    """A link's target, put together from its components (P1282 4.1.3)."""
+    """A symlink's target, assembled from its components (P1282 4.1.3)."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
-        self._open = False  # the last component goes on in the next record
+        self._open = False  # the last component continues in the next record
 
     def add(self, components: bytes) -> None:
         at = 0

@@ -1,8 +1,8 @@
-"""Who signed a program for UEFI Secure Boot, whether the program is still what was signed, and whom a shim trusts.
+"""Secure Boot signatures: who signed a program, whether it is unmodified, and which certificates a shim trusts.
 
 Sources: UEFI 2.10, 32.2 (signatures in a PE program's certificate table); "Windows Authenticode Portable Executable
-Signature Format" (PKCS #7 with the digest of the program but for its checksum and signatures); shim's cert.S (what it
-trusts beside the firmware's keys, in the section `.vendor_cert`).
+Signature Format" (PKCS #7 with the digest of the program without its checksum and signatures); shim's cert.S (the
+certificates it trusts besides the firmware's keys, in the section `.vendor_cert`).
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ _PKCS7 = 2  # WIN_CERT_TYPE_PKCS_SIGNED_DATA
 # DigestInfo of SHA-256 up to the digest itself (RFC 8017, 9.2), as SpcIndirectDataContent has it
 _SHA256 = bytes.fromhex("3031300d060960864801650304020105000420")
 _VENDOR_SECTION = ".vendor_cert"
-_VENDOR = struct.Struct("<IIII")  # size of what is trusted, size of what is not, where each begins
+_VENDOR = struct.Struct("<IIII")  # size of the trusted list, size of the revoked list, offset of each
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Signature:
     """A signature of a program."""
 
-    certificates: tuple[x509.Certificate, ...]  # the signer's first, then whatever else came with it
-    intact: bool  # the program has the digest that was signed
+    certificates: tuple[x509.Certificate, ...]  # the signer's first, then the others in the signature
+    intact: bool  # the program has the signed digest
 
     @property
     def signer(self) -> str:
-        """The common name of the signer, else its whole name."""
+        """The signer's common name, else its full name."""
         return name(self.certificates[0])
 
 
 def name(certificate: x509.Certificate) -> str:
-    """The common name of a certificate's subject, else all of it (RFC 4514)."""
+    """The common name of a certificate's subject, else the full subject (RFC 4514)."""
     common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(common[0].value) if common else certificate.subject.rfc4514_string()
 
 
 def signatures(data: bytes) -> tuple[Signature, ...]:
-    """The signatures of the program `data`; empty when it has none, or is no PE program."""
+    """The signatures of the program `data`; empty if it has none, or is not a PE program."""
     try:
         program = read_program(data)
     except PeError:
@@ -62,7 +62,7 @@ def signatures(data: bytes) -> tuple[Signature, ...]:
 
 
 def vendor_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
-    """What the shim `data` was built to trust; empty when it is no shim, or has no certificate but a list of hashes."""
+    """The certificates built into the shim `data`; empty if it is not a shim, or has a list of hashes instead."""
     try:
         section = read_program(data).section(data, _VENDOR_SECTION)
         size, _, at, _ = _VENDOR.unpack_from(section)
@@ -72,7 +72,7 @@ def vendor_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
 
 
 def issued(certificate: x509.Certificate, by: x509.Certificate) -> bool:
-    """Whether `by` signed `certificate`, or is it."""
+    """Whether `by` issued `certificate`, or equals it."""
     if certificate == by:
         return True
     try:
@@ -104,7 +104,7 @@ def _digest(data: bytes, program: PeProgram) -> bytes:
 
 
 def _blobs(data: bytes, program: PeProgram) -> Iterator[bytes]:
-    """Each PKCS #7 in the certificate table, without what pads it."""
+    """Each PKCS #7 structure in the certificate table, without padding."""
     at, end = program.certificates.offset, program.certificates.offset + program.certificates.size
     while at + _ENTRY.size <= end:
         length, _, kind = _ENTRY.unpack_from(data, at)
@@ -117,7 +117,7 @@ def _blobs(data: bytes, program: PeProgram) -> Iterator[bytes]:
 
 
 def _der_size(blob: bytes) -> int:
-    """The size of the DER value that `blob` begins with (X.690, 8.1.3); all of it where that cannot be told."""
+    """The size of the DER value at the start of `blob` (X.690, 8.1.3); all of it if the length is indefinite."""
     first = blob[1] if len(blob) > 1 else 0
     if first & 0x80 == 0:
         return 2 + first
@@ -126,10 +126,10 @@ def _der_size(blob: bytes) -> int:
 
 
 def _certificates(blob: bytes) -> tuple[x509.Certificate, ...]:
-    """The certificates in a PKCS #7, the one first that issued none of the others: the signer's."""
+    """The certificates in a PKCS #7 structure; the signer's, which issued none of the others, comes first."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # signatures in BER are read as well
+            warnings.simplefilter("ignore")  # it warns about BER encoding, which it reads all the same
             found = pkcs7.load_der_pkcs7_certificates(blob)
     except ValueError:
         return ()

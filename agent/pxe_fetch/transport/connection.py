@@ -1,0 +1,214 @@
+"""Connections of urllib3 and responses of http.client; docs/decisions/0008 lists what is overridden, and why."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import re
+import socket
+import ssl
+from contextlib import suppress
+from contextvars import ContextVar
+from math import inf
+from typing import Any
+
+import urllib3.connection
+
+from pxe_fetch.transport.headers import content_length, transfer_codings
+from pxe_fetch.transport.sockets import ConnectTimeoutError, connect
+from pxe_fetch.transport.watcher import Exchange
+
+CURRENT: ContextVar[Exchange] = ContextVar("the exchange of this thread, for which urllib3 has no parameter")
+
+LONGEST_HEADER = 300 * 1024  # bytes of a whole header, interim ones included
+_INTERIM = range(102, 200)  # answers that another one follows (RFC 9110, 15.2); http.client knows 100 alone
+_NO_BODY = frozenset({101, 204, 304})
+_BUFFERED = io.DEFAULT_BUFFER_SIZE  # bytes that may have been read together with the header
+_RECORD = 8192  # bytes of a TLS record, 16 KiB at most (RFC 8446, 5.1), behind which others may have come
+_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*(:.*)", re.DOTALL)
+# The fields that are read here or in http.client. Of the others it would make an e-mail message, which takes its time.
+_KNOWN = frozenset(
+    b"connection content-encoding content-length content-range content-type date etag keep-alive location "
+    b"proxy-connection retry-after transfer-encoding".split()
+)
+
+
+class Response(http.client.HTTPResponse):
+    """Reads the header strictly, and gives the bytes of the body as they come."""
+
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  as http.client calls it
+        super().__init__(sock, *args, **kwargs)
+        self._socket = sock
+        self._is_buffered = True  # bytes of the body may have come with the header
+
+    def begin(self) -> None:
+        """Read the header, past interim ones. Raises HTTPException and OSError."""
+        file: Any = self.fp
+        self.fp = _HeaderFile(file)  # type: ignore[assignment]  # only lines are read from it
+        super().begin()
+        while self.status in _INTERIM:
+            self.headers = self.msg = None  # type: ignore[assignment]  # as before the first
+            super().begin()
+        self.fp = file
+        self._find_end()
+
+    def field(self, name: str) -> str | None:
+        """The first header field of that `name`; None where it is missing."""
+        value = self.headers.get(name)
+        return None if value is None else re.sub(r"\r\n[ \t]+", " ", value).strip(" \t")
+
+    def take(self, view: memoryview) -> int:
+        """At least one byte of the body into `view`, 0 at its end. Raises IncompleteRead if that is early, OSError.
+
+        It never waits for more once it has something, so nothing is lost when the peer goes silent.
+        """
+        if self.is_finished() or not view:
+            return 0
+        if self.chunked:
+            return _copy(self.read1(len(view)), view)
+        count = self._receive(view[: self.length])
+        if count and self.length:
+            self.length -= count
+        elif self.length:
+            raise http.client.IncompleteRead(b"", self.length)
+        elif not count:
+            self.close()
+        return count
+
+    def is_finished(self) -> bool:
+        """Whether the whole body was read, so that the connection may serve another request."""
+        if self.length == 0:
+            self.close()
+        return self.fp is None
+
+    def _find_end(self) -> None:
+        """Where the body ends, more strictly than http.client has it (RFC 9112, 6.3). Raises HTTPException."""
+        codings = transfer_codings(self.headers.get_all("Transfer-Encoding", []))
+        lengths = ",".join(self.headers.get_all("Content-Length", [])).split(",")
+        if codings and codings != ["chunked"]:
+            raise http.client.HTTPException("a transfer coding that was not asked for")
+        if codings and not self.chunked:  # http.client takes nothing but the very word
+            self.chunked, self.chunk_left, self.length, self.will_close = True, None, None, True
+        elif not codings and lengths != [""] and self.status not in _NO_BODY:
+            self.length, *others = {content_length(length) for length in lengths}
+            if self.length is None or others:
+                raise http.client.HTTPException("an invalid or contradictory Content-Length")
+
+    def _receive(self, view: memoryview) -> int:
+        """What is there, at least a byte; 0 at the end of the connection."""
+        if self._is_buffered:
+            # read1 gives what the buffer holds, or else makes one read of its own and leaves the buffer empty.
+            wanted = min(len(view), _BUFFERED)
+            count = _copy(self.fp.read1(wanted), view)
+            self._is_buffered = count == wanted < _BUFFERED
+            return count
+        count = int(self._socket.recv_into(view))
+        if isinstance(self._socket, ssl.SSLSocket) and _RECORD <= count < len(view):
+            # TLS gives a record at a time, and each way through all layers costs: take what else there is by now.
+            timeout = self._socket.gettimeout()
+            self._socket.settimeout(0)
+            with suppress(OSError):  # SSLWantReadError; what is wrong with the connection comes again
+                while count < len(view) and (more := self._socket.recv_into(view[count:])):
+                    count += more
+            self._socket.settimeout(timeout)
+        return count
+
+
+def _copy(data: bytes, view: memoryview) -> int:
+    view[: len(data)] = data
+    return len(data)
+
+
+class _HeaderFile:
+    """The file of a response while its header is read: the lines that matter, and an error where it ends early."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file = file
+        self._left = LONGEST_HEADER
+        self._is_field = False  # the next line is one, and no status line
+        self._is_known = False  # the last field was: a line that goes on with it is kept
+        self.flush, self.close = file.flush, file.close
+
+    def readline(self, _limit: int) -> bytes:
+        while True:
+            line = self._file.readline(self._left + 1)
+            CURRENT.get().is_answered |= bool(line)
+            self._left -= len(line)
+            if self._left < 0 or b"\0" in line:
+                raise http.client.HTTPException(f"a header with a NUL, or of more than {LONGEST_HEADER} bytes")
+            if not line.endswith(b"\n"):
+                raise http.client.RemoteDisconnected("the connection ended in the header")
+            line = line.rstrip(b"\r\n").replace(b"\r", b" ")  # RFC 9112, 2.2
+            if not line or not self._is_field:
+                self._is_field = bool(line)
+                return line + b"\r\n"
+            if line[:1] not in b" \t":
+                field = _FIELD.fullmatch(line)
+                self._is_known = field is not None and field[1].lower() in _KNOWN
+                line = field[1] + field[2] if field else line
+            if self._is_known:
+                return line + b"\r\n"
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    """Connects and asks as the exchange of this thread says."""
+
+    response_class = Response
+    _has_served = False  # a request before this one
+
+    def _new_conn(self) -> socket.socket:
+        exchange = CURRENT.get()
+        self._has_served = False
+        seconds = exchange.timeouts.connect
+        sock = connect(self._dns_host.strip("[]"), self.port, seconds=seconds, deadline=exchange.deadline)
+        # A firewall that has forgotten a connection swallows what is sent; a server that is slow acknowledges it.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+        exchange.guard(sock.fileno())
+        exchange.wait(seconds, late=ConnectTimeoutError)  # for a proxy's answer and for TLS
+        return sock
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except TimeoutError:
+            raise ConnectTimeoutError from None
+        sock: Any = self.sock
+        if type(sock) is not socket.socket:
+            # Else whoever cuts the line would have ended a body that has no declared end (RFC 8446, 6.1).
+            sock.suppress_ragged_eofs = False
+
+    @property
+    def is_connected(self) -> bool:
+        return not CURRENT.get().is_fresh and super().is_connected
+
+    def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        CURRENT.get().is_reused = self._has_served and not self.is_closed
+        super().request(*args, **kwargs)
+
+    def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        del url  # encoded anew by requests and urllib3, while a signature may cover every character as it was
+        super().putrequest(method, CURRENT.get().target, *args, **kwargs)
+
+    def getresponse(self) -> Any:  # noqa: ANN401
+        exchange = CURRENT.get()
+        exchange.guard(self.sock.fileno())
+        exchange.wait(exchange.timeouts.read)  # the whole header has to come in that time
+        response = super().getresponse()
+        exchange.wait(inf)
+        self._has_served = True
+        return response
+
+
+class _SecureConnection(_Connection, urllib3.connection.HTTPSConnection):
+    """With TLS."""
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+POOLS = {"http": _Pool, "https": _SecurePool}

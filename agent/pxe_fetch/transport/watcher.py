@@ -1,0 +1,92 @@
+"""One thread that ends the requests of a run that take too long, so that nobody else has to look at a clock.
+
+It looks four times a second at every request under way, and shuts down the socket of one that is over time. The read
+that waits for bytes then ends, and raises the reason noted here. docs/decisions/0008 has the alternative.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from math import inf
+from threading import Event, Lock, Thread
+
+from pxe_fetch.contract.model import Timeouts
+from pxe_fetch.deadline import Deadline
+from pxe_fetch.transport.sockets import LOOK
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Exchange:
+    """One request and its answer: what its connection has to know, and what the watcher does."""
+
+    target: str  # as the request line has it
+    host: str  # host and port as messages show them
+    proxy: str | None  # the same, where there is one
+    timeouts: Timeouts
+    deadline: Deadline
+    is_fresh: bool = False  # no connection that was used before will do
+    is_reused: bool = False  # the connection had served another request
+    is_answered: bool = False  # a byte of the answer has come
+    reason: Exception | None = None  # why the watcher ended it
+    _socket: socket.socket | None = None
+    _until: float = inf  # on time.monotonic()
+    _late: type[TimeoutError] = TimeoutError
+    _lock: Lock = field(default_factory=Lock)
+
+    def guard(self, descriptor: int) -> None:
+        """Let the watcher shut down the socket with that `descriptor`."""
+        with self._lock:  # by one of its own: the connection's may be closed, and its number another's, at any time
+            self._socket = self._socket or socket.socket(fileno=os.dup(descriptor))
+
+    def wait(self, seconds: float, *, late: type[TimeoutError] = TimeoutError) -> None:
+        """From now on the peer has `seconds` to do its part, else it is `late`; `inf`: nothing is waited for."""
+        self._until, self._late = time.monotonic() + seconds, late
+
+    def let_go(self) -> None:
+        """The connection may serve another request: the watcher leaves it alone."""
+        with self._lock:
+            if self._socket:
+                self._socket.close()
+            self._socket = None
+
+    def look(self) -> None:
+        """Shut the socket down if the time is over."""
+        try:
+            self.deadline.check()
+            if time.monotonic() < self._until:
+                return
+            reason: Exception = self._late()
+        except Exception as error:
+            reason = error
+        with self._lock:
+            if self._socket and not self.reason:
+                self.reason = reason
+                with suppress(OSError):  # the peer has ended it already
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+
+class Watcher:
+    """Looks at all `exchanges` that are under way, until `close`."""
+
+    def __init__(self) -> None:
+        self.exchanges: set[Exchange] = set()
+        self._over = Event()
+        Thread(target=self._run, name="watcher", daemon=True).start()
+
+    def end(self, exchange: Exchange) -> None:
+        """`exchange` is over."""
+        self.exchanges.discard(exchange)
+        exchange.let_go()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._over.set()
+
+    def _run(self) -> None:
+        while not self._over.wait(LOOK):
+            for exchange in list(self.exchanges):
+                exchange.look()

@@ -1,0 +1,282 @@
+"""Connections that are kept, that die meanwhile, and that somebody holds without saying anything of use."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from fakes.exchange import Exchange, Fault
+from fakes.faults import Raw, Serve, Status
+from fakes.server import Script, Server
+from fakes.transfers import Bench, asking, everything
+from pxe_fetch.contract.model import RetryPolicy, Timeouts
+from pxe_fetch.deadline import Deadline, SystemClock
+from pxe_fetch.errors import DeadlineError, FetchError, NetworkError, StoppedError
+from pxe_fetch.transport import Request, Transports
+
+BODY = random.Random(9).randbytes(50_000)
+FEW = RetryPolicy(attempts_without_progress=2)
+SHORT = Timeouts(connect=0.4, read=0.6)
+QUIET = Raw(b"")  # it goes away without a word
+WITHIN = 1.5  # seconds: more than the timeouts and a look of the watcher, less than a second attempt
+
+
+@dataclass(frozen=True)
+class OnceUsed:
+    """Served by a connection that is new; one that has served before dies at the request."""
+
+    def answer(self, exchange: Exchange) -> None:
+        (Serve() if exchange.asked.connection not in _USED else QUIET).answer(exchange)
+        _USED.add(exchange.asked.connection)
+
+
+_USED: set[int] = set()
+
+
+@dataclass(frozen=True)
+class Drips:
+    """`head`, then `piece` again and again."""
+
+    head: bytes
+    piece: bytes
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.keep = False
+        exchange.send(self.head)
+        while True:
+            exchange.wait(0.05)
+            exchange.send(self.piece)
+
+
+def test_a_kept_connection_that_died_is_no_failed_attempt(tmp_path: Path) -> None:
+    _USED.clear()
+    with Server({"/m": Script(body=BODY, then=OnceUsed())}) as server:
+        transports = Transports()
+        for name in "abc":
+            bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], name=name, transports=transports)
+            assert bench.download().attempts == 1
+            assert not bench.events.of("retrying")
+        transports.close()
+        assert [asked.connection for asked in server.asked] == [1, 1, 2, 2, 3]
+
+
+def test_one_dead_connection_has_all_that_are_kept_to_that_place_dropped() -> None:
+    with Server({"/m": Script(body=BODY), "/n": Script(body=BODY, faults=[QUIET])}) as server:
+        transport = Transports().of(server.url("/m"))
+        bodies = [transport.open(asking(server.url("/m"))) for _ in range(4)]
+        for body in bodies:
+            assert everything(body) == BODY
+        for _ in range(3):
+            assert everything(transport.open(asking(server.url("/n")))) == BODY
+        # One of the four was tried, and a fifth served all that came then.
+        assert [asked.connection for asked in server.asked_for("/n")][1:] == [5, 5, 5]
+        transport.close()
+
+
+def test_a_new_connection_that_dies_is_a_failed_attempt(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, faults=[QUIET])}) as server:
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).download().attempts == 2
+
+
+def test_a_kept_connection_that_dies_within_its_answer_is_a_failed_attempt(tmp_path: Path) -> None:
+    with Server({"/a": Script(body=BODY), "/m": Script(body=BODY, faults=[Raw(b"HTTP/1.1 200")])}) as server:
+        transports = Transports()
+        for name, attempts in (("a", 1), ("m", 2)):
+            bench = Bench(body=BODY, folder=tmp_path, urls=[server.url(f"/{name}")], name=name, transports=transports)
+            assert bench.download().attempts == attempts
+        transports.close()
+
+
+def test_a_kept_connection_that_has_gone_silent_is_replaced() -> None:
+    request = asking("")
+    with Server({"/a": Script(body=BODY), "/m": Script(body=BODY, faults=[Silent()])}) as server:
+        transport = Transports().of(server.url("/a"))
+        assert everything(transport.open(asking(server.url("/a")))) == BODY
+        late = Request(url=server.url("/m"), timeouts=SHORT, deadline=request.deadline)
+        assert everything(transport.open(late)) == BODY
+        assert [asked.connection for asked in server.asked] == [1, 1, 2]
+        transport.close()
+
+
+@dataclass(frozen=True)
+class Silent:
+    """No answer, for as long as the client waits."""
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.wait(60)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+ENDLESS = {
+    "a header byte by byte": Drips(OK + b"X: ", b"y"),
+    "header fields": Drips(OK, b"X: y\r\n"),
+    "interim answers": Drips(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+    "a chunk's extension": Drips(CHUNKED + b"5;x=", b"y"),
+    "a chunk's size": Drips(CHUNKED, b"0"),
+    "trailers": Drips(CHUNKED + b"0\r\n", b"X: y\r\n"),
+}
+
+
+@pytest.mark.parametrize("fault", ENDLESS.values(), ids=ENDLESS.keys())
+def test_without_a_byte_of_the_body_whatever_comes_is_silence(fault: Fault, tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, faults=[fault])}) as server:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], timeouts=SHORT)
+        began = time.monotonic()
+        assert bench.download().attempts == 2
+        assert time.monotonic() - began < WITHIN
+        assert "was silent for 0.6 s" in str(bench.events.of("retrying")[0]["error"])
+
+
+@pytest.mark.parametrize("status", [b"302 Found\r\nLocation: /n", b"503 No"], ids=["redirect", "refusal"])
+def test_text_that_nobody_wants_is_not_waited_for(status: bytes, tmp_path: Path) -> None:
+    text = Drips(b"HTTP/1.1 " + status + b"\r\nContent-Length: 9000\r\n\r\n", b"x")
+    with Server({"/m": Script(body=BODY, faults=[text]), "/n": Script(body=BODY)}) as server:
+        began = time.monotonic()
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).download()
+        assert time.monotonic() - began < 2 * WITHIN
+
+
+@contextmanager
+def listener(act: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Host and port of a server that does `act` with each connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    threading.Thread(target=act, args=(server.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def drip_a_handshake(connection: socket.socket) -> None:
+    """A record of TLS that never is whole."""
+    with suppress(OSError), connection:
+        connection.sendall(b"\x16\x03\x03\x40\x00")
+        while True:
+            time.sleep(0.1)
+            connection.sendall(b"x")
+
+
+def say_nothing(connection: socket.socket) -> None:
+    with suppress(OSError), connection:
+        time.sleep(10)
+
+
+@pytest.mark.parametrize("act", [drip_a_handshake, say_nothing])
+def test_a_handshake_has_to_be_over_within_the_connect_timeout(
+    act: Callable[[socket.socket], None],
+) -> None:
+    with listener(act) as place:
+        began = time.monotonic()
+        deadline = Deadline(clock=SystemClock(), stop=Event(), at=began + 60)
+        with pytest.raises(NetworkError, match=rf"no connection to {place} within 0\.4 s"):
+            Transports().of("https:").open(Request(url=f"https://{place}/m", timeouts=SHORT, deadline=deadline))
+        assert time.monotonic() - began < WITHIN
+
+
+@pytest.mark.parametrize("where", ["header", "body", "handshake"])
+@pytest.mark.parametrize("how", ["stop", "deadline"])
+def test_a_stop_and_a_deadline_are_seen_within_half_a_second_while_nothing_comes(where: str, how: str) -> None:
+    began = time.monotonic()
+    stop = Event()
+    deadline = Deadline(clock=SystemClock(), stop=stop, at=began + (0.3 if how == "deadline" else 60))
+    patient = Timeouts(connect=30, read=30)
+    silence = Silent() if where == "header" else Serve(until=0.5, then="stall")
+    with listener(say_nothing) as place, Server({"/m": Script(body=BODY, then=silence)}) as server:
+        url = f"https://{place}/m" if where == "handshake" else server.url("/m")
+        if how == "stop":
+            threading.Timer(0.3, stop.set).start()
+        came = 0
+        with pytest.raises(StoppedError if how == "stop" else DeadlineError):  # noqa: PT012  it may come in either
+            body = Transports().of(url).open(Request(url=url, timeouts=patient, deadline=deadline))
+            view = memoryview(bytearray(8192))
+            while count := body.readinto(view):
+                came += count
+        assert time.monotonic() - began < 0.3 + 0.5
+        assert came == (len(BODY) // 2 if where == "body" else 0)
+
+
+def test_names_that_cannot_be_looked_up_in_time_do_not_outlast_the_connect_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = socket.getaddrinfo
+
+    def slow(host: object, *args: object, **kwargs: object) -> object:
+        if b"slow" in (host if isinstance(host, bytes) else b""):
+            if not kwargs.get("flags"):
+                time.sleep(5)
+            raise socket.gaierror(socket.EAI_NONAME, "not known")
+        return real(host, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    began = time.monotonic()
+    deadline = Deadline(clock=SystemClock(), stop=Event(), at=began + 60)
+    for url in ("http://slow.example/m", "ftp://slow.example/m"):
+        with pytest.raises(NetworkError, match="no connection to slow"):
+            Transports().of(url).open(Request(url=url, timeouts=SHORT, deadline=deadline))
+    assert time.monotonic() - began < 2 * WITHIN
+
+
+def test_all_addresses_of_a_host_share_the_connect_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of six addresses the last one answers, and the others neither do nor refuse."""
+    with Server({"/m": Script(body=BODY)}) as server, deaf() as place:
+        dead = (socket.AF_INET, socket.SOCK_STREAM, 6, "", place)
+        alive = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port))
+        answers = {b"many.example": [dead] * 2 + [alive], b"none.example": [dead] * 6}
+
+        def look_up(host: bytes, *_args: object, **kwargs: object) -> object:
+            if kwargs.get("flags"):
+                raise socket.gaierror(socket.EAI_NONAME, "not known")
+            return answers[host]
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        deadline = Deadline(clock=SystemClock(), stop=Event(), at=time.monotonic() + 60)
+        timeouts = Timeouts(connect=1.0, read=5.0)
+        transport = Transports().of("http:")
+        body = transport.open(Request(url="http://many.example/m", timeouts=timeouts, deadline=deadline))
+        assert everything(body) == BODY
+        began = time.monotonic()
+        with pytest.raises(FetchError, match=r"no connection to none\.example within 1 s"):
+            transport.open(Request(url="http://none.example/m", timeouts=timeouts, deadline=deadline))
+        assert time.monotonic() - began < WITHIN
+
+
+@contextmanager
+def deaf() -> Iterator[tuple[str, int]]:
+    """An address whose packets are lost: a listener with more connections than it has room for."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(server.getsockname())
+        try:
+            yield server.getsockname()
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+def test_a_refusal_keeps_the_connection_and_a_long_text_does_not() -> None:
+    short, long = Status(404), Status(404, text=b"x" * 100_000)
+    with Server({"/s": Script(then=short), "/l": Script(then=long), "/m": Script(body=BODY)}) as server:
+        transport = Transports().of(server.url("/m"))
+        for path in ("/s", "/m", "/l", "/m"):
+            with suppress(NetworkError):
+                everything(transport.open(asking(server.url(path))))
+        assert [asked.connection for asked in server.asked] == [1, 1, 1, 2]
+        transport.close()
