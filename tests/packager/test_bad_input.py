@@ -76,7 +76,7 @@ def test_an_ext4_in_a_squashfs_for_rootfs(site: Site, refused: Refused, tiny_ext
     said = refused("--inject", "rootfs")
     assert "error[inject-unsuitable]" in said
     assert "a squashfs that only wraps another filesystem (LiveOS/rootfs.img)" in said
-    assert "hint: --inject updates can" in said
+    assert "hint: use --inject updates" in said
 
 
 def test_a_grub_cfg_that_boots_no_liveos(site: Site, refused: Refused) -> None:
