@@ -62,7 +62,7 @@ def check(request: Request, *, console: Console) -> list[Problem]:
     config, found = _config(request)
     try:
         with liveos.opened(
-            request.image, boot_url=config.boot_url, boot_loader=config.boot_loader, told=console.step
+            request.image, boot_url=config.boot_url, boot_loader=config.boot_loader, step=console.step
         ) as image:
             loaders, wrong = _loaders(image, layout, given=config.boot_loader)
             found += wrong

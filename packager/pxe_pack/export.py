@@ -15,8 +15,8 @@ from pxe_pack.artifacts import FOLDER, Exported, LocalFile
 from pxe_pack.chunks import ChunkDigests, chunk_size
 from pxe_pack.hashing import Advance, SizeAndDigest, copy_hashed, copy_whole
 from pxe_pack.image.bootloader import BootLoaders
-from pxe_pack.image.grubconfig import GRUB_CFG, GRUB_DIR
-from pxe_pack.image.iso import Iso
+from pxe_pack.image.grub.config import GRUB_CFG, GRUB_DIR
+from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.layout.ipxe import IPXE_SCRIPT, script
 from pxe_pack.output import MANIFEST, SUMS

@@ -18,8 +18,8 @@ from pxe_pack.freeze import FrozenAgent, default_cache, frozen_agent, load_agent
 from pxe_pack.hashing import SizeAndDigest, hash_file
 from pxe_pack.image import liveos
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.inject import Target, take_out_of_iso
-from pxe_pack.mastering import given_root
+from pxe_pack.inject import Target, remove_from_iso
+from pxe_pack.liveiso import detect_rootfs
 from pxe_pack.output import Staging, staging, staging_folder
 from pxe_pack.payload import Payload, make_payload
 from pxe_pack.plan import Options, Plan, Settings, make_plan, resolve_settings
@@ -67,7 +67,7 @@ def pack(options: Options, *, console: Console) -> PackResult:
         agent = _agent(plan, console)
         service = _service(plan, console)
         # the final configuration and the manifest are small: the injector's estimate has room for them
-        room = plan.choice.injector.room(image, _payload(plan, agent, service, config=settings.config_text))
+        room = plan.choice.injector.disk_space(image, _payload(plan, agent, service, config=settings.config_text))
         local = sum(file.disk_space for file in settings.files) + sum(file.size for file in plan.boot_files().values())
         layouts = 2 if settings.format == "tar" else 1  # the files, and a copy of them in the archive
         if problems := checks.disk_space(settings.output, needed=layouts * (room + local)):
@@ -95,14 +95,14 @@ def _staging(settings: Settings, image: LiveImage) -> AbstractContextManager[Sta
 
 def _image(settings: Settings, console: Console) -> AbstractContextManager[LiveImage]:
     """Open the image. Temporary files go next to the output."""
-    if not settings.boot_url and given_root(settings.image):  # fail before building the ISO, which needs one
+    if not settings.boot_url and detect_rootfs(settings.image):  # fail before building the ISO, which needs one
         raise InputError(checks.missing_setting("boot_url"))
     return liveos.opened(
         settings.image,
         boot_url=settings.boot_url,
         staging=lambda: staging_folder(settings.output),
         boot_loader=settings.boot_loader,
-        told=console.step,
+        step=console.step,
     )
 
 
@@ -155,7 +155,7 @@ def _inject(
     if (
         image.iso
         and name not in injected.files
-        and (cleaned := take_out_of_iso(image, target=target, work=work, console=console))
+        and (cleaned := remove_from_iso(image, target=target, work=work, console=console))
     ):
         layout.record(name, cleaned.files[name], url=plan.boot_url)
         inputs |= cleaned.inputs
@@ -187,7 +187,7 @@ def _node_config(plan: Plan, files: Mapping[LocalFile, Exported]) -> str:
 def _facts(plan: Plan, agent: FrozenAgent, payload: Payload, inputs: Mapping[str, SizeAndDigest]) -> dict[str, object]:
     """The manifest's content except for the list of output files."""
     settings = plan.settings
-    given = plan.image.given
+    given = plan.image.rootfs_source
     role = "made-iso" if given else "image"
     read = [(role, settings.image.name, path, counted) for path, counted in sorted(inputs.items())]
     if given and given.form != "directory":

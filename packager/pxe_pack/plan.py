@@ -105,7 +105,7 @@ class Plan:
         yield f"output    {settings.output}{'/' if settings.format == 'dir' else ''}"
 
     def _kind(self) -> str:
-        if given := self.image.given:
+        if given := self.image.rootfs_source:
             return f"a root filesystem ({given.form}), built into an ISO"
         if iso := self.image.iso:
             return f"{self.image.kind}, {iso.size:,} bytes, volume {iso.volume_id}"

@@ -19,8 +19,8 @@ from pxe_pack.export import LayoutWriter, export_scripts, finish
 from pxe_pack.hashing import SizeAndDigest
 from pxe_pack.image import liveos
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.inject import Target, formers, take_out_of_iso
-from pxe_pack.inject.isoedit import EDITOR
+from pxe_pack.inject import Target, previous_payloads, remove_from_iso
+from pxe_pack.inject.xorriso import EDITOR
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.read import GRUB_CFG, Layout, read, unlisted_files
 from pxe_pack.layout.relocate import link_or_copy, without_relocation
@@ -61,7 +61,7 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
             raise _refused("output-foreign", f"the output cannot be written: {message}", hint)
         with staging_folder(output) as folder:
             target = Target(place=lambda name: folder / name, iso="layout.iso")
-            take_out_of_iso(image, target=target, work=folder, console=console)
+            remove_from_iso(image, target=target, work=folder, console=console)
             made = folder / target.iso
             made.chmod(0o644)
             with committing():
@@ -71,7 +71,7 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
 
 def _ways(image: LiveImage) -> tuple[str, ...]:
     """The injectors of earlier packs. Raises InputError if there was none, or if xorriso is needed and missing."""
-    ways = tuple(former.how for former in formers(image))
+    ways = tuple(previous.how for previous in previous_payloads(image))
     if not ways:
         message = f"{image.path} contains nothing that pxe-pack added"
         raise _refused("remove-nothing", message, "`pxe-pack show` lists the contents of an image")
@@ -118,7 +118,7 @@ def _written(
     files: dict[str, SizeAndDigest] = {}
     if image.iso and layout.iso:
         target = Target(place=new.place, iso=layout.iso)
-        if cleaned := take_out_of_iso(image, target=target, work=work, console=console):
+        if cleaned := remove_from_iso(image, target=target, work=work, console=console):
             files |= cleaned.files
     originals = image.boot_files()
     for path, source in image.network.files.items():

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pxe_pack.image import authenticode, networking
+from pxe_pack.image import networking
 from pxe_pack.image.efi import EfiProgram
-from pxe_pack.image.grubimage import GrubImage
-from pxe_pack.image.initrd import InitrdFacts
+from pxe_pack.image.grub.efi_image import GrubImage
+from pxe_pack.image.grub.netboot import Netboot
+from pxe_pack.image.initrd.reader import InitrdFacts
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.image.netboot import Netboot
+from pxe_pack.image.pe import authenticode
 from pxe_pack.image.programs import Programs, programs
-from pxe_pack.inject.former import Former, formers
+from pxe_pack.inject.previous_payload import PreviousPayload, previous_payloads
 
 _NETWORK_OF_GRUB = ("efinet", "net", "tftp", "http")
 
@@ -23,7 +24,7 @@ class ImageReport:
 
     image: LiveImage
     programs: Programs
-    formers: tuple[Former, ...]
+    previous_payloads: tuple[PreviousPayload, ...]
     dhcp: str  # the program that runs DHCP in the root filesystem; empty if none is found
 
 
@@ -32,7 +33,7 @@ def report_on(image: LiveImage) -> ImageReport:
     return ImageReport(
         image=image,
         programs=programs(image, image.loaders),
-        formers=tuple(formers(image)),
+        previous_payloads=tuple(previous_payloads(image)),
         dhcp=networking.dhcp(image.tree) if image.tree else "",
     )
 
@@ -43,7 +44,7 @@ def document(report: ImageReport) -> dict[str, object]:
     known = image.document()
     return {
         **known,
-        "given": image.given.form if image.given else None,
+        "given": image.rootfs_source.form if image.rootfs_source else None,
         "selinux": selinux(image),
         "dhcp": report.dhcp or None,
         "grub_cfg": image.grub_source,
@@ -56,7 +57,7 @@ def document(report: ImageReport) -> dict[str, object]:
         "boot_loaders": [_loader_document(program) for program in report.programs.loaders],
         "injected": [
             {"how": one.how, "where": one.where, "agent": one.version or None, "configured": one.configured}
-            for one in report.formers
+            for one in report.previous_payloads
         ],
     }
 
@@ -124,7 +125,7 @@ def lines(report: ImageReport) -> Iterator[str]:
     """The report as lines of text."""
     image, facts = report.image, report.image.facts
     volume = f", volume {image.iso.volume_id}" if image.iso else ""
-    made = f"a root filesystem ({image.given.form}), built into an ISO; " if image.given else ""
+    made = f"a root filesystem ({image.rootfs_source.form}), built into an ISO; " if image.rootfs_source else ""
     yield f"image     {image.path} ({made}{image.kind}{volume})"
     yield f"system    {facts.name or 'unknown'}, {image.machine or 'unknown processor'}"
     glibc = f"glibc {facts.glibc}" if facts.glibc else "glibc unknown"
@@ -140,9 +141,9 @@ def lines(report: ImageReport) -> Iterator[str]:
         yield from _initrd_lines(path, initrd)
     yield f"grub.cfg  {image.grub_source}"
     yield from _loader_lines(report)
-    for one in report.formers:
-        yield f"injected  {_former_words(one)}"
-    if not report.formers:
+    for one in report.previous_payloads:
+        yield f"injected  {_previous_payload_words(one)}"
+    if not report.previous_payloads:
         yield "injected  nothing"
 
 
@@ -196,7 +197,7 @@ def _signed_words(program: EfiProgram) -> str:
     return f"signed by {', '.join(dict.fromkeys(one.signer for one in program.signatures))}{broken}"
 
 
-def _former_words(one: Former) -> str:
+def _previous_payload_words(one: PreviousPayload) -> str:
     agent = f"the agent {one.version}" if one.version else "an agent"
     config = "" if one.configured else ", without a configuration"
     return f"with `{one.how}`: {agent} in {one.where}{config}"

@@ -1,4 +1,4 @@
-"""GRUB configurations made fit for the network: those of several distributions, in the forms their tools write."""
+"""GRUB configurations rewritten for the network: those of several distributions, as their tools write them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pxe_pack.image.grub import Files, NetworkConfig, UnsuitableGrubConfigError, for_network
-from pxe_pack.image.grubscript import GrubSyntaxError, parse, quoted, unquoted, walk
+from pxe_pack.image.grub.network import Files, NetworkConfig, UnsuitableGrubConfigError, for_network
+from pxe_pack.image.grub.script import GrubSyntaxError, parse, quoted, unquoted, walk
 
 URL = "http://10.0.0.1/liveos.iso"
 
@@ -297,7 +297,7 @@ def test_entries_none_of_which_can_be_booted_are_refused_by_name() -> None:
 
 def test_an_image_without_any_such_entry_is_told_where_they_were_looked_for() -> None:
     files = Files(exists=lambda _: False, read=lambda _: "")
-    with pytest.raises(UnsuitableGrubConfigError, match="there is none in /efi/loader or /boot/loader/entries"):
+    with pytest.raises(UnsuitableGrubConfigError, match="there are none in /efi/loader or /boot/loader/entries"):
         for_network("blscfg /efi/loader/\n", boot_url=URL, files=files)
 
 
@@ -311,7 +311,7 @@ def test_what_is_sourced_is_taken_in() -> None:
 
 def test_a_file_that_sources_itself_is_refused() -> None:
     files = Files(exists=lambda _: True, read=lambda _: "source /a\n")
-    with pytest.raises(UnsuitableGrubConfigError, match="again and again"):
+    with pytest.raises(UnsuitableGrubConfigError, match="includes /a recursively"):
         for_network("source /a\n", boot_url=URL, files=files)
 
 
@@ -330,8 +330,11 @@ def test_arguments_for_init_stay_behind_the_dashes() -> None:
     ("text", "why"),
     [
         ("menuentry x { linux /boot/gone root=live:LABEL=X }", "loads /boot/gone, which the image does not have"),
-        ("menuentry x { linux /boot/$what root=live:LABEL=X }", "what that is stands nowhere in the image"),
-        ("", "none of its entries boots a LiveOS"),
+        (
+            "menuentry x { linux /boot/$what root=live:LABEL=X }",
+            "but nothing in the image sets that variable",
+        ),
+        ("", "no entry boots a LiveOS"),
     ],
 )
 def test_what_cannot_boot_is_refused(text: str, why: str) -> None:
@@ -340,7 +343,7 @@ def test_what_cannot_boot_is_refused(text: str, why: str) -> None:
 
 
 def test_entries_that_boot_no_liveos_keep_their_arguments() -> None:
-    """They may boot a full-os image, which its initrd tells."""
+    """They may boot a full-os image, which its initrd shows."""
     config = rewritten("menuentry x { linux /boot/vmlinuz-6.6 root=/dev/sda1 quiet }\n")
     assert not config.live
     assert config.arguments == (("root=/dev/sda1", "quiet"),)
@@ -348,7 +351,7 @@ def test_entries_that_boot_no_liveos_keep_their_arguments() -> None:
 
 
 def test_blocks_without_end_are_refused() -> None:
-    with pytest.raises(GrubSyntaxError, match="nest too deeply"):
+    with pytest.raises(GrubSyntaxError, match="nested too deeply"):
         parse("submenu x { " * 5000 + "}" * 5000)
 
 

@@ -1,4 +1,4 @@
-"""Images looked into without mounting them: ISO 9660, initrds, squashfs superblocks; whole, odd and damaged ones."""
+"""Reading images without mounting them: ISO 9660, initrds, squashfs superblocks; intact, unusual and damaged ones."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from liveos import newc, shapes, specials, tiny
 from packing.site import Site, image_with_root, make_iso
-from pxe_pack.image import iso, liveos
-from pxe_pack.image.initrd import InitrdFacts, read_initrd
+from pxe_pack.image import liveos
+from pxe_pack.image.initrd.reader import InitrdFacts, read_initrd
+from pxe_pack.image.iso.reader import open_iso
 from pxe_pack.image.squashfs import Tree, superblock
 from pxe_pack.tools import InputError
 
@@ -27,7 +28,7 @@ LONG = "long-" * 45 + "name"
 
 @pytest.fixture(scope="module")
 def odd_iso(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ISO with names, depths and links that not every reader gets right."""
+    """An ISO with names, depths and links that some readers get wrong."""
     where = tmp_path_factory.mktemp("odd")
     stage = where / "stage"
     deep = stage.joinpath(*(f"d{depth}" for depth in range(12)))
@@ -51,7 +52,7 @@ def odd_iso(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_names_depths_links_and_modes_of_an_iso(odd_iso: Path) -> None:
-    with iso.opened(odd_iso) as image:
+    with open_iso(odd_iso) as image:
         deep = "/".join(f"d{depth}" for depth in range(12))
 
         def content(path: str) -> bytes:
@@ -74,7 +75,7 @@ def test_names_depths_links_and_modes_of_an_iso(odd_iso: Path) -> None:
 
 
 def test_a_directory_that_was_moved_is_listed_where_it_belongs(tmp_path: Path) -> None:
-    """Rock Ridge moves what lies deeper than eight levels to the top; CL and RE entries tell where it belongs."""
+    """Rock Ridge moves directories deeper than eight levels to the top; CL and RE entries record where they belong."""
     stage = tmp_path / "stage"
     deep = stage.joinpath(*(f"d{depth}" for depth in range(10)))
     deep.mkdir(parents=True)
@@ -83,14 +84,14 @@ def test_a_directory_that_was_moved_is_listed_where_it_belongs(tmp_path: Path) -
     command = ["xorriso", "-as", "mkisofs", "-R", "-rr_reloc_dir", "/rr_moved", "-o", str(target), str(stage)]
     subprocess.run(command, check=True, capture_output=True)
     assert b"CL\x0c\x01" in target.read_bytes()
-    with iso.opened(target) as image:
+    with open_iso(target) as image:
         (path,) = [path for path in image.entries if path.endswith("treasure")]
         assert path == "/".join(f"d{depth}" for depth in range(10)) + "/treasure"
         assert image.read(image.entries[path]) == b"found\n"
 
 
 def test_part_of_a_file(odd_iso: Path) -> None:
-    with iso.opened(odd_iso) as image:
+    with open_iso(odd_iso) as image:
         entry = image.entries["UPPER.TXT"]
         assert image.read(entry, offset=2, size=3) == b"per"
         assert image.read(entry, offset=4, size=100) == b"r\n"
@@ -109,7 +110,7 @@ def test_a_damaged_iso_is_an_error_and_not_a_crash(
     path = tmp_path / "damaged.iso"
     path.write_bytes(data)
     try:
-        with iso.opened(path) as image:
+        with open_iso(path) as image:
             for entry in image.entries.values():
                 if entry.is_file:
                     image.read(entry)
@@ -188,7 +189,7 @@ def test_a_damaged_initrd_is_an_error_and_not_a_crash(compression: str, data: st
     try:
         facts_of(bytes(whole))
     except InputError as error:
-        assert "initrd.img cannot be read" in str(error)  # noqa: PT017  both outcomes are right
+        assert "cannot read the initrd initrd.img" in str(error)  # noqa: PT017  both outcomes are right
 
 
 OPTIONS = [
@@ -231,7 +232,7 @@ def test_the_superblock_tells_how_it_was_made(
 
 def test_a_squashfs_that_is_damaged_behind_its_superblock_is_an_error(site: Site, tmp_path: Path) -> None:
     damaged = bytearray(site.image.read_bytes())
-    with iso.opened(site.image) as image:
+    with open_iso(site.image) as image:
         span = image.entries["liveos/rootfs.img"].spans[0]
     for at in range(span.offset + 96, span.offset + span.size, 7):
         damaged[at] ^= 0x55

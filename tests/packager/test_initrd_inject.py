@@ -1,4 +1,4 @@
-"""`--inject initrd`: an initrd comes out with an archive behind it, and all else as it was."""
+"""`--inject initrd`: an archive is appended to the initrd, and everything else is unchanged."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 from liveos import shapes, tiny
 from packing.site import Site, files_of, make_iso, take_out
 from pxe_pack.image import liveos
-from pxe_pack.image.cpio import Archives
+from pxe_pack.image.initrd.cpio import Archives
 from pxe_pack.inject import INJECTORS
-from pxe_pack.inject.former import formers
+from pxe_pack.inject.previous_payload import previous_payloads
 
 AGENT = "usr/lib/pxe-fetch"
 BOOTSTRAP, FULL_OS = "boot/initrd.img", f"boot/initramfs-{tiny.RELEASE}.img"
@@ -28,7 +28,7 @@ Refused = Callable[..., str]
 
 
 def unpacked(initrd: bytes, before: int, where: Path, *, program: str) -> dict[str, Path]:
-    """What cpio(1) makes of the archives behind the first `before` bytes; path -> where it is."""
+    """The archives after the first `before` bytes, unpacked by cpio(1); path -> unpacked file."""
     behind = initrd[before:].lstrip(b"\0")
     where.mkdir()
     first = subprocess.run([program, "-dc"], input=behind, capture_output=True, check=False).stdout
@@ -95,7 +95,7 @@ def test_every_kernels_initrd_gets_it_in_its_own_compression(site: Site, packs: 
 
 
 def test_the_initrd_is_read_as_the_one_that_it_was(site: Site, packs: Packs, tiny_full_os: Path) -> None:
-    """Packing the layout once more gives the same bytes: nothing is stacked."""
+    """Packing the layout again gives the same bytes: payloads do not pile up."""
     site.image = tiny_full_os
     site.pack = {"boot_url": None}
     packs()
@@ -120,7 +120,7 @@ def test_a_packed_layout_packed_again_has_the_last_payload_alone(
     site.image = site.folder / "packed"
     packs("--inject", then)
     with liveos.opened(site.output, boot_url="") as packed:
-        assert [former.how for former in formers(packed)] == [then]
+        assert [one.how for one in previous_payloads(packed)] == [then]
         assert packed.live
         root = replace(packed.live.tree, with_graft=True)
         assert bool(root.stat([f"{AGENT}/pxe-fetch"]).get(f"{AGENT}/pxe-fetch")) == (then == "rootfs")
@@ -146,15 +146,15 @@ def test_auto_says_of_each_way_why_it_is_left(site: Site, packs: Packs) -> None:
     inject = site.manifest()["inject"]
     assert isinstance(inject, dict)
     assert inject["how"] == "updates"
-    assert "not `initrd`: right too, and nodes would have more to fetch by TFTP" in inject["why"]
-    assert "not `rootfs`: right too, and slower to pack" in inject["why"]
+    assert "not `initrd`: works too, but nodes would download more over TFTP" in inject["why"]
+    assert "not `rootfs`: works too, but packs more slowly" in inject["why"]
 
 
-def test_an_enforcing_image_is_left_to_the_root_filesystem(site: Site, refused: Refused, tmp_path: Path) -> None:
+def test_initrd_is_refused_for_an_enforcing_image(site: Site, refused: Refused, tmp_path: Path) -> None:
     cfg = take_out(site.image, "boot/grub2/grub-pxe.cfg", tmp_path / "grub-pxe.cfg")
     cfg.write_text(cfg.read_text().replace("selinux=0", "enforcing=1"))
     target = tmp_path / "enforcing.iso"
     command = ["xorriso", "-indev", str(site.image), "-outdev", str(target), "-boot_image", "any", "replay"]
     subprocess.run([*command, "-map", str(cfg), "/boot/grub2/grub-pxe.cfg"], check=True, capture_output=True)
     site.image = target
-    assert "SELinux enforces" in refused("--inject", "initrd")
+    assert "SELinux is enforcing" in refused("--inject", "initrd")

@@ -1,4 +1,4 @@
-"""The boot loaders of a layout: the image's own, or others where those cannot boot over the network."""
+"""The boot loaders of a layout: the image's own, or others if those cannot boot over the network."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from packing.bootloaders import SHIM, debian, grub
 from packing.site import Site, files_of, image_with_root, make_iso, small_agent
 from packing.walk import walked
 from pxe_pack.freeze.agent import write_manifest
-from pxe_pack.image import bootloader, grubimage, iso, netboot
+from pxe_pack.image import bootloader
+from pxe_pack.image.grub import netboot
+from pxe_pack.image.grub.efi_image import read_grub
+from pxe_pack.image.iso.reader import open_iso
 
 Packs = Callable[..., str]
 Refused = Callable[..., str]
 
 
 def judged(path: Path) -> netboot.Netboot:
-    image = grubimage.read(path.read_bytes())
+    image = read_grub(path.read_bytes())
     assert image
     return netboot.over_network(image)
 
@@ -49,10 +52,10 @@ def test_what_a_grub_reads_over_tftp_is_told_from_its_prefix_and_script(
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"modules": "normal linux iso9660"}, "no efinet, no tftp built in"),
+        ({"modules": "normal linux iso9660"}, "its GRUB lacks the built-in modules efinet, tftp"),
         ({"prefix": "(hd0,gpt1)/boot/grub"}, "looks for its files on a disk"),
-        ({"script": "configfile (cd0)/boot/grub.cfg"}, "reads (cd0)/boot/grub.cfg, which is on no network"),
-        ({"script": "if"}, "cannot be understood"),
+        ({"script": "configfile (cd0)/boot/grub.cfg"}, "reads (cd0)/boot/grub.cfg, which is not on the network"),
+        ({"script": "if"}, "cannot parse the script"),
     ],
 )
 def test_a_grub_that_ends_at_a_prompt_is_told(tmp_path: Path, options: dict[str, str], why: str) -> None:
@@ -62,7 +65,7 @@ def test_a_grub_that_ends_at_a_prompt_is_told(tmp_path: Path, options: dict[str,
 def test_debians_signed_grubs_are_told_apart() -> None:
     folder = Path("/usr/lib/grub/x86_64-efi-signed")
     assert judged(folder / "grubnetx64.efi.signed") == netboot.Netboot(config="/grub/grub.cfg")
-    assert judged(folder / "gcdx64.efi.signed").obstacle == "its GRUB has no tftp built in"
+    assert judged(folder / "gcdx64.efi.signed").obstacle == "its GRUB lacks the built-in module tftp"
 
 
 def test_a_kiwi_image_gets_this_machines_boot_loaders_and_what_leads_them(
@@ -78,7 +81,7 @@ def test_a_kiwi_image_gets_this_machines_boot_loaders_and_what_leads_them(
     ]  # fmt: skip
     loaders = site.manifest()["boot_loaders"]
     assert isinstance(loaders, dict)
-    assert "cannot boot over the network: its GRUB has no efinet, no tftp built in" in loaders["why"]
+    assert "cannot boot over the network: its GRUB lacks the built-in modules efinet, tftp" in loaders["why"]
     assert "grubnetx64.efi.signed" in loaders["origin"]
     assert "grub/" in said
 
@@ -122,7 +125,7 @@ def test_a_grub_alone_is_what_firmware_starts(site: Site, packs: Packs, tmp_path
 
 
 def test_boot_loaders_in_the_el_torito_image_alone_are_found(tiny: Path) -> None:
-    with iso.opened(tiny) as image:
+    with open_iso(tiny) as image:
         entries = {path: entry for path, entry in image.entries.items() if not path.endswith(".efi")}
         found = bootloader.boot_loaders(replace(image, entries=entries))
         whole = bootloader.boot_loaders(image)
@@ -134,7 +137,7 @@ def test_boot_loaders_in_the_el_torito_image_alone_are_found(tiny: Path) -> None
 
 
 def for_arm64(data: bytes) -> bytes:
-    """A PE or ELF program said to be for arm64: only its header is looked at."""
+    """A PE or ELF program marked as arm64; only its header is read."""
     changed = bytearray(data)
     if data[:2] == b"MZ":
         (header,) = struct.unpack_from("<I", data, 0x3C)
@@ -146,7 +149,7 @@ def for_arm64(data: bytes) -> bytes:
 
 @pytest.fixture
 def arm64(site: Site, tmp_path: Path) -> Path:
-    """An image of arm64, and an agent."""
+    """An arm64 image, and an agent."""
     given = files_of(site.image)
     files: dict[str, str | bytes] = {path: data for path, data in given.items() if not path.endswith(".efi")}
     files["EFI/BOOT/BOOTAA64.EFI"] = for_arm64(given["efi/boot/bootx64.efi"])

@@ -1,4 +1,4 @@
-"""A pxe-tar is unpacked beside the output, safely, and packed as the folder that it holds."""
+"""A pxe-tar is safely unpacked next to the output, and packed like the folder it contains."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Refused = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def tiny_pxe_tar() -> Path:
-    """A pxe-tar, as Image Customizer from 0.16 on writes it. Shared: not to be written to."""
+    """A pxe-tar as written by Image Customizer 0.16 and later. Shared, so do not write to it."""
     return shapes.cached(replace(shapes.SHAPES["pxe-dir"], contents="tiny", media="pxe-tar"))
 
 
@@ -51,7 +51,7 @@ def test_a_pxe_tar_gives_the_layout_of_its_folder(
 
 
 def repacked(folder: Path, target: Path, *, prefix: str = ".", more: Iterator[tarfile.TarInfo] | None = None) -> Path:
-    """The folder as an archive with further members, which have a byte of content each."""
+    """The folder as an archive with extra members, each with one byte of content."""
     with tarfile.open(target, "w") as out:
         out.add(folder, arcname=prefix)
         for member in more or ():
@@ -80,20 +80,23 @@ def member(name: str, *, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfi
 
 
 UNSAFE = {
-    "climbs": ([member("../evil")], "a name that leads out of it, '../evil'"),
-    "climbs inside": ([member("boot/../../evil")], "a name that leads out of it"),
-    "absolute": ([member("/tmp/evil")], "a name that leads out of it, '/tmp/evil'"),
-    "device": ([member("boot/sda", kind=tarfile.BLKTYPE)], "has a device or a pipe, boot/sda"),
-    "pipe": ([member("boot/pipe", kind=tarfile.FIFOTYPE)], "has a device or a pipe, boot/pipe"),
-    "hard link out": ([member("boot/shadow", kind=tarfile.LNKTYPE, link="../../etc/shadow")], "leads out of it"),
-    "hard link to nothing": ([member("boot/x", kind=tarfile.LNKTYPE, link="boot/y")], "which is no file before it"),
-    "link out": ([member("boot/shadow", kind=tarfile.SYMTYPE, link="/etc/shadow")], "is a link that leads out of it"),
+    "climbs": ([member("../evil")], "a name that escapes it, '../evil'"),
+    "climbs inside": ([member("boot/../../evil")], "a name that escapes it"),
+    "absolute": ([member("/tmp/evil")], "a name that escapes it, '/tmp/evil'"),
+    "device": ([member("boot/sda", kind=tarfile.BLKTYPE)], "contains a device or a pipe, boot/sda"),
+    "pipe": ([member("boot/pipe", kind=tarfile.FIFOTYPE)], "contains a device or a pipe, boot/pipe"),
+    "hard link out": ([member("boot/shadow", kind=tarfile.LNKTYPE, link="../../etc/shadow")], "a name that escapes it"),
+    "hard link to nothing": ([member("boot/x", kind=tarfile.LNKTYPE, link="boot/y")], "which is not an earlier file"),
+    "link out": (
+        [member("boot/shadow", kind=tarfile.SYMTYPE, link="/etc/shadow")],
+        "is a link to /etc/shadow, outside",
+    ),
     "through a link": (
         [member("boot/way", kind=tarfile.SYMTYPE, link="/tmp"), member("boot/way/evil")],
-        "has boot/way twice, as different things",
+        "contains boot/way twice, with different types",
     ),
-    "twice": ([member("evil"), member("evil")], "has evil twice"),
-    "a file as a folder": ([member("evil"), member("evil/inside")], "twice, as different things"),
+    "twice": ([member("evil"), member("evil")], "contains evil twice"),
+    "a file as a folder": ([member("evil"), member("evil/inside")], "twice, with different types"),
 }
 
 
@@ -155,7 +158,7 @@ def test_a_compressed_file_that_is_no_archive_is_refused(site: Site, refused: Re
 def test_a_disk_without_room_for_the_archive_is_said_before_it_is_full(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A member that says it is larger than any disk; its bytes are never asked for."""
+    """A member that claims to be larger than any disk; its bytes are never read."""
     site.image = site.folder / "huge.tar"
     huge = member("huge")
     huge.size = 1 << 55

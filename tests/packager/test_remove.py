@@ -16,7 +16,7 @@ from packing.trees import tree_of
 from pxe_pack import cli
 from pxe_pack.image import liveos
 from pxe_pack.inject import INJECTORS
-from pxe_pack.inject.former import formers
+from pxe_pack.inject.previous_payload import previous_payloads
 
 Packs = Callable[..., str]
 ROOT = "liveos/rootfs.img"
@@ -33,7 +33,7 @@ def same_files(image: Path, other: Path) -> None:
 
 def ways(path: Path) -> list[str]:
     with liveos.opened(path, boot_url="") as image:
-        return [former.how for former in formers(image)]
+        return [one.how for one in previous_payloads(image)]
 
 
 @pytest.mark.parametrize("how", ["updates", "rootfs"])

@@ -1,4 +1,4 @@
-"""`--compressor`: the root filesystem compressed anew. The tree is that of a graft: each is the other's proof."""
+"""`--compressor`: the root filesystem recompressed. Its tree must equal that of a graft: each proves the other."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_sockets_are_left_to_the_graft(site: Site, packs: Packs, refused: Refuse
         listening.bind(str(source / "sock"))
         root = mksquashfs_tree(tmp_path / "root.squashfs", source)
     site.image = image_with_file(site.image, root, tmp_path)
-    assert "has a socket (/sock), which no tar stream can carry" in refused("--compressor", "zstd")
+    assert "has a socket (/sock), which a tar stream cannot hold" in refused("--compressor", "zstd")
     packs("--inject", "rootfs")
 
 
@@ -114,7 +114,10 @@ def image_with_file(image: Path, root: Path, where: Path) -> Path:
     [
         (("--level", "3"), "error[level-without-compressor]"),
         (("--compressor", "gzip", "--level", "10"), "gzip has levels from 1 to 9, not 10"),
-        (("--compressor", "zstd", "--inject", "updates"), "`updates`: it leaves the root filesystem's compressor"),
+        (
+            ("--compressor", "zstd", "--inject", "updates"),
+            "`updates`: it cannot change the root filesystem's compressor",
+        ),
     ],
 )
 def test_what_cannot_be_compressed_so_is_refused(refused: Refused, arguments: tuple[str, ...], said: str) -> None:

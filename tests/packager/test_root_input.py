@@ -1,4 +1,4 @@
-"""A root filesystem given as the image: what pxe-pack makes of it, from a folder, a tar, a squashfs."""
+"""A root filesystem as the input image: the result for a folder, a tar and a squashfs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from packing.bootloaders import debian
 from packing.site import BOOT_URL, Site, files_of, take_out
 from packing.trees import tree_of
 from packing.walk import walked
-from pxe_pack.image import eltorito, iso
+from pxe_pack.image.iso import eltorito
+from pxe_pack.image.iso.reader import open_iso
 
 Packs = Callable[..., str]
 Refused = Callable[..., str]
@@ -27,7 +28,7 @@ MAKERS = {"directory": roots.folder, "tar": roots.tar, "squashfs": roots.squashf
 
 @pytest.fixture(autouse=True)
 def installed(machine_root: Path) -> None:
-    """Boot loaders on this machine: the root filesystem has none."""
+    """Boot loaders on this machine, for a root filesystem without any."""
     debian(machine_root)
 
 
@@ -62,7 +63,7 @@ def test_the_iso_that_is_made_boots_by_uefi_too(site: Site, packs: Packs) -> Non
         ["xorriso", "-indev", site.iso, "-report_el_torito", "plain"], capture_output=True, text=True, check=True
     ).stdout
     assert "UEFI" in report
-    with iso.opened(site.iso) as image:
+    with open_iso(site.iso) as image:
         assert image.volume_id == "LIVEOS"
         (fat,) = eltorito.efi_images(image)
         assert sorted(map(str.lower, fat.files())) == ["efi/boot/bootx64.efi", "efi/boot/grubx64.efi", "grub/grub.cfg"]
@@ -141,10 +142,9 @@ def test_a_file_that_may_not_be_read_is_named_before_anything_is_made(site: Site
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert (
-        f"error[root-unreadable]: the root filesystem {site.image} cannot be read: {site.image}/etc/shadow"
-        in done.stderr
+        f"error[root-unreadable]: cannot read the root filesystem {site.image}: {site.image}/etc/shadow" in done.stderr
     )
-    assert "hint: make a tar of it as root" in done.stderr
+    assert "hint: create a tar of it as root" in done.stderr
 
 
 def test_nothing_in_a_folder_is_written_to(site: Site, packs: Packs) -> None:
@@ -191,7 +191,7 @@ def test_an_empty_kernel_is_refused(site: Site, refused: Refused) -> None:
     contents = [one for one in roots.inodes() if one.path != f"boot/vmlinuz-{tiny.RELEASE}"]
     contents.append(Inode(f"boot/vmlinuz-{tiny.RELEASE}"))
     site.image = roots.tar(site.folder / "root.tar", contents)
-    assert "is no file, or an empty one" in refused()
+    assert "is not a regular file, or is empty" in refused()
 
 
 def test_a_tar_that_leads_out_is_refused(site: Site, refused: Refused) -> None:

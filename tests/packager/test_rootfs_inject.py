@@ -1,4 +1,4 @@
-"""`--inject rootfs`: the root filesystem comes out with the payload in it, and otherwise as it was."""
+"""`--inject rootfs`: the root filesystem gets the payload and is otherwise unchanged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from packing.site import BOOT_URL, Site, files_of, image_with_root, listed, part
 from packing.trees import Inode, listing, tree_of
 from pxe_pack import cli
 from pxe_pack.console import console
-from pxe_pack.image import iso, liveos
+from pxe_pack.image import liveos
+from pxe_pack.image.iso.reader import open_iso
 from pxe_pack.image.squashfs import superblock
 from pxe_pack.inject import Target, rootfs
 from pxe_pack.squashfs import Image
@@ -48,7 +49,7 @@ Packs = Callable[..., str]
 
 
 def trees(site: Site, where: Path) -> tuple[dict[str, Inode], dict[str, Inode]]:
-    """The trees of the image's root filesystem and of the layout's."""
+    """The trees of the image's and of the layout's root filesystem."""
     old = take_out(site.image, ROOT, where / "old.squashfs")
     new = take_out(site.iso, ROOT, where / "new.squashfs")
     return tree_of(old), tree_of(new)
@@ -129,7 +130,7 @@ def test_compressor_and_block_size_are_kept(
 
 
 def test_lz4_is_no_hindrance(site: Site, packs: Packs, tmp_path: Path) -> None:
-    """What tar2sqfs writes of it neither unsquashfs nor the kernel takes."""
+    """tar2sqfs's output for it is rejected by unsquashfs and by the kernel."""
     site.image = shapes.cached(replace(shapes.SHAPES["tiny"], compressor="lz4"))
     packs("--inject", "rootfs")
     old, new = trees(site, tmp_path)
@@ -150,7 +151,7 @@ def test_every_reader_of_the_iso_finds_the_longer_file(site: Site, packs: Packs,
     assert (tmp_path / "joliet").read_bytes() == take_out(site.iso, ROOT, tmp_path / "rock-ridge").read_bytes()
     said = subprocess.run(["file", "-b", str(site.iso)], check=True, capture_output=True, text=True).stdout
     assert "ISO 9660" in said
-    with iso.opened(site.iso) as image:
+    with open_iso(site.iso) as image:
         end = max(span.offset + span.size for entry in image.entries.values() for span in entry.spans)
         assert end <= image.volume_size <= image.size
 
@@ -167,7 +168,7 @@ def test_a_partitioned_image_has_a_table_of_its_new_size(site: Site, packs: Pack
 
 
 def test_the_root_directory_keeps_owner_mode_and_xattrs(site: Site, packs: Packs, tmp_path: Path) -> None:
-    """Sqfstar 4.5 and most ways of repacking lose them; with SELinux a root without its label does not boot."""
+    """Sqfstar 4.5 and most ways of repacking lose them; under SELinux a root without its label does not boot."""
     label = {"security.selinux": b"system_u:object_r:root_t:s0\0"}
     contents = [specials.Inode(".", b"5", mode=0o711, uid=5, gid=6, xattrs=label), *tiny.tree()]
     site.image = image_with_root(site.image, contents, tmp_path)
@@ -201,7 +202,7 @@ def test_the_same_inputs_give_the_same_bytes(site: Site, packs: Packs) -> None:
 
 @pytest.mark.parametrize("how", ["rootfs", "updates"])
 def test_without_any_privilege_the_same_bytes_come_out(site: Site, packs: Packs, how: str) -> None:
-    """In a user namespace of its own a process may neither chown nor mknod, whoever started it."""
+    """In its own user namespace a process may neither chown nor mknod, even if root started it."""
     packs("--inject", how)
     first = site.iso.read_bytes()
     pack = [sys.executable, "-m", "pxe_pack", *site.command("--quiet", "--inject", how)]
@@ -230,7 +231,7 @@ def test_what_is_taken_out_leaves_the_root_filesystem_byte_for_byte_as_it_was(
     work.mkdir()
     with liveos.opened(site.iso, boot_url=BOOT_URL) as image:
         target = Target(place=lambda name: tmp_path / name, iso="given-back.iso")
-        given = rootfs.take_out(image, target=target, work=work, console=console(json_lines=False, quiet=True))
+        given = rootfs.remove_payload(image, target=target, work=work, console=console(json_lines=False, quiet=True))
     back = tmp_path / "given-back.iso"
     before, after = files_of(site.image), files_of(back)
     assert {path for path in before if before[path] != after.get(path)} <= {"boot.catalog"}
@@ -247,7 +248,7 @@ def test_what_is_taken_out_of_a_rewritten_root_filesystem_are_the_payloads_own_p
     work.mkdir()
     with liveos.opened(site.iso, boot_url=BOOT_URL) as image:
         target = Target(place=lambda name: tmp_path / name, iso="given-back.iso")
-        rootfs.take_out(image, target=target, work=work, console=console(json_lines=False, quiet=True))
+        rootfs.remove_payload(image, target=target, work=work, console=console(json_lines=False, quiet=True))
     new = tree_of(take_out(tmp_path / "given-back.iso", ROOT, tmp_path / "new.squashfs"))
     assert {path: inode for path, inode in new.items() if path in old} == old
     left = {path: inode.kind for path, inode in new.items() if path not in old}
@@ -257,9 +258,9 @@ def test_what_is_taken_out_of_a_rewritten_root_filesystem_are_the_payloads_own_p
 def test_a_damaged_root_filesystem_is_told_and_nothing_is_left(
     site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Wherever it is: in what is looked at first, in what only the graft reads, or in what nobody reads."""
+    """Wherever the damage is: in data read first, in data only the graft reads, or in data that is never read."""
     raw = site.image.read_bytes()
-    with iso.opened(site.image) as image:
+    with open_iso(site.image) as image:
         span = image.entries[ROOT].spans[0]
     with Image.open(site.image, offset=span.offset, size=span.size) as root:
         tables, end = root.superblock.inode_table, root.superblock.bytes_used

@@ -1,4 +1,4 @@
-"""SELinux: the payload gets the labels that an image's own policy demands, and nothing else is relabelled."""
+"""SELinux: the payload gets the labels of the image's own policy, and nothing else is relabelled."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from liveos.specials import Inode, folder
 from packing.site import Site, image_with_root, take_out
 from packing.trees import tree_of
 from pxe_pack.image import liveos
-from pxe_pack.image.filecontexts import FileContexts, parse, read_file_contexts
+from pxe_pack.image.file_contexts import FileContexts, parse, read_file_contexts
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.tree import Inode as TreeInode
 from pxe_pack.image.tree import ListedTree
@@ -86,7 +86,7 @@ def files() -> dict[str, str]:
 
 
 def labelled(policy: dict[str, str]) -> list[Inode]:
-    """A root filesystem with `policy`, each of its inodes with a label of its own sort."""
+    """A root filesystem with `policy`, in which every inode has a label of its own."""
     folders = {str(parent) for path in policy for parent in Path(path).parents} - {".", "etc"}
     contents = [Inode(".", b"5", mode=0o755), *tiny.tree(), *(folder(path) for path in sorted(folders))]
     contents += [Inode(path, data=text.encode()) for path, text in policy.items()]
@@ -160,7 +160,7 @@ def test_an_enforcing_image_goes_by_rootfs_alone(site: Site, packs: Packs, tmp_p
     inject = site.manifest()["inject"]
     assert isinstance(inject, dict)
     assert inject["how"] == "rootfs"
-    assert "not `updates`: SELinux enforces" in inject["why"]
+    assert "not `updates`: SELinux is enforcing" in inject["why"]
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -185,7 +185,7 @@ def test_a_path_has_the_label_that_libselinux_gives_it(path: str, kind: str, pol
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The policy's file_contexts on this machine, with those that go with it."""
+    """The policy's file_contexts on this machine, with the files that belong to it."""
     where = tmp_path_factory.mktemp("policy")
     for path, text in files().items():
         (where / Path(path).name).write_text(text)
@@ -194,12 +194,12 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("line", ["/x", "/x -q u:r:t:s0", "/x -- u:r:t:s0 more"])
 def test_a_line_that_is_no_specification_is_told_with_its_place(line: str) -> None:
-    with pytest.raises(InputError, match=r"file_contexts:2: the line is not a path"):
+    with pytest.raises(InputError, match=r"file_contexts:2: expected a path"):
         parse(f"# first\n{line}\n", name=f"{POLICY}/file_contexts")
 
 
 def test_an_expression_that_is_none_is_told_only_where_it_could_apply() -> None:
     broken = FileContexts(specifications=parse("/etc/(.*\tu:r:t:s0\n", name="file_contexts"))
     assert broken.label("/usr/lib", stat.S_IFDIR) is None
-    with pytest.raises(InputError, match="no regular expression"):
+    with pytest.raises(InputError, match="not a valid regular expression"):
         broken.label("/etc/x", stat.S_IFREG)

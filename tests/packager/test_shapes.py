@@ -1,4 +1,4 @@
-"""Images of every shape, seen for what they are by their content, and packed."""
+"""Images of every shape are recognised by their content, and packed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import pytest
 
 from liveos import pxedir, shapes, tiny
 from packing.site import BOOT_URL, Site, files_of
-from pxe_pack.image import iso, liveos
+from pxe_pack.image import liveos
+from pxe_pack.image.iso.reader import open_iso
 
 Packs = Callable[..., str]
 Refused = Callable[..., str]
 
 
 def copied(folder: Path, where: Path) -> Path:
-    """A pxe-dir of one's own, to change."""
+    """A private copy of the pxe-dir that tests may change."""
     shutil.copytree(folder, where)
     for path in where.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
@@ -33,7 +34,7 @@ def test_a_pxe_dir_is_packed_from_its_own_files_and_its_iso(site: Site, packs: P
     grub_cfg = (site.output / "boot/grub2/grub.cfg").read_text()
     assert f"root=live:{BOOT_URL}" in grub_cfg
     assert grub_cfg.count("root=") == 1
-    with iso.opened(site.iso) as packed, iso.opened(tiny_pxe_dir / pxedir.ISO) as given:
+    with open_iso(site.iso) as packed, open_iso(tiny_pxe_dir / pxedir.ISO) as given:
         assert packed.find("updates/usr/lib/pxe-fetch/pxe-fetch")
         assert packed.volume_id == given.volume_id
 

@@ -22,7 +22,8 @@ from packing.bootloaders import debian
 from packing.signing import authority
 from packing.site import Site, files_of, make_iso
 from pxe_pack import cli
-from pxe_pack.image import authenticode, kernel
+from pxe_pack.image import kernel
+from pxe_pack.image.pe import authenticode
 
 Packs = Callable[..., str]
 Shown = Callable[[Path], dict[str, Any]]

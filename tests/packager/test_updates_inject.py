@@ -1,4 +1,4 @@
-"""`--inject updates`: the ISO comes out with an updates/ tree, and otherwise as it was."""
+"""`--inject updates`: the ISO gets an updates/ tree and is otherwise unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from packing.site import Site, files_of, listed, make_iso, partitioned, take_out
-from pxe_pack.image import iso
+from pxe_pack.image.iso.reader import open_iso
 
 AGENT = "updates/usr/lib/pxe-fetch"
 UNITS = "updates/usr/lib/systemd/system"
@@ -38,7 +38,7 @@ def test_only_the_updates_tree_differs(site: Site, packs: Packs) -> None:
 
 def test_the_tree_is_owned_by_root_with_proper_modes(site: Site, packs: Packs) -> None:
     packs("--inject", "updates")
-    with iso.opened(site.iso) as image:
+    with open_iso(site.iso) as image:
         tree = {entry.path: entry for entry in [image.entries["updates"], *image.below("updates")]}
     assert {(entry.uid, entry.gid) for entry in tree.values()} == {(0, 0)}
     assert {entry.mode & 0o7777 for entry in tree.values() if entry.is_directory} == {0o755}
@@ -59,7 +59,7 @@ def test_the_copy_keeps_its_boot_entry_and_volume_id(site: Site, packs: Packs) -
     said = subprocess.run(report, check=True, capture_output=True, text=True).stdout
     assert "Volume Id    : CDROM" in said
     assert "/boot/grub2/efiboot.img" in said
-    with iso.opened(site.image) as before, iso.opened(site.iso) as after:
+    with open_iso(site.image) as before, open_iso(site.iso) as after:
         efi = "boot/grub2/efiboot.img"
         assert after.entries[efi].spans == before.entries[efi].spans
 
@@ -73,12 +73,12 @@ def test_the_old_part_stays_but_for_the_volume_descriptors(site: Site, packs: Pa
 
 
 def test_it_is_what_growing_a_plain_copy_gives(site: Site, packs: Packs, tmp_path: Path) -> None:
-    """The root filesystem is copied after growing; byte for byte the ISO must be as if it had been there."""
+    """The root filesystem is copied after growing; the ISO must be byte for byte as if it had been copied before."""
     packs("--inject", "updates")
     copy = tmp_path / "copy.iso"
     shutil.copyfile(site.image, copy)
     old, new = copy.read_bytes(), site.iso.read_bytes()
-    with iso.opened(site.image) as image:
+    with open_iso(site.image) as image:
         files = [entry for entry in image.entries.values() if entry.is_file]
     for entry in files:
         for span in entry.spans:
@@ -129,19 +129,19 @@ def test_updates_of_the_user_stay(site: Site, packs: Packs, tmp_path: Path) -> N
 
 
 def test_a_rewrite_takes_the_former_updates_tree_off(site: Site, packs: Packs, tmp_path: Path) -> None:
-    """It would be copied over the new root filesystem's files at boot."""
+    """At boot it would be copied over the new root filesystem's files."""
     packs("--inject", "updates")
     packed = tmp_path / "packed.iso"
     site.iso.rename(packed)
     site.image = packed
     shutil.rmtree(site.output)
     packs("--inject", "rootfs")
-    with iso.opened(site.iso) as image:
+    with open_iso(site.iso) as image:
         assert "updates" not in image.entries
 
 
 def test_a_partitioned_image_is_written_anew(site: Site, packs: Packs, tmp_path: Path) -> None:
-    """Growing would leave its partition table describing a smaller disk."""
+    """Growing would leave a partition table that describes a smaller disk."""
     site.image = partitioned(site, tmp_path)
     packs("--inject", "updates")
     head = site.iso.read_bytes()[: 1 << 12]
@@ -179,7 +179,7 @@ def test_the_same_inputs_give_the_same_bytes(site: Site, packs: Packs) -> None:
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Path -> bytes and mode."""
+    """Path -> content and mode."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mode) for path in files}
 
@@ -188,16 +188,16 @@ def test_an_initrd_without_the_hook_is_left_to_the_other_way(
     site: Site, packs: Packs, refused: Callable[..., str], tmp_path: Path
 ) -> None:
     site.image = with_other_initrd(site.image, tmp_path, without="apply-live-updates")
-    assert "has no apply-live-updates" in refused("--inject", "updates")
+    assert "lacks the apply-live-updates hook" in refused("--inject", "updates")
     packs("--inject", "auto")
     inject = site.manifest()["inject"]
     assert isinstance(inject, dict)
     assert inject["how"] == "rootfs"
-    assert "not `updates`: boot/initrd.img has no apply-live-updates" in inject["why"]
+    assert "not `updates`: boot/initrd.img lacks the apply-live-updates hook" in inject["why"]
 
 
 def with_other_initrd(image: Path, where: Path, *, without: str) -> Path:
-    """The image with an initrd that lacks the files whose names have `without` in them."""
+    """The image with an initrd that lacks the files whose names contain `without`."""
     initrd = take_out(image, "boot/initrd.img", where / "initrd.img")
     stage = where / "initrd"
     stage.mkdir()
@@ -210,7 +210,7 @@ def with_other_initrd(image: Path, where: Path, *, without: str) -> Path:
     return target
 
 
-def test_an_enforcing_image_is_left_to_the_other_way(site: Site, refused: Callable[..., str], tmp_path: Path) -> None:
+def test_updates_is_refused_for_an_enforcing_image(site: Site, refused: Callable[..., str], tmp_path: Path) -> None:
     cfg = take_out(site.image, "boot/grub2/grub-pxe.cfg", tmp_path / "grub-pxe.cfg")
     cfg.write_text(cfg.read_text().replace("selinux=0", "enforcing=1"))
     target = tmp_path / "enforcing.iso"
@@ -218,11 +218,11 @@ def test_an_enforcing_image_is_left_to_the_other_way(site: Site, refused: Callab
     subprocess.run([*command, "-map", str(cfg), "/boot/grub2/grub-pxe.cfg"], check=True, capture_output=True)
     site.image = target
     said = refused("--inject", "updates")
-    assert "SELinux enforces, and files copied at boot get no labels" in said
-    assert "hint: --inject rootfs can" in said
+    assert "SELinux is enforcing, and files copied at boot get no labels" in said
+    assert "hint: use --inject rootfs" in said
 
 
 def test_an_iso_without_rock_ridge_is_read_as_linux_shows_it(tmp_path: Path) -> None:
     image = make_iso(tmp_path / "plain.iso", {"BOOT/GRUB.CFG": "x"}, options=["--norock"])
-    with iso.opened(image) as opened:
+    with open_iso(image) as opened:
         assert opened.find("boot/grub.cfg")

@@ -10,7 +10,7 @@ from pathlib import Path
 from liveos import newc
 from liveos.newc import Entry
 from packing.site import files_of, make_iso
-from pxe_pack.image.cpio import Archives
+from pxe_pack.image.initrd.cpio import Archives
 
 FOR_THE_NETWORK = ("normal", "linux", "efinet", "tftp")
 

@@ -45,7 +45,7 @@ _AT_LINE = """\
 import os, runpy, signal, sys, threading
 left, number = int(os.environ["CUT_AT"]), int(os.environ["CUT_BY"])
 files = ("/pxe_pack/output.py", "/pxe_pack/tarball.py", "/pxe_pack/cleanup.py", "/pxe_pack/pack.py",
-         "/pxe_pack/tools.py", "/pxe_pack/mastering/make.py",
+         "/pxe_pack/tools.py", "/pxe_pack/liveiso/build.py",
          "/tempfile.py", "/shutil.py", "/subprocess.py", "/contextlib.py")
 def line(frame, event, _):
     global left

@@ -14,7 +14,7 @@ from liveos import iso as liveos_iso
 from liveos import tree
 from liveos.specials import Inode
 from pxe_pack.freeze.agent import PROGRAM, write_manifest
-from pxe_pack.image import iso
+from pxe_pack.image.iso.reader import open_iso
 
 BOOT_URL = "http://10.0.0.1:8080/images/liveos.iso"
 ARTIFACT = {"name": "model", "url": "http://10.0.0.1/m.bin", "sha256": "0" * 64, "dest": "/srv/models/m.bin"}
@@ -115,7 +115,7 @@ def make_iso(target: Path, files: dict[str, str | bytes], *, options: Sequence[s
 
 def files_of(image: Path) -> dict[str, bytes]:
     """Every regular file of an ISO, by our own reader."""
-    with iso.opened(image) as opened:
+    with open_iso(image) as opened:
         return {entry.path: opened.read(entry) for entry in opened.entries.values() if entry.is_file}
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fakes.daemons import Tftpd, tftpd
-from pxe_pack.image import grubimage, netboot
-from pxe_pack.image.grubscript import parse, unquoted, walk
+from pxe_pack.image.grub import netboot
+from pxe_pack.image.grub.efi_image import read_grub
+from pxe_pack.image.grub.script import parse, unquoted, walk
 
 _LOADS = ("linux", "linuxefi", "initrd", "initrdefi")
 
@@ -22,7 +23,7 @@ def walked(layout: Path, *, grub: str = "grubx64.efi") -> list[str]:
 def _steps(server: Tftpd, layout: Path, grub: str) -> Iterator[str]:
     for name in (grub.replace("grub", "boot"), grub):
         yield _fetched(server, layout, f"/{name}")
-    image = grubimage.read((layout / grub).read_bytes())
+    image = read_grub((layout / grub).read_bytes())
     assert image
     config = netboot.over_network(image).config
     yield _fetched(server, layout, config)

@@ -1,7 +1,7 @@
-"""`pxe-pack boot`: an exported layout booted by UEFI PXE in a virtual machine, and what the node said.
+"""`pxe-pack boot`: boot an exported layout over UEFI PXE in a virtual machine and report what the node said.
 
-The layout is served as it is: by TFTP what a TFTP server would have, by HTTP under the very URLs it was made with. Only
-grub.cfg gets a serial console and the place to report to.
+The layout is served unchanged: boot files over TFTP, everything else over HTTP under the URLs it was packed with. Only
+grub.cfg (or boot.ipxe) is altered: it gets a serial console and the URL to report to.
 """
 
 from __future__ import annotations
@@ -14,59 +14,60 @@ from typing import BinaryIO
 
 from pxe_fetch.contract import cmdline
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.boot import credentials, grubcfg, machine, network, ways
-from pxe_pack.boot.account import Outcome
+from pxe_pack.boot import boot_method, credentials, grubcfg, machine, network
+from pxe_pack.boot.boot_method import BootMethod
 from pxe_pack.boot.events import Events
-from pxe_pack.boot.layout import BOOT_LOADER, Layout, read
 from pxe_pack.boot.network import Network
+from pxe_pack.boot.outcome import Outcome
+from pxe_pack.boot.served_layout import BOOT_LOADER, ServedLayout, read_served_layout
 from pxe_pack.boot.server import serving
 from pxe_pack.boot.trial import Trial
-from pxe_pack.boot.ways import Via
 from pxe_pack.cleanup import sigint_raises, temporary_folder
 from pxe_pack.console import Console
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.tools import InputError
 
 MiB = 1 << 20
-LEAST_MEMORY = 2048  # MiB; a LiveOS with systemd and its overlay
-ROOM = 4  # times the ISO and artifacts, which both end up in RAM, in a tmpfs that may hold half of it
+MIN_MEMORY = 2048  # MiB; a LiveOS with systemd and its overlay
+# The ISO and the artifacts both end up in RAM, in a tmpfs limited to half of it: four times their size is enough.
+MEMORY_FACTOR = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """What is to be booted, and how."""
+    """What to boot, and how."""
 
     layout: Path
     serial_log: Path
-    timeout: float  # seconds until a node without a verdict is given up
-    via: Via = Via.TFTP
-    memory: int | None = None  # MiB; None: by the layout's size
-    append: str = ""  # kernel arguments, as on a kernel command line
-    keep: bool = False  # let the node run on after its verdict, until it powers off
-    credentials: Mapping[str, Path] = field(default_factory=dict)  # by name: files for the node's systemd
+    timeout: float  # seconds to wait for a verdict
+    via: BootMethod = BootMethod.TFTP
+    memory: int | None = None  # MiB; None: derived from the layout's size
+    append: str = ""  # extra kernel arguments, as on a kernel command line
+    keep: bool = False  # keep the node running after its verdict, until it powers off
+    credentials: Mapping[str, Path] = field(default_factory=dict)  # name -> file, for the node's systemd
 
 
 def boot(options: Options, *, console: Console) -> Outcome:
-    """Boot the layout and wait for what the node says.
+    """Boot the layout, wait for the node's verdict and return the outcome.
 
-    Raises InputError when the layout, the options or this machine do not allow it. The machine and the servers are
-    gone when this returns, however it does.
+    Raises InputError if the layout, the options or this machine rule it out. The virtual machine and the servers are
+    always stopped on return, also after an exception.
     """
-    layout = read(options.layout)
-    if problem := ways.objection(layout, options.via):
+    layout = read_served_layout(options.layout)
+    if problem := boot_method.unsupported_reason(layout, options.via):
         raise InputError(problem)
-    net = network.around([*layout.http, *([ways.base(layout)] if options.via is Via.IPXE else [])])
+    net = network.plan_network([*layout.http, *([boot_method.base(layout)] if options.via is BootMethod.IPXE else [])])
     if problems := machine.missing(options.via):
         raise InputError(*problems)
     added = _kernel_arguments(options, net)
-    for_grub, for_ipxe = grubcfg.words(added), ways.words(added) if options.via is Via.IPXE else ""
+    for_grub, for_ipxe = grubcfg.words(added), boot_method.words(added) if options.via is BootMethod.IPXE else ""
     if layout.findings:
         console.problems(layout.findings)
     with _serial_log(options.serial_log) as log, temporary_folder(prefix="pxe-pack-boot-") as work:
-        handed = credentials.arguments(options.credentials, work=work)
+        credential_arguments = credentials.arguments(options.credentials, work=work)
         (work / "tftp").mkdir()
-        _lay_out(layout, work / "tftp", for_grub=for_grub, for_ipxe=for_ipxe)
-        with console.step("choosing how to run the machine") as step:
+        _fill_tftp_root(layout, work / "tftp", for_grub=for_grub, for_ipxe=for_ipxe)
+        with console.step("choosing the accelerator") as step:
             accelerator = machine.choose_accelerator(work)
             step.note("KVM" if accelerator is machine.KVM else f"emulation (TCG): {machine.kvm_problem()}")
         return _run(
@@ -75,7 +76,7 @@ def boot(options: Options, *, console: Console) -> Outcome:
             net=net,
             work=work,
             accelerator=accelerator,
-            handed=handed,
+            credential_arguments=credential_arguments,
             log=log,
             console=console,
         )
@@ -83,12 +84,12 @@ def boot(options: Options, *, console: Console) -> Outcome:
 
 def _run(
     options: Options,
-    layout: Layout,
+    layout: ServedLayout,
     *,
     net: Network,
     work: Path,
     accelerator: Sequence[str],
-    handed: Sequence[str],
+    credential_arguments: Sequence[str],
     log: BinaryIO,
     console: Console,
 ) -> Outcome:
@@ -96,9 +97,9 @@ def _run(
     socket = work / "http"
     files = {url: layout.root / path for url, path in layout.http.items()}
     boot_file = BOOT_LOADER
-    if options.via is Via.IPXE:
-        files |= ways.boot_files(layout, work / "tftp")
-        boot_file = f"{ways.base(layout)}/{IPXE_SCRIPT}"
+    if options.via is BootMethod.IPXE:
+        files |= boot_method.boot_files(layout, work / "tftp")
+        boot_file = f"{boot_method.base(layout)}/{IPXE_SCRIPT}"
     netdev = net.netdev(tftp=work / "tftp", boot_file=boot_file, server=socket)
     memory = options.memory or _enough_memory(layout)
     with (
@@ -109,7 +110,7 @@ def _run(
             via=options.via,
             memory=memory,
             accelerator=accelerator,
-            credentials=handed,
+            credentials=credential_arguments,
             serial_log=log,
             events=events,
         ),
@@ -138,13 +139,13 @@ def _run(
 
 
 def _kernel_arguments(options: Options, net: Network) -> list[str]:
-    """What a trial adds: where the node can be watched, where it reports, and what the user wants."""
+    """The arguments added for a test boot: serial console, report URL, and the user's own."""
     own = ["console=ttyS0", "systemd.show_status=1", f"pxe-fetch.report={net.report_url}"]
     return own + [word.replace('"', "") for word in cmdline.split(options.append)]
 
 
-def _lay_out(layout: Layout, folder: Path, *, for_grub: str, for_ipxe: str) -> None:
-    """The server's root in `folder`: the layout's boot files by links, its scripts with further kernel arguments."""
+def _fill_tftp_root(layout: ServedLayout, folder: Path, *, for_grub: str, for_ipxe: str) -> None:
+    """Fill the TFTP root `folder`: links to the layout's boot files, and copies of its scripts with more arguments."""
     for path in layout.tftp:
         file, link = (layout.root / path).absolute(), folder / path
         if not file.is_file():
@@ -152,20 +153,20 @@ def _lay_out(layout: Layout, folder: Path, *, for_grub: str, for_ipxe: str) -> N
         link.parent.mkdir(parents=True, exist_ok=True)
         if file.name == "grub.cfg":
             text = file.read_text(encoding="utf-8", errors="surrogateescape")
-            served = grubcfg.for_trial(text, added=for_grub)
+            served = grubcfg.for_test_boot(text, added=for_grub)
             link.write_text(served, encoding="utf-8", errors="surrogateescape")
         elif path == IPXE_SCRIPT:
             text = file.read_text(encoding="utf-8", errors="surrogateescape")
-            served = ways.script_for_trial(text, added=for_ipxe)
+            served = boot_method.script_for_test_boot(text, added=for_ipxe)
             link.write_text(served, encoding="utf-8", errors="surrogateescape")
         else:
             link.symlink_to(file)
 
 
-def _enough_memory(layout: Layout) -> int:
-    """MiB for the machine: the ISO and the artifacts lie in its RAM, each in a tmpfs that has a part of it."""
+def _enough_memory(layout: ServedLayout) -> int:
+    """Memory for the machine in MiB: the ISO and the artifacts must fit in its RAM, each in a tmpfs."""
     served = sum(layout.size(path) for path in layout.http.values())
-    return LEAST_MEMORY + ROOM * served // MiB
+    return MIN_MEMORY + MEMORY_FACTOR * served // MiB
 
 
 @contextmanager
@@ -176,8 +177,8 @@ def _serial_log(path: Path) -> Iterator[BinaryIO]:
         raise InputError(
             Problem(
                 reference="serial-log-unwritable",
-                message=f"the serial log {path} cannot be written: {error.strerror}",
-                hint="give another place with --serial-log FILE",
+                message=f"cannot write the serial log {path}: {error.strerror}",
+                hint="choose another file with --serial-log FILE",
             )
         ) from None
     with log:

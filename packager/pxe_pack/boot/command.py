@@ -6,58 +6,66 @@ import argparse
 from pathlib import Path
 
 from pxe_pack.boot import Options, boot
-from pxe_pack.boot.account import as_document, as_text
+from pxe_pack.boot.boot_method import BootMethod
 from pxe_pack.boot.credentials import is_name
-from pxe_pack.boot.ways import Via
+from pxe_pack.boot.outcome import as_document, as_text
 from pxe_pack.console import Console
 
-TIMEOUT = 900.0  # seconds; emulated, a LiveOS of a few hundred MB takes two or three minutes
-LEAST_MEMORY = 512  # MiB; less, and the firmware does not come up
+TIMEOUT = 900.0  # seconds; under emulation, a LiveOS of a few hundred MB takes two or three minutes
+MIN_MEMORY = 512  # MiB; the firmware does not start with less
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `boot` takes."""
+    """Declare the arguments of `boot`."""
     parser.description = (
-        "Boot an exported layout over UEFI PXE in a virtual machine, wait for what the node says, and show it. "
-        "Exits 0 only if the node did; 1 when it failed or gave no verdict; 2 when the layout cannot be tried."
+        "Boot an exported layout over UEFI PXE in a virtual machine, wait for the node's verdict, and show it. "
+        "Exit codes: 0 if the node's run ended with 0; 1 if it failed or gave no verdict; 2 if the layout cannot be "
+        "booted here."
     )
     parser.add_argument("layout", type=Path, metavar="DIR", help="the layout: pxe-pack's output folder")
     parser.add_argument(
         "--via",
-        choices=tuple(via.value for via in Via),
-        default=Via.TFTP.value,
+        choices=tuple(via.value for via in BootMethod),
+        default=BootMethod.TFTP.value,
         help="tftp: the firmware's PXE, shim and GRUB; ipxe: iPXE with boot.ipxe, by HTTP (default: %(default)s)",
     )
     parser.add_argument(
-        "--timeout", type=_seconds, default=TIMEOUT, metavar="SECONDS", help="for a verdict (default: %(default).0f)"
+        "--timeout",
+        type=_seconds,
+        default=TIMEOUT,
+        metavar="SECONDS",
+        help="how long to wait for a verdict (default: %(default).0f)",
     )
     parser.add_argument(
-        "--memory", type=_mebibytes, metavar="MIB", help="of the machine (default: by the layout's size)"
+        "--memory",
+        type=_mebibytes,
+        metavar="MIB",
+        help="memory of the machine (default: derived from the layout's size)",
     )
-    parser.add_argument("--append", default="", metavar="ARGUMENTS", help="further kernel arguments, as one string")
+    parser.add_argument("--append", default="", metavar="ARGUMENTS", help="extra kernel arguments, as one string")
     parser.add_argument(
         "--credential",
         type=_credential,
         action="append",
         default=[],
         metavar="NAME=FILE",
-        help="a credential that the machine's firmware (SMBIOS) hands to the node, as pxe-fetch.config; repeatable",
+        help="pass a systemd credential such as pxe-fetch.config to the node through SMBIOS; repeatable",
     )
     parser.add_argument(
         "--keep",
         action="store_true",
-        help="let the node run on after its verdict, until it powers off or Ctrl-C; its last verdict counts",
+        help="keep the node running after its verdict, until it powers off or Ctrl-C; its last verdict counts",
     )
-    parser.add_argument("--serial-log", type=Path, metavar="FILE", help="default: DIR.serial.log, beside the layout")
+    parser.add_argument("--serial-log", type=Path, metavar="FILE", help="default: DIR.serial.log, next to the layout")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Boot what `arguments` name; gives the exit code. Raises InputError and WorkError."""
+    """Boot the layout named in `arguments` and return the exit code. Raises InputError and WorkError."""
     layout: Path = arguments.layout
     options = Options(
         layout=layout,
         serial_log=arguments.serial_log or Path(f"{layout.absolute()}.serial.log"),
-        via=Via(arguments.via),
+        via=BootMethod(arguments.via),
         timeout=arguments.timeout,
         memory=arguments.memory,
         append=arguments.append,
@@ -81,12 +89,12 @@ def _seconds(text: str) -> float:
 def _credential(text: str) -> tuple[str, Path]:
     name, equals, file = text.partition("=")
     if not equals or not is_name(name) or not file:
-        raise argparse.ArgumentTypeError("has to be NAME=FILE, the name of letters, digits, `.`, `_` and `-`")
+        raise argparse.ArgumentTypeError("must be NAME=FILE, with a name of letters, digits, `.`, `_` and `-`")
     return name, Path(file)
 
 
 def _mebibytes(text: str) -> int:
     value = int(text)
-    if value < LEAST_MEMORY:
-        raise argparse.ArgumentTypeError(f"must be {LEAST_MEMORY} or more")
+    if value < MIN_MEMORY:
+        raise argparse.ArgumentTypeError(f"must be {MIN_MEMORY} or more")
     return value

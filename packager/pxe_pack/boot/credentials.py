@@ -1,4 +1,4 @@
-"""Credentials that the machine's firmware hands to the node's systemd: SMBIOS OEM strings (systemd.io/CREDENTIALS)."""
+"""Credentials for the node's systemd, passed by firmware as SMBIOS OEM strings (https://systemd.io/CREDENTIALS)."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.tools import InputError
 
 PREFIX = "io.systemd.credential.binary:"
-MOST = 48 * 1024  # bytes of all together; the firmware's tables hold 64 KiB, and base64 makes a third more of them
+MAX_TOTAL = 48 * 1024  # bytes in total: SMBIOS tables hold 64 KiB, and base64 adds a third
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)  # what systemd takes for one is wider; these need no quoting
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)  # systemd accepts more; these need no quoting
 
 
 def is_name(text: str) -> bool:
-    """Whether a credential may be called so."""
+    """Whether `text` is a valid credential name."""
     return bool(_NAME.fullmatch(text)) and text not in {".", ".."}
 
 
 def arguments(credentials: Mapping[str, Path], *, work: Path) -> list[str]:
-    """QEMU's arguments for `credentials` (name -> file), through files in the folder `work`.
+    """QEMU's arguments that pass `credentials` (name -> file); the values go through files in the folder `work`.
 
-    Raises InputError when a file cannot be read, or all are more than the firmware has room for.
+    Raises InputError if a file cannot be read, or if they exceed what SMBIOS can hold.
     """
     words: list[str] = []
-    left = MOST
+    left = MAX_TOTAL
     for number, (name, file) in enumerate(credentials.items()):
         try:
             content = file.read_bytes()
         except OSError as error:
-            raise _cannot(f"the credential {name} cannot be read from {file}: {error.strerror}") from None
+            raise _unusable(f"cannot read the credential {name} from {file}: {error.strerror}") from None
         left -= len(content)
         if left < 0:
-            raise _cannot(f"the credentials are more than the {MOST} bytes that fit into the firmware's tables")
-        # Through a file: the command line of a process is there for everybody to read.
-        handed = work / f"credential-{number}"
-        handed.touch(mode=0o600)
-        handed.write_text(f"{PREFIX}{name}={base64.b64encode(content).decode()}", encoding="ascii")
-        words += ["-smbios", f"type=11,path={str(handed).replace(',', ',,')}"]
+            raise _unusable(f"the credentials exceed the {MAX_TOTAL} bytes that fit into the SMBIOS tables")
+        # Passed in a file, because every user can read a process's command line.
+        private = work / f"credential-{number}"
+        private.touch(mode=0o600)
+        private.write_text(f"{PREFIX}{name}={base64.b64encode(content).decode()}", encoding="ascii")
+        words += ["-smbios", f"type=11,path={str(private).replace(',', ',,')}"]
     return words
 
 
-def _cannot(message: str) -> InputError:
-    return InputError(Problem(reference="credential-unusable", message=message, hint="give --credential NAME=FILE"))
+def _unusable(message: str) -> InputError:
+    return InputError(Problem(reference="credential-unusable", message=message, hint="use --credential NAME=FILE"))

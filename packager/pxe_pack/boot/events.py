@@ -1,4 +1,4 @@
-"""What can happen while a node boots, as values; all of it arrives in one queue."""
+"""Events of a test boot, delivered through one queue."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from queue import SimpleQueue
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Serial:
-    """Text that the node wrote to its serial console, in pieces of any size."""
+    """Text the node wrote to its serial console, in pieces of any size."""
 
     text: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
-    """The node's request for `url` was answered with `status`; its body is yet to be sent."""
+class Requested:
+    """The node requested `url` and got `status`; the body has not been sent yet."""
 
     method: str
     url: str
@@ -25,7 +25,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sent:
-    """`amount` more bytes of `url` went to the node."""
+    """`amount` more bytes of `url` were sent to the node."""
 
     url: str
     amount: int
@@ -33,18 +33,18 @@ class Sent:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """The agent's state document, as it posted it: while its run goes on, and in the end."""
+    """The agent's state document as posted, during its run and at the end."""
 
     document: Mapping[str, object]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
-    """The machine is off: QEMU's exit code, and what it had to say on stderr."""
+    """The machine is off: QEMU's exit code and stderr."""
 
     code: int
     complaint: str
 
 
-Event = Serial | Asked | Sent | Report | Ended
+Event = Serial | Requested | Sent | Report | Ended
 Events = SimpleQueue[Event]

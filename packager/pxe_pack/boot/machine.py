@@ -1,4 +1,4 @@
-"""The virtual machine: QEMU with UEFI firmware, one network card, a serial console, and nothing that outlives us."""
+"""The virtual machine: QEMU with UEFI firmware, one network card and a serial console; it never outlives pxe-pack."""
 
 from __future__ import annotations
 
@@ -17,58 +17,58 @@ from typing import BinaryIO
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
+from pxe_pack.boot.boot_method import BootMethod
 from pxe_pack.boot.events import Ended, Events, Serial
-from pxe_pack.boot.ways import Via
 
 QEMU = "qemu-system-x86_64"
 KVM = ("kvm", "-cpu", "host")
 _KVM_DEVICE = Path("/dev/kvm")
 TCG = ("tcg,thread=multi", "-cpu", "max")
-# Firmware that can do PXE, with its empty variable store: Debian and Ubuntu; Fedora, Azure Linux and RHEL; Arch.
+# Firmware with PXE support and its empty variable store: Debian and Ubuntu; Fedora, Azure Linux and RHEL; Arch.
 FIRMWARE = (
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
     ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
     ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
     ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
 )
-# Without an option ROM the firmware's own PXE runs, as on a real machine, and starts seconds sooner.
-OPTION_ROMS = {Via.TFTP: "", Via.IPXE: "efi-virtio.rom"}
+# Without an option ROM the firmware's own PXE runs, as on real hardware, and starts seconds earlier.
+OPTION_ROMS = {BootMethod.TFTP: "", BootMethod.IPXE: "efi-virtio.rom"}
 ROM_FOLDERS = ("/usr/lib/ipxe/qemu", "/usr/share/qemu", "/usr/share/ipxe/qemu", "/usr/share/qemu/ipxe")
-PROBE = 5.0  # seconds in which the firmware under KVM must have said something
-GATHER = 0.05  # seconds between two looks at the serial console, which QEMU writes character by character
+PROBE = 5.0  # seconds within which firmware under KVM must print something
+GATHER = 0.05  # seconds between reads of the serial console, which QEMU writes character by character
 STOPPING = 5.0  # seconds from SIGTERM to SIGKILL
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Firmware:
-    """UEFI firmware for a virtual machine: its code, and the variable store each machine gets a copy of."""
+    """UEFI firmware for a virtual machine: its code, and the variable store that each machine gets a copy of."""
 
     code: Path
     variables: Path
 
 
 def firmware() -> Firmware | None:
-    """The first firmware found on this machine."""
+    """The first firmware found on this machine; None if there is none."""
     for code, variables in FIRMWARE:
         if Path(code).is_file() and Path(variables).is_file():
             return Firmware(code=Path(code), variables=Path(variables))
     return None
 
 
-def missing(via: Via = Via.TFTP) -> list[Problem]:
-    """A problem for each thing that has to be installed before a machine can be started."""
+def missing(via: BootMethod = BootMethod.TFTP) -> list[Problem]:
+    """One problem for each missing program or file that booting by `via` needs."""
     problems = tools.missing([QEMU, "setpriv"], reason="to boot the layout")
     if firmware() is None:
         problems.append(
             Problem(
                 reference="tool-missing",
-                message="UEFI firmware for virtual machines (OVMF) is needed to boot the layout, and is not installed",
+                message="UEFI firmware for virtual machines (OVMF) is needed to boot the layout, but is not installed",
                 hint="apt-get install ovmf",
             )
         )
-    if via is Via.IPXE and not any((Path(folder) / OPTION_ROMS[via]).is_file() for folder in ROM_FOLDERS):
+    if via is BootMethod.IPXE and not any((Path(folder) / OPTION_ROMS[via]).is_file() for folder in ROM_FOLDERS):
         message = (
-            f"iPXE for virtual machines ({OPTION_ROMS[via]}) is needed to boot the layout by it, and is not installed"
+            f"iPXE for virtual machines ({OPTION_ROMS[via]}) is needed to boot the layout with it, but is not installed"
         )
         problems.append(Problem(reference="tool-missing", message=message, hint="apt-get install ipxe-qemu"))
     return problems
@@ -79,18 +79,18 @@ def machine(
     work: Path,
     *,
     netdev: str,
-    via: Via,
+    via: BootMethod,
     memory: int,
     accelerator: Sequence[str],
     credentials: Sequence[str],
     serial_log: BinaryIO,
     events: Events,
 ) -> Iterator[None]:
-    """A machine that boots from the network, for as long as the context lasts.
+    """Run a machine that boots from the network for the duration of the context.
 
-    `memory` in MiB; `accelerator` as `choose_accelerator` gives it, `credentials` as `credentials.arguments`
-    does. What its serial console shows goes to `serial_log` as it is, and as Serial events; Ended follows when it is
-    off. `work` is a folder for the firmware's variables.
+    `memory` is in MiB, `accelerator` comes from `choose_accelerator`, `credentials` from `credentials.arguments`, and
+    `work` is a folder for the firmware's variables. Serial output goes unchanged to `serial_log` and as Serial events
+    to `events`; Ended follows when the machine is off.
     """
     arguments = [
         *("-m", str(memory), "-smp", str(min(4, max(2, os.cpu_count() or 1)))),
@@ -110,15 +110,15 @@ def machine(
 
 
 def choose_accelerator(work: Path) -> Sequence[str]:
-    """KVM where the firmware comes up under it, else emulation.
+    """KVM if the firmware starts under it, else emulation.
 
-    A /dev/kvm that can be opened is not enough: nested, or in some containers, it fails once the firmware runs.
+    Opening /dev/kvm is not proof: when nested, or in some containers, KVM fails only once the firmware runs.
     """
     if not os.access(_KVM_DEVICE, os.R_OK | os.W_OK):
         return TCG
     with _start(work, KVM, ["-m", "512"]) as process:
         try:
-            return KVM if _speaks(process, seconds=PROBE) else TCG
+            return KVM if _has_output(process, seconds=PROBE) else TCG
         finally:
             _stop(process)
 
@@ -147,8 +147,8 @@ def _start(work: Path, accelerator: Sequence[str], arguments: Sequence[str]) -> 
     )
 
 
-def _speaks(process: subprocess.Popen[bytes], *, seconds: float) -> bool:
-    """Whether the machine's serial console shows anything in that time."""
+def _has_output(process: subprocess.Popen[bytes], *, seconds: float) -> bool:
+    """Whether the serial console shows anything within `seconds`."""
     output = process.stdout
     assert output is not None  # noqa: S101  we asked for a pipe
     deadline = time.monotonic() + seconds

@@ -1,8 +1,8 @@
-"""The HTTP server that a layout's production host is played by, and the place where the node's report arrives.
+"""The HTTP server that stands in for the layout's production hosts and receives the node's report.
 
-It listens on a Unix socket in a private folder, not on a port: slirp's command (handover.py) passes each of the node's
-connections to it. Nobody but the node can reach it, and no port can be taken.
-Ranges, If-Range, HEAD, ETag and kept-alive connections after RFC 9110 and 9112.
+It listens on a Unix socket in a private folder, not on a port: slirp's command (guestfwd.py) passes each of the node's
+connections to it. Only the node can reach it, and it never fails because a port is in use.
+Ranges, If-Range, HEAD, ETag and persistent connections follow RFC 9110 and 9112.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from pxe_pack.boot.events import Asked, Events, Report, Sent
+from pxe_pack.boot.events import Events, Report, Requested, Sent
 from pxe_pack.boot.network import Endpoint, Network
 
 LONGEST_REPORT = 16 << 20  # bytes
-BLOCK = 1 << 20  # bytes handed to the kernel at once, and the step of progress
+BLOCK = 1 << 20  # bytes per sendfile(2), which is also the progress step
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 class Server(ThreadingMixIn, UnixStreamServer):
-    """Serves `files` (URL -> file) to the node of `network`, telling `events`."""
+    """Serves `files` (URL -> file) to the node of `network` and puts what happens into `events`."""
 
     daemon_threads = True
-    block_on_close = False  # a connection that the node keeps alive would hold us up
+    block_on_close = False  # a persistent connection of the node would delay the end
     request_queue_size = 64
 
     def __init__(self, path: Path, *, files: Mapping[str, Path], network: Network, events: Events) -> None:
@@ -48,22 +48,22 @@ class Server(ThreadingMixIn, UnixStreamServer):
         super().__init__(str(path), Handler)
 
     def get_request(self) -> tuple[socket.socket, str]:
-        """The node's next connection, and the endpoint it was made to."""
-        courier, _ = super().get_request()
-        with courier:
-            courier.settimeout(10)
-            endpoint, descriptors, _, _ = socket.recv_fds(courier, 64, 1)
+        """The node's next connection, and the endpoint it connected to."""
+        sender, _ = super().get_request()
+        with sender:
+            sender.settimeout(10)
+            endpoint, descriptors, _, _ = socket.recv_fds(sender, 64, 1)
         if not descriptors:
-            raise OSError("a connection was announced and none handed over")
+            raise OSError("guestfwd.py connected without passing a connection")
         return socket.socket(fileno=descriptors[0]), endpoint.decode()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: the node is free to drop a connection, and what it makes of it is in its own account."""
+        """Ignore it: the node may drop a connection at any time, and its report says what came of it."""
 
 
 @contextmanager
 def serving(path: Path, *, files: Mapping[str, Path], network: Network, events: Events) -> Iterator[None]:
-    """The server at the Unix socket `path`, for as long as the context lasts."""
+    """Run the server at the Unix socket `path` for the duration of the context."""
     with Server(path, files=files, network=network, events=events) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="http")
         thread.start()
@@ -80,18 +80,18 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "pxe-pack"
     server: Server
-    client_address: str  # type: ignore[assignment]  # get_request gives the endpoint in its place
+    client_address: str  # type: ignore[assignment]  # get_request returns the endpoint instead
 
     def do_GET(self) -> None:
-        """Send a file of the layout, or the range of it that was asked for."""
+        """Send a file of the layout, or the requested range of it."""
         self._send_file()
 
     def do_HEAD(self) -> None:
-        """Describe a file of the layout."""
+        """Send the header of a file of the layout."""
         self._send_file()
 
     def do_POST(self) -> None:
-        """Take the node's report."""
+        """Accept the node's report."""
         length = self.headers.get("Content-Length", "")
         if not length.isdigit() or int(length) > LONGEST_REPORT:
             self.close_connection = True
@@ -136,7 +136,7 @@ class Handler(BaseHTTPRequestHandler):
         wanted = self._range(about.st_size, validators=(tag, modified))
         if wanted is not None and not wanted:
             self.server.events.put(
-                Asked(method=self.command, url=url, status=HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+                Requested(method=self.command, url=url, status=HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
             )
             self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
             self.send_header("Content-Range", f"bytes */{about.st_size}")
@@ -145,7 +145,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         part = wanted or range(about.st_size)
         status = HTTPStatus.PARTIAL_CONTENT if wanted else HTTPStatus.OK
-        self.server.events.put(Asked(method=self.command, url=url, status=status))
+        self.server.events.put(Requested(method=self.command, url=url, status=status))
         self.send_response(status)
         if wanted:
             self.send_header("Content-Range", f"bytes {part.start}-{part.stop - 1}/{about.st_size}")
@@ -162,7 +162,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.events.put(Sent(url=url, amount=sent))
 
     def _range(self, size: int, *, validators: tuple[str, str]) -> range | None:
-        """The bytes asked for: None for all of them, an empty range for ones that are not there (RFC 9110 14.2)."""
+        """The requested bytes: None for all of them, an empty range if it is unsatisfiable (RFC 9110, 14.2)."""
         match = RANGE.fullmatch(self.headers.get("Range", "").strip())
         if match is None or self.headers.get("If-Range", validators[0]).strip() not in validators:
             return None
@@ -175,10 +175,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, status: HTTPStatus, *, url: str | None = None) -> None:
         if url is not None:
-            self.server.events.put(Asked(method=self.command, url=url, status=status))
+            self.server.events.put(Requested(method=self.command, url=url, status=status))
         self.send_response(status)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's name
-        """Keep quiet: the events say it."""
+        """Log nothing: the events have it."""

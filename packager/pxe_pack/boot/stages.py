@@ -1,4 +1,4 @@
-"""How far the node came: read from its serial console and from what it asked the server for."""
+"""How far the node got, derived from its serial console and from its requests to the server."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from enum import IntEnum
 
 
 class Stage(IntEnum):
-    """The stages of a boot, in their order."""
+    """The stages of a boot, in order."""
 
     FIRMWARE = 0
     TFTP = 1  # the firmware's PXE: DHCP, then shim and GRUB
     GRUB = 2
-    KERNEL = 3  # and the initrd's beginning
+    KERNEL = 3  # the kernel, and the initrd until it downloads
     LIVENET = 4  # dracut's livenet downloads the ISO
-    PIVOT = 5  # the image is mounted; the root file system is switched to
-    UNIT = 6  # the agent is at work
+    PIVOT = 5  # the image is mounted; the initrd switches to its root filesystem
+    UNIT = 6  # the agent runs
 
     def __str__(self) -> str:
         return {Stage.TFTP: "TFTP", Stage.GRUB: "GRUB"}.get(self, self.name.lower())
@@ -24,13 +24,13 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stop:
-    """Why a boot cannot go on, as its serial console tells."""
+    """Why a boot cannot continue, according to its serial console."""
 
     why: str
     hint: str
 
 
-# What is first seen in a stage. Each is looked for until a later stage is reached.
+# The console output that marks the start of each stage. Each is searched for until a later stage is reached.
 SIGNS: tuple[tuple[Stage, re.Pattern[str]], ...] = (
     (Stage.TFTP, re.compile(r">>Start PXE over IPv4|iPXE initialising devices|iPXE \d+\.\d+")),
     (Stage.GRUB, re.compile(r"Welcome to GRUB|GNU GRUB +version")),
@@ -40,49 +40,49 @@ SIGNS: tuple[tuple[Stage, re.Pattern[str]], ...] = (
     (Stage.UNIT, re.compile(r"pxe-fetch(\.service|\[\d+\])|pxe-fetch: ")),
 )
 
-# What ends a boot at once: in which stages, the sign (its group is the node's own word for it), why, what to do.
+# Console output that ends a boot at once: stages, pattern (its group is the node's own message), reason, hint.
 STOPS: tuple[tuple[frozenset[Stage], re.Pattern[str], str, str], ...] = (
     (
         frozenset({Stage.FIRMWARE, Stage.TFTP}),
         re.compile(r'(PXE-E\d+: [^\r\n]+)(?s:.*?)BdsDxe: failed to load Boot\d+ "UEFI PXEv4'),
         "the firmware could not load the boot loader by PXE",
-        "bootx64.efi has to lie at the TFTP server's root, readable, under just this name",
+        "bootx64.efi must be at the TFTP server's root, readable, under exactly this name",
     ),
     (
         frozenset({Stage.FIRMWARE, Stage.TFTP}),
         re.compile(r'BdsDxe: failed to (?:load|start) Boot\d+ "UEFI PXEv4[^\r\n]*: ([A-Z][\w ]+)[\r\n]'),
         "the firmware could not start the boot loader",
-        "bootx64.efi has to be a UEFI program for x86_64 (shim or GRUB)",
+        "bootx64.efi must be a UEFI program for x86_64 (shim or GRUB)",
     ),
     (
         frozenset({Stage.FIRMWARE, Stage.TFTP}),
         re.compile(r"((?:Unable to fetch TFTP image|start_image\(\) returned|Failed to (?:open|load) )[^\r\n]*)[\r\n]"),
         "shim could not load GRUB",
-        "grubx64.efi has to lie beside bootx64.efi, readable, and be signed for this shim if Secure Boot is on",
+        "grubx64.efi must be next to bootx64.efi, readable, and signed for this shim if Secure Boot is on",
     ),
     (
         frozenset({Stage.FIRMWARE, Stage.TFTP}),
         re.compile(r"([^\r\n]* \(https?://ipxe\.org/[0-9a-f]{8}\))[\r\n]"),
-        "iPXE could not load what it was to",
-        "boot.ipxe, kernel and initrd have to lie on the HTTP server as they lie in the layout",
+        "iPXE could not load a file",
+        "boot.ipxe, the kernel and the initrd must be on the HTTP server at the same paths as in the layout",
     ),
     (
         frozenset({Stage.FIRMWARE, Stage.TFTP}),
         re.compile(r"UEFI Interactive Shell|No bootable option or device was found"),
-        "the firmware found nothing that boots",
-        "bootx64.efi has to lie at the TFTP server's root",
+        "the firmware found nothing to boot",
+        "bootx64.efi must be at the TFTP server's root",
     ),
     (
         frozenset({Stage.GRUB}),
         re.compile(r"(?:error: ([^\r\n]+)(?s:.*?))?Press any key to continue"),
         "GRUB could not boot the entry",
-        "the paths in boot/grub2/grub.cfg have to be those of the TFTP server; `[ -f … ]` is always false over TFTP",
+        "the paths in boot/grub2/grub.cfg must exist on the TFTP server; `[ -f … ]` is always false over TFTP",
     ),
     (
         frozenset({Stage.TFTP, Stage.GRUB}),
         re.compile(r"(?:^|[\r\n])grub(?: rescue)?> $"),
-        "GRUB shows its prompt: it found no configuration, or one without a bootable entry",
-        "boot/grub2/grub.cfg has to lie there below the TFTP server's root (or where this GRUB's prefix says)",
+        "GRUB shows its prompt: it found no configuration, or none with a bootable entry",
+        "boot/grub2/grub.cfg must be at that path below the TFTP server's root, or where this GRUB's prefix points",
     ),
     (
         frozenset(Stage),
@@ -95,24 +95,24 @@ STOPS: tuple[tuple[frozenset[Stage], re.Pattern[str], str, str], ...] = (
         re.compile(r"(Entering emergency mode|You are in emergency mode|Press Enter for (?:emergency|maintenance)|"
                    r"dracut: (?:FATAL|Refusing)[^\r\n]*)"),
         "the node gave up in an emergency shell",
-        "see the serial log above the prompt: a module that the initrd lacks, or an image that could not be mounted",
+        "read the serial log above the prompt: often the initrd lacks a module, or the image could not be mounted",
     ),
 )  # fmt: skip
 
-# For a boot that says nothing any more until its time is over.
+# The likely cause when the timeout expires in a stage.
 USUAL_CAUSES: dict[Stage, str] = {
-    Stage.FIRMWARE: "the firmware came to no boot device: too slow a machine, or too little --memory",
-    Stage.TFTP: "the boot loader is still being loaded, or shim waits: look at bootx64.efi and grubx64.efi",
-    Stage.GRUB: "GRUB waits in its menu (a grub.cfg without `set timeout`), or loads a large initrd slowly",
-    Stage.KERNEL: "the initrd has no network or no livenet: dracut's modules, the card's driver, `ip=dhcp`",
-    Stage.LIVENET: "the ISO was not fetched whole, or does not fit in the machine's RAM: try more --memory",
-    Stage.PIVOT: "a service of the image waits for ever; or pxe-fetch.target is not wanted, or pxe-fetch=off",
-    Stage.UNIT: "the agent is still at it: a server that does not answer is asked again until the artifact's deadline",
+    Stage.FIRMWARE: "the firmware did not reach a boot device: the machine is too slow, or has too little --memory",
+    Stage.TFTP: "the boot loader is still loading, or shim is waiting: check bootx64.efi and grubx64.efi",
+    Stage.GRUB: "GRUB is waiting in its menu (grub.cfg has no `set timeout`), or loading a large initrd slowly",
+    Stage.KERNEL: "the initrd has no network or no livenet: check dracut's modules, the card's driver, `ip=dhcp`",
+    Stage.LIVENET: "the ISO was not fully downloaded, or does not fit in the machine's RAM: try more --memory",
+    Stage.PIVOT: "a service of the image never finishes, nothing wants pxe-fetch.target, or pxe-fetch=off is set",
+    Stage.UNIT: "the agent is still running: it retries an unresponsive server until the artifact's deadline",
 }
 
 VERDICT = re.compile(r"(?m:pxe-fetch: (done|failed)\b([^\r\n]*)[\r\n])")
 ANSI = re.compile(r"\x1b\[[0-9;?=]*[A-Za-z]|\x1b[()][A-Z0-9]|[\x00\x08]")
-KEPT = 8192  # characters of the console that are looked at; what belongs to one sign lies within less
+KEPT = 8192  # characters of the console that are searched; every pattern matches within fewer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +124,7 @@ class ConsoleVerdict:
 
 
 class Watcher:
-    """Follows a boot: feed it what the serial console shows, and tell it what the server saw."""
+    """Tracks the stage of a boot from the serial console's text and from what the server sees."""
 
     def __init__(self) -> None:
         self.stage = Stage.FIRMWARE
@@ -133,7 +133,7 @@ class Watcher:
         self._text = ""
 
     def read(self, text: str) -> None:
-        """Take in more of the serial console's text."""
+        """Process more of the serial console's text."""
         self._text = (self._text + text)[-KEPT - len(text) :]
         self._text = ANSI.sub("", self._text)
         for stage, sign in SIGNS:
@@ -147,10 +147,10 @@ class Watcher:
                 self.stop = Stop(why=f"{why}: {said}" if said else why, hint=hint)
 
     def reached(self, stage: Stage) -> None:
-        """Take note that the node came to `stage`, as somebody else saw."""
+        """Record that the node reached `stage`."""
         self.stage = max(self.stage, stage)
 
     def last_lines(self, count: int) -> list[str]:
-        """The last lines of the serial console that are not empty, without control sequences."""
+        """The last `count` non-empty lines of the serial console, without control sequences."""
         lines = [line.strip() for line in re.split(r"[\r\n]+", self._text)]
         return [line for line in lines if line][-count:]

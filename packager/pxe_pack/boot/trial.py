@@ -1,4 +1,4 @@
-"""One trial boot from its first event to its last: followed stage by stage until the node gave its verdict."""
+"""One test boot, followed event by event and stage by stage until the node gives its verdict."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from contextlib import ExitStack
 from queue import Empty
 
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.boot.account import NodeAccount, Served, read_state, size
-from pxe_pack.boot.events import Asked, Ended, Event, Events, Report, Sent, Serial
-from pxe_pack.boot.layout import Layout
+from pxe_pack.boot.events import Ended, Event, Events, Report, Requested, Sent, Serial
+from pxe_pack.boot.outcome import NodeState, Served, read_state, size
+from pxe_pack.boot.served_layout import ServedLayout
 from pxe_pack.boot.stages import USUAL_CAUSES, Stage, Stop, Watcher
 from pxe_pack.console import Console, Step
 
-REPORT_FOLLOWS = 30.0  # seconds that the last report may come later than the console's line: the agent insists for 15
-STILL_SPEAKING = 1.0  # seconds from the sign that the boot is over to its end, so that the log has the rest
+REPORT_FOLLOWS = 30.0  # seconds to wait for the final report after the console's verdict; the agent retries for 15
+STILL_SPEAKING = 1.0  # seconds to keep reading the console after a fatal message, so that the log is complete
 LAST_LINES = 10
-IN_PLACE = frozenset(("placed", "kept", "skipped"))  # phases of an artifact that is not waited for
+IN_PLACE = frozenset(("placed", "kept", "skipped"))  # phases of an artifact that is finished
 NOT_FOUND = 404
 TITLES = {
     Stage.FIRMWARE: "firmware: starting",
-    Stage.TFTP: "network: the boot loader",
-    Stage.GRUB: "GRUB: kernel and initrd, by TFTP",
-    Stage.KERNEL: "kernel: the initrd looks for the network",
-    Stage.LIVENET: "livenet: the node downloads the ISO",
-    Stage.PIVOT: "pivot: the image's own system starts",
-    Stage.UNIT: "unit: the agent fetches the artifacts",
+    Stage.TFTP: "network: loading the boot loader",
+    Stage.GRUB: "GRUB: loading kernel and initrd over TFTP",
+    Stage.KERNEL: "kernel: the initrd is configuring the network",
+    Stage.LIVENET: "livenet: the node is downloading the ISO",
+    Stage.PIVOT: "pivot: the image's own system is starting",
+    Stage.UNIT: "unit: the agent is fetching the artifacts",
 }
 
 
 class StopError(Exception):
-    """Leaves the step of the stage that the node did not get through."""
+    """Marks the console step of the stage that failed."""
 
 
 class Trial:
-    """What is known of a boot, and the telling of it. Times are seconds from its creation."""
+    """The progress of a test boot, shown on the console. Times are seconds since its creation."""
 
-    def __init__(self, layout: Layout, *, console: Console) -> None:
-        self.node: NodeAccount | None = None  # the verdict
-        self.so_far: NodeAccount | None = None  # what the node reported while its run went on
+    def __init__(self, layout: ServedLayout, *, console: Console) -> None:
+        self.node: NodeState | None = None  # the verdict
+        self.so_far: NodeState | None = None  # the last report before the verdict
         self.watcher = Watcher()
-        self.stages: list[tuple[Stage, float]] = []  # those that are over, with the seconds each took
+        self.stages: list[tuple[Stage, float]] = []  # the finished ones, with the seconds each took
         self.served: dict[str, Served] = {}
         self._layout = layout
         self._console = console
@@ -52,18 +52,18 @@ class Trial:
 
     @property
     def has_verdict(self) -> bool:
-        """Whether the node has said how its run ended."""
+        """Whether the node has reported how its run ended."""
         return self.node is not None or self.watcher.verdict is not None
 
     @property
     def seconds(self) -> float:
-        """How long this goes on already."""
+        """Seconds since the start."""
         return time.monotonic() - self._began
 
     def follow(self, events: Events, *, timeout: float, keep: bool) -> Stop | None:
-        """Take in `events` until the verdict, or with `keep` until the machine is off, but no longer than `timeout`.
+        """Process `events` until the verdict, or with `keep` until the machine is off, for at most `timeout` seconds.
 
-        Gives why there is no verdict, or None.
+        Returns why there is no verdict; None if there is one.
         """
         until = time.monotonic() + timeout
         ended: Ended | None = None
@@ -75,7 +75,7 @@ class Trial:
             had_verdict = self.has_verdict
             self._take(event)
             if keep and self.has_verdict and not had_verdict:
-                self._console.say(f"{self._verdict()}; the node is kept running until it powers off (Ctrl-C ends it)")
+                self._console.say(f"{self._verdict()}; keeping the node running until it powers off (Ctrl-C stops it)")
             if isinstance(event, Ended):
                 ended = event
             elif self.node and not keep:
@@ -89,7 +89,7 @@ class Trial:
         return self.watcher.stop or self._gone(ended) or self._silent(timeout)
 
     def close(self) -> None:
-        """No more will be taken in: the stage that the node is in ends here."""
+        """End the current stage; no more events will follow."""
         self.stages.append((self._stage, time.monotonic() - self._stage_began))
         if self.has_verdict:
             self._shown.close()
@@ -97,10 +97,10 @@ class Trial:
             self._shown.__exit__(StopError, StopError(), None)
 
     def explain(self, stop: Stop) -> Problem:
-        """`stop` as a finding: the stage, the last lines of the serial console, the hint."""
+        """`stop` as a problem: the stage, the last lines of the serial console, the hint."""
         missed = [served.url for served in self.served.values() if served.missed]
         lines = [
-            *(f"the node asked for {url}, which this layout has not" for url in missed),
+            *(f"the node requested {url}, which is not in this layout" for url in missed),
             *(self._iso_so_far() if self._stage == Stage.LIVENET else ()),
             *(self._artifacts_so_far()),
             "the last lines of its serial console:",
@@ -108,7 +108,7 @@ class Trial:
         ]
         return Problem(
             reference=f"boot-stopped-{str(self._stage).lower()}",
-            message=f"the node did not get beyond the stage {self._stage}: {stop.why}",
+            message=f"the node did not get past the stage {self._stage}: {stop.why}",
             label="\n  ".join(lines),
             hint=stop.hint,
         )
@@ -117,7 +117,7 @@ class Trial:
         match event:
             case Serial(text=text):
                 self.watcher.read(text)
-            case Asked(url=url, status=status):
+            case Requested(url=url, status=status):
                 served = self.served.setdefault(url, Served(url=url))
                 served.requests += 1
                 served.missed += status == NOT_FOUND
@@ -128,11 +128,11 @@ class Trial:
                 if url == self._layout.iso and self._stage == Stage.LIVENET:
                     self._step.advance(amount)
             case Report(document=document):
-                account = read_state(document)
-                if account.exit_code is None:
-                    self.so_far = account
+                state = read_state(document)
+                if state.exit_code is None:
+                    self.so_far = state
                 else:
-                    self.node = account
+                    self.node = state
                 self.watcher.reached(Stage.UNIT)
             case Ended():
                 pass
@@ -144,9 +144,9 @@ class Trial:
             self._show()
 
     def _verdict(self) -> str:
-        """What the node said, in a few words."""
+        """The node's verdict as a short phrase."""
         if self.node:
-            return f"the agent's run is over: {self.node.phase}, exit code {self.node.exit_code}"
+            return f"the agent's run has ended: {self.node.phase}, exit code {self.node.exit_code}"
         return self.watcher.verdict.text if self.watcher.verdict else ""
 
     def _show(self) -> None:
@@ -159,17 +159,17 @@ class Trial:
         if ended is None:
             return None
         if ended.code:
-            return Stop(why=f"QEMU ended with exit code {ended.code}: {ended.complaint}", hint="see what QEMU says")
+            return Stop(why=f"QEMU ended with exit code {ended.code}: {ended.complaint}", hint="see QEMU's message")
         return Stop(
-            why="the machine switched itself off, or wanted to start anew",
-            hint="the serial log's last lines say who asked for it; on_failure: reboot or poweroff does, for one",
+            why="the machine powered off or rebooted",
+            hint="the last lines of the serial log show why; `on_failure: reboot` or `poweroff` is one cause",
         )
 
     def _silent(self, timeout: float) -> Stop:
         return Stop(why=f"no verdict within {timeout:.0f} s", hint=f"often: {USUAL_CAUSES[self._stage]}")
 
     def _artifacts_so_far(self) -> list[str]:
-        """What the node last reported of the artifacts that were not in place yet."""
+        """Lines from the node's last report about artifacts that are not in place yet."""
         if self.so_far is None:
             return []
         under_way = [one for one in self.so_far.artifacts if one.phase not in IN_PLACE]
@@ -187,6 +187,6 @@ class Trial:
             return []
         served = self.served.get(iso)
         if served is None:
-            return [f"the node never asked for {iso}"]
+            return [f"the node never requested {iso}"]
         whole = self._layout.size(self._layout.http[iso])
-        return [f"the node got {size(served.bytes)} of {iso} ({size(whole)}) in {served.requests} requests"]
+        return [f"the node downloaded {size(served.bytes)} of {iso} ({size(whole)}) in {served.requests} requests"]

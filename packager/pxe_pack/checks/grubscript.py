@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
-from pxe_pack.image.grubif import FILE_TESTS, INITRD, LINUX
-from pxe_pack.image.grubscript import Command, If, Node, parse, unquoted, walk
+from pxe_pack.image.grub.conditions import FILE_TESTS, INITRD, LINUX
+from pxe_pack.image.grub.script import Command, If, Node, parse, unquoted, walk
 
 
 def grub_script(subject: Subject) -> Iterator[Problem]:

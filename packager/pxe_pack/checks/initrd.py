@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
-from pxe_pack.image.initrd import InitrdFacts
+from pxe_pack.image.initrd.reader import InitrdFacts
 
 _CURL_SCHEMES = ("http:", "https:", "ftp:", "tftp:")
 _NO_VERIFICATION = "rd.noverifyssl"  # dracut.cmdline(7)

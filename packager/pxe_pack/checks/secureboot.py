@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
-from pxe_pack.image.authenticode import name, trusted
 from pxe_pack.image.efi import EfiProgram
+from pxe_pack.image.pe.authenticode import name, trusted
 
 
 def secure_boot(subject: Subject) -> Iterator[Problem]:

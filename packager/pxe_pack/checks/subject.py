@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pxe_fetch.contract.model import FetchConfig
 from pxe_pack.image.bootloader import BootLoaders
-from pxe_pack.image.grubconfig import GRUB_CFG
-from pxe_pack.image.initrd import InitrdFacts
+from pxe_pack.image.grub.config import GRUB_CFG
+from pxe_pack.image.initrd.reader import InitrdFacts
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.programs import Programs, programs
 from pxe_pack.layout.entries import BootEntry, Menu, menu

@@ -14,14 +14,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `show`."""
     parser.description = (
         "Show what an image or a layout contains: system, kernels, initrds, boot loaders, and what pxe-pack added. "
-        "Everything is detected by content, not by file names. Writes nothing."
+        "Everything is detected by content, not by file names. Never modifies its input."
     )
     parser.add_argument("image", type=Path, metavar="IMAGE", help="ISO, pxe-dir, pxe-tar, root filesystem or layout")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Print the report. Raises InputError if `image` is not an image that pxe-pack can read."""
-    with liveos.opened(arguments.image, boot_url="", told=console.step) as image:
+    with liveos.opened(arguments.image, boot_url="", step=console.step) as image:
         report = report_on(image)
         console.result(document(report), "\n".join(lines(report)))
     return 0

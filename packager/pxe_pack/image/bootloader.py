@@ -1,8 +1,8 @@
-"""Boot loaders for UEFI, known by what they are: the program that firmware starts, and the GRUB that this one starts.
+"""Find UEFI boot loaders by content: the program that the firmware starts, and the GRUB that it starts in turn.
 
-On a medium they lie in its tree, at the top of a pxe-dir, or in the FAT image that El Torito names; GRUB tells by its
-modules and script whether it can go on over the network. Source: shim, netboot.c and Make.defaults (the name of what it
-starts, DEFAULT_LOADER).
+On a medium they are in its tree, at the top of a pxe-dir, or in the FAT image listed by El Torito. GRUB's built-in
+modules and script show whether it can boot over the network. Source: shim, netboot.c and Make.defaults (DEFAULT_LOADER,
+the name of the program it starts).
 """
 
 from __future__ import annotations
@@ -12,25 +12,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from pxe_pack.image import eltorito, grubimage, netboot, pe
 from pxe_pack.image.fat import FatError
-from pxe_pack.image.grubimage import GrubImage
-from pxe_pack.image.iso import Iso
+from pxe_pack.image.grub import netboot
+from pxe_pack.image.grub.efi_image import GrubImage, read_grub
+from pxe_pack.image.grub.netboot import Netboot
+from pxe_pack.image.iso import eltorito
+from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.media import Media, MediaEntry
-from pxe_pack.image.netboot import Netboot
+from pxe_pack.image.pe.program import PeError, read_program
 
-# `uname -m` -> what names of programs for UEFI end in (UEFI Specification, 3.5.1.1)
+# `uname -m` -> suffix in the names of UEFI programs (UEFI Specification, 3.5.1.1)
 SUFFIXES: Mapping[str, str] = {"x86_64": "x64", "aarch64": "aa64"}
 _SIZE_LIMIT = 64 << 20  # bytes of a boot loader
-_SECOND = b"grub.efi"  # what some distributions' shims start
+_SECOND = b"grub.efi"  # the name that some distributions' shims start
 
 
 class BootFile(Protocol):
-    """A file for the layout, wherever it lies."""
+    """A file for the layout, on a medium or in memory."""
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Its size in bytes."""
 
     def pieces(self) -> Iterator[bytes]:
         """Its content, block by block. Raises OSError."""
@@ -53,7 +55,7 @@ class MediaFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Content:
-    """A file that is in memory."""
+    """A file held in memory."""
 
     data: bytes = field(repr=False)
 
@@ -67,51 +69,51 @@ class Content:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BootLoaders:
-    """What firmware starts, and what that starts."""
+    """The program that the firmware starts, and the GRUB that it starts."""
 
-    machine: str  # as `uname -m` says it
-    files: Mapping[str, BootFile]  # by their names in a layout
-    origin: str  # where they are from, for a person
-    netboot: Netboot  # what comes of them over the network
+    machine: str  # as in `uname -m`
+    files: Mapping[str, BootFile]  # by name in a layout
+    origin: str  # where they come from, for the user
+    netboot: Netboot  # how they behave over the network
 
     @property
     def redirector(self) -> dict[str, str]:
-        """The file that leads their GRUB to the layout's grub.cfg: path and text; empty where it reads that itself."""
+        """The file (path -> text) that points their GRUB to the layout's grub.cfg; empty if none is needed."""
         text = netboot.redirector(self.netboot.config) if self.netboot.config else ""
         return {self.netboot.config.lstrip("/"): text} if text else {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Program:
-    """A program for UEFI, looked at as far as pairing takes."""
+    """A UEFI program, examined as far as pairing needs."""
 
     name: str  # in lower case
     machine: str
-    grub: GrubImage | None  # None: it is no GRUB
+    grub: GrubImage | None  # None: it is not GRUB
     file: BootFile
     data: bytes = field(repr=False)
 
 
 def program(name: str, data: bytes, file: BootFile | None = None) -> Program | None:
-    """The program that `data`, a whole file, holds; None when it is none."""
+    """The UEFI program in `data`, a whole file; None if it is not one."""
     try:
-        machine = pe.read(data).machine
-    except pe.PeError:
+        machine = read_program(data).machine
+    except PeError:
         return None
-    grub = grubimage.read(data)
+    grub = read_grub(data)
     return Program(name=name.lower(), machine=machine, grub=grub, file=file or Content(data=data), data=data)
 
 
 def paired(programs: Sequence[Program], *, machine: str, origin: str) -> BootLoaders | None:
-    """The pair among programs of one folder: a shim and the GRUB it starts, or one GRUB for both; the best of them.
+    """The best pair among the programs of one folder: a shim and the GRUB it starts, or one GRUB in both roles.
 
-    None when there is no GRUB for `machine`.
+    None if there is no GRUB for `machine`.
     """
     suffix = SUFFIXES.get(machine, "")
     ours = [one for one in programs if one.machine == machine]
     shim = next((one for one in ours if one.grub is None and one.name.startswith(("boot", "shim"))), None)
     grubs = [(one, netboot.over_network(one.grub)) for one in ours if one.grub]
-    # the one that can, and among those the one that a shim would start
+    # prefer one that can boot over the network, then the one that a shim would start
     grubs.sort(key=lambda pair: (bool(pair[1].obstacle), pair[0].name != f"grub{suffix}.efi"))
     if not grubs or not suffix:
         return None
@@ -123,7 +125,7 @@ def paired(programs: Sequence[Program], *, machine: str, origin: str) -> BootLoa
 
 
 def boot_loaders(media: Media) -> BootLoaders | None:
-    """The boot loaders that `media` has, preferably such as can go on over the network; None when it has none."""
+    """The boot loaders on `media`, preferably ones that can boot over the network; None if it has none."""
     found: list[BootLoaders] = []
     for programs in _folders(media):
         for machine in SUFFIXES:
@@ -135,12 +137,12 @@ def boot_loaders(media: Media) -> BootLoaders | None:
 
 
 def _folders(media: Media) -> Iterator[list[Program]]:
-    """The programs of each folder where boot loaders lie."""
+    """The programs of each folder that may contain boot loaders."""
     folders: dict[str, list[MediaEntry]] = {"efi/boot": [], "": []}
     for path, entry in sorted(media.entries.items()):
         folder, _, name = path.lower().rpartition("/")
-        beside = folder in folders or folder.startswith("efi/")
-        if entry.is_file and name.endswith(".efi") and beside and entry.size <= _SIZE_LIMIT:
+        relevant = folder in folders or folder.startswith("efi/")
+        if entry.is_file and name.endswith(".efi") and relevant and entry.size <= _SIZE_LIMIT:
             folders.setdefault(folder, []).append(entry)
     for entries in folders.values():
         found = (program(one.name, media.read(one), MediaFile(media=media, entry=one)) for one in entries)
@@ -164,7 +166,7 @@ def _in_boot_images(iso: Iso) -> Iterator[list[Program]]:
 
 
 def in_folder(folder: Path, *, machine: str, origin: str) -> BootLoaders | None:
-    """The boot loaders in a folder of this machine, whatever they are called. Raises OSError."""
+    """The boot loaders in a local folder, regardless of their names; None if it has none. Raises OSError."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.stat().st_size <= _SIZE_LIMIT]
     programs = [one for path in files if (one := program(path.name, path.read_bytes()))]
     return paired(programs, machine=machine, origin=origin)

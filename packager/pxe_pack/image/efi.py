@@ -1,4 +1,4 @@
-"""A program that UEFI starts, looked at: what it is, for which processor, who signed it, what it looks for."""
+"""Examine a UEFI program: what it is, for which processor, who signed it, and what it loads."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from dataclasses import dataclass, field
 
 from cryptography import x509
 
-from pxe_pack.image import authenticode, grubimage, pe
-from pxe_pack.image.authenticode import Signature
-from pxe_pack.image.grubimage import GrubImage
+from pxe_pack.image.grub.efi_image import GrubImage, read_grub
+from pxe_pack.image.pe import authenticode
+from pxe_pack.image.pe.authenticode import Signature
+from pxe_pack.image.pe.program import PeError, read_program
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EfiProgram:
-    """A program for UEFI."""
+    """A UEFI program."""
 
     path: str  # on the medium, or in the layout
-    machine: str  # as `uname -m` says it; empty when it is no PE program at all
+    machine: str  # as in `uname -m`; empty if it is not a PE program
     signatures: tuple[Signature, ...] = ()
-    grub: GrubImage | None = None  # None: it is no GRUB
-    vendor: tuple[x509.Certificate, ...] = field(default=(), repr=False)  # of a shim: whom it trusts
+    grub: GrubImage | None = None  # None: it is not GRUB
+    vendor: tuple[x509.Certificate, ...] = field(default=(), repr=False)  # of a shim: the certificates it trusts
 
     @property
     def kind(self) -> str:
-        """GRUB, shim, or what else it is."""
+        """GRUB, shim, EFI program, or no EFI program."""
         if self.grub:
             return "GRUB"
         if self.vendor:
@@ -32,15 +33,15 @@ class EfiProgram:
 
 
 def examined(path: str, data: bytes) -> EfiProgram:
-    """What the program `data`, called `path`, is."""
+    """The program in `data`, whose path is `path`."""
     try:
-        machine = pe.read(data).machine
-    except pe.PeError:
+        machine = read_program(data).machine
+    except PeError:
         return EfiProgram(path=path, machine="")
     return EfiProgram(
         path=path,
         machine=machine,
         signatures=authenticode.signatures(data),
-        grub=grubimage.read(data),
+        grub=read_grub(data),
         vendor=authenticode.vendor_certificates(data),
     )

@@ -1,7 +1,7 @@
-"""A FAT file system in memory, read: GRUB's memdisk, the EFI boot image of an ISO.
+"""Read a FAT filesystem, such as GRUB's memdisk or the EFI boot image of an ISO.
 
-Source: Microsoft, "FAT: General Overview of On-Disk Format" 1.03 (boot sector, directory entries, long names, and the
-kind of FAT told by the number of clusters).
+Source: Microsoft, "FAT: General Overview of On-Disk Format" 1.03 (boot sector, directory entries, long names, and how
+the number of clusters determines the kind of FAT).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-_FAT12_CLUSTERS, _FAT16_CLUSTERS = 4085, 65525  # fewer are FAT12, fewer are FAT16, the others FAT32
-_FIRST_CLUSTER = 2  # the two entries before it say other things
+_FAT12_CLUSTERS, _FAT16_CLUSTERS = 4085, 65525  # below the first: FAT12; below the second: FAT16; else FAT32
+_FIRST_CLUSTER = 2  # the two FAT entries before it are reserved
 _ENTRY_SIZE = 32
 _PATH_LIMIT = 260  # characters
 _END, _DELETED = 0x00, 0xE5
@@ -21,7 +21,7 @@ _LONG_PARTS = (slice(1, 11), slice(14, 26), slice(28, 32))  # UTF-16 of a long n
 
 
 class FatError(ValueError):
-    """It is no FAT file system, or a damaged one."""
+    """It is not a FAT filesystem, or it is damaged."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +33,7 @@ class _Entry:
 
 
 class Fat:
-    """A FAT file system. Raises FatError when `source` has none."""
+    """A FAT filesystem, read through `source(offset, size)`. Raises FatError if there is none."""
 
     def __init__(self, source: Callable[[int, int], bytes]) -> None:
         self._source = source
@@ -46,7 +46,7 @@ class Fat:
         large, fat32_size, root_cluster = struct.unpack_from("<I", boot, 32)[0], *struct.unpack_from("<I4xI", boot, 36)
         fat_size = fat_size or fat32_size
         if self._sector not in (512, 1024, 2048, 4096) or not per_cluster or not fats or not fat_size:
-            raise FatError("its boot sector makes no sense")
+            raise FatError("its boot sector is invalid")
         self._cluster = self._sector * per_cluster
         self._fat_at = reserved * self._sector
         self._root_at = self._fat_at + fats * fat_size * self._sector
@@ -56,11 +56,11 @@ class Fat:
         self._root_cluster = root_cluster if self._clusters >= _FAT16_CLUSTERS else 0
 
     def files(self) -> Iterator[str]:
-        """The path of every file, `EFI/BOOT/BOOTX64.EFI`. Raises FatError."""
+        """The path of every file, such as `EFI/BOOT/BOOTX64.EFI`. Raises FatError."""
         yield from self._below("", self._root(), set())
 
     def read(self, path: str) -> bytes | None:
-        """The content of the file at `path`, whatever its case; None when there is none. Raises FatError."""
+        """The content of the file at `path`, ignoring case; None if there is none. Raises FatError."""
         entries = self._root()
         parts = path.strip("/").split("/")
         for index, part in enumerate(parts):
@@ -75,13 +75,13 @@ class Fat:
 
     def _below(self, prefix: str, entries: list[_Entry], seen: set[int]) -> Iterator[str]:
         if len(prefix) > _PATH_LIMIT:
-            raise FatError("its directories go too deep")
+            raise FatError("its directories are nested too deeply")
         for entry in entries:
             if not entry.is_directory:
                 yield prefix + entry.name
             elif entry.name not in (".", ".."):
                 if entry.cluster in seen:
-                    raise FatError("its directories go round in a circle")
+                    raise FatError("its directories form a loop")
                 seen.add(entry.cluster)
                 inner = list(self._entries(self._content(entry.cluster, None)))
                 yield from self._below(f"{prefix}{entry.name}/", inner, seen)
@@ -114,14 +114,14 @@ class Fat:
                 long = []
 
     def _content(self, cluster: int, size: int | None) -> bytes:
-        """The bytes of a chain of clusters: `size` of them, or all."""
+        """The content of a cluster chain: `size` bytes, or all of it."""
         pieces = []
         wanted = self._clusters if size is None else -(-size // self._cluster)
         for _ in range(wanted):
             if not _FIRST_CLUSTER <= cluster < self._clusters + _FIRST_CLUSTER:
                 if size is None and cluster:
                     break
-                raise FatError("a file in it ends too soon")
+                raise FatError("the cluster chain of a file is too short")
             pieces.append(self._source(self._data_at + (cluster - _FIRST_CLUSTER) * self._cluster, self._cluster))
             cluster = self._next(cluster)
         return b"".join(pieces)[:size]
@@ -137,7 +137,7 @@ class Fat:
     def _number(self, at: int, size: int) -> int:
         data = self._source(self._fat_at + at, size)
         if len(data) < size:
-            raise FatError("its file allocation table ends too soon")
+            raise FatError("its file allocation table is truncated")
         return int.from_bytes(data, "little")
 
 

@@ -1,7 +1,7 @@
-"""What an image is: its kind, root filesystem, kernels, initrds, boot loaders and GRUB configuration, by content.
+"""Examine an image: its kind, root filesystem, kernels, initrds, boot loaders and GRUB configuration.
 
-Two kinds boot over PXE. *bootstrap*: a small initrd fetches an ISO and mounts the root filesystem in it (dracut's
-livenet and dmsquash-live). *full-os*: the initrd is the root filesystem, and nothing else is fetched.
+Two kinds boot over PXE. *bootstrap*: a small initrd downloads an ISO and mounts the root filesystem in it (dracut's
+livenet and dmsquash-live). *full-os*: the initrd is the root filesystem, and nothing else is downloaded.
 """
 
 from __future__ import annotations
@@ -13,42 +13,42 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pxe_pack import mastering
-from pxe_pack.image import grubconfig, rootfs
-from pxe_pack.image.appended import appended
+from pxe_pack import liveiso
+from pxe_pack.image import rootfs
 from pxe_pack.image.bootloader import BootFile, BootLoaders, MediaFile, boot_loaders
-from pxe_pack.image.cpio import Archives
-from pxe_pack.image.grub import NetworkConfig
-from pxe_pack.image.grubconfig import grub_files, unsuitable
-from pxe_pack.image.initrd import InitrdFacts, read_initrd
-from pxe_pack.image.iso import Iso
+from pxe_pack.image.grub.config import find_network_config, grub_files, unsuitable
+from pxe_pack.image.grub.network import NetworkConfig
+from pxe_pack.image.initrd.appended import appended
+from pxe_pack.image.initrd.cpio import Archives
+from pxe_pack.image.initrd.reader import InitrdFacts, read_initrd
+from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveroot import LiveOS, find_live
 from pxe_pack.image.media import Media, clipped
+from pxe_pack.image.open_media import StagingFolder, below_tmpdir, live_iso, open_media
 from pxe_pack.image.rootfs import RootFacts
-from pxe_pack.image.source import StagingFolder, below_tmpdir, live_iso, opened_media
 from pxe_pack.image.tree import RootTree
-from pxe_pack.mastering import Given, Made, Told, given_root
+from pxe_pack.liveiso import BuiltIso, RootfsSource, StepContext, detect_rootfs
 
-UPDATES = "updates"  # at the medium's root: what dracut's apply-live-updates copies onto the new root
+UPDATES = "updates"  # folder at the medium's root that dracut's apply-live-updates copies onto the new root
 
 Kind = Literal["bootstrap", "full-os"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LiveImage:
-    """An image, looked at. Valid while it is open; nothing of it is ever written to."""
+    """An examined image. Valid while it is open; it is never written to."""
 
-    path: Path  # as it was given
+    path: Path  # as given by the user
     kind: Kind
-    media: Media  # where kernels, initrds, boot loaders and GRUB's files come from; of an ISO, that
-    live: LiveOS | None  # what a bootstrap initrd fetches; None for full-os
+    media: Media  # source of kernels, initrds, boot loaders and GRUB's files; for an ISO, the ISO itself
+    live: LiveOS | None  # what a bootstrap initrd downloads; None for full-os
     facts: RootFacts
     initrds: Mapping[str, InitrdFacts]  # path on the medium -> facts
     network: NetworkConfig
-    grub_source: str  # which of the medium's configurations `network` was made from
+    grub_source: str  # path on the medium of the configuration that `network` was made from
     loaders: BootLoaders | None  # its own, whether or not they can boot over the network
     selinux_enforcing: bool
-    given: Given | None = None  # the root filesystem that the ISO was made of
+    rootfs_source: RootfsSource | None = None  # the root filesystem that the ISO was built from, if it was
 
     @property
     def iso(self) -> Iso | None:
@@ -57,62 +57,62 @@ class LiveImage:
 
     @property
     def iso_path(self) -> str:
-        """Where the ISO lies in what was given; empty when it is that, or when there is none."""
+        """The ISO's path inside the image; empty if the image is the ISO itself, or has none."""
         if self.iso is None or self.media is self.iso:
             return ""
         return self.iso.path.relative_to(self.media.path).as_posix()
 
     @property
     def liveos(self) -> LiveOS:
-        """The LiveOS of a bootstrap image, for those who have seen that it is one. Raises ValueError."""
+        """The LiveOS of a bootstrap image. Raises ValueError for a full-os image."""
         if self.live is None:
             raise ValueError(f"{self.path} is {self.kind}")
         return self.live
 
     @property
     def tree(self) -> RootTree | None:
-        """The root filesystem's tree; None where it cannot be seen, inside an ext4."""
+        """The root filesystem's tree; None if it cannot be read because it is an ext4."""
         if self.live is None:
             return next(facts.tree for facts in self.initrds.values() if facts.full_os)
         return self.live.tree if self.root_format == "squashfs" else None
 
     @property
     def root_format(self) -> str:
-        """squashfs, ext4-in-squashfs, ext4; of full-os, cpio."""
+        """squashfs, ext4-in-squashfs or ext4; for full-os, cpio."""
         return self.live.root_format if self.live else "cpio"
 
     @property
     def mtime(self) -> int:
-        """When the root filesystem was made, seconds since the epoch: the time of what is added to it."""
+        """When the root filesystem was built, in seconds since the epoch; files added to it get this time."""
         if self.live is None:
             return max(facts.mtime for facts in self.initrds.values())
         return self.live.superblock.mkfs_time if self.live.superblock else 0
 
     @property
     def machine(self) -> str:
-        """The processor it is for, as `uname -m` says it: its C library's, else its boot loader's."""
+        """Its architecture, as in `uname -m`: that of its C library, else of its boot loader."""
         return self.facts.machine or (self.loaders.machine if self.loaders else "")
 
     @property
     def systemd(self) -> int | None:
-        """Systemd's version in the root filesystem; where that cannot be seen, in the initrd made from it."""
+        """The version of systemd in the root filesystem or, if that cannot be read, in the initrd built from it."""
         return self.facts.systemd or next((facts.systemd for facts in self.initrds.values() if facts.systemd), None)
 
     def boot_files(self) -> dict[str, BootFile]:
-        """The files that TFTP serves, by paths in the layout, but for grub.cfg itself and the boot loaders.
+        """The files that TFTP serves, by path in the layout, except grub.cfg and the boot loaders.
 
-        Initrds come without what a former pack appended.
+        Initrds do not include what a previous pack appended.
         """
         entries = {**grub_files(self.media)}
         for target, source in self.network.files.items():
             if entry := self.media.find(source):
                 facts = self.initrds.get(source)
-                former = facts.appended if facts else None
-                entries.setdefault(target, clipped(entry, former.before.size) if former else entry)
+                previous = facts.appended if facts else None
+                entries.setdefault(target, clipped(entry, previous.before.size) if previous else entry)
         return {path: MediaFile(media=self.media, entry=entry) for path, entry in entries.items()}
 
     def document(self) -> dict[str, object]:
-        """What is known of the image, for a manifest."""
+        """The image's properties, for the manifest."""
         facts = self.facts
         return {
             "name": self.path.name,
@@ -153,7 +153,7 @@ class LiveImage:
         }
 
 
-def _untold(_: str) -> contextlib.AbstractContextManager[object]:
+def _no_step(_: str) -> contextlib.AbstractContextManager[object]:
     return contextlib.nullcontext()
 
 
@@ -164,24 +164,23 @@ def opened(
     boot_url: str,
     staging: StagingFolder = below_tmpdir,
     boot_loader: Path | None = None,
-    told: Told = _untold,
+    step: StepContext = _no_step,
 ) -> Iterator[LiveImage]:
-    """The image at `path`: an ISO, a folder as Image Customizer writes it for PXE, an archive of one, a root tree.
+    """Open and examine the image at `path`: an ISO, a pxe-dir, a pxe-tar, or a root filesystem.
 
-    An archive is unpacked, and a root filesystem made into an ISO (with the boot loaders in the folder `boot_loader`,
-    if given), in a folder that `staging` gives, for as long as the image is open; `told` is a context manager around
-    each step of that. With an empty `boot_url`, `root=live:` stays as the image has it. Raises InputError with all that
-    keeps the image from booting by PXE.
+    An archive is unpacked, and a root filesystem built into an ISO (with the boot loaders in the folder `boot_loader`,
+    if given), in a folder provided by `staging`; `step` wraps each step of that. An empty `boot_url` leaves
+    `root=live:` unchanged. Raises InputError if the image cannot boot over PXE.
     """
     with contextlib.ExitStack() as stack:
-        made: Made | None = None
-        if given := given_root(path):
+        made: BuiltIso | None = None
+        if source := detect_rootfs(path):
             place = stack.enter_context(staging())
             made = stack.enter_context(
-                mastering.made(given, boot_url=boot_url, boot_loader=boot_loader, staging=place, told=told)
+                liveiso.build_iso(source, boot_url=boot_url, boot_loader=boot_loader, staging=place, step=step)
             )
-        media: Media = made.iso if made else stack.enter_context(opened_media(path, staging=staging))
-        config = grubconfig.for_network(media, boot_url=boot_url)
+        media: Media = made.iso if made else stack.enter_context(open_media(path, staging=staging))
+        config = find_network_config(media, boot_url=boot_url)
         network = config.network
         initrds = {name: _initrd(media, name) for name in network.initrds}
         if network.live:
@@ -191,7 +190,7 @@ def opened(
             live = None
             whole = next((initrd for initrd in initrds.values() if initrd.full_os), None)
             if whole is None:
-                raise unsuitable(media, config.source, "none of its entries boots a LiveOS (`linux … root=live:…`)")
+                raise unsuitable(media, config.source, "no entry boots a LiveOS (`linux … root=live:…`)")
             facts = rootfs.read_root(whole.tree)
         yield LiveImage(
             path=path,
@@ -203,14 +202,14 @@ def opened(
             network=network,
             grub_source=config.source,
             loaders=made.loaders if made else boot_loaders(media),
-            given=given,
+            rootfs_source=source,
             selinux_enforcing=_enforces(facts, network.arguments),
         )
 
 
 def _initrd(media: Media, name: str) -> InitrdFacts:
     entry = media.find(name)
-    if entry is None:  # the GRUB configuration was checked against the image
+    if entry is None:  # cannot happen: the GRUB configuration was checked against the image
         raise FileNotFoundError(name)
     added = appended(lambda offset, size: media.read(entry, offset=offset, size=size), size=entry.size)
     whole = clipped(entry, added.before.size) if added else entry
@@ -218,7 +217,7 @@ def _initrd(media: Media, name: str) -> InitrdFacts:
     def source(offset: int, size: int) -> bytes:
         return media.read(whole, offset=offset, size=max(min(size, whole.size - offset), 0))
 
-    facts = read_initrd(source, name=name, keep=rootfs.tells_of_the_system)
+    facts = read_initrd(source, name=name, keep=rootfs.is_system_file)
     if added is None:
         return facts
     start = added.before.size
@@ -228,7 +227,7 @@ def _initrd(media: Media, name: str) -> InitrdFacts:
 
 
 def _enforces(facts: RootFacts, arguments: tuple[tuple[str, ...], ...]) -> bool:
-    """Whether SELinux will enforce: the kernel's arguments win over the configuration (selinux(8))."""
+    """Whether SELinux will be enforcing: kernel arguments override the configuration (selinux(8))."""
     for entry in arguments:
         given = dict(argument.split("=", 1) for argument in entry if "=" in argument)
         if given.get("selinux") == "0" or given.get("enforcing") == "0":

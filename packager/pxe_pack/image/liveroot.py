@@ -1,4 +1,4 @@
-"""The LiveOS in an ISO: the file with the root filesystem, found where dracut would look, and known by content."""
+"""Find the LiveOS in an ISO: the file with the root filesystem, where dracut would look, recognised by content."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import Span
-from pxe_pack.image import iso, rootfs, squashfs
-from pxe_pack.image.iso import Iso
+from pxe_pack.image import rootfs, squashfs
+from pxe_pack.image.iso.reader import Iso, contiguous
 from pxe_pack.image.media import MediaEntry
 from pxe_pack.image.rootfs import RootFacts
 from pxe_pack.image.squashfs import Superblock, Tree
 from pxe_pack.tools import InputError
 
-# dracut's dmsquash-live-root: defaults of rd.live.dir and rd.live.squashimg, and what else it looks for there
+# dracut's dmsquash-live-root: defaults of rd.live.dir and rd.live.squashimg, and the other name it looks for
 LIVE_DIR, SQUASHFS_IMAGE, ROOTFS_IMAGE = "LiveOS", "squashfs.img", "rootfs.img"
 
 _EXT_MAGIC_AT, _EXT_MAGIC = 1024 + 56, b"\x53\xef"
@@ -22,12 +22,12 @@ _EXT_MAGIC_AT, _EXT_MAGIC = 1024 + 56, b"\x53\xef"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LiveOS:
-    """An ISO with the root filesystem that a small initrd mounts."""
+    """An ISO and the root filesystem in it that a small initrd mounts."""
 
     iso: Iso
     root: MediaEntry  # the file with the root filesystem
-    span: Span  # where that stands in the ISO
-    superblock: Superblock | None  # None: no squashfs but a bare ext file system
+    span: Span  # its position in the ISO
+    superblock: Superblock | None  # None: a plain ext filesystem instead of a squashfs
     facts: RootFacts
 
     @property
@@ -43,15 +43,15 @@ class LiveOS:
 
 
 def find_live(image: Iso, arguments: Iterable[tuple[str, ...]]) -> LiveOS:
-    """The LiveOS in `image`, which `arguments` (of each kernel entry) boot. Raises InputError when there is none."""
+    """The LiveOS in `image` that the kernel `arguments` (per menu entry) boot. Raises InputError if there is none."""
     root = _root_image(image, arguments)
-    span = iso.contiguous(root)
+    span = contiguous(root)
     if span is None:
         raise InputError(
             Problem(
                 reference="image-scattered",
-                message=f"{root.path} does not lie in one piece in {image.path}",
-                hint="write the ISO anew with xorriso, which keeps files together",
+                message=f"{root.path} is fragmented in {image.path}",
+                hint="rewrite the ISO with xorriso, which stores files contiguously",
             )
         )
     superblock = squashfs.superblock(image.file, offset=span.offset)
@@ -60,7 +60,7 @@ def find_live(image: Iso, arguments: Iterable[tuple[str, ...]]) -> LiveOS:
 
 
 def _root_image(image: Iso, arguments: Iterable[tuple[str, ...]]) -> MediaEntry:
-    """The file with the root filesystem: where the kernel arguments say, else where dracut looks; by content."""
+    """The file with the root filesystem, where the kernel arguments or dracut's defaults point; checked by content."""
     for entry in arguments:
         given = dict(argument.split("=", 1) for argument in entry if "=" in argument)
         folder = given.get("rd.live.dir", LIVE_DIR)
@@ -71,7 +71,7 @@ def _root_image(image: Iso, arguments: Iterable[tuple[str, ...]]) -> MediaEntry:
     raise InputError(
         Problem(
             reference="image-no-liveos",
-            message=f"{image.path} has no LiveOS: no root filesystem where its kernel arguments or dracut look for one",
+            message=f"{image.path} has no root filesystem where its kernel arguments or dracut's defaults point",
             hint=f"dracut looks for <rd.live.dir>/<rd.live.squashimg>, by default {LIVE_DIR}/{SQUASHFS_IMAGE}",
         )
     )

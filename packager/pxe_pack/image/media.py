@@ -1,4 +1,4 @@
-"""Where boot files come from: an ISO or a folder, asked alike. Files are found by name and read where they lie."""
+"""One interface to an ISO and to a folder of boot files. Files are found by name and read in place."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import Span, span_pieces
 from pxe_pack.tools import InputError
 
-MANY = 200_000  # names; more has no medium to boot from, so a folder that has them was given by mistake
+MAX_FILES = 200_000  # names; no boot medium has more, so a folder with more was given by mistake
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MediaEntry:
-    """One name on a medium. `path` has no leading slash; `mode` is st_mode, with the file type."""
+    """One name on a medium. `path` has no leading slash; `mode` is st_mode, including the file type."""
 
     path: str
     mode: int
     size: int
-    spans: tuple[Span, ...]  # of a file's content, in order: in the ISO, or in the file itself
+    spans: tuple[Span, ...]  # of a file's content, in order: positions in the ISO, or in the file itself
     uid: int = 0
     gid: int = 0
     target: str = ""  # of a symbolic link
@@ -42,35 +42,35 @@ class MediaEntry:
 
 
 class Media(Protocol):
-    """Where boot files come from."""
+    """A source of boot files."""
 
     @property
     def path(self) -> Path:
-        """The ISO, or the folder, on this machine."""
+        """The local path of the ISO or the folder."""
 
     @property
-    def given(self) -> Path:
-        """What the user gave, for messages: the path, or the archive that was unpacked there."""
+    def input_path(self) -> Path:
+        """The path the user gave, for messages: `path`, or the archive it was unpacked from."""
 
     @property
     def entries(self) -> Mapping[str, MediaEntry]:
-        """Every name there is, by its path."""
+        """All names, by path."""
 
     def find(self, path: str) -> MediaEntry | None:
-        """The entry at `path`; as the medium spells it, else whatever its case, else None."""
+        """The entry at `path`: an exact match, else one that differs only in case, else None."""
 
     def below(self, path: str) -> list[MediaEntry]:
-        """Everything below the directory `path`, parents first."""
+        """All entries below the directory `path`, parents first."""
 
     def read(self, entry: MediaEntry, *, offset: int = 0, size: int | None = None) -> bytes:
-        """Bytes of a file: all, or `size` of them from `offset`. Fewer where the file ends sooner."""
+        """A file's content: all of it, or `size` bytes at `offset`; fewer if the file ends before that."""
 
     def pieces(self, entry: MediaEntry) -> Iterator[bytes]:
-        """The content of a file, block by block. Raises OSError when it became shorter."""
+        """A file's content, block by block. Raises OSError if the file has become shorter."""
 
 
 def found(entries: Mapping[str, MediaEntry], path: str) -> MediaEntry | None:
-    """What `Media.find` gives."""
+    """Implementation of `Media.find`."""
     wanted = path.strip("/")
     if exact := entries.get(wanted):
         return exact
@@ -79,7 +79,7 @@ def found(entries: Mapping[str, MediaEntry], path: str) -> MediaEntry | None:
 
 
 def clipped(entry: MediaEntry, size: int) -> MediaEntry:
-    """The file `entry` as far as its first `size` bytes."""
+    """The file `entry` cut off after its first `size` bytes."""
     spans, left = [], size
     for span in entry.spans:
         if left:
@@ -89,7 +89,7 @@ def clipped(entry: MediaEntry, size: int) -> MediaEntry:
 
 
 def all_below(entries: Mapping[str, MediaEntry], path: str) -> list[MediaEntry]:
-    """What `Media.below` gives."""
+    """Implementation of `Media.below`."""
     prefix = f"{path.strip('/')}/"
     return [entry for name, entry in sorted(entries.items()) if name.startswith(prefix)]
 
@@ -99,7 +99,7 @@ class Folder:
     """A folder of boot files, such as a pxe-dir: a Media."""
 
     path: Path
-    given: Path
+    input_path: Path
     entries: Mapping[str, MediaEntry]
 
     def find(self, path: str) -> MediaEntry | None:
@@ -117,28 +117,28 @@ class Folder:
             yield from span_pieces(file, offset=0, size=entry.size)
 
 
-def folder(path: Path, *, given: Path | None = None) -> Folder:
-    """The folder `path`, read by name; `given` is what it was unpacked from.
+def folder(path: Path, *, input_path: Path | None = None) -> Folder:
+    """Read the names in the folder `path`; `input_path` is what it was unpacked from, by default `path`.
 
-    A link inside it stands for what it leads to, if that is inside too. Raises InputError when it cannot be read, a
-    link leads out of it, or it is far too large to be a pxe-dir.
+    A link stands for its target, which must be inside the folder. Raises InputError if the folder cannot be read, if a
+    link leads out of it, or if it is far too large to be a pxe-dir.
     """
     entries: dict[str, MediaEntry] = {}
     try:
-        _Walk(top=path, real_top=path.resolve(strict=True), given=given or path, entries=entries).below("")
+        _Walk(top=path, real_top=path.resolve(strict=True), input_path=input_path or path, entries=entries).below("")
     except OSError as error:
-        message = f"the image {given or path} cannot be read: {error.filename}: {error.strerror}"
+        message = f"cannot read the image {input_path or path}: {error.filename}: {error.strerror}"
         raise InputError(Problem(reference="image-unreadable", message=message)) from error
-    return Folder(path=path, given=given or path, entries=entries)
+    return Folder(path=path, input_path=input_path or path, entries=entries)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Walk:
-    """The way through a folder."""
+    """Walks through a folder."""
 
     top: Path
     real_top: Path
-    given: Path
+    input_path: Path
     entries: dict[str, MediaEntry]
 
     def below(self, prefix: str) -> None:
@@ -149,7 +149,7 @@ class _Walk:
                 target = ""
                 if stat.S_ISLNK(status.st_mode):
                     target = os.readlink(name.path)  # noqa: PTH115  a str, as in the image
-                    status = self._behind(path) or status
+                    status = self._link_target(path) or status
                 regular = stat.S_ISREG(status.st_mode)
                 self.entries[path] = MediaEntry(
                     path=path,
@@ -160,20 +160,20 @@ class _Walk:
                     gid=status.st_gid,
                     target=target,
                 )
-                if len(self.entries) > MANY:
+                if len(self.entries) > MAX_FILES:
                     raise self._too_many()
                 if name.is_dir(follow_symlinks=False):
                     self.below(f"{path}/")
 
-    def _behind(self, path: str) -> os.stat_result | None:
-        """What a link leads to; None where that is nothing, or a folder (which is listed at its own place)."""
+    def _link_target(self, path: str) -> os.stat_result | None:
+        """The status of a link's target; None if it is missing, or a folder (which is listed at its own path)."""
         real = (self.top / path).resolve()
         if not real.is_relative_to(self.real_top):
             raise InputError(
                 Problem(
                     reference="image-link-outside",
-                    message=f"{path} in {self.given} is a link that leads out of it, to {real}",
-                    hint="put the file itself there, or take the link away",
+                    message=f"{path} in {self.input_path} is a link to {real}, outside the folder",
+                    hint="replace the link by the file itself, or remove it",
                 )
             )
         return real.stat() if real.is_file() else None
@@ -182,7 +182,7 @@ class _Walk:
         return InputError(
             Problem(
                 reference="image-too-many-files",
-                message=f"{self.given} has more than {MANY:,} files: it is no folder of boot files",
-                hint="give the folder that Image Customizer wrote with `--output-image-format pxe-dir`",
+                message=f"{self.input_path} has more than {MAX_FILES:,} files, so it is not a folder of boot files",
+                hint="use the folder that Image Customizer wrote with `--output-image-format pxe-dir`",
             )
         )

@@ -1,4 +1,4 @@
-"""What brings the network up in a root filesystem by DHCP: said by its units and their configuration.
+"""Which service of a root filesystem configures the network by DHCP, derived from its units and their configuration.
 
 Sources: systemd.network(5), NetworkManager(8) (a wired interface without a profile gets DHCP), interfaces(5).
 """
@@ -16,13 +16,13 @@ _NETWORKD_FOLDERS = ("etc/systemd/network", "usr/lib/systemd/network")
 _INTERFACES, _INTERFACES_FOLDER = "etc/network/interfaces", "etc/network/interfaces.d"
 _READ = re.compile(r"(?:etc|usr/lib|lib)/systemd/network/[^/]+\.network|etc/network/interfaces(?:\.d/[^/]+)?")
 _DHCP = re.compile(r"^\s*DHCP\s*=\s*(?:yes|true|on|1|y|t|ipv4|v4|both)\s*$", re.MULTILINE | re.IGNORECASE)
-# a .network for containers, wireless or virtual links is for no node that boots over its wire
+# a .network for containers, wireless or virtual links does not apply to a node that boots over its wired interface
 _ELSEWHERE = re.compile(
     r"^\s*(?:Virtualization\s*=\s*(?:!\s*no|container|yes)|Type\s*=\s*wlan|Kind\s*=|WLANInterface)", re.MULTILINE
 )
 _INET_DHCP = re.compile(r"^\s*iface\s+\S+\s+inet6?\s+(?:dhcp|auto)\b", re.MULTILINE)
-# units that ask DHCP on wired interfaces of their own accord
-_BY_THEMSELVES = {
+# units that use DHCP on wired interfaces by default
+_DHCP_BY_DEFAULT = {
     "NetworkManager.service": "NetworkManager",
     "dhcpcd.service": "dhcpcd",
     "cloud-init.service": "cloud-init",
@@ -32,19 +32,19 @@ _BY_THEMSELVES = {
 }
 
 
-def tells_of_the_network(path: str) -> bool:
-    """Whether `dhcp` may look into the file `path`."""
+def is_network_config(path: str) -> bool:
+    """Whether `dhcp` may read the file `path`."""
     return bool(_READ.fullmatch(path))
 
 
 def dhcp(tree: RootTree) -> str:
-    """What asks DHCP once the system is up: `systemd-networkd (etc/systemd/network/x.network)`; empty: nothing does."""
+    """What uses DHCP in the running system: `systemd-networkd (etc/systemd/network/x.network)`; empty if nothing."""
     units = _enabled(tree)
     if "systemd-networkd.service" in units or "systemd-networkd.socket" in units:
         for path in _names(tree, _NETWORKD_FOLDERS, suffix=".network"):
             if _DHCP.search(text := _text(tree, path)) and not _ELSEWHERE.search(text):
                 return f"systemd-networkd ({path})"
-    for unit, program in _BY_THEMSELVES.items():
+    for unit, program in _DHCP_BY_DEFAULT.items():
         if unit in units:
             return program
     if "networking.service" in units:
@@ -55,7 +55,7 @@ def dhcp(tree: RootTree) -> str:
 
 
 def _enabled(tree: RootTree) -> frozenset[str]:
-    """The units that others want or require."""
+    """The units that other units want or require."""
     folders = [
         inode.path
         for folder in _UNIT_FOLDERS
@@ -70,7 +70,7 @@ def _names(tree: RootTree, folders: Iterable[str], *, suffix: str = "") -> list[
 
 
 def _text(tree: RootTree, path: str) -> str:
-    """A text file's content, links followed; empty when it leads nowhere."""
+    """A text file's content, following links; empty if it does not exist."""
     real = tree.resolve(path)
     inode = tree.stat([real]).get(real)
     return tree.cat(real).decode(errors="replace") if inode and stat.S_ISREG(inode.mode) else ""

@@ -1,4 +1,4 @@
-"""What of an image UEFI starts and GRUB loads: boot loaders and kernels, looked into."""
+"""Examine the programs that UEFI starts and GRUB loads: boot loaders and kernels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pxe_pack.image.liveos import LiveImage
 class Kernel:
     """A kernel."""
 
-    release: str  # as `uname -r` says it; empty when it does not tell
+    release: str  # as in `uname -r`; empty if unknown
     program: EfiProgram
 
 
@@ -23,12 +23,12 @@ class Kernel:
 class Programs:
     """The programs of an image."""
 
-    loaders: tuple[EfiProgram, ...]  # by their names in the layout
-    kernels: Mapping[str, Kernel]  # by their paths on the medium
+    loaders: tuple[EfiProgram, ...]  # with their names in the layout
+    kernels: Mapping[str, Kernel]  # by path on the medium
 
 
 def programs(image: LiveImage, loaders: BootLoaders | None) -> Programs:
-    """`loaders`, and the kernels of `image`. Raises OSError when one cannot be read."""
+    """Examine `loaders` and the kernels of `image`. Raises OSError if one cannot be read."""
     files = loaders.files if loaders else {}
     kernels = {}
     for path in image.network.kernels:

@@ -1,4 +1,4 @@
-"""What operating system a root filesystem is: asked of it where it lies, without unpacking it."""
+"""Identify the operating system in a root filesystem, in place, without unpacking it."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ _VERSION_DEFINED = re.compile(rb"GLIBC_(2\.\d+)\0")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RootFacts:
-    """What is known of a root filesystem; what is not is empty or None."""
+    """The known properties of a root filesystem; unknown ones are empty or None."""
 
-    name: str = ""  # PRETTY_NAME of os-release
-    machine: str = ""  # as `uname -m` says it
+    name: str = ""  # PRETTY_NAME from os-release
+    machine: str = ""  # as in `uname -m`
     systemd: int | None = None
     glibc: GlibcVersion | None = None
-    selinux: str = ""  # enforcing, permissive or disabled, as its configuration says
-    nested: str = ""  # the file that holds the real root, where the squashfs is only its wrapping
+    selinux: str = ""  # enforcing, permissive or disabled, from its configuration
+    nested: str = ""  # the file with the real root filesystem, if the squashfs only wraps one
 
 
-def tells_of_the_system(path: str) -> bool:
-    """Whether `read_root` looks into the file `path`."""
-    return path in (*_OS_RELEASE, _SELINUX) or bool(_LIBC.fullmatch(path)) or networking.tells_of_the_network(path)
+def is_system_file(path: str) -> bool:
+    """Whether `read_root` reads the file `path`."""
+    return path in (*_OS_RELEASE, _SELINUX) or bool(_LIBC.fullmatch(path)) or networking.is_network_config(path)
 
 
 def read_root(tree: RootTree) -> RootFacts:
-    """The facts of the root filesystem in `tree`. Raises InputError or WorkError when it is damaged."""
+    """The facts of the root filesystem in `tree`. Raises InputError or WorkError if it is damaged."""
     present = tree.stat([*NESTED, *_OS_RELEASE, _SELINUX])
     if nested := next((path for path in NESTED if path in present), ""):
         return RootFacts(nested=nested)
@@ -71,13 +71,13 @@ def read_root(tree: RootTree) -> RootFacts:
 
 
 def kernels(tree: RootTree) -> frozenset[str]:
-    """The kernels, as `uname -r` says them, that there are modules for."""
+    """The kernel releases, as in `uname -r`, that the root filesystem has modules for."""
     inside = tree.inside(tree.resolve(_KERNEL_MODULES))
     return frozenset(inode.path.rsplit("/", 1)[-1] for inode in inside if stat.S_ISDIR(inode.mode))
 
 
 def _libraries(tree: RootTree) -> Iterator[Inode]:
-    """What is in the folders where the C library and systemd's are; no tree is walked for that."""
+    """The files in the folders of the C library and of systemd's libraries, without walking the whole tree."""
     for folder in _LIBRARY_FOLDERS:
         for inode in tree.inside(folder):
             yield inode
@@ -88,7 +88,7 @@ def _libraries(tree: RootTree) -> Iterator[Inode]:
 
 
 def _c_library(tree: RootTree, path: str) -> tuple[str, GlibcVersion | None]:
-    """Machine and release of the C library: its ELF header, and the newest version that it defines."""
+    """Machine and version of the C library, from its ELF header and the newest symbol version it defines."""
     data = tree.cat(path)
     machine = _MACHINES.get(struct.unpack_from("<H", data, 18)[0], "") if data[:4] == b"\x7fELF" else ""
     named = parse_glibc(PurePosixPath(path).name.removeprefix("libc-"))

@@ -1,4 +1,4 @@
-"""A squashfs inside another file: the facts of its superblock that decide how it is written, and its tree.
+"""A squashfs inside another file: the superblock fields that determine how it was written, and its tree.
 
 Source: Linux, fs/squashfs/squashfs_fs.h (superblock, compressor options). Nothing is extracted.
 """
@@ -44,27 +44,27 @@ _TYPES = {
     Kind.FIFO: stat.S_IFIFO,
     Kind.SOCKET: stat.S_IFSOCK,
 }
-_LARGEST_READ = 64 << 20  # bytes; of files that are looked into: configurations, the C library
+_LARGEST_READ = 64 << 20  # bytes, of files read for examination: configurations, the C library
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Superblock:
-    """What decides how a squashfs is written. Sizes in bytes."""
+    """The superblock fields that determine how a squashfs was written. Sizes in bytes."""
 
     compressor: str
-    options: tuple[str, ...]  # of the compressor where they are not its defaults, as tar2sqfs -X takes them
+    options: tuple[str, ...]  # non-default compressor options, in the syntax of tar2sqfs -X
     block_size: int
     inodes: int
     mkfs_time: int  # seconds since the epoch
-    size: int  # of the file system; a file that holds one may be padded
+    size: int  # of the filesystem; its file may be padded
     exportable: bool
     fragments: bool  # small files share blocks
-    tails_packed: bool  # the ends of large files do so too
-    stored: bool  # some of data, fragments and inodes are not compressed
+    tails_packed: bool  # tails of large files share blocks too
+    stored: bool  # data, fragments or inodes are uncompressed
 
 
 def superblock(file: BinaryIO, *, offset: int = 0) -> Superblock | None:
-    """The superblock at `offset`; None when there is none that Linux would mount."""
+    """The superblock at `offset`; None if there is none that Linux would mount."""
     data = os.pread(file.fileno(), _SUPERBLOCK_SIZE, offset)
     if len(data) < _SUPERBLOCK_SIZE:
         return None
@@ -75,7 +75,7 @@ def superblock(file: BinaryIO, *, offset: int = 0) -> Superblock | None:
         return None
     options: tuple[str, ...] = ()
     if flags & _COMPRESSOR_OPTIONS:
-        # a metadata block of its own right after the superblock, never compressed
+        # in an uncompressed metadata block of their own, right after the superblock
         (header,) = struct.unpack("<H", os.pread(file.fileno(), 2, offset + _SUPERBLOCK_SIZE))
         raw = os.pread(file.fileno(), header & ~_STORED, offset + _SUPERBLOCK_SIZE + 2)
         options = _options(COMPRESSORS[compressor], raw)
@@ -94,7 +94,7 @@ def superblock(file: BinaryIO, *, offset: int = 0) -> Superblock | None:
 
 
 def _options(compressor: str, raw: bytes) -> tuple[str, ...]:
-    """The compressor's options as tar2sqfs -X takes them; what is shorter than it should be says nothing."""
+    """The compressor's options in the syntax of tar2sqfs -X; empty if `raw` is too short."""
     words = struct.unpack(f"<{len(raw) // 4}I", raw[: len(raw) // 4 * 4])
     if compressor == "gzip" and len(words) >= 2:  # noqa: PLR2004  level, window and strategies
         level, window, strategies = words[0], words[1] & 0xFFFF, words[1] >> 16
@@ -117,10 +117,10 @@ def _chosen(names: Sequence[str], bits: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tree:
-    """The tree of the squashfs that stands in `file`, `size` bytes from `offset` on: a RootTree.
+    """The tree of the squashfs in `file`, `size` bytes at `offset`: a RootTree.
 
-    Of an image with a graft it is the tree that was there before, unless asked otherwise: the next graft replaces it
-    as a whole.
+    If the image has a graft, this is the tree before it (unless `with_graft`), because the next graft replaces it as a
+    whole.
     """
 
     file: Path
@@ -130,9 +130,9 @@ class Tree:
 
     def walk(self) -> Iterator[Inode]:
         with self._opened() as image:
-            yield _told("", image.root)
+            yield _tree_inode("", image.root)
             for path, inode in image.walk():
-                yield _told(path, inode)
+                yield _tree_inode(path, inode)
 
     def stat(self, paths: Sequence[str]) -> dict[str, Inode]:
         found: dict[str, Inode] = {}
@@ -145,7 +145,7 @@ class Tree:
                         if entry is None:
                             break
                         here = image.inode(entry.reference)
-                    found[step] = _told(step, here)
+                    found[step] = _tree_inode(step, here)
         return found
 
     def inside(self, folder: str) -> list[Inode]:
@@ -153,7 +153,7 @@ class Tree:
             found = _directory(image, folder)
             prefix = f"{folder}/" if folder else ""
             return [
-                _told(prefix + decode(entry.name), image.inode(entry.reference))
+                _tree_inode(prefix + decode(entry.name), image.inode(entry.reference))
                 for entry in (image.entries(found) if found else ())
             ]
 
@@ -161,14 +161,15 @@ class Tree:
         with self._opened() as image:
             found = image.find(path)
             if not isinstance(found, inodes.File):
-                raise WorkError(Problem(reference="root-no-file", message=f"/{path} is no file in the root filesystem"))
+                message = f"/{path} is not a regular file in the root filesystem"
+                raise WorkError(Problem(reference="root-no-file", message=message))
             return image.read(found, limit=_LARGEST_READ)
 
     def resolve(self, path: str) -> str:
         return resolved(path, lambda here: self.stat([here]).get(here))
 
     def xattrs(self, path: str) -> dict[str, bytes]:
-        """The extended attributes of what is at `path`, links on the way followed; none where nothing is."""
+        """The extended attributes at `path`, following links; empty if it does not exist."""
         with self._opened() as image:
             found = image.find(path)
             return image.xattrs(found) if found else {}
@@ -180,7 +181,7 @@ class Tree:
 
 
 def _directory(image: Image, path: str) -> inodes.Directory | None:
-    """The directory at `path`, without a link on the way."""
+    """The directory at `path`, without following links; None if there is none."""
     here: inodes.Inode = image.root
     for step in steps(path):
         if step:
@@ -195,7 +196,7 @@ def _name(path: str) -> bytes:
     return encode(path.rpartition("/")[2])
 
 
-def _told(path: str, inode: inodes.Inode) -> Inode:
+def _tree_inode(path: str, inode: inodes.Inode) -> Inode:
     size = f"{inode.size}" if isinstance(inode, inodes.File) else "0"
     if isinstance(inode, inodes.Device):
         # new_encode_dev(): twelve bits of major between the low eight and the high twelve of minor

@@ -1,4 +1,4 @@
-"""The tree of a root filesystem, wherever it lies: one Protocol, and how links in it are followed."""
+"""The tree of a root filesystem: one Protocol for all formats, and how links in it are followed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inode:
-    """A name in the tree. `path` has no leading slash, the root's is empty; `mode` is st_mode, with the type."""
+    """A name in the tree. `path` has no leading slash (the root's is empty); `mode` is st_mode, including the type."""
 
     path: str
     mode: int
@@ -26,26 +26,26 @@ class RootTree(Protocol):
     """A root filesystem's tree."""
 
     def walk(self) -> Iterator[Inode]:
-        """Every name, parents first; all of these raise InputError or WorkError when the file system is damaged."""
+        """Every name, parents first. All methods raise InputError or WorkError if the filesystem is damaged."""
 
     def stat(self, paths: Sequence[str]) -> dict[str, Inode]:
-        """Those of `paths` (no leading slash, no links on the way) that there are, with their parents."""
+        """The existing ones of `paths` (no leading slash, no links in them), with their parents."""
 
     def inside(self, folder: str) -> Sequence[Inode]:
-        """What is in a directory (no links on the way), by itself; nothing when there is no such directory."""
+        """The direct entries of a directory (no links in its path); empty if there is no such directory."""
 
     def cat(self, path: str) -> bytes:
-        """The content of a regular file. Raises WorkError when there is no such file."""
+        """The content of a regular file. Raises WorkError if there is no such file."""
 
     def resolve(self, path: str) -> str:
-        """`path` without symbolic links, as a process with this tree for its root would find it.
+        """`path` with symbolic links resolved, as for a process with this tree as its root.
 
-        What does not exist is kept as it is. A loop of links is followed a while and then left.
+        Missing components are kept as they are. Resolving stops after 256 steps, so a loop of links is harmless.
         """
 
 
 def resolved(path: str, look: Callable[[str], Inode | None]) -> str:
-    """What `RootTree.resolve` gives, for a tree whose names `look` finds."""
+    """Implementation of `RootTree.resolve`; `look` returns the inode at a path, or None."""
     done: list[str] = []
     todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
     for _ in range(256):
@@ -67,13 +67,13 @@ def resolved(path: str, look: Callable[[str], Inode | None]) -> str:
 
 
 def steps(path: str) -> list[str]:
-    """The root, and each directory on the way to `path`, and that."""
+    """The root, each directory on the way to `path`, and `path` itself."""
     return ["", *(path[:index] for index, letter in enumerate(path) if letter == os.sep), *([path] if path else [])]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListedTree:
-    """A tree whose names are all in memory, as those of an initrd are once it was read: a RootTree."""
+    """A RootTree with all names in memory, such as that of an initrd."""
 
     inodes: Mapping[str, Inode]
     read: Callable[[str], bytes]

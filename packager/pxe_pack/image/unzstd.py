@@ -1,4 +1,4 @@
-"""Zstandard streams in the clear, by zstd(1): Python itself has it from 3.14 on only."""
+"""Decompress Zstandard streams with zstd(1), since Python has a module for it only from 3.14 on."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ _PIECE = 256 * 1024
 
 
 def unzstd(blocks: Iterable[bytes]) -> Generator[bytes, None, None]:
-    """What `blocks` hold in the clear, piece by piece. Raises ValueError where they are damaged or end too soon."""
+    """The decompressed content of `blocks`, in pieces. Raises ValueError if they are damaged or truncated."""
     process = tools.start("zstd", "-dcq", stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    entrance, exit_ = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
+    stdin, stdout = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
     failures: list[Exception] = []
 
     def feed() -> None:
         try:
-            # the reader has enough and goes away, or zstd finds the data damaged: its exit code tells
-            with contextlib.suppress(BrokenPipeError), entrance:
+            # the consumer stopped early, or zstd found damaged data, which its exit code shows
+            with contextlib.suppress(BrokenPipeError), stdin:
                 for block in blocks:
-                    entrance.write(block)
-        except Exception as error:  # whatever the source raises is raised again where it is waited for
+                    stdin.write(block)
+        except Exception as error:  # re-raised in the consumer's thread
             failures.append(error)
 
     feeder = threading.Thread(target=feed)
     feeder.start()
     ended = False
     try:
-        while piece := exit_.read(_PIECE):
+        while piece := stdout.read(_PIECE):
             yield piece
         ended = True
     finally:
-        exit_.close()
+        stdout.close()
         feeder.join()
         code = process.wait()
     if failures:
         raise failures[0]
     if ended and code:
-        raise ValueError("its Zstandard data are damaged")
+        raise ValueError("its Zstandard data is damaged")

@@ -1,9 +1,10 @@
-"""The way in by the initrd: one more archive behind those that it has, which the kernel unpacks over them.
+"""Inject through the initrd: append one more cpio archive, which the kernel unpacks over the earlier ones.
 
-Of a full-os image the initrd is the root filesystem, so files go where they belong. Of a bootstrap image they go below
-/updates, which dracut copies onto the new root (modules.d/90dmsquash-live/apply-live-updates.sh, 059 to current) as it
-does updates/ of the medium. The ISO is not touched. Of the kernel's compressions the initrd's own is taken, for that
-one it knows. Source: Linux, Documentation/driver-api/early-userspace/buffer-format.rst, init/initramfs.c.
+In a full-os image the initrd is the root filesystem, so files go to their final paths. In a bootstrap image they go
+below /updates, which dracut copies onto the new root (modules.d/90dmsquash-live/apply-live-updates.sh, 059 to current),
+just like updates/ on the medium. The ISO stays unchanged. The archive is compressed like the initrd itself, because the
+kernel certainly supports that format. Source: Linux, Documentation/driver-api/early-userspace/buffer-format.rst,
+init/initramfs.c.
 """
 
 from __future__ import annotations
@@ -25,39 +26,39 @@ else:
 from pxe_pack.console import Console
 from pxe_pack.freeze.agent import MANIFEST
 from pxe_pack.hashing import SizeAndDigest, copy_with_trailer
-from pxe_pack.image.appended import Appended
+from pxe_pack.image.initrd.appended import Appended
 from pxe_pack.image.liveos import UPDATES, LiveImage
-from pxe_pack.inject import newc, updates
+from pxe_pack.inject import cpio_writer, updates
 from pxe_pack.inject.injector import Injected, Target
 from pxe_pack.payload import Entry, Payload
 
 TOOLS: tuple[str, ...] = ()
 HOW = "an archive appended to the initrd, which the kernel unpacks over it"
-RECORD = "initrd.json"  # beside the agent's manifest
+RECORD = "initrd.json"  # next to the agent's manifest
 
-_GZIP_LEVEL = 4  # the agent: 7.1 MB in 0.4 s; 6 takes twice as long for 3 % less, 9 eight times
+_GZIP_LEVEL = 4  # the agent: 7.1 MB in 0.4 s; level 6 takes twice as long to save 3 %, level 9 eight times
 _ZSTD_LEVEL, _XZ_PRESET = 6, 1
 _MARGIN = 1 << 20  # bytes
 
 
-def objection(image: LiveImage) -> str | None:
-    """Why this way is not right for `image`; None when it is."""
+def unsupported_reason(image: LiveImage) -> str | None:
+    """Why this injector does not work for `image`; None if it does."""
     if image.live is None:
-        return None  # where SELinux enforces, its other files come out of a cpio without labels too
+        return None  # under enforcing SELinux, its other files come out of a cpio without labels as well
     if image.selinux_enforcing:
-        return "SELinux enforces, and files copied at boot get no labels"
+        return "SELinux is enforcing, and files copied at boot get no labels"
     return updates.no_hook(image)
 
 
-def room(image: LiveImage, payload: Payload) -> int:
-    """Bytes of disk it takes at most."""
+def disk_space(image: LiveImage, payload: Payload) -> int:
+    """Upper bound of the disk space it needs, in bytes."""
     iso = image.iso.size if image.iso else 0
     return iso + len(_targets(image)) * payload.size + _MARGIN
 
 
 def inject(image: LiveImage, payload: Payload, *, target: Target, work: Path, console: Console) -> Injected:  # noqa: ARG001  nothing temporary
-    """Write the initrds with the payload behind what they have; see Injector."""
-    entries = list(_laid(image, payload))
+    """Write the initrds with the payload appended; see Injector."""
+    entries = list(_archive_entries(image, payload))
     program = next(entry for entry in entries if entry.path.endswith(f"/{MANIFEST}"))
     record, agent = f"{program.path.removesuffix(MANIFEST)}{RECORD}", _version(program)
     boot_files = image.boot_files()
@@ -67,7 +68,7 @@ def inject(image: LiveImage, payload: Payload, *, target: Target, work: Path, co
         for path, name in _targets(image).items():
             compression = image.initrds[name].compression
             if compression not in archives:
-                archives[compression] = _compressed(newc.archive(entries, mtime=image.mtime), compression)
+                archives[compression] = _compressed(cpio_writer.archive(entries, mtime=image.mtime), compression)
             addition = _Addition(archive=archives[compression], record=record, agent=agent, mtime=image.mtime)
             inputs[name], files[path] = copy_with_trailer(
                 boot_files[path].pieces(), target.place(path), trailer=addition
@@ -78,7 +79,7 @@ def inject(image: LiveImage, payload: Payload, *, target: Target, work: Path, co
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Addition:
-    """What comes behind an initrd: the payload, and a record of what was before it."""
+    """The bytes appended to an initrd: the payload's archive, and a record of the original initrd."""
 
     archive: bytes
     record: str  # its path
@@ -88,19 +89,19 @@ class _Addition:
     def __call__(self, before: SizeAndDigest) -> bytes:
         text = Appended(before=before, agent=self.agent).pack()
         entry = Entry(path=self.record, mode=stat.S_IFREG | 0o644, content=text)
-        # archives that are not compressed begin at multiples of 4
+        # an uncompressed archive must start at a multiple of 4 bytes
         added = bytes(-before.size % 4) + self.archive + bytes(-len(self.archive) % 4)
-        return added + b"".join(newc.archive([entry], mtime=self.mtime))
+        return added + b"".join(cpio_writer.archive([entry], mtime=self.mtime))
 
 
 def _targets(image: LiveImage) -> dict[str, str]:
-    """Path in the layout -> path on the medium, of the initrds that get the payload."""
+    """Path in the layout -> path on the medium, for the initrds that get the payload."""
     names = [name for name, facts in image.initrds.items() if image.live or facts.full_os]
     return {path: name for path, name in image.network.files.items() if name in names}
 
 
-def _laid(image: LiveImage, payload: Payload) -> Iterator[Entry]:
-    """The payload's entries as the kernel is to make them, parents first."""
+def _archive_entries(image: LiveImage, payload: Payload) -> Iterator[Entry]:
+    """The payload's entries at the paths where the kernel creates them, parents first."""
     if image.live is None:
         yield from payload.entries
         return
@@ -116,14 +117,15 @@ def _version(manifest: Entry) -> str:
 
 
 def _compressed(pieces: Iterable[bytes], compression: str) -> bytes:
-    """`pieces` in one frame of a format that the kernel of an initrd with this `compression` knows."""
+    """`pieces` as one compressed frame; uncompressed if `compression` is one we cannot write."""
     data = b"".join(pieces)
     if compression == "gzip":
         packer = zlib.compressobj(_GZIP_LEVEL, wbits=31)
         return packer.compress(data) + packer.flush()
     if compression == "zstd":
-        stream = zstd.ZstdCompressor(level=_ZSTD_LEVEL)  # a window of the level's, not of the data's size
+        # streaming keeps the level's window size; one-shot compression would fit it to the data
+        stream = zstd.ZstdCompressor(level=_ZSTD_LEVEL)
         return stream.compress(data) + stream.flush()
-    if compression == "xz":  # of its checks the kernel knows CRC32 alone (lib/xz)
+    if compression == "xz":  # the only check the kernel supports is CRC32 (lib/xz)
         return lzma.compress(data, check=lzma.CHECK_CRC32, preset=_XZ_PRESET)
     return data

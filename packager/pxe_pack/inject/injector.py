@@ -1,4 +1,4 @@
-"""What an injector is: the Protocol that every way in keeps, where it writes, and what it gives back."""
+"""The Injector Protocol, the target it writes to, and its result."""
 
 from __future__ import annotations
 
@@ -15,40 +15,39 @@ from pxe_pack.payload import Payload
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """Where an injector writes: a layout, in which it makes the files that it changes, and no others."""
+    """Where an injector writes: a layout, in which it creates only the files it changes."""
 
-    place: Callable[[str], Path]  # where the layout's file of that path goes; its folders are there
-    iso: str  # the ISO's path in the layout; empty for an image that has none
+    place: Callable[[str], Path]  # path in the layout -> where to write that file; parent folders exist
+    iso: str  # the ISO's path in the layout; empty for an image without one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Injected:
-    """What an injector has written. Whatever else the layout has is exported as the image has it."""
+    """The files an injector has written. The layout's other files are exported unchanged from the image."""
 
-    files: Mapping[str, SizeAndDigest]  # of the layout, by path
-    # the files of the image they were made from, by the names in LiveImage
-    inputs: Mapping[str, SizeAndDigest] = field(default_factory=dict)
+    files: Mapping[str, SizeAndDigest]  # by path in the layout
+    inputs: Mapping[str, SizeAndDigest] = field(default_factory=dict)  # the source files, by path in the image
 
 
 class Injector(Protocol):
-    """A way in. Modules of this package are the injectors there are."""
+    """A way to put the payload into an image. Modules of this package implement it."""
 
     @property
     def TOOLS(self) -> tuple[str, ...]:  # noqa: N802  a module's constant
-        """The outside programs it runs."""
+        """The external programs it runs."""
 
     @property
     def HOW(self) -> str:  # noqa: N802
-        """What it does, in a few words."""
+        """What it does, as a short phrase for the user."""
 
-    def objection(self, image: LiveImage) -> str | None:
-        """Why this way is not right for `image`; None when it is."""
+    def unsupported_reason(self, image: LiveImage) -> str | None:
+        """Why this injector does not work for `image`; None if it does."""
 
-    def room(self, image: LiveImage, payload: Payload) -> int:
-        """Bytes of disk that the ISO in the layout, what it adds to other files, and temporary files take at most."""
+    def disk_space(self, image: LiveImage, payload: Payload) -> int:
+        """Upper bound, in bytes, of the disk space for the ISO, for additions to other files, and temporary files."""
 
     def inject(self, image: LiveImage, payload: Payload, *, target: Target, work: Path, console: Console) -> Injected:
-        """Write the files of `target` that have the payload in them; `work` is for temporary files.
+        """Write the files of `target` that contain the payload; `work` is a folder for temporary files.
 
-        Raises WorkError, and OSError as the disk does.
+        Raises WorkError if an external program fails, and OSError for the disk's errors.
         """

@@ -1,7 +1,7 @@
-"""The way in by `updates/`: a tree at the ISO's root, which dracut copies onto the new root before it is entered.
+"""Inject through `updates/`, a tree at the ISO's root that dracut copies onto the new root before switching to it.
 
 Source: dracut, modules.d/90dmsquash-live/apply-live-updates.sh (059 to current): the medium is mounted at
-/run/initramfs/live; directories of its updates/ are made with `mkdir -p` (those that exist keep owner and mode),
+/run/initramfs/live; directories of its updates/ are created with `mkdir -p` (existing ones keep owner and mode), and
 everything else is copied with `cp -a`. It sets no SELinux labels.
 """
 
@@ -13,53 +13,53 @@ from pathlib import Path
 
 from pxe_pack.console import Console
 from pxe_pack.hashing import SizeAndDigest, background_hasher, copy_around, splice
-from pxe_pack.image import iso
+from pxe_pack.image.iso.reader import open_iso
 from pxe_pack.image.liveos import UPDATES, LiveImage
-from pxe_pack.inject import isoedit
-from pxe_pack.inject.former import ungrafted_head
+from pxe_pack.inject import xorriso
 from pxe_pack.inject.injector import Injected, Target
-from pxe_pack.inject.isoedit import EDITOR, Placed
+from pxe_pack.inject.previous_payload import ungrafted_head
+from pxe_pack.inject.xorriso import EDITOR, Placed
 from pxe_pack.payload import OWNED, Payload
 
 TOOLS: tuple[str, ...] = (EDITOR,)
 HOW = "an updates/ tree on the ISO, which dracut copies onto the root at boot"
 
-_MARGIN = 1 << 20  # bytes; directories and padding that xorriso writes
+_MARGIN = 1 << 20  # bytes, for the directories and padding that xorriso writes
 
 
-def objection(image: LiveImage) -> str | None:
-    """Why this way is not right for `image`; None when it is."""
+def unsupported_reason(image: LiveImage) -> str | None:
+    """Why this injector does not work for `image`; None if it does."""
     if image.live is None:
         return "it has no ISO: its root filesystem is its initrd"
     if image.selinux_enforcing:
-        return "SELinux enforces, and files copied at boot get no labels"
+        return "SELinux is enforcing, and files copied at boot get no labels"
     return no_hook(image)
 
 
 def no_hook(image: LiveImage) -> str | None:
-    """Why an initrd of `image` copies no updates onto the root; None when all do."""
+    """Why some initrd of `image` does not copy updates/ onto the root; None if all of them do."""
     for name, facts in image.initrds.items():
         if not facts.readable:
-            return f"{name} is compressed with {facts.compression}, so its hooks cannot be seen"
+            return f"{name} is compressed with {facts.compression}, which pxe-pack cannot read to look for the hook"
         if not facts.applies_updates:
-            return f"{name} has no apply-live-updates of dracut's dmsquash-live"
+            return f"{name} lacks the apply-live-updates hook of dracut's dmsquash-live module"
     return None
 
 
-def room(image: LiveImage, payload: Payload) -> int:
-    """Bytes of disk it takes at most."""
+def disk_space(image: LiveImage, payload: Payload) -> int:
+    """Upper bound of the disk space it needs, in bytes."""
     return image.liveos.iso.size + 2 * payload.size + _MARGIN
 
 
 def inject(image: LiveImage, payload: Payload, *, target: Target, work: Path, console: Console) -> Injected:
     """Write the ISO with an updates/ tree; see Injector."""
-    placed, removed = staged(image, payload, work), former(image, payload.replaces)
+    placed, removed = staged(image, payload, work), previous_paths(image, payload.replaces)
     return _written(image, placed=placed, removed=removed, target=target, work=work, console=console)
 
 
-def take_out(image: LiveImage, *, target: Target, work: Path, console: Console) -> Injected:
-    """Write the ISO without what this way put in, nor what was grafted on its root filesystem."""
-    return _written(image, placed=[], removed=former(image, OWNED), target=target, work=work, console=console)
+def remove_payload(image: LiveImage, *, target: Target, work: Path, console: Console) -> Injected:
+    """Write the ISO without this injector's payload, and without a graft on its root filesystem."""
+    return _written(image, placed=[], removed=previous_paths(image, OWNED), target=target, work=work, console=console)
 
 
 def _written(
@@ -73,29 +73,29 @@ def _written(
 def _write(
     image: LiveImage, *, placed: Sequence[Placed], removed: Sequence[str], target: Path, work: Path, console: Console
 ) -> tuple[SizeAndDigest, SizeAndDigest]:
-    """Write the ISO to `target`, and return the size and digest of the old ISO and of the new one."""
+    """Write the ISO to `target`, and return size and digest of the input ISO and of the new one."""
     given = image.liveos.iso
-    # a graft is undone where it lies, by the superblock that the root filesystem had before
+    # a graft is undone in place, by restoring the root filesystem's previous superblock
     head = ungrafted_head(image)
-    if isoedit.is_hybrid(given):
-        with background_hasher() as hasher, console.step("Writing the ISO anew, for it is a partitioned disk too"):
+    if xorriso.is_hybrid(given):
+        with background_hasher() as hasher, console.step("Rewriting the ISO, because it is a hybrid disk image"):
             incoming = hasher.file(given.path)
-            isoedit.rewrite(given, target, removed=removed, placed=placed, mtime=image.mtime, work=work)
+            xorriso.rewrite(given, target, removed=removed, placed=placed, mtime=image.mtime, work=work)
             if head:
                 _put_head(head, target, path=image.liveos.root.path)
             return incoming.result(), hasher.file(target).result()
     with console.step("Adding updates/ to a copy"):
-        # xorriso reads no file's content, so the largest is copied later: while it is hashed, and read only once
+        # xorriso does not read file contents here, so the root filesystem is copied later, hashed in the same pass
         copy_around(given.file, target, hole=image.liveos.span)
-        isoedit.grow(target, removed=removed, placed=placed, mtime=image.mtime, work=work)
-    with console.step("Copying the root filesystem, and hashing", total=image.liveos.span.size) as step:
+        xorriso.grow(target, removed=removed, placed=placed, mtime=image.mtime, work=work)
+    with console.step("Copying and hashing the root filesystem", total=image.liveos.span.size) as step:
         span = image.liveos.span
         return splice(given.file, target, span=span, at=span.offset, head=head, advance=step.advance)
 
 
 def _put_head(head: bytes, target: Path, *, path: str) -> None:
     """Write `head` over the first bytes of the file `path` in the ISO `target`."""
-    with iso.opened(target) as written:
+    with open_iso(target) as written:
         entry = written.entries[path]
     with target.open("r+b") as file:
         file.seek(entry.spans[0].offset)
@@ -103,7 +103,7 @@ def _put_head(head: bytes, target: Path, *, path: str) -> None:
 
 
 def staged(image: LiveImage, payload: Payload, work: Path) -> list[Placed]:
-    """The payload as it goes onto the ISO, below updates/; contents that are in memory are written below `work`."""
+    """The payload as files below updates/ on the ISO; contents held in memory are written to files below `work`."""
     stage = work / "updates"
     stage.mkdir()
     placed = []
@@ -121,14 +121,14 @@ def staged(image: LiveImage, payload: Payload, work: Path) -> list[Placed]:
         elif isinstance(entry.content, bytes):
             (stage / f"{number}").write_bytes(entry.content)
         placed.append(Placed(path=path, source=source, mode=entry.mode))
-    gone = former(image, payload.replaces)
-    kept = {path for path in image.liveos.iso.entries if not any(f"{path}/".startswith(f"{away}/") for away in gone)}
+    removed = previous_paths(image, payload.replaces)
+    kept = {path for path in image.liveos.iso.entries if not any(f"{path}/".startswith(f"{old}/") for old in removed)}
     made = [Placed(path=folder, source=None, mode=stat.S_IFDIR | 0o755) for folder in sorted(folders - kept)]
     return [*made, *placed]
 
 
-def former(image: LiveImage, replaces: Iterable[str]) -> list[str]:
-    """What a former pack left below updates/: it would be copied over whatever the image has at boot."""
+def previous_paths(image: LiveImage, replaces: Iterable[str]) -> list[str]:
+    """The paths a previous pack left below updates/; at boot they would overwrite files of the image."""
     owned = [f"{UPDATES}/{path.strip('/')}" for path in replaces]
     found = [path for path in owned if path in image.liveos.iso.entries]
     others = (

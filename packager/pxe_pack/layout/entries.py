@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pxe_pack.image.grub import PREFIX
-from pxe_pack.image.grubif import INITRD, LINUX
-from pxe_pack.image.grubscript import Block, Command, If, Node, parse, unquoted
+from pxe_pack.image.grub.conditions import INITRD, LINUX
+from pxe_pack.image.grub.network import PREFIX
+from pxe_pack.image.grub.script import Block, Command, If, Node, parse, unquoted
 
 _ASSIGNMENT = re.compile(r"(?P<name>\w+)=(?P<value>.*)", re.DOTALL)
 _UNTITLED = "LiveOS"

@@ -1,4 +1,4 @@
-"""What a graft adds to an image: directories, files and symlinks, each with all of its attributes."""
+"""What a graft adds to an image: directories, files and symlinks with all their attributes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Final
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.squashfs import inodes, paths, xattrs
 
-LONGEST_PATH: Final = 4095  # bytes: PATH_MAX without its end
-LONGEST_NAME: Final = 255  # bytes: NAME_MAX; the format has room for one more, which nothing can open
+LONGEST_PATH: Final = 4095  # bytes: PATH_MAX without the NUL
+LONGEST_NAME: Final = 255  # bytes: NAME_MAX; the format allows one more, but such a name cannot be opened
 _LARGEST: Final = 0xFFFF_FFFF
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Addition:
-    """One path to be in the image, from its root, with or without a `/` in front."""
+    """One path to add to the image, relative to its root; a leading `/` is allowed."""
 
     path: str
     mode: int  # permissions, with set-id and sticky bits
@@ -29,32 +29,32 @@ class Addition:
     xattrs: Mapping[str, bytes] = field(default_factory=dict)  # with their prefix: "security.selinux"
 
     def problems(self) -> Iterator[Problem]:
-        """Why a squashfs can't hold it."""
+        """One problem for each reason why a squashfs cannot hold it."""
         names = paths.parts(paths.encode(self.path))
         if not names or b".." in names or "\0" in self.path:
-            yield self._problem("is not a path from the image's root without `..`")
+            yield self._problem("must be a path below the image's root, without `..`")
         if any(len(name) > LONGEST_NAME for name in names) or len(b"/".join(names)) > LONGEST_PATH:
-            yield self._problem(f"is longer than {LONGEST_NAME} bytes a name, or {LONGEST_PATH} bytes in all")
+            yield self._problem(f"exceeds {LONGEST_NAME} bytes in one name, or {LONGEST_PATH} bytes in total")
         if not 0 <= self.mode <= inodes.PERMISSIONS:
-            yield self._problem(f"has mode {self.mode:o}, which is more than permissions")
-        # The largest number of 32 bits is no owner: to the kernel it says "leave it as it is".
+            yield self._problem(f"has mode {self.mode:o}, which includes more than permission bits")
+        # 0xFFFFFFFF is not a valid owner: chown(2) takes it to mean "leave unchanged".
         if not all(0 <= number < _LARGEST for number in (self.uid, self.gid)) or not 0 <= self.mtime <= _LARGEST:
             yield self._problem("has an owner or a time that does not fit into 32 bits")
         if reason := xattrs.unwritable(self.xattrs):
             yield self._problem(reason)
 
     def _problem(self, what: str) -> Problem:
-        return Problem(reference="graft-addition", message=f"{self.path} can't be added: it {what}")
+        return Problem(reference="graft-addition", message=f"cannot add {self.path}: it {what}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewDirectory(Addition):
-    """A directory. One that is there keeps its attributes."""
+    """A directory. An existing one keeps its attributes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewFile(Addition):
-    """A regular file. It takes the place of anything but a directory."""
+    """A regular file. It replaces anything except a directory."""
 
     content: bytes | Path
 
@@ -66,16 +66,16 @@ class NewFile(Addition):
             except OSError:
                 regular = False
             if not regular:
-                yield self._problem(f"should have the content of {self.content}, which is not a file that can be read")
+                yield self._problem(f"takes its content from {self.content}, which is not a readable file")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewSymlink(Addition):
-    """A symbolic link. It takes the place of anything but a directory."""
+    """A symbolic link. It replaces anything except a directory."""
 
     target: str
 
     def problems(self) -> Iterator[Problem]:
         yield from Addition.problems(self)
         if not 0 < len(paths.encode(self.target)) <= min(LONGEST_PATH, inodes.LONGEST_TARGET) or "\0" in self.target:
-            yield self._problem(f"leads to a target of {len(self.target)} characters")
+            yield self._problem(f"has a link target of {len(self.target)} characters")

@@ -1,12 +1,11 @@
-"""The six compressors a squashfs may have, each as a pair of functions on one block.
+"""The six compressors of squashfs, each as a pair of functions on one block.
 
-gzip, xz and lzma come with Python. zstd comes with Python from 3.14 on and by the backport of the same module before;
-lz4 and lzo by small wheels. What is missing is said with the name of the package that brings it.
+gzip, xz and lzma come with Python; zstd with Python 3.14, and with a backport before that; lz4 and lzo with small
+wheels. If a module is missing, the error names the package to install.
 
-Levels: blocks that we add are a small part of an image, so levels are chosen for the time of packing (of 14 MB of a
-frozen program they make 2 to 15 % more than the producers' levels, in a tenth of the time); whatever level was used,
-any reader reads the block. Window and dictionary never exceed what the kernel
-allocates for the image (fs/squashfs/{zlib,xz,zstd}_wrapper.c).
+Levels: the blocks we add are a small part of an image, so levels favour packing time (for 14 MB of a frozen program the
+result is 2 to 15 % larger than at the usual levels, in a tenth of the time). Every reader can read every level. Window
+and dictionary never exceed what the kernel allocates for the image (fs/squashfs/{zlib,xz,zstd}_wrapper.c).
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.squashfs.errors import SquashfsError
 from pxe_pack.squashfs.superblock import METADATA_SIZE, Compressor
 
-# Compressor -> the modules that have it, the best first, and the package that brings one of them.
-BROUGHT_BY: Final = {
+# Compressor -> modules that implement it, best first, and the package that provides one of them.
+PACKAGES: Final = {
     Compressor.ZSTD: (("compression.zstd", "backports.zstd"), "backports.zstd"),
     Compressor.LZ4: (("lz4.block",), "lz4"),
     Compressor.LZO: (("lzallright",), "lzallright"),
@@ -34,28 +33,28 @@ GZIP_LEVEL: Final = 4
 XZ_PRESET: Final = 0
 ZSTD_LEVEL: Final = 3
 
-# More than any block needs: a damaged header may ask for gigabytes.
+# More than any block needs; a damaged header may request gigabytes.
 _MEMORY_LIMIT: Final = 64 << 20
 
 
 class DamagedBlockError(ValueError):
-    """A block that its compressor can't undo."""
+    """A block that cannot be decompressed."""
 
 
 class Codec(Protocol):
     """How one image's blocks are compressed."""
 
     def compress(self, data: bytes) -> bytes:
-        """`data` compressed; it may come out longer."""
+        """`data` compressed; the result may be longer than `data`."""
 
     def decompress(self, data: bytes, limit: int) -> bytes:
-        """What `data` was. Raises DamagedBlockError, also when it would be more than `limit` bytes."""
+        """`data` decompressed. Raises DamagedBlockError, also if the result would exceed `limit` bytes."""
 
 
 def codec(compressor: Compressor, *, block_size: int, options: bytes = b"") -> Codec:
-    """The codec of an image. `options` are its compressor options (the format's section "Compression Options").
+    """The codec of an image. `options` are its compressor options (doc/format.adoc, "Compression Options").
 
-    Raises SquashfsError when this Python has no module for it.
+    Raises SquashfsError if this Python has no module for the compressor.
     """
     match compressor:
         case Compressor.GZIP:
@@ -73,8 +72,8 @@ def codec(compressor: Compressor, *, block_size: int, options: bytes = b"") -> C
             return _Lzo()
 
 
-def _bring(compressor: Compressor) -> object:
-    modules, package = BROUGHT_BY[compressor]
+def _import_module(compressor: Compressor) -> object:
+    modules, package = PACKAGES[compressor]
     for module in modules:
         try:
             return importlib.import_module(module)
@@ -84,7 +83,7 @@ def _bring(compressor: Compressor) -> object:
         Problem(
             reference="squashfs-compressor-missing",
             message=f"the image is compressed with {compressor.name.lower()}, "
-            f"which this Python {sys.version_info.major}.{sys.version_info.minor} can't undo",
+            f"for which this Python {sys.version_info.major}.{sys.version_info.minor} has no module",
             hint=f"pip install {package}",
         )
     )
@@ -105,11 +104,11 @@ class _Gzip:
 
 class _Xz:
     def __init__(self, dictionary: int) -> None:
-        # The kernel's decoder has at least 8 KiB and what the options or the block size say.
+        # The kernel's decoder allocates what the options or the block size say, and at least 8 KiB.
         self.dictionary = max(METADATA_SIZE, min(dictionary, _MEMORY_LIMIT // 16))
 
     def compress(self, data: bytes) -> bytes:
-        # CRC32 is the one check that the kernel's decoder knows.
+        # CRC32 is the only check the kernel's decoder supports.
         filters = [{"id": lzma.FILTER_LZMA2, "preset": XZ_PRESET, "dict_size": self.dictionary}]
         return lzma.compress(data, format=lzma.FORMAT_XZ, check=lzma.CHECK_CRC32, filters=filters)
 
@@ -142,9 +141,9 @@ def _unlzma(stream: lzma.LZMADecompressor, data: bytes, limit: int) -> bytes:
 
 def _whole(found: bytes, limit: int, *, ended: bool = True) -> bytes:
     if len(found) > limit:
-        raise DamagedBlockError(f"it comes to more than {limit} bytes")
+        raise DamagedBlockError(f"it holds more than {limit} bytes")
     if not ended:
-        raise DamagedBlockError("it ends in the middle")
+        raise DamagedBlockError("it is truncated")
     return found
 
 
@@ -164,8 +163,8 @@ class _ZstdModule(Protocol):
 
 class _Zstd:
     def __init__(self) -> None:
-        self.module = cast("_ZstdModule", _bring(Compressor.ZSTD))
-        # No frame of a block of 1 MiB or less has a larger window; the kernel allocates no more either.
+        self.module = cast("_ZstdModule", _import_module(Compressor.ZSTD))
+        # A block of 1 MiB or less never needs a larger window, and the kernel does not allocate more either.
         self.options = {self.module.DecompressionParameter["window_log_max"]: 21}
 
     def compress(self, data: bytes) -> bytes:
@@ -189,7 +188,7 @@ class _Lz4Module(Protocol):
 
 class _Lz4:
     def __init__(self) -> None:
-        self.module = cast("_Lz4Module", _bring(Compressor.LZ4))
+        self.module = cast("_Lz4Module", _import_module(Compressor.LZ4))
 
     def compress(self, data: bytes) -> bytes:
         return self.module.compress(data, mode="default", store_size=False)
@@ -214,7 +213,7 @@ class _LzoModule(Protocol):
 
 class _Lzo:
     def __init__(self) -> None:
-        self.module = cast("_LzoModule", _bring(Compressor.LZO))
+        self.module = cast("_LzoModule", _import_module(Compressor.LZO))
 
     def compress(self, data: bytes) -> bytes:
         return self.module.LZOCompressor().compress(data)

@@ -1,7 +1,7 @@
-"""File content: blocks compressed one by one, tails of several files together in fragments.
+"""File content: separately compressed blocks, and fragments that hold the tails of several files.
 
-Format: doc/format.adoc "Data and Fragment Blocks"; fs/squashfs/file.c. A block's size is 32 bits, of which bit 24 says
-that it is stored as it is; a size of 0 is a block of zeros that is stored nowhere.
+Format: doc/format.adoc "Data and Fragment Blocks"; fs/squashfs/file.c. A block's size is a 32-bit number whose bit 24
+means "not compressed"; a size of 0 stands for a block of zeros that is not stored.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Final
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.squashfs.compress import Codec, DamagedBlockError
 from pxe_pack.squashfs.errors import SquashfsError, corrupt
+from pxe_pack.squashfs.file_slice import FileSlice
 from pxe_pack.squashfs.inodes import File
 from pxe_pack.squashfs.metadata import Region
 from pxe_pack.squashfs.tables import Table
-from pxe_pack.squashfs.window import Window
 
 FRAGMENT: Final = struct.Struct("<QII")  # position, size, unused
 
@@ -30,16 +30,16 @@ _SIZES_AT_ONCE: Final = 2048
 
 
 def block_count(file: File, block_size: int) -> int:
-    """How many blocks `file` has of its own."""
+    """The number of data blocks of `file`, not counting a tail in a fragment."""
     return file.size // block_size if file.fragment is not None else -(-file.size // block_size)
 
 
 def read(
-    file: File, *, window: Window, codec: Codec, block_size: int, region: Region, fragment: Callable[[int], bytes]
+    file: File, *, source: FileSlice, codec: Codec, block_size: int, region: Region, fragment: Callable[[int], bytes]
 ) -> Iterator[bytes]:
-    """The content of `file`, a block at a time. Raises SquashfsError where it is damaged.
+    """The content of `file`, block by block. Raises SquashfsError if it is damaged.
 
-    `region` is the inode table; `fragment` gives what the fragment of a number holds.
+    `region` is the inode table; `fragment` returns the content of a fragment by its number.
     """
     position, left = file.start, file.size
     sizes = region.cursor(file.block_list)
@@ -48,45 +48,45 @@ def read(
         some = min(_SIZES_AT_ONCE, count - at)
         for size in struct.unpack(f"<{some}I", sizes.read(4 * some)):
             expected = min(block_size, left)
-            data = _block(window, codec, position, size, limit=expected)
-            # A block that is short of the block size stands for zeros at its end.
+            data = _block(source, codec, position, size, limit=expected)
+            # A block shorter than the block size is padded with zeros.
             yield data.ljust(expected, b"\0")
             position += size & ~_PLAIN
             left -= expected
     if left:
         if file.fragment is None:
-            raise corrupt(f"inode {file.number} has no place for its last {left} bytes")
+            raise corrupt(f"inode {file.number} has no fragment for its last {left} bytes")
         tail = fragment(file.fragment)[file.fragment_offset : file.fragment_offset + left]
         if len(tail) < left:
             raise corrupt(f"the tail of inode {file.number} runs past the end of fragment {file.fragment}")
         yield tail
 
 
-def read_fragment(table: Table, number: int, *, window: Window, codec: Codec, block_size: int) -> bytes:
-    """The tails that fragment `number` holds."""
+def read_fragment(table: Table, number: int, *, source: FileSlice, codec: Codec, block_size: int) -> bytes:
+    """The content of fragment `number`: the tails of one or more files."""
     start, size, _ = FRAGMENT.unpack(table[number])
-    return _block(window, codec, start, size, limit=block_size)
+    return _block(source, codec, start, size, limit=block_size)
 
 
-def _block(window: Window, codec: Codec, position: int, size: int, *, limit: int) -> bytes:
+def _block(source: FileSlice, codec: Codec, position: int, size: int, *, limit: int) -> bytes:
     stored = size & ~_PLAIN
     if stored > limit:
-        # Never larger than what it holds: it would have been stored as it is.
-        raise corrupt(f"the data block at {position} has {stored} bytes where {limit} are the most")
+        # A compressed block is never larger than its content; it would have been stored uncompressed.
+        raise corrupt(f"the data block at {position} has {stored} bytes, more than the maximum of {limit}")
     if not stored:
         return b""
-    raw = window.read(position, stored)
+    raw = source.read(position, stored)
     if size & _PLAIN:
         return raw
     try:
         return codec.decompress(raw, limit)
     except DamagedBlockError as error:
-        raise corrupt(f"the data block at {position} does not decompress: {error}") from error
+        raise corrupt(f"cannot decompress the data block at {position}: {error}") from error
 
 
 @dataclass(kw_only=True)
 class Stored:
-    """Where a new file's content went: what its inode says."""
+    """Where a new file's content was stored, for its inode."""
 
     start: int = 0
     size: int = 0
@@ -101,17 +101,17 @@ def write(
     block_size: int,
     codec: Codec | None,
 ) -> list[Stored]:
-    """Write each of `contents` as blocks, and give where it went. `put` writes bytes and gives their position.
+    """Write each of `contents` as blocks and return where it is. `put` writes bytes and returns their position.
 
-    Blocks are compressed in as many threads as there are processors (compressors let go of the interpreter's lock), and
-    written in order: the result is the same for any number of them. Full blocks of zeros are left out.
+    Blocks are compressed in one thread per processor (the compressors release the GIL) and written in order, so the
+    result does not depend on the number of threads. Full blocks of zeros are not stored.
     """
     workers = os.cpu_count() or 1
     stored: list[Stored] = []
-    under_way: deque[tuple[Stored, Future[tuple[int, bytes]]]] = deque()
+    pending: deque[tuple[Stored, Future[tuple[int, bytes]]]] = deque()
 
     def finish() -> None:
-        where, future = under_way.popleft()
+        where, future = pending.popleft()
         size, data = future.result()
         position = put(data)
         if not where.blocks:
@@ -127,10 +127,10 @@ def write(
                 where.size += len(chunk)
                 if chunk == zeros:
                     where.sparse += block_size
-                under_way.append((where, pool.submit(_packed, chunk, codec, zeros)))
-                if len(under_way) > 4 * workers:
+                pending.append((where, pool.submit(_packed, chunk, codec, zeros)))
+                if len(pending) > 4 * workers:
                     finish()
-        while under_way:
+        while pending:
             finish()
     return stored
 
@@ -144,7 +144,7 @@ def _chunks(one: bytes | Path, block_size: int) -> Iterator[bytes]:
             while chunk := file.read(block_size):
                 yield chunk
     except OSError as error:
-        message = f"{one} can't be read: {error.strerror or error}"
+        message = f"cannot read {one}: {error.strerror or error}"
         raise SquashfsError(Problem(reference="content-unreadable", message=message)) from error
 
 

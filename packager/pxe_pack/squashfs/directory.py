@@ -1,8 +1,8 @@
-"""Directory listings: names in order, in runs that share a block of the inode table.
+"""Directory listings: sorted names, in runs whose inodes share a block of the inode table.
 
-Format: doc/format.adoc "Directory Table"; fs/squashfs/namei.c. A run has a header with the place of the inodes' block
-and an inode number, and at most 256 entries, which give their inode's number as a difference of 16 bits to the
-header's. Names are sorted as bytes.
+Format: doc/format.adoc "Directory Table"; fs/squashfs/namei.c. A run has a header with the position of the inodes'
+block and an inode number, and at most 256 entries, each with its inode number as a 16-bit difference to the header's.
+Names are sorted as bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 from pxe_pack.squashfs.errors import corrupt, unsupported
 from pxe_pack.squashfs.inodes import LONGEST_NAME, Kind
-from pxe_pack.squashfs.metadata import Cursor, Growth
+from pxe_pack.squashfs.metadata import Cursor, TableAppender
 from pxe_pack.squashfs.superblock import METADATA_SIZE
 
 LONGEST_RUN: Final = 256
@@ -36,16 +36,16 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listing:
-    """A listing that was written: all that a directory's inode says of it."""
+    """A written listing: the fields that its directory's inode needs."""
 
     reference: int
     size: int  # bytes
-    directories: int  # how many of its entries are
-    index: tuple[tuple[int, int, bytes], ...]  # as pack_directory() takes it
+    directories: int  # number of entries that are directories
+    index: tuple[tuple[int, int, bytes], ...]  # as pack_directory() expects it
 
 
 def read_listing(cursor: Cursor, size: int) -> Iterator[Entry]:
-    """The entries in the `size` bytes at `cursor`. Raises SquashfsError where they can't be right."""
+    """The entries in the `size` bytes at `cursor`. Raises SquashfsError if they are invalid."""
     left = size
     before = b""
     while left > 0:
@@ -62,18 +62,18 @@ def read_listing(cursor: Cursor, size: int) -> Iterator[Entry]:
                 raise corrupt(f"a directory has an entry of kind {kind} with a name of {length + 1} bytes")
             name = cursor.read(length + 1)
             if name <= before or name in {b".", b".."} or b"/" in name or b"\0" in name:
-                raise corrupt(f"a directory has the name {name!r} behind {before!r}")
+                raise corrupt(f"a directory has the name {name!r} after {before!r}")
             before = name
             yield Entry(name, Kind(kind), place << 16 | offset, base + difference & 0xFFFF_FFFF)
     if left:
         raise corrupt("a directory's listing ends in the middle of a header")
 
 
-def write_listing(table: Growth, entries: Iterable[Entry]) -> Listing:
-    """Write `entries`, sorted, to the directory table. Never more than a run of them is held.
+def write_listing(table: TableAppender, entries: Iterable[Entry]) -> Listing:
+    """Write `entries`, which are sorted, to the directory table. Holds at most one run in memory.
 
-    Listings of more than a block get an index of the headers that come first in their blocks, as mksquashfs makes it:
-    a look-up then decompresses one block, however long the listing is.
+    A listing longer than a block gets an index of the first header in each block, as mksquashfs writes it. A look-up
+    then decompresses one block, however long the listing is.
     """
     start = table.reference
     written, directories = 0, 0
@@ -110,14 +110,14 @@ def write_listing(table: Growth, entries: Iterable[Entry]) -> Listing:
         directories += entry.kind is Kind.DIRECTORY
     flush()
     if written > LONGEST_LISTING:
-        raise unsupported(f"a directory's listing would have {written} bytes; a squashfs holds {LONGEST_LISTING}")
-    if written <= METADATA_SIZE:  # reading it all is as quick
+        raise unsupported(f"a directory's listing would have {written} bytes; squashfs allows {LONGEST_LISTING}")
+    if written <= METADATA_SIZE:  # reading all of it is as fast
         index.clear()
     return Listing(reference=start, size=written, directories=directories, index=tuple(index))
 
 
 def _block_of(start: int, written: int) -> int:
-    """Which block from the listing's first on the byte `written` of a listing is in; all are full."""
+    """The index of the block that contains byte `written` of a listing, counted from its first; blocks are full."""
     return ((start & 0xFFFF) + written) // METADATA_SIZE
 
 

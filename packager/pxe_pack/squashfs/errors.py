@@ -1,4 +1,4 @@
-"""What can be wrong with a squashfs image, as problems: damage, what we don't know, what is missing here."""
+"""Errors about squashfs images: damage, unsupported features, missing modules."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pxe_pack.tools import InputError
 
 
 class SquashfsError(InputError):
-    """An image that can't be read, or a change that can't be made to it. Nothing has been written."""
+    """An image cannot be read, or a change cannot be made to it. Nothing has been written."""
 
 
 def corrupt(message: str) -> SquashfsError:
-    """The image is damaged: `message` says which part and how."""
+    """The error for a damaged image; `message` says which part and how."""
     return SquashfsError(
         Problem(
             reference="squashfs-corrupt",
             message=f"the squashfs image is damaged: {message}",
-            hint="compare its digest with its producer's and copy it again; `unsquashfs -ll` reads it independently",
+            hint="compare its digest with the producer's and copy it again; `unsquashfs -ll` is an independent check",
         )
     )
 
 
 def unsupported(message: str, *, hint: str = "") -> SquashfsError:
-    """The image is, as far as we can see, sound, but has something that we don't know."""
+    """The error for an image that is not damaged but uses something we do not support."""
     return SquashfsError(Problem(reference="squashfs-unsupported", message=message, hint=hint))

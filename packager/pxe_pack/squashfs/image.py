@@ -1,4 +1,4 @@
-"""A squashfs image to read: its tree, its inodes, its files' content."""
+"""Read a squashfs image: its tree, its inodes, and the content of its files."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from pxe_pack.squashfs import content, directory, inodes, paths
 from pxe_pack.squashfs.compress import Codec, codec
 from pxe_pack.squashfs.directory import Entry
 from pxe_pack.squashfs.errors import corrupt
+from pxe_pack.squashfs.file_slice import FileSlice
 from pxe_pack.squashfs.inodes import Directory, File, Inode, Symlink
 from pxe_pack.squashfs.metadata import Region
 from pxe_pack.squashfs.superblock import SIZE, Flags, Superblock
 from pxe_pack.squashfs.tables import Table
-from pxe_pack.squashfs.window import Window
 from pxe_pack.squashfs.xattrs import Xattrs
 
 _OWNER: Final = struct.Struct("<I")
 
 
 class Image:
-    """One image. Tables are read when they are first asked for; nothing is ever written. Not for several threads."""
+    """One image, read-only. Tables are read on first use. Not thread-safe."""
 
-    def __init__(self, window: Window, superblock: Superblock) -> None:
-        self.window = window
+    def __init__(self, source: FileSlice, superblock: Superblock) -> None:
+        self.source = source
         self.superblock = superblock
         self._last_fragment = (-1, b"")
 
     @classmethod
     def open(cls, path: Path, *, offset: int = 0, size: int | None = None) -> Self:
-        """The image in the file `path`, or in `size` bytes of it from `offset` on (inside an ISO).
+        """Open the image in the file `path`, or in `size` bytes of it at `offset` (inside an ISO).
 
-        Raises SquashfsError: unreadable, no squashfs, damaged, or of a kind that we don't know.
+        Raises SquashfsError if it is unreadable, not a squashfs, damaged, or unsupported.
         """
-        window = Window.open(path, offset=offset, size=size)
+        source = FileSlice.open(path, offset=offset, size=size)
         try:
-            raw = window.read(0, min(SIZE, window.size))
-            return cls(window, Superblock.parse(raw, available=window.size))
+            raw = source.read(0, min(SIZE, source.size))
+            return cls(source, Superblock.parse(raw, available=source.size))
         except BaseException:
-            window.close()
+            source.close()
             raise
 
     def close(self) -> None:
-        self.window.close()
+        self.source.close()
 
     def __enter__(self) -> Self:
         return self
@@ -55,38 +55,38 @@ class Image:
 
     @cached_property
     def codec(self) -> Codec:
-        """How its blocks are compressed. Raises SquashfsError when that is missing here."""
+        """The codec of its blocks. Raises SquashfsError if this Python lacks the module for it."""
         return codec(self.superblock.compressor, block_size=self.superblock.block_size, options=self.options)
 
     @cached_property
     def options(self) -> bytes:
-        """The compressor options that stand behind the superblock: always an uncompressed block; b"" without."""
+        """The compressor options after the superblock, an uncompressed metadata block; empty if there are none."""
         if Flags.COMPRESSOR_OPTIONS not in self.superblock.flags:
             return b""
-        header = int.from_bytes(self.window.read(SIZE, 2), "little")
-        return self.window.read(SIZE + 2, header & 0x7FFF)
+        header = int.from_bytes(self.source.read(SIZE, 2), "little")
+        return self.source.read(SIZE + 2, header & 0x7FFF)
 
     @cached_property
     def inode_region(self) -> Region:
-        """The inode table: it ends where the directory table begins."""
+        """The inode table, which ends where the directory table begins."""
         start, end = self.superblock.inode_table, self.superblock.directory_table
-        return Region(self.window, self.codec, start=start, end=end, name="inode")
+        return Region(self.source, self.codec, start=start, end=end, name="inode")
 
     @cached_property
     def directory_region(self) -> Region:
-        """The directory table: it ends where the next table's blocks begin."""
+        """The directory table, which ends where the next table's blocks begin."""
         following = next(table for table in (self.fragments, self.exports, self.owner_table) if table is not None)
         start = self.superblock.directory_table
         if following.start < start:
             raise corrupt(f"its {following.name} table begins before its directory table")
-        return Region(self.window, self.codec, start=start, end=following.start, name="directory")
+        return Region(self.source, self.codec, start=start, end=following.start, name="directory")
 
     def _table(self, listed: int, *, count: int, size: int, name: str) -> Table:
-        return Table(self.window, self.codec, listed=listed, end=listed, count=count, size=size, name=name)
+        return Table(self.source, self.codec, listed=listed, end=listed, count=count, size=size, name=name)
 
     @cached_property
     def fragments(self) -> Table | None:
-        """Where fragments are, None when there are none."""
+        """The fragment table; None if there are no fragments."""
         if not self.superblock.fragments or self.superblock.fragment_table is None:
             return None
         return self._table(
@@ -95,27 +95,27 @@ class Image:
 
     @cached_property
     def exports(self) -> Table | None:
-        """Inode number - 1 -> reference of the inode, None when the image was made without."""
+        """The export table, inode number - 1 -> reference of the inode; None if the image has none."""
         if self.superblock.export_table is None:
             return None
         return self._table(self.superblock.export_table, count=self.superblock.inodes, size=8, name="export")
 
     @cached_property
     def owner_table(self) -> Table:
-        """Uids and gids, as a table."""
+        """The table of uids and gids."""
         return self._table(self.superblock.id_table, count=self.superblock.ids, size=_OWNER.size, name="owner")
 
     @cached_property
     def owners(self) -> list[int]:
-        """Uids and gids: inodes have indices into this list."""
+        """Uids and gids; inodes store indices into this list."""
         return [_OWNER.unpack(raw)[0] for raw in self.owner_table]
 
     @cached_property
     def xattr_table(self) -> Xattrs | None:
-        """All xattrs, None when the image has none."""
+        """All xattrs; None if the image has none."""
         if self.superblock.xattr_table is None:
             return None
-        return Xattrs(self.window, self.codec, position=self.superblock.xattr_table)
+        return Xattrs(self.source, self.codec, position=self.superblock.xattr_table)
 
     @cached_property
     def root(self) -> Directory:
@@ -127,19 +127,19 @@ class Image:
         return inodes.read(self.inode_region.cursor(reference), owners=self.owners)
 
     def directory(self, reference: int) -> Directory:
-        """The directory at `reference`. Raises SquashfsError when something else is there."""
+        """The directory at `reference`. Raises SquashfsError if it is something else."""
         found = self.inode(reference)
         if not isinstance(found, Directory):
-            raise corrupt(f"inode {found.number} should be a directory")
+            raise corrupt(f"inode {found.number} is not a directory, but should be")
         return found
 
     def entries(self, where: Directory) -> Iterator[Entry]:
-        """What is in a directory, sorted by the names' bytes."""
+        """The entries of a directory, sorted by the bytes of their names."""
         if where.size:
             yield from directory.read_listing(self.directory_region.cursor(where.listing), where.size)
 
     def lookup(self, where: Directory, name: bytes) -> Entry | None:
-        """The entry `name` of a directory, None when there is none. Uses the directory's index where it has one."""
+        """The entry `name` of a directory; None if there is none. Uses the directory's index if it has one."""
         if not where.size:
             return None
         reference, skipped = where.listing, 0
@@ -155,7 +155,7 @@ class Image:
         return None
 
     def find(self, path: str) -> Inode | None:
-        """The inode at `path`, symlinks followed within the image; None when there is none."""
+        """The inode at `path`, following symlinks within the image; None if there is none."""
 
         def step(here: Inode, name: bytes) -> Inode | bytes | None:
             entry = self.lookup(here, name) if isinstance(here, Directory) else None
@@ -168,9 +168,9 @@ class Image:
         return paths.resolve(paths.encode(path), root, step)
 
     def walk(self, start: Directory | None = None) -> Iterator[tuple[str, Inode]]:
-        """Every path below `start` (the root) with its inode, a directory before what is in it.
+        """Every path below `start` (by default the root) with its inode, directories before their content.
 
-        Paths have no `/` in front; `start` itself is not given. Raises SquashfsError when a directory is met twice.
+        Paths have no leading `/`; `start` itself is not included. Raises SquashfsError if a directory occurs twice.
         """
         levels: list[tuple[str, Iterator[Entry]]] = [("", self.entries(start or self.root))]
         seen = {(start or self.root).reference}
@@ -192,10 +192,10 @@ class Image:
                 levels.append((path + "/", self.entries(inode)))
 
     def chunks(self, file: File) -> Iterator[bytes]:
-        """A file's content, a block at a time; the holes of a sparse file are zeros."""
+        """A file's content, block by block; holes of a sparse file are zeros."""
         return content.read(
             file,
-            window=self.window,
+            source=self.source,
             codec=self.codec,
             block_size=self.superblock.block_size,
             region=self.inode_region,
@@ -203,14 +203,14 @@ class Image:
         )
 
     def _fragment(self, number: int) -> bytes:
-        """What a fragment holds; the last one is kept, since neighbours' tails are in it."""
+        """The content of a fragment. The last one is cached, because neighbouring files share it."""
         if self._last_fragment[0] != number:
             if self.fragments is None:
-                raise corrupt(f"a file's tail is in fragment {number}, and there are none")
+                raise corrupt(f"a file's tail is in fragment {number}, but the image has no fragments")
             data = content.read_fragment(
                 self.fragments,
                 number,
-                window=self.window,
+                source=self.source,
                 codec=self.codec,
                 block_size=self.superblock.block_size,
             )
@@ -218,9 +218,9 @@ class Image:
         return self._last_fragment[1]
 
     def read(self, file: File, *, limit: int) -> bytes:
-        """A file's content. Raises SquashfsError when it has more than `limit` bytes."""
+        """A file's whole content. Raises SquashfsError if it exceeds `limit` bytes."""
         if file.size > limit:
-            raise corrupt(f"a file of {file.size} bytes where at most {limit} were expected")
+            raise corrupt(f"a file has {file.size} bytes, where at most {limit} were expected")
         return b"".join(self.chunks(file))
 
     def xattrs(self, inode: Inode) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""Inodes: what the image says about one file, directory, link or device.
+"""Inodes: the metadata of one file, directory, link or device.
 
 Format: doc/format.adoc "Inode Table"; `union squashfs_inode` in fs/squashfs/squashfs_fs.h. Each kind has a basic form
 and an extended one (number + 7) with 64-bit sizes, link count, xattrs or a directory index.
@@ -20,7 +20,7 @@ NO_XATTRS: Final = 0xFFFF_FFFF
 LONGEST_NAME: Final = 256  # bytes: the format's and the kernel's limit
 LONGEST_TARGET: Final = 65_535  # bytes of a symlink's target: unsquashfs' limit; the kernel's is a page
 PERMISSIONS: Final = 0o7777  # bits of a mode
-EMPTY_LISTING: Final = 3  # the size that an empty directory says it has: "." and ".." are counted so
+EMPTY_LISTING: Final = 3  # the stored size of an empty directory, which counts "." and ".."
 _EXTENDED: Final = 7
 
 _BASE: Final = struct.Struct("<HHHHII")
@@ -47,9 +47,9 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inode:
-    """What all inodes have; a fifo and a socket have no more."""
+    """The fields of every inode; a fifo or a socket has no others."""
 
-    reference: int  # where in the inode table
+    reference: int  # its place in the inode table
     kind: Kind
     mode: int  # permissions, with set-id and sticky bits: 12 bits
     uid: int
@@ -62,25 +62,25 @@ class Inode:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Directory(Inode):
-    """A directory: where its listing is in the directory table, and how long."""
+    """A directory, with the place and size of its listing in the directory table."""
 
     listing: int  # reference into the directory table
     size: int  # bytes of the listing
     parent: int  # inode number
-    index: int | None  # reference of the index's first entry, None without one
+    index: int | None  # reference of the index's first entry; None if it has no index
     index_count: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class File(Inode):
-    """A regular file: blocks of data one behind the other, and possibly a tail among others' in a fragment."""
+    """A regular file: consecutive data blocks, and possibly a tail in a fragment shared with other files."""
 
     size: int  # bytes
     start: int  # position of its first block in the image
     fragment: int | None  # index into the fragment table
     fragment_offset: int  # of its tail, in the decompressed fragment
     block_list: int  # reference of its blocks' sizes, 4 bytes each
-    sparse: int = 0  # bytes of it that are in no block
+    sparse: int = 0  # bytes in holes, which no block stores
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,13 +110,13 @@ class _Common(TypedDict):
 
 
 def read(cursor: Cursor, *, owners: Sequence[int]) -> Inode:
-    """The inode at `cursor`; `owners` is the image's table of uids and gids. Raises SquashfsError when damaged."""
+    """The inode at `cursor`; `owners` is the image's table of uids and gids. Raises SquashfsError if damaged."""
     reference = cursor.reference
     number, mode, uid, gid, mtime, inode_number = _BASE.unpack(cursor.read(_BASE.size))
     if not 1 <= number <= len(Kind) + _EXTENDED:
-        raise corrupt(f"the inode at {reference >> 16}:{reference & 0xFFFF} is of type {number}, which does not exist")
+        raise corrupt(f"the inode at {reference >> 16}:{reference & 0xFFFF} has the unknown type {number}")
     if uid >= len(owners) or gid >= len(owners):
-        raise corrupt(f"inode {inode_number} has owner {max(uid, gid)} of a table of {len(owners)}")
+        raise corrupt(f"inode {inode_number} has owner {max(uid, gid)}, but the table has only {len(owners)}")
     extended = number > _EXTENDED
     common = _Common(
         reference=reference,
@@ -194,7 +194,7 @@ def _file(cursor: Cursor, common: _Common, *, extended: bool) -> File:
 
 
 def read_index(cursor: Cursor, count: int) -> Iterator[tuple[int, int, bytes]]:
-    """A directory's index: for some of its headers the byte in the listing, the block's place, the first name."""
+    """A directory's index: for some of its headers, the offset in the listing, the block's place, the first name."""
     for _ in range(count):
         at, place, size = _INDEX.unpack(cursor.read(_INDEX.size))
         if size >= LONGEST_NAME:
@@ -204,7 +204,7 @@ def read_index(cursor: Cursor, count: int) -> Iterator[tuple[int, int, bytes]]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Head:
-    """What every inode to be written begins with. `owner` are two indices into the image's owner table."""
+    """The fields that every inode starts with. `owner` holds two indices into the image's owner table."""
 
     mode: int
     owner: tuple[int, int]
@@ -227,7 +227,7 @@ def pack_directory(
     xattrs: int | None,
     index: Sequence[tuple[int, int, bytes]],
 ) -> bytes:
-    """A directory's inode, in the basic form where that can hold it."""
+    """A directory's inode, in the basic form if possible."""
     place, offset = listing >> 16, listing & 0xFFFF
     size += EMPTY_LISTING
     if size < 1 << 16 and xattrs is None and not index:
@@ -238,7 +238,7 @@ def pack_directory(
 
 
 def pack_file(head: Head, *, start: int, size: int, sparse: int, blocks: Sequence[int], xattrs: int | None) -> bytes:
-    """A regular file's inode, without a fragment, in the basic form where that can hold it. `blocks`: as on disk."""
+    """A regular file's inode without a fragment, in the basic form if possible. `blocks` are sizes as on disk."""
     sizes = struct.pack(f"<{len(blocks)}I", *blocks)
     if max(start, size) < 1 << 32 and not sparse and xattrs is None:
         return head.pack(Kind.FILE, extended=False) + _FILE.pack(start, NO_FRAGMENT, 0, size) + sizes
@@ -255,9 +255,9 @@ def pack_symlink(head: Head, *, target: bytes, xattrs: int | None) -> bytes:
 
 
 def copy_with_links(cursor: Cursor, inode: Inode, *, links: int, blocks: int) -> Iterator[bytes]:
-    """The bytes of `inode`, at which `cursor` stands, but with another link count; `blocks` are a file's.
+    """The bytes of `inode`, at `cursor`, with another link count; `blocks` is the number of a file's blocks.
 
-    Raises SquashfsError for a basic file inode: it has no link count, so it can't have had several.
+    Raises SquashfsError for a basic file inode, which has no link count and therefore cannot have several names.
     """
     base = cursor.read(_BASE.size)
     yield base
@@ -265,7 +265,7 @@ def copy_with_links(cursor: Cursor, inode: Inode, *, links: int, blocks: int) ->
     extended = _BASE.unpack(base)[0] > _EXTENDED
     if isinstance(inode, File):
         if not extended:
-            raise corrupt(f"inode {inode.number} has several names and no link count")
+            raise corrupt(f"inode {inode.number} has several names but no link count")
         fields = list(_FILE_X.unpack(cursor.read(_FILE_X.size)))
         fields[3] = links
         yield _FILE_X.pack(*fields)

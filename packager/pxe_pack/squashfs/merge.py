@@ -1,4 +1,4 @@
-"""What a graft changes, found out before anything is written: directories to be listed anew, what is new in them."""
+"""Compute what a graft changes before anything is written: the directories to rewrite, and what is new in them."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ class Leaf:
     """A new file or symlink."""
 
     addition: NewFile | NewSymlink
-    number: int = 0  # its inode's; 0 until it is known
-    instead_of: int | None = None  # reference of the inode whose number it takes
+    number: int = 0  # inode number; 0 until assigned
+    instead_of: int | None = None  # reference of the inode it replaces and whose number it takes
 
 
 @dataclass(kw_only=True, eq=False)
 class Branch:
-    """A directory with changes in it or below it, or one that was only looked into on the way."""
+    """A directory with changes in it or below it, or one that was only traversed."""
 
-    inode: Directory | None  # as the image has it
-    addition: NewDirectory | None = None  # when it is new
-    number: int = 0  # its inode's; 0 until it is known
+    inode: Directory | None  # the image's own; None if it is new
+    addition: NewDirectory | None = None  # set if it is new
+    number: int = 0  # inode number; 0 until assigned
     parent: Branch | None = None  # None for the root
     name: bytes = b""
-    # What differs in it. None: the name goes. An Entry: the same inode as before, at another place.
+    # Its changes by name. None: the name is removed. An Entry: the same inode as before, at another place.
     names: dict[bytes, Branch | Leaf | Entry | None] = field(default_factory=dict)
 
     def lost(self, name: bytes) -> bool:
-        """Whether `name` goes."""
+        """Whether `name` is removed."""
         return name in self.names and self.names[name] is None
 
     @property
     def changed(self) -> bool:
-        """Whether it has to be listed anew."""
+        """Whether its listing has to be rewritten."""
         return self.addition is not None or any(
             not isinstance(what, Branch) or what.changed for what in self.names.values()
         )
@@ -49,7 +49,7 @@ class Branch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Relink:
-    """An inode that lost some of its names, and the places of those that are left to it."""
+    """An inode that lost some of its names, and the places of the remaining ones."""
 
     inode: Inode
     places: tuple[tuple[Branch, Entry], ...]
@@ -57,7 +57,7 @@ class Relink:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Merge:
-    """All that a graft changes in an image."""
+    """Everything a graft changes in an image."""
 
     root: Branch
     relinks: tuple[Relink, ...]
@@ -66,17 +66,17 @@ class Merge:
     removed: tuple[str, ...]
 
     def branches(self) -> list[Branch]:
-        """The directories to be listed anew, each before those in it, in the order of their paths."""
-        found, ahead = [], [self.root]
-        while ahead:
-            branch = ahead.pop()
+        """The directories to rewrite, parents first, in the order of their paths."""
+        found, pending = [], [self.root]
+        while pending:
+            branch = pending.pop()
             found.append(branch)
             inner = [(name, what) for name, what in branch.names.items() if isinstance(what, Branch) and what.changed]
-            ahead += [what for _, what in sorted(inner, key=lambda pair: pair[0], reverse=True)]
+            pending += [what for _, what in sorted(inner, key=lambda pair: pair[0], reverse=True)]
         return found
 
     def leaves(self) -> Iterator[Leaf]:
-        """The new files and symlinks, in the order of their directories, then of their names."""
+        """The new files and symlinks, ordered by directory, then by name."""
         for branch in self.branches():
             for _, what in sorted(branch.names.items(), key=lambda pair: pair[0]):
                 if isinstance(what, Leaf):
@@ -84,11 +84,11 @@ class Merge:
 
 
 def merge(image: Image, *, additions: Sequence[Addition], removals: Iterable[str]) -> Merge:
-    """The changes that make `image` have `additions` and no longer have `removals`, which go first.
+    """The changes that remove `removals` from `image` and then add `additions`.
 
-    A removal takes all that is below it, and none is missed that isn't there. Parents may be symlinks in the image.
-    Raises SquashfsError with every problem: an impossible addition, a parent that isn't there, a file where a
-    directory is or the other way round.
+    A removal includes everything below the path; missing paths are ignored. Parents may be symlinks in the image.
+    Raises SquashfsError with all problems at once: an impossible addition, a missing parent, a file in place of a
+    directory or the reverse.
     """
     problems = [problem for addition in additions for problem in addition.problems()]
     if problems:
@@ -117,10 +117,10 @@ class _Merging:
         self.added: list[str] = []
         self.replaced: list[str] = []
         self.removed: list[str] = []
-        self._gone: dict[int, Inode] = {}  # by reference: what lost names and may have others
+        self._gone: dict[int, Inode] = {}  # by reference: inodes that lost a name and may have others
 
     def _step(self, branch: Branch, name: bytes) -> Branch | bytes | None:
-        """The directory `name` in `branch`, a symlink's target, None for anything else."""
+        """The directory `name` in `branch`, or a symlink's target; None for anything else."""
         if name in branch.names:
             match branch.names[name]:
                 case Branch() as inner:
@@ -146,7 +146,7 @@ class _Merging:
 
     def remove(self, path: str) -> None:
         if not paths.parts(paths.encode(path)) or ".." in path.split("/"):
-            self._refuse(path, "can't be removed: it is the root, or leads upwards")
+            self._refuse(path, "cannot be removed: it is the root, or contains `..`")
             return
         branch, name = self._parent(path)
         if branch is None or branch.lost(name):
@@ -168,11 +168,11 @@ class _Merging:
     def add(self, addition: Addition) -> None:
         branch, name = self._parent(addition.path)
         if branch is None:
-            self._refuse(addition.path, "can't be added: the directory it would be in is not there")
+            self._refuse(addition.path, "cannot be added: its parent directory does not exist")
             return
         there = branch.names.get(name)
         if isinstance(there, Leaf) or (isinstance(there, Branch) and there.addition is not None):
-            self._refuse(addition.path, "is to be added twice")
+            self._refuse(addition.path, "is added twice")
         elif isinstance(addition, NewDirectory):
             self._add_directory(branch, name, addition, gone=branch.lost(name))
         elif isinstance(addition, NewFile | NewSymlink):
@@ -180,9 +180,9 @@ class _Merging:
 
     def _add_directory(self, branch: Branch, name: bytes, addition: NewDirectory, *, gone: bool) -> None:
         if not gone and self._inode(branch, name) is not None:
-            # Through symlinks, too: an image whose /lib leads to usr/lib has a directory there.
+            # Symlinks count: an image whose /lib is a link to usr/lib has a directory at /lib.
             if paths.resolve(paths.encode(addition.path), self.root, self._step) is None:
-                self._refuse(addition.path, "can't be a directory: the image has something else there")
+                self._refuse(addition.path, "cannot be a directory: the image has something else there")
             return
         branch.names[name] = Branch(inode=None, addition=addition, parent=branch, name=name)
         self.added.append(addition.path)
@@ -190,7 +190,7 @@ class _Merging:
     def _add_leaf(self, branch: Branch, name: bytes, addition: NewFile | NewSymlink, *, gone: bool) -> None:
         inode = None if gone else self._inode(branch, name)
         if isinstance(inode, Directory):
-            self._refuse(addition.path, "can't be added: the image has a directory there")
+            self._refuse(addition.path, "cannot be added: the image has a directory there")
             return
         leaf = Leaf(addition=addition)
         if inode is None:
@@ -206,26 +206,26 @@ class _Merging:
         self.problems.append(Problem(reference="graft-conflict", message=f"{path} {why}"))
 
     def relinks(self) -> tuple[Relink, ...]:
-        """What lost some of its names and not all. Its other names are nowhere listed: the whole tree is searched."""
+        """The inodes that lost some but not all of their names. Finding the others means walking the whole tree."""
         if not self._gone:
             return ()
         places: dict[int, list[tuple[Branch, Entry]]] = {reference: [] for reference in self._gone}
         for path, inode in self.image.walk():
             if inode.reference not in places:
                 continue
-            branch, name = self._former_parent(path)
+            branch, name = self._original_parent(path)
             if branch is not None and name not in branch.names:
                 entry = Entry(name, inode.kind, inode.reference, inode.number)
                 places[inode.reference].append((branch, entry))
-                branch.names[name] = entry  # it will be listed anew
+                branch.names[name] = entry  # so that this listing is rewritten too
         return tuple(
             Relink(inode=inode, places=tuple(places[reference]))
             for reference, inode in self._gone.items()
             if places[reference]
         )
 
-    def _former_parent(self, path: str) -> tuple[Branch | None, bytes]:
-        """The directory that `path`, of the image as it was, is in; None when that goes, whatever takes its place."""
+    def _original_parent(self, path: str) -> tuple[Branch | None, bytes]:
+        """The parent directory of `path` in the original image; None if it is removed, even if it is then replaced."""
         *above, name = paths.parts(paths.encode(path))
         branch = self.root
         for part in above:

@@ -1,4 +1,4 @@
-"""Paths inside an image: bytes in parts, resolved without ever leaving it."""
+"""Paths inside an image: split into names, and resolved without ever leaving the image."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from typing import Final, TypeVar
 
 from pxe_pack.squashfs.errors import corrupt
 
-MOST_LINKS: Final = 40  # the kernel's MAXSYMLINKS
+MAX_LINKS: Final = 40  # the kernel's MAXSYMLINKS
 
 Node = TypeVar("Node")
 
 
 def encode(text: str) -> bytes:
-    """`text` as the bytes that stand in the image, whatever the locale."""
+    """`text` as the bytes in the image, independent of the locale."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def decode(name: bytes) -> str:
-    """What `encode()` makes these bytes from."""
+    """The inverse of `encode()`."""
     return name.decode("utf-8", "surrogateescape")
 
 
 def parts(path: bytes) -> list[bytes]:
-    """The names of which `path` consists. `..` stays."""
+    """The names in `path`, without empty ones and `.`; `..` is kept."""
     return [part for part in path.split(b"/") if part not in {b"", b"."}]
 
 
 def resolve(path: bytes, root: Node, step: Callable[[Node, bytes], Node | bytes | None]) -> Node | None:
-    """The node at `path` below `root`, symlinks followed as if `root` were `/`; None when there is none.
+    """The node at `path` below `root`, following symlinks as if `root` were `/`; None if there is none.
 
-    `step` gives the node of a name in a node, or the target of the symlink that it is, or None.
-    Raises SquashfsError when more than 40 links lead round.
+    `step` returns the node for a name in a node, the target if that is a symlink, or None. Raises SquashfsError after
+    more than 40 symlinks.
     """
     stack = [root]
-    ahead = parts(path)[::-1]
+    pending = parts(path)[::-1]
     links = 0
-    while ahead:
-        name = ahead.pop()
+    while pending:
+        name = pending.pop()
         if name == b"..":
             if len(stack) > 1:
                 stack.pop()
@@ -47,11 +47,11 @@ def resolve(path: bytes, root: Node, step: Callable[[Node, bytes], Node | bytes 
             return None
         if isinstance(found, bytes):
             links += 1
-            if links > MOST_LINKS:
-                raise corrupt(f"{decode(path)} leads through more than {MOST_LINKS} symlinks")
+            if links > MAX_LINKS:
+                raise corrupt(f"{decode(path)} leads through more than {MAX_LINKS} symlinks")
             if found.startswith(b"/"):
                 del stack[1:]
-            ahead += parts(found)[::-1]
+            pending += parts(found)[::-1]
         else:
             stack.append(found)
     return stack[-1]

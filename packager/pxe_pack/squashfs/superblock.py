@@ -1,4 +1,4 @@
-"""The superblock: the first 96 bytes, and where everything else is.
+"""The superblock: the first 96 bytes, with the positions of everything else.
 
 Format: `struct squashfs_super_block` in the Linux kernel's fs/squashfs/squashfs_fs.h, and section "The Superblock" of
 the format description begun by Z. Dremann (dr-emann.github.io/squashfs) and continued in squashfs-tools-ng's
@@ -31,7 +31,7 @@ class Compressor(IntEnum):
     """The one compressor of an image's data and metadata."""
 
     GZIP = 1  # zlib streams, despite the name
-    LZMA = 2  # of squashfs-tools alone: the kernel never took it
+    LZMA = 2  # only in squashfs-tools; the kernel never supported it
     LZO = 3
     XZ = 4
     LZ4 = 5
@@ -39,7 +39,7 @@ class Compressor(IntEnum):
 
 
 class Flags(IntFlag):
-    """What the producer was told; the kernel heeds COMPRESSOR_OPTIONS alone."""
+    """The producer's options; the kernel only evaluates COMPRESSOR_OPTIONS."""
 
     PLAIN_INODES = 0x0001
     PLAIN_DATA = 0x0002
@@ -57,7 +57,7 @@ class Flags(IntFlag):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Superblock:
-    """Counts, places and flags. Places are bytes from the image's start, None for a table it doesn't have."""
+    """Counts, positions and flags. Positions are bytes from the image's start; None for a table it does not have."""
 
     inodes: int
     mkfs_time: int  # seconds since 1970
@@ -77,26 +77,26 @@ class Superblock:
 
     @classmethod
     def parse(cls, raw: bytes, *, available: int) -> Self:
-        """The superblock in `raw`'s first 96 bytes, of an image of which `available` bytes are there.
+        """Parse the first 96 bytes of `raw`, from an image of which `available` bytes exist.
 
-        Raises SquashfsError: not a squashfs, another version, truncated, or contradicting itself.
+        Raises SquashfsError if it is not a squashfs, of another version, truncated, or contradictory.
         """
         if len(raw) < SIZE or raw[:4] != MAGIC:
-            raise unsupported("this is not a squashfs image: it does not begin with `hsqs`")
+            raise unsupported("this is not a squashfs image: it does not start with `hsqs`")
         (
             (_, inodes, time, block_size, fragments, compressor, log, flags, ids, major, minor),
             (root, used, id_table, xattr_table, inode_table, directory_table, fragment_table, export_table),
         ) = _COUNTS.unpack_from(raw), _PLACES.unpack_from(raw, _COUNTS.size)
         if (major, minor) != VERSION:
-            raise unsupported(f"the image is of squashfs version {major}.{minor}; only 4.0 is known")
+            raise unsupported(f"the image has squashfs version {major}.{minor}; only 4.0 is supported")
         if compressor not in iter(Compressor):
-            raise unsupported(f"the image's compressor has the number {compressor}, which is not known")
+            raise unsupported(f"the image has the unknown compressor number {compressor}")
         if flags & ~sum(Flags):
-            raise unsupported(f"the image has flags that are not known: {flags & ~sum(Flags):#06x}")
+            raise unsupported(f"the image has unknown flags: {flags & ~sum(Flags):#06x}")
         if not SMALLEST_BLOCK <= block_size <= LARGEST_BLOCK or block_size != 1 << min(log, 32):
             raise corrupt(f"its block size is given as {block_size} and as 2^{log}")
         if used > available:
-            raise corrupt(f"it should have {used} bytes and has {available}: the file is cut short")
+            raise corrupt(f"it should have {used} bytes but has {available}: the file is truncated")
         if not inodes or not ids:
             raise corrupt("its superblock counts no inodes, or no owners")
         found = cls(
@@ -121,11 +121,11 @@ class Superblock:
         return found
 
     def contradiction(self) -> SquashfsError | None:
-        """What the kernel would refuse to mount: tables out of their order or outside of the image."""
+        """The error if the kernel would refuse to mount it: tables out of order or outside the image; else None."""
         places = {
             "inode": self.inode_table,
             "directory": self.directory_table,
-            # Without fragments the field is whatever the producer left in it.
+            # Without fragments, producers leave any value in this field.
             "fragment": self.fragment_table if self.fragments else None,
             "export": self.export_table,
             "owner": self.id_table,
@@ -134,13 +134,13 @@ class Superblock:
         there = [(name, place) for name, place in places.items() if place is not None]
         for (name, place), (after, next_place) in pairwise(there):
             if place > next_place:
-                return corrupt(f"its {name} table lies behind its {after} table")
+                return corrupt(f"its {name} table comes after its {after} table")
         if self.inode_table < SIZE or there[-1][1] > self.bytes_used:
-            return corrupt("its tables lie outside of it")
+            return corrupt("its tables are outside the image")
         if self.fragments and self.fragment_table is None:
-            return corrupt(f"it counts {self.fragments} fragments and has no table of them")
+            return corrupt(f"it has {self.fragments} fragments but no fragment table")
         if self.root & 0xFFFF >= METADATA_SIZE:
-            return corrupt("its root directory lies outside of a metadata block")
+            return corrupt("its root directory is outside its metadata block")
         return None
 
     def pack(self) -> bytes:

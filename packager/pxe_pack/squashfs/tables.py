@@ -1,8 +1,8 @@
-"""Lookup tables: records of one size, counted, in metadata blocks whose positions are listed behind them.
+"""Lookup tables: fixed-size records in metadata blocks, followed by a list of the blocks' positions.
 
-Format: doc/format.adoc "Storing Lookup Tables". The fragment table (16 bytes a record), the export table (8), the
-owner table (4) and the xattr table (16) are of this kind. The positions are absolute: a table that moves gets a new
-list, its blocks stay as they are.
+Format: doc/format.adoc "Storing Lookup Tables". The fragment table (16 bytes per record), the export table (8), the
+owner table (4) and the xattr table (16) are of this kind. The positions are absolute: when a table moves, it gets a new
+list, while its blocks stay unchanged.
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ from typing import Final
 
 from pxe_pack.squashfs.compress import Codec
 from pxe_pack.squashfs.errors import corrupt
+from pxe_pack.squashfs.file_slice import FileSlice
 from pxe_pack.squashfs.metadata import decode, encode, header_size
 from pxe_pack.squashfs.superblock import METADATA_SIZE
-from pxe_pack.squashfs.window import Window
 
 _POSITION: Final = struct.Struct("<Q")
 
 
 class Table:
-    """The lookup table whose list of positions stands at `listed` of the image; `count` records of `size` bytes.
+    """The lookup table whose list of positions is at `listed` in the image, with `count` records of `size` bytes.
 
-    Its blocks end at `end`: where the list begins, but for the xattr table, which has a header in between.
+    Its blocks end at `end`, which is where the list begins, except in the xattr table, which has a header in between.
     """
 
     def __init__(
-        self, window: Window, codec: Codec, *, listed: int, end: int, count: int, size: int, name: str
+        self, source: FileSlice, codec: Codec, *, listed: int, end: int, count: int, size: int, name: str
     ) -> None:
-        """Raises SquashfsError when the positions can't be right (the kernel's checks, fs/squashfs/id.c and alike)."""
-        self._window, self._codec, self.name = window, codec, name
+        """Raises SquashfsError if the positions are invalid (the kernel's checks, fs/squashfs/id.c and others)."""
+        self._source, self._codec, self.name = source, codec, name
         self.count, self.size = count, size
         self._per_block = METADATA_SIZE // size
         blocks = -(-count // self._per_block)
-        raw = window.read(listed, blocks * _POSITION.size)
+        raw = source.read(listed, blocks * _POSITION.size)
         self.positions = [position for (position,) in _POSITION.iter_unpack(raw)]
         edges = [*self.positions, end]
         for here, after in pairwise(edges):
             if not 0 < after - here <= METADATA_SIZE + 2:
-                raise corrupt(f"the blocks of its {name} table are not one behind the other")
+                raise corrupt(f"the blocks of its {name} table are not consecutive")
         self.start = edges[0]
         self._last: tuple[int, bytes] = (-1, b"")
 
     def __getitem__(self, index: int) -> bytes:
-        """Record `index`. Raises SquashfsError when there is none."""
+        """Record `index`. Raises SquashfsError if there is none."""
         if not 0 <= index < self.count:
-            raise corrupt(f"something refers to entry {index} of the {self.name} table, which has {self.count}")
+            raise corrupt(f"a reference points to entry {index} of the {self.name} table, which has {self.count}")
         block, entry = divmod(index, self._per_block)
         if self._last[0] != block:
             self._last = block, self._decoded(block)
@@ -58,8 +58,8 @@ class Table:
 
     def _raw(self, block: int) -> bytes:
         position = self.positions[block]
-        size = header_size(self._window.read(position, 2), at=position)
-        return self._window.read(position, 2 + size)
+        size = header_size(self._source.read(position, 2), at=position)
+        return self._source.read(position, 2 + size)
 
     def _decoded(self, block: int) -> bytes:
         data = decode(self._raw(block), self._codec, at=self.positions[block])
@@ -71,9 +71,9 @@ class Table:
         return self.size * min(self._per_block, self.count - block * self._per_block)
 
     def grown(self, *, more: bytes, changes: Mapping[int, bytes], codec: Codec | None) -> Iterator[bytes]:
-        """The blocks of the table with the records `more` behind it and those of `changes` replaced by index.
+        """The blocks of the table with the records in `changes` (index -> record) replaced and `more` appended.
 
-        A block in which nothing changes is given as it stands.
+        Blocks without changes are returned as stored.
         """
         touched = {index // self._per_block for index in changes}
         rest = b""
@@ -101,5 +101,5 @@ def pieces(data: bytes, codec: Codec | None) -> Iterator[bytes]:
 
 
 def listing(positions: list[int]) -> bytes:
-    """The list of the blocks' positions that stands behind a table."""
+    """The list of block positions that follows a table."""
     return b"".join(map(_POSITION.pack, positions))

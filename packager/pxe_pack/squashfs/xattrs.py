@@ -1,7 +1,7 @@
-"""Extended attributes: sets of names and values, numbered; an inode has the number of its set.
+"""Extended attributes: numbered sets of names and values; an inode stores the number of its set.
 
-Format: doc/format.adoc "Extended Attribute Table"; fs/squashfs/xattr.c, xattr_id.c. Names and values are records of a
-metadata region, values possibly elsewhere in it ("out of line") because several sets share them.
+Format: doc/format.adoc "Extended Attribute Table"; fs/squashfs/xattr.c, xattr_id.c. Names and values are records in a
+metadata region. A value that several sets share may be stored elsewhere in it ("out of line").
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Final
 
 from pxe_pack.squashfs.compress import Codec
 from pxe_pack.squashfs.errors import corrupt
-from pxe_pack.squashfs.metadata import Growth, Region
+from pxe_pack.squashfs.file_slice import FileSlice
+from pxe_pack.squashfs.metadata import Region, TableAppender
 from pxe_pack.squashfs.tables import Table
-from pxe_pack.squashfs.window import Window
 
 HEADER: Final = struct.Struct("<QII")  # before the list of positions: start of the records, number of sets, unused
 PREFIXES: Final = ("user.", "trusted.", "security.")
@@ -34,15 +34,15 @@ _MOST: Final = 65_536  # attributes of one inode: more names than XATTR_LIST_MAX
 class Xattrs:
     """The xattrs of an image."""
 
-    def __init__(self, window: Window, codec: Codec, *, position: int) -> None:
-        """`position`: the superblock's. Raises SquashfsError when it can't be right."""
-        start, count, _ = HEADER.unpack(window.read(position, HEADER.size))
+    def __init__(self, source: FileSlice, codec: Codec, *, position: int) -> None:
+        """`position` comes from the superblock. Raises SquashfsError if the table there is invalid."""
+        start, count, _ = HEADER.unpack(source.read(position, HEADER.size))
         self.table = Table(
-            window, codec, end=position, listed=position + HEADER.size, count=count, size=_RECORD.size, name="xattr"
+            source, codec, end=position, listed=position + HEADER.size, count=count, size=_RECORD.size, name="xattr"
         )
         if not 0 < start <= self.table.start:
-            raise corrupt("its xattrs lie behind their table")
-        self.region = Region(window, codec, start=start, end=self.table.start, name="xattr")
+            raise corrupt("its xattrs come after their table")
+        self.region = Region(source, codec, start=start, end=self.table.start, name="xattr")
 
     def __getitem__(self, index: int) -> dict[str, bytes]:
         """Set `index`."""
@@ -60,7 +60,7 @@ class Xattrs:
                     raise corrupt(f"an xattr refers elsewhere with {len(value)} bytes")
                 elsewhere = self.region.cursor(_REFERENCE.unpack(value)[0])
                 value = elsewhere.read(self._length(elsewhere.read(_VALUE.size)))
-            if kind & _PREFIX < len(PREFIXES):  # the kernel passes over the others, too
+            if kind & _PREFIX < len(PREFIXES):  # the kernel ignores other prefixes too
                 found[PREFIXES[kind & _PREFIX] + name] = value
         return found
 
@@ -73,17 +73,17 @@ class Xattrs:
 
 
 class NewXattrs:
-    """Sets of xattrs to be added to an image's, each written once."""
+    """Sets of xattrs to add to an image, each written once."""
 
     def __init__(self, old: Xattrs | None, *, empty: Region, codec: Codec | None) -> None:
-        """`old` is None for an image without xattrs; `empty` is then the region that they would have been in."""
-        self.growth = Growth(old.region if old else empty, codec)
+        """`old` is None for an image without xattrs; `empty` is then the region to append to."""
+        self.growth = TableAppender(old.region if old else empty, codec)
         self.records = b""  # of the table
         self._first = old.table.count if old else 0
         self._known: dict[bytes, int] = {}
 
     def add(self, xattrs: Mapping[str, bytes]) -> int | None:
-        """The number of the set `xattrs`, None for an empty one. Names are as validated by `check_xattrs()`."""
+        """The number of the set `xattrs`; None for an empty one. Names must have passed `unwritable()`."""
         if not xattrs:
             return None
         raw = b"".join(_pack(name, value) for name, value in sorted(xattrs.items()))
@@ -100,11 +100,11 @@ def _pack(name: str, value: bytes) -> bytes:
 
 
 def unwritable(xattrs: Mapping[str, bytes]) -> str | None:
-    """Why `xattrs` can't be in a squashfs, as a sentence's end, or None."""
+    """Why a squashfs cannot hold `xattrs`, as the end of a sentence that begins with "it"; None if it can."""
     for name, value in xattrs.items():
         prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
         if prefix is None or len(name) == len(prefix) or "\0" in name:
-            return f"has the xattr {name!r}; a squashfs holds those that begin with {', '.join(PREFIXES)}"
+            return f"has the xattr {name!r}; squashfs supports only names that begin with {', '.join(PREFIXES)}"
         if len(name.encode("utf-8", "surrogateescape")) > LONGEST_NAME or len(value) > _LONGEST_VALUE:
             return f"has an xattr {name!r} whose name or value is longer than the kernel allows"
     return None

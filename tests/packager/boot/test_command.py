@@ -20,7 +20,7 @@ def boot(layout: Path, *arguments: str, path: str | None = None) -> subprocess.C
 
 
 def layout_in(folder: Path, *, url: str = "http://10.0.0.1/liveos.iso", loader: str = "bootx64.efi") -> Path:
-    """A layout that has a boot loader's name and an ISO's."""
+    """A layout with files named like a boot loader and an ISO."""
     (folder / "pxe").mkdir()
     for name in (loader, "liveos.iso"):
         (folder / "pxe" / name).write_bytes(b"x")
@@ -30,7 +30,7 @@ def layout_in(folder: Path, *, url: str = "http://10.0.0.1/liveos.iso", loader: 
 
 
 def refused(ran: subprocess.CompletedProcess[str], reference: str) -> str:
-    """What a refusal says, once it is sure that it is one."""
+    """The message of a refusal, after checking that it is one."""
     assert ran.returncode == 2, ran.stderr
     assert f"error[{reference}]" in ran.stderr
     assert "hint: " in ran.stderr

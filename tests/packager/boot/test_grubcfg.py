@@ -1,10 +1,10 @@
-"""The grub.cfg that a trial is served."""
+"""The grub.cfg served in a test boot."""
 
 from __future__ import annotations
 
 import pytest
 
-from pxe_pack.boot.grubcfg import for_trial, words
+from pxe_pack.boot.grubcfg import for_test_boot, words
 from pxe_pack.tools import InputError
 
 CFG = """\
@@ -22,7 +22,7 @@ menuentry "Two" {
 
 def test_every_entry_gets_the_arguments_and_the_menu_does_not_wait() -> None:
     assert (
-        for_trial(CFG, added="console=ttyS0 a.b=http://10.0.2.4/x")
+        for_test_boot(CFG, added="console=ttyS0 a.b=http://10.0.2.4/x")
         == """\
 set timeout=0
 menuentry "One" {
@@ -38,7 +38,7 @@ menuentry "Two" {
 
 
 def test_a_menu_that_waits_for_ever_still_does() -> None:
-    assert "timeout=-1" in for_trial("set timeout=-1\n", added="a")
+    assert "timeout=-1" in for_test_boot("set timeout=-1\n", added="a")
 
 
 def test_what_grub_would_read_otherwise_is_quoted() -> None:

@@ -1,4 +1,4 @@
-"""The server that plays the production host, asked over connections handed to it as slirp hands them."""
+"""The server that stands in for the production host, over connections passed to it as slirp passes them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pxe_pack.boot.events import Asked, Event, Events, Report, Sent
-from pxe_pack.boot.network import HANDOVER, Network, around
+from pxe_pack.boot.events import Event, Events, Report, Requested, Sent
+from pxe_pack.boot.network import GUESTFWD, Network, plan_network
 from pxe_pack.boot.server import serving
 
 ISO = "http://10.0.0.1/liveos.iso"
@@ -23,7 +23,7 @@ BODY = bytes(range(256)) * 12_000  # more than one block
 
 
 class Peer:
-    """A node's side of the connections."""
+    """The node's side of the connections."""
 
     def __init__(self, path: Path, network: Network, events: Events) -> None:
         self.path = path
@@ -33,7 +33,7 @@ class Peer:
     def connect(self, endpoint: str) -> HTTPConnection:
         """A connection to `endpoint` as the node sees it."""
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-I", "-S", str(HANDOVER), str(self.path), endpoint]
+        command = [sys.executable, "-I", "-S", str(GUESTFWD), str(self.path), endpoint]
         with theirs:
             subprocess.run(command, stdin=theirs.fileno(), check=True, timeout=30)
         connection = HTTPConnection("10.0.0.1", timeout=30)
@@ -55,7 +55,7 @@ def peer(tmp_path: Path) -> Iterator[Peer]:
     (tmp_path / "liveos.iso").write_bytes(BODY)
     (tmp_path / "named").write_bytes(b"0123456789")
     files = {ISO: tmp_path / "liveos.iso", NAMED: tmp_path / "named", "http://10.0.0.1/gone": tmp_path / "gone"}
-    network, events = around(files), Events()
+    network, events = plan_network(files), Events()
     with serving(tmp_path / "http", files=files, network=network, events=events):
         yield Peer(tmp_path / "http", network, events)
 
@@ -82,7 +82,7 @@ def test_serves_whole_files_one_after_the_other_on_one_connection(peer: Peer) ->
     events: list[Event] = []
     while sum(event.amount for event in events if isinstance(event, Sent)) < 2 * len(BODY):
         events.append(peer.events.get(timeout=30))
-    assert events.count(Asked(method="GET", url=ISO, status=200)) == 2
+    assert events.count(Requested(method="GET", url=ISO, status=200)) == 2
 
 
 def test_answers_for_each_port_with_that_ports_files(peer: Peer) -> None:
@@ -136,7 +136,7 @@ def test_says_what_was_asked_for_in_vain(peer: Peer) -> None:
     assert ask(connection, "/gone")[0].status == 404
     assert ask(connection, "/../../etc/passwd")[0].status == 404
     connection.close()
-    urls = [event.url for event in peer.seen() if isinstance(event, Asked) and event.status == 404]
+    urls = [event.url for event in peer.seen() if isinstance(event, Requested) and event.status == 404]
     assert urls == ["http://10.0.0.1/models/m.bin", "http://10.0.0.1/gone", "http://10.0.0.1/../../etc/passwd"]
 
 

@@ -1,4 +1,4 @@
-"""How far a node came, told from what its serial console really shows (excerpts of logs)."""
+"""How far a node got, derived from excerpts of real serial console logs."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""What is made of a boot's events: the verdict, or why there is none, and how both are shown."""
+"""From a boot's events to the verdict, or the reason why there is none, and how both are shown."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pxe_pack.boot.account import NodeAccount, Outcome, as_document, as_text, read_state
-from pxe_pack.boot.events import Asked, Ended, Event, Events, Report, Sent, Serial
-from pxe_pack.boot.layout import Layout
+from pxe_pack.boot.events import Ended, Event, Events, Report, Requested, Sent, Serial
+from pxe_pack.boot.outcome import NodeState, Outcome, as_document, as_text, read_state
+from pxe_pack.boot.served_layout import ServedLayout
 from pxe_pack.boot.stages import Stage
 from pxe_pack.boot.trial import Trial
 from pxe_pack.console import PlainConsole
@@ -30,8 +30,10 @@ STATE: dict[str, object] = {
 
 
 def followed(*happened: Event, timeout: float = 30, keep: bool = False) -> Outcome:
-    """The outcome of a boot in which all this happened."""
-    layout = Layout(root=Path("/nowhere"), tftp=(), http={ISO: "liveos.iso", MODEL: "m.bin"}, iso=ISO, findings=())
+    """The outcome of a boot with these events."""
+    layout = ServedLayout(
+        root=Path("/nowhere"), tftp=(), http={ISO: "liveos.iso", MODEL: "m.bin"}, iso=ISO, findings=()
+    )
     events = Events()
     for event in happened:
         events.put(event)
@@ -102,7 +104,7 @@ def test_silence_is_explained_by_what_the_node_took_from_the_server() -> None:
     log = Serial(text="[    0.000000] Linux version 6.1\r\n")
     never = followed(log, timeout=0.2)
     assert (never.stage, never.failure and never.failure.reference) == (Stage.KERNEL, "boot-stopped-kernel")
-    half = followed(log, Asked(method="GET", url=ISO, status=200), Sent(url=ISO, amount=5 << 20), timeout=0.2)
+    half = followed(log, Requested(method="GET", url=ISO, status=200), Sent(url=ISO, amount=5 << 20), timeout=0.2)
     assert half.stage is Stage.LIVENET
     assert half.failure
     assert f"5.0 MiB of {ISO}" in half.failure.label
@@ -110,7 +112,7 @@ def test_silence_is_explained_by_what_the_node_took_from_the_server() -> None:
 
 
 def test_what_the_layout_has_not_is_named() -> None:
-    missed = Asked(method="GET", url="http://10.0.0.1/models/x", status=404)
+    missed = Requested(method="GET", url="http://10.0.0.1/models/x", status=404)
     outcome = followed(missed, Report(document=STATE))
     assert "http://10.0.0.1/models/x is not part of this layout" in as_text(outcome)
 
@@ -124,6 +126,6 @@ def test_qemus_complaint_is_passed_on() -> None:
 def test_state_of_another_form_is_read_as_far_as_it_goes() -> None:
     odd = {"exit_code": "0", "artifacts": [1, {"name": 5, "bytes": "x", "required": None}], "config": "none"}
     account = read_state(odd)
-    assert isinstance(account, NodeAccount)
+    assert isinstance(account, NodeState)
     assert account.exit_code is None
     assert [(one.name, one.bytes, one.required) for one in account.artifacts] == [("", 0, True)]

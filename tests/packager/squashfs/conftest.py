@@ -1,4 +1,4 @@
-"""The images that the tests share: made once a session, never written to."""
+"""Images shared by the tests: built once per session, never written to."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=KINDS)
 def image(request: pytest.FixtureRequest, images: Path) -> Path:
-    """An image of each kind."""
+    """One image of each kind."""
     return _made(images, request.param)
 
 
 @pytest.fixture(params=["gzip", "bare", "tar2sqfs-zstd"])
 def an_image(request: pytest.FixtureRequest, images: Path) -> Path:
-    """An image of three kinds that have as little in common as possible."""
+    """Images of three kinds that have as little in common as possible."""
     return _made(images, request.param)
 
 

@@ -1,4 +1,4 @@
-"""Squashfs images to graft on, made by mksquashfs and tar2sqfs from tars, so that nothing needs privilege."""
+"""Squashfs images to graft onto, built by mksquashfs and tar2sqfs from tars, so no privilege is needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIME = 1_700_000_000  # of everything
 
 @dataclass(kw_only=True)
 class Member:
-    """One thing in a tar: how the tests say what an image holds."""
+    """One member of a tar; tests describe an image's content with these."""
 
     path: str
     type: bytes = tarfile.REGTYPE
@@ -39,7 +39,7 @@ def directory(
 
 
 def varied() -> list[Member]:
-    """A little of everything that a root filesystem has, and some of what it should not."""
+    """A bit of everything a root filesystem has, and some things it should not have."""
     random = Random(4)
     label = {"security.selinux": b"system_u:object_r:bin_t:s0\0"}
     long_value = {"user.long": bytes(range(256)) * 4}
@@ -117,7 +117,7 @@ def mksquashfs(output: Path, members: Iterable[Member], *options: str) -> Path:
 
 
 def members(inodes: Iterable[Inode]) -> Iterator[bytes]:
-    """A tar of `inodes`, a piece each, without an end."""
+    """A tar of `inodes`, one piece each, without the end blocks."""
     for inode in inodes:
         piece = io.BytesIO()
         inode.write(tarfile.open(fileobj=piece, mode="w", format=tarfile.PAX_FORMAT))  # noqa: SIM115  closing ends it
@@ -125,7 +125,7 @@ def members(inodes: Iterable[Inode]) -> Iterator[bytes]:
 
 
 def empty_files(folders: Iterable[str], count: int) -> Iterator[bytes]:
-    """A tar of `folders`, each with `count` empty files f0…: quicker than making them on a disk, or by tarfile."""
+    """A tar of `folders`, each with `count` empty files f0…; faster than creating them on disk or with tarfile."""
     for folder in folders:
         yield _header(f"{folder}/", b"5", 0o755)
         yield b"".join(_header(f"{folder}/f{number:05}", b"0", 0o644) for number in range(count))
@@ -142,7 +142,7 @@ def _header(path: str, kind: bytes, mode: int) -> bytes:
 
 
 def mksquashfs_stream(output: Path, stream: Iterable[bytes], *options: str) -> Path:
-    """An image made by mksquashfs of a tar that comes in pieces. A large directory in it takes mksquashfs long."""
+    """An image built by mksquashfs from a tar in pieces. A large directory in it takes mksquashfs a long time."""
     command = ["-", str(output), "-tar", "-noappend", "-quiet", "-no-progress", "-exports", *options]
     program = find("mksquashfs")
     assert program, "mksquashfs is needed"

@@ -1,4 +1,4 @@
-"""What the tests graft, and what an image with it must then hold."""
+"""What the tests graft, and what the image must contain afterwards."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TYPES = {
 
 
 def payload(folder: Path) -> list[Addition]:
-    """An agent's files and some that are made to be difficult; none of them has the name of something in the image."""
+    """An agent's files and some deliberately difficult ones; no name exists in the image yet."""
     agent = folder / "agent"
     agent.write_bytes(Random(1).randbytes(400_000) + b"text " * 100_000)
     return [
@@ -56,7 +56,7 @@ def payload(folder: Path) -> list[Addition]:
 
 
 def facts(additions: Sequence[Addition]) -> dict[str, Fact]:
-    """Path -> what an independent reader has to say of each of `additions`."""
+    """Path -> what an independent reader must report for each of `additions`."""
     found: dict[str, Fact] = {}
     for one in additions:
         content = b""
@@ -78,7 +78,7 @@ def facts(additions: Sequence[Addition]) -> dict[str, Fact]:
 
 
 def ours(path: Path) -> Tree:
-    """What our own reader finds in an image, in the form of the independent ones."""
+    """What our own reader finds in an image, in the same form as the independent readers."""
     found: dict[str, Fact] = {}
     names: dict[int, set[str]] = {}
     with Image.open(path) as image:

@@ -1,4 +1,4 @@
-"""Damaged, cut short, or something else altogether: a clear error, never a hang, a flood of memory or a traceback."""
+"""Damaged, truncated, or not a squashfs: a clear error, never a hang, excessive memory use or a traceback."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ PLAIN = ("-noI", "-noD", "-noF", "-noX", "-noId", "-no-fragments")
 
 
 def few() -> list[Member]:
-    """Small enough to be damaged in many places."""
+    """An image small enough to damage in many places."""
     return [member for member in varied() if len(member.data) < 80_000 and not member.path.startswith("etc/conf00")]
 
 
 @pytest.fixture
 def limited() -> Iterator[None]:
-    """SIGPROF, that a timer of processor time sends, is a failure: a loop without an end is no hung test run."""
+    """SIGPROF, sent by a CPU time limit, fails the test, so that an endless loop does not hang the run."""
 
     def fail(_signal: int, _frame: FrameType | None) -> None:
         pytest.fail(f"it took more than {CPU_LIMIT} s of the processor")
@@ -54,18 +54,18 @@ def edited(image: Path, output: Path, at: int, new: bytes) -> Path:
     [
         (0, b"sqsh", "not a squashfs"),
         (28, struct.pack("<H", 3), "version 3.0"),
-        (20, struct.pack("<H", 7), "compressor has the number 7"),
-        (24, struct.pack("<H", 0x8000), "flags that are not known: 0x8000"),
+        (20, struct.pack("<H", 7), "unknown compressor number 7"),
+        (24, struct.pack("<H", 0x8000), "unknown flags: 0x8000"),
         (12, struct.pack("<I", 4096), "block size is given as 4096 and as 2^17"),
         (22, struct.pack("<H", 60_000), "block size"),
         (4, bytes(4), "counts no inodes"),
         (26, bytes(2), "counts no inodes, or no owners"),
-        (40, struct.pack("<Q", 1 << 62), "cut short"),
-        (32, struct.pack("<Q", 9000), "outside of a metadata block"),
-        (64, struct.pack("<Q", 1 << 40), "table lies behind"),
-        (72, struct.pack("<Q", 0), "table lies behind"),
-        (16, struct.pack("<I", 1 << 31), "outside of"),
-        (4, struct.pack("<I", 1 << 31), "outside of"),
+        (40, struct.pack("<Q", 1 << 62), "truncated"),
+        (32, struct.pack("<Q", 9000), "outside its metadata block"),
+        (64, struct.pack("<Q", 1 << 40), "table comes after"),
+        (72, struct.pack("<Q", 0), "table comes after"),
+        (16, struct.pack("<I", 1 << 31), "are outside its"),
+        (4, struct.pack("<I", 1 << 31), "are outside its"),
     ],
 )
 def test_a_superblock_that_contradicts_itself_is_refused(
@@ -83,13 +83,13 @@ def test_a_superblock_that_contradicts_itself_is_refused(
 @pytest.mark.parametrize("size", [0, 3, 95, 96, 5000, 200_000])
 def test_an_image_that_is_cut_short_is_refused(gzip_image: Path, tmp_path: Path, size: int) -> None:
     (tmp_path / "image").write_bytes(gzip_image.read_bytes()[:size])
-    with pytest.raises(SquashfsError, match=r"cut short|not a squashfs"):
+    with pytest.raises(SquashfsError, match=r"truncated|not a squashfs"):
         Image.open(tmp_path / "image")
 
 
 def test_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello\n" * 100)
-    for path, said in ((tmp_path / "text", "not a squashfs"), (tmp_path, "can't be read"), (tmp_path / "0", "No such")):
+    for path, said in ((tmp_path / "text", "not a squashfs"), (tmp_path, "cannot read"), (tmp_path / "0", "No such")):
         with pytest.raises(SquashfsError, match=said):
             Image.open(path)
 

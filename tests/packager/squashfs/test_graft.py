@@ -1,4 +1,4 @@
-"""Files grafted on images of every kind: what was there stays as it was, and what was added is there."""
+"""Files grafted onto images of every kind: existing content is unchanged, and added files are there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pxe_pack.tools import find
 
 
 def changed(before: trees.Tree, after: trees.Tree) -> dict[str, trees.Fact]:
-    """What `after` has that `before` has not, or not so."""
+    """What is in `after` and not, or different, in `before`."""
     assert before.groups == after.groups
     assert not before.facts.keys() - after.facts.keys()
     return {path: fact for path, fact in after.facts.items() if before.facts.get(path) != fact}
@@ -69,7 +69,7 @@ def test_unsquashfs_extracts_a_grafted_image_without_a_word(an_image: Path, tmp_
 
 
 def test_a_rewrite_of_the_tree_by_other_programs_gives_the_same_tree(gzip_image: Path, tmp_path: Path) -> None:
-    """The second opinion: sqfs2tar, the payload appended to the tar, mksquashfs."""
+    """A second opinion: sqfs2tar, the payload appended to the tar, mksquashfs."""
     from packager.squashfs.images import Member, directory, tar
 
     additions = [
@@ -259,7 +259,7 @@ def test_names_that_go_twice_and_come_back_as_symlinks_are_counted_once(gzip_ima
 
 
 def test_the_export_table_leads_to_every_inode_by_its_number(image: Path, tmp_path: Path) -> None:
-    """What NFS handles are looked up in; no reader of files needs it, so none of them would notice."""
+    """NFS handles are looked up in it; readers of files do not need it, so they would not notice an error."""
     out = tmp_path / "out"
     replaced = [NewFile(path="usr/bin/su", mode=0o755, mtime=WHEN, content=b"another")]
     graft(image, additions=[*payload(tmp_path), *replaced], removals=["tmp"], output=out)

@@ -1,4 +1,4 @@
-"""What the kernel makes of grafted images, where it may be asked."""
+"""The kernel mounts grafted images, where we are allowed to mount."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images with more of everything than a table's block, a run of entries or 16 bits hold."""
+"""Images with more of everything than fits into a table's block, a run of entries or 16 bits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pxe_pack.squashfs import Addition, File, Graft, Image, NewDirectory, NewFil
 
 
 def difference(before: dict[str, str], after: dict[str, str]) -> tuple[set[str], set[str]]:
-    """The paths that are new or changed, and those that are gone."""
+    """The paths that are new or changed, and those that were removed."""
     return {path for path in after if before.get(path) != after[path]}, before.keys() - after.keys()
 
 
@@ -102,7 +102,7 @@ def test_an_image_heavy_with_xattrs_keeps_them_all(tmp_path: Path) -> None:
 
 
 class SparseSink:
-    """A file to which a graft's new part is written where it belongs, with a hole before it."""
+    """A file to which a graft's new part is written at its final position, after a hole."""
 
     def __init__(self, file: BinaryIO, position: int) -> None:
         self.file, self.position = file, position

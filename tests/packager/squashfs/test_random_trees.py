@@ -39,7 +39,7 @@ OPTIONS = st.lists(
 
 @st.composite
 def paths(draw: st.DrawFn, most: int) -> list[tuple[str, bool]]:
-    """Distinct paths, each directory before what is in it, and whether each is a directory."""
+    """Distinct paths, directories before their content, each with whether it is a directory."""
     found: list[tuple[str, bool]] = []
     taken: set[str] = set()
     folders = [""]
@@ -80,7 +80,7 @@ def members(draw: st.DrawFn) -> list[Member]:
 
 @st.composite
 def changes(draw: st.DrawFn, there: list[Member]) -> tuple[list[Addition], list[str]]:
-    """Additions and removals that a tree of `there` allows."""
+    """Additions and removals that are valid for a tree with the paths `there`."""
     gone = draw(st.lists(st.sampled_from([one.path for one in there]), unique=True, max_size=3)) if there else []
 
     def stays(path: str) -> bool:

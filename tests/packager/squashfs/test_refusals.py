@@ -1,4 +1,4 @@
-"""What can't be done is said before anything is written, and leaves nothing behind."""
+"""Impossible grafts are refused before anything is written, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pxe_pack.tools import WorkError
 
 
 def refused(image: Path, folder: Path, additions: Sequence[Addition] = (), removals: Sequence[str] = ()) -> list[str]:
-    """What a graft is refused for; nothing may be in `folder` after."""
+    """The problems for which a graft is refused; it must leave nothing in `folder`."""
     folder.mkdir(exist_ok=True)
     with pytest.raises(SquashfsError) as caught:
         graft(image, additions=additions, removals=removals, output=folder / "out")
@@ -48,20 +48,20 @@ def test_all_conflicts_with_the_image_are_told_at_once(gzip_image: Path, tmp_pat
 @pytest.mark.parametrize(
     ("addition", "said"),
     [
-        (file("../up"), "is not a path"),
-        (file("a/../../up"), "is not a path"),
-        (file(""), "is not a path"),
-        (file("/"), "is not a path"),
-        (file("a\0b"), "is not a path"),
-        (file("n" * 256), "is longer"),
-        (file("d/" * 2100 + "f"), "is longer"),
-        (file("f", mode=0o100644), "more than permissions"),
+        (file("../up"), "must be a path below"),
+        (file("a/../../up"), "must be a path below"),
+        (file(""), "must be a path below"),
+        (file("/"), "must be a path below"),
+        (file("a\0b"), "must be a path below"),
+        (file("n" * 256), "exceeds 255 bytes"),
+        (file("d/" * 2100 + "f"), "or 4095 bytes in total"),
+        (file("f", mode=0o100644), "more than permission bits"),
         (file("f", uid=1 << 32), "32 bits"),
         (file("f", gid=(1 << 32) - 1), "32 bits"),
         (file("f", mtime=-1), "32 bits"),
-        (file("f", Path("/no/such/file")), "not a file that can be read"),
-        (file("f", Path("/etc")), "not a file that can be read"),
-        (file("f", Path("/dev/null")), "not a file that can be read"),
+        (file("f", Path("/no/such/file")), "not a readable file"),
+        (file("f", Path("/etc")), "not a readable file"),
+        (file("f", Path("/dev/null")), "not a readable file"),
         (NewSymlink(path="l", mode=0o777, mtime=1, target=""), "target of 0"),
         (NewSymlink(path="l", mode=0o777, mtime=1, target="t" * 4096), "target of 4096"),
         (NewFile(path="f", mode=0, mtime=1, content=b"", xattrs={"system.posix_acl_access": b""}), "begin with user."),

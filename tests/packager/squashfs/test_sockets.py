@@ -1,4 +1,4 @@
-"""Sockets, which no tar holds: an image made of a real directory."""
+"""Sockets, which a tar cannot hold: an image built from a real directory."""
 
 from __future__ import annotations
 

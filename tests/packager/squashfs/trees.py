@@ -1,4 +1,4 @@
-"""What is in an image, told by programs that are not ours: sqfs2tar's attributes and content, unsquashfs's listing."""
+"""An image's content according to independent programs: sqfs2tar's attributes and content, unsquashfs's listing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pxe_pack.tools import find
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """All that is to be known of one path."""
+    """Everything known about one path."""
 
     type: bytes
     mode: int
@@ -31,13 +31,13 @@ class Fact:
 
 @dataclass(kw_only=True)
 class Tree:
-    """Paths and their facts, and which of them are one inode."""
+    """Paths and their facts, and which of them share an inode."""
 
     facts: dict[str, Fact]
     groups: set[frozenset[str]]
 
     def without(self, *paths: str) -> Tree:
-        """This tree without `paths` and what is below them."""
+        """This tree without `paths` and everything below them."""
 
         def stays(path: str) -> bool:
             return not any(path == gone or path.startswith(gone + "/") for gone in paths)
@@ -56,7 +56,7 @@ def _program(name: str) -> Path:
 
 
 def tree(image: Path) -> Tree:
-    """Everything in `image` but sockets, as squashfs-tools-ng reads it."""
+    """Everything in `image` except sockets, as squashfs-tools-ng reads it."""
     facts: dict[str, Fact] = {}
     first: dict[str, str] = {}
     groups: defaultdict[str, set[str]] = defaultdict(set)
@@ -91,7 +91,7 @@ def tree(image: Path) -> Tree:
 
 
 def listing(image: Path, *options: str) -> dict[str, str]:
-    """Path -> the line that `unsquashfs -lln` has of it, without the sizes of directories. It must say nothing else."""
+    """Path -> its line in `unsquashfs -lln`, without the sizes of directories. There must be no other output."""
     done = subprocess.run(
         [_program("unsquashfs"), *options, "-UTC", "-d", "", "-lln", image], capture_output=True, check=False
     )
@@ -108,7 +108,7 @@ def listing(image: Path, *options: str) -> dict[str, str]:
 
 
 def extract(image: Path, to: Path) -> None:
-    """Everything written out by unsquashfs, without a word."""
+    """Unpack everything with unsquashfs, which must print nothing."""
     options = ["-strict-errors", "-quiet", "-no-progress", "-no-xattrs", "-d"]
     done = subprocess.run([_program("unsquashfs"), *options, to, image], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")

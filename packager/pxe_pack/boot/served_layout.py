@@ -1,0 +1,45 @@
+"""An exported layout as `boot` serves it: the files for TFTP, and the files for HTTP by URL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.layout.read import read as read_layout
+from pxe_pack.tools import InputError
+
+BOOT_LOADER = "bootx64.efi"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServedLayout:
+    """A layout on disk. Paths are relative to `root`; URLs are those the node uses."""
+
+    root: Path
+    tftp: tuple[str, ...]
+    http: Mapping[str, str]  # URL -> path
+    iso: str | None  # the URL in `root=live:`; None for a full-os image, which needs no ISO
+    findings: tuple[Problem, ...]  # differences from the manifest; warnings only, since a node would boot it anyway
+
+    def size(self, path: str) -> int:
+        """Size of a file of the layout in bytes; 0 if it is missing."""
+        file = self.root / path
+        return file.stat().st_size if file.is_file() else 0
+
+
+def read_served_layout(root: Path) -> ServedLayout:
+    """The layout in `root`. Raises InputError if it is not pxe-pack's, or not for x86_64."""
+    layout = read_layout(root)
+    tftp = tuple(path for path, listed in layout.files.items() if listed.url is None)
+    http = {listed.url: path for path, listed in layout.files.items() if listed.url is not None}
+    if BOOT_LOADER not in tftp:
+        raise InputError(
+            Problem(
+                reference="layout-architecture",
+                message=f"{root} is not a layout for x86_64 machines: it has no {BOOT_LOADER}",
+                hint="`pxe-pack boot` emulates x86_64 only; test other layouts on real hardware",
+            )
+        )
+    return ServedLayout(root=root, tftp=tftp, http=http, iso=layout.boot_url, findings=tuple(layout.differing()))

@@ -1,0 +1,305 @@
+"""Rewrite a GRUB configuration for booting over the network.
+
+GRUB cannot list directories over TFTP, so `[ -f FILE ]` is false for every file and `search` finds nothing; there is no
+medium to find either. Therefore `search` and `set root=` are removed, file tests are answered here from the image's
+files, `root=live:` gets the URL, paths of kernels and initrds become those in the layout (below /boot), and included
+files (`source`, the entries behind `blscfg`) are inlined.
+Sources: GRUB manual 5.x "network", 6.1; dracut.cmdline(7), "Booting live images" and "ip="; Image Customizer's PXE
+output (`rd.live.azldownloader=enable` selects the downloader in Azure Linux's dracut; others ignore it).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pxe_pack.image.grub import bls
+from pxe_pack.image.grub.conditions import INITRD, LINUX, conditional, inlined, never_empty, plain_path
+from pxe_pack.image.grub.script import Block, Command, If, Node, Text, parse, quoted, unknown_variable, unquoted
+
+PREFIX = "/boot/grub2"
+AZL_DOWNLOADER = "rd.live.azldownloader"
+NO_PROMPT = "rd.live.overlay.nouserconfirmprompt"  # else dracut 059 waits for [Enter] if rd.live.overlay has no device
+
+_SOURCES = frozenset({"source", ".", "configfile"})
+_SOURCES_LIMIT = 16  # nested includes
+_ASSIGNMENT = re.compile(r"(?P<name>\w+)=(?P<value>.*)", re.DOTALL)
+
+
+class UnsuitableGrubConfigError(ValueError):
+    """The configuration cannot be made to boot over the network; the text says why."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Files:
+    """Access to the image's files by GRUB paths such as `/boot/vmlinuz`."""
+
+    exists: Callable[[str], bool]
+    read: Callable[[str], str]  # a text file's content; empty if it does not exist
+    names: Callable[[str], Iterable[str]] = lambda _: ()  # names of the files in a folder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkConfig:
+    """A `grub.cfg` for the network, and the files it loads."""
+
+    text: str
+    files: Mapping[str, str]  # path in the layout -> path in the image, both without a leading slash
+    live: bool  # some entry boots a LiveOS (`root=live:`)
+    arguments: tuple[tuple[str, ...], ...]  # kernel arguments per live entry (per entry if none is), expanded
+    kernels: tuple[str, ...]  # paths in the image, each once
+    initrds: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _State:
+    boot_url: str
+    at: Files
+    variables: dict[str, str]
+    files: dict[str, str] = field(default_factory=dict)
+    arguments: list[tuple[str, ...]] = field(default_factory=list)
+    others: list[tuple[str, ...]] = field(default_factory=list)  # arguments of entries that do not boot a LiveOS
+    kernels: list[str] = field(default_factory=list)
+    initrds: list[str] = field(default_factory=list)
+    sourced: list[str] = field(default_factory=list)  # stack of included files, innermost last
+
+
+def for_network(text: str, *, boot_url: str, files: Files) -> NetworkConfig:
+    """`text` rewritten to boot the LiveOS from `boot_url`; parts that already work stay unchanged.
+
+    An empty `boot_url` leaves `root=live:` unchanged. Raises GrubSyntaxError, and UnsuitableGrubConfigError if no entry
+    boots Linux or an entry needs a file that the image does not have.
+    """
+    state = _State(boot_url=boot_url, at=files, variables={"prefix": PREFIX, "root": ""})
+    nodes = _rewritten(parse(text), state)
+    if not state.arguments and not state.others:
+        raise UnsuitableGrubConfigError("no entry boots a LiveOS (`linux … root=live:…`), or Linux at all")
+    return NetworkConfig(
+        text="".join(map(str, nodes)),
+        files=dict(sorted(state.files.items())),
+        live=bool(state.arguments),
+        arguments=tuple(state.arguments or state.others),
+        kernels=tuple(dict.fromkeys(state.kernels)),
+        initrds=tuple(dict.fromkeys(state.initrds)),
+    )
+
+
+def _rewritten(nodes: list[Node], state: _State) -> list[Node]:
+    out: list[Node] = []
+    swallowed = ""  # separators to drop together with the command they ended
+    for node in nodes:
+        if isinstance(node, Text) and node.text in swallowed:
+            swallowed = ""
+            continue
+        swallowed = ""
+        replaced = _one(node, state)
+        if not replaced:
+            # remove the command's whole line, including its indentation
+            if out and isinstance(out[-1], Text) and not out[-1].text.strip(" \t") and _begins_line(out[:-1]):
+                out.pop()
+            swallowed = "\n;" if _begins_line(out) else ";"
+        out += replaced
+    return out
+
+
+def _begins_line(before: list[Node]) -> bool:
+    return not before or (isinstance(before[-1], Text) and before[-1].text == "\n")
+
+
+def _one(node: Node, state: _State) -> list[Node]:
+    """The replacement for `node`; empty if it is removed."""
+    if isinstance(node, Block):
+        node.body = never_empty(_rewritten(node.body, state))
+        return [node]
+    if isinstance(node, If):
+        return conditional(
+            node,
+            rewritten=lambda body: _rewritten(body, state),
+            exists=state.at.exists,
+            variables=state.variables,
+        )
+    return [node] if isinstance(node, Text) else _command(node, state)
+
+
+def _command(node: Command, state: _State) -> list[Node]:
+    _name_plainly(node, state)
+    name = node.name
+    if name == "blscfg":
+        return _entries(node, state)
+    _remember(node, state)
+    if _needs_medium(node):
+        return []
+    if name in _SOURCES and len(node.words) == 2 and (text := _sourced(node, state)):  # noqa: PLR2004
+        return text
+    if name in LINUX and len(node.words) > 1:
+        _fix_linux(node, state)
+    elif name in INITRD:
+        node.replace_words([node.words[0], *(_loaded(word, state, state.initrds) for word in node.words[1:])])
+    elif name == "load_env":
+        _fix_load_env(node, state)
+    return [node]
+
+
+def _name_plainly(command: Command, state: _State) -> None:
+    """Replace `$linux` and `$initrd`, which KIWI sets to a variant of the command, by the command every GRUB has."""
+    if command.words[0].startswith("$"):
+        name = unquoted(command.words[0], state.variables)
+        plain = "linux" if name in LINUX else "initrd" if name in INITRD else ""
+        if plain:
+            command.replace_words([plain, *command.words[1:]])
+
+
+def _fix_load_env(command: Command, state: _State) -> None:
+    """Add a `load_env -f` file to the layout, unless it is GRUB's own grubenv, which the layout has anyway."""
+    words = list(command.words)
+    at = words.index("-f") + 1 if "-f" in words[:-1] else 0
+    path = plain_path(unquoted(words[at], state.variables)) if at else ""
+    if path.startswith("/") and not unknown_variable(path) and state.at.exists(path):
+        target = path if path.startswith(f"{PREFIX}/") else _target(path, state)
+        if target != unquoted(words[at], state.variables):
+            words[at] = quoted(target)
+            command.replace_words(words)
+
+
+def _needs_medium(command: Command) -> bool:
+    """Whether a command searches for a medium, or points GRUB away from its folder in the layout."""
+    assigned = _assignment(command)
+    if assigned and assigned[0] in ("root", "prefix"):
+        return True
+    return command.name.split(".")[0] == "search" or [unquoted(word) for word in command.words] == ["insmod", "blscfg"]
+
+
+def _sourced(command: Command, state: _State) -> list[Node]:
+    """The rewritten content of an included file; empty if the image does not have it."""
+    path = plain_path(unquoted(command.words[1], state.variables))
+    text = "" if unknown_variable(path) else state.at.read(path)
+    if not text.strip():
+        return []
+    if path in state.sourced or len(state.sourced) > _SOURCES_LIMIT:
+        raise UnsuitableGrubConfigError(f"it includes {path} recursively")
+    state.sourced.append(path)
+    nodes = _rewritten(parse(text), state)
+    state.sourced.pop()
+    return inlined(nodes)
+
+
+def _entries(command: Command, state: _State) -> list[Node]:
+    """Menu entries to replace `blscfg`, for the entries whose kernel and initrds the image has."""
+    given = [unquoted(word, state.variables) for word in command.words[1:]] or [state.variables.get("blsdir", "")]
+    folders = [plain_path(path).rstrip("/") for path in (*given, *bls.FOLDERS) if path]
+    nodes: list[Node] = []
+    missing = ""
+    for folder in dict.fromkeys(folders):
+        for name in bls.newest_first(name for name in state.at.names(folder) if name.endswith(bls.SUFFIX)):
+            entry = bls.entry(name, state.at.read(f"{folder}/{name}"), state.variables)
+            if entry is None:
+                continue
+            paths = {path: _located(path, state) for path in (entry.linux, *entry.initrds)}
+            lost = [path for path, where in paths.items() if not where]
+            if lost:
+                missing = missing or f"{folder}/{name} names {lost[0]}, which the image does not have"
+                continue
+            nodes += _rewritten(parse(entry.menuentry(lambda path, paths=paths: paths[path])), state)  # type: ignore[misc]
+        if nodes:
+            return nodes
+    raise UnsuitableGrubConfigError(
+        f"its entries are Boot Loader Specification files (`blscfg`), but none is usable: "
+        f"{missing or 'there are none in ' + ' or '.join(dict.fromkeys(folders))}"
+    )
+
+
+def _located(path: str, state: _State) -> str:
+    """An entry's path relative to the medium; /boot may have been a separate filesystem. Empty if not found."""
+    plain = plain_path(path)
+    return next((where for where in (plain, f"/boot{plain}") if state.at.exists(where)), "")
+
+
+def _assignment(command: Command) -> tuple[str, str] | None:
+    """(name, value as written) of `set name=value` or `name=value`; None for other commands."""
+    words = command.words[1:] if command.name == "set" else command.words
+    found = _ASSIGNMENT.fullmatch(words[0]) if len(words) == 1 else None
+    return (found["name"], found["value"]) if found else None
+
+
+def _remember(command: Command, state: _State) -> None:
+    """Track a command's effect on variables, also inside an `if`: a possible value is the best guess."""
+    if assigned := _assignment(command):
+        state.variables[assigned[0]] = unquoted(assigned[1], state.variables)
+    elif command.name == "load_env":
+        words = [unquoted(word, state.variables) for word in command.words[1:]]
+        at = words.index("-f") + 1 if "-f" in words[:-1] else -1
+        block = state.at.read(plain_path(words[at]) if at > 0 else f"{PREFIX}/grubenv")
+        for line in block.splitlines():
+            if not line.startswith("#") and (found := _ASSIGNMENT.fullmatch(line)):
+                state.variables[found["name"]] = found["value"]
+
+
+def _expanded(words: list[str], state: _State) -> list[str]:
+    """`words` expanded to arguments. GRUB splits the value of an unquoted variable."""
+    arguments: list[str] = []
+    for word in words:
+        text = unquoted(word, state.variables)
+        arguments += text.split() if word.startswith("$") else [text]
+    return arguments
+
+
+def _is_live(arguments: list[str]) -> bool:
+    return any(argument.startswith(("root=live:", "rd.live.")) for argument in arguments)
+
+
+def _fix_linux(command: Command, state: _State) -> None:
+    kernel = _loaded(command.words[1], state, state.kernels)
+    given = _expanded(command.words[2:], state)
+    if not _is_live(given):
+        command.replace_words([command.words[0], kernel, *command.words[2:]])
+        state.others.append(tuple(given))
+        return
+    words: list[str] = []
+    root = f"root=live:{state.boot_url}" if state.boot_url else next((a for a in given if a.startswith("root=")), "")
+    for word in command.words[2:]:
+        arguments = _expanded([word], state)
+        if any(argument.startswith("root=") for argument in arguments):
+            words += [quoted(root if argument.startswith("root=") else argument) for argument in arguments]
+        else:
+            words.append(word)
+    present = _expanded(words, state)
+    added = [] if not root or any(argument.startswith("root=") for argument in present) else [root]
+    added += [] if any(argument.startswith("ip=") for argument in present) else ["ip=dhcp"]
+    if not any(argument.startswith(f"{AZL_DOWNLOADER}=") for argument in present):
+        added.append(f"{AZL_DOWNLOADER}=enable")
+    added += [NO_PROMPT] if "rd.live.overlay=1" in present and NO_PROMPT not in present else []
+    # arguments after a lone "--" are for init
+    end = words.index("--") if "--" in words else len(words)
+    words = [*_once([*words[:end], *map(quoted, added)]), *words[end:]]
+    command.replace_words([command.words[0], kernel, *words])
+    state.arguments.append(tuple(_expanded(words, state)))
+
+
+def _once(words: list[str]) -> list[str]:
+    """`words` without repetitions of earlier ones."""
+    seen: dict[str, str] = {}
+    for word in words:
+        seen.setdefault(unquoted(word), word)
+    return list(seen.values())
+
+
+def _loaded(word: str, state: _State, kind: list[str]) -> str:
+    """The word for a kernel or an initrd in the layout; the file is added to those the layout needs."""
+    written = unquoted(word, state.variables)
+    path = plain_path(written)
+    if unknown_variable(path):
+        raise UnsuitableGrubConfigError(f"it loads {word}, but nothing in the image sets that variable")
+    if not state.at.exists(path):
+        raise UnsuitableGrubConfigError(f"it loads {path}, which the image does not have")
+    kind.append(path.lstrip("/"))
+    target = _target(path, state)
+    return word if target == written else quoted(target)
+
+
+def _target(path: str, state: _State) -> str:
+    """The path in the layout of a file of the image, which is added to the files the layout needs."""
+    target = path if path.startswith("/boot/") else f"/boot/{path.rsplit('/', 1)[-1]}"
+    if state.files.setdefault(target.lstrip("/"), path.lstrip("/")) != path.lstrip("/"):
+        raise UnsuitableGrubConfigError(f"two of its files would both become {target}: {path} and another")
+    return target

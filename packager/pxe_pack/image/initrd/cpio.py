@@ -1,0 +1,301 @@
+"""Stream the archives of an initrd as the kernel unpacks them: concatenated, each possibly compressed.
+
+Sources: Linux, Documentation/driver-api/early-userspace/buffer-format.rst (concatenated newc archives, each perhaps
+compressed, zeros between them) and init/initramfs.c; RFC 8878, 3.1.1 (Zstandard frames).
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pxe_pack.image.unzstd import unzstd
+
+BLOCK = 256 * 1024
+HEADER = 110  # bytes of a newc header
+NAME_LIMIT = 4096  # PATH_MAX
+KEPT_LIMIT = 8 << 20  # largest file whose content is returned, in bytes
+TRAILER = "TRAILER!!!"
+
+_CPIO = (b"070701", b"070702")
+_GZIP, _XZ, _LZMA, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\0", b"\x5d\x00\x00", b"\x28\xb5\x2f\xfd"
+_UNREAD = {b"\x02\x21\x4c\x18": "lz4", b"BZh": "bzip2", b"\x89LZO": "lzo"}
+
+
+class Source(Protocol):
+    """Random-access bytes."""
+
+    def __call__(self, offset: int, size: int, /) -> bytes:
+        """`size` bytes at `offset`; fewer at the end."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """One name in an archive. `path` has no leading slash; `mode` is st_mode, with the type."""
+
+    path: str
+    mode: int
+    uid: int
+    gid: int
+    mtime: int  # seconds since the epoch
+    size: int
+    content: bytes | None  # of a file, if wanted; of a symlink, its target
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segment:
+    """A part of an initrd that is compressed as a whole, or one uncompressed archive. Positions in bytes."""
+
+    offset: int
+    end: int
+    compression: str  # none, gzip, xz, lzma, zstd; if unsupported, its name or "unknown"
+
+
+@dataclass(slots=True)
+class Archives:
+    """The archives in `source`; `segments` is complete once `members` is exhausted."""
+
+    source: Source
+    segments: list[Segment] = field(default_factory=list)
+
+    def members(self, wanted: Callable[[str], bool]) -> Iterator[Member]:
+        """Every member of every archive, in order. Files that are `wanted` and small come with their content.
+
+        Stops before a segment with unsupported compression. Raises EOFError, ValueError, zlib.error or lzma.LZMAError
+        if the initrd is damaged.
+        """
+        offset = 0
+        while (start := _skip_zeros(self.source, offset)) is not None:
+            compression = _compression(self.source(start, 6))
+            if compression == "none":
+                plain = _Plain(self.source, start)
+                yield from _archive(plain, wanted)
+                offset = plain.offset
+            elif compression in _DECOMPRESSORS:
+                stream = _DECOMPRESSORS[compression](self.source, start)
+                yield from _archives(stream, wanted)
+                offset = stream.end()
+            else:
+                self.segments.append(Segment(offset=start, end=start, compression=compression))
+                return
+            self.segments.append(Segment(offset=start, end=offset, compression=compression))
+
+
+def _compression(magic: bytes) -> str:
+    if magic in _CPIO:
+        return "none"
+    named = {_GZIP: "gzip", _XZ: "xz", _LZMA: "lzma", _ZSTD: "zstd", **_UNREAD}
+    return next((name for start, name in named.items() if magic.startswith(start)), "unknown")
+
+
+def _skip_zeros(source: Source, offset: int) -> int | None:
+    """The offset of the next archive; None if only padding is left."""
+    while block := source(offset, BLOCK):
+        if stripped := block.lstrip(b"\0"):
+            return offset + len(block) - len(stripped)
+        offset += len(block)
+    return None
+
+
+class _Bytes(Protocol):
+    """Sequential bytes of an archive."""
+
+    def exactly(self, size: int) -> bytes:
+        """The next `size` bytes. Raises EOFError."""
+
+    def skip(self, size: int) -> None:
+        """Skip `size` bytes. Raises EOFError."""
+
+
+@dataclass(slots=True)
+class _Plain:
+    """Uncompressed bytes, which can be skipped without reading them."""
+
+    source: Source
+    offset: int
+
+    def exactly(self, size: int) -> bytes:
+        data = self.source(self.offset, size)
+        if len(data) < size:
+            raise EOFError
+        self.offset += size
+        return data
+
+    def skip(self, size: int) -> None:
+        if size and not self.source(self.offset + size - 1, 1):
+            raise EOFError
+        self.offset += size
+
+
+class _Stream:
+    """A decompressed segment."""
+
+    def __init__(self, pieces: Iterator[bytes], end: Callable[[], int]) -> None:
+        self._stream = io.BufferedReader(PieceStream(pieces), BLOCK)
+        self._end = end
+
+    def exactly(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        if len(data) < size:
+            raise EOFError
+        return data
+
+    def skip(self, size: int) -> None:
+        while size:
+            size -= len(self.exactly(min(size, BLOCK)))
+
+    def at_archive(self) -> bool:
+        """Skip zeros; returns whether another archive follows in this segment."""
+        while block := self._stream.peek(1):
+            if stripped := block.lstrip(b"\0"):
+                self._stream.read(len(block) - len(stripped))
+                return True
+            self._stream.read(len(block))
+        return False
+
+    def end(self) -> int:
+        """The offset in the source where the segment ends; valid after its last byte was read."""
+        return self._end()
+
+
+class PieceStream(io.RawIOBase):
+    """An iterator of bytes as a raw stream."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        super().__init__()
+        self._pieces = pieces
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # the buffers we get
+        if not self._left:
+            self._left = memoryview(next(self._pieces, b""))
+        target = memoryview(buffer)
+        count = min(len(target), len(self._left))
+        target[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+
+class _Decompressor(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+def _inflated(source: Source, offset: int, decompressor: _Decompressor) -> _Stream:
+    ends = [offset]
+
+    def pieces() -> Iterator[bytes]:
+        at = offset
+        while not decompressor.eof and (block := source(at, BLOCK)):
+            at += len(block)
+            if piece := decompressor.decompress(block):
+                yield piece
+        if not decompressor.eof:
+            raise EOFError
+        ends[0] = at - len(decompressor.unused_data)
+
+    return _Stream(pieces(), lambda: ends[0])
+
+
+def _gzip(source: Source, offset: int) -> _Stream:
+    return _inflated(source, offset, zlib.decompressobj(wbits=31))
+
+
+def _xz(source: Source, offset: int) -> _Stream:
+    return _inflated(source, offset, lzma.LZMADecompressor(format=lzma.FORMAT_XZ))
+
+
+def _lzma(source: Source, offset: int) -> _Stream:
+    return _inflated(source, offset, lzma.LZMADecompressor(format=lzma.FORMAT_ALONE))
+
+
+def _zstd(source: Source, offset: int) -> _Stream:
+    end = offset
+    while source(end, 4) == _ZSTD:  # zstd -T and pzstd write several frames
+        end = _end_of_frame(source, end)
+
+    def blocks() -> Iterator[bytes]:
+        at = offset
+        while at < end and (block := source(at, min(BLOCK, end - at))):
+            at += len(block)
+            yield block
+
+    return _Stream(unzstd(blocks()), lambda: end)
+
+
+def _end_of_frame(source: Source, offset: int) -> int:
+    """The end of a Zstandard frame (RFC 8878, 3.1.1): header, blocks with their sizes, optional checksum."""
+    descriptor = _byte(source, offset + 4)
+    single = descriptor >> 5 & 1
+    dictionary = (0, 1, 2, 4)[descriptor & 3]
+    size_field = (1 if single else 0, 2, 4, 8)[descriptor >> 6]
+    at = offset + 5 + (0 if single else 1) + dictionary + size_field
+    while True:
+        header = source(at, 3)
+        if len(header) < 3:  # noqa: PLR2004
+            raise EOFError
+        value = int.from_bytes(header, "little")
+        last, kind, size = value & 1, value >> 1 & 3, value >> 3
+        at += 3 + (1 if kind == 1 else size)  # an RLE block has one byte
+        if last:
+            return at + (4 if descriptor >> 2 & 1 else 0)
+
+
+def _byte(source: Source, offset: int) -> int:
+    data = source(offset, 1)
+    if not data:
+        raise EOFError
+    return data[0]
+
+
+_DECOMPRESSORS: dict[str, Callable[[Source, int], _Stream]] = {
+    "gzip": _gzip, "xz": _xz, "lzma": _lzma, "zstd": _zstd,
+}  # fmt: skip
+
+
+def _archives(stream: _Stream, wanted: Callable[[str], bool]) -> Iterator[Member]:
+    while stream.at_archive():
+        yield from _archive(stream, wanted)
+
+
+def _archive(stream: _Bytes, wanted: Callable[[str], bool]) -> Iterator[Member]:
+    while True:
+        header = stream.exactly(HEADER)
+        if header[:6] not in _CPIO:
+            raise ValueError("it is not a newc archive")
+        try:
+            _, mode, uid, gid, _, mtime, size, _, _, _, _, name_size, _ = (
+                int(text, 16) for (text,) in struct.iter_unpack("8s", header[6:])
+            )
+        except ValueError as error:
+            raise ValueError("a header in it is damaged") from error
+        if not 0 < name_size <= NAME_LIMIT:
+            raise ValueError("a name in it is too long")
+        name = os.fsdecode(stream.exactly(_aligned(HEADER + name_size) - HEADER)[:name_size].rstrip(b"\0"))
+        if name == TRAILER:
+            stream.skip(_aligned(size))
+            return
+        path = name.removeprefix("./").strip("/") if name != "." else ""
+        content = None
+        if size <= KEPT_LIMIT and (stat.S_ISLNK(mode) or (stat.S_ISREG(mode) and wanted(path))):
+            content = stream.exactly(_aligned(size))[:size]
+        else:
+            stream.skip(_aligned(size))
+        yield Member(path=path, mode=mode, uid=uid, gid=gid, mtime=mtime, size=size, content=content)
+
+
+def _aligned(number: int) -> int:
+    return (number + 3) & ~3

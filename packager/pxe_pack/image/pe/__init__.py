@@ -1,0 +1,1 @@
+"""PE programs: headers and sections, and their Authenticode signatures."""

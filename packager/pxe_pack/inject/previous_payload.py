@@ -1,0 +1,71 @@
+"""Find the payloads that pxe-pack has already put into an image, and the version of their agent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from pxe_fetch.contract.paths import AGENT, AGENT_DIR, CONFIG_ETC
+from pxe_pack import squashfs
+from pxe_pack.freeze.agent import MANIFEST
+from pxe_pack.image.liveos import UPDATES, LiveImage
+from pxe_pack.image.tree import RootTree
+
+_MANIFEST = f"{AGENT_DIR}/{MANIFEST}".lstrip("/")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreviousPayload:
+    """A payload from a previous pack."""
+
+    how: str  # the injector: rootfs, updates or initrd
+    where: str  # path of the root filesystem's file, of the ISO's folder, or of the initrd
+    version: str  # of the agent; empty if unknown
+    configured: bool  # whether it includes a configuration
+
+
+def previous_payloads(image: LiveImage) -> Iterator[PreviousPayload]:
+    """Every payload of a previous pack found in `image`."""
+    if image.iso and image.iso.find(f"{UPDATES}{AGENT}"):
+        iso = image.iso
+        manifest = iso.find(f"{UPDATES}/{_MANIFEST}")
+        yield PreviousPayload(
+            how="updates",
+            where=f"{UPDATES}/",
+            version=_version(iso.read(manifest)) if manifest and manifest.is_file else "",
+            configured=iso.find(f"{UPDATES}{CONFIG_ETC}") is not None,
+        )
+    for name, facts in image.initrds.items():
+        if facts.appended:
+            yield PreviousPayload(how="initrd", where=name, version=facts.appended.agent, configured=True)
+    if image.live and image.tree:
+        tree = replace(image.live.tree, with_graft=True)
+        if found := _in_tree(tree, how="rootfs", where=image.live.root.path):
+            yield found
+
+
+def ungrafted_head(image: LiveImage) -> bytes:
+    """The root filesystem's first bytes (its superblock) from before a graft; empty if it has no graft."""
+    live = image.liveos
+    if live.superblock is None:
+        return b""
+    with squashfs.Image.open(live.iso.path, offset=live.span.offset, size=live.span.size) as root:
+        before = squashfs.original(root)
+    return before.superblock.pack() if before else b""
+
+
+def _in_tree(tree: RootTree, *, how: str, where: str) -> PreviousPayload | None:
+    agent, manifest, config = (tree.resolve(path.lstrip("/")) for path in (AGENT, _MANIFEST, CONFIG_ETC))
+    there = tree.stat([agent, manifest, config])
+    if agent not in there:
+        return None
+    version = _version(tree.cat(manifest)) if manifest in there else ""
+    return PreviousPayload(how=how, where=where, version=version, configured=config in there)
+
+
+def _version(manifest: bytes) -> str:
+    try:
+        return str(json.loads(manifest)["agent"])
+    except (ValueError, KeyError, TypeError):
+        return ""
