@@ -10,8 +10,8 @@ from pxe_fetch.contract.archive import file_mode, folder_mode, leads_outside
 @pytest.mark.parametrize(
     ("archived", "on_node"),
     [
-        (0o644, 0o644), (0o755, 0o755), (0o777, 0o755), (0o666, 0o644), (0o4755, 0o755), (0o2644, 0o644), (0o1777, 0o755),
-        (0o000, 0o600), (0o400, 0o600), (0o500, 0o700), (0o111, 0o711), (0o011, 0o600), (0o055, 0o644),
+        (0o644, 0o644), (0o755, 0o755), (0o777, 0o755), (0o666, 0o644), (0o4755, 0o755), (0o2644, 0o644),
+        (0o1777, 0o755), (0o000, 0o600), (0o400, 0o600), (0o500, 0o700), (0o111, 0o711), (0o011, 0o600), (0o055, 0o644),
     ],
 )  # fmt: skip
 def test_a_file_has_the_mode_that_tarfiles_data_filter_gives_it(archived: int, on_node: int) -> None:
