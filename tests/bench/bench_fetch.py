@@ -23,7 +23,7 @@ from bench.race import Contender, agent_command, load, race, run, show
 from fakes.certs import Authority
 from fakes.nginx import Nginx, nginx
 
-MEMORY, PROCESSOR = 32, 1.7  # MiB; seconds a GiB, by http
+MEMORY, PROCESSOR = 36, 1.95  # MiB; seconds a GiB, by http
 
 
 def main() -> None:

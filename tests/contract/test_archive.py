@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import tarfile
-
 import pytest
 
 from pxe_fetch.contract.archive import file_mode, folder_mode, leads_outside
 
 
-def test_a_file_has_the_mode_that_tarfiles_data_filter_gives_it() -> None:
-    member = tarfile.TarInfo("file")
-    for mode in range(0o10000):
-        member.mode = mode
-        assert file_mode(mode) == tarfile.data_filter(member, "/srv").mode
+@pytest.mark.parametrize(
+    ("archived", "on_node"),
+    [
+        (0o644, 0o644), (0o755, 0o755), (0o777, 0o755), (0o666, 0o644), (0o4755, 0o755), (0o2644, 0o644),
+        (0o1777, 0o755), (0o000, 0o600), (0o400, 0o600), (0o500, 0o700), (0o111, 0o711), (0o011, 0o600), (0o055, 0o644),
+    ],
+)  # fmt: skip
+def test_a_file_has_the_mode_that_tarfiles_data_filter_gives_it(archived: int, on_node: int) -> None:
+    # Written out: tarfile of Python 3.11.2 has no filters (tarfile, "Extraction filters").
+    assert oct(file_mode(archived)) == oct(on_node)
 
 
 def test_a_folder_is_its_owners_and_nobody_else_may_write() -> None:

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `show`."""
     parser.description = (
         "Show what an image or a layout contains: system, kernels, initrds, boot loaders, and what pxe-pack added. "
-        "Everything is detected by content, not by file names. Writes nothing."
+        "Everything is detected by content, not by file names. Never modifies its input."
     )
     parser.add_argument("image", type=Path, metavar="IMAGE", help="ISO, pxe-dir, pxe-tar, root filesystem or layout")
 
