@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -249,7 +250,7 @@ def _next(settings: Settings) -> list[str]:
     if settings.format == "tar":
         return [f"Unpack:  tar -C /srv/pxe -xf {settings.output}"]
     return [
-        f"Verify:  cd {settings.output} && sha256sum -c SHA256SUMS",
+        f"Verify:  cd {shlex.quote(str(settings.output))} && sha256sum -c SHA256SUMS",
         f"Test:    pxe-pack boot {settings.output}",
     ]
 

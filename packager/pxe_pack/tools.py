@@ -107,7 +107,7 @@ def start(
     _log.info("running %s", shlex.join(map(str, command)))
     if setpriv := find("setpriv"):
         command = [setpriv, "--pdeathsig", "KILL", *command]
-    environment = {**os.environ, "LC_ALL": "C", **(env or {})}
+    environment = {**os.environ, "LC_ALL": "C", "PATH": SEARCH_PATH, **(env or {})}
     return start_child(command, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, cwd=cwd)
 
 

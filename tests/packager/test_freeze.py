@@ -607,3 +607,9 @@ def test_user_without_subordinate_ids_is_told_how_to_get_them() -> None:
     said = subprocess.run([*nobody, sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert "/etc/subuid has no range of ids for 54321" in said
     assert "usermod --add-subgids 100000-165535 54321" in said
+
+
+def test_programs_of_sbin_are_found_with_the_path_that_debian_gives_to_users() -> None:
+    program = "from pxe_pack import tools; tools.run('sh', '-c', 'exec chroot --version')"
+    environment = {**os.environ, "PATH": "/usr/bin:/bin"}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
