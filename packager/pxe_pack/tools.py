@@ -37,7 +37,8 @@ PACKAGES: Mapping[str, str] = {
 }
 
 # The PATH of an ordinary user may lack the folders of system administration programs.
-SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+_SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SBIN])
 
 
 class InputError(ProblemError):
@@ -107,7 +108,8 @@ def start(
     _log.info("running %s", shlex.join(map(str, command)))
     if setpriv := find("setpriv"):
         command = [setpriv, "--pdeathsig", "KILL", *command]
-    environment = {**os.environ, "LC_ALL": "C", "PATH": SEARCH_PATH, **(env or {})}
+    search_path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SBIN])  # for what it starts itself
+    environment = {**os.environ, "LC_ALL": "C", "PATH": search_path, **(env or {})}
     return start_child(command, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, cwd=cwd)
 
 
