@@ -254,6 +254,22 @@ def test_all_addresses_of_a_host_share_the_connect_timeout(monkeypatch: pytest.M
         assert time.monotonic() - began < WITHIN
 
 
+def test_an_address_of_a_family_that_the_kernel_lacks_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        unknown = (socket.AF_DECnet, socket.SOCK_STREAM, 6, "", ("::1", server.port))
+        alive = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port))
+
+        def look_up(_host: bytes, *_args: object, **kwargs: object) -> object:
+            if kwargs.get("flags"):
+                raise socket.gaierror(socket.EAI_NONAME, "not known")
+            return [unknown, alive]
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        deadline = Deadline(clock=SystemClock(), stop=Event(), at=time.monotonic() + 60)
+        request = Request(url="http://two.example/m", timeouts=Timeouts(), deadline=deadline)
+        assert everything(Transports().of("http:").open(request)) == BODY
+
+
 @contextmanager
 def deaf() -> Iterator[tuple[str, int]]:
     """An address whose packets are lost: a listener with more connections than it has room for."""

@@ -44,7 +44,11 @@ def connect(host: str, port: int, *, seconds: float, deadline: Deadline) -> sock
             deadline.check()
             if addresses:
                 family, kind, protocol, _, address = addresses.pop(0)
-                sock = socket.socket(family, kind, protocol)
+                try:
+                    sock = socket.socket(family, kind, protocol)
+                except OSError as unsupported:  # a kernel without IPv6, say: the other addresses may do
+                    error = unsupported
+                    continue
                 trying[sock.fileno()] = sock
                 sock.setblocking(False)
                 poll.register(sock, select.POLLOUT)
