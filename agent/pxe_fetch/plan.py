@@ -11,7 +11,6 @@ from pathlib import Path
 from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract import paths, template, validators
-from pxe_fetch.contract.archive import LONGEST_NAME
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.url import UrlError, is_absolute, join, parse, redact
@@ -150,7 +149,7 @@ def part_of(dest: Path) -> Path:
 
 def beside(dest: Path, suffix: str) -> Path:
     """A hidden name in `dest`'s directory that no other destination has."""
-    room = LONGEST_NAME - len(suffix) - 1
+    room = paths.LONGEST_NAME - len(suffix) - 1
     name = dest.name.encode()
     if len(name) <= room:
         return dest.with_name(f".{dest.name}{suffix}")

@@ -24,7 +24,7 @@ from fakes.node import FakeNode, Ran
 from fakes.server import Script, Server
 from pxe_fetch.contract.tar import TarReader
 from pxe_fetch.errors import PolicyError
-from pxe_fetch.install import renameat2
+from pxe_fetch.install import tree
 from pxe_fetch.install.unpack import Unpacker
 
 Compression = Literal["w:", "w:gz", "w:bz2", "w:xz"]
@@ -177,7 +177,7 @@ def test_there_is_no_moment_without_a_tree_while_it_is_replaced(node: FakeNode) 
 
 def test_tree_is_replaced_where_nothing_can_be_exchanged(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_with(node, archive(file("old"))).code == 0
-    monkeypatch.setattr(renameat2, "_ctypes", None)  # as in a Python that was built without libffi
+    monkeypatch.setattr(tree, "_ctypes", None)  # as in a Python that was built without libffi
     assert run_with(node, archive(file("new"))).code == 0
     assert node.files() == [".tree.pxe-fetch-tree", "tree/new"]
 

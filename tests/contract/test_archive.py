@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from pxe_fetch.contract.archive import file_mode, folder_mode, leads_outside
+from pxe_fetch.contract.tar import file_mode, folder_mode, leads_outside
 
 
 def test_a_file_has_the_mode_that_tarfiles_data_filter_gives_it() -> None:

@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from pxe_fetch.contract.archive import STAGING_SUFFIX
 from pxe_fetch.contract.model import Digest
+from pxe_fetch.contract.paths import STAGING_SUFFIX
 from pxe_fetch.errors import NoRoomError, PolicyError
 from pxe_fetch.humanize import amount
 from pxe_fetch.install import file

@@ -10,8 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
-from pxe_fetch.contract.archive import file_mode, folder_mode, leads_outside
-from pxe_fetch.contract.tar import TarReader
+from pxe_fetch.contract.tar import TarReader, file_mode, folder_mode, leads_outside
 from pxe_fetch.errors import PolicyError
 
 _BLOCK = 256 * 1024  # bytes of a file read and written at a time
