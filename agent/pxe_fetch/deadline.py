@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -41,6 +42,18 @@ class SystemClock:
         # adjtimex(2) knows about chrony and ntpd too, which leave no such file; but the unit's ProtectClock= forbids
         # it. With those daemons a few more attempts are made before a certificate that has expired is final.
         return SYNCHRONISED.exists()
+
+
+class StopWhen(Event):
+    """Counts as set when `stop` is set, when it is set itself, and while `condition` holds. Only `is_set` knows."""
+
+    def __init__(self, condition: Callable[[], bool], *, stop: Event) -> None:
+        super().__init__()
+        self._condition = condition
+        self._stop = stop
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._stop.is_set() or self._condition()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

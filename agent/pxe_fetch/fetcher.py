@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Protocol, TypeVar
 
-from pxe_fetch import sha256sums
+from pxe_fetch import sha256sums, systemctl
 from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract.chunks import LINE, count, unlisted
@@ -168,8 +168,6 @@ class Fetcher:
     def _start_units(self, transfer: Transfer) -> None:
         """Start the units that wait for this artifact, also where it was in place when the node booted."""
         for unit in transfer.start:
-            from pxe_fetch import systemctl  # most runs start nothing, and need no subprocess
-
             if trouble := systemctl.start(unit):
                 self.event_log.log(f"{transfer.name}: {unit} could not be started: {trouble}", priority=WARNING)
             else:
@@ -179,8 +177,6 @@ class Fetcher:
         """Report the units that were started and have failed since. Nobody waits for those that fail later."""
         if not self.started:
             return
-        from pxe_fetch import systemctl
-
         for unit in systemctl.failed(list(self.started)):
             remark = f"{self.started[unit]}: {unit} was started, and has failed: see systemctl status {unit}"
             self.event_log.log(remark, priority=WARNING)

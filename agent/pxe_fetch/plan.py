@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import grp
+import hashlib
 import pwd
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -142,19 +143,12 @@ def _checked(url: str, *, argument: str) -> str:
         ) from None
 
 
-def part_of(dest: Path) -> Path:
-    """The file beside `dest` that holds what has come of it so far."""
-    return beside(dest, paths.PART_SUFFIX)
-
-
 def beside(dest: Path, suffix: str) -> Path:
     """A hidden name in `dest`'s directory that no other destination has."""
     room = paths.LONGEST_NAME - len(suffix) - 1
     name = dest.name.encode()
     if len(name) <= room:
         return dest.with_name(f".{dest.name}{suffix}")
-    import hashlib
-
     return dest.with_name(f".{hashlib.sha256(name).hexdigest()}{suffix}")
 
 
@@ -191,10 +185,10 @@ def _transfer(
         chunks=chunks,
         chunk_map=None if chunks and chunks.urls else _chunk_map(artifact),
         dest=dest,
-        part=part_of(dest),
+        part=beside(dest, paths.PART_SUFFIX),
         mode=artifact.mode,
-        uid=_uid(artifact.owner),
-        gid=_gid(artifact.group),
+        uid=_id(artifact.owner, kind="user", look_up=lambda name: pwd.getpwnam(name).pw_uid),
+        gid=_id(artifact.group, kind="group", look_up=lambda name: grp.getgrnam(name).gr_gid),
         extract=artifact.extract or "none",
         required=artifact.required,
         start=artifact.start,
@@ -271,19 +265,11 @@ def _collisions(transfers: list[Transfer]) -> list[Problem]:
     return problems
 
 
-def _uid(owner: str | None) -> int | None:
-    if owner is None or owner.isdigit():
-        return None if owner is None else int(owner)
+def _id(account: str | None, *, kind: str, look_up: Callable[[str], int]) -> int | None:
+    """The number of the user or group `account`; None if none is configured. Raises CannotCreateError."""
+    if account is None or account.isdigit():
+        return None if account is None else int(account)
     try:
-        return pwd.getpwnam(owner).pw_uid
+        return look_up(account)
     except KeyError:
-        raise CannotCreateError(f"this node has no user {owner}") from None
-
-
-def _gid(group: str | None) -> int | None:
-    if group is None or group.isdigit():
-        return None if group is None else int(group)
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise CannotCreateError(f"this node has no group {group}") from None
+        raise CannotCreateError(f"this node has no {kind} {account}") from None

@@ -219,7 +219,7 @@ def test_shows_no_secrets(text: str, shown: str) -> None:
 
 def test_a_url_in_a_message_or_a_traceback_shows_no_secrets() -> None:
     found = url.parse("http://joe:secret@h/a?sig=secret#secret")
-    assert str(found) == found.redacted() == "http://h/a"
+    assert str(found) == "http://h/a"
     assert "secret" not in repr(found)
 
 

@@ -15,6 +15,7 @@ FACTS = {
     "arch": "uname -m",
 }
 CMDLINE = "cmdline."  # ${cmdline.role}: the kernel argument role=…
+KNOWN = ", ".join([*FACTS, f"{CMDLINE}NAME"])  # for messages
 
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 

@@ -40,7 +40,7 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Url:
-    """An absolute URL. `str` gives it as it may be shown."""
+    """An absolute URL. `str` omits what may be secret: userinfo, query and fragment."""
 
     raw: str = field(repr=False)  # as it was written
     scheme: str  # in lower case
@@ -72,12 +72,8 @@ class Url:
         """The path percent-decoded, in whatever encoding the server has its names."""
         return _ENCODED.sub(lambda octet: chr(int(octet[1], 16)), self.path).encode("latin-1")
 
-    def redacted(self) -> str:
-        """The URL without userinfo, query and fragment, where secrets stand."""
-        return redact(self.raw)
-
     def __str__(self) -> str:
-        return self.redacted()
+        return redact(self.raw)
 
 
 def parse(text: str) -> Url:

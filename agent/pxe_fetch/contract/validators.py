@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TypeVar
 
 from pxe_fetch.contract import chunks, template
@@ -36,9 +35,6 @@ EXEMPTION = re.compile(
     r"|(\[[0-9A-Fa-f.:]+\]|(\*?\.)?[A-Za-z0-9_][A-Za-z0-9_.-]*)(:[0-9]{1,5})?",
     re.ASCII,
 )
-# A server, and a path that is sent and shown as it is written: nearly every URL. What has to be checked is then the
-# same for all of a server's.
-PLAIN_URL = re.compile(r"(https?://[A-Za-z0-9.:_-]+)(/[A-Za-z0-9/._~-]*)", re.ASCII)
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]*", re.ASCII)
 _OWN_HEADERS = frozenset(
     ("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding", "connection")
@@ -87,18 +83,13 @@ credential = Matching(  # below $CREDENTIALS_DIRECTORY; what the unit's ImportCr
 class OneOf:
     """A rule that takes one of `choices`."""
 
-    def __init__(self, choices: tuple[str, ...]) -> None:
+    def __init__(self, *choices: str) -> None:
         self.choices = choices
 
     def __call__(self, text: str) -> str:
         if text not in self.choices:
             raise RuleError("is not known", reference="choice-invalid", label=f"one of {', '.join(self.choices)}")
         return text
-
-
-def one_of(*choices: str) -> OneOf:
-    """A rule that takes one of `choices`."""
-    return OneOf(choices)
 
 
 def any_text(text: str) -> str:
@@ -117,15 +108,6 @@ def file_name(text: str) -> str:
 
 def url(text: str) -> str:
     """An absolute URL of a scheme that the agent has, or one relative to base_url; ${facts} may stand in it."""
-    if plain := PLAIN_URL.fullmatch(text):
-        _any_url(plain[1])
-    else:
-        _any_url(text)
-    return text
-
-
-@lru_cache(maxsize=16)  # a thousand artifacts come from a few servers
-def _any_url(text: str) -> None:
     templated(text)
     if not text or not text.isprintable() or " " in text:
         raise RuleError("is not a URL", reference="url-invalid", hint="percent-encode blanks: %20")
@@ -144,6 +126,7 @@ def _any_url(text: str) -> None:
     except UrlError as error:
         raise RuleError(str(error), reference="url-invalid") from None
     _check_parts(found)
+    return text
 
 
 def _check_parts(found: Url) -> None:
@@ -310,10 +293,8 @@ def templated(text: str) -> str:
         return text
     for reference in template.references(text):
         if not template.is_known(reference):
-            known = ", ".join([*template.FACTS, f"{template.CMDLINE}NAME"])
-            raise RuleError(
-                f"names the unknown fact `{reference}`", reference="fact-unknown", hint=f"known facts: {known}"
-            )
+            hint = f"known facts: {template.KNOWN}"
+            raise RuleError(f"names the unknown fact `{reference}`", reference="fact-unknown", hint=hint)
     if template.fill(text, lambda _: "").find("${") >= 0:
         raise RuleError("has a `${` that is not closed", reference="fact-unknown", hint="write ${fact}")
     return text

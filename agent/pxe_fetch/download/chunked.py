@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from threading import Event, Thread
+from threading import Thread
 
 from pxe_fetch.contract.url import redact
-from pxe_fetch.deadline import Deadline
-from pxe_fetch.download.chunk_tracker import ChunkTracker
+from pxe_fetch.deadline import Deadline, StopWhen
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.partfile import ChunkedPart
 from pxe_fetch.download.range_stream import RangeStream
@@ -32,7 +31,8 @@ class ChunkedDownload:
         self._budget = context.streams
         self._deadline = context.deadline(source.retry.deadline)
         self._scheduler = ChunkScheduler(source, chunk_map=part.chunk_map, context=context, deadline=self._deadline)
-        self._stop = _Finished(self._scheduler.tracker, stop=context.stop)
+        tracker = self._scheduler.tracker
+        self._stop = StopWhen(lambda: not tracker.remaining, stop=context.stop)
         self._stream = RangeStream(
             source=source,
             scheduler=self._scheduler,
@@ -176,15 +176,3 @@ class ChunkedDownload:
             digester.check(remark="every chunk is right, so the configuration contradicts itself")
             text = str(self._source.digest)
         self._events.verified(self._source.name, digest=text, total=chunk_map.size)
-
-
-class _Finished(Event):
-    """Set when it is set itself, when `stop` is, or when no chunk is left: a stream may wait for what others have."""
-
-    def __init__(self, tracker: ChunkTracker, *, stop: Event) -> None:
-        super().__init__()
-        self._tracker = tracker
-        self._run_stop = stop
-
-    def is_set(self) -> bool:
-        return super().is_set() or self._run_stop.is_set() or not self._tracker.remaining

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from queue import SimpleQueue
 from threading import Thread
-from typing import Protocol
 
 from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.partfile import Part
+from pxe_fetch.download.verify import ChunkDigester, Digester
 from pxe_fetch.errors import IntegrityError, NetworkError
 from pxe_fetch.transport import Body
 
@@ -105,17 +105,10 @@ class MinimumRate:
         return now
 
 
-class Hashing(Protocol):
-    """What a pipeline feeds."""
-
-    def update(self, data: memoryview) -> None:
-        """Hash `data`, which follows what was hashed before."""
-
-
 class HashPipeline:
     """Buffers on their way to the digest: hashed by the caller's thread, or by a second one once that pays."""
 
-    def __init__(self, digester: Hashing) -> None:
+    def __init__(self, digester: Digester | ChunkDigester) -> None:
         self._digester = digester
         self._free: SimpleQueue[memoryview] = SimpleQueue()
         self._full: SimpleQueue[tuple[memoryview, int]] = SimpleQueue()

@@ -6,9 +6,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from threading import Event
 
-from pxe_fetch.deadline import Deadline
+from pxe_fetch.deadline import Deadline, StopWhen
 from pxe_fetch.download.copy import BUFFER, LONG_BODY, WRITE_EVERY, HashPipeline, MinimumRate
 from pxe_fetch.download.partfile import ChunkedPart
 from pxe_fetch.download.retry import unforeseen
@@ -46,7 +45,8 @@ class RangeStream:
         return error
 
     def _fetch(self, assignment: Assignment) -> None:
-        deadline = replace(self.deadline, stop=_Ended(assignment, stop=self.deadline.stop))
+        stop = StopWhen(lambda: assignment.overtaken is not None, stop=self.deadline.stop)
+        deadline = replace(self.deadline, stop=stop)
         deadline.check()
         mirror, wanted, chunk_map = assignment.mirror, assignment.range, self.part.chunk_map
         asks_range = mirror.ranges
@@ -140,15 +140,3 @@ class RangeStream:
                 has_processor = self.scheduler.streams < self.processors
                 pipeline.hash(buffer, filled, in_thread=has_processor and assignment.range.received > LONG_BODY)
                 self.scheduler.written(assignment, filled)
-
-
-class _Ended(Event):
-    """Set when `stop` is, or when the assignment was overtaken."""
-
-    def __init__(self, assignment: Assignment, *, stop: Event) -> None:
-        super().__init__()
-        self._assignment = assignment
-        self._stop = stop
-
-    def is_set(self) -> bool:
-        return self._assignment.overtaken is not None or self._stop.is_set()

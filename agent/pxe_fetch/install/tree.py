@@ -8,7 +8,6 @@ import os
 import shutil
 import stat
 import tarfile
-from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from pxe_fetch.errors import CannotCreateError, NoRoomError, PolicyError
 from pxe_fetch.humanize import amount
 from pxe_fetch.install.compression import LONGEST_MAGIC, Content, kind_of
 from pxe_fetch.install.disk_space import available
-from pxe_fetch.install.file import DIRECTORY_MODE, sync_directory, translate_error
+from pxe_fetch.install.file import DIRECTORY_MODE, installing, sync_directory, write_record
 from pxe_fetch.install.mounts import is_in_memory, read_mounts
 from pxe_fetch.install.unpack import Unpacker
 from pxe_fetch.plan import Transfer, beside
@@ -64,25 +63,19 @@ def install(transfer: Transfer) -> None:
     may write what is in it. Raises FetchError; the destination is then as it was.
     """
     staging = beside(transfer.dest, STAGING_SUFFIX)
+    record = beside(transfer.dest, RECORD_SUFFIX)
     try:
-        _clear(transfer)
-        staging.mkdir(mode=0o700)
-        _fill(staging, transfer)
-        _dress(staging, transfer)
-        if not is_in_memory(str(staging), read_mounts()):
-            os.sync()  # else a power cut may leave empty files under the right names
-        _swap(staging, transfer.dest)
-        _note(transfer)
-        transfer.part.unlink(missing_ok=True)
-        sync_directory(transfer.dest.parent)
-    except (PolicyError, NoRoomError):
-        transfer.part.unlink(missing_ok=True)  # it will never be of use, or it is what takes the room
-        raise
-    except OSError as error:
-        cause = translate_error(error, f"cannot install {transfer.dest}")
-        if isinstance(cause, NoRoomError):
+        with installing(transfer):
+            _clear(transfer)
+            staging.mkdir(mode=0o700)
+            _fill(staging, transfer)
+            _set_owner_and_mode(staging, transfer)
+            if not is_in_memory(str(staging), read_mounts()):
+                os.sync()  # else a power cut may leave empty files under the right names
+            _swap(staging, transfer.dest)
+            write_record(record, lambda: _record(transfer, tree=transfer.dest))
             transfer.part.unlink(missing_ok=True)
-        raise cause from None
+            sync_directory(transfer.dest.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -118,7 +111,7 @@ def _uncompressed(packed: BufferedReader) -> BufferedReader:
     return BufferedReader(Content(packed), _BLOCK) if is_compressed else packed
 
 
-def _dress(staging: Path, transfer: Transfer) -> None:
+def _set_owner_and_mode(staging: Path, transfer: Transfer) -> None:
     mode = DIRECTORY_MODE if transfer.mode is None else transfer.mode
     if transfer.uid is not None or transfer.gid is not None:
         uid = -1 if transfer.uid is None else transfer.uid
@@ -190,16 +183,6 @@ def _remove(tree: Path) -> None:
         tree.unlink()
     elif tree.exists():
         shutil.rmtree(tree)
-
-
-def _note(transfer: Transfer) -> None:
-    """Write the record. Where that fails, or the run is killed before, a later run makes the tree again."""
-    file = beside(transfer.dest, RECORD_SUFFIX)
-    with suppress(OSError):
-        file.unlink(missing_ok=True)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            stream.write(_record(transfer, tree=transfer.dest))
 
 
 def _record(transfer: Transfer, *, tree: Path) -> str:
