@@ -16,9 +16,8 @@ from pxe_fetch.contract.tar import MOST_MEMBERS, TarReader
 from pxe_fetch.errors import CannotCreateError, NoRoomError, PolicyError
 from pxe_fetch.humanize import amount
 from pxe_fetch.install.compression import LONGEST_MAGIC, Content, kind_of
-from pxe_fetch.install.disk_space import available
+from pxe_fetch.install.disk_space import available, is_in_memory, read_mounts
 from pxe_fetch.install.file import DIRECTORY_MODE, installing, sync_directory, write_record
-from pxe_fetch.install.mounts import is_in_memory, read_mounts
 from pxe_fetch.install.unpack import Unpacker
 from pxe_fetch.plan import Transfer, beside
 
