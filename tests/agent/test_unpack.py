@@ -238,7 +238,7 @@ def test_refuses_what_could_lead_outside(node: FakeNode, what: str) -> None:
 def test_not_an_archive_is_refused_in_a_sentence(node: FakeNode) -> None:
     ran = run_with(node, b"this is no archive" * 100)
     assert ran.code == 77
-    assert "not a whole tar archive" in ran.out
+    assert "not a complete tar archive" in ran.out
     truncated = archive(file("a", b"x" * 100_000), compression="w:")[:50_000]
     assert run_with(node, truncated).code == 77
     assert not (node.out / "tree").exists()

@@ -48,10 +48,6 @@ class Source:
         """The line `index`, from 0; empty behind the last one."""
         return self._lines[index] if index < len(self._lines) else ""
 
-    def begin(self) -> Position:
-        """Its first position."""
-        return Position(file=self.name, line=1, column=1, text=self.line(0))
-
 
 class Scalar(NamedTuple):
     """Text, a number, true or false, or null; `text` is the value as written, without quotes."""
@@ -119,14 +115,9 @@ def load(text: str, *, name: str, problems: list[Problem]) -> Value:
     except (RecursionError, ValueError) as error:
         raise ProblemError(_problem("yaml-syntax", f"{name} is not readable YAML: {error}")) from None
     if root is None:
-        return nothing(source)
+        beginning = yaml.Mark(name, 0, 0, 0, None, 0)
+        return Mapping({}, Spot(source, beginning, beginning))
     return _Reader(source, problems=problems).value(root, depth=0)
-
-
-def nothing(source: Source) -> Mapping:
-    """A mapping without entries, at the beginning of `source`."""
-    beginning = yaml.Mark(source.name, 0, 0, 0, None, 0)
-    return Mapping({}, Spot(source, beginning, beginning))
 
 
 class _Reader:

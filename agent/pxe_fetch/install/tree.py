@@ -1,4 +1,4 @@
-"""A tar archive put in place as a whole directory tree: unpacked beside it, each member looked at, then swapped."""
+"""Install a tar archive as a directory tree: unpack it beside the destination, then swap the two."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ except ImportError:  # a Python without libffi
 
 _BLOCK = 256 * 1024  # bytes of the archive read at a time
 FORMER_SUFFIX = ".pxe-fetch-former"
-RECORD_SUFFIX = ".pxe-fetch-tree"  # beside the tree: which archive it came from, and what it looked like then
+RECORD_SUFFIX = ".pxe-fetch-tree"  # beside the tree: the archive's identity, and a digest of the tree's metadata
 _AT_FDCWD = -100  # <fcntl.h>: relative to the working directory
 _RENAME_EXCHANGE = 2  # <linux/fs.h>
 
 
 def is_current(transfer: Transfer) -> bool:
-    """Whether the destination is the tree that an earlier run made of this archive, with nothing changed since.
+    """Whether the destination is the tree that an earlier run made of this archive, unchanged.
 
-    Told from the record beside it: the archive's digest, and the names, types, modes, owners, sizes and times of all
-    that was unpacked. The content is not read again. Raises FetchError when something else than a directory stands
-    there: no tree takes its place, so nothing is fetched.
+    The record beside it has the archive's digest, and the names, types, modes, owners, sizes and times of everything
+    unpacked. The content is not read again. Raises FetchError if the destination is not a directory: no tree replaces
+    it, so nothing is fetched.
     """
     if os.path.lexists(transfer.dest) and not _is_directory(transfer.dest):
-        raise CannotCreateError(f"{transfer.dest} is there and is not a directory, so no tree is put in its place")
+        raise CannotCreateError(f"{transfer.dest} exists and is not a directory, and no tree replaces it")
     try:
         record = beside(transfer.dest, RECORD_SUFFIX).read_text(encoding="ascii")
         is_ours = record == _record(transfer, tree=transfer.dest)
@@ -55,11 +55,11 @@ def is_current(transfer: Transfer) -> bool:
 
 
 def install(transfer: Transfer) -> None:
-    """Make the verified archive's content the destination, then drop the archive.
+    """Turn the content of the verified archive into the destination, then remove the archive.
 
-    Members get the transfer's owner (else the agent's own); the directory itself its mode (else 0755). Set-id bits and
-    write permission for group and others are not taken from the archive (as by tarfile's `data` filter), and the owner
-    may write what is in it. Raises FetchError; the destination is then as it was.
+    Members get the configured owner (else the agent's); the directory itself gets the configured mode (else 0755).
+    Set-id bits and write permission for group and others are dropped (as by tarfile's `data` filter), and the owner can
+    write all of it. Raises FetchError; the destination is then unchanged.
     """
     staging = beside(transfer.dest, STAGING_SUFFIX)
     record = beside(transfer.dest, RECORD_SUFFIX)
@@ -80,7 +80,7 @@ def install(transfer: Transfer) -> None:
 
 
 def _clear(transfer: Transfer) -> None:
-    """Take away what a run that was killed left beside the destination. Raises OSError."""
+    """Remove what a run that was killed left beside the destination. Raises OSError."""
     for suffix in (STAGING_SUFFIX, FORMER_SUFFIX):
         _remove(beside(transfer.dest, suffix))
 
@@ -97,15 +97,15 @@ def _fill(staging: Path, transfer: Transfer) -> None:
                 if members > MOST_MEMBERS:
                     raise PolicyError(f"the archive has more than {MOST_MEMBERS} members")
                 if size > room:
-                    raise NoRoomError(f"unpacked, the archive takes more than the {amount(int(room))} that are free")
+                    raise NoRoomError(f"the unpacked archive needs more than the {amount(int(room))} available")
                 unpacker.add(archive, member)
     except (tarfile.TarError, EOFError, ValueError, ArithmeticError) as error:
-        # Its digest is right, so the archive is what the configuration names; no other attempt makes it better.
-        raise PolicyError(f"what was fetched is not a whole tar archive: {error}") from None
+        # The digest is right, so this is the configured archive, and another attempt would not help.
+        raise PolicyError(f"the fetched file is not a complete tar archive: {error}") from None
 
 
 def _uncompressed(packed: BufferedReader) -> BufferedReader:
-    """The archive in the file `packed`, compressed or not, as it is uncompressed."""
+    """The file `packed`, decompressed if it is compressed."""
     is_compressed = kind_of(packed.peek(LONGEST_MAGIC)[:LONGEST_MAGIC]) is not None
     return BufferedReader(Content(packed), _BLOCK) if is_compressed else packed
 
@@ -120,14 +120,14 @@ def _set_owner_and_mode(staging: Path, transfer: Transfer) -> None:
                 for name in (".", *folders, *files):
                     os.chown(os.path.join(folder, name), uid, gid, follow_symlinks=False)  # noqa: PTH118
         except OSError as error:
-            raise CannotCreateError(f"{transfer.dest} cannot have the owner {uid}:{gid}: {error.strerror}") from None
+            raise CannotCreateError(f"cannot give {transfer.dest} the owner {uid}:{gid}: {error.strerror}") from None
     staging.chmod(mode)
 
 
 def _swap(staging: Path, dest: Path) -> None:
-    """Put the directory `staging` at `dest`, whatever stood there. Raises OSError or FetchError."""
+    """Replace whatever is at `dest` by the directory `staging`. Raises OSError or FetchError."""
     try:
-        os.rename(staging, dest)  # noqa: PTH104  nothing there, or an empty directory
+        os.rename(staging, dest)  # noqa: PTH104  missing, or an empty directory
     except OSError:
         if not os.path.lexists(dest):
             raise
@@ -136,18 +136,17 @@ def _swap(staging: Path, dest: Path) -> None:
     if _exchange(staging, dest):
         _remove(staging)
         return
-    # For a moment there is nothing at the destination, which is the other state it may be in; a run that is killed
-    # then unpacks again.
+    # For a moment the destination is absent, which is allowed too. If the run is killed now, the next unpacks again.
     former = beside(dest, FORMER_SUFFIX)
     try:
         os.rename(dest, former)  # noqa: PTH104
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        # overlayfs does not rename a directory of its lower layer; emptying it would be neither all nor nothing.
+        # overlayfs does not rename a directory of its lower layer, and emptying it would not be all or nothing.
         raise CannotCreateError(
             f"{dest} is a directory of the image itself, which cannot be replaced as a whole; choose another dest, or "
-            "leave the directory out of the image (or empty)"
+            "remove or empty the directory in the image"
         ) from None
     try:
         os.rename(staging, dest)  # noqa: PTH104
@@ -185,7 +184,7 @@ def _remove(tree: Path) -> None:
 
 
 def _record(transfer: Transfer, *, tree: Path) -> str:
-    """The archive's digest, the owner and mode that are wanted, and a digest of the tree's metadata. Raises OSError."""
+    """The archive's identity, the configured owner and mode, and a digest of the tree's metadata. Raises OSError."""
     seen = hashlib.sha256()
     for folder, folders, files in os.walk(tree, onerror=_raise):
         folders.sort()
