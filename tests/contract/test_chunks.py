@@ -119,7 +119,7 @@ def test_chunks_of_a_source_can_be_declined() -> None:
             "would have 262144 chunks",
         ),
         (["size: 1", f"chunks: {{size: 4MiB, sha256: {SHA256}, shape: round}}"], "unknown-key", "unknown key `shape`"),
-        (["size: 1", "chunks: 4MiB"], "wrong-type", "has to be a mapping"),
+        (["size: 1", "chunks: 4MiB"], "wrong-type", "must be a mapping"),
     ],
 )
 def test_each_mistake_has_its_name(lines: list[str], reference: str, says: str) -> None:

@@ -105,7 +105,7 @@ def when(section: Section | None) -> None:
 
 
 def tls(section: Section | None) -> None:
-    """A key comes with its certificate."""
+    """Check that a client key has a certificate."""
     if section and section.has("client_key") and not section.has("client_cert"):
         section.add("tls-incomplete", "tls.client_key is given without tls.client_cert")
 

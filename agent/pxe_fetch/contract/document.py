@@ -146,7 +146,7 @@ class _Reader:
             spot = Spot(self.source, key_node.start_mark, key_node.end_mark)
             value = self.value(value_node, depth=depth + 1)
             if not isinstance(key_node, yaml.ScalarNode):
-                self.problems.append(_problem("key-not-text", "a key has to be text", where=spot.position()))
+                self.problems.append(_problem("key-not-text", "a key must be text", where=spot.position()))
                 continue
             key = key_node.value
             if key in seen:

@@ -33,7 +33,7 @@ def read(text: str, *, name: str) -> Document:
     problems: list[Problem] = []
     root = document.load(text, name=name, problems=problems)
     if not isinstance(root, document.Mapping):
-        message = f"{name} has to be a mapping (`key: value` lines)"
+        message = f"{name} must be a mapping (`key: value` lines)"
         raise ProblemError(Problem(reference="wrong-type", message=message, where=root.at))
     found = _document(Section(root, path="", problems=problems))
     if problems:
@@ -162,7 +162,7 @@ def _whole(section: Section, key: str, value: Value, kind: Whole) -> int | None:
         section.wrong_type(value, key, "a whole number")
         return None
     if not kind.least <= value.value <= kind.most:
-        message = f"{section.name(key)} has to be from {kind.least} to {kind.most}"
+        message = f"{section.name(key)} must be from {kind.least} to {kind.most}"
         section.add("number-out-of-range", message, where=value.at)
         return None
     return value.value
@@ -194,7 +194,7 @@ def _duration(text: str, *, least: float) -> float:
     except ValueError as error:
         raise RuleError("is not a duration", reference="duration-invalid", label=str(error)) from None
     if seconds < least:
-        message = f"has to be at least {quantity.show_duration(least)}"
+        message = f"must be at least {quantity.show_duration(least)}"
         raise RuleError(message, reference="duration-out-of-range")
     return seconds
 

@@ -73,7 +73,7 @@ class Section:
     def wrong_type(self, value: Value, key: str, expected: str) -> None:
         """Collect that `value`, found at `key`, has the wrong type."""
         hint = f'quote it: "{value.text}"' if expected == "text" and isinstance(value, Scalar) else ""
-        message = f"{self.name(key)} has to be {expected}"
+        message = f"{self.name(key)} must be {expected}"
         self.add("wrong-type", message, where=value.at, label=f"this is {_type_of(value)}", hint=hint)
 
     def unknown(self, key: str, known: Iterable[str]) -> None:
