@@ -1,4 +1,4 @@
-"""A file in chunks, each with its digest: where they lie, and which of them a file on disk has."""
+"""A file in chunks, each with a digest: their offsets, and which of them a file on disk has."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Check = Callable[[], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChunkMap:
-    """A file of `size` bytes, cut into chunks of `chunk` bytes (the last has what remains), and their digests."""
+    """A file of `size` bytes, in chunks of `chunk` bytes (the last may be shorter), and their digests."""
 
     size: int
     chunk: int
@@ -33,15 +33,15 @@ class ChunkMap:
 
     @property
     def identity(self) -> str:
-        """What names exactly these bytes, in one word."""
+        """A word that identifies exactly these bytes."""
         return f"chunks:{self.size}:{self.chunk}:{hashlib.sha256(listed(self.digests).encode()).hexdigest()}"
 
     def start(self, index: int) -> int:
-        """Offset of the chunk's first byte; of `number`, the end of the file."""
+        """Offset of the chunk's first byte; for `number`, the size of the file."""
         return min(index * self.chunk, self.size)
 
     def at(self, offset: int) -> int:
-        """The chunk that the byte at `offset` is in."""
+        """The chunk that contains the byte at `offset`."""
         return offset // self.chunk
 
     def is_right(self, index: int, digest: bytes) -> bool:
@@ -53,7 +53,7 @@ class ChunkMap:
         return self.digests[index * DIGEST : (index + 1) * DIGEST]
 
     def matches(self, descriptor: int) -> bool:
-        """Whether an open file of the right size has all chunks; reading ends at a wrong one. Raises OSError."""
+        """Whether all chunks of an open file are right; reading stops at a wrong one. Raises OSError."""
 
         def on_chunk(_index: int, is_right: bool) -> None:  # noqa: FBT001  a value
             if not is_right:
@@ -66,10 +66,10 @@ class ChunkMap:
         return True
 
     def verify(self, descriptor: int, *, indexes: Iterable[int], on_chunk: OnChunk, check: Check) -> None:
-        """Read the chunks `indexes` of an open file, one thread a core, and say of each whether it is right.
+        """Read the chunks `indexes` of an open file, with one thread per core, and report whether each is right.
 
-        `on_chunk(index, is_right)` and `check()` (several times a second) are called from any of the threads; what they
-        raise ends it and is raised here, as is OSError.
+        `on_chunk(index, is_right)` and `check()` (several times a second) are called from any of the threads. An error
+        of theirs, or an OSError, ends the reading and is raised here.
         """
         waiting: SimpleQueue[int] = SimpleQueue()
         for index in indexes:
@@ -81,7 +81,7 @@ class ChunkMap:
             try:
                 while not failures:
                     index = waiting.get_nowait()
-                    on_chunk(index, self._is_there(descriptor, index, buffer, check))
+                    on_chunk(index, self._has_chunk(descriptor, index, buffer, check))
             except Empty:
                 return
             except BaseException as error:
@@ -97,7 +97,7 @@ class ChunkMap:
         if failures:
             raise failures[0]
 
-    def _is_there(self, descriptor: int, index: int, buffer: memoryview, check: Check) -> bool:
+    def _has_chunk(self, descriptor: int, index: int, buffer: memoryview, check: Check) -> bool:
         digest = hashlib.sha256()
         at, end = self.start(index), self.start(index + 1)
         while at < end:
@@ -115,9 +115,9 @@ class _WrongChunkError(Exception):
 
 
 def data_extents(descriptor: int, *, size: int) -> Iterator[tuple[int, int]]:
-    """The stretches of a sparse file's first `size` bytes that hold data: start, and the offset behind.
+    """The extents of data in a sparse file's first `size` bytes: start and end offsets.
 
-    A file system that knows no holes has one stretch (lseek(2), SEEK_DATA). Raises OSError.
+    On a file system without holes there is one extent (lseek(2), SEEK_DATA). Raises OSError.
     """
     at = 0
     while at < size:

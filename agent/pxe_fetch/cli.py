@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from pxe_fetch import __version__
 from pxe_fetch.contract.exits import Exit
@@ -69,16 +71,52 @@ def _run_command(words: list[str], *, root: str) -> int:
             options = _options(rest, known=("--debug",))
         case _:
             raise UsageError(f"unknown command `{command}`")
-    # The only late imports: `version` needs nothing more and `status` little. What `run` needs takes 0.1 s to import.
+    # Each command imports what it needs: nothing more for `version`, little for `status`; `run` takes 0.1 s to import.
     if command == "status":
         from pxe_fetch.reporting.status import status
 
         return status(wait="--wait" in options, as_json="--json" in options)
-    from pxe_fetch import commands
-
     if command == "check":
-        return commands.check(rest[0])
-    return commands.run(config_file, debug="--debug" in options, root=root)
+        return _check(rest[0])
+    return _run(config_file, debug="--debug" in options, root=root)
+
+
+def _run(config_file: str | None, *, debug: bool, root: str) -> int:
+    """Fetch and install this node's artifacts; return the exit code.
+
+    A service that was stopped ends by SIGTERM instead: systemd takes that for a clean end, and an exit code for a
+    failure (systemd.service(5), SuccessExitStatus=).
+    """
+    from pxe_fetch.errors import StoppedError
+    from pxe_fetch.reporting.notify import is_service
+    from pxe_fetch.run import run
+
+    file = None if config_file is None else Path(config_file)
+    result = run(config_file=file, debug=debug, root=Path(root))
+    if result.cause == StoppedError.reference and is_service():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    return result.exit_code
+
+
+def _check(file: str) -> int:
+    """Print what `file` would fetch, or every problem in it to stderr; return the exit code."""
+    from pxe_fetch.config_source import decode, read_file
+    from pxe_fetch.contract import reader
+    from pxe_fetch.contract.problem import ProblemError, show_all
+    from pxe_fetch.humanize import count
+
+    try:
+        document = reader.read(decode(read_file(Path(file)), name=file), name=file)
+    except ProblemError as error:
+        sys.stderr.write(show_all(error.problems) + "\n")
+        return Exit.CONFIG
+    sys.stdout.write(f"{file} is valid: {count(len(document.fetch.artifacts), 'artifact')}\n")
+    for artifact in document.fetch.artifacts:
+        origin = artifact.urls[0] if artifact.urls else f"source: {artifact.source}"
+        more = f" and {count(len(artifact.urls) - 1, 'mirror')}" if len(artifact.urls) > 1 else ""
+        sys.stdout.write(f"  {artifact.name}: {origin}{more} -> {artifact.dest}\n")
+    return Exit.DONE
 
 
 def _config_option(words: list[str]) -> tuple[str | None, list[str]]:

@@ -1,8 +1,9 @@
-"""Time: the clock, when a download has to end, and whether the wall clock can be trusted."""
+"""The clock, the deadline of a download, and whether the wall clock is synchronised."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -11,14 +12,14 @@ from typing import Protocol
 from pxe_fetch.errors import DeadlineError, StoppedError
 
 SYNCHRONISED = Path("/run/systemd/timesync/synchronized")  # systemd-timesyncd.service(8)
-_SLICE = 0.5  # seconds of one wait: only between two does the main thread run the handler of a signal for sure
+_SLICE = 0.5  # seconds of one wait: a signal handler is only sure to run between two waits
 
 
 class Clock(Protocol):
-    """The node's clock. Tests use one whose waits are over at once."""
+    """The node's clock. Tests use one whose waits end at once."""
 
     def now(self) -> float:
-        """Seconds on a clock that never jumps."""
+        """Seconds on a monotonic clock."""
 
     def sleep(self, seconds: float, *, stop: Event) -> None:
         """Wait for `seconds`, or until `stop` is set."""
@@ -28,7 +29,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The kernel's."""
+    """The kernel's clock."""
 
     now = staticmethod(time.monotonic)
 
@@ -38,22 +39,34 @@ class SystemClock:
             continue
 
     def synchronised(self) -> bool:
-        # adjtimex(2) knows about chrony and ntpd too, which leave no such file; but the unit's ProtectClock= forbids
-        # it. With those daemons a few more attempts are made before a certificate that has expired is final.
+        # Only timesyncd writes this file. adjtimex(2) would show chrony and ntpd too, but the unit's ProtectClock=
+        # forbids it; with those daemons, an expired certificate is retried a few times before it is final.
         return SYNCHRONISED.exists()
+
+
+class StopWhen(Event):
+    """Counts as set when `stop` is set, when it is set itself, and while `condition` holds. Only `is_set` knows."""
+
+    def __init__(self, condition: Callable[[], bool], *, stop: Event) -> None:
+        super().__init__()
+        self._condition = condition
+        self._stop = stop
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._stop.is_set() or self._condition()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Deadline:
-    """How long a download may take: until `stop` is set, or until `at` on `clock.now()`."""
+    """The end of a download: when `stop` is set, or at the time `at` of `clock.now()`."""
 
     clock: Clock
     stop: Event
     at: float
-    message: str = "the time for it is over"  # of the error that says so
+    message: str = "the time for it is over"  # of the DeadlineError
 
     def check(self) -> None:
-        """Raises StoppedError or DeadlineError when it is over."""
+        """Raise StoppedError or DeadlineError if it has passed."""
         if self.stop.is_set():
             raise StoppedError("told to stop")
         if self.clock.now() >= self.at:

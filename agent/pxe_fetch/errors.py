@@ -18,6 +18,11 @@ class FetchError(Exception):
     bytes_received: int = 0  # from the network, in this run
     url: str | None = None  # redacted; the mirror that it is about, or the one that was asked last
 
+    def __str__(self) -> str:
+        """The message on one line of printable text: parts of it may come from a server or an archive."""
+        text = super().__str__()
+        return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+
 
 class NetworkError(FetchError):
     """No connection, a broken one, or a server that cannot answer now (408, 425, 429, 5xx)."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from typing import Protocol, TypeVar
 
-from pxe_fetch import sha256sums
+from pxe_fetch import sha256sums, systemctl
 from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract.chunks import LINE, count, unlisted
@@ -25,9 +28,14 @@ from pxe_fetch.plan import Source, Transfer
 from pxe_fetch.reporting.event_log import EventLog
 from pxe_fetch.reporting.journal import WARNING
 from pxe_fetch.reporting.result import Result, error_result
-from pxe_fetch.worker_pool import run_all
 
 _LOCK_POLL = 0.25  # seconds between two tries to get a part file that another process has
+_STOP_GRACE = 2.0  # seconds for the threads to return after SIGTERM; slower ones end with the process
+# Seconds of one wait. A signal that comes just before a wait for a lock, or to another thread, does not end that wait:
+# its handler runs when the main thread runs Python again.
+_WAIT = 0.25
+
+T = TypeVar("T")
 
 
 class Installer(Protocol):
@@ -160,8 +168,6 @@ class Fetcher:
     def _start_units(self, transfer: Transfer) -> None:
         """Start the units that wait for this artifact, also where it was in place when the node booted."""
         for unit in transfer.start:
-            from pxe_fetch import systemctl  # most runs start nothing, and need no subprocess
-
             if trouble := systemctl.start(unit):
                 self.event_log.log(f"{transfer.name}: {unit} could not be started: {trouble}", priority=WARNING)
             else:
@@ -171,11 +177,69 @@ class Fetcher:
         """Report the units that were started and have failed since. Nobody waits for those that fail later."""
         if not self.started:
             return
-        from pxe_fetch import systemctl
-
         for unit in systemctl.failed(list(self.started)):
             remark = f"{self.started[unit]}: {unit} was started, and has failed: see systemctl status {unit}"
             self.event_log.log(remark, priority=WARNING)
+
+
+def run_all(
+    items: Iterable[T], work: Callable[[T], None], *, threads: int, stop: Event, on_idle: Callable[[], None]
+) -> None:
+    """Call `work` for each of `items`, in their order, in up to `threads` threads; return when all have ended.
+
+    Once `stop` is set no further item is begun. `on_idle` is called once for each of the `threads`, as soon as no item
+    is left for it. The threads are daemons, so they never outlive the process.
+
+    Raises StoppedError when a signal handler raises it in the calling thread, RuntimeError when not even one thread can
+    be started.
+    """
+    queue: SimpleQueue[T] = SimpleQueue()
+    for item in items:
+        queue.put(item)
+    # Not Thread.join: an exception that a signal handler raises inside it makes it take a running thread for one that
+    # has ended (CPython 3.11, Thread._wait_for_tstate_lock).
+    ended: SimpleQueue[None] = SimpleQueue()
+
+    def loop() -> None:
+        try:
+            while not stop.is_set():
+                work(queue.get_nowait())
+        except (Empty, StoppedError):
+            return
+        finally:
+            on_idle()
+            ended.put(None)
+
+    wanted = min(threads, queue.qsize())
+    for _ in range(threads - wanted):
+        on_idle()
+    running = 0
+    try:
+        running = _start(loop, threads=wanted)
+        for _ in range(wanted - running):
+            on_idle()
+        while running:
+            with suppress(Empty):
+                ended.get(timeout=_WAIT)
+                running -= 1
+    except StoppedError:
+        until = time.monotonic() + _STOP_GRACE
+        with suppress(Empty):
+            for _ in range(running):
+                ended.get(timeout=max(until - time.monotonic(), 0))
+        raise
+
+
+def _start(loop: Callable[[], None], *, threads: int) -> int:
+    """Start `threads` threads; how many of them could be. Raises RuntimeError when it was none."""
+    for number in range(threads):
+        try:
+            Thread(target=loop, name=f"fetch-{number}", daemon=True).start()
+        except RuntimeError:  # the unit's TasksMax= is reached; the threads that run do the rest
+            if not number:
+                raise
+            return number
+    return threads
 
 
 def _installer(transfer: Transfer) -> Installer:

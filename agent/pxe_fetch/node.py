@@ -45,10 +45,8 @@ class Node:
                 )
             )
         if name not in template.FACTS:
-            known = ", ".join([*template.FACTS, f"{template.CMDLINE}NAME"])
-            raise ProblemError(
-                Problem(reference="fact-unknown", message=f"${{{name}}} is not a known fact", hint=f"facts: {known}")
-            )
+            message = f"${{{name}}} is not a known fact"
+            raise ProblemError(Problem(reference="fact-unknown", message=message, hint=f"facts: {template.KNOWN}"))
         raise ProblemError(
             Problem(
                 reference="fact-empty",

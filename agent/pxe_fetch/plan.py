@@ -1,17 +1,17 @@
-"""The configuration on this node: every transfer to make, and nothing left to decide."""
+"""The configuration and the node -> the transfers of this run, with nothing left to decide."""
 
 from __future__ import annotations
 
 import grp
+import hashlib
 import pwd
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract import paths, template, validators
-from pxe_fetch.contract.archive import LONGEST_NAME
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.url import UrlError, is_absolute, join, parse, redact
@@ -24,14 +24,14 @@ from pxe_fetch.node import Node
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Bytes to download: what they are called, which mirrors have them, what they must be, how to ask for them."""
+    """Bytes to download: their name, mirrors, digest and size, and how to request them."""
 
     name: str  # in events and messages
-    urls: tuple[str, ...]  # absolute; mirrors of the same bytes, in the order in which this node asks them
-    keep_order: bool = False  # a mirror is asked only while those before it fail (`mirror_order: listed`)
+    urls: tuple[str, ...]  # absolute; mirrors of the same bytes, in the order in which this node uses them
+    keep_order: bool = False  # use a mirror only while those before it fail (`mirror_order: listed`)
     digest: Digest | None = None
     size: int | None = None  # bytes on the wire
-    headers: Mapping[str, str] = field(default_factory=dict)  # with their secrets
+    headers: Mapping[str, str] = field(default_factory=dict)  # secret ones included
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeouts: Timeouts = field(default_factory=Timeouts)
 
@@ -40,16 +40,16 @@ class Source:
 class Transfer(Source):
     """One artifact to fetch: every ${fact} filled in, user and group looked up.
 
-    Two things may still be unknown until the run asks a server: `digest`, where `sums_url` names a SHA256SUMS file, and
-    `chunk_map`, where `chunks.urls` name a list of chunk digests. The fetcher fills them in with `dataclasses.replace`.
+    Two fields may be unknown until the run asks a server: `digest` if `sums_url` names a SHA256SUMS file, and
+    `chunk_map` if `chunks.urls` name a list of chunk digests. The fetcher fills them in with `dataclasses.replace`.
     """
 
     sums_url: str | None = None  # absolute; a SHA256SUMS file that has the digest
-    listed_url: str  # the url that the configuration lists first: SHA256SUMS has its last part as the file's name
+    listed_url: str  # the first url of the configuration: its last part is the file's name in SHA256SUMS
     chunks: Chunks | None = None  # as configured, with absolute urls
     chunk_map: ChunkMap | None = None  # pins every byte, chunk by chunk, instead of `digest` or beside it
     dest: Path
-    part: Path  # the file under way: beside `dest`, the same name in every run, so that a later run resumes it
+    part: Path  # the part file: beside `dest`, with the same name in every run, so that a later run resumes it
     mode: int | None = None
     uid: int | None = None
     gid: int | None = None
@@ -59,7 +59,7 @@ class Transfer(Source):
 
     @property
     def identity(self) -> str:
-        """What names exactly these bytes, in one word: their digest, or that of their chunk digests."""
+        """A word that identifies exactly these bytes: their digest, or that of their chunk digests."""
         return self.chunk_map.identity if self.chunk_map and self.digest is None else str(self.digest)
 
 
@@ -68,7 +68,7 @@ class Plan:
     """What a run will do, in the order of the configuration."""
 
     transfers: tuple[Transfer, ...]
-    skipped: tuple[Artifact, ...]  # their `when` means other nodes
+    skipped: tuple[Artifact, ...]  # their `when` selects other nodes
     failed: tuple[tuple[Artifact, FetchError | ProblemError], ...]  # optional ones that this node cannot fetch
 
 
@@ -77,9 +77,9 @@ def plan(
 ) -> Plan:
     """Every transfer of `config` on `node`; `base_url` (of the kernel command line) comes before the configuration's.
 
-    Raises ProblemError when two artifacts have one place, and for required artifacts with every problem that they have
-    on this node (a fact that is empty, a credential that is missing, …); CannotCreateError when the user or group of
-    one is unknown, and PolicyError when its destination is outside the roots.
+    Raises ProblemError if two artifacts have the same destination, and with every problem of required artifacts on this
+    node (an empty fact, a missing credential, …); CannotCreateError if a user or group is unknown; PolicyError if a
+    destination is outside the roots.
     """
     problems: list[Problem] = []
     transfers: list[Transfer] = []
@@ -108,9 +108,9 @@ def plan(
 
 
 def moved(config: FetchConfig, *, artifact_url: str | None) -> FetchConfig:
-    """`config` with what pxe-pack exported looked for below `artifact_url` (of the kernel command line).
+    """`config` with the files that pxe-pack exported moved below `artifact_url` (of the kernel command line).
 
-    Raises ProblemError where that is no URL.
+    Raises ProblemError if that is not a URL.
     """
     packed = config.artifact_url
     if not packed or not artifact_url:
@@ -133,7 +133,7 @@ def moved(config: FetchConfig, *, artifact_url: str | None) -> FetchConfig:
 
 
 def _checked(url: str, *, argument: str) -> str:
-    """The base that a kernel argument gives, ending in `/`. Raises ProblemError where it is none."""
+    """The base URL in a kernel argument, ending in `/`. Raises ProblemError if it is invalid."""
     try:
         return validators.base_url(url)
     except RuleError as error:
@@ -143,19 +143,12 @@ def _checked(url: str, *, argument: str) -> str:
         ) from None
 
 
-def part_of(dest: Path) -> Path:
-    """The file beside `dest` that holds what has come of it so far."""
-    return beside(dest, paths.PART_SUFFIX)
-
-
 def beside(dest: Path, suffix: str) -> Path:
-    """A hidden name in `dest`'s directory that no other destination has."""
-    room = LONGEST_NAME - len(suffix) - 1
+    """A hidden file beside `dest` whose name is unique to it."""
+    room = paths.LONGEST_NAME - len(suffix) - 1
     name = dest.name.encode()
     if len(name) <= room:
         return dest.with_name(f".{dest.name}{suffix}")
-    import hashlib
-
     return dest.with_name(f".{hashlib.sha256(name).hexdigest()}{suffix}")
 
 
@@ -163,7 +156,7 @@ def _transfer(
     artifact: Artifact, *, node: Node, base: str | None, roots: AllowedRoots, credentials: Path | None
 ) -> Transfer:
     if artifact.source is not None and not artifact.urls:
-        message = f"`source: {artifact.source}` names a file of the packing machine, which no node can read"
+        message = f"`source: {artifact.source}` is a file on the packing machine, which no node can read"
         raise ProblemError(
             Problem(
                 reference="source-unresolved",
@@ -192,10 +185,10 @@ def _transfer(
         chunks=chunks,
         chunk_map=None if chunks and chunks.urls else _chunk_map(artifact),
         dest=dest,
-        part=part_of(dest),
+        part=beside(dest, paths.PART_SUFFIX),
         mode=artifact.mode,
-        uid=_uid(artifact.owner),
-        gid=_gid(artifact.group),
+        uid=_id(artifact.owner, kind="user", look_up=lambda name: pwd.getpwnam(name).pw_uid),
+        gid=_id(artifact.group, kind="group", look_up=lambda name: grp.getgrnam(name).gr_gid),
         extract=artifact.extract or "none",
         required=artifact.required,
         start=artifact.start,
@@ -210,14 +203,14 @@ def _chunks(artifact: Artifact, *, node: Node, base: str | None) -> Chunks | Non
 
 
 def _chunk_map(artifact: Artifact) -> ChunkMap | None:
-    """The chunks whose digests are in the configuration itself."""
+    """The chunk map, if the configuration itself has the digests."""
     if artifact.chunks is None or artifact.size is None:
         return None
     return ChunkMap(size=artifact.size, chunk=artifact.chunks.size, digests=artifact.chunks.digests)
 
 
 def _in_order(artifact: Artifact, listed: tuple[str, ...], *, node: Node) -> tuple[str, ...]:
-    """The mirrors `listed` in the order in which this node asks them."""
+    """The mirrors `listed` in the order in which this node uses them."""
     if len(listed) <= 1 or artifact.mirror_order == "listed":
         return listed
     return spread(listed, node=node.identity, artifact=artifact.name)
@@ -227,14 +220,16 @@ def _dest(text: str, *, node: Node) -> Path:
     def name(reference: str) -> str:
         value = node.fact(reference)
         if "/" in value or "\0" in value or value in {".", ".."}:
-            raise PolicyError(f"${{{reference}}} is {value!r} on this node, which is no file name: {text} is refused")
+            raise PolicyError(
+                f"${{{reference}}} is {value!r} on this node, which is not a file name: {text} is refused"
+            )
         return value
 
     return Path(template.fill(text, name))
 
 
 def _absolute(url: str, *, node: Node, base: str | None) -> str:
-    """`url` with its facts filled in and joined to `base` when it is relative."""
+    """`url` with its facts filled in, and joined to `base` if it is relative."""
     filled = node.fill_in(url)
     if is_absolute(filled):
         return filled
@@ -253,38 +248,30 @@ def _absolute(url: str, *, node: Node, base: str | None) -> str:
 
 
 def _collisions(transfers: list[Transfer]) -> list[Problem]:
-    """Two artifacts with one destination, or one inside the tree that another replaces."""
+    """Artifacts with the same destination, or with one inside the tree that another installs."""
     problems: list[Problem] = []
     taken: dict[str, str] = {}
     for transfer in transfers:
         dest = str(transfer.dest)
         first = taken.setdefault(dest, transfer.name)
         if first != transfer.name:
-            message = f"{transfer.name} and {first} have one destination on this node: {dest}"
+            message = f"{transfer.name} and {first} have the same destination on this node: {dest}"
             problems.append(Problem(reference="dest-taken", message=message))
     for transfer in transfers:
         dest = str(transfer.dest)
         outer = dest
         while outer := outer.rpartition("/")[0]:
             if outer in taken:
-                message = f"{transfer.name} goes to {dest}, inside {outer}, which is what {taken[outer]} becomes"
+                message = f"{transfer.name} goes to {dest}, inside {outer}, where {taken[outer]} is installed"
                 problems.append(Problem(reference="dest-taken", message=message))
     return problems
 
 
-def _uid(owner: str | None) -> int | None:
-    if owner is None or owner.isdigit():
-        return None if owner is None else int(owner)
+def _id(account: str | None, *, kind: str, look_up: Callable[[str], int]) -> int | None:
+    """The number of the user or group `account`; None if none is configured. Raises CannotCreateError."""
+    if account is None or account.isdigit():
+        return None if account is None else int(account)
     try:
-        return pwd.getpwnam(owner).pw_uid
+        return look_up(account)
     except KeyError:
-        raise CannotCreateError(f"this node has no user {owner}") from None
-
-
-def _gid(group: str | None) -> int | None:
-    if group is None or group.isdigit():
-        return None if group is None else int(group)
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise CannotCreateError(f"this node has no group {group}") from None
+        raise CannotCreateError(f"this node has no {kind} {account}") from None

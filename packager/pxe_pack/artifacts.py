@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from pxe_fetch.contract.archive import longest_member
 from pxe_fetch.contract.chunks import SUFFIX
 from pxe_fetch.contract.model import NO_CHUNKS, Artifact, Chunks, Digest, FetchConfig
 from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.tar import longest_member
 from pxe_pack import folder_archive
 from pxe_pack.chunks import ChunkSizeError, chunk_size, list_size
 from pxe_pack.hashing import SizeAndDigest, hash_file

@@ -13,8 +13,8 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pxe_fetch.contract.archive import file_mode, folder_mode
 from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.tar import file_mode, folder_mode
 from pxe_pack.hashing import BLOCK, Advance
 from pxe_pack.source_folder import FolderScan, Member, printable, scan_folder, walk
 from pxe_pack.tools import WorkError

@@ -1,6 +1,6 @@
 """A folder given as an artifact's `source`: its contents, and the files in it that a node would refuse to unpack.
 
-What a node refuses is defined in pxe_fetch.contract.archive. Hard links are packed as separate files; extended
+What a node refuses is defined in pxe_fetch.contract.tar. Hard links are packed as separate files; extended
 attributes, owners and times are ignored.
 """
 
@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pxe_fetch.contract.archive import LONGEST_NAME, MOST_MEMBERS, leads_outside
+from pxe_fetch.contract.paths import LONGEST_NAME
 from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.tar import MAX_DEPTH, MOST_MEMBERS, leads_outside
 
 _MOST_SHOWN = 20  # problems shown for one folder
 _USTAR_NAME = 100  # bytes; the longest name or link target in a plain tar header
@@ -88,6 +89,10 @@ def _listed(folder: Path, prefix: str) -> Iterator[Member | Refused]:
         names = sorted(os.listdir(folder / prefix))  # noqa: PTH208  there may be a million names
     except OSError as error:
         yield _unreadable(prefix or ".", error)
+        return
+    if names and prefix.count("/") >= MAX_DEPTH:
+        reason = f"is more than {MAX_DEPTH} folders deep"
+        yield Refused(path=prefix + names[0], reason=reason, hint="move it up; no node would unpack it")
         return
     for name in names:
         yield _inspect(folder, prefix + name)

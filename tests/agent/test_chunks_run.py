@@ -71,7 +71,7 @@ def test_a_list_of_another_length_is_refused(node: FakeNode) -> None:
         digest = hashlib.sha256(text).hexdigest()
         ran = node.run_config(entry(node, "m", server.url("/m"), BODY, url=server.url("/m.chunks"), sha256=digest))
     assert ran.code == 77
-    assert "20 lines, and the file has 21 chunks" in str(ran.artifact("m")["error"])
+    assert "20 lines, but the file has 21 chunks" in str(ran.artifact("m")["error"])
 
 
 def test_what_is_right_already_is_kept_by_its_chunks(node: FakeNode) -> None:

@@ -104,14 +104,14 @@ def test_zstd_file_that_several_threads_made_is_one_file(node: FakeNode) -> None
 
 GZIP = gzip.compress(CONTENT)
 BAD = {
-    "not compressed": (b"plain text " * 100, "is not compressed by"),
-    "nothing at all": (b"", "is not compressed by"),
-    "cut off": (GZIP[:-20], "cut off"),
-    "cut off in its header": (GZIP[:5], "cut off"),
+    "not compressed": (b"plain text " * 100, "is not compressed with"),
+    "nothing at all": (b"", "is not compressed with"),
+    "cut off": (GZIP[:-20], "truncated"),
+    "cut off in its header": (GZIP[:5], "truncated"),
     "damaged": (GZIP[:1000] + b"?" * 50 + GZIP[1050:], "damaged"),
     "wrong checksum": (GZIP[:-8] + b"????" + GZIP[-4:], "damaged"),
-    "followed by something else": (GZIP + b"and more", "follows"),
-    "followed by another kind": (GZIP + lzma.compress(b"x"), "follows"),
+    "followed by something else": (GZIP + b"and more", "followed by something else"),
+    "followed by another kind": (GZIP + lzma.compress(b"x"), "followed by something else"),
     "damaged zstd": (WAYS["zstd"](CONTENT)[:-4] + b"????", "damaged"),
     "damaged xz": (lzma.compress(CONTENT)[:-40] + b"?" * 40, "damaged"),
     "damaged bzip2": (bz2.compress(CONTENT)[:1000] + b"?" * 1000, "damaged"),

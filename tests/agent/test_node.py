@@ -119,7 +119,7 @@ def test_two_artifacts_for_one_place_on_this_node_are_65(node: FakeNode) -> None
         node.entry("o", "http://127.0.0.1/o", BODY, dest=str(node.out / "a/inside")),
     )
     assert ran.code == 65
-    assert "n and m have one destination" in ran.err
+    assert "n and m have the same destination" in ran.err
     assert "o goes to" in ran.err
 
 

@@ -196,7 +196,7 @@ def test_report_to_nobody_says_why(node: FakeNode) -> None:
     ("url", "why"),
     [
         ("gopher://h/?token=s3cret", "the URL is not one of http or https"),
-        ("http://[::1/?token=s3cret", "the URL has a host or port that cannot be read"),
+        ("http://[::1/?token=s3cret", "the URL has an invalid host or port"),
         ("http:///?token=s3cret", "the URL names no host"),
     ],
 )

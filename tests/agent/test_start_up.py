@@ -36,7 +36,7 @@ def test_commands_that_fetch_nothing_import_no_library(node: FakeNode, command: 
 
 def test_run_imports_what_reports_before_it_begins(tmp_path: Path) -> None:
     """Imported at the end of a run, while a small node starts all its services, it took most of the report's time."""
-    imported = imported_by("from pxe_fetch import commands", folder=tmp_path)
+    imported = imported_by("from pxe_fetch import run", folder=tmp_path)
     assert {"pxe_fetch.reporting.webhook_reporter", "pxe_fetch.systemctl"} <= imported
 
 

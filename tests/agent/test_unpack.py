@@ -24,7 +24,7 @@ from fakes.node import FakeNode, Ran
 from fakes.server import Script, Server
 from pxe_fetch.contract.tar import TarReader
 from pxe_fetch.errors import PolicyError
-from pxe_fetch.install import renameat2
+from pxe_fetch.install import tree
 from pxe_fetch.install.unpack import Unpacker
 
 Compression = Literal["w:", "w:gz", "w:bz2", "w:xz"]
@@ -177,7 +177,7 @@ def test_there_is_no_moment_without_a_tree_while_it_is_replaced(node: FakeNode) 
 
 def test_tree_is_replaced_where_nothing_can_be_exchanged(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_with(node, archive(file("old"))).code == 0
-    monkeypatch.setattr(renameat2, "_ctypes", None)  # as in a Python that was built without libffi
+    monkeypatch.setattr(tree, "_ctypes", None)  # as in a Python that was built without libffi
     assert run_with(node, archive(file("new"))).code == 0
     assert node.files() == [".tree.pxe-fetch-tree", "tree/new"]
 
@@ -238,7 +238,7 @@ def test_refuses_what_could_lead_outside(node: FakeNode, what: str) -> None:
 def test_not_an_archive_is_refused_in_a_sentence(node: FakeNode) -> None:
     ran = run_with(node, b"this is no archive" * 100)
     assert ran.code == 77
-    assert "not a whole tar archive" in ran.out
+    assert "not a complete tar archive" in ran.out
     truncated = archive(file("a", b"x" * 100_000), compression="w:")[:50_000]
     assert run_with(node, truncated).code == 77
     assert not (node.out / "tree").exists()
@@ -263,6 +263,21 @@ def test_a_file_that_tar_archived_twice_is_unpacked_once(node: FakeNode) -> None
     ran = run_with(node, archive(file("a", b"once"), hardlink("a", "a")))
     assert ran.code == 0
     assert (node.out / "tree/a").read_bytes() == b"once"
+
+
+def test_a_tree_deeper_than_the_limit_is_refused_and_leaves_nothing(node: FakeNode) -> None:
+    for depth in (257, 1200):
+        ran = run_with(node, archive(file("f"), file("d/" * depth + "f")))
+        assert ran.code == 77
+        assert "the limit is 256" in ran.out
+        assert node.files() == []
+    assert run_with(node, archive(file("d/" * 255 + "f"))).code == 0
+
+
+def test_names_from_an_archive_are_shown_without_control_characters(node: FakeNode) -> None:
+    ran = run_with(node, archive(file("../\x1b[31m\x07\x9b")))
+    assert ran.code == 77
+    assert "\x1b" not in ran.out + ran.err + str(ran.state)
 
 
 names = st.lists(st.sampled_from(["a", "b", "..", ".", ""]), min_size=1, max_size=4).map("/".join)

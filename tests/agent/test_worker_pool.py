@@ -10,7 +10,7 @@ from types import FrameType
 import pytest
 
 from pxe_fetch.errors import StoppedError
-from pxe_fetch.worker_pool import run_all
+from pxe_fetch.fetcher import run_all
 
 FOUR = 4
 

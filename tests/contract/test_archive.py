@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pxe_fetch.contract.archive import file_mode, folder_mode, leads_outside
+from pxe_fetch.contract.tar import file_mode, folder_mode, leads_outside
 
 
 @pytest.mark.parametrize(

@@ -72,12 +72,12 @@ def test_a_digest_of_the_whole_may_stand_beside_chunks() -> None:
 def test_of_a_source_the_size_alone_is_given() -> None:
     assert artifact("chunks: {size: 1MiB}", given="source: a").chunks == Chunks(size=1 << 20)
     wrong = problems(f"chunks: {{size: 1MiB, sha256: [{SHA256}]}}", given="source: a")
-    assert "pxe-pack makes" in wrong["chunks-of-source"].hint
+    assert "pxe-pack computes" in wrong["chunks-of-source"].hint
 
 
 def test_chunks_of_a_source_can_be_declined() -> None:
     assert artifact("chunks: none", given="source: a").chunks == NO_CHUNKS
-    assert "there is no `source`" in problems(f"sha256: {SHA256}", "chunks: none")["chunks-unclear"].message
+    assert "which only applies to a `source`" in problems(f"sha256: {SHA256}", "chunks: none")["chunks-unclear"].message
     assert list(problems("chunks: many", given="source: a")) == ["wrong-type"]
 
 
@@ -85,9 +85,13 @@ def test_chunks_of_a_source_can_be_declined() -> None:
     ("lines", "reference", "says"),
     [
         (["size: 1", f"chunks: {{sha256: [{SHA256}]}}"], "chunk-size-missing", "has no `size`"),
-        (["size: 1", f"chunks: {{size: 5000, sha256: [{SHA256}]}}"], "chunk-size-invalid", "is not a size of chunks"),
-        (["size: 1", f"chunks: {{size: 32KiB, sha256: [{SHA256}]}}"], "chunk-size-invalid", "is not a size of chunks"),
-        (["size: 1", f"chunks: {{size: 2GiB, sha256: [{SHA256}]}}"], "chunk-size-invalid", "is not a size of chunks"),
+        (["size: 1", f"chunks: {{size: 5000, sha256: [{SHA256}]}}"], "chunk-size-invalid", "is not a valid chunk size"),
+        (
+            ["size: 1", f"chunks: {{size: 32KiB, sha256: [{SHA256}]}}"],
+            "chunk-size-invalid",
+            "is not a valid chunk size",
+        ),
+        (["size: 1", f"chunks: {{size: 2GiB, sha256: [{SHA256}]}}"], "chunk-size-invalid", "is not a valid chunk size"),
         (["size: 1", f"chunks: {{size: many, sha256: [{SHA256}]}}"], "size-invalid", "is not a size"),
         ([f"chunks: {{size: 4MiB, sha256: [{SHA256}]}}"], "size-missing", "has chunks and no `size`"),
         (["size: 1", "chunks: {size: 4MiB}"], "chunks-unpinned", "has no digests"),
@@ -99,11 +103,15 @@ def test_chunks_of_a_source_can_be_declined() -> None:
             "url and urls",
         ),
         (["size: 1", "chunks: {size: 4MiB, sha256: [beef]}"], "checksum-invalid", "is not a SHA-256 digest"),
-        (["size: 0", f"chunks: {{size: 4MiB, sha256: [{SHA256}]}}"], "chunk-count", "an empty file has no chunks"),
+        (
+            ["size: 0", f"chunks: {{size: 4MiB, sha256: [{SHA256}]}}"],
+            "chunk-count",
+            "is an empty file, which has no chunks",
+        ),
         (
             ["size: 9MiB", f"chunks: {{size: 4MiB, sha256: [{SHA256}]}}"],
             "chunk-count",
-            "has 1 digests, and a file of 9MiB has 3 chunks of 4MiB",
+            "has 1 digests, but a file of 9MiB has 3 chunks of 4MiB",
         ),
         (
             ["size: 1TiB", f"chunks: {{size: 4MiB, url: c, sha256: {SHA256}}}"],
@@ -111,7 +119,7 @@ def test_chunks_of_a_source_can_be_declined() -> None:
             "would have 262144 chunks",
         ),
         (["size: 1", f"chunks: {{size: 4MiB, sha256: {SHA256}, shape: round}}"], "unknown-key", "unknown key `shape`"),
-        (["size: 1", "chunks: 4MiB"], "wrong-type", "has to be a mapping"),
+        (["size: 1", "chunks: 4MiB"], "wrong-type", "must be a mapping"),
     ],
 )
 def test_each_mistake_has_its_name(lines: list[str], reference: str, says: str) -> None:

@@ -55,6 +55,13 @@ def test_all_that_no_node_would_unpack_is_named_at_once(site: Site, app: Path, r
     assert not site.leftovers()
 
 
+def test_a_folder_deeper_than_a_node_unpacks_is_refused(app: Path, refused: Refused) -> None:
+    make(app, {"d/" * 255 + "file": "content"})
+    (app / ("d/" * 255) / "d").mkdir()
+    (app / ("d/" * 256) / "file").write_text("content")
+    assert "is more than 256 folders deep" in refused()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="making a device takes root")
 def test_devices_are_refused(app: Path, refused: Refused) -> None:
     os.mknod(app / "null", 0o20666, os.makedev(1, 3))
@@ -155,7 +162,7 @@ def test_the_agent_run_by_hand_says_where_a_source_belongs(tmp_path: Path) -> No
     node = FakeNode(folder=tmp_path)
     ran = node.run_config({"name": "app", "source": "app/", "dest": str(node.out / "app")})
     assert ran.code == 65
-    assert "`source: app/` names a file of the packing machine, which no node can read" in ran.err + ran.out
+    assert "`source: app/` is a file on the packing machine, which no node can read" in ran.err + ran.out
 
 
 def add(folder: Path) -> None:

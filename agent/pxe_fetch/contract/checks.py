@@ -1,6 +1,6 @@
-"""What takes a look at several values at once: one origin, one digest, names and destinations that are distinct.
+"""Rules about several values at once: one origin, one digest, distinct names and destinations.
 
-A check adds what is wrong to the section that it looks at, and gives nothing but what only it can work out.
+Each check adds its problems to the section that it checks.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pxe_fetch.contract.model import (
 from pxe_fetch.contract.section import Section
 
 _EVERY_NODE = When()
-_RECIPE = "`split -b {size} --filter=sha256sum FILE | cut -c-64` prints them; or give `source:` and pxe-pack does it"
+_RECIPE = "`split -b {size} --filter=sha256sum FILE | cut -c-64` prints them; or give `source:` and pxe-pack makes them"
 
 
 def origin(artifact: Section) -> None:
-    """There is exactly one place that the bytes come from."""
+    """Check that there is exactly one place to get the bytes from."""
     given = artifact.given(ORIGINS)
     if len(given) != 1:
         said = "has none" if not given else f"has {' and '.join(given)}"
@@ -42,25 +42,25 @@ def origin(artifact: Section) -> None:
 
 
 def digest(artifact: Section) -> None:
-    """There is at most one digest, and none only where something else pins the bytes."""
+    """Check that there is one digest, or none if something else pins the bytes."""
     given = artifact.given(DIGESTS)
     if len(given) > 1:
-        message = f"{artifact.path} has {' and '.join(given)}; one digest says it all"
+        message = f"{artifact.path} has {' and '.join(given)}; give one digest"
         artifact.add("checksum-unclear", message, where=artifact.where(given[-1]))
     elif artifact.has("source") and artifact.has("sha256_url"):
         message = f"{artifact.path}.sha256_url is given for a `source`"
-        hint = "leave it out: pxe-pack makes the digests of a source"
+        hint = "leave it out: pxe-pack computes the digests of a source"
         artifact.add("checksum-of-source", message, where=artifact.where("sha256_url"), hint=hint)
     if not given and not artifact.given(PINNED_BY):
         artifact.add(
             "checksum-missing",
-            f"{artifact.path} has no digest, so nobody could tell whether the right bytes came",
+            f"{artifact.path} has no digest, so wrong bytes would go unnoticed",
             hint="give sha256 (`sha256sum FILE` prints it), or `source:` and pxe-pack computes it",
         )
 
 
 def dest(artifact: Section, path: str, roots: tuple[str, ...]) -> None:
-    """The destination's part before any ${fact} lies below an allowed root; the agent checks the whole."""
+    """Check that the destination, up to its first ${fact}, is below an allowed root; the agent checks all of it."""
     fixed, _, _ = path.partition("${")
     if path and not any(fixed.startswith(root + "/") for root in roots):
         artifact.add(
@@ -68,12 +68,12 @@ def dest(artifact: Section, path: str, roots: tuple[str, ...]) -> None:
             f"{artifact.path}.dest is not below any of allowed_roots",
             where=artifact.where("dest"),
             label=f"expected below {', '.join(roots) or 'none: allowed_roots is empty'}",
-            hint="allowed_roots: […] widens what the agent (and its unit's sandbox) may write to",
+            hint="allowed_roots: […] widens where the agent (and its unit's sandbox) may write",
         )
 
 
 def distinct(sections: list[Section], artifacts: list[Artifact]) -> None:
-    """No two artifacts share a name, or a destination that both would have on one node."""
+    """Check that no two artifacts share a name, or a destination on the same node."""
     names: dict[str, int] = {}
     dests: dict[str, int] = {}
     for index, (section, artifact) in enumerate(zip(sections, artifacts, strict=True)):
@@ -82,7 +82,7 @@ def distinct(sections: list[Section], artifacts: list[Artifact]) -> None:
             message = f"the name `{artifact.name}` is taken by artifacts[{first}]"
             section.add("name-taken", message, where=section.where("name"))
         if artifact.when != _EVERY_NODE or not artifact.dest:
-            continue  # of several for one place, `when` may choose
+            continue  # `when` may choose one of several for the same place
         first = dests.setdefault(artifact.dest, index)
         if first != index:
             message = f"{artifact.dest} is the destination of artifacts[{first}] too"
@@ -90,28 +90,28 @@ def distinct(sections: list[Section], artifacts: list[Artifact]) -> None:
 
 
 def when(section: Section | None) -> None:
-    """Each key has something behind it: without, the artifact would be for every node, which nobody means."""
+    """Check that no key is empty: the artifact would be for every node, which nobody intends."""
     if section is None:
         return
     for key in section.mapping.entries:
         if not section.has(key) or section.is_empty_list(key):
             section.add(
                 "when-empty",
-                f"{section.path}.{key} has nothing behind it, so it would mean every node",
+                f"{section.path}.{key} is empty, so it would match every node",
                 where=section.where(key),
-                hint="leave it out, or give the globs that mean the nodes: `*` is any value",
+                hint="leave it out, or give globs that match the nodes: `*` matches any value",
             )
     when(section.below("cmdline"))
 
 
 def tls(section: Section | None) -> None:
-    """A key comes with its certificate."""
+    """Check that a client key has a certificate."""
     if section and section.has("client_key") and not section.has("client_cert"):
         section.add("tls-incomplete", "tls.client_key is given without tls.client_cert")
 
 
 class ChunkValues(TypedDict, total=False):
-    """What a section `chunks` holds."""
+    """The values of a `chunks` section."""
 
     size: int
     urls: tuple[str, ...]
@@ -119,12 +119,12 @@ class ChunkValues(TypedDict, total=False):
 
 
 def chunks(artifact: Section, given: ChunkValues | str, *, size: int | None, base_url: str | None) -> Chunks:
-    """What the `artifact`, a file of `size` bytes, says of its chunks; `given` is the section, or a word instead."""
+    """The chunks of `artifact`, a file of `size` bytes; `given` has the values of its section, or a word instead."""
     section = artifact.below("chunks")
     if section is None or isinstance(given, str):
         if not artifact.has("source"):
             word = NO_CHUNKS_WORD
-            message = f"{artifact.path}.chunks is `{word}`, and there is no `source` of which pxe-pack would make any"
+            message = f"{artifact.path}.chunks is `{word}`, which only applies to a `source`"
             artifact.add("chunks-unclear", message, where=artifact.where("chunks"), hint="leave it out")
         return NO_CHUNKS
     chunk = given.get("size")
@@ -144,7 +144,7 @@ def chunks(artifact: Section, given: ChunkValues | str, *, size: int | None, bas
 
 def _check_urls(section: Section) -> None:
     if section.has("url") and section.has("urls"):
-        message = f"{section.path} has url and urls; one of them says it all"
+        message = f"{section.path} has both url and urls; give one of them"
         section.add("chunks-unclear", message, where=section.where("urls"))
     elif section.is_empty_list("urls"):
         section.add("chunks-unclear", f"{section.path}.urls is empty", where=section.where("urls"))
@@ -157,12 +157,12 @@ def _check_source(section: Section) -> None:
                 "chunks-of-source",
                 f"{section.path}.{key} is given for a `source`",
                 where=section.where(key),
-                hint="leave it out: pxe-pack makes the digests of a source",
+                hint="leave it out: pxe-pack computes the digests of a source",
             )
 
 
 def _check_list(section: Section, *, has_urls: bool) -> None:
-    """Whether there is a list of digests, and one alone: here, or in a file that its own digest names."""
+    """Check that there is one list of digests: here, or in a file that is pinned by a digest."""
     has_list = section.is_list("sha256")
     if not section.has("sha256"):
         named = has_urls or section.has("url") or section.has("urls")
@@ -172,7 +172,7 @@ def _check_list(section: Section, *, has_urls: bool) -> None:
     elif has_list and has_urls:
         section.add(
             "chunks-unclear",
-            f"{section.path} has a list of digests and the url of one",
+            f"{section.path} has both a list of digests and the url of one",
             where=section.where("sha256"),
             hint="with url, sha256 is the one digest of the list itself",
         )
@@ -187,13 +187,13 @@ def _check_count(section: Section, artifact: Section, *, size: int | None, chunk
             )
         return
     if size == 0:
-        section.add("chunk-count", f"{artifact.path} is empty, and an empty file has no chunks")
+        section.add("chunk-count", f"{artifact.path} is an empty file, which has no chunks")
     if not size or chunk is None:
         return
     number = cut.count(size, chunk=chunk)
     if number > cut.MOST:
         least = cut.fitting(size)
-        message = f"{artifact.path} would have {number} chunks, and the most is {cut.MOST}"
+        message = f"{artifact.path} would have {number} chunks; at most {cut.MOST} are allowed"
         hint = f"`size: {quantity.show_size(least)}` or more" if least <= cut.LARGEST else "leave `chunks` out"
         section.add("chunk-size-invalid", message, where=section.where("size"), hint=hint)
         return
@@ -203,7 +203,7 @@ def _check_count(section: Section, artifact: Section, *, size: int | None, chunk
     given = len(value.items) if isinstance(value, Sequence) else 1
     if given != number:
         whole = f"{number} chunks of {quantity.show_size(chunk)}"
-        message = f"{section.path}.sha256 has {given} digests, and a file of {quantity.show_size(size)} has {whole}"
+        message = f"{section.path}.sha256 has {given} digests, but a file of {quantity.show_size(size)} has {whole}"
         section.add("chunk-count", message, where=section.where("sha256"), hint=_recipe(str(chunk)))
 
 
@@ -212,5 +212,5 @@ def _recipe(size: str) -> str:
 
 
 def _listed(words: tuple[str, ...]) -> str:
-    """`words` as a sentence has them: a, b and c."""
+    """`words` as a list in a sentence: a, b and c."""
     return f"{', '.join(words[:-1])} and {words[-1]}"

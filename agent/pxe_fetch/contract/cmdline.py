@@ -1,8 +1,8 @@
-"""The kernel command line: what the agent reads there and the packager writes there.
+"""The kernel command line: the agent's arguments on it, read by the agent and written by the packager.
 
 Words as the kernel splits them (Documentation/admin-guide/kernel-parameters.rst, lib/cmdline.c `next_arg`): blanks
-part words, double quotes keep blanks and are not part of the value, the first `=` parts name from value, `-` and `_`
-are one in names, and the last of a name wins.
+separate words, double quotes protect blanks and are not part of the value, the first `=` ends the name, `-` and `_` are
+the same in names, and the last of several with one name wins.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class KernelArguments:
 
 
 class KernelArgumentError(ValueError):
-    """One of the agent's own arguments has a value that cannot be meant."""
+    """One of the agent's own arguments is unknown or has an invalid value."""
 
 
 def parse(text: str) -> KernelArguments:
-    """The arguments that the command line `text` says. Raises KernelArgumentError with a sentence."""
+    """The arguments on the command line `text`. Raises KernelArgumentError."""
     values = dict(_name_and_value(word) for word in split(text))
     own = {name: values.pop(name) for name in list(values) if name == _OWN or name.startswith(_OWN + ".")}
     deadline = own.pop(f"{_OWN}.deadline", None)
@@ -64,7 +64,7 @@ def parse(text: str) -> KernelArguments:
 
 
 def format(arguments: KernelArguments) -> str:  # noqa: A001  the other half of parse
-    """`arguments` as one command line; `parse` reads it back. Raises KernelArgumentError for what cannot be written."""
+    """`arguments` as a command line that `parse` reads back. Raises KernelArgumentError if one cannot be written."""
     words = [_word(name, value) for name, value in arguments.others.items()]
     if arguments.off:
         words.append(f"{PREFIX}=off")

@@ -1,8 +1,8 @@
-"""YAML text -> plain values, each of which knows where it stands. Nothing here knows what a configuration is.
+"""YAML text -> plain values, each with its position. Nothing here knows about configurations.
 
-Only plain data is taken: mappings with string keys, sequences, and the scalars of YAML 1.1 as PyYAML resolves them
-(null, booleans, integers, floats, text; a date is text). Duplicate keys, several documents, and documents that grow
-out of measure by aliases are refused.
+Only plain data is accepted: mappings with string keys, sequences, and the scalars of YAML 1.1 as PyYAML resolves them
+(null, booleans, integers, floats, text; a date is text). Duplicate keys, several documents, and documents that
+aliases make too large are refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False,
 
 
 class Spot(NamedTuple):
-    """Where something stands, worked out when somebody asks: of a thousand artifacts' values hardly any has to say."""
+    """Where a value is in the text. Its Position is made on demand: only values with a problem need one."""
 
     source: Source
     start: yaml.Mark
@@ -38,23 +38,19 @@ class Spot(NamedTuple):
 
 
 class Source:
-    """The text that a document was read from."""
+    """The text of a document."""
 
     def __init__(self, text: str, *, name: str) -> None:
         self.name = name
         self._lines = text.splitlines()
 
     def line(self, index: int) -> str:
-        """The line `index`, from 0; empty where the text has ended."""
+        """The line `index`, from 0; empty behind the last one."""
         return self._lines[index] if index < len(self._lines) else ""
-
-    def begin(self) -> Position:
-        """Where it begins."""
-        return Position(file=self.name, line=1, column=1, text=self.line(0))
 
 
 class Scalar(NamedTuple):
-    """Text, a number, a truth value, or nothing; `text` is how it was written (without quotes)."""
+    """Text, a number, true or false, or null; `text` is the value as written, without quotes."""
 
     value: str | int | float | bool | None
     text: str
@@ -77,7 +73,7 @@ class Sequence(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A value and where its key stands."""
+    """A value, and where its key is."""
 
     value: Value
     key_spot: Spot
@@ -88,7 +84,7 @@ class Entry(NamedTuple):
 
 
 class Mapping(NamedTuple):
-    """Named values, in the order in which they were written."""
+    """Named values, in the order of the text."""
 
     entries: dict[str, Entry]
     spot: Spot
@@ -102,10 +98,10 @@ Value = Scalar | Sequence | Mapping
 
 
 def load(text: str, *, name: str, problems: list[Problem]) -> Value:
-    """The one document in `text`; `name` is what positions call the file. An empty text is an empty mapping.
+    """The only document in `text`; positions call the file `name`. An empty text is an empty mapping.
 
-    What leaves the rest readable (a key given twice, an odd tag) is added to `problems`; ProblemError is raised where
-    there is no document to read.
+    Problems that leave the rest readable (a key given twice, an odd tag) are added to `problems`. Raises ProblemError
+    if there is no readable document.
     """
     if len(text) > MAX_CHARACTERS:
         raise ProblemError(_problem("document-too-large", f"{name} has more than {MAX_CHARACTERS:,} characters"))
@@ -117,20 +113,15 @@ def load(text: str, *, name: str, problems: list[Problem]) -> Value:
     except yaml.YAMLError as error:  # a character that YAML does not allow
         raise ProblemError(_problem("yaml-syntax", f"{name} is not YAML: {error}".splitlines()[0])) from None
     except (RecursionError, ValueError) as error:
-        raise ProblemError(_problem("yaml-syntax", f"{name} is not YAML that can be read: {error}")) from None
+        raise ProblemError(_problem("yaml-syntax", f"{name} is not readable YAML: {error}")) from None
     if root is None:
-        return nothing(source)
+        beginning = yaml.Mark(name, 0, 0, 0, None, 0)
+        return Mapping({}, Spot(source, beginning, beginning))
     return _Reader(source, problems=problems).value(root, depth=0)
 
 
-def nothing(source: Source) -> Mapping:
-    """A mapping without entries, at the beginning of `source`."""
-    beginning = yaml.Mark(source.name, 0, 0, 0, None, 0)
-    return Mapping({}, Spot(source, beginning, beginning))
-
-
 class _Reader:
-    """Turns PyYAML's nodes into values and collects what is wrong with them."""
+    """Turns PyYAML's nodes into values, and collects the problems in them."""
 
     def __init__(self, source: Source, *, problems: list[Problem]) -> None:
         self.source = source
@@ -155,7 +146,7 @@ class _Reader:
             spot = Spot(self.source, key_node.start_mark, key_node.end_mark)
             value = self.value(value_node, depth=depth + 1)
             if not isinstance(key_node, yaml.ScalarNode):
-                self.problems.append(_problem("key-not-text", "a key has to be text", where=spot.position()))
+                self.problems.append(_problem("key-not-text", "a key must be text", where=spot.position()))
                 continue
             key = key_node.value
             if key in seen:
@@ -193,7 +184,7 @@ class _Reader:
 
 
 def _number(text: str, kind: type[int | float]) -> str | int | float:
-    """The number that `text` plainly is; YAML 1.1's octal, sexagesimal and underscored forms stay text."""
+    """`text` as a number if it is plain decimal; YAML 1.1's octal, sexagesimal and underscored forms stay text."""
     plain = text.removeprefix("-").removeprefix("+")
     if kind is int and plain.isascii() and plain.isdigit() and (plain == "0" or not plain.startswith("0")):
         return int(text) if len(plain) < 30 else text  # noqa: PLR2004  no size or count has 30 digits
@@ -211,7 +202,7 @@ def _syntax(error: yaml.MarkedYAMLError, *, source: Source) -> Problem:
     if mark is not None:
         where = Position(file=source.name, line=mark.line + 1, column=mark.column + 1, text=source.line(mark.line))
     said = " ".join(part for part in (error.context, error.problem) if part)
-    hint = "YAML is indented by spaces, never tabs" if where and "\t" in where.text else ""
+    hint = "indent YAML with spaces, not tabs" if where and "\t" in where.text else ""
     return _problem("yaml-syntax", f"this is not YAML: {said}", where=where, hint=hint)
 
 

@@ -1,4 +1,4 @@
-"""The agent's exit codes. Apart from paths.py: `enum` costs a run that has nothing to do a fifth of its time."""
+"""The agent's exit codes."""
 
 from __future__ import annotations
 

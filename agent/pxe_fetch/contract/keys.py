@@ -1,7 +1,7 @@
 """How a key of `fetch.yaml` is declared: once, in the metadata of the model's field that holds its value.
 
-Nothing here reads or writes. What follows from the declarations: reading (reader.py), writing (dump.py), the JSON
-Schema (schema.py), and in pxe_pack the tables of docs/fetch-yaml.md (reference.py) and what `pxe-pack init` writes.
+The declarations drive the reader (reader.py) and, in pxe_pack, dump.py, the JSON Schema (schema.py), the tables of
+docs/fetch-yaml.md (reference.py) and the template of `pxe-pack init`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pxe_fetch.contract.validators import Rule
 T = TypeVar("T")
 METADATA = "keys"  # of a field: a tuple of Key
 
-# What the file's values become in the model, and back; None: this key does not spell the value, another one does.
+# From a value in the file to one in the model, and back. Show gives None if another key spells the value.
 Load = Callable[..., object]
 Show = Callable[..., object]
 
 
 class Text(NamedTuple):
-    """One text. `rule` checks it; `load` and `show` are for a field that holds something else than the rule gives."""
+    """One text. `rule` checks it; `load` and `show` convert between the rule's result and the field."""
 
     rule: Rule[object]
     load: Load | None = None
@@ -59,7 +59,7 @@ class Duration(NamedTuple):
 
 
 class Size(NamedTuple):
-    """A size; bytes in the model. `check` raises RuleError for one that does not suit."""
+    """A size; bytes in the model. `check` raises RuleError if it is not allowed."""
 
     check: Callable[[int], object] | None = None
 
@@ -69,16 +69,16 @@ class Table(NamedTuple):
 
     names: Rule[str]
     of: Text | OneOrMore
-    rename: Callable[[str], str] | None = None  # what the model calls a key
+    rename: Callable[[str], str] | None = None  # the key in the model
 
 
 class Group(NamedTuple):
-    """A section of keys, or a list of such; `word` may stand there instead."""
+    """A section of keys, or a list of them; `word` is allowed in its place."""
 
     section: str
     many: bool = False
     word: str = ""
-    inline: bool = False  # its values are fields of the model around it
+    inline: bool = False  # its values are fields of the enclosing model
 
 
 Kind = Text | Texts | OneOrMore | Flag | Whole | Duration | Size | Table | Group
@@ -92,9 +92,9 @@ class Key(NamedTuple):
     details: str = ""  # what the reference adds (Markdown)
     example: str = ""  # YAML for `pxe-pack init`, where the default would show nothing
     name: str = ""  # as written; the field's name otherwise
-    sections: tuple[str, ...] = ()  # where it may stand, if not (only) in the section of its own class
+    sections: tuple[str, ...] = ()  # where it is allowed, if not (only) in the section of its own class
     item: bool = False  # the field is a mapping, and this key is one of its entries
-    missing: str = ""  # it has to be given; the reference of the problem when it is not
+    missing: str = ""  # it is required; the reference of the problem if it is missing
     hint: str = ""  # of that problem
     always: bool = False  # dumped even where it is the default
 
@@ -109,16 +109,16 @@ class FieldKey(NamedTuple):
 
     @property
     def has_default(self) -> bool:
-        """Whether there is a value where the key is not given."""
+        """Whether the key has a default value."""
         return self.default is not MISSING
 
 
 class SectionKeys(NamedTuple):
-    """The keys of one section of the file, by their names as written."""
+    """The keys of one section of the file, by name as written."""
 
-    model: type | None  # what the values of its keys make, by themselves
+    model: type | None  # the class made from its values, if they make one by themselves
     keys: dict[str, FieldKey]
-    needed: list[str]  # keys that have to be given
+    needed: list[str]  # required keys
 
 
 def key(
@@ -134,7 +134,7 @@ def key(
     hint: str = "",
     always: bool = False,
 ) -> T:
-    """A dataclass field that one key fills; `default` is the field's. See Key for the rest."""
+    """A dataclass field that one key sets, with the default `default`. See Key for the other parameters."""
     declared = Key(
         kind,
         meaning,
@@ -150,7 +150,7 @@ def key(
 
 
 def spelled(*several: Key, default: T) -> T:
-    """A dataclass field that is filled by whichever of several keys is given."""
+    """A dataclass field that any one of several keys sets."""
     return field(default=default, metadata=metadata(*several))
 
 
@@ -162,8 +162,8 @@ def metadata(*several: Key) -> dict[str, tuple[Key, ...]]:
 def sections(*models: tuple[str, type], whole: frozenset[str], groups: Mapping[str, Key]) -> dict[str, SectionKeys]:
     """Every section by its name; "" is the file itself.
 
-    `models` are sections and the classes that declare their keys; those named in `whole` are made of their keys and
-    nothing else. `groups` are sections without a class of their own.
+    `models` are sections and the classes that declare their keys. Sections in `whole` have all that their class needs.
+    `groups` are sections without a class of their own.
     """
     found = {name: SectionKeys(model if name in whole else None, {}, []) for name, model in models}
     found |= {name: SectionKeys(None, {}, []) for name in groups}

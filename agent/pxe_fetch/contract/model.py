@@ -224,7 +224,7 @@ class Artifact:
         default=None,
     )
     mirror_order: str = key(
-        Text(validators.one_of("spread", "listed")),
+        Text(validators.OneOf("spread", "listed")),
         "Each node tries mirrors in an order of its own (`spread`), or as listed.",
         details="See [below](#mirrors).",
         sections=SHARED,
@@ -295,7 +295,7 @@ class Artifact:
         default=None,
     )
     extract: str | None = key(
-        Text(validators.one_of("none", "tar", "decompress")),
+        Text(validators.OneOf("none", "tar", "decompress")),
         "`tar`: unpacked into the directory `dest`; `decompress`: decompressed.",
         details="`tar` replaces `dest` as a whole; it is the default, and the only choice, if `source` is a folder. "
         "See [below](#compressed-files-and-archives).",
@@ -435,7 +435,7 @@ class FetchConfig:
     )
     proxy: Proxy = key(Group("proxy"), "Explicit proxies; the environment's are never used.", default=Proxy())
     on_failure: str = key(
-        Text(validators.one_of("continue", "reboot", "poweroff", "emergency")),
+        Text(validators.OneOf("continue", "reboot", "poweroff", "emergency")),
         "What a node does when a required artifact has finally failed.",
         default="continue",
     )
@@ -489,7 +489,7 @@ class Pack:
         default=None,
     )
     inject: str = key(
-        Text(validators.one_of(*INJECTORS)),
+        Text(validators.OneOf(*INJECTORS)),
         "How the agent gets into the image; `auto`: pxe-pack chooses.",
         details="`rootfs`: into the squashfs; `updates`: beside it, on the ISO; `initrd`: behind the initrd. See "
         "[injection methods](layout.md#injection-methods).",
@@ -503,7 +503,7 @@ class Pack:
         default=None,
     )
     compressor: str | None = key(  # None: as the image has it
-        Text(validators.one_of(*COMPRESSORS)),
+        Text(validators.OneOf(*COMPRESSORS)),
         "Compress the whole root filesystem anew with this (`rootfs`).",
         details="That takes minutes; without it the payload is grafted onto the squashfs, in the time of a copy.",
         example="zstd",

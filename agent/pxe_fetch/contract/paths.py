@@ -1,4 +1,4 @@
-"""Where things live on a node, what they are called, and which journal entry is of which kind."""
+"""Paths and names on a node, and the MESSAGE_IDs of journal entries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ CREDENTIAL = "pxe-fetch.config"  # below $CREDENTIALS_DIRECTORY
 STATE_DIR = "/run/pxe-fetch"
 STATE = f"{STATE_DIR}/state.json"
 USER_STATE_DIR = "pxe-fetch"  # below $XDG_RUNTIME_DIR, when an ordinary user runs the agent
-PART_SUFFIX = ".pxe-fetch-part"  # of a file under way, in its destination's directory
+PART_SUFFIX = ".pxe-fetch-part"  # of a file that is being downloaded, in its destination's directory
+STAGING_SUFFIX = ".pxe-fetch-staging"  # of what is unpacked, in its destination's directory
+LONGEST_NAME = 255  # bytes; NAME_MAX of Linux's file systems, limits.h
 
 CA_BUNDLES = (
     "/etc/pki/tls/certs/ca-bundle.crt",  # Azure Linux, Fedora, RHEL

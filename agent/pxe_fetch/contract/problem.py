@@ -1,4 +1,4 @@
-"""A mistake as a value: what is wrong, where, and what to do about it."""
+"""A user's mistake as a value: what is wrong, where, and how to fix it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Problem:
     message: str
     hint: str = ""
     where: Position | None = None
-    label: str = ""  # what stands beside the carets
+    label: str = ""  # shown beside the carets
     severity: str = "error"  # "error", "warning" or "note"
 
     def __str__(self) -> str:
@@ -34,7 +34,7 @@ class Problem:
 
 
 class ProblemError(Exception):
-    """One or more problems that stop the work; each program decides by the subclass which exit code that is."""
+    """One or more problems that end the work; the exit code depends on the subclass."""
 
     def __init__(self, *problems: Problem) -> None:
         super().__init__("; ".join(str(problem) for problem in problems))
@@ -42,7 +42,7 @@ class ProblemError(Exception):
 
 
 def show(problem: Problem) -> str:
-    """`problem` as a person reads it on a terminal: headline, the source line with carets, the hint.
+    """`problem` as text for a terminal: headline, the source line with carets, the hint.
 
     The form is rustc's and butane's: severity[reference], place, source, carets with a label, and the hint after a
     blank line. No trailing newline.
@@ -52,7 +52,7 @@ def show(problem: Problem) -> str:
         lines.append(f"  --> {where.file}:{where.line}:{where.column}")
         if where.text:
             gutter = " " * len(str(where.line))
-            # A tab is shown as the one column it counts for, so that the carets stand below what they mean.
+            # A tab counts as one column and is shown as one, so that the carets line up.
             text = where.text.replace("\t", " ")
             carets = "^" * max(1, min(where.width, len(text) - where.column + 1))
             label = f" {problem.label}" if problem.label else ""
@@ -69,7 +69,7 @@ def show(problem: Problem) -> str:
 
 
 def show_all(problems: tuple[Problem, ...] | list[Problem]) -> str:
-    """All of `problems`, a blank line between them, then a line that counts them when there are several."""
+    """All of `problems`, with blank lines between them and, if there are several, a final line with their number."""
     blocks = [show(problem) for problem in problems]
     if len(problems) > 1:
         blocks.append(f"{len(problems)} problems found")

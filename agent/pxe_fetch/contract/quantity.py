@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: `500ms 30s 5m 1h`, `512 KiB 4MiB 1GB`; and back."""
+"""Parse and format durations and sizes: `500ms 30s 5m 1h`, `512 KiB 4MiB 1GB`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZE_FORM = "a number and one of B, kB, MB, GB, TB, KiB, MiB, GiB, TiB, as in 51
 
 
 def duration(text: str) -> float:
-    """The seconds that `text` says. Raises ValueError."""
+    """`text` in seconds. Raises ValueError."""
     match = DURATION.fullmatch(text)
     if not match:
         raise ValueError(f"expected {DURATION_FORM}")
@@ -31,7 +31,7 @@ def duration(text: str) -> float:
 
 
 def size(text: str) -> int:
-    """The bytes that `text` says; a bare number is bytes. Raises ValueError."""
+    """`text` in bytes; a bare number is bytes. Raises ValueError."""
     match = SIZE.fullmatch(text)
     if not match or match[2] not in _SIZE_UNITS:
         raise ValueError(f"expected {SIZE_FORM}")
@@ -46,7 +46,7 @@ def size(text: str) -> int:
 
 
 def show_duration(seconds: float) -> str:
-    """`seconds` in the largest unit that says it exactly; `duration` reads it back to the millisecond."""
+    """`seconds` in the largest unit that is exact; `duration` reads it back to the millisecond."""
     if not seconds:
         return "0s"
     for unit, factor in (("h", 3600), ("m", 60), ("s", 1)):
@@ -56,7 +56,7 @@ def show_duration(seconds: float) -> str:
 
 
 def show_size(count: int) -> str:
-    """`count` bytes in the largest unit that says it exactly; `size` reads it back."""
+    """`count` bytes in the largest unit that is exact; `size` reads it back."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if count and count % _SIZE_UNITS[unit] == 0:
             return f"{count // _SIZE_UNITS[unit]}{unit}"

@@ -1,7 +1,7 @@
-"""Text -> model, collecting every problem. `read` is the one way from text to a configuration.
+"""Text -> model, collecting every problem. `read` is the only way from text to a configuration.
 
-Which keys there are, what they hold and where they may stand is declared in model.py; here is how each kind of value is
-read. What takes a look at several values at once is in checks.py.
+model.py declares the keys: their kinds, rules and sections. Here each kind of value is read; checks.py has the rules
+about several values at once.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Values = dict[str, object]  # of a section: by the names of the model's fields
 
 
 def read(text: str, *, name: str) -> Document:
-    """The configuration that the YAML `text` holds; `name` is what positions call the file.
+    """The configuration in the YAML `text`; positions call the file `name`.
 
     Raises ProblemError with every problem found, each with its position, in the order of the text.
     """
     problems: list[Problem] = []
     root = document.load(text, name=name, problems=problems)
     if not isinstance(root, document.Mapping):
-        message = f"{name} has to be a mapping (`key: value` lines)"
+        message = f"{name} must be a mapping (`key: value` lines)"
         raise ProblemError(Problem(reference="wrong-type", message=message, where=root.at))
     found = _document(Section(root, path="", problems=problems))
     if problems:
@@ -80,7 +80,7 @@ def _made(model: Callable[..., T], values: Mapping[str, object]) -> T:
 
 
 def _values(section: Section, name: str, inherited: Values) -> Values:
-    """What `section` holds, by the rules of the section `name`; what it does not hold is as `inherited`."""
+    """The values of `section`, read as the section `name`, on top of the `inherited` ones."""
     known = SECTIONS[name]
     values = dict(inherited)
     for key in known.needed:
@@ -103,7 +103,7 @@ def _values(section: Section, name: str, inherited: Values) -> Values:
 
 
 def _value(section: Section, key: str, value: Value, kind: Kind, before: object) -> object:  # noqa: PLR0911  one for each kind
-    """What `value` is in the model; None where it is wrong, which is a problem of the section then."""
+    """`value` as the model has it; None if it is wrong, after adding the problem to the section."""
     match kind:
         case Text():
             found = _text(section, key, value, kind.rule)
@@ -162,7 +162,7 @@ def _whole(section: Section, key: str, value: Value, kind: Whole) -> int | None:
         section.wrong_type(value, key, "a whole number")
         return None
     if not kind.least <= value.value <= kind.most:
-        message = f"{section.name(key)} has to be from {kind.least} to {kind.most}"
+        message = f"{section.name(key)} must be from {kind.least} to {kind.most}"
         section.add("number-out-of-range", message, where=value.at)
         return None
     return value.value
@@ -194,13 +194,13 @@ def _duration(text: str, *, least: float) -> float:
     except ValueError as error:
         raise RuleError("is not a duration", reference="duration-invalid", label=str(error)) from None
     if seconds < least:
-        message = f"has to be at least {quantity.show_duration(least)}"
+        message = f"must be at least {quantity.show_duration(least)}"
         raise RuleError(message, reference="duration-out-of-range")
     return seconds
 
 
 def _table(section: Section, key: str, value: Value, kind: Table, before: object) -> Values | None:
-    """A mapping with the user's own names, put over those from before."""
+    """A mapping whose keys are the user's own names, on top of the values from `before`."""
     if not isinstance(value, document.Mapping):
         section.wrong_type(value, key, MAPPING)
         return None
@@ -218,7 +218,7 @@ def _table(section: Section, key: str, value: Value, kind: Table, before: object
 
 
 def _group(section: Section, key: str, value: Value, kind: Group, before: object) -> object:
-    """What the model has for a section; a dict for one without a class of its own, and a list of sections as it is."""
+    """A section as the model has it: an object, a dict if it has no class of its own, or a list of unread sections."""
     if kind.many:
         return _sections(section, key, value)
     if kind.word and isinstance(value, Scalar) and value.value == kind.word:

@@ -1,8 +1,10 @@
-"""How both halves read tar archives: members in order, in bounded memory, and never a damaged one taken for the end.
+"""Tar archives, for both halves: how they are read, and what a node unpacks of them.
 
-Python's tarfile does the parsing; only its documented calls are used, so that every Python from 3.11.2 on gives the
-same. What it leaves to the reader is done around it, by watching what it reads: it reads as many bytes as a header
-claims, keeps every member, and takes a damaged header behind the first for the end of the archive.
+Members come in order and in bounded memory, and a damaged one is an error, never the end of the archive.
+
+Python's tarfile does the parsing, by its documented calls alone, so that every Python from 3.11.2 on behaves the same.
+What it does not check is checked here: it reads as many bytes as a header claims, keeps every member, and takes a
+damaged header behind the first for the end of the archive.
 
 Source: pax(1), "ustar Interchange Format" (an archive ends with blocks of zeros, or where the file does).
 """
@@ -14,16 +16,23 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import IO, BinaryIO
 
-HEADERS_LIMIT = 1024 * 1024  # bytes: what comes before a member's content, that is names, fields, a sparse file's map
-_PIECE = 256 * 1024  # bytes read at a time where they are only passed over
-# What tarfile lets through when it meets numbers or fields that make no sense; it differs from one Python to the next.
+from pxe_fetch.contract.paths import STAGING_SUFFIX
+
+MOST_MEMBERS = 1_000_000  # of an archive that a node unpacks
+MAX_DEPTH = 256  # folders inside one another; os.walk and shutil.rmtree of Python 3.11 recurse
+HEADERS_LIMIT = 1024 * 1024  # bytes: names, fields and a sparse file's map, before a member's content
+_PIECE = 256 * 1024  # bytes read at a time to skip them
+# What tarfile raises for senseless numbers or fields; it differs from one Python to the next.
 _PARSE_ERRORS = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError)
+_LONGEST_PATH = 4095  # bytes; PATH_MAX of limits.h counts the byte that ends a path
+_FILE_MODE = 0o755  # the bits of a mode that are taken from an archive: no set-id bits, no write permission for others
 
 
 class TarReader:
-    """The members of an uncompressed tar archive, in order, each to be looked at before the next one is asked for."""
+    """The members of an uncompressed tar archive, in order. Read the content of one before asking for the next."""
 
     def __init__(self, stream: BinaryIO | io.BufferedIOBase) -> None:
         """Read from `stream`, which need not be seekable and is not closed."""
@@ -31,7 +40,7 @@ class TarReader:
         self._archive: tarfile.TarFile | None = None
 
     def __iter__(self) -> Iterator[tarfile.TarInfo]:
-        """Every member; names that are not UTF-8 have surrogate escapes.
+        """Yield every member; names that are not UTF-8 have surrogate escapes.
 
         Raises tarfile.TarError where the archive is damaged, is cut off, or has headers larger than HEADERS_LIMIT, and
         whatever reading the stream raises.
@@ -41,7 +50,7 @@ class TarReader:
         self._source.skip_rest()
 
     def content(self, member: tarfile.TarInfo) -> IO[bytes]:
-        """The content of the regular file `member`, which is the last that was given; holes read as zeros.
+        """Return the content of the regular file `member`, the last one yielded; holes read as zeros.
 
         Reading it raises tarfile.TarError where the archive is cut off, and whatever reading the stream raises.
         """
@@ -76,7 +85,7 @@ def _open(source: _Source) -> tarfile.TarFile:
 
 
 class _Source(io.BufferedIOBase):
-    """The archive as tarfile reads it: forwards only, and in bounded steps between one member and the next."""
+    """The archive as tarfile reads it: forwards only, with bounded headers."""
 
     def __init__(self, stream: BinaryIO | io.BufferedIOBase) -> None:
         super().__init__()
@@ -87,7 +96,7 @@ class _Source(io.BufferedIOBase):
 
     @contextmanager
     def reading_headers(self) -> Iterator[None]:
-        """What is read in this context is headers: HEADERS_LIMIT bytes at most, else tarfile.ReadError is raised."""
+        """Within this context headers are read: raises tarfile.ReadError after HEADERS_LIMIT bytes."""
         self._headers_left = HEADERS_LIMIT
         try:
             yield
@@ -113,7 +122,7 @@ class _Source(io.BufferedIOBase):
         return data
 
     def seek(self, position: int, whence: int = io.SEEK_SET, /) -> int:
-        """Pass over what is before `position`; less where the archive ends, which the next read shows."""
+        """Skip to `position`, or to the end of the archive if that is before it, which the next read shows."""
         if whence != io.SEEK_SET or position < self._position:
             raise tarfile.ReadError("the members overlap")
         while self._position < position:
@@ -124,6 +133,35 @@ class _Source(io.BufferedIOBase):
         return self._position
 
     def skip_rest(self) -> None:
-        """Read what follows the archive, so that a decompressor finds out whether all of it is right."""
+        """Read what follows the archive, so that a decompressor checks all of it."""
         while self._stream.read(_PIECE):
             pass
+
+
+def leads_outside(target: str, *, depth: int) -> bool:
+    """Return whether a symbolic link could lead out of the archive: one to `target`, `depth` folders deep.
+
+    Only a relative target with `..` at its front alone, and no more of them than the link is deep, cannot, whatever
+    else in the archive is a link.
+    """
+    parts = PurePosixPath(target).parts
+    climbs = 0
+    while climbs < len(parts) and parts[climbs] == "..":
+        climbs += 1
+    return not target or target.startswith("/") or climbs > depth or ".." in parts[climbs:] or "\0" in target
+
+
+def file_mode(mode: int) -> int:
+    """Return the mode that a file with `mode` in the archive gets on the node: that of tarfile's `data` filter."""
+    mode &= _FILE_MODE
+    return (mode if mode & 0o100 else mode & ~0o111) | 0o600
+
+
+def folder_mode(mode: int) -> int:
+    """Return the mode that a folder with `mode` in the archive gets on the node. Its owner can create files in it."""
+    return mode & _FILE_MODE | 0o700
+
+
+def longest_member(dest: str) -> int:
+    """Return how many bytes the path of a member may have if the archive is unpacked at `dest`."""
+    return _LONGEST_PATH - len(f"{dest}.{STAGING_SUFFIX}/".encode())

@@ -1,11 +1,11 @@
-"""`${fact}` in urls, destinations and headers: which facts there are, where they stand, and how they are filled in."""
+"""`${fact}` in urls, destinations and headers: which facts exist, and how they are found and filled in."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 
-# Fact -> where a node has it from, for the error that says it is empty.
+# Fact -> where a node gets it from, for the error that it is empty.
 FACTS = {
     "mac": "the interface with the default route (/sys/class/net/*/address)",
     "serial": "the firmware (/sys/class/dmi/id/product_serial)",
@@ -15,12 +15,13 @@ FACTS = {
     "arch": "uname -m",
 }
 CMDLINE = "cmdline."  # ${cmdline.role}: the kernel argument role=…
+KNOWN = ", ".join([*FACTS, f"{CMDLINE}NAME"])  # for messages
 
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
 
 def argument(name: str) -> str:
-    """A kernel argument as the kernel has it: `-` and `_` are one in names."""
+    """The name of a kernel argument as the kernel sees it: `-` and `_` are the same."""
     return name.replace("-", "_")
 
 
@@ -35,7 +36,7 @@ def is_known(name: str) -> bool:
 
 
 def fill(text: str, lookup: Callable[[str], str]) -> str:
-    """`text` with each `${name}` replaced by `lookup(name)`; what `lookup` raises comes through."""
+    """`text` with each `${name}` replaced by `lookup(name)`; errors of `lookup` propagate."""
     if "${" not in text:
         return text
     return _REFERENCE.sub(lambda match: lookup(match[1]), text)

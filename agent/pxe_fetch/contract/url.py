@@ -1,7 +1,7 @@
-"""A URL taken apart, joined and shown: the one place that knows how (RFC 3986).
+"""Parse, join and redact URLs (RFC 3986). No other module takes a URL apart.
 
-What was written stays as it was written, since a signature may cover every character of it: nothing is decoded and
-encoded anew, and a path keeps its `..`. Only what no request may carry is percent-encoded.
+A URL stays as written, since a signature may cover every character: nothing is decoded and encoded again, and a path
+keeps its `..`. Only characters that a request must not contain are percent-encoded.
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21, "tftp": 69}  # each of these names a host
+DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21, "tftp": 69}  # each of these needs a host
 
-# RFC 3986, appendix B: it tells an authority that is empty (`http:///x`) from none at all.
+# RFC 3986, appendix B. An empty authority (`http:///x`) differs from none at all.
 _PARTS = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
 _HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]*))?", re.ASCII)
 _REGISTERED_NAME = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=-]+", re.ASCII)  # RFC 3986, 3.2.2
 _ENCODED = re.compile(r"%([0-9A-Fa-f]{2})", re.ASCII)
-# What may not stand in a path or query: whatever RFC 3986, 3.3 and 3.4 does not list, and a % that begins no octet.
-# Brackets may not either, but servers get them as they are from everybody.
+# Not allowed in a path or query: characters that RFC 3986, 3.3 and 3.4 does not list, and a % without two digits.
+# Brackets are not allowed either, but all clients send them unchanged.
 _FORBIDDEN = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9!$&'()*+,/:;=?@\[\]~._%-]+", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_AMBIGUOUS = re.compile("[\u00df\u03c2\u200c\u200d]")  # IDNA 2003 and 2008 make different names of them
+_AMBIGUOUS = re.compile("[\u00df\u03c2\u200c\u200d]")  # IDNA 2003 and 2008 encode them differently
 _LONGEST_LABEL = 63  # RFC 1035, 2.3.4
 _LARGEST_PORT = 65535
 
 
 class UrlError(ValueError):
-    """The text is no URL. The message follows "the URL"; it repeats nothing of the text, where secrets may stand."""
+    """The text is not a URL. The message follows "the URL", and repeats no part of it, which may be secret."""
 
 
 class Origin(NamedTuple):
-    """Whom a URL asks (RFC 6454): headers and secrets of one origin are sent to no other."""
+    """The server of a URL (RFC 6454): headers and secrets for one origin are sent to no other."""
 
     scheme: str
     host: str
@@ -40,48 +40,44 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Url:
-    """An absolute URL. `str` gives it as it may be shown."""
+    """An absolute URL. `str` omits what may be secret: userinfo, query and fragment."""
 
     raw: str = field(repr=False)  # as it was written
     scheme: str  # in lower case
     userinfo: str | None = field(repr=False)  # `name:password`, percent-encoded as written
-    host: str  # in lower case and ASCII; an address of IPv6 without its brackets; "" where the scheme needs none
-    port: int  # the scheme's own where none is written; 0 where it has none
+    host: str  # in lower case and ASCII; an IPv6 address without its brackets; "" if the scheme needs none
+    port: int  # the scheme's default if none is written; 0 if it has no default
     host_and_port: str  # as written, without userinfo: the Host field (RFC 9110, 7.2)
-    path: str  # as written, but for what may not be sent; may be empty
-    query: str | None = field(repr=False)  # the same; without its `?`
+    path: str  # as written, with forbidden characters encoded; may be empty
+    query: str | None = field(repr=False)  # likewise, without the `?`
     fragment: str | None = field(repr=False)  # as written; never sent
 
     @property
     def origin(self) -> Origin:
-        """Scheme, host and port, by which servers are told apart."""
+        """Scheme, host and port, which identify the server."""
         return Origin(self.scheme, self.host.rstrip("."), self.port)
 
     @property
     def path_and_query(self) -> str:
-        """What a request asks the host for; a path that is empty is `/` (RFC 9112, 3.2.1)."""
+        """The request target; an empty path becomes `/` (RFC 9112, 3.2.1)."""
         return (self.path or "/") + ("" if self.query is None else f"?{self.query}")
 
     @property
     def request_url(self) -> str:
-        """The whole as it is asked for: without userinfo and fragment."""
+        """The URL to request: without userinfo and fragment."""
         return f"{self.scheme}://{self.host_and_port}{self.path_and_query}"
 
     @property
     def path_bytes(self) -> bytes:
-        """The path percent-decoded, in whatever encoding the server has its names."""
+        """The path percent-decoded, in the encoding of the server's file names."""
         return _ENCODED.sub(lambda octet: chr(int(octet[1], 16)), self.path).encode("latin-1")
 
-    def redacted(self) -> str:
-        """The URL without userinfo, query and fragment, where secrets stand."""
-        return redact(self.raw)
-
     def __str__(self) -> str:
-        return self.redacted()
+        return redact(self.raw)
 
 
 def parse(text: str) -> Url:
-    """The URL that `text` is, of whatever scheme. Raises UrlError, also for a relative reference."""
+    """Parse the absolute URL `text`, of any scheme. Raises UrlError."""
     scheme, authority, path, query, fragment = _split(text)
     if scheme is None:
         raise UrlError("has no scheme")
@@ -105,11 +101,11 @@ def parse(text: str) -> Url:
 
 
 def join(base: Url, reference: str | bytes) -> Url:
-    """What `reference` means where it was found at `base`. Raises UrlError.
+    """Resolve `reference`, found at `base`. Raises UrlError.
 
     RFC 3986, 5.2.2, strictly (`http:x` is not relative), with one exception: a reference that names a host is a whole
-    URL, and keeps the dot segments of its path. `bytes` are what came in a header: those beyond ASCII are
-    percent-encoded one by one, whatever encoding they are in.
+    URL, and keeps the dot segments of its path. `bytes` come from a header: those beyond ASCII are
+    percent-encoded one by one, whatever their encoding.
     """
     text = reference if isinstance(reference, str) else _ascii(reference)
     scheme, authority, path, query, fragment = _split(text)
@@ -128,7 +124,7 @@ def join(base: Url, reference: str | bytes) -> Url:
 
 
 def scheme_of(text: str) -> str:
-    """The scheme that `text` begins with, in lower case; "" for a relative reference."""
+    """The scheme of `text` in lower case; "" for a relative reference."""
     return (_parts(text)[0] or "").lower()
 
 
@@ -138,7 +134,7 @@ def is_absolute(text: str) -> bool:
 
 
 def redact(text: str) -> str:
-    """`text`, a URL or what was given as one, without what may be secret; "(not a URL)" if it cannot be shown."""
+    """`text`, a supposed URL, without parts that may be secret; "(not a URL)" if it cannot be shown."""
     scheme, authority, path, _, _ = _parts(text)
     if not text.isprintable() or (authority is None and "@" in path):
         return "(not a URL)"
@@ -147,7 +143,7 @@ def redact(text: str) -> str:
 
 
 def _parts(text: str) -> tuple[str | None, str | None, str, str | None, str | None]:
-    """Scheme, authority, path, query and fragment as written; None for what is not there."""
+    """Scheme, authority, path, query and fragment as written; None for those that are missing."""
     match = _PARTS.fullmatch(text)
     assert match  # noqa: S101  every text matches
     return match[1], match[2], match[3], match[4], match[5]
@@ -156,15 +152,15 @@ def _parts(text: str) -> tuple[str | None, str | None, str, str | None, str | No
 def _split(text: str) -> tuple[str | None, str | None, str, str | None, str | None]:
     """The parts of `text`. Raises UrlError."""
     if _CONTROL.search(text):
-        raise UrlError("has a control character in it")
+        raise UrlError("contains a control character")
     return _parts(text)
 
 
 def _host_and_port(place: str, *, default: int) -> tuple[str, int, str]:
-    """Host, port, and both as a Host field has them. Raises UrlError."""
+    """Host, port, and both as in a Host field. Raises UrlError."""
     match = _HOST_AND_PORT.fullmatch(place)
     if not match:
-        raise UrlError("has a host or port that cannot be read")
+        raise UrlError("has an invalid host or port")
     shown = match[1]
     if shown.startswith("["):
         host = _address(shown[1:-1])
@@ -179,31 +175,31 @@ def _host_and_port(place: str, *, default: int) -> tuple[str, int, str]:
 
 
 def _address(text: str) -> str:
-    """An address of IPv6 from between its brackets; the zone behind `%25` is named by `%` (RFC 6874)."""
+    """The IPv6 address between brackets; `%25` before its zone becomes `%` (RFC 6874)."""
     import ipaddress
 
     address = text.replace("%25", "%", 1)
     try:
         ipaddress.IPv6Address(address)
     except ValueError:
-        raise UrlError("has something else than an IPv6 address in its brackets") from None
+        raise UrlError("has no valid IPv6 address in its brackets") from None
     return address
 
 
 def _name(text: str) -> str:
-    """A host name as DNS has it: percent-decoded, in ASCII. Raises UrlError."""
+    """A host name for DNS: percent-decoded, in ASCII. Raises UrlError."""
     try:
         name = _decoded(text) if "%" in text else text
         if not name.isascii():
             if _AMBIGUOUS.search(name):
-                raise UrlError("has a host name that has to be written as DNS has it, with xn--…")
+                raise UrlError("has a host name that must be written in its ASCII form, xn--…")
             name = name.encode("idna").decode("ascii")
     except UnicodeError:
-        raise UrlError("has a host name that cannot be read") from None
+        raise UrlError("has an invalid host name") from None
     if not name:
         return name
     if not _REGISTERED_NAME.fullmatch(name):
-        raise UrlError("has a host name with characters that none has")
+        raise UrlError("has a host name with invalid characters")
     if not all(0 < len(label) <= _LONGEST_LABEL for label in name.removesuffix(".").split(".")):
         raise UrlError("has a host name with a part that is empty or longer than 63 characters")
     return name
@@ -222,11 +218,11 @@ def _sendable(text: str) -> str:
     try:
         return _FORBIDDEN.sub(lambda match: "".join(f"%{octet:02X}" for octet in match[0].encode()), text)
     except UnicodeEncodeError:  # half of a surrogate pair
-        raise UrlError("has something in it that is no character") from None
+        raise UrlError("contains an invalid character") from None
 
 
 def _without_dots(path: str) -> str:
-    """`path` with its `.` and `..` followed (RFC 3986, 5.2.4)."""
+    """`path` with `.` and `..` segments removed (RFC 3986, 5.2.4)."""
     kept: list[str] = []
     segments = path.split("/")[1:]
     for segment in segments:

@@ -1,13 +1,12 @@
-"""One artifact with chunk digests: as many streams as the run has free, until every chunk is here and right."""
+"""Download an artifact with chunk digests: ranges in parallel, with as many streams as the run has free."""
 
 from __future__ import annotations
 
 import hashlib
-from threading import Event, Thread
+from threading import Thread
 
 from pxe_fetch.contract.url import redact
-from pxe_fetch.deadline import Deadline
-from pxe_fetch.download.chunk_tracker import ChunkTracker
+from pxe_fetch.deadline import Deadline, StopWhen
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.partfile import ChunkedPart
 from pxe_fetch.download.range_stream import RangeStream
@@ -18,12 +17,12 @@ from pxe_fetch.errors import FetchError
 from pxe_fetch.plan import Source
 
 _EARLIER_RUN = frozenset(("an earlier run",))
-_POLL = 0.25  # seconds between two looks at whether another stream could start
-_LET_GO = 1.0  # seconds for the streams to end
+_POLL = 0.25  # seconds between two attempts to start another stream
+_STOP_GRACE = 1.0  # seconds for the streams to end
 
 
 class ChunkedDownload:
-    """The calling thread starts streams, a thread each, and waits; each stream takes assignment after assignment."""
+    """The calling thread starts one thread per stream and waits; each stream takes assignment after assignment."""
 
     def __init__(self, source: Source, *, part: ChunkedPart, context: Context) -> None:
         self._source = source
@@ -32,7 +31,8 @@ class ChunkedDownload:
         self._budget = context.streams
         self._deadline = context.deadline(source.retry.deadline)
         self._scheduler = ChunkScheduler(source, chunk_map=part.chunk_map, context=context, deadline=self._deadline)
-        self._stop = _Finished(self._scheduler.tracker, stop=context.stop)
+        tracker = self._scheduler.tracker
+        self._stop = StopWhen(lambda: not tracker.remaining, stop=context.stop)
         self._stream = RangeStream(
             source=source,
             scheduler=self._scheduler,
@@ -44,11 +44,11 @@ class ChunkedDownload:
             ),
         )
         self._fatal: FetchError | None = None
-        self._threads = 0  # one is the artifact's own, the others are of the run's budget
+        self._threads = 0  # one is the artifact's own, the others come from the run's budget
 
     @property
     def attempts(self) -> int:
-        """The first, and one more for each stream that failed."""
+        """1, and 1 more for each stream that failed."""
         return self._scheduler.attempts.number
 
     @property
@@ -58,15 +58,15 @@ class ChunkedDownload:
 
     @property
     def resumed_from(self) -> int:
-        """Bytes that an earlier run had left."""
+        """Bytes left by an earlier run."""
         return self._scheduler.resumed_from
 
     def last_url(self) -> str | None:
-        """The mirror that gave the last chunk, or was asked last, redacted; None when none was asked."""
+        """The mirror that sent the last chunk, or was asked last, redacted; None if none was asked."""
         return redact(self._scheduler.last_mirror.url) if self._scheduler.last_mirror else None
 
     def _resume(self) -> None:
-        """Begin with the right ones of the chunks that an earlier run left."""
+        """Start from the chunks that an earlier run left, if they are right."""
         self._events.verifying(self._source.name, total=self._part.resumable_size())
         scheduler, chunk_map = self._scheduler, self._part.chunk_map
 
@@ -81,7 +81,7 @@ class ChunkedDownload:
                 scheduler.resume_chunk(index, PartialChunk(length=length, hash=digest, origins=_EARLIER_RUN))
 
     def run(self) -> None:
-        """Download until the part is whole and right. Raises FetchError, as download.download says."""
+        """Download until the part is complete and verified. Raises FetchError as download.download does."""
         if self._part.resumable_size():
             self._resume()
         try:
@@ -94,7 +94,7 @@ class ChunkedDownload:
         self._verify()
 
     def _attempt(self) -> None:
-        """Have streams work until every chunk is here. Raises the last error once no mirror may be asked now."""
+        """Run streams until every chunk is verified. Raises the last error once no mirror can be asked now."""
         scheduler = self._scheduler
         while scheduler.tracker.remaining:
             self._deadline.check()
@@ -111,9 +111,9 @@ class ChunkedDownload:
                 raise scheduler.last_error or scheduler.mirrors.verdict()
 
     def _start_streams(self) -> Assignment | None:
-        """Start as many streams as are free and have something to do, each in a thread.
+        """Start as many streams as the budget and the work allow, each in a thread.
 
-        Returns the assignment of a stream that the calling thread has to run, for want of any other thread.
+        Returns an assignment that the calling thread has to carry out, if no thread can be started.
         """
         with self._scheduler.changed:
             while not self._stop.is_set() and (not self._threads or self._budget.take()):
@@ -125,7 +125,7 @@ class ChunkedDownload:
                     try:
                         thread.start()
                         continue
-                    except RuntimeError:  # the unit's TasksMax= is reached: the threads that run do the rest
+                    except RuntimeError:  # the unit's TasksMax= is reached: the running threads do the rest
                         if self._threads == 1:
                             return assignment
                         self._scheduler.finish(assignment, None)
@@ -147,7 +147,7 @@ class ChunkedDownload:
             self._scheduler.changed.notify_all()
 
     def _work(self, assignment: Assignment | None) -> None:
-        """Carry out `assignment` and whatever there is to do then."""
+        """Carry out `assignment`, and further ones until there are none."""
         while assignment:
             error = self._stream.carry_out(assignment)
             if error and is_final(error) and self._scheduler.tracker.remaining:
@@ -156,13 +156,13 @@ class ChunkedDownload:
             assignment = None if self._stop.is_set() else self._scheduler.next_assignment()
 
     def _await_threads(self) -> None:
-        """Until the streams have ended; a file that one may still write to stays open."""
+        """Wait for the streams to end; a file that one may still write to stays open."""
         with self._scheduler.changed:
-            if not self._scheduler.changed.wait_for(lambda: not self._threads, timeout=_LET_GO):
+            if not self._scheduler.changed.wait_for(lambda: not self._threads, timeout=_STOP_GRACE):
                 self._part.keep_open()
 
     def _verify(self) -> None:
-        """Every chunk is right; where there is a digest of the whole too, the chunks have to make it up."""
+        """After all chunks are verified, check the digest of the whole, if there is one too."""
         chunk_map = self._part.chunk_map
         text = f"sha256 of each of its {chunk_map.number} chunks" if chunk_map.number > 1 else "sha256 of its one chunk"
         if self._source.digest:
@@ -176,15 +176,3 @@ class ChunkedDownload:
             digester.check(remark="every chunk is right, so the configuration contradicts itself")
             text = str(self._source.digest)
         self._events.verified(self._source.name, digest=text, total=chunk_map.size)
-
-
-class _Finished(Event):
-    """Set when it is set itself, when `stop` is, or when no chunk is left: a stream may wait for what others have."""
-
-    def __init__(self, tracker: ChunkTracker, *, stop: Event) -> None:
-        super().__init__()
-        self._tracker = tracker
-        self._run_stop = stop
-
-    def is_set(self) -> bool:
-        return super().is_set() or self._run_stop.is_set() or not self._tracker.remaining

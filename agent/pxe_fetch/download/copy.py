@@ -1,8 +1,8 @@
-"""Bytes from a body into a part, hashed on the way: the one loop that every byte goes through.
+"""Copy a body into a part, and hash it on the way.
 
-A ring of page-aligned buffers (anonymous mmap: a copy from the kernel to an odd address is several times slower on
-some processors). The reading thread receives and writes; a long body is hashed by a second thread meanwhile, since
-hashlib lets go of the interpreter. What has arrived is written and hashed whatever then happens to the body.
+The buffers are page-aligned (anonymous mmap), since copies from the kernel to an odd address are several times slower
+on some processors. The reading thread receives and writes; a second thread hashes a long body meanwhile, since hashlib
+releases the GIL. Bytes that have arrived are written and hashed whatever happens to the body afterwards.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from collections.abc import Callable
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from queue import SimpleQueue
 from threading import Thread
-from typing import Protocol
 
 from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.partfile import Part
+from pxe_fetch.download.verify import ChunkDigester, Digester
 from pxe_fetch.errors import IntegrityError, NetworkError
 from pxe_fetch.transport import Body
 
-BUFFER = 512 * 1024  # bytes of one buffer: at most so many are lost when the agent is killed
-WRITE_EVERY = 0.5  # seconds: what comes slowly does not wait for a full buffer
+BUFFER = 512 * 1024  # bytes of one buffer: at most as many are lost if the agent is killed
+WRITE_EVERY = 0.5  # seconds: slow bytes do not wait for a full buffer
 PROGRESS_EVERY = 0.5  # seconds between two reports of progress
 LONG_BODY = 4 * 1024 * 1024  # bytes after which a second thread is worth its start
 _BUFFERS = 3  # one being filled, one being hashed, one waiting
-_SPARES = 8  # buffers kept for those that come next: the pages of a new one cost more than a small file's bytes
+_SPARES = 8  # buffers kept for later bodies: faulting in a new one costs more than copying a small file
 
 
 def copy_body(
@@ -41,9 +41,10 @@ def copy_body(
 ) -> None:
     """Append `body` to `part` until it ends.
 
-    `before_write` gets the length that the part will have, `on_progress` the one that it has, now and then and at the
-    end. Raises IntegrityError if more than `size` come, NetworkError if they come slower than `timeouts.min_rate`, and
-    what the two, the body, the part and `deadline` raise. In every case the part holds, hashed, what had come before.
+    `before_write` gets the length that the part will have; `on_progress` the length that it has, regularly and at the
+    end. Raises IntegrityError if more than `size` bytes arrive, NetworkError if they arrive slower than
+    `timeouts.min_rate`, and whatever the callbacks, the body, the part and `deadline` raise. In every case the part has
+    all bytes that had arrived, and they are hashed.
     """
     rate = MinimumRate(timeouts, deadline=deadline)
     pipeline = HashPipeline(part.digester)
@@ -53,7 +54,7 @@ def copy_body(
         while True:
             buffer = pipeline.buffer()
             filled = 0
-            most = BUFFER if size is None else min(BUFFER, size - part.length + 1)  # one more shows that it is longer
+            most = BUFFER if size is None else min(BUFFER, size - part.length + 1)  # one more reveals a longer body
             until = now + WRITE_EVERY
             try:
                 while filled < most and now < until:
@@ -81,10 +82,10 @@ def copy_body(
 
 
 class MinimumRate:
-    """Whether bytes come fast enough: one byte a second never lets a read time out."""
+    """Checks that bytes arrive fast enough: at one byte a second, no read ever times out."""
 
     def __init__(self, timeouts: Timeouts, *, deadline: Deadline, sharers: Callable[[], int] = lambda: 1) -> None:
-        """`sharers`: how many streams share the minimum."""
+        """`sharers` gives the number of streams that share the minimum."""
         self._timeouts = timeouts
         self._deadline = deadline
         self._sharers = sharers
@@ -92,7 +93,7 @@ class MinimumRate:
         self._bytes = 0
 
     def check(self, count: int) -> float:
-        """`count` more bytes came; returns the time now. Raises NetworkError when a window had too few of them."""
+        """Count `count` received bytes; return the time. Raises NetworkError if a window had too few."""
         self._deadline.check()
         now = self._deadline.clock.now()
         self._bytes += count
@@ -105,17 +106,10 @@ class MinimumRate:
         return now
 
 
-class Hashing(Protocol):
-    """What a pipeline feeds."""
-
-    def update(self, data: memoryview) -> None:
-        """Hash `data`, which follows what was hashed before."""
-
-
 class HashPipeline:
-    """Buffers on their way to the digest: hashed by the caller's thread, or by a second one once that pays."""
+    """Buffers on their way to the digest: hashed in the caller's thread, or in a second one for a long body."""
 
-    def __init__(self, digester: Hashing) -> None:
+    def __init__(self, digester: Digester | ChunkDigester) -> None:
         self._digester = digester
         self._free: SimpleQueue[memoryview] = SimpleQueue()
         self._full: SimpleQueue[tuple[memoryview, int]] = SimpleQueue()
@@ -123,7 +117,7 @@ class HashPipeline:
         self._free.put(_new_buffer())
 
     def buffer(self) -> memoryview:
-        """A free one; waits for the hashing thread when it has them all."""
+        """A free buffer; waits for the hashing thread if it has all of them."""
         return self._free.get()
 
     def hash(self, buffer: memoryview, filled: int, *, in_thread: bool) -> None:
@@ -156,7 +150,7 @@ class HashPipeline:
             _spare.append(self._free.get_nowait())
 
 
-_spare: deque[memoryview] = deque(maxlen=_SPARES)  # of the whole process; append and pop are atomic
+_spare: deque[memoryview] = deque(maxlen=_SPARES)  # shared by all threads: append and pop are atomic
 
 
 def _new_buffer() -> memoryview:

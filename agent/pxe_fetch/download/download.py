@@ -1,4 +1,4 @@
-"""The entry: one artifact downloaded from its mirrors, until its bytes are here and verified."""
+"""Entry point: download one artifact from its mirrors until its part file is complete and verified."""
 
 from __future__ import annotations
 
@@ -17,30 +17,29 @@ from pxe_fetch.plan import Source, Transfer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DownloadResult:
-    """An artifact that is here and verified. Sizes in bytes."""
+    """A complete and verified download. Sizes in bytes."""
 
     bytes: int  # of the whole
     bytes_received: int  # over the wire in this run, those fetched twice counted twice
-    attempts: int  # 1, and 1 for each that failed or gave wrong bytes; 0 when an earlier run had left all of it
-    url: str | None  # the mirror that finished it, redacted; None when none was asked
-    resumed_from: int  # what an earlier run had left of it
+    attempts: int  # 1, and 1 for each that failed or sent wrong bytes; 0 if an earlier run had left all of it
+    url: str | None  # the mirror that finished it, redacted; None if none was asked
+    resumed_from: int  # bytes left by an earlier run
 
 
 def download(
     transfer: Transfer, context: Context, *, lock: PartLock, reserve: Callable[[int], None] = lambda _: None
 ) -> DownloadResult:
-    """Download `transfer` to `transfer.part`, which `lock` is of: whole, verified, not yet installed.
+    """Download `transfer` completely to its part file, which `lock` locks, and verify it.
 
-    May run in several threads at once with one `context`. The artifact's own deadline is counted from now. When
-    `context.stop` is set it ends within a second, but for a connection that is just being made (`timeouts.connect`).
-    Where the transfer has a chunk map, ranges of it come in as many more streams as `context.streams` has free.
-    `reserve` is called with the size of the whole, if that is known, before the first byte is written; it may raise
-    NoRoomError.
+    Several threads may share one `context`. The artifact's own deadline starts now. Once `context.stop` is set, it ends
+    within a second, unless a connection is being made (`timeouts.connect`). If the transfer has a chunk map, ranges of
+    it are downloaded in as many further streams as `context.streams` has free. `reserve` is called with the size of the
+    whole, if known, before the first byte is written; it may raise NoRoomError.
 
     Raises only FetchError, of the class that names the cause: NetworkError, IntegrityError, RefusedError, PolicyError
-    or TrustError when every mirror and attempt is used up; DeadlineError; StoppedError; NoRoomError (the part is gone
-    then), DiskError, CannotCreateError. But for NoRoomError the part stays, to be resumed by a later run. The error's
-    `attempts`, `bytes_received` and `url` say what had happened.
+    or TrustError when every mirror and attempt is used up; DeadlineError; StoppedError; NoRoomError (the part file is
+    then removed), DiskError, CannotCreateError. Otherwise the part file stays for a later run to resume. The error's
+    `attempts`, `bytes_received` and `url` say what was tried.
     """
     with _only_fetch_errors():
         context.deadline(transfer.retry.deadline).check()
@@ -69,9 +68,9 @@ def download(
 
 
 def fetch_text(source: Source, context: Context, *, limit: int) -> bytes:
-    """The bytes of something small (a configuration, a list of digests), at most `limit`, with the same persistence.
+    """Download something small (a configuration, a list of digests), with the same retries, into memory.
 
-    Raises what `download` raises, and PolicyError when there are more bytes.
+    Raises what `download` raises, and PolicyError if it has more than `limit` bytes.
     """
     with _only_fetch_errors():
         part = MemoryPart(source.digest, limit=limit)
@@ -90,7 +89,7 @@ def _run(engine: SequentialDownload | ChunkedDownload) -> None:
 
 @contextmanager
 def _only_fetch_errors() -> Iterator[None]:
-    """Turn whatever nobody has foreseen into a FetchError."""
+    """Turn an unexpected exception into a FetchError."""
     try:
         yield
     except FetchError:

@@ -1,4 +1,4 @@
-"""The mirrors of one artifact: which one to ask next, what each has done so far, and which are out."""
+"""The mirrors of one artifact: the record of each, which one to ask next, and which are dropped."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pxe_fetch.errors import FetchError, IntegrityError, NetworkError, NotFoundE
 from pxe_fetch.plan import Source
 from pxe_fetch.transport import has_ranges
 
-NOT_FOUND_ATTEMPTS = 4  # of one mirror: it may not be in sync yet, but mostly the name is wrong
+NOT_FOUND_ATTEMPTS = 4  # of one mirror: it may not be in sync yet, but usually the name is wrong
 CORRUPT_ATTEMPTS = 2  # of one mirror: once may be the wire, twice is the file
-RANGE_ATTEMPTS = 2  # of one mirror: once it may have answered something else than the range, twice it has none
-_TOLERATED = 8  # a mirror goes on giving chunks while fewer than one in so many of them is wrong
+RANGE_ATTEMPTS = 2  # of one mirror: after one wrong answer it may have ranges, after two it has none
+_TOLERATED = 8  # a mirror stays in use while fewer than one in this many of its chunks is wrong
 
 
 class OvertakenError(NetworkError):
-    """A stream was ended because another mirror is much quicker with what is left."""
+    """A stream was ended because another mirror would download the rest much faster."""
 
     is_counted = False
 
@@ -31,26 +31,26 @@ class Mirror:
 
     url: str
     position: int  # in the list, from 0
-    ranges: bool = field(init=False)  # as far as is known: until it shows that it has none
-    validator: str | None = None  # strong ETag of the bytes that it has sent
+    ranges: bool = field(init=False)  # assumed until it shows that it has none
+    validator: str | None = None  # strong ETag of the bytes that it sent
     asked: int = 0
     asked_since_progress: bool = False  # progress of the artifact, whichever mirror made it
-    has_delivered: bool = False  # any bytes
+    has_delivered: bool = False  # at least one byte
     failures: int = 0  # in a row, without new bytes
-    not_found: int = 0  # times that it said 404
-    corrupt: int = 0  # answers with wrong bytes that came from it alone
-    unranged: int = 0  # answers in a row that were not the range asked for
-    not_before: float = 0.0  # on the clock's now(): leave it alone until then
+    not_found: int = 0  # 404 answers
+    corrupt: int = 0  # answers with wrong bytes that were all its own
+    unranged: int = 0  # answers in a row that were not the requested range
+    not_before: float = 0.0  # on the clock: do not ask it before then
     error: FetchError | None = None  # the last one
     out: bool = False  # will not be asked again
-    # Where several streams download one artifact:
+    # If several streams download one artifact:
     streams: int = 0  # open, or being opened
-    max_streams: float = math.inf  # known once it has refused one more
-    has_answered: bool = False  # as it should
-    bytes: int = 0  # that its streams received
-    seconds: float = 0.0  # that they took, added up
+    max_streams: float = math.inf  # known once it has refused another
+    has_answered: bool = False  # correctly
+    bytes: int = 0  # received by its streams
+    seconds: float = 0.0  # total time of its streams
     right: int = 0  # chunks
-    wrong: dict[int, int] = field(default_factory=dict)  # chunk -> how often it came wrong from here alone
+    wrong: dict[int, int] = field(default_factory=dict)  # chunk -> how often it was wrong and all from here
     is_reported: bool = False  # that it is out
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ class Mirror:
 
     @property
     def accepts_stream(self) -> bool:
-        """Whether one more stream may be tried: a single one, as long as it is not known to work, with ranges."""
+        """Whether another stream may be tried: only one until the mirror is known to work, with ranges."""
         if not self.has_answered or self.failures or self.unranged or not self.ranges:
             return self.streams == 0
         return self.streams < self.max_streams
@@ -70,7 +70,7 @@ class Mirror:
 
     @property
     def rate(self) -> float:
-        """Bytes a second of one of its streams; 0 while unknown."""
+        """Bytes per second of one stream; 0 while unknown."""
         return self.bytes / self.seconds if self.seconds else 0.0
 
     def ask(self) -> None:
@@ -79,13 +79,13 @@ class Mirror:
         self.asked_since_progress = True
 
     def ignored_range(self) -> None:
-        """Record an answer that was not the range asked for."""
+        """Record an answer that was not the requested range."""
         self.unranged += 1
         self.ranges = self.unranged < RANGE_ATTEMPTS
 
 
 class Mirrors:
-    """All mirrors of a source. One that fails has to wait, so that the others come first."""
+    """All mirrors of a source. One that fails has to wait, so that others are asked first."""
 
     def __init__(self, source: Source) -> None:
         self.all: Sequence[Mirror] = [Mirror(url=url, position=index) for index, url in enumerate(source.urls)]
@@ -94,9 +94,9 @@ class Mirrors:
         self._errors: list[FetchError] = []
 
     def next(self, now: float, *, prefer_ranges: bool, without: Collection[Mirror] = ()) -> Mirror | None:
-        """The mirror to ask next: the one that may be asked soonest, of several the best. None when none is left.
+        """The mirror to ask next: the one that may be asked soonest, the best of several. None if none is left.
 
-        Where ranges are preferred, a mirror that has them is worth a short wait.
+        If ranges are preferred, a mirror that has them is worth a short wait.
         """
 
         def rank(mirror: Mirror) -> tuple[float, bool, int, int]:
@@ -106,10 +106,10 @@ class Mirrors:
         return min((one for one in self.all if not one.out and one not in without), key=rank, default=None)
 
     def ready(self, now: float, *, without: Collection[Mirror] = ()) -> Iterator[Mirror]:
-        """The mirrors that may get one more stream now, the best first, but for those in `without`.
+        """The mirrors that may get another stream now and are not in `without`, best first.
 
-        A mirror without ranges gets one stream, and only where no other mirror has ranges. In `listed` order a mirror
-        is left out while one before it works.
+        A mirror without ranges gets one stream, and only if no other mirror has ranges. In `listed` order a mirror is
+        omitted while one before it works.
         """
         usable = [one for one in self.all if not one.out and self._is_due_soon(one, now) and one not in without]
         ranged = [one for one in usable if one.ranges]
@@ -155,9 +155,9 @@ class Mirrors:
             mirror.asked_since_progress = False
 
     def failed(self, mirror: Mirror, error: FetchError, *, now: float, progressed: bool, blamed: bool) -> None:
-        """Record that `mirror` failed with `error`; `blamed`: wrong bytes came from it alone.
+        """Record that `mirror` failed with `error`; `blamed`: it sent all of the wrong bytes.
 
-        For a mirror that is out the error that put it out stays its last one, however its other streams end.
+        A dropped mirror keeps the error that caused it to be dropped, however its other streams end.
         """
         if mirror.out:
             return
@@ -165,11 +165,11 @@ class Mirrors:
         mirror.failures = 1 if progressed else mirror.failures + 1
         mirror.not_before = now + pause(error, failures=mirror.failures, policy=self._policy)
         if isinstance(error, OvertakenError):
-            mirror.not_before += self._policy.base  # the mirror that takes over comes first
+            mirror.not_before += self._policy.base  # the faster mirror goes first
         match error:
             case RangeError() if mirror.ranges:
                 mirror.ignored_range()
-                mirror.not_before = now  # it works; it only has to be asked again, or for all of it
+                mirror.not_before = now  # it works: ask it again, or for the whole
             case IntegrityError():
                 mirror.corrupt += blamed
                 mirror.out = mirror.corrupt >= CORRUPT_ATTEMPTS
@@ -180,12 +180,12 @@ class Mirrors:
                 mirror.out = not error.transient
 
     def wrong_chunk(self, mirror: Mirror, index: int, error: FetchError, *, is_first: bool) -> None:
-        """Record that chunk `index` came wrong, from `mirror` alone; `is_first`: the first one of its answer.
+        """Record that chunk `index`, all from `mirror`, was wrong; `is_first`: the first wrong one of its answer.
 
-        The mirror is out when too large a share of its chunks is wrong, if there is another one; else when a chunk
-        came wrong so often that there is nobody left to ask for it.
+        The mirror is dropped if too large a share of its chunks is wrong and there is another mirror; otherwise once
+        one chunk was wrong too often.
         """
-        mirror.corrupt += is_first  # all wrong chunks of one answer may have the same cause
+        mirror.corrupt += is_first  # all wrong chunks of an answer may have one cause
         mirror.wrong[index] = mirror.wrong.get(index, 0) + 1
         if mirror.out:
             return
@@ -201,7 +201,7 @@ class Mirrors:
         error.url = redact(mirror.url)
 
     def excluded_chunks(self, mirror: Mirror) -> Collection[int]:
-        """The chunks not to ask `mirror` for: it gave them wrong twice, or once and another mirror never did."""
+        """The chunks not to request from `mirror`: wrong twice, or once if they were not wrong from another mirror."""
         if not mirror.wrong:
             return ()
         others = [other for other in self.all if other is not mirror and not other.out]
@@ -212,7 +212,7 @@ class Mirrors:
         ]
 
     def refused_stream(self, mirror: Mirror, error: FetchError) -> bool:
-        """Whether `error`, of a stream that got no answer, only says that `mirror` serves no more streams at once."""
+        """Whether `error`, of a stream without an answer, only means that `mirror` accepts no more streams at once."""
         if isinstance(error, NetworkError) and mirror.has_answered and mirror.streams and not mirror.failures:
             mirror.max_streams = mirror.streams
             return True
@@ -222,16 +222,16 @@ class Mirrors:
         """The error that names the cause once all attempts are used up: the last transient one, else the last."""
         errors = [mirror.error for mirror in self.all if mirror.error]
         if not errors:
-            return PolicyError("there is no url to fetch it from")
+            return PolicyError("it has no url to fetch it from")
         transient = [error for error in errors if error.transient]
         return max(transient or errors, key=self._errors.index)
 
 
 def pause(error: FetchError, *, failures: int, policy: RetryPolicy) -> float:
-    """Seconds to leave a mirror alone after its `failures`-th failure in a row (from 1).
+    """Seconds to wait before asking a mirror again after its `failures`-th failure in a row (from 1).
 
     Full jitter: anything up to base * 2^(failures-1), at most `policy.max`, so that a fleet that failed together does
-    not come back together. What a server asks for with Retry-After, up to `policy.retry_after_max`, comes on top.
+    not retry together. The server's Retry-After, up to `policy.retry_after_max`, is added.
     """
     asked = error.retry_after if isinstance(error, NetworkError) and error.retry_after else 0.0
     most = min(policy.max, policy.base * 2.0 ** min(failures - 1, 60))

@@ -1,4 +1,4 @@
-"""Where the bytes of an artifact gather until all are there: a file beside the destination, or memory."""
+"""Where the bytes of a download are kept until it is complete: a file beside the destination, or memory."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.verify import Digester
 from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError, PolicyError
 
-_REREAD = 1024 * 1024  # bytes read at a time when an earlier run's part is hashed again
+_REREAD = 1024 * 1024  # bytes read at a time
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _LOCKED = frozenset({errno.EWOULDBLOCK, errno.EACCES})
 
 
 class Part(Protocol):
-    """Bytes from the start of an artifact, and their digest: `digester` has hashed exactly `length` bytes."""
+    """The first `length` bytes of an artifact; `digester` has hashed exactly these."""
 
     length: int
     digester: Digester
 
     def resumable_size(self) -> int:
-        """Bytes that an earlier run left and that were not read again yet."""
+        """Bytes left by an earlier run that have not been rehashed yet."""
 
     def rehash(self, *, deadline: Deadline) -> None:
-        """Take them as the beginning, after reading all of them: nothing is trusted unread.
+        """Read and hash these bytes, and start from them.
 
         Raises DiskError, and what `deadline` raises.
         """
@@ -43,28 +43,28 @@ class Part(Protocol):
         """Append `data`; the caller hashes it. Raises NoRoomError, DiskError or PolicyError (memory's limit)."""
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Discard all bytes."""
 
 
 class PartInUseError(CannotCreateError):
-    """Another process is downloading or installing this very destination."""
+    """Another process is downloading or installing the same destination."""
 
 
 class PartLock:
-    """The part file of one artifact: open, and no other process's until `close`, also while it is installed."""
+    """The part file of one artifact: open, and locked until `close`, also while it is being installed."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make `path`. Raises PartInUseError, CannotCreateError, DiskError, NoRoomError."""
+        """Open or create `path`. Raises PartInUseError, CannotCreateError, DiskError, NoRoomError."""
         self.path = path
         self.fd = self._open()
         self._stays_open = False
-        while not self._is_in_place():  # another process has just installed it, so it is no part any more
+        while not self._is_in_place():  # another process has just installed it, so it is no part file any more
             os.close(self.fd)
             self.fd = self._open()
 
     def _open(self) -> int:
         try:
-            # 0600: it may hold what only its owner-to-be may read. O_NOFOLLOW: never through a link.
+            # 0600: only its later owner may be allowed to read it. O_NOFOLLOW: never through a link.
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         except OSError as error:
             raise _not_created(self.path, error) from error
@@ -86,7 +86,7 @@ class PartLock:
             raise DiskError(f"{self.path} cannot be locked: {error.strerror}") from error
 
     def _is_in_place(self) -> bool:
-        """Whether the open file still has its name."""
+        """Whether the path still names the open file."""
         try:
             ours, there = os.fstat(self.fd), self.path.lstat()
         except FileNotFoundError:
@@ -100,7 +100,7 @@ class PartLock:
                 self.path.unlink()
 
     def keep_open(self) -> None:
-        """Have `close` do nothing: a thread that was not waited for may still write to this descriptor."""
+        """Make `close` do nothing: a thread that is still running may write to this descriptor."""
         self._stays_open = True
 
     def close(self) -> None:
@@ -109,10 +109,10 @@ class PartLock:
 
 
 class PartFile:
-    """A file that outlives a kill, so that the next run can resume it."""
+    """A file that survives a kill, so that the next run can resume it."""
 
     def __init__(self, lock: PartLock) -> None:
-        """What is in it counts once it was read again."""
+        """Its content counts once it has been rehashed."""
         self._path = lock.path
         self._fd = lock.fd
         self._resumable = os.fstat(lock.fd).st_size
@@ -140,7 +140,7 @@ class PartFile:
 
 
 class SequentialPart(PartFile):
-    """A part that grows from its beginning."""
+    """A part file that is written from start to end."""
 
     def __init__(self, lock: PartLock, digest: Digest | None) -> None:
         super().__init__(lock)
@@ -170,7 +170,7 @@ class SequentialPart(PartFile):
 
 
 class ChunkedPart(PartFile):
-    """A part that fills in any order; what has not come yet is a hole in the file."""
+    """A part file that is written in any order; missing bytes are holes."""
 
     def __init__(self, lock: PartLock, chunk_map: ChunkMap) -> None:
         super().__init__(lock)
@@ -185,9 +185,9 @@ class ChunkedPart(PartFile):
         self._write(data, at=at)
 
     def rehash(self, *, on_chunk: Callable[[int, bool], None], check: Callable[[], None]) -> list[tuple[int, int]]:
-        """Read every chunk that has no hole, in several threads, and give each to `on_chunk`.
+        """Read every chunk without holes, in several threads, and report each to `on_chunk`.
 
-        Returns the chunks of which only the beginning is there, each with its length, for `read_into`. Raises
+        Returns the chunks of which only the beginning is present, each with its length, for `read_into`. Raises
         DiskError, and what the two functions raise.
         """
         chunks = self.chunk_map
@@ -199,7 +199,7 @@ class ChunkedPart(PartFile):
                 first = chunks.at(start + chunks.chunk - 1)
                 last = chunks.number if end == chunks.size else chunks.at(end)
                 whole.append(range(first, last))
-                # Where a hole begins is known to the block alone; at the end of the file, to the byte.
+                # Holes begin at block boundaries; only the end of the file is exact.
                 sure = end if end == status.st_size else end - status.st_blksize
                 if last >= first and chunks.start(last) < sure:
                     partial.append((last, sure - chunks.start(last)))
@@ -211,7 +211,7 @@ class ChunkedPart(PartFile):
         return partial
 
     def read_into(self, take: Callable[[memoryview], None], *, start: int, end: int) -> None:
-        """Give the bytes from `start` up to `end` to `take`, in order. Raises DiskError."""
+        """Pass the bytes from `start` up to `end` to `take`, in order. Raises DiskError."""
         view = memoryview(mmap(-1, _REREAD))
         try:
             while start < end and (count := os.preadv(self._fd, [view[: end - start]], start)):
@@ -222,7 +222,7 @@ class ChunkedPart(PartFile):
 
 
 class MemoryPart:
-    """The bytes of something small, up to `limit`."""
+    """A part in memory, of at most `limit` bytes."""
 
     def __init__(self, digest: Digest | None, *, limit: int) -> None:
         self._limit = limit
@@ -234,11 +234,11 @@ class MemoryPart:
         return 0
 
     def rehash(self, *, deadline: Deadline) -> None:
-        """There is nothing."""
+        """Nothing to rehash."""
 
     def write(self, data: memoryview) -> None:
         if self.length + len(data) > self._limit:
-            raise PolicyError(f"it is larger than the {self._limit} bytes that are allowed here")
+            raise PolicyError(f"it is larger than the {self._limit} bytes allowed")
         self._bytes += data
         self.length += len(data)
 
@@ -248,7 +248,7 @@ class MemoryPart:
         self.digester = Digester(self.digester.expected)
 
     def value(self) -> bytes:
-        """All of it."""
+        """All bytes."""
         return bytes(self._bytes)
 
 

@@ -1,4 +1,4 @@
-"""One stream of a chunked download: a request, and its bytes to their places, hashed chunk by chunk on the way."""
+"""One stream of a chunked download: request a range, write it to its place, and hash it chunk by chunk."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from threading import Event
 
-from pxe_fetch.deadline import Deadline
+from pxe_fetch.deadline import Deadline, StopWhen
 from pxe_fetch.download.copy import BUFFER, LONG_BODY, WRITE_EVERY, HashPipeline, MinimumRate
 from pxe_fetch.download.partfile import ChunkedPart
 from pxe_fetch.download.retry import unforeseen
@@ -21,18 +20,18 @@ from pxe_fetch.transport import Body, Request, Transports
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RangeStream:
-    """Carries out assignments. Safe to use from several threads."""
+    """Carries out assignments. Thread-safe."""
 
     source: Source
     scheduler: ChunkScheduler
     part: ChunkedPart
     transports: Transports
     deadline: Deadline
-    on_answer: Callable[[], object]  # called when a mirror has answered, so that it may get more streams
+    on_answer: Callable[[], object]  # called when a mirror has answered, so it may get more streams
     processors: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
 
     def carry_out(self, assignment: Assignment) -> FetchError | None:
-        """Download the assignment's range, or as much of it as comes; returns what kept the rest from coming."""
+        """Download the assignment's range; returns the error that ended it early, or None."""
         error: FetchError | None = None
         try:
             self._fetch(assignment)
@@ -40,20 +39,21 @@ class RangeStream:
             error = assignment.overtaken or caught
         except FetchError as caught:
             error = caught
-        except Exception as caught:  # whatever this mirror's answer did to us: another one's may do better
+        except Exception as caught:  # a bug triggered by this mirror's answer: try another mirror
             error = unforeseen(caught)
         self.scheduler.finish(assignment, error)
         return error
 
     def _fetch(self, assignment: Assignment) -> None:
-        deadline = replace(self.deadline, stop=_Ended(assignment, stop=self.deadline.stop))
+        stop = StopWhen(lambda: assignment.overtaken is not None, stop=self.deadline.stop)
+        deadline = replace(self.deadline, stop=stop)
         deadline.check()
         mirror, wanted, chunk_map = assignment.mirror, assignment.range, self.part.chunk_map
         asks_range = mirror.ranges
         request = Request(
             url=mirror.url,
             offset=wanted.position if asks_range else 0,
-            # No If-Range: whether the server's file has changed, each chunk's digest tells.
+            # No If-Range: each chunk's digest reveals whether the server's file has changed.
             end=chunk_map.start(wanted.end) if asks_range else None,
             headers=self.source.headers,
             timeouts=self.source.timeouts,
@@ -65,7 +65,7 @@ class RangeStream:
                 check_size(body.total, expected=chunk_map.size)
             if body.start != request.offset:
                 raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
-            # All bytes in answer to a range over all of them say nothing about ranges.
+            # A full answer to a range that covers everything says nothing about range support.
             asks_all = request.offset == 0 and request.end == chunk_map.size
             if asks_range and not body.ranged and not asks_all:
                 self.scheduler.ignored_range(assignment)
@@ -77,7 +77,7 @@ class RangeStream:
             body.close()
 
     def _copy(self, assignment: Assignment, body: Body, deadline: Deadline, *, has_all: bool) -> None:
-        """The range out of the body; where that has all bytes, also everything behind it that is missing."""
+        """Write the range; if the body has all bytes, also the missing chunks after it."""
         rate = MinimumRate(self.source.timeouts, deadline=deadline, sharers=lambda: max(1, self.scheduler.streams))
         position = body.start
         while True:
@@ -88,18 +88,18 @@ class RangeStream:
                 return
 
     def _skip(self, body: Body, count: int, rate: MinimumRate) -> None:
-        """Read `count` bytes that are here already, or come by another stream: of a mirror without ranges."""
+        """Read and discard `count` bytes that are not needed, from a mirror without ranges."""
         view = memoryview(bytearray(min(count, BUFFER)))
         while count:
             got = body.readinto(view[:count])
             if not got:
-                raise NetworkError(f"the body ended {count} bytes before what is missing")
+                raise NetworkError(f"the body ended {count} bytes before the missing bytes")
             rate.check(got)
             self.scheduler.skipped(got)
             count -= got
 
     def _fill(self, assignment: Assignment, body: Body, rate: MinimumRate) -> None:
-        """Write the body to the range, until its end."""
+        """Write the body to the range, up to the range's end."""
         digester = ChunkDigester(
             self.part.chunk_map,
             position=assignment.range.position,
@@ -135,20 +135,8 @@ class RangeStream:
                     break
         finally:
             if filled:
-                # Written first: once a chunk is known to be wrong, another stream may write it.
+                # Write before hashing: once a chunk is known to be wrong, another stream may write it.
                 self.part.write(buffer[:filled], at=assignment.range.position)
                 has_processor = self.scheduler.streams < self.processors
                 pipeline.hash(buffer, filled, in_thread=has_processor and assignment.range.received > LONG_BODY)
                 self.scheduler.written(assignment, filled)
-
-
-class _Ended(Event):
-    """Set when `stop` is, or when the assignment was overtaken."""
-
-    def __init__(self, assignment: Assignment, *, stop: Event) -> None:
-        super().__init__()
-        self._assignment = assignment
-        self._stop = stop
-
-    def is_set(self) -> bool:
-        return self._assignment.overtaken is not None or self._stop.is_set()

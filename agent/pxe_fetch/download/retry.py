@@ -1,4 +1,4 @@
-"""The attempts at one artifact: tenacity owns the loop, nothing below it retries."""
+"""The attempts at one artifact: tenacity runs the loop, and nothing below it retries."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ _OF_THE_NODE = (CannotCreateError, DiskError, NoRoomError, DeadlineError, Stoppe
 
 
 class ClaimedSizeError(NoRoomError):
-    """There is no room for the size that a mirror claims; another mirror may know better."""
+    """The size that a mirror claims does not fit; another mirror may claim less."""
 
 
 def is_final(error: BaseException) -> bool:
-    """Whether `error` ends a download: it is about this node or the time, so no mirror can help."""
+    """Whether `error` ends a download: it is about this node or a deadline, so no mirror can help."""
     return isinstance(error, _OF_THE_NODE) and not isinstance(error, ClaimedSizeError)
 
 
 def unforeseen(error: Exception) -> FetchError:
-    """`error`, which nothing here expects, as one that has an exit code."""
+    """The unexpected `error` as a FetchError, which has an exit code."""
     found = FetchError(f"a fault of pxe-fetch itself: {type(error).__name__}: {error}")
     found.__cause__ = error
     return found
 
 
 class Attempts:
-    """How many attempts were made at one artifact, and when it is enough."""
+    """Counts the attempts at one artifact, and decides when to give up."""
 
     def __init__(self, source: Source, *, mirrors: Mirrors, deadline: Deadline, here: Callable[[], int]) -> None:
-        """`here`: gives the bytes that need not be fetched again, for the messages."""
+        """`here` gives the bytes that need not be fetched again, for messages."""
         self.number = 0  # attempts begun
         self.without_progress = 0  # in a row
         self._source = source
@@ -63,7 +63,7 @@ class Attempts:
         on_failure: Callable[[FetchError], None] = lambda _: None,
         before_wait: Callable[[FetchError, Mirror, float], None] = lambda *_: None,
     ) -> None:
-        """Call `attempt` until it returns. Raises FetchError when an error is final or no attempt is left.
+        """Call `attempt` until it returns. Raises FetchError if an error is final or no attempt is left.
 
         After each failure `on_failure` gets the error, `next_mirror` chooses the mirror of the next attempt (None: no
         mirror is left), and `before_wait` gets the error, that mirror, and the seconds until then.
@@ -94,16 +94,16 @@ class Attempts:
         )(timed_attempt)
 
     def failed(self, error: FetchError, *, mirror: Mirror, progressed: bool, is_excused: bool = False) -> None:
-        """Record that an attempt at `mirror` failed; with progress the attempts are counted anew.
+        """Record that an attempt at `mirror` failed; after progress the count starts again.
 
-        Call it before the mirror's own record is changed.
+        Call it before updating the mirror's own record.
         """
         self._last_error = error
-        # That a mirror gave no range is news: it is yet to be asked again, or for all of it.
-        is_news = mirror.ranges and isinstance(error, RangeError)
+        # A first answer without the range is not counted: the mirror is asked again, or for the whole.
+        is_first_refusal = mirror.ranges and isinstance(error, RangeError)
         if progressed:
             self.progressed()
-        elif error.transient and error.is_counted and not is_excused and not is_news:
+        elif error.transient and error.is_counted and not is_excused and not is_first_refusal:
             self.without_progress += 1
 
     def progressed(self) -> None:
@@ -112,7 +112,7 @@ class Attempts:
         self._mirrors.progressed()
 
     def is_exhausted(self) -> bool:
-        """Whether too many attempts in a row gave nothing new, and every mirror had its chance."""
+        """Whether too many attempts in a row made no progress, and every mirror was asked since the last progress."""
         return self.without_progress >= self._source.retry.attempts_without_progress and not self._mirrors.untried()
 
     def _is_over(self, _: RetryCallState) -> bool:
@@ -122,7 +122,7 @@ class Attempts:
         return state.upcoming_sleep >= self._deadline.left()
 
     def _give_up(self, state: RetryCallState) -> NoReturn:
-        """Raise the error that names the cause, with what was tried in its message."""
+        """Raise the error that names the cause; its message says what was tried."""
         if self._is_over(state):
             verdict = self._mirrors.verdict()
             verdict.args = (f"{verdict} ({self._tried()})",)

@@ -1,4 +1,4 @@
-"""Which chunks a stream downloads next, from which mirror, and what became of them."""
+"""Decides which chunks a stream downloads next and from which mirror, and records the results."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from pxe_fetch.download.verify import PartialChunk
 from pxe_fetch.errors import FetchError, IntegrityError
 from pxe_fetch.plan import Source
 
-_WORTH_SPLITTING = 1.0  # seconds that a range has still to take
-_WORTH_OVERTAKING = 2.0  # seconds that are saved, and that a stream has at least
-_QUICKER = 4  # times that the mirror that overtakes has to be
+_WORTH_SPLITTING = 1.0  # seconds that the rest of a range takes
+_WORTH_OVERTAKING = 2.0  # seconds: the least that is saved, and the least age of the stream
+_TIMES_FASTER = 4  # than the stream, for a mirror that overtakes it
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Assignment:
-    """One request: a range of chunks, and the mirror to ask for it."""
+    """One request: a range of chunks, and the mirror to request it from."""
 
     mirror: Mirror
     range: ChunkRange
-    partial_length: int  # bytes of the range's first chunk that were here before
-    has_answer: bool = False  # the mirror has answered as it should
-    is_ranged: bool = False  # with the range that was asked for, and no more
-    progressed: bool = False  # it gave something new that is still good
-    had_wrong_chunk: bool = False  # from this mirror alone
-    failure: FetchError | None = None  # why its stream has to end: a wrong chunk
-    overtaken: FetchError | None = None  # why its stream has to end at once
+    partial_length: int  # bytes of the range's first chunk that were present before
+    has_answer: bool = False  # the mirror has answered correctly
+    is_ranged: bool = False  # with exactly the requested range
+    progressed: bool = False  # it delivered new bytes that have not turned out wrong
+    had_wrong_chunk: bool = False  # whose bytes were all from this mirror
+    failure: FetchError | None = None  # set to end its stream: a wrong chunk
+    overtaken: FetchError | None = None  # set to end its stream at once
 
 
 class ChunkScheduler:
-    """Safe to use from several threads; `changed` is notified when there may be something new to do."""
+    """Thread-safe; `changed` is notified when there may be new work."""
 
     def __init__(self, source: Source, *, chunk_map: ChunkMap, context: Context, deadline: Deadline) -> None:
         self.changed = Condition()
         self.tracker = ChunkTracker(chunk_map=chunk_map)
         self.mirrors = Mirrors(source)
         self.attempts = Attempts(source, mirrors=self.mirrors, deadline=deadline, here=lambda: self.here)
-        self.streams = 0  # at work
+        self.streams = 0  # running
         self.here = 0  # bytes that need not be fetched again
         self.received = 0  # bytes over the wire, those fetched twice counted twice
-        self.resumed_from = 0  # bytes that an earlier run left
-        self.last_mirror: Mirror | None = None  # the one asked last, or that gave the last right chunk
+        self.resumed_from = 0  # bytes left by an earlier run
+        self.last_mirror: Mirror | None = None  # the one asked last, or that sent the last right chunk
         self.last_error: FetchError | None = None
         self._name = source.name
         self._map = chunk_map
@@ -58,14 +58,14 @@ class ChunkScheduler:
         self._budget = context.streams
         self._events = context.events
         self._clock = context.clock
-        self._wrong: set[int] = set()  # chunks that came wrong, until they are right
-        self._one_origin: set[int] = set()  # those of them where it is unclear who was wrong
-        self._farthest = 0  # the most that was here when an attempt failed: only more is progress
-        self._reported = 0.0  # progress, on the clock
+        self._wrong: set[int] = set()  # chunks that were wrong, until they are right
+        self._one_origin: set[int] = set()  # those of them whose wrong bytes came from several mirrors
+        self._farthest = 0  # most bytes present when an attempt failed: only more is progress
+        self._reported = 0.0  # on the clock: the last progress report
         self._is_resuming = False
 
     def next_assignment(self) -> Assignment | None:
-        """What one more stream could do now; None where there is nothing. `finish` has to be called for it."""
+        """Work for one more stream; None if there is none now. Call `finish` for it at the end."""
         with self.changed:
             if self.attempts.is_exhausted():
                 return None
@@ -85,12 +85,12 @@ class ChunkScheduler:
             return None
 
     def next_mirror(self) -> Mirror | None:
-        """The mirror to ask next, now or later; None when none is left."""
+        """The mirror to ask next, now or later; None if none is left."""
         with self.changed:
             return self.mirrors.next(self._clock.now(), prefer_ranges=True, without=self._useless())
 
     def _useless(self) -> Sequence[Mirror]:
-        """The mirrors that are not to be asked for any of the missing chunks."""
+        """The mirrors that must not be asked for any of the missing chunks."""
         if not self.tracker.first_missing():
             return ()
         excluded = self.mirrors.excluded_chunks
@@ -114,28 +114,28 @@ class ChunkScheduler:
         return self._split_slowest(now)
 
     def _split_slowest(self, now: float) -> ChunkRange | None:
-        """Half of the range that takes the longest, where that is long."""
+        """Split the slowest remaining range, if it takes long enough."""
         left = {one: one.seconds_left(self._bytes_left(one), now=now) for one in self.tracker.active}
         slow = [one for one in self.tracker.active if min(now - one.since, left[one]) >= _WORTH_SPLITTING]
         halves = (self.tracker.split(one, now=now) for one in sorted(slow, key=lambda one: left[one], reverse=True))
         return next((half for half in halves if half), None)
 
     def _overtake(self, mirror: Mirror, now: float) -> None:
-        """End the streams of other mirrors whose bytes `mirror`, which is idle, would have much sooner."""
+        """End the streams of other mirrors that the idle `mirror` would finish much sooner."""
         excluded = self.mirrors.excluded_chunks(mirror)
         for one in self._active:
             is_other = one.mirror is not mirror and self._map.at(one.range.position) not in excluded
             if not is_other or not mirror.rate or now - one.range.since < _WORTH_OVERTAKING:
                 continue
             left = self._bytes_left(one.range)
-            if one.range.seconds_left(left, now=now) >= _QUICKER * left / mirror.rate + _WORTH_OVERTAKING:
-                one.overtaken = OvertakenError(f"too slow: {left} bytes are left, and {redact(mirror.url)} is quicker")
+            if one.range.seconds_left(left, now=now) >= _TIMES_FASTER * left / mirror.rate + _WORTH_OVERTAKING:
+                one.overtaken = OvertakenError(f"too slow: {left} bytes are left, and {redact(mirror.url)} is faster")
 
     def _bytes_left(self, chunk_range: ChunkRange) -> int:
         return self._map.start(chunk_range.end) - chunk_range.position
 
     def resume_chunk(self, index: int, partial: PartialChunk | None) -> None:
-        """An earlier run left all of the chunk, which is right, or the `partial` chunk."""
+        """Record what an earlier run left: a verified chunk, or its beginning, `partial`."""
         with self.changed:
             if partial:
                 self.tracker.keep_partial(index, partial)
@@ -146,12 +146,12 @@ class ChunkScheduler:
             self.resumed_from = self._farthest = self.here
 
     def ignored_range(self, assignment: Assignment) -> None:
-        """The mirror answers with all bytes instead of the range."""
+        """Record that the mirror sends everything instead of the range."""
         with self.changed:
             assignment.mirror.ignored_range()
 
     def answered(self, assignment: Assignment, *, total: int | None, is_ranged: bool) -> None:
-        """The mirror has answered, and the bytes asked for follow: they alone, or (not `is_ranged`) all behind them."""
+        """Record a correct answer: exactly the requested bytes follow, or if not `is_ranged`, everything."""
         with self.changed:
             assignment.has_answer = assignment.mirror.has_answered = True
             assignment.is_ranged = is_ranged
@@ -168,9 +168,9 @@ class ChunkScheduler:
             self._events.resumed(self._name, url=url, offset=here)
 
     def extend(self, assignment: Assignment) -> bool:
-        """Give the assignment the next missing chunks of a body that has them all; whether there are any.
+        """Assign the next missing chunks of a body that has everything; False if there are none.
 
-        Chunks that are here already are read again on the way there only where no mirror is known to have ranges.
+        Chunks that are already present are read again on the way only if no mirror is known to have ranges.
         """
         with self.changed:
             done, mirror, now = assignment.range, assignment.mirror, self._clock.now()
@@ -185,14 +185,14 @@ class ChunkScheduler:
             return True
 
     def skipped(self, count: int) -> None:
-        """`count` bytes came that were not needed."""
+        """Count `count` received bytes that were not needed."""
         with self.changed:
             self.received += count
 
     def begin_fill(self, assignment: Assignment, most: int) -> int:
-        """How many bytes, up to `most`, the stream may receive and write next; 0 at the end of its range.
+        """How many bytes, up to `most`, the stream may receive next; 0 at the end of its range.
 
-        Never more than the current chunk: what follows a wrong one is not to be read.
+        Never beyond the current chunk: nothing is read after a wrong one.
         """
         with self.changed:
             current = assignment.range
@@ -201,7 +201,7 @@ class ChunkScheduler:
             return current.filled_to - current.position
 
     def written(self, assignment: Assignment, count: int) -> None:
-        """`count` bytes were written at the range's position."""
+        """Record that `count` bytes were written at the range's position."""
         now = self._clock.now()
         with self.changed:
             assignment.range.advance(count, now=now)
@@ -215,7 +215,7 @@ class ChunkScheduler:
             self._events.progress(self._name, received=here, total=self._map.size)
 
     def chunk_received(self, assignment: Assignment, index: int, *, digest: bytes, origins: frozenset[str]) -> None:
-        """All bytes of a chunk are here; they came from `origins`. Right or wrong, the digest says."""
+        """Record that all bytes of a chunk have arrived, from `origins`; `digest` decides whether it is right."""
         mirror, url = assignment.mirror, redact(assignment.mirror.url)
         if not self._map.is_right(index, digest):
             error = self._reject(assignment, index, digest=digest, origins=origins)
@@ -237,7 +237,7 @@ class ChunkScheduler:
             self._events.chunk_mended(self._name, url=url, chunk=index)
 
     def _reject(self, assignment: Assignment, index: int, *, digest: bytes, origins: frozenset[str]) -> IntegrityError:
-        """Drop a wrong chunk, and have the stream end: its other chunks may be wrong for the same cause."""
+        """Discard a wrong chunk, and end the stream: its other chunks may be wrong for the same reason."""
         start, end = self._map.start(index), self._map.start(index + 1)
         expected, found = self._map.expected(index).hex(), digest.hex()
         error = IntegrityError(
@@ -260,15 +260,15 @@ class ChunkScheduler:
         return error
 
     def _drop(self, count: int) -> None:
-        """`count` bytes that were here are wrong, or follow wrong ones: that they come again is progress."""
+        """Discard `count` wrong bytes, or bytes after wrong ones: fetching them again counts as progress."""
         self.here -= count
         self._farthest = min(self._farthest, self.here)
 
     def finish(self, assignment: Assignment, error: FetchError | None) -> None:
-        """The assignment's stream has ended, because of `error` or at the end of its range."""
+        """Record that the assignment's stream has ended, by `error` or at the end of its range."""
         with self.changed:
             partial = assignment.range.partial
-            if partial and assignment.failure:  # it follows a wrong chunk
+            if partial and assignment.failure:  # it comes after a wrong chunk
                 self._drop(partial.length)
                 partial = assignment.range.partial = None
             assignment.progressed |= partial is not None and partial.length > assignment.partial_length
@@ -286,7 +286,7 @@ class ChunkScheduler:
         mirror = assignment.mirror
         with self.changed:
             now = self._clock.now()
-            is_recorded = error is assignment.failure  # a wrong chunk: when it came
+            is_recorded = error is assignment.failure  # a wrong chunk: recorded when it arrived
             is_limit = not is_recorded and not assignment.has_answer and self.mirrors.refused_stream(mirror, error)
             self._is_resuming = True
             self.last_error = error

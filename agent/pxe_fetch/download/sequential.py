@@ -1,4 +1,4 @@
-"""One artifact by one stream at a time: which mirror, from which byte on, and whether what came is right."""
+"""Download an artifact with one stream at a time: choose the mirror and the offset, and verify the result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pxe_fetch.plan import Source
 from pxe_fetch.transport import Body, Request
 
 _EARLIER_RUN = "an earlier run"
-_STEP = 16 * 1024 * 1024  # bytes for which room is reserved in advance where no mirror gives the size
+_STEP = 16 * 1024 * 1024  # bytes of space reserved in advance if no mirror declares the size
 
 
 class SequentialDownload:
@@ -25,9 +25,9 @@ class SequentialDownload:
     def __init__(
         self, source: Source, *, part: Part, context: Context, reserve: Callable[[int], None] = lambda _: None
     ) -> None:
-        """`reserve` is called with the size that a mirror gives where the source has none; it may raise NoRoomError.
+        """`reserve` is called with the size that a mirror declares if the source has none; it may raise NoRoomError.
 
-        Where the mirror gives none either, it is called again and again while the part grows.
+        If the mirror declares none either, it is called repeatedly while the part grows.
         """
         self._source = source
         self._part = part
@@ -40,21 +40,21 @@ class SequentialDownload:
         self._attempts = Attempts(source, mirrors=self._mirrors, deadline=self._deadline, here=lambda: part.length)
         self._mirror: Mirror | None = None  # the one asked last
         self._next: Mirror | None = None  # the one to ask next
-        self._farthest = 0  # the longest that the part has been: only bytes beyond it are progress
+        self._farthest = 0  # the greatest length of the part so far: only bytes beyond it are progress
         self._progressed = False  # in the last attempt
-        self._origins: set[str] = set()  # who gave the bytes of the part
-        self._is_mirrors_fault = False  # wrong bytes came from the last mirror alone
-        self._one_origin = False  # after wrong bytes of unclear origin: no more mixing
+        self._origins: set[str] = set()  # where the bytes of the part came from
+        self._is_mirrors_fault = False  # the wrong bytes were all from the last mirror
+        self._one_origin = False  # after wrong bytes from several mirrors: no more mixing
         self.bytes_received = 0  # over the wire in this run, those fetched twice counted twice
-        self.resumed_from = 0  # bytes that an earlier run had left
+        self.resumed_from = 0  # bytes left by an earlier run
 
     @property
     def attempts(self) -> int:
-        """How many were begun."""
+        """The number begun."""
         return self._attempts.number
 
     def _resume(self) -> None:
-        """Begin with what an earlier run left in the part, unless that cannot be the beginning of the artifact."""
+        """Start from what an earlier run left in the part, unless it cannot be the beginning of the artifact."""
         part, size = self._part, self._source.size
         left = part.resumable_size()
         if size is not None and left > size:
@@ -69,7 +69,7 @@ class SequentialDownload:
         self._origins = {_EARLIER_RUN}
 
     def run(self) -> None:
-        """Download until the part is whole and right. Raises FetchError, as download.download says."""
+        """Download until the part is complete and verified. Raises FetchError as download.download does."""
         if self._part.resumable_size():
             self._resume()
         if not self._is_whole():
@@ -83,11 +83,11 @@ class SequentialDownload:
         self._events.verified(self._source.name, digest=str(digest), total=self._part.length)
 
     def last_url(self) -> str | None:
-        """The mirror asked last, redacted; None when none was asked."""
+        """The mirror asked last, redacted; None if none was asked."""
         return redact(self._mirror.url) if self._mirror else None
 
     def _is_whole(self) -> bool:
-        """Whether nothing is missing; only a digest tells."""
+        """Whether the part is complete, as far as a digest shows it."""
         return self._source.size in {None, self._part.length} and self._part.digester.matches()
 
     def _attempt(self) -> None:
@@ -102,12 +102,12 @@ class SequentialDownload:
         try:
             self._fetch(mirror)
         except NetworkError:
-            # A server may declare too much, or break the connection after the last byte: the digest decides.
+            # A server may declare too large a size, or cut the connection after the last byte: the digest decides.
             if not self._is_whole():
                 raise
         except FetchError:
             raise
-        except Exception as error:  # whatever this mirror's answer did to us: another one's may do better
+        except Exception as error:  # a bug triggered by this mirror's answer: try another mirror
             raise unforeseen(error) from error
         finally:
             self._progressed = self._part.length > farthest
@@ -120,7 +120,7 @@ class SequentialDownload:
         return self._next
 
     def _fetch(self, mirror: Mirror) -> None:
-        """One request and its body. Raises FetchError for whatever kept the part from being whole and right."""
+        """Make one request and copy its body. Raises FetchError unless the part is then complete and verified."""
         offset = self._part.length if self._may_resume(mirror) else 0
         request = Request(
             url=mirror.url,
@@ -136,7 +136,7 @@ class SequentialDownload:
             try:
                 self._copy(mirror, body)
             except (IntegrityError, ClaimedSizeError):
-                self._is_mirrors_fault = True  # it goes on beyond the size, or without end
+                self._is_mirrors_fault = True  # its body goes beyond the size, or never ends
                 self._drop()
                 raise
             self._check(mirror, body)
@@ -149,7 +149,7 @@ class SequentialDownload:
             copy_body(
                 body,
                 self._part,
-                size=self._source.size,
+                size=total,  # a mirror that sends more than it claimed is at fault
                 timeouts=self._source.timeouts,
                 deadline=self._deadline,
                 before_write=self._reserve_step if total is None else lambda _: None,
@@ -165,7 +165,7 @@ class SequentialDownload:
         return not self._one_origin or self._origins == {mirror.url}
 
     def _begin(self, mirror: Mirror, body: Body, request: Request) -> None:
-        """Make the part ready for `body`, which begins at its end or at 0. Raises FetchError."""
+        """Prepare the part for `body`, which starts at the part's end or at 0. Raises FetchError."""
         if body.total is not None:
             self._check_total(body.total)
         if body.start not in {0, request.offset}:
@@ -182,7 +182,7 @@ class SequentialDownload:
             self._events.resumed(name, url=url, offset=body.start)
 
     def _check_total(self, total: int) -> None:
-        """Raises IntegrityError where the mirror has a file of another size, ClaimedSizeError where it is too big."""
+        """Raise IntegrityError if the mirror's file has the wrong size, ClaimedSizeError if it does not fit."""
         self._is_mirrors_fault = True
         check_size(total, expected=self._source.size)
         self._is_mirrors_fault = False
@@ -197,7 +197,7 @@ class SequentialDownload:
         self._reserved = size
 
     def _reserve_step(self, length: int) -> None:
-        """Reserve room for a body that does not say how long it is: some in advance, else as much as has come."""
+        """Reserve space for a body of unknown length: some in advance, or if that does not fit, what has arrived."""
         if length <= self._reserved:
             return
         try:
@@ -206,7 +206,7 @@ class SequentialDownload:
             self._reserve_size(length)
 
     def _check_restart(self, mirror: Mirror, body: Body, request: Request) -> None:
-        """All bytes come in answer to a range. Raises RangeError where this or another mirror may yet give it."""
+        """Handle a full answer to a range request. Raises RangeError if some mirror may still send the range."""
         changed = request.validator is not None and body.validator != request.validator
         why = "the file has changed on the server" if changed else "the server ignores ranges"
         if mirror.unranged + 1 < RANGE_ATTEMPTS:
@@ -216,16 +216,16 @@ class SequentialDownload:
         mirror.ranges = changed
 
     def _check(self, mirror: Mirror, body: Body) -> None:
-        """The body has ended. Raises NetworkError if the part is not whole, IntegrityError if it is not right."""
+        """Check the part at the end of the body. Raises NetworkError if it is incomplete, IntegrityError if wrong."""
         length = self._part.length
         expected = self._source.size if self._source.size is not None else body.total
         if expected is not None and length < expected:
             raise NetworkError(f"the body ended {expected - length} bytes early")
         is_new = length > self._farthest
         if expected is None and self._source.digest and is_new and not self._part.digester.matches():
-            # Only the end of the connection marked its end, so it may have been cut. If no more bytes come the next
-            # time either, it is wrong, not short.
-            raise NetworkError("the body has no declared end, and what came is not all")
+            # Only the end of the connection marked its end, so it may have been cut. If the next attempt gets no more
+            # bytes, it is wrong, not short.
+            raise NetworkError("the body has no declared end, and is incomplete")
         try:
             check_size(length, expected=expected)
             self._part.digester.check(remark=body.remark)
@@ -236,13 +236,13 @@ class SequentialDownload:
             raise
 
     def _clear(self) -> None:
-        """Begin again. What was here before is no progress when it comes again."""
+        """Start again. Bytes that were present before do not count as progress."""
         self._part.clear()
         self._origins.clear()
         self._reserved = 0
 
     def _drop(self) -> None:
-        """Begin again, since what was here was wrong."""
+        """Start again after wrong bytes."""
         self._clear()
         self._farthest = 0
 

@@ -1,4 +1,4 @@
-"""Digests of what arrives, of the whole or chunk by chunk, and the comparison with what the configuration names."""
+"""Hash what arrives, as a whole or chunk by chunk, and compare it with the configuration's digests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pxe_fetch.errors import IntegrityError
 
 
 class Digester:
-    """A digest that grows. Without an expected digest it still counts as sha256, for the journal."""
+    """A running digest. Without an expected one it is a sha256, for the journal."""
 
     def __init__(self, expected: Digest | None) -> None:
         self.expected = expected
@@ -20,7 +20,7 @@ class Digester:
         self._hash = hashlib.sha512() if self._algorithm == "sha512" else hashlib.sha256()
 
     def update(self, data: memoryview) -> None:
-        """Hash `data`, in the order of the file. hashlib lets go of the interpreter for more than 2 KiB."""
+        """Hash `data`, in the order of the file. hashlib releases the GIL for more than 2 KiB."""
         self._hash.update(data)
 
     def digest(self) -> Digest:
@@ -30,11 +30,11 @@ class Digester:
         return expected if expected and expected.hex == found else Digest(algorithm=self._algorithm, hex=found)
 
     def matches(self) -> bool:
-        """Whether it is the expected one; False where none is expected."""
+        """Whether it is the expected one; False if none is expected."""
         return self.expected is not None and self._hash.hexdigest() == self.expected.hex
 
     def check(self, *, remark: str = "") -> None:
-        """Raises IntegrityError unless it is the expected one; `remark` goes into the message."""
+        """Raise IntegrityError if another one is expected; `remark` is added to the message."""
         found = self.digest()
         if self.expected and found != self.expected:
             note = f" ({remark})" if remark else ""
@@ -46,7 +46,7 @@ class Digester:
 
 
 def check_size(found: int, *, expected: int | None) -> None:
-    """Raises IntegrityError if the expected size is known and another."""
+    """Raise IntegrityError if the expected size is known and different."""
     if expected is not None and found != expected:
         raise IntegrityError(
             f"wrong size: expected {expected} bytes, found {found}", expected=str(expected), found=str(found)
@@ -54,7 +54,7 @@ def check_size(found: int, *, expected: int | None) -> None:
 
 
 class _Hash(Protocol):
-    """hashlib's."""
+    """A hash object of hashlib."""
 
     def update(self, data: memoryview, /) -> None: ...
     def digest(self) -> bytes: ...
@@ -62,27 +62,27 @@ class _Hash(Protocol):
 
 @dataclass(kw_only=True, slots=True)
 class PartialChunk:
-    """The first bytes of a chunk whose others are still missing."""
+    """The first bytes of a chunk; the others are still missing."""
 
     length: int
     hash: _Hash  # of these bytes
-    origins: frozenset[str]  # who gave them
+    origins: frozenset[str]  # the mirrors that sent them
 
 
 class OnChunk(Protocol):
-    """Gets each chunk whose last byte has come."""
+    """Called for each chunk when its last byte has arrived."""
 
     def __call__(self, index: int, *, digest: bytes, origins: frozenset[str]) -> None:
         """The chunk `index`, whose bytes came from `origins`, has this digest."""
 
 
 class ChunkDigester:
-    """The digests of the chunks that one stream downloads in a row."""
+    """The digests of consecutive chunks that one stream downloads."""
 
     def __init__(
         self, chunk_map: ChunkMap, *, position: int, partial: PartialChunk | None, origin: str, on_chunk: OnChunk
     ) -> None:
-        """The bytes to come begin at the offset `position`; those before it in the same chunk are the `partial` one."""
+        """The next bytes start at the offset `position`; `partial` has those before it in the same chunk."""
         self._map = chunk_map
         self._position = position
         self._origin = frozenset((origin,))
@@ -104,5 +104,5 @@ class ChunkDigester:
                 self._on_chunk(index, digest=chunk.hash.digest(), origins=chunk.origins)
 
     def partial(self) -> PartialChunk | None:
-        """The beginning of the chunk that is not whole yet; None where there is none."""
+        """The beginning of the current, incomplete chunk; None if it is empty."""
         return self._chunk if self._chunk.length else None

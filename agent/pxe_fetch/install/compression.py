@@ -1,4 +1,4 @@
-"""What compressed bytes are, told by how they begin, and what is in them: gzip, xz, bzip2, zstd."""
+"""Recognise compressed bytes by their magic number, and decompress them: gzip, xz, bzip2, zstd."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import BinaryIO, Protocol
 from pxe_fetch.errors import NoRoomError, PolicyError
 from pxe_fetch.install.disk_space import memory_available
 
-# RFC 1952; the .xz file format 1.1.0; bzip2(1); RFC 8878 with its skippable frames, of which there are sixteen.
+# RFC 1952; the .xz file format 1.1.0; bzip2(1); RFC 8878, with its sixteen kinds of skippable frames.
 _MAGIC = (
     (b"\x1f\x8b", "gzip"),
     (b"\xfd7zXZ\0", "xz"),
@@ -23,50 +23,50 @@ LONGEST_MAGIC = 6
 KNOWN = "gzip, xz, bzip2 or zstd"
 
 _READ = 256 * 1024  # compressed bytes read at a time
-_PIECE = 1024 * 1024  # most bytes that come out at a time, however well they were compressed
+_PIECE = 1024 * 1024  # most bytes decompressed at a time
 
 
 class Stream(Protocol):
-    """One compressed stream, as bz2 and lzma have it. A file may be several in a row."""
+    """The decompressor of one stream, with the interface of bz2 and lzma. A file may have several streams."""
 
     @property
     def eof(self) -> bool:
-        """Whether its end has been seen."""
+        """Whether the end of the stream was reached."""
 
     @property
     def needs_input(self) -> bool:
-        """Whether nothing more comes out before more goes in."""
+        """Whether it needs more input before it has more output."""
 
     @property
     def unused_data(self) -> bytes:
-        """What followed its end."""
+        """The input after the end of the stream."""
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        """At most `max_length` bytes that come out when `data` goes in. Raises whatever its module has for that."""
+        """Decompress `data` to at most `max_length` bytes. Raises its module's own errors."""
 
 
 def kind_of(head: bytes) -> str | None:
-    """How the bytes that begin with `head` are compressed; None where it is in no way known here."""
+    """The compression of bytes that begin with `head`; None if it is not a known one."""
     return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
 
 
 def pieces(packed: BinaryIO) -> Iterator[bytes]:
-    """What is in the file `packed`: all its streams, a piece after the other.
+    """Decompress all streams of the file `packed`, piece by piece.
 
-    Raises PolicyError where it is not compressed, damaged, cut off, or followed by something else; NoRoomError where
-    decompressing takes more memory than there is; OSError when it cannot be read.
+    Raises PolicyError if it is not compressed, damaged, truncated, or followed by something else; NoRoomError if
+    decompressing takes more memory than there is; OSError if it cannot be read.
     """
     data = _filled(b"", packed)
     kind = kind_of(data)
     if kind is None:
-        raise PolicyError(f"what was fetched is not compressed by {KNOWN}, so there is nothing to decompress")
+        raise PolicyError(f"the fetched file is not compressed with {KNOWN}, so it cannot be decompressed")
     while data:
         if kind_of(data) != kind:
-            raise PolicyError(f"something that is no {kind} follows the compressed bytes")
+            raise PolicyError(f"the compressed bytes ({kind}) are followed by something else")
         stream = _stream(kind)
         while not stream.eof:
             if stream.needs_input and not data and not (data := packed.read(_READ)):
-                raise PolicyError(f"what was fetched is compressed by {kind}, and cut off")
+                raise PolicyError(f"the fetched file is compressed with {kind}, and truncated")
             piece = _decompress(stream, data, kind=kind)
             data = b""
             if piece:
@@ -75,7 +75,7 @@ def pieces(packed: BinaryIO) -> Iterator[bytes]:
 
 
 class Content(io.RawIOBase):
-    """What `pieces` gives, as a file that is read from its beginning to its end. Reading raises what `pieces` does."""
+    """The output of `pieces` as a file that is read from start to end. Reading raises what `pieces` raises."""
 
     def __init__(self, packed: BinaryIO) -> None:
         self._pieces = pieces(packed)
@@ -97,7 +97,7 @@ class Content(io.RawIOBase):
 
 
 def _next(data: bytes, packed: BinaryIO) -> bytes:
-    """`data`, which follows a stream, without the zeros that may pad a file; b"" at the file's end."""
+    """`data` after a stream, and what follows it, without zero padding; b"" at the end of the file."""
     while not (data := data.lstrip(b"\0")):
         data = packed.read(_READ)
         if not data:
@@ -106,7 +106,7 @@ def _next(data: bytes, packed: BinaryIO) -> bytes:
 
 
 def _filled(data: bytes, packed: BinaryIO) -> bytes:
-    """`data` and enough of what follows it to see what it is."""
+    """`data`, with enough of what follows it to recognise its magic number."""
     while len(data) < LONGEST_MAGIC and (more := packed.read(_READ)):
         data += more
     return data
@@ -116,10 +116,10 @@ def _decompress(stream: Stream, data: bytes, *, kind: str) -> bytes:
     try:
         return stream.decompress(data, _PIECE)
     except Exception as error:  # zlib.error, LZMAError, ZstdError, and OSError of bz2: each module has its own
-        # Its digest is right, so these are the bytes that the configuration names; no other attempt makes them better.
+        # The digest is right, so these are the configured bytes, and another attempt would not help.
         if isinstance(error, MemoryError) or "memory" in str(error).lower():
             raise NoRoomError(f"decompressing it ({kind}) takes more memory than this node has") from None
-        raise PolicyError(f"what was fetched is damaged ({kind}): {error}") from None
+        raise PolicyError(f"the fetched file is damaged ({kind}): {error}") from None
 
 
 def _stream(kind: str) -> Stream:
@@ -150,7 +150,7 @@ def _zstd() -> Stream:
 
 
 class _Gzip:
-    """zlib's object with the manners of the others."""
+    """zlib's decompressor with the interface of bz2 and lzma."""
 
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(wbits=31)  # gzip alone
@@ -170,5 +170,5 @@ class _Gzip:
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         out = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
-        self._is_full = len(out) == max_length  # there may be more, even where all that went in is used up
+        self._is_full = len(out) == max_length  # there may be more output even if all input is consumed
         return out

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from pxe_fetch.contract.archive import STAGING_SUFFIX
 from pxe_fetch.contract.model import Digest
-from pxe_fetch.errors import NoRoomError, PolicyError
+from pxe_fetch.contract.paths import STAGING_SUFFIX
+from pxe_fetch.errors import NoRoomError
 from pxe_fetch.humanize import amount
 from pxe_fetch.install import file
 from pxe_fetch.install.compression import pieces
@@ -47,19 +46,12 @@ def install(transfer: Transfer) -> None:
     """
     staging = beside(transfer.dest, STAGING_SUFFIX)
     try:
-        staging.unlink(missing_ok=True)  # left by a run that was killed
-        content = _decompress(transfer, staging)
-        file.install(replace(transfer, part=staging))
-        _write_record(transfer, content=content)
-        transfer.part.unlink(missing_ok=True)
-    except (PolicyError, NoRoomError):
-        transfer.part.unlink(missing_ok=True)
-        raise
-    except OSError as error:
-        cause = file.translate_error(error, f"cannot install {transfer.dest}")
-        if isinstance(cause, NoRoomError):
+        with file.installing(transfer):
+            staging.unlink(missing_ok=True)  # left by a run that was killed
+            content = _decompress(transfer, staging)
+            file.install(replace(transfer, part=staging))
+            file.write_record(beside(transfer.dest, RECORD_SUFFIX), lambda: f"{transfer.identity} {content}\n")
             transfer.part.unlink(missing_ok=True)
-        raise cause from None
     finally:
         staging.unlink(missing_ok=True)
 
@@ -83,13 +75,3 @@ def _decompress(transfer: Transfer, staging: Path) -> str:
             content.update(piece)
             written += len(piece)
     return content.hexdigest()
-
-
-def _write_record(transfer: Transfer, *, content: str) -> None:
-    """Write the record. If that fails, or the run is killed before, a later run fetches the artifact again."""
-    record = beside(transfer.dest, RECORD_SUFFIX)
-    with suppress(OSError):
-        record.unlink(missing_ok=True)
-        descriptor = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            stream.write(f"{transfer.identity} {content}\n")

@@ -6,10 +6,12 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
-from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError
+from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError, PolicyError
 from pxe_fetch.plan import Transfer
 
 DEFAULT_MODE = 0o644
@@ -111,6 +113,34 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def installing(transfer: Transfer) -> Iterator[None]:
+    """Within this context `transfer` is unpacked: an OSError becomes a FetchError.
+
+    The part file is removed if another try would fail too, or if it is what takes the space.
+    """
+    try:
+        try:
+            yield
+        except OSError as error:
+            raise translate_error(error, f"cannot install {transfer.dest}") from None
+    except (PolicyError, NoRoomError):
+        transfer.part.unlink(missing_ok=True)
+        raise
+
+
+def write_record(record: Path, text: Callable[[], str]) -> None:
+    """Write `text` to the file `record`, which says what was installed beside it.
+
+    Without it, if that fails or the run is killed before, a later run installs the artifact again.
+    """
+    with suppress(OSError):
+        record.unlink(missing_ok=True)
+        descriptor = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            stream.write(text())
 
 
 def translate_error(error: OSError, what: str) -> FetchError:

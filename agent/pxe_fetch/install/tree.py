@@ -1,4 +1,4 @@
-"""A tar archive put in place as a whole directory tree: unpacked beside it, each member looked at, then swapped."""
+"""Install a tar archive as a directory tree: unpack it beside the destination, then swap the two."""
 
 from __future__ import annotations
 
@@ -8,36 +8,42 @@ import os
 import shutil
 import stat
 import tarfile
-from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 
-from pxe_fetch.contract.archive import MOST_MEMBERS, STAGING_SUFFIX
-from pxe_fetch.contract.tar import TarReader
+from pxe_fetch.contract.paths import STAGING_SUFFIX
+from pxe_fetch.contract.tar import MOST_MEMBERS, TarReader
 from pxe_fetch.errors import CannotCreateError, NoRoomError, PolicyError
 from pxe_fetch.humanize import amount
 from pxe_fetch.install.compression import LONGEST_MAGIC, Content, kind_of
-from pxe_fetch.install.disk_space import available
-from pxe_fetch.install.file import DIRECTORY_MODE, sync_directory, translate_error
-from pxe_fetch.install.mounts import is_in_memory, read_mounts
-from pxe_fetch.install.renameat2 import exchange
+from pxe_fetch.install.disk_space import available, is_in_memory, read_mounts
+from pxe_fetch.install.file import DIRECTORY_MODE, installing, sync_directory, write_record
 from pxe_fetch.install.unpack import Unpacker
 from pxe_fetch.plan import Transfer, beside
 
+try:
+    # The C module under ctypes. Importing ctypes itself creates a callback, which takes executable memory (Python
+    # 3.11); the unit forbids that (MemoryDenyWriteExecute=).
+    import _ctypes
+except ImportError:  # a Python without libffi
+    _ctypes = None  # type: ignore[assignment]
+
 _BLOCK = 256 * 1024  # bytes of the archive read at a time
 FORMER_SUFFIX = ".pxe-fetch-former"
-RECORD_SUFFIX = ".pxe-fetch-tree"  # beside the tree: which archive it came from, and what it looked like then
+RECORD_SUFFIX = ".pxe-fetch-tree"  # beside the tree: the archive's identity, and a digest of the tree's metadata
+_AT_FDCWD = -100  # <fcntl.h>: relative to the working directory
+_RENAME_EXCHANGE = 2  # <linux/fs.h>
 
 
 def is_current(transfer: Transfer) -> bool:
-    """Whether the destination is the tree that an earlier run made of this archive, with nothing changed since.
+    """Whether the destination is the tree that an earlier run made of this archive, unchanged.
 
-    Told from the record beside it: the archive's digest, and the names, types, modes, owners, sizes and times of all
-    that was unpacked. The content is not read again. Raises FetchError when something else than a directory stands
-    there: no tree takes its place, so nothing is fetched.
+    The record beside it has the archive's digest, and the names, types, modes, owners, sizes and times of everything
+    unpacked. The content is not read again. Raises FetchError if the destination is not a directory: no tree replaces
+    it, so nothing is fetched.
     """
     if os.path.lexists(transfer.dest) and not _is_directory(transfer.dest):
-        raise CannotCreateError(f"{transfer.dest} is there and is not a directory, so no tree is put in its place")
+        raise CannotCreateError(f"{transfer.dest} exists and is not a directory, and no tree replaces it")
     try:
         record = beside(transfer.dest, RECORD_SUFFIX).read_text(encoding="ascii")
         is_ours = record == _record(transfer, tree=transfer.dest)
@@ -49,38 +55,32 @@ def is_current(transfer: Transfer) -> bool:
 
 
 def install(transfer: Transfer) -> None:
-    """Make the verified archive's content the destination, then drop the archive.
+    """Turn the content of the verified archive into the destination, then remove the archive.
 
-    Members get the transfer's owner (else the agent's own); the directory itself its mode (else 0755). Set-id bits and
-    write permission for group and others are not taken from the archive (as by tarfile's `data` filter), and the owner
-    may write what is in it. Raises FetchError; the destination is then as it was.
+    Members get the configured owner (else the agent's); the directory itself gets the configured mode (else 0755).
+    Set-id bits and write permission for group and others are dropped (as by tarfile's `data` filter), and the owner can
+    write all of it. Raises FetchError; the destination is then unchanged.
     """
     staging = beside(transfer.dest, STAGING_SUFFIX)
+    record = beside(transfer.dest, RECORD_SUFFIX)
     try:
-        _clear(transfer)
-        staging.mkdir(mode=0o700)
-        _fill(staging, transfer)
-        _dress(staging, transfer)
-        if not is_in_memory(str(staging), read_mounts()):
-            os.sync()  # else a power cut may leave empty files under the right names
-        _swap(staging, transfer.dest)
-        _note(transfer)
-        transfer.part.unlink(missing_ok=True)
-        sync_directory(transfer.dest.parent)
-    except (PolicyError, NoRoomError):
-        transfer.part.unlink(missing_ok=True)  # it will never be of use, or it is what takes the room
-        raise
-    except OSError as error:
-        cause = translate_error(error, f"cannot install {transfer.dest}")
-        if isinstance(cause, NoRoomError):
+        with installing(transfer):
+            _clear(transfer)
+            staging.mkdir(mode=0o700)
+            _fill(staging, transfer)
+            _set_owner_and_mode(staging, transfer)
+            if not is_in_memory(str(staging), read_mounts()):
+                os.sync()  # else a power cut may leave empty files under the right names
+            _swap(staging, transfer.dest)
+            write_record(record, lambda: _record(transfer, tree=transfer.dest))
             transfer.part.unlink(missing_ok=True)
-        raise cause from None
+            sync_directory(transfer.dest.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
 def _clear(transfer: Transfer) -> None:
-    """Take away what a run that was killed left beside the destination. Raises OSError."""
+    """Remove what a run that was killed left beside the destination. Raises OSError."""
     for suffix in (STAGING_SUFFIX, FORMER_SUFFIX):
         _remove(beside(transfer.dest, suffix))
 
@@ -97,20 +97,20 @@ def _fill(staging: Path, transfer: Transfer) -> None:
                 if members > MOST_MEMBERS:
                     raise PolicyError(f"the archive has more than {MOST_MEMBERS} members")
                 if size > room:
-                    raise NoRoomError(f"unpacked, the archive takes more than the {amount(int(room))} that are free")
+                    raise NoRoomError(f"the unpacked archive needs more than the {amount(int(room))} available")
                 unpacker.add(archive, member)
     except (tarfile.TarError, EOFError, ValueError, ArithmeticError) as error:
-        # Its digest is right, so the archive is what the configuration names; no other attempt makes it better.
-        raise PolicyError(f"what was fetched is not a whole tar archive: {error}") from None
+        # The digest is right, so this is the configured archive, and another attempt would not help.
+        raise PolicyError(f"the fetched file is not a complete tar archive: {error}") from None
 
 
 def _uncompressed(packed: BufferedReader) -> BufferedReader:
-    """The archive in the file `packed`, compressed or not, as it is uncompressed."""
+    """The file `packed`, decompressed if it is compressed."""
     is_compressed = kind_of(packed.peek(LONGEST_MAGIC)[:LONGEST_MAGIC]) is not None
     return BufferedReader(Content(packed), _BLOCK) if is_compressed else packed
 
 
-def _dress(staging: Path, transfer: Transfer) -> None:
+def _set_owner_and_mode(staging: Path, transfer: Transfer) -> None:
     mode = DIRECTORY_MODE if transfer.mode is None else transfer.mode
     if transfer.uid is not None or transfer.gid is not None:
         uid = -1 if transfer.uid is None else transfer.uid
@@ -120,34 +120,33 @@ def _dress(staging: Path, transfer: Transfer) -> None:
                 for name in (".", *folders, *files):
                     os.chown(os.path.join(folder, name), uid, gid, follow_symlinks=False)  # noqa: PTH118
         except OSError as error:
-            raise CannotCreateError(f"{transfer.dest} cannot have the owner {uid}:{gid}: {error.strerror}") from None
+            raise CannotCreateError(f"cannot give {transfer.dest} the owner {uid}:{gid}: {error.strerror}") from None
     staging.chmod(mode)
 
 
 def _swap(staging: Path, dest: Path) -> None:
-    """Put the directory `staging` at `dest`, whatever stood there. Raises OSError or FetchError."""
+    """Replace whatever is at `dest` by the directory `staging`. Raises OSError or FetchError."""
     try:
-        os.rename(staging, dest)  # noqa: PTH104  nothing there, or an empty directory
+        os.rename(staging, dest)  # noqa: PTH104  missing, or an empty directory
     except OSError:
         if not os.path.lexists(dest):
             raise
     else:
         return
-    if exchange(staging, dest):
+    if _exchange(staging, dest):
         _remove(staging)
         return
-    # For a moment there is nothing at the destination, which is the other state it may be in; a run that is killed
-    # then unpacks again.
+    # For a moment the destination is absent, which is allowed too. If the run is killed now, the next unpacks again.
     former = beside(dest, FORMER_SUFFIX)
     try:
         os.rename(dest, former)  # noqa: PTH104
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        # overlayfs does not rename a directory of its lower layer; emptying it would be neither all nor nothing.
+        # overlayfs does not rename a directory of its lower layer, and emptying it would not be all or nothing.
         raise CannotCreateError(
             f"{dest} is a directory of the image itself, which cannot be replaced as a whole; choose another dest, or "
-            "leave the directory out of the image (or empty)"
+            "remove or empty the directory in the image"
         ) from None
     try:
         os.rename(staging, dest)  # noqa: PTH104
@@ -155,6 +154,22 @@ def _swap(staging: Path, dest: Path) -> None:
         os.rename(former, dest)  # noqa: PTH104
         raise
     _remove(former)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap `first` and `second` in one step (renameat2(2), RENAME_EXCHANGE); False, with nothing changed, if it cannot.
+
+    It needs support by the C library (glibc 2.28), the kernel and the file system: ext4, xfs, btrfs and tmpfs have it,
+    overlayfs does not for directories of its lower layer.
+    """
+    try:
+        # dlopen(3): None stands for the program itself, which has the C library in it.
+        renameat2 = _ctypes.dlsym(_ctypes.dlopen(None, 0), "renameat2")  # type: ignore[arg-type]
+        arguments = (_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
+        failed: int = _ctypes.call_function(renameat2, arguments)
+    except (AttributeError, OSError):
+        return False
+    return failed == 0
 
 
 def _is_directory(path: Path) -> bool:
@@ -168,18 +183,8 @@ def _remove(tree: Path) -> None:
         shutil.rmtree(tree)
 
 
-def _note(transfer: Transfer) -> None:
-    """Write the record. Where that fails, or the run is killed before, a later run makes the tree again."""
-    file = beside(transfer.dest, RECORD_SUFFIX)
-    with suppress(OSError):
-        file.unlink(missing_ok=True)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            stream.write(_record(transfer, tree=transfer.dest))
-
-
 def _record(transfer: Transfer, *, tree: Path) -> str:
-    """The archive's digest, the owner and mode that are wanted, and a digest of the tree's metadata. Raises OSError."""
+    """The archive's identity, the configured owner and mode, and a digest of the tree's metadata. Raises OSError."""
     seen = hashlib.sha256()
     for folder, folders, files in os.walk(tree, onerror=_raise):
         folders.sort()

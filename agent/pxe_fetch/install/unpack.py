@@ -1,4 +1,4 @@
-"""The members of an archive, each looked at, then made below a folder that nothing of the archive can lead out of."""
+"""Unpack the members of an archive below a folder, checking each so that nothing can get outside."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
-from pxe_fetch.contract.archive import file_mode, folder_mode, leads_outside
-from pxe_fetch.contract.tar import TarReader
+from pxe_fetch.contract.tar import MAX_DEPTH, TarReader, file_mode, folder_mode, leads_outside
 from pxe_fetch.errors import PolicyError
 
 _BLOCK = 256 * 1024  # bytes of a file read and written at a time
@@ -19,22 +18,22 @@ Made = TypeVar("Made")
 
 
 class Unpacker:
-    """Makes members below the folder `staging`, which is empty at first and nobody else's.
+    """Creates members below the folder `staging`, which is empty at first and used by nobody else.
 
-    Every parent is a real folder, never a link; a link's target is relative, has `..` only at its front, and no more of
-    them than the link is deep. So by induction no path in the tree leads out of it, whatever resolves it: what
-    tarfile's own filters missed (CVE-2025-4517, 4138, 4330) is not looked up at all. What is made here is a folder for
-    good, or never one, so a parent that was looked at need not be looked at again.
+    Every parent is a real folder, never a link; a link's target is relative, with `..` only at its front, and no more
+    of them than the link is deep. So by induction no path in the tree leads out of it, however it is resolved, and the
+    cases that tarfile's filters missed (CVE-2025-4517, 4138, 4330) cannot arise. A folder made here stays a folder, and
+    nothing else becomes one, so a parent is checked only once.
     """
 
     def __init__(self, staging: Path) -> None:
         self._staging = str(staging)
-        self._parent = ""  # the last that was looked at: members of a folder mostly follow each other
+        self._parent = ""  # the last one checked: members of a folder mostly follow each other
 
     def add(self, archive: TarReader, member: tarfile.TarInfo) -> None:
-        """Make `member`, the last that `archive` gave.
+        """Create `member`, the last one that `archive` yielded.
 
-        Raises PolicyError for one that could lead outside or is of no known kind, OSError, and tarfile's errors.
+        Raises PolicyError if it could lead outside or has an unknown type, OSError, and tarfile's errors.
         """
         path = _path(member.name, what=f"the member {member.name!r}")
         if not path:
@@ -55,9 +54,7 @@ class Unpacker:
                 os.close(descriptor)
         elif member.issym():
             if leads_outside(member.linkname, depth=path.count("/")):
-                raise PolicyError(
-                    f"the link {member.name!r} leads, or could lead, out of the archive: {member.linkname!r}"
-                )
+                raise PolicyError(f"the link {member.name!r} leads out of the archive, or could: {member.linkname!r}")
             self._in_place(lambda: os.symlink(member.linkname, target), target, member)  # noqa: PTH211
         elif member.islnk():
             linked = self._linked(member)
@@ -65,7 +62,7 @@ class Unpacker:
                 return
             self._in_place(lambda: os.link(linked, target), target, member)
         else:
-            raise PolicyError(f"the member {member.name!r} is a device, a pipe or something else that is not unpacked")
+            raise PolicyError(f"the member {member.name!r} is not a file, folder or link")
 
     def _make_parent(self, parent: str, member: tarfile.TarInfo) -> None:
         if parent == self._parent:
@@ -74,11 +71,11 @@ class Unpacker:
         for name in parent.split("/") if parent else ():
             path = f"{path}/{name}"
             if not _made_folder(self._staging + path):
-                raise PolicyError(f"the member {member.name!r} goes through {path[1:]!r}, no directory")
+                raise PolicyError(f"the member {member.name!r} is below {path[1:]!r}, which is not a directory")
         self._parent = parent
 
     def _in_place(self, make: Callable[[], Made], target: str, member: tarfile.TarInfo) -> Made:
-        """What `make` gives; a member that stands at `target` goes first: the later of two wins."""
+        """The result of `make`, after removing an earlier member at `target`: the later of two wins."""
         try:
             return make()
         except FileExistsError:
@@ -88,7 +85,7 @@ class Unpacker:
         return make()
 
     def _linked(self, member: tarfile.TarInfo) -> str:
-        """The file below the staging folder that the hard link is another name of."""
+        """The file below the staging folder that the hard link refers to."""
         path = _path(member.linkname, what=f"the hard link {member.name!r}")
         *parents, name = path.split("/")
         target = self._staging
@@ -99,19 +96,23 @@ class Unpacker:
         except OSError:
             is_file = False
         if not is_file:
-            raise PolicyError(f"the hard link {member.name!r} names {member.linkname!r}, no file unpacked before it")
+            raise PolicyError(
+                f"the hard link {member.name!r} refers to {member.linkname!r}, which is not a file unpacked before it"
+            )
         return target
 
 
 def _path(name: str, *, what: str) -> str:
     parts = [part for part in name.split("/") if part not in {"", "."}]
     if name.startswith("/") or ".." in parts or "\0" in name:
-        raise PolicyError(f"{what} climbs out of the archive: {name!r}")
+        raise PolicyError(f"{what} leads out of the archive: {name!r}")
+    if len(parts) > MAX_DEPTH:
+        raise PolicyError(f"the archive has a member that is {len(parts)} folders deep; the limit is {MAX_DEPTH}")
     return "/".join(parts)
 
 
 def _made_folder(path: str) -> bool:
-    """Make a folder where nothing is; whether there is one now."""
+    """Create a folder unless something is there; whether there is a folder now."""
     try:
         os.mkdir(path)  # noqa: PTH102
     except FileExistsError:
@@ -120,7 +121,7 @@ def _made_folder(path: str) -> bool:
 
 
 def _is_folder(path: str) -> bool:
-    """Whether it is a folder, and no link to one."""
+    """Whether it is a folder, not a link to one."""
     try:
         return stat.S_ISDIR(os.lstat(path).st_mode)
     except OSError:
@@ -147,9 +148,9 @@ def _fill(descriptor: int, content: IO[bytes], member: tarfile.TarInfo) -> None:
     if member.sparse:
         os.ftruncate(descriptor, member.size)
     os.fchmod(descriptor, file_mode(member.mode))
-    with suppress(OSError):  # a time that this file system has not: the file keeps today's
+    with suppress(OSError):  # a time that this file system cannot store: the file keeps the current one
         os.utime(descriptor, (member.mtime, member.mtime))
 
 
 def _two_kinds(member: tarfile.TarInfo) -> PolicyError:
-    return PolicyError(f"the member {member.name!r} and another of that name are a directory and something else")
+    return PolicyError(f"the member {member.name!r} and another of the same name are a directory and something else")

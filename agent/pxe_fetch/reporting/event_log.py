@@ -19,7 +19,7 @@ from pxe_fetch.humanize import amount, count, soon, span
 from pxe_fetch.plan import Plan, Transfer
 from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal
 from pxe_fetch.reporting.result import Result
-from pxe_fetch.reporting.run_state import ArtifactState
+from pxe_fetch.reporting.state_file import ArtifactState
 from pxe_fetch.reporting.state_store import StateStore
 
 # With more artifacts than this, only their results and errors are logged: journald drops entries of a service that
@@ -28,7 +28,7 @@ MANY_ARTIFACTS = 100
 
 
 class EventLog:
-    """The log of one run; implements pxe_fetch.download.events.Events. Safe to use from several threads."""
+    """The log of one run; implements pxe_fetch.download.context.Events. Safe to use from several threads."""
 
     def __init__(self, *, journal: Journal, store: StateStore) -> None:
         self._journal = journal
@@ -176,8 +176,8 @@ class EventLog:
         priority = ERROR if artifact.required else WARNING
         self._send_of(artifact, message, MessageId.FAILED, priority, error=result.message, cause=result.cause, **fields)
 
-    # One artifact's download (pxe_fetch.download.events.Events). Some downloads are not artifacts (the configuration, a
-    # list of digests): those have no state, and only their errors are logged.
+    # One artifact's download (pxe_fetch.download.context.Events). Some downloads are not artifacts (the configuration,
+    # a list of digests): those have no state, and only their errors are logged.
 
     def started(self, name: str, *, url: str, offset: int, total: int | None) -> None:
         with self._store.edit(name) as artifact:

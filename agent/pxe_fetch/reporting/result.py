@@ -11,7 +11,7 @@ from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.problem import ProblemError
 from pxe_fetch.errors import CannotCreateError, DeadlineError, DiskError, FetchError, NoRoomError, StoppedError
 from pxe_fetch.humanize import amount, count, span
-from pxe_fetch.reporting.run_state import RunState
+from pxe_fetch.reporting.state_file import RunState
 
 # The unit restarts the agent after these (all others are in its RestartPreventExitStatus=).
 RESTARTED = frozenset((Exit.NETWORK, Exit.BUG, Exit.IO, Exit.DEADLINE, Exit.INTEGRITY))

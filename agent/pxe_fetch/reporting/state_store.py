@@ -14,8 +14,7 @@ from pxe_fetch.humanize import amount
 from pxe_fetch.reporting import state_file
 from pxe_fetch.reporting.notify import notify
 from pxe_fetch.reporting.result import Result
-from pxe_fetch.reporting.run_state import FINAL_PHASES, ArtifactState, RunState
-from pxe_fetch.reporting.state_file import Document
+from pxe_fetch.reporting.state_file import FINAL_PHASES, ArtifactState, Document, RunState
 
 SAVE_INTERVAL = 0.1  # seconds between two saves while artifacts change
 SAVE_COST_FACTOR = 100  # … and at least so many times what the last one took: saving takes under 1 % of a run
