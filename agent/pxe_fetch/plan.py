@@ -156,7 +156,7 @@ def _transfer(
     artifact: Artifact, *, node: Node, base: str | None, roots: AllowedRoots, credentials: Path | None
 ) -> Transfer:
     if artifact.source is not None and not artifact.urls:
-        message = f"`source: {artifact.source}` is a file on the packing machine, which no node can read"
+        message = f"`source: {artifact.source}` is on the packing machine, where no node can read it"
         raise ProblemError(
             Problem(
                 reference="source-unresolved",

@@ -93,7 +93,7 @@ def test_configuration_comes_from_the_firmware_before_the_images(shown: Shown) -
     found = shown.booted.journal[0]
     assert found["MESSAGE_ID"] == MessageId.CONFIG_FOUND
     assert found["PXE_FETCH_URL"].endswith("/pxe-fetch.config")
-    assert "/etc/pxe-fetch/fetch.yaml comes after it" in found["MESSAGE"]
+    assert "/etc/pxe-fetch/fetch.yaml is ignored" in found["MESSAGE"]
     assert PLAIN.dest not in shown.booted.files
 
 

@@ -89,7 +89,12 @@ def test_killed_outright_over_a_former_output(site: Site, packs: Packs, how: str
 @pytest.mark.parametrize(("by", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize(("how", "at"), [STEPS[1], STEPS[6], STEPS[9]])
 def test_interrupted_and_nothing_is_left(site: Site, how: str, at: str, by: signal.Signals, code: int) -> None:
-    assert interrupted(site, how=how, at=at, by=by) == code
+    for _ in range(5):
+        ended = interrupted(site, how=how, at=at, by=by)
+        if ended != 0:
+            break
+        shutil.rmtree(site.output)  # the pack was over before the signal came
+    assert ended == code
     assert not site.leftovers()
     assert not site.output.exists()
 

@@ -162,7 +162,7 @@ def test_the_agent_run_by_hand_says_where_a_source_belongs(tmp_path: Path) -> No
     node = FakeNode(folder=tmp_path)
     ran = node.run_config({"name": "app", "source": "app/", "dest": str(node.out / "app")})
     assert ran.code == 65
-    assert "`source: app/` is a file on the packing machine, which no node can read" in ran.err + ran.out
+    assert "`source: app/` is on the packing machine, where no node can read it" in ran.err + ran.out
 
 
 def add(folder: Path) -> None:
