@@ -61,6 +61,14 @@ def frozen_agent(*, cache: Path, console: Console) -> FrozenAgent:
     def make(folder: Path) -> Path:
         if problems := freeze_problems():
             raise InputError(*problems)
+        if not environment.is_whole:
+            raise WorkError(
+                Problem(
+                    reference="agent-environment-damaged",
+                    message=f"the environment that the agent is frozen in is damaged: {environment.folder}",
+                    hint="remove that folder, and run this again",
+                )
+            )
         sources = folder / "sources" / SOURCES.name
         shutil.copytree(SOURCES, sources, ignore=shutil.ignore_patterns("__pycache__"))
         if cache_key(sources, packages=environment.packages) != key:  # else the entry would never be what its key says

@@ -58,6 +58,7 @@ class Environment:
 
     folder: Path
     packages: tuple[str, ...]  # file names of Debian's packages in it, versions included
+    listing: str  # digest of the names and sizes of its files when it was made
 
     @property
     def root(self) -> Path:
@@ -68,6 +69,11 @@ class Environment:
     def is_fresh(self) -> bool:
         """Whether it is too young to have missed updates that matter."""
         return (self.folder / _FACTS).stat().st_mtime > time.time() - _FRESH_SECONDS
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has the files that it had when it was made, each with its size."""
+        return _listing(self.root) == self.listing
 
     def postpone(self) -> None:
         """Have it count as fresh for one more day."""
@@ -91,7 +97,7 @@ def read_environment(folder: Path) -> Environment | None:
     """The environment in `folder`, None where there is none."""
     try:
         facts = json.loads((folder / _FACTS).read_bytes())
-        return Environment(folder=folder, packages=tuple(facts["packages"]))
+        return Environment(folder=folder, packages=tuple(facts["packages"]), listing=str(facts["listing"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -113,8 +119,19 @@ def make_environment(work: Path) -> Path:
             )
         ) from error
     packages = (work / "packages").read_text(encoding="utf-8").split()
-    (out / _FACTS).write_text(json.dumps({"packages": sorted(packages)}, indent=1) + "\n", encoding="utf-8")
+    facts = {"packages": sorted(packages), "listing": _listing(out / _ROOT)}
+    (out / _FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return out
+
+
+def _listing(root: Path) -> str:
+    seen = hashlib.sha256()
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        for name in sorted(files):
+            path = os.path.join(folder, name)  # noqa: PTH118  ten thousand files
+            seen.update(f"{os.path.relpath(path, root)}\0{os.lstat(path).st_size}\0".encode(errors="surrogateescape"))
+    return seen.hexdigest()
 
 
 def run_inside(root: Path, *command: str, variables: Mapping[str, str]) -> bytes:
