@@ -55,7 +55,7 @@ class Fetcher:
     event_log: EventLog
     context: Context
     roots: AllowedRoots
-    room: DiskSpace
+    disk_space: DiskSpace
     failures: dict[str, Result] = field(default_factory=dict)  # by name
     started: dict[str, str] = field(default_factory=dict)  # unit -> the artifact it was started for
 
@@ -85,7 +85,7 @@ class Fetcher:
         except Exception as error:  # a bug in one artifact must not leave the others unfinished
             self.failed(transfer.name, error)
         finally:
-            self.room.release(transfer.name)
+            self.disk_space.release(transfer.name)
 
     def _fetch_one(self, transfer: Transfer) -> None:
         """One artifact, until it is in place. Raises FetchError."""
@@ -115,9 +115,9 @@ class Fetcher:
                 lock.remove()
                 self.event_log.up_to_date(transfer)
                 return
-            reserve = partial(self.room.reserve, transfer.name)
+            reserve = partial(self.disk_space.reserve, transfer.name)
             result = download(transfer, self.context, lock=lock, reserve=reserve)
-            self.room.release(transfer.name)  # what it takes it has
+            self.disk_space.release(transfer.name)  # the bytes are on the disk now
             self.event_log.downloaded(transfer.name, result)
             self.roots.check(transfer.dest)
             installer.install(transfer)

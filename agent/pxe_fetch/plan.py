@@ -145,9 +145,9 @@ def _checked(url: str, *, argument: str) -> str:
 
 def beside(dest: Path, suffix: str) -> Path:
     """A hidden file beside `dest` whose name is unique to it."""
-    room = paths.LONGEST_NAME - len(suffix) - 1
+    longest = paths.LONGEST_NAME - len(suffix) - 1
     name = dest.name.encode()
-    if len(name) <= room:
+    if len(name) <= longest:
         return dest.with_name(f".{dest.name}{suffix}")
     return dest.with_name(f".{hashlib.sha256(name).hexdigest()}{suffix}")
 

@@ -123,7 +123,7 @@ def _run_steps(context: RunContext) -> Result:
     _wait_start_jitter(context)
     transports = Transports(tls=config.tls, proxy=config.proxy)
     downloads = Context(transports=transports, events=event_log, stop=context.stop, run_deadline=context.deadline)
-    fetcher = Fetcher(event_log=event_log, context=downloads, roots=roots, room=disk_space)
+    fetcher = Fetcher(event_log=event_log, context=downloads, roots=roots, disk_space=disk_space)
     for name, error in [*((artifact.name, error) for artifact, error in planned.failed), *no_room.items()]:
         fetcher.failed(name, error)
     wanted = [transfer for transfer in planned.transfers if transfer.name not in no_room]

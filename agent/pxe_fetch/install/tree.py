@@ -86,7 +86,7 @@ def _clear(transfer: Transfer) -> None:
 
 
 def _fill(staging: Path, transfer: Transfer) -> None:
-    room = available(staging)
+    free = available(staging)
     members = size = 0
     try:
         with transfer.part.open("rb") as packed:
@@ -96,8 +96,8 @@ def _fill(staging: Path, transfer: Transfer) -> None:
                 size += member.size if member.isreg() else 0
                 if members > MOST_MEMBERS:
                     raise PolicyError(f"the archive has more than {MOST_MEMBERS} members")
-                if size > room:
-                    raise NoRoomError(f"the unpacked archive needs more than the {amount(int(room))} available")
+                if size > free:
+                    raise NoRoomError(f"the unpacked archive needs more than the {amount(int(free))} available")
                 unpacker.add(archive, member)
     except (tarfile.TarError, EOFError, ValueError, ArithmeticError) as error:
         # The digest is right, so this is the configured archive, and another attempt would not help.
