@@ -101,7 +101,7 @@ def has_ranges(url: str) -> bool:
 class Transports:
     """All schemes, for use from several threads; connections are kept for the whole run.
 
-    A scheme's libraries are imported when it is first used: requests takes 0.1 s.
+    A scheme's module, which imports this one, is imported when the scheme is first used.
     """
 
     def __init__(self, *, tls: Tls | None = None, proxy: Proxy | None = None) -> None:
