@@ -78,9 +78,14 @@ class BootLoaders:
 
     @property
     def redirector(self) -> dict[str, str]:
-        """The file (path -> text) that points their GRUB to the layout's grub.cfg; empty if none is needed."""
-        text = netboot.redirector(self.netboot.config) if self.netboot.config else ""
-        return {self.netboot.config.lstrip("/"): text} if text else {}
+        """The files (path -> text) that point their GRUB to the layout's grub.cfg: where it looks over TFTP and HTTP.
+
+        Empty if it cannot boot over the network.
+        """
+        if not self.netboot.config:
+            return {}
+        looked_at = {self.netboot.config, netboot.HTTP_CONFIG}
+        return {path.lstrip("/"): text for path in sorted(looked_at) if (text := netboot.redirector(path))}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

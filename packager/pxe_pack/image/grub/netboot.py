@@ -16,6 +16,8 @@ from pxe_pack.image.grub.network import PREFIX
 from pxe_pack.image.grub.script import Block, Command, GrubSyntaxError, If, Node, Text, parse, unquoted
 
 LAYOUT_CONFIG = f"{PREFIX}/grub.cfg"
+# Loaded by UEFI HTTP boot, Debian 13's GRUB 2.12 takes the folder that it was loaded from for its prefix (observed).
+HTTP_CONFIG = "/grub.cfg"
 
 _NEEDED = ("net", "efinet", "tftp", "normal", "linux")
 _NETWORK, _MEMDISK = "(tftp)", "(memdisk)"
