@@ -206,9 +206,9 @@ class JsonConsole:
     @contextmanager
     def step(self, title: str, *, total: int | None = None) -> Iterator[Step]:
         """Write an event when the step begins, progress events, and an event when it ends or fails."""
-        self._emit("step", {"title": title, "state": "begun", "total": total})
         step = _JsonStep(title, total, self._emit)
-        self._in_progress.append(step)
+        self._in_progress.append(step)  # before it is announced: a signal may come right after
+        self._emit("step", {"title": title, "state": "begun", "total": total})
         state = "failed"
         try:
             yield step

@@ -521,7 +521,7 @@ def test_an_environment_that_cannot_be_made_says_why_and_leaves_nothing(
 
 def test_a_damaged_environment_is_named_with_what_to_do(environment: Environment, tmp_path: Path) -> None:
     damaged = tmp_path / environment.folder.name
-    subprocess.run(["cp", "--archive", "--link", environment.folder, damaged], check=True)
+    subprocess.run(["cp", "-a", environment.folder, damaged], check=True)
     (damaged / "root/usr/lib/python3.11/argparse.py").unlink()
     with pytest.raises(WorkError, match="agent-environment-damaged") as failed:
         freeze.frozen_agent(cache=tmp_path, console=PlainConsole())

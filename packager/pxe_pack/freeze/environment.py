@@ -39,8 +39,6 @@ _PACKAGES = (
     "libpython3.11-dev,gcc,libc6-dev,grep"
 )
 _ROOT, _FACTS = "root", "environment.json"
-# Whatever mmdebstrap starts and mounts ends with the namespaces, also when we are killed.
-_OWN_PROCESSES = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 _MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
 _LIBRARIES = "/opt/libraries"
 
@@ -167,9 +165,9 @@ def _bootstrap(root: Path, libraries: Path, *, work: Path) -> None:
     temporary.mkdir()
     said = work / "said"
     steps = ["set -o pipefail", 'export TMPDIR="$1"', 'said="$2"', 'root="$3"', "shift 3"]
-    namespace: tuple[str, ...] = ("unshare", *_OWN_PROCESSES) if _may_unshare() else ()
+    namespace: tuple[str, ...] = ("unshare", "--mount") if _may_unshare() else ()
     if os.geteuid() != 0:
-        namespace = ("unshare", "--map-root-user", "--map-auto", *_OWN_PROCESSES)
+        namespace = ("unshare", "--map-root-user", "--map-auto", "--mount")
         steps.append('mount -t tmpfs tmpfs "$TMPDIR" || exit')
     # No device files: only root could make them.
     steps.append('mmdebstrap "$@" 2>"$said" | tar -x --no-same-owner --exclude="./dev/*" --directory "$root"')
@@ -187,7 +185,7 @@ def _bootstrap(root: Path, libraries: Path, *, work: Path) -> None:
 def _may_unshare() -> bool:
     """Whether root may mount here: in some containers it may not, and then mmdebstrap mounts nothing."""
     try:
-        tools.run("unshare", *_OWN_PROCESSES, "true")
+        tools.run("unshare", "--mount", "true")
     except tools.WorkError:
         return False
     return True
