@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.problem import printable
 
 
 class FetchError(Exception):
@@ -20,8 +21,7 @@ class FetchError(Exception):
 
     def __str__(self) -> str:
         """The message on one line of printable text: parts of it may come from a server or an archive."""
-        text = super().__str__()
-        return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+        return printable(super().__str__())
 
 
 class NetworkError(FetchError):

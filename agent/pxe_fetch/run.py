@@ -197,7 +197,7 @@ def _report(context: RunContext, result: Result) -> None:
 def _act_on_failure(context: RunContext, result: Result) -> None:
     """Log whether systemd starts the service again; if it does not, carry out `on_failure`.
 
-    Only for the service: whoever tries a configuration by hand does not want the machine to reboot.
+    Only for the service: a configuration that is tried by hand must not reboot the machine.
     """
     if not result.failed or not is_service() or result.cause == StoppedError.reference:
         return

@@ -74,3 +74,8 @@ def show_all(problems: tuple[Problem, ...] | list[Problem]) -> str:
     if len(problems) > 1:
         blocks.append(f"{len(problems)} problems found")
     return "\n\n".join(blocks)
+
+
+def printable(text: str) -> str:
+    """`text` with a blank for each character that a terminal or a line-based reader could interpret."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)

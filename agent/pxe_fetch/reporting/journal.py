@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
+from pxe_fetch.contract.problem import printable
 from pxe_fetch.reporting.notify import is_service
 
 try:
@@ -100,11 +101,6 @@ def write_to_console(message: str) -> None:
             os.close(descriptor)
     except (OSError, ValueError):  # stdout is closed, or there is no console; the journal has the line too
         return
-
-
-def printable(message: str) -> str:
-    """`message` with a blank for each character that a terminal or a line-based reader could interpret."""
-    return message if message.isprintable() else "".join(c if c.isprintable() else " " for c in message)
 
 
 def _is_connected_to_journald(stream: TextIO) -> bool:

@@ -174,7 +174,7 @@ class _Connection(urllib3.connection.HTTPConnection):
             raise ConnectTimeoutError from None
         sock: Any = self.sock
         if type(sock) is not socket.socket:
-            # Else whoever cuts the line would have ended a body that has no declared end (RFC 8446, 6.1).
+            # Else cutting the connection would end a body that has no declared length (RFC 8446, 6.1).
             sock.suppress_ragged_eofs = False
 
     @property

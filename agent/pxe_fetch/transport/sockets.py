@@ -15,6 +15,7 @@ from threading import Thread
 from typing import Any
 
 from pxe_fetch.contract.model import Timeouts
+from pxe_fetch.contract.problem import printable
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import NetworkError
 
@@ -148,5 +149,5 @@ def translate_os_error(error: OSError, *, host: str, proxy: str | None = None, t
 
 def quoted(text: str) -> str:
     """What a server says of an error, as it may be shown: one line, not long."""
-    words = "".join(c if c.isprintable() else " " for c in text[:_LONGEST]).strip()
+    words = printable(text[:_LONGEST]).strip()
     return f" ({words})" if words else ""

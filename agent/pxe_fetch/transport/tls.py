@@ -17,7 +17,7 @@ def make_context(tls: Tls) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies the chain and the host name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Up to 3.11.3 Python sets it, so that whoever cuts the line ends a body of no declared length (gh-95494).
+    # Up to 3.11.3 Python sets it, so that cutting the connection ends a body of no declared length (gh-95494).
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # only with OpenSSL 3
     bundle = tls.ca_file or next((path for path in CA_BUNDLES if Path(path).exists()), None)
     if bundle is None:

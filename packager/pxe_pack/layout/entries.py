@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from pxe_pack.image.grub.conditions import INITRD, LINUX
 from pxe_pack.image.grub.network import PREFIX
-from pxe_pack.image.grub.script import Block, Command, If, Node, parse, unquoted
+from pxe_pack.image.grub.script import Block, Command, If, Node, parse, split_arguments, unquoted
 
 _ASSIGNMENT = re.compile(r"(?P<name>\w+)=(?P<value>.*)", re.DOTALL)
 _UNTITLED = "LiveOS"
@@ -117,7 +117,7 @@ def _command(command: Command, state: _State) -> None:
         if state.kernel:
             state.close()
         state.kernel = _path(command.words[1], state)
-        state.arguments = tuple(_expanded(command.words[2:], state))
+        state.arguments = tuple(split_arguments(command.words[2:], state.variables))
     elif command.name in INITRD:
         state.initrds = tuple(_path(word, state) for word in command.words[1:])
 
@@ -137,12 +137,3 @@ def _path(word: str, state: _State) -> str:
 def _plain(path: str) -> str:
     """Strip the device: `/boot/x` for `(tftp)/boot/x` and `($root)/boot/x`."""
     return re.sub(r"^\([^)]*\)", "", path)
-
-
-def _expanded(words: list[str], state: _State) -> list[str]:
-    """`words` with variables expanded. GRUB splits the value of an unquoted variable into words."""
-    arguments: list[str] = []
-    for word in words:
-        text = unquoted(word, state.variables)
-        arguments += text.split() if word.startswith("$") else [text]
-    return arguments

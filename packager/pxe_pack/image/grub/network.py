@@ -16,7 +16,18 @@ from dataclasses import dataclass, field
 
 from pxe_pack.image.grub import bls
 from pxe_pack.image.grub.conditions import INITRD, LINUX, conditional, inlined, never_empty, plain_path
-from pxe_pack.image.grub.script import Block, Command, If, Node, Text, parse, quoted, unknown_variable, unquoted
+from pxe_pack.image.grub.script import (
+    Block,
+    Command,
+    If,
+    Node,
+    Text,
+    parse,
+    quoted,
+    split_arguments,
+    unknown_variable,
+    unquoted,
+)
 
 PREFIX = "/boot/grub2"
 AZL_DOWNLOADER = "rd.live.azldownloader"
@@ -235,22 +246,13 @@ def _remember(command: Command, state: _State) -> None:
                 state.variables[found["name"]] = found["value"]
 
 
-def _expanded(words: list[str], state: _State) -> list[str]:
-    """`words` expanded to arguments. GRUB splits the value of an unquoted variable."""
-    arguments: list[str] = []
-    for word in words:
-        text = unquoted(word, state.variables)
-        arguments += text.split() if word.startswith("$") else [text]
-    return arguments
-
-
 def _is_live(arguments: list[str]) -> bool:
     return any(argument.startswith(("root=live:", "rd.live.")) for argument in arguments)
 
 
 def _fix_linux(command: Command, state: _State) -> None:
     kernel = _loaded(command.words[1], state, state.kernels)
-    given = _expanded(command.words[2:], state)
+    given = split_arguments(command.words[2:], state.variables)
     if not _is_live(given):
         command.replace_words([command.words[0], kernel, *command.words[2:]])
         state.others.append(tuple(given))
@@ -258,12 +260,12 @@ def _fix_linux(command: Command, state: _State) -> None:
     words: list[str] = []
     root = f"root=live:{state.boot_url}" if state.boot_url else next((a for a in given if a.startswith("root=")), "")
     for word in command.words[2:]:
-        arguments = _expanded([word], state)
+        arguments = split_arguments([word], state.variables)
         if any(argument.startswith("root=") for argument in arguments):
             words += [quoted(root if argument.startswith("root=") else argument) for argument in arguments]
         else:
             words.append(word)
-    present = _expanded(words, state)
+    present = split_arguments(words, state.variables)
     added = [] if not root or any(argument.startswith("root=") for argument in present) else [root]
     added += [] if any(argument.startswith("ip=") for argument in present) else ["ip=dhcp"]
     if not any(argument.startswith(f"{AZL_DOWNLOADER}=") for argument in present):
@@ -273,7 +275,7 @@ def _fix_linux(command: Command, state: _State) -> None:
     end = words.index("--") if "--" in words else len(words)
     words = [*_once([*words[:end], *map(quoted, added)]), *words[end:]]
     command.replace_words([command.words[0], kernel, *words])
-    state.arguments.append(tuple(_expanded(words, state)))
+    state.arguments.append(tuple(split_arguments(words, state.variables)))
 
 
 def _once(words: list[str]) -> list[str]:

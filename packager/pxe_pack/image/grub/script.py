@@ -7,7 +7,7 @@ structure is parsed: words with their quoting, separators, comments, `{ }` block
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 _TOKEN = re.compile(
@@ -206,6 +206,15 @@ def walk(nodes: list[Node]) -> Iterator[Command]:
             for branch in node.branches:
                 yield from walk(branch.condition or [])
                 yield from walk(branch.body)
+
+
+def split_arguments(words: Sequence[str], variables: Mapping[str, str]) -> list[str]:
+    """`words` with `variables` expanded. GRUB splits the value of an unquoted variable into words."""
+    arguments: list[str] = []
+    for word in words:
+        text = unquoted(word, variables)
+        arguments += text.split() if word.startswith("$") else [text]
+    return arguments
 
 
 def unquoted(word: str, variables: Mapping[str, str] | None = None) -> str:
