@@ -5,15 +5,71 @@ Not thread-safe: the caller holds a lock.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from pxe_fetch.chunkmap import ChunkMap
-from pxe_fetch.download.verify import PartialChunk
 
 _WINDOW = 2.0  # seconds over which the rate of a stream is measured
 _MISSING, _RESERVED, _VERIFIED = range(3)
+
+
+class _Hash(Protocol):
+    """A hash object of hashlib."""
+
+    def update(self, data: memoryview, /) -> None: ...
+    def digest(self) -> bytes: ...
+
+
+@dataclass(kw_only=True, slots=True)
+class PartialChunk:
+    """The first bytes of a chunk; the others are still missing."""
+
+    length: int
+    hash: _Hash  # of these bytes
+    origins: frozenset[str]  # the mirrors that sent them
+
+
+class OnChunk(Protocol):
+    """Called for each chunk when its last byte has arrived."""
+
+    def __call__(self, index: int, *, digest: bytes, origins: frozenset[str]) -> None:
+        """The chunk `index`, whose bytes came from `origins`, has this digest."""
+
+
+class ChunkDigester:
+    """The digests of consecutive chunks that one stream downloads."""
+
+    def __init__(
+        self, chunk_map: ChunkMap, *, position: int, partial: PartialChunk | None, origin: str, on_chunk: OnChunk
+    ) -> None:
+        """The next bytes start at the offset `position`; `partial` has those before it in the same chunk."""
+        self._map = chunk_map
+        self._position = position
+        self._origin = frozenset((origin,))
+        self._on_chunk = on_chunk
+        self._chunk = partial or PartialChunk(length=0, hash=hashlib.sha256(), origins=frozenset())
+
+    def update(self, data: memoryview) -> None:
+        """Hash `data`, which follows what was hashed before."""
+        while data:
+            chunk, index = self._chunk, self._map.at(self._position)
+            end = self._map.start(index + 1)
+            here, data = data[: end - self._position], data[end - self._position :]
+            chunk.hash.update(here)
+            chunk.length += len(here)
+            chunk.origins |= self._origin
+            self._position += len(here)
+            if self._position == end:
+                self._chunk = PartialChunk(length=0, hash=hashlib.sha256(), origins=frozenset())
+                self._on_chunk(index, digest=chunk.hash.digest(), origins=chunk.origins)
+
+    def partial(self) -> PartialChunk | None:
+        """The beginning of the current, incomplete chunk; None if it is empty."""
+        return self._chunk if self._chunk.length else None
 
 
 @dataclass(kw_only=True, slots=True, eq=False)

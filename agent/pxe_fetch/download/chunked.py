@@ -6,13 +6,13 @@ import hashlib
 from threading import Thread
 
 from pxe_fetch.contract.url import redact
-from pxe_fetch.deadline import Deadline, StopWhen
+from pxe_fetch.deadline import StopWhen
+from pxe_fetch.download.chunk_tracker import PartialChunk
 from pxe_fetch.download.context import Context
-from pxe_fetch.download.partfile import ChunkedPart
+from pxe_fetch.download.partfile import ChunkedPart, Digester
 from pxe_fetch.download.range_stream import RangeStream
 from pxe_fetch.download.retry import is_final
 from pxe_fetch.download.scheduler import Assignment, ChunkScheduler
-from pxe_fetch.download.verify import Digester, PartialChunk
 from pxe_fetch.errors import FetchError
 from pxe_fetch.plan import Source
 
@@ -29,6 +29,7 @@ class ChunkedDownload:
         self._part = part
         self._events = context.events
         self._budget = context.streams
+        self._clock = context.clock
         self._deadline = context.deadline(source.retry.deadline)
         self._scheduler = ChunkScheduler(source, chunk_map=part.chunk_map, context=context, deadline=self._deadline)
         tracker = self._scheduler.tracker
@@ -37,11 +38,10 @@ class ChunkedDownload:
             source=source,
             scheduler=self._scheduler,
             part=part,
-            transports=context.transports,
+            context=context,
             on_answer=self._start_streams,
-            deadline=Deadline(
-                clock=context.clock, stop=self._stop, at=self._deadline.at, message=self._deadline.message
-            ),
+            deadline=self._deadline,
+            stop=self._stop,
         )
         self._fatal: FetchError | None = None
         self._threads = 0  # one is the artifact's own, the others come from the run's budget
@@ -102,7 +102,9 @@ class ChunkedDownload:
                 assignment = self._start_streams()
                 if self._fatal and scheduler.tracker.remaining:
                     raise self._fatal
-                if self._threads and not assignment:
+                if not assignment and (self._threads or scheduler.mirrors.is_waiting()):
+                    if not self._threads:  # its host serves other artifacts
+                        self._deadline.progressed(self._clock.now())
                     scheduler.changed.wait(_POLL)
                     continue
             if assignment:

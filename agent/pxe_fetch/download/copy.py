@@ -16,8 +16,7 @@ from threading import Thread
 
 from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.download.partfile import Part
-from pxe_fetch.download.verify import ChunkDigester, Digester
+from pxe_fetch.download.partfile import SequentialPart
 from pxe_fetch.errors import IntegrityError, NetworkError
 from pxe_fetch.transport import Body
 
@@ -31,25 +30,22 @@ _SPARES = 8  # buffers kept for later bodies: faulting in a new one costs more t
 
 def copy_body(
     body: Body,
-    part: Part,
+    part: SequentialPart,
     *,
     size: int | None,
-    timeouts: Timeouts,
-    deadline: Deadline,
+    rate: MinimumRate,
     before_write: Callable[[int], None],
     on_progress: Callable[[int], None],
 ) -> None:
     """Append `body` to `part` until it ends.
 
     `before_write` gets the length that the part will have; `on_progress` the length that it has, regularly and at the
-    end. Raises IntegrityError if more than `size` bytes arrive, NetworkError if they arrive slower than
-    `timeouts.min_rate`, and whatever the callbacks, the body, the part and `deadline` raise. In every case the part has
-    all bytes that had arrived, and they are hashed.
+    end. Raises IntegrityError if more than `size` bytes arrive, and whatever the callbacks, the body, the
+    part and `rate` raise. In every case the part has all bytes that had arrived, and they are hashed.
     """
-    rate = MinimumRate(timeouts, deadline=deadline)
-    pipeline = HashPipeline(part.digester)
+    pipeline = HashPipeline(part.digester.update)
     received = 0  # from this body
-    now = reported = deadline.clock.now()
+    now = reported = rate.since
     try:
         while True:
             buffer = pipeline.buffer()
@@ -84,33 +80,43 @@ def copy_body(
 class MinimumRate:
     """Checks that bytes arrive fast enough: at one byte a second, no read ever times out."""
 
-    def __init__(self, timeouts: Timeouts, *, deadline: Deadline, sharers: Callable[[], int] = lambda: 1) -> None:
-        """`sharers` gives the number of streams that share the minimum."""
+    def __init__(
+        self,
+        timeouts: Timeouts,
+        *,
+        deadline: Deadline,
+        may_leave: Callable[[], bool],
+        sharers: Callable[[], int] = lambda: 1,
+    ) -> None:
+        """`may_leave` says whether there is anywhere else to go; `sharers` how many streams share the minimum."""
         self._timeouts = timeouts
         self._deadline = deadline
+        self._may_leave = may_leave
         self._sharers = sharers
-        self._since = deadline.clock.now()
+        self.since = deadline.clock.now()  # start of the window
         self._bytes = 0
 
     def check(self, count: int) -> float:
         """Count `count` received bytes; return the time. Raises NetworkError if a window had too few."""
-        self._deadline.check()
-        now = self._deadline.clock.now()
+        deadline, timeouts = self._deadline, self._timeouts
+        deadline.check()
+        now = deadline.clock.now()
+        deadline.progressed(now)
         self._bytes += count
-        window = now - self._since
-        if window >= self._timeouts.min_rate_window:
-            if self._bytes * self._sharers() < self._timeouts.min_rate * window:
+        window = now - self.since
+        if window >= timeouts.min_rate_window:
+            if self._bytes * self._sharers() < timeouts.min_rate * window and self._may_leave():
                 rate = self._bytes / window / 1024
-                raise NetworkError(f"too slow: {rate:.1f} KiB/s, less than {self._timeouts.min_rate / 1024:g} KiB/s")
-            self._since, self._bytes = now, 0
+                raise NetworkError(f"too slow: {rate:.1f} KiB/s, less than {timeouts.min_rate / 1024:g} KiB/s")
+            self.since, self._bytes = now, 0
         return now
 
 
 class HashPipeline:
     """Buffers on their way to the digest: hashed in the caller's thread, or in a second one for a long body."""
 
-    def __init__(self, digester: Digester | ChunkDigester) -> None:
-        self._digester = digester
+    def __init__(self, update: Callable[[memoryview], None]) -> None:
+        self._update = update
         self._free: SimpleQueue[memoryview] = SimpleQueue()
         self._full: SimpleQueue[tuple[memoryview, int]] = SimpleQueue()
         self._thread: Thread | None = None
@@ -130,7 +136,7 @@ class HashPipeline:
         if self._thread:
             self._full.put((buffer, filled))
         else:
-            self._digester.update(buffer[:filled])
+            self._update(buffer[:filled])
             self._free.put(buffer)
 
     def _work(self) -> None:
@@ -138,7 +144,7 @@ class HashPipeline:
             buffer, filled = self._full.get()
             if not filled:
                 return
-            self._digester.update(buffer[:filled])
+            self._update(buffer[:filled])
             self._free.put(buffer)
 
     def close(self) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from pxe_fetch.download.chunked import ChunkedDownload
 from pxe_fetch.download.context import Context
-from pxe_fetch.download.partfile import ChunkedPart, MemoryPart, PartLock, SequentialPart
+from pxe_fetch.download.partfile import ChunkedPart, PartLock, SequentialPart
 from pxe_fetch.download.retry import unforeseen
 from pxe_fetch.download.sequential import SequentialDownload
 from pxe_fetch.errors import FetchError, NoRoomError
@@ -42,7 +44,6 @@ def download(
     `attempts`, `bytes_received` and `url` say what was tried.
     """
     with _only_fetch_errors():
-        context.deadline(transfer.retry.deadline).check()
         try:
             if transfer.size is not None:
                 reserve(transfer.size)
@@ -52,7 +53,7 @@ def download(
                 part = ChunkedPart(lock, transfer.chunk_map)
                 engine = ChunkedDownload(transfer, part=part, context=context)
             else:
-                part = SequentialPart(lock, transfer.digest)
+                part = SequentialPart(lock.fd, lock.path, digest=transfer.digest)
                 engine = SequentialDownload(transfer, part=part, context=context, reserve=reserve)
             _run(engine)
         except NoRoomError:
@@ -72,10 +73,10 @@ def fetch_text(source: Source, context: Context, *, limit: int) -> bytes:
 
     Raises what `download` raises, and PolicyError if it has more than `limit` bytes.
     """
-    with _only_fetch_errors():
-        part = MemoryPart(source.digest, limit=limit)
+    with _only_fetch_errors(), open(os.memfd_create("pxe-fetch"), "rb", buffering=0) as memory:  # noqa: PTH123
+        part = SequentialPart(memory.fileno(), Path(source.name), digest=source.digest, limit=limit)
         _run(SequentialDownload(source, part=part, context=context))
-        return part.value()
+        return memory.read()
 
 
 def _run(engine: SequentialDownload | ChunkedDownload) -> None:

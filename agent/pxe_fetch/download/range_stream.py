@@ -6,16 +6,18 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from threading import Event
 
 from pxe_fetch.deadline import Deadline, StopWhen
+from pxe_fetch.download.chunk_tracker import ChunkDigester
+from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import BUFFER, LONG_BODY, WRITE_EVERY, HashPipeline, MinimumRate
 from pxe_fetch.download.partfile import ChunkedPart
 from pxe_fetch.download.retry import unforeseen
 from pxe_fetch.download.scheduler import Assignment, ChunkScheduler
-from pxe_fetch.download.verify import ChunkDigester, check_size
 from pxe_fetch.errors import FetchError, NetworkError, RangeError, StoppedError
 from pxe_fetch.plan import Source
-from pxe_fetch.transport import Body, Request, Transports
+from pxe_fetch.transport import Body, Request
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,8 +27,9 @@ class RangeStream:
     source: Source
     scheduler: ChunkScheduler
     part: ChunkedPart
-    transports: Transports
-    deadline: Deadline
+    context: Context
+    deadline: Deadline  # the artifact's
+    stop: Event  # ends all streams of the artifact
     on_answer: Callable[[], object]  # called when a mirror has answered, so it may get more streams
     processors: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
 
@@ -45,7 +48,7 @@ class RangeStream:
         return error
 
     def _fetch(self, assignment: Assignment) -> None:
-        stop = StopWhen(lambda: assignment.overtaken is not None, stop=self.deadline.stop)
+        stop = StopWhen(lambda: assignment.overtaken is not None, stop=self.stop)
         deadline = replace(self.deadline, stop=stop)
         deadline.check()
         mirror, wanted, chunk_map = assignment.mirror, assignment.range, self.part.chunk_map
@@ -56,13 +59,12 @@ class RangeStream:
             # No If-Range: each chunk's digest reveals whether the server's file has changed.
             end=chunk_map.start(wanted.end) if asks_range else None,
             headers=self.source.headers,
-            timeouts=self.source.timeouts,
+            timeouts=self.scheduler.mirrors.timeouts(mirror),
             deadline=deadline,
         )
-        body = self.transports.of(mirror.url).open(request)
-        try:
+        with mirror.answer(request, self.context) as body:
             if body.total is not None:
-                check_size(body.total, expected=chunk_map.size)
+                self.scheduler.check_total(assignment, body.total)
             if body.start != request.offset:
                 raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
             # A full answer to a range that covers everything says nothing about range support.
@@ -73,12 +75,15 @@ class RangeStream:
             self.scheduler.answered(assignment, total=body.total, is_ranged=not has_all and not asks_all)
             self.on_answer()
             self._copy(assignment, body, deadline, has_all=has_all)
-        finally:
-            body.close()
 
     def _copy(self, assignment: Assignment, body: Body, deadline: Deadline, *, has_all: bool) -> None:
         """Write the range; if the body has all bytes, also the missing chunks after it."""
-        rate = MinimumRate(self.source.timeouts, deadline=deadline, sharers=lambda: max(1, self.scheduler.streams))
+        rate = MinimumRate(
+            self.source.timeouts,
+            deadline=deadline,
+            may_leave=lambda: self.scheduler.mirrors.may_leave(assignment.mirror),
+            sharers=lambda: max(1, self.scheduler.streams),
+        )
         position = body.start
         while True:
             self._skip(body, assignment.range.position - position, rate)
@@ -107,7 +112,7 @@ class RangeStream:
             origin=assignment.mirror.url,
             on_chunk=partial(self.scheduler.chunk_received, assignment),
         )
-        pipeline = HashPipeline(digester)
+        pipeline = HashPipeline(digester.update)
         try:
             while most := self.scheduler.begin_fill(assignment, BUFFER):
                 self._fill_buffer(assignment, body, rate, pipeline, most)

@@ -8,7 +8,7 @@ from typing import NoReturn
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_any
 
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.download.mirrors import Mirror, Mirrors
+from pxe_fetch.download.mirrors import LimitedError, Mirror, Mirrors
 from pxe_fetch.errors import (
     CannotCreateError,
     DeadlineError,
@@ -93,17 +93,18 @@ class Attempts:
             sleep=lambda seconds: self._deadline.clock.sleep(seconds, stop=self._deadline.stop),
         )(timed_attempt)
 
-    def failed(self, error: FetchError, *, mirror: Mirror, progressed: bool, is_excused: bool = False) -> None:
+    def failed(self, error: FetchError, *, mirror: Mirror, progressed: bool) -> None:
         """Record that an attempt at `mirror` failed; after progress the count starts again.
 
         Call it before updating the mirror's own record.
         """
         self._last_error = error
+        self.number -= isinstance(error, LimitedError)  # it only waited for its turn
         # A first answer without the range is not counted: the mirror is asked again, or for the whole.
         is_first_refusal = mirror.ranges and isinstance(error, RangeError)
         if progressed:
             self.progressed()
-        elif error.transient and error.is_counted and not is_excused and not is_first_refusal:
+        elif error.transient and error.is_counted and not is_first_refusal:
             self.without_progress += 1
 
     def progressed(self) -> None:

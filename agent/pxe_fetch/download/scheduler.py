@@ -9,12 +9,12 @@ from threading import Condition
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.download.chunk_tracker import ChunkRange, ChunkTracker
+from pxe_fetch.download.chunk_tracker import ChunkRange, ChunkTracker, PartialChunk
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import PROGRESS_EVERY
-from pxe_fetch.download.mirrors import Mirror, Mirrors, OvertakenError
+from pxe_fetch.download.mirrors import WHOLE, LimitedError, Mirror, Mirrors, OvertakenError, pause
+from pxe_fetch.download.partfile import check_size
 from pxe_fetch.download.retry import Attempts, is_final
-from pxe_fetch.download.verify import PartialChunk
 from pxe_fetch.errors import FetchError, IntegrityError
 from pxe_fetch.plan import Source
 
@@ -44,7 +44,7 @@ class ChunkScheduler:
     def __init__(self, source: Source, *, chunk_map: ChunkMap, context: Context, deadline: Deadline) -> None:
         self.changed = Condition()
         self.tracker = ChunkTracker(chunk_map=chunk_map)
-        self.mirrors = Mirrors(source)
+        self.mirrors = Mirrors(source, context)
         self.attempts = Attempts(source, mirrors=self.mirrors, deadline=deadline, here=lambda: self.here)
         self.streams = 0  # running
         self.here = 0  # bytes that need not be fetched again
@@ -58,6 +58,8 @@ class ChunkScheduler:
         self._budget = context.streams
         self._events = context.events
         self._clock = context.clock
+        self._deadline = deadline
+        self._policy = source.retry
         self._wrong: set[int] = set()  # chunks that were wrong, until they are right
         self._one_origin: set[int] = set()  # those of them whose wrong bytes came from several mirrors
         self._farthest = 0  # most bytes present when an attempt failed: only more is progress
@@ -150,6 +152,18 @@ class ChunkScheduler:
         with self.changed:
             assignment.mirror.ignored_range()
 
+    def check_total(self, assignment: Assignment, total: int) -> None:
+        """Raise IntegrityError if the mirror's file has another size, which counts as a wrong chunk."""
+        mirror = assignment.mirror
+        try:
+            check_size(total, expected=self._map.size)
+            mirror.wrong.pop(WHOLE, None)
+        except IntegrityError as error:
+            with self.changed:
+                self.mirrors.wrong_chunk(mirror, WHOLE, error, is_first=True)
+                mirror.not_before = self._clock.now() + pause(error, failures=1, policy=self._policy)
+            raise
+
     def answered(self, assignment: Assignment, *, total: int | None, is_ranged: bool) -> None:
         """Record a correct answer: exactly the requested bytes follow, or if not `is_ranged`, everything."""
         with self.changed:
@@ -205,6 +219,7 @@ class ChunkScheduler:
         now = self._clock.now()
         with self.changed:
             assignment.range.advance(count, now=now)
+            self._deadline.progressed(now)
             self.received += count
             self.here += count
             assignment.mirror.has_delivered = True
@@ -286,15 +301,14 @@ class ChunkScheduler:
         mirror = assignment.mirror
         with self.changed:
             now = self._clock.now()
-            is_recorded = error is assignment.failure  # a wrong chunk: recorded when it arrived
-            is_limit = not is_recorded and not assignment.has_answer and self.mirrors.refused_stream(mirror, error)
+            is_told = error is assignment.failure  # a wrong chunk: recorded when it arrived
             self._is_resuming = True
             self.last_error = error
-            self.attempts.number += not is_recorded
+            self.attempts.number += not is_told
             progressed = assignment.progressed or self.here > self._farthest
             self._farthest = max(self._farthest, self.here)
-            self.attempts.failed(error, mirror=mirror, progressed=progressed, is_excused=is_limit)
-            if not is_recorded and not is_limit:
+            self.attempts.failed(error, mirror=mirror, progressed=progressed)
+            if error is not mirror.error:
                 self.mirrors.failed(
                     mirror,
                     error,
@@ -309,7 +323,7 @@ class ChunkScheduler:
             is_last = self.attempts.is_exhausted() and not self.streams
         if is_dropped:
             self._events.mirror_dropped(self._name, url=redact(mirror.url), reason=str(error))
-        if following and not is_last and not is_recorded:
+        if following and not is_last and not is_told and not isinstance(error, LimitedError):
             self._events.retrying(
                 self._name,
                 url=redact(mirror.url),

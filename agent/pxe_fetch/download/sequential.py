@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 from pxe_fetch.contract.url import redact
 from pxe_fetch.download.context import Context
-from pxe_fetch.download.copy import copy_body
-from pxe_fetch.download.mirrors import RANGE_ATTEMPTS, Mirror, Mirrors
-from pxe_fetch.download.partfile import Part
+from pxe_fetch.download.copy import MinimumRate, copy_body
+from pxe_fetch.download.mirrors import RANGE_ATTEMPTS, LimitedError, Mirror, Mirrors
+from pxe_fetch.download.partfile import SequentialPart, check_size
 from pxe_fetch.download.retry import Attempts, ClaimedSizeError, unforeseen
-from pxe_fetch.download.verify import check_size
 from pxe_fetch.errors import FetchError, IntegrityError, NetworkError, NoRoomError, RangeError
 from pxe_fetch.plan import Source
 from pxe_fetch.transport import Body, Request
@@ -23,7 +22,7 @@ class SequentialDownload:
     """The state of one download between its attempts."""
 
     def __init__(
-        self, source: Source, *, part: Part, context: Context, reserve: Callable[[int], None] = lambda _: None
+        self, source: Source, *, part: SequentialPart, context: Context, reserve: Callable[[int], None] = lambda _: None
     ) -> None:
         """`reserve` is called with the size that a mirror declares if the source has none; it may raise NoRoomError.
 
@@ -31,12 +30,12 @@ class SequentialDownload:
         """
         self._source = source
         self._part = part
-        self._transports = context.transports
+        self._context = context
         self._events = context.events
         self._reserve = reserve
         self._reserved = 0  # bytes
         self._deadline = context.deadline(source.retry.deadline)
-        self._mirrors = Mirrors(source)
+        self._mirrors = Mirrors(source, context)
         self._attempts = Attempts(source, mirrors=self._mirrors, deadline=self._deadline, here=lambda: part.length)
         self._mirror: Mirror | None = None  # the one asked last
         self._next: Mirror | None = None  # the one to ask next
@@ -127,11 +126,10 @@ class SequentialDownload:
             offset=offset,
             validator=mirror.validator if offset else None,
             headers=self._source.headers,
-            timeouts=self._source.timeouts,
+            timeouts=self._mirrors.timeouts(mirror),
             deadline=self._deadline,
         )
-        body = self._transports.of(mirror.url).open(request)
-        try:
+        with mirror.answer(request, self._context) as body:
             self._begin(mirror, body, request)
             try:
                 self._copy(mirror, body)
@@ -140,8 +138,6 @@ class SequentialDownload:
                 self._drop()
                 raise
             self._check(mirror, body)
-        finally:
-            body.close()
 
     def _copy(self, mirror: Mirror, body: Body) -> None:
         before, total = self._part.length, self._source.size or body.total
@@ -150,8 +146,9 @@ class SequentialDownload:
                 body,
                 self._part,
                 size=total,  # a mirror that sends more than it claimed is at fault
-                timeouts=self._source.timeouts,
-                deadline=self._deadline,
+                rate=MinimumRate(
+                    self._source.timeouts, deadline=self._deadline, may_leave=lambda: self._mirrors.may_leave(mirror)
+                ),
                 before_write=self._reserve_step if total is None else lambda _: None,
                 on_progress=lambda here: self._events.progress(self._source.name, received=here, total=total),
             )
@@ -262,6 +259,8 @@ class SequentialDownload:
             self._events.mirror_dropped(self._source.name, url=redact(mirror.url), reason=str(error))
 
     def _report_retry(self, error: FetchError, following: Mirror, wait: float) -> None:
+        if isinstance(error, LimitedError):
+            return
         self._events.retrying(
             self._source.name,
             url=self.last_url() or "",
