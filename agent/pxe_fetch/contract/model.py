@@ -342,7 +342,8 @@ class Artifact:
     )
     insecure: bool = key(
         Flag(),
-        "`true`: `header_credential` may be sent by http and ftp, where anybody on the network can read it.",
+        "`true`: `header_credential` may be sent unencrypted, by http and ftp.",
+        details="Anybody on the network can read it there.",
         example="true",
         sections=SHARED,
         default=False,
@@ -401,8 +402,8 @@ class Proxy:
     )
     credential: str | None = key(
         Text(validators.credential),
-        "A credential that holds `user:password`, for proxies that want it; sent to the proxies alone.",
-        details="Its name begins with `pxe-fetch.`, as that of `header_credential`.",
+        "A credential that holds `user:password`, for proxies that want it.",
+        details="Nobody but the proxies is sent it. Its name begins with `pxe-fetch.`, as that of `header_credential`.",
         example="pxe-fetch.proxy",
         default=None,
     )
