@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from threading import Condition, Event, Lock
 from typing import Protocol
 
+from pxe_fetch.contract.model import STALL
 from pxe_fetch.deadline import Clock, Deadline, SystemClock
 from pxe_fetch.errors import NetworkError
 from pxe_fetch.humanize import span
 from pxe_fetch.transport import Transports
 
-STALL = 1800.0  # seconds without a new byte after which an artifact is given up, unless `retry.deadline` is written
 _REMEMBERED = 60.0  # seconds: then a host that was silent, or served few streams, is asked again as any other
 _PAUSE = 0.1  # seconds after a host refused a stream; it may count one that has just ended for a moment
 _AT_ONCE = 1.0  # seconds within which a refused connection comes back
