@@ -30,10 +30,10 @@ from pxe_fetch.reporting.journal import WARNING
 from pxe_fetch.reporting.result import Result, error_result
 
 _LOCK_POLL = 0.25  # seconds between two tries to get a part file that another process has
-_STOP_GRACE = 2.0  # seconds for the threads to return after SIGTERM; slower ones end with the process
+_STOP_GRACE = 0.4  # seconds for the threads to return after SIGTERM; slower ones end with the process
 # Seconds of one wait. A signal that comes just before a wait for a lock, or to another thread, does not end that wait:
 # its handler runs when the main thread runs Python again.
-_WAIT = 0.25
+_WAIT = 0.1
 
 T = TypeVar("T")
 

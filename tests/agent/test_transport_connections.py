@@ -16,6 +16,7 @@ import pytest
 
 from fakes.exchange import Exchange, Fault
 from fakes.faults import Raw, Serve, Status
+from fakes.ports import deaf
 from fakes.server import Script, Server
 from fakes.transfers import Bench, asking, everything
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
@@ -268,23 +269,6 @@ def test_an_address_of_a_family_that_the_kernel_lacks_is_passed_over(monkeypatch
         deadline = Deadline(clock=SystemClock(), stop=Event(), at=time.monotonic() + 60)
         request = Request(url="http://two.example/m", timeouts=Timeouts(), deadline=deadline)
         assert everything(Transports().of("http:").open(request)) == BODY
-
-
-@contextmanager
-def deaf() -> Iterator[tuple[str, int]]:
-    """An address whose packets are lost: a listener with more connections than it has room for."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen(0)
-        fillers = [socket.socket() for _ in range(3)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(server.getsockname())
-        try:
-            yield server.getsockname()
-        finally:
-            for filler in fillers:
-                filler.close()
 
 
 def test_a_refusal_keeps_the_connection_and_a_long_text_does_not() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from pxe_fetch.transport import Transports
 _REMEMBERED = 60.0  # seconds: then a host that was silent, or served few streams, is asked again as any other
 _PAUSE = 0.1  # seconds after a host refused a stream; it may count one that has just ended for a moment
 _AT_ONCE = 1.0  # seconds within which a refused connection comes back
+_LOOK = 0.01  # seconds between two looks at the answers to other requests
 _OVERLOAD = frozenset({429, 503})
 
 
@@ -90,6 +92,7 @@ class Visit:
 
     since: float  # on the clock
     is_served: bool = False  # the host has answered, and sends bytes
+    is_refused: bool = False
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -149,16 +152,28 @@ class Host:
         That is so while it serves another: nginx's limit_conn answers 503, others 429, or refuse the connection. If
         not, a host that did not answer is remembered.
         """
-        now, others = self.clock.now(), sum(one.is_served for one in self._visits)
-        was_serving = others or self._served >= visit.since - 2 * _PAUSE
+        is_overload = error.status in _OVERLOAD
+        visit.is_refused = True
+        until = time.monotonic() + _AT_ONCE
+        while is_overload and not self._is_serving(visit) and self._has_asked() and time.monotonic() < until:
+            time.sleep(_LOOK)  # the answer to a request that came first may be on its way
+        now, others = self.clock.now(), sum(one.is_served for one in list(self._visits))
         is_refused = error.status is None and others and now < visit.since + _AT_ONCE
-        if is_refused or (error.status in _OVERLOAD and was_serving):
+        if is_refused or (is_overload and self._is_serving(visit)):
             self._limit = max(others, 1)
             self._limited_until, self._full_until = now + _REMEMBERED, now + _PAUSE
             return True
         if error.status is None:
             self._silent_until = now + _REMEMBERED
         return False
+
+    def _is_serving(self, visit: Visit) -> bool:
+        """Whether another stream has been served since `visit` began."""
+        return any(one.is_served for one in list(self._visits)) or self._served >= visit.since - 2 * _PAUSE
+
+    def _has_asked(self) -> bool:
+        """Whether a request has no answer yet."""
+        return not all(one.is_served or one.is_refused for one in list(self._visits))
 
 
 class Hosts:
