@@ -12,7 +12,9 @@ from pxe_fetch.transport.session import Answer, Session
 REDIRECTS = 10  # followed for one request
 _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
 _OTHER_SUCCESSES = frozenset({201, 202, 204, 205})  # not the file; what is not known counts as 200 (RFC 9110, 15)
-_AGAIN = frozenset({408, 425, 429})  # beside 5xx: the same request may succeed later
+_AGAIN = frozenset({408, 409, 421, 423, 424, 425, 429})  # beside 5xx: the same request may succeed later
+_OF_PARTS = frozenset({412, 416})  # no answers to what is asked without conditions
+_NOT_OF_PARTS = _AGAIN | {401, 402, 403, 404, 407, 410, 451}  # the whole would be answered alike
 _OF_PROXIES = frozenset({407, 502, 503, 504})
 _OK, _PARTIAL, _MULTIPLE, _BAD_REQUEST = 200, 206, 300, 400
 _NOT_FOUND, _UNSATISFIABLE, _SERVER_ERROR = 404, 416, 500
@@ -35,7 +37,7 @@ class HttpTransport:
                 url = _next(url, answer)
             finally:
                 answer.dismiss()
-        raise PolicyError(f"more than {REDIRECTS} redirects, the last to {url}")
+        raise NetworkError(f"more than {REDIRECTS} redirects, the last to {url}")  # of one of several servers, perhaps
 
     def close(self) -> None:
         self._session.close()
@@ -78,6 +80,8 @@ def _body(answer: Answer, request: Request, *, is_redirected: bool) -> Body:
                 answer.start = answer.total = request.offset  # everything is here already
                 return answer
             error = RangeError("the server has no such range", status=answer.status)
+        elif request.is_ranged and _BAD_REQUEST <= answer.status < _SERVER_ERROR and answer.status not in _NOT_OF_PARTS:
+            error = RangeError(f"{error} to a request for a part of the file", status=answer.status)
     except BaseException:
         answer.close()
         raise
@@ -118,7 +122,7 @@ def _refusal(answer: Answer) -> FetchError:
     text = f"{f'the proxy {answer.proxy}, or a server behind it,' if is_doubtful else 'the server'} answered {status}"
     if status == _NOT_FOUND:
         return NotFoundError(text, status=status)
-    if status >= _SERVER_ERROR or status in _AGAIN:
+    if status >= _SERVER_ERROR or status in _AGAIN | _OF_PARTS:
         wait = retry_after(answer.field("Retry-After"), date=answer.field("Date"))
         return NetworkError(text, status=status, retry_after=wait)
     if status >= _BAD_REQUEST:
