@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from dataclasses import replace
+from functools import partial
 from threading import Thread
 
 from pxe_fetch.contract.url import redact
-from pxe_fetch.deadline import StopWhen
-from pxe_fetch.download.chunk_tracker import PartialChunk
+from pxe_fetch.deadline import Deadline, StopWhen
+from pxe_fetch.download.chunk_tracker import ChunkDigester, PartialChunk
 from pxe_fetch.download.context import Context
+from pxe_fetch.download.copy import BUFFER, LONG_BODY, WRITE_EVERY, HashPipeline, MinimumRate
 from pxe_fetch.download.partfile import ChunkedPart, Digester
-from pxe_fetch.download.range_stream import RangeStream
-from pxe_fetch.download.retry import is_final
+from pxe_fetch.download.retry import is_final, unforeseen
 from pxe_fetch.download.scheduler import Assignment, ChunkScheduler
-from pxe_fetch.errors import FetchError
+from pxe_fetch.errors import FetchError, NetworkError, RangeError, StoppedError
 from pxe_fetch.plan import Source
+from pxe_fetch.transport import Body, Request
 
 _EARLIER_RUN = frozenset(("an earlier run",))
 _POLL = 0.25  # seconds between two attempts to start another stream
@@ -28,21 +32,12 @@ class ChunkedDownload:
         self._source = source
         self._part = part
         self._events = context.events
-        self._budget = context.streams
-        self._clock = context.clock
+        self._context = context
+        self._processors = len(os.sched_getaffinity(0))
         self._deadline = context.deadline(source.retry.deadline)
         self._scheduler = ChunkScheduler(source, chunk_map=part.chunk_map, context=context, deadline=self._deadline)
         tracker = self._scheduler.tracker
         self._stop = StopWhen(lambda: not tracker.remaining, stop=context.stop)
-        self._stream = RangeStream(
-            source=source,
-            scheduler=self._scheduler,
-            part=part,
-            context=context,
-            on_answer=self._start_streams,
-            deadline=self._deadline,
-            stop=self._stop,
-        )
         self._fatal: FetchError | None = None
         self._threads = 0  # one is the artifact's own, the others come from the run's budget
 
@@ -104,7 +99,7 @@ class ChunkedDownload:
                     raise self._fatal
                 if not assignment and (self._threads or scheduler.mirrors.is_waiting()):
                     if not self._threads:  # its host serves other artifacts
-                        self._deadline.progressed(self._clock.now())
+                        self._deadline.progressed(self._context.clock.now())
                     scheduler.changed.wait(_POLL)
                     continue
             if assignment:
@@ -118,7 +113,7 @@ class ChunkedDownload:
         Returns an assignment that the calling thread has to carry out, if no thread can be started.
         """
         with self._scheduler.changed:
-            while not self._stop.is_set() and (not self._threads or self._budget.take()):
+            while not self._stop.is_set() and (not self._threads or self._context.streams.take()):
                 assignment = self._scheduler.next_assignment()
                 self._threads += 1
                 if assignment:
@@ -145,17 +140,125 @@ class ChunkedDownload:
         with self._scheduler.changed:
             self._threads -= 1
             if self._threads:  # the last one is the artifact's own
-                self._budget.give()
+                self._context.streams.give()
             self._scheduler.changed.notify_all()
 
     def _work(self, assignment: Assignment | None) -> None:
         """Carry out `assignment`, and further ones until there are none."""
         while assignment:
-            error = self._stream.carry_out(assignment)
+            error: FetchError | None = None
+            try:
+                self._fetch(assignment)
+            except StoppedError as caught:
+                error = assignment.overtaken or caught
+            except FetchError as caught:
+                error = caught
+            except Exception as caught:  # a bug triggered by this mirror's answer: try another mirror
+                error = unforeseen(caught)
+            self._scheduler.finish(assignment, error)
             if error and is_final(error) and self._scheduler.tracker.remaining:
                 self._fatal = self._fatal or error
                 self._stop.set()
             assignment = None if self._stop.is_set() else self._scheduler.next_assignment()
+
+    def _fetch(self, assignment: Assignment) -> None:
+        stop = StopWhen(lambda: assignment.overtaken is not None, stop=self._stop)
+        deadline = replace(self._deadline, stop=stop)
+        deadline.check()
+        mirror, wanted, chunk_map = assignment.mirror, assignment.range, self._part.chunk_map
+        asks_range = mirror.ranges
+        request = Request(
+            url=mirror.url,
+            offset=wanted.position if asks_range else 0,
+            # No If-Range: each chunk's digest reveals whether the server's file has changed.
+            end=chunk_map.start(wanted.end) if asks_range else None,
+            headers=self._source.headers,
+            timeouts=self._scheduler.mirrors.timeouts(mirror),
+            deadline=deadline,
+        )
+        with mirror.answer(request, self._context) as body:
+            if body.total is not None:
+                self._scheduler.check_total(assignment, body.total)
+            if body.start != request.offset:
+                raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
+            # A full answer to a range that covers everything says nothing about range support.
+            asks_all = request.offset == 0 and request.end == chunk_map.size
+            if asks_range and not body.ranged and not asks_all:
+                self._scheduler.ignored_range(assignment)
+            has_all = not asks_range or not body.ranged
+            self._scheduler.answered(assignment, total=body.total, is_ranged=not has_all and not asks_all)
+            self._start_streams()
+            self._copy(assignment, body, deadline, has_all=has_all)
+
+    def _copy(self, assignment: Assignment, body: Body, deadline: Deadline, *, has_all: bool) -> None:
+        """Write the range; if the body has all bytes, also the missing chunks after it."""
+        rate = MinimumRate(
+            self._source.timeouts,
+            deadline=deadline,
+            may_leave=lambda: self._scheduler.mirrors.may_leave(assignment.mirror),
+            sharers=lambda: max(1, self._scheduler.streams),
+        )
+        position = body.start
+        while True:
+            self._skip(body, assignment.range.position - position, rate)
+            self._fill(assignment, body, rate)
+            position = assignment.range.position
+            if not has_all or not self._scheduler.extend(assignment):
+                return
+
+    def _skip(self, body: Body, count: int, rate: MinimumRate) -> None:
+        """Read and discard `count` bytes that are not needed, from a mirror without ranges."""
+        view = memoryview(bytearray(min(count, BUFFER)))
+        while count:
+            got = body.readinto(view[:count])
+            if not got:
+                raise NetworkError(f"the body ended {count} bytes before the missing bytes")
+            rate.check(got)
+            self._scheduler.skipped(got)
+            count -= got
+
+    def _fill(self, assignment: Assignment, body: Body, rate: MinimumRate) -> None:
+        """Write the body to the range, up to the range's end."""
+        digester = ChunkDigester(
+            self._part.chunk_map,
+            position=assignment.range.position,
+            partial=assignment.range.partial,
+            origin=assignment.mirror.url,
+            on_chunk=partial(self._scheduler.chunk_received, assignment),
+        )
+        pipeline = HashPipeline(digester.update)
+        try:
+            while most := self._scheduler.begin_fill(assignment, BUFFER):
+                self._fill_buffer(assignment, body, rate, pipeline, most)
+        finally:
+            pipeline.close()
+            assignment.range.partial = digester.partial()
+        if assignment.failure:
+            raise assignment.failure
+
+    def _fill_buffer(
+        self, assignment: Assignment, body: Body, rate: MinimumRate, pipeline: HashPipeline, most: int
+    ) -> None:
+        buffer, filled = pipeline.buffer(), 0
+        until = self._deadline.clock.now() + WRITE_EVERY
+        try:
+            while filled < most:
+                if assignment.failure:
+                    raise assignment.failure
+                count = body.readinto(buffer[filled:most])
+                if not count:
+                    end = self._part.chunk_map.start(assignment.range.end)
+                    raise NetworkError(f"the body ended {end - assignment.range.position - filled} bytes early")
+                filled += count
+                if rate.check(count) >= until:
+                    break
+        finally:
+            if filled:
+                # Write before hashing: once a chunk is known to be wrong, another stream may write it.
+                self._part.write(buffer[:filled], at=assignment.range.position)
+                has_processor = self._scheduler.streams < self._processors
+                pipeline.hash(buffer, filled, in_thread=has_processor and assignment.range.received > LONG_BODY)
+                self._scheduler.written(assignment, filled)
 
     def _await_threads(self) -> None:
         """Wait for the streams to end; a file that one may still write to stays open."""

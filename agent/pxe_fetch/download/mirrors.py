@@ -128,16 +128,18 @@ class Mirrors:
         self.all: Sequence[Mirror] = [
             Mirror(url=url, position=index, host=hosts.of(url)) for index, url in enumerate(source.urls)
         ]
+        self._clock = context.clock
         self._keep_order = source.keep_order
         self._policy = source.retry
         self._timeouts = source.timeouts
         self._errors: list[FetchError] = []
 
-    def next(self, now: float, *, prefer_ranges: bool, without: Collection[Mirror] = ()) -> Mirror | None:
+    def next(self, *, prefer_ranges: bool, without: Collection[Mirror] = ()) -> Mirror | None:
         """The mirror to ask next: the one that may be asked soonest, the best of several. None if none is left.
 
         If ranges are preferred, a mirror that has them is worth a short wait.
         """
+        now = self._clock.now()
 
         def rank(mirror: Mirror) -> tuple[float, ...]:
             handicap = self._policy.base if prefer_ranges and not mirror.ranges else 0.0
@@ -147,13 +149,14 @@ class Mirrors:
         left = [one for one in self.all if not one.out and one not in without]
         return min(left, key=rank) if len(left) > 1 else left[0] if left else None
 
-    def ready(self, now: float, *, without: Collection[Mirror] = ()) -> Iterator[Mirror]:
+    def ready(self, *, without: Collection[Mirror] = ()) -> Iterator[Mirror]:
         """The mirrors that may get another stream now and are not in `without`, best first.
 
         A mirror without ranges gets one stream, and only if no other mirror has ranges. In `listed` order a mirror is
         omitted while one before it works.
         """
-        usable = [one for one in self.all if not one.out and self._is_due_soon(one, now) and one not in without]
+        now = self._clock.now()
+        usable = [one for one in self.all if not one.out and self._is_due_soon(one) and one not in without]
         usable = [one for one in usable if not self._is_last_resort(one)]
         ranged = [one for one in usable if one.ranges]
         for mirror in sorted(ranged, key=self._load):
@@ -195,15 +198,13 @@ class Mirrors:
         is_dead, corrupt, rest = self._quality(mirror)
         return is_dead, corrupt, 0 if self._keep_order else mirror.streams, rest
 
-    def _is_due_soon(self, mirror: Mirror, now: float) -> bool:
-        return mirror.not_before <= now + self._policy.base
+    def _is_due_soon(self, mirror: Mirror) -> bool:
+        return mirror.not_before <= self._clock.now() + self._policy.base
 
-    def another_may_resume(self, mirror: Mirror, *, now: float) -> bool:
+    def another_may_resume(self, mirror: Mirror) -> bool:
         """Whether another mirror could be asked for a range, now or after a short wait."""
-        return any(
-            other is not mirror and not other.out and other.ranges and self._is_due_soon(other, now)
-            for other in self.all
-        )
+        others = [one for one in self.all if one is not mirror and not one.out]
+        return any(one.ranges and self._is_due_soon(one) for one in others)
 
     def asked(self) -> int:
         """How many of them were asked."""
@@ -218,7 +219,7 @@ class Mirrors:
         for mirror in self.all:
             mirror.asked_since_progress = False
 
-    def failed(self, mirror: Mirror, error: FetchError, *, now: float, progressed: bool, blamed: bool) -> None:
+    def failed(self, mirror: Mirror, error: FetchError, *, progressed: bool, blamed: bool) -> None:
         """Record that `mirror` failed with `error`; `blamed`: it sent all of the wrong bytes.
 
         A dropped mirror keeps the error that caused it to be dropped, however its other streams end.
@@ -226,8 +227,7 @@ class Mirrors:
         if mirror.out:
             return
         self._set_error(mirror, error)
-        if isinstance(error, LimitedError):
-            return  # it works, and is asked again once its host has ended another stream
+        now = self._clock.now()
         mirror.failures = 1 if progressed else mirror.failures + 1
         mirror.not_before = now + pause(error, failures=mirror.failures, policy=self._policy)
         match error:

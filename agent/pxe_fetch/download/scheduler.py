@@ -12,7 +12,7 @@ from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.chunk_tracker import ChunkRange, ChunkTracker, PartialChunk
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import PROGRESS_EVERY
-from pxe_fetch.download.mirrors import WHOLE, LimitedError, Mirror, Mirrors, OvertakenError, pause
+from pxe_fetch.download.mirrors import WHOLE, Mirror, Mirrors, OvertakenError, pause
 from pxe_fetch.download.partfile import check_size
 from pxe_fetch.download.retry import Attempts, is_final
 from pxe_fetch.errors import FetchError, IntegrityError
@@ -30,7 +30,6 @@ class Assignment:
     mirror: Mirror
     range: ChunkRange
     partial_length: int  # bytes of the range's first chunk that were present before
-    has_answer: bool = False  # the mirror has answered correctly
     is_ranged: bool = False  # with exactly the requested range
     progressed: bool = False  # it delivered new bytes that have not turned out wrong
     had_wrong_chunk: bool = False  # whose bytes were all from this mirror
@@ -45,7 +44,9 @@ class ChunkScheduler:
         self.changed = Condition()
         self.tracker = ChunkTracker(chunk_map=chunk_map)
         self.mirrors = Mirrors(source, context)
-        self.attempts = Attempts(source, mirrors=self.mirrors, deadline=deadline, here=lambda: self.here)
+        self.attempts = Attempts(
+            source, mirrors=self.mirrors, events=context.events, deadline=deadline, here=lambda: self.here
+        )
         self.streams = 0  # running
         self.here = 0  # bytes that need not be fetched again
         self.received = 0  # bytes over the wire, those fetched twice counted twice
@@ -72,7 +73,7 @@ class ChunkScheduler:
             if self.attempts.is_exhausted():
                 return None
             now = self._clock.now()
-            for mirror in self.mirrors.ready(now, without=self._useless()):
+            for mirror in self.mirrors.ready(without=self._useless()):
                 if chunk_range := self._reserve(mirror, now):
                     mirror.streams += 1
                     mirror.ask()
@@ -89,7 +90,7 @@ class ChunkScheduler:
     def next_mirror(self) -> Mirror | None:
         """The mirror to ask next, now or later; None if none is left."""
         with self.changed:
-            return self.mirrors.next(self._clock.now(), prefer_ranges=True, without=self._useless())
+            return self.mirrors.next(prefer_ranges=True, without=self._useless())
 
     def _useless(self) -> Sequence[Mirror]:
         """The mirrors that must not be asked for any of the missing chunks."""
@@ -167,7 +168,7 @@ class ChunkScheduler:
     def answered(self, assignment: Assignment, *, total: int | None, is_ranged: bool) -> None:
         """Record a correct answer: exactly the requested bytes follow, or if not `is_ranged`, everything."""
         with self.changed:
-            assignment.has_answer = assignment.mirror.has_answered = True
+            assignment.mirror.has_answered = True
             assignment.is_ranged = is_ranged
             self.last_mirror = assignment.mirror
             is_first = self.received == 0
@@ -192,7 +193,7 @@ class ChunkScheduler:
             if missing is None:
                 return False
             has_gap = missing[0] > done.end
-            if has_gap and (mirror.ranges or self.mirrors.another_may_resume(mirror, now=now)):
+            if has_gap and (mirror.ranges or self.mirrors.another_may_resume(mirror)):
                 return False
             self.tracker.release(done)
             assignment.range = self.tracker.reserve(*missing, now=now)
@@ -298,38 +299,18 @@ class ChunkScheduler:
             self._record_failure(assignment, error)
 
     def _record_failure(self, assignment: Assignment, error: FetchError) -> None:
-        mirror = assignment.mirror
+        mirror, attempts = assignment.mirror, self.attempts
         with self.changed:
-            now = self._clock.now()
-            is_told = error is assignment.failure  # a wrong chunk: recorded when it arrived
             self._is_resuming = True
             self.last_error = error
-            self.attempts.number += not is_told
             progressed = assignment.progressed or self.here > self._farthest
             self._farthest = max(self._farthest, self.here)
-            self.attempts.failed(error, mirror=mirror, progressed=progressed)
-            if error is not mirror.error:
-                self.mirrors.failed(
-                    mirror,
-                    error,
-                    now=now,
-                    progressed=assignment.progressed,
-                    blamed=isinstance(error, IntegrityError),
-                )
-            is_dropped = mirror.out and not mirror.is_reported
-            mirror.is_reported = mirror.out
-            attempt = self.attempts.number - 1
-            following = self.mirrors.next(now, prefer_ranges=True)
-            is_last = self.attempts.is_exhausted() and not self.streams
-        if is_dropped:
-            self._events.mirror_dropped(self._name, url=redact(mirror.url), reason=str(error))
-        if following and not is_last and not is_told and not isinstance(error, LimitedError):
-            self._events.retrying(
-                self._name,
-                url=redact(mirror.url),
-                attempt=attempt,
-                error=str(error),
-                status=getattr(error, "status", None),
-                wait_seconds=max(0.0, following.not_before - now),
-                next_url=redact(following.url),
-            )
+            is_blamed = isinstance(error, IntegrityError)
+            attempts.failed(mirror, error, progressed=progressed, by_mirror=assignment.progressed, blamed=is_blamed)
+            if error is assignment.failure:  # a wrong chunk: counted and reported when it came
+                return
+            following = self.mirrors.next(prefer_ranges=True)
+            if following and (self.streams or not attempts.is_exhausted()):
+                wait = max(0.0, following.not_before - self._clock.now())
+                attempts.report_retry(mirror, error, following=following, wait=wait)
+            attempts.number += 1

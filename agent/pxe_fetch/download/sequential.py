@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pxe_fetch.contract.url import redact
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import MinimumRate, copy_body
-from pxe_fetch.download.mirrors import RANGE_ATTEMPTS, LimitedError, Mirror, Mirrors
+from pxe_fetch.download.mirrors import RANGE_ATTEMPTS, Mirror, Mirrors
 from pxe_fetch.download.partfile import SequentialPart, check_size
 from pxe_fetch.download.retry import Attempts, ClaimedSizeError, unforeseen
 from pxe_fetch.errors import FetchError, IntegrityError, NetworkError, NoRoomError, RangeError
@@ -36,7 +36,9 @@ class SequentialDownload:
         self._reserved = 0  # bytes
         self._deadline = context.deadline(source.retry.deadline)
         self._mirrors = Mirrors(source, context)
-        self._attempts = Attempts(source, mirrors=self._mirrors, deadline=self._deadline, here=lambda: part.length)
+        self._attempts = Attempts(
+            source, mirrors=self._mirrors, events=self._events, deadline=self._deadline, here=lambda: part.length
+        )
         self._mirror: Mirror | None = None  # the one asked last
         self._next: Mirror | None = None  # the one to ask next
         self._farthest = 0  # the greatest length of the part so far: only bytes beyond it are progress
@@ -115,7 +117,7 @@ class SequentialDownload:
             self._farthest = max(self._farthest, self._part.length)
 
     def _choose_mirror(self) -> Mirror | None:
-        self._next = self._mirrors.next(self._deadline.clock.now(), prefer_ranges=self._part.length > 0)
+        self._next = self._mirrors.next(prefer_ranges=self._part.length > 0)
         return self._next
 
     def _fetch(self, mirror: Mirror) -> None:
@@ -208,7 +210,7 @@ class SequentialDownload:
         why = "the file has changed on the server" if changed else "the server ignores ranges"
         if mirror.unranged + 1 < RANGE_ATTEMPTS:
             raise RangeError(f"{why}, or answered unusually this once")
-        if self._mirrors.another_may_resume(mirror, now=self._deadline.clock.now()):
+        if self._mirrors.another_may_resume(mirror):
             raise RangeError(f"{why}; another mirror may resume")
         mirror.ranges = changed
 
@@ -244,29 +246,9 @@ class SequentialDownload:
         self._farthest = 0
 
     def _record_failure(self, error: FetchError) -> None:
-        mirror = self._mirror
-        if mirror is None:  # there are none at all
-            return
-        self._attempts.failed(error, mirror=mirror, progressed=self._progressed)
-        self._mirrors.failed(
-            mirror,
-            error,
-            now=self._deadline.clock.now(),
-            progressed=self._progressed,
-            blamed=self._is_mirrors_fault,
-        )
-        if mirror.out:
-            self._events.mirror_dropped(self._source.name, url=redact(mirror.url), reason=str(error))
+        if self._mirror:
+            self._attempts.failed(self._mirror, error, progressed=self._progressed, blamed=self._is_mirrors_fault)
 
     def _report_retry(self, error: FetchError, following: Mirror, wait: float) -> None:
-        if isinstance(error, LimitedError):
-            return
-        self._events.retrying(
-            self._source.name,
-            url=self.last_url() or "",
-            attempt=self._attempts.number,
-            error=str(error),
-            status=getattr(error, "status", None),
-            wait_seconds=wait,
-            next_url=redact(following.url),
-        )
+        if self._mirror:
+            self._attempts.report_retry(self._mirror, error, following=following, wait=wait)
