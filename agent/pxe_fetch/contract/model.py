@@ -61,10 +61,14 @@ class RetryPolicy:
 class Timeouts:
     """When an attempt is given up. Durations in seconds."""
 
-    connect: float = key(Duration(least=0.001), "Time to connect.", default=10.0)
-    read: float = key(Duration(least=0.001), "Time without a single byte.", default=30.0)
+    connect: float = key(Duration(least=0.001), "Time to connect; 5s at most if there is another mirror.", default=10.0)
+    read: float = key(
+        Duration(least=0.001), "Time without a single byte; 5s at most if there is another mirror.", default=30.0
+    )
     min_rate: int = key(
-        Size(), "Bytes a second below which it is given up, on average over the window.", default=16 * KiB
+        Size(),
+        "Bytes a second, on average over the window, below which a mirror is left if there is another.",
+        default=16 * KiB,
     )
     min_rate_window: float = key(Duration(least=0.001), "The window of `min_rate`.", default=60.0)
 

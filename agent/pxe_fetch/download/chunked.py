@@ -12,7 +12,7 @@ from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline, StopWhen
 from pxe_fetch.download.chunk_tracker import ChunkDigester, PartialChunk
 from pxe_fetch.download.context import Context
-from pxe_fetch.download.copy import BUFFER, LONG_BODY, WRITE_EVERY, HashPipeline, MinimumRate
+from pxe_fetch.download.copy import BUFFER, MinimumRate, copy_body
 from pxe_fetch.download.partfile import ChunkedPart, Digester
 from pxe_fetch.download.retry import is_final, unforeseen
 from pxe_fetch.download.scheduler import Assignment, ChunkScheduler
@@ -206,19 +206,20 @@ class ChunkedDownload:
             if not has_all or not self._scheduler.extend(assignment):
                 return
 
-    def _skip(self, body: Body, count: int, rate: MinimumRate) -> None:
-        """Read and discard `count` bytes that are not needed, from a mirror without ranges."""
-        view = memoryview(bytearray(min(count, BUFFER)))
-        while count:
-            got = body.readinto(view[:count])
-            if not got:
-                raise NetworkError(f"the body ended {count} bytes before the missing bytes")
-            rate.check(got)
-            self._scheduler.skipped(got)
-            count -= got
+    def _skip(self, body: Body, left: int, rate: MinimumRate) -> None:
+        """Read and discard `left` bytes that are not needed, from a mirror without ranges."""
+
+        def discard(data: memoryview) -> None:
+            nonlocal left
+            left -= len(data)
+            self._scheduler.skipped(len(data))
+
+        copy_body(body, wanted=lambda: min(left, BUFFER), check=rate.check, write=discard, update=lambda _: None)
+        if left:
+            raise NetworkError(f"the body ended {left} bytes before the missing bytes")
 
     def _fill(self, assignment: Assignment, body: Body, rate: MinimumRate) -> None:
-        """Write the body to the range, up to the range's end."""
+        """Write the body to the range, up to the range's end, or the end of a wrong chunk."""
         digester = ChunkDigester(
             self._part.chunk_map,
             position=assignment.range.position,
@@ -226,39 +227,31 @@ class ChunkedDownload:
             origin=assignment.mirror.url,
             on_chunk=partial(self._scheduler.chunk_received, assignment),
         )
-        pipeline = HashPipeline(digester.update)
+
+        def check(count: int) -> float:
+            if assignment.failure:
+                raise assignment.failure
+            return rate.check(count)
+
+        def write(data: memoryview) -> None:
+            self._part.write(data, at=assignment.range.position)
+            self._scheduler.written(assignment, len(data))
+
         try:
-            while most := self._scheduler.begin_fill(assignment, BUFFER):
-                self._fill_buffer(assignment, body, rate, pipeline, most)
+            copy_body(
+                body,
+                wanted=lambda: self._scheduler.begin_fill(assignment, BUFFER),
+                check=check,
+                write=write,
+                update=digester.update,
+                may_thread=lambda: self._scheduler.streams < self._processors,
+            )
         finally:
-            pipeline.close()
             assignment.range.partial = digester.partial()
         if assignment.failure:
             raise assignment.failure
-
-    def _fill_buffer(
-        self, assignment: Assignment, body: Body, rate: MinimumRate, pipeline: HashPipeline, most: int
-    ) -> None:
-        buffer, filled = pipeline.buffer(), 0
-        until = self._deadline.clock.now() + WRITE_EVERY
-        try:
-            while filled < most:
-                if assignment.failure:
-                    raise assignment.failure
-                count = body.readinto(buffer[filled:most])
-                if not count:
-                    end = self._part.chunk_map.start(assignment.range.end)
-                    raise NetworkError(f"the body ended {end - assignment.range.position - filled} bytes early")
-                filled += count
-                if rate.check(count) >= until:
-                    break
-        finally:
-            if filled:
-                # Write before hashing: once a chunk is known to be wrong, another stream may write it.
-                self._part.write(buffer[:filled], at=assignment.range.position)
-                has_processor = self._scheduler.streams < self._processors
-                pipeline.hash(buffer, filled, in_thread=has_processor and assignment.range.received > LONG_BODY)
-                self._scheduler.written(assignment, filled)
+        if left := self._part.chunk_map.start(assignment.range.end) - assignment.range.position:
+            raise NetworkError(f"the body ended {left} bytes early")
 
     def _await_threads(self) -> None:
         """Wait for the streams to end; a file that one may still write to stays open."""

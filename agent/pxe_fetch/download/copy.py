@@ -16,8 +16,7 @@ from threading import Thread
 
 from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.download.partfile import SequentialPart
-from pxe_fetch.errors import IntegrityError, NetworkError
+from pxe_fetch.errors import NetworkError
 from pxe_fetch.transport import Body
 
 BUFFER = 512 * 1024  # bytes of one buffer: at most as many are lost if the agent is killed
@@ -30,51 +29,38 @@ _SPARES = 8  # buffers kept for later bodies: faulting in a new one costs more t
 
 def copy_body(
     body: Body,
-    part: SequentialPart,
     *,
-    size: int | None,
-    rate: MinimumRate,
-    before_write: Callable[[int], None],
-    on_progress: Callable[[int], None],
+    wanted: Callable[[], int],
+    check: Callable[[int], float],
+    write: Callable[[memoryview], None],
+    update: Callable[[memoryview], None],
+    may_thread: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Append `body` to `part` until it ends.
+    """Copy `body` until it ends, or until `wanted()`, the most bytes to take next, is 0.
 
-    `before_write` gets the length that the part will have; `on_progress` the length that it has, regularly and at the
-    end. Raises IntegrityError if more than `size` bytes arrive, and whatever the callbacks, the body, the
-    part and `rate` raise. In every case the part has all bytes that had arrived, and they are hashed.
+    `check` counts bytes as they come, and returns the time on the clock. `write` gets them, BUFFER at a time at most,
+    and `update` hashes them afterwards; of a long body in a second thread, if `may_thread()`. Raises what these and the
+    body raise; all bytes that had arrived are then written and hashed, unless `write` refused them.
     """
-    pipeline = HashPipeline(part.digester.update)
-    received = 0  # from this body
-    now = reported = rate.since
+    pipeline = HashPipeline(update)
+    received, now = 0, check(0)
     try:
-        while True:
-            buffer = pipeline.buffer()
-            filled = 0
-            most = BUFFER if size is None else min(BUFFER, size - part.length + 1)  # one more reveals a longer body
-            until = now + WRITE_EVERY
+        while most := wanted():
+            buffer, filled, until = pipeline.buffer(), 0, now + WRITE_EVERY
             try:
                 while filled < most and now < until:
                     count = body.readinto(buffer[filled:most])
-                    if count == 0:
+                    if not count:
                         return
                     filled += count
-                    received += count
-                    now = rate.check(count)
-                    if now - reported >= PROGRESS_EVERY:
-                        reported = now
-                        on_progress(part.length + filled)
+                    now = check(count)
             finally:
                 if filled:
-                    before_write(part.length + filled)
-                    pipeline.hash(buffer, filled, in_thread=received > LONG_BODY)
-                    part.write(buffer[:filled])
-                if size is not None and part.length > size:
-                    raise IntegrityError(
-                        f"wrong size: expected {size} bytes, and more came", expected=str(size), found=f">{size}"
-                    )
+                    received += filled
+                    write(buffer[:filled])  # first: once a chunk is known to be wrong, another stream may write it
+                    pipeline.hash(buffer, filled, in_thread=received > LONG_BODY and may_thread())
     finally:
         pipeline.close()
-        on_progress(part.length)
 
 
 class MinimumRate:
@@ -93,7 +79,7 @@ class MinimumRate:
         self._deadline = deadline
         self._may_leave = may_leave
         self._sharers = sharers
-        self.since = deadline.clock.now()  # start of the window
+        self._since = deadline.clock.now()  # start of the window
         self._bytes = 0
 
     def check(self, count: int) -> float:
@@ -103,12 +89,12 @@ class MinimumRate:
         now = deadline.clock.now()
         deadline.progressed(now)
         self._bytes += count
-        window = now - self.since
+        window = now - self._since
         if window >= timeouts.min_rate_window:
             if self._bytes * self._sharers() < timeouts.min_rate * window and self._may_leave():
                 rate = self._bytes / window / 1024
                 raise NetworkError(f"too slow: {rate:.1f} KiB/s, less than {timeouts.min_rate / 1024:g} KiB/s")
-            self.since, self._bytes = now, 0
+            self._since, self._bytes = now, 0
         return now
 
 

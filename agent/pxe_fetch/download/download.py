@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,29 +42,28 @@ def download(
     then removed), DiskError, CannotCreateError. Otherwise the part file stays for a later run to resume. The error's
     `attempts`, `bytes_received` and `url` say what was tried.
     """
-    with _only_fetch_errors():
-        try:
-            if transfer.size is not None:
-                reserve(transfer.size)
-            part: ChunkedPart | SequentialPart
-            engine: ChunkedDownload | SequentialDownload
-            if transfer.chunk_map:
-                part = ChunkedPart(lock, transfer.chunk_map)
-                engine = ChunkedDownload(transfer, part=part, context=context)
-            else:
-                part = SequentialPart(lock.fd, lock.path, digest=transfer.digest)
-                engine = SequentialDownload(transfer, part=part, context=context, reserve=reserve)
-            _run(engine)
-        except NoRoomError:
-            lock.remove()
-            raise
-        return DownloadResult(
-            bytes=part.length,
-            bytes_received=engine.bytes_received,
-            attempts=engine.attempts,
-            url=engine.last_url(),
-            resumed_from=engine.resumed_from,
-        )
+    try:
+        if transfer.size is not None:
+            reserve(transfer.size)
+        part: ChunkedPart | SequentialPart
+        engine: ChunkedDownload | SequentialDownload
+        if transfer.chunk_map:
+            part = ChunkedPart(lock, transfer.chunk_map)
+            engine = ChunkedDownload(transfer, part=part, context=context)
+        else:
+            part = SequentialPart(lock.fd, lock.path, digest=transfer.digest)
+            engine = SequentialDownload(transfer, part=part, context=context, reserve=reserve)
+        _run(engine)
+    except NoRoomError:
+        lock.remove()
+        raise
+    return DownloadResult(
+        bytes=part.length,
+        bytes_received=engine.bytes_received,
+        attempts=engine.attempts,
+        url=engine.last_url(),
+        resumed_from=engine.resumed_from,
+    )
 
 
 def fetch_text(source: Source, context: Context, *, limit: int) -> bytes:
@@ -73,7 +71,7 @@ def fetch_text(source: Source, context: Context, *, limit: int) -> bytes:
 
     Raises what `download` raises, and PolicyError if it has more than `limit` bytes.
     """
-    with _only_fetch_errors(), open(os.memfd_create("pxe-fetch"), "rb", buffering=0) as memory:  # noqa: PTH123
+    with open(os.memfd_create("pxe-fetch"), "rb", buffering=0) as memory:  # noqa: PTH123
         part = SequentialPart(memory.fileno(), Path(source.name), digest=source.digest, limit=limit)
         _run(SequentialDownload(source, part=part, context=context))
         return memory.read()
@@ -85,15 +83,6 @@ def _run(engine: SequentialDownload | ChunkedDownload) -> None:
     except FetchError as error:
         error.attempts, error.bytes_received = engine.attempts, engine.bytes_received
         error.url = error.url or engine.last_url()
-        raise
-
-
-@contextmanager
-def _only_fetch_errors() -> Iterator[None]:
-    """Turn an unexpected exception into a FetchError."""
-    try:
-        yield
-    except FetchError:
         raise
     except Exception as error:
         raise unforeseen(error) from error

@@ -205,11 +205,13 @@ class ChunkScheduler:
             self.received += count
 
     def begin_fill(self, assignment: Assignment, most: int) -> int:
-        """How many bytes, up to `most`, the stream may receive next; 0 at the end of its range.
+        """How many bytes, up to `most`, the stream may receive next; 0 at the end of its range, or after a wrong chunk.
 
         Never beyond the current chunk: nothing is read after a wrong one.
         """
         with self.changed:
+            if assignment.failure:
+                return 0
             current = assignment.range
             end = self._map.start(min(self._map.at(current.position) + 1, current.end))
             current.filled_to = min(current.position + most, end)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pxe_fetch.contract.url import redact
 from pxe_fetch.download.context import Context
-from pxe_fetch.download.copy import MinimumRate, copy_body
+from pxe_fetch.download.copy import BUFFER, PROGRESS_EVERY, MinimumRate, copy_body
 from pxe_fetch.download.mirrors import RANGE_ATTEMPTS, Mirror, Mirrors
 from pxe_fetch.download.partfile import SequentialPart, check_size
 from pxe_fetch.download.retry import Attempts, ClaimedSizeError, unforeseen
@@ -34,6 +34,7 @@ class SequentialDownload:
         self._events = context.events
         self._reserve = reserve
         self._reserved = 0  # bytes
+        self._reported = 0.0  # on the clock: the last progress report
         self._deadline = context.deadline(source.retry.deadline)
         self._mirrors = Mirrors(source, context)
         self._attempts = Attempts(
@@ -142,21 +143,35 @@ class SequentialDownload:
             self._check(mirror, body)
 
     def _copy(self, mirror: Mirror, body: Body) -> None:
-        before, total = self._part.length, self._source.size or body.total
+        part, before, total = self._part, self._part.length, self._source.size or body.total
+        rate = MinimumRate(
+            self._source.timeouts, deadline=self._deadline, may_leave=lambda: self._mirrors.may_leave(mirror)
+        )
+
+        def wanted() -> int:  # one byte more than there should be reveals a longer body
+            return BUFFER if total is None else min(BUFFER, total - part.length + 1)
+
+        def write(data: memoryview) -> None:
+            if total is None:
+                self._reserve_step(part.length + len(data))
+            part.write(data)
+            self._report_progress(total)
+            if total is not None and part.length > total:  # a mirror that sends more than it claimed is at fault
+                message = f"wrong size: expected {total} bytes, and more came"
+                raise IntegrityError(message, expected=str(total), found=f">{total}")
+
         try:
-            copy_body(
-                body,
-                self._part,
-                size=total,  # a mirror that sends more than it claimed is at fault
-                rate=MinimumRate(
-                    self._source.timeouts, deadline=self._deadline, may_leave=lambda: self._mirrors.may_leave(mirror)
-                ),
-                before_write=self._reserve_step if total is None else lambda _: None,
-                on_progress=lambda here: self._events.progress(self._source.name, received=here, total=total),
-            )
+            copy_body(body, wanted=wanted, check=rate.check, write=write, update=part.digester.update)
         finally:
-            self.bytes_received += self._part.length - before
-            mirror.has_delivered |= self._part.length > before
+            self._report_progress(total, every=0)
+            self.bytes_received += part.length - before
+            mirror.has_delivered |= part.length > before
+
+    def _report_progress(self, total: int | None, *, every: float = PROGRESS_EVERY) -> None:
+        now = self._deadline.clock.now()
+        if now - self._reported >= every:
+            self._reported = now
+            self._events.progress(self._source.name, received=self._part.length, total=total)
 
     def _may_resume(self, mirror: Mirror) -> bool:
         if not self._part.length or not mirror.ranges or self._source.digest is None:
