@@ -17,6 +17,7 @@ from pxe_fetch.humanize import span
 from pxe_fetch.transport import Transports
 
 _REMEMBERED = 60.0  # seconds: then a host that was silent, or served few streams, is asked again as any other
+_TIMES_SILENT = 10  # a host is taken for silent this many times as long as it took to find out
 _PAUSE = 0.1  # seconds after a host refused a stream; it may count one that has just ended for a moment
 _AT_ONCE = 1.0  # seconds within which a refused connection comes back
 _LOOK = 0.01  # seconds between two looks at the answers to other requests
@@ -131,7 +132,7 @@ class Host:
                 self._visits.add(visit)
         self._visits.add(visit)
         if self._silent_until:  # one request at a time finds out whether it answers again
-            self._silent_until = self.clock.now() + _REMEMBERED
+            self._silent_until = max(self._silent_until, visit.since + _REMEMBERED)
         try:
             yield visit
         finally:
@@ -164,7 +165,7 @@ class Host:
             self._limited_until, self._full_until = now + _REMEMBERED, now + _PAUSE
             return True
         if error.status is None:
-            self._silent_until = now + _REMEMBERED
+            self._silent_until = now + min(_REMEMBERED, _TIMES_SILENT * (now - visit.since))
         return False
 
     def _is_serving(self, visit: Visit) -> bool:

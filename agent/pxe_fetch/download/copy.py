@@ -7,6 +7,7 @@ releases the GIL. Bytes that have arrived are written and hashed whatever happen
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable
@@ -79,8 +80,9 @@ class MinimumRate:
         self._deadline = deadline
         self._may_leave = may_leave
         self._sharers = sharers
-        self._since = deadline.clock.now()  # start of the window
-        self._bytes = 0
+        self._since = deadline.clock.now()  # start of the second half of the window
+        self._bytes = 0  # since then
+        self._before: float = math.inf  # bytes in the first half of the window
 
     def check(self, count: int) -> float:
         """Count `count` received bytes; return the time. Raises NetworkError if a window had too few."""
@@ -89,12 +91,12 @@ class MinimumRate:
         now = deadline.clock.now()
         deadline.progressed(now)
         self._bytes += count
-        window = now - self._since
-        if window >= timeouts.min_rate_window:
-            if self._bytes * self._sharers() < timeouts.min_rate * window and self._may_leave():
-                rate = self._bytes / window / 1024
-                raise NetworkError(f"too slow: {rate:.1f} KiB/s, less than {timeouts.min_rate / 1024:g} KiB/s")
-            self._since, self._bytes = now, 0
+        if (half := now - self._since) >= timeouts.min_rate_window / 2:
+            rate = (self._before + self._bytes) / 2 / half
+            if rate * self._sharers() < timeouts.min_rate and self._may_leave():
+                what = f"{rate / 1024:.1f} KiB/s, less than {timeouts.min_rate / 1024:g} KiB/s"
+                raise NetworkError(f"too slow: {what}")
+            self._since, self._before, self._bytes = now, self._bytes, 0
         return now
 
 

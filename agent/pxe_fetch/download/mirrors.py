@@ -171,14 +171,14 @@ class Mirrors:
 
     def timeouts(self, mirror: Mirror) -> Timeouts:
         """Those of a request to `mirror`: shorter if another mirror may answer sooner."""
-        is_patient = len(self.all) == 1 or mirror.failures >= _IMPATIENT or not self.may_leave(mirror)
-        return self._timeouts if is_patient else _shorter(self._timeouts)
+        others = [one for one in self.all if one is not mirror and not one.out]
+        is_better = any(not one.is_dead and not one.host.is_silent() for one in others)
+        return _shorter(self._timeouts) if is_better and mirror.failures < _IMPATIENT else self._timeouts
 
     def may_leave(self, mirror: Mirror) -> bool:
-        """Whether there is another mirror that may be better."""
-        return any(
-            one is not mirror and not one.out and not one.is_dead and not one.host.is_silent() for one in self.all
-        )
+        """Whether another mirror, which can be asked now, may be faster than `mirror`."""
+        others = [one for one in self.all if one is not mirror and not one.out]
+        return any(one.not_before <= self._clock.now() and not one.host.is_silent() for one in others)
 
     def is_waiting(self) -> bool:
         """Whether a mirror may be asked as soon as its host has ended another stream."""

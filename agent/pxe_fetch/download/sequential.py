@@ -15,6 +15,7 @@ from pxe_fetch.plan import Source
 from pxe_fetch.transport import Body, Request
 
 _EARLIER_RUN = "an earlier run"
+_ORIGIN_ATTEMPTS = 4  # failures in a row of the mirror that sent what is here, before another is asked instead
 _STEP = 16 * 1024 * 1024  # bytes of space reserved in advance if no mirror declares the size
 
 
@@ -118,7 +119,11 @@ class SequentialDownload:
             self._farthest = max(self._farthest, self._part.length)
 
     def _choose_mirror(self) -> Mirror | None:
+        # If bytes must not be mixed, what is here is worth a few attempts at the mirror that sent it.
+        own = [one for one in self._mirrors.all if self._one_origin and self._origins == {one.url} and not one.out]
         self._next = self._mirrors.next(prefer_ranges=self._part.length > 0)
+        if own and own[0].failures < _ORIGIN_ATTEMPTS:
+            self._next = own[0]
         return self._next
 
     def _fetch(self, mirror: Mirror) -> None:
