@@ -147,6 +147,16 @@ def test_two_different_chunks_that_came_wrong_once_do_not_drop_the_only_mirror(t
     assert result.bytes_received == len(BODY) + 2 * CHUNK
 
 
+def test_a_chunk_that_comes_wrong_in_another_way_each_time_does_not_drop_the_only_mirror(tmp_path: Path) -> None:
+    flips = [Flip(at=int(0.5 * len(BODY)) + number) for number in range(3)]
+    with Server({"/m": Script(body=BODY, faults=flips)}) as server:
+        one = bench(tmp_path, server)
+        one.streams = 1
+        result = one.download()
+        assert not one.events.of("mirror_dropped")
+    assert (result.attempts, result.bytes_received) == (4, len(BODY) + 3 * CHUNK)
+
+
 def test_another_total_told_now_and_then_does_not_drop_the_only_mirror(tmp_path: Path) -> None:
     liar, brief = WrongRange(whole=7), Brief(most=2 * CHUNK + 1000)
     with Server({"/m": Script(body=BODY, faults=[brief, liar, brief, liar, brief, liar])}) as server:

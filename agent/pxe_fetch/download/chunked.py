@@ -10,12 +10,12 @@ from threading import Thread
 
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline, StopWhen
-from pxe_fetch.download.chunk_tracker import ChunkDigester, PartialChunk
+from pxe_fetch.download.chunk_tracker import Assignment, ChunkDigester, PartialChunk
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import BUFFER, MinimumRate, copy_body
 from pxe_fetch.download.partfile import ChunkedPart, Digester
 from pxe_fetch.download.retry import is_final, unforeseen
-from pxe_fetch.download.scheduler import Assignment, ChunkScheduler
+from pxe_fetch.download.scheduler import ChunkScheduler
 from pxe_fetch.errors import FetchError, NetworkError, RangeError, StoppedError
 from pxe_fetch.plan import Source
 from pxe_fetch.transport import Body, Request
@@ -184,7 +184,7 @@ class ChunkedDownload:
             # A full answer to a range that covers everything says nothing about range support.
             asks_all = request.offset == 0 and request.end == chunk_map.size
             if asks_range and not body.ranged and not asks_all:
-                self._scheduler.ignored_range(assignment)
+                mirror.ignored_range()
             has_all = not asks_range or not body.ranged
             self._scheduler.answered(assignment, total=body.total, is_ranged=not has_all and not asks_all)
             self._start_streams()

@@ -94,6 +94,7 @@ class Visit:
     since: float  # on the clock
     is_served: bool = False  # the host has answered, and sends bytes
     is_refused: bool = False
+    silence: float = 0.0  # seconds that the host is taken for silent after it
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -139,6 +140,7 @@ class Host:
             self._visits.discard(visit)
             if visit.is_served:
                 self._served = self.clock.now()
+            self._silent_until = self.clock.now() + visit.silence if visit.silence else 0.0
             if self._limited_until:
                 with self._left:
                     self._left.notify()
@@ -165,7 +167,7 @@ class Host:
             self._limited_until, self._full_until = now + _REMEMBERED, now + _PAUSE
             return True
         if error.status is None:
-            self._silent_until = now + min(_REMEMBERED, _TIMES_SILENT * (now - visit.since))
+            visit.silence = min(_REMEMBERED, _TIMES_SILENT * (now - visit.since))
         return False
 
     def _is_serving(self, visit: Visit) -> bool:

@@ -66,7 +66,9 @@ class Mirror:
     bytes: int = 0  # received by its streams
     seconds: float = 0.0  # total time of its streams
     right: int = 0  # chunks
-    wrong: dict[int, int] = field(default_factory=dict)  # chunk -> how often it was wrong and all from here
+    wrong: dict[int, tuple[int, str]] = field(
+        default_factory=dict
+    )  # chunk, all from here -> how often it had what digest
     is_reported: bool = False  # that it is out
 
     def __post_init__(self) -> None:
@@ -245,21 +247,22 @@ class Mirrors:
             case _:
                 mirror.out = not error.transient
 
-    def wrong_chunk(self, mirror: Mirror, index: int, error: FetchError, *, is_first: bool) -> None:
+    def wrong_chunk(self, mirror: Mirror, index: int, error: IntegrityError, *, is_first: bool) -> None:
         """Record that chunk `index`, all from `mirror`, was wrong; `is_first`: the first wrong one of its answer.
 
         The mirror is dropped if too large a share of its chunks is wrong and there is another mirror; otherwise once
-        one chunk was wrong too often.
+        one chunk was wrong in the same way twice, so that it is not the wire.
         """
         mirror.corrupt += is_first  # all wrong chunks of an answer may have one cause
-        mirror.wrong[index] = mirror.wrong.get(index, 0) + 1
+        times, found = mirror.wrong.get(index, (0, ""))
+        mirror.wrong[index] = (times + 1 if found == error.found else 1, error.found)
         if mirror.out:
             return
         self._set_error(mirror, error)
         if any(other is not mirror and not other.out for other in self.all):
             mirror.out = mirror.corrupt >= CORRUPT_ATTEMPTS and mirror.corrupt * _TOLERATED > mirror.right
         else:
-            mirror.out = mirror.wrong[index] >= CORRUPT_ATTEMPTS
+            mirror.out = mirror.wrong[index][0] >= CORRUPT_ATTEMPTS
 
     def _set_error(self, mirror: Mirror, error: FetchError) -> None:
         self._errors.append(error)
@@ -273,7 +276,7 @@ class Mirrors:
         others = [other for other in self.all if other is not mirror and not other.out]
         return [
             index
-            for index, times in mirror.wrong.items()
+            for index, (times, _) in mirror.wrong.items()
             if times >= CORRUPT_ATTEMPTS or any(index not in other.wrong for other in others)
         ]
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from threading import Condition
 
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.download.chunk_tracker import ChunkRange, ChunkTracker, PartialChunk
+from pxe_fetch.download.chunk_tracker import Assignment, ChunkRange, ChunkTracker, PartialChunk
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import PROGRESS_EVERY
 from pxe_fetch.download.mirrors import WHOLE, Mirror, Mirrors, OvertakenError, pause
@@ -21,20 +20,6 @@ from pxe_fetch.plan import Source
 _WORTH_SPLITTING = 1.0  # seconds that the rest of a range takes
 _WORTH_OVERTAKING = 2.0  # seconds: the least that is saved, and the least age of the stream
 _TIMES_FASTER = 4  # than the stream, for a mirror that overtakes it
-
-
-@dataclass(kw_only=True, slots=True, eq=False)
-class Assignment:
-    """One request: a range of chunks, and the mirror to request it from."""
-
-    mirror: Mirror
-    range: ChunkRange
-    partial_length: int  # bytes of the range's first chunk that were present before
-    is_ranged: bool = False  # with exactly the requested range
-    progressed: bool = False  # it delivered new bytes that have not turned out wrong
-    had_wrong_chunk: bool = False  # whose bytes were all from this mirror
-    failure: FetchError | None = None  # set to end its stream: a wrong chunk
-    overtaken: FetchError | None = None  # set to end its stream at once
 
 
 class ChunkScheduler:
@@ -70,6 +55,9 @@ class ChunkScheduler:
     def next_assignment(self) -> Assignment | None:
         """Work for one more stream; None if there is none now. Call `finish` for it at the end."""
         with self.changed:
+            if self.here > self._farthest and self.attempts.is_exhausted():
+                self._farthest = self.here
+                self.attempts.progressed()  # bytes have come since the last failure
             if self.attempts.is_exhausted():
                 return None
             now = self._clock.now()
@@ -118,8 +106,9 @@ class ChunkScheduler:
 
     def _split_slowest(self, now: float) -> ChunkRange | None:
         """Split the slowest remaining range, if it takes long enough."""
-        left = {one: one.seconds_left(self._bytes_left(one), now=now) for one in self.tracker.active}
-        slow = [one for one in self.tracker.active if min(now - one.since, left[one]) >= _WORTH_SPLITTING]
+        active = [one.range for one in self._active]
+        left = {one: one.seconds_left(self._bytes_left(one), now=now) for one in active}
+        slow = [one for one in active if min(now - one.since, left[one]) >= _WORTH_SPLITTING]
         halves = (self.tracker.split(one, now=now) for one in sorted(slow, key=lambda one: left[one], reverse=True))
         return next((half for half in halves if half), None)
 
@@ -147,11 +136,6 @@ class ChunkScheduler:
                 self.tracker.mark_verified(index)
                 self.here += self._map.start(index + 1) - self._map.start(index)
             self.resumed_from = self._farthest = self.here
-
-    def ignored_range(self, assignment: Assignment) -> None:
-        """Record that the mirror sends everything instead of the range."""
-        with self.changed:
-            assignment.mirror.ignored_range()
 
     def check_total(self, assignment: Assignment, total: int) -> None:
         """Raise IntegrityError if the mirror's file has another size, which counts as a wrong chunk."""
@@ -232,7 +216,7 @@ class ChunkScheduler:
         if is_due:
             self._events.progress(self._name, received=here, total=self._map.size)
 
-    def chunk_received(self, assignment: Assignment, index: int, *, digest: bytes, origins: frozenset[str]) -> None:
+    def chunk_received(self, assignment: Assignment, index: int, digest: bytes, origins: frozenset[str]) -> None:
         """Record that all bytes of a chunk have arrived, from `origins`; `digest` decides whether it is right."""
         mirror, url = assignment.mirror, redact(assignment.mirror.url)
         if not self._map.is_right(index, digest):
