@@ -18,6 +18,7 @@ from pxe_fetch.contract.chunks import LINE, count, unlisted
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import Chunks, Digest
 from pxe_fetch.contract.url import redact
+from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.download import download, fetch_text
 from pxe_fetch.download.partfile import PartInUseError, PartLock
@@ -127,18 +128,17 @@ class Fetcher:
 
     def _lock(self, transfer: Transfer) -> PartLock:
         """Lock the destination's part file, once no other run on this node has it. Raises FetchError."""
-        deadline = self.context.deadline(transfer.retry.deadline)
-        is_waiting = False
+        deadline: Deadline | None = None
         while True:
             try:
                 return PartLock(transfer.part)
             except PartInUseError:
+                if deadline is None:
+                    deadline = self.context.deadline(transfer.retry.deadline)
+                    self.event_log.log(f"{transfer.name}: waiting for another run of pxe-fetch, which is writing it")
                 if deadline.left() <= 0:
                     raise
             deadline.check()
-            if not is_waiting:
-                self.event_log.log(f"{transfer.name}: waiting for another run of pxe-fetch, which is writing it")
-                is_waiting = True
             self.context.clock.sleep(_LOCK_POLL, stop=self.context.stop)
 
     def _with_digests(self, transfer: Transfer) -> Transfer:

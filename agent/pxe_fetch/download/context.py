@@ -91,7 +91,7 @@ class StreamBudget:
 class Visit:
     """One request to a host, until its answer is read."""
 
-    since: float  # on the clock
+    since: float = 0.0  # on the clock
     is_served: bool = False  # the host has answered, and sends bytes
     is_refused: bool = False
     silence: float = 0.0  # seconds that the host is taken for silent after it
@@ -123,7 +123,7 @@ class Host:
     @contextmanager
     def visit(self, deadline: Deadline) -> Iterator[Visit]:
         """One request, made within this context, once the host is not full. Raises what `deadline` raises."""
-        visit = Visit(since=self.clock.now())
+        visit = Visit()
         if self._limited_until:
             with self._left:
                 while self.is_full():
@@ -132,6 +132,7 @@ class Host:
                     deadline.progressed(self.clock.now())  # another stream has its turn
                 self._visits.add(visit)
         self._visits.add(visit)
+        visit.since = self.clock.now()
         if self._silent_until:  # one request at a time finds out whether it answers again
             self._silent_until = max(self._silent_until, visit.since + _REMEMBERED)
         try:
