@@ -10,11 +10,13 @@ import ssl
 from contextlib import suppress
 from contextvars import ContextVar
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import urllib3.connection
 
-from pxe_fetch.transport.headers import content_length, transfer_codings
+from pxe_fetch.contract.url import Url
+from pxe_fetch.transport.errors import refusal
+from pxe_fetch.transport.headers import content_length, proxy_authorization, transfer_codings
 from pxe_fetch.transport.sockets import ConnectTimeoutError, connect
 from pxe_fetch.transport.watcher import Exchange
 
@@ -39,6 +41,7 @@ class Response(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  as http.client calls it
         super().__init__(sock, *args, **kwargs)
         self._socket = sock
+        self._is_tunnel = kwargs.get("method") == "CONNECT"  # its answer has no body, whatever its fields say
         self._is_buffered = True  # bytes of the body may have come with the header
 
     def begin(self) -> None:
@@ -50,7 +53,8 @@ class Response(http.client.HTTPResponse):
             self.headers = self.msg = None  # type: ignore[assignment]  # as before the first
             super().begin()
         self.fp = file
-        self._find_end()
+        if not self._is_tunnel:
+            self._find_end()
 
     def field(self, name: str) -> str | None:
         """The first header field of that `name`; None where it is missing."""
@@ -177,13 +181,30 @@ class _Connection(urllib3.connection.HTTPConnection):
             # Else cutting the connection would end a body that has no declared length (RFC 8446, 6.1).
             sock.suppress_ragged_eofs = False
 
+    def _tunnel(self) -> None:
+        """Have the proxy connect. Any 2xx says that it has (RFC 9110, 9.3.6), where http.client takes 200 alone."""
+        exchange = CURRENT.get()
+        url, proxy = exchange.url, cast("Url", exchange.proxy)
+        place = f"[{url.host}]:{url.port}" if ":" in url.host else f"{url.host}:{url.port}"
+        fields = {"Host": place, **proxy_authorization(proxy)}
+        head = [f"CONNECT {place} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+        self.send("\r\n".join(head).encode("ascii"))
+        response = Response(self.sock, method="CONNECT")
+        response.begin()
+        response.close()
+        if response.status not in range(200, 300):
+            raise refusal(response.status, response.field, exchange, is_tunnel=True)
+
     @property
     def is_connected(self) -> bool:
         return not CURRENT.get().is_fresh and super().is_connected
 
     def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         CURRENT.get().is_reused = self._has_served and not self.is_closed
-        super().request(*args, **kwargs)
+        try:
+            super().request(*args, **kwargs)
+        except ssl.SSLEOFError:  # to urllib3 this means: read what the server said before it closed, be it an alert
+            raise BrokenPipeError from None
 
     def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         del url  # encoded anew by requests and urllib3, while a signature may cover every character as it was

@@ -10,6 +10,8 @@ from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from pxe_fetch.contract.url import Url
+
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
 _LENGTH = re.compile(r"0*\d{1,18}", re.ASCII)  # less than 2**63
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')  # RFC 9110 8.8.3
@@ -52,6 +54,11 @@ def basic(userinfo: str) -> str:
     """The credentials of a URL, `name:password`, as the value of a field (RFC 7617)."""
     name, _, password = userinfo.partition(":")
     return f"Basic {b64encode(f'{unquote(name)}:{unquote(password)}'.encode()).decode()}"
+
+
+def proxy_authorization(proxy: Url) -> dict[str, str]:
+    """The field by which `proxy` is sent the user and password in its URL; empty without them."""
+    return {} if proxy.userinfo is None else {"Proxy-Authorization": basic(proxy.userinfo)}
 
 
 def strong_etag(value: str | None) -> str | None:
