@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
 from collections.abc import Mapping
 
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError
@@ -38,10 +37,9 @@ class TftpTransport:
         until = request.deadline.clock.now() + connect
         failure = OSError()
         try:
-            looked_up = time.monotonic() + connect
-            for family, _, _, _, address in resolve(
-                name.host, name.port, until=looked_up, deadline=request.deadline, kind=socket.SOCK_DGRAM
-            ):
+            kind = socket.SOCK_DGRAM
+            addresses = resolve(name.host, name.port, seconds=connect, deadline=request.deadline, kind=kind)
+            for family, _, _, _, address in addresses:
                 try:
                     return _ask(name, request, family=family, address=address, until=until)
                 except OSError as error:  # another of its addresses may answer
