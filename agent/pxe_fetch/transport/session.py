@@ -50,6 +50,7 @@ class Session(HTTPAdapter):
         self._pools: dict[tuple[object, ...], urllib3.HTTPConnectionPool] = {}  # as PoolManager finds them, but quickly
         self._watcher = Watcher()
         super().__init__(pool_connections=_KEPT, pool_maxsize=_KEPT, max_retries=urllib3.Retry(total=False))
+        self.poolmanager.pool_classes_by_scheme = POOLS
 
     def ask(
         self, url: Url, *, fields: dict[str, str], timeouts: Timeouts, deadline: Deadline, body: bytes | None = None
@@ -91,11 +92,7 @@ class Session(HTTPAdapter):
         exchange.is_fresh, exchange.reason = True, None
         return cast("urllib3.HTTPResponse", self.send(request, stream=True, timeout=timeout))
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  as requests has it
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = POOLS
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401  as requests has it
         context = self._context if proxy.lower().startswith("https:") else None
         manager = super().proxy_manager_for(proxy, proxy_ssl_context=context, **kwargs)
         manager.pool_classes_by_scheme = POOLS
