@@ -40,6 +40,7 @@ CASES = [
     Case(  # a range may be what the server does not understand, so the whole is asked for
         name="400", passing=[Status(400)], then=Status(400), cause="refused", once="refused", once_chunked=None
     ),
+    always("405", Status(405), "refused", once="refused"),
     always("401", Status(401, {"WWW-Authenticate": 'Basic realm="x"'}), "refused", once="refused"),
     always("403", Status(403), "refused", once="refused"),
     always("410", Status(410), "refused", once="refused"),

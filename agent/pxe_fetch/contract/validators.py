@@ -39,6 +39,7 @@ _HEXADECIMAL = re.compile(r"[0-9a-fA-F]*", re.ASCII)
 _OWN_HEADERS = frozenset(
     ("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding", "connection")
 )
+_PROXY_HEADER = "proxy-authorization"  # else it would go to the server
 _ANYWHERE = parse("http://h/")  # base for checking relative urls
 
 
@@ -139,7 +140,7 @@ def _check_parts(found: Url) -> None:
         raise RuleError(
             "contains a user name or password, which logs would show",
             reference="url-secret",
-            hint="put it in a credential, and name that in header_credential",
+            hint="put it in a credential, and name that in header_credential, for a proxy in proxy.credential",
         )
     if found.scheme not in SCHEMES:
         raise RuleError(
@@ -276,6 +277,9 @@ def header_name(text: str) -> str:
         raise RuleError("is not the name of an HTTP header", reference="header-invalid")
     if text.lower() in _OWN_HEADERS:
         raise RuleError("is set by the agent itself", reference="header-invalid")
+    if text.lower() == _PROXY_HEADER:
+        hint = "name the credential that holds the proxy's `user:password` in proxy.credential"
+        raise RuleError("would be sent to the server, not to the proxy", reference="header-invalid", hint=hint)
     return text
 
 

@@ -13,7 +13,7 @@ from pxe_fetch.deadline import Deadline, StopWhen
 from pxe_fetch.download.chunk_tracker import Assignment, ChunkDigester, PartialChunk
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import BUFFER, MinimumRate, copy_body
-from pxe_fetch.download.partfile import ChunkedPart, Digester
+from pxe_fetch.download.partfile import ChunkedPart, Digester, check_size, noted
 from pxe_fetch.download.retry import is_final, unforeseen
 from pxe_fetch.download.scheduler import ChunkScheduler
 from pxe_fetch.errors import FetchError, NetworkError, RangeError, StoppedError
@@ -178,7 +178,7 @@ class ChunkedDownload:
         )
         with mirror.answer(request, self._context) as body:
             if body.total is not None:
-                self._scheduler.check_total(assignment, body.total)
+                self._scheduler.check_total(assignment, body.total, remark=body.remark)
             if body.start != request.offset:
                 raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
             # A full answer to a range that covers everything says nothing about range support.
@@ -216,7 +216,13 @@ class ChunkedDownload:
 
         copy_body(body, wanted=lambda: min(left, BUFFER), check=rate.check, write=discard, update=lambda _: None)
         if left:
-            raise NetworkError(f"the body ended {left} bytes before the missing bytes")
+            raise self._ended(body, f"{left} bytes before the missing bytes")
+
+    def _ended(self, body: Body, when: str) -> NetworkError:
+        """The error for a body that ended too soon. Raises IntegrityError if it was complete: of another size."""
+        if body.total is not None:
+            check_size(body.total, expected=self._part.chunk_map.size, remark=body.remark)
+        return NetworkError(f"the body ended {when}{noted(body.remark)}")
 
     def _fill(self, assignment: Assignment, body: Body, rate: MinimumRate) -> None:
         """Write the body to the range, up to the range's end, or the end of a wrong chunk."""
@@ -251,7 +257,7 @@ class ChunkedDownload:
         if assignment.failure:
             raise assignment.failure
         if left := self._part.chunk_map.start(assignment.range.end) - assignment.range.position:
-            raise NetworkError(f"the body ended {left} bytes early")
+            raise self._ended(body, f"{left} bytes early")
 
     def _await_threads(self) -> None:
         """Wait for the streams to end; a file that one may still write to stays open."""

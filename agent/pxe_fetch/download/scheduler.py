@@ -137,11 +137,11 @@ class ChunkScheduler:
                 self.here += self._map.start(index + 1) - self._map.start(index)
             self.resumed_from = self._farthest = self.here
 
-    def check_total(self, assignment: Assignment, total: int) -> None:
+    def check_total(self, assignment: Assignment, total: int, *, remark: str) -> None:
         """Raise IntegrityError if the mirror's file has another size, which counts as a wrong chunk."""
         mirror = assignment.mirror
         try:
-            check_size(total, expected=self._map.size)
+            check_size(total, expected=self._map.size, remark=remark)
             mirror.wrong.pop(WHOLE, None)
         except IntegrityError as error:
             with self.changed:

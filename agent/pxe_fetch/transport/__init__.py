@@ -49,7 +49,7 @@ class Body(Protocol):
 
     @property
     def total(self) -> int | None:
-        """Size of the whole file in bytes, as the server says."""
+        """Size of the whole file in bytes, as the server says: at the beginning, or where chunks end at the end."""
 
     @property
     def validator(self) -> str | None:

@@ -81,6 +81,8 @@ def _translate_error(error: OSError, *, path: str) -> FetchError:
     # A mount that is not there yet may come; so may a network file system that reports EIO.
     if error.errno in {errno.ENOENT, errno.ENOTDIR}:
         return NotFoundError(f"{path} does not exist")
+    if error.errno == errno.ENXIO:  # a socket
+        return RefusedError(f"{path} is not a regular file")
     if error.errno in {errno.EACCES, errno.EPERM}:
         return RefusedError(f"{path} may not be read")
     # What systemd has an automount answer when its mount fails (automount.c).
