@@ -161,7 +161,7 @@ def test_no_damage_brings_anything_but_the_content_or_a_refusal(
     tmp_path_factory: pytest.TempPathFactory, way: str, content: bytes, at: int, junk: bytes
 ) -> None:
     from pxe_fetch.errors import FetchError
-    from pxe_fetch.install.compression import pieces
+    from pxe_fetch.install.decompress import pieces
 
     body = WAYS[way](content)
     file = tmp_path_factory.mktemp("damaged") / "m"

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Lock
 
 from pxe_fetch.errors import NoRoomError
+from pxe_fetch.filesystem import free_bytes, is_in_memory, no_room, read_mounts, storage_of
 from pxe_fetch.humanize import amount
 from pxe_fetch.plan import Transfer
 
@@ -22,7 +23,6 @@ OWN_MEMORY = 32 * 1024 * KiB  # bytes of memory that the agent keeps for itself
 
 _MEMORY = -1  # stands for memory among device numbers; no device has it
 _BLOCK = 512  # bytes of one of st_blocks, whatever the file system's block size (stat(2))
-MEMORY_TYPES = frozenset(("tmpfs", "ramfs", "rootfs"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,9 +133,12 @@ class DiskSpace:
             if bytes_needed > left:
                 what = "memory" if location.in_memory else "disk space"
                 others = f", besides {amount(reserved)} reserved for other artifacts" if reserved else ""
+                remedy = "give the node more memory, or choose a dest on a disk"
+                if pool != _MEMORY:
+                    remedy = no_room(str(location.directory), wanted=bytes_needed + reserved)
                 raise NoRoomError(
                     f"not enough {what} in {location.directory}: {amount(bytes_needed)} needed, "
-                    f"{amount(int(left))} available{others}"
+                    f"{amount(int(left))} available{others}; {remedy}"
                 )
 
     def _reserved(self, pool: int, *, also_optional: bool) -> int:
@@ -149,19 +152,22 @@ class DiskSpace:
         return found
 
     def _find_location(self, directory: Path) -> Location:
-        while not os.path.isdir(directory) and directory != directory.parent:  # noqa: PTH112  Path.is_dir may raise
-            directory = directory.parent
-        # A live system's overlay takes its space from the file system of its upper directory.
-        device = Path(overlay_upper_dir(str(directory), self._mounts) or directory).stat().st_dev
+        while True:
+            try:
+                # A live system's overlay takes its space from the file system of its upper directory.
+                device = os.stat(storage_of(str(directory), self._mounts)).st_dev  # noqa: PTH116
+                break
+            except OSError:  # missing, or another program has just moved it
+                directory = directory.parent
         in_memory = is_in_memory(str(directory), self._mounts)
         return Location(directory=directory, pools=(device, _MEMORY) if in_memory else (device,))
 
 
-def available(directory: Path) -> float:
-    """The bytes that can be written below `directory`: those free on its file system, and in memory if it is there."""
-    free = _free_on_disk(directory)
+def available(fd: int, path: str) -> float:
+    """The bytes that fit in the open directory `path`: free on its file system, and in memory if it is there."""
+    free = free_bytes(fd)
     memory = memory_available()
-    if memory is not None and is_in_memory(str(directory), read_mounts()):
+    if memory is not None and is_in_memory(path, read_mounts()):
         return min(free, max(memory - OWN_MEMORY, 0))
     return free
 
@@ -199,76 +205,6 @@ def _allocated(part: Path) -> int:
 def _free_in(pool: int, location: Location) -> float:
     """The free bytes of one of the pools of `location`; infinite if that is unknown."""
     if pool != _MEMORY:
-        return _free_on_disk(location.directory)
+        return free_bytes(str(location.directory))
     memory = memory_available()
     return math.inf if memory is None else max(memory - OWN_MEMORY, 0)
-
-
-def _free_on_disk(directory: Path) -> float:
-    """The bytes free to any user (statvfs(3)); infinite on a file system without a limit of its own (ramfs)."""
-    status = os.statvfs(directory)
-    return status.f_bavail * status.f_frsize if status.f_blocks else math.inf
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mount:
-    """One line of /proc/self/mountinfo (proc_pid_mountinfo(5))."""
-
-    point: str
-    fs_type: str
-    upper_dir: str | None  # of an overlay
-
-
-def is_in_memory(directory: str, mounts: list[Mount]) -> bool:
-    """Whether files below `directory` take memory: tmpfs, ramfs, or an overlay whose upper directory is on one."""
-    mount = _mount_of(os.path.realpath(directory), mounts)
-    if mount is not None and mount.upper_dir is not None:
-        upper_dir = overlay_upper_dir(directory, mounts)
-        mount = _mount_of(upper_dir, mounts) if upper_dir else None
-    return mount is not None and mount.fs_type in MEMORY_TYPES
-
-
-def overlay_upper_dir(directory: str, mounts: list[Mount]) -> str | None:
-    """The upper directory of the overlay that `directory` is on; None if it is on none, or that cannot be seen.
-
-    A live system's overlay has its upper directory in /run (dracut's dmsquash-live); a container's cannot be seen.
-    """
-    mount = _mount_of(os.path.realpath(directory), mounts)
-    if mount is None or mount.upper_dir is None:
-        return None
-    return mount.upper_dir if os.path.isdir(mount.upper_dir) else None  # noqa: PTH112  Path.is_dir may raise
-
-
-def read_mounts(table: Path = Path("/proc/self/mountinfo")) -> list[Mount]:
-    """The mounts of this process, in mount order; [] if /proc is missing."""
-    try:
-        text = table.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return []
-    mounts = []
-    for line in text.splitlines():
-        before, _, after = line.partition(" - ")  # between them: any number of optional fields
-        words, rest = before.split(), after.split(" ")
-        if len(words) < 5 or len(rest) < 3:  # noqa: PLR2004  number of columns
-            continue
-        options = dict(option.partition("=")[::2] for option in rest[2].split(","))
-        upper_dir = _unescape(options["upperdir"]) if rest[0] == "overlay" and "upperdir" in options else None
-        mounts.append(Mount(point=_unescape(words[4]), fs_type=rest[0], upper_dir=upper_dir))
-    return mounts
-
-
-def _mount_of(path: str, mounts: list[Mount]) -> Mount | None:
-    """The mount that `path` is on: the longest mount point; of equal ones the last, which hides the others."""
-    best: Mount | None = None
-    for mount in mounts:
-        point = mount.point.rstrip("/") + "/"
-        if (path + "/").startswith(point) and (best is None or len(mount.point) >= len(best.point)):
-            best = mount
-    return best
-
-
-def _unescape(text: str) -> str:
-    """A path of mountinfo, in which blank, tab, newline and backslash are octal escapes."""
-    for escape, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(escape, character)
-    return text
