@@ -274,6 +274,19 @@ def test_a_tree_deeper_than_the_limit_is_refused_and_leaves_nothing(node: FakeNo
     assert run_with(node, archive(file("d/" * 255 + "f"))).code == 0
 
 
+def test_a_path_longer_than_any_program_can_name_is_refused_and_leaves_nothing(node: FakeNode) -> None:
+    longest = 4095 - len(f"{node.out}/.tree.pxe-fetch-staging/")
+    for length, code in ((longest, 0), (longest + 1, 77), (200 * 250, 77)):
+        name = "/".join(["n" * 249] * (length // 250) + ["n" * (length % 250)]).removesuffix("/")[:length]
+        ran = run_with(node, archive(file("f"), file(name)))
+        assert ran.code == code, ran.out
+        if code:
+            assert f"a path of more than {longest} bytes" in ran.out
+        else:
+            assert (node.out / "tree" / name).read_bytes() == b"content\n"
+            assert run_with(node, archive(file("f"), file(name))).artifact("tree")["phase"] == "kept"
+
+
 def test_names_from_an_archive_are_shown_without_control_characters(node: FakeNode) -> None:
     ran = run_with(node, archive(file("../\x1b[31m\x07\x9b")))
     assert ran.code == 77

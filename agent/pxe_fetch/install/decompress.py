@@ -19,7 +19,7 @@ from pxe_fetch.chunkmap import Check
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.paths import STAGING_SUFFIX
 from pxe_fetch.errors import NoRoomError, PolicyError
-from pxe_fetch.filesystem import NEW_FILE, Folder, no_room
+from pxe_fetch.filesystem import NEW_FILE, Folder, no_room, translate_error
 from pxe_fetch.humanize import amount
 from pxe_fetch.install import file
 from pxe_fetch.install.disk_space import available, memory_available
@@ -69,7 +69,10 @@ def install(transfer: Transfer, folder: Folder, part: int, check: Check) -> None
     # 0600, like the part file, until it gets its owner and mode.
     descriptor = os.open(staging, NEW_FILE, 0o600, dir_fd=folder.fd)
     try:
-        content = _write_content(part, descriptor, folder, check)
+        try:
+            content = _write_content(part, descriptor, folder, check)
+        except OSError as error:  # before the file is removed, which would hide that there is no room
+            raise translate_error(error, f"cannot decompress {transfer.dest}", where=folder.path) from error
         file.put_in_place(transfer, folder, descriptor, name=staging)
         record = beside(transfer.dest, RECORD_SUFFIX).name
         file.write_record(folder, record, lambda: f"{transfer.identity} {content}\n")

@@ -17,9 +17,18 @@ from io import BufferedReader
 
 from pxe_fetch.chunkmap import Check
 from pxe_fetch.contract.paths import STAGING_SUFFIX
-from pxe_fetch.contract.tar import MOST_MEMBERS, TarReader
+from pxe_fetch.contract.tar import MOST_MEMBERS, TarReader, longest_member
 from pxe_fetch.errors import CannotCreateError, NoRoomError, PolicyError
-from pxe_fetch.filesystem import FOLDER_MODE, NOT_A_FOLDER, OPEN_FOLDER, Folder, is_in_memory, no_room, read_mounts
+from pxe_fetch.filesystem import (
+    FOLDER_MODE,
+    NOT_A_FOLDER,
+    OPEN_FOLDER,
+    Folder,
+    is_in_memory,
+    no_room,
+    read_mounts,
+    translate_error,
+)
 from pxe_fetch.install.decompress import LONGEST_MAGIC, Content, kind_of, part_reader
 from pxe_fetch.install.disk_space import available
 from pxe_fetch.install.file import check_installed, read_record, set_owner_and_mode, write_record
@@ -105,7 +114,7 @@ def _clear(transfer: Transfer, folder: Folder) -> None:
 def _fill(tree: int, part: int, transfer: Transfer, folder: Folder, check: Check) -> None:
     """Unpack the archive `part` into the open, empty directory `tree`. Raises OSError and FetchError."""
     free, status = available(tree, folder.path), os.fstatvfs(tree)
-    members = size = 0
+    members, size, longest = 0, 0, longest_member(str(transfer.dest))
     try:
         with part_reader(part) as packed, Unpacker(tree, uid=transfer.uid, gid=transfer.gid, check=check) as unpacker:
             archive = TarReader(_uncompressed(packed))
@@ -113,6 +122,8 @@ def _fill(tree: int, part: int, transfer: Transfer, folder: Folder, check: Check
                 check()
                 members += 1
                 size += _INODE + (member.size if member.isreg() else 0)
+                if len(os.fsencode(member.name)) > longest:
+                    raise PolicyError(f"the archive has a path of more than {longest} bytes")
                 if members > MOST_MEMBERS:
                     raise PolicyError(f"the archive has more than {MOST_MEMBERS} members")
                 if status.f_files and members > status.f_favail:
@@ -120,6 +131,8 @@ def _fill(tree: int, part: int, transfer: Transfer, folder: Folder, check: Check
                 if size > free:
                     raise NoRoomError(f"no room for the unpacked archive: {no_room(folder.path, wanted=size)}")
                 unpacker.add(archive, member)
+    except OSError as error:  # before what was unpacked is removed, which would hide that there is no room
+        raise translate_error(error, f"cannot unpack {transfer.dest}", where=folder.path) from error
     except (tarfile.TarError, EOFError, ValueError, ArithmeticError) as error:
         # The digest is right, so this is the configured archive, and another attempt would not help.
         raise PolicyError(f"the fetched file is not a complete tar archive: {error}") from None
