@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pxe_fetch.contract.paths import PROTECTED, protected_place
 from pxe_fetch.errors import CannotCreateError, PolicyError
-from pxe_fetch.filesystem import NOT_A_FOLDER, Folder, translate_error
+from pxe_fetch.filesystem import NOT_A_FOLDER, Folder, real_path, translate_error
 
 
 class AllowedRoots:
@@ -30,7 +30,7 @@ class AllowedRoots:
         """
         if not str(dest).startswith(tuple(self._roots)):
             raise PolicyError(f"{dest} is not below any of allowed_roots ({self._listed})")
-        folder = self._resolved.get(dest.parent) or os.path.realpath(dest.parent)
+        folder = self._resolved.get(dest.parent) or real_path(dest.parent)
         real = os.path.join(folder, dest.name)  # noqa: PTH118  beside realpath
         if not real.startswith(tuple(self._roots.values())):
             raise PolicyError(f"{dest} leads through a symbolic link to {real}, outside allowed_roots ({self._listed})")

@@ -18,6 +18,7 @@ OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 NOT_A_FOLDER = frozenset((errno.ENOTDIR, errno.ELOOP))  # what opening a link with these flags raises
 _PASS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # needs no permission to list it (open(2))
+_TRIES = 100
 _MiB = 1024 * 1024
 
 
@@ -85,6 +86,17 @@ def _open_below(fd: int, name: str, flags: int, *, create: bool) -> int:
         os.close(fd)
 
 
+def real_path(path: str | Path) -> str:
+    """`path` with its links resolved. os.path.realpath raises if one is replaced while it looks; then it looks again.
+
+    Raises DiskError if that happens again and again.
+    """
+    for _ in range(_TRIES):
+        with suppress(OSError):
+            return os.path.realpath(path)
+    raise DiskError(f"{path} is replaced by another program again and again")
+
+
 def is_ours(status: os.stat_result) -> bool:
     """Whether nobody but this user and root can have a hand in an open file: its owner, and no second hard link."""
     return status.st_uid in {os.geteuid(), 0} and status.st_nlink <= 1
@@ -126,7 +138,7 @@ def _unescape(text: str) -> str:
 
 def mount_of(path: str, mounts: list[Mount]) -> Mount:
     """The mount that `path` is on: the longest mount point; of equal ones the last, which hides the others."""
-    real = os.path.realpath(path) + "/"
+    real = real_path(path) + "/"
     best = Mount(point="/", fs_type="unknown file system")
     for mount in mounts:
         if real.startswith(mount.point.rstrip("/") + "/") and len(mount.point) >= len(best.point):

@@ -25,19 +25,18 @@ BODY = random.Random(61).randbytes(400_000)
 FILES = {f"d{index % 7}/f{index}": random.Random(index).randbytes(3_000) for index in range(120)}
 STRANGER = 4321
 SWAP = """
-import os, sys
-folder, outside = sys.argv[1:]
-os.symlink(outside, folder + ".link")
-while True:
-    os.rename(folder, folder + ".real")
-    os.rename(folder + ".link", folder)
-    os.rename(folder, folder + ".link")
-    os.rename(folder + ".real", folder)
+import ctypes, os, sys
+folder, outside = (os.fsencode(word) for word in sys.argv[1:])
+os.symlink(outside, folder + b".link")
+print("begun", flush=True)
+while not ctypes.CDLL(None).renameat2(-100, folder, -100, folder + b".link", 2):  # RENAME_EXCHANGE: renameat2(2)
+    pass
 """
 # The staging directory is root's own; nobody but root can do this, and not even that leads outside.
 SWAP_STAGING = """
 import os, sys
 tree, outside = sys.argv[1:]
+print("begun", flush=True)
 while True:
     for name in ("d1", "d2", "d3"):
         try:
@@ -75,13 +74,15 @@ def is_right(dest: Path, extract: str) -> bool:
 
 @contextmanager
 def running(program: str, *words: Path) -> Iterator[None]:
-    process = subprocess.Popen([sys.executable, "-c", program, *map(str, words)])
+    process = subprocess.Popen([sys.executable, "-c", program, *map(str, words)], stdout=subprocess.PIPE)
+    assert process.stdout
     try:
+        assert process.stdout.readline() == b"begun\n"
         yield
         assert process.poll() is None
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def serving() -> Server:
@@ -104,12 +105,12 @@ def test_nothing_gets_outside_while_a_folder_is_swapped_for_a_link_again_and_aga
             assert "Traceback" not in ran.err
             found = [*outside.rglob("*")]
             assert found == [outside / "c"], ran.err
+            link = Path(f"{folder}.link")
             if folder.is_symlink():
                 folder.unlink()
-            if (link := Path(f"{folder}.link")).is_symlink():
+                link.rename(folder)
+            else:
                 link.unlink()
-            if (real := Path(f"{folder}.real")).exists():
-                real.rename(folder)
             if ran.code == 0:
                 assert is_right(folder / f"c/m{number}", extract)
         ran = node.run_config(artifact(node, server, extract, folder / "c/last"))

@@ -330,3 +330,23 @@ def test_no_archive_makes_a_path_that_leads_outside(
         assert real == inside or real.startswith(inside + "/")
     assert sorted(path.name for path in place.iterdir()) == ["secret", "x"]
     assert (place / "secret").read_text() == "outside"
+
+
+def test_a_former_tree_of_any_depth_is_replaced(node: FakeNode) -> None:
+    node.out.mkdir()
+    opened = os.open(node.out, os.O_RDONLY)
+    for name in ["tree", *["d"] * 2000]:
+        os.mkdir(name, dir_fd=opened)
+        below = os.open(name, os.O_RDONLY, dir_fd=opened)
+        os.close(opened)
+        opened = below
+    os.close(opened)
+    body = archive(file("a"))
+    try:
+        for phase in ("placed", "kept", "kept"):
+            ran = run_with(node, body)
+            assert (ran.code, ran.artifact("tree")["phase"]) == (0, phase), ran.err
+        assert node.files() == [".tree.pxe-fetch-tree", "tree/a"]
+        assert sorted(path.name for path in node.out.iterdir()) == [".tree.pxe-fetch-tree", "tree"]
+    finally:
+        subprocess.run(["rm", "-rf", str(node.out)], check=True)

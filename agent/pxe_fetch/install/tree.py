@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
 import stat
 import tarfile
 from contextlib import suppress
@@ -65,12 +64,13 @@ def is_current(transfer: Transfer, folder: Folder, check: Check) -> bool:
     try:
         record = read_record(folder, beside(transfer.dest, RECORD_SUFFIX).name)
         is_ours = record.startswith(f"{transfer.identity} ") and record == _record(transfer, tree, check)
-        if is_ours:
-            _clear(transfer, folder)
-    except OSError:
+    except (OSError, RecursionError):  # os.fwalk of Python 3.11 recurses, and somebody else may have added folders
         return False
     finally:
         os.close(tree)
+    if is_ours:
+        with suppress(OSError):
+            _clear(transfer, folder)
     return is_ours
 
 
@@ -101,8 +101,8 @@ def install(transfer: Transfer, folder: Folder, part: int, check: Check) -> None
         finally:
             os.close(tree)
     finally:
-        with suppress(OSError, RecursionError):
-            _remove(staging, folder)
+        with suppress(OSError):
+            _remove(staging, folder)  # or the former tree
 
 
 def _clear(transfer: Transfer, folder: Folder) -> None:
@@ -158,7 +158,7 @@ def _swap(transfer: Transfer, folder: Folder, staging: str) -> None:
     else:
         return
     if _call("renameat2", folder.fd, os.fsencode(staging), folder.fd, os.fsencode(dest), _RENAME_EXCHANGE):
-        return
+        return  # `staging` now is the former tree
     # For a moment the destination is absent, which is allowed too. If the run is killed now, the next unpacks again.
     former = beside(transfer.dest, FORMER_SUFFIX).name
     try:
@@ -196,15 +196,43 @@ def _call(function: str, *arguments: bytes | int) -> bool:
 
 
 def _remove(name: str, folder: Folder) -> None:
-    """Remove the tree, file or link `name`, if there is one, without following a link. Raises OSError."""
+    """Remove the tree, file or link `name`, if there is one, without following a link. Raises OSError.
+
+    Folders are moved up before they are emptied, so that any depth takes neither recursion (shutil.rmtree of Python
+    3.11) nor a descriptor for each level.
+    """
     try:
-        is_folder = stat.S_ISDIR(os.stat(name, dir_fd=folder.fd, follow_symlinks=False).st_mode)
+        top = os.open(name, OPEN_FOLDER, dir_fd=folder.fd)
     except FileNotFoundError:
         return
-    if is_folder:
-        shutil.rmtree(name, dir_fd=folder.fd)
-    else:
+    except OSError as error:
+        if error.errno not in NOT_A_FOLDER:
+            raise
         folder.remove(name)
+        return
+    try:
+        while below := _emptied(top):
+            for one in below:
+                opened = os.open(one, OPEN_FOLDER, dir_fd=top)
+                try:
+                    for child in _emptied(opened):
+                        os.rename(child, f".{os.urandom(8).hex()}", src_dir_fd=opened, dst_dir_fd=top)
+                finally:
+                    os.close(opened)
+                os.rmdir(one, dir_fd=top)
+    finally:
+        os.close(top)
+    os.rmdir(name, dir_fd=folder.fd)
+
+
+def _emptied(fd: int) -> list[str]:
+    """The folders in an open folder, after all else in it has been removed. Raises OSError."""
+    with os.scandir(fd) as entries:
+        found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    for name, is_folder in found.items():
+        if not is_folder:
+            os.unlink(name, dir_fd=fd)
+    return [name for name, is_folder in found.items() if is_folder]
 
 
 def _record(transfer: Transfer, tree: int, check: Check) -> str:
