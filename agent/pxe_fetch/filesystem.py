@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import math
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,15 +39,10 @@ class Folder:
 
     def check_in_place(self) -> None:
         """Raise DiskError unless the path, still without links, names this folder."""
-        try:
-            found = _open(self.path, create=False)
-        except OSError:
-            same = False
-        else:
-            same = os.path.sameopenfile(found, self.fd)
-            os.close(found)
-        if not same:
-            raise DiskError(f"{self.path} was moved or replaced by another program during the run")
+        with suppress(OSError), closing_fd(_open(self.path, create=False)) as found:
+            if os.path.sameopenfile(found, self.fd):
+                return
+        raise DiskError(f"{self.path} was moved or replaced by another program during the run")
 
     def holds(self, name: str, fd: int) -> bool:
         """Whether `name` is the open file `fd`, not another or a link. Raises OSError."""
@@ -71,17 +67,23 @@ def _open(path: str, *, create: bool) -> int:
     return _open_below(fd, last or ".", OPEN_FOLDER, create=create)
 
 
-def _open_below(fd: int, name: str, flags: int, *, create: bool) -> int:
-    """The folder `name` in the folder `fd`, which is closed."""
+def _open_below(parent: int, name: str, flags: int, *, create: bool) -> int:
+    """The folder `name` in the folder `parent`, which is closed."""
+    with closing_fd(parent):
+        if create:
+            try:
+                return os.open(name, flags, dir_fd=parent)
+            except FileNotFoundError:
+                with suppress(FileExistsError):  # another artifact's thread was faster
+                    os.mkdir(name, FOLDER_MODE, dir_fd=parent)
+        return os.open(name, flags, dir_fd=parent)
+
+
+@contextmanager
+def closing_fd(fd: int) -> Iterator[int]:
+    """The descriptor `fd`, which is closed at the end."""
     try:
-        try:
-            return os.open(name, flags, dir_fd=fd)
-        except FileNotFoundError:
-            if not create:
-                raise
-        with suppress(FileExistsError):  # another artifact's thread was faster
-            os.mkdir(name, FOLDER_MODE, dir_fd=fd)
-        return os.open(name, flags, dir_fd=fd)
+        yield fd
     finally:
         os.close(fd)
 

@@ -13,7 +13,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from pxe_fetch.chunkmap import Check
 from pxe_fetch.contract.model import Digest
@@ -37,6 +37,13 @@ LONGEST_MAGIC = 6
 KNOWN = "gzip, xz, bzip2 or zstd"
 RECORD_SUFFIX = ".pxe-fetch-content"  # beside the destination: the artifact's identity, and the content's sha256
 
+if TYPE_CHECKING:
+    from bz2 import BZ2Decompressor
+    from lzma import LZMADecompressor
+
+    from backports.zstd import ZstdDecompressor
+
+Stream: TypeAlias = "BZ2Decompressor | LZMADecompressor | ZstdDecompressor | _Gzip"  # of one; a file may have several
 _HEAD = 64  # bytes of a stream that tell what it takes to decompress it
 _READ = 256 * 1024  # compressed bytes read at a time
 _PIECE = 1024 * 1024  # most bytes decompressed at a time
@@ -104,25 +111,6 @@ def part_reader(part: int) -> io.BufferedReader:
     """A reader of the open part file from its start; closing it leaves `part` open."""
     os.lseek(part, 0, os.SEEK_SET)
     return io.BufferedReader(io.FileIO(part, closefd=False), _READ)
-
-
-class Stream(Protocol):
-    """The decompressor of one stream, with the interface of bz2 and lzma. A file may have several streams."""
-
-    @property
-    def eof(self) -> bool:
-        """Whether the end of the stream was reached."""
-
-    @property
-    def needs_input(self) -> bool:
-        """Whether it needs more input before it has more output."""
-
-    @property
-    def unused_data(self) -> bytes:
-        """The input after the end of the stream."""
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        """Decompress `data` to at most `max_length` bytes. Raises its module's own errors."""
 
 
 def kind_of(head: bytes) -> str | None:

@@ -15,7 +15,7 @@ from mmap import mmap
 
 from pxe_fetch.chunkmap import Check
 from pxe_fetch.errors import CannotCreateError, DiskError
-from pxe_fetch.filesystem import NEW_FILE, Folder, is_ours
+from pxe_fetch.filesystem import NEW_FILE, Folder, closing_fd, is_ours
 from pxe_fetch.plan import Transfer
 
 DEFAULT_MODE = 0o644
@@ -32,10 +32,10 @@ def is_current(transfer: Transfer, folder: Folder, check: Check) -> bool:
     is a directory: no file replaces it, so nothing is fetched; and what `check` raises.
     """
     try:
-        descriptor = os.open(transfer.dest.name, _READ_FILE, dir_fd=folder.fd)
+        opened = os.open(transfer.dest.name, _READ_FILE, dir_fd=folder.fd)
     except OSError:
         return False
-    try:
+    with closing_fd(opened) as descriptor:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
             raise CannotCreateError(f"{transfer.dest} is a directory, which no file replaces")
@@ -49,8 +49,6 @@ def is_current(transfer: Transfer, folder: Folder, check: Check) -> bool:
         except OSError:
             return False
         set_owner_and_mode(descriptor, transfer)
-    finally:
-        os.close(descriptor)
     return True
 
 

@@ -23,6 +23,7 @@ from pxe_fetch.filesystem import (
     NOT_A_FOLDER,
     OPEN_FOLDER,
     Folder,
+    closing_fd,
     is_in_memory,
     no_room,
     read_mounts,
@@ -61,13 +62,12 @@ def is_current(transfer: Transfer, folder: Folder, check: Check) -> bool:
         if error.errno in NOT_A_FOLDER:
             raise CannotCreateError(f"{transfer.dest} exists and is not a directory, and no tree replaces it") from None
         return False
-    try:
+    with closing_fd(tree):
         record = read_record(folder, beside(transfer.dest, RECORD_SUFFIX).name)
-        is_ours = record.startswith(f"{transfer.identity} ") and record == _record(transfer, tree, check)
-    except (OSError, RecursionError):  # os.fwalk of Python 3.11 recurses, and somebody else may have added folders
-        return False
-    finally:
-        os.close(tree)
+        try:
+            is_ours = record.startswith(f"{transfer.identity} ") and record == _record(transfer, tree, check)
+        except (OSError, RecursionError):  # os.fwalk of Python 3.11 recurses, and somebody may have added folders
+            return False
     if is_ours:
         with suppress(OSError):
             _clear(transfer, folder)
@@ -85,8 +85,7 @@ def install(transfer: Transfer, folder: Folder, part: int, check: Check) -> None
     _clear(transfer, folder)
     os.mkdir(staging, 0o700, dir_fd=folder.fd)  # nobody else gets below it until it is complete
     try:
-        tree = os.open(staging, OPEN_FOLDER, dir_fd=folder.fd)
-        try:
+        with closing_fd(os.open(staging, OPEN_FOLDER, dir_fd=folder.fd)) as tree:
             _fill(tree, part, transfer, folder, check)
             set_owner_and_mode(tree, replace(transfer, mode=_mode(transfer)))
             # Else a power cut may leave empty files under the right names.
@@ -98,8 +97,6 @@ def install(transfer: Transfer, folder: Folder, part: int, check: Check) -> None
             record = beside(transfer.dest, RECORD_SUFFIX).name
             write_record(folder, record, lambda: _record(transfer, tree, check))
             os.fsync(folder.fd)
-        finally:
-            os.close(tree)
     finally:
         with suppress(OSError):
             _remove(staging, folder)  # or the former tree
@@ -203,36 +200,25 @@ def _remove(name: str, folder: Folder) -> None:
     """
     try:
         top = os.open(name, OPEN_FOLDER, dir_fd=folder.fd)
-    except FileNotFoundError:
-        return
     except OSError as error:
-        if error.errno not in NOT_A_FOLDER:
+        if error.errno not in NOT_A_FOLDER and error.errno != errno.ENOENT:
             raise
         folder.remove(name)
         return
-    try:
-        while below := _emptied(top):
-            for one in below:
-                opened = os.open(one, OPEN_FOLDER, dir_fd=top)
-                try:
-                    for child in _emptied(opened):
-                        os.rename(child, f".{os.urandom(8).hex()}", src_dir_fd=opened, dst_dir_fd=top)
-                finally:
-                    os.close(opened)
+    with closing_fd(top):
+        left = ["."]
+        while left:
+            one = left.pop()
+            with closing_fd(os.open(one, OPEN_FOLDER, dir_fd=top)) as fd, os.scandir(fd) as entries:
+                for child, is_folder in [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]:
+                    if not is_folder:
+                        os.unlink(child, dir_fd=fd)
+                        continue
+                    left.append(child if one == "." else f".{os.urandom(8).hex()}")
+                    os.rename(child, left[-1], src_dir_fd=fd, dst_dir_fd=top)
+            if one != ".":
                 os.rmdir(one, dir_fd=top)
-    finally:
-        os.close(top)
     os.rmdir(name, dir_fd=folder.fd)
-
-
-def _emptied(fd: int) -> list[str]:
-    """The folders in an open folder, after all else in it has been removed. Raises OSError."""
-    with os.scandir(fd) as entries:
-        found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
-    for name, is_folder in found.items():
-        if not is_folder:
-            os.unlink(name, dir_fd=fd)
-    return [name for name, is_folder in found.items() if is_folder]
 
 
 def _record(transfer: Transfer, tree: int, check: Check) -> str:

@@ -12,7 +12,7 @@ from typing import IO, Self, TypeVar
 from pxe_fetch.chunkmap import Check
 from pxe_fetch.contract.tar import MAX_DEPTH, TarReader, file_mode, folder_mode, leads_outside
 from pxe_fetch.errors import PolicyError
-from pxe_fetch.filesystem import FOLDER_MODE, NEW_FILE, NOT_A_FOLDER, OPEN_FOLDER
+from pxe_fetch.filesystem import FOLDER_MODE, NEW_FILE, NOT_A_FOLDER, OPEN_FOLDER, closing_fd
 
 _BLOCK = 256 * 1024  # bytes of a file read and written at a time
 Made = TypeVar("Made")
@@ -56,11 +56,11 @@ class Unpacker:
         if member.isdir():
             self._make_folder(name, member)
         elif member.isreg():
-            descriptor = self._in_place(lambda: os.open(name, NEW_FILE, 0o600, dir_fd=self._folder), name, member)
+            opened = self._in_place(lambda: os.open(name, NEW_FILE, 0o600, dir_fd=self._folder), name, member)
             try:
-                self._fill(descriptor, archive.content(member), member)
-            finally:
-                os.close(descriptor)
+                self._fill(opened, archive.content(member), member)
+            finally:  # closing_fd costs more, a thousand times
+                os.close(opened)
         elif member.issym():
             if leads_outside(member.linkname, depth=path.count("/")):
                 raise PolicyError(f"the link {member.name!r} leads out of the archive, or could: {member.linkname!r}")
@@ -88,11 +88,8 @@ class Unpacker:
         """The folder `path`, opened from the top, by one `step` for each name."""
         opened = os.dup(self._staging)
         for name in path.split("/") if path else ():
-            try:
-                below = step(name, opened)
-            finally:
-                os.close(opened)
-            opened = below
+            with closing_fd(opened):
+                opened = step(name, opened)
         return opened
 
     def _made_folder(self, name: str, parent: int) -> int:
@@ -144,10 +141,8 @@ class Unpacker:
         def make() -> None:
             os.link(target, name, src_dir_fd=opened, dst_dir_fd=self._folder, follow_symlinks=False)
 
-        try:
+        with closing_fd(opened):
             self._in_place(make, name, member)
-        finally:
-            os.close(opened)
 
     def _fill(self, descriptor: int, content: IO[bytes], member: tarfile.TarInfo) -> None:
         """Write the new, empty file, with the owner, and the mode and time of `member`."""
