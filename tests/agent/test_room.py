@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pxe_fetch.errors import IntegrityError
-from pxe_fetch.install.disk_space import is_in_memory, read_mounts
+from pxe_fetch.filesystem import is_in_memory, read_mounts
 from pxe_fetch.sha256sums import digest_of
 
 LIVE = """\

@@ -21,6 +21,7 @@ from pxe_fetch.contract.model import (
     Digest,
     When,
 )
+from pxe_fetch.contract.paths import protected_place
 from pxe_fetch.contract.section import Section
 
 _EVERY_NODE = When()
@@ -60,7 +61,19 @@ def digest(artifact: Section) -> None:
 
 
 def dest(artifact: Section, path: str, roots: tuple[str, ...]) -> None:
-    """Check that the destination, up to its first ${fact}, is below an allowed root; the agent checks all of it."""
+    """Check that the destination is below an allowed root, up to its first ${fact}, and not in a protected place.
+
+    The agent checks it with its facts filled in, and links resolved.
+    """
+    if path and (place := protected_place(path)):
+        artifact.add(
+            "dest-protected",
+            f"{artifact.path}.dest is refused: {place} belongs to the system, and no artifact goes there",
+            where=artifact.where("dest"),
+            label=f"in {place}" if path.startswith(place) else f"contains {place}",
+            hint="choose a dest in a folder of your own, such as /srv or /var/lib/NAME",
+        )
+        return
     fixed, _, _ = path.partition("${")
     if path and not any(fixed.startswith(root + "/") for root in roots):
         artifact.add(

@@ -30,6 +30,21 @@ CA_BUNDLES = (
 )
 
 DEFAULT_ROOTS = ("/var/lib", "/srv", "/opt", "/run")
+# No artifact goes there, whatever allowed_roots says: from here the system's own programs, run by root, take units,
+# rules, settings, scripts and messages, or here they keep what they rely on. The unit makes them read-only.
+PROTECTED = (
+    *("/run/systemd", "/run/udev", "/run/dbus", "/run/dbus-1", "/run/credentials", "/run/initramfs", "/run/log"),
+    *("/run/tmpfiles.d", "/run/sysusers.d", "/run/sysctl.d", "/run/binfmt.d", "/run/modules-load.d", "/run/modprobe.d"),
+    *("/run/mount", "/run/polkit-1", "/run/NetworkManager", "/run/cloud-init", "/run/sudo"),
+    *("/var/lib/systemd", "/var/lib/dbus", "/var/lib/polkit-1", "/var/lib/NetworkManager", "/var/lib/cloud"),
+    *("/var/lib/sudo", "/var/lib/selinux", "/var/lib/dpkg", "/var/lib/rpm", "/var/log/journal"),
+    STATE_DIR,
+)
+
+
+def protected_place(path: str, places: tuple[str, ...] = PROTECTED) -> str | None:
+    """Return the one of `places` that `path` is, is in, or contains; None if there is none."""
+    return next((one for one in places if f"{path}/".startswith(f"{one}/") or one.startswith(f"{path}/")), None)
 
 
 class MessageId:

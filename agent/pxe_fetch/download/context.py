@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pxe_fetch.contract.model import STALL
 from pxe_fetch.deadline import Clock, Deadline, SystemClock
-from pxe_fetch.errors import NetworkError
+from pxe_fetch.errors import NetworkError, StoppedError
 from pxe_fetch.humanize import span
 from pxe_fetch.transport import Transports
 
@@ -208,6 +208,11 @@ class Context:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hosts", Hosts(self.clock))
+
+    def check_stop(self) -> None:
+        """Raise StoppedError once `stop` is set."""
+        if self.stop.is_set():
+            raise StoppedError("told to stop")
 
     def deadline(self, seconds: float | None) -> Deadline:
         """The deadline of a download: `seconds` from now, or the run's if that is earlier; None: STALL after a byte."""

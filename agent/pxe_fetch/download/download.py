@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from pxe_fetch.download.chunked import ChunkedDownload
 from pxe_fetch.download.context import Context
@@ -72,7 +71,7 @@ def fetch_text(source: Source, context: Context, *, limit: int) -> bytes:
     Raises what `download` raises, and PolicyError if it has more than `limit` bytes.
     """
     with open(os.memfd_create("pxe-fetch"), "rb", buffering=0) as memory:  # noqa: PTH123
-        part = SequentialPart(memory.fileno(), Path(source.name), digest=source.digest, limit=limit)
+        part = SequentialPart(memory.fileno(), source.name, digest=source.digest, limit=limit)
         _run(SequentialDownload(source, part=part, context=context))
         return memory.read()
 
