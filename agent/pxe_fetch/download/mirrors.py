@@ -18,7 +18,6 @@ from pxe_fetch.transport import Body, Request, has_ranges
 NOT_FOUND_ATTEMPTS = 4  # of one mirror: it may not be in sync yet, but usually the name is wrong
 CORRUPT_ATTEMPTS = 2  # of one mirror: once may be the wire, twice is the file
 RANGE_ATTEMPTS = 2  # of one mirror: after one wrong answer it may have ranges, after two it has none
-WHOLE = -1  # in place of a chunk: the file has another size
 _LIMITED_ATTEMPTS = 5  # in a row that a host refuses a stream when it is this artifact's turn
 _SILENT_ATTEMPTS = 3  # failures in a row of all other mirrors, before one whose host is silent is asked
 _TOLERATED = 8  # a mirror stays in use while fewer than one in this many of its chunks is wrong
@@ -242,7 +241,7 @@ class Mirrors:
                 mirror.corrupt += blamed
                 mirror.out = mirror.corrupt >= CORRUPT_ATTEMPTS
             case NotFoundError():
-                mirror.not_found += 1
+                mirror.not_found += not mirror.has_delivered  # if it has, it does have the file
                 mirror.out = mirror.not_found >= NOT_FOUND_ATTEMPTS
             case _:
                 mirror.out = not error.transient

@@ -11,7 +11,7 @@ from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.chunk_tracker import Assignment, ChunkRange, ChunkTracker, PartialChunk
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import PROGRESS_EVERY
-from pxe_fetch.download.mirrors import WHOLE, Mirror, Mirrors, OvertakenError, pause
+from pxe_fetch.download.mirrors import Mirror, Mirrors, OvertakenError, pause
 from pxe_fetch.download.partfile import check_size
 from pxe_fetch.download.retry import Attempts, is_final
 from pxe_fetch.errors import FetchError, IntegrityError
@@ -138,14 +138,14 @@ class ChunkScheduler:
             self.resumed_from = self._farthest = self.here
 
     def check_total(self, assignment: Assignment, total: int, *, remark: str) -> None:
-        """Raise IntegrityError if the mirror's file has another size, which counts as a wrong chunk."""
-        mirror = assignment.mirror
+        """Raise IntegrityError if the mirror's file has another size, which counts as the range's first chunk does."""
+        mirror, key = assignment.mirror, -1 - self._map.at(assignment.range.position)  # apart from the chunk itself
         try:
             check_size(total, expected=self._map.size, remark=remark)
-            mirror.wrong.pop(WHOLE, None)
+            mirror.wrong.pop(key, None)
         except IntegrityError as error:
             with self.changed:
-                self.mirrors.wrong_chunk(mirror, WHOLE, error, is_first=True)
+                self.mirrors.wrong_chunk(mirror, key, error, is_first=True)
                 mirror.not_before = self._clock.now() + pause(error, failures=1, policy=self._policy)
             raise
 
