@@ -7,7 +7,6 @@ releases the GIL. Bytes that have arrived are written and hashed whatever happen
 
 from __future__ import annotations
 
-import math
 import os
 from collections import deque
 from collections.abc import Callable
@@ -80,23 +79,28 @@ class MinimumRate:
         self._deadline = deadline
         self._may_leave = may_leave
         self._sharers = sharers
-        self._since = deadline.clock.now()  # start of the second half of the window
+        self._since = deadline.clock.now()  # start of the current quarter of the window
         self._bytes = 0  # since then
-        self._before: float = math.inf  # bytes in the first half of the window
+        self._quarters: deque[tuple[int, float]] = deque(maxlen=4)  # bytes and seconds of the last ones
 
     def check(self, count: int) -> float:
-        """Count `count` received bytes; return the time. Raises NetworkError if a window had too few."""
+        """Count `count` received bytes; return the time.
+
+        Raises NetworkError if the last window had too few, or the first half of it.
+        """
         deadline, timeouts = self._deadline, self._timeouts
         deadline.check()
         now = deadline.clock.now()
         deadline.progressed(now)
         self._bytes += count
-        if (half := now - self._since) >= timeouts.min_rate_window / 2:
-            rate = (self._before + self._bytes) / 2 / half
-            if rate * self._sharers() < timeouts.min_rate and self._may_leave():
-                what = f"{rate / 1024:.1f} KiB/s, less than {timeouts.min_rate / 1024:g} KiB/s"
-                raise NetworkError(f"too slow: {what}")
-            self._since, self._before, self._bytes = now, self._bytes, 0
+        if now - self._since >= timeouts.min_rate_window / 4:
+            self._quarters.append((self._bytes, now - self._since))
+            self._since, self._bytes = now, 0
+            rate = sum(bytes_ for bytes_, _ in self._quarters) / sum(seconds for _, seconds in self._quarters)
+            is_slow = len(self._quarters) > 1 and rate * self._sharers() < timeouts.min_rate
+            if is_slow and self._may_leave():
+                least = f"{timeouts.min_rate / 1024:g} KiB/s"
+                raise NetworkError(f"too slow: {rate / 1024:.1f} KiB/s, less than {least}")
         return now
 
 
