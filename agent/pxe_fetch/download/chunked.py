@@ -65,9 +65,10 @@ class ChunkedDownload:
         self._events.verifying(self._source.name, total=self._part.resumable_size())
         scheduler, chunk_map = self._scheduler, self._part.chunk_map
 
-        def on_chunk(index: int, is_right: bool) -> None:  # noqa: FBT001  a value
+        def on_chunk(index: int, is_right: bool) -> bool:  # noqa: FBT001  a value
             if is_right:
                 scheduler.resume_chunk(index, None)
+            return True
 
         for index, length in self._part.rehash(on_chunk=on_chunk, check=self._deadline.check):
             if not scheduler.tracker.is_verified(index):

@@ -13,7 +13,7 @@ from itertools import chain
 from mmap import mmap
 from pathlib import Path
 
-from pxe_fetch.chunkmap import ChunkMap, data_extents
+from pxe_fetch.chunkmap import ChunkMap, OnChunk, data_extents
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, IntegrityError, NoRoomError, PolicyError
@@ -238,7 +238,7 @@ class ChunkedPart(PartFile):
         """Write `data` to the offset `at`. Raises NoRoomError or DiskError."""
         self._write(data, at=at)
 
-    def rehash(self, *, on_chunk: Callable[[int, bool], None], check: Callable[[], None]) -> list[tuple[int, int]]:
+    def rehash(self, *, on_chunk: OnChunk, check: Callable[[], None]) -> list[tuple[int, int]]:
         """Read every chunk without holes, in several threads, and report each to `on_chunk`.
 
         Returns the chunks of which only the beginning is present, each with its length, for `read_into`. Raises
