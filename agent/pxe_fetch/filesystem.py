@@ -33,6 +33,9 @@ class Folder:
         """
         self.path = path
         self.fd = _open(path, create=True)
+        # Of files that are trusted. NFS may give those of root to nobody, vfat all to one user: a file that was created
+        # here shows whom, and its owner is added.
+        self.owners = {os.geteuid(), 0}
 
     def close(self) -> None:
         os.close(self.fd)
@@ -43,6 +46,10 @@ class Folder:
             if os.path.sameopenfile(found, self.fd):
                 return
         raise DiskError(f"{self.path} was moved or replaced by another program during the run")
+
+    def is_ours(self, status: os.stat_result) -> bool:
+        """Whether nobody but this user and root can have a hand in an open file: its owner, and no second hard link."""
+        return status.st_uid in self.owners and status.st_nlink <= 1
 
     def holds(self, name: str, fd: int) -> bool:
         """Whether `name` is the open file `fd`, not another or a link. Raises OSError."""
@@ -97,11 +104,6 @@ def real_path(path: str | Path) -> str:
         with suppress(OSError):
             return os.path.realpath(path)
     raise DiskError(f"{path} is replaced by another program again and again")
-
-
-def is_ours(status: os.stat_result) -> bool:
-    """Whether nobody but this user and root can have a hand in an open file: its owner, and no second hard link."""
-    return status.st_uid in {os.geteuid(), 0} and status.st_nlink <= 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
