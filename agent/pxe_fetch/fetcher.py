@@ -125,7 +125,6 @@ class Fetcher:
             result = download(transfer, self.context, lock=lock, reserve=reserve)
             self.disk_space.release(transfer.name)  # the bytes are on the disk now
             self.event_log.downloaded(transfer.name, result)
-            folder.check_in_place()
             try:
                 installer.install(transfer, folder, lock.fd, check)
             except (OSError, PolicyError, NoRoomError) as error:

@@ -67,23 +67,22 @@ class Folder:
 
 
 def _open(path: str, *, create: bool) -> int:
+    """Open the folder `path`, one component after the other (thousands of times: so no context managers)."""
     fd = os.open("/", _PASS)
     *parents, last = path.strip("/").split("/")
-    for name in parents:
-        fd = _open_below(fd, name, _PASS, create=create)
-    return _open_below(fd, last or ".", OPEN_FOLDER, create=create)
-
-
-def _open_below(parent: int, name: str, flags: int, *, create: bool) -> int:
-    """The folder `name` in the folder `parent`, which is closed."""
-    with closing_fd(parent):
-        if create:
-            try:
-                return os.open(name, flags, dir_fd=parent)
-            except FileNotFoundError:
-                with suppress(FileExistsError):  # another artifact's thread was faster
-                    os.mkdir(name, FOLDER_MODE, dir_fd=parent)
-        return os.open(name, flags, dir_fd=parent)
+    for name, flags in (*((parent, _PASS) for parent in parents), (last or ".", OPEN_FOLDER)):
+        try:
+            below = os.open(name, flags, dir_fd=fd)
+        except FileNotFoundError:
+            if not create:
+                raise
+            with suppress(FileExistsError):  # another artifact's thread was faster
+                os.mkdir(name, FOLDER_MODE, dir_fd=fd)
+            below = os.open(name, flags, dir_fd=fd)
+        finally:
+            os.close(fd)
+        fd = below
+    return fd
 
 
 @contextmanager
