@@ -44,7 +44,11 @@ PROTECTED = (
 
 def protected_place(path: str) -> str | None:
     """Return the place that no artifact goes to and that `path` is, is in, or contains; None if there is none."""
-    return next((one for one in PROTECTED if f"{path}/".startswith(f"{one}/") or one.startswith(f"{path}/")), None)
+    below = f"{path}/"
+    for place in PROTECTED:  # each of thousands of artifacts is looked at
+        if place.startswith(below) or (path.startswith(place) and below.startswith(f"{place}/")):
+            return place
+    return None
 
 
 class MessageId:
