@@ -21,6 +21,7 @@ import pytest
 
 from fakes.faults import Serve, Status
 from fakes.server import Script, Server
+from packing.ordinary import ordinary_user
 from packing.site import Site
 from pxe_fetch.contract.exits import Exit
 from pxe_pack import freeze
@@ -32,6 +33,7 @@ from pxe_pack.freeze.elf import Elf, ElfError, read_elf
 from pxe_pack.freeze.environment import Environment, environment_name, read_environment
 from pxe_pack.tools import InputError, WorkError
 
+PXE_PACK = Path(sys.executable).with_name("pxe-pack")
 SMALL = b"small\n"
 SYSTEM_ELFS = (Path("/bin/ls"), Path(shutil.which("openssl") or ""), *sorted(Path("/usr/lib").glob("*/libcrypto.so.*")))
 
@@ -272,17 +274,25 @@ def test_is_small(agent: freeze.FrozenAgent, tmp_path: Path) -> None:
     assert squashfs.stat().st_size <= 8.2e6
 
 
-def test_the_same_sources_give_the_same_bytes_in_an_environment_made_anew(
-    agent: freeze.FrozenAgent, tmp_path: Path
+def test_an_ordinary_user_gets_the_same_bytes_whatever_his_umask_and_his_settings_of_pip(
+    agent: freeze.FrozenAgent, tiny: Path
 ) -> None:
-    before = os.umask(0o077)
-    try:
-        again = freeze.frozen_agent(cache=tmp_path / "a cache elsewhere", console=PlainConsole())
-    finally:
-        os.umask(before)
-    assert again.path.parent.name == agent.path.parent.name, "the sources or Debian's packages changed during this test"
-    assert again.digest == agent.digest
-    assert tree_of(again.path) == tree_of(agent.path)
+    """In an environment made anew, and from the command line to the layout."""
+    with ordinary_user() as user:
+        site = Site(folder=user.home, image=Path(shutil.copy(tiny, user.home)), agent=agent.path)
+        words = [word for word in site.command() if word not in {"--agent", str(site.agent)}]
+        elsewhere = str(user.home / "elsewhere")
+        pip = {"PIP_USER": "1", "PIP_PREFIX": elsewhere, "PIP_TARGET": elsewhere, "PIP_ROOT": elsewhere}
+        pip |= {"PIP_NO_BINARY": ":all:", "PIP_REQUIRE_VIRTUALENV": "1"}
+        command: list[str | Path] = ["sh", "-c", 'umask 077 && exec "$@"', "sh", PXE_PACK, *words]
+        packed = user.run(*command, env={**pip, "XDG_CACHE_HOME": f"{user.home}/a cache"})
+        assert packed.returncode == 0, packed.stderr
+        assert (site.output / "manifest.json").is_file()
+        assert not Path(elsewhere).exists()
+        again = user.home / "a cache/pxe-pack/agent" / agent.path.parent.name / PROGRAM
+        assert again.is_dir(), "the sources or Debian's packages changed during this test"
+        assert freeze.load_agent(again).digest == agent.digest
+        assert tree_of(again) == tree_of(agent.path)
 
 
 # What it may import
