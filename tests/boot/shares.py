@@ -50,6 +50,7 @@ def exported() -> Iterator[Path]:
     """The folder that the server exports. It is not below /tmp: that is a tmpfs on Debian 13, see `ganesha`."""
     with tempfile.TemporaryDirectory(prefix="pxe-pack-share-", dir="/var/tmp") as name:
         folder = Path(name)
+        folder.chmod(0o755)  # root of a node is nobody here (root_squash)
         (folder / "late.txt").write_bytes(LATE.body)
         (folder / "cut.bin").write_bytes(CUT.body)
         (folder / "liveos.csv").write_bytes(LISTED.body)
