@@ -35,7 +35,7 @@ def plain(value: document.Value) -> Json:
 
 
 def load(text: str) -> Json:
-    return plain(document.load(text, name="fetch.yaml", problems=[]))
+    return plain(document.load(text, name="fetch.yaml", problems=document.Problems()))
 
 
 def complaints(text: str) -> list[str]:

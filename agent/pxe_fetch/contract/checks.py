@@ -183,7 +183,7 @@ def _check_count(section: Section, artifact: Section, *, size: int | None, chunk
         if not artifact.has("size"):
             hint = "`stat -c %s FILE` prints it"
             artifact.add(
-                "size-missing", f"{artifact.path} has chunks and no `size`", where=section.mapping.at, hint=hint
+                "size-missing", f"{artifact.path} has chunks and no `size`", where=section.mapping.spot, hint=hint
             )
         return
     if size == 0:

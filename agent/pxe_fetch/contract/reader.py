@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from pxe_fetch.contract import checks, document, quantity, validators
-from pxe_fetch.contract.document import Scalar, Sequence, Value
+from pxe_fetch.contract.document import Problems, Scalar, Sequence, Value
 from pxe_fetch.contract.keys import Duration, Flag, Group, Kind, OneOrMore, Size, Table, Text, Texts, Whole
 from pxe_fetch.contract.model import SECTIONS, Artifact, Document, FetchConfig
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
@@ -30,14 +30,13 @@ def read(text: str, *, name: str) -> Document:
 
     Raises ProblemError with every problem found, each with its position, in the order of the text.
     """
-    problems: list[Problem] = []
+    problems = Problems()
     root = document.load(text, name=name, problems=problems)
     if not isinstance(root, document.Mapping):
         message = f"{name} must be a mapping (`key: value` lines)"
-        raise ProblemError(Problem(reference="wrong-type", message=message, where=root.at))
+        raise ProblemError(Problem(reference="wrong-type", message=message, where=root.spot.position()))
     found = _document(Section(root, path="", problems=problems))
-    if problems:
-        raise ProblemError(*sorted(problems, key=lambda p: (p.where.line, p.where.column) if p.where else (0, 0)))
+    problems.check()
     return found
 
 
@@ -138,7 +137,7 @@ def _applied(section: Section, key: str, value: Scalar, rule: Rule[T]) -> T | No
     try:
         return rule(value.text)
     except RuleError as error:
-        section.broken(error, name=section.name(key), where=value.at)
+        section.broken(error, name=section.name(key), where=value.spot)
         return None
 
 
@@ -163,7 +162,7 @@ def _whole(section: Section, key: str, value: Value, kind: Whole) -> int | None:
         return None
     if not kind.least <= value.value <= kind.most:
         message = f"{section.name(key)} must be from {kind.least} to {kind.most}"
-        section.add("number-out-of-range", message, where=value.at)
+        section.add("number-out-of-range", message, where=value.spot)
         return None
     return value.value
 
@@ -210,7 +209,7 @@ def _table(section: Section, key: str, value: Value, kind: Table, before: object
         try:
             kind.names(name)
         except RuleError as error:
-            table.broken(error, name=f"{table.path}: `{name}`", where=entry.key_at)
+            table.broken(error, name=f"{table.path}: `{name}`", where=entry.key_spot)
         found = None if is_nothing(entry.value) else _value(table, name, entry.value, kind.of, None)
         if found is not None:
             values[kind.rename(name) if kind.rename else name] = found

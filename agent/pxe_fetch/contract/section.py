@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pxe_fetch.contract.document import Mapping, Scalar, Sequence, Value
-from pxe_fetch.contract.problem import Position, Problem
+from pxe_fetch.contract.document import Mapping, Problems, Scalar, Sequence, Spot, Value
 from pxe_fetch.contract.validators import RuleError
+
+_LONGEST_KEY = 64  # characters of a key that may be a known one, misspelt
 
 
 class Section:
     """A mapping at `path`. It knows the positions of its keys, not their meaning."""
 
-    def __init__(self, mapping: Mapping, *, path: str, problems: list[Problem]) -> None:
+    def __init__(self, mapping: Mapping, *, path: str, problems: Problems) -> None:
         self.mapping = mapping
         self.path = path
         self.problems = problems
@@ -49,24 +50,20 @@ class Section:
         value = self.value(key)
         return isinstance(value, Sequence) and not value.items
 
-    def where(self, key: str) -> Position:
-        """The position of the key's value, or of the section if the key is missing."""
+    def where(self, key: str) -> Spot:
+        """Where the key's value is, or the section if the key is missing."""
         value = self.value(key)
-        return value.at if value is not None else self.mapping.at
+        return value.spot if value is not None else self.mapping.spot
 
     def name(self, key: str) -> str:
         """The path of the key."""
         return f"{self.path}.{key}" if self.path else key
 
-    def add(
-        self, reference: str, message: str, *, where: Position | None = None, label: str = "", hint: str = ""
-    ) -> None:
+    def add(self, reference: str, message: str, *, where: Spot | None = None, label: str = "", hint: str = "") -> None:
         """Collect a problem, at `where` or else at the section."""
-        self.problems.append(
-            Problem(reference=reference, message=message, where=where or self.mapping.at, label=label, hint=hint)
-        )
+        self.problems.add(reference, message, where or self.mapping.spot, label=label, hint=hint)
 
-    def broken(self, error: RuleError, *, name: str, where: Position) -> None:
+    def broken(self, error: RuleError, *, name: str, where: Spot) -> None:
         """Collect a broken rule as a problem of the value called `name`."""
         self.add(error.reference, f"{name} {error.message}", where=where, label=error.label, hint=error.hint)
 
@@ -74,21 +71,21 @@ class Section:
         """Collect that `value`, found at `key`, has the wrong type."""
         hint = f'quote it: "{value.text}"' if expected == "text" and isinstance(value, Scalar) else ""
         message = f"{self.name(key)} must be {expected}"
-        self.add("wrong-type", message, where=value.at, label=f"this is {_type_of(value)}", hint=hint)
+        self.add("wrong-type", message, where=value.spot, label=f"this is {_type_of(value)}", hint=hint)
 
     def unknown(self, key: str, known: Iterable[str]) -> None:
         """Collect an unknown key; the hint suggests the nearest known one."""
-        from difflib import get_close_matches
-
         names = list(known)
-        near = get_close_matches(key, names, n=1)
+        near = [] if self.problems.is_full or len(key) > _LONGEST_KEY else _similar(key, names)
         place = f" in {self.path}" if self.path else ""
-        self.add(
-            "unknown-key",
-            f"unknown key `{key}`{place}",
-            where=self.mapping.entries[key].key_at,
-            hint=f"did you mean `{near[0]}`?" if near else f"known keys here: {', '.join(names)}",
-        )
+        hint = f"did you mean `{near[0]}`?" if near else f"known keys here: {', '.join(names)}"
+        self.add("unknown-key", f"unknown key `{key}`{place}", where=self.mapping.entries[key].key_spot, hint=hint)
+
+
+def _similar(key: str, names: list[str]) -> list[str]:
+    from difflib import get_close_matches
+
+    return get_close_matches(key, names, n=1)
 
 
 def is_nothing(value: Value) -> bool:
