@@ -153,7 +153,7 @@ class Fetcher:
     def _fetch_digest(self, transfer: Transfer, url: str) -> Digest:
         source = _small(transfer, urls=(url,), what="digests")
         text = fetch_text(source, self.context, limit=sha256sums.LARGEST)
-        return sha256sums.digest_of(transfer.listed_url, sums=text.decode(errors="replace"), where=redact(url))
+        return sha256sums.digest_of(transfer.listed_url, sums=text, where=redact(url))
 
     def _fetch_chunk_map(self, transfer: Transfer, *, chunks: Chunks, size: int) -> ChunkMap:
         number = count(size, chunk=chunks.size)
