@@ -199,6 +199,7 @@ def resolve_settings(options: Options) -> Settings:
         boot_loader=options.boot_loader or (base_dir / pack.boot_loader if pack.boot_loader else None),
         files=tuple(files),
     )
+    problems += checks.credentials(settings.fetch, settings.artifact_url)
     if options.output or pack.output:
         problems += checks.places(settings)
     if problems:

@@ -95,7 +95,7 @@ def test_optional_artifact_whose_fact_is_empty_is_left_out_and_says_where_it_wou
         ran = node.run_config(
             node.entry("m", server.url("/m"), BODY),
             node.entry("o", server.url("/${cmdline.role}"), BODY, required=False),
-            node.entry("p", server.url("/m"), BODY, required=False, header_credential="pxe-fetch.token"),
+            node.entry("p", server.url("/m"), BODY, required=False, header_credential="pxe-fetch.token", insecure=True),
         )
     assert ran.code == 2
     assert node.files() == ["m"]

@@ -70,6 +70,7 @@ artifacts:
     required: false
     headers: {{X-Site: lab}}
     header_credential: pxe-fetch.token
+    insecure: true
     start: [app.service]
     retry: {{base: 2s}}
 on_failure: reboot

@@ -22,6 +22,7 @@ from pxe_fetch.contract.model import (
     When,
 )
 from pxe_fetch.contract.section import Section
+from pxe_fetch.contract.url import scheme_of
 
 _EVERY_NODE = When()
 _RECIPE = "`split -b {size} --filter=sha256sum FILE | cut -c-64` prints them; or give `source:` and pxe-pack makes them"
@@ -56,6 +57,20 @@ def digest(artifact: Section) -> None:
             "checksum-missing",
             f"{artifact.path} has no digest, so wrong bytes would go unnoticed",
             hint="give sha256 (`sha256sum FILE` prints it), or `source:` and pxe-pack computes it",
+        )
+
+
+def secret(section: Section, artifact: Artifact, *, base_url: str | None) -> None:
+    """Check that no url sends the credential unencrypted; the agent checks those that depend on the node."""
+    urls = validators.joined(artifact.urls, base_url)
+    unencrypted = any(scheme_of(url) in validators.UNENCRYPTED for url in urls)
+    if unencrypted and artifact.header_credential and not artifact.insecure:
+        section.add(
+            "credential-unencrypted",
+            f"{section.path} would send the credential {artifact.header_credential} unencrypted",
+            where=section.where("urls" if section.has("urls") else "url"),
+            label="anybody on the network could read it",
+            hint="use https, or allow it with `insecure: true`",
         )
 
 

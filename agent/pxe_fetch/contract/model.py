@@ -248,7 +248,8 @@ class Artifact:
         Text(validators.url),
         "Instead of `sha256`: a SHA256SUMS file with it.",
         name="sha256_url",
-        details="It lists the last part of the url. It reveals damage; tampering only if it comes by https.",
+        details="It lists the last part of the url, or is nothing but the digest. It reveals damage; tampering only if "
+        "it comes by https. `headers` and `header_credential` go to it only if it is on the server of a url.",
         example="http://mirror.lan/models/SHA256SUMS",
         default=None,
     )
@@ -343,7 +344,8 @@ class Artifact:
     insecure: bool = key(
         Flag(),
         "`true`: `header_credential` may be sent unencrypted, by http and ftp.",
-        details="Anybody on the network can read it there.",
+        details="Anybody on the network can read it there. Without it, such an artifact is refused when it is packed "
+        "(`credential-unencrypted`), and on the node if its url depends on facts or kernel arguments.",
         example="true",
         sections=SHARED,
         default=False,

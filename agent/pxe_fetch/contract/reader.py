@@ -50,6 +50,8 @@ def _document(root: Section) -> Document:
     roots = cast("tuple[str, ...]", values.get("allowed_roots", DEFAULT_ROOTS))
     sections = cast("list[Section]", values.pop("artifacts", []))
     artifacts = [_artifact(section, defaults=defaults, roots=roots) for section in sections]
+    for section, artifact in zip(sections, artifacts, strict=True):
+        checks.secret(section, artifact, base_url=cast("str | None", values.get("base_url")))
     checks.distinct(sections, artifacts)
     checks.tls(root.below("tls"))
     fetch = _made(FetchConfig, {**values, **report, "artifacts": tuple(artifacts)})

@@ -26,6 +26,7 @@ class RuleError(ValueError):
 
 
 SCHEMES = ("http", "https", "ftp", "tftp", "file")  # each has a module in pxe_fetch.transport
+UNENCRYPTED = ("http", "ftp")  # those that would send a `header_credential` readable by anybody on the network
 
 MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)  # RFC 9110, section 5.6.2
