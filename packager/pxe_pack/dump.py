@@ -1,4 +1,4 @@
-"""Writes the configuration that a node reads. `reader.read(dump(config)).fetch == config`, for every config.
+"""Writes the configuration that a node reads. `reader.read(dump(config)) == config`, for every config.
 
 The keys are declared in model.py; this module writes each kind of value.
 """

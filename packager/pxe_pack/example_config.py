@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from pxe_fetch.contract.keys import FieldKey, Group
-from pxe_fetch.contract.model import DIGESTS, ORIGINS, PINNED_BY, SECTIONS, FetchConfig
+from pxe_fetch.contract.model import DIGESTS, ORIGINS, PINNED_BY, FetchConfig
+from pxe_pack.config import SECTIONS
 from pxe_pack.reference import example
 
 _HEAD = """\

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from pxe_fetch.contract import reader
-from pxe_fetch.contract.model import Document, FetchConfig
+from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.quantity import show_size
 from pxe_pack import checks
 from pxe_pack.artifacts import FOLDER, LocalFile, local_files
+from pxe_pack.config import Document, read
 from pxe_pack.image.bootloader import BootFile
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.liveroot import LiveOS
@@ -224,7 +224,7 @@ def read_config(path: Path) -> tuple[str, Document]:
         message = f"the configuration {path} is not UTF-8 text (byte {error.start})"
         raise InputError(Problem(reference="config-unreadable", message=message)) from error
     try:
-        return text, reader.read(text, name=str(path))
+        return text, read(text, name=str(path))
     except ProblemError as error:
         raise InputError(*error.problems) from error
 

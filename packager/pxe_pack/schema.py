@@ -24,9 +24,10 @@ from pxe_fetch.contract.keys import (
     Texts,
     Whole,
 )
-from pxe_fetch.contract.model import DIGESTS, ORIGINS, PINNED_BY, SECTIONS
+from pxe_fetch.contract.model import DIGESTS, ORIGINS, PINNED_BY
 from pxe_fetch.contract.validators import Rule
 from pxe_pack import dump
+from pxe_pack.config import SECTIONS
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 Schema = dict[str, Json]

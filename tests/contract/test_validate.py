@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pxe_fetch.contract import reader
-from pxe_fetch.contract.model import Document
 from pxe_fetch.contract.problem import Problem, ProblemError, show, show_all
+from pxe_pack import config
+from pxe_pack.config import Document
 
 SHA256 = "0" * 64
 ARTIFACT = f"""
@@ -18,7 +18,7 @@ ARTIFACT = f"""
 
 
 def read(text: str) -> Document:
-    return reader.read(text, name="fetch.yaml")
+    return config.read(text, name="fetch.yaml")
 
 
 def problems(text: str) -> dict[str, Problem]:

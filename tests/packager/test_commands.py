@@ -9,9 +9,8 @@ import pytest
 from jsonschema import Draft7Validator
 
 from pxe_fetch import cli as agent
-from pxe_fetch.contract import reader
-from pxe_fetch.contract.model import SECTIONS
-from pxe_pack import cli
+from pxe_pack import cli, config
+from pxe_pack.config import SECTIONS
 from pxe_pack.reference import example
 
 
@@ -31,7 +30,7 @@ def test_init_writes_examples_that_the_agent_takes_too(tmp_path: Path) -> None:
     file = tmp_path / "site.yaml"
     assert cli.main(["init", str(file)]) == 0
     lines = [uncommented(line) for line in file.read_text().splitlines()]
-    document = reader.read("\n".join(line for line in lines if line is not None), name="site.yaml")
+    document = config.read("\n".join(line for line in lines if line is not None), name="site.yaml")
     assert [artifact.name for artifact in document.fetch.artifacts] == ["greeting", "model", "packages"]
     assert document.fetch.on_failure == "continue"
     assert document.pack.inject == "auto"

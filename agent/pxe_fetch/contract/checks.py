@@ -119,6 +119,13 @@ def when(section: Section | None) -> None:
     when(section.below("cmdline"))
 
 
+def start(artifact: Section) -> None:
+    """Check that there are units to start if that is required."""
+    if artifact.has("start_required") and not artifact.has("start"):
+        message = f"{artifact.path}.start_required is given without `start`"
+        artifact.add("start-missing", message, where=artifact.where("start_required"), hint="name the units in `start`")
+
+
 def tls(section: Section | None) -> None:
     """Check that a client key has a certificate."""
     if section and section.has("client_key") and not section.has("client_cert"):

@@ -1,4 +1,4 @@
-"""The kernel command line: the agent's arguments on it, read by the agent and written by the packager.
+"""The kernel command line, and the agent's arguments on it.
 
 Words as the kernel splits them (Documentation/admin-guide/kernel-parameters.rst, lib/cmdline.c `next_arg`): blanks
 separate words, double quotes protect blanks and are not part of the value, the first `=` ends the name, `-` and `_` are
@@ -63,26 +63,6 @@ def parse(text: str) -> KernelArguments:
     return arguments
 
 
-def format(arguments: KernelArguments) -> str:  # noqa: A001  the other half of parse
-    """`arguments` as a command line that `parse` reads back. Raises KernelArgumentError if one cannot be written."""
-    words = [_word(name, value) for name, value in arguments.others.items()]
-    if arguments.off:
-        words.append(f"{PREFIX}=off")
-    for name, value in (
-        ("config", arguments.config),
-        ("config.sha256", arguments.config_sha256),
-        ("base_url", arguments.base_url),
-        ("artifact_url", arguments.artifact_url),
-        ("deadline", None if arguments.deadline is None else quantity.show_duration(arguments.deadline)),
-        ("report", arguments.report),
-    ):
-        if value is not None:
-            words.append(_word(f"{PREFIX}.{name}", value))
-    if arguments.debug:
-        words.append(f"{PREFIX}.debug")
-    return " ".join(words)
-
-
 def split(text: str) -> list[str]:
     """The words of a command line, their quotes still in place."""
     words: list[str] = []
@@ -107,14 +87,6 @@ _SHA256_DIGITS = 64
 def _name_and_value(word: str) -> tuple[str, str]:
     name, _, value = word.replace('"', "").partition("=")
     return name.replace("-", "_"), value
-
-
-def _word(name: str, value: str) -> str:
-    if '"' in value or "\n" in value or not name or any(c in name for c in '"= \t\n'):
-        raise KernelArgumentError(f"{name}={value!r} cannot be written on a kernel command line")
-    if not value and not name.startswith(PREFIX):
-        return name
-    return f'{name}="{value}"' if any(c.isspace() for c in value) else f"{name}={value}"
 
 
 def _is_off(value: str) -> bool:

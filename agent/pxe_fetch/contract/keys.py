@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, field, fields
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from pxe_fetch.contract.validators import Rule
@@ -79,6 +80,7 @@ class Group(NamedTuple):
     many: bool = False
     word: str = ""
     inline: bool = False  # its values are fields of the enclosing model
+    checked: bool = False  # its values are checked together with others before they become the model's
 
 
 Kind = Text | Texts | OneOrMore | Flag | Whole | Duration | Size | Table | Group
@@ -89,7 +91,6 @@ class Key(NamedTuple):
 
     kind: Kind
     meaning: str  # a sentence: for editors, for the reference and for what `pxe-pack init` writes
-    details: str = ""  # what the reference adds (Markdown)
     example: str = ""  # YAML for `pxe-pack init`, where the default would show nothing
     name: str = ""  # as written; the field's name otherwise
     sections: tuple[str, ...] = ()  # where it is allowed, if not (only) in the section of its own class
@@ -97,6 +98,10 @@ class Key(NamedTuple):
     missing: str = ""  # it is required; the reference of the problem if it is missing
     hint: str = ""  # of that problem
     always: bool = False  # dumped even where it is the default
+
+    def default(self, value: T) -> T:
+        """A dataclass field that this key sets, with that default."""
+        return spelled(self, default=value)
 
 
 class FieldKey(NamedTuple):
@@ -116,37 +121,9 @@ class FieldKey(NamedTuple):
 class SectionKeys(NamedTuple):
     """The keys of one section of the file, by name as written."""
 
-    model: type | None  # the class made from its values, if they make one by themselves
+    model: type | None  # the class that declares them; None if they are fields of several
     keys: dict[str, FieldKey]
     needed: list[str]  # required keys
-
-
-def key(
-    kind: Kind,
-    meaning: str,
-    *,
-    default: T,
-    details: str = "",
-    example: str = "",
-    name: str = "",
-    sections: tuple[str, ...] = (),
-    missing: str = "",
-    hint: str = "",
-    always: bool = False,
-) -> T:
-    """A dataclass field that one key sets, with the default `default`. See Key for the other parameters."""
-    declared = Key(
-        kind,
-        meaning,
-        details=details,
-        example=example,
-        name=name,
-        sections=sections,
-        missing=missing,
-        hint=hint,
-        always=always,
-    )
-    return spelled(declared, default=default)
 
 
 def spelled(*several: Key, default: T) -> T:
@@ -159,23 +136,26 @@ def metadata(*several: Key) -> dict[str, tuple[Key, ...]]:
     return {METADATA: several}
 
 
-def sections(*models: tuple[str, type], whole: frozenset[str], groups: Mapping[str, Key]) -> dict[str, SectionKeys]:
+def sections(models: Mapping[str, type], *, groups: Mapping[str, Key] = MappingProxyType({})) -> dict[str, SectionKeys]:
     """Every section by its name; "" is the file itself.
 
-    `models` are sections and the classes that declare their keys. Sections in `whole` have all that their class needs.
-    `groups` are sections without a class of their own.
+    `models` are sections and the classes that declare their keys; `groups` are keys at the top of the file without a
+    field: inline ones, whose keys the models declare, and those that another program reads.
     """
-    found = {name: SectionKeys(model if name in whole else None, {}, []) for name, model in models}
-    found |= {name: SectionKeys(None, {}, []) for name in groups}
-    for own, model in models:
+    inline = [name for name, one in groups.items() if isinstance(one.kind, Group) and one.kind.inline]
+    found = {name: SectionKeys(model, {}, []) for name, model in models.items()}
+    found |= {name: SectionKeys(None, {}, []) for name in inline}
+    for own, model in models.items():
         for each in fields(model):
             default = each.default if each.default_factory is MISSING else each.default_factory()
             for one in each.metadata.get(METADATA, ()):
                 for section in one.sections or (own,):
-                    if section in groups and not own:
+                    if section in inline and not own:
                         found[""].keys.setdefault(section, FieldKey(section, groups[section], MISSING, model))
                     name = one.name or each.name
                     found[section].keys[name] = FieldKey(each.name, one, default, model)
                     if one.missing:
                         found[section].needed.append(name)
+    for name, one in groups.items():
+        found[""].keys.setdefault(name, FieldKey(name, one, MISSING, type(None)))
     return found
