@@ -13,9 +13,8 @@ from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract import paths, template, validators
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
-from pxe_fetch.contract.problem import Problem, ProblemError
+from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
 from pxe_fetch.contract.url import UrlError, is_absolute, join, parse, redact, scheme_of
-from pxe_fetch.contract.validators import RuleError
 from pxe_fetch.credential import secret_headers
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
 from pxe_fetch.mirror_order import spread

@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from pxe_fetch.contract import chunks as cut
 from pxe_fetch.contract import quantity, validators
-from pxe_fetch.contract.document import Sequence
+from pxe_fetch.contract.document import Section, Sequence
 from pxe_fetch.contract.model import (
     DIGESTS,
     NO_CHUNKS,
@@ -21,7 +21,6 @@ from pxe_fetch.contract.model import (
     Digest,
     When,
 )
-from pxe_fetch.contract.section import Section
 from pxe_fetch.contract.url import scheme_of
 
 _EVERY_NODE = When()
@@ -30,7 +29,7 @@ _RECIPE = "`split -b {size} --filter=sha256sum FILE | cut -c-64` prints them; or
 
 def origin(artifact: Section) -> None:
     """Check that there is exactly one place to get the bytes from."""
-    given = artifact.given(ORIGINS)
+    given = [key for key in ORIGINS if artifact.has(key)]
     if len(given) != 1:
         said = "has none" if not given else f"has {' and '.join(given)}"
         artifact.add(
@@ -44,7 +43,7 @@ def origin(artifact: Section) -> None:
 
 def digest(artifact: Section) -> None:
     """Check that there is one digest, or none if something else pins the bytes."""
-    given = artifact.given(DIGESTS)
+    given = [key for key in DIGESTS if artifact.has(key)]
     if len(given) > 1:
         message = f"{artifact.path} has {' and '.join(given)}; give one digest"
         artifact.add("checksum-unclear", message, where=artifact.where(given[-1]))
@@ -52,7 +51,7 @@ def digest(artifact: Section) -> None:
         message = f"{artifact.path}.sha256_url is given for a `source`"
         hint = "leave it out: pxe-pack computes the digests of a source"
         artifact.add("checksum-of-source", message, where=artifact.where("sha256_url"), hint=hint)
-    if not given and not artifact.given(PINNED_BY):
+    if not given and not any(map(artifact.has, PINNED_BY)):
         artifact.add(
             "checksum-missing",
             f"{artifact.path} has no digest, so wrong bytes would go unnoticed",
@@ -185,7 +184,7 @@ def _check_source(section: Section) -> None:
 
 def _check_list(section: Section, *, has_urls: bool) -> None:
     """Check that there is one list of digests: here, or in a file that is pinned by a digest."""
-    has_list = section.is_list("sha256")
+    has_list = isinstance(section.value("sha256"), Sequence)
     if not section.has("sha256"):
         named = has_urls or section.has("url") or section.has("urls")
         message = "names a list without its digest" if named else "has no digests"

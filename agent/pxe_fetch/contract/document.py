@@ -9,13 +9,13 @@ memory or time than MAX_VALUES of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import yaml
 from yaml.error import Mark
 
-from pxe_fetch.contract.problem import Position, Problem, ProblemError
+from pxe_fetch.contract.problem import Position, Problem, ProblemError, RuleError
 
 Event = Any  # a yaml.Event: PyYAML's stubs lack most of their attributes
 
@@ -23,6 +23,7 @@ MAX_CHARACTERS = 1 << 20
 MAX_VALUES = 100_000  # keys included; those that an alias repeats count again
 MAX_DEPTH = 20
 MOST_PROBLEMS = 100  # that are shown
+_LONGEST_KEY = 64  # characters of a key that may be a known one, misspelt
 
 _CONSTANTS: dict[str, bool | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -36,6 +37,13 @@ _TAGS = "tag:yaml.org,2002:"
 _TAGGED: dict[str, type | tuple[type, ...]] = {"null": type(None), "bool": bool, "int": int, "float": (int, float)}
 
 
+class Source(NamedTuple):
+    """The text of a document."""
+
+    name: str
+    lines: list[str]
+
+
 class Spot(NamedTuple):
     """Where a value is in the text. Its Position is made on demand: only values with a problem need one."""
 
@@ -44,24 +52,10 @@ class Spot(NamedTuple):
     end: Mark
 
     def position(self) -> Position:
-        start, end = self.start, self.end
-        line = self.source.line(start.line)
-        width = end.column - start.column if end.line == start.line else len(line) - start.column
-        return Position(
-            file=self.source.name, line=start.line + 1, column=start.column + 1, width=max(1, width), text=line
-        )
-
-
-class Source:
-    """The text of a document."""
-
-    def __init__(self, text: str, *, name: str) -> None:
-        self.name = name
-        self._lines = text.splitlines()
-
-    def line(self, index: int) -> str:
-        """The line `index`, from 0; empty behind the last one."""
-        return self._lines[index] if index < len(self._lines) else ""
+        (name, lines), start, end = self
+        text = lines[start.line] if start.line < len(lines) else ""  # the end of the text is behind the last line
+        width = (end.column if end.line == start.line else len(text)) - start.column
+        return Position(file=name, line=start.line + 1, column=start.column + 1, width=max(1, width), text=text)
 
 
 class Scalar(NamedTuple):
@@ -133,7 +127,7 @@ def load(text: str, *, name: str, problems: Problems) -> Value:
     if len(text) > MAX_CHARACTERS:
         message = f"{name} has more than {MAX_CHARACTERS:,} characters"
         raise ProblemError(Problem(reference="document-too-large", message=message))
-    source = Source(text, name=name)
+    source = Source(name, text.splitlines())
     try:
         return _Reader(text, source, problems=problems).document()
     except yaml.MarkedYAMLError as error:
@@ -253,9 +247,88 @@ def _resolved(text: str) -> str | int | float | bool | None:
 
 def _syntax(error: yaml.MarkedYAMLError, *, source: Source) -> Problem:
     mark = error.problem_mark or error.context_mark
-    where = None
-    if mark is not None:
-        where = Position(file=source.name, line=mark.line + 1, column=mark.column + 1, text=source.line(mark.line))
+    where = Spot(source, mark, mark).position() if mark else None
     said = " ".join(part for part in (error.context, error.problem) if part)
     hint = "indent YAML with spaces, not tabs" if where and "\t" in where.text else ""
     return Problem(reference="yaml-syntax", message=f"this is not YAML: {said}", where=where, hint=hint)
+
+
+class Section:
+    """A mapping at `path`. It knows the positions of its keys, not their meaning."""
+
+    def __init__(self, mapping: Mapping, *, path: str, problems: Problems) -> None:
+        self.mapping = mapping
+        self.path = path
+        self.problems = problems
+
+    def has(self, key: str) -> bool:
+        """Whether the key has a value other than null."""
+        entry = self.mapping.entries.get(key)
+        return entry is not None and not is_nothing(entry.value)
+
+    def value(self, key: str) -> Value | None:
+        """The value of the key; None if the key is missing."""
+        entry = self.mapping.entries.get(key)
+        return entry.value if entry else None
+
+    def below(self, key: str) -> Section | None:
+        """The section at `key`; None if there is no mapping."""
+        value = self.value(key)
+        return self.section(value, key) if isinstance(value, Mapping) else None
+
+    def section(self, mapping: Mapping, key: str) -> Section:
+        """The mapping found at `key`, as a section."""
+        return Section(mapping, path=self.name(key), problems=self.problems)
+
+    def is_empty_list(self, key: str) -> bool:
+        """Whether the value of the key is an empty list."""
+        value = self.value(key)
+        return isinstance(value, Sequence) and not value.items
+
+    def where(self, key: str) -> Spot:
+        """Where the key's value is, or the section if the key is missing."""
+        value = self.value(key)
+        return value.spot if value is not None else self.mapping.spot
+
+    def name(self, key: str) -> str:
+        """The path of the key."""
+        return f"{self.path}.{key}" if self.path else key
+
+    def add(self, reference: str, message: str, *, where: Spot | None = None, label: str = "", hint: str = "") -> None:
+        """Collect a problem, at `where` or else at the section."""
+        self.problems.add(reference, message, where or self.mapping.spot, label=label, hint=hint)
+
+    def broken(self, error: RuleError, *, name: str, where: Spot) -> None:
+        """Collect a broken rule as a problem of the value called `name`."""
+        self.add(error.reference, f"{name} {error.message}", where=where, label=error.label, hint=error.hint)
+
+    def wrong_type(self, value: Value, key: str, expected: str) -> None:
+        """Collect that `value`, found at `key`, has the wrong type."""
+        hint = f'quote it: "{value.text}"' if expected == "text" and isinstance(value, Scalar) else ""
+        message = f"{self.name(key)} must be {expected}"
+        self.add("wrong-type", message, where=value.spot, label=f"this is {_type_of(value)}", hint=hint)
+
+    def unknown(self, key: str, known: Iterable[str]) -> None:
+        """Collect an unknown key; the hint suggests the nearest known one."""
+        from difflib import get_close_matches  # most configurations have no mistake
+
+        names = list(known)
+        is_typo = len(key) <= _LONGEST_KEY and not self.problems.is_full  # else looking for it takes long
+        near = get_close_matches(key, names, n=1) if is_typo else []
+        place = f" in {self.path}" if self.path else ""
+        hint = f"did you mean `{near[0]}`?" if near else f"known keys here: {', '.join(names)}"
+        self.add("unknown-key", f"unknown key `{key}`{place}", where=self.mapping.entries[key].key_spot, hint=hint)
+
+
+def is_nothing(value: Value) -> bool:
+    """Whether the value is null, which counts as no such key."""
+    return isinstance(value, Scalar) and value.value is None
+
+
+def _type_of(value: Value) -> str:
+    """The type of `value` in words."""
+    if not isinstance(value, Scalar):
+        return "a mapping" if isinstance(value, Mapping) else "a list"
+    if value.value is None or isinstance(value.value, bool):
+        return "nothing" if value.value is None else "true or false"
+    return "text" if isinstance(value.value, str) else "a number"

@@ -11,6 +11,7 @@ from dataclasses import MISSING, field, fields
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
+from pxe_fetch.contract import quantity
 from pxe_fetch.contract.validators import Rule
 
 T = TypeVar("T")
@@ -56,13 +57,13 @@ class Whole(NamedTuple):
 class Duration(NamedTuple):
     """A duration; seconds in the model."""
 
-    least: float = 0.0
+    rule: Rule[float] = quantity.duration
 
 
 class Size(NamedTuple):
-    """A size; bytes in the model. `check` raises RuleError if it is not allowed."""
+    """A size; bytes in the model."""
 
-    check: Callable[[int], object] | None = None
+    rule: Rule[int] = quantity.size
 
 
 class Table(NamedTuple):

@@ -43,7 +43,7 @@ class RetryPolicy:
     base: float = Key(Duration(), "Upper bound of the first wait; it doubles each time (full jitter).").default(1.0)
     max: float = Key(Duration(), "Upper bound of any wait.").default(60.0)
     deadline: float | None = Key(  # on the monotonic clock; None: STALL without a new byte
-        Duration(least=0.001), "Time for the artifact, over all attempts.", example="2h"
+        Duration(validators.positive_duration), "Time for the artifact, over all attempts.", example="2h"
     ).default(None)
     retry_after_max: float = Key(Duration(), "The longest wait that a server may ask for with Retry-After.").default(
         300.0
@@ -54,12 +54,12 @@ class RetryPolicy:
 class Timeouts:
     """When an attempt is given up. Durations in seconds."""
 
-    connect: float = Key(Duration(least=0.001), "Time to connect.").default(10.0)
-    read: float = Key(Duration(least=0.001), "Time without a single byte.").default(30.0)
+    connect: float = Key(Duration(validators.positive_duration), "Time to connect.").default(10.0)
+    read: float = Key(Duration(validators.positive_duration), "Time without a single byte.").default(30.0)
     min_rate: int = Key(Size(), "Bytes a second below which it is given up, on average over the window.").default(
         16 * KiB
     )
-    min_rate_window: float = Key(Duration(least=0.001), "The window of `min_rate`.").default(60.0)
+    min_rate_window: float = Key(Duration(validators.positive_duration), "The window of `min_rate`.").default(60.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +113,7 @@ class Chunks:
     size: int = field(  # bytes of each but the last
         metadata=metadata(
             Key(
-                Size(check=validators.chunk_size),
+                Size(validators.chunk_size),
                 "Bytes of each chunk but the last.",
                 missing="chunk-size-missing",
                 hint="of each but the last, as in `size: 4MiB`",

@@ -46,6 +46,17 @@ class ProblemError(Exception):
         self.count = count or len(problems)  # of all that were found; `problems` may have only the first
 
 
+class RuleError(ValueError):
+    """A value breaks a rule. `message` follows the value's path ("artifacts[0].sha256 is not …")."""
+
+    def __init__(self, message: str, *, reference: str, label: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.reference = reference
+        self.label = label
+        self.hint = hint
+
+
 def show(problem: Problem) -> str:
     """`problem` as text for a terminal: headline, the source line with carets, the hint.
 

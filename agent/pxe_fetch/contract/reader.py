@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar, cast
 
-from pxe_fetch.contract import checks, document, quantity, validators
-from pxe_fetch.contract.document import Problems, Scalar, Sequence, Value
+from pxe_fetch.contract import checks, document, validators
+from pxe_fetch.contract.document import Problems, Scalar, Section, Sequence, Value, is_nothing
 from pxe_fetch.contract.keys import (
     Duration,
     Flag,
@@ -28,9 +27,8 @@ from pxe_fetch.contract.keys import (
 )
 from pxe_fetch.contract.model import SECTIONS, Artifact, FetchConfig
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
-from pxe_fetch.contract.problem import Problem, ProblemError
-from pxe_fetch.contract.section import Section, is_nothing
-from pxe_fetch.contract.validators import Rule, RuleError
+from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
+from pxe_fetch.contract.validators import Rule
 
 T = TypeVar("T")
 MAPPING = "a mapping (`key: value` lines)"
@@ -125,8 +123,8 @@ class _Reader:
             case Text():
                 found = _text(section, key, value, kind.rule)
                 return found if kind.load is None or found is None else kind.load(found)
-            case Size() | Duration():
-                return _quantity(section, key, value, kind)
+            case Size() | Duration():  # `5` and `5s` are both judged as they are written
+                return _text(section, key, value, kind.rule, types=(str, int, float))
             case Texts():
                 return _texts(section, key, value, kind.rule)
             case OneOrMore():
@@ -177,14 +175,10 @@ def _made(model: Callable[..., T], values: Mapping[str, object]) -> T:
     return model(**values)
 
 
-def _text(section: Section, key: str, value: Value, rule: Rule[object]) -> object:
-    if isinstance(value, Scalar) and isinstance(value.value, str):
-        return _applied(section, key, value, rule)
-    section.wrong_type(value, key, "text")
-    return None
-
-
-def _applied(section: Section, key: str, value: Scalar, rule: Rule[T]) -> T | None:
+def _text(section: Section, key: str, value: Value, rule: Rule[T], types: tuple[type, ...] = (str,)) -> T | None:
+    if not isinstance(value, Scalar) or type(value.value) not in types:
+        section.wrong_type(value, key, "text")
+        return None
     try:
         return rule(value.text)
     except RuleError as error:
@@ -217,37 +211,6 @@ def _flag_or_whole(section: Section, key: str, value: Value, kind: Flag | Whole)
         section.add("number-out-of-range", message, where=value.spot)
         return None
     return found
-
-
-def _quantity(section: Section, key: str, value: Value, kind: Size | Duration) -> float | None:
-    """A size or duration from a text or number: `5` and `5s` are both judged as they are written."""
-    if not isinstance(value, Scalar) or isinstance(value.value, bool):
-        section.wrong_type(value, key, "text")
-        return None
-    if isinstance(kind, Size):
-        return _applied(section, key, value, partial(_size, check=kind.check))
-    return _applied(section, key, value, partial(_duration, least=kind.least))
-
-
-def _size(text: str, *, check: Callable[[int], object] | None) -> int:
-    try:
-        size = quantity.size(text)
-    except ValueError as error:
-        raise RuleError("is not a size", reference="size-invalid", label=str(error)) from None
-    if check:
-        check(size)
-    return size
-
-
-def _duration(text: str, *, least: float) -> float:
-    try:
-        seconds = quantity.duration(text)
-    except ValueError as error:
-        raise RuleError("is not a duration", reference="duration-invalid", label=str(error)) from None
-    if seconds < least:
-        message = f"must be at least {quantity.show_duration(least)}"
-        raise RuleError(message, reference="duration-out-of-range")
-    return seconds
 
 
 def _sections(section: Section, key: str, value: Value) -> list[Section] | None:

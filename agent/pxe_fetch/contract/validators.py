@@ -7,22 +7,12 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
-from pxe_fetch.contract import chunks, template
+from pxe_fetch.contract import chunks, quantity, template
+from pxe_fetch.contract.problem import RuleError
 from pxe_fetch.contract.url import Url, UrlError, is_absolute, join, parse
 
 T_co = TypeVar("T_co", covariant=True)
 Rule = Callable[[str], T_co]
-
-
-class RuleError(ValueError):
-    """A value breaks a rule. `message` follows the value's path ("artifacts[0].sha256 is not …")."""
-
-    def __init__(self, message: str, *, reference: str, label: str = "", hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.reference = reference
-        self.label = label
-        self.hint = hint
 
 
 SCHEMES = ("http", "https", "ftp", "tftp", "file")  # each has a module in pxe_fetch.transport
@@ -220,8 +210,9 @@ class DigestOf:
         return text.lower()
 
 
-def chunk_size(size: int) -> None:
+def chunk_size(text: str) -> int:
     """A chunk size in bytes."""
+    size = quantity.size(text)
     if size % chunks.STEP or not chunks.SMALLEST <= size <= chunks.LARGEST:
         raise RuleError(
             "is not a valid chunk size",
@@ -229,6 +220,15 @@ def chunk_size(size: int) -> None:
             label="a multiple of 4 KiB from 64 KiB to 1 GiB",
             hint="4MiB suits most files",
         )
+    return size
+
+
+def positive_duration(text: str) -> float:
+    """A duration in seconds, more than none."""
+    seconds = quantity.duration(text)
+    if not seconds:
+        raise RuleError("must be at least 1ms", reference="duration-out-of-range")
+    return seconds
 
 
 def absolute_path(text: str) -> str:
