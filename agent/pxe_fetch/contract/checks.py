@@ -34,11 +34,10 @@ def origin(artifact: Section) -> None:
         said = "has none" if not given else f"has {' and '.join(given)}"
         artifact.add(
             "source-unclear",
-            f"{artifact.path} needs exactly one of {_listed(ORIGINS)}, and {said}",
+            f"{artifact.path} needs exactly one of {', '.join(ORIGINS)}, and {said}",
             where=artifact.where(given[-1]) if given else None,
         )
-    elif artifact.is_empty_list("urls"):
-        artifact.add("source-unclear", f"{artifact.path}.urls is empty", where=artifact.where("urls"))
+    _check_not_empty(artifact, "source-unclear")
 
 
 def digest(artifact: Section) -> None:
@@ -167,8 +166,12 @@ def _check_urls(section: Section) -> None:
     if section.has("url") and section.has("urls"):
         message = f"{section.path} has both url and urls; give one of them"
         section.add("chunks-unclear", message, where=section.where("urls"))
-    elif section.is_empty_list("urls"):
-        section.add("chunks-unclear", f"{section.path}.urls is empty", where=section.where("urls"))
+    _check_not_empty(section, "chunks-unclear")
+
+
+def _check_not_empty(section: Section, reference: str) -> None:
+    if section.is_empty_list("urls"):
+        section.add(reference, f"{section.path}.urls is empty", where=section.where("urls"))
 
 
 def _check_source(section: Section) -> None:
@@ -188,7 +191,9 @@ def _check_list(section: Section, *, has_urls: bool) -> None:
     if not section.has("sha256"):
         named = has_urls or section.has("url") or section.has("urls")
         message = "names a list without its digest" if named else "has no digests"
-        hint = "sha256 is the digest of the list itself: `sha256sum m.bin.chunks`" if named else _recipe("4M")
+        hint = (
+            "sha256 is the digest of the list itself: `sha256sum m.bin.chunks`" if named else _RECIPE.format(size="4M")
+        )
         section.add("chunks-unpinned", f"{section.path} {message}", hint=hint)
     elif has_list and has_urls:
         section.add(
@@ -200,13 +205,8 @@ def _check_list(section: Section, *, has_urls: bool) -> None:
 
 
 def _check_count(section: Section, artifact: Section, *, size: int | None, chunk: int | None) -> None:
-    if size is None:
-        if not artifact.has("size"):
-            hint = "`stat -c %s FILE` prints it"
-            artifact.add(
-                "size-missing", f"{artifact.path} has chunks and no `size`", where=section.mapping.spot, hint=hint
-            )
-        return
+    if not artifact.has("size"):
+        section.add("size-missing", f"{artifact.path} has chunks and no `size`", hint="`stat -c %s FILE` prints it")
     if size == 0:
         section.add("chunk-count", f"{artifact.path} is an empty file, which has no chunks")
     if not size or chunk is None:
@@ -225,13 +225,4 @@ def _check_count(section: Section, artifact: Section, *, size: int | None, chunk
     if given != number:
         whole = f"{number} chunks of {quantity.show_size(chunk)}"
         message = f"{section.path}.sha256 has {given} digests, but a file of {quantity.show_size(size)} has {whole}"
-        section.add("chunk-count", message, where=section.where("sha256"), hint=_recipe(str(chunk)))
-
-
-def _recipe(size: str) -> str:
-    return _RECIPE.format(size=size)
-
-
-def _listed(words: tuple[str, ...]) -> str:
-    """`words` as a list in a sentence: a, b and c."""
-    return f"{', '.join(words[:-1])} and {words[-1]}"
+        section.add("chunk-count", message, where=section.where("sha256"), hint=_RECIPE.format(size=chunk))

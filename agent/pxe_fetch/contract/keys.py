@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, field, fields
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pxe_fetch.contract import quantity
 from pxe_fetch.contract.validators import Rule
@@ -104,6 +104,10 @@ class Key(NamedTuple):
         """A dataclass field that this key sets, with that default."""
         return spelled(self, default=value)
 
+    def required(self) -> Any:  # noqa: ANN401  the field's own type
+        """A dataclass field that this key sets, without a default."""
+        return field(metadata={METADATA: (self,)})
+
 
 class FieldKey(NamedTuple):
     """A key in a section, and the field that holds its value."""
@@ -129,12 +133,12 @@ class SectionKeys(NamedTuple):
 
 def spelled(*several: Key, default: T) -> T:
     """A dataclass field that any one of several keys sets."""
-    return field(default=default, metadata=metadata(*several))
+    return field(default=default, metadata={METADATA: several})
 
 
-def metadata(*several: Key) -> dict[str, tuple[Key, ...]]:
-    """The keys as metadata, for a field without a default, or with a default_factory."""
-    return {METADATA: several}
+def mapping(*several: Key) -> dict[str, Any]:
+    """A dataclass field with a mapping, empty by default, that these keys set or fill."""
+    return field(default_factory=dict, metadata={METADATA: several})
 
 
 def sections(models: Mapping[str, type], *, groups: Mapping[str, Key] = MappingProxyType({})) -> dict[str, SectionKeys]:

@@ -7,7 +7,7 @@ here is valid: reader.read is the one way in from text.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pxe_fetch.contract import keys, template, validators
 from pxe_fetch.contract.keys import (
@@ -21,7 +21,7 @@ from pxe_fetch.contract.keys import (
     Text,
     Texts,
     Whole,
-    metadata,
+    mapping,
     spelled,
 )
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
@@ -87,20 +87,9 @@ def _digest_key(algorithm: str, digits: int) -> Key:
     return Key(kind, "Digest of the bytes on the wire.", name=algorithm, example=example)
 
 
-def _alone(text: str) -> tuple[str, ...]:
-    return (text,)
-
-
-def _only(texts: tuple[str, ...]) -> str | None:
-    return texts[0] if len(texts) == 1 else None
-
-
-def _unless_one(texts: tuple[str, ...]) -> list[str] | None:
-    return None if len(texts) == 1 else list(texts)
-
-
-ONE_URL = Text(validators.url, load=_alone, show=_only)  # a field of mirrors, where there is one of them
-URLS = Texts(validators.url, show=_unless_one)  # where there are several
+# A field of mirrors, where there is one of them, and where there are several.
+ONE_URL = Text(validators.url, load=lambda url: (url,), show=lambda urls: urls[0] if len(urls) == 1 else None)
+URLS = Texts(validators.url, show=lambda urls: list(urls) if len(urls) != 1 else None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,27 +99,19 @@ class Chunks:
     With `source` there is the size alone, and pxe-pack makes the list. A size of 0 (NO_CHUNKS): it makes none.
     """
 
-    size: int = field(  # bytes of each but the last
-        metadata=metadata(
-            Key(
-                Size(validators.chunk_size),
-                "Bytes of each chunk but the last.",
-                missing="chunk-size-missing",
-                hint="of each but the last, as in `size: 4MiB`",
-            )
-        )
-    )
+    size: int = Key(  # bytes of each but the last
+        Size(validators.chunk_size),
+        "Bytes of each chunk but the last.",
+        missing="chunk-size-missing",
+        hint="of each but the last, as in `size: 4MiB`",
+    ).required()
     digests: bytes = Key(  # 32 bytes a chunk, in the order of the file
         OneOrMore(validators.DigestOf("sha256", 64)),
         "The digests, in the order of the file; with `url`, that of the list itself.",
         name="sha256",
     ).default(b"")
     urls: tuple[str, ...] = spelled(  # mirrors of the list, see contract.chunks
-        Key(
-            ONE_URL,
-            "Where the list of digests is: absolute, or relative to `base_url`.",
-            name="url",
-        ),
+        Key(ONE_URL, "Where the list of digests is: absolute, or relative to `base_url`.", name="url"),
         Key(URLS, "Mirrors of the list.", name="urls"),
         default=(),
     )
@@ -144,30 +125,24 @@ NO_CHUNKS = Chunks(size=0)
 class When:
     """Which nodes an artifact is for. Each fact maps to shell globs, one of which must match; all facts must."""
 
-    facts: Mapping[str, tuple[str, ...]] = field(
-        default_factory=dict,
-        metadata=metadata(
-            *(
-                Key(
-                    OneOrMore(validators.any_text),
-                    f"From {source}.",
-                    name=name,
-                    item=True,
-                    example={"arch": "x86_64", "mac": '["52:54:*"]'}.get(name, ""),
-                )
-                for name, source in template.FACTS.items()
-            )
-        ),
-    )
-    cmdline: Mapping[str, tuple[str, ...]] = field(
-        default_factory=dict,
-        metadata=metadata(
+    facts: Mapping[str, tuple[str, ...]] = mapping(
+        *(
             Key(
-                Table(validators.any_text, OneOrMore(validators.any_text), rename=template.argument),
-                "Kernel arguments, and the globs for their values.",
-                example="{role: gpu}",
+                OneOrMore(validators.any_text),
+                f"From {source}.",
+                name=name,
+                item=True,
+                example={"arch": "x86_64", "mac": '["52:54:*"]'}.get(name, ""),
             )
-        ),
+            for name, source in template.FACTS.items()
+        )
+    )
+    cmdline: Mapping[str, tuple[str, ...]] = mapping(
+        Key(
+            Table(validators.any_text, OneOrMore(validators.any_text), rename=template.argument),
+            "Kernel arguments, and the globs for their values.",
+            example="{role: gpu}",
+        )
     )
 
 
@@ -175,16 +150,12 @@ class When:
 class Artifact:
     """One file (or tree) a node fetches. `urls` may be relative and hold ${facts}; the agent's plan resolves them."""
 
-    name: str = field(
-        metadata=metadata(
-            Key(
-                Text(validators.name),
-                "Its name in the journal, the state and the report; unique.",
-                example="model",
-                missing="name-missing",
-            )
-        )
-    )
+    name: str = Key(
+        Text(validators.name),
+        "Its name in the journal, the state and the report; unique.",
+        example="model",
+        missing="name-missing",
+    ).required()
     urls: tuple[str, ...] = spelled(  # mirrors of the same bytes; empty exactly when `source` is given
         Key(
             ONE_URL,
@@ -210,11 +181,7 @@ class Artifact:
         "Each node tries mirrors in an order of its own (`spread`), or as listed.",
         sections=SHARED,
     ).default("spread")
-    digest: Digest | None = spelled(
-        _digest_key("sha256", 64),
-        _digest_key("sha512", 128),
-        default=None,
-    )
+    digest: Digest | None = spelled(_digest_key("sha256", 64), _digest_key("sha512", 128), default=None)
     digest_url: str | None = Key(
         Text(validators.url),
         "Instead of `sha256`: a SHA256SUMS file with it.",
@@ -227,17 +194,13 @@ class Artifact:
         "Digests of its chunks, which then come in parallel.",
         example="{size: 8MiB}",
     ).default(None)
-    dest: str = field(
-        metadata=metadata(
-            Key(
-                Text(validators.absolute_path),
-                "Absolute path below one of `allowed_roots`; ${facts} are filled in.",
-                example="/srv/models/model.bin",
-                missing="dest-missing",
-                hint="the absolute path to place it at",
-            )
-        )
-    )
+    dest: str = Key(
+        Text(validators.absolute_path),
+        "Absolute path below one of `allowed_roots`; ${facts} are filled in.",
+        example="/srv/models/model.bin",
+        missing="dest-missing",
+        hint="the absolute path to place it at",
+    ).required()
     mode: int | None = Key(
         Text(validators.mode, show="{:04o}".format),
         "Permission bits in octal, 0644 if not given; set-id bits are refused.",
@@ -261,16 +224,13 @@ class Artifact:
         example="false",
         sections=SHARED,
     ).default(True)
-    headers: Mapping[str, str] = field(
-        default_factory=dict,
-        metadata=metadata(
-            Key(
-                Table(validators.header_name, Text(validators.header_value)),
-                "HTTP headers, sent to the url's own host alone; no secrets.",
-                example="{X-Site: lab}",
-                sections=SHARED,
-            )
-        ),
+    headers: Mapping[str, str] = mapping(
+        Key(
+            Table(validators.header_name, Text(validators.header_value)),
+            "HTTP headers, sent to the url's own host alone; no secrets.",
+            example="{X-Site: lab}",
+            sections=SHARED,
+        )
     )
     header_credential: str | None = Key(
         Text(validators.credential),

@@ -48,17 +48,12 @@ def size(text: str) -> int:
 
 def show_duration(seconds: float) -> str:
     """`seconds` in the largest unit that is exact; `duration` reads it back to the millisecond."""
-    if not seconds:
-        return "0s"
-    for unit, factor in (("h", 3600), ("m", 60), ("s", 1)):
-        if seconds >= factor and seconds % factor == 0:
-            return f"{seconds / factor:.0f}{unit}"
-    return f"{round(seconds * 1000)}ms"
+    milliseconds = round(seconds * 1000)
+    unit = next(unit for unit in ("h", "m", "s", "ms") if milliseconds % _DURATION_UNITS[unit] == 0)
+    return f"{milliseconds // _DURATION_UNITS[unit]}{unit}" if milliseconds else "0s"
 
 
 def show_size(count: int) -> str:
     """`count` bytes in the largest unit that is exact; `size` reads it back."""
-    for unit in ("TiB", "GiB", "MiB", "KiB"):
-        if count and count % _SIZE_UNITS[unit] == 0:
-            return f"{count // _SIZE_UNITS[unit]}{unit}"
-    return str(count)
+    unit = next(unit for unit in ("TiB", "GiB", "MiB", "KiB", "") if count % _SIZE_UNITS[unit] == 0)
+    return f"{count // _SIZE_UNITS[unit]}{unit}" if count else "0"
