@@ -103,7 +103,7 @@ def _check(file: str) -> int:
     """Print what `file` would fetch, or every problem in it to stderr; return the exit code."""
     from pxe_fetch.config_source import decode, read_file
     from pxe_fetch.contract import reader
-    from pxe_fetch.contract.problem import ProblemError, show_all
+    from pxe_fetch.contract.problem import ProblemError, printable, show_all
     from pxe_fetch.humanize import count
 
     try:
@@ -115,7 +115,7 @@ def _check(file: str) -> int:
     for artifact in config.artifacts:
         origin = artifact.urls[0] if artifact.urls else f"source: {artifact.source}"
         more = f" and {count(len(artifact.urls) - 1, 'mirror')}" if len(artifact.urls) > 1 else ""
-        sys.stdout.write(f"  {artifact.name}: {origin}{more} -> {artifact.dest}\n")
+        sys.stdout.write(printable(f"  {artifact.name}: {origin}{more} -> {artifact.dest}") + "\n")
     return Exit.DONE
 
 
