@@ -185,7 +185,10 @@ def test_refuses_a_document(text: str, reference: str) -> None:
         ("when: {cmdline: {role: []}}", "when-empty"),
         ("when: {cmdline: {gpu: }}", "when-empty"),
         ("headers: {Range: bytes=0-}", "header-invalid"),
+        ("headers: {Proxy-Authorization: Basic eA==}", "header-invalid"),
         ("headers: {X: 1}", "wrong-type"),
+        ("start_required: true", "start-missing"),
+        ("insecure: maybe", "wrong-type"),
         ("header_credential: token", "credential-invalid"),
         ("start: app", "unit-invalid"),
         ("name: a/b", "name-invalid"),
@@ -282,3 +285,8 @@ def test_an_alias_to_its_own_parent_is_stopped() -> None:
 def test_nesting_without_end_is_stopped() -> None:
     assert only_problem("[" * 5000).reference in {"document-too-large", "yaml-syntax"}
     assert only_problem("a: " + "[" * 500 + "]" * 500).reference == "document-too-large"
+
+
+@pytest.mark.parametrize("text", ["proxy: {https: 'http://u:p@h'}", "defaults: {headers: {Proxy-Authorization: x}}"])
+def test_a_proxys_password_is_led_to_its_key(text: str) -> None:
+    assert "proxy.credential" in only_problem(f"version: 1\n{text}\n").hint
