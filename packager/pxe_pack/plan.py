@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from pxe_fetch.contract.document import MAX_CHARACTERS
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.quantity import show_size
@@ -215,7 +216,8 @@ def _real(output: Path) -> Path:
 def read_config(path: Path) -> tuple[str, Document]:
     """The text of the configuration `path`, and the parsed document. Raises InputError with all problems found."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            text = file.read(4 * MAX_CHARACTERS + 1).decode()  # a character has 4 bytes at most; `read` counts them
     except OSError as error:
         message = f"cannot read the configuration {path}: {error.strerror}"
         hint = "pass the path of your fetch.yaml with --agent-config"

@@ -240,6 +240,8 @@ def _resolved(text: str) -> str | int | float | bool | None:
     """A scalar without quotes and tag, as YAML 1.1 has it."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
+    if text[0] not in "+-.0123456789":
+        return text
     if _WHOLE.fullmatch(text):
         return int(text)
     return float(text) if _FRACTION.fullmatch(text) else text
