@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import MISSING
 from pathlib import Path
 
 import yaml
@@ -64,7 +65,7 @@ def _rows(section: str, *, path: str, apart: set[str]) -> Iterator[tuple[str, st
 def _default(declared: FieldKey) -> str:
     """The default as YAML on one line; empty if there is none, or if it is an empty value."""
     kind, default = declared.key.kind, declared.default
-    if isinstance(kind, Group) or declared.key.item or not declared.has_default or default in (None, (), b"", {}):
+    if isinstance(kind, Group) or declared.key.item or declared.default is MISSING or default in (None, (), b"", {}):
         return ""
     if isinstance(kind, Size) and isinstance(default, int):
         return quantity.show_size(default)

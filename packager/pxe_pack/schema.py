@@ -8,6 +8,7 @@ Source: https://json-schema.org/draft-07/json-schema-validation.
 from __future__ import annotations
 
 import re
+from dataclasses import MISSING
 from typing import cast
 
 from pxe_fetch.contract import quantity, validators
@@ -107,7 +108,7 @@ def _property(declared: FieldKey) -> Schema:
 def _default(declared: FieldKey) -> Schema:
     """The default, unless it only means that the key is absent."""
     kind, default = declared.key.kind, declared.default
-    if declared.key.missing or not declared.has_default or default in (None, ()) or isinstance(kind, Group | Table):
+    if declared.key.missing or declared.default is MISSING or default in (None, ()) or isinstance(kind, Group | Table):
         return {}
     if isinstance(kind, Size):
         return {"default": quantity.show_size(cast("int", default))}

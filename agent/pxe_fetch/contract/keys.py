@@ -17,24 +17,23 @@ from pxe_fetch.contract.validators import Rule
 T = TypeVar("T")
 METADATA = "keys"  # of a field: a tuple of Key
 
-# From a value in the file to one in the model, and back. Show gives None if another key spells the value.
-Load = Callable[..., object]
-Show = Callable[..., object]
-
 
 class Text(NamedTuple):
-    """One text. `rule` checks it; `load` and `show` convert between the rule's result and the field."""
+    """One text. `rule` checks it; `load` and `show` convert between the rule's result and the field.
+
+    Show gives None if another key spells the value.
+    """
 
     rule: Rule[object]
-    load: Load | None = None
-    show: Show | None = None
+    load: Callable[..., object] | None = None
+    show: Callable[..., object] | None = None
 
 
 class Texts(NamedTuple):
     """A list of texts."""
 
     rule: Rule[object]
-    show: Show | None = None
+    show: Callable[..., object] | None = None
 
 
 class OneOrMore(NamedTuple):
@@ -116,11 +115,6 @@ class FieldKey(NamedTuple):
     key: Key
     default: object  # MISSING where there is none
     owner: type  # the class that has the field
-
-    @property
-    def has_default(self) -> bool:
-        """Whether the key has a default value."""
-        return self.default is not MISSING
 
 
 class SectionKeys(NamedTuple):

@@ -32,6 +32,9 @@ STALL = 1800.0  # seconds without a new byte after which an artifact without `re
 NO_CHUNKS_WORD = "none"  # instead of the section `chunks`
 SHARED = ("artifacts", "defaults")  # where keys stand that each artifact may have from `defaults`
 
+ACCOUNT, CREDENTIAL, NODE_PATH = Text(validators.account), Text(validators.credential), Text(validators.node_path)
+POSITIVE = Duration(validators.positive_duration)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryPolicy:
@@ -43,7 +46,7 @@ class RetryPolicy:
     base: float = Key(Duration(), "Upper bound of the first wait; it doubles each time (full jitter).").default(1.0)
     max: float = Key(Duration(), "Upper bound of any wait.").default(60.0)
     deadline: float | None = Key(  # on the monotonic clock; None: STALL without a new byte
-        Duration(validators.positive_duration), "Time for the artifact, over all attempts.", example="2h"
+        POSITIVE, "Time for the artifact, over all attempts.", example="2h"
     ).default(None)
     retry_after_max: float = Key(Duration(), "The longest wait that a server may ask for with Retry-After.").default(
         300.0
@@ -54,12 +57,12 @@ class RetryPolicy:
 class Timeouts:
     """When an attempt is given up. Durations in seconds."""
 
-    connect: float = Key(Duration(validators.positive_duration), "Time to connect.").default(10.0)
-    read: float = Key(Duration(validators.positive_duration), "Time without a single byte.").default(30.0)
+    connect: float = Key(POSITIVE, "Time to connect.").default(10.0)
+    read: float = Key(POSITIVE, "Time without a single byte.").default(30.0)
     min_rate: int = Key(Size(), "Bytes a second below which it is given up, on average over the window.").default(
         16 * KiB
     )
-    min_rate_window: float = Key(Duration(validators.positive_duration), "The window of `min_rate`.").default(60.0)
+    min_rate_window: float = Key(POSITIVE, "The window of `min_rate`.").default(60.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,10 +211,10 @@ class Artifact:
         sections=SHARED,
     ).default(None)
     owner: str | None = Key(
-        Text(validators.account), "User, by name or number; root if not given.", example="root", sections=SHARED
+        ACCOUNT, "User, by name or number; root if not given.", example="root", sections=SHARED
     ).default(None)
     group: str | None = Key(
-        Text(validators.account), "Group, by name or number; root if not given.", example="app", sections=SHARED
+        ACCOUNT, "Group, by name or number; root if not given.", example="app", sections=SHARED
     ).default(None)
     extract: str | None = Key(
         Text(validators.OneOf("none", "tar", "decompress")),
@@ -233,7 +236,7 @@ class Artifact:
         )
     )
     header_credential: str | None = Key(
-        Text(validators.credential),
+        CREDENTIAL,
         "A credential that holds `Name: value` lines: headers that are secret.",
         example="pxe-fetch.token",
         sections=SHARED,
@@ -256,15 +259,13 @@ class Tls:
     """TLS with a site's own files; paths on the node. None: the node's CA bundle, no client certificate."""
 
     ca_file: str | None = Key(
-        Text(validators.node_path),
-        "Authorities to trust, instead of the node's own bundle; PEM.",
-        example="/etc/pki/site.pem",
+        NODE_PATH, "Authorities to trust, instead of the node's own bundle; PEM.", example="/etc/pki/site.pem"
     ).default(None)
-    client_cert: str | None = Key(
-        Text(validators.node_path), "The node's own certificate; PEM.", example="/etc/pki/node.pem"
-    ).default(None)
+    client_cert: str | None = Key(NODE_PATH, "The node's own certificate; PEM.", example="/etc/pki/node.pem").default(
+        None
+    )
     client_key: str | None = Key(
-        Text(validators.node_path), "Its key, unless `client_cert` has both.", example="/etc/pki/node.key"
+        NODE_PATH, "Its key, unless `client_cert` has both.", example="/etc/pki/node.key"
     ).default(None)
 
 
@@ -280,9 +281,7 @@ class Proxy:
         example="[10.0.0.0/8, .lan]",
     ).default(())
     credential: str | None = Key(
-        Text(validators.credential),
-        "A credential that holds `user:password`, for proxies that want it.",
-        example="pxe-fetch.proxy",
+        CREDENTIAL, "A credential that holds `user:password`, for proxies that want it.", example="pxe-fetch.proxy"
     ).default(None)
 
 

@@ -17,8 +17,6 @@ _SIZE_UNITS: dict[str, int] = {
 DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?(ms|s|m|h)", re.ASCII)
 SIZE = re.compile(r"(\d{1,19}(?:\.\d{1,6})?) ?([A-Za-z]{0,3})", re.ASCII)
 
-SIZE_FORM = "a number and one of B, kB, MB, GB, TB, KiB, MiB, GiB, TiB, as in 512KiB"
-
 
 def duration(text: str) -> float:
     """`text` in seconds. Raises RuleError."""
@@ -36,7 +34,8 @@ def size(text: str) -> int:
     """`text` in bytes; a bare number is bytes. Raises RuleError."""
     match = SIZE.fullmatch(text)
     if not match or match[2] not in _SIZE_UNITS:
-        raise RuleError("is not a size", reference="size-invalid", label=f"expected {SIZE_FORM}")
+        label = "expected a number and one of B, kB, MB, GB, TB, KiB, MiB, GiB, TiB, as in 512KiB"
+        raise RuleError("is not a size", reference="size-invalid", label=label)
     number, unit = match[1], _SIZE_UNITS[match[2]]
     if "." not in number:
         return int(number) * unit

@@ -117,7 +117,7 @@ class _Reader:
                     values[declared.field] = found
         return values
 
-    def value(self, section: Section, key: str, value: Value, kind: Kind, before: object) -> object:  # noqa: PLR0911
+    def value(self, section: Section, key: str, value: Value, kind: Kind, before: object) -> object:
         """`value` as the model has it, on top of the value `before`; None if it is wrong, after adding the problem."""
         match kind:
             case Text():
@@ -125,10 +125,8 @@ class _Reader:
                 return found if kind.load is None or found is None else kind.load(found)
             case Size() | Duration():  # `5` and `5s` are both judged as they are written
                 return _text(section, key, value, kind.rule, types=(str, int, float))
-            case Texts():
-                return _texts(section, key, value, kind.rule)
-            case OneOrMore():
-                return _one_or_more(section, key, value, kind.rule)
+            case Texts() | OneOrMore():
+                return _texts(section, key, value, kind)
             case Flag() | Whole():
                 return _flag_or_whole(section, key, value, kind)
             case Table():
@@ -186,19 +184,15 @@ def _text(section: Section, key: str, value: Value, rule: Rule[T], types: tuple[
         return None
 
 
-def _texts(section: Section, key: str, value: Value, rule: Rule[object]) -> tuple[object, ...] | None:
-    if not isinstance(value, Sequence):
+def _texts(section: Section, key: str, value: Value, kind: Texts | OneOrMore) -> tuple[object, ...] | None:
+    if isinstance(value, Scalar) and isinstance(kind, OneOrMore):
+        found = [_text(section, key, value, kind.rule)]
+    elif isinstance(value, Sequence):
+        found = [_text(section, f"{key}[{index}]", item, kind.rule) for index, item in enumerate(value.items)]
+    else:
         section.wrong_type(value, key, "a list")
         return None
-    found = [_text(section, f"{key}[{index}]", item, rule) for index, item in enumerate(value.items)]
     return tuple([item for item in found if item is not None])
-
-
-def _one_or_more(section: Section, key: str, value: Value, rule: Rule[object]) -> tuple[object, ...] | None:
-    if not isinstance(value, Scalar):
-        return _texts(section, key, value, rule)
-    found = _text(section, key, value, rule)
-    return None if found is None else (found,)
 
 
 def _flag_or_whole(section: Section, key: str, value: Value, kind: Flag | Whole) -> bool | int | None:
