@@ -17,36 +17,26 @@ COMPRESSORS = ("gzip", "xz", "zstd")  # that a root filesystem can be given
 class Pack:
     """The `pack` section: what pxe-pack does. Every key is a flag too, and flags win. Paths as written."""
 
-    image: str | None = Key(
-        Text(validators.file_name), "The LiveOS to pack; it is only read.", example="liveos.iso"
-    ).default(None)
+    image: str | None = Key(Text(validators.file_name), "The LiveOS to pack; it is only read.").default(None)
     output: str | None = Key(
-        Text(validators.file_name), "The folder of the layout, for the TFTP and HTTP servers.", example="pxe/"
+        Text(validators.file_name), "The folder of the layout, for the TFTP and HTTP servers."
     ).default(None)
-    boot_url: str | None = Key(
-        Text(validators.url),
-        "Where nodes will find the ISO: what `root=live:` says.",
-        example="http://10.0.0.1/liveos.iso",
-    ).default(None)
+    boot_url: str | None = Key(Text(validators.url), "Where nodes will find the ISO: what `root=live:` says.").default(
+        None
+    )
     artifact_url: str | None = Key(
-        Text(validators.base_url),
-        "Where nodes will find the files given by `source`.",
-        example="http://10.0.0.1/other-user-artifacts/",
+        Text(validators.base_url), "Where nodes will find the files given by `source`."
     ).default(None)
     inject: str = Key(
         Text(validators.OneOf(*INJECTORS)), "How the agent gets into the image; `auto`: pxe-pack chooses."
     ).default("auto")
     boot_loader: str | None = Key(
-        Text(validators.file_name),
-        "A folder with shim and GRUB, if the image's own cannot netboot.",
-        example="boot-loader/",
+        Text(validators.file_name), "A folder with shim and GRUB, if the image's own cannot netboot."
     ).default(None)
     compressor: str | None = Key(  # None: as the image has it
-        Text(validators.OneOf(*COMPRESSORS)),
-        "Compress the whole root filesystem anew with this (`rootfs`).",
-        example="zstd",
+        Text(validators.OneOf(*COMPRESSORS)), "Compress the whole root filesystem anew with this (`rootfs`)."
     ).default(None)
-    level: int | None = Key(Whole(1, 22), "The level of `compressor`.", example="1").default(None)
+    level: int | None = Key(Whole(1, 22), "The level of `compressor`.").default(None)
 
 
 SECTIONS = {**model.SECTIONS, **keys.sections({"pack": Pack})}

@@ -23,6 +23,13 @@ def dump(config: FetchConfig) -> str:
     return yaml.safe_dump(_section("", config), sort_keys=False, allow_unicode=True, width=1000)
 
 
+def show_duration(seconds: float) -> str:
+    """`seconds` in the largest unit that is exact; `quantity.duration` reads it back to the millisecond."""
+    milliseconds = round(seconds * 1000)
+    unit = next(unit for unit in ("h", "m", "s", "ms") if milliseconds % quantity.DURATION_UNITS[unit] == 0)
+    return f"{milliseconds // quantity.DURATION_UNITS[unit]}{unit}" if milliseconds else "0s"
+
+
 def plain(kind: Kind, value: object) -> Plain | None:  # noqa: PLR0911  one case per kind
     """`value` as YAML data; None if this kind has no spelling for it."""
     match kind:
@@ -31,7 +38,7 @@ def plain(kind: Kind, value: object) -> Plain | None:  # noqa: PLR0911  one case
         case Texts() | OneOrMore():
             return list(cast("Iterable[Plain]", value))
         case Duration():
-            return quantity.show_duration(cast("float", value))
+            return show_duration(cast("float", value))
         case Table(of=of):
             written = {name: plain(of, one) for name, one in cast("Mapping[str, object]", value).items()}
             return {name: one for name, one in written.items() if one is not None}

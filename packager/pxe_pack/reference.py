@@ -33,9 +33,15 @@ def rewritten(text: str) -> str:
     return _TABLE.sub(lambda match: f"{match[1]}{_table(match[2], match[0], apart=apart)}{match[3]}", text)
 
 
-def example(declared: FieldKey) -> str:
-    """A value for the key as YAML on one line: its example, else its default; empty if it has neither."""
-    return declared.key.example or _default(declared)
+def default_of(declared: FieldKey) -> str:
+    """The default as YAML on one line; empty if there is none, or if it is an empty value."""
+    kind, default = declared.key.kind, declared.default
+    if isinstance(kind, Group) or declared.key.item or declared.default is MISSING or default in (None, (), b"", {}):
+        return ""
+    if isinstance(kind, Size) and isinstance(default, int):
+        return quantity.show_size(default)
+    written = yaml.safe_dump(dump.plain(kind, default), default_flow_style=True, width=1000, allow_unicode=True)
+    return written.removesuffix("...\n").strip()
 
 
 def _table(section: str, before: str, *, apart: set[str]) -> str:
@@ -53,24 +59,13 @@ def _rows(section: str, *, path: str, apart: set[str]) -> Iterator[tuple[str, st
         kind = declared.key.kind
         below = SECTIONS[kind.section].keys if isinstance(kind, Group) and kind.inline else {}
         elsewhere = [key for key, one in below.items() if len(one.key.sections) > 1]
-        default = "(required)" if declared.key.missing else _code(_default(declared))
+        default = "(required)" if declared.key.missing else _code(default_of(declared))
         meaning = " ".join(filter(None, [declared.key.meaning, _range(declared)]))
         if elsewhere:
             meaning += f" Keys: {', '.join(map(_code, elsewhere))}."
         yield path + name, f"{default} | {meaning}"
         if isinstance(kind, Group) and not elsewhere and kind.section not in apart:
             yield from _rows(kind.section, path=f"{path}{name}.", apart=apart)
-
-
-def _default(declared: FieldKey) -> str:
-    """The default as YAML on one line; empty if there is none, or if it is an empty value."""
-    kind, default = declared.key.kind, declared.default
-    if isinstance(kind, Group) or declared.key.item or declared.default is MISSING or default in (None, (), b"", {}):
-        return ""
-    if isinstance(kind, Size) and isinstance(default, int):
-        return quantity.show_size(default)
-    written = yaml.safe_dump(dump.plain(kind, default), default_flow_style=True, width=1000, allow_unicode=True)
-    return written.removesuffix("...\n").strip()
 
 
 def _range(declared: FieldKey) -> str:

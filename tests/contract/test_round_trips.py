@@ -144,7 +144,7 @@ def test_a_dumped_configuration_reads_back_the_same(config: FetchConfig) -> None
 
 @given(milliseconds)
 def test_a_duration_reads_back(seconds: float) -> None:
-    assert quantity.duration(quantity.show_duration(seconds)) == seconds
+    assert quantity.duration(dump.show_duration(seconds)) == seconds
 
 
 @given(st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=40))

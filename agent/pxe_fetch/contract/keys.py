@@ -90,8 +90,7 @@ class Key(NamedTuple):
     """One key of `fetch.yaml`."""
 
     kind: Kind
-    meaning: str  # a sentence: for editors, for the reference and for what `pxe-pack init` writes
-    example: str = ""  # YAML for `pxe-pack init`, where the default would show nothing
+    meaning: str  # a sentence: for editors, for the reference, and for `pxe-pack init`, which has the examples
     name: str = ""  # as written; the field's name otherwise
     sections: tuple[str, ...] = ()  # where it is allowed, if not (only) in the section of its own class
     item: bool = False  # the field is a mapping, and this key is one of its entries

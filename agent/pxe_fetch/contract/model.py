@@ -46,7 +46,7 @@ class RetryPolicy:
     base: float = Key(Duration(), "Upper bound of the first wait; it doubles each time (full jitter).").default(1.0)
     max: float = Key(Duration(), "Upper bound of any wait.").default(60.0)
     deadline: float | None = Key(  # on the monotonic clock; None: STALL without a new byte
-        POSITIVE, "Time for the artifact, over all attempts.", example="2h"
+        POSITIVE, "Time for the artifact, over all attempts."
     ).default(None)
     retry_after_max: float = Key(Duration(), "The longest wait that a server may ask for with Retry-After.").default(
         300.0
@@ -85,9 +85,8 @@ def _digest_key(algorithm: str, digits: int) -> Key:
     def show(digest: Digest) -> str | None:
         return digest.hex if digest.algorithm == algorithm else None
 
-    example = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03" if algorithm == "sha256" else ""
     kind = Text(validators.DigestOf(algorithm, digits), load=load, show=show)
-    return Key(kind, "Digest of the bytes on the wire.", name=algorithm, example=example)
+    return Key(kind, "Digest of the bytes on the wire.", name=algorithm)
 
 
 # A field of mirrors, where there is one of them, and where there are several.
@@ -135,7 +134,6 @@ class When:
                 f"From {source}.",
                 name=name,
                 item=True,
-                example={"arch": "x86_64", "mac": '["52:54:*"]'}.get(name, ""),
             )
             for name, source in template.FACTS.items()
         )
@@ -144,7 +142,6 @@ class When:
         Key(
             Table(validators.any_text, OneOrMore(validators.any_text), rename=template.argument),
             "Kernel arguments, and the globs for their values.",
-            example="{role: gpu}",
         )
     )
 
@@ -154,30 +151,15 @@ class Artifact:
     """One file (or tree) a node fetches. `urls` may be relative and hold ${facts}; the agent's plan resolves them."""
 
     name: str = Key(
-        Text(validators.name),
-        "Its name in the journal, the state and the report; unique.",
-        example="model",
-        missing="name-missing",
+        Text(validators.name), "Its name in the journal, the state and the report; unique.", missing="name-missing"
     ).required()
     urls: tuple[str, ...] = spelled(  # mirrors of the same bytes; empty exactly when `source` is given
-        Key(
-            ONE_URL,
-            "Absolute, or relative to `base_url`; ${facts} are filled in.",
-            name="url",
-            example="http://mirror.lan/models/${arch}/model.bin",
-        ),
-        Key(
-            URLS,
-            "Instead of `url`: mirrors of the same bytes.",
-            name="urls",
-            example="[http://a.lan/model.bin, https://b.lan/model.bin]",
-        ),
+        Key(ONE_URL, "Absolute, or relative to `base_url`; ${facts} are filled in.", name="url"),
+        Key(URLS, "Instead of `url`: mirrors of the same bytes.", name="urls"),
         default=(),
     )
     source: str | None = Key(
-        Text(validators.file_name),
-        "Instead of `url`: a file or folder on the packing machine.",
-        example="files/model.bin",
+        Text(validators.file_name), "Instead of `url`: a file or folder on the packing machine."
     ).default(None)
     mirror_order: str = Key(
         Text(validators.OneOf("spread", "listed")),
@@ -186,70 +168,48 @@ class Artifact:
     ).default("spread")
     digest: Digest | None = spelled(_digest_key("sha256", 64), _digest_key("sha512", 128), default=None)
     digest_url: str | None = Key(
-        Text(validators.url),
-        "Instead of `sha256`: a SHA256SUMS file with it.",
-        name="sha256_url",
-        example="http://mirror.lan/models/SHA256SUMS",
+        Text(validators.url), "Instead of `sha256`: a SHA256SUMS file with it.", name="sha256_url"
     ).default(None)
-    size: int | None = Key(Size(), "Bytes on the wire.", example="1GiB").default(None)
+    size: int | None = Key(Size(), "Bytes on the wire.").default(None)
     chunks: Chunks | None = Key(  # what pins every byte instead of `digest`, or beside it
-        Group("chunks", word=NO_CHUNKS_WORD, checked=True),
-        "Digests of its chunks, which then come in parallel.",
-        example="{size: 8MiB}",
+        Group("chunks", word=NO_CHUNKS_WORD, checked=True), "Digests of its chunks, which then come in parallel."
     ).default(None)
     dest: str = Key(
         Text(validators.absolute_path),
         "Absolute path below one of `allowed_roots`; ${facts} are filled in.",
-        example="/srv/models/model.bin",
         missing="dest-missing",
         hint="the absolute path to place it at",
     ).required()
     mode: int | None = Key(
         Text(validators.mode, show="{:04o}".format),
         "Permission bits in octal, 0644 if not given; set-id bits are refused.",
-        example='"0640"',
         sections=SHARED,
     ).default(None)
-    owner: str | None = Key(
-        ACCOUNT, "User, by name or number; root if not given.", example="root", sections=SHARED
-    ).default(None)
-    group: str | None = Key(
-        ACCOUNT, "Group, by name or number; root if not given.", example="app", sections=SHARED
-    ).default(None)
+    owner: str | None = Key(ACCOUNT, "User, by name or number; root if not given.", sections=SHARED).default(None)
+    group: str | None = Key(ACCOUNT, "Group, by name or number; root if not given.", sections=SHARED).default(None)
     extract: str | None = Key(
         Text(validators.OneOf("none", "tar", "decompress")),
         "`tar`: unpacked into the directory `dest`; `decompress`: decompressed.",
     ).default(None)
     when: When = Key(Group("when"), "Only for nodes on which all of these facts match.").default(When())
     required: bool = Key(
-        Flag(),
-        "`false`: its failure degrades the run (exit code 2) instead of failing it.",
-        example="false",
-        sections=SHARED,
+        Flag(), "`false`: its failure degrades the run (exit code 2) instead of failing it.", sections=SHARED
     ).default(True)
     headers: Mapping[str, str] = mapping(
         Key(
             Table(validators.header_name, Text(validators.header_value)),
             "HTTP headers, sent to the url's own host alone; no secrets.",
-            example="{X-Site: lab}",
             sections=SHARED,
         )
     )
     header_credential: str | None = Key(
-        CREDENTIAL,
-        "A credential that holds `Name: value` lines: headers that are secret.",
-        example="pxe-fetch.token",
-        sections=SHARED,
+        CREDENTIAL, "A credential that holds `Name: value` lines: headers that are secret.", sections=SHARED
     ).default(None)
     insecure: bool = Key(
-        Flag(), "`true`: `header_credential` may be sent unencrypted, by http and ftp.", example="true", sections=SHARED
+        Flag(), "`true`: `header_credential` may be sent unencrypted, by http and ftp.", sections=SHARED
     ).default(False)
-    start: tuple[str, ...] = Key(
-        OneOrMore(validators.unit), "Units to start once it is in place.", example="[app.service]"
-    ).default(())
-    start_required: bool = Key(
-        Flag(), "`true`: a unit of `start` that fails makes the run fail.", example="true"
-    ).default(False)
+    start: tuple[str, ...] = Key(OneOrMore(validators.unit), "Units to start once it is in place.").default(())
+    start_required: bool = Key(Flag(), "`true`: a unit of `start` that fails makes the run fail.").default(False)
     retry: RetryPolicy = Key(Group("retry"), "When to try again.", sections=SHARED).default(RetryPolicy())
     timeouts: Timeouts = Key(Group("timeouts"), "When an attempt is given up.", sections=SHARED).default(Timeouts())
 
@@ -258,30 +218,22 @@ class Artifact:
 class Tls:
     """TLS with a site's own files; paths on the node. None: the node's CA bundle, no client certificate."""
 
-    ca_file: str | None = Key(
-        NODE_PATH, "Authorities to trust, instead of the node's own bundle; PEM.", example="/etc/pki/site.pem"
-    ).default(None)
-    client_cert: str | None = Key(NODE_PATH, "The node's own certificate; PEM.", example="/etc/pki/node.pem").default(
-        None
-    )
-    client_key: str | None = Key(
-        NODE_PATH, "Its key, unless `client_cert` has both.", example="/etc/pki/node.key"
-    ).default(None)
+    ca_file: str | None = Key(NODE_PATH, "Authorities to trust, instead of the node's own bundle; PEM.").default(None)
+    client_cert: str | None = Key(NODE_PATH, "The node's own certificate; PEM.").default(None)
+    client_key: str | None = Key(NODE_PATH, "Its key, unless `client_cert` has both.").default(None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Proxy:
     """Explicit proxies; the environment's are never used."""
 
-    http: str | None = Key(Text(validators.proxy), "Proxy for http.", example="http://cache.lan:3128").default(None)
-    https: str | None = Key(Text(validators.proxy), "Proxy for https.", example="http://cache.lan:3128").default(None)
+    http: str | None = Key(Text(validators.proxy), "Proxy for http.").default(None)
+    https: str | None = Key(Text(validators.proxy), "Proxy for https.").default(None)
     no_proxy: tuple[str, ...] = Key(  # hosts, .domains, networks in CIDR form
-        OneOrMore(validators.exemption),
-        "Hosts, .domains and networks that are reached directly.",
-        example="[10.0.0.0/8, .lan]",
+        OneOrMore(validators.exemption), "Hosts, .domains and networks that are reached directly."
     ).default(())
     credential: str | None = Key(
-        CREDENTIAL, "A credential that holds `user:password`, for proxies that want it.", example="pxe-fetch.proxy"
+        CREDENTIAL, "A credential that holds `user:password`, for proxies that want it."
     ).default(None)
 
 
@@ -296,10 +248,7 @@ class FetchConfig:
         hint=f"begin the file with `version: {VERSION}`",
     ).default(VERSION)
     base_url: str | None = Key(  # an artifact's own is joined to its urls when they are read
-        Text(validators.base_url),
-        "What relative urls are joined to.",
-        example="http://10.0.0.1/",
-        sections=("defaults", "artifacts"),
+        Text(validators.base_url), "What relative urls are joined to.", sections=("defaults", "artifacts")
     ).default(None)
     artifact_url: str | None = Key(
         Text(validators.base_url), "Written by pxe-pack: where it exported `source:` files to."
@@ -321,7 +270,6 @@ class FetchConfig:
         Text(validators.http_url),
         "Where the state of the run is POSTed as JSON; ${facts} are filled in.",
         name="url",
-        example="http://10.0.0.1/report",
         sections=("report",),
     ).default(None)
     artifacts: tuple[Artifact, ...] = Key(Group("artifacts", many=True), "What a node fetches.", always=True).default(

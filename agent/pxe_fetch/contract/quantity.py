@@ -6,7 +6,7 @@ import re
 
 from pxe_fetch.contract.problem import RuleError
 
-_DURATION_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}  # in milliseconds
+DURATION_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}  # in milliseconds
 _SIZE_UNITS: dict[str, int] = {
     "": 1,
     "B": 1,
@@ -24,7 +24,7 @@ def duration(text: str) -> float:
     if not match:
         label = "expected a number and one of ms, s, m, h, as in 500ms or 5m"
         raise RuleError("is not a duration", reference="duration-invalid", label=label)
-    milliseconds = float(match[1]) * _DURATION_UNITS[match[2]]
+    milliseconds = float(match[1]) * DURATION_UNITS[match[2]]
     if not milliseconds.is_integer():
         raise RuleError("is not a duration", reference="duration-invalid", label="expected whole milliseconds")
     return milliseconds / 1000
@@ -43,13 +43,6 @@ def size(text: str) -> int:
     if not amount.is_integer():
         raise RuleError("is not a size", reference="size-invalid", label="expected a whole number of bytes")
     return int(amount)
-
-
-def show_duration(seconds: float) -> str:
-    """`seconds` in the largest unit that is exact; `duration` reads it back to the millisecond."""
-    milliseconds = round(seconds * 1000)
-    unit = next(unit for unit in ("h", "m", "s", "ms") if milliseconds % _DURATION_UNITS[unit] == 0)
-    return f"{milliseconds // _DURATION_UNITS[unit]}{unit}" if milliseconds else "0s"
 
 
 def show_size(count: int) -> str:
