@@ -24,6 +24,8 @@ from pxe_fetch.contract.model import (
 from pxe_fetch.contract.url import scheme_of
 
 _EVERY_NODE = When()
+_OF_SOURCE = "is given for a `source`"
+_LEAVE_OUT = "leave it out: pxe-pack computes the digests of a source"
 _RECIPE = "`split -b {size} --filter=sha256sum FILE | cut -c-64` prints them; or give `source:` and pxe-pack makes them"
 
 
@@ -47,9 +49,7 @@ def digest(artifact: Section) -> None:
         message = f"{artifact.path} has {' and '.join(given)}; give one digest"
         artifact.add("checksum-unclear", message, where=artifact.where(given[-1]))
     elif artifact.has("source") and artifact.has("sha256_url"):
-        message = f"{artifact.path}.sha256_url is given for a `source`"
-        hint = "leave it out: pxe-pack computes the digests of a source"
-        artifact.add("checksum-of-source", message, where=artifact.where("sha256_url"), hint=hint)
+        artifact.refuse("sha256_url", _OF_SOURCE, reference="checksum-of-source", hint=_LEAVE_OUT)
     if not given and not any(map(artifact.has, PINNED_BY)):
         artifact.add(
             "checksum-missing",
@@ -76,10 +76,10 @@ def dest(artifact: Section, path: str, roots: tuple[str, ...]) -> None:
     """Check that the destination, up to its first ${fact}, is below an allowed root; the agent checks all of it."""
     fixed, _, _ = path.partition("${")
     if path and not any(fixed.startswith(root + "/") for root in roots):
-        artifact.add(
-            "dest-outside-roots",
-            f"{artifact.path}.dest is not below any of allowed_roots",
-            where=artifact.where("dest"),
+        artifact.refuse(
+            "dest",
+            "is not below any of allowed_roots",
+            reference="dest-outside-roots",
             label=f"expected below {', '.join(roots) or 'none: allowed_roots is empty'}",
             hint="allowed_roots: […] widens where the agent (and its unit's sandbox) may write",
         )
@@ -108,20 +108,16 @@ def when(section: Section | None) -> None:
         return
     for key in section.mapping.entries:
         if not section.has(key) or section.is_empty_list(key):
-            section.add(
-                "when-empty",
-                f"{section.path}.{key} is empty, so it would match every node",
-                where=section.where(key),
-                hint="leave it out, or give globs that match the nodes: `*` matches any value",
-            )
+            hint = "leave it out, or give globs that match the nodes: `*` matches any value"
+            section.refuse(key, "is empty, so it would match every node", reference="when-empty", hint=hint)
     when(section.below("cmdline"))
 
 
 def start(artifact: Section) -> None:
     """Check that there are units to start if that is required."""
     if artifact.has("start_required") and not artifact.has("start"):
-        message = f"{artifact.path}.start_required is given without `start`"
-        artifact.add("start-missing", message, where=artifact.where("start_required"), hint="name the units in `start`")
+        message, hint = "is given without `start`", "name the units in `start`"
+        artifact.refuse("start_required", message, reference="start-missing", hint=hint)
 
 
 def tls(section: Section | None) -> None:
@@ -143,16 +139,19 @@ def chunks(artifact: Section, given: ChunkValues | str, *, size: int | None, bas
     section = artifact.below("chunks")
     if section is None or isinstance(given, str):
         if not artifact.has("source"):
-            word = NO_CHUNKS_WORD
-            message = f"{artifact.path}.chunks is `{word}`, which only applies to a `source`"
-            artifact.add("chunks-unclear", message, where=artifact.where("chunks"), hint="leave it out")
+            message = f"is `{NO_CHUNKS_WORD}`, which only applies to a `source`"
+            artifact.refuse("chunks", message, reference="chunks-unclear", hint="leave it out")
         return NO_CHUNKS
     chunk = given.get("size")
     urls = validators.joined(given.get("urls", ()), base_url)
     digests = given.get("digests", ())
-    _check_urls(section)
+    if section.has("url") and section.has("urls"):
+        message = f"{section.path} has both url and urls; give one of them"
+        section.add("chunks-unclear", message, where=section.where("urls"))
+    _check_not_empty(section, "chunks-unclear")
     if artifact.has("source"):
-        _check_source(section)
+        for key in filter(section.has, ("sha256", "url", "urls")):
+            section.refuse(key, _OF_SOURCE, reference="chunks-of-source", hint=_LEAVE_OUT)
         return Chunks(size=chunk or cut.LARGEST)
     _check_list(section, has_urls=bool(urls))
     _check_count(section, artifact, size=size, chunk=chunk)
@@ -162,27 +161,9 @@ def chunks(artifact: Section, given: ChunkValues | str, *, size: int | None, bas
     return Chunks(size=chunk or cut.LARGEST, digests=bytes.fromhex("".join(digests)))
 
 
-def _check_urls(section: Section) -> None:
-    if section.has("url") and section.has("urls"):
-        message = f"{section.path} has both url and urls; give one of them"
-        section.add("chunks-unclear", message, where=section.where("urls"))
-    _check_not_empty(section, "chunks-unclear")
-
-
 def _check_not_empty(section: Section, reference: str) -> None:
     if section.is_empty_list("urls"):
-        section.add(reference, f"{section.path}.urls is empty", where=section.where("urls"))
-
-
-def _check_source(section: Section) -> None:
-    for key in ("sha256", "url", "urls"):
-        if section.has(key):
-            section.add(
-                "chunks-of-source",
-                f"{section.path}.{key} is given for a `source`",
-                where=section.where(key),
-                hint="leave it out: pxe-pack computes the digests of a source",
-            )
+        section.refuse("urls", "is empty", reference=reference)
 
 
 def _check_list(section: Section, *, has_urls: bool) -> None:

@@ -300,6 +300,10 @@ class Section:
         """Collect a problem, at `where` or else at the section."""
         self.problems.add(reference, message, where or self.mapping.spot, label=label, hint=hint)
 
+    def refuse(self, key: str, message: str, *, reference: str, label: str = "", hint: str = "") -> None:
+        """Collect a problem of the value of `key`; `message` follows its path."""
+        self.add(reference, f"{self.name(key)} {message}", where=self.where(key), label=label, hint=hint)
+
     def broken(self, error: RuleError, *, name: str, where: Spot) -> None:
         """Collect a broken rule as a problem of the value called `name`."""
         self.add(error.reference, f"{name} {error.message}", where=where, label=error.label, hint=error.hint)
