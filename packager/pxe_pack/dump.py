@@ -11,9 +11,9 @@ from typing import cast
 import yaml
 
 from pxe_fetch.contract import chunks as cut
-from pxe_fetch.contract import quantity
+from pxe_fetch.contract import quantity, validators
 from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, OneOrMore, Table, Text, Texts
-from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, SECTIONS, Chunks, FetchConfig
+from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, SECTIONS, Chunks, Digest, FetchConfig
 
 Plain = str | int | bool | list["Plain"] | dict[str, "Plain"]
 
@@ -33,8 +33,14 @@ def show_duration(seconds: float) -> str:
 def plain(kind: Kind, value: object) -> Plain | None:  # noqa: PLR0911  one case per kind
     """`value` as YAML data; None if this kind has no spelling for it."""
     match kind:
-        case Text(show=show) | Texts(show=show) if show is not None:
-            return cast("Plain | None", show(value))
+        case Text(rule=validators.mode):
+            return f"{value:04o}"
+        case Text(rule=validators.DigestOf(algorithm=algorithm)):
+            return value.hex if isinstance(value, Digest) and value.algorithm == algorithm else None
+        case Text(rule=validators.url) if isinstance(value, tuple):  # one mirror is `url`, several are `urls`
+            return cast("str", value[0]) if len(value) == 1 else None
+        case Texts(rule=validators.url) if isinstance(value, tuple) and len(value) == 1:
+            return None
         case Texts() | OneOrMore():
             return list(cast("Iterable[Plain]", value))
         case Duration():

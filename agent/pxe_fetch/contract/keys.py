@@ -19,21 +19,16 @@ METADATA = "keys"  # of a field: a tuple of Key
 
 
 class Text(NamedTuple):
-    """One text. `rule` checks it; `load` and `show` convert between the rule's result and the field.
-
-    Show gives None if another key spells the value.
-    """
+    """One text. `rule` checks it; `load` makes the field's value from the rule's result."""
 
     rule: Rule[object]
     load: Callable[..., object] | None = None
-    show: Callable[..., object] | None = None
 
 
 class Texts(NamedTuple):
     """A list of texts."""
 
     rule: Rule[object]
-    show: Callable[..., object] | None = None
 
 
 class OneOrMore(NamedTuple):

@@ -82,16 +82,13 @@ def _digest_key(algorithm: str, digits: int) -> Key:
     def load(text: str) -> Digest:
         return Digest(algorithm=algorithm, hex=text)
 
-    def show(digest: Digest) -> str | None:
-        return digest.hex if digest.algorithm == algorithm else None
-
-    kind = Text(validators.DigestOf(algorithm, digits), load=load, show=show)
+    kind = Text(validators.DigestOf(algorithm, digits), load=load)
     return Key(kind, "Digest of the bytes on the wire.", name=algorithm)
 
 
 # A field of mirrors, where there is one of them, and where there are several.
-ONE_URL = Text(validators.url, load=lambda url: (url,), show=lambda urls: urls[0] if len(urls) == 1 else None)
-URLS = Texts(validators.url, show=lambda urls: list(urls) if len(urls) != 1 else None)
+ONE_URL = Text(validators.url, load=lambda url: (url,))
+URLS = Texts(validators.url)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,7 +178,7 @@ class Artifact:
         hint="the absolute path to place it at",
     ).required()
     mode: int | None = Key(
-        Text(validators.mode, show="{:04o}".format),
+        Text(validators.mode),
         "Permission bits in octal, 0644 if not given; set-id bits are refused.",
         sections=SHARED,
     ).default(None)
