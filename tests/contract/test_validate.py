@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pxe_fetch.contract import reader
 from pxe_fetch.contract.problem import Problem, ProblemError, show, show_all
 from pxe_pack import config
 from pxe_pack.config import Document
@@ -290,3 +291,9 @@ def test_nesting_without_end_is_stopped() -> None:
 @pytest.mark.parametrize("text", ["proxy: {https: 'http://u:p@h'}", "defaults: {headers: {Proxy-Authorization: x}}"])
 def test_a_proxys_password_is_led_to_its_key(text: str) -> None:
     assert "proxy.credential" in only_problem(f"version: 1\n{text}\n").hint
+
+
+def test_the_agent_passes_over_what_pxe_pack_alone_reads() -> None:
+    text = "version: 1\npack: {image: [1], anything: {else: 2}}\n"
+    assert reader.read(text, name="fetch.yaml").version == 1
+    assert set(problems(text)) == {"unknown-key", "wrong-type"}

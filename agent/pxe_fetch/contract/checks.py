@@ -8,22 +8,11 @@ from __future__ import annotations
 from typing import TypedDict
 
 from pxe_fetch.contract import chunks as cut
-from pxe_fetch.contract import quantity, validators
+from pxe_fetch.contract import model, quantity, validators
 from pxe_fetch.contract.document import Section, Sequence
-from pxe_fetch.contract.model import (
-    DIGESTS,
-    NO_CHUNKS,
-    NO_CHUNKS_WORD,
-    ORIGINS,
-    PINNED_BY,
-    Artifact,
-    Chunks,
-    Digest,
-    When,
-)
 from pxe_fetch.contract.url import scheme_of
 
-_EVERY_NODE = When()
+_EVERY_NODE = model.When()
 _OF_SOURCE = "is given for a `source`"
 _LEAVE_OUT = "leave it out: pxe-pack computes the digests of a source"
 _RECIPE = "`split -b {size} --filter=sha256sum FILE | cut -c-64` prints them; or give `source:` and pxe-pack makes them"
@@ -31,12 +20,12 @@ _RECIPE = "`split -b {size} --filter=sha256sum FILE | cut -c-64` prints them; or
 
 def origin(artifact: Section) -> None:
     """Check that there is exactly one place to get the bytes from."""
-    given = [key for key in ORIGINS if artifact.has(key)]
+    given = [key for key in model.ORIGINS if artifact.has(key)]
     if len(given) != 1:
         said = "has none" if not given else f"has {' and '.join(given)}"
         artifact.add(
             "source-unclear",
-            f"{artifact.path} needs exactly one of {', '.join(ORIGINS)}, and {said}",
+            f"{artifact.path} needs exactly one of {', '.join(model.ORIGINS)}, and {said}",
             where=artifact.where(given[-1]) if given else None,
         )
     _check_not_empty(artifact, "source-unclear")
@@ -44,13 +33,13 @@ def origin(artifact: Section) -> None:
 
 def digest(artifact: Section) -> None:
     """Check that there is one digest, or none if something else pins the bytes."""
-    given = [key for key in DIGESTS if artifact.has(key)]
+    given = [key for key in model.DIGESTS if artifact.has(key)]
     if len(given) > 1:
         message = f"{artifact.path} has {' and '.join(given)}; give one digest"
         artifact.add("checksum-unclear", message, where=artifact.where(given[-1]))
     elif artifact.has("source") and artifact.has("sha256_url"):
         artifact.refuse("sha256_url", _OF_SOURCE, reference="checksum-of-source", hint=_LEAVE_OUT)
-    if not given and not any(map(artifact.has, PINNED_BY)):
+    if not given and not any(map(artifact.has, model.PINNED_BY)):
         artifact.add(
             "checksum-missing",
             f"{artifact.path} has no digest, so wrong bytes would go unnoticed",
@@ -58,7 +47,7 @@ def digest(artifact: Section) -> None:
         )
 
 
-def secret(section: Section, artifact: Artifact, *, base_url: str | None) -> None:
+def secret(section: Section, artifact: model.Artifact, *, base_url: str | None) -> None:
     """Check that no url sends the credential unencrypted; the agent checks those that depend on the node."""
     urls = validators.joined(artifact.urls, base_url)
     unencrypted = any(scheme_of(url) in validators.UNENCRYPTED for url in urls)
@@ -85,7 +74,7 @@ def dest(artifact: Section, path: str, roots: tuple[str, ...]) -> None:
         )
 
 
-def distinct(sections: list[Section], artifacts: list[Artifact]) -> None:
+def distinct(sections: list[Section], artifacts: list[model.Artifact]) -> None:
     """Check that no two artifacts share a name, or a destination on the same node."""
     names: dict[str, int] = {}
     dests: dict[str, int] = {}
@@ -134,14 +123,14 @@ class ChunkValues(TypedDict, total=False):
     digests: tuple[str, ...]
 
 
-def chunks(artifact: Section, given: ChunkValues | str, *, size: int | None, base_url: str | None) -> Chunks:
+def chunks(artifact: Section, given: ChunkValues | str, *, size: int | None, base_url: str | None) -> model.Chunks:
     """The chunks of `artifact`, a file of `size` bytes; `given` has the values of its section, or a word instead."""
     section = artifact.below("chunks")
     if section is None or isinstance(given, str):
         if not artifact.has("source"):
-            message = f"is `{NO_CHUNKS_WORD}`, which only applies to a `source`"
+            message = f"is `{model.NO_CHUNKS_WORD}`, which only applies to a `source`"
             artifact.refuse("chunks", message, reference="chunks-unclear", hint="leave it out")
-        return NO_CHUNKS
+        return model.NO_CHUNKS
     chunk = given.get("size")
     urls = validators.joined(given.get("urls", ()), base_url)
     digests = given.get("digests", ())
@@ -152,13 +141,13 @@ def chunks(artifact: Section, given: ChunkValues | str, *, size: int | None, bas
     if artifact.has("source"):
         for key in filter(section.has, ("sha256", "url", "urls")):
             section.refuse(key, _OF_SOURCE, reference="chunks-of-source", hint=_LEAVE_OUT)
-        return Chunks(size=chunk or cut.LARGEST)
+        return model.Chunks(size=chunk or cut.LARGEST)
     _check_list(section, has_urls=bool(urls))
     _check_count(section, artifact, size=size, chunk=chunk)
     if urls:
-        named = Digest(algorithm="sha256", hex=digests[0]) if digests else None
-        return Chunks(size=chunk or cut.LARGEST, urls=urls, digest=named)
-    return Chunks(size=chunk or cut.LARGEST, digests=bytes.fromhex("".join(digests)))
+        named = model.Digest(algorithm="sha256", hex=digests[0]) if digests else None
+        return model.Chunks(size=chunk or cut.LARGEST, urls=urls, digest=named)
+    return model.Chunks(size=chunk or cut.LARGEST, digests=bytes.fromhex("".join(digests)))
 
 
 def _check_not_empty(section: Section, reference: str) -> None:

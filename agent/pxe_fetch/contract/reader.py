@@ -10,21 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
-from pxe_fetch.contract import checks, document, validators
+from pxe_fetch.contract import checks, document, keys, validators
 from pxe_fetch.contract.document import Problems, Scalar, Section, Sequence, Value, is_nothing
-from pxe_fetch.contract.keys import (
-    Duration,
-    Flag,
-    Group,
-    Kind,
-    OneOrMore,
-    SectionKeys,
-    Size,
-    Table,
-    Text,
-    Texts,
-    Whole,
-)
 from pxe_fetch.contract.model import SECTIONS, Artifact, FetchConfig
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
@@ -43,7 +30,7 @@ def read(text: str, *, name: str) -> FetchConfig:
     return read_all(text, name=name, sections=SECTIONS)[0]
 
 
-def read_all(text: str, *, name: str, sections: Mapping[str, SectionKeys]) -> tuple[FetchConfig, Values]:
+def read_all(text: str, *, name: str, sections: Mapping[str, keys.SectionKeys]) -> tuple[FetchConfig, Values]:
     """As `read`, with the sections of another program that are in `sections` beside the agent's own."""
     problems = Problems()
     root = document.load(text, name=name, problems=problems)
@@ -58,7 +45,7 @@ def read_all(text: str, *, name: str, sections: Mapping[str, SectionKeys]) -> tu
 class _Reader:
     """Reads values as `sections` declare them."""
 
-    def __init__(self, sections: Mapping[str, SectionKeys]) -> None:
+    def __init__(self, sections: Mapping[str, keys.SectionKeys]) -> None:
         self.sections = sections
 
     def config(self, root: Section) -> tuple[FetchConfig, Values]:
@@ -117,24 +104,24 @@ class _Reader:
                     values[declared.field] = found
         return values
 
-    def value(self, section: Section, key: str, value: Value, kind: Kind, before: object) -> object:
+    def value(self, section: Section, key: str, value: Value, kind: keys.Kind, before: object) -> object:
         """`value` as the model has it, on top of the value `before`; None if it is wrong, after adding the problem."""
         match kind:
-            case Text():
+            case keys.Text():
                 found = _text(section, key, value, kind.rule)
                 return found if kind.load is None or found is None else kind.load(found)
-            case Size() | Duration():  # `5` and `5s` are both judged as they are written
+            case keys.Size() | keys.Duration():  # `5` and `5s` are both judged as they are written
                 return _text(section, key, value, kind.rule, types=(str, int, float))
-            case Texts() | OneOrMore():
+            case keys.Texts() | keys.OneOrMore():
                 return _texts(section, key, value, kind)
-            case Flag() | Whole():
+            case keys.Flag() | keys.Whole():
                 return _flag_or_whole(section, key, value, kind)
-            case Table():
+            case keys.Table():
                 return self.table(section, key, value, kind, before)
-            case Group():
+            case keys.Group():
                 return self.group(section, key, value, kind, before)
 
-    def table(self, section: Section, key: str, value: Value, kind: Table, before: object) -> Values | None:
+    def table(self, section: Section, key: str, value: Value, kind: keys.Table, before: object) -> Values | None:
         """A mapping whose keys are the user's own names, on top of the values from `before`."""
         if not isinstance(value, document.Mapping):
             section.wrong_type(value, key, MAPPING)
@@ -151,7 +138,7 @@ class _Reader:
                 values[kind.rename(name) if kind.rename else name] = found
         return values
 
-    def group(self, section: Section, key: str, value: Value, kind: Group, before: object) -> object:
+    def group(self, section: Section, key: str, value: Value, kind: keys.Group, before: object) -> object:
         """A section as the model has it: an object, a dict without a class of its own, or a list of unread sections."""
         if kind.section not in self.sections:
             return None
@@ -184,8 +171,8 @@ def _text(section: Section, key: str, value: Value, rule: Rule[T], types: tuple[
         return None
 
 
-def _texts(section: Section, key: str, value: Value, kind: Texts | OneOrMore) -> tuple[object, ...] | None:
-    if isinstance(value, Scalar) and isinstance(kind, OneOrMore):
+def _texts(section: Section, key: str, value: Value, kind: keys.Texts | keys.OneOrMore) -> tuple[object, ...] | None:
+    if isinstance(value, Scalar) and isinstance(kind, keys.OneOrMore):
         found = [_text(section, key, value, kind.rule)]
     elif isinstance(value, Sequence):
         found = [_text(section, f"{key}[{index}]", item, kind.rule) for index, item in enumerate(value.items)]
@@ -195,12 +182,12 @@ def _texts(section: Section, key: str, value: Value, kind: Texts | OneOrMore) ->
     return tuple([item for item in found if item is not None])
 
 
-def _flag_or_whole(section: Section, key: str, value: Value, kind: Flag | Whole) -> bool | int | None:
+def _flag_or_whole(section: Section, key: str, value: Value, kind: keys.Flag | keys.Whole) -> bool | int | None:
     found = value.value if isinstance(value, Scalar) else None
-    if type(found) is not (bool if isinstance(kind, Flag) else int):
-        section.wrong_type(value, key, "true or false" if isinstance(kind, Flag) else "a whole number")
+    if type(found) is not (bool if isinstance(kind, keys.Flag) else int):
+        section.wrong_type(value, key, "true or false" if isinstance(kind, keys.Flag) else "a whole number")
         return None
-    if isinstance(kind, Whole) and not kind.least <= found <= kind.most:
+    if isinstance(kind, keys.Whole) and not kind.least <= found <= kind.most:
         message = f"{section.name(key)} must be from {kind.least} to {kind.most}"
         section.add("number-out-of-range", message, where=value.spot)
         return None
