@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 LONGEST = 4096  # characters of one text from outside that are shown
 _BEFORE, _BEHIND = 60, 100  # characters of a long line that are shown before a problem, and from its first one on
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """A stretch of one line of a text. Lines and columns count from 1, columns and width in characters."""
 
     file: str
