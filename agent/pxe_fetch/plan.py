@@ -199,7 +199,7 @@ def _transfer(
 def _check_encrypted(urls: Iterable[str], *, credential: str) -> None:
     """Raise PolicyError if one of `urls` would send the credential unencrypted: facts and base urls can make it so."""
     for url in urls:
-        if scheme_of(url) in validators.UNENCRYPTED:
+        if scheme_of(url) == validators.UNENCRYPTED:
             raise PolicyError(
                 f"the credential {credential} would be sent unencrypted to {redact(url)}; use https, or allow it with "
                 "`insecure: true`"

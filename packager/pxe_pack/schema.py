@@ -44,7 +44,6 @@ def _whole(pattern: re.Pattern[str]) -> str:
 # The schema for each rule that is a function. Rules not listed here accept any text.
 _FORMS: dict[object, Schema] = {
     validators.any_text: {"minLength": 1},
-    validators.file_name: {"minLength": 1},
     validators.url: {"minLength": 1, "pattern": r"^\S+$"},
     validators.http_url: {"pattern": r"^https?://\S+$"},
     validators.proxy: {"pattern": r"^https?://\S+$"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import ssl
 from base64 import b64encode
 
@@ -94,16 +95,16 @@ def test_a_credential_is_not_sent_unencrypted_and_the_key_that_would_is_shown(no
     assert "insecure: true" in ran.err
 
 
-@pytest.mark.parametrize("scheme", ["http", "ftp"])
-def test_check_refuses_a_credential_by_http_and_ftp_also_from_defaults(node: FakeNode, scheme: str) -> None:
-    entries = [node.entry("a", "m", BODY), node.entry("b", f"{scheme}://h/m", BODY, insecure=True)]
-    defaults = {"base_url": f"{scheme}://h/", "header_credential": "pxe-fetch.token"}
+def test_check_refuses_a_credential_by_http_also_from_defaults(node: FakeNode) -> None:
+    entries = [node.entry("a", "m", BODY), node.entry("b", "http://h/m", BODY, insecure=True)]
+    entries += [node.entry(scheme, f"{scheme}://h/m", BODY) for scheme in ("https", "ftp", "tftp")]
+    defaults = {"base_url": "http://h/", "header_credential": "pxe-fetch.token"}
     file = node.folder / "fetch.yaml"
     file.write_text(node.config(*entries, defaults=defaults))
     ran = node.run("check", str(file))
     assert ran.code == 65
     assert ran.err.count("error[credential-unencrypted]: artifacts[0]") == 1
-    assert "artifacts[1]" not in ran.err
+    assert not re.search(r"artifacts\[[1-9]", ran.err)
 
 
 def test_a_url_that_this_node_makes_unencrypted_is_refused(node: FakeNode, token: str) -> None:

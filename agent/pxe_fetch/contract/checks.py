@@ -50,7 +50,7 @@ def digest(artifact: Section) -> None:
 def secret(section: Section, artifact: model.Artifact, *, base_url: str | None) -> None:
     """Check that no url sends the credential unencrypted; the agent checks those that depend on the node."""
     urls = validators.joined(artifact.urls, base_url)
-    unencrypted = any(scheme_of(url) in validators.UNENCRYPTED for url in urls)
+    unencrypted = any(scheme_of(url) == validators.UNENCRYPTED for url in urls)
     if unencrypted and artifact.header_credential and not artifact.insecure:
         section.add(
             "credential-unencrypted",

@@ -203,7 +203,7 @@ class Artifact:
         CREDENTIAL, "A credential that holds `Name: value` lines: headers that are secret.", sections=SHARED
     ).default(None)
     insecure: bool = Key(
-        Flag(), "`true`: `header_credential` may be sent unencrypted, by http and ftp.", sections=SHARED
+        Flag(), "`true`: `header_credential` may be sent unencrypted, by http.", sections=SHARED
     ).default(False)
     start: tuple[str, ...] = Key(OneOrMore(validators.unit), "Units to start once it is in place.").default(())
     start_required: bool = Key(Flag(), "`true`: a unit of `start` that fails makes the run fail.").default(False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from pxe_fetch.contract import chunks, quantity, template
@@ -16,7 +17,7 @@ Rule = Callable[[str], T_co]
 
 
 SCHEMES = ("http", "https", "ftp", "tftp", "file")  # each has a module in pxe_fetch.transport
-UNENCRYPTED = ("http", "ftp")  # those that would send a `header_credential` readable by anybody on the network
+UNENCRYPTED = "http"  # it sends a `header_credential` as anybody on the network can read it; ftp and tftp send none
 
 MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)  # RFC 9110, section 5.6.2
@@ -68,6 +69,7 @@ credential = Matching(  # below $CREDENTIALS_DIRECTORY; matches the unit's Impor
     reference="credential-invalid",
     label="pxe-fetch. and letters, digits, `.`, `_`, `-`",
 )
+file_name = Matching(r"[^\0]+", "is not a file name", reference="path-invalid")  # on the packing machine
 
 
 class OneOf:
@@ -86,13 +88,6 @@ def any_text(text: str) -> str:
     """Any text that is not empty and on one line."""
     if not text or not text.isprintable():
         raise RuleError("must be text on one line", reference="text-invalid")
-    return text
-
-
-def file_name(text: str) -> str:
-    """A path on the packing machine, as written."""
-    if not text or "\0" in text:
-        raise RuleError("is not a file name", reference="path-invalid")
     return text
 
 
@@ -166,11 +161,9 @@ def exemption(text: str) -> str:
 def _is_network(text: str) -> bool:
     import ipaddress
 
-    try:
-        ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return False
-    return True
+    with suppress(ValueError):
+        return bool(ipaddress.ip_network(text, strict=False))
+    return False
 
 
 def base_url(text: str) -> str:

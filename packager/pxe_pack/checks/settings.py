@@ -144,7 +144,7 @@ def urls(settings: Places, image: LiveImage) -> Iterator[Problem]:
 
 def credentials(fetch: FetchConfig, artifact_url: str) -> Iterator[Problem]:
     """A problem for each artifact with a `source` whose credential nodes would send unencrypted to `artifact_url`."""
-    if scheme_of(artifact_url) in UNENCRYPTED:
+    if scheme_of(artifact_url) == UNENCRYPTED:
         for artifact in fetch.artifacts:
             if artifact.source and artifact.header_credential and not artifact.insecure:
                 yield Problem(
