@@ -89,12 +89,6 @@ def decode(body: bytes, *, name: str) -> str:
         raise ProblemError(Problem(reference="config-unreadable", message=f"{name} is not UTF-8 text")) from None
 
 
-def credentials_directory() -> Path | None:
-    """The directory of this unit's credentials (systemd.exec(5), $CREDENTIALS_DIRECTORY); None if it has none."""
-    directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    return Path(directory) if directory else None
-
-
 def _read_pinned(url: str, sha256: str | None, *, read_url: ReadUrl) -> bytes:
     """The configuration at `url`; without a digest only by https or from a file, where nobody can replace it."""
     scheme = scheme_of(url)

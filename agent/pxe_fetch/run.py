@@ -7,20 +7,21 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 from types import FrameType
 
 from pxe_fetch import systemctl
 from pxe_fetch.allowed_roots import AllowedRoots
-from pxe_fetch.config_source import credentials_directory, locate
+from pxe_fetch.config_source import locate
 from pxe_fetch.contract import cmdline, reader
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import Digest, FetchConfig
 from pxe_fetch.contract.paths import UNIT_NAME
 from pxe_fetch.contract.problem import ProblemError
 from pxe_fetch.contract.url import redact
+from pxe_fetch.credential import credentials_directory, with_password
 from pxe_fetch.deadline import SystemClock
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.download import fetch_text
@@ -103,7 +104,8 @@ def _run_steps(context: RunContext) -> Result:
     if located is None:
         return Result(exit_code=Exit.DONE, message=NO_CONFIG)
     event_log.config_located(located)
-    config = context.config = reader.read(located.text, name=located.location).fetch
+    config = reader.read(located.text, name=located.location).fetch
+    config = context.config = replace(config, proxy=with_password(config.proxy, directory=credentials))
     _start_webhook(context, node)
 
     event_log.node_identified(node.summary())

@@ -59,7 +59,7 @@ def service_for(config: FetchConfig, *, systemd: int | None) -> str:
         (unit_files() / UNIT_NAME).read_text(encoding="utf-8"),
         systemd=systemd,
         roots=config.allowed_roots,
-        credentials=[one.header_credential for one in config.artifacts if one.header_credential],
+        credentials=filter(None, [*(one.header_credential for one in config.artifacts), config.proxy.credential]),
     )
 
 

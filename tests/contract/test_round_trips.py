@@ -45,7 +45,7 @@ retries = st.builds(
     attempts_without_progress=st.integers(1, 1000),
     base=milliseconds,
     max=milliseconds,
-    deadline=milliseconds,
+    deadline=st.none() | milliseconds,
     retry_after_max=milliseconds,
 )
 timeouts = st.builds(
@@ -73,6 +73,8 @@ artifacts = st.builds(
     required=st.booleans(),
     headers=st.dictionaries(st.sampled_from(["X-A", "Authorization"]), st.sampled_from(["1", "on", "a: b", "${mac}"])),
     header_credential=st.none() | st.just("pxe-fetch.token"),
+    insecure=st.booleans(),
+    start_required=st.booleans(),
     start=st.lists(st.sampled_from(["a.service", "b@x.target"]), max_size=2).map(tuple),
     retry=retries,
     timeouts=timeouts,
@@ -120,7 +122,12 @@ configs = st.builds(
     start_jitter=milliseconds,
     allowed_roots=st.just(("/srv", "/var/lib")),
     tls=st.builds(Tls, ca_file=st.none() | st.just("/etc/pki/site.pem")),
-    proxy=st.builds(Proxy, http=st.none() | st.just("http://cache:3128"), no_proxy=st.just(("10.0.0.0/8", ".lan"))),
+    proxy=st.builds(
+        Proxy,
+        http=st.none() | st.just("http://cache:3128"),
+        no_proxy=st.just(("10.0.0.0/8", ".lan")),
+        credential=st.none() | st.just("pxe-fetch.proxy"),
+    ),
     on_failure=st.sampled_from(["continue", "reboot", "poweroff", "emergency"]),
     report_url=st.none() | st.just("https://10.0.0.1/report"),
 )

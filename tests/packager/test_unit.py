@@ -12,8 +12,9 @@ import pytest
 
 from liveos import tiny
 from packing.site import Site, files_of, image_with_root, take_out
+from pxe_fetch.contract.model import Artifact, FetchConfig, Proxy
 from pxe_fetch.contract.paths import AGENT, DEFAULT_ROOTS, UNIT_NAME, WANTS_LINK
-from pxe_pack.unit import SINCE, fitted_unit, unit_files, unit_problems
+from pxe_pack.unit import SINCE, fitted_unit, service_for, unit_files, unit_problems
 
 Packs = Callable[..., str]
 SERVICE = (unit_files() / UNIT_NAME).read_text()
@@ -97,3 +98,10 @@ def test_roots_below_run_are_made_at_boot(site: Site, packs: Packs) -> None:
     files = files_of(site.iso)
     assert b'd "/run/models" 0755 root root -' in files["updates/usr/lib/tmpfiles.d/pxe-fetch.conf"]
     assert not [path for path in files if path.startswith("updates/run")]
+
+
+def test_every_credential_of_the_configuration_is_loaded_where_systemd_cannot_import_them() -> None:
+    token = Artifact(name="m", dest="/srv/m", header_credential="pxe-fetch.token")
+    config = FetchConfig(artifacts=(token,), proxy=Proxy(credential="pxe-fetch.proxy"))
+    loaded = re.findall(r"(?m)^LoadCredential=(.*)$", service_for(config, systemd=252))
+    assert loaded == ["pxe-fetch.config", "pxe-fetch.proxy", "pxe-fetch.token"]

@@ -29,6 +29,7 @@ from pxe_fetch.contract.paths import DEFAULT_ROOTS
 
 KiB = 1024
 VERSION = 1
+STALL = 1800.0  # seconds without a new byte after which an artifact without `retry.deadline` is given up
 INJECTORS = ("auto", "rootfs", "updates", "initrd")
 COMPRESSORS = ("gzip", "xz", "zstd")  # that a root filesystem can be given
 NO_CHUNKS_WORD = "none"  # instead of the section `chunks`
@@ -44,8 +45,12 @@ class RetryPolicy:
     )
     base: float = key(Duration(), "Upper bound of the first wait; it doubles each time (full jitter).", default=1.0)
     max: float = key(Duration(), "Upper bound of any wait.", default=60.0)
-    deadline: float = key(  # on the monotonic clock
-        Duration(least=0.001), "Time for the artifact, over all attempts.", default=1800.0
+    deadline: float | None = key(  # on the monotonic clock; None: STALL without a new byte
+        Duration(least=0.001),
+        "Time for the artifact, over all attempts.",
+        details="If not given, an artifact takes as long as it needs, and is given up after 30 minutes without a byte.",
+        example="2h",
+        default=None,
     )
     retry_after_max: float = key(
         Duration(), "The longest wait that a server may ask for with Retry-After.", default=300.0
@@ -335,15 +340,26 @@ class Artifact:
         sections=SHARED,
         default=None,
     )
+    insecure: bool = key(
+        Flag(),
+        "`true`: `header_credential` may be sent unencrypted, by http and ftp.",
+        details="Anybody on the network can read it there.",
+        example="true",
+        sections=SHARED,
+        default=False,
+    )
     start: tuple[str, ...] = key(
         OneOrMore(validators.unit),
         "Units to start once it is in place.",
         details="Also when it was in place already; a unit that runs is left alone. A unit that cannot be started, "
-        "or has failed by the end of the run, is reported in the journal and changes nothing else. A `oneshot` "
-        "unit without `RemainAfterExit=yes` does its work again when the agent is started again. Units may be "
-        "artifacts themselves: [examples/containers](../examples/containers/).",
+        "or has failed by the end of the run, is reported, and changes nothing else without `start_required`. A "
+        "`oneshot` unit without `RemainAfterExit=yes` does its work again when the agent is started again. Units may "
+        "be artifacts themselves: [examples/containers](../examples/containers/).",
         example="[app.service]",
         default=(),
+    )
+    start_required: bool = key(
+        Flag(), "`true`: a unit of `start` that fails makes the run fail.", example="true", default=False
     )
     retry: RetryPolicy = key(Group("retry"), "When to try again.", sections=SHARED, default=RetryPolicy())
     timeouts: Timeouts = key(Group("timeouts"), "When an attempt is given up.", sections=SHARED, default=Timeouts())
@@ -383,6 +399,13 @@ class Proxy:
         details="`:PORT` after a host means that port alone.",
         example="[10.0.0.0/8, .lan]",
         default=(),
+    )
+    credential: str | None = key(
+        Text(validators.credential),
+        "A credential that holds `user:password`, for proxies that want it.",
+        details="Nobody but the proxies is sent it. Its name begins with `pxe-fetch.`, as that of `header_credential`.",
+        example="pxe-fetch.proxy",
+        default=None,
     )
 
 

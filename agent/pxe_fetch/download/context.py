@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from threading import Event, Lock
 from typing import Protocol
 
+from pxe_fetch.contract.model import STALL
 from pxe_fetch.deadline import Clock, Deadline, SystemClock
 from pxe_fetch.humanize import span
 from pxe_fetch.transport import Transports
@@ -86,8 +87,9 @@ class Context:
     run_deadline: float = math.inf  # on `clock.now()`
     streams: StreamBudget = field(default_factory=lambda: StreamBudget(0))
 
-    def deadline(self, seconds: float) -> Deadline:
-        """The deadline of a download: `seconds` from now, or the run's own deadline if that is earlier."""
+    def deadline(self, seconds: float | None) -> Deadline:
+        """The deadline of a download: `seconds` (None: STALL) from now, or the run's own if that is earlier."""
+        seconds = STALL if seconds is None else seconds
         end = self.clock.now() + seconds
         if self.run_deadline < end:
             return Deadline(
