@@ -1,4 +1,4 @@
-"""What a real Apache does beside sending files: TLS, client certificates for some files alone, gzip, passwords, refusals."""
+"""What a real Apache does beside sending files: client certificates for some files alone, gzip, passwords, refusals."""
 
 from __future__ import annotations
 
