@@ -100,7 +100,7 @@ def test_a_client_certificate_of_strangers_is_refused_for_good(
     secure: WebServer, authority: Authority, node: FakeNode
 ) -> None:
     stranger = trusting(Authority(node.folder / "stranger"), name="node-2")["tls"]
-    tls = stranger | trusting(authority)["tls"]
+    tls = {**stranger, **trusting(authority)["tls"]}
     ran = node.run_config(node.entry("m", secure.secure_url("/clients/m.bin"), BODY), tls=tls)
     assert ran.code in {Exit.REFUSED, Exit.TRUST}, ran.err
     assert "client certificate" in ran.err

@@ -1,4 +1,4 @@
-"""Through a real Squid, by http and by CONNECT, with and without a password; behind a real HAProxy whose servers fail."""
+"""Through a real Squid, by http and by CONNECT, with and without a password, and behind HAProxy whose servers fail."""
 
 from __future__ import annotations
 
