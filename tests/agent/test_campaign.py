@@ -27,7 +27,7 @@ CHUNK = MiB // 2
 BODY = random.Random(81).randbytes(16 * MiB)
 DIGEST = hashlib.sha256(BODY).digest()
 FEW, ALL = range(4), range(100)
-AT_ONCE = 4  # runs side by side: they wait for most of their time
+AT_ONCE = 8  # runs side by side: they wait for most of their time
 READ = 3.0  # seconds of `timeouts.read`
 STALLED = 64 * 1024  # bytes: time in which fewer come is a stall, though a line of 1 KiB/s is not silent
 STARTS = 6  # StartLimitBurst of units/pxe-fetch.service
@@ -107,21 +107,21 @@ def configuration(node: FakeNode, servers: Mirrors, *, way: str) -> str:
 
 
 def longest_stall(process: subprocess.Popen[str], servers: Mirrors) -> float:
-    """Seconds within the run in which fewer than STALLED bytes came; ends the run if it hangs."""
-    longest, before = 0.0, servers.sent()
-    since = began = time.monotonic()
+    """Seconds of the run in which a mirror was up, and fewer than STALLED bytes came; ends the run if it hangs."""
+    longest = stall = 0.0
+    before, began = servers.sent(), time.monotonic()
+    last = began
     while process.poll() is None:
+        time.sleep(0.02)
         now, sent = time.monotonic(), servers.sent()
-        if before == sent and sent == 0:
-            since = now  # it is not yet up
+        stall += now - last if servers.is_up() and sent else 0.0  # nothing sent: the program is starting
+        last = now
         if sent - before >= STALLED:
-            longest, since, before = max(longest, now - since), now, sent
+            longest, stall, before = max(longest, stall), 0.0, sent
         if now - began > LONGEST:
             process.kill()
-        time.sleep(0.02)
-    process.communicate()
     # The last bytes are hashed and placed.
-    return longest if process.returncode == Exit.DONE else max(longest, time.monotonic() - since)
+    return longest if process.returncode == Exit.DONE else max(longest, stall)
 
 
 @pytest.mark.parametrize("way", ["whole", "chunks"])

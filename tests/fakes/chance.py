@@ -98,6 +98,10 @@ class Mirrors:
         """Bytes of bodies that they have sent so far."""
         return sum(server.sent(PATH) for server in self.servers)
 
+    def is_up(self) -> bool:
+        """Whether one of them listens."""
+        return any(server.is_up for server in self.servers)
+
     def happened(self) -> Sequence[str]:
         """Every fault so far."""
         return [each for fault in self.faults for each in fault.happened]
