@@ -57,14 +57,18 @@ def squid(folder: Path, *, user: tuple[str, str] | None = None, forbidden: int =
     config.write_text(
         _CONFIG.format(folder=folder, port=port, users=users, who="users" if user else "all", forbidden=forbidden)
     )
+    service = f"squid{port}"  # what its shared memory is called by; another Squid of this machine has its own
     process = Process(
-        # -N: one process, no daemon, and no shared memory that would outlive it.
-        command=as_ordinary_user(program("squid"), "-N", "-f", config),
+        command=as_ordinary_user(program("squid"), "-N", "-n", service, "-f", config),
         is_ready=accepts(port),
         output=folder / "printed",
     )
-    with serving(WebServer(folder=folder, port=port, process=process)) as server:
-        yield server
+    try:
+        with serving(WebServer(folder=folder, port=port, process=process)) as server:
+            yield server
+    finally:
+        for segment in Path("/dev/shm").glob(f"{service}-*"):
+            segment.unlink()
 
 
 def _hashed(password: str) -> str:

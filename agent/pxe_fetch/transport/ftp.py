@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ftplib
 import io
-import re
 import socket
 from threading import Lock
 
@@ -22,8 +21,6 @@ from pxe_fetch.transport.sockets import connect, quoted, readable, translate_os_
 _LATIN_1 = "latin-1"  # bytes as they are: names on servers are in any encoding
 _LAST_REPLY = 1.0  # seconds for a server's last word, once all bytes are here
 _NO_FILE = 550  # RFC 959: not found, no access; servers don't tell these apart
-_NOT_LOGGED_IN = 530  # RFC 959; by some, as ProFTPD and NcFTPd, also said by a server that is full
-_FULL = re.compile("too many|maximum|try again|later", re.IGNORECASE)
 _CLOSING = 421
 _LONGEST = 64 * 1024  # bytes of one reply
 _DIGITS = 18  # of a size; one with more fits nowhere
@@ -269,9 +266,9 @@ def _translate_error(error: Exception, name: FtpUrl, request: Request) -> FetchE
     match error:
         case ftplib.error_perm() if _code(error) == _NO_FILE:
             return NotFoundError(_said(error, name), status=_code(error))
-        case ftplib.error_perm() if not (_code(error) == _NOT_LOGGED_IN and _FULL.search(str(error))):
+        case ftplib.error_perm():
             return RefusedError(_said(error, name), status=_code(error))
-        case ftplib.error_perm() | ftplib.error_temp():
+        case ftplib.error_temp():
             return NetworkError(_said(error, name), status=_code(error))
         case ftplib.Error() | ValueError() | OverflowError():  # the last two: a port that is none
             return NetworkError(f"{name.server} sent what is not FTP")
