@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pxe_fetch.contract.paths import PROTECTED, protected_place
+from pxe_fetch.contract.paths import PROTECTED
 from pxe_fetch.errors import CannotCreateError, PolicyError
 from pxe_fetch.filesystem import NOT_A_FOLDER, Folder, real_path, translate_error
 
@@ -20,7 +20,10 @@ class AllowedRoots:
     def __init__(self, roots: tuple[str, ...]) -> None:
         self._listed = ", ".join(roots)
         self._roots = {f"{root.rstrip('/')}/": f"{os.path.realpath(root).rstrip('/')}/" for root in roots}
-        self._protected = tuple(os.path.realpath(place) for place in PROTECTED)
+        folders = {folder: os.path.realpath(folder) for folder in {place.rpartition("/")[0] for place in PROTECTED}}
+        real = [folders[folder] + slash + name for folder, slash, name in (one.rpartition("/") for one in PROTECTED)]
+        self._protected = tuple(f"{place}/" for place in {*PROTECTED, *real})
+        self._all_protected = "\n".join(("", *self._protected))
         self._resolved: dict[Path, str] = {}  # folder as configured -> without links, when it was last looked at
 
     def check(self, dest: Path) -> str:
@@ -34,9 +37,9 @@ class AllowedRoots:
         real = os.path.join(folder, dest.name)  # noqa: PTH118  beside realpath
         if not real.startswith(tuple(self._roots.values())):
             raise PolicyError(f"{dest} leads through a symbolic link to {real}, outside allowed_roots ({self._listed})")
-        place = protected_place(str(dest)) or protected_place(real) or protected_place(real, self._protected)
-        if place:
-            raise PolicyError(f"{dest} is refused: {place} belongs to the system, and no artifact goes there")
+        for path in (f"{dest}/", f"{real}/"):
+            if path.startswith(self._protected) or f"\n{path}" in self._all_protected:  # in one, or contains one
+                raise PolicyError(f"{dest} is refused: {path[:-1]} belongs to the system, and no artifact goes there")
         self._resolved[dest.parent] = folder
         return folder
 

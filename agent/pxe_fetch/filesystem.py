@@ -32,17 +32,42 @@ class Folder:
         Raises OSError, with an `errno` in NOT_A_FOLDER where a component is a link or another file.
         """
         self.path = path
-        self.fd = _open(path, create=True)
+        self.fd = os.open("/", _PASS)
+        *parents, last = path.strip("/").split("/")
+        for name in parents:
+            self._enter(name, _PASS)
+        self._enter(last or ".", OPEN_FOLDER)
+        # Of files that are trusted. NFS may give those of root to nobody, vfat all to one user: a file that was created
+        # here shows whom, and its owner is added.
+        self.owners = {os.geteuid(), 0}
+
+    def _enter(self, name: str, flags: int) -> None:
+        """Make this the folder `name` in it, which is created if it is missing."""
+        above = self.fd
+        try:
+            self.fd = os.open(name, flags, dir_fd=above)
+        except FileNotFoundError:
+            with suppress(FileExistsError):  # another artifact's thread was faster
+                os.mkdir(name, FOLDER_MODE, dir_fd=above)
+            self.fd = os.open(name, flags, dir_fd=above)
+        finally:
+            os.close(above)
 
     def close(self) -> None:
         os.close(self.fd)
 
     def check_in_place(self) -> None:
-        """Raise DiskError unless the path, still without links, names this folder."""
-        with suppress(OSError), closing_fd(_open(self.path, create=False)) as found:
-            if os.path.sameopenfile(found, self.fd):
-                return
-        raise DiskError(f"{self.path} was moved or replaced by another program during the run")
+        """Raise DiskError unless the path, wherever links may lead it now, names this folder."""
+        try:
+            same = os.path.samestat(os.stat(self.path), os.fstat(self.fd))  # noqa: PTH116
+        except OSError:
+            same = False
+        if not same:
+            raise DiskError(f"{self.path} was moved or replaced by another program during the run")
+
+    def is_ours(self, status: os.stat_result) -> bool:
+        """Whether nobody but this user and root can have a hand in an open file: its owner, and no second hard link."""
+        return status.st_uid in self.owners and status.st_nlink <= 1
 
     def holds(self, name: str, fd: int) -> bool:
         """Whether `name` is the open file `fd`, not another or a link. Raises OSError."""
@@ -57,26 +82,6 @@ class Folder:
             os.unlink(name, dir_fd=self.fd)
         except FileNotFoundError:
             return
-
-
-def _open(path: str, *, create: bool) -> int:
-    fd = os.open("/", _PASS)
-    *parents, last = path.strip("/").split("/")
-    for name in parents:
-        fd = _open_below(fd, name, _PASS, create=create)
-    return _open_below(fd, last or ".", OPEN_FOLDER, create=create)
-
-
-def _open_below(parent: int, name: str, flags: int, *, create: bool) -> int:
-    """The folder `name` in the folder `parent`, which is closed."""
-    with closing_fd(parent):
-        if create:
-            try:
-                return os.open(name, flags, dir_fd=parent)
-            except FileNotFoundError:
-                with suppress(FileExistsError):  # another artifact's thread was faster
-                    os.mkdir(name, FOLDER_MODE, dir_fd=parent)
-        return os.open(name, flags, dir_fd=parent)
 
 
 @contextmanager
@@ -97,11 +102,6 @@ def real_path(path: str | Path) -> str:
         with suppress(OSError):
             return os.path.realpath(path)
     raise DiskError(f"{path} is replaced by another program again and again")
-
-
-def is_ours(status: os.stat_result) -> bool:
-    """Whether nobody but this user and root can have a hand in an open file: its owner, and no second hard link."""
-    return status.st_uid in {os.geteuid(), 0} and status.st_nlink <= 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -46,6 +46,16 @@ while True:
             pass
 """
 
+# New files are a stranger's (setfsuid(2)), which takes the power over others' files away: it is taken back (capset(2)).
+SQUASHED = f"""\
+import ctypes
+libc, header, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522), (ctypes.c_uint32 * 6)()
+libc.setfsuid({STRANGER})
+libc.capget(header, sets)
+sets[0], sets[3] = sets[1], sets[4]
+libc.capset(header, sets)
+"""
+
 
 def archive() -> bytes:
     out = io.BytesIO()
@@ -185,6 +195,22 @@ def test_a_record_that_somebody_else_wrote_is_not_believed(extract: str, record:
         os.chown(node.out / f".m.pxe-fetch-{record}", STRANGER, STRANGER)
         assert node.run_config(entry).artifact("m")["phase"] == "placed"
         assert node.run_config(entry).artifact("m")["phase"] == "kept"
+
+
+@as_root
+@pytest.mark.parametrize("extract", BODIES)
+def test_where_root_creates_files_of_another_owner_they_count_as_its_own(extract: str, node: FakeNode) -> None:
+    """As on NFS with root_squash, or on vfat."""
+    with serving() as server:
+        config = node.folder / "fetch.yaml"
+        config.write_text(node.config(artifact(node, server, extract, node.out / "m")))
+        for phase in ("placed", "kept"):
+            with node.start("run", "--config", str(config), before=SQUASHED) as process:
+                _, err = process.communicate(timeout=60)
+            assert process.returncode == 0, err
+            assert f"'phase': '{phase}'" in str(node.state()["artifacts"])
+    assert (node.out / "m").stat().st_uid == STRANGER
+    assert is_right(node.out / "m", extract)
 
 
 def test_a_link_where_the_staging_directory_would_be_is_not_followed(node: FakeNode) -> None:

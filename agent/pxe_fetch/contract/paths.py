@@ -42,9 +42,13 @@ PROTECTED = (
 )
 
 
-def protected_place(path: str, places: tuple[str, ...] = PROTECTED) -> str | None:
-    """Return the one of `places` that `path` is, is in, or contains; None if there is none."""
-    return next((one for one in places if f"{path}/".startswith(f"{one}/") or one.startswith(f"{path}/")), None)
+def protected_place(path: str) -> str | None:
+    """Return the place that no artifact goes to and that `path` is, is in, or contains; None if there is none."""
+    below = f"{path}/"
+    for place in PROTECTED:  # each of thousands of artifacts is looked at
+        if place.startswith(below) or (path.startswith(place) and below.startswith(f"{place}/")):
+            return place
+    return None
 
 
 class MessageId:

@@ -17,7 +17,7 @@ from pxe_fetch.chunkmap import ChunkMap, OnChunk, data_extents
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, IntegrityError, NoRoomError, PolicyError
-from pxe_fetch.filesystem import Folder, is_ours, translate_error
+from pxe_fetch.filesystem import Folder, translate_error
 
 _REREAD = 1024 * 1024  # bytes read at a time
 _TRIES = 100
@@ -93,10 +93,14 @@ class PartLock:
         raise CannotCreateError(f"{self.path} is replaced by another program again and again")
 
     def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # O_NOFOLLOW: never through a link
         try:
-            # 0600: only its later owner may be allowed to read it. O_NOFOLLOW: never through a link.
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            fd = os.open(self.name, flags, 0o600, dir_fd=self.folder.fd)
+            try:
+                # 0600: only its later owner may be allowed to read it.
+                fd = os.open(self.name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self.folder.fd)
+                self.folder.owners.add(os.fstat(fd).st_uid)
+            except FileExistsError:
+                fd = os.open(self.name, flags | os.O_CREAT, 0o600, dir_fd=self.folder.fd)
         except OSError as error:
             raise translate_error(error, f"{self.path} cannot be created", where=self.folder.path) from error
         try:
@@ -109,25 +113,19 @@ class PartLock:
     def _lock(self, fd: int) -> None:
         if not stat.S_ISREG((status := os.fstat(fd)).st_mode):
             raise CannotCreateError(f"{self.path} is in the way: it is not a regular file")
-        if not is_ours(status):
-            self._unlink()
-            return
         try:
+            if not self.folder.is_ours(status):
+                self.folder.remove(self.name)
+                return
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno in _LOCKED:
+            if error.errno in _LOCKED and self.folder.is_ours(status):
                 raise PartInUseError(f"{self.path} is being written by another pxe-fetch") from error
-            raise DiskError(f"{self.path} cannot be locked: {error.strerror}") from error
+            raise DiskError(f"{self.path} cannot be locked or replaced: {error.strerror}") from error
 
     def _is_in_place(self) -> bool:
         """Whether its name still is that of the open file."""
         return self.folder.holds(self.name, self.fd)
-
-    def _unlink(self) -> None:
-        try:
-            self.folder.remove(self.name)
-        except OSError as error:
-            raise translate_error(error, f"{self.path} cannot be removed", where=self.folder.path) from error
 
     def remove(self, *, if_empty: bool = False) -> None:
         """Remove the file, unless it was installed. Failures are ignored."""

@@ -15,7 +15,7 @@ from mmap import mmap
 
 from pxe_fetch.chunkmap import Check
 from pxe_fetch.errors import CannotCreateError, DiskError
-from pxe_fetch.filesystem import NEW_FILE, Folder, closing_fd, is_ours
+from pxe_fetch.filesystem import NEW_FILE, Folder, closing_fd
 from pxe_fetch.plan import Transfer
 
 DEFAULT_MODE = 0o644
@@ -41,7 +41,7 @@ def is_current(transfer: Transfer, folder: Folder, check: Check) -> bool:
             raise CannotCreateError(f"{transfer.dest} is a directory, which no file replaces")
         if not stat.S_ISREG(status.st_mode) or (transfer.size is not None and status.st_size != transfer.size):
             return False
-        if not (is_ours(status) or (status.st_uid == transfer.uid and status.st_nlink == 1)):
+        if not (folder.is_ours(status) or (status.st_uid == transfer.uid and status.st_nlink == 1)):
             return False
         try:
             if not _has_digest(descriptor, transfer, check):
@@ -99,7 +99,7 @@ def read_record(folder: Folder, record: str) -> str:
     try:
         with open(os.open(record, _READ_FILE, dir_fd=folder.fd), "rb", buffering=0) as file:  # noqa: PTH123
             status = os.fstat(file.fileno())
-            is_record = stat.S_ISREG(status.st_mode) and is_ours(status)
+            is_record = stat.S_ISREG(status.st_mode) and folder.is_ours(status)
             return file.read(_LONGEST_RECORD).decode("ascii") if is_record else ""
     except (OSError, UnicodeDecodeError):
         return ""
