@@ -8,14 +8,14 @@ import stat
 
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError
-from pxe_fetch.transport import Body, Request, parse_url
+from pxe_fetch.transport import Body, Request, Transport, parse_url
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})  # a mount that is not there yet may come
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 _NOT_MOUNTED = frozenset({errno.ENODEV, errno.EHOSTDOWN})  # what systemd has an automount answer (automount.c)
 
 
-class FileTransport:
+class FileTransport(Transport):
     """Reads files. RFC 8089: the host part is empty or "localhost"."""
 
     def open(self, request: Request) -> Body:
@@ -37,13 +37,8 @@ class FileTransport:
             raise RefusedError(f"{path} is not a regular file")
         return _FileBody(fd, path=path, offset=request.offset, total=status.st_size, deadline=request.deadline)
 
-    def close(self) -> None:
-        """Nothing is kept."""
 
-
-class _FileBody:
-    validator, remark, ranged = None, "", True
-
+class _FileBody(Body):
     def __init__(self, fd: int, *, path: str, offset: int, total: int, deadline: Deadline) -> None:
         self._fd, self._path, self._deadline = fd, path, deadline
         self.total = total

@@ -144,7 +144,7 @@ class _Control(ftplib.FTP):
 
 
 @dataclass(kw_only=True)
-class _FtpBody:
+class _FtpBody(Body):  # without a validator: the time of change has whole seconds, if that
     transport: FtpTransport
     control: _Control
     data: socket.socket
@@ -152,8 +152,6 @@ class _FtpBody:
     request: Request
     start: int
     total: int | None
-    validator: str | None = None  # the time of change has whole seconds, if that: it names no bytes
-    remark: str = ""
     _received: int = 0
     _is_over: bool = False
     _is_reusable: bool = False

@@ -24,7 +24,7 @@ from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.url import Url
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import FetchError, PolicyError
-from pxe_fetch.transport import parse_url
+from pxe_fetch.transport import Body, parse_url
 from pxe_fetch.transport.connection import CURRENT, POOLS, Response
 from pxe_fetch.transport.errors import translate_error
 from pxe_fetch.transport.headers import proxy_authorization
@@ -131,12 +131,8 @@ class Session(HTTPAdapter):
         return make_context(self._tls)  # for servers and proxies, when the first needs it
 
 
-class Answer:
+class Answer(Body):
     """A response, and as far as it is the file that was asked for also the Body of it."""
-
-    start, remark, ranged = 0, "", True
-    total: int | None = None
-    validator: str | None = None
 
     def __init__(self, raw: urllib3.HTTPResponse, exchange: Exchange, *, watcher: Watcher) -> None:
         self._raw = raw
