@@ -79,7 +79,8 @@ def translate_error(error: Exception, exchange: Exchange) -> FetchError:  # noqa
         case http.client.RemoteDisconnected():
             return NetworkError(f"{peer} closed the connection without an answer")
         case http.client.IncompleteRead():
-            return NetworkError(f"the body ended {f'{cause.expected} bytes ' if cause.expected else ''}early")
+            how = f"{cause.expected} bytes early" if cause.expected else "early, or within a chunk that is none"
+            return NetworkError(f"the body ended {how}")
         case http.client.InvalidURL() | UnicodeError() | LocationValueError():
             return PolicyError("the URL, or its proxy's, is not valid")
         case http.client.HTTPException():
