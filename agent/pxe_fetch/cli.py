@@ -103,19 +103,19 @@ def _check(file: str) -> int:
     """Print what `file` would fetch, or every problem in it to stderr; return the exit code."""
     from pxe_fetch.config_source import decode, read_file
     from pxe_fetch.contract import reader
-    from pxe_fetch.contract.problem import ProblemError, show_all
+    from pxe_fetch.contract.problem import ProblemError, printable, show_all
     from pxe_fetch.humanize import count
 
     try:
-        document = reader.read(decode(read_file(Path(file)), name=file), name=file)
+        config = reader.read(decode(read_file(Path(file)), name=file), name=file)
     except ProblemError as error:
         sys.stderr.write(show_all(error.problems) + "\n")
         return Exit.CONFIG
-    sys.stdout.write(f"{file} is valid: {count(len(document.fetch.artifacts), 'artifact')}\n")
-    for artifact in document.fetch.artifacts:
+    sys.stdout.write(f"{file} is valid: {count(len(config.artifacts), 'artifact')}\n")
+    for artifact in config.artifacts:
         origin = artifact.urls[0] if artifact.urls else f"source: {artifact.source}"
         more = f" and {count(len(artifact.urls) - 1, 'mirror')}" if len(artifact.urls) > 1 else ""
-        sys.stdout.write(f"  {artifact.name}: {origin}{more} -> {artifact.dest}\n")
+        sys.stdout.write(printable(f"  {artifact.name}: {origin}{more} -> {artifact.dest}") + "\n")
     return Exit.DONE
 
 
