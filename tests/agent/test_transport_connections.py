@@ -72,6 +72,21 @@ def test_a_kept_connection_that_died_is_no_failed_attempt(tmp_path: Path) -> Non
         assert [asked.connection for asked in server.asked] == [1, 1, 2, 2, 3]
 
 
+def test_a_server_that_closes_what_it_said_it_would_keep_is_asked_by_new_connections() -> None:
+    def close_later(connection: socket.socket) -> None:
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            time.sleep(0.3)
+
+    with listener(close_later) as place:
+        transport = Transports().of("http:")
+        began = time.monotonic()
+        for _ in range(10):
+            assert everything(transport.open(asking(f"http://{place}/m"))) == b"ok"
+        assert time.monotonic() - began < 3 * 0.3 + WITHIN / 2  # three closes are waited for, not nine
+
+
 def test_one_dead_connection_has_all_that_are_kept_to_that_place_dropped() -> None:
     with Server({"/m": Script(body=BODY), "/n": Script(body=BODY, faults=[QUIET])}) as server:
         transport = Transports().of(server.url("/m"))

@@ -7,6 +7,7 @@ import io
 import re
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import ContextVar
@@ -173,11 +174,11 @@ class _Connection(urllib3.connection.HTTPConnection):
     """Connects and asks as the exchange of this thread says."""
 
     response_class = Response
-    _has_served = False  # a request before this one
+    _served: float | None = None  # when it served a request before this one, on time.monotonic()
 
     def _new_conn(self) -> socket.socket:
         exchange = CURRENT.get()
-        self._has_served = False
+        self._served = None
         seconds = exchange.timeouts.connect
         sock = connect(self._dns_host.strip("[]"), self.port, seconds=seconds, deadline=exchange.deadline)
         # A firewall that has forgotten a connection swallows what is sent; a server that is slow acknowledges it.
@@ -214,7 +215,7 @@ class _Connection(urllib3.connection.HTTPConnection):
         return not CURRENT.get().is_fresh and super().is_connected
 
     def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        CURRENT.get().is_reused = self._has_served and not self.is_closed
+        CURRENT.get().idle = None if self._served is None or self.is_closed else time.monotonic() - self._served
         try:
             super().request(*args, **kwargs)
         except ssl.SSLEOFError:  # to urllib3 this means: read what the server said before it closed, be it an alert
@@ -230,7 +231,7 @@ class _Connection(urllib3.connection.HTTPConnection):
         exchange.wait(exchange.timeouts.read)  # the whole header has to come in that time
         response = super().getresponse()
         exchange.wait(inf)
-        self._has_served = True
+        self._served = time.monotonic()
         return response
 
 

@@ -7,6 +7,7 @@ import re
 import ssl
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 
 from urllib3.exceptions import LocationValueError
 
@@ -31,43 +32,33 @@ _TLS_WANTED = re.compile(rb"plain HTTP request was sent to HTTPS port|speaking p
 # Beside 5xx: the same request may succeed later. 412 and 416 are no answers to a request without conditions.
 _AGAIN = frozenset({408, 409, 412, 416, 421, 423, 424, 425, 429})
 _OF_PROXIES = frozenset({502, 503, 504})
-_BAD_REQUEST, _FORBIDDEN, _NOT_FOUND, _PROXY_AUTHENTICATION, _SERVER_ERROR, _INVALID = 400, 403, 404, 407, 500, 600
+_INVALID = 600  # statuses end before (RFC 9110, 15)
+
+Field = Callable[[str], str | None]  # gives a header field of an answer
 
 
-def refusal(
-    status: int,
-    field: Callable[[str], str | None],
-    exchange: Exchange,
-    *,
-    text: bytes = b"",
-    is_tunnel: bool = False,
-) -> FetchError:
-    """What a `status` that brings no bytes means. `field` gives the answer's header fields, `text` is its body.
-
-    With `is_tunnel` it is a proxy's, to the request to connect.
-    """
-    proxy = exchange.proxy.host_and_port if exchange.proxy else ""
-    if proxy and status == _PROXY_AUTHENTICATION:
-        has_password = exchange.proxy is not None and exchange.proxy.userinfo is not None
-        wants = "does not accept the user and password of" if has_password else "wants a user and password: give it"
-        return RefusedError(f"the proxy {proxy} {wants} proxy.credential (407)", status=status)
-    if is_tunnel:
-        said = f"the proxy {proxy} did not connect to {exchange.url.host_and_port}: it answered {status}"
-    elif exchange.is_forwarded and status in _OF_PROXIES:
-        said = f"the proxy {proxy}, or a server behind it, answered {status}"
-    else:
-        said = f"the server answered {status}"
-    if status >= _SERVER_ERROR or status in _AGAIN:
+def refusal(status: int, field: Field, exchange: Exchange, *, text: bytes = b"", is_tunnel: bool = False) -> FetchError:
+    """What a `status` that brings no bytes means, `text` being its body. With `is_tunnel` it answers a CONNECT."""
+    proxy = exchange.proxy
+    if proxy and status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        wants = "does not accept the user and password of" if proxy.userinfo else "wants a user and password: set"
+        return RefusedError(f"the proxy {proxy.host_and_port} {wants} proxy.credential (407)", status=status)
+    said = f"the server answered {status}"
+    if proxy and is_tunnel:
+        said = f"the proxy {proxy.host_and_port} did not connect to {exchange.url.host_and_port}: it answered {status}"
+    elif proxy and exchange.is_forwarded and status in _OF_PROXIES:
+        said = f"the proxy {proxy.host_and_port}, or a server behind it, answered {status}"
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _AGAIN:
         wait = retry_after(field("Retry-After"), date=field("Date"))
         odd = ", which is no status of HTTP" if status >= _INVALID else ""
-        return NetworkError(f"{said}{odd}", status=status, retry_after=wait)
-    if status == _NOT_FOUND:
-        return NetworkError(said, status=status) if is_tunnel else NotFoundError(said, status=status)
-    if status < _BAD_REQUEST:
-        return NetworkError(f"{said}, which brings no file" if not is_tunnel else said, status=status)
-    if status in {_BAD_REQUEST, _FORBIDDEN} and _CERTIFICATE_WANTED.search(text):
+        return NetworkError(said + odd, status=status, retry_after=wait)
+    if status == HTTPStatus.NOT_FOUND and not is_tunnel:
+        return NotFoundError(said, status=status)
+    if status < HTTPStatus.BAD_REQUEST or status == HTTPStatus.NOT_FOUND:
+        return NetworkError(said if is_tunnel else f"{said}, which brings no file", status=status)
+    if _CERTIFICATE_WANTED.search(text):
         said = f"{said}: it wants a client certificate that it trusts ({_CLIENT_KEYS})"
-    elif status == _BAD_REQUEST and _TLS_WANTED.search(text):
+    elif _TLS_WANTED.search(text):
         said = f"{said}: it wants https"
     return RefusedError(said, status=status)
 
@@ -89,7 +80,8 @@ def translate_error(error: Exception, exchange: Exchange) -> FetchError:  # noqa
         case http.client.RemoteDisconnected():
             return NetworkError(f"{peer} closed the connection without an answer")
         case http.client.IncompleteRead():
-            return NetworkError(f"the body ended {f'{cause.expected} bytes ' if cause.expected else ''}early")
+            how = f"{cause.expected} bytes early" if cause.expected else "early, or within a chunk that is none"
+            return NetworkError(f"the body ended {how}")
         case http.client.InvalidURL() | UnicodeError() | LocationValueError():
             return PolicyError("the URL, or its proxy's, is not valid")
         case http.client.HTTPException():

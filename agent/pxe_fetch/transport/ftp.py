@@ -109,17 +109,14 @@ class _Control(ftplib.FTP):
         try:
             if start and not self._restart(start):
                 start = 0
-            self._begin(path)
+            answer = self.sendcmd(f"RETR {path}")
         except BaseException:
             data.close()
             raise
-        return data, start, total
-
-    def _begin(self, path: str) -> None:
-        """Have the file sent."""
-        answer = self.sendcmd(f"RETR {path}")
         if not answer.startswith("1"):
+            data.close()
             raise ftplib.error_reply(answer)  # noqa: S321  the digest protects what FTP does not
+        return data, start, total
 
     def getmultiline(self) -> str:
         """A reply, up to the line that has its code and a blank (RFC 959, 4.2); to ftplib `220x` is such a line."""
@@ -147,7 +144,7 @@ class _Control(ftplib.FTP):
 
 
 @dataclass(kw_only=True)
-class _FtpBody:
+class _FtpBody(Body):  # without a validator: the time of change has whole seconds, if that
     transport: FtpTransport
     control: _Control
     data: socket.socket
@@ -155,8 +152,6 @@ class _FtpBody:
     request: Request
     start: int
     total: int | None
-    validator: str | None = None  # the time of change has whole seconds, if that: it names no bytes
-    remark: str = ""
     _received: int = 0
     _is_over: bool = False
     _is_reusable: bool = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import ssl
+from collections import Counter
 from contextlib import suppress
 from functools import cached_property
 from math import inf
@@ -24,7 +25,7 @@ from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.url import Url
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import FetchError, PolicyError
-from pxe_fetch.transport import parse_url
+from pxe_fetch.transport import Body, parse_url
 from pxe_fetch.transport.connection import CURRENT, POOLS, Response
 from pxe_fetch.transport.errors import translate_error
 from pxe_fetch.transport.headers import proxy_authorization
@@ -34,6 +35,8 @@ from pxe_fetch.transport.watcher import Exchange, Watcher
 _KEPT = 256  # servers whose connections are kept, and connections to one of them: more than are ever used at once
 _DRAINED = 16 * 1024  # bytes of an answer's text that are read, to keep the connection
 _DRAIN = 0.25  # seconds that this may take
+_BRIEFLY = 1.0  # seconds of idleness after which no server that really keeps connections closes one
+_CUTS = 3  # how often one may before its connections are no longer kept
 _FIELD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+: ?([\x21-\x7e\x80-\xff][^\r\n\0]*)?", re.ASCII)  # RFC 9110, 5.1, 5.5
 _DEFAULTS = {"User-Agent": f"pxe-fetch/{__version__}", "Accept": "*/*"}  # a configuration may give others
 _FIXED = {"Accept-Encoding": "identity", "Connection": "keep-alive"}  # the digest is of the file's bytes
@@ -48,6 +51,7 @@ class Session(HTTPAdapter):
     def __init__(self, *, tls: Tls, proxy: Proxy) -> None:
         self._tls, self._proxy = tls, proxy
         self._pools: dict[tuple[object, ...], urllib3.HTTPConnectionPool] = {}  # as PoolManager finds them, but quickly
+        self._cut: Counter[tuple[object, ...]] = Counter()  # kept connections that a place closed soon, unannounced
         self._watcher = Watcher()
         super().__init__(pool_connections=_KEPT, pool_maxsize=_KEPT, max_retries=urllib3.Retry(total=False))
         self.poolmanager.pool_classes_by_scheme = POOLS
@@ -58,6 +62,7 @@ class Session(HTTPAdapter):
         """What answers a GET, or a POST of `body`, its own body still unread. Raises as Transport.open does."""
         deadline.check()
         exchange = Exchange(url=url, proxy=proxy_for(url, self._proxy), timeouts=timeouts, deadline=deadline)
+        exchange.is_kept = self._cut[exchange.place] < _CUTS
         request = _prepare(url, fields=fields, body=body)
         CURRENT.set(exchange)
         self._watcher.exchanges.add(exchange)
@@ -81,8 +86,10 @@ class Session(HTTPAdapter):
             return cast("urllib3.HTTPResponse", self.send(request, stream=True, timeout=timeout))
         except Exception as error:
             is_ours = isinstance(error, FetchError) or isinstance(exchange.reason, FetchError)
-            if is_ours or exchange.is_answered or not exchange.is_reused:
+            if is_ours or exchange.is_answered or exchange.idle is None:
                 raise
+        if exchange.idle < _BRIEFLY:
+            self._cut[exchange.place] += 1
         pool: Any = self.get_connection_with_tls_context(request, True)
         with suppress(Empty):  # the others that are kept have most likely died as well
             while True:
@@ -104,15 +111,16 @@ class Session(HTTPAdapter):
 
     def get_connection_with_tls_context(self, *_args: object, **_kwargs: object) -> urllib3.HTTPConnectionPool:
         """The connections that the exchange of this thread may take."""
-        url, proxy = CURRENT.get().url, CURRENT.get().proxy
-        place = (url.scheme, url.host, url.port, proxy)
-        if not (pool := self._pools.get(place)):
+        exchange = CURRENT.get()
+        if not (pool := self._pools.get(exchange.place)):
+            url, proxy = exchange.url, exchange.proxy
             if len(self._pools) >= _KEPT:
                 self._pools.clear()  # the managers close those that were not used for longest
             manager = self.proxy_manager_for(proxy.raw) if proxy else self.poolmanager
             host = f"[{url.host}]" if ":" in url.host else url.host  # else urllib3 stumbles over a zone
             tls = {"ssl_context": self._context} if url.scheme == "https" else {}
-            pool = self._pools[place] = manager.connection_from_host(host, url.port, url.scheme, pool_kwargs=tls)
+            pool = manager.connection_from_host(host, url.port, url.scheme, pool_kwargs=tls)
+            self._pools[exchange.place] = pool
         return pool
 
     def request_url(self, *_args: object) -> str:
@@ -131,12 +139,8 @@ class Session(HTTPAdapter):
         return make_context(self._tls)  # for servers and proxies, when the first needs it
 
 
-class Answer:
+class Answer(Body):
     """A response, and as far as it is the file that was asked for also the Body of it."""
-
-    start, remark, ranged = 0, "", True
-    total: int | None = None
-    validator: str | None = None
 
     def __init__(self, raw: urllib3.HTTPResponse, exchange: Exchange, *, watcher: Watcher) -> None:
         self._raw = raw
@@ -182,7 +186,8 @@ class Answer:
     def close(self) -> None:
         """Keep the connection if the body was read to its end, else close it."""
         self._watcher.end(self.exchange)
-        if self._response.is_finished() and not self._response.will_close and not self.exchange.reason:
+        is_whole = self._response.is_finished() and not self._response.will_close and not self.exchange.reason
+        if is_whole and self.exchange.is_kept:
             self._raw.release_conn()
         else:
             self._raw.close()

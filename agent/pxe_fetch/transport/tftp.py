@@ -11,7 +11,7 @@ import socket
 from collections.abc import Mapping
 
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError
-from pxe_fetch.transport import Body, Request, tftp_packets
+from pxe_fetch.transport import Body, Request, Transport, tftp_packets
 from pxe_fetch.transport.ftp_url import FtpUrl, parse_ftp_url
 from pxe_fetch.transport.sockets import quoted, readable, resolve, translate_os_error
 
@@ -27,7 +27,7 @@ _IPV6_MTU, _IPV6_RECVERR = 24, 25  # linux/in6.h
 _Address = tuple[str | int, ...] | tuple[int, bytes]  # as socket.getaddrinfo gives it
 
 
-class TftpTransport:
+class TftpTransport(Transport):
     """A socket a transfer; nothing is kept."""
 
     def open(self, request: Request) -> Body:
@@ -50,9 +50,6 @@ class TftpTransport:
         except OSError as error:
             raise translate_os_error(error, host=name.server, timeouts=request.timeouts) from error
 
-    def close(self) -> None:
-        """Nothing is kept."""
-
 
 def _ask(name: FtpUrl, request: Request, *, family: int, address: _Address, until: float) -> Body:
     """Ask for the file with options and, where the server cannot stand them, without. Raises FetchError, OSError."""
@@ -72,14 +69,13 @@ def _ask(name: FtpUrl, request: Request, *, family: int, address: _Address, unti
     raise AssertionError("unreachable: without options there is nothing to refuse")
 
 
-class _Transfer:
+class _Transfer(Body):
     """The blocks of one file in their order (RFC 1350, RFC 7440).
 
     What was sent last is sent again until something new comes.
     """
 
-    start, validator, remark, ranged = 0, None, "", False
-    total: int | None = None
+    ranged = False
 
     def __init__(self, name: FtpUrl, request: Request, *, family: int, until: float) -> None:
         """The server has until `until` on the clock to answer."""
@@ -131,7 +127,13 @@ class _Transfer:
             raise self._refusal(number, answer[tftp_packets.HEADER :])
         block = len(answer) - tftp_packets.HEADER
         if kind == tftp_packets.OACK:
-            self._agree(tftp_packets.agreed(answer, asked=asked))
+            options = tftp_packets.agreed(answer, asked=asked)
+            if options is None:
+                self._is_over = True
+                self._send(tftp_packets.error(tftp_packets.OPTIONS_REFUSED, "not what was asked for"))
+                raise NetworkError(f"{self._server} answered with options that were not asked for")
+            self.total = options.get("tsize")
+            self._block, self._window = options.get("blksize", self._block), options.get("windowsize", self._window)
             self._send(tftp_packets.ack(0))
         elif (kind, number) == (tftp_packets.DATA, 1) and block <= self._block:
             self._left = answer[tftp_packets.HEADER :]
@@ -159,22 +161,11 @@ class _Transfer:
         return filled
 
     def close(self) -> None:
-        self._end(tftp_packets.UNDEFINED, "given up")
-
-    def _end(self, code: int, message: str) -> None:
-        """Let go of the transfer, and tell the server if it has not ended. May be called again."""
-        if self._socket.fileno() >= 0:
-            if not self._is_over:
-                with contextlib.suppress(OSError):
-                    self._socket.send(tftp_packets.error(code, message))
-            self._socket.close()
-
-    def _agree(self, options: Mapping[str, int] | None) -> None:
-        if options is None:
-            self._end(tftp_packets.OPTIONS_REFUSED, "not what was asked for")
-            raise NetworkError(f"{self._server} answered with options that were not asked for")
-        self.total = options.get("tsize")
-        self._block, self._window = options.get("blksize", self._block), options.get("windowsize", self._window)
+        if not self._is_over:
+            with contextlib.suppress(OSError):  # there may be nobody to tell
+                self._socket.send(tftp_packets.error(tftp_packets.UNDEFINED, "given up"))
+        self._is_over = True
+        self._socket.close()
 
     def _receive(self, view: memoryview) -> int:
         """The bytes that the packets which are there bring into `view`; 0 when there is no block but an empty one."""

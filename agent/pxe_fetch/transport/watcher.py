@@ -29,13 +29,19 @@ class Exchange:
     timeouts: Timeouts
     deadline: Deadline
     is_fresh: bool = False  # no connection that was used before will do
-    is_reused: bool = False  # the connection had served another request
+    is_kept: bool = True  # its connection may serve another request
+    idle: float | None = None  # seconds since the connection served another request; None: it had not
     is_answered: bool = False  # a byte of the answer has come
     reason: Exception | None = None  # why the watcher ended it
     _socket: socket.socket | None = None
     _until: float = inf  # on time.monotonic()
     _late: type[TimeoutError] = TimeoutError
     _lock: Lock = field(default_factory=Lock)
+
+    @property
+    def place(self) -> tuple[str, str, int, Url | None]:
+        """Where its connection leads; another exchange with the same place may take it."""
+        return self.url.scheme, self.url.host, self.url.port, self.proxy
 
     @property
     def is_forwarded(self) -> bool:
