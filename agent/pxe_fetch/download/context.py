@@ -173,7 +173,9 @@ class Host:
 
     def _is_serving(self, visit: Visit) -> bool:
         """Whether another stream has been served since `visit` began."""
-        return any(one.is_served for one in list(self._visits)) or self._served >= visit.since - 2 * _PAUSE
+        # A server that is known to have a limit may count a stream that has just ended for a moment.
+        moment = 2 * _PAUSE if self.clock.now() < self._limited_until else 0.0
+        return any(one.is_served for one in list(self._visits)) or self._served >= visit.since - moment
 
     def _has_asked(self) -> bool:
         """Whether a request has no answer yet."""
