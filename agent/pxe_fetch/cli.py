@@ -88,7 +88,7 @@ def _run(config_file: str | None, *, debug: bool, root: str) -> int:
     failure (systemd.service(5), SuccessExitStatus=).
     """
     from pxe_fetch.errors import StoppedError
-    from pxe_fetch.reporting.notify import is_service
+    from pxe_fetch.reporting.journal import is_service
     from pxe_fetch.run import run
 
     file = None if config_file is None else Path(config_file)

@@ -19,7 +19,7 @@ from pxe_fetch.humanize import amount, count, soon, span
 from pxe_fetch.plan import Plan, Transfer
 from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal
 from pxe_fetch.reporting.result import Result
-from pxe_fetch.reporting.state_file import ArtifactState
+from pxe_fetch.reporting.state_file import GOOD_RESULTS, ArtifactState, UnitState
 from pxe_fetch.reporting.state_store import StateStore
 
 # With more artifacts than this, only their results and errors are logged: journald drops entries of a service that
@@ -175,6 +175,24 @@ class EventLog:
         fields = {"attempt": artifact.attempts, "bytes": artifact.bytes, "total": artifact.total}
         priority = ERROR if artifact.required else WARNING
         self._send_of(artifact, message, MessageId.FAILED, priority, error=result.message, cause=result.cause, **fields)
+
+    # The units in its `start:` list
+
+    def unit_added(self, unit: UnitState) -> None:
+        """The unit is asked to start."""
+        self._store.add_unit(unit)
+
+    def unit_settled(self, unit: UnitState) -> None:
+        """What became of the unit is known, or nobody waits for it any longer."""
+        failed = unit.result not in GOOD_RESULTS
+        fields = {"artifact": unit.artifact, "unit": unit.name, "result": unit.result}
+        self._send(
+            f"{unit.artifact}: {unit.sentence}{f' (systemctl status {unit.name})' if failed else ''}",
+            MessageId.UNIT,
+            INFO if not failed else ERROR if unit.required else WARNING,
+            error=unit.message if failed else None,
+            **fields,
+        )
 
     # One artifact's download (pxe_fetch.download.context.Events). Some downloads are not artifacts (the configuration,
     # a list of digests): those have no state, and only their errors are logged.

@@ -11,7 +11,7 @@ from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.problem import ProblemError
 from pxe_fetch.errors import CannotCreateError, DeadlineError, DiskError, FetchError, NoRoomError, StoppedError
 from pxe_fetch.humanize import amount, count, span
-from pxe_fetch.reporting.state_file import RunState
+from pxe_fetch.reporting.state_file import GOOD_RESULTS, RunState, UnitState
 
 # The unit restarts the agent after these (all others are in its RestartPreventExitStatus=).
 RESTARTED = frozenset((Exit.NETWORK, Exit.BUG, Exit.IO, Exit.DEADLINE, Exit.INTEGRITY))
@@ -75,6 +75,8 @@ def run_result(state: RunState, *, failures: Mapping[str, Result]) -> Result:
     the final failure is reported once nothing else is left.
     """
     artifacts = state.artifacts
+    units = [one for one in state.units if one.result not in GOOD_RESULTS]
+    failures = {one.artifact: _unit_result(one) for one in units if one.required} | {**failures}
     required = [one for one in artifacts if one.required and one.name in failures]
     optional = [one for one in artifacts if not one.required and one.name in failures]
     elapsed = span(time.monotonic() - state.started_monotonic)
@@ -87,6 +89,8 @@ def run_result(state: RunState, *, failures: Mapping[str, Result]) -> Result:
         return Result(exit_code=failure.exit_code, cause=failure.cause, message=message)
     received = amount(sum(one.bytes_received for one in artifacts))
     summary = f"{_summary(state)}, {received} received, {elapsed}"
+    if idle := [one.sentence for one in units if not one.required]:
+        summary += f"; {_join(idle, '; ')}"
     if not optional:
         return Result(exit_code=Exit.DONE, message=summary)
     reasons = _join([f"{one.name}: {failures[one.name].sentence}" for one in optional], "; ")
@@ -95,6 +99,15 @@ def run_result(state: RunState, *, failures: Mapping[str, Result]) -> Result:
         cause=failures[optional[0].name].cause,
         message=f"{summary}; without {count(len(optional), 'optional artifact')}: {reasons}",
     )
+
+
+def _unit_result(unit: UnitState) -> Result:
+    """The result of an artifact whose unit was required, and did not start.
+
+    Not in RESTARTED: the next run would find the artifact in place, and start the same unit in the same way. To try a
+    unit again is up to its own Restart= (systemd.service(5)).
+    """
+    return Result(exit_code=Exit.CANNOT_CREATE, cause="unit-failed", message=unit.sentence)
 
 
 def _join(items: Sequence[str], separator: str) -> str:

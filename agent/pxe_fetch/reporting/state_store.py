@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from threading import Event, Lock, Thread
 
 from pxe_fetch import __version__
 from pxe_fetch.humanize import amount
 from pxe_fetch.reporting import state_file
-from pxe_fetch.reporting.notify import notify
+from pxe_fetch.reporting.journal import notify
 from pxe_fetch.reporting.result import Result
-from pxe_fetch.reporting.state_file import FINAL_PHASES, ArtifactState, Document, RunState
+from pxe_fetch.reporting.state_file import FINAL_PHASES, ArtifactState, Document, RunState, UnitState
 
 SAVE_INTERVAL = 0.1  # seconds between two saves while artifacts change
 SAVE_COST_FACTOR = 100  # … and at least so many times what the last one took: saving takes under 1 % of a run
@@ -34,9 +34,10 @@ class StateStore:
             started=datetime.now(tz=UTC).isoformat(timespec="seconds"),
             started_monotonic=time.monotonic(),
         )
-        self.write_error: str | None = None  # why the state file is no longer written
+        self.read_error: str | None = None  # why the file of the run before this one could not be used
+        self.write_error: str | None = None  # why the file could not be written the last time
         self._file = state_file.path()
-        self._previous_failures = state_file.failed_runs(self._file)
+        self._previous_failures = self._failures_before()
         self._artifacts: dict[str, ArtifactState] = {}
         self._changed = False  # since the last save
         self._lock = Lock()  # of all above
@@ -54,6 +55,12 @@ class StateStore:
         with self._lock:
             self.state.artifacts.append(artifact)
             self._artifacts[artifact.name] = artifact
+
+    def add_unit(self, unit: UnitState) -> None:
+        """Add a unit that was asked to start; it may be changed until `finish`."""
+        with self._lock:
+            self.state.units.append(unit)
+            self._changed = True
 
     def has(self, name: str) -> bool:
         """Whether `name` is an artifact, and not another download: the configuration, a list of digests."""
@@ -104,9 +111,21 @@ class StateStore:
             self._changed = False
             try:
                 state_file.write(self.document(), file=self._file)
-            except OSError as error:
+                self.write_error = None
+            except OSError as error:  # the next save may succeed: a full disk gets room again
                 self.write_error = f"cannot write {self._file}: {error.strerror}"
-                self._file = None
+                if self.state.phase in state_file.ENDED:
+                    with suppress(OSError):  # no state is better than one that says that the run goes on
+                        self._file.unlink()
+
+    def _failures_before(self) -> int:
+        """How many runs in a row have failed or were killed before this one; 0 if that is unknown."""
+        try:
+            document = state_file.read(self._file) if self._file else None
+        except state_file.StateError as error:
+            self.read_error = str(error)
+            document = None
+        return int(document["failures"]) + (document["phase"] not in state_file.ENDED) if document else 0
 
     def _keep_saving(self) -> None:
         next_save = next_heartbeat = 0.0
