@@ -7,6 +7,7 @@ import io
 import re
 import socket
 import ssl
+from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from math import inf
@@ -21,16 +22,18 @@ from pxe_fetch.transport.watcher import Exchange
 CURRENT: ContextVar[Exchange] = ContextVar("the exchange of this thread, for which urllib3 has no parameter")
 
 LONGEST_HEADER = 300 * 1024  # bytes of a whole header, interim ones included
-_INTERIM = range(102, 200)  # answers that another one follows (RFC 9110, 15.2); http.client knows 100 alone
+_INTERIM = frozenset(range(100, 200)) - {101}  # answers that another one follows (RFC 9110, 15.2)
 _NO_BODY = frozenset({101, 204, 304})
 _BUFFERED = io.DEFAULT_BUFFER_SIZE  # bytes that may have been read together with the header
 _RECORD = 8192  # bytes of a TLS record, 16 KiB at most (RFC 8446, 5.1), behind which others may have come
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*(:.*)", re.DOTALL)
-# The fields that are read here or in http.client. Of the others it would make an e-mail message, which takes its time.
-_KNOWN = frozenset(
+_STATUS = re.compile(rb"HTTP/1\.(\d)[ \t]+([1-9]\d\d)([ \t].*)?", re.DOTALL)
+_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:(.*)", re.DOTALL)
+_KNOWN = frozenset(  # the fields that are read here and in http.py
     b"connection content-encoding content-length content-range content-type date etag keep-alive location "
     b"proxy-connection retry-after transfer-encoding".split()
 )
+_HTTP_1_1 = 11
+_NONE = http.client.HTTPMessage()  # for urllib3, which needs none of the fields; an e-mail message takes its time
 
 
 class Response(http.client.HTTPResponse):
@@ -43,19 +46,53 @@ class Response(http.client.HTTPResponse):
 
     def begin(self) -> None:
         """Read the header, past interim ones. Raises HTTPException and OSError."""
-        file: Any = self.fp
-        self.fp = _HeaderFile(file)  # type: ignore[assignment]  # only lines are read from it
-        super().begin()
+        self.headers = self.msg = _NONE
+        lines = self._lines()
+        self._read_header(lines)
         while self.status in _INTERIM:
-            self.headers = self.msg = None  # type: ignore[assignment]  # as before the first
-            super().begin()
-        self.fp = file
+            self._read_header(lines)
         self._find_end()
 
     def field(self, name: str) -> str | None:
         """The first header field of that `name`; None where it is missing."""
-        value = self.headers.get(name)
-        return None if value is None else re.sub(r"\r\n[ \t]+", " ", value).strip(" \t")
+        return next(iter(self._fields(name)), None)
+
+    def _lines(self) -> Iterator[bytes]:
+        """The lines of the header, without their ends."""
+        exchange, left = CURRENT.get(), LONGEST_HEADER
+        while True:
+            line = self.fp.readline(left + 1)
+            exchange.is_answered |= bool(line)
+            left -= len(line)
+            if left < 0 or b"\0" in line:
+                raise http.client.HTTPException(f"a header with a NUL, or of more than {LONGEST_HEADER} bytes")
+            if not line.endswith(b"\n"):
+                raise http.client.RemoteDisconnected("the connection ended in the header")
+            yield line.rstrip(b"\r\n").replace(b"\r", b" ")  # RFC 9112, 2.2
+
+    def _read_header(self, lines: Iterator[bytes]) -> None:
+        """Read one header, interim or final, up to the empty line: its status, and the fields that matter."""
+        status = _STATUS.fullmatch(next(lines))
+        if not status:
+            raise http.client.BadStatusLine("")
+        self.version, self.status, self.reason = _HTTP_1_1 - (status[1] == b"0"), int(status[2]), ""
+        self._known: dict[bytes, list[bytes]] = {}
+        values: list[bytes] | None = None  # of the last field, if it is known
+        for line in lines:
+            if not line:
+                return
+            if line[:1] in b" \t":  # it goes on with the last field (RFC 9112, 5.2)
+                if values:
+                    values[-1] += b" " + line.strip(b" \t")
+            elif (field := _FIELD.fullmatch(line)) and (name := field[1].lower()) in _KNOWN:
+                values = self._known.setdefault(name, [])
+                values.append(field[2].strip(b" \t"))
+            else:
+                values = None
+
+    def _fields(self, name: str) -> list[str]:
+        """The values of all header fields of that `name`."""
+        return [value.decode("latin-1") for value in self._known.get(name.lower().encode(), ())]
 
     def take(self, view: memoryview) -> int:
         """At least one byte of the body into `view`, 0 at its end. Raises IncompleteRead if that is early, OSError.
@@ -83,16 +120,24 @@ class Response(http.client.HTTPResponse):
 
     def _find_end(self) -> None:
         """Where the body ends, more strictly than http.client has it (RFC 9112, 6.3). Raises HTTPException."""
-        codings = transfer_codings(self.headers.get_all("Transfer-Encoding", []))
-        lengths = ",".join(self.headers.get_all("Content-Length", [])).split(",")
+        codings = transfer_codings(self._fields("Transfer-Encoding"))
+        lengths = ",".join(self._fields("Content-Length")).split(",")
         if codings and codings != ["chunked"]:
             raise http.client.HTTPException("a transfer coding that was not asked for")
-        if codings and not self.chunked:  # http.client takes nothing but the very word
-            self.chunked, self.chunk_left, self.length, self.will_close = True, None, None, True
-        elif not codings and lengths != [""] and self.status not in _NO_BODY:
+        self.chunked, self.chunk_left, self.length = bool(codings), None, None
+        if self.status in _NO_BODY:
+            self.length = 0
+        elif not codings and lengths != [""]:
             self.length, *others = {content_length(length) for length in lengths}
             if self.length is None or others:
                 raise http.client.HTTPException("an invalid or contradictory Content-Length")
+        options = ",".join(self._fields("Connection") + self._fields("Proxy-Connection")).lower()
+        is_kept = (
+            "close" not in options
+            if self.version == _HTTP_1_1
+            else "keep-alive" in options or self._fields("Keep-Alive")
+        )
+        self.will_close = not is_kept or (self.length is None and not self.chunked)
 
     def _receive(self, view: memoryview) -> int:
         """What is there, at least a byte; 0 at the end of the connection."""
@@ -117,37 +162,6 @@ class Response(http.client.HTTPResponse):
 def _copy(data: bytes, view: memoryview) -> int:
     view[: len(data)] = data
     return len(data)
-
-
-class _HeaderFile:
-    """The file of a response while its header is read: the lines that matter, and an error where it ends early."""
-
-    def __init__(self, file: io.BufferedReader) -> None:
-        self._file = file
-        self._left = LONGEST_HEADER
-        self._is_field = False  # the next line is one, and no status line
-        self._is_known = False  # the last field was: a line that goes on with it is kept
-        self.flush, self.close = file.flush, file.close
-
-    def readline(self, _limit: int) -> bytes:
-        while True:
-            line = self._file.readline(self._left + 1)
-            CURRENT.get().is_answered |= bool(line)
-            self._left -= len(line)
-            if self._left < 0 or b"\0" in line:
-                raise http.client.HTTPException(f"a header with a NUL, or of more than {LONGEST_HEADER} bytes")
-            if not line.endswith(b"\n"):
-                raise http.client.RemoteDisconnected("the connection ended in the header")
-            line = line.rstrip(b"\r\n").replace(b"\r", b" ")  # RFC 9112, 2.2
-            if not line or not self._is_field:
-                self._is_field = bool(line)
-                return line + b"\r\n"
-            if line[:1] not in b" \t":
-                field = _FIELD.fullmatch(line)
-                self._is_known = field is not None and field[1].lower() in _KNOWN
-                line = field[1] + field[2] if field else line
-            if self._is_known:
-                return line + b"\r\n"
 
 
 class _Connection(urllib3.connection.HTTPConnection):

@@ -15,8 +15,6 @@ gcc -shared -s -O2 -fPIC -DPy_BUILD_CORE -I /usr/include/python3.11 -I /usr/incl
   -o "$library" config.c hypot.c -Wl,--whole-archive objects.a -Wl,--no-whole-archive -lz -lm -ldl
 ldconfig
 
-# charset-normalizer has each of its modules twice, and the ones in Python do for a library that is only imported.
-rm -f libraries/charset_normalizer/*.so
 # Two seconds here are two seconds less in each freeze.
 python3.11 -m compileall -q /usr/lib/python3.11 libraries >compiled || true  # some are templates, or for other Pythons
 # The compiler and what else a freeze has no use for: two thirds of the environment.
