@@ -146,7 +146,7 @@ DAMAGED = [
     changed(artifacts=[[]]), changed(exit_code="0"), changed(exit_code=10**30), changed(exit_code=-1),
     changed(seconds=None), changed(seconds=float("inf")), changed(units=[{}]),
     changed(units=5), changed(artifact={"bytes": "many"}), changed(artifact={"bytes": 10**400}),
-    changed(artifact={"seconds": float("nan"), "total": []}), 
+    changed(artifact={"seconds": float("nan"), "total": []}),
 ]  # fmt: skip
 
 

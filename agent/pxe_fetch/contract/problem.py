@@ -27,6 +27,20 @@ class Problem:
     label: str = ""  # shown beside the carets
     severity: str = "error"  # "error", "warning" or "note"
 
+    def document(self) -> dict[str, str | int | None]:
+        """The finding as JSON values, for `pxe-fetch check --json`."""
+        file, line, column = (self.where.file, self.where.line, self.where.column) if self.where else (None, None, None)
+        return {
+            "reference": self.reference,
+            "severity": self.severity,
+            "message": self.message,
+            "label": self.label,
+            "hint": self.hint,
+            "file": file,
+            "line": line,
+            "column": column,
+        }
+
     def __str__(self) -> str:
         """The finding in one line: `file:line:column: message [reference]`."""
         place = f"{self.where.file}:{self.where.line}:{self.where.column}: " if self.where else ""
