@@ -24,8 +24,6 @@ from pxe_fetch.contract.paths import (
     WANTS_LINK,
 )
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.commands.completion import script as completion
-from pxe_pack.commands.man import agent_page, agent_parser
 from pxe_pack.image.tree import Inode, RootTree
 from pxe_pack.tools import InputError
 from pxe_pack.unit import unit_files
@@ -88,6 +86,8 @@ def make_payload(*, agent: Path, service: str, config: str, roots: Sequence[str]
 
     Raises InputError if the image has a file of another type at one of its paths.
     """
+    from pxe_pack.commands import completion, man  # libraries that nothing else needs
+
     units = unit_files()
     wanted = [
         *_agent_entries(agent),
@@ -97,8 +97,8 @@ def make_payload(*, agent: Path, service: str, config: str, roots: Sequence[str]
         _file(CONFIG_ETC, config.encode()),
         Entry(path=WANTS_LINK.lstrip("/"), mode=stat.S_IFLNK | 0o777, target=f"../{TARGET_NAME}"),
         Entry(path=COMMAND.lstrip("/"), mode=stat.S_IFLNK | 0o777, target=AGENT),
-        _file(MANUAL, gzip.compress(agent_page().encode(), mtime=0)),
-        _file(COMPLETION, completion("bash", agent_parser()).encode()),
+        _file(MANUAL, gzip.compress(man.agent_page().encode(), mtime=0)),
+        _file(COMPLETION, completion.script("bash", man.agent_parser()).encode()),
     ]
     volatile = [root for root in roots if _is_volatile(root) and root.strip("/") not in _VOLATILE]
     if volatile:
