@@ -24,7 +24,7 @@ INTERIM_TIMEOUT = 10.0  # seconds for one interim report
 # Seconds for the final report with its retry: on an emulated machine, which starts all its other services at this
 # moment, 5 were not enough.
 FINAL_TIMEOUT = 15.0
-STOPPED_TIMEOUT = 5.0  # seconds for it in a run that was stopped: systemd kills it after TimeoutStopSec=20s
+STOPPED_TIMEOUT = 0.5  # seconds for it in a run that was stopped: who stops it waits for that
 RETRY_DELAY = 0.5  # seconds before the final report is retried
 UNINTERRUPTIBLE = 2.0  # seconds more for what no timeout interrupts, as a name lookup
 
@@ -55,7 +55,7 @@ class WebhookReporter:
     def finish(self, *, stopped: bool = False) -> str | None:
         """Post the final document; None, or a sentence that says why it was not accepted.
 
-        Blocks for FINAL_TIMEOUT seconds at most, or STOPPED_TIMEOUT if the run was `stopped`, plus UNINTERRUPTIBLE.
+        Blocks for FINAL_TIMEOUT + UNINTERRUPTIBLE seconds at most, or STOPPED_TIMEOUT if the run was `stopped`.
         """
         self.stop()
         body = json.dumps(self._store.document()).encode()
@@ -64,7 +64,7 @@ class WebhookReporter:
         thread = Thread(target=lambda: answers.put(self._post_final(body, timeout)), name="final-report", daemon=True)
         try:
             thread.start()
-            return answers.get(timeout=timeout + UNINTERRUPTIBLE)
+            return answers.get(timeout=timeout + (0 if stopped else UNINTERRUPTIBLE))
         except RuntimeError as error:
             return f"{redact(self.url)}: {error}"
         except Empty:
@@ -85,7 +85,7 @@ class WebhookReporter:
     def _post_final(self, body: bytes, timeout: float) -> str | None:
         """Post `body` within `timeout` seconds, twice if that may help; why it was not accepted."""
         if self._thread.is_alive():
-            self._thread.join(timeout=POLL_INTERVAL)  # an interim report must not arrive after the final one
+            self._thread.join(timeout=timeout / 10)  # an interim report must not arrive after the final one
         end = time.monotonic() + timeout
         never = Event()
         failure, is_final = self._post(body, timeout=timeout * 2 / 3, stop=never)
