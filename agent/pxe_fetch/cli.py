@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 
 from pxe_fetch import __version__
 from pxe_fetch.contract.exits import Exit
@@ -43,9 +40,15 @@ def main(arguments: Sequence[str], *, root: str = "/") -> int:
 def _complain(message: str, code: int) -> int:
     from pxe_fetch.contract.problem import printable
 
-    with suppress(OSError):  # stderr is closed
-        sys.stderr.write(f"pxe-fetch: {printable(message)}\n")
+    _to_stderr(f"pxe-fetch: {printable(message)}\n")
     return code
+
+
+def _to_stderr(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+    except OSError:  # it is closed or full; the exit code says enough
+        return
 
 
 def _run_command(words: list[str], *, root: str) -> int:
@@ -134,6 +137,9 @@ def _run(config_file: str | None, *, debug: bool, root: str) -> int:
     A service that was stopped ends by SIGTERM instead: systemd takes that for a clean end, and an exit code for a
     failure (systemd.service(5), SuccessExitStatus=).
     """
+    import signal
+    from pathlib import Path
+
     from pxe_fetch.errors import StoppedError
     from pxe_fetch.reporting.journal import is_service
     from pxe_fetch.run import run
@@ -149,6 +155,7 @@ def _run(config_file: str | None, *, debug: bool, root: str) -> int:
 def _check(file: str, *, as_json: bool) -> int:
     """Print what `file` would fetch, or every problem in it (to stderr, if not as JSON); return the exit code."""
     import json
+    from pathlib import Path
 
     from pxe_fetch.config_source import decode, read_file
     from pxe_fetch.contract import reader
@@ -162,8 +169,7 @@ def _check(file: str, *, as_json: bool) -> int:
             problems = [problem.document() for problem in error.problems]
             sys.stdout.write(json.dumps({"file": file, "valid": False, "problems": problems}, indent=2) + "\n")
         else:
-            with suppress(OSError):
-                sys.stderr.write(show_all(error.problems) + "\n")
+            _to_stderr(show_all(error.problems) + "\n")
         return Exit.CONFIG
     if as_json:
         listed = [{"name": one.name, "urls": [*one.urls], "source": one.source, "dest": one.dest} for one in artifacts]

@@ -193,7 +193,8 @@ def _report(context: RunContext, result: Result) -> None:
     """Report the end of the run to the journal, the state file, the console, systemd and the webhook."""
     event_log = context.event_log
     event_log.finished(result)
-    write_to_console(f"pxe-fetch: {context.store.state.phase}: {result.message}")
+    more = f" (see: journalctl -u {UNIT_NAME})" if result.failed and is_service() else ""
+    write_to_console(f"pxe-fetch: {context.store.state.phase}: {result.message}{more}")
     notify(*([] if result.failed else [READY]), f"STATUS={result.message}")
     if context.webhook and (failure := context.webhook.finish(stopped=result.cause == StoppedError.reference)):
         event_log.log(f"the report was not delivered: {failure}", priority=WARNING)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from threading import Event
 
 from pxe_fetch.contract.paths import TARGET_NAME, UNIT_NAME
@@ -37,14 +36,6 @@ class _SystemctlError(Exception):
     """systemctl is not there, does not answer, or refuses."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Start:
-    """A start that was requested: the systemctl that waits for its job. Killed, it leaves the job to systemd."""
-
-    unit: UnitState
-    waits: subprocess.Popen[str]
-
-
 class Units:
     """The units in the `start:` lists of a run's artifacts. `start` may be called from several threads."""
 
@@ -52,7 +43,8 @@ class Units:
         self._event_log = event_log
         self._stop = stop
         self._run_deadline = run_deadline  # monotonic
-        self._starts: list[_Start] = []
+        # Each with the systemctl that waits for its job. Killed, that leaves the job to systemd.
+        self._starts: list[tuple[UnitState, subprocess.Popen[str]]] = []
 
     def start(self, transfer: Transfer) -> None:
         """Request the start of the units that wait for this artifact, also where it was in place before."""
@@ -60,7 +52,7 @@ class Units:
             unit = UnitState(name=name, artifact=transfer.name, required=transfer.start_required)
             self._event_log.unit_added(unit)
             try:
-                self._starts.append(_Start(unit=unit, waits=_run("--no-ask-password", "start", name)))
+                self._starts.append((unit, _run("--no-ask-password", "start", name)))
             except _SystemctlError as error:
                 unit.result, unit.message = "failed", str(error)
                 self._event_log.unit_settled(unit)
@@ -75,26 +67,22 @@ class Units:
         waiting = self._starts
         while waiting:
             _look(waiting)
-            now = time.monotonic()
-            for unit in (one.unit for one in waiting if one.unit.result == "starting"):
-                if unit.required and now >= self._run_deadline:
-                    unit.result, unit.message = "failed", "it had not started when the run's deadline passed"
-            waiting = [one for one in waiting if _may_change(one.unit, since=begin)]
+            waiting = [one for one in waiting if self._may_change(one[0], since=begin)]
             if waiting:
                 SystemClock().sleep(POLL_INTERVAL, stop=self._stop)
-        for one in self._starts:
-            if one.unit.result == "asking":
-                one.unit.result, one.unit.message = "unknown", f"systemctl did not answer within {TIMEOUT:.0f} s"
-            one.waits.kill()
-            one.waits.communicate()
-            self._event_log.unit_settled(one.unit)
+        for unit, process in self._starts:
+            process.kill()
+            process.communicate()
+            self._event_log.unit_settled(unit)
 
-
-def _may_change(unit: UnitState, *, since: float) -> bool:
-    """Whether to look at the unit again, for what has been waited for since then."""
-    if unit.result == "asking":
-        return time.monotonic() < unit.requested + TIMEOUT
-    return unit.result == "starting" and (unit.required or time.monotonic() < since + SETTLE)
+    def _may_change(self, unit: UnitState, *, since: float) -> bool:
+        """Whether to look at the unit again. If it took too long, that is its result."""
+        now = time.monotonic()
+        if unit.result == "asking" and now >= unit.requested + TIMEOUT:
+            unit.result, unit.message = "unknown", f"systemctl did not answer within {TIMEOUT:.0f} s"
+        if unit.result == "starting" and unit.required and now >= self._run_deadline:
+            unit.result, unit.message = "failed", "it had not started when the run's deadline passed"
+        return unit.result == "asking" or (unit.result == "starting" and (unit.required or now < since + SETTLE))
 
 
 def act(action: str) -> str | None:
@@ -106,28 +94,25 @@ def act(action: str) -> str | None:
     return None
 
 
-def _look(starts: Sequence[_Start]) -> None:
-    """Update the units of `starts` with what systemd says about them."""
-    names = [one.unit.name for one in starts]
-    ended = [one.waits.poll() is not None for one in starts]  # before asking: the answer is no older than that
+def _look(starts: Sequence[tuple[UnitState, subprocess.Popen[str]]]) -> None:
+    """Update units with what systemd says about them, and with what the systemctl of each has said."""
+    ended = [process.poll() is not None for _, process in starts]  # before asking: the answer is no older than that
     try:
-        shown = _ask("show", f"--property={','.join(_PROPERTIES)}", "--", *names)
+        shown = _ask("show", f"--property={','.join(_PROPERTIES)}", "--", *(unit.name for unit, _ in starts))
     except _SystemctlError as error:
-        for one in starts:
-            one.unit.result, one.unit.message = "unknown", str(error)
+        for unit, _ in starts:
+            unit.result, unit.message = "unknown", str(error)
         return
     # One block for each unit, in their order; values have no line breaks.
-    blocks = shown.strip().split("\n\n")
-    for one, has_ended, block in zip(starts, ended, blocks, strict=False):
-        unit, found = one.unit, dict(line.partition("=")[::2] for line in block.splitlines())
-        state = found.get("ActiveState")
-        is_settled = found.get("SubState") == "auto-restart" or (state == "active" and not found.get("Job"))
-        if not has_ended and not is_settled:
+    for (unit, process), has_ended, block in zip(starts, ended, shown.strip().split("\n\n"), strict=False):
+        found = dict(line.partition("=")[::2] for line in block.splitlines())
+        is_active = found.get("ActiveState") == "active" and not found.get("Job")
+        if not (has_ended or is_active or found.get("SubState") == "auto-restart"):
             unit.seconds = time.monotonic() - unit.requested
             unit.result = _pending(found)
-        elif has_ended and one.waits.returncode:
+        elif has_ended and process.returncode:
             unit.result = load if (load := found.get("LoadState", "")) in _NOT_LOADED else "failed"
-            unit.message = _error(one.waits, one.waits.communicate()[1])
+            unit.message = _error(process, process.communicate()[1])
         else:
             unit.seconds = max(_since(unit, found, "StateChange"), 0.0)
             unit.result, unit.message = _outcome(unit, found)
