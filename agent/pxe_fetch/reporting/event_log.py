@@ -17,7 +17,7 @@ from pxe_fetch.download.download import DownloadResult
 from pxe_fetch.errors import FetchError
 from pxe_fetch.humanize import amount, count, soon, span
 from pxe_fetch.plan import Plan, Transfer
-from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal
+from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal, Value
 from pxe_fetch.reporting.result import Result
 from pxe_fetch.reporting.state_file import GOOD_RESULTS, ArtifactState, UnitState
 from pxe_fetch.reporting.state_store import StateStore
@@ -79,7 +79,7 @@ class EventLog:
         """The run has ended; the last event that changes the state."""
         self._store.finish(result)
         if self._store.write_error:
-            self.debug(self._store.write_error)
+            self.log(self._store.write_error, priority=DEBUG)
         if self._journal.is_plain_text:
             return  # the same line goes to stdout
         state = self._store.state
@@ -98,10 +98,6 @@ class EventLog:
         """Log anything else; the state stays as it is."""
         self._send(message, MessageId.STATUS, priority)
 
-    def debug(self, message: str) -> None:
-        """Log something that only pxe-fetch.debug shows."""
-        self.log(message, priority=DEBUG)
-
     def enable_debug(self) -> None:
         """Show debug entries from now on."""
         self._journal.debug = True
@@ -118,7 +114,7 @@ class EventLog:
                 fields = {"error": problem.reference, "phase": self._store.state.phase}
                 self._send(message, MessageId.FAILED, ERROR, **fields)
         elif type(error) is FetchError or not isinstance(error, (FetchError, KernelArgumentError)):
-            self.debug("".join(traceback.format_exception(error)))
+            self.log("".join(traceback.format_exception(error)), priority=DEBUG)
 
     # One artifact, before and after its download
 
@@ -195,7 +191,7 @@ class EventLog:
         )
 
     # One artifact's download (pxe_fetch.download.context.Events). Some downloads are not artifacts (the configuration,
-    # a list of digests): those have no state, and only their errors are logged.
+    # a list of digests): those have no `dest` and no state, and only their errors are logged.
 
     def started(self, name: str, *, url: str, offset: int, total: int | None) -> None:
         with self._store.edit(name) as artifact:
@@ -205,7 +201,7 @@ class EventLog:
             artifact.bytes = offset
             artifact.total = artifact.total if total is None else total
             artifact.attempts = max(artifact.attempts, 1)
-        if is_first and self._store.has(name):
+        if is_first and artifact.dest:
             size = "" if total is None else f" ({amount(total)})"
             mirrors = artifact.mirrors
             mirror = f", mirror {mirrors.index(url) + 1} of {len(mirrors)}" if url in mirrors else ""
@@ -263,23 +259,17 @@ class EventLog:
             artifact.bytes = artifact.total = total
             artifact.error = None  # overcome; the journal has it
             artifact.sha256 = hex_digits if algorithm == "sha256" else None
-        if self._store.has(name):
+        if artifact.dest:
             message = f"verified {amount(total)}, {digest}"
             fields = {"bytes": total, "total": total, "sha256": artifact.sha256, "phase": "verifying"}
             self._send_of(artifact, message, MessageId.VERIFIED, self._routine, **fields)
 
     def _send_of(
-        self,
-        artifact: ArtifactState,
-        message: str,
-        message_id: str,
-        priority: int = INFO,
-        /,
-        **fields: str | float | None,
+        self, artifact: ArtifactState, message: str, message_id: str, priority: int = INFO, /, **fields: Value
     ) -> None:
         """Send an entry about `artifact`, with its URL and phase unless `fields` have others."""
         fields = {"artifact": artifact.name, "url": artifact.url, "phase": artifact.phase, **fields}
         self._send(f"{artifact.name}: {message}", message_id, priority, **fields)
 
-    def _send(self, message: str, message_id: str, priority: int = INFO, /, **fields: str | float | None) -> None:
+    def _send(self, message: str, message_id: str, priority: int = INFO, /, **fields: Value) -> None:
         self._journal.send(message, priority=priority, message_id=message_id, run=self._store.state.run, **fields)

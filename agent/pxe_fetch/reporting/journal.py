@@ -22,6 +22,8 @@ except ImportError:  # no systemd-python, or no libsystemd.so.0: a laptop, a con
 # syslog(3) priorities, which sd-daemon(3) puts in angle brackets in front of a line.
 ERROR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7
 
+Value = str | float | None  # of a field; None: the entry does not have it
+
 IDENTIFIER = "pxe-fetch"
 CONSOLE = "/dev/console"
 CGROUP = "/proc/self/cgroup"
@@ -50,13 +52,9 @@ class Journal:
         """Whether a person reads the lines as they are written: on a terminal or in a file."""
         return not self._has_prefix
 
-    def is_enabled(self, priority: int) -> bool:
-        """Whether entries of this priority are written at all."""
-        return priority != DEBUG or self.debug
-
-    def send(self, message: str, *, priority: int = INFO, message_id: str = "", **fields: str | float | None) -> None:
+    def send(self, message: str, *, priority: int = INFO, message_id: str = "", **fields: Value) -> None:
         """Write `message`. Each of `fields` becomes PXE_FETCH_<NAME>, unless it is None. Never raises OSError."""
-        if not self.is_enabled(priority):
+        if priority == DEBUG and not self.debug:
             return
         if self._has_journald:
             entry = {"MESSAGE": message, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": IDENTIFIER}

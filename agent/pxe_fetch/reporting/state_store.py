@@ -62,12 +62,8 @@ class StateStore:
             self.state.units.append(unit)
             self._changed = True
 
-    def has(self, name: str) -> bool:
-        """Whether `name` is an artifact, and not another download: the configuration, a list of digests."""
-        return name in self._artifacts
-
     def get(self, name: str) -> ArtifactState:
-        """The state of the artifact `name`; a blank one, kept nowhere, if that is no artifact."""
+        """The state of the artifact `name`; one without `dest`, kept nowhere, for another download, as of digests."""
         return self._artifacts.get(name) or ArtifactState(name=name, dest="", phase="fetching", required=True)
 
     @contextmanager
