@@ -65,14 +65,17 @@ class Units:
         """
         begin = time.monotonic()
         waiting = self._starts
-        while waiting:
-            _look(waiting)
-            waiting = [one for one in waiting if self._may_change(one[0], since=begin)]
-            if waiting:
-                SystemClock().sleep(POLL_INTERVAL, stop=self._stop)
-        for unit, process in self._starts:
-            process.kill()
-            process.communicate()
+        try:
+            while waiting:
+                _look(waiting)
+                waiting = [one for one in waiting if self._may_change(one[0], since=begin)]
+                if waiting:
+                    SystemClock().sleep(POLL_INTERVAL, stop=self._stop)
+        finally:
+            for _, process in self._starts:
+                process.kill()
+                process.communicate()
+        for unit, _ in self._starts:
             self._event_log.unit_settled(unit)
 
     def _may_change(self, unit: UnitState, *, since: float) -> bool:

@@ -74,6 +74,21 @@ def test_systemctl_that_stops_answering_ends_the_wait_for_a_required_unit(node: 
     assert "app.service could not be started: Failed to get properties: Connection refused" in ran.out
 
 
+def test_sigterm_ends_the_wait_for_a_required_unit(node: FakeNode) -> None:
+    node.give_systemctl("[ $1 = show ] || exec sleep 100; echo ActiveState=activating; echo Job=5")
+    with Server({"/m": Script(body=BODY)}) as server:
+        entry = node.entry("m", server.url("/m"), BODY, start="app.service", start_required=True)
+        file = node.write("fetch.yaml", node.config(entry))
+        process = node.start("run", "--config", str(file))
+        while not node.systemctl():
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(1)
+        process.terminate()
+        _, err = process.communicate(timeout=5)
+    assert (process.returncode, node.state()["cause"]) == (75, "stopped"), err
+
+
 UNITS = {
     "app.service": "[Service]\nExecStart=/bin/sleep 1000\n",
     "app@.service": "[Service]\nExecStart=/bin/sleep 1000%i\n",
