@@ -52,7 +52,7 @@ def test_unit_that_cannot_be_started_is_a_remark_and_not_the_artifacts_failure(n
     with Server({"/m": Script(body=BODY)}) as server:
         ran = node.run_config(node.entry("m", server.url("/m"), BODY, start="app.service"))
     assert ran.code == 0
-    assert ran.err.count("m: app.service could not be started: Failed to start: Unit not found.") == 1
+    assert ran.err.count("m: app.service could not be started: Failed to start: Unit not found (") == 1
 
 
 @pytest.mark.parametrize("required", [False, True])
@@ -239,7 +239,7 @@ def test_wait_for_a_required_unit_ends_with_the_runs_deadline(manager: FakeNode)
 def test_outcome_names_the_units_that_did_not_start(manager: FakeNode) -> None:
     units(manager, "no-such.service", "once.service")
     assert str(manager.state()["message"]).endswith(
-        "; no-such.service could not be started: Failed to start no-such.service: Unit no-such.service not found."
+        "; no-such.service could not be started: Failed to start no-such.service: Unit no-such.service not found"
     )
 
 

@@ -168,7 +168,7 @@ def test_state_and_journal_say_what_became_of_each_unit(shown: Shown) -> None:
     assert units["absent.service"]["message"] == why
     told = shown.booted.said("tree", MessageId.UNIT)
     assert {entry["PXE_FETCH_UNIT"]: entry["PXE_FETCH_RESULT"] for entry in told}["absent.service"] == "not-found"
-    assert str(shown.booted.node["message"]).endswith(f"; absent.service could not be started: {why}")
+    assert str(shown.booted.node["message"]).endswith(f"; absent.service could not be started: {why.removesuffix('.')}")
 
 
 def test_restarted_unit_keeps_what_is_right_and_resumes_the_rest(shown: Shown) -> None:

@@ -107,7 +107,7 @@ class UnitState:
             "inactive": "is inactive",
             "skipped": "was skipped",
         }.get(self.result, "could not be started")
-        return f"{self.name} {outcome}{f': {self.message}' if self.message else ''}"
+        return f"{self.name} {outcome}: {self.message.removesuffix('.')}" if self.message else f"{self.name} {outcome}"
 
 
 @dataclass(kw_only=True, slots=True)
