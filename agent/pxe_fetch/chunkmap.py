@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from mmap import mmap
 from queue import Empty, SimpleQueue
 from threading import Thread
+from typing import NamedTuple
 
 from pxe_fetch.contract.chunks import DIGEST, count, listed
 
@@ -18,8 +18,7 @@ OnChunk = Callable[[int, bool], None]
 Check = Callable[[], None]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChunkMap:
+class ChunkMap(NamedTuple):
     """A file of `size` bytes, in chunks of `chunk` bytes (the last may be shorter), and their digests."""
 
     size: int

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pxe_fetch.contract import paths
 from pxe_fetch.contract.cmdline import PREFIX, KernelArguments
@@ -22,8 +22,7 @@ MAX_SIZE = 1024 * 1024  # bytes of a configuration
 ReadUrl = Callable[[str, Digest | None, int], bytes]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LocatedConfig:
+class LocatedConfig(NamedTuple):
     """The configuration that this run uses."""
 
     source: str  # file (--config), cmdline, credential, etc, usr

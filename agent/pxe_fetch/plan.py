@@ -8,6 +8,7 @@ import pwd
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.chunkmap import ChunkMap
@@ -64,8 +65,7 @@ class Transfer(Source):
         return self.chunk_map.identity if self.chunk_map and self.digest is None else str(self.digest)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What a run will do, in the order of the configuration."""
 
     transfers: tuple[Transfer, ...]

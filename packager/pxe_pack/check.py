@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from pxe_fetch.contract.model import FetchConfig
@@ -185,7 +185,7 @@ def document(request: Request, found: Sequence[Problem]) -> dict[str, object]:
                 "reference": problem.reference,
                 "message": problem.message,
                 "remedy": problem.hint,
-                "where": asdict(problem.where) if problem.where else None,
+                "where": problem.where._asdict() if problem.where else None,
             }
             for problem in found
         ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pxe_fetch.download.chunked import ChunkedDownload
 from pxe_fetch.download.context import Context
@@ -15,8 +15,7 @@ from pxe_fetch.errors import FetchError, NoRoomError
 from pxe_fetch.plan import Source, Transfer
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DownloadResult:
+class DownloadResult(NamedTuple):
     """A complete and verified download. Sizes in bytes."""
 
     bytes: int  # of the whole
