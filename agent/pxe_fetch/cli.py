@@ -66,7 +66,8 @@ def _run_command(words: list[str], *, root: str) -> int:
     name, *rest = words
     if name not in COMMANDS:
         raise UsageError(f"unknown command `{name}`{_suggestion(name, COMMANDS)}")
-    values = _parse(name, rest)
+    command = COMMANDS[name]
+    values = _parse(name, {one.flag: one.metavar for one in command.options}, command.operand, rest)
     # Each command imports what it needs: nothing more for `version`, little for `status`; `run` takes 0.1 s to import.
     if name == "status":
         from pxe_fetch.reporting.status import status
@@ -77,29 +78,28 @@ def _run_command(words: list[str], *, root: str) -> int:
     return _run(values.get("--config"), debug="--debug" in values, root=root)
 
 
-def _parse(name: str, words: Iterable[str]) -> Mapping[str, str]:
-    """The values of the flags and of the operand in `words`, "" for a flag without a value. Raises UsageError."""
-    from pxe_fetch.contract.commands import COMMANDS
+def _parse(name: str, metavars: Mapping[str, str], operand: str, words: Iterable[str]) -> Mapping[str, str]:
+    """The values of the flags and of the operand in `words`. Raises UsageError.
 
-    command = COMMANDS[name]
-    options = {option.flag: option for option in command.options}
+    `metavars` are those of the flags' values; a flag without one has the value "".
+    """
     values: dict[str, str] = {}
     remaining = iter(words)
     for word in remaining:
         flag, equals, value = word.partition("=")
-        if flag in options:
-            metavar = options[flag].metavar
+        if flag in metavars:
+            metavar = metavars[flag]
             values[flag] = value if equals or not metavar else next(remaining, "")
             if bool(values[flag]) != bool(metavar):
                 raise UsageError(f"{flag} needs a {metavar}" if metavar else f"{flag} takes no value")
-        elif word.startswith("-") or not command.operand:
-            raise UsageError(f"unexpected argument `{word}`{_suggestion(flag, options)}")
-        elif command.operand in values:
-            raise UsageError(f"`{name}` takes one {command.operand}")
+        elif word.startswith("-") or not operand:
+            raise UsageError(f"unexpected argument `{word}`{_suggestion(flag, metavars)}")
+        elif operand in values:
+            raise UsageError(f"`{name}` takes one {operand}")
         else:
-            values[command.operand] = word
-    if command.operand and command.operand not in values:
-        raise UsageError(f"`{name}` takes one {command.operand}")
+            values[operand] = word
+    if operand and operand not in values:
+        raise UsageError(f"`{name}` takes one {operand}")
     return values
 
 

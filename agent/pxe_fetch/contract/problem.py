@@ -29,17 +29,8 @@ class Problem:
 
     def document(self) -> dict[str, str | int | None]:
         """The finding as JSON values, for `pxe-fetch check --json`."""
-        file, line, column = (self.where.file, self.where.line, self.where.column) if self.where else (None, None, None)
-        return {
-            "reference": self.reference,
-            "severity": self.severity,
-            "message": self.message,
-            "label": self.label,
-            "hint": self.hint,
-            "file": file,
-            "line": line,
-            "column": column,
-        }
+        about = {key: getattr(self, key) for key in ("reference", "severity", "message", "label", "hint")}
+        return about | {key: getattr(self.where, key, None) for key in ("file", "line", "column")}
 
     def __str__(self) -> str:
         """The finding in one line: `file:line:column: message [reference]`."""

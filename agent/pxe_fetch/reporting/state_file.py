@@ -228,12 +228,13 @@ def _content(file: Path) -> bytes:
         raise
     try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise StateError(f"{file} is not a file")
-        if status.st_uid not in {0, os.geteuid()}:
-            raise StateError(f"{file} belongs to another user (uid {status.st_uid})")
-        if status.st_size > MAX_SIZE:
-            raise StateError(f"{file} is larger than {MAX_SIZE >> 20} MiB")
+        for is_wrong, what in (
+            (not stat.S_ISREG(status.st_mode), "is not a file"),
+            (status.st_uid not in {0, os.geteuid()}, f"belongs to another user (uid {status.st_uid})"),
+            (status.st_size > MAX_SIZE, f"is larger than {MAX_SIZE >> 20} MiB"),
+        ):
+            if is_wrong:
+                raise StateError(f"{file} {what}")
         with open(descriptor, "rb", closefd=False) as stream:
             return stream.read(MAX_SIZE)
     finally:

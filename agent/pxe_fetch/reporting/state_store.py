@@ -89,11 +89,6 @@ class StateStore:
                     artifact.ended = now
         self.save()
 
-    def phases(self) -> tuple[str, ...]:
-        """The phase of the run, then of each artifact."""
-        with self._lock:
-            return (self.state.phase, *(artifact.phase for artifact in self.state.artifacts))
-
     def document(self) -> Document:
         """The state as state.json has it."""
         with self._lock:

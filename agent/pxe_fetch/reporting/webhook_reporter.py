@@ -72,9 +72,10 @@ class WebhookReporter:
     def _post_changes(self) -> None:
         posted = None
         while not self._stop.wait(POLL_INTERVAL):
-            phases = self._store.phases()
-            if phases[0] in ENDED:
+            state = self._store.state
+            if state.phase in ENDED:
                 return  # `finish` posts it
+            phases = [state.phase, *(one.phase for one in state.artifacts)]
             if phases != posted:
                 posted = phases
                 self._post(timeout=INTERIM_TIMEOUT, stop=self._stop)
