@@ -16,7 +16,7 @@ from pxe_fetch.reporting.journal import notify
 from pxe_fetch.reporting.result import Result
 from pxe_fetch.reporting.state_file import FINAL_PHASES, ArtifactState, Document, RunState, UnitState
 
-SAVE_INTERVAL = 0.1  # seconds between two saves while artifacts change
+SAVE_INTERVAL = 0.25  # seconds between two saves while artifacts change
 SAVE_COST_FACTOR = 100  # … and at least so many times what the last one took: saving takes under 1 % of a run
 HEARTBEAT = 1.0  # seconds between two messages to systemd
 START_EXTENSION = 60  # seconds by which each of them extends TimeoutStartSec=
