@@ -144,7 +144,7 @@ DAMAGED = [
     "\x00" * 5000, '{"version": 1, "phase": 1' + "0" * 5000 + "}", changed(phase=["done"]), changed(phase="dones"),
     changed(message=5), changed(config=[]), changed(node=["a"]), changed(artifacts={}), changed(artifacts=[5]),
     changed(artifacts=[[]]), changed(exit_code="0"), changed(exit_code=10**30), changed(exit_code=-1),
-    changed(seconds=None), changed(seconds=float("inf")), changed(units=[{}]),
+    changed(failures=float("inf")), changed(seconds=None), changed(seconds=float("inf")), changed(units=[{}]),
     changed(units=5), changed(artifact={"bytes": "many"}), changed(artifact={"bytes": 10**400}),
     changed(artifact={"seconds": float("nan"), "total": []}),
 ]  # fmt: skip
@@ -199,6 +199,14 @@ def test_status_shows_no_control_characters_of_a_state(node: FakeNode) -> None:
     assert shown.code == 0
     assert all(line.isprintable() for line in shown.out.removesuffix("\n").split("\n"))
     assert len(shown.out.splitlines()) == 12
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_run_that_finds_a_damaged_state_ends_as_any_other(node: FakeNode, text: str) -> None:
+    node.state_file.parent.mkdir()
+    node.state_file.write_text(text)
+    ran = node.run("run")
+    assert (ran.code, ran.state["phase"], ran.state["failures"]) == (0, "done", 0)
 
 
 def test_run_that_finds_a_damaged_state_says_that_it_starts_afresh(node: FakeNode) -> None:

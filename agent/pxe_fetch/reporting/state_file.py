@@ -30,7 +30,8 @@ MAX_SIZE = 64 << 20  # bytes of a state file; a configuration of 1 MiB cannot le
 _KINDS: dict[str, type | UnionType] = {  # of the values of a document that are used
     **dict.fromkeys(("phase", "message", "agent", "started"), str),
     **dict.fromkeys(("config", "node"), dict),
-    **dict.fromkeys(("seconds", "failures"), int | float),
+    "seconds": int | float,
+    "failures": int,
     "artifacts": list,
     "exit_code": int | None,
 }
