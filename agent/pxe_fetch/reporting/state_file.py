@@ -23,8 +23,16 @@ VERSION = 1  # of the document
 PHASES = ("locating", "fetching", "done", "failed")  # of a run
 ENDED = frozenset(("done", "failed"))  # those of a run that is over
 FINAL_PHASES = frozenset(("placed", "kept", "skipped", "failed"))  # of an artifact
-# Of a unit. The others are failures: failed, not-found, masked, bad-setting, error, unknown.
-GOOD_RESULTS = frozenset(("starting", "queued", "started", "already-active", "inactive", "skipped"))
+# What became of a unit that may be running. Other results are failures: failed, not-found, masked, bad-setting, error,
+# unknown.
+GOOD_RESULTS = {
+    "starting": "is starting",
+    "queued": "will start after this run",
+    "started": "has started",
+    "already-active": "was active already",
+    "inactive": "is inactive",
+    "skipped": "was skipped",
+}
 MAX_SIZE = 64 << 20  # bytes of a state file; a configuration of 1 MiB cannot lead to so many
 
 _KINDS: dict[str, type | UnionType] = {  # of the values of a document that are used
@@ -100,14 +108,7 @@ class UnitState:
     @property
     def sentence(self) -> str:
         """What became of the unit."""
-        outcome = {
-            "starting": "is starting",
-            "queued": "will start after this run",
-            "started": "has started",
-            "already-active": "was active already",
-            "inactive": "is inactive",
-            "skipped": "was skipped",
-        }.get(self.result, "could not be started")
+        outcome = GOOD_RESULTS.get(self.result, "could not be started")
         return f"{self.name} {outcome}: {self.message.removesuffix('.')}" if self.message else f"{self.name} {outcome}"
 
 
