@@ -32,7 +32,7 @@ from pxe_fetch.node import Node
 from pxe_fetch.plan import Source, moved, plan
 from pxe_fetch.reporting.event_log import EventLog
 from pxe_fetch.reporting.journal import INFO, READY, WARNING, Journal, is_service, notify, write_to_console
-from pxe_fetch.reporting.result import RESTARTED, Result, error_result, run_result
+from pxe_fetch.reporting.result import RESTARTED, Result, error_result
 from pxe_fetch.reporting.state_store import StateStore
 from pxe_fetch.reporting.webhook_reporter import WebhookReporter
 from pxe_fetch.systemctl import Units, act
@@ -90,7 +90,7 @@ def _run_steps(context: RunContext) -> Result:
     if arguments.debug:
         event_log.enable_debug()
     if arguments.deadline is not None:
-        context.deadline = context.store.state.started_monotonic + arguments.deadline
+        context.deadline = context.store.started_monotonic + arguments.deadline
     node = Node(root=context.root, arguments=arguments)
     credentials = credentials_directory()
     _start_webhook(context, node)
@@ -134,7 +134,7 @@ def _run_steps(context: RunContext) -> Result:
     fetcher.fetch_all(wanted, parallel=config.parallel)
     transports.close()
     units.settle()
-    return run_result(context.store.state, failures=fetcher.failures)
+    return context.store.result(fetcher.failures)
 
 
 def _kernel_command_line(root: Path) -> str:
@@ -194,7 +194,7 @@ def _report(context: RunContext, result: Result) -> None:
     event_log = context.event_log
     event_log.finished(result)
     more = f" (see: journalctl -u {UNIT_NAME})" if result.failed and is_service() else ""
-    write_to_console(f"pxe-fetch: {context.store.state.phase}: {result.message}{more}")
+    write_to_console(f"pxe-fetch: {context.store.phase}: {result.message}{more}")
     notify(*([] if result.failed else [READY]), f"STATUS={result.message}")
     if context.webhook and (failure := context.webhook.finish(stopped=result.cause == StoppedError.reference)):
         event_log.log(f"the report was not delivered: {failure}", priority=WARNING)
@@ -207,7 +207,7 @@ def _act_on_failure(context: RunContext, result: Result) -> None:
     """
     if not result.failed or not is_service() or result.cause == StoppedError.reference:
         return
-    event_log, action, failures = context.event_log, context.config.on_failure, context.store.state.failures
+    event_log, action, failures = context.event_log, context.config.on_failure, context.store.failures
     if result.exit_code in RESTARTED and failures < MAX_FAILURES:
         event_log.log(
             f"run {failures} of {MAX_FAILURES} failed; systemd will start the service again, and downloads will resume",

@@ -13,7 +13,7 @@ from pxe_fetch.contract.paths import TARGET_NAME, UNIT_NAME
 from pxe_fetch.deadline import SystemClock
 from pxe_fetch.plan import Transfer
 from pxe_fetch.reporting.event_log import EventLog
-from pxe_fetch.reporting.state_file import UnitState
+from pxe_fetch.reporting.state_store import UnitState
 
 TIMEOUT = 10.0  # seconds for systemctl to queue a job; it does not wait for the job
 SETTLE = 0.5  # seconds at the end of the run in which a unit may still start or fail, to be reported so

@@ -19,8 +19,7 @@ from pxe_fetch.humanize import amount, count, soon, span
 from pxe_fetch.plan import Plan, Transfer
 from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal, Value
 from pxe_fetch.reporting.result import Result
-from pxe_fetch.reporting.state_file import GOOD_RESULTS, ArtifactState, UnitState
-from pxe_fetch.reporting.state_store import StateStore
+from pxe_fetch.reporting.state_store import GOOD_RESULTS, ArtifactState, StateStore, UnitState
 
 # With more artifacts than this, only their results and errors are logged: journald drops entries of a service that
 # sends more than RateLimitBurst= of them (journald.conf(5)), and the important ones could be among those.
@@ -39,13 +38,13 @@ class EventLog:
 
     def config_located(self, config: LocatedConfig) -> None:
         """The run uses this configuration."""
-        self._store.state.config = {"source": config.source, "path_or_url": config.location, "sha256": config.sha256}
+        self._store.config = {"source": config.source, "path_or_url": config.location, "sha256": config.sha256}
         fields = {"url": config.location, "sha256": config.sha256, "phase": "locating"}
         self._send(f"configuration: {config.reason}", MessageId.CONFIG_FOUND, **fields)
 
     def node_identified(self, facts: Mapping[str, str]) -> None:
         """The run is on the node with these facts."""
-        self._store.state.node = facts
+        self._store.node = facts
 
     def planned(self, plan: Plan, *, config: FetchConfig) -> None:
         """The run is going to fetch what `plan` says."""
@@ -63,7 +62,7 @@ class EventLog:
             elif artifact.name in skipped:
                 state.phase = "skipped"
             self._store.add(state)
-        self._store.state.phase = "fetching"
+        self._store.phase = "fetching"
         self._store.save()
         sizes = [transfer.size for transfer in plan.transfers]
         known = sum(size or 0 for size in sizes)
@@ -82,7 +81,7 @@ class EventLog:
             self.log(self._store.write_error, priority=DEBUG)
         if self._journal.is_plain_text:
             return  # the same line goes to stdout
-        state = self._store.state
+        state = self._store
         self._send(
             f"{state.phase}: {result.message}",
             MessageId.FAILED if result.failed else MessageId.DONE,
@@ -111,7 +110,7 @@ class EventLog:
                 label = f": {problem.label}" if problem.label else ""
                 hint = f" (hint: {problem.hint})" if problem.hint else ""
                 message = f"{problem.severity}: {problem}{label}{hint}"
-                fields = {"error": problem.reference, "phase": self._store.state.phase}
+                fields = {"error": problem.reference, "phase": self._store.phase}
                 self._send(message, MessageId.FAILED, ERROR, **fields)
         elif type(error) is FetchError or not isinstance(error, (FetchError, KernelArgumentError)):
             self.log("".join(traceback.format_exception(error)), priority=DEBUG)
@@ -272,4 +271,4 @@ class EventLog:
         self._send(f"{artifact.name}: {message}", message_id, priority, **fields)
 
     def _send(self, message: str, message_id: str, priority: int = INFO, /, **fields: Value) -> None:
-        self._journal.send(message, priority=priority, message_id=message_id, run=self._store.state.run, **fields)
+        self._journal.send(message, priority=priority, message_id=message_id, run=self._store.run, **fields)

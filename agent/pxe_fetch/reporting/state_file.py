@@ -1,4 +1,4 @@
-"""The state of a run and of its artifacts, and the file that has it: state.json.
+"""The file that has the state of a run: state.json.
 
 The webhook and `pxe-fetch status --json` give the same document. It stays after the run, for `pxe-fetch status` and for
 the next run, which counts the failed runs before it.
@@ -9,10 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-import time
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -22,17 +19,6 @@ from pxe_fetch.contract import paths
 VERSION = 1  # of the document
 PHASES = ("locating", "fetching", "done", "failed")  # of a run
 ENDED = frozenset(("done", "failed"))  # those of a run that is over
-FINAL_PHASES = frozenset(("placed", "kept", "skipped", "failed"))  # of an artifact
-# What became of a unit that may be running. Other results are failures: failed, not-found, masked, bad-setting, error,
-# unknown.
-GOOD_RESULTS = {
-    "starting": "is starting",
-    "queued": "will start after this run",
-    "started": "has started",
-    "already-active": "was active already",
-    "inactive": "is inactive",
-    "skipped": "was skipped",
-}
 MAX_SIZE = 64 << 20  # bytes of a state file; a configuration of 1 MiB cannot lead to so many
 
 _KINDS: dict[str, type | UnionType] = {  # of the values of a document that are used
@@ -49,102 +35,6 @@ Document = dict[str, Any]  # a state document
 
 class StateError(Exception):
     """The state file is there, and cannot be used."""
-
-
-@dataclass(kw_only=True, slots=True)
-class ArtifactState:
-    """One artifact. Bytes are those of the download, before unpacking; times are of time.monotonic()."""
-
-    name: str
-    dest: str
-    phase: str = "waiting"  # waiting, fetching, verifying, placing, placed, kept, skipped, failed
-    required: bool
-    bytes: int = 0  # in the part file, or in place
-    total: int | None = None
-    bytes_received: int = 0  # in this run, over all attempts: bytes fetched twice count twice
-    attempts: int = 0
-    url: str | None = None  # redacted; the mirror in use, or the one that served the last bytes
-    sha256: str | None = None
-    error: str | None = None
-    cause: str | None = None
-
-    # Not in the document:
-    mirrors: tuple[str, ...] = ()  # redacted, in the order of this node; empty if there is only one URL
-    dropped_mirrors: int = 0
-    started: float | None = None
-    ended: float | None = None
-
-    def document(self) -> Document:
-        """This artifact's entry in state.json."""
-        return {key: getattr(self, key) for key in _ARTIFACT_KEYS} | {"seconds": round(self.seconds(), 3)}
-
-    def seconds(self) -> float:
-        """How long it took, or has taken so far; 0.0 if it has not started."""
-        return 0.0 if self.started is None else (self.ended or time.monotonic()) - self.started
-
-
-_ARTIFACT_KEYS = tuple(
-    one.name for one in fields(ArtifactState) if one.name not in {"mirrors", "dropped_mirrors", "started", "ended"}
-)
-
-
-@dataclass(kw_only=True, slots=True)
-class UnitState:
-    """One unit in the `start:` list of an artifact that is in place."""
-
-    name: str
-    artifact: str
-    required: bool
-    result: str = "starting"  # one of GOOD_RESULTS, or a failure
-    message: str | None = None  # systemd's words
-    seconds: float = 0.0  # from the request until that result
-    requested: float = field(default_factory=time.monotonic)
-
-    def document(self) -> Document:
-        """This unit's entry in state.json."""
-        keys = ("name", "artifact", "required", "result", "message")
-        return {key: getattr(self, key) for key in keys} | {"seconds": round(self.seconds, 3)}
-
-    @property
-    def sentence(self) -> str:
-        """What became of the unit."""
-        outcome = GOOD_RESULTS.get(self.result, "could not be started")
-        return f"{self.name} {outcome}: {self.message.removesuffix('.')}" if self.message else f"{self.name} {outcome}"
-
-
-@dataclass(kw_only=True, slots=True)
-class RunState:
-    """The run as a whole."""
-
-    run: str  # 32 hexadecimal digits: systemd's $INVOCATION_ID, or random
-    phase: str = "locating"  # locating, fetching, done, failed
-    exit_code: int | None = None
-    cause: str | None = None
-    message: str = ""
-    config: Mapping[str, str] = field(default_factory=dict)
-    node: Mapping[str, str] = field(default_factory=dict)
-    agent: str  # version
-    started: str  # RFC 3339
-    started_monotonic: float
-    ended_monotonic: float | None = None
-    failures: int = 0  # failed runs in a row, this one included
-    artifacts: list[ArtifactState] = field(default_factory=list)
-    units: list[UnitState] = field(default_factory=list)
-
-    def document(self) -> Document:
-        """The content of state.json."""
-        keys = ("run", "phase", "exit_code", "cause", "message", "agent", "started", "failures")
-        seconds = (self.ended_monotonic or time.monotonic()) - self.started_monotonic
-        return {
-            "version": VERSION,
-            **{key: getattr(self, key) for key in keys},
-            "final": self.exit_code is not None,
-            "config": dict(self.config),
-            "node": dict(self.node),
-            "seconds": round(seconds, 3),
-            "artifacts": [artifact.document() for artifact in self.artifacts],
-            "units": [unit.document() for unit in self.units],
-        }
 
 
 def path() -> Path | None:

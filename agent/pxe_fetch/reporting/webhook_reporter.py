@@ -72,7 +72,7 @@ class WebhookReporter:
     def _post_changes(self) -> None:
         posted = None
         while not self._stop.wait(POLL_INTERVAL):
-            state = self._store.state
+            state = self._store
             if state.phase in ENDED:
                 return  # `finish` posts it
             phases = [state.phase, *(one.phase for one in state.artifacts)]
