@@ -17,3 +17,14 @@ settings.load_profile("untimed")
 def pytest_configure() -> None:
     """Hear Ctrl-C, and so have the programs that tests start hear it: a shell's background jobs ignore it (sh(1))."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Campaigns by chance have few rounds by default."""
+    parser.addoption("--full", action="store_true", help="all rounds of the campaigns: 100 seeds, 200 kills")
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether every round of a campaign is wanted."""
+    return bool(request.config.getoption("--full"))

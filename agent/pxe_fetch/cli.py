@@ -163,7 +163,7 @@ def _check(file: str, *, as_json: bool) -> int:
     from pxe_fetch.humanize import count
 
     try:
-        artifacts = reader.read(decode(read_file(Path(file)), name=file), name=file).fetch.artifacts
+        artifacts = reader.read(decode(read_file(Path(file)), name=file), name=file).artifacts
     except ProblemError as error:
         if as_json:
             problems = [problem.document() for problem in error.problems]
@@ -180,5 +180,5 @@ def _check(file: str, *, as_json: bool) -> int:
     for artifact in artifacts:
         origin = artifact.urls[0] if artifact.urls else f"source: {artifact.source}"
         more = f" and {count(len(artifact.urls) - 1, 'mirror')}" if len(artifact.urls) > 1 else ""
-        sys.stdout.write(f"  {artifact.name}: {origin}{more} -> {artifact.dest}\n")
+        sys.stdout.write(printable(f"  {artifact.name}: {origin}{more} -> {artifact.dest}") + "\n")
     return Exit.DONE

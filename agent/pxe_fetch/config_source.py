@@ -72,8 +72,8 @@ def read_file(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             body = file.read(MAX_SIZE + 1)
-    except OSError as error:
-        message = f"{path} cannot be read: {error.strerror}"
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        message = f"{path} cannot be read: {getattr(error, 'strerror', error)}"
         raise ProblemError(Problem(reference="config-unreadable", message=message)) from None
     if len(body) > MAX_SIZE:
         raise ProblemError(Problem(reference="config-too-large", message=f"{path} is larger than {MAX_SIZE} bytes"))

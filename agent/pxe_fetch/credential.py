@@ -9,8 +9,7 @@ from urllib.parse import quote
 
 from pxe_fetch.contract import validators
 from pxe_fetch.contract.model import Proxy
-from pxe_fetch.contract.problem import Problem, ProblemError
-from pxe_fetch.contract.validators import RuleError
+from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
 
 
 def credentials_directory() -> Path | None:

@@ -28,6 +28,7 @@ from pxe_fetch.plan import Source, Transfer
 from pxe_fetch.reporting.event_log import EventLog
 from pxe_fetch.reporting.result import Result, error_result
 from pxe_fetch.systemctl import Units
+from pxe_fetch.transport import parse_url
 
 _LOCK_POLL = 0.25  # seconds between two tries to get a part file that another process has
 _STOP_GRACE = 2.0  # seconds for the threads to return after SIGTERM; slower ones end with the process
@@ -152,7 +153,7 @@ class Fetcher:
     def _fetch_digest(self, transfer: Transfer, url: str) -> Digest:
         source = _small(transfer, urls=(url,), what="digests")
         text = fetch_text(source, self.context, limit=sha256sums.LARGEST)
-        return sha256sums.digest_of(transfer.listed_url, sums=text.decode(errors="replace"), where=redact(url))
+        return sha256sums.digest_of(transfer.listed_url, sums=text, where=redact(url))
 
     def _fetch_chunk_map(self, transfer: Transfer, *, chunks: Chunks, size: int) -> ChunkMap:
         number = count(size, chunk=chunks.size)
@@ -240,13 +241,17 @@ def _installer(transfer: Transfer) -> Installer:
 
 
 def _small(transfer: Transfer, *, urls: tuple[str, ...], what: str, digest: Digest | None = None) -> Source:
-    """Something small that belongs to `transfer`, fetched with the same headers and persistence."""
+    """Something small that belongs to `transfer`, fetched with the same persistence.
+
+    Its headers, which may be secret, go to the servers of the artifact itself and to no other.
+    """
+    servers = {parse_url(url).origin for url in transfer.urls}
     return Source(
         name=f"{transfer.name} ({what})",
         urls=urls,
         keep_order=transfer.keep_order,
         digest=digest,
-        headers=transfer.headers,
+        headers=transfer.headers if all(parse_url(url).origin in servers for url in urls) else {},
         retry=transfer.retry,
         timeouts=transfer.timeouts,
     )

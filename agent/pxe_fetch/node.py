@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from pxe_fetch.contract import cmdline, template
 from pxe_fetch.contract.model import When
-from pxe_fetch.contract.problem import Problem, ProblemError
+from pxe_fetch.contract.problem import Problem, ProblemError, printable
 
 _FILES = {
     "hostname": "proc/sys/kernel/hostname",
@@ -31,29 +31,24 @@ class Node:
     def fact(self, name: str) -> str:
         """The fact `name`, or for `cmdline.NAME` the value of that kernel argument.
 
-        Raises ProblemError if it is unknown or empty; the hint says where it comes from.
+        Raises ProblemError if it is unknown or empty, or has characters that may steer a terminal or a reader of lines;
+        the hint says where it comes from.
         """
-        if value := self.find(name):
+        value = self.find(name)
+        if value and value.isprintable():
             return value
         if name.startswith(template.CMDLINE):
             argument = name.removeprefix(template.CMDLINE)
-            raise ProblemError(
-                Problem(
-                    reference="fact-empty",
-                    message=f"${{{name}}} is used, but this node's kernel command line has no {argument}=VALUE",
-                    hint=f"add {argument}=VALUE to the kernel arguments of this node, or use `when:`",
-                )
-            )
-        if name not in template.FACTS:
+            lacking = f"this node's kernel command line has no {argument}=VALUE"
+            hint = f"add {argument}=VALUE to the kernel arguments of this node, or use `when:`"
+        elif name in template.FACTS:
+            lacking, hint = f"this node has no {name}", f"it comes from {template.FACTS[name]}"
+        else:
             message = f"${{{name}}} is not a known fact"
             raise ProblemError(Problem(reference="fact-unknown", message=message, hint=f"facts: {template.KNOWN}"))
-        raise ProblemError(
-            Problem(
-                reference="fact-empty",
-                message=f"${{{name}}} is used, but this node has no {name}",
-                hint=f"it comes from {template.FACTS[name]}",
-            )
-        )
+        lacking = f"it has unprintable characters on this node: {value!a}" if value else lacking
+        reference = "fact-unprintable" if value else "fact-empty"
+        raise ProblemError(Problem(reference=reference, message=f"${{{name}}} is used, but {lacking}", hint=hint))
 
     def fill_in(self, url: str) -> str:
         """`url` with its ${facts} filled in, percent-encoded. Raises ProblemError as `fact` does."""
@@ -96,7 +91,7 @@ class Node:
 
     def summary(self) -> Mapping[str, str]:
         """The facts that identify this node in a report."""
-        return {name: self.find(name) for name in ("hostname", "arch", "mac")}
+        return {name: printable(self.find(name)) for name in ("hostname", "arch", "mac")}
 
     def _read(self, path: str) -> str:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grp
 import hashlib
 import pwd
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +14,8 @@ from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract import paths, template, validators
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
-from pxe_fetch.contract.problem import Problem, ProblemError
-from pxe_fetch.contract.url import UrlError, is_absolute, join, parse, redact
-from pxe_fetch.contract.validators import RuleError
+from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
+from pxe_fetch.contract.url import UrlError, is_absolute, join, parse, redact, scheme_of
 from pxe_fetch.credential import secret_headers
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
 from pxe_fetch.mirror_order import spread
@@ -170,6 +169,8 @@ def _transfer(
     listed = tuple(_absolute(url, node=node, base=base) for url in artifact.urls)
     headers = {name: template.fill(value, node.fact) for name, value in artifact.headers.items()}
     if artifact.header_credential:
+        if not artifact.insecure:
+            _check_encrypted(listed, credential=artifact.header_credential)
         headers |= secret_headers(artifact.header_credential, directory=credentials)
     chunks = _chunks(artifact, node=node, base=base)
     return Transfer(
@@ -195,6 +196,16 @@ def _transfer(
         start=artifact.start,
         start_required=artifact.start_required,
     )
+
+
+def _check_encrypted(urls: Iterable[str], *, credential: str) -> None:
+    """Raise PolicyError if one of `urls` would send the credential unencrypted: facts and base urls can make it so."""
+    for url in urls:
+        if scheme_of(url) == validators.UNENCRYPTED:
+            raise PolicyError(
+                f"the credential {credential} would be sent unencrypted to {redact(url)}; use https, or allow it with "
+                "`insecure: true`"
+            )
 
 
 def _chunks(artifact: Artifact, *, node: Node, base: str | None) -> Chunks | None:

@@ -105,7 +105,7 @@ def _run_steps(context: RunContext) -> Result:
     if located is None:
         return Result(exit_code=Exit.DONE, message=NO_CONFIG)
     event_log.config_located(located)
-    config = reader.read(located.text, name=located.location).fetch
+    config = reader.read(located.text, name=located.location)
     config = context.config = replace(config, proxy=with_password(config.proxy, directory=credentials))
     _start_webhook(context, node)
 

@@ -2,41 +2,56 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 
 from pxe_fetch.contract.model import Digest
+from pxe_fetch.contract.problem import printable
 from pxe_fetch.contract.url import UrlError, parse
 from pxe_fetch.errors import IntegrityError, PolicyError
 
-LARGEST = 16 * 1024 * 1024  # bytes of a SHA256SUMS file
+LARGEST = 4 * 1024 * 1024  # bytes of a SHA256SUMS file: 40,000 lines, more than one folder of a mirror has
 
-# sha256sum(1): "HEX  name", "HEX *name"; --tag: "SHA256 (name) = HEX". A name with a backslash or newline is escaped.
-_PLAIN = re.compile(r"\\?([0-9a-fA-F]{64}) [ *](.+)")
-_TAGGED = re.compile(r"\\?SHA256 \((.+)\) = ([0-9a-fA-F]{64})")
+# sha256sum(1): `HEX  name`, `HEX *name`; with a backslash in front, one in the name is doubled, and \n is a newline.
+# Other programs put one blank or a tab between them. Each match has 64 digits and at most a path: that bounds the work.
+_PLAIN = re.compile(rb"\n(\\?)([0-9a-fA-F]{64})[ \t]++\*?([^\r\n]{1,8192}+)(?=[\r\n])")
+# sha256sum --tag, BSD's sha256(1): `SHA256 (name) = HEX`; openssl-dgst(1): `SHA2-256(name)= HEX`.
+_TAGGED = re.compile(rb"\n(\\?)SHA(?:2-)?256 ?\(([^\r\n]{1,8192})\) ?= ?([0-9a-fA-F]{64})[ \t\r]*(?=\n)")
+_ALONE = re.compile(rb"\s*([0-9a-fA-F]{64})(?:[ \t]+\*?-)?\s*")  # FILE.sha256; `-` is the standard input
 
 
-def digest_of(url: str, *, sums: str, where: str) -> Digest:
-    """The digest that the text `sums` has for the last part of `url`; `where` names the text in the error.
+def digest_of(url: str, *, sums: bytes, where: str) -> Digest:
+    """The digest that the file `sums` has for the last part of `url`; `where` names the file in the error.
 
-    A line that names the file in a folder counts when no line names it alone. Raises IntegrityError, since another run
-    may succeed: a mirror may be in the middle of an update; PolicyError when `url` is no URL.
+    A line that names the file in a folder counts when no line names it alone; a digest without a name, alone in the
+    file, counts for every url. Raises IntegrityError, since another run may succeed (a mirror may be in the middle of
+    an update); PolicyError when `url` is no URL.
     """
     try:
-        name = parse(url).path_bytes.decode(errors="replace").rpartition("/")[2]
+        name = parse(url).path_bytes.rpartition(b"/")[2]
     except UrlError as error:
         raise PolicyError(f"the URL {error}") from None
-    in_folder: str | None = None
-    for line in sums.splitlines():
-        if match := _PLAIN.fullmatch(line.rstrip()):
-            hex_digits, listed = match[1], match[2]
-        elif match := _TAGGED.fullmatch(line.rstrip()):
-            hex_digits, listed = match[2], match[1]
-        else:
-            continue
-        if listed.removeprefix("./") == name:
-            return Digest(algorithm="sha256", hex=hex_digits.lower())
-        if listed.rpartition("/")[2] == name and in_folder is None:
-            in_folder = hex_digits.lower()
+    if sums.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as Windows PowerShell redirects it
+        sums = sums.decode("utf-16", "replace").encode()
+    sums = sums.removeprefix(codecs.BOM_UTF8)
+    if match := _ALONE.fullmatch(sums):
+        return _digest(match[1])
+    escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+    in_folder, lines = None, b"\n%b\n" % sums
+    for pattern in (_PLAIN, _TAGGED):
+        for match in pattern.finditer(lines):
+            digits, listed = (match[2], match[3]) if pattern is _PLAIN else (match[3], match[2])
+            listed = listed.rstrip(b" \t").removeprefix(b"./")
+            wanted = escaped if match[1] else name
+            if listed == wanted:
+                return _digest(digits)
+            if in_folder is None and listed.endswith(b"/" + wanted):
+                in_folder = digits
     if in_folder:
-        return Digest(algorithm="sha256", hex=in_folder)
-    raise IntegrityError(f"{where} has no line for {name}", expected=f"a digest of {name}", found="none")
+        return _digest(in_folder)
+    shown = printable(name.decode(errors="replace"))
+    raise IntegrityError(f"{where} has no line for {shown}", expected=f"a digest of {shown}", found="none")
+
+
+def _digest(digits: bytes) -> Digest:
+    return Digest(algorithm="sha256", hex=digits.decode().lower())

@@ -113,6 +113,7 @@ def _config(request: Request) -> tuple[_Config, list[Problem]]:
     files, found = local_files(document.fetch, base_dir=base_dir)
     found += checks.boot_url(pack.boot_url) if pack.boot_url else []
     found += checks.artifact_url(pack.artifact_url) if pack.artifact_url else []
+    found += checks.credentials(document.fetch, pack.artifact_url or pack.boot_url or "")
     wrong = [*checks.compression(pack.compressor, pack.level)]
     config = _Config(
         fetch=document.fetch,

@@ -1,4 +1,4 @@
-"""Writes the configuration that a node reads. `reader.read(dump(config)).fetch == config`, for every config.
+"""Writes the configuration that a node reads. `reader.read(dump(config)) == config`, for every config.
 
 The keys are declared in model.py; this module writes each kind of value.
 """
@@ -11,9 +11,9 @@ from typing import cast
 import yaml
 
 from pxe_fetch.contract import chunks as cut
-from pxe_fetch.contract import quantity
+from pxe_fetch.contract import quantity, validators
 from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, OneOrMore, Table, Text, Texts
-from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, SECTIONS, Chunks, FetchConfig
+from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, SECTIONS, Chunks, Digest, FetchConfig
 
 Plain = str | int | bool | list["Plain"] | dict[str, "Plain"]
 
@@ -23,15 +23,28 @@ def dump(config: FetchConfig) -> str:
     return yaml.safe_dump(_section("", config), sort_keys=False, allow_unicode=True, width=1000)
 
 
+def show_duration(seconds: float) -> str:
+    """`seconds` in the largest unit that is exact; `quantity.duration` reads it back to the millisecond."""
+    milliseconds = round(seconds * 1000)
+    unit = next(unit for unit in ("h", "m", "s", "ms") if milliseconds % quantity.DURATION_UNITS[unit] == 0)
+    return f"{milliseconds // quantity.DURATION_UNITS[unit]}{unit}" if milliseconds else "0s"
+
+
 def plain(kind: Kind, value: object) -> Plain | None:  # noqa: PLR0911  one case per kind
     """`value` as YAML data; None if this kind has no spelling for it."""
     match kind:
-        case Text(show=show) | Texts(show=show) if show is not None:
-            return cast("Plain | None", show(value))
+        case Text(rule=validators.mode):
+            return f"{value:04o}"
+        case Text(rule=validators.DigestOf(algorithm=algorithm)):
+            return value.hex if isinstance(value, Digest) and value.algorithm == algorithm else None
+        case Text(rule=validators.url) if isinstance(value, tuple):  # one mirror is `url`, several are `urls`
+            return cast("str", value[0]) if len(value) == 1 else None
+        case Texts(rule=validators.url) if isinstance(value, tuple) and len(value) == 1:
+            return None
         case Texts() | OneOrMore():
             return list(cast("Iterable[Plain]", value))
         case Duration():
-            return quantity.show_duration(cast("float", value))
+            return show_duration(cast("float", value))
         case Table(of=of):
             written = {name: plain(of, one) for name, one in cast("Mapping[str, object]", value).items()}
             return {name: one for name, one in written.items() if one is not None}

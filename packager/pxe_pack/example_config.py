@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from pxe_fetch.contract.keys import FieldKey, Group
-from pxe_fetch.contract.model import DIGESTS, ORIGINS, PINNED_BY, SECTIONS, FetchConfig
-from pxe_pack.reference import example
+from pxe_fetch.contract.model import (
+    DIGESTS,
+    ORIGINS,
+    PINNED_BY,
+    Artifact,
+    FetchConfig,
+    Proxy,
+    RetryPolicy,
+    Tls,
+    When,
+)
+from pxe_pack.config import SECTIONS, Pack
+from pxe_pack.reference import default_of
 
 _HEAD = """\
 # What pxe-pack packs into an image, and what each node fetches when it boots. docs/fetch-yaml.md explains every key.
@@ -32,16 +43,76 @@ _BY_URL = """
 _ARCHIVE = """
   # An archive, unpacked into a folder, which is replaced as a whole.
 """
+# Values for the keys whose defaults would show nothing, by the class that declares them.
+_EXAMPLES: dict[type, dict[str, str]] = {
+    Artifact: {
+        "name": "model",
+        "url": "http://mirror.lan/models/${arch}/model.bin",
+        "urls": "[http://a.lan/model.bin, https://b.lan/model.bin]",
+        "source": "files/model.bin",
+        "sha256": "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03",
+        "sha256_url": "http://mirror.lan/models/SHA256SUMS",
+        "size": "1GiB",
+        "chunks": "{size: 8MiB}",
+        "dest": "/srv/models/model.bin",
+        "mode": '"0640"',
+        "owner": "root",
+        "group": "app",
+        "required": "false",
+        "headers": "{X-Site: lab}",
+        "header_credential": "pxe-fetch.token",
+        "insecure": "true",
+        "start": "[app.service]",
+        "start_required": "true",
+    },
+    FetchConfig: {
+        "base_url": "http://10.0.0.1/",
+        "url": "http://10.0.0.1/report",
+    },
+    RetryPolicy: {
+        "deadline": "2h",
+    },
+    When: {
+        "mac": '["52:54:*"]',
+        "arch": "x86_64",
+        "cmdline": "{role: gpu}",
+    },
+    Tls: {
+        "ca_file": "/etc/pki/site.pem",
+        "client_cert": "/etc/pki/node.pem",
+        "client_key": "/etc/pki/node.key",
+    },
+    Proxy: {
+        "http": "http://cache.lan:3128",
+        "https": "http://cache.lan:3128",
+        "no_proxy": "[10.0.0.0/8, .lan]",
+        "credential": "pxe-fetch.proxy",
+    },
+    Pack: {
+        "image": "liveos.iso",
+        "output": "pxe/",
+        "boot_url": "http://10.0.0.1/liveos.iso",
+        "artifact_url": "http://10.0.0.1/other-user-artifacts/",
+        "boot_loader": "boot-loader/",
+        "compressor": "zstd",
+        "level": "1",
+    },
+}
 _COLUMN = 42  # where comments begin
 _FILLED_IN = ("image", "output", "boot_url")  # keys of `pack` that everyone needs
 _GREETING = {"name": "greeting", "source": "files/greeting.txt", "dest": "/srv/greeting.txt"}
 _PACKAGES = {
     "name": "packages",
     "url": "http://mirror.lan/packages.tar.zst",
-    "sha256": example(SECTIONS["artifacts"].keys["sha256"]),
+    "sha256": _EXAMPLES[Artifact]["sha256"],
     "dest": "/srv/packages",
     "extract": "tar",
 }
+
+
+def example(name: str, declared: FieldKey) -> str:
+    """A value for the key `name` as YAML on one line: an example, else its default; empty if it has neither."""
+    return _EXAMPLES.get(declared.owner, {}).get(name) or default_of(declared)
 
 
 def text() -> str:
@@ -57,7 +128,7 @@ def text() -> str:
         _ARTIFACTS,
         *_artifact(_GREETING, margin="  "),
         _BY_URL,
-        *_artifact({key: example(one) for key, one in artifact.items() if key not in for_all}, margin="  # "),
+        *_artifact({key: example(key, one) for key, one in artifact.items() if key not in for_all}, margin="  # "),
         _ARCHIVE,
         *_artifact(_PACKAGES, margin="  # "),
         "\n",
@@ -82,7 +153,7 @@ def _artifact(given: Mapping[str, str], *, margin: str) -> Iterator[str]:
 def _lines(section: str, keys: Iterable[str], *, margin: str) -> Iterator[str]:
     for key in keys:
         declared = SECTIONS[section].keys[key]
-        yield from _key(key, declared, value=example(declared), margin=margin)
+        yield from _key(key, declared, value=example(key, declared), margin=margin)
 
 
 def _key(key: str, declared: FieldKey, *, value: str, margin: str) -> Iterator[str]:

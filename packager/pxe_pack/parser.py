@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Protocol, cast
 
 from pxe_fetch import __version__
-from pxe_fetch.contract.model import COMPRESSORS
+from pxe_pack.config import COMPRESSORS
 from pxe_pack.console import Console
 from pxe_pack.inject import INJECTORS
 

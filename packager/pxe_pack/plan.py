@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from pxe_fetch.contract import reader
-from pxe_fetch.contract.model import Document, FetchConfig
+from pxe_fetch.contract.document import MAX_CHARACTERS
+from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.quantity import show_size
 from pxe_pack import checks
 from pxe_pack.artifacts import FOLDER, LocalFile, local_files
+from pxe_pack.config import Document, read
 from pxe_pack.image.bootloader import BootFile
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.liveroot import LiveOS
@@ -199,6 +200,7 @@ def resolve_settings(options: Options) -> Settings:
         boot_loader=options.boot_loader or (base_dir / pack.boot_loader if pack.boot_loader else None),
         files=tuple(files),
     )
+    problems += checks.credentials(settings.fetch, settings.artifact_url)
     if options.output or pack.output:
         problems += checks.places(settings)
     if problems:
@@ -214,7 +216,8 @@ def _real(output: Path) -> Path:
 def read_config(path: Path) -> tuple[str, Document]:
     """The text of the configuration `path`, and the parsed document. Raises InputError with all problems found."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            text = file.read(4 * MAX_CHARACTERS + 1).decode()  # a character has 4 bytes at most; `read` counts them
     except OSError as error:
         message = f"cannot read the configuration {path}: {error.strerror}"
         hint = "pass the path of your fetch.yaml with --agent-config"
@@ -223,7 +226,7 @@ def read_config(path: Path) -> tuple[str, Document]:
         message = f"the configuration {path} is not UTF-8 text (byte {error.start})"
         raise InputError(Problem(reference="config-unreadable", message=message)) from error
     try:
-        return text, reader.read(text, name=str(path))
+        return text, read(text, name=str(path))
     except ProblemError as error:
         raise InputError(*error.problems) from error
 

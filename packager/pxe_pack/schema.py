@@ -8,6 +8,7 @@ Source: https://json-schema.org/draft-07/json-schema-validation.
 from __future__ import annotations
 
 import re
+from dataclasses import MISSING
 from typing import cast
 
 from pxe_fetch.contract import quantity, validators
@@ -24,9 +25,10 @@ from pxe_fetch.contract.keys import (
     Texts,
     Whole,
 )
-from pxe_fetch.contract.model import DIGESTS, ORIGINS, PINNED_BY, SECTIONS
+from pxe_fetch.contract.model import DIGESTS, ORIGINS, PINNED_BY
 from pxe_fetch.contract.validators import Rule
 from pxe_pack import dump
+from pxe_pack.config import SECTIONS
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 Schema = dict[str, Json]
@@ -42,7 +44,6 @@ def _whole(pattern: re.Pattern[str]) -> str:
 # The schema for each rule that is a function. Rules not listed here accept any text.
 _FORMS: dict[object, Schema] = {
     validators.any_text: {"minLength": 1},
-    validators.file_name: {"minLength": 1},
     validators.url: {"minLength": 1, "pattern": r"^\S+$"},
     validators.http_url: {"pattern": r"^https?://\S+$"},
     validators.proxy: {"pattern": r"^https?://\S+$"},
@@ -106,7 +107,7 @@ def _property(declared: FieldKey) -> Schema:
 def _default(declared: FieldKey) -> Schema:
     """The default, unless it only means that the key is absent."""
     kind, default = declared.key.kind, declared.default
-    if declared.key.missing or not declared.has_default or default in (None, ()) or isinstance(kind, Group | Table):
+    if declared.key.missing or declared.default is MISSING or default in (None, ()) or isinstance(kind, Group | Table):
         return {}
     if isinstance(kind, Size):
         return {"default": quantity.show_size(cast("int", default))}

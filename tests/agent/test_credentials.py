@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+import re
 import ssl
 from base64 import b64encode
 
@@ -76,3 +78,69 @@ def test_a_missing_credential_of_the_proxy_is_65_and_names_the_key(node: FakeNod
     ran = node.run_config(node.entry("m", "http://site.example/m", BODY), proxy=proxy)
     assert (ran.code, ran.state["cause"]) == (65, "credential-missing")
     assert "pxe-fetch.proxy (proxy.credential)" in ran.err
+
+
+@pytest.fixture
+def token(node: FakeNode) -> str:
+    node.credential("pxe-fetch.token", "Authorization: Bearer s3cret\n")
+    return "pxe-fetch.token"
+
+
+def test_a_credential_is_not_sent_unencrypted_and_the_key_that_would_is_shown(node: FakeNode, token: str) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY, header_credential=token))
+        assert server.asked == []
+    assert (ran.code, ran.state["cause"]) == (65, "credential-unencrypted")
+    assert f"  url: {server.url('/m')}\n" in ran.err
+    assert "insecure: true" in ran.err
+
+
+def test_check_refuses_a_credential_by_http_also_from_defaults(node: FakeNode) -> None:
+    entries = [node.entry("a", "m", BODY), node.entry("b", "http://h/m", BODY, insecure=True)]
+    entries += [node.entry(scheme, f"{scheme}://h/m", BODY) for scheme in ("https", "ftp", "tftp")]
+    defaults = {"base_url": "http://h/", "header_credential": "pxe-fetch.token"}
+    file = node.folder / "fetch.yaml"
+    file.write_text(node.config(*entries, defaults=defaults))
+    ran = node.run("check", str(file))
+    assert ran.code == 65
+    assert ran.err.count("error[credential-unencrypted]: artifacts[0]") == 1
+    assert not re.search(r"artifacts\[[1-9]", ran.err)
+
+
+def test_a_url_that_this_node_makes_unencrypted_is_refused(node: FakeNode, token: str) -> None:
+    with Server({"/m": Script(body=BODY)}) as server:
+        node.boot_with(f"scheme=http pxe-fetch.base_url={server.url('/')}")
+        by_base = node.run_config(node.entry("m", "m", BODY, header_credential=token))
+        there = server.url("/m").replace("http:", "${cmdline.scheme}:")
+        by_fact = node.run_config(node.entry("m", there, BODY, header_credential=token))
+        allowed = node.run_config(node.entry("m", "m", BODY, header_credential=token, insecure=True))
+        assert [asked.fields.get("authorization") for asked in server.asked] == ["Bearer s3cret"]
+    assert (by_base.code, by_fact.code, allowed.code) == (77, 77, 0)
+    assert "would be sent unencrypted to http://127.0.0.1" in by_base.out
+
+
+def test_a_list_on_another_server_gets_neither_headers_nor_credentials(node: FakeNode, token: str) -> None:
+    digest = hashlib.sha256(BODY).hexdigest()
+    sums, chunks = f"{digest}  m\n".encode(), f"{digest}\n".encode()
+    own = {"/m": Script(body=BODY), "/SUMS": Script(body=sums), "/m.chunks": Script(body=chunks)}
+    secret = {"header_credential": token, "headers": {"X-Site": "lab"}, "insecure": True}
+    with Server(own) as server, Server(own) as other:
+        for number, lists in enumerate((server, other)):
+            dest = {"dest": str(node.out / str(number)), "url": server.url("/m")}
+            listed = {"size": 1 << 20, "url": lists.url("/m.chunks"), "sha256": hashlib.sha256(chunks).hexdigest()}
+            ran = node.run_config(
+                {"name": "m", "sha256_url": lists.url("/SUMS"), **dest, **secret},
+                {
+                    "name": "n",
+                    "size": len(BODY),
+                    "chunks": listed,
+                    **dest,
+                    "dest": str(node.out / f"n{number}"),
+                    **secret,
+                },
+            )
+            assert ran.code == 0
+        assert {"/SUMS", "/m.chunks", "/m"} == {asked.path for asked in server.asked}
+        assert all(asked.fields["authorization"] == "Bearer s3cret" for asked in server.asked)
+        assert {"/SUMS", "/m.chunks"} == {asked.path for asked in other.asked}
+        assert not any(name in asked.fields for asked in other.asked for name in ("authorization", "x-site"))

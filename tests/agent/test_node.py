@@ -95,7 +95,7 @@ def test_optional_artifact_whose_fact_is_empty_is_left_out_and_says_where_it_wou
         ran = node.run_config(
             node.entry("m", server.url("/m"), BODY),
             node.entry("o", server.url("/${cmdline.role}"), BODY, required=False),
-            node.entry("p", server.url("/m"), BODY, required=False, header_credential="pxe-fetch.token"),
+            node.entry("p", server.url("/m"), BODY, required=False, header_credential="pxe-fetch.token", insecure=True),
         )
     assert ran.code == 2
     assert node.files() == ["m"]
@@ -136,3 +136,25 @@ def test_when_wants_every_fact_and_one_glob_of_each(node: FakeNode) -> None:
         ran = node.run_config(*(node.entry(name, server.url("/m"), BODY, when=when) for name, when in wanted.items()))
     assert ran.code == 0
     assert node.files() == ["yes"]
+
+
+def test_a_fact_that_could_steer_a_terminal_is_refused_and_not_shown(node: FakeNode) -> None:
+    node.write("sys/class/dmi/id/product_serial", "A\x1b[31mB\x07\n")
+    node.write("proc/sys/kernel/hostname", "n\x1b]0;x\x0717\n")
+    node.boot_with("role=a\x1b[2J pxe-fetch.debug")
+    for fact in ("serial", "cmdline.role"):
+        ran = node.run_config(node.entry("m", "http://127.0.0.1/m", BODY, dest=str(node.out / f"${{{fact}}}")))
+        assert (ran.code, ran.state["cause"]) == (65, "fact-unprintable")
+        assert all(line.isprintable() for line in (ran.out + ran.err).splitlines())
+        assert node.run("status").out.replace("\n", " ").isprintable()
+        assert not node.out.exists()
+
+
+@pytest.mark.parametrize("argument", ["=\x1b[2J", ".config=file:///a%00b", ".deadline=\x1b[2J", ".\x1b[2J=1"])
+def test_a_kernel_argument_that_cannot_be_used_is_a_printable_sentence(node: FakeNode, argument: str) -> None:
+    node.boot_with(f"pxe-fetch{argument}")
+    ran = node.run("run")
+    assert ran.code == 65
+    assert "a bug" not in ran.out + ran.err
+    for text in (ran.out, ran.err, node.run("status").out):
+        assert all(line.isprintable() for line in text.splitlines())

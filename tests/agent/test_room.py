@@ -1,14 +1,10 @@
-"""Where files take memory, and what SHA256SUMS files say: rules that are easier to see alone."""
+"""Where files take memory: rules that are easier to see alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from pxe_fetch.errors import IntegrityError
 from pxe_fetch.install.disk_space import is_in_memory, read_mounts
-from pxe_fetch.sha256sums import digest_of
 
 LIVE = """\
 25 1 0:22 / / rw,relatime shared:1 - overlay LiveOS_rootfs rw,lowerdir=/run/rootfsbase,upperdir={upper},workdir=/run/w
@@ -31,27 +27,3 @@ def test_overlay_of_a_live_system_is_memory_and_a_disk_is_not(tmp_path: Path) ->
     assert not is_in_memory("/opt", mounts)  # a container's: nobody knows what is below
     table.write_text(LIVE.format(upper="/srv"))
     assert not is_in_memory("/srv", read_mounts(table))
-
-
-HEX = "0123456789abcdef" * 4
-
-
-@pytest.mark.parametrize(
-    "sums",
-    [
-        f"{HEX}  m 1.bin",
-        f"{HEX.upper()} *m 1.bin",
-        f"{HEX}  ./m 1.bin\r",
-        f"SHA256 (m 1.bin) = {HEX}",
-        f"{'f' * 64}  other/m 1.bin\n{HEX}  m 1.bin",
-        f"# made by hand\n\n{HEX}  release/m 1.bin",
-    ],
-)
-def test_digest_is_found_by_the_last_part_of_the_url(sums: str) -> None:
-    assert digest_of("http://h/x/m%201.bin?q", sums=sums, where="SUMS").hex == HEX
-
-
-@pytest.mark.parametrize("sums", ["", f"{HEX}  m", f"{HEX[:-1]}  m 1.bin", f"{HEX} m 1.bin"])
-def test_missing_line_is_an_error_that_names_both(sums: str) -> None:
-    with pytest.raises(IntegrityError, match=r"SUMS has no line for m 1\.bin"):
-        digest_of("http://h/x/m%201.bin", sums=sums, where="SUMS")

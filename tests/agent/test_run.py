@@ -18,6 +18,7 @@ from fakes.server import Script, Server
 
 BODY = random.Random(1).randbytes(200_000)
 SMALL = b"small\n"
+TOKEN = {"header_credential": "pxe-fetch.token", "insecure": True}
 
 
 def test_overcomes_503_and_a_body_cut_in_half(node: FakeNode) -> None:
@@ -136,14 +137,14 @@ def test_artifacts_for_other_nodes_are_skipped(node: FakeNode) -> None:
 def test_secret_header_comes_from_a_credential_and_is_shown_nowhere(node: FakeNode) -> None:
     node.credential("pxe-fetch.token", "Authorization: Bearer s3cret\nX-Site: lab\n")
     with Server({"/m": Script(body=BODY, faults=[Status(503)])}) as server:
-        ran = node.run_config(node.entry("m", server.url("/m"), BODY, header_credential="pxe-fetch.token"))
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY, **TOKEN))
         assert {asked.fields["authorization"] for asked in server.asked} == {"Bearer s3cret"}
     assert ran.code == 0
     assert "s3cret" not in ran.out + ran.err + node.state_file.read_text()
 
 
 def test_missing_credential_is_65_and_says_where_it_would_come_from(node: FakeNode) -> None:
-    ran = node.run_config(node.entry("m", "http://127.0.0.1/m", BODY, header_credential="pxe-fetch.token"))
+    ran = node.run_config(node.entry("m", "http://127.0.0.1/m", BODY, **TOKEN))
     assert ran.code == 65
     assert "the credential pxe-fetch.token" in ran.err
     assert "ImportCredential" in ran.err
@@ -152,7 +153,7 @@ def test_missing_credential_is_65_and_says_where_it_would_come_from(node: FakeNo
 @pytest.mark.parametrize("line", ["s3cret", "Authorization: s3cret\u00e9", "Range: bytes=0-s3cret", "X Y: s3cret"])
 def test_credential_that_has_no_header_is_65_and_shown_nowhere(node: FakeNode, line: str) -> None:
     node.credential("pxe-fetch.token", f"X-Site: lab\n{line}\n")
-    ran = node.run_config(node.entry("m", "http://127.0.0.1/m", BODY, header_credential="pxe-fetch.token"))
+    ran = node.run_config(node.entry("m", "http://127.0.0.1/m", BODY, **TOKEN))
     assert ran.code == 65
     assert ran.state["cause"] == "credential-invalid"
     assert "s3cret" not in ran.out + ran.err + node.state_file.read_text()
@@ -191,7 +192,7 @@ def test_credentials_do_not_follow_a_redirect_to_another_host(node: FakeNode) ->
     with Server({"/m": Script(body=BODY)}) as other:
         there = other.url("/m").replace("127.0.0.1", "localhost")
         with Server({"/m": Script(then=redirect(there))}) as server:
-            ran = node.run_config(node.entry("m", server.url("/m"), BODY, header_credential="pxe-fetch.token"))
+            ran = node.run_config(node.entry("m", server.url("/m"), BODY, **TOKEN))
         assert ran.code == 0
         assert all("authorization" not in asked.fields for asked in other.asked)
 

@@ -102,8 +102,10 @@ def made(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Booted:
     if os.geteuid() != 0:
         site.pack(MADE, image=root, inject="rootfs")
         return _booted(site)
-    shares.fill(site.folder / "share")
-    with ganesha(site.folder / "ganesha", root=site.folder / "share", export=shares.EXPORT) as share:
+    with (
+        shares.exported() as exported,
+        ganesha(site.folder / "ganesha", root=exported, export=shares.EXPORT) as share,
+    ):
         shares.lay(root, port=share.port)
         server.scripts |= shares.mirrors(share)
         site.pack(MADE + shares.artifacts(base=site.url("")), image=root, inject="rootfs")

@@ -132,6 +132,7 @@ artifacts:
     dest: /srv/licence.txt
     mode: "0600"
     header_credential: pxe-fetch.site-token
+    insecure: true
   - name: mount
     url: mnt-share.mount
     sha256: {mount}

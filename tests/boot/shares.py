@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from boot.nodes import HOST, Expected
@@ -42,13 +45,17 @@ def artifacts(*, base: str) -> str:
     return _ARTIFACTS.format(base=base, mounted=MOUNTED, late=LATE.sha256, cut=CUT.sha256)
 
 
-def fill(folder: Path) -> None:
-    """Put into `folder` what the server exports."""
-    folder.mkdir()
-    (folder / "late.txt").write_bytes(LATE.body)
-    (folder / "cut.bin").write_bytes(CUT.body)
-    (folder / "liveos.csv").write_bytes(LISTED.body)
-    (folder / "SHA256SUMS").write_text(f"{hashlib.sha256(LISTED.body).hexdigest()}  liveos.csv\n")
+@contextlib.contextmanager
+def exported() -> Iterator[Path]:
+    """The folder that the server exports. It is not below /tmp: that is a tmpfs on Debian 13, see `ganesha`."""
+    with tempfile.TemporaryDirectory(prefix="pxe-pack-share-", dir="/var/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # root of a node is nobody here (root_squash)
+        (folder / "late.txt").write_bytes(LATE.body)
+        (folder / "cut.bin").write_bytes(CUT.body)
+        (folder / "liveos.csv").write_bytes(LISTED.body)
+        (folder / "SHA256SUMS").write_text(f"{hashlib.sha256(LISTED.body).hexdigest()}  liveos.csv\n")
+        yield folder
 
 
 def mirrors(server: Ganesha) -> dict[str, Script]:

@@ -48,6 +48,7 @@ artifacts:
     sha256: {licence}
     dest: /srv/licence.txt
     header_credential: pxe-fetch.site-token
+    insecure: true
     when: {{cmdline: {{role: "gpu*"}}}}
 """
 ELSEWHERE = """\

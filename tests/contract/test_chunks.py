@@ -31,7 +31,7 @@ def text(*lines: str, given: str = "url: http://h/a") -> str:
 
 
 def artifact(*lines: str, given: str = "url: http://h/a") -> Artifact:
-    (only,) = reader.read(text(*lines, given=given), name="fetch.yaml").fetch.artifacts
+    (only,) = reader.read(text(*lines, given=given), name="fetch.yaml").artifacts
     return only
 
 

@@ -50,8 +50,3 @@ def test_quotes_keep_blanks_together() -> None:
 def test_a_mistake_is_a_sentence(text: str, said: str) -> None:
     with pytest.raises(KernelArgumentError, match=said.replace(".", r"\.")):
         cmdline.parse(text)
-
-
-def test_what_no_command_line_can_say_is_refused() -> None:
-    with pytest.raises(KernelArgumentError):
-        cmdline.format(cmdline.KernelArguments(base_url='http://h/"x"'))

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
 from contract.test_round_trips import configs
-from pxe_fetch.contract import document, reader
+from pxe_fetch.contract import document
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import ProblemError
 from pxe_pack import dump
+from pxe_pack.config import read
 from pxe_pack.schema import Json, Schema, schema
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,7 @@ def plain(value: document.Value) -> Json:
 
 
 def load(text: str) -> Json:
-    return plain(document.load(text, name="fetch.yaml", problems=[]))
+    return plain(document.load(text, name="fetch.yaml", problems=document.Problems()))
 
 
 def complaints(text: str) -> list[str]:
@@ -69,7 +70,7 @@ def test_every_example_is_accepted(file: Path) -> None:
 @pytest.mark.parametrize("text", re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/fetch-yaml.md").read_text(), re.DOTALL))
 def test_what_the_documentation_shows_is_accepted(text: str) -> None:
     whole = text if "version:" in text else f"version: 1\nartifacts:\n{text}"
-    reader.read(whole, name="fetch.yaml")
+    read(whole, name="fetch.yaml")
     assert complaints(whole) == []
 
 
@@ -82,7 +83,7 @@ def test_a_key_that_no_section_has_is_refused_by_both_and_the_known_ones_are_the
         inner = {name.removesuffix("[]"): [inner] if name.endswith("[]") else inner}
     text = json.dumps({"version": 1, **inner})
     with pytest.raises(ProblemError) as caught:
-        reader.read(text, name="fetch.yaml")
+        read(text, name="fetch.yaml")
     (unknown,) = [problem for problem in caught.value.problems if problem.reference == "unknown-key"]
     assert unknown.hint.removeprefix("known keys here: ").split(", ") == list(keys)
     assert any("qqqqqqqqqqqq" in complaint for complaint in complaints(text))
@@ -120,7 +121,7 @@ def test_every_key_says_what_it_means_and_stands_in_the_documentation(path: str)
 )
 def test_refuses_what_the_validator_refuses(text: str) -> None:
     with pytest.raises(ProblemError):
-        reader.read(text, name="fetch.yaml")
+        read(text, name="fetch.yaml")
     assert complaints(text)
 
 
@@ -142,7 +143,7 @@ def test_what_the_validator_takes_by_chance_the_schema_takes_too(data: st.DataOb
         inner = {name.removesuffix("[]"): [inner] if name.endswith("[]") else inner}
     text = json.dumps({"version": 1, **inner})
     try:
-        reader.read(text, name="fetch.yaml")
+        read(text, name="fetch.yaml")
     except ProblemError:
         return
     assert complaints(text) == []

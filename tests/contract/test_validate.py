@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pxe_fetch.contract import reader
-from pxe_fetch.contract.model import Document
 from pxe_fetch.contract.problem import Problem, ProblemError, show, show_all
+from pxe_pack import config
+from pxe_pack.config import Document
 
 SHA256 = "0" * 64
 ARTIFACT = f"""
@@ -18,7 +19,7 @@ ARTIFACT = f"""
 
 
 def read(text: str) -> Document:
-    return reader.read(text, name="fetch.yaml")
+    return config.read(text, name="fetch.yaml")
 
 
 def problems(text: str) -> dict[str, Problem]:
@@ -70,6 +71,7 @@ artifacts:
     required: false
     headers: {{X-Site: lab}}
     header_credential: pxe-fetch.token
+    insecure: true
     start: [app.service]
     retry: {{base: 2s}}
 on_failure: reboot
@@ -123,7 +125,7 @@ def test_a_problem_is_shown_with_its_line_carets_and_hint() -> None:
         ("version: 1\n\tparallel: 1", "yaml-syntax"),
         ("version: 1\nparallel: [", "yaml-syntax"),
         ("version: 1\n---\nversion: 1", "yaml-syntax"),
-        ("version: 1\nartifacts: !!python/object:os.system {}", "wrong-type"),
+        ("version: 1\nartifacts: !!python/object:os.system []", "yaml-tag"),
         ("version: 1\non_failure: explode", "choice-invalid"),
         ("version: 1\nallowed_roots: [/]", "root-invalid"),
         ("version: 1\nstart_jitter: 5", "duration-invalid"),
@@ -184,7 +186,10 @@ def test_refuses_a_document(text: str, reference: str) -> None:
         ("when: {cmdline: {role: []}}", "when-empty"),
         ("when: {cmdline: {gpu: }}", "when-empty"),
         ("headers: {Range: bytes=0-}", "header-invalid"),
+        ("headers: {Proxy-Authorization: Basic eA==}", "header-invalid"),
         ("headers: {X: 1}", "wrong-type"),
+        ("start_required: true", "start-missing"),
+        ("insecure: maybe", "wrong-type"),
         ("header_credential: token", "credential-invalid"),
         ("start: app", "unit-invalid"),
         ("name: a/b", "name-invalid"),
@@ -275,9 +280,20 @@ def test_aliases_that_multiply_are_stopped() -> None:
 
 
 def test_an_alias_to_its_own_parent_is_stopped() -> None:
-    assert only_problem("version: 1\nartifacts: &a [*a]").reference == "document-too-large"
+    assert only_problem("version: 1\nartifacts: &a [*a]").reference == "yaml-syntax"
 
 
 def test_nesting_without_end_is_stopped() -> None:
     assert only_problem("[" * 5000).reference in {"document-too-large", "yaml-syntax"}
     assert only_problem("a: " + "[" * 500 + "]" * 500).reference == "document-too-large"
+
+
+@pytest.mark.parametrize("text", ["proxy: {https: 'http://u:p@h'}", "defaults: {headers: {Proxy-Authorization: x}}"])
+def test_a_proxys_password_is_led_to_its_key(text: str) -> None:
+    assert "proxy.credential" in only_problem(f"version: 1\n{text}\n").hint
+
+
+def test_the_agent_passes_over_what_pxe_pack_alone_reads() -> None:
+    text = "version: 1\npack: {image: [1], anything: {else: 2}}\n"
+    assert reader.read(text, name="fetch.yaml").version == 1
+    assert set(problems(text)) == {"unknown-key", "wrong-type"}

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import os
-import shutil
-import signal
 import socket
-import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fakes import ports
+from fakes.process import Process, program, running
 
 _VSFTPD = """
 listen=YES
@@ -65,7 +61,7 @@ def vsftpd(folder: Path, *, root: Path, more: str = "", port: int | None = None)
     port = port or ports.free()
     config = folder / "vsftpd.conf"
     config.write_text(_VSFTPD.format(port=port, user=getpass.getuser(), root=root, folder=folder, more=more))
-    with _running([_program("vsftpd"), str(config)], ready=lambda: _accepts(port)):
+    with running(Process(command=[program("vsftpd"), config], is_ready=lambda: ports.accepts(port))):
         yield Ftpd(port=port, log=folder / "log")
 
 
@@ -89,46 +85,6 @@ def tftpd(root: Path, *options: str, port: int | None = None) -> Iterator[Tftpd]
     """
     port = port or ports.free(kind=socket.SOCK_DGRAM)
     words = ["--listen", "--foreground", "--address", f"127.0.0.1:{port}", "--user", getpass.getuser(), *options]
-    with _running([_program("in.tftpd"), *words, str(root)], ready=lambda: _is_bound(port)):
+    # It waits for its children, which finish what they are at when asked to end: hence the kill of its group.
+    with running(Process(command=[program("in.tftpd"), *words, root], is_ready=lambda: ports.is_bound(port))):
         yield Tftpd(port=port, root=root)
-
-
-@contextlib.contextmanager
-def _running(command: Sequence[str], *, ready: Callable[[], bool]) -> Iterator[None]:
-    # in.tftpd waits for its children, and passes what kills it on to none: a group of its own ends them all.
-    process = subprocess.Popen(command, start_new_session=True)
-    try:
-        for _ in range(500):
-            if ready():
-                break
-            assert process.poll() is None, f"{command[0]} did not start"
-            time.sleep(0.01)
-        else:
-            raise AssertionError(f"{command[0]} does not listen")
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # in.tftpd's children finish what they are at when asked to end
-        process.wait(timeout=10)
-
-
-def _program(name: str) -> str:
-    # Ordinary users don't have it on their path, and may run it nevertheless.
-    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    assert found, f"{name} is not installed"
-    return found
-
-
-def _accepts(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False
-
-
-def _is_bound(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False

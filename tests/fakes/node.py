@@ -146,9 +146,12 @@ class FakeNode:
         )
         return done.returncode
 
-    def start(self, *words: str, before: str = "") -> subprocess.Popen[str]:
-        """The same in a process of its own, which the caller waits for and which runs the lines `before` first."""
-        command = [sys.executable, "-c", before + PROGRAM, str(self.root), *words]
+    def start(self, *words: str, before: str = "", inside: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """The same in a process of its own, which the caller waits for and which runs the lines `before` first.
+
+        `inside` are the words that run a command somewhere else: nsenter(1).
+        """
+        command = [*inside, sys.executable, "-c", before + PROGRAM, str(self.root), *words]
         return subprocess.Popen(
             command,
             env=self._environment(os.environ),

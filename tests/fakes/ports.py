@@ -24,6 +24,23 @@ def taken(port: int) -> list[int]:
     return [int(found) for found in re.findall(r"bytes_acked:(\d+)", shown)]
 
 
+def accepts(port: int, *, address: str = "127.0.0.1") -> bool:
+    """Whether somebody accepts connections there."""
+    with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=1):
+        return True
+    return False
+
+
+def is_bound(port: int, *, address: str = "127.0.0.1") -> bool:
+    """Whether somebody has the port of UDP."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return True
+    return False
+
+
 def wait_for(address: str, port: int, process: subprocess.Popen[bytes]) -> None:
     """Wait until `process` listens; AssertionError if it ends instead."""
     for _ in range(500):

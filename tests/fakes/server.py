@@ -90,6 +90,11 @@ class Server:
         """Bytes of bodies sent for `path` so far."""
         return sum(asked.sent for asked in self.asked_for(path))
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it listens."""
+        return self._listener is not None
+
     def up(self) -> None:
         """Listen (again, on the same port)."""
         listener = socket.create_server(("127.0.0.1", self.port), backlog=128)

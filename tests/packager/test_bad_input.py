@@ -122,6 +122,17 @@ def test_every_problem_of_the_configuration_at_once(site: Site, refused: Refused
     assert "problems found" in said
 
 
+def test_a_credential_that_nodes_would_send_unencrypted_to_where_a_source_is_exported(
+    site: Site, refused: Refused
+) -> None:
+    (site.folder / "token.txt").write_text("x")
+    artifact = {"name": "t", "source": "token.txt", "dest": "/srv/t", "header_credential": "pxe-fetch.token"}
+    site.rest = {"artifacts": [artifact]}
+    said = refused()
+    assert "error[credential-unencrypted]: t would send the credential pxe-fetch.token unencrypted to http://" in said
+    assert "insecure: true" in said
+
+
 def test_a_duplicate_key(site: Site, refused: Refused) -> None:
     site.text = "version: 1\nparallel: 2\nparallel: 3\n"
     assert "error[duplicate-key]" in refused()

@@ -9,10 +9,10 @@ import pytest
 from jsonschema import Draft7Validator
 
 from pxe_fetch import cli as agent
-from pxe_fetch.contract import reader
-from pxe_fetch.contract.model import SECTIONS
-from pxe_pack import cli
-from pxe_pack.reference import example
+from pxe_fetch.contract.keys import Group
+from pxe_pack import cli, config
+from pxe_pack.config import SECTIONS
+from pxe_pack.example_config import example
 
 
 def test_schema_prints_a_schema(capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,7 +31,7 @@ def test_init_writes_examples_that_the_agent_takes_too(tmp_path: Path) -> None:
     file = tmp_path / "site.yaml"
     assert cli.main(["init", str(file)]) == 0
     lines = [uncommented(line) for line in file.read_text().splitlines()]
-    document = reader.read("\n".join(line for line in lines if line is not None), name="site.yaml")
+    document = config.read("\n".join(line for line in lines if line is not None), name="site.yaml")
     assert [artifact.name for artifact in document.fetch.artifacts] == ["greeting", "model", "packages"]
     assert document.fetch.on_failure == "continue"
     assert document.pack.inject == "auto"
@@ -44,9 +44,17 @@ def test_init_shows_every_key_that_has_a_default_or_an_example_in_lines_that_fit
     assert max(map(len, text.splitlines())) <= 120
     for section in SECTIONS.values():
         for key, declared in section.keys.items():
-            if example(declared) and key != "version" and section is not SECTIONS["chunks"]:
+            if example(key, declared) and key != "version" and section is not SECTIONS["chunks"]:
                 assert f"{key}: " in text, key
                 assert f"# {declared.key.meaning}" in text, key
+
+
+def test_every_key_has_an_example_or_a_default_but_those_shown_otherwise() -> None:
+    shown = {"sha512", "extract", "artifact_url", *SECTIONS["chunks"].keys, *SECTIONS["when"].keys}
+    keys = [(key, declared) for one in SECTIONS.values() for key, declared in one.keys.items()]
+    without = {key for key, declared in keys if not example(key, declared)}
+    groups = {key for key, declared in keys if isinstance(declared.key.kind, Group)}
+    assert without <= shown | groups
 
 
 def uncommented(line: str) -> str | None:

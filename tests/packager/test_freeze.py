@@ -21,6 +21,7 @@ import pytest
 
 from fakes.faults import Serve, Status
 from fakes.server import Script, Server
+from packing.ordinary import ordinary_user
 from packing.site import Site
 from pxe_fetch.contract.exits import Exit
 from pxe_pack import freeze
@@ -32,6 +33,7 @@ from pxe_pack.freeze.elf import Elf, ElfError, read_elf
 from pxe_pack.freeze.environment import Environment, environment_name, read_environment
 from pxe_pack.tools import InputError, WorkError
 
+PXE_PACK = Path(sys.executable).with_name("pxe-pack")
 SMALL = b"small\n"
 SYSTEM_ELFS = (Path("/bin/ls"), Path(shutil.which("openssl") or ""), *sorted(Path("/usr/lib").glob("*/libcrypto.so.*")))
 
@@ -281,17 +283,25 @@ def test_is_small(agent: freeze.FrozenAgent, tmp_path: Path) -> None:
     assert squashfs.stat().st_size <= 8.2e6
 
 
-def test_the_same_sources_give_the_same_bytes_in_an_environment_made_anew(
-    agent: freeze.FrozenAgent, tmp_path: Path
+def test_an_ordinary_user_gets_the_same_bytes_whatever_his_umask_and_his_settings_of_pip(
+    agent: freeze.FrozenAgent, tiny: Path
 ) -> None:
-    before = os.umask(0o077)
-    try:
-        again = freeze.frozen_agent(cache=tmp_path / "a cache elsewhere", console=PlainConsole())
-    finally:
-        os.umask(before)
-    assert again.path.parent.name == agent.path.parent.name, "the sources or Debian's packages changed during this test"
-    assert again.digest == agent.digest
-    assert tree_of(again.path) == tree_of(agent.path)
+    """In an environment made anew, and from the command line to the layout."""
+    with ordinary_user() as user:
+        site = Site(folder=user.home, image=Path(shutil.copy(tiny, user.home)), agent=agent.path)
+        words = [word for word in site.command() if word not in {"--agent", str(site.agent)}]
+        elsewhere = str(user.home / "elsewhere")
+        pip = {"PIP_USER": "1", "PIP_PREFIX": elsewhere, "PIP_TARGET": elsewhere, "PIP_ROOT": elsewhere}
+        pip |= {"PIP_NO_BINARY": ":all:", "PIP_REQUIRE_VIRTUALENV": "1"}
+        command: list[str | Path] = ["sh", "-c", 'umask 077 && exec "$@"', "sh", PXE_PACK, *words]
+        packed = user.run(*command, env={**pip, "XDG_CACHE_HOME": f"{user.home}/a cache"})
+        assert packed.returncode == 0, packed.stderr
+        assert (site.output / "manifest.json").is_file()
+        assert not Path(elsewhere).exists()
+        again = user.home / "a cache/pxe-pack/agent" / agent.path.parent.name / PROGRAM
+        assert again.is_dir(), "the sources or Debian's packages changed during this test"
+        assert freeze.load_agent(again).digest == agent.digest
+        assert tree_of(again) == tree_of(agent.path)
 
 
 # What it may import
@@ -611,20 +621,54 @@ def test_a_given_folder_that_is_something_else_is_refused(tmp_path: Path) -> Non
             freeze.load_agent(tmp_path)
 
 
+PROBLEMS = """
+from pathlib import Path
+from pxe_pack.freeze import freeze_problems
+for problem in freeze_problems(Path.cwd()):
+    print(problem.message, '|', problem.hint)
+"""
+
+
 def test_missing_tools_are_named_with_their_packages(tmp_path: Path) -> None:
-    program = "from pxe_pack.freeze import freeze_problems\nfor p in freeze_problems(): print(p.message, '|', p.hint)\n"
-    code = f"import pxe_pack.tools as t; t.SEARCH_PATH = {str(tmp_path)!r}\n{program}"
+    code = f"import pxe_pack.tools as t; t.SEARCH_PATH = {str(tmp_path)!r}\n{PROBLEMS}"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for package in ("mmdebstrap", "tar", "coreutils"):
         assert f"apt-get install {package}" in said
 
 
 def test_user_without_subordinate_ids_is_told_how_to_get_them() -> None:
-    program = "from pxe_pack.freeze import freeze_problems\nfor p in freeze_problems(): print(p.message, '|', p.hint)\n"
     nobody = ("unshare", "--user", "--map-user=54321", "--map-group=54321")
-    said = subprocess.run([*nobody, sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([*nobody, sys.executable, "-c", PROBLEMS], capture_output=True, text=True, check=True).stdout
     assert "/etc/subuid has no range of ids for 54321" in said
     assert "usermod --add-subgids 100000-165535 54321" in said
+
+
+def run_in_mount(folder: Path, options: str, *command: str | Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    """Run `command` in `folder` while a file system is mounted there: in a namespace, with which the mount goes."""
+    folder.mkdir()
+    script = 'mount -t tmpfs -o "$1" none "$2" && cd "$2" && shift 2 && exec "$@"'
+    inside = ("unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", options, folder)
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    return subprocess.run([*inside, *command], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("options", "remedy"), [("nodev", "dev"), ("noexec", "exec"), ("noexec,nodev", "exec,dev")])
+def test_mount_options_that_keep_an_agent_from_being_frozen_are_named_with_the_remedy(
+    site: Site, options: str, remedy: str
+) -> None:
+    mounted = site.folder / "mounted"
+    words = [word for word in site.command() if word not in {"--agent", str(site.agent)}]
+    ended = run_in_mount(mounted, options, PXE_PACK, *words, cache=mounted / "cache")
+    assert ended.returncode == 2, ended.stderr
+    assert f"cannot be frozen in {mounted}/cache/pxe-pack/agent: {mounted} is mounted {options}\n" in ended.stderr
+    assert f"mount -o remount,{remedy} {mounted};" in ended.stderr
+    assert "XDG_CACHE_HOME" in ended.stderr
+
+
+def test_other_mount_options_are_fine(tmp_path: Path) -> None:
+    mounted = tmp_path / "mounted"
+    ended = run_in_mount(mounted, "nosuid", sys.executable, "-c", PROBLEMS, cache=mounted)
+    assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr
 
 
 def test_programs_of_sbin_are_found_with_the_path_that_debian_gives_to_users() -> None:

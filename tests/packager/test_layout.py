@@ -104,7 +104,7 @@ def test_a_local_artifact_is_exported_with_its_url_digest_and_size(site: Site, p
     packs("--inject", "updates")
     assert (site.output / "other-user-artifacts" / "a mödel#1.bin").read_bytes() == content
     node = files_of(site.iso)["updates/etc/pxe-fetch/fetch.yaml"].decode()
-    config = reader.read(node, name="fetch.yaml").fetch
+    config = reader.read(node, name="fetch.yaml")
     assert config.artifacts[0].urls == ("http://10.0.0.1/files/a%20m%C3%B6del%231.bin",)
     assert config.artifacts[0].digest
     assert config.artifacts[0].digest.hex == hashlib.sha256(content).hexdigest()

@@ -50,7 +50,7 @@ def site(site: Site) -> Site:
 def told(site: Site) -> list[Artifact]:
     """The artifacts as a node of the layout is told of them."""
     text = files_of(site.iso)["updates/etc/pxe-fetch/fetch.yaml"].decode()
-    return list(reader.read(text, name="fetch.yaml").fetch.artifacts)
+    return list(reader.read(text, name="fetch.yaml").artifacts)
 
 
 def exported(site: Site) -> list[str]:

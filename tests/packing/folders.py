@@ -54,7 +54,7 @@ def tree(folder: Path) -> dict[str, tuple[str, str]]:
 
 def told(site: Site) -> list[Artifact]:
     """The artifacts as a node of the layout reads them."""
-    return list(reader.read(files_of(site.iso)[CONFIG].decode(), name="fetch.yaml").fetch.artifacts)
+    return list(reader.read(files_of(site.iso)[CONFIG].decode(), name="fetch.yaml").artifacts)
 
 
 def fetch(site: Site, node: FakeNode) -> Ran:

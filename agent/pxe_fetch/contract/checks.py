@@ -8,50 +8,38 @@ from __future__ import annotations
 from typing import TypedDict
 
 from pxe_fetch.contract import chunks as cut
-from pxe_fetch.contract import quantity, validators
-from pxe_fetch.contract.document import Sequence
-from pxe_fetch.contract.model import (
-    DIGESTS,
-    NO_CHUNKS,
-    NO_CHUNKS_WORD,
-    ORIGINS,
-    PINNED_BY,
-    Artifact,
-    Chunks,
-    Digest,
-    When,
-)
-from pxe_fetch.contract.section import Section
+from pxe_fetch.contract import model, quantity, validators
+from pxe_fetch.contract.document import Section, Sequence
+from pxe_fetch.contract.url import scheme_of
 
-_EVERY_NODE = When()
+_EVERY_NODE = model.When()
+_OF_SOURCE = "is given for a `source`"
+_LEAVE_OUT = "leave it out: pxe-pack computes the digests of a source"
 _RECIPE = "`split -b {size} --filter=sha256sum FILE | cut -c-64` prints them; or give `source:` and pxe-pack makes them"
 
 
 def origin(artifact: Section) -> None:
     """Check that there is exactly one place to get the bytes from."""
-    given = artifact.given(ORIGINS)
+    given = [key for key in model.ORIGINS if artifact.has(key)]
     if len(given) != 1:
         said = "has none" if not given else f"has {' and '.join(given)}"
         artifact.add(
             "source-unclear",
-            f"{artifact.path} needs exactly one of {_listed(ORIGINS)}, and {said}",
+            f"{artifact.path} needs exactly one of {', '.join(model.ORIGINS)}, and {said}",
             where=artifact.where(given[-1]) if given else None,
         )
-    elif artifact.is_empty_list("urls"):
-        artifact.add("source-unclear", f"{artifact.path}.urls is empty", where=artifact.where("urls"))
+    _check_not_empty(artifact, "source-unclear")
 
 
 def digest(artifact: Section) -> None:
     """Check that there is one digest, or none if something else pins the bytes."""
-    given = artifact.given(DIGESTS)
+    given = [key for key in model.DIGESTS if artifact.has(key)]
     if len(given) > 1:
         message = f"{artifact.path} has {' and '.join(given)}; give one digest"
         artifact.add("checksum-unclear", message, where=artifact.where(given[-1]))
     elif artifact.has("source") and artifact.has("sha256_url"):
-        message = f"{artifact.path}.sha256_url is given for a `source`"
-        hint = "leave it out: pxe-pack computes the digests of a source"
-        artifact.add("checksum-of-source", message, where=artifact.where("sha256_url"), hint=hint)
-    if not given and not artifact.given(PINNED_BY):
+        artifact.refuse("sha256_url", _OF_SOURCE, reference="checksum-of-source", hint=_LEAVE_OUT)
+    if not given and not any(map(artifact.has, model.PINNED_BY)):
         artifact.add(
             "checksum-missing",
             f"{artifact.path} has no digest, so wrong bytes would go unnoticed",
@@ -59,20 +47,34 @@ def digest(artifact: Section) -> None:
         )
 
 
+def secret(section: Section, artifact: model.Artifact, *, base_url: str | None) -> None:
+    """Check that no url sends the credential unencrypted; the agent checks those that depend on the node."""
+    urls = validators.joined(artifact.urls, base_url)
+    unencrypted = any(scheme_of(url) == validators.UNENCRYPTED for url in urls)
+    if unencrypted and artifact.header_credential and not artifact.insecure:
+        section.add(
+            "credential-unencrypted",
+            f"{section.path} would send the credential {artifact.header_credential} unencrypted",
+            where=section.where("urls" if section.has("urls") else "url"),
+            label="anybody on the network could read it",
+            hint="use https, or allow it with `insecure: true`",
+        )
+
+
 def dest(artifact: Section, path: str, roots: tuple[str, ...]) -> None:
     """Check that the destination, up to its first ${fact}, is below an allowed root; the agent checks all of it."""
     fixed, _, _ = path.partition("${")
     if path and not any(fixed.startswith(root + "/") for root in roots):
-        artifact.add(
-            "dest-outside-roots",
-            f"{artifact.path}.dest is not below any of allowed_roots",
-            where=artifact.where("dest"),
+        artifact.refuse(
+            "dest",
+            "is not below any of allowed_roots",
+            reference="dest-outside-roots",
             label=f"expected below {', '.join(roots) or 'none: allowed_roots is empty'}",
             hint="allowed_roots: […] widens where the agent (and its unit's sandbox) may write",
         )
 
 
-def distinct(sections: list[Section], artifacts: list[Artifact]) -> None:
+def distinct(sections: list[Section], artifacts: list[model.Artifact]) -> None:
     """Check that no two artifacts share a name, or a destination on the same node."""
     names: dict[str, int] = {}
     dests: dict[str, int] = {}
@@ -95,13 +97,16 @@ def when(section: Section | None) -> None:
         return
     for key in section.mapping.entries:
         if not section.has(key) or section.is_empty_list(key):
-            section.add(
-                "when-empty",
-                f"{section.path}.{key} is empty, so it would match every node",
-                where=section.where(key),
-                hint="leave it out, or give globs that match the nodes: `*` matches any value",
-            )
+            hint = "leave it out, or give globs that match the nodes: `*` matches any value"
+            section.refuse(key, "is empty, so it would match every node", reference="when-empty", hint=hint)
     when(section.below("cmdline"))
+
+
+def start(artifact: Section) -> None:
+    """Check that there are units to start if that is required."""
+    if artifact.has("start_required") and not artifact.has("start"):
+        message, hint = "is given without `start`", "name the units in `start`"
+        artifact.refuse("start_required", message, reference="start-missing", hint=hint)
 
 
 def tls(section: Section | None) -> None:
@@ -118,56 +123,47 @@ class ChunkValues(TypedDict, total=False):
     digests: tuple[str, ...]
 
 
-def chunks(artifact: Section, given: ChunkValues | str, *, size: int | None, base_url: str | None) -> Chunks:
+def chunks(artifact: Section, given: ChunkValues | str, *, size: int | None, base_url: str | None) -> model.Chunks:
     """The chunks of `artifact`, a file of `size` bytes; `given` has the values of its section, or a word instead."""
     section = artifact.below("chunks")
     if section is None or isinstance(given, str):
         if not artifact.has("source"):
-            word = NO_CHUNKS_WORD
-            message = f"{artifact.path}.chunks is `{word}`, which only applies to a `source`"
-            artifact.add("chunks-unclear", message, where=artifact.where("chunks"), hint="leave it out")
-        return NO_CHUNKS
+            message = f"is `{model.NO_CHUNKS_WORD}`, which only applies to a `source`"
+            artifact.refuse("chunks", message, reference="chunks-unclear", hint="leave it out")
+        return model.NO_CHUNKS
     chunk = given.get("size")
     urls = validators.joined(given.get("urls", ()), base_url)
     digests = given.get("digests", ())
-    _check_urls(section)
-    if artifact.has("source"):
-        _check_source(section)
-        return Chunks(size=chunk or cut.LARGEST)
-    _check_list(section, has_urls=bool(urls))
-    _check_count(section, artifact, size=size, chunk=chunk)
-    if urls:
-        named = Digest(algorithm="sha256", hex=digests[0]) if digests else None
-        return Chunks(size=chunk or cut.LARGEST, urls=urls, digest=named)
-    return Chunks(size=chunk or cut.LARGEST, digests=bytes.fromhex("".join(digests)))
-
-
-def _check_urls(section: Section) -> None:
     if section.has("url") and section.has("urls"):
         message = f"{section.path} has both url and urls; give one of them"
         section.add("chunks-unclear", message, where=section.where("urls"))
-    elif section.is_empty_list("urls"):
-        section.add("chunks-unclear", f"{section.path}.urls is empty", where=section.where("urls"))
+    _check_not_empty(section, "chunks-unclear")
+    if artifact.has("source"):
+        for key in filter(section.has, ("sha256", "url", "urls")):
+            section.refuse(key, _OF_SOURCE, reference="chunks-of-source", hint=_LEAVE_OUT)
+        return model.Chunks(size=chunk or cut.LARGEST)
+    _check_list(section, has_urls=bool(urls))
+    _check_count(section, artifact, size=size, chunk=chunk)
+    if urls:
+        named = model.Digest(algorithm="sha256", hex=digests[0]) if digests else None
+        return model.Chunks(size=chunk or cut.LARGEST, urls=urls, digest=named)
+    return model.Chunks(size=chunk or cut.LARGEST, digests=bytes.fromhex("".join(digests)))
 
 
-def _check_source(section: Section) -> None:
-    for key in ("sha256", "url", "urls"):
-        if section.has(key):
-            section.add(
-                "chunks-of-source",
-                f"{section.path}.{key} is given for a `source`",
-                where=section.where(key),
-                hint="leave it out: pxe-pack computes the digests of a source",
-            )
+def _check_not_empty(section: Section, reference: str) -> None:
+    if section.is_empty_list("urls"):
+        section.refuse("urls", "is empty", reference=reference)
 
 
 def _check_list(section: Section, *, has_urls: bool) -> None:
     """Check that there is one list of digests: here, or in a file that is pinned by a digest."""
-    has_list = section.is_list("sha256")
+    has_list = isinstance(section.value("sha256"), Sequence)
     if not section.has("sha256"):
         named = has_urls or section.has("url") or section.has("urls")
         message = "names a list without its digest" if named else "has no digests"
-        hint = "sha256 is the digest of the list itself: `sha256sum m.bin.chunks`" if named else _recipe("4M")
+        hint = (
+            "sha256 is the digest of the list itself: `sha256sum m.bin.chunks`" if named else _RECIPE.format(size="4M")
+        )
         section.add("chunks-unpinned", f"{section.path} {message}", hint=hint)
     elif has_list and has_urls:
         section.add(
@@ -179,13 +175,8 @@ def _check_list(section: Section, *, has_urls: bool) -> None:
 
 
 def _check_count(section: Section, artifact: Section, *, size: int | None, chunk: int | None) -> None:
-    if size is None:
-        if not artifact.has("size"):
-            hint = "`stat -c %s FILE` prints it"
-            artifact.add(
-                "size-missing", f"{artifact.path} has chunks and no `size`", where=section.mapping.at, hint=hint
-            )
-        return
+    if not artifact.has("size"):
+        section.add("size-missing", f"{artifact.path} has chunks and no `size`", hint="`stat -c %s FILE` prints it")
     if size == 0:
         section.add("chunk-count", f"{artifact.path} is an empty file, which has no chunks")
     if not size or chunk is None:
@@ -204,13 +195,4 @@ def _check_count(section: Section, artifact: Section, *, size: int | None, chunk
     if given != number:
         whole = f"{number} chunks of {quantity.show_size(chunk)}"
         message = f"{section.path}.sha256 has {given} digests, but a file of {quantity.show_size(size)} has {whole}"
-        section.add("chunk-count", message, where=section.where("sha256"), hint=_recipe(str(chunk)))
-
-
-def _recipe(size: str) -> str:
-    return _RECIPE.format(size=size)
-
-
-def _listed(words: tuple[str, ...]) -> str:
-    """`words` as a list in a sentence: a, b and c."""
-    return f"{', '.join(words[:-1])} and {words[-1]}"
+        section.add("chunk-count", message, where=section.where("sha256"), hint=_RECIPE.format(size=chunk))

@@ -1,4 +1,4 @@
-"""The kernel command line: the agent's arguments on it, read by the agent and written by the packager.
+"""The kernel command line, and the agent's arguments on it.
 
 Words as the kernel splits them (Documentation/admin-guide/kernel-parameters.rst, lib/cmdline.c `next_arg`): blanks
 separate words, double quotes protect blanks and are not part of the value, the first `=` ends the name, `-` and `_` are
@@ -7,10 +7,12 @@ the same in names, and the last of several with one name wins.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pxe_fetch.contract import quantity
+from pxe_fetch.contract.problem import RuleError, printable
 
 PREFIX = "pxe-fetch"
 
@@ -36,103 +38,58 @@ class KernelArgumentError(ValueError):
 
 def parse(text: str) -> KernelArguments:
     """The arguments on the command line `text`. Raises KernelArgumentError."""
-    values = dict(_name_and_value(word) for word in split(text))
-    own = {name: values.pop(name) for name in list(values) if name == _OWN or name.startswith(_OWN + ".")}
-    deadline = own.pop(f"{_OWN}.deadline", None)
-    switch = own.pop(_OWN, "on")
-    sha256 = own.pop(f"{_OWN}.config.sha256", None)
-    arguments = KernelArguments(
-        off=_is_off(switch),
-        config=own.pop(f"{_OWN}.config", None),
-        config_sha256=None if sha256 is None else _sha256(sha256),
-        base_url=own.pop(f"{_OWN}.base_url", None),
-        artifact_url=own.pop(f"{_OWN}.artifact_url", None),
-        deadline=None if deadline is None else _seconds(deadline),
-        report=own.pop(f"{_OWN}.report", None),
-        debug=f"{_OWN}.debug" in own and not _is_off(own.pop(f"{_OWN}.debug") or "on"),
-        others=values,
-    )
-    own.pop(f"{_OWN}.debug", None)
-    if own:
+    others: dict[str, str] = {}
+    own: dict[str, str] = {}
+    for word in split(text):
+        name, _, value = word.replace('"', "").partition("=")
+        name = name.replace("-", "_")
+        if name == "pxe_fetch" or name.startswith("pxe_fetch."):
+            own[name.removeprefix("pxe_fetch").removeprefix(".")] = value
+        else:
+            others[name] = value
+    if unknown := own.keys() - {"", *_NAMES}:
         raise KernelArgumentError(
-            f"unknown kernel argument {PREFIX}{min(own).removeprefix(_OWN)}; the agent knows {PREFIX}=off and "
+            f"unknown kernel argument {PREFIX}.{printable(min(unknown))}; the agent knows {PREFIX}=off and "
             + ", ".join(f"{PREFIX}.{name}" for name in _NAMES)
         )
-    if arguments.config_sha256 and not arguments.config:
+    if "config.sha256" in own and "config" not in own:
         raise KernelArgumentError(f"{PREFIX}.config.sha256 is given without {PREFIX}.config")
-    return arguments
-
-
-def format(arguments: KernelArguments) -> str:  # noqa: A001  the other half of parse
-    """`arguments` as a command line that `parse` reads back. Raises KernelArgumentError if one cannot be written."""
-    words = [_word(name, value) for name, value in arguments.others.items()]
-    if arguments.off:
-        words.append(f"{PREFIX}=off")
-    for name, value in (
-        ("config", arguments.config),
-        ("config.sha256", arguments.config_sha256),
-        ("base_url", arguments.base_url),
-        ("artifact_url", arguments.artifact_url),
-        ("deadline", None if arguments.deadline is None else quantity.show_duration(arguments.deadline)),
-        ("report", arguments.report),
-    ):
-        if value is not None:
-            words.append(_word(f"{PREFIX}.{name}", value))
-    if arguments.debug:
-        words.append(f"{PREFIX}.debug")
-    return " ".join(words)
+    return KernelArguments(
+        off=not _is_on(own.get("", "on")),
+        config=own.get("config"),
+        config_sha256=_sha256(own["config.sha256"]) if "config.sha256" in own else None,
+        base_url=own.get("base_url"),
+        artifact_url=own.get("artifact_url"),
+        deadline=_seconds(own["deadline"]) if "deadline" in own else None,
+        report=own.get("report"),
+        debug=_is_on(own.get("debug", "off")),
+        others=others,
+    )
 
 
 def split(text: str) -> list[str]:
     """The words of a command line, their quotes still in place."""
-    words: list[str] = []
-    word = ""
-    quoted = False
-    for character in text:
-        if character.isspace() and not quoted:
-            if word:
-                words.append(word)
-            word = ""
-            continue
-        quoted ^= character == '"'
-        word += character
-    return [*words, word] if word else words
+    return re.findall(r'(?:[^\s"]|"[^"]*(?:"|$))+', text)
 
 
-_OWN = "pxe_fetch"
 _NAMES = ("config", "config.sha256", "base_url", "artifact_url", "deadline", "report", "debug")
-_SHA256_DIGITS = 64
 
 
-def _name_and_value(word: str) -> tuple[str, str]:
-    name, _, value = word.replace('"', "").partition("=")
-    return name.replace("-", "_"), value
-
-
-def _word(name: str, value: str) -> str:
-    if '"' in value or "\n" in value or not name or any(c in name for c in '"= \t\n'):
-        raise KernelArgumentError(f"{name}={value!r} cannot be written on a kernel command line")
-    if not value and not name.startswith(PREFIX):
-        return name
-    return f'{name}="{value}"' if any(c.isspace() for c in value) else f"{name}={value}"
-
-
-def _is_off(value: str) -> bool:
-    if value.lower() in {"off", "no", "false", "0"}:
-        return True
-    if value.lower() in {"on", "yes", "true", "1", ""}:
-        return False
-    raise KernelArgumentError(f"{PREFIX}={value} is neither on nor off")
+def _is_on(value: str) -> bool:
+    if value.lower() not in {"on", "yes", "true", "1", "", "off", "no", "false", "0"}:
+        raise KernelArgumentError(f"{PREFIX}={printable(value)} is neither on nor off")
+    return value.lower() in {"on", "yes", "true", "1", ""}
 
 
 def _sha256(value: str) -> str:
-    if len(value) != _SHA256_DIGITS or not all(c in "0123456789abcdef" for c in value.lower()):
-        raise KernelArgumentError(f"{PREFIX}.config.sha256={value} is not a SHA-256 digest of 64 hexadecimal digits")
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        message = f"{PREFIX}.config.sha256={printable(value)} is not a SHA-256 digest of 64 hexadecimal digits"
+        raise KernelArgumentError(message)
     return value.lower()
 
 
 def _seconds(value: str) -> float:
     try:
         return quantity.duration(value)
-    except ValueError as error:
-        raise KernelArgumentError(f"{PREFIX}.deadline={value}: {error}") from None
+    except RuleError as error:
+        raise KernelArgumentError(f"{PREFIX}.deadline={printable(value)} {error.message}: {error.label}") from None

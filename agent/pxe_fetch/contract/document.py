@@ -1,52 +1,61 @@
 """YAML text -> plain values, each with its position. Nothing here knows about configurations.
 
-Only plain data is accepted: mappings with string keys, sequences, and the scalars of YAML 1.1 as PyYAML resolves them
-(null, booleans, integers, floats, text; a date is text). Duplicate keys, several documents, and documents that
-aliases make too large are refused.
+Only plain data is accepted: mappings with string keys, sequences, and the scalars of YAML 1.1 (null, booleans, decimal
+integers and floats, text; all else, such as a date, is text). Duplicate keys, several documents, and documents that are
+too large or too deep are refused. The values are made from PyYAML's events as they come, so that no text costs more
+memory or time than MAX_VALUES of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import yaml
+from yaml.error import Mark
 
-from pxe_fetch.contract.problem import Position, Problem, ProblemError
+from pxe_fetch.contract.problem import Position, Problem, ProblemError, RuleError
+
+Event = Any  # a yaml.Event: PyYAML's stubs lack most of their attributes
 
 MAX_CHARACTERS = 1 << 20
-MAX_VALUES = 100_000  # after aliases are followed
+MAX_VALUES = 100_000  # keys included; those that an alias repeats count again
 MAX_DEPTH = 20
+MOST_PROBLEMS = 100  # that are shown
+_LONGEST_KEY = 64  # characters of a key that may be a known one, misspelt
 
-_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_CONSTANTS: dict[str, bool | None] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **{form: True for word in ("true", "yes", "on") for form in (word, word.title(), word.upper())},
+    **{form: False for word in ("false", "no", "off") for form in (word, word.title(), word.upper())},
+}
+# Octal, hexadecimal, sexagesimal and underscored numbers of YAML 1.1 stay text, and so do those too long for any use.
+_WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,28})", re.ASCII)
+_FRACTION = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?", re.ASCII)
+_TAGS = "tag:yaml.org,2002:"
+_TAGGED: dict[str, type | tuple[type, ...]] = {"null": type(None), "bool": bool, "int": int, "float": (int, float)}
+
+
+class Source(NamedTuple):
+    """The text of a document."""
+
+    name: str
+    lines: list[str]
 
 
 class Spot(NamedTuple):
     """Where a value is in the text. Its Position is made on demand: only values with a problem need one."""
 
     source: Source
-    start: yaml.Mark
-    end: yaml.Mark
+    start: Mark
+    end: Mark
 
     def position(self) -> Position:
-        start, end = self.start, self.end
-        line = self.source.line(start.line)
-        width = end.column - start.column if end.line == start.line else len(line) - start.column
-        return Position(
-            file=self.source.name, line=start.line + 1, column=start.column + 1, width=max(1, width), text=line
-        )
-
-
-class Source:
-    """The text of a document."""
-
-    def __init__(self, text: str, *, name: str) -> None:
-        self.name = name
-        self._lines = text.splitlines()
-
-    def line(self, index: int) -> str:
-        """The line `index`, from 0; empty behind the last one."""
-        return self._lines[index] if index < len(self._lines) else ""
+        (name, lines), start, end = self
+        text = lines[start.line] if start.line < len(lines) else ""  # the end of the text is behind the last line
+        width = (end.column if end.line == start.line else len(text)) - start.column
+        return Position(file=name, line=start.line + 1, column=start.column + 1, width=max(1, width), text=text)
 
 
 class Scalar(NamedTuple):
@@ -56,20 +65,12 @@ class Scalar(NamedTuple):
     text: str
     spot: Spot
 
-    @property
-    def at(self) -> Position:
-        return self.spot.position()
-
 
 class Sequence(NamedTuple):
     """A list of values."""
 
     items: tuple[Value, ...]
     spot: Spot
-
-    @property
-    def at(self) -> Position:
-        return self.spot.position()
 
 
 class Entry(NamedTuple):
@@ -78,10 +79,6 @@ class Entry(NamedTuple):
     value: Value
     key_spot: Spot
 
-    @property
-    def key_at(self) -> Position:
-        return self.key_spot.position()
-
 
 class Mapping(NamedTuple):
     """Named values, in the order of the text."""
@@ -89,124 +86,255 @@ class Mapping(NamedTuple):
     entries: dict[str, Entry]
     spot: Spot
 
-    @property
-    def at(self) -> Position:
-        return self.spot.position()
-
 
 Value = Scalar | Sequence | Mapping
 
 
-def load(text: str, *, name: str, problems: list[Problem]) -> Value:
+class Problems:
+    """Problems while they are collected: the first MOST_PROBLEMS of them, and the number of all."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._kept: list[Problem] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether further ones are only counted."""
+        return len(self._kept) == MOST_PROBLEMS
+
+    def add(self, reference: str, message: str, spot: Spot, *, label: str = "", hint: str = "") -> None:
+        """Add a problem of what is at `spot`, or count it."""
+        self.count += 1
+        if not self.is_full:
+            where = spot.position()
+            self._kept.append(Problem(reference=reference, message=message, where=where, label=label, hint=hint))
+
+    def check(self) -> None:
+        """Raise ProblemError if there are any, in the order of the text; the last one says how many are left out."""
+        kept = sorted(self._kept, key=lambda p: (p.where.line, p.where.column) if p.where else (0, 0))
+        if more := self.count - len(kept):
+            kept.append(Problem(reference="more-problems", message=f"{more:,} more are not shown", severity="note"))
+        if kept:
+            raise ProblemError(*kept, count=self.count)
+
+
+def load(text: str, *, name: str, problems: Problems) -> Value:
     """The only document in `text`; positions call the file `name`. An empty text is an empty mapping.
 
     Problems that leave the rest readable (a key given twice, an odd tag) are added to `problems`. Raises ProblemError
     if there is no readable document.
     """
     if len(text) > MAX_CHARACTERS:
-        raise ProblemError(_problem("document-too-large", f"{name} has more than {MAX_CHARACTERS:,} characters"))
-    source = Source(text, name=name)
+        message = f"{name} has more than {MAX_CHARACTERS:,} characters"
+        raise ProblemError(Problem(reference="document-too-large", message=message))
+    source = Source(name, text.splitlines())
     try:
-        root = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return _Reader(text, source, problems=problems).document()
     except yaml.MarkedYAMLError as error:
         raise ProblemError(_syntax(error, source=source)) from None
-    except yaml.YAMLError as error:  # a character that YAML does not allow
-        raise ProblemError(_problem("yaml-syntax", f"{name} is not YAML: {error}".splitlines()[0])) from None
-    except (RecursionError, ValueError) as error:
-        raise ProblemError(_problem("yaml-syntax", f"{name} is not readable YAML: {error}")) from None
-    if root is None:
-        beginning = yaml.Mark(name, 0, 0, 0, None, 0)
-        return Mapping({}, Spot(source, beginning, beginning))
-    return _Reader(source, problems=problems).value(root, depth=0)
+    except (yaml.YAMLError, ValueError) as error:  # a character that YAML does not allow, half of a surrogate pair
+        message = f"{name} is not YAML: {error}".splitlines()[0]
+        raise ProblemError(Problem(reference="yaml-syntax", message=message)) from None
 
 
 class _Reader:
-    """Turns PyYAML's nodes into values, and collects the problems in them."""
+    """Turns PyYAML's events into values, and collects the problems in them."""
 
-    def __init__(self, source: Source, *, problems: list[Problem]) -> None:
+    def __init__(self, text: str, source: Source, *, problems: Problems) -> None:
+        self.events: Iterator[Event] = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         self.source = source
         self.problems = problems
-        self.budget = MAX_VALUES
+        self.left = MAX_VALUES
+        self.anchors: dict[str, tuple[Value, int]] = {}  # with the number of values in it
 
-    def value(self, node: yaml.Node, *, depth: int) -> Value:
-        spot = Spot(self.source, node.start_mark, node.end_mark)
-        self.budget -= 1
-        if depth > MAX_DEPTH or self.budget < 0:
-            message = "this is nested too deeply" if depth > MAX_DEPTH else "aliases make this document too large"
-            raise ProblemError(_problem("document-too-large", message, where=spot.position()))
-        if isinstance(node, yaml.MappingNode):
-            return Mapping(dict(self._entries(node, depth=depth)), spot)
-        if isinstance(node, yaml.SequenceNode):
-            return Sequence(tuple([self.value(item, depth=depth + 1) for item in node.value]), spot)
-        return self._scalar(node, spot)
+    def document(self) -> Value:
+        """The value of the only document. Raises ProblemError and what PyYAML raises."""
+        start, event = next(self.events), next(self.events)
+        if isinstance(event, yaml.StreamEndEvent):
+            return Mapping({}, self._spot(start))
+        root = self._value(next(self.events), depth=0)
+        next(self.events)  # the document's end
+        event = next(self.events)
+        if not isinstance(event, yaml.StreamEndEvent):
+            raise self._fatal("yaml-syntax", "this is not YAML of one document: another one begins here", event)
+        return root
 
-    def _entries(self, node: yaml.MappingNode, *, depth: int) -> Iterator[tuple[str, Entry]]:
-        seen: dict[str, Spot] = {}
-        for key_node, value_node in node.value:
-            spot = Spot(self.source, key_node.start_mark, key_node.end_mark)
-            value = self.value(value_node, depth=depth + 1)
-            if not isinstance(key_node, yaml.ScalarNode):
-                self.problems.append(_problem("key-not-text", "a key must be text", where=spot.position()))
-                continue
-            key = key_node.value
-            if key in seen:
-                self.problems.append(
-                    _problem(
-                        "duplicate-key",
-                        f"`{key}` is given twice",
-                        where=spot.position(),
-                        label=f"first given in line {seen[key].start.line + 1}",
-                        hint="keep one of the two",
-                    )
-                )
-                continue
-            seen[key] = spot
-            yield key, Entry(value, spot)
+    def _value(self, event: Event, *, depth: int) -> Value:
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self.anchors:
+                raise self._fatal("yaml-syntax", f"there is no whole value `&{event.anchor}` before this alias", event)
+            value, number = self.anchors[event.anchor]
+            self._spend(number, event)
+            return value
+        before = self.left
+        self._spend(1, event)
+        if depth > MAX_DEPTH:
+            raise self._fatal("document-too-large", "this is nested too deeply", event)
+        value = self._scalar(event) if isinstance(event, yaml.ScalarEvent) else self._collection(event, depth=depth)
+        if event.anchor:
+            self.anchors[event.anchor] = value, before - self.left
+        return value
 
-    def _scalar(self, node: yaml.Node, spot: Spot) -> Scalar:
-        text: str = node.value
+    def _spend(self, number: int, event: Event) -> None:
+        self.left -= number
+        if self.left < 0:
+            message = f"this document has more than {MAX_VALUES:,} values, or its aliases make them"
+            raise self._fatal("document-too-large", message, event)
+
+    def _collection(self, event: Event, *, depth: int) -> Value:
+        is_list = isinstance(event, yaml.SequenceStartEvent)
+        if event.tag not in {None, "!", f"{_TAGS}seq", f"{_TAGS}map"}:
+            self._odd_tag(event)
+        items: list[Value] = []
+        entries: dict[str, Entry] = {}
+        for inner in self.events:
+            if isinstance(inner, yaml.CollectionEndEvent):
+                break
+            if is_list:
+                items.append(self._value(inner, depth=depth + 1))
+            else:
+                self._entry(inner, entries, depth=depth)
+        spot = self._spot(event, end=inner)
+        return Sequence(tuple(items), spot) if is_list else Mapping(entries, spot)
+
+    def _entry(self, event: Event, entries: dict[str, Entry], *, depth: int) -> None:
+        """Add the key that begins with `event`, and the value behind it, to `entries`."""
+        spot = self._spot(event)
+        key = self._value(event, depth=depth + 1)
+        value = self._value(next(self.events), depth=depth + 1)
+        if not isinstance(key, Scalar):
+            self.problems.add("key-not-text", "a key must be text", spot)
+        elif key.text in entries:
+            first = entries[key.text].key_spot.start.line + 1
+            label, hint = f"first given in line {first}", "keep one of the two"
+            self.problems.add("duplicate-key", f"`{key.text}` is given twice", spot, label=label, hint=hint)
+        else:
+            entries[key.text] = Entry(value, spot)
+
+    def _scalar(self, event: Event) -> Scalar:
+        text: str = event.value
         value: str | int | float | bool | None = text
-        match node.tag.removeprefix("tag:yaml.org,2002:"):
-            case "str" | "timestamp" | "merge" | "value":
-                pass
-            case "null":
-                value = None
-            case "bool":
-                value = _BOOLEANS[text.lower()]
-            case "int":
-                value = _number(text, int)
-            case "float":
-                value = _number(text, float)
-            case tag:
-                message = f"the tag `{tag}` is not allowed here"
-                self.problems.append(_problem("yaml-tag", message, where=spot.position(), hint="write plain data"))
-        return Scalar(value, text, spot)
+        if event.tag is None:
+            value = _resolved(text) if event.implicit[0] else text
+        elif (kind := event.tag.removeprefix(_TAGS)) in _TAGGED:
+            value = _resolved(text)
+            if not isinstance(value, _TAGGED[kind]):
+                self._odd_tag(event, f"`{text}` does not fit its tag `!!{kind}`")
+        elif kind not in {"str", "!"}:
+            self._odd_tag(event)
+        return Scalar(value, text, self._spot(event))
+
+    def _odd_tag(self, event: Event, message: str = "") -> None:
+        message = message or f"the tag `{event.tag.replace(_TAGS, '!!')}` is not allowed here"
+        spot = self._spot(event)
+        self.problems.add("yaml-tag", message, spot, hint="write plain data")
+
+    def _spot(self, event: Event, *, end: Event | None = None) -> Spot:
+        return Spot(self.source, event.start_mark, (end or event).end_mark)
+
+    def _fatal(self, reference: str, message: str, event: Event) -> ProblemError:
+        return ProblemError(Problem(reference=reference, message=message, where=self._spot(event).position()))
 
 
-def _number(text: str, kind: type[int | float]) -> str | int | float:
-    """`text` as a number if it is plain decimal; YAML 1.1's octal, sexagesimal and underscored forms stay text."""
-    plain = text.removeprefix("-").removeprefix("+")
-    if kind is int and plain.isascii() and plain.isdigit() and (plain == "0" or not plain.startswith("0")):
-        return int(text) if len(plain) < 30 else text  # noqa: PLR2004  no size or count has 30 digits
-    if kind is float:
-        try:
-            return float(text)
-        except ValueError:  # .inf, .nan, 1:30.5
-            return text
-    return text
+def _resolved(text: str) -> str | int | float | bool | None:
+    """A scalar without quotes and tag, as YAML 1.1 has it."""
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if text[0] not in "+-.0123456789":
+        return text
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    return float(text) if _FRACTION.fullmatch(text) else text
 
 
 def _syntax(error: yaml.MarkedYAMLError, *, source: Source) -> Problem:
     mark = error.problem_mark or error.context_mark
-    where = None
-    if mark is not None:
-        where = Position(file=source.name, line=mark.line + 1, column=mark.column + 1, text=source.line(mark.line))
+    where = Spot(source, mark, mark).position() if mark else None
     said = " ".join(part for part in (error.context, error.problem) if part)
     hint = "indent YAML with spaces, not tabs" if where and "\t" in where.text else ""
-    return _problem("yaml-syntax", f"this is not YAML: {said}", where=where, hint=hint)
+    return Problem(reference="yaml-syntax", message=f"this is not YAML: {said}", where=where, hint=hint)
 
 
-def _problem(
-    reference: str, message: str, *, where: Position | None = None, label: str = "", hint: str = ""
-) -> Problem:
-    return Problem(reference=reference, message=message, where=where, label=label, hint=hint)
+class Section:
+    """A mapping at `path`. It knows the positions of its keys, not their meaning."""
+
+    def __init__(self, mapping: Mapping, *, path: str, problems: Problems) -> None:
+        self.mapping = mapping
+        self.path = path
+        self.problems = problems
+
+    def has(self, key: str) -> bool:
+        """Whether the key has a value other than null."""
+        entry = self.mapping.entries.get(key)
+        return entry is not None and not is_nothing(entry.value)
+
+    def value(self, key: str) -> Value | None:
+        """The value of the key; None if the key is missing."""
+        entry = self.mapping.entries.get(key)
+        return entry.value if entry else None
+
+    def below(self, key: str) -> Section | None:
+        """The section at `key`; None if there is no mapping."""
+        value = self.value(key)
+        return self.section(value, key) if isinstance(value, Mapping) else None
+
+    def section(self, mapping: Mapping, key: str) -> Section:
+        """The mapping found at `key`, as a section."""
+        return Section(mapping, path=self.name(key), problems=self.problems)
+
+    def is_empty_list(self, key: str) -> bool:
+        """Whether the value of the key is an empty list."""
+        value = self.value(key)
+        return isinstance(value, Sequence) and not value.items
+
+    def where(self, key: str) -> Spot:
+        """Where the key's value is, or the section if the key is missing."""
+        value = self.value(key)
+        return value.spot if value is not None else self.mapping.spot
+
+    def name(self, key: str) -> str:
+        """The path of the key."""
+        return f"{self.path}.{key}" if self.path else key
+
+    def add(self, reference: str, message: str, *, where: Spot | None = None, label: str = "", hint: str = "") -> None:
+        """Collect a problem, at `where` or else at the section."""
+        self.problems.add(reference, message, where or self.mapping.spot, label=label, hint=hint)
+
+    def refuse(self, key: str, message: str, *, reference: str, label: str = "", hint: str = "") -> None:
+        """Collect a problem of the value of `key`; `message` follows its path."""
+        self.add(reference, f"{self.name(key)} {message}", where=self.where(key), label=label, hint=hint)
+
+    def broken(self, error: RuleError, *, name: str, where: Spot) -> None:
+        """Collect a broken rule as a problem of the value called `name`."""
+        self.add(error.reference, f"{name} {error.message}", where=where, label=error.label, hint=error.hint)
+
+    def wrong_type(self, value: Value, key: str, expected: str) -> None:
+        """Collect that `value`, found at `key`, has the wrong type."""
+        hint = f'quote it: "{value.text}"' if expected == "text" and isinstance(value, Scalar) else ""
+        message = f"{self.name(key)} must be {expected}"
+        self.add("wrong-type", message, where=value.spot, label=f"this is {_type_of(value)}", hint=hint)
+
+    def unknown(self, key: str, known: Iterable[str]) -> None:
+        """Collect an unknown key; the hint suggests the nearest known one."""
+        from difflib import get_close_matches  # most configurations have no mistake
+
+        names = list(known)
+        is_typo = len(key) <= _LONGEST_KEY and not self.problems.is_full  # else looking for it takes long
+        near = get_close_matches(key, names, n=1) if is_typo else []
+        place = f" in {self.path}" if self.path else ""
+        hint = f"did you mean `{near[0]}`?" if near else f"known keys here: {', '.join(names)}"
+        self.add("unknown-key", f"unknown key `{key}`{place}", where=self.mapping.entries[key].key_spot, hint=hint)
+
+
+def is_nothing(value: Value) -> bool:
+    """Whether the value is null, which counts as no such key."""
+    return isinstance(value, Scalar) and value.value is None
+
+
+def _type_of(value: Value) -> str:
+    """The type of `value` in words."""
+    if not isinstance(value, Scalar):
+        return "a mapping" if isinstance(value, Mapping) else "a list"
+    if value.value is None or isinstance(value.value, bool):
+        return "nothing" if value.value is None else "true or false"
+    return "text" if isinstance(value.value, str) else "a number"

@@ -8,31 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, field, fields
-from typing import NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
+from pxe_fetch.contract import quantity
 from pxe_fetch.contract.validators import Rule
 
 T = TypeVar("T")
 METADATA = "keys"  # of a field: a tuple of Key
 
-# From a value in the file to one in the model, and back. Show gives None if another key spells the value.
-Load = Callable[..., object]
-Show = Callable[..., object]
-
 
 class Text(NamedTuple):
-    """One text. `rule` checks it; `load` and `show` convert between the rule's result and the field."""
+    """One text. `rule` checks it; `load` makes the field's value from the rule's result."""
 
     rule: Rule[object]
-    load: Load | None = None
-    show: Show | None = None
+    load: Callable[..., object] | None = None
 
 
 class Texts(NamedTuple):
     """A list of texts."""
 
     rule: Rule[object]
-    show: Show | None = None
 
 
 class OneOrMore(NamedTuple):
@@ -55,13 +51,13 @@ class Whole(NamedTuple):
 class Duration(NamedTuple):
     """A duration; seconds in the model."""
 
-    least: float = 0.0
+    rule: Rule[float] = quantity.duration
 
 
 class Size(NamedTuple):
-    """A size; bytes in the model. `check` raises RuleError if it is not allowed."""
+    """A size; bytes in the model."""
 
-    check: Callable[[int], object] | None = None
+    rule: Rule[int] = quantity.size
 
 
 class Table(NamedTuple):
@@ -79,6 +75,7 @@ class Group(NamedTuple):
     many: bool = False
     word: str = ""
     inline: bool = False  # its values are fields of the enclosing model
+    checked: bool = False  # its values are checked together with others before they become the model's
 
 
 Kind = Text | Texts | OneOrMore | Flag | Whole | Duration | Size | Table | Group
@@ -88,15 +85,21 @@ class Key(NamedTuple):
     """One key of `fetch.yaml`."""
 
     kind: Kind
-    meaning: str  # a sentence: for editors, for the reference and for what `pxe-pack init` writes
-    details: str = ""  # what the reference adds (Markdown)
-    example: str = ""  # YAML for `pxe-pack init`, where the default would show nothing
+    meaning: str  # a sentence: for editors, for the reference, and for `pxe-pack init`, which has the examples
     name: str = ""  # as written; the field's name otherwise
     sections: tuple[str, ...] = ()  # where it is allowed, if not (only) in the section of its own class
     item: bool = False  # the field is a mapping, and this key is one of its entries
     missing: str = ""  # it is required; the reference of the problem if it is missing
     hint: str = ""  # of that problem
     always: bool = False  # dumped even where it is the default
+
+    def default(self, value: T) -> T:
+        """A dataclass field that this key sets, with that default."""
+        return spelled(self, default=value)
+
+    def required(self) -> Any:  # noqa: ANN401  the field's own type
+        """A dataclass field that this key sets, without a default."""
+        return field(metadata={METADATA: (self,)})
 
 
 class FieldKey(NamedTuple):
@@ -107,75 +110,45 @@ class FieldKey(NamedTuple):
     default: object  # MISSING where there is none
     owner: type  # the class that has the field
 
-    @property
-    def has_default(self) -> bool:
-        """Whether the key has a default value."""
-        return self.default is not MISSING
-
 
 class SectionKeys(NamedTuple):
     """The keys of one section of the file, by name as written."""
 
-    model: type | None  # the class made from its values, if they make one by themselves
+    model: type | None  # the class that declares them; None if they are fields of several
     keys: dict[str, FieldKey]
     needed: list[str]  # required keys
 
 
-def key(
-    kind: Kind,
-    meaning: str,
-    *,
-    default: T,
-    details: str = "",
-    example: str = "",
-    name: str = "",
-    sections: tuple[str, ...] = (),
-    missing: str = "",
-    hint: str = "",
-    always: bool = False,
-) -> T:
-    """A dataclass field that one key sets, with the default `default`. See Key for the other parameters."""
-    declared = Key(
-        kind,
-        meaning,
-        details=details,
-        example=example,
-        name=name,
-        sections=sections,
-        missing=missing,
-        hint=hint,
-        always=always,
-    )
-    return spelled(declared, default=default)
-
-
 def spelled(*several: Key, default: T) -> T:
     """A dataclass field that any one of several keys sets."""
-    return field(default=default, metadata=metadata(*several))
+    return field(default=default, metadata={METADATA: several})
 
 
-def metadata(*several: Key) -> dict[str, tuple[Key, ...]]:
-    """The keys as metadata, for a field without a default, or with a default_factory."""
-    return {METADATA: several}
+def mapping(*several: Key) -> dict[str, Any]:
+    """A dataclass field with a mapping, empty by default, that these keys set or fill."""
+    return field(default_factory=dict, metadata={METADATA: several})
 
 
-def sections(*models: tuple[str, type], whole: frozenset[str], groups: Mapping[str, Key]) -> dict[str, SectionKeys]:
+def sections(models: Mapping[str, type], *, groups: Mapping[str, Key] = MappingProxyType({})) -> dict[str, SectionKeys]:
     """Every section by its name; "" is the file itself.
 
-    `models` are sections and the classes that declare their keys. Sections in `whole` have all that their class needs.
-    `groups` are sections without a class of their own.
+    `models` are sections and the classes that declare their keys; `groups` are keys at the top of the file without a
+    field: inline ones, whose keys the models declare, and those that another program reads.
     """
-    found = {name: SectionKeys(model if name in whole else None, {}, []) for name, model in models}
-    found |= {name: SectionKeys(None, {}, []) for name in groups}
-    for own, model in models:
+    inline = [name for name, one in groups.items() if isinstance(one.kind, Group) and one.kind.inline]
+    found = {name: SectionKeys(model, {}, []) for name, model in models.items()}
+    found |= {name: SectionKeys(None, {}, []) for name in inline}
+    for own, model in models.items():
         for each in fields(model):
             default = each.default if each.default_factory is MISSING else each.default_factory()
             for one in each.metadata.get(METADATA, ()):
                 for section in one.sections or (own,):
-                    if section in groups and not own:
+                    if section in inline and not own:
                         found[""].keys.setdefault(section, FieldKey(section, groups[section], MISSING, model))
                     name = one.name or each.name
                     found[section].keys[name] = FieldKey(each.name, one, default, model)
                     if one.missing:
                         found[section].needed.append(name)
+    for name, one in groups.items():
+        found[""].keys.setdefault(name, FieldKey(name, one, MISSING, type(None)))
     return found

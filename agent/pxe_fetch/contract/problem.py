@@ -1,9 +1,13 @@
-"""A user's mistake as a value: what is wrong, where, and how to fix it."""
+"""A user's mistake as a value: what is wrong, where, and how to fix it; and how text from outside is shown."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+LONGEST = 4096  # characters of one text from outside that are shown
+_BEFORE, _BEHIND = 60, 100  # characters of a long line that are shown before a problem, and from its first one on
 
 
 class Position(NamedTuple):
@@ -35,15 +39,27 @@ class Problem:
     def __str__(self) -> str:
         """The finding in one line: `file:line:column: message [reference]`."""
         place = f"{self.where.file}:{self.where.line}:{self.where.column}: " if self.where else ""
-        return f"{place}{self.message} [{self.reference}]"
+        return f"{printable(f'{place}{self.message}')} [{self.reference}]"
 
 
 class ProblemError(Exception):
     """One or more problems that end the work; the exit code depends on the subclass."""
 
-    def __init__(self, *problems: Problem) -> None:
+    def __init__(self, *problems: Problem, count: int = 0) -> None:
         super().__init__("; ".join(str(problem) for problem in problems))
         self.problems = problems
+        self.count = count or len(problems)  # of all that were found; `problems` may have only the first
+
+
+class RuleError(ValueError):
+    """A value breaks a rule. `message` follows the value's path ("artifacts[0].sha256 is not …")."""
+
+    def __init__(self, message: str, *, reference: str, label: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.reference = reference
+        self.label = label
+        self.hint = hint
 
 
 def show(problem: Problem) -> str:
@@ -52,28 +68,30 @@ def show(problem: Problem) -> str:
     The form is rustc's and butane's: severity[reference], place, source, carets with a label, and the hint after a
     blank line. No trailing newline.
     """
-    lines = [f"{problem.severity}[{problem.reference}]: {problem.message}"]
-    if where := problem.where:
-        lines.append(f"  --> {where.file}:{where.line}:{where.column}")
-        if where.text:
-            gutter = " " * len(str(where.line))
-            # A tab counts as one column and is shown as one, so that the carets line up.
-            text = where.text.replace("\t", " ")
-            carets = "^" * max(1, min(where.width, len(text) - where.column + 1))
-            label = f" {problem.label}" if problem.label else ""
-            lines += [
-                f" {gutter} |",
-                f" {where.line} | {text}",
-                f" {gutter} | {' ' * (where.column - 1)}{carets}{label}",
-            ]
-    if problem.label and not (problem.where and problem.where.text):
-        lines.append(f"  {problem.label}")
+    lines = [f"{problem.severity}[{problem.reference}]: {printable(problem.message)}"]
+    label = "\n".join(map(printable, problem.label.split("\n")))
+    where = problem.where
+    if where:
+        lines.append(printable(f"  --> {where.file}:{where.line}:{where.column}"))
+    if where and where.text:
+        first = max(0, where.column - 1 - _BEFORE) if len(where.text) > _BEFORE + _BEHIND else 0
+        before = printable(where.text[first : where.column - 1])  # a tab is one column, so that the carets line up
+        behind = printable(where.text[where.column - 1 : where.column - 1 + _BEHIND])
+        gutter = " " * len(str(where.line))
+        carets = "^" * max(1, min(where.width, len(behind)))
+        lines += [
+            f" {gutter} |",
+            f" {where.line} | {before}{behind}",
+            f" {gutter} | {' ' * len(before)}{carets} {label}".rstrip(),
+        ]
+    elif label:
+        lines.append(f"  {label}")
     if problem.hint:
-        lines += ["", f"hint: {problem.hint}"]
+        lines += ["", f"hint: {printable(problem.hint)}"]
     return "\n".join(lines)
 
 
-def show_all(problems: tuple[Problem, ...] | list[Problem]) -> str:
+def show_all(problems: Sequence[Problem]) -> str:
     """All of `problems`, with blank lines between them and, if there are several, a final line with their number."""
     blocks = [show(problem) for problem in problems]
     if len(problems) > 1:
@@ -82,5 +100,9 @@ def show_all(problems: tuple[Problem, ...] | list[Problem]) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with a blank for each character that a terminal or a line-based reader could interpret."""
+    """`text` as it may be shown: a blank for each character that a terminal or a reader of lines could interpret.
+
+    No more than LONGEST characters: all that comes from a server, the firmware or a file passes here.
+    """
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)

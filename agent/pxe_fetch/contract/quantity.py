@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_DURATION_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}  # in milliseconds
+from pxe_fetch.contract.problem import RuleError
+
+DURATION_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}  # in milliseconds
 _SIZE_UNITS: dict[str, int] = {
     "": 1,
     "B": 1,
@@ -15,49 +17,35 @@ _SIZE_UNITS: dict[str, int] = {
 DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?(ms|s|m|h)", re.ASCII)
 SIZE = re.compile(r"(\d{1,19}(?:\.\d{1,6})?) ?([A-Za-z]{0,3})", re.ASCII)
 
-DURATION_FORM = "a number and one of ms, s, m, h, as in 500ms or 5m"
-SIZE_FORM = "a number and one of B, kB, MB, GB, TB, KiB, MiB, GiB, TiB, as in 512KiB"
-
 
 def duration(text: str) -> float:
-    """`text` in seconds. Raises ValueError."""
+    """`text` in seconds. Raises RuleError."""
     match = DURATION.fullmatch(text)
     if not match:
-        raise ValueError(f"expected {DURATION_FORM}")
-    milliseconds = float(match[1]) * _DURATION_UNITS[match[2]]
+        label = "expected a number and one of ms, s, m, h, as in 500ms or 5m"
+        raise RuleError("is not a duration", reference="duration-invalid", label=label)
+    milliseconds = float(match[1]) * DURATION_UNITS[match[2]]
     if not milliseconds.is_integer():
-        raise ValueError("expected whole milliseconds")
+        raise RuleError("is not a duration", reference="duration-invalid", label="expected whole milliseconds")
     return milliseconds / 1000
 
 
 def size(text: str) -> int:
-    """`text` in bytes; a bare number is bytes. Raises ValueError."""
+    """`text` in bytes; a bare number is bytes. Raises RuleError."""
     match = SIZE.fullmatch(text)
     if not match or match[2] not in _SIZE_UNITS:
-        raise ValueError(f"expected {SIZE_FORM}")
-    number = match[1]
-    unit = _SIZE_UNITS[match[2]]
+        label = "expected a number and one of B, kB, MB, GB, TB, KiB, MiB, GiB, TiB, as in 512KiB"
+        raise RuleError("is not a size", reference="size-invalid", label=label)
+    number, unit = match[1], _SIZE_UNITS[match[2]]
     if "." not in number:
         return int(number) * unit
     amount = float(number) * unit
     if not amount.is_integer():
-        raise ValueError("expected a whole number of bytes")
+        raise RuleError("is not a size", reference="size-invalid", label="expected a whole number of bytes")
     return int(amount)
-
-
-def show_duration(seconds: float) -> str:
-    """`seconds` in the largest unit that is exact; `duration` reads it back to the millisecond."""
-    if not seconds:
-        return "0s"
-    for unit, factor in (("h", 3600), ("m", 60), ("s", 1)):
-        if seconds >= factor and seconds % factor == 0:
-            return f"{seconds / factor:.0f}{unit}"
-    return f"{round(seconds * 1000)}ms"
 
 
 def show_size(count: int) -> str:
     """`count` bytes in the largest unit that is exact; `size` reads it back."""
-    for unit in ("TiB", "GiB", "MiB", "KiB"):
-        if count and count % _SIZE_UNITS[unit] == 0:
-            return f"{count // _SIZE_UNITS[unit]}{unit}"
-    return str(count)
+    unit = next(unit for unit in ("TiB", "GiB", "MiB", "KiB", "") if count % _SIZE_UNITS[unit] == 0)
+    return f"{count // _SIZE_UNITS[unit]}{unit}" if count else "0"

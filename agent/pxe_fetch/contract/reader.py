@@ -8,229 +8,190 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar, cast
 
-from pxe_fetch.contract import checks, document, quantity, validators
-from pxe_fetch.contract.document import Scalar, Sequence, Value
-from pxe_fetch.contract.keys import Duration, Flag, Group, Kind, OneOrMore, Size, Table, Text, Texts, Whole
-from pxe_fetch.contract.model import SECTIONS, Artifact, Document, FetchConfig
+from pxe_fetch.contract import checks, document, keys, validators
+from pxe_fetch.contract.document import Problems, Scalar, Section, Sequence, Value, is_nothing
+from pxe_fetch.contract.model import SECTIONS, Artifact, FetchConfig
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
-from pxe_fetch.contract.problem import Problem, ProblemError
-from pxe_fetch.contract.section import Section, is_nothing
-from pxe_fetch.contract.validators import Rule, RuleError
+from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
+from pxe_fetch.contract.validators import Rule
 
 T = TypeVar("T")
 MAPPING = "a mapping (`key: value` lines)"
 Values = dict[str, object]  # of a section: by the names of the model's fields
 
 
-def read(text: str, *, name: str) -> Document:
-    """The configuration in the YAML `text`; positions call the file `name`.
+def read(text: str, *, name: str) -> FetchConfig:
+    """The configuration in the YAML `text`; positions call the file `name`. A section `pack` is passed over.
 
     Raises ProblemError with every problem found, each with its position, in the order of the text.
     """
-    problems: list[Problem] = []
+    return read_all(text, name=name, sections=SECTIONS)[0]
+
+
+def read_all(text: str, *, name: str, sections: Mapping[str, keys.SectionKeys]) -> tuple[FetchConfig, Values]:
+    """As `read`, with the sections of another program that are in `sections` beside the agent's own."""
+    problems = Problems()
     root = document.load(text, name=name, problems=problems)
     if not isinstance(root, document.Mapping):
-        message = f"{name} must be a mapping (`key: value` lines)"
-        raise ProblemError(Problem(reference="wrong-type", message=message, where=root.at))
-    found = _document(Section(root, path="", problems=problems))
-    if problems:
-        raise ProblemError(*sorted(problems, key=lambda p: (p.where.line, p.where.column) if p.where else (0, 0)))
+        message = f"{name} must be {MAPPING}"
+        raise ProblemError(Problem(reference="wrong-type", message=message, where=root.spot.position()))
+    found = _Reader(sections).config(Section(root, path="", problems=problems))
+    problems.check()
     return found
 
 
-def _document(root: Section) -> Document:
-    values = _values(root, "", {})
-    pack = {"pack": values.pop("pack")} if "pack" in values else {}
-    report = cast("Values", values.pop("report", {}))
-    defaults = cast("Values", values.pop("defaults", {}))
-    if "base_url" in defaults:
-        values["base_url"] = defaults.pop("base_url")
-    roots = cast("tuple[str, ...]", values.get("allowed_roots", DEFAULT_ROOTS))
-    sections = cast("list[Section]", values.pop("artifacts", []))
-    artifacts = [_artifact(section, defaults=defaults, roots=roots) for section in sections]
-    checks.distinct(sections, artifacts)
-    checks.tls(root.below("tls"))
-    fetch = _made(FetchConfig, {**values, **report, "artifacts": tuple(artifacts)})
-    return _made(Document, {"fetch": fetch, **pack})
+class _Reader:
+    """Reads values as `sections` declare them."""
 
+    def __init__(self, sections: Mapping[str, keys.SectionKeys]) -> None:
+        self.sections = sections
 
-def _artifact(section: Section, *, defaults: Values, roots: tuple[str, ...]) -> Artifact:
-    values = _values(section, "artifacts", defaults)
-    base_url = cast("str | None", values.pop("base_url", None))
-    checks.origin(section)
-    checks.digest(section)
-    checks.when(section.below("when"))
-    checks.dest(section, cast("str", values.setdefault("dest", "")), roots)
-    if "chunks" in values:
-        given, size = values["chunks"], cast("int | None", values.get("size"))
-        values["chunks"] = checks.chunks(section, cast("checks.ChunkValues | str", given), size=size, base_url=base_url)
-    if base_url is not None:
-        values["urls"] = validators.joined(cast("tuple[str, ...]", values.get("urls", ())), base_url)
-        if "digest_url" in values:
-            (values["digest_url"],) = validators.joined((cast("str", values["digest_url"]),), base_url)
-    values.setdefault("name", section.path)
-    return _made(Artifact, values)
+    def config(self, root: Section) -> tuple[FetchConfig, Values]:
+        values = self.values(root, "", {})
+        others = {name: values.pop(name) for name in list(values) if name in self.sections and name not in SECTIONS}
+        report = cast("Values", values.pop("report", {}))
+        defaults = cast("Values", values.pop("defaults", {}))
+        if "base_url" in defaults:
+            values["base_url"] = defaults.pop("base_url")
+        roots = cast("tuple[str, ...]", values.get("allowed_roots", DEFAULT_ROOTS))
+        sections = cast("list[Section]", values.pop("artifacts", []))
+        artifacts = [self.artifact(section, defaults=defaults, roots=roots) for section in sections]
+        for section, artifact in zip(sections, artifacts, strict=True):
+            checks.secret(section, artifact, base_url=cast("str | None", values.get("base_url")))
+        checks.distinct(sections, artifacts)
+        checks.tls(root.below("tls"))
+        return _made(FetchConfig, {**values, **report, "artifacts": tuple(artifacts)}), others
+
+    def artifact(self, section: Section, *, defaults: Values, roots: tuple[str, ...]) -> Artifact:
+        values = self.values(section, "artifacts", defaults)
+        base_url = cast("str | None", values.pop("base_url", None))
+        checks.origin(section)
+        checks.digest(section)
+        checks.when(section.below("when"))
+        checks.start(section)
+        checks.dest(section, cast("str", values.setdefault("dest", "")), roots)
+        if "chunks" in values:
+            given, size = cast("checks.ChunkValues | str", values["chunks"]), cast("int | None", values.get("size"))
+            values["chunks"] = checks.chunks(section, given, size=size, base_url=base_url)
+        if base_url is not None:
+            values["urls"] = validators.joined(cast("tuple[str, ...]", values.get("urls", ())), base_url)
+            if "digest_url" in values:
+                (values["digest_url"],) = validators.joined((cast("str", values["digest_url"]),), base_url)
+        values.setdefault("name", section.path)
+        return _made(Artifact, values)
+
+    def values(self, section: Section, name: str, inherited: Values) -> Values:
+        """The values of `section`, read as the section `name`, on top of the `inherited` ones."""
+        known = self.sections[name]
+        values = dict(inherited)
+        for key in known.needed:
+            if not section.has(key):
+                needed = known.keys[key].key
+                message = f"{section.path} has no `{key}`" if section.path else f"the key `{key}` is missing"
+                section.add(needed.missing, message, hint=needed.hint)
+        for key, (value, _) in section.mapping.entries.items():
+            declared = known.keys.get(key)
+            if declared is None:
+                section.unknown(key, known.keys)
+            elif not is_nothing(value):
+                before = values.get(declared.field)
+                found = self.value(section, key, value, declared.key.kind, before)
+                if declared.key.item and found is not None:
+                    found = {**cast("Values", before or {}), key: found}
+                if found is not None:
+                    values[declared.field] = found
+        return values
+
+    def value(self, section: Section, key: str, value: Value, kind: keys.Kind, before: object) -> object:
+        """`value` as the model has it, on top of the value `before`; None if it is wrong, after adding the problem."""
+        match kind:
+            case keys.Text():
+                found = _text(section, key, value, kind.rule)
+                return found if kind.load is None or found is None else kind.load(found)
+            case keys.Size() | keys.Duration():  # `5` and `5s` are both judged as they are written
+                return _text(section, key, value, kind.rule, types=(str, int, float))
+            case keys.Texts() | keys.OneOrMore():
+                return _texts(section, key, value, kind)
+            case keys.Flag() | keys.Whole():
+                return _flag_or_whole(section, key, value, kind)
+            case keys.Table():
+                return self.table(section, key, value, kind, before)
+            case keys.Group():
+                return self.group(section, key, value, kind, before)
+
+    def table(self, section: Section, key: str, value: Value, kind: keys.Table, before: object) -> Values | None:
+        """A mapping whose keys are the user's own names, on top of the values from `before`."""
+        if not isinstance(value, document.Mapping):
+            section.wrong_type(value, key, MAPPING)
+            return None
+        table = section.section(value, key)
+        values = dict(cast("Values", before or {}))
+        for name, entry in value.entries.items():
+            try:
+                kind.names(name)
+            except RuleError as error:
+                table.broken(error, name=f"{table.path}: `{name}`", where=entry.key_spot)
+            found = None if is_nothing(entry.value) else self.value(table, name, entry.value, kind.of, None)
+            if found is not None:
+                values[kind.rename(name) if kind.rename else name] = found
+        return values
+
+    def group(self, section: Section, key: str, value: Value, kind: keys.Group, before: object) -> object:
+        """A section as the model has it: an object, a dict without a class of its own, or a list of unread sections."""
+        if kind.section not in self.sections:
+            return None
+        if kind.many:
+            return _sections(section, key, value)
+        if kind.word and isinstance(value, Scalar) and value.value == kind.word:
+            return kind.word
+        if not isinstance(value, document.Mapping):
+            section.wrong_type(value, key, MAPPING)
+            return None
+        values = self.values(section.section(value, key), kind.section, {})
+        model = self.sections[kind.section].model
+        if model is None or kind.checked:
+            return values
+        return _made(model, values) if before is None else replace(cast("Any", before), **values)
 
 
 def _made(model: Callable[..., T], values: Mapping[str, object]) -> T:
     return model(**values)
 
 
-def _values(section: Section, name: str, inherited: Values) -> Values:
-    """The values of `section`, read as the section `name`, on top of the `inherited` ones."""
-    known = SECTIONS[name]
-    values = dict(inherited)
-    for key in known.needed:
-        if not section.has(key):
-            needed = known.keys[key].key
-            message = f"{section.path} has no `{key}`" if section.path else f"the key `{key}` is missing"
-            section.add(needed.missing, message, hint=needed.hint)
-    for key, (value, _) in section.mapping.entries.items():
-        declared = known.keys.get(key)
-        if declared is None:
-            section.unknown(key, known.keys)
-        elif not is_nothing(value):
-            before = values.get(declared.field)
-            found = _value(section, key, value, declared.key.kind, before)
-            if declared.key.item and found is not None:
-                found = {**cast("Values", before or {}), key: found}
-            if found is not None:
-                values[declared.field] = found
-    return values
-
-
-def _value(section: Section, key: str, value: Value, kind: Kind, before: object) -> object:  # noqa: PLR0911  one for each kind
-    """`value` as the model has it; None if it is wrong, after adding the problem to the section."""
-    match kind:
-        case Text():
-            found = _text(section, key, value, kind.rule)
-            return found if kind.load is None or found is None else kind.load(found)
-        case Size() | Duration():
-            return _quantity(section, key, value, kind)
-        case Texts():
-            return _texts(section, key, value, kind.rule)
-        case OneOrMore():
-            return _one_or_more(section, key, value, kind.rule)
-        case Flag():
-            if isinstance(value, Scalar) and isinstance(value.value, bool):
-                return value.value
-            section.wrong_type(value, key, "true or false")
-            return None
-        case Whole():
-            return _whole(section, key, value, kind)
-        case Table():
-            return _table(section, key, value, kind, before)
-        case Group():
-            return _group(section, key, value, kind, before)
-
-
-def _text(section: Section, key: str, value: Value, rule: Rule[object]) -> object:
-    if isinstance(value, Scalar) and isinstance(value.value, str):
-        return _applied(section, key, value, rule)
-    section.wrong_type(value, key, "text")
-    return None
-
-
-def _applied(section: Section, key: str, value: Scalar, rule: Rule[T]) -> T | None:
+def _text(section: Section, key: str, value: Value, rule: Rule[T], types: tuple[type, ...] = (str,)) -> T | None:
+    if not isinstance(value, Scalar) or type(value.value) not in types:
+        section.wrong_type(value, key, "text")
+        return None
     try:
         return rule(value.text)
     except RuleError as error:
-        section.broken(error, name=section.name(key), where=value.at)
+        section.broken(error, name=section.name(key), where=value.spot)
         return None
 
 
-def _texts(section: Section, key: str, value: Value, rule: Rule[object]) -> tuple[object, ...] | None:
-    if not isinstance(value, Sequence):
+def _texts(section: Section, key: str, value: Value, kind: keys.Texts | keys.OneOrMore) -> tuple[object, ...] | None:
+    if isinstance(value, Scalar) and isinstance(kind, keys.OneOrMore):
+        found = [_text(section, key, value, kind.rule)]
+    elif isinstance(value, Sequence):
+        found = [_text(section, f"{key}[{index}]", item, kind.rule) for index, item in enumerate(value.items)]
+    else:
         section.wrong_type(value, key, "a list")
         return None
-    found = [_text(section, f"{key}[{index}]", item, rule) for index, item in enumerate(value.items)]
     return tuple([item for item in found if item is not None])
 
 
-def _one_or_more(section: Section, key: str, value: Value, rule: Rule[object]) -> tuple[object, ...] | None:
-    if not isinstance(value, Scalar):
-        return _texts(section, key, value, rule)
-    found = _text(section, key, value, rule)
-    return None if found is None else (found,)
-
-
-def _whole(section: Section, key: str, value: Value, kind: Whole) -> int | None:
-    if not isinstance(value, Scalar) or type(value.value) is not int:
-        section.wrong_type(value, key, "a whole number")
+def _flag_or_whole(section: Section, key: str, value: Value, kind: keys.Flag | keys.Whole) -> bool | int | None:
+    found = value.value if isinstance(value, Scalar) else None
+    if type(found) is not (bool if isinstance(kind, keys.Flag) else int):
+        section.wrong_type(value, key, "true or false" if isinstance(kind, keys.Flag) else "a whole number")
         return None
-    if not kind.least <= value.value <= kind.most:
+    if isinstance(kind, keys.Whole) and not kind.least <= found <= kind.most:
         message = f"{section.name(key)} must be from {kind.least} to {kind.most}"
-        section.add("number-out-of-range", message, where=value.at)
+        section.add("number-out-of-range", message, where=value.spot)
         return None
-    return value.value
-
-
-def _quantity(section: Section, key: str, value: Value, kind: Size | Duration) -> float | None:
-    """A size or duration from a text or number: `5` and `5s` are both judged as they are written."""
-    if not isinstance(value, Scalar) or isinstance(value.value, bool):
-        section.wrong_type(value, key, "text")
-        return None
-    if isinstance(kind, Size):
-        return _applied(section, key, value, partial(_size, check=kind.check))
-    return _applied(section, key, value, partial(_duration, least=kind.least))
-
-
-def _size(text: str, *, check: Callable[[int], object] | None) -> int:
-    try:
-        size = quantity.size(text)
-    except ValueError as error:
-        raise RuleError("is not a size", reference="size-invalid", label=str(error)) from None
-    if check:
-        check(size)
-    return size
-
-
-def _duration(text: str, *, least: float) -> float:
-    try:
-        seconds = quantity.duration(text)
-    except ValueError as error:
-        raise RuleError("is not a duration", reference="duration-invalid", label=str(error)) from None
-    if seconds < least:
-        message = f"must be at least {quantity.show_duration(least)}"
-        raise RuleError(message, reference="duration-out-of-range")
-    return seconds
-
-
-def _table(section: Section, key: str, value: Value, kind: Table, before: object) -> Values | None:
-    """A mapping whose keys are the user's own names, on top of the values from `before`."""
-    if not isinstance(value, document.Mapping):
-        section.wrong_type(value, key, MAPPING)
-        return None
-    table = section.section(value, key)
-    values = dict(cast("Values", before or {}))
-    for name, entry in value.entries.items():
-        try:
-            kind.names(name)
-        except RuleError as error:
-            table.broken(error, name=f"{table.path}: `{name}`", where=entry.key_at)
-        found = None if is_nothing(entry.value) else _value(table, name, entry.value, kind.of, None)
-        if found is not None:
-            values[kind.rename(name) if kind.rename else name] = found
-    return values
-
-
-def _group(section: Section, key: str, value: Value, kind: Group, before: object) -> object:
-    """A section as the model has it: an object, a dict if it has no class of its own, or a list of unread sections."""
-    if kind.many:
-        return _sections(section, key, value)
-    if kind.word and isinstance(value, Scalar) and value.value == kind.word:
-        return kind.word
-    if not isinstance(value, document.Mapping):
-        section.wrong_type(value, key, MAPPING)
-        return None
-    values = _values(section.section(value, key), kind.section, {})
-    model = SECTIONS[kind.section].model
-    if model is None:
-        return values
-    return _made(model, values) if before is None else replace(cast("Any", before), **values)
+    return found
 
 
 def _sections(section: Section, key: str, value: Value) -> list[Section] | None:

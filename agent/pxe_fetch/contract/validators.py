@@ -5,27 +5,19 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
-from pxe_fetch.contract import chunks, template
+from pxe_fetch.contract import chunks, quantity, template
+from pxe_fetch.contract.problem import RuleError
 from pxe_fetch.contract.url import Url, UrlError, is_absolute, join, parse
 
 T_co = TypeVar("T_co", covariant=True)
 Rule = Callable[[str], T_co]
 
 
-class RuleError(ValueError):
-    """A value breaks a rule. `message` follows the value's path ("artifacts[0].sha256 is not …")."""
-
-    def __init__(self, message: str, *, reference: str, label: str = "", hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.reference = reference
-        self.label = label
-        self.hint = hint
-
-
 SCHEMES = ("http", "https", "ftp", "tftp", "file")  # each has a module in pxe_fetch.transport
+UNENCRYPTED = "http"  # it sends a `header_credential` as anybody on the network can read it; ftp and tftp send none
 
 MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)  # RFC 9110, section 5.6.2
@@ -36,9 +28,8 @@ EXEMPTION = re.compile(
     re.ASCII,
 )
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]*", re.ASCII)
-_OWN_HEADERS = frozenset(
-    ("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding", "connection")
-)
+_OWN_HEADERS = frozenset(("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding"))
+_HOP_HEADERS = frozenset(("connection", "proxy-authorization"))  # of the connection, not for the server of a url
 _ANYWHERE = parse("http://h/")  # base for checking relative urls
 
 
@@ -78,6 +69,7 @@ credential = Matching(  # below $CREDENTIALS_DIRECTORY; matches the unit's Impor
     reference="credential-invalid",
     label="pxe-fetch. and letters, digits, `.`, `_`, `-`",
 )
+file_name = Matching(r"[^\0]+", "is not a file name", reference="path-invalid")  # on the packing machine
 
 
 class OneOf:
@@ -99,15 +91,11 @@ def any_text(text: str) -> str:
     return text
 
 
-def file_name(text: str) -> str:
-    """A path on the packing machine, as written."""
-    if not text or "\0" in text:
-        raise RuleError("is not a file name", reference="path-invalid")
-    return text
+def url(text: str, *, place: str = "header_credential") -> str:
+    """An absolute URL with a supported scheme, or one relative to base_url; may contain ${facts}.
 
-
-def url(text: str) -> str:
-    """An absolute URL with a supported scheme, or one relative to base_url; may contain ${facts}."""
+    `place` is the key for a credential that does not belong in it.
+    """
     templated(text)
     if not text or not text.isprintable() or " " in text:
         raise RuleError("is not a URL", reference="url-invalid", hint="percent-encode blanks: %20")
@@ -118,44 +106,37 @@ def url(text: str) -> str:
     whole = is_absolute(filled)
     if whole and not filled.partition("//")[2].partition("/")[0].isascii():
         # The frozen agent omits Unicode's tables: a megabyte, and some milliseconds of every boot.
-        raise RuleError(
-            "has a host name that is not ASCII", reference="url-invalid", hint="write its ASCII form, xn--…"
-        )
+        hint = "write its ASCII form, xn--…"
+        raise RuleError("has a host name that is not ASCII", reference="url-invalid", hint=hint)
     try:
         found = parse(filled) if whole else join(_ANYWHERE, filled)
     except UrlError as error:
         raise RuleError(str(error), reference="url-invalid") from None
-    _check_parts(found)
+    _check_parts(found, place=place)
     return text
 
 
-def _check_parts(found: Url) -> None:
-    """Check that the agent can request `found`, without showing secrets in logs."""
-    if found.fragment:
-        raise RuleError(
-            "has a fragment, which is never sent to a server", reference="url-invalid", hint="percent-encode #: %23"
-        )
+def _check_parts(found: Url, *, place: str) -> None:
+    """Check that the agent can request `found`, without showing a secret in logs: that belongs in `place`."""
     if found.userinfo:
-        raise RuleError(
-            "contains a user name or password, which logs would show",
-            reference="url-secret",
-            hint="put it in a credential, and name that in header_credential",
-        )
+        message = "contains a user name or password, which logs would show"
+        raise RuleError(message, reference="url-secret", hint=f"put it in a credential, and name that in {place}")
     if found.scheme not in SCHEMES:
-        raise RuleError(
-            f"has the scheme `{found.scheme}`", reference="scheme-unknown", label=f"one of {', '.join(SCHEMES)}"
-        )
-    if found.scheme == "file" and (found.host not in {"", "localhost"} or not found.path.startswith("/")):
-        raise RuleError("is not a file of this node", reference="url-invalid", hint="write file:///path")
-    if found.query and found.scheme in {"ftp", "tftp"}:
-        raise RuleError(
-            "has a query, which ftp and tftp do not have", reference="url-invalid", hint="percent-encode ?: %3F"
-        )
+        label = f"one of {', '.join(SCHEMES)}"
+        raise RuleError(f"has the scheme `{found.scheme}`", reference="scheme-unknown", label=label)
+    is_elsewhere = found.host not in {"", "localhost"} or not found.path.startswith("/")
+    for is_wrong, message, hint in (
+        (found.fragment, "has a fragment, which is never sent to a server", "percent-encode #: %23"),
+        (found.scheme == "file" and is_elsewhere, "is not a file of this node", "write file:///path"),
+        (found.query and "ftp" in found.scheme, "has a query, unlike ftp and tftp", "percent-encode ?: %3F"),
+    ):
+        if is_wrong:
+            raise RuleError(message, reference="url-invalid", hint=hint)
 
 
-def http_url(text: str) -> str:
+def http_url(text: str, *, place: str = "header_credential") -> str:
     """An absolute URL by http or https."""
-    url(text)
+    url(text, place=place)
     if not text.startswith(("http://", "https://")):
         raise RuleError("must begin with http:// or https://", reference="url-invalid")
     return text
@@ -163,7 +144,7 @@ def http_url(text: str) -> str:
 
 def proxy(text: str) -> str:
     """A proxy's URL, the same on every node."""
-    return _fixed(http_url(text))
+    return _fixed(http_url(text, place="proxy.credential, as user:password"))
 
 
 def exemption(text: str) -> str:
@@ -180,11 +161,9 @@ def exemption(text: str) -> str:
 def _is_network(text: str) -> bool:
     import ipaddress
 
-    try:
-        ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return False
-    return True
+    with suppress(ValueError):
+        return bool(ipaddress.ip_network(text, strict=False))
+    return False
 
 
 def base_url(text: str) -> str:
@@ -219,8 +198,9 @@ class DigestOf:
         return text.lower()
 
 
-def chunk_size(size: int) -> None:
+def chunk_size(text: str) -> int:
     """A chunk size in bytes."""
+    size = quantity.size(text)
     if size % chunks.STEP or not chunks.SMALLEST <= size <= chunks.LARGEST:
         raise RuleError(
             "is not a valid chunk size",
@@ -228,6 +208,15 @@ def chunk_size(size: int) -> None:
             label="a multiple of 4 KiB from 64 KiB to 1 GiB",
             hint="4MiB suits most files",
         )
+    return size
+
+
+def positive_duration(text: str) -> float:
+    """A duration in seconds, more than none."""
+    seconds = quantity.duration(text)
+    if not seconds:
+        raise RuleError("must be at least 1ms", reference="duration-out-of-range")
+    return seconds
 
 
 def absolute_path(text: str) -> str:
@@ -274,8 +263,9 @@ def header_name(text: str) -> str:
     """An HTTP field name that the agent does not set itself."""
     if not _TOKEN.fullmatch(text):
         raise RuleError("is not the name of an HTTP header", reference="header-invalid")
-    if text.lower() in _OWN_HEADERS:
-        raise RuleError("is set by the agent itself", reference="header-invalid")
+    if text.lower() in _OWN_HEADERS | _HOP_HEADERS:
+        hint = "name a credential with user:password in proxy.credential" if text.lower().startswith("proxy") else ""
+        raise RuleError("is set by the agent itself", reference="header-invalid", hint=hint)
     return text
 
 

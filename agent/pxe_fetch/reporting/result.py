@@ -53,9 +53,9 @@ def error_result(error: Exception) -> Result:
                 url=error.url,
             )
         case ProblemError():
-            first, *others = error.problems
+            first = error.problems[0]
             hint = f" (hint: {first.hint})" if first.hint else ""
-            more = f" (and {count(len(others), 'more problem')})" if others else ""
+            more = f" (and {count(error.count - 1, 'more problem')})" if error.count > 1 else ""
             return Result(exit_code=Exit.CONFIG, cause=first.reference, message=f"{first}{hint}{more}")
         case KernelArgumentError():
             return Result(exit_code=Exit.CONFIG, cause="kernel-argument-invalid", message=str(error))

@@ -22,7 +22,7 @@ class BootMethod(StrEnum):
     """How the node boots."""
 
     TFTP = "tftp"  # the firmware's PXE, shim, GRUB
-    IPXE = "ipxe"  # iPXE in the network card's option ROM, boot.ipxe by HTTP
+    IPXE = "ipxe"  # iPXE from a disk, as from a USB stick; boot.ipxe by HTTP
 
 
 def base(layout: ServedLayout) -> str:

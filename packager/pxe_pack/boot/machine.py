@@ -31,9 +31,14 @@ FIRMWARE = (
     ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
     ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
 )
-# Without an option ROM the firmware's own PXE runs, as on real hardware, and starts seconds earlier.
-OPTION_ROMS = {BootMethod.TFTP: "", BootMethod.IPXE: "efi-virtio.rom"}
-ROM_FOLDERS = ("/usr/lib/ipxe/qemu", "/usr/share/qemu", "/usr/share/ipxe/qemu", "/usr/share/qemu/ipxe")
+# iPXE as a UEFI program with its own network drivers: Debian and Ubuntu; Fedora; Arch.
+IPXE_PROGRAMS = (
+    "/usr/lib/ipxe/ipxe.efi",
+    "/usr/share/ipxe/ipxe-x86_64.efi",
+    "/usr/share/ipxe/x86_64/ipxe.efi",
+)
+# The program that UEFI starts from a disk without a boot entry of its own (UEFI Specification 3.5.1.1).
+REMOVABLE_MEDIA_PATH = "EFI/BOOT/BOOTX64.EFI"
 PROBE = 5.0  # seconds within which firmware under KVM must print something
 GATHER = 0.05  # seconds between reads of the serial console, which QEMU writes character by character
 STOPPING = 5.0  # seconds from SIGTERM to SIGKILL
@@ -55,6 +60,11 @@ def firmware() -> Firmware | None:
     return None
 
 
+def ipxe_program() -> Path | None:
+    """The first iPXE found on this machine; None if there is none."""
+    return next((path for path in map(Path, IPXE_PROGRAMS) if path.is_file()), None)
+
+
 def missing(via: BootMethod = BootMethod.TFTP) -> list[Problem]:
     """One problem for each missing program or file that booting by `via` needs."""
     problems = tools.missing([QEMU, "setpriv"], reason="to boot the layout")
@@ -66,11 +76,14 @@ def missing(via: BootMethod = BootMethod.TFTP) -> list[Problem]:
                 hint="apt-get install ovmf",
             )
         )
-    if via is BootMethod.IPXE and not any((Path(folder) / OPTION_ROMS[via]).is_file() for folder in ROM_FOLDERS):
-        message = (
-            f"iPXE for virtual machines ({OPTION_ROMS[via]}) is needed to boot the layout with it, but is not installed"
+    if via is BootMethod.IPXE and ipxe_program() is None:
+        problems.append(
+            Problem(
+                reference="tool-missing",
+                message="iPXE for UEFI (ipxe.efi) is needed to boot the layout with it, but is not installed",
+                hint="apt-get install ipxe",
+            )
         )
-        problems.append(Problem(reference="tool-missing", message=message, hint="apt-get install ipxe-qemu"))
     return problems
 
 
@@ -89,13 +102,13 @@ def machine(
     """Run a machine that boots from the network for the duration of the context.
 
     `memory` is in MiB, `accelerator` comes from `choose_accelerator`, `credentials` from `credentials.arguments`, and
-    `work` is a folder for the firmware's variables. Serial output goes unchanged to `serial_log` and as Serial events
-    to `events`; Ended follows when the machine is off.
+    `work` is a folder for the firmware's variables and iPXE's disk. Serial output goes unchanged to `serial_log` and as
+    Serial events to `events`; Ended follows when the machine is off.
     """
     arguments = [
         *("-m", str(memory), "-smp", str(min(4, max(2, os.cpu_count() or 1)))),
         *("-netdev", netdev),
-        *("-device", f"virtio-net-pci,netdev=net,bootindex=0,romfile={OPTION_ROMS[via]}"),
+        *_boot_device(work, via),
         *("-device", "virtio-rng-pci"),
         *credentials,
     ]
@@ -107,6 +120,29 @@ def machine(
         finally:
             _stop(process)
             watcher.join()
+
+
+def _boot_device(work: Path, via: BootMethod) -> list[str]:
+    """QEMU's arguments for the network card, and for what the firmware boots from: that card, or a disk with iPXE.
+
+    The card has no option ROM: firmware may prefer its own driver and PXE to a ROM's, as edk2 of 2025 does, and without
+    one it starts seconds earlier.
+    """
+    card = ["-device", "virtio-net-pci,netdev=net,romfile="]
+    if via is BootMethod.TFTP:
+        return [card[0], f"{card[1]},bootindex=0"]
+    found = ipxe_program()
+    if found is None:
+        raise tools.InputError(*missing(via))
+    program = work / "disk" / REMOVABLE_MEDIA_PATH
+    program.parent.mkdir(parents=True)
+    shutil.copyfile(found, program)
+    disk = str(work / "disk").replace(",", ",,")
+    return [
+        *card,
+        *("-blockdev", f"driver=vvfat,node-name=disk,read-only=on,dir={disk}"),
+        *("-device", "virtio-blk-pci,drive=disk,bootindex=0"),
+    ]
 
 
 def choose_accelerator(work: Path) -> Sequence[str]:

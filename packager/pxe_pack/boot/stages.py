@@ -62,7 +62,8 @@ STOPS: tuple[tuple[frozenset[Stage], re.Pattern[str], str, str], ...] = (
     ),
     (
         frozenset({Stage.FIRMWARE, Stage.TFTP}),
-        re.compile(r"([^\r\n]* \(https?://ipxe\.org/[0-9a-f]{8}\))[\r\n]"),
+        # iPXE since 2021 looks for autoexec.ipxe beside itself, and goes on without it.
+        re.compile(r"[\r\n](?![^\r\n]*autoexec\.ipxe)([^\r\n]* \(https?://ipxe\.org/[0-9a-f]{8}\))[\r\n]"),
         "iPXE could not load a file",
         "boot.ipxe, the kernel and the initrd must be on the HTTP server at the same paths as in the layout",
     ),

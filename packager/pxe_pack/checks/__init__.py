@@ -16,7 +16,7 @@ from pxe_pack.checks.machine import disk_space, needed_tools
 from pxe_pack.checks.memory import memory
 from pxe_pack.checks.network import root_network
 from pxe_pack.checks.secureboot import secure_boot
-from pxe_pack.checks.settings import artifact_url, boot_url, compression, missing_setting, places, urls
+from pxe_pack.checks.settings import artifact_url, boot_url, compression, credentials, missing_setting, places, urls
 from pxe_pack.checks.subject import Subject, subject
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "artifact_url",
     "boot_url",
     "compression",
+    "credentials",
     "disk_space",
     "missing_setting",
     "needed_tools",

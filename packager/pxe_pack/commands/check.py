@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from pxe_fetch.contract import quantity
+from pxe_fetch.contract.problem import RuleError
 from pxe_pack.check import Request, check, document, fails, text
 from pxe_pack.console import Console
 
@@ -42,5 +43,5 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 def _size(written: str) -> int:
     try:
         return quantity.size(written)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    except RuleError as error:
+        raise argparse.ArgumentTypeError(f"{written!r} {error.message}: {error.label}") from error

@@ -59,7 +59,7 @@ def frozen_agent(*, cache: Path, console: Console) -> FrozenAgent:
     key = cache_key(SOURCES, packages=environment.packages)
 
     def make(folder: Path) -> Path:
-        if problems := freeze_problems():
+        if problems := freeze_problems(cache):
             raise InputError(*problems)
         if not environment.is_whole:
             raise WorkError(
@@ -146,7 +146,7 @@ def _environment(cache: Path, *, console: Console) -> Environment:
 
 def _make_environment(entry: Path, *, console: Console) -> Environment:
     """Make the environment `entry`. The caller holds the lock."""
-    if problems := freeze_problems():
+    if problems := freeze_problems(entry.parent):
         raise InputError(*problems)
     title = f"Making the environment that the agent is frozen in (Debian {SUITE}; half a minute, once)"
     with _new_folder(entry.parent) as folder, console.step(title) as step:

@@ -105,7 +105,7 @@ def make_environment(work: Path) -> Path:
     libraries, out = work / Path(_LIBRARIES).name, work / "environment"
     (out / _ROOT).mkdir(parents=True)
     try:
-        tools.run(sys.executable, *_pip(libraries), env={"PYTHONPATH": "", "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
+        _install_libraries(libraries, wheels=work / "wheels")
         _bootstrap(out / _ROOT, libraries, work=work)
     except tools.WorkError as error:
         raise tools.WorkError(
@@ -191,14 +191,24 @@ def _may_unshare() -> bool:
     return True
 
 
-def _pip(target: Path) -> Iterator[str | Path]:
-    """Arguments of pip that put into `target` what the locks name, for the environment's Python instead of ours."""
-    yield from ("-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--no-compile", "--target", target)
-    yield from ("--only-binary", ":all:", "--implementation", "cp", "--python-version", "3.11", "--abi", "cp311")
+def _install_libraries(target: Path, *, wheels: Path) -> None:
+    """Put into the folder `target` what the locks name, for the environment's Python instead of ours.
+
+    The user's settings of pip say where libraries come from, but not where they go (PIP_USER, PIP_PREFIX, …): so they
+    apply to the download only, which goes to the folder `wheels`. Raises WorkError.
+    """
+    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+    chosen = ["--no-deps", "--only-binary", ":all:"]
+    chosen += ["--implementation", "cp", "--python-version", "3.11", "--abi", "cp311"]
     for minor in _MANYLINUX:
-        yield from ("--platform", f"manylinux_2_{minor}_{platform.machine()}")
-    yield from ("--platform", f"manylinux2014_{platform.machine()}")
-    yield from ("--requirement", HERE / "build.lock", "--requirement", HERE / "agent.lock")
+        chosen += ["--platform", f"manylinux_2_{minor}_{platform.machine()}"]
+    chosen += ["--platform", f"manylinux2014_{platform.machine()}"]
+    locks = ("--requirement", HERE / "build.lock", "--requirement", HERE / "agent.lock")
+    anywhere = {"PYTHONPATH": "", "PIP_REQUIRE_VIRTUALENV": "0"}  # a download changes no environment
+    tools.run(*pip, "download", *chosen, "--require-hashes", *locks, "--dest", wheels, env=anywhere)
+    isolated = {"PYTHONPATH": "", "PIP_CONFIG_FILE": os.devnull}  # pip's documented way to read no configuration file
+    install = ("--isolated", "install", "--no-index", "--no-compile", "--target", target)
+    tools.run(*pip, *install, *chosen, *sorted(wheels.iterdir()), env=isolated)
 
 
 def _mmdebstrap(libraries: Path, *, work: Path) -> Iterator[str | Path]:

@@ -18,13 +18,31 @@ _REASON = "to freeze the agent"
 _OR_GIVEN = "or give a folder with a ready agent by --agent"
 
 
-def freeze_problems() -> list[Problem]:
-    """All that is missing here for freezing the agent, each with the Debian package that has it; changes nothing."""
+def freeze_problems(cache: Path) -> list[Problem]:
+    """All that keeps the agent from being frozen here, in the folder `cache`, each with its remedy; changes nothing."""
     problems = tools.missing(_PROGRAMS, reason=_REASON)
     if os.geteuid() != 0:
         problems += tools.missing(_USERS_PROGRAMS, reason=_REASON)
         problems += _missing_ids()
-    return problems + list(_missing_pip())
+    return [*problems, *_missing_pip(), *_unfit_mount(cache)]
+
+
+def _unfit_mount(cache: Path) -> Iterator[Problem]:
+    """The mount options of the file system of `cache` with which nothing can be frozen there (mount(8))."""
+    folder = next(path for path in (cache, *cache.parents) if path.exists())
+    mount_point = next(path for path in (folder, *folder.parents) if path.is_mount())
+    flags = os.statvfs(folder).f_flag
+    unfit = [("noexec", "exec")] if flags & os.ST_NOEXEC else []
+    if os.geteuid() == 0 and flags & os.ST_NODEV:  # anyone else has the machine's /dev, see `run_inside`
+        unfit.append(("nodev", "dev"))
+    if unfit:
+        options, remedy = (",".join(words) for words in zip(*unfit, strict=True))
+        yield Problem(
+            reference="agent-cache-mount",
+            message=f"the agent cannot be frozen in {cache}: {mount_point} is mounted {options}",
+            hint=f"set XDG_CACHE_HOME to a folder on another file system, or as root: "
+            f"mount -o remount,{remedy} {mount_point}; {_OR_GIVEN}",
+        )
 
 
 def _missing_pip() -> Iterator[Problem]:

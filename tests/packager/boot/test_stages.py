@@ -32,6 +32,14 @@ KERNEL = GRUB + "[    0.000000] Linux version 6.1.0-56-cloud-amd64 (debian-kerne
 PANIC = KERNEL + "[    9.1] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\r\n"
 PIVOT = KERNEL + "[  OK  ] Reached target \x1b[0;1;39minitrd-switch-root.target\x1b[0m - Switch Root.\r\n"
 UNIT = PIVOT + "         Starting \x1b[0;1;39mpxe-fetch.service\x1b[0m - Fetch this node's artifacts...\r\n"
+IPXE = (
+    'BdsDxe: starting Boot0001 "UEFI Misc Device" from PciRoot(0x0)/Pci(0x2,0x0)\r\niPXE initialising devices...\r\n'
+    "file:autoexec.ipxe... Not found (https://ipxe.org/7f4de18e)\r\n"
+    "file:/autoexec.ipxe... Not found (https://ipxe.org/7f4de18e)\r\n\r\n\r\n\r\n"
+    "\x1b[1m\x1b[37m\x1b[40miPXE 1.21.1+git20250501\x1b[0m\x1b[37m\x1b[40m -- Open Source Network Boot Firmware -- \r\n"
+    "Configuring (net0 52:54:00:12:34:56)...... ok\r\nhttp://10.0.0.1/boot.ipxe... ok\r\n"
+)
+IPXE_NO_KERNEL = IPXE + "boot/vmlinuz... Not found (https://ipxe.org/2d12618e)\r\n"
 
 
 @pytest.mark.parametrize(
@@ -40,6 +48,7 @@ UNIT = PIVOT + "         Starting \x1b[0;1;39mpxe-fetch.service\x1b[0m - Fetch t
         ("", Stage.FIRMWARE),
         (PXE, Stage.TFTP),
         (LOADED, Stage.TFTP),
+        (IPXE, Stage.TFTP),
         (GRUB, Stage.GRUB),
         (KERNEL, Stage.KERNEL),
         (PIVOT, Stage.PIVOT),
@@ -60,6 +69,7 @@ def test_tells_the_stage_however_the_log_is_cut(log: str, stage: Stage, piece: i
     [
         (MISSING, Stage.TFTP, "PXE-E23: Client received TFTP error"),
         (LOADED + "start_image() returned Not Found\r\n", Stage.TFTP, "shim could not load GRUB"),
+        (IPXE_NO_KERNEL, Stage.TFTP, "iPXE could not load a file: boot/vmlinuz... Not found"),
         (PROMPT, Stage.GRUB, "prompt"),
         (NO_KERNEL, Stage.GRUB, "file `/boot/vmlinuz' not found"),
         (PANIC, Stage.KERNEL, "VFS: Unable to mount root fs"),
