@@ -166,7 +166,8 @@ def _check(file: str, *, as_json: bool) -> int:
         artifacts = reader.read(decode(read_file(Path(file)), name=file), name=file).artifacts
     except ProblemError as error:
         if as_json:
-            problems = [problem.document() for problem in error.problems]
+            keys = ("file", "line", "column")
+            problems = [one.document() | {key: getattr(one.where, key, None) for key in keys} for one in error.problems]
             sys.stdout.write(json.dumps({"file": file, "valid": False, "problems": problems}, indent=2) + "\n")
         else:
             _to_stderr(show_all(error.problems) + "\n")

@@ -31,10 +31,10 @@ class Problem:
     label: str = ""  # shown beside the carets
     severity: str = "error"  # "error", "warning" or "note"
 
-    def document(self) -> dict[str, str | int | None]:
-        """The finding as JSON values, for `pxe-fetch check --json`."""
-        about = {key: getattr(self, key) for key in ("reference", "severity", "message", "label", "hint")}
-        return about | {key: getattr(self.where, key, None) for key in ("file", "line", "column")}
+    def document(self) -> dict[str, object]:
+        """The finding as JSON values; `where` is an object or null (docs/json.md)."""
+        keys = ("reference", "severity", "message", "label", "hint")
+        return {key: getattr(self, key) for key in keys} | {"where": self.where._asdict() if self.where else None}
 
     def __str__(self) -> str:
         """The finding in one line: `file:line:column: message [reference]`."""
