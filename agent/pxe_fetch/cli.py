@@ -167,7 +167,9 @@ def _check(file: str, *, as_json: bool) -> int:
     except ProblemError as error:
         if as_json:
             keys = ("file", "line", "column")
-            problems = [one.document() | {key: getattr(one.where, key, None) for key in keys} for one in error.problems]
+            problems = [
+                one.as_document() | {key: getattr(one.where, key, None) for key in keys} for one in error.problems
+            ]
             sys.stdout.write(json.dumps({"file": file, "valid": False, "problems": problems}, indent=2) + "\n")
         else:
             _to_stderr(show_all(error.problems) + "\n")

@@ -223,7 +223,7 @@ class JsonConsole:
     def problems(self, problems: Sequence[Problem]) -> None:
         """Write a `problem` event for each problem."""
         for problem in problems:
-            self._write("problem", problem.document())
+            self._write("problem", problem.as_document())
 
     def result(self, document: Mapping[str, object], text: str) -> None:  # noqa: ARG002  this console prints JSON
         """Write the `result` event."""

@@ -31,15 +31,15 @@ class Problem:
     label: str = ""  # shown beside the carets
     severity: str = "error"  # "error", "warning" or "note"
 
-    def document(self) -> dict[str, object]:
-        """The finding as JSON values; `where` is an object or null (docs/json.md)."""
-        keys = ("reference", "severity", "message", "label", "hint")
-        return {key: getattr(self, key) for key in keys} | {"where": self.where._asdict() if self.where else None}
-
     def __str__(self) -> str:
         """The finding in one line: `file:line:column: message [reference]`."""
         place = f"{self.where.file}:{self.where.line}:{self.where.column}: " if self.where else ""
         return f"{printable(f'{place}{self.message}')} [{self.reference}]"
+
+    def as_document(self) -> dict[str, object]:
+        """The finding as JSON data."""
+        where = self.where._asdict() if self.where else None
+        return {name: getattr(self, name) for name in self.__slots__} | {"where": where}
 
 
 class ProblemError(Exception):
