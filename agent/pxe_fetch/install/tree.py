@@ -11,7 +11,6 @@ import os
 import stat
 import tarfile
 from contextlib import suppress
-from dataclasses import replace
 from io import BufferedReader
 
 from pxe_fetch.chunkmap import Check
@@ -88,7 +87,7 @@ def install(transfer: Transfer, folder: Folder, part: int, check: Check) -> None
             if os.fstat(tree).st_uid not in folder.owners:
                 raise DiskError(f"{staging} was replaced by another program as soon as it was created")
             _fill(tree, part, transfer, folder, check)
-            set_owner_and_mode(tree, replace(transfer, mode=_mode(transfer)))
+            set_owner_and_mode(tree, transfer, default=FOLDER_MODE)
             # Else a power cut may leave empty files under the right names.
             if not is_in_memory(folder.path) and not _call("syncfs", tree):
                 os.sync()
@@ -236,11 +235,7 @@ def _record(transfer: Transfer, tree: int, check: Check) -> str:
             link = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else ""
             seen.update(f"{path}/{name}\0{facts}\0{link}\0".encode(errors="surrogateescape"))
     top = stat.S_IMODE(os.fstat(tree).st_mode)
-    return f"{transfer.identity} {transfer.uid} {transfer.gid} {_mode(transfer):o} {top:o} {seen.hexdigest()}\n"
-
-
-def _mode(transfer: Transfer) -> int:
-    return FOLDER_MODE if transfer.mode is None else transfer.mode
+    return f"{transfer.identity} {transfer.uid} {transfer.gid} {transfer.mode} {top:o} {seen.hexdigest()}\n"
 
 
 def _raise(error: OSError) -> None:
