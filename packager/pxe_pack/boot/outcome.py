@@ -126,7 +126,7 @@ def as_document(outcome: Outcome) -> dict[str, object]:
         "stage": str(outcome.stage),
         "stages": [{"stage": str(stage), "seconds": round(seconds, 3)} for stage, seconds in outcome.stages],
         "served": [asdict(served) for served in outcome.served],
-        "failure": asdict(outcome.failure) if outcome.failure else None,
+        "failure": outcome.failure.as_document() if outcome.failure else None,
         "serial_log": str(outcome.serial_log),
         "accelerator": outcome.accelerator,
         "seconds": round(outcome.seconds, 3),
