@@ -1,29 +1,60 @@
-"""The directories below which artifacts may be installed, and the check of a destination with its links followed."""
+"""The directories below which artifacts may be installed, and the opening of a destination's folder there."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from pxe_fetch.errors import PolicyError
+from pxe_fetch.contract.paths import PROTECTED
+from pxe_fetch.errors import CannotCreateError, PolicyError
+from pxe_fetch.filesystem import NOT_A_FOLDER, Folder, real_path, translate_error
 
 
 class AllowedRoots:
-    """`allowed_roots` of the configuration, as written and with symbolic links resolved."""
+    """`allowed_roots` of the configuration, with the links in their own paths resolved once, at the start.
+
+    Links below them are resolved as well, but only a path without links is ever opened: one that is put in place after
+    the check is not followed.
+    """
 
     def __init__(self, roots: tuple[str, ...]) -> None:
         self._listed = ", ".join(roots)
-        self._written = tuple(f"{root.rstrip('/')}/" for root in roots)
-        self._real = tuple(f"{os.path.realpath(root).rstrip('/')}/" for root in roots)
+        self._roots = {f"{root.rstrip('/')}/": f"{os.path.realpath(root).rstrip('/')}/" for root in roots}
+        folders = {folder: os.path.realpath(folder) for folder in {place.rpartition("/")[0] for place in PROTECTED}}
+        real = [folders[folder] + slash + name for folder, slash, name in (one.rpartition("/") for one in PROTECTED)]
+        self._protected = tuple(f"{place}/" for place in {*PROTECTED, *real})
+        self._all_protected = "\n".join(("", *self._protected))
+        self._resolved: dict[Path, str] = {}  # folder as configured -> without links, when it was last looked at
 
-    def check(self, dest: Path) -> bool:
-        """Raise PolicyError unless `dest` is below a root, both as written and with its parents' links resolved now.
+    def check(self, dest: Path) -> str:
+        """The path of the folder of `dest` with all links resolved now; missing parents count as written.
 
-        Returns whether its directory exists. Parents that do not exist yet count as written.
+        Raises PolicyError unless `dest` is below a root, both as written and resolved, and in no protected place.
         """
-        if not str(dest).startswith(self._written):
+        if not str(dest).startswith(tuple(self._roots)):
             raise PolicyError(f"{dest} is not below any of allowed_roots ({self._listed})")
-        real = os.path.join(os.path.realpath(dest.parent), dest.name)  # noqa: PTH118  beside realpath
-        if not real.startswith(self._real):
+        folder = self._resolved.get(dest.parent) or real_path(dest.parent)
+        real = os.path.join(folder, dest.name)  # noqa: PTH118  beside realpath
+        if not real.startswith(tuple(self._roots.values())):
             raise PolicyError(f"{dest} leads through a symbolic link to {real}, outside allowed_roots ({self._listed})")
-        return os.path.isdir(dest.parent)  # noqa: PTH112  Path.is_dir may raise
+        for path in (f"{dest}/", f"{real}/"):
+            if path.startswith(self._protected) or f"\n{path}" in self._all_protected:  # in one, or contains one
+                raise PolicyError(f"{dest} is refused: {path[:-1]} belongs to the system, and no artifact goes there")
+        self._resolved[dest.parent] = folder
+        return folder
+
+    def open(self, dest: Path) -> Folder:
+        """The folder of `dest`, opened without following a link; missing parents are created.
+
+        Raises PolicyError as `check` does, and FetchError if it cannot be opened or created.
+        """
+        for _ in range(2):
+            folder = self.check(dest)
+            try:
+                return Folder(folder)
+            except OSError as error:
+                failure = error
+            self._resolved.pop(dest.parent, None)  # links may have been made since it was looked at
+        if failure.errno in NOT_A_FOLDER:
+            raise CannotCreateError(f"cannot create {dest}: {folder} is not a directory, or is below a file")
+        raise translate_error(failure, f"cannot open or create the directory {folder}", where=folder)

@@ -51,15 +51,18 @@ class ChunkMap(NamedTuple):
         """The chunk's digest."""
         return self.digests[index * DIGEST : (index + 1) * DIGEST]
 
-    def matches(self, descriptor: int) -> bool:
-        """Whether all chunks of an open file are right; reading stops at a wrong one. Raises OSError."""
+    def matches(self, descriptor: int, *, check: Check) -> bool:
+        """Whether all chunks of an open file are right; reading stops at a wrong one.
+
+        Raises OSError, and what `check` raises.
+        """
 
         def on_chunk(_index: int, is_right: bool) -> None:  # noqa: FBT001  a value
             if not is_right:
                 raise _WrongChunkError
 
         try:
-            self.verify(descriptor, indexes=range(self.number), on_chunk=on_chunk, check=lambda: None)
+            self.verify(descriptor, indexes=range(self.number), on_chunk=on_chunk, check=check)
         except _WrongChunkError:
             return False
         return True

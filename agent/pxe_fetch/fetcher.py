@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from pxe_fetch import sha256sums
 from pxe_fetch.allowed_roots import AllowedRoots
-from pxe_fetch.chunkmap import ChunkMap
+from pxe_fetch.chunkmap import Check, ChunkMap
 from pxe_fetch.contract.chunks import LINE, count, unlisted
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import Chunks, Digest
@@ -21,7 +21,8 @@ from pxe_fetch.contract.url import redact
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.download import download, fetch_text
 from pxe_fetch.download.partfile import PartInUseError, PartLock
-from pxe_fetch.errors import FetchError, PolicyError, StoppedError
+from pxe_fetch.errors import FetchError, NoRoomError, PolicyError, StoppedError
+from pxe_fetch.filesystem import Folder, translate_error
 from pxe_fetch.install import file
 from pxe_fetch.install.disk_space import DiskSpace
 from pxe_fetch.plan import Source, Transfer
@@ -42,11 +43,11 @@ T = TypeVar("T")
 class Installer(Protocol):
     """A way to put verified bytes in place: a module with these two functions."""
 
-    def is_current(self, transfer: Transfer, /) -> bool:
-        """Whether the destination is what it should be already."""
+    def is_current(self, transfer: Transfer, folder: Folder, check: Check, /) -> bool:
+        """Whether the destination, in the open `folder`, is what it should be already."""
 
-    def install(self, transfer: Transfer, /) -> None:
-        """Make the part file the destination, all or nothing. Raises FetchError."""
+    def install(self, transfer: Transfer, folder: Folder, part: int, check: Check, /) -> None:
+        """Make the open part file the destination in `folder`, all or nothing. Raises FetchError and OSError."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,8 @@ class Fetcher:
         except StoppedError:
             raise  # not a failure of the artifact: the run says why it ended
         except OSError as error:  # the transports and downloads raise FetchError: this is about the destination
-            self.failed(transfer.name, file.translate_error(error, f"{transfer.dest} cannot be put in place"))
+            what = f"{transfer.dest} cannot be put in place"
+            self.failed(transfer.name, translate_error(error, what, where=transfer.dest.parent))
         except Exception as error:  # a bug in one artifact must not leave the others unfinished
             self.failed(transfer.name, error)
         finally:
@@ -90,28 +92,32 @@ class Fetcher:
     def _fetch_one(self, transfer: Transfer) -> None:
         """One artifact, until it is in place. Raises FetchError."""
         self.event_log.checking(transfer.name)
-        if not self.roots.check(transfer.dest):  # again: since it was planned, links may have been made
-            file.make_parents(transfer.dest)
-            self.roots.check(transfer.dest)
         transfer = self._with_digests(transfer)
+        with closing(self.roots.open(transfer.dest)) as folder:
+            self._fetch_into(folder, transfer)
+        self.units.start(transfer)
+
+    def _fetch_into(self, folder: Folder, transfer: Transfer) -> None:
+        """Have the destination right in the open folder that it is in. Raises FetchError and OSError."""
         installer = _installer(transfer)
         try:
-            lock = self._lock(transfer)
+            lock = self._lock(folder, transfer)
         except (PartInUseError, StoppedError):
             raise
         except FetchError:
-            if not installer.is_current(transfer):  # what is right already may be in a read-only place
+            # What is right already may be in a read-only place.
+            if not installer.is_current(transfer, folder, self.context.check_stop):
                 raise
             self.event_log.up_to_date(transfer)
         else:
             with closing(lock):
-                self._install(transfer, installer=installer, lock=lock)
-        self.units.start(transfer)
+                self._install(transfer, folder, installer=installer, lock=lock)
 
-    def _install(self, transfer: Transfer, *, installer: Installer, lock: PartLock) -> None:
-        """Have the destination right, by downloading and installing it if it is not so already. Raises FetchError."""
+    def _install(self, transfer: Transfer, folder: Folder, *, installer: Installer, lock: PartLock) -> None:
+        """Download and install what is not there already. Raises FetchError and OSError."""
+        check = self.context.check_stop
         try:
-            if installer.is_current(transfer):
+            if installer.is_current(transfer, folder, check):
                 lock.remove()
                 self.event_log.up_to_date(transfer)
                 return
@@ -119,19 +125,27 @@ class Fetcher:
             result = download(transfer, self.context, lock=lock, reserve=reserve)
             self.disk_space.release(transfer.name)  # the bytes are on the disk now
             self.event_log.downloaded(transfer.name, result)
-            self.roots.check(transfer.dest)
-            installer.install(transfer)
+            try:
+                installer.install(transfer, folder, lock.fd, check)
+            except (OSError, PolicyError, NoRoomError) as error:
+                what = f"cannot install {transfer.dest}"
+                cause = translate_error(error, what, where=folder.path) if isinstance(error, OSError) else error
+                if isinstance(cause, (PolicyError, NoRoomError)):
+                    lock.remove()  # another try would fail too, or it is what takes the space
+                raise cause from error
+            folder.check_in_place()
+            lock.remove()  # what was unpacked
             self.event_log.installed(transfer)
         finally:
             lock.remove(if_empty=True)  # nothing could be resumed from it
 
-    def _lock(self, transfer: Transfer) -> PartLock:
+    def _lock(self, folder: Folder, transfer: Transfer) -> PartLock:
         """Lock the destination's part file, once no other run on this node has it. Raises FetchError."""
         deadline = self.context.deadline(transfer.retry.deadline)
         is_waiting = False
         while True:
             try:
-                return PartLock(transfer.part)
+                return PartLock(folder, transfer.part.name)
             except PartInUseError:
                 if deadline.left() <= 0:
                     raise

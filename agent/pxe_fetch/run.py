@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -64,6 +65,7 @@ def run(*, config_file: Path | None, debug: bool, root: Path) -> Result:
     `config_file` is that of --config; the node's own files are read below `root` ("/" except in tests). Whatever goes
     wrong is in the result, and has been reported to the journal, the state file, systemd, the console and the webhook.
     """
+    os.umask(0o022)  # folders get their mode as they are made, for later another one may be in their place
     store = StateStore()
     event_log = EventLog(journal=Journal(debug=debug), store=store)
     context = RunContext(config_file=config_file, root=root, store=store, event_log=event_log)

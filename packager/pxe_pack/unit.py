@@ -24,7 +24,8 @@ from pxe_pack import tools
 from pxe_pack.cleanup import held, temporary_folder
 
 OLDEST_SYSTEMD = 245  # directives of later versions are optional
-EXPOSURE_LIMIT = 2.5  # `systemd-analyze security` rates from 0 (safe) to 10 (exposed)
+EXPOSURE_LIMIT = 2.1  # `systemd-analyze security` rates from 0 (safe) to 10 (exposed)
+OLD_EXPOSURE_LIMIT = 2.3  # … where systemd has no ProtectProc= yet
 
 # The systemd release that introduced a directive (systemd's NEWS, "CHANGES WITH").
 SINCE = {
@@ -121,7 +122,8 @@ def unit_problems(service: str) -> list[Problem]:
     # a killed systemd-analyze leaves /tmp/systemd-temporary-XXXXXX behind, even if TMPDIR is set
     with temporary_folder(prefix="pxe-pack-unit-") as root, held():
         _lay_out(root, service)
-        return [*_verified(root), *_rated(root)]
+        limit = EXPOSURE_LIMIT if "\nProtectProc=" in service else OLD_EXPOSURE_LIMIT
+        return [*_verified(root), *_rated(root, limit=limit)]
 
 
 def _lay_out(root: Path, service: str) -> None:
@@ -154,19 +156,19 @@ def _verified(root: Path) -> list[Problem]:
     ]
 
 
-def _rated(root: Path) -> list[Problem]:
+def _rated(root: Path, *, limit: float) -> list[Problem]:
     with tools.start(
         "systemd-analyze", "security", "--offline=true", f"--root={root}", "--no-pager", UNIT_NAME
     ) as process:
         output, _ = process.communicate()
     found = re.search(rb"Overall exposure level for [^:]*: (\d+\.\d+)", output)
-    if found and float(found[1]) <= EXPOSURE_LIMIT:
+    if found and float(found[1]) <= limit:
         return []
     level = found[1].decode() if found else "unknown"
     return [
         Problem(
             reference="unit-exposed",
-            message=f"systemd-analyze security rates the unit {level}; the limit is {EXPOSURE_LIMIT}",
+            message=f"systemd-analyze security rates the unit {level}; the limit is {limit}",
             hint="narrow allowed_roots",
             severity="warning",
         )

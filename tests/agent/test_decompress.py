@@ -9,6 +9,7 @@ import os
 import random
 import stat
 import subprocess
+import zlib
 from collections.abc import Callable
 
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from fakes.faults import cut
 from fakes.node import FakeNode, Ran
 from fakes.server import Script, Server
+from pxe_fetch.install import decompress
 
 CONTENT = random.Random(1).randbytes(300_000) + b"\0" * 3_000_000
 Compress = Callable[[bytes], bytes]
@@ -131,6 +133,67 @@ def test_what_cannot_be_decompressed_is_refused_in_a_sentence(node: FakeNode, wh
     assert node.files() == ["m"]
 
 
+def with_window(exponent: int) -> bytes:
+    """A zstd stream that wants a window of 2 to the power of `exponent` bytes (RFC 8878, 3.1.1.1.2)."""
+    body = bytearray(WAYS["zstd"](CONTENT))
+    assert not body[4] & 0x20
+    body[5] = exponent - 10 << 3
+    return bytes(body)
+
+
+def with_dictionary(bits: int) -> bytes:
+    """An xz stream whose dictionary has the size that is written as `bits` (.xz file format, 5.3.1)."""
+    body = bytearray(lzma.compress(CONTENT))
+    end = 12 + 4 * (body[12] + 1)
+    at = body.index(b"\x21\x01", 12)
+    body[at + 2] = bits
+    body[end - 4 : end] = zlib.crc32(body[12 : end - 4]).to_bytes(4, "little")
+    return bytes(body)
+
+
+LARGE_WINDOWS = {
+    "--long=31": (with_window(31), "2.00 GiB"),
+    "--long=28": (with_window(28), "256 MiB"),
+    "one segment": (b"\x28\xb5\x2f\xfd\xe0" + (3 << 30).to_bytes(8, "little") + b"\1\0\0", "3.00 GiB"),
+    "after another stream": (WAYS["zstd"](CONTENT) + with_window(30), "1.00 GiB"),
+}
+
+
+@pytest.mark.parametrize("extract", ["decompress", "tar"])
+@pytest.mark.parametrize("what", LARGE_WINDOWS)
+def test_a_window_that_is_too_large_is_named_with_the_limit_and_the_remedy(
+    what: str, extract: str, node: FakeNode
+) -> None:
+    body, window = LARGE_WINDOWS[what]
+    with Server({"/m": Script(body=body)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), body, extract=extract))
+    if extract == "tar" and what.startswith("after"):
+        assert ran.code == 77  # the first stream is no archive
+        return
+    assert ran.code == 77
+    assert f"a window of {window}" in ran.out
+    assert "128 MiB at most" in ran.out
+    assert "--long=27" in ran.out
+    assert "memory" not in ran.out
+    assert node.files() == []
+
+
+def test_the_largest_window_that_zstd_takes_unasked_is_taken(node: FakeNode) -> None:
+    assert run_with(node, with_window(27)).code == 0
+    assert (node.out / "m").read_bytes() == CONTENT
+
+
+def test_a_dictionary_that_memory_has_no_room_for_is_named(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decompress, "memory_available", lambda: 512 << 20)
+    assert run_with(node, with_dictionary(28)).code == 0  # 64 MiB, as with `xz -9`
+    ran = run_with(node, with_dictionary(36), dest=str(node.out / "n"))
+    assert ran.code == 79
+    assert "a dictionary of 1.00 GiB in memory (xz)" in ran.out
+    assert "512 MiB available" in ran.out
+    assert "`xz -9`" in ran.out
+    assert node.files() == [".m.pxe-fetch-content", "m"]
+
+
 def test_directory_at_the_destination_is_73_before_anything_is_fetched(node: FakeNode) -> None:
     (node.out / "m/inside").mkdir(parents=True)
     body = gzip.compress(CONTENT)
@@ -161,7 +224,7 @@ def test_no_damage_brings_anything_but_the_content_or_a_refusal(
     tmp_path_factory: pytest.TempPathFactory, way: str, content: bytes, at: int, junk: bytes
 ) -> None:
     from pxe_fetch.errors import FetchError
-    from pxe_fetch.install.compression import pieces
+    from pxe_fetch.install.decompress import pieces
 
     body = WAYS[way](content)
     file = tmp_path_factory.mktemp("damaged") / "m"

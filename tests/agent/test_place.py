@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import gzip
 import io
@@ -18,6 +19,7 @@ import pytest
 from fakes.mounts import mounted
 from fakes.node import FakeNode
 from fakes.server import Script, Server
+from pxe_fetch.filesystem import translate_error
 
 BODY = random.Random(1).randbytes(200_000)
 SMALL = b"small\n"
@@ -199,3 +201,35 @@ def test_name_that_leaves_no_room_for_the_part_files_ending_is_placed(node: Fake
         ran = node.run_config(node.entry("m", server.url("/m"), BODY, dest=str(node.out / ("x" * 250))))
     assert ran.code == 0
     assert node.files() == ["x" * 250]
+
+
+def test_a_root_that_is_a_link_itself_leads_where_it_led_at_the_start(node: FakeNode) -> None:
+    (node.folder / "disk").mkdir()
+    node.out.symlink_to(node.folder / "disk")
+    (node.folder / "disk/private").mkdir()
+    (node.folder / "disk/app").symlink_to("private")  # as systemd makes it for DynamicUser=
+    with Server({"/m": Script(body=BODY)}) as server:
+        for dest in ("new/m", "app/m"):
+            ran = node.run_config(node.entry("m", server.url("/m"), BODY, dest=str(node.out / dest)))
+            assert ran.code == 0, ran.err
+    assert (node.folder / "disk/new/m").read_bytes() == (node.folder / "disk/private/m").read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (errno.ENOSPC, 79, "free"),
+        (errno.EDQUOT, 79, "has no quota left on"),
+        (errno.EFBIG, 79, "`ulimit -f` allows no file of this size"),
+        (errno.EIO, 74, "fails; see `dmesg`"),
+        (errno.EROFS, 73, "ReadWritePaths="),
+        (errno.EACCES, 73, "the unit's sandbox forbids it"),
+        (errno.ENAMETOOLONG, 73, "a name has at most 255 bytes"),
+    ],
+)
+def test_an_error_of_the_file_system_comes_with_its_remedy(number: int, code: int, said: str, tmp_path: Path) -> None:
+    error = OSError(number, os.strerror(number))
+    found = translate_error(error, "cannot install /x", where=tmp_path / "missing")
+    assert found.exit_code == code
+    assert str(found).startswith(f"cannot install /x: {os.strerror(number)} (")
+    assert said in str(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pxe_fetch.install.disk_space import is_in_memory, read_mounts
+from pxe_fetch.filesystem import is_in_memory, read_mounts
 
 LIVE = """\
 25 1 0:22 / / rw,relatime shared:1 - overlay LiveOS_rootfs rw,lowerdir=/run/rootfsbase,upperdir={upper},workdir=/run/w

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import random
+import re
+import subprocess
+import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -185,3 +190,62 @@ def test_overlay_and_the_file_system_below_it_have_one_room(node: FakeNode) -> N
             assert "not enough memory in " in str(ran.artifact("two")["error"])
             assert " needed, 1" in str(ran.artifact("two")["error"])
             assert len(server.asked) == 1
+
+
+def test_the_message_names_the_file_system_its_size_and_how_to_enlarge_it(full: FakeNode) -> None:
+    with Server({"/m": Script(body=BODY + BODY)}) as server:
+        for size in ({}, {"size": 2 * len(BODY)}):
+            ran = full.run_config(full.entry("m", server.url("/m"), BODY + BODY, **size))
+            assert ran.code == 79
+            assert f"{full.out} (tmpfs) has 4.00 MiB of 4.00 MiB free" in ran.out
+            (needed,) = re.findall(rf"`mount -o remount,size=(\d+)M {full.out}`", ran.out)
+            subprocess.run(["mount", "-o", f"remount,size={needed}M", str(full.out)], check=True)
+            assert full.run_config(full.entry("m", server.url("/m"), BODY + BODY, **size)).code == 0
+            (full.out / "m").unlink()
+            subprocess.run(["mount", "-o", "remount,size=4M", str(full.out)], check=True)
+
+
+@pytest.mark.parametrize("extract", ["none", "tar", "decompress"])
+def test_a_full_disk_found_by_writing_is_told_in_the_same_way(extract: str, full: FakeNode) -> None:
+    content = BODY + BODY
+    body = {"none": content, "tar": archive({"a": content}), "decompress": gzip.compress(bytes(8 * MiB))}[extract]
+    with Server({"/m": Script(body=body, then=Serve(framing="chunked"))}) as server:
+        ran = full.run_config(full.entry("m", server.url("/m"), body, extract=extract))
+    assert ran.code == 79
+    assert f"{full.out} (tmpfs) has " in ran.out
+    assert "remount,size=" in ran.out
+    assert full.files() == []
+
+
+@pytest.mark.parametrize("number", [100, 5_000])
+def test_inodes_that_run_out_are_named_as_such(number: int, node: FakeNode) -> None:
+    body = archive({f"d/{index}": b"" for index in range(number)})
+    with mounted(node.out, "tmpfs", "size=64m,nr_inodes=1000"), Server({"/m": Script(body=body)}) as server:
+        entry = node.entry("m", server.url("/m"), body, extract="tar")
+        ran = node.run_config(entry)
+        if number < 1000:
+            assert ran.code == 0
+            return
+        assert ran.code == 79
+        assert "inodes free (`df -i`)" in ran.out
+        (needed,) = re.findall(rf"`mount -o remount,nr_inodes=(\d+) {node.out}`", ran.out)
+        assert node.files() == []
+        subprocess.run(["mount", "-o", f"remount,nr_inodes={4 * int(needed)}", str(node.out)], check=True)
+        assert node.run_config(entry).code == 0
+
+
+def test_no_inode_left_for_the_part_file_is_named_as_such(node: FakeNode) -> None:
+    with mounted(node.out, "tmpfs", "size=64m,nr_inodes=1"), Server({"/m": Script(body=SMALL)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), SMALL))
+    assert ran.code == 79
+    assert "0 of 1 inodes free (`df -i`)" in ran.out
+
+
+def archive(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, body in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            tar.addfile(info, io.BytesIO(body))
+    return out.getvalue()

@@ -67,23 +67,20 @@ def test_the_part_stays_when_the_network_fails(tmp_path: Path) -> None:
     assert bench.part.read_bytes() == BODY[: len(BODY) // 2]
 
 
-@pytest.mark.parametrize("way", ["file-for-folder", "folder-for-part", "link-for-part", "fifo-for-part"])
+@pytest.mark.parametrize("way", ["folder-for-part", "link-for-part", "fifo-for-part"])
 def test_what_is_in_the_way_is_told_and_left_alone(way: str, tmp_path: Path) -> None:
     folder = tmp_path / "to"
     bench = Bench(body=BODY, folder=folder, urls=["http://127.0.0.1:1/m"])
     target = tmp_path / "target"
     target.write_bytes(b"precious")
-    if way == "file-for-folder":
-        folder.write_bytes(b"precious")
-    else:
-        folder.mkdir()
-        match way:
-            case "folder-for-part":
-                bench.part.mkdir()
-            case "link-for-part":
-                bench.part.symlink_to(target)
-            case _:
-                os.mkfifo(bench.part)
+    folder.mkdir()
+    match way:
+        case "folder-for-part":
+            bench.part.mkdir()
+        case "link-for-part":
+            bench.part.symlink_to(target)
+        case _:
+            os.mkfifo(bench.part)
     with pytest.raises(CannotCreateError) as caught:
         bench.download()
     assert caught.value.exit_code == Exit.CANNOT_CREATE

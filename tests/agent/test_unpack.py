@@ -274,6 +274,19 @@ def test_a_tree_deeper_than_the_limit_is_refused_and_leaves_nothing(node: FakeNo
     assert run_with(node, archive(file("d/" * 255 + "f"))).code == 0
 
 
+def test_a_path_longer_than_any_program_can_name_is_refused_and_leaves_nothing(node: FakeNode) -> None:
+    longest = 4095 - len(f"{node.out}/.tree.pxe-fetch-staging/")
+    for length, code in ((longest, 0), (longest + 1, 77), (200 * 250, 77)):
+        name = "/".join(["n" * 249] * (length // 250) + ["n" * (length % 250)]).removesuffix("/")[:length]
+        ran = run_with(node, archive(file("f"), file(name)))
+        assert ran.code == code, ran.out
+        if code:
+            assert f"a path of more than {longest} bytes" in ran.out
+        else:
+            assert (node.out / "tree" / name).read_bytes() == b"content\n"
+            assert run_with(node, archive(file("f"), file(name))).artifact("tree")["phase"] == "kept"
+
+
 def test_names_from_an_archive_are_shown_without_control_characters(node: FakeNode) -> None:
     ran = run_with(node, archive(file("../\x1b[31m\x07\x9b")))
     assert ran.code == 77
@@ -300,10 +313,12 @@ def test_no_archive_makes_a_path_that_leads_outside(
     staging = place / "x/y"
     staging.mkdir(parents=True)
     inside = os.path.realpath(staging)
-    tar, unpacker = TarReader(io.BytesIO(archive(*all_, compression="w:"))), Unpacker(staging)
-    for member in tar:
-        with contextlib.suppress(PolicyError):  # a run stops here; going on makes more of it
-            unpacker.add(tar, member)
+    tar, opened = TarReader(io.BytesIO(archive(*all_, compression="w:"))), os.open(staging, os.O_RDONLY)
+    with Unpacker(opened, uid=None, gid=None, check=lambda: None) as unpacker:
+        for member in tar:
+            with contextlib.suppress(PolicyError):  # a run stops here; going on makes more of it
+                unpacker.add(tar, member)
+    os.close(opened)
     found = [Path(parent, name) for parent, folders, files in os.walk(staging) for name in (*folders, *files)]
     for path in found:
         try:
@@ -315,3 +330,23 @@ def test_no_archive_makes_a_path_that_leads_outside(
         assert real == inside or real.startswith(inside + "/")
     assert sorted(path.name for path in place.iterdir()) == ["secret", "x"]
     assert (place / "secret").read_text() == "outside"
+
+
+def test_a_former_tree_of_any_depth_is_replaced(node: FakeNode) -> None:
+    node.out.mkdir()
+    opened = os.open(node.out, os.O_RDONLY)
+    for name in ["tree", *["d"] * 2000]:
+        os.mkdir(name, dir_fd=opened)
+        below = os.open(name, os.O_RDONLY, dir_fd=opened)
+        os.close(opened)
+        opened = below
+    os.close(opened)
+    body = archive(file("a"))
+    try:
+        for phase in ("placed", "kept", "kept"):
+            ran = run_with(node, body)
+            assert (ran.code, ran.artifact("tree")["phase"]) == (0, phase), ran.err
+        assert node.files() == [".tree.pxe-fetch-tree", "tree/a"]
+        assert sorted(path.name for path in node.out.iterdir()) == [".tree.pxe-fetch-tree", "tree"]
+    finally:
+        subprocess.run(["rm", "-rf", str(node.out)], check=True)

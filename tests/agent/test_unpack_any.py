@@ -8,7 +8,7 @@ import os
 import subprocess
 import tarfile
 import tracemalloc
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from fakes.transfers import Bench
 from pxe_fetch.errors import FetchError
+from pxe_fetch.filesystem import Folder
 from pxe_fetch.install import tree
 
 BLOCK = tarfile.BLOCKSIZE
@@ -77,7 +78,9 @@ def place(body: bytes, folder: Path) -> Path:
     """`body` placed as a tree; the part has to be gone, or to be there for another try."""
     bench = Bench(body=body, folder=folder, urls=())
     bench.part.write_bytes(body)
-    tree.install(replace(bench.transfer(), extract="tar"))
+    transfer = replace(bench.transfer(), extract="tar")
+    with closing(Folder(str(folder))) as opened, bench.part.open("rb") as part:
+        tree.install(transfer, opened, part.fileno(), lambda: None)
     return folder / bench.name
 
 
@@ -86,14 +89,15 @@ def place(body: bytes, folder: Path) -> Path:
 def test_no_archive_brings_anything_but_a_tree_or_a_refusal(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
+    monkeypatch.setattr(tree, "_ctypes", None)  # so that it is os.sync that writes to the disk
     monkeypatch.setattr(os, "sync", lambda: None)  # hundreds of times, it would be all that the test does
     around = tmp_path_factory.mktemp("any")
     folder = around / "a/b"
     folder.mkdir(parents=True)
-    refusal = None
+    refusal: Exception | None = None
     try:
         place(body, folder)
-    except FetchError as error:
+    except (FetchError, OSError) as error:
         refusal = error
     assert (refusal is None) == (folder / "model").exists()
     assert type(refusal) is not FetchError

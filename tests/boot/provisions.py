@@ -72,8 +72,8 @@ pxe-fetch status --wait >/run/status && code=0 || code=$?
 echo "$code" >/srv/proof/exit
 curl --silent --show-error --fail --data-binary @/run/status "$(cat /srv/app/share/tell)"
 """
-UNIT = Expected(dest="/run/systemd/system/prove.service", body=_UNIT.encode())
-TELLER = Expected(dest="/run/systemd/system/tell.service", body=_TELLER.encode())
+UNIT = Expected(dest="/etc/systemd/system/prove.service", body=_UNIT.encode())
+TELLER = Expected(dest="/etc/systemd/system/tell.service", body=_TELLER.encode())
 LATER = Expected(dest="/srv/proof/slow", body=f"{SLOW.sha256}\n".encode())
 _MOUNT = b"""\
 [Unit]
@@ -85,7 +85,7 @@ Where=/mnt/share
 Type=none
 Options=bind,ro
 """
-MOUNT = Expected(dest="/run/systemd/system/mnt-share.mount", body=_MOUNT)
+MOUNT = Expected(dest="/etc/systemd/system/mnt-share.mount", body=_MOUNT)
 
 
 def tree(*, tell: str) -> bytes:
@@ -109,6 +109,7 @@ CONFIG = """\
 version: 1
 defaults: {{base_url: "{base}/", retry: {{base: 500ms, max: 2s}}}}
 parallel: 1
+allowed_roots: [/srv, /etc/systemd/system]
 artifacts:
   - name: personal
     url: nodes/${{arch}}/${{mac}}.conf
@@ -136,7 +137,7 @@ artifacts:
   - name: mount
     url: mnt-share.mount
     sha256: {mount}
-    dest: /run/systemd/system/mnt-share.mount
+    dest: /etc/systemd/system/mnt-share.mount
     start: mnt-share.mount
   - name: model
     urls: [one/model.bin, other/model.bin]
@@ -144,11 +145,11 @@ artifacts:
     chunks: {{size: 64KiB, url: one/model.bin.chunks, sha256: {chunks}}}
     dest: /srv/model.bin
   - {{name: words, url: words.xz, sha256: {words}, dest: /srv/words.txt, extract: decompress}}
-  - {{name: unit, url: prove.service, sha256: {unit}, dest: /run/systemd/system/prove.service}}
+  - {{name: unit, url: prove.service, sha256: {unit}, dest: /etc/systemd/system/prove.service}}
   - name: teller
     url: tell.service
     sha256: {teller}
-    dest: /run/systemd/system/tell.service
+    dest: /etc/systemd/system/tell.service
     start: tell.service
   - name: tree
     url: tree.tar.gz

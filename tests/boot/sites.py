@@ -33,6 +33,7 @@ version: 1
 pack:
   boot_url: http://10.0.1.7:8080/images/liveos.iso
   artifact_url: http://10.0.1.7:8080/files/
+allowed_roots: [/var/lib, /srv, /opt, /run, /etc/systemd/system]
 artifacts:
   - {{name: plain, url: "{base}/plain.txt", sha256: {plain}, dest: /srv/plain.txt}}
   - name: large

@@ -51,6 +51,10 @@ def test_image_with_the_payload_beside_it_boots_and_gets_everything(booted: Boot
     assert booted.has(SMALL)
 
 
+def test_the_sandbox_leaves_the_console_for_the_line_of_the_outcome(booted: Booted) -> None:
+    assert "done: 3 artifacts in place" in (booted.result["console"] or ""), booted.shown
+
+
 def test_artifacts_of_the_layout_come_from_the_url_they_were_packed_with(booted: Booted) -> None:
     assert booted.artifacts["large"]["url"] == "http://10.0.1.7:8080/files/large%20file.bin"
     assert "http://10.0.1.7:8080/images/liveos.iso" in [served["url"] for served in booted.result["served"]]

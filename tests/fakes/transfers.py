@@ -16,6 +16,7 @@ from pxe_fetch.deadline import Deadline, SystemClock
 from pxe_fetch.download.context import Context, StreamBudget
 from pxe_fetch.download.download import DownloadResult, download
 from pxe_fetch.download.partfile import PartLock
+from pxe_fetch.filesystem import Folder
 from pxe_fetch.plan import Transfer
 from pxe_fetch.transport import Body, Request, Transports
 
@@ -162,7 +163,7 @@ class Bench:
             streams=StreamBudget(self.streams - 1),
         )
         try:
-            with closing(PartLock(self.part)) as lock:
+            with closing(Folder(str(self.folder))) as folder, closing(PartLock(folder, self.part.name)) as lock:
                 result = download(self.transfer(), context, lock=lock, reserve=reserve)
         finally:
             if not self.transports:

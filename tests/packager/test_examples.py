@@ -203,7 +203,7 @@ def test_programs_come_with_their_units(example: Example, node: FakeNode, tmp_pa
     program = example.folder / "files/app/bin/app"
     assert (node.out / "srv/app/bin/app").read_bytes() == program.read_bytes()
     assert (node.out / "srv/app/bin/app").stat().st_mode & 0o111
-    units = node.out / "run/systemd/system"
+    units = node.out / "etc/systemd/system"
     assert sorted(node.systemctl()) == [f"--no-block --no-ask-password start {name}.service" for name in ("app", "web")]
     for unit in units.iterdir():
         assert "After=pxe-fetch.target\n" in unit.read_text()

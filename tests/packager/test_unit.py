@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pytest
 from liveos import tiny
 from packing.site import Site, files_of, image_with_root, take_out
 from pxe_fetch.contract.model import Artifact, FetchConfig, Proxy
-from pxe_fetch.contract.paths import AGENT, DEFAULT_ROOTS, UNIT_NAME, WANTS_LINK
+from pxe_fetch.contract.paths import AGENT, DEFAULT_ROOTS, PROTECTED, STATE_DIR, UNIT_NAME, WANTS_LINK
 from pxe_pack.unit import SINCE, fitted_unit, service_for, unit_files, unit_problems
 
 Packs = Callable[..., str]
@@ -44,6 +44,14 @@ def test_credentials_come_by_what_the_systemd_has_for_them(systemd: int, by: set
     text = fitted_unit(SERVICE, systemd=systemd, roots=DEFAULT_ROOTS, credentials=["pxe-fetch.token"])
     assert {name for name in names_of(text) if name.endswith("Credential")} == by
     assert ("LoadCredential=pxe-fetch.config\nLoadCredential=pxe-fetch.token\n" in text) == (systemd == 252)
+
+
+@pytest.mark.parametrize("systemd", [245, 252, 255])
+@pytest.mark.parametrize("roots", [DEFAULT_ROOTS, ["/run", "/var/lib/systemd-like"]])
+def test_places_of_the_system_are_read_only_whatever_the_roots_are(systemd: int, roots: Sequence[str]) -> None:
+    lines = fitted_unit(SERVICE, systemd=systemd, roots=roots).splitlines()
+    given = [word for line in lines if line.startswith("ReadOnlyPaths=") for word in line.partition("=")[2].split()]
+    assert sorted(given) == sorted(f"-{place}" for place in PROTECTED if place != STATE_DIR)
 
 
 @pytest.mark.parametrize("systemd", [245, 250, 252, 255])
@@ -88,7 +96,7 @@ def test_the_packed_unit_holds_in_the_images_own_root(site: Site, packs: Packs, 
     verify = ["systemd-analyze", "verify", f"--root={root}", "--man=no", UNIT_NAME, "multi-user.target"]
     done = subprocess.run(verify, capture_output=True, text=True, check=False)
     assert "pxe-fetch" not in done.stderr
-    rate = ["systemd-analyze", "security", "--offline=true", "--threshold=25", f"--root={root}", UNIT_NAME]
+    rate = ["systemd-analyze", "security", "--offline=true", "--threshold=21", f"--root={root}", UNIT_NAME]
     subprocess.run(rate, check=True, capture_output=True)
 
 

@@ -10,6 +10,7 @@ from typing import TypedDict
 from pxe_fetch.contract import chunks as cut
 from pxe_fetch.contract import model, quantity, validators
 from pxe_fetch.contract.document import Section, Sequence
+from pxe_fetch.contract.paths import protected_place
 from pxe_fetch.contract.url import scheme_of
 
 _EVERY_NODE = model.When()
@@ -57,7 +58,19 @@ def secret(section: Section, artifact: model.Artifact, *, base_url: str | None) 
 
 
 def dest(artifact: Section, path: str, roots: tuple[str, ...]) -> None:
-    """Check that the destination, up to its first ${fact}, is below an allowed root; the agent checks all of it."""
+    """Check that the destination is below an allowed root, up to its first ${fact}, and not in a protected place.
+
+    The agent checks it with its facts filled in, and links resolved.
+    """
+    if path and (place := protected_place(path)):
+        artifact.refuse(
+            "dest",
+            f"is refused: {place} belongs to the system, and no artifact goes there",
+            reference="dest-protected",
+            label=f"in {place}" if path.startswith(place) else f"contains {place}",
+            hint="choose a dest in a folder of your own, such as /srv or /var/lib/NAME",
+        )
+        return
     fixed, _, _ = path.partition("${")
     if path and not any(fixed.startswith(root + "/") for root in roots):
         artifact.refuse(

@@ -30,6 +30,25 @@ CA_BUNDLES = (
 )
 
 DEFAULT_ROOTS = ("/var/lib", "/srv", "/opt", "/run")
+# No artifact goes there, whatever allowed_roots says: from here the system's own programs, run by root, take units,
+# rules, settings, scripts and messages, or here they keep what they rely on. The unit makes them read-only.
+PROTECTED = (
+    *("/run/systemd", "/run/udev", "/run/dbus", "/run/dbus-1", "/run/credentials", "/run/initramfs", "/run/log"),
+    *("/run/tmpfiles.d", "/run/sysusers.d", "/run/sysctl.d", "/run/binfmt.d", "/run/modules-load.d", "/run/modprobe.d"),
+    *("/run/mount", "/run/polkit-1", "/run/NetworkManager", "/run/cloud-init", "/run/sudo"),
+    *("/var/lib/systemd", "/var/lib/dbus", "/var/lib/polkit-1", "/var/lib/NetworkManager", "/var/lib/cloud"),
+    *("/var/lib/sudo", "/var/lib/selinux", "/var/lib/dpkg", "/var/lib/rpm", "/var/log/journal"),
+    STATE_DIR,
+)
+
+
+def protected_place(path: str) -> str | None:
+    """Return the place that no artifact goes to and that `path` is, is in, or contains; None if there is none."""
+    below = f"{path}/"
+    for place in PROTECTED:  # each of thousands of artifacts is looked at
+        if place.startswith(below) or (path.startswith(place) and below.startswith(f"{place}/")):
+            return place
+    return None
 
 
 class MessageId:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from pxe_fetch.contract import chunks, quantity, template
+from pxe_fetch.contract.paths import protected_place
 from pxe_fetch.contract.problem import RuleError
 from pxe_fetch.contract.url import Url, UrlError, is_absolute, join, parse
 
@@ -246,6 +247,9 @@ def root(text: str) -> str:
     path = absolute_path(text)
     if path == "/" or template.references(path):
         raise RuleError("is too broad", reference="root-invalid", hint="name the folders that artifacts go below")
+    place = protected_place(path)
+    if place and path.startswith(place):
+        raise RuleError(f"is refused: {place} belongs to the system", reference="root-invalid", label=f"in {place}")
     return path
 
 

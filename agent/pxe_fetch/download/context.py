@@ -9,6 +9,7 @@ from typing import Protocol
 
 from pxe_fetch.contract.model import STALL
 from pxe_fetch.deadline import Clock, Deadline, SystemClock
+from pxe_fetch.errors import StoppedError
 from pxe_fetch.humanize import span
 from pxe_fetch.transport import Transports
 
@@ -86,6 +87,11 @@ class Context:
     clock: Clock = field(default_factory=SystemClock)
     run_deadline: float = math.inf  # on `clock.now()`
     streams: StreamBudget = field(default_factory=lambda: StreamBudget(0))
+
+    def check_stop(self) -> None:
+        """Raise StoppedError once `stop` is set."""
+        if self.stop.is_set():
+            raise StoppedError("told to stop")
 
     def deadline(self, seconds: float | None) -> Deadline:
         """The deadline of a download: `seconds` (None: STALL) from now, or the run's own if that is earlier."""

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import chain
 from mmap import mmap
-from pathlib import Path
 from typing import Protocol
 
 from pxe_fetch.chunkmap import ChunkMap, data_extents
@@ -18,9 +17,10 @@ from pxe_fetch.contract.model import Digest
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.verify import Digester
 from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError, PolicyError
+from pxe_fetch.filesystem import Folder, translate_error
 
 _REREAD = 1024 * 1024  # bytes read at a time
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_TRIES = 100
 _LOCKED = frozenset({errno.EWOULDBLOCK, errno.EACCES})
 
 
@@ -53,21 +53,33 @@ class PartInUseError(CannotCreateError):
 class PartLock:
     """The part file of one artifact: open, and locked until `close`, also while it is being installed."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create `path`. Raises PartInUseError, CannotCreateError, DiskError, NoRoomError."""
-        self.path = path
-        self.fd = self._open()
+    def __init__(self, folder: Folder, name: str) -> None:
+        """Open or create `name` in `folder`. One that somebody else made, or that has a second name, is not adopted.
+
+        Raises PartInUseError, CannotCreateError, DiskError, NoRoomError.
+        """
+        self.folder = folder
+        self.name = name
+        self.path = f"{folder.path}/{name}"
         self._stays_open = False
-        while not self._is_in_place():  # another process has just installed it, so it is no part file any more
-            os.close(self.fd)
+        for _ in range(_TRIES):
             self.fd = self._open()
+            if self._is_in_place():
+                return
+            os.close(self.fd)  # another process has just installed it, or it was not ours
+        raise CannotCreateError(f"{self.path} is replaced by another program again and again")
 
     def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # O_NOFOLLOW: never through a link
         try:
-            # 0600: only its later owner may be allowed to read it. O_NOFOLLOW: never through a link.
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+            try:
+                # 0600: only its later owner may be allowed to read it.
+                fd = os.open(self.name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self.folder.fd)
+                self.folder.owners.add(os.fstat(fd).st_uid)
+            except FileExistsError:
+                fd = os.open(self.name, flags | os.O_CREAT, 0o600, dir_fd=self.folder.fd)
         except OSError as error:
-            raise _not_created(self.path, error) from error
+            raise translate_error(error, f"{self.path} cannot be created", where=self.folder.path) from error
         try:
             self._lock(fd)
         except FetchError:
@@ -76,28 +88,27 @@ class PartLock:
         return fd
 
     def _lock(self, fd: int) -> None:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        if not stat.S_ISREG((status := os.fstat(fd)).st_mode):
             raise CannotCreateError(f"{self.path} is in the way: it is not a regular file")
         try:
+            if not self.folder.is_ours(status):
+                self.folder.remove(self.name)
+                return
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno in _LOCKED:
+            if error.errno in _LOCKED and self.folder.is_ours(status):
                 raise PartInUseError(f"{self.path} is being written by another pxe-fetch") from error
-            raise DiskError(f"{self.path} cannot be locked: {error.strerror}") from error
+            raise DiskError(f"{self.path} cannot be locked or replaced: {error.strerror}") from error
 
     def _is_in_place(self) -> bool:
-        """Whether the path still names the open file."""
-        try:
-            ours, there = os.fstat(self.fd), self.path.lstat()
-        except FileNotFoundError:
-            return False
-        return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+        """Whether its name still is that of the open file."""
+        return self.folder.holds(self.name, self.fd)
 
     def remove(self, *, if_empty: bool = False) -> None:
         """Remove the file, unless it was installed. Failures are ignored."""
         with suppress(OSError):
             if self._is_in_place() and not (if_empty and os.fstat(self.fd).st_size):
-                self.path.unlink()
+                self.folder.remove(self.name)
 
     def keep_open(self) -> None:
         """Make `close` do nothing: a thread that is still running may write to this descriptor."""
@@ -114,6 +125,7 @@ class PartFile:
     def __init__(self, lock: PartLock) -> None:
         """Its content counts once it has been rehashed."""
         self._path = lock.path
+        self._folder = lock.folder.path
         self._fd = lock.fd
         self._resumable = os.fstat(lock.fd).st_size
 
@@ -127,7 +139,10 @@ class PartFile:
                 at += count
                 data = data[count:]
         except OSError as error:
-            raise _not_written(self._path, error) from error
+            cause = translate_error(error, f"there is no room for {self._path}", where=self._folder)
+            if isinstance(cause, NoRoomError):
+                raise cause from error
+            raise DiskError(f"{self._path} cannot be written: {error.strerror}") from error
 
     def _truncate(self, size: int) -> None:
         try:
@@ -250,17 +265,3 @@ class MemoryPart:
     def value(self) -> bytes:
         """All bytes."""
         return bytes(self._bytes)
-
-
-def _not_created(path: Path, error: OSError) -> FetchError:
-    if error.errno in _FULL:
-        return NoRoomError(f"there is no room to create {path}: {error.strerror}")
-    if error.errno == errno.EIO:
-        return DiskError(f"{path} cannot be opened: {error.strerror}")
-    return CannotCreateError(f"{path} cannot be created: {error.strerror}")
-
-
-def _not_written(path: Path, error: OSError) -> FetchError:
-    if error.errno in _FULL:
-        return NoRoomError(f"there is no room for {path.parent / path.name}: {error.strerror}")
-    return DiskError(f"{path} cannot be written: {error.strerror}")

@@ -1,4 +1,4 @@
-"""Install a compressed file as its content: decompress it beside the destination, then rename.
+"""Decompress what is recognised by its magic number (gzip, xz, bzip2, zstd), and install a file as its content.
 
 The compressed file is verified first, so the decompressor only sees trusted bytes. It stays until the end, so that a
 later run can resume.
@@ -7,71 +7,270 @@ later run can resume.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import sys
+import zlib
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
+from pxe_fetch.chunkmap import Check
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.paths import STAGING_SUFFIX
-from pxe_fetch.errors import NoRoomError
+from pxe_fetch.errors import NoRoomError, PolicyError
+from pxe_fetch.filesystem import NEW_FILE, Folder, no_room, translate_error
 from pxe_fetch.humanize import amount
 from pxe_fetch.install import file
-from pxe_fetch.install.compression import pieces
-from pxe_fetch.install.disk_space import available
+from pxe_fetch.install.disk_space import available, memory_available
 from pxe_fetch.plan import Transfer, beside
 
+# RFC 1952; the .xz file format 1.1.0; bzip2(1); RFC 8878, with its sixteen kinds of skippable frames.
+_MAGIC = (
+    (b"\x1f\x8b", "gzip"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"BZh", "bzip2"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    *((bytes((byte,)) + b"\x2a\x4d\x18", "zstd") for byte in range(0x50, 0x60)),
+)
+LONGEST_MAGIC = 6
 RECORD_SUFFIX = ".pxe-fetch-content"  # beside the destination: the artifact's identity, and the content's sha256
-_CHECK_INTERVAL = 64 * 1024 * 1024  # bytes written between two checks of the free space
+
+if TYPE_CHECKING:
+    from bz2 import BZ2Decompressor
+    from lzma import LZMADecompressor
+
+    from backports.zstd import ZstdDecompressor
+
+Stream: TypeAlias = "BZ2Decompressor | LZMADecompressor | ZstdDecompressor | _Gzip"  # of one; a file may have several
+_HEAD = 64  # bytes of a stream that tell what it takes to decompress it
+_READ = 256 * 1024  # compressed bytes read at a time
+_PIECE = 1024 * 1024  # most bytes decompressed at a time
+_CHECK_INTERVAL = 64 * _PIECE  # bytes written between two checks of the free space
+_ZSTD_WINDOW = 128 * _PIECE  # bytes, the most that libzstd takes unless told otherwise
 
 
-def is_current(transfer: Transfer) -> bool:
+def is_current(transfer: Transfer, folder: Folder, check: Check) -> bool:
     """Whether the destination has the content of this artifact; if so, set its mode and owner as configured.
 
     The record beside it names the content's digest, which is checked by reading the whole file. Raises FetchError as
     file.is_current does.
     """
-    try:
-        identity, content = beside(transfer.dest, RECORD_SUFFIX).read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        identity = content = ""
-    if identity != transfer.identity:
-        return file.is_current(replace(transfer, size=-1))  # no file has that size, but a directory must still raise
-    return file.is_current(replace(transfer, size=None, chunk_map=None, digest=Digest(algorithm="sha256", hex=content)))
+    identity, _, content = file.read_record(folder, beside(transfer.dest, RECORD_SUFFIX).name).strip().partition(" ")
+    # No file has the size -1, but a directory must still raise.
+    size, digest = None if identity == transfer.identity else -1, Digest(algorithm="sha256", hex=content)
+    return file.is_current(replace(transfer, size=size, chunk_map=None, digest=digest), folder, check)
 
 
-def install(transfer: Transfer) -> None:
-    """Turn the content of the verified part file into the destination, then remove the part file.
+def install(transfer: Transfer, folder: Folder, part: int, check: Check) -> None:
+    """Turn the content of the verified part file into the destination.
 
-    Raises FetchError; the destination is then unchanged, and the part file stays unless another try would fail too.
+    Raises OSError, FetchError and what `check` raises; the destination is then unchanged.
     """
-    staging = beside(transfer.dest, STAGING_SUFFIX)
+    staging = beside(transfer.dest, STAGING_SUFFIX).name
+    folder.remove(staging)  # left by a run that was killed
+    # 0600, like the part file, until it gets its owner and mode.
+    descriptor = os.open(staging, NEW_FILE, 0o600, dir_fd=folder.fd)
     try:
-        with file.installing(transfer):
-            staging.unlink(missing_ok=True)  # left by a run that was killed
-            content = _decompress(transfer, staging)
-            file.install(replace(transfer, part=staging))
-            file.write_record(beside(transfer.dest, RECORD_SUFFIX), lambda: f"{transfer.identity} {content}\n")
-            transfer.part.unlink(missing_ok=True)
+        try:
+            content = _write_content(part, descriptor, folder, check)
+        except OSError as error:  # before the file is removed, which would hide that there is no room
+            raise translate_error(error, f"cannot decompress {transfer.dest}", where=folder.path) from error
+        file.put_in_place(transfer, folder, descriptor, name=staging)
+        record = beside(transfer.dest, RECORD_SUFFIX).name
+        file.write_record(folder, record, lambda: f"{transfer.identity} {content}\n")
     finally:
-        staging.unlink(missing_ok=True)
+        os.close(descriptor)
+        folder.remove(staging)
 
 
-def _decompress(transfer: Transfer, staging: Path) -> str:
-    """Write the content of the part file to the new file `staging`; its sha256. Raises FetchError and OSError."""
+def _write_content(part: int, into: int, folder: Folder, check: Check) -> str:
+    """Write the content of the part file to the file `into`; its sha256. Raises FetchError and OSError."""
     content = hashlib.sha256()
     written = checked = 0
-    limit = available(staging.parent)
-    # 0600, like the part file, until it gets its owner and mode.
-    descriptor = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb", buffering=0) as out, transfer.part.open("rb", buffering=0) as packed:
-        for piece in pieces(packed):
-            if written - checked >= _CHECK_INTERVAL:
-                checked, limit = written, written + available(staging.parent)
-            if written + len(piece) > limit:
-                raise NoRoomError(f"the decompressed file needs more than the {amount(int(limit))} available")
-            view = memoryview(piece)
-            while view:
-                view = view[out.write(view) :]
-            content.update(piece)
-            written += len(piece)
+    limit = available(folder.fd, folder.path)
+    for piece in pieces(part_reader(part)):
+        check()
+        if written - checked >= _CHECK_INTERVAL:
+            checked, limit = written, written + available(folder.fd, folder.path)
+        if written + len(piece) > limit:
+            raise NoRoomError(f"no room for the decompressed file: {no_room(folder.path)}")
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(into, view) :]
+        content.update(piece)
+        written += len(piece)
     return content.hexdigest()
+
+
+def part_reader(part: int) -> io.BufferedReader:
+    """A reader of the open part file from its start; closing it leaves `part` open."""
+    os.lseek(part, 0, os.SEEK_SET)
+    return io.BufferedReader(io.FileIO(part, closefd=False), _READ)
+
+
+def kind_of(head: bytes) -> str | None:
+    """The compression of bytes that begin with `head`; None if it is not a known one."""
+    return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
+
+
+def pieces(packed: BinaryIO) -> Iterator[bytes]:
+    """Decompress all streams of the file `packed`, piece by piece.
+
+    Raises PolicyError if it is not compressed, damaged, truncated, or followed by something else; NoRoomError if
+    decompressing takes more memory than there is; OSError if it cannot be read.
+    """
+    data = _filled(b"", packed)
+    kind = kind_of(data)
+    if kind is None:
+        raise PolicyError("the fetched file is not compressed with gzip, xz, bzip2 or zstd: it cannot be decompressed")
+    while data:
+        if kind_of(data) != kind:
+            raise PolicyError(f"the compressed bytes ({kind}) are followed by something else")
+        stream = _stream(kind, data)
+        while not stream.eof:
+            if stream.needs_input and not data and not (data := packed.read(_READ)):
+                raise PolicyError(f"the fetched file is compressed with {kind}, and truncated")
+            piece = _decompress(stream, data, kind=kind)
+            data = b""
+            if piece:
+                yield piece
+        data = _next(stream.unused_data, packed)
+
+
+class Content(io.RawIOBase):
+    """The output of `pieces` as a file that is read from start to end. Reading raises what `pieces` raises."""
+
+    def __init__(self, packed: BinaryIO) -> None:
+        self._pieces = pieces(packed)
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._left:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._left = memoryview(piece)
+        count = min(len(buffer), len(self._left))
+        buffer[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+
+def _next(data: bytes, packed: BinaryIO) -> bytes:
+    """`data` after a stream, and what follows it, without zero padding; b"" at the end of the file."""
+    while not (data := data.lstrip(b"\0")):
+        data = packed.read(_READ)
+        if not data:
+            return b""
+    return _filled(data, packed)
+
+
+def _filled(data: bytes, packed: BinaryIO) -> bytes:
+    """`data`, with as much of what follows it as tells its kind and needs."""
+    while len(data) < _HEAD and (more := packed.read(_READ)):
+        data += more
+    return data
+
+
+def _decompress(stream: Stream, data: bytes, *, kind: str) -> bytes:
+    try:
+        return stream.decompress(data, _PIECE)
+    except Exception as error:  # zlib.error, LZMAError, ZstdError, and OSError of bz2: each module has its own
+        # The digest is right, so these are the configured bytes, and another attempt would not help.
+        if isinstance(error, MemoryError) or "memory" in str(error).lower():
+            raise NoRoomError(f"decompressing it ({kind}) takes more memory than this node has") from None
+        raise PolicyError(f"the fetched file is damaged ({kind}): {error}") from None
+
+
+def _stream(kind: str, head: bytes) -> Stream:
+    """A decompressor of the stream that begins with `head`. Raises PolicyError and NoRoomError if it takes too much."""
+    match kind:
+        case "gzip":
+            return _Gzip()
+        case "xz":
+            import lzma
+
+            memory, dictionary = memory_available(), _xz_dictionary(head)
+            if memory is not None and dictionary > memory:
+                raise NoRoomError(
+                    f"decompressing it takes a dictionary of {amount(dictionary)} in memory (xz), and this node has "
+                    f"{amount(memory)} available; with `xz -9` it takes 64 MiB, with `xz -6` 8 MiB"
+                )
+            return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=memory)
+        case "bzip2":
+            import bz2
+
+            return bz2.BZ2Decompressor()
+        case _:
+            if (window := _zstd_window(head)) > _ZSTD_WINDOW:
+                raise PolicyError(
+                    f"the fetched file is compressed by zstd with a window of {amount(window)}, and nodes take "
+                    f"{amount(_ZSTD_WINDOW)} at most; compress it with `zstd --long=27`, or without --long and --ultra"
+                )
+            return _zstd()
+
+
+def _xz_dictionary(head: bytes) -> int:
+    """The bytes of the dictionary of the first block (.xz file format 1.1.0, 3.1 and 5.3.1); 0 if that is unknown."""
+    head = head.ljust(_HEAD, b"\0")
+    numbers = iter(head[14:])  # after the stream header, and the size and flags of the block header
+    sizes = (head[13] & 0xC0).bit_count()  # those of the block, compressed and not
+    for byte in numbers:
+        if not sizes:
+            lzma2, _, bits = byte, next(numbers, 0), next(numbers, 0)
+            return (2 | bits & 1) << (bits // 2 + 11) if lzma2 == 0x21 and bits <= 40 else 0  # noqa: PLR2004
+        sizes -= byte < 0x80  # noqa: PLR2004  the last byte of a number
+    return 0
+
+
+def _zstd_window(head: bytes) -> int:
+    """The bytes of the window that the frame wants (RFC 8878, 3.1.1.1); 0 for one that is skipped, or cut off."""
+    head = head.ljust(_HEAD, b"\0")
+    if head[0] != _MAGIC[3][0][0]:
+        return 0
+    descriptor = head[4]
+    if descriptor & 0x20:  # one segment: the window is the whole content
+        start, flag = 5 + (0, 1, 2, 4)[descriptor & 3], descriptor >> 6
+        return int.from_bytes(head[start : start + (1, 2, 4, 8)[flag]], "little")
+    base = 1 << (10 + (head[5] >> 3))
+    return base + base // 8 * (head[5] & 7)
+
+
+def _zstd() -> Stream:
+    try:
+        if sys.version_info >= (3, 14):
+            from compression.zstd import ZstdDecompressor
+        else:
+            from backports.zstd import ZstdDecompressor
+    except ImportError:
+        raise PolicyError("this Python cannot decompress zstd; the agent that pxe-pack freezes can") from None
+    return ZstdDecompressor()
+
+
+class _Gzip:
+    """zlib's decompressor with the interface of bz2 and lzma."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(wbits=31)  # gzip alone
+        self._is_full = False
+
+    @property
+    def eof(self) -> bool:
+        return self._zlib.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._is_full
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._zlib.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        out = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
+        self._is_full = len(out) == max_length  # there may be more output even if all input is consumed
+        return out

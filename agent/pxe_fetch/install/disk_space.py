@@ -1,4 +1,4 @@
-"""Disk space and memory: what a directory takes its space from, how much is free, and which artifact reserved it.
+"""Disk space and memory: how much is free where a destination is, and which artifact reserved it.
 
 Space is checked before the first byte is fetched, and reserved for one artifact at a time.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Lock
 
 from pxe_fetch.errors import NoRoomError
+from pxe_fetch.filesystem import free_bytes, is_in_memory, no_room, read_mounts, storage_of
 from pxe_fetch.humanize import amount
 from pxe_fetch.plan import Transfer
 
@@ -22,20 +23,14 @@ OWN_MEMORY = 32 * 1024 * KiB  # bytes of memory that the agent keeps for itself
 
 _MEMORY = -1  # stands for memory among device numbers; no device has it
 _BLOCK = 512  # bytes of one of st_blocks, whatever the file system's block size (stat(2))
-MEMORY_TYPES = frozenset(("tmpfs", "ramfs", "rootfs"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Location:
     """Where the bytes of a destination go."""
 
-    directory: Path  # the destination's, or its nearest parent that exists
+    directory: str  # the destination's, or its nearest parent that exists
     pools: tuple[int, ...]  # what they are taken from: the device, and _MEMORY if the file system is in memory
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether these bytes take memory."""
-        return _MEMORY in self.pools
 
 
 @dataclass(kw_only=True, slots=True)
@@ -74,19 +69,16 @@ class DiskSpace:
         free: dict[int, float] = {}
         for transfer in sorted(transfers, key=lambda transfer: not transfer.required):  # stable: then as configured
             location = self._location(transfer.dest.parent)
-            for pool in location.pools:
-                if pool not in free:
-                    free[pool] = _free_in(pool, location)
-            reservation = Reservation(transfer=transfer, location=location, declared=_declared(transfer))
+            one = Reservation(transfer=transfer, location=location, declared=_declared(transfer))
             try:
-                self._check(reservation, bytes_needed=reservation.declared, free=free)
+                self._check(one, needed=one.declared, free=free)
             except NoRoomError as error:
                 if transfer.required:
                     raise NoRoomError(f"{transfer.name}: {error}") from None
                 refused[transfer.name] = error
                 continue
-            self._reservations[transfer.name] = reservation
-            self._add_waiting(reservation, reservation.declared)
+            self._reservations[transfer.name] = one
+            self._add_waiting(one, one.declared)
         return refused
 
     def reserve(self, name: str, size: int) -> None:
@@ -96,74 +88,81 @@ class DiskSpace:
         ones that have not started.
         """
         with self._lock:
-            reservation = self._reservations[name]
-            self._started.pop(name, None)
-            declared = 0 if reservation.started else reservation.declared
-            if not reservation.started:
-                self._add_waiting(reservation, -reservation.declared)
-            reservation.started, reservation.size, reservation.declared = True, size, 0
-            missing = reservation.outstanding()
+            one = self._reservations[name]
+            declared = self._stop(one)
+            one.started, one.size = True, size
+            missing = one.outstanding()
             if missing > declared:
-                location = reservation.location
-                free = {pool: _free_in(pool, location) for pool in location.pools}
-                self._check(reservation, bytes_needed=missing, free=free)
-            self._started[name] = reservation
+                self._check(one, needed=missing, free={})
+            self._started[name] = one
 
     def release(self, name: str) -> None:
         """Give up the reservation of the artifact `name`, if it has one."""
         with self._lock:
-            reservation = self._reservations.get(name)
-            if reservation is None:
-                return
-            if not reservation.started:
-                self._add_waiting(reservation, -reservation.declared)
-            self._started.pop(name, None)
-            reservation.started, reservation.declared, reservation.size = False, 0, 0
+            if one := self._reservations.get(name):
+                self._stop(one)
+                one.started = False
 
-    def _add_waiting(self, reservation: Reservation, count: int) -> None:
-        for pool in reservation.location.pools:
-            self._waiting[pool, reservation.transfer.required] += count
+    def _stop(self, one: Reservation) -> int:
+        """Reserve nothing for the artifact any more; what it had declared, if it had not started."""
+        declared, one.declared = one.declared, 0
+        self._add_waiting(one, -declared)
+        self._started.pop(one.transfer.name, None)
+        return declared
 
-    def _check(self, reservation: Reservation, *, bytes_needed: int, free: dict[int, float]) -> None:
-        """Raise NoRoomError unless there are that many bytes beside those reserved for others."""
-        location = reservation.location
-        for pool in location.pools:
-            reserved = self._reserved(pool, also_optional=not reservation.transfer.required)
+    def _add_waiting(self, one: Reservation, count: int) -> None:
+        for pool in one.location.pools:
+            self._waiting[pool, one.transfer.required] += count
+
+    def _check(self, one: Reservation, *, needed: int, free: dict[int, float]) -> None:
+        """Raise NoRoomError unless there are `needed` bytes beside those reserved for others.
+
+        `free` has the free bytes of each pool, and gets those that it lacks.
+        """
+        directory, pools = one.location.directory, one.location.pools
+        for pool in pools:
+            if pool not in free:
+                free[pool] = memory_left() if pool == _MEMORY else free_bytes(directory)
+            reserved = self._reserved(pool, also_optional=not one.transfer.required)
             left = max(free[pool] - reserved, 0)
-            if bytes_needed > left:
-                what = "memory" if location.in_memory else "disk space"
-                others = f", besides {amount(reserved)} reserved for other artifacts" if reserved else ""
-                raise NoRoomError(
-                    f"not enough {what} in {location.directory}: {amount(bytes_needed)} needed, "
-                    f"{amount(int(left))} available{others}"
-                )
+            if needed <= left:
+                continue
+            what = "memory" if _MEMORY in pools else "disk space"
+            others = f", besides {amount(reserved)} reserved for other artifacts" if reserved else ""
+            remedy = "give the node more memory, or choose a dest on a disk"
+            if pool != _MEMORY:
+                remedy = no_room(directory, wanted=needed + reserved)
+            message = f"{amount(needed)} needed, {amount(int(left))} available{others}; {remedy}"
+            raise NoRoomError(f"not enough {what} in {directory}: {message}")
 
     def _reserved(self, pool: int, *, also_optional: bool) -> int:
         waiting = self._waiting[pool, True] + (self._waiting[pool, False] if also_optional else 0)
         return waiting + sum(one.outstanding() for one in self._started.values() if pool in one.location.pools)
 
     def _location(self, directory: Path) -> Location:
-        found = self._locations.get(directory)
-        if found is None:
-            found = self._locations[directory] = self._find_location(directory)
+        found, existing = self._locations.get(directory), directory
+        while found is None:
+            try:
+                # A live system's overlay takes its space from the file system of its upper directory.
+                device = os.stat(storage_of(str(existing), self._mounts)).st_dev  # noqa: PTH116
+            except OSError:  # missing, or another program has just moved it
+                existing = existing.parent
+                continue
+            pools = (device, _MEMORY) if is_in_memory(str(existing), self._mounts) else (device,)
+            found = self._locations[directory] = Location(directory=str(existing), pools=pools)
         return found
 
-    def _find_location(self, directory: Path) -> Location:
-        while not os.path.isdir(directory) and directory != directory.parent:  # noqa: PTH112  Path.is_dir may raise
-            directory = directory.parent
-        # A live system's overlay takes its space from the file system of its upper directory.
-        device = Path(overlay_upper_dir(str(directory), self._mounts) or directory).stat().st_dev
-        in_memory = is_in_memory(str(directory), self._mounts)
-        return Location(directory=directory, pools=(device, _MEMORY) if in_memory else (device,))
+
+def available(fd: int, path: str) -> float:
+    """The bytes that fit in the open directory `path`: free on its file system, and in memory if it is there."""
+    free = free_bytes(fd)
+    return min(free, memory_left()) if is_in_memory(path) else free
 
 
-def available(directory: Path) -> float:
-    """The bytes that can be written below `directory`: those free on its file system, and in memory if it is there."""
-    free = _free_on_disk(directory)
+def memory_left() -> float:
+    """The bytes of memory that files may take; infinite if that is unknown."""
     memory = memory_available()
-    if memory is not None and is_in_memory(str(directory), read_mounts()):
-        return min(free, max(memory - OWN_MEMORY, 0))
-    return free
+    return math.inf if memory is None else max(memory - OWN_MEMORY, 0)
 
 
 def memory_available() -> int | None:
@@ -194,81 +193,3 @@ def _allocated(part: Path) -> int:
         return part.lstat().st_blocks * _BLOCK
     except OSError:
         return 0
-
-
-def _free_in(pool: int, location: Location) -> float:
-    """The free bytes of one of the pools of `location`; infinite if that is unknown."""
-    if pool != _MEMORY:
-        return _free_on_disk(location.directory)
-    memory = memory_available()
-    return math.inf if memory is None else max(memory - OWN_MEMORY, 0)
-
-
-def _free_on_disk(directory: Path) -> float:
-    """The bytes free to any user (statvfs(3)); infinite on a file system without a limit of its own (ramfs)."""
-    status = os.statvfs(directory)
-    return status.f_bavail * status.f_frsize if status.f_blocks else math.inf
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mount:
-    """One line of /proc/self/mountinfo (proc_pid_mountinfo(5))."""
-
-    point: str
-    fs_type: str
-    upper_dir: str | None  # of an overlay
-
-
-def is_in_memory(directory: str, mounts: list[Mount]) -> bool:
-    """Whether files below `directory` take memory: tmpfs, ramfs, or an overlay whose upper directory is on one."""
-    mount = _mount_of(os.path.realpath(directory), mounts)
-    if mount is not None and mount.upper_dir is not None:
-        upper_dir = overlay_upper_dir(directory, mounts)
-        mount = _mount_of(upper_dir, mounts) if upper_dir else None
-    return mount is not None and mount.fs_type in MEMORY_TYPES
-
-
-def overlay_upper_dir(directory: str, mounts: list[Mount]) -> str | None:
-    """The upper directory of the overlay that `directory` is on; None if it is on none, or that cannot be seen.
-
-    A live system's overlay has its upper directory in /run (dracut's dmsquash-live); a container's cannot be seen.
-    """
-    mount = _mount_of(os.path.realpath(directory), mounts)
-    if mount is None or mount.upper_dir is None:
-        return None
-    return mount.upper_dir if os.path.isdir(mount.upper_dir) else None  # noqa: PTH112  Path.is_dir may raise
-
-
-def read_mounts(table: Path = Path("/proc/self/mountinfo")) -> list[Mount]:
-    """The mounts of this process, in mount order; [] if /proc is missing."""
-    try:
-        text = table.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return []
-    mounts = []
-    for line in text.splitlines():
-        before, _, after = line.partition(" - ")  # between them: any number of optional fields
-        words, rest = before.split(), after.split(" ")
-        if len(words) < 5 or len(rest) < 3:  # noqa: PLR2004  number of columns
-            continue
-        options = dict(option.partition("=")[::2] for option in rest[2].split(","))
-        upper_dir = _unescape(options["upperdir"]) if rest[0] == "overlay" and "upperdir" in options else None
-        mounts.append(Mount(point=_unescape(words[4]), fs_type=rest[0], upper_dir=upper_dir))
-    return mounts
-
-
-def _mount_of(path: str, mounts: list[Mount]) -> Mount | None:
-    """The mount that `path` is on: the longest mount point; of equal ones the last, which hides the others."""
-    best: Mount | None = None
-    for mount in mounts:
-        point = mount.point.rstrip("/") + "/"
-        if (path + "/").startswith(point) and (best is None or len(mount.point) >= len(best.point)):
-            best = mount
-    return best
-
-
-def _unescape(text: str) -> str:
-    """A path of mountinfo, in which blank, tab, newline and backslash are octal escapes."""
-    for escape, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(escape, character)
-    return text

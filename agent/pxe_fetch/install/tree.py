@@ -1,23 +1,35 @@
-"""Install a tar archive as a directory tree: unpack it beside the destination, then swap the two."""
+"""Install a tar archive as a directory tree: unpack it beside the destination, then swap the two.
+
+As for a file, all of it happens in the destination's open folder, and in the open staging directory below it.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
-import shutil
 import stat
 import tarfile
+from contextlib import suppress
 from io import BufferedReader
-from pathlib import Path
 
+from pxe_fetch.chunkmap import Check
 from pxe_fetch.contract.paths import STAGING_SUFFIX
-from pxe_fetch.contract.tar import MOST_MEMBERS, TarReader
-from pxe_fetch.errors import CannotCreateError, NoRoomError, PolicyError
-from pxe_fetch.humanize import amount
-from pxe_fetch.install.compression import LONGEST_MAGIC, Content, kind_of
-from pxe_fetch.install.disk_space import available, is_in_memory, read_mounts
-from pxe_fetch.install.file import DIRECTORY_MODE, installing, sync_directory, write_record
+from pxe_fetch.contract.tar import MOST_MEMBERS, TarReader, longest_member
+from pxe_fetch.errors import CannotCreateError, DiskError, NoRoomError, PolicyError
+from pxe_fetch.filesystem import (
+    FOLDER_MODE,
+    NOT_A_FOLDER,
+    OPEN_FOLDER,
+    Folder,
+    closing_fd,
+    is_in_memory,
+    no_room,
+    translate_error,
+)
+from pxe_fetch.install.decompress import LONGEST_MAGIC, Content, kind_of, part_reader
+from pxe_fetch.install.disk_space import available
+from pxe_fetch.install.file import check_installed, read_record, set_owner_and_mode, write_record
 from pxe_fetch.install.unpack import Unpacker
 from pxe_fetch.plan import Transfer, beside
 
@@ -29,76 +41,95 @@ except ImportError:  # a Python without libffi
     _ctypes = None  # type: ignore[assignment]
 
 _BLOCK = 256 * 1024  # bytes of the archive read at a time
+_INODE = 1024  # bytes of memory or disk that a member takes at least: its inode and its name
 FORMER_SUFFIX = ".pxe-fetch-former"
 RECORD_SUFFIX = ".pxe-fetch-tree"  # beside the tree: the archive's identity, and a digest of the tree's metadata
-_AT_FDCWD = -100  # <fcntl.h>: relative to the working directory
 _RENAME_EXCHANGE = 2  # <linux/fs.h>
 
 
-def is_current(transfer: Transfer) -> bool:
+def is_current(transfer: Transfer, folder: Folder, check: Check) -> bool:
     """Whether the destination is the tree that an earlier run made of this archive, unchanged.
 
     The record beside it has the archive's digest, and the names, types, modes, owners, sizes and times of everything
     unpacked. The content is not read again. Raises FetchError if the destination is not a directory: no tree replaces
-    it, so nothing is fetched.
+    it, so nothing is fetched; and what `check` raises.
     """
-    if os.path.lexists(transfer.dest) and not _is_directory(transfer.dest):
-        raise CannotCreateError(f"{transfer.dest} exists and is not a directory, and no tree replaces it")
     try:
-        record = beside(transfer.dest, RECORD_SUFFIX).read_text(encoding="ascii")
-        is_ours = record == _record(transfer, tree=transfer.dest)
-        if is_ours:
-            _clear(transfer)
-    except (OSError, UnicodeDecodeError):
+        tree = os.open(transfer.dest.name, OPEN_FOLDER, dir_fd=folder.fd)
+    except OSError as error:
+        if error.errno in NOT_A_FOLDER:
+            raise CannotCreateError(f"{transfer.dest} exists and is not a directory, and no tree replaces it") from None
         return False
+    with closing_fd(tree):
+        record = read_record(folder, beside(transfer.dest, RECORD_SUFFIX).name)
+        try:
+            is_ours = record.startswith(f"{transfer.identity} ") and record == _record(transfer, tree, check)
+        except (OSError, RecursionError):  # os.fwalk of Python 3.11 recurses, and somebody may have added folders
+            return False
+    if is_ours:
+        with suppress(OSError):
+            _clear(transfer, folder)
     return is_ours
 
 
-def install(transfer: Transfer) -> None:
-    """Turn the content of the verified archive into the destination, then remove the archive.
+def install(transfer: Transfer, folder: Folder, part: int, check: Check) -> None:
+    """Turn the content of the verified archive into the destination.
 
     Members get the configured owner (else the agent's); the directory itself gets the configured mode (else 0755).
     Set-id bits and write permission for group and others are dropped (as by tarfile's `data` filter), and the owner can
-    write all of it. Raises FetchError; the destination is then unchanged.
+    write all of it. Raises OSError, FetchError and what `check` raises; the destination is then unchanged.
     """
-    staging = beside(transfer.dest, STAGING_SUFFIX)
-    record = beside(transfer.dest, RECORD_SUFFIX)
+    staging = beside(transfer.dest, STAGING_SUFFIX).name
+    _clear(transfer, folder)
+    os.mkdir(staging, 0o700, dir_fd=folder.fd)  # nobody else gets below it until it is complete
     try:
-        with installing(transfer):
-            _clear(transfer)
-            staging.mkdir(mode=0o700)
-            _fill(staging, transfer)
-            _set_owner_and_mode(staging, transfer)
-            if not is_in_memory(str(staging), read_mounts()):
-                os.sync()  # else a power cut may leave empty files under the right names
-            _swap(staging, transfer.dest)
-            write_record(record, lambda: _record(transfer, tree=transfer.dest))
-            transfer.part.unlink(missing_ok=True)
-            sync_directory(transfer.dest.parent)
+        with closing_fd(os.open(staging, OPEN_FOLDER, dir_fd=folder.fd)) as tree:
+            if os.fstat(tree).st_uid not in folder.owners:
+                raise DiskError(f"{staging} was replaced by another program as soon as it was created")
+            _fill(tree, part, transfer, folder, check)
+            set_owner_and_mode(tree, transfer, default=FOLDER_MODE)
+            # Else a power cut may leave empty files under the right names.
+            if not is_in_memory(folder.path) and not _call("syncfs", tree):
+                os.sync()
+            check()
+            _swap(transfer, folder, staging)
+            check_installed(transfer, folder, tree)
+            record = beside(transfer.dest, RECORD_SUFFIX).name
+            write_record(folder, record, lambda: _record(transfer, tree, check))
+            os.fsync(folder.fd)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        with suppress(OSError):
+            _remove(staging, folder)  # or the former tree
 
 
-def _clear(transfer: Transfer) -> None:
+def _clear(transfer: Transfer, folder: Folder) -> None:
     """Remove what a run that was killed left beside the destination. Raises OSError."""
     for suffix in (STAGING_SUFFIX, FORMER_SUFFIX):
-        _remove(beside(transfer.dest, suffix))
+        _remove(beside(transfer.dest, suffix).name, folder)
 
 
-def _fill(staging: Path, transfer: Transfer) -> None:
-    free = available(staging)
-    members = size = 0
+def _fill(tree: int, part: int, transfer: Transfer, folder: Folder, check: Check) -> None:
+    """Unpack the archive `part` into the open, empty directory `tree`. Raises OSError and FetchError."""
+    free, status = available(tree, folder.path), os.fstatvfs(tree)
+    members, size, longest = 0, 0, longest_member(str(transfer.dest))
     try:
-        with transfer.part.open("rb") as packed:
-            archive, unpacker = TarReader(_uncompressed(packed)), Unpacker(staging)
+        with part_reader(part) as packed, Unpacker(tree, uid=transfer.uid, gid=transfer.gid, check=check) as unpacker:
+            archive = TarReader(_uncompressed(packed))
             for member in archive:
+                check()
                 members += 1
-                size += member.size if member.isreg() else 0
+                size += _INODE + (member.size if member.isreg() else 0)
+                if len(os.fsencode(member.name)) > longest:
+                    raise PolicyError(f"the archive has a path of more than {longest} bytes")
                 if members > MOST_MEMBERS:
                     raise PolicyError(f"the archive has more than {MOST_MEMBERS} members")
+                if status.f_files and members > status.f_favail:
+                    raise NoRoomError(f"no room for the archive's members: {no_room(folder.path, inodes=members)}")
                 if size > free:
-                    raise NoRoomError(f"the unpacked archive needs more than the {amount(int(free))} available")
+                    raise NoRoomError(f"no room for the unpacked archive: {no_room(folder.path, wanted=size)}")
                 unpacker.add(archive, member)
+    except OSError as error:  # before what was unpacked is removed, which would hide that there is no room
+        raise translate_error(error, f"cannot unpack {transfer.dest}", where=folder.path) from error
     except (tarfile.TarError, EOFError, ValueError, ArithmeticError) as error:
         # The digest is right, so this is the configured archive, and another attempt would not help.
         raise PolicyError(f"the fetched file is not a complete tar archive: {error}") from None
@@ -110,99 +141,101 @@ def _uncompressed(packed: BufferedReader) -> BufferedReader:
     return BufferedReader(Content(packed), _BLOCK) if is_compressed else packed
 
 
-def _set_owner_and_mode(staging: Path, transfer: Transfer) -> None:
-    mode = DIRECTORY_MODE if transfer.mode is None else transfer.mode
-    if transfer.uid is not None or transfer.gid is not None:
-        uid = -1 if transfer.uid is None else transfer.uid
-        gid = -1 if transfer.gid is None else transfer.gid
-        try:
-            for folder, folders, files in os.walk(staging):
-                for name in (".", *folders, *files):
-                    os.chown(os.path.join(folder, name), uid, gid, follow_symlinks=False)  # noqa: PTH118
-        except OSError as error:
-            raise CannotCreateError(f"cannot give {transfer.dest} the owner {uid}:{gid}: {error.strerror}") from None
-    staging.chmod(mode)
+def _swap(transfer: Transfer, folder: Folder, staging: str) -> None:
+    """Replace whatever is at the destination by the directory `staging`. Raises OSError or FetchError."""
+    dest = transfer.dest.name
 
+    def rename(old: str, new: str) -> None:
+        os.rename(old, new, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
 
-def _swap(staging: Path, dest: Path) -> None:
-    """Replace whatever is at `dest` by the directory `staging`. Raises OSError or FetchError."""
     try:
-        os.rename(staging, dest)  # noqa: PTH104  missing, or an empty directory
+        rename(staging, dest)  # missing, or an empty directory
     except OSError:
-        if not os.path.lexists(dest):
-            raise
+        os.stat(dest, dir_fd=folder.fd, follow_symlinks=False)  # raises where nothing is in the way
     else:
         return
-    if _exchange(staging, dest):
-        _remove(staging)
-        return
+    if _call("renameat2", folder.fd, os.fsencode(staging), folder.fd, os.fsencode(dest), _RENAME_EXCHANGE):
+        return  # `staging` now is the former tree
     # For a moment the destination is absent, which is allowed too. If the run is killed now, the next unpacks again.
-    former = beside(dest, FORMER_SUFFIX)
+    former = beside(transfer.dest, FORMER_SUFFIX).name
     try:
-        os.rename(dest, former)  # noqa: PTH104
+        rename(dest, former)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
         # overlayfs does not rename a directory of its lower layer, and emptying it would not be all or nothing.
         raise CannotCreateError(
-            f"{dest} is a directory of the image itself, which cannot be replaced as a whole; choose another dest, or "
-            "remove or empty the directory in the image"
+            f"{transfer.dest} is a directory of the image itself, which cannot be replaced as a whole; choose another "
+            "dest, or remove or empty the directory in the image"
         ) from None
     try:
-        os.rename(staging, dest)  # noqa: PTH104
+        rename(staging, dest)
     except OSError:
-        os.rename(former, dest)  # noqa: PTH104
+        rename(former, dest)
         raise
-    _remove(former)
+    _remove(former, folder)
 
 
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap `first` and `second` in one step (renameat2(2), RENAME_EXCHANGE); False, with nothing changed, if it cannot.
+def _call(function: str, *arguments: bytes | int) -> bool:
+    """Call a function of the C library that Python has no name for; False if it is missing or fails.
 
-    It needs support by the C library (glibc 2.28), the kernel and the file system: ext4, xfs, btrfs and tmpfs have it,
-    overlayfs does not for directories of its lower layer.
+    renameat2(2), RENAME_EXCHANGE swaps two names in one step. It needs glibc 2.28, and support by the kernel and the
+    file system: ext4, xfs, btrfs and tmpfs have it, overlayfs does not for directories of its lower layer. syncfs(2)
+    writes one file system to disk.
     """
     try:
         # dlopen(3): None stands for the program itself, which has the C library in it.
-        renameat2 = _ctypes.dlsym(_ctypes.dlopen(None, 0), "renameat2")  # type: ignore[arg-type]
-        arguments = (_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
-        failed: int = _ctypes.call_function(renameat2, arguments)
+        address = _ctypes.dlsym(_ctypes.dlopen(None, 0), function)  # type: ignore[arg-type]
+        failed: int = _ctypes.call_function(address, arguments)
     except (AttributeError, OSError):
         return False
     return failed == 0
 
 
-def _is_directory(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
+def _remove(name: str, folder: Folder) -> None:
+    """Remove the tree, file or link `name`, if there is one, without following a link. Raises OSError.
+
+    Folders are moved up before they are emptied, so that any depth takes neither recursion (shutil.rmtree of Python
+    3.11) nor a descriptor for each level.
+    """
+    try:
+        top = os.open(name, OPEN_FOLDER, dir_fd=folder.fd)
+    except OSError as error:
+        if error.errno not in NOT_A_FOLDER and error.errno != errno.ENOENT:
+            raise
+        folder.remove(name)
+        return
+    with closing_fd(top):
+        left = ["."]
+        while left:
+            one = left.pop()
+            with closing_fd(os.open(one, OPEN_FOLDER, dir_fd=top)) as fd, os.scandir(fd) as entries:
+                for child, is_folder in [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]:
+                    if not is_folder:
+                        os.unlink(child, dir_fd=fd)
+                        continue
+                    left.append(child if one == "." else f".{os.urandom(8).hex()}")
+                    os.rename(child, left[-1], src_dir_fd=fd, dst_dir_fd=top)
+            if one != ".":
+                os.rmdir(one, dir_fd=top)
+    os.rmdir(name, dir_fd=folder.fd)
 
 
-def _remove(tree: Path) -> None:
-    if tree.is_symlink() or tree.is_file():
-        tree.unlink()
-    elif tree.exists():
-        shutil.rmtree(tree)
-
-
-def _record(transfer: Transfer, *, tree: Path) -> str:
+def _record(transfer: Transfer, tree: int, check: Check) -> str:
     """The archive's identity, the configured owner and mode, and a digest of the tree's metadata. Raises OSError."""
     seen = hashlib.sha256()
-    for folder, folders, files in os.walk(tree, onerror=_raise):
+    for path, folders, files, fd in os.fwalk(".", dir_fd=tree, onerror=_raise):
+        check()
         folders.sort()
         for name in sorted([*folders, *files]):
-            path = os.path.join(folder, name)  # noqa: PTH118
-            status = os.lstat(path)
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             facts = [status.st_mode, status.st_uid, status.st_gid]
             if stat.S_ISREG(status.st_mode):
                 facts += [status.st_size, status.st_mtime_ns]
-            link = os.readlink(path) if stat.S_ISLNK(status.st_mode) else ""  # noqa: PTH115
-            seen.update(f"{os.path.relpath(path, tree)}\0{facts}\0{link}\0".encode(errors="surrogateescape"))
-    top = tree.lstat()
-    if not stat.S_ISDIR(top.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    mode = DIRECTORY_MODE if transfer.mode is None else transfer.mode
-    return (
-        f"{transfer.identity} {transfer.uid} {transfer.gid} {mode:o} {stat.S_IMODE(top.st_mode):o} {seen.hexdigest()}\n"
-    )
+            link = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else ""
+            seen.update(f"{path}/{name}\0{facts}\0{link}\0".encode(errors="surrogateescape"))
+    top = stat.S_IMODE(os.fstat(tree).st_mode)
+    return f"{transfer.identity} {transfer.uid} {transfer.gid} {transfer.mode} {top:o} {seen.hexdigest()}\n"
 
 
 def _raise(error: OSError) -> None:

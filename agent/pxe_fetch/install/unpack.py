@@ -7,28 +7,38 @@ import stat
 import tarfile
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Self, TypeVar
 
+from pxe_fetch.chunkmap import Check
 from pxe_fetch.contract.tar import MAX_DEPTH, TarReader, file_mode, folder_mode, leads_outside
 from pxe_fetch.errors import PolicyError
+from pxe_fetch.filesystem import FOLDER_MODE, NEW_FILE, NOT_A_FOLDER, OPEN_FOLDER, closing_fd
 
 _BLOCK = 256 * 1024  # bytes of a file read and written at a time
 Made = TypeVar("Made")
 
 
 class Unpacker:
-    """Creates members below the folder `staging`, which is empty at first and used by nobody else.
+    """Creates members below the open folder `staging`, which is empty at first and used by nobody else.
 
-    Every parent is a real folder, never a link; a link's target is relative, with `..` only at its front, and no more
-    of them than the link is deep. So by induction no path in the tree leads out of it, however it is resolved, and the
-    cases that tarfile's filters missed (CVE-2025-4517, 4138, 4330) cannot arise. A folder made here stays a folder, and
-    nothing else becomes one, so a parent is checked only once.
+    Every parent is a real folder, opened from the top without following a link; a link's target is relative, with `..`
+    only at its front, and no more of them than the link is deep. So by induction no path in the tree leads out of it,
+    however it is resolved, and the cases that tarfile's filters missed (CVE-2025-4517, 4138, 4330) cannot arise.
     """
 
-    def __init__(self, staging: Path) -> None:
-        self._staging = str(staging)
-        self._parent = ""  # the last one checked: members of a folder mostly follow each other
+    def __init__(self, staging: int, *, uid: int | None, gid: int | None, check: Check) -> None:
+        """Members get the owner `uid` and the group `gid` where these are not None; `check` is called now and then."""
+        self._staging = staging
+        self._owner = None if uid is None and gid is None else (-1 if uid is None else uid, -1 if gid is None else gid)
+        self._check = check
+        self._parent = ""  # the last one opened: members of a folder mostly follow each other
+        self._folder = os.dup(staging)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._folder)
 
     def add(self, archive: TarReader, member: tarfile.TarInfo) -> None:
         """Create `member`, the last one that `archive` yielded.
@@ -40,66 +50,121 @@ class Unpacker:
             if member.isdir():
                 return
             raise PolicyError(f"the member {member.name!r} would replace the whole tree")
-        self._make_parent(path.rpartition("/")[0], member)
-        target = f"{self._staging}/{path}"
+        parent, _, name = path.rpartition("/")
+        if parent != self._parent:
+            self._enter(parent, member)
         if member.isdir():
-            if not _made_folder(target):
-                raise _two_kinds(member)
-            os.chmod(target, folder_mode(member.mode))  # noqa: PTH101  one of thousands
+            self._make_folder(name, member)
         elif member.isreg():
-            descriptor = self._in_place(lambda: _create(target), target, member)
+            opened = self._in_place(lambda: os.open(name, NEW_FILE, 0o600, dir_fd=self._folder), name, member)
             try:
-                _fill(descriptor, archive.content(member), member)
-            finally:
-                os.close(descriptor)
+                self._fill(opened, archive.content(member), member)
+            finally:  # closing_fd costs more, a thousand times
+                os.close(opened)
         elif member.issym():
             if leads_outside(member.linkname, depth=path.count("/")):
                 raise PolicyError(f"the link {member.name!r} leads out of the archive, or could: {member.linkname!r}")
-            self._in_place(lambda: os.symlink(member.linkname, target), target, member)  # noqa: PTH211
+            self._in_place(lambda: os.symlink(member.linkname, name, dir_fd=self._folder), name, member)
+            if self._owner:
+                os.chown(name, *self._owner, dir_fd=self._folder, follow_symlinks=False)
         elif member.islnk():
-            linked = self._linked(member)
-            if linked == target:  # tar(1) archives a file named twice on its command line this way
-                return
-            self._in_place(lambda: os.link(linked, target), target, member)
+            self._link(name, path, member)
         else:
             raise PolicyError(f"the member {member.name!r} is not a file, folder or link")
 
-    def _make_parent(self, parent: str, member: tarfile.TarInfo) -> None:
-        if parent == self._parent:
-            return
-        path = ""
-        for name in parent.split("/") if parent else ():
-            path = f"{path}/{name}"
-            if not _made_folder(self._staging + path):
-                raise PolicyError(f"the member {member.name!r} is below {path[1:]!r}, which is not a directory")
-        self._parent = parent
+    def _enter(self, parent: str, member: tarfile.TarInfo) -> None:
+        """Make `parent` the current folder; what is missing of it is created."""
+        try:
+            opened = self._walk(parent, self._made_folder)
+        except OSError as error:
+            if error.errno not in NOT_A_FOLDER:
+                raise
+            message = f"the member {member.name!r} is below {parent!r}, which is not a directory, or is below a link"
+            raise PolicyError(message) from None
+        os.close(self._folder)
+        self._folder, self._parent = opened, parent
 
-    def _in_place(self, make: Callable[[], Made], target: str, member: tarfile.TarInfo) -> Made:
-        """The result of `make`, after removing an earlier member at `target`: the later of two wins."""
+    def _walk(self, path: str, step: Callable[[str, int], int]) -> int:
+        """The folder `path`, opened from the top, by one `step` for each name."""
+        opened = os.dup(self._staging)
+        for name in path.split("/") if path else ():
+            with closing_fd(opened):
+                opened = step(name, opened)
+        return opened
+
+    def _made_folder(self, name: str, parent: int) -> int:
+        """The folder `name` in the folder `parent`, opened; created if nothing is there."""
+        try:
+            os.mkdir(name, FOLDER_MODE, dir_fd=parent)
+        except FileExistsError:
+            return _opened(name, parent)
+        opened = _opened(name, parent)
+        if self._owner:
+            os.fchown(opened, *self._owner)
+        return opened
+
+    def _make_folder(self, name: str, member: tarfile.TarInfo) -> None:
+        try:
+            opened = self._made_folder(name, self._folder)
+        except OSError as error:
+            raise _two_kinds(member) if error.errno in NOT_A_FOLDER else error from None
+        os.fchmod(opened, folder_mode(member.mode))
+        os.close(opened)
+
+    def _in_place(self, make: Callable[[], Made], name: str, member: tarfile.TarInfo) -> Made:
+        """The result of `make`, after removing an earlier member `name`: the later of two wins."""
         try:
             return make()
         except FileExistsError:
-            if _is_folder(target):
+            try:
+                os.unlink(name, dir_fd=self._folder)  # so nothing is written through a link
+            except IsADirectoryError:
                 raise _two_kinds(member) from None
-        os.unlink(target)  # noqa: PTH108  so nothing is written through a link
         return make()
 
-    def _linked(self, member: tarfile.TarInfo) -> str:
-        """The file below the staging folder that the hard link refers to."""
-        path = _path(member.linkname, what=f"the hard link {member.name!r}")
-        *parents, name = path.split("/")
-        target = self._staging
-        are_folders = all(_is_folder(target := f"{target}/{parent}") for parent in parents)
-        target = f"{target}/{name}"
+    def _link(self, name: str, path: str, member: tarfile.TarInfo) -> None:
+        """Make the hard link `name` in the current folder to a file that was unpacked before."""
+        linked = _path(member.linkname, what=f"the hard link {member.name!r}")
+        if linked == path:  # tar(1) archives a file named twice on its command line this way
+            return
+        parent, _, target = linked.rpartition("/")
         try:
-            is_file = are_folders and stat.S_ISREG(os.lstat(target).st_mode)
+            opened = self._walk(parent, _opened)
+            is_file = stat.S_ISREG(os.stat(target, dir_fd=opened, follow_symlinks=False).st_mode)
         except OSError:
             is_file = False
         if not is_file:
             raise PolicyError(
                 f"the hard link {member.name!r} refers to {member.linkname!r}, which is not a file unpacked before it"
             )
-        return target
+
+        def make() -> None:
+            os.link(target, name, src_dir_fd=opened, dst_dir_fd=self._folder, follow_symlinks=False)
+
+        with closing_fd(opened):
+            self._in_place(make, name, member)
+
+    def _fill(self, descriptor: int, content: IO[bytes], member: tarfile.TarInfo) -> None:
+        """Write the new, empty file, with the owner, and the mode and time of `member`."""
+        left = member.size
+        while left:
+            self._check()
+            piece = memoryview(content.read(min(left, _BLOCK)))
+            if not piece:
+                raise EOFError(f"the member {member.name!r} is cut off")
+            left -= len(piece)
+            if member.sparse and not piece.tobytes().strip(b"\0"):
+                os.lseek(descriptor, len(piece), os.SEEK_CUR)
+                continue
+            while piece:
+                piece = piece[os.write(descriptor, piece) :]
+        if member.sparse:
+            os.ftruncate(descriptor, member.size)
+        if self._owner:
+            os.fchown(descriptor, *self._owner)
+        os.fchmod(descriptor, file_mode(member.mode))
+        with suppress(OSError):  # a time that this file system cannot store: the file keeps the current one
+            os.utime(descriptor, (member.mtime, member.mtime))
 
 
 def _path(name: str, *, what: str) -> str:
@@ -111,45 +176,8 @@ def _path(name: str, *, what: str) -> str:
     return "/".join(parts)
 
 
-def _made_folder(path: str) -> bool:
-    """Create a folder unless something is there; whether there is a folder now."""
-    try:
-        os.mkdir(path)  # noqa: PTH102
-    except FileExistsError:
-        return _is_folder(path)
-    return True
-
-
-def _is_folder(path: str) -> bool:
-    """Whether it is a folder, not a link to one."""
-    try:
-        return stat.S_ISDIR(os.lstat(path).st_mode)
-    except OSError:
-        return False
-
-
-def _create(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-
-
-def _fill(descriptor: int, content: IO[bytes], member: tarfile.TarInfo) -> None:
-    """Write the new, empty file, with the mode and time of `member`."""
-    left = member.size
-    while left:
-        piece = memoryview(content.read(min(left, _BLOCK)))
-        if not piece:
-            raise EOFError(f"the member {member.name!r} is cut off")
-        left -= len(piece)
-        if member.sparse and not piece.tobytes().strip(b"\0"):
-            os.lseek(descriptor, len(piece), os.SEEK_CUR)
-            continue
-        while piece:
-            piece = piece[os.write(descriptor, piece) :]
-    if member.sparse:
-        os.ftruncate(descriptor, member.size)
-    os.fchmod(descriptor, file_mode(member.mode))
-    with suppress(OSError):  # a time that this file system cannot store: the file keeps the current one
-        os.utime(descriptor, (member.mtime, member.mtime))
+def _opened(name: str, parent: int) -> int:
+    return os.open(name, OPEN_FOLDER, dir_fd=parent)
 
 
 def _two_kinds(member: tarfile.TarInfo) -> PolicyError:

@@ -1,0 +1,224 @@
+"""The node's file systems: folders opened without following links, mounts, free space, and what errors mean."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError
+from pxe_fetch.humanize import amount
+
+MEMORY_TYPES = frozenset(("tmpfs", "ramfs", "rootfs"))
+FOLDER_MODE = 0o755  # the run has the umask 022: a chmod(2) after mkdir(2) could hit what was put in its place
+OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+NOT_A_FOLDER = frozenset((errno.ENOTDIR, errno.ELOOP))  # what opening a link with these flags raises
+_PASS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # needs no permission to list it (open(2))
+_TRIES = 100
+_MiB = 1024 * 1024
+
+
+class Folder:
+    """A folder held open. What is done at `fd`, by names in it, is done there, wherever its path leads meanwhile."""
+
+    def __init__(self, path: str) -> None:
+        """Open the absolute `path`, and create what is missing of it. No component may be a link.
+
+        Raises OSError, with an `errno` in NOT_A_FOLDER where a component is a link or another file.
+        """
+        self.path = path
+        self.fd = os.open("/", _PASS)
+        *parents, last = path.strip("/").split("/")
+        for name in parents:
+            self._enter(name, _PASS)
+        self._enter(last or ".", OPEN_FOLDER)
+        # Of files that are trusted. NFS may give those of root to nobody, vfat all to one user: a file that was created
+        # here shows whom, and its owner is added.
+        self.owners = {os.geteuid(), 0}
+
+    def _enter(self, name: str, flags: int) -> None:
+        """Make this the folder `name` in it, which is created if it is missing."""
+        above = self.fd
+        try:
+            self.fd = os.open(name, flags, dir_fd=above)
+        except FileNotFoundError:
+            with suppress(FileExistsError):  # another artifact's thread was faster
+                os.mkdir(name, FOLDER_MODE, dir_fd=above)
+            self.fd = os.open(name, flags, dir_fd=above)
+        finally:
+            os.close(above)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def check_in_place(self) -> None:
+        """Raise DiskError unless the path, wherever links may lead it now, names this folder."""
+        try:
+            same = os.path.samestat(os.stat(self.path), os.fstat(self.fd))  # noqa: PTH116
+        except OSError:
+            same = False
+        if not same:
+            raise DiskError(f"{self.path} was moved or replaced by another program during the run")
+
+    def is_ours(self, status: os.stat_result) -> bool:
+        """Whether nobody but this user and root can have a hand in an open file: its owner, and no second hard link."""
+        return status.st_uid in self.owners and status.st_nlink <= 1
+
+    def holds(self, name: str, fd: int) -> bool:
+        """Whether `name` is the open file `fd`, not another or a link. Raises OSError."""
+        try:
+            return os.path.samestat(os.stat(name, dir_fd=self.fd, follow_symlinks=False), os.fstat(fd))
+        except FileNotFoundError:
+            return False
+
+    def remove(self, name: str) -> None:
+        """Remove the file or link `name` if there is one. Raises OSError."""
+        try:
+            os.unlink(name, dir_fd=self.fd)
+        except FileNotFoundError:
+            return
+
+
+@contextmanager
+def closing_fd(fd: int) -> Iterator[int]:
+    """The descriptor `fd`, which is closed at the end."""
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def real_path(path: str | Path) -> str:
+    """`path` with its links resolved. os.path.realpath raises if one is replaced while it looks; then it looks again.
+
+    Raises DiskError if that happens again and again.
+    """
+    for _ in range(_TRIES):
+        with suppress(OSError):
+            return os.path.realpath(path)
+    raise DiskError(f"{path} is replaced by another program again and again")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mount:
+    """One line of /proc/self/mountinfo (proc_pid_mountinfo(5))."""
+
+    point: str
+    fs_type: str
+    upper_dir: str | None = None  # of an overlay
+
+
+def read_mounts(table: Path = Path("/proc/self/mountinfo")) -> list[Mount]:
+    """The mounts of this process, in mount order; [] if /proc is missing."""
+    try:
+        text = table.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return []
+    mounts = []
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")  # between them: any number of optional fields
+        words, rest = before.split(), after.split(" ")
+        if len(words) < 5 or len(rest) < 3:  # noqa: PLR2004  number of columns
+            continue
+        options = dict(option.partition("=")[::2] for option in rest[2].split(","))
+        upper_dir = _unescape(options["upperdir"]) if rest[0] == "overlay" and "upperdir" in options else None
+        mounts.append(Mount(point=_unescape(words[4]), fs_type=rest[0], upper_dir=upper_dir))
+    return mounts
+
+
+def _unescape(text: str) -> str:
+    """A path of mountinfo, in which blank, tab, newline and backslash are octal escapes."""
+    for escape, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(escape, character)
+    return text
+
+
+def mount_of(path: str, mounts: list[Mount]) -> Mount:
+    """The mount that `path` is on: the longest mount point; of equal ones the last, which hides the others."""
+    real = real_path(path) + "/"
+    best = Mount(point="/", fs_type="unknown file system")
+    for mount in mounts:
+        if real.startswith(mount.point.rstrip("/") + "/") and len(mount.point) >= len(best.point):
+            best = mount
+    return best
+
+
+def storage_of(directory: str, mounts: list[Mount]) -> str:
+    """The directory whose file system takes the bytes written to `directory`: of an overlay, its upper directory.
+
+    A live system's overlay has its upper directory in /run (dracut's dmsquash-live); a container's cannot be seen.
+    """
+    upper_dir = mount_of(directory, mounts).upper_dir
+    return upper_dir if upper_dir and os.path.isdir(upper_dir) else directory  # noqa: PTH112  Path.is_dir may raise
+
+
+def is_in_memory(directory: str, mounts: list[Mount] | None = None) -> bool:
+    """Whether files below `directory` take memory: tmpfs, ramfs, or an overlay whose upper directory is on one."""
+    mounts = read_mounts() if mounts is None else mounts
+    return mount_of(storage_of(directory, mounts), mounts).fs_type in MEMORY_TYPES
+
+
+def free_bytes(directory: str | int) -> float:
+    """The bytes free to any user (statvfs(3)); infinite if there is no limit (ramfs), or the directory is gone."""
+    try:
+        status = os.statvfs(directory)
+    except OSError:
+        return math.inf
+    return status.f_bavail * status.f_frsize if status.f_blocks else math.inf
+
+
+def no_room(directory: str, *, wanted: int = 0, inodes: int = 0) -> str:
+    """What file system `directory` is on, how full it is, and how `wanted` more bytes or `inodes` may fit."""
+    mounts = read_mounts()
+    while not os.path.isdir(directory):  # noqa: PTH112
+        directory = os.path.dirname(directory)  # noqa: PTH120
+    storage = storage_of(directory, mounts)
+    mount, status = mount_of(storage, mounts), os.statvfs(storage)
+    size, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
+    place = f"{mount.point} ({mount.fs_type})"
+    if storage != directory:
+        place = f"{directory} is an overlay on {place}, which"
+    if status.f_files and status.f_favail <= inodes:
+        needed = max(2 * status.f_files, status.f_files + inodes)
+        grow = f"`mount -o remount,nr_inodes={needed} {mount.point}`, or " if mount.fs_type == "tmpfs" else ""
+        return f"{place} has {status.f_favail} of {status.f_files} inodes free (`df -i`): {grow}remove files"
+    room = f"{place} has {amount(free)} of {amount(size)} free"
+    if mount.fs_type != "tmpfs":
+        return f"{room}: remove files, or choose a dest on a larger file system"
+    needed = math.ceil((size - free + max(wanted, free + _MiB)) / _MiB)
+    why = ", a fifth of the memory by default" if mount.point == "/run" else ""
+    return f"{room}{why}: `mount -o remount,size={needed}M {mount.point}` enlarges it, or choose a dest on a disk"
+
+
+def translate_error(error: OSError, what: str, *, where: str | Path) -> FetchError:
+    """The FetchError for `error` of the file system in the directory `where`: `what` failed, why, and the remedy."""
+    place = f"{(mount := mount_of(str(where), read_mounts())).point} ({mount.fs_type})"
+    kind: type[FetchError] = CannotCreateError
+    match error.errno:
+        case errno.ENOSPC:
+            kind, remedy = NoRoomError, no_room(str(where))
+        case errno.EDQUOT:
+            kind, remedy = (
+                NoRoomError,
+                f"uid {os.geteuid()} has no quota left on {place}: raise it with setquota(8)",
+            )
+        case errno.EFBIG:
+            kind, remedy = NoRoomError, f"{place} or `ulimit -f` allows no file of this size: choose another dest"
+        case errno.ENOMEM:
+            kind, remedy = NoRoomError, "the node has too little memory"
+        case errno.EIO:
+            kind, remedy = DiskError, f"the device of {place} fails; see `dmesg`"
+        case errno.EROFS:
+            remedy = f"{place} is mounted read-only, or the unit's ReadWritePaths= (allowed_roots when packed) lack it"
+        case errno.EACCES | errno.EPERM:
+            remedy = f"uid {os.geteuid()} may not do this on {place}, or the unit's sandbox forbids it"
+        case errno.ENAMETOOLONG:
+            remedy = "a name has at most 255 bytes, a path 4095: shorten dest, or the names in the archive"
+        case _:
+            remedy = ""
+    return kind(f"{what}: {error.strerror or error}{remedy and f' ({remedy})'}")

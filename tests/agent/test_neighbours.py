@@ -1,0 +1,258 @@
+"""Other programs on the node that own files and folders below the roots: nothing of theirs is used or followed."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import random
+import stat
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fakes.mounts import as_root
+from fakes.node import Entry, FakeNode
+from fakes.server import Script, Server
+from pxe_fetch.contract.paths import PROTECTED
+
+BODY = random.Random(61).randbytes(400_000)
+FILES = {f"d{index % 7}/f{index}": random.Random(index).randbytes(3_000) for index in range(120)}
+STRANGER = 4321
+SWAP = """
+import ctypes, os, sys
+folder, outside = (os.fsencode(word) for word in sys.argv[1:])
+os.symlink(outside, folder + b".link")
+print("begun", flush=True)
+while not ctypes.CDLL(None).renameat2(-100, folder, -100, folder + b".link", 2):  # RENAME_EXCHANGE: renameat2(2)
+    pass
+"""
+# The staging directory is root's own; nobody but root can do this, and not even that leads outside.
+SWAP_STAGING = """
+import os, sys
+tree, outside = sys.argv[1:]
+print("begun", flush=True)
+while True:
+    for name in ("d1", "d2", "d3"):
+        try:
+            os.rename(f"{tree}/{name}", f"{tree}/{name}.real")
+            os.symlink(outside, f"{tree}/{name}")
+        except OSError:
+            pass
+"""
+
+# New files are a stranger's (setfsuid(2)), which takes the power over others' files away: it is taken back (capset(2)).
+SQUASHED = f"""\
+import ctypes
+libc, header, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522), (ctypes.c_uint32 * 6)()
+libc.setfsuid({STRANGER})
+libc.capget(header, sets)
+sets[0], sets[3] = sets[1], sets[4]
+libc.capset(header, sets)
+"""
+
+
+def archive() -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as tar:
+        for name, body in FILES.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            tar.addfile(info, io.BytesIO(body))
+    return out.getvalue()
+
+
+ARCHIVE, PACKED = archive(), gzip.compress(BODY, 1)
+BODIES = {"none": BODY, "tar": ARCHIVE, "decompress": PACKED}
+
+
+def artifact(node: FakeNode, server: Server, extract: str, dest: Path) -> Entry:
+    body = BODIES[extract]
+    return {**node.entry("m", server.url(f"/{extract}"), body, extract=extract), "dest": str(dest)}
+
+
+def is_right(dest: Path, extract: str) -> bool:
+    if extract != "tar":
+        return dest.read_bytes() == BODY
+    return {str(path.relative_to(dest)): path.read_bytes() for path in dest.rglob("*") if path.is_file()} == FILES
+
+
+@contextmanager
+def running(program: str, *words: Path) -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "-c", program, *map(str, words)], stdout=subprocess.PIPE)
+    assert process.stdout
+    try:
+        assert process.stdout.readline() == b"begun\n"
+        yield
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def serving() -> Server:
+    return Server({f"/{extract}": Script(body=body) for extract, body in BODIES.items()})
+
+
+@pytest.mark.parametrize("extract", BODIES)
+def test_nothing_gets_outside_while_a_folder_is_swapped_for_a_link_again_and_again(
+    extract: str, node: FakeNode
+) -> None:
+    outside, folder = node.folder / "outside", node.out / "a/b"
+    outside.mkdir()
+    (outside / "c").mkdir()
+    folder.mkdir(parents=True)
+    with serving() as server:
+        for number in range(25):
+            with running(SWAP, folder, outside):
+                ran = node.run_config(artifact(node, server, extract, folder / f"c/m{number}"))
+            assert ran.code in {0, 73, 74, 77}, ran.err
+            assert "Traceback" not in ran.err
+            found = [*outside.rglob("*")]
+            assert found == [outside / "c"], ran.err
+            link = Path(f"{folder}.link")
+            if folder.is_symlink():
+                folder.unlink()
+                link.rename(folder)
+            else:
+                link.unlink()
+            if ran.code == 0:
+                assert is_right(folder / f"c/m{number}", extract)
+        ran = node.run_config(artifact(node, server, extract, folder / "c/last"))
+        assert ran.code == 0, ran.err
+        assert is_right(folder / "c/last", extract)
+
+
+@as_root
+def test_nothing_gets_outside_while_folders_of_an_archive_are_swapped_for_links(node: FakeNode) -> None:
+    outside = node.folder / "outside"
+    outside.mkdir()
+    node.out.mkdir()
+    with serving() as server, running(SWAP_STAGING, node.out / ".m.pxe-fetch-staging", outside):
+        for _ in range(10):
+            ran = node.run_config(artifact(node, server, "tar", node.out / "m"))
+            assert ran.code in {0, 73, 74, 77}
+            assert "Traceback" not in ran.err
+            assert [*outside.iterdir()] == []
+
+
+@as_root
+@pytest.mark.parametrize("how", ["owned by another", "second link"])
+def test_a_part_file_of_somebody_else_is_not_resumed_and_not_changed(how: str, node: FakeNode) -> None:
+    node.out.mkdir()
+    victim, part = node.folder / "victim", node.out / ".m.pxe-fetch-part"
+    victim.write_bytes(BODY[:100_000])
+    victim.chmod(0o606)
+    if how == "second link":
+        os.link(victim, part)
+    else:
+        part.write_bytes(BODY[:100_000])
+        os.chown(part, STRANGER, STRANGER)
+    with serving() as server, part.open("r+b") as held:
+        entry = {**artifact(node, server, "none", node.out / "m"), "owner": "daemon", "mode": "0640"}
+        ran = node.run_config(entry)
+        assert [asked.range for asked in server.asked] == [None]
+        held.write(b"written by who still has the former part file open")
+    assert ran.code == 0
+    assert (node.out / "m").read_bytes() == BODY
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o606
+    assert victim.stat().st_uid == 0
+    assert node.files() == ["m"]
+
+
+@as_root
+@pytest.mark.parametrize("how", ["owned by another", "second link"])
+@pytest.mark.parametrize("extract", ["none", "decompress"])
+def test_a_right_destination_of_somebody_else_is_replaced_and_not_changed(
+    how: str, extract: str, node: FakeNode
+) -> None:
+    with serving() as server:
+        entry = artifact(node, server, extract, node.out / "m")
+        assert node.run_config(entry).code == 0
+        (other := node.folder / "other").hardlink_to(node.out / "m")
+        if how != "second link":
+            os.chown(other, STRANGER, STRANGER)
+        before = other.stat()
+        ran = node.run_config({**entry, "owner": "daemon", "mode": "0600"})
+        assert (ran.code, ran.artifact("m")["phase"]) == (0, "placed")
+        assert (other.stat().st_uid, other.stat().st_mode) == (before.st_uid, before.st_mode)
+        assert node.run_config({**entry, "owner": "daemon", "mode": "0600"}).artifact("m")["phase"] == "kept"
+    assert (node.out / "m").read_bytes() == BODY
+
+
+@as_root
+@pytest.mark.parametrize(("extract", "record"), [("decompress", "content"), ("tar", "tree")])
+def test_a_record_that_somebody_else_wrote_is_not_believed(extract: str, record: str, node: FakeNode) -> None:
+    with serving() as server:
+        entry = artifact(node, server, extract, node.out / "m")
+        assert node.run_config(entry).code == 0
+        assert node.run_config(entry).artifact("m")["phase"] == "kept"
+        os.chown(node.out / f".m.pxe-fetch-{record}", STRANGER, STRANGER)
+        assert node.run_config(entry).artifact("m")["phase"] == "placed"
+        assert node.run_config(entry).artifact("m")["phase"] == "kept"
+
+
+@as_root
+@pytest.mark.parametrize("extract", BODIES)
+def test_where_root_creates_files_of_another_owner_they_count_as_its_own(extract: str, node: FakeNode) -> None:
+    """As on NFS with root_squash, or on vfat."""
+    with serving() as server:
+        config = node.folder / "fetch.yaml"
+        config.write_text(node.config(artifact(node, server, extract, node.out / "m")))
+        for phase in ("placed", "kept"):
+            with node.start("run", "--config", str(config), before=SQUASHED) as process:
+                _, err = process.communicate(timeout=60)
+            assert process.returncode == 0, err
+            assert f"'phase': '{phase}'" in str(node.state()["artifacts"])
+    assert (node.out / "m").stat().st_uid == STRANGER
+    assert is_right(node.out / "m", extract)
+
+
+def test_a_link_where_the_staging_directory_would_be_is_not_followed(node: FakeNode) -> None:
+    outside = node.folder / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("x")
+    node.out.mkdir()
+    for suffix in ("staging", "former", "tree"):
+        (node.out / f".m.pxe-fetch-{suffix}").symlink_to(outside)
+    with serving() as server:
+        assert node.run_config(artifact(node, server, "tar", node.out / "m")).code == 0
+    assert [path.name for path in outside.iterdir()] == ["precious"]
+    assert is_right(node.out / "m", "tar")
+
+
+@pytest.mark.parametrize("place", PROTECTED)
+def test_places_of_the_system_are_no_destinations_whatever_the_roots_say(place: str, node: FakeNode) -> None:
+    for dest in (f"{place}/x", f"{place}/x/${{machine_id}}", place):
+        root = str(Path(place).parent)
+        ran = node.run_config({**node.entry("m", "http://127.0.0.1:1/m", BODY), "dest": dest}, allowed_roots=[root])
+        assert ran.code == 65
+        assert "dest-protected" in ran.err
+        assert f" dest: {dest}\n" in ran.err
+        assert "^^^" in ran.err
+    ran = node.run_config(
+        {**node.entry("m", "http://127.0.0.1:1/m", BODY), "dest": f"{place}/x"}, allowed_roots=[place]
+    )
+    assert ran.code == 65
+    assert "root-invalid" in ran.err
+
+
+@as_root
+def test_places_of_the_system_are_no_destinations_through_links_and_facts(node: FakeNode) -> None:
+    node.out.mkdir()
+    (node.out / "link").symlink_to("/run/systemd")
+    (node.out / "run").symlink_to("/run")
+    before = sorted(Path("/run").iterdir())
+    with serving() as server:
+        for dest in ("link/m", "run/systemd/x/m", "run/udev/rules.d/m.rules"):
+            entry = artifact(node, server, "none", node.out / dest)
+            ran = node.run_config(entry, allowed_roots=[str(node.out), "/run"])
+            assert ran.code == 77
+            assert "belongs to the system" in ran.out
+        assert not server.asked
+    assert sorted(Path("/run").iterdir()) == before
