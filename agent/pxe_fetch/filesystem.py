@@ -157,8 +157,9 @@ def storage_of(directory: str, mounts: list[Mount]) -> str:
     return upper_dir if upper_dir and os.path.isdir(upper_dir) else directory  # noqa: PTH112  Path.is_dir may raise
 
 
-def is_in_memory(directory: str, mounts: list[Mount]) -> bool:
+def is_in_memory(directory: str, mounts: list[Mount] | None = None) -> bool:
     """Whether files below `directory` take memory: tmpfs, ramfs, or an overlay whose upper directory is on one."""
+    mounts = read_mounts() if mounts is None else mounts
     return mount_of(storage_of(directory, mounts), mounts).fs_type in MEMORY_TYPES
 
 

@@ -34,7 +34,6 @@ _MAGIC = (
     *((bytes((byte,)) + b"\x2a\x4d\x18", "zstd") for byte in range(0x50, 0x60)),
 )
 LONGEST_MAGIC = 6
-KNOWN = "gzip, xz, bzip2 or zstd"
 RECORD_SUFFIX = ".pxe-fetch-content"  # beside the destination: the artifact's identity, and the content's sha256
 
 if TYPE_CHECKING:
@@ -48,7 +47,6 @@ _HEAD = 64  # bytes of a stream that tell what it takes to decompress it
 _READ = 256 * 1024  # compressed bytes read at a time
 _PIECE = 1024 * 1024  # most bytes decompressed at a time
 _CHECK_INTERVAL = 64 * _PIECE  # bytes written between two checks of the free space
-_SHORTEST_FRAME = 6  # bytes of zstd's magic number and frame header
 _ZSTD_WINDOW = 128 * _PIECE  # bytes, the most that libzstd takes unless told otherwise
 
 
@@ -59,11 +57,9 @@ def is_current(transfer: Transfer, folder: Folder, check: Check) -> bool:
     file.is_current does.
     """
     identity, _, content = file.read_record(folder, beside(transfer.dest, RECORD_SUFFIX).name).strip().partition(" ")
-    if identity != transfer.identity:
-        transfer = replace(transfer, size=-1)  # no file has that size, but a directory must still raise
-        return file.is_current(transfer, folder, check)
-    digest = Digest(algorithm="sha256", hex=content)
-    return file.is_current(replace(transfer, size=None, chunk_map=None, digest=digest), folder, check)
+    # No file has the size -1, but a directory must still raise.
+    size, digest = None if identity == transfer.identity else -1, Digest(algorithm="sha256", hex=content)
+    return file.is_current(replace(transfer, size=size, chunk_map=None, digest=digest), folder, check)
 
 
 def install(transfer: Transfer, folder: Folder, part: int, check: Check) -> None:
@@ -127,7 +123,7 @@ def pieces(packed: BinaryIO) -> Iterator[bytes]:
     data = _filled(b"", packed)
     kind = kind_of(data)
     if kind is None:
-        raise PolicyError(f"the fetched file is not compressed with {KNOWN}, so it cannot be decompressed")
+        raise PolicyError("the fetched file is not compressed with gzip, xz, bzip2 or zstd: it cannot be decompressed")
     while data:
         if kind_of(data) != kind:
             raise PolicyError(f"the compressed bytes ({kind}) are followed by something else")
@@ -233,7 +229,8 @@ def _xz_dictionary(head: bytes) -> int:
 
 def _zstd_window(head: bytes) -> int:
     """The bytes of the window that the frame wants (RFC 8878, 3.1.1.1); 0 for one that is skipped, or cut off."""
-    if len(head) < _SHORTEST_FRAME or head[0] != _MAGIC[3][0][0]:
+    head = head.ljust(_HEAD, b"\0")
+    if head[0] != _MAGIC[3][0][0]:
         return 0
     descriptor = head[4]
     if descriptor & 0x20:  # one segment: the window is the whole content

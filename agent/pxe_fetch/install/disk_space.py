@@ -156,7 +156,7 @@ class DiskSpace:
 def available(fd: int, path: str) -> float:
     """The bytes that fit in the open directory `path`: free on its file system, and in memory if it is there."""
     free = free_bytes(fd)
-    return min(free, memory_left()) if is_in_memory(path, read_mounts()) else free
+    return min(free, memory_left()) if is_in_memory(path) else free
 
 
 def memory_left() -> float:

@@ -52,9 +52,8 @@ def is_current(transfer: Transfer, folder: Folder, check: Check) -> bool:
     return True
 
 
-def install(transfer: Transfer, folder: Folder, part: int, check: Check) -> None:
+def install(transfer: Transfer, folder: Folder, part: int, _check: Check) -> None:
     """Make the open, verified part file the destination. Raises OSError and FetchError; the part file then stays."""
-    del check
     put_in_place(transfer, folder, part, name=transfer.part.name)
 
 
@@ -77,12 +76,12 @@ def check_installed(transfer: Transfer, folder: Folder, descriptor: int) -> None
         raise DiskError(f"{transfer.dest} was replaced by another program while it was being installed")
 
 
-def set_owner_and_mode(descriptor: int, transfer: Transfer) -> None:
+def set_owner_and_mode(descriptor: int, transfer: Transfer, *, default: int = DEFAULT_MODE) -> None:
     """Set owner and mode of the open file as configured, unless they are so already. Raises FetchError."""
     status = os.fstat(descriptor)
     uid = status.st_uid if transfer.uid is None else transfer.uid
     gid = status.st_gid if transfer.gid is None else transfer.gid
-    mode = DEFAULT_MODE if transfer.mode is None else transfer.mode
+    mode = default if transfer.mode is None else transfer.mode
     try:
         if (uid, gid) != (status.st_uid, status.st_gid):
             os.fchown(descriptor, uid, gid)  # before the mode, since it clears the set-user-ID bit (chown(2))

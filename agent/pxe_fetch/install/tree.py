@@ -11,13 +11,12 @@ import os
 import stat
 import tarfile
 from contextlib import suppress
-from dataclasses import replace
 from io import BufferedReader
 
 from pxe_fetch.chunkmap import Check
 from pxe_fetch.contract.paths import STAGING_SUFFIX
 from pxe_fetch.contract.tar import MOST_MEMBERS, TarReader, longest_member
-from pxe_fetch.errors import CannotCreateError, NoRoomError, PolicyError
+from pxe_fetch.errors import CannotCreateError, DiskError, NoRoomError, PolicyError
 from pxe_fetch.filesystem import (
     FOLDER_MODE,
     NOT_A_FOLDER,
@@ -26,7 +25,6 @@ from pxe_fetch.filesystem import (
     closing_fd,
     is_in_memory,
     no_room,
-    read_mounts,
     translate_error,
 )
 from pxe_fetch.install.decompress import LONGEST_MAGIC, Content, kind_of, part_reader
@@ -86,10 +84,12 @@ def install(transfer: Transfer, folder: Folder, part: int, check: Check) -> None
     os.mkdir(staging, 0o700, dir_fd=folder.fd)  # nobody else gets below it until it is complete
     try:
         with closing_fd(os.open(staging, OPEN_FOLDER, dir_fd=folder.fd)) as tree:
+            if os.fstat(tree).st_uid not in folder.owners:
+                raise DiskError(f"{staging} was replaced by another program as soon as it was created")
             _fill(tree, part, transfer, folder, check)
-            set_owner_and_mode(tree, replace(transfer, mode=_mode(transfer)))
+            set_owner_and_mode(tree, transfer, default=FOLDER_MODE)
             # Else a power cut may leave empty files under the right names.
-            if not is_in_memory(folder.path, read_mounts()) and not _call("syncfs", tree):
+            if not is_in_memory(folder.path) and not _call("syncfs", tree):
                 os.sync()
             check()
             _swap(transfer, folder, staging)
@@ -235,11 +235,7 @@ def _record(transfer: Transfer, tree: int, check: Check) -> str:
             link = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else ""
             seen.update(f"{path}/{name}\0{facts}\0{link}\0".encode(errors="surrogateescape"))
     top = stat.S_IMODE(os.fstat(tree).st_mode)
-    return f"{transfer.identity} {transfer.uid} {transfer.gid} {_mode(transfer):o} {top:o} {seen.hexdigest()}\n"
-
-
-def _mode(transfer: Transfer) -> int:
-    return FOLDER_MODE if transfer.mode is None else transfer.mode
+    return f"{transfer.identity} {transfer.uid} {transfer.gid} {transfer.mode} {top:o} {seen.hexdigest()}\n"
 
 
 def _raise(error: OSError) -> None:
