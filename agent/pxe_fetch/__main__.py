@@ -14,11 +14,12 @@ from pxe_fetch import cli  # noqa: E402  after the line above
 
 def main() -> int:
     """Run the command line of this process; return its exit code."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed (>&-): otherwise the next file that is opened would become it
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115, PTH123  until the end
     code = cli.main(sys.argv[1:])
     if hasattr(sys, "frozen"):
         # Everything is closed and flushed; taking down a few hundred modules takes 5 to 15 ms.
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
     return code
 

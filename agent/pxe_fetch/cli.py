@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
 from pxe_fetch import __version__
 from pxe_fetch.contract.exits import Exit
-
-USAGE = """\
-usage: pxe-fetch run [--config FILE] [--debug]   fetch and install this node's artifacts
-       pxe-fetch status [--wait] [--json]        show the state of the latest run
-       pxe-fetch check FILE                      validate a configuration file
-       pxe-fetch version                         print the version
-"""
-HELP = """
-`run` uses the first configuration that exists: --config FILE, the URL in pxe-fetch.config= on the kernel command line,
-the credential pxe-fetch.config, /etc/pxe-fetch/fetch.yaml, /usr/lib/pxe-fetch/fetch.yaml.
-
-exit codes: 0 done, 2 done but an optional artifact failed, 64 usage, 65 configuration, 69 network, 70 bug,
-73 cannot create, 74 input/output, 75 deadline or stopped, 76 integrity, 77 refused, 78 TLS trust, 79 no room
-"""
 
 
 class UsageError(Exception):
@@ -32,53 +16,119 @@ class UsageError(Exception):
 
 def main(arguments: Sequence[str], *, root: str = "/") -> int:
     """Run the command in `arguments`; return the exit code. The node's own files are read below `root` ("/" in use)."""
+    code: int = Exit.IO
     try:
-        return _run_command(list(arguments), root=root)
+        code = _run_command(list(arguments), root=root)
+        sys.stdout.flush()
     except UsageError as error:
-        sys.stderr.write(f"pxe-fetch: {error}\n{USAGE}")
-        return Exit.USAGE
+        return _complain(f"{error} (see `pxe-fetch --help`)", Exit.USAGE)
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as shells report it
-    except BrokenPipeError:
+    except OSError as error:  # of stdout: commands translate those of other files
         # Otherwise the interpreter prints an error when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.IO
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if not isinstance(error, BrokenPipeError):
+            _complain(f"cannot write to stdout: {error.strerror}", Exit.IO)
+        return code if arguments[0] == "run" else Exit.IO
     except Exception as error:  # a run reports its errors itself, and `check` those of the file
-        sys.stderr.write(f"pxe-fetch: a bug in pxe-fetch: {type(error).__name__}: {error}\n")
         if "--debug" in arguments:
             raise
-        return Exit.BUG
+        return _complain(f"a bug in pxe-fetch: {type(error).__name__}: {error}", Exit.BUG)
+    return code
+
+
+def _complain(message: str, code: int) -> int:
+    from pxe_fetch.contract.problem import printable
+
+    _to_stderr(f"pxe-fetch: {printable(message)}\n")
+    return code
+
+
+def _to_stderr(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+    except OSError:  # it is closed or full; the exit code says enough
+        return
 
 
 def _run_command(words: list[str], *, root: str) -> int:
-    if any(word in {"-h", "--help"} for word in words) or words == ["help"]:
-        sys.stdout.write(USAGE + HELP)
+    """Run the command. Raises UsageError, and OSError if stdout cannot be written."""
+    if words in (["version"], ["--version"]):  # the quickest, it imports nothing more
+        sys.stdout.write(f"pxe-fetch {__version__}\n")
         return Exit.DONE
+    from pxe_fetch.contract.commands import COMMANDS
+
     if not words:
         raise UsageError("no command given")
-    command, *rest = words
-    match command:
-        case "version" | "--version":
-            sys.stdout.write(f"pxe-fetch {__version__}\n")
-            return Exit.DONE
-        case "status":
-            options = _options(rest, known=("--wait", "--json"))
-        case "check":
-            if len(rest) != 1 or rest[0].startswith("-"):
-                raise UsageError("`check` takes one FILE")
-        case "run":
-            config_file, rest = _config_option(rest)
-            options = _options(rest, known=("--debug",))
-        case _:
-            raise UsageError(f"unknown command `{command}`")
+    if words[0] == "help" or not {"-h", "--help"}.isdisjoint(words):
+        sys.stdout.write(_help(next((word for word in words if word in COMMANDS), None)))
+        return Exit.DONE
+    name, *rest = words
+    if name not in COMMANDS:
+        raise UsageError(f"unknown command `{name}`{_suggestion(name, COMMANDS)}")
+    command = COMMANDS[name]
+    values = _parse(name, {one.flag: one.metavar for one in command.options}, command.operand, rest)
     # Each command imports what it needs: nothing more for `version`, little for `status`; `run` takes 0.1 s to import.
-    if command == "status":
+    if name == "status":
         from pxe_fetch.reporting.status import status
 
-        return status(wait="--wait" in options, as_json="--json" in options)
-    if command == "check":
-        return _check(rest[0])
-    return _run(config_file, debug="--debug" in options, root=root)
+        return status(wait="--wait" in values, as_json="--json" in values)
+    if name == "check":
+        return _check(values["FILE"], as_json="--json" in values)
+    return _run(values.get("--config"), debug="--debug" in values, root=root)
+
+
+def _parse(name: str, metavars: Mapping[str, str], operand: str, words: Iterable[str]) -> Mapping[str, str]:
+    """The values of the flags and of the operand in `words`. Raises UsageError.
+
+    `metavars` are those of the flags' values; a flag without one has the value "".
+    """
+    values: dict[str, str] = {}
+    remaining = iter(words)
+    for word in remaining:
+        flag, equals, value = word.partition("=")
+        if flag in metavars:
+            metavar = metavars[flag]
+            values[flag] = value if equals or not metavar else next(remaining, "")
+            if bool(values[flag]) != bool(metavar):
+                raise UsageError(f"{flag} needs a {metavar}" if metavar else f"{flag} takes no value")
+        elif word.startswith("-") or not operand:
+            raise UsageError(f"unexpected argument `{word}`{_suggestion(flag, metavars)}")
+        elif operand in values:
+            raise UsageError(f"`{name}` takes one {operand}")
+        else:
+            values[operand] = word
+    if operand and operand not in values:
+        raise UsageError(f"`{name}` takes one {operand}")
+    return values
+
+
+def _suggestion(word: str, known: Iterable[str]) -> str:
+    """`; did you mean …?` if one of the `known` words is like `word`."""
+    import difflib
+
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+def _help(name: str | None) -> str:
+    """The help of a command, or of the program."""
+    import textwrap
+
+    from pxe_fetch.contract.commands import COMMANDS, EXIT_CODES
+
+    def filled(text: str) -> str:
+        return textwrap.fill(text, width=100, break_on_hyphens=False)
+
+    if name:
+        command = COMMANDS[name]
+        options = [(" ".join(filter(None, (one.flag, one.metavar))), one.help) for one in command.options]
+        listed = "".join(f"  {flag:16}{text}\n" for flag, text in [*options, ("--help", "show this help")])
+        about = f"\n{filled(command.details)}\n" if command.details else ""
+        return f"usage: {command.usage(name)}\n\n{command.summary}\n\n{listed}{about}"
+    listed = "".join(f"  {command.usage(name):48}{command.summary}\n" for name, command in COMMANDS.items())
+    codes = filled(f"exit codes: {', '.join(f'{code} {meaning}' for code, meaning in EXIT_CODES.items())}")
+    return f"usage: pxe-fetch COMMAND\n\n{listed}\n`pxe-fetch COMMAND --help` describes a command.\n\n{codes}\n"
 
 
 def _run(config_file: str | None, *, debug: bool, root: str) -> int:
@@ -87,8 +137,11 @@ def _run(config_file: str | None, *, debug: bool, root: str) -> int:
     A service that was stopped ends by SIGTERM instead: systemd takes that for a clean end, and an exit code for a
     failure (systemd.service(5), SuccessExitStatus=).
     """
+    import signal
+    from pathlib import Path
+
     from pxe_fetch.errors import StoppedError
-    from pxe_fetch.reporting.notify import is_service
+    from pxe_fetch.reporting.journal import is_service
     from pxe_fetch.run import run
 
     file = None if config_file is None else Path(config_file)
@@ -99,45 +152,36 @@ def _run(config_file: str | None, *, debug: bool, root: str) -> int:
     return result.exit_code
 
 
-def _check(file: str) -> int:
-    """Print what `file` would fetch, or every problem in it to stderr; return the exit code."""
+def _check(file: str, *, as_json: bool) -> int:
+    """Print what `file` would fetch, or every problem in it (to stderr, if not as JSON); return the exit code."""
+    import json
+    from pathlib import Path
+
     from pxe_fetch.config_source import decode, read_file
     from pxe_fetch.contract import reader
     from pxe_fetch.contract.problem import ProblemError, printable, show_all
     from pxe_fetch.humanize import count
 
     try:
-        config = reader.read(decode(read_file(Path(file)), name=file), name=file)
+        artifacts = reader.read(decode(read_file(Path(file)), name=file), name=file).artifacts
     except ProblemError as error:
-        sys.stderr.write(show_all(error.problems) + "\n")
+        if as_json:
+            keys = ("file", "line", "column")
+            problems = [
+                one.as_document() | {key: getattr(one.where, key, None) for key in keys} for one in error.problems
+            ]
+            sys.stdout.write(json.dumps({"file": file, "valid": False, "problems": problems}, indent=2) + "\n")
+        else:
+            _to_stderr(show_all(error.problems) + "\n")
         return Exit.CONFIG
-    sys.stdout.write(f"{file} is valid: {count(len(config.artifacts), 'artifact')}\n")
-    for artifact in config.artifacts:
+    if as_json:
+        listed = [{"name": one.name, "urls": [*one.urls], "source": one.source, "dest": one.dest} for one in artifacts]
+        document = {"file": file, "valid": True, "problems": [], "artifacts": listed}
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        return Exit.DONE
+    sys.stdout.write(f"{printable(file)} is valid: {count(len(artifacts), 'artifact')}\n")
+    for artifact in artifacts:
         origin = artifact.urls[0] if artifact.urls else f"source: {artifact.source}"
         more = f" and {count(len(artifact.urls) - 1, 'mirror')}" if len(artifact.urls) > 1 else ""
         sys.stdout.write(printable(f"  {artifact.name}: {origin}{more} -> {artifact.dest}") + "\n")
     return Exit.DONE
-
-
-def _config_option(words: list[str]) -> tuple[str | None, list[str]]:
-    """The FILE of --config, and the words without that option. The last one wins."""
-    file: str | None = None
-    rest: list[str] = []
-    remaining = iter(words)
-    for word in remaining:
-        if word == "--config":
-            file = next(remaining, None)
-            if file is None:
-                raise UsageError("--config needs a FILE")
-        elif word.startswith("--config="):
-            file = word.partition("=")[2]
-        else:
-            rest.append(word)
-    return file, rest
-
-
-def _options(words: list[str], *, known: tuple[str, ...]) -> frozenset[str]:
-    for word in words:
-        if word not in known:
-            raise UsageError(f"unexpected argument `{word}`")
-    return frozenset(words)

@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Protocol, TypeVar
 
-from pxe_fetch import sha256sums, systemctl
+from pxe_fetch import sha256sums
 from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract.chunks import LINE, count, unlisted
@@ -26,8 +26,8 @@ from pxe_fetch.install import file
 from pxe_fetch.install.disk_space import DiskSpace
 from pxe_fetch.plan import Source, Transfer
 from pxe_fetch.reporting.event_log import EventLog
-from pxe_fetch.reporting.journal import WARNING
 from pxe_fetch.reporting.result import Result, error_result
+from pxe_fetch.systemctl import Units
 from pxe_fetch.transport import parse_url
 
 _LOCK_POLL = 0.25  # seconds between two tries to get a part file that another process has
@@ -57,8 +57,8 @@ class Fetcher:
     context: Context
     roots: AllowedRoots
     disk_space: DiskSpace
+    units: Units
     failures: dict[str, Result] = field(default_factory=dict)  # by name
-    started: dict[str, str] = field(default_factory=dict)  # unit -> the artifact it was started for
 
     def fetch_all(self, transfers: Iterable[Transfer], *, parallel: int) -> None:
         """Fetch `transfers` in their order, up to `parallel` at a time; those that fail are in `failures` afterwards.
@@ -66,7 +66,6 @@ class Fetcher:
         Raises StoppedError when a signal arrives in the calling thread.
         """
         run_all(transfers, self._fetch, threads=parallel, stop=self.context.stop, on_idle=self.context.streams.give)
-        self._check_started_units()
 
     def failed(self, name: str, error: Exception) -> None:
         """Record that the artifact `name` cannot be fetched in this run."""
@@ -107,7 +106,7 @@ class Fetcher:
         else:
             with closing(lock):
                 self._install(transfer, installer=installer, lock=lock)
-        self._start_units(transfer)
+        self.units.start(transfer)
 
     def _install(self, transfer: Transfer, *, installer: Installer, lock: PartLock) -> None:
         """Have the destination right, by downloading and installing it if it is not so already. Raises FetchError."""
@@ -165,22 +164,6 @@ class Fetcher:
         except ValueError as error:
             message = f"the list of chunk digests at {redact(chunks.urls[0])} is no such list: {error}"
             raise PolicyError(message) from None
-
-    def _start_units(self, transfer: Transfer) -> None:
-        """Start the units that wait for this artifact, also where it was in place when the node booted."""
-        for unit in transfer.start:
-            if trouble := systemctl.start(unit):
-                self.event_log.log(f"{transfer.name}: {unit} could not be started: {trouble}", priority=WARNING)
-            else:
-                self.started[unit] = transfer.name
-
-    def _check_started_units(self) -> None:
-        """Report the units that were started and have failed since. Nobody waits for those that fail later."""
-        if not self.started:
-            return
-        for unit in systemctl.failed(list(self.started)):
-            remark = f"{self.started[unit]}: {unit} was started, and has failed: see systemctl status {unit}"
-            self.event_log.log(remark, priority=WARNING)
 
 
 def run_all(

@@ -56,6 +56,7 @@ class Transfer(Source):
     extract: str = "none"
     required: bool = True
     start: tuple[str, ...] = ()  # units
+    start_required: bool = False
 
     @property
     def identity(self) -> str:
@@ -193,6 +194,7 @@ def _transfer(
         extract=artifact.extract or "none",
         required=artifact.required,
         start=artifact.start,
+        start_required=artifact.start_required,
     )
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from threading import Event
 from types import FrameType
 
-from pxe_fetch import systemctl
 from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.config_source import locate
 from pxe_fetch.contract import cmdline, reader
@@ -32,11 +31,11 @@ from pxe_fetch.install.disk_space import DiskSpace
 from pxe_fetch.node import Node
 from pxe_fetch.plan import Source, moved, plan
 from pxe_fetch.reporting.event_log import EventLog
-from pxe_fetch.reporting.journal import INFO, WARNING, Journal, write_to_console
-from pxe_fetch.reporting.notify import READY, is_service, notify
-from pxe_fetch.reporting.result import RESTARTED, Result, error_result, run_result
+from pxe_fetch.reporting.journal import INFO, READY, WARNING, Journal, is_service, notify, write_to_console
+from pxe_fetch.reporting.result import RESTARTED, Result, error_result
 from pxe_fetch.reporting.state_store import StateStore
 from pxe_fetch.reporting.webhook_reporter import WebhookReporter
+from pxe_fetch.systemctl import Units, act
 from pxe_fetch.transport import Transports
 
 SWITCHED_OFF = "switched off by pxe-fetch=off on the kernel command line"
@@ -69,6 +68,8 @@ def run(*, config_file: Path | None, debug: bool, root: Path) -> Result:
     event_log = EventLog(journal=Journal(debug=debug), store=store)
     context = RunContext(config_file=config_file, root=root, store=store, event_log=event_log)
     store.start()
+    if store.read_error:
+        event_log.log(f"{store.read_error}; starting afresh", priority=WARNING)
     try:
         with _stopped_by_signals(context.stop):
             result = _run_steps(context)
@@ -89,7 +90,7 @@ def _run_steps(context: RunContext) -> Result:
     if arguments.debug:
         event_log.enable_debug()
     if arguments.deadline is not None:
-        context.deadline = context.store.state.started_monotonic + arguments.deadline
+        context.deadline = context.store.started_monotonic + arguments.deadline
     node = Node(root=context.root, arguments=arguments)
     credentials = credentials_directory()
     _start_webhook(context, node)
@@ -125,13 +126,15 @@ def _run_steps(context: RunContext) -> Result:
     _wait_start_jitter(context)
     transports = Transports(tls=config.tls, proxy=config.proxy)
     downloads = Context(transports=transports, events=event_log, stop=context.stop, run_deadline=context.deadline)
-    fetcher = Fetcher(event_log=event_log, context=downloads, roots=roots, disk_space=disk_space)
+    units = Units(event_log=event_log, stop=context.stop, run_deadline=context.deadline)
+    fetcher = Fetcher(event_log=event_log, context=downloads, roots=roots, disk_space=disk_space, units=units)
     for name, error in [*((artifact.name, error) for artifact, error in planned.failed), *no_room.items()]:
         fetcher.failed(name, error)
     wanted = [transfer for transfer in planned.transfers if transfer.name not in no_room]
     fetcher.fetch_all(wanted, parallel=config.parallel)
     transports.close()
-    return run_result(context.store.state, failures=fetcher.failures)
+    units.settle()
+    return context.store.result(fetcher.failures)
 
 
 def _kernel_command_line(root: Path) -> str:
@@ -190,7 +193,8 @@ def _report(context: RunContext, result: Result) -> None:
     """Report the end of the run to the journal, the state file, the console, systemd and the webhook."""
     event_log = context.event_log
     event_log.finished(result)
-    write_to_console(f"pxe-fetch: {context.store.state.phase}: {result.message}")
+    more = f" (see: journalctl -u {UNIT_NAME})" if result.failed and is_service() else ""
+    write_to_console(f"pxe-fetch: {context.store.phase}: {result.message}{more}")
     notify(*([] if result.failed else [READY]), f"STATUS={result.message}")
     if context.webhook and (failure := context.webhook.finish(stopped=result.cause == StoppedError.reference)):
         event_log.log(f"the report was not delivered: {failure}", priority=WARNING)
@@ -203,7 +207,7 @@ def _act_on_failure(context: RunContext, result: Result) -> None:
     """
     if not result.failed or not is_service() or result.cause == StoppedError.reference:
         return
-    event_log, action, failures = context.event_log, context.config.on_failure, context.store.state.failures
+    event_log, action, failures = context.event_log, context.config.on_failure, context.store.failures
     if result.exit_code in RESTARTED and failures < MAX_FAILURES:
         event_log.log(
             f"run {failures} of {MAX_FAILURES} failed; systemd will start the service again, and downloads will resume",
@@ -217,7 +221,7 @@ def _act_on_failure(context: RunContext, result: Result) -> None:
     if action == "continue":
         return
     event_log.log(f"on_failure: {action}", priority=WARNING)
-    if failure := systemctl.act(action):
+    if failure := act(action):
         event_log.log(f"on_failure: {action} failed: {failure}", priority=WARNING)
 
 

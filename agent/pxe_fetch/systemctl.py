@@ -1,74 +1,188 @@
-"""Jobs for systemd: start units whose artifact is in place, reboot after a failure."""
+"""Jobs for systemd: start the units that wait for an artifact and see what becomes of them, reboot after a failure."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from threading import Event
+
+from pxe_fetch.contract.paths import TARGET_NAME, UNIT_NAME
+from pxe_fetch.deadline import SystemClock
+from pxe_fetch.plan import Transfer
+from pxe_fetch.reporting.event_log import EventLog
+from pxe_fetch.reporting.state_store import UnitState
 
 TIMEOUT = 10.0  # seconds for systemctl to queue a job; it does not wait for the job
+SETTLE = 0.5  # seconds at the end of the run in which a unit may still start or fail, to be reported so
+POLL_INTERVAL = 0.1  # seconds
 
 ACTIONS = {
     "reboot": ("reboot",),
     "poweroff": ("poweroff",),
     "emergency": ("isolate", "emergency.target"),
 }
+# Properties of a unit (org.freedesktop.systemd1(5)). Times are those of CLOCK_MONOTONIC, in microseconds.
+_PROPERTIES = (
+    "LoadState", "ActiveState", "SubState", "Result", "ExecMainStatus", "Job", "After", "ConditionResult",
+    "ConditionTimestampMonotonic", "ActiveEnterTimestampMonotonic", "StateChangeTimestampMonotonic",
+)  # fmt: skip
+_NOT_LOADED = ("not-found", "bad-setting", "error", "masked")  # of LoadState
 
 
-def start(unit: str) -> str | None:
-    """Queue the start of `unit` and do not wait for it. None, or a sentence that says why it failed."""
-    return _queue("start", unit)
+class _SystemctlError(Exception):
+    """systemctl is not there, does not answer, or refuses."""
 
 
-def failed(units: Sequence[str]) -> list[str]:
-    """Those of `units` that are in the state `failed` now; [] if systemctl does not answer."""
-    done = _systemctl("is-failed", *units)
-    if isinstance(done, str):
-        return []
-    return [
-        unit
-        for unit, state in zip(units, done.stdout.decode(errors="replace").split(), strict=False)
-        if state == "failed"
-    ]
+class Units:
+    """The units in the `start:` lists of a run's artifacts. `start` may be called from several threads."""
+
+    def __init__(self, *, event_log: EventLog, stop: Event, run_deadline: float) -> None:
+        self._event_log = event_log
+        self._stop = stop
+        self._run_deadline = run_deadline  # monotonic
+        # Each with the systemctl that waits for its job. Killed, that leaves the job to systemd.
+        self._starts: list[tuple[UnitState, subprocess.Popen[str]]] = []
+
+    def start(self, transfer: Transfer) -> None:
+        """Request the start of the units that wait for this artifact, also where it was in place before."""
+        for name in transfer.start:
+            unit = UnitState(name=name, artifact=transfer.name, required=transfer.start_required)
+            self._event_log.unit_added(unit)
+            try:
+                self._starts.append((unit, _run("--no-ask-password", "start", name)))
+            except _SystemctlError as error:
+                unit.result, unit.message = "failed", str(error)
+                self._event_log.unit_settled(unit)
+
+    def settle(self) -> None:
+        """Report what became of the units. Waits for those that are required, and SETTLE seconds for others.
+
+        A unit that is ordered after pxe-fetch's own starts after this run, so nothing waits for it. Raises StoppedError
+        when a signal arrives in the calling thread.
+        """
+        begin = time.monotonic()
+        waiting = self._starts
+        try:
+            while waiting:
+                _look(waiting)
+                waiting = [one for one in waiting if self._may_change(one[0], since=begin)]
+                if waiting:
+                    SystemClock().sleep(POLL_INTERVAL, stop=self._stop)
+        finally:
+            for _, process in self._starts:
+                process.kill()
+                process.communicate()
+        for unit, _ in self._starts:
+            self._event_log.unit_settled(unit)
+
+    def _may_change(self, unit: UnitState, *, since: float) -> bool:
+        """Whether to look at the unit again. If it took too long, that is its result."""
+        now = time.monotonic()
+        if unit.result == "asking" and now >= unit.requested + TIMEOUT:
+            unit.result, unit.message = "unknown", f"systemctl did not answer within {TIMEOUT:.0f} s"
+        if unit.result == "starting" and unit.required and now >= self._run_deadline:
+            unit.result, unit.message = "failed", "it had not started when the run's deadline passed"
+        return unit.result == "asking" or (unit.result == "starting" and (unit.required or now < since + SETTLE))
 
 
 def act(action: str) -> str | None:
     """Carry out `on_failure: ACTION`, a key of ACTIONS. None, or a sentence that says why it failed."""
-    return _queue(*ACTIONS[action])
-
-
-def _queue(*arguments: str) -> str | None:
-    """Queue a job. None, or a sentence that says why it failed."""
-    arguments = ("--no-block", "--no-ask-password", *arguments)
-    done = _systemctl(*arguments)
-    if isinstance(done, str):
-        return done
-    if done.returncode == 0:
-        return None
-    output = done.stderr.decode(errors="replace").strip().splitlines()
-    return f"`systemctl {' '.join(arguments)}`: {output[-1] if output else f'exit code {done.returncode}'}"
-
-
-def _systemctl(*arguments: str) -> subprocess.CompletedProcess[bytes] | str:
-    """Run systemctl: its exit code and output, or a sentence that says why it did not run."""
-    command = ["systemctl", *arguments]
-    shown = " ".join(command)
     try:
-        return subprocess.run(
-            command,
+        _ask("--no-block", "--no-ask-password", *ACTIONS[action])
+    except _SystemctlError as error:
+        return str(error)
+    return None
+
+
+def _look(starts: Sequence[tuple[UnitState, subprocess.Popen[str]]]) -> None:
+    """Update units with what systemd says about them, and with what the systemctl of each has said."""
+    ended = [process.poll() is not None for _, process in starts]  # before asking: the answer is no older than that
+    try:
+        shown = _ask("show", f"--property={','.join(_PROPERTIES)}", "--", *(unit.name for unit, _ in starts))
+    except _SystemctlError as error:
+        for unit, _ in starts:
+            unit.result, unit.message = "unknown", str(error)
+        return
+    # One block for each unit, in their order; values have no line breaks.
+    for (unit, process), has_ended, block in zip(starts, ended, shown.strip().split("\n\n"), strict=False):
+        found = dict(line.partition("=")[::2] for line in block.splitlines())
+        is_active = found.get("ActiveState") == "active" and not found.get("Job")
+        if not (has_ended or is_active or found.get("SubState") == "auto-restart"):
+            unit.seconds = time.monotonic() - unit.requested
+            unit.result = _pending(found)
+        elif has_ended and process.returncode:
+            unit.result = load if (load := found.get("LoadState", "")) in _NOT_LOADED else "failed"
+            unit.message = _error(process, process.communicate()[1])
+        else:
+            unit.seconds = max(_since(unit, found, "StateChange"), 0.0)
+            unit.result, unit.message = _outcome(unit, found)
+
+
+def _pending(found: Mapping[str, str]) -> str:
+    """The result of a unit whose job has not ended."""
+    if found.get("ActiveState") == "activating":
+        return "starting"
+    if not found.get("Job"):
+        return "asking"
+    return "queued" if {UNIT_NAME, TARGET_NAME} & {*found.get("After", "").split()} else "starting"
+
+
+def _outcome(unit: UnitState, found: Mapping[str, str]) -> tuple[str, str | None]:
+    """Result and message of a unit whose job has ended well, which may have failed since, or which is restarted."""
+    state = found.get("ActiveState")
+    if state in {"active", "reloading", "refreshing"}:
+        return "already-active" if _since(unit, found, "ActiveEnter") < 0 else "started", None
+    if state == "failed" or found.get("SubState") == "auto-restart":
+        return "failed", f"result {found.get('Result')}, exit status {found.get('ExecMainStatus', 'unknown')}"
+    if _since(unit, found, "Condition") < 0:  # systemd forgets an inactive unit that no other unit refers to
+        return "inactive", "it has done its work, or a condition of it is not met"
+    if found.get("ConditionResult") == "no":
+        return "skipped", "a condition of it is not met"
+    return "started", None  # and has ended, as a oneshot does
+
+
+def _since(unit: UnitState, found: Mapping[str, str], event: str) -> float:
+    """Seconds from the request to the latest `event`; negative if that was before."""
+    return int(found.get(f"{event}TimestampMonotonic") or 0) / 1e6 - unit.requested
+
+
+def _ask(*arguments: str) -> str:
+    """What systemctl prints. Raises _SystemctlError."""
+    with _run(*arguments) as process:
+        try:
+            output, errors = process.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise _SystemctlError(f"`systemctl {' '.join(arguments)}` did not answer within {TIMEOUT:.0f} s") from None
+    if process.returncode:
+        raise _SystemctlError(_error(process, errors))
+    return output
+
+
+def _run(*arguments: str) -> subprocess.Popen[str]:
+    """systemctl, running. Raises _SystemctlError."""
+    try:
+        return subprocess.Popen(
+            ["systemctl", *arguments],
             env=environment(os.environ),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=TIMEOUT,
-            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
         )
     except FileNotFoundError:
-        return f"`{shown}`: this node has no systemctl"
-    except subprocess.TimeoutExpired:
-        return f"`{shown}` did not answer within {TIMEOUT:.0f} s"
+        raise _SystemctlError(f"`systemctl {' '.join(arguments)}`: this node has no systemctl") from None
     except OSError as error:
-        return f"`{shown}`: {error.strerror}"
+        raise _SystemctlError(f"`systemctl {' '.join(arguments)}`: {error.strerror}") from None
+
+
+def _error(process: subprocess.Popen[str], errors: str) -> str:
+    """What a systemctl that failed said: its first line, the others say where to look."""
+    return next(iter(errors.strip().splitlines()), f"`systemctl` ended with exit code {process.returncode}")
 
 
 def environment(ours: Mapping[str, str]) -> dict[str, str]:

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 
 from pxe_fetch.contract.problem import Problem, show_all
@@ -224,7 +223,7 @@ class JsonConsole:
     def problems(self, problems: Sequence[Problem]) -> None:
         """Write a `problem` event for each problem."""
         for problem in problems:
-            self._write("problem", asdict(problem))
+            self._write("problem", problem.as_document())
 
     def result(self, document: Mapping[str, object], text: str) -> None:  # noqa: ARG002  this console prints JSON
         """Write the `result` event."""

@@ -6,12 +6,14 @@ image. A directory that already exists keeps its owner and mode and is not part 
 
 from __future__ import annotations
 
+import gzip
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pxe_fetch.contract.paths import (
+    AGENT,
     AGENT_DIR,
     CATALOG,
     CATALOG_UNIT_NAME,
@@ -27,6 +29,9 @@ from pxe_pack.tools import InputError
 from pxe_pack.unit import unit_files
 
 TMPFILES = "/usr/lib/tmpfiles.d/pxe-fetch.conf"
+COMMAND = "/usr/bin/pxe-fetch"
+MANUAL = "/usr/share/man/man8/pxe-fetch.8.gz"
+COMPLETION = "/usr/share/bash-completion/completions/pxe-fetch"
 # Paths that a pack writes; files of an earlier pack are removed first. A trailing slash: with everything below.
 OWNED = (
     f"{AGENT_DIR}/",
@@ -37,6 +42,9 @@ OWNED = (
     CATALOG,
     CONFIG_ETC,
     TMPFILES,
+    COMMAND,
+    MANUAL,
+    COMPLETION,
 )
 
 _VOLATILE = ("run", "tmp", "dev", "proc", "sys")  # mounted over at boot, which would hide a folder of the image
@@ -78,6 +86,8 @@ def make_payload(*, agent: Path, service: str, config: str, roots: Sequence[str]
 
     Raises InputError if the image has a file of another type at one of its paths.
     """
+    from pxe_pack.commands import completion, man  # libraries that nothing else needs
+
     units = unit_files()
     wanted = [
         *_agent_entries(agent),
@@ -86,6 +96,9 @@ def make_payload(*, agent: Path, service: str, config: str, roots: Sequence[str]
         _file(CATALOG, (units / PurePosixPath(CATALOG).name).read_bytes()),
         _file(CONFIG_ETC, config.encode()),
         Entry(path=WANTS_LINK.lstrip("/"), mode=stat.S_IFLNK | 0o777, target=f"../{TARGET_NAME}"),
+        Entry(path=COMMAND.lstrip("/"), mode=stat.S_IFLNK | 0o777, target=AGENT),
+        _file(MANUAL, gzip.compress(man.agent_page().encode(), mtime=0)),
+        _file(COMPLETION, completion.script("bash", man.agent_parser()).encode()),
     ]
     volatile = [root for root in roots if _is_volatile(root) and root.strip("/") not in _VOLATILE]
     if volatile:
@@ -171,12 +184,15 @@ def _conflict(entry: Entry, present: Mapping[str, Inode], payload: Payload) -> P
     inode = present.get(entry.path)
     if inode is None:
         return None
-    if stat.S_IFMT(inode.mode) == stat.S_IFMT(entry.mode) or (
+    is_foreign_command = entry.target == AGENT != inode.target  # not the link of an earlier pack
+    if (stat.S_IFMT(inode.mode) == stat.S_IFMT(entry.mode) and not is_foreign_command) or (
         payload.is_replaced(entry.path) and _is_inner(entry, payload)
     ):
         return None
     kinds = {stat.S_IFDIR: "a directory", stat.S_IFREG: "a file", stat.S_IFLNK: "a symbolic link"}
     has, needs = kinds.get(stat.S_IFMT(inode.mode), "a special file"), kinds[stat.S_IFMT(entry.mode)]
+    if is_foreign_command:
+        has, needs = (f"a link to {inode.target}" if inode.target else has), f"a link to {AGENT}"
     return Problem(
         reference="payload-conflict",
         message=f"the image has {has} at /{entry.path}, where pxe-pack needs {needs}",

@@ -20,7 +20,7 @@ from fakes.node import FakeNode
 from fakes.server import Script, Server
 from pxe_fetch.contract.paths import MessageId
 from pxe_fetch.reporting import journal
-from pxe_fetch.reporting.notify import notify
+from pxe_fetch.reporting.journal import notify
 
 BODY = random.Random(1).randbytes(50_000)
 UNITS = Path(__file__).parents[2] / "units"
@@ -243,7 +243,7 @@ def test_catalog_explains_every_message_id_and_systemd_takes_it(tmp_path: Path) 
     listed = subprocess.run([*command, "--list-catalog"], capture_output=True, text=True, check=True).stdout
     ids = {value for name, value in vars(MessageId).items() if name.isupper()}
     assert {line.split()[0] for line in listed.splitlines()} == ids
-    known = "ARTIFACT|URL|ATTEMPT|BYTES|TOTAL|SHA256|ERROR|HTTP_STATUS|NEXT_RETRY_MS|PHASE|RUN"
+    known = "ARTIFACT|URL|ATTEMPT|BYTES|TOTAL|SHA256|ERROR|HTTP_STATUS|NEXT_RETRY_MS|PHASE|RUN|UNIT|RESULT"
     assert all(re.fullmatch(f"PXE_FETCH_({known})", name) for name in re.findall(r"@(\w+)@", text))
 
 

@@ -238,3 +238,24 @@ def test_run_that_is_told_to_stop_reports_that_too(node: FakeNode) -> None:
         process.communicate(timeout=20)
         assert told(server)[-1] == node.state()
     assert node.state()["cause"] == "stopped"
+
+
+@pytest.mark.parametrize("fault", [Hang(), Hang(every=0.01), Status(503)])
+def test_report_that_nobody_takes_holds_up_no_stop(node: FakeNode, fault: Fault) -> None:
+    file = node.folder / "fetch.yaml"
+    with Server({"/m": Script(body=BODY, then=stall(0.5)), "/report": reports(fault)}) as server:
+        entry = node.entry("m", server.url("/m"), BODY)
+        file.write_text(node.config(entry, report={"url": server.url("/report")}))
+        process = node.start("run", "--config", str(file))
+        while not server.sent("/m"):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        while node.state().get("phase") != "failed":  # all that is left is the report
+            assert process.poll() is None
+            time.sleep(0.01)
+        since = time.monotonic()
+        _, err = process.communicate(timeout=20)
+        assert time.monotonic() - since < 1.5  # 0.5 s, and the end of a Python program on a busy machine
+    assert process.returncode == 75
+    assert "the report was not delivered: " in err

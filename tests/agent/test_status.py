@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
 import signal
 import time
+
+import pytest
 
 import pxe_fetch
 from fakes.faults import Flip, stall
@@ -15,7 +19,7 @@ from fakes.server import Script, Server
 BODY = random.Random(1).randbytes(100_000)
 RUN_KEYS = {
     "version", "run", "phase", "final", "exit_code", "cause", "message", "config", "node", "agent", "started",
-    "seconds", "failures", "artifacts",
+    "seconds", "failures", "artifacts", "units",
 }  # fmt: skip
 ARTIFACT_KEYS = {
     "name", "dest", "phase", "required", "bytes", "total", "bytes_received", "attempts", "url", "sha256", "seconds",
@@ -116,11 +120,113 @@ def test_status_before_any_run_says_so(node: FakeNode) -> None:
     assert shown.out == ""
 
 
-def test_status_of_a_damaged_state_says_that_there_is_none(node: FakeNode) -> None:
-    for text in ("", "{", "[]", '{"version": 2}', '{"version": 1}'):
-        node.state_file.parent.mkdir(exist_ok=True)
-        node.state_file.write_text(text)
-        assert node.run("status").code == 1
+GOOD = {
+    "version": 1, "run": "r", "phase": "done", "final": True, "exit_code": 0, "cause": None, "message": "fine",
+    "config": {"path_or_url": "f", "source": "etc"}, "node": {"hostname": "n"}, "agent": "1", "started": "today",
+    "seconds": 1.5, "failures": 0, "units": [],
+    "artifacts": [{
+        "name": "m", "dest": "/m", "phase": "placed", "required": True, "bytes": 5, "total": 5, "bytes_received": 5,
+        "attempts": 1, "url": "http://h/m", "sha256": None, "seconds": 0.5, "error": None, "cause": None,
+    }],
+}  # fmt: skip
+HALF = json.dumps(GOOD)[:200]
+
+
+def changed(**values: object) -> str:
+    """The text of a good state with other values; `artifact` has those of its artifact."""
+    artifact = values.pop("artifact", {})
+    assert isinstance(artifact, dict)
+    return json.dumps(GOOD | {"artifacts": [GOOD["artifacts"][0] | artifact]} | values)  # type: ignore[index]
+
+
+DAMAGED = [
+    "", "{", "[]", "null", '{"version": 2}', '{"version": 1}', HALF, "[" * 100_000, '{"a":' * 100_000,
+    "\x00" * 5000, '{"version": 1, "phase": 1' + "0" * 5000 + "}", changed(phase=["done"]), changed(phase="dones"),
+    changed(message=5), changed(config=[]), changed(node=["a"]), changed(artifacts={}), changed(artifacts=[5]),
+    changed(artifacts=[[]]), changed(exit_code="0"), changed(exit_code=10**30), changed(exit_code=-1),
+    changed(failures=float("inf")), changed(seconds=None), changed(seconds=float("inf")), changed(units=[{}]),
+    changed(units=5), changed(artifact={"bytes": "many"}), changed(artifact={"bytes": 10**400}),
+    changed(artifact={"seconds": float("nan"), "total": []}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_status_of_a_damaged_state_is_a_sentence(node: FakeNode, text: str, options: tuple[str, ...]) -> None:
+    node.state_file.parent.mkdir()
+    node.state_file.write_text(text)
+    shown = node.run("status", *options)
+    assert (shown.code, shown.out) == (1, "")
+    assert re.fullmatch(r"pxe-fetch: .*damaged.*\n", shown.err)
+    assert len(shown.err) < 400
+
+
+def test_status_takes_only_a_file_of_a_run_for_its_state(node: FakeNode) -> None:
+    file = node.state_file
+    file.parent.mkdir()
+
+    def complaint() -> str:
+        process = node.start("status", "--wait")
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, out) == (1, "")
+        file.rmdir() if file.is_dir() else file.unlink()
+        return err
+
+    file.symlink_to("/dev/zero")
+    assert "is a symbolic link" in complaint()
+    os.mkfifo(file)
+    assert "is not a file" in complaint()
+    file.mkdir()
+    assert "is not a file" in complaint()
+    with file.open("wb") as stream:
+        stream.truncate(1 << 40)
+    assert "is larger than 64 MiB" in complaint()
+    if os.geteuid() == 0:
+        file.write_text(changed())
+        os.chown(file, 12345, 12345)
+        assert "belongs to another user (uid 12345)" in complaint()
+
+
+def test_status_shows_no_control_characters_of_a_state(node: FakeNode) -> None:
+    node.state_file.parent.mkdir()
+    evil = "a\x1b]0;b\x07\r\n\u202ec\ud800"
+    unit = {"name": evil, "artifact": evil, "required": True, "result": evil, "message": evil, "seconds": 1}
+    artifact = {"name": evil, "dest": evil, "phase": evil, "error": evil, "cause": evil}
+    node.state_file.write_text(
+        changed(message=evil, config={"path_or_url": evil}, node={"a": evil}, units=[unit], artifact=artifact)
+    )
+    shown = node.run("status")
+    assert shown.code == 0
+    assert all(line.isprintable() for line in shown.out.removesuffix("\n").split("\n"))
+    assert len(shown.out.splitlines()) == 12
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_run_that_finds_a_damaged_state_ends_as_any_other(node: FakeNode, text: str) -> None:
+    node.state_file.parent.mkdir()
+    node.state_file.write_text(text)
+    ran = node.run("run")
+    assert (ran.code, ran.state["phase"], ran.state["failures"]) == (0, "done", 0)
+
+
+def test_run_that_finds_a_damaged_state_says_that_it_starts_afresh(node: FakeNode) -> None:
+    node.state_file.parent.mkdir()
+    node.state_file.write_text(HALF)
+    (node.state_file.parent / "state.json.new").symlink_to("/dev/full")
+    ran = node.run("run")
+    assert ran.code == 0
+    assert f"{node.state_file} is damaged: it is not a JSON document; starting afresh\n" in ran.err
+    assert ran.state["phase"] == "done"
+    assert "damaged" not in node.run("run").err
+
+
+def test_state_of_an_earlier_run_does_not_outlive_one_that_cannot_write_its_own(node: FakeNode) -> None:
+    assert node.run("run").state["phase"] == "done"
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))\n"  # as a full disk
+    process = node.start("run", before=limited)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    assert list(node.state_file.parent.iterdir()) == []
 
 
 def test_failed_runs_in_a_row_are_counted(node: FakeNode) -> None:

@@ -7,6 +7,8 @@ import os
 import random
 import re
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from fakes.faults import Status
 from fakes.node import FakeNode, Ran
 from fakes.server import Script, Server
+from pxe_fetch import systemctl
 from pxe_fetch.systemctl import environment
 
 BODY = random.Random(1).randbytes(5_000)
@@ -32,9 +35,7 @@ def test_units_are_started_once_their_artifact_is_in_place(node: FakeNode) -> No
             node.entry("n", server.url("/bad"), BODY, start="never.service", required=False),
         )
     assert ran.code == 2
-    assert node.systemctl() == [
-        f"--no-block --no-ask-password start {unit}" for unit in ("app.service", "other.target")
-    ]
+    assert sorted(node.systemctl()) == [f"--no-ask-password start {unit}" for unit in ("app.service", "other.target")]
 
 
 def test_units_are_started_too_where_the_artifact_is_in_place_already(node: FakeNode) -> None:
@@ -43,33 +44,203 @@ def test_units_are_started_too_where_the_artifact_is_in_place_already(node: Fake
         config = node.entry("m", server.url("/m"), BODY, start="app.service")
         assert node.run_config(config).artifact("m")["phase"] == "placed"
         assert node.run_config(config).artifact("m")["phase"] == "kept"
-    assert node.systemctl() == ["--no-block --no-ask-password start app.service"] * 2
+    assert node.systemctl() == ["--no-ask-password start app.service"] * 2
 
 
 def test_unit_that_cannot_be_started_is_a_remark_and_not_the_artifacts_failure(node: FakeNode) -> None:
-    node.give_systemctl(fails=True)
+    node.give_systemctl("echo 'Failed to start: Unit not found.' >&2; exit 5")
     with Server({"/m": Script(body=BODY)}) as server:
         ran = node.run_config(node.entry("m", server.url("/m"), BODY, start="app.service"))
     assert ran.code == 0
-    assert "m: app.service could not be started" in ran.err
-    assert "Unit not found." in ran.err
+    assert ran.err.count("m: app.service could not be started: Failed to start: Unit not found (") == 1
 
 
-def test_unit_that_has_failed_by_the_end_is_a_remark_and_not_the_artifacts_failure(node: FakeNode) -> None:
-    node.give_systemctl(states="active failed")
-    with Server({"/m": Script(body=BODY)}) as server:
-        ran = node.run_config(node.entry("m", server.url("/m"), BODY, start=["good.service", "bad.service"]))
-    assert ran.code == 0
-    assert "m: bad.service was started, and has failed: see systemctl status bad.service\n" in ran.err
-    assert "good.service" not in ran.err
-
-
-def test_node_without_systemctl_says_so(node: FakeNode) -> None:
+@pytest.mark.parametrize("required", [False, True])
+def test_node_without_systemctl_says_so(node: FakeNode, *, required: bool) -> None:
     node.environment["PATH"] = str(node.folder)
     with Server({"/m": Script(body=BODY)}) as server:
-        ran = node.run_config(node.entry("m", server.url("/m"), BODY, start="app.service"))
-    assert ran.code == 0
+        ran = node.run_config(
+            node.entry("m", server.url("/m"), BODY, start="app.service", start_required=required),
+        )
+    assert ran.code == (73 if required else 0)
     assert "this node has no systemctl" in ran.err
+
+
+def test_systemctl_that_stops_answering_ends_the_wait_for_a_required_unit(node: FakeNode) -> None:
+    node.give_systemctl("[ $1 = show ] || exit 0; echo 'Failed to get properties: Connection refused' >&2; exit 1")
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY, start="app.service", start_required=True))
+    assert (ran.code, ran.state["cause"]) == (73, "unit-failed")
+    assert "app.service could not be started: Failed to get properties: Connection refused" in ran.out
+
+
+def test_sigterm_ends_the_wait_for_a_required_unit(node: FakeNode) -> None:
+    node.give_systemctl("[ $1 = show ] || exec sleep 100; echo ActiveState=activating; echo Job=5")
+    with Server({"/m": Script(body=BODY)}) as server:
+        entry = node.entry("m", server.url("/m"), BODY, start="app.service", start_required=True)
+        file = node.write("fetch.yaml", node.config(entry))
+        process = node.start("run", "--config", str(file))
+        while not node.systemctl():
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(1)
+        process.terminate()
+        _, err = process.communicate(timeout=5)
+    assert (process.returncode, node.state()["cause"]) == (75, "stopped"), err
+
+
+UNITS = {
+    "app.service": "[Service]\nExecStart=/bin/sleep 1000\n",
+    "app@.service": "[Service]\nExecStart=/bin/sleep 1000%i\n",
+    "once.service": "[Service]\nType=oneshot\nExecStart=/bin/true\n",
+    "slow.service": "[Service]\nType=oneshot\nExecStart=/bin/sleep 2\n",
+    "endless.service": "[Service]\nType=oneshot\nExecStart=/bin/sleep 1000\n",
+    "false.service": "[Service]\nType=oneshot\nExecStart=/bin/false\n",
+    "gone.service": "[Service]\nExecStart=/no/such/program\n",
+    "again.service": "[Service]\nType=oneshot\nExecStart=/bin/false\nRestart=on-failure\nRestartSec=1000\n",
+    "late.service": "[Service]\nType=oneshot\nExecStart=/bin/sleep 1000\nTimeoutStartSec=200ms\n",
+    "odd.service": "[Unit]\nConditionPathExists=/no/such/file\n[Service]\nExecStart=/bin/true\n",
+    "picky.service": "[Unit]\nAssertPathExists=/no/such/file\n[Service]\nExecStart=/bin/true\n",
+    "needy.service": "[Unit]\nRequires=false.service\nAfter=false.service\n[Service]\nExecStart=/bin/true\n",
+    "wanted.service": "[Service]\nType=oneshot\nExecStart=/bin/true\n",
+    "unwanted.service": "[Unit]\nConditionPathExists=/no/such/file\n[Service]\nExecStart=/bin/true\n",
+    "bad.service": "[Service]\nType=simple\n",
+    "after.service": "[Unit]\nAfter=pxe-fetch.service\n[Service]\nExecStart=/bin/true\n",
+    "pxe-fetch.service": "[Service]\nType=notify\nExecStart=/bin/sleep 1000\n",  # as it is while the agent works
+}
+MANAGER = """\
+set -e
+mount -t tmpfs run /run
+mkdir -p /run/systemd/system "$XDG_RUNTIME_DIR"
+exec /lib/systemd/systemd --user --log-target=null
+"""
+
+
+@pytest.fixture
+def manager(node: FakeNode) -> Iterator[FakeNode]:
+    """The node with a real service manager that has UNITS: a user's, below a /run that nobody else sees."""
+    folder = node.folder / "config/systemd/user"
+    folder.mkdir(parents=True)
+    for name, text in UNITS.items():
+        (folder / name).write_text(text)
+    (folder / "masked.service").symlink_to("/dev/null")
+    (folder / "default.target.wants").mkdir()
+    for name in ("wanted.service", "unwanted.service"):  # systemd remembers what another unit refers to
+        (folder / "default.target.wants" / name).symlink_to(folder / name)
+    theirs = {"XDG_RUNTIME_DIR": "/run/user/0", "XDG_CONFIG_HOME": str(node.folder / "config")}
+    with subprocess.Popen(["unshare", "-m", "sh", "-c", MANAGER], env=os.environ | theirs) as process:
+        ask = f"nsenter -m -t {process.pid} env XDG_RUNTIME_DIR=/run/user/0 /usr/bin/systemctl --user"
+        node.give_systemctl(f'exec {ask} "$@"')
+        try:
+            for _ in range(100):
+                if (
+                    subprocess.run([*ask.split(), "start", "app.service"], capture_output=True, check=False).returncode
+                    == 0
+                ):
+                    break
+                time.sleep(0.1)
+            subprocess.run([*ask.split(), "start", "--no-block", "pxe-fetch.service"], check=True)
+            yield node
+        finally:
+            subprocess.run([*ask.split(), "exit"], check=False)
+            process.wait(timeout=20)
+
+
+def units(node: FakeNode, *names: str, code: int = 0, **others: object) -> dict[str, dict[str, object]]:
+    """What became of the units `names`, by name, after a run that started them and ended with `code`."""
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY, start=list(names), **others))
+    assert ran.code == code, ran.err
+    assert ran.artifact("m")["phase"] in {"placed", "kept"}
+    listed = ran.state["units"]
+    assert isinstance(listed, list)
+    for unit in listed:
+        assert ran.err.count(f"m: {unit['name']} ") == 1
+        shown = next(line for line in node.run("status").out.splitlines() if line.startswith(unit["name"]))
+        assert shown.split()[1:3] == ["m", unit["result"]]
+    return {unit["name"]: unit for unit in listed}
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a /run of its own")
+
+
+@as_root
+def test_state_says_what_became_of_each_unit(manager: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systemctl, "SETTLE", 3.0)  # on a busy machine
+    names = ["app.service", "app@1.service", "once.service", "endless.service", "false.service", "gone.service"]
+    names += ["again.service", "odd.service", "picky.service", "needy.service", "bad.service"]
+    names += ["after.service", "masked.service", "no-such.service", "wanted.service", "unwanted.service"]
+    found = units(manager, *names)
+    assert {name: unit["result"] for name, unit in found.items()} == {
+        "app.service": "already-active",
+        "app@1.service": "started",
+        "once.service": "inactive",
+        "endless.service": "starting",
+        "false.service": "failed",
+        "gone.service": "failed",
+        "again.service": "failed",
+        "odd.service": "inactive",
+        "picky.service": "failed",
+        "needy.service": "failed",
+        "bad.service": "bad-setting",
+        "after.service": "queued",
+        "masked.service": "masked",
+        "no-such.service": "not-found",
+        "wanted.service": "started",
+        "unwanted.service": "skipped",
+    }
+    assert found["no-such.service"]["message"] == "Failed to start no-such.service: Unit no-such.service not found."
+    assert str(found["false.service"]["message"]).startswith("Job for false.service failed because the control process")
+    assert found["gone.service"]["message"] == "result exit-code, exit status 203"
+    assert found["picky.service"]["message"] == "Assertion failed on job for picky.service."
+    assert (
+        found["needy.service"]["message"]
+        == "A dependency job for needy.service failed. See 'journalctl -xe' for details."
+    )
+    assert found["app@1.service"]["message"] is None
+    assert all(isinstance(unit["seconds"], float) for unit in found.values())
+
+
+@as_root
+@pytest.mark.parametrize("name", ["app.service", "slow.service", "odd.service", "after.service"])
+def test_required_unit_that_starts_or_may_start_fails_nothing(manager: FakeNode, name: str) -> None:
+    expected = {
+        "app.service": "already-active",
+        "odd.service": "inactive",
+        "after.service": "queued",
+        "slow.service": "inactive",
+    }
+    assert units(manager, name, start_required=True)[name]["result"] == expected.get(name, "started")
+
+
+@as_root
+@pytest.mark.parametrize(
+    "name", ["no-such.service", "masked.service", "false.service", "needy.service", "late.service"]
+)
+def test_required_unit_that_does_not_start_fails_the_run_for_good(manager: FakeNode, name: str) -> None:
+    assert units(manager, name, code=73, start_required=True)[name]["result"] != "started"
+    assert manager.state()["cause"] == "unit-failed"
+    assert str(manager.state()["message"]).startswith(f"m: {name} could not be started: ")
+
+
+@as_root
+def test_required_unit_of_an_optional_artifact_degrades_the_run(manager: FakeNode) -> None:
+    assert units(manager, "no-such.service", code=2, start_required=True, required=False)
+
+
+@as_root
+def test_wait_for_a_required_unit_ends_with_the_runs_deadline(manager: FakeNode) -> None:
+    manager.boot_with("pxe-fetch.deadline=2s")
+    found = units(manager, "endless.service", code=73, start_required=True)
+    assert found["endless.service"]["message"] == "it had not started when the run's deadline passed"
+
+
+@as_root
+def test_outcome_names_the_units_that_did_not_start(manager: FakeNode) -> None:
+    units(manager, "no-such.service", "once.service")
+    assert str(manager.state()["message"]).endswith(
+        "; no-such.service could not be started: Failed to start no-such.service: Unit no-such.service not found"
+    )
 
 
 def fail(node: FakeNode, code: int, **others: object) -> Ran:

@@ -68,7 +68,7 @@ _TELL = """\
 #!/bin/bash
 set -eu
 sha256sum /srv/slow.bin | cut -c-64 >/srv/proof/slow
-/usr/lib/pxe-fetch/pxe-fetch status --wait >/run/status && code=0 || code=$?
+pxe-fetch status --wait >/run/status && code=0 || code=$?
 echo "$code" >/srv/proof/exit
 curl --silent --show-error --fail --data-binary @/run/status "$(cat /srv/app/share/tell)"
 """
@@ -150,7 +150,12 @@ artifacts:
     sha256: {teller}
     dest: /run/systemd/system/tell.service
     start: tell.service
-  - {{name: tree, url: tree.tar.gz, sha256: {tree}, dest: /srv/app, extract: tar, start: prove.service}}
+  - name: tree
+    url: tree.tar.gz
+    sha256: {tree}
+    dest: /srv/app
+    extract: tar
+    start: [prove.service, absent.service]
   - name: shared
     url: file:///mnt/share/${{cmdline.role}}-${{mac}}.conf
     sha256: {personal}

@@ -156,6 +156,21 @@ def test_unit_that_is_ordered_after_the_target_waits_for_everything(shown: Shown
     assert shown.booted.has(LATER), "it was asked for long before the last artifact had come"
 
 
+def test_state_and_journal_say_what_became_of_each_unit(shown: Shown) -> None:
+    units = {one["name"]: one for one in shown.booted.node["units"]}
+    assert {name: one["result"] for name, one in units.items()} == {
+        "mnt-share.mount": "already-active",  # since the first run
+        "tell.service": "queued",  # it is ordered after the target
+        "prove.service": "starting",  # it waits for this run
+        "absent.service": "not-found",
+    }
+    why = "Failed to start absent.service: Unit absent.service not found."
+    assert units["absent.service"]["message"] == why
+    told = shown.booted.said("tree", MessageId.UNIT)
+    assert {entry["PXE_FETCH_UNIT"]: entry["PXE_FETCH_RESULT"] for entry in told}["absent.service"] == "not-found"
+    assert str(shown.booted.node["message"]).endswith(f"; absent.service could not be started: {why.removesuffix('.')}")
+
+
 def test_restarted_unit_keeps_what_is_right_and_resumes_the_rest(shown: Shown) -> None:
     first, second = shown.runs
     ends = {entry["PXE_FETCH_RUN"]: entry for entry in shown.booted.journal if "PXE_FETCH_EXIT_CODE" in entry}

@@ -200,6 +200,15 @@ def test_starts_with_an_empty_environment_and_without_any_python(agent: freeze.F
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"pxe-fetch {agent.version}\n", "")
 
 
+def test_starts_through_a_link_from_another_folder(agent: freeze.FrozenAgent, tmp_path: Path) -> None:
+    (tmp_path / "pxe-fetch").symlink_to(agent.path / "pxe-fetch")
+    done = subprocess.run(
+        ["pxe-fetch", "check", "/none"], env={"PATH": str(tmp_path)}, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (65, b"")
+    assert b"/none cannot be read" in done.stderr
+
+
 def test_brings_an_artifact_by_http_from_a_server_with_faults(
     agent: freeze.FrozenAgent, tmp_path: Path, server: Server
 ) -> None:

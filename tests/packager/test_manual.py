@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pxe_fetch.contract import commands
 from pxe_pack import cli, parser
 
 
@@ -49,6 +50,37 @@ def test_the_manual_page_is_right(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert (linted.returncode, linted.stdout) == (0, "")
 
 
+def test_the_agents_manual_page_has_every_command_and_flag(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "pxe-fetch.8"
+    text = printed(capsys, "man", "pxe-fetch")
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
+    assert printed(capsys, "man", "pxe-fetch") == text
+    page.write_text(text)
+    linted = subprocess.run(["mandoc", "-Tlint", "-Wwarning", page], capture_output=True, text=True, check=False)
+    assert (linted.returncode, linted.stdout) == (0, "")
+    shown = subprocess.run(["mandoc", "-Tutf8", page], capture_output=True, text=True, check=True).stdout
+    plain = re.sub(".\b", "", shown)
+    for name, command in commands.COMMANDS.items():
+        assert f"       {command.usage(name)}\n" in plain
+        part = plain.split(f"COMMAND 'pxe-fetch {name}'")[1]
+        assert all(option.flag in part for option in command.options)
+    for code, meaning in commands.EXIT_CODES.items():
+        assert re.search(rf"^ +{code} +{meaning}", plain, re.MULTILINE)
+
+
+def test_commands_of_the_agent_are_completed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "completion").write_text(printed(capsys, "completion", "bash", "pxe-fetch"))
+    assert set(commands.COMMANDS) <= completed(tmp_path, "bash", "pxe-fetch ")
+    for name, command in commands.COMMANDS.items():
+        assert {option.flag for option in command.options} <= completed(tmp_path, "bash", f"pxe-fetch {name} --")
+    (tmp_path / "fetch.yaml").touch()
+    assert "fetch.yaml" in completed(tmp_path, "bash", "pxe-fetch check fe")
+    assert "fetch.yaml" in completed(tmp_path, "bash", "pxe-fetch run --config fe")
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shell_reads_its_completion(capsys: pytest.CaptureFixture[str], tmp_path: Path, shell: str) -> None:
     script = tmp_path / "completion"
@@ -76,7 +108,7 @@ def completed(folder: Path, shell: str, line: str) -> set[str]:
     else:
         words = line.split(" ")
         ask = f"COMP_WORDS=({' '.join(word or chr(39) * 2 for word in words)}); COMP_CWORD={len(words) - 1}"
-        call = "$(complete -p pxe-pack | sed 's/.*-F \\([^ ]*\\).*/\\1/')"
+        call = f"$(complete -p {words[0]} | sed 's/.*-F \\([^ ]*\\).*/\\1/')"
         run = ["bash", "-c", f"source ./completion; {ask}; {call}; printf '%s\\n' \"${{COMPREPLY[@]}}\""]
     done = subprocess.run(run, capture_output=True, text=True, check=True, cwd=folder, env={"HOME": str(folder)})
     return {offered.partition("\t")[0].strip() for offered in done.stdout.splitlines()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import shutil
@@ -19,6 +20,7 @@ import pytest
 from liveos import shapes, specials, tiny
 from packing.site import BOOT_URL, Site, files_of, image_with_root, listed, partitioned, take_out
 from packing.trees import Inode, listing, tree_of
+from pxe_fetch.contract.paths import AGENT
 from pxe_pack import cli
 from pxe_pack.console import console
 from pxe_pack.image import liveos
@@ -31,6 +33,7 @@ ROOT = "liveos/rootfs.img"
 NEW = {
     "etc/pxe-fetch",
     "etc/pxe-fetch/fetch.yaml",
+    "usr/bin/pxe-fetch",
     "usr/lib/pxe-fetch",
     "usr/lib/pxe-fetch/_internal",
     "usr/lib/pxe-fetch/_internal/agent.json",
@@ -43,6 +46,13 @@ NEW = {
     "usr/lib/systemd/system/pxe-fetch-catalog.service",
     "usr/lib/systemd/system/pxe-fetch.service",
     "usr/lib/systemd/system/pxe-fetch.target",
+    "usr/share",
+    "usr/share/bash-completion",
+    "usr/share/bash-completion/completions",
+    "usr/share/bash-completion/completions/pxe-fetch",
+    "usr/share/man",
+    "usr/share/man/man8",
+    "usr/share/man/man8/pxe-fetch.8.gz",
 }
 
 Packs = Callable[..., str]
@@ -221,6 +231,34 @@ def test_an_image_with_a_file_where_a_folder_has_to_go_is_refused(
     site.image = image_with_root(site.image, contents, tmp_path)
     said = refused("--inject", "rootfs")
     assert "error[payload-conflict]: the image has a file at /usr/lib/systemd/catalog" in said
+
+
+@pytest.mark.parametrize(
+    ("inode", "named"),
+    [
+        (specials.Inode("usr/bin/pxe-fetch", data=b"#!/bin/sh\n"), "a file"),
+        (specials.symlink("usr/bin/pxe-fetch", "../local/bin/x"), "a link to ../local/bin/x"),
+    ],
+)
+def test_an_image_with_a_command_pxe_fetch_of_its_own_is_refused(
+    site: Site, refused: Callable[..., str], tmp_path: Path, inode: specials.Inode, named: str
+) -> None:
+    site.image = image_with_root(site.image, [*tiny.tree(), inode], tmp_path)
+    said = refused("--inject", "rootfs")
+    assert f"the image has {named} at /usr/bin/pxe-fetch, where pxe-pack needs a link to {AGENT}" in said
+
+
+def test_the_agent_is_a_command_with_a_manual_page(site: Site, packs: Packs, tmp_path: Path) -> None:
+    packs("--inject", "rootfs")
+    take_out(site.iso, ROOT, tmp_path / "new.squashfs")
+    root = tmp_path / "root"
+    subprocess.run(["unsquashfs", "-q", "-n", "-d", root, tmp_path / "new.squashfs", "usr"], check=True)
+    assert str((root / "usr/bin/pxe-fetch").readlink()) == AGENT
+    assert (root / AGENT.lstrip("/")).exists()
+    page = gzip.decompress((root / "usr/share/man/man8/pxe-fetch.8.gz").read_bytes())
+    assert b"pxe\\-fetch status [\\-\\-wait]" in page
+    completion = (root / "usr/share/bash-completion/completions/pxe-fetch").read_text()
+    assert completion.rstrip().endswith("pxe-fetch")
 
 
 def test_what_is_taken_out_leaves_the_root_filesystem_byte_for_byte_as_it_was(

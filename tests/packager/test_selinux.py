@@ -58,6 +58,7 @@ SUBS, SUBS_DIST = "/usr/lib64 /usr/lib\n", "/run /var/run\n/opt/lib /usr/lib64\n
 DEMANDED = {
     "etc/pxe-fetch": "pxe_fetch_conf_t:s0",
     "etc/pxe-fetch/fetch.yaml": "pxe_fetch_conf_t:s0:c1",
+    "usr/bin/pxe-fetch": "either_t:s0",
     "usr/lib/pxe-fetch": "pxe_fetch_lib_t:s0",
     "usr/lib/pxe-fetch/_internal": "pxe_fetch_lib_t:s0",
     "usr/lib/pxe-fetch/_internal/agent.json": "pxe_fetch_lib_t:s0",
@@ -70,6 +71,13 @@ DEMANDED = {
     "usr/lib/systemd/system/pxe-fetch-catalog.service": "systemd_unit_file_t:s0",
     "usr/lib/systemd/system/pxe-fetch.service": "systemd_unit_file_t:s0",
     "usr/lib/systemd/system/pxe-fetch.target": "systemd_unit_file_t:s0",
+    "usr/share": "usr_t:s0",
+    "usr/share/bash-completion": "either_t:s0",
+    "usr/share/bash-completion/completions": "either_t:s0",
+    "usr/share/bash-completion/completions/pxe-fetch": "either_t:s0",
+    "usr/share/man": "usr_t:s0",
+    "usr/share/man/man8": "usr_t:s0",
+    "usr/share/man/man8/pxe-fetch.8.gz": "usr_t:s0",
 }
 
 

@@ -31,6 +31,8 @@ def test_only_the_updates_tree_differs(site: Site, packs: Packs) -> None:
         f"{UNITS}/pxe-fetch-catalog.service",
         "updates/usr/lib/systemd/catalog/pxe-fetch.catalog",
         "updates/etc/pxe-fetch/fetch.yaml",
+        "updates/usr/share/bash-completion/completions/pxe-fetch",
+        "updates/usr/share/man/man8/pxe-fetch.8.gz",
     }
     old, new = listed(site.image), listed(site.iso)
     assert {path: facts for path, facts in new.items() if not path.startswith("/updates")} == old

@@ -22,12 +22,9 @@ def origin(artifact: Section) -> None:
     """Check that there is exactly one place to get the bytes from."""
     given = [key for key in model.ORIGINS if artifact.has(key)]
     if len(given) != 1:
-        said = "has none" if not given else f"has {' and '.join(given)}"
-        artifact.add(
-            "source-unclear",
-            f"{artifact.path} needs exactly one of {', '.join(model.ORIGINS)}, and {said}",
-            where=artifact.where(given[-1]) if given else None,
-        )
+        needed, found = ", ".join(model.ORIGINS), " and ".join(given) or "none"
+        message = f"{artifact.path} needs exactly one of {needed}, and has {found}"
+        artifact.add("source-unclear", message, where=artifact.where(given[-1]) if given else None)
     _check_not_empty(artifact, "source-unclear")
 
 
@@ -40,11 +37,9 @@ def digest(artifact: Section) -> None:
     elif artifact.has("source") and artifact.has("sha256_url"):
         artifact.refuse("sha256_url", _OF_SOURCE, reference="checksum-of-source", hint=_LEAVE_OUT)
     if not given and not any(map(artifact.has, model.PINNED_BY)):
-        artifact.add(
-            "checksum-missing",
-            f"{artifact.path} has no digest, so wrong bytes would go unnoticed",
-            hint="give sha256 (`sha256sum FILE` prints it), or `source:` and pxe-pack computes it",
-        )
+        message = f"{artifact.path} has no digest, so wrong bytes would go unnoticed"
+        hint = "give sha256 (`sha256sum FILE` prints it), or `source:` and pxe-pack computes it"
+        artifact.add("checksum-missing", message, hint=hint)
 
 
 def secret(section: Section, artifact: model.Artifact, *, base_url: str | None) -> None:

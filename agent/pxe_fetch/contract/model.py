@@ -10,23 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pxe_fetch.contract import keys, template, validators
-from pxe_fetch.contract.keys import (
-    Duration,
-    Flag,
-    Group,
-    Key,
-    OneOrMore,
-    Size,
-    Table,
-    Text,
-    Texts,
-    Whole,
-    mapping,
-    spelled,
-)
+from pxe_fetch.contract.keys import Duration, Flag, Group, Key, OneOrMore, Size, Table, Text, Texts, Whole, spelled
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
 
-KiB = 1024
 VERSION = 1
 STALL = 1800.0  # seconds without a new byte after which an artifact without `retry.deadline` is given up
 NO_CHUNKS_WORD = "none"  # instead of the section `chunks`
@@ -60,7 +46,7 @@ class Timeouts:
     connect: float = Key(POSITIVE, "Time to connect.").default(10.0)
     read: float = Key(POSITIVE, "Time without a single byte.").default(30.0)
     min_rate: int = Key(Size(), "Bytes a second below which it is given up, on average over the window.").default(
-        16 * KiB
+        16 * 1024
     )
     min_rate_window: float = Key(POSITIVE, "The window of `min_rate`.").default(60.0)
 
@@ -78,11 +64,8 @@ class Digest:
 
 def _digest_key(algorithm: str, digits: int) -> Key:
     """The key that spells a digest by `algorithm`."""
-
-    def load(text: str) -> Digest:
-        return Digest(algorithm=algorithm, hex=text)
-
-    kind = Text(validators.DigestOf(algorithm, digits), load=load)
+    rule = validators.DigestOf(algorithm, digits)
+    kind = Text(rule, load=lambda text: Digest(algorithm=algorithm, hex=text))
     return Key(kind, "Digest of the bytes on the wire.", name=algorithm)
 
 
@@ -124,7 +107,7 @@ NO_CHUNKS = Chunks(size=0)
 class When:
     """Which nodes an artifact is for. Each fact maps to shell globs, one of which must match; all facts must."""
 
-    facts: Mapping[str, tuple[str, ...]] = mapping(
+    facts: Mapping[str, tuple[str, ...]] = keys.mapping(
         *(
             Key(
                 OneOrMore(validators.any_text),
@@ -135,7 +118,7 @@ class When:
             for name, source in template.FACTS.items()
         )
     )
-    cmdline: Mapping[str, tuple[str, ...]] = mapping(
+    cmdline: Mapping[str, tuple[str, ...]] = keys.mapping(
         Key(
             Table(validators.any_text, OneOrMore(validators.any_text), rename=template.argument),
             "Kernel arguments, and the globs for their values.",
@@ -192,7 +175,7 @@ class Artifact:
     required: bool = Key(
         Flag(), "`false`: its failure degrades the run (exit code 2) instead of failing it.", sections=SHARED
     ).default(True)
-    headers: Mapping[str, str] = mapping(
+    headers: Mapping[str, str] = keys.mapping(
         Key(
             Table(validators.header_name, Text(validators.header_value)),
             "HTTP headers, sent to the url's own host alone; no secrets.",

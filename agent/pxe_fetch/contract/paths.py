@@ -47,4 +47,5 @@ class MessageId:
     DONE = "f2c86b3a9e1d4057b4a91e5d7c08630a"
     CHUNK_WRONG = "2d7c94f0b8e64a1596c3f01ad8e75b0c"
     CHUNK_MENDED = "a95e03d7c1fb42688db47e9206cf310d"
+    UNIT = "c07b52e4d19f4e86a3d5186fb27ce90e"
     STATUS = "84b1d6e5037f4c9a8f62c30e9a7d150b"  # anything else worth a line

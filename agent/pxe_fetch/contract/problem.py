@@ -36,6 +36,11 @@ class Problem:
         place = f"{self.where.file}:{self.where.line}:{self.where.column}: " if self.where else ""
         return f"{printable(f'{place}{self.message}')} [{self.reference}]"
 
+    def as_document(self) -> dict[str, object]:
+        """The finding as JSON data."""
+        where = self.where._asdict() if self.where else None
+        return {name: getattr(self, name) for name in self.__slots__} | {"where": where}
+
 
 class ProblemError(Exception):
     """One or more problems that end the work; the exit code depends on the subclass."""

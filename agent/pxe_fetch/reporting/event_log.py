@@ -17,10 +17,9 @@ from pxe_fetch.download.download import DownloadResult
 from pxe_fetch.errors import FetchError
 from pxe_fetch.humanize import amount, count, soon, span
 from pxe_fetch.plan import Plan, Transfer
-from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal
+from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal, Value
 from pxe_fetch.reporting.result import Result
-from pxe_fetch.reporting.state_file import ArtifactState
-from pxe_fetch.reporting.state_store import StateStore
+from pxe_fetch.reporting.state_store import GOOD_RESULTS, ArtifactState, StateStore, UnitState
 
 # With more artifacts than this, only their results and errors are logged: journald drops entries of a service that
 # sends more than RateLimitBurst= of them (journald.conf(5)), and the important ones could be among those.
@@ -39,13 +38,13 @@ class EventLog:
 
     def config_located(self, config: LocatedConfig) -> None:
         """The run uses this configuration."""
-        self._store.state.config = {"source": config.source, "path_or_url": config.location, "sha256": config.sha256}
+        self._store.config = {"source": config.source, "path_or_url": config.location, "sha256": config.sha256}
         fields = {"url": config.location, "sha256": config.sha256, "phase": "locating"}
         self._send(f"configuration: {config.reason}", MessageId.CONFIG_FOUND, **fields)
 
     def node_identified(self, facts: Mapping[str, str]) -> None:
         """The run is on the node with these facts."""
-        self._store.state.node = facts
+        self._store.node = facts
 
     def planned(self, plan: Plan, *, config: FetchConfig) -> None:
         """The run is going to fetch what `plan` says."""
@@ -63,7 +62,7 @@ class EventLog:
             elif artifact.name in skipped:
                 state.phase = "skipped"
             self._store.add(state)
-        self._store.state.phase = "fetching"
+        self._store.phase = "fetching"
         self._store.save()
         sizes = [transfer.size for transfer in plan.transfers]
         known = sum(size or 0 for size in sizes)
@@ -79,10 +78,10 @@ class EventLog:
         """The run has ended; the last event that changes the state."""
         self._store.finish(result)
         if self._store.write_error:
-            self.debug(self._store.write_error)
+            self.log(self._store.write_error, priority=DEBUG)
         if self._journal.is_plain_text:
             return  # the same line goes to stdout
-        state = self._store.state
+        state = self._store
         self._send(
             f"{state.phase}: {result.message}",
             MessageId.FAILED if result.failed else MessageId.DONE,
@@ -98,10 +97,6 @@ class EventLog:
         """Log anything else; the state stays as it is."""
         self._send(message, MessageId.STATUS, priority)
 
-    def debug(self, message: str) -> None:
-        """Log something that only pxe-fetch.debug shows."""
-        self.log(message, priority=DEBUG)
-
     def enable_debug(self) -> None:
         """Show debug entries from now on."""
         self._journal.debug = True
@@ -115,10 +110,10 @@ class EventLog:
                 label = f": {problem.label}" if problem.label else ""
                 hint = f" (hint: {problem.hint})" if problem.hint else ""
                 message = f"{problem.severity}: {problem}{label}{hint}"
-                fields = {"error": problem.reference, "phase": self._store.state.phase}
+                fields = {"error": problem.reference, "phase": self._store.phase}
                 self._send(message, MessageId.FAILED, ERROR, **fields)
         elif type(error) is FetchError or not isinstance(error, (FetchError, KernelArgumentError)):
-            self.debug("".join(traceback.format_exception(error)))
+            self.log("".join(traceback.format_exception(error)), priority=DEBUG)
 
     # One artifact, before and after its download
 
@@ -176,8 +171,26 @@ class EventLog:
         priority = ERROR if artifact.required else WARNING
         self._send_of(artifact, message, MessageId.FAILED, priority, error=result.message, cause=result.cause, **fields)
 
+    # The units in its `start:` list
+
+    def unit_added(self, unit: UnitState) -> None:
+        """The unit is asked to start."""
+        self._store.add_unit(unit)
+
+    def unit_settled(self, unit: UnitState) -> None:
+        """What became of the unit is known, or nobody waits for it any longer."""
+        failed = unit.result not in GOOD_RESULTS
+        fields = {"artifact": unit.artifact, "unit": unit.name, "result": unit.result}
+        self._send(
+            f"{unit.artifact}: {unit.sentence}{f' (systemctl status {unit.name})' if failed else ''}",
+            MessageId.UNIT,
+            INFO if not failed else ERROR if unit.required else WARNING,
+            error=unit.message if failed else None,
+            **fields,
+        )
+
     # One artifact's download (pxe_fetch.download.context.Events). Some downloads are not artifacts (the configuration,
-    # a list of digests): those have no state, and only their errors are logged.
+    # a list of digests): those have no `dest` and no state, and only their errors are logged.
 
     def started(self, name: str, *, url: str, offset: int, total: int | None) -> None:
         with self._store.edit(name) as artifact:
@@ -187,7 +200,7 @@ class EventLog:
             artifact.bytes = offset
             artifact.total = artifact.total if total is None else total
             artifact.attempts = max(artifact.attempts, 1)
-        if is_first and self._store.has(name):
+        if is_first and artifact.dest:
             size = "" if total is None else f" ({amount(total)})"
             mirrors = artifact.mirrors
             mirror = f", mirror {mirrors.index(url) + 1} of {len(mirrors)}" if url in mirrors else ""
@@ -245,23 +258,17 @@ class EventLog:
             artifact.bytes = artifact.total = total
             artifact.error = None  # overcome; the journal has it
             artifact.sha256 = hex_digits if algorithm == "sha256" else None
-        if self._store.has(name):
+        if artifact.dest:
             message = f"verified {amount(total)}, {digest}"
             fields = {"bytes": total, "total": total, "sha256": artifact.sha256, "phase": "verifying"}
             self._send_of(artifact, message, MessageId.VERIFIED, self._routine, **fields)
 
     def _send_of(
-        self,
-        artifact: ArtifactState,
-        message: str,
-        message_id: str,
-        priority: int = INFO,
-        /,
-        **fields: str | float | None,
+        self, artifact: ArtifactState, message: str, message_id: str, priority: int = INFO, /, **fields: Value
     ) -> None:
         """Send an entry about `artifact`, with its URL and phase unless `fields` have others."""
         fields = {"artifact": artifact.name, "url": artifact.url, "phase": artifact.phase, **fields}
         self._send(f"{artifact.name}: {message}", message_id, priority, **fields)
 
-    def _send(self, message: str, message_id: str, priority: int = INFO, /, **fields: str | float | None) -> None:
-        self._journal.send(message, priority=priority, message_id=message_id, run=self._store.state.run, **fields)
+    def _send(self, message: str, message_id: str, priority: int = INFO, /, **fields: Value) -> None:
+        self._journal.send(message, priority=priority, message_id=message_id, run=self._store.run, **fields)

@@ -1,15 +1,18 @@
-"""Journal entries: to journald with typed fields, or to stderr if journald or systemd-python is missing."""
+"""What systemd and the console are told: journal entries, notifications of the service, the line of the outcome.
+
+Entries go to journald with typed fields, or to stderr if journald or systemd-python is missing.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
 from pxe_fetch.contract.problem import printable
-from pxe_fetch.reporting.notify import is_service
 
 try:
     from systemd import journal as journald
@@ -19,10 +22,16 @@ except ImportError:  # no systemd-python, or no libsystemd.so.0: a laptop, a con
 # syslog(3) priorities, which sd-daemon(3) puts in angle brackets in front of a line.
 ERROR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7
 
+Value = str | float | None  # of a field; None: the entry does not have it
+
 IDENTIFIER = "pxe-fetch"
 CONSOLE = "/dev/console"
 CGROUP = "/proc/self/cgroup"
 SOCKET = Path("/run/systemd/journal/socket")
+
+READY = "READY=1"
+# Bytes of one assignment. systemd drops a datagram of more than 4096 bytes (NOTIFY_BUFFER_MAX) whole, READY=1 included.
+MAX_ASSIGNMENT = 1000
 
 
 class Journal:
@@ -43,13 +52,9 @@ class Journal:
         """Whether a person reads the lines as they are written: on a terminal or in a file."""
         return not self._has_prefix
 
-    def is_enabled(self, priority: int) -> bool:
-        """Whether entries of this priority are written at all."""
-        return priority != DEBUG or self.debug
-
-    def send(self, message: str, *, priority: int = INFO, message_id: str = "", **fields: str | float | None) -> None:
+    def send(self, message: str, *, priority: int = INFO, message_id: str = "", **fields: Value) -> None:
         """Write `message`. Each of `fields` becomes PXE_FETCH_<NAME>, unless it is None. Never raises OSError."""
-        if not self.is_enabled(priority):
+        if priority == DEBUG and not self.debug:
             return
         if self._has_journald:
             entry = {"MESSAGE": message, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": IDENTIFIER}
@@ -84,6 +89,34 @@ def send_to_journald(entry: Mapping[str, str]) -> bool:
     except OSError:
         return False
     return True
+
+
+def notify(*assignments: str) -> bool:
+    """Send `NAME=value` assignments to the service manager, without libsystemd; True if one received them.
+
+    $NOTIFY_SOCKET is a path, or an abstract socket if it begins with `@` (sd_notify(3)). Each assignment is reduced to
+    one line of at most MAX_ASSIGNMENT bytes. Never raises OSError: a run must not fail because nobody listens.
+    """
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return False
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            channel.connect("\0" + address[1:] if address.startswith("@") else address)
+            channel.send(b"\n".join(map(_shorten, assignments)))
+    except OSError:
+        return False
+    return True
+
+
+def is_service() -> bool:
+    """Whether systemd runs this process as a service, rather than a person in a shell."""
+    return bool(os.environ.get("INVOCATION_ID") and os.environ.get("NOTIFY_SOCKET"))
+
+
+def _shorten(assignment: str) -> bytes:
+    line = " ".join(assignment.splitlines()).encode(errors="replace")
+    return line[:MAX_ASSIGNMENT].decode(errors="ignore").encode()
 
 
 def write_to_console(message: str) -> None:

@@ -4,40 +4,122 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from threading import Event, Lock, Thread
 
 from pxe_fetch import __version__
-from pxe_fetch.humanize import amount
+from pxe_fetch.contract.exits import Exit
+from pxe_fetch.humanize import amount, count, span
 from pxe_fetch.reporting import state_file
-from pxe_fetch.reporting.notify import notify
-from pxe_fetch.reporting.result import Result
-from pxe_fetch.reporting.state_file import FINAL_PHASES, ArtifactState, Document, RunState
+from pxe_fetch.reporting.journal import notify
+from pxe_fetch.reporting.result import RESTARTED, Result
+from pxe_fetch.reporting.state_file import Document
 
-SAVE_INTERVAL = 0.1  # seconds between two saves while artifacts change
+SAVE_INTERVAL = 0.25  # seconds between two saves while artifacts change
 SAVE_COST_FACTOR = 100  # … and at least so many times what the last one took: saving takes under 1 % of a run
 HEARTBEAT = 1.0  # seconds between two messages to systemd
 START_EXTENSION = 60  # seconds by which each of them extends TimeoutStartSec=
 ACTIVE_PHASES = frozenset(("fetching", "verifying", "placing"))
 STATUS_NAMES = 3  # artifacts named in the status line
+MAX_NAMED = 8  # artifacts named in the one line of the result
+FINAL_PHASES = frozenset(("placed", "kept", "skipped", "failed"))  # of an artifact
+# What became of a unit. Other results are failures: failed, not-found, masked, bad-setting, error, unknown.
+GOOD_RESULTS = {
+    "starting": "is starting",
+    "queued": "will start after this run",
+    "started": "has started",
+    "already-active": "was active already",
+    "inactive": "is inactive",
+    "skipped": "was skipped",
+}
+
+
+@dataclass(kw_only=True, slots=True)
+class ArtifactState:
+    """One artifact. Bytes are those of the download, before unpacking; times are of time.monotonic()."""
+
+    name: str
+    dest: str
+    phase: str = "waiting"  # waiting, fetching, verifying, placing, placed, kept, skipped, failed
+    required: bool
+    bytes: int = 0  # in the part file, or in place
+    total: int | None = None
+    bytes_received: int = 0  # in this run, over all attempts: bytes fetched twice count twice
+    attempts: int = 0
+    url: str | None = None  # redacted; the mirror in use, or the one that served the last bytes
+    sha256: str | None = None
+    error: str | None = None
+    cause: str | None = None
+
+    # Not in the document:
+    mirrors: tuple[str, ...] = ()  # redacted, in the order of this node; empty if there is only one URL
+    dropped_mirrors: int = 0
+    started: float | None = None
+    ended: float | None = None
+
+    def document(self) -> Document:
+        """This artifact's entry in state.json."""
+        return {key: getattr(self, key) for key in _ARTIFACT_KEYS} | {"seconds": round(self.seconds(), 3)}
+
+    def seconds(self) -> float:
+        """How long it took, or has taken so far; 0.0 if it has not started."""
+        return 0.0 if self.started is None else (self.ended or time.monotonic()) - self.started
+
+
+_ARTIFACT_KEYS = tuple(
+    one.name for one in fields(ArtifactState) if one.name not in {"mirrors", "dropped_mirrors", "started", "ended"}
+)
+
+
+@dataclass(kw_only=True, slots=True)
+class UnitState:
+    """One unit in the `start:` list of an artifact that is in place."""
+
+    name: str
+    artifact: str
+    required: bool
+    result: str = "starting"  # one of GOOD_RESULTS, or a failure
+    message: str | None = None  # systemd's words
+    seconds: float = 0.0  # from the request until that result
+    requested: float = field(default_factory=time.monotonic)
+
+    def document(self) -> Document:
+        """This unit's entry in state.json."""
+        keys = ("name", "artifact", "required", "result", "message")
+        return {key: getattr(self, key) for key in keys} | {"seconds": round(self.seconds, 3)}
+
+    @property
+    def sentence(self) -> str:
+        """What became of the unit."""
+        outcome = GOOD_RESULTS.get(self.result, "could not be started")
+        return f"{self.name} {outcome}: {self.message.removesuffix('.')}" if self.message else f"{self.name} {outcome}"
 
 
 class StateStore:
     """The run's state and its file. Change artifacts through `edit`; safe to use from several threads."""
 
     def __init__(self) -> None:
-        self.state = RunState(
-            run=os.environ.get("INVOCATION_ID") or os.urandom(16).hex(),
-            agent=__version__,
-            started=datetime.now(tz=UTC).isoformat(timespec="seconds"),
-            started_monotonic=time.monotonic(),
-        )
-        self.write_error: str | None = None  # why the state file is no longer written
+        self.run = os.environ.get("INVOCATION_ID") or os.urandom(16).hex()  # 32 hexadecimal digits
+        self.phase = "locating"  # locating, fetching, done, failed
+        self.exit_code: int | None = None
+        self.cause: str | None = None
+        self.message = ""
+        self.config: Mapping[str, str] = {}
+        self.node: Mapping[str, str] = {}
+        self.started = datetime.now(tz=UTC).isoformat(timespec="seconds")
+        self.started_monotonic = time.monotonic()
+        self.failures = 0  # failed runs in a row, this one included
+        self.artifacts: list[ArtifactState] = []
+        self.units: list[UnitState] = []
+        self.read_error: str | None = None  # why the file of the run before this one could not be used
+        self.write_error: str | None = None  # why the file could not be written the last time
         self._file = state_file.path()
-        self._previous_failures = state_file.failed_runs(self._file)
+        self._previous_failures = self._failures_before()
         self._artifacts: dict[str, ArtifactState] = {}
+        self._ended_monotonic: float | None = None
         self._changed = False  # since the last save
         self._lock = Lock()  # of all above
         self._saving = Lock()  # of the file; never taken while `_lock` is held
@@ -52,15 +134,17 @@ class StateStore:
     def add(self, artifact: ArtifactState) -> None:
         """Add an artifact of the plan. Its name must be new."""
         with self._lock:
-            self.state.artifacts.append(artifact)
+            self.artifacts.append(artifact)
             self._artifacts[artifact.name] = artifact
 
-    def has(self, name: str) -> bool:
-        """Whether `name` is an artifact, and not another download: the configuration, a list of digests."""
-        return name in self._artifacts
+    def add_unit(self, unit: UnitState) -> None:
+        """Add a unit that was asked to start; it may be changed until `finish`."""
+        with self._lock:
+            self.units.append(unit)
+            self._changed = True
 
     def get(self, name: str) -> ArtifactState:
-        """The state of the artifact `name`; a blank one, kept nowhere, if that is no artifact."""
+        """The state of the artifact `name`; one without `dest`, kept nowhere, for another download, as of digests."""
         return self._artifacts.get(name) or ArtifactState(name=name, dest="", phase="fetching", required=True)
 
     @contextmanager
@@ -70,31 +154,80 @@ class StateStore:
             yield self.get(name)
             self._changed = True
 
+    def result(self, failures: Mapping[str, Result]) -> Result:
+        """The result of a run whose artifacts have all ended; `failures` are those that failed, by name.
+
+        The exit code is that of the first required artifact that failed, in the order of the configuration. A failure
+        after which the unit restarts the agent comes before one after which it does not: the next run fetches what it
+        can, and the final failure is reported once nothing else is left.
+        """
+        artifacts = self.artifacts
+        units = [one for one in self.units if one.result not in GOOD_RESULTS]
+        failures = {one.artifact: _unit_result(one) for one in units if one.required} | {**failures}
+        required = [one for one in artifacts if one.required and one.name in failures]
+        optional = [one for one in artifacts if not one.required and one.name in failures]
+        elapsed = span(time.monotonic() - self.started_monotonic)
+        if required:
+            first = next((one for one in required if failures[one.name].exit_code in RESTARTED), required[0])
+            failure = failures[first.name]
+            others = [one.name for one in (*required, *optional) if one is not first]
+            also = f"; also failed: {_join(others, ', ')}" if others else ""
+            message = f"{first.name}: {failure.sentence}{also} ({self._in_place()}, {elapsed})"
+            return Result(exit_code=failure.exit_code, cause=failure.cause, message=message)
+        received = amount(sum(one.bytes_received for one in artifacts))
+        summary = f"{self._in_place()}, {received} received, {elapsed}"
+        if idle := [one.sentence for one in units if not one.required]:
+            summary += f"; {_join(idle, '; ')}"
+        if not optional:
+            return Result(exit_code=Exit.DONE, message=summary)
+        reasons = _join([f"{one.name}: {failures[one.name].sentence}" for one in optional], "; ")
+        return Result(
+            exit_code=Exit.DEGRADED,
+            cause=failures[optional[0].name].cause,
+            message=f"{summary}; without {count(len(optional), 'optional artifact')}: {reasons}",
+        )
+
+    def _in_place(self) -> str:
+        """`3 of 5 artifacts in place (1 already), 2 not for this node`."""
+        phases = [one.phase for one in self.artifacts]
+        kept, skipped = phases.count("kept"), phases.count("skipped")
+        in_place, wanted = phases.count("placed") + kept, len(phases) - skipped
+        already = f" ({kept} already)" if kept else ""
+        others = f", {skipped} not for this node" if skipped else ""
+        of = "" if in_place == wanted else f"{in_place} of "
+        return f"{of}{count(wanted, 'artifact')} in place{already}{others}"
+
     def finish(self, result: Result) -> None:
         """Record how the run ended and save it. The state must not change afterwards."""
         self._ended.set()
         with self._lock:
-            state, now = self.state, time.monotonic()
-            state.phase = "failed" if result.failed else "done"
-            state.exit_code = int(result.exit_code)
-            state.cause = result.cause
-            state.message = result.message
-            state.ended_monotonic = now
-            state.failures = self._previous_failures + 1 if result.failed else 0
-            for artifact in state.artifacts:
+            self.phase = "failed" if result.failed else "done"
+            self.exit_code = int(result.exit_code)
+            self.cause = result.cause
+            self.message = result.message
+            self._ended_monotonic = time.monotonic()
+            self.failures = self._previous_failures + 1 if result.failed else 0
+            for artifact in self.artifacts:
                 if artifact.phase not in FINAL_PHASES and artifact.started is not None:
-                    artifact.ended = now
+                    artifact.ended = self._ended_monotonic
         self.save()
-
-    def phases(self) -> tuple[str, ...]:
-        """The phase of the run, then of each artifact."""
-        with self._lock:
-            return (self.state.phase, *(artifact.phase for artifact in self.state.artifacts))
 
     def document(self) -> Document:
         """The state as state.json has it."""
+        keys = ("run", "phase", "exit_code", "cause", "message", "started", "failures")
         with self._lock:
-            return self.state.document()
+            seconds = (self._ended_monotonic or time.monotonic()) - self.started_monotonic
+            return {
+                "version": state_file.VERSION,
+                **{key: getattr(self, key) for key in keys},
+                "agent": __version__,
+                "final": self.exit_code is not None,
+                "config": dict(self.config),
+                "node": dict(self.node),
+                "seconds": round(seconds, 3),
+                "artifacts": [artifact.document() for artifact in self.artifacts],
+                "units": [unit.document() for unit in self.units],
+            }
 
     def save(self) -> None:
         """Write the state file now. Never raises OSError: `write_error` then says what went wrong."""
@@ -104,9 +237,21 @@ class StateStore:
             self._changed = False
             try:
                 state_file.write(self.document(), file=self._file)
-            except OSError as error:
+                self.write_error = None
+            except OSError as error:  # the next save may succeed: a full disk gets room again
                 self.write_error = f"cannot write {self._file}: {error.strerror}"
-                self._file = None
+                if self.phase in state_file.ENDED:
+                    with suppress(OSError):  # no state is better than one that says that the run goes on
+                        self._file.unlink()
+
+    def _failures_before(self) -> int:
+        """How many runs in a row have failed or were killed before this one; 0 if that is unknown."""
+        try:
+            document = state_file.read(self._file) if self._file else None
+        except state_file.StateError as error:
+            self.read_error = str(error)
+            document = None
+        return int(document["failures"]) + (document["phase"] not in state_file.ENDED) if document else 0
 
     def _keep_saving(self) -> None:
         next_save = next_heartbeat = 0.0
@@ -123,11 +268,26 @@ class StateStore:
     def _status(self) -> str:
         """The line for `systemctl status`."""
         with self._lock:
-            artifacts = self.state.artifacts
-            if self.state.phase == "locating":
+            artifacts = self.artifacts
+            if self.phase == "locating":
                 return "locating the configuration"
             ended = sum(artifact.phase in FINAL_PHASES for artifact in artifacts)
             size = sum(artifact.bytes for artifact in artifacts)
             active = [artifact.name for artifact in artifacts if artifact.phase in ACTIVE_PHASES]
             names = f": {', '.join(active[:STATUS_NAMES])}{', …' if len(active) > STATUS_NAMES else ''}"
             return f"{ended} of {len(artifacts)} artifacts, {amount(size)} so far{names if active else ''}"
+
+
+def _unit_result(unit: UnitState) -> Result:
+    """The result of an artifact whose unit was required, and did not start.
+
+    Not in RESTARTED: the next run would find the artifact in place, and start the same unit in the same way. To try a
+    unit again is up to its own Restart= (systemd.service(5)).
+    """
+    return Result(exit_code=Exit.CANNOT_CREATE, cause="unit-failed", message=unit.sentence)
+
+
+def _join(items: Sequence[str], separator: str) -> str:
+    """The first MAX_NAMED of `items` and how many more there are; each has a journal entry of its own."""
+    more = len(items) - MAX_NAMED
+    return separator.join([*items[:MAX_NAMED], *([f"and {count(more, 'other')}"] if more > 0 else [])])

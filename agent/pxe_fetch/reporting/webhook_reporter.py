@@ -15,7 +15,8 @@ from threading import Event, Thread
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline, SystemClock
-from pxe_fetch.errors import DeadlineError, FetchError, PolicyError
+from pxe_fetch.errors import DeadlineError, FetchError
+from pxe_fetch.reporting.state_file import ENDED
 from pxe_fetch.reporting.state_store import StateStore
 from pxe_fetch.transport.http import HttpTransport
 
@@ -24,7 +25,7 @@ INTERIM_TIMEOUT = 10.0  # seconds for one interim report
 # Seconds for the final report with its retry: on an emulated machine, which starts all its other services at this
 # moment, 5 were not enough.
 FINAL_TIMEOUT = 15.0
-STOPPED_TIMEOUT = 5.0  # seconds for it in a run that was stopped: systemd kills it after TimeoutStopSec=20s
+STOPPED_TIMEOUT = 0.5  # seconds for it in a run that was stopped: who stops it waits for that
 RETRY_DELAY = 0.5  # seconds before the final report is retried
 UNINTERRUPTIBLE = 2.0  # seconds more for what no timeout interrupts, as a name lookup
 
@@ -55,16 +56,14 @@ class WebhookReporter:
     def finish(self, *, stopped: bool = False) -> str | None:
         """Post the final document; None, or a sentence that says why it was not accepted.
 
-        Blocks for FINAL_TIMEOUT seconds at most, or STOPPED_TIMEOUT if the run was `stopped`, plus UNINTERRUPTIBLE.
+        Blocks for FINAL_TIMEOUT + UNINTERRUPTIBLE seconds at most, or STOPPED_TIMEOUT if the run was `stopped`.
         """
         self.stop()
-        body = json.dumps(self._store.document()).encode()
         timeout = STOPPED_TIMEOUT if stopped else FINAL_TIMEOUT
         answers: SimpleQueue[str | None] = SimpleQueue()
-        thread = Thread(target=lambda: answers.put(self._post_final(body, timeout)), name="final-report", daemon=True)
         try:
-            thread.start()
-            return answers.get(timeout=timeout + UNINTERRUPTIBLE)
+            Thread(target=lambda: answers.put(self._post_final(timeout)), name="final-report", daemon=True).start()
+            return answers.get(timeout=timeout + (0 if stopped else UNINTERRUPTIBLE))
         except RuntimeError as error:
             return f"{redact(self.url)}: {error}"
         except Empty:
@@ -73,41 +72,34 @@ class WebhookReporter:
     def _post_changes(self) -> None:
         posted = None
         while not self._stop.wait(POLL_INTERVAL):
-            phases = self._store.phases()
-            if phases == posted:
-                continue
-            posted = phases
-            document = self._store.document()
-            if document["final"]:
+            state = self._store
+            if state.phase in ENDED:
                 return  # `finish` posts it
-            self._post(json.dumps(document).encode(), timeout=INTERIM_TIMEOUT, stop=self._stop)
+            phases = [state.phase, *(one.phase for one in state.artifacts)]
+            if phases != posted:
+                posted = phases
+                self._post(timeout=INTERIM_TIMEOUT, stop=self._stop)
 
-    def _post_final(self, body: bytes, timeout: float) -> str | None:
-        """Post `body` within `timeout` seconds, twice if that may help; why it was not accepted."""
+    def _post_final(self, timeout: float) -> str | None:
+        """Post the state within `timeout` seconds, twice if that may help; why it was not accepted."""
         if self._thread.is_alive():
-            self._thread.join(timeout=POLL_INTERVAL)  # an interim report must not arrive after the final one
+            self._thread.join(timeout=timeout / 10)  # an interim report must not arrive after the final one
         end = time.monotonic() + timeout
-        never = Event()
-        failure, is_final = self._post(body, timeout=timeout * 2 / 3, stop=never)
+        failure, is_final = self._post(timeout=timeout * 2 / 3, stop=Event())
         if failure is None or is_final or time.monotonic() + RETRY_DELAY >= end:
             return failure
         time.sleep(RETRY_DELAY)
-        failure, _ = self._post(body, timeout=end - time.monotonic(), stop=never)
+        failure, _ = self._post(timeout=end - time.monotonic(), stop=Event())
         return f"{failure} (two attempts)" if failure else None
 
-    def _post(self, body: bytes, *, timeout: float, stop: Event) -> tuple[str | None, bool]:
-        """Post `body` once: why it was not accepted, and whether another attempt would fail too."""
-        clock = SystemClock()
-        deadline = Deadline(clock=clock, stop=stop, at=clock.now() + timeout)
-        url = redact(self.url)
+    def _post(self, *, timeout: float, stop: Event) -> tuple[str | None, bool]:
+        """Post the state once: why it was not accepted, and whether another attempt would fail too."""
+        deadline = Deadline(clock=SystemClock(), stop=stop, at=time.monotonic() + timeout)
+        body, url = json.dumps(self._store.document()).encode(), redact(self.url)
         try:
             status = self._webhook.post(self.url, body, kind="application/json", timeouts=_TIMEOUTS, deadline=deadline)
-        except PolicyError as error:
-            return f"{url}: {error}", True
         except FetchError as error:
             return f"{url}: {error}", not (error.transient or isinstance(error, DeadlineError))
         except Exception as error:  # a report must not fail the run
             return f"{url}: {type(error).__name__}", True
-        if status in ACCEPTED:
-            return None, False
-        return f"{url} answered {status}", status not in _TRANSIENT
+        return (None, False) if status in ACCEPTED else (f"{url} answered {status}", status not in _TRANSIENT)

@@ -32,6 +32,18 @@ class Fetched:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StartedUnit:
+    """What became of a unit in the `start:` list of an artifact, as the node reports it."""
+
+    name: str
+    artifact: str
+    required: bool
+    result: str
+    message: str | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NodeState:
     """The state of the agent's run, as the node reports it (docs/node.md)."""
 
@@ -42,6 +54,7 @@ class NodeState:
     config: str  # where its configuration came from
     seconds: float
     artifacts: tuple[Fetched, ...]
+    units: tuple[StartedUnit, ...] = ()
 
 
 @dataclass(slots=True)
@@ -79,7 +92,6 @@ class Outcome:
 def read_state(document: Mapping[str, object]) -> NodeState:
     """The state in a state document; keys that are missing or of the wrong type are left empty."""
     config = document.get("config")
-    artifacts = document.get("artifacts")
     return NodeState(
         phase=_text(document, "phase") or "",
         exit_code=_whole(document, "exit_code"),
@@ -93,9 +105,8 @@ def read_state(document: Mapping[str, object]) -> NodeState:
         if isinstance(config, Mapping)
         else "",
         seconds=_number(document, "seconds"),
-        artifacts=tuple(_fetched(entry) for entry in artifacts if isinstance(entry, Mapping))
-        if isinstance(artifacts, Sequence)
-        else (),
+        artifacts=tuple(_fetched(entry) for entry in _entries(document, "artifacts")),
+        units=tuple(_started(entry) for entry in _entries(document, "units")),
     )
 
 
@@ -117,6 +128,17 @@ def _fetched(entry: Mapping[str, object]) -> Fetched:
     )
 
 
+def _started(entry: Mapping[str, object]) -> StartedUnit:
+    return StartedUnit(
+        name=_text(entry, "name") or "",
+        artifact=_text(entry, "artifact") or "",
+        required=entry.get("required") is True,
+        result=_text(entry, "result") or "",
+        message=_text(entry, "message"),
+        seconds=_number(entry, "seconds"),
+    )
+
+
 def as_document(outcome: Outcome) -> dict[str, object]:
     """The outcome as a JSON document (docs/json.md)."""
     return {
@@ -126,7 +148,7 @@ def as_document(outcome: Outcome) -> dict[str, object]:
         "stage": str(outcome.stage),
         "stages": [{"stage": str(stage), "seconds": round(seconds, 3)} for stage, seconds in outcome.stages],
         "served": [asdict(served) for served in outcome.served],
-        "failure": asdict(outcome.failure) if outcome.failure else None,
+        "failure": outcome.failure.as_document() if outcome.failure else None,
         "serial_log": str(outcome.serial_log),
         "accelerator": outcome.accelerator,
         "seconds": round(outcome.seconds, 3),
@@ -138,6 +160,8 @@ def as_text(outcome: Outcome) -> str:
     lines = [_headline(outcome), ""]
     if outcome.node:
         lines += _artifacts(outcome.node.artifacts)
+        for unit in outcome.node.units:
+            lines.append(f"unit           {unit.name}: {unit.result}{f', {unit.message}' if unit.message else ''}")
         lines += [f"configuration  {outcome.node.config}"] if outcome.node.config else []
     for served in outcome.served:
         if served.missed:
@@ -191,6 +215,11 @@ def size(count: int) -> str:
     """`count` bytes in readable form: `512 B`, `3.4 MiB`."""
     power = min(max(count.bit_length() - 1, 0) // 10, len(UNITS) - 1)
     return f"{count / 1024**power:.1f} {UNITS[power]}" if power else f"{count} B"
+
+
+def _entries(document: Mapping[str, object], key: str) -> list[Mapping[str, object]]:
+    value = document.get(key)
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
 
 
 def _text(entry: Mapping[str, object], key: str) -> str | None:

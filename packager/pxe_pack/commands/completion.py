@@ -9,6 +9,7 @@ from pathlib import Path
 import shtab
 
 from pxe_pack import parser as own
+from pxe_pack.commands.man import PROGRAMS, agent_parser
 from pxe_pack.console import Console
 
 SHELLS = ("bash", "zsh", "fish")
@@ -21,18 +22,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "for zsh, to _pxe-pack in a folder of $fpath; for fish, to ~/.config/fish/completions/pxe-pack.fish."
     )
     parser.add_argument("shell", choices=SHELLS, help="the shell")
+    parser.add_argument("program", choices=PROGRAMS, nargs="?", default="pxe-pack", help="the program")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Print the script."""
-    text = script(arguments.shell)
+    text = script(arguments.shell, own.build_parser() if arguments.program == "pxe-pack" else agent_parser())
     console.result({"completion": text}, text.rstrip("\n"))
     return 0
 
 
-def script(shell: str) -> str:
-    """The completion script for `shell`."""
-    tree = own.build_parser()
+def script(shell: str, tree: argparse.ArgumentParser) -> str:
+    """The completion script for `shell`, of the program whose parser is `tree`."""
     for action in _actions(tree):
         if action.type is Path:
             names = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE

@@ -1,47 +1,103 @@
-"""`pxe-pack man`: the manual page, generated from the parser."""
+"""`pxe-pack man`: the manual pages, of pxe-pack and of the agent, generated from their parsers."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 
 from argparse_manpage.manpage import Manpage
 
 from pxe_fetch import __version__
+from pxe_fetch.contract.commands import COMMANDS, EXIT_CODES
 from pxe_pack import parser as own
 from pxe_pack.console import Console
 
+PROGRAMS = ("pxe-pack", "pxe-fetch")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Set the description; `man` has no arguments."""
-    parser.description = "Print the manual page as roff. To read it: pxe-pack man | man -l -"
+    """Add the argument of `man`."""
+    parser.description = (
+        "Print the manual page of a program as roff. To read it: pxe-pack man | man -l -. That of pxe-fetch is packed "
+        "into images."
+    )
+    parser.add_argument("program", choices=PROGRAMS, nargs="?", default="pxe-pack", help="the program")
 
 
-def run(_arguments: argparse.Namespace, console: Console) -> int:
+def run(arguments: argparse.Namespace, console: Console) -> int:
     """Print the page."""
-    text = page()
+    text = page() if arguments.program == "pxe-pack" else agent_page()
     console.result({"man": text}, text.rstrip("\n"))
     return 0
 
 
 def page() -> str:
-    """The manual page in man(7) format. Its date is SOURCE_DATE_EPOCH if set, else today."""
+    """The manual page of pxe-pack in man(7) format. Its date is SOURCE_DATE_EPOCH if set, else today."""
     tree = own.build_parser()
     tree.epilog = None  # the page has a section for exit codes
-    about = {
-        "project_name": "pxe-pack",
-        "version": __version__,
-        "description": "put an agent into a LiveOS image and export a PXE layout",
-        "manual_title": "pxe-pack manual",
-        "date": time.strftime("%B %d, %Y", time.gmtime(float(os.environ.get("SOURCE_DATE_EPOCH", time.time())))),
-    }
-    made = Manpage(tree, _data=about)
-    codes = "\n".join(f".TP\n{code}\n{meaning}" for code, meaning in own.EXIT_CODES.items())
+    date = time.strftime("%B %d, %Y", time.gmtime(float(os.environ.get("SOURCE_DATE_EPOCH", time.time()))))
+    made = _made(tree, "put an agent into a LiveOS image and export a PXE layout", date=date)
     made.add_section("synopsis", "=", _SYNOPSIS)
-    made.add_section("exit status", ">", codes)
+    made.add_section("exit status", ">", _defined(own.EXIT_CODES))
     made.add_section("environment", ">", _ENVIRONMENT)
     return str(made)
+
+
+def agent_page() -> str:
+    """The manual page of pxe-fetch: always the same, so that packing an image again gives the same bytes."""
+    made = _made(agent_parser(), "fetch, verify and install this node's artifacts", date=_AGENT_DATE, section=8)
+    usage = "\n.br\n".join(command.usage(name).replace("-", r"\-") for name, command in COMMANDS.items())
+    made.add_section("synopsis", "=", usage)
+    made.add_section("exit status", ">", _defined(EXIT_CODES))
+    made.add_section("files", ">", _defined(_FILES))
+    made.add_section("see also", ">", r"\fBjournalctl\fR(1), \fBsystemctl\fR(1), \fBsystemd\-creds\fR(1)")
+    return str(made)
+
+
+def agent_parser() -> argparse.ArgumentParser:
+    """The command line of pxe-fetch, of which its manual page and its completion are made."""
+    unwrapped = partial(argparse.HelpFormatter, width=1000)  # not as wide as this terminal
+    tree = argparse.ArgumentParser(
+        prog="pxe-fetch", description=_AGENT_DESCRIPTION, formatter_class=unwrapped, allow_abbrev=False
+    )
+    choices = tree.add_subparsers(title="commands", dest="command", metavar="COMMAND", prog="pxe-fetch")
+    for name, command in COMMANDS.items():
+        description = ". ".join(filter(None, (command.summary.capitalize(), command.details)))
+        chosen = choices.add_parser(
+            name,
+            help=command.summary,
+            description=description,
+            usage=command.usage(name),
+            allow_abbrev=False,
+        )
+        for option in command.options:
+            if option.metavar:
+                chosen.add_argument(option.flag, help=option.help, metavar=option.metavar, type=Path)
+            else:
+                chosen.add_argument(option.flag, help=option.help, action="store_true")
+        if command.operand:
+            chosen.add_argument(command.operand, help="the configuration", type=Path)
+    return tree
+
+
+def _made(tree: argparse.ArgumentParser, description: str, *, date: str, section: int = 1) -> Manpage:
+    about = {
+        "project_name": tree.prog,
+        "version": __version__,
+        "description": description,
+        "manual_title": f"{tree.prog} manual",
+        "manual_section": section,
+        "date": date,
+    }
+    return Manpage(tree, _data=about)
+
+
+def _defined(terms: Mapping[int, str] | Mapping[str, str]) -> str:
+    return "\n".join(f".TP\n{term}\n{meaning}".replace("-", r"\-") for term, meaning in terms.items())
 
 
 _SYNOPSIS = r"""\
@@ -58,3 +114,13 @@ if set, no colour and no progress bars
 .TP
 SOURCE_DATE_EPOCH
 timestamp for generated files, in seconds since 1970"""
+_AGENT_DATE = "November 29, 2026"  # of the last change to the commands
+_AGENT_DESCRIPTION = (
+    "pxe-fetch runs once at boot, as pxe-fetch.service: it fetches the artifacts of its configuration, verifies and "
+    "installs them. A destination is absent, or what it was before, or complete and verified; a later run resumes. To "
+    "start another run: systemctl restart pxe-fetch.service. What happened is in its journal: journalctl -u pxe-fetch."
+)
+_FILES = {
+    "/etc/pxe-fetch/fetch.yaml": "the configuration",
+    "/run/pxe-fetch/state.json": "the state of the latest run, which `pxe-fetch status` shows",
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from pxe_pack.boot.events import Ended, Event, Events, Report, Requested, Sent, Serial
@@ -25,6 +26,11 @@ STATE: dict[str, object] = {
          "bytes_received": 4 << 20, "attempts": 2, "url": MODEL, "sha256": "11", "seconds": 2.25, "error": None},
         {"name": "hints", "dest": "/srv/hints", "phase": "failed", "required": False, "bytes": 0, "total": None,
          "attempts": 3, "url": "http://mirror.lan/hints", "seconds": 1, "error": "answered 404", "cause": "not-found"},
+    ],
+    "units": [
+        {"name": "app.service", "artifact": "model", "required": False, "result": "not-found", "message": "Not found.",
+         "seconds": 0.1},
+        5,
     ],
 }  # fmt: skip
 
@@ -65,7 +71,10 @@ def test_report_is_the_verdict_and_names_every_artifact() -> None:
     assert "hints (optional)" in text
     assert "not-found: answered 404" in text
     assert "/etc/pxe-fetch/fetch.yaml (etc)" in text
-    assert as_document(outcome)["ok"] is False
+    assert "unit           app.service: not-found, Not found." in text
+    document = as_document(outcome)
+    assert document["ok"] is False
+    assert json.loads(json.dumps(document))["node"]["units"] == STATE["units"][:1]  # type: ignore[index]
 
 
 def test_consoles_line_is_the_verdict_when_the_machine_is_off_before_the_report_came() -> None:

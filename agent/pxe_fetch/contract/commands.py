@@ -1,0 +1,72 @@
+"""The commands of `pxe-fetch`: the agent parses its command line by them, pxe-pack makes its manual page of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Option(NamedTuple):
+    """A flag of a command."""
+
+    flag: str
+    help: str
+    metavar: str = ""  # of its value; empty: it has none
+
+
+class Command(NamedTuple):
+    """What follows `pxe-fetch` on the command line."""
+
+    summary: str
+    options: tuple[Option, ...] = ()
+    operand: str = ""  # metavar of the one argument that it needs; empty: it has none
+    details: str = ""
+
+    def usage(self, name: str) -> str:
+        """The command line as a pattern: `pxe-fetch check [--json] FILE`."""
+        options = [f"[{' '.join(filter(None, (one.flag, one.metavar)))}]" for one in self.options]
+        return " ".join(filter(None, ("pxe-fetch", name, *options, self.operand)))
+
+
+COMMANDS = {
+    "run": Command(
+        "fetch and install this node's artifacts",
+        options=(
+            Option("--config", "use this configuration, and not the node's own", "FILE"),
+            Option("--debug", "print debug messages, and the traceback of a bug"),
+        ),
+        details="Without --config, the first configuration that exists is used: the URL in pxe-fetch.config= on the "
+        "kernel command line, the credential pxe-fetch.config, /etc/pxe-fetch/fetch.yaml, then the same in /usr/lib.",
+    ),
+    "status": Command(
+        "show the state of the latest run",
+        options=(
+            Option("--wait", "wait until the run has ended, and exit with its exit code"),
+            Option("--json", "print the state as JSON"),
+        ),
+        details="Exits with 1 if there is no state: no run has been recorded since this machine booted, or its file is "
+        "damaged.",
+    ),
+    "check": Command(
+        "validate a configuration file",
+        options=(Option("--json", "print the result as JSON, each problem with its file, line and column"),),
+        operand="FILE",
+        details="Prints what the file would fetch, or every problem in it. Nothing is fetched.",
+    ),
+    "version": Command("print the version"),
+}
+
+EXIT_CODES = {  # by pxe_fetch.contract.exits.Exit
+    0: "done",
+    2: "done, but an optional artifact failed",
+    64: "usage",
+    65: "configuration",
+    69: "network",
+    70: "bug",
+    73: "cannot create a destination, or start a required unit",
+    74: "input/output",
+    75: "deadline or stopped",
+    76: "integrity",
+    77: "refused",
+    78: "TLS trust",
+    79: "no room",
+}
