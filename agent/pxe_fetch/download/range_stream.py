@@ -12,7 +12,7 @@ from pxe_fetch.download.copy import BUFFER, LONG_BODY, WRITE_EVERY, HashPipeline
 from pxe_fetch.download.partfile import ChunkedPart
 from pxe_fetch.download.retry import unforeseen
 from pxe_fetch.download.scheduler import Assignment, ChunkScheduler
-from pxe_fetch.download.verify import ChunkDigester, check_size
+from pxe_fetch.download.verify import ChunkDigester, check_size, noted
 from pxe_fetch.errors import FetchError, NetworkError, RangeError, StoppedError
 from pxe_fetch.plan import Source
 from pxe_fetch.transport import Body, Request, Transports
@@ -62,7 +62,7 @@ class RangeStream:
         body = self.transports.of(mirror.url).open(request)
         try:
             if body.total is not None:
-                check_size(body.total, expected=chunk_map.size)
+                check_size(body.total, expected=chunk_map.size, remark=body.remark)
             if body.start != request.offset:
                 raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
             # A full answer to a range that covers everything says nothing about range support.
@@ -93,10 +93,16 @@ class RangeStream:
         while count:
             got = body.readinto(view[:count])
             if not got:
-                raise NetworkError(f"the body ended {count} bytes before the missing bytes")
+                raise self._ended(body, f"{count} bytes before the missing bytes")
             rate.check(got)
             self.scheduler.skipped(got)
             count -= got
+
+    def _ended(self, body: Body, when: str) -> NetworkError:
+        """The error for a body that ended too soon. Raises IntegrityError if it was complete: of another size."""
+        if body.total is not None:
+            check_size(body.total, expected=self.part.chunk_map.size, remark=body.remark)
+        return NetworkError(f"the body ended {when}{noted(body.remark)}")
 
     def _fill(self, assignment: Assignment, body: Body, rate: MinimumRate) -> None:
         """Write the body to the range, up to the range's end."""
@@ -129,7 +135,7 @@ class RangeStream:
                 count = body.readinto(buffer[filled:most])
                 if not count:
                     end = self.part.chunk_map.start(assignment.range.end)
-                    raise NetworkError(f"the body ended {end - assignment.range.position - filled} bytes early")
+                    raise self._ended(body, f"{end - assignment.range.position - filled} bytes early")
                 filled += count
                 if rate.check(count) >= until:
                     break

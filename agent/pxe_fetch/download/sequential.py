@@ -10,7 +10,7 @@ from pxe_fetch.download.copy import copy_body
 from pxe_fetch.download.mirrors import RANGE_ATTEMPTS, Mirror, Mirrors
 from pxe_fetch.download.partfile import Part
 from pxe_fetch.download.retry import Attempts, ClaimedSizeError, unforeseen
-from pxe_fetch.download.verify import check_size
+from pxe_fetch.download.verify import check_size, noted
 from pxe_fetch.errors import FetchError, IntegrityError, NetworkError, NoRoomError, RangeError
 from pxe_fetch.plan import Source
 from pxe_fetch.transport import Body, Request
@@ -167,7 +167,7 @@ class SequentialDownload:
     def _begin(self, mirror: Mirror, body: Body, request: Request) -> None:
         """Prepare the part for `body`, which starts at the part's end or at 0. Raises FetchError."""
         if body.total is not None:
-            self._check_total(body.total)
+            self._check_total(body.total, remark=body.remark)
         if body.start not in {0, request.offset}:
             raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
         if body.start != self._part.length:
@@ -181,10 +181,10 @@ class SequentialDownload:
         if body.start:
             self._events.resumed(name, url=url, offset=body.start)
 
-    def _check_total(self, total: int) -> None:
+    def _check_total(self, total: int, *, remark: str) -> None:
         """Raise IntegrityError if the mirror's file has the wrong size, ClaimedSizeError if it does not fit."""
         self._is_mirrors_fault = True
-        check_size(total, expected=self._source.size)
+        check_size(total, expected=self._source.size, remark=remark)
         self._is_mirrors_fault = False
         if self._source.size is None:
             self._reserve_size(total)
@@ -219,15 +219,15 @@ class SequentialDownload:
         """Check the part at the end of the body. Raises NetworkError if it is incomplete, IntegrityError if wrong."""
         length = self._part.length
         expected = self._source.size if self._source.size is not None else body.total
-        if expected is not None and length < expected:
-            raise NetworkError(f"the body ended {expected - length} bytes early")
+        if expected is not None and length < expected and length != body.total:
+            raise NetworkError(f"the body ended {expected - length} bytes early{noted(body.remark)}")
         is_new = length > self._farthest
         if expected is None and self._source.digest and is_new and not self._part.digester.matches():
             # Only the end of the connection marked its end, so it may have been cut. If the next attempt gets no more
             # bytes, it is wrong, not short.
             raise NetworkError("the body has no declared end, and is incomplete")
         try:
-            check_size(length, expected=expected)
+            check_size(length, expected=expected, remark=body.remark)
             self._part.digester.check(remark=body.remark)
         except IntegrityError:
             self._is_mirrors_fault = self._origins == {mirror.url}

@@ -37,20 +37,26 @@ class Digester:
         """Raise IntegrityError if another one is expected; `remark` is added to the message."""
         found = self.digest()
         if self.expected and found != self.expected:
-            note = f" ({remark})" if remark else ""
             raise IntegrityError(
-                f"wrong {found.algorithm}: expected {self.expected.hex[:16]}…, found {found.hex[:16]}…{note}",
+                f"wrong {found.algorithm}: expected {self.expected.hex[:16]}…, found {found.hex[:16]}…{noted(remark)}",
                 expected=str(self.expected),
                 found=str(found),
             )
 
 
-def check_size(found: int, *, expected: int | None) -> None:
-    """Raise IntegrityError if the expected size is known and different."""
+def check_size(found: int, *, expected: int | None, remark: str = "") -> None:
+    """Raise IntegrityError if the expected size is known and different; `remark` is added to the message."""
     if expected is not None and found != expected:
         raise IntegrityError(
-            f"wrong size: expected {expected} bytes, found {found}", expected=str(expected), found=str(found)
+            f"wrong size: expected {expected} bytes, found {found}{noted(remark)}",
+            expected=str(expected),
+            found=str(found),
         )
+
+
+def noted(remark: str) -> str:
+    """`remark` as the end of a message."""
+    return f" ({remark})" if remark else ""
 
 
 class _Hash(Protocol):
