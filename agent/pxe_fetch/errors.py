@@ -37,6 +37,10 @@ class NetworkError(FetchError):
         self.retry_after = retry_after  # seconds, from the server
 
 
+class SilentError(NetworkError):
+    """No byte came within `timeouts.read`."""
+
+
 class NotFoundError(NetworkError):
     """404: the mirror may not be in sync yet, so it is retried, but only a few times."""
 

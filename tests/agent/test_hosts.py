@@ -54,6 +54,24 @@ def test_a_mirror_that_is_off_is_waited_for_once_in_a_run(kind: str, node: FakeN
         assert sum(ran.artifact(path[1:])["attempts"] == 1 for path in bodies) >= FILES - 2
 
 
+@pytest.mark.parametrize("sent", [0, 1], ids=["no byte", "one byte"])
+def test_a_mirror_that_is_silent_after_its_header_is_waited_for_once_in_a_run(sent: int, node: FakeNode) -> None:
+    """As behind a path that loses long packets."""
+    bodies = {f"/{number}": b"%d" % (1000 + number) for number in range(FILES)}
+    silent = {path: Script(body=body, then=stall(sent / len(body))) for path, body in bodies.items()}
+    good_ones = {path: Script(body=body) for path, body in bodies.items()}
+    with Server(silent) as bad, Server(good_ones) as good:
+        entries = [
+            {key: value for key, value in node.entry(path[1:], "", body).items() if key != "url"}
+            | {"urls": [bad.url(path), good.url(path)]}
+            for path, body in bodies.items()
+        ]
+        defaults = {"mirror_order": "listed", "timeouts": {"read": "1s"}, "retry": {"base": "10ms"}}
+        ran = node.run_config(*entries, defaults=defaults, parallel=2)
+        assert ran.code == 0
+        assert len(bad.asked) <= 3
+
+
 def test_a_mirror_that_was_silent_is_asked_again_where_the_others_fail(node: FakeNode) -> None:
     scripts = {"/a": Script(body=b"a", then=Hang()), "/b": Script(body=b"b")}
     with Server(scripts) as first, Server({"/a": Script(body=b"a"), "/b": Script(then=Status(503))}) as second:

@@ -314,6 +314,25 @@ def test_all_addresses_of_a_host_share_the_connect_timeout(monkeypatch: pytest.M
         assert time.monotonic() - began < WITHIN
 
 
+def test_an_address_that_connects_and_then_does_not_answer_is_tried_last_from_then_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of two addresses the first is of a balancer that has no server left."""
+    with Server({"/m": Script(body=BODY)}) as server, listener(lambda connection: connection.close()) as place:
+        host, _, port = place.partition(":")
+        bad = (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, int(port)))
+        good = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port))
+
+        def look_up(_host: bytes, *_args: object, **kwargs: object) -> object:
+            if kwargs.get("flags"):
+                raise socket.gaierror(socket.EAI_NONAME, "not known")
+            return [bad, good]
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        bench = Bench(body=BODY, folder=tmp_path, urls=["http://balanced.example/m"])
+        assert bench.download().attempts == 2
+
+
 def test_an_address_of_a_family_that_the_kernel_lacks_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     with Server({"/m": Script(body=BODY)}) as server:
         unknown = (socket.AF_DECnet, socket.SOCK_STREAM, 6, "", ("::1", server.port))

@@ -15,7 +15,15 @@ from fakes.node import FakeNode
 from fakes.transfers import Bench
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
-from pxe_fetch.errors import DeadlineError, NetworkError, NotFoundError, PolicyError, RefusedError, StoppedError
+from pxe_fetch.errors import (
+    DeadlineError,
+    NetworkError,
+    NotFoundError,
+    PolicyError,
+    RefusedError,
+    SilentError,
+    StoppedError,
+)
 from pxe_fetch.transport import Transports
 
 BODY = random.Random(13).randbytes(3_000_000)
@@ -194,7 +202,7 @@ def test_a_file_that_is_whole_needs_no_last_word(tmp_path: Path) -> None:
         (Breach(welcome=b"x" * 20_000), NetworkError, "sent what is not FTP"),
         (Breach(pasv_host="no address"), NetworkError, "sent what is not FTP"),
         (Breach(pasv_host="127,0,0,1,999"), NetworkError, "127.0.0.1"),
-        (Breach(welcome=b""), NetworkError, "was silent for 0.3 s"),
+        (Breach(welcome=b""), SilentError, "was silent for 0.3 s"),
     ],
 )
 def test_the_error_names_the_cause(breach: Breach, error: type[Exception], message: str, tmp_path: Path) -> None:

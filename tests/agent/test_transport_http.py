@@ -289,6 +289,35 @@ def test_a_proxys_password_goes_along_with_plain_requests_to_it_alone(tmp_path: 
 
 
 @pytest.mark.parametrize(
+    ("offers", "said"),
+    [
+        (("Negotiate", "NTLM"), "offers Negotiate, NTLM, but not Basic authentication"),
+        (('Digest realm="a, b", nonce="c"',), "offers Digest, but not Basic authentication"),
+        (("Negotiate", 'basic realm="x"'), "wants a user and password"),
+    ],
+)
+def test_a_proxy_that_offers_no_basic_authentication_is_told_as_such(
+    offers: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    fields = "".join(f"Proxy-Authenticate: {offer}\r\n" for offer in offers)
+    answer = Raw(f"HTTP/1.1 407 No\r\n{fields}Content-Length: 0\r\n\r\n".encode())
+    with Server({"/m": Script(then=answer)}) as forward:
+        proxy = Proxy(http=forward.url(""))
+        with pytest.raises(RefusedError, match=said):
+            Bench(body=BODY, folder=tmp_path, urls=["http://site.example/m"], proxy=proxy).download()
+
+
+def test_a_redirect_may_have_its_location_on_the_next_line(tmp_path: Path) -> None:
+    """A field that goes on in a line that begins with a blank (RFC 9112, 5.2)."""
+    with Server({"/to": Script(body=BODY)}) as server:
+        location = server.url("/to").encode()
+        server.scripts["/m"] = Script(
+            then=Raw(b"HTTP/1.1 302 F\r\nLocation:\r\n  %b\r\nContent-Length: 0\r\n\r\n" % location)
+        )
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=FEW).download()
+
+
+@pytest.mark.parametrize(
     ("userinfo", "said"), [("", "wants a user and password: .*proxy.credential"), ("u:x@", "does not accept the user")]
 )
 def test_a_proxy_that_wants_a_password_says_which_key_holds_it(
@@ -316,7 +345,7 @@ def test_a_tunnel_to_an_address_of_ipv6_is_asked_for_with_its_brackets(tls: Tls,
     ("proxy", "said"),
     [
         ("http://127.0.0.1:1", "^the proxy 127.0.0.1:1 refused the connection"),
-        ("http://cache.invalid:3128", "^the name cache.invalid:3128 cannot be resolved"),
+        ("http://cache.invalid:3128", "^the name of the proxy cache.invalid:3128 cannot be resolved"),
     ],
 )
 def test_a_proxy_that_is_not_to_be_reached_is_named(proxy: str, said: str, url: str, tls: Tls, tmp_path: Path) -> None:

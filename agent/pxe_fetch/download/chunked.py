@@ -167,7 +167,7 @@ class ChunkedDownload:
         deadline = replace(self._deadline, stop=stop)
         deadline.check()
         mirror, wanted, chunk_map = assignment.mirror, assignment.range, self._part.chunk_map
-        asks_range = mirror.ranges
+        asks_range = self._scheduler.attempts.may_ask_range(mirror)
         request = Request(
             url=mirror.url,
             offset=wanted.position if asks_range else 0,

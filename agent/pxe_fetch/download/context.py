@@ -96,6 +96,10 @@ class Visit:
     is_refused: bool = False
     silence: float = 0.0  # seconds that the host is taken for silent after it
 
+    def was_silent(self, seconds: float) -> None:
+        """Record that the host did nothing for so long."""
+        self.silence = min(_REMEMBERED, _TIMES_SILENT * seconds)
+
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Host:
@@ -147,8 +151,8 @@ class Host:
                     self._left.notify()
 
     def answered(self, visit: Visit) -> None:
-        """Record that it answers the request of `visit` with bytes."""
-        visit.is_served, self._silent_until = True, 0.0
+        """Record that it answers the request of `visit`; only its end shows whether the bytes come too."""
+        visit.is_served = True
 
     def is_limit(self, error: NetworkError, visit: Visit) -> bool:
         """Whether `error`, instead of an answer to `visit`, only means that it serves this node no more streams.
@@ -168,7 +172,7 @@ class Host:
             self._limited_until, self._full_until = now + _REMEMBERED, now + _PAUSE
             return True
         if error.status is None:
-            visit.silence = min(_REMEMBERED, _TIMES_SILENT * (now - visit.since))
+            visit.was_silent(now - visit.since)
         return False
 
     def _is_serving(self, visit: Visit) -> bool:

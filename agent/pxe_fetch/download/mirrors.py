@@ -8,10 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
 from pxe_fetch.contract.url import redact
 from pxe_fetch.download.context import Context, Host
-from pxe_fetch.errors import FetchError, IntegrityError, NetworkError, NotFoundError, PolicyError, RangeError
+from pxe_fetch.errors import (
+    FetchError,
+    IntegrityError,
+    NetworkError,
+    NotFoundError,
+    PolicyError,
+    RangeError,
+    SilentError,
+)
 from pxe_fetch.plan import Source
 from pxe_fetch.transport import Body, Request, has_ranges
 
@@ -112,6 +121,9 @@ class Mirror:
             self.host.answered(visit)
             try:
                 yield body
+            except SilentError:  # a path that loses long packets lets a header pass
+                visit.was_silent(request.timeouts.read)
+                raise
             finally:
                 body.close()
 
@@ -240,6 +252,9 @@ class Mirrors:
             case IntegrityError():
                 mirror.corrupt += blamed
                 mirror.out = mirror.corrupt >= CORRUPT_ATTEMPTS
+            case FetchError(exit_code=Exit.NO_ROOM) if not blamed:  # a size that it claims, for which no byte came
+                mirror.corrupt += 1
+                mirror.out = mirror.corrupt >= CORRUPT_ATTEMPTS
             case NotFoundError():
                 mirror.not_found += not mirror.has_delivered  # if it has, it does have the file
                 mirror.out = mirror.not_found >= NOT_FOUND_ATTEMPTS
@@ -280,12 +295,16 @@ class Mirrors:
         ]
 
     def verdict(self) -> FetchError:
-        """The error that names the cause once all attempts are used up: the last transient one, else the last."""
+        """The error that names the cause once all attempts are used up: the last transient one, else the last.
+
+        A size that one mirror claims, and another does not, is not the cause.
+        """
         errors = [mirror.error for mirror in self.all if mirror.error]
         if not errors:
             return PolicyError("it has no url to fetch it from")
         transient = [error for error in errors if error.transient]
-        return max(transient or errors, key=self._errors.index)
+        others = [error for error in errors if error.exit_code != Exit.NO_ROOM]
+        return max(transient or others or errors, key=self._errors.index)
 
 
 @lru_cache(maxsize=64)

@@ -23,6 +23,7 @@ from pxe_fetch.errors import (
 from pxe_fetch.humanize import tried
 from pxe_fetch.plan import Source
 
+_RANGED_ATTEMPTS = 3  # at least so many come before one without a range
 _OF_THE_NODE = (CannotCreateError, DiskError, NoRoomError, DeadlineError, StoppedError)
 
 
@@ -139,6 +140,12 @@ class Attempts:
         """Record that the artifact has made progress."""
         self.without_progress = 0
         self._mirrors.progressed()
+
+    def may_ask_range(self, mirror: Mirror) -> bool:
+        """Whether `mirror` has ranges. If all it answers is errors, the last attempt is without one."""
+        is_last = self.without_progress >= self._source.retry.attempts_without_progress - 1
+        is_refused = mirror.failures >= _RANGED_ATTEMPTS and getattr(mirror.error, "status", None)
+        return mirror.ranges and not (is_last and is_refused)
 
     def is_exhausted(self) -> bool:
         """Whether too many attempts in a row made no progress, and every mirror was asked since the last progress."""

@@ -179,7 +179,7 @@ class SequentialDownload:
             self._events.progress(self._source.name, received=self._part.length, total=total)
 
     def _may_resume(self, mirror: Mirror) -> bool:
-        if not self._part.length or not mirror.ranges or self._source.digest is None:
+        if not self._part.length or self._source.digest is None or not self._attempts.may_ask_range(mirror):
             return False
         return not self._one_origin or self._origins == {mirror.url}
 
@@ -212,7 +212,7 @@ class SequentialDownload:
         try:
             self._reserve(size)
         except NoRoomError as error:
-            raise ClaimedSizeError(str(error)) from error
+            raise ClaimedSizeError(f"the mirror sends, or claims to have, more than fits: {error}") from error
         self._reserved = size
 
     def _reserve_step(self, length: int) -> None:

@@ -34,7 +34,7 @@ _STATUS = re.compile(rb"HTTP/1\.(\d)[ \t]+([1-9]\d\d)([ \t].*)?", re.DOTALL)
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:(.*)", re.DOTALL)
 _KNOWN = frozenset(  # the fields that are read here and in http.py
     b"connection content-encoding content-length content-range content-type date etag keep-alive location "
-    b"proxy-connection retry-after transfer-encoding".split()
+    b"proxy-authenticate proxy-connection retry-after transfer-encoding".split()
 )
 _HTTP_1_1 = 11
 _NONE = http.client.HTTPMessage()  # for urllib3, which needs none of the fields; an e-mail message takes its time
@@ -60,9 +60,9 @@ class Response(http.client.HTTPResponse):
             self._find_end()
 
     def field(self, name: str) -> str | None:
-        """The first header field of that `name`; None where it is missing."""
+        """The first header field of that `name`, of challenges (RFC 9110, 11.7.1) all; None where it is missing."""
         values = self._known.get(name.lower().encode())
-        return values[0].decode("latin-1") if values else None
+        return (b", ".join(values) if name == "Proxy-Authenticate" else values[0]).decode("latin-1") if values else None
 
     def _lines(self) -> Iterator[bytes]:
         """The lines of the header, without their ends."""
@@ -90,7 +90,7 @@ class Response(http.client.HTTPResponse):
                 return
             if line[:1] in b" \t":  # it goes on with the last field (RFC 9112, 5.2)
                 if values:
-                    values[-1] += b" " + line.strip(b" \t")
+                    values[-1] = (values[-1] + line).strip(b" \t")
             elif (field := _FIELD.fullmatch(line)) and (name := field[1].lower()) in _KNOWN:
                 values = self._known.setdefault(name, [])
                 values.append(field[2].strip(b" \t"))

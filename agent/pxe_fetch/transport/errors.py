@@ -31,6 +31,7 @@ _CERTIFICATE_WANTED = re.compile(rb"SSL certificate|Post-Handshake Authenticatio
 _TLS_WANTED = re.compile(rb"plain HTTP request was sent to HTTPS port|speaking plain HTTP to an SSL-enabled server")
 # Beside 5xx: the same request may succeed later. 412 and 416 are no answers to a request without conditions.
 _AGAIN = frozenset({408, 409, 412, 416, 421, 423, 424, 425, 429})
+_SCHEME = re.compile(r"(?:^|,)\s*([A-Za-z0-9-]+)(?=\s|,|$)", re.ASCII)  # of challenges (RFC 9110, 11.6.1)
 _OF_PROXIES = frozenset({502, 503, 504})
 _INVALID = 600  # statuses end before (RFC 9110, 15)
 
@@ -42,6 +43,9 @@ def refusal(status: int, field: Field, exchange: Exchange, *, text: bytes = b"",
     proxy = exchange.proxy
     if proxy and status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         wants = "does not accept the user and password of" if proxy.userinfo else "wants a user and password: set"
+        offered = _SCHEME.findall(field("Proxy-Authenticate") or "")
+        if offered and "basic" not in map(str.lower, offered):
+            wants = f"offers {', '.join(offered[:3])}, but not Basic authentication, which is all that can be done with"
         return RefusedError(f"the proxy {proxy.host_and_port} {wants} proxy.credential (407)", status=status)
     said = f"the server answered {status}"
     if proxy and is_tunnel:

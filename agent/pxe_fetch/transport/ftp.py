@@ -18,7 +18,7 @@ from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, RefusedError
 from pxe_fetch.transport import Body, Request
 from pxe_fetch.transport.ftp_url import FtpUrl, parse_ftp_url
-from pxe_fetch.transport.sockets import connect, quoted, readable, translate_os_error
+from pxe_fetch.transport.sockets import connect, distrust, quoted, readable, translate_os_error
 
 _LATIN_1 = "latin-1"  # bytes as they are: names on servers are in any encoding
 _LAST_REPLY = 1.0  # seconds for a server's last word, once all bytes are here
@@ -96,6 +96,8 @@ class _Control(ftplib.FTP):
             self.login()
             self.voidcmd("TYPE I")
         except BaseException:
+            if self.welcome is None:
+                distrust(name.host, name.port)
             self.close()
             raise
 

@@ -29,6 +29,7 @@ from pxe_fetch.transport import Body, parse_url
 from pxe_fetch.transport.connection import CURRENT, POOLS, Response
 from pxe_fetch.transport.errors import translate_error
 from pxe_fetch.transport.headers import proxy_authorization
+from pxe_fetch.transport.sockets import distrust
 from pxe_fetch.transport.tls import make_context
 from pxe_fetch.transport.watcher import Exchange, Watcher
 
@@ -70,6 +71,8 @@ class Session(HTTPAdapter):
             raw = self._send(request, exchange)
         except BaseException as error:
             self._watcher.end(exchange)
+            if not exchange.is_answered:
+                distrust((exchange.proxy or url).host, (exchange.proxy or url).port)
             if isinstance(error, FetchError) or not isinstance(error, Exception):
                 raise
             raise translate_error(error, exchange) from error

@@ -17,13 +17,14 @@ from typing import Any
 from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.contract.problem import printable
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.errors import NetworkError
+from pxe_fetch.errors import NetworkError, SilentError
 
 LOOK = 0.25  # seconds between two looks at the deadline, and between two addresses that are tried (RFC 8305, 5)
 _LONGEST = 120  # characters of a server's words
 
 # Of names with several addresses, the one that answered last: a dead one is not tried first by each connection.
 _answered: dict[tuple[str, int], Any] = {}
+_failed: dict[tuple[str, int], Any] = {}  # the one that did connect, and then brought no answer, is tried last
 
 _Address = tuple[socket.AddressFamily, int, int, str, Any]  # family, type, protocol, name, address (getaddrinfo)
 
@@ -115,7 +116,14 @@ def resolve(
         first = [each for each in answer if each[0] == answer[0][0]]
         others = [each for each in answer if each[0] != answer[0][0]]
         found = [each for each in chain.from_iterable(zip_longest(first, others)) if each]
-        return sorted(found, key=lambda each: each[4] != _answered.get((host, port)))
+        bad, good = _failed.get((host, port)), _answered.get((host, port))
+        return sorted(found, key=lambda each: (each[4] == bad, each[4] != good))
+
+
+def distrust(host: str, port: int) -> None:
+    """Try other addresses of `host` before the one that answered last: no more than the connection came from it."""
+    if address := _answered.pop((host, port), None):
+        _failed[host, port] = address
 
 
 def readable(sock: socket.socket, *, deadline: Deadline, seconds: float) -> bool:
@@ -141,7 +149,7 @@ def translate_os_error(error: OSError, *, host: str, proxy: str | None = None, t
     peer = f"{host} (through {asked})" if proxy else host
     match error:
         case socket.gaierror():
-            return NetworkError(f"the name {proxy or host} cannot be resolved: {error.strerror}")
+            return NetworkError(f"the name {f'of {asked}' if proxy else host} cannot be resolved: {error.strerror}")
         case ConnectTimeoutError():
             return NetworkError(f"no connection to {peer} within {timeouts.connect:g} s")
         case ConnectionRefusedError():
@@ -149,7 +157,7 @@ def translate_os_error(error: OSError, *, host: str, proxy: str | None = None, t
         case ConnectionResetError() | BrokenPipeError() | ConnectionAbortedError():
             return NetworkError(f"{peer} broke the connection")
         case TimeoutError() if not error.errno:
-            return NetworkError(f"{peer} was silent for {timeouts.read:g} s")
+            return SilentError(f"{peer} was silent for {timeouts.read:g} s")
     return NetworkError(f"{peer} cannot be reached: {error.strerror or type(error).__name__}")
 
 
