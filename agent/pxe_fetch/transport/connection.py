@@ -181,8 +181,6 @@ class _Connection(urllib3.connection.HTTPConnection):
         self._served = None
         seconds = exchange.timeouts.connect
         sock = connect(self._dns_host.strip("[]"), self.port, seconds=seconds, deadline=exchange.deadline)
-        # A firewall that has forgotten a connection swallows what is sent; a server that is slow acknowledges it.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
         exchange.guard(sock.fileno())
         exchange.wait(seconds, late=ConnectTimeoutError)  # for a proxy's answer and for TLS
         return sock
