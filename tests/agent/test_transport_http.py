@@ -509,6 +509,28 @@ def test_a_status_beyond_those_of_http_is_tried_again_and_named(code: int, tmp_p
         Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=FEW).download()
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            b"206 Partial\r\nContent-Range: bytes 2-3/9\r\nContent-Length: 2",
+            "the bytes 2 to 3, when all bytes were asked",
+        ),
+        (b"206 Partial\r\nContent-Length: 2", "a partial answer .206. without a usable Content-Range"),
+        (b"101 Switching Protocols\r\nUpgrade: h2c", "answered 101, which brings no file"),
+        (b"305 Use Proxy\r\nLocation: http://a/\r\nContent-Length: 0", "answered 305, which brings no file"),
+        (b"1000 What\r\nContent-Length: 0", "sent what is not HTTP: its first line has no status"),
+        (b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;" + b"x" * 100_000, "not HTTP: a line that is too long"),
+    ],
+)
+def test_an_answer_that_makes_no_sense_is_told_in_a_sentence_that_does(
+    answer: bytes, said: str, tmp_path: Path
+) -> None:
+    raw = Raw(b"HTTP/1.1 " + answer + b"\r\n\r\nab")
+    with Server({"/m": Script(then=raw)}) as server, pytest.raises(NetworkError, match=said):
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=FEW).download()
+
+
 @pytest.mark.parametrize("code", [502, 503, 504])
 def test_a_refusal_that_may_be_the_proxys_own_names_it(code: int, tmp_path: Path) -> None:
     with Server({"/m": Script(then=Status(code))}) as server:

@@ -81,7 +81,7 @@ class Response(http.client.HTTPResponse):
         """Read one header, interim or final, up to the empty line: its status, and the fields that matter."""
         status = _STATUS.fullmatch(next(lines))
         if not status:
-            raise http.client.BadStatusLine("")
+            raise http.client.HTTPException("its first line has no status")
         self.version, self.status, self.reason = _HTTP_1_1 - (status[1] == b"0"), int(status[2]), ""
         self._known: dict[bytes, list[bytes]] = {}
         values: list[bytes] | None = None  # of the last field, if it is known

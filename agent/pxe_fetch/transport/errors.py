@@ -86,7 +86,7 @@ def translate_error(error: Exception, exchange: Exchange) -> FetchError:  # noqa
             return PolicyError("the URL, or its proxy's, is not valid")
         case http.client.HTTPException():
             # Those derived from it may quote the server.
-            what = cause if type(cause) is http.client.HTTPException else type(cause).__name__
+            what = cause if type(cause) is http.client.HTTPException else "a line that is too long"
             return NetworkError(f"{peer} sent what is not HTTP: {what}")
         case OSError():
             return translate_os_error(cause, host=host, proxy=proxy, timeouts=exchange.timeouts)
