@@ -55,7 +55,7 @@ def refusal(status: int, field: Field, exchange: Exchange, *, text: bytes = b"",
     if status == HTTPStatus.NOT_FOUND and not is_tunnel:
         return NotFoundError(said, status=status)
     if status < HTTPStatus.BAD_REQUEST or status == HTTPStatus.NOT_FOUND:
-        return NetworkError(said if is_tunnel else f"{said}, which brings no file", status=status)
+        return NetworkError(said if is_tunnel else f"{said}, which has no file in it", status=status)
     if _CERTIFICATE_WANTED.search(text):
         said = f"{said}: it wants a client certificate that it trusts ({_CLIENT_KEYS})"
     elif _TLS_WANTED.search(text):
