@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from fakes import waiting
-from fakes.daemons import vsftpd
+from fakes.daemons import Ftpd, vsftpd
 from fakes.node import FakeNode
 from fakes.proftpd import Proftpd, proftpd
 from pxe_fetch.contract.exits import Exit
@@ -93,7 +94,7 @@ def test_who_is_refused_at_the_login_is_told_so_and_asks_once(root: Path, tmp_pa
     assert ran.artifact("m")["attempts"] == 1
 
 
-FULL = {
+FULL: Mapping[str, tuple[Callable[..., AbstractContextManager[Proftpd | Ftpd]], str]] = {
     "proftpd, in all": (proftpd, "MaxClients 1\nTransferRate RETR 8000"),
     "proftpd, of this node": (proftpd, "MaxClientsPerHost 1\nTransferRate RETR 8000"),
     "vsftpd, in all": (vsftpd, "max_clients=1\nanon_max_rate=8000000"),
