@@ -71,8 +71,10 @@ class Response(http.client.HTTPResponse):
             line = self.fp.readline(left + 1)
             exchange.is_answered |= bool(line)
             left -= len(line)
-            if left < 0 or b"\0" in line:
-                raise http.client.HTTPException(f"a header with a NUL, or of more than {LONGEST_HEADER} bytes")
+            if left < 0:
+                raise http.client.HTTPException(f"a header of more than {LONGEST_HEADER // 1024} KiB")
+            if b"\0" in line:
+                raise http.client.HTTPException("a header with a NUL byte")
             if not line.endswith(b"\n"):
                 raise http.client.RemoteDisconnected("the connection ended in the header")
             yield line.rstrip(b"\r\n").replace(b"\r", b" ")  # RFC 9112, 2.2

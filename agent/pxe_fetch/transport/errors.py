@@ -80,7 +80,7 @@ def translate_error(error: Exception, exchange: Exchange) -> FetchError:  # noqa
         case http.client.RemoteDisconnected():
             return NetworkError(f"{peer} closed the connection without an answer")
         case http.client.IncompleteRead():
-            how = f"{cause.expected} bytes early" if cause.expected else "early, or within a chunk that is none"
+            how = f"{cause.expected} bytes early" if cause.expected else "early, or has a chunk without a valid size"
             return NetworkError(f"the body ended {how}")
         case http.client.InvalidURL() | UnicodeError() | LocationValueError():
             return PolicyError("the URL, or its proxy's, is not valid")
