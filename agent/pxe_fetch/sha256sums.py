@@ -18,6 +18,8 @@ _PLAIN = re.compile(rb"\n(\\?)([0-9a-fA-F]{64})[ \t]++\*?([^\r\n]{1,8192}+)(?=[\
 # sha256sum --tag, BSD's sha256(1): `SHA256 (name) = HEX`; openssl-dgst(1): `SHA2-256(name)= HEX`.
 _TAGGED = re.compile(rb"\n(\\?)SHA(?:2-)?256 ?\(([^\r\n]{1,8192})\) ?= ?([0-9a-fA-F]{64})[ \t\r]*(?=\n)")
 _ALONE = re.compile(rb"\s*([0-9a-fA-F]{64})(?:[ \t]+\*?-)?\s*")  # FILE.sha256; `-` is the standard input
+# What servers send in its place.
+_ODD = re.compile(rb"(\x1f\x8b|\x28\xb5\x2f\xfd|BZh|\xfd7zXZ)|\s*<(?:!doctype|html|head|\?xml)", re.IGNORECASE)
 
 
 def digest_of(url: str, *, sums: bytes, where: str) -> Digest:
@@ -49,8 +51,9 @@ def digest_of(url: str, *, sums: bytes, where: str) -> Digest:
                 in_folder = digits
     if in_folder:
         return _digest(in_folder)
-    shown = printable(name.decode(errors="replace"))
-    raise IntegrityError(f"{where} has no line for {shown}", expected=f"a digest of {shown}", found="none")
+    shown, odd = printable(name.decode(errors="replace")), _ODD.match(sums)
+    what = f": it is {'compressed' if odd[1] else 'a web page'}" if odd else ""
+    raise IntegrityError(f"{where} has no line for {shown}{what}", expected=f"a digest of {shown}", found="none")
 
 
 def _digest(digits: bytes) -> Digest:

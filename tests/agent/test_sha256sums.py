@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import time
 import tracemalloc
@@ -90,6 +91,19 @@ def test_a_name_alone_comes_before_one_in_a_folder() -> None:
 def test_a_missing_line_is_an_error_that_names_both(text: str) -> None:
     with pytest.raises(IntegrityError, match=r"SUMS has no line for m 1\.bin"):
         digest_of("http://h/x/m%201.bin", sums=text.encode(), where="SUMS")
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (b"\n<!DOCTYPE html><title>Log in</title>", "a web page"),
+        (b"<HTML>", "a web page"),
+        (gzip.compress(f"{HEX}  m\n".encode()), "compressed"),
+    ],
+)
+def test_what_is_no_list_of_digests_at_all_is_named(sent: bytes, said: str) -> None:
+    with pytest.raises(IntegrityError, match=f"SUMS has no line for m: it is {said}"):
+        digest_of("http://h/m", sums=sent, where="SUMS")
 
 
 @pytest.mark.parametrize("kind", LARGE)
