@@ -89,7 +89,8 @@ def resolve(
 ) -> Sequence[_Address]:
     """The addresses of `host`, the one that answered last first, else IPv6 and IPv4 in turn (RFC 8305, 4).
 
-    Raises as `connect` does; the look-up itself cannot be ended, and may go on in its thread.
+    Raises gaierror, also where the answer takes longer than `seconds` (the look-up goes on in its thread), UnicodeError,
+    DeadlineError and StoppedError.
     """
     until = time.monotonic() + seconds
     name = host.encode("ascii")  # bytes do not go through the codec of IDNA, which takes milliseconds to import
@@ -108,7 +109,7 @@ def resolve(
         deadline.check()
         left = until - time.monotonic()
         if left <= 0:
-            raise ConnectTimeoutError
+            raise socket.gaierror(socket.EAI_AGAIN, f"no answer within {seconds:g} s")
         try:
             answer = answers.get(timeout=min(LOOK, left))
         except Empty:
