@@ -258,7 +258,9 @@ def test_site_knows_its_nodes_by_certificate_and_token(example: Example, node: F
     node.write("sys/class/net/eth0/address", "52:54:00:00:00:01\n")
     node.write("sys/class/net/eth0/device", "")
     scripts = {
-        "/nodes/52:54:00:00:00:01/keys.tar": Script(body=HELLO, then=Demand(name="Authorization", value="Bearer no-hex-digits"))
+        "/nodes/52:54:00:00:00:01/keys.tar": Script(
+            body=HELLO, then=Demand(name="Authorization", value="Bearer no-hex-digits")
+        )
     }
     with Server(scripts, tls=context) as server:
         ours = {
