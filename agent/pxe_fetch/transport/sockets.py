@@ -89,8 +89,8 @@ def resolve(
 ) -> Sequence[_Address]:
     """The addresses of `host`, the one that answered last first, else IPv6 and IPv4 in turn (RFC 8305, 4).
 
-    Raises gaierror, also where the answer takes longer than `seconds` (the look-up goes on in its thread), UnicodeError,
-    DeadlineError and StoppedError.
+    Raises UnicodeError, DeadlineError, StoppedError, and gaierror, also if the answer takes longer than `seconds`: the
+    look-up then goes on in its thread.
     """
     until = time.monotonic() + seconds
     name = host.encode("ascii")  # bytes do not go through the codec of IDNA, which takes milliseconds to import
