@@ -283,7 +283,7 @@ def test_names_that_cannot_be_looked_up_in_time_do_not_outlast_the_connect_timeo
     began = time.monotonic()
     deadline = Deadline(clock=SystemClock(), stop=Event(), at=began + 60)
     for url in ("http://slow.example/m", "ftp://slow.example/m"):
-        with pytest.raises(NetworkError, match=r"the name slow\.example\S* cannot be resolved: no answer within 0\.4 s"):
+        with pytest.raises(NetworkError, match=r"slow\.example\S* cannot be resolved: no answer within 0\.4 s"):
             Transports().of(url).open(Request(url=url, timeouts=SHORT, deadline=deadline))
     assert time.monotonic() - began < 2 * WITHIN
 
