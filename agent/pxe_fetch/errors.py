@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.problem import printable
 
 

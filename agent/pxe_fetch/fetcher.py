@@ -15,7 +15,7 @@ from pxe_fetch import sha256sums
 from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.chunkmap import Check, ChunkMap
 from pxe_fetch.contract.chunks import LINE, count, unlisted
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import Chunks, Digest
 from pxe_fetch.contract.url import redact
 from pxe_fetch.download.context import Context

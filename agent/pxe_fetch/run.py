@@ -16,7 +16,7 @@ from types import FrameType
 from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.config_source import locate
 from pxe_fetch.contract import cmdline, reader
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import Digest, FetchConfig
 from pxe_fetch.contract.paths import UNIT_NAME
 from pxe_fetch.contract.problem import ProblemError

@@ -17,7 +17,7 @@ from fakes.faults import Flip, Hang, Serve, Status, drip, stall
 from fakes.node import FakeNode
 from fakes.server import Script, Server
 from fakes.transfers import Bench
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
 from pxe_fetch.errors import FetchError, NoRoomError
 from pxe_fetch.transport import Transport, Transports

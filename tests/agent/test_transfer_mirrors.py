@@ -15,7 +15,7 @@ from fakes.exchange import Fault
 from fakes.faults import Flip, Serve, Status, cut, redirect, unavailable
 from fakes.server import Script, Server
 from fakes.transfers import Bench, EventRecorder, sha256
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import Digest, RetryPolicy
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.download import fetch_text

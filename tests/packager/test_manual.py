@@ -67,8 +67,8 @@ def test_the_agents_manual_page_has_every_command_and_flag(
         assert f"       {command.usage(name)}\n" in plain
         part = plain.split(f"COMMAND 'pxe-fetch {name}'")[1]
         assert all(option.flag in part for option in command.options)
-    for code, meaning in commands.EXIT_CODES.items():
-        assert re.search(rf"^ +{code} +{meaning}", plain, re.MULTILINE)
+    for code in commands.Exit:
+        assert re.search(rf"^ +{code} +{code.meaning}", plain, re.MULTILINE)
 
 
 def test_commands_of_the_agent_are_completed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pxe_fetch.contract.cmdline import KernelArgumentError
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.problem import ProblemError
 from pxe_fetch.errors import CannotCreateError, DeadlineError, DiskError, FetchError, NoRoomError, StoppedError
 from pxe_fetch.humanize import count

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from threading import Event, Lock, Thread
 
 from pxe_fetch import __version__
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 from pxe_fetch.humanize import amount, count, span
 from pxe_fetch.reporting import state_file
 from pxe_fetch.reporting.journal import notify
