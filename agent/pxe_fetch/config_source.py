@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pxe_fetch.contract import paths
-from pxe_fetch.contract.cmdline import PREFIX, KernelArguments
+from pxe_fetch.contract.cmdline import PREFIX
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.url import UrlError, parse, redact, scheme_of
 from pxe_fetch.errors import IntegrityError, PolicyError
+from pxe_fetch.node import Node
 
 MAX_SIZE = 1024 * 1024  # bytes of a configuration
 
@@ -32,15 +33,8 @@ class LocatedConfig(NamedTuple):
     reason: str  # one line: which one is used, and why not the others
 
 
-def locate(
-    arguments: KernelArguments,
-    *,
-    root: Path,
-    read_url: ReadUrl,
-    credentials: Path | None,
-    config_file: Path | None = None,
-) -> LocatedConfig | None:
-    """Read the configuration of this node; None if there is none. `config_file` (--config) comes before all others.
+def locate(node: Node, *, read_url: ReadUrl, config_file: Path | None) -> LocatedConfig | None:
+    """Read the configuration of `node`; None if there is none. `config_file` (--config) comes before all others.
 
     Raises PolicyError if it is not pinned or its digest is wrong, FetchError if its URL cannot be read, ProblemError if
     its file cannot.
@@ -48,10 +42,11 @@ def locate(
     if config_file:
         return _located("file", str(config_file), read_file(config_file), reason=f"{config_file} (--config)")
     candidates = [
-        ("credential", credentials / paths.CREDENTIAL if credentials else None),
-        ("etc", root / paths.CONFIG_ETC.lstrip("/")),
-        ("usr", root / paths.CONFIG_USR.lstrip("/")),
+        ("credential", node.credentials / paths.CREDENTIAL if node.credentials else None),
+        ("etc", node.root / paths.CONFIG_ETC.lstrip("/")),
+        ("usr", node.root / paths.CONFIG_USR.lstrip("/")),
     ]
+    arguments = node.arguments
     if arguments.config:
         body = _read_pinned(arguments.config, arguments.config_sha256, read_url=read_url)
         ignored = [f"{_label(source)} is ignored" for source, path in candidates if _exists(path)]

@@ -12,7 +12,6 @@ from threading import Event, Thread
 from typing import Protocol, TypeVar
 
 from pxe_fetch import sha256sums
-from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.chunkmap import Check, ChunkMap
 from pxe_fetch.contract.chunks import LINE, count, unlisted
 from pxe_fetch.contract.commands import Exit
@@ -21,13 +20,12 @@ from pxe_fetch.contract.url import redact
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.download import download, fetch_text
 from pxe_fetch.download.partfile import PartInUseError, PartLock
-from pxe_fetch.errors import FetchError, NoRoomError, PolicyError, StoppedError
-from pxe_fetch.filesystem import Folder, translate_error
+from pxe_fetch.errors import FetchError, NoRoomError, PolicyError, Result, StoppedError, error_result
+from pxe_fetch.filesystem import AllowedRoots, Folder, translate_error
 from pxe_fetch.install import file
 from pxe_fetch.install.disk_space import DiskSpace
 from pxe_fetch.plan import Source, Transfer
 from pxe_fetch.reporting.event_log import EventLog
-from pxe_fetch.reporting.result import Result, error_result
 from pxe_fetch.systemctl import Units
 from pxe_fetch.transport import parse_url
 

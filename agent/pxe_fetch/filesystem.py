@@ -1,4 +1,4 @@
-"""The node's file systems: folders opened without following links, mounts, free space, and what errors mean."""
+"""The node's file systems: where artifacts may go, folders opened without links, mounts, free space, errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError
+from pxe_fetch.contract.paths import PROTECTED
+from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError, PolicyError
 from pxe_fetch.humanize import amount
 
 MEMORY_TYPES = frozenset(("tmpfs", "ramfs", "rootfs"))
@@ -82,6 +83,56 @@ class Folder:
             os.unlink(name, dir_fd=self.fd)
         except FileNotFoundError:
             return
+
+
+class AllowedRoots:
+    """`allowed_roots` of the configuration, with the links in their own paths resolved once, at the start.
+
+    Links below them are resolved as well, but only a path without links is ever opened: one that is put in place after
+    the check is not followed.
+    """
+
+    def __init__(self, roots: tuple[str, ...]) -> None:
+        self._listed = ", ".join(roots)
+        self._roots = {f"{root.rstrip('/')}/": f"{os.path.realpath(root).rstrip('/')}/" for root in roots}
+        folders = {folder: os.path.realpath(folder) for folder in {place.rpartition("/")[0] for place in PROTECTED}}
+        real = [folders[folder] + slash + name for folder, slash, name in (one.rpartition("/") for one in PROTECTED)]
+        self._protected = tuple(f"{place}/" for place in {*PROTECTED, *real})
+        self._all_protected = "\n".join(("", *self._protected))
+        self._resolved: dict[Path, str] = {}  # folder as configured -> without links, when it was last looked at
+
+    def check(self, dest: Path) -> str:
+        """The path of the folder of `dest` with all links resolved now; missing parents count as written.
+
+        Raises PolicyError unless `dest` is below a root, both as written and resolved, and in no protected place.
+        """
+        if not str(dest).startswith(tuple(self._roots)):
+            raise PolicyError(f"{dest} is not below any of allowed_roots ({self._listed})")
+        folder = self._resolved.get(dest.parent) or real_path(dest.parent)
+        real = os.path.join(folder, dest.name)  # noqa: PTH118  beside realpath
+        if not real.startswith(tuple(self._roots.values())):
+            raise PolicyError(f"{dest} leads through a symbolic link to {real}, outside allowed_roots ({self._listed})")
+        for path in (f"{dest}/", f"{real}/"):
+            if path.startswith(self._protected) or f"\n{path}" in self._all_protected:  # in one, or contains one
+                raise PolicyError(f"{dest} is refused: {path[:-1]} belongs to the system, and no artifact goes there")
+        self._resolved[dest.parent] = folder
+        return folder
+
+    def open(self, dest: Path) -> Folder:
+        """The folder of `dest`, opened without following a link; missing parents are created.
+
+        Raises PolicyError as `check` does, and FetchError if it cannot be opened or created.
+        """
+        for _ in range(2):
+            folder = self.check(dest)
+            try:
+                return Folder(folder)
+            except OSError as error:
+                failure = error
+            self._resolved.pop(dest.parent, None)  # links may have been made since it was looked at
+        if failure.errno in NOT_A_FOLDER:
+            raise CannotCreateError(f"cannot create {dest}: {folder} is not a directory, or is below a file")
+        raise translate_error(failure, f"cannot open or create the directory {folder}", where=folder)
 
 
 @contextmanager

@@ -1,17 +1,20 @@
-"""The facts about this node that URLs, destinations, headers and `when` refer to. Each is read when it is used."""
+"""This node: the facts that URLs, destinations, headers and `when` refer to, and the secrets in its credentials.
+
+Each is read when it is used.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import quote
 
-from pxe_fetch.contract import cmdline, template
-from pxe_fetch.contract.model import When
-from pxe_fetch.contract.problem import Problem, ProblemError, printable
+from pxe_fetch.contract import cmdline, template, validators
+from pxe_fetch.contract.model import Proxy, When
+from pxe_fetch.contract.problem import Problem, ProblemError, RuleError, printable
 
 _FILES = {
     "hostname": "proc/sys/kernel/hostname",
@@ -27,6 +30,12 @@ class Node:
 
     root: Path = Path("/")
     arguments: cmdline.KernelArguments = field(default_factory=cmdline.KernelArguments)
+
+    @property
+    def credentials(self) -> Path | None:
+        """The directory of this unit's credentials (systemd.exec(5), ImportCredential=); None if it has none."""
+        directory = os.environ.get("CREDENTIALS_DIRECTORY")
+        return Path(directory) if directory else None
 
     def fact(self, name: str) -> str:
         """The fact `name`, or for `cmdline.NAME` the value of that kernel argument.
@@ -93,6 +102,51 @@ class Node:
         """The facts that identify this node in a report."""
         return {name: printable(self.find(name)) for name in ("hostname", "arch", "mac")}
 
+    def secret_headers(self, credential: str) -> dict[str, str]:
+        """The header fields in the file `credential` of the unit's credentials: one `Name: value` a line.
+
+        Raises ProblemError if it is missing or has other lines. Its content never appears in a message.
+        """
+        form = "one `Name: value` a line"
+        body = self._credential(credential, key="header_credential", form=form)
+        headers: dict[str, str] = {}
+        for line in filter(str.strip, body.decode("ascii", "replace").splitlines()):
+            name, colon, value = (part.strip() for part in line.partition(":"))
+            try:
+                headers[validators.header_name(name)] = value
+            except RuleError:
+                colon = ""
+            if not colon or not value.isascii() or not value.isprintable():
+                found = "has a line that is not `Name: value` of a header field that may be set"
+                raise _credential_error("invalid", credential, found, form=form)
+        return headers
+
+    def with_password(self, proxy: Proxy) -> Proxy:
+        """`proxy` with the user and password of its credential, if it names one, in the urls of the proxies.
+
+        Raises ProblemError if the credential is missing or is not `user:password` (RFC 7617). Its content never appears
+        in a message.
+        """
+        if proxy.credential is None:
+            return proxy
+        form = "`user:password` on one line"
+        text = self._credential(proxy.credential, key="proxy.credential", form=form).decode("utf-8", "replace")
+        user, colon, password = text.rstrip("\r\n").partition(":")
+        if not user or not colon or not (user + password).isprintable() or "\ufffd" in text:
+            found = "has something other than `user:password`"
+            raise _credential_error("invalid", proxy.credential, found, form=form)
+        login = f"//{quote(user, safe='')}:{quote(password, safe='')}@"
+        http, https = (url and url.replace("//", login, 1) for url in (proxy.http, proxy.https))
+        return replace(proxy, http=http, https=https)
+
+    def _credential(self, name: str, *, key: str, form: str) -> bytes:
+        try:
+            if self.credentials:
+                return (self.credentials / name).read_bytes()
+        except OSError:
+            pass
+        raise _credential_error("missing", name, f"({key}) is missing", form=form)
+
     def _read(self, path: str) -> str:
         try:
             return (self.root / path).read_text(encoding="utf-8", errors="replace").strip()
@@ -129,3 +183,9 @@ class Node:
             if len(words := line.split()) > 9 and words[0] == "0" * 32 and words[1] == "00" and words[9] != "lo"  # noqa: PLR2004
         ]
         return min(found)[1] if found else ""
+
+
+def _credential_error(reference: str, name: str, found: str, *, form: str) -> ProblemError:
+    message = f"the credential {name} {found}"
+    hint = f"pass the credential {name} to the unit (ImportCredential=, SMBIOS type 11), {form}"
+    return ProblemError(Problem(reference=f"credential-{reference}", message=message, hint=hint))

@@ -13,7 +13,6 @@ from pathlib import Path
 from threading import Event
 from types import FrameType
 
-from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.config_source import locate
 from pxe_fetch.contract import cmdline, reader
 from pxe_fetch.contract.commands import Exit
@@ -21,19 +20,18 @@ from pxe_fetch.contract.model import Digest, FetchConfig
 from pxe_fetch.contract.paths import UNIT_NAME
 from pxe_fetch.contract.problem import ProblemError
 from pxe_fetch.contract.url import redact
-from pxe_fetch.credential import credentials_directory, with_password
 from pxe_fetch.deadline import SystemClock
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.download import fetch_text
-from pxe_fetch.errors import DeadlineError, FetchError, IntegrityError, StoppedError
+from pxe_fetch.errors import RESTARTED, DeadlineError, FetchError, IntegrityError, Result, StoppedError, error_result
 from pxe_fetch.fetcher import Fetcher
+from pxe_fetch.filesystem import AllowedRoots
 from pxe_fetch.humanize import span
 from pxe_fetch.install.disk_space import DiskSpace
 from pxe_fetch.node import Node
-from pxe_fetch.plan import Source, moved, plan
+from pxe_fetch.plan import Source, plan
 from pxe_fetch.reporting.event_log import EventLog
 from pxe_fetch.reporting.journal import INFO, READY, WARNING, Journal, is_service, notify, write_to_console
-from pxe_fetch.reporting.result import RESTARTED, Result, error_result
 from pxe_fetch.reporting.state_store import StateStore
 from pxe_fetch.reporting.webhook_reporter import WebhookReporter
 from pxe_fetch.systemctl import Units, act
@@ -94,32 +92,23 @@ def _run_steps(context: RunContext) -> Result:
     if arguments.deadline is not None:
         context.deadline = context.store.started_monotonic + arguments.deadline
     node = Node(root=context.root, arguments=arguments)
-    credentials = credentials_directory()
     _start_webhook(context, node)
 
     located = locate(
-        arguments,
-        root=context.root,
+        node,
         config_file=context.config_file,
-        credentials=credentials,
         read_url=lambda url, digest, limit: _read_url(context, url, digest=digest, limit=limit),
     )
     if located is None:
         return Result(exit_code=Exit.DONE, message=NO_CONFIG)
     event_log.config_located(located)
     config = reader.read(located.text, name=located.location)
-    config = context.config = replace(config, proxy=with_password(config.proxy, directory=credentials))
+    config = context.config = replace(config, proxy=node.with_password(config.proxy))
     _start_webhook(context, node)
 
     event_log.node_identified(node.summary())
     roots = AllowedRoots(config.allowed_roots)
-    planned = plan(
-        moved(config, artifact_url=arguments.artifact_url),
-        roots=roots,
-        node=node,
-        base_url=arguments.base_url,
-        credentials=credentials,
-    )
+    planned = plan(config, roots=roots, node=node)
     event_log.planned(planned, config=config)
 
     disk_space = DiskSpace()
