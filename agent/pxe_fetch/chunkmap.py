@@ -14,7 +14,7 @@ from pxe_fetch.contract.chunks import DIGEST, count, listed
 
 _READ = 512 * 1024  # bytes read at a time
 
-OnChunk = Callable[[int, bool], None]
+OnChunk = Callable[[int, bool], bool]
 Check = Callable[[], None]
 
 
@@ -56,38 +56,30 @@ class ChunkMap(NamedTuple):
 
         Raises OSError, and what `check` raises.
         """
+        return self.verify(descriptor, indexes=range(self.number), on_chunk=lambda _, is_right: is_right, check=check)
 
-        def on_chunk(_index: int, is_right: bool) -> None:  # noqa: FBT001  a value
-            if not is_right:
-                raise _WrongChunkError
+    def verify(self, descriptor: int, *, indexes: Iterable[int], on_chunk: OnChunk, check: Check) -> bool:
+        """Read the chunks `indexes` of an open file, with a thread a core, until `on_chunk(index, is_right)` is false.
 
-        try:
-            self.verify(descriptor, indexes=range(self.number), on_chunk=on_chunk, check=check)
-        except _WrongChunkError:
-            return False
-        return True
-
-    def verify(self, descriptor: int, *, indexes: Iterable[int], on_chunk: OnChunk, check: Check) -> None:
-        """Read the chunks `indexes` of an open file, with one thread per core, and report whether each is right.
-
-        `on_chunk(index, is_right)` and `check()` (several times a second) are called from any of the threads. An error
-        of theirs, or an OSError, ends the reading and is raised here.
+        Returns whether it never was. It and `check()` (several times a second) are called from any of the threads. An
+        error of theirs, or an OSError, ends the reading and is raised here.
         """
         waiting: SimpleQueue[int] = SimpleQueue()
         for index in indexes:
             waiting.put(index)
-        failures: list[BaseException] = []
+        ends: list[BaseException | None] = []
 
         def work() -> None:
             buffer = memoryview(mmap(-1, _READ))
             try:
-                while not failures:
+                while not ends:
                     index = waiting.get_nowait()
-                    on_chunk(index, self._has_chunk(descriptor, index, buffer, check))
+                    if not on_chunk(index, self._has_chunk(descriptor, index, buffer, check)):
+                        ends.append(None)
             except Empty:
                 return
             except BaseException as error:
-                failures.append(error)
+                ends.append(error)
 
         others = min(len(os.sched_getaffinity(0)), waiting.qsize()) - 1
         threads = [Thread(target=work, name="rehash", daemon=True) for _ in range(others)]
@@ -96,8 +88,9 @@ class ChunkMap(NamedTuple):
         work()
         for thread in threads:
             thread.join()
-        if failures:
-            raise failures[0]
+        for error in filter(None, ends):
+            raise error
+        return not ends
 
     def _has_chunk(self, descriptor: int, index: int, buffer: memoryview, check: Check) -> bool:
         digest = hashlib.sha256()
@@ -110,10 +103,6 @@ class ChunkMap(NamedTuple):
             digest.update(buffer[:got])
             at += got
         return self.is_right(index, digest.digest())
-
-
-class _WrongChunkError(Exception):
-    """A chunk is not what it should be."""
 
 
 def data_extents(descriptor: int, *, size: int) -> Iterator[tuple[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from threading import Event
 from typing import Protocol
@@ -56,22 +57,32 @@ class StopWhen(Event):
         return super().is_set() or self._stop.is_set() or self._condition()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Deadline:
-    """The end of a download: when `stop` is set, or at the time `at` of `clock.now()`."""
+    """The end of a download: when `stop` is set, or at the time `at` of `clock.now()`, or at that of the run."""
 
     clock: Clock
     stop: Event
     at: float
     message: str = "the time for it is over"  # of the DeadlineError
+    stall: float | None = None  # seconds: each byte puts `at` off until so long after it
+    latest: float = inf  # on the clock: the run's own
+
+    def progressed(self, now: float) -> None:
+        """Count a byte, or its like, that came at `now`."""
+        if self.stall is not None:
+            self.at = now + self.stall
 
     def check(self) -> None:
         """Raise StoppedError or DeadlineError if it has passed."""
         if self.stop.is_set():
             raise StoppedError("told to stop")
-        if self.clock.now() >= self.at:
+        now = self.clock.now()
+        if now >= self.latest:
+            raise DeadlineError("the run's deadline is over")
+        if now >= self.at:
             raise DeadlineError(self.message)
 
     def left(self) -> float:
         """Seconds until the deadline; negative after it."""
-        return self.at - self.clock.now()
+        return min(self.at, self.latest) - self.clock.now()

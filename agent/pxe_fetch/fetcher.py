@@ -17,6 +17,7 @@ from pxe_fetch.contract.chunks import LINE, count, unlisted
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import Chunks, Digest
 from pxe_fetch.contract.url import redact
+from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.download import download, fetch_text
 from pxe_fetch.download.partfile import PartInUseError, PartLock
@@ -30,10 +31,10 @@ from pxe_fetch.systemctl import Units
 from pxe_fetch.transport import parse_url
 
 _LOCK_POLL = 0.25  # seconds between two tries to get a part file that another process has
-_STOP_GRACE = 2.0  # seconds for the threads to return after SIGTERM; slower ones end with the process
+_STOP_GRACE = 0.4  # seconds for the threads to return after SIGTERM; slower ones end with the process
 # Seconds of one wait. A signal that comes just before a wait for a lock, or to another thread, does not end that wait:
 # its handler runs when the main thread runs Python again.
-_WAIT = 0.25
+_WAIT = 0.1
 
 T = TypeVar("T")
 
@@ -139,18 +140,17 @@ class Fetcher:
 
     def _lock(self, folder: Folder, transfer: Transfer) -> PartLock:
         """Lock the destination's part file, once no other run on this node has it. Raises FetchError."""
-        deadline = self.context.deadline(transfer.retry.deadline)
-        is_waiting = False
+        deadline: Deadline | None = None
         while True:
             try:
                 return PartLock(folder, transfer.part.name)
             except PartInUseError:
+                if deadline is None:
+                    deadline = self.context.deadline(transfer.retry.deadline)
+                    self.event_log.log(f"{transfer.name}: waiting for another run of pxe-fetch, which is writing it")
                 if deadline.left() <= 0:
                     raise
             deadline.check()
-            if not is_waiting:
-                self.event_log.log(f"{transfer.name}: waiting for another run of pxe-fetch, which is writing it")
-                is_waiting = True
             self.context.clock.sleep(_LOCK_POLL, stop=self.context.stop)
 
     def _with_digests(self, transfer: Transfer) -> Transfer:

@@ -6,7 +6,7 @@ import pytest
 
 from fakes.cells import Case, Cell, Restart, matrix
 from fakes.exchange import Fault
-from fakes.faults import Another, Flip, Gzipped, NoSuchRange, Serve, WrongRange, cut
+from fakes.faults import Another, Flip, Gzipped, NoSuchRange, RefusesRanges, Serve, WrongRange, cut
 from fakes.node import FakeNode
 from fakes.trial import Trial
 
@@ -27,6 +27,8 @@ CASES = [
     ranges("206 of earlier bytes", Serve(shift=-9)),
     ranges("206 of fewer bytes", Serve(short=9)),
     ranges("206 without range", WrongRange(missing=True)),
+    ranges("400 to a range", RefusesRanges(400)),
+    ranges("412 to a range", RefusesRanges(412)),
     ranges("416 in the middle", NoSuchRange()),
     ranges("416 in the middle, of the whole", NoSuchRange(tells=True)),
     Case(name="no ranges", passing=[Serve(ranges=False)], then=Serve(ranges=False)),

@@ -13,13 +13,13 @@ import pytest
 
 from fakes.content import Content
 from fakes.exchange import Exchange, Fault
-from fakes.faults import Flip, Hang, Serve, Status, drip, stall
+from fakes.faults import Flip, Hang, Serve, Status, WrongRange, drip, stall
 from fakes.node import FakeNode
 from fakes.server import Script, Server
 from fakes.transfers import Bench
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
-from pxe_fetch.errors import FetchError, NoRoomError
+from pxe_fetch.errors import FetchError, IntegrityError, NoRoomError
 from pxe_fetch.transport import Transport, Transports
 
 CHUNK = 64 * 1024
@@ -145,6 +145,56 @@ def test_two_different_chunks_that_came_wrong_once_do_not_drop_the_only_mirror(t
         result = one.download()
         assert not one.events.of("mirror_dropped")
     assert result.bytes_received == len(BODY) + 2 * CHUNK
+
+
+def test_a_chunk_that_comes_wrong_in_another_way_each_time_does_not_drop_the_only_mirror(tmp_path: Path) -> None:
+    flips = [Flip(at=int(0.5 * len(BODY)) + number) for number in range(3)]
+    with Server({"/m": Script(body=BODY, faults=flips)}) as server:
+        one = bench(tmp_path, server)
+        one.streams = 1
+        result = one.download()
+        assert not one.events.of("mirror_dropped")
+    assert (result.attempts, result.bytes_received) == (4, len(BODY) + 3 * CHUNK)
+
+
+def test_another_total_told_now_and_then_does_not_drop_the_only_mirror(tmp_path: Path) -> None:
+    liar, brief = WrongRange(whole=7), Brief(most=2 * CHUNK + 1000)
+    with Server({"/m": Script(body=BODY, faults=[brief, liar, brief, liar, brief, liar])}) as server:
+        one = bench(tmp_path, server)
+        one.streams = 1
+        result = one.download()
+        assert not one.events.of("mirror_dropped")
+    assert result.bytes_received == len(BODY)
+    assert result.attempts == 7
+
+
+def test_a_mirror_that_always_tells_another_total_is_dropped(tmp_path: Path) -> None:
+    with Server({"/m": Script(then=Serve(body=BODY + b"more"))}) as server:
+        one = bench(tmp_path, server)
+        with pytest.raises(IntegrityError, match="wrong size"):
+            one.download()
+        assert len(server.asked) == 2
+
+
+@BOTH
+def test_the_only_mirror_is_never_left_for_being_slow(chunk: int | None, tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY, then=drip(len(BODY) - 60, every=0.02))}) as server:
+        one = bench(tmp_path, server, chunk=chunk)
+        one.streams = 1
+        one.timeouts = Timeouts(min_rate=1024, min_rate_window=0.2)
+        assert one.download().attempts == 1
+        assert len(server.asked) == 1
+
+
+@BOTH
+def test_a_slow_mirror_is_left_for_another(chunk: int | None, tmp_path: Path) -> None:
+    slow = drip(len(BODY) - 6000, every=0.02)
+    with Server({"/m": Script(body=BODY, then=slow)}) as first, Server({"/m": Script(body=BODY)}) as second:
+        one = bench(tmp_path, first, second, chunk=chunk, keep_order=True)
+        one.streams = 1
+        one.timeouts = Timeouts(min_rate=1024, min_rate_window=0.2)
+        result = one.download()
+        assert (result.url, result.bytes_received) == (second.url("/m"), len(BODY))
 
 
 def test_a_mirror_that_has_few_wrong_chunks_among_many_stays(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from fakes.faults import Flip, Serve, Status, cut, redirect, unavailable
 from fakes.server import Script, Server
 from fakes.transfers import Bench, EventRecorder, sha256
 from pxe_fetch.contract.commands import Exit
-from pxe_fetch.contract.model import Digest, RetryPolicy
+from pxe_fetch.contract.model import STALL, Digest, RetryPolicy
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.download import fetch_text
 from pxe_fetch.errors import (
@@ -178,6 +178,36 @@ def test_the_deadline_names_the_last_error(tmp_path: Path) -> None:
     assert isinstance(error, DeadlineError)
     assert "the server answered 503" in str(error)
     assert sum(bench.clock.waits) < 90
+
+
+def test_without_a_deadline_only_time_without_a_new_byte_counts(tmp_path: Path) -> None:
+    # Ten pieces, with twenty minutes between any two of them.
+    faults: list[Fault] = []
+    for number in range(1, 10):
+        faults += [cut(number / 10), *[unavailable("290")] * 4]
+    with Server({"/m": Script(body=BODY, faults=faults)}) as server:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")])
+        bench.download()
+    assert sum(bench.clock.waits) > 4 * STALL
+
+
+def test_half_an_hour_without_a_new_byte_ends_an_artifact(tmp_path: Path) -> None:
+    retry = RetryPolicy(attempts_without_progress=1000)
+    error, bench = fails(unavailable("300"), folder=tmp_path, retry=retry)
+    assert isinstance(error, DeadlineError)
+    assert "the server answered 503" in str(error)
+    assert STALL - 400 < sum(bench.clock.waits) < STALL
+
+
+def test_a_deadline_that_is_written_counts_whatever_comes(tmp_path: Path) -> None:
+    faults: list[Fault] = []
+    for number in range(1, 10):
+        faults += [cut(number / 10), unavailable("290")]
+    with Server({"/m": Script(body=BODY, faults=faults)}) as server:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=RetryPolicy(deadline=600.0))
+        with pytest.raises(DeadlineError):
+            bench.download()
+    assert 280 < sum(bench.clock.waits) < 600
 
 
 def test_the_runs_deadline_counts_beside_the_artifacts(tmp_path: Path) -> None:

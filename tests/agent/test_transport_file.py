@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 from pathlib import Path
 
 import pytest
@@ -64,13 +65,17 @@ def test_a_missing_file_is_told_so(tmp_path: Path) -> None:
         Bench(body=BODY, folder=tmp_path, urls=[(tmp_path / "absent").as_uri()]).download()
 
 
-@pytest.mark.parametrize("kind", ["folder", "fifo"])
+@pytest.mark.parametrize("kind", ["folder", "fifo", "device", "socket"])
 def test_what_is_not_a_regular_file_is_refused(kind: str, tmp_path: Path) -> None:
     thing = tmp_path / kind
     if kind == "folder":
         thing.mkdir()
-    else:
+    elif kind == "fifo":
         os.mkfifo(thing)
+    elif kind == "device":
+        thing.symlink_to("/dev/zero")
+    else:
+        socket.socket(socket.AF_UNIX).bind(str(thing))
     with pytest.raises(RefusedError, match="not a regular file"):
         Bench(body=BODY, folder=tmp_path, urls=[thing.as_uri()]).download()
 

@@ -168,6 +168,12 @@ def test_a_server_that_waits_for_the_end_of_the_data_connection_is_not_waited_fo
         assert time.monotonic() - began < 0.9
 
 
+def test_a_reply_ends_with_its_code_and_a_blank(tmp_path: Path) -> None:
+    welcome = b"220-hello\r\n220-x\r\n 220 not the end\r\n220x neither\r\n220 ready\r\n"
+    with BreakingFtp(BODY, Breach(welcome=welcome)) as server:
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url]).download().attempts == 1
+
+
 def test_a_file_that_is_whole_needs_no_last_word(tmp_path: Path) -> None:
     with BreakingFtp(BODY, Breach(final=None)) as server:
         assert Bench(body=BODY, folder=tmp_path, urls=[server.url]).download().attempts == 1
@@ -177,6 +183,8 @@ def test_a_file_that_is_whole_needs_no_last_word(tmp_path: Path) -> None:
     ("breach", "error", "message"),
     [
         (Breach(welcome=b"421 too many\r\n"), NetworkError, r"answered 421 \(too many\)"),
+        (Breach(login="530 Sorry, the maximum number of clients (1) are already connected"), NetworkError, "530"),
+        (Breach(login="530 Login incorrect."), RefusedError, "answered 530"),
         (Breach(retr="450 busy"), NetworkError, "answered 450"),
         (Breach(retr="550 none"), NotFoundError, "answered 550"),
         (Breach(retr="553 no such names"), RefusedError, "answered 553"),

@@ -18,9 +18,9 @@ from pxe_fetch import __version__
 from pxe_fetch.contract.model import Proxy, RetryPolicy, Tls
 from pxe_fetch.contract.url import parse
 from pxe_fetch.contract.validators import SCHEMES
-from pxe_fetch.errors import FetchError, NetworkError, PolicyError, RefusedError
+from pxe_fetch.errors import FetchError, IntegrityError, NetworkError, PolicyError, RefusedError
 from pxe_fetch.transport import Transports
-from pxe_fetch.transport.proxies import proxy_for
+from pxe_fetch.transport.session import proxy_for
 from pxe_fetch.transport.sockets import LOOK
 
 BODY = random.Random(6).randbytes(50_000)
@@ -162,7 +162,7 @@ def test_ten_redirects_are_followed_and_no_eleventh(tmp_path: Path) -> None:
     scripts = {f"/{number}": Script(then=redirect(f"/{number + 1}")) for number in range(11)}
     with Server(scripts | {"/11": Script(body=BODY)}) as server:
         Bench(body=BODY, folder=tmp_path, urls=[server.url("/1")]).download()
-        with pytest.raises(PolicyError, match="more than 10 redirects"):
+        with pytest.raises(NetworkError, match="more than 10 redirects"):
             Bench(body=BODY, folder=tmp_path, urls=[server.url("/0")], name="other").download()
 
 
@@ -249,11 +249,64 @@ def test_a_tunnel_that_is_not_dug_is_explained(code: int, cause: type[Exception]
             bench.download()
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "201 Created\r\nContent-Length: 0",
+        "204 No Content",
+        "299 Fine\r\nTransfer-Encoding: gzip",
+        "103 Early Hints\r\n\r\nHTTP/1.1 200 OK",
+    ],
+)
+def test_any_success_says_that_the_proxy_has_connected(answer: str, secure: Server, tls: Tls, tmp_path: Path) -> None:
+    with Tunnel(status=answer) as tunnel:
+        proxy = Proxy(https=tunnel.url)
+        Bench(body=BODY, folder=tmp_path, urls=[secure.url("/m")], tls=tls, proxy=proxy).download()
+        assert len(tunnel.asked) == 1
+
+
+@pytest.mark.parametrize("is_asked_by_https", [False, True])
+def test_a_tunnels_password_is_sent_to_the_proxy_and_to_nobody_else(
+    is_asked_by_https: bool,  # noqa: FBT001
+    secure: Server,
+    localhost: ssl.SSLContext,
+    tls: Tls,
+    tmp_path: Path,
+) -> None:
+    with Tunnel(wants="nöde:p:w %", tls=localhost if is_asked_by_https else None) as tunnel:
+        url = tunnel.url.replace("//", "//n%C3%B6de:p%3Aw%20%25@")
+        Bench(body=BODY, folder=tmp_path, urls=[secure.url("/m")], tls=tls, proxy=Proxy(https=url)).download()
+    assert "proxy-authorization" not in secure.asked[0].fields
+
+
+def test_a_proxys_password_goes_along_with_plain_requests_to_it_alone(tmp_path: Path) -> None:
+    with Server({"/m": Script(body=BODY)}) as origin, Server({}) as proxy:
+        proxy.scripts["/m"] = Script(then=redirect(origin.url("/m")))
+        settings = Proxy(http=proxy.url("").replace("//", "//u:p@"), no_proxy=("127.0.0.1",))
+        Bench(body=BODY, folder=tmp_path, urls=["http://site.example/m"], proxy=settings).download()
+    assert proxy.asked[0].fields["proxy-authorization"] == "Basic dTpw"
+    assert "proxy-authorization" not in origin.asked[0].fields
+
+
+@pytest.mark.parametrize(
+    ("userinfo", "said"), [("", "wants a user and password: .*proxy.credential"), ("u:x@", "does not accept the user")]
+)
+def test_a_proxy_that_wants_a_password_says_which_key_holds_it(
+    userinfo: str, said: str, tls: Tls, tmp_path: Path
+) -> None:
+    with Tunnel(wants="u:p") as tunnel, Server({"/m": Script(then=Status(407))}) as forward:
+        for url, to in (("https://a.example/m", tunnel.url), ("http://site.example/m", forward.url(""))):
+            shown = to.replace("//", f"//{userinfo}")
+            bench = Bench(body=BODY, folder=tmp_path, urls=[url], tls=tls, proxy=Proxy(http=shown, https=shown))
+            with pytest.raises(RefusedError, match=f"^the proxy 127.0.0.1:[0-9]+ {said}"):
+                bench.download()
+
+
 def test_a_tunnel_to_an_address_of_ipv6_is_asked_for_with_its_brackets(tls: Tls, tmp_path: Path) -> None:
     with Tunnel(refusal=502) as tunnel:
         bench = Bench(body=BODY, folder=tmp_path, urls=["https://[::1]:4433/m"], tls=tls, retry=FEW)
         bench.proxy = Proxy(https=tunnel.url)
-        with pytest.raises(NetworkError, match=r"could not connect to \[::1\]:4433: 502"):
+        with pytest.raises(NetworkError, match=r"did not connect to \[::1\]:4433: it answered 502"):
             bench.download()
     assert tunnel.asked[0].startswith("CONNECT [::1]:4433 ")
 
@@ -425,12 +478,38 @@ def test_a_success_that_is_not_known_counts_as_one(status: int, tmp_path: Path) 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 205, 304])
 def test_a_success_without_the_file_is_no_success(status: int, tmp_path: Path) -> None:
-    said = f"{status}, which is no answer to a GET"
+    said = f"{status}, which brings no file"
     with Server({"/m": Script(then=Status(status, text=BODY))}) as server, pytest.raises(NetworkError, match=said):
         Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=FEW).download()
 
 
-@pytest.mark.parametrize("code", [407, 503])
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"Content-Encoding": "gzip"}, "Content-Encoding gzip, which was not asked for: switch compression off"),
+        ({"Content-Type": "text/html; charset=utf-8"}, "text/html: a web page"),
+    ],
+)
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("declared", [(None, None), (len(BODY), None), (None, 10_000)])
+def test_a_whole_body_that_is_another_has_the_cause_named_whatever_is_declared(
+    declared: tuple[int | None, int | None], framing: str, fields: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    size, chunk = declared
+    other = Serve(fields=fields, framing=framing, body=BODY[:700], ranges=False)
+    with Server({"/m": Script(body=BODY, then=other)}) as server:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], size=size, chunk=chunk, retry=FEW)
+        with pytest.raises(IntegrityError, match=f"^wrong (size|sha256): .*{said}"):  # it has not "ended early"
+            bench.download()
+
+
+@pytest.mark.parametrize("code", [600, 999])
+def test_a_status_beyond_those_of_http_is_tried_again_and_named(code: int, tmp_path: Path) -> None:
+    with Server({"/m": Script(then=Status(code))}) as server, pytest.raises(NetworkError, match=f"{code}, which is no"):
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=FEW).download()
+
+
+@pytest.mark.parametrize("code", [502, 503, 504])
 def test_a_refusal_that_may_be_the_proxys_own_names_it(code: int, tmp_path: Path) -> None:
     with Server({"/m": Script(then=Status(code))}) as server:
         proxy = Proxy(http=server.url(""))

@@ -174,7 +174,9 @@ def test_a_client_certificate_is_shown(root: Path, authority: Authority, tls: Tl
     ours = authority.issue("node-1")
     with nginx(tmp_path / "run", root=root, certificate=certificate, clients_of=authority.certificate) as server:
         without = Bench(body=BODY, folder=tmp_path / "to", urls=[server.secure_url("/m.bin")], tls=tls)
-        with pytest.raises(RefusedError):
+        with pytest.raises(
+            RefusedError, match=r"400: it wants a client certificate.*\(tls.client_cert, tls.client_key\)"
+        ):
             without.download()
         shown = Tls(ca_file=tls.ca_file, client_cert=str(ours.certificate), client_key=str(ours.key))
         Bench(body=BODY, folder=tmp_path / "to", urls=[server.secure_url("/m.bin")], tls=shown).download()

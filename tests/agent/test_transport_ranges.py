@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from fakes.faults import Serve, WrongRange
+from fakes.exchange import Exchange
+from fakes.faults import Serve, Status, WrongRange
 from fakes.server import Script, Server
-from fakes.transfers import asking, everything
+from fakes.transfers import Bench, asking, everything
 from pxe_fetch.errors import RangeError
 from pxe_fetch.transport import Body, Transports
 
 BODY = random.Random(8).randbytes(50_000)
+
+
+@dataclass(frozen=True)
+class RefusesRanges:
+    """Serves the whole file alone."""
+
+    code: int
+
+    def answer(self, exchange: Exchange) -> None:
+        (Status(self.code) if exchange.asked.range else Serve()).answer(exchange)
 
 
 def opened(url: str, *, offset: int, end: int | None) -> Body:
@@ -70,6 +82,17 @@ def test_a_range_beyond_the_end_is_no_range() -> None:
         assert everything(opened(server.url("/m"), offset=40_000, end=60_000)) == BODY[40_000:]
         with pytest.raises(RangeError):
             opened(server.url("/m"), offset=60_000, end=70_000)
+
+
+@pytest.mark.parametrize("code", [400, 412, 416])
+@pytest.mark.parametrize("chunk", [None, 10_000])
+def test_a_server_that_refuses_ranges_by_an_error_is_asked_for_the_whole(
+    code: int, chunk: int | None, tmp_path: Path
+) -> None:
+    with Server({"/m": Script(body=BODY, then=RefusesRanges(code))}) as server:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], chunk=chunk)
+        bench.part.write_bytes(BODY[:20_000])
+        bench.download()
 
 
 def test_of_an_empty_file_nothing_comes() -> None:

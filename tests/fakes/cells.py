@@ -50,6 +50,7 @@ class Case:
     then: Fault | None = None  # None: it would be no other fault if it lasted
     cause: str | None = None  # how it ends if it lasts, and nobody else has the file
     once: str | None = None  # how it ends if it passes: not None where even one such answer is final
+    once_chunked: str | None = "same"  # `once` where there are chunk digests
     chunked: str | None = "same"  # `cause` where there are chunk digests
     sized: str | None = "same"  # `cause` where the size is known
     slow: bool = False  # it takes a timeout to notice
@@ -90,7 +91,7 @@ class Cell:
         if self.mirror == "mirrored":
             return None
         if self.lasts == "passing":
-            return case.once
+            return case.once if self.digests != "chunks" or case.once_chunked == "same" else case.once_chunked
         if self.digests == "chunks" and case.chunked != "same":
             return case.chunked
         if self.digests != "whole" and case.sized != "same":

@@ -227,6 +227,16 @@ class Another:
         Serve(etag=self.etag, body=bytes(exchange.content.size)).answer(exchange)
 
 
+@dataclass(frozen=True)
+class RefusesRanges:
+    """The status `code` to each range, a proper answer where everything is asked for."""
+
+    code: int
+
+    def answer(self, exchange: Exchange) -> None:
+        (Status(self.code) if exchange.asked.range else Serve()).answer(exchange)
+
+
 @dataclass(frozen=True, kw_only=True)
 class NoSuchRange:
     """416 to each range, a proper answer where everything is asked for; `tells` the size of the file with it."""

@@ -34,11 +34,13 @@ http {{
   gzip_types *;
   gzip_min_length 1;
   sendfile on;
+  limit_conn_zone $binary_remote_addr zone=node:1m;
   server {{
     listen {address}:{port};
     root {root};
     access_log {folder}/access.log asked;
     location /slow/ {{ alias {root}/; limit_rate 200k; }}
+    location /single/ {{ alias {root}/; limit_rate 800k; limit_conn node 1; }}
   }}
   {secure}
 }}

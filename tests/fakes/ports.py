@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 
 
 def free(address: str = "127.0.0.1", *, kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
@@ -22,6 +23,23 @@ def taken(port: int) -> list[int]:
     command = ["ss", "-Htino", "state", "established", f"sport = :{port}"]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [int(found) for found in re.findall(r"bytes_acked:(\d+)", shown)]
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[tuple[str, int]]:
+    """An address whose packets are lost: a listener with more connections than it has room for."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(server.getsockname())
+        try:
+            yield server.getsockname()
+        finally:
+            for filler in fillers:
+                filler.close()
 
 
 def accepts(port: int, *, address: str = "127.0.0.1") -> bool:

@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import time
+from base64 import b64encode
 from types import TracebackType
 from typing import Self
 
@@ -15,10 +16,22 @@ from typing import Self
 class Tunnel:
     """Runs until `close`; also a context manager. With `refusal` it answers that status to everybody.
 
-    `delay` seconds pass between its answer and the first byte it passes on. With `tls` it is asked by https.
+    With `wants` it answers 407 to those that don't send it, `user:password`, as Basic (RFC 7617). `status` is its
+    answer once it has connected. `delay` seconds pass between its answer and the first byte it passes on. With `tls`
+    it is asked by https.
     """
 
-    def __init__(self, *, refusal: int | None = None, delay: float = 0.0, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        refusal: int | None = None,
+        wants: str | None = None,
+        status: str = "200 Connected",
+        delay: float = 0.0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._status = status.encode()
+        self._field = wants and f"\r\nProxy-Authorization: Basic {b64encode(wants.encode()).decode()}\r\n"
         self._delay = delay
         self._tls = tls
         self.asked: list[str] = []  # the header of each CONNECT
@@ -60,12 +73,13 @@ class Tunnel:
             while not head.endswith(b"\r\n\r\n"):
                 head += client.recv(1)
             self.asked.append(head.decode())
-            if self._refusal:
-                client.sendall(b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % self._refusal)
+            refusal = 407 if self._field and self._field not in self.asked[-1] else self._refusal
+            if refusal:
+                client.sendall(b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % refusal)
                 return
             host, _, port = head.split(b" ")[1].decode().rpartition(":")
             with socket.create_connection((host.strip("[]"), int(port))) as server:
-                client.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+                client.sendall(b"HTTP/1.1 %b\r\n\r\n" % self._status)
                 time.sleep(self._delay)
                 _join(client, server)
 

@@ -5,15 +5,72 @@ Not thread-safe: the caller holds a lock.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from pxe_fetch.chunkmap import ChunkMap
-from pxe_fetch.download.verify import PartialChunk
+from pxe_fetch.download.mirrors import Mirror
+from pxe_fetch.errors import FetchError
 
-_WINDOW = 2.0  # seconds over which the rate of a stream is measured
+_WINDOW = 1.0  # seconds over which the rate of a stream is measured
 _MISSING, _RESERVED, _VERIFIED = range(3)
+
+
+class _Hash(Protocol):
+    """A hash object of hashlib."""
+
+    def update(self, data: memoryview, /) -> None: ...
+    def digest(self) -> bytes: ...
+
+
+@dataclass(kw_only=True, slots=True)
+class PartialChunk:
+    """The first bytes of a chunk; the others are still missing."""
+
+    length: int
+    hash: _Hash  # of these bytes
+    origins: frozenset[str]  # the mirrors that sent them
+
+
+OnChunk = Callable[[int, bytes, frozenset[str]], None]
+
+
+class ChunkDigester:
+    """The digests of consecutive chunks that one stream downloads."""
+
+    def __init__(
+        self, chunk_map: ChunkMap, *, position: int, partial: PartialChunk | None, origin: str, on_chunk: OnChunk
+    ) -> None:
+        """The next bytes start at the offset `position`; `partial` has those before it in the same chunk.
+
+        `on_chunk` gets each chunk whose last byte has arrived: its index, its digest, the mirrors that it came from.
+        """
+        self._map = chunk_map
+        self._position = position
+        self._origin = frozenset((origin,))
+        self._on_chunk = on_chunk
+        self._chunk = partial or PartialChunk(length=0, hash=hashlib.sha256(), origins=frozenset())
+
+    def update(self, data: memoryview) -> None:
+        """Hash `data`, which follows what was hashed before."""
+        while data:
+            chunk, index = self._chunk, self._map.at(self._position)
+            end = self._map.start(index + 1)
+            here, data = data[: end - self._position], data[end - self._position :]
+            chunk.hash.update(here)
+            chunk.length += len(here)
+            chunk.origins |= self._origin
+            self._position += len(here)
+            if self._position == end:
+                self._chunk = PartialChunk(length=0, hash=hashlib.sha256(), origins=frozenset())
+                self._on_chunk(index, chunk.hash.digest(), chunk.origins)
+
+    def partial(self) -> PartialChunk | None:
+        """The beginning of the current, incomplete chunk; None if it is empty."""
+        return self._chunk if self._chunk.length else None
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -52,12 +109,25 @@ class ChunkRange:
         return bytes_left * seconds / received if received else math.inf
 
 
+@dataclass(kw_only=True, slots=True, eq=False)
+class Assignment:
+    """One request: a range of chunks, and the mirror to request it from."""
+
+    mirror: Mirror
+    range: ChunkRange
+    partial_length: int  # bytes of the range's first chunk that were present before
+    is_ranged: bool = False  # with exactly the requested range
+    progressed: bool = False  # it delivered new bytes that have not turned out wrong
+    had_wrong_chunk: bool = False  # whose bytes were all from this mirror
+    failure: FetchError | None = None  # set to end its stream: a wrong chunk
+    overtaken: FetchError | None = None  # set to end its stream at once
+
+
 @dataclass(kw_only=True, slots=True)
 class ChunkTracker:
     """The state of each chunk of `chunk_map`; at first all are missing."""
 
     chunk_map: ChunkMap
-    active: list[ChunkRange] = field(default_factory=list)
     remaining: int = field(init=False)  # chunks that are not verified yet
     _states: bytearray = field(init=False)
     _partial: dict[int, PartialChunk] = field(default_factory=dict)  # of missing chunks
@@ -105,7 +175,7 @@ class ChunkTracker:
         self._states[first:end] = bytes((_RESERVED,)) * (end - first)
         partial = self._partial.pop(first, None)
         position = self.chunk_map.start(first) + (partial.length if partial else 0)
-        return self._activate(ChunkRange(position=position, end=end, filled_to=position, partial=partial, since=now))
+        return ChunkRange(position=position, end=end, filled_to=position, partial=partial, since=now)
 
     def split(self, chunk_range: ChunkRange, *, now: float) -> ChunkRange | None:
         """Take the second half of the chunks that `chunk_range` has not begun; None if there are none."""
@@ -115,15 +185,10 @@ class ChunkTracker:
             return None
         end, chunk_range.end = chunk_range.end, middle
         start = self.chunk_map.start(middle)
-        return self._activate(ChunkRange(position=start, end=end, filled_to=start, since=now))
-
-    def _activate(self, chunk_range: ChunkRange) -> ChunkRange:
-        self.active.append(chunk_range)
-        return chunk_range
+        return ChunkRange(position=start, end=end, filled_to=start, since=now)
 
     def release(self, chunk_range: ChunkRange) -> None:
         """Record that the range's stream has ended: chunks not received are missing again; a partial one is kept."""
-        self.active.remove(chunk_range)
         if chunk_range.position >= self.chunk_map.start(chunk_range.end):
             return
         first = self.chunk_map.at(chunk_range.position)

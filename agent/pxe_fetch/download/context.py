@@ -1,17 +1,27 @@
-"""What all downloads of a run share: transports, a listener for events, time, and a budget of streams."""
+"""What all downloads of a run share: transports, a listener for events, time, streams, and what is known of hosts."""
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Event, Lock
+from threading import Condition, Event, Lock
 from typing import Protocol
 
 from pxe_fetch.contract.model import STALL
 from pxe_fetch.deadline import Clock, Deadline, SystemClock
-from pxe_fetch.errors import StoppedError
+from pxe_fetch.errors import NetworkError, StoppedError
 from pxe_fetch.humanize import span
 from pxe_fetch.transport import Transports
+
+_REMEMBERED = 60.0  # seconds: then a host that was silent, or served few streams, is asked again as any other
+_TIMES_SILENT = 10  # a host is taken for silent this many times as long as it took to find out
+_PAUSE = 0.1  # seconds after a host refused a stream; it may count one that has just ended for a moment
+_AT_ONCE = 1.0  # seconds within which a refused connection comes back
+_LOOK = 0.01  # seconds between two looks at the answers to other requests
+_OVERLOAD = frozenset({429, 503})
 
 
 class Events(Protocol):
@@ -77,16 +87,129 @@ class StreamBudget:
             self._free += 1
 
 
+@dataclass(kw_only=True, slots=True, eq=False)
+class Visit:
+    """One request to a host, until its answer is read."""
+
+    since: float = 0.0  # on the clock
+    is_served: bool = False  # the host has answered, and sends bytes
+    is_refused: bool = False
+    silence: float = 0.0  # seconds that the host is taken for silent after it
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Host:
+    """What the run has learnt of one host and port. Thread-safe."""
+
+    clock: Clock
+    _silent_until: float = 0.0  # on the clock
+    _limit: int = 1  # streams at once, until `_limited_until`
+    _limited_until: float = 0.0
+    _full_until: float = 0.0
+    _served: float = -math.inf  # on the clock: the end of the last visit that was served
+    _visits: set[Visit] = field(default_factory=set)  # adding and discarding is atomic
+    _left: Condition = field(default_factory=Condition)
+
+    def is_silent(self) -> bool:
+        """Whether it did not answer lately, so that others are to be asked before it."""
+        return self._silent_until > 0.0 and self.clock.now() < self._silent_until
+
+    def is_full(self) -> bool:
+        """Whether it serves this node no further stream at present."""
+        if not self._limited_until or (now := self.clock.now()) >= self._limited_until:
+            return False
+        return len(self._visits) >= self._limit or now < self._full_until
+
+    @contextmanager
+    def visit(self, deadline: Deadline) -> Iterator[Visit]:
+        """One request, made within this context, once the host is not full. Raises what `deadline` raises."""
+        visit = Visit()
+        if self._limited_until:
+            with self._left:
+                while self.is_full():
+                    self._left.wait(_PAUSE)
+                    deadline.check()
+                    deadline.progressed(self.clock.now())  # another stream has its turn
+                self._visits.add(visit)
+        self._visits.add(visit)
+        visit.since = self.clock.now()
+        if self._silent_until:  # one request at a time finds out whether it answers again
+            self._silent_until = max(self._silent_until, visit.since + _REMEMBERED)
+        try:
+            yield visit
+        finally:
+            self._visits.discard(visit)
+            if visit.is_served:
+                self._served = self.clock.now()
+            self._silent_until = self.clock.now() + visit.silence if visit.silence else 0.0
+            if self._limited_until:
+                with self._left:
+                    self._left.notify()
+
+    def answered(self, visit: Visit) -> None:
+        """Record that it answers the request of `visit` with bytes."""
+        visit.is_served, self._silent_until = True, 0.0
+
+    def is_limit(self, error: NetworkError, visit: Visit) -> bool:
+        """Whether `error`, instead of an answer to `visit`, only means that it serves this node no more streams.
+
+        That is so while it serves another: nginx's limit_conn answers 503, others 429, or refuse the connection. If
+        not, a host that did not answer is remembered.
+        """
+        is_overload = error.status in _OVERLOAD
+        visit.is_refused = True
+        until = time.monotonic() + _AT_ONCE
+        while is_overload and not self._is_serving(visit) and self._has_asked() and time.monotonic() < until:
+            time.sleep(_LOOK)  # the answer to a request that came first may be on its way
+        now, others = self.clock.now(), sum(one.is_served for one in list(self._visits))
+        is_refused = error.status is None and others and now < visit.since + _AT_ONCE
+        if is_refused or (is_overload and self._is_serving(visit)):
+            self._limit = max(others, 1)
+            self._limited_until, self._full_until = now + _REMEMBERED, now + _PAUSE
+            return True
+        if error.status is None:
+            visit.silence = min(_REMEMBERED, _TIMES_SILENT * (now - visit.since))
+        return False
+
+    def _is_serving(self, visit: Visit) -> bool:
+        """Whether another stream has been served since `visit` began."""
+        # A server that is known to have a limit may count a stream that has just ended for a moment.
+        moment = 2 * _PAUSE if self.clock.now() < self._limited_until else 0.0
+        return any(one.is_served for one in list(self._visits)) or self._served >= visit.since - moment
+
+    def _has_asked(self) -> bool:
+        """Whether a request has no answer yet."""
+        return not all(one.is_served or one.is_refused for one in list(self._visits))
+
+
+class Hosts:
+    """The hosts of a run's mirrors. Thread-safe."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._known: dict[str, Host] = {}
+
+    def of(self, url: str) -> Host:
+        """The host of `url`: the same for the same scheme, host and port."""
+        scheme, _, rest = url.partition("://")
+        place = f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}".lower()
+        return self._known.get(place) or self._known.setdefault(place, Host(clock=self._clock))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Context:
     """What all downloads of a run share. Thread-safe."""
 
     transports: Transports
     events: Events
-    stop: Event  # once it is set, every download ends within a second
+    stop: Event  # once it is set, every download ends within half a second
     clock: Clock = field(default_factory=SystemClock)
     run_deadline: float = math.inf  # on `clock.now()`
     streams: StreamBudget = field(default_factory=lambda: StreamBudget(0))
+    hosts: Hosts = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hosts", Hosts(self.clock))
 
     def check_stop(self) -> None:
         """Raise StoppedError once `stop` is set."""
@@ -94,11 +217,8 @@ class Context:
             raise StoppedError("told to stop")
 
     def deadline(self, seconds: float | None) -> Deadline:
-        """The deadline of a download: `seconds` (None: STALL) from now, or the run's own if that is earlier."""
-        seconds = STALL if seconds is None else seconds
-        end = self.clock.now() + seconds
-        if self.run_deadline < end:
-            return Deadline(
-                clock=self.clock, stop=self.stop, at=self.run_deadline, message="the run's deadline is over"
-            )
-        return Deadline(clock=self.clock, stop=self.stop, at=end, message=f"its deadline of {span(seconds)} is over")
+        """The deadline of a download: `seconds` from now, or the run's if that is earlier; None: STALL after a byte."""
+        stall, length = (STALL, STALL) if seconds is None else (None, seconds)
+        message = f"its deadline of {span(length)} is over" if stall is None else f"no new byte came for {span(length)}"
+        at = self.clock.now() + length
+        return Deadline(clock=self.clock, stop=self.stop, at=at, message=message, stall=stall, latest=self.run_deadline)

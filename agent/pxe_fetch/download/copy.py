@@ -16,9 +16,7 @@ from threading import Thread
 
 from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.download.partfile import Part
-from pxe_fetch.download.verify import ChunkDigester, Digester
-from pxe_fetch.errors import IntegrityError, NetworkError
+from pxe_fetch.errors import NetworkError
 from pxe_fetch.transport import Body
 
 BUFFER = 512 * 1024  # bytes of one buffer: at most as many are lost if the agent is killed
@@ -31,86 +29,86 @@ _SPARES = 8  # buffers kept for later bodies: faulting in a new one costs more t
 
 def copy_body(
     body: Body,
-    part: Part,
     *,
-    size: int | None,
-    timeouts: Timeouts,
-    deadline: Deadline,
-    before_write: Callable[[int], None],
-    on_progress: Callable[[int], None],
+    wanted: Callable[[], int],
+    check: Callable[[int], float],
+    write: Callable[[memoryview], None],
+    update: Callable[[memoryview], None],
+    may_thread: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Append `body` to `part` until it ends.
+    """Copy `body` until it ends, or until `wanted()`, the most bytes to take next, is 0.
 
-    `before_write` gets the length that the part will have; `on_progress` the length that it has, regularly and at the
-    end. Raises IntegrityError if more than `size` bytes arrive, NetworkError if they arrive slower than
-    `timeouts.min_rate`, and whatever the callbacks, the body, the part and `deadline` raise. In every case the part has
-    all bytes that had arrived, and they are hashed.
+    `check` counts bytes as they come, and returns the time on the clock. `write` gets them, BUFFER at a time at most,
+    and `update` hashes them afterwards; of a long body in a second thread, if `may_thread()`. Raises what these and the
+    body raise; all bytes that had arrived are then written and hashed, unless `write` refused them.
     """
-    rate = MinimumRate(timeouts, deadline=deadline)
-    pipeline = HashPipeline(part.digester)
-    received = 0  # from this body
-    now = reported = deadline.clock.now()
+    pipeline = HashPipeline(update)
+    received, now = 0, check(0)
     try:
-        while True:
-            buffer = pipeline.buffer()
-            filled = 0
-            most = BUFFER if size is None else min(BUFFER, size - part.length + 1)  # one more reveals a longer body
-            until = now + WRITE_EVERY
+        while most := wanted():
+            buffer, filled, until = pipeline.buffer(), 0, now + WRITE_EVERY
             try:
                 while filled < most and now < until:
                     count = body.readinto(buffer[filled:most])
-                    if count == 0:
+                    if not count:
                         return
                     filled += count
-                    received += count
-                    now = rate.check(count)
-                    if now - reported >= PROGRESS_EVERY:
-                        reported = now
-                        on_progress(part.length + filled)
+                    now = check(count)
             finally:
                 if filled:
-                    before_write(part.length + filled)
-                    pipeline.hash(buffer, filled, in_thread=received > LONG_BODY)
-                    part.write(buffer[:filled])
-                if size is not None and part.length > size:
-                    raise IntegrityError(
-                        f"wrong size: expected {size} bytes, and more came", expected=str(size), found=f">{size}"
-                    )
+                    received += filled
+                    write(buffer[:filled])  # first: once a chunk is known to be wrong, another stream may write it
+                    pipeline.hash(buffer, filled, in_thread=received > LONG_BODY and may_thread())
     finally:
         pipeline.close()
-        on_progress(part.length)
 
 
 class MinimumRate:
     """Checks that bytes arrive fast enough: at one byte a second, no read ever times out."""
 
-    def __init__(self, timeouts: Timeouts, *, deadline: Deadline, sharers: Callable[[], int] = lambda: 1) -> None:
-        """`sharers` gives the number of streams that share the minimum."""
+    def __init__(
+        self,
+        timeouts: Timeouts,
+        *,
+        deadline: Deadline,
+        may_leave: Callable[[], bool],
+        sharers: Callable[[], int] = lambda: 1,
+    ) -> None:
+        """`may_leave` says whether there is anywhere else to go; `sharers` how many streams share the minimum."""
         self._timeouts = timeouts
         self._deadline = deadline
+        self._may_leave = may_leave
         self._sharers = sharers
-        self._since = deadline.clock.now()
-        self._bytes = 0
+        self._since = deadline.clock.now()  # start of the current quarter of the window
+        self._bytes = 0  # since then
+        self._quarters: deque[tuple[int, float]] = deque(maxlen=4)  # bytes and seconds of the last ones
 
     def check(self, count: int) -> float:
-        """Count `count` received bytes; return the time. Raises NetworkError if a window had too few."""
-        self._deadline.check()
-        now = self._deadline.clock.now()
+        """Count `count` received bytes; return the time.
+
+        Raises NetworkError if the last window had too few, or the first half of it.
+        """
+        deadline, timeouts = self._deadline, self._timeouts
+        deadline.check()
+        now = deadline.clock.now()
+        deadline.progressed(now)
         self._bytes += count
-        window = now - self._since
-        if window >= self._timeouts.min_rate_window:
-            if self._bytes * self._sharers() < self._timeouts.min_rate * window:
-                rate = self._bytes / window / 1024
-                raise NetworkError(f"too slow: {rate:.1f} KiB/s, less than {self._timeouts.min_rate / 1024:g} KiB/s")
+        if now - self._since >= timeouts.min_rate_window / 4:
+            self._quarters.append((self._bytes, now - self._since))
             self._since, self._bytes = now, 0
+            rate = sum(bytes_ for bytes_, _ in self._quarters) / sum(seconds for _, seconds in self._quarters)
+            is_slow = len(self._quarters) > 1 and rate * self._sharers() < timeouts.min_rate
+            if is_slow and self._may_leave():
+                least = f"{timeouts.min_rate / 1024:g} KiB/s"
+                raise NetworkError(f"too slow: {rate / 1024:.1f} KiB/s, less than {least}")
         return now
 
 
 class HashPipeline:
     """Buffers on their way to the digest: hashed in the caller's thread, or in a second one for a long body."""
 
-    def __init__(self, digester: Digester | ChunkDigester) -> None:
-        self._digester = digester
+    def __init__(self, update: Callable[[memoryview], None]) -> None:
+        self._update = update
         self._free: SimpleQueue[memoryview] = SimpleQueue()
         self._full: SimpleQueue[tuple[memoryview, int]] = SimpleQueue()
         self._thread: Thread | None = None
@@ -130,7 +128,7 @@ class HashPipeline:
         if self._thread:
             self._full.put((buffer, filled))
         else:
-            self._digester.update(buffer[:filled])
+            self._update(buffer[:filled])
             self._free.put(buffer)
 
     def _work(self) -> None:
@@ -138,7 +136,7 @@ class HashPipeline:
             buffer, filled = self._full.get()
             if not filled:
                 return
-            self._digester.update(buffer[:filled])
+            self._update(buffer[:filled])
             self._free.put(buffer)
 
     def close(self) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 from pxe_fetch.download.chunked import ChunkedDownload
 from pxe_fetch.download.context import Context
-from pxe_fetch.download.partfile import ChunkedPart, MemoryPart, PartLock, SequentialPart
+from pxe_fetch.download.partfile import ChunkedPart, PartLock, SequentialPart
 from pxe_fetch.download.retry import unforeseen
 from pxe_fetch.download.sequential import SequentialDownload
 from pxe_fetch.errors import FetchError, NoRoomError
@@ -40,30 +40,28 @@ def download(
     then removed), DiskError, CannotCreateError. Otherwise the part file stays for a later run to resume. The error's
     `attempts`, `bytes_received` and `url` say what was tried.
     """
-    with _only_fetch_errors():
-        context.deadline(transfer.retry.deadline).check()
-        try:
-            if transfer.size is not None:
-                reserve(transfer.size)
-            part: ChunkedPart | SequentialPart
-            engine: ChunkedDownload | SequentialDownload
-            if transfer.chunk_map:
-                part = ChunkedPart(lock, transfer.chunk_map)
-                engine = ChunkedDownload(transfer, part=part, context=context)
-            else:
-                part = SequentialPart(lock, transfer.digest)
-                engine = SequentialDownload(transfer, part=part, context=context, reserve=reserve)
-            _run(engine)
-        except NoRoomError:
-            lock.remove()
-            raise
-        return DownloadResult(
-            bytes=part.length,
-            bytes_received=engine.bytes_received,
-            attempts=engine.attempts,
-            url=engine.last_url(),
-            resumed_from=engine.resumed_from,
-        )
+    try:
+        if transfer.size is not None:
+            reserve(transfer.size)
+        part: ChunkedPart | SequentialPart
+        engine: ChunkedDownload | SequentialDownload
+        if transfer.chunk_map:
+            part = ChunkedPart(lock, transfer.chunk_map)
+            engine = ChunkedDownload(transfer, part=part, context=context)
+        else:
+            part = SequentialPart(lock.fd, lock.path, digest=transfer.digest)
+            engine = SequentialDownload(transfer, part=part, context=context, reserve=reserve)
+        _run(engine)
+    except NoRoomError:
+        lock.remove()
+        raise
+    return DownloadResult(
+        bytes=part.length,
+        bytes_received=engine.bytes_received,
+        attempts=engine.attempts,
+        url=engine.last_url(),
+        resumed_from=engine.resumed_from,
+    )
 
 
 def fetch_text(source: Source, context: Context, *, limit: int) -> bytes:
@@ -71,10 +69,10 @@ def fetch_text(source: Source, context: Context, *, limit: int) -> bytes:
 
     Raises what `download` raises, and PolicyError if it has more than `limit` bytes.
     """
-    with _only_fetch_errors():
-        part = MemoryPart(source.digest, limit=limit)
+    with open(os.memfd_create("pxe-fetch"), "rb", buffering=0) as memory:  # noqa: PTH123
+        part = SequentialPart(memory.fileno(), source.name, digest=source.digest, limit=limit)
         _run(SequentialDownload(source, part=part, context=context))
-        return part.value()
+        return memory.read()
 
 
 def _run(engine: SequentialDownload | ChunkedDownload) -> None:
@@ -83,15 +81,6 @@ def _run(engine: SequentialDownload | ChunkedDownload) -> None:
     except FetchError as error:
         error.attempts, error.bytes_received = engine.attempts, engine.bytes_received
         error.url = error.url or engine.last_url()
-        raise
-
-
-@contextmanager
-def _only_fetch_errors() -> Iterator[None]:
-    """Turn an unexpected exception into a FetchError."""
-    try:
-        yield
-    except FetchError:
         raise
     except Exception as error:
         raise unforeseen(error) from error

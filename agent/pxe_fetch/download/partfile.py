@@ -1,22 +1,22 @@
-"""Where the bytes of a download are kept until it is complete: a file beside the destination, or memory."""
+"""Where the bytes of a download are kept until it is complete: a file beside the destination; and their digest."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import chain
 from mmap import mmap
-from typing import Protocol
+from pathlib import Path
 
-from pxe_fetch.chunkmap import ChunkMap, data_extents
+from pxe_fetch.chunkmap import ChunkMap, OnChunk, data_extents
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.download.verify import Digester
-from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError, PolicyError
+from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, IntegrityError, NoRoomError, PolicyError
 from pxe_fetch.filesystem import Folder, translate_error
 
 _REREAD = 1024 * 1024  # bytes read at a time
@@ -24,26 +24,49 @@ _TRIES = 100
 _LOCKED = frozenset({errno.EWOULDBLOCK, errno.EACCES})
 
 
-class Part(Protocol):
-    """The first `length` bytes of an artifact; `digester` has hashed exactly these."""
+class Digester:
+    """A running digest. Without an expected one it is a sha256, for the journal."""
 
-    length: int
-    digester: Digester
+    def __init__(self, expected: Digest | None) -> None:
+        self.expected = expected
+        self._algorithm = expected.algorithm if expected else "sha256"
+        self._hash = hashlib.sha512() if self._algorithm == "sha512" else hashlib.sha256()
 
-    def resumable_size(self) -> int:
-        """Bytes left by an earlier run that have not been rehashed yet."""
+    def update(self, data: memoryview) -> None:
+        """Hash `data`, in the order of the file. hashlib releases the GIL for more than 2 KiB."""
+        self._hash.update(data)
 
-    def rehash(self, *, deadline: Deadline) -> None:
-        """Read and hash these bytes, and start from them.
+    def digest(self) -> Digest:
+        """The digest of everything hashed so far."""
+        found = self._hash.hexdigest()
+        expected = self.expected
+        return expected if expected and expected.hex == found else Digest(algorithm=self._algorithm, hex=found)
 
-        Raises DiskError, and what `deadline` raises.
-        """
+    def matches(self) -> bool:
+        """Whether it is the expected one; False if none is expected."""
+        return self.expected is not None and self._hash.hexdigest() == self.expected.hex
 
-    def write(self, data: memoryview) -> None:
-        """Append `data`; the caller hashes it. Raises NoRoomError, DiskError or PolicyError (memory's limit)."""
+    def check(self, *, remark: str = "") -> None:
+        """Raise IntegrityError if another one is expected; `remark` is added to the message."""
+        found = self.digest()
+        if self.expected and found != self.expected:
+            raise IntegrityError(
+                f"wrong {found.algorithm}: expected {self.expected.hex[:16]}…, found {found.hex[:16]}…{noted(remark)}",
+                expected=str(self.expected),
+                found=str(found),
+            )
 
-    def clear(self) -> None:
-        """Discard all bytes."""
+
+def check_size(found: int, *, expected: int | None, remark: str = "") -> None:
+    """Raise IntegrityError if the expected size is known and different; `remark` is added to the message."""
+    if expected is not None and found != expected:
+        message = f"wrong size: expected {expected} bytes, found {found}{noted(remark)}"
+        raise IntegrityError(message, expected=str(expected), found=str(found))
+
+
+def noted(remark: str) -> str:
+    """`remark` as the end of a message."""
+    return f" ({remark})" if remark else ""
 
 
 class PartInUseError(CannotCreateError):
@@ -120,16 +143,15 @@ class PartLock:
 
 
 class PartFile:
-    """A file that survives a kill, so that the next run can resume it."""
+    """A file that survives a kill, so that the next run can resume it. Its content counts once it is rehashed."""
 
-    def __init__(self, lock: PartLock) -> None:
-        """Its content counts once it has been rehashed."""
-        self._path = lock.path
-        self._folder = lock.folder.path
-        self._fd = lock.fd
-        self._resumable = os.fstat(lock.fd).st_size
+    def __init__(self, fd: int, path: str) -> None:
+        self._fd = fd
+        self._path = path  # in messages
+        self._resumable = os.fstat(fd).st_size
 
     def resumable_size(self) -> int:
+        """Bytes left by an earlier run that have not been rehashed yet."""
         return self._resumable
 
     def _write(self, data: memoryview, *, at: int) -> None:
@@ -139,7 +161,7 @@ class PartFile:
                 at += count
                 data = data[count:]
         except OSError as error:
-            cause = translate_error(error, f"there is no room for {self._path}", where=self._folder)
+            cause = translate_error(error, f"there is no room for {self._path}", where=Path(self._path).parent)
             if isinstance(cause, NoRoomError):
                 raise cause from error
             raise DiskError(f"{self._path} cannot be written: {error.strerror}") from error
@@ -150,35 +172,50 @@ class PartFile:
         except OSError as error:
             raise DiskError(f"{self._path} cannot be cut to {size} bytes: {error.strerror}") from error
 
+    def read_into(self, take: Callable[[memoryview], None], *, start: int, end: int) -> None:
+        """Pass the bytes from `start` up to `end` to `take`, in order. Raises DiskError."""
+        view = memoryview(mmap(-1, _REREAD))
+        try:
+            while start < end and (count := os.preadv(self._fd, [view[: end - start]], start)):
+                take(view[:count])
+                start += count
+        except OSError as error:
+            raise self._not_read(error) from error
+
     def _not_read(self, error: OSError) -> DiskError:
         return DiskError(f"{self._path} cannot be read: {error.strerror}")
 
 
 class SequentialPart(PartFile):
-    """A part file that is written from start to end."""
+    """A part file that is written from start to end: the first `length` bytes, of which `digester` has the digest."""
 
-    def __init__(self, lock: PartLock, digest: Digest | None) -> None:
-        super().__init__(lock)
+    def __init__(self, fd: int, path: str, *, digest: Digest | None, limit: int | None = None) -> None:
+        """More than `limit` bytes are refused."""
+        super().__init__(fd, path)
+        self._limit = limit
         self.digester = Digester(digest)
         self.length = 0
 
     def rehash(self, *, deadline: Deadline) -> None:
-        view = memoryview(mmap(-1, _REREAD))
-        try:
-            while count := os.preadv(self._fd, [view], self.length):
-                deadline.check()
-                self.digester.update(view[:count])
-                self.length += count
-        except OSError as error:
-            raise self._not_read(error) from error
-        finally:
-            self._resumable = 0
+        """Read and hash what an earlier run left, and start from it. Raises DiskError, and what `deadline` raises."""
+
+        def take(data: memoryview) -> None:
+            deadline.check()
+            self.digester.update(data)
+            self.length += len(data)
+
+        self.read_into(take, start=0, end=self._resumable)
+        self._resumable = 0
 
     def write(self, data: memoryview) -> None:
+        """Append `data`; the caller hashes it. Raises NoRoomError, DiskError, PolicyError (the limit)."""
+        if self._limit is not None and self.length + len(data) > self._limit:
+            raise PolicyError(f"it is larger than the {self._limit} bytes allowed")
         self._write(data, at=self.length)
         self.length += len(data)
 
     def clear(self) -> None:
+        """Discard all bytes."""
         self.length = self._resumable = 0
         self.digester = Digester(self.digester.expected)
         self._truncate(0)
@@ -188,7 +225,7 @@ class ChunkedPart(PartFile):
     """A part file that is written in any order; missing bytes are holes."""
 
     def __init__(self, lock: PartLock, chunk_map: ChunkMap) -> None:
-        super().__init__(lock)
+        super().__init__(lock.fd, lock.path)
         self.chunk_map = chunk_map
         self.length = chunk_map.size
         self.keep_open = lock.keep_open
@@ -199,7 +236,7 @@ class ChunkedPart(PartFile):
         """Write `data` to the offset `at`. Raises NoRoomError or DiskError."""
         self._write(data, at=at)
 
-    def rehash(self, *, on_chunk: Callable[[int, bool], None], check: Callable[[], None]) -> list[tuple[int, int]]:
+    def rehash(self, *, on_chunk: OnChunk, check: Callable[[], None]) -> list[tuple[int, int]]:
         """Read every chunk without holes, in several threads, and report each to `on_chunk`.
 
         Returns the chunks of which only the beginning is present, each with its length, for `read_into`. Raises
@@ -224,44 +261,3 @@ class ChunkedPart(PartFile):
         finally:
             self._resumable = 0
         return partial
-
-    def read_into(self, take: Callable[[memoryview], None], *, start: int, end: int) -> None:
-        """Pass the bytes from `start` up to `end` to `take`, in order. Raises DiskError."""
-        view = memoryview(mmap(-1, _REREAD))
-        try:
-            while start < end and (count := os.preadv(self._fd, [view[: end - start]], start)):
-                take(view[:count])
-                start += count
-        except OSError as error:
-            raise self._not_read(error) from error
-
-
-class MemoryPart:
-    """A part in memory, of at most `limit` bytes."""
-
-    def __init__(self, digest: Digest | None, *, limit: int) -> None:
-        self._limit = limit
-        self._bytes = bytearray()
-        self.digester = Digester(digest)
-        self.length = 0
-
-    def resumable_size(self) -> int:
-        return 0
-
-    def rehash(self, *, deadline: Deadline) -> None:
-        """Nothing to rehash."""
-
-    def write(self, data: memoryview) -> None:
-        if self.length + len(data) > self._limit:
-            raise PolicyError(f"it is larger than the {self._limit} bytes allowed")
-        self._bytes += data
-        self.length += len(data)
-
-    def clear(self) -> None:
-        self._bytes.clear()
-        self.length = 0
-        self.digester = Digester(self.digester.expected)
-
-    def value(self) -> bytes:
-        """All bytes."""
-        return bytes(self._bytes)

@@ -7,8 +7,10 @@ from typing import NoReturn
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_any
 
+from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.download.mirrors import Mirror, Mirrors
+from pxe_fetch.download.context import Events
+from pxe_fetch.download.mirrors import LimitedError, Mirror, Mirrors
 from pxe_fetch.errors import (
     CannotCreateError,
     DeadlineError,
@@ -43,12 +45,15 @@ def unforeseen(error: Exception) -> FetchError:
 class Attempts:
     """Counts the attempts at one artifact, and decides when to give up."""
 
-    def __init__(self, source: Source, *, mirrors: Mirrors, deadline: Deadline, here: Callable[[], int]) -> None:
+    def __init__(
+        self, source: Source, *, mirrors: Mirrors, events: Events, deadline: Deadline, here: Callable[[], int]
+    ) -> None:
         """`here` gives the bytes that need not be fetched again, for messages."""
         self.number = 0  # attempts begun
         self.without_progress = 0  # in a row
         self._source = source
         self._mirrors = mirrors
+        self._events = events
         self._deadline = deadline
         self._here = here
         self._began = deadline.clock.now()
@@ -93,18 +98,42 @@ class Attempts:
             sleep=lambda seconds: self._deadline.clock.sleep(seconds, stop=self._deadline.stop),
         )(timed_attempt)
 
-    def failed(self, error: FetchError, *, mirror: Mirror, progressed: bool, is_excused: bool = False) -> None:
-        """Record that an attempt at `mirror` failed; after progress the count starts again.
+    def failed(
+        self, mirror: Mirror, error: FetchError, *, progressed: bool, by_mirror: bool | None = None, blamed: bool
+    ) -> None:
+        """Record that an attempt at `mirror` failed; after progress of the artifact, the count starts again.
 
-        Call it before updating the mirror's own record.
+        `by_mirror`: whether this mirror made it, if others are asked meanwhile; `blamed`: it sent all the wrong bytes.
         """
         self._last_error = error
+        if isinstance(error, LimitedError):  # it only waited for its turn
+            self.number -= 1
+            return
         # A first answer without the range is not counted: the mirror is asked again, or for the whole.
         is_first_refusal = mirror.ranges and isinstance(error, RangeError)
         if progressed:
             self.progressed()
-        elif error.transient and error.is_counted and not is_excused and not is_first_refusal:
+        elif error.transient and error.is_counted and not is_first_refusal:
             self.without_progress += 1
+        if error is not mirror.error:  # as that of a wrong chunk is, which was recorded when it came
+            by_mirror = progressed if by_mirror is None else by_mirror
+            self._mirrors.failed(mirror, error, progressed=by_mirror, blamed=blamed)
+        if mirror.out and not mirror.is_reported:
+            mirror.is_reported = True
+            self._events.mirror_dropped(self._source.name, url=redact(mirror.url), reason=str(error))
+
+    def report_retry(self, mirror: Mirror, error: FetchError, *, following: Mirror, wait: float) -> None:
+        """Report that, after `error` of `mirror`, `following` will be asked in `wait` seconds."""
+        if not isinstance(error, LimitedError):
+            self._events.retrying(
+                self._source.name,
+                url=redact(mirror.url),
+                attempt=self.number,
+                error=str(error),
+                status=getattr(error, "status", None),
+                wait_seconds=wait,
+                next_url=redact(following.url),
+            )
 
     def progressed(self) -> None:
         """Record that the artifact has made progress."""

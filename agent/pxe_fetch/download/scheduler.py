@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from threading import Condition
 
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.download.chunk_tracker import ChunkRange, ChunkTracker
+from pxe_fetch.download.chunk_tracker import Assignment, ChunkRange, ChunkTracker, PartialChunk
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import PROGRESS_EVERY
-from pxe_fetch.download.mirrors import Mirror, Mirrors, OvertakenError
+from pxe_fetch.download.mirrors import Mirror, Mirrors, OvertakenError, pause
+from pxe_fetch.download.partfile import check_size
 from pxe_fetch.download.retry import Attempts, is_final
-from pxe_fetch.download.verify import PartialChunk
 from pxe_fetch.errors import FetchError, IntegrityError
 from pxe_fetch.plan import Source
 
@@ -23,29 +22,16 @@ _WORTH_OVERTAKING = 2.0  # seconds: the least that is saved, and the least age o
 _TIMES_FASTER = 4  # than the stream, for a mirror that overtakes it
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
-class Assignment:
-    """One request: a range of chunks, and the mirror to request it from."""
-
-    mirror: Mirror
-    range: ChunkRange
-    partial_length: int  # bytes of the range's first chunk that were present before
-    has_answer: bool = False  # the mirror has answered correctly
-    is_ranged: bool = False  # with exactly the requested range
-    progressed: bool = False  # it delivered new bytes that have not turned out wrong
-    had_wrong_chunk: bool = False  # whose bytes were all from this mirror
-    failure: FetchError | None = None  # set to end its stream: a wrong chunk
-    overtaken: FetchError | None = None  # set to end its stream at once
-
-
 class ChunkScheduler:
     """Thread-safe; `changed` is notified when there may be new work."""
 
     def __init__(self, source: Source, *, chunk_map: ChunkMap, context: Context, deadline: Deadline) -> None:
         self.changed = Condition()
         self.tracker = ChunkTracker(chunk_map=chunk_map)
-        self.mirrors = Mirrors(source)
-        self.attempts = Attempts(source, mirrors=self.mirrors, deadline=deadline, here=lambda: self.here)
+        self.mirrors = Mirrors(source, context)
+        self.attempts = Attempts(
+            source, mirrors=self.mirrors, events=context.events, deadline=deadline, here=lambda: self.here
+        )
         self.streams = 0  # running
         self.here = 0  # bytes that need not be fetched again
         self.received = 0  # bytes over the wire, those fetched twice counted twice
@@ -58,6 +44,8 @@ class ChunkScheduler:
         self._budget = context.streams
         self._events = context.events
         self._clock = context.clock
+        self._deadline = deadline
+        self._policy = source.retry
         self._wrong: set[int] = set()  # chunks that were wrong, until they are right
         self._one_origin: set[int] = set()  # those of them whose wrong bytes came from several mirrors
         self._farthest = 0  # most bytes present when an attempt failed: only more is progress
@@ -67,10 +55,13 @@ class ChunkScheduler:
     def next_assignment(self) -> Assignment | None:
         """Work for one more stream; None if there is none now. Call `finish` for it at the end."""
         with self.changed:
+            if self.here > self._farthest and self.attempts.is_exhausted():
+                self._farthest = self.here
+                self.attempts.progressed()  # bytes have come since the last failure
             if self.attempts.is_exhausted():
                 return None
             now = self._clock.now()
-            for mirror in self.mirrors.ready(now, without=self._useless()):
+            for mirror in self.mirrors.ready(without=self._useless()):
                 if chunk_range := self._reserve(mirror, now):
                     mirror.streams += 1
                     mirror.ask()
@@ -87,7 +78,7 @@ class ChunkScheduler:
     def next_mirror(self) -> Mirror | None:
         """The mirror to ask next, now or later; None if none is left."""
         with self.changed:
-            return self.mirrors.next(self._clock.now(), prefer_ranges=True, without=self._useless())
+            return self.mirrors.next(prefer_ranges=True, without=self._useless())
 
     def _useless(self) -> Sequence[Mirror]:
         """The mirrors that must not be asked for any of the missing chunks."""
@@ -115,8 +106,9 @@ class ChunkScheduler:
 
     def _split_slowest(self, now: float) -> ChunkRange | None:
         """Split the slowest remaining range, if it takes long enough."""
-        left = {one: one.seconds_left(self._bytes_left(one), now=now) for one in self.tracker.active}
-        slow = [one for one in self.tracker.active if min(now - one.since, left[one]) >= _WORTH_SPLITTING]
+        active = [one.range for one in self._active]
+        left = {one: one.seconds_left(self._bytes_left(one), now=now) for one in active}
+        slow = [one for one in active if min(now - one.since, left[one]) >= _WORTH_SPLITTING]
         halves = (self.tracker.split(one, now=now) for one in sorted(slow, key=lambda one: left[one], reverse=True))
         return next((half for half in halves if half), None)
 
@@ -145,15 +137,22 @@ class ChunkScheduler:
                 self.here += self._map.start(index + 1) - self._map.start(index)
             self.resumed_from = self._farthest = self.here
 
-    def ignored_range(self, assignment: Assignment) -> None:
-        """Record that the mirror sends everything instead of the range."""
-        with self.changed:
-            assignment.mirror.ignored_range()
+    def check_total(self, assignment: Assignment, total: int, *, remark: str) -> None:
+        """Raise IntegrityError if the mirror's file has another size, which counts as the range's first chunk does."""
+        mirror, key = assignment.mirror, -1 - self._map.at(assignment.range.position)  # apart from the chunk itself
+        try:
+            check_size(total, expected=self._map.size, remark=remark)
+            mirror.wrong.pop(key, None)
+        except IntegrityError as error:
+            with self.changed:
+                self.mirrors.wrong_chunk(mirror, key, error, is_first=True)
+                mirror.not_before = self._clock.now() + pause(error, failures=1, policy=self._policy)
+            raise
 
     def answered(self, assignment: Assignment, *, total: int | None, is_ranged: bool) -> None:
         """Record a correct answer: exactly the requested bytes follow, or if not `is_ranged`, everything."""
         with self.changed:
-            assignment.has_answer = assignment.mirror.has_answered = True
+            assignment.mirror.has_answered = True
             assignment.is_ranged = is_ranged
             self.last_mirror = assignment.mirror
             is_first = self.received == 0
@@ -178,7 +177,7 @@ class ChunkScheduler:
             if missing is None:
                 return False
             has_gap = missing[0] > done.end
-            if has_gap and (mirror.ranges or self.mirrors.another_may_resume(mirror, now=now)):
+            if has_gap and (mirror.ranges or self.mirrors.another_may_resume(mirror)):
                 return False
             self.tracker.release(done)
             assignment.range = self.tracker.reserve(*missing, now=now)
@@ -190,11 +189,13 @@ class ChunkScheduler:
             self.received += count
 
     def begin_fill(self, assignment: Assignment, most: int) -> int:
-        """How many bytes, up to `most`, the stream may receive next; 0 at the end of its range.
+        """How many bytes, up to `most`, the stream may receive next; 0 at the end of its range, or after a wrong chunk.
 
         Never beyond the current chunk: nothing is read after a wrong one.
         """
         with self.changed:
+            if assignment.failure:
+                return 0
             current = assignment.range
             end = self._map.start(min(self._map.at(current.position) + 1, current.end))
             current.filled_to = min(current.position + most, end)
@@ -205,6 +206,7 @@ class ChunkScheduler:
         now = self._clock.now()
         with self.changed:
             assignment.range.advance(count, now=now)
+            self._deadline.progressed(now)
             self.received += count
             self.here += count
             assignment.mirror.has_delivered = True
@@ -214,7 +216,7 @@ class ChunkScheduler:
         if is_due:
             self._events.progress(self._name, received=here, total=self._map.size)
 
-    def chunk_received(self, assignment: Assignment, index: int, *, digest: bytes, origins: frozenset[str]) -> None:
+    def chunk_received(self, assignment: Assignment, index: int, digest: bytes, origins: frozenset[str]) -> None:
         """Record that all bytes of a chunk have arrived, from `origins`; `digest` decides whether it is right."""
         mirror, url = assignment.mirror, redact(assignment.mirror.url)
         if not self._map.is_right(index, digest):
@@ -283,39 +285,18 @@ class ChunkScheduler:
             self._record_failure(assignment, error)
 
     def _record_failure(self, assignment: Assignment, error: FetchError) -> None:
-        mirror = assignment.mirror
+        mirror, attempts = assignment.mirror, self.attempts
         with self.changed:
-            now = self._clock.now()
-            is_recorded = error is assignment.failure  # a wrong chunk: recorded when it arrived
-            is_limit = not is_recorded and not assignment.has_answer and self.mirrors.refused_stream(mirror, error)
             self._is_resuming = True
             self.last_error = error
-            self.attempts.number += not is_recorded
             progressed = assignment.progressed or self.here > self._farthest
             self._farthest = max(self._farthest, self.here)
-            self.attempts.failed(error, mirror=mirror, progressed=progressed, is_excused=is_limit)
-            if not is_recorded and not is_limit:
-                self.mirrors.failed(
-                    mirror,
-                    error,
-                    now=now,
-                    progressed=assignment.progressed,
-                    blamed=isinstance(error, IntegrityError),
-                )
-            is_dropped = mirror.out and not mirror.is_reported
-            mirror.is_reported = mirror.out
-            attempt = self.attempts.number - 1
-            following = self.mirrors.next(now, prefer_ranges=True)
-            is_last = self.attempts.is_exhausted() and not self.streams
-        if is_dropped:
-            self._events.mirror_dropped(self._name, url=redact(mirror.url), reason=str(error))
-        if following and not is_last and not is_recorded:
-            self._events.retrying(
-                self._name,
-                url=redact(mirror.url),
-                attempt=attempt,
-                error=str(error),
-                status=getattr(error, "status", None),
-                wait_seconds=max(0.0, following.not_before - now),
-                next_url=redact(following.url),
-            )
+            is_blamed = isinstance(error, IntegrityError)
+            attempts.failed(mirror, error, progressed=progressed, by_mirror=assignment.progressed, blamed=is_blamed)
+            if error is assignment.failure:  # a wrong chunk: counted and reported when it came
+                return
+            following = self.mirrors.next(prefer_ranges=True)
+            if following and (self.streams or not attempts.is_exhausted()):
+                wait = max(0.0, following.not_before - self._clock.now())
+                attempts.report_retry(mirror, error, following=following, wait=wait)
+            attempts.number += 1

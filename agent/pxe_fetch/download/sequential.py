@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 from pxe_fetch.contract.url import redact
 from pxe_fetch.download.context import Context
-from pxe_fetch.download.copy import copy_body
+from pxe_fetch.download.copy import BUFFER, PROGRESS_EVERY, MinimumRate, copy_body
 from pxe_fetch.download.mirrors import RANGE_ATTEMPTS, Mirror, Mirrors
-from pxe_fetch.download.partfile import Part
+from pxe_fetch.download.partfile import SequentialPart, check_size, noted
 from pxe_fetch.download.retry import Attempts, ClaimedSizeError, unforeseen
-from pxe_fetch.download.verify import check_size
 from pxe_fetch.errors import FetchError, IntegrityError, NetworkError, NoRoomError, RangeError
 from pxe_fetch.plan import Source
 from pxe_fetch.transport import Body, Request
 
 _EARLIER_RUN = "an earlier run"
+_ORIGIN_ATTEMPTS = 4  # failures in a row of the mirror that sent what is here, before another is asked instead
 _STEP = 16 * 1024 * 1024  # bytes of space reserved in advance if no mirror declares the size
 
 
@@ -23,7 +23,7 @@ class SequentialDownload:
     """The state of one download between its attempts."""
 
     def __init__(
-        self, source: Source, *, part: Part, context: Context, reserve: Callable[[int], None] = lambda _: None
+        self, source: Source, *, part: SequentialPart, context: Context, reserve: Callable[[int], None] = lambda _: None
     ) -> None:
         """`reserve` is called with the size that a mirror declares if the source has none; it may raise NoRoomError.
 
@@ -31,13 +31,16 @@ class SequentialDownload:
         """
         self._source = source
         self._part = part
-        self._transports = context.transports
+        self._context = context
         self._events = context.events
         self._reserve = reserve
         self._reserved = 0  # bytes
+        self._reported = 0.0  # on the clock: the last progress report
         self._deadline = context.deadline(source.retry.deadline)
-        self._mirrors = Mirrors(source)
-        self._attempts = Attempts(source, mirrors=self._mirrors, deadline=self._deadline, here=lambda: part.length)
+        self._mirrors = Mirrors(source, context)
+        self._attempts = Attempts(
+            source, mirrors=self._mirrors, events=self._events, deadline=self._deadline, here=lambda: part.length
+        )
         self._mirror: Mirror | None = None  # the one asked last
         self._next: Mirror | None = None  # the one to ask next
         self._farthest = 0  # the greatest length of the part so far: only bytes beyond it are progress
@@ -116,7 +119,11 @@ class SequentialDownload:
             self._farthest = max(self._farthest, self._part.length)
 
     def _choose_mirror(self) -> Mirror | None:
-        self._next = self._mirrors.next(self._deadline.clock.now(), prefer_ranges=self._part.length > 0)
+        # If bytes must not be mixed, what is here is worth a few attempts at the mirror that sent it.
+        own = [one for one in self._mirrors.all if self._one_origin and self._origins == {one.url} and not one.out]
+        self._next = self._mirrors.next(prefer_ranges=self._part.length > 0)
+        if own and own[0].failures < _ORIGIN_ATTEMPTS:
+            self._next = own[0]
         return self._next
 
     def _fetch(self, mirror: Mirror) -> None:
@@ -127,11 +134,10 @@ class SequentialDownload:
             offset=offset,
             validator=mirror.validator if offset else None,
             headers=self._source.headers,
-            timeouts=self._source.timeouts,
+            timeouts=self._mirrors.timeouts(mirror),
             deadline=self._deadline,
         )
-        body = self._transports.of(mirror.url).open(request)
-        try:
+        with mirror.answer(request, self._context) as body:
             self._begin(mirror, body, request)
             try:
                 self._copy(mirror, body)
@@ -140,24 +146,37 @@ class SequentialDownload:
                 self._drop()
                 raise
             self._check(mirror, body)
-        finally:
-            body.close()
 
     def _copy(self, mirror: Mirror, body: Body) -> None:
-        before, total = self._part.length, self._source.size or body.total
+        part, before, total = self._part, self._part.length, self._source.size or body.total
+        rate = MinimumRate(
+            self._source.timeouts, deadline=self._deadline, may_leave=lambda: self._mirrors.may_leave(mirror)
+        )
+
+        def wanted() -> int:  # one byte more than there should be reveals a longer body
+            return BUFFER if total is None else min(BUFFER, total - part.length + 1)
+
+        def write(data: memoryview) -> None:
+            if total is None:
+                self._reserve_step(part.length + len(data))
+            part.write(data)
+            self._report_progress(total)
+            if total is not None and part.length > total:  # a mirror that sends more than it claimed is at fault
+                message = f"wrong size: expected {total} bytes, and more came"
+                raise IntegrityError(message, expected=str(total), found=f">{total}")
+
         try:
-            copy_body(
-                body,
-                self._part,
-                size=total,  # a mirror that sends more than it claimed is at fault
-                timeouts=self._source.timeouts,
-                deadline=self._deadline,
-                before_write=self._reserve_step if total is None else lambda _: None,
-                on_progress=lambda here: self._events.progress(self._source.name, received=here, total=total),
-            )
+            copy_body(body, wanted=wanted, check=rate.check, write=write, update=part.digester.update)
         finally:
-            self.bytes_received += self._part.length - before
-            mirror.has_delivered |= self._part.length > before
+            self._report_progress(total, every=0)
+            self.bytes_received += part.length - before
+            mirror.has_delivered |= part.length > before
+
+    def _report_progress(self, total: int | None, *, every: float = PROGRESS_EVERY) -> None:
+        now = self._deadline.clock.now()
+        if now - self._reported >= every:
+            self._reported = now
+            self._events.progress(self._source.name, received=self._part.length, total=total)
 
     def _may_resume(self, mirror: Mirror) -> bool:
         if not self._part.length or not mirror.ranges or self._source.digest is None:
@@ -167,7 +186,7 @@ class SequentialDownload:
     def _begin(self, mirror: Mirror, body: Body, request: Request) -> None:
         """Prepare the part for `body`, which starts at the part's end or at 0. Raises FetchError."""
         if body.total is not None:
-            self._check_total(body.total)
+            self._check_total(body.total, remark=body.remark)
         if body.start not in {0, request.offset}:
             raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
         if body.start != self._part.length:
@@ -181,10 +200,10 @@ class SequentialDownload:
         if body.start:
             self._events.resumed(name, url=url, offset=body.start)
 
-    def _check_total(self, total: int) -> None:
+    def _check_total(self, total: int, *, remark: str) -> None:
         """Raise IntegrityError if the mirror's file has the wrong size, ClaimedSizeError if it does not fit."""
         self._is_mirrors_fault = True
-        check_size(total, expected=self._source.size)
+        check_size(total, expected=self._source.size, remark=remark)
         self._is_mirrors_fault = False
         if self._source.size is None:
             self._reserve_size(total)
@@ -211,7 +230,7 @@ class SequentialDownload:
         why = "the file has changed on the server" if changed else "the server ignores ranges"
         if mirror.unranged + 1 < RANGE_ATTEMPTS:
             raise RangeError(f"{why}, or answered unusually this once")
-        if self._mirrors.another_may_resume(mirror, now=self._deadline.clock.now()):
+        if self._mirrors.another_may_resume(mirror):
             raise RangeError(f"{why}; another mirror may resume")
         mirror.ranges = changed
 
@@ -219,15 +238,15 @@ class SequentialDownload:
         """Check the part at the end of the body. Raises NetworkError if it is incomplete, IntegrityError if wrong."""
         length = self._part.length
         expected = self._source.size if self._source.size is not None else body.total
-        if expected is not None and length < expected:
-            raise NetworkError(f"the body ended {expected - length} bytes early")
+        if expected is not None and length < expected and length != body.total:
+            raise NetworkError(f"the body ended {expected - length} bytes early{noted(body.remark)}")
         is_new = length > self._farthest
         if expected is None and self._source.digest and is_new and not self._part.digester.matches():
             # Only the end of the connection marked its end, so it may have been cut. If the next attempt gets no more
             # bytes, it is wrong, not short.
             raise NetworkError("the body has no declared end, and is incomplete")
         try:
-            check_size(length, expected=expected)
+            check_size(length, expected=expected, remark=body.remark)
             self._part.digester.check(remark=body.remark)
         except IntegrityError:
             self._is_mirrors_fault = self._origins == {mirror.url}
@@ -247,27 +266,9 @@ class SequentialDownload:
         self._farthest = 0
 
     def _record_failure(self, error: FetchError) -> None:
-        mirror = self._mirror
-        if mirror is None:  # there are none at all
-            return
-        self._attempts.failed(error, mirror=mirror, progressed=self._progressed)
-        self._mirrors.failed(
-            mirror,
-            error,
-            now=self._deadline.clock.now(),
-            progressed=self._progressed,
-            blamed=self._is_mirrors_fault,
-        )
-        if mirror.out:
-            self._events.mirror_dropped(self._source.name, url=redact(mirror.url), reason=str(error))
+        if self._mirror:
+            self._attempts.failed(self._mirror, error, progressed=self._progressed, blamed=self._is_mirrors_fault)
 
     def _report_retry(self, error: FetchError, following: Mirror, wait: float) -> None:
-        self._events.retrying(
-            self._source.name,
-            url=self.last_url() or "",
-            attempt=self._attempts.number,
-            error=str(error),
-            status=getattr(error, "status", None),
-            wait_seconds=wait,
-            next_url=redact(following.url),
-        )
+        if self._mirror:
+            self._attempts.report_retry(self._mirror, error, following=following, wait=wait)

@@ -18,7 +18,7 @@ from pxe_fetch.deadline import Deadline, SystemClock
 from pxe_fetch.errors import DeadlineError, FetchError
 from pxe_fetch.reporting.state_file import ENDED
 from pxe_fetch.reporting.state_store import StateStore
-from pxe_fetch.transport.webhook import Webhook
+from pxe_fetch.transport.http import HttpTransport
 
 POLL_INTERVAL = 1.0  # seconds; phases that change within it share a report
 INTERIM_TIMEOUT = 10.0  # seconds for one interim report
@@ -40,7 +40,7 @@ class WebhookReporter:
     def __init__(self, url: str, *, store: StateStore, tls: Tls, proxy: Proxy) -> None:
         self.url = url
         self._store = store
-        self._webhook = Webhook(tls=tls, proxy=proxy)
+        self._webhook = HttpTransport(tls=tls, proxy=proxy)
         self._stop = Event()
         self._thread = Thread(target=self._post_changes, name="report", daemon=True)
 

@@ -39,25 +39,13 @@ class Request:
 
 
 class Body(Protocol):
-    """The bytes of an answer, from `start` on: the request's offset, or 0."""
+    """The bytes of an answer. What has nothing else to say inherits the defaults."""
 
-    ranged: bool  # False: the answer shows that this server begins every file at 0
-
-    @property
-    def start(self) -> int:
-        """Offset of the first byte."""
-
-    @property
-    def total(self) -> int | None:
-        """Size of the whole file in bytes, as the server says."""
-
-    @property
-    def validator(self) -> str | None:
-        """A strong ETag, which names exactly these bytes on this server, for the next Request."""
-
-    @property
-    def remark(self) -> str:
-        """What is odd about the answer, if it explains wrong bytes; mostly empty."""
+    start: int = 0  # offset of the first byte: the request's, or 0
+    total: int | None = None  # bytes of the whole file, as the server says; if its chunks tell, once they have ended
+    validator: str | None = None  # a strong ETag, which names exactly these bytes on this server, for the next Request
+    remark: str = ""  # what is odd about the answer, if it explains wrong bytes
+    ranged: bool = True  # False: the answer shows that this server begins every file at 0
 
     def readinto(self, view: memoryview) -> int:
         """Put the bytes that have arrived into `view`, and return their number, 0 at the end. Waits for one byte.
@@ -82,7 +70,8 @@ class Transport(Protocol):
         """
 
     def close(self) -> None:
-        """Close every connection that is kept for later."""
+        """Close every connection that is kept for later, if any."""
+        return
 
 
 def parse_url(text: str) -> Url:

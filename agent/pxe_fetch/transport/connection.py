@@ -7,15 +7,18 @@ import io
 import re
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import urllib3.connection
 
-from pxe_fetch.transport.headers import content_length, transfer_codings
+from pxe_fetch.contract.url import Url
+from pxe_fetch.transport.errors import refusal
+from pxe_fetch.transport.headers import proxy_authorization
 from pxe_fetch.transport.sockets import ConnectTimeoutError, connect
 from pxe_fetch.transport.watcher import Exchange
 
@@ -26,6 +29,7 @@ _INTERIM = frozenset(range(100, 200)) - {101}  # answers that another one follow
 _NO_BODY = frozenset({101, 204, 304})
 _BUFFERED = io.DEFAULT_BUFFER_SIZE  # bytes that may have been read together with the header
 _RECORD = 8192  # bytes of a TLS record, 16 KiB at most (RFC 8446, 5.1), behind which others may have come
+_LENGTH = re.compile(r"0*\d{1,18}", re.ASCII)  # less than 2**63
 _STATUS = re.compile(rb"HTTP/1\.(\d)[ \t]+([1-9]\d\d)([ \t].*)?", re.DOTALL)
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:(.*)", re.DOTALL)
 _KNOWN = frozenset(  # the fields that are read here and in http.py
@@ -42,6 +46,7 @@ class Response(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  as http.client calls it
         super().__init__(sock, *args, **kwargs)
         self._socket = sock
+        self._is_tunnel = kwargs.get("method") == "CONNECT"  # its answer has no body, whatever its fields say
         self._is_buffered = True  # bytes of the body may have come with the header
 
     def begin(self) -> None:
@@ -51,11 +56,13 @@ class Response(http.client.HTTPResponse):
         self._read_header(lines)
         while self.status in _INTERIM:
             self._read_header(lines)
-        self._find_end()
+        if not self._is_tunnel:
+            self._find_end()
 
     def field(self, name: str) -> str | None:
         """The first header field of that `name`; None where it is missing."""
-        return next(iter(self._fields(name)), None)
+        values = self._known.get(name.lower().encode())
+        return values[0].decode("latin-1") if values else None
 
     def _lines(self) -> Iterator[bytes]:
         """The lines of the header, without their ends."""
@@ -90,9 +97,10 @@ class Response(http.client.HTTPResponse):
             else:
                 values = None
 
-    def _fields(self, name: str) -> list[str]:
-        """The values of all header fields of that `name`."""
-        return [value.decode("latin-1") for value in self._known.get(name.lower().encode(), ())]
+    def _list(self, name: str) -> list[str]:
+        """What all header fields of that `name` list (RFC 9110, 5.6.1), in lower case; [""] if there is none."""
+        values = b",".join(self._known.get(name.lower().encode(), ()))
+        return [value.strip(" \t") for value in values.decode("latin-1").lower().split(",")]
 
     def take(self, view: memoryview) -> int:
         """At least one byte of the body into `view`, 0 at its end. Raises IncompleteRead if that is early, OSError.
@@ -120,23 +128,21 @@ class Response(http.client.HTTPResponse):
 
     def _find_end(self) -> None:
         """Where the body ends, more strictly than http.client has it (RFC 9112, 6.3). Raises HTTPException."""
-        codings = transfer_codings(self._fields("Transfer-Encoding"))
-        lengths = ",".join(self._fields("Content-Length")).split(",")
-        if codings and codings != ["chunked"]:
+        codings, lengths = self._list("Transfer-Encoding"), self._list("Content-Length")
+        codings = [coding for coding in codings if coding not in {"", "identity"}]
+        if codings not in ([], ["chunked"]):
             raise http.client.HTTPException("a transfer coding that was not asked for")
         self.chunked, self.chunk_left, self.length = bool(codings), None, None
         if self.status in _NO_BODY:
             self.length = 0
         elif not codings and lengths != [""]:
-            self.length, *others = {content_length(length) for length in lengths}
-            if self.length is None or others:
+            if not all(map(_LENGTH.fullmatch, lengths)) or len(set(map(int, lengths))) > 1:
                 raise http.client.HTTPException("an invalid or contradictory Content-Length")
-        options = ",".join(self._fields("Connection") + self._fields("Proxy-Connection")).lower()
-        is_kept = (
-            "close" not in options
-            if self.version == _HTTP_1_1
-            else "keep-alive" in options or self._fields("Keep-Alive")
-        )
+            self.length = int(lengths[0])
+        options = self._list("Connection") + self._list("Proxy-Connection")
+        is_kept = "close" not in options
+        if self.version < _HTTP_1_1:
+            is_kept = "keep-alive" in options or self.field("Keep-Alive") is not None
         self.will_close = not is_kept or (self.length is None and not self.chunked)
 
     def _receive(self, view: memoryview) -> int:
@@ -168,11 +174,11 @@ class _Connection(urllib3.connection.HTTPConnection):
     """Connects and asks as the exchange of this thread says."""
 
     response_class = Response
-    _has_served = False  # a request before this one
+    _served: float | None = None  # when it served a request before this one, on time.monotonic()
 
     def _new_conn(self) -> socket.socket:
         exchange = CURRENT.get()
-        self._has_served = False
+        self._served = None
         seconds = exchange.timeouts.connect
         sock = connect(self._dns_host.strip("[]"), self.port, seconds=seconds, deadline=exchange.deadline)
         # A firewall that has forgotten a connection swallows what is sent; a server that is slow acknowledges it.
@@ -191,13 +197,29 @@ class _Connection(urllib3.connection.HTTPConnection):
             # Else cutting the connection would end a body that has no declared length (RFC 8446, 6.1).
             sock.suppress_ragged_eofs = False
 
+    def _tunnel(self) -> None:
+        """Have the proxy connect. Any 2xx says that it has (RFC 9110, 9.3.6), where http.client takes 200 alone."""
+        exchange = CURRENT.get()
+        url, proxy = exchange.url, cast("Url", exchange.proxy)
+        place = f"[{url.host}]:{url.port}" if ":" in url.host else f"{url.host}:{url.port}"
+        fields = "".join(f"{name}: {value}\r\n" for name, value in proxy_authorization(proxy).items())
+        self.send(f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n{fields}\r\n".encode("ascii"))
+        response = Response(self.sock, method="CONNECT")
+        response.begin()
+        response.close()
+        if response.status not in range(200, 300):
+            raise refusal(response.status, response.field, exchange, is_tunnel=True)
+
     @property
     def is_connected(self) -> bool:
         return not CURRENT.get().is_fresh and super().is_connected
 
     def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        CURRENT.get().is_reused = self._has_served and not self.is_closed
-        super().request(*args, **kwargs)
+        CURRENT.get().idle = None if self._served is None or self.is_closed else time.monotonic() - self._served
+        try:
+            super().request(*args, **kwargs)
+        except ssl.SSLEOFError:  # to urllib3 this means: read what the server said before it closed, be it an alert
+            raise BrokenPipeError from None
 
     def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         del url  # encoded anew by requests and urllib3, while a signature may cover every character as it was
@@ -209,7 +231,7 @@ class _Connection(urllib3.connection.HTTPConnection):
         exchange.wait(exchange.timeouts.read)  # the whole header has to come in that time
         response = super().getresponse()
         exchange.wait(inf)
-        self._has_served = True
+        self._served = time.monotonic()
         return response
 
 

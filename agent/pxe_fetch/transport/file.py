@@ -6,52 +6,52 @@ import errno
 import os
 import stat
 
+from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError
-from pxe_fetch.transport import Body, Request, parse_url
+from pxe_fetch.transport import Body, Request, Transport, parse_url
+
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})  # a mount that is not there yet may come
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
+_NOT_MOUNTED = frozenset({errno.ENODEV, errno.EHOSTDOWN})  # what systemd has an automount answer (automount.c)
 
 
-class FileTransport:
+class FileTransport(Transport):
     """Reads files. RFC 8089: the host part is empty or "localhost"."""
 
     def open(self, request: Request) -> Body:
-        name = _name(request.url)
+        url = parse_url(request.url)
+        if url.host not in {"", "localhost"}:
+            raise PolicyError(f"a file URL names no other host than localhost, found {url.host}")
+        name = url.path_bytes  # in whatever encoding
+        if not name.startswith(b"/") or b"\0" in name:
+            raise PolicyError("a file URL needs an absolute path")
         path = name.decode(errors="replace")  # as it is shown
         try:
             # O_NONBLOCK: a FIFO without a writer would hold us for ever; on a regular file it means nothing.
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise _translate_error(error, path=path) from error
-        try:
-            total = _size(fd, path=path)
-            start = request.offset if request.offset <= total else 0
-            os.lseek(fd, start, os.SEEK_SET)
-        except BaseException:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             os.close(fd)
-            raise
-        return _FileBody(fd, path=path, start=start, total=total, request=request)
-
-    def close(self) -> None:
-        """Nothing is kept."""
+            raise RefusedError(f"{path} is not a regular file")
+        return _FileBody(fd, path=path, offset=request.offset, total=status.st_size, deadline=request.deadline)
 
 
-class _FileBody:
-    validator = None
-    remark = ""
-    ranged = True
-
-    def __init__(self, fd: int, *, path: str, start: int, total: int, request: Request) -> None:
-        self._fd = fd
-        self._path = path
-        self._deadline = request.deadline
-        self.start = start
+class _FileBody(Body):
+    def __init__(self, fd: int, *, path: str, offset: int, total: int, deadline: Deadline) -> None:
+        self._fd, self._path, self._deadline = fd, path, deadline
         self.total = total
+        self.start = self._at = offset if offset <= total else 0
 
     def readinto(self, view: memoryview) -> int:
         self._deadline.check()
         try:
-            return os.readv(self._fd, [view])
+            count = os.preadv(self._fd, [view], self._at)
         except OSError as error:
             raise _translate_error(error, path=self._path) from error
+        self._at += count
+        return count
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -59,31 +59,12 @@ class _FileBody:
             self._fd = -1
 
 
-def _size(fd: int, *, path: str) -> int:
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
-        raise RefusedError(f"{path} is not a regular file")
-    return status.st_size
-
-
-def _name(url: str) -> bytes:
-    """The absolute path that `url` names: the bytes that it encodes, in whatever encoding. Raises PolicyError."""
-    parts = parse_url(url)
-    if parts.host not in {"", "localhost"}:
-        raise PolicyError(f"a file URL names no other host than localhost, found {parts.host}")
-    name = parts.path_bytes
-    if not name.startswith(b"/") or b"\0" in name:
-        raise PolicyError("a file URL needs an absolute path")
-    return name
-
-
 def _translate_error(error: OSError, *, path: str) -> FetchError:
-    # A mount that is not there yet may come; so may a network file system that reports EIO.
-    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+    if error.errno in _ABSENT:
         return NotFoundError(f"{path} does not exist")
-    if error.errno in {errno.EACCES, errno.EPERM}:
+    if error.errno == errno.ENXIO:
+        return RefusedError(f"{path} is not a regular file")  # but a socket
+    if error.errno in _FORBIDDEN:
         return RefusedError(f"{path} may not be read")
-    # What systemd has an automount answer when its mount fails (automount.c).
-    if error.errno in {errno.ENODEV, errno.EHOSTDOWN}:
-        return NetworkError(f"{path} cannot be read: its file system could not be mounted ({error.strerror})")
-    return NetworkError(f"{path} cannot be read: {error.strerror}")
+    why = "its file system could not be mounted: " if error.errno in _NOT_MOUNTED else ""
+    return NetworkError(f"{path} cannot be read: {why}{error.strerror}")  # a network file system may report EIO

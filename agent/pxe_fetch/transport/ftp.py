@@ -6,10 +6,12 @@ connection has, whatever another the server names (ftplib's default): it may not
 
 from __future__ import annotations
 
-import contextlib
 import ftplib
 import io
+import re
 import socket
+from collections import defaultdict
+from dataclasses import dataclass
 from threading import Lock
 
 from pxe_fetch.deadline import Deadline
@@ -22,6 +24,7 @@ _LATIN_1 = "latin-1"  # bytes as they are: names on servers are in any encoding
 _LAST_REPLY = 1.0  # seconds for a server's last word, once all bytes are here
 _NO_FILE = 550  # RFC 959: not found, no access; servers don't tell these apart
 _CLOSING = 421
+_BUSY = re.compile(r"530 .*(maximum|too many|already connected)", re.IGNORECASE | re.DOTALL)  # ProFTPD's MaxClients
 _LONGEST = 64 * 1024  # bytes of one reply
 _DIGITS = 18  # of a size; one with more fits nowhere
 
@@ -30,17 +33,23 @@ class FtpTransport:
     """Keeps the control connections for the whole run, shared by its threads."""
 
     def __init__(self) -> None:
-        self._idle: dict[tuple[str, int], list[_Control]] = {}
+        self._idle: defaultdict[str, list[_Control]] = defaultdict(list)
         self._lock = Lock()
 
     def open(self, request: Request) -> Body:
         request.deadline.check()
         name = parse_ftp_url(request.url, suffix=";type=i")
+        with self._lock:
+            kept = self._idle[name.server].pop() if self._idle[name.server] else None
         try:
-            if kept := self._kept(name):
-                # It may have ended meanwhile, which is nobody's failure.
-                with contextlib.suppress(EOFError, ConnectionError, _Over):
+            if kept:
+                try:
                     return self._body(kept, name, request)
+                except (EOFError, ConnectionError):  # it has ended meanwhile, which is nobody's failure
+                    pass
+                except ftplib.error_temp as error:
+                    if _code(error) != _CLOSING:
+                        raise
             return self._body(_Control(name, request), name, request)
         except FetchError:
             raise
@@ -53,11 +62,6 @@ class FtpTransport:
                 control.close()
             self._idle.clear()
 
-    def _kept(self, name: FtpUrl) -> _Control | None:
-        with self._lock:
-            kept = self._idle.get((name.host, name.port))
-            return kept.pop() if kept else None
-
     def _body(self, control: _Control, name: FtpUrl, request: Request) -> Body:
         try:
             data, start, total = control.retrieve(name, request)
@@ -67,16 +71,14 @@ class FtpTransport:
         except BaseException:
             control.close()
             raise
-        return _FtpBody(data, control, transport=self, name=name, request=request, start=start, total=total)
+        return _FtpBody(
+            transport=self, control=control, data=data, name=name, request=request, start=start, total=total
+        )
 
     def keep(self, control: _Control, name: FtpUrl) -> None:
         """Have `control` serve another request."""
         with self._lock:
-            self._idle.setdefault((name.host, name.port), []).append(control)
-
-
-class _Over(Exception):  # noqa: N818  not an error: a kept connection that its server has ended
-    """The server had closed a connection that was kept."""
+            self._idle[name.server].append(control)
 
 
 class _Control(ftplib.FTP):
@@ -85,12 +87,11 @@ class _Control(ftplib.FTP):
     def __init__(self, name: FtpUrl, request: Request) -> None:
         super().__init__(encoding=_LATIN_1)
         self.host, self.port = name.host, name.port
-        self._used = False
-        self.sock = self._connect(name.host, name.port, request)
+        self.sock = _connect(name.host, name.port, request)
         try:
             self.af = self.sock.family
-            self._reader = _Reader(self.sock, deadline=request.deadline, silence=request.timeouts.read)
-            self.file = io.TextIOWrapper(io.BufferedReader(self._reader), encoding=_LATIN_1)
+            self.reader = _Reader(self.sock, deadline=request.deadline, silence=request.timeouts.read)
+            self.file = io.TextIOWrapper(io.BufferedReader(self.reader), encoding=_LATIN_1)
             self.welcome = self.getresp()
             self.login()
             self.voidcmd("TYPE I")
@@ -100,52 +101,38 @@ class _Control(ftplib.FTP):
 
     def retrieve(self, name: FtpUrl, request: Request) -> tuple[socket.socket, int, int | None]:
         """The data connection of a file, where its bytes begin, and the size of the whole where it is told."""
-        self._reader.deadline, self._reader.silence = request.deadline, request.timeouts.read
+        self.reader.deadline, self.reader.silence = request.deadline, request.timeouts.read
         path = name.path.decode(_LATIN_1)
         total = self._size(path)
         start = request.offset if total is None or request.offset <= total else 0
-        host, port = self.makepasv()
-        data = self._connect(host, port, request)
+        data = _connect(*self.makepasv(), request)
         try:
             if start and not self._restart(start):
                 start = 0
-            self._begin(path)
+            answer = self.sendcmd(f"RETR {path}")
         except BaseException:
             data.close()
             raise
+        if not answer.startswith("1"):
+            data.close()
+            raise ftplib.error_reply(answer)  # noqa: S321  the digest protects what FTP does not
         return data, start, total
 
-    def ends_well(self, *, seconds: float) -> bool:
-        """Whether the server says within `seconds` that the file was sent. Raises what ftplib raises."""
-        self._reader.silence = seconds
-        self.voidresp()
-        return True
-
     def getmultiline(self) -> str:
-        self._reader.reply_begins()
-        return super().getmultiline()
-
-    def _connect(self, host: str, port: int, request: Request) -> socket.socket:
-        return connect(host, port, seconds=request.timeouts.connect, deadline=request.deadline)
-
-    def _begin(self, path: str) -> None:
-        """Have the file sent."""
-        answer = self.sendcmd(f"RETR {path}")
-        if not answer.startswith("1"):
-            raise ftplib.error_reply(answer)  # noqa: S321  the digest protects what FTP does not
+        """A reply, up to the line that has its code and a blank (RFC 959, 4.2); to ftplib `220x` is such a line."""
+        self.reader.reply_begins()
+        line = reply = self.getline()
+        while reply[3:4] == "-" and line[:4] not in {reply[:3], f"{reply[:3]} "}:
+            line = self.getline()
+            reply += f"\n{line}"
+        return reply
 
     def _size(self, path: str) -> int | None:
         """RFC 3659 4. A server that doesn't have the command, or doesn't have the file, says so; RETR decides."""
         try:
             code, _, size = self.sendcmd(f"SIZE {path}").partition(" ")
-        except ftplib.error_temp as error:
-            if self._used and _code(error) == _CLOSING:
-                raise _Over from error
-            raise
         except ftplib.error_perm:
             return None
-        finally:
-            self._used = True
         return int(size) if code == "213" and size.isdecimal() and len(size) <= _DIGITS else None
 
     def _restart(self, offset: int) -> bool:
@@ -156,72 +143,62 @@ class _Control(ftplib.FTP):
             return False
 
 
-class _FtpBody:
-    validator = None  # the time of change has whole seconds, if that: it names no bytes
-    remark = ""
+@dataclass(kw_only=True)
+class _FtpBody(Body):  # without a validator: the time of change has whole seconds, if that
+    transport: FtpTransport
+    control: _Control
+    data: socket.socket
+    name: FtpUrl
+    request: Request
+    start: int
+    total: int | None
+    _received: int = 0
+    _is_over: bool = False
+    _is_reusable: bool = False
 
-    def __init__(
-        self,
-        data: socket.socket,
-        control: _Control,
-        *,
-        transport: FtpTransport,
-        name: FtpUrl,
-        request: Request,
-        start: int,
-        total: int | None,
-    ) -> None:
-        self._data = data
-        self._control = control
-        self._transport = transport
-        self._name = name
-        self._request = request
-        self._at = start
-        self._is_over = self._reusable = False
-        self.start = start
-        self.ranged = start == request.offset
-        self.total = total
+    def __post_init__(self) -> None:
+        self.ranged = self.start == self.request.offset
 
     def readinto(self, view: memoryview) -> int:
         if self._is_over:
             return 0
         try:
-            count = self._take(view)
+            if not readable(self.data, deadline=self.request.deadline, seconds=self.request.timeouts.read):
+                raise TimeoutError  # noqa: TRY301
+            count = self.data.recv_into(view)
+            self._received += count
             if view and not count:
                 self._end()
         except FetchError:
             raise
         except Exception as error:
-            raise _translate_error(error, self._name, self._request) from error
-        return count
-
-    def _take(self, view: memoryview) -> int:
-        if not readable(self._data, deadline=self._request.deadline, seconds=self._request.timeouts.read):
-            raise TimeoutError
-        count = self._data.recv_into(view)
-        self._at += count
+            raise _translate_error(error, self.name, self.request) from error
         return count
 
     def close(self) -> None:
-        self._data.close()
-        if self._reusable:
-            self._transport.keep(self._control, self._name)
+        self.data.close()
+        if self._is_reusable:
+            self.transport.keep(self.control, self.name)
         else:
-            self._control.close()
-        self._reusable = False
+            self.control.close()
+        self._is_reusable = False
 
     def _end(self) -> None:
         """The data connection is closed; the control connection tells whether that was the file's end."""
         self._is_over = True
-        self._data.close()  # some servers say nothing before that
-        if self._at == self.total:
-            with contextlib.suppress(*ftplib.all_errors):
-                self._reusable = self._control.ends_well(seconds=_LAST_REPLY)
-            return
+        self.data.close()  # some servers say nothing before that
+        is_whole = self.start + self._received == self.total
+        if is_whole:
+            self.control.reader.silence = _LAST_REPLY
         try:
-            self._reusable = self._control.ends_well(seconds=self._request.timeouts.read)
+            self.control.voidresp()
+            self._is_reusable = True
         except ftplib.error_perm as error:  # it had begun to send it, so it may be there again
-            raise NetworkError(_said(error, self._name), status=_code(error)) from error
+            if not is_whole:
+                raise NetworkError(_said(error, self.name), status=_code(error)) from error
+        except ftplib.all_errors:
+            if not is_whole:
+                raise
 
 
 class _Reader(io.RawIOBase):
@@ -232,12 +209,10 @@ class _Reader(io.RawIOBase):
         self._socket = sock
         self._until = 0.0
         self._room = 0
-        self.deadline = deadline
-        self.silence = silence
+        self.deadline, self.silence = deadline, silence
 
     def reply_begins(self) -> None:
-        self._until = self.deadline.clock.now() + self.silence
-        self._room = _LONGEST
+        self._until, self._room = self.deadline.clock.now() + self.silence, _LONGEST
 
     def readable(self) -> bool:
         return True
@@ -250,6 +225,10 @@ class _Reader(io.RawIOBase):
         count = self._socket.recv_into(buffer)
         self._room -= count
         return count
+
+
+def _connect(host: str, port: int, request: Request) -> socket.socket:
+    return connect(host, port, seconds=request.timeouts.connect, deadline=request.deadline)
 
 
 def _code(error: Exception) -> int:
@@ -266,9 +245,9 @@ def _translate_error(error: Exception, name: FtpUrl, request: Request) -> FetchE
     match error:
         case ftplib.error_perm() if _code(error) == _NO_FILE:
             return NotFoundError(_said(error, name), status=_code(error))
-        case ftplib.error_perm():
+        case ftplib.error_perm() if not _BUSY.match(str(error)):
             return RefusedError(_said(error, name), status=_code(error))
-        case ftplib.error_temp():
+        case ftplib.error_temp() | ftplib.error_perm():
             return NetworkError(_said(error, name), status=_code(error))
         case ftplib.Error() | ValueError() | OverflowError():  # the last two: a port that is none
             return NetworkError(f"{name.server} sent what is not FTP")

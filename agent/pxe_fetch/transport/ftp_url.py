@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from pxe_fetch.errors import PolicyError
@@ -11,18 +11,13 @@ from pxe_fetch.transport import parse_url
 _UNSENDABLE = frozenset(b"\0\r\n")  # they would end the name, and begin a command of their own
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FtpUrl:
+class FtpUrl(NamedTuple):
     """A file on a server."""
 
     host: str
     port: int
+    server: str  # how messages call it
     path: bytes  # percent-decoded; relative to where the server begins, unless the URL has `//` or `/%2F` there
-
-    @property
-    def server(self) -> str:
-        """How the server is called in messages."""
-        return f"{self.host}:{self.port}"
 
 
 def parse_ftp_url(url: str, *, suffix: str) -> FtpUrl:
@@ -31,17 +26,16 @@ def parse_ftp_url(url: str, *, suffix: str) -> FtpUrl:
     RFC 1738 3.2 (ftp: `;type=i`), RFC 3617 (tftp: `;mode=octet`). Raises PolicyError for what cannot be asked for.
     """
     parts = parse_url(url)
-    scheme = parts.scheme
+    scheme, text = parts.scheme, parts.path.removesuffix(suffix)
+    path = unquote_to_bytes(text.removeprefix("/"))
     if parts.userinfo is not None:
         raise PolicyError(f"{scheme} is anonymous here: a user name and password would go in the clear")
     if parts.query:
         raise PolicyError(f"{scheme} knows no query; a ? that is part of a name is written %3F")
-    text = parts.path.removesuffix(suffix)
     if f"{suffix.partition('=')[0]}=" in text:
         raise PolicyError(f"of {scheme} URLs only {suffix} is fetched: the digest is of the file's bytes")
-    path = unquote_to_bytes(text.removeprefix("/"))
     if not path or path.endswith(b"/"):
         raise PolicyError(f"the {scheme} URL names no file")
     if not _UNSENDABLE.isdisjoint(path):
         raise PolicyError(f"the {scheme} URL has a line break or NUL in its path")
-    return FtpUrl(host=parts.host, port=parts.port, path=path)
+    return FtpUrl(parts.host, parts.port, f"{parts.host}:{parts.port}", path)

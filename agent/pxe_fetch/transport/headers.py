@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from pxe_fetch.contract.url import Url
+
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
-_LENGTH = re.compile(r"0*\d{1,18}", re.ASCII)  # less than 2**63
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')  # RFC 9110 8.8.3
 _BLANKS = " \t\r\n"  # around a value; the last two where it is folded. str.strip() takes more for a blank
 _LONGEST_ETAG = 1024  # characters; longer ones are not worth sending back
@@ -36,22 +36,15 @@ def content_range(value: str | None) -> ContentRange | None:
     return ContentRange(start, end, total)
 
 
-def content_length(value: str | None) -> int | None:
-    """A Content-Length field; None where it is missing, no number, or too large for a file."""
-    value = (value or "").strip(_BLANKS)
-    return int(value) if _LENGTH.fullmatch(value) else None
-
-
-def transfer_codings(values: Iterable[str]) -> list[str]:
-    """The codings that all Transfer-Encoding fields list (RFC 9112, 6.1), in lower case; `identity` is none."""
-    codings = [coding.strip(_BLANKS).lower() for value in values for coding in value.split(",")]
-    return [coding for coding in codings if coding not in {"", "identity"}]
-
-
 def basic(userinfo: str) -> str:
     """The credentials of a URL, `name:password`, as the value of a field (RFC 7617)."""
     name, _, password = userinfo.partition(":")
     return f"Basic {b64encode(f'{unquote(name)}:{unquote(password)}'.encode()).decode()}"
+
+
+def proxy_authorization(proxy: Url) -> dict[str, str]:
+    """The field by which `proxy` is sent the user and password in its URL; empty without them."""
+    return {} if proxy.userinfo is None else {"Proxy-Authorization": basic(proxy.userinfo)}
 
 
 def strong_etag(value: str | None) -> str | None:

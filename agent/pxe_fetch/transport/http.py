@@ -1,21 +1,21 @@
-"""http: and https: URLs. Bytes are taken as they come over the wire; nothing is ever decoded."""
+"""http and https: URLs. Bytes are taken as they come over the wire; nothing is ever decoded."""
 
 from __future__ import annotations
 
-from pxe_fetch.contract.model import Proxy, Tls
+from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.url import Url, UrlError, join
-from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RangeError, RefusedError
+from pxe_fetch.deadline import Deadline
+from pxe_fetch.errors import NetworkError, PolicyError, RangeError
 from pxe_fetch.transport import Body, Request, parse_url
-from pxe_fetch.transport.headers import basic, content_range, retry_after, strong_etag
+from pxe_fetch.transport.errors import refusal
+from pxe_fetch.transport.headers import basic, content_range, strong_etag
 from pxe_fetch.transport.session import Answer, Session
 
 REDIRECTS = 10  # followed for one request
 _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
 _OTHER_SUCCESSES = frozenset({201, 202, 204, 205})  # not the file; what is not known counts as 200 (RFC 9110, 15)
-_AGAIN = frozenset({408, 425, 429})  # beside 5xx: the same request may succeed later
-_OF_PROXIES = frozenset({407, 502, 503, 504})
-_OK, _PARTIAL, _MULTIPLE, _BAD_REQUEST = 200, 206, 300, 400
-_NOT_FOUND, _UNSATISFIABLE, _SERVER_ERROR = 404, 416, 500
+_RANGE_REFUSALS = frozenset({400, 406, 412, 416, 417, 431})  # of servers and caches that do not like Range or If-Range
+_OK, _PARTIAL, _MULTIPLE, _UNSATISFIABLE = 200, 206, 300, 416
 
 
 class HttpTransport:
@@ -29,13 +29,28 @@ class HttpTransport:
         for _ in range(REDIRECTS + 1):
             fields = _fields(request, url, own=own)
             answer = self._session.ask(url, fields=fields, timeouts=request.timeouts, deadline=request.deadline)
-            if answer.status not in _REDIRECTS:
-                return _body(answer, request, is_redirected=url is not own)
             try:
+                if answer.status not in _REDIRECTS:
+                    return _body(answer, request, is_redirected=url is not own)
                 url = _next(url, answer)
-            finally:
-                answer.dismiss()
-        raise PolicyError(f"more than {REDIRECTS} redirects, the last to {url}")
+            except BaseException:
+                answer.close()
+                raise
+            answer.dismiss()
+        # Not final: one server of several behind a name may be set up wrongly, or not yet.
+        raise NetworkError(f"more than {REDIRECTS} redirects, the last to {url}", status=answer.status)
+
+    def post(self, url: str, body: bytes, *, kind: str, timeouts: Timeouts, deadline: Deadline) -> int:
+        """The status that answers `body`, of the media type `kind`, be it a redirect's. Raises as `open` does."""
+        to = parse_url(url)
+        if to.scheme not in {"http", "https"}:
+            raise PolicyError("the URL is not one of http or https")
+        fields = {"Content-Type": kind, "Content-Length": str(len(body))}
+        if to.userinfo is not None:
+            fields["Authorization"] = basic(to.userinfo)
+        answer = self._session.ask(to, body=body, fields=fields, timeouts=timeouts, deadline=deadline)
+        answer.dismiss()
+        return answer.status
 
     def close(self) -> None:
         self._session.close()
@@ -43,7 +58,7 @@ class HttpTransport:
 
 def _fields(request: Request, url: Url, *, own: Url) -> dict[str, str]:
     """The header fields for `url`, where `request`, for `own`, has led to. Secrets go to its own origin alone."""
-    is_own = url.origin == own.origin
+    is_own = url is own or url.origin == own.origin
     fields = dict(request.headers) if is_own else {}  # the configuration may not have those that are ours, as Range
     userinfo = own.userinfo if is_own and url.userinfo is None else url.userinfo
     if userinfo is not None:
@@ -61,28 +76,23 @@ def _body(answer: Answer, request: Request, *, is_redirected: bool) -> Body:
     # After a redirect the next one may lead to another server, which has the same bytes under another ETag.
     answer.validator = None if is_redirected else strong_etag(answer.field("ETag"))
     answer.remark = _remark(answer)
-    try:
-        if answer.status == _PARTIAL:
-            _check_part(answer, request)
+    status = answer.status
+    if status == _PARTIAL:
+        _check_part(answer, request)
+        return answer
+    if _OK <= status < _MULTIPLE and status not in _OTHER_SUCCESSES:
+        answer.total = answer.length
+        # All of it in answer to a range over all of it says nothing.
+        answer.ranged = not request.is_ranged or (request.offset == 0 and request.end == answer.total)
+        return answer
+    if request.is_ranged and status in _RANGE_REFUSALS:
+        found = content_range(answer.field("Content-Range"))
+        answer.dismiss()
+        if status == _UNSATISFIABLE and found and found.start is None and found.total == request.offset:
+            answer.start = answer.total = request.offset  # everything is here already
             return answer
-        if _OK <= answer.status < _MULTIPLE and answer.status not in _OTHER_SUCCESSES:
-            answer.total = answer.length
-            # All of it in answer to a range over all of it says nothing.
-            answer.ranged = not request.is_ranged or (request.offset == 0 and request.end == answer.total)
-            return answer
-        error = _refusal(answer)
-        if answer.status == _UNSATISFIABLE and request.is_ranged:
-            found = content_range(answer.field("Content-Range"))
-            if found and found.start is None and found.total == request.offset:
-                answer.dismiss()
-                answer.start = answer.total = request.offset  # everything is here already
-                return answer
-            error = RangeError("the server has no such range", status=answer.status)
-    except BaseException:
-        answer.close()
-        raise
-    answer.dismiss()
-    raise error
+        raise RangeError(f"the server refuses the range ({status})", status=status)
+    raise refusal(status, answer.field, answer.exchange, text=answer.text())
 
 
 def _check_part(answer: Answer, request: Request) -> None:
@@ -90,11 +100,11 @@ def _check_part(answer: Answer, request: Request) -> None:
     found = content_range(answer.field("Content-Range"))
     if found is None or found.start is None or found.end is None:
         raise RangeError("a partial answer (206) without a usable Content-Range", status=_PARTIAL)
-    if found.start != request.offset:
-        raise RangeError(f"bytes from {found.start} on, when those from {request.offset} were asked for", status=206)
     last = min((end for end in (request.end, found.total) if end is not None), default=found.end + 1) - 1
-    if found.end != last:
-        raise RangeError(f"bytes to {found.end}, when those to {last} were asked for", status=_PARTIAL)
+    if (found.start, found.end) != (request.offset, last):
+        wanted = f"{request.offset} to {last} were" if request.is_ranged else "all bytes were"
+        text = f"a partial answer (206) with the bytes {found.start} to {found.end}, when {wanted} asked for"
+        raise RangeError(text, status=_PARTIAL)
     if answer.length not in {None, last - found.start + 1}:
         raise RangeError(f"a range of {last - found.start + 1} bytes in {answer.length}", status=_PARTIAL)
     if request.validator and answer.validator not in {None, request.validator}:
@@ -106,24 +116,10 @@ def _remark(answer: Answer) -> str:
     """What explains bytes that are wrong: the digest decides, since files are often labelled wrongly."""
     encoding = (answer.field("Content-Encoding") or "identity").lower()
     if encoding != "identity":
-        return f"sent with Content-Encoding {encoding[:40]}, which was not asked for"
+        told = f"sent with Content-Encoding {encoding[:40]}, which was not asked for"
+        return f"{told}: switch compression off for it, on the server or on a proxy"
     kind = (answer.field("Content-Type") or "").partition(";")[0].strip().lower()
     return "sent as text/html: a web page, perhaps a login or an error" if kind == "text/html" else ""
-
-
-def _refusal(answer: Answer) -> FetchError:
-    """What a status that brings no bytes means."""
-    status = answer.status
-    is_doubtful = answer.proxy and status in _OF_PROXIES
-    text = f"{f'the proxy {answer.proxy}, or a server behind it,' if is_doubtful else 'the server'} answered {status}"
-    if status == _NOT_FOUND:
-        return NotFoundError(text, status=status)
-    if status >= _SERVER_ERROR or status in _AGAIN:
-        wait = retry_after(answer.field("Retry-After"), date=answer.field("Date"))
-        return NetworkError(text, status=status, retry_after=wait)
-    if status >= _BAD_REQUEST:
-        return RefusedError(text, status=status)
-    return NetworkError(f"{text}, which is no answer to a GET", status=status)
 
 
 def _next(url: Url, answer: Answer) -> Url:

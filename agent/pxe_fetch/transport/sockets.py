@@ -22,6 +22,9 @@ from pxe_fetch.errors import NetworkError
 LOOK = 0.25  # seconds between two looks at the deadline, and between two addresses that are tried (RFC 8305, 5)
 _LONGEST = 120  # characters of a server's words
 
+# Of names with several addresses, the one that answered last: a dead one is not tried first by each connection.
+_answered: dict[tuple[str, int], Any] = {}
+
 _Address = tuple[socket.AddressFamily, int, int, str, Any]  # family, type, protocol, name, address (getaddrinfo)
 
 
@@ -36,7 +39,7 @@ def connect(host: str, port: int, *, seconds: float, deadline: Deadline) -> sock
     UnicodeError for a name that cannot be looked up, DeadlineError and StoppedError.
     """
     until = time.monotonic() + seconds
-    addresses = list(resolve(host, port, until=until, deadline=deadline))
+    addresses = [*resolve(host, port, seconds=seconds, deadline=deadline)]
     trying: dict[int, socket.socket] = {}
     poll = select.poll()
     error: OSError = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
@@ -68,6 +71,7 @@ def connect(host: str, port: int, *, seconds: float, deadline: Deadline) -> sock
                 if not code:
                     sock.settimeout(seconds)
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    _answered[host, port] = sock.getpeername()
                     return trying.pop(number)
                 error = OSError(code, os.strerror(code))
                 trying.pop(number).close()
@@ -78,12 +82,13 @@ def connect(host: str, port: int, *, seconds: float, deadline: Deadline) -> sock
 
 
 def resolve(
-    host: str, port: int, *, until: float, deadline: Deadline, kind: socket.SocketKind = socket.SOCK_STREAM
+    host: str, port: int, *, seconds: float, deadline: Deadline, kind: socket.SocketKind = socket.SOCK_STREAM
 ) -> Sequence[_Address]:
-    """The addresses of `host`, IPv6 and IPv4 in turn, until `until` on time.monotonic().
+    """The addresses of `host`, the one that answered last first, else IPv6 and IPv4 in turn (RFC 8305, 4).
 
     Raises as `connect` does; the look-up itself cannot be ended, and may go on in its thread.
     """
+    until = time.monotonic() + seconds
     name = host.encode("ascii")  # bytes do not go through the codec of IDNA, which takes milliseconds to import
     with suppress(socket.gaierror):
         return socket.getaddrinfo(name, port, type=kind, flags=socket.AI_NUMERICHOST)
@@ -109,7 +114,8 @@ def resolve(
             raise answer
         first = [each for each in answer if each[0] == answer[0][0]]
         others = [each for each in answer if each[0] != answer[0][0]]
-        return [each for each in chain.from_iterable(zip_longest(first, others)) if each]
+        found = [each for each in chain.from_iterable(zip_longest(first, others)) if each]
+        return sorted(found, key=lambda each: each[4] != _answered.get((host, port)))
 
 
 def readable(sock: socket.socket, *, deadline: Deadline, seconds: float) -> bool:

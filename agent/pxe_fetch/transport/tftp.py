@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
 from collections.abc import Mapping
 
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError
-from pxe_fetch.transport import Body, Request, tftp_packets
+from pxe_fetch.transport import Body, Request, Transport, tftp_packets
 from pxe_fetch.transport.ftp_url import FtpUrl, parse_ftp_url
 from pxe_fetch.transport.sockets import quoted, readable, resolve, translate_os_error
 
 _BLOCK = 1468  # bytes at most: an Ethernet frame's 1500 without the headers of IPv4 (20), UDP (8) and TFTP (4)
-_SMALLEST_BLOCK = 8  # RFC 2348
 _WINDOW = 16  # blocks: 23 KiB under way, 100 MB/s where an answer takes 0.2 ms
 _RESEND = 1.0  # seconds until a packet is sent again; doubled each time, as often as the timeouts allow
 _RESENDS = 5  # how often at least that would be if it weren't doubled, however short the timeouts are
@@ -29,130 +27,164 @@ _IPV6_MTU, _IPV6_RECVERR = 24, 25  # linux/in6.h
 _Address = tuple[str | int, ...] | tuple[int, bytes]  # as socket.getaddrinfo gives it
 
 
-class TftpTransport:
+class TftpTransport(Transport):
     """A socket a transfer; nothing is kept."""
 
     def open(self, request: Request) -> Body:
         request.deadline.check()
         name = parse_ftp_url(request.url, suffix=";mode=octet")
-        failure: OSError | None = None
+        connect = request.timeouts.connect  # all addresses share it
+        until = request.deadline.clock.now() + connect
+        failure = OSError()
         try:
-            until = time.monotonic() + request.timeouts.connect
-            addresses = resolve(name.host, name.port, until=until, deadline=request.deadline, kind=socket.SOCK_DGRAM)
+            kind = socket.SOCK_DGRAM
+            addresses = resolve(name.host, name.port, seconds=connect, deadline=request.deadline, kind=kind)
             for family, _, _, _, address in addresses:
                 try:
-                    return _ask(name, request, family=family, address=address)
+                    return _ask(name, request, family=family, address=address, until=until)
                 except OSError as error:  # another of its addresses may answer
                     failure = error
-            raise failure or OSError
+            raise failure
         except TimeoutError as error:
-            seconds = request.timeouts.connect
-            raise NetworkError(f"no answer from {name.server} within {seconds:g} s") from error
+            raise NetworkError(f"no answer from {name.server} within {connect:g} s") from error
         except OSError as error:
             raise translate_os_error(error, host=name.server, timeouts=request.timeouts) from error
 
-    def close(self) -> None:
-        """Nothing is kept."""
 
-
-def _ask(name: FtpUrl, request: Request, *, family: int, address: _Address) -> Body:
+def _ask(name: FtpUrl, request: Request, *, family: int, address: _Address, until: float) -> Body:
     """Ask for the file with options and, where the server cannot stand them, without. Raises FetchError, OSError."""
     options = {"blksize": _block_size(family, address), "tsize": 0, "timeout": 1, "windowsize": _WINDOW}
     for asked in (options, {}):
         packet = tftp_packets.read_request(name.path, asked)
         if len(packet) > tftp_packets.LONGEST_REQUEST:
             raise PolicyError(f"the path of the tftp URL is longer than a request may be: {len(name.path)} bytes")
-        line = _Line(name, request, family=family)
+        transfer = _Transfer(name, request, family=family, until=until)
         try:
-            answer = line.ask(packet, address)
-            kind, number = tftp_packets.opcode_and_number(answer)
-            if (kind, number) != (tftp_packets.ERROR, tftp_packets.OPTIONS_REFUSED) or not asked:
-                return _TftpBody(line, answer, asked=asked)
+            if transfer.begins(packet, address, asked=asked):
+                return transfer
         except BaseException:
-            line.close()
+            transfer.close()
             raise
-        line.close()
+        transfer.close()
     raise AssertionError("unreachable: without options there is nothing to refuse")
 
 
-class _TftpBody:
-    """The blocks of one file in their order (RFC 1350, RFC 7440)."""
+class _Transfer(Body):
+    """The blocks of one file in their order (RFC 1350, RFC 7440).
 
-    start = 0
-    validator = None
-    remark = ""
+    What was sent last is sent again until something new comes.
+    """
+
     ranged = False
 
-    def __init__(self, line: _Line, answer: bytes, *, asked: Mapping[str, int]) -> None:
-        self._line = line
+    def __init__(self, name: FtpUrl, request: Request, *, family: int, until: float) -> None:
+        """The server has until `until` on the clock to answer."""
+        self._server = name.server
+        self._timeouts, self._deadline, self._clock = request.timeouts, request.deadline, request.deadline.clock
+        self._to: _Address = ()
+        self._peer: _Address | None = None  # of the transfer, once it has answered
+        self._last = b""
+        self._sent_at, self._until = self._clock.now(), until
+        self._resend = self._soonest = min(_RESEND, self._timeouts.read / _RESENDS, self._timeouts.connect / _RESENDS)
+        self._block, self._window = tftp_packets.PLAIN_BLOCK, 1
         self._due = 1  # number of the block that comes next, counted on beyond 16 bits
         self._open = 0  # blocks that came since the last ACK
         self._gap = False  # whether the server knows that one is missing
         self._left = b""  # of a block, what did not fit
-        self._ended = False
+        self._is_over = False
         self._head = memoryview(bytearray(tftp_packets.HEADER))
-        self._agree(answer, asked)
+        self._socket = socket.socket(family, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        # Else a socket that isn't connected yet is not told that nobody listens there.
+        is_ipv6 = family == socket.AF_INET6
+        option = (socket.IPPROTO_IPV6, _IPV6_RECVERR) if is_ipv6 else (socket.IPPROTO_IP, _IP_RECVERR)
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(*option, 1)
+
+    def begins(self, packet: bytes, address: _Address, *, asked: Mapping[str, int]) -> bool:
+        """Whether the server answers the request `packet` with the file; False if it refuses the options `asked`.
+
+        Whatever port the answer comes from is the transfer's (RFC 1350 4). Raises FetchError, and OSError: TimeoutError
+        when there is none in time.
+        """
+        self._to = address
+        self._send(packet)
+        while not self._peer:
+            self._wait()
+            with contextlib.suppress(BlockingIOError):
+                answer, peer = self._socket.recvfrom(tftp_packets.HEADER + _BLOCK + 1)
+                if peer[0] == address[0]:
+                    # From now on the kernel refuses what others send, so that a server which got the request twice
+                    # learns that nobody wants its second copy.
+                    self._socket.connect(peer)
+                    self._to = self._peer = peer
+        self._heard()
+        kind, number = tftp_packets.opcode_and_number(answer)
+        if (kind, number) == (tftp_packets.ERROR, tftp_packets.OPTIONS_REFUSED) and asked:
+            self._is_over = True
+            return False
+        if kind == tftp_packets.ERROR:
+            raise self._refusal(number, answer[tftp_packets.HEADER :])
+        block = len(answer) - tftp_packets.HEADER
+        if kind == tftp_packets.OACK:
+            options = tftp_packets.agreed(answer, asked=asked)
+            if options is None:
+                self._is_over = True
+                self._send(tftp_packets.error(tftp_packets.OPTIONS_REFUSED, "not what was asked for"))
+                raise NetworkError(f"{self._server} answered with options that were not asked for")
+            self.total = options.get("tsize")
+            self._block, self._window = options.get("blksize", self._block), options.get("windowsize", self._window)
+            self._send(tftp_packets.ack(0))
+        elif (kind, number) == (tftp_packets.DATA, 1) and block <= self._block:
+            self._left = answer[tftp_packets.HEADER :]
+            self._accept(block)
+        else:
+            raise NetworkError(f"{self._server} sent what is not TFTP")
         self._tail = memoryview(bytearray(self._block + 1))  # one more: a block that is too long shows
+        return True
 
     def readinto(self, view: memoryview) -> int:
         filled = min(len(view), len(self._left))
         view[:filled], self._left = self._left[:filled], self._left[filled:]
         try:
-            while filled < len(view) and not self._ended:
+            while filled < len(view) and not self._is_over:
                 count = self._receive(view[filled:])
                 filled += count
-                if count == 0 and not self._ended:
+                if count == 0 and not self._is_over:
                     if filled:
                         break
-                    self._line.wait()
+                    self._wait()
+        except ConnectionRefusedError as error:
+            raise NetworkError(f"{self._server} gave the transfer up") from error
         except OSError as error:
-            raise self._line.translated(error) from error
+            raise translate_os_error(error, host=self._server, timeouts=self._timeouts) from error
         return filled
 
     def close(self) -> None:
-        self._line.close(said=b"" if self._ended else tftp_packets.error(tftp_packets.UNDEFINED, "given up"))
-
-    def _agree(self, answer: bytes, asked: Mapping[str, int]) -> None:
-        """Take in what the server answered to the request: options, the first block, or an error."""
-        kind, number = tftp_packets.opcode_and_number(answer)
-        options: Mapping[str, int] | None = {}
-        if kind == tftp_packets.ERROR:
-            raise self._refusal(number, answer[tftp_packets.HEADER :])
-        if kind == tftp_packets.OACK:
-            options = tftp_packets.agreed(answer, asked=asked)
-        if options is None or not _acceptable(options, asked):
-            self._line.close(said=tftp_packets.error(tftp_packets.OPTIONS_REFUSED, "not what was asked for"))
-            raise NetworkError(f"{self._line.server} answered with options that were not asked for")
-        self.total = options.get("tsize")
-        self._block = options.get("blksize", tftp_packets.PLAIN_BLOCK)
-        self._window = options.get("windowsize", 1)
-        if kind == tftp_packets.OACK:
-            self._line.send(tftp_packets.ack(0))
-        elif (kind, number) == (tftp_packets.DATA, 1) and len(answer) <= tftp_packets.HEADER + self._block:
-            self._left = answer[tftp_packets.HEADER :]
-            self._accept(len(self._left))
-        else:
-            raise NetworkError(f"{self._line.server} sent what is not TFTP")
+        if not self._is_over:
+            with contextlib.suppress(OSError):  # there may be nobody to tell
+                self._socket.send(tftp_packets.error(tftp_packets.UNDEFINED, "given up"))
+        self._is_over = True
+        self._socket.close()
 
     def _receive(self, view: memoryview) -> int:
         """The bytes that the packets which are there bring into `view`; 0 when there is no block but an empty one."""
         view = view[: self._block]
         tail = self._tail[: self._block - len(view) + 1]
-        while (length := self._line.receive([self._head, view, tail])) >= 0:
-            length -= tftp_packets.HEADER
+        while (packet := self._packet([self._head, view, tail])) >= 0:
+            length = packet - tftp_packets.HEADER
             kind, number = tftp_packets.opcode_and_number(self._head) if length >= 0 else (0, 0)
             if kind == tftp_packets.ERROR:
                 raise self._refusal(number, (bytes(view) + bytes(tail))[:length])
-            if kind == tftp_packets.DATA and length <= self._block:
-                if self._is_due(number):
-                    self._left = bytes(tail[: max(0, length - len(view))])
-                    self._accept(length)
-                    return min(length, len(view))
-            elif kind == tftp_packets.DATA:
-                raise NetworkError(f"{self._line.server} sent a block longer than agreed")
-            elif kind == tftp_packets.OACK and self._due == 1 and self._line.is_settled():
+            if kind == tftp_packets.DATA and length > self._block:
+                raise NetworkError(f"{self._server} sent a block longer than agreed")
+            if kind == tftp_packets.DATA and self._is_due(number):
+                self._left = bytes(tail[: max(0, length - len(view))])
+                self._accept(length)
+                return min(length, len(view))
+            if kind == tftp_packets.OACK and self._due == 1 and self._is_settled():
                 self._acknowledge()  # it did not see that we have it
-            self._line.check()
+            self._seconds_left()
         return 0
 
     def _is_due(self, number: int) -> bool:
@@ -168,7 +200,7 @@ class _TftpBody:
             if not self._gap:
                 self._acknowledge()  # RFC 7440 4: the server goes on after this one
             self._gap = True
-        elif self._line.is_settled():
+        elif self._is_settled():
             self._acknowledge()
         return False
 
@@ -177,65 +209,23 @@ class _TftpBody:
         self._due += 1
         self._open += 1
         self._gap = False
-        self._line.heard()
-        self._ended = length < self._block
-        if self._ended or self._open >= self._window:
+        self._heard()
+        self._is_over = length < self._block
+        if self._is_over or self._open >= self._window:
             self._acknowledge()
 
     def _acknowledge(self) -> None:
         self._open = 0
-        self._line.send(tftp_packets.ack(self._due - 1))
+        self._send(tftp_packets.ack(self._due - 1))
 
     def _refusal(self, code: int, message: bytes) -> FetchError:
-        said = f"{self._line.server} answered error {code}{quoted(tftp_packets.text(message))}"
+        self._is_over = True
+        said = f"{self._server} answered error {code}{quoted(tftp_packets.text(message))}"
         if code == tftp_packets.NOT_FOUND:
             return NotFoundError(said)
         return RefusedError(said) if code == tftp_packets.ACCESS else NetworkError(said)
 
-
-class _Line:
-    """Packets to and from one server: what was sent last is sent again until something new comes."""
-
-    def __init__(self, name: FtpUrl, request: Request, *, family: int) -> None:
-        self.server = name.server
-        self._timeouts = request.timeouts
-        self._deadline = request.deadline
-        self._clock = request.deadline.clock
-        self._to: _Address = ()
-        self._peer: _Address | None = None  # of the transfer, once it has answered
-        self._last = b""
-        self._sent_at = self._heard_at = self._clock.now()
-        self._resend = self._soonest = min(_RESEND, self._timeouts.read / _RESENDS, self._timeouts.connect / _RESENDS)
-        self._socket = socket.socket(family, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        # Else a socket that isn't connected yet is not told that nobody listens there.
-        with contextlib.suppress(OSError):
-            if family == socket.AF_INET6:
-                self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
-            else:
-                self._socket.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
-
-    def ask(self, packet: bytes, address: _Address) -> bytes:
-        """The first answer to `packet`. Whatever port it comes from is the transfer's (RFC 1350 4).
-
-        Raises OSError; TimeoutError when there is none within `timeouts.connect`.
-        """
-        self._to = address
-        self.send(packet)
-        while True:
-            self.wait()
-            with contextlib.suppress(BlockingIOError):
-                answer, peer = self._socket.recvfrom(tftp_packets.HEADER + _BLOCK + 1)
-                if peer[0] != address[0]:
-                    continue
-                # From now on the kernel refuses what others send, so that a server which got the request twice
-                # learns that nobody wants its second copy.
-                self._socket.connect(peer)
-                self._to = self._peer = peer
-                self.heard()
-                return answer
-
-    def receive(self, buffers: list[memoryview]) -> int:
+    def _packet(self, buffers: list[memoryview]) -> int:
         """The length of the next packet that is there, put into `buffers`; -1 when there is none. Raises OSError."""
         while True:
             try:
@@ -245,74 +235,46 @@ class _Line:
             if sender == self._peer:  # what others sent before it was connected is still in the queue
                 return length
 
-    def send(self, packet: bytes) -> None:
+    def _send(self, packet: bytes) -> None:
         """Send `packet`, and again whenever nothing new comes for a while. Raises OSError."""
         self._last = packet
         self._sent_at = self._clock.now()
         with contextlib.suppress(BlockingIOError):  # as good as lost
             self._socket.sendto(packet, self._to)
 
-    def heard(self) -> None:
+    def _heard(self) -> None:
         """Something new has come."""
-        self._heard_at = self._clock.now()
+        self._until = self._clock.now() + self._timeouts.read
         self._resend = self._soonest
 
-    def is_settled(self) -> bool:
+    def _is_settled(self) -> bool:
         """Whether the last packet was sent long enough ago for what comes now to be an answer to its loss."""
         return self._clock.now() - self._sent_at >= _SETTLED
 
-    def check(self) -> float:
-        """Seconds that there are left to hear something new. Raises TimeoutError, DeadlineError, StoppedError."""
+    def _seconds_left(self) -> float:
+        """Seconds in which something new has to come. Raises TimeoutError, DeadlineError, StoppedError."""
         self._deadline.check()
-        limit = self._timeouts.read if self._peer else self._timeouts.connect
-        left = self._heard_at + limit - self._clock.now()
-        if left <= 0:
+        if (left := self._until - self._clock.now()) <= 0:
             raise TimeoutError
         return left
 
-    def wait(self) -> None:
-        """Wait until a packet is there, or the last one has been sent again. Raises what `check` and `send` do."""
-        until_resend = self._sent_at + self._resend - self._clock.now()
-        if readable(self._socket, deadline=self._deadline, seconds=min(self.check(), max(0.0, until_resend))):
+    def _wait(self) -> None:
+        """Wait until a packet is there, or the last one has been sent again. Raises as `_seconds_left`, `_send` do."""
+        until_resend = max(0.0, self._sent_at + self._resend - self._clock.now())
+        if readable(self._socket, deadline=self._deadline, seconds=min(self._seconds_left(), until_resend)):
             return
         if self._clock.now() - self._sent_at >= self._resend:
             self._resend *= 2
-            self.send(self._last)
-
-    def translated(self, error: OSError) -> FetchError:
-        """What an error in the middle of a transfer means."""
-        if isinstance(error, ConnectionRefusedError):
-            return NetworkError(f"{self.server} gave the transfer up")
-        return translate_os_error(error, host=self.server, timeouts=self._timeouts)
-
-    def close(self, *, said: bytes = b"") -> None:
-        """Let go of the transfer; `said` is a last packet. May be called again."""
-        if self._socket.fileno() >= 0:
-            with contextlib.suppress(OSError):
-                if said:
-                    self._socket.send(said)
-            self._socket.close()
-
-
-def _acceptable(options: Mapping[str, int], asked: Mapping[str, int]) -> bool:
-    """Whether a server may answer `options`: block and window at most as `asked`, the timeout just so."""
-    block, window = options.get("blksize", tftp_packets.PLAIN_BLOCK), options.get("windowsize", 1)
-    if "blksize" in options and not _SMALLEST_BLOCK <= block <= asked["blksize"]:
-        return False
-    if "windowsize" in options and not 1 <= window <= asked["windowsize"]:
-        return False
-    return options.get("timeout", asked.get("timeout")) == asked.get("timeout")
+            self._send(self._last)
 
 
 def _block_size(family: int, address: _Address) -> int:
     """Bytes of a block that fit into one packet on the way to `address`, as far as the kernel knows it."""
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect(address)  # sends nothing
-        try:
-            if family == socket.AF_INET6:
-                mtu, headers = probe.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU), 52
-            else:
-                mtu, headers = probe.getsockopt(socket.IPPROTO_IP, _IP_MTU), 32
-        except OSError:
-            return tftp_packets.PLAIN_BLOCK
-    return max(tftp_packets.PLAIN_BLOCK, min(mtu - headers, _BLOCK if family == socket.AF_INET else _BLOCK - 20))
+        is_ipv6 = family == socket.AF_INET6
+        option = (socket.IPPROTO_IPV6, _IPV6_MTU) if is_ipv6 else (socket.IPPROTO_IP, _IP_MTU)
+        headers, most = (52, _BLOCK - 20) if is_ipv6 else (32, _BLOCK)
+        with contextlib.suppress(OSError):
+            return max(tftp_packets.PLAIN_BLOCK, min(probe.getsockopt(*option) - headers, most))
+    return tftp_packets.PLAIN_BLOCK

@@ -9,17 +9,15 @@ RRQ, DATA, ACK, ERROR, OACK = 1, 3, 4, 5, 6
 HEADER = 4  # bytes before a block
 PLAIN_BLOCK = 512  # bytes of a block when nothing else was agreed upon
 LONGEST_REQUEST = 512  # bytes of a request, options included (RFC 2347)
-NOT_FOUND, ACCESS, UNKNOWN_TRANSFER, OPTIONS_REFUSED = 1, 2, 5, 8  # error codes
-UNDEFINED = 0
+UNDEFINED, NOT_FOUND, ACCESS, OPTIONS_REFUSED = 0, 1, 2, 8  # error codes
+_SMALLEST_BLOCK = 8  # RFC 2348
 _DIGITS = 19  # of a number that fits into 64 bits
 
 
 def read_request(path: bytes, options: Mapping[str, int]) -> bytes:
     """RRQ, in binary mode."""
-    fields = [path, b"octet"]
-    for name, value in options.items():
-        fields += [name.encode("ascii"), str(value).encode("ascii")]
-    return struct.pack("!H", RRQ) + b"".join(field + b"\0" for field in fields)
+    pairs = [f"{name}\0{value}\0".encode("ascii") for name, value in options.items()]
+    return struct.pack("!H", RRQ) + path + b"\0octet\0" + b"".join(pairs)
 
 
 def ack(block: int) -> bytes:
@@ -34,9 +32,7 @@ def error(code: int, message: str) -> bytes:
 
 def opcode_and_number(packet: bytes | memoryview) -> tuple[int, int]:
     """The opcode of a packet, and of DATA, ACK, ERROR the number after it. (0, 0): too short for any."""
-    if len(packet) < HEADER:
-        return 0, 0
-    kind, number = struct.unpack_from("!HH", packet)
+    kind, number = struct.unpack_from("!HH", packet) if len(packet) >= HEADER else (0, 0)
     return kind, number
 
 
@@ -46,7 +42,10 @@ def text(message: bytes | memoryview) -> str:
 
 
 def agreed(packet: bytes, *, asked: Mapping[str, int]) -> dict[str, int] | None:
-    """The options of an OACK, by name; None where it isn't well-formed, or has what wasn't asked for."""
+    """The options of an OACK, by name; None where it isn't well-formed, or has what a server may not answer.
+
+    Block and window are at most as `asked`, the timeout is just so.
+    """
     fields = packet[2:].split(b"\0")
     if fields.pop() or len(fields) % 2:
         return None
@@ -55,5 +54,8 @@ def agreed(packet: bytes, *, asked: Mapping[str, int]) -> dict[str, int] | None:
         key = name.decode("ascii", "replace").lower()
         if key not in asked or key in found or not value.isdigit() or len(value) > _DIGITS:
             return None
-        found[key] = int(value)
+        number = found[key] = int(value)
+        least = {"blksize": _SMALLEST_BLOCK, "timeout": asked[key]}.get(key, 1)
+        if key != "tsize" and not least <= number <= asked[key]:
+            return None
     return found

@@ -15,6 +15,7 @@ from math import inf
 from threading import Event, Lock, Thread
 
 from pxe_fetch.contract.model import Timeouts
+from pxe_fetch.contract.url import Url
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.transport.sockets import LOOK
 
@@ -23,19 +24,34 @@ from pxe_fetch.transport.sockets import LOOK
 class Exchange:
     """One request and its answer: what its connection has to know, and what the watcher does."""
 
-    target: str  # as the request line has it
-    host: str  # host and port as messages show them
-    proxy: str | None  # the same, where there is one
+    url: Url
+    proxy: Url | None
     timeouts: Timeouts
     deadline: Deadline
     is_fresh: bool = False  # no connection that was used before will do
-    is_reused: bool = False  # the connection had served another request
+    is_kept: bool = True  # its connection may serve another request
+    idle: float | None = None  # seconds since the connection served another request; None: it had not
     is_answered: bool = False  # a byte of the answer has come
     reason: Exception | None = None  # why the watcher ended it
     _socket: socket.socket | None = None
     _until: float = inf  # on time.monotonic()
     _late: type[TimeoutError] = TimeoutError
     _lock: Lock = field(default_factory=Lock)
+
+    @property
+    def place(self) -> tuple[str, str, int, Url | None]:
+        """Where its connection leads; another exchange with the same place may take it."""
+        return self.url.scheme, self.url.host, self.url.port, self.proxy
+
+    @property
+    def is_forwarded(self) -> bool:
+        """Whether a proxy is sent the request itself; for https it only connects."""
+        return self.proxy is not None and self.url.scheme == "http"
+
+    @property
+    def target(self) -> str:
+        """What the request line has (RFC 9112, 3.2): the URL as written, which a signature may cover."""
+        return self.url.request_url if self.is_forwarded else self.url.path_and_query
 
     def guard(self, descriptor: int) -> None:
         """Let the watcher shut down the socket with that `descriptor`."""

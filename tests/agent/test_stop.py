@@ -1,0 +1,76 @@
+"""SIGTERM ends a run at once, whatever it is doing."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Mapping
+
+import pytest
+
+from fakes.exchange import Fault
+from fakes.faults import Hang, Status, drip, stall, unavailable
+from fakes.node import FakeNode
+from fakes.server import Script, Server
+from fakes.waiting import until
+
+BODY = b"x" * 400_000
+CHUNK = 64 * 1024
+DIGESTS = [hashlib.sha256(BODY[at : at + CHUNK]).hexdigest() for at in range(0, len(BODY), CHUNK)]
+LARGE = 2 << 30  # bytes: they take seconds to hash
+SECONDS = 1.0  # half of one for the run, and as much for a busy machine
+
+
+def stop(node: FakeNode, entry: Mapping[str, object]) -> float:
+    """Seconds that a run takes to end after SIGTERM, which is sent in the middle of fetching `entry`."""
+    file = node.folder / "fetch.yaml"
+    file.write_text(node.config(entry, defaults={"retry": {"base": "60s", "max": "60s"}}))
+    process = node.start("run", "--config", str(file))
+    try:
+        until(lambda: node.state().get("phase") == "fetching")
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        process.wait(timeout=20)
+        seconds = time.monotonic() - began
+        _, err = process.communicate()
+    finally:
+        process.kill()
+    assert process.returncode == 75, err
+    assert node.state()["cause"] == "stopped"
+    return seconds
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["whole", "chunks"])
+@pytest.mark.parametrize(
+    "fault",
+    [unavailable("60"), Status(503), Hang(), stall(0.5), drip(0.5, every=0.1)],
+    ids=["asked to wait", "backing off", "no answer", "silence", "dripping"],
+)
+def test_a_stop_ends_any_wait_for_a_server(fault: Fault, chunked: bool, node: FakeNode) -> None:  # noqa: FBT001
+    chunks = {"size": len(BODY), "chunks": {"size": CHUNK, "sha256": DIGESTS}} if chunked else {}
+    with Server({"/m": Script(body=BODY, then=fault)}) as server:
+        assert stop(node, node.entry("m", server.url("/m"), BODY, **chunks)) < SECONDS
+
+
+@pytest.mark.parametrize("name", ["m", ".m.pxe-fetch-part"], ids=["destination", "part file"])
+@pytest.mark.parametrize("chunked", [False, True], ids=["whole", "chunks"])
+def test_a_stop_ends_the_hashing_of_what_is_there(name: str, chunked: bool, node: FakeNode) -> None:  # noqa: FBT001
+    node.out.mkdir()
+    with (node.out / name).open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, LARGE)  # blocks, not a hole: holes of chunks are not read
+    size = {"size": LARGE}
+    chunks = {"chunks": {"size": LARGE // 8, "sha256": ["0" * 64] * 8}} if chunked else {}
+    with Server({"/m": Script(then=Hang())}) as server:
+        assert stop(node, node.entry("m", server.url("/m"), BODY, **size, **chunks)) < SECONDS
+
+
+def test_a_stop_ends_the_wait_for_another_run(node: FakeNode) -> None:
+    node.out.mkdir()
+    with (node.out / ".m.pxe-fetch-part").open("wb") as part:
+        fcntl.flock(part, fcntl.LOCK_EX)
+        assert stop(node, node.entry("m", "http://127.0.0.1:9/m", BODY)) < SECONDS
