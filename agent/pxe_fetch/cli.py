@@ -156,7 +156,7 @@ def _check(file: str, *, as_json: bool) -> int:
     from pxe_fetch.config_source import decode, read_file
     from pxe_fetch.contract import reader
     from pxe_fetch.contract.problem import ProblemError, printable, show_all
-    from pxe_fetch.humanize import count
+    from pxe_fetch.contract.quantity import count
 
     try:
         artifacts = reader.read(decode(read_file(Path(file)), name=file), name=file).artifacts

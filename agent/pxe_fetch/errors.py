@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pxe_fetch.contract.cmdline import KernelArgumentError
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.problem import ProblemError, printable
-from pxe_fetch.humanize import count
+from pxe_fetch.contract.quantity import count
 
 
 class FetchError(Exception):

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pxe_fetch.contract.paths import PROTECTED
+from pxe_fetch.contract.quantity import amount
 from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError, PolicyError
-from pxe_fetch.humanize import amount
 
 MEMORY_TYPES = frozenset(("tmpfs", "ramfs", "rootfs"))
 FOLDER_MODE = 0o755  # the run has the umask 022: a chmod(2) after mkdir(2) could hit what was put in its place

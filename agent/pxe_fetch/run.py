@@ -19,6 +19,7 @@ from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import Digest, FetchConfig
 from pxe_fetch.contract.paths import UNIT_NAME
 from pxe_fetch.contract.problem import ProblemError
+from pxe_fetch.contract.quantity import span
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import SystemClock
 from pxe_fetch.download.context import Context
@@ -26,7 +27,6 @@ from pxe_fetch.download.download import fetch_text
 from pxe_fetch.errors import RESTARTED, DeadlineError, FetchError, IntegrityError, Result, StoppedError, error_result
 from pxe_fetch.fetcher import Fetcher
 from pxe_fetch.filesystem import AllowedRoots
-from pxe_fetch.humanize import span
 from pxe_fetch.install.disk_space import DiskSpace
 from pxe_fetch.node import Node
 from pxe_fetch.plan import Source, plan

@@ -11,9 +11,9 @@ from threading import Condition, Event, Lock
 from typing import Protocol
 
 from pxe_fetch.contract.model import STALL
+from pxe_fetch.contract.quantity import span
 from pxe_fetch.deadline import Clock, Deadline, SystemClock
 from pxe_fetch.errors import NetworkError, StoppedError
-from pxe_fetch.humanize import span
 from pxe_fetch.transport import Transports
 
 _REMEMBERED = 60.0  # seconds: then a host that was silent, or served few streams, is asked again as any other

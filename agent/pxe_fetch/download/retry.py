@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_any
 
+from pxe_fetch.contract.quantity import amount, count, span
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.context import Events
@@ -20,7 +21,6 @@ from pxe_fetch.errors import (
     RangeError,
     StoppedError,
 )
-from pxe_fetch.humanize import tried
 from pxe_fetch.plan import Source
 
 _OF_THE_NODE = (CannotCreateError, DiskError, NoRoomError, DeadlineError, StoppedError)
@@ -165,13 +165,12 @@ class Attempts:
         return DeadlineError(f"{why} ({self._tried()}){cause}")
 
     def _tried(self) -> str:
-        return tried(
-            self.number,
-            mirrors=self._mirrors.asked(),
-            seconds=self._deadline.clock.now() - self._began,
-            here=self._here(),
-            total=self._source.size,
-        )
+        """What was tried: 4 attempts at 2 mirrors in 12.3 s, 1.43 MiB of 2.86 MiB here."""
+        mirrors, total = self._mirrors.asked(), self._source.size
+        where = f" at {mirrors} mirrors" if mirrors > 1 else ""
+        of = f" of {amount(total)}" if total else ""
+        seconds = span(self._deadline.clock.now() - self._began)
+        return f"{count(self.number, 'attempt')}{where} in {seconds}, {amount(self._here())}{of} here"
 
 
 def _error(state: RetryCallState) -> FetchError:

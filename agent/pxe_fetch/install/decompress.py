@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 from pxe_fetch.chunkmap import Check
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.paths import STAGING_SUFFIX
+from pxe_fetch.contract.quantity import amount
 from pxe_fetch.errors import NoRoomError, PolicyError
 from pxe_fetch.filesystem import NEW_FILE, Folder, no_room, translate_error
-from pxe_fetch.humanize import amount
 from pxe_fetch.install import file
 from pxe_fetch.install.disk_space import available, memory_available
 from pxe_fetch.plan import Transfer, beside

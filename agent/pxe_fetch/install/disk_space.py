@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
+from pxe_fetch.contract.quantity import amount
 from pxe_fetch.errors import NoRoomError
 from pxe_fetch.filesystem import free_bytes, is_in_memory, no_room, read_mounts, storage_of
-from pxe_fetch.humanize import amount
 from pxe_fetch.plan import Transfer
 
 KiB = 1024

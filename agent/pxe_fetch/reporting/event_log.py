@@ -12,10 +12,10 @@ from pxe_fetch.contract.cmdline import KernelArgumentError
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.paths import MessageId
 from pxe_fetch.contract.problem import ProblemError, show_all
+from pxe_fetch.contract.quantity import amount, count, soon, span
 from pxe_fetch.contract.url import redact
 from pxe_fetch.download.download import DownloadResult
 from pxe_fetch.errors import FetchError, Result
-from pxe_fetch.humanize import amount, count, soon, span
 from pxe_fetch.plan import Plan, Transfer
 from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal, Value
 from pxe_fetch.reporting.state_store import GOOD_RESULTS, ArtifactState, StateStore, UnitState

@@ -12,8 +12,8 @@ from threading import Event, Lock, Thread
 
 from pxe_fetch import __version__
 from pxe_fetch.contract.commands import Exit
+from pxe_fetch.contract.quantity import amount, count, span
 from pxe_fetch.errors import RESTARTED, Result
-from pxe_fetch.humanize import amount, count, span
 from pxe_fetch.reporting import state_file
 from pxe_fetch.reporting.journal import notify
 from pxe_fetch.reporting.state_file import Document
