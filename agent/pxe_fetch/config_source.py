@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pxe_fetch.contract import paths
-from pxe_fetch.contract.cmdline import PREFIX
+from pxe_fetch.contract.facts import PREFIX
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.url import UrlError, parse, redact, scheme_of

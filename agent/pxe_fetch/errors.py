@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pxe_fetch.contract.cmdline import KernelArgumentError
 from pxe_fetch.contract.commands import Exit
+from pxe_fetch.contract.facts import KernelArgumentError
 from pxe_fetch.contract.problem import ProblemError, printable
 from pxe_fetch.contract.quantity import count
 

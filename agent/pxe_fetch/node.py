@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import quote
 
-from pxe_fetch.contract import cmdline, template, validators
+from pxe_fetch.contract import facts, validators
 from pxe_fetch.contract.model import Proxy, When
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError, printable
 
@@ -29,7 +29,7 @@ class Node:
     """The node whose /proc, /sys and /etc are below `root`: "/" except in tests."""
 
     root: Path = Path("/")
-    arguments: cmdline.KernelArguments = field(default_factory=cmdline.KernelArguments)
+    arguments: facts.KernelArguments = field(default_factory=facts.KernelArguments)
 
     @property
     def credentials(self) -> Path | None:
@@ -46,27 +46,27 @@ class Node:
         value = self.find(name)
         if value and value.isprintable():
             return value
-        if name.startswith(template.CMDLINE):
-            argument = name.removeprefix(template.CMDLINE)
+        if name.startswith(facts.CMDLINE):
+            argument = name.removeprefix(facts.CMDLINE)
             lacking = f"this node's kernel command line has no {argument}=VALUE"
             hint = f"add {argument}=VALUE to the kernel arguments of this node, or use `when:`"
-        elif name in template.FACTS:
-            lacking, hint = f"this node has no {name}", f"it comes from {template.FACTS[name]}"
+        elif name in facts.FACTS:
+            lacking, hint = f"this node has no {name}", f"it comes from {facts.FACTS[name]}"
         else:
             message = f"${{{name}}} is not a known fact"
-            raise ProblemError(Problem(reference="fact-unknown", message=message, hint=f"facts: {template.KNOWN}"))
+            raise ProblemError(Problem(reference="fact-unknown", message=message, hint=f"facts: {facts.KNOWN}"))
         lacking = f"it has unprintable characters on this node: {value!a}" if value else lacking
         reference = "fact-unprintable" if value else "fact-empty"
         raise ProblemError(Problem(reference=reference, message=f"${{{name}}} is used, but {lacking}", hint=hint))
 
     def fill_in(self, url: str) -> str:
         """`url` with its ${facts} filled in, percent-encoded. Raises ProblemError as `fact` does."""
-        return template.fill(url, lambda name: quote(self.fact(name), safe=":@"))
+        return facts.fill(url, lambda name: quote(self.fact(name), safe=":@"))
 
     def find(self, name: str) -> str:
         """As `fact`, but "" if it is unknown or empty."""
-        if name.startswith(template.CMDLINE):
-            return self.arguments.others.get(name.removeprefix(template.CMDLINE).replace("-", "_"), "")
+        if name.startswith(facts.CMDLINE):
+            return self.arguments.others.get(name.removeprefix(facts.CMDLINE).replace("-", "_"), "")
         if name == "arch":
             return os.uname().machine
         if name == "mac":

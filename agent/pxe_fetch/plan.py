@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pxe_fetch.chunkmap import ChunkMap
-from pxe_fetch.contract import paths, template, validators
+from pxe_fetch.contract import facts, paths, validators
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
 from pxe_fetch.contract.url import UrlError, is_absolute, join, parse, redact, scheme_of
@@ -162,7 +162,7 @@ def _transfer(artifact: Artifact, *, node: Node, base: str | None, roots: Allowe
     dest = _dest(artifact.dest, node=node)
     roots.check(dest)
     listed = tuple(_absolute(url, node=node, base=base) for url in artifact.urls)
-    headers = {name: template.fill(value, node.fact) for name, value in artifact.headers.items()}
+    headers = {name: facts.fill(value, node.fact) for name, value in artifact.headers.items()}
     if artifact.header_credential:
         for url in () if artifact.insecure else listed:  # facts and base urls can make one unencrypted
             if scheme_of(url) == validators.UNENCRYPTED:
@@ -234,7 +234,7 @@ def _dest(text: str, *, node: Node) -> Path:
             )
         return value
 
-    return Path(template.fill(text, name))
+    return Path(facts.fill(text, name))
 
 
 def _absolute(url: str, *, node: Node, base: str | None) -> str:

@@ -14,7 +14,7 @@ from threading import Event
 from types import FrameType
 
 from pxe_fetch.config_source import locate
-from pxe_fetch.contract import cmdline, reader
+from pxe_fetch.contract import facts, reader
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import Digest, FetchConfig
 from pxe_fetch.contract.paths import UNIT_NAME
@@ -52,7 +52,7 @@ class RunContext:
     event_log: EventLog
     stop: Event = field(default_factory=Event)
     deadline: float = float("inf")  # monotonic
-    arguments: cmdline.KernelArguments = field(default_factory=cmdline.KernelArguments)
+    arguments: facts.KernelArguments = field(default_factory=facts.KernelArguments)
     config: FetchConfig = field(default_factory=FetchConfig)
     webhook: WebhookReporter | None = None
 
@@ -84,7 +84,7 @@ def run(*, config_file: Path | None, debug: bool, root: Path) -> Result:
 def _run_steps(context: RunContext) -> Result:
     """All steps but the report. Raises FetchError, ProblemError, KernelArgumentError."""
     event_log = context.event_log
-    arguments = context.arguments = cmdline.parse(_kernel_command_line(context.root))
+    arguments = context.arguments = facts.parse(_kernel_command_line(context.root))
     if arguments.off:
         return Result(exit_code=Exit.DONE, message=SWITCHED_OFF)
     if arguments.debug:

@@ -10,7 +10,7 @@ import pytest
 
 from fakes.node import FakeNode
 from fakes.server import Script, Server
-from pxe_fetch.contract.cmdline import parse
+from pxe_fetch.contract.facts import parse
 from pxe_fetch.node import Node
 
 BODY = random.Random(1).randbytes(2_000)

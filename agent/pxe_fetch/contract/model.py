@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pxe_fetch.contract import keys, template, validators
+from pxe_fetch.contract import keys, validators
+from pxe_fetch.contract.facts import FACTS, argument
 from pxe_fetch.contract.keys import Duration, Flag, Group, Key, OneOrMore, Size, Table, Text, Texts, Whole, spelled
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
 
@@ -45,9 +46,9 @@ class Timeouts:
 
     connect: float = Key(POSITIVE, "Time to connect; 5s at most if there is another mirror.").default(10.0)
     read: float = Key(POSITIVE, "Time without a single byte; 5s at most if there is another mirror.").default(30.0)
-    min_rate: int = Key(
-        Size(), "Bytes a second, on average over the window, below which a mirror is left if there is another."
-    ).default(16 * 1024)
+    min_rate: int = Key(Size(), "Bytes a second, over the window, below which another mirror is asked.").default(
+        16 * 1024
+    )
     min_rate_window: float = Key(POSITIVE, "The window of `min_rate`.").default(60.0)
 
 
@@ -115,12 +116,12 @@ class When:
                 name=name,
                 item=True,
             )
-            for name, source in template.FACTS.items()
+            for name, source in FACTS.items()
         )
     )
     cmdline: Mapping[str, tuple[str, ...]] = keys.mapping(
         Key(
-            Table(validators.any_text, OneOrMore(validators.any_text), rename=template.argument),
+            Table(validators.any_text, OneOrMore(validators.any_text), rename=argument),
             "Kernel arguments, and the globs for their values.",
         )
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from pxe_fetch.contract import chunks, quantity, template
+from pxe_fetch.contract import chunks, facts, quantity
 from pxe_fetch.contract.paths import protected_place
 from pxe_fetch.contract.problem import RuleError
 from pxe_fetch.contract.url import Url, UrlError, is_absolute, join, parse
@@ -101,7 +101,7 @@ def url(text: str, *, place: str = "header_credential") -> str:
     if not text or not text.isprintable() or " " in text:
         raise RuleError("is not a URL", reference="url-invalid", hint="percent-encode blanks: %20")
     # A fact may be the host or the port, so the parts are checked with a harmless word in its place.
-    filled = template.fill(text, lambda _: "1")
+    filled = facts.fill(text, lambda _: "1")
     if filled.startswith("//"):
         raise RuleError("has no scheme", reference="url-invalid", hint="put http: or https: in front of it")
     whole = is_absolute(filled)
@@ -236,7 +236,7 @@ def node_path(text: str) -> str:
 
 
 def _fixed(text: str) -> str:
-    if template.references(text):
+    if facts.references(text):
         hint = "facts are allowed in urls, destinations and headers"
         raise RuleError("contains a fact, which is not filled in here", reference="fact-misplaced", hint=hint)
     return text
@@ -245,7 +245,7 @@ def _fixed(text: str) -> str:
 def root(text: str) -> str:
     """A folder below which artifacts may be installed."""
     path = absolute_path(text)
-    if path == "/" or template.references(path):
+    if path == "/" or facts.references(path):
         raise RuleError("is too broad", reference="root-invalid", hint="name the folders that artifacts go below")
     place = protected_place(path)
     if place and path.startswith(place):
@@ -285,10 +285,10 @@ def templated(text: str) -> str:
     """Text that may contain ${facts}: each must be known, and closed."""
     if "${" not in text:
         return text
-    for reference in template.references(text):
-        if not template.is_known(reference):
-            hint = f"known facts: {template.KNOWN}"
+    for reference in facts.references(text):
+        if not facts.is_known(reference):
+            hint = f"known facts: {facts.KNOWN}"
             raise RuleError(f"contains the unknown fact `{reference}`", reference="fact-unknown", hint=hint)
-    if template.fill(text, lambda _: "").find("${") >= 0:
+    if facts.fill(text, lambda _: "").find("${") >= 0:
         raise RuleError("contains a `${` that is not closed", reference="fact-unknown", hint="write ${fact}")
     return text

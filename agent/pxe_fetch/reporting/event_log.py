@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Mapping
 
 from pxe_fetch.config_source import LocatedConfig
-from pxe_fetch.contract.cmdline import KernelArgumentError
+from pxe_fetch.contract.facts import KernelArgumentError
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.paths import MessageId
 from pxe_fetch.contract.problem import ProblemError, show_all

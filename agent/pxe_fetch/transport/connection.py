@@ -17,10 +17,8 @@ from typing import Any, cast
 import urllib3.connection
 
 from pxe_fetch.contract.url import Url
-from pxe_fetch.transport.errors import refusal
-from pxe_fetch.transport.headers import proxy_authorization
+from pxe_fetch.transport.exchange import Exchange, proxy_authorization, refusal
 from pxe_fetch.transport.sockets import ConnectTimeoutError, connect
-from pxe_fetch.transport.watcher import Exchange
 
 CURRENT: ContextVar[Exchange] = ContextVar("the exchange of this thread, for which urllib3 has no parameter")
 

@@ -1,20 +1,34 @@
-"""The kernel command line, and the agent's arguments on it.
+"""The facts about a node that urls, destinations and headers refer to as `${fact}`, and the kernel command line.
 
-Words as the kernel splits them (Documentation/admin-guide/kernel-parameters.rst, lib/cmdline.c `next_arg`): blanks
-separate words, double quotes protect blanks and are not part of the value, the first `=` ends the name, `-` and `_` are
-the same in names, and the last of several with one name wins.
+Its arguments are facts too, and the agent has some of its own there. Words are as the kernel splits them
+(Documentation/admin-guide/kernel-parameters.rst, lib/cmdline.c `next_arg`): blanks separate words, double quotes
+protect blanks and are not part of the value, the first `=` ends the name, `-` and `_` are the same in names, and the
+last of several with one name wins.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pxe_fetch.contract import quantity
 from pxe_fetch.contract.problem import RuleError, printable
 
-PREFIX = "pxe-fetch"
+PREFIX = "pxe-fetch"  # of the agent's own arguments
+# Fact -> where a node gets it from, for the error that it is empty.
+FACTS = {
+    "mac": "the interface with the default route (/sys/class/net/*/address)",
+    "serial": "the firmware (/sys/class/dmi/id/product_serial)",
+    "uuid": "the firmware (/sys/class/dmi/id/product_uuid)",
+    "hostname": "the kernel (/proc/sys/kernel/hostname)",
+    "machine_id": "/etc/machine-id",
+    "arch": "uname -m",
+}
+CMDLINE = "cmdline."  # ${cmdline.role}: the kernel argument role=…
+KNOWN = ", ".join([*FACTS, f"{CMDLINE}NAME"])  # for messages
+
+_REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +56,7 @@ def parse(text: str) -> KernelArguments:
     own: dict[str, str] = {}
     for word in split(text):
         name, _, value = word.replace('"', "").partition("=")
-        name = name.replace("-", "_")
+        name = argument(name)
         if name == "pxe_fetch" or name.startswith("pxe_fetch."):
             own[name.removeprefix("pxe_fetch").removeprefix(".")] = value
         else:
@@ -93,3 +107,25 @@ def _seconds(value: str) -> float:
         return quantity.duration(value)
     except RuleError as error:
         raise KernelArgumentError(f"{PREFIX}.deadline={printable(value)} {error.message}: {error.label}") from None
+
+
+def argument(name: str) -> str:
+    """The name of a kernel argument as the kernel sees it: `-` and `_` are the same."""
+    return name.replace("-", "_")
+
+
+def references(text: str) -> tuple[str, ...]:
+    """The names in `text`'s `${…}`, in order."""
+    return tuple(match[1] for match in _REFERENCE.finditer(text))
+
+
+def is_known(name: str) -> bool:
+    """Whether `name` is a fact or a kernel argument."""
+    return name in FACTS or (name.startswith(CMDLINE) and len(name) > len(CMDLINE))
+
+
+def fill(text: str, lookup: Callable[[str], str]) -> str:
+    """`text` with each `${name}` replaced by `lookup(name)`; errors of `lookup` propagate."""
+    if "${" not in text:
+        return text
+    return _REFERENCE.sub(lambda match: lookup(match[1]), text)
