@@ -254,10 +254,7 @@ def translate_error(error: OSError, what: str, *, where: str | Path) -> FetchErr
         case errno.ENOSPC:
             kind, remedy = NoRoomError, no_room(str(where))
         case errno.EDQUOT:
-            kind, remedy = (
-                NoRoomError,
-                f"uid {os.geteuid()} has no quota left on {place}: raise it with setquota(8)",
-            )
+            kind, remedy = (NoRoomError, f"uid {os.geteuid()} has no quota left on {place}: raise it with setquota(8)")
         case errno.EFBIG:
             kind, remedy = NoRoomError, f"{place} or `ulimit -f` allows no file of this size: choose another dest"
         case errno.ENOMEM:

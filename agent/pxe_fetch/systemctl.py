@@ -19,11 +19,7 @@ TIMEOUT = 10.0  # seconds for systemctl to queue a job; it does not wait for the
 SETTLE = 0.5  # seconds at the end of the run in which a unit may still start or fail, to be reported so
 POLL_INTERVAL = 0.1  # seconds
 
-ACTIONS = {
-    "reboot": ("reboot",),
-    "poweroff": ("poweroff",),
-    "emergency": ("isolate", "emergency.target"),
-}
+ACTIONS = {"reboot": ("reboot",), "poweroff": ("poweroff",), "emergency": ("isolate", "emergency.target")}
 # Properties of a unit (org.freedesktop.systemd1(5)). Times are those of CLOCK_MONOTONIC, in microseconds.
 _PROPERTIES = (
     "LoadState", "ActiveState", "SubState", "Result", "ExecMainStatus", "Job", "After", "ConditionResult",

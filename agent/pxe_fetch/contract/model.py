@@ -110,12 +110,7 @@ class When:
 
     facts: Mapping[str, tuple[str, ...]] = keys.mapping(
         *(
-            Key(
-                OneOrMore(validators.any_text),
-                f"From {source}.",
-                name=name,
-                item=True,
-            )
+            Key(OneOrMore(validators.any_text), f"From {source}.", name=name, item=True)
             for name, source in FACTS.items()
         )
     )
@@ -162,9 +157,7 @@ class Artifact:
         hint="the absolute path to place it at",
     ).required()
     mode: int | None = Key(
-        Text(validators.mode),
-        "Permission bits in octal, 0644 if not given; set-id bits are refused.",
-        sections=SHARED,
+        Text(validators.mode), "Permission bits in octal, 0644 if not given; set-id bits are refused.", sections=SHARED
     ).default(None)
     owner: str | None = Key(ACCOUNT, "User, by name or number; root if not given.", sections=SHARED).default(None)
     group: str | None = Key(ACCOUNT, "Group, by name or number; root if not given.", sections=SHARED).default(None)
