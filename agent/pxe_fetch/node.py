@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
@@ -29,7 +30,11 @@ class Node:
     """The node whose /proc, /sys and /etc are below `root`: "/" except in tests."""
 
     root: Path = Path("/")
-    arguments: facts.KernelArguments = field(default_factory=facts.KernelArguments)
+
+    @cached_property
+    def arguments(self) -> facts.KernelArguments:
+        """Those of /proc/cmdline; none if it is missing (a container, a sandbox). Raises KernelArgumentError."""
+        return facts.parse(self._read("proc/cmdline"))
 
     @property
     def credentials(self) -> Path | None:

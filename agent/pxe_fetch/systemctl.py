@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from threading import Event
 
 from pxe_fetch.contract.paths import TARGET_NAME, UNIT_NAME
-from pxe_fetch.deadline import SystemClock
+from pxe_fetch.deadline import Clock
 from pxe_fetch.plan import Transfer
 from pxe_fetch.reporting.event_log import EventLog
 from pxe_fetch.reporting.state_store import UnitState
@@ -66,7 +66,7 @@ class Units:
                 _look(waiting)
                 waiting = [one for one in waiting if self._may_change(one[0], since=begin)]
                 if waiting:
-                    SystemClock().sleep(POLL_INTERVAL, stop=self._stop)
+                    Clock().sleep(POLL_INTERVAL, stop=self._stop)
         finally:
             for _, process in self._starts:
                 process.kill()

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pxe_fetch.contract.model import STALL
 from pxe_fetch.contract.quantity import span
-from pxe_fetch.deadline import Clock, Deadline, SystemClock
+from pxe_fetch.deadline import Clock, Deadline
 from pxe_fetch.errors import NetworkError, StoppedError
 from pxe_fetch.transport import Transports
 
@@ -203,7 +203,7 @@ class Context:
     transports: Transports
     events: Events
     stop: Event  # once it is set, every download ends within half a second
-    clock: Clock = field(default_factory=SystemClock)
+    clock: Clock = field(default_factory=Clock)
     run_deadline: float = math.inf  # on `clock.now()`
     streams: StreamBudget = field(default_factory=lambda: StreamBudget(0))
     hosts: Hosts = field(init=False)
