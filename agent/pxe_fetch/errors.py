@@ -26,68 +26,49 @@ class FetchError(Exception):
     bytes_received: int = 0  # from the network, in this run
     url: str | None = None  # redacted; the mirror that it is about, or the one that was asked last
 
+    def __init_subclass__(cls, **attributes: Exit | str | bool) -> None:
+        """`attributes` are those above that the subclass has otherwise."""
+        for name, value in attributes.items():
+            setattr(cls, name, value)
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status  # of HTTP, or of FTP's reply
+
     def __str__(self) -> str:
         """The message on one line of printable text: parts of it may come from a server or an archive."""
         return printable(super().__str__())
 
 
-class NetworkError(FetchError):
+class NetworkError(FetchError, exit_code=Exit.NETWORK, reference="network", transient=True):
     """No connection, a broken one, or a server that cannot answer now (408, 425, 429, 5xx)."""
 
-    exit_code = Exit.NETWORK
-    reference = "network"
-    transient = True
-
     def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.status = status
+        super().__init__(message, status=status)
         self.retry_after = retry_after  # seconds, from the server
 
 
-class NotFoundError(NetworkError):
+class NotFoundError(NetworkError, reference="not-found"):
     """404: the mirror may not be in sync yet, so it is retried, but only a few times."""
 
-    reference = "not-found"
 
-
-class RangeError(NetworkError):
+class RangeError(NetworkError, reference="range"):
     """The response is not the range that was requested (RFC 9110, section 14)."""
 
-    reference = "range"
 
-
-class RefusedError(FetchError):
+class RefusedError(FetchError, exit_code=Exit.REFUSED, reference="refused"):
     """The server refused (401, 403, 410); another attempt would be refused too."""
 
-    exit_code = Exit.REFUSED
-    reference = "refused"
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class TrustError(FetchError):
+class TrustError(FetchError, exit_code=Exit.TRUST, reference="tls-trust"):
     """The server's certificate is not trusted. `transient` while the node's clock is not synchronised.
 
     Not `is_counted` if the wrong clock is the likely cause: waiting fixes that.
     """
 
-    exit_code = Exit.TRUST
-    reference = "tls-trust"
 
-    def __init__(self, message: str, *, transient: bool = False, is_counted: bool = True) -> None:
-        super().__init__(message)
-        self.transient = transient
-        self.is_counted = is_counted
-
-
-class IntegrityError(FetchError):
+class IntegrityError(FetchError, exit_code=Exit.INTEGRITY, reference="integrity", transient=True):
     """The bytes do not have the digest in the configuration."""
-
-    exit_code = Exit.INTEGRITY
-    reference = "integrity"
-    transient = True
 
     def __init__(self, message: str, *, expected: str, found: str) -> None:
         super().__init__(message)
@@ -95,46 +76,28 @@ class IntegrityError(FetchError):
         self.found = found
 
 
-class DeadlineError(FetchError):
+class DeadlineError(FetchError, exit_code=Exit.DEADLINE, reference="deadline"):
     """The deadline of the artifact or of the run has passed."""
 
-    exit_code = Exit.DEADLINE
-    reference = "deadline"
+
+class StoppedError(FetchError, exit_code=Exit.DEADLINE, reference="stopped"):
+    """The run was stopped (SIGTERM); the part files stay for the next one. EX_TEMPFAIL of sysexits(3)."""
 
 
-class StoppedError(FetchError):
-    """The run was stopped (SIGTERM); the part files stay for the next one."""
-
-    exit_code = Exit.DEADLINE  # EX_TEMPFAIL of sysexits(3): try again later
-    reference = "stopped"
-
-
-class NoRoomError(FetchError):
+class NoRoomError(FetchError, exit_code=Exit.NO_ROOM, reference="no-room"):
     """It does not fit on the file system, or in memory if that is a tmpfs."""
 
-    exit_code = Exit.NO_ROOM
-    reference = "no-room"
 
-
-class CannotCreateError(FetchError):
+class CannotCreateError(FetchError, exit_code=Exit.CANNOT_CREATE, reference="cannot-create"):
     """The destination cannot be created: read-only, unknown owner, a directory in its place."""
 
-    exit_code = Exit.CANNOT_CREATE
-    reference = "cannot-create"
 
-
-class DiskError(FetchError):
+class DiskError(FetchError, exit_code=Exit.IO, reference="io"):
     """Reading or writing a local file failed."""
 
-    exit_code = Exit.IO
-    reference = "io"
 
-
-class PolicyError(FetchError):
+class PolicyError(FetchError, exit_code=Exit.REFUSED, reference="policy"):
     """The agent's own rules forbid it: an unpinned configuration by plain http, a path outside allowed_roots."""
-
-    exit_code = Exit.REFUSED
-    reference = "policy"
 
 
 # The unit restarts the agent after these (all others are in its RestartPreventExitStatus=).

@@ -194,7 +194,7 @@ class ChunkedDownload:
     def _copy(self, assignment: Assignment, body: Body, deadline: Deadline, *, has_all: bool) -> None:
         """Write the range; if the body has all bytes, also the missing chunks after it."""
         rate = MinimumRate(
-            self._source.timeouts,
+            timeouts=self._source.timeouts,
             deadline=deadline,
             may_leave=lambda: self._scheduler.mirrors.may_leave(assignment.mirror),
             sharers=lambda: max(1, self._scheduler.streams),
@@ -228,9 +228,9 @@ class ChunkedDownload:
     def _fill(self, assignment: Assignment, body: Body, rate: MinimumRate) -> None:
         """Write the body to the range, up to the range's end, or the end of a wrong chunk."""
         digester = ChunkDigester(
-            self._part.chunk_map,
+            chunk_map=self._part.chunk_map,
             position=assignment.range.position,
-            partial=assignment.range.partial,
+            chunk=assignment.range.partial,
             origin=assignment.mirror.url,
             on_chunk=partial(self._scheduler.chunk_received, assignment),
         )
@@ -254,7 +254,7 @@ class ChunkedDownload:
                 may_thread=lambda: self._scheduler.streams < self._processors,
             )
         finally:
-            assignment.range.partial = digester.partial()
+            assignment.range.partial = digester.chunk
         if assignment.failure:
             raise assignment.failure
         if left := self._part.chunk_map.start(assignment.range.end) - assignment.range.position:

@@ -30,7 +30,7 @@ class ChunkScheduler:
         self.tracker = ChunkTracker(chunk_map=chunk_map)
         self.mirrors = Mirrors(source, context)
         self.attempts = Attempts(
-            source, mirrors=self.mirrors, events=context.events, deadline=deadline, here=lambda: self.here
+            source=source, mirrors=self.mirrors, events=context.events, deadline=deadline, here=lambda: self.here
         )
         self.streams = 0  # running
         self.here = 0  # bytes that need not be fetched again

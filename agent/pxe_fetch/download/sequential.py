@@ -39,7 +39,7 @@ class SequentialDownload:
         self._deadline = context.deadline(source.retry.deadline)
         self._mirrors = Mirrors(source, context)
         self._attempts = Attempts(
-            source, mirrors=self._mirrors, events=self._events, deadline=self._deadline, here=lambda: part.length
+            source=source, mirrors=self._mirrors, events=self._events, deadline=self._deadline, here=lambda: part.length
         )
         self._mirror: Mirror | None = None  # the one asked last
         self._next: Mirror | None = None  # the one to ask next
@@ -150,7 +150,9 @@ class SequentialDownload:
     def _copy(self, mirror: Mirror, body: Body) -> None:
         part, before, total = self._part, self._part.length, self._source.size or body.total
         rate = MinimumRate(
-            self._source.timeouts, deadline=self._deadline, may_leave=lambda: self._mirrors.may_leave(mirror)
+            timeouts=self._source.timeouts,
+            deadline=self._deadline,
+            may_leave=lambda: self._mirrors.may_leave(mirror),
         )
 
         def wanted() -> int:  # one byte more than there should be reveals a longer body

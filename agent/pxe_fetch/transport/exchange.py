@@ -29,7 +29,14 @@ from urllib3.exceptions import LocationValueError
 from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.contract.url import Url
 from pxe_fetch.deadline import Clock, Deadline
-from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError, TrustError
+from pxe_fetch.errors import (
+    FetchError,
+    NetworkError,
+    NotFoundError,
+    PolicyError,
+    RefusedError,
+    TrustError,
+)
 from pxe_fetch.transport.sockets import LOOK, translate_os_error
 
 _NOT_YET = frozenset({9, 11})  # X509_V_ERR_* of OpenSSL that a wrong clock brings about, of certificates and CRLs
@@ -216,15 +223,15 @@ def _cause(error: BaseException) -> BaseException:
 
 def _distrust(error: ssl.SSLCertVerificationError, *, host: str, clock: Clock) -> TrustError:
     reason = error.verify_message or "certificate verify failed"
-    if error.verify_code in _NOT_YET | _EXPIRED and not clock.synchronised():
-        shown = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-        return TrustError(
-            f"the certificate of {host} is not trusted while the clock is not set (it says {shown}): {reason}",
-            transient=True,
-            # A machine without a battery begins in the past, and no attempt succeeds before it is told the time.
-            is_counted=error.verify_code not in _NOT_YET,
-        )
-    return TrustError(f"the certificate of {host} is not trusted: {reason}")
+    if error.verify_code not in _NOT_YET | _EXPIRED or clock.synchronised():
+        return TrustError(f"the certificate of {host} is not trusted: {reason}")
+    shown = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    found = TrustError(
+        f"the certificate of {host} is not trusted while the clock is not set (it says {shown}): {reason}"
+    )
+    # A machine without a battery begins in the past, and no attempt succeeds before it is told the time.
+    found.transient, found.is_counted = True, error.verify_code not in _NOT_YET
+    return found
 
 
 def _tls(error: ssl.SSLError, *, host: str) -> FetchError:
