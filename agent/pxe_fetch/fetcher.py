@@ -18,8 +18,8 @@ from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import Chunks, Digest
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
+from pxe_fetch.download import download, fetch_text
 from pxe_fetch.download.context import Context
-from pxe_fetch.download.download import download, fetch_text
 from pxe_fetch.download.partfile import PartInUseError, PartLock
 from pxe_fetch.errors import FetchError, NoRoomError, PolicyError, Result, StoppedError, error_result
 from pxe_fetch.filesystem import AllowedRoots, Folder, translate_error
@@ -156,16 +156,14 @@ class Fetcher:
     def _with_digests(self, transfer: Transfer) -> Transfer:
         """`transfer` with what a server has of its digests: a SHA256SUMS file, a list of chunks. Raises FetchError."""
         if transfer.digest is None and transfer.sums_url:
-            transfer = replace(transfer, digest=self._fetch_digest(transfer, transfer.sums_url))
+            source = _small(transfer, urls=(transfer.sums_url,), what="digests")
+            sums = fetch_text(source, self.context, limit=sha256sums.LARGEST)
+            digest = sha256sums.digest_of(transfer.listed_url, sums=sums, where=redact(transfer.sums_url))
+            transfer = replace(transfer, digest=digest)
         if transfer.chunks and transfer.chunk_map is None and transfer.size is not None:
             chunk_map = self._fetch_chunk_map(transfer, chunks=transfer.chunks, size=transfer.size)
             transfer = replace(transfer, chunk_map=chunk_map)
         return transfer
-
-    def _fetch_digest(self, transfer: Transfer, url: str) -> Digest:
-        source = _small(transfer, urls=(url,), what="digests")
-        text = fetch_text(source, self.context, limit=sha256sums.LARGEST)
-        return sha256sums.digest_of(transfer.listed_url, sums=text, where=redact(url))
 
     def _fetch_chunk_map(self, transfer: Transfer, *, chunks: Chunks, size: int) -> ChunkMap:
         number = count(size, chunk=chunks.size)

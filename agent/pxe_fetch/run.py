@@ -22,8 +22,8 @@ from pxe_fetch.contract.problem import ProblemError
 from pxe_fetch.contract.quantity import span
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Clock
+from pxe_fetch.download import fetch_text
 from pxe_fetch.download.context import Context
-from pxe_fetch.download.download import fetch_text
 from pxe_fetch.errors import RESTARTED, DeadlineError, FetchError, IntegrityError, Result, StoppedError, error_result
 from pxe_fetch.fetcher import Fetcher
 from pxe_fetch.filesystem import AllowedRoots

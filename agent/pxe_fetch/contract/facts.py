@@ -66,15 +66,24 @@ def parse(text: str) -> KernelArguments:
             f"unknown kernel argument {PREFIX}.{printable(min(unknown))}; the agent knows {PREFIX}=off and "
             + ", ".join(f"{PREFIX}.{name}" for name in _NAMES)
         )
-    if "config.sha256" in own and "config" not in own:
+    sha256, deadline = own.get("config.sha256"), own.get("deadline")
+    if sha256 is not None and "config" not in own:
         raise KernelArgumentError(f"{PREFIX}.config.sha256 is given without {PREFIX}.config")
+    if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        message = f"{PREFIX}.config.sha256={printable(sha256)} is not a SHA-256 digest of 64 hexadecimal digits"
+        raise KernelArgumentError(message)
+    try:
+        seconds = None if deadline is None else quantity.duration(deadline)
+    except RuleError as error:
+        message = f"{PREFIX}.deadline={printable(deadline or '')} {error.message}: {error.label}"
+        raise KernelArgumentError(message) from None
     return KernelArguments(
         off=not _is_on(own.get("", "on")),
         config=own.get("config"),
-        config_sha256=_sha256(own["config.sha256"]) if "config.sha256" in own else None,
+        config_sha256=sha256 and sha256.lower(),
         base_url=own.get("base_url"),
         artifact_url=own.get("artifact_url"),
-        deadline=_seconds(own["deadline"]) if "deadline" in own else None,
+        deadline=seconds,
         report=own.get("report"),
         debug=_is_on(own.get("debug", "off")),
         others=others,
@@ -93,20 +102,6 @@ def _is_on(value: str) -> bool:
     if value.lower() not in {"on", "yes", "true", "1", "", "off", "no", "false", "0"}:
         raise KernelArgumentError(f"{PREFIX}={printable(value)} is neither on nor off")
     return value.lower() in {"on", "yes", "true", "1", ""}
-
-
-def _sha256(value: str) -> str:
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", value):
-        message = f"{PREFIX}.config.sha256={printable(value)} is not a SHA-256 digest of 64 hexadecimal digits"
-        raise KernelArgumentError(message)
-    return value.lower()
-
-
-def _seconds(value: str) -> float:
-    try:
-        return quantity.duration(value)
-    except RuleError as error:
-        raise KernelArgumentError(f"{PREFIX}.deadline={printable(value)} {error.message}: {error.label}") from None
 
 
 def argument(name: str) -> str:

@@ -42,15 +42,6 @@ PROTECTED = (
 )
 
 
-def protected_place(path: str) -> str | None:
-    """Return the place that no artifact goes to and that `path` is, is in, or contains; None if there is none."""
-    below = f"{path}/"
-    for place in PROTECTED:  # each of thousands of artifacts is looked at
-        if place.startswith(below) or (path.startswith(place) and below.startswith(f"{place}/")):
-            return place
-    return None
-
-
 class MessageId:
     """A fixed MESSAGE_ID (sd_journal_print(3)) for each kind of entry; units/pxe-fetch.catalog explains each."""
 

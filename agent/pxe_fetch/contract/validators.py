@@ -5,11 +5,10 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TypeVar
 
 from pxe_fetch.contract import chunks, facts, quantity
-from pxe_fetch.contract.paths import protected_place
+from pxe_fetch.contract.paths import PROTECTED
 from pxe_fetch.contract.problem import RuleError
 from pxe_fetch.contract.url import Url, UrlError, is_absolute, join, parse
 
@@ -150,21 +149,21 @@ def proxy(text: str) -> str:
 
 def exemption(text: str) -> str:
     """What is reached without a proxy: a host, address or domain, each with an optional port, or a network."""
-    if not EXEMPTION.fullmatch(text) or ("/" in text and not _is_network(text)):
+    is_valid = EXEMPTION.fullmatch(text) is not None
+    if is_valid and "/" in text:
+        import ipaddress
+
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            is_valid = False
+    if not is_valid:
         raise RuleError(
             "is not a host, domain or network",
             reference="no-proxy-invalid",
             hint="a list of them: [cache.lan, .example.com, 10.0.0.0/8]",
         )
     return text
-
-
-def _is_network(text: str) -> bool:
-    import ipaddress
-
-    with suppress(ValueError):
-        return bool(ipaddress.ip_network(text, strict=False))
-    return False
 
 
 def base_url(text: str) -> str:
@@ -251,6 +250,15 @@ def root(text: str) -> str:
     if place and path.startswith(place):
         raise RuleError(f"is refused: {place} belongs to the system", reference="root-invalid", label=f"in {place}")
     return path
+
+
+def protected_place(path: str) -> str | None:
+    """The place that no artifact goes to and that `path` is, is in, or contains; None if there is none."""
+    below = f"{path}/"
+    for place in PROTECTED:  # each of thousands of artifacts is looked at
+        if place.startswith(below) or (path.startswith(place) and below.startswith(f"{place}/")):
+            return place
+    return None
 
 
 def mode(text: str) -> int:
