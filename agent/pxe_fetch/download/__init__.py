@@ -55,12 +55,13 @@ def download(
     except NoRoomError:
         lock.remove()
         raise
+    attempts = engine.attempts
     return DownloadResult(
         bytes=part.length,
-        bytes_received=engine.bytes_received,
-        attempts=engine.attempts,
-        url=engine.last_url(),
-        resumed_from=engine.resumed_from,
+        bytes_received=attempts.received,
+        attempts=attempts.number,
+        url=attempts.last_url(),
+        resumed_from=attempts.resumed_from,
     )
 
 
@@ -79,8 +80,8 @@ def _run(engine: SequentialDownload | ChunkedDownload) -> None:
     try:
         engine.run()
     except FetchError as error:
-        error.attempts, error.bytes_received = engine.attempts, engine.bytes_received
-        error.url = error.url or engine.last_url()
+        error.attempts, error.bytes_received = engine.attempts.number, engine.attempts.received
+        error.url = error.url or engine.attempts.last_url()
         raise
     except Exception as error:
         raise unforeseen(error) from error

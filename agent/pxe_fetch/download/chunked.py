@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from threading import Thread
 
-from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline, StopWhen
 from pxe_fetch.download.chunk_tracker import Assignment, ChunkDigester, PartialChunk
 from pxe_fetch.download.context import Context
@@ -36,29 +35,10 @@ class ChunkedDownload:
         self._processors = len(os.sched_getaffinity(0))
         self._deadline = context.deadline(source.retry.deadline)
         self._scheduler = ChunkScheduler(source, chunk_map=part.chunk_map, context=context, deadline=self._deadline)
-        tracker = self._scheduler.tracker
+        self.attempts, tracker = self._scheduler.attempts, self._scheduler.tracker
         self._stop = StopWhen(lambda: not tracker.remaining, stop=context.stop)
         self._fatal: FetchError | None = None
         self._threads = 0  # one is the artifact's own, the others come from the run's budget
-
-    @property
-    def attempts(self) -> int:
-        """1, and 1 more for each stream that failed."""
-        return self._scheduler.attempts.number
-
-    @property
-    def bytes_received(self) -> int:
-        """Over the wire in this run, those fetched twice counted twice."""
-        return self._scheduler.received
-
-    @property
-    def resumed_from(self) -> int:
-        """Bytes left by an earlier run."""
-        return self._scheduler.resumed_from
-
-    def last_url(self) -> str | None:
-        """The mirror that sent the last chunk, or was asked last, redacted; None if none was asked."""
-        return redact(self._scheduler.last_mirror.url) if self._scheduler.last_mirror else None
 
     def _resume(self) -> None:
         """Start from the chunks that an earlier run left, if they are right."""
@@ -81,11 +61,11 @@ class ChunkedDownload:
         if self._part.resumable_size():
             self._resume()
         try:
-            self._scheduler.attempts.run(self._attempt, next_mirror=self._scheduler.next_mirror)
+            self.attempts.run(self._attempt, next_mirror=self._scheduler.next_mirror)
         finally:
             self._stop.set()
             self._await_threads()
-            if self.attempts:
+            if self.attempts.number:
                 self._events.progress(self._source.name, received=self._scheduler.here, total=self._part.chunk_map.size)
         self._verify()
 

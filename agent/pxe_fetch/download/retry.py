@@ -52,7 +52,10 @@ class Attempts:
     events: Events
     deadline: Deadline
     here: Callable[[], int]  # bytes that need not be fetched again, for messages
-    number: int = 0  # attempts begun
+    number: int = 0  # begun
+    received: int = 0  # bytes over the wire in this run, those fetched twice counted twice
+    resumed_from: int = 0  # bytes left by an earlier run
+    last_mirror: Mirror | None = None  # that was asked; of several streams, the one that sent the last right chunk
     without_progress: int = 0  # in a row
     _began: float = 0.0  # on the clock
     _last_error: FetchError | None = None
@@ -135,6 +138,10 @@ class Attempts:
                 wait_seconds=wait,
                 next_url=redact(following.url),
             )
+
+    def last_url(self) -> str | None:
+        """The last mirror, redacted; None if none was asked."""
+        return redact(self.last_mirror.url) if self.last_mirror else None
 
     def progressed(self) -> None:
         """Record that the artifact has made progress."""
