@@ -77,7 +77,11 @@ class Fetcher:
     def _fetch(self, transfer: Transfer) -> None:
         """Fetch and install one artifact, or record why that failed. Raises StoppedError."""
         try:
-            self._fetch_one(transfer)
+            self.event_log.checking(transfer.name)
+            pinned = self._with_digests(transfer)
+            with closing(self.roots.open(transfer.dest)) as folder:
+                self._fetch_into(folder, pinned)
+            self.units.start(transfer)
         except StoppedError:
             raise  # not a failure of the artifact: the run says why it ended
         except OSError as error:  # the transports and downloads raise FetchError: this is about the destination
@@ -87,14 +91,6 @@ class Fetcher:
             self.failed(transfer.name, error)
         finally:
             self.disk_space.release(transfer.name)
-
-    def _fetch_one(self, transfer: Transfer) -> None:
-        """One artifact, until it is in place. Raises FetchError."""
-        self.event_log.checking(transfer.name)
-        transfer = self._with_digests(transfer)
-        with closing(self.roots.open(transfer.dest)) as folder:
-            self._fetch_into(folder, transfer)
-        self.units.start(transfer)
 
     def _fetch_into(self, folder: Folder, transfer: Transfer) -> None:
         """Have the destination right in the open folder that it is in. Raises FetchError and OSError."""

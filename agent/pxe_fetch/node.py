@@ -160,34 +160,28 @@ class Node:
 
     def _mac(self) -> str:
         """The MAC address of the interface with the default route, else of the first hardware interface."""
-        interfaces = self.root / "sys/class/net"
-        for name in (self._default_route(), self._default_route6()):
-            if name and (address := self._read(f"sys/class/net/{name}/address")):
+        for name in self._default_routes():
+            if address := self._read(f"sys/class/net/{name}/address"):
                 return address.lower()
         try:
-            hardware = [entry.name for entry in interfaces.iterdir() if (entry / "device").exists()]
+            entries = (self.root / "sys/class/net").iterdir()
+            hardware = [entry.name for entry in entries if (entry / "device").exists()]
         except OSError:
             return ""
         by_index = sorted(hardware, key=lambda name: (int(self._read(f"sys/class/net/{name}/ifindex") or 0), name))
         return self._read(f"sys/class/net/{by_index[0]}/address").lower() if by_index else ""
 
-    def _default_route(self) -> str:
-        """The interface of the IPv4 default route with the lowest metric (/proc/net/route), or ""."""
-        found = [
-            (int(words[6]), words[0])
-            for line in self._read("proc/net/route").splitlines()[1:]
-            if len(words := line.split()) > 7 and words[1] == words[7] == "00000000"  # noqa: PLR2004  its columns
+    def _default_routes(self) -> list[str]:
+        """The interfaces of the default routes, IPv4 before IPv6, then by metric (/proc/net/route, ipv6_route)."""
+        tables = (self._read(f"proc/net/{table}").splitlines() for table in ("route", "ipv6_route"))
+        ipv4, ipv6 = ([words for line in table if len(words := line.split()) >= 10] for table in tables)  # noqa: PLR2004
+        found = [(4, int(words[6]), words[0]) for words in ipv4 if words[1] == words[7] == "0" * 8]
+        found += [
+            (6, int(words[5], 16), words[9])
+            for words in ipv6
+            if words[0] == "0" * 32 and words[1] == "00" and words[9] != "lo"
         ]
-        return min(found)[1] if found else ""
-
-    def _default_route6(self) -> str:
-        """The interface of the IPv6 default route with the lowest metric (/proc/net/ipv6_route), or ""."""
-        found = [
-            (int(words[5], 16), words[9])
-            for line in self._read("proc/net/ipv6_route").splitlines()
-            if len(words := line.split()) > 9 and words[0] == "0" * 32 and words[1] == "00" and words[9] != "lo"  # noqa: PLR2004
-        ]
-        return min(found)[1] if found else ""
+        return [name for _, _, name in sorted(found)]
 
 
 def _credential_error(reference: str, name: str, found: str, *, form: str) -> ProblemError:

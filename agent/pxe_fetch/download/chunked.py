@@ -42,7 +42,7 @@ class ChunkedDownload:
 
     def _resume(self) -> None:
         """Start from the chunks that an earlier run left, if they are right."""
-        self._events.verifying(self._source.name, total=self._part.resumable_size())
+        self._events.verifying(self._source.name, total=self._part.resumable)
         scheduler, chunk_map = self._scheduler, self._part.chunk_map
 
         def on_chunk(index: int, is_right: bool) -> bool:  # noqa: FBT001  a value
@@ -58,7 +58,7 @@ class ChunkedDownload:
 
     def run(self) -> None:
         """Download until the part is complete and verified. Raises FetchError as download.download does."""
-        if self._part.resumable_size():
+        if self._part.resumable:
             self._resume()
         try:
             self.attempts.run(self._attempt, next_mirror=self._scheduler.next_mirror)
@@ -221,7 +221,7 @@ class ChunkedDownload:
             return rate.check(count)
 
         def write(data: memoryview) -> None:
-            self._part.write(data, at=assignment.range.position)
+            self._part.write_at(data, assignment.range.position)
             self._scheduler.written(assignment, len(data))
 
         try:

@@ -65,26 +65,21 @@ class StreamBudget:
     """The streams that a run may have besides the one that each artifact always has. Thread-safe."""
 
     def __init__(self, free: int) -> None:
-        self._free = free
+        self.free = free  # that could be taken now
         self._lock = Lock()
-
-    @property
-    def free(self) -> int:
-        """The number that could be taken now."""
-        return self._free
 
     def take(self) -> bool:
         """Take one; False if none is free."""
         with self._lock:
-            if self._free <= 0:
+            if self.free <= 0:
                 return False
-            self._free -= 1
+            self.free -= 1
             return True
 
     def give(self) -> None:
         """Add one: returned, or freed by a worker that has no more artifacts."""
         with self._lock:
-            self._free += 1
+            self.free += 1
 
 
 @dataclass(kw_only=True, slots=True, eq=False)

@@ -51,7 +51,7 @@ class SequentialDownload:
     def _resume(self) -> None:
         """Start from what an earlier run left in the part, unless it cannot be the beginning of the artifact."""
         part, size = self._part, self._source.size
-        left = part.resumable_size()
+        left = part.resumable
         if size is not None and left > size:
             part.clear()
             return
@@ -65,7 +65,7 @@ class SequentialDownload:
 
     def run(self) -> None:
         """Download until the part is complete and verified. Raises FetchError as download.download does."""
-        if self._part.resumable_size():
+        if self._part.resumable:
             self._resume()
         if not self._is_whole():
             self.attempts.run(

@@ -103,7 +103,8 @@ def notify(*assignments: str) -> bool:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
             channel.connect("\0" + address[1:] if address.startswith("@") else address)
-            channel.send(b"\n".join(map(_shorten, assignments)))
+            lines = (" ".join(one.splitlines()).encode(errors="replace")[:MAX_ASSIGNMENT] for one in assignments)
+            channel.send("\n".join(line.decode(errors="ignore") for line in lines).encode())
     except OSError:
         return False
     return True
@@ -112,11 +113,6 @@ def notify(*assignments: str) -> bool:
 def is_service() -> bool:
     """Whether systemd runs this process as a service, rather than a person in a shell."""
     return bool(os.environ.get("INVOCATION_ID") and os.environ.get("NOTIFY_SOCKET"))
-
-
-def _shorten(assignment: str) -> bytes:
-    line = " ".join(assignment.splitlines()).encode(errors="replace")
-    return line[:MAX_ASSIGNMENT].decode(errors="ignore").encode()
 
 
 def write_to_console(message: str) -> None:
