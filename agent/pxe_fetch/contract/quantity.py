@@ -81,8 +81,3 @@ def span(seconds: float) -> str:
 def count(number: int, noun: str) -> str:
     """A number with its noun: 1 artifact, 2 artifacts."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def soon(seconds: float) -> str:
-    """When something will happen: now, in 0.25 s, in 2 min 5 s."""
-    return "now" if seconds < 0.05 else f"in {span(seconds)}"  # noqa: PLR2004

@@ -126,9 +126,10 @@ class Attempts:
             mirror.is_reported = True
             self.events.mirror_dropped(self.source.name, url=redact(mirror.url), reason=str(error))
 
-    def report_retry(self, mirror: Mirror, error: FetchError, *, following: Mirror, wait: float) -> None:
-        """Report that, after `error` of `mirror`, `following` will be asked in `wait` seconds."""
-        if not isinstance(error, LimitedError):
+    def report_retry(self, error: FetchError, following: Mirror, wait: float, *, mirror: Mirror | None = None) -> None:
+        """Report that, after `error` of `mirror` (the last one), `following` will be asked in `wait` seconds."""
+        mirror = mirror or self.last_mirror
+        if mirror and not isinstance(error, LimitedError):
             self.events.retrying(
                 self.source.name,
                 url=redact(mirror.url),

@@ -295,5 +295,5 @@ class ChunkScheduler:
             following = self.mirrors.next(prefer_ranges=True)
             if following and (self.streams or not attempts.is_exhausted()):
                 wait = max(0.0, following.not_before - self._clock.now())
-                attempts.report_retry(mirror, error, following=following, wait=wait)
+                attempts.report_retry(error, following, wait, mirror=mirror)
             attempts.number += 1

@@ -72,7 +72,7 @@ class SequentialDownload:
                 self._attempt,
                 on_failure=self._record_failure,
                 next_mirror=self._choose_mirror,
-                before_wait=self._report_retry,
+                before_wait=self.attempts.report_retry,
             )
         digest = self._part.digester.digest()
         self._events.verified(self._source.name, digest=str(digest), total=self._part.length)
@@ -260,7 +260,3 @@ class SequentialDownload:
             self.attempts.failed(
                 self.attempts.last_mirror, error, progressed=self._progressed, blamed=self._is_mirrors_fault
             )
-
-    def _report_retry(self, error: FetchError, following: Mirror, wait: float) -> None:
-        if self.attempts.last_mirror:
-            self.attempts.report_retry(self.attempts.last_mirror, error, following=following, wait=wait)

@@ -12,7 +12,7 @@ from pxe_fetch.contract.facts import KernelArgumentError
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.paths import MessageId
 from pxe_fetch.contract.problem import ProblemError, show_all
-from pxe_fetch.contract.quantity import amount, count, soon, span
+from pxe_fetch.contract.quantity import amount, count, span
 from pxe_fetch.contract.url import redact
 from pxe_fetch.download import DownloadResult
 from pxe_fetch.errors import FetchError, Result
@@ -219,7 +219,8 @@ class EventLog:
             artifact.error = error
             artifact.phase = "fetching"
         where = "" if next_url == url else f" at {next_url}"
-        message = f"attempt {attempt} at {url} failed: {error}; trying again{where} {soon(wait_seconds)}"
+        soon = "now" if wait_seconds < 0.05 else f"in {span(wait_seconds)}"  # noqa: PLR2004
+        message = f"attempt {attempt} at {url} failed: {error}; trying again{where} {soon}"
         fields = {"attempt": attempt, "http_status": status, "next_retry_ms": round(wait_seconds * 1000)}
         self._send_of(artifact, message, MessageId.RETRYING, WARNING, url=url, error=error, **fields)
 
