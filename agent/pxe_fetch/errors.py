@@ -103,9 +103,8 @@ class PolicyError(FetchError, exit_code=Exit.REFUSED, reference="policy"):
 # The unit restarts the agent after these (all others are in its RestartPreventExitStatus=).
 RESTARTED = frozenset((Exit.NETWORK, Exit.BUG, Exit.IO, Exit.DEADLINE, Exit.INTEGRITY))
 
-_LOCAL_CAUSES = frozenset(  # they have nothing to do with the server
-    error.reference for error in (NoRoomError, DiskError, CannotCreateError, DeadlineError, StoppedError)
-)
+# About this node or a deadline: no server has to do with them, and no mirror can help.
+OF_THE_NODE = (CannotCreateError, DiskError, NoRoomError, DeadlineError, StoppedError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +121,8 @@ class Result:
     @property
     def sentence(self) -> str:
         """The message, with the URL in front if the server has to do with it."""
-        return f"{self.url}: {self.message}" if self.url and self.cause not in _LOCAL_CAUSES else self.message
+        is_of_the_node = self.cause in {error.reference for error in OF_THE_NODE}
+        return f"{self.url}: {self.message}" if self.url and not is_of_the_node else self.message
 
     @property
     def failed(self) -> bool:

@@ -13,18 +13,8 @@ from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.context import Events
 from pxe_fetch.download.mirrors import LimitedError, Mirror, Mirrors
-from pxe_fetch.errors import (
-    CannotCreateError,
-    DeadlineError,
-    DiskError,
-    FetchError,
-    NoRoomError,
-    RangeError,
-    StoppedError,
-)
+from pxe_fetch.errors import OF_THE_NODE, DeadlineError, FetchError, NoRoomError, RangeError
 from pxe_fetch.plan import Source
-
-_OF_THE_NODE = (CannotCreateError, DiskError, NoRoomError, DeadlineError, StoppedError)
 
 
 class ClaimedSizeError(NoRoomError):
@@ -33,7 +23,7 @@ class ClaimedSizeError(NoRoomError):
 
 def is_final(error: BaseException) -> bool:
     """Whether `error` ends a download: it is about this node or a deadline, so no mirror can help."""
-    return isinstance(error, _OF_THE_NODE) and not isinstance(error, ClaimedSizeError)
+    return isinstance(error, OF_THE_NODE) and not isinstance(error, ClaimedSizeError)
 
 
 def unforeseen(error: Exception) -> FetchError:

@@ -29,14 +29,7 @@ from urllib3.exceptions import LocationValueError
 from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.contract.url import Url
 from pxe_fetch.deadline import Clock, Deadline
-from pxe_fetch.errors import (
-    FetchError,
-    NetworkError,
-    NotFoundError,
-    PolicyError,
-    RefusedError,
-    TrustError,
-)
+from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError, TrustError
 from pxe_fetch.transport.sockets import LOOK, translate_os_error
 
 _NOT_YET = frozenset({9, 11})  # X509_V_ERR_* of OpenSSL that a wrong clock brings about, of certificates and CRLs
