@@ -21,6 +21,7 @@ NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 NOT_A_FOLDER = frozenset((errno.ENOTDIR, errno.ELOOP))  # what opening a link with these flags raises
 _PASS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # needs no permission to list it (open(2))
 _TRIES = 100
+_KEPT = 16  # folders that stay open: many artifacts may go to one of them
 _MiB = 1024 * 1024
 
 
@@ -38,6 +39,7 @@ class Folder:
         for name in parents:
             self._enter(name, _PASS)
         self._enter(last or ".", OPEN_FOLDER)
+        self._status = os.fstat(self.fd)
         # Of files that are trusted. NFS may give those of root to nobody, vfat all to one user: a file that was created
         # here shows whom, and its owner is added.
         self.owners = {os.geteuid(), 0}
@@ -57,23 +59,26 @@ class Folder:
     def close(self) -> None:
         os.close(self.fd)
 
-    def check_in_place(self) -> None:
-        """Raise DiskError unless the path, wherever links may lead it now, names this folder."""
+    def is_in_place(self) -> bool:
+        """Whether the path, wherever links may lead it now, names this folder."""
         try:
-            same = os.path.samestat(os.stat(self.path), os.fstat(self.fd))  # noqa: PTH116
+            return os.path.samestat(os.stat(self.path), self._status)  # noqa: PTH116
         except OSError:
-            same = False
-        if not same:
+            return False
+
+    def check_in_place(self) -> None:
+        """Raise DiskError unless it is in place."""
+        if not self.is_in_place():
             raise DiskError(f"{self.path} was moved or replaced by another program during the run")
 
     def is_ours(self, status: os.stat_result) -> bool:
         """Whether nobody but this user and root can have a hand in an open file: its owner, and no second hard link."""
         return status.st_uid in self.owners and status.st_nlink <= 1
 
-    def holds(self, name: str, fd: int) -> bool:
-        """Whether `name` is the open file `fd`, not another or a link. Raises OSError."""
+    def holds(self, name: str, status: os.stat_result) -> bool:
+        """Whether `name` is the open file that has this `status`, not another or a link. Raises OSError."""
         try:
-            return os.path.samestat(os.stat(name, dir_fd=self.fd, follow_symlinks=False), os.fstat(fd))
+            return os.path.samestat(os.stat(name, dir_fd=self.fd, follow_symlinks=False), status)
         except FileNotFoundError:
             return False
 
@@ -100,6 +105,7 @@ class AllowedRoots:
         self._protected = tuple(f"{place}/" for place in {*PROTECTED, *real})
         self._all_protected = "\n".join(("", *self._protected))
         self._resolved: dict[Path, str] = {}  # folder as configured -> without links, when it was last looked at
+        self._kept: dict[str, Folder] = {}  # by path; until `close`
 
     def check(self, dest: Path) -> str:
         """The path of the folder of `dest` with all links resolved now; missing parents count as written.
@@ -118,13 +124,32 @@ class AllowedRoots:
         self._resolved[dest.parent] = folder
         return folder
 
-    def open(self, dest: Path) -> Folder:
+    @contextmanager
+    def open(self, dest: Path) -> Iterator[Folder]:
         """The folder of `dest`, opened without following a link; missing parents are created.
 
         Raises PolicyError as `check` does, and FetchError if it cannot be opened or created.
         """
+        folder = self._open(dest)
+        if len(self._kept) < _KEPT:
+            self._kept.setdefault(folder.path, folder)
+        try:
+            yield folder
+        finally:
+            if folder is not self._kept.get(folder.path):
+                folder.close()
+
+    def close(self) -> None:
+        """Close the folders that were kept open; nobody uses them any more."""
+        while self._kept:
+            self._kept.popitem()[1].close()
+
+    def _open(self, dest: Path) -> Folder:
         for _ in range(2):
             folder = self.check(dest)
+            kept = self._kept.get(folder)
+            if kept and kept.is_in_place():
+                return kept
             try:
                 return Folder(folder)
             except OSError as error:

@@ -17,7 +17,7 @@ from typing import Any, cast
 import urllib3.connection
 
 from pxe_fetch.contract.url import Url
-from pxe_fetch.transport.exchange import Exchange, proxy_authorization, refusal
+from pxe_fetch.transport.exchange import Duplicate, Exchange, proxy_authorization, refusal
 from pxe_fetch.transport.sockets import ConnectTimeoutError, connect
 
 CURRENT: ContextVar[Exchange] = ContextVar("the exchange of this thread, for which urllib3 has no parameter")
@@ -173,6 +173,7 @@ class _Connection(urllib3.connection.HTTPConnection):
 
     response_class = Response
     _served: float | None = None  # when it served a request before this one, on time.monotonic()
+    _duplicate: Duplicate | None = None  # while it has a socket
 
     def _new_conn(self) -> socket.socket:
         exchange = CURRENT.get()
@@ -181,7 +182,9 @@ class _Connection(urllib3.connection.HTTPConnection):
         sock = connect(self._dns_host.strip("[]"), self.port, seconds=seconds, deadline=exchange.deadline)
         # A firewall that has forgotten a connection swallows what is sent; a server that is slow acknowledges it.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
-        exchange.guard(sock.fileno())
+        sock.settimeout(None)  # the watcher ends what takes too long: a timeout would cost a poll(2) before each call
+        self._duplicate = Duplicate(sock.fileno())
+        exchange.guard(self._duplicate)
         exchange.wait(seconds, late=ConnectTimeoutError)  # for a proxy's answer and for TLS
         return sock
 
@@ -194,6 +197,10 @@ class _Connection(urllib3.connection.HTTPConnection):
         if type(sock) is not socket.socket:
             # Else cutting the connection would end a body that has no declared length (RFC 8446, 6.1).
             sock.suppress_ragged_eofs = False
+
+    def close(self) -> None:
+        self._duplicate = None
+        super().close()
 
     def _tunnel(self) -> None:
         """Have the proxy connect. Any 2xx says that it has (RFC 9110, 9.3.6), where http.client takes 200 alone."""
@@ -213,7 +220,11 @@ class _Connection(urllib3.connection.HTTPConnection):
         return not CURRENT.get().is_fresh and super().is_connected
 
     def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        CURRENT.get().idle = None if self._served is None or self.is_closed else time.monotonic() - self._served
+        exchange = CURRENT.get()
+        exchange.idle = None if self._served is None or self.is_closed else time.monotonic() - self._served
+        if not self.is_closed:
+            exchange.guard(self._duplicate)
+            exchange.wait(exchange.timeouts.connect)  # for the peer to take the request
         try:
             super().request(*args, **kwargs)
         except ssl.SSLEOFError:  # to urllib3 this means: read what the server said before it closed, be it an alert
@@ -225,7 +236,6 @@ class _Connection(urllib3.connection.HTTPConnection):
 
     def getresponse(self) -> Any:  # noqa: ANN401
         exchange = CURRENT.get()
-        exchange.guard(self.sock.fileno())
         exchange.wait(exchange.timeouts.read)  # the whole header has to come in that time
         response = super().getresponse()
         exchange.wait(inf)
