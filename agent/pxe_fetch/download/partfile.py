@@ -38,13 +38,11 @@ class Digester:
 
     def digest(self) -> Digest:
         """The digest of everything hashed so far."""
-        found = self._hash.hexdigest()
-        expected = self.expected
-        return expected if expected and expected.hex == found else Digest(algorithm=self._algorithm, hex=found)
+        return Digest(algorithm=self._algorithm, hex=self._hash.hexdigest())
 
     def matches(self) -> bool:
         """Whether it is the expected one; False if none is expected."""
-        return self.expected is not None and self._hash.hexdigest() == self.expected.hex
+        return self.expected == self.digest()
 
     def check(self, *, remark: str = "") -> None:
         """Raise IntegrityError if another one is expected; `remark` is added to the message."""

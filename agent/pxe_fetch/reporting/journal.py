@@ -41,16 +41,12 @@ class Journal:
         self.debug = debug
         self._stream = sys.stderr if stream is None else stream
         self._has_journald = _is_connected_to_journald(self._stream)
-        self._has_prefix = self._has_journald or is_service()
+        # Whether a person reads the lines as they are written: on a terminal or in a file.
+        self.is_plain_text = not self._has_journald and not is_service()
         # journald looks up the unit of a sender in /proc when it reads the entry, and finds nothing if the process has
         # exited by then, as happens on a busy node (systemd issue 2913). `journalctl --unit` also matches
         # OBJECT_SYSTEMD_UNIT= of senders that run as root (journalctl(1)).
         self._unit = _own_unit() if self._has_journald else None
-
-    @property
-    def is_plain_text(self) -> bool:
-        """Whether a person reads the lines as they are written: on a terminal or in a file."""
-        return not self._has_prefix
 
     def send(self, message: str, *, priority: int = INFO, message_id: str = "", **fields: Value) -> None:
         """Write `message`. Each of `fields` becomes PXE_FETCH_<NAME>, unless it is None. Never raises OSError."""
@@ -63,7 +59,7 @@ class Journal:
             entry |= {f"PXE_FETCH_{name.upper()}": str(value) for name, value in fields.items() if value is not None}
             if send_to_journald(entry):
                 return
-        prefix = f"<{priority}>" if self._has_prefix else f"{IDENTIFIER}: "
+        prefix = f"{IDENTIFIER}: " if self.is_plain_text else f"<{priority}>"
         # Only debug entries, which are our own tracebacks, may span lines: a server's text must not fake an entry.
         lines = message.splitlines() if priority == DEBUG else [message]
         self.write("\n".join(f"{prefix}{printable(line)}" for line in lines))

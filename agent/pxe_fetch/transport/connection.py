@@ -184,7 +184,7 @@ class _Connection(urllib3.connection.HTTPConnection):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
         sock.settimeout(None)  # the watcher ends what takes too long: a timeout would cost a poll(2) before each call
         self._duplicate = Duplicate(sock.fileno())
-        exchange.guard(self._duplicate)
+        exchange.duplicate = self._duplicate
         exchange.wait(seconds, late=ConnectTimeoutError)  # for a proxy's answer and for TLS
         return sock
 
@@ -223,7 +223,7 @@ class _Connection(urllib3.connection.HTTPConnection):
         exchange = CURRENT.get()
         exchange.idle = None if self._served is None or self.is_closed else time.monotonic() - self._served
         if not self.is_closed:
-            exchange.guard(self._duplicate)
+            exchange.duplicate = self._duplicate
             exchange.wait(exchange.timeouts.connect)  # for the peer to take the request
         try:
             super().request(*args, **kwargs)

@@ -85,7 +85,7 @@ class Exchange:
     idle: float | None = None  # seconds since the connection served another request; None: it had not
     is_answered: bool = False  # a byte of the answer has come
     reason: Exception | None = None  # why the watcher ended it
-    _duplicate: Duplicate | None = None
+    duplicate: Duplicate | None = None  # of the connection that the watcher may shut down
     _until: float = inf  # on time.monotonic()
     _late: type[TimeoutError] = TimeoutError
     _lock: Lock = field(default_factory=Lock)
@@ -105,10 +105,6 @@ class Exchange:
         """What the request line has (RFC 9112, 3.2): the URL as written, which a signature may cover."""
         return self.url.request_url if self.is_forwarded else self.url.path_and_query
 
-    def guard(self, duplicate: Duplicate | None) -> None:
-        """Let the watcher shut down the connection that has this duplicate."""
-        self._duplicate = duplicate
-
     def wait(self, seconds: float, *, late: type[TimeoutError] = TimeoutError) -> None:
         """From now on the peer has `seconds` to do its part, else it is `late`; `inf`: nothing is waited for."""
         self._until, self._late = time.monotonic() + seconds, late
@@ -116,7 +112,7 @@ class Exchange:
     def let_go(self) -> None:
         """The connection may serve another request: the watcher leaves it alone."""
         with self._lock:
-            self._duplicate = None
+            self.duplicate = None
 
     def look(self) -> None:
         """Shut the socket down if the time is over."""
@@ -128,9 +124,9 @@ class Exchange:
         except Exception as error:
             reason = error
         with self._lock:
-            if self._duplicate and not self.reason:
+            if self.duplicate and not self.reason:
                 self.reason = reason
-                self._duplicate.shut_down()
+                self.duplicate.shut_down()
 
 
 class Watcher:
