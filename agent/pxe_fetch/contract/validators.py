@@ -149,15 +149,15 @@ def proxy(text: str) -> str:
 
 def exemption(text: str) -> str:
     """What is reached without a proxy: a host, address or domain, each with an optional port, or a network."""
-    is_valid = EXEMPTION.fullmatch(text) is not None
-    if is_valid and "/" in text:
-        import ipaddress
+    valid = EXEMPTION.fullmatch(text)
+    try:
+        if valid and "/" in text:
+            import ipaddress
 
-        try:
             ipaddress.ip_network(text, strict=False)
-        except ValueError:
-            is_valid = False
-    if not is_valid:
+    except ValueError:
+        valid = None
+    if not valid:
         raise RuleError(
             "is not a host, domain or network",
             reference="no-proxy-invalid",

@@ -209,7 +209,7 @@ class Context:
     def check_stop(self) -> None:
         """Raise StoppedError once `stop` is set."""
         if self.stop.is_set():
-            raise StoppedError("told to stop")
+            raise StoppedError("the run was stopped")
 
     def deadline(self, seconds: float | None) -> Deadline:
         """The deadline of a download: `seconds` from now, or the run's if that is earlier; None: STALL after a byte."""

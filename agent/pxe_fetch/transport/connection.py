@@ -69,8 +69,10 @@ class Response(http.client.HTTPResponse):
             line = self.fp.readline(left + 1)
             exchange.is_answered |= bool(line)
             left -= len(line)
-            if left < 0 or b"\0" in line:
-                raise http.client.HTTPException(f"a header with a NUL, or of more than {LONGEST_HEADER} bytes")
+            if left < 0:
+                raise http.client.HTTPException(f"a header of more than {LONGEST_HEADER // 1024} KiB")
+            if b"\0" in line:
+                raise http.client.HTTPException("a header with a NUL byte")
             if not line.endswith(b"\n"):
                 raise http.client.RemoteDisconnected("the connection ended in the header")
             yield line.rstrip(b"\r\n").replace(b"\r", b" ")  # RFC 9112, 2.2
@@ -79,7 +81,7 @@ class Response(http.client.HTTPResponse):
         """Read one header, interim or final, up to the empty line: its status, and the fields that matter."""
         status = _STATUS.fullmatch(next(lines))
         if not status:
-            raise http.client.BadStatusLine("")
+            raise http.client.HTTPException("its first line has no status")
         self.version, self.status, self.reason = _HTTP_1_1 - (status[1] == b"0"), int(status[2]), ""
         self._known: dict[bytes, list[bytes]] = {}
         values: list[bytes] | None = None  # of the last field, if it is known
@@ -180,8 +182,6 @@ class _Connection(urllib3.connection.HTTPConnection):
         self._served = None
         seconds = exchange.timeouts.connect
         sock = connect(self._dns_host.strip("[]"), self.port, seconds=seconds, deadline=exchange.deadline)
-        # A firewall that has forgotten a connection swallows what is sent; a server that is slow acknowledges it.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
         sock.settimeout(None)  # the watcher ends what takes too long: a timeout would cost a poll(2) before each call
         self._duplicate = Duplicate(sock.fileno())
         exchange.duplicate = self._duplicate
