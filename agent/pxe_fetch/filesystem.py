@@ -104,7 +104,7 @@ class AllowedRoots:
         real = [folders[folder] + slash + name for folder, slash, name in (one.rpartition("/") for one in PROTECTED)]
         self._protected = tuple(f"{place}/" for place in {*PROTECTED, *real})
         self._all_protected = "\n".join(("", *self._protected))
-        self._resolved: dict[Path, str] = {}  # folder as configured -> without links, when it was last looked at
+        self._resolved: dict[str, str] = {}  # folder as configured -> without links, when it was last looked at
         self._kept: dict[str, Folder] = {}  # by path; until `close`
 
     def check(self, dest: Path) -> str:
@@ -112,16 +112,18 @@ class AllowedRoots:
 
         Raises PolicyError unless `dest` is below a root, both as written and resolved, and in no protected place.
         """
-        if not str(dest).startswith(tuple(self._roots)):
+        text = str(dest)
+        if not text.startswith(tuple(self._roots)):
             raise PolicyError(f"{dest} is not below any of allowed_roots ({self._listed})")
-        folder = self._resolved.get(dest.parent) or real_path(dest.parent)
-        real = os.path.join(folder, dest.name)  # noqa: PTH118  beside realpath
+        parent, _, name = text.rpartition("/")
+        folder = self._resolved.get(parent) or real_path(parent or "/")
+        real = f"{folder.rstrip('/')}/{name}"
         if not real.startswith(tuple(self._roots.values())):
             raise PolicyError(f"{dest} leads through a symbolic link to {real}, outside allowed_roots ({self._listed})")
-        for path in (f"{dest}/", f"{real}/"):
+        for path in (f"{text}/", f"{real}/"):
             if path.startswith(self._protected) or f"\n{path}" in self._all_protected:  # in one, or contains one
                 raise PolicyError(f"{dest} is refused: {path[:-1]} belongs to the system, and no artifact goes there")
-        self._resolved[dest.parent] = folder
+        self._resolved[parent] = folder
         return folder
 
     @contextmanager
@@ -154,7 +156,7 @@ class AllowedRoots:
                 return Folder(folder)
             except OSError as error:
                 failure = error
-            self._resolved.pop(dest.parent, None)  # links may have been made since it was looked at
+            self._resolved.pop(str(dest.parent), None)  # links may have been made since it was looked at
         if failure.errno in NOT_A_FOLDER:
             raise CannotCreateError(f"cannot create {dest}: {folder} is not a directory, or is below a file")
         raise translate_error(failure, f"cannot open or create the directory {folder}", where=folder)
