@@ -40,16 +40,6 @@ PROTECTED = (
     *("/var/lib/sudo", "/var/lib/selinux", "/var/lib/dpkg", "/var/lib/rpm", "/var/log/journal"),
     STATE_DIR,
 )
-_BELOW = tuple(f"{place}/" for place in PROTECTED)
-_ALL = "\n".join(("", *_BELOW))
-
-
-def protected_place(path: str) -> str | None:
-    """Return the place that no artifact goes to and that `path` is, is in, or contains; None if there is none."""
-    below = f"{path}/"
-    if not below.startswith(_BELOW) and f"\n{below}" not in _ALL:  # as with all but a few of thousands of artifacts
-        return None
-    return next(place[:-1] for place in _BELOW if place.startswith(below) or below.startswith(place))
 
 
 class MessageId:

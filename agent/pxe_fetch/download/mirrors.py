@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
 from pxe_fetch.contract.url import redact
 from pxe_fetch.download.context import Context, Host
@@ -36,16 +36,12 @@ _PATIENCE = 5.0
 _IMPATIENT = 2  # failures in a row of one mirror from which on it gets all of `timeouts.read`: it may just be slow
 
 
-class OvertakenError(NetworkError):
+class OvertakenError(NetworkError, is_counted=False):
     """A stream was ended because another mirror would download the rest much faster."""
 
-    is_counted = False
 
-
-class LimitedError(NetworkError):
+class LimitedError(NetworkError, is_counted=False):
     """A host refuses this stream, because it serves this node as many as it would."""
-
-    is_counted = False
 
 
 @dataclass(kw_only=True, slots=True, eq=False)

@@ -1,21 +1,36 @@
-"""What an exception of the network really was, in words without secrets, and whether asking again may help."""
+"""One request and its answer: the watcher that ends it in time, and what its failure means, in words without secrets.
+
+The watcher is one thread that looks four times a second at every request under way, so that nobody else has to look at
+a clock, and shuts down the socket of one that is over time. The read that waits for bytes then ends, and raises the
+reason noted here. docs/decisions/0008 has the alternative.
+"""
 
 from __future__ import annotations
 
 import http.client
+import os
 import re
+import socket
 import ssl
 import time
+from base64 import b64encode
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from math import inf
+from threading import Event, Lock, Thread
+from urllib.parse import unquote
 
 from urllib3.exceptions import LocationValueError
 
-from pxe_fetch.deadline import Clock
+from pxe_fetch.contract.model import Timeouts
+from pxe_fetch.contract.url import Url
+from pxe_fetch.deadline import Clock, Deadline
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError, TrustError
-from pxe_fetch.transport.headers import retry_after
-from pxe_fetch.transport.sockets import translate_os_error
-from pxe_fetch.transport.watcher import Exchange
+from pxe_fetch.transport.sockets import LOOK, translate_os_error
 
 _NOT_YET = frozenset({9, 11})  # X509_V_ERR_* of OpenSSL that a wrong clock brings about, of certificates and CRLs
 _EXPIRED = frozenset({10, 12})
@@ -36,6 +51,117 @@ _OF_PROXIES = frozenset({502, 503, 504})
 _INVALID = 600  # statuses end before (RFC 9110, 15)
 
 Field = Callable[[str], str | None]  # gives a header field of an answer
+
+
+class Duplicate:
+    """A second descriptor of a connection's socket, closed with the last reference to it.
+
+    The connection's own may be closed, and its number another's, at the moment of a shutdown.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = os.dup(descriptor)
+
+    def shut_down(self) -> None:
+        """End the connection, whatever TLS is above it."""
+        sock = socket.socket(fileno=self._descriptor)
+        with suppress(OSError):  # the peer has ended it already
+            sock.shutdown(socket.SHUT_RDWR)
+        sock.detach()
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Exchange:
+    """One request and its answer: what its connection has to know, and what the watcher does."""
+
+    url: Url
+    proxy: Url | None
+    timeouts: Timeouts
+    deadline: Deadline
+    is_fresh: bool = False  # no connection that was used before will do
+    is_kept: bool = True  # its connection may serve another request
+    idle: float | None = None  # seconds since the connection served another request; None: it had not
+    is_answered: bool = False  # a byte of the answer has come
+    reason: Exception | None = None  # why the watcher ended it
+    duplicate: Duplicate | None = None  # of the connection that the watcher may shut down
+    _until: float = inf  # on time.monotonic()
+    _late: type[TimeoutError] = TimeoutError
+    _lock: Lock = field(default_factory=Lock)
+
+    @property
+    def place(self) -> tuple[str, str, int, Url | None]:
+        """Where its connection leads; another exchange with the same place may take it."""
+        return self.url.scheme, self.url.host, self.url.port, self.proxy
+
+    @property
+    def is_forwarded(self) -> bool:
+        """Whether a proxy is sent the request itself; for https it only connects."""
+        return self.proxy is not None and self.url.scheme == "http"
+
+    @property
+    def target(self) -> str:
+        """What the request line has (RFC 9112, 3.2): the URL as written, which a signature may cover."""
+        return self.url.request_url if self.is_forwarded else self.url.path_and_query
+
+    def wait(self, seconds: float, *, late: type[TimeoutError] = TimeoutError) -> None:
+        """From now on the peer has `seconds` to do its part, else it is `late`; `inf`: nothing is waited for."""
+        self._until, self._late = time.monotonic() + seconds, late
+
+    def let_go(self) -> None:
+        """The connection may serve another request: the watcher leaves it alone."""
+        with self._lock:
+            self.duplicate = None
+
+    def look(self) -> None:
+        """Shut the socket down if the time is over."""
+        try:
+            self.deadline.check()
+            if time.monotonic() < self._until:
+                return
+            reason: Exception = self._late()
+        except Exception as error:
+            reason = error
+        with self._lock:
+            if self.duplicate and not self.reason:
+                self.reason = reason
+                self.duplicate.shut_down()
+
+
+class Watcher:
+    """Looks at all `exchanges` that are under way, until `close`."""
+
+    def __init__(self) -> None:
+        self.exchanges: set[Exchange] = set()
+        self._over = Event()
+        Thread(target=self._run, name="watcher", daemon=True).start()
+
+    def end(self, exchange: Exchange) -> None:
+        """`exchange` is over."""
+        self.exchanges.discard(exchange)
+        exchange.let_go()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._over.set()
+
+    def _run(self) -> None:
+        while not self._over.wait(LOOK):
+            for exchange in list(self.exchanges):
+                exchange.look()
+
+
+def basic(userinfo: str) -> str:
+    """The credentials of a URL, `name:password`, as the value of a field (RFC 7617)."""
+    name, _, password = userinfo.partition(":")
+    return f"Basic {b64encode(f'{unquote(name)}:{unquote(password)}'.encode()).decode()}"
+
+
+def proxy_authorization(proxy: Url) -> dict[str, str]:
+    """The field by which `proxy` is sent the user and password in its URL; empty without them."""
+    return {} if proxy.userinfo is None else {"Proxy-Authorization": basic(proxy.userinfo)}
 
 
 def refusal(status: int, field: Field, exchange: Exchange, *, text: bytes = b"", is_tunnel: bool = False) -> FetchError:
@@ -106,15 +232,15 @@ def _cause(error: BaseException) -> BaseException:
 
 def _distrust(error: ssl.SSLCertVerificationError, *, host: str, clock: Clock) -> TrustError:
     reason = error.verify_message or "certificate verify failed"
-    if error.verify_code in _NOT_YET | _EXPIRED and not clock.synchronised():
-        shown = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-        return TrustError(
-            f"the certificate of {host} is not trusted while the clock is not set (it says {shown}): {reason}",
-            transient=True,
-            # A machine without a battery begins in the past, and no attempt succeeds before it is told the time.
-            is_counted=error.verify_code not in _NOT_YET,
-        )
-    return TrustError(f"the certificate of {host} is not trusted: {reason}")
+    if error.verify_code not in _NOT_YET | _EXPIRED or clock.synchronised():
+        return TrustError(f"the certificate of {host} is not trusted: {reason}")
+    shown = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    found = TrustError(
+        f"the certificate of {host} is not trusted while the clock is not set (it says {shown}): {reason}"
+    )
+    # A machine without a battery begins in the past, and no attempt succeeds before it is told the time.
+    found.transient, found.is_counted = True, error.verify_code not in _NOT_YET
+    return found
 
 
 def _tls(error: ssl.SSLError, *, host: str) -> FetchError:
@@ -130,3 +256,24 @@ def _tls(error: ssl.SSLError, *, host: str) -> FetchError:
     if _TOO_OLD.search(reason):
         return TrustError(f"{host} speaks no TLS 1.2 or newer: {words}")
     return NetworkError(f"TLS with {host} failed: {words}")
+
+
+def retry_after(value: str | None, *, date: str | None) -> float | None:
+    """Seconds that a Retry-After field asks for (RFC 9110 10.2.3); None where it is missing or means nothing.
+
+    `date` is the same answer's Date field: a node that has just booted may not know the time, and the server's own
+    clock is what it meant.
+    """
+    value = (value or "").strip(" \t\r\n")
+    if re.fullmatch(r"\d+", value, re.ASCII):
+        return float(value[:18])
+    until, since = _moment(value), _moment(date or "") or datetime.now(UTC)
+    return None if until is None else max(0.0, (until - since).total_seconds())
+
+
+def _moment(value: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
