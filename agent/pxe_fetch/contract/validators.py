@@ -59,7 +59,7 @@ account = Matching(  # useradd(8), or an id
     r"[a-z_][a-z0-9_-]{0,31}\$?|[0-9]{1,10}", "is not the name of a user or group", reference="account-invalid"
 )
 unit = Matching(  # systemd.unit(5)
-    r"[A-Za-z0-9:_.\\@-]{1,240}\.(service|socket|target|path|timer|mount|automount|swap|slice|scope|device)",
+    r"[A-Za-z0-9:_.\\][A-Za-z0-9:_.\\@-]{0,239}\.(service|socket|target|path|timer|mount|automount|swap|slice|scope|device)",
     "is not the name of a unit",
     reference="unit-invalid",
     label="as in app.service",
