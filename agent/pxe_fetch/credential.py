@@ -11,6 +11,8 @@ from pxe_fetch.contract import validators
 from pxe_fetch.contract.model import Proxy
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
 
+_LARGEST = 1024 * 1024  # bytes; systemd gives a unit no more (CREDENTIALS_TOTAL_SIZE_MAX)
+
 
 def credentials_directory() -> Path | None:
     """The directory of this unit's credentials ($CREDENTIALS_DIRECTORY); None if it has none."""
@@ -55,7 +57,11 @@ def with_password(proxy: Proxy, *, directory: Path | None) -> Proxy:
 def _read(credential: str, *, directory: Path | None, key: str, form: str) -> bytes:
     try:
         if directory:
-            return (directory / credential).read_bytes()
+            with (directory / credential).open("rb") as file:
+                body = file.read(_LARGEST + 1)
+            if len(body) > _LARGEST:
+                raise _invalid(credential, f"more than {_LARGEST} bytes", form=form)
+            return body
     except OSError:
         pass
     message = f"the credential {credential} ({key}) is missing"

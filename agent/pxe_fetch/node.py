@@ -35,7 +35,7 @@ class Node:
         the hint says where it comes from.
         """
         value = self.find(name)
-        if value and value.isprintable():
+        if value and value.isprintable() and "\ufffd" not in value:  # it stands for bytes that are not UTF-8
             return value
         if name.startswith(template.CMDLINE):
             argument = name.removeprefix(template.CMDLINE)
