@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pxe_fetch.contract.paths import PROTECTED
+from pxe_fetch.contract.paths import PROTECTED, protected_place
 from pxe_fetch.errors import CannotCreateError, PolicyError
 from pxe_fetch.filesystem import NOT_A_FOLDER, Folder, real_path, translate_error
 
@@ -24,6 +24,8 @@ class AllowedRoots:
         real = [folders[folder] + slash + name for folder, slash, name in (one.rpartition("/") for one in PROTECTED)]
         self._protected = tuple(f"{place}/" for place in {*PROTECTED, *real})
         self._all_protected = "\n".join(("", *self._protected))
+        # Of a bind mount of one, the path says nothing.
+        self._folders = frozenset(filter(None, map(_identity, PROTECTED)))
         self._resolved: dict[Path, str] = {}  # folder as configured -> without links, when it was last looked at
 
     def check(self, dest: Path) -> str:
@@ -38,7 +40,8 @@ class AllowedRoots:
         if not real.startswith(tuple(self._roots.values())):
             raise PolicyError(f"{dest} leads through a symbolic link to {real}, outside allowed_roots ({self._listed})")
         for path in (f"{dest}/", f"{real}/"):
-            if path.startswith(self._protected) or f"\n{path}" in self._all_protected:  # in one, or contains one
+            is_in_one = path.startswith(self._protected) or protected_place(path[:-1])
+            if is_in_one or f"\n{path}" in self._all_protected:  # or contains one
                 raise PolicyError(f"{dest} is refused: {path[:-1]} belongs to the system, and no artifact goes there")
         self._resolved[dest.parent] = folder
         return folder
@@ -51,10 +54,19 @@ class AllowedRoots:
         for _ in range(2):
             folder = self.check(dest)
             try:
-                return Folder(folder)
+                return Folder(folder, refused=self._folders)
             except OSError as error:
                 failure = error
             self._resolved.pop(dest.parent, None)  # links may have been made since it was looked at
         if failure.errno in NOT_A_FOLDER:
             raise CannotCreateError(f"cannot create {dest}: {folder} is not a directory, or is below a file")
         raise translate_error(failure, f"cannot open or create the directory {folder}", where=folder)
+
+
+def _identity(folder: str) -> tuple[int, int] | None:
+    """Device and inode of a folder, the same wherever it is mounted; None if it is missing."""
+    try:
+        status = os.stat(folder)  # noqa: PTH116
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -16,7 +16,15 @@ from pathlib import Path
 from pxe_fetch.chunkmap import ChunkMap, OnChunk, data_extents
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, IntegrityError, NoRoomError, PolicyError
+from pxe_fetch.errors import (
+    CannotCreateError,
+    DeadlineError,
+    DiskError,
+    FetchError,
+    IntegrityError,
+    NoRoomError,
+    PolicyError,
+)
 from pxe_fetch.filesystem import Folder, translate_error
 
 _REREAD = 1024 * 1024  # bytes read at a time
@@ -69,8 +77,8 @@ def noted(remark: str) -> str:
     return f" ({remark})" if remark else ""
 
 
-class PartInUseError(CannotCreateError):
-    """Another process is downloading or installing the same destination."""
+class PartInUseError(DeadlineError):
+    """Another process is downloading or installing the same destination, and did not end in time."""
 
 
 class PartLock:
@@ -86,11 +94,28 @@ class PartLock:
         self.path = f"{folder.path}/{name}"
         self._stays_open = False
         for _ in range(_TRIES):
+            self._clear_the_way()
             self.fd = self._open()
             if self._is_in_place():
                 return
             os.close(self.fd)  # another process has just installed it, or it was not ours
         raise CannotCreateError(f"{self.path} is replaced by another program again and again")
+
+    def _clear_the_way(self) -> None:
+        """Remove what is no regular file, if somebody else put it there."""
+        with suppress(FileNotFoundError):
+            status = os.stat(self.name, dir_fd=self.folder.fd, follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode):
+                return
+            if status.st_uid in self.folder.owners:
+                raise CannotCreateError(f"{self.path} is in the way, and is not a regular file: remove it")
+            self._replace()
+
+    def _replace(self) -> None:
+        try:
+            self.folder.remove(self.name)
+        except OSError as error:
+            raise DiskError(f"{self.path} belongs to another, and cannot be replaced: {error.strerror}") from error
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # O_NOFOLLOW: never through a link
@@ -111,17 +136,16 @@ class PartLock:
         return fd
 
     def _lock(self, fd: int) -> None:
-        if not stat.S_ISREG((status := os.fstat(fd)).st_mode):
-            raise CannotCreateError(f"{self.path} is in the way: it is not a regular file")
+        status = os.fstat(fd)
+        if not (stat.S_ISREG(status.st_mode) and self.folder.is_ours(status)):
+            self._replace()
+            return
         try:
-            if not self.folder.is_ours(status):
-                self.folder.remove(self.name)
-                return
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno in _LOCKED and self.folder.is_ours(status):
-                raise PartInUseError(f"{self.path} is being written by another pxe-fetch") from error
-            raise DiskError(f"{self.path} cannot be locked or replaced: {error.strerror}") from error
+            if error.errno in _LOCKED:
+                raise PartInUseError(f"{self.path} is still being written by another run of pxe-fetch") from error
+            raise DiskError(f"{self.path} cannot be locked: {error.strerror}") from error
 
     def _is_in_place(self) -> bool:
         """Whether its name still is that of the open file."""
