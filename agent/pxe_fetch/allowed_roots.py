@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pxe_fetch.contract.paths import PROTECTED, protected_place
 from pxe_fetch.errors import CannotCreateError, PolicyError
 from pxe_fetch.filesystem import NOT_A_FOLDER, Folder, real_path, translate_error
+
+_KEPT = 16  # folders that stay open: many artifacts may go to one of them
 
 
 class AllowedRoots:
@@ -27,6 +31,7 @@ class AllowedRoots:
         # Of a bind mount of one, the path says nothing.
         self._folders = frozenset(filter(None, map(_identity, PROTECTED)))
         self._resolved: dict[Path, str] = {}  # folder as configured -> without links, when it was last looked at
+        self._kept: dict[str, Folder] = {}  # by path; until `close`
 
     def check(self, dest: Path) -> str:
         """The path of the folder of `dest` with all links resolved now; missing parents count as written.
@@ -46,13 +51,32 @@ class AllowedRoots:
         self._resolved[dest.parent] = folder
         return folder
 
-    def open(self, dest: Path) -> Folder:
+    @contextmanager
+    def open(self, dest: Path) -> Iterator[Folder]:
         """The folder of `dest`, opened without following a link; missing parents are created.
 
         Raises PolicyError as `check` does, and FetchError if it cannot be opened or created.
         """
+        folder = self._open(dest)
+        if len(self._kept) < _KEPT:
+            self._kept.setdefault(folder.path, folder)
+        try:
+            yield folder
+        finally:
+            if folder is not self._kept.get(folder.path):
+                folder.close()
+
+    def close(self) -> None:
+        """Close the folders that were kept open; nobody uses them any more."""
+        while self._kept:
+            self._kept.popitem()[1].close()
+
+    def _open(self, dest: Path) -> Folder:
         for _ in range(2):
             folder = self.check(dest)
+            kept = self._kept.get(folder)
+            if kept and kept.is_in_place():
+                return kept
             try:
                 return Folder(folder, refused=self._folders)
             except OSError as error:

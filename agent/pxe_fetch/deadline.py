@@ -76,7 +76,7 @@ class Deadline:
     def check(self) -> None:
         """Raise StoppedError or DeadlineError if it has passed."""
         if self.stop.is_set():
-            raise StoppedError("told to stop")
+            raise StoppedError("the run was stopped")
         now = self.clock.now()
         if now >= self.latest:
             raise DeadlineError("the run's deadline is over")

@@ -68,6 +68,7 @@ class Fetcher:
         Raises StoppedError when a signal arrives in the calling thread.
         """
         run_all(transfers, self._fetch, threads=parallel, stop=self.context.stop, on_idle=self.context.streams.give)
+        self.roots.close()
 
     def failed(self, name: str, error: Exception) -> None:
         """Record that the artifact `name` cannot be fetched in this run."""
@@ -94,7 +95,7 @@ class Fetcher:
         """One artifact, until it is in place. Raises FetchError."""
         self.event_log.checking(transfer.name)
         transfer = self._with_digests(transfer)
-        with closing(self.roots.open(transfer.dest)) as folder:
+        with self.roots.open(transfer.dest) as folder:
             self._fetch_into(folder, transfer)
         self.units.start(transfer)
 
@@ -137,8 +138,9 @@ class Fetcher:
             folder.check_in_place()
             lock.remove()  # what was unpacked
             self.event_log.installed(transfer)
-        finally:
+        except BaseException:
             lock.remove(if_empty=True)  # nothing could be resumed from it
+            raise
 
     def _lock(self, folder: Folder, transfer: Transfer) -> PartLock:
         """Lock the destination's part file, once no other run on this node has it. Raises FetchError."""

@@ -39,6 +39,7 @@ class Folder:
         for name in parents:
             self._enter(name, _PASS)
         self._enter(last or ".", OPEN_FOLDER)
+        self._status = os.fstat(self.fd)
         # Of files that are trusted. NFS may give those of root to nobody, vfat all to one user: a file that was created
         # here shows whom, and its owner is added.
         self.owners = {os.geteuid(), 0}
@@ -62,23 +63,26 @@ class Folder:
     def close(self) -> None:
         os.close(self.fd)
 
-    def check_in_place(self) -> None:
-        """Raise DiskError unless the path, wherever links may lead it now, names this folder."""
+    def is_in_place(self) -> bool:
+        """Whether the path, wherever links may lead it now, names this folder."""
         try:
-            same = os.path.samestat(os.stat(self.path), os.fstat(self.fd))  # noqa: PTH116
+            return os.path.samestat(os.stat(self.path), self._status)  # noqa: PTH116
         except OSError:
-            same = False
-        if not same:
+            return False
+
+    def check_in_place(self) -> None:
+        """Raise DiskError unless it is in place."""
+        if not self.is_in_place():
             raise DiskError(f"{self.path} was moved or replaced by another program during the run")
 
     def is_ours(self, status: os.stat_result) -> bool:
         """Whether nobody but this user and root can have a hand in an open file: its owner, and no second hard link."""
         return status.st_uid in self.owners and status.st_nlink <= 1
 
-    def holds(self, name: str, fd: int) -> bool:
-        """Whether `name` is the open file `fd`, not another or a link. Raises OSError."""
+    def holds(self, name: str, status: os.stat_result) -> bool:
+        """Whether `name` is the open file that has this `status`, not another or a link. Raises OSError."""
         try:
-            return os.path.samestat(os.stat(name, dir_fd=self.fd, follow_symlinks=False), os.fstat(fd))
+            return os.path.samestat(os.stat(name, dir_fd=self.fd, follow_symlinks=False), status)
         except FileNotFoundError:
             return False
 

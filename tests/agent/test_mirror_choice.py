@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import pytest
 from fakes.content import Content
 from fakes.exchange import Exchange, Fault
 from fakes.faults import Flip, Hang, Serve, Status, WrongRange, drip, stall
+from fakes.ftp import Breach, BreakingFtp
 from fakes.node import FakeNode
 from fakes.server import Script, Server
+from fakes.tftp import LossyTftp, Trouble
 from fakes.transfers import Bench
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
@@ -223,12 +226,29 @@ def no_room(size: int) -> None:
         raise NoRoomError(f"{size} bytes do not fit")
 
 
-def test_a_size_that_does_not_fit_is_first_of_all_the_claim_of_one_mirror(tmp_path: Path) -> None:
-    huge = Serve(body=BODY + b"more")
-    with Server({"/m": Script(then=huge)}) as liar, Server({"/m": Script(body=BODY)}) as good:
-        one = bench(tmp_path, liar, good, chunk=None)
+@contextmanager
+def claims_too_much(scheme: str) -> Iterator[str]:
+    """The url of a mirror that claims more bytes than fit."""
+    size = 100 << 30
+    match scheme:
+        case "ftp":
+            with BreakingFtp(BODY, Breach(size=f"213 {size}")) as ftp:
+                yield ftp.url
+        case "tftp":
+            with LossyTftp(BODY, Trouble(claims=size)) as tftp:
+                yield tftp.url
+        case _:
+            with Server({"/m": Script(then=Serve(body=BODY + b"more"))}) as http:
+                yield http.url("/m")
+
+
+@pytest.mark.parametrize("scheme", ["http", "ftp", "tftp"])
+def test_a_size_that_does_not_fit_is_first_of_all_the_claim_of_one_mirror(scheme: str, tmp_path: Path) -> None:
+    with claims_too_much(scheme) as liar, Server({"/m": Script(body=BODY)}) as good:
+        one = Bench(body=BODY, folder=tmp_path, urls=[liar, good.url("/m")], keep_order=True)
         assert one.download(reserve=no_room).url == good.url("/m")
         [dropped] = one.events.of("mirror_dropped")
+        assert dropped["url"] == liar
         assert "do not fit" in str(dropped["reason"])
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from fakes import waiting
+from fakes.daemons import Ftpd, vsftpd
 from fakes.node import FakeNode
 from fakes.proftpd import Proftpd, proftpd
 from pxe_fetch.contract.exits import Exit
@@ -28,6 +30,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_bytes(body)
     (folder / "closed").mkdir()
     (folder / "closed/m.bin").write_bytes(BODY)
+    folder.chmod(0o555)  # vsftpd serves no one a root folder that they may write to
     return folder
 
 
@@ -91,15 +94,25 @@ def test_who_is_refused_at_the_login_is_told_so_and_asks_once(root: Path, tmp_pa
     assert ran.artifact("m")["attempts"] == 1
 
 
-@pytest.mark.parametrize("limit", ["MaxClients 1", "MaxClientsPerHost 1"])
-def test_a_server_that_is_full_is_tried_again(limit: str, root: Path, tmp_path: Path, node: FakeNode) -> None:
-    """It says so with the number of a refusal, 530, and in words."""
-    with proftpd(tmp_path / "run", root=root, more=limit) as full:
-        retry = {"attempts_without_progress": 40, "base": "20ms", "max": "100ms"}
-        entries = [node.entry(name, full.url("/m.bin"), BODY) for name in ("m", "n")]
-        ran = node.run_config(*entries, defaults={"retry": retry}, parallel=2)
+FULL: Mapping[str, tuple[Callable[..., AbstractContextManager[Proftpd | Ftpd]], str]] = {
+    "proftpd, in all": (proftpd, "MaxClients 1\nTransferRate RETR 8000"),
+    "proftpd, of this node": (proftpd, "MaxClientsPerHost 1\nTransferRate RETR 8000"),
+    "vsftpd, in all": (vsftpd, "max_clients=1\nanon_max_rate=8000000"),
+    "vsftpd, of this node": (vsftpd, "max_per_ip=1\nanon_max_rate=8000000"),
+}
+
+
+@pytest.mark.parametrize("limit", FULL)
+def test_a_server_that_serves_one_at_a_time_is_waited_for(
+    limit: str, root: Path, tmp_path: Path, node: FakeNode
+) -> None:
+    """ProFTPD refuses the others with the number of a login that fails, 530, and says in words that it is full."""
+    start, more = FULL[limit]
+    names = [f"m{number}" for number in range(4)]
+    with start(tmp_path / "run", root=root, more=more) as full:
+        ran = node.run_config(*(node.entry(name, full.url("/m.bin"), BODY) for name in names))
     assert ran.code == Exit.DONE, ran.err
-    assert all((node.out / name).read_bytes() == BODY for name in ("m", "n"))
+    assert all((node.out / name).read_bytes() == BODY for name in names)
 
 
 def test_a_server_that_ends_in_the_middle_and_comes_back_is_resumed(root: Path, tmp_path: Path, node: FakeNode) -> None:

@@ -12,7 +12,7 @@ import pytest
 from fakes.daemons import Ftpd, vsftpd
 from fakes.ftp import Breach, BreakingFtp
 from fakes.node import FakeNode
-from fakes.transfers import Bench
+from fakes.transfers import Bench, asking, everything
 from pxe_fetch.contract.exits import Exit
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
 from pxe_fetch.errors import DeadlineError, NetworkError, NotFoundError, PolicyError, RefusedError, StoppedError
@@ -158,6 +158,22 @@ def test_a_kept_connection_that_ended_is_no_failure(tmp_path: Path) -> None:
             assert bench.download().attempts == 1
         transports.close()
     assert server.connections == 3
+
+
+def test_a_kept_connection_that_has_gone_silent_is_no_failure_and_is_waited_for_once(tmp_path: Path) -> None:
+    """As where a firewall has forgotten it; the others that were kept are dropped with it."""
+    transports = Transports()
+    with BreakingFtp(BODY, Breach(mute_after=1)) as server:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url], transports=transports)
+        transport = transports.of(server.url)
+        for body in [transport.open(asking(server.url)) for _ in range(4)]:
+            assert everything(body) == BODY
+        bench.timeouts = Timeouts(read=0.5)
+        began = time.monotonic()
+        assert bench.download().attempts == 1
+        assert 0.4 < time.monotonic() - began < 0.9
+        transports.close()
+    assert server.connections == 5
 
 
 @pytest.mark.parametrize("size", ["213 300000", "502 no"])

@@ -478,7 +478,7 @@ def test_a_success_that_is_not_known_counts_as_one(status: int, tmp_path: Path) 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 205, 304])
 def test_a_success_without_the_file_is_no_success(status: int, tmp_path: Path) -> None:
-    said = f"{status}, which brings no file"
+    said = f"{status}, which has no file in it"
     with Server({"/m": Script(then=Status(status, text=BODY))}) as server, pytest.raises(NetworkError, match=said):
         Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=FEW).download()
 
@@ -506,6 +506,28 @@ def test_a_whole_body_that_is_another_has_the_cause_named_whatever_is_declared(
 @pytest.mark.parametrize("code", [600, 999])
 def test_a_status_beyond_those_of_http_is_tried_again_and_named(code: int, tmp_path: Path) -> None:
     with Server({"/m": Script(then=Status(code))}) as server, pytest.raises(NetworkError, match=f"{code}, which is no"):
+        Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=FEW).download()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            b"206 Partial\r\nContent-Range: bytes 2-3/9\r\nContent-Length: 2",
+            "the bytes 2 to 3, when all bytes were asked",
+        ),
+        (b"206 Partial\r\nContent-Length: 2", "a partial answer .206. without a usable Content-Range"),
+        (b"101 Switching Protocols\r\nUpgrade: h2c", "answered 101, which has no file in it"),
+        (b"305 Use Proxy\r\nLocation: http://a/\r\nContent-Length: 0", "answered 305, which has no file in it"),
+        (b"1000 What\r\nContent-Length: 0", "sent what is not HTTP: its first line has no status"),
+        (b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;" + b"x" * 100_000, "not HTTP: a line that is too long"),
+    ],
+)
+def test_an_answer_that_makes_no_sense_is_told_in_a_sentence_that_does(
+    answer: bytes, said: str, tmp_path: Path
+) -> None:
+    raw = Raw(b"HTTP/1.1 " + answer + b"\r\n\r\nab")
+    with Server({"/m": Script(then=raw)}) as server, pytest.raises(NetworkError, match=said):
         Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], retry=FEW).download()
 
 

@@ -1,4 +1,7 @@
-"""ARCHITECTURE.md is true: what it names exists, it names each module of the agent, and in the order of the layers."""
+"""ARCHITECTURE.md is true: what it names exists, it names each module of the agent, and in the order of the layers.
+
+So are references to docs/decisions: their numbers have no gaps, and each file that refers to one names one that exists.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "ARCHITECTURE.md").read_text()
 AGENT, PACKAGER = ROOT / "agent/pxe_fetch", ROOT / "packager/pxe_pack"
+DECISIONS = sorted((ROOT / "docs/decisions").iterdir())
 
 
 def section(title: str) -> str:
@@ -50,3 +54,24 @@ def test_page_has_the_layers_that_the_linter_enforces() -> None:
     shown = [set(row) for row in layers()]
     assert shown[0] == order[0] | order[1]  # the command line, in one row
     assert shown[1:] == order[2:]
+
+
+def test_decisions_are_numbered_without_gaps_and_by_their_titles() -> None:
+    numbers = [int(path.name[:4]) for path in DECISIONS]
+    assert numbers == [*range(1, len(numbers) + 1)]
+    for number, path in zip(numbers, DECISIONS, strict=True):
+        assert path.read_text().startswith(f"# {number}. "), path.name
+
+
+def test_decisions_that_files_refer_to_exist() -> None:
+    kinds = ("*.py", "*.md", "*.spec", "*.toml", "*.service", "*.yaml")
+    folders = [AGENT, PACKAGER, ROOT / "docs", ROOT / "tests", ROOT / "units", ROOT / "examples"]
+    files = [*ROOT.glob("*.*"), *(file for folder in folders for file in folder.rglob("*.*"))]
+    numbers = {path.name[:4] for path in DECISIONS}
+    found = 0
+    for file in files:
+        if file.is_file() and any(map(file.match, kinds)):
+            named = re.findall(r"decisions/(\d{4})|\(decisions? (\d+)\)", file.read_text())
+            found += len(named)
+            assert {f"{int(path or number):04}" for path, number in named} <= numbers, file
+    assert found > 10

@@ -28,6 +28,7 @@ class Breach:
     lingers: bool = False  # it says that all was sent only when the client has closed its end, as ProFTPD does
     final: str | None = "226 done"  # None: nothing is said
     goodbye_after: int | None = None  # files after which a connection ends
+    mute_after: int | None = None  # files after which a connection stays, and nothing more is said
     times: int = 1_000_000  # files that are cut
 
 
@@ -75,6 +76,8 @@ class _Session(socketserver.StreamRequestHandler):
             self.wfile.write(self.server.breach.welcome)
             while line := self.rfile.readline().decode("latin-1").rstrip("\r\n"):
                 self.server.commands.append(line)
+                if self._served == self.server.breach.mute_after:
+                    continue
                 if not self._obey(*line.partition(" ")[::2]):
                     return
 

@@ -51,6 +51,7 @@ class Process:
 
     def start(self) -> None:
         """Start it (again), and wait until it serves; AssertionError, with what it printed, if it ends instead."""
+        self.kill()
         with self.output.open("ab") if self.output else contextlib.nullcontext() as output:
             self._child = subprocess.Popen(
                 self.command,

@@ -28,6 +28,7 @@ class Trouble:
     window: int = 1  # blocks; at most what is asked for
     block: int = 1468  # bytes; at most what is asked for
     options: bool = True  # whether it knows of any
+    claims: int | None = None  # bytes that it says the file has
     refuses_options: bool = False  # with error 8
     answer: bytes | None = None  # to every request, and nothing after
     error_at: int | None = None  # block
@@ -124,7 +125,8 @@ class LossyTftp:
             for number in range(first, last + 1):
                 packet = struct.pack("!HH", DATA, number & 0xFFFF) + blocks[number - 1]
                 if number == 0:
-                    packet = struct.pack("!H", OACK) + _options(blksize=block, windowsize=window, tsize=len(self._body))
+                    size = len(self._body) if self._trouble.claims is None else self._trouble.claims
+                    packet = struct.pack("!H", OACK) + _options(blksize=block, windowsize=window, tsize=size)
                 if troubled and number == self._trouble.silent_after:
                     self.on_silence()
                     self._ended.wait(20)

@@ -183,7 +183,7 @@ def test_models_come_in_pieces_from_both_mirrors(example: Example, node: FakeNod
     assert "sha256 of each of its 3 chunks" in ran.err
     assert node.files() == [f"var/lib/models/{name}" for name in ("llm.safetensors", "settings.json", "tokenizer.json")]
     assert (node.out / "var/lib/models/settings.json").read_bytes() == settings
-    assert node.systemctl() == ["--no-block --no-ask-password start inference.service"]
+    assert node.systemctl() == ["--no-ask-password start inference.service"]
     node.boot_with("role=login")
     assert "0 artifacts" in node.run("run", "--config", str(tmp_path / "told.yaml")).err
 
@@ -204,7 +204,7 @@ def test_programs_come_with_their_units(example: Example, node: FakeNode, tmp_pa
     assert (node.out / "srv/app/bin/app").read_bytes() == program.read_bytes()
     assert (node.out / "srv/app/bin/app").stat().st_mode & 0o111
     units = node.out / "etc/systemd/system"
-    assert sorted(node.systemctl()) == [f"--no-block --no-ask-password start {name}.service" for name in ("app", "web")]
+    assert sorted(node.systemctl()) == [f"--no-ask-password start {name}.service" for name in ("app", "web")]
     for unit in units.iterdir():
         assert "After=pxe-fetch.target\n" in unit.read_text()
 

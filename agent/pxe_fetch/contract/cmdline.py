@@ -47,10 +47,10 @@ def parse(text: str) -> KernelArguments:
             own[name.removeprefix("pxe_fetch").removeprefix(".")] = value
         else:
             others[name] = value
-    if unknown := own.keys() - {"", *_NAMES}:
+    if unknown := own.keys() - {"", *NAMES}:
         raise KernelArgumentError(
             f"unknown kernel argument {PREFIX}.{printable(min(unknown))}; the agent knows {PREFIX}=off and "
-            + ", ".join(f"{PREFIX}.{name}" for name in _NAMES)
+            + ", ".join(f"{PREFIX}.{name}" for name in NAMES)
         )
     if "config.sha256" in own and "config" not in own:
         raise KernelArgumentError(f"{PREFIX}.config.sha256 is given without {PREFIX}.config")
@@ -72,7 +72,7 @@ def split(text: str) -> list[str]:
     return re.findall(r'(?:[^\s"]|"[^"]*(?:"|$))+', text)
 
 
-_NAMES = ("config", "config.sha256", "base_url", "artifact_url", "deadline", "report", "debug")
+NAMES = ("config", "config.sha256", "base_url", "artifact_url", "deadline", "report", "debug")
 
 
 def _is_on(value: str) -> bool:

@@ -45,9 +45,9 @@ class Timeouts:
 
     connect: float = Key(POSITIVE, "Time to connect; 5s at most if there is another mirror.").default(10.0)
     read: float = Key(POSITIVE, "Time without a single byte; 5s at most if there is another mirror.").default(30.0)
-    min_rate: int = Key(
-        Size(), "Bytes a second, on average over the window, below which a mirror is left if there is another."
-    ).default(16 * 1024)
+    min_rate: int = Key(Size(), "A mirror that sends fewer bytes a second is left, if there is another one.").default(
+        16 * 1024
+    )
     min_rate_window: float = Key(POSITIVE, "The window of `min_rate`.").default(60.0)
 
 

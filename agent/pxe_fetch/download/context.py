@@ -21,7 +21,7 @@ _TIMES_SILENT = 10  # a host is taken for silent this many times as long as it t
 _PAUSE = 0.1  # seconds after a host refused a stream; it may count one that has just ended for a moment
 _AT_ONCE = 1.0  # seconds within which a refused connection comes back
 _LOOK = 0.01  # seconds between two looks at the answers to other requests
-_OVERLOAD = frozenset({429, 503})
+_OVERLOAD = frozenset({421, 429, 503, 530})  # 421 and 530 are of FTP servers with too many clients
 
 
 class Events(Protocol):
@@ -214,7 +214,7 @@ class Context:
     def check_stop(self) -> None:
         """Raise StoppedError once `stop` is set."""
         if self.stop.is_set():
-            raise StoppedError("told to stop")
+            raise StoppedError("the run was stopped")
 
     def deadline(self, seconds: float | None) -> Deadline:
         """The deadline of a download: `seconds` from now, or the run's if that is earlier; None: STALL after a byte."""

@@ -94,8 +94,7 @@ class PartLock:
         self.path = f"{folder.path}/{name}"
         self._stays_open = False
         for _ in range(_TRIES):
-            self._clear_the_way()
-            self.fd = self._open()
+            self.fd, self._status = self._open()
             if self._is_in_place():
                 return
             os.close(self.fd)  # another process has just installed it, or it was not ours
@@ -117,26 +116,29 @@ class PartLock:
         except OSError as error:
             raise DiskError(f"{self.path} belongs to another, and cannot be replaced: {error.strerror}") from error
 
-    def _open(self) -> int:
+    def _open(self) -> tuple[int, os.stat_result]:
+        """The file, open and locked, and its status."""
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # O_NOFOLLOW: never through a link
         try:
             try:
                 # 0600: only its later owner may be allowed to read it.
                 fd = os.open(self.name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self.folder.fd)
-                self.folder.owners.add(os.fstat(fd).st_uid)
+                status = os.fstat(fd)
+                self.folder.owners.add(status.st_uid)
             except FileExistsError:
+                self._clear_the_way()
                 fd = os.open(self.name, flags | os.O_CREAT, 0o600, dir_fd=self.folder.fd)
+                status = os.fstat(fd)
         except OSError as error:
             raise translate_error(error, f"{self.path} cannot be created", where=self.folder.path) from error
         try:
-            self._lock(fd)
+            self._lock(fd, status)
         except FetchError:
             os.close(fd)
             raise
-        return fd
+        return fd, status
 
-    def _lock(self, fd: int) -> None:
-        status = os.fstat(fd)
+    def _lock(self, fd: int, status: os.stat_result) -> None:
         if not (stat.S_ISREG(status.st_mode) and self.folder.is_ours(status)):
             self._replace()
             return
@@ -149,7 +151,7 @@ class PartLock:
 
     def _is_in_place(self) -> bool:
         """Whether its name still is that of the open file."""
-        return self.folder.holds(self.name, self.fd)
+        return self.folder.holds(self.name, self._status)
 
     def remove(self, *, if_empty: bool = False) -> None:
         """Remove the file, unless it was installed. Failures are ignored."""

@@ -64,20 +64,23 @@ def put_in_place(transfer: Transfer, folder: Folder, descriptor: int, *, name: s
     """
     os.fsync(descriptor)
     # After the long wait for the disk: a part file that has got another owner is not resumed by a later run.
-    set_owner_and_mode(descriptor, transfer)
+    status = set_owner_and_mode(descriptor, transfer)
     os.rename(name, transfer.dest.name, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
-    check_installed(transfer, folder, descriptor)
+    check_installed(transfer, folder, status)
     os.fsync(folder.fd)
 
 
-def check_installed(transfer: Transfer, folder: Folder, descriptor: int) -> None:
-    """Raise DiskError if the destination is not what is open as `descriptor`."""
-    if not folder.holds(transfer.dest.name, descriptor):
+def check_installed(transfer: Transfer, folder: Folder, status: os.stat_result) -> None:
+    """Raise DiskError if the destination is not the open file or directory that has this `status`."""
+    if not folder.holds(transfer.dest.name, status):
         raise DiskError(f"{transfer.dest} was replaced by another program while it was being installed")
 
 
-def set_owner_and_mode(descriptor: int, transfer: Transfer, *, default: int = DEFAULT_MODE) -> None:
-    """Set owner and mode of the open file as configured, unless they are so already. Raises FetchError."""
+def set_owner_and_mode(descriptor: int, transfer: Transfer, *, default: int = DEFAULT_MODE) -> os.stat_result:
+    """Set owner and mode of the open file as configured, unless they are so already; its status before.
+
+    Raises FetchError.
+    """
     status = os.fstat(descriptor)
     uid = status.st_uid if transfer.uid is None else transfer.uid
     gid = status.st_gid if transfer.gid is None else transfer.gid
@@ -86,11 +89,12 @@ def set_owner_and_mode(descriptor: int, transfer: Transfer, *, default: int = DE
         if (uid, gid) != (status.st_uid, status.st_gid):
             os.fchown(descriptor, uid, gid)  # before the mode, since it clears the set-user-ID bit (chown(2))
         elif stat.S_IMODE(status.st_mode) == mode:
-            return
+            return status
         os.fchmod(descriptor, mode)
     except OSError as error:
         message = f"cannot give {transfer.dest} the owner {uid}:{gid} and the mode {mode:04o}: {error.strerror}"
         raise CannotCreateError(message) from None
+    return status
 
 
 def read_record(folder: Folder, record: str) -> str:

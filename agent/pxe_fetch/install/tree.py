@@ -91,13 +91,13 @@ def install(transfer: Transfer, folder: Folder, part: int, check: Check) -> None
             if os.fstat(tree).st_uid not in folder.owners:
                 raise DiskError(f"{staging} was replaced by another program as soon as it was created")
             _fill(tree, part, transfer, folder, check)
-            set_owner_and_mode(tree, transfer, default=FOLDER_MODE)
+            status = set_owner_and_mode(tree, transfer, default=FOLDER_MODE)
             # Else a power cut may leave empty files under the right names.
             if not is_in_memory(folder.path) and not _call("syncfs", tree):
                 os.sync()
             check()
             _swap(transfer, folder, staging)
-            check_installed(transfer, folder, tree)
+            check_installed(transfer, folder, status)
             record = beside(transfer.dest, RECORD_SUFFIX).name
             write_record(folder, record, lambda: _record(transfer, tree, check))
             os.fsync(folder.fd)

@@ -20,7 +20,7 @@ from pxe_fetch.contract.url import Url
 from pxe_fetch.transport.errors import refusal
 from pxe_fetch.transport.headers import proxy_authorization
 from pxe_fetch.transport.sockets import ConnectTimeoutError, connect
-from pxe_fetch.transport.watcher import Exchange
+from pxe_fetch.transport.watcher import Duplicate, Exchange
 
 CURRENT: ContextVar[Exchange] = ContextVar("the exchange of this thread, for which urllib3 has no parameter")
 
@@ -71,8 +71,10 @@ class Response(http.client.HTTPResponse):
             line = self.fp.readline(left + 1)
             exchange.is_answered |= bool(line)
             left -= len(line)
-            if left < 0 or b"\0" in line:
-                raise http.client.HTTPException(f"a header with a NUL, or of more than {LONGEST_HEADER} bytes")
+            if left < 0:
+                raise http.client.HTTPException(f"a header of more than {LONGEST_HEADER // 1024} KiB")
+            if b"\0" in line:
+                raise http.client.HTTPException("a header with a NUL byte")
             if not line.endswith(b"\n"):
                 raise http.client.RemoteDisconnected("the connection ended in the header")
             yield line.rstrip(b"\r\n").replace(b"\r", b" ")  # RFC 9112, 2.2
@@ -81,7 +83,7 @@ class Response(http.client.HTTPResponse):
         """Read one header, interim or final, up to the empty line: its status, and the fields that matter."""
         status = _STATUS.fullmatch(next(lines))
         if not status:
-            raise http.client.BadStatusLine("")
+            raise http.client.HTTPException("its first line has no status")
         self.version, self.status, self.reason = _HTTP_1_1 - (status[1] == b"0"), int(status[2]), ""
         self._known: dict[bytes, list[bytes]] = {}
         values: list[bytes] | None = None  # of the last field, if it is known
@@ -175,15 +177,16 @@ class _Connection(urllib3.connection.HTTPConnection):
 
     response_class = Response
     _served: float | None = None  # when it served a request before this one, on time.monotonic()
+    _duplicate: Duplicate | None = None  # while it has a socket
 
     def _new_conn(self) -> socket.socket:
         exchange = CURRENT.get()
         self._served = None
         seconds = exchange.timeouts.connect
         sock = connect(self._dns_host.strip("[]"), self.port, seconds=seconds, deadline=exchange.deadline)
-        # A firewall that has forgotten a connection swallows what is sent; a server that is slow acknowledges it.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
-        exchange.guard(sock.fileno())
+        sock.settimeout(None)  # the watcher ends what takes too long: a timeout would cost a poll(2) before each call
+        self._duplicate = Duplicate(sock.fileno())
+        exchange.guard(self._duplicate)
         exchange.wait(seconds, late=ConnectTimeoutError)  # for a proxy's answer and for TLS
         return sock
 
@@ -196,6 +199,10 @@ class _Connection(urllib3.connection.HTTPConnection):
         if type(sock) is not socket.socket:
             # Else cutting the connection would end a body that has no declared length (RFC 8446, 6.1).
             sock.suppress_ragged_eofs = False
+
+    def close(self) -> None:
+        self._duplicate = None
+        super().close()
 
     def _tunnel(self) -> None:
         """Have the proxy connect. Any 2xx says that it has (RFC 9110, 9.3.6), where http.client takes 200 alone."""
@@ -215,7 +222,11 @@ class _Connection(urllib3.connection.HTTPConnection):
         return not CURRENT.get().is_fresh and super().is_connected
 
     def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        CURRENT.get().idle = None if self._served is None or self.is_closed else time.monotonic() - self._served
+        exchange = CURRENT.get()
+        exchange.idle = None if self._served is None or self.is_closed else time.monotonic() - self._served
+        if not self.is_closed:
+            exchange.guard(self._duplicate)
+            exchange.wait(exchange.timeouts.connect)  # for the peer to take the request
         try:
             super().request(*args, **kwargs)
         except ssl.SSLEOFError:  # to urllib3 this means: read what the server said before it closed, be it an alert
@@ -227,7 +238,6 @@ class _Connection(urllib3.connection.HTTPConnection):
 
     def getresponse(self) -> Any:  # noqa: ANN401
         exchange = CURRENT.get()
-        exchange.guard(self.sock.fileno())
         exchange.wait(exchange.timeouts.read)  # the whole header has to come in that time
         response = super().getresponse()
         exchange.wait(inf)

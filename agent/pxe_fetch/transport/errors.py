@@ -55,7 +55,7 @@ def refusal(status: int, field: Field, exchange: Exchange, *, text: bytes = b"",
     if status == HTTPStatus.NOT_FOUND and not is_tunnel:
         return NotFoundError(said, status=status)
     if status < HTTPStatus.BAD_REQUEST or status == HTTPStatus.NOT_FOUND:
-        return NetworkError(said if is_tunnel else f"{said}, which brings no file", status=status)
+        return NetworkError(said if is_tunnel else f"{said}, which has no file in it", status=status)
     if _CERTIFICATE_WANTED.search(text):
         said = f"{said}: it wants a client certificate that it trusts ({_CLIENT_KEYS})"
     elif _TLS_WANTED.search(text):
@@ -80,13 +80,13 @@ def translate_error(error: Exception, exchange: Exchange) -> FetchError:  # noqa
         case http.client.RemoteDisconnected():
             return NetworkError(f"{peer} closed the connection without an answer")
         case http.client.IncompleteRead():
-            how = f"{cause.expected} bytes early" if cause.expected else "early, or within a chunk that is none"
+            how = f"{cause.expected} bytes early" if cause.expected else "early, or has a chunk without a valid size"
             return NetworkError(f"the body ended {how}")
         case http.client.InvalidURL() | UnicodeError() | LocationValueError():
             return PolicyError("the URL, or its proxy's, is not valid")
         case http.client.HTTPException():
             # Those derived from it may quote the server.
-            what = cause if type(cause) is http.client.HTTPException else type(cause).__name__
+            what = cause if type(cause) is http.client.HTTPException else "a line that is too long"
             return NetworkError(f"{peer} sent what is not HTTP: {what}")
         case OSError():
             return translate_os_error(cause, host=host, proxy=proxy, timeouts=exchange.timeouts)

@@ -45,11 +45,13 @@ class FtpTransport:
             if kept:
                 try:
                     return self._body(kept, name, request)
-                except (EOFError, ConnectionError):  # it has ended meanwhile, which is nobody's failure
-                    pass
+                except (EOFError, OSError):  # it has died meanwhile, which is nobody's failure
+                    if kept.reader.is_answered:
+                        raise
                 except ftplib.error_temp as error:
                     if _code(error) != _CLOSING:
                         raise
+                self._drop_idle(name)  # they have most likely died as well
             return self._body(_Control(name, request), name, request)
         except FetchError:
             raise
@@ -74,6 +76,11 @@ class FtpTransport:
         return _FtpBody(
             transport=self, control=control, data=data, name=name, request=request, start=start, total=total
         )
+
+    def _drop_idle(self, name: FtpUrl) -> None:
+        with self._lock:
+            for control in self._idle.pop(name.server, ()):
+                control.close()
 
     def keep(self, control: _Control, name: FtpUrl) -> None:
         """Have `control` serve another request."""
@@ -102,6 +109,7 @@ class _Control(ftplib.FTP):
     def retrieve(self, name: FtpUrl, request: Request) -> tuple[socket.socket, int, int | None]:
         """The data connection of a file, where its bytes begin, and the size of the whole where it is told."""
         self.reader.deadline, self.reader.silence = request.deadline, request.timeouts.read
+        self.reader.is_answered = False
         path = name.path.decode(_LATIN_1)
         total = self._size(path)
         start = request.offset if total is None or request.offset <= total else 0
@@ -210,6 +218,7 @@ class _Reader(io.RawIOBase):
         self._until = 0.0
         self._room = 0
         self.deadline, self.silence = deadline, silence
+        self.is_answered = False  # a byte has come since this was set
 
     def reply_begins(self) -> None:
         self._until, self._room = self.deadline.clock.now() + self.silence, _LONGEST
@@ -224,6 +233,7 @@ class _Reader(io.RawIOBase):
             raise TimeoutError
         count = self._socket.recv_into(buffer)
         self._room -= count
+        self.is_answered |= count > 0
         return count
 
 

@@ -81,9 +81,8 @@ class Session(HTTPAdapter):
 
     def _send(self, request: PreparedRequest, exchange: Exchange) -> urllib3.HTTPResponse:
         """Send `request`; a second time, if the first took a kept connection that had died meanwhile."""
-        timeout = (exchange.timeouts.connect, exchange.timeouts.read)
         try:
-            return cast("urllib3.HTTPResponse", self.send(request, stream=True, timeout=timeout))
+            return cast("urllib3.HTTPResponse", self.send(request, stream=True))
         except Exception as error:
             is_ours = isinstance(error, FetchError) or isinstance(exchange.reason, FetchError)
             if is_ours or exchange.is_answered or exchange.idle is None:
@@ -97,7 +96,7 @@ class Session(HTTPAdapter):
                     connection.close()
         exchange.let_go()
         exchange.is_fresh, exchange.reason = True, None
-        return cast("urllib3.HTTPResponse", self.send(request, stream=True, timeout=timeout))
+        return cast("urllib3.HTTPResponse", self.send(request, stream=True))
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401  as requests has it
         context = self._context if proxy.lower().startswith("https:") else None

@@ -71,6 +71,8 @@ def connect(host: str, port: int, *, seconds: float, deadline: Deadline) -> sock
                 if not code:
                     sock.settimeout(seconds)
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    # A firewall that has forgotten a connection swallows what is sent; a slow server acknowledges it.
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
                     _answered[host, port] = sock.getpeername()
                     return trying.pop(number)
                 error = OSError(code, os.strerror(code))

@@ -155,7 +155,7 @@ class _Transfer(Body):
                         break
                     self._wait()
         except ConnectionRefusedError as error:
-            raise NetworkError(f"{self._server} gave the transfer up") from error
+            raise NetworkError(f"{self._server} gave up the transfer") from error
         except OSError as error:
             raise translate_os_error(error, host=self._server, timeouts=self._timeouts) from error
         return filled

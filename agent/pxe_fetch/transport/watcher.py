@@ -20,6 +20,26 @@ from pxe_fetch.deadline import Deadline
 from pxe_fetch.transport.sockets import LOOK
 
 
+class Duplicate:
+    """A second descriptor of a connection's socket, closed with the last reference to it.
+
+    The connection's own may be closed, and its number another's, at the moment of a shutdown.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = os.dup(descriptor)
+
+    def shut_down(self) -> None:
+        """End the connection, whatever TLS is above it."""
+        sock = socket.socket(fileno=self._descriptor)
+        with suppress(OSError):  # the peer has ended it already
+            sock.shutdown(socket.SHUT_RDWR)
+        sock.detach()
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+
 @dataclass(kw_only=True, slots=True, eq=False)
 class Exchange:
     """One request and its answer: what its connection has to know, and what the watcher does."""
@@ -33,7 +53,7 @@ class Exchange:
     idle: float | None = None  # seconds since the connection served another request; None: it had not
     is_answered: bool = False  # a byte of the answer has come
     reason: Exception | None = None  # why the watcher ended it
-    _socket: socket.socket | None = None
+    _duplicate: Duplicate | None = None
     _until: float = inf  # on time.monotonic()
     _late: type[TimeoutError] = TimeoutError
     _lock: Lock = field(default_factory=Lock)
@@ -53,10 +73,9 @@ class Exchange:
         """What the request line has (RFC 9112, 3.2): the URL as written, which a signature may cover."""
         return self.url.request_url if self.is_forwarded else self.url.path_and_query
 
-    def guard(self, descriptor: int) -> None:
-        """Let the watcher shut down the socket with that `descriptor`."""
-        with self._lock:  # by one of its own: the connection's may be closed, and its number another's, at any time
-            self._socket = self._socket or socket.socket(fileno=os.dup(descriptor))
+    def guard(self, duplicate: Duplicate | None) -> None:
+        """Let the watcher shut down the connection that has this duplicate."""
+        self._duplicate = duplicate
 
     def wait(self, seconds: float, *, late: type[TimeoutError] = TimeoutError) -> None:
         """From now on the peer has `seconds` to do its part, else it is `late`; `inf`: nothing is waited for."""
@@ -65,9 +84,7 @@ class Exchange:
     def let_go(self) -> None:
         """The connection may serve another request: the watcher leaves it alone."""
         with self._lock:
-            if self._socket:
-                self._socket.close()
-            self._socket = None
+            self._duplicate = None
 
     def look(self) -> None:
         """Shut the socket down if the time is over."""
@@ -79,10 +96,9 @@ class Exchange:
         except Exception as error:
             reason = error
         with self._lock:
-            if self._socket and not self.reason:
+            if self._duplicate and not self.reason:
                 self.reason = reason
-                with suppress(OSError):  # the peer has ended it already
-                    self._socket.shutdown(socket.SHUT_RDWR)
+                self._duplicate.shut_down()
 
 
 class Watcher:

@@ -53,6 +53,7 @@ def agent_page() -> str:
     usage = "\n.br\n".join(command.usage(name).replace("-", r"\-") for name, command in COMMANDS.items())
     made.add_section("synopsis", "=", usage)
     made.add_section("exit status", ">", _defined(EXIT_CODES))
+    made.add_section("kernel arguments", ">", _defined(_ARGUMENTS))
     made.add_section("files", ">", _defined(_FILES))
     made.add_section("see also", ">", r"\fBjournalctl\fR(1), \fBsystemctl\fR(1), \fBsystemd\-creds\fR(1)")
     return str(made)
@@ -120,7 +121,18 @@ _AGENT_DESCRIPTION = (
     "installs them. A destination is absent, or what it was before, or complete and verified; a later run resumes. To "
     "start another run: systemctl restart pxe-fetch.service. What happened is in its journal: journalctl -u pxe-fetch."
 )
+_ARGUMENTS = {
+    "pxe-fetch=off": "fetch nothing on this boot",
+    "pxe-fetch.config=URL": "use the configuration at URL; by plain http it needs the next argument too",
+    "pxe-fetch.config.sha256=HEX": "the SHA-256 digest of that configuration",
+    "pxe-fetch.base_url=URL": "join relative urls to this one",
+    "pxe-fetch.artifact_url=URL": "where the files that pxe-pack exported are served now",
+    "pxe-fetch.deadline=30m": "the deadline of the whole run",
+    "pxe-fetch.report=URL": "POST the state there",
+    "pxe-fetch.debug": "write debug messages to the journal, and the traceback of a bug",
+}
 _FILES = {
     "/etc/pxe-fetch/fetch.yaml": "the configuration",
+    "/usr/lib/pxe-fetch/fetch.yaml": "the configuration if there is none in /etc",
     "/run/pxe-fetch/state.json": "the state of the latest run, which `pxe-fetch status` shows",
 }

@@ -1,4 +1,4 @@
-"""Runs that have less room than they need: known before the first byte where it can be, and clean where it cannot."""
+"""Runs with less disk space than they need: known before the first byte where it can be, and clean where it cannot."""
 
 from __future__ import annotations
 
