@@ -30,7 +30,7 @@ class AllowedRoots:
         self._all_protected = "\n".join(("", *self._protected))
         # Of a bind mount of one, the path says nothing.
         self._folders = frozenset(filter(None, map(_identity, PROTECTED)))
-        self._resolved: dict[Path, str] = {}  # folder as configured -> without links, when it was last looked at
+        self._resolved: dict[str, str] = {}  # folder as configured -> without links, when it was last looked at
         self._kept: dict[str, Folder] = {}  # by path; until `close`
 
     def check(self, dest: Path) -> str:
@@ -38,17 +38,19 @@ class AllowedRoots:
 
         Raises PolicyError unless `dest` is below a root, both as written and resolved, and in no protected place.
         """
-        if not str(dest).startswith(tuple(self._roots)):
+        text = str(dest)
+        if not text.startswith(tuple(self._roots)):
             raise PolicyError(f"{dest} is not below any of allowed_roots ({self._listed})")
-        folder = self._resolved.get(dest.parent) or real_path(dest.parent)
-        real = os.path.join(folder, dest.name)  # noqa: PTH118  beside realpath
+        parent, _, name = text.rpartition("/")
+        folder = self._resolved.get(parent) or real_path(parent or "/")
+        real = f"{folder.rstrip('/')}/{name}"
         if not real.startswith(tuple(self._roots.values())):
             raise PolicyError(f"{dest} leads through a symbolic link to {real}, outside allowed_roots ({self._listed})")
-        for path in (f"{dest}/", f"{real}/"):
+        for path in (f"{text}/", f"{real}/"):
             is_in_one = path.startswith(self._protected) or protected_place(path[:-1])
             if is_in_one or f"\n{path}" in self._all_protected:  # or contains one
                 raise PolicyError(f"{dest} is refused: {path[:-1]} belongs to the system, and no artifact goes there")
-        self._resolved[dest.parent] = folder
+        self._resolved[parent] = folder
         return folder
 
     @contextmanager
@@ -81,7 +83,7 @@ class AllowedRoots:
                 return Folder(folder, refused=self._folders)
             except OSError as error:
                 failure = error
-            self._resolved.pop(dest.parent, None)  # links may have been made since it was looked at
+            self._resolved.pop(str(dest.parent), None)  # links may have been made since it was looked at
         if failure.errno in NOT_A_FOLDER:
             raise CannotCreateError(f"cannot create {dest}: {folder} is not a directory, or is below a file")
         raise translate_error(failure, f"cannot open or create the directory {folder}", where=folder)

@@ -278,13 +278,14 @@ def test_a_path_longer_than_any_program_can_name_is_refused_and_leaves_nothing(n
     longest = 4095 - len(f"{node.out}/.tree.pxe-fetch-staging/")
     for length, code in ((longest, 0), (longest + 1, 77), (200 * 250, 77)):
         name = "/".join(["n" * 249] * (length // 250) + ["n" * (length % 250)]).removesuffix("/")[:length]
-        ran = run_with(node, archive(file("f"), file(name)))
+        packed = archive(file("f"), file(name))
+        ran = run_with(node, packed)
         assert ran.code == code, ran.out
         if code:
             assert f"a path of more than {longest} bytes" in ran.out
         else:
             assert (node.out / "tree" / name).read_bytes() == b"content\n"
-            assert run_with(node, archive(file("f"), file(name))).artifact("tree")["phase"] == "kept"
+            assert run_with(node, packed).artifact("tree")["phase"] == "kept"
 
 
 def test_names_from_an_archive_are_shown_without_control_characters(node: FakeNode) -> None:

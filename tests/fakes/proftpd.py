@@ -29,7 +29,9 @@ User {user}
 Group {group}
 PidFile {folder}/pid
 ScoreboardFile {folder}/scoreboard
-DelayEngine off
+<IfModule mod_delay.c>
+  DelayEngine off
+</IfModule>
 UseIPv6 off
 UseReverseDNS off
 UseSendfile off

@@ -254,11 +254,13 @@ def test_site_knows_its_nodes_by_certificate_and_token(example: Example, node: F
     context.load_cert_chain(issued.certificate, issued.key)
     pem = client.certificate.read_text() + client.key.read_text()
     node.credential("pxe-fetch.client.pem", pem)
-    node.credential("pxe-fetch.token", "Authorization: Bearer abc\n")
+    node.credential("pxe-fetch.token", "Authorization: Bearer no-hex-digits\n")
     node.write("sys/class/net/eth0/address", "52:54:00:00:00:01\n")
     node.write("sys/class/net/eth0/device", "")
     scripts = {
-        "/nodes/52:54:00:00:00:01/keys.tar": Script(body=HELLO, then=Demand(name="Authorization", value="Bearer abc"))
+        "/nodes/52:54:00:00:00:01/keys.tar": Script(
+            body=HELLO, then=Demand(name="Authorization", value="Bearer no-hex-digits")
+        )
     }
     with Server(scripts, tls=context) as server:
         ours = {
@@ -271,7 +273,7 @@ def test_site_knows_its_nodes_by_certificate_and_token(example: Example, node: F
         ran = node.run("run", "--config", str(config))
         assert ran.code == Exit.DONE, ran.err
         assert (node.out / "run/site/keys.tar").stat().st_mode & 0o777 == 0o600
-        assert "abc" not in ran.err + json.dumps(ran.state)
+        assert "no-hex-digits" not in ran.err + json.dumps(ran.state)
         (node.out / "run/site/keys.tar").unlink()
         node.credential("pxe-fetch.token", "Authorization: Bearer stolen\n")
         assert node.run("run", "--config", str(config)).code == Exit.REFUSED

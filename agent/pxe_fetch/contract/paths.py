@@ -45,6 +45,8 @@ PROTECTED = (
 )
 # What the agent itself puts beside a destination: part files, staging directories, records.
 _OWN_NAME = re.compile(r".*?/\.[^/]*\.pxe-fetch-[a-z]+(?=/|$)", re.DOTALL)
+_BELOW = tuple(f"{place}/" for place in PROTECTED)
+_ALL = "\n".join(("", *_BELOW))
 
 
 def protected_place(path: str) -> str | None:
@@ -52,10 +54,9 @@ def protected_place(path: str) -> str | None:
     if ".pxe-fetch-" in path and (found := _OWN_NAME.match(path)):
         return found[0]
     below = f"{path}/"
-    for place in PROTECTED:  # each of thousands of artifacts is looked at
-        if place.startswith(below) or (path.startswith(place) and below.startswith(f"{place}/")):
-            return place
-    return None
+    if not below.startswith(_BELOW) and f"\n{below}" not in _ALL:  # as with all but a few of thousands of artifacts
+        return None
+    return next(place[:-1] for place in _BELOW if place.startswith(below) or below.startswith(place))
 
 
 class MessageId:

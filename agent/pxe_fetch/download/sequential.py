@@ -35,7 +35,7 @@ class SequentialDownload:
         self._events = context.events
         self._reserve = reserve
         self._reserved = 0  # bytes
-        self._reported = 0.0  # on the clock: the last progress report
+        self._reported = context.clock.now()  # the last progress report
         self._deadline = context.deadline(source.retry.deadline)
         self._mirrors = Mirrors(source, context)
         self._attempts = Attempts(

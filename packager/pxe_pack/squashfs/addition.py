@@ -15,6 +15,7 @@ from pxe_pack.squashfs import inodes, paths, xattrs
 LONGEST_PATH: Final = 4095  # bytes: PATH_MAX without the NUL
 LONGEST_NAME: Final = 255  # bytes: NAME_MAX; the format allows one more, but such a name cannot be opened
 _LARGEST: Final = 0xFFFF_FFFF
+_SHOWN: Final = 200  # characters of a path: what is wrong with it comes behind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +45,8 @@ class Addition:
             yield self._problem(reason)
 
     def _problem(self, what: str) -> Problem:
-        return Problem(reference="graft-addition", message=f"cannot add {self.path}: it {what}")
+        shown = self.path if len(self.path) <= _SHOWN else f"{self.path[:_SHOWN]}…"
+        return Problem(reference="graft-addition", message=f"cannot add {shown}: it {what}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
