@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from pxe_fetch import __version__
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import COMMANDS, Exit
 
 
 class UsageError(Exception):
@@ -56,8 +56,6 @@ def _run_command(words: list[str], *, root: str) -> int:
     if words in (["version"], ["--version"]):  # the quickest, it imports nothing more
         sys.stdout.write(f"pxe-fetch {__version__}\n")
         return Exit.DONE
-    from pxe_fetch.contract.commands import COMMANDS
-
     if not words:
         raise UsageError("no command given")
     if words[0] == "help" or not {"-h", "--help"}.isdisjoint(words):
@@ -115,8 +113,6 @@ def _help(name: str | None) -> str:
     """The help of a command, or of the program."""
     import textwrap
 
-    from pxe_fetch.contract.commands import COMMANDS, EXIT_CODES
-
     def filled(text: str) -> str:
         return textwrap.fill(text, width=100, break_on_hyphens=False)
 
@@ -127,7 +123,7 @@ def _help(name: str | None) -> str:
         about = f"\n{filled(command.details)}\n" if command.details else ""
         return f"usage: {command.usage(name)}\n\n{command.summary}\n\n{listed}{about}"
     listed = "".join(f"  {command.usage(name):48}{command.summary}\n" for name, command in COMMANDS.items())
-    codes = filled(f"exit codes: {', '.join(f'{code} {meaning}' for code, meaning in EXIT_CODES.items())}")
+    codes = filled(f"exit codes: {', '.join(f'{code} {code.meaning}' for code in Exit)}")
     return f"usage: pxe-fetch COMMAND\n\n{listed}\n`pxe-fetch COMMAND --help` describes a command.\n\n{codes}\n"
 
 
@@ -160,7 +156,7 @@ def _check(file: str, *, as_json: bool) -> int:
     from pxe_fetch.config_source import decode, read_file
     from pxe_fetch.contract import reader
     from pxe_fetch.contract.problem import ProblemError, printable, show_all
-    from pxe_fetch.humanize import count
+    from pxe_fetch.contract.quantity import count
 
     try:
         artifacts = reader.read(decode(read_file(Path(file)), name=file), name=file).artifacts

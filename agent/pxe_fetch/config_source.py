@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pxe_fetch.contract import paths
-from pxe_fetch.contract.cmdline import PREFIX, KernelArguments
+from pxe_fetch.contract.facts import PREFIX
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.url import UrlError, parse, redact, scheme_of
 from pxe_fetch.errors import IntegrityError, PolicyError
+from pxe_fetch.node import Node
 
 MAX_SIZE = 1024 * 1024  # bytes of a configuration
 
@@ -32,39 +33,36 @@ class LocatedConfig(NamedTuple):
     reason: str  # one line: which one is used, and why not the others
 
 
-def locate(
-    arguments: KernelArguments,
-    *,
-    root: Path,
-    read_url: ReadUrl,
-    credentials: Path | None,
-    config_file: Path | None = None,
-) -> LocatedConfig | None:
-    """Read the configuration of this node; None if there is none. `config_file` (--config) comes before all others.
+def locate(node: Node, *, read_url: ReadUrl, config_file: Path | None) -> LocatedConfig | None:
+    """Read the configuration of `node`; None if there is none. `config_file` (--config) comes before all others.
 
     Raises PolicyError if it is not pinned or its digest is wrong, FetchError if its URL cannot be read, ProblemError if
     its file cannot.
     """
     if config_file:
         return _located("file", str(config_file), read_file(config_file), reason=f"{config_file} (--config)")
-    candidates = [
-        ("credential", credentials / paths.CREDENTIAL if credentials else None),
-        ("etc", root / paths.CONFIG_ETC.lstrip("/")),
-        ("usr", root / paths.CONFIG_USR.lstrip("/")),
-    ]
+    etc, usr = (node.root / path.lstrip("/") for path in (paths.CONFIG_ETC, paths.CONFIG_USR))
+    places = (
+        ("credential", f"credential {paths.CREDENTIAL}", node.credentials and node.credentials / paths.CREDENTIAL),
+        ("etc", paths.CONFIG_ETC, etc),
+        ("usr", paths.CONFIG_USR, usr),
+    )
+    # Not Path.exists: a file that cannot be read, or a dangling link, is an error and not "no configuration".
+    found = [(source, label, path) for source, label, path in places if path and os.path.lexists(path)]
+    arguments = node.arguments
     if arguments.config:
         body = _read_pinned(arguments.config, arguments.config_sha256, read_url=read_url)
-        ignored = [f"{_label(source)} is ignored" for source, path in candidates if _exists(path)]
         url = redact(arguments.config)
-        return _located("cmdline", url, body, reason=_join(f"{url} (kernel command line)", ignored))
-    notes = [f"no {PREFIX}.config on the kernel command line"]
-    for index, (source, path) in enumerate(candidates):
-        if path is None or not _exists(path):
-            notes.append(f"no {_label(source)}")
-            continue
-        notes += [f"{_label(name)} is ignored" for name, other in candidates[index + 1 :] if _exists(other)]
-        return _located(source, str(path), read_file(path), reason=_join(f"{path} ({source})", notes))
-    return None
+        ignored = ", ".join(f"{label} is ignored" for _, label, _ in found)
+        reason = f"{url} (kernel command line){ignored and f': {ignored}'}"
+        return _located("cmdline", url, body, reason=reason)
+    if not found:
+        return None
+    source, used, path = found[0]
+    labels = [label for _, label, _ in places]
+    notes = [f"no {PREFIX}.config on the kernel command line", *(f"no {one}" for one in labels[: labels.index(used)])]
+    notes += [f"{label} is ignored" for _, label, _ in found[1:]]
+    return _located(source, str(path), read_file(path), reason=f"{path} ({source}): {', '.join(notes)}")
 
 
 def read_file(path: Path) -> bytes:
@@ -122,16 +120,3 @@ def _located(source: str, location: str, body: bytes, *, reason: str) -> Located
     text = decode(body, name=location)
     sha256 = hashlib.sha256(body).hexdigest()
     return LocatedConfig(source=source, location=location, sha256=sha256, text=text, reason=reason)
-
-
-def _exists(path: Path | None) -> bool:
-    # Not Path.exists: a file that cannot be read, or a dangling link, is an error and not "no configuration".
-    return path is not None and os.path.lexists(path)
-
-
-def _label(source: str) -> str:
-    return {"credential": f"credential {paths.CREDENTIAL}", "etc": paths.CONFIG_ETC, "usr": paths.CONFIG_USR}[source]
-
-
-def _join(choice: str, notes: list[str]) -> str:
-    return f"{choice}: {', '.join(notes)}" if notes else choice

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from threading import Event
-from typing import Protocol
 
 from pxe_fetch.errors import DeadlineError, StoppedError
 
@@ -16,32 +15,25 @@ SYNCHRONISED = Path("/run/systemd/timesync/synchronized")  # systemd-timesyncd.s
 _SLICE = 0.5  # seconds of one wait: a signal handler is only sure to run between two waits
 
 
-class Clock(Protocol):
-    """The node's clock. Tests use one whose waits end at once."""
+class Clock:
+    """The kernel's clock. Tests use one whose waits end at once."""
 
     def now(self) -> float:
         """Seconds on a monotonic clock."""
+        return time.monotonic()
 
     def sleep(self, seconds: float, *, stop: Event) -> None:
         """Wait for `seconds`, or until `stop` is set."""
-
-    def synchronised(self) -> bool:
-        """Whether the wall clock has been set from the network since this boot."""
-
-
-class SystemClock:
-    """The kernel's clock."""
-
-    now = staticmethod(time.monotonic)
-
-    def sleep(self, seconds: float, *, stop: Event) -> None:
         until = self.now() + seconds
         while (left := until - self.now()) > 0 and not stop.wait(min(left, _SLICE)):
             continue
 
     def synchronised(self) -> bool:
-        # Only timesyncd writes this file. adjtimex(2) would show chrony and ntpd too, but the unit's ProtectClock=
-        # forbids it; with those daemons, an expired certificate is retried a few times before it is final.
+        """Whether the wall clock has been set from the network since this boot.
+
+        Only timesyncd writes this file. adjtimex(2) would show chrony and ntpd too, but the unit's ProtectClock=
+        forbids it; with those daemons, an expired certificate is retried a few times before it is final.
+        """
         return SYNCHRONISED.exists()
 
 

@@ -1,9 +1,16 @@
-"""Why an artifact or a run failed: each error has an exit code and a stable reference, the `cause` in state.json."""
+"""How an artifact or a run ended, and why it failed.
+
+Each error has an exit code and a stable reference, the `cause` in state.json.
+"""
 
 from __future__ import annotations
 
-from pxe_fetch.contract.exits import Exit
-from pxe_fetch.contract.problem import printable
+from dataclasses import dataclass
+
+from pxe_fetch.contract.commands import Exit
+from pxe_fetch.contract.facts import KernelArgumentError
+from pxe_fetch.contract.problem import ProblemError, printable
+from pxe_fetch.contract.quantity import count
 
 
 class FetchError(Exception):
@@ -19,68 +26,49 @@ class FetchError(Exception):
     bytes_received: int = 0  # from the network, in this run
     url: str | None = None  # redacted; the mirror that it is about, or the one that was asked last
 
+    def __init_subclass__(cls, **attributes: Exit | str | bool) -> None:
+        """`attributes` are those above that the subclass has otherwise."""
+        for name, value in attributes.items():
+            setattr(cls, name, value)
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status  # of HTTP, or of FTP's reply
+
     def __str__(self) -> str:
         """The message on one line of printable text: parts of it may come from a server or an archive."""
         return printable(super().__str__())
 
 
-class NetworkError(FetchError):
+class NetworkError(FetchError, exit_code=Exit.NETWORK, reference="network", transient=True):
     """No connection, a broken one, or a server that cannot answer now (408, 425, 429, 5xx)."""
 
-    exit_code = Exit.NETWORK
-    reference = "network"
-    transient = True
-
     def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.status = status
+        super().__init__(message, status=status)
         self.retry_after = retry_after  # seconds, from the server
 
 
-class NotFoundError(NetworkError):
+class NotFoundError(NetworkError, reference="not-found"):
     """404: the mirror may not be in sync yet, so it is retried, but only a few times."""
 
-    reference = "not-found"
 
-
-class RangeError(NetworkError):
+class RangeError(NetworkError, reference="range"):
     """The response is not the range that was requested (RFC 9110, section 14)."""
 
-    reference = "range"
 
-
-class RefusedError(FetchError):
+class RefusedError(FetchError, exit_code=Exit.REFUSED, reference="refused"):
     """The server refused (401, 403, 410); another attempt would be refused too."""
 
-    exit_code = Exit.REFUSED
-    reference = "refused"
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class TrustError(FetchError):
+class TrustError(FetchError, exit_code=Exit.TRUST, reference="tls-trust"):
     """The server's certificate is not trusted. `transient` while the node's clock is not synchronised.
 
     Not `is_counted` if the wrong clock is the likely cause: waiting fixes that.
     """
 
-    exit_code = Exit.TRUST
-    reference = "tls-trust"
 
-    def __init__(self, message: str, *, transient: bool = False, is_counted: bool = True) -> None:
-        super().__init__(message)
-        self.transient = transient
-        self.is_counted = is_counted
-
-
-class IntegrityError(FetchError):
+class IntegrityError(FetchError, exit_code=Exit.INTEGRITY, reference="integrity", transient=True):
     """The bytes do not have the digest in the configuration."""
-
-    exit_code = Exit.INTEGRITY
-    reference = "integrity"
-    transient = True
 
     def __init__(self, message: str, *, expected: str, found: str) -> None:
         super().__init__(message)
@@ -88,43 +76,79 @@ class IntegrityError(FetchError):
         self.found = found
 
 
-class DeadlineError(FetchError):
+class DeadlineError(FetchError, exit_code=Exit.DEADLINE, reference="deadline"):
     """The deadline of the artifact or of the run has passed."""
 
-    exit_code = Exit.DEADLINE
-    reference = "deadline"
+
+class StoppedError(FetchError, exit_code=Exit.DEADLINE, reference="stopped"):
+    """The run was stopped (SIGTERM); the part files stay for the next one. EX_TEMPFAIL of sysexits(3)."""
 
 
-class StoppedError(FetchError):
-    """The run was stopped (SIGTERM); the part files stay for the next one."""
-
-    exit_code = Exit.DEADLINE  # EX_TEMPFAIL of sysexits(3): try again later
-    reference = "stopped"
-
-
-class NoRoomError(FetchError):
+class NoRoomError(FetchError, exit_code=Exit.NO_ROOM, reference="no-room"):
     """It does not fit on the file system, or in memory if that is a tmpfs."""
 
-    exit_code = Exit.NO_ROOM
-    reference = "no-room"
 
-
-class CannotCreateError(FetchError):
+class CannotCreateError(FetchError, exit_code=Exit.CANNOT_CREATE, reference="cannot-create"):
     """The destination cannot be created: read-only, unknown owner, a directory in its place."""
 
-    exit_code = Exit.CANNOT_CREATE
-    reference = "cannot-create"
 
-
-class DiskError(FetchError):
+class DiskError(FetchError, exit_code=Exit.IO, reference="io"):
     """Reading or writing a local file failed."""
 
-    exit_code = Exit.IO
-    reference = "io"
 
-
-class PolicyError(FetchError):
+class PolicyError(FetchError, exit_code=Exit.REFUSED, reference="policy"):
     """The agent's own rules forbid it: an unpinned configuration by plain http, a path outside allowed_roots."""
 
-    exit_code = Exit.REFUSED
-    reference = "policy"
+
+# The unit restarts the agent after these (all others are in its RestartPreventExitStatus=).
+RESTARTED = frozenset((Exit.NETWORK, Exit.BUG, Exit.IO, Exit.DEADLINE, Exit.INTEGRITY))
+
+# About this node or a deadline: no server has to do with them, and no mirror can help.
+OF_THE_NODE = (CannotCreateError, DiskError, NoRoomError, DeadlineError, StoppedError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """How an artifact or a run ended."""
+
+    exit_code: Exit
+    cause: str | None = None  # a stable reference, as `no-room`; None if nothing failed
+    message: str = ""
+    attempts: int = 0  # 0 if the failure is not one of the download
+    bytes_received: int = 0  # in these attempts
+    url: str | None = None  # redacted; the mirror that the failure is about, or the one that was asked last
+
+    @property
+    def sentence(self) -> str:
+        """The message, with the URL in front if the server has to do with it."""
+        is_of_the_node = self.cause in {error.reference for error in OF_THE_NODE}
+        return f"{self.url}: {self.message}" if self.url and not is_of_the_node else self.message
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything that is required is missing."""
+        return self.exit_code not in {Exit.DONE, Exit.DEGRADED}
+
+
+def error_result(error: Exception) -> Result:
+    """The result that `error` leads to. An exception of an unknown kind is a bug of the agent."""
+    match error:
+        case FetchError():
+            return Result(
+                exit_code=error.exit_code,
+                cause=error.reference,
+                message=str(error),
+                attempts=error.attempts,
+                bytes_received=error.bytes_received,
+                url=error.url,
+            )
+        case ProblemError():
+            first = error.problems[0]
+            hint = f" (hint: {first.hint})" if first.hint else ""
+            more = f" (and {count(error.count - 1, 'more problem')})" if error.count > 1 else ""
+            return Result(exit_code=Exit.CONFIG, cause=first.reference, message=f"{first}{hint}{more}")
+        case KernelArgumentError():
+            return Result(exit_code=Exit.CONFIG, cause="kernel-argument-invalid", message=str(error))
+        case MemoryError():
+            return Result(exit_code=Exit.IO, cause="memory", message="the node has too little memory for the agent")
+    return Result(exit_code=Exit.BUG, cause="bug", message=f"a bug in pxe-fetch: {type(error).__name__}: {error}")

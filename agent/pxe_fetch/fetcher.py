@@ -12,23 +12,21 @@ from threading import Event, Thread
 from typing import Protocol, TypeVar
 
 from pxe_fetch import sha256sums
-from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.chunkmap import Check, ChunkMap
 from pxe_fetch.contract.chunks import LINE, count, unlisted
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import Chunks, Digest
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
+from pxe_fetch.download import download, fetch_text
 from pxe_fetch.download.context import Context
-from pxe_fetch.download.download import download, fetch_text
 from pxe_fetch.download.partfile import PartInUseError, PartLock
-from pxe_fetch.errors import FetchError, NoRoomError, PolicyError, StoppedError
-from pxe_fetch.filesystem import Folder, translate_error
+from pxe_fetch.errors import FetchError, NoRoomError, PolicyError, Result, StoppedError, error_result
+from pxe_fetch.filesystem import AllowedRoots, Folder, translate_error
 from pxe_fetch.install import file
 from pxe_fetch.install.disk_space import DiskSpace
 from pxe_fetch.plan import Source, Transfer
 from pxe_fetch.reporting.event_log import EventLog
-from pxe_fetch.reporting.result import Result, error_result
 from pxe_fetch.systemctl import Units
 from pxe_fetch.transport import parse_url
 
@@ -80,7 +78,11 @@ class Fetcher:
     def _fetch(self, transfer: Transfer) -> None:
         """Fetch and install one artifact, or record why that failed. Raises StoppedError."""
         try:
-            self._fetch_one(transfer)
+            self.event_log.checking(transfer.name)
+            pinned = self._with_digests(transfer)
+            with self.roots.open(transfer.dest) as folder:
+                self._fetch_into(folder, pinned)
+            self.units.start(transfer)
         except StoppedError:
             raise  # not a failure of the artifact: the run says why it ended
         except OSError as error:  # the transports and downloads raise FetchError: this is about the destination
@@ -90,14 +92,6 @@ class Fetcher:
             self.failed(transfer.name, error)
         finally:
             self.disk_space.release(transfer.name)
-
-    def _fetch_one(self, transfer: Transfer) -> None:
-        """One artifact, until it is in place. Raises FetchError."""
-        self.event_log.checking(transfer.name)
-        transfer = self._with_digests(transfer)
-        with self.roots.open(transfer.dest) as folder:
-            self._fetch_into(folder, transfer)
-        self.units.start(transfer)
 
     def _fetch_into(self, folder: Folder, transfer: Transfer) -> None:
         """Have the destination right in the open folder that it is in. Raises FetchError and OSError."""
@@ -160,16 +154,14 @@ class Fetcher:
     def _with_digests(self, transfer: Transfer) -> Transfer:
         """`transfer` with what a server has of its digests: a SHA256SUMS file, a list of chunks. Raises FetchError."""
         if transfer.digest is None and transfer.sums_url:
-            transfer = replace(transfer, digest=self._fetch_digest(transfer, transfer.sums_url))
+            source = _small(transfer, urls=(transfer.sums_url,), what="digests")
+            sums = fetch_text(source, self.context, limit=sha256sums.LARGEST)
+            digest = sha256sums.digest_of(transfer.listed_url, sums=sums, where=redact(transfer.sums_url))
+            transfer = replace(transfer, digest=digest)
         if transfer.chunks and transfer.chunk_map is None and transfer.size is not None:
             chunk_map = self._fetch_chunk_map(transfer, chunks=transfer.chunks, size=transfer.size)
             transfer = replace(transfer, chunk_map=chunk_map)
         return transfer
-
-    def _fetch_digest(self, transfer: Transfer, url: str) -> Digest:
-        source = _small(transfer, urls=(url,), what="digests")
-        text = fetch_text(source, self.context, limit=sha256sums.LARGEST)
-        return sha256sums.digest_of(transfer.listed_url, sums=text, where=redact(url))
 
     def _fetch_chunk_map(self, transfer: Transfer, *, chunks: Chunks, size: int) -> ChunkMap:
         number = count(size, chunk=chunks.size)

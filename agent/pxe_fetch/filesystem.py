@@ -1,4 +1,4 @@
-"""The node's file systems: folders opened without following links, mounts, free space, and what errors mean."""
+"""The node's file systems: where artifacts may go, folders opened without links, mounts, free space, errors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pxe_fetch.contract.paths import OWN_NAME, PROTECTED
+from pxe_fetch.contract.quantity import amount
 from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError, PolicyError
-from pxe_fetch.humanize import amount
 
 MEMORY_TYPES = frozenset(("tmpfs", "ramfs", "rootfs"))
 FOLDER_MODE = 0o755  # the run has the umask 022: a chmod(2) after mkdir(2) could hit what was put in its place
@@ -20,6 +21,7 @@ NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 NOT_A_FOLDER = frozenset((errno.ENOTDIR, errno.ELOOP))  # what opening a link with these flags raises
 _PASS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # needs no permission to list it (open(2))
 _TRIES = 100
+_KEPT = 16  # folders that stay open: many artifacts may go to one of them
 _MiB = 1024 * 1024
 
 
@@ -114,6 +116,90 @@ class Folder:
                 if one != ".":
                     os.rmdir(one, dir_fd=top)
         os.rmdir(name, dir_fd=self.fd)
+
+
+class AllowedRoots:
+    """`allowed_roots` of the configuration, with the links in their own paths resolved once, at the start.
+
+    Links below them are resolved as well, but only a path without links is ever opened: one that is put in place after
+    the check is not followed.
+    """
+
+    def __init__(self, roots: tuple[str, ...]) -> None:
+        self._listed = ", ".join(roots)
+        self._roots = {f"{root.rstrip('/')}/": f"{os.path.realpath(root).rstrip('/')}/" for root in roots}
+        folders = {folder: os.path.realpath(folder) for folder in {place.rpartition("/")[0] for place in PROTECTED}}
+        real = [folders[folder] + slash + name for folder, slash, name in (one.rpartition("/") for one in PROTECTED)]
+        self._protected = tuple(f"{place}/" for place in {*PROTECTED, *real})
+        self._all_protected = "\n".join(("", *self._protected))
+        # Of a bind mount of one, the path says nothing.
+        self._folders = frozenset(filter(None, map(_identity, PROTECTED)))
+        self._resolved: dict[str, str] = {}  # folder as configured -> without links, when it was last looked at
+        self._kept: dict[str, Folder] = {}  # by path; until `close`
+
+    def check(self, dest: Path) -> str:
+        """The path of the folder of `dest` with all links resolved now; missing parents count as written.
+
+        Raises PolicyError unless `dest` is below a root, both as written and resolved, and in no protected place.
+        """
+        text = str(dest)
+        if not text.startswith(tuple(self._roots)):
+            raise PolicyError(f"{dest} is not below any of allowed_roots ({self._listed})")
+        parent, _, name = text.rpartition("/")
+        folder = self._resolved.get(parent) or real_path(parent or "/")
+        real = f"{folder.rstrip('/')}/{name}"
+        if not real.startswith(tuple(self._roots.values())):
+            raise PolicyError(f"{dest} leads through a symbolic link to {real}, outside allowed_roots ({self._listed})")
+        for path in (f"{text}/", f"{real}/"):
+            is_in_one = path.startswith(self._protected) or (".pxe-fetch-" in path and OWN_NAME.match(path))
+            if is_in_one or f"\n{path}" in self._all_protected:  # or contains one
+                raise PolicyError(f"{dest} is refused: {path[:-1]} belongs to the system, and no artifact goes there")
+        self._resolved[parent] = folder
+        return folder
+
+    @contextmanager
+    def open(self, dest: Path) -> Iterator[Folder]:
+        """The folder of `dest`, opened without following a link; missing parents are created.
+
+        Raises PolicyError as `check` does, and FetchError if it cannot be opened or created.
+        """
+        folder = self._open(dest)
+        if len(self._kept) < _KEPT:
+            self._kept.setdefault(folder.path, folder)
+        try:
+            yield folder
+        finally:
+            if folder is not self._kept.get(folder.path):
+                folder.close()
+
+    def close(self) -> None:
+        """Close the folders that were kept open; nobody uses them any more."""
+        while self._kept:
+            self._kept.popitem()[1].close()
+
+    def _open(self, dest: Path) -> Folder:
+        for _ in range(2):
+            folder = self.check(dest)
+            kept = self._kept.get(folder)
+            if kept and kept.is_in_place():
+                return kept
+            try:
+                return Folder(folder, refused=self._folders)
+            except OSError as error:
+                failure = error
+            self._resolved.pop(str(dest.parent), None)  # links may have been made since it was looked at
+        if failure.errno in NOT_A_FOLDER:
+            raise CannotCreateError(f"cannot create {dest}: {folder} is not a directory, or is below a file")
+        raise translate_error(failure, f"cannot open or create the directory {folder}", where=folder)
+
+
+def _identity(folder: str) -> tuple[int, int] | None:
+    """Device and inode of a folder, the same wherever it is mounted; None if it is missing."""
+    try:
+        status = os.stat(folder)  # noqa: PTH116
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 @contextmanager
@@ -235,10 +321,7 @@ def translate_error(error: OSError, what: str, *, where: str | Path) -> FetchErr
         case errno.ENOSPC:
             kind, remedy = NoRoomError, no_room(str(where))
         case errno.EDQUOT:
-            kind, remedy = (
-                NoRoomError,
-                f"uid {os.geteuid()} has no quota left on {place}: raise it with setquota(8)",
-            )
+            kind, remedy = (NoRoomError, f"uid {os.geteuid()} has no quota left on {place}: raise it with setquota(8)")
         case errno.EFBIG:
             kind, remedy = NoRoomError, f"{place} or `ulimit -f` allows no file of this size: choose another dest"
         case errno.ENOMEM:

@@ -1,18 +1,23 @@
-"""The facts about this node that URLs, destinations, headers and `when` refer to. Each is read when it is used."""
+"""This node: the facts that URLs, destinations, headers and `when` refer to, and the secrets in its credentials.
+
+Each is read when it is used.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
-from pxe_fetch.contract import cmdline, template
-from pxe_fetch.contract.model import When
-from pxe_fetch.contract.problem import Problem, ProblemError, printable
+from pxe_fetch.contract import facts, validators
+from pxe_fetch.contract.model import Proxy, When
+from pxe_fetch.contract.problem import Problem, ProblemError, RuleError, printable
 
+_LARGEST_CREDENTIAL = 1024 * 1024  # bytes; systemd gives a unit no more (CREDENTIALS_TOTAL_SIZE_MAX)
 _FILES = {
     "hostname": "proc/sys/kernel/hostname",
     "machine_id": "etc/machine-id",
@@ -26,7 +31,17 @@ class Node:
     """The node whose /proc, /sys and /etc are below `root`: "/" except in tests."""
 
     root: Path = Path("/")
-    arguments: cmdline.KernelArguments = field(default_factory=cmdline.KernelArguments)
+
+    @cached_property
+    def arguments(self) -> facts.KernelArguments:
+        """Those of /proc/cmdline; none if it is missing (a container, a sandbox). Raises KernelArgumentError."""
+        return facts.parse(self._read("proc/cmdline"))
+
+    @property
+    def credentials(self) -> Path | None:
+        """The directory of this unit's credentials (systemd.exec(5), ImportCredential=); None if it has none."""
+        directory = os.environ.get("CREDENTIALS_DIRECTORY")
+        return Path(directory) if directory else None
 
     def fact(self, name: str) -> str:
         """The fact `name`, or for `cmdline.NAME` the value of that kernel argument.
@@ -37,27 +52,27 @@ class Node:
         value = self.find(name)
         if value and value.isprintable() and "\ufffd" not in value:  # it stands for bytes that are not UTF-8
             return value
-        if name.startswith(template.CMDLINE):
-            argument = name.removeprefix(template.CMDLINE)
+        if name.startswith(facts.CMDLINE):
+            argument = name.removeprefix(facts.CMDLINE)
             lacking = f"this node's kernel command line has no {argument}=VALUE"
             hint = f"add {argument}=VALUE to the kernel arguments of this node, or use `when:`"
-        elif name in template.FACTS:
-            lacking, hint = f"this node has no {name}", f"it comes from {template.FACTS[name]}"
+        elif name in facts.FACTS:
+            lacking, hint = f"this node has no {name}", f"it comes from {facts.FACTS[name]}"
         else:
             message = f"${{{name}}} is not a known fact"
-            raise ProblemError(Problem(reference="fact-unknown", message=message, hint=f"facts: {template.KNOWN}"))
+            raise ProblemError(Problem(reference="fact-unknown", message=message, hint=f"facts: {facts.KNOWN}"))
         lacking = f"it has unprintable characters on this node: {value!a}" if value else lacking
         reference = "fact-unprintable" if value else "fact-empty"
         raise ProblemError(Problem(reference=reference, message=f"${{{name}}} is used, but {lacking}", hint=hint))
 
     def fill_in(self, url: str) -> str:
         """`url` with its ${facts} filled in, percent-encoded. Raises ProblemError as `fact` does."""
-        return template.fill(url, lambda name: quote(self.fact(name), safe=":@"))
+        return facts.fill(url, lambda name: quote(self.fact(name), safe=":@"))
 
     def find(self, name: str) -> str:
         """As `fact`, but "" if it is unknown or empty."""
-        if name.startswith(template.CMDLINE):
-            return self.arguments.others.get(name.removeprefix(template.CMDLINE).replace("-", "_"), "")
+        if name.startswith(facts.CMDLINE):
+            return self.arguments.others.get(name.removeprefix(facts.CMDLINE).replace("-", "_"), "")
         if name == "arch":
             return os.uname().machine
         if name == "mac":
@@ -93,6 +108,55 @@ class Node:
         """The facts that identify this node in a report."""
         return {name: printable(self.find(name)) for name in ("hostname", "arch", "mac")}
 
+    def secret_headers(self, credential: str) -> dict[str, str]:
+        """The header fields in the file `credential` of the unit's credentials: one `Name: value` a line.
+
+        Raises ProblemError if it is missing or has other lines. Its content never appears in a message.
+        """
+        form = "one `Name: value` a line"
+        body = self._credential(credential, key="header_credential", form=form)
+        headers: dict[str, str] = {}
+        for line in filter(str.strip, body.decode("ascii", "replace").splitlines()):
+            name, colon, value = (part.strip() for part in line.partition(":"))
+            try:
+                headers[validators.header_name(name)] = value
+            except RuleError:
+                colon = ""
+            if not colon or not value.isascii() or not value.isprintable():
+                found = "has a line that is not `Name: value` of a header field that may be set"
+                raise _credential_error("invalid", credential, found, form=form)
+        return headers
+
+    def with_password(self, proxy: Proxy) -> Proxy:
+        """`proxy` with the user and password of its credential, if it names one, in the urls of the proxies.
+
+        Raises ProblemError if the credential is missing or is not `user:password` (RFC 7617). Its content never appears
+        in a message.
+        """
+        if proxy.credential is None:
+            return proxy
+        form = "`user:password` on one line"
+        text = self._credential(proxy.credential, key="proxy.credential", form=form).decode("utf-8", "replace")
+        user, colon, password = text.rstrip("\r\n").partition(":")
+        if not user or not colon or not (user + password).isprintable() or "\ufffd" in text:
+            found = "has something other than `user:password`"
+            raise _credential_error("invalid", proxy.credential, found, form=form)
+        login = f"//{quote(user, safe='')}:{quote(password, safe='')}@"
+        http, https = (url and url.replace("//", login, 1) for url in (proxy.http, proxy.https))
+        return replace(proxy, http=http, https=https)
+
+    def _credential(self, name: str, *, key: str, form: str) -> bytes:
+        try:
+            if self.credentials:
+                with (self.credentials / name).open("rb") as file:
+                    body = file.read(_LARGEST_CREDENTIAL + 1)
+                if len(body) > _LARGEST_CREDENTIAL:
+                    raise _credential_error("invalid", name, f"has more than {_LARGEST_CREDENTIAL} bytes", form=form)
+                return body
+        except OSError:
+            pass
+        raise _credential_error("missing", name, f"({key}) is missing", form=form)
+
     def _read(self, path: str) -> str:
         try:
             return (self.root / path).read_text(encoding="utf-8", errors="replace").strip()
@@ -101,31 +165,31 @@ class Node:
 
     def _mac(self) -> str:
         """The MAC address of the interface with the default route, else of the first hardware interface."""
-        interfaces = self.root / "sys/class/net"
-        for name in (self._default_route(), self._default_route6()):
-            if name and (address := self._read(f"sys/class/net/{name}/address")):
+        for name in self._default_routes():
+            if address := self._read(f"sys/class/net/{name}/address"):
                 return address.lower()
         try:
-            hardware = [entry.name for entry in interfaces.iterdir() if (entry / "device").exists()]
+            entries = (self.root / "sys/class/net").iterdir()
+            hardware = [entry.name for entry in entries if (entry / "device").exists()]
         except OSError:
             return ""
         by_index = sorted(hardware, key=lambda name: (int(self._read(f"sys/class/net/{name}/ifindex") or 0), name))
         return self._read(f"sys/class/net/{by_index[0]}/address").lower() if by_index else ""
 
-    def _default_route(self) -> str:
-        """The interface of the IPv4 default route with the lowest metric (/proc/net/route), or ""."""
-        found = [
-            (int(words[6]), words[0])
-            for line in self._read("proc/net/route").splitlines()[1:]
-            if len(words := line.split()) > 7 and words[1] == words[7] == "00000000"  # noqa: PLR2004  its columns
+    def _default_routes(self) -> list[str]:
+        """The interfaces of the default routes, IPv4 before IPv6, then by metric (/proc/net/route, ipv6_route)."""
+        tables = (self._read(f"proc/net/{table}").splitlines() for table in ("route", "ipv6_route"))
+        ipv4, ipv6 = ([words for line in table if len(words := line.split()) >= 10] for table in tables)  # noqa: PLR2004
+        found = [(4, int(words[6]), words[0]) for words in ipv4 if words[1] == words[7] == "0" * 8]
+        found += [
+            (6, int(words[5], 16), words[9])
+            for words in ipv6
+            if words[0] == "0" * 32 and words[1] == "00" and words[9] != "lo"
         ]
-        return min(found)[1] if found else ""
+        return [name for _, _, name in sorted(found)]
 
-    def _default_route6(self) -> str:
-        """The interface of the IPv6 default route with the lowest metric (/proc/net/ipv6_route), or ""."""
-        found = [
-            (int(words[5], 16), words[9])
-            for line in self._read("proc/net/ipv6_route").splitlines()
-            if len(words := line.split()) > 9 and words[0] == "0" * 32 and words[1] == "00" and words[9] != "lo"  # noqa: PLR2004
-        ]
-        return min(found)[1] if found else ""
+
+def _credential_error(reference: str, name: str, found: str, *, form: str) -> ProblemError:
+    message = f"the credential {name} {found}"
+    hint = f"pass the credential {name} to the unit (ImportCredential=, SMBIOS type 11), {form}"
+    return ProblemError(Problem(reference=f"credential-{reference}", message=message, hint=hint))

@@ -5,21 +5,23 @@ from __future__ import annotations
 import grp
 import hashlib
 import pwd
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.chunkmap import ChunkMap
-from pxe_fetch.contract import paths, template, validators
+from pxe_fetch.contract import facts, paths, validators
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
 from pxe_fetch.contract.url import UrlError, is_absolute, join, parse, redact, scheme_of
-from pxe_fetch.credential import secret_headers
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
-from pxe_fetch.mirror_order import spread
+from pxe_fetch.filesystem import AllowedRoots
 from pxe_fetch.node import Node
+
+# A file is on the node already. After any fault tftp starts over, so it is the last resort.
+_NEARNESS = {"file": 0, "tftp": 2}
+_USUAL = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,10 +74,8 @@ class Plan(NamedTuple):
     failed: tuple[tuple[Artifact, FetchError | ProblemError], ...]  # optional ones that this node cannot fetch
 
 
-def plan(
-    config: FetchConfig, *, roots: AllowedRoots, node: Node, base_url: str | None, credentials: Path | None
-) -> Plan:
-    """Every transfer of `config` on `node`; `base_url` (of the kernel command line) comes before the configuration's.
+def plan(config: FetchConfig, *, roots: AllowedRoots, node: Node) -> Plan:
+    """Every transfer of `config` on `node`, whose kernel command line may replace the URLs that others are below.
 
     Raises ProblemError if two artifacts have the same destination, and with every problem of required artifacts on this
     node (an empty fact, a missing credential, …); CannotCreateError if a user or group is unknown; PolicyError if a
@@ -85,13 +85,14 @@ def plan(
     transfers: list[Transfer] = []
     skipped: list[Artifact] = []
     failed: list[tuple[Artifact, FetchError | ProblemError]] = []
+    base_url = node.arguments.base_url
     base = _checked(base_url, argument="base_url") if base_url else config.base_url
-    for artifact in config.artifacts:
+    for artifact in _moved(config, artifact_url=node.arguments.artifact_url):
         if not node.matches(artifact.when):
             skipped.append(artifact)
             continue
         try:
-            transfers.append(_transfer(artifact, node=node, base=base, roots=roots, credentials=credentials))
+            transfers.append(_transfer(artifact, node=node, base=base, roots=roots))
         except ProblemError as error:
             if not artifact.required:
                 failed.append((artifact, error))
@@ -109,20 +110,17 @@ def plan(
     return Plan(transfers=tuple(transfers), skipped=tuple(skipped), failed=tuple(failed))
 
 
-def moved(config: FetchConfig, *, artifact_url: str | None) -> FetchConfig:
-    """`config` with the files that pxe-pack exported moved below `artifact_url` (of the kernel command line).
-
-    Raises ProblemError if that is not a URL.
-    """
+def _moved(config: FetchConfig, *, artifact_url: str | None) -> tuple[Artifact, ...]:
+    """The artifacts, with the files that pxe-pack exported moved below `artifact_url` of the kernel command line."""
     packed = config.artifact_url
     if not packed or not artifact_url:
-        return config
+        return config.artifacts
     served = _checked(artifact_url, argument="artifact_url")
 
     def there(url: str) -> str:
         return served + url.removeprefix(packed) if url.startswith(packed) else url
 
-    artifacts = (
+    return tuple(
         replace(
             one,
             urls=tuple(there(url) for url in one.urls),
@@ -131,7 +129,6 @@ def moved(config: FetchConfig, *, artifact_url: str | None) -> FetchConfig:
         )
         for one in config.artifacts
     )
-    return replace(config, artifact_url=served, artifacts=tuple(artifacts))
 
 
 def _checked(url: str, *, argument: str) -> str:
@@ -154,9 +151,7 @@ def beside(dest: Path, suffix: str) -> Path:
     return dest.with_name(f".{hashlib.sha256(name).hexdigest()}{suffix}")
 
 
-def _transfer(
-    artifact: Artifact, *, node: Node, base: str | None, roots: AllowedRoots, credentials: Path | None
-) -> Transfer:
+def _transfer(artifact: Artifact, *, node: Node, base: str | None, roots: AllowedRoots) -> Transfer:
     if artifact.source is not None and not artifact.urls:
         message = f"`source: {artifact.source}` is on the packing machine, where no node can read it"
         raise ProblemError(
@@ -169,12 +164,21 @@ def _transfer(
     dest = _dest(artifact.dest, node=node)
     roots.check(dest)
     listed = tuple(_absolute(url, node=node, base=base) for url in artifact.urls)
-    headers = {name: template.fill(value, node.fact) for name, value in artifact.headers.items()}
+    headers = {name: facts.fill(value, node.fact) for name, value in artifact.headers.items()}
     if artifact.header_credential:
-        if not artifact.insecure:
-            _check_encrypted(listed, credential=artifact.header_credential)
-        headers |= secret_headers(artifact.header_credential, directory=credentials)
-    chunks = _chunks(artifact, node=node, base=base)
+        for url in () if artifact.insecure else listed:  # facts and base urls can make one unencrypted
+            if scheme_of(url) == validators.UNENCRYPTED:
+                raise PolicyError(
+                    f"the credential {artifact.header_credential} would be sent unencrypted to {redact(url)}; use "
+                    "https, or allow it with `insecure: true`"
+                )
+        headers |= node.secret_headers(artifact.header_credential)
+    chunks, chunk_map = artifact.chunks, None
+    if chunks and chunks.urls:
+        urls = tuple(_absolute(url, node=node, base=base) for url in chunks.urls)
+        chunks = replace(chunks, urls=_in_order(artifact, urls, node=node))
+    elif chunks and artifact.size is not None:
+        chunk_map = ChunkMap(size=artifact.size, chunk=chunks.size, digests=chunks.digests)
     return Transfer(
         name=artifact.name,
         urls=_in_order(artifact, listed, node=node),
@@ -187,7 +191,7 @@ def _transfer(
         sums_url=_absolute(artifact.digest_url, node=node, base=base) if artifact.digest_url else None,
         listed_url=listed[0],
         chunks=chunks,
-        chunk_map=None if chunks and chunks.urls else _chunk_map(artifact),
+        chunk_map=chunk_map,
         dest=dest,
         part=beside(dest, paths.PART_SUFFIX),
         mode=artifact.mode,
@@ -200,35 +204,27 @@ def _transfer(
     )
 
 
-def _check_encrypted(urls: Iterable[str], *, credential: str) -> None:
-    """Raise PolicyError if one of `urls` would send the credential unencrypted: facts and base urls can make it so."""
-    for url in urls:
-        if scheme_of(url) == validators.UNENCRYPTED:
-            raise PolicyError(
-                f"the credential {credential} would be sent unencrypted to {redact(url)}; use https, or allow it with "
-                "`insecure: true`"
-            )
-
-
-def _chunks(artifact: Artifact, *, node: Node, base: str | None) -> Chunks | None:
-    if artifact.chunks is None:
-        return None
-    urls = tuple(_absolute(url, node=node, base=base) for url in artifact.chunks.urls)
-    return replace(artifact.chunks, urls=_in_order(artifact, urls, node=node))
-
-
-def _chunk_map(artifact: Artifact) -> ChunkMap | None:
-    """The chunk map, if the configuration itself has the digests."""
-    if artifact.chunks is None or artifact.size is None:
-        return None
-    return ChunkMap(size=artifact.size, chunk=artifact.chunks.size, digests=artifact.chunks.digests)
-
-
 def _in_order(artifact: Artifact, listed: tuple[str, ...], *, node: Node) -> tuple[str, ...]:
     """The mirrors `listed` in the order in which this node uses them."""
     if len(listed) <= 1 or artifact.mirror_order == "listed":
         return listed
     return spread(listed, node=node.identity, artifact=artifact.name)
+
+
+def spread(urls: Sequence[str], *, node: str, artifact: str) -> tuple[str, ...]:
+    """`urls` in the order of this node for this artifact: the same at each run, and another on other nodes.
+
+    Rendezvous hashing (Thaler and Ravishankar, 1998): each url has a weight of its own, so that one more or one less
+    leaves the order of the others as it was. The node's files come before all others and tftp comes after them, each
+    among themselves as they are listed.
+    """
+
+    def rank(url: str) -> tuple[int, bytes]:
+        nearness = _NEARNESS.get(scheme_of(url), _USUAL)
+        weight = hashlib.sha256(f"{node}\0{artifact}\0{url}".encode()).digest() if nearness == _USUAL else b""
+        return nearness, weight
+
+    return tuple(sorted(urls, key=rank))
 
 
 def _dest(text: str, *, node: Node) -> Path:
@@ -240,7 +236,7 @@ def _dest(text: str, *, node: Node) -> Path:
             )
         return value
 
-    return Path(template.fill(text, name))
+    return Path(facts.fill(text, name))
 
 
 def _absolute(url: str, *, node: Node, base: str | None) -> str:

@@ -13,27 +13,25 @@ from pathlib import Path
 from threading import Event
 from types import FrameType
 
-from pxe_fetch.allowed_roots import AllowedRoots
 from pxe_fetch.config_source import locate
-from pxe_fetch.contract import cmdline, reader
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract import reader
+from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import Digest, FetchConfig
 from pxe_fetch.contract.paths import UNIT_NAME
 from pxe_fetch.contract.problem import ProblemError
+from pxe_fetch.contract.quantity import span
 from pxe_fetch.contract.url import redact
-from pxe_fetch.credential import credentials_directory, with_password
-from pxe_fetch.deadline import SystemClock
+from pxe_fetch.deadline import Clock
+from pxe_fetch.download import fetch_text
 from pxe_fetch.download.context import Context
-from pxe_fetch.download.download import fetch_text
-from pxe_fetch.errors import DeadlineError, FetchError, IntegrityError, StoppedError
+from pxe_fetch.errors import RESTARTED, DeadlineError, FetchError, IntegrityError, Result, StoppedError, error_result
 from pxe_fetch.fetcher import Fetcher
-from pxe_fetch.humanize import span
+from pxe_fetch.filesystem import AllowedRoots
 from pxe_fetch.install.disk_space import DiskSpace
 from pxe_fetch.node import Node
-from pxe_fetch.plan import Source, moved, plan
+from pxe_fetch.plan import Source, plan
 from pxe_fetch.reporting.event_log import EventLog
 from pxe_fetch.reporting.journal import INFO, READY, WARNING, Journal, is_service, notify, write_to_console
-from pxe_fetch.reporting.result import RESTARTED, Result, error_result
 from pxe_fetch.reporting.state_store import StateStore
 from pxe_fetch.reporting.webhook_reporter import WebhookReporter
 from pxe_fetch.systemctl import Units, act
@@ -49,12 +47,11 @@ class RunContext:
     """What the steps of a run share: its inputs, and what the earlier steps have found out."""
 
     config_file: Path | None  # --config
-    root: Path  # the node's own files are read below it; "/" except in tests
+    node: Node
     store: StateStore
     event_log: EventLog
     stop: Event = field(default_factory=Event)
     deadline: float = float("inf")  # monotonic
-    arguments: cmdline.KernelArguments = field(default_factory=cmdline.KernelArguments)
     config: FetchConfig = field(default_factory=FetchConfig)
     webhook: WebhookReporter | None = None
 
@@ -68,7 +65,7 @@ def run(*, config_file: Path | None, debug: bool, root: Path) -> Result:
     os.umask(0o022)  # folders get their mode as they are made, for later another one may be in their place
     store = StateStore()
     event_log = EventLog(journal=Journal(debug=debug), store=store)
-    context = RunContext(config_file=config_file, root=root, store=store, event_log=event_log)
+    context = RunContext(config_file=config_file, node=Node(root=root), store=store, event_log=event_log)
     store.start()
     if store.read_error:
         event_log.log(f"{store.read_error}; starting afresh", priority=WARNING)
@@ -86,40 +83,29 @@ def run(*, config_file: Path | None, debug: bool, root: Path) -> Result:
 def _run_steps(context: RunContext) -> Result:
     """All steps but the report. Raises FetchError, ProblemError, KernelArgumentError."""
     event_log = context.event_log
-    arguments = context.arguments = cmdline.parse(_kernel_command_line(context.root))
+    node, arguments = context.node, context.node.arguments
     if arguments.off:
         return Result(exit_code=Exit.DONE, message=SWITCHED_OFF)
     if arguments.debug:
-        event_log.enable_debug()
+        event_log.journal.debug = True
     if arguments.deadline is not None:
         context.deadline = context.store.started_monotonic + arguments.deadline
-    node = Node(root=context.root, arguments=arguments)
-    credentials = credentials_directory()
-    _start_webhook(context, node)
+    _start_webhook(context)
 
     located = locate(
-        arguments,
-        root=context.root,
+        node,
         config_file=context.config_file,
-        credentials=credentials,
         read_url=lambda url, digest, limit: _read_url(context, url, digest=digest, limit=limit),
     )
     if located is None:
         return Result(exit_code=Exit.DONE, message=NO_CONFIG)
-    event_log.config_located(located)
+    event_log.config_located(located, node=node.summary())
     config = reader.read(located.text, name=located.location)
-    config = context.config = replace(config, proxy=with_password(config.proxy, directory=credentials))
-    _start_webhook(context, node)
+    config = context.config = replace(config, proxy=node.with_password(config.proxy))
+    _start_webhook(context)
 
-    event_log.node_identified(node.summary())
     roots = AllowedRoots(config.allowed_roots)
-    planned = plan(
-        moved(config, artifact_url=arguments.artifact_url),
-        roots=roots,
-        node=node,
-        base_url=arguments.base_url,
-        credentials=credentials,
-    )
+    planned = plan(config, roots=roots, node=node)
     event_log.planned(planned, config=config)
 
     disk_space = DiskSpace()
@@ -139,14 +125,6 @@ def _run_steps(context: RunContext) -> Result:
     return context.store.result(fetcher.failures)
 
 
-def _kernel_command_line(root: Path) -> str:
-    """The kernel command line; "" if /proc does not have it (a container, a sandbox)."""
-    try:
-        return (root / "proc/cmdline").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
 def _read_url(context: RunContext, url: str, *, digest: Digest | None, limit: int) -> bytes:
     """The configuration at `url`, of at most `limit` bytes, retried as an artifact is. Raises FetchError."""
     transports = Transports()
@@ -164,15 +142,15 @@ def _read_url(context: RunContext, url: str, *, digest: Digest | None, limit: in
         transports.close()
 
 
-def _start_webhook(context: RunContext, node: Node) -> None:
+def _start_webhook(context: RunContext) -> None:
     """Post the state to the URL known so far; that of the kernel command line comes first."""
     if context.webhook:
         context.webhook.stop()
-    url = context.arguments.report or context.config.report_url
+    url = context.node.arguments.report or context.config.report_url
     if not url:
         return
     try:
-        url = node.fill_in(url)
+        url = context.node.fill_in(url)
     except ProblemError as error:
         context.event_log.log(f"reporting to no URL: {error}", priority=WARNING)
         return
@@ -186,7 +164,7 @@ def _wait_start_jitter(context: RunContext) -> None:
         return
     seconds = random.uniform(0, context.config.start_jitter)  # noqa: S311  it spreads the load, it keeps no secret
     context.event_log.log(f"starting in {span(seconds)} (start_jitter)", priority=INFO)
-    SystemClock().sleep(max(min(seconds, context.deadline - time.monotonic()), 0), stop=context.stop)
+    Clock().sleep(max(min(seconds, context.deadline - time.monotonic()), 0), stop=context.stop)
     if time.monotonic() >= context.deadline:
         raise DeadlineError("the run's deadline passed before the first fetch")
 

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from threading import Event
 
 from pxe_fetch.contract.paths import TARGET_NAME, UNIT_NAME
 from pxe_fetch.contract.problem import printable
-from pxe_fetch.deadline import SystemClock
+from pxe_fetch.deadline import Clock
 from pxe_fetch.plan import Transfer
 from pxe_fetch.reporting.event_log import EventLog
 from pxe_fetch.reporting.state_store import UnitState
@@ -21,11 +22,7 @@ MOST_WAITING = 32  # systemctls that wait for their jobs, each with two descript
 SETTLE = 0.5  # seconds at the end of the run in which a unit may still start or fail, to be reported so
 POLL_INTERVAL = 0.1  # seconds
 
-ACTIONS = {
-    "reboot": ("reboot",),
-    "poweroff": ("poweroff",),
-    "emergency": ("isolate", "emergency.target"),
-}
+ACTIONS = {"reboot": ("reboot",), "poweroff": ("poweroff",), "emergency": ("isolate", "emergency.target")}
 # Properties of a unit (org.freedesktop.systemd1(5)). Times are those of CLOCK_MONOTONIC, in microseconds.
 _PROPERTIES = (
     "LoadState", "ActiveState", "SubState", "Result", "ExecMainStatus", "Job", "After", "ConditionResult",
@@ -38,21 +35,21 @@ class _SystemctlError(Exception):
     """systemctl is not there, does not answer, or refuses."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Units:
     """The units in the `start:` lists of a run's artifacts. `start` may be called from several threads."""
 
-    def __init__(self, *, event_log: EventLog, stop: Event, run_deadline: float) -> None:
-        self._event_log = event_log
-        self._stop = stop
-        self._run_deadline = run_deadline  # monotonic
-        # Each with the systemctl that waits for its job, if one does. Killed, that leaves the job to systemd.
-        self._starts: list[tuple[UnitState, subprocess.Popen[str] | None]] = []
+    event_log: EventLog
+    stop: Event
+    run_deadline: float  # monotonic
+    # Each with the systemctl that waits for its job, if one does. Killed, that leaves the job to systemd.
+    _starts: list[tuple[UnitState, subprocess.Popen[str] | None]] = field(default_factory=list)
 
     def start(self, transfer: Transfer) -> None:
         """Request the start of the units that wait for this artifact, also where it was in place before."""
         for name in transfer.start:
             unit = UnitState(name=name, artifact=transfer.name, required=transfer.start_required)
-            self._event_log.unit_added(unit)
+            self.event_log.unit_added(unit)
             try:
                 if len(self._starts) < MOST_WAITING:
                     self._starts.append((unit, _run("--no-ask-password", "start", name)))
@@ -61,7 +58,7 @@ class Units:
                     self._starts.append((unit, None))
             except _SystemctlError as error:
                 unit.result, unit.message = "failed", str(error)
-                self._event_log.unit_settled(unit)
+                self.event_log.unit_settled(unit)
 
     def settle(self) -> None:
         """Report what became of the units. Waits for those that are required, and SETTLE seconds for others.
@@ -76,20 +73,20 @@ class Units:
                 _look(waiting)
                 waiting = [one for one in waiting if self._may_change(one[0], since=begin)]
                 if waiting:
-                    SystemClock().sleep(POLL_INTERVAL, stop=self._stop)
+                    Clock().sleep(POLL_INTERVAL, stop=self.stop)
         finally:
             for process in filter(None, (process for _, process in self._starts)):
                 with process:
                     process.kill()
         for unit, _ in self._starts:
-            self._event_log.unit_settled(unit)
+            self.event_log.unit_settled(unit)
 
     def _may_change(self, unit: UnitState, *, since: float) -> bool:
         """Whether to look at the unit again. If it took too long, that is its result."""
         now = time.monotonic()
         if unit.result == "asking" and now >= unit.requested + TIMEOUT:
             unit.result, unit.message = "unknown", f"systemctl did not answer within {TIMEOUT:.0f} s"
-        if unit.result == "starting" and unit.required and now >= self._run_deadline:
+        if unit.result == "starting" and unit.required and now >= self.run_deadline:
             unit.result, unit.message = "failed", "it had not started when the run's deadline passed"
         return unit.result == "asking" or (unit.result == "starting" and (unit.required or now < since + SETTLE))
 

@@ -20,7 +20,7 @@ import pytest
 from fakes.chance import Mirrors, mirrors
 from fakes.node import FakeNode
 from fakes.transfers import cut
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 
 MiB = 1 << 20
 CHUNK = MiB // 2

@@ -12,8 +12,7 @@ import pytest
 
 import pxe_fetch
 from fakes.node import FakeNode
-from pxe_fetch.contract.commands import COMMANDS, EXIT_CODES
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import COMMANDS, Exit
 
 
 @pytest.mark.parametrize(
@@ -65,8 +64,10 @@ def test_each_command_has_its_help(node: FakeNode, name: str, ask: Callable[[str
     assert all(option.flag in ran.out and option.help in ran.out for option in COMMANDS[name].options)
 
 
-def test_exit_codes_of_the_help_are_those_there_are() -> None:
-    assert set(EXIT_CODES) == set(Exit)
+def test_help_says_what_each_exit_code_means(node: FakeNode) -> None:
+    codes = " ".join(node.run("--help").out.split("exit codes: ")[1].split())
+    assert codes == ", ".join(f"{code} {code.meaning}" for code in Exit)
+    assert "79 no room" in codes
 
 
 def program(words: str, redirections: str, node: FakeNode) -> subprocess.CompletedProcess[str]:

@@ -107,7 +107,7 @@ def test_configuration_by_https_needs_no_digest_and_is_never_taken_in_part(
     issued = authority.issue("localhost", alternative="DNS:localhost")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(issued.certificate, issued.key)
-    monkeypatch.setattr("pxe_fetch.transport.tls.CA_BUNDLES", (str(authority.certificate),))
+    monkeypatch.setattr("pxe_fetch.transport.session.CA_BUNDLES", (str(authority.certificate),))
     with Server({"/m": Script(body=BODY)}) as server, Server(tls=context) as secure:
         entries = [node.entry(name, server.url("/m"), BODY) for name in ("m", "n")]
         text = node.config(*entries)

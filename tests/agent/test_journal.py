@@ -249,7 +249,7 @@ def test_catalog_explains_every_message_id_and_systemd_takes_it(tmp_path: Path) 
 
 
 def test_last_run_is_the_one_after_which_the_unit_starts_no_other() -> None:
-    from pxe_fetch.reporting.result import RESTARTED
+    from pxe_fetch.errors import RESTARTED
     from pxe_fetch.run import MAX_FAILURES
 
     unit = (UNITS / "pxe-fetch.service").read_text()

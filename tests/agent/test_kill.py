@@ -25,7 +25,7 @@ from fakes.faults import FOREVER, Serve, drip
 from fakes.node import Entry, FakeNode
 from fakes.server import Script, Server
 from fakes.transfers import cut
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 
 CHUNK = 256 * 1024
 KILLS = 100

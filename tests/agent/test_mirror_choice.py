@@ -20,7 +20,7 @@ from fakes.node import FakeNode
 from fakes.server import Script, Server
 from fakes.tftp import LossyTftp, Trouble
 from fakes.transfers import Bench
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
 from pxe_fetch.errors import FetchError, IntegrityError, NoRoomError
 from pxe_fetch.transport import Transport, Transports

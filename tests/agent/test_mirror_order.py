@@ -12,7 +12,7 @@ import pytest
 from fakes.faults import Status
 from fakes.node import FakeNode
 from fakes.server import Script, Server
-from pxe_fetch.mirror_order import spread
+from pxe_fetch.plan import spread
 
 BODY = random.Random(31).randbytes(20_000)
 MIRRORS = ["http://a/m", "https://b/m", "ftp://c/m"]

@@ -10,7 +10,6 @@ import pytest
 
 from fakes.node import FakeNode
 from fakes.server import Script, Server
-from pxe_fetch.contract.cmdline import parse
 from pxe_fetch.node import Node
 
 BODY = random.Random(1).randbytes(2_000)
@@ -31,7 +30,8 @@ def give_facts(node: FakeNode) -> None:
 
 
 def facts_of(node: FakeNode, arguments: str = "") -> Node:
-    return Node(root=node.root, arguments=parse(arguments))
+    node.boot_with(arguments)
+    return Node(root=node.root)
 
 
 def test_mac_is_of_the_interface_with_the_default_route(node: FakeNode) -> None:

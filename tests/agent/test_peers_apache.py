@@ -14,7 +14,7 @@ from fakes.apache import apache
 from fakes.certs import Authority
 from fakes.node import FakeNode, Ran
 from fakes.process import WebServer
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 
 BODY = random.Random(73).randbytes(600_000)
 TEXT = BODY[:20_000].hex().encode()

@@ -15,7 +15,7 @@ from fakes import waiting
 from fakes.daemons import Ftpd, vsftpd
 from fakes.node import FakeNode
 from fakes.proftpd import Proftpd, proftpd
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 
 BODY = random.Random(75).randbytes(3_000_000)
 HERE = 1_234_567

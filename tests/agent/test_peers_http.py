@@ -20,7 +20,7 @@ from fakes.nginx import Nginx, nginx
 from fakes.node import Entry, FakeNode
 from fakes.process import WebServer
 from fakes.transfers import cut
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 
 CHUNK = 192 * 1024
 BODY = random.Random(71).randbytes(12 * CHUNK + 12345)

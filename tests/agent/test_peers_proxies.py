@@ -16,7 +16,7 @@ from fakes.lighttpd import lighttpd
 from fakes.node import FakeNode
 from fakes.process import WebServer
 from fakes.squid import squid
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 
 BODY = random.Random(74).randbytes(700_000)
 HERE = 123_456

@@ -10,7 +10,7 @@ import pytest
 
 from fakes.dnsmasq import Dnsmasq, dnsmasq
 from fakes.node import Entry, FakeNode
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 
 BODY = random.Random(76).randbytes(300_000)
 # Blocks of 512 bytes have numbers of 16 bits: after 32 MiB they begin again at 0.

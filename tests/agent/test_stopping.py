@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fakes.node import Entry, FakeNode
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 
 PIECE, PIECES = 64 << 20, 96  # bytes of zeros, and how many of them: more than any run here gets done
 SOON = 1.0  # seconds; half of that where the machine does nothing else

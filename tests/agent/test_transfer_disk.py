@@ -15,7 +15,7 @@ import pytest
 from fakes.faults import stall
 from fakes.server import Script, Server
 from fakes.transfers import QUICK, Bench
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import RetryPolicy
 from pxe_fetch.errors import CannotCreateError, NetworkError
 

@@ -15,10 +15,10 @@ from fakes.exchange import Fault
 from fakes.faults import Flip, Serve, Status, cut, redirect, unavailable
 from fakes.server import Script, Server
 from fakes.transfers import Bench, EventRecorder, sha256
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import STALL, Digest, RetryPolicy
+from pxe_fetch.download import fetch_text
 from pxe_fetch.download.context import Context
-from pxe_fetch.download.download import fetch_text
 from pxe_fetch.errors import (
     DeadlineError,
     FetchError,
@@ -219,12 +219,12 @@ def test_the_runs_deadline_counts_beside_the_artifacts(tmp_path: Path) -> None:
 
 
 def test_a_stop_ends_a_wait(tmp_path: Path) -> None:
-    from pxe_fetch.deadline import SystemClock
+    from pxe_fetch.deadline import Clock
     from pxe_fetch.errors import StoppedError
 
     with Server({"/m": Script(then=unavailable("3600"))}) as server:
         bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")])
-        bench.clock.sleep = SystemClock().sleep  # type: ignore[method-assign]
+        bench.clock.sleep = Clock().sleep  # type: ignore[method-assign]
         timer = threading.Timer(0.2, bench.stop.set)
         timer.start()
         with pytest.raises(StoppedError):

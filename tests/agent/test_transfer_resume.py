@@ -19,9 +19,9 @@ from fakes.faults import Flip, Hang, Serve, WrongRange, cut, reset, stall
 from fakes.server import Script, Server
 from fakes.transfers import QUICK, Bench, QuickClock
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
+from pxe_fetch.contract.quantity import amount
 from pxe_fetch.download.copy import BUFFER
 from pxe_fetch.errors import CannotCreateError, DeadlineError, StoppedError
-from pxe_fetch.humanize import amount
 
 BODY = random.Random(3).randbytes(3_000_000)
 HALF = len(BODY) // 2

@@ -20,7 +20,7 @@ from fakes.ports import deaf
 from fakes.server import Script, Server
 from fakes.transfers import Bench, asking, everything
 from pxe_fetch.contract.model import Proxy, RetryPolicy, Timeouts, Tls
-from pxe_fetch.deadline import Deadline, SystemClock
+from pxe_fetch.deadline import Clock, Deadline
 from pxe_fetch.errors import DeadlineError, FetchError, NetworkError, StoppedError
 from pxe_fetch.transport import Request, Transports
 from pxe_fetch.transport.http import HttpTransport
@@ -199,7 +199,7 @@ def test_a_handshake_has_to_be_over_within_the_connect_timeout(
 ) -> None:
     with listener(act) as place:
         began = time.monotonic()
-        deadline = Deadline(clock=SystemClock(), stop=Event(), at=began + 60)
+        deadline = Deadline(clock=Clock(), stop=Event(), at=began + 60)
         with pytest.raises(NetworkError, match=rf"no connection to {place} within 0\.4 s"):
             Transports().of("https:").open(Request(url=f"https://{place}/m", timeouts=SHORT, deadline=deadline))
         assert time.monotonic() - began < WITHIN
@@ -210,7 +210,7 @@ def test_a_handshake_has_to_be_over_within_the_connect_timeout(
 def test_a_stop_and_a_deadline_are_seen_within_half_a_second_while_nothing_comes(where: str, how: str) -> None:
     began = time.monotonic()
     stop = Event()
-    deadline = Deadline(clock=SystemClock(), stop=stop, at=began + (0.3 if how == "deadline" else 60))
+    deadline = Deadline(clock=Clock(), stop=stop, at=began + (0.3 if how == "deadline" else 60))
     patient = Timeouts(connect=30, read=30)
     silence = Silent() if where == "header" else Serve(until=0.5, then="stall")
     with listener(say_nothing) as place, Server({"/m": Script(body=BODY, then=silence)}) as server:
@@ -241,7 +241,7 @@ def test_a_stop_ends_any_wait_for_a_connection_within_half_a_second(
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     stop = Event()
-    deadline = Deadline(clock=SystemClock(), stop=stop, at=time.monotonic() + 60)
+    deadline = Deadline(clock=Clock(), stop=stop, at=time.monotonic() + 60)
     patient = Timeouts(connect=30, read=30)
     with listener(say_nothing) as place, deaf() as (_, port), silent_udp() as udp:
         urls = {"look-up": "http://slow.example/m", "connect": f"http://127.0.0.1:{port}/m", "ftp": f"ftp://{place}/m"}
@@ -281,7 +281,7 @@ def test_names_that_cannot_be_looked_up_in_time_do_not_outlast_the_connect_timeo
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     began = time.monotonic()
-    deadline = Deadline(clock=SystemClock(), stop=Event(), at=began + 60)
+    deadline = Deadline(clock=Clock(), stop=Event(), at=began + 60)
     for url in ("http://slow.example/m", "ftp://slow.example/m"):
         with pytest.raises(NetworkError, match="no connection to slow"):
             Transports().of(url).open(Request(url=url, timeouts=SHORT, deadline=deadline))
@@ -301,7 +301,7 @@ def test_all_addresses_of_a_host_share_the_connect_timeout(monkeypatch: pytest.M
             return answers[host]
 
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
-        deadline = Deadline(clock=SystemClock(), stop=Event(), at=time.monotonic() + 60)
+        deadline = Deadline(clock=Clock(), stop=Event(), at=time.monotonic() + 60)
         timeouts = Timeouts(connect=1.0, read=5.0)
         transport = Transports().of("http:")
         body = transport.open(Request(url="http://many.example/m", timeouts=timeouts, deadline=deadline))
@@ -325,7 +325,7 @@ def test_an_address_of_a_family_that_the_kernel_lacks_is_passed_over(monkeypatch
             return [unknown, alive]
 
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
-        deadline = Deadline(clock=SystemClock(), stop=Event(), at=time.monotonic() + 60)
+        deadline = Deadline(clock=Clock(), stop=Event(), at=time.monotonic() + 60)
         request = Request(url="http://two.example/m", timeouts=Timeouts(), deadline=deadline)
         assert everything(Transports().of("http:").open(request)) == BODY
 

@@ -13,7 +13,7 @@ from fakes.daemons import Ftpd, vsftpd
 from fakes.ftp import Breach, BreakingFtp
 from fakes.node import FakeNode
 from fakes.transfers import Bench, asking, everything
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
 from pxe_fetch.errors import DeadlineError, NetworkError, NotFoundError, PolicyError, RefusedError, StoppedError
 from pxe_fetch.transport import Transports

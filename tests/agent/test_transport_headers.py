@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pxe_fetch.transport.headers import ContentRange, content_range, retry_after, strong_etag
+from pxe_fetch.transport.exchange import retry_after
+from pxe_fetch.transport.http import ContentRange, content_range, strong_etag
 
 
 @pytest.mark.parametrize(

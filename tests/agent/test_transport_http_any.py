@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fakes.faults import Raw
 from fakes.server import Script, Server
 from pxe_fetch.contract.model import Timeouts
-from pxe_fetch.deadline import Deadline, SystemClock
+from pxe_fetch.deadline import Clock, Deadline
 from pxe_fetch.errors import FetchError
 from pxe_fetch.transport import Request, Transports
 
@@ -84,7 +84,7 @@ def test_no_answer_brings_anything_but_a_body_or_a_cause(
     server.scripts["/m"] = Script(then=Raw(answer))
     server.scripts["/x"] = Script(body=b"elsewhere!")
     transports = Transports()
-    deadline = Deadline(clock=SystemClock(), stop=Event(), at=float("inf"))
+    deadline = Deadline(clock=Clock(), stop=Event(), at=float("inf"))
     url = server.url("/m")
     cause = None
     try:

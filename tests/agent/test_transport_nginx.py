@@ -11,7 +11,7 @@ import pytest
 from fakes.certs import FUTURE, PAST, Authority
 from fakes.nginx import Nginx, nginx
 from fakes.transfers import Bench, QuickClock
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import RetryPolicy, Tls
 from pxe_fetch.errors import DeadlineError, NetworkError, RefusedError, TrustError
 from pxe_fetch.transport import Transports

@@ -16,7 +16,7 @@ import pytest
 from fakes.faults import stall
 from fakes.node import Entry, FakeNode
 from fakes.server import Script, Server
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 
 MEMBERS = {f"f{index:03}": random.Random(index).randbytes(5_000) for index in range(300)}
 ONE = random.Random(51).randbytes(3_000_000)

@@ -20,7 +20,7 @@ from fakes.exchange import Exchange
 from fakes.faults import Serve
 from fakes.node import FakeNode
 from fakes.server import Script, Server
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 
 FEW, ALL = 12, 200
 VERSIONS = 4

@@ -56,6 +56,7 @@ def main() -> None:
         work = Path(name)
         weigh(agent, work=work)
         contenders = line_up(agent, work=work, url=server.url("/tiny"))
+        print(f"files passed        {files_passed(work):6}      (goal 30, of the agent's own by one artifact by http)")
         print(f"\n{rounds} runs of each in alternation, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs\n")
         race(contenders, rounds=rounds, work=work)
     show(contenders)
@@ -111,6 +112,15 @@ def line_up(agent: freeze.FrozenAgent, *, work: Path, url: str) -> list[Contende
         Contender("run, that artifact in place", [program, "run", "--config", one]),
         Contender("curl, the same file", [curl, "-sS", "-o", dest, url], removes=dest),
     ]
+
+
+def files_passed(work: Path) -> int:
+    """How many files of the agent have a function that runs when it fetches one artifact by http."""
+    program, config = Path(__file__).with_name("passes.py"), work / "one.yaml"
+    command: list[str | Path] = [sys.executable, program, "run", "--config", config]
+    environment = {"PATH": os.defpath, "XDG_RUNTIME_DIR": str(work)}
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return int(ran.stdout.splitlines()[-1].split()[0])
 
 
 def race(contenders: list[Contender], *, rounds: int, work: Path) -> None:

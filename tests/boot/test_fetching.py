@@ -5,7 +5,7 @@ from __future__ import annotations
 from boot.nodes import Booted, Site
 from boot.sites import CORRUPT, LARGE, NOTE, OTHER, PLAIN, SMALL, WOBBLY
 from fakes.server import Server
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.paths import MessageId
 
 

@@ -8,7 +8,7 @@ from boot.nodes import Booted, Site
 from boot.sites import NOTE, PLAIN
 from fakes.server import Server
 from liveos import shapes
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.paths import UNIT_NAME
 
 CONFIG = """\

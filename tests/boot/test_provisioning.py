@@ -29,7 +29,7 @@ from boot.sites import LICENCE, PLAIN
 from boot.trouble import killed_once
 from fakes.exchange import Asked
 from fakes.nginx import Nginx, nginx
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.paths import MessageId
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from pxe_fetch.contract import cmdline
-from pxe_fetch.contract.cmdline import KernelArgumentError
+from pxe_fetch.contract import facts
+from pxe_fetch.contract.facts import KernelArgumentError
 
 SHA256 = "ab" * 32
 
 
 def test_reads_the_agents_own_arguments_among_others() -> None:
-    found = cmdline.parse(
+    found = facts.parse(
         "BOOT_IMAGE=/boot/vmlinuz root=live:http://h/x.iso ro quiet pxe-fetch.config=http://h/f.yaml?a=b "
         f"pxe-fetch.config.sha256={SHA256.upper()} pxe-fetch.base_url=http://m/ pxe-fetch.deadline=30m pxe-fetch.debug "
         "pxe-fetch.report=http://h/r\n"
@@ -23,17 +23,17 @@ def test_reads_the_agents_own_arguments_among_others() -> None:
 
 @pytest.mark.parametrize("word", ["pxe-fetch=off", "pxe_fetch=off", "pxe-fetch=on pxe_fetch=0", "pxe-fetch=no"])
 def test_off_is_off(word: str) -> None:
-    assert cmdline.parse(f"quiet {word} ro").off
+    assert facts.parse(f"quiet {word} ro").off
 
 
 def test_the_last_of_a_name_wins_and_dashes_are_underscores() -> None:
-    found = cmdline.parse("my-role=a my_role=b pxe-fetch.base_url=http://a/ pxe_fetch.base-url=http://b/")
+    found = facts.parse("my-role=a my_role=b pxe-fetch.base_url=http://a/ pxe_fetch.base-url=http://b/")
     assert found.others == {"my_role": "b"}
     assert found.base_url == "http://b/"
 
 
 def test_quotes_keep_blanks_together() -> None:
-    found = cmdline.parse('site="rack 1" "note=a b" dyndbg="file a.c +p; file b.c +p" x=1')
+    found = facts.parse('site="rack 1" "note=a b" dyndbg="file a.c +p; file b.c +p" x=1')
     assert found.others == {"site": "rack 1", "note": "a b", "dyndbg": "file a.c +p; file b.c +p", "x": "1"}
 
 
@@ -49,4 +49,4 @@ def test_quotes_keep_blanks_together() -> None:
 )
 def test_a_mistake_is_a_sentence(text: str, said: str) -> None:
     with pytest.raises(KernelArgumentError, match=said.replace(".", r"\.")):
-        cmdline.parse(text)
+        facts.parse(text)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pxe_fetch.contract import chunks, cmdline, quantity, reader
-from pxe_fetch.contract.cmdline import KernelArgumentError
+from pxe_fetch.contract import chunks, facts, quantity, reader
+from pxe_fetch.contract.facts import KernelArgumentError
 from pxe_fetch.contract.model import (
     NO_CHUNKS,
     Artifact,
@@ -186,6 +186,6 @@ def test_no_text_brings_anything_but_problems(text: str) -> None:
 @given(st.text())
 def test_no_command_line_brings_anything_but_an_argument_error(text: str) -> None:
     try:
-        cmdline.parse(text + ' pxe-fetch.deadline="' + text)
+        facts.parse(text + ' pxe-fetch.deadline="' + text)
     except KernelArgumentError as error:
         str(error)

@@ -15,11 +15,13 @@ from pathlib import Path
 from fakes import ports
 from fakes.process import Process, accepts, running
 
+_MODULES = ("delay", "ls", "xfer")  # files of their own on Debian 13, part of the program on Debian 12
 PROGRAM = Path(sys.prefix) / "debian/usr/sbin/proftpd"  # not installed, since it conflicts with vsftpd: tests/prepare
 
 # <Anonymous> would take root, for its chroot(2): instead, "anonymous" is a user whose password is the one that clients
 # send (RFC 1635), and whose folder is served as it lies.
 _CONFIG = """
+{modules}
 ServerType standalone
 ServerName test
 DefaultAddress 127.0.0.1
@@ -29,9 +31,7 @@ User {user}
 Group {group}
 PidFile {folder}/pid
 ScoreboardFile {folder}/scoreboard
-<IfModule mod_delay.c>
-  DelayEngine off
-</IfModule>
+DelayEngine off
 UseIPv6 off
 UseReverseDNS off
 UseSendfile off
@@ -84,7 +84,14 @@ def proftpd(folder: Path, *, root: Path, more: str = "", password: str = _PASSWO
     config = folder / "proftpd.conf"
     config.write_text(
         _CONFIG.format(
-            folder=folder, port=port, user=user, group=group, first=first, last=min(first + 20, 65535), more=more
+            folder=folder,
+            port=port,
+            user=user,
+            group=group,
+            first=first,
+            last=min(first + 20, 65535),
+            modules=_modules(),
+            more=more,
         )
     )
     config.chmod(0o644)
@@ -95,3 +102,10 @@ def proftpd(folder: Path, *, root: Path, more: str = "", password: str = _PASSWO
     )
     with running(process):
         yield Proftpd(folder=folder, port=port, process=process)
+
+
+def _modules() -> str:
+    """The lines of proftpd.conf that load what this build keeps in files."""
+    folder = PROGRAM.parents[1] / "lib/proftpd"
+    files = [name for name in _MODULES if (folder / f"mod_{name}.so").exists()]
+    return "\n".join([f"ModulePath {folder}", *(f"LoadModule mod_{name}.c" for name in files)] if files else [])

@@ -12,9 +12,9 @@ from threading import Event
 
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract.model import Digest, Proxy, RetryPolicy, Timeouts, Tls
-from pxe_fetch.deadline import Deadline, SystemClock
+from pxe_fetch.deadline import Clock, Deadline
+from pxe_fetch.download import DownloadResult, download
 from pxe_fetch.download.context import Context, StreamBudget
-from pxe_fetch.download.download import DownloadResult, download
 from pxe_fetch.download.partfile import PartLock
 from pxe_fetch.filesystem import Folder
 from pxe_fetch.plan import Transfer
@@ -28,7 +28,7 @@ PATIENT = Timeouts(connect=5.0, read=10.0)
 
 def asking(url: str, *, headers: Mapping[str, str] | None = None, offset: int = 0, end: int | None = None) -> Request:
     """A request for `url` that has time."""
-    deadline = Deadline(clock=SystemClock(), stop=Event(), at=time.monotonic() + 60)
+    deadline = Deadline(clock=Clock(), stop=Event(), at=time.monotonic() + 60)
     return Request(url=url, headers=headers or {}, offset=offset, end=end, timeouts=PATIENT, deadline=deadline)
 
 
@@ -44,7 +44,7 @@ def everything(body: Body) -> bytes:
 
 
 @dataclass
-class QuickClock:
+class QuickClock(Clock):
     """Waits are remembered and over at once, the clock jumps; `during` is called in each, with its number from 0."""
 
     during: Callable[[int], None] | None = None
@@ -150,7 +150,7 @@ class Bench:
     def download(
         self, *, deadline: float = float("inf"), reserve: Callable[[int], None] = lambda _: None
     ) -> DownloadResult:
-        """What `pxe_fetch.download.download.download` returns; the part is checked to hold exactly the body."""
+        """What `pxe_fetch.download.download` returns; the part is checked to hold exactly the body."""
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
         transports = self.transports or Transports(tls=self.tls, proxy=self.proxy)

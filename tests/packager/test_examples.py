@@ -21,7 +21,7 @@ from fakes.nginx import nginx
 from fakes.node import FakeNode, Ran
 from fakes.server import Script, Server
 from packing.site import files_of
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(file.parent.name for file in (ROOT / "examples").glob("*/fetch.yaml"))

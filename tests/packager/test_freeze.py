@@ -23,7 +23,7 @@ from fakes.faults import Serve, Status
 from fakes.server import Script, Server
 from packing.ordinary import ordinary_user
 from packing.site import Site
-from pxe_fetch.contract.exits import Exit
+from pxe_fetch.contract.commands import Exit
 from pxe_pack import freeze
 from pxe_pack.console import PlainConsole
 from pxe_pack.freeze import recipe

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pxe_fetch.contract import cmdline, commands
+from pxe_fetch.contract import commands, facts
 from pxe_pack import cli, parser
 
 
@@ -67,10 +67,10 @@ def test_the_agents_manual_page_has_every_command_and_flag(
         assert f"       {command.usage(name)}\n" in plain
         part = plain.split(f"COMMAND 'pxe-fetch {name}'")[1]
         assert all(option.flag in part for option in command.options)
-    for code, meaning in commands.EXIT_CODES.items():
-        assert re.search(rf"^ +{code} +{meaning}", plain, re.MULTILINE)
+    for code in commands.Exit:
+        assert re.search(rf"^ +{code} +{code.meaning}", plain, re.MULTILINE)
     arguments = re.findall(r"^ +pxe-fetch([.=][\w.]+)", plain.split("KERNEL ARGUMENTS")[1], re.MULTILINE)
-    assert arguments == ["=off", *(f".{name}" for name in cmdline.NAMES)]
+    assert arguments == ["=off", *(f".{name}" for name in facts.NAMES)]
 
 
 def test_commands_of_the_agent_are_completed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

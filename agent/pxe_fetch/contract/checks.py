@@ -10,7 +10,6 @@ from typing import TypedDict
 from pxe_fetch.contract import chunks as cut
 from pxe_fetch.contract import model, quantity, validators
 from pxe_fetch.contract.document import Section, Sequence
-from pxe_fetch.contract.paths import protected_place
 from pxe_fetch.contract.url import scheme_of
 
 _EVERY_NODE = model.When()
@@ -62,7 +61,7 @@ def dest(artifact: Section, path: str, roots: tuple[str, ...]) -> None:
 
     The agent checks it with its facts filled in, and links resolved.
     """
-    if path and (place := protected_place(path)):
+    if path and (place := validators.protected_place(path)):
         artifact.refuse(
             "dest",
             f"is refused: {place} belongs to the system, and no artifact goes there",

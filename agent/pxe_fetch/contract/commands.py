@@ -1,8 +1,34 @@
-"""The commands of `pxe-fetch`: the agent parses its command line by them, pxe-pack makes its manual page of them."""
+"""The commands of `pxe-fetch` and its exit codes: the agent's command line, and the manual page that pxe-pack makes."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from enum import IntEnum
+from typing import NamedTuple, Self
+
+
+class Exit(IntEnum):
+    """How a run ended; 64-78 after sysexits(3). The unit restarts on NETWORK, BUG, IO, DEADLINE, INTEGRITY."""
+
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str) -> Self:
+        exit_code = int.__new__(cls, code)
+        exit_code._value_, exit_code.meaning = code, meaning
+        return exit_code
+
+    DONE = 0, "done"
+    DEGRADED = 2, "done, but an optional artifact failed"
+    USAGE = 64, "usage"
+    CONFIG = 65, "configuration"
+    NETWORK = 69, "network"
+    BUG = 70, "bug"
+    CANNOT_CREATE = 73, "cannot create a destination, or start a required unit"
+    IO = 74, "input/output"
+    DEADLINE = 75, "deadline or stopped"
+    INTEGRITY = 76, "integrity"
+    REFUSED = 77, "refused"
+    TRUST = 78, "TLS trust"
+    NO_ROOM = 79, "no room"
 
 
 class Option(NamedTuple):
@@ -53,20 +79,4 @@ COMMANDS = {
         details="Prints what the file would fetch, or every problem in it. Nothing is fetched.",
     ),
     "version": Command("print the version"),
-}
-
-EXIT_CODES = {  # by pxe_fetch.contract.exits.Exit
-    0: "done",
-    2: "done, but an optional artifact failed",
-    64: "usage",
-    65: "configuration",
-    69: "network",
-    70: "bug",
-    73: "cannot create a destination, or start a required unit",
-    74: "input/output",
-    75: "deadline or stopped",
-    76: "integrity",
-    77: "refused",
-    78: "TLS trust",
-    79: "no room",
 }

@@ -131,7 +131,11 @@ def load(text: str, *, name: str, problems: Problems) -> Value:
     try:
         return _Reader(text, source, problems=problems).document()
     except yaml.MarkedYAMLError as error:
-        raise ProblemError(_syntax(error, source=source)) from None
+        mark = error.problem_mark or error.context_mark
+        where = Spot(source, mark, mark).position() if mark else None
+        message = " ".join(filter(None, ("this is not YAML:", error.context, error.problem)))
+        hint = "indent YAML with spaces, not tabs" if where and "\t" in where.text else ""
+        raise ProblemError(Problem(reference="yaml-syntax", message=message, where=where, hint=hint)) from None
     except (yaml.YAMLError, ValueError) as error:  # a character that YAML does not allow, half of a surrogate pair
         message = f"{name} is not YAML: {error}".splitlines()[0]
         raise ProblemError(Problem(reference="yaml-syntax", message=message)) from None
@@ -247,21 +251,12 @@ def _resolved(text: str) -> str | int | float | bool | None:
     return float(text) if _FRACTION.fullmatch(text) else text
 
 
-def _syntax(error: yaml.MarkedYAMLError, *, source: Source) -> Problem:
-    mark = error.problem_mark or error.context_mark
-    where = Spot(source, mark, mark).position() if mark else None
-    said = " ".join(part for part in (error.context, error.problem) if part)
-    hint = "indent YAML with spaces, not tabs" if where and "\t" in where.text else ""
-    return Problem(reference="yaml-syntax", message=f"this is not YAML: {said}", where=where, hint=hint)
-
-
-class Section:
+class Section(NamedTuple):
     """A mapping at `path`. It knows the positions of its keys, not their meaning."""
 
-    def __init__(self, mapping: Mapping, *, path: str, problems: Problems) -> None:
-        self.mapping = mapping
-        self.path = path
-        self.problems = problems
+    mapping: Mapping
+    path: str
+    problems: Problems
 
     def has(self, key: str) -> bool:
         """Whether the key has a value other than null."""

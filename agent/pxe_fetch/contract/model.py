@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pxe_fetch.contract import keys, template, validators
+from pxe_fetch.contract import keys, validators
+from pxe_fetch.contract.facts import FACTS, argument
 from pxe_fetch.contract.keys import Duration, Flag, Group, Key, OneOrMore, Size, Table, Text, Texts, Whole, spelled
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
 
@@ -109,18 +110,13 @@ class When:
 
     facts: Mapping[str, tuple[str, ...]] = keys.mapping(
         *(
-            Key(
-                OneOrMore(validators.any_text),
-                f"From {source}.",
-                name=name,
-                item=True,
-            )
-            for name, source in template.FACTS.items()
+            Key(OneOrMore(validators.any_text), f"From {source}.", name=name, item=True)
+            for name, source in FACTS.items()
         )
     )
     cmdline: Mapping[str, tuple[str, ...]] = keys.mapping(
         Key(
-            Table(validators.any_text, OneOrMore(validators.any_text), rename=template.argument),
+            Table(validators.any_text, OneOrMore(validators.any_text), rename=argument),
             "Kernel arguments, and the globs for their values.",
         )
     )
@@ -161,9 +157,7 @@ class Artifact:
         hint="the absolute path to place it at",
     ).required()
     mode: int | None = Key(
-        Text(validators.mode),
-        "Permission bits in octal, 0644 if not given; set-id bits are refused.",
-        sections=SHARED,
+        Text(validators.mode), "Permission bits in octal, 0644 if not given; set-id bits are refused.", sections=SHARED
     ).default(None)
     owner: str | None = Key(ACCOUNT, "User, by name or number; root if not given.", sections=SHARED).default(None)
     group: str | None = Key(ACCOUNT, "Group, by name or number; root if not given.", sections=SHARED).default(None)

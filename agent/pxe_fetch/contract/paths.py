@@ -44,19 +44,7 @@ PROTECTED = (
     *("/var/log/journal", STATE_DIR),
 )
 # What the agent itself puts beside a destination: part files, staging directories, records.
-_OWN_NAME = re.compile(r".*?/\.[^/]*\.pxe-fetch-[a-z]+(?=/|$)", re.DOTALL)
-_BELOW = tuple(f"{place}/" for place in PROTECTED)
-_ALL = "\n".join(("", *_BELOW))
-
-
-def protected_place(path: str) -> str | None:
-    """Return the place that no artifact goes to and that `path` is, is in, or contains; None if there is none."""
-    if ".pxe-fetch-" in path and (found := _OWN_NAME.match(path)):
-        return found[0]
-    below = f"{path}/"
-    if not below.startswith(_BELOW) and f"\n{below}" not in _ALL:  # as with all but a few of thousands of artifacts
-        return None
-    return next(place[:-1] for place in _BELOW if place.startswith(below) or below.startswith(place))
+OWN_NAME = re.compile(r".*?/\.[^/]*\.pxe-fetch-[a-z]+(?=/|$)", re.DOTALL)
 
 
 class MessageId:

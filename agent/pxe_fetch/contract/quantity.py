@@ -1,4 +1,4 @@
-"""Parse and format durations and sizes: `500ms 30s 5m 1h`, `512 KiB 4MiB 1GB`."""
+"""Durations and sizes, read (`500ms 30s 5m 1h`, `512 KiB 4MiB 1GB`) and written: exactly, or in words for messages."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ _SIZE_UNITS: dict[str, int] = {
     "KB": 1000,
     **{f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", 1)},
 }
+_KiB = 1024
+_MINUTE = 60
+_HOUR = 3600
 DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?(ms|s|m|h)", re.ASCII)
 SIZE = re.compile(r"(\d{1,19}(?:\.\d{1,6})?) ?([A-Za-z]{0,3})", re.ASCII)
 
@@ -39,13 +42,42 @@ def size(text: str) -> int:
     number, unit = match[1], _SIZE_UNITS[match[2]]
     if "." not in number:
         return int(number) * unit
-    amount = float(number) * unit
-    if not amount.is_integer():
+    product = float(number) * unit
+    if not product.is_integer():
         raise RuleError("is not a size", reference="size-invalid", label="expected a whole number of bytes")
-    return int(amount)
+    return int(product)
 
 
 def show_size(count: int) -> str:
     """`count` bytes in the largest unit that is exact; `size` reads it back."""
     unit = next(unit for unit in ("TiB", "GiB", "MiB", "KiB", "") if count % _SIZE_UNITS[unit] == 0)
     return f"{count // _SIZE_UNITS[unit]}{unit}" if count else "0"
+
+
+def amount(count: int) -> str:
+    """A number of bytes to three digits: 0 bytes, 512 bytes, 1.00 KiB, 23.4 MiB, 512 MiB."""
+    if count < _KiB:
+        return "1 byte" if count == 1 else f"{count} bytes"
+    value = float(count)
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        value /= _KiB
+        if value < 999.5 or unit == "TiB":  # noqa: PLR2004  beyond it, it would round to four digits
+            break
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"  # noqa: PLR2004
+
+
+def span(seconds: float) -> str:
+    """A duration to about three digits: 0.25 s, 12.3 s, 2 min 5 s, 1 h 3 min."""
+    if seconds < 9.995:  # noqa: PLR2004
+        return f"{seconds:.2f} s"
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
+    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun: 1 artifact, 2 artifacts."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

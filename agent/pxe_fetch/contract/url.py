@@ -107,7 +107,9 @@ def join(base: Url, reference: str | bytes) -> Url:
     URL, and keeps the dot segments of its path. `bytes` come from a header: those beyond ASCII are
     percent-encoded one by one, whatever their encoding.
     """
-    text = reference if isinstance(reference, str) else _ascii(reference)
+    text = reference
+    if not isinstance(text, str):
+        text = "".join(chr(octet) if octet < 0x80 else f"%{octet:02X}" for octet in text)  # noqa: PLR2004  ASCII's end
     scheme, authority, path, query, fragment = _split(text)
     if scheme is not None:
         return parse(text)
@@ -189,7 +191,8 @@ def _address(text: str) -> str:
 def _name(text: str) -> str:
     """A host name for DNS: percent-decoded, in ASCII. Raises UrlError."""
     try:
-        name = _decoded(text) if "%" in text else text
+        octets = re.split(_ENCODED, text)  # text and hexadecimal digits in turn
+        name = b"".join(bytes.fromhex(one) if index % 2 else one.encode() for index, one in enumerate(octets)).decode()
         if not name.isascii():
             if _AMBIGUOUS.search(name):
                 raise UrlError("has a host name that must be written in its ASCII form, xn--…")
@@ -203,15 +206,6 @@ def _name(text: str) -> str:
     if not all(0 < len(label) <= _LONGEST_LABEL for label in name.removesuffix(".").split(".")):
         raise UrlError("has a host name with a part that is empty or longer than 63 characters")
     return name
-
-
-def _decoded(text: str) -> str:
-    octets = re.split(_ENCODED, text)  # text and hexadecimal digits in turn
-    return b"".join(bytes.fromhex(part) if index % 2 else part.encode() for index, part in enumerate(octets)).decode()
-
-
-def _ascii(octets: bytes) -> str:
-    return "".join(chr(octet) if octet < 0x80 else f"%{octet:02X}" for octet in octets)  # noqa: PLR2004  ASCII's end
 
 
 def _sendable(text: str) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TypeVar
 
-from pxe_fetch.contract import chunks, quantity, template
-from pxe_fetch.contract.paths import protected_place
+from pxe_fetch.contract import chunks, facts, quantity
+from pxe_fetch.contract.paths import OWN_NAME, PROTECTED
 from pxe_fetch.contract.problem import RuleError
 from pxe_fetch.contract.url import Url, UrlError, is_absolute, join, parse
 
@@ -31,6 +30,8 @@ EXEMPTION = re.compile(
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]*", re.ASCII)
 _OWN_HEADERS = frozenset(("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding"))
 _HOP_HEADERS = frozenset(("connection", "proxy-authorization"))  # of the connection, not for the server of a url
+_PROTECTED = tuple(f"{place}/" for place in PROTECTED)
+_ALL_PROTECTED = "\n".join(("", *_PROTECTED))
 _ANYWHERE = parse("http://h/")  # base for checking relative urls
 
 
@@ -101,7 +102,7 @@ def url(text: str, *, place: str = "header_credential") -> str:
     if not text or not text.isprintable() or " " in text:
         raise RuleError("is not a URL", reference="url-invalid", hint="percent-encode blanks: %20")
     # A fact may be the host or the port, so the parts are checked with a harmless word in its place.
-    filled = template.fill(text, lambda _: "1")
+    filled = facts.fill(text, lambda _: "1")
     if filled.startswith("//"):
         raise RuleError("has no scheme", reference="url-invalid", hint="put http: or https: in front of it")
     whole = is_absolute(filled)
@@ -150,21 +151,21 @@ def proxy(text: str) -> str:
 
 def exemption(text: str) -> str:
     """What is reached without a proxy: a host, address or domain, each with an optional port, or a network."""
-    if not EXEMPTION.fullmatch(text) or ("/" in text and not _is_network(text)):
+    valid = EXEMPTION.fullmatch(text)
+    try:
+        if valid and "/" in text:
+            import ipaddress
+
+            ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        valid = None
+    if not valid:
         raise RuleError(
             "is not a host, domain or network",
             reference="no-proxy-invalid",
             hint="a list of them: [cache.lan, .example.com, 10.0.0.0/8]",
         )
     return text
-
-
-def _is_network(text: str) -> bool:
-    import ipaddress
-
-    with suppress(ValueError):
-        return bool(ipaddress.ip_network(text, strict=False))
-    return False
 
 
 def base_url(text: str) -> str:
@@ -236,7 +237,7 @@ def node_path(text: str) -> str:
 
 
 def _fixed(text: str) -> str:
-    if template.references(text):
+    if facts.references(text):
         hint = "facts are allowed in urls, destinations and headers"
         raise RuleError("contains a fact, which is not filled in here", reference="fact-misplaced", hint=hint)
     return text
@@ -245,12 +246,22 @@ def _fixed(text: str) -> str:
 def root(text: str) -> str:
     """A folder below which artifacts may be installed."""
     path = absolute_path(text)
-    if path == "/" or template.references(path):
+    if path == "/" or facts.references(path):
         raise RuleError("is too broad", reference="root-invalid", hint="name the folders that artifacts go below")
     place = protected_place(path)
     if place and path.startswith(place):
         raise RuleError(f"is refused: {place} belongs to the system", reference="root-invalid", label=f"in {place}")
     return path
+
+
+def protected_place(path: str) -> str | None:
+    """The place that no artifact goes to and that `path` is, is in, or contains; None if there is none."""
+    if ".pxe-fetch-" in path and (found := OWN_NAME.match(path)):
+        return found[0]
+    below = f"{path}/"
+    if not below.startswith(_PROTECTED) and f"\n{below}" not in _ALL_PROTECTED:  # as with nearly all of thousands
+        return None
+    return next(place[:-1] for place in _PROTECTED if place.startswith(below) or below.startswith(place))
 
 
 def mode(text: str) -> int:
@@ -285,10 +296,10 @@ def templated(text: str) -> str:
     """Text that may contain ${facts}: each must be known, and closed."""
     if "${" not in text:
         return text
-    for reference in template.references(text):
-        if not template.is_known(reference):
-            hint = f"known facts: {template.KNOWN}"
+    for reference in facts.references(text):
+        if not facts.is_known(reference):
+            hint = f"known facts: {facts.KNOWN}"
             raise RuleError(f"contains the unknown fact `{reference}`", reference="fact-unknown", hint=hint)
-    if template.fill(text, lambda _: "").find("${") >= 0:
+    if facts.fill(text, lambda _: "").find("${") >= 0:
         raise RuleError("contains a `${` that is not closed", reference="fact-unknown", hint="write ${fact}")
     return text

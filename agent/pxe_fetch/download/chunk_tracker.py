@@ -38,39 +38,30 @@ class PartialChunk:
 OnChunk = Callable[[int, bytes, frozenset[str]], None]
 
 
+@dataclass(kw_only=True, slots=True)
 class ChunkDigester:
     """The digests of consecutive chunks that one stream downloads."""
 
-    def __init__(
-        self, chunk_map: ChunkMap, *, position: int, partial: PartialChunk | None, origin: str, on_chunk: OnChunk
-    ) -> None:
-        """The next bytes start at the offset `position`; `partial` has those before it in the same chunk.
-
-        `on_chunk` gets each chunk whose last byte has arrived: its index, its digest, the mirrors that it came from.
-        """
-        self._map = chunk_map
-        self._position = position
-        self._origin = frozenset((origin,))
-        self._on_chunk = on_chunk
-        self._chunk = partial or PartialChunk(length=0, hash=hashlib.sha256(), origins=frozenset())
+    chunk_map: ChunkMap
+    position: int  # offset of the next bytes
+    chunk: PartialChunk | None  # those before it in the same chunk
+    origin: str
+    on_chunk: OnChunk  # gets each whole chunk: its index, its digest, the mirrors that it came from
 
     def update(self, data: memoryview) -> None:
         """Hash `data`, which follows what was hashed before."""
         while data:
-            chunk, index = self._chunk, self._map.at(self._position)
-            end = self._map.start(index + 1)
-            here, data = data[: end - self._position], data[end - self._position :]
+            index = self.chunk_map.at(self.position)
+            end = self.chunk_map.start(index + 1)
+            here, data = data[: end - self.position], data[end - self.position :]
+            chunk = self.chunk = self.chunk or PartialChunk(length=0, hash=hashlib.sha256(), origins=frozenset())
             chunk.hash.update(here)
             chunk.length += len(here)
-            chunk.origins |= self._origin
-            self._position += len(here)
-            if self._position == end:
-                self._chunk = PartialChunk(length=0, hash=hashlib.sha256(), origins=frozenset())
-                self._on_chunk(index, chunk.hash.digest(), chunk.origins)
-
-    def partial(self) -> PartialChunk | None:
-        """The beginning of the current, incomplete chunk; None if it is empty."""
-        return self._chunk if self._chunk.length else None
+            chunk.origins |= {self.origin}
+            self.position += len(here)
+            if self.position == end:
+                self.chunk = None
+                self.on_chunk(index, chunk.hash.digest(), chunk.origins)
 
 
 @dataclass(kw_only=True, slots=True, eq=False)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from threading import Thread
 
-from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline, StopWhen
 from pxe_fetch.download.chunk_tracker import Assignment, ChunkDigester, PartialChunk
 from pxe_fetch.download.context import Context
@@ -36,33 +35,14 @@ class ChunkedDownload:
         self._processors = len(os.sched_getaffinity(0))
         self._deadline = context.deadline(source.retry.deadline)
         self._scheduler = ChunkScheduler(source, chunk_map=part.chunk_map, context=context, deadline=self._deadline)
-        tracker = self._scheduler.tracker
+        self.attempts, tracker = self._scheduler.attempts, self._scheduler.tracker
         self._stop = StopWhen(lambda: not tracker.remaining, stop=context.stop)
         self._fatal: FetchError | None = None
         self._threads = 0  # one is the artifact's own, the others come from the run's budget
 
-    @property
-    def attempts(self) -> int:
-        """1, and 1 more for each stream that failed."""
-        return self._scheduler.attempts.number
-
-    @property
-    def bytes_received(self) -> int:
-        """Over the wire in this run, those fetched twice counted twice."""
-        return self._scheduler.received
-
-    @property
-    def resumed_from(self) -> int:
-        """Bytes left by an earlier run."""
-        return self._scheduler.resumed_from
-
-    def last_url(self) -> str | None:
-        """The mirror that sent the last chunk, or was asked last, redacted; None if none was asked."""
-        return redact(self._scheduler.last_mirror.url) if self._scheduler.last_mirror else None
-
     def _resume(self) -> None:
         """Start from the chunks that an earlier run left, if they are right."""
-        self._events.verifying(self._source.name, total=self._part.resumable_size())
+        self._events.verifying(self._source.name, total=self._part.resumable)
         scheduler, chunk_map = self._scheduler, self._part.chunk_map
 
         def on_chunk(index: int, is_right: bool) -> bool:  # noqa: FBT001  a value
@@ -78,14 +58,14 @@ class ChunkedDownload:
 
     def run(self) -> None:
         """Download until the part is complete and verified. Raises FetchError as download.download does."""
-        if self._part.resumable_size():
+        if self._part.resumable:
             self._resume()
         try:
-            self._scheduler.attempts.run(self._attempt, next_mirror=self._scheduler.next_mirror)
+            self.attempts.run(self._attempt, next_mirror=self._scheduler.next_mirror)
         finally:
             self._stop.set()
             self._await_threads()
-            if self.attempts:
+            if self.attempts.number:
                 self._events.progress(self._source.name, received=self._scheduler.here, total=self._part.chunk_map.size)
         self._verify()
 
@@ -194,7 +174,7 @@ class ChunkedDownload:
     def _copy(self, assignment: Assignment, body: Body, deadline: Deadline, *, has_all: bool) -> None:
         """Write the range; if the body has all bytes, also the missing chunks after it."""
         rate = MinimumRate(
-            self._source.timeouts,
+            timeouts=self._source.timeouts,
             deadline=deadline,
             may_leave=lambda: self._scheduler.mirrors.may_leave(assignment.mirror),
             sharers=lambda: max(1, self._scheduler.streams),
@@ -228,9 +208,9 @@ class ChunkedDownload:
     def _fill(self, assignment: Assignment, body: Body, rate: MinimumRate) -> None:
         """Write the body to the range, up to the range's end, or the end of a wrong chunk."""
         digester = ChunkDigester(
-            self._part.chunk_map,
+            chunk_map=self._part.chunk_map,
             position=assignment.range.position,
-            partial=assignment.range.partial,
+            chunk=assignment.range.partial,
             origin=assignment.mirror.url,
             on_chunk=partial(self._scheduler.chunk_received, assignment),
         )
@@ -241,7 +221,7 @@ class ChunkedDownload:
             return rate.check(count)
 
         def write(data: memoryview) -> None:
-            self._part.write(data, at=assignment.range.position)
+            self._part.write_at(data, assignment.range.position)
             self._scheduler.written(assignment, len(data))
 
         try:
@@ -254,7 +234,7 @@ class ChunkedDownload:
                 may_thread=lambda: self._scheduler.streams < self._processors,
             )
         finally:
-            assignment.range.partial = digester.partial()
+            assignment.range.partial = digester.chunk
         if assignment.failure:
             raise assignment.failure
         if left := self._part.chunk_map.start(assignment.range.end) - assignment.range.position:

@@ -11,9 +11,9 @@ from threading import Condition, Event, Lock
 from typing import Protocol
 
 from pxe_fetch.contract.model import STALL
-from pxe_fetch.deadline import Clock, Deadline, SystemClock
+from pxe_fetch.contract.quantity import span
+from pxe_fetch.deadline import Clock, Deadline
 from pxe_fetch.errors import NetworkError, StoppedError
-from pxe_fetch.humanize import span
 from pxe_fetch.transport import Transports
 
 _REMEMBERED = 60.0  # seconds: then a host that was silent, or served few streams, is asked again as any other
@@ -65,26 +65,21 @@ class StreamBudget:
     """The streams that a run may have besides the one that each artifact always has. Thread-safe."""
 
     def __init__(self, free: int) -> None:
-        self._free = free
+        self.free = free  # that could be taken now
         self._lock = Lock()
-
-    @property
-    def free(self) -> int:
-        """The number that could be taken now."""
-        return self._free
 
     def take(self) -> bool:
         """Take one; False if none is free."""
         with self._lock:
-            if self._free <= 0:
+            if self.free <= 0:
                 return False
-            self._free -= 1
+            self.free -= 1
             return True
 
     def give(self) -> None:
         """Add one: returned, or freed by a worker that has no more artifacts."""
         with self._lock:
-            self._free += 1
+            self.free += 1
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -203,7 +198,7 @@ class Context:
     transports: Transports
     events: Events
     stop: Event  # once it is set, every download ends within half a second
-    clock: Clock = field(default_factory=SystemClock)
+    clock: Clock = field(default_factory=Clock)
     run_deadline: float = math.inf  # on `clock.now()`
     streams: StreamBudget = field(default_factory=lambda: StreamBudget(0))
     hosts: Hosts = field(init=False)

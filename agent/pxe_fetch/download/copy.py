@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from queue import SimpleQueue
 from threading import Thread
@@ -63,32 +64,27 @@ def copy_body(
         pipeline.close()
 
 
+@dataclass(kw_only=True, slots=True)
 class MinimumRate:
     """Checks that bytes arrive fast enough: at one byte a second, no read ever times out."""
 
-    def __init__(
-        self,
-        timeouts: Timeouts,
-        *,
-        deadline: Deadline,
-        may_leave: Callable[[], bool],
-        sharers: Callable[[], int] = lambda: 1,
-    ) -> None:
-        """`may_leave` says whether there is anywhere else to go; `sharers` how many streams share the minimum."""
-        self._timeouts = timeouts
-        self._deadline = deadline
-        self._may_leave = may_leave
-        self._sharers = sharers
-        self._since = deadline.clock.now()  # start of the current quarter of the window
-        self._bytes = 0  # since then
-        self._quarters: deque[tuple[int, float]] = deque(maxlen=4)  # bytes and seconds of the last ones
+    timeouts: Timeouts
+    deadline: Deadline
+    may_leave: Callable[[], bool]  # whether there is anywhere else to go
+    sharers: Callable[[], int] = lambda: 1  # how many streams share the minimum
+    _since: float = 0.0  # start of the current quarter of the window
+    _bytes: int = 0  # since then
+    _quarters: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=4))  # bytes and seconds of each
+
+    def __post_init__(self) -> None:
+        self._since = self.deadline.clock.now()
 
     def check(self, count: int) -> float:
         """Count `count` received bytes; return the time.
 
         Raises NetworkError if the last window had too few, or the first half of it.
         """
-        deadline, timeouts = self._deadline, self._timeouts
+        deadline, timeouts = self.deadline, self.timeouts
         deadline.check()
         now = deadline.clock.now()
         deadline.progressed(now)
@@ -97,8 +93,8 @@ class MinimumRate:
             self._quarters.append((self._bytes, now - self._since))
             self._since, self._bytes = now, 0
             rate = sum(bytes_ for bytes_, _ in self._quarters) / sum(seconds for _, seconds in self._quarters)
-            is_slow = len(self._quarters) > 1 and rate * self._sharers() < timeouts.min_rate
-            if is_slow and self._may_leave():
+            is_slow = len(self._quarters) > 1 and rate * self.sharers() < timeouts.min_rate
+            if is_slow and self.may_leave():
                 least = f"{timeouts.min_rate / 1024:g} KiB/s"
                 raise NetworkError(f"too slow: {rate / 1024:.1f} KiB/s, less than {least}")
         return now

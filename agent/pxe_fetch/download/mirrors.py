@@ -27,16 +27,12 @@ _PATIENCE = 5.0
 _IMPATIENT = 2  # failures in a row of one mirror from which on it gets all of `timeouts.read`: it may just be slow
 
 
-class OvertakenError(NetworkError):
+class OvertakenError(NetworkError, is_counted=False):
     """A stream was ended because another mirror would download the rest much faster."""
 
-    is_counted = False
 
-
-class LimitedError(NetworkError):
+class LimitedError(NetworkError, is_counted=False):
     """A host refuses this stream, because it serves this node as many as it would."""
-
-    is_counted = False
 
 
 @dataclass(kw_only=True, slots=True, eq=False)

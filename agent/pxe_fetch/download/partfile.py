@@ -46,13 +46,11 @@ class Digester:
 
     def digest(self) -> Digest:
         """The digest of everything hashed so far."""
-        found = self._hash.hexdigest()
-        expected = self.expected
-        return expected if expected and expected.hex == found else Digest(algorithm=self._algorithm, hex=found)
+        return Digest(algorithm=self._algorithm, hex=self._hash.hexdigest())
 
     def matches(self) -> bool:
         """Whether it is the expected one; False if none is expected."""
-        return self.expected is not None and self._hash.hexdigest() == self.expected.hex
+        return self.expected == self.digest()
 
     def check(self, *, remark: str = "") -> None:
         """Raise IntegrityError if another one is expected; `remark` is added to the message."""
@@ -174,13 +172,10 @@ class PartFile:
     def __init__(self, fd: int, path: str) -> None:
         self._fd = fd
         self._path = path  # in messages
-        self._resumable = os.fstat(fd).st_size
+        self.resumable = os.fstat(fd).st_size  # bytes left by an earlier run that have not been rehashed yet
 
-    def resumable_size(self) -> int:
-        """Bytes left by an earlier run that have not been rehashed yet."""
-        return self._resumable
-
-    def _write(self, data: memoryview, *, at: int) -> None:
+    def write_at(self, data: memoryview, at: int) -> None:
+        """Write `data` to the offset `at`. Raises NoRoomError or DiskError."""
         try:
             while data:
                 count = os.pwrite(self._fd, data, at)
@@ -230,19 +225,19 @@ class SequentialPart(PartFile):
             self.digester.update(data)
             self.length += len(data)
 
-        self.read_into(take, start=0, end=self._resumable)
-        self._resumable = 0
+        self.read_into(take, start=0, end=self.resumable)
+        self.resumable = 0
 
     def write(self, data: memoryview) -> None:
         """Append `data`; the caller hashes it. Raises NoRoomError, DiskError, PolicyError (the limit)."""
         if self._limit is not None and self.length + len(data) > self._limit:
             raise PolicyError(f"it is larger than the {self._limit} bytes allowed")
-        self._write(data, at=self.length)
+        self.write_at(data, self.length)
         self.length += len(data)
 
     def clear(self) -> None:
         """Discard all bytes."""
-        self.length = self._resumable = 0
+        self.length = self.resumable = 0
         self.digester = Digester(self.digester.expected)
         self._truncate(0)
 
@@ -255,12 +250,8 @@ class ChunkedPart(PartFile):
         self.chunk_map = chunk_map
         self.length = chunk_map.size
         self.keep_open = lock.keep_open
-        if self._resumable > chunk_map.size:
+        if self.resumable > chunk_map.size:
             self._truncate(chunk_map.size)
-
-    def write(self, data: memoryview, *, at: int) -> None:
-        """Write `data` to the offset `at`. Raises NoRoomError or DiskError."""
-        self._write(data, at=at)
 
     def rehash(self, *, on_chunk: OnChunk, check: Callable[[], None]) -> list[tuple[int, int]]:
         """Read every chunk without holes, in several threads, and report each to `on_chunk`.
@@ -285,5 +276,5 @@ class ChunkedPart(PartFile):
         except OSError as error:
             raise self._not_read(error) from error
         finally:
-            self._resumable = 0
+            self.resumable = 0
         return partial

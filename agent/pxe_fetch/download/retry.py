@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NoReturn
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_any
 
+from pxe_fetch.contract.quantity import amount, count, span
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.context import Events
 from pxe_fetch.download.mirrors import LimitedError, Mirror, Mirrors
-from pxe_fetch.errors import (
-    CannotCreateError,
-    DeadlineError,
-    DiskError,
-    FetchError,
-    NoRoomError,
-    RangeError,
-    StoppedError,
-)
-from pxe_fetch.humanize import tried
+from pxe_fetch.errors import OF_THE_NODE, DeadlineError, FetchError, NoRoomError, RangeError
 from pxe_fetch.plan import Source
-
-_OF_THE_NODE = (CannotCreateError, DiskError, NoRoomError, DeadlineError, StoppedError)
 
 
 class ClaimedSizeError(NoRoomError):
@@ -32,7 +23,7 @@ class ClaimedSizeError(NoRoomError):
 
 def is_final(error: BaseException) -> bool:
     """Whether `error` ends a download: it is about this node or a deadline, so no mirror can help."""
-    return isinstance(error, _OF_THE_NODE) and not isinstance(error, ClaimedSizeError)
+    return isinstance(error, OF_THE_NODE) and not isinstance(error, ClaimedSizeError)
 
 
 def unforeseen(error: Exception) -> FetchError:
@@ -42,23 +33,26 @@ def unforeseen(error: Exception) -> FetchError:
     return found
 
 
+@dataclass(kw_only=True, slots=True)
 class Attempts:
     """Counts the attempts at one artifact, and decides when to give up."""
 
-    def __init__(
-        self, source: Source, *, mirrors: Mirrors, events: Events, deadline: Deadline, here: Callable[[], int]
-    ) -> None:
-        """`here` gives the bytes that need not be fetched again, for messages."""
-        self.number = 0  # attempts begun
-        self.without_progress = 0  # in a row
-        self._source = source
-        self._mirrors = mirrors
-        self._events = events
-        self._deadline = deadline
-        self._here = here
-        self._began = deadline.clock.now()
-        self._last_error: FetchError | None = None
-        self._next: Mirror | None = None  # the mirror of the next attempt
+    source: Source
+    mirrors: Mirrors
+    events: Events
+    deadline: Deadline
+    here: Callable[[], int]  # bytes that need not be fetched again, for messages
+    number: int = 0  # begun
+    received: int = 0  # bytes over the wire in this run, those fetched twice counted twice
+    resumed_from: int = 0  # bytes left by an earlier run
+    last_mirror: Mirror | None = None  # that was asked; of several streams, the one that sent the last right chunk
+    without_progress: int = 0  # in a row
+    _began: float = 0.0  # on the clock
+    _last_error: FetchError | None = None
+    _next: Mirror | None = None  # the mirror of the next attempt
+
+    def __post_init__(self) -> None:
+        self._began = self.deadline.clock.now()
 
     def run(
         self,
@@ -82,7 +76,7 @@ class Attempts:
 
         def wait(_: RetryCallState) -> float:
             self._next = next_mirror()
-            return max(0.0, self._next.not_before - self._deadline.clock.now()) if self._next else 0.0
+            return max(0.0, self._next.not_before - self.deadline.clock.now()) if self._next else 0.0
 
         def before_sleep(state: RetryCallState) -> None:
             if self._next:
@@ -92,10 +86,10 @@ class Attempts:
             retry=retry_if_exception(lambda error: isinstance(error, FetchError) and not is_final(error)),
             after=lambda state: on_failure(_error(state)),
             wait=wait,
-            stop=stop_any(self._is_over, self._is_too_late),  # type: ignore[arg-type]  # functions will do
+            stop=stop_any(self._is_over, lambda state: state.upcoming_sleep >= self.deadline.left()),  # type: ignore[arg-type]  # functions will do
             retry_error_callback=self._give_up,
             before_sleep=before_sleep,
-            sleep=lambda seconds: self._deadline.clock.sleep(seconds, stop=self._deadline.stop),
+            sleep=lambda seconds: self.deadline.clock.sleep(seconds, stop=self.deadline.stop),
         )(timed_attempt)
 
     def failed(
@@ -117,46 +111,48 @@ class Attempts:
             self.without_progress += 1
         if error is not mirror.error:  # as that of a wrong chunk is, which was recorded when it came
             by_mirror = progressed if by_mirror is None else by_mirror
-            self._mirrors.failed(mirror, error, progressed=by_mirror, blamed=blamed)
+            self.mirrors.failed(mirror, error, progressed=by_mirror, blamed=blamed)
         if mirror.out and not mirror.is_reported:
             mirror.is_reported = True
-            self._events.mirror_dropped(self._source.name, url=redact(mirror.url), reason=str(error))
+            self.events.mirror_dropped(self.source.name, url=redact(mirror.url), reason=str(error))
 
-    def report_retry(self, mirror: Mirror, error: FetchError, *, following: Mirror, wait: float) -> None:
-        """Report that, after `error` of `mirror`, `following` will be asked in `wait` seconds."""
-        if not isinstance(error, LimitedError):
-            self._events.retrying(
-                self._source.name,
+    def report_retry(self, error: FetchError, following: Mirror, wait: float, *, mirror: Mirror | None = None) -> None:
+        """Report that, after `error` of `mirror` (the last one), `following` will be asked in `wait` seconds."""
+        mirror = mirror or self.last_mirror
+        if mirror and not isinstance(error, LimitedError):
+            self.events.retrying(
+                self.source.name,
                 url=redact(mirror.url),
                 attempt=self.number,
                 error=str(error),
-                status=getattr(error, "status", None),
+                status=error.status,
                 wait_seconds=wait,
                 next_url=redact(following.url),
             )
 
+    def last_url(self) -> str | None:
+        """The last mirror, redacted; None if none was asked."""
+        return redact(self.last_mirror.url) if self.last_mirror else None
+
     def progressed(self) -> None:
         """Record that the artifact has made progress."""
         self.without_progress = 0
-        self._mirrors.progressed()
+        self.mirrors.progressed()
 
     def is_exhausted(self) -> bool:
         """Whether too many attempts in a row made no progress, and every mirror was asked since the last progress."""
-        return self.without_progress >= self._source.retry.attempts_without_progress and not self._mirrors.untried()
+        return self.without_progress >= self.source.retry.attempts_without_progress and not self.mirrors.untried()
 
     def _is_over(self, _: RetryCallState) -> bool:
         return self._next is None or self.is_exhausted()
 
-    def _is_too_late(self, state: RetryCallState) -> bool:
-        return state.upcoming_sleep >= self._deadline.left()
-
     def _give_up(self, state: RetryCallState) -> NoReturn:
         """Raise the error that names the cause; its message says what was tried."""
         if self._is_over(state):
-            verdict = self._mirrors.verdict()
+            verdict = self.mirrors.verdict()
             verdict.args = (f"{verdict} ({self._tried()})",)
             raise verdict
-        wait, left = state.upcoming_sleep, max(0.0, self._deadline.left())
+        wait, left = state.upcoming_sleep, max(0.0, self.deadline.left())
         why = f"the next attempt is due in {wait:.0f} s, but {left:.0f} s are left"
         raise self._too_late(why) from _error(state)
 
@@ -165,13 +161,12 @@ class Attempts:
         return DeadlineError(f"{why} ({self._tried()}){cause}")
 
     def _tried(self) -> str:
-        return tried(
-            self.number,
-            mirrors=self._mirrors.asked(),
-            seconds=self._deadline.clock.now() - self._began,
-            here=self._here(),
-            total=self._source.size,
-        )
+        """What was tried: 4 attempts at 2 mirrors in 12.3 s, 1.43 MiB of 2.86 MiB here."""
+        mirrors, total = self.mirrors.asked(), self.source.size
+        where = f" at {mirrors} mirrors" if mirrors > 1 else ""
+        of = f" of {amount(total)}" if total else ""
+        seconds = span(self.deadline.clock.now() - self._began)
+        return f"{count(self.number, 'attempt')}{where} in {seconds}, {amount(self.here())}{of} here"
 
 
 def _error(state: RetryCallState) -> FetchError:

@@ -30,13 +30,10 @@ class ChunkScheduler:
         self.tracker = ChunkTracker(chunk_map=chunk_map)
         self.mirrors = Mirrors(source, context)
         self.attempts = Attempts(
-            source, mirrors=self.mirrors, events=context.events, deadline=deadline, here=lambda: self.here
+            source=source, mirrors=self.mirrors, events=context.events, deadline=deadline, here=lambda: self.here
         )
         self.streams = 0  # running
         self.here = 0  # bytes that need not be fetched again
-        self.received = 0  # bytes over the wire, those fetched twice counted twice
-        self.resumed_from = 0  # bytes left by an earlier run
-        self.last_mirror: Mirror | None = None  # the one asked last, or that sent the last right chunk
         self.last_error: FetchError | None = None
         self._name = source.name
         self._map = chunk_map
@@ -67,7 +64,7 @@ class ChunkScheduler:
                     mirror.ask()
                     self.streams += 1
                     self.attempts.number = self.attempts.number or 1
-                    self.last_mirror = mirror
+                    self.attempts.last_mirror = mirror
                     length = chunk_range.partial.length if chunk_range.partial else 0
                     assignment = Assignment(mirror=mirror, range=chunk_range, partial_length=length)
                     self._active.append(assignment)
@@ -135,7 +132,7 @@ class ChunkScheduler:
             else:
                 self.tracker.mark_verified(index)
                 self.here += self._map.start(index + 1) - self._map.start(index)
-            self.resumed_from = self._farthest = self.here
+            self.attempts.resumed_from = self._farthest = self.here
 
     def check_total(self, assignment: Assignment, total: int, *, remark: str) -> None:
         """Raise IntegrityError if the mirror's file has another size, which counts as the range's first chunk does."""
@@ -154,9 +151,9 @@ class ChunkScheduler:
         with self.changed:
             assignment.mirror.has_answered = True
             assignment.is_ranged = is_ranged
-            self.last_mirror = assignment.mirror
-            is_first = self.received == 0
-            is_resuming = self._is_resuming or (is_first and self.resumed_from > 0)
+            self.attempts.last_mirror = assignment.mirror
+            is_first = self.attempts.received == 0
+            is_resuming = self._is_resuming or (is_first and self.attempts.resumed_from > 0)
             self._is_resuming = False
             here = self.here
         url = redact(assignment.mirror.url)
@@ -186,7 +183,7 @@ class ChunkScheduler:
     def skipped(self, count: int) -> None:
         """Count `count` received bytes that were not needed."""
         with self.changed:
-            self.received += count
+            self.attempts.received += count
 
     def begin_fill(self, assignment: Assignment, most: int) -> int:
         """How many bytes, up to `most`, the stream may receive next; 0 at the end of its range, or after a wrong chunk.
@@ -207,7 +204,7 @@ class ChunkScheduler:
         with self.changed:
             assignment.range.advance(count, now=now)
             self._deadline.progressed(now)
-            self.received += count
+            self.attempts.received += count
             self.here += count
             assignment.mirror.has_delivered = True
             here, is_due = self.here, now - self._reported >= PROGRESS_EVERY
@@ -230,7 +227,7 @@ class ChunkScheduler:
             assignment.progressed = True
             mirror.failures = 0
             mirror.unranged = 0 if assignment.is_ranged else mirror.unranged
-            self.last_mirror = mirror
+            self.attempts.last_mirror = mirror
             was_wrong = index in self._wrong
             self._wrong.discard(index)
             self._one_origin.discard(index)
@@ -298,5 +295,5 @@ class ChunkScheduler:
             following = self.mirrors.next(prefer_ranges=True)
             if following and (self.streams or not attempts.is_exhausted()):
                 wait = max(0.0, following.not_before - self._clock.now())
-                attempts.report_retry(mirror, error, following=following, wait=wait)
+                attempts.report_retry(error, following, wait, mirror=mirror)
             attempts.number += 1

@@ -38,28 +38,20 @@ class SequentialDownload:
         self._reported = context.clock.now()  # the last progress report
         self._deadline = context.deadline(source.retry.deadline)
         self._mirrors = Mirrors(source, context)
-        self._attempts = Attempts(
-            source, mirrors=self._mirrors, events=self._events, deadline=self._deadline, here=lambda: part.length
+        self.attempts = Attempts(
+            source=source, mirrors=self._mirrors, events=self._events, deadline=self._deadline, here=lambda: part.length
         )
-        self._mirror: Mirror | None = None  # the one asked last
         self._next: Mirror | None = None  # the one to ask next
         self._farthest = 0  # the greatest length of the part so far: only bytes beyond it are progress
         self._progressed = False  # in the last attempt
         self._origins: set[str] = set()  # where the bytes of the part came from
         self._is_mirrors_fault = False  # the wrong bytes were all from the last mirror
         self._one_origin = False  # after wrong bytes from several mirrors: no more mixing
-        self.bytes_received = 0  # over the wire in this run, those fetched twice counted twice
-        self.resumed_from = 0  # bytes left by an earlier run
-
-    @property
-    def attempts(self) -> int:
-        """The number begun."""
-        return self._attempts.number
 
     def _resume(self) -> None:
         """Start from what an earlier run left in the part, unless it cannot be the beginning of the artifact."""
         part, size = self._part, self._source.size
-        left = part.resumable_size()
+        left = part.resumable
         if size is not None and left > size:
             part.clear()
             return
@@ -68,26 +60,22 @@ class SequentialDownload:
         if part.length == size and not part.digester.matches():
             part.clear()
             return
-        self.resumed_from = self._farthest = part.length
+        self.attempts.resumed_from = self._farthest = part.length
         self._origins = {_EARLIER_RUN}
 
     def run(self) -> None:
         """Download until the part is complete and verified. Raises FetchError as download.download does."""
-        if self._part.resumable_size():
+        if self._part.resumable:
             self._resume()
         if not self._is_whole():
-            self._attempts.run(
+            self.attempts.run(
                 self._attempt,
                 on_failure=self._record_failure,
                 next_mirror=self._choose_mirror,
-                before_wait=self._report_retry,
+                before_wait=self.attempts.report_retry,
             )
         digest = self._part.digester.digest()
         self._events.verified(self._source.name, digest=str(digest), total=self._part.length)
-
-    def last_url(self) -> str | None:
-        """The mirror asked last, redacted; None if none was asked."""
-        return redact(self._mirror.url) if self._mirror else None
 
     def _is_whole(self) -> bool:
         """Whether the part is complete, as far as a digest shows it."""
@@ -95,11 +83,11 @@ class SequentialDownload:
 
     def _attempt(self) -> None:
         self._deadline.check()
-        mirror = self._mirror = self._next or self._choose_mirror()
+        mirror = self.attempts.last_mirror = self._next or self._choose_mirror()
         if mirror is None:
             raise self._mirrors.verdict()
         mirror.ask()
-        self._attempts.number += 1
+        self.attempts.number += 1
         self._is_mirrors_fault = False
         farthest = self._farthest
         try:
@@ -150,7 +138,9 @@ class SequentialDownload:
     def _copy(self, mirror: Mirror, body: Body) -> None:
         part, before, total = self._part, self._part.length, self._source.size or body.total
         rate = MinimumRate(
-            self._source.timeouts, deadline=self._deadline, may_leave=lambda: self._mirrors.may_leave(mirror)
+            timeouts=self._source.timeouts,
+            deadline=self._deadline,
+            may_leave=lambda: self._mirrors.may_leave(mirror),
         )
 
         def wanted() -> int:  # one byte more than there should be reveals a longer body
@@ -169,7 +159,7 @@ class SequentialDownload:
             copy_body(body, wanted=wanted, check=rate.check, write=write, update=part.digester.update)
         finally:
             self._report_progress(total, every=0)
-            self.bytes_received += part.length - before
+            self.attempts.received += part.length - before
             mirror.has_delivered |= part.length > before
 
     def _report_progress(self, total: int | None, *, every: float = PROGRESS_EVERY) -> None:
@@ -266,9 +256,7 @@ class SequentialDownload:
         self._farthest = 0
 
     def _record_failure(self, error: FetchError) -> None:
-        if self._mirror:
-            self._attempts.failed(self._mirror, error, progressed=self._progressed, blamed=self._is_mirrors_fault)
-
-    def _report_retry(self, error: FetchError, following: Mirror, wait: float) -> None:
-        if self._mirror:
-            self._attempts.report_retry(self._mirror, error, following=following, wait=wait)
+        if self.attempts.last_mirror:
+            self.attempts.failed(
+                self.attempts.last_mirror, error, progressed=self._progressed, blamed=self._is_mirrors_fault
+            )

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 from pxe_fetch.chunkmap import Check
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.paths import STAGING_SUFFIX
+from pxe_fetch.contract.quantity import amount
 from pxe_fetch.errors import NoRoomError, PolicyError
 from pxe_fetch.filesystem import NEW_FILE, Folder, no_room, translate_error
-from pxe_fetch.humanize import amount
 from pxe_fetch.install import file
 from pxe_fetch.install.disk_space import available, memory_available
 from pxe_fetch.plan import Transfer, beside
@@ -211,7 +211,15 @@ def _stream(kind: str, head: bytes) -> Stream:
                     f"the fetched file is compressed by zstd with a window of {amount(window)}, and nodes take "
                     f"{amount(_ZSTD_WINDOW)} at most; compress it with `zstd --long=27`, or without --long and --ultra"
                 )
-            return _zstd()
+            try:
+                if sys.version_info >= (3, 14):
+                    from compression.zstd import ZstdDecompressor
+                else:
+                    from backports.zstd import ZstdDecompressor
+            except ImportError:
+                message = "this Python cannot decompress zstd; the agent that pxe-pack freezes can"
+                raise PolicyError(message) from None
+            return ZstdDecompressor()
 
 
 def _xz_dictionary(head: bytes) -> int:
@@ -238,17 +246,6 @@ def _zstd_window(head: bytes) -> int:
         return int.from_bytes(head[start : start + (1, 2, 4, 8)[flag]], "little")
     base = 1 << (10 + (head[5] >> 3))
     return base + base // 8 * (head[5] & 7)
-
-
-def _zstd() -> Stream:
-    try:
-        if sys.version_info >= (3, 14):
-            from compression.zstd import ZstdDecompressor
-        else:
-            from backports.zstd import ZstdDecompressor
-    except ImportError:
-        raise PolicyError("this Python cannot decompress zstd; the agent that pxe-pack freezes can") from None
-    return ZstdDecompressor()
 
 
 class _Gzip:

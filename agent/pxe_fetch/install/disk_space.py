@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
+from pxe_fetch.contract.quantity import amount
 from pxe_fetch.errors import NoRoomError
 from pxe_fetch.filesystem import free_bytes, is_in_memory, no_room, read_mounts, storage_of
-from pxe_fetch.humanize import amount
 from pxe_fetch.plan import Transfer
 
 KiB = 1024
@@ -31,20 +31,13 @@ _MEMORY = -1  # stands for memory among device numbers; no device has it
 _BLOCK = 512  # bytes of one of st_blocks, whatever the file system's block size (stat(2))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Location:
-    """Where the bytes of a destination go."""
-
-    directory: str  # the destination's, or its nearest parent that exists
-    pools: tuple[int, ...]  # what they are taken from: the device, and _MEMORY if the file system is in memory
-
-
 @dataclass(kw_only=True, slots=True)
 class Reservation:
     """The space of one artifact: `declared` bytes until its download starts, then what is still missing of `size`."""
 
     transfer: Transfer
-    location: Location
+    directory: str  # the destination's, or its nearest parent that exists
+    pools: tuple[int, ...]  # what its bytes are taken from: the device, and _MEMORY if the file system is in memory
     declared: int
     size: int = 0
     started: bool = False
@@ -59,7 +52,7 @@ class DiskSpace:
 
     def __init__(self) -> None:
         self._mounts = read_mounts()
-        self._locations: dict[Path, Location] = {}
+        self._locations: dict[Path, tuple[str, tuple[int, ...]]] = {}  # directory and pools
         self._reservations: dict[str, Reservation] = {}
         self._started: dict[str, Reservation] = {}
         self._waiting: Counter[tuple[int, bool]] = Counter()  # (pool, required) -> bytes declared and not started
@@ -76,8 +69,8 @@ class DiskSpace:
         refused: dict[str, NoRoomError] = {}
         free: dict[int, float] = {}
         for transfer in sorted(transfers, key=lambda transfer: not transfer.required):  # stable: then as configured
-            location = self._location(transfer.dest.parent)
-            one = Reservation(transfer=transfer, location=location, declared=_declared(transfer))
+            directory, pools = self._location(transfer.dest.parent)
+            one = Reservation(transfer=transfer, directory=directory, pools=pools, declared=_declared(transfer))
             try:
                 self._check(one, needed=one.declared, free=free)
             except NoRoomError as error:
@@ -119,7 +112,7 @@ class DiskSpace:
         return declared
 
     def _add_waiting(self, one: Reservation, count: int) -> None:
-        for pool in one.location.pools:
+        for pool in one.pools:
             self._waiting[pool, one.transfer.required] += count
 
     def _has_plenty(self, one: Reservation) -> bool:
@@ -129,7 +122,7 @@ class DiskSpace:
         started = one.size + sum(other.size for other in self._started.values())
         return all(
             self._free.get(pool, 0) - started - self._waiting[pool, True] - self._waiting[pool, False] >= _PLENTY
-            for pool in one.location.pools
+            for pool in one.pools
         )
 
     def _check(self, one: Reservation, *, needed: int, free: dict[int, float]) -> None:
@@ -137,7 +130,7 @@ class DiskSpace:
 
         `free` has the free bytes of each pool, and gets those that it lacks.
         """
-        directory, pools = one.location.directory, one.location.pools
+        directory, pools = one.directory, one.pools
         for pool in pools:
             if pool not in free:
                 free[pool] = memory_left() if pool == _MEMORY else free_bytes(directory)
@@ -155,9 +148,9 @@ class DiskSpace:
 
     def _reserved(self, pool: int, *, also_optional: bool) -> int:
         waiting = self._waiting[pool, True] + (self._waiting[pool, False] if also_optional else 0)
-        return waiting + sum(one.outstanding() for one in self._started.values() if pool in one.location.pools)
+        return waiting + sum(one.outstanding() for one in self._started.values() if pool in one.pools)
 
-    def _location(self, directory: Path) -> Location:
+    def _location(self, directory: Path) -> tuple[str, tuple[int, ...]]:
         found, existing = self._locations.get(directory), directory
         while found is None:
             try:
@@ -167,7 +160,7 @@ class DiskSpace:
                 existing = existing.parent
                 continue
             pools = (device, _MEMORY) if is_in_memory(str(existing), self._mounts) else (device,)
-            found = self._locations[directory] = Location(directory=str(existing), pools=pools)
+            found = self._locations[directory] = str(existing), pools
         return found
 
 

@@ -8,17 +8,16 @@ import traceback
 from collections.abc import Mapping
 
 from pxe_fetch.config_source import LocatedConfig
-from pxe_fetch.contract.cmdline import KernelArgumentError
+from pxe_fetch.contract.facts import KernelArgumentError
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.paths import MessageId
 from pxe_fetch.contract.problem import ProblemError, show_all
+from pxe_fetch.contract.quantity import amount, count, span
 from pxe_fetch.contract.url import redact
-from pxe_fetch.download.download import DownloadResult
-from pxe_fetch.errors import FetchError
-from pxe_fetch.humanize import amount, count, soon, span
+from pxe_fetch.download import DownloadResult
+from pxe_fetch.errors import FetchError, Result
 from pxe_fetch.plan import Plan, Transfer
 from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal, Value
-from pxe_fetch.reporting.result import Result
 from pxe_fetch.reporting.state_store import GOOD_RESULTS, ArtifactState, StateStore, UnitState
 
 # With more artifacts than this, only their results and errors are logged: journald drops entries of a service that
@@ -30,21 +29,18 @@ class EventLog:
     """The log of one run; implements pxe_fetch.download.context.Events. Safe to use from several threads."""
 
     def __init__(self, *, journal: Journal, store: StateStore) -> None:
-        self._journal = journal
+        self.journal = journal
         self._store = store
         self._routine = INFO  # priority of what happens to each artifact if nothing goes wrong
 
     # The run
 
-    def config_located(self, config: LocatedConfig) -> None:
-        """The run uses this configuration."""
+    def config_located(self, config: LocatedConfig, *, node: Mapping[str, str]) -> None:
+        """The run uses this configuration, on the node with these facts."""
+        self._store.node = node
         self._store.config = {"source": config.source, "path_or_url": config.location, "sha256": config.sha256}
         fields = {"url": config.location, "sha256": config.sha256, "phase": "locating"}
         self._send(f"configuration: {config.reason}", MessageId.CONFIG_FOUND, **fields)
-
-    def node_identified(self, facts: Mapping[str, str]) -> None:
-        """The run is on the node with these facts."""
-        self._store.node = facts
 
     def planned(self, plan: Plan, *, config: FetchConfig) -> None:
         """The run is going to fetch what `plan` says."""
@@ -79,7 +75,7 @@ class EventLog:
         self._store.finish(result)
         if self._store.write_error:
             self.log(self._store.write_error, priority=DEBUG)
-        if self._journal.is_plain_text:
+        if self.journal.is_plain_text:
             return  # the same line goes to stdout
         state = self._store
         self._send(
@@ -97,14 +93,10 @@ class EventLog:
         """Log anything else; the state stays as it is."""
         self._send(message, MessageId.STATUS, priority)
 
-    def enable_debug(self) -> None:
-        """Show debug entries from now on."""
-        self._journal.debug = True
-
     def log_details(self, error: Exception) -> None:
         """Log what the one line of the result leaves out: every problem of a configuration, the traceback of a bug."""
-        if isinstance(error, ProblemError) and self._journal.is_plain_text:
-            self._journal.write(show_all(error.problems))
+        if isinstance(error, ProblemError) and self.journal.is_plain_text:
+            self.journal.write(show_all(error.problems))
         elif isinstance(error, ProblemError):
             for problem in error.problems:
                 label = f": {problem.label}" if problem.label else ""
@@ -227,7 +219,8 @@ class EventLog:
             artifact.error = error
             artifact.phase = "fetching"
         where = "" if next_url == url else f" at {next_url}"
-        message = f"attempt {attempt} at {url} failed: {error}; trying again{where} {soon(wait_seconds)}"
+        soon = "now" if wait_seconds < 0.05 else f"in {span(wait_seconds)}"  # noqa: PLR2004
+        message = f"attempt {attempt} at {url} failed: {error}; trying again{where} {soon}"
         fields = {"attempt": attempt, "http_status": status, "next_retry_ms": round(wait_seconds * 1000)}
         self._send_of(artifact, message, MessageId.RETRYING, WARNING, url=url, error=error, **fields)
 
@@ -271,4 +264,4 @@ class EventLog:
         self._send(f"{artifact.name}: {message}", message_id, priority, **fields)
 
     def _send(self, message: str, message_id: str, priority: int = INFO, /, **fields: Value) -> None:
-        self._journal.send(message, priority=priority, message_id=message_id, run=self._store.run, **fields)
+        self.journal.send(message, priority=priority, message_id=message_id, run=self._store.run, **fields)

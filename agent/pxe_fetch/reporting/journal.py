@@ -41,16 +41,12 @@ class Journal:
         self.debug = debug
         self._stream = sys.stderr if stream is None else stream
         self._has_journald = _is_connected_to_journald(self._stream)
-        self._has_prefix = self._has_journald or is_service()
+        # Whether a person reads the lines as they are written: on a terminal or in a file.
+        self.is_plain_text = not self._has_journald and not is_service()
         # journald looks up the unit of a sender in /proc when it reads the entry, and finds nothing if the process has
         # exited by then, as happens on a busy node (systemd issue 2913). `journalctl --unit` also matches
         # OBJECT_SYSTEMD_UNIT= of senders that run as root (journalctl(1)).
         self._unit = _own_unit() if self._has_journald else None
-
-    @property
-    def is_plain_text(self) -> bool:
-        """Whether a person reads the lines as they are written: on a terminal or in a file."""
-        return not self._has_prefix
 
     def send(self, message: str, *, priority: int = INFO, message_id: str = "", **fields: Value) -> None:
         """Write `message`. Each of `fields` becomes PXE_FETCH_<NAME>, unless it is None. Never raises OSError."""
@@ -63,7 +59,7 @@ class Journal:
             entry |= {f"PXE_FETCH_{name.upper()}": str(value) for name, value in fields.items() if value is not None}
             if send_to_journald(entry):
                 return
-        prefix = f"<{priority}>" if self._has_prefix else f"{IDENTIFIER}: "
+        prefix = f"{IDENTIFIER}: " if self.is_plain_text else f"<{priority}>"
         # Only debug entries, which are our own tracebacks, may span lines: a server's text must not fake an entry.
         lines = message.splitlines() if priority == DEBUG else [message]
         self.write("\n".join(f"{prefix}{printable(line)}" for line in lines))
@@ -103,7 +99,8 @@ def notify(*assignments: str) -> bool:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
             channel.connect("\0" + address[1:] if address.startswith("@") else address)
-            channel.send(b"\n".join(map(_shorten, assignments)))
+            lines = (" ".join(one.splitlines()).encode(errors="replace")[:MAX_ASSIGNMENT] for one in assignments)
+            channel.send("\n".join(line.decode(errors="ignore") for line in lines).encode())
     except OSError:
         return False
     return True
@@ -112,11 +109,6 @@ def notify(*assignments: str) -> bool:
 def is_service() -> bool:
     """Whether systemd runs this process as a service, rather than a person in a shell."""
     return bool(os.environ.get("INVOCATION_ID") and os.environ.get("NOTIFY_SOCKET"))
-
-
-def _shorten(assignment: str) -> bytes:
-    line = " ".join(assignment.splitlines()).encode(errors="replace")
-    return line[:MAX_ASSIGNMENT].decode(errors="ignore").encode()
 
 
 def write_to_console(message: str) -> None:

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from threading import Event, Lock, Thread
 
 from pxe_fetch import __version__
-from pxe_fetch.contract.exits import Exit
-from pxe_fetch.humanize import amount, count, span
+from pxe_fetch.contract.commands import Exit
+from pxe_fetch.contract.quantity import amount, count, span
+from pxe_fetch.errors import RESTARTED, Result
 from pxe_fetch.reporting import state_file
 from pxe_fetch.reporting.journal import notify
-from pxe_fetch.reporting.result import RESTARTED, Result
 from pxe_fetch.reporting.state_file import Document
 
 SAVE_INTERVAL = 0.25  # seconds between two saves while artifacts change

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from pxe_fetch.contract.problem import printable
-from pxe_fetch.humanize import amount, span
+from pxe_fetch.contract.quantity import amount, span
 from pxe_fetch.reporting import state_file
 from pxe_fetch.reporting.state_file import ENDED, Document, StateError
 

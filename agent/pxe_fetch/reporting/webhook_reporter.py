@@ -14,7 +14,7 @@ from threading import Event, Thread
 
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.url import redact
-from pxe_fetch.deadline import Deadline, SystemClock
+from pxe_fetch.deadline import Clock, Deadline
 from pxe_fetch.errors import DeadlineError, FetchError
 from pxe_fetch.reporting.state_file import ENDED
 from pxe_fetch.reporting.state_store import StateStore
@@ -94,7 +94,7 @@ class WebhookReporter:
 
     def _post(self, *, timeout: float, stop: Event) -> tuple[str | None, bool]:
         """Post the state once: why it was not accepted, and whether another attempt would fail too."""
-        deadline = Deadline(clock=SystemClock(), stop=stop, at=time.monotonic() + timeout)
+        deadline = Deadline(clock=Clock(), stop=stop, at=time.monotonic() + timeout)
         body, url = json.dumps(self._store.document()).encode(), redact(self.url)
         try:
             status = self._webhook.post(self.url, body, kind="application/json", timeouts=_TIMEOUTS, deadline=deadline)

@@ -17,10 +17,8 @@ from typing import Any, cast
 import urllib3.connection
 
 from pxe_fetch.contract.url import Url
-from pxe_fetch.transport.errors import refusal
-from pxe_fetch.transport.headers import proxy_authorization
+from pxe_fetch.transport.exchange import Duplicate, Exchange, proxy_authorization, refusal
 from pxe_fetch.transport.sockets import ConnectTimeoutError, connect
-from pxe_fetch.transport.watcher import Duplicate, Exchange
 
 CURRENT: ContextVar[Exchange] = ContextVar("the exchange of this thread, for which urllib3 has no parameter")
 
@@ -186,7 +184,7 @@ class _Connection(urllib3.connection.HTTPConnection):
         sock = connect(self._dns_host.strip("[]"), self.port, seconds=seconds, deadline=exchange.deadline)
         sock.settimeout(None)  # the watcher ends what takes too long: a timeout would cost a poll(2) before each call
         self._duplicate = Duplicate(sock.fileno())
-        exchange.guard(self._duplicate)
+        exchange.duplicate = self._duplicate
         exchange.wait(seconds, late=ConnectTimeoutError)  # for a proxy's answer and for TLS
         return sock
 
@@ -225,7 +223,7 @@ class _Connection(urllib3.connection.HTTPConnection):
         exchange = CURRENT.get()
         exchange.idle = None if self._served is None or self.is_closed else time.monotonic() - self._served
         if not self.is_closed:
-            exchange.guard(self._duplicate)
+            exchange.duplicate = self._duplicate
             exchange.wait(exchange.timeouts.connect)  # for the peer to take the request
         try:
             super().request(*args, **kwargs)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from typing import NamedTuple
+
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.url import Url, UrlError, join
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import NetworkError, PolicyError, RangeError
 from pxe_fetch.transport import Body, Request, parse_url
-from pxe_fetch.transport.errors import refusal
-from pxe_fetch.transport.headers import basic, content_range, strong_etag
+from pxe_fetch.transport.exchange import basic, refusal
 from pxe_fetch.transport.session import Answer, Session
 
 REDIRECTS = 10  # followed for one request
@@ -16,6 +18,9 @@ _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
 _OTHER_SUCCESSES = frozenset({201, 202, 204, 205})  # not the file; what is not known counts as 200 (RFC 9110, 15)
 _RANGE_REFUSALS = frozenset({400, 406, 412, 416, 417, 431})  # of servers and caches that do not like Range or If-Range
 _OK, _PARTIAL, _MULTIPLE, _UNSATISFIABLE = 200, 206, 300, 416
+_CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]{0,1022}"')  # RFC 9110 8.8.3; not a long one, to send it back
+_BLANKS = " \t\r\n"  # around a value; the last two where it is folded. str.strip() takes more for a blank
 
 
 class HttpTransport:
@@ -136,3 +141,28 @@ def _next(url: Url, answer: Answer) -> Url:
     if url.scheme == "https" and target.scheme == "http":
         raise PolicyError(f"a redirect from https to {target}, which is not protected")
     return target
+
+
+class ContentRange(NamedTuple):
+    """RFC 9110, 14.4: the bytes `start` to `end` (inclusive) of `total`. None: "*", not told."""
+
+    start: int | None
+    end: int | None
+    total: int | None
+
+
+def content_range(value: str | None) -> ContentRange | None:
+    """A Content-Range field; None where it is missing, not in bytes, or contradicts itself."""
+    match = _CONTENT_RANGE.fullmatch((value or "").strip(_BLANKS))
+    if not match:
+        return None
+    start, end, total = (int(part) if part and part != "*" else None for part in match.groups())
+    if start is not None and end is not None and not start <= end < (end + 1 if total is None else total):
+        return None
+    return ContentRange(start, end, total)
+
+
+def strong_etag(value: str | None) -> str | None:
+    """An ETag that names exactly these bytes; None for a weak one (W/"…"), which If-Range may not carry."""
+    value = (value or "").strip(_BLANKS)
+    return value if _STRONG_ETAG.fullmatch(value) else None

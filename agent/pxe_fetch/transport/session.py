@@ -13,6 +13,7 @@ from collections import Counter
 from contextlib import suppress
 from functools import cached_property
 from math import inf
+from pathlib import Path
 from queue import Empty
 from typing import Any, cast
 
@@ -22,15 +23,13 @@ from requests.adapters import HTTPAdapter
 
 from pxe_fetch import __version__
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
+from pxe_fetch.contract.paths import CA_BUNDLES
 from pxe_fetch.contract.url import Url
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.errors import FetchError, PolicyError
+from pxe_fetch.errors import FetchError, PolicyError, TrustError
 from pxe_fetch.transport import Body, parse_url
 from pxe_fetch.transport.connection import CURRENT, POOLS, Response
-from pxe_fetch.transport.errors import translate_error
-from pxe_fetch.transport.headers import proxy_authorization
-from pxe_fetch.transport.tls import make_context
-from pxe_fetch.transport.watcher import Exchange, Watcher
+from pxe_fetch.transport.exchange import Exchange, Watcher, proxy_authorization, translate_error
 
 _KEPT = 256  # servers whose connections are kept, and connections to one of them: more than are ever used at once
 _DRAINED = 16 * 1024  # bytes of an answer's text that are read, to keep the connection
@@ -135,7 +134,7 @@ class Session(HTTPAdapter):
 
     @cached_property
     def _context(self) -> ssl.SSLContext:
-        return make_context(self._tls)  # for servers and proxies, when the first needs it
+        return _make_context(self._tls)  # for servers and proxies, when the first needs it
 
 
 class Answer(Body):
@@ -230,3 +229,31 @@ def _covers(entry: str, *, host: str, port: int) -> bool:
         domain = ""  # an address is in none
         return address in ipaddress.ip_network(entry.strip("[]"), strict=False)
     return entry == "*" or (bool(domain) and (host == domain or host.endswith(f".{domain}")))
+
+
+def _make_context(tls: Tls) -> ssl.SSLContext:
+    """What every https connection of a run uses; made once, since reading a CA bundle takes tens of milliseconds.
+
+    Raises TrustError where there is nothing to trust or the client certificate cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies the chain and the host name
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Up to 3.11.3 Python sets it, so that cutting the connection ends a body of no declared length (gh-95494).
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # only with OpenSSL 3
+    bundle = tls.ca_file or next((path for path in CA_BUNDLES if Path(path).exists()), None)
+    if bundle is None:
+        raise TrustError("this node has no CA bundle; give tls.ca_file, or install ca-certificates in the image")
+    used = f"the CA file {bundle}"
+    try:
+        context.load_verify_locations(cafile=bundle)
+        if tls.client_cert:
+            used = f"the client certificate {tls.client_cert}"
+            context.post_handshake_auth = True  # a server may want it for some of its files alone (RFC 8446, 4.2.6)
+            # The password callback keeps OpenSSL from asking on the console for an encrypted key's.
+            context.load_cert_chain(tls.client_cert, tls.client_key, password=lambda: b"")
+    except ssl.SSLError as error:
+        reason = (error.reason or "not PEM").replace("_", " ").lower()
+        raise TrustError(f"{used} cannot be used: {reason}") from error
+    except OSError as error:
+        raise TrustError(f"{used} cannot be used: {error.strerror or error}") from error
+    return context

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from pxe_fetch.contract import cmdline
+from pxe_fetch.contract import facts
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.boot import boot_method, credentials, grubcfg, machine, network
 from pxe_pack.boot.boot_method import BootMethod
@@ -141,7 +141,7 @@ def _run(
 def _kernel_arguments(options: Options, net: Network) -> list[str]:
     """The arguments added for a test boot: serial console, report URL, and the user's own."""
     own = ["console=ttyS0", "systemd.show_status=1", f"pxe-fetch.report={net.report_url}"]
-    return own + [word.replace('"', "") for word in cmdline.split(options.append)]
+    return own + [word.replace('"', "") for word in facts.split(options.append)]
 
 
 def _fill_tftp_root(layout: ServedLayout, folder: Path, *, for_grub: str, for_ipxe: str) -> None:

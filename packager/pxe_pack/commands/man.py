@@ -12,7 +12,7 @@ from pathlib import Path
 from argparse_manpage.manpage import Manpage
 
 from pxe_fetch import __version__
-from pxe_fetch.contract.commands import COMMANDS, EXIT_CODES
+from pxe_fetch.contract.commands import COMMANDS, Exit
 from pxe_pack import parser as own
 from pxe_pack.console import Console
 
@@ -52,7 +52,7 @@ def agent_page() -> str:
     made = _made(agent_parser(), "fetch, verify and install this node's artifacts", date=_AGENT_DATE, section=8)
     usage = "\n.br\n".join(command.usage(name).replace("-", r"\-") for name, command in COMMANDS.items())
     made.add_section("synopsis", "=", usage)
-    made.add_section("exit status", ">", _defined(EXIT_CODES))
+    made.add_section("exit status", ">", _defined({int(code): code.meaning for code in Exit}))
     made.add_section("kernel arguments", ">", _defined(_ARGUMENTS))
     made.add_section("files", ">", _defined(_FILES))
     made.add_section("see also", ">", r"\fBjournalctl\fR(1), \fBsystemctl\fR(1), \fBsystemd\-creds\fR(1)")
