@@ -18,6 +18,10 @@ def main() -> int:
         if getattr(sys, name) is None:  # closed (>&-): otherwise the next file that is opened would become it
             setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115, PTH123  until the end
     code = cli.main(sys.argv[1:])
+    try:
+        sys.stderr.flush()
+    except OSError:  # nobody reads it, or it is full: at exit, the interpreter would fail with 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     if hasattr(sys, "frozen"):
         # Everything is closed and flushed; taking down a few hundred modules takes 5 to 15 ms.
         os._exit(code)

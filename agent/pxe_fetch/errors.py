@@ -153,4 +153,6 @@ def error_result(error: Exception) -> Result:
             return Result(exit_code=Exit.CONFIG, cause=first.reference, message=f"{first}{hint}{more}")
         case KernelArgumentError():
             return Result(exit_code=Exit.CONFIG, cause="kernel-argument-invalid", message=str(error))
+        case MemoryError():
+            return Result(exit_code=Exit.IO, cause="memory", message="the node has too little memory for the agent")
     return Result(exit_code=Exit.BUG, cause="bug", message=f"a bug in pxe-fetch: {type(error).__name__}: {error}")

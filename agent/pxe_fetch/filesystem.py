@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pxe_fetch.contract.paths import PROTECTED
+from pxe_fetch.contract.paths import OWN_NAME, PROTECTED
 from pxe_fetch.contract.quantity import amount
 from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError, PolicyError
 
@@ -28,12 +28,14 @@ _MiB = 1024 * 1024
 class Folder:
     """A folder held open. What is done at `fd`, by names in it, is done there, wherever its path leads meanwhile."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, refused: Container[tuple[int, int]] = ()) -> None:
         """Open the absolute `path`, and create what is missing of it. No component may be a link.
 
-        Raises OSError, with an `errno` in NOT_A_FOLDER where a component is a link or another file.
+        Raises OSError, with an `errno` in NOT_A_FOLDER where a component is a link or another file; PolicyError where
+        it is one of the folders `refused`, by device and inode, wherever they are mounted.
         """
         self.path = path
+        self._refused = refused
         self.fd = os.open("/", _PASS)
         *parents, last = path.strip("/").split("/")
         for name in parents:
@@ -55,6 +57,10 @@ class Folder:
             self.fd = os.open(name, flags, dir_fd=above)
         finally:
             os.close(above)
+        status = os.fstat(self.fd)
+        if (status.st_dev, status.st_ino) in self._refused:
+            self.close()
+            raise PolicyError(f"{self.path} is refused: `{name}` in it belongs to the system, mounted there once more")
 
     def close(self) -> None:
         os.close(self.fd)
@@ -83,11 +89,33 @@ class Folder:
             return False
 
     def remove(self, name: str) -> None:
-        """Remove the file or link `name` if there is one. Raises OSError."""
+        """Remove the file, link or tree `name`, if there is one, without following a link. Raises OSError.
+
+        Folders are moved up before they are emptied, so that any depth takes neither recursion (shutil.rmtree of Python
+        3.11) nor a descriptor for each level; and no mount point can be moved, so what is mounted there is not touched.
+        """
         try:
             os.unlink(name, dir_fd=self.fd)
         except FileNotFoundError:
             return
+        except IsADirectoryError:
+            self._remove_tree(name)
+
+    def _remove_tree(self, name: str) -> None:
+        with closing_fd(os.open(name, OPEN_FOLDER, dir_fd=self.fd)) as top:
+            left = ["."]
+            while left:
+                one = left.pop()
+                with closing_fd(os.open(one, OPEN_FOLDER, dir_fd=top)) as fd, os.scandir(fd) as entries:
+                    for child, is_folder in [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]:
+                        if not is_folder:
+                            os.unlink(child, dir_fd=fd)
+                            continue
+                        left.append(f".{os.urandom(8).hex()}")
+                        os.rename(child, left[-1], src_dir_fd=fd, dst_dir_fd=top)
+                if one != ".":
+                    os.rmdir(one, dir_fd=top)
+        os.rmdir(name, dir_fd=self.fd)
 
 
 class AllowedRoots:
@@ -104,6 +132,8 @@ class AllowedRoots:
         real = [folders[folder] + slash + name for folder, slash, name in (one.rpartition("/") for one in PROTECTED)]
         self._protected = tuple(f"{place}/" for place in {*PROTECTED, *real})
         self._all_protected = "\n".join(("", *self._protected))
+        # Of a bind mount of one, the path says nothing.
+        self._folders = frozenset(filter(None, map(_identity, PROTECTED)))
         self._resolved: dict[str, str] = {}  # folder as configured -> without links, when it was last looked at
         self._kept: dict[str, Folder] = {}  # by path; until `close`
 
@@ -121,7 +151,8 @@ class AllowedRoots:
         if not real.startswith(tuple(self._roots.values())):
             raise PolicyError(f"{dest} leads through a symbolic link to {real}, outside allowed_roots ({self._listed})")
         for path in (f"{text}/", f"{real}/"):
-            if path.startswith(self._protected) or f"\n{path}" in self._all_protected:  # in one, or contains one
+            is_in_one = path.startswith(self._protected) or (".pxe-fetch-" in path and OWN_NAME.match(path))
+            if is_in_one or f"\n{path}" in self._all_protected:  # or contains one
                 raise PolicyError(f"{dest} is refused: {path[:-1]} belongs to the system, and no artifact goes there")
         self._resolved[parent] = folder
         return folder
@@ -153,13 +184,22 @@ class AllowedRoots:
             if kept and kept.is_in_place():
                 return kept
             try:
-                return Folder(folder)
+                return Folder(folder, refused=self._folders)
             except OSError as error:
                 failure = error
             self._resolved.pop(str(dest.parent), None)  # links may have been made since it was looked at
         if failure.errno in NOT_A_FOLDER:
             raise CannotCreateError(f"cannot create {dest}: {folder} is not a directory, or is below a file")
         raise translate_error(failure, f"cannot open or create the directory {folder}", where=folder)
+
+
+def _identity(folder: str) -> tuple[int, int] | None:
+    """Device and inode of a folder, the same wherever it is mounted; None if it is missing."""
+    try:
+        status = os.stat(folder)  # noqa: PTH116
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 @contextmanager
@@ -286,6 +326,8 @@ def translate_error(error: OSError, what: str, *, where: str | Path) -> FetchErr
             kind, remedy = NoRoomError, f"{place} or `ulimit -f` allows no file of this size: choose another dest"
         case errno.ENOMEM:
             kind, remedy = NoRoomError, "the node has too little memory"
+        case errno.EMFILE | errno.ENFILE:
+            kind, remedy = DiskError, "raise LimitNOFILE=, or lower `parallel`"
         case errno.EIO:
             kind, remedy = DiskError, f"the device of {place} fails; see `dmesg`"
         case errno.EROFS:

@@ -17,6 +17,7 @@ from pxe_fetch.contract import facts, validators
 from pxe_fetch.contract.model import Proxy, When
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError, printable
 
+_LARGEST_CREDENTIAL = 1024 * 1024  # bytes; systemd gives a unit no more (CREDENTIALS_TOTAL_SIZE_MAX)
 _FILES = {
     "hostname": "proc/sys/kernel/hostname",
     "machine_id": "etc/machine-id",
@@ -49,7 +50,7 @@ class Node:
         the hint says where it comes from.
         """
         value = self.find(name)
-        if value and value.isprintable():
+        if value and value.isprintable() and "\ufffd" not in value:  # it stands for bytes that are not UTF-8
             return value
         if name.startswith(facts.CMDLINE):
             argument = name.removeprefix(facts.CMDLINE)
@@ -147,7 +148,11 @@ class Node:
     def _credential(self, name: str, *, key: str, form: str) -> bytes:
         try:
             if self.credentials:
-                return (self.credentials / name).read_bytes()
+                with (self.credentials / name).open("rb") as file:
+                    body = file.read(_LARGEST_CREDENTIAL + 1)
+                if len(body) > _LARGEST_CREDENTIAL:
+                    raise _credential_error("invalid", name, f"has more than {_LARGEST_CREDENTIAL} bytes", form=form)
+                return body
         except OSError:
             pass
         raise _credential_error("missing", name, f"({key}) is missing", form=form)

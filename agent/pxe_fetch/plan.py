@@ -102,7 +102,9 @@ def plan(config: FetchConfig, *, roots: AllowedRoots, node: Node) -> Plan:
             if artifact.required:
                 raise
             failed.append((artifact, error))
-    problems += _collisions(transfers)
+    problems += _collisions(
+        {transfer.name: f"{roots.check(transfer.dest)}/{transfer.dest.name}" for transfer in transfers}
+    )
     if problems:
         raise ProblemError(*problems)
     return Plan(transfers=tuple(transfers), skipped=tuple(skipped), failed=tuple(failed))
@@ -256,22 +258,20 @@ def _absolute(url: str, *, node: Node, base: str | None) -> str:
         raise PolicyError(f"the base_url {redact(base)}, joined by {redact(url)}, {error}") from None
 
 
-def _collisions(transfers: list[Transfer]) -> list[Problem]:
-    """Artifacts with the same destination, or with one inside the tree that another installs."""
+def _collisions(destinations: Mapping[str, str]) -> list[Problem]:
+    """Artifacts with the same destination, or one inside another's. `destinations` are by name, with links resolved."""
     problems: list[Problem] = []
     taken: dict[str, str] = {}
-    for transfer in transfers:
-        dest = str(transfer.dest)
-        first = taken.setdefault(dest, transfer.name)
-        if first != transfer.name:
-            message = f"{transfer.name} and {first} have the same destination on this node: {dest}"
+    for name, dest in destinations.items():
+        first = taken.setdefault(dest, name)
+        if first != name:
+            message = f"{name} and {first} have the same destination on this node: {dest}"
             problems.append(Problem(reference="dest-taken", message=message))
-    for transfer in transfers:
-        dest = str(transfer.dest)
+    for name, dest in destinations.items():
         outer = dest
         while outer := outer.rpartition("/")[0]:
             if outer in taken:
-                message = f"{transfer.name} goes to {dest}, inside {outer}, where {taken[outer]} is installed"
+                message = f"{name} goes to {dest}, inside {outer}, where {taken[outer]} is installed"
                 problems.append(Problem(reference="dest-taken", message=message))
     return problems
 

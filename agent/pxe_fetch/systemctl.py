@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from threading import Event
 
 from pxe_fetch.contract.paths import TARGET_NAME, UNIT_NAME
+from pxe_fetch.contract.problem import printable
 from pxe_fetch.deadline import Clock
 from pxe_fetch.plan import Transfer
 from pxe_fetch.reporting.event_log import EventLog
 from pxe_fetch.reporting.state_store import UnitState
 
 TIMEOUT = 10.0  # seconds for systemctl to queue a job; it does not wait for the job
+MOST_WAITING = 32  # systemctls that wait for their jobs, each with two descriptors and memory; others only queue theirs
 SETTLE = 0.5  # seconds at the end of the run in which a unit may still start or fail, to be reported so
 POLL_INTERVAL = 0.1  # seconds
 
@@ -40,8 +42,8 @@ class Units:
     event_log: EventLog
     stop: Event
     run_deadline: float  # monotonic
-    # Each with the systemctl that waits for its job. Killed, that leaves the job to systemd.
-    _starts: list[tuple[UnitState, subprocess.Popen[str]]] = field(default_factory=list)
+    # Each with the systemctl that waits for its job, if one does. Killed, that leaves the job to systemd.
+    _starts: list[tuple[UnitState, subprocess.Popen[str] | None]] = field(default_factory=list)
 
     def start(self, transfer: Transfer) -> None:
         """Request the start of the units that wait for this artifact, also where it was in place before."""
@@ -49,7 +51,11 @@ class Units:
             unit = UnitState(name=name, artifact=transfer.name, required=transfer.start_required)
             self.event_log.unit_added(unit)
             try:
-                self._starts.append((unit, _run("--no-ask-password", "start", name)))
+                if len(self._starts) < MOST_WAITING:
+                    self._starts.append((unit, _run("--no-ask-password", "start", name)))
+                else:
+                    _ask("--no-block", "--no-ask-password", "start", name)
+                    self._starts.append((unit, None))
             except _SystemctlError as error:
                 unit.result, unit.message = "failed", str(error)
                 self.event_log.unit_settled(unit)
@@ -69,9 +75,9 @@ class Units:
                 if waiting:
                     Clock().sleep(POLL_INTERVAL, stop=self.stop)
         finally:
-            for _, process in self._starts:
-                process.kill()
-                process.communicate()
+            for process in filter(None, (process for _, process in self._starts)):
+                with process:
+                    process.kill()
         for unit, _ in self._starts:
             self.event_log.unit_settled(unit)
 
@@ -94,9 +100,10 @@ def act(action: str) -> str | None:
     return None
 
 
-def _look(starts: Sequence[tuple[UnitState, subprocess.Popen[str]]]) -> None:
+def _look(starts: Sequence[tuple[UnitState, subprocess.Popen[str] | None]]) -> None:
     """Update units with what systemd says about them, and with what the systemctl of each has said."""
-    ended = [process.poll() is not None for _, process in starts]  # before asking: the answer is no older than that
+    # Before asking: the answer is no older than that.
+    ended = [process is None or process.poll() is not None for _, process in starts]
     try:
         shown = _ask("show", f"--property={','.join(_PROPERTIES)}", "--", *(unit.name for unit, _ in starts))
     except _SystemctlError as error:
@@ -107,10 +114,11 @@ def _look(starts: Sequence[tuple[UnitState, subprocess.Popen[str]]]) -> None:
     for (unit, process), has_ended, block in zip(starts, ended, shown.strip().split("\n\n"), strict=False):
         found = dict(line.partition("=")[::2] for line in block.splitlines())
         is_active = found.get("ActiveState") == "active" and not found.get("Job")
-        if not (has_ended or is_active or found.get("SubState") == "auto-restart"):
+        is_queued = process is None and found.get("Job")
+        if is_queued or not (has_ended or is_active or found.get("SubState") == "auto-restart"):
             unit.seconds = time.monotonic() - unit.requested
             unit.result = _pending(found)
-        elif has_ended and process.returncode:
+        elif process and process.returncode:
             unit.result = load if (load := found.get("LoadState", "")) in _NOT_LOADED else "failed"
             unit.message = _error(process, process.communicate()[1])
         else:
@@ -179,7 +187,7 @@ def _run(*arguments: str) -> subprocess.Popen[str]:
 
 def _error(process: subprocess.Popen[str], errors: str) -> str:
     """What a systemctl that failed said: its first line, the others say where to look."""
-    return next(iter(errors.strip().splitlines()), f"`systemctl` ended with exit code {process.returncode}")
+    return printable(next(iter(errors.strip().splitlines()), f"`systemctl` ended with exit code {process.returncode}"))
 
 
 def environment(ours: Mapping[str, str]) -> dict[str, str]:

@@ -73,7 +73,7 @@ def test_help_says_what_each_exit_code_means(node: FakeNode) -> None:
 def program(words: str, redirections: str, node: FakeNode) -> subprocess.CompletedProcess[str]:
     """`pxe-fetch` with `words` in a shell, which ends with the agent's exit code, not with that of the last program."""
     script = f"set -o pipefail; {sys.executable} -m pxe_fetch {words} {redirections}"
-    environment = os.environ | {"RUNTIME_DIRECTORY": str(node.state_file.parent)}
+    environment = os.environ | {"RUNTIME_DIRECTORY": str(node.state_file.parent), "PYTHONUNBUFFERED": ""}
     return subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
 
 
@@ -89,7 +89,9 @@ def test_output_that_nobody_reads_is_no_error_message(node: FakeNode, words: str
     assert (full.returncode, full.stderr) == (74, "pxe-fetch: cannot write to stdout: No space left on device\n")
 
 
-@pytest.mark.parametrize("redirections", [">&-", "2>&-", ">&- 2>&- <&-", ">/dev/full", "2>/dev/full", "| true"])
+@pytest.mark.parametrize(
+    "redirections", [">&-", "2>&-", ">&- 2>&- <&-", ">/dev/full", "2>/dev/full", "| true", "2>&1 | true"]
+)
 def test_run_without_output_ends_as_any_other(node: FakeNode, redirections: str) -> None:
     body = b"x" * 5000
     node.out.mkdir()

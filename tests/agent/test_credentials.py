@@ -63,7 +63,7 @@ def test_the_proxys_password_goes_with_connect_and_not_to_the_server_behind_it(
     assert f"proxy-authorization: {LOGIN}".lower() in tunnel.asked[0].lower()
 
 
-@pytest.mark.parametrize("text", ["s3cret", "joe:a\nb:c", ":s3cret", "joe:s3\x07cret", ""])
+@pytest.mark.parametrize("text", ["s3cret", "joe:a\nb:c", ":s3cret", "joe:s3\x07cret", "", "joe:" + "s" * 2_000_000])
 def test_a_proxys_credential_that_is_no_login_is_65_and_shown_nowhere(node: FakeNode, text: str) -> None:
     node.credential("pxe-fetch.proxy", text)
     proxy = {"http": "http://127.0.0.1:1", "credential": "pxe-fetch.proxy"}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.mounts import as_root
+from fakes.mounts import as_root, mounted
 from fakes.node import Entry, FakeNode
 from fakes.server import Script, Server
 from pxe_fetch.contract.paths import PROTECTED
@@ -256,3 +256,81 @@ def test_places_of_the_system_are_no_destinations_through_links_and_facts(node: 
             assert "belongs to the system" in ran.out
         assert not server.asked
     assert sorted(Path("/run").iterdir()) == before
+
+
+@as_root
+@pytest.mark.parametrize("name", ["part", "staging", "tree", "content"])
+@pytest.mark.parametrize("what", ["fifo", "folder", "link"])
+@pytest.mark.parametrize("extract", BODIES)
+def test_what_somebody_else_puts_under_the_agents_own_names_is_replaced(
+    extract: str, what: str, name: str, node: FakeNode
+) -> None:
+    way, victim = node.out / f".m.pxe-fetch-{name}", node.folder / "victim"
+    (victim / "sub").mkdir(parents=True)
+    node.out.mkdir()
+    match what:
+        case "fifo":
+            os.mkfifo(way)
+        case "folder":
+            (way / "sub/sub").mkdir(parents=True)
+            (way / "sub/sub/x").write_text("x")
+        case _:
+            way.symlink_to(victim)
+    os.chown(way, STRANGER, STRANGER, follow_symlinks=False)
+    with serving() as server:
+        assert node.run_config(artifact(node, server, extract, node.out / "m")).code == 0
+        assert node.run_config(artifact(node, server, extract, node.out / "m")).artifact("m")["phase"] == "kept"
+    assert is_right(node.out / "m", extract)
+    assert (victim / "sub").is_dir()
+
+
+@as_root
+def test_a_place_of_the_system_that_is_mounted_elsewhere_is_no_destination(node: FakeNode) -> None:
+    (again := node.out / "again").mkdir(parents=True)
+    before = sorted(Path("/run/systemd").iterdir())
+    subprocess.run(["mount", "--bind", "/run/systemd", str(again)], check=True)
+    try:
+        with serving() as server:
+            for dest in (again / "m", again / "new/folder/m"):
+                ran = node.run_config(artifact(node, server, "none", dest))
+                assert ran.code == 77
+                assert "belongs to the system" in ran.out
+            assert not server.asked
+        assert sorted(Path("/run/systemd").iterdir()) == before
+    finally:
+        subprocess.run(["umount", str(again)], check=True)
+
+
+@pytest.mark.parametrize("name", [".m.pxe-fetch-part", ".m.pxe-fetch-tree", ".m.pxe-fetch-staging/x"])
+def test_a_name_that_the_agent_uses_itself_is_no_destination(name: str, node: FakeNode) -> None:
+    ran = node.run_config({**node.entry("m", "http://127.0.0.1:1/m", BODY), "dest": str(node.out / name)})
+    assert (ran.code, "dest-protected" in ran.err) == (65, True)
+    node.boot_with(f"name={name.partition('/')[0]}")
+    dest = str(node.out / "${cmdline.name}")
+    ran = node.run_config({**node.entry("m", "http://127.0.0.1:1/m", BODY), "dest": dest})
+    assert ran.code == 77
+
+
+def test_two_artifacts_with_one_place_behind_a_link_are_65(node: FakeNode) -> None:
+    (node.out / "real").mkdir(parents=True)
+    (node.out / "link").symlink_to("real")
+    with serving() as server:
+        first = artifact(node, server, "tar", node.out / "real/m")
+        for dest in ("link/m", "link/m/x"):
+            ran = node.run_config(first, {**artifact(node, server, "none", node.out / dest), "name": "n"})
+            assert (ran.code, ran.state["cause"]) == (65, "dest-taken")
+        assert not server.asked
+
+
+@as_root
+def test_a_tree_is_not_replaced_while_something_is_mounted_in_it(node: FakeNode) -> None:
+    (inside := node.out / "m/data").mkdir(parents=True)
+    with mounted(inside, "tmpfs", "size=1m"), serving() as server:
+        (inside / "precious").write_text("x")
+        ran = node.run_config(artifact(node, server, "tar", node.out / "m"))
+        assert ran.code == 73
+        assert f"{inside} is a mount point" in ran.out
+        assert (inside / "precious").read_text() == "x"
+    with serving() as server:
+        assert node.run_config(artifact(node, server, "tar", node.out / "m")).code == 0
+    assert is_right(node.out / "m", "tar")

@@ -150,6 +150,13 @@ def test_a_fact_that_could_steer_a_terminal_is_refused_and_not_shown(node: FakeN
         assert not node.out.exists()
 
 
+@pytest.mark.parametrize("argument", [b"\xff\xfe", b"a\xc3"])
+def test_a_fact_that_is_not_utf_8_is_refused(node: FakeNode, argument: bytes) -> None:
+    (node.root / "proc/cmdline").write_bytes(b"role=" + argument)
+    ran = node.run_config(node.entry("m", "http://127.0.0.1/m", BODY, dest=str(node.out / "${cmdline.role}")))
+    assert (ran.code, ran.state["cause"]) == (65, "fact-unprintable")
+
+
 @pytest.mark.parametrize("argument", ["=\x1b[2J", ".config=file:///a%00b", ".deadline=\x1b[2J", ".\x1b[2J=1"])
 def test_a_kernel_argument_that_cannot_be_used_is_a_printable_sentence(node: FakeNode, argument: str) -> None:
     node.boot_with(f"pxe-fetch{argument}")

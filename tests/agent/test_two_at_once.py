@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import signal
 import subprocess
 import tarfile
 import time
@@ -96,3 +97,20 @@ def test_a_run_waits_for_another_one_and_says_so_and_goes_on_where_that_was_ende
         assert [asked.range for asked in server.asked] == [None, f"bytes={left}-"]
     assert (node.out / "m").read_bytes() == ONE
     assert node.files() == ["m"]
+
+
+def test_a_run_that_waits_for_another_one_in_vain_is_started_again_by_systemd(node: FakeNode) -> None:
+    with Server({"/m": Script(body=ONE, faults=[stall(0.5)])}) as server:
+        entry = node.entry("m", server.url("/m"), ONE)
+        stuck = start(node, "stuck", entry)
+        part = node.out / ".m.pxe-fetch-part"
+        while not part.exists() or not part.stat().st_size:
+            assert stuck.poll() is None
+            time.sleep(0.01)
+        stuck.send_signal(signal.SIGSTOP)
+        second = start(node, "second", {**entry, "retry": {"deadline": "1s"}})
+        out, err = second.communicate(timeout=60)
+        assert second.returncode == Exit.DEADLINE, err
+        assert f"{part} is still being written by another run of pxe-fetch" in out
+        stuck.kill()
+        stuck.communicate(timeout=60)

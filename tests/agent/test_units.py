@@ -55,6 +55,36 @@ def test_unit_that_cannot_be_started_is_a_remark_and_not_the_artifacts_failure(n
     assert ran.err.count("m: app.service could not be started: Failed to start: Unit not found (") == 1
 
 
+@pytest.mark.parametrize("name", ["-Hattacker.service", "--force.service"])
+def test_name_that_systemctl_would_take_for_an_option_is_65(name: str, node: FakeNode) -> None:
+    node.give_systemctl()
+    ran = node.run_config(node.entry("m", "http://127.0.0.1:1/m", BODY, start=[name]))
+    assert (ran.code, "unit-invalid" in ran.err) == (65, True)
+    assert node.systemctl() == []
+
+
+WITH_FEW_FILES = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))\n"
+ACTIVE = "ActiveState=active\\nLoadState=loaded\\nActiveEnterTimestampMonotonic=9999999999999\\n\\n"
+
+
+@pytest.mark.parametrize("error", ["", "echo Unit not found. >&2; exit 5"])
+def test_many_units_do_not_take_all_descriptors(error: str, node: FakeNode) -> None:
+    node.give_systemctl(
+        f'[ $1 = show ] && {{ shift 3; for u; do printf "{ACTIVE}"; done; exit 0; }}; {error or "exit 0"}'
+    )
+    names = [f"u{index}.service" for index in range(100)]
+    with Server({"/m": Script(body=BODY)}) as server:
+        file = node.write("fetch.yaml", node.config(node.entry("m", server.url("/m"), BODY, start=names)))
+        with node.start("run", "--config", str(file), before=WITH_FEW_FILES) as process:
+            _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    units = node.state()["units"]
+    assert isinstance(units, list)
+    assert {one["name"]: (one["result"], one["message"]) for one in units} == dict.fromkeys(
+        names, ("failed", "Unit not found.") if error else ("started", None)
+    )
+
+
 @pytest.mark.parametrize("required", [False, True])
 def test_node_without_systemctl_says_so(node: FakeNode, *, required: bool) -> None:
     node.environment["PATH"] = str(node.folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 AGENT_DIR = "/usr/lib/pxe-fetch"
 AGENT = f"{AGENT_DIR}/pxe-fetch"
 UNIT_NAME = "pxe-fetch.service"
@@ -36,10 +38,13 @@ PROTECTED = (
     *("/run/systemd", "/run/udev", "/run/dbus", "/run/dbus-1", "/run/credentials", "/run/initramfs", "/run/log"),
     *("/run/tmpfiles.d", "/run/sysusers.d", "/run/sysctl.d", "/run/binfmt.d", "/run/modules-load.d", "/run/modprobe.d"),
     *("/run/mount", "/run/polkit-1", "/run/NetworkManager", "/run/cloud-init", "/run/sudo"),
+    *("/run/user", "/run/credstore", "/run/credstore.encrypted", "/run/host", "/run/sssd", "/run/cryptsetup-keys.d"),
     *("/var/lib/systemd", "/var/lib/dbus", "/var/lib/polkit-1", "/var/lib/NetworkManager", "/var/lib/cloud"),
-    *("/var/lib/sudo", "/var/lib/selinux", "/var/lib/dpkg", "/var/lib/rpm", "/var/log/journal"),
-    STATE_DIR,
+    *("/var/lib/sss", "/var/lib/AccountsService", "/var/lib/sudo", "/var/lib/selinux", "/var/lib/dpkg", "/var/lib/rpm"),
+    *("/var/log/journal", STATE_DIR),
 )
+# What the agent itself puts beside a destination: part files, staging directories, records.
+OWN_NAME = re.compile(r".*?/\.[^/]*\.pxe-fetch-[a-z]+(?=/|$)", re.DOTALL)
 
 
 class MessageId:

@@ -26,7 +26,7 @@ MAX_DEPTH = 256  # folders inside one another; os.walk and shutil.rmtree of Pyth
 HEADERS_LIMIT = 1024 * 1024  # bytes: names, fields and a sparse file's map, before a member's content
 _PIECE = 256 * 1024  # bytes read at a time to skip them
 # What tarfile raises for senseless numbers or fields; it differs from one Python to the next.
-_PARSE_ERRORS = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError)
+_PARSE_ERRORS = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError)
 _LONGEST_PATH = 4095  # bytes; PATH_MAX of limits.h counts the byte that ends a path
 _FILE_MODE = 0o755  # the bits of a mode that are taken from an archive: no set-id bits, no write permission for others
 
@@ -65,6 +65,8 @@ class TarReader:
                 if self._archive is None:
                     self._archive = _open(self._source)
                 member = self._archive.next()
+            except RecursionError:  # tarfile reads a header behind a header so
+                raise tarfile.ReadError("a member has too many headers") from None
             except _PARSE_ERRORS as error:
                 raise tarfile.ReadError(f"a member cannot be read: {error}") from error
             if member is None and self._source.last_block.strip(b"\0"):

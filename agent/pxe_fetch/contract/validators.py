@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pxe_fetch.contract import chunks, facts, quantity
-from pxe_fetch.contract.paths import PROTECTED
+from pxe_fetch.contract.paths import OWN_NAME, PROTECTED
 from pxe_fetch.contract.problem import RuleError
 from pxe_fetch.contract.url import Url, UrlError, is_absolute, join, parse
 
@@ -60,7 +60,7 @@ account = Matching(  # useradd(8), or an id
     r"[a-z_][a-z0-9_-]{0,31}\$?|[0-9]{1,10}", "is not the name of a user or group", reference="account-invalid"
 )
 unit = Matching(  # systemd.unit(5)
-    r"[A-Za-z0-9:_.\\@-]{1,240}\.(service|socket|target|path|timer|mount|automount|swap|slice|scope|device)",
+    r"[A-Za-z0-9:_.\\][A-Za-z0-9:_.\\@-]{0,239}\.(service|socket|target|path|timer|mount|automount|swap|slice|scope|device)",
     "is not the name of a unit",
     reference="unit-invalid",
     label="as in app.service",
@@ -256,6 +256,8 @@ def root(text: str) -> str:
 
 def protected_place(path: str) -> str | None:
     """The place that no artifact goes to and that `path` is, is in, or contains; None if there is none."""
+    if ".pxe-fetch-" in path and (found := OWN_NAME.match(path)):
+        return found[0]
     below = f"{path}/"
     if not below.startswith(_PROTECTED) and f"\n{below}" not in _ALL_PROTECTED:  # as with nearly all of thousands
         return None

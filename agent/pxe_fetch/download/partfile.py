@@ -16,7 +16,15 @@ from pathlib import Path
 from pxe_fetch.chunkmap import ChunkMap, OnChunk, data_extents
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, IntegrityError, NoRoomError, PolicyError
+from pxe_fetch.errors import (
+    CannotCreateError,
+    DeadlineError,
+    DiskError,
+    FetchError,
+    IntegrityError,
+    NoRoomError,
+    PolicyError,
+)
 from pxe_fetch.filesystem import Folder, translate_error
 
 _REREAD = 1024 * 1024  # bytes read at a time
@@ -67,8 +75,8 @@ def noted(remark: str) -> str:
     return f" ({remark})" if remark else ""
 
 
-class PartInUseError(CannotCreateError):
-    """Another process is downloading or installing the same destination."""
+class PartInUseError(DeadlineError):
+    """Another process is downloading or installing the same destination, and did not end in time."""
 
 
 class PartLock:
@@ -90,6 +98,22 @@ class PartLock:
             os.close(self.fd)  # another process has just installed it, or it was not ours
         raise CannotCreateError(f"{self.path} is replaced by another program again and again")
 
+    def _clear_the_way(self) -> None:
+        """Remove what is no regular file, if somebody else put it there."""
+        with suppress(FileNotFoundError):
+            status = os.stat(self.name, dir_fd=self.folder.fd, follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode):
+                return
+            if status.st_uid in self.folder.owners:
+                raise CannotCreateError(f"{self.path} is in the way, and is not a regular file: remove it")
+            self._replace()
+
+    def _replace(self) -> None:
+        try:
+            self.folder.remove(self.name)
+        except OSError as error:
+            raise DiskError(f"{self.path} belongs to another, and cannot be replaced: {error.strerror}") from error
+
     def _open(self) -> tuple[int, os.stat_result]:
         """The file, open and locked, and its status."""
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # O_NOFOLLOW: never through a link
@@ -100,6 +124,7 @@ class PartLock:
                 status = os.fstat(fd)
                 self.folder.owners.add(status.st_uid)
             except FileExistsError:
+                self._clear_the_way()
                 fd = os.open(self.name, flags | os.O_CREAT, 0o600, dir_fd=self.folder.fd)
                 status = os.fstat(fd)
         except OSError as error:
@@ -112,17 +137,15 @@ class PartLock:
         return fd, status
 
     def _lock(self, fd: int, status: os.stat_result) -> None:
-        if not stat.S_ISREG(status.st_mode):
-            raise CannotCreateError(f"{self.path} is in the way: it is not a regular file")
+        if not (stat.S_ISREG(status.st_mode) and self.folder.is_ours(status)):
+            self._replace()
+            return
         try:
-            if not self.folder.is_ours(status):
-                self.folder.remove(self.name)
-                return
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno in _LOCKED and self.folder.is_ours(status):
-                raise PartInUseError(f"{self.path} is being written by another pxe-fetch") from error
-            raise DiskError(f"{self.path} cannot be locked or replaced: {error.strerror}") from error
+            if error.errno in _LOCKED:
+                raise PartInUseError(f"{self.path} is still being written by another run of pxe-fetch") from error
+            raise DiskError(f"{self.path} cannot be locked: {error.strerror}") from error
 
     def _is_in_place(self) -> bool:
         """Whether its name still is that of the open file."""

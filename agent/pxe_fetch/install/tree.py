@@ -25,6 +25,7 @@ from pxe_fetch.filesystem import (
     closing_fd,
     is_in_memory,
     no_room,
+    read_mounts,
     translate_error,
 )
 from pxe_fetch.install.decompress import LONGEST_MAGIC, Content, kind_of, part_reader
@@ -79,7 +80,10 @@ def install(transfer: Transfer, folder: Folder, part: int, check: Check) -> None
     Set-id bits and write permission for group and others are dropped (as by tarfile's `data` filter), and the owner can
     write all of it. Raises OSError, FetchError and what `check` raises; the destination is then unchanged.
     """
-    staging = beside(transfer.dest, STAGING_SUFFIX).name
+    staging, former = beside(transfer.dest, STAGING_SUFFIX).name, f"{folder.path}/{transfer.dest.name}/"
+    for mount in read_mounts():
+        if f"{mount.point}/".startswith(former):
+            raise CannotCreateError(f"{mount.point} is a mount point, and cannot be replaced: unmount it")
     _clear(transfer, folder)
     os.mkdir(staging, 0o700, dir_fd=folder.fd)  # nobody else gets below it until it is complete
     try:
@@ -99,13 +103,13 @@ def install(transfer: Transfer, folder: Folder, part: int, check: Check) -> None
             os.fsync(folder.fd)
     finally:
         with suppress(OSError):
-            _remove(staging, folder)  # or the former tree
+            folder.remove(staging)  # or the former tree
 
 
 def _clear(transfer: Transfer, folder: Folder) -> None:
     """Remove what a run that was killed left beside the destination. Raises OSError."""
     for suffix in (STAGING_SUFFIX, FORMER_SUFFIX):
-        _remove(beside(transfer.dest, suffix).name, folder)
+        folder.remove(beside(transfer.dest, suffix).name)
 
 
 def _fill(tree: int, part: int, transfer: Transfer, folder: Folder, check: Check) -> None:
@@ -173,7 +177,7 @@ def _swap(transfer: Transfer, folder: Folder, staging: str) -> None:
     except OSError:
         rename(former, dest)
         raise
-    _remove(former, folder)
+    folder.remove(former)
 
 
 def _call(function: str, *arguments: bytes | int) -> bool:
@@ -190,35 +194,6 @@ def _call(function: str, *arguments: bytes | int) -> bool:
     except (AttributeError, OSError):
         return False
     return failed == 0
-
-
-def _remove(name: str, folder: Folder) -> None:
-    """Remove the tree, file or link `name`, if there is one, without following a link. Raises OSError.
-
-    Folders are moved up before they are emptied, so that any depth takes neither recursion (shutil.rmtree of Python
-    3.11) nor a descriptor for each level.
-    """
-    try:
-        top = os.open(name, OPEN_FOLDER, dir_fd=folder.fd)
-    except OSError as error:
-        if error.errno not in NOT_A_FOLDER and error.errno != errno.ENOENT:
-            raise
-        folder.remove(name)
-        return
-    with closing_fd(top):
-        left = ["."]
-        while left:
-            one = left.pop()
-            with closing_fd(os.open(one, OPEN_FOLDER, dir_fd=top)) as fd, os.scandir(fd) as entries:
-                for child, is_folder in [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]:
-                    if not is_folder:
-                        os.unlink(child, dir_fd=fd)
-                        continue
-                    left.append(child if one == "." else f".{os.urandom(8).hex()}")
-                    os.rename(child, left[-1], src_dir_fd=fd, dst_dir_fd=top)
-            if one != ".":
-                os.rmdir(one, dir_fd=top)
-    os.rmdir(name, dir_fd=folder.fd)
 
 
 def _record(transfer: Transfer, tree: int, check: Check) -> str:
