@@ -25,10 +25,6 @@ def main() -> int:
     if hasattr(sys, "frozen"):
         # Everything is closed and flushed; taking down a few hundred modules takes 5 to 15 ms.
         os._exit(code)
-    try:
-        sys.stderr.flush()
-    except OSError:  # otherwise Python 3.13 and later make exit code 120 of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     return code
 
 
