@@ -6,8 +6,10 @@ import fcntl
 import hashlib
 import os
 import signal
+import subprocess
+import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -21,26 +23,44 @@ BODY = b"x" * 400_000
 CHUNK = 64 * 1024
 DIGESTS = [hashlib.sha256(BODY[at : at + CHUNK]).hexdigest() for at in range(0, len(BODY), CHUNK)]
 LARGE = 2 << 30  # bytes: they take seconds to hash
+PIECE, PIECES = 64 << 20, 96  # bytes of zeros, and how many of them: more than any run here unpacks
+COMPRESS = {"gzip": ["gzip", "-1"], "xz": ["xz", "-0"], "zstd": ["zstd", "-q"], "tar": ["zstd", "-q"]}
 SECONDS = 1.0  # half of one for the run, and as much for a busy machine
 
 
-def stop(node: FakeNode, entry: Mapping[str, object]) -> float:
-    """Seconds that a run takes to end after SIGTERM, which is sent in the middle of fetching `entry`."""
+def packed(how: str) -> bytes:
+    """`PIECES` compressed streams, one after the other, of a file or of an archive with one file."""
+
+    def compressed(data: bytes) -> bytes:
+        return subprocess.run(COMPRESS[how], input=data, capture_output=True, check=True).stdout
+
+    body = compressed(bytes(PIECE)) * PIECES
+    if how != "tar":
+        return body
+    info = tarfile.TarInfo("zeros")
+    info.size = PIECE * PIECES
+    return compressed(info.tobuf(tarfile.GNU_FORMAT)) + body + compressed(bytes(1024))
+
+
+def stop(node: FakeNode, entry: Mapping[str, object], *, under_way: Callable[[], bool] = lambda: True) -> float:
+    """Seconds that a run takes to end after SIGTERM, sent half a second after it fetches `entry` and is `under_way`."""
     file = node.folder / "fetch.yaml"
     file.write_text(node.config(entry, defaults={"retry": {"base": "60s", "max": "60s"}}))
     process = node.start("run", "--config", str(file))
     try:
-        until(lambda: node.state().get("phase") == "fetching")
+        until(lambda: node.state().get("phase") == "fetching" and under_way())
         time.sleep(0.5)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         process.wait(timeout=20)
         seconds = time.monotonic() - began
-        _, err = process.communicate()
+        out, err = process.communicate()
     finally:
         process.kill()
     assert process.returncode == 75, err
+    assert "stopped by SIGTERM" in out
+    assert "Traceback" not in err
     assert node.state()["cause"] == "stopped"
     return seconds
 
@@ -74,3 +94,17 @@ def test_a_stop_ends_the_wait_for_another_run(node: FakeNode) -> None:
     with (node.out / ".m.pxe-fetch-part").open("wb") as part:
         fcntl.flock(part, fcntl.LOCK_EX)
         assert stop(node, node.entry("m", "http://127.0.0.1:9/m", BODY)) < SECONDS
+
+
+@pytest.mark.parametrize("how", COMPRESS)
+def test_a_stop_ends_unpacking_and_leaves_what_can_be_resumed(how: str, node: FakeNode) -> None:
+    body = packed(how)
+    source = node.folder / "source"
+    source.write_bytes(body)
+    extract = "tar" if how == "tar" else "decompress"
+    staging = node.out / ".m.pxe-fetch-staging"
+    entry = node.entry("m", f"file://{source}", body, extract=extract)
+    assert stop(node, entry, under_way=staging.exists) < SECONDS
+    assert node.files() == [".m.pxe-fetch-part"]
+    assert (node.out / ".m.pxe-fetch-part").read_bytes() == body
+    assert not staging.exists()

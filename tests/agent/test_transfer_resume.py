@@ -21,7 +21,8 @@ from fakes.transfers import QUICK, Bench, QuickClock
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
 from pxe_fetch.contract.quantity import amount
 from pxe_fetch.download.copy import BUFFER
-from pxe_fetch.errors import CannotCreateError, DeadlineError, StoppedError
+from pxe_fetch.download.partfile import PartInUseError
+from pxe_fetch.errors import DeadlineError, StoppedError
 
 BODY = random.Random(3).randbytes(3_000_000)
 HALF = len(BODY) // 2
@@ -241,7 +242,7 @@ def test_a_part_that_another_process_writes_is_left_alone(tmp_path: Path) -> Non
     bench = Bench(body=BODY, folder=tmp_path, urls=["http://127.0.0.1:1/m"])
     with bench.part.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(CannotCreateError, match="another pxe-fetch"):
+        with pytest.raises(PartInUseError, match="another run of pxe-fetch"):
             bench.download()
 
 
