@@ -21,19 +21,6 @@ PASSWORD = "p@ss:w%rd/é"  # noqa: S105
 LOGIN = f"Basic {b64encode(f'joe:{PASSWORD}'.encode()).decode()}"
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca") / "site")
-
-
-@pytest.fixture(scope="module")
-def localhost(authority: Authority) -> ssl.SSLContext:
-    issued = authority.issue("localhost", alternative="DNS:localhost")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(issued.certificate, issued.key)
-    return context
-
-
 def test_the_proxys_password_goes_to_the_proxy_of_http_alone(node: FakeNode) -> None:
     node.credential("pxe-fetch.proxy", f"joe:{PASSWORD}\n")
     with Server({"/m": Script(body=BODY, faults=[Status(503)])}) as server, Server({"/d": Script(body=BODY)}) as direct:

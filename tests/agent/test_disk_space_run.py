@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import io
 import random
 import re
 import subprocess
-import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ from threading import Event
 
 import pytest
 
+from fakes.archives import archive
 from fakes.exchange import Exchange
 from fakes.faults import Serve
 from fakes.mounts import as_root, mounted
@@ -239,13 +238,3 @@ def test_no_inode_left_for_the_part_file_is_named_as_such(node: FakeNode) -> Non
         ran = node.run_config(node.entry("m", server.url("/m"), SMALL))
     assert ran.code == 79
     assert "0 of 1 inodes free (`df -i`)" in ran.out
-
-
-def archive(files: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, body in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(body)
-            tar.addfile(info, io.BytesIO(body))
-    return out.getvalue()

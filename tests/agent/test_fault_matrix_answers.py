@@ -64,19 +64,6 @@ def test_in_every_cell_the_three_invariants_hold(case: Case, cell: Cell, node: F
     Trial(case=case, cell=cell, node=node).run()
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca") / "site")
-
-
-@pytest.fixture(scope="module")
-def localhost(authority: Authority) -> ssl.SSLContext:
-    issued = authority.issue("localhost", alternative="DNS:localhost")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(issued.certificate, issued.key)
-    return context
-
-
 SECURE = [
     always("redirect from https to http", redirect("http://127.0.0.1:9/"), "policy", once="policy"),
     always("reset inside TLS", reset(0.5), "network"),

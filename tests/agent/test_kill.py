@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import random
 import signal
 import subprocess
-import tarfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.archives import archive
 from fakes.content import Content
 from fakes.exchange import Exchange
 from fakes.faults import FOREVER, Serve, drip
@@ -49,17 +48,7 @@ class Falters(Serve):
             exchange.wait(FOREVER)
 
 
-def archive() -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as tar:
-        for name, body in MEMBERS.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(body)
-            tar.addfile(info, io.BytesIO(body))
-    return out.getvalue()
-
-
-PACKED = {"tree": archive(), "plain": gzip.compress(PLAIN, 1)}
+PACKED = {"tree": archive(MEMBERS, is_gzipped=True), "plain": gzip.compress(PLAIN, 1)}
 BODIES = FILES | CHUNKED | PACKED
 PLACED = FILES | CHUNKED | {"plain": PLAIN}
 

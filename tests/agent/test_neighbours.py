@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import random
 import stat
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from fakes.archives import archive
 from fakes.mounts import as_root, mounted
 from fakes.node import Entry, FakeNode
 from fakes.server import Script, Server
@@ -57,17 +56,7 @@ libc.capset(header, sets)
 """
 
 
-def archive() -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as tar:
-        for name, body in FILES.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(body)
-            tar.addfile(info, io.BytesIO(body))
-    return out.getvalue()
-
-
-ARCHIVE, PACKED = archive(), gzip.compress(BODY, 1)
+ARCHIVE, PACKED = archive(FILES, is_gzipped=True), gzip.compress(BODY, 1)
 BODIES = {"none": BODY, "tar": ARCHIVE, "decompress": PACKED}
 
 

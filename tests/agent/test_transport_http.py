@@ -28,22 +28,9 @@ FEW = RetryPolicy(attempts_without_progress=2)
 SECRET = {"X-Site": "lab", "Authorization": "Bearer s3cr3t"}
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca") / "site")
-
-
 @pytest.fixture
 def tls(authority: Authority) -> Tls:
     return Tls(ca_file=str(authority.certificate))
-
-
-@pytest.fixture(scope="module")
-def localhost(authority: Authority) -> ssl.SSLContext:
-    issued = authority.issue("localhost", alternative="DNS:localhost")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(issued.certificate, issued.key)
-    return context
 
 
 @pytest.fixture

@@ -31,11 +31,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca") / "site")
-
-
-@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, root: Path, authority: Authority) -> Iterator[Nginx]:
     certificate = authority.issue("localhost", alternative=LOCALHOST)
     with nginx(tmp_path_factory.mktemp("nginx") / "run", root=root, certificate=certificate) as running:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import random
 import signal
 import subprocess
-import tarfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from fakes.archives import archive
 from fakes.faults import stall
 from fakes.node import Entry, FakeNode
 from fakes.server import Script, Server
@@ -22,16 +21,6 @@ MEMBERS = {f"f{index:03}": random.Random(index).randbytes(5_000) for index in ra
 ONE = random.Random(51).randbytes(3_000_000)
 OTHER = random.Random(52).randbytes(3_000_000)
 ROUNDS = 3
-
-
-def archive() -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, body in MEMBERS.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(body)
-            tar.addfile(info, io.BytesIO(body))
-    return out.getvalue()
 
 
 def start(node: FakeNode, name: str, entry: Entry) -> subprocess.Popen[str]:
@@ -53,7 +42,7 @@ def tree(folder: Path) -> Mapping[str, bytes]:
 
 @pytest.mark.parametrize("delay", [0.0, 0.1, 0.2])
 def test_one_archive_is_unpacked_whole(delay: float, node: FakeNode) -> None:
-    packed = archive()
+    packed = archive(MEMBERS)
     with Server({"/m": Script(body=packed)}) as server:
         entry = node.entry("m", server.url("/m"), packed, extract="tar")
         for number in range(ROUNDS):
