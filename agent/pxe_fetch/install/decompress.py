@@ -74,7 +74,7 @@ def install(transfer: Transfer, folder: Folder, part: int, check: Check) -> None
     try:
         try:
             content = _write_content(part, descriptor, folder, check)
-        except OSError as error:  # before the file is removed, which would hide that there is no room
+        except OSError as error:  # now: removing the file frees the space that is missing
             raise translate_error(error, f"cannot decompress {transfer.dest}", where=folder.path) from error
         file.put_in_place(transfer, folder, descriptor, name=staging)
         record = beside(transfer.dest, RECORD_SUFFIX).name

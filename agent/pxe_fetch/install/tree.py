@@ -132,7 +132,7 @@ def _fill(tree: int, part: int, transfer: Transfer, folder: Folder, check: Check
                 if size > free:
                     raise NoRoomError(f"no room for the unpacked archive: {no_room(folder.path, wanted=size)}")
                 unpacker.add(archive, member)
-    except OSError as error:  # before what was unpacked is removed, which would hide that there is no room
+    except OSError as error:  # now: removing the staging tree frees the space that is missing
         raise translate_error(error, f"cannot unpack {transfer.dest}", where=folder.path) from error
     except (tarfile.TarError, EOFError, ValueError, ArithmeticError) as error:
         # The digest is right, so this is the configured archive, and another attempt would not help.
