@@ -6,6 +6,7 @@ Each is read when it is used.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -18,6 +19,7 @@ from pxe_fetch.contract.model import Proxy, When
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError, printable
 
 _LARGEST_CREDENTIAL = 1024 * 1024  # bytes; systemd gives a unit no more (CREDENTIALS_TOTAL_SIZE_MAX)
+_QUERY = re.compile(r"[A-Za-z0-9!$&'()*+,/:;=?@._~%\[\]-]+", re.ASCII)
 _FILES = {
     "hostname": "proc/sys/kernel/hostname",
     "machine_id": "etc/machine-id",
@@ -126,6 +128,19 @@ class Node:
                 found = "has a line that is not `Name: value` of a header field that may be set"
                 raise _credential_error("invalid", credential, found, form=form)
         return headers
+
+    def secret_query(self, credential: str) -> str:
+        """The text of the file `credential` of the unit's credentials, for the query of a URL (RFC 3986, 3.4).
+
+        A `?` or `&` in front of it, as portals show one, is dropped. Raises ProblemError if it is missing or is none.
+        Its content never appears in a message.
+        """
+        form = "`name=value` pairs with `&` between them, on one line"
+        body = self._credential(credential, key="query_credential", form=form)
+        query = body.decode("ascii", "replace").strip().lstrip("?&")
+        if not _QUERY.fullmatch(query):
+            raise _credential_error("invalid", credential, "has something other than the query of a URL", form=form)
+        return query
 
     def with_password(self, proxy: Proxy) -> Proxy:
         """`proxy` with the user and password of its credential, if it names one, in the urls of the proxies.

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pxe_fetch.chunkmap import ChunkMap
-from pxe_fetch.contract import facts, paths, validators
+from pxe_fetch.contract import checks, facts, paths, validators
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
-from pxe_fetch.contract.url import UrlError, is_absolute, join, parse, redact, scheme_of
+from pxe_fetch.contract.url import Origin, UrlError, is_absolute, join, parse, redact, scheme_of, with_query
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
 from pxe_fetch.filesystem import AllowedRoots
 from pxe_fetch.node import Node
@@ -165,30 +165,36 @@ def _transfer(artifact: Artifact, *, node: Node, base: str | None, roots: Allowe
     roots.check(dest)
     listed = tuple(_absolute(url, node=node, base=base) for url in artifact.urls)
     headers = {name: facts.fill(value, node.fact) for name, value in artifact.headers.items()}
+    for url in listed:  # facts and base urls can make one unencrypted
+        if credential := checks.sent_unencrypted(artifact, url):
+            raise PolicyError(
+                f"the credential {credential} would be sent unencrypted to {redact(url)}; use https, or allow it with "
+                "`insecure: true`"
+            )
     if artifact.header_credential:
-        for url in () if artifact.insecure else listed:  # facts and base urls can make one unencrypted
-            if scheme_of(url) == validators.UNENCRYPTED:
-                raise PolicyError(
-                    f"the credential {artifact.header_credential} would be sent unencrypted to {redact(url)}; use "
-                    "https, or allow it with `insecure: true`"
-                )
         headers |= node.secret_headers(artifact.header_credential)
+    query = node.secret_query(artifact.query_credential) if artifact.query_credential else ""
+    servers = {_origin(url) for url in listed} if query else set()
+
+    def signed(url: str) -> str:
+        return with_query(url, query) if _origin(url) in servers else url
+
     chunks, chunk_map = artifact.chunks, None
     if chunks and chunks.urls:
         urls = tuple(_absolute(url, node=node, base=base) for url in chunks.urls)
-        chunks = replace(chunks, urls=_in_order(artifact, urls, node=node))
+        chunks = replace(chunks, urls=tuple(map(signed, _in_order(artifact, urls, node=node))))
     elif chunks and artifact.size is not None:
         chunk_map = ChunkMap(size=artifact.size, chunk=chunks.size, digests=chunks.digests)
     return Transfer(
         name=artifact.name,
-        urls=_in_order(artifact, listed, node=node),
+        urls=tuple(map(signed, _in_order(artifact, listed, node=node))),  # no order depends on what is secret
         keep_order=artifact.mirror_order == "listed",
         digest=artifact.digest,
         size=artifact.size,
         headers=headers,
         retry=artifact.retry,
         timeouts=artifact.timeouts,
-        sums_url=_absolute(artifact.digest_url, node=node, base=base) if artifact.digest_url else None,
+        sums_url=signed(_absolute(artifact.digest_url, node=node, base=base)) if artifact.digest_url else None,
         listed_url=listed[0],
         chunks=chunks,
         chunk_map=chunk_map,
@@ -202,6 +208,14 @@ def _transfer(artifact: Artifact, *, node: Node, base: str | None, roots: Allowe
         start=artifact.start,
         start_required=artifact.start_required,
     )
+
+
+def _origin(url: str) -> Origin | None:
+    """The server of `url`; None if that is no URL, which the download finds out."""
+    try:
+        return parse(url).origin
+    except UrlError:
+        return None
 
 
 def _in_order(artifact: Artifact, listed: tuple[str, ...], *, node: Node) -> tuple[str, ...]:

@@ -16,11 +16,11 @@ from types import FrameType
 from pxe_fetch.config_source import locate
 from pxe_fetch.contract import reader
 from pxe_fetch.contract.commands import Exit
-from pxe_fetch.contract.model import Digest, FetchConfig
+from pxe_fetch.contract.model import Digest, FetchConfig, Report
 from pxe_fetch.contract.paths import UNIT_NAME
 from pxe_fetch.contract.problem import ProblemError
 from pxe_fetch.contract.quantity import span
-from pxe_fetch.contract.url import redact
+from pxe_fetch.contract.url import redact, with_query
 from pxe_fetch.deadline import Clock
 from pxe_fetch.download import fetch_text
 from pxe_fetch.download.context import Context
@@ -146,15 +146,22 @@ def _start_webhook(context: RunContext) -> None:
     """Post the state to the URL known so far; that of the kernel command line comes first."""
     if context.webhook:
         context.webhook.stop()
-    url = context.node.arguments.report or context.config.report_url
-    if not url:
+    node, report = context.node, context.config.report
+    if node.arguments.report:
+        report = Report(url=node.arguments.report)  # the credentials are for the configuration's own
+    if not report.url:
         return
     try:
-        url = context.node.fill_in(url)
-    except ProblemError as error:
+        url = node.fill_in(report.url)
+        headers = node.secret_headers(report.header_credential) if report.header_credential else {}
+        url = with_query(url, node.secret_query(report.query_credential)) if report.query_credential else url
+    except ProblemError as error:  # no report fails a run
         context.event_log.log(f"reporting to no URL: {error}", priority=WARNING)
+        context.webhook = None
         return
-    context.webhook = WebhookReporter(url, store=context.store, tls=context.config.tls, proxy=context.config.proxy)
+    context.webhook = WebhookReporter(
+        url, headers=headers, store=context.store, tls=context.config.tls, proxy=context.config.proxy
+    )
     context.webhook.start()
 
 

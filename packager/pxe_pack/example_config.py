@@ -12,6 +12,7 @@ from pxe_fetch.contract.model import (
     Artifact,
     FetchConfig,
     Proxy,
+    Report,
     RetryPolicy,
     Tls,
     When,
@@ -61,13 +62,19 @@ _EXAMPLES: dict[type, dict[str, str]] = {
         "required": "false",
         "headers": "{X-Site: lab}",
         "header_credential": "pxe-fetch.token",
+        "query_credential": "pxe-fetch.sas",
         "insecure": "true",
         "start": "[app.service]",
         "start_required": "true",
     },
     FetchConfig: {
         "base_url": "http://10.0.0.1/",
-        "url": "http://10.0.0.1/report",
+    },
+    Report: {
+        "url": "https://10.0.0.1/report",
+        "header_credential": "pxe-fetch.token",
+        "query_credential": "pxe-fetch.sas",
+        "insecure": "true",
     },
     RetryPolicy: {
         "deadline": "2h",

@@ -56,11 +56,13 @@ def unit_files() -> Path:
 
 def service_for(config: FetchConfig, *, systemd: int | None) -> str:
     """The service for an image with this release of systemd (None: unknown) and this configuration."""
+    secrets = [name for one in config.artifacts for name in (one.header_credential, one.query_credential)]
+    secrets += [config.report.header_credential, config.report.query_credential]
     return fitted_unit(
         (unit_files() / UNIT_NAME).read_text(encoding="utf-8"),
         systemd=systemd,
         roots=config.allowed_roots,
-        credentials=filter(None, [*(one.header_credential for one in config.artifacts), config.proxy.credential]),
+        credentials=filter(None, [*secrets, config.proxy.credential]),
     )
 
 

@@ -252,7 +252,7 @@ def test_a_stop_ends_any_wait_for_a_connection_within_half_a_second(
         with pytest.raises(StoppedError):  # noqa: PT012  two ways to ask
             if method == "POST" and url.startswith("http"):
                 transport = HttpTransport(tls=Tls(), proxy=proxy)
-                transport.post(url, b"{}", kind="application/json", timeouts=patient, deadline=deadline)
+                transport.post(url, b"{}", headers={}, timeouts=patient, deadline=deadline)
             else:
                 request = Request(url=url, timeouts=patient, deadline=deadline)
                 Transports(proxy=proxy).of(url).open(request)

@@ -21,6 +21,7 @@ from pxe_fetch.contract.model import (
     Digest,
     FetchConfig,
     Proxy,
+    Report,
     RetryPolicy,
     Timeouts,
     Tls,
@@ -73,6 +74,7 @@ artifacts = st.builds(
     required=st.booleans(),
     headers=st.dictionaries(st.sampled_from(["X-A", "Authorization"]), st.sampled_from(["1", "on", "a: b", "${mac}"])),
     header_credential=st.none() | st.just("pxe-fetch.token"),
+    query_credential=st.none() | st.just("pxe-fetch.sas"),
     insecure=st.just(True),
     start_required=st.just(False),
     start=st.lists(st.sampled_from(["a.service", "b@x.target"]), max_size=2).map(tuple),
@@ -129,7 +131,13 @@ configs = st.builds(
         credential=st.none() | st.just("pxe-fetch.proxy"),
     ),
     on_failure=st.sampled_from(["continue", "reboot", "poweroff", "emergency"]),
-    report_url=st.none() | st.just("https://10.0.0.1/report"),
+    report=st.builds(
+        Report,
+        url=st.none() | st.just("https://10.0.0.1/report"),
+        header_credential=st.none() | st.just("pxe-fetch.token"),
+        query_credential=st.none() | st.just("pxe-fetch.sas"),
+        insecure=st.booleans(),
+    ),
 )
 
 

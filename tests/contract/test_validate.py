@@ -82,7 +82,7 @@ report: {{url: "http://10.0.0.1/report"}}
     assert (fetch.base_url, fetch.parallel, fetch.start_jitter) == ("http://10.0.0.1/", 8, 1.5)
     assert fetch.allowed_roots == ("/srv",)
     assert fetch.proxy.no_proxy == ("10.0.0.0/8",)
-    assert (fetch.on_failure, fetch.report_url) == ("reboot", "http://10.0.0.1/report")
+    assert (fetch.on_failure, fetch.report.url) == ("reboot", "http://10.0.0.1/report")
     assert model.urls == ("models/${arch}/m.bin",)
     assert (model.size, model.mode, model.owner, model.group) == (1 << 30, 0o640, "root", "app")
     assert model.when.facts == {"arch": ("x86_64",), "mac": ("52:54:*",)}

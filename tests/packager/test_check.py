@@ -326,6 +326,56 @@ def test_destinations_on_a_tmpfs(site: Site, checked: Check) -> None:
     assert "artifact model goes to /run/models/m.bin" in told.found["dest-tmpfs"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://store.example/m?sv=2024&sig=s3cret", "sig"),
+        ("https://b.s3.example/m?X-Amz-Date=1&X-Amz-Signature=s3cret", "X-Amz-Signature"),
+        ("https://storage.example/m?X-Goog-Signature=s3cret", "X-Goog-Signature"),
+        ("https://h/m?access_token=s3cret", "access_token"),
+        ("https://h/m?private_token=s3cret&x", "private_token"),
+        ("https://h/m?rev=2&name=token&signed=1", ""),
+    ],
+)
+def test_a_secret_in_a_url_is_a_warning_that_does_not_show_it(
+    site: Site, checked: Check, capsys: pytest.CaptureFixture[str], url: str, name: str
+) -> None:
+    site.rest = {"artifacts": [{**ARTIFACT, "url": url}]}
+    site.write_config()
+    told = checked(site.image, "--agent-config", site.config)
+    assert told.severity("secret-in-url") == ("warning" if name else "")
+    if name:
+        finding = told.found["secret-in-url"]
+        assert f"artifact model: the URL {url.partition('?')[0]} has `{name}=` in it" in finding["message"]
+        assert "query_credential" in finding["remedy"]
+        assert "s3cret" not in str(told.found)
+        assert cli.main(site.command("--dry-run")) == 0
+        packed = capsys.readouterr()
+        assert "warning[secret-in-url]" in packed.err
+        assert "s3cret" not in packed.out + packed.err
+
+
+def test_a_secret_in_the_urls_of_lists_and_of_the_report_is_a_warning(site: Site, checked: Check) -> None:
+    by_list = {key: value for key, value in ARTIFACT.items() if key != "sha256"}
+    for rest in (
+        {"artifacts": [{**by_list, "sha256_url": "https://h/SUMS?token=s3cret"}]},
+        {"artifacts": [ARTIFACT], "report": {"url": "https://h/r?api-key=s3cret"}},
+    ):
+        site.rest = dict(rest)
+        site.write_config()
+        assert checked(site.image, "--agent-config", site.config).severity("secret-in-url") == "warning"
+
+
+def test_an_answer_about_a_url_does_not_show_what_may_be_secret_in_it(site: Site, checked: Check) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/m?sig=s3cret"
+    site.rest = {"artifacts": [{**ARTIFACT, "url": url}]}
+    site.write_config()
+    told = checked(site.image, "--agent-config", site.config, online=True)
+    assert told.severity("url-unreachable") == "error"
+    assert "s3cret" not in str(told.found)
+
+
 def test_an_agent_that_the_image_cannot_run(site: Site, checked: Check) -> None:
     agent = small_agent(site.folder / "agent")
     manifest = agent / MANIFEST

@@ -12,7 +12,7 @@ import pytest
 
 from liveos import tiny
 from packing.site import Site, files_of, image_with_root, take_out
-from pxe_fetch.contract.model import Artifact, FetchConfig, Proxy
+from pxe_fetch.contract.model import Artifact, FetchConfig, Proxy, Report
 from pxe_fetch.contract.paths import AGENT, DEFAULT_ROOTS, PROTECTED, STATE_DIR, UNIT_NAME, WANTS_LINK
 from pxe_pack.unit import SINCE, fitted_unit, service_for, unit_files, unit_problems
 
@@ -109,7 +109,9 @@ def test_roots_below_run_are_made_at_boot(site: Site, packs: Packs) -> None:
 
 
 def test_every_credential_of_the_configuration_is_loaded_where_systemd_cannot_import_them() -> None:
-    token = Artifact(name="m", dest="/srv/m", header_credential="pxe-fetch.token")
-    config = FetchConfig(artifacts=(token,), proxy=Proxy(credential="pxe-fetch.proxy"))
+    token = Artifact(name="m", dest="/srv/m", header_credential="pxe-fetch.token", query_credential="pxe-fetch.sas")
+    report = Report(header_credential="pxe-fetch.report", query_credential="pxe-fetch.site")
+    config = FetchConfig(artifacts=(token,), proxy=Proxy(credential="pxe-fetch.proxy"), report=report)
     loaded = re.findall(r"(?m)^LoadCredential=(.*)$", service_for(config, systemd=252))
-    assert loaded == ["pxe-fetch.config", "pxe-fetch.proxy", "pxe-fetch.token"]
+    names = ("config", "proxy", "report", "sas", "site", "token")
+    assert loaded == [f"pxe-fetch.{name}" for name in names]

@@ -42,18 +42,25 @@ def digest(artifact: Section) -> None:
         artifact.add("checksum-missing", message, hint=hint)
 
 
-def secret(section: Section, artifact: model.Artifact, *, base_url: str | None) -> None:
-    """Check that no url sends the credential unencrypted; the agent checks those that depend on the node."""
-    urls = validators.joined(artifact.urls, base_url)
-    unencrypted = any(scheme_of(url) == validators.UNENCRYPTED for url in urls)
-    if unencrypted and artifact.header_credential and not artifact.insecure:
+def secret(section: Section, sender: model.Artifact | model.Report, *, urls: tuple[str, ...]) -> None:
+    """Check that none of `urls` sends a credential unencrypted; the agent checks those that depend on the node."""
+    if credential := next(filter(None, (sent_unencrypted(sender, url) for url in urls)), None):
         section.add(
             "credential-unencrypted",
-            f"{section.path} would send the credential {artifact.header_credential} unencrypted",
+            f"{section.path} would send the credential {credential} unencrypted",
             where=section.where("urls" if section.has("urls") else "url"),
             label="anybody on the network could read it",
             hint="use https, or allow it with `insecure: true`",
         )
+
+
+def sent_unencrypted(sender: model.Artifact | model.Report, url: str) -> str | None:
+    """The credential that `sender` would send to `url` as anybody on the network can read it; ftp and tftp send none.
+
+    None if there is none, or if `insecure` allows it.
+    """
+    is_wrong = scheme_of(url) == "http" and not sender.insecure
+    return (sender.header_credential or sender.query_credential) if is_wrong else None
 
 
 def dest(artifact: Section, path: str, roots: tuple[str, ...]) -> None:

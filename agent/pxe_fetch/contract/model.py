@@ -20,6 +20,9 @@ NO_CHUNKS_WORD = "none"  # instead of the section `chunks`
 SHARED = ("artifacts", "defaults")  # where keys stand that each artifact may have from `defaults`
 
 ACCOUNT, CREDENTIAL, NODE_PATH = Text(validators.account), Text(validators.credential), Text(validators.node_path)
+HEADER_CREDENTIAL = Key(CREDENTIAL, "A credential that holds `Name: value` lines: headers that are secret.")
+QUERY_CREDENTIAL = Key(CREDENTIAL, "A credential that holds what is secret of the url's query, as `sv=…&sig=…`.")
+INSECURE = Key(Flag(), "`true`: the credentials may be sent unencrypted, by http.")
 POSITIVE = Duration(validators.positive_duration)
 
 
@@ -176,12 +179,9 @@ class Artifact:
             sections=SHARED,
         )
     )
-    header_credential: str | None = Key(
-        CREDENTIAL, "A credential that holds `Name: value` lines: headers that are secret.", sections=SHARED
-    ).default(None)
-    insecure: bool = Key(
-        Flag(), "`true`: `header_credential` may be sent unencrypted, by http.", sections=SHARED
-    ).default(False)
+    header_credential: str | None = HEADER_CREDENTIAL._replace(sections=SHARED).default(None)
+    query_credential: str | None = QUERY_CREDENTIAL._replace(sections=SHARED).default(None)
+    insecure: bool = INSECURE._replace(sections=SHARED).default(False)
     start: tuple[str, ...] = Key(OneOrMore(validators.unit), "Units to start once it is in place.").default(())
     start_required: bool = Key(Flag(), "`true`: a unit of `start` that fails makes the run fail.").default(False)
     retry: RetryPolicy = Key(Group("retry"), "When to try again.", sections=SHARED).default(RetryPolicy())
@@ -209,6 +209,18 @@ class Proxy:
     credential: str | None = Key(
         CREDENTIAL, "A credential that holds `user:password`, for proxies that want it."
     ).default(None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """Where the result of the run goes, and the credentials for it."""
+
+    url: str | None = Key(
+        Text(validators.http_url), "Where the state of the run is POSTed as JSON; ${facts} are filled in."
+    ).default(None)
+    header_credential: str | None = HEADER_CREDENTIAL.default(None)
+    query_credential: str | None = QUERY_CREDENTIAL.default(None)
+    insecure: bool = INSECURE.default(False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -240,12 +252,7 @@ class FetchConfig:
         Text(validators.OneOf("continue", "reboot", "poweroff", "emergency")),
         "What a node does when a required artifact has finally failed.",
     ).default("continue")
-    report_url: str | None = Key(
-        Text(validators.http_url),
-        "Where the state of the run is POSTed as JSON; ${facts} are filled in.",
-        name="url",
-        sections=("report",),
-    ).default(None)
+    report: Report = Key(Group("report"), "Where the result of the run goes.").default(Report())
     artifacts: tuple[Artifact, ...] = Key(Group("artifacts", many=True), "What a node fetches.", always=True).default(
         ()
     )
@@ -265,10 +272,10 @@ SECTIONS = keys.sections(
         "when": When,
         "tls": Tls,
         "proxy": Proxy,
+        "report": Report,
     },
     groups={
         "defaults": Key(Group("defaults", inline=True), "What every artifact has unless it says otherwise."),
-        "report": Key(Group("report", inline=True), "Where the result of the run goes."),
         # Its keys are declared in pxe_pack.config, and the agent passes over them.
         "pack": Key(Group("pack"), "For pxe-pack alone, never on a node. Every key is also a flag, and flags win."),
     },

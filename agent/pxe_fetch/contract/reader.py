@@ -51,7 +51,6 @@ class _Reader:
     def config(self, root: Section) -> tuple[FetchConfig, Values]:
         values = self.values(root, "", {})
         others = {name: values.pop(name) for name in list(values) if name in self.sections and name not in SECTIONS}
-        report = cast("Values", values.pop("report", {}))
         defaults = cast("Values", values.pop("defaults", {}))
         if "base_url" in defaults:
             values["base_url"] = defaults.pop("base_url")
@@ -59,10 +58,14 @@ class _Reader:
         sections = cast("list[Section]", values.pop("artifacts", []))
         artifacts = [self.artifact(section, defaults=defaults, roots=roots) for section in sections]
         for section, artifact in zip(sections, artifacts, strict=True):
-            checks.secret(section, artifact, base_url=cast("str | None", values.get("base_url")))
+            base_url = cast("str | None", values.get("base_url"))
+            checks.secret(section, artifact, urls=validators.joined(artifact.urls, base_url))
         checks.distinct(sections, artifacts)
         checks.tls(root.below("tls"))
-        return _made(FetchConfig, {**values, **report, "artifacts": tuple(artifacts)}), others
+        config = _made(FetchConfig, {**values, "artifacts": tuple(artifacts)})
+        if config.report.url and (report := root.below("report")):
+            checks.secret(report, config.report, urls=(config.report.url,))
+        return config, others
 
     def artifact(self, section: Section, *, defaults: Values, roots: tuple[str, ...]) -> Artifact:
         values = self.values(section, "artifacts", defaults)

@@ -135,6 +135,15 @@ def is_absolute(text: str) -> bool:
     return scheme_of(text) != ""
 
 
+def with_query(text: str, query: str) -> str:
+    """The URL `text` with `query` at the end of its query, if it is one of http or https; else as it is."""
+    if not query or scheme_of(text) not in {"http", "https"}:
+        return text
+    url, mark, fragment = text.partition("#")
+    joint = "?" if "?" not in url else "" if url.endswith(("?", "&")) else "&"
+    return f"{url}{joint}{query}{mark}{fragment}"
+
+
 def redact(text: str) -> str:
     """`text`, a supposed URL, without parts that may be secret; "(not a URL)" if it cannot be shown."""
     scheme, authority, path, _, _ = _parts(text)

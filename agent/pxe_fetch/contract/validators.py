@@ -17,7 +17,6 @@ Rule = Callable[[str], T_co]
 
 
 SCHEMES = ("http", "https", "ftp", "tftp", "file")  # each has a module in pxe_fetch.transport
-UNENCRYPTED = "http"  # it sends a `header_credential` as anybody on the network can read it; ftp and tftp send none
 
 MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)  # RFC 9110, section 5.6.2

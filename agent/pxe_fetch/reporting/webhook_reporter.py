@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
@@ -37,8 +38,9 @@ _TIMEOUTS = Timeouts(connect=5.0, read=10.0)
 class WebhookReporter:
     """Posts the state in `store` to `url`, from `start` on. No method raises, and only `finish` blocks."""
 
-    def __init__(self, url: str, *, store: StateStore, tls: Tls, proxy: Proxy) -> None:
+    def __init__(self, url: str, *, headers: Mapping[str, str], store: StateStore, tls: Tls, proxy: Proxy) -> None:
         self.url = url
+        self._headers = {**headers, "Content-Type": "application/json"}
         self._store = store
         self._webhook = HttpTransport(tls=tls, proxy=proxy)
         self._stop = Event()
@@ -97,7 +99,7 @@ class WebhookReporter:
         deadline = Deadline(clock=Clock(), stop=stop, at=time.monotonic() + timeout)
         body, url = json.dumps(self._store.document()).encode(), redact(self.url)
         try:
-            status = self._webhook.post(self.url, body, kind="application/json", timeouts=_TIMEOUTS, deadline=deadline)
+            status = self._webhook.post(self.url, body, headers=self._headers, timeouts=_TIMEOUTS, deadline=deadline)
         except FetchError as error:
             return f"{url}: {error}", not (error.transient or isinstance(error, DeadlineError))
         except Exception as error:  # a report must not fail the run

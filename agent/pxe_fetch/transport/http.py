@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
@@ -45,12 +46,12 @@ class HttpTransport:
         # Not final: one server of several behind a name may be set up wrongly, or not yet.
         raise NetworkError(f"more than {REDIRECTS} redirects, the last to {url}", status=answer.status)
 
-    def post(self, url: str, body: bytes, *, kind: str, timeouts: Timeouts, deadline: Deadline) -> int:
-        """The status that answers `body`, of the media type `kind`, be it a redirect's. Raises as `open` does."""
+    def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeouts: Timeouts, deadline: Deadline) -> int:
+        """The status that answers `body`, be it a redirect's, which is not followed. Raises as `open` does."""
         to = parse_url(url)
         if to.scheme not in {"http", "https"}:
             raise PolicyError("the URL is not one of http or https")
-        fields = {"Content-Type": kind, "Content-Length": str(len(body))}
+        fields = {**headers, "Content-Length": str(len(body))}
         if to.userinfo is not None:
             fields["Authorization"] = basic(to.userinfo)
         answer = self._session.ask(to, body=body, fields=fields, timeouts=timeouts, deadline=deadline)

@@ -15,6 +15,7 @@ from pxe_pack.checks.loaders import loaders
 from pxe_pack.checks.machine import disk_space, needed_tools
 from pxe_pack.checks.memory import memory
 from pxe_pack.checks.network import root_network
+from pxe_pack.checks.secrets import secrets
 from pxe_pack.checks.secureboot import secure_boot
 from pxe_pack.checks.settings import artifact_url, boot_url, compression, credentials, missing_setting, places, urls
 from pxe_pack.checks.subject import Subject, subject
@@ -49,6 +50,7 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     root_network,
     memory,
     destinations,
+    secrets,
 )
 
 

@@ -15,6 +15,7 @@ import requests
 
 from pxe_fetch.contract.model import Artifact, FetchConfig
 from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.url import redact
 from pxe_pack.checks.subject import Subject
 from pxe_pack.image.grub.script import unknown_variable
 
@@ -34,6 +35,11 @@ class _Target:
     headers: Mapping[str, str] = field(default_factory=dict)
     unasked: str = ""  # why it cannot be checked from here
     needed: bool = True
+
+    @property
+    def shown(self) -> str:
+        """The URL for messages: its query may be secret."""
+        return redact(self.url)
 
 
 def check_urls(subject: Subject) -> Iterator[Problem]:
@@ -60,7 +66,7 @@ def _of_artifact(artifact: Artifact, config: FetchConfig) -> Iterator[_Target]:
         unasked = ""
         if unknown_variable(whole):
             unasked = "it depends on the node"
-        elif artifact.header_credential:
+        elif artifact.header_credential or artifact.query_credential:
             unasked = "it needs a credential that only nodes have"
         yield _Target(
             url=whole,
@@ -119,14 +125,14 @@ def _compared(target: _Target, size: int | None, ranges: bool) -> Iterator[Probl
     if size is not None and target.size is not None and size != target.size:
         yield Problem(
             reference="url-size",
-            message=f"{target.what}: {target.url} has {size:,} bytes, expected {target.size:,}",
+            message=f"{target.what}: {target.shown} has {size:,} bytes, expected {target.size:,}",
             hint="put this layout's file on the server, or fix the configuration",
             severity=_severity(target),
         )
     elif not ranges:
         yield Problem(
             reference="url-no-ranges",
-            message=f"{target.what}: the server of {target.url} does not support ranges, so downloads cannot resume",
+            message=f"{target.what}: the server of {target.shown} does not support ranges, so downloads cannot resume",
             hint="use nginx or another server that supports ranges",
             severity="note",
         )
@@ -139,7 +145,7 @@ def _severity(target: _Target) -> str:
 def _unreachable(target: _Target, why: str) -> Problem:
     return Problem(
         reference="url-unreachable",
-        message=f"{target.what}: cannot fetch {target.url}: {why}",
+        message=f"{target.what}: cannot fetch {target.shown}: {why}",
         hint="serve the file there, or fix the URL; --offline skips this check",
         severity=_severity(target),
     )
@@ -148,7 +154,7 @@ def _unreachable(target: _Target, why: str) -> Problem:
 def _unasked(target: _Target, why: str) -> Problem:
     return Problem(
         reference="url-unasked",
-        message=f"{target.what}: {target.url} was not checked: {why}",
+        message=f"{target.what}: {target.shown} was not checked: {why}",
         hint="test it on a node, or with pxe-pack boot",
         severity="note",
     )

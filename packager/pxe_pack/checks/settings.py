@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
+from pxe_fetch.contract.checks import sent_unencrypted
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem
-from pxe_fetch.contract.url import scheme_of
-from pxe_fetch.contract.validators import UNENCRYPTED
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.output import output_problem
 from pxe_pack.tarball import tar_problem
@@ -144,15 +143,13 @@ def urls(settings: Places, image: LiveImage) -> Iterator[Problem]:
 
 def credentials(fetch: FetchConfig, artifact_url: str) -> Iterator[Problem]:
     """A problem for each artifact with a `source` whose credential nodes would send unencrypted to `artifact_url`."""
-    if scheme_of(artifact_url) == UNENCRYPTED:
-        for artifact in fetch.artifacts:
-            if artifact.source and artifact.header_credential and not artifact.insecure:
-                yield Problem(
-                    reference="credential-unencrypted",
-                    message=f"{artifact.name} would send the credential {artifact.header_credential} unencrypted to "
-                    f"{artifact_url}",
-                    hint="use an artifact_url by https, or allow it with `insecure: true`",
-                )
+    for artifact in fetch.artifacts:
+        if artifact.source and (credential := sent_unencrypted(artifact, artifact_url)):
+            yield Problem(
+                reference="credential-unencrypted",
+                message=f"{artifact.name} would send the credential {credential} unencrypted to {artifact_url}",
+                hint="use an artifact_url by https, or allow it with `insecure: true`",
+            )
 
 
 def _in_image(settings: Places) -> Iterator[Problem]:
