@@ -165,7 +165,8 @@ class Fetcher:
 
     def _fetch_chunk_map(self, transfer: Transfer, *, chunks: Chunks, size: int) -> ChunkMap:
         number = count(size, chunk=chunks.size)
-        source = _small(transfer, urls=chunks.urls, what="chunk digests", digest=chunks.digest)
+        own = Digest(algorithm="sha256", hex=chunks.digests.hex())
+        source = _small(transfer, urls=chunks.urls, what="chunk digests", digest=own)
         text = fetch_text(source, self.context, limit=LINE * number)
         try:
             return ChunkMap(size=size, chunk=chunks.size, digests=unlisted(text, number=number))

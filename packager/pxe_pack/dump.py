@@ -13,7 +13,7 @@ import yaml
 from pxe_fetch.contract import chunks as cut
 from pxe_fetch.contract import quantity, validators
 from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, OneOrMore, Table, Text, Texts
-from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, SECTIONS, Chunks, Digest, FetchConfig
+from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, SECTIONS, Digest, FetchConfig
 
 Plain = str | int | bool | list["Plain"] | dict[str, "Plain"]
 
@@ -30,7 +30,7 @@ def show_duration(seconds: float) -> str:
     return f"{milliseconds // quantity.DURATION_UNITS[unit]}{unit}" if milliseconds else "0s"
 
 
-def plain(kind: Kind, value: object) -> Plain | None:  # noqa: PLR0911  one case per kind
+def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911  one case per kind
     """`value` as YAML data; None if this kind has no spelling for it."""
     match kind:
         case Text(rule=validators.mode):
@@ -41,6 +41,9 @@ def plain(kind: Kind, value: object) -> Plain | None:  # noqa: PLR0911  one case
             return cast("str", value[0]) if len(value) == 1 else None
         case Texts(rule=validators.url) if isinstance(value, tuple) and len(value) == 1:
             return None
+        case OneOrMore(rule=validators.DigestOf()) if isinstance(value, bytes):
+            digests = cut.listed(value).split()
+            return digests[0] if len(digests) == 1 else list(digests)
         case Texts() | OneOrMore():
             return list(cast("Iterable[Plain]", value))
         case Duration():
@@ -63,9 +66,6 @@ def _section(name: str, model: object) -> dict[str, Plain]:
         written = _written(key, declared, model) if isinstance(model, declared.owner) else None
         if written is not None:
             found[key] = written
-    if isinstance(model, Chunks):  # the key `sha256` holds one of two fields
-        digests: Plain = model.digest.hex if model.digest else list(cut.listed(model.digests).split())
-        found |= {"sha256": digests} if digests else {}
     return found
 
 
@@ -73,8 +73,6 @@ def _written(key: str, declared: FieldKey, model: object) -> Plain | None:
     kind = declared.key.kind
     if isinstance(kind, Group) and kind.inline:
         return _section(kind.section, model) or None
-    if isinstance(model, Chunks) and key == "sha256":
-        return None
     value = getattr(model, declared.field)
     if declared.key.item:
         return plain(kind, value[key]) if key in value else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pxe_fetch.contract.chunks import listed
-from pxe_fetch.contract.model import Chunks, Digest
+from pxe_fetch.contract.model import Chunks
 from pxe_pack import folder_archive
 from pxe_pack.artifacts import FOLDER, Exported, LocalFile
 from pxe_pack.chunks import ChunkDigests, chunk_size
@@ -92,7 +92,7 @@ def _export_artifact(layout: LayoutWriter, file: LocalFile, *, base: str, advanc
 def _export_list(layout: LayoutWriter, file: LocalFile, digests: ChunkDigests, *, base: str) -> Chunks:
     url = file.list_url(base)
     written = layout.write(f"{FOLDER}/{file.list_name}", [listed(digests.finish()).encode()], url=url)
-    return Chunks(size=digests.size, urls=(url,), digest=Digest(algorithm="sha256", hex=written.sha256))
+    return Chunks(size=digests.size, urls=(url,), digests=bytes.fromhex(written.sha256))
 
 
 def export_iso(layout: LayoutWriter, iso: Iso, *, name: str, url: str, advance: Advance) -> SizeAndDigest:

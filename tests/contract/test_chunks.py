@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pxe_fetch.contract import chunks, reader
-from pxe_fetch.contract.model import NO_CHUNKS, Artifact, Chunks, Digest
+from pxe_fetch.contract.model import NO_CHUNKS, Artifact, Chunks
 from pxe_fetch.contract.problem import Problem, ProblemError, show_all
 
 SHA256 = "0" * 64
@@ -52,8 +52,8 @@ def test_a_list_in_the_configuration() -> None:
 
 def test_a_list_beside_the_file() -> None:
     found = artifact("size: 1GiB", f"chunks: {{size: 4MiB, url: m.bin.chunks, sha256: {OTHER}}}")
-    digest = Digest(algorithm="sha256", hex=OTHER.lower())
-    assert found.chunks == Chunks(size=4 << 20, urls=("m.bin.chunks",), digest=digest)
+    digest = bytes.fromhex(OTHER)
+    assert found.chunks == Chunks(size=4 << 20, urls=("m.bin.chunks",), digests=digest)
 
 
 def test_a_list_has_mirrors_and_the_base_of_its_artifact() -> None:

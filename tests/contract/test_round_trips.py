@@ -36,9 +36,8 @@ names = words.filter(lambda word: word[0].isalnum())
 printable = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(str.isprintable)
 paths = st.lists(words.filter(lambda word: word not in {".", ".."}), min_size=1, max_size=3).map("/".join)
 urls = st.one_of(paths.map("http://h/{}".format), paths, paths.map("https://[::1]:8443/${{arch}}/{}?q=1".format))
-sha256_digests = st.binary(min_size=32, max_size=32).map(lambda raw: Digest(algorithm="sha256", hex=raw.hex()))
 digests = st.one_of(
-    sha256_digests,
+    st.binary(min_size=32, max_size=32).map(lambda raw: Digest(algorithm="sha256", hex=raw.hex())),
     st.binary(min_size=64, max_size=64).map(lambda raw: Digest(algorithm="sha512", hex=raw.hex())),
 )
 retries = st.builds(
@@ -91,7 +90,10 @@ def chunked(draw: st.DrawFn) -> Artifact:
     size = draw(st.integers(1, 5 * chunk))
     pieces = draw(
         st.builds(
-            Chunks, size=st.just(chunk), urls=st.lists(urls, min_size=1, max_size=2).map(tuple), digest=sha256_digests
+            Chunks,
+            size=st.just(chunk),
+            urls=st.lists(urls, min_size=1, max_size=2).map(tuple),
+            digests=st.binary(min_size=32, max_size=32),
         )
         | st.binary(min_size=size_of_list(size, chunk), max_size=size_of_list(size, chunk)).map(
             lambda digests: Chunks(size=chunk, digests=digests)

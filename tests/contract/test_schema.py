@@ -28,11 +28,11 @@ SHA256 = "0" * 64
 
 def plain(value: document.Value) -> Json:
     """A value of ours as every reader of YAML would give it."""
-    if isinstance(value, document.Mapping):
-        return {key: plain(entry.value) for key, entry in value.entries.items()}
-    if isinstance(value, document.Sequence):
-        return [plain(item) for item in value.items]
-    return value.value
+    if isinstance(value.data, dict):
+        return {key: plain(entry.value) for key, entry in value.data.items()}
+    if isinstance(value.data, list):
+        return [plain(item) for item in value.data]
+    return value.data
 
 
 def load(text: str) -> Json:

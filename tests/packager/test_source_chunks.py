@@ -64,14 +64,14 @@ def test_a_list_lies_beside_the_file_and_the_node_is_told_of_it(site: Site, pack
     assert (site.output / FOLDER / "m#1.bin").read_bytes() == BODY
     assert (site.output / FOLDER / "m#1.bin.chunks").read_bytes() == LIST
     (artifact,) = told(site)
-    digest = Digest(algorithm="sha256", hex=hashlib.sha256(LIST).hexdigest())
+    digest = hashlib.sha256(LIST)
     assert artifact.urls == (f"{BASE}m%231.bin",)
-    assert artifact.chunks == Chunks(size=CHUNK, urls=(f"{BASE}m%231.bin.chunks",), digest=digest)
+    assert artifact.chunks == Chunks(size=CHUNK, urls=(f"{BASE}m%231.bin.chunks",), digests=digest.digest())
     assert (artifact.size, artifact.digest) == (len(BODY), None)
     outputs = site.manifest()["outputs"]
     assert isinstance(outputs, list)
     (entry,) = [one for one in outputs if one["path"] == f"{FOLDER}/m#1.bin.chunks"]
-    assert (entry["url"], entry["sha256"], entry["size"]) == (f"{BASE}m%231.bin.chunks", digest.hex, len(LIST))
+    assert (entry["url"], entry["sha256"], entry["size"]) == (f"{BASE}m%231.bin.chunks", digest.hexdigest(), len(LIST))
     checked = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=site.output, check=True, capture_output=True)
     assert b"m#1.bin.chunks: OK" in checked.stdout
     assert f"{SHA256}  {FOLDER}/m#1.bin\n" in (site.output / "SHA256SUMS").read_text()

@@ -5,17 +5,14 @@ Each check adds its problems to the section that it checks.
 
 from __future__ import annotations
 
-from typing import TypedDict
-
 from pxe_fetch.contract import chunks as cut
 from pxe_fetch.contract import model, quantity, validators
-from pxe_fetch.contract.document import Section, Sequence
+from pxe_fetch.contract.document import Section
 from pxe_fetch.contract.url import scheme_of
 
 _EVERY_NODE = model.When()
 _OF_SOURCE = "is given for a `source`"
 _LEAVE_OUT = "leave it out: pxe-pack computes the digests of a source"
-_RECIPE = "`split -b {size} --filter=sha256sum FILE | cut -c-64` prints them; or give `source:` and pxe-pack makes them"
 
 
 def origin(artifact: Section) -> None:
@@ -24,7 +21,7 @@ def origin(artifact: Section) -> None:
     if len(given) != 1:
         needed, found = ", ".join(model.ORIGINS), " and ".join(given) or "none"
         message = f"{artifact.path} needs exactly one of {needed}, and has {found}"
-        artifact.add("source-unclear", message, where=artifact.where(given[-1]) if given else None)
+        artifact.add("source-unclear", message, at=given[-1] if given else "")
     _check_not_empty(artifact, "source-unclear")
 
 
@@ -33,7 +30,7 @@ def digest(artifact: Section) -> None:
     given = [key for key in model.DIGESTS if artifact.has(key)]
     if len(given) > 1:
         message = f"{artifact.path} has {' and '.join(given)}; give one digest"
-        artifact.add("checksum-unclear", message, where=artifact.where(given[-1]))
+        artifact.add("checksum-unclear", message, at=given[-1])
     elif artifact.has("source") and artifact.has("sha256_url"):
         artifact.refuse("sha256_url", _OF_SOURCE, reference="checksum-of-source", hint=_LEAVE_OUT)
     if not given and not any(map(artifact.has, model.PINNED_BY)):
@@ -48,7 +45,7 @@ def secret(section: Section, sender: model.Artifact | model.Report, *, urls: tup
         section.add(
             "credential-unencrypted",
             f"{section.path} would send the credential {credential} unencrypted",
-            where=section.where("urls" if section.has("urls") else "url"),
+            at="urls" if section.has("urls") else "url",
             label="anybody on the network could read it",
             hint="use https, or allow it with `insecure: true`",
         )
@@ -96,20 +93,20 @@ def distinct(sections: list[Section], artifacts: list[model.Artifact]) -> None:
         first = names.setdefault(artifact.name, index)
         if first != index and section.has("name"):
             message = f"the name `{artifact.name}` is taken by artifacts[{first}]"
-            section.add("name-taken", message, where=section.where("name"))
+            section.add("name-taken", message, at="name")
         if artifact.when != _EVERY_NODE or not artifact.dest:
             continue  # `when` may choose one of several for the same place
         first = dests.setdefault(artifact.dest, index)
         if first != index:
             message = f"{artifact.dest} is the destination of artifacts[{first}] too"
-            section.add("dest-taken", message, where=section.where("dest"))
+            section.add("dest-taken", message, at="dest")
 
 
 def when(section: Section | None) -> None:
     """Check that no key is empty: the artifact would be for every node, which nobody intends."""
     if section is None:
         return
-    for key in section.mapping.entries:
+    for key in section.entries:
         if not section.has(key) or section.is_empty_list(key):
             hint = "leave it out, or give globs that match the nodes: `*` matches any value"
             section.refuse(key, "is empty, so it would match every node", reference="when-empty", hint=hint)
@@ -129,84 +126,70 @@ def tls(section: Section | None) -> None:
         section.add("tls-incomplete", "tls.client_key is given without tls.client_cert")
 
 
-class ChunkValues(TypedDict, total=False):
-    """The values of a `chunks` section."""
+def chunks(artifact: Section, given: model.Chunks, *, size: int | None) -> None:
+    """Check that one list has a digest for each chunk of `artifact`, a file of `size` bytes, or is named with its own.
 
-    size: int
-    urls: tuple[str, ...]
-    digests: tuple[str, ...]
-
-
-def chunks(artifact: Section, given: ChunkValues | str, *, size: int | None, base_url: str | None) -> model.Chunks:
-    """The chunks of `artifact`, a file of `size` bytes; `given` has the values of its section, or a word instead."""
+    With a `source`, pxe-pack makes the list.
+    """
     section = artifact.below("chunks")
-    if section is None or isinstance(given, str):
+    if section is None:
         if not artifact.has("source"):
             message = f"is `{model.NO_CHUNKS_WORD}`, which only applies to a `source`"
             artifact.refuse("chunks", message, reference="chunks-unclear", hint="leave it out")
-        return model.NO_CHUNKS
-    chunk = given.get("size")
-    urls = validators.joined(given.get("urls", ()), base_url)
-    digests = given.get("digests", ())
+        return
+    has_url = section.has("url") or section.has("urls")
     if section.has("url") and section.has("urls"):
-        message = f"{section.path} has both url and urls; give one of them"
-        section.add("chunks-unclear", message, where=section.where("urls"))
+        section.add("chunks-unclear", f"{section.path} has both url and urls; give one of them", at="urls")
     _check_not_empty(section, "chunks-unclear")
     if artifact.has("source"):
         for key in filter(section.has, ("sha256", "url", "urls")):
             section.refuse(key, _OF_SOURCE, reference="chunks-of-source", hint=_LEAVE_OUT)
-        return model.Chunks(size=chunk or cut.LARGEST)
-    _check_list(section, has_urls=bool(urls))
-    _check_count(section, artifact, size=size, chunk=chunk)
-    if urls:
-        named = model.Digest(algorithm="sha256", hex=digests[0]) if digests else None
-        return model.Chunks(size=chunk or cut.LARGEST, urls=urls, digest=named)
-    return model.Chunks(size=chunk or cut.LARGEST, digests=bytes.fromhex("".join(digests)))
-
-
-def _check_not_empty(section: Section, reference: str) -> None:
-    if section.is_empty_list("urls"):
-        section.refuse("urls", "is empty", reference=reference)
-
-
-def _check_list(section: Section, *, has_urls: bool) -> None:
-    """Check that there is one list of digests: here, or in a file that is pinned by a digest."""
-    has_list = isinstance(section.value("sha256"), Sequence)
-    if not section.has("sha256"):
-        named = has_urls or section.has("url") or section.has("urls")
-        message = "names a list without its digest" if named else "has no digests"
-        hint = (
-            "sha256 is the digest of the list itself: `sha256sum m.bin.chunks`" if named else _RECIPE.format(size="4M")
-        )
-        section.add("chunks-unpinned", f"{section.path} {message}", hint=hint)
-    elif has_list and has_urls:
-        section.add(
-            "chunks-unclear",
-            f"{section.path} has both a list of digests and the url of one",
-            where=section.where("sha256"),
-            hint="with url, sha256 is the one digest of the list itself",
-        )
-
-
-def _check_count(section: Section, artifact: Section, *, size: int | None, chunk: int | None) -> None:
+        return
+    _check_pinned(section, has_url=has_url)
     if not artifact.has("size"):
         section.add("size-missing", f"{artifact.path} has chunks and no `size`", hint="`stat -c %s FILE` prints it")
     if size == 0:
         section.add("chunk-count", f"{artifact.path} is an empty file, which has no chunks")
-    if not size or chunk is None:
-        return
+    if size and given.size:
+        _check_count(section, artifact, size=size, chunk=given.size, is_listed=section.has("sha256") and not has_url)
+
+
+def _check_pinned(section: Section, *, has_url: bool) -> None:
+    if not section.has("sha256"):
+        message = "names a list without its digest" if has_url else "has no digests"
+        hint = "sha256 is the digest of the list itself: `sha256sum m.bin.chunks`" if has_url else _recipe("4M")
+        section.add("chunks-unpinned", f"{section.path} {message}", hint=hint)
+    elif has_url and isinstance(_data(section, "sha256"), list):
+        message = f"{section.path} has both a list of digests and the url of one"
+        hint = "with url, sha256 is the one digest of the list itself"
+        section.add("chunks-unclear", message, at="sha256", hint=hint)
+
+
+def _check_count(section: Section, artifact: Section, *, size: int, chunk: int, is_listed: bool) -> None:
     number = cut.count(size, chunk=chunk)
     if number > cut.MOST:
         least = cut.fitting(size)
         message = f"{artifact.path} would have {number} chunks; at most {cut.MOST} are allowed"
         hint = f"`size: {quantity.show_size(least)}` or more" if least <= cut.LARGEST else "leave `chunks` out"
-        section.add("chunk-size-invalid", message, where=section.where("size"), hint=hint)
-        return
-    if section.has("url") or section.has("urls") or not section.has("sha256"):
-        return
-    value = section.value("sha256")
-    given = len(value.items) if isinstance(value, Sequence) else 1
-    if given != number:
-        whole = f"{number} chunks of {quantity.show_size(chunk)}"
-        message = f"{section.path}.sha256 has {given} digests, but a file of {quantity.show_size(size)} has {whole}"
-        section.add("chunk-count", message, where=section.where("sha256"), hint=_RECIPE.format(size=chunk))
+        section.add("chunk-size-invalid", message, at="size", hint=hint)
+    elif is_listed:
+        digests = _data(section, "sha256")
+        given = len(digests) if isinstance(digests, list) else 1
+        if given != number:
+            whole = f"a file of {quantity.show_size(size)} has {number} chunks of {quantity.show_size(chunk)}"
+            message = f"has {given} digests, but {whole}"
+            section.refuse("sha256", message, reference="chunk-count", hint=_recipe(chunk))
+
+
+def _data(section: Section, key: str) -> object:
+    return value.data if (value := section.value(key)) else None
+
+
+def _recipe(size: int | str) -> str:
+    prints = f"`split -b {size} --filter=sha256sum FILE | cut -c-64` prints them"
+    return f"{prints}; or give `source:` and pxe-pack makes them"
+
+
+def _check_not_empty(section: Section, reference: str) -> None:
+    if section.is_empty_list("urls"):
+        section.refuse("urls", "is empty", reference=reference)

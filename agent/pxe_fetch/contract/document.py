@@ -33,61 +33,43 @@ _CONSTANTS: dict[str, bool | None] = {
 # Octal, hexadecimal, sexagesimal and underscored numbers of YAML 1.1 stay text, and so do those too long for any use.
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,28})", re.ASCII)
 _FRACTION = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?", re.ASCII)
+_TYPES = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", type(None): "nothing"}
+_TYPES |= dict.fromkeys((int, float), "a number")
 _TAGS = "tag:yaml.org,2002:"
 _TAGGED: dict[str, type | tuple[type, ...]] = {"null": type(None), "bool": bool, "int": int, "float": (int, float)}
-
-
-class Source(NamedTuple):
-    """The text of a document."""
-
-    name: str
-    lines: list[str]
 
 
 class Spot(NamedTuple):
     """Where a value is in the text. Its Position is made on demand: only values with a problem need one."""
 
-    source: Source
+    name: str  # of the text
+    lines: list[str]
     start: Mark
     end: Mark
 
     def position(self) -> Position:
-        (name, lines), start, end = self
+        name, lines, start, end = self
         text = lines[start.line] if start.line < len(lines) else ""  # the end of the text is behind the last line
         width = (end.column if end.line == start.line else len(text)) - start.column
         return Position(file=name, line=start.line + 1, column=start.column + 1, width=max(1, width), text=text)
 
 
-class Scalar(NamedTuple):
-    """Text, a number, true or false, or null; `text` is the value as written, without quotes."""
+Scalar = str | int | float | bool | None
 
-    value: str | int | float | bool | None
-    text: str
+
+class Value(NamedTuple):
+    """A scalar, a list of values, or named values in the order of the text."""
+
+    data: Scalar | list[Value] | dict[str, Entry]
     spot: Spot
-
-
-class Sequence(NamedTuple):
-    """A list of values."""
-
-    items: tuple[Value, ...]
-    spot: Spot
+    text: str = ""  # of a scalar: as written, without quotes
 
 
 class Entry(NamedTuple):
-    """A value, and where its key is."""
+    """A named value, and where its name is."""
 
     value: Value
     key_spot: Spot
-
-
-class Mapping(NamedTuple):
-    """Named values, in the order of the text."""
-
-    entries: dict[str, Entry]
-    spot: Spot
-
-
-Value = Scalar | Sequence | Mapping
 
 
 class Problems:
@@ -127,12 +109,12 @@ def load(text: str, *, name: str, problems: Problems) -> Value:
     if len(text) > MAX_CHARACTERS:
         message = f"{name} has more than {MAX_CHARACTERS:,} characters"
         raise ProblemError(Problem(reference="document-too-large", message=message))
-    source = Source(name, text.splitlines())
+    reader = _Reader(text, name=name, problems=problems)
     try:
-        return _Reader(text, source, problems=problems).document()
+        return reader.document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = Spot(source, mark, mark).position() if mark else None
+        where = Spot(name, reader.lines, mark, mark).position() if mark else None
         message = " ".join(filter(None, ("this is not YAML:", error.context, error.problem)))
         hint = "indent YAML with spaces, not tabs" if where and "\t" in where.text else ""
         raise ProblemError(Problem(reference="yaml-syntax", message=message, where=where, hint=hint)) from None
@@ -144,9 +126,9 @@ def load(text: str, *, name: str, problems: Problems) -> Value:
 class _Reader:
     """Turns PyYAML's events into values, and collects the problems in them."""
 
-    def __init__(self, text: str, source: Source, *, problems: Problems) -> None:
+    def __init__(self, text: str, *, name: str, problems: Problems) -> None:
         self.events: Iterator[Event] = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        self.source = source
+        self.name, self.lines = name, text.splitlines()
         self.problems = problems
         self.left = MAX_VALUES
         self.anchors: dict[str, tuple[Value, int]] = {}  # with the number of values in it
@@ -155,7 +137,7 @@ class _Reader:
         """The value of the only document. Raises ProblemError and what PyYAML raises."""
         start, event = next(self.events), next(self.events)
         if isinstance(event, yaml.StreamEndEvent):
-            return Mapping({}, self._spot(start))
+            return Value({}, self._spot(start))
         root = self._value(next(self.events), depth=0)
         next(self.events)  # the document's end
         event = next(self.events)
@@ -198,15 +180,14 @@ class _Reader:
                 items.append(self._value(inner, depth=depth + 1))
             else:
                 self._entry(inner, entries, depth=depth)
-        spot = self._spot(event, end=inner)
-        return Sequence(tuple(items), spot) if is_list else Mapping(entries, spot)
+        return Value(items if is_list else entries, self._spot(event, end=inner))
 
     def _entry(self, event: Event, entries: dict[str, Entry], *, depth: int) -> None:
         """Add the key that begins with `event`, and the value behind it, to `entries`."""
         spot = self._spot(event)
         key = self._value(event, depth=depth + 1)
         value = self._value(next(self.events), depth=depth + 1)
-        if not isinstance(key, Scalar):
+        if isinstance(key.data, list | dict):
             self.problems.add("key-not-text", "a key must be text", spot)
         elif key.text in entries:
             first = entries[key.text].key_spot.start.line + 1
@@ -215,9 +196,9 @@ class _Reader:
         else:
             entries[key.text] = Entry(value, spot)
 
-    def _scalar(self, event: Event) -> Scalar:
+    def _scalar(self, event: Event) -> Value:
         text: str = event.value
-        value: str | int | float | bool | None = text
+        value: Scalar = text
         if event.tag is None:
             value = _resolved(text) if event.implicit[0] else text
         elif (kind := event.tag.removeprefix(_TAGS)) in _TAGGED:
@@ -226,7 +207,7 @@ class _Reader:
                 self._odd_tag(event, f"`{text}` does not fit its tag `!!{kind}`")
         elif kind not in {"str", "!"}:
             self._odd_tag(event)
-        return Scalar(value, text, self._spot(event))
+        return Value(value, self._spot(event), text)
 
     def _odd_tag(self, event: Event, message: str = "") -> None:
         message = message or f"the tag `{event.tag.replace(_TAGS, '!!')}` is not allowed here"
@@ -234,13 +215,13 @@ class _Reader:
         self.problems.add("yaml-tag", message, spot, hint="write plain data")
 
     def _spot(self, event: Event, *, end: Event | None = None) -> Spot:
-        return Spot(self.source, event.start_mark, (end or event).end_mark)
+        return Spot(self.name, self.lines, event.start_mark, (end or event).end_mark)
 
     def _fatal(self, reference: str, message: str, event: Event) -> ProblemError:
         return ProblemError(Problem(reference=reference, message=message, where=self._spot(event).position()))
 
 
-def _resolved(text: str) -> str | int | float | bool | None:
+def _resolved(text: str) -> Scalar:
     """A scalar without quotes and tag, as YAML 1.1 has it."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
@@ -252,62 +233,56 @@ def _resolved(text: str) -> str | int | float | bool | None:
 
 
 class Section(NamedTuple):
-    """A mapping at `path`. It knows the positions of its keys, not their meaning."""
+    """Named values at `path`. It knows their positions, not their meaning."""
 
-    mapping: Mapping
+    entries: dict[str, Entry]
+    spot: Spot
     path: str
     problems: Problems
 
-    def has(self, key: str) -> bool:
-        """Whether the key has a value other than null."""
-        entry = self.mapping.entries.get(key)
-        return entry is not None and not is_nothing(entry.value)
-
     def value(self, key: str) -> Value | None:
-        """The value of the key; None if the key is missing."""
-        entry = self.mapping.entries.get(key)
-        return entry.value if entry else None
+        """The value of the key; None if there is none, or null, which counts as none."""
+        entry = self.entries.get(key)
+        return entry.value if entry and entry.value.data is not None else None
 
-    def below(self, key: str) -> Section | None:
-        """The section at `key`; None if there is no mapping."""
-        value = self.value(key)
-        return self.section(value, key) if isinstance(value, Mapping) else None
+    def has(self, key: str) -> bool:
+        """Whether the key has a value."""
+        return self.value(key) is not None
 
-    def section(self, mapping: Mapping, key: str) -> Section:
-        """The mapping found at `key`, as a section."""
-        return Section(mapping, path=self.name(key), problems=self.problems)
+    def below(self, key: str, value: Value | None = None) -> Section | None:
+        """The section at `key`, or that of its `value`; None if that has no named values."""
+        if (found := value or self.value(key)) and isinstance(found.data, dict):
+            return Section(found.data, found.spot, self.name(key), self.problems)
+        return None
 
     def is_empty_list(self, key: str) -> bool:
         """Whether the value of the key is an empty list."""
         value = self.value(key)
-        return isinstance(value, Sequence) and not value.items
-
-    def where(self, key: str) -> Spot:
-        """Where the key's value is, or the section if the key is missing."""
-        value = self.value(key)
-        return value.spot if value is not None else self.mapping.spot
+        return value is not None and value.data == []
 
     def name(self, key: str) -> str:
         """The path of the key."""
         return f"{self.path}.{key}" if self.path else key
 
-    def add(self, reference: str, message: str, *, where: Spot | None = None, label: str = "", hint: str = "") -> None:
-        """Collect a problem, at `where` or else at the section."""
-        self.problems.add(reference, message, where or self.mapping.spot, label=label, hint=hint)
+    def add(self, reference: str, message: str, *, at: str | Spot = "", label: str = "", hint: str = "") -> None:
+        """Collect a problem: `at` a spot or the value of a key, else of the section."""
+        if isinstance(at, str):
+            at = self.entries[at].value.spot if at in self.entries else self.spot
+        self.problems.add(reference, message, at, label=label, hint=hint)
 
     def refuse(self, key: str, message: str, *, reference: str, label: str = "", hint: str = "") -> None:
         """Collect a problem of the value of `key`; `message` follows its path."""
-        self.add(reference, f"{self.name(key)} {message}", where=self.where(key), label=label, hint=hint)
+        self.add(reference, f"{self.name(key)} {message}", at=key, label=label, hint=hint)
 
-    def broken(self, error: RuleError, *, name: str, where: Spot) -> None:
+    def broken(self, error: RuleError, *, name: str, spot: Spot) -> None:
         """Collect a broken rule as a problem of the value called `name`."""
-        self.add(error.reference, f"{name} {error.message}", where=where, label=error.label, hint=error.hint)
+        self.add(error.reference, f"{name} {error.message}", at=spot, label=error.label, hint=error.hint)
 
     def wrong_type(self, value: Value, key: str, expected: str) -> None:
         """Collect that `value`, found at `key`, has the wrong type."""
-        hint = f'quote it: "{value.text}"' if expected == "text" and isinstance(value, Scalar) else ""
+        hint = f'quote it: "{value.text}"' if expected == "text" and not isinstance(value.data, list | dict) else ""
         message = f"{self.name(key)} must be {expected}"
-        self.add("wrong-type", message, where=value.spot, label=f"this is {_type_of(value)}", hint=hint)
+        self.add("wrong-type", message, at=value.spot, label=f"this is {_TYPES[type(value.data)]}", hint=hint)
 
     def unknown(self, key: str, known: Iterable[str]) -> None:
         """Collect an unknown key; the hint suggests the nearest known one."""
@@ -318,18 +293,4 @@ class Section(NamedTuple):
         near = get_close_matches(key, names, n=1) if is_typo else []
         place = f" in {self.path}" if self.path else ""
         hint = f"did you mean `{near[0]}`?" if near else f"known keys here: {', '.join(names)}"
-        self.add("unknown-key", f"unknown key `{key}`{place}", where=self.mapping.entries[key].key_spot, hint=hint)
-
-
-def is_nothing(value: Value) -> bool:
-    """Whether the value is null, which counts as no such key."""
-    return isinstance(value, Scalar) and value.value is None
-
-
-def _type_of(value: Value) -> str:
-    """The type of `value` in words."""
-    if not isinstance(value, Scalar):
-        return "a mapping" if isinstance(value, Mapping) else "a list"
-    if value.value is None or isinstance(value.value, bool):
-        return "nothing" if value.value is None else "true or false"
-    return "text" if isinstance(value.value, str) else "a number"
+        self.add("unknown-key", f"unknown key `{key}`{place}", at=self.entries[key].key_spot, hint=hint)

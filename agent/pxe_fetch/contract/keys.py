@@ -29,12 +29,14 @@ class Texts(NamedTuple):
     """A list of texts."""
 
     rule: Rule[object]
+    load: Callable[..., object] = tuple
 
 
 class OneOrMore(NamedTuple):
-    """A text, or a list of texts."""
+    """A text, or a list of texts. `load` makes the field's value from the tuple of the rule's results."""
 
     rule: Rule[object]
+    load: Callable[..., object] = tuple
 
 
 class Flag(NamedTuple):
@@ -69,13 +71,13 @@ class Table(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A section of keys, or a list of them; `word` is allowed in its place."""
+    """A section of keys, or a list of them; `word` is allowed in its place, and is `meant` so in the model."""
 
     section: str
     many: bool = False
     word: str = ""
+    meant: object = None
     inline: bool = False  # its values are fields of the enclosing model
-    checked: bool = False  # its values are checked together with others before they become the model's
 
 
 Kind = Text | Texts | OneOrMore | Flag | Whole | Duration | Size | Table | Group

@@ -82,7 +82,7 @@ URLS = Texts(validators.url)
 class Chunks:
     """A file cut into chunks of `size` bytes, each with its SHA-256: in `digests`, or in the list at `urls`.
 
-    With `source` there is the size alone, and pxe-pack makes the list. A size of 0 (NO_CHUNKS): it makes none.
+    With `source` there is the size alone, and pxe-pack makes the list; NO_CHUNKS: it makes none.
     """
 
     size: int = Key(  # bytes of each but the last
@@ -90,9 +90,9 @@ class Chunks:
         "Bytes of each chunk but the last.",
         missing="chunk-size-missing",
         hint="of each but the last, as in `size: 4MiB`",
-    ).required()
-    digests: bytes = Key(  # 32 bytes a chunk, in the order of the file
-        OneOrMore(validators.DigestOf("sha256", 64)),
+    ).default(0)
+    digests: bytes = Key(  # 32 bytes a chunk, in the order of the file; with `urls`, those of the list's own digest
+        OneOrMore(validators.DigestOf("sha256", 64), load=lambda texts: bytes.fromhex("".join(texts))),
         "The digests, in the order of the file; with `url`, that of the list itself.",
         name="sha256",
     ).default(b"")
@@ -101,10 +101,9 @@ class Chunks:
         Key(URLS, "Mirrors of the list.", name="urls"),
         default=(),
     )
-    digest: Digest | None = None  # of the list; spelled `sha256` too
 
 
-NO_CHUNKS = Chunks(size=0)
+NO_CHUNKS = Chunks()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,7 +150,7 @@ class Artifact:
     ).default(None)
     size: int | None = Key(Size(), "Bytes on the wire.").default(None)
     chunks: Chunks | None = Key(  # what pins every byte instead of `digest`, or beside it
-        Group("chunks", word=NO_CHUNKS_WORD, checked=True), "Digests of its chunks, which then come in parallel."
+        Group("chunks", word=NO_CHUNKS_WORD, meant=NO_CHUNKS), "Digests of its chunks, which then come in parallel."
     ).default(None)
     dest: str = Key(
         Text(validators.absolute_path),
