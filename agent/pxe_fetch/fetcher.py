@@ -66,7 +66,6 @@ class Fetcher:
         Raises StoppedError when a signal arrives in the calling thread.
         """
         run_all(transfers, self._fetch, threads=parallel, stop=self.context.stop, on_idle=self.context.streams.give)
-        self.roots.close()
 
     def failed(self, name: str, error: Exception) -> None:
         """Record that the artifact `name` cannot be fetched in this run."""
@@ -80,7 +79,7 @@ class Fetcher:
         try:
             self.event_log.checking(transfer.name)
             pinned = self._with_digests(transfer)
-            with self.roots.open(transfer.dest) as folder:
+            with closing(self.roots.open(transfer.dest)) as folder:
                 self._fetch_into(folder, pinned)
             self.units.start(transfer)
         except StoppedError:
@@ -117,7 +116,7 @@ class Fetcher:
                 lock.remove()
                 self.event_log.up_to_date(transfer)
                 return
-            reserve = partial(self.disk_space.reserve, transfer.name)
+            reserve = partial(self.disk_space.reserve, transfer)
             result = download(transfer, self.context, lock=lock, reserve=reserve)
             self.disk_space.release(transfer.name)  # the bytes are on the disk now
             self.event_log.downloaded(transfer.name, result)

@@ -7,10 +7,10 @@ import math
 import os
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from pxe_fetch.contract.paths import OWN_NAME, PROTECTED
+from pxe_fetch.contract.paths import PROTECTED, Places
 from pxe_fetch.contract.quantity import amount
 from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError, PolicyError
 
@@ -21,14 +21,13 @@ NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 NOT_A_FOLDER = frozenset((errno.ENOTDIR, errno.ELOOP))  # what opening a link with these flags raises
 _PASS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # needs no permission to list it (open(2))
 _TRIES = 100
-_KEPT = 16  # folders that stay open: many artifacts may go to one of them
 _MiB = 1024 * 1024
 
 
 class Folder:
     """A folder held open. What is done at `fd`, by names in it, is done there, wherever its path leads meanwhile."""
 
-    def __init__(self, path: str, *, refused: Container[tuple[int, int]] = ()) -> None:
+    def __init__(self, path: str, *, refused: Container[object] = ()) -> None:
         """Open the absolute `path`, and create what is missing of it. No component may be a link.
 
         Raises OSError, with an `errno` in NOT_A_FOLDER where a component is a link or another file; PolicyError where
@@ -41,7 +40,6 @@ class Folder:
         for name in parents:
             self._enter(name, _PASS)
         self._enter(last or ".", OPEN_FOLDER)
-        self._status = os.fstat(self.fd)
         # Of files that are trusted. NFS may give those of root to nobody, vfat all to one user: a file that was created
         # here shows whom, and its owner is added.
         self.owners = {os.geteuid(), 0}
@@ -57,24 +55,17 @@ class Folder:
             self.fd = os.open(name, flags, dir_fd=above)
         finally:
             os.close(above)
-        status = os.fstat(self.fd)
-        if (status.st_dev, status.st_ino) in self._refused:
+        self._identity = _identity(self.fd)
+        if self._identity in self._refused:
             self.close()
             raise PolicyError(f"{self.path} is refused: `{name}` in it belongs to the system, mounted there once more")
 
     def close(self) -> None:
         os.close(self.fd)
 
-    def is_in_place(self) -> bool:
-        """Whether the path, wherever links may lead it now, names this folder."""
-        try:
-            return os.path.samestat(os.stat(self.path), self._status)  # noqa: PTH116
-        except OSError:
-            return False
-
     def check_in_place(self) -> None:
-        """Raise DiskError unless it is in place."""
-        if not self.is_in_place():
+        """Raise DiskError unless the path, wherever links may lead it now, names this folder."""
+        if _identity(self.path) != self._identity:
             raise DiskError(f"{self.path} was moved or replaced by another program during the run")
 
     def is_ours(self, status: os.stat_result) -> bool:
@@ -127,15 +118,11 @@ class AllowedRoots:
 
     def __init__(self, roots: tuple[str, ...]) -> None:
         self._listed = ", ".join(roots)
-        self._roots = {f"{root.rstrip('/')}/": f"{os.path.realpath(root).rstrip('/')}/" for root in roots}
-        folders = {folder: os.path.realpath(folder) for folder in {place.rpartition("/")[0] for place in PROTECTED}}
-        real = [folders[folder] + slash + name for folder, slash, name in (one.rpartition("/") for one in PROTECTED)]
-        self._protected = tuple(f"{place}/" for place in {*PROTECTED, *real})
-        self._all_protected = "\n".join(("", *self._protected))
-        # Of a bind mount of one, the path says nothing.
-        self._folders = frozenset(filter(None, map(_identity, PROTECTED)))
+        self._roots = tuple(f"{root.rstrip('/')}/" for root in roots)
+        self._real_roots = tuple(f"{os.path.realpath(root).rstrip('/')}/" for root in roots)
+        self._protected = Places({*PROTECTED, *map(os.path.realpath, PROTECTED)})
+        self._refused = frozenset(map(_identity, PROTECTED)) - {None}  # of a bind mount of one, the path says nothing
         self._resolved: dict[str, str] = {}  # folder as configured -> without links, when it was last looked at
-        self._kept: dict[str, Folder] = {}  # by path; until `close`
 
     def check(self, dest: Path) -> str:
         """The path of the folder of `dest` with all links resolved now; missing parents count as written.
@@ -143,48 +130,28 @@ class AllowedRoots:
         Raises PolicyError unless `dest` is below a root, both as written and resolved, and in no protected place.
         """
         text = str(dest)
-        if not text.startswith(tuple(self._roots)):
+        if not text.startswith(self._roots):
             raise PolicyError(f"{dest} is not below any of allowed_roots ({self._listed})")
         parent, _, name = text.rpartition("/")
         folder = self._resolved.get(parent) or real_path(parent or "/")
         real = f"{folder.rstrip('/')}/{name}"
-        if not real.startswith(tuple(self._roots.values())):
+        if not real.startswith(self._real_roots):
             raise PolicyError(f"{dest} leads through a symbolic link to {real}, outside allowed_roots ({self._listed})")
-        for path in (f"{text}/", f"{real}/"):
-            is_in_one = path.startswith(self._protected) or (".pxe-fetch-" in path and OWN_NAME.match(path))
-            if is_in_one or f"\n{path}" in self._all_protected:  # or contains one
-                raise PolicyError(f"{dest} is refused: {path[:-1]} belongs to the system, and no artifact goes there")
+        for path in (text, real):
+            if self._protected.of(path):
+                raise PolicyError(f"{dest} is refused: {path} belongs to the system, and no artifact goes there")
         self._resolved[parent] = folder
         return folder
 
-    @contextmanager
-    def open(self, dest: Path) -> Iterator[Folder]:
+    def open(self, dest: Path) -> Folder:
         """The folder of `dest`, opened without following a link; missing parents are created.
 
         Raises PolicyError as `check` does, and FetchError if it cannot be opened or created.
         """
-        folder = self._open(dest)
-        if len(self._kept) < _KEPT:
-            self._kept.setdefault(folder.path, folder)
-        try:
-            yield folder
-        finally:
-            if folder is not self._kept.get(folder.path):
-                folder.close()
-
-    def close(self) -> None:
-        """Close the folders that were kept open; nobody uses them any more."""
-        while self._kept:
-            self._kept.popitem()[1].close()
-
-    def _open(self, dest: Path) -> Folder:
         for _ in range(2):
             folder = self.check(dest)
-            kept = self._kept.get(folder)
-            if kept and kept.is_in_place():
-                return kept
             try:
-                return Folder(folder, refused=self._folders)
+                return Folder(folder, refused=self._refused)
             except OSError as error:
                 failure = error
             self._resolved.pop(str(dest.parent), None)  # links may have been made since it was looked at
@@ -193,7 +160,7 @@ class AllowedRoots:
         raise translate_error(failure, f"cannot open or create the directory {folder}", where=folder)
 
 
-def _identity(folder: str) -> tuple[int, int] | None:
+def _identity(folder: str | int) -> tuple[int, int] | None:
     """Device and inode of a folder, the same wherever it is mounted; None if it is missing."""
     try:
         status = os.stat(folder)  # noqa: PTH116
@@ -222,8 +189,7 @@ def real_path(path: str | Path) -> str:
     raise DiskError(f"{path} is replaced by another program again and again")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """One line of /proc/self/mountinfo (proc_pid_mountinfo(5))."""
 
     point: str

@@ -65,7 +65,7 @@ def dest(artifact: Section, path: str, roots: tuple[str, ...]) -> None:
 
     The agent checks it with its facts filled in, and links resolved.
     """
-    if path and (place := validators.protected_place(path)):
+    if path and (place := validators.PROTECTED_PLACES.of(path)):
         artifact.refuse(
             "dest",
             f"is refused: {place} belongs to the system, and no artifact goes there",

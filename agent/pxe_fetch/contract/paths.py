@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 AGENT_DIR = "/usr/lib/pxe-fetch"
 AGENT = f"{AGENT_DIR}/pxe-fetch"
@@ -45,6 +46,24 @@ PROTECTED = (
 )
 # What the agent itself puts beside a destination: part files, staging directories, records.
 OWN_NAME = re.compile(r".*?/\.[^/]*\.pxe-fetch-[a-z]+(?=/|$)", re.DOTALL)
+
+
+class Places:
+    """Places that no artifact goes to: each with all that is in it, and the folders that contain it themselves."""
+
+    def __init__(self, places: Iterable[str] = PROTECTED) -> None:
+        self._places = frozenset(places)
+        self._inside = {parent: place for place in sorted(self._places) for parent in _parents(place)}
+
+    def of(self, path: str) -> str | None:
+        """The place that `path` is, is in, or contains; also one of the agent's own names. None if there is none."""
+        if ".pxe-fetch-" in path and (found := OWN_NAME.match(path)):
+            return found[0]
+        return self._inside.get(path) or next((one for one in (path, *_parents(path)) if one in self._places), None)
+
+
+def _parents(path: str) -> list[str]:
+    return [path[:at] for at, character in enumerate(path) if character == "/" and at]
 
 
 class MessageId:

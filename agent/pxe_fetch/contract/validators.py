@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pxe_fetch.contract import chunks, facts, quantity
-from pxe_fetch.contract.paths import OWN_NAME, PROTECTED
+from pxe_fetch.contract.paths import Places
 from pxe_fetch.contract.problem import RuleError
 from pxe_fetch.contract.url import Url, UrlError, is_absolute, join, parse
 
@@ -29,8 +29,7 @@ EXEMPTION = re.compile(
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]*", re.ASCII)
 _OWN_HEADERS = frozenset(("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding"))
 _HOP_HEADERS = frozenset(("connection", "proxy-authorization"))  # of the connection, not for the server of a url
-_PROTECTED = tuple(f"{place}/" for place in PROTECTED)
-_ALL_PROTECTED = "\n".join(("", *_PROTECTED))
+PROTECTED_PLACES = Places()
 _ANYWHERE = parse("http://h/")  # base for checking relative urls
 
 
@@ -247,20 +246,10 @@ def root(text: str) -> str:
     path = absolute_path(text)
     if path == "/" or facts.references(path):
         raise RuleError("is too broad", reference="root-invalid", hint="name the folders that artifacts go below")
-    place = protected_place(path)
+    place = PROTECTED_PLACES.of(path)
     if place and path.startswith(place):
         raise RuleError(f"is refused: {place} belongs to the system", reference="root-invalid", label=f"in {place}")
     return path
-
-
-def protected_place(path: str) -> str | None:
-    """The place that no artifact goes to and that `path` is, is in, or contains; None if there is none."""
-    if ".pxe-fetch-" in path and (found := OWN_NAME.match(path)):
-        return found[0]
-    below = f"{path}/"
-    if not below.startswith(_PROTECTED) and f"\n{below}" not in _ALL_PROTECTED:  # as with nearly all of thousands
-        return None
-    return next(place[:-1] for place in _PROTECTED if place.startswith(below) or below.startswith(place))
 
 
 def mode(text: str) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,12 +20,6 @@ from pxe_fetch.plan import Transfer
 
 KiB = 1024
 OWN_MEMORY = 32 * 1024 * KiB  # bytes of memory that the agent keeps for itself
-
-# What was free so many seconds ago will do while it leaves so many bytes beside all that is reserved: nothing writes
-# them in that time. With thousands of small files, a look for each would take a tenth of the run.
-_RECENT = 0.1
-_PLENTY = 256 * 1024 * KiB
-
 _MEMORY = -1  # stands for memory among device numbers; no device has it
 _BLOCK = 512  # bytes of one of st_blocks, whatever the file system's block size (stat(2))
 
@@ -38,13 +31,12 @@ class Reservation:
     transfer: Transfer
     directory: str  # the destination's, or its nearest parent that exists
     pools: tuple[int, ...]  # what its bytes are taken from: the device, and _MEMORY if the file system is in memory
-    declared: int
-    size: int = 0
-    started: bool = False
+    declared: int = 0
+    size: int | None = None  # None: its download has not started
 
     def outstanding(self) -> int:
         """Bytes that have not been written yet."""
-        return max(self.size - _allocated(self.transfer.part), 0) if self.started else self.declared
+        return self.declared if self.size is None else max(self.size - _allocated(self.transfer.part), 0)
 
 
 class DiskSpace:
@@ -53,11 +45,7 @@ class DiskSpace:
     def __init__(self) -> None:
         self._mounts = read_mounts()
         self._locations: dict[Path, tuple[str, tuple[int, ...]]] = {}  # directory and pools
-        self._reservations: dict[str, Reservation] = {}
-        self._started: dict[str, Reservation] = {}
-        self._waiting: Counter[tuple[int, bool]] = Counter()  # (pool, required) -> bytes declared and not started
-        self._free: dict[int, float] = {}  # pool -> bytes that were free at `_looked`
-        self._looked = -math.inf  # on time.monotonic()
+        self._reserved: dict[str, Reservation] = {}
         self._lock = Lock()
 
     def preflight(self, transfers: Iterable[Transfer]) -> dict[str, NoRoomError]:
@@ -68,87 +56,47 @@ class DiskSpace:
         """
         refused: dict[str, NoRoomError] = {}
         free: dict[int, float] = {}
+        reserved: Counter[int] = Counter()
         for transfer in sorted(transfers, key=lambda transfer: not transfer.required):  # stable: then as configured
             directory, pools = self._location(transfer.dest.parent)
             one = Reservation(transfer=transfer, directory=directory, pools=pools, declared=_declared(transfer))
             try:
-                self._check(one, needed=one.declared, free=free)
+                _check(one, one.declared, reserved=reserved, free=free)
             except NoRoomError as error:
                 if transfer.required:
                     raise NoRoomError(f"{transfer.name}: {error}") from None
                 refused[transfer.name] = error
-                continue
-            self._reservations[transfer.name] = one
-            self._add_waiting(one, one.declared)
+            else:
+                if one.declared:
+                    self._reserved[transfer.name] = one
+                    reserved.update(dict.fromkeys(pools, one.declared))
         return refused
 
-    def reserve(self, name: str, size: int) -> None:
-        """Reserve `size` bytes for the artifact `name`, whose download starts. Raises NoRoomError if they do not fit.
+    def reserve(self, transfer: Transfer, size: int) -> None:
+        """Reserve `size` bytes for an artifact whose download starts. Raises NoRoomError if they do not fit.
 
         Space reserved for others is not available to it, except that a required artifact may take the space of optional
         ones that have not started.
         """
         with self._lock:
-            one = self._reservations[name]
-            declared = self._stop(one)
-            one.started, one.size = True, size
-            if size > declared and not self._has_plenty(one) and (missing := one.outstanding()) > declared:
-                self._free, self._looked = {}, time.monotonic()
-                self._check(one, needed=missing, free=self._free)
-            self._started[name] = one
+            before = self._reserved.pop(transfer.name, None)
+            declared = before.declared if before and before.size is None else 0
+            directory, pools = self._location(transfer.dest.parent)
+            one = Reservation(transfer=transfer, directory=directory, pools=pools, size=size)
+            if size > declared and (missing := one.outstanding()) > declared:
+                others = [
+                    (other.pools, other.outstanding())
+                    for other in self._reserved.values()
+                    if other.size is not None or other.transfer.required or not transfer.required
+                ]
+                reserved = Counter({pool: sum(count for found, count in others if pool in found) for pool in pools})
+                _check(one, missing, reserved=reserved, free={})
+            self._reserved[transfer.name] = one
 
     def release(self, name: str) -> None:
         """Give up the reservation of the artifact `name`, if it has one."""
         with self._lock:
-            if one := self._reservations.get(name):
-                self._stop(one)
-                one.started = False
-
-    def _stop(self, one: Reservation) -> int:
-        """Reserve nothing for the artifact any more; what it had declared, if it had not started."""
-        declared, one.declared = one.declared, 0
-        self._add_waiting(one, -declared)
-        self._started.pop(one.transfer.name, None)
-        return declared
-
-    def _add_waiting(self, one: Reservation, count: int) -> None:
-        for pool in one.pools:
-            self._waiting[pool, one.transfer.required] += count
-
-    def _has_plenty(self, one: Reservation) -> bool:
-        """Whether all that is reserved, and `one`, were far from what was free a moment ago."""
-        if time.monotonic() - self._looked > _RECENT:
-            return False
-        started = one.size + sum(other.size for other in self._started.values())
-        return all(
-            self._free.get(pool, 0) - started - self._waiting[pool, True] - self._waiting[pool, False] >= _PLENTY
-            for pool in one.pools
-        )
-
-    def _check(self, one: Reservation, *, needed: int, free: dict[int, float]) -> None:
-        """Raise NoRoomError unless there are `needed` bytes beside those reserved for others.
-
-        `free` has the free bytes of each pool, and gets those that it lacks.
-        """
-        directory, pools = one.directory, one.pools
-        for pool in pools:
-            if pool not in free:
-                free[pool] = memory_left() if pool == _MEMORY else free_bytes(directory)
-            reserved = self._reserved(pool, also_optional=not one.transfer.required)
-            left = max(free[pool] - reserved, 0)
-            if needed <= left:
-                continue
-            what = "memory" if _MEMORY in pools else "disk space"
-            others = f", besides {amount(reserved)} reserved for other artifacts" if reserved else ""
-            remedy = "give the node more memory, or choose a dest on a disk"
-            if pool != _MEMORY:
-                remedy = no_room(directory, wanted=needed + reserved)
-            message = f"{amount(needed)} needed, {amount(int(left))} available{others}; {remedy}"
-            raise NoRoomError(f"not enough {what} in {directory}: {message}")
-
-    def _reserved(self, pool: int, *, also_optional: bool) -> int:
-        waiting = self._waiting[pool, True] + (self._waiting[pool, False] if also_optional else 0)
-        return waiting + sum(one.outstanding() for one in self._started.values() if pool in one.pools)
+            self._reserved.pop(name, None)
 
     def _location(self, directory: Path) -> tuple[str, tuple[int, ...]]:
         found, existing = self._locations.get(directory), directory
@@ -162,6 +110,26 @@ class DiskSpace:
             pools = (device, _MEMORY) if is_in_memory(str(existing), self._mounts) else (device,)
             found = self._locations[directory] = str(existing), pools
         return found
+
+
+def _check(one: Reservation, needed: int, *, reserved: Counter[int], free: dict[int, float]) -> None:
+    """Raise NoRoomError unless there are `needed` bytes beside those reserved for others, by pool.
+
+    `free` has the free bytes of each pool, and gets those that it lacks.
+    """
+    for pool in one.pools:
+        if pool not in free:
+            free[pool] = memory_left() if pool == _MEMORY else free_bytes(one.directory)
+        left = max(free[pool] - reserved[pool], 0)
+        if needed <= left:
+            continue
+        what = "memory" if _MEMORY in one.pools else "disk space"
+        others = f", besides {amount(reserved[pool])} reserved for other artifacts" if reserved[pool] else ""
+        remedy = "give the node more memory, or choose a dest on a disk"
+        if pool != _MEMORY:
+            remedy = no_room(one.directory, wanted=needed + reserved[pool])
+        message = f"{amount(needed)} needed, {amount(int(left))} available{others}; {remedy}"
+        raise NoRoomError(f"not enough {what} in {one.directory}: {message}")
 
 
 def available(fd: int, path: str) -> float:
