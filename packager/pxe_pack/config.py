@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 from pxe_fetch.contract import keys, model, reader, validators
-from pxe_fetch.contract.keys import Key, Text, Whole
+from pxe_fetch.contract.keys import Text, Whole, key
 from pxe_fetch.contract.model import FetchConfig
 
 INJECTORS = ("auto", "rootfs", "updates", "initrd")
@@ -17,26 +17,24 @@ COMPRESSORS = ("gzip", "xz", "zstd")  # that a root filesystem can be given
 class Pack:
     """The `pack` section: what pxe-pack does. Every key is a flag too, and flags win. Paths as written."""
 
-    image: str | None = Key(Text(validators.file_name), "The LiveOS to pack; it is only read.").default(None)
-    output: str | None = Key(
-        Text(validators.file_name), "The folder of the layout, for the TFTP and HTTP servers."
-    ).default(None)
-    boot_url: str | None = Key(Text(validators.url), "Where nodes will find the ISO: what `root=live:` says.").default(
-        None
+    image: str | None = key(None, Text(validators.file_name), "The LiveOS to pack; it is only read.")
+    output: str | None = key(
+        None, Text(validators.file_name), "The folder of the layout, for the TFTP and HTTP servers."
     )
-    artifact_url: str | None = Key(
-        Text(validators.base_url), "Where nodes will find the files given by `source`."
-    ).default(None)
-    inject: str = Key(
-        Text(validators.OneOf(*INJECTORS)), "How the agent gets into the image; `auto`: pxe-pack chooses."
-    ).default("auto")
-    boot_loader: str | None = Key(
-        Text(validators.file_name), "A folder with shim and GRUB, if the image's own cannot netboot."
-    ).default(None)
-    compressor: str | None = Key(  # None: as the image has it
-        Text(validators.OneOf(*COMPRESSORS)), "Compress the whole root filesystem anew with this (`rootfs`)."
-    ).default(None)
-    level: int | None = Key(Whole(1, 22), "The level of `compressor`.").default(None)
+    boot_url: str | None = key(None, Text(validators.url), "Where nodes will find the ISO: what `root=live:` says.")
+    artifact_url: str | None = key(
+        None, Text(validators.base_url), "Where nodes will find the files given by `source`."
+    )
+    inject: str = key(
+        "auto", Text(validators.OneOf(*INJECTORS)), "How the agent gets into the image; `auto`: pxe-pack chooses."
+    )
+    boot_loader: str | None = key(
+        None, Text(validators.file_name), "A folder with shim and GRUB, if the image's own cannot netboot."
+    )
+    compressor: str | None = key(  # None: as the image has it
+        None, Text(validators.OneOf(*COMPRESSORS)), "Compress the whole root filesystem anew with this (`rootfs`)."
+    )
+    level: int | None = key(None, Whole(1, 22), "The level of `compressor`.")
 
 
 SECTIONS = {**model.SECTIONS, **keys.sections({"pack": Pack})}

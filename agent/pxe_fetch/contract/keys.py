@@ -95,14 +95,6 @@ class Key(NamedTuple):
     hint: str = ""  # of that problem
     always: bool = False  # dumped even where it is the default
 
-    def default(self, value: T) -> T:
-        """A dataclass field that this key sets, with that default."""
-        return spelled(self, default=value)
-
-    def required(self) -> Any:  # noqa: ANN401  the field's own type
-        """A dataclass field that this key sets, without a default."""
-        return field(metadata={METADATA: (self,)})
-
 
 class FieldKey(NamedTuple):
     """A key in a section, and the field that holds its value."""
@@ -119,6 +111,11 @@ class SectionKeys(NamedTuple):
     model: type | None  # the class that declares them; None if they are fields of several
     keys: dict[str, FieldKey]
     needed: list[str]  # required keys
+
+
+def key(default: T, kind: Kind, meaning: str, **others: Any) -> T:  # noqa: ANN401  those of a Key
+    """A dataclass field that one key sets; `default` is its value if the key is missing."""
+    return spelled(Key(kind, meaning, **others), default=default)
 
 
 def spelled(*several: Key, default: T) -> T:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pxe_fetch.contract import keys, validators
 from pxe_fetch.contract.facts import FACTS, argument
-from pxe_fetch.contract.keys import Duration, Flag, Group, Key, OneOrMore, Size, Table, Text, Texts, Whole, spelled
+from pxe_fetch.contract.keys import Duration, Flag, Group, Key, OneOrMore, Size, Table, Text, Texts, Whole, key, spelled
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
 
 VERSION = 1
@@ -30,29 +30,22 @@ POSITIVE = Duration(validators.positive_duration)
 class RetryPolicy:
     """When to try again. Durations in seconds."""
 
-    attempts_without_progress: int = Key(
-        Whole(1, 1_000_000), "Attempts without a new byte before it is given up."
-    ).default(10)
-    base: float = Key(Duration(), "Upper bound of the first wait; it doubles each time (full jitter).").default(1.0)
-    max: float = Key(Duration(), "Upper bound of any wait.").default(60.0)
-    deadline: float | None = Key(  # on the monotonic clock; None: STALL without a new byte
-        POSITIVE, "Time for the artifact, over all attempts."
-    ).default(None)
-    retry_after_max: float = Key(Duration(), "The longest wait that a server may ask for with Retry-After.").default(
-        300.0
-    )
+    attempts_without_progress: int = key(10, Whole(1, 1_000_000), "Attempts without a new byte before it is given up.")
+    base: float = key(1.0, Duration(), "Upper bound of the first wait; it doubles each time (full jitter).")
+    max: float = key(60.0, Duration(), "Upper bound of any wait.")
+    # On the monotonic clock; None: STALL without a new byte.
+    deadline: float | None = key(None, POSITIVE, "Time for the artifact, over all attempts.")
+    retry_after_max: float = key(300.0, Duration(), "The longest wait that a server may ask for with Retry-After.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeouts:
     """When an attempt is given up. Durations in seconds."""
 
-    connect: float = Key(POSITIVE, "Time to connect; 5s at most if there is another mirror.").default(10.0)
-    read: float = Key(POSITIVE, "Time without a single byte; 5s at most if there is another mirror.").default(30.0)
-    min_rate: int = Key(Size(), "A mirror that sends fewer bytes a second is left, if there is another one.").default(
-        16 * 1024
-    )
-    min_rate_window: float = Key(POSITIVE, "The window of `min_rate`.").default(60.0)
+    connect: float = key(10.0, POSITIVE, "Time to connect; 5s at most if there is another mirror.")
+    read: float = key(30.0, POSITIVE, "Time without a single byte; 5s at most if there is another mirror.")
+    min_rate: int = key(16 * 1024, Size(), "A mirror that sends fewer bytes a second is left, if there is another one.")
+    min_rate_window: float = key(60.0, POSITIVE, "The window of `min_rate`.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +60,6 @@ class Digest:
 
 
 def _digest_key(algorithm: str, digits: int) -> Key:
-    """The key that spells a digest by `algorithm`."""
     rule = validators.DigestOf(algorithm, digits)
     kind = Text(rule, load=lambda text: Digest(algorithm=algorithm, hex=text))
     return Key(kind, "Digest of the bytes on the wire.", name=algorithm)
@@ -85,17 +77,19 @@ class Chunks:
     With `source` there is the size alone, and pxe-pack makes the list; NO_CHUNKS: it makes none.
     """
 
-    size: int = Key(  # bytes of each but the last
+    size: int = key(
+        0,
         Size(validators.chunk_size),
         "Bytes of each chunk but the last.",
         missing="chunk-size-missing",
         hint="of each but the last, as in `size: 4MiB`",
-    ).default(0)
-    digests: bytes = Key(  # 32 bytes a chunk, in the order of the file; with `urls`, those of the list's own digest
+    )
+    digests: bytes = key(  # 32 bytes a chunk, in the order of the file; with `urls`, those of the list's own digest
+        b"",
         OneOrMore(validators.DigestOf("sha256", 64), load=lambda texts: bytes.fromhex("".join(texts))),
         "The digests, in the order of the file; with `url`, that of the list itself.",
         name="sha256",
-    ).default(b"")
+    )
     urls: tuple[str, ...] = spelled(  # mirrors of the list, see contract.chunks
         Key(ONE_URL, "Where the list of digests is: absolute, or relative to `base_url`.", name="url"),
         Key(URLS, "Mirrors of the list.", name="urls"),
@@ -128,49 +122,57 @@ class When:
 class Artifact:
     """One file (or tree) a node fetches. `urls` may be relative and hold ${facts}; the agent's plan resolves them."""
 
-    name: str = Key(
-        Text(validators.name), "Its name in the journal, the state and the report; unique.", missing="name-missing"
-    ).required()
+    name: str = key(
+        "", Text(validators.name), "Its name in the journal, the state and the report; unique.", missing="name-missing"
+    )
     urls: tuple[str, ...] = spelled(  # mirrors of the same bytes; empty exactly when `source` is given
         Key(ONE_URL, "Absolute, or relative to `base_url`; ${facts} are filled in.", name="url"),
         Key(URLS, "Instead of `url`: mirrors of the same bytes.", name="urls"),
         default=(),
     )
-    source: str | None = Key(
-        Text(validators.file_name), "Instead of `url`: a file or folder on the packing machine."
-    ).default(None)
-    mirror_order: str = Key(
+    source: str | None = key(
+        None, Text(validators.file_name), "Instead of `url`: a file or folder on the packing machine."
+    )
+    mirror_order: str = key(
+        "spread",
         Text(validators.OneOf("spread", "listed")),
         "Each node tries mirrors in an order of its own (`spread`), or as listed.",
         sections=SHARED,
-    ).default("spread")
+    )
     digest: Digest | None = spelled(_digest_key("sha256", 64), _digest_key("sha512", 128), default=None)
-    digest_url: str | None = Key(
-        Text(validators.url), "Instead of `sha256`: a SHA256SUMS file with it.", name="sha256_url"
-    ).default(None)
-    size: int | None = Key(Size(), "Bytes on the wire.").default(None)
-    chunks: Chunks | None = Key(  # what pins every byte instead of `digest`, or beside it
-        Group("chunks", word=NO_CHUNKS_WORD, meant=NO_CHUNKS), "Digests of its chunks, which then come in parallel."
-    ).default(None)
-    dest: str = Key(
+    digest_url: str | None = key(
+        None, Text(validators.url), "Instead of `sha256`: a SHA256SUMS file with it.", name="sha256_url"
+    )
+    size: int | None = key(None, Size(), "Bytes on the wire.")
+    chunks: Chunks | None = key(  # what pins every byte instead of `digest`, or beside it
+        None,
+        Group("chunks", word=NO_CHUNKS_WORD, meant=NO_CHUNKS),
+        "Digests of its chunks, which then come in parallel.",
+    )
+    dest: str = key(
+        "",
         Text(validators.absolute_path),
         "Absolute path below one of `allowed_roots`; ${facts} are filled in.",
         missing="dest-missing",
         hint="the absolute path to place it at",
-    ).required()
-    mode: int | None = Key(
-        Text(validators.mode), "Permission bits in octal, 0644 if not given; set-id bits are refused.", sections=SHARED
-    ).default(None)
-    owner: str | None = Key(ACCOUNT, "User, by name or number; root if not given.", sections=SHARED).default(None)
-    group: str | None = Key(ACCOUNT, "Group, by name or number; root if not given.", sections=SHARED).default(None)
-    extract: str | None = Key(
+    )
+    mode: int | None = key(
+        None,
+        Text(validators.mode),
+        "Permission bits in octal, 0644 if not given; set-id bits are refused.",
+        sections=SHARED,
+    )
+    owner: str | None = key(None, ACCOUNT, "User, by name or number; root if not given.", sections=SHARED)
+    group: str | None = key(None, ACCOUNT, "Group, by name or number; root if not given.", sections=SHARED)
+    extract: str | None = key(
+        None,
         Text(validators.OneOf("none", "tar", "decompress")),
         "`tar`: unpacked into the directory `dest`; `decompress`: decompressed.",
-    ).default(None)
-    when: When = Key(Group("when"), "Only for nodes on which all of these facts match.").default(When())
-    required: bool = Key(
-        Flag(), "`false`: its failure degrades the run (exit code 2) instead of failing it.", sections=SHARED
-    ).default(True)
+    )
+    when: When = key(When(), Group("when"), "Only for nodes on which all of these facts match.")
+    required: bool = key(
+        True, Flag(), "`false`: its failure degrades the run (exit code 2) instead of failing it.", sections=SHARED
+    )
     headers: Mapping[str, str] = keys.mapping(
         Key(
             Table(validators.header_name, Text(validators.header_value)),
@@ -178,83 +180,82 @@ class Artifact:
             sections=SHARED,
         )
     )
-    header_credential: str | None = HEADER_CREDENTIAL._replace(sections=SHARED).default(None)
-    query_credential: str | None = QUERY_CREDENTIAL._replace(sections=SHARED).default(None)
-    insecure: bool = INSECURE._replace(sections=SHARED).default(False)
-    start: tuple[str, ...] = Key(OneOrMore(validators.unit), "Units to start once it is in place.").default(())
-    start_required: bool = Key(Flag(), "`true`: a unit of `start` that fails makes the run fail.").default(False)
-    retry: RetryPolicy = Key(Group("retry"), "When to try again.", sections=SHARED).default(RetryPolicy())
-    timeouts: Timeouts = Key(Group("timeouts"), "When an attempt is given up.", sections=SHARED).default(Timeouts())
+    header_credential: str | None = spelled(HEADER_CREDENTIAL._replace(sections=SHARED), default=None)
+    query_credential: str | None = spelled(QUERY_CREDENTIAL._replace(sections=SHARED), default=None)
+    insecure: bool = spelled(INSECURE._replace(sections=SHARED), default=False)
+    start: tuple[str, ...] = key((), OneOrMore(validators.unit), "Units to start once it is in place.")
+    start_required: bool = key(False, Flag(), "`true`: a unit of `start` that fails makes the run fail.")
+    retry: RetryPolicy = key(RetryPolicy(), Group("retry"), "When to try again.", sections=SHARED)
+    timeouts: Timeouts = key(Timeouts(), Group("timeouts"), "When an attempt is given up.", sections=SHARED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tls:
     """TLS with a site's own files; paths on the node. None: the node's CA bundle, no client certificate."""
 
-    ca_file: str | None = Key(NODE_PATH, "Authorities to trust, instead of the node's own bundle; PEM.").default(None)
-    client_cert: str | None = Key(NODE_PATH, "The node's own certificate; PEM.").default(None)
-    client_key: str | None = Key(NODE_PATH, "Its key, unless `client_cert` has both.").default(None)
+    ca_file: str | None = key(None, NODE_PATH, "Authorities to trust, instead of the node's own bundle; PEM.")
+    client_cert: str | None = key(None, NODE_PATH, "The node's own certificate; PEM.")
+    client_key: str | None = key(None, NODE_PATH, "Its key, unless `client_cert` has both.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Proxy:
     """Explicit proxies; the environment's are never used."""
 
-    http: str | None = Key(Text(validators.proxy), "Proxy for http.").default(None)
-    https: str | None = Key(Text(validators.proxy), "Proxy for https.").default(None)
-    no_proxy: tuple[str, ...] = Key(  # hosts, .domains, networks in CIDR form
-        OneOrMore(validators.exemption), "Hosts, .domains and networks that are reached directly."
-    ).default(())
-    credential: str | None = Key(
-        CREDENTIAL, "A credential that holds `user:password`, for proxies that want it."
-    ).default(None)
+    http: str | None = key(None, Text(validators.proxy), "Proxy for http.")
+    https: str | None = key(None, Text(validators.proxy), "Proxy for https.")
+    no_proxy: tuple[str, ...] = key(  # hosts, .domains, networks in CIDR form
+        (), OneOrMore(validators.exemption), "Hosts, .domains and networks that are reached directly."
+    )
+    credential: str | None = key(None, CREDENTIAL, "A credential that holds `user:password`, for proxies that want it.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """Where the result of the run goes, and the credentials for it."""
 
-    url: str | None = Key(
-        Text(validators.http_url), "Where the state of the run is POSTed as JSON; ${facts} are filled in."
-    ).default(None)
-    header_credential: str | None = HEADER_CREDENTIAL.default(None)
-    query_credential: str | None = QUERY_CREDENTIAL.default(None)
-    insecure: bool = INSECURE.default(False)
+    url: str | None = key(
+        None, Text(validators.http_url), "Where the state of the run is POSTed as JSON; ${facts} are filled in."
+    )
+    header_credential: str | None = spelled(HEADER_CREDENTIAL, default=None)
+    query_credential: str | None = spelled(QUERY_CREDENTIAL, default=None)
+    insecure: bool = spelled(INSECURE, default=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FetchConfig:
     """What reaches the node: `fetch.yaml` without its `pack` section, defaults already folded into each artifact."""
 
-    version: int = Key(
+    version: int = key(
+        VERSION,
         Whole(VERSION, VERSION),
         "The version of this format.",
         missing="version-missing",
         hint=f"begin the file with `version: {VERSION}`",
-    ).default(VERSION)
-    base_url: str | None = Key(  # an artifact's own is joined to its urls when they are read
-        Text(validators.base_url), "What relative urls are joined to.", sections=("defaults", "artifacts")
-    ).default(None)
-    artifact_url: str | None = Key(
-        Text(validators.base_url), "Written by pxe-pack: where it exported `source:` files to."
-    ).default(None)
-    parallel: int = Key(Whole(1, 64), "Streams at once.").default(4)
-    start_jitter: float = Key(  # seconds
-        Duration(), "The run starts after a random part of this, to spare the servers."
-    ).default(0.0)
-    allowed_roots: tuple[str, ...] = Key(
-        Texts(validators.root), "Artifacts go below these; the sandbox lets nothing else be written.", always=True
-    ).default(DEFAULT_ROOTS)
-    tls: Tls = Key(Group("tls"), "Files on the node, for https with a site's own certificates.").default(Tls())
-    proxy: Proxy = Key(Group("proxy"), "Explicit proxies; the environment's are never used.").default(Proxy())
-    on_failure: str = Key(
+    )
+    base_url: str | None = key(  # an artifact's own is joined to its urls when they are read
+        None, Text(validators.base_url), "What relative urls are joined to.", sections=("defaults", "artifacts")
+    )
+    artifact_url: str | None = key(
+        None, Text(validators.base_url), "Written by pxe-pack: where it exported `source:` files to."
+    )
+    parallel: int = key(4, Whole(1, 64), "Streams at once.")
+    start_jitter: float = key(0.0, Duration(), "The run starts after a random part of this, to spare the servers.")
+    allowed_roots: tuple[str, ...] = key(
+        DEFAULT_ROOTS,
+        Texts(validators.root),
+        "Artifacts go below these; the sandbox lets nothing else be written.",
+        always=True,
+    )
+    tls: Tls = key(Tls(), Group("tls"), "Files on the node, for https with a site's own certificates.")
+    proxy: Proxy = key(Proxy(), Group("proxy"), "Explicit proxies; the environment's are never used.")
+    on_failure: str = key(
+        "continue",
         Text(validators.OneOf("continue", "reboot", "poweroff", "emergency")),
         "What a node does when a required artifact has finally failed.",
-    ).default("continue")
-    report: Report = Key(Group("report"), "Where the result of the run goes.").default(Report())
-    artifacts: tuple[Artifact, ...] = Key(Group("artifacts", many=True), "What a node fetches.", always=True).default(
-        ()
     )
+    report: Report = key(Report(), Group("report"), "Where the result of the run goes.")
+    artifacts: tuple[Artifact, ...] = key((), Group("artifacts", many=True), "What a node fetches.", always=True)
 
 
 ORIGINS = ("url", "urls", "source")  # an artifact has exactly one of them

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from pxe_fetch.contract import chunks, facts, quantity
@@ -26,24 +27,26 @@ EXEMPTION = re.compile(
     r"|(\[[0-9A-Fa-f.:]+\]|(\*?\.)?[A-Za-z0-9_][A-Za-z0-9_.-]*)(:[0-9]{1,5})?",
     re.ASCII,
 )
-_HEXADECIMAL = re.compile(r"[0-9a-fA-F]*", re.ASCII)
-_OWN_HEADERS = frozenset(("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding"))
-_HOP_HEADERS = frozenset(("connection", "proxy-authorization"))  # of the connection, not for the server of a url
+# The last two are of the connection, not for the server of a url.
+_OWN_HEADERS = (
+    *("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding"),
+    *("connection", "proxy-authorization"),
+)
 PROTECTED_PLACES = Places()
 _ANYWHERE = parse("http://h/")  # base for checking relative urls
 
 
+@dataclass(frozen=True, slots=True)
 class Matching:
     """A rule that accepts text matching a pattern."""
 
-    def __init__(self, pattern: str, message: str, *, reference: str, label: str = "") -> None:
-        self.pattern = re.compile(pattern, re.ASCII)
-        self.message = message
-        self.reference = reference
-        self.label = label
+    pattern: str
+    message: str
+    reference: str
+    label: str = ""
 
     def __call__(self, text: str) -> str:
-        if not self.pattern.fullmatch(text):
+        if not re.fullmatch(self.pattern, text, re.ASCII):
             raise RuleError(self.message, reference=self.reference, label=self.label)
         return text
 
@@ -150,19 +153,16 @@ def proxy(text: str) -> str:
 def exemption(text: str) -> str:
     """What is reached without a proxy: a host, address or domain, each with an optional port, or a network."""
     valid = EXEMPTION.fullmatch(text)
-    try:
-        if valid and "/" in text:
-            import ipaddress
+    if valid and "/" in text:
+        import ipaddress
 
+        try:
             ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        valid = None
+        except ValueError:
+            valid = None
     if not valid:
-        raise RuleError(
-            "is not a host, domain or network",
-            reference="no-proxy-invalid",
-            hint="a list of them: [cache.lan, .example.com, 10.0.0.0/8]",
-        )
+        hint = "a list of them: [cache.lan, .example.com, 10.0.0.0/8]"
+        raise RuleError("is not a host, domain or network", reference="no-proxy-invalid", hint=hint)
     return text
 
 
@@ -179,15 +179,15 @@ def joined(urls: tuple[str, ...], base: str | None) -> tuple[str, ...]:
     return urls if base is None else tuple(one if is_absolute(one) else base + one.lstrip("/") for one in urls)
 
 
+@dataclass(frozen=True, slots=True)
 class DigestOf:
     """A rule that accepts a digest of `digits` hexadecimal digits, and returns it in lower case."""
 
-    def __init__(self, algorithm: str, digits: int) -> None:
-        self.algorithm = algorithm
-        self.digits = digits
+    algorithm: str
+    digits: int
 
     def __call__(self, text: str) -> str:
-        if len(text) != self.digits or not _HEXADECIMAL.fullmatch(text):
+        if len(text) != self.digits or not re.fullmatch("[0-9a-fA-F]*", text):
             said = f"found {len(text)}" if len(text) != self.digits else "found others"
             raise RuleError(
                 f"is not a {self.algorithm.upper().replace('SHA', 'SHA-')} digest",
@@ -266,7 +266,7 @@ def header_name(text: str) -> str:
     """An HTTP field name that the agent does not set itself."""
     if not _TOKEN.fullmatch(text):
         raise RuleError("is not the name of an HTTP header", reference="header-invalid")
-    if text.lower() in _OWN_HEADERS | _HOP_HEADERS:
+    if text.lower() in _OWN_HEADERS:
         hint = "name a credential with user:password in proxy.credential" if text.lower().startswith("proxy") else ""
         raise RuleError("is set by the agent itself", reference="header-invalid", hint=hint)
     return text
