@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -106,7 +105,7 @@ class Node:
             for name, globs in when.cmdline.items()
         )
 
-    def summary(self) -> Mapping[str, str]:
+    def summary(self) -> dict[str, str]:
         """The facts that identify this node in a report."""
         return {name: printable(self.find(name)) for name in ("hostname", "arch", "mac")}
 

@@ -8,7 +8,6 @@ import pwd
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract import checks, facts, paths, validators
@@ -66,12 +65,13 @@ class Transfer(Source):
         return self.chunk_map.identity if self.chunk_map and self.digest is None else str(self.digest)
 
 
-class Plan(NamedTuple):
+@dataclass(kw_only=True, slots=True)
+class Plan:
     """What a run will do, in the order of the configuration."""
 
-    transfers: tuple[Transfer, ...]
-    skipped: tuple[Artifact, ...]  # their `when` selects other nodes
-    failed: tuple[tuple[Artifact, FetchError | ProblemError], ...]  # optional ones that this node cannot fetch
+    transfers: list[Transfer] = field(default_factory=list)
+    skipped: list[Artifact] = field(default_factory=list)  # their `when` selects other nodes
+    failed: dict[str, FetchError | ProblemError] = field(default_factory=dict)  # optional ones, by name: why
 
 
 def plan(config: FetchConfig, *, roots: AllowedRoots, node: Node) -> Plan:
@@ -82,32 +82,26 @@ def plan(config: FetchConfig, *, roots: AllowedRoots, node: Node) -> Plan:
     destination is outside the roots.
     """
     problems: list[Problem] = []
-    transfers: list[Transfer] = []
-    skipped: list[Artifact] = []
-    failed: list[tuple[Artifact, FetchError | ProblemError]] = []
+    planned = Plan()
     base_url = node.arguments.base_url
     base = _checked(base_url, argument="base_url") if base_url else config.base_url
     for artifact in _moved(config, artifact_url=node.arguments.artifact_url):
         if not node.matches(artifact.when):
-            skipped.append(artifact)
+            planned.skipped.append(artifact)
             continue
         try:
-            transfers.append(_transfer(artifact, node=node, base=base, roots=roots))
-        except ProblemError as error:
+            planned.transfers.append(_transfer(artifact, node=node, base=base, roots=roots))
+        except (FetchError, ProblemError) as error:
             if not artifact.required:
-                failed.append((artifact, error))
-                continue
-            problems += [replace(problem, message=f"{artifact.name}: {problem.message}") for problem in error.problems]
-        except FetchError as error:
-            if artifact.required:
+                planned.failed[artifact.name] = error
+            elif isinstance(error, FetchError):
                 raise
-            failed.append((artifact, error))
-    problems += _collisions(
-        {transfer.name: f"{roots.check(transfer.dest)}/{transfer.dest.name}" for transfer in transfers}
-    )
+            else:
+                problems += [replace(one, message=f"{artifact.name}: {one.message}") for one in error.problems]
+    problems += _collisions({one.name: f"{roots.check(one.dest)}/{one.dest.name}" for one in planned.transfers})
     if problems:
         raise ProblemError(*problems)
-    return Plan(transfers=tuple(transfers), skipped=tuple(skipped), failed=tuple(failed))
+    return planned
 
 
 def _moved(config: FetchConfig, *, artifact_url: str | None) -> tuple[Artifact, ...]:
@@ -137,9 +131,8 @@ def _checked(url: str, *, argument: str) -> str:
         return validators.base_url(url)
     except RuleError as error:
         message = f"pxe-fetch.{argument}={redact(url)} on the kernel command line {error.message}"
-        raise ProblemError(
-            Problem(reference=error.reference, message=message, hint=error.hint or error.label)
-        ) from None
+        hint = error.hint or error.label
+        raise ProblemError(Problem(reference=error.reference, message=message, hint=hint)) from None
 
 
 def beside(dest: Path, suffix: str) -> Path:
@@ -154,23 +147,16 @@ def beside(dest: Path, suffix: str) -> Path:
 def _transfer(artifact: Artifact, *, node: Node, base: str | None, roots: AllowedRoots) -> Transfer:
     if artifact.source is not None and not artifact.urls:
         message = f"`source: {artifact.source}` is on the packing machine, where no node can read it"
-        raise ProblemError(
-            Problem(
-                reference="source-unresolved",
-                message=message,
-                hint="pxe-pack turns it into a url and a digest; to try the file by hand, give url and sha256",
-            )
-        )
+        hint = "pxe-pack turns it into a url and a digest; to try the file by hand, give url and sha256"
+        raise ProblemError(Problem(reference="source-unresolved", message=message, hint=hint))
     dest = _dest(artifact.dest, node=node)
     roots.check(dest)
     listed = tuple(_absolute(url, node=node, base=base) for url in artifact.urls)
     headers = {name: facts.fill(value, node.fact) for name, value in artifact.headers.items()}
     for url in listed:  # facts and base urls can make one unencrypted
         if credential := checks.sent_unencrypted(artifact, url):
-            raise PolicyError(
-                f"the credential {credential} would be sent unencrypted to {redact(url)}; use https, or allow it with "
-                "`insecure: true`"
-            )
+            message = f"the credential {credential} would be sent unencrypted to {redact(url)}"
+            raise PolicyError(f"{message}; use https, or allow it with `insecure: true`")
     if artifact.header_credential:
         headers |= node.secret_headers(artifact.header_credential)
     query = node.secret_query(artifact.query_credential) if artifact.query_credential else ""
@@ -220,9 +206,8 @@ def _origin(url: str) -> Origin | None:
 
 def _in_order(artifact: Artifact, listed: tuple[str, ...], *, node: Node) -> tuple[str, ...]:
     """The mirrors `listed` in the order in which this node uses them."""
-    if len(listed) <= 1 or artifact.mirror_order == "listed":
-        return listed
-    return spread(listed, node=node.identity, artifact=artifact.name)
+    is_listed = len(listed) <= 1 or artifact.mirror_order == "listed"
+    return listed if is_listed else spread(listed, node=node.identity, artifact=artifact.name)
 
 
 def spread(urls: Sequence[str], *, node: str, artifact: str) -> tuple[str, ...]:
@@ -245,9 +230,8 @@ def _dest(text: str, *, node: Node) -> Path:
     def name(reference: str) -> str:
         value = node.fact(reference)
         if "/" in value or "\0" in value or value in {".", ".."}:
-            raise PolicyError(
-                f"${{{reference}}} is {value!r} on this node, which is not a file name: {text} is refused"
-            )
+            message = f"${{{reference}}} is {value!r} on this node, which is not a file name: {text} is refused"
+            raise PolicyError(message)
         return value
 
     return Path(facts.fill(text, name))
@@ -259,13 +243,9 @@ def _absolute(url: str, *, node: Node, base: str | None) -> str:
     if is_absolute(filled):
         return filled
     if base is None:
-        raise ProblemError(
-            Problem(
-                reference="base-url-missing",
-                message=f"the url `{url}` is relative, and there is no base_url",
-                hint="give defaults.base_url, or pxe-fetch.base_url=URL on the kernel command line",
-            )
-        )
+        message = f"the url `{url}` is relative, and there is no base_url"
+        hint = "give defaults.base_url, or pxe-fetch.base_url=URL on the kernel command line"
+        raise ProblemError(Problem(reference="base-url-missing", message=message, hint=hint))
     try:
         return join(parse(node.fill_in(base).rstrip("/") + "/"), filled.lstrip("/")).raw
     except UrlError as error:
@@ -274,20 +254,18 @@ def _absolute(url: str, *, node: Node, base: str | None) -> str:
 
 def _collisions(destinations: Mapping[str, str]) -> list[Problem]:
     """Artifacts with the same destination, or one inside another's. `destinations` are by name, with links resolved."""
-    problems: list[Problem] = []
+    messages: list[str] = []
     taken: dict[str, str] = {}
     for name, dest in destinations.items():
         first = taken.setdefault(dest, name)
         if first != name:
-            message = f"{name} and {first} have the same destination on this node: {dest}"
-            problems.append(Problem(reference="dest-taken", message=message))
+            messages.append(f"{name} and {first} have the same destination on this node: {dest}")
     for name, dest in destinations.items():
         outer = dest
         while outer := outer.rpartition("/")[0]:
             if outer in taken:
-                message = f"{name} goes to {dest}, inside {outer}, where {taken[outer]} is installed"
-                problems.append(Problem(reference="dest-taken", message=message))
-    return problems
+                messages.append(f"{name} goes to {dest}, inside {outer}, where {taken[outer]} is installed")
+    return [Problem(reference="dest-taken", message=message) for message in messages]
 
 
 def _id(account: str | None, *, kind: str, look_up: Callable[[str], int]) -> int | None:

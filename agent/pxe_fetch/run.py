@@ -116,7 +116,7 @@ def _run_steps(context: RunContext) -> Result:
     downloads = Context(transports=transports, events=event_log, stop=context.stop, run_deadline=context.deadline)
     units = Units(event_log=event_log, stop=context.stop, run_deadline=context.deadline)
     fetcher = Fetcher(event_log=event_log, context=downloads, roots=roots, disk_space=disk_space, units=units)
-    for name, error in [*((artifact.name, error) for artifact, error in planned.failed), *no_room.items()]:
+    for name, error in {**planned.failed, **no_room}.items():
         fetcher.failed(name, error)
     wanted = [transfer for transfer in planned.transfers if transfer.name not in no_room]
     fetcher.fetch_all(wanted, parallel=config.parallel)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Mapping
 
 from pxe_fetch.config_source import LocatedConfig
 from pxe_fetch.contract.facts import KernelArgumentError
@@ -35,7 +34,7 @@ class EventLog:
 
     # The run
 
-    def config_located(self, config: LocatedConfig, *, node: Mapping[str, str]) -> None:
+    def config_located(self, config: LocatedConfig, *, node: dict[str, str]) -> None:
         """The run uses this configuration, on the node with these facts."""
         self._store.node = node
         self._store.config = {"source": config.source, "path_or_url": config.location, "sha256": config.sha256}
@@ -46,19 +45,19 @@ class EventLog:
         """The run is going to fetch what `plan` says."""
         transfers = {transfer.name: transfer for transfer in plan.transfers}
         skipped = dict.fromkeys(artifact.name for artifact in plan.skipped)
-        for artifact in config.artifacts:
-            state = ArtifactState(name=artifact.name, dest=artifact.dest, required=artifact.required)
-            if transfer := transfers.get(artifact.name):
+        states = {
+            one.name: ArtifactState(name=one.name, dest=one.dest, required=one.required) for one in config.artifacts
+        }
+        for name, state in states.items():
+            if transfer := transfers.get(name):
                 state.dest = str(transfer.dest)
                 state.total = transfer.size
                 state.mirrors = tuple(map(redact, transfer.urls)) if len(transfer.urls) > 1 else ()
-                state.sha256 = (
-                    transfer.digest.hex if transfer.digest and transfer.digest.algorithm == "sha256" else None
-                )
-            elif artifact.name in skipped:
+                if transfer.digest and transfer.digest.algorithm == "sha256":
+                    state.sha256 = transfer.digest.hex
+            elif name in skipped:
                 state.phase = "skipped"
-            self._store.add(state)
-        self._store.phase = "fetching"
+        self._store.artifacts, self._store.phase = states, "fetching"
         self._store.save()
         sizes = [transfer.size for transfer in plan.transfers]
         known = sum(size or 0 for size in sizes)
@@ -84,7 +83,7 @@ class EventLog:
             ERROR if result.failed else WARNING if result.exit_code else INFO,
             error=result.message if result.exit_code else None,
             cause=result.cause,
-            bytes=sum(artifact.bytes_received for artifact in state.artifacts),
+            bytes=sum(artifact.bytes_received for artifact in state.artifacts.values()),
             phase=state.phase,
             exit_code=int(result.exit_code),
         )
@@ -140,7 +139,7 @@ class EventLog:
         mode = "" if transfer.mode is None else f", mode {transfer.mode:04o}"
         attempts = f" in {count(artifact.attempts, 'attempt')}" if artifact.attempts > 1 else ""
         origin = f"from {artifact.url}" if artifact.url else "left by an earlier run"
-        details = f"{amount(artifact.bytes)} {origin}{attempts}, {span(artifact.seconds())}"
+        details = f"{amount(artifact.bytes)} {origin}{attempts}, {span(artifact.seconds)}"
         message = f"{action} {transfer.dest}{mode}: {details}"
         fields = {"bytes": artifact.bytes, "attempt": artifact.attempts, "sha256": artifact.sha256}
         self._send_of(artifact, message, MessageId.PLACED, **fields)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from threading import Event, Lock, Thread
 
@@ -54,24 +54,19 @@ class ArtifactState:
     error: str | None = None
     cause: str | None = None
 
-    # Not in the document:
+    # _NOT_IN_FILE:
     mirrors: tuple[str, ...] = ()  # redacted, in the order of this node; empty if there is only one URL
     dropped_mirrors: int = 0
     started: float | None = None
     ended: float | None = None
 
-    def document(self) -> Document:
-        """This artifact's entry in state.json."""
-        return {key: getattr(self, key) for key in _ARTIFACT_KEYS} | {"seconds": round(self.seconds(), 3)}
-
+    @property
     def seconds(self) -> float:
         """How long it took, or has taken so far; 0.0 if it has not started."""
         return 0.0 if self.started is None else (self.ended or time.monotonic()) - self.started
 
 
-_ARTIFACT_KEYS = tuple(
-    one.name for one in fields(ArtifactState) if one.name not in {"mirrors", "dropped_mirrors", "started", "ended"}
-)
+_NOT_IN_FILE = frozenset(("mirrors", "dropped_mirrors", "started", "ended", "requested"))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -86,16 +81,17 @@ class UnitState:
     seconds: float = 0.0  # from the request until that result
     requested: float = field(default_factory=time.monotonic)
 
-    def document(self) -> Document:
-        """This unit's entry in state.json."""
-        keys = ("name", "artifact", "required", "result", "message")
-        return {key: getattr(self, key) for key in keys} | {"seconds": round(self.seconds, 3)}
-
     @property
     def sentence(self) -> str:
         """What became of the unit."""
         outcome = GOOD_RESULTS.get(self.result, "could not be started")
         return f"{self.name} {outcome}: {self.message.removesuffix('.')}" if self.message else f"{self.name} {outcome}"
+
+
+def _entry(state: ArtifactState | UnitState) -> Document:
+    """An artifact or a unit as state.json has it."""
+    found = {key: getattr(state, key) for key in state.__slots__ if key not in _NOT_IN_FILE}
+    return found | {"seconds": round(state.seconds, 3)}
 
 
 class StateStore:
@@ -107,18 +103,17 @@ class StateStore:
         self.exit_code: int | None = None
         self.cause: str | None = None
         self.message = ""
-        self.config: Mapping[str, str] = {}
-        self.node: Mapping[str, str] = {}
+        self.config: dict[str, str] = {}
+        self.node: dict[str, str] = {}
         self.started = datetime.now(tz=UTC).isoformat(timespec="seconds")
         self.started_monotonic = time.monotonic()
         self.failures = 0  # failed runs in a row, this one included
-        self.artifacts: list[ArtifactState] = []
+        self.artifacts: dict[str, ArtifactState] = {}  # by name; never changed, but replaced when the plan is known
         self.units: list[UnitState] = []
         self.read_error: str | None = None  # why the file of the run before this one could not be used
         self.write_error: str | None = None  # why the file could not be written the last time
         self._file = state_file.path()
         self._previous_failures = self._failures_before()
-        self._artifacts: dict[str, ArtifactState] = {}
         self._ended_monotonic: float | None = None
         self._changed = False  # since the last save
         self._lock = Lock()  # of all above
@@ -131,12 +126,6 @@ class StateStore:
         self.save()
         self._thread.start()
 
-    def add(self, artifact: ArtifactState) -> None:
-        """Add an artifact of the plan. Its name must be new."""
-        with self._lock:
-            self.artifacts.append(artifact)
-            self._artifacts[artifact.name] = artifact
-
     def add_unit(self, unit: UnitState) -> None:
         """Add a unit that was asked to start; it may be changed until `finish`."""
         with self._lock:
@@ -145,7 +134,7 @@ class StateStore:
 
     def get(self, name: str) -> ArtifactState:
         """The state of the artifact `name`; one without `dest`, kept nowhere, for another download, as of digests."""
-        return self._artifacts.get(name) or ArtifactState(name=name, dest="", phase="fetching", required=True)
+        return self.artifacts.get(name) or ArtifactState(name=name, dest="", phase="fetching", required=True)
 
     @contextmanager
     def edit(self, name: str) -> Iterator[ArtifactState]:
@@ -161,9 +150,12 @@ class StateStore:
         after which the unit restarts the agent comes before one after which it does not: the next run fetches what it
         can, and the final failure is reported once nothing else is left.
         """
-        artifacts = self.artifacts
+        artifacts = self.artifacts.values()
         units = [one for one in self.units if one.result not in GOOD_RESULTS]
-        failures = {one.artifact: _unit_result(one) for one in units if one.required} | {**failures}
+        # Not in RESTARTED: the next run would find the artifact in place, and start the same unit in the same way. To
+        # try a unit again is up to its own Restart= (systemd.service(5)).
+        failed = Result(exit_code=Exit.CANNOT_CREATE, cause="unit-failed")
+        failures = {one.artifact: replace(failed, message=one.sentence) for one in units if one.required} | {**failures}
         required = [one for one in artifacts if one.required and one.name in failures]
         optional = [one for one in artifacts if not one.required and one.name in failures]
         elapsed = span(time.monotonic() - self.started_monotonic)
@@ -189,7 +181,7 @@ class StateStore:
 
     def _in_place(self) -> str:
         """`3 of 5 artifacts in place (1 already), 2 not for this node`."""
-        phases = [one.phase for one in self.artifacts]
+        phases = [one.phase for one in self.artifacts.values()]
         kept, skipped = phases.count("kept"), phases.count("skipped")
         in_place, wanted = phases.count("placed") + kept, len(phases) - skipped
         already = f" ({kept} already)" if kept else ""
@@ -207,14 +199,14 @@ class StateStore:
             self.message = result.message
             self._ended_monotonic = time.monotonic()
             self.failures = self._previous_failures + 1 if result.failed else 0
-            for artifact in self.artifacts:
+            for artifact in self.artifacts.values():
                 if artifact.phase not in FINAL_PHASES and artifact.started is not None:
                     artifact.ended = self._ended_monotonic
         self.save()
 
     def document(self) -> Document:
         """The state as state.json has it."""
-        keys = ("run", "phase", "exit_code", "cause", "message", "started", "failures")
+        keys = ("run", "phase", "exit_code", "cause", "message", "started", "failures", "config", "node")
         with self._lock:
             seconds = (self._ended_monotonic or time.monotonic()) - self.started_monotonic
             return {
@@ -222,11 +214,9 @@ class StateStore:
                 **{key: getattr(self, key) for key in keys},
                 "agent": __version__,
                 "final": self.exit_code is not None,
-                "config": dict(self.config),
-                "node": dict(self.node),
                 "seconds": round(seconds, 3),
-                "artifacts": [artifact.document() for artifact in self.artifacts],
-                "units": [unit.document() for unit in self.units],
+                "artifacts": [_entry(artifact) for artifact in self.artifacts.values()],
+                "units": [_entry(unit) for unit in self.units],
             }
 
     def save(self) -> None:
@@ -268,7 +258,7 @@ class StateStore:
     def _status(self) -> str:
         """The line for `systemctl status`."""
         with self._lock:
-            artifacts = self.artifacts
+            artifacts = self.artifacts.values()
             if self.phase == "locating":
                 return "locating the configuration"
             ended = sum(artifact.phase in FINAL_PHASES for artifact in artifacts)
@@ -276,15 +266,6 @@ class StateStore:
             active = [artifact.name for artifact in artifacts if artifact.phase in ACTIVE_PHASES]
             names = f": {', '.join(active[:STATUS_NAMES])}{', …' if len(active) > STATUS_NAMES else ''}"
             return f"{ended} of {len(artifacts)} artifacts, {amount(size)} so far{names if active else ''}"
-
-
-def _unit_result(unit: UnitState) -> Result:
-    """The result of an artifact whose unit was required, and did not start.
-
-    Not in RESTARTED: the next run would find the artifact in place, and start the same unit in the same way. To try a
-    unit again is up to its own Restart= (systemd.service(5)).
-    """
-    return Result(exit_code=Exit.CANNOT_CREATE, cause="unit-failed", message=unit.sentence)
 
 
 def _join(items: Sequence[str], separator: str) -> str:

@@ -77,7 +77,7 @@ class WebhookReporter:
             state = self._store
             if state.phase in ENDED:
                 return  # `finish` posts it
-            phases = [state.phase, *(one.phase for one in state.artifacts)]
+            phases = [state.phase, *(one.phase for one in state.artifacts.values())]
             if phases != posted:
                 posted = phases
                 self._post(timeout=INTERIM_TIMEOUT, stop=self._stop)
