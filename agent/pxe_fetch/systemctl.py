@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from threading import Event
 
 from pxe_fetch.contract.paths import TARGET_NAME, UNIT_NAME
@@ -43,7 +43,7 @@ class Units:
     stop: Event
     run_deadline: float  # monotonic
     # Each with the systemctl that waits for its job, if one does. Killed, that leaves the job to systemd.
-    _starts: list[tuple[UnitState, subprocess.Popen[str] | None]] = field(default_factory=list)
+    _starts: list[tuple[UnitState, Popen[str] | None]] = field(default_factory=list)
 
     def start(self, transfer: Transfer) -> None:
         """Request the start of the units that wait for this artifact, also where it was in place before."""
@@ -51,11 +51,10 @@ class Units:
             unit = UnitState(name=name, artifact=transfer.name, required=transfer.start_required)
             self.event_log.unit_added(unit)
             try:
-                if len(self._starts) < MOST_WAITING:
-                    self._starts.append((unit, _run("--no-ask-password", "start", name)))
-                else:
+                process = _run("--no-ask-password", "start", name) if len(self._starts) < MOST_WAITING else None
+                if process is None:
                     _ask("--no-block", "--no-ask-password", "start", name)
-                    self._starts.append((unit, None))
+                self._starts.append((unit, process))
             except _SystemctlError as error:
                 unit.result, unit.message = "failed", str(error)
                 self.event_log.unit_settled(unit)
@@ -72,8 +71,7 @@ class Units:
             while waiting:
                 _look(waiting)
                 waiting = [one for one in waiting if self._may_change(one[0], since=begin)]
-                if waiting:
-                    Clock().sleep(POLL_INTERVAL, stop=self.stop)
+                Clock().sleep(POLL_INTERVAL if waiting else 0, stop=self.stop)
         finally:
             for process in filter(None, (process for _, process in self._starts)):
                 with process:
@@ -100,7 +98,7 @@ def act(action: str) -> str | None:
     return None
 
 
-def _look(starts: Sequence[tuple[UnitState, subprocess.Popen[str] | None]]) -> None:
+def _look(starts: Sequence[tuple[UnitState, Popen[str] | None]]) -> None:
     """Update units with what systemd says about them, and with what the systemctl of each has said."""
     # Before asking: the answer is no older than that.
     ended = [process is None or process.poll() is not None for _, process in starts]
@@ -159,7 +157,7 @@ def _ask(*arguments: str) -> str:
     with _run(*arguments) as process:
         try:
             output, errors = process.communicate(timeout=TIMEOUT)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             process.kill()
             raise _SystemctlError(f"`systemctl {' '.join(arguments)}` did not answer within {TIMEOUT:.0f} s") from None
     if process.returncode:
@@ -167,25 +165,17 @@ def _ask(*arguments: str) -> str:
     return output
 
 
-def _run(*arguments: str) -> subprocess.Popen[str]:
+def _run(*arguments: str) -> Popen[str]:
     """systemctl, running. Raises _SystemctlError."""
+    command, ours = ["systemctl", *arguments], environment(os.environ)
     try:
-        return subprocess.Popen(
-            ["systemctl", *arguments],
-            env=environment(os.environ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-        )
-    except FileNotFoundError:
-        raise _SystemctlError(f"`systemctl {' '.join(arguments)}`: this node has no systemctl") from None
+        return Popen(command, env=ours, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, encoding="utf-8", errors="replace")
     except OSError as error:
-        raise _SystemctlError(f"`systemctl {' '.join(arguments)}`: {error.strerror}") from None
+        why = "this node has no systemctl" if isinstance(error, FileNotFoundError) else error.strerror
+        raise _SystemctlError(f"`{' '.join(command)}`: {why}") from None
 
 
-def _error(process: subprocess.Popen[str], errors: str) -> str:
+def _error(process: Popen[str], errors: str) -> str:
     """What a systemctl that failed said: its first line, the others say where to look."""
     return printable(next(iter(errors.strip().splitlines()), f"`systemctl` ended with exit code {process.returncode}"))
 

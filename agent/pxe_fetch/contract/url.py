@@ -78,7 +78,9 @@ class Url:
 
 def parse(text: str) -> Url:
     """Parse the absolute URL `text`, of any scheme. Raises UrlError."""
-    scheme, authority, path, query, fragment = _split(text)
+    scheme, authority, path, query, fragment = _parts(text)
+    if _CONTROL.search(text):
+        raise UrlError("contains a control character")
     if scheme is None:
         raise UrlError("has no scheme")
     scheme = scheme.lower()
@@ -110,7 +112,7 @@ def join(base: Url, reference: str | bytes) -> Url:
     text = reference
     if not isinstance(text, str):
         text = "".join(chr(octet) if octet < 0x80 else f"%{octet:02X}" for octet in text)  # noqa: PLR2004  ASCII's end
-    scheme, authority, path, query, fragment = _split(text)
+    scheme, authority, path, query, fragment = _parts(text)
     if scheme is not None:
         return parse(text)
     if authority is not None:
@@ -158,13 +160,6 @@ def _parts(text: str) -> tuple[str | None, str | None, str, str | None, str | No
     match = _PARTS.fullmatch(text)
     assert match  # noqa: S101  every text matches
     return match[1], match[2], match[3], match[4], match[5]
-
-
-def _split(text: str) -> tuple[str | None, str | None, str, str | None, str | None]:
-    """The parts of `text`. Raises UrlError."""
-    if _CONTROL.search(text):
-        raise UrlError("contains a control character")
-    return _parts(text)
 
 
 def _host_and_port(place: str, *, default: int) -> tuple[str, int, str]:

@@ -253,21 +253,10 @@ class _Gzip:
 
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(wbits=31)  # gzip alone
-        self._is_full = False
-
-    @property
-    def eof(self) -> bool:
-        return self._zlib.eof
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._is_full
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._zlib.unused_data
+        self.eof, self.needs_input, self.unused_data = False, True, b""
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         out = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
-        self._is_full = len(out) == max_length  # there may be more output even if all input is consumed
+        self.needs_input = len(out) < max_length  # else there may be more output even if all input is consumed
+        self.eof, self.unused_data = self._zlib.eof, self._zlib.unused_data
         return out
