@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import re
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,9 @@ NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 NOT_A_FOLDER = frozenset((errno.ENOTDIR, errno.ELOOP))  # what opening a link with these flags raises
 _PASS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # needs no permission to list it (open(2))
 _TRIES = 100
+# A mount point, a type, options of the file system (proc_pid_mountinfo(5)); any number of fields before the ` - `.
+_MOUNT = re.compile(r"^(?:\S+ ){4}(\S+) .*? - (\S+) \S* (\S+)$", re.MULTILINE)
+_UPPER_DIR = re.compile(r"(?:^|,)upperdir=([^,]*)")
 _MiB = 1024 * 1024
 
 
@@ -162,11 +166,10 @@ class AllowedRoots:
 
 def _identity(folder: str | int) -> tuple[int, int] | None:
     """Device and inode of a folder, the same wherever it is mounted; None if it is missing."""
-    try:
+    with suppress(OSError):
         status = os.stat(folder)  # noqa: PTH116
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+        return status.st_dev, status.st_ino
+    return None
 
 
 @contextmanager
@@ -179,18 +182,15 @@ def closing_fd(fd: int) -> Iterator[int]:
 
 
 def real_path(path: str | Path) -> str:
-    """`path` with its links resolved. os.path.realpath raises if one is replaced while it looks; then it looks again.
-
-    Raises DiskError if that happens again and again.
-    """
+    """`path` with its links resolved. Raises DiskError if they are replaced again and again meanwhile."""
     for _ in range(_TRIES):
-        with suppress(OSError):
+        with suppress(OSError):  # one was replaced while it looked
             return os.path.realpath(path)
     raise DiskError(f"{path} is replaced by another program again and again")
 
 
 class Mount(NamedTuple):
-    """One line of /proc/self/mountinfo (proc_pid_mountinfo(5))."""
+    """One line of /proc/self/mountinfo."""
 
     point: str
     fs_type: str
@@ -199,27 +199,18 @@ class Mount(NamedTuple):
 
 def read_mounts(table: Path = Path("/proc/self/mountinfo")) -> list[Mount]:
     """The mounts of this process, in mount order; [] if /proc is missing."""
-    try:
+    text, mounts = "", []
+    with suppress(OSError):
         text = table.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return []
-    mounts = []
-    for line in text.splitlines():
-        before, _, after = line.partition(" - ")  # between them: any number of optional fields
-        words, rest = before.split(), after.split(" ")
-        if len(words) < 5 or len(rest) < 3:  # noqa: PLR2004  number of columns
-            continue
-        options = dict(option.partition("=")[::2] for option in rest[2].split(","))
-        upper_dir = _unescape(options["upperdir"]) if rest[0] == "overlay" and "upperdir" in options else None
-        mounts.append(Mount(point=_unescape(words[4]), fs_type=rest[0], upper_dir=upper_dir))
+    for point, fs_type, options in _MOUNT.findall(text):
+        upper = _UPPER_DIR.search(options) if fs_type == "overlay" else None
+        mounts.append(Mount(_unescape(point), fs_type, _unescape(upper[1]) if upper else None))
     return mounts
 
 
 def _unescape(text: str) -> str:
     """A path of mountinfo, in which blank, tab, newline and backslash are octal escapes."""
-    for escape, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(escape, character)
-    return text
+    return re.sub(r"\\([0-7]{3})", lambda escape: chr(int(escape[1], 8)), text)
 
 
 def mount_of(path: str, mounts: list[Mount]) -> Mount:
@@ -249,11 +240,10 @@ def is_in_memory(directory: str, mounts: list[Mount] | None = None) -> bool:
 
 def free_bytes(directory: str | int) -> float:
     """The bytes free to any user (statvfs(3)); infinite if there is no limit (ramfs), or the directory is gone."""
-    try:
+    with suppress(OSError):
         status = os.statvfs(directory)
-    except OSError:
-        return math.inf
-    return status.f_bavail * status.f_frsize if status.f_blocks else math.inf
+        return status.f_bavail * status.f_frsize if status.f_blocks else math.inf
+    return math.inf
 
 
 def no_room(directory: str, *, wanted: int = 0, inodes: int = 0) -> str:

@@ -23,7 +23,6 @@ from pxe_fetch.filesystem import (
     OPEN_FOLDER,
     Folder,
     closing_fd,
-    is_in_memory,
     no_room,
     read_mounts,
     translate_error,
@@ -92,8 +91,7 @@ def install(transfer: Transfer, folder: Folder, part: int, check: Check) -> None
                 raise DiskError(f"{staging} was replaced by another program as soon as it was created")
             _fill(tree, part, transfer, folder, check)
             status = set_owner_and_mode(tree, transfer, default=FOLDER_MODE)
-            # Else a power cut may leave empty files under the right names.
-            if not is_in_memory(folder.path) and not _call("syncfs", tree):
+            if not _call("syncfs", tree):  # else a power cut may leave empty files under the right names
                 os.sync()
             check()
             _swap(transfer, folder, staging)
