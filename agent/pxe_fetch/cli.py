@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from pxe_fetch import __version__
 from pxe_fetch.contract.commands import COMMANDS, Exit
@@ -45,10 +46,8 @@ def _complain(message: str, code: int) -> int:
 
 
 def _to_stderr(text: str) -> None:
-    try:
+    with suppress(OSError):  # it is closed or full; the exit code says enough
         sys.stderr.write(text)
-    except OSError:  # it is closed or full; the exit code says enough
-        return
 
 
 def _run_command(words: list[str], *, root: str) -> int:
@@ -162,9 +161,9 @@ def _check(file: str, *, as_json: bool) -> int:
         artifacts = reader.read(decode(read_file(Path(file)), name=file), name=file).artifacts
     except ProblemError as error:
         if as_json:
-            keys = ("file", "line", "column")
+            at = ("file", "line", "column")
             problems = [
-                one.as_document() | {key: getattr(one.where, key, None) for key in keys} for one in error.problems
+                one.as_document() | {key: getattr(one.where, key, None) for key in at} for one in error.problems
             ]
             sys.stdout.write(json.dumps({"file": file, "valid": False, "problems": problems}, indent=2) + "\n")
         else:

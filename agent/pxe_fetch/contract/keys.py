@@ -135,19 +135,17 @@ def sections(models: Mapping[str, type], *, groups: Mapping[str, Key] = MappingP
     field: inline ones, whose keys the models declare, and those that another program reads.
     """
     inline = [name for name, one in groups.items() if isinstance(one.kind, Group) and one.kind.inline]
-    found = {name: SectionKeys(model, {}, []) for name, model in models.items()}
-    found |= {name: SectionKeys(None, {}, []) for name in inline}
+    found = {name: SectionKeys(model, {}, []) for name, model in {**models, **dict.fromkeys(inline)}.items()}
     for own, model in models.items():
         for each in fields(model):
             default = each.default if each.default_factory is MISSING else each.default_factory()
             for one in each.metadata.get(METADATA, ()):
+                name = one.name or each.name
                 for section in one.sections or (own,):
                     if section in inline and not own:
                         found[""].keys.setdefault(section, FieldKey(section, groups[section], MISSING, model))
-                    name = one.name or each.name
                     found[section].keys[name] = FieldKey(each.name, one, default, model)
-                    if one.missing:
-                        found[section].needed.append(name)
+                    found[section].needed.extend([name] if one.missing else [])
     for name, one in groups.items():
         found[""].keys.setdefault(name, FieldKey(name, one, MISSING, type(None)))
     return found
