@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pxe_fetch.contract.commands import Exit
-from pxe_fetch.contract.facts import KernelArgumentError
 from pxe_fetch.contract.problem import ProblemError, printable
 from pxe_fetch.contract.quantity import count
 
@@ -151,8 +150,6 @@ def error_result(error: Exception) -> Result:
             hint = f" (hint: {first.hint})" if first.hint else ""
             more = f" (and {count(error.count - 1, 'more problem')})" if error.count > 1 else ""
             return Result(exit_code=Exit.CONFIG, cause=first.reference, message=f"{first}{hint}{more}")
-        case KernelArgumentError():
-            return Result(exit_code=Exit.CONFIG, cause="kernel-argument-invalid", message=str(error))
         case MemoryError():
             return Result(exit_code=Exit.IO, cause="memory", message="the node has too little memory for the agent")
     return Result(exit_code=Exit.BUG, cause="bug", message=f"a bug in pxe-fetch: {type(error).__name__}: {error}")

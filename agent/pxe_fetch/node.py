@@ -35,7 +35,7 @@ class Node:
 
     @cached_property
     def arguments(self) -> facts.KernelArguments:
-        """Those of /proc/cmdline; none if it is missing (a container, a sandbox). Raises KernelArgumentError."""
+        """Those of /proc/cmdline; none if it is missing (a container, a sandbox). Raises ProblemError."""
         return facts.parse(self._read("proc/cmdline"))
 
     @property

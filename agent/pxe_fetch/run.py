@@ -81,7 +81,7 @@ def run(*, config_file: Path | None, debug: bool, root: Path) -> Result:
 
 
 def _run_steps(context: RunContext) -> Result:
-    """All steps but the report. Raises FetchError, ProblemError, KernelArgumentError."""
+    """All steps but the report. Raises FetchError and ProblemError."""
     event_log = context.event_log
     node, arguments = context.node, context.node.arguments
     if arguments.off:

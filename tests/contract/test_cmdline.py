@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pxe_fetch.contract import facts
-from pxe_fetch.contract.facts import KernelArgumentError
+from pxe_fetch.contract.problem import ProblemError
 
 SHA256 = "ab" * 32
 
@@ -48,5 +48,5 @@ def test_quotes_keep_blanks_together() -> None:
     ],
 )
 def test_a_mistake_is_a_sentence(text: str, said: str) -> None:
-    with pytest.raises(KernelArgumentError, match=said.replace(".", r"\.")):
+    with pytest.raises(ProblemError, match=said.replace(".", r"\.")):
         facts.parse(text)

@@ -13,7 +13,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pxe_fetch.contract import chunks, facts, quantity, reader
-from pxe_fetch.contract.facts import KernelArgumentError
 from pxe_fetch.contract.model import (
     NO_CHUNKS,
     Artifact,
@@ -197,5 +196,5 @@ def test_no_text_brings_anything_but_problems(text: str) -> None:
 def test_no_command_line_brings_anything_but_an_argument_error(text: str) -> None:
     try:
         facts.parse(text + ' pxe-fetch.deadline="' + text)
-    except KernelArgumentError as error:
+    except ProblemError as error:
         str(error)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pxe_fetch.contract import quantity
-from pxe_fetch.contract.problem import RuleError, printable
+from pxe_fetch.contract.problem import Problem, ProblemError, RuleError, printable
 
 PREFIX = "pxe-fetch"  # of the agent's own arguments
 # Fact -> where a node gets it from, for the error that it is empty.
@@ -46,37 +46,34 @@ class KernelArguments:
     others: Mapping[str, str] = field(default_factory=dict)
 
 
-class KernelArgumentError(ValueError):
-    """One of the agent's own arguments is unknown or has an invalid value."""
-
-
 def parse(text: str) -> KernelArguments:
-    """The arguments on the command line `text`. Raises KernelArgumentError."""
+    """The arguments on the command line `text`. Raises ProblemError if one of the agent's own is unknown or invalid."""
     others: dict[str, str] = {}
     own: dict[str, str] = {}
     for word in split(text):
         name, _, value = word.replace('"', "").partition("=")
-        name = argument(name)
-        if name == "pxe_fetch" or name.startswith("pxe_fetch."):
-            own[name.removeprefix("pxe_fetch").removeprefix(".")] = value
+        first, _, rest = argument(name).partition(".")
+        if first == "pxe_fetch":
+            own[rest] = value
         else:
-            others[name] = value
+            others[argument(name)] = value
     if unknown := own.keys() - {"", *NAMES}:
-        raise KernelArgumentError(
-            f"unknown kernel argument {PREFIX}.{printable(min(unknown))}; the agent knows {PREFIX}=off and "
-            + ", ".join(f"{PREFIX}.{name}" for name in NAMES)
+        known = ", ".join(f"{PREFIX}.{name}" for name in NAMES)
+        message = (
+            f"unknown kernel argument {PREFIX}.{printable(min(unknown))}; the agent knows {PREFIX}=off and {known}"
         )
+        raise _invalid(message)
     sha256, deadline = own.get("config.sha256"), own.get("deadline")
     if sha256 is not None and "config" not in own:
-        raise KernelArgumentError(f"{PREFIX}.config.sha256 is given without {PREFIX}.config")
+        raise _invalid(f"{PREFIX}.config.sha256 is given without {PREFIX}.config")
     if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
-        message = f"{PREFIX}.config.sha256={printable(sha256)} is not a SHA-256 digest of 64 hexadecimal digits"
-        raise KernelArgumentError(message)
+        wrong = f"{PREFIX}.config.sha256={printable(sha256)}"
+        raise _invalid(f"{wrong} is not a SHA-256 digest of 64 hexadecimal digits")
     try:
         seconds = None if deadline is None else quantity.duration(deadline)
     except RuleError as error:
-        message = f"{PREFIX}.deadline={printable(deadline or '')} {error.message}: {error.label}"
-        raise KernelArgumentError(message) from None
+        wrong = f"{PREFIX}.deadline={printable(deadline or '')}"
+        raise _invalid(f"{wrong} {error.message}: {error.label}") from None
     return KernelArguments(
         off=not _is_on(own.get("", "on")),
         config=own.get("config"),
@@ -99,9 +96,14 @@ NAMES = ("config", "config.sha256", "base_url", "artifact_url", "deadline", "rep
 
 
 def _is_on(value: str) -> bool:
-    if value.lower() not in {"on", "yes", "true", "1", "", "off", "no", "false", "0"}:
-        raise KernelArgumentError(f"{PREFIX}={printable(value)} is neither on nor off")
-    return value.lower() in {"on", "yes", "true", "1", ""}
+    is_on = value.lower() in {"on", "yes", "true", "1", ""}
+    if not is_on and value.lower() not in {"off", "no", "false", "0"}:
+        raise _invalid(f"{PREFIX}={printable(value)} is neither on nor off")
+    return is_on
+
+
+def _invalid(message: str) -> ProblemError:
+    return ProblemError(Problem(reference="kernel-argument-invalid", message=message))
 
 
 def argument(name: str) -> str:

@@ -7,7 +7,6 @@ import time
 import traceback
 
 from pxe_fetch.config_source import LocatedConfig
-from pxe_fetch.contract.facts import KernelArgumentError
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.paths import MessageId
 from pxe_fetch.contract.problem import ProblemError, show_all
@@ -103,7 +102,7 @@ class EventLog:
                 message = f"{problem.severity}: {problem}{label}{hint}"
                 fields = {"error": problem.reference, "phase": self._store.phase}
                 self._send(message, MessageId.FAILED, ERROR, **fields)
-        elif type(error) is FetchError or not isinstance(error, (FetchError, KernelArgumentError)):
+        elif type(error) is FetchError or not isinstance(error, FetchError):
             self.log("".join(traceback.format_exception(error)), priority=DEBUG)
 
     # One artifact, before and after its download
