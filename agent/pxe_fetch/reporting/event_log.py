@@ -119,7 +119,7 @@ class EventLog:
             artifact.ended = time.monotonic()
             if transfer.extract == "none":
                 artifact.bytes = artifact.total = transfer.dest.lstat().st_size
-        self._send_of(artifact, f"{transfer.dest} is up to date", MessageId.KEPT, sha256=artifact.sha256)
+        self._send_of(artifact, f"{transfer.dest} is up to date", MessageId.KEPT)
 
     def downloaded(self, name: str, download: DownloadResult) -> None:
         """The artifact is in its part file, verified."""
@@ -139,9 +139,7 @@ class EventLog:
         attempts = f" in {count(artifact.attempts, 'attempt')}" if artifact.attempts > 1 else ""
         origin = f"from {artifact.url}" if artifact.url else "left by an earlier run"
         details = f"{amount(artifact.bytes)} {origin}{attempts}, {span(artifact.seconds)}"
-        message = f"{action} {transfer.dest}{mode}: {details}"
-        fields = {"bytes": artifact.bytes, "attempt": artifact.attempts, "sha256": artifact.sha256}
-        self._send_of(artifact, message, MessageId.PLACED, **fields)
+        self._send_of(artifact, f"{action} {transfer.dest}{mode}: {details}", MessageId.PLACED)
 
     def failed(self, name: str, result: Result) -> None:
         """The artifact has failed for this run."""
@@ -157,9 +155,8 @@ class EventLog:
         state = "is unchanged" if os.path.lexists(artifact.dest) else "is missing"
         optional = "" if artifact.required else "; it is optional, so the run continues"
         message = f"failed: {result.sentence}; {artifact.dest} {state}{optional}"
-        fields = {"attempt": artifact.attempts, "bytes": artifact.bytes, "total": artifact.total}
         priority = ERROR if artifact.required else WARNING
-        self._send_of(artifact, message, MessageId.FAILED, priority, error=result.message, cause=result.cause, **fields)
+        self._send_of(artifact, message, MessageId.FAILED, priority, error=result.message, cause=result.cause)
 
     # The units in its `start:` list
 
@@ -194,14 +191,13 @@ class EventLog:
             size = "" if total is None else f" ({amount(total)})"
             mirrors = artifact.mirrors
             mirror = f", mirror {mirrors.index(url) + 1} of {len(mirrors)}" if url in mirrors else ""
-            message = f"fetching from {url}{mirror}{size}"
-            self._send_of(artifact, message, MessageId.START, self._routine, bytes=offset, total=total)
+            self._send_of(artifact, f"fetching from {url}{mirror}{size}", MessageId.START, self._routine)
 
     def resumed(self, name: str, *, url: str, offset: int) -> None:
         artifact = self._store.get(name)
-        total = artifact.total
-        message = f"resuming at {amount(offset)}{f' of {amount(total)}' if total else ''} from {url}"
-        self._send_of(artifact, message, MessageId.RESUMED, url=url, bytes=offset, total=total)
+        of = f" of {amount(artifact.total)}" if artifact.total else ""
+        message = f"resuming at {amount(offset)}{of} from {url}"
+        self._send_of(artifact, message, MessageId.RESUMED, url=url, bytes=offset)
 
     def progress(self, name: str, *, received: int, total: int | None) -> None:
         with self._store.edit(name) as artifact:
@@ -251,15 +247,15 @@ class EventLog:
             artifact.sha256 = hex_digits if algorithm == "sha256" else None
         if artifact.dest:
             message = f"verified {amount(total)}, {digest}"
-            fields = {"bytes": total, "total": total, "sha256": artifact.sha256, "phase": "verifying"}
-            self._send_of(artifact, message, MessageId.VERIFIED, self._routine, **fields)
+            self._send_of(artifact, message, MessageId.VERIFIED, self._routine, phase="verifying")
 
     def _send_of(
         self, artifact: ArtifactState, message: str, message_id: str, priority: int = INFO, /, **fields: Value
     ) -> None:
-        """Send an entry about `artifact`, with its URL and phase unless `fields` have others."""
-        fields = {"artifact": artifact.name, "url": artifact.url, "phase": artifact.phase, **fields}
-        self._send(f"{artifact.name}: {message}", message_id, priority, **fields)
+        """Send an entry about `artifact`, with what is known of it now unless `fields` have it otherwise."""
+        names = ("url", "phase", "bytes", "total", "sha256")
+        state = {name: getattr(artifact, name) for name in names} | {"attempt": artifact.attempts or None}
+        self._send(f"{artifact.name}: {message}", message_id, priority, artifact=artifact.name, **(state | fields))
 
     def _send(self, message: str, message_id: str, priority: int = INFO, /, **fields: Value) -> None:
         self.journal.send(message, priority=priority, message_id=message_id, run=self._store.run, **fields)
