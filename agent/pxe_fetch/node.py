@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -95,12 +96,11 @@ class Node:
         A fact that the node lacks is "", which only `*` and the like match; that is no error. An absent kernel argument
         matches nothing.
         """
-        facts = all(
+        others = self.arguments.others
+        return all(
             any(fnmatchcase(self.find(name).lower(), glob.lower()) for glob in globs)
             for name, globs in when.facts.items()
-        )
-        others = self.arguments.others
-        return facts and all(
+        ) and all(
             name in others and any(fnmatchcase(others[name], glob) for glob in globs)
             for name, globs in when.cmdline.items()
         )
@@ -115,9 +115,9 @@ class Node:
         Raises ProblemError if it is missing or has other lines. Its content never appears in a message.
         """
         form = "one `Name: value` a line"
-        body = self._credential(credential, key="header_credential", form=form)
+        text = self._credential(credential, key="header_credential", form=form)
         headers: dict[str, str] = {}
-        for line in filter(str.strip, body.decode("ascii", "replace").splitlines()):
+        for line in filter(str.strip, text.splitlines()):
             name, colon, value = (part.strip() for part in line.partition(":"))
             try:
                 headers[validators.header_name(name)] = value
@@ -135,8 +135,7 @@ class Node:
         Its content never appears in a message.
         """
         form = "`name=value` pairs with `&` between them, on one line"
-        body = self._credential(credential, key="query_credential", form=form)
-        query = body.decode("ascii", "replace").strip().lstrip("?&")
+        query = self._credential(credential, key="query_credential", form=form).strip().lstrip("?&")
         if not _QUERY.fullmatch(query):
             raise _credential_error("invalid", credential, "has something other than the query of a URL", form=form)
         return query
@@ -150,26 +149,25 @@ class Node:
         if proxy.credential is None:
             return proxy
         form = "`user:password` on one line"
-        text = self._credential(proxy.credential, key="proxy.credential", form=form).decode("utf-8", "replace")
+        text = self._credential(proxy.credential, key="proxy.credential", form=form)
         user, colon, password = text.rstrip("\r\n").partition(":")
         if not user or not colon or not (user + password).isprintable() or "\ufffd" in text:
-            found = "has something other than `user:password`"
-            raise _credential_error("invalid", proxy.credential, found, form=form)
+            raise _credential_error("invalid", proxy.credential, "has something other than `user:password`", form=form)
         login = f"//{quote(user, safe='')}:{quote(password, safe='')}@"
         http, https = (url and url.replace("//", login, 1) for url in (proxy.http, proxy.https))
         return replace(proxy, http=http, https=https)
 
-    def _credential(self, name: str, *, key: str, form: str) -> bytes:
-        try:
-            if self.credentials:
-                with (self.credentials / name).open("rb") as file:
-                    body = file.read(_LARGEST_CREDENTIAL + 1)
-                if len(body) > _LARGEST_CREDENTIAL:
-                    raise _credential_error("invalid", name, f"has more than {_LARGEST_CREDENTIAL} bytes", form=form)
-                return body
-        except OSError:
-            pass
-        raise _credential_error("missing", name, f"({key}) is missing", form=form)
+    def _credential(self, name: str, *, key: str, form: str) -> str:
+        """The text of a credential; bytes that are not UTF-8 are U+FFFD."""
+        body = None
+        if self.credentials:
+            with suppress(OSError), (self.credentials / name).open("rb") as file:
+                body = file.read(_LARGEST_CREDENTIAL + 1)
+        if body is None:
+            raise _credential_error("missing", name, f"({key}) is missing", form=form)
+        if len(body) > _LARGEST_CREDENTIAL:
+            raise _credential_error("invalid", name, f"has more than {_LARGEST_CREDENTIAL} bytes", form=form)
+        return body.decode(errors="replace")
 
     def _read(self, path: str) -> str:
         try:
