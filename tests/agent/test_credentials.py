@@ -257,3 +257,18 @@ def test_a_report_whose_credential_is_missing_is_a_remark_and_no_failure(node: F
         assert server.asked == []
     assert ran.code == 0
     assert "reporting to no URL: the credential pxe-fetch.token (header_credential) is missing" in ran.err
+
+
+def test_credentials_are_sent_by_https_without_insecure(
+    node: FakeNode, sas: str, token: str, localhost: ssl.SSLContext, authority: Authority
+) -> None:
+    secret = {"query_credential": sas, "header_credential": token}
+    with Server({"/m": Script(body=BODY), "/r": Script()}, tls=localhost) as server:
+        ran = node.run_config(
+            node.entry("m", server.url("/m"), BODY, **secret),
+            report={"url": server.url("/r"), **secret},
+            tls={"ca_file": str(authority.certificate)},
+        )
+        assert {asked.path for asked in server.asked} == {f"/m?{SAS}", f"/r?{SAS}"}
+        assert {asked.fields["authorization"] for asked in server.asked} == {"Bearer s3cret"}
+    assert ran.code == 0

@@ -36,7 +36,7 @@ def plain(value: document.Value) -> Json:
 
 
 def load(text: str) -> Json:
-    return plain(document.load(text, name="fetch.yaml", problems=document.Problems()))
+    return plain(document.load(text, name="fetch.yaml", problems=document.Problems(text, name="fetch.yaml")))
 
 
 def complaints(text: str) -> list[str]:

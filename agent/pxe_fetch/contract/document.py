@@ -39,21 +39,7 @@ _TAGS = "tag:yaml.org,2002:"
 _TAGGED: dict[str, type | tuple[type, ...]] = {"null": type(None), "bool": bool, "int": int, "float": (int, float)}
 
 
-class Spot(NamedTuple):
-    """Where a value is in the text. Its Position is made on demand: only values with a problem need one."""
-
-    name: str  # of the text
-    lines: list[str]
-    start: Mark
-    end: Mark
-
-    def position(self) -> Position:
-        name, lines, start, end = self
-        text = lines[start.line] if start.line < len(lines) else ""  # the end of the text is behind the last line
-        width = (end.column if end.line == start.line else len(text)) - start.column
-        return Position(file=name, line=start.line + 1, column=start.column + 1, width=max(1, width), text=text)
-
-
+Spot = tuple[Mark, Mark]  # where something begins and ends in the text
 Scalar = str | int | float | bool | None
 
 
@@ -73,9 +59,10 @@ class Entry(NamedTuple):
 
 
 class Problems:
-    """Problems while they are collected: the first MOST_PROBLEMS of them, and the number of all."""
+    """Problems of a text while they are collected: the first MOST_PROBLEMS of them, and the number of all."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: str, *, name: str) -> None:
+        self._name, self._lines = name, text.splitlines()
         self.count = 0
         self._kept: list[Problem] = []
 
@@ -84,11 +71,18 @@ class Problems:
         """Whether further ones are only counted."""
         return len(self._kept) == MOST_PROBLEMS
 
+    def position(self, spot: Spot) -> Position:
+        """Where `spot` is, for people. Only values with a problem need it."""
+        start, end = spot
+        text = self._lines[start.line] if start.line < len(self._lines) else ""  # the text ends behind its last line
+        width = (end.column if end.line == start.line else len(text)) - start.column
+        return Position(self._name, line=start.line + 1, column=start.column + 1, width=max(1, width), text=text)
+
     def add(self, reference: str, message: str, spot: Spot, *, label: str = "", hint: str = "") -> None:
         """Add a problem of what is at `spot`, or count it."""
         self.count += 1
         if not self.is_full:
-            where = spot.position()
+            where = self.position(spot)
             self._kept.append(Problem(reference=reference, message=message, where=where, label=label, hint=hint))
 
     def check(self) -> None:
@@ -109,12 +103,11 @@ def load(text: str, *, name: str, problems: Problems) -> Value:
     if len(text) > MAX_CHARACTERS:
         message = f"{name} has more than {MAX_CHARACTERS:,} characters"
         raise ProblemError(Problem(reference="document-too-large", message=message))
-    reader = _Reader(text, name=name, problems=problems)
     try:
-        return reader.document()
+        return _Reader(text, problems=problems).document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = Spot(name, reader.lines, mark, mark).position() if mark else None
+        where = problems.position((mark, mark)) if mark else None
         message = " ".join(filter(None, ("this is not YAML:", error.context, error.problem)))
         hint = "indent YAML with spaces, not tabs" if where and "\t" in where.text else ""
         raise ProblemError(Problem(reference="yaml-syntax", message=message, where=where, hint=hint)) from None
@@ -126,9 +119,8 @@ def load(text: str, *, name: str, problems: Problems) -> Value:
 class _Reader:
     """Turns PyYAML's events into values, and collects the problems in them."""
 
-    def __init__(self, text: str, *, name: str, problems: Problems) -> None:
+    def __init__(self, text: str, *, problems: Problems) -> None:
         self.events: Iterator[Event] = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        self.name, self.lines = name, text.splitlines()
         self.problems = problems
         self.left = MAX_VALUES
         self.anchors: dict[str, tuple[Value, int]] = {}  # with the number of values in it
@@ -190,7 +182,7 @@ class _Reader:
         if isinstance(key.data, list | dict):
             self.problems.add("key-not-text", "a key must be text", spot)
         elif key.text in entries:
-            first = entries[key.text].key_spot.start.line + 1
+            first = entries[key.text].key_spot[0].line + 1
             label, hint = f"first given in line {first}", "keep one of the two"
             self.problems.add("duplicate-key", f"`{key.text}` is given twice", spot, label=label, hint=hint)
         else:
@@ -215,10 +207,11 @@ class _Reader:
         self.problems.add("yaml-tag", message, spot, hint="write plain data")
 
     def _spot(self, event: Event, *, end: Event | None = None) -> Spot:
-        return Spot(self.name, self.lines, event.start_mark, (end or event).end_mark)
+        return event.start_mark, (end or event).end_mark
 
     def _fatal(self, reference: str, message: str, event: Event) -> ProblemError:
-        return ProblemError(Problem(reference=reference, message=message, where=self._spot(event).position()))
+        where = self.problems.position(self._spot(event))
+        return ProblemError(Problem(reference=reference, message=message, where=where))
 
 
 def _resolved(text: str) -> Scalar:

@@ -32,10 +32,10 @@ def read(text: str, *, name: str) -> FetchConfig:
 
 def read_all(text: str, *, name: str, sections: Mapping[str, keys.SectionKeys]) -> tuple[FetchConfig, Values]:
     """As `read`, with the sections of another program that are in `sections` beside the agent's own."""
-    problems = Problems()
+    problems = Problems(text, name=name)
     value = document.load(text, name=name, problems=problems)
     if not isinstance(value.data, dict):
-        where = value.spot.position()
+        where = problems.position(value.spot)
         raise ProblemError(Problem(reference="wrong-type", message=f"{name} must be {MAPPING}", where=where))
     found = _Reader(sections).config(Section(value.data, value.spot, path="", problems=problems))
     problems.check()
