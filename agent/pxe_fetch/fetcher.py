@@ -15,7 +15,7 @@ from pxe_fetch import sha256sums
 from pxe_fetch.chunkmap import Check, ChunkMap
 from pxe_fetch.contract.chunks import LINE, count, unlisted
 from pxe_fetch.contract.commands import Exit
-from pxe_fetch.contract.model import Chunks, Digest
+from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.download import download, fetch_text
@@ -158,20 +158,17 @@ class Fetcher:
             digest = sha256sums.digest_of(transfer.listed_url, sums=sums, where=redact(transfer.sums_url))
             transfer = replace(transfer, digest=digest)
         if transfer.chunks and transfer.chunk_map is None and transfer.size is not None:
-            chunk_map = self._fetch_chunk_map(transfer, chunks=transfer.chunks, size=transfer.size)
-            transfer = replace(transfer, chunk_map=chunk_map)
+            size, chunks = transfer.size, transfer.chunks
+            number, own = count(size, chunk=chunks.size), Digest(algorithm="sha256", hex=chunks.digests.hex())
+            source = _small(transfer, urls=chunks.urls, what="chunk digests", digest=own)
+            text = fetch_text(source, self.context, limit=LINE * number)
+            try:
+                digests = unlisted(text, number=number)
+            except ValueError as error:
+                message = f"the list of chunk digests at {redact(chunks.urls[0])} is no such list: {error}"
+                raise PolicyError(message) from None
+            transfer = replace(transfer, chunk_map=ChunkMap(size=size, chunk=chunks.size, digests=digests))
         return transfer
-
-    def _fetch_chunk_map(self, transfer: Transfer, *, chunks: Chunks, size: int) -> ChunkMap:
-        number = count(size, chunk=chunks.size)
-        own = Digest(algorithm="sha256", hex=chunks.digests.hex())
-        source = _small(transfer, urls=chunks.urls, what="chunk digests", digest=own)
-        text = fetch_text(source, self.context, limit=LINE * number)
-        try:
-            return ChunkMap(size=size, chunk=chunks.size, digests=unlisted(text, number=number))
-        except ValueError as error:
-            message = f"the list of chunk digests at {redact(chunks.urls[0])} is no such list: {error}"
-            raise PolicyError(message) from None
 
 
 def run_all(
