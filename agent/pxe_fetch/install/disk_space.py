@@ -9,6 +9,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -146,29 +147,25 @@ def memory_left() -> float:
 
 def memory_available() -> int | None:
     """MemAvailable of /proc/meminfo (proc_meminfo(5)) in bytes; None if it is missing."""
-    try:
+    with suppress(OSError, ValueError, IndexError):
         with open("/proc/meminfo", "rb", buffering=0) as file:  # noqa: PTH123  read for thousands of files
             _, _, rest = file.read(KiB).partition(b"MemAvailable:")
         return int(rest.split(maxsplit=1)[0]) * KiB
-    except (OSError, ValueError, IndexError):
-        return None
+    return None
 
 
 def _declared(transfer: Transfer) -> int:
     """The bytes that `transfer` still needs; 0 if it declares no size, or a file of that size is at its destination."""
     if transfer.size is None:
         return 0
-    try:
+    with suppress(OSError):
         if transfer.dest.lstat().st_size == transfer.size:
             return 0  # most likely up to date; if not, `reserve` checks it
-    except OSError:
-        pass
     return max(transfer.size - _allocated(transfer.part), 0)
 
 
 def _allocated(part: Path) -> int:
     """The bytes that a part file takes on disk; holes take none."""
-    try:
+    with suppress(OSError):
         return part.lstat().st_blocks * _BLOCK
-    except OSError:
-        return 0
+    return 0

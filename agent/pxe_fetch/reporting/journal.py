@@ -6,9 +6,11 @@ Entries go to journald with typed fields, or to stderr if journald or systemd-py
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -66,11 +68,9 @@ class Journal:
 
     def write(self, text: str) -> None:
         """Write `text` and a newline to the stream, for people at a terminal. Never raises OSError."""
-        try:
+        with suppress(OSError, ValueError):  # stderr is closed or full; the state file still has the result
             self._stream.write(f"{text}\n")
             self._stream.flush()
-        except (OSError, ValueError):  # stderr is closed or full; the state file still has the result
-            return
 
 
 def send_to_journald(entry: Mapping[str, str]) -> bool:
@@ -96,14 +96,12 @@ def notify(*assignments: str) -> bool:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-            channel.connect("\0" + address[1:] if address.startswith("@") else address)
-            lines = (" ".join(one.splitlines()).encode(errors="replace")[:MAX_ASSIGNMENT] for one in assignments)
-            channel.send("\n".join(line.decode(errors="ignore") for line in lines).encode())
-    except OSError:
-        return False
-    return True
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.connect("\0" + address[1:] if address.startswith("@") else address)
+        lines = (" ".join(one.splitlines()).encode(errors="replace")[:MAX_ASSIGNMENT] for one in assignments)
+        channel.send("\n".join(line.decode(errors="ignore") for line in lines).encode())
+        return True
+    return False
 
 
 def is_service() -> bool:
@@ -114,7 +112,7 @@ def is_service() -> bool:
 def write_to_console(message: str) -> None:
     """Write one line to the machine's console if systemd runs the agent, else to stdout. Never raises OSError."""
     line = f"{printable(message)}\n"
-    try:
+    with suppress(OSError, ValueError):  # stdout is closed, or there is no console; the journal has the line too
         if not is_service() or os.geteuid() != 0:
             sys.stdout.write(line)
             sys.stdout.flush()
@@ -124,8 +122,6 @@ def write_to_console(message: str) -> None:
             os.write(descriptor, f"\n{line}".encode())  # other programs write there too: start on a new line
         finally:
             os.close(descriptor)
-    except (OSError, ValueError):  # stdout is closed, or there is no console; the journal has the line too
-        return
 
 
 def _is_connected_to_journald(stream: TextIO) -> bool:
@@ -139,11 +135,9 @@ def _is_connected_to_journald(stream: TextIO) -> bool:
 
 def _own_unit() -> str | None:
     """The service that this process belongs to: the last part of its control group's path (cgroups(7))."""
-    try:
-        lines = Path(CGROUP).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        return None
+    groups = ""
+    with suppress(OSError, ValueError):
+        groups = Path(CGROUP).read_text(encoding="utf-8")
     # Version 2 has one line, `0::/system.slice/NAME.service`; in version 1, systemd's own hierarchy is named so.
-    groups = [line.split(":", 2) for line in lines]
-    names = [path.rpartition("/")[2] for _, controllers, path in groups if controllers in ("", "name=systemd")]
-    return next((name for name in names if name.endswith(".service")), None)
+    found = re.search(r"^\d+:(?:name=systemd)?:.*/([^/\n]+\.service)$", groups, re.MULTILINE)
+    return found[1] if found else None
