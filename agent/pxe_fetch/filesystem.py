@@ -309,8 +309,10 @@ def no_room(directory: str, *, wanted: int = 0, inodes: int = 0) -> str:
     if mount.fs_type != "tmpfs":
         return f"{room}: remove files, or choose a dest on a larger file system"
     needed = math.ceil((size - free + max(wanted, free + _MiB)) / _MiB)
-    why = ", a fifth of the memory by default" if mount.point == "/run" else ""
-    return f"{room}{why}: `mount -o remount,size={needed}M {mount.point}` enlarges it, or choose a dest on a disk"
+    grow = f"`mount -o remount,size={needed}M {mount.point}` enlarges it"
+    if mount.point == "/run" or storage_of("/", mounts).startswith(mount.point):
+        grow += " now, and `live_space` in the packed fetch.yaml at each boot"
+    return f"{room}: {grow}; or choose a dest on a disk"
 
 
 def translate_error(error: OSError, what: str, *, where: str | Path) -> FetchError:

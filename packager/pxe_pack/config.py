@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 from pxe_fetch.contract import keys, model, reader, validators
-from pxe_fetch.contract.keys import Key, Text, Whole
+from pxe_fetch.contract.keys import Key, Size, Text, Whole
 from pxe_fetch.contract.model import FetchConfig
 
 INJECTORS = ("auto", "rootfs", "updates", "initrd")
@@ -37,6 +37,9 @@ class Pack:
         Text(validators.OneOf(*COMPRESSORS)), "Compress the whole root filesystem anew with this (`rootfs`)."
     ).default(None)
     level: int | None = Key(Whole(1, 22), "The level of `compressor`.").default(None)
+    node_memory: int | None = Key(  # bytes
+        Size(), "Memory of the smallest node, which everything has to fit in."
+    ).default(None)
 
 
 SECTIONS = {**model.SECTIONS, **keys.sections({"pack": Pack})}

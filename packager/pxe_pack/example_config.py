@@ -68,6 +68,7 @@ _EXAMPLES: dict[type, dict[str, str]] = {
     FetchConfig: {
         "base_url": "http://10.0.0.1/",
         "url": "http://10.0.0.1/report",
+        "live_space": "60%",
     },
     RetryPolicy: {
         "deadline": "2h",
@@ -96,6 +97,7 @@ _EXAMPLES: dict[type, dict[str, str]] = {
         "boot_loader": "boot-loader/",
         "compressor": "zstd",
         "level": "1",
+        "node_memory": "4GiB",
     },
 }
 _COLUMN = 42  # where comments begin

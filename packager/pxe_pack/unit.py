@@ -18,7 +18,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pxe_fetch.contract.model import FetchConfig
-from pxe_fetch.contract.paths import AGENT, CATALOG_UNIT_NAME, CREDENTIAL, TARGET_NAME, UNIT_DIR, UNIT_NAME
+from pxe_fetch.contract.paths import (
+    AGENT,
+    CATALOG_UNIT_NAME,
+    CREDENTIAL,
+    LIVE_SPACE_UNIT_NAME,
+    TARGET_NAME,
+    UNIT_DIR,
+    UNIT_NAME,
+)
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.cleanup import held, temporary_folder
@@ -62,6 +70,19 @@ def service_for(config: FetchConfig, *, systemd: int | None) -> str:
         roots=config.allowed_roots,
         credentials=filter(None, [*(one.header_credential for one in config.artifacts), config.proxy.credential]),
     )
+
+
+def live_space_unit(config: FetchConfig, *, full_os: bool) -> str:
+    """The unit that enlarges the writable layer of a live system; empty if the configuration does not ask for it.
+
+    `full_os`: the root filesystem is the initrd, so the layer is the tmpfs that the kernel unpacked it to. Then the
+    device is named as well: without it mount(8) would add the options that fstab has for another root filesystem.
+    """
+    if not config.live_space:
+        return ""
+    text = (unit_files() / LIVE_SPACE_UNIT_NAME).read_text(encoding="utf-8")
+    size, where = config.live_space.replace("%", "%%"), "rootfs /" if full_os else "/run"
+    return re.sub(r"(?m)^ExecStart=.*$", f"ExecStart=mount -v -o remount,size={size} {where}", text)
 
 
 def fitted_unit(text: str, *, systemd: int | None, roots: Sequence[str], credentials: Iterable[str] = ()) -> str:

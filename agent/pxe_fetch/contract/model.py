@@ -234,6 +234,9 @@ class FetchConfig:
     allowed_roots: tuple[str, ...] = Key(
         Texts(validators.root), "Artifacts go below these; the sandbox lets nothing else be written.", always=True
     ).default(DEFAULT_ROOTS)
+    live_space: str | None = Key(  # as tmpfs's option `size` has it: "60%", or bytes
+        Text(validators.live_space), "How much of the memory a live system's files may take."
+    ).default(None)
     tls: Tls = Key(Group("tls"), "Files on the node, for https with a site's own certificates.").default(Tls())
     proxy: Proxy = Key(Group("proxy"), "Explicit proxies; the environment's are never used.").default(Proxy())
     on_failure: str = Key(

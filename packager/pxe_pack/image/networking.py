@@ -9,9 +9,9 @@ import re
 import stat
 from collections.abc import Iterable
 
+from pxe_pack.image import units
 from pxe_pack.image.tree import RootTree
 
-_UNIT_FOLDERS = ("etc/systemd/system", "usr/lib/systemd/system")
 _NETWORKD_FOLDERS = ("etc/systemd/network", "usr/lib/systemd/network")
 _INTERFACES, _INTERFACES_FOLDER = "etc/network/interfaces", "etc/network/interfaces.d"
 _READ = re.compile(r"(?:etc|usr/lib|lib)/systemd/network/[^/]+\.network|etc/network/interfaces(?:\.d/[^/]+)?")
@@ -39,30 +39,19 @@ def is_network_config(path: str) -> bool:
 
 def dhcp(tree: RootTree) -> str:
     """What uses DHCP in the running system: `systemd-networkd (etc/systemd/network/x.network)`; empty if nothing."""
-    units = _enabled(tree)
-    if "systemd-networkd.service" in units or "systemd-networkd.socket" in units:
+    enabled = units.enabled(tree)
+    if "systemd-networkd.service" in enabled or "systemd-networkd.socket" in enabled:
         for path in _names(tree, _NETWORKD_FOLDERS, suffix=".network"):
             if _DHCP.search(text := _text(tree, path)) and not _ELSEWHERE.search(text):
                 return f"systemd-networkd ({path})"
     for unit, program in _DHCP_BY_DEFAULT.items():
-        if unit in units:
+        if unit in enabled:
             return program
-    if "networking.service" in units:
+    if "networking.service" in enabled:
         for path in (_INTERFACES, *_names(tree, [_INTERFACES_FOLDER])):
             if _INET_DHCP.search(_text(tree, path)):
                 return f"ifupdown ({path})"
     return ""
-
-
-def _enabled(tree: RootTree) -> frozenset[str]:
-    """The units that other units want or require."""
-    folders = [
-        inode.path
-        for folder in _UNIT_FOLDERS
-        for inode in tree.inside(folder)
-        if inode.path.endswith((".wants", ".requires"))
-    ]
-    return frozenset(path.rsplit("/", 1)[-1] for path in _names(tree, folders))
 
 
 def _names(tree: RootTree, folders: Iterable[str], *, suffix: str = "") -> list[str]:
