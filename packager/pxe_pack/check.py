@@ -136,7 +136,7 @@ def _config(request: Request) -> tuple[_Config, list[Problem]]:
         inject=pack.inject,
         node_memory=pack.node_memory,
         rewrite=Rewrite(compressor=pack.compressor, level=pack.level) if pack.compressor and not wrong else None,
-        local_sizes={name: file.content_size for file in files for name in file.artifacts},
+        local_sizes={name: file.installed_size for file in files for name in file.artifacts},
     )
     return config, found + wrong
 

@@ -252,7 +252,7 @@ def make_plan(settings: Settings, image: LiveImage) -> Plan:
         loaders=chosen.loaders if chosen else None,
         boot_url=settings.boot_url,
         config=settings.fetch,
-        local_sizes={name: file.content_size for file in settings.files for name in file.artifacts},
+        local_sizes={name: file.installed_size for file in settings.files for name in file.artifacts},
         node_memory=settings.node_memory,
         inject=settings.inject,
     )
