@@ -8,6 +8,7 @@ from pxe_pack.checks.arguments import arguments
 from pxe_pack.checks.destinations import destinations
 from pxe_pack.checks.files import files
 from pxe_pack.checks.grubscript import grub_script
+from pxe_pack.checks.identity import machine_id
 from pxe_pack.checks.image import boot_warnings, bootable
 from pxe_pack.checks.initrd import initrds
 from pxe_pack.checks.kernels import kernels
@@ -17,6 +18,7 @@ from pxe_pack.checks.memory import memory
 from pxe_pack.checks.network import root_network
 from pxe_pack.checks.secureboot import secure_boot
 from pxe_pack.checks.settings import artifact_url, boot_url, compression, credentials, missing_setting, places, urls
+from pxe_pack.checks.start_units import start_units
 from pxe_pack.checks.subject import Subject, subject
 
 __all__ = [
@@ -46,9 +48,11 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     kernels,
     initrds,
     boot_warnings,
+    machine_id,
     root_network,
     memory,
     destinations,
+    start_units,
 )
 
 

@@ -6,7 +6,7 @@ Sources: systemd.unit(5), "Unit File Load Path"; systemd.special(7); systemd-sys
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from pxe_pack.image.tree import Inode, RootTree
 
@@ -39,10 +39,14 @@ def installed(tree: RootTree) -> frozenset[str]:
     return frozenset(files | {f"{name}.service" for name in names(tree, _INIT_SCRIPTS)})
 
 
-def is_among(unit: str, installed: Iterable[str]) -> bool:
+def template_of(unit: str) -> str:
+    """The template of an instance, `app@.service` of `app@one.service`; other units are their own."""
+    return re.sub(r"@.*(\.[a-z]+)$", r"@\1", unit)
+
+
+def is_among(unit: str, installed: Container[str]) -> bool:
     """Whether systemd finds `unit`: by its own name, by its template's, or without a file."""
-    template = re.sub(r"@[^.]*(\.[a-z]+)$", r"@\1", unit) if "@" in unit else unit
-    return unit.endswith(_MADE_BY_SYSTEMD) or bool({unit, template}.intersection(installed))
+    return unit.endswith(_MADE_BY_SYSTEMD) or unit in installed or template_of(unit) in installed
 
 
 def _inside(tree: RootTree, folder: str) -> Iterable[Inode]:
