@@ -20,6 +20,7 @@ from pxe_pack.checks.secureboot import secure_boot
 from pxe_pack.checks.settings import artifact_url, boot_url, compression, credentials, missing_setting, places, urls
 from pxe_pack.checks.start_units import start_units
 from pxe_pack.checks.subject import Subject, subject
+from pxe_pack.checks.tls import tls_files
 
 __all__ = [
     "Subject",
@@ -53,6 +54,7 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     memory,
     destinations,
     start_units,
+    tls_files,
 )
 
 

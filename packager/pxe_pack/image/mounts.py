@@ -6,12 +6,11 @@ Sources: fstab(5), systemd.mount(5), systemd-fstab-generator(8), tmpfs(5).
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pxe_pack.image import units
-from pxe_pack.image.tree import RootTree
+from pxe_pack.image.tree import RootTree, text_file
 
 FSTAB = "etc/fstab"
 IN_MEMORY = ("tmpfs", "ramfs")
@@ -42,7 +41,7 @@ class Mount:
 def mounts(tree: RootTree) -> dict[str, Mount]:
     """The mounts by their points; an entry of fstab wins over a unit in /usr."""
     found = {mount.point: mount for mount in _of_units(tree)}
-    return found | {mount.point: mount for mount in _of_fstab(_text(tree, FSTAB))}
+    return found | {mount.point: mount for mount in _of_fstab(text_file(tree, FSTAB))}
 
 
 def size_in_bytes(written: str, *, memory: int) -> int | None:
@@ -67,7 +66,7 @@ def _of_units(tree: RootTree) -> Iterator[Mount]:
     wanted = {name for name in units.enabled(tree) if name.endswith(".mount")}
     for folder in reversed(units.FOLDERS):  # what comes later wins
         for name in wanted & units.names(tree, folder):
-            given = dict(_DIRECTIVE.findall(_text(tree, f"{folder}/{name}")))
+            given = dict(_DIRECTIVE.findall(text_file(tree, f"{folder}/{name}")))
             if point := given.get("Where"):
                 options = given.get("Options", "").replace("%%", "%").split(",")
                 yield Mount(point=_normal(point), fs_type=given.get("Type", ""), options=tuple(options))
@@ -75,9 +74,3 @@ def _of_units(tree: RootTree) -> Iterator[Mount]:
 
 def _normal(point: str) -> str:
     return point.rstrip("/") or "/"
-
-
-def _text(tree: RootTree, path: str) -> str:
-    real = tree.resolve(path)
-    inode = tree.stat([real]).get(real)
-    return tree.cat(real).decode(errors="replace") if inode and stat.S_ISREG(inode.mode) else ""

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Container
 
 from pxe_pack.image import units
-from pxe_pack.image.tree import RootTree
+from pxe_pack.image.tree import RootTree, text_file
 
 CONFIG, HOSTS, _NSSWITCH = "etc/resolv.conf", "etc/hosts", "etc/nsswitch.conf"
 READ = (CONFIG, HOSTS, _NSSWITCH)
@@ -41,19 +41,19 @@ _NAMESERVER = re.compile(r"^\s*nameserver\s+(\S+)", re.MULTILINE)
 def fault(tree: RootTree) -> str:
     """Why names may not be resolved, as a sentence without its subject, /etc/resolv.conf; empty if nothing is wrong."""
     enabled = units.enabled(tree)
-    if _RESOLVED in enabled and re.search(r"(?m)^hosts:.*\bresolve\b", _text(tree, _NSSWITCH)):
+    if _RESOLVED in enabled and re.search(r"(?m)^hosts:.*\bresolve\b", text_file(tree, _NSSWITCH)):
         return ""  # the file is not read
     inode = tree.stat([CONFIG]).get(CONFIG)
     if inode and stat.S_ISLNK(inode.mode):
         return _fault_of_link(tree, enabled)
     if any(unit in enabled for unit in _WRITERS):
         return ""
-    return _fault_of_servers(_NAMESERVER.findall(_text(tree, CONFIG)), enabled)
+    return _fault_of_servers(_NAMESERVER.findall(text_file(tree, CONFIG)), enabled)
 
 
 def known_hosts(tree: RootTree) -> frozenset[str]:
     """The names in /etc/hosts."""
-    lines = (line.partition("#")[0].split() for line in _text(tree, HOSTS).splitlines())
+    lines = (line.partition("#")[0].split() for line in text_file(tree, HOSTS).splitlines())
     return frozenset(name.lower() for words in lines for name in words[1:])
 
 
@@ -66,7 +66,7 @@ def _fault_of_link(tree: RootTree, enabled: Container[str]) -> str:
         return ""
     if not tree.stat([target]).get(target):
         return f"is a link to /{target}, which does not exist"
-    return _fault_of_servers(_NAMESERVER.findall(_text(tree, CONFIG)), enabled)
+    return _fault_of_servers(_NAMESERVER.findall(text_file(tree, CONFIG)), enabled)
 
 
 def _fault_of_servers(servers: list[str], enabled: Container[str]) -> str:
@@ -88,9 +88,3 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _text(tree: RootTree, path: str) -> str:
-    real = tree.resolve(path)
-    inode = tree.stat([real]).get(real)
-    return tree.cat(real).decode(errors="replace") if inode and stat.S_ISREG(inode.mode) else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from dataclasses import replace
 
 from pxe_fetch.contract import reader
@@ -11,6 +10,7 @@ from pxe_fetch.contract.paths import CONFIG_ETC
 from pxe_fetch.contract.problem import ProblemError
 from pxe_pack.image.initrd.cpio import Archives
 from pxe_pack.image.liveos import UPDATES, LiveImage
+from pxe_pack.image.tree import regular_file
 
 _CONFIG = CONFIG_ETC.lstrip("/")
 
@@ -42,6 +42,4 @@ def _text(image: LiveImage) -> bytes:
     if image.live is None or image.tree is None:
         return b""
     tree = replace(image.live.tree, with_graft=True)
-    real = tree.resolve(_CONFIG)
-    inode = tree.stat([real]).get(real)
-    return tree.cat(real) if inode and stat.S_ISREG(inode.mode) else b""
+    return regular_file(tree, _CONFIG) or b""
