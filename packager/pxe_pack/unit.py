@@ -68,8 +68,19 @@ def service_for(config: FetchConfig, *, systemd: int | None) -> str:
         (unit_files() / UNIT_NAME).read_text(encoding="utf-8"),
         systemd=systemd,
         roots=config.allowed_roots,
-        credentials=filter(None, [*(one.header_credential for one in config.artifacts), config.proxy.credential]),
+        credentials=_credentials(config),
     )
+
+
+def lacking_credentials(config: FetchConfig, packed: FetchConfig, *, systemd: int | None) -> list[str]:
+    """The credentials that `config` needs and that a unit made for the configuration `packed` does not get."""
+    by_name = systemd is not None and _LOAD_CREDENTIAL_SINCE <= systemd < SINCE["ImportCredential"]
+    return sorted(_credentials(config) - _credentials(packed)) if by_name else []
+
+
+def _credentials(config: FetchConfig) -> set[str]:
+    """The names of the credentials that the configuration refers to."""
+    return set(filter(None, [*(one.header_credential for one in config.artifacts), config.proxy.credential]))
 
 
 def live_space_unit(config: FetchConfig, *, full_os: bool) -> str:

@@ -16,6 +16,7 @@ from pxe_pack.checks.loaders import loaders
 from pxe_pack.checks.machine import disk_space, needed_tools
 from pxe_pack.checks.memory import memory
 from pxe_pack.checks.network import root_network
+from pxe_pack.checks.packed_agent import packed_agent
 from pxe_pack.checks.secureboot import secure_boot
 from pxe_pack.checks.settings import artifact_url, boot_url, compression, credentials, missing_setting, places, urls
 from pxe_pack.checks.start_units import start_units
@@ -55,6 +56,7 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     destinations,
     start_units,
     tls_files,
+    packed_agent,
 )
 
 

@@ -22,7 +22,7 @@ from pxe_pack.layout.entries import BootEntry
 _HALF, _FIFTH, _TENTH = "50%", "20%", "10%"
 _FIFTH_SINCE = 247  # systemd's release
 _PAGE_STRUCTS = 64  # the kernel keeps 64 bytes about each page of 4 KiB: 1/64 of the memory (mm_types.h, struct page)
-_RESERVED = 128 << 20  # bytes that firmware and kernel keep, about; MemTotal of proc_meminfo(5) is without them
+_RESERVED = 192 << 20  # bytes that firmware and kernel keep, about; MemTotal of proc_meminfo(5) is without them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
