@@ -178,17 +178,18 @@ def memory_left() -> float:
 
 
 def check_live_space(wanted: str) -> tuple[bool, str]:
-    """Whether the tmpfs of the live system's writable layer is as large as `live_space` asks for, and a sentence."""
+    """Whether what is written to the root filesystem has the space that `live_space` asks for, and a sentence."""
     mounts = read_mounts()
     mount = mount_of(storage_of("/", mounts), mounts)
+    place = f"{mount.point} ({mount.fs_type})"
+    if not is_in_memory(mount.point, mounts):
+        return False, f"`live_space: {wanted}` changes nothing: {place} is not in memory"
     status = os.statvfs(mount.point)
     size = status.f_blocks * status.f_frsize
     share = (memory_available(b"MemTotal:") or 0) * int(wanted.removesuffix("%")) // 100
-    least = share if wanted.endswith("%") else int(wanted)
-    place = f"{mount.point} ({mount.fs_type}) has {amount(size)}"
-    if size >= least * _CLOSE:
-        return True, f"{place}, as `live_space: {wanted}` asks for"
-    return False, f"{place}, less than `live_space: {wanted}` asks for: the key takes effect where it is packed"
+    if size < _CLOSE * (share if wanted.endswith("%") else int(wanted)):
+        return False, f"{place} has {amount(size)}, less than `live_space: {wanted}`: the key takes effect when packed"
+    return True, f"{place} has {amount(size)}, as `live_space: {wanted}` asks for"
 
 
 def memory_available(field: bytes = b"MemAvailable:") -> int | None:
