@@ -22,7 +22,7 @@ from pxe_pack.layout.entries import BootEntry
 _HALF, _FIFTH, _TENTH = "50%", "20%", "10%"
 _FIFTH_SINCE = 247  # systemd's release
 _PAGE_STRUCTS = 64  # the kernel keeps 64 bytes about each page of 4 KiB: 1/64 of the memory (mm_types.h, struct page)
-_RESERVED = 192 << 20  # bytes that firmware and kernel keep, about; MemTotal of proc_meminfo(5) is without them
+_RESERVED = 96 << 20  # bytes that firmware and kernel keep, about: measured when the initrd mounts /run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +43,7 @@ class Limit:
 
 
 def total(memory: int) -> int:
-    """What the kernel calls MemTotal on a node with `memory` bytes: what the shares of tmpfs are taken of."""
+    """MemTotal (proc_meminfo(5)) on a node with `memory` bytes: what the shares of tmpfs are taken of."""
     return max(memory - memory // _PAGE_STRUCTS - _RESERVED, memory // 2)
 
 
