@@ -22,6 +22,7 @@ from packing.checking import Checked
 from packing.site import ARTIFACT, Site, image_with_root
 
 Check = Callable[..., Checked]
+Packs = Callable[..., str]
 BODY = b"the model\n" * 100
 DIGEST = hashlib.sha256(BODY).hexdigest()
 FOUND = {"size": len(BODY), "sha256": DIGEST}
@@ -165,6 +166,17 @@ def test_urls_are_asked_for_through_the_configurations_proxy(
     assert checked_online(site, checked, direct, proxy=exempt).severity("url-unreachable") == ""
     secret = {"http": base, "credential": "pxe-fetch.proxy"}
     assert checked_online(site, checked, artifact, proxy=secret).severity("url-unasked") == "note"
+
+
+def test_the_iso_is_asked_for_as_dracut_fetches_it_without_the_agents_proxy(
+    site: Site, packs: Packs, checked: Check, server: tuple[str, list[str]]
+) -> None:
+    base, asked = server
+    site.rest = {"artifacts": [], "proxy": {"http": "http://127.0.0.1:9"}}
+    packs("--boot-url", f"{base}/ranges/none/liveos.iso")
+    told = checked(site.output, online=True)
+    assert asked == ["GET /ranges/none/liveos.iso HTTP/1.1"]
+    assert [name for name in told.found if name.startswith("url-")] == ["url-size"]
 
 
 @pytest.fixture

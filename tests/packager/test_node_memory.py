@@ -177,6 +177,28 @@ def test_rd_live_ram_has_the_root_filesystem_in_memory_twice(site: Site, checked
     assert after["needed"] - before["needed"] == len(files_of(site.image)["liveos/rootfs.img"])
 
 
+def test_dracut_enlarges_run_for_rd_live_ram_if_the_memory_is_enough(site: Site, checked: Check) -> None:
+    def edit(entries: dict[str, Entry]) -> None:
+        name = "usr/lib/img-lib.sh"
+        entries[name] = Entry(name, stat.S_IFREG | 0o755, b"check_live_ram() {\n    minmem=$(getarg rd.minmem)\n}\n")
+
+    checking = altered.with_initrd(site.image, site.folder / "checking.iso", edit)
+    text = files_of(checking)[GRUB].decode()
+    with_artifacts(site, {"size": "500MiB"})
+    for number, (arguments, memory, code) in enumerate(
+        [
+            ("rd.live.ram", "2GiB", 0),
+            ("rd.live.ram=0", "2GiB", 3),
+            ("rd.live.ram", "1GiB", 3),
+            ("rd.live.ram rd.minmem=600", "1GiB", 0),
+        ]
+    ):
+        changed = text.replace("rd.live.image", f"rd.live.image {arguments}")
+        image = altered.with_files(checking, site.folder / f"{number}.iso", {GRUB: changed})
+        told = checked(image, "--agent-config", site.config, "--node-memory", memory)
+        assert told.code == code, (arguments, memory, told.found)
+
+
 def test_a_snapshot_of_device_mapper_is_not_in_run(site: Site, checked: Check, tiny_ext4: Path) -> None:
     text = files_of(tiny_ext4)["boot/grub2/grub.cfg"].decode()
     plain = re.sub(r" rd\.live\.overlay\.overlayfs\S*", "", text)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from pxe_fetch.contract.model import Artifact, FetchConfig
+from pxe_fetch.contract.model import Artifact, FetchConfig, Proxy
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.validators import joined
 from pxe_pack.checks import url_client
@@ -28,6 +28,7 @@ class _Target:
     unasked: str = ""  # why it cannot be checked from here
     needed: bool = True
     resumes: bool = True  # a download that is worth resuming
+    by_dracut: bool = False  # it is the initrd that fetches it, without our proxies and certificates
 
 
 def check_urls(subject: Subject) -> Iterator[Problem]:
@@ -38,7 +39,8 @@ def check_urls(subject: Subject) -> Iterator[Problem]:
         url_client.client_for(config.tls, config.proxy, subject.image.tree) as client,
         ThreadPoolExecutor(_AT_ONCE) as pool,
     ):
-        for found in pool.map(lambda target: _asked(target, client), targets.values()):
+        plain = Client(proxy=Proxy())
+        for found in pool.map(lambda one: _asked(one, plain if one.by_dracut else client), targets.values()):
             yield from found
 
 
@@ -46,7 +48,8 @@ def _targets(subject: Subject) -> Iterator[_Target]:
     if layout := subject.layout:
         for path, listed in layout.files.items():
             if listed.url:
-                yield _Target(url=listed.url, what=path, size=listed.size)
+                iso = listed.url == layout.boot_url  # dracut's livenet begins anew after each failure
+                yield _Target(url=listed.url, what=path, size=listed.size, resumes=not iso, by_dracut=iso)
     if subject.config:
         for artifact in subject.config.artifacts:
             yield from _of_artifact(artifact, subject.config)

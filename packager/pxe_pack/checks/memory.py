@@ -37,6 +37,13 @@ def memory(subject: Subject) -> Iterator[Problem]:
             hint="make the image smaller, put artifacts on a disk, or give nodes more memory",
             severity="error" if sure else "warning",
         )
+    if (check := model.layer.check) and total(model.given) - check.image < check.left:
+        yield Problem(
+            reference="node-memory",
+            message=f"dracut copies {_mebibytes(check.image)} into memory and wants {_mebibytes(check.left)} left "
+            f"(rd.minmem), which a node with {show_size(model.given)} does not have: it opens an emergency shell",
+            hint="remove rd.live.ram and rd.writable.fsimg, set rd.minmem (MiB), or give nodes more memory",
+        )
     for space in model.spaces:
         yield from _room(space, model, model.given)
     if subject.packed and subject.packed.live_space and model.layer.space not in (RUN, ROOT):

@@ -37,6 +37,7 @@ class Space:
 
     point: str  # its mount point
     limit: Limit | None  # None: as much as there is memory
+    least: int = 0  # bytes that dracut enlarges it to
     most: int | None = None  # another limit in bytes, of the writable layer in it
     own: int = 0  # bytes in it that are no artifact's
     artifacts: tuple[Demand, ...] = ()
@@ -53,7 +54,7 @@ class Space:
 
     def size(self, memory: int) -> int | None:
         """Bytes that it holds on a node with so many bytes of memory; None if it has no limit."""
-        limits = [self.limit.on(memory)] if self.limit else []
+        limits = [max(self.limit.on(memory), self.least)] if self.limit else []
         return min([*limits, *([] if self.most is None else [self.most])], default=None)
 
 
@@ -120,6 +121,8 @@ def node_memory(
     own = Counter({RUN: _OWN_OF_RUN + sum(size for _, size in layer.copies)})
     own[layer.space] += copied + stays
     limits = _limits(image, entry, mounted)
+    # live_space comes later, and sets another size
+    least = layer.check.image + layer.check.left if layer.check and not live_space else 0
     if live_space:
         point = ROOT if image.live is None else RUN
         limits[point] = limits[point] and Limit(size=live_space, why="live_space")
@@ -127,6 +130,7 @@ def node_memory(
         Space(
             point=point,
             limit=limits.get(point),
+            least=least if point == RUN else 0,
             most=layer.most if point == layer.space else None,
             own=own[point],
             artifacts=tuple(inside[point]),

@@ -32,6 +32,8 @@ def describe(space: Space, given: int | None) -> str:
     """What a file system has to hold, and how much it can: `/run: 740 MiB of 371 MiB (20% of the memory, …)`."""
     limit = f" ({space.limit})" if space.limit else " (no limit but the memory)"
     size = space.size(given) if given is not None else None
+    if given is not None and space.limit and space.least > space.limit.on(given):
+        limit = " (dracut enlarges it before it copies the image)"
     of = f" of {_mebibytes(size)}" if size is not None else ""
     return f"{space.point}: {_mebibytes(space.possible)}{of}{limit}"
 

@@ -8,7 +8,9 @@ dracut.cmdline(7), "Booting live images":
 - an ext4 gets a device-mapper snapshot, in the file /overlay of the initrd: `rd.live.overlay.size` MiB at most;
 - `rd.live.overlay.thin` has that file in /run/initramfs;
 - `rd.live.overlay=DEVICE:PATH` names a file or directory on a disk, which is taken if it is there;
-- `rd.live.ram` copies the root filesystem to /run/initramfs, `rd.writable.fsimg` copies its ext4 there.
+- `rd.live.ram` copies the root filesystem to /run/initramfs, `rd.writable.fsimg` copies its ext4 there. Before that,
+  dracut-ng (img-lib.sh, check_live_ram) opens an emergency shell unless `rd.minmem` MiB of the memory are left, and
+  enlarges /run so that as much is left there.
 """
 
 from __future__ import annotations
@@ -18,13 +20,24 @@ from dataclasses import dataclass
 
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.rootfs import NESTED
+from pxe_pack.image.tree import text_file
 from pxe_pack.layout.entries import BootEntry
 
 RUN, ROOT = "/run", "/"
 SNAPSHOT = "the snapshot"  # in the initrd's ramfs, where nothing is mounted
 _SNAPSHOT_SIZE = 32768  # MiB, dracut's default
+_IMG_LIB, _CHECK = "usr/lib/img-lib.sh", "check_live_ram"
+_MIN_MEMORY = 1024  # MiB, dracut's default of rd.minmem
 _DEVICE = ("/dev/", "LABEL=", "UUID=", "PARTLABEL=", "PARTUUID=", "live:")
 _FALSE = ("0", "no", "off", "false")  # dracut-lib.sh, getargbool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiveRamCheck:
+    """dracut's check of the memory before it copies an image of `image` bytes: `left` bytes have to be left."""
+
+    image: int
+    left: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +48,7 @@ class WritableLayer:
     most: int | None = None  # bytes that the layer itself is limited to
     persistent: str = ""  # the device that may hold it instead
     copies: tuple[tuple[str, int], ...] = ()  # what dracut copies to /run, and bytes
+    check: LiveRamCheck | None = None  # what dracut does before it copies
 
 
 def writable_layer(image: LiveImage, entry: BootEntry | None) -> WritableLayer:
@@ -44,14 +58,15 @@ def writable_layer(image: LiveImage, entry: BootEntry | None) -> WritableLayer:
     arguments = entry.arguments if entry else ()
     overlayfs = _flag(arguments, "rd.live.overlay.overlayfs") or _flag(arguments, "rd.overlayfs")
     copies = tuple(_copies(image, arguments))
-    persistent = _persistent(entry)
+    persistent, check = _persistent(entry), _live_ram_check(image, entry)
     if image.root_format == "squashfs" or overlayfs:
-        return WritableLayer(space=RUN, persistent=persistent, copies=copies)
+        return WritableLayer(space=RUN, persistent=persistent, copies=copies, check=check)
     if _flag(arguments, "rd.writable.fsimg"):  # written to the copy itself, which has its full size already
-        return WritableLayer(space=SNAPSHOT, persistent=persistent, copies=copies)
+        return WritableLayer(space=SNAPSHOT, persistent=persistent, copies=copies, check=check)
     size = next((int(one) for one in _values(entry, "rd.live.overlay.size") if one.isdigit()), _SNAPSHOT_SIZE) << 20
     thin = _flag(arguments, "rd.live.overlay.thin")
-    return WritableLayer(space=RUN if thin else SNAPSHOT, most=size, persistent=persistent, copies=copies)
+    space = RUN if thin else SNAPSHOT
+    return WritableLayer(space=space, most=size, persistent=persistent, copies=copies, check=check)
 
 
 def _copies(image: LiveImage, arguments: tuple[str, ...]) -> list[tuple[str, int]]:
@@ -61,6 +76,21 @@ def _copies(image: LiveImage, arguments: tuple[str, ...]) -> list[tuple[str, int
     if _flag(arguments, "rd.writable.fsimg") and image.root_format != "squashfs":
         copies.append(("copy for rd.writable.fsimg", _ext4_size(image)))
     return copies
+
+
+def _live_ram_check(image: LiveImage, entry: BootEntry | None) -> LiveRamCheck | None:
+    """The check that the initrd makes; None if it makes none."""
+    arguments = entry.arguments if entry else ()
+    if _flag(arguments, "rd.writable.fsimg"):
+        size = image.liveos.iso.size
+    elif _flag(arguments, "rd.live.ram") and image.liveos.superblock:
+        size = image.liveos.span.size
+    else:
+        return None
+    if not any(_CHECK in text_file(facts.tree, _IMG_LIB) for facts in image.initrds.values()):
+        return None
+    least = next((int(one) for one in _values(entry, "rd.minmem") if one.isdigit()), _MIN_MEMORY)
+    return LiveRamCheck(image=size, left=least << 20)
 
 
 def _ext4_size(image: LiveImage) -> int:
