@@ -18,18 +18,19 @@ def root_network(subject: Subject) -> Iterator[Problem]:
     tree = subject.image.tree
     if tree is None:
         return
-    if not networking.dhcp(tree):
+    if not networking.dhcp(tree, subject.enabled):
         yield Problem(
             reference="root-no-dhcp",
             message="no DHCP client is enabled in the root filesystem, so the agent may have no network",
             hint="enable systemd-networkd with a .network file that has DHCP=yes, or NetworkManager",
             severity="warning",
         )
-    names = sorted(_host_names(subject.config) - resolver.known_hosts(tree)) if subject.config else []
-    if names and (fault := resolver.fault(tree)):
+    names = _host_names(subject.config) if subject.config else frozenset[str]()
+    names -= resolver.known_hosts(tree) if names else names
+    if names and (fault := resolver.fault(tree, subject.enabled)):
         yield Problem(
             reference="root-resolv-conf",
-            message=f"nodes may not find {', '.join(names)}: in the root filesystem, /etc/resolv.conf {fault}",
+            message=f"nodes may not find {', '.join(sorted(names))}: in the root filesystem, /etc/resolv.conf {fault}",
             hint="enable systemd-resolved and link it to /run/systemd/resolve/stub-resolv.conf, or use addresses",
             severity="warning",
         )

@@ -9,7 +9,7 @@ from pxe_fetch.contract.facts import fill
 from pxe_fetch.contract.model import Artifact
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
-from pxe_pack.image import mounts, units
+from pxe_pack.image import units
 
 _MOUNT_UNITS = (".mount", ".automount")  # systemd-fstab-generator(8) makes them of fstab
 
@@ -20,7 +20,7 @@ def start_units(subject: Subject) -> Iterator[Problem]:
     if tree is None or config is None or not any(artifact.start for artifact in config.artifacts):
         return
     installed = units.installed(tree)
-    mounted = {unit_of(point) for point in mounts.mounts(tree)}
+    mounted = {unit_of(point) for point in subject.mounts}
     for artifact in config.artifacts:
         for unit in artifact.start:
             stem, dot, kind = unit.rpartition(".")

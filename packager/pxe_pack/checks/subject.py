@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pxe_fetch.contract.chunks import SUFFIX
 from pxe_fetch.contract.model import FetchConfig
 from pxe_pack.artifacts import FOLDER
+from pxe_pack.image import units
 from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.grub.config import GRUB_CFG
 from pxe_pack.image.initrd.reader import InitrdFacts
 from pxe_pack.image.liveos import LiveImage
+from pxe_pack.image.mounts import Mount, mounts
 from pxe_pack.image.programs import Programs, programs
 from pxe_pack.inject.packed_config import packed_config
 from pxe_pack.layout.entries import BootEntry, Menu, menu
@@ -37,6 +39,8 @@ class Subject:
     config: FetchConfig | None
     local_sizes: Mapping[str, int]  # bytes of local files, by artifact name
     memory: NodeMemory  # of the nodes that boot the default entry
+    enabled: frozenset[str]  # units of the root filesystem that others start; empty if it cannot be read
+    mounts: Mapping[str, Mount]  # what the root filesystem mounts at boot, by mount point
     packed: FetchConfig | None  # what is in the image: for an image, `config`; None if there is none
 
     def initrds(self, entry: BootEntry) -> Iterator[tuple[str, InitrdFacts]]:
@@ -80,6 +84,8 @@ def subject(
     now = text(GRUB_CFG if layout else image.grub_source)
     shown = menu(now if layout else image.network.text, read=text)
     entry = shown.entries[shown.default] if shown.entries else None
+    enabled = units.enabled(image.tree) if image.tree else frozenset[str]()
+    mounted = mounts(image.tree, enabled) if image.tree else {}
     return Subject(
         image=image,
         layout=layout,
@@ -90,11 +96,14 @@ def subject(
         boot_url=(layout.boot_url or "") if layout else boot_url,
         config=config,
         local_sizes=local_sizes or {},
+        enabled=enabled,
+        mounts=mounted,
         packed=packed,
         memory=node_memory_of(
             image,
             entry,
             artifacts=_demands(config or packed, layout, local_sizes or {}),
+            mounted=mounted,
             copied=_copied(image, layout, inject=inject),
             live_space=packed.live_space if packed else None,
             given=node_memory,

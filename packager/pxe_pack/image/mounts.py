@@ -6,7 +6,7 @@ Sources: fstab(5), systemd.mount(5), systemd-fstab-generator(8), tmpfs(5).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pxe_pack.image import units
@@ -38,9 +38,9 @@ class Mount:
         return next((one.removeprefix("size=") for one in reversed(self.options) if one.startswith("size=")), "")
 
 
-def mounts(tree: RootTree) -> dict[str, Mount]:
+def mounts(tree: RootTree, enabled: Iterable[str]) -> dict[str, Mount]:
     """The mounts by their points; an entry of fstab wins over a unit in /usr."""
-    found = {mount.point: mount for mount in _of_units(tree)}
+    found = {mount.point: mount for mount in _of_units(tree, enabled)}
     return found | {mount.point: mount for mount in _of_fstab(text_file(tree, FSTAB))}
 
 
@@ -62,9 +62,9 @@ def _of_fstab(text: str) -> Iterator[Mount]:
             yield Mount(point=_normal(fields[1].replace("\\040", " ")), fs_type=fields[2], options=options)
 
 
-def _of_units(tree: RootTree) -> Iterator[Mount]:
-    wanted = {name for name in units.enabled(tree) if name.endswith(".mount")}
-    for folder in reversed(units.FOLDERS):  # what comes later wins
+def _of_units(tree: RootTree, enabled: Iterable[str]) -> Iterator[Mount]:
+    wanted = {name for name in enabled if name.endswith(".mount")}
+    for folder in reversed(units.FOLDERS) if wanted else ():  # what comes later wins
         for name in wanted & units.names(tree, folder):
             given = dict(_DIRECTIVE.findall(text_file(tree, f"{folder}/{name}")))
             if point := given.get("Where"):

@@ -6,9 +6,8 @@ Sources: systemd.network(5), NetworkManager(8) (a wired interface without a prof
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
-from pxe_pack.image import units
 from pxe_pack.image.tree import RootTree, text_file
 
 _NETWORKD_FOLDERS = ("etc/systemd/network", "usr/lib/systemd/network")
@@ -36,9 +35,8 @@ def is_network_config(path: str) -> bool:
     return bool(_READ.fullmatch(path))
 
 
-def dhcp(tree: RootTree) -> str:
-    """What uses DHCP in the running system: `systemd-networkd (etc/systemd/network/x.network)`; empty if nothing."""
-    enabled = units.enabled(tree)
+def dhcp(tree: RootTree, enabled: Container[str]) -> str:
+    """Which of the `enabled` units uses DHCP: `systemd-networkd (etc/systemd/network/x.network)`; empty if none."""
     if "systemd-networkd.service" in enabled or "systemd-networkd.socket" in enabled:
         for path in _names(tree, _NETWORKD_FOLDERS, suffix=".network"):
             if _DHCP.search(text := text_file(tree, path)) and not _ELSEWHERE.search(text):

@@ -11,7 +11,6 @@ import re
 import stat
 from collections.abc import Container
 
-from pxe_pack.image import units
 from pxe_pack.image.tree import RootTree, text_file
 
 CONFIG, HOSTS, _NSSWITCH = "etc/resolv.conf", "etc/hosts", "etc/nsswitch.conf"
@@ -38,9 +37,8 @@ _MAKERS = {  # of the targets in /run that the file may be a link to
 _NAMESERVER = re.compile(r"^\s*nameserver\s+(\S+)", re.MULTILINE)
 
 
-def fault(tree: RootTree) -> str:
+def fault(tree: RootTree, enabled: Container[str]) -> str:
     """Why names may not be resolved, as a sentence without its subject, /etc/resolv.conf; empty if nothing is wrong."""
-    enabled = units.enabled(tree)
     if _RESOLVED in enabled and re.search(r"(?m)^hosts:.*\bresolve\b", text_file(tree, _NSSWITCH)):
         return ""  # the file is not read
     inode = tree.stat([CONFIG]).get(CONFIG)

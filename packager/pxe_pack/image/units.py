@@ -25,7 +25,7 @@ def enabled(tree: RootTree) -> frozenset[str]:
         for inode in _inside(tree, folder)
         if inode.path.endswith((".wants", ".requires"))
     ]
-    return frozenset(name for folder in found for name in names(tree, folder))
+    return frozenset(inode.path.rsplit("/", 1)[-1] for folder in found for inode in tree.inside(folder))
 
 
 def names(tree: RootTree, folder: str) -> frozenset[str]:

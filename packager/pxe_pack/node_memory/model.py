@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.image.mounts import Mount, mounts
+from pxe_pack.image.mounts import Mount
 from pxe_pack.layout.entries import BootEntry
 from pxe_pack.node_memory import tmpfs
 from pxe_pack.node_memory.demand import Demand, mount_for
@@ -89,17 +89,17 @@ def node_memory(
     entry: BootEntry | None,
     *,
     artifacts: Iterable[Demand],
+    mounted: Mapping[str, Mount],
     copied: int,
     live_space: str | None,
     given: int | None,
 ) -> NodeMemory:
     """The memory of nodes that boot `entry` of `image`.
 
-    `copied` are the bytes that dracut copies onto the root filesystem (apply-live-updates), `live_space` is that of the
-    packed configuration, `given` the bytes of memory that a node has.
+    `mounted` is what the image mounts at boot, `copied` are the bytes that dracut copies onto the root filesystem
+    (apply-live-updates), `live_space` is that of the packed configuration, `given` the bytes of memory that a node has.
     """
     layer = writable_layer(image, entry)
-    mounted = mounts(image.tree) if image.tree else {}
     inside: defaultdict[str, list[Demand]] = defaultdict(list)
     for one in artifacts:
         if point := _point_of(one, layer, mounted):
@@ -135,7 +135,7 @@ def node_memory(
             own=own[point],
             artifacts=tuple(inside[point]),
         )
-        for point in dict.fromkeys([layer.space, *inside])
+        for point in dict.fromkeys([layer.space, *([RUN] if layer.copies else []), *inside])
     ]
     return NodeMemory(
         given=given,
