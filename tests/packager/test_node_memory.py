@@ -199,21 +199,27 @@ def test_dracut_enlarges_run_for_rd_live_ram_if_the_memory_is_enough(site: Site,
         assert told.code == code, (arguments, memory, told.found)
 
 
-def test_a_snapshot_of_device_mapper_is_not_in_run(site: Site, checked: Check, tiny_ext4: Path) -> None:
-    text = files_of(tiny_ext4)["boot/grub2/grub.cfg"].decode()
+def test_a_snapshot_of_device_mapper_is_not_in_run_and_as_large_as_dracut_makes_it(
+    site: Site, checked: Check, tiny_ext4: Path
+) -> None:
+    def edit(entries: dict[str, Entry]) -> None:
+        name = "usr/sbin/dmsquash-live-root"
+        entries[name] = Entry(name, stat.S_IFREG | 0o755, b'[ -z "$overlay_size" ] && overlay_size=512\n')
+
+    cfg = "boot/grub2/grub.cfg"
+    text = files_of(tiny_ext4)[cfg].decode()
     plain = re.sub(r" rd\.live\.overlay\.overlayfs\S*", "", text)
     small = plain.replace(" rd.live.image", " rd.live.image rd.live.overlay.size=512")
     assert small != plain != text
-    with_artifacts(site, {}, live_space="60%")
-    told = [
-        checked(
-            altered.with_files(tiny_ext4, site.folder / name, {"boot/grub2/grub.cfg": changed}),
-            *("--agent-config", site.config, "--node-memory", "2GiB"),
-        )
-        for name, changed in {"snapshot.iso": plain, "small.iso": small}.items()
+    images = [
+        altered.with_files(tiny_ext4, site.folder / f"{number}.iso", {cfg: changed})
+        for number, changed in enumerate((plain, small))
     ]
-    assert [one.severity("live-space-unused") for one in told] == ["warning", "warning"]
-    assert [one.severity("node-memory-half") for one in told] == ["", "error"]
+    images.append(altered.with_initrd(images[0], site.folder / "old.iso", edit))
+    with_artifacts(site, {}, live_space="60%")
+    told = [checked(image, "--agent-config", site.config, "--node-memory", "2GiB") for image in images]
+    assert [one.severity("live-space-unused") for one in told] == ["warning"] * 3
+    assert [one.severity("node-memory-half") for one in told] == ["", "error", "error"]
 
 
 def test_a_root_filesystem_that_is_the_initrd_gets_half_of_the_memory(

@@ -15,6 +15,7 @@ dracut.cmdline(7), "Booting live images":
 
 from __future__ import annotations
 
+import re
 import stat
 from dataclasses import dataclass
 
@@ -25,7 +26,9 @@ from pxe_pack.layout.entries import BootEntry
 
 RUN, ROOT = "/run", "/"
 SNAPSHOT = "the snapshot"  # in the initrd's ramfs, where nothing is mounted
-_SNAPSHOT_SIZE = 32768  # MiB, dracut's default
+_LIVE_ROOT = ("usr/sbin/dmsquash-live-root", "sbin/dmsquash-live-root")
+_DEFAULT_SIZE = re.compile(r"\boverlay_size=(\d{1,9})\b")
+_SNAPSHOT_SIZE = 32768  # MiB, the default of dracut 059; old releases have 512
 _IMG_LIB, _CHECK = "usr/lib/img-lib.sh", "check_live_ram"
 _MIN_MEMORY = 1024  # MiB, dracut's default of rd.minmem
 _DEVICE = ("/dev/", "LABEL=", "UUID=", "PARTLABEL=", "PARTUUID=", "live:")
@@ -63,7 +66,8 @@ def writable_layer(image: LiveImage, entry: BootEntry | None) -> WritableLayer:
         return WritableLayer(space=RUN, persistent=persistent, copies=copies, check=check)
     if _flag(arguments, "rd.writable.fsimg"):  # written to the copy itself, which has its full size already
         return WritableLayer(space=SNAPSHOT, persistent=persistent, copies=copies, check=check)
-    size = next((int(one) for one in _values(entry, "rd.live.overlay.size") if one.isdigit()), _SNAPSHOT_SIZE) << 20
+    given = next((int(one) for one in _values(entry, "rd.live.overlay.size") if one.isdigit()), None)
+    size = (_snapshot_size(image) if given is None else given) << 20
     thin = _flag(arguments, "rd.live.overlay.thin")
     space = RUN if thin else SNAPSHOT
     return WritableLayer(space=space, most=size, persistent=persistent, copies=copies, check=check)
@@ -91,6 +95,13 @@ def _live_ram_check(image: LiveImage, entry: BootEntry | None) -> LiveRamCheck |
         return None
     least = next((int(one) for one in _values(entry, "rd.minmem") if one.isdigit()), _MIN_MEMORY)
     return LiveRamCheck(image=size, left=least << 20)
+
+
+def _snapshot_size(image: LiveImage) -> int:
+    """The size of a snapshot in MiB without `rd.live.overlay.size`, as the initrd's own script has it."""
+    scripts = [text_file(facts.tree, path) for facts in image.initrds.values() for path in _LIVE_ROOT]
+    found = [_DEFAULT_SIZE.search(script) for script in scripts]
+    return min((int(one[1]) for one in found if one), default=_SNAPSHOT_SIZE)
 
 
 def _ext4_size(image: LiveImage) -> int:
