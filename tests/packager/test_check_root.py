@@ -68,6 +68,10 @@ def test_a_machine_id_on_the_kernel_command_line_counts_first(
     assert fixed.severity("root-machine-id") == severity
 
 
+QUADLET = [
+    *(Inode(path, tarfile.DIRTYPE, mode=0o755) for path in ("etc/containers", "etc/containers/systemd")),
+    file("etc/containers/systemd/web.container"),
+]
 RESOLVED = "/run/systemd/resolve/stub-resolv.conf"
 NSS = file("etc/nsswitch.conf", b"passwd: files\nhosts: files resolve [!UNAVAIL=return] dns\n")
 CONF = "etc/resolv.conf"
@@ -116,6 +120,9 @@ def test_no_resolver_is_needed_without_names(site: Site, checked: Check, url: st
         ("srv-x\\x2dy.mount", [file("etc/fstab", b"/dev/sda1 /srv/x-y ext4 defaults 0 2\n")], False),
         ("srv-data.mount", [], True),
         ("app.slice", [], False),
+        ("web.service", QUADLET, False),
+        ("web-pod.service", [*QUADLET, file("etc/containers/systemd/web.pod")], False),
+        ("other.service", QUADLET, True),
     ],
 )
 def test_a_unit_to_start_has_to_be_in_the_image(
@@ -133,6 +140,7 @@ def test_a_unit_to_start_has_to_be_in_the_image(
         ("/etc/systemd/system/app.service", True),
         ("/etc/systemd/system/${hostname}.service", True),
         ("/etc/systemd/system", True),
+        ("/etc/containers/systemd/app.container", True),
         ("/srv/app.service", False),
         ("/etc/systemd/system/other.service", False),
     ],
@@ -140,7 +148,7 @@ def test_a_unit_to_start_has_to_be_in_the_image(
 def test_or_among_the_artifacts(site: Site, checked: Check, *, dest: str, found: bool) -> None:
     unit = {**ARTIFACT, "name": "unit", "dest": dest, "extract": "tar" if dest.endswith("system") else "none"}
     site.rest = {
-        "allowed_roots": ["/srv", "/etc/systemd/system", "/etc/systemd"],
+        "allowed_roots": ["/srv", "/etc/systemd/system", "/etc/systemd", "/etc/containers"],
         "artifacts": [{**ARTIFACT, "start": "app.service"}, unit],
     }
     site.write_config()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from pxe_fetch.contract.quantity import amount
+from pxe_fetch.contract.quantity import amount, show_share
 from pxe_fetch.errors import NoRoomError
 from pxe_fetch.filesystem import free_bytes, is_in_memory, mount_of, no_room, read_mounts, storage_of
 from pxe_fetch.plan import Transfer
@@ -181,15 +181,15 @@ def check_live_space(wanted: str) -> tuple[bool, str]:
     """Whether what is written to the root filesystem has the space that `live_space` asks for, and a sentence."""
     mounts = read_mounts()
     mount = mount_of(storage_of("/", mounts), mounts)
-    place = f"{mount.point} ({mount.fs_type})"
+    place, key = f"{mount.point} ({mount.fs_type})", f"`live_space: {show_share(wanted)}`"
     if not is_in_memory(mount.point, mounts):
-        return False, f"`live_space: {wanted}` changes nothing: {place} is not in memory"
+        return False, f"{key} changes nothing: {place} is not in memory"
     status = os.statvfs(mount.point)
     size = status.f_blocks * status.f_frsize
     share = (memory_available(b"MemTotal:") or 0) * int(wanted.removesuffix("%")) // 100
     if size < _CLOSE * (share if wanted.endswith("%") else int(wanted)):
-        return False, f"{place} has {amount(size)}, less than `live_space: {wanted}`: the key takes effect when packed"
-    return True, f"{place} has {amount(size)}, as `live_space: {wanted}` asks for"
+        return False, f"{place} has {amount(size)}, less than {key}: the key takes effect when packed"
+    return True, f"{place} has {amount(size)}, as {key} asks for"
 
 
 def memory_available(field: bytes = b"MemAvailable:") -> int | None:

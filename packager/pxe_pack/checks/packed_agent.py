@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pxe_fetch import __version__
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.quantity import show_share
 from pxe_pack import unit
 from pxe_pack.checks.subject import Subject
 from pxe_pack.inject.previous_payload import previous_payloads
@@ -43,8 +44,8 @@ def packed_agent(subject: Subject) -> Iterator[Problem]:
     if config.live_space and config.live_space != packed.live_space:
         yield Problem(
             reference="live-space-not-packed",
-            message=f"`live_space: {config.live_space}` takes effect only where it is packed; "
-            f"the layout has {packed.live_space or 'none'}",
+            message=f"`live_space: {show_share(config.live_space)}` takes effect only where it is packed; "
+            f"the layout has {show_share(packed.live_space or 'none')}",
             hint="set it in the packed configuration, and pack again",
             severity="warning",
         )

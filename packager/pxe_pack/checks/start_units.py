@@ -55,8 +55,11 @@ def _hex(letter: str) -> str:
 def _may_bring(artifact: Artifact, unit: str) -> bool:
     """Whether the artifact is the unit's file, or an archive that may have it."""
     dest = fill(artifact.dest, lambda _: "*")
-    folders = [f"/{folder}" for folder in units.FOLDERS]
+    folders = [f"/{folder}" for folder in (*units.FOLDERS, *units.QUADLETS)]
     if any(f"{folder}/".startswith(f"{artifact.dest}/") for folder in folders):
+        return True
+    place, _, name = dest.lstrip("/").rpartition("/")
+    if place in units.QUADLETS and fnmatchcase(unit, units.quadlet_service(name)):
         return True
     template = units.template_of(unit)
     return any(fnmatchcase(f"{folder}/{name}", dest) for folder in folders for name in {unit, template})

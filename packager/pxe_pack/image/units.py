@@ -14,6 +14,8 @@ ENABLED_FOLDERS = ("etc/systemd/system", "usr/lib/systemd/system")
 # where systemd looks for unit files; links such as /lib -> /usr/lib are followed
 FOLDERS = ("etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
 _INIT_SCRIPTS = "etc/init.d"  # systemd-sysv-generator makes NAME.service of each
+# podman-systemd.unit(5): services are made of the files there
+QUADLETS = ("etc/containers/systemd", "usr/share/containers/systemd")
 _MADE_BY_SYSTEMD = (".device", ".scope", ".slice")  # they exist without a unit file
 
 
@@ -36,7 +38,14 @@ def names(tree: RootTree, folder: str) -> frozenset[str]:
 def installed(tree: RootTree) -> frozenset[str]:
     """The names of all unit files, templates as `name@.service`, and of the services that systemd makes of scripts."""
     files = {name for folder in FOLDERS for name in names(tree, folder)}
-    return frozenset(files | {f"{name}.service" for name in names(tree, _INIT_SCRIPTS)})
+    scripts = {f"{name}.service" for name in names(tree, _INIT_SCRIPTS)}
+    return frozenset(files | scripts | {quadlet_service(name) for folder in QUADLETS for name in names(tree, folder)})
+
+
+def quadlet_service(name: str) -> str:
+    """The service that podman makes of the file `name`: app.service of app.container, app-pod.service of app.pod."""
+    stem, _, kind = name.rpartition(".")
+    return f"{stem}.service" if kind in ("container", "kube") else f"{stem}-{kind}.service"
 
 
 def template_of(unit: str) -> str:

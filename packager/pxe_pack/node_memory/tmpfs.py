@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pxe_fetch.contract.quantity import show_size
+from pxe_fetch.contract.quantity import show_share
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.mounts import Mount, size_in_bytes
 from pxe_pack.layout.entries import BootEntry
@@ -33,8 +33,8 @@ class Limit:
     why: str
 
     def __str__(self) -> str:
-        share = f"{self.size} of the memory" if self.size.endswith("%") else self.size
-        return f"{show_size(int(self.size)) if self.size.isdigit() else share}, {self.why}"
+        of = " of the memory" if self.size.endswith("%") else ""
+        return f"{show_share(self.size)}{of}, {self.why}"
 
     def on(self, memory: int) -> int:
         """Bytes, on a node with so many bytes of memory."""
