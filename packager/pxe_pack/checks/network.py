@@ -32,7 +32,7 @@ def root_network(subject: Subject) -> Iterator[Problem]:
             reference="root-resolv-conf",
             message=f"nodes may not find {', '.join(sorted(names))}: in the root filesystem, /etc/resolv.conf {fault}",
             hint="enable systemd-resolved and link it to /run/systemd/resolve/stub-resolv.conf, or use addresses",
-            severity="warning",
+            severity="note" if resolver.is_missing(tree) else "warning",
         )
 
 

@@ -37,6 +37,11 @@ _MAKERS = {  # of the targets in /run that the file may be a link to
 _NAMESERVER = re.compile(r"^\s*nameserver\s+(\S+)", re.MULTILINE)
 
 
+def is_missing(tree: RootTree) -> bool:
+    """Whether there is no /etc/resolv.conf. Then it may be made at boot: by systemd's tmpfiles.d, for one."""
+    return CONFIG not in tree.stat([CONFIG])
+
+
 def fault(tree: RootTree, enabled: Container[str]) -> str:
     """Why names may not be resolved, as a sentence without its subject, /etc/resolv.conf; empty if nothing is wrong."""
     if _RESOLVED in enabled and re.search(r"(?m)^hosts:.*\bresolve\b", text_file(tree, _NSSWITCH)):
