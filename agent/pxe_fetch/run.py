@@ -27,7 +27,7 @@ from pxe_fetch.download.context import Context
 from pxe_fetch.errors import RESTARTED, DeadlineError, FetchError, IntegrityError, Result, StoppedError, error_result
 from pxe_fetch.fetcher import Fetcher
 from pxe_fetch.filesystem import AllowedRoots
-from pxe_fetch.install.disk_space import DiskSpace
+from pxe_fetch.install.disk_space import DiskSpace, check_live_space
 from pxe_fetch.node import Node
 from pxe_fetch.plan import Source, plan
 from pxe_fetch.reporting.event_log import EventLog
@@ -108,6 +108,9 @@ def _run_steps(context: RunContext) -> Result:
     planned = plan(config, roots=roots, node=node)
     event_log.planned(planned, config=config)
 
+    if config.live_space and is_service():
+        is_large, sentence = check_live_space(config.live_space)
+        event_log.log(sentence, priority=INFO if is_large else WARNING)
     disk_space = DiskSpace()
     no_room = disk_space.preflight(planned.transfers)
 

@@ -16,6 +16,7 @@ from pxe_fetch.contract.tar import longest_member
 from pxe_pack import folder_archive
 from pxe_pack.chunks import ChunkSizeError, chunk_size, list_size
 from pxe_pack.hashing import SizeAndDigest, hash_file
+from pxe_pack.source_archive import scan_archive
 from pxe_pack.source_folder import FolderScan, printable, scan_folder
 
 FOLDER = "other-user-artifacts"
@@ -33,11 +34,17 @@ class LocalFile:
     folder: FolderScan | None = None  # set if `source` is a folder
     requested_chunks: tuple[Chunks | None, ...] = ()  # the `chunks` key of each artifact
     chunk: int | None = None  # bytes in each chunk; None: no list of chunk digests
+    unpacked: int | None = None  # bytes of the files in it, if it is an archive that nodes unpack
 
     @property
     def content_size(self) -> int:
         """Bytes in the file, or in all files of the folder."""
         return self.folder.size if self.folder else self.size
+
+    @property
+    def installed_size(self) -> int:
+        """Bytes that it takes on a node, in files."""
+        return self.content_size if self.unpacked is None else self.unpacked
 
     @property
     def planned_chunk(self) -> int | None:
@@ -96,6 +103,10 @@ def local_files(config: FetchConfig, *, base_dir: Path) -> tuple[list[LocalFile]
         )
         if first.folder:
             problems += _unpack_problems(artifact, path, first.folder)
+        elif artifact.extract not in {None, "none"}:
+            unpacked, wrong = scan_archive(artifact, path)
+            found[first.name] = replace(found[first.name], unpacked=unpacked)
+            problems += wrong
     files, wrong = _with_chunk_sizes(found)
     return files, problems + wrong
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem, show
-from pxe_pack import checks, unit
+from pxe_pack import checks, node_memory, unit
 from pxe_pack.artifacts import local_files
 from pxe_pack.checks.check_urls import check_urls
 from pxe_pack.checks.subject import Subject
@@ -23,6 +23,7 @@ from pxe_pack.inject.rewrite import Rewrite
 from pxe_pack.layout.read import Layout
 from pxe_pack.layout.read import read as read_layout
 from pxe_pack.loaders import choose_loaders
+from pxe_pack.node_memory import NodeMemory
 from pxe_pack.output import MANIFEST
 from pxe_pack.plan import read_config
 from pxe_pack.tools import InputError
@@ -56,10 +57,19 @@ class Request:
     offline: bool = False  # do not contact servers
 
 
-def check(request: Request, *, console: Console) -> list[Problem]:
-    """All findings, errors first. Raises InputError when `request.image` is not an image or a layout."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Findings:
+    """What a check found."""
+
+    problems: Sequence[Problem]  # errors first
+    memory: NodeMemory | None  # None if the image is not one that can be booted
+
+
+def check(request: Request, *, console: Console) -> Findings:
+    """Check everything. Raises InputError when `request.image` is not an image or a layout."""
     layout = _layout(request.image)
     config, found = _config(request)
+    memory: NodeMemory | None = None
     try:
         with liveos.opened(
             request.image, boot_url=config.boot_url, boot_loader=config.boot_loader, step=console.step
@@ -73,8 +83,10 @@ def check(request: Request, *, console: Console) -> list[Problem]:
                 boot_url=config.boot_url,
                 config=config.fetch,
                 local_sizes=config.local_sizes,
-                node_memory=request.node_memory,
+                node_memory=request.node_memory or config.node_memory,
+                inject=config.inject,
             )
+            memory = subject.memory
             found += checks.offline(subject)
             found += _payload(subject, config, request, console=console)
             found += [] if request.offline else check_urls(subject)
@@ -82,7 +94,8 @@ def check(request: Request, *, console: Console) -> list[Problem]:
         if not all(problem.reference in IN_IMAGE for problem in error.problems):
             raise
         found += error.problems
-    return sorted(found, key=lambda problem: SEVERITIES.index(problem.severity))
+    found.sort(key=lambda problem: SEVERITIES.index(problem.severity))
+    return Findings(problems=found, memory=memory)
 
 
 def _layout(path: Path) -> Layout | None:
@@ -100,6 +113,7 @@ class _Config:
     boot_url: str = ""
     boot_loader: Path | None = None  # a folder
     inject: str = "auto"
+    node_memory: int | None = None  # bytes
     rewrite: Rewrite | None = None
     local_sizes: dict[str, int]
 
@@ -120,8 +134,9 @@ def _config(request: Request) -> tuple[_Config, list[Problem]]:
         boot_url=pack.boot_url or "",
         boot_loader=base_dir / pack.boot_loader if pack.boot_loader else None,
         inject=pack.inject,
+        node_memory=pack.node_memory,
         rewrite=Rewrite(compressor=pack.compressor, level=pack.level) if pack.compressor and not wrong else None,
-        local_sizes={name: file.content_size for file in files for name in file.artifacts},
+        local_sizes={name: file.installed_size for file in files for name in file.artifacts},
     )
     return config, found + wrong
 
@@ -169,14 +184,14 @@ def _payload(subject: Subject, config: _Config, request: Request, *, console: Co
     yield from unit.unit_problems(service)
 
 
-def fails(found: Sequence[Problem]) -> bool:
+def fails(found: Findings) -> bool:
     """True if any finding is an error."""
-    return any(problem.severity == "error" for problem in found)
+    return any(problem.severity == "error" for problem in found.problems)
 
 
-def document(request: Request, found: Sequence[Problem]) -> dict[str, object]:
+def document(request: Request, found: Findings) -> dict[str, object]:
     """The findings as JSON values (docs/json.md)."""
-    count = Counter(problem.severity for problem in found)
+    count = Counter(problem.severity for problem in found.problems)
     return {
         "image": str(request.image),
         **{f"{severity}s": count[severity] for severity in SEVERITIES},
@@ -188,13 +203,17 @@ def document(request: Request, found: Sequence[Problem]) -> dict[str, object]:
                 "remedy": problem.hint,
                 "where": problem.where._asdict() if problem.where else None,
             }
-            for problem in found
+            for problem in found.problems
         ],
+        "memory": node_memory.document(found.memory) if found.memory else None,
     }
 
 
-def text(request: Request, found: Sequence[Problem]) -> str:
-    """The findings as text."""
-    count = Counter(problem.severity for problem in found)
+def text(request: Request, found: Findings) -> str:
+    """The findings as text; with the table of a node's memory, if that was given."""
+    count = Counter(problem.severity for problem in found.problems)
     counts = [f"{count[one]} {one}{'s' if count[one] > 1 else ''}" for one in SEVERITIES if count[one]]
-    return "\n\n".join([*map(show, found), f"{request.image}: {', '.join(counts) or 'no problems found'}"])
+    table = ["\n".join(node_memory.lines(found.memory))] if found.memory and found.memory.given else []
+    return "\n\n".join(
+        [*map(show, found.problems), *table, f"{request.image}: {', '.join(counts) or 'no problems found'}"]
+    )

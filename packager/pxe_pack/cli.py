@@ -89,6 +89,7 @@ def _pack(arguments: argparse.Namespace, shown: Console) -> int:
         inject=arguments.pack_inject,
         compressor=arguments.pack_compressor,
         level=arguments.pack_level,
+        node_memory=arguments.pack_node_memory,
         agent=arguments.pack_agent,
         boot_loader=arguments.pack_boot_loader,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 from pxe_fetch.contract import keys, model, reader, validators
-from pxe_fetch.contract.keys import Text, Whole, key
+from pxe_fetch.contract.keys import Size, Text, Whole, key
 from pxe_fetch.contract.model import FetchConfig
 
 INJECTORS = ("auto", "rootfs", "updates", "initrd")
@@ -35,6 +35,9 @@ class Pack:
         None, Text(validators.OneOf(*COMPRESSORS)), "Compress the whole root filesystem anew with this (`rootfs`)."
     )
     level: int | None = key(None, Whole(1, 22), "The level of `compressor`.")
+    node_memory: int | None = key(  # bytes
+        None, Size(), "Memory of the smallest node, which everything has to fit in."
+    )
 
 
 SECTIONS = {**model.SECTIONS, **keys.sections({"pack": Pack})}

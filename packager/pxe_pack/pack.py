@@ -134,6 +134,7 @@ def _payload(plan: Plan, agent: FrozenAgent, service: str, *, config: str) -> Pa
     return make_payload(
         agent=agent.path,
         service=service,
+        live_space=unit.live_space_unit(plan.settings.fetch, full_os=plan.image.live is None),
         config=config,
         roots=plan.settings.fetch.allowed_roots,
         tree=plan.image.tree,

@@ -11,7 +11,7 @@ from pxe_fetch.contract.document import MAX_CHARACTERS
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.quantity import show_size
-from pxe_pack import checks
+from pxe_pack import checks, node_memory
 from pxe_pack.artifacts import FOLDER, LocalFile, local_files
 from pxe_pack.config import Document, read
 from pxe_pack.image.bootloader import BootFile
@@ -19,6 +19,7 @@ from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.liveroot import LiveOS
 from pxe_pack.inject import Choice, Rewrite, choose
 from pxe_pack.loaders import LoaderChoice, choose_loaders
+from pxe_pack.node_memory import NodeMemory
 from pxe_pack.tools import InputError
 
 
@@ -35,6 +36,7 @@ class Options:
     inject: str | None = None
     compressor: str | None = None
     level: int | None = None
+    node_memory: int | None = None  # bytes
     agent: Path | None = None  # a folder with a frozen agent
     boot_loader: Path | None = None  # a folder with shim and GRUB
 
@@ -53,6 +55,7 @@ class Settings:
     artifact_url: str  # empty if neither it nor boot_url is given
     inject: str
     rewrite: Rewrite | None  # recompress the root filesystem
+    node_memory: int | None  # bytes; None if it is not given
     agent: Path | None
     boot_loader: Path | None
     files: tuple[LocalFile, ...]
@@ -66,6 +69,7 @@ class Plan:
     choice: Choice
     image: LiveImage
     loaders: LoaderChoice
+    memory: NodeMemory
     warnings: tuple[Problem, ...] = ()  # what may go wrong at boot
 
     @property
@@ -104,6 +108,8 @@ class Plan:
             what = f"{files}{file.content_size:,} bytes{chunks}"
             yield f"artifact  {file.source} ({what}) as {file.url(settings.artifact_url)}"
         yield f"output    {settings.output}{'/' if settings.format == 'dir' else ''}"
+        if self.memory.given:
+            yield from node_memory.lines(self.memory)
 
     def _kind(self) -> str:
         if given := self.image.rootfs_source:
@@ -145,6 +151,7 @@ class Plan:
             "artifact_url": settings.artifact_url,
             "artifacts": [_artifact_document(file, base=settings.artifact_url) for file in settings.files],
             "output": str(settings.output),
+            "memory": node_memory.document(self.memory),
         }
 
 
@@ -196,6 +203,7 @@ def resolve_settings(options: Options) -> Settings:
         artifact_url=base or (f"{boot_url.rsplit('/', 1)[0]}/{FOLDER}/" if boot_url else ""),
         inject=options.inject or pack.inject,
         rewrite=Rewrite(compressor=compressor, level=level) if compressor else None,
+        node_memory=options.node_memory or pack.node_memory,
         agent=options.agent,
         boot_loader=options.boot_loader or (base_dir / pack.boot_loader if pack.boot_loader else None),
         files=tuple(files),
@@ -244,7 +252,9 @@ def make_plan(settings: Settings, image: LiveImage) -> Plan:
         loaders=chosen.loaders if chosen else None,
         boot_url=settings.boot_url,
         config=settings.fetch,
-        local_sizes={name: file.content_size for file in settings.files for name in file.artifacts},
+        local_sizes={name: file.installed_size for file in settings.files for name in file.artifacts},
+        node_memory=settings.node_memory,
+        inject=settings.inject,
     )
     found += checks.offline(subject)
     errors = [problem for problem in found if problem.severity == "error"]
@@ -255,5 +265,6 @@ def make_plan(settings: Settings, image: LiveImage) -> Plan:
         image=image,
         choice=choose(settings.inject, image, rewrite=settings.rewrite),
         loaders=chosen,
+        memory=subject.memory,
         warnings=tuple(problem for problem in found if problem.severity == "warning"),
     )

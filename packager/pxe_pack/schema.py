@@ -52,6 +52,7 @@ _FORMS: dict[object, Schema] = {
     validators.absolute_path: {"pattern": "^/"},
     validators.node_path: {"pattern": "^/"},
     validators.root: {"pattern": "^/."},
+    validators.live_space: {"pattern": rf"^(?:{validators.SHARE.pattern}|{quantity.SIZE.pattern})$"},
     validators.mode: {"pattern": _whole(validators.MODE)},
 }
 # The schema for each kind of value without parameters.

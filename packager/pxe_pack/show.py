@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pxe_pack.image import networking
+from pxe_pack.image import networking, units
 from pxe_pack.image.efi import EfiProgram
 from pxe_pack.image.grub.efi_image import GrubImage
 from pxe_pack.image.grub.netboot import Netboot
@@ -34,7 +34,7 @@ def report_on(image: LiveImage) -> ImageReport:
         image=image,
         programs=programs(image, image.loaders),
         previous_payloads=tuple(previous_payloads(image)),
-        dhcp=networking.dhcp(image.tree) if image.tree else "",
+        dhcp=networking.dhcp(image.tree, units.enabled(image.tree)) if image.tree else "",
     )
 
 

@@ -247,6 +247,9 @@ class FetchConfig:
         "Artifacts go below these; the sandbox lets nothing else be written.",
         always=True,
     )
+    live_space: str | None = key(  # as tmpfs's option `size` has it: "60%", or bytes
+        None, Text(validators.live_space), "How much of the memory a live system's files may take."
+    )
     tls: Tls = key(Tls(), Group("tls"), "Files on the node, for https with a site's own certificates.")
     proxy: Proxy = key(Proxy(), Group("proxy"), "Explicit proxies; the environment's are never used.")
     on_failure: str = key(

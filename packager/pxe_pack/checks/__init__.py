@@ -8,6 +8,7 @@ from pxe_pack.checks.arguments import arguments
 from pxe_pack.checks.destinations import destinations
 from pxe_pack.checks.files import files
 from pxe_pack.checks.grubscript import grub_script
+from pxe_pack.checks.identity import machine_id
 from pxe_pack.checks.image import boot_warnings, bootable
 from pxe_pack.checks.initrd import initrds
 from pxe_pack.checks.kernels import kernels
@@ -15,10 +16,13 @@ from pxe_pack.checks.loaders import loaders
 from pxe_pack.checks.machine import disk_space, needed_tools
 from pxe_pack.checks.memory import memory
 from pxe_pack.checks.network import root_network
+from pxe_pack.checks.packed_agent import packed_agent
 from pxe_pack.checks.secrets import secrets
 from pxe_pack.checks.secureboot import secure_boot
 from pxe_pack.checks.settings import artifact_url, boot_url, compression, credentials, missing_setting, places, urls
+from pxe_pack.checks.start_units import start_units
 from pxe_pack.checks.subject import Subject, subject
+from pxe_pack.checks.tls import tls_files
 
 __all__ = [
     "Subject",
@@ -47,10 +51,14 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     kernels,
     initrds,
     boot_warnings,
+    machine_id,
     root_network,
     memory,
     destinations,
     secrets,
+    start_units,
+    tls_files,
+    packed_agent,
 )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pxe_pack.freeze import GlibcVersion, parse_glibc
-from pxe_pack.image import networking
+from pxe_pack.image import identity, mounts, networking, resolver
 from pxe_pack.image.tree import Inode, RootTree
 
 NESTED = ("LiveOS/rootfs.img", "LiveOS/ext3fs.img")  # dracut's dmsquash-live-root: a file system inside the squashfs
@@ -22,6 +22,7 @@ _LIBRARY_FOLDERS = ("lib", "usr/lib", "lib64", "usr/lib64")
 _MULTIARCH = re.compile(r".*/[\w-]+-linux-[\w-]+")  # of Debian: x86_64-linux-gnu
 _OS_RELEASE = ("etc/os-release", "usr/lib/os-release")  # os-release(5)
 _SELINUX = "etc/selinux/config"
+_READ = (*_OS_RELEASE, _SELINUX, mounts.FSTAB, *identity.FILES, *resolver.READ)
 _KERNEL_MODULES = "lib/modules"
 # e_machine (elf.h) -> `uname -m`
 _MACHINES = {
@@ -43,8 +44,8 @@ class RootFacts:
 
 
 def is_system_file(path: str) -> bool:
-    """Whether `read_root` reads the file `path`."""
-    return path in (*_OS_RELEASE, _SELINUX) or bool(_LIBC.fullmatch(path)) or networking.is_network_config(path)
+    """Whether `read_root` or a check reads the file `path`."""
+    return path in _READ or bool(_LIBC.fullmatch(path)) or networking.is_network_config(path)
 
 
 def read_root(tree: RootTree) -> RootFacts:

@@ -93,3 +93,15 @@ class ListedTree:
 
     def resolve(self, path: str) -> str:
         return resolved(path, self.inodes.get)
+
+
+def regular_file(tree: RootTree, path: str) -> bytes | None:
+    """The content of the file at the absolute or relative `path`, following links; None if there is no such file."""
+    real = tree.resolve(path.lstrip("/"))
+    inode = tree.stat([real]).get(real)
+    return tree.cat(real) if inode and stat.S_ISREG(inode.mode) else None
+
+
+def text_file(tree: RootTree, path: str) -> str:
+    """The text of such a file; empty if it does not exist."""
+    return (regular_file(tree, path) or b"").decode(errors="replace")

@@ -47,6 +47,13 @@ class Layout:
         return _text(_part(self.manifest, "inject"), "artifact_url") or self.artifact_url
 
     @property
+    def copied_payload(self) -> int:
+        """The bytes of the payload that dracut copies onto a LiveOS's root at each boot; 0 if it is in the root."""
+        inject = _part(self.manifest, "inject")
+        size = inject.get("size")
+        return size if inject.get("how") in ("updates", "initrd") and isinstance(size, int) else 0
+
+    @property
     def machine(self) -> str:
         """The nodes' architecture, as in `uname -m`; empty if unknown."""
         return _text(_part(self.manifest, "image"), "machine") or ""
