@@ -9,13 +9,12 @@ from pathlib import Path
 
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem, show
-from pxe_pack import checks, node_memory, unit
+from pxe_pack import checks, liveiso, node_memory, unit
 from pxe_pack.artifacts import local_files
 from pxe_pack.checks.check_urls import check_urls
 from pxe_pack.checks.subject import Subject
 from pxe_pack.console import Console
 from pxe_pack.freeze import cached_agent, default_cache, load_agent
-from pxe_pack.image import liveos
 from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.inject import choose
@@ -71,7 +70,7 @@ def check(request: Request, *, console: Console) -> Findings:
     config, found = _config(request)
     memory: NodeMemory | None = None
     try:
-        with liveos.opened(
+        with liveiso.opened(
             request.image, boot_url=config.boot_url, boot_loader=config.boot_loader, step=console.step
         ) as image:
             loaders, wrong = _loaders(image, layout, given=config.boot_loader)

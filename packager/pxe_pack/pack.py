@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pxe_fetch import __version__
-from pxe_pack import checks, dump, export, unit
+from pxe_pack import checks, dump, export, liveiso, unit
 from pxe_pack.artifacts import Exported, LocalFile, with_urls
 from pxe_pack.console import Console
 from pxe_pack.export import LayoutWriter
 from pxe_pack.freeze import FrozenAgent, default_cache, frozen_agent, load_agent
 from pxe_pack.hashing import SizeAndDigest, hash_file
-from pxe_pack.image import liveos
 from pxe_pack.image.liveos import LiveImage
+from pxe_pack.image.rootfs_source import detect_rootfs
 from pxe_pack.inject import Target, remove_from_iso
-from pxe_pack.liveiso import detect_rootfs
 from pxe_pack.output import Staging, staging, staging_folder
 from pxe_pack.payload import Payload, make_payload
 from pxe_pack.plan import Options, Plan, Settings, make_plan, resolve_settings
@@ -95,10 +94,10 @@ def _staging(settings: Settings, image: LiveImage) -> AbstractContextManager[Sta
 
 
 def _image(settings: Settings, console: Console) -> AbstractContextManager[LiveImage]:
-    """Open the image. Temporary files go next to the output."""
+    """Open the image; of a root filesystem, the ISO is built first. Temporary files go next to the output."""
     if not settings.boot_url and detect_rootfs(settings.image):  # fail before building the ISO, which needs one
         raise InputError(checks.missing_setting("boot_url"))
-    return liveos.opened(
+    return liveiso.opened(
         settings.image,
         boot_url=settings.boot_url,
         staging=lambda: staging_folder(settings.output),

@@ -19,6 +19,7 @@ from pxe_pack.export import LayoutWriter, export_scripts, finish
 from pxe_pack.hashing import SizeAndDigest
 from pxe_pack.image import liveos
 from pxe_pack.image.liveos import LiveImage
+from pxe_pack.image.rootfs_source import detect_rootfs
 from pxe_pack.inject import Target, previous_payloads, remove_from_iso
 from pxe_pack.inject.xorriso import EDITOR
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
@@ -45,10 +46,12 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
     output = output.parent.resolve() / output.name if output else None
     if path.is_dir():
         return _of_layout(read(path.resolve()), output=output, console=console)
+    if detect_rootfs(path):
+        raise _no_iso(path)
     with liveos.opened(path, boot_url="") as image:
         ways = _ways(image)
         if image.media is not image.iso:
-            raise _refused("remove-no-iso", f"{path} is neither an ISO nor a layout", "pass pxe-pack's output folder")
+            raise _no_iso(path)
         if "initrd" in ways:
             message = f"the payload is in an initrd of {path}; it can only be removed from a layout"
             raise _refused("remove-no-layout", message, "pass pxe-pack's output folder")
@@ -67,6 +70,10 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
             with committing():
                 made.rename(output)
     return Removed(output=output, removed=ways, changed=(output.name,))
+
+
+def _no_iso(path: Path) -> InputError:
+    return _refused("remove-no-iso", f"{path} is neither an ISO nor a layout", "pass pxe-pack's output folder")
 
 
 def _ways(image: LiveImage) -> tuple[str, ...]:

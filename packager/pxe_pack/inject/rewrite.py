@@ -18,7 +18,7 @@ from pxe_pack import tools
 from pxe_pack.console import Console, Step
 from pxe_pack.hashing import SizeAndDigest, background_hasher
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.image.squashfs import Superblock, Tree
+from pxe_pack.image.squashfs import Superblock, open_tree
 from pxe_pack.inject import rootfs, updates
 from pxe_pack.inject.compare_trees import unexplained_differences
 from pxe_pack.inject.injector import Injected, Target
@@ -81,7 +81,7 @@ class Rewrite:
                 _rewrite(image, old, new, options=options, payload=payload, step=step)
                 step.note(f"{live.span.size:,} → {new.stat().st_size:,} bytes")
             with console.step("Comparing the new root filesystem with the original"):
-                _compare(Tree(file=old), Tree(file=new), payload)
+                _compare(old, new, payload)
             old.unlink()
             removed = updates.previous_paths(image, payload.replaces)
             with console.step("Writing the ISO", total=new.stat().st_size) as step:
@@ -104,7 +104,7 @@ class Rewrite:
 
 
 def _rewrite(image: LiveImage, old: Path, new: Path, *, options: list[str], payload: Payload, step: Step) -> None:
-    labels = SelinuxLabels(Tree(file=old))
+    labels = SelinuxLabels(image.liveos.tree)
     # -r .: include the root directory itself, with owner, mode and xattrs; -s: fail instead of skipping
     with tools.start(READER, "-s", "-r", ".", old) as reader:
         writer = tools.start(
@@ -155,9 +155,10 @@ def _finish(reader: subprocess.Popen[bytes], writer: subprocess.Popen[bytes], fa
     tools.check(WRITER, writer.returncode, writer_errors)
 
 
-def _compare(old: Tree, new: Tree, payload: Payload) -> None:
-    """Raise WorkError unless the new tree is the old one plus the payload."""
-    differences = list(islice(unexplained_differences(old.walk(), new.walk(), payload), 5))
+def _compare(old: Path, new: Path, payload: Payload) -> None:
+    """Raise WorkError unless the tree of the new squashfs is that of the old one plus the payload."""
+    with open_tree(old) as before, open_tree(new) as after:
+        differences = list(islice(unexplained_differences(before.walk(), after.walk(), payload), 5))
     if differences:
         raise WorkError(
             Problem(
