@@ -102,10 +102,10 @@ def _parse(name: str, metavars: Mapping[str, str], operand: str, words: Iterable
 
 def _suggestion(word: str, known: Iterable[str]) -> str:
     """`; did you mean …?` if one of the `known` words is like `word`."""
-    import difflib
+    from pxe_fetch.contract.problem import suggestion
 
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean `{near[0]}`?" if near else ""
+    near = suggestion(word, known)
+    return near and f"; {near}"
 
 
 def _help(name: str | None) -> str:

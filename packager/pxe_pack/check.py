@@ -49,7 +49,7 @@ IN_IMAGE = frozenset(
 class Request:
     """What to check."""
 
-    image: Path  # or a layout
+    image: Path | None = None  # or a layout; None: the image that the configuration names
     config: Path | None = None
     agent: Path | None = None  # a folder with a frozen agent; None: the cached one, if any
     node_memory: int | None = None  # bytes
@@ -60,19 +60,21 @@ class Request:
 class Findings:
     """What a check found."""
 
+    image: Path  # what was checked
     problems: Sequence[Problem]  # errors first
     memory: NodeMemory | None  # None if the image is not one that can be booted
 
 
 def check(request: Request, *, console: Console) -> Findings:
-    """Check everything. Raises InputError when `request.image` is not an image or a layout."""
-    layout = _layout(request.image)
+    """Check everything. Raises InputError when there is no image to check, or it is not an image or a layout."""
     config, found = _config(request)
+    path = request.image or config.image
+    if path is None:
+        raise InputError(_no_image(request))
+    layout = _layout(path)
     memory: NodeMemory | None = None
     try:
-        with liveiso.opened(
-            request.image, boot_url=config.boot_url, boot_loader=config.boot_loader, step=console.step
-        ) as image:
+        with liveiso.opened(path, boot_url=config.boot_url, boot_loader=config.boot_loader, step=console.step) as image:
             loaders, wrong = _loaders(image, layout, given=config.boot_loader)
             found += wrong
             subject = checks.subject(
@@ -94,7 +96,13 @@ def check(request: Request, *, console: Console) -> Findings:
             raise
         found += error.problems
     found.sort(key=lambda problem: SEVERITIES.index(problem.severity))
-    return Findings(problems=found, memory=memory)
+    return Findings(image=path, problems=found, memory=memory)
+
+
+def _no_image(request: Request) -> Problem:
+    what = f"and {request.config} names none" if request.config else "and no configuration that names one"
+    hint = "pxe-pack check IMAGE, or name it in the configuration: `pack: {image: liveos.iso}`"
+    return Problem(reference="image-missing", message=f"no image is given, {what}", hint=hint)
 
 
 def _layout(path: Path) -> Layout | None:
@@ -108,6 +116,7 @@ def _layout(path: Path) -> Layout | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Config:
+    image: Path | None = None
     fetch: FetchConfig | None = None
     boot_url: str = ""
     boot_loader: Path | None = None  # a folder
@@ -129,6 +138,7 @@ def _config(request: Request) -> tuple[_Config, list[Problem]]:
     found += checks.credentials(document.fetch, pack.artifact_url or pack.boot_url or "")
     wrong = [*checks.compression(pack.compressor, pack.level)]
     config = _Config(
+        image=base_dir / pack.image if pack.image else None,
         fetch=document.fetch,
         boot_url=pack.boot_url or "",
         boot_loader=base_dir / pack.boot_loader if pack.boot_loader else None,
@@ -188,11 +198,11 @@ def fails(found: Findings) -> bool:
     return any(problem.severity == "error" for problem in found.problems)
 
 
-def document(request: Request, found: Findings) -> dict[str, object]:
+def document(found: Findings) -> dict[str, object]:
     """The findings as JSON values (docs/json.md)."""
     count = Counter(problem.severity for problem in found.problems)
     return {
-        "image": str(request.image),
+        "image": str(found.image),
         **{f"{severity}s": count[severity] for severity in SEVERITIES},
         "findings": [
             {
@@ -208,11 +218,11 @@ def document(request: Request, found: Findings) -> dict[str, object]:
     }
 
 
-def text(request: Request, found: Findings) -> str:
+def text(found: Findings) -> str:
     """The findings as text; with the table of a node's memory, if that was given."""
     count = Counter(problem.severity for problem in found.problems)
     counts = [f"{count[one]} {one}{'s' if count[one] > 1 else ''}" for one in SEVERITIES if count[one]]
     table = ["\n".join(node_memory.lines(found.memory))] if found.memory and found.memory.given else []
     return "\n\n".join(
-        [*map(show, found.problems), *table, f"{request.image}: {', '.join(counts) or 'no problems found'}"]
+        [*map(show, found.problems), *table, f"{found.image}: {', '.join(counts) or 'no problems found'}"]
     )

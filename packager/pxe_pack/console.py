@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from pxe_fetch.contract.problem import Problem, show_all
+from pxe_pack.diagnostics import for_stream, is_colourful
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -62,7 +63,7 @@ def console(*, json_lines: bool, quiet: bool = False) -> Console:
         return JsonConsole(quiet=quiet)
     if quiet:
         return QuietConsole()
-    if sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
+    if is_colourful(sys.stderr):
         return TerminalConsole()
     return PlainConsole()
 
@@ -130,11 +131,11 @@ class PlainConsole:
 
     def problems(self, problems: Sequence[Problem]) -> None:
         """Write the problems to stderr."""
-        self.say(show_all(tuple(problems)))
+        print(for_stream(show_all(tuple(problems)), sys.stderr), file=sys.stderr, flush=True)
 
     def result(self, document: Mapping[str, object], text: str) -> None:  # noqa: ARG002  this console prints text
         """Write `text` to stdout."""
-        _write_out(text)
+        _write_out(for_stream(text, sys.stdout))
 
     def interrupted(self, text: str) -> None:
         """Write `text` to stderr."""
@@ -152,10 +153,6 @@ class QuietConsole(PlainConsole):
 
     def say(self, text: str) -> None:
         """Print nothing."""
-
-    def problems(self, problems: Sequence[Problem]) -> None:
-        """Write the problems to stderr."""
-        print(show_all(tuple(problems)), file=sys.stderr, flush=True)
 
     def interrupted(self, text: str) -> None:
         """Print nothing."""

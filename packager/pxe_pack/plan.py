@@ -8,9 +8,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pxe_fetch.contract.document import MAX_CHARACTERS
-from pxe_fetch.contract.model import FetchConfig
+from pxe_fetch.contract.model import Artifact, FetchConfig
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.quantity import show_size
+from pxe_fetch.contract.url import redact
 from pxe_pack import checks, node_memory
 from pxe_pack.artifacts import FOLDER, LocalFile, local_files
 from pxe_pack.config import Document, read
@@ -107,9 +108,18 @@ class Plan:
             chunks = f", in chunks of {show_size(file.planned_chunk)}" if file.planned_chunk else ""
             what = f"{files}{file.content_size:,} bytes{chunks}"
             yield f"artifact  {file.source} ({what}) as {file.url(settings.artifact_url)}"
+        for artifact in self._fetched():
+            size = "size unknown" if artifact.size is None else f"{artifact.size:,} bytes"
+            first, *others = map(redact, artifact.urls)
+            mirrors = f" and {len(others)} mirror{'s' if len(others) > 1 else ''}" if others else ""
+            yield f"artifact  {artifact.name} ({size}) from {first}{mirrors}"
         yield f"output    {settings.output}{'/' if settings.format == 'dir' else ''}"
         if self.memory.given:
             yield from node_memory.lines(self.memory)
+
+    def _fetched(self) -> Iterator[Artifact]:
+        """The artifacts that nodes fetch from servers of their own: not exported with the layout."""
+        return (artifact for artifact in self.settings.fetch.artifacts if artifact.urls)
 
     def _kind(self) -> str:
         if given := self.image.rootfs_source:
@@ -149,7 +159,10 @@ class Plan:
             "boot_loaders": self.loaders_document(),
             "boot_url": self.boot_url,
             "artifact_url": settings.artifact_url,
-            "artifacts": [_artifact_document(file, base=settings.artifact_url) for file in settings.files],
+            "artifacts": [
+                *(_artifact_document(file, base=settings.artifact_url) for file in settings.files),
+                *map(_fetched_document, self._fetched()),
+            ],
             "output": str(settings.output),
             "memory": node_memory.document(self.memory),
         }
@@ -158,7 +171,14 @@ class Plan:
 def _artifact_document(file: LocalFile, *, base: str) -> dict[str, object]:
     chunks = {"size": file.planned_chunk, "url": file.list_url(base)} if file.planned_chunk else None
     files = {"files": file.folder.files} if file.folder else {}
-    return {"source": str(file.source), **files, "size": file.content_size, "url": file.url(base), "chunks": chunks}
+    known = {"names": list(file.artifacts), "size": file.content_size, "url": file.url(base), "chunks": chunks}
+    return {"source": str(file.source), **files, **known}
+
+
+def _fetched_document(artifact: Artifact) -> dict[str, object]:
+    """An artifact with URLs of its own, as JSON values; without the URLs' queries, which may have secrets."""
+    url, *mirrors = map(redact, artifact.urls)
+    return {"source": None, "names": [artifact.name], "size": artifact.size, "url": url, "mirrors": mirrors}
 
 
 def _abilities(livenet: bool, live: bool, updates: bool) -> tuple[tuple[str, bool], ...]:  # noqa: FBT001  three facts
