@@ -11,20 +11,22 @@ import logging
 import os
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from pxe_fetch.contract.problem import Problem, show_all
-from pxe_pack.diagnostics import for_stream, is_colourful
+from pxe_pack.diagnostics import for_stream, is_colourful, width_of, wrapped
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
 
 
+_WIDE = len("━━━━━━━━━━ 1023.9/1023.9 GiB 0:00:00")  # a bar, the bytes, and the time
 JSON_PROGRESS = 0.5  # seconds between two progress events of a step
 
 
@@ -127,7 +129,7 @@ class PlainConsole:
 
     def say(self, text: str) -> None:
         """Write `text` to stderr."""
-        print(text, file=sys.stderr, flush=True)
+        print(wrapped(text, sys.stderr), file=sys.stderr, flush=True)
 
     def problems(self, problems: Sequence[Problem]) -> None:
         """Write the problems to stderr."""
@@ -168,24 +170,42 @@ class TerminalConsole(PlainConsole):
     @contextmanager
     def step(self, title: str, *, total: int | None = None) -> Iterator[Step]:
         """Show the step as a bar, or as a spinner if `total` is None."""
-        from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        columns = [SpinnerColumn(), TextColumn("{task.description}")]
-        columns += [BarColumn(), DownloadColumn(binary_units=True)] if total else []
         from rich.console import Console as RichConsole
+        from rich.progress import Progress
 
-        bar = Progress(*columns, TimeElapsedColumn(), console=RichConsole(stderr=True), transient=True)
-        with bar:
-            step = _BarStep(title, total, bar)
+        width = width_of(sys.stderr)
+        shown = textwrap.shorten(title, width - len("⠋ "), placeholder=" …")
+        columns = _columns(total, space=width - len(f"⠋ {shown} "))
+        with Progress(*columns, console=RichConsole(stderr=True, width=width), transient=True) as bar:
+            step = _BarStep(title, total, bar, shown=shown)
             yield step
         self.say(f"✓ {step.ending()}")
 
 
+def _columns(total: int | None, *, space: int) -> list[ProgressColumn]:
+    """The columns of a step's line: what fits beside its title, for rich would cut what does not."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}")]
+    if total and space >= _WIDE:
+        return [*columns, BarColumn(), DownloadColumn(binary_units=True), TimeElapsedColumn()]
+    if space >= len("0:00:00"):
+        columns.append(TaskProgressColumn() if total else TimeElapsedColumn())
+    return columns
+
+
 class _BarStep(_TimedStep):
-    def __init__(self, title: str, total: int | None, bar: Progress) -> None:
+    def __init__(self, title: str, total: int | None, bar: Progress, *, shown: str) -> None:
         super().__init__(title, total)
         self._bar = bar
-        self._task = bar.add_task(title, total=total)
+        self._task = bar.add_task(shown, total=total)
 
     def advance(self, amount: int) -> None:
         super().advance(amount)

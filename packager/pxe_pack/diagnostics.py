@@ -22,6 +22,8 @@ _PLACE = re.compile(r"( +--> )(.*)")
 _SOURCE = re.compile(r"( +(?:\d+ )?\|)(.*)")
 _CARETS = re.compile(r"( +\|)( +)(\^+)(.*)")
 _HINT = "hint:"
+_COMMAND = re.compile(r"  \S")
+_FIRST_COLUMN = re.compile(r"\S+ {2,}| +|✓ ")  # `image     liveos.iso`, or what marks a step's end
 
 _NARROWEST = 20  # columns; fewer make nothing readable
 _DEFAULT_WIDTH = 80  # of a terminal that does not know its own
@@ -37,10 +39,21 @@ def for_stream(text: str, stream: TextIO) -> str:
     if not stream.isatty():
         return text
     paint = _in if is_colourful(stream) else _plain
-    return "\n".join(_lines(text, width=_width(stream), paint=paint))
+    return "\n".join(_lines(text, width=width_of(stream), paint=paint))
 
 
-def _width(stream: TextIO) -> int:
+def wrapped(line: str, stream: TextIO) -> str:
+    """`line` as `stream` is to show it: on a terminal, in lines that end between words.
+
+    A command that is run, which is indented by two blanks, stays one line that can be copied.
+    """
+    if not stream.isatty() or len(line) <= width_of(stream) or _COMMAND.match(line):
+        return line
+    indent = _FIRST_COLUMN.match(line)
+    return "\n".join(_wrapped(line, width_of(stream), indent=len(indent[0]) if indent else 0))
+
+
+def width_of(stream: TextIO) -> int:
     """The columns of a terminal: $COLUMNS, else what it says itself."""
     columns = os.environ.get("COLUMNS", "")
     try:
@@ -92,8 +105,8 @@ def _first_column(place: int, *, size: int, space: int) -> int:
     return max(0, min(place - space // 3, size - space))
 
 
-def _wrapped(line: str, width: int) -> list[str]:
-    return textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+def _wrapped(line: str, width: int, *, indent: int = 2) -> list[str]:
+    return textwrap.wrap(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _in(colour: str, text: str) -> str:

@@ -184,13 +184,16 @@ def unknown_word(tree: argparse.ArgumentParser, words: Iterable[str]) -> tuple[a
     """
     commands = next(action.choices for action in actions(tree) if isinstance(action.choices, dict))
     parser, flags, command = tree, _flags(tree), ""
+    packing = flags
     remaining = iter(words)
     for word in remaining:
         flag, equals, _ = word.partition("=")
         if word == "--":
             break
         if flag.startswith("--") and " " not in flag and flag not in flags:
-            return parser, _with_hint(f"unrecognized arguments: {word}", suggestion(flag, flags))
+            elsewhere = {name for name, tree_of in commands.items() if flag in _flags(tree_of)}
+            hint = _misplaced(command, elsewhere, is_packing=flag in packing) or suggestion(flag, flags)
+            return parser, _with_hint(f"unrecognized arguments: {word}", hint)
         if flag in flags:
             if flags[flag] and not equals:
                 next(remaining, None)  # its value, which may look like a command
@@ -217,6 +220,13 @@ def _meant(word: str) -> str:
     if word.endswith((".yaml", ".yml")):
         return f"to pack it: pxe-pack pack {word}"
     return suggestion(word, COMMANDS) or f"choose from {', '.join(COMMANDS)}"
+
+
+def _misplaced(command: str, elsewhere: Collection[str], *, is_packing: bool) -> str:
+    """Where a flag belongs that is not one of `command` (empty: of packing); empty if it is known nowhere."""
+    if command:
+        return "this is for packing only" if is_packing else ""
+    return f"put it after {' or '.join(sorted(elsewhere))}" if elsewhere else ""
 
 
 def _with_hint(message: str, hint: str) -> str:

@@ -74,6 +74,8 @@ def test_flags_of_packing_may_be_before_and_after_the_command(site: Site, capsys
         (["chekc", "liveos.iso"], "'chekc'; did you mean `check`?"),
         (["--image", "check", "shwo"], "'shwo'; did you mean `show`?"),
         (["site/fetch.yml", "--dry-run"], "'site/fetch.yml'; to pack it: pxe-pack pack site/fetch.yml"),
+        (["--offline", "check", "liveos.iso"], "--offline; put it after check"),
+        (["check", "liveos.iso", "--output", "pxe"], "--output; this is for packing only"),
         (["xyzzy"], "'xyzzy'; choose from boot, check,"),
         (["pack"], "give the configuration: pxe-pack pack FILE"),
         (
@@ -275,6 +277,14 @@ def test_lines_end_between_words_on_a_narrow_terminal(site: Site, terminal: Show
     joined = re.sub(r"\n  (?=\S)", " ", shown)
     assert prose
     assert all(line in joined for line in prose)
+
+
+def test_plan_and_progress_fit_a_narrow_terminal(site: Site, terminal: Shown) -> None:
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal(*site.command("--inject", "rootfs"), columns=60))
+    lines = [line.rstrip() for line in re.split("[\r\n]", shown.rpartition(f"{site.output}/")[0])]
+    assert "✓ Exporting the layout: " in shown
+    assert not [line for line in lines if len(line) > 60 and " " in line[10:].strip()]
+    assert not [line for line in lines if re.search(r"\S…", line.replace("[…", ""))]
 
 
 @pytest.mark.parametrize("command", ["", *parser.COMMANDS])
