@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 from pxe_fetch.contract import keys, model, reader, validators
-from pxe_fetch.contract.keys import Key, Text, Whole
+from pxe_fetch.contract.keys import Key, Text, Texts, Whole
 from pxe_fetch.contract.model import FetchConfig
 
 INJECTORS = ("auto", "rootfs", "updates", "initrd")
@@ -37,6 +37,9 @@ class Pack:
         Text(validators.OneOf(*COMPRESSORS)), "Compress the whole root filesystem anew with this (`rootfs`)."
     ).default(None)
     level: int | None = Key(Whole(1, 22), "The level of `compressor`.").default(None)
+    leave_out: tuple[str, ...] = Key(
+        Texts(validators.any_text), "The image's files that are not to be served: patterns of paths."
+    ).default(())
 
 
 SECTIONS = {**model.SECTIONS, **keys.sections({"pack": Pack})}

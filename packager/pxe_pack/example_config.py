@@ -96,6 +96,7 @@ _EXAMPLES: dict[type, dict[str, str]] = {
         "boot_loader": "boot-loader/",
         "compressor": "zstd",
         "level": "1",
+        "leave_out": "[docs/*]",
     },
 }
 _COLUMN = 42  # where comments begin

@@ -117,6 +117,7 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add("--level", "compression level (1 to 9, zstd to 22)", type=int, choices=range(1, 23), metavar="N")
     add("--agent", "use this frozen agent instead of building one", type=Path, metavar="DIR")
     add("--boot-loader", "use shim and GRUB from this folder", type=Path, metavar="DIR")
+    add("--leave-out", "do not serve the image's files that match this; repeatable", action="append", metavar="GLOB")
     add("--dry-run", "print the plan and exit", action="store_true")
 
 

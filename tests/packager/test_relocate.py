@@ -58,7 +58,11 @@ def test_both_urls_move_and_no_byte_of_the_image_does(layout: Site) -> None:
     assert cfg(layout).count(f"root=live:{NEW}") == 1
     assert BOOT_URL not in cfg(layout)
     assert cfg(layout).count(f"pxe-fetch.artifact_url={FILES}") == 1
-    assert urls(layout) == {"other name.iso": NEW, "other-user-artifacts/m#1.bin": f"{FILES}m%231.bin"}
+    assert urls(layout) == {
+        "azl-image-customizer/saved-configs.yaml": "http://192.0.2.7/images/azl-image-customizer/saved-configs.yaml",
+        "other name.iso": NEW,
+        "other-user-artifacts/m#1.bin": f"{FILES}m%231.bin",
+    }
     assert (layout.manifest()["boot_url"], layout.manifest()["artifact_url"]) == (NEW, FILES)
     check_whole(layout)
 
@@ -104,6 +108,12 @@ def test_a_layout_without_exported_files_gets_no_argument(site: Site, packs: Pac
         ([], "relocate-nothing"),
         (["--boot-url", "http://10.0.0.1/liveos.img"], "boot-url-invalid"),
         (["--boot-url", "ftp:///x.iso"], "boot-url-invalid"),
+        (["--boot-url", "http://h/a b.iso"], "boot-url-invalid"),
+        (["--boot-url", "http://u:p@h/a.iso"], "boot-url-invalid"),
+        (["--boot-url", "http://[::1/a.iso"], "boot-url-invalid"),
+        (["--boot-url", "http://h/%2e%2e%2fa.iso"], "boot-url-invalid"),
+        (["--boot-url", "http://h/%0a.iso"], "boot-url-invalid"),
+        (["--artifact-url", "http://h:x/"], "artifact-url-invalid"),
         (["--artifact-url", "files/"], "artifact-url-invalid"),
         (["--artifact-url", "http://h/x?y"], "artifact-url-invalid"),
     ],

@@ -17,6 +17,7 @@ from pxe_fetch.contract.model import Artifact, FetchConfig
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
 from pxe_pack.image.grub.script import unknown_variable
+from pxe_pack.layout.manifest import Kind
 
 _TIMEOUT = 10  # seconds, to connect and for each response
 _AT_ONCE = 8
@@ -48,7 +49,7 @@ def _targets(subject: Subject) -> Iterator[_Target]:
     if layout := subject.layout:
         for path, listed in layout.files.items():
             if listed.url:
-                yield _Target(url=listed.url, what=path, size=listed.size)
+                yield _Target(url=listed.url, what=path, size=listed.size, needed=listed.kind is not Kind.ADDITIONAL)
     if subject.config:
         for artifact in subject.config.artifacts:
             yield from _of_artifact(artifact, subject.config)

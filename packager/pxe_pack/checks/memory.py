@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.quantity import show_size
-from pxe_pack.artifacts import FOLDER
 from pxe_pack.checks.subject import Subject
+from pxe_pack.layout.manifest import Kind
 
 _SYSTEM = 256 << 20  # bytes; minimum for the kernel and running programs
 _MIB = 1 << 20
@@ -74,8 +74,8 @@ def _initrd(subject: Subject, names: list[str]) -> int:
 def _artifacts(subject: Subject) -> int:
     """The total size in bytes of the artifacts whose size is known."""
     if subject.config is None:
-        listed = subject.layout.files if subject.layout else {}
-        return sum(file.size for path, file in listed.items() if path.startswith(f"{FOLDER}/"))
+        listed = subject.layout.of_kind(Kind.ARTIFACT) if subject.layout else {}
+        return sum(file.size for file in listed.values())
     sizes = ((artifact.size or subject.local_sizes.get(artifact.name, 0)) for artifact in subject.config.artifacts)
     return sum(sizes)
 

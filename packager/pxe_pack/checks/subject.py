@@ -12,7 +12,7 @@ from pxe_pack.image.initrd.reader import InitrdFacts
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.programs import Programs, programs
 from pxe_pack.layout.entries import BootEntry, Menu, menu
-from pxe_pack.layout.read import Layout
+from pxe_pack.layout.layout import Layout
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +74,7 @@ def subject(
         menu=menu(now if layout else image.network.text, read=text),
         loaders=loaders,
         programs=programs(image, loaders),
-        boot_url=(layout.boot_url or "") if layout else boot_url,
+        boot_url=(layout.urls.boot_url or "") if layout else boot_url,
         config=config,
         local_sizes=local_sizes or {},
         node_memory=node_memory,

@@ -1,0 +1,119 @@
+"""Checks of the image's additional files: that each can be served, and has a place of its own in the layout."""
+
+from __future__ import annotations
+
+import glob
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.additional_files import AdditionalFiles
+from pxe_pack.artifacts import LocalFile
+from pxe_pack.image.bootloader import BootLoaders
+from pxe_pack.image.grub.config import GRUB_CFG, GRUB_DIR
+from pxe_pack.image.liveos import LiveImage
+from pxe_pack.layout.ipxe import IPXE_SCRIPT
+from pxe_pack.layout.manifest import FOLDER, MANIFEST, MAX_FILES, SUMS, Kind, parents, path_problem
+from pxe_pack.layout.urls import Urls, file_name
+
+_MAX_SHOWN = 5
+
+
+def additional_files(
+    additional: AdditionalFiles,
+    *,
+    image: LiveImage,
+    loaders: BootLoaders | None,
+    files: Sequence[LocalFile],
+    urls: Urls,
+) -> Iterator[Problem]:
+    """Files that cannot be served, and errors for those that cannot be in one layout with the rest of it.
+
+    `loaders` (None if there are none), `files` and `urls` are those of the layout.
+    """
+    for reason, paths in additional.refused.items():
+        yield _refusal(reason, paths)
+    for pattern in additional.unused:
+        yield _unused(pattern)
+    yield from _same_but_for_case(additional.files)
+    if loaders:
+        yield from _clashes(additional, image=image, loaders=loaders, files=files, urls=urls)
+
+
+def _refusal(reason: str, paths: Sequence[str]) -> Problem:
+    shown = ", ".join(ascii(path) if path_problem(path) else path for path in paths[:_MAX_SHOWN])
+    more = f" and {len(paths) - _MAX_SHOWN:,} more" if len(paths) > _MAX_SHOWN else ""
+    return Problem(
+        reference="additional-not-served",
+        message=f"the layout will not have these files of the image: {shown}{more} ({reason})",
+        hint="replace or rename them in the image, or name them in `leave_out` to hide this warning",
+        severity="warning",
+    )
+
+
+def _unused(pattern: str) -> Problem:
+    return Problem(
+        reference="leave-out-unused",
+        message=f"leave_out has {pattern!r}, which matches none of the image's additional files",
+        hint="patterns are for paths from the image's top, such as docs/*; `pxe-pack show` lists the files",
+        severity="warning",
+    )
+
+
+def _same_but_for_case(paths: Iterable[str]) -> Iterator[Problem]:
+    seen: dict[str, str] = {}
+    for path in paths:
+        first = seen.setdefault(path.casefold(), path)
+        if first != path:
+            yield Problem(
+                reference="additional-case",
+                message=f"{first} and {path} differ only in upper and lower case",
+                hint="serve the layout from a file system that tells them apart, or leave one out with --leave-out",
+                severity="warning",
+            )
+
+
+def _clashes(
+    additional: AdditionalFiles, *, image: LiveImage, loaders: BootLoaders, files: Sequence[LocalFile], urls: Urls
+) -> Iterator[Problem]:
+    taken = _taken_paths(image, loaders, files, urls)
+    folders = {parent: path for path in [*additional.files, *taken] for parent in parents(path)}
+    served = {urls.of(path, Kind.ARTIFACT): path for path in taken if path.startswith(f"{FOLDER}/")}
+    served[urls.boot_url] = file_name(urls.boot_url or "")
+    for path in additional.files:
+        url = urls.of(path, Kind.ADDITIONAL)
+        above = next((parent for parent in parents(path) if parent in taken), None)
+        if path in taken or above:
+            yield _clash(path, f"would be in the place of {taken[above or path]}")
+        elif path in folders:
+            yield _clash(path, f"would be in the place of the folder of {folders[path]}")
+        elif url and served.setdefault(url, path) != path:
+            yield _clash(path, f"would be served at {url}, as would {served[url]}")
+    if len(additional.files) + len(taken) > MAX_FILES:
+        yield Problem(
+            reference="additional-too-many",
+            message=f"the image has {len(additional.files):,} additional files; a layout has at most {MAX_FILES:,}",
+            hint="leave folders out with --leave-out",
+        )
+
+
+def _taken_paths(image: LiveImage, loaders: BootLoaders, files: Sequence[LocalFile], urls: Urls) -> dict[str, str]:
+    """The paths in the layout of all that is not an additional file, and what each is, for people."""
+    grub = [*image.boot_files(), *loaders.redirector, GRUB_CFG, f"{GRUB_DIR}/grubenv"]
+    found = {**dict.fromkeys(loaders.files, "a boot loader"), **dict.fromkeys(grub, "a file for TFTP")}
+    found |= {MANIFEST: "the layout's manifest", SUMS: "the layout's checksums", IPXE_SCRIPT: "the script for iPXE"}
+    if urls.boot_url:
+        found[file_name(urls.boot_url)] = f"the ISO, which is named by the boot_url {urls.boot_url}"
+    for file in files:
+        found[f"{FOLDER}/{file.name}"] = f"the artifact {file.source}"
+        if file.chunk:
+            found[f"{FOLDER}/{file.list_name}"] = f"the chunk digests of {file.source}"
+    return found
+
+
+def _clash(path: str, what: str) -> Problem:
+    return Problem(
+        reference="additional-name-clash",
+        message=f"the image's file {path} {what}",
+        hint=f"rename one of them, or leave the image's out: --leave-out {shlex.quote(glob.escape(path))}",
+    )
