@@ -162,10 +162,10 @@ def _unreadable(artifact: Artifact, path: Path) -> Problem | None:
             reason = "is neither a file nor a folder"
         elif not _name(path).removesuffix(folder_archive.SUFFIX):
             reason = "is the root folder, which has no name"
-        elif why := path_problem(_name(path)):
-            reason = f"cannot be in a layout: its name {why}"
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
+    if not reason and (why := path_problem(_name(path))):
+        reason = f"cannot be in a layout: its name {why}"
     if not reason:
         return None
     return Problem(

@@ -288,6 +288,13 @@ def test_two_files_at_one_url_are_an_error(rich: Site, refused: Refused, tmp_pat
     assert "would be served at http://10.0.0.1:8080/images/top.bin, as would other-user-artifacts/top.bin" in refused()
 
 
+def test_a_file_at_the_url_of_a_kernel_is_an_error(rich: Site, refused: Refused, tmp_path: Path) -> None:
+    """An HTTP boot gets it from there."""
+    rich.image = with_files(rich.image, tmp_path / "kernel.iso", {"vmlinuz": b"another"})
+    rich.pack = {"boot_url": "http://10.0.0.1/boot/x.iso"}
+    assert "would be served at http://10.0.0.1/boot/vmlinuz, as would boot/vmlinuz" in refused()
+
+
 def test_links_on_an_iso_stand_for_files_and_others_are_told(
     site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -316,14 +323,16 @@ def test_what_is_no_file_or_has_no_name_for_a_url_is_told(rich_dir: Site, capsys
     (rich_dir.image / "docs/link").symlink_to("en")
     (rich_dir.image / "docs/EN").mkdir()
     (rich_dir.image / "docs/EN/Read Me.md").write_text("x")
+    (rich_dir.image / "Boot.iPXE").write_text("x")
     assert cli.main(rich_dir.command("--quiet")) == 0
     said = capsys.readouterr().err
-    assert additional(rich_dir).keys() == {CONFIGS, "docs/EN/Read Me.md", *MORE}
+    assert additional(rich_dir).keys() == {CONFIGS, "Boot.iPXE", "docs/EN/Read Me.md", *MORE}
     assert said.count("warning[additional-not-served]") == 4
     assert "docs/pipe (not a regular file)" in said
     assert "'docs/line\\nbreak' (a name that contains a control character)" in said
     assert "'docs/latin-\\udce9' (a name that is not UTF-8)" in said
     assert "docs/EN/Read Me.md and docs/en/read me.md differ only in upper and lower case" in said
+    assert "boot.ipxe and Boot.iPXE differ only in upper and lower case" in said
 
 
 def test_warnings_about_files_that_are_left_out_are_not_shown(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.additional_files import AdditionalFiles
@@ -14,7 +14,7 @@ from pxe_pack.image.grub.config import GRUB_CFG, GRUB_DIR
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.manifest import FOLDER, MANIFEST, MAX_FILES, SUMS, Kind, parents, path_problem
-from pxe_pack.layout.urls import Urls, file_name
+from pxe_pack.layout.urls import Urls, file_name, file_url, server
 
 _MAX_SHOWN = 5
 
@@ -35,9 +35,9 @@ def additional_files(
         yield _refusal(reason, paths)
     for pattern in additional.unused:
         yield _unused(pattern)
-    yield from _same_but_for_case(additional.files)
-    if loaders:
-        yield from _clashes(additional, image=image, loaders=loaders, files=files, urls=urls)
+    taken = _taken_paths(image, loaders, files, urls)
+    yield from _same_but_for_case([*taken, *additional.files])
+    yield from _clashes(additional, taken, urls)
 
 
 def _refusal(reason: str, paths: Sequence[str]) -> Problem:
@@ -73,13 +73,14 @@ def _same_but_for_case(paths: Iterable[str]) -> Iterator[Problem]:
             )
 
 
-def _clashes(
-    additional: AdditionalFiles, *, image: LiveImage, loaders: BootLoaders, files: Sequence[LocalFile], urls: Urls
-) -> Iterator[Problem]:
-    taken = _taken_paths(image, loaders, files, urls)
+def _clashes(additional: AdditionalFiles, taken: Mapping[str, str], urls: Urls) -> Iterator[Problem]:
+    """Errors for files in the place of others; `taken` has the paths of these, and what each is."""
     folders = {parent: path for path in [*additional.files, *taken] for parent in parents(path)}
-    served = {urls.of(path, Kind.ARTIFACT): path for path in taken if path.startswith(f"{FOLDER}/")}
-    served[urls.boot_url] = file_name(urls.boot_url or "")
+    # iPXE and UEFI HTTP boot find the boot files at the server's top
+    top = server(urls.boot_url or urls.artifact_url or "")
+    served = {file_url(top, path): path for path in taken}
+    served |= {str(urls.of(path, Kind.ARTIFACT)): path for path in taken if path.startswith(f"{FOLDER}/")}
+    served[urls.boot_url or ""] = file_name(urls.boot_url or "")
     for path in additional.files:
         url = urls.of(path, Kind.ADDITIONAL)
         above = next((parent for parent in parents(path) if parent in taken), None)
@@ -97,10 +98,13 @@ def _clashes(
         )
 
 
-def _taken_paths(image: LiveImage, loaders: BootLoaders, files: Sequence[LocalFile], urls: Urls) -> dict[str, str]:
+def _taken_paths(
+    image: LiveImage, loaders: BootLoaders | None, files: Sequence[LocalFile], urls: Urls
+) -> dict[str, str]:
     """The paths in the layout of all that is not an additional file, and what each is, for people."""
-    grub = [*image.boot_files(), *loaders.redirector, GRUB_CFG, f"{GRUB_DIR}/grubenv"]
-    found = {**dict.fromkeys(loaders.files, "a boot loader"), **dict.fromkeys(grub, "a file for TFTP")}
+    found = dict.fromkeys([*image.boot_files(), GRUB_CFG, f"{GRUB_DIR}/grubenv"], "a file for TFTP")
+    if loaders:
+        found |= dict.fromkeys([*loaders.files, *loaders.redirector], "a boot loader or its configuration")
     found |= {MANIFEST: "the layout's manifest", SUMS: "the layout's checksums", IPXE_SCRIPT: "the script for iPXE"}
     if urls.boot_url:
         found[file_name(urls.boot_url)] = f"the ISO, which is named by the boot_url {urls.boot_url}"
