@@ -147,6 +147,7 @@ def test_a_value_that_is_none_is_refused(
         ('{"pxe_pack": "1", "outputs": [], "outputs": []}', "the same key twice"),
         ('["pxe_pack", "pxe_pack" ]'.replace('"pxe_pack" ]', '"pxe_pack"]'), "is not a JSON object"),
         ('{"pxe_pack": "1", "outputs": [' + '{"path": "x"},' * 50_001 + "{}]}", "lists more than 50,000 files"),
+        ('{"pxe_pack": "1", "outputs": [], "x": [' + "[]," * 400_001 + "0]}", "has too many lists and objects"),
         ('{"pxe_pack": "1", "outputs": []}' + " " * (16 << 20), "has more than 16,777,216 bytes"),
         ('{"pxe_pack": "\xe9"', "is not JSON in UTF-8"),
     ],

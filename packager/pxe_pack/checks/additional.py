@@ -14,7 +14,7 @@ from pxe_pack.image.grub.config import GRUB_CFG, GRUB_DIR
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.manifest import FOLDER, MANIFEST, MAX_FILES, SUMS, Kind, parents, path_problem
-from pxe_pack.layout.urls import Urls, file_name, file_url, server
+from pxe_pack.layout.urls import Urls, file_name, same_urls
 
 _MAX_SHOWN = 5
 
@@ -76,20 +76,18 @@ def _same_but_for_case(paths: Iterable[str]) -> Iterator[Problem]:
 def _clashes(additional: AdditionalFiles, taken: Mapping[str, str], urls: Urls) -> Iterator[Problem]:
     """Errors for files in the place of others; `taken` has the paths of these, and what each is."""
     folders = {parent: path for path in [*additional.files, *taken] for parent in parents(path)}
-    # iPXE and UEFI HTTP boot find the boot files at the server's top
-    top = server(urls.boot_url or urls.artifact_url or "")
-    served = {file_url(top, path): path for path in taken}
-    served |= {str(urls.of(path, Kind.ARTIFACT)): path for path in taken if path.startswith(f"{FOLDER}/")}
-    served[urls.boot_url or ""] = file_name(urls.boot_url or "")
+    apart: dict[str, Kind] = {path: _kind(path, urls) for path in taken}
     for path in additional.files:
-        url = urls.of(path, Kind.ADDITIONAL)
         above = next((parent for parent in parents(path) if parent in taken), None)
         if path in taken or above:
             yield _clash(path, f"would be in the place of {taken[above or path]}")
         elif path in folders:
             yield _clash(path, f"would be in the place of the folder of {folders[path]}")
-        elif url and served.setdefault(url, path) != path:
-            yield _clash(path, f"would be served at {url}, as would {served[url]}")
+        else:
+            apart[path] = Kind.ADDITIONAL
+    for path, first, url in same_urls(apart, urls):
+        if path in additional.files:
+            yield _clash(path, f"would be served at {url}, as would {first}")
     if len(additional.files) + len(taken) > MAX_FILES:
         yield Problem(
             reference="additional-too-many",
@@ -113,6 +111,13 @@ def _taken_paths(
         if file.chunk:
             found[f"{FOLDER}/{file.list_name}"] = f"the chunk digests of {file.source}"
     return found
+
+
+def _kind(path: str, urls: Urls) -> Kind:
+    """The kind of a file that is not an additional one."""
+    if path.startswith(f"{FOLDER}/"):
+        return Kind.ARTIFACT
+    return Kind.ISO if path == file_name(urls.boot_url or "") else Kind.BOOT
 
 
 def _clash(path: str, what: str) -> Problem:

@@ -24,6 +24,7 @@ FOLDER = "other-user-artifacts"  # of the artifacts; Image Customizer's name for
 
 MAX_SIZE = 16 << 20  # bytes
 MAX_FILES = 50_000
+_MAX_BRACKETS = 8 * MAX_FILES  # lists and objects (and brackets in names), since an empty one takes 20 times its size
 _MAX_DEPTH = 32  # nested lists and objects; ours has 4
 _MAX_FILE_SIZE = 1 << 60  # bytes
 SCHEMES = ("http", "https", "ftp", "tftp", "nfs")  # of a URL in a layout; dracut's url-lib fetches the ISO by these
@@ -66,6 +67,8 @@ class ManifestError(ValueError):
 
 def parse_manifest(data: bytes) -> Manifest:
     """The manifest in `data`, at most MAX_SIZE bytes. Raises ManifestError."""
+    if data.count(b"[") + data.count(b"{") > _MAX_BRACKETS:
+        raise ManifestError("has too many lists and objects")
     try:
         document = json.loads(data.decode(), object_pairs_hook=_object, parse_constant=_refuse_constant)
     except RecursionError:

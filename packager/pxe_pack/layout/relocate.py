@@ -7,6 +7,7 @@ unchanged files, and then both are exchanged in one step.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from pxe_pack.image.grub.config import GRUB_CFG
 from pxe_pack.image.grub.script import Command, GrubSyntaxError, parse, quoted, unquoted, walk
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.layout import Layout
-from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
-from pxe_pack.layout.urls import Urls, file_name
+from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind, parents
+from pxe_pack.layout.urls import Urls, file_name, same_urls
 from pxe_pack.output import output_problem, staging
 from pxe_pack.tools import InputError
 
@@ -40,14 +41,15 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> R
     Raises InputError before anything is written, WorkError and OSError later; the layout is then unchanged.
     """
     layout = Layout.read(root.resolve())
-    problems = [*_problems(layout, boot_url=boot_url, artifact_url=artifact_url)]
-    if problems:
+    if problems := _problems(layout, boot_url=boot_url, artifact_url=artifact_url):
         raise InputError(*problems)
     urls = Urls(
         boot_url=boot_url or layout.urls.boot_url,
         artifact_url=_folder(artifact_url) if artifact_url else layout.urls.artifact_url,
     )
     names = {layout.iso: file_name(urls.boot_url)} if layout.iso and urls.boot_url else {}
+    if problems := _clashes(layout, names, urls):
+        raise InputError(*problems)
     moved = _rewritten(layout.text(GRUB_CFG), layout, urls)
     with staging(layout.root) as made:
         new = Layout(root=made.layout, urls=urls)
@@ -73,9 +75,6 @@ def _problems(layout: Layout, *, boot_url: str | None, artifact_url: str | None)
         if not layout.urls.boot_url:
             message = f"{layout.root} boots without an ISO, so it has no boot_url"
             found.append(Problem(reference="relocate-no-iso", message=message, hint="leave --boot-url out"))
-        elif not found and (name := file_name(boot_url)) != layout.iso and name in {*layout.files, MANIFEST, SUMS}:
-            message = f"the ISO would be named {name}, but the layout has another file of that name"
-            found.append(Problem(reference="relocate-name-taken", message=message, hint="choose another --boot-url"))
     found += checks.artifact_url(artifact_url) if artifact_url else []
     found += [replaced for replaced in layout.differing() if "does not exist" in replaced.message]
     if unlisted := layout.unlisted():
@@ -84,6 +83,20 @@ def _problems(layout: Layout, *, boot_url: str | None, artifact_url: str | None)
     elif problem := output_problem(layout.root):
         found.append(problem)
     return found
+
+
+def _clashes(layout: Layout, names: Mapping[str, str], urls: Urls) -> list[Problem]:
+    """Problems with files that would get the path or the URL of another. `names` has those that get a new path."""
+    taken = {MANIFEST, SUMS, *layout.files, *(folder for path in layout.files for folder in parents(path))}
+    found = [
+        f"the ISO would be named {name}, but the layout has another file or a folder of that name"
+        for path, name in names.items()
+        if name != path and name in taken
+    ]
+    kinds = {names.get(path, path): file.kind for path, file in layout.files.items()}
+    found += [f"{path} and {other} would both be served at {url}" for path, other, url in same_urls(kinds, urls)]
+    hint = "choose another --boot-url or --artifact-url"
+    return [Problem(reference="relocate-name-taken", message=message, hint=hint) for message in found]
 
 
 def _folder(url: str) -> str:

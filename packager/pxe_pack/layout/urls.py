@@ -6,6 +6,7 @@ That may be any folder: the one in which `root=live:` finds the ISO.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
@@ -38,6 +39,19 @@ class Urls:
             return None
         folder = self.artifact_url.rstrip("/")
         return folder.removesuffix(f"/{FOLDER}") if folder.endswith(f"/{FOLDER}") else server(folder)
+
+
+def same_urls(kinds: Mapping[str, Kind], urls: Urls) -> Iterator[tuple[str, str, str]]:
+    """Each file that would hide another, or be hidden by it: its path, the other's, and the URL of both.
+
+    `kinds` are those of all files, by path. iPXE and UEFI HTTP boot find the boot files at the server's top.
+    """
+    known = urls.boot_url or urls.artifact_url
+    seen: dict[str, str] = {}
+    for path, kind in sorted(kinds.items(), key=lambda item: (item[1] is not Kind.BOOT, item[1] is Kind.ADDITIONAL)):
+        url = urls.of(path, kind) or (file_url(server(known), path) if known and kind is Kind.BOOT else None)
+        if url and (first := seen.setdefault(url, path)) != path:
+            yield path, first, url
 
 
 def default_artifact_url(boot_url: str) -> str:
