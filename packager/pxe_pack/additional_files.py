@@ -4,6 +4,7 @@ Image Customizer's name for them (`pxe.additionalFiles`, `iso.additionalFiles`);
 `other-user-artifacts/`, but they may lie anywhere. A file keeps its path. No part in the boot means: neither the root
 filesystem, nor a kernel or initrd of a menu entry, nor one of these, by name:
 
+- other kernels and initrds in boot/, or beside those of the menu entries (kernel-install(8) and Debian's names);
 - UEFI boot loaders (UEFI Specification, 3.5.1.1; shim, Make.defaults: the names of shim, MokManager and fallback);
 - GRUB's configuration and environment, Boot Loader Specification entries, the images in the El Torito boot catalog;
 - the folders isolinux/ and syslinux/, which only BIOS boots;
@@ -28,6 +29,7 @@ from pxe_pack.image.media import Media, MediaEntry
 from pxe_pack.layout.layout import find_layout
 from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind, parents, path_problem
 
+_KERNEL = re.compile(r"(?:vmlinuz|vmlinux|bzimage|initrd|initramfs)(?:[-._].*)?", re.IGNORECASE)
 _MAX_LINKS = 40  # on the way to a file; Linux, MAXSYMLINKS in include/linux/namei.h
 _BOOT_FILE = re.compile(
     r"""(?:efi/[^/]+/)?
@@ -96,7 +98,12 @@ def _boot_paths(image: LiveImage) -> set[str]:
     """The paths on the medium that have a part in the boot, or that an earlier pack wrote."""
     media = image.media
     found = {image.grub_source, *(entry.path for entry in grub_files(media).values())}
-    found |= {entry.path for path in image.network.files.values() if (entry := media.find(path))}
+    used = {entry.path for path in image.network.files.values() if (entry := media.find(path))}
+    folders = {"boot", *(path.rpartition("/")[0] for path in used)}
+    found |= used
+    for entry in media.entries.values():
+        if entry.path.rpartition("/")[0] in folders and _KERNEL.fullmatch(entry.name):
+            found.add(entry.path)
     for file in image.loaders.files.values() if image.loaders else ():
         if isinstance(file, MediaFile):
             found.add(file.entry.path)

@@ -157,9 +157,10 @@ def test_boot_loaders_and_their_configuration_are_known_by_their_places(
     boot = [
         "EFI/BOOT/mmx64.efi", "EFI/BOOT/BOOTX64.CSV", "EFI/fedora/grub.cfg", "EFI/fedora/grubenv",
         "isolinux/isolinux.cfg", "isolinux/vesamenu.c32", "boot/loader/entries/a.conf", "boot/grub/efi.img",
-        "updates/etc/motd",
+        "updates/etc/motd", "boot/vmlinuz-spare", "boot/initramfs-spare.img",
     ]  # fmt: skip
-    other = ["EFI/tools/memtest.bin", "other-user-artifacts/grub.cfg", "docs/updates/etc/motd", "boot/vmlinuz-spare"]
+    other = ["EFI/tools/memtest.bin", "other-user-artifacts/grub.cfg", "docs/updates/etc/motd", "boot/config-spare",
+             "other-user-artifacts/vmlinuz-of-others"]  # fmt: skip
     site.image = with_files(site.image, tmp_path / "more.iso", dict.fromkeys([*boot, *other], b"x\n"))
     packs()
     assert additional(site).keys() == {CONFIGS, *other}
