@@ -64,7 +64,8 @@ def find_additional(image: LiveImage, *, leave_out: Sequence[str] = ()) -> Addit
     """The additional files of `image` except those that match a pattern of `leave_out`.
 
     A pattern is one of fnmatch for the whole path, so `*` matches `/` too; a folder's name stands for all below it. A
-    link stands for the file it leads to. Raises InputError if the medium is a layout that cannot be trusted.
+    link stands for the file it leads to, also if that has a part in the boot. Raises InputError if the medium is a
+    layout that cannot be trusted.
     """
     if image.rootfs_source:  # the medium was made from it, and has nothing else
         return AdditionalFiles()
@@ -75,13 +76,15 @@ def find_additional(image: LiveImage, *, leave_out: Sequence[str] = ()) -> Addit
     refused: dict[str, list[str]] = {}
     unused = set(leave_out)
     for path, entry in sorted(media.entries.items()):
-        if entry.is_directory or path in boot or _BOOT_FILE.fullmatch(path) or _is_update(media, path):
+        leads_to = _followed(media, path) if entry.target else entry
+        names = {path, leads_to.path} if isinstance(leads_to, MediaEntry) else {path}
+        if entry.is_directory or names & boot or any(map(_BOOT_FILE.fullmatch, names)) or _is_update(media, path):
             continue
         if matching := [pattern for pattern in leave_out if _matches(path, pattern)]:
             left_out.append(path)
             unused -= {*matching}
             continue
-        found = _followed(media, path) if stat.S_ISLNK(entry.mode) else entry
+        found = leads_to if stat.S_ISLNK(entry.mode) else entry  # a Folder has followed links already
         if reason := _unservable(media, path, found):
             refused.setdefault(reason, []).append(path)
         elif isinstance(found, MediaEntry):
@@ -152,7 +155,7 @@ def _followed(media: Media, path: str) -> MediaEntry | str:
         if entry is None:
             return "a link to a file that does not exist"
         done.append(part)
-        if stat.S_ISLNK(entry.mode):
+        if entry.target:
             links += 1
             if links > _MAX_LINKS:
                 return "a link that leads to itself"

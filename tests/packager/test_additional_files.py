@@ -301,7 +301,8 @@ def test_links_on_an_iso_stand_for_files_and_others_are_told(
 ) -> None:
     links = {
         "latest.txt": "docs/v2/notes.txt", "docs/again": "../latest.txt", "docs/current": "v2",
-        "docs/shadow": "/etc/shadow", "up": "../../etc/passwd",
+        "rescue.img": "liveos/rootfs.img", "live.cfg": "boot/grub2/grub.cfg", "docs/shadow": "/etc/shadow",
+         "up": "../../etc/passwd",
         "gone": "docs/nothing", "loop": "loop2", "loop2": "loop", "via": "docs/current/notes.txt",
     }  # fmt: skip
     site.image = with_files(site.image, tmp_path / "links.iso", {"docs/v2/notes.txt": b"two\n"}, links=links)
@@ -334,6 +335,14 @@ def test_what_is_no_file_or_has_no_name_for_a_url_is_told(rich_dir: Site, capsys
     assert "'docs/latin-\\udce9' (a name that is not UTF-8)" in said
     assert "docs/EN/Read Me.md and docs/en/read me.md differ only in upper and lower case" in said
     assert "boot.ipxe and Boot.iPXE differ only in upper and lower case" in said
+
+
+def test_a_link_to_the_iso_of_a_pxe_dir_is_no_second_one(rich_dir: Site, packs: Packs) -> None:
+    (rich_dir.image / "docs/latest.iso").symlink_to("../image.iso")
+    (rich_dir.image / "docs/note").symlink_to(rich_dir.image / NOTE)
+    packs()
+    assert additional(rich_dir).keys() == {CONFIGS, "docs/note", *MORE}
+    assert (rich_dir.output / "docs/note").read_bytes() == MORE[NOTE]
 
 
 def test_warnings_about_files_that_are_left_out_are_not_shown(
