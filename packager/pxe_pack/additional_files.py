@@ -63,9 +63,9 @@ class AdditionalFiles:
 def find_additional(image: LiveImage, *, leave_out: Sequence[str] = ()) -> AdditionalFiles:
     """The additional files of `image` except those that match a pattern of `leave_out`.
 
-    A pattern is one of fnmatch for the whole path, so `*` matches `/` too; a folder's name stands for all below it. A
-    link stands for the file it leads to, also if that has a part in the boot. Raises InputError if the medium is a
-    layout that cannot be trusted.
+    Patterns are those of fnmatch(3) without flags, for the whole path: `*` matches `/` too. One that matches a folder
+    stands for everything in it. A link stands for the file it leads to, also if that has a part in the boot. Raises
+    InputError if the medium is a layout that cannot be trusted.
     """
     if image.rootfs_source:  # the medium was made from it, and has nothing else
         return AdditionalFiles()
@@ -111,7 +111,7 @@ def _boot_paths(image: LiveImage) -> set[str]:
         if isinstance(file, MediaFile):
             found.add(file.entry.path)
     if image.live:
-        found.add(image.live.root.path if media is image.iso else image.iso_path)
+        found.add(image.live.root.path if isinstance(media, Iso) else image.iso_path)
     if isinstance(media, Iso):
         return found | _in_boot_catalog(media)
     if layout := find_layout(media.path):

@@ -289,6 +289,14 @@ def test_two_files_at_one_url_are_an_error(rich: Site, refused: Refused, tmp_pat
     assert "would be served at http://10.0.0.1:8080/images/top.bin, as would other-user-artifacts/top.bin" in refused()
 
 
+def test_many_errors_are_not_all_shown(rich: Site, refused: Refused, tmp_path: Path) -> None:
+    many = {f"manifest.json/{number}": b"x" for number in range(50)}
+    rich.image = with_files(rich.image, tmp_path / "many.iso", many)
+    said = refused()
+    assert said.count("error[additional-name-clash]") == 21
+    assert "30 more of the image's files would be in the place of others" in said
+
+
 def test_a_file_at_the_url_of_a_kernel_is_an_error(rich: Site, refused: Refused, tmp_path: Path) -> None:
     """An HTTP boot gets it from there."""
     rich.image = with_files(rich.image, tmp_path / "kernel.iso", {"vmlinuz": b"another"})
@@ -333,8 +341,8 @@ def test_what_is_no_file_or_has_no_name_for_a_url_is_told(rich_dir: Site, capsys
     assert "docs/pipe (not a regular file)" in said
     assert "'docs/line\\nbreak' (a name that contains a control character)" in said
     assert "'docs/latin-\\udce9' (a name that is not UTF-8)" in said
-    assert "docs/EN/Read Me.md and docs/en/read me.md differ only in upper and lower case" in said
-    assert "boot.ipxe and Boot.iPXE differ only in upper and lower case" in said
+    pairs = "boot.ipxe and Boot.iPXE, docs/EN/Read Me.md and docs/en/read me.md"
+    assert f"warning[additional-case]: files of the layout differ only in upper and lower case: {pairs}" in said
 
 
 def test_a_link_to_the_iso_of_a_pxe_dir_is_no_second_one(rich_dir: Site, packs: Packs) -> None:

@@ -99,7 +99,7 @@ def test_a_path_that_is_none_below_the_layout_is_refused(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda _, outputs: outputs.append(entry("x", url=5)), "that is not a text"),
+        (lambda _, outputs: outputs.append(entry("x", url=5)), "that is not text"),
         (lambda _, outputs: outputs.append(entry("x", url="x.iso")), "that has no scheme"),
         (lambda _, outputs: outputs.append(entry("x", url="javascript:alert(1)")), "has the scheme `javascript`"),
         (lambda _, outputs: outputs.append(entry("x", url="http://h/a b")), "that contains a character"),
@@ -120,11 +120,17 @@ def test_a_path_that_is_none_below_the_layout_is_refused(
         (lambda _, outputs: outputs.append({"size": 1}), "has an entry without a path: outputs["),
         (lambda whole, _: whole.update(outputs=["x"]), "has no list of outputs"),
         (lambda whole, _: whole.update(outputs={}), "has no list of outputs"),
-        (lambda whole, _: whole.update(boot_url=["x"]), "has a boot_url that is not a text"),
-        (lambda whole, _: whole.update(boot_url="http://h/\nx"), "has a boot_url that contains a control character"),
-        (lambda whole, _: whole.update(artifact_url="files/"), "has a artifact_url that has no scheme"),
-        (lambda whole, _: whole.update(inject={"artifact_url": {}}), "has a inject.artifact_url that is not a text"),
-        (lambda whole, _: whole.update(image=7), "has a image that is not an object"),
+        (lambda whole, _: whole.update(boot_url=["x"]), "has a value of boot_url that is not text"),
+        (
+            lambda whole, _: whole.update(boot_url="http://h/\nx"),
+            "has a value of boot_url that contains a control character",
+        ),
+        (lambda whole, _: whole.update(artifact_url="files/"), "has a value of artifact_url that has no scheme"),
+        (
+            lambda whole, _: whole.update(inject={"artifact_url": {}}),
+            "has a value of inject.artifact_url that is not text",
+        ),
+        (lambda whole, _: whole.update(image=7), "has a value of image that is not an object"),
         (lambda whole, _: whole.update(more="\udc80"), "contains text that is not Unicode"),
         (lambda whole, _: whole.update(more=float("inf")), "contains Infinity, which is not JSON"),
     ],

@@ -16,7 +16,8 @@ from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.manifest import FOLDER, MANIFEST, MAX_FILES, SUMS, Kind, parents, path_problem
 from pxe_pack.layout.urls import Urls, file_name, same_urls
 
-_MAX_SHOWN = 5
+_MAX_SHOWN = 5  # names in one message
+_MAX_CLASHES = 20
 
 
 def additional_files(
@@ -37,15 +38,29 @@ def additional_files(
         yield _unused(pattern)
     taken = _taken_paths(image, loaders, files, urls)
     yield from _same_but_for_case([*taken, *additional.files])
-    yield from _clashes(additional, taken, urls)
+    clashes = [*_clashes(additional, taken, urls)]
+    yield from clashes[:_MAX_CLASHES]
+    if more := len(clashes) - _MAX_CLASHES:
+        message = f"{more:,} more of the image's files would be in the place of others, or at their URLs"
+        yield from [Problem(reference="additional-name-clash", message=message)] if more > 0 else []
+    if len(additional.files) + len(taken) > MAX_FILES:
+        yield Problem(
+            reference="additional-too-many",
+            message=f"the image has {len(additional.files):,} additional files; a layout has at most {MAX_FILES:,}",
+            hint="leave folders out with --leave-out",
+        )
+
+
+def _shown(items: Sequence[str]) -> str:
+    more = f" and {len(items) - _MAX_SHOWN:,} more" if len(items) > _MAX_SHOWN else ""
+    return ", ".join(items[:_MAX_SHOWN]) + more
 
 
 def _refusal(reason: str, paths: Sequence[str]) -> Problem:
-    shown = ", ".join(ascii(path) if path_problem(path) else path for path in paths[:_MAX_SHOWN])
-    more = f" and {len(paths) - _MAX_SHOWN:,} more" if len(paths) > _MAX_SHOWN else ""
+    shown = _shown([ascii(path) if path_problem(path) else path for path in paths])
     return Problem(
         reference="additional-not-served",
-        message=f"the layout will not have these files of the image: {shown}{more} ({reason})",
+        message=f"these files of the image will not be served: {shown} ({reason})",
         hint="replace or rename them in the image, or name them in `leave_out` to hide this warning",
         severity="warning",
     )
@@ -62,15 +77,14 @@ def _unused(pattern: str) -> Problem:
 
 def _same_but_for_case(paths: Iterable[str]) -> Iterator[Problem]:
     seen: dict[str, str] = {}
-    for path in paths:
-        first = seen.setdefault(path.casefold(), path)
-        if first != path:
-            yield Problem(
-                reference="additional-case",
-                message=f"{first} and {path} differ only in upper and lower case",
-                hint="serve the layout from a file system that tells them apart, or leave one out with --leave-out",
-                severity="warning",
-            )
+    pairs = [f"{first} and {path}" for path in paths if (first := seen.setdefault(path.casefold(), path)) != path]
+    if pairs:
+        yield Problem(
+            reference="additional-case",
+            message=f"files of the layout differ only in upper and lower case: {_shown(pairs)}",
+            hint="serve the layout from a file system that tells them apart, or leave one out with --leave-out",
+            severity="warning",
+        )
 
 
 def _clashes(additional: AdditionalFiles, taken: Mapping[str, str], urls: Urls) -> Iterator[Problem]:
@@ -88,12 +102,6 @@ def _clashes(additional: AdditionalFiles, taken: Mapping[str, str], urls: Urls) 
     for path, first, url in same_urls(apart, urls):
         if path in additional.files:
             yield _clash(path, f"would be served at {url}, as would {first}")
-    if len(additional.files) + len(taken) > MAX_FILES:
-        yield Problem(
-            reference="additional-too-many",
-            message=f"the image has {len(additional.files):,} additional files; a layout has at most {MAX_FILES:,}",
-            hint="leave folders out with --leave-out",
-        )
 
 
 def _taken_paths(

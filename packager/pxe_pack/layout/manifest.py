@@ -131,15 +131,15 @@ def _check_facts(facts: Mapping[str, object]) -> None:
     urls["inject.artifact_url"] = _section(facts, "inject").get("artifact_url")
     for name, value in {**texts, **urls}.items():
         if value is not None and not isinstance(value, str):
-            raise ManifestError(f"has a {name} that is not a text")
+            raise ManifestError(f"has a value of {name} that is not text")
         if value and name in urls and (reason := url_problem(value)):
-            raise ManifestError(f"has a {name} that {reason}")
+            raise ManifestError(f"has a value of {name} that {reason}")
 
 
 def _section(facts: Mapping[str, object], key: str) -> Mapping[str, object]:
     value = facts.get(key)
     if value is not None and not isinstance(value, dict):
-        raise ManifestError(f"has a {key} that is not an object")
+        raise ManifestError(f"has a value of {key} that is not an object")
     return value or {}
 
 
@@ -182,7 +182,7 @@ def _file(path: str, entry: Mapping[str, object], *, number: int, is_ours: bool)
         except RuleError:
             raise ManifestError(f"has no valid sha256 in {where}") from None
     if url is not None and not isinstance(url, str):
-        raise ManifestError(f"has a url in {where} that is not a text")
+        raise ManifestError(f"has a url in {where} that is not text")
     if url is not None and (reason := url_problem(url)):
         raise ManifestError(f"has a url in {where} that {reason}")
     kind = next((one for one in Kind if one == kind), None) if kind is not None else _kind(path, url)
