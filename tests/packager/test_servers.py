@@ -154,6 +154,17 @@ def test_nginx_hands_out_many_files_of_the_image_by_few_lines(
     check_by_nginx(site, snippet)
 
 
+def test_files_of_the_image_at_https_are_left_to_another_server(
+    site: Site, packs: Packs, snippet: Callable[..., str]
+) -> None:
+    site.image = with_files(site.image, site.folder / "rich.iso", {"other-user-artifacts/x": b"x"})
+    site.pack = {"artifact_url": "https://files.lan/"}
+    packs()
+    text = snippet("nginx", site.output)
+    assert "another server has to serve the image's https://files.lan/x\n" in text
+    assert text.count("server {") == 1
+
+
 @pytest.mark.parametrize("server", ["dnsmasq", "dnsmasq-proxy"])
 def test_a_host_that_is_no_address_needs_the_subnet(
     layout: Site, snippet: Callable[..., str], capsys: pytest.CaptureFixture[str], server: str

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.layout.layout import Layout
-from pxe_pack.layout.manifest import Kind
+from pxe_pack.layout.manifest import Kind, LayoutFile
 from pxe_pack.tools import InputError
 
 BOOT_LOADER = "bootx64.efi"
@@ -31,11 +31,16 @@ class ServedLayout:
         return file.stat().st_size if file.is_file() else 0
 
 
+def _is_playable(file: LayoutFile) -> bool:
+    """False for a file that cannot be served here, and that a node hardly fetches: an additional one, not by http."""
+    return file.kind is not Kind.ADDITIONAL or (file.url or "").startswith("http:")
+
+
 def read_served_layout(root: Path) -> ServedLayout:
     """The layout in `root`. Raises InputError if it is not pxe-pack's, or not for x86_64."""
     layout = Layout.read(root)
     tftp = tuple(layout.of_kind(Kind.BOOT))
-    http = {listed.url: path for path, listed in layout.files.items() if listed.url is not None}
+    http = {file.url: path for path, file in layout.files.items() if file.url and _is_playable(file)}
     if BOOT_LOADER not in tftp:
         raise InputError(
             Problem(
