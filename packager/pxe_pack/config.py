@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 from pxe_fetch.contract import keys, model, reader, validators
-from pxe_fetch.contract.keys import Size, Text, Whole, key
+from pxe_fetch.contract.keys import Size, Text, Texts, Whole, key
 from pxe_fetch.contract.model import FetchConfig
 
 INJECTORS = ("auto", "rootfs", "updates", "initrd")
@@ -37,6 +37,9 @@ class Pack:
     level: int | None = key(None, Whole(1, 22), "The level of `compressor`.")
     node_memory: int | None = key(  # bytes
         None, Size(), "Memory of the smallest node, which everything has to fit in."
+    )
+    leave_out: tuple[str, ...] = key(
+        (), Texts(validators.any_text), "The image's files that are not to be served: patterns of paths."
     )
 
 

@@ -120,6 +120,7 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add("--node-memory", "memory of the smallest node, for example 4GiB", type=size, metavar="SIZE")
     add("--agent", "use this frozen agent instead of building one", type=Path, metavar="DIR")
     add("--boot-loader", "use shim and GRUB from this folder", type=Path, metavar="DIR")
+    add("--leave-out", "do not serve the image's files that match this; repeatable", action="append", metavar="GLOB")
     add("--dry-run", "print the plan and exit", action="store_true")
 
 

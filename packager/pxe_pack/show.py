@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pxe_pack.additional_files import AdditionalFiles, find_additional
 from pxe_pack.image import networking, units
 from pxe_pack.image.efi import EfiProgram
 from pxe_pack.image.grub.efi_image import GrubImage
@@ -26,15 +27,20 @@ class ImageReport:
     programs: Programs
     previous_payloads: tuple[PreviousPayload, ...]
     dhcp: str  # the program that runs DHCP in the root filesystem; empty if none is found
+    additional: AdditionalFiles
 
 
 def report_on(image: LiveImage) -> ImageReport:
-    """Inspect `image`. Raises WorkError when its root filesystem is damaged."""
+    """Inspect `image`.
+
+    Raises WorkError when its root filesystem is damaged, and InputError if it is a layout that cannot be trusted.
+    """
     return ImageReport(
         image=image,
         programs=programs(image, image.loaders),
         previous_payloads=tuple(previous_payloads(image)),
         dhcp=networking.dhcp(image.tree, units.enabled(image.tree)) if image.tree else "",
+        additional=find_additional(image),
     )
 
 
@@ -55,6 +61,7 @@ def document(report: ImageReport) -> dict[str, object]:
         "initrds": [_initrd_document(path, facts) for path, facts in image.initrds.items()],
         "netboot": _netboot_document(image.loaders.netboot) if image.loaders else None,
         "boot_loaders": [_loader_document(program) for program in report.programs.loaders],
+        "additional_files": [{"path": path, "size": file.size} for path, file in report.additional.files.items()],
         "injected": [
             {"how": one.how, "where": one.where, "agent": one.version or None, "configured": one.configured}
             for one in report.previous_payloads
@@ -141,6 +148,8 @@ def lines(report: ImageReport) -> Iterator[str]:
         yield from _initrd_lines(path, initrd)
     yield f"grub.cfg  {image.grub_source}"
     yield from _loader_lines(report)
+    for path, file in report.additional.files.items():
+        yield f"file      {path}, {file.size:,} bytes"
     for one in report.previous_payloads:
         yield f"injected  {_previous_payload_words(one)}"
     if not report.previous_payloads:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.checks.additional import additional_files
 from pxe_pack.checks.agent import agent_fits
 from pxe_pack.checks.arguments import arguments
 from pxe_pack.checks.destinations import destinations
@@ -26,6 +27,7 @@ from pxe_pack.checks.tls import tls_files
 
 __all__ = [
     "Subject",
+    "additional_files",
     "agent_fits",
     "artifact_url",
     "boot_url",

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from pxe_fetch.contract.chunks import SUFFIX
 from pxe_fetch.contract.model import FetchConfig
-from pxe_pack.artifacts import FOLDER
 from pxe_pack.image import units
 from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.grub.config import GRUB_CFG
@@ -17,7 +16,8 @@ from pxe_pack.image.mounts import Mount, mounts
 from pxe_pack.image.programs import Programs, programs
 from pxe_pack.inject.packed_config import packed_config
 from pxe_pack.layout.entries import BootEntry, Menu, menu
-from pxe_pack.layout.read import Layout
+from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.manifest import Kind
 from pxe_pack.node_memory import NodeMemory
 from pxe_pack.node_memory import node_memory as node_memory_of
 from pxe_pack.node_memory.demand import Demand, demands
@@ -93,7 +93,7 @@ def subject(
         menu=shown,
         loaders=loaders,
         programs=programs(image, loaders),
-        boot_url=(layout.boot_url or "") if layout else boot_url,
+        boot_url=(layout.urls.boot_url or "") if layout else boot_url,
         config=config,
         local_sizes=local_sizes or {},
         enabled=enabled,
@@ -116,8 +116,8 @@ def _demands(config: FetchConfig | None, layout: Layout | None, local_sizes: Map
     if config:
         yield from demands(config.artifacts, local_sizes)
     elif layout:
-        for path, file in layout.files.items():
-            if path.startswith(f"{FOLDER}/") and not path.endswith(SUFFIX):
+        for path, file in layout.of_kind(Kind.ARTIFACT).items():
+            if not path.endswith(SUFFIX):
                 yield Demand(name=path, dest="/", size=file.size, sure=True, packed=False)
 
 

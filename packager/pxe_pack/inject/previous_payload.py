@@ -67,5 +67,5 @@ def _in_tree(tree: RootTree, *, how: str, where: str) -> PreviousPayload | None:
 def _version(manifest: bytes) -> str:
     try:
         return str(json.loads(manifest)["agent"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):  # the last: nested too deeply
         return ""
