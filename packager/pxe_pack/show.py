@@ -11,7 +11,7 @@ from pxe_pack.image.grub.efi_image import GrubImage
 from pxe_pack.image.grub.netboot import Netboot
 from pxe_pack.image.initrd.reader import InitrdFacts
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.image.pe import authenticode
+from pxe_pack.image.pe.certificates import name
 from pxe_pack.image.programs import Programs, programs
 from pxe_pack.inject.previous_payload import PreviousPayload, previous_payloads
 
@@ -81,6 +81,7 @@ def _signed(program: EfiProgram) -> dict[str, object]:
     return {
         "signed_by": [one.signer for one in program.signatures],
         "signature_intact": all(one.intact for one in program.signatures) if program.signatures else None,
+        "sbat": [str(one) for one in program.sbat],
     }
 
 
@@ -114,7 +115,7 @@ def _loader_document(program: EfiProgram) -> dict[str, object]:
         "kind": program.kind,
         "machine": program.machine or None,
         **_signed(program),
-        "trusts": [authenticode.name(one) for one in program.vendor],
+        "trusts": [name(one) for one in program.trusts],
         "prefix": grub.prefix if grub else None,
         "embedded_config": bool(grub and (grub.config or grub.memdisk_config)),
         "modules": list(grub.modules) if grub else [],
@@ -156,8 +157,8 @@ def _loader_lines(report: ImageReport) -> Iterator[str]:
             prefix = repr(grub.prefix) if grub.prefix is not None else "none"
             early = ", has an embedded configuration" if grub.config or grub.memdisk_config else ""
             yield f"          prefix {prefix}{early}, {len(grub.modules)} modules, {_network_words(grub)}"
-        if program.vendor:
-            yield f"          trusts {', '.join(authenticode.name(one) for one in program.vendor)}"
+        if program.trusts:
+            yield f"          trusts {', '.join(name(one) for one in program.trusts)}"
     if report.image.loaders:
         over = report.image.loaders.netboot
         yield f"netboot   {over.obstacle or f'GRUB reads {over.config} over TFTP'}"
@@ -193,7 +194,7 @@ def _network_words(grub: GrubImage) -> str:
 def _signed_words(program: EfiProgram) -> str:
     if not program.signatures:
         return "not signed"
-    broken = "" if all(one.intact for one in program.signatures) else ", modified since"
+    broken = "" if all(one.intact for one in program.signatures) else ", signature invalid"
     return f"signed by {', '.join(dict.fromkeys(one.signer for one in program.signatures))}{broken}"
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from cryptography import x509
 
 from pxe_pack.image.grub.efi_image import GrubImage, read_grub
-from pxe_pack.image.pe import authenticode
-from pxe_pack.image.pe.authenticode import Signature
+from pxe_pack.image.pe import sbat
+from pxe_pack.image.pe.authenticode import Signature, Signed, signed
 from pxe_pack.image.pe.program import PeError, read_program
+from pxe_pack.image.pe.sbat import Component
+from pxe_pack.image.pe.shim import Shim, read_shim
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,16 +20,26 @@ class EfiProgram:
 
     path: str  # on the medium, or in the layout
     machine: str  # as in `uname -m`; empty if it is not a PE program
-    signatures: tuple[Signature, ...] = ()
+    signed: Signed = field(default_factory=Signed)
     grub: GrubImage | None = None  # None: it is not GRUB
-    vendor: tuple[x509.Certificate, ...] = field(default=(), repr=False)  # of a shim: the certificates it trusts
+    shim: Shim | None = None  # None: it is not a shim
+    sbat: tuple[Component, ...] = ()
+
+    @property
+    def signatures(self) -> tuple[Signature, ...]:
+        return self.signed.signatures
+
+    @property
+    def trusts(self) -> tuple[x509.Certificate, ...]:
+        """The certificates built into a shim."""
+        return self.shim.trusted.certificates if self.shim else ()
 
     @property
     def kind(self) -> str:
         """GRUB, shim, EFI program, or no EFI program."""
         if self.grub:
             return "GRUB"
-        if self.vendor:
+        if self.shim:
             return "shim"
         return "EFI program" if self.machine else "no EFI program"
 
@@ -35,13 +47,14 @@ class EfiProgram:
 def examined(path: str, data: bytes) -> EfiProgram:
     """The program in `data`, whose path is `path`."""
     try:
-        machine = read_program(data).machine
+        program = read_program(data)
     except PeError:
         return EfiProgram(path=path, machine="")
     return EfiProgram(
         path=path,
-        machine=machine,
-        signatures=authenticode.signatures(data),
+        machine=program.machine,
+        signed=signed(data, program),
         grub=read_grub(data),
-        vendor=authenticode.vendor_certificates(data),
+        shim=read_shim(data, program),
+        sbat=sbat.components(data, program),
     )
