@@ -66,17 +66,21 @@ def check(request: Request, *, console: Console) -> list[Problem]:
         ) as image:
             loaders, wrong = _loaders(image, layout, given=config.boot_loader)
             found += wrong
+            injector, unsuitable = _injector(image, layout, config)
+            found += unsuitable
             subject = checks.subject(
                 image,
                 layout=layout,
                 loaders=loaders,
                 boot_url=config.boot_url,
+                artifact_url=config.artifact_url,
+                injector=injector,
                 config=config.fetch,
                 local_sizes=config.local_sizes,
                 node_memory=request.node_memory,
             )
             found += checks.offline(subject)
-            found += _payload(subject, config, request, console=console)
+            found += _payload(subject, request, console=console)
             found += [] if request.offline else check_urls(subject)
     except InputError as error:
         if not all(problem.reference in IN_IMAGE for problem in error.problems):
@@ -98,6 +102,7 @@ def _layout(path: Path) -> Layout | None:
 class _Config:
     fetch: FetchConfig | None = None
     boot_url: str = ""
+    artifact_url: str = ""
     boot_loader: Path | None = None  # a folder
     inject: str = "auto"
     rewrite: Rewrite | None = None
@@ -118,6 +123,7 @@ def _config(request: Request) -> tuple[_Config, list[Problem]]:
     config = _Config(
         fetch=document.fetch,
         boot_url=pack.boot_url or "",
+        artifact_url=pack.artifact_url or pack.boot_url or "",
         boot_loader=base_dir / pack.boot_loader if pack.boot_loader else None,
         inject=pack.inject,
         rewrite=Rewrite(compressor=pack.compressor, level=pack.level) if pack.compressor and not wrong else None,
@@ -147,14 +153,20 @@ def _loaders(
     return chosen.loaders, [note]
 
 
-def _payload(subject: Subject, config: _Config, request: Request, *, console: Console) -> Iterator[Problem]:
+def _injector(image: LiveImage, layout: Layout | None, config: _Config) -> tuple[str, list[Problem]]:
+    """The name of the injector that packing would use, and why there is none. A layout has been packed."""
+    if layout:
+        return "", []
+    try:
+        return choose(config.inject, image, rewrite=config.rewrite).name, []
+    except InputError as error:
+        return "", list(error.problems)
+
+
+def _payload(subject: Subject, request: Request, *, console: Console) -> Iterator[Problem]:
     """Problems with what packing would add. A layout already contains it."""
     if subject.layout:
         return
-    try:
-        choose(config.inject, subject.image, rewrite=config.rewrite)
-    except InputError as error:
-        yield from error.problems
     agent = load_agent(request.agent) if request.agent else cached_agent(cache=default_cache(), console=console)
     if agent:
         yield from checks.agent_fits(agent, subject.image)

@@ -13,6 +13,11 @@ INJECTORS = ("auto", "rootfs", "updates", "initrd")
 COMPRESSORS = ("gzip", "xz", "zstd")  # that a root filesystem can be given
 
 
+def boot_url(text: str) -> str:
+    """A URL that an initrd may fetch: one of ours, or by NFS, which the agent does not know."""
+    return text if text.startswith("nfs://") else validators.url(text)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pack:
     """The `pack` section: what pxe-pack does. Every key is a flag too, and flags win. Paths as written."""
@@ -21,9 +26,7 @@ class Pack:
     output: str | None = Key(
         Text(validators.file_name), "The folder of the layout, for the TFTP and HTTP servers."
     ).default(None)
-    boot_url: str | None = Key(Text(validators.url), "Where nodes will find the ISO: what `root=live:` says.").default(
-        None
-    )
+    boot_url: str | None = Key(Text(boot_url), "Where nodes will find the ISO: what `root=live:` says.").default(None)
     artifact_url: str | None = Key(
         Text(validators.base_url), "Where nodes will find the files given by `source`."
     ).default(None)

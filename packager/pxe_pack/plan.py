@@ -193,7 +193,7 @@ def resolve_settings(options: Options) -> Settings:
         output=_real(output),
         format=options.format,
         boot_url=boot_url,
-        artifact_url=base or (f"{boot_url.rsplit('/', 1)[0]}/{FOLDER}/" if boot_url else ""),
+        artifact_url=base or _beside(boot_url),
         inject=options.inject or pack.inject,
         rewrite=Rewrite(compressor=compressor, level=level) if compressor else None,
         agent=options.agent,
@@ -231,6 +231,13 @@ def read_config(path: Path) -> tuple[str, Document]:
         raise InputError(*error.problems) from error
 
 
+def _beside(boot_url: str) -> str:
+    """The default base URL of the artifacts, next to the ISO; empty if nodes cannot fetch them from there."""
+    if not boot_url or boot_url.startswith("nfs:"):
+        return ""
+    return f"{boot_url.rsplit('/', 1)[0]}/{FOLDER}/"
+
+
 def make_plan(settings: Settings, image: LiveImage) -> Plan:
     """Plan the packing of `image`. Raises InputError with all errors found."""
     found = [*checks.urls(settings, image)]
@@ -243,6 +250,7 @@ def make_plan(settings: Settings, image: LiveImage) -> Plan:
         image,
         loaders=chosen.loaders if chosen else None,
         boot_url=settings.boot_url,
+        artifact_url=settings.artifact_url,
         config=settings.fetch,
         local_sizes={name: file.content_size for file in settings.files for name in file.artifacts},
     )

@@ -167,9 +167,10 @@ def _loader_lines(report: ImageReport) -> Iterator[str]:
 def _initrd_lines(path: str, facts: InitrdFacts) -> Iterator[str]:
     kind = "full-os: the whole system" if facts.full_os else "bootstrap"
     if not facts.readable:
-        yield f"initrd    {path}: {facts.compression}, cannot be read"
+        yield f"initrd    {path}: cannot be read: {facts.unread_reason}"
         return
-    yield f"initrd    {path}: {kind}, {facts.compression}, {facts.unpacked:,} bytes unpacked"
+    inner = f", with a {facts.squashed} in it" if facts.squashed else ""
+    yield f"initrd    {path}: {kind}, {facts.compression}{inner}, {facts.unpacked:,} bytes unpacked"
     if facts.full_os:
         return
     has = {

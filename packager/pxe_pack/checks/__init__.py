@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.agent import agent_fits
 from pxe_pack.checks.arguments import arguments
+from pxe_pack.checks.certificates import root_certificates
 from pxe_pack.checks.destinations import destinations
 from pxe_pack.checks.files import files
 from pxe_pack.checks.grubscript import grub_script
@@ -47,6 +48,7 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     initrds,
     boot_warnings,
     root_network,
+    root_certificates,
     memory,
     destinations,
 )

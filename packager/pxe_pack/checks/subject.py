@@ -26,6 +26,8 @@ class Subject:
     loaders: BootLoaders | None  # for the nodes; None if there are none
     programs: Programs
     boot_url: str  # the ISO's URL; empty if unknown, or if there is no ISO
+    artifact_url: str  # the base URL of local artifacts; empty if unknown
+    injector: str  # the name of the one that packing would use; empty if unknown, or for a layout
     config: FetchConfig | None
     local_sizes: Mapping[str, int]  # bytes of local files, by artifact name
     node_memory: int | None  # bytes; None if not given
@@ -56,6 +58,8 @@ def subject(
     layout: Layout | None = None,
     loaders: BootLoaders | None,
     boot_url: str = "",
+    artifact_url: str = "",
+    injector: str = "",
     config: FetchConfig | None = None,
     local_sizes: Mapping[str, int] | None = None,
     node_memory: int | None = None,
@@ -75,6 +79,8 @@ def subject(
         loaders=loaders,
         programs=programs(image, loaders),
         boot_url=(layout.boot_url or "") if layout else boot_url,
+        artifact_url=(layout.artifact_url or "") if layout else artifact_url,
+        injector=injector,
         config=config,
         local_sizes=local_sizes or {},
         node_memory=node_memory,
