@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from fakes.faults import Serve
+from fakes.server import Script, Server
 from liveos import newc, specials, tiny
 from liveos.newc import Entry
 from liveos.specials import Inode
@@ -84,6 +86,24 @@ def test_a_url_lib_that_takes_half_an_iso_for_a_whole_one(site: Site, found: Fou
     if told:
         assert findings["initrd-takes-half"]["severity"] == "warning"
         assert "|| return $?" in findings["initrd-takes-half"]["remedy"]
+
+
+@pytest.mark.parametrize(("then", "code"), [("", 0), (" || return $?", 18)])
+def test_the_finding_and_its_remedy_are_what_the_script_does(tmp_path: Path, then: str, code: int) -> None:
+    half = Script(body=b"x" * 100_000, then=Serve(until=0.5))
+    script = f"""
+mkuniqdir() {{ mkdir "$1/$2"; echo "$1/$2"; }}
+add_url_handler() {{ :; }}
+{FETCH.format(then=then).replace("/tmp", str(tmp_path))}
+fetched=$(curl_fetch_url "$1"); code=$?
+wc -c < "$fetched" >&2
+exit $code
+"""
+    with Server({"/liveos.iso": half}) as server:
+        done = subprocess.run(["sh", "-c", script, "sh", server.url("/liveos.iso")], check=False, capture_output=True)
+    assert done.returncode == code
+    if code == 0:
+        assert int(done.stderr.splitlines()[-1]) == 50_000
 
 
 def test_nfs_takes_dracuts_nfs_module(site: Site, found: Found, packs: Packs, refused: Refused) -> None:

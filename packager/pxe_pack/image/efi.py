@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-
-from cryptography import x509
+from typing import TYPE_CHECKING
 
 from pxe_pack.image.grub.efi_image import GrubImage, read_grub
 from pxe_pack.image.pe import sbat
-from pxe_pack.image.pe.authenticode import Signature, Signed, signed
-from pxe_pack.image.pe.program import PeError, read_program
+from pxe_pack.image.pe.program import PeError, PeProgram, read_program
 from pxe_pack.image.pe.sbat import Component
 from pxe_pack.image.pe.shim import Shim, read_shim
+from pxe_pack.image.pe.signature import Signature, Signed
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,8 +55,16 @@ def examined(path: str, data: bytes) -> EfiProgram:
     return EfiProgram(
         path=path,
         machine=program.machine,
-        signed=signed(data, program),
+        signed=_signed(data, program),
         grub=read_grub(data),
         shim=read_shim(data, program),
         sbat=sbat.components(data, program),
     )
+
+
+def _signed(data: bytes, program: PeProgram) -> Signed:
+    if not program.certificates.size:
+        return Signed()
+    from pxe_pack.image.pe.authenticode import signed  # imported late: cryptography takes a while
+
+    return signed(data, program)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from asn1crypto import algos, cms, core
 from cryptography import x509
@@ -18,8 +17,9 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from pxe_pack.image.pe.certificates import load, name
+from pxe_pack.image.pe.certificates import load
 from pxe_pack.image.pe.program import PeProgram
+from pxe_pack.image.pe.signature import Signature, Signed
 
 _ENTRY = struct.Struct("<IHH")  # WIN_CERTIFICATE: length, revision, type
 _PKCS7 = 2  # WIN_CERT_TYPE_PKCS_SIGNED_DATA
@@ -31,33 +31,6 @@ _HASHES: dict[str, type[hashes.SHA256 | hashes.SHA384 | hashes.SHA512]] = {
 }
 # What asn1crypto and its lazy values raise for damaged structures
 _DAMAGED = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Signature:
-    """A signature of a program."""
-
-    certificates: tuple[x509.Certificate, ...] = ()  # the signer's first, then the others in the signature
-    flaw: str = ""  # why it is not valid; empty if the signer signed this very program
-    unsupported: bool = False  # its algorithms are unknown here, so nothing is known about it
-
-    @property
-    def intact(self) -> bool:
-        """True if the signer signed this very program."""
-        return not self.flaw
-
-    @property
-    def signer(self) -> str:
-        """The signer's common name, else its full name."""
-        return name(self.certificates[0]) if self.certificates else "an unknown signer"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Signed:
-    """The signatures of a program."""
-
-    signatures: tuple[Signature, ...] = ()
-    digest: bytes = b""  # its Authenticode digest, SHA-256; empty if its sections overlap
 
 
 def signed(data: bytes, program: PeProgram) -> Signed:

@@ -2,6 +2,8 @@
 
 `microsoft-uefi-ca-*.der` are Microsoft's two certificates for programs of others, from its repository
 secureboot_objects (PreSignedObjects/DB/Certificates). Nearly all firmware has one or both in its `db`.
+
+cryptography is imported on use: it takes longer than all else that a command without signed programs does.
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ import functools
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.x509.oid import NameOID
+if TYPE_CHECKING:
+    from cryptography import x509
 
 _FIRMWARE = ("microsoft-uefi-ca-2011.der", "microsoft-uefi-ca-2023.der")
 
@@ -21,11 +23,15 @@ _FIRMWARE = ("microsoft-uefi-ca-2011.der", "microsoft-uefi-ca-2023.der")
 @functools.cache
 def of_firmware() -> tuple[x509.Certificate, ...]:
     """The certificates that firmware usually trusts."""
+    from cryptography import x509
+
     return tuple(x509.load_der_x509_certificate(Path(__file__).with_name(one).read_bytes()) for one in _FIRMWARE)
 
 
 def load(der: bytes) -> x509.Certificate | None:
     """The certificate in `der`; None if it cannot be parsed."""
+    from cryptography import x509
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about serial numbers and encodings that it reads all the same
@@ -36,6 +42,8 @@ def load(der: bytes) -> x509.Certificate | None:
 
 def name(certificate: x509.Certificate) -> str:
     """The common name of a certificate's subject, else the full subject (RFC 4514)."""
+    from cryptography.x509.oid import NameOID
+
     try:
         common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         text = str(common[0].value) if common else certificate.subject.rfc4514_string()
@@ -46,6 +54,8 @@ def name(certificate: x509.Certificate) -> str:
 
 def issued(certificate: x509.Certificate, by: x509.Certificate) -> bool:
     """True if `by` issued `certificate`, or equals it."""
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
     if certificate == by:
         return True
     try:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from uuid import UUID
-
-from cryptography import x509
 
 from pxe_pack.image.pe.certificates import load
 from pxe_pack.image.pe.program import PeProgram
 from pxe_pack.image.pe.sbat import Level, parse_level
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 _VENDOR, _LEVEL = ".vendor_cert", ".sbatlevel"
 _TABLE = struct.Struct("<IIII")  # sizes of the trusted and the refused part, then their offsets
