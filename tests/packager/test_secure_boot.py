@@ -199,11 +199,25 @@ def _certificates(program: bytes, content: bytes) -> bytes:
     return program[: at + 8] + content + program[at + 8 + len(content) :]
 
 
+def _many_certificates(program: bytes) -> bytes:
+    """A signature of 32 MiB whose certificates have two bytes each."""
+    (coff,) = struct.unpack_from("<I", program, 0x3C)
+    (at,) = struct.unpack_from("<I", program, coff + 24 + 112 + 32)
+    certificates = b"\xa0\x84" + struct.pack(">I", 32 << 20) + b"\x30\x00" * (16 << 20)
+    blob = program[at + 8 : at + 8 + 137]  # up to the certificates
+    blob = blob[:1] + b"\x84" + struct.pack(">I", len(blob) + len(certificates)) + blob[4:] + certificates
+    blob += bytes(-len(blob) % 8)
+    changed = bytearray(program[:at] + struct.pack("<IHH", len(blob) + 8, 0x0200, 2) + blob)
+    struct.pack_into("<I", changed, coff + 24 + 112 + 36, len(blob) + 8)
+    return bytes(changed)
+
+
 HOSTILE: dict[str, tuple[Callable[[bytes], bytes], set[str]]] = {
     "65,535 sections with names in the string table": (_names_of_all_sections, set()),
     "an unknown algorithm": (lambda one: one.replace(SHA256, SHA256[:-1] + b"\x7f"), {"secure-boot-unverified"}),
     "no PKCS #7": (lambda one: _certificates(one, b"\x30\x84\xff\xff\xff\xff"), {"secure-boot-changed"}),
     "an empty PKCS #7": (lambda one: _certificates(one, b"\x30\x00"), {"secure-boot-changed"}),
+    "16 million certificates": (_many_certificates, {"secure-boot-changed"}),
     "certificates that are cut off": (lambda one: one[:-100], set()),
     "nothing but headers": (lambda one: one[:400], set()),
 }

@@ -24,6 +24,7 @@ from pxe_pack.image.pe.signature import Signature, Signed
 _ENTRY = struct.Struct("<IHH")  # WIN_CERTIFICATE: length, revision, type
 _PKCS7 = 2  # WIN_CERT_TYPE_PKCS_SIGNED_DATA
 _SIGNATURES, _CERTIFICATES = 16, 16  # read of one program, of one signature; shims have two and two
+_LONGEST = 1 << 18  # bytes of a signature; shims' have 10,000
 _HASHES: dict[str, type[hashes.SHA256 | hashes.SHA384 | hashes.SHA512]] = {
     "sha256": hashes.SHA256,
     "sha384": hashes.SHA384,
@@ -40,6 +41,9 @@ def signed(data: bytes, program: PeProgram) -> Signed:
     for blob in _blobs(data, program):
         if len(found) == _SIGNATURES:
             break
+        if len(blob) > _LONGEST:
+            found.append(Signature(flaw=f"it has more than {_LONGEST:,} bytes"))
+            continue
         try:
             found.append(_signature(blob, data, program, digests))
         except _Unsupported as error:

@@ -14,6 +14,7 @@ from pxe_pack.image.pe.program import PeProgram
 _SECTION = ".sbat"
 _COLUMNS = 6  # component, generation, vendor, package, version, URL
 _DATED = "sbat"  # the first row of a level: its third column is the date
+_LONGEST = 1 << 16  # bytes of it that are read; shims have 300
 _NUMBER = re.compile(r"\s*([+-]?\d{1,9})")
 
 
@@ -64,8 +65,8 @@ def parse_level(text: bytes) -> Level | None:
 
 
 def _rows(text: bytes) -> list[list[str]]:
-    lines = text.split(b"\0", 1)[0].decode(errors="replace").splitlines()
-    return [line.split(",") for line in lines if line]
+    lines = text[:_LONGEST].split(b"\0", 1)[0].decode("ascii", "backslashreplace").splitlines()
+    return [[column if column.isprintable() else repr(column) for column in line.split(",")] for line in lines if line]
 
 
 def _generation(text: str) -> int:
