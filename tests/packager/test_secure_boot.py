@@ -6,12 +6,14 @@ import hashlib
 import json
 import shutil
 import struct
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from liveos.cache import Cache
 from packing import altered
 from packing.signing import Authority, authority
 from packing.site import Site
@@ -129,6 +131,33 @@ def test_a_grub_below_the_generation_that_shim_accepts_is_found(
         assert "secure-boot-sbat" not in told
     (layout / "grubx64.efi").write_bytes(plain)
     assert {one["severity"] for one in found().values()} == {"note"}  # unsigned: it is not for Secure Boot
+
+
+@pytest.fixture(scope="session")
+def former_grub() -> Path:
+    """Debian's signed GRUB before the one that its shim 16.1 accepts, by an older sbsign: from Debian, kept."""
+    package = "grub-efi-amd64-signed=1+2.06+13+deb12u1"
+
+    def fetch(partial: Path) -> None:
+        with Cache().scratch() as work:
+            done = subprocess.run(["apt-get", "-q", "download", package], cwd=work, check=False, capture_output=True)
+            if done.returncode:
+                pytest.skip(f"this machine's Debian sources do not have {package}")
+            subprocess.run(["dpkg-deb", "--extract", *work.glob("*.deb"), work / "tree"], check=True)
+            shutil.copyfile(work / "tree" / SIGNED_GRUB.relative_to("/"), partial)
+
+    return Cache().get("grubnetx64-2.06-13+deb12u1.efi.signed", fetch)
+
+
+def test_debians_shim_refuses_debians_former_grub(layout: Path, found: Found, former_grub: Path) -> None:
+    shutil.copyfile(former_grub, layout / "grubx64.efi")
+    told = found()
+    assert told.keys() == {"secure-boot-sbat"}  # its signature is valid, and trusted
+    assert told["secure-boot-sbat"]["severity"] == "warning"
+    assert (
+        "grubx64.efi has the SBAT generation grub,4, but bootx64.efi accepts grub from 5 on"
+        in (told["secure-boot-sbat"]["message"])
+    )
 
 
 def test_a_shim_that_a_raised_sbat_level_refuses_is_found(layout: Path, found: Found) -> None:
