@@ -55,6 +55,7 @@ NOT_FOUND = {
         {"liveos/squashfs.img": ROOT},
         "liveos/root.img does not exist",
     ),
+    "a folder above the ISO": ("rd.live.dir=/.. rd.live.squashimg=rootfs.img", {"rootfs.img": ROOT}, "does not exist"),
     "a file that is none": (
         "rd.live.dir=liveos",
         {"liveos/squashfs.img": "not a squashfs", ROOT: ROOT},

@@ -200,6 +200,14 @@ def test_each_link_is_checked_against_what_the_one_before_it_trusts(
     assert "bootx64.efi is signed by Site Signing" in told["secure-boot-own-key"]["message"]
 
 
+def test_a_name_of_microsofts_is_not_microsofts_signature(layout: Path, found: Found, tmp_path: Path) -> None:
+    other = authority(tmp_path, "Microsoft Windows UEFI Driver Publisher")
+    (layout / "bootx64.efi").write_bytes(other.sign(_unsigned((layout / "bootx64.efi").read_bytes())))
+    told = found()["secure-boot-own-key"]
+    assert told["severity"] == "warning"
+    assert "signed by Microsoft Windows UEFI Driver Publisher, not under Microsoft's UEFI CA" in told["message"]
+
+
 def _names_of_all_sections(program: bytes) -> bytes:
     """As many sections as can be, each with a name in a string table of 8 MiB."""
     (coff,) = struct.unpack_from("<I", program, 0x3C)

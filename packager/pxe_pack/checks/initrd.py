@@ -63,12 +63,12 @@ def _live(name: str, facts: InitrdFacts, subject: Subject) -> Iterator[Problem]:
             hint=f"rebuild it with dracut --add '{' '.join(lacking)}'",
         )
         return
-    scheme = subject.boot_url.partition(":")[0]
-    if scheme == "nfs":
-        if not facts.nfs:
+    if subject.boot_url.startswith("nfs:"):
+        parts = [what for what, has in (("url-lib.sh", facts.url_lib), ("nfs-lib.sh", facts.nfs)) if not has]
+        if parts:
             yield Problem(
                 reference="initrd-no-nfs",
-                message=f"the initrd {name} has no nfs-lib.sh: it cannot mount {subject.boot_url}",
+                message=f"the initrd {name} has no {' and no '.join(parts)}: it cannot mount {subject.boot_url}",
                 hint="install nfs-utils (nfs-common) in the image and rebuild the initrd with dracut --add nfs",
             )
         return

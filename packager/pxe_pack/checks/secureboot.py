@@ -36,7 +36,7 @@ def secure_boot(subject: Subject) -> Iterator[Problem]:
             message=f"{first.path} is signed by {first.signatures[0].signer}, not under {_FIRMWARE}: only nodes with "
             "that key in their firmware start it with Secure Boot",
             hint="enroll the key in the firmware of the nodes, or use the shim of a distribution",
-            severity="note",
+            severity="warning" if first.shim else "note",  # Microsoft's signature is what a shim is for
         )
     for program, needs_sbat in [*((one, True) for one in loaders), *((one, False) for one in kernels)]:
         yield from _signed(program)

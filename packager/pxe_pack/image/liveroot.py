@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -93,6 +94,8 @@ def _root_image(image: Iso, arguments: Iterable[tuple[str, ...]]) -> MediaEntry:
 
 def _mounted(image: Iso, path: str) -> MediaEntry | None:
     """The entry at `path` below the mounted ISO, as Linux finds it: `.`, `..`, double slashes and links count."""
+    if posixpath.normpath(path.lstrip("/")).startswith(".."):  # it leaves the ISO
+        return None
     real = resolved(path, image.entries.get)
     return image.entries.get(real) if image.case_sensitive else image.find(real)
 
