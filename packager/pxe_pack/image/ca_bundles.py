@@ -15,13 +15,12 @@ from pxe_pack.image.tree import RootTree
 
 OF_CURL = (*CA_BUNDLES, "/etc/ssl/certs/ca-bundle.crt", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem")
 
-_FILE = re.compile(r"(?:^|/)(?:tls-)?(?:ca-bundle|ca-certificates|cert)\.(?:crt|pem)$")
 _CERTIFICATE = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----")  # PEM_read_bio_X509_AUX(3)
 
 
 def is_ca_bundle(path: str) -> bool:
-    """Whether the file `path`, or a link to it, may be one that `flaw` reads."""
-    return bool(_FILE.search(path))
+    """Whether the file `path` is one that `flaw` usually reads."""
+    return f"/{path}" in OF_CURL
 
 
 def flaw(tree: RootTree, path: str) -> str:

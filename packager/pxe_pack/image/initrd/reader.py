@@ -19,7 +19,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.image import ca_bundles
 from pxe_pack.image.initrd import download
 from pxe_pack.image.initrd.appended import Appended
-from pxe_pack.image.initrd.cpio import Archives, Member, Segment, Source
+from pxe_pack.image.initrd.cpio import KEPT_LIMIT, Archives, Member, Segment, Source
 from pxe_pack.image.initrd.squashed import Form, SquashedContent
 from pxe_pack.image.tree import Inode, ListedTree
 from pxe_pack.squashfs.errors import SquashfsError
@@ -135,7 +135,7 @@ class _Content:
             self.files |= {
                 path: inside.cat(path)
                 for path, inode in inodes.items()
-                if stat.S_ISREG(inode.mode) and self.wanted(path)
+                if stat.S_ISREG(inode.mode) and int(inode.size) <= KEPT_LIMIT and self.wanted(path)
             }
 
     def read(self, path: str) -> bytes:
