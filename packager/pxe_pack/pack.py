@@ -239,11 +239,16 @@ def summary(packed: PackResult) -> str:
             f"Packed in {packed.seconds:.1f} s.",
             "",
             f"Serve by TFTP:  {loaders}, boot/",
-            *(f"Serve by HTTP:  {path} as {url}" for path, url in layout.urls.items()),
+            *(f"{_served(url)}{path} as {url}" for path, url in layout.urls.items()),
             "",
             *_next(settings),
         ]
     )
+
+
+def _served(url: str) -> str:
+    """How a file is served, aligned with the line before it."""
+    return f"Serve by {url.partition(':')[0].upper()}:".ljust(len("Serve by TFTP:  "))
 
 
 def _next(settings: Settings) -> list[str]:

@@ -112,7 +112,7 @@ def test_nfs_takes_dracuts_nfs_module(site: Site, found: Found, packs: Packs, re
     assert "error[initrd-no-nfs]" in refused()
     _edited(site, _file("usr/lib/nfs-lib.sh", b"nfs_to_var() {\n}\n"))
     assert "initrd-no-nfs" not in found()
-    packs()
+    assert "Serve by NFS:   liveos.iso as nfs://10.0.0.1/export/liveos.iso" in packs()
     assert "root=live:nfs://10.0.0.1/export/liveos.iso" in (site.output / "boot/grub2/grub.cfg").read_text()
 
 
