@@ -36,7 +36,7 @@ _DAMAGED = (ValueError, TypeError, KeyError, IndexError, AttributeError, Recursi
 
 def signed(data: bytes, program: PeProgram) -> Signed:
     """The signatures of `program`, whose bytes are `data`. Never raises for what is in them."""
-    digests = {algorithm: _digest(data, program, algorithm) for algorithm in ("sha256",)}
+    digests = {"sha256": _digest(data, program, "sha256")}
     found: list[Signature] = []
     for blob in _blobs(data, program):
         if len(found) == _SIGNATURES:
