@@ -76,19 +76,22 @@ def check(request: Request, *, console: Console) -> Findings:
         ) as image:
             loaders, wrong = _loaders(image, layout, given=config.boot_loader)
             found += wrong
+            injector, unsuitable = _injector(image, layout, config)
+            found += unsuitable
             subject = checks.subject(
                 image,
                 layout=layout,
                 loaders=loaders,
                 boot_url=config.boot_url,
+                artifact_url=config.urls.artifact_url or config.urls.boot_url or "",
+                injector=injector,
                 config=config.fetch,
                 local_sizes=config.local_sizes,
                 node_memory=request.node_memory or config.node_memory,
-                inject=config.inject,
             )
             memory = subject.memory
             found += checks.offline(subject)
-            found += _payload(subject, config, request, console=console)
+            found += _payload(subject, request, console=console)
             found += _additional(subject, config)
             found += [] if request.offline else check_urls(subject)
     except InputError as error:
@@ -164,14 +167,20 @@ def _loaders(
     return chosen.loaders, [note]
 
 
-def _payload(subject: Subject, config: _Config, request: Request, *, console: Console) -> Iterator[Problem]:
+def _injector(image: LiveImage, layout: Layout | None, config: _Config) -> tuple[str, list[Problem]]:
+    """The name of the injector that packing would use, and why there is none. A layout has been packed."""
+    if layout:
+        return "", []
+    try:
+        return choose(config.inject, image, rewrite=config.rewrite).name, []
+    except InputError as error:
+        return "", list(error.problems)
+
+
+def _payload(subject: Subject, request: Request, *, console: Console) -> Iterator[Problem]:
     """Problems with what packing would add. A layout already contains it."""
     if subject.layout:
         return
-    try:
-        choose(config.inject, subject.image, rewrite=config.rewrite)
-    except InputError as error:
-        yield from error.problems
     agent = load_agent(request.agent) if request.agent else cached_agent(cache=default_cache(), console=console)
     if agent:
         yield from checks.agent_fits(agent, subject.image)

@@ -13,6 +13,11 @@ INJECTORS = ("auto", "rootfs", "updates", "initrd")
 COMPRESSORS = ("gzip", "xz", "zstd")  # that a root filesystem can be given
 
 
+def boot_url(text: str) -> str:
+    """A URL that an initrd may fetch: one of ours, or by NFS, which the agent does not know."""
+    return text if text.startswith("nfs://") else validators.url(text)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pack:
     """The `pack` section: what pxe-pack does. Every key is a flag too, and flags win. Paths as written."""
@@ -21,7 +26,7 @@ class Pack:
     output: str | None = key(
         None, Text(validators.file_name), "The folder of the layout, for the TFTP and HTTP servers."
     )
-    boot_url: str | None = key(None, Text(validators.url), "Where nodes will find the ISO: what `root=live:` says.")
+    boot_url: str | None = key(None, Text(boot_url), "Where nodes will find the ISO: what `root=live:` says.")
     artifact_url: str | None = key(
         None, Text(validators.base_url), "Where nodes will find the files given by `source`."
     )

@@ -247,7 +247,7 @@ def summary(packed: PackResult) -> str:
             f"Packed in {packed.seconds:.1f} s.",
             "",
             f"Serve by TFTP:  {loaders}, boot/",
-            *(f"Serve by HTTP:  {path} as {url}" for path, url in _served(layout)),
+            *(f"{_served_by(url)}{path} as {url}" for path, url in _served(layout)),
             "",
             *_next(settings),
         ]
@@ -262,6 +262,11 @@ def _served(layout: Layout) -> Iterator[tuple[str, str]]:
             below = len(quote(path.partition("/")[2])) if file.kind is Kind.ADDITIONAL and "/" in path else 0
             tops[path.partition("/")[0] + "/" if below else path] = file.url[: len(file.url) - below]
     yield from tops.items()
+
+
+def _served_by(url: str) -> str:
+    """How a file is served, aligned with the line before it."""
+    return f"Serve by {url.partition(':')[0].upper()}:".ljust(len("Serve by TFTP:  "))
 
 
 def _next(settings: Settings) -> list[str]:

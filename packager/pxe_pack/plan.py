@@ -273,18 +273,24 @@ def make_plan(settings: Settings, image: LiveImage) -> Plan:
     """Plan the packing of `image`. Raises InputError with all errors found."""
     found = [*checks.urls(settings, image)]
     chosen: LoaderChoice | None = None
+    choice: Choice | None = None
     try:
         chosen = choose_loaders(image.loaders, machine=image.machine, given=settings.boot_loader)
+    except InputError as error:
+        found += error.problems
+    try:
+        choice = choose(settings.inject, image, rewrite=settings.rewrite)
     except InputError as error:
         found += error.problems
     subject = checks.subject(
         image,
         loaders=chosen.loaders if chosen else None,
         boot_url=settings.boot_url,
+        artifact_url=settings.artifact_url,
         config=settings.fetch,
         local_sizes={name: file.installed_size for file in settings.files for name in file.artifacts},
         node_memory=settings.node_memory,
-        inject=settings.inject,
+        injector=choice.name if choice else "",
     )
     found += checks.offline(subject)
     additional = find_additional(image, leave_out=settings.leave_out)
@@ -296,12 +302,12 @@ def make_plan(settings: Settings, image: LiveImage) -> Plan:
         urls=Urls(boot_url=settings.boot_url if image.live else None, artifact_url=settings.artifact_url or None),
     )
     errors = [problem for problem in found if problem.severity == "error"]
-    if errors or not chosen:
+    if errors or not chosen or not choice:
         raise InputError(*errors)
     return Plan(
         settings=settings,
         image=image,
-        choice=choose(settings.inject, image, rewrite=settings.rewrite),
+        choice=choice,
         loaders=chosen,
         memory=subject.memory,
         additional=additional,

@@ -30,7 +30,8 @@ LONGEST_NAME = 255  # bytes; NAME_MAX of Linux's file systems, limits.h
 CA_BUNDLES = (
     "/etc/pki/tls/certs/ca-bundle.crt",  # Azure Linux, Fedora, RHEL
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch
-    "/etc/ssl/ca-bundle.pem",  # SUSE
+    "/etc/ssl/ca-bundle.pem",  # SUSE, a link to:
+    "/var/lib/ca-certificates/ca-bundle.pem",
     "/etc/ssl/cert.pem",  # Alpine
 )
 

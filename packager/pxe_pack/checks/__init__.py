@@ -6,6 +6,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.additional import additional_files
 from pxe_pack.checks.agent import agent_fits
 from pxe_pack.checks.arguments import arguments
+from pxe_pack.checks.certificates import root_certificates
 from pxe_pack.checks.destinations import destinations
 from pxe_pack.checks.files import files
 from pxe_pack.checks.grubscript import grub_script
@@ -55,6 +56,7 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     boot_warnings,
     machine_id,
     root_network,
+    root_certificates,
     memory,
     destinations,
     secrets,

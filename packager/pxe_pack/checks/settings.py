@@ -15,8 +15,8 @@ from pxe_pack.layout.manifest import url_problem
 from pxe_pack.output import output_problem
 from pxe_pack.tarball import tar_problem
 
-# Schemes that dracut's url-lib fetches with curl. Its other schemes, nfs and torrent, need more in the initrd.
-BOOT_SCHEMES = ("http", "https", "ftp", "tftp")
+# Schemes that dracut's url-lib fetches with curl, and nfs, which takes dracut's nfs module (checks/initrd.py).
+BOOT_SCHEMES = ("http", "https", "ftp", "tftp", "nfs")
 ARTIFACT_SCHEMES = ("http", "https")
 HIGHEST_LEVELS = {"gzip": 9, "xz": 9, "zstd": 22}  # tar2sqfs(1); we allow levels from 1
 ISO_SUFFIX = ".iso"  # dracut's livenetroot mounts a download as an ISO only if its URL has this suffix

@@ -36,6 +36,8 @@ class Subject:
     loaders: BootLoaders | None  # for the nodes; None if there are none
     programs: Programs
     boot_url: str  # the ISO's URL; empty if unknown, or if there is no ISO
+    artifact_url: str  # the base URL of local artifacts; empty if unknown
+    injector: str  # the name of the one that packing would use; empty if unknown, or for a layout
     config: FetchConfig | None
     local_sizes: Mapping[str, int]  # bytes of local files, by artifact name
     memory: NodeMemory  # of the nodes that boot the default entry
@@ -69,10 +71,11 @@ def subject(
     layout: Layout | None = None,
     loaders: BootLoaders | None,
     boot_url: str = "",
+    artifact_url: str = "",
+    injector: str = "",
     config: FetchConfig | None = None,
     local_sizes: Mapping[str, int] | None = None,
     node_memory: int | None = None,
-    inject: str = "auto",
 ) -> Subject:
     """The subject for `image`, or for `layout` if given. Raises GrubSyntaxError, OSError."""
     packed = packed_config(image) if layout else config
@@ -94,6 +97,8 @@ def subject(
         loaders=loaders,
         programs=programs(image, loaders),
         boot_url=(layout.urls.boot_url or "") if layout else boot_url,
+        artifact_url=(layout.urls.artifact_url or "") if layout else artifact_url,
+        injector=injector,
         config=config,
         local_sizes=local_sizes or {},
         enabled=enabled,
@@ -104,7 +109,7 @@ def subject(
             entry,
             artifacts=_demands(config or packed, layout, local_sizes or {}),
             mounted=mounted,
-            copied=_copied(image, layout, inject=inject),
+            copied=_copied(image, layout, injector=injector),
             live_space=packed.live_space if packed else None,
             given=node_memory,
         ),
@@ -121,8 +126,8 @@ def _demands(config: FetchConfig | None, layout: Layout | None, local_sizes: Map
                 yield Demand(name=path, dest="/", size=file.size, sure=True, packed=False)
 
 
-def _copied(image: LiveImage, layout: Layout | None, *, inject: str) -> int:
+def _copied(image: LiveImage, layout: Layout | None, *, injector: str) -> int:
     """The bytes of the payload that dracut copies onto the root at each boot."""
     if layout:
         return layout.copied_payload if image.live else 0
-    return 0 if inject == "rootfs" or image.rootfs_source or image.live is None else _AGENT_SIZE
+    return 0 if injector == "rootfs" or image.rootfs_source or image.live is None else _AGENT_SIZE

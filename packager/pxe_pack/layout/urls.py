@@ -33,7 +33,7 @@ class Urls:
     @property
     def root(self) -> str | None:
         """The folder whose URL is the layout's: that of the ISO, else the one that FOLDER would be in."""
-        if self.boot_url:
+        if self.boot_url and not is_nfs(self.boot_url):
             return self.boot_url.rpartition("/")[0]
         if not self.artifact_url:
             return None
@@ -55,8 +55,15 @@ def same_urls(kinds: Mapping[str, Kind], urls: Urls) -> Iterator[tuple[str, str,
 
 
 def default_artifact_url(boot_url: str) -> str:
-    """The URL of the artifacts' folder beside the ISO."""
+    """The URL of the artifacts' folder beside the ISO; empty if nodes cannot fetch them from there."""
+    if is_nfs(boot_url):
+        return ""
     return file_url(boot_url.rpartition("/")[0], f"{FOLDER}/")
+
+
+def is_nfs(url: str) -> bool:
+    """Whether `url` is on a share that dracut mounts (dracut.cmdline(7)): HTTP does not serve what lies beside it."""
+    return url.startswith("nfs:")
 
 
 def file_url(base: str, path: str) -> str:
