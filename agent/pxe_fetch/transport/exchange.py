@@ -239,7 +239,7 @@ def _distrust(error: ssl.SSLCertVerificationError, *, host: str, clock: Clock) -
         f"the certificate of {host} is not trusted while the clock is not set (it says {shown}): {reason}"
     )
     # A machine without a battery begins in the past, and no attempt succeeds before it is told the time.
-    found.transient, found.is_counted = True, error.verify_code not in _NOT_YET
+    found.limit, found.is_counted = inf, error.verify_code not in _NOT_YET
     return found
 
 
