@@ -140,7 +140,7 @@ class ChunkedDownload:
         deadline = replace(self._deadline, stop=stop)
         deadline.check()
         scheduler, mirror, chunk_map = self._scheduler, stream.mirror, self._part.chunk_map
-        asks_range = mirror.ranges and not self.attempts.is_last_chance(mirror)
+        asks_range = mirror.ranges
         request = Request(
             url=mirror.url,
             offset=stream.position if asks_range else 0,
@@ -159,7 +159,6 @@ class ChunkedDownload:
             asks_all = request.offset == 0 and request.end == chunk_map.size
             if asks_range and not body.ranged and not asks_all:
                 mirror.ignored_range()
-            mirror.ranges &= asks_range  # it refused them all before
             has_all = not asks_range or not body.ranged
             scheduler.answered(stream, is_ranged=not has_all and not asks_all)
             self._start_streams()

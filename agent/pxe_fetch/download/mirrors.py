@@ -28,7 +28,7 @@ from pxe_fetch.transport import Body, Request, has_ranges
 
 RANGE_ATTEMPTS = 2  # of one mirror: after one wrong answer it may have ranges, after two it has none
 _LIMITED_ATTEMPTS = 5  # in a row that a host refuses a stream when it is this artifact's turn
-_SILENT_ATTEMPTS = 3  # failures in a row of all other mirrors, before one whose host is silent is asked
+_LAST_ATTEMPTS = 3  # failures in a row of all other mirrors, before one that is silent or odd is asked
 _TOLERATED = 8  # a mirror stays in use while fewer than one in this many of its chunks is wrong
 # Seconds of silence after which another mirror is asked, if there is one: TCP has repeated a lost packet five times by
 # then (RFC 6298: after 0.2, 0.4, 0.8, 1.6 and 3.2 s on Linux), and most servers begin their answer sooner.
@@ -59,8 +59,9 @@ class Mirror:
     ranges: bool = field(init=False)  # assumed until it shows that it has none
     has_sent_range: bool = False  # exactly as requested
     validator: str | None = None  # strong ETag of the bytes that it sent
+    is_odd: bool = False  # its last answer was: a web page, or encoded
     asked: int = 0
-    asked_since_progress: bool = False  # progress of the artifact, whichever mirror made it
+    asked_at: int = -1  # how often the artifact had made progress when it was asked last
     has_delivered: bool = False  # at least one byte
     failures: int = 0  # in a row, without new bytes
     limited: int = 0  # streams in a row that its host refused, serving others
@@ -118,11 +119,12 @@ class Mirror:
                     raise LimitedError(str(error), status=error.status) from error
                 raise
             self.limited = 0
-            self.host.answered(visit)
+            visit.is_served = True
+            self.is_odd = bool(body.remark)
             try:
                 yield body
             except SilentError:  # a path that loses long packets lets a header pass
-                visit.was_silent(request.timeouts.read)
+                visit.silence = request.timeouts.read
                 raise
             finally:
                 body.close()
@@ -142,9 +144,8 @@ class Mirrors:
     """All mirrors of a source. One that fails has to wait, so that others are asked first."""
 
     def __init__(self, source: Source, context: Context) -> None:
-        hosts = context.hosts
         self.all: Sequence[Mirror] = [
-            Mirror(url=url, position=index, host=hosts.of(url)) for index, url in enumerate(source.urls)
+            Mirror(url=url, position=index, host=context.host(url)) for index, url in enumerate(source.urls)
         ]
         self._source = source
         self._events = context.events
@@ -200,15 +201,21 @@ class Mirrors:
         return sorted((one for one in self.all if not one.out and one not in without), key=rank)
 
     def _is_last_resort(self, mirror: Mirror) -> bool:
-        """Whether its host is silent, and that of another mirror which may work is not."""
-        return mirror.host.is_silent() and any(
-            one.failures < _SILENT_ATTEMPTS and not one.host.is_silent() for one in self.others(mirror)
+        """Whether its host is silent, or its answer was odd, and another mirror which may work has neither."""
+        return (mirror.is_odd or mirror.host.is_silent()) and any(
+            one.failures < _LAST_ATTEMPTS and not one.is_odd and not one.host.is_silent() for one in self.others(mirror)
         )
+
+    def may_continue(self, mirror: Mirror, *, origins: Collection[str]) -> bool:
+        """Whether bytes of the mirrors `origins` may be followed by bytes of `mirror`: not if theirs were odd."""
+        return mirror.is_odd or not any(one.is_odd and one.url in origins for one in self.all)
 
     def timeouts(self, mirror: Mirror) -> Timeouts:
         """Those of a request to `mirror`: shorter if another mirror may answer sooner, or send faster."""
-        better = [one for one in self.others(mirror) if not one.is_dead and not one.host.is_silent()]
-        if not better or mirror.failures >= _IMPATIENT:
+        better = self.others(mirror)
+        if not mirror.is_odd:
+            better = [one for one in better if not one.is_dead and not one.host.is_silent()]
+        if not better or (mirror.failures >= _IMPATIENT and not mirror.is_odd):
             return self._source.timeouts
         return _shorter(self._source.timeouts, is_untried=any(not one.failures for one in better))
 
@@ -225,15 +232,6 @@ class Mirrors:
     def is_waiting(self) -> bool:
         """Whether a mirror may be asked as soon as its host has ended another stream."""
         return any(not one.out and one.host.is_full() for one in self.all)
-
-    def untried(self) -> bool:
-        """Whether a mirror was not asked since the artifact last made progress."""
-        return any(not mirror.asked_since_progress and not mirror.out for mirror in self.all)
-
-    def progressed(self) -> None:
-        """The artifact has made progress: each mirror gets another chance before the attempts are used up."""
-        for mirror in self.all:
-            mirror.asked_since_progress = False
 
     def failed(self, mirror: Mirror, error: FetchError, *, progressed: bool, blamed: bool) -> None:
         """Record that `mirror` failed with `error`; `blamed`: it sent all of the wrong bytes.

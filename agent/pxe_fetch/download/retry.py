@@ -43,12 +43,14 @@ class Attempts:
     context: Context
     here: Callable[[], int]  # bytes that need not be fetched again, for messages
     choose: Callable[[], Mirror | None]  # the mirror to ask next, now or later; None if none is left
+    restarts: bool = False  # to ask for the whole file gives up what is here
     mirrors: Mirrors = field(init=False)
     deadline: Deadline = field(init=False)
     received: int = 0  # bytes over the wire in this run, those fetched twice counted twice
     resumed_from: int = 0  # bytes left by an earlier run
     last_mirror: Mirror | None = None  # that was asked; of several streams, the one that sent the last right chunk
     last_error: FetchError | None = None
+    _progress: int = 0  # how often the artifact has made some
     _without_progress: int = 0  # failures in a row
     _begun: int = 0
     _failed: int = 0
@@ -89,7 +91,7 @@ class Attempts:
         self._begun += 1
         self.last_mirror = mirror
         mirror.asked += 1
-        mirror.asked_since_progress = True
+        mirror.asked_at = self._progress
 
     def failed(
         self,
@@ -113,6 +115,8 @@ class Attempts:
         self.count(mirror, error, progressed=progressed)
         if error is not mirror.error:  # else it was recorded when it was found
             self.mirrors.failed(mirror, error, progressed=by_mirror, blamed=blamed)
+        if self._without_progress >= self.source.retry.attempts_without_progress - 1:
+            self._ask_for_the_whole()
         following = self.choose()
         wait = self._wait(following)
         if following and (others_run or not (self.is_exhausted() or wait >= self.deadline.left())):
@@ -144,16 +148,21 @@ class Attempts:
     def progressed(self) -> None:
         """Record that the artifact has made progress."""
         self._without_progress = 0
-        self.mirrors.progressed()
+        self._progress += 1
 
-    def is_last_chance(self, mirror: Mirror) -> bool:
-        """Whether the next attempt at `mirror` is the last after failures: it should not ask for a range."""
+    def _ask_for_the_whole(self) -> None:
+        """Have mirrors that failed each range asked for the whole file, once, before the attempts are used up."""
         most = self.source.retry.attempts_without_progress - 1
-        return self._without_progress >= most and mirror.failures >= min(_RANGED_ATTEMPTS, most) > 0
+        for mirror in self.mirrors.all:
+            is_worth_it = mirror.error and (mirror.error.status or not self.restarts)
+            if mirror.ranges and is_worth_it and mirror.failures >= min(_RANGED_ATTEMPTS, most) > 0:
+                mirror.ranges, mirror.asked_at = False, -1
 
     def is_exhausted(self) -> bool:
         """Whether too many attempts in a row made no progress, and every mirror was asked since the last progress."""
-        return self._without_progress >= self.source.retry.attempts_without_progress and not self.mirrors.untried()
+        if self._without_progress < self.source.retry.attempts_without_progress:
+            return False
+        return all(mirror.asked_at == self._progress or mirror.out for mirror in self.mirrors.all)
 
     def _wait(self, following: Mirror | None) -> float:
         return max(0.0, following.not_before - self.deadline.clock.now()) if following else 0.0

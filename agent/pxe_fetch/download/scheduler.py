@@ -102,9 +102,11 @@ class ChunkScheduler:
                 not_taken = self.remaining - sum(one.end - self._map.at(one.hashed) for one in self.streams)
                 end = min(end, first - (-not_taken // (1 + self._budget.free)))
             partial = self._partial.pop(first, None)
-            if partial and first in self._wrong and partial.origins != {mirror.url}:  # not mixed again
-                self._drop(partial.length)
-                partial = None
+            if partial:
+                is_mixed_again = first in self._wrong and partial.origins != {mirror.url}
+                if is_mixed_again or not self.mirrors.may_continue(mirror, origins=partial.origins):
+                    self._drop(partial.length)
+                    partial = None
             position = self._map.start(first) + (partial.length if partial else 0)
             return Stream(mirror=mirror, position=position, end=end, partial=partial, since=now)
         return self._split_slowest(mirror, now) if mirror.ranges and not excluded else None

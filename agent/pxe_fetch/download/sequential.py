@@ -37,7 +37,9 @@ class SequentialDownload:
         self._reserve = reserve
         self._reserved = 0  # bytes
         self._reported = context.clock.now()  # the last progress report
-        self.attempts = Attempts(source=source, context=context, here=lambda: part.length, choose=self._choose_mirror)
+        self.attempts = Attempts(
+            source=source, context=context, here=lambda: part.length, choose=self._choose_mirror, restarts=True
+        )
         self._deadline, self._mirrors = self.attempts.deadline, self.attempts.mirrors
         self._farthest = 0  # the greatest length of the part so far: only bytes beyond it are progress
         self._origins: set[str] = set()  # where the bytes of the part came from
@@ -164,9 +166,9 @@ class SequentialDownload:
     def _may_resume(self, mirror: Mirror) -> bool:
         if not self._part.length or self._source.digest is None or not mirror.ranges:
             return False
-        if self.attempts.is_last_chance(mirror) and mirror.error and mirror.error.status:  # if that is all it answers
-            return False
-        return not self._one_origin or self._origins == {mirror.url}
+        if self._one_origin:
+            return self._origins == {mirror.url}
+        return self._mirrors.may_continue(mirror, origins=self._origins)
 
     def _begin(self, mirror: Mirror, body: Body, request: Request) -> None:
         """Prepare the part for `body`, which starts at the part's end or at 0. Raises FetchError."""
