@@ -22,6 +22,7 @@ from pxe_fetch.errors import (
     RangeError,
     RefusedError,
     SilentError,
+    TrustError,
 )
 from pxe_fetch.plan import Source
 from pxe_fetch.transport import Body, Request, has_ranges
@@ -108,7 +109,7 @@ class Mirror:
             try:
                 body = context.transports.of(self.url).open(request)
             except (NotFoundError, RefusedError) as error:
-                if request.is_ranged and self.ranges and not self.has_sent_range:
+                if error.status and request.is_ranged and self.ranges and not self.has_sent_range:
                     raise RefusedRangeError(f"{error}, perhaps only to ranges", status=error.status) from error
                 raise
             except RangeError:
@@ -119,6 +120,8 @@ class Mirror:
                     raise LimitedError(str(error), status=error.status) from error
                 raise
             self.limited = 0
+            self.faults.pop(RefusedError.reference, None)  # alerts of TLS, which somebody else may have sent
+            self.faults.pop(TrustError.reference, None)
             visit.is_served = True
             self.is_odd = bool(body.remark)
             try:

@@ -13,7 +13,7 @@ from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.mirrors import LimitedError, Mirror, Mirrors
-from pxe_fetch.errors import OF_THE_NODE, DeadlineError, FetchError, NoRoomError, RangeError
+from pxe_fetch.errors import OF_THE_NODE, DeadlineError, FetchError, NoRoomError, RangeError, SilentError
 from pxe_fetch.plan import Source
 
 _RANGED_ATTEMPTS = 3  # at least so many come before one without a range
@@ -154,7 +154,8 @@ class Attempts:
         """Have mirrors that failed each range asked for the whole file, once, before the attempts are used up."""
         most = self.source.retry.attempts_without_progress - 1
         for mirror in self.mirrors.all:
-            is_worth_it = mirror.error and (mirror.error.status or not self.restarts)
+            error = mirror.error
+            is_worth_it = error and (error.status or not (self.restarts or isinstance(error, SilentError)))
             if mirror.ranges and is_worth_it and mirror.failures >= min(_RANGED_ATTEMPTS, most) > 0:
                 mirror.ranges, mirror.asked_at = False, -1
 
