@@ -16,7 +16,7 @@ from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, Retr
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
 from pxe_fetch.contract.url import UrlError, is_absolute, join, parse, redact, scheme_of
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
-from pxe_fetch.filesystem import AllowedRoots
+from pxe_fetch.filesystem import AllowedRoots, real_path
 from pxe_fetch.node import Node
 
 # A file is on the node already. After any fault tftp starts over, so it is the last resort.
@@ -274,6 +274,28 @@ def _collisions(destinations: Mapping[str, str]) -> list[Problem]:
                 message = f"{name} goes to {dest}, inside {outer}, where {taken[outer]} is installed"
                 problems.append(Problem(reference="dest-taken", message=message))
     return problems
+
+
+def nested(
+    transfers: Sequence[Transfer], *, earlier: Mapping[str, str], roots: AllowedRoots
+) -> dict[str, CannotCreateError]:
+    """The transfers that would delete what `earlier` runs installed, or be deleted by one of theirs: name -> error.
+
+    `earlier` are destinations and artifacts. Within one configuration this is refused as a whole.
+    """
+    there = {f"{real_path(dest.rpartition('/')[0])}/{dest.rpartition('/')[2]}": name for dest, name in earlier.items()}
+    around = {str(parent): dest for dest in there for parent in Path(dest).parents}
+    found: dict[str, CannotCreateError] = {}
+    for transfer in transfers:
+        real = f"{roots.check(transfer.dest)}/{transfer.dest.name}"
+        outer = next((one for parent in Path(real).parents if (one := str(parent)) in there), None)
+        if other := outer or around.get(real):
+            how = "is inside" if outer else "would replace all of its folder, with"
+            found[transfer.name] = CannotCreateError(
+                f"{real} {how} {other}, where an earlier run has installed {there[other]}: choose another dest, or "
+                f"remove {other}"
+            )
+    return found
 
 
 def _id(account: str | None, *, kind: str, look_up: Callable[[str], int]) -> int | None:
