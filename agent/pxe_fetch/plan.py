@@ -258,21 +258,17 @@ def _absolute(url: str, *, node: Node, base: str | None) -> str:
         raise PolicyError(f"the base_url {redact(base)}, joined by {redact(url)}, {error}") from None
 
 
-def _collisions(destinations: Mapping[str, str]) -> list[Problem]:
+def _collisions(destinations: dict[str, str]) -> list[Problem]:
     """Artifacts with the same destination, or one inside another's. `destinations` are by name, with links resolved."""
     problems: list[Problem] = []
-    taken: dict[str, str] = {}
+    taken = {dest: name for name, dest in reversed(destinations.items())}  # the first of several
     for name, dest in destinations.items():
-        first = taken.setdefault(dest, name)
-        if first != name:
+        if (first := taken[dest]) != name:
             message = f"{name} and {first} have the same destination on this node: {dest}"
             problems.append(Problem(reference="dest-taken", message=message))
-    for name, dest in destinations.items():
-        outer = dest
-        while outer := outer.rpartition("/")[0]:
-            if outer in taken:
-                message = f"{name} goes to {dest}, inside {outer}, where {taken[outer]} is installed"
-                problems.append(Problem(reference="dest-taken", message=message))
+        if outer := paths.enclosing(dest, taken):
+            message = f"{name} goes to {dest}, inside {outer}, where {taken[outer]} is installed"
+            problems.append(Problem(reference="dest-taken", message=message))
     return problems
 
 
@@ -288,7 +284,7 @@ def nested(
     found: dict[str, CannotCreateError] = {}
     for transfer in transfers:
         real = f"{roots.check(transfer.dest)}/{transfer.dest.name}"
-        outer = next((one for parent in Path(real).parents if (one := str(parent)) in there), None)
+        outer = paths.enclosing(real, there)
         if other := outer or around.get(real):
             how = "is inside" if outer else "would replace all of its folder, with"
             found[transfer.name] = CannotCreateError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 
 AGENT_DIR = "/usr/lib/pxe-fetch"
 AGENT = f"{AGENT_DIR}/pxe-fetch"
@@ -45,6 +46,14 @@ PROTECTED = (
 )
 # What the agent itself puts beside a destination: part files, staging directories, records.
 OWN_NAME = re.compile(r".*?/\.[^/]*\.pxe-fetch-[a-z]+(?=/|$)", re.DOTALL)
+
+
+def enclosing(path: str, places: Container[str]) -> str | None:
+    """The innermost of `places` that is a folder around `path`; None if there is none."""
+    while path := path.rpartition("/")[0]:
+        if path in places:
+            return path
+    return None
 
 
 class MessageId:
