@@ -49,7 +49,9 @@ class Timeouts:
     min_rate: int = Key(Size(), "A mirror that sends fewer bytes a second is left, if there is another one.").default(
         16 * 1024
     )
-    min_rate_window: float = Key(POSITIVE, "The window of `min_rate`.").default(60.0)
+    min_rate_window: float = Key(
+        POSITIVE, "The window of `min_rate`; 7.5s at most if there is another mirror that has not failed."
+    ).default(60.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import replace
 from threading import Thread
@@ -50,9 +49,9 @@ class ChunkedDownload:
 
         for index, length in self._part.rehash(on_chunk=on_chunk, check=self._deadline.check):
             if not scheduler.is_verified(index):
-                digest, start = hashlib.sha256(), chunk_map.start(index)
-                self._part.read_into(digest.update, start=start, end=start + length)
-                scheduler.resume_chunk(index, PartialChunk(length=length, hash=digest, origins=_EARLIER_RUN))
+                partial, start = PartialChunk(length=length, origins=_EARLIER_RUN), chunk_map.start(index)
+                self._part.read_into(partial.digester.update, start=start, end=start + length)
+                scheduler.resume_chunk(index, partial)
 
     def run(self) -> None:
         """Download until the part is complete and verified. Raises FetchError as download.download does."""

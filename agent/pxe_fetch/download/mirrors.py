@@ -28,6 +28,7 @@ from pxe_fetch.plan import Source
 from pxe_fetch.transport import Body, Request, has_ranges
 
 RANGE_ATTEMPTS = 2  # of one mirror: after one wrong answer it may have ranges, after two it has none
+_OF_RANGES = frozenset({403, 404})  # some filters, caches and signed urls answer so to ranges alone
 _LIMITED_ATTEMPTS = 5  # in a row that a host refuses a stream when it is this artifact's turn
 _LAST_ATTEMPTS = 3  # failures in a row of all other mirrors, before one that is silent or odd is asked
 _TOLERATED = 8  # a mirror stays in use while fewer than one in this many of its chunks is wrong
@@ -47,7 +48,7 @@ class LimitedError(NetworkError, is_counted=False):
 
 
 class RefusedRangeError(RangeError):
-    """A range was answered with a refusal (403, 404). Some filters and caches do, and would send the whole file."""
+    """A range was refused in a way that may be meant for the file."""
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -109,7 +110,7 @@ class Mirror:
             try:
                 body = context.transports.of(self.url).open(request)
             except (NotFoundError, RefusedError) as error:
-                if error.status and request.is_ranged and self.ranges and not self.has_sent_range:
+                if error.status in _OF_RANGES and request.is_ranged and self.ranges and not self.has_sent_range:
                     raise RefusedRangeError(f"{error}, perhaps only to ranges", status=error.status) from error
                 raise
             except RangeError:

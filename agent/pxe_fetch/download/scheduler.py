@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from threading import Condition
 
 from pxe_fetch.chunkmap import ChunkMap
+from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.url import redact
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import PROGRESS_EVERY
@@ -236,8 +237,8 @@ class ChunkScheduler:
             index = self._map.at(stream.hashed)
             end = self._map.start(index + 1)
             here, data = data[: end - stream.hashed], data[end - stream.hashed :]
-            chunk = stream.partial or PartialChunk(length=0, hash=hashlib.sha256(), origins=frozenset())
-            chunk.hash.update(here)
+            chunk = stream.partial or PartialChunk()
+            chunk.digester.update(here)
             chunk.length += len(here)
             chunk.origins |= {stream.mirror.url}
             if stream.hashed + len(here) < end:
@@ -248,8 +249,8 @@ class ChunkScheduler:
 
     def _judge(self, stream: Stream, index: int, chunk: PartialChunk) -> None:
         """Record that all bytes of a chunk have arrived; its digest decides whether it is right."""
-        mirror, url, digest = stream.mirror, redact(stream.mirror.url), chunk.hash.digest()
-        is_right = self._map.is_right(index, digest)
+        mirror, url, found = stream.mirror, redact(stream.mirror.url), chunk.digester.digest()
+        is_right = found.hex == self._map.expected(index).hex()
         with self.changed:
             stream.hashed, stream.partial = self._map.start(index + 1), None
             was_wrong = index in self._wrong
@@ -263,22 +264,20 @@ class ChunkScheduler:
                 mirror.unranged = 0 if stream.is_ranged else mirror.unranged
                 stream.progressed = True
             else:
-                error = self._reject(stream, index, digest=digest, is_all_own=chunk.origins == {mirror.url})
+                error = self._reject(stream, index, found=found, is_all_own=chunk.origins == {mirror.url})
             self.changed.notify_all()
         if not is_right:
             self._events.chunk_wrong(self._source.name, url=url, error=str(error))
         elif was_wrong:
             self._events.chunk_mended(self._source.name, url=url, chunk=index)
 
-    def _reject(self, stream: Stream, index: int, *, digest: bytes, is_all_own: bool) -> IntegrityError:
+    def _reject(self, stream: Stream, index: int, *, found: Digest, is_all_own: bool) -> IntegrityError:
         """Discard a wrong chunk, and end the stream: its other chunks may be wrong for the same reason."""
         start, end = self._map.start(index), self._map.start(index + 1)
-        expected, found = self._map.expected(index).hex(), digest.hex()
-        error = IntegrityError(
-            f"wrong bytes from {start} to {end - 1}: chunk {index} has the sha256 {found[:16]}…, not {expected[:16]}…",
-            expected=f"sha256:{expected}",
-            found=f"sha256:{found}",
-        )
+        expected = replace(found, hex=self._map.expected(index).hex())
+        what = f"chunk {index} has the sha256 {found.hex[:16]}…, not {expected.hex[:16]}…"
+        message = f"wrong bytes from {start} to {end - 1}: {what}"
+        error = IntegrityError(message, expected=str(expected), found=str(found))
         self._drop(end - start)
         self._wrong.add(index)
         stream.failure = stream.failure or error

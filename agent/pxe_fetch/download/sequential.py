@@ -43,8 +43,8 @@ class SequentialDownload:
         self._deadline, self._mirrors = self.attempts.deadline, self.attempts.mirrors
         self._farthest = 0  # the greatest length of the part so far: only bytes beyond it are progress
         self._origins: set[str] = set()  # where the bytes of the part came from
-        self._is_mirrors_fault = False  # the wrong bytes were all from the last mirror
-        self._one_origin = False  # after wrong bytes from several mirrors: no more mixing
+        self._is_mixed = False  # the wrong bytes of the last attempt came from several mirrors
+        self._one_origin = False  # after wrong bytes: no more mixing
 
     def _resume(self) -> None:
         """Start from what an earlier run left in the part, unless it cannot be the beginning of the artifact."""
@@ -80,7 +80,7 @@ class SequentialDownload:
         if mirror is None:
             raise self._mirrors.verdict()
         self.attempts.begin(mirror)
-        self._is_mirrors_fault = False
+        self._is_mixed = False
         farthest, failure = self._farthest, None
         try:
             self._fetch(mirror)
@@ -97,7 +97,7 @@ class SequentialDownload:
             return
         if not is_final(failure):
             self.attempts.failed(
-                mirror, failure, progressed=progressed, by_mirror=progressed, blamed=self._is_mirrors_fault
+                mirror, failure, progressed=progressed, by_mirror=progressed, blamed=not self._is_mixed
             )
         raise failure
 
@@ -125,8 +125,7 @@ class SequentialDownload:
             self._begin(mirror, body, request)
             try:
                 self._copy(mirror, body, timeouts)
-            except (IntegrityError, ClaimedSizeError):
-                self._is_mirrors_fault = True  # its body goes beyond the size, or never ends
+            except (IntegrityError, ClaimedSizeError):  # it goes beyond the size, or never ends
                 self._drop()
                 raise
             self._check(mirror, body)
@@ -171,9 +170,14 @@ class SequentialDownload:
         return self._mirrors.may_continue(mirror, origins=self._origins)
 
     def _begin(self, mirror: Mirror, body: Body, request: Request) -> None:
-        """Prepare the part for `body`, which starts at the part's end or at 0. Raises FetchError."""
-        if body.total is not None:
-            self._check_total(body, body.total)
+        """Prepare the part for `body`, which starts at the part's end or at 0.
+
+        Raises IntegrityError if the mirror's file has the wrong size, ClaimedSizeError if it does not fit, RangeError.
+        """
+        if body.total is not None and body.is_exact:
+            check_size(body.total, expected=self._source.size, remark=body.remark)
+        if body.total is not None and self._source.size is None:
+            self._reserve_size(body.total)
         if body.start not in {0, request.offset}:
             raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
         if body.start != self._part.length:
@@ -187,15 +191,6 @@ class SequentialDownload:
         self._events.started(name, url=url, offset=body.start, total=self._source.size or body.total)
         if body.start:
             self._events.resumed(name, url=url, offset=body.start)
-
-    def _check_total(self, body: Body, total: int) -> None:
-        """Raise IntegrityError if the mirror's file has the wrong size, ClaimedSizeError if it does not fit."""
-        if body.is_exact:
-            self._is_mirrors_fault = True
-            check_size(total, expected=self._source.size, remark=body.remark)
-            self._is_mirrors_fault = False
-        if self._source.size is None:
-            self._reserve_size(total)
 
     def _reserve_size(self, size: int) -> None:
         try:
@@ -238,7 +233,7 @@ class SequentialDownload:
             check_size(length, expected=expected, remark=body.remark)
             self._part.digester.check(remark=body.remark)
         except IntegrityError:
-            self._is_mirrors_fault = self._origins == {mirror.url}
+            self._is_mixed = self._origins != {mirror.url}
             self._one_origin = True
             self._drop()
             raise

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
 
 from pxe_fetch.download.mirrors import Mirror
+from pxe_fetch.download.partfile import Digester
 from pxe_fetch.errors import FetchError
 
 _WINDOW = 1.0  # seconds over which the rate of a stream is measured
-
-
-class _Hash(Protocol):
-    """A hash object of hashlib."""
-
-    def update(self, data: memoryview, /) -> None: ...
-    def digest(self) -> bytes: ...
 
 
 @dataclass(kw_only=True, slots=True)
 class PartialChunk:
     """The first bytes of a chunk; the others are still missing."""
 
-    length: int
-    hash: _Hash  # of these bytes
-    origins: frozenset[str]  # the mirrors that sent them
+    digester: Digester = field(default_factory=Digester)  # of these bytes
+    length: int = 0
+    origins: frozenset[str] = frozenset()  # the mirrors that sent them
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
