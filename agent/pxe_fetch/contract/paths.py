@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 AGENT_DIR = "/usr/lib/pxe-fetch"
 AGENT = f"{AGENT_DIR}/pxe-fetch"
@@ -67,6 +67,14 @@ class Places:
 
 def _parents(path: str) -> list[str]:
     return [path[:at] for at, character in enumerate(path) if character == "/" and at]
+
+
+def enclosing(path: str, places: Container[str]) -> str | None:
+    """The innermost of `places` that is a folder around `path`; None if there is none."""
+    while path := path.rpartition("/")[0]:
+        if path in places:
+            return path
+    return None
 
 
 class MessageId:
