@@ -37,9 +37,7 @@ class SequentialDownload:
         self._reserve = reserve
         self._reserved = 0  # bytes
         self._reported = context.clock.now()  # the last progress report
-        self.attempts = Attempts(
-            source=source, context=context, here=lambda: part.length, choose=self._choose_mirror, restarts=True
-        )
+        self.attempts = Attempts(source=source, context=context, here=lambda: part.length, choose=self._choose_mirror)
         self._deadline, self._mirrors = self.attempts.deadline, self.attempts.mirrors
         self._farthest = 0  # the greatest length of the part so far: only bytes beyond it are progress
         self._origins: set[str] = set()  # where the bytes of the part came from
