@@ -114,7 +114,7 @@ class Attempts:
         self.count(mirror, error, progressed=progressed)
         if error is not mirror.error:  # else it was recorded when it was found
             self.mirrors.failed(mirror, error, progressed=by_mirror, blamed=blamed)
-        if self._without_progress >= self.source.retry.attempts_without_progress - 1:
+        if not others_run and self._without_progress >= self.source.retry.attempts_without_progress - 1:
             self._ask_for_the_whole()
         following = self.choose()
         wait = self._wait(following)
