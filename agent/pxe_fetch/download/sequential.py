@@ -123,7 +123,9 @@ class SequentialDownload:
             self._begin(mirror, body, request)
             try:
                 self._copy(mirror, body, timeouts)
-            except (IntegrityError, ClaimedSizeError):  # it goes beyond the size, or never ends
+            except (IntegrityError, ClaimedSizeError) as error:  # it goes beyond the size, or never ends
+                if isinstance(error, ClaimedSizeError):
+                    error.limit = 1  # all that came is more than a claim
                 self._drop()
                 raise
             self._check(mirror, body)
