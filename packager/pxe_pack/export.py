@@ -14,7 +14,7 @@ from pxe_pack import folder_archive
 from pxe_pack.artifacts import FOLDER, Exported, LocalFile
 from pxe_pack.chunks import ChunkDigests, chunk_size
 from pxe_pack.hashing import Advance, SizeAndDigest, copy_hashed, copy_whole
-from pxe_pack.image.bootloader import BootLoaders
+from pxe_pack.image.bootloader import BootLoaders, grub_in
 from pxe_pack.image.grub.config import GRUB_CFG, GRUB_DIR
 from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import LiveImage
@@ -111,16 +111,17 @@ def export_boot_files(layout: LayoutWriter, image: LiveImage, loaders: BootLoade
         layout.write(name, [text.encode()])
     if f"{GRUB_DIR}/grubenv" not in layout.files:
         layout.write(f"{GRUB_DIR}/grubenv", [GRUBENV.encode()])
-    export_scripts(layout, image.network.text)
+    export_scripts(layout, image.grub_cfg(loaders.grub))
 
 
 def export_scripts(layout: LayoutWriter, grub_cfg: str) -> None:
     """Write the boot configuration: grub.cfg, and the same entries as an iPXE script.
 
-    The text files that `grub_cfg` loads must already be in the layout. Raises OSError.
+    The boot loaders and the text files that `grub_cfg` loads must already be in the layout. Raises OSError.
     """
     layout.write(GRUB_CFG, [grub_cfg.encode(errors="surrogateescape")])
-    layout.write(IPXE_SCRIPT, [script(grub_cfg, read=layout.text).encode(errors="surrogateescape")])
+    text = script(grub_cfg, read=layout.text, grub=grub_in(layout.root))
+    layout.write(IPXE_SCRIPT, [text.encode(errors="surrogateescape")])
 
 
 def payload_document(payload: Payload) -> list[dict[str, object]]:

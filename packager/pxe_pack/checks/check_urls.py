@@ -16,7 +16,7 @@ import requests
 from pxe_fetch.contract.model import Artifact, FetchConfig
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
-from pxe_pack.image.grub.script import unknown_variable
+from pxe_pack.image.grub.words import unknown_variable
 
 _TIMEOUT = 10  # seconds, to connect and for each response
 _AT_ONCE = 8

@@ -10,8 +10,10 @@ from dataclasses import replace
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
-from pxe_pack.image.grub.conditions import FILE_TESTS, INITRD, LINUX
-from pxe_pack.image.grub.script import Command, If, Node, parse, unquoted, walk
+from pxe_pack.image.grub.commands import INITRD, LINUX
+from pxe_pack.image.grub.conditions import FILE_TESTS
+from pxe_pack.image.grub.script import Command, If, Node, parse, walk
+from pxe_pack.image.grub.words import unquoted
 
 
 def grub_script(subject: Subject) -> Iterator[Problem]:

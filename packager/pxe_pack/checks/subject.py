@@ -66,12 +66,13 @@ def subject(
         entry = image.media.find(path)
         return image.media.read(entry).decode(errors="surrogateescape") if entry and entry.is_file else ""
 
+    grub = loaders.grub if loaders else None
     now = text(GRUB_CFG if layout else image.grub_source)
     return Subject(
         image=image,
         layout=layout,
         grub_cfg=now,
-        menu=menu(now if layout else image.network.text, read=text),
+        menu=menu(now if layout else image.grub_cfg(grub), read=text, grub=grub),
         loaders=loaders,
         programs=programs(image, loaders),
         boot_url=(layout.boot_url or "") if layout else boot_url,

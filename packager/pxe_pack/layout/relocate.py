@@ -19,8 +19,10 @@ from pxe_pack import checks
 from pxe_pack.artifacts import FOLDER
 from pxe_pack.export import LayoutWriter, export_scripts, finish
 from pxe_pack.hashing import SizeAndDigest, copy_span
-from pxe_pack.image.grub.conditions import LINUX
-from pxe_pack.image.grub.script import Command, GrubSyntaxError, parse, quoted, unquoted, walk
+from pxe_pack.image.grub.commands import LINUX
+from pxe_pack.image.grub.limits import GrubSyntaxError
+from pxe_pack.image.grub.script import Command, parse, walk
+from pxe_pack.image.grub.words import quoted, unquoted
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.read import GRUB_CFG, Layout, read, unlisted_files
 from pxe_pack.output import output_problem, staging

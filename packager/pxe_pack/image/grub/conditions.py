@@ -6,21 +6,15 @@ image's files are known here, so each test is replaced by its answer.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 
-from pxe_pack.image.grub.script import Branch, Command, If, Node, Text, unknown_variable, unquoted, walk
+from pxe_pack.image.grub.commands import INITRD, LINUX, plain_path
+from pxe_pack.image.grub.script import Branch, Command, If, Node, Text, walk
+from pxe_pack.image.grub.words import unknown_variable, unquoted
 
-LINUX = frozenset({"linux", "linuxefi", "linux16"})
-INITRD = frozenset({"initrd", "initrdefi", "initrd16"})
 FILE_TESTS = frozenset({"-d", "-e", "-f", "-s"})
 
 _ALWAYS, _NEVER = ["-n", "yes"], ["-z", "yes"]
-
-
-def plain_path(path: str) -> str:
-    """`(hd0,1)/boot/x` and `($root)/boot/x` as `/boot/x`."""
-    return re.sub(r"^\([^)]*\)", "", path)
 
 
 def conditional(

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.image.grub.limits import GrubSyntaxError
 from pxe_pack.image.grub.network import Files, NetworkConfig, UnsuitableGrubConfigError, for_network
-from pxe_pack.image.grub.script import GrubSyntaxError
 from pxe_pack.image.media import Media, MediaEntry
 from pxe_pack.tools import InputError
 
@@ -45,7 +45,7 @@ def find_network_config(media: Media, *, boot_url: str) -> MediumConfig:
             return MediumConfig(source=entry.path, network=network)
         except GrubSyntaxError as error:
             refused = refused or unsuitable(media, f"{entry.path}:{error.line}", str(error))
-        except (UnsuitableGrubConfigError, RecursionError) as error:
+        except UnsuitableGrubConfigError as error:
             refused = refused or unsuitable(media, entry.path, str(error))
     raise refused or InputError(
         Problem(
