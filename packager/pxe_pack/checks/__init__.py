@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.agent import agent_fits
-from pxe_pack.checks.arguments import arguments
+from pxe_pack.checks.arguments import arguments, command_lines
 from pxe_pack.checks.destinations import destinations
 from pxe_pack.checks.files import files
+from pxe_pack.checks.grubmenu import grub_menu
 from pxe_pack.checks.grubscript import grub_script
 from pxe_pack.checks.image import boot_warnings, bootable
 from pxe_pack.checks.initrd import initrds
@@ -14,7 +15,7 @@ from pxe_pack.checks.kernels import kernels
 from pxe_pack.checks.loaders import loaders
 from pxe_pack.checks.machine import disk_space, needed_tools
 from pxe_pack.checks.memory import memory
-from pxe_pack.checks.network import root_network
+from pxe_pack.checks.network import grub_over_ipv6, names, root_network
 from pxe_pack.checks.secureboot import secure_boot
 from pxe_pack.checks.settings import artifact_url, boot_url, compression, credentials, missing_setting, places, urls
 from pxe_pack.checks.subject import Subject, subject
@@ -24,6 +25,7 @@ __all__ = [
     "agent_fits",
     "artifact_url",
     "boot_url",
+    "command_lines",
     "compression",
     "credentials",
     "disk_space",
@@ -41,12 +43,15 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     loaders,
     secure_boot,
     grub_script,
+    grub_menu,
     arguments,
+    grub_over_ipv6,
     files,
     kernels,
     initrds,
     boot_warnings,
     root_network,
+    names,
     memory,
     destinations,
 )

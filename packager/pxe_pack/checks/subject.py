@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pxe_fetch.contract.model import FetchConfig
 from pxe_pack.image.bootloader import BootLoaders
-from pxe_pack.image.grub.config import GRUB_CFG
+from pxe_pack.image.grub.config import GRUB_CFG, GRUB_DIR
 from pxe_pack.image.initrd.reader import InitrdFacts
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.programs import Programs, programs
@@ -40,6 +40,13 @@ class Subject:
     def on_medium(self, path: str) -> str:
         """The path on the medium of the file at `path` in the layout."""
         return self.image.network.files.get(path.lstrip("/"), path.lstrip("/"))
+
+    @property
+    def has_modules(self) -> bool:
+        """True if the layout has modules that GRUB may load, so that it has more commands than are built in."""
+        below = f"{GRUB_DIR}/"
+        names = self.layout.files if self.layout else self.image.boot_files()
+        return any(name.startswith(below) and name.endswith(".mod") for name in names)
 
     def has(self, path: str) -> bool:
         """True if TFTP will serve the file `path`."""

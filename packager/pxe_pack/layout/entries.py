@@ -41,7 +41,7 @@ class BootEntry:
     @property
     def command_line(self) -> str:
         """The kernel command line as GRUB makes it (loader/i386/linux.c, lib/cmdline.c), the kernel's path first."""
-        return " ".join([f"BOOT_IMAGE={self.kernel}", *map(_escaped, self.arguments)])
+        return " ".join([f"BOOT_IMAGE={self.kernel}", *map(escaped, self.arguments)])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,9 +83,10 @@ def menu(text: str, *, read: Callable[[str], str], grub: GrubImage | None = None
     )
 
 
-def _escaped(argument: str) -> str:
-    escaped = re.sub(r"([\\\\'\"])", r"\\\1", argument)
-    return f'"{escaped}"' if " " in argument else escaped
+def escaped(argument: str) -> str:
+    """A kernel argument as GRUB puts it into the command line."""
+    text = re.sub(r"([\\\\'\"])", r"\\\1", argument)
+    return f'"{text}"' if " " in argument else text
 
 
 def _flat(level: Level) -> Iterator[Item]:

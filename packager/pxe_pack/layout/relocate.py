@@ -19,10 +19,12 @@ from pxe_pack import checks
 from pxe_pack.artifacts import FOLDER
 from pxe_pack.export import LayoutWriter, export_scripts, finish
 from pxe_pack.hashing import SizeAndDigest, copy_span
+from pxe_pack.image.grub.arguments import for_address
 from pxe_pack.image.grub.commands import LINUX
 from pxe_pack.image.grub.limits import GrubSyntaxError
 from pxe_pack.image.grub.script import Command, parse, walk
 from pxe_pack.image.grub.words import quoted, unquoted
+from pxe_pack.layout.entries import menu
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.read import GRUB_CFG, Layout, read, unlisted_files
 from pxe_pack.output import output_problem, staging
@@ -55,6 +57,8 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> R
     names = {layout.iso: _name(boot_url)} if layout.iso and boot_url else {}
     cfg = layout.text(GRUB_CFG)
     moved = _rewritten(cfg, layout, boot_url=boot_url, artifact_url=artifact_url)
+    if too_long := [*checks.command_lines(menu(moved, read=layout.text))]:
+        raise InputError(*too_long)
     with staging(layout.root) as made:
         new = LayoutWriter(root=made.layout)
         changed = [name for path, name in names.items() if path != name]
@@ -141,6 +145,8 @@ def _fix(command: Command, *, before: str | None, after: str | None, artifact_ur
     live = [number for number, word in enumerate(words) if unquoted(word) == root]
     for number in live:
         words[number] = quoted(f"root=live:{after}")
+    if live and after:
+        words = for_address(words, after)
     if artifact_url:
         end = words.index("--") if "--" in words else len(words)  # what follows a lone "--" is for init
         words.insert(end, quoted(name + artifact_url))

@@ -23,6 +23,8 @@ _HEADER = struct.Struct("<II")  # type, size with this header
 _NAME_SECTION = ".modname"
 # a whole text: what is between two NULs; the second one may begin the next text
 _COMMAND_NAME = re.compile(rb"\0([a-z_][a-z0-9_.-]{0,31}|\.|\[)(?=\0)")
+# Debian's `linux` has the names of commands of another module, which it calls with Secure Boot.
+_HANDS_OVER, _HANDED_OVER = b"Handing off to linuxefi", frozenset({"linuxefi", "initrdefi"})
 # of the kernel itself (kern/corecmd.c) and of the script language
 _KERNEL_COMMANDS = frozenset({"set", "unset", "ls", "insmod"})
 _MEMDISK_CONFIG = "grub.cfg"
@@ -84,7 +86,8 @@ def _objects(area: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _names(module: bytes) -> set[str]:
     """The texts in a module that may be names of commands, which it registers under texts of its own."""
-    return {found[1].decode() for found in _COMMAND_NAME.finditer(module)}
+    names = {found[1].decode() for found in _COMMAND_NAME.finditer(module)}
+    return names - _HANDED_OVER if _HANDS_OVER in module else names
 
 
 def _text(content: bytes) -> str:

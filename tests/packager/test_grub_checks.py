@@ -1,0 +1,136 @@
+"""What GRUB or the kernel would not do with grub.cfg is changed by packing, or said before anything is written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from packing.bootloaders import grub
+from packing.site import BOOT_URL, Site, files_of, make_iso
+from pxe_pack import cli
+
+Packs = Callable[..., str]
+Refused = Callable[..., str]
+
+
+def edited(site: Site, before: str, after: str) -> None:
+    """Change the image's configurations of GRUB."""
+    files: dict[str, str | bytes] = {**files_of(site.image)}
+    for name in ("boot/grub2/grub.cfg", "boot/grub2/grub-pxe.cfg"):
+        text = files[name]
+        assert isinstance(text, bytes)
+        files[name] = text.replace(before.encode(), after.encode())
+    site.image = make_iso(site.folder / "edited.iso", files)
+
+
+def findings(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, str]:
+    """Reference -> message of each finding of `check`."""
+    capsys.readouterr()
+    cli.main(["check", *map(str, arguments), "--offline", "--json"])
+    return {one["reference"]: one["message"] for one in json.loads(capsys.readouterr().out)["findings"]}
+
+
+def test_a_command_that_the_layouts_grub_lacks_becomes_one_that_it_has(site: Site, packs: Packs) -> None:
+    edited(site, "\tlinux ", "\tlinuxefi ")
+    edited(site, "\tinitrd ", "\tinitrdefi ")
+    packs()
+    text = (site.output / "boot/grub2/grub.cfg").read_text()
+    assert "\tlinux /boot/vmlinuz" in text
+    assert "\tinitrd /boot/initrd.img" in text
+    assert "efi /boot" not in text
+    assert "kernel boot/vmlinuz" in (site.output / "boot.ipxe").read_text()
+
+
+def test_a_command_that_the_layouts_grub_has_stays(site: Site, packs: Packs) -> None:
+    edited(site, "\tlinux ", "\tlinuxefi ")
+    loaders = site.folder / "loaders"
+    modules = "normal linux linuxefi efinet net tftp http test echo loadenv true"
+    grub(loaders / "grubx64.efi", modules=modules)
+    packs("--boot-loader", loaders)
+    assert "\tlinuxefi /boot/vmlinuz" in (site.output / "boot/grub2/grub.cfg").read_text()
+
+
+def test_a_command_line_that_packing_makes_too_long_is_refused_with_its_length(site: Site, refused: Refused) -> None:
+    edited(site, " rd.live.image", f" rd.live.image site={'y' * 1800}")
+    site.pack = {"boot_url": f"http://10.0.0.1/{'d' * 200}/liveos.iso"}
+    said = " ".join(refused().split())
+    assert "error[command-line-too-long]" in said
+    assert "bytes, but the kernel takes 2,047; these arguments would be lost: " in said
+    assert "ip=dhcp" in said
+
+
+def test_a_command_line_of_just_the_kernels_limit_is_packed(site: Site, packs: Packs) -> None:
+    edited(site, " rd.live.image", " rd.live.image site=")
+    packs()
+    text = (site.output / "boot/grub2/grub.cfg").read_text()
+    (line,) = [line.split(maxsplit=1)[1] for line in text.splitlines() if line.lstrip().startswith("linux ")]
+    room = 2047 - len(f"BOOT_IMAGE={line}")
+    edited(site, " site=", f" site={'y' * room}")
+    packs()
+    assert "y" * room in (site.output / "boot/grub2/grub.cfg").read_text()
+
+
+def test_a_relocation_that_makes_the_command_line_too_long_changes_nothing(
+    site: Site, packs: Packs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edited(site, " rd.live.image", f" rd.live.image site={'y' * 1700}")
+    packs()
+    before = {path: path.read_bytes() for path in site.output.rglob("*") if path.is_file()}
+    url = f"http://10.0.0.1/{'d' * 300}/liveos.iso"
+    assert cli.main(["relocate", str(site.output), "--boot-url", url]) == 2
+    assert "error[command-line-too-long]" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in site.output.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("given", "url", "sentence"),
+    [
+        (
+            "ip=eth0:dhcp",
+            "http://[2001:db8::1]/x.iso",
+            "has ip=eth0:dhcp, with which a node cannot reach http://[2001:",
+        ),
+        ("ip=dhcp6", BOOT_URL, "has ip=dhcp6, with which a node cannot reach http://10.0.0.1"),
+    ],
+)
+def test_a_network_of_the_other_kind_is_refused(
+    site: Site, refused: Refused, given: str, url: str, sentence: str
+) -> None:
+    edited(site, " ip=dhcp", "")
+    edited(site, " rd.live.image", f" rd.live.image {given}")
+    site.pack = {"boot_url": url}
+    assert sentence in " ".join(refused().split())
+
+
+def test_a_repack_for_the_other_kind_of_address_changes_the_argument_of_ours(site: Site, packs: Packs) -> None:
+    edited(site, " rd.live.image", " rd.live.image ip=dhcp")
+    site.pack = {"boot_url": "http://[2001:db8::1]/x.iso"}
+    packs()
+    text = (site.output / "boot/grub2/grub.cfg").read_text()
+    assert "ip=either6" in text
+    assert "ip=dhcp" not in text
+
+
+def test_a_grub_without_dhcpv6_is_told_of(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    loaders = site.folder / "loaders"
+    grub(loaders / "grubx64.efi", modules="normal linux efinet net tftp http test echo loadenv true")
+    site.pack = {"boot_url": "http://[2001:db8::1]/x.iso", "boot_loader": "loaders"}
+    site.write_config()
+    found = findings(capsys, site.image, "--agent-config", site.config)
+    strings = subprocess.run(["strings", loaders / "grubx64.efi"], check=True, capture_output=True, text=True).stdout
+    assert ("grub-no-ipv6" in found) == ("net_bootp6" not in strings.split())
+
+
+def test_host_names_in_urls_are_told_of(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.pack = {"boot_url": "http://boot.lan/x.iso"}
+    artifact = {"name": "m", "url": "http://files.lan/m", "sha256": "0" * 64, "dest": "/srv/m"}
+    site.rest = {"artifacts": [artifact]}
+    site.write_config()
+    found = findings(capsys, site.image, "--agent-config", site.config)
+    assert found["url-host-name"] == "nodes have to look up boot.lan, files.lan, so DHCP must announce a DNS server"
+    site.pack, site.rest = {}, {"artifacts": [{**artifact, "url": "http://10.0.0.1/m"}]}
+    site.write_config()
+    assert "url-host-name" not in findings(capsys, site.image, "--agent-config", site.config)
