@@ -63,7 +63,8 @@ def network_arguments(words: Sequence[str], *, variables: Mapping[str, str], boo
 
     An empty `boot_url` leaves `root=` unchanged.
     """
-    root = f"root=live:{boot_url}" if boot_url else next((word for word in words if word.startswith("root=")), "")
+    given = (argument for argument in split_arguments(words, variables) if argument.startswith("root="))
+    root = f"root=live:{boot_url}" if boot_url else next(given, "")
     made: list[str] = []
     for word in for_address(words, boot_url):
         arguments = split_arguments([word], variables)
