@@ -57,7 +57,11 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> R
     names = {layout.iso: _name(boot_url)} if layout.iso and boot_url else {}
     cfg = layout.text(GRUB_CFG)
     moved = _rewritten(cfg, layout, boot_url=boot_url, artifact_url=artifact_url)
-    if too_long := [*checks.command_lines(menu(moved, read=layout.text))]:
+    try:
+        too_long = [*checks.command_lines(menu(moved, read=layout.text))]
+    except GrubSyntaxError as error:
+        raise _no_script(layout, error) from error
+    if too_long:
         raise InputError(*too_long)
     with staging(layout.root) as made:
         new = LayoutWriter(root=made.layout)
@@ -122,8 +126,7 @@ def _rewritten(cfg: str, layout: Layout, *, boot_url: str | None, artifact_url: 
     try:
         nodes = parse(cfg)
     except GrubSyntaxError as error:
-        message = f"{layout.root / GRUB_CFG}:{error.line} is not valid GRUB syntax: {error}"
-        raise InputError(Problem(reference="grub-unsuitable", message=message)) from error
+        raise _no_script(layout, error) from error
     packed = layout.packed_artifact_url
     has_artifacts = any(path.startswith(f"{FOLDER}/") for path in layout.files)
     wanted = artifact_url if has_artifacts and packed and artifact_url != _folder(packed) else None
@@ -136,6 +139,12 @@ def _rewritten(cfg: str, layout: Layout, *, boot_url: str | None, artifact_url: 
         hint = "someone has edited the file; restore that argument, or pack again"
         raise InputError(Problem(reference="relocate-no-root", message=message, hint=hint))
     return "".join(map(str, nodes))
+
+
+def _no_script(layout: Layout, error: GrubSyntaxError) -> InputError:
+    message = f"{layout.root / GRUB_CFG}:{error.line} is not a script for GRUB: {error}"
+    hint = "correct the file, or pack again"
+    return InputError(Problem(reference="grub-unsuitable", message=message, hint=hint))
 
 
 def _fix(command: Command, *, before: str | None, after: str | None, artifact_url: str | None) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.image.grub.interpreter import run
 from pxe_pack.image.grub.limits import GrubSyntaxError
 from pxe_pack.image.grub.network import Files, NetworkConfig, UnsuitableGrubConfigError, for_network
 from pxe_pack.image.media import Media, MediaEntry
@@ -42,6 +43,7 @@ def find_network_config(media: Media, *, boot_url: str) -> MediumConfig:
     for entry in _candidates(media):
         try:
             network = for_network(_text(media, entry), boot_url=boot_url, files=_files(media))
+            run(network.text, read=_files(media).read)  # within the limits
             return MediumConfig(source=entry.path, network=network)
         except GrubSyntaxError as error:
             refused = refused or unsuitable(media, f"{entry.path}:{error.line}", str(error))

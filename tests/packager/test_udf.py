@@ -1,0 +1,88 @@
+"""An ISO with UDF beside ISO 9660, as genisoimage makes it: nodes mount its UDF."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from packing.site import Site, files_of
+from pxe_pack.image.iso.reader import open_iso
+from pxe_pack.image.iso.udf import has_udf
+
+Packs = Callable[..., str]
+Refused = Callable[..., str]
+
+
+def bridge(image: Path, target: Path) -> Path:
+    """The files of `image` in an ISO with both file systems."""
+    stage = target.with_suffix(".stage")
+    for name, content in files_of(image).items():
+        (stage / name).parent.mkdir(parents=True, exist_ok=True)
+        (stage / name).write_bytes(content)
+    command = [
+        "genisoimage",
+        "-quiet",
+        "-udf",
+        "-allow-limited-size",
+        "-R",
+        "-V",
+        "CDROM",
+        "-o",
+        str(target),
+        str(stage),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    return target
+
+
+def type_of(image: Path) -> str:
+    """What blkid, and so dracut, takes it for."""
+    command = ["blkid", "-p", "-s", "TYPE", "-o", "value", str(image)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_it_is_recognised_as_blkid_recognises_it(site: Site) -> None:
+    both = bridge(site.image, site.folder / "both.iso")
+    for image, expected in ((site.image, "iso9660"), (both, "udf")):
+        with open_iso(image) as opened:
+            assert type_of(image) == expected
+            assert has_udf(opened) == (expected == "udf")
+
+
+@pytest.mark.parametrize("damaged", [20 * 2048 - 2047, 256 * 2048])
+def test_without_its_sequence_or_its_anchors_it_is_none(site: Site, damaged: int) -> None:
+    both = bridge(site.image, site.folder / "both.iso")
+    with both.open("r+b") as file:
+        size = both.stat().st_size
+        for at in (damaged,) if damaged < 256 * 2048 else (damaged, size - 257 * 2048, size - 2048):
+            file.seek(at)
+            file.write(bytes(6))
+    with open_iso(both) as opened:
+        assert (type_of(both), has_udf(opened)) == ("iso9660", False)
+
+
+def test_updates_are_refused_because_nodes_would_not_see_them(site: Site, refused: Refused) -> None:
+    site.image = bridge(site.image, site.folder / "both.iso")
+    said = " ".join(refused("--inject", "updates").split())
+    assert "the ISO has a UDF file system too, which nodes mount, and additions would be in ISO 9660 only" in said
+    assert "hint: use --inject" in said
+
+
+def test_another_way_is_chosen(site: Site, packs: Packs) -> None:
+    site.image = bridge(site.image, site.folder / "both.iso")
+    packs()
+    chosen = site.manifest()["inject"]
+    assert isinstance(chosen, dict)
+    assert chosen["how"] == "initrd"
+    assert "not `updates`: the ISO has a UDF file system too" in chosen["why"]
+    assert site.iso.read_bytes() == site.image.read_bytes()
+
+
+def test_a_changed_root_filesystem_is_in_the_only_file_system_left(site: Site, packs: Packs) -> None:
+    """Xorriso writes a new ISO, and knows no UDF."""
+    site.image = bridge(site.image, site.folder / "both.iso")
+    packs("--inject", "rootfs")
+    assert type_of(site.iso) == "iso9660"
