@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import threading
+from pathlib import Path
+
 import pytest
 
-from pxe_pack.layout.ipxe import script
+from packing.grub_emu import tried
+from pxe_pack.layout.ipxe import FAILED, IPXE_SCRIPT, script
 
 ONE = """\
 set timeout=0
@@ -101,3 +107,41 @@ def test_an_entry_that_cannot_be_loaded_is_followed_by_what_grub_falls_back_to()
     assert told[first:second][-3:] == ["imgfree", "set next fallback1", "goto entry0"]
     assert told[second:][3:5] == ["set next retry", "goto entry1"]
     assert told[told.index(":retry") + 3 :] == ["imgfree", "goto start"]
+
+
+def loaded_by_ipxe(text: str, folder: Path) -> list[str]:
+    """The kernels that QEMU's iPXE asks for, in their order, from a server that has nothing but the script."""
+    (folder / IPXE_SCRIPT).write_text(script(text, read=lambda _: ""))
+    network = f"user,id=n,tftp={folder},bootfile={IPXE_SCRIPT}"
+    command = ["qemu-system-x86_64", "-accel", "tcg", "-m", "128", "-nographic", "-nodefaults", "-serial", "stdio"]
+    command += ["-netdev", network, "-device", "virtio-net-pci,netdev=n", "-boot", "n"]
+    seen = ""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace"
+    ) as qemu:
+        assert qemu.stdout
+        watch = threading.Timer(60, qemu.kill)
+        watch.start()
+        for line in qemu.stdout:
+            seen += line
+            if FAILED in line:
+                break
+        watch.cancel()
+        qemu.kill()
+    assert FAILED in seen, seen
+    return re.findall(r"boot/(\w+)\.\.\. No such file", seen)
+
+
+@pytest.mark.parametrize("default", ["an-id", "more > less>in-two", "more >> less>in-two", "2>1"])
+def test_ipxe_loads_what_grub_loads_and_in_the_same_order(default: str, tmp_path: Path) -> None:
+    more = SUBMENU.replace("one", "in-one").replace("two", "in-two").replace("in-", "in")
+    kept = 'menuentry "kept" --id an-id {\n linux /boot/kept\n}\n'
+    text = (
+        f'set default="{default.replace("in-", "in")}"\nset fallback="1 2 0"\nset timeout=0\n'
+        + entries("")
+        + more
+        + kept
+    )
+    by_grub = [words[0].removeprefix("/boot/") for words in tried(text, tmp_path)]
+    assert by_grub
+    assert loaded_by_ipxe(text, tmp_path) == by_grub

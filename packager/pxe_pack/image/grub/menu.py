@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pxe_pack.image.grub.expression import leading_number
+from pxe_pack.image.grub.limits import Limit
 
 # "number first" is GRUB as released: `default=6.12` is entry 6, whatever titles there are. "id first" is the GRUB of
 # Fedora, RHEL and Azure Linux 4 (their get_entry_number_helper): an id, then a title, then a number without a rest.
@@ -54,32 +55,38 @@ def boot_order(level: Level, *, rule: Rule | None) -> list[Item]:
 
     `rule` is None if the GRUB is not known: then an id or a title comes before a number, which may go on with `>`.
     """
-    return _booted(level, level.default, rule)
+    return _Order(rule).booted(level, level.default)
 
 
-def _booted(level: Level, wanted: str | None, rule: Rule | None) -> list[Item]:
-    at = None if wanted is None else _position(level.items, wanted, rule)
-    if not level.items:
-        return []
-    item = level.items[at if at is not None and at < len(level.items) else 0]
-    if item.submenu:  # it cannot fail, so what it falls back to is its own affair
-        return _submenu(item.submenu, wanted, rule)
-    order = [item]
-    for part in level.fallback.split():
-        at = _position(level.items, part, rule)
-        if at is None or at >= len(level.items) or (rule == "number first" and not leading_number(part)):
-            break
+@dataclass(slots=True)
+class _Order:
+    rule: Rule | None
+    attempts: int = 0
+
+    def booted(self, level: Level, wanted: str | None) -> list[Item]:
+        """The attempts in one menu. A submenu in which all fail has failed, so its menu goes on."""
+        if not level.items:
+            return []
+        at = None if wanted is None else _position(level.items, wanted, self.rule)
+        order = self._one(level, at if at is not None and at < len(level.items) else 0, wanted)
+        for part in level.fallback.split():
+            at = _position(level.items, part, self.rule)
+            known = self.rule != "number first" or leading_number(part)
+            if at is None or at >= len(level.items) or not known:
+                break
+            order += self._one(level, at, wanted)
+        return order
+
+    def _one(self, level: Level, at: int, wanted: str | None) -> list[Item]:
+        """The attempts for one item. In a submenu `default` is the rest of the path, unless its script sets another."""
+        self.attempts += 1
+        if self.attempts > Limit.ENTRIES.most:
+            return []
         item = level.items[at]
-        if item.submenu:
-            return order + _submenu(item.submenu, level.default, rule)
-        order.append(item)
-    return order
-
-
-def _submenu(level: Level, wanted: str | None, rule: Rule | None) -> list[Item]:
-    """In a submenu `default` is the rest of the path, unless its script sets another."""
-    rest = _rest(wanted or "") or None
-    return _booted(level, rest if level.default is None else level.default, rule)
+        if item.submenu is None:
+            return [item]
+        rest = _rest(wanted or "") or None
+        return self.booted(item.submenu, rest if item.submenu.default is None else item.submenu.default)
 
 
 def _position(items: Sequence[Item], wanted: str, rule: Rule | None) -> int | None:
