@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from packing.bootloaders import grub
+from packing.grub_emu import tried
 from packing.site import BOOT_URL, Site, files_of, make_iso
 from pxe_pack import cli
 
@@ -134,3 +135,77 @@ def test_host_names_in_urls_are_told_of(site: Site, capsys: pytest.CaptureFixtur
     site.pack, site.rest = {}, {"artifacts": [{**artifact, "url": "http://10.0.0.1/m"}]}
     site.write_config()
     assert "url-host-name" not in findings(capsys, site.image, "--agent-config", site.config)
+
+
+MENU = """\
+set timeout=0
+set default=1
+menuentry "first" {
+	linux /boot/vmlinuz root=live:LABEL=CDROM rd.live.image first
+	initrd /boot/initrd.img
+}
+menuentry "second" {
+	linux /boot/vmlinuz root=live:LABEL=CDROM rd.live.image second
+	initrd /boot/initrd.img
+}
+"""
+
+
+def packed(site: Site, packs: Packs, grub_cfg: str, **others: str) -> str:
+    """The layout's grub.cfg, packed from an image with this one and other files in boot/."""
+    medium: dict[str, str | bytes] = {**files_of(site.image), "boot/grub2/grub.cfg": grub_cfg}
+    del medium["boot/grub2/grub-pxe.cfg"]
+    medium |= {f"boot/{name}.cfg": text for name, text in others.items()}
+    site.image = make_iso(site.folder / "own.iso", medium)
+    packs()
+    return (site.output / "boot/grub2/grub.cfg").read_text()
+
+
+def booted(site: Site, text: str) -> list[str]:
+    """The words that GRUB's `linux` gets first, of a layout's grub.cfg."""
+    folder = site.folder / "emulated"
+    folder.mkdir()
+    return tried(text, folder)[0]
+
+
+def test_a_menu_behind_configfile_is_a_submenu_of_the_layout(site: Site, packs: Packs) -> None:
+    text = packed(site, packs, 'menuentry "more" {\n\tconfigfile /boot/more.cfg\n}\nset timeout=0\n', more=MENU)
+    assert 'submenu "more" {' in text
+    assert "configfile" not in text
+    assert "second" in booted(site, text)
+    assert " second" in (site.output / "boot.ipxe").read_text().split(":entry1\n")[1].split("\n")[1]
+    assert "goto entry1\n" in (site.output / "boot.ipxe").read_text()
+
+
+def test_a_branch_for_another_platform_needs_no_files_and_sets_nothing(site: Site, packs: Packs) -> None:
+    text = packed(
+        site,
+        packs,
+        'if [ "$grub_platform" = "efi" ]; then\n\tset kernel=vmlinuz\nelse\n\tset kernel=vmlinuz-bios\nfi\n'
+        'if [ "${grub_platform}" = pc ]; then\n\tmenuentry bios { linux16 /boot/bios; }\nfi\n'
+        "menuentry efi {\n\tlinux /boot/$kernel root=live:LABEL=CDROM rd.live.image\n\tinitrd /boot/initrd.img\n}\n"
+        "set timeout=0\n",
+    )
+    assert "linux /boot/$kernel " in text
+    assert "bios {" not in text
+    assert "kernel boot/vmlinuz " in (site.output / "boot.ipxe").read_text()
+
+
+def test_an_entry_may_use_what_is_set_behind_it(site: Site, packs: Packs) -> None:
+    entry = "menuentry a {\n\tlinux /boot/$k root=live:LABEL=CDROM rd.live.image $o\n\tinitrd /boot/initrd.img\n}\n"
+    text = packed(site, packs, entry + "set k=vmlinuz\nset o=quiet\nset timeout=0\n")
+    words = booted(site, text)
+    assert words[0] == "/boot/vmlinuz"
+    assert "quiet" in words
+    assert f"root=live:{BOOT_URL}" in words
+
+
+def test_a_submenu_without_the_variable_it_needs_is_refused(site: Site, refused: Refused) -> None:
+    entry = "menuentry a {\n\tlinux /boot/$k root=live:LABEL=CDROM rd.live.image\n\tinitrd /boot/initrd.img\n}\n"
+    medium: dict[str, str | bytes] = {**files_of(site.image)}
+    del medium["boot/grub2/grub-pxe.cfg"]
+    medium["boot/grub2/grub.cfg"] = "set k=vmlinuz\nsubmenu s {\n" + entry + "}\n"
+    site.image = make_iso(site.folder / "own.iso", medium)
+    said = " ".join(refused().split())
+    assert "error[grub-no-file]: the entry 'a' loads /boot/, which is not in the layout" in said
+    assert "a submenu has only the variables that are exported" in said

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cmp_to_key
 
+from pxe_pack.image.grub.commands import plain_path
 from pxe_pack.image.grub.expression import leading_number
+from pxe_pack.image.grub.files import Files, UnsuitableGrubConfigError
+from pxe_pack.image.grub.limits import Usage
 from pxe_pack.image.grub.words import quoted, unquoted
 
 FOLDERS = ("/boot/loader/entries", "/loader/entries")
@@ -43,7 +46,39 @@ class Entry:
         )
 
 
-def requested(entries: Sequence[Entry], words: Sequence[str], *, default: str) -> list[Entry]:
+def menu_entries(words: Sequence[str], *, files: Files, variables: Mapping[str, str], usage: Usage) -> str:
+    """The menu entries that `blscfg words` adds, as script: those whose kernel and initrds the image has.
+
+    Raises UnsuitableGrubConfigError if there are none, and GrubLimitError.
+    """
+    given = [word for word in words if _is_folder(word)] or [variables.get("blsdir", "")]
+    folders = [*dict.fromkeys(plain_path(path).rstrip("/") for path in (*given, *FOLDERS) if path)]
+    found: list[Entry] = []
+    missing = ""
+    for folder in folders:
+        for name in newest_first(name for name in files.names(folder) if name.endswith(SUFFIX)):
+            usage.include()
+            text = files.read(f"{folder}/{name}")
+            usage.read(text)
+            if (one := entry(name, text, variables)) is None:
+                continue
+            lost = [path for path in (one.linux, *one.initrds) if not files.located(path)]
+            if lost:
+                missing = missing or f"{folder}/{name} names {lost[0]}, which the image does not have"
+            else:
+                found.append(one)
+        if found:
+            break
+    if not found:
+        raise UnsuitableGrubConfigError(
+            "its entries are Boot Loader Specification files (`blscfg`), but none is usable: "
+            + (missing or f"there are none in {' or '.join(folders)}")
+        )
+    chosen = _requested(found, words, default=variables.get("default", ""))
+    return "".join(one.menuentry(files.located) for one in chosen) + _defaults(chosen)
+
+
+def _requested(entries: Sequence[Entry], words: Sequence[str], *, default: str) -> list[Entry]:
     """The entries that `blscfg words` adds to the menu (bls_create_entries): all, the default one, the others, or one.
 
     `default` is the value of GRUB's variable, which names an id, a title or a number.
@@ -52,17 +87,17 @@ def requested(entries: Sequence[Entry], words: Sequence[str], *, default: str) -
     if word in ("default", "non-default"):
         chosen = [one for at, one in enumerate(entries) if default in (one.identity, one.title, str(at))]
         return chosen if word == "default" else [one for one in entries if one not in chosen]
-    if word and not is_folder(word):
+    if word and not _is_folder(word):
         return [one for one in entries if one.identity == word]
     return list(entries)
 
 
-def is_folder(word: str) -> bool:
+def _is_folder(word: str) -> bool:
     """Whether the argument of `blscfg` names a folder with entries."""
     return word.startswith(("(", "/"))
 
 
-def defaults(entries: Sequence[Entry]) -> str:
+def _defaults(entries: Sequence[Entry]) -> str:
     """Commands that have any GRUB find an entry by its id.
 
     GRUB as released takes an id that begins with a digit, such as a machine id, for a number (get_entry_number), so

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.image.grub.files import Files, UnsuitableGrubConfigError
 from pxe_pack.image.grub.interpreter import run
 from pxe_pack.image.grub.limits import GrubSyntaxError
-from pxe_pack.image.grub.network import Files, NetworkConfig, UnsuitableGrubConfigError, for_network
+from pxe_pack.image.grub.network import NetworkConfig, for_network
 from pxe_pack.image.media import Media, MediaEntry
 from pxe_pack.tools import InputError
 

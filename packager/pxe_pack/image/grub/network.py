@@ -10,13 +10,14 @@ Source: GRUB manual 5.x "network", 6.1.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from pxe_pack.image.grub import bls
 from pxe_pack.image.grub.arguments import is_live, network_arguments
 from pxe_pack.image.grub.commands import INITRD, LINUX, plain_path
 from pxe_pack.image.grub.conditions import conditional, inlined, never_empty
+from pxe_pack.image.grub.files import Files, UnsuitableGrubConfigError
 from pxe_pack.image.grub.limits import Limit, Usage
 from pxe_pack.image.grub.script import (
     Block,
@@ -31,21 +32,10 @@ from pxe_pack.image.grub.script import (
 from pxe_pack.image.grub.variables import PREFIX, environment
 from pxe_pack.image.grub.words import quoted, split_arguments, unknown_variable, unquoted
 
+__all__ = ["Files", "NetworkConfig", "UnsuitableGrubConfigError", "for_network", "with_commands"]
+
 _SOURCES = frozenset({"source", ".", "configfile"})
 _ASSIGNMENT = re.compile(r"(?P<name>\w+)=(?P<value>.*)", re.DOTALL)
-
-
-class UnsuitableGrubConfigError(ValueError):
-    """The configuration cannot be made to boot over the network; the text says why."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Files:
-    """Access to the image's files by GRUB paths such as `/boot/vmlinuz`."""
-
-    exists: Callable[[str], bool]
-    read: Callable[[str], str]  # a text file's content; empty if it does not exist
-    names: Callable[[str], Iterable[str]] = lambda _: ()  # names of the files in a folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,17 +150,32 @@ def _one(node: Node, state: _State) -> list[Node]:
         return conditional(
             node,
             rewritten=lambda body: _rewritten(body, state),
+            unreached=lambda body: _unreached(body, state),
             exists=state.at.exists,
             variables=state.variables,
         )
     return [node] if isinstance(node, Text) else _command(node, state)
 
 
+def _unreached(nodes: list[Node], state: _State) -> list[Node] | None:
+    """Rewrite what no node comes to, without an effect on what follows; None if it needs files that are not there."""
+    apart = replace(state, variables=dict(state.variables), files={}, arguments=[], others=[], kernels=[], initrds=[])
+    apart.deferred = []
+    try:
+        made = _rewritten(nodes, apart)
+        _rewrite_deferred(apart)
+    except UnsuitableGrubConfigError:
+        return None
+    return made
+
+
 def _command(node: Command, state: _State) -> list[Node]:
     _name_plainly(node, state)
     name = node.name
     if name == "blscfg":
-        return _entries(node, state)
+        words = [unquoted(word, state.variables) for word in node.words[1:]]
+        entries = bls.menu_entries(words, files=state.at, variables=state.variables, usage=state.usage)
+        return _rewritten(parse(entries), state)
     _remember(node, state)
     if _needs_medium(node):
         return []
@@ -230,44 +235,6 @@ def _sourced(command: Command, state: _State) -> list[Node]:
     nodes = _rewritten(parse(text), state)
     state.sourced.pop()
     return inlined(nodes)
-
-
-def _entries(command: Command, state: _State) -> list[Node]:
-    """Menu entries to replace `blscfg`, for the entries whose kernel and initrds the image has."""
-    words = [unquoted(word, state.variables) for word in command.words[1:]]
-    given = [word for word in words if bls.is_folder(word)] or [state.variables.get("blsdir", "")]
-    folders = [plain_path(path).rstrip("/") for path in (*given, *bls.FOLDERS) if path]
-    found: list[bls.Entry] = []
-    missing = ""
-    for folder in dict.fromkeys(folders):
-        for name in bls.newest_first(name for name in state.at.names(folder) if name.endswith(bls.SUFFIX)):
-            state.usage.include(line=command.line)
-            text = state.at.read(f"{folder}/{name}")
-            state.usage.read(text)
-            if (entry := bls.entry(name, text, state.variables)) is None:
-                continue
-            lost = [path for path in (entry.linux, *entry.initrds) if not _located(path, state)]
-            if lost:
-                missing = missing or f"{folder}/{name} names {lost[0]}, which the image does not have"
-            else:
-                found.append(entry)
-        if found:
-            break
-    if not found:
-        where = " or ".join(dict.fromkeys(folders))
-        raise UnsuitableGrubConfigError(
-            f"its entries are Boot Loader Specification files (`blscfg`), but none is usable: "
-            f"{missing or f'there are none in {where}'}"
-        )
-    entries = bls.requested(found, words, default=state.variables.get("default", ""))
-    text = "".join(entry.menuentry(lambda path: _located(path, state)) for entry in entries) + bls.defaults(entries)
-    return _rewritten(parse(text), state)
-
-
-def _located(path: str, state: _State) -> str:
-    """An entry's path relative to the medium; /boot may have been a separate filesystem. Empty if not found."""
-    plain = plain_path(path)
-    return next((where for where in (plain, f"/boot{plain}") if state.at.exists(where)), "")
 
 
 def _assignment(command: Command) -> tuple[str, str] | None:

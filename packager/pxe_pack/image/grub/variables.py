@@ -7,8 +7,9 @@ new context has the exported ones), script/execute.c (`$1`, `$@`), kern/corecmd.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from pxe_pack.image.grub.limits import Limit
 from pxe_pack.image.grub.words import UNKNOWN
@@ -18,6 +19,10 @@ ASSIGNMENT = re.compile(r"(?P<name>[^=]+)=(?P<value>.*)", re.DOTALL)
 
 _FEATURES = ("chainloader_bpb", "ntldr", "platform_search_hint", "default_font_path", "all_video_module",
              "menuentry_id", "menuentry_options", "200_final", "nativedisk_cmd", "timeout_style")  # fmt: skip
+# the same for every GRUB that boots by UEFI
+CONSTANTS: Mapping[str, str] = MappingProxyType(
+    {**{f"feature_{name}": "y" for name in _FEATURES}, "grub_platform": "efi"}
+)
 _OF_THE_NODE = re.compile(r"net_\w+|pxe_default_server|http_path|grub_netfs_type|lockdown|shim_lock|fw_path|cmdpath"
                           r"|YEAR|MONTH|DAY|HOUR|MINUTE|SECOND|WEEKDAY", re.ASCII)  # fmt: skip
 
@@ -90,9 +95,14 @@ class Variables:
 
 def start(cpu: str) -> Variables:
     """The variables when GRUB begins to read the layout's grub.cfg; `cpu` is GRUB's name of the architecture."""
-    values = {f"feature_{name}": "y" for name in _FEATURES}
-    values |= {"prefix": PREFIX, "root": "tftp", "config_directory": PREFIX, "config_file": f"{PREFIX}/grub.cfg"}
-    values |= {"grub_cpu": cpu, "grub_platform": "efi", "locale_dir": f"{PREFIX}/locale"}
+    values = {
+        **CONSTANTS,
+        "prefix": PREFIX,
+        "root": "tftp",
+        "config_directory": PREFIX,
+        "config_file": f"{PREFIX}/grub.cfg",
+    }
+    values |= {"grub_cpu": cpu, "locale_dir": f"{PREFIX}/locale"}
     return Variables(values, set(values))
 
 
