@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.checks.addresses import grub_over_ipv6, names
 from pxe_pack.checks.agent import agent_fits
 from pxe_pack.checks.arguments import arguments, command_lines
 from pxe_pack.checks.destinations import destinations
@@ -15,7 +16,7 @@ from pxe_pack.checks.kernels import kernels
 from pxe_pack.checks.loaders import loaders
 from pxe_pack.checks.machine import disk_space, needed_tools
 from pxe_pack.checks.memory import memory
-from pxe_pack.checks.network import grub_over_ipv6, names, root_network
+from pxe_pack.checks.network import root_network
 from pxe_pack.checks.secureboot import secure_boot
 from pxe_pack.checks.settings import artifact_url, boot_url, compression, credentials, missing_setting, places, urls
 from pxe_pack.checks.subject import Subject, subject

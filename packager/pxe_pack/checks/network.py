@@ -1,18 +1,12 @@
-"""Checks that nodes get the network that their URLs need: addresses, DNS, a GRUB for IPv6."""
+"""Checks that the root filesystem configures the network, which the agent needs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv6Address
-from urllib.parse import urljoin, urlsplit
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
 from pxe_pack.image import networking
-from pxe_pack.image.grub.arguments import address
-from pxe_pack.image.grub.words import unknown_variable
-
-_DHCPV6 = "net_bootp6"  # a command of the GRUBs that know it: those of Debian, Fedora and SUSE
 
 
 def root_network(subject: Subject) -> Iterator[Problem]:
@@ -25,41 +19,3 @@ def root_network(subject: Subject) -> Iterator[Problem]:
             hint="enable systemd-networkd with a .network file that has DHCP=yes, or NetworkManager",
             severity="warning",
         )
-
-
-def names(subject: Subject) -> Iterator[Problem]:
-    """A note with the host names in URLs: nodes can look them up only if DHCP announces a DNS server."""
-    found = dict.fromkeys(
-        host
-        for url in _urls(subject)
-        if (host := urlsplit(url).hostname) and not address(url) and not unknown_variable(host)
-    )
-    if found:
-        yield Problem(
-            reference="url-host-name",
-            message=f"nodes have to look up {', '.join(found)}, so DHCP must announce a DNS server",
-            hint="for dnsmasq: `pxe-pack snippet dnsmasq --dns ADDRESS`; or use URLs with addresses",
-            severity="note",
-        )
-
-
-def grub_over_ipv6(subject: Subject) -> Iterator[Problem]:
-    """A warning if the ISO has an IPv6 address, and GRUB cannot take its own address from DHCPv6."""
-    grub = subject.loaders.grub if subject.loaders else None
-    if isinstance(address(subject.boot_url), IPv6Address) and grub and _DHCPV6 not in grub.commands:
-        yield Problem(
-            reference="grub-no-ipv6",
-            message=f"the ISO is at {subject.boot_url}, but this GRUB knows no DHCPv6: over IPv6 it loads no grub.cfg",
-            hint="have nodes boot over IPv4 (they then fetch the ISO over IPv6), or use another GRUB (--boot-loader)",
-            severity="warning",
-        )
-
-
-def _urls(subject: Subject) -> Iterator[str]:
-    layout, config = subject.layout, subject.config
-    yield subject.boot_url
-    for listed in layout.files.values() if layout else ():
-        yield listed.url or ""
-    for artifact in config.artifacts if config else ():
-        for url in artifact.urls:
-            yield urljoin(config.base_url or "" if config else "", url)
