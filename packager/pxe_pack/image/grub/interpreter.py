@@ -8,11 +8,12 @@ from DHCP, the firmware's fonts) decides nothing: then both ways are taken.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from pxe_pack.image.grub.commands import INITRD, LINUX, menuentry_options, plain_path, unmarked
-from pxe_pack.image.grub.expression import test
+from pxe_pack.image.grub.expression import leading_number, test
 from pxe_pack.image.grub.limits import Limit, Usage
 from pxe_pack.image.grub.menu import Item, Level, Loaded
 from pxe_pack.image.grub.script import Block, Command, If, Loop, Node, Text, parse
@@ -40,11 +41,11 @@ class Result:
 class _Leave(Exception):  # noqa: N818  no error
     """`break`, `continue` or `return`."""
 
-    def __init__(self, command: str, words: list[str]) -> None:
+    def __init__(self, command: str, count: int, *, result: bool = True) -> None:
         super().__init__(command)
         self.command = command
-        self.count = int(words[0]) if words and words[0].isdigit() and len(words[0]) < 6 else 1  # noqa: PLR2004
-        self.result = not words or self.count == 0  # of the function that returns
+        self.count = count  # of loops
+        self.result = result  # of the function that returns
 
 
 class _Shown(Exception):  # noqa: N818  no error
@@ -91,6 +92,8 @@ class Interpreter:
     missing: list[str] = field(default_factory=list)
     boots: bool = False
     depth: int = 0
+    loops: int = 0  # around what runs
+    scope: bool = False  # in a function or an entry, which `return` leaves
     undecided: int = 0  # conditions around that only the node can decide
     usage: Usage = field(default_factory=Usage)
 
@@ -99,8 +102,6 @@ class Interpreter:
         menu, variables = None, self.variables
         try:
             self.script(text)
-        except _Leave:
-            pass
         except _Shown as shown:
             menu, variables = shown.menu, shown.variables
         return Result(menu=menu or self.menu(), variables=variables, loads=self.loads, boots=self.boots,
@@ -110,19 +111,18 @@ class Interpreter:
         """The menu, after the commands of its entries have run."""
         for deferred in self.deferred:
             if deferred.item.submenu is not None:
-                inner = self.context(deferred.arguments)
-                inner.nodes(deferred.body)
-                deferred.item.submenu = inner.menu()
-                continue
-            variables = self.variables.copy(deferred.arguments)
-            entry = replace(self, variables=variables, deferred=[], loads=[], missing=[])
+                inner = replace(self.context(deferred.arguments), scope=True)
+            else:
+                inner = replace(self, variables=self.variables.copy(deferred.arguments), scope=True)
+                inner.deferred, inner.loads, inner.missing = [], [], deferred.item.missing
             try:
-                entry.nodes(deferred.body)
-            except _Leave:
-                pass
+                with contextlib.suppress(_Leave):
+                    inner.nodes(deferred.body)
+                if deferred.item.submenu is not None:
+                    deferred.item.submenu = inner.menu()
             except _Shown as shown:  # a submenu in all but name
                 deferred.item.submenu = shown.menu
-            deferred.item.loads, deferred.item.missing = entry.loads, entry.missing
+            deferred.item.loads = inner.loads
         default = self.variables.values.get("default")
         return Level([one.item for one in self.deferred], default, fallback=self.variables.get("fallback"))
 
@@ -173,17 +173,21 @@ class Interpreter:
 
     def _loop(self, node: Loop) -> bool | None:
         result: bool | None = True
-        for _ in self._rounds(node):
-            depth = self.depth
-            try:
-                result = self.nodes(node.body)
-            except _Leave as leave:
-                self.depth = depth
-                leave.count -= 1
-                if leave.command == "return" or leave.count > 0:
-                    raise
-                if leave.command == "break":
-                    break
+        self.loops += 1
+        depth = self.depth
+        try:
+            for _ in self._rounds(node):
+                try:
+                    result = self.nodes(node.body)
+                except _Leave as leave:
+                    self.depth = depth
+                    leave.count -= 1
+                    if leave.command == "return" or leave.count > 0:
+                        raise
+                    if leave.command == "break":
+                        break
+        finally:
+            self.loops -= 1
         return result
 
     def _rounds(self, node: Loop) -> Iterator[None]:
@@ -243,7 +247,7 @@ class Interpreter:
 
     def _builtin(self, name: str, words: list[str]) -> bool | None:  # noqa: PLR0911  a table of commands
         if name in ("break", "continue", "return"):
-            raise _Leave(name, words)
+            return self._leave(name, words)
         if name in ("test", "["):
             words = words[:-1] if words[-1:] == ["]"] else words
             return test(words, is_filled=lambda path: bool(self.read(path)))
@@ -260,16 +264,29 @@ class Interpreter:
             return False
         return True if name in _TRUE else None
 
+    def _leave(self, name: str, words: list[str]) -> bool:
+        """Leave loops, a function or an entry; what is in none goes on."""
+        number = leading_number(words[0]) if words else (1, "")
+        if number is None or number[1]:
+            return False
+        if name == "return":
+            if self.scope:
+                raise _Leave(name, 0, result=not words or number[0] == 0)
+        elif count := min(number[0], self.loops):
+            raise _Leave(name, count)
+        return name != "return"
+
     def _function(self, body: list[Node], words: list[str]) -> bool | None:
         arguments, self.variables.arguments = self.variables.arguments, words
-        depth = self.depth
+        depth, outer = self.depth, (self.scope, self.loops)
+        self.scope, self.loops = True, 0
         try:
             return self.nodes(body)
         except _Leave as leave:
             self.depth = depth
             return leave.result
         finally:
-            self.variables.arguments = arguments
+            self.variables.arguments, (self.scope, self.loops) = arguments, outer
 
     def _load(self, name: str, words: list[str]) -> bool:
         if words and name in LINUX:
