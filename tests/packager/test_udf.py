@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from packing.site import Site, files_of
-from pxe_pack.image.iso.reader import open_iso
-from pxe_pack.image.iso.udf import has_udf
+from pxe_pack.image.iso.reader import contiguous, open_iso
+from pxe_pack.image.iso.udf import has_udf, udf_span
 
 Packs = Callable[..., str]
 Refused = Callable[..., str]
@@ -86,3 +88,39 @@ def test_a_changed_root_filesystem_is_in_the_only_file_system_left(site: Site, p
     site.image = bridge(site.image, site.folder / "both.iso")
     packs("--inject", "rootfs")
     assert type_of(site.iso) == "iso9660"
+
+
+def test_a_root_filesystem_that_is_not_in_the_udf_is_refused(site: Site, refused: Refused) -> None:
+    site.image = bridge(site.image, site.folder / "both.iso")
+    image = site.image.read_bytes()
+    assert image.count(b"\x08rootfs.img") == 1
+    site.image.write_bytes(image.replace(b"\x08rootfs.img", b"\x08rootfs.old"))
+    said = " ".join(refused().split())
+    assert "has a UDF file system, which nodes mount, but liveos/rootfs.img is not the same in it" in said
+
+
+def test_each_file_is_found_where_both_file_systems_have_it(site: Site) -> None:
+    with open_iso(bridge(site.image, site.folder / "both.iso")) as image:
+        files = [entry for entry in image.entries.values() if entry.is_file and entry.size]
+        assert len(files) > 5
+        for entry in files:
+            assert udf_span(image, entry.path) == contiguous(entry)
+        assert udf_span(image, "liveos") != contiguous(files[0])
+        assert udf_span(image, "nowhere/at-all") is None
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_udf_is_no_crash(tmp_path_factory: pytest.TempPathFactory, tiny: Path, data: st.DataObject) -> None:
+    both = tmp_path_factory.getbasetemp() / "damaged.iso"
+    if not both.exists():
+        bridge(tiny, both)
+    with both.open("r+b") as file:
+        for at in data.draw(
+            st.lists(st.integers(256 * 2048, 300 * 2048) | st.integers(32 * 2048, 40 * 2048), max_size=8)
+        ):
+            file.seek(at)
+            file.write(bytes([data.draw(st.integers(0, 255))]))
+    with open_iso(both) as image:
+        if has_udf(image):
+            udf_span(image, "liveos/rootfs.img")
