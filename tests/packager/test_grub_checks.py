@@ -209,3 +209,15 @@ def test_a_submenu_without_the_variable_it_needs_is_refused(site: Site, refused:
     said = " ".join(refused().split())
     assert "error[grub-no-file]: the entry 'a' loads /boot/, which is not in the layout" in said
     assert "a submenu has only the variables that are exported" in said
+
+
+def test_a_script_for_ipxe_that_boots_another_entry_is_told_of(
+    site: Site, packs: Packs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed(site, packs, 'load_env\nset default="${saved_entry}"\n' + MENU.replace("set default=1\n", ""))
+    assert "ipxe-differs" not in findings(capsys, site.output)
+    (site.output / "boot/grub2/grubenv").write_text("# GRUB Environment Block\nsaved_entry=second\n".ljust(1024, "#"))
+    assert "ipxe-differs" in findings(capsys, site.output)
+    assert cli.main(["relocate", str(site.output), "--boot-url", BOOT_URL, "--quiet"]) == 0
+    assert "goto entry1\n" in (site.output / "boot.ipxe").read_text()
+    assert "ipxe-differs" not in findings(capsys, site.output)

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
+from pxe_pack.image.bootloader import grub_in
 from pxe_pack.image.grub.commands import INITRD, LINUX
+from pxe_pack.layout.ipxe import IPXE_SCRIPT, script
 
 
 def grub_menu(subject: Subject) -> Iterator[Problem]:
     """Entries that GRUB cannot boot as they are written, and a default that boot.ipxe cannot have."""
     yield from _missing_files(subject)
     yield from _missing_commands(subject)
+    yield from _other_script(subject)
     menu = subject.menu
     if menu.default is None and menu.entries:
         yield Problem(
@@ -32,6 +35,20 @@ def _missing_files(subject: Subject) -> Iterator[Problem]:
                     message=f"the entry {entry.title!r} loads {path}, which is not in the layout",
                     hint="add the file, or remove the entry; a submenu has only the variables that are exported",
                 )
+
+
+def _other_script(subject: Subject) -> Iterator[Problem]:
+    """A warning if a layout's boot.ipxe is not the one for its grub.cfg and grubenv as they are now."""
+    layout = subject.layout
+    if layout and (now := layout.text(IPXE_SCRIPT)):
+        wanted = script(subject.grub_cfg, read=layout.text, grub=grub_in(layout.root))
+        if now != wanted:
+            yield Problem(
+                reference="ipxe-differs",
+                message=f"{IPXE_SCRIPT} does not boot what grub.cfg and grubenv say now",
+                hint=f"write it again: `pxe-pack relocate {layout.root} --boot-url URL`, with the same URL, or pack again",
+                severity="warning",
+            )
 
 
 def _missing_commands(subject: Subject) -> Iterator[Problem]:
