@@ -46,7 +46,7 @@ def _other_script(subject: Subject) -> Iterator[Problem]:
             yield Problem(
                 reference="ipxe-differs",
                 message=f"{IPXE_SCRIPT} does not boot what grub.cfg and grubenv say now",
-                hint=f"write it again: `pxe-pack relocate {layout.root} --boot-url URL`, with the same URL, or pack again",
+                hint=f"write it again: `pxe-pack relocate {layout.root} --boot-url URL` with the same URL",
                 severity="warning",
             )
 
