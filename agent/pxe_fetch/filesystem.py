@@ -7,11 +7,11 @@ import math
 import os
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from pxe_fetch.contract.paths import OWN_NAME, PROTECTED
 from pxe_fetch.contract.quantity import amount
+from pxe_fetch.contract.record import record
 from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError, PolicyError
 
 MEMORY_TYPES = frozenset(("tmpfs", "ramfs", "rootfs"))
@@ -222,7 +222,7 @@ def real_path(path: str | Path) -> str:
     raise DiskError(f"{path} is replaced by another program again and again")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Mount:
     """One line of /proc/self/mountinfo (proc_pid_mountinfo(5))."""
 

@@ -6,7 +6,7 @@ import grp
 import hashlib
 import pwd
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract import facts, paths, validators
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
+from pxe_fetch.contract.record import record
 from pxe_fetch.contract.url import UrlError, is_absolute, join, parse, redact, scheme_of
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
 from pxe_fetch.filesystem import AllowedRoots
@@ -24,7 +25,7 @@ _NEARNESS = {"file": 0, "tftp": 2}
 _USUAL = 1
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Source:
     """Bytes to download: their name, mirrors, digest and size, and how to request them."""
 
@@ -38,7 +39,7 @@ class Source:
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Transfer(Source):
     """One artifact to fetch: every ${fact} filled in, user and group looked up.
 

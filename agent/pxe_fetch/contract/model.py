@@ -7,12 +7,12 @@ here is valid: reader.read is the one way in from text.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from pxe_fetch.contract import keys, validators
 from pxe_fetch.contract.facts import FACTS, argument
 from pxe_fetch.contract.keys import Duration, Flag, Group, Key, OneOrMore, Size, Table, Text, Texts, Whole, spelled
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
+from pxe_fetch.contract.record import record
 
 VERSION = 1
 STALL = 1800.0  # seconds without a new byte after which an artifact without `retry.deadline` is given up
@@ -23,7 +23,7 @@ ACCOUNT, CREDENTIAL, NODE_PATH = Text(validators.account), Text(validators.crede
 POSITIVE = Duration(validators.positive_duration)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class RetryPolicy:
     """When to try again. Durations in seconds."""
 
@@ -40,7 +40,7 @@ class RetryPolicy:
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Timeouts:
     """When an attempt is given up. Durations in seconds."""
 
@@ -52,7 +52,7 @@ class Timeouts:
     min_rate_window: float = Key(POSITIVE, "The window of `min_rate`.").default(60.0)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Digest:
     """A digest of the bytes on the wire: `algorithm` as hashlib names it, `hex` in lower case."""
 
@@ -75,7 +75,7 @@ ONE_URL = Text(validators.url, load=lambda url: (url,))
 URLS = Texts(validators.url)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Chunks:
     """A file cut into chunks of `size` bytes, each with its SHA-256: in `digests`, or in the list at `urls`.
 
@@ -104,7 +104,7 @@ class Chunks:
 NO_CHUNKS = Chunks(size=0)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class When:
     """Which nodes an artifact is for. Each fact maps to shell globs, one of which must match; all facts must."""
 
@@ -122,7 +122,7 @@ class When:
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Artifact:
     """One file (or tree) a node fetches. `urls` may be relative and hold ${facts}; the agent's plan resolves them."""
 
@@ -188,7 +188,7 @@ class Artifact:
     timeouts: Timeouts = Key(Group("timeouts"), "When an attempt is given up.", sections=SHARED).default(Timeouts())
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Tls:
     """TLS with a site's own files; paths on the node. None: the node's CA bundle, no client certificate."""
 
@@ -197,7 +197,7 @@ class Tls:
     client_key: str | None = Key(NODE_PATH, "Its key, unless `client_cert` has both.").default(None)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Proxy:
     """Explicit proxies; the environment's are never used."""
 
@@ -211,7 +211,7 @@ class Proxy:
     ).default(None)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class FetchConfig:
     """What reaches the node: `fetch.yaml` without its `pack` section, defaults already folded into each artifact."""
 

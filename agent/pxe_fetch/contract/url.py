@@ -7,8 +7,10 @@ keeps its `..`. Only characters that a request must not contain are percent-enco
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
+
+from pxe_fetch.contract.record import record
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21, "tftp": 69}  # each of these needs a host
 
@@ -38,7 +40,7 @@ class Origin(NamedTuple):
     port: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Url:
     """An absolute URL. `str` omits what may be secret: userinfo, query and fragment."""
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from pxe_fetch.chunkmap import ChunkMap
+from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.download.mirrors import Mirror
 from pxe_fetch.errors import FetchError
 
@@ -26,7 +27,7 @@ class _Hash(Protocol):
     def digest(self) -> bytes: ...
 
 
-@dataclass(kw_only=True, slots=True)
+@mutable_record
 class PartialChunk:
     """The first bytes of a chunk; the others are still missing."""
 
@@ -38,7 +39,7 @@ class PartialChunk:
 OnChunk = Callable[[int, bytes, frozenset[str]], None]
 
 
-@dataclass(kw_only=True, slots=True)
+@mutable_record
 class ChunkDigester:
     """The digests of consecutive chunks that one stream downloads."""
 
@@ -64,7 +65,7 @@ class ChunkDigester:
                 self.on_chunk(index, chunk.hash.digest(), chunk.origins)
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
+@mutable_record
 class ChunkRange:
     """Consecutive chunks that one stream downloads. It advances `position`; another stream may take the end away."""
 
@@ -100,7 +101,7 @@ class ChunkRange:
         return bytes_left * seconds / received if received else math.inf
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
+@mutable_record
 class Assignment:
     """One request: a range of chunks, and the mirror to request it from."""
 
@@ -114,7 +115,7 @@ class Assignment:
     overtaken: FetchError | None = None  # set to end its stream at once
 
 
-@dataclass(kw_only=True, slots=True)
+@mutable_record
 class ChunkTracker:
     """The state of each chunk of `chunk_map`; at first all are missing."""
 

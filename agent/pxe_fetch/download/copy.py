@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from queue import SimpleQueue
 from threading import Thread
 
 from pxe_fetch.contract.model import Timeouts
+from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import NetworkError
 from pxe_fetch.transport import Body
@@ -64,7 +65,7 @@ def copy_body(
         pipeline.close()
 
 
-@dataclass(kw_only=True, slots=True)
+@mutable_record
 class MinimumRate:
     """Checks that bytes arrive fast enough: at one byte a second, no read ever times out."""
 

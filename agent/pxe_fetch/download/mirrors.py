@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
+from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.contract.url import redact
 from pxe_fetch.download.context import Context, Host
 from pxe_fetch.errors import (
@@ -44,7 +45,7 @@ class LimitedError(NetworkError, is_counted=False):
     """A host refuses this stream, because it serves this node as many as it would."""
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
+@mutable_record
 class Mirror:
     """One url and its record in this download."""
 

@@ -6,13 +6,14 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from datetime import UTC, datetime
 from threading import Event, Lock, Thread
 
 from pxe_fetch import __version__
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.quantity import amount, count, span
+from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.errors import RESTARTED, Result
 from pxe_fetch.reporting import state_file
 from pxe_fetch.reporting.journal import notify
@@ -37,7 +38,7 @@ GOOD_RESULTS = {
 }
 
 
-@dataclass(kw_only=True, slots=True)
+@mutable_record
 class ArtifactState:
     """One artifact. Bytes are those of the download, before unpacking; times are of time.monotonic()."""
 
@@ -74,7 +75,7 @@ _ARTIFACT_KEYS = tuple(
 )
 
 
-@dataclass(kw_only=True, slots=True)
+@mutable_record
 class UnitState:
     """One unit in the `start:` list of an artifact that is in place."""
 

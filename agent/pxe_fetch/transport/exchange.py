@@ -16,7 +16,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -27,6 +27,7 @@ from urllib.parse import unquote
 from urllib3.exceptions import LocationValueError
 
 from pxe_fetch.contract.model import Timeouts
+from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.contract.url import Url
 from pxe_fetch.deadline import Clock, Deadline
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError, TrustError
@@ -73,7 +74,7 @@ class Duplicate:
         os.close(self._descriptor)
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
+@mutable_record
 class Exchange:
     """One request and its answer: what its connection has to know, and what the watcher does."""
 
