@@ -49,15 +49,23 @@ class TarReader:
             yield member
         self._source.skip_rest()
 
-    def content(self, member: tarfile.TarInfo) -> IO[bytes]:
-        """Return the content of the regular file `member`, the last one yielded; holes read as zeros.
+    def content(self, member: tarfile.TarInfo) -> Iterator[bytes]:
+        """Yield the content of the regular file `member`, the last one yielded, piece by piece; holes read as zeros.
 
-        Reading it raises tarfile.TarError where the archive is cut off, and whatever reading the stream raises.
+        Raises tarfile.TarError where the archive is cut off, and whatever reading the stream raises.
         """
-        content = self._archive.extractfile(member) if self._archive else None
-        if content is None:
-            raise tarfile.ReadError(f"the member {member.name!r} has no content")
-        return content
+        source: IO[bytes] | _Source | None = self._source
+        if member.sparse:
+            source = self._archive.extractfile(member) if self._archive else None
+        else:
+            self._source.seek(member.offset_data)
+        left = member.size
+        while left:
+            piece = source.read(min(left, _PIECE)) if source else b""
+            if not piece:
+                raise tarfile.ReadError(f"the member {member.name!r} is cut off")
+            left -= len(piece)
+            yield piece
 
     def _next(self) -> tarfile.TarInfo | None:
         with self._source.reading_headers():
