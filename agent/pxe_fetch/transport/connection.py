@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import os
 import re
 import socket
 import ssl
@@ -172,8 +173,7 @@ class _Connection(urllib3.connection.HTTPConnection):
         seconds = exchange.timeouts.connect
         sock = connect(self._dns_host.strip("[]"), self.port, seconds=seconds, deadline=exchange.deadline)
         sock.settimeout(None)  # the watcher ends what takes too long: a timeout would cost a poll(2) before each call
-        self._duplicate = Duplicate(sock.fileno())
-        exchange.duplicate = self._duplicate
+        exchange.duplicate = self._duplicate = Duplicate(fileno=os.dup(sock.fileno()))
         exchange.wait(seconds, late=ConnectTimeoutError)  # for a proxy's answer and for TLS
         return sock
 
@@ -188,7 +188,7 @@ class _Connection(urllib3.connection.HTTPConnection):
             sock.suppress_ragged_eofs = False
 
     def close(self) -> None:
-        self._duplicate = None
+        self._duplicate = None  # the exchange keeps it until its body has come: http.client may close this before
         super().close()
 
     def _tunnel(self) -> None:
