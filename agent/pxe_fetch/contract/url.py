@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import field
+from functools import lru_cache
 from typing import NamedTuple
 
 from pxe_fetch.contract.record import record
@@ -160,6 +161,7 @@ def _split(text: str) -> tuple[str | None, str | None, str, str | None, str | No
     return _parts(text)
 
 
+@lru_cache(maxsize=64)  # thousands of files may come from one server
 def _host_and_port(place: str, *, default: int) -> tuple[str, int, str]:
     """Host, port, and both as in a Host field. Raises UrlError."""
     match = _HOST_AND_PORT.fullmatch(place)

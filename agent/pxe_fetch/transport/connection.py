@@ -206,7 +206,14 @@ class _Connection(urllib3.connection.HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        return not CURRENT.get().is_fresh and super().is_connected
+        """Whether it may serve another request: it has neither ended nor said what nobody asked for."""
+        if self._duplicate is None or CURRENT.get().is_fresh:
+            return False
+        try:
+            self._duplicate.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
+        return False
 
     def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         exchange = CURRENT.get()
