@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NoReturn
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_any
 
 from pxe_fetch.contract.quantity import amount, count, span
+from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.context import Context
@@ -35,7 +36,7 @@ def unforeseen(error: Exception) -> FetchError:
     return found
 
 
-@dataclass(kw_only=True, slots=True)
+@mutable_record
 class Attempts:
     """Counts the attempts at one artifact, and decides what follows a failure: another mirror, a wait, or the end."""
 
