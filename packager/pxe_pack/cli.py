@@ -91,6 +91,7 @@ def _pack(arguments: argparse.Namespace, shown: Console) -> int:
         level=arguments.pack_level,
         agent=arguments.pack_agent,
         boot_loader=arguments.pack_boot_loader,
+        input_digest=arguments.pack_input_digest,
     )
     if arguments.pack_dry_run:
         show_plan(options, console=shown)

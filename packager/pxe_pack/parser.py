@@ -117,6 +117,7 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add("--level", "compression level (1 to 9, zstd to 22)", type=int, choices=range(1, 23), metavar="N")
     add("--agent", "use this frozen agent instead of building one", type=Path, metavar="DIR")
     add("--boot-loader", "use shim and GRUB from this folder", type=Path, metavar="DIR")
+    add("--input-digest", "hash the image as well, and check it against IMAGE.sha256", action="store_true")
     add("--dry-run", "print the plan and exit", action="store_true")
 
 

@@ -47,6 +47,7 @@ OWNED = (
     COMPLETION,
 )
 
+_OWNED_PARENTS = {str(PurePosixPath(owned.strip("/")).parent) for owned in OWNED}
 _VOLATILE = ("run", "tmp", "dev", "proc", "sys")  # mounted over at boot, which would hide a folder of the image
 
 
@@ -132,8 +133,7 @@ def _agent_entries(agent: Path) -> list[Entry]:
 def _placed(wanted: list[Entry], folders: list[str], tree: RootTree | None) -> Payload:
     """The payload of `wanted` and `folders` at their real paths, with missing parents. Raises InputError."""
     parents = {str(PurePosixPath(entry.path).parent) for entry in wanted} | set(folders)
-    owned_parents = {str(PurePosixPath(owned.strip("/")).parent) for owned in OWNED}
-    real = _resolved(parents | owned_parents, tree)
+    real = _resolved(parents | _OWNED_PARENTS, tree)
     moved = {
         (path := _below(real[str(PurePosixPath(entry.path).parent)], PurePosixPath(entry.path).name)): Entry(
             path=path, mode=entry.mode, content=entry.content, target=entry.target
@@ -145,13 +145,22 @@ def _placed(wanted: list[Entry], folders: list[str], tree: RootTree | None) -> P
             if ancestor not in ("", "."):
                 moved.setdefault(ancestor, Entry(path=ancestor, mode=stat.S_IFDIR | 0o755))
     present = tree.stat(sorted(moved)) if tree else {}
-    replaces = tuple(_moved_owned(owned, real) for owned in OWNED)
+    replaces = _owned_paths(real)
     payload = Payload(entries=tuple(moved[path] for path in sorted(moved)), replaces=replaces)
     if problems := [problem for entry in payload.entries if (problem := _conflict(entry, present, payload))]:
         raise InputError(*problems)
     # directories inside a replaced folder have to be created again
     kept = tuple(e for e in payload.entries if payload.is_replaced(e.path) or not _is_there(e, present))
     return Payload(entries=kept, replaces=replaces)
+
+
+def owned_paths(tree: RootTree | None) -> tuple[str, ...]:
+    """The paths that packs write (OWNED) as they are in the root filesystem `tree`, whose links are followed."""
+    return _owned_paths(_resolved(_OWNED_PARENTS, tree))
+
+
+def _owned_paths(real: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(_moved_owned(owned, real) for owned in OWNED)
 
 
 def _moved_owned(owned: str, real: Mapping[str, str]) -> str:

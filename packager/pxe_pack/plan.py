@@ -37,6 +37,7 @@ class Options:
     level: int | None = None
     agent: Path | None = None  # a folder with a frozen agent
     boot_loader: Path | None = None  # a folder with shim and GRUB
+    input_digest: bool = False  # compute the image's digest for the manifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +56,7 @@ class Settings:
     rewrite: Rewrite | None  # recompress the root filesystem
     agent: Path | None
     boot_loader: Path | None
+    input_digest: bool
     files: tuple[LocalFile, ...]
 
 
@@ -198,6 +200,7 @@ def resolve_settings(options: Options) -> Settings:
         rewrite=Rewrite(compressor=compressor, level=level) if compressor else None,
         agent=options.agent,
         boot_loader=options.boot_loader or (base_dir / pack.boot_loader if pack.boot_loader else None),
+        input_digest=options.input_digest,
         files=tuple(files),
     )
     problems += checks.credentials(settings.fetch, settings.artifact_url)

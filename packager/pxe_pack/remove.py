@@ -1,7 +1,6 @@
 """Removes what pxe-pack added: from an ISO into a new ISO, from a layout in place or into a new folder.
 
-The package `inject` finds earlier payloads. Initrds and grafted root filesystems are restored byte for byte; in an ISO,
-every file is.
+The package `inject` finds earlier payloads. Initrds and ISOs are restored byte for byte, from the records in them.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from pxe_pack.artifacts import FOLDER
 from pxe_pack.cleanup import committing
 from pxe_pack.console import Console
 from pxe_pack.export import LayoutWriter, export_scripts, finish
-from pxe_pack.hashing import SizeAndDigest
+from pxe_pack.hashing import SizeAndDigest, hash_file
 from pxe_pack.image import liveos
+from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.inject import Target, previous_payloads, remove_from_iso
-from pxe_pack.inject.xorriso import EDITOR
+from pxe_pack.inject import original_iso, previous_payloads
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.read import GRUB_CFG, Layout, read, unlisted_files
 from pxe_pack.layout.relocate import link_or_copy, without_relocation
@@ -47,11 +46,11 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
         return _of_layout(read(path.resolve()), output=output, console=console)
     with liveos.opened(path, boot_url="") as image:
         ways = _ways(image)
+        if image.live is None and isinstance(image.media, Iso):
+            message = f"the payload is in the root filesystem of {path}, which is an initrd"
+            raise _refused("remove-no-layout", message, "pass pxe-pack's output folder")
         if image.media is not image.iso:
             raise _refused("remove-no-iso", f"{path} is neither an ISO nor a layout", "pass pxe-pack's output folder")
-        if "initrd" in ways:
-            message = f"the payload is in an initrd of {path}; it can only be removed from a layout"
-            raise _refused("remove-no-layout", message, "pass pxe-pack's output folder")
         if output is None:
             message = f"{path} is never modified, and no output is given"
             raise _refused("output-missing", message, "name the ISO to write with --output")
@@ -60,9 +59,8 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
             hint = "choose another file with --output"
             raise _refused("output-foreign", f"the output cannot be written: {message}", hint)
         with staging_folder(output) as folder:
-            target = Target(place=lambda name: folder / name, iso="layout.iso")
-            remove_from_iso(image, target=target, work=folder, console=console)
-            made = folder / target.iso
+            made = folder / "original.iso"
+            original_iso.write_original(image, made, work=folder, console=console)
             made.chmod(0o644)
             with committing():
                 made.rename(output)
@@ -75,7 +73,7 @@ def _ways(image: LiveImage) -> tuple[str, ...]:
     if not ways:
         message = f"{image.path} contains nothing that pxe-pack added"
         raise _refused("remove-nothing", message, "`pxe-pack show` lists the contents of an image")
-    if problems := tools.missing([EDITOR] if {*ways} - {"initrd"} else [], reason="to write the ISO"):
+    if problems := tools.missing(original_iso.needed_tools(image), reason="to write the ISO"):
         raise InputError(*problems)
     return ways
 
@@ -116,10 +114,10 @@ def _written(
 ) -> Mapping[str, SizeAndDigest]:
     """Write the layout's files that contained the payload without it. Returns their sizes and digests by path."""
     files: dict[str, SizeAndDigest] = {}
-    if image.iso and layout.iso:
-        target = Target(place=new.place, iso=layout.iso)
-        if cleaned := remove_from_iso(image, target=target, work=work, console=console):
-            files |= cleaned.files
+    if layout.iso and original_iso.is_packed(image):
+        target = new.place(layout.iso)
+        original_iso.write_original(image, target, work=work, console=console)
+        files[layout.iso] = hash_file(target)
     originals = image.boot_files()
     for path, source in image.network.files.items():
         if source in image.initrds and image.initrds[source].appended:

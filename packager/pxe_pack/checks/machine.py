@@ -7,12 +7,14 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
-from pxe_pack.inject import Choice
+from pxe_pack.image.liveos import LiveImage
+from pxe_pack.inject import Choice, original_iso
 
 
-def needed_tools(choice: Choice) -> list[Problem]:
+def needed_tools(choice: Choice, image: LiveImage) -> list[Problem]:
     """A problem for each program that packing needs and that is not installed."""
-    return tools.missing(choice.injector.TOOLS, reason=f"to pack with `{choice.name}`")
+    programs = dict.fromkeys([*choice.injector.TOOLS, *original_iso.needed_tools(image)])
+    return tools.missing(programs, reason=f"to pack with `{choice.name}`")
 
 
 def disk_space(output: Path, *, needed: int) -> list[Problem]:

@@ -63,18 +63,18 @@ def inject(image: LiveImage, payload: Payload, *, target: Target, work: Path, co
     record, agent = f"{program.path.removesuffix(MANIFEST)}{RECORD}", _version(program)
     boot_files = image.boot_files()
     archives: dict[str, bytes] = {}
-    files, inputs = {}, {}
+    files, initrds = {}, {}
     with console.step("Appending the payload to the initrd") as step:
         for path, name in _targets(image).items():
             compression = image.initrds[name].compression
             if compression not in archives:
                 archives[compression] = _compressed(cpio_writer.archive(entries, mtime=image.mtime), compression)
             addition = _Addition(archive=archives[compression], record=record, agent=agent, mtime=image.mtime)
-            inputs[name], files[path] = copy_with_trailer(
+            initrds[name], files[path] = copy_with_trailer(
                 boot_files[path].pieces(), target.place(path), trailer=addition
             )
-            step.note(f"{inputs[name].size:,} → {files[path].size:,} bytes")
-    return Injected(files=files, inputs=inputs)
+            step.note(f"{initrds[name].size:,} → {files[path].size:,} bytes")
+    return Injected(files=files, initrds=initrds)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,7 +26,7 @@ class Injected:
     """The files an injector has written. The layout's other files are exported unchanged from the image."""
 
     files: Mapping[str, SizeAndDigest]  # by path in the layout
-    inputs: Mapping[str, SizeAndDigest] = field(default_factory=dict)  # the source files, by path in the image
+    initrds: Mapping[str, SizeAndDigest] = field(default_factory=dict)  # the original ones, by path in the image
 
 
 class Injector(Protocol):
