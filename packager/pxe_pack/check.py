@@ -155,7 +155,17 @@ def _payload(subject: Subject, config: _Config, request: Request, *, console: Co
         choose(config.inject, subject.image, rewrite=config.rewrite)
     except InputError as error:
         yield from error.problems
-    agent = load_agent(request.agent) if request.agent else cached_agent(cache=default_cache(), console=console)
+    yield from _agent(subject, request, console=console)
+    service = unit.service_for(subject.config or FetchConfig(), systemd=subject.image.systemd)
+    yield from unit.unit_problems(service)
+
+
+def _agent(subject: Subject, request: Request, *, console: Console) -> Iterator[Problem]:
+    try:
+        agent = load_agent(request.agent) if request.agent else cached_agent(cache=default_cache(), console=console)
+    except InputError as error:
+        yield from error.problems
+        return
     if agent:
         yield from checks.agent_fits(agent, subject.image)
     else:
@@ -165,8 +175,6 @@ def _payload(subject: Subject, config: _Config, request: Request, *, console: Co
             hint="pass one with --agent, or pack once to build one",
             severity="note",
         )
-    service = unit.service_for(subject.config or FetchConfig(), systemd=subject.image.systemd)
-    yield from unit.unit_problems(service)
 
 
 def fails(found: Sequence[Problem]) -> bool:
