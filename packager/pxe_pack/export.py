@@ -16,7 +16,6 @@ from pxe_pack.chunks import ChunkDigests, chunk_size
 from pxe_pack.hashing import Advance, SizeAndDigest, copy_hashed, copy_whole
 from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.grub.config import GRUB_CFG, GRUB_DIR
-from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.layout.ipxe import IPXE_SCRIPT, script
 from pxe_pack.output import MANIFEST, SUMS
@@ -93,13 +92,6 @@ def _export_list(layout: LayoutWriter, file: LocalFile, digests: ChunkDigests, *
     url = file.list_url(base)
     written = layout.write(f"{FOLDER}/{file.list_name}", [listed(digests.finish()).encode()], url=url)
     return Chunks(size=digests.size, urls=(url,), digest=Digest(algorithm="sha256", hex=written.sha256))
-
-
-def export_iso(layout: LayoutWriter, iso: Iso, *, name: str, url: str, advance: Advance) -> SizeAndDigest:
-    """Copy the ISO unchanged into the layout as `name`, and return its size and digest. Raises OSError."""
-    counted = copy_whole(iso.file, layout.place(name), advance=advance)
-    layout.record(name, counted, url=url)
-    return counted
 
 
 def export_boot_files(layout: LayoutWriter, image: LiveImage, loaders: BootLoaders) -> None:

@@ -61,7 +61,7 @@ def copy_hashed(pieces: Iterable[bytes], target: Path, *, consumers: Sequence[Co
 
 
 def copy_with_trailer(
-    pieces: Iterable[bytes], target: Path, *, trailer: Callable[[SizeAndDigest], bytes]
+    pieces: Iterable[bytes], target: Path, *, trailer: Callable[[SizeAndDigest], Iterable[bytes]]
 ) -> tuple[SizeAndDigest, SizeAndDigest]:
     """Write `pieces` to the new file `target`, then the bytes that `trailer` returns for their size and digest.
 
@@ -75,13 +75,14 @@ def copy_with_trailer(
             size += len(piece)
             write_all(file, piece)
         before = SizeAndDigest(size=size, sha256=digest.hexdigest())
-        added = trailer(before)
-        digest.update(added)
-        write_all(file, added)
-    return before, SizeAndDigest(size=size + len(added), sha256=digest.hexdigest())
+        for piece in trailer(before):
+            digest.update(piece)
+            size += len(piece)
+            write_all(file, piece)
+    return before, SizeAndDigest(size=size, sha256=digest.hexdigest())
 
 
-def write_all(file: BinaryIO, data: bytes) -> None:
+def write_all(file: BinaryIO, data: bytes | bytearray) -> None:
     """Write all of `data` at the current position of `file`."""
     view = memoryview(data)
     while view:

@@ -69,8 +69,14 @@ def pack(options: Options, *, console: Console) -> PackResult:
         agent = _agent(plan, console)
         service = _service(plan, console)
         # the final configuration and the manifest are small: the injector's estimate has room for them
-        room = plan.choice.injector.disk_space(image, _payload(plan, agent, service, config=settings.config_text))
-        room += original_iso.disk_space(image)
+        payload = make_payload(
+            agent=agent.path,
+            service=service,
+            config=settings.config_text,
+            roots=settings.fetch.allowed_roots,
+            tree=image.tree,
+        )
+        room = plan.choice.injector.disk_space(image, payload) + original_iso.disk_space(image)
         local = sum(file.disk_space for file in settings.files) + sum(file.size for file in plan.boot_files().values())
         layouts = 2 if settings.format == "tar" else 1  # the files, and a copy of them in the archive
         if problems := checks.disk_space(settings.output, needed=layouts * (room + local)):
@@ -82,8 +88,7 @@ def pack(options: Options, *, console: Console) -> PackResult:
             plan = replace(plan, image=original)
             layout = LayoutWriter(root=made.layout)
             files = _copy_artifacts(settings, layout=layout, console=console)
-            config = _node_config(plan, files)
-            payload = _payload(plan, agent, service, config=config)
+            payload = payload.with_config(_node_config(plan, files))
             inputs = _inject(plan, payload, layout=layout, work=made.work, console=console)
             with console.step("Exporting the layout") as step:
                 export.export_boot_files(layout, original, plan.loaders.loaders)
@@ -136,55 +141,38 @@ def _service(plan: Plan, console: Console) -> str:
     return service
 
 
-def _payload(plan: Plan, agent: FrozenAgent, service: str, *, config: str) -> Payload:
-    return make_payload(
-        agent=agent.path,
-        service=service,
-        config=config,
-        roots=plan.settings.fetch.allowed_roots,
-        tree=plan.image.tree,
-    )
-
-
 def _inject(
     plan: Plan, payload: Payload, *, layout: LayoutWriter, work: Path, console: Console
 ) -> list[dict[str, object]]:
-    """Write the files with the payload and the ISO into the layout. Returns the image's files for the manifest."""
+    """Write the files with the payload, and the ISO, into the layout. Returns the image's files for the manifest."""
     image, name = plan.image, plan.iso_name
     target = Target(place=layout.place, iso=name)
     injected = plan.choice.injector.inject(image, payload, target=target, work=work, console=console)
     for path, counted in injected.files.items():
         layout.record(path, counted, url=plan.boot_url if path == name else None)
-    inputs = [_input(plan, path, counted) for path, counted in sorted(injected.initrds.items())]
-    if image.iso is None:
-        return inputs
-    unchanged: SizeAndDigest | None = None
-    if name not in injected.files:
-        with console.step("Copying and hashing the ISO", total=image.iso.size) as step:
-            unchanged = export.export_iso(
-                layout, image.iso, name=name, url=plan.settings.boot_url, advance=step.advance
-            )
-    return [_iso_input(plan, image.iso, unchanged=unchanged, console=console), *inputs]
+    inputs = dict(injected.inputs)
+    iso = [_iso_input(plan, image.iso, hashed=inputs.pop(image.iso_path, None), console=console)] if image.iso else []
+    return [*iso, *(_input(plan, path, counted) for path, counted in sorted(inputs.items()))]
 
 
-def _iso_input(plan: Plan, iso: Iso, *, unchanged: SizeAndDigest | None, console: Console) -> dict[str, object]:
-    """The ISO for the manifest: as it was before earlier packs. `unchanged`: the layout's, if it is the same.
+def _iso_input(plan: Plan, iso: Iso, *, hashed: SizeAndDigest | None, console: Console) -> dict[str, object]:
+    """The ISO for the manifest, as it was before earlier packs; with its digest, if the pack has `hashed` it.
 
-    Hashing it would take longer than the rest of the pack, so it is done on request only. Raises WorkError if the
-    digest differs from the one in the file beside the ISO.
+    Hashing it would take as long as the rest of the pack, so it is done on request only. Raises WorkError if the digest
+    differs from the one in the file beside the ISO.
     """
     given = iso.path if iso.path == iso.input_path else None  # else it was built, or restored
-    counted = unchanged
-    if plan.settings.input_digest and not counted:
+    if plan.settings.input_digest and not hashed:
         with console.step("Hashing the input"):
-            counted = hash_file(iso.path)
-    if counted:
+            hashed = hash_file(iso.path)
+    if hashed:
         if given:
-            input_digest.check_published(given, sha256=counted.sha256)
-        return _input(plan, plan.image.iso_path, counted)
+            input_digest.check_published(given, sha256=hashed.sha256)
+        return _input(plan, plan.image.iso_path, hashed)
     published = input_digest.published_digest(given) if given else None
     document = _input(plan, plan.image.iso_path, SizeAndDigest(size=iso.size, sha256=published or ""))
-    return {**document, "sha256": published, **({"sha256_from": f"{given.name}.sha256"} if given and published else {})}
+    origin = {"sha256_from": f"{given.name}{input_digest.SUFFIX}"} if given and published else {}
+    return {**document, "sha256": published, **origin}
 
 
 def _input(plan: Plan, path: str, counted: SizeAndDigest) -> dict[str, object]:

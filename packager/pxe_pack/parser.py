@@ -15,9 +15,8 @@ from types import MappingProxyType
 from typing import Protocol, cast
 
 from pxe_fetch import __version__
-from pxe_pack.config import COMPRESSORS
+from pxe_pack.choices import COMPRESSORS, INJECTORS
 from pxe_pack.console import Console
-from pxe_pack.inject import INJECTORS
 
 _DESCRIPTION = """\
 Put the pxe-fetch agent and its configuration into a LiveOS image and export a PXE layout that is ready to serve. Every
@@ -112,7 +111,7 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add("--format", "write --output as a folder or as a tar archive (default: dir)", choices=("dir", "tar"))
     add("--boot-url", "URL nodes boot the ISO from (root=live:URL)", metavar="URL")
     add("--artifact-url", "base URL of the artifacts given with `source:`", metavar="URL")
-    add("--inject", "how to put the agent into the image (default: auto)", choices=("auto", *INJECTORS))
+    add("--inject", "how to put the agent into the image (default: auto)", choices=INJECTORS)
     add("--compressor", "recompress the root filesystem with this (rootfs only)", choices=COMPRESSORS)
     add("--level", "compression level (1 to 9, zstd to 22)", type=int, choices=range(1, 23), metavar="N")
     add("--agent", "use this frozen agent instead of building one", type=Path, metavar="DIR")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from pxe_fetch.contract.paths import (
@@ -72,10 +72,16 @@ class Payload:
 
     entries: tuple[Entry, ...]
     replaces: tuple[str, ...]  # paths of earlier packs inside the image; a trailing slash: with everything below
+    config: str  # the path of the configuration
 
     @property
     def size(self) -> int:
         return sum(entry.size for entry in self.entries)
+
+    def with_config(self, config: str) -> Payload:
+        """The payload with another configuration."""
+        entries = (replace(e, content=config.encode()) if e.path == self.config else e for e in self.entries)
+        return replace(self, entries=tuple(entries))
 
     def is_replaced(self, path: str) -> bool:
         """True if `path` belongs to this pack or to an earlier one."""
@@ -146,12 +152,13 @@ def _placed(wanted: list[Entry], folders: list[str], tree: RootTree | None) -> P
                 moved.setdefault(ancestor, Entry(path=ancestor, mode=stat.S_IFDIR | 0o755))
     present = tree.stat(sorted(moved)) if tree else {}
     replaces = _owned_paths(real)
-    payload = Payload(entries=tuple(moved[path] for path in sorted(moved)), replaces=replaces)
+    config = _moved_owned(CONFIG_ETC, real)
+    payload = Payload(entries=tuple(moved[path] for path in sorted(moved)), replaces=replaces, config=config)
     if problems := [problem for entry in payload.entries if (problem := _conflict(entry, present, payload))]:
         raise InputError(*problems)
     # directories inside a replaced folder have to be created again
     kept = tuple(e for e in payload.entries if payload.is_replaced(e.path) or not _is_there(e, present))
-    return Payload(entries=kept, replaces=replaces)
+    return replace(payload, entries=kept)
 
 
 def owned_paths(tree: RootTree | None) -> tuple[str, ...]:

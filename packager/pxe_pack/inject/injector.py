@@ -15,7 +15,7 @@ from pxe_pack.payload import Payload
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """Where an injector writes: a layout, in which it creates only the files it changes."""
+    """Where an injector writes: a layout, in which it creates the ISO and the initrds that it changes."""
 
     place: Callable[[str], Path]  # path in the layout -> where to write that file; parent folders exist
     iso: str  # the ISO's path in the layout; empty for an image without one
@@ -23,10 +23,10 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Injected:
-    """The files an injector has written. The layout's other files are exported unchanged from the image."""
+    """The files an injector has written, the ISO among them. The other boot files are exported from the image."""
 
     files: Mapping[str, SizeAndDigest]  # by path in the layout
-    initrds: Mapping[str, SizeAndDigest] = field(default_factory=dict)  # the original ones, by path in the image
+    inputs: Mapping[str, SizeAndDigest] = field(default_factory=dict)  # those it has hashed, by path in the image
 
 
 class Injector(Protocol):

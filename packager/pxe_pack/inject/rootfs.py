@@ -79,7 +79,7 @@ class _Root:
 
     kept: int  # bytes of the image's own, including those that `head` overwrites
     head: bytes
-    tail: bytes = b""
+    tail: bytearray
 
     @property
     def size(self) -> int:
@@ -149,7 +149,7 @@ def _grafted(image: LiveImage, *, additions: Sequence[Addition], removals: Seque
         kept = graft.base.source.size
         tail = _Tail(position=graft.start, data=bytearray(graft.start - kept))
         head = graft.write(tail)
-        return _Root(kept=kept, head=head, tail=bytes(tail.data))
+        return _Root(kept=kept, head=head, tail=tail.data)
 
 
 @dataclass(slots=True)
