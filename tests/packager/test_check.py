@@ -404,6 +404,7 @@ def _references() -> set[str]:
     """Every reference that a check can give, as the sources have them."""
     package = Path(pxe_pack.__file__).parent
     others = ("check.py", "unit.py", "artifacts.py", "source_folder.py", "loaders.py", "inject/__init__.py")
+    others += ("freeze/private_folder.py",)
     sources = [*(package / "checks").glob("*.py"), *(package / name for name in others)]
     found = {"agent-machine", "agent-glibc", "layout-differs"}  # beside what is no finding
     for source in sources:

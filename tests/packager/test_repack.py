@@ -114,6 +114,25 @@ def test_any_number_of_packs_is_one_and_remove_gives_the_image_back(
     assert removed(site, site.iso, "back.iso") == image.read_bytes()
 
 
+def test_an_iso_with_much_that_is_in_no_file_gets_no_record_and_loses_the_payload(
+    site: Site, packs: Packs, tmp_path: Path
+) -> None:
+    """A record would be as large as that."""
+    image = tmp_path / "appended.iso"
+    image.write_bytes(site.image.read_bytes() + os.urandom(40 << 20))
+    site.image = image
+    signed_site(site)
+    packs(*WAYS["rootfs"])
+    assert site.iso.stat().st_size < image.stat().st_size
+    packed = site.iso.rename(site.folder / "packed.iso")
+    ordinary_site(site)
+    packs(*WAYS["updates"], "--image", packed)
+    removed(site, site.iso, "back.iso")
+    before, after = files_of(image), files_of(site.folder / "back.iso")
+    assert {name for name in before if before[name] != after.get(name)} <= {"boot.catalog"}
+    assert before.keys() == after.keys()
+
+
 @pytest.mark.parametrize("then", WAYS)
 @pytest.mark.parametrize("first", WAYS)
 def test_a_pack_over_another_is_that_pack_alone(site: Site, packs: Packs, first: str, then: str) -> None:

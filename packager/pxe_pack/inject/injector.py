@@ -47,7 +47,7 @@ class Injector(Protocol):
         """Upper bound, in bytes, of the disk space for the ISO, for additions to other files, and temporary files."""
 
     def inject(self, image: LiveImage, payload: Payload, *, target: Target, work: Path, console: Console) -> Injected:
-        """Write the files of `target` that contain the payload; `work` is a folder for temporary files.
+        """Write the files of `target` that contain the payload, and the ISO; `work` is a folder for temporary files.
 
         Raises WorkError if an external program fails, and OSError for the disk's errors.
         """
