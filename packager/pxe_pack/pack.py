@@ -20,7 +20,7 @@ from pxe_pack.hashing import SizeAndDigest, hash_file
 from pxe_pack.image import liveos
 from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.inject import Target, original_iso
+from pxe_pack.inject import PackedIso, Target, original_image
 from pxe_pack.liveiso import detect_rootfs
 from pxe_pack.output import Staging, staging, staging_folder
 from pxe_pack.payload import Payload, make_payload
@@ -62,7 +62,8 @@ def pack(options: Options, *, console: Console) -> PackResult:
         plan = make_plan(settings, image)
         for line in plan.lines():
             console.say(line)
-        if problems := checks.needed_tools(plan.choice, image):
+        packed = PackedIso.find(image)
+        if problems := checks.needed_tools(plan.choice, packed):
             raise InputError(*problems)
         if plan.warnings:
             console.problems(plan.warnings)
@@ -76,14 +77,14 @@ def pack(options: Options, *, console: Console) -> PackResult:
             roots=settings.fetch.allowed_roots,
             tree=image.tree,
         )
-        room = plan.choice.injector.disk_space(image, payload) + original_iso.disk_space(image)
+        room = plan.choice.injector.disk_space(image, payload) + (packed.disk_space if packed else 0)
         local = sum(file.disk_space for file in settings.files) + sum(file.size for file in plan.boot_files().values())
         layouts = 2 if settings.format == "tar" else 1  # the files, and a copy of them in the archive
         if problems := checks.disk_space(settings.output, needed=layouts * (room + local)):
             raise InputError(*problems)
         with (
             _staging(settings, image) as made,
-            original_iso.original_image(image, work=made.work, console=console) as original,
+            original_image(image, packed, work=made.work, console=console) as original,
         ):
             plan = replace(plan, image=original)
             layout = LayoutWriter(root=made.layout)

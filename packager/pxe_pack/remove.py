@@ -19,7 +19,7 @@ from pxe_pack.hashing import SizeAndDigest, hash_file
 from pxe_pack.image import liveos
 from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.inject import original_iso, previous_payloads
+from pxe_pack.inject import PackedIso, previous_payloads
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.read import GRUB_CFG, Layout, read, unlisted_files
 from pxe_pack.layout.relocate import link_or_copy, without_relocation
@@ -45,11 +45,12 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
     if path.is_dir():
         return _of_layout(read(path.resolve()), output=output, console=console)
     with liveos.opened(path, boot_url="") as image:
-        ways = _ways(image)
+        packed = PackedIso.find(image)
+        ways = _ways(image, packed)
         if image.live is None and isinstance(image.media, Iso):
             message = f"the payload is in the root filesystem of {path}, which is an initrd"
             raise _refused("remove-no-layout", message, "pass pxe-pack's output folder")
-        if image.media is not image.iso:
+        if image.media is not image.iso or packed is None:
             raise _refused("remove-no-iso", f"{path} is neither an ISO nor a layout", "pass pxe-pack's output folder")
         if output is None:
             message = f"{path} is never modified, and no output is given"
@@ -60,20 +61,22 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
             raise _refused("output-foreign", f"the output cannot be written: {message}", hint)
         with staging_folder(output) as folder:
             made = folder / "original.iso"
-            original_iso.write_original(image, made, work=folder, console=console)
+            packed.write_original(made, work=folder, console=console)
             made.chmod(0o644)
             with committing():
                 made.rename(output)
     return Removed(output=output, removed=ways, changed=(output.name,))
 
 
-def _ways(image: LiveImage) -> tuple[str, ...]:
-    """The injectors of earlier packs. Raises InputError if there was none, or if xorriso is needed and missing."""
+def _ways(image: LiveImage, packed: PackedIso | None) -> tuple[str, ...]:
+    """The injectors of earlier packs. Raises InputError if there was none, or if a program is needed and missing."""
     ways = tuple(previous.how for previous in previous_payloads(image))
+    if not ways and packed:
+        ways = ("updates",)  # someone has removed the agent, but not its configuration
     if not ways:
         message = f"{image.path} contains nothing that pxe-pack added"
         raise _refused("remove-nothing", message, "`pxe-pack show` lists the contents of an image")
-    if problems := tools.missing(original_iso.needed_tools(image), reason="to write the ISO"):
+    if problems := tools.missing(packed.needed_tools if packed else (), reason="to write the ISO"):
         raise InputError(*problems)
     return ways
 
@@ -92,9 +95,10 @@ def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Remo
         message = f"{missing[0]} is listed in the manifest but does not exist"
         raise _refused("layout-differs", message, "pack the image again")
     with liveos.opened(layout.root, boot_url=layout.boot_url or "") as image, staging(target_root) as made:
-        ways = _ways(image)
+        packed = PackedIso.find(image)
+        ways = _ways(image, packed)
         new = LayoutWriter(root=made.layout)
-        written = _written(image, layout, new=new, work=made.work, console=console)
+        written = _written(image, packed, layout, new=new, work=made.work, console=console)
         for path, listed in layout.files.items():
             if path in written:
                 new.record(path, written[path], url=listed.url)
@@ -110,13 +114,13 @@ def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Remo
 
 
 def _written(
-    image: LiveImage, layout: Layout, *, new: LayoutWriter, work: Path, console: Console
+    image: LiveImage, packed: PackedIso | None, layout: Layout, *, new: LayoutWriter, work: Path, console: Console
 ) -> Mapping[str, SizeAndDigest]:
     """Write the layout's files that contained the payload without it. Returns their sizes and digests by path."""
     files: dict[str, SizeAndDigest] = {}
-    if layout.iso and original_iso.is_packed(image):
+    if layout.iso and packed:
         target = new.place(layout.iso)
-        original_iso.write_original(image, target, work=work, console=console)
+        packed.write_original(target, work=work, console=console)
         files[layout.iso] = hash_file(target)
     originals = image.boot_files()
     for path, source in image.network.files.items():

@@ -403,8 +403,8 @@ def test_a_configuration_or_a_size_that_is_none_is_bad_input(
 def _references() -> set[str]:
     """Every reference that a check can give, as the sources have them."""
     package = Path(pxe_pack.__file__).parent
-    others = ("check.py", "unit.py", "artifacts.py", "source_folder.py", "loaders.py", "inject/__init__.py")
-    others += ("freeze/private_folder.py",)
+    others = ["check.py", "unit.py", "artifacts.py", "source_folder.py", "loaders.py", "inject/__init__.py"]
+    others.append("freeze/private_folder.py")
     sources = [*(package / "checks").glob("*.py"), *(package / name for name in others)]
     found = {"agent-machine", "agent-glibc", "layout-differs"}  # beside what is no finding
     for source in sources:

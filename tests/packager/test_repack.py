@@ -271,3 +271,14 @@ def test_an_initrd_with_a_payload_on_an_iso_comes_back_too(site: Site, packs: Pa
             assert files_of(site.folder / f"{len(text)}.iso").keys() == files_of(site.image).keys()
         left.append(data)
     assert left[0] == left[1]
+
+
+def test_a_configuration_whose_agent_is_gone_is_removed_too(site: Site, packs: Packs) -> None:
+    signed_site(site)
+    packs(*WAYS["updates"])
+    half = site.folder / "half.iso"
+    command = ["xorriso", "-indev", str(site.iso), "-outdev", str(half), "-boot_image", "any", "replay"]
+    subprocess.run([*command, "-rm_r", "/updates/usr", "--"], check=True, capture_output=True)
+    assert b"kept-from-everybody" in half.read_bytes()
+    assert b"kept-from-everybody" not in removed(site, half, "back.iso")
+    assert files_of(site.folder / "back.iso").keys() == files_of(site.image).keys()

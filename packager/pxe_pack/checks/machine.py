@@ -7,13 +7,12 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
-from pxe_pack.image.liveos import LiveImage
-from pxe_pack.inject import Choice, original_iso
+from pxe_pack.inject import Choice, PackedIso
 
 
-def needed_tools(choice: Choice, image: LiveImage) -> list[Problem]:
-    """A problem for each program that packing needs and that is not installed."""
-    programs = dict.fromkeys([*choice.injector.TOOLS, *original_iso.needed_tools(image)])
+def needed_tools(choice: Choice, packed: PackedIso | None) -> list[Problem]:
+    """A problem for each program that packing an image, which may be `packed` already, needs and is not installed."""
+    programs = dict.fromkeys([*choice.injector.TOOLS, *(packed.needed_tools if packed else ())])
     return tools.missing(programs, reason=f"to pack with `{choice.name}`")
 
 

@@ -8,8 +8,9 @@ from types import MappingProxyType
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.inject import initrd, original_iso, rootfs, updates
+from pxe_pack.inject import initrd, rootfs, updates
 from pxe_pack.inject.injector import Injected, Injector, Target
+from pxe_pack.inject.original_iso import PackedIso, original_image
 from pxe_pack.inject.previous_payload import previous_payloads
 from pxe_pack.inject.rewrite import Rewrite
 from pxe_pack.tools import InputError
@@ -19,10 +20,11 @@ __all__ = [
     "Choice",
     "Injected",
     "Injector",
+    "PackedIso",
     "Rewrite",
     "Target",
     "choose",
-    "original_iso",
+    "original_image",
     "previous_payloads",
 ]
 

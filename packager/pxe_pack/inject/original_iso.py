@@ -6,9 +6,9 @@ pxe-pack has packed it, there is no such record: then the ISO is written anew wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -21,95 +21,111 @@ from pxe_pack.image.liveroot import find_live
 from pxe_pack.image.media import MediaEntry
 from pxe_pack.image.squashfs import Superblock
 from pxe_pack.inject import recompress, rootfs, xorriso
-from pxe_pack.inject.iso_record import read_record
+from pxe_pack.inject.iso_record import IsoRecord, read_record
 from pxe_pack.inject.previous_payload import previous_paths
 from pxe_pack.inject.recompress import Compression
 from pxe_pack.inject.xorriso import Placed
 from pxe_pack.payload import owned_paths
 
 
-def is_packed(image: LiveImage) -> bool:
-    """Whether there is a payload in the ISO of `image`."""
-    if image.iso is None:
-        return False
-    found = read_record(image.iso.file) or previous_paths(image) or _packed_initrds(image)
-    return bool(found) or _is_in_root(image, with_graft=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedIso:
+    """The ISO of an image that was packed before, and what of it is the payload."""
 
+    image: LiveImage
+    record: IsoRecord | None
+    paths: Sequence[str]  # below updates/
+    initrds: Sequence[str]  # with a payload appended; someone has put them on the ISO
+    in_root: bool  # the root filesystem has a payload, as Linux sees it
+    in_squashfs: bool  # and so it has without a graft
 
-def needed_tools(image: LiveImage) -> tuple[str, ...]:
-    """The programs that `write_original` runs."""
-    if not is_packed(image) or read_record(image.liveos.iso.file):
-        return ()
-    return (xorriso.EDITOR, *(recompress.TOOLS if _is_in_root(image, with_graft=False) else ()))
+    @classmethod
+    def find(cls, image: LiveImage) -> PackedIso | None:
+        """What is packed in the ISO of `image`; None if nothing is."""
+        if image.iso is None:
+            return None
+        record = read_record(image.iso.file)
+        found = cls(
+            image=image,
+            record=record,
+            paths=previous_paths(image),
+            initrds=_packed_initrds(image),
+            in_root=_is_in_root(image, with_graft=True),
+            in_squashfs=_is_in_root(image, with_graft=False),
+        )
+        return found if found.record or found.paths or found.initrds or found.in_root else None
 
+    @property
+    def needed_tools(self) -> tuple[str, ...]:
+        """The programs that `write_original` runs."""
+        if self.record:
+            return ()
+        return (xorriso.EDITOR, *(recompress.TOOLS if self.in_squashfs else ()))
 
-def disk_space(image: LiveImage) -> int:
-    """Upper bound of the disk space that `original_image` needs, in bytes."""
-    if not is_packed(image):
-        return 0
-    live = image.liveos
-    return live.iso.size + (0 if read_record(live.iso.file) else 3 * live.span.size)
+    @property
+    def disk_space(self) -> int:
+        """Upper bound of the disk space that the original and temporary files need, in bytes."""
+        live = self.image.liveos
+        return live.iso.size + (0 if self.record else 3 * live.span.size)
 
+    def write_original(self, target: Path, *, work: Path, console: Console) -> None:
+        """Write the ISO without the payload to the new file `target`.
 
-def write_original(image: LiveImage, target: Path, *, work: Path, console: Console) -> None:
-    """Write the ISO of `image`, which is packed, without the payload to the new file `target`.
+        `work` is a folder for temporary files. Raises WorkError and OSError.
+        """
+        image = self.image
+        iso = image.liveos.iso
+        if self.record:
+            with console.step("Restoring the ISO as it was before it was packed"):
+                self.record.restore(iso.file, target)
+            return
+        with console.step("Writing the ISO without the payload of an earlier pack") as step:
+            placed = self._clean_initrds(work)
+            if self.in_root:
+                root = self._clean_root(work, advance=step.advance)
+                rootfs.write_around(
+                    image, root, target, removed=self.paths, placed=placed, work=work, advance=step.advance
+                )
+                root.unlink()
+            else:
+                xorriso.rewrite(iso, target, removed=self.paths, placed=placed, mtime=image.mtime, work=work)
 
-    `work` is a folder for temporary files. Raises WorkError and OSError.
-    """
-    iso = image.liveos.iso
-    if record := read_record(iso.file):
-        with console.step("Restoring the ISO as it was before it was packed"):
-            record.restore(iso.file, target)
-        return
-    with console.step("Writing the ISO without the payload of an earlier pack") as step:
-        removed, placed = previous_paths(image), _clean_initrds(image, work=work)
-        if root := _clean_root(image, work=work, advance=step.advance):
-            rootfs.write_around(image, root, target, removed=removed, placed=placed, work=work, advance=step.advance)
-            root.unlink()
-        else:
-            xorriso.rewrite(iso, target, removed=removed, placed=placed, mtime=image.mtime, work=work)
+    def _clean_initrds(self, work: Path) -> list[Placed]:
+        """The initrds without the payload, as files in `work`."""
+        placed = []
+        originals = self.image.boot_files()
+        files = {source: target for target, source in self.image.network.files.items()}
+        for number, path in enumerate(self.initrds):
+            source = work / f"initrd-{number}.img"
+            copy_hashed(originals[files[path]].pieces(), source)
+            entry = cast("MediaEntry", self.image.media.find(path))  # it was read from there
+            placed.append(Placed(path=entry.path, source=source, mode=entry.mode))
+        return placed
+
+    def _clean_root(self, work: Path, *, advance: Advance) -> Path:
+        """The root filesystem without the payload, as a file in `work`."""
+        root, clean = work / "root.squashfs", work / "clean.squashfs"
+        rootfs.copy_original(self.image, root)
+        if not self.in_squashfs:
+            return root
+        superblock = cast("Superblock", self.image.liveos.superblock)  # only a squashfs has a payload in it
+        paths = owned_paths(self.image.tree)
+        compression = Compression.like(superblock)
+        recompress.recompress(
+            root, clean, superblock=superblock, compression=compression, left_out=paths, advance=advance
+        )
+        recompress.compare(root, clean, left_out=paths)
+        root.unlink()
+        return clean
 
 
 def _packed_initrds(image: LiveImage) -> list[str]:
-    """The initrds on the ISO to which a payload was appended; someone has put them there."""
-    if not isinstance(image.media, Iso):
+    if not isinstance(image.media, Iso):  # they lie beside the ISO
         return []
     return [path for path, facts in image.initrds.items() if facts.appended]
 
 
-def _clean_initrds(image: LiveImage, *, work: Path) -> list[Placed]:
-    """Those initrds without the payload, as files in `work`."""
-    placed = []
-    originals = image.boot_files()
-    files = {source: target for target, source in image.network.files.items()}
-    for number, path in enumerate(_packed_initrds(image)):
-        source = work / f"initrd-{number}.img"
-        copy_hashed(originals[files[path]].pieces(), source)
-        entry = cast("MediaEntry", image.media.find(path))  # it was read from there
-        placed.append(Placed(path=entry.path, source=source, mode=entry.mode))
-    return placed
-
-
-def _clean_root(image: LiveImage, *, work: Path, advance: Advance) -> Path | None:
-    """The root filesystem of `image` without a payload, as a file in `work`; None if there is no payload in it."""
-    if not _is_in_root(image, with_graft=True):
-        return None
-    root = work / "root.squashfs"
-    rootfs.copy_original(image, root)
-    if not _is_in_root(image, with_graft=False):
-        return root  # it was in a graft
-    clean = work / "clean.squashfs"
-    superblock = cast("Superblock", image.liveos.superblock)  # only a squashfs has a payload in it
-    paths = owned_paths(image.tree)
-    compression = Compression.like(superblock)
-    recompress.recompress(root, clean, superblock=superblock, compression=compression, left_out=paths, advance=advance)
-    recompress.compare(root, clean, left_out=paths)
-    root.unlink()
-    return clean
-
-
 def _is_in_root(image: LiveImage, *, with_graft: bool) -> bool:
-    """Whether there is a payload in the root filesystem, as Linux sees it or without a graft."""
     if image.live is None or image.tree is None:
         return False
     tree = replace(image.live.tree, with_graft=with_graft)
@@ -118,13 +134,13 @@ def _is_in_root(image: LiveImage, *, with_graft: bool) -> bool:
 
 
 @contextmanager
-def original_image(image: LiveImage, *, work: Path, console: Console) -> Iterator[LiveImage]:
-    """`image` with the ISO that it had before it was packed, which is written to the folder `work`."""
-    if not is_packed(image):
+def original_image(image: LiveImage, packed: PackedIso | None, *, work: Path, console: Console) -> Iterator[LiveImage]:
+    """`image` with the ISO that it had before it was `packed`, which is written to the folder `work`."""
+    if packed is None:
         yield image
         return
     target = work / "original.iso"
-    write_original(image, target, work=work, console=console)
+    packed.write_original(target, work=work, console=console)
     with open_iso(target, input_path=image.liveos.iso.input_path) as iso:
         live = find_live(iso, image.network.arguments)
         yield replace(image, live=live, facts=live.facts)
