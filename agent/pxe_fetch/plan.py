@@ -6,16 +6,17 @@ import grp
 import hashlib
 import pwd
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract import checks, facts, paths, validators
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
+from pxe_fetch.contract.record import mutable_record, record
 from pxe_fetch.contract.url import Origin, UrlError, is_absolute, join, parse, redact, scheme_of, with_query
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
-from pxe_fetch.filesystem import AllowedRoots
+from pxe_fetch.filesystem import AllowedRoots, real_path
 from pxe_fetch.node import Node
 
 # A file is on the node already. After any fault tftp starts over, so it is the last resort.
@@ -23,7 +24,7 @@ _NEARNESS = {"file": 0, "tftp": 2}
 _USUAL = 1
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Source:
     """Bytes to download: their name, mirrors, digest and size, and how to request them."""
 
@@ -37,7 +38,7 @@ class Source:
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Transfer(Source):
     """One artifact to fetch: every ${fact} filled in, user and group looked up.
 
@@ -65,7 +66,7 @@ class Transfer(Source):
         return self.chunk_map.identity if self.chunk_map and self.digest is None else str(self.digest)
 
 
-@dataclass(kw_only=True, slots=True)
+@mutable_record
 class Plan:
     """What a run will do, in the order of the configuration."""
 
@@ -252,20 +253,40 @@ def _absolute(url: str, *, node: Node, base: str | None) -> str:
         raise PolicyError(f"the base_url {redact(base)}, joined by {redact(url)}, {error}") from None
 
 
-def _collisions(destinations: Mapping[str, str]) -> list[Problem]:
+def _collisions(destinations: dict[str, str]) -> list[Problem]:
     """Artifacts with the same destination, or one inside another's. `destinations` are by name, with links resolved."""
-    messages: list[str] = []
-    taken: dict[str, str] = {}
+    problems: list[Problem] = []
+    taken = {dest: name for name, dest in reversed(destinations.items())}  # the first of several
     for name, dest in destinations.items():
-        first = taken.setdefault(dest, name)
-        if first != name:
-            messages.append(f"{name} and {first} have the same destination on this node: {dest}")
-    for name, dest in destinations.items():
-        outer = dest
-        while outer := outer.rpartition("/")[0]:
-            if outer in taken:
-                messages.append(f"{name} goes to {dest}, inside {outer}, where {taken[outer]} is installed")
-    return [Problem(reference="dest-taken", message=message) for message in messages]
+        if (first := taken[dest]) != name:
+            message = f"{name} and {first} have the same destination on this node: {dest}"
+            problems.append(Problem(reference="dest-taken", message=message))
+        if outer := paths.enclosing(dest, taken):
+            message = f"{name} goes to {dest}, inside {outer}, where {taken[outer]} is installed"
+            problems.append(Problem(reference="dest-taken", message=message))
+    return problems
+
+
+def nested(
+    transfers: Sequence[Transfer], *, earlier: Mapping[str, str], roots: AllowedRoots
+) -> dict[str, CannotCreateError]:
+    """The transfers that would delete what `earlier` runs installed, or be deleted by one of theirs: name -> error.
+
+    `earlier` are destinations and artifacts. Within one configuration this is refused as a whole.
+    """
+    there = {f"{real_path(dest.rpartition('/')[0])}/{dest.rpartition('/')[2]}": name for dest, name in earlier.items()}
+    around = {str(parent): dest for dest in there for parent in Path(dest).parents}
+    found: dict[str, CannotCreateError] = {}
+    for transfer in transfers:
+        real = f"{roots.check(transfer.dest)}/{transfer.dest.name}"
+        outer = paths.enclosing(real, there)
+        if other := outer or around.get(real):
+            how = "is inside" if outer else "would replace all of its folder, with"
+            found[transfer.name] = CannotCreateError(
+                f"{real} {how} {other}, where an earlier run has installed {there[other]}: choose another dest, or "
+                f"remove {other}"
+            )
+    return found
 
 
 def _id(account: str | None, *, kind: str, look_up: Callable[[str], int]) -> int | None:

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from threading import Event
 from types import FrameType
@@ -20,6 +20,7 @@ from pxe_fetch.contract.model import Digest, FetchConfig, Report
 from pxe_fetch.contract.paths import UNIT_NAME
 from pxe_fetch.contract.problem import ProblemError
 from pxe_fetch.contract.quantity import span
+from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.contract.url import redact, with_query
 from pxe_fetch.deadline import Clock
 from pxe_fetch.download import fetch_text
@@ -29,7 +30,7 @@ from pxe_fetch.fetcher import Fetcher
 from pxe_fetch.filesystem import AllowedRoots
 from pxe_fetch.install.disk_space import DiskSpace, check_live_space
 from pxe_fetch.node import Node
-from pxe_fetch.plan import Source, plan
+from pxe_fetch.plan import Source, nested, plan
 from pxe_fetch.reporting.event_log import EventLog
 from pxe_fetch.reporting.journal import INFO, READY, WARNING, Journal, is_service, notify, write_to_console
 from pxe_fetch.reporting.state_store import StateStore
@@ -42,7 +43,7 @@ NO_CONFIG = "no configuration found, nothing to do"
 MAX_FAILURES = 6  # the unit's StartLimitBurst=: systemd does not start it again after so many failed runs in a row
 
 
-@dataclass(kw_only=True, slots=True)
+@mutable_record
 class RunContext:
     """What the steps of a run share: its inputs, and what the earlier steps have found out."""
 
@@ -112,16 +113,17 @@ def _run_steps(context: RunContext) -> Result:
         is_large, sentence = check_live_space(config.live_space)
         event_log.log(sentence, priority=INFO if is_large else WARNING)
     disk_space = DiskSpace()
-    no_room = disk_space.preflight(planned.transfers)
+    refused: dict[str, FetchError] = {**nested(planned.transfers, earlier=context.store.earlier, roots=roots)}
+    refused |= disk_space.preflight([one for one in planned.transfers if one.name not in refused])
 
     _wait_start_jitter(context)
     transports = Transports(tls=config.tls, proxy=config.proxy)
     downloads = Context(transports=transports, events=event_log, stop=context.stop, run_deadline=context.deadline)
     units = Units(event_log=event_log, stop=context.stop, run_deadline=context.deadline)
     fetcher = Fetcher(event_log=event_log, context=downloads, roots=roots, disk_space=disk_space, units=units)
-    for name, error in {**planned.failed, **no_room}.items():
+    for name, error in {**planned.failed, **refused}.items():
         fetcher.failed(name, error)
-    wanted = [transfer for transfer in planned.transfers if transfer.name not in no_room]
+    wanted = [transfer for transfer in planned.transfers if transfer.name not in refused]
     fetcher.fetch_all(wanted, parallel=config.parallel)
     transports.close()
     units.settle()

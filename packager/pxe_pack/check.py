@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem, show
 from pxe_pack import checks, liveiso, node_memory, unit
-from pxe_pack.artifacts import local_files
+from pxe_pack.additional_files import find_additional
+from pxe_pack.artifacts import LocalFile, local_files
 from pxe_pack.checks.check_urls import check_urls
 from pxe_pack.checks.subject import Subject
 from pxe_pack.console import Console
@@ -19,11 +20,10 @@ from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.inject import choose
 from pxe_pack.inject.rewrite import Rewrite
-from pxe_pack.layout.read import Layout
-from pxe_pack.layout.read import read as read_layout
+from pxe_pack.layout.layout import Layout, find_layout
+from pxe_pack.layout.urls import Urls, default_artifact_url
 from pxe_pack.loaders import choose_loaders
 from pxe_pack.node_memory import NodeMemory
-from pxe_pack.output import MANIFEST
 from pxe_pack.plan import read_config
 from pxe_pack.tools import InputError
 
@@ -71,25 +71,29 @@ def check(request: Request, *, console: Console) -> Findings:
     path = request.image or config.image
     if path is None:
         raise InputError(_no_image(request))
-    layout = _layout(path)
+    layout = find_layout(path)
     memory: NodeMemory | None = None
     try:
         with liveiso.opened(path, boot_url=config.boot_url, boot_loader=config.boot_loader, step=console.step) as image:
             loaders, wrong = _loaders(image, layout, given=config.boot_loader)
             found += wrong
+            injector, unsuitable = _injector(image, layout, config)
+            found += unsuitable
             subject = checks.subject(
                 image,
                 layout=layout,
                 loaders=loaders,
                 boot_url=config.boot_url,
+                artifact_url=config.urls.artifact_url or config.urls.boot_url or "",
+                injector=injector,
                 config=config.fetch,
                 local_sizes=config.local_sizes,
                 node_memory=request.node_memory or config.node_memory,
-                inject=config.inject,
             )
             memory = subject.memory
             found += checks.offline(subject)
-            found += _payload(subject, config, request, console=console)
+            found += _payload(subject, request, console=console)
+            found += _additional(subject, config)
             found += [] if request.offline else check_urls(subject)
     except InputError as error:
         if not all(problem.reference in IN_IMAGE for problem in error.problems):
@@ -105,15 +109,6 @@ def _no_image(request: Request) -> Problem:
     return Problem(reference="image-missing", message=f"no image is given, {what}", hint=hint)
 
 
-def _layout(path: Path) -> Layout | None:
-    """The layout in `path`; None if `path` is something else. Raises InputError for an unreadable layout."""
-    try:
-        ours = b'"pxe_pack"' in (path / MANIFEST).read_bytes()
-    except OSError:
-        return None
-    return read_layout(path) if ours else None
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Config:
     image: Path | None = None
@@ -123,19 +118,27 @@ class _Config:
     inject: str = "auto"
     node_memory: int | None = None  # bytes
     rewrite: Rewrite | None = None
-    local_sizes: dict[str, int]
+    files: tuple[LocalFile, ...] = ()
+    urls: Urls
+    leave_out: tuple[str, ...] = ()
+
+    @property
+    def local_sizes(self) -> dict[str, int]:
+        """Bytes of local files, by artifact name."""
+        return {name: file.installed_size for file in self.files for name in file.artifacts}
 
 
 def _config(request: Request) -> tuple[_Config, list[Problem]]:
     """The configuration and its problems. Raises InputError if it is invalid."""
     if request.config is None:
-        return _Config(local_sizes={}), []
+        return _Config(urls=Urls(boot_url=None, artifact_url=None)), []
     _, document = read_config(request.config)
     base_dir, pack = request.config.absolute().parent, document.pack
     files, found = local_files(document.fetch, base_dir=base_dir)
     found += checks.boot_url(pack.boot_url) if pack.boot_url else []
     found += checks.artifact_url(pack.artifact_url) if pack.artifact_url else []
     found += checks.credentials(document.fetch, pack.artifact_url or pack.boot_url or "")
+    base = pack.artifact_url or (default_artifact_url(pack.boot_url) if pack.boot_url else None)
     wrong = [*checks.compression(pack.compressor, pack.level)]
     config = _Config(
         image=base_dir / pack.image if pack.image else None,
@@ -145,7 +148,9 @@ def _config(request: Request) -> tuple[_Config, list[Problem]]:
         inject=pack.inject,
         node_memory=pack.node_memory,
         rewrite=Rewrite(compressor=pack.compressor, level=pack.level) if pack.compressor and not wrong else None,
-        local_sizes={name: file.installed_size for file in files for name in file.artifacts},
+        files=tuple(files),
+        urls=Urls(boot_url=pack.boot_url, artifact_url=base),
+        leave_out=pack.leave_out,
     )
     return config, found + wrong
 
@@ -171,15 +176,31 @@ def _loaders(
     return chosen.loaders, [note]
 
 
-def _payload(subject: Subject, config: _Config, request: Request, *, console: Console) -> Iterator[Problem]:
+def _injector(image: LiveImage, layout: Layout | None, config: _Config) -> tuple[str, list[Problem]]:
+    """The name of the injector that packing would use, and why there is none. A layout has been packed."""
+    if layout:
+        return "", []
+    try:
+        return choose(config.inject, image, rewrite=config.rewrite).name, []
+    except InputError as error:
+        return "", list(error.problems)
+
+
+def _payload(subject: Subject, request: Request, *, console: Console) -> Iterator[Problem]:
     """Problems with what packing would add. A layout already contains it."""
     if subject.layout:
         return
+    yield from _agent(subject, request, console=console)
+    service = unit.service_for(subject.config or FetchConfig(), systemd=subject.image.systemd)
+    yield from unit.unit_problems(service)
+
+
+def _agent(subject: Subject, request: Request, *, console: Console) -> Iterator[Problem]:
     try:
-        choose(config.inject, subject.image, rewrite=config.rewrite)
+        agent = load_agent(request.agent) if request.agent else cached_agent(cache=default_cache(), console=console)
     except InputError as error:
         yield from error.problems
-    agent = load_agent(request.agent) if request.agent else cached_agent(cache=default_cache(), console=console)
+        return
     if agent:
         yield from checks.agent_fits(agent, subject.image)
     else:
@@ -189,8 +210,19 @@ def _payload(subject: Subject, config: _Config, request: Request, *, console: Co
             hint="pass one with --agent, or pack once to build one",
             severity="note",
         )
-    service = unit.service_for(subject.config or FetchConfig(), systemd=subject.image.systemd)
-    yield from unit.unit_problems(service)
+
+
+def _additional(subject: Subject, config: _Config) -> Iterator[Problem]:
+    """Problems with the image's additional files. A layout already contains them."""
+    if subject.layout:
+        return
+    yield from checks.additional_files(
+        find_additional(subject.image, leave_out=config.leave_out),
+        image=subject.image,
+        loaders=subject.loaders,
+        files=config.files,
+        urls=config.urls if subject.image.live else replace(config.urls, boot_url=None),
+    )
 
 
 def fails(found: Findings) -> bool:

@@ -16,8 +16,6 @@ from contextlib import contextmanager
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import cleanup, parser
 from pxe_pack.console import Console, ConsoleHandler, console
-from pxe_pack.pack import pack, result_document, show_plan, summary
-from pxe_pack.plan import Options
 from pxe_pack.tools import InputError, WorkError
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 128 + signal.SIGINT
@@ -89,6 +87,9 @@ def _logged(shown: Console, *, verbosity: int) -> Iterator[None]:
 
 def pack_as(arguments: argparse.Namespace, shown: Console) -> int:
     """Pack as the flags in `arguments` say. Raises InputError, WorkError and OSError."""
+    from pxe_pack.pack import pack, result_document, show_plan, summary  # half a second, not for --help
+    from pxe_pack.plan import Options
+
     options = Options(
         config=arguments.pack_agent_config,
         image=arguments.pack_image,
@@ -102,6 +103,8 @@ def pack_as(arguments: argparse.Namespace, shown: Console) -> int:
         node_memory=arguments.pack_node_memory,
         agent=arguments.pack_agent,
         boot_loader=arguments.pack_boot_loader,
+        leave_out=tuple(arguments.pack_leave_out) if arguments.pack_leave_out else None,
+        input_digest=arguments.pack_input_digest,
     )
     if arguments.pack_dry_run:
         show_plan(options, console=shown)

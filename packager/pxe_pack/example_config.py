@@ -105,6 +105,7 @@ _EXAMPLES: dict[type, dict[str, str]] = {
         "compressor": "zstd",
         "level": "1",
         "node_memory": "4GiB",
+        "leave_out": "[docs/*]",
     },
 }
 _COLUMN = 42  # where comments begin

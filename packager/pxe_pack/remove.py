@@ -1,7 +1,6 @@
 """Removes what pxe-pack added: from an ISO into a new ISO, from a layout in place or into a new folder.
 
-The package `inject` finds earlier payloads. Initrds and grafted root filesystems are restored byte for byte; in an ISO,
-every file is.
+The package `inject` finds earlier payloads. Initrds and ISOs are restored byte for byte, from the records in them.
 """
 
 from __future__ import annotations
@@ -12,19 +11,20 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
-from pxe_pack.artifacts import FOLDER
 from pxe_pack.cleanup import committing
 from pxe_pack.console import Console
-from pxe_pack.export import LayoutWriter, export_scripts, finish
-from pxe_pack.hashing import SizeAndDigest
+from pxe_pack.hashing import SizeAndDigest, hash_file
 from pxe_pack.image import liveos
+from pxe_pack.image.grub.config import GRUB_CFG
+from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.rootfs_source import detect_rootfs
-from pxe_pack.inject import Target, previous_payloads, remove_from_iso
-from pxe_pack.inject.xorriso import EDITOR
+from pxe_pack.inject import PackedIso, previous_payloads
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
-from pxe_pack.layout.read import GRUB_CFG, Layout, read, unlisted_files
-from pxe_pack.layout.relocate import link_or_copy, without_relocation
+from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.manifest import FOLDER, Kind
+from pxe_pack.layout.relocate import without_relocation
+from pxe_pack.layout.urls import Urls
 from pxe_pack.output import output_problem, staging, staging_folder
 from pxe_pack.tools import InputError
 
@@ -45,16 +45,17 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
     """
     output = output.parent.resolve() / output.name if output else None
     if path.is_dir():
-        return _of_layout(read(path.resolve()), output=output, console=console)
+        return _of_layout(Layout.read(path.resolve()), output=output, console=console)
     if detect_rootfs(path):
         raise _no_iso(path)
     with liveos.opened(path, boot_url="") as image:
-        ways = _ways(image)
-        if image.media is not image.iso:
-            raise _no_iso(path)
-        if "initrd" in ways:
-            message = f"the payload is in an initrd of {path}; it can only be removed from a layout"
+        packed = PackedIso.find(image)
+        ways = _ways(image, packed)
+        if image.live is None and isinstance(image.media, Iso):
+            message = f"the payload is in the root filesystem of {path}, which is an initrd"
             raise _refused("remove-no-layout", message, "pass pxe-pack's output folder")
+        if image.media is not image.iso or packed is None:
+            raise _no_iso(path)
         if output is None:
             message = f"{path} is never modified, and no output is given"
             raise _refused("output-missing", message, "name the ISO to write with --output")
@@ -63,9 +64,8 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
             hint = "choose another file with --output"
             raise _refused("output-foreign", f"the output cannot be written: {message}", hint)
         with staging_folder(output) as folder:
-            target = Target(place=lambda name: folder / name, iso="layout.iso")
-            remove_from_iso(image, target=target, work=folder, console=console)
-            made = folder / target.iso
+            made = folder / "original.iso"
+            packed.write_original(made, work=folder, console=console)
             made.chmod(0o644)
             with committing():
                 made.rename(output)
@@ -76,20 +76,22 @@ def _no_iso(path: Path) -> InputError:
     return _refused("remove-no-iso", f"{path} is neither an ISO nor a layout", "pass pxe-pack's output folder")
 
 
-def _ways(image: LiveImage) -> tuple[str, ...]:
-    """The injectors of earlier packs. Raises InputError if there was none, or if xorriso is needed and missing."""
+def _ways(image: LiveImage, packed: PackedIso | None) -> tuple[str, ...]:
+    """The injectors of earlier packs. Raises InputError if there was none, or if a program is needed and missing."""
     ways = tuple(previous.how for previous in previous_payloads(image))
+    if not ways and packed:
+        ways = ("updates",)  # someone has removed the agent, but not its configuration
     if not ways:
         message = f"{image.path} contains nothing that pxe-pack added"
         raise _refused("remove-nothing", message, "`pxe-pack show` lists the contents of an image")
-    if problems := tools.missing([EDITOR] if {*ways} - {"initrd"} else [], reason="to write the ISO"):
+    if problems := tools.missing(packed.needed_tools if packed else (), reason="to write the ISO"):
         raise InputError(*problems)
     return ways
 
 
 def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Removed:
     target_root = output or layout.root
-    if unlisted := unlisted_files(layout):
+    if unlisted := layout.unlisted():
         message = f"{layout.root} contains a file that pxe-pack did not write: {unlisted[0]}"
         raise _refused("output-foreign", message, "move it away, or it would be lost")
     if output and (output.is_relative_to(layout.root) or layout.root.is_relative_to(output)):
@@ -100,44 +102,43 @@ def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Remo
     if missing := layout.missing():
         message = f"{missing[0]} is listed in the manifest but does not exist"
         raise _refused("layout-differs", message, "pack the image again")
-    with liveos.opened(layout.root, boot_url=layout.boot_url or "") as image, staging(target_root) as made:
-        ways = _ways(image)
-        new = LayoutWriter(root=made.layout)
-        written = _written(image, layout, new=new, work=made.work, console=console)
-        for path, listed in layout.files.items():
+    boot_url = layout.urls.boot_url
+    with liveos.opened(layout.root, boot_url=boot_url or "") as image, staging(target_root) as made:
+        packed = PackedIso.find(image)
+        ways = _ways(image, packed)
+        kept = [path for path, file in layout.files.items() if file.kind is not Kind.ARTIFACT]
+        # without artifacts, it is only known as the URL of the image's own files in that folder
+        served = any(path.startswith(f"{FOLDER}/") for path in kept)
+        urls = Urls(boot_url=boot_url, artifact_url=layout.urls.artifact_url if served else None)
+        new = Layout(root=made.layout, urls=urls)
+        written = _written(image, packed, layout, new=new, work=made.work, console=console)
+        for path in kept:
             if path in written:
-                new.record(path, written[path], url=listed.url)
-            elif not path.startswith(f"{FOLDER}/") and path not in (GRUB_CFG, IPXE_SCRIPT):
-                link_or_copy(layout.root / path, new.place(path))
-                new.record(path, SizeAndDigest(size=listed.size, sha256=listed.sha256), url=listed.url)
-        export_scripts(new, without_relocation(layout.text(GRUB_CFG)))
-        before = {path: listed.sha256 for path, listed in layout.files.items()}
-        after = {path: counted.sha256 for path, counted in new.files.items()}
+                new.record(path, written[path], kind=layout.files[path].kind)
+            elif path not in (GRUB_CFG, IPXE_SCRIPT):
+                new.take_over(path, layout)
+        new.write_scripts(without_relocation(layout.text(GRUB_CFG)))
+        before, after = ({path: file.sha256 for path, file in one.files.items()} for one in (layout, new))
         changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
-        finish(new, _facts(layout))
+        gone = {"agent", "inputs"}
+        new.finish({**{key: value for key, value in layout.facts.items() if key not in gone}, "inject": None})
     return Removed(output=target_root, removed=ways, changed=tuple(changed))
 
 
 def _written(
-    image: LiveImage, layout: Layout, *, new: LayoutWriter, work: Path, console: Console
+    image: LiveImage, packed: PackedIso | None, layout: Layout, *, new: Layout, work: Path, console: Console
 ) -> Mapping[str, SizeAndDigest]:
     """Write the layout's files that contained the payload without it. Returns their sizes and digests by path."""
     files: dict[str, SizeAndDigest] = {}
-    if image.iso and layout.iso:
-        target = Target(place=new.place, iso=layout.iso)
-        if cleaned := remove_from_iso(image, target=target, work=work, console=console):
-            files |= cleaned.files
+    if layout.iso and packed:
+        target = new.place(layout.iso)
+        packed.write_original(target, work=work, console=console)
+        files[layout.iso] = hash_file(target)
     originals = image.boot_files()
     for path, source in image.network.files.items():
         if source in image.initrds and image.initrds[source].appended:
             files[source] = new.write(source, originals[path].pieces())
     return files
-
-
-def _facts(layout: Layout) -> dict[str, object]:
-    gone = {"outputs", "agent", "inputs"}
-    facts = {key: value for key, value in layout.manifest.items() if key not in gone}
-    return {**facts, "inject": None, "artifact_url": None}
 
 
 def _refused(reference: str, message: str, hint: str) -> InputError:

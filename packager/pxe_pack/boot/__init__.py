@@ -164,9 +164,9 @@ def _fill_tftp_root(layout: ServedLayout, folder: Path, *, for_grub: str, for_ip
 
 
 def _enough_memory(layout: ServedLayout) -> int:
-    """Memory for the machine in MiB: the ISO and the artifacts must fit in it, and the artifacts in /run."""
-    served = sum(layout.size(path) for path in layout.http.values())
-    return MIN_MEMORY + MEMORY_FACTOR * served // MiB
+    """Memory for the machine in MiB: the ISO and the artifacts must fit in its RAM, and the artifacts in /run."""
+    fetched = sum(layout.size(path) for path in layout.http.values() if path not in layout.additional)
+    return MIN_MEMORY + MEMORY_FACTOR * fetched // MiB
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from pxe_fetch.contract.validators import joined
 from pxe_pack.checks import url_client
 from pxe_pack.checks.subject import Subject
 from pxe_pack.checks.url_client import Client, Found
-from pxe_pack.image.grub.script import unknown_variable
+from pxe_pack.image.grub.words import unknown_variable
+from pxe_pack.layout.manifest import Kind
 
 _AT_ONCE = 8
 
@@ -54,8 +55,11 @@ def _targets(subject: Subject) -> Iterator[_Target]:
     if layout := subject.layout:
         for path, listed in layout.files.items():
             if listed.url:
-                iso = listed.url == layout.boot_url  # dracut's livenet begins anew after each failure
-                yield _Target(url=listed.url, what=path, size=listed.size, resumes=not iso, by_dracut=iso)
+                iso = listed.kind is Kind.ISO  # dracut's livenet begins anew after each failure
+                needed = listed.kind is not Kind.ADDITIONAL
+                yield _Target(
+                    url=listed.url, what=path, size=listed.size, needed=needed, resumes=not iso, by_dracut=iso
+                )
     if subject.config:
         for artifact in subject.config.artifacts:
             yield from _of_artifact(artifact, subject.config)

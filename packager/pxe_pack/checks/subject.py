@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from pxe_fetch.contract.chunks import SUFFIX
 from pxe_fetch.contract.model import FetchConfig
-from pxe_pack.artifacts import FOLDER
 from pxe_pack.image import units
 from pxe_pack.image.bootloader import BootLoaders
-from pxe_pack.image.grub.config import GRUB_CFG
+from pxe_pack.image.grub.config import GRUB_CFG, GRUB_DIR
 from pxe_pack.image.initrd.reader import InitrdFacts
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.mounts import Mount, mounts
 from pxe_pack.image.programs import Programs, programs
 from pxe_pack.inject.packed_config import packed_config
 from pxe_pack.layout.entries import BootEntry, Menu, menu
-from pxe_pack.layout.read import Layout
+from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.manifest import Kind
 from pxe_pack.node_memory import NodeMemory
 from pxe_pack.node_memory import node_memory as node_memory_of
 from pxe_pack.node_memory.demand import Demand, demands
@@ -36,6 +36,8 @@ class Subject:
     loaders: BootLoaders | None  # for the nodes; None if there are none
     programs: Programs
     boot_url: str  # the ISO's URL; empty if unknown, or if there is no ISO
+    artifact_url: str  # the base URL of local artifacts; empty if unknown
+    injector: str  # the name of the one that packing would use; empty if unknown, or for a layout
     config: FetchConfig | None
     local_sizes: Mapping[str, int]  # bytes of local files, by artifact name
     memory: NodeMemory  # of the nodes that boot the default entry
@@ -54,6 +56,13 @@ class Subject:
         """The path on the medium of the file at `path` in the layout."""
         return self.image.network.files.get(path.lstrip("/"), path.lstrip("/"))
 
+    @property
+    def has_modules(self) -> bool:
+        """True if the layout has modules that GRUB may load, so that it has more commands than are built in."""
+        below = f"{GRUB_DIR}/"
+        names = self.layout.files if self.layout else self.image.boot_files()
+        return any(name.startswith(below) and name.endswith(".mod") for name in names)
+
     def has(self, path: str) -> bool:
         """True if TFTP will serve the file `path`."""
         name = path.lstrip("/")
@@ -69,10 +78,11 @@ def subject(
     layout: Layout | None = None,
     loaders: BootLoaders | None,
     boot_url: str = "",
+    artifact_url: str = "",
+    injector: str = "",
     config: FetchConfig | None = None,
     local_sizes: Mapping[str, int] | None = None,
     node_memory: int | None = None,
-    inject: str = "auto",
 ) -> Subject:
     """The subject for `image`, or for `layout` if given. Raises GrubSyntaxError, OSError."""
     packed = packed_config(image) if layout else config
@@ -81,9 +91,10 @@ def subject(
         entry = image.media.find(path)
         return image.media.read(entry).decode(errors="surrogateescape") if entry and entry.is_file else ""
 
+    grub = loaders.grub if loaders else None
     now = text(GRUB_CFG if layout else image.grub_source)
-    shown = menu(now if layout else image.network.text, read=text)
-    entry = shown.entries[shown.default] if shown.entries else None
+    shown = menu(now if layout else image.grub_cfg(grub), read=text, grub=grub)
+    entry = shown.entries[shown.default or 0] if shown.entries else None
     enabled = units.enabled(image.tree) if image.tree else frozenset[str]()
     mounted = mounts(image.tree, enabled) if image.tree else {}
     return Subject(
@@ -93,7 +104,9 @@ def subject(
         menu=shown,
         loaders=loaders,
         programs=programs(image, loaders),
-        boot_url=(layout.boot_url or "") if layout else boot_url,
+        boot_url=(layout.urls.boot_url or "") if layout else boot_url,
+        artifact_url=(layout.urls.artifact_url or "") if layout else artifact_url,
+        injector=injector,
         config=config,
         local_sizes=local_sizes or {},
         enabled=enabled,
@@ -104,7 +117,7 @@ def subject(
             entry,
             artifacts=_demands(config or packed, layout, local_sizes or {}),
             mounted=mounted,
-            copied=_copied(image, layout, inject=inject),
+            copied=_copied(image, layout, injector=injector),
             live_space=packed.live_space if packed else None,
             given=node_memory,
         ),
@@ -116,13 +129,13 @@ def _demands(config: FetchConfig | None, layout: Layout | None, local_sizes: Map
     if config:
         yield from demands(config.artifacts, local_sizes)
     elif layout:
-        for path, file in layout.files.items():
-            if path.startswith(f"{FOLDER}/") and not path.endswith(SUFFIX):
+        for path, file in layout.of_kind(Kind.ARTIFACT).items():
+            if not path.endswith(SUFFIX):
                 yield Demand(name=path, dest="/", size=file.size, sure=True, packed=False)
 
 
-def _copied(image: LiveImage, layout: Layout | None, *, inject: str) -> int:
+def _copied(image: LiveImage, layout: Layout | None, *, injector: str) -> int:
     """The bytes of the payload that dracut copies onto the root at each boot."""
     if layout:
         return layout.copied_payload if image.live else 0
-    return 0 if inject == "rootfs" or image.rootfs_source or image.live is None else _AGENT_SIZE
+    return 0 if injector == "rootfs" or image.rootfs_source or image.live is None else _AGENT_SIZE

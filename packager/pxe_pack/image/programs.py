@@ -35,6 +35,5 @@ def programs(image: LiveImage, loaders: BootLoaders | None) -> Programs:
         if entry := image.media.find(path):
             data = image.media.read(entry)
             kernels[path] = Kernel(release=kernel.release(data), program=examined(path, data))
-    return Programs(
-        loaders=tuple(examined(name, b"".join(file.pieces())) for name, file in files.items()), kernels=kernels
-    )
+    found = [examined(name, b"".join(file.pieces())) for name, file in files.items()]
+    return Programs(loaders=tuple(found), kernels=kernels)

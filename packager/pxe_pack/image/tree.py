@@ -44,8 +44,17 @@ class RootTree(Protocol):
         """
 
 
-def resolved(path: str, look: Callable[[str], Inode | None]) -> str:
-    """Implementation of `RootTree.resolve`; `look` returns the inode at a path, or None."""
+class Name(Protocol):
+    """What resolving needs to know of a name: its st_mode, and the target of a symbolic link."""
+
+    @property
+    def mode(self) -> int: ...
+    @property
+    def target(self) -> str: ...
+
+
+def resolved(path: str, look: Callable[[str], Name | None]) -> str:
+    """Implementation of `RootTree.resolve`; `look` returns what is at a path, or None."""
     done: list[str] = []
     todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
     for _ in range(256):

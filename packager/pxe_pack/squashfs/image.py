@@ -44,10 +44,10 @@ class Image:
             raise
 
     @classmethod
-    def within(cls, descriptor: int, path: Path, *, offset: int, size: int) -> Self:
-        """The image in `size` bytes at `offset` of the open file `path`. It shares the descriptor: do not close it.
+    def within(cls, descriptor: int, path: Path, *, offset: int = 0, size: int | None = None) -> Self:
+        """The image in the open file `path`, or in `size` bytes of it at `offset`; it must stay open.
 
-        Raises SquashfsError as `open` does.
+        The image shares the descriptor: do not close it. Raises SquashfsError as `open` does.
         """
         return cls._in(FileSlice.within(descriptor, path, offset=offset, size=size))
 

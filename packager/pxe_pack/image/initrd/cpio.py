@@ -14,7 +14,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from pxe_pack.image.unzstd import unzstd
 
@@ -27,6 +27,10 @@ TRAILER = "TRAILER!!!"
 _CPIO = (b"070701", b"070702")
 _GZIP, _XZ, _LZMA, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\0", b"\x5d\x00\x00", b"\x28\xb5\x2f\xfd"
 _UNREAD = {b"\x02\x21\x4c\x18": "lz4", b"BZh": "bzip2", b"\x89LZO": "lzo"}
+
+
+Wanted = Callable[[str], bool]
+Copied = Callable[[str, int], BinaryIO | None]  # of path and size
 
 
 class Source(Protocol):
@@ -65,9 +69,10 @@ class Archives:
     source: Source
     segments: list[Segment] = field(default_factory=list)
 
-    def members(self, wanted: Callable[[str], bool]) -> Iterator[Member]:
+    def members(self, wanted: Wanted, copied: Copied = lambda _path, _size: None) -> Iterator[Member]:
         """Every member of every archive, in order. Files that are `wanted` and small come with their content.
 
+        A file for which `copied` gives a destination is copied to it, before its member comes.
         Stops before a segment with unsupported compression. Raises EOFError, ValueError, zlib.error or lzma.LZMAError
         if the initrd is damaged.
         """
@@ -76,11 +81,11 @@ class Archives:
             compression = _compression(self.source(start, 6))
             if compression == "none":
                 plain = _Plain(self.source, start)
-                yield from _archive(plain, wanted)
+                yield from _archive(plain, wanted, copied)
                 offset = plain.offset
             elif compression in _DECOMPRESSORS:
                 stream = _DECOMPRESSORS[compression](self.source, start)
-                yield from _archives(stream, wanted)
+                yield from _archives(stream, wanted, copied)
                 offset = stream.end()
             else:
                 self.segments.append(Segment(offset=start, end=start, compression=compression))
@@ -266,12 +271,12 @@ _DECOMPRESSORS: dict[str, Callable[[Source, int], _Stream]] = {
 }  # fmt: skip
 
 
-def _archives(stream: _Stream, wanted: Callable[[str], bool]) -> Iterator[Member]:
+def _archives(stream: _Stream, wanted: Wanted, copied: Copied) -> Iterator[Member]:
     while stream.at_archive():
-        yield from _archive(stream, wanted)
+        yield from _archive(stream, wanted, copied)
 
 
-def _archive(stream: _Bytes, wanted: Callable[[str], bool]) -> Iterator[Member]:
+def _archive(stream: _Bytes, wanted: Wanted, copied: Copied) -> Iterator[Member]:
     while True:
         header = stream.exactly(HEADER)
         if header[:6] not in _CPIO:
@@ -292,6 +297,10 @@ def _archive(stream: _Bytes, wanted: Callable[[str], bool]) -> Iterator[Member]:
         content = None
         if size <= KEPT_LIMIT and (stat.S_ISLNK(mode) or (stat.S_ISREG(mode) and wanted(path))):
             content = stream.exactly(_aligned(size))[:size]
+        elif stat.S_ISREG(mode) and (destination := copied(path, size)):
+            for at in range(0, size, BLOCK):
+                destination.write(stream.exactly(min(BLOCK, size - at)))
+            stream.skip(_aligned(size) - size)
         else:
             stream.skip(_aligned(size))
         yield Member(path=path, mode=mode, uid=uid, gid=gid, mtime=mtime, size=size, content=content)
