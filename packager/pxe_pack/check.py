@@ -24,9 +24,10 @@ from pxe_pack.layout.layout import Layout, find_layout
 from pxe_pack.layout.urls import Urls, default_artifact_url
 from pxe_pack.loaders import choose_loaders
 from pxe_pack.node_memory import NodeMemory
-from pxe_pack.plan import read_config
+from pxe_pack.settings import read_config
 from pxe_pack.tools import InputError
 
+_NO_IMAGE = "pxe-pack check IMAGE, or --agent-config with a configuration that has `pack: {image: liveos.iso}`"
 SEVERITIES = ("error", "warning", "note")
 # Problems inside a valid image: findings (exit code 3), not invalid input (exit code 2).
 IN_IMAGE = frozenset(
@@ -70,7 +71,7 @@ def check(request: Request, *, console: Console) -> Findings:
     config, found = _config(request)
     path = request.image or config.image
     if path is None:
-        raise InputError(_no_image(request))
+        raise InputError(checks.missing_setting("image", hint=_NO_IMAGE))
     layout = find_layout(path)
     memory: NodeMemory | None = None
     try:
@@ -101,12 +102,6 @@ def check(request: Request, *, console: Console) -> Findings:
         found += error.problems
     found.sort(key=lambda problem: SEVERITIES.index(problem.severity))
     return Findings(image=path, problems=found, memory=memory)
-
-
-def _no_image(request: Request) -> Problem:
-    what = f"and {request.config} names none" if request.config else "and no configuration that names one"
-    hint = "pxe-pack check IMAGE, or name it in the configuration: `pack: {image: liveos.iso}`"
-    return Problem(reference="image-missing", message=f"no image is given, {what}", hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -88,7 +88,7 @@ def _logged(shown: Console, *, verbosity: int) -> Iterator[None]:
 def pack_as(arguments: argparse.Namespace, shown: Console) -> int:
     """Pack as the flags in `arguments` say. Raises InputError, WorkError and OSError."""
     from pxe_pack.pack import pack, result_document, show_plan, summary  # half a second, not for --help
-    from pxe_pack.plan import Options
+    from pxe_pack.settings import Options
 
     options = Options(
         config=arguments.pack_agent_config,

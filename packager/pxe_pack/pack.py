@@ -25,7 +25,8 @@ from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import Kind
 from pxe_pack.output import Staging, staging, staging_folder
 from pxe_pack.payload import Payload, make_payload
-from pxe_pack.plan import Options, Plan, Settings, make_plan, resolve_settings
+from pxe_pack.plan import Plan, make_plan
+from pxe_pack.settings import Options, Settings, resolve_settings
 from pxe_pack.tarball import tar_staging
 from pxe_pack.tools import InputError
 
@@ -70,7 +71,7 @@ def pack(options: Options, *, console: Console) -> PackResult:
             console.problems(plan.warnings)
         agent = _agent(plan, console)
         service = _service(plan, console)
-        # the final configuration and the manifest are small: the injector's estimate has room for them
+        # the final configuration and the manifest are small: the injector's estimate covers them
         payload = make_payload(
             agent=agent.path,
             service=service,
@@ -79,11 +80,11 @@ def pack(options: Options, *, console: Console) -> PackResult:
             roots=settings.fetch.allowed_roots,
             tree=image.tree,
         )
-        room = plan.choice.injector.disk_space(image, payload) + (packed.disk_space if packed else 0)
+        needed = plan.choice.injector.disk_space(image, payload) + (packed.disk_space if packed else 0)
         local = sum(file.disk_space for file in settings.files) + plan.additional.size
         local += sum(file.size for file in plan.boot_files().values())
         layouts = 2 if settings.format == "tar" else 1  # the files, and a copy of them in the archive
-        if problems := checks.disk_space(settings.output, needed=layouts * (room + local)):
+        if problems := checks.disk_space(settings.output, needed=layouts * (needed + local)):
             raise InputError(*problems)
         with (
             _staging(settings, image) as made,
