@@ -127,7 +127,8 @@ def read_config(path: Path) -> tuple[str, Document]:
         raise InputError(Problem(reference="config-unreadable", message=message, hint=hint)) from error
     except UnicodeDecodeError as error:
         message = f"the configuration {path} is not UTF-8 text (byte {error.start})"
-        raise InputError(Problem(reference="config-unreadable", message=message)) from error
+        hint = "pass your fetch.yaml; an image is given with --image, or in it"
+        raise InputError(Problem(reference="config-unreadable", message=message, hint=hint)) from error
     try:
         return text, read(text, name=str(path))
     except ProblemError as error:

@@ -91,6 +91,14 @@ def test_what_is_misspelt_is_answered_with_what_was_meant(
     assert said in usage_error(*arguments)
 
 
+def test_an_image_given_as_the_configuration_is_told_where_it_belongs(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (site.folder / "liveos.iso").write_bytes(b"\xff" * 4096)
+    assert cli.main(["pack", str(site.folder / "liveos.iso")]) == 2
+    assert "an image is given with --image" in capsys.readouterr().err
+
+
 def test_the_value_of_a_flag_may_look_like_a_command(site: Site, packs: Packs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(site.folder)
     packs("--output", "show")
