@@ -140,7 +140,8 @@ def _run(config_file: str | None, *, debug: bool, root: str) -> int:
     from pxe_fetch.reporting.journal import is_service
     from pxe_fetch.run import run
 
-    gc.freeze()  # what was imported stays: no search for garbage looks at it
+    if not gc.get_freeze_count():  # what was imported stays: no search for garbage looks at it
+        gc.freeze()
     file = None if config_file is None else Path(config_file)
     result = run(config_file=file, debug=debug, root=Path(root))
     if result.cause == StoppedError.reference and is_service():
