@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from pxe_fetch.contract.paths import PROTECTED, Places, parents
+from pxe_fetch.contract.paths import LONGEST_PATH, PROTECTED, Places, parents
 from pxe_fetch.contract.quantity import amount
 from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError, PolicyError
 
@@ -40,6 +40,8 @@ class Folder:
         `dest` in it is in one of the places `refused`: relative to folders by their device and inode, wherever those
         are mounted. They need not exist.
         """
+        if len(os.fsencode(f"{path}/{dest}")) > LONGEST_PATH:  # it could be made step by step, and never named
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         self.path = path
         self.fd = os.open("/", _PASS)
         names = path.strip("/").split("/")
@@ -78,6 +80,10 @@ class Folder:
     def is_ours(self, status: os.stat_result) -> bool:
         """Whether nobody but this user and root can have a hand in an open file: its owner, and no second hard link."""
         return status.st_uid in self.owners and status.st_nlink <= 1
+
+    def identity(self, name: str) -> tuple[int, int] | None:
+        """Device and inode of `name`, not followed if it is a link; None if it is missing."""
+        return _identity(name, folder=self.fd)
 
     def holds(self, name: str, status: os.stat_result) -> bool:
         """Whether `name` is the open file that has this `status`, not another or a link. Raises OSError."""
@@ -172,10 +178,10 @@ class AllowedRoots:
         raise translate_error(failure, f"cannot open or create the directory {folder}", where=folder)
 
 
-def _identity(folder: str | int) -> tuple[int, int] | None:
-    """Device and inode of a folder, the same wherever it is mounted; None if it is missing."""
+def _identity(path: str | int, *, folder: int | None = None) -> tuple[int, int] | None:
+    """Device and inode, the same wherever it is mounted; None if it is missing. In `folder`, no link is followed."""
     with suppress(OSError):
-        status = os.stat(folder)  # noqa: PTH116
+        status = os.stat(path, dir_fd=folder, follow_symlinks=folder is None)
         return status.st_dev, status.st_ino
     return None
 

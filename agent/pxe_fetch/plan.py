@@ -234,12 +234,7 @@ def _dest(text: str, *, node: Node) -> Path:
             raise PolicyError(message)
         return value
 
-    filled = facts.fill(text, name)
-    try:
-        validators.check_lengths(filled)
-    except RuleError as error:
-        raise PolicyError(f"{text} {error.message} on this node ({error.label})") from None
-    return Path(filled)
+    return Path(facts.fill(text, name))
 
 
 def _absolute(url: str, *, node: Node, base: str | None) -> str:

@@ -184,8 +184,9 @@ def test_what_is_wrong_is_replaced(node: FakeNode) -> None:
     assert (node.out / "m").read_bytes() == BODY
 
 
-@pytest.mark.parametrize("dest", ["x" * 300, "x" * 300 + "/m"])
-def test_name_that_the_file_system_does_not_take_is_73(node: FakeNode, dest: str) -> None:
+@pytest.mark.parametrize("dest", ["${cmdline.name}x", "${cmdline.name}x/m", "${cmdline.name}/" * 20])
+def test_name_that_is_too_long_by_a_fact_is_73(node: FakeNode, dest: str) -> None:
+    node.boot_with(f"name={'x' * 255}")
     with Server({"/m": Script(body=BODY)}) as server:
         ran = node.run_config(
             node.entry("m", server.url("/m"), BODY, dest=str(node.out / dest), size=len(BODY)),

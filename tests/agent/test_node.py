@@ -111,14 +111,6 @@ def test_fact_that_is_no_file_name_is_refused_in_a_destination(node: FakeNode, v
     assert not node.out.exists()
 
 
-def test_a_fact_that_makes_a_name_too_long_is_refused_in_a_destination(node: FakeNode) -> None:
-    node.boot_with(f"name={'n' * 254}")
-    entry = {**node.entry("m", "http://127.0.0.1:1/m", BODY), "dest": f"{node.out}/${{cmdline.name}}.m"}
-    ran = node.run_config(entry)
-    assert ran.code == 77
-    assert "has a name of 256 bytes on this node" in ran.out
-
-
 def test_two_artifacts_for_one_place_on_this_node_are_65(node: FakeNode) -> None:
     node.boot_with("role=a")
     ran = node.run_config(
