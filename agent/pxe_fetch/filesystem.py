@@ -38,10 +38,10 @@ class Folder:
 
         Raises OSError, with an `errno` in NOT_A_FOLDER where a component is a link or another file; PolicyError where
         `dest` in it is in one of the places `refused`: relative to folders by their device and inode, wherever those
-        are mounted. They need not exist.
+        are mounted. They need not exist. CannotCreateError where the path of `dest` is too long.
         """
-        if len(os.fsencode(f"{path}/{dest}")) > LONGEST_PATH:  # it could be made step by step, and never named
-            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        if (length := len(os.fsencode(f"{path}/{dest}"))) > LONGEST_PATH:  # it could be made, and never be named
+            raise CannotCreateError(f"its path has {length} bytes, and a path has at most {LONGEST_PATH}: shorten dest")
         self.path = path
         self.fd = os.open("/", _PASS)
         names = path.strip("/").split("/")
