@@ -110,6 +110,7 @@ class Fetcher:
         else:
             with closing(lock):
                 self._install(transfer, folder, installer=installer, lock=lock)
+                self._in_place[folder.identity(transfer.dest.name)] = transfer.dest
 
     def _install(self, transfer: Transfer, folder: Folder, *, installer: Installer, lock: PartLock) -> None:
         """Download and install what is not there already. Raises FetchError and OSError."""
@@ -118,7 +119,6 @@ class Fetcher:
             self._check_own(transfer, folder)
             if installer.is_current(transfer, folder, check):
                 lock.remove()
-                self._in_place[folder.identity(transfer.dest.name)] = transfer.dest
                 self.event_log.up_to_date(transfer)
                 return
             reserve = partial(self.disk_space.reserve, transfer)
@@ -135,7 +135,6 @@ class Fetcher:
                 raise cause from error
             folder.check_in_place()
             lock.remove()  # what was unpacked
-            self._in_place[folder.identity(transfer.dest.name)] = transfer.dest
             self.event_log.installed(transfer)
         except BaseException:
             lock.remove(if_empty=True)  # nothing could be resumed from it

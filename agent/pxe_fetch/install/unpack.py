@@ -97,7 +97,8 @@ class Unpacker:
         except FileExistsError:
             self._check_name(path)
             return _opened(path, parent)
-        self._note(path)
+        if self._made is not None:
+            self._made.add(path)
         opened = _opened(path, parent)
         if self._owner:
             os.fchown(opened, *self._owner)
@@ -122,12 +123,9 @@ class Unpacker:
             except IsADirectoryError:
                 raise _two_kinds(member) from None
             made = make()
-        self._note(path)
-        return made
-
-    def _note(self, path: str) -> None:
         if self._made is not None:
             self._made.add(path)
+        return made
 
     def _check_name(self, path: str) -> None:
         """Raise CannotCreateError if what is at `path` already was made under another name."""
