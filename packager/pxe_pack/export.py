@@ -14,9 +14,11 @@ from pxe_pack.chunks import ChunkDigests, chunk_size
 from pxe_pack.hashing import Advance, copy_hashed, copy_whole
 from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.grub.config import GRUB_DIR
+from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.layout import Layout, find_layout
 from pxe_pack.layout.manifest import FOLDER, Kind
+from pxe_pack.layout.relocate import without_relocation
 from pxe_pack.payload import Entry, Payload
 
 GRUBENV = "# GRUB Environment Block\n".ljust(1024, "#")  # GRUB manual, 15 "The GRUB environment block"
@@ -76,7 +78,11 @@ def export_boot_files(layout: Layout, image: LiveImage, loaders: BootLoaders) ->
         layout.write(name, [text.encode()])
     if f"{GRUB_DIR}/grubenv" not in layout.files:
         layout.write(f"{GRUB_DIR}/grubenv", [GRUBENV.encode()])
-    layout.write_scripts(image.grub_cfg(loaders.grub))
+    grub_cfg = image.grub_cfg(loaders.grub)
+    earlier = None if isinstance(image.media, Iso) else find_layout(image.media.path)
+    if earlier and earlier.is_relocated:  # nodes would fetch this pack's artifacts from where the layout was moved to
+        grub_cfg = without_relocation(grub_cfg)
+    layout.write_scripts(grub_cfg)
 
 
 def payload_document(payload: Payload) -> list[dict[str, object]]:
