@@ -204,6 +204,8 @@ def _facts(plan: Plan, agent: FrozenAgent, payload: Payload, inputs: Mapping[str
     if given and given.form != "directory":
         read.append(("image", settings.image.name, "", hash_file(settings.image)))
     read.append(("config", settings.config_path.name, "", hash_file(settings.config_path)))
+    if settings.lock_path:
+        read.append(("lock", settings.lock_path.name, "", hash_file(settings.lock_path)))
     return {
         "pxe_pack": __version__,
         "inputs": [
