@@ -134,6 +134,7 @@ def _run(values: Mapping[str, str], *, root: str) -> int:
     A service that was stopped ends by SIGTERM instead: systemd takes that for a clean end, and an exit code for a
     failure (systemd.service(5), SuccessExitStatus=).
     """
+    import gc
     import signal
     from pathlib import Path
 
@@ -142,6 +143,7 @@ def _run(values: Mapping[str, str], *, root: str) -> int:
     from pxe_fetch.reporting.journal import is_service
     from pxe_fetch.run import run
 
+    gc.freeze()  # what was imported stays: no search for garbage looks at it
     result = run(
         config_file=Path(values["--config"]) if "--config" in values else None,
         pin=(lambda artifact, _: artifact) if "--unpinned" in values else checks.unpinned,

@@ -13,11 +13,11 @@ import lzma
 import shutil
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.tar import TarReader
@@ -130,7 +130,8 @@ class _Unpacking:
             first = self._inside(member.linkname)
             if first not in self.files:
                 raise self._unsafe(f"has the hard link {path} to {first}, which is not an earlier file")
-            _write(target, (self.into / first).open("rb"), size=(self.into / first).stat().st_size)
+            with (self.into / first).open("rb") as content:
+                _write(target, iter(lambda: content.read(_BLOCK), b""), size=(self.into / first).stat().st_size)
             self.files.add(path)
         elif member.isreg():
             _write(target, tar.content(member), size=member.size)
@@ -149,16 +150,14 @@ class _Unpacking:
         return _refused("image-tar-unsafe", f"{self.archive} {what}; a pxe-tar never does")
 
 
-def _write(target: Path, source: IO[bytes], *, size: int) -> None:
+def _write(target: Path, content: Iterable[bytes], *, size: int) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
     if free < size + _MARGIN:
         message = f"unpacking the image needs {size:,} more bytes in {target.parent}, but only {free:,} are free"
         raise _refused("disk-full", message, hint="use --output or TMPDIR to choose a folder on another filesystem")
-    with source, target.open("xb") as file:
-        shutil.copyfileobj(source, file, _BLOCK)
-    if target.stat().st_size != size:
-        raise EOFError
+    with target.open("xb") as file:
+        file.writelines(content)
 
 
 def _refused(
