@@ -12,6 +12,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pxe_fetch import __version__
+from pxe_fetch.contract.document import MAX_CHARACTERS
+from pxe_fetch.contract.problem import Problem
 from pxe_pack import checks, dump, export, input_digest, unit
 from pxe_pack.artifacts import Exported, LocalFile, with_urls
 from pxe_pack.console import Console
@@ -206,7 +208,12 @@ def _node_config(plan: Plan, files: Mapping[LocalFile, Exported]) -> str:
     config, problems = with_urls(plan.settings.fetch, files, base=plan.settings.artifact_url)
     if problems:
         raise InputError(*problems)
-    return dump.dump(config)
+    text = dump.dump(config)
+    if (size := len(text.encode())) > MAX_CHARACTERS:  # the agent reads no more bytes
+        message = f"the configuration for nodes would have {size:,} bytes; no node reads more than {MAX_CHARACTERS:,}"
+        hint = "each artifact gets a copy of `defaults`: shorten them, or give a folder as `source` for many files"
+        raise InputError(Problem(reference="config-too-large", message=message, hint=hint))
+    return text
 
 
 def _facts(

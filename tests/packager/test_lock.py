@@ -22,6 +22,7 @@ from fakes.ftp import Breach, BreakingFtp
 from fakes.nginx import nginx
 from fakes.server import Script, Server
 from packing.checking import Checked
+from packing.ordinary import ordinary_user
 from packing.site import Site, files_of
 from pxe_fetch.contract import reader
 from pxe_fetch.contract.model import Artifact, Digest
@@ -210,10 +211,23 @@ def test_secret_headers_are_sent_as_on_a_node(server: Server, tmp_path: Path, mo
     assert "t0k3n" not in Path("fetch.lock").read_text()
 
 
-def test_a_missing_credential_is_told(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    write(artifact(server.url("/m.bin"), header_credential="pxe-fetch.token", insecure=True))
+def test_a_missing_credential_is_told_once(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    other = artifact(server.url("/m.bin"), name="other", dest="/srv/other")
+    write(other, artifact(server.url("/m.bin"), header_credential="pxe-fetch.token", insecure=True))
     assert lock() == 1
-    assert "pxe-fetch.token" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.count("error[lock-download]: the agent downloads nothing: ") == 1
+    assert "the credential pxe-fetch.token" in told
+    assert "$CREDENTIALS_DIRECTORY" in told
+
+
+def test_an_ordinary_user_locks_without_a_runtime_directory(server: Server) -> None:
+    with ordinary_user() as user:
+        write(artifact(server.url("/m.bin")))
+        Path("fetch.yaml").rename(user.home / "fetch.yaml")
+        done = user.run(sys.executable, "-m", "pxe_pack", "lock", "fetch.yaml", env={"XDG_RUNTIME_DIR": ""})
+        assert done.returncode == 0, done.stderr
+        assert f"sha256: {SHA256}" in (user.home / "fetch.lock").read_text()
 
 
 def test_a_fact_in_a_url_is_refused_unless_when_has_one_value_for_it(

@@ -25,7 +25,7 @@ from pxe_pack import dump, tools
 from pxe_pack.chunks import CHUNKED_FROM, DEFAULT_SIZE, ChunkDigests
 from pxe_pack.console import Console, Step
 from pxe_pack.hashing import BLOCK
-from pxe_pack.tools import InputError
+from pxe_pack.tools import InputError, WorkError
 
 MOST_CHUNKS = 128  # of an artifact: each has a line in the lock file, and in the configuration on the node
 _POLL = 0.2  # seconds; the agent saves its state four times a second
@@ -116,13 +116,16 @@ def download_all(config: FetchConfig, items: Sequence[Wanted], *, work: Path, co
         folder.mkdir()
         with console.step(title) as step:
             state = _fetch(_config(config, turn, index=index, folder=folder), folder=folder, step=step)
+            failed = []
             for item in turn:
                 found = _answer(item, state, index=index, folder=folder)
                 if isinstance(found, Answer):
                     answers[item.artifact.name].append(found)
                 else:
-                    problems.append(found)
-            step.note(f"{quantity.count(len(turn), 'file')}, {quantity.amount(_received(state))}")
+                    failed.append(found)
+            problems += failed
+            of = f"{len(turn) - len(failed)} of " if failed else ""
+            step.note(f"{of}{quantity.count(len(turn), 'file')}, {quantity.amount(_received(state))}")
         shutil.rmtree(folder)
     return Downloads(answers=answers, problems=problems)
 
@@ -162,7 +165,10 @@ def _config(config: FetchConfig, turn: Sequence[Wanted], *, index: int, folder: 
 
 
 def _fetch(config: str, *, folder: Path, step: Step) -> Mapping[str, object]:
-    """Run the agent with `config` until it has ended; its state then. Reports its progress to `step`."""
+    """Run the agent with `config` until it has ended; its state then. Reports its progress to `step`.
+
+    Raises WorkError if it could not begin.
+    """
     file, run = folder / "fetch.yaml", folder / "state"
     file.write_text(config, encoding="utf-8")
     run.mkdir()
@@ -181,6 +187,10 @@ def _fetch(config: str, *, folder: Path, step: Step) -> Mapping[str, object]:
     if not state.get("final"):
         said = (folder / "log").read_bytes()
         tools.check("pxe-fetch", process.returncode or 1, said)
+    if not _artifacts(state):  # it did not get as far as the first download
+        message = f"the agent downloads nothing: {state.get('message')}"
+        hint = "credentials are read from $CREDENTIALS_DIRECTORY, and the paths in `tls` are those of this machine"
+        raise WorkError(Problem(reference="lock-download", message=message, hint=hint))
     step.advance(max(_received(state) - done, 0))
     return state
 
