@@ -104,10 +104,10 @@ def _parse(name: str, metavars: Mapping[str, str], operand: str, words: Iterable
 
 def _suggestion(word: str, known: Iterable[str]) -> str:
     """`; did you mean …?` if one of the `known` words is like `word`."""
-    import difflib
+    from pxe_fetch.contract.problem import suggestion
 
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean `{near[0]}`?" if near else ""
+    near = suggestion(word, known)
+    return near and f"; {near}"
 
 
 def _help(name: str | None) -> str:
@@ -143,7 +143,8 @@ def _run(values: Mapping[str, str], *, root: str) -> int:
     from pxe_fetch.reporting.journal import is_service
     from pxe_fetch.run import run
 
-    gc.freeze()  # what was imported stays: no search for garbage looks at it
+    if not gc.get_freeze_count():  # what was imported stays: no search for garbage looks at it
+        gc.freeze()
     result = run(
         config_file=Path(values["--config"]) if "--config" in values else None,
         pin=(lambda artifact, _: artifact) if "--unpinned" in values else checks.unpinned,

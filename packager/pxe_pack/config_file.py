@@ -44,4 +44,5 @@ def read_text(path: Path) -> str:
         raise InputError(Problem(reference="config-unreadable", message=message, hint=hint)) from error
     except UnicodeDecodeError as error:
         message = f"the configuration {path} is not UTF-8 text (byte {error.start})"
-        raise InputError(Problem(reference="config-unreadable", message=message)) from error
+        hint = "pass your fetch.yaml; an image is given with --image, or in it"
+        raise InputError(Problem(reference="config-unreadable", message=message, hint=hint)) from error

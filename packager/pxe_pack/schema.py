@@ -145,7 +145,7 @@ def _text(rule: Rule[object]) -> Schema:
     if isinstance(rule, validators.Matching):
         return {"type": "string", "pattern": _whole(re.compile(rule.pattern))}
     if isinstance(rule, validators.DigestOf):
-        return {"type": "string", "pattern": f"^[0-9A-Fa-f]{{{rule.digits}}}$"}
+        return {"type": "string", "pattern": f"^(?:{rule.algorithm}:)?[0-9A-Fa-f]{{{rule.digits}}}$"}
     return {"type": "string", **_FORMS.get(rule, {})}
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pxe_fetch.contract import chunks, facts, quantity
 from pxe_fetch.contract.paths import Places
-from pxe_fetch.contract.problem import RuleError
+from pxe_fetch.contract.problem import RuleError, suggestion
 from pxe_fetch.contract.url import Url, UrlError, is_absolute, join, parse
 
 T_co = TypeVar("T_co", covariant=True)
@@ -35,6 +35,7 @@ _OWN_HEADERS = (
     *("connection", "proxy-authorization"),
 )
 PROTECTED_PLACES = Places()
+_LONGEST_WORD = 32  # characters that are compared with the words to choose from
 _ANYWHERE = parse("http://h/")  # base for checking relative urls
 
 
@@ -46,11 +47,17 @@ class Matching:
     message: str
     reference: str
     label: str = ""
+    meant: str = "{}"  # what a text that lacks a part of it probably means
 
     def __call__(self, text: str) -> str:
-        if not re.fullmatch(self.pattern, text, re.ASCII):
-            raise RuleError(self.message, reference=self.reference, label=self.label)
+        if not self._matches(text):
+            near = self.meant.format(text)
+            hint = f"did you mean `{near}`?" if self._matches(near) else ""
+            raise RuleError(self.message, reference=self.reference, label=self.label, hint=hint)
         return text
+
+    def _matches(self, text: str) -> bool:
+        return bool(re.fullmatch(self.pattern, text, re.ASCII))
 
 
 name = Matching(  # an artifact's
@@ -67,12 +74,14 @@ unit = Matching(  # systemd.unit(5)
     "is not the name of a unit",
     reference="unit-invalid",
     label="as in app.service",
+    meant="{}.service",
 )
 credential = Matching(  # below $CREDENTIALS_DIRECTORY; matches the unit's ImportCredential=
     r"pxe-fetch\.[A-Za-z0-9._-]{1,200}",
     "is not the name of a credential",
     reference="credential-invalid",
     label="pxe-fetch. and letters, digits, `.`, `_`, `-`",
+    meant="pxe-fetch.{}",
 )
 file_name = Matching(r"[^\0]+", "is not a file name", reference="path-invalid")  # on the packing machine
 
@@ -85,8 +94,13 @@ class OneOf:
 
     def __call__(self, text: str) -> str:
         if text not in self.choices:
-            raise RuleError("is not known", reference="choice-invalid", label=f"one of {', '.join(self.choices)}")
+            label, hint = f"expected {self}", suggestion(text[:_LONGEST_WORD].lower(), self.choices)
+            raise RuleError("is not known", reference="choice-invalid", label=label, hint=hint)
         return text
+
+    def __str__(self) -> str:
+        """The choices: `none, tar or decompress`."""
+        return f"{', '.join(self.choices[:-1])} or {self.choices[-1]}"
 
 
 def any_text(text: str) -> str:
@@ -183,12 +197,16 @@ def joined(urls: tuple[str, ...], base: str | None) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class DigestOf:
-    """A rule that accepts a digest of `digits` hexadecimal digits, and returns it in lower case."""
+    """A rule that accepts a digest of `digits` hexadecimal digits, and returns it in lower case.
+
+    The algorithm may be in front, as container registries write it (OCI image specification): `sha256:0123…`.
+    """
 
     algorithm: str
     digits: int
 
     def __call__(self, text: str) -> str:
+        text = text.removeprefix(f"{self.algorithm}:")
         if len(text) != self.digits or not re.fullmatch("[0-9a-fA-F]*", text):
             said = f"found {len(text)}" if len(text) != self.digits else "found others"
             raise RuleError(
