@@ -50,6 +50,7 @@ _FORMS: dict[object, Schema] = {
     validators.proxy: {"pattern": r"^https?://\S+$"},
     validators.exemption: {"pattern": _whole(validators.EXEMPTION)},
     validators.base_url: {"pattern": r"^[A-Za-z][A-Za-z0-9+.-]*:\S+$"},
+    validators.account: {"pattern": _whole(validators.ACCOUNT)},
     validators.absolute_path: {"pattern": "^/"},
     validators.node_path: {"pattern": "^/"},
     validators.root: {"pattern": "^/."},
