@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from pxe_fetch.contract.model import Artifact, FetchConfig, Proxy
 from pxe_fetch.contract.problem import Problem
@@ -17,6 +18,7 @@ from pxe_pack.image.grub.words import unknown_variable
 from pxe_pack.layout.manifest import Kind
 
 _AT_ONCE = 8
+_WEB_PAGES = (".html", ".htm")  # that an artifact, or a file of the image, may well be
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +109,13 @@ def _asked(target: _Target, client: Client) -> list[Problem]:
 
 
 def _compared(target: _Target, found: Found) -> Iterator[Problem]:
+    if found.doubt and not urlsplit(target.url).path.endswith(_WEB_PAGES):
+        yield Problem(
+            reference="url-doubtful",
+            message=f"{target.what}: {target.shown} {found.doubt}",
+            hint="put the file itself there, and switch compression off for it, on the server or on a proxy",
+            severity="warning",
+        )
     if found.size is not None and target.size is not None and found.size != target.size:
         yield Problem(
             reference="url-size",
