@@ -62,9 +62,12 @@ def _targets(subject: Subject) -> Iterator[_Target]:
                 yield _Target(
                     url=listed.url, what=path, size=listed.size, needed=needed, resumes=not iso, by_dracut=iso
                 )
-    if subject.config:
-        for artifact in subject.config.artifacts:
-            yield from _of_artifact(artifact, subject.config)
+    if config := subject.config:
+        # what the layout exports is above, at the URLs that it has now
+        exported = config.artifact_url if config is subject.packed and subject.layout else None
+        for artifact in config.artifacts:
+            if not exported or not any(url.startswith(exported) for url in artifact.urls):
+                yield from _of_artifact(artifact, config)
 
 
 def _of_artifact(artifact: Artifact, config: FetchConfig) -> Iterator[_Target]:
