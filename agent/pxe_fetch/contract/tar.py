@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import IO, BinaryIO
 
-from pxe_fetch.contract.paths import STAGING_SUFFIX
+from pxe_fetch.contract.paths import LONGEST_PATH, STAGING_SUFFIX
 
 MOST_MEMBERS = 1_000_000  # of an archive that a node unpacks
 MAX_DEPTH = 256  # folders inside one another; os.walk and shutil.rmtree of Python 3.11 recurse
@@ -26,7 +26,6 @@ HEADERS_LIMIT = 1024 * 1024  # bytes: names, fields and a sparse file's map, bef
 _PIECE = 256 * 1024  # bytes read at a time to skip them
 # What tarfile raises for senseless numbers or fields; it differs from one Python to the next.
 _PARSE_ERRORS = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError)
-_LONGEST_PATH = 4095  # bytes; PATH_MAX of limits.h counts the byte that ends a path
 _FILE_MODE = 0o755  # the bits of a mode that are taken from an archive: no set-id bits, no write permission for others
 
 
@@ -80,14 +79,28 @@ class TarReader:
             self._source.headers_left = None
         if member is None and self._source.last_block.strip(b"\0"):
             raise tarfile.ReadError("a member's header is damaged")
-        if member is not None and member.size < 0:
-            raise tarfile.ReadError(f"the member {member.name!r} has a size below zero")
+        if member is not None:
+            _check_extents(member)
         shared = self._archive.pax_headers
         if shared and sum(len(key) + len(value) for key, value in shared.items()) > HEADERS_LIMIT:
             raise tarfile.ReadError("the fields that all members share are too large")
         if sys.version_info < (3, 13):
             self._archive.members.clear()  # type: ignore[attr-defined]  # it keeps every member that it has read
         return member
+
+
+def _check_extents(member: tarfile.TarInfo) -> None:
+    """Raise tarfile.ReadError unless a file that holds what the archive has of `member` is possible."""
+    if member.size < 0:
+        raise tarfile.ReadError(f"the member {member.name!r} has a size below zero")
+    end = 0
+    extents: list[tuple[int, int]] = member.sparse or []  # type: ignore[assignment]  # typeshed has it as a number
+    for offset, size in extents:  # what is no hole; tarfile adds (0, 0) for each unused place of a header
+        if size and (size < 0 or offset < end):
+            raise tarfile.ReadError(f"the sparse file {member.name!r} has parts that overlap, or are not in order")
+        end = offset + size if size else end
+    if end > member.size:
+        raise tarfile.ReadError(f"the sparse file {member.name!r} has parts beyond its end")
 
 
 def _open(source: _Source) -> tarfile.TarFile:
@@ -191,4 +204,4 @@ def folder_mode(mode: int) -> int:
 
 def longest_member(dest: str) -> int:
     """Return how many bytes the path of a member may have if the archive is unpacked at `dest`."""
-    return _LONGEST_PATH - len(f"{dest}.{STAGING_SUFFIX}/".encode())
+    return LONGEST_PATH - len(f"{dest}.{STAGING_SUFFIX}/".encode())

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -115,69 +116,72 @@ def _chosen(names: Sequence[str], bits: int) -> tuple[str, ...]:
     return tuple(name for index, name in enumerate(names) if bits >> index & 1)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Tree:
-    """The tree of the squashfs in `file`, `size` bytes at `offset`: a RootTree.
+    """The tree of an open squashfs: a RootTree, valid while the image is open.
 
     If the image has a graft, this is the tree before it (unless `with_graft`), because the next graft replaces it as a
     whole.
     """
 
-    file: Path
-    offset: int = 0
-    size: int | None = None  # None: up to the file's end
+    image: Image
     with_graft: bool = False  # the tree as Linux sees it
 
+    @cached_property
+    def _seen(self) -> Image:
+        return self.image if self.with_graft else original(self.image) or self.image
+
     def walk(self) -> Iterator[Inode]:
-        with self._opened() as image:
-            yield _tree_inode("", image.root)
-            for path, inode in image.walk():
-                yield _tree_inode(path, inode)
+        yield _tree_inode("", self._seen.root)
+        for path, inode in self._seen.walk():
+            yield _tree_inode(path, inode)
 
     def stat(self, paths: Sequence[str]) -> dict[str, Inode]:
         found: dict[str, Inode] = {}
-        with self._opened() as image:
-            for path in paths:
-                here: inodes.Inode = image.root
-                for step in steps(path):
-                    if step:
-                        entry = image.lookup(here, _name(step)) if isinstance(here, inodes.Directory) else None
-                        if entry is None:
-                            break
-                        here = image.inode(entry.reference)
-                    found[step] = _tree_inode(step, here)
+        image = self._seen
+        for path in paths:
+            here: inodes.Inode = image.root
+            for step in steps(path):
+                if step:
+                    entry = image.lookup(here, _name(step)) if isinstance(here, inodes.Directory) else None
+                    if entry is None:
+                        break
+                    here = image.inode(entry.reference)
+                found[step] = _tree_inode(step, here)
         return found
 
     def inside(self, folder: str) -> list[Inode]:
-        with self._opened() as image:
-            found = _directory(image, folder)
-            prefix = f"{folder}/" if folder else ""
-            return [
-                _tree_inode(prefix + decode(entry.name), image.inode(entry.reference))
-                for entry in (image.entries(found) if found else ())
-            ]
+        image = self._seen
+        found = _directory(image, folder)
+        prefix = f"{folder}/" if folder else ""
+        return [
+            _tree_inode(prefix + decode(entry.name), image.inode(entry.reference))
+            for entry in (image.entries(found) if found else ())
+        ]
 
     def cat(self, path: str) -> bytes:
-        with self._opened() as image:
-            found = image.find(path)
-            if not isinstance(found, inodes.File):
-                message = f"/{path} is not a regular file in the root filesystem"
-                raise WorkError(Problem(reference="root-no-file", message=message))
-            return image.read(found, limit=_LARGEST_READ)
+        image = self._seen
+        found = image.find(path)
+        if not isinstance(found, inodes.File):
+            message = f"/{path} is not a regular file in the root filesystem"
+            raise WorkError(Problem(reference="root-no-file", message=message))
+        return image.read(found, limit=_LARGEST_READ)
 
     def resolve(self, path: str) -> str:
         return resolved(path, lambda here: self.stat([here]).get(here))
 
     def xattrs(self, path: str) -> dict[str, bytes]:
         """The extended attributes at `path`, following links; empty if it does not exist."""
-        with self._opened() as image:
-            found = image.find(path)
-            return image.xattrs(found) if found else {}
+        image = self._seen
+        found = image.find(path)
+        return image.xattrs(found) if found else {}
 
-    @contextmanager
-    def _opened(self) -> Iterator[Image]:
-        with Image.open(self.file, offset=self.offset, size=self.size) as image:
-            yield image if self.with_graft else original(image) or image
+
+@contextmanager
+def open_tree(path: Path) -> Iterator[Tree]:
+    """The tree of the squashfs in the file `path`. Raises SquashfsError if it is none, or damaged."""
+    with Image.open(path) as image:
+        yield Tree(image=image)
 
 
 def _directory(image: Image, path: str) -> inodes.Directory | None:

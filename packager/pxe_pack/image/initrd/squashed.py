@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from pxe_pack.image.squashfs import Tree
+from pxe_pack.squashfs import Image
 
 Form = Literal["squashfs", "EROFS"]
 
@@ -40,10 +42,10 @@ class SquashedContent:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  as long as its tree is used
         return self._file
 
-    @property
+    @cached_property
     def tree(self) -> Tree | None:
         """What is in the image; None if there is none, or it is an EROFS."""
         if self._file is None or self.form != "squashfs":
             return None
         self._file.flush()
-        return Tree(file=Path(f"/proc/self/fd/{self._file.fileno()}"))
+        return Tree(image=Image.within(self._file.fileno(), Path("squash-root.img")))
