@@ -141,11 +141,11 @@ MENU = """\
 set timeout=0
 set default=1
 menuentry "first" {
-	linux /boot/vmlinuz root=live:LABEL=CDROM rd.live.image first
+	linux /boot/vmlinuz root=live:LABEL=CDROM rd.live.image rd.live.dir=liveos rd.live.squashimg=rootfs.img first
 	initrd /boot/initrd.img
 }
 menuentry "second" {
-	linux /boot/vmlinuz root=live:LABEL=CDROM rd.live.image second
+	linux /boot/vmlinuz root=live:LABEL=CDROM rd.live.image rd.live.dir=liveos rd.live.squashimg=rootfs.img second
 	initrd /boot/initrd.img
 }
 """
