@@ -48,7 +48,7 @@ def show_plan(options: Options, *, console: Console) -> None:
     """Print what packing would do, without doing it. Raises InputError as `pack` does."""
     settings = resolve_settings(options)
     with _image(settings, console) as image:
-        plan = make_plan(settings, image)
+        plan = make_plan(settings, image, say=console.say)
         if plan.warnings:
             console.problems(plan.warnings)
         console.result({"plan": plan.document()}, "\n".join(plan.lines()))
@@ -63,7 +63,7 @@ def pack(options: Options, *, console: Console) -> PackResult:
     began = time.monotonic()
     settings = resolve_settings(options)
     with _image(settings, console) as image:
-        plan = make_plan(settings, image)
+        plan = make_plan(settings, image, say=console.say)
         for line in plan.lines():
             console.say(line)
         packed = PackedIso.find(image)

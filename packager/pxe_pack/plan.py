@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pxe_fetch.contract.model import Artifact
@@ -172,8 +172,8 @@ def _abilities(livenet: bool, live: bool, updates: bool) -> tuple[tuple[str, boo
     return ("livenet", livenet), ("dmsquash-live", live), ("apply-live-updates", updates)
 
 
-def make_plan(settings: Settings, image: LiveImage) -> Plan:
-    """Plan the packing of `image`. Raises InputError with all errors found."""
+def make_plan(settings: Settings, image: LiveImage, *, say: Callable[[str], None]) -> Plan:
+    """Plan the packing of `image`. If memory is too small, `say` gets its table. Raises InputError with all errors."""
     found = [*checks.urls(settings, image)]
     chosen: LoaderChoice | None = None
     choice: Choice | None = None
@@ -205,6 +205,9 @@ def make_plan(settings: Settings, image: LiveImage) -> Plan:
         urls=Urls(boot_url=settings.boot_url if image.live else None, artifact_url=settings.artifact_url or None),
     )
     errors = [problem for problem in found if problem.severity == "error"]
+    if any(problem.reference.startswith("node-memory") for problem in errors):
+        for line in node_memory.lines(subject.memory):
+            say(line)
     if errors or not chosen or not choice:
         raise InputError(*errors)
     return Plan(

@@ -159,7 +159,7 @@ def test_a_configuration_that_cannot_be_read(site: Site, refused: Refused) -> No
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("http://10.0.0.1/liveos.iso?token=1", "does not end in .iso"),
+        ("http://10.0.0.1/liveos.iso?token=1", "has a query, so it does not end in .iso"),
         ("http://10.0.0.1/liveos.iso#part", "does not end in .iso"),
         ("http://10.0.0.1/liveos.img", "does not end in .iso"),
         ("http://10.0.0.1/.iso", "does not end in .iso"),
@@ -174,6 +174,14 @@ def test_a_boot_url_that_no_node_could_boot_from(refused: Refused, url: str, why
     said = refused("--boot-url", url)
     assert "error[boot-url-invalid]" in said
     assert why in said
+
+
+@pytest.mark.parametrize("flag", ["--boot-url", "--artifact-url"])
+@pytest.mark.parametrize("url", ["http://u:s3cret@10.0.0.1/liveos.iso", "http://10.0.0.1/liveos.iso?sig=s3cret"])
+def test_a_secret_in_a_url_that_is_refused_is_not_shown(refused: Refused, flag: str, url: str) -> None:
+    said = refused(flag, url)
+    assert f"error[{flag.strip('-')}-invalid]" in said
+    assert "s3cret" not in said
 
 
 def test_what_is_not_given_is_named_all_at_once(site: Site, refused: Refused) -> None:

@@ -309,6 +309,8 @@ def test_destinations_on_a_tmpfs(site: Site, checked: Check) -> None:
         ("https://storage.example/m?X-Goog-Signature=s3cret", "X-Goog-Signature"),
         ("https://h/m?access_token=s3cret", "access_token"),
         ("https://h/m?private_token=s3cret&x", "private_token"),
+        ("https://h/m?access_key=s3cret", "access_key"),
+        ("https://h/m?jwt=s3cret", "jwt"),
         ("https://h/m?rev=2&name=token&signed=1", ""),
     ],
 )
@@ -339,6 +341,32 @@ def test_a_secret_in_the_urls_of_lists_and_of_the_report_is_a_warning(site: Site
         site.rest = dict(rest)
         site.write_config()
         assert checked(site.image, "--agent-config", site.config).severity("secret-in-url") == "warning"
+
+
+@pytest.mark.parametrize(
+    ("name", "severity"),
+    [
+        ("Authorization", "warning"),
+        ("cookie", "warning"),
+        ("X-Api-Key", "warning"),
+        ("PRIVATE-TOKEN", "warning"),
+        ("X-Auth-Token", "warning"),
+        ("X-Site", ""),
+        ("Accept", ""),
+        ("X-Key-Count", ""),
+    ],
+)
+def test_a_secret_in_a_header_is_a_warning_that_does_not_show_it(
+    site: Site, checked: Check, name: str, severity: str
+) -> None:
+    site.rest = {"artifacts": [{**ARTIFACT, "headers": {name: "s3cret"}}]}
+    site.write_config()
+    told = checked(site.image, "--agent-config", site.config)
+    assert told.severity("secret-in-header") == severity
+    assert "s3cret" not in str(told.found)
+    if severity:
+        assert f"artifact model: the header {name} " in told.found["secret-in-header"]["message"]
+        assert "header_credential" in told.found["secret-in-header"]["remedy"]
 
 
 def test_an_answer_about_a_url_does_not_show_what_may_be_secret_in_it(site: Site, checked: Check) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from liveos import tiny
 from packing.checking import Checked
 from packing.site import ARTIFACT, Site, image_with_root
+from pxe_pack import cli
 
 Check = Callable[..., Checked]
 Packs = Callable[..., str]
@@ -51,6 +53,40 @@ def test_the_configuration_that_was_packed_fits(site: Site, packs: Packs, checke
     packs()
     told = checked(site.output, "--agent-config", site.config)
     assert not {"dest-outside-packed", "source-not-packed", "live-space-not-packed"} & set(told.found)
+
+
+@pytest.mark.parametrize("inject", ["updates", "initrd", "rootfs"])
+def test_a_layout_alone_is_checked_with_the_configuration_in_it(
+    site: Site, packs: Packs, checked: Check, inject: str
+) -> None:
+    url = "http://files.example/m?sig=s3cret"
+    site.rest = {"artifacts": [{**ARTIFACT, "url": url, "start": ["nowhere.service"]}]}
+    packs("--inject", inject)
+    found = {"secret-in-url", "start-unit-missing", "url-host-name"}
+    assert found <= set(checked(site.output).found)
+    grub = site.output / "boot/grub2/grub.cfg"
+    grub.write_text(
+        grub.read_text().replace(" rd.live.image", " rd.live.image pxe-fetch.config=http://10.0.0.1/f.yaml")
+    )
+    assert not found & set(checked(site.output).found), "nodes take another configuration"
+
+
+def test_artifacts_of_a_layout_alone_are_asked_for_where_they_are_now(
+    site: Site, packs: Packs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (site.folder / "m.bin").write_bytes(b"model")
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        base = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    own = {"name": "own", "source": "m.bin", "dest": "/srv/own"}
+    site.rest = {"artifacts": [{**ARTIFACT, "url": f"{base}/theirs.bin"}, own]}
+    packs("--artifact-url", f"{base}/before/", "--boot-url", f"{base}/liveos.iso")
+    assert cli.main(["relocate", str(site.output), "--artifact-url", f"{base}/now/"]) == 0
+    capsys.readouterr()
+    assert cli.main(["check", str(site.output), "--json"]) == 3
+    told = capsys.readouterr().out
+    assert f"{base}/theirs.bin" in told
+    assert f"{base}/now/m.bin" in told
+    assert f"{base}/before/" not in told
 
 
 def test_what_was_not_packed_is_told(site: Site, packs: Packs, checked: Check) -> None:

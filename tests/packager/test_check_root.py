@@ -57,6 +57,43 @@ def test_a_fixed_machine_id_is_told(site: Site, checked: Check) -> None:
         assert told.severity("root-machine-id") == ("warning" if found else ""), files
 
 
+SSH = Inode("etc/ssh", tarfile.DIRTYPE, mode=0o755)
+KEY = "etc/ssh/ssh_host_ed25519_key"
+
+
+@pytest.mark.parametrize(
+    ("files", "severity"),
+    [
+        ([SSH, file(KEY, b"-----BEGIN OPENSSH PRIVATE KEY-----\n")], "warning"),
+        ([SSH, file(KEY)], ""),  # sshd-keygen makes what is empty
+        ([SSH, file(f"{KEY}.pub", b"ssh-ed25519 AAAA\n"), file("etc/ssh/sshd_config", b"Port 22\n")], ""),
+        ([SSH, file(KEY, b"-----BEGIN"), *enabled("cloud-init.service")], ""),
+    ],
+)
+def test_ssh_host_keys_of_the_image_are_told(site: Site, checked: Check, files: list[Inode], severity: str) -> None:
+    told = check_root(site, checked, files)
+    assert told.severity("root-host-keys") == severity
+    assert not severity or f"/{KEY}" in told.found["root-host-keys"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "severity"),
+    [
+        ("etc/iscsi/initiatorname.iscsi", b"# made\nInitiatorName=iqn.1993-08.org.debian:01:abc\n", "warning"),
+        ("etc/iscsi/initiatorname.iscsi", b"GenerateName=yes\n", ""),
+        ("etc/nvme/hostnqn", b"nqn.2014-08.org.nvmexpress:uuid:1b4e28ba-2fa1-11d2-883f-0016d3cca427\n", "warning"),
+        ("etc/nvme/hostid", b"1b4e28ba-2fa1-11d2-883f-0016d3cca427\n", "warning"),
+        ("etc/nvme/hostid", b"", ""),
+    ],
+)
+def test_a_name_for_storage_servers_in_the_image_is_told(
+    site: Site, checked: Check, path: str, data: bytes, severity: str
+) -> None:
+    folder = Inode(path.rpartition("/")[0], tarfile.DIRTYPE, mode=0o755)
+    told = check_root(site, checked, [folder, file(path, data)])
+    assert told.severity("root-storage-name") == severity
+
+
 @pytest.mark.parametrize(("value", "severity"), [(ID.decode().strip(), "warning"), ("firmware", "")])
 def test_a_machine_id_on_the_kernel_command_line_counts_first(
     site: Site, checked: Check, value: str, severity: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import http.server
 import json
@@ -29,7 +30,10 @@ FOUND = {"size": len(BODY), "sha256": DIGEST}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """A path says how it is answered: /head/404 has HEAD answered by 404, /get/404 GET, /ranges/400 a Range."""
+    """A path says how it is answered: /head/404 has HEAD answered by 404, /get/404 GET, /ranges/400 a Range.
+
+    /encoded/gzip has that Content-Encoding, /page/m that Content-Type of a web page.
+    """
 
     protocol_version = "HTTP/1.1"
     asked: list[str]
@@ -54,6 +58,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._answer(302, b"", Location=bytes.fromhex(status).decode())
         elif kind == "get" or (kind == "ranges" and ranged and status.isdigit()):
             self._answer(int(status), b"no")
+        elif kind == "encoded":
+            self._answer(200, gzip.compress(BODY, mtime=0), **{"Content-Encoding": status})
+        elif kind == "page":
+            self._answer(200, BODY, **{"Content-Type": "text/html; charset=utf-8"})
         elif kind == "header" and self.headers.get("X-Site") != status:
             self._answer(403, b"no")
         elif kind == "twice" and type(self).wanted < 2:
@@ -240,3 +248,24 @@ def test_a_nodes_own_certificate_is_shown_to_servers_that_want_one(
         assert not [name for name in told.found if name.startswith(("url-", "tls-")) and name != "url-host-name"]
         told = checked_online(site, checked, artifact, tls={"ca_file": tls["ca_file"]})
         assert told.severity("url-unreachable") == "error"
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/encoded/gzip", "is sent with Content-Encoding gzip, which nodes do not undo"),
+        ("/page/m", "is sent as text/html: a web page, perhaps a login or an error"),
+        ("/page/index.html", ""),
+        ("/encoded/identity", ""),
+    ],
+)
+def test_an_answer_that_may_not_be_the_file_is_told(
+    site: Site, checked: Check, server: tuple[str, list[str]], path: str, why: str
+) -> None:
+    address, _ = server
+    one = {key: value for key, value in ARTIFACT.items() if key != "size"}
+    site.rest = {"artifacts": [{**one, "url": address + path}]}
+    site.write_config()
+    told = checked(site.image, "--agent-config", site.config, online=True)
+    assert told.severity("url-doubtful") == ("warning" if why else "")
+    assert not why or why in told.found["url-doubtful"]["message"]

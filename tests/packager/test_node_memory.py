@@ -18,6 +18,7 @@ from liveos.specials import Inode
 from packing import altered
 from packing.checking import Checked
 from packing.site import ARTIFACT, Site, files_of, image_with_root
+from pxe_pack import cli
 from pxe_pack.unit import unit_files
 
 Check = Callable[..., Checked]
@@ -67,10 +68,17 @@ def test_live_space_is_no_remedy_where_the_memory_itself_is_too_small(site: Site
     assert "live_space" not in told.found["node-memory-half"]["remedy"]
 
 
-def test_packing_refuses_what_does_not_fit_and_shows_the_table(site: Site, packs: Packs, refused: Refused) -> None:
+def test_packing_refuses_what_does_not_fit_and_shows_the_table(
+    site: Site, packs: Packs, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
     site.rest = {"artifacts": [{**ARTIFACT, "size": "700MiB"}]}
     site.pack = {"node_memory": "2GiB"}
     assert "error[node-memory-half]" in refused()
+    for arguments in ((), ("--dry-run",)):
+        assert cli.main(site.command(*arguments)) == 2
+        said = capsys.readouterr().err
+        assert said.count("sum, of 2GiB") == said.count("error[node-memory-half]") == 1
+        assert not site.output.exists()
     assert packs("--node-memory", "8GiB", "--dry-run").count("sum, of 8GiB") == 1
     site.pack = {}
     assert "sum, of" not in packs("--dry-run")

@@ -12,7 +12,7 @@ from pxe_pack.checks.destinations import destinations
 from pxe_pack.checks.files import files
 from pxe_pack.checks.grubmenu import grub_menu
 from pxe_pack.checks.grubscript import grub_script
-from pxe_pack.checks.identity import machine_id
+from pxe_pack.checks.identity import machine_id, shared_identity
 from pxe_pack.checks.image import boot_warnings, bootable
 from pxe_pack.checks.initrd import initrds
 from pxe_pack.checks.kernels import kernels
@@ -60,6 +60,7 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     initrds,
     boot_warnings,
     machine_id,
+    shared_identity,
     root_network,
     root_certificates,
     names,

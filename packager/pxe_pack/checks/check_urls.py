@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from pxe_fetch.contract.model import Artifact, FetchConfig, Proxy
 from pxe_fetch.contract.problem import Problem
@@ -17,6 +18,7 @@ from pxe_pack.image.grub.words import unknown_variable
 from pxe_pack.layout.manifest import Kind
 
 _AT_ONCE = 8
+_WEB_PAGES = (".html", ".htm")  # that an artifact, or a file of the image, may well be
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,9 +62,12 @@ def _targets(subject: Subject) -> Iterator[_Target]:
                 yield _Target(
                     url=listed.url, what=path, size=listed.size, needed=needed, resumes=not iso, by_dracut=iso
                 )
-    if subject.config:
-        for artifact in subject.config.artifacts:
-            yield from _of_artifact(artifact, subject.config)
+    if config := subject.config:
+        # what the layout exports is above, at the URLs that it has now
+        exported = config.artifact_url if config is subject.packed and subject.layout else None
+        for artifact in config.artifacts:
+            if not exported or not any(url.startswith(exported) for url in artifact.urls):
+                yield from _of_artifact(artifact, config)
 
 
 def _of_artifact(artifact: Artifact, config: FetchConfig) -> Iterator[_Target]:
@@ -107,6 +112,13 @@ def _asked(target: _Target, client: Client) -> list[Problem]:
 
 
 def _compared(target: _Target, found: Found) -> Iterator[Problem]:
+    if found.doubt and not urlsplit(target.url).path.endswith(_WEB_PAGES):
+        yield Problem(
+            reference="url-doubtful",
+            message=f"{target.what}: {target.shown} {found.doubt}",
+            hint="put the file itself there, and switch compression off for it, on the server or on a proxy",
+            severity="warning",
+        )
     if found.size is not None and target.size is not None and found.size != target.size:
         yield Problem(
             reference="url-size",

@@ -23,3 +23,29 @@ def machine_id(subject: Subject) -> Iterator[Problem]:
             hint="truncate /etc/machine-id in the image (`: >/etc/machine-id`) and remove /var/lib/dbus/machine-id",
             severity="warning",
         )
+
+
+def shared_identity(subject: Subject) -> Iterator[Problem]:
+    """Warnings about SSH host keys and names for storage servers that all nodes would have from the image."""
+    tree = subject.image.tree
+    if tree is None:
+        return
+    if (keys := identity.host_keys(tree)) and identity.CLOUD_INIT not in subject.enabled:
+        yield Problem(
+            reference="root-host-keys",
+            message=f"all nodes have the SSH host keys of the image, which everybody can read who can fetch it: "
+            f"{_shown(keys)}",
+            hint="remove them from the image, and have each node make its own at boot: `ssh-keygen -A` before sshd",
+            severity="warning",
+        )
+    if names := identity.storage_names(tree):
+        yield Problem(
+            reference="root-storage-name",
+            message=f"{_shown(names)} gives all nodes the same name, by which a storage server takes them for one",
+            hint="remove the file from the image, and have each node make its own at boot",
+            severity="warning",
+        )
+
+
+def _shown(paths: list[str]) -> str:
+    return ", ".join(f"/{path}" for path in paths)

@@ -20,7 +20,7 @@ from pxe_pack.inject.previous_payload import previous_payloads
 def packed_agent(subject: Subject) -> Iterator[Problem]:
     """What the packed agent and its unit would refuse of the configuration."""
     config, packed = subject.config, subject.packed
-    if not subject.layout or config is None:
+    if not subject.layout or config is None or config is packed:
         return
     for version in sorted({one.version for one in previous_payloads(subject.image)} - {"", __version__}):
         yield Problem(

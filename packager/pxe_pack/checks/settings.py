@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from pxe_fetch.contract.checks import sent_unencrypted
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.url import redact
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.layout.manifest import url_problem
 from pxe_pack.output import output_problem
@@ -63,27 +64,31 @@ def missing_setting(name: str, *, hint: str = "") -> Problem:
 
 
 def boot_url(url: str) -> Iterator[Problem]:
-    """Reasons why dracut cannot boot an ISO from `url`."""
+    """Reasons why dracut cannot boot an ISO from `url`. They do not show what may be secret in it."""
+    shown = redact(url)
     try:
         parts = urlsplit(url)
     except ValueError:  # an invalid address in brackets
-        yield _url_problem(f"the boot_url {url} {url_problem(url)}")
+        yield _url_problem(f"the boot_url {shown} {url_problem(url)}")
         return
     if parts.scheme not in BOOT_SCHEMES or not parts.hostname:
-        yield _url_problem(f"the boot_url {url} is not a URL that an initrd can fetch: {', '.join(BOOT_SCHEMES)}")
+        yield _url_problem(f"the boot_url {shown} is not a URL that an initrd can fetch: {', '.join(BOOT_SCHEMES)}")
         return
     name = unquote(parts.path.rsplit("/", 1)[-1])
     if parts.query or parts.fragment or not name.endswith(ISO_SUFFIX) or name == ISO_SUFFIX:
+        what = "a query" if parts.query else "a fragment"
         yield _url_problem(
-            f"the boot_url {url} does not end in {ISO_SUFFIX}",
+            f"the boot_url {shown} has {what}, so it does not end in {ISO_SUFFIX}"
+            if parts.query or parts.fragment
+            else f"the boot_url {shown} does not end in {ISO_SUFFIX}",
             hint=f"dracut only mounts a download as an ISO if its URL ends in `{ISO_SUFFIX}`, without a query",
         )
     elif "/" in name or not name.isprintable():
-        yield _url_problem(f"the last part of the boot_url {url} is not a valid file name")
+        yield _url_problem(f"the last part of the boot_url {shown} is not a valid file name")
     if any(letter.isspace() or letter in "\"'" for letter in url) or not url.isascii():
-        yield _url_problem(f"the boot_url {url!r} has characters that are not allowed in a kernel argument")
+        yield _url_problem(f"the boot_url {shown!r} has characters that are not allowed in a kernel argument")
     elif not parts.query and (reason := url_problem(url)):
-        yield _url_problem(f"the boot_url {url} {reason}")
+        yield _url_problem(f"the boot_url {shown} {reason}")
 
 
 def artifact_url(url: str) -> Iterator[Problem]:
@@ -94,7 +99,7 @@ def artifact_url(url: str) -> Iterator[Problem]:
     if reason:
         yield Problem(
             reference="artifact-url-invalid",
-            message=f"the artifact_url {url} {reason}",
+            message=f"the artifact_url {redact(url)} {reason}",
             hint="for example --artifact-url http://10.0.0.1/other-user-artifacts/",
         )
 

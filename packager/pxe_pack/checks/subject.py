@@ -22,6 +22,7 @@ from pxe_pack.node_memory import NodeMemory
 from pxe_pack.node_memory import node_memory as node_memory_of
 from pxe_pack.node_memory.demand import Demand, demands
 
+_OTHER_CONFIG = "pxe-fetch.config"  # the kernel argument with the URL of a configuration
 _AGENT_SIZE = 20 << 20  # bytes, about: of the agent that a pack adds
 
 
@@ -38,7 +39,7 @@ class Subject:
     boot_url: str  # the ISO's URL; empty if unknown, or if there is no ISO
     artifact_url: str  # the base URL of local artifacts; empty if unknown
     injector: str  # the name of the one that packing would use; empty if unknown, or for a layout
-    config: FetchConfig | None
+    config: FetchConfig | None  # what nodes will have: the given one, else the packed one unless GRUB names another
     local_sizes: Mapping[str, int]  # bytes of local files, by artifact name
     memory: NodeMemory  # of the nodes that boot the default entry
     enabled: frozenset[str]  # units of the root filesystem that others start; empty if it cannot be read
@@ -107,7 +108,7 @@ def subject(
         boot_url=(layout.urls.boot_url or "") if layout else boot_url,
         artifact_url=(layout.urls.artifact_url or "") if layout else artifact_url,
         injector=injector,
-        config=config,
+        config=config or (None if any(one.values(_OTHER_CONFIG) for one in shown.entries) else packed),
         local_sizes=local_sizes or {},
         enabled=enabled,
         mounts=mounted,

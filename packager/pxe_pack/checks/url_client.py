@@ -43,6 +43,7 @@ class Found:
 
     size: int | None  # bytes; None if it does not say
     ranges: bool  # whether a download can resume
+    doubt: str = ""  # why its bytes may be other ones than those of the file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,12 +73,13 @@ class Client:
         status = answer.status_code
         if not _OK <= status < _MULTIPLE or status in _NOT_THE_FILE:
             raise requests.HTTPError(f"the server responded {status} {answer.reason}")
+        doubt = _doubt(answer)
         if status == _PARTIAL:
             total = answer.headers.get("Content-Range", "").rpartition("/")[2]
-            return Found(size=int(total) if total.isdigit() else None, ranges=True)
+            return Found(size=int(total) if total.isdigit() else None, ranges=True, doubt=doubt)
         length = answer.headers.get("Content-Length", "")
         # the whole of an answer to a range over the only byte says nothing
-        return Found(size=int(length) if length.isdigit() else None, ranges=length in {"0", "1"})
+        return Found(size=int(length) if length.isdigit() else None, ranges=length in {"0", "1"}, doubt=doubt)
 
     def _follow(self, own: Url, fields: Mapping[str, str]) -> requests.Response:
         """The answer to a GET, after redirects; its body is not read."""
@@ -127,6 +129,15 @@ class Client:
     def _proxy_of(self, url: Url) -> str | None:
         chosen = self.proxy.https if url.scheme == "https" else self.proxy.http
         return None if chosen is None or is_exempt(url, self.proxy.no_proxy) else chosen
+
+
+def _doubt(answer: requests.Response) -> str:
+    """What the agent tells of such an answer if its bytes are wrong; empty if nothing is odd about it."""
+    encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        return f"is sent with Content-Encoding {encoding[:40]}, which nodes do not undo"
+    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return "is sent as text/html: a web page, perhaps a login or an error" if kind == "text/html" else ""
 
 
 def ftp(url: str) -> Found:
