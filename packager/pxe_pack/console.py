@@ -2,6 +2,9 @@
 
 Progress and problems go to stderr and results to stdout, so that stdout can be piped. Colour and progress bars appear
 only on a terminal, and never when NO_COLOR is set (no-color.org).
+
+All output passes here, and here text from images (names, titles, volume ids) is cleaned: a terminal must not interpret
+it, and a line break in it must not look like a line of ours.
 """
 
 from __future__ import annotations
@@ -12,11 +15,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from pxe_fetch.contract.problem import Problem, show_all
+from pxe_fetch.contract.problem import Problem, printable, show_all
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -65,6 +68,22 @@ def console(*, json_lines: bool, quiet: bool = False) -> Console:
     if sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
         return TerminalConsole()
     return PlainConsole()
+
+
+def joined(lines: Iterable[str]) -> str:
+    """The `lines` of a result as one text; a line break within one of them becomes a blank."""
+    return "\n".join(map(printable, lines))
+
+
+def _cleaned(text: str) -> str:
+    """`text` of several lines, with a blank for each character that a terminal could interpret."""
+    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
+
+
+def _json(document: Mapping[str, object]) -> str:
+    """`document` as one line of JSON, in which characters that a terminal could interpret are escaped."""
+    text = json.dumps(document, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(document)
 
 
 def _write_out(text: str) -> None:
@@ -126,15 +145,15 @@ class PlainConsole:
 
     def say(self, text: str) -> None:
         """Write `text` to stderr."""
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
     def problems(self, problems: Sequence[Problem]) -> None:
         """Write the problems to stderr."""
-        self.say(show_all(tuple(problems)))
+        print(show_all(tuple(problems)), file=sys.stderr, flush=True)
 
     def result(self, document: Mapping[str, object], text: str) -> None:  # noqa: ARG002  this console prints text
         """Write `text` to stdout."""
-        _write_out(text)
+        _write_out(_cleaned(text))
 
     def interrupted(self, text: str) -> None:
         """Write `text` to stderr."""
@@ -153,10 +172,6 @@ class QuietConsole(PlainConsole):
     def say(self, text: str) -> None:
         """Print nothing."""
 
-    def problems(self, problems: Sequence[Problem]) -> None:
-        """Write the problems to stderr."""
-        print(show_all(tuple(problems)), file=sys.stderr, flush=True)
-
     def interrupted(self, text: str) -> None:
         """Print nothing."""
 
@@ -173,7 +188,7 @@ class TerminalConsole(PlainConsole):
         """Show the step as a bar, or as a spinner if `total` is None."""
         from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        columns = [SpinnerColumn(), TextColumn("{task.description}")]
+        columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
         columns += [BarColumn(), DownloadColumn(binary_units=True)] if total else []
         from rich.console import Console as RichConsole
 
@@ -188,7 +203,7 @@ class _BarStep(_TimedStep):
     def __init__(self, title: str, total: int | None, bar: Progress) -> None:
         super().__init__(title, total)
         self._bar = bar
-        self._task = bar.add_task(title, total=total)
+        self._task = bar.add_task(printable(title), total=total)
 
     def advance(self, amount: int) -> None:
         super().advance(amount)
@@ -241,7 +256,7 @@ class JsonConsole:
             self._write(event, fields)
 
     def _write(self, event: str, fields: Mapping[str, object]) -> None:
-        _write_out(json.dumps({"event": event, **fields}, ensure_ascii=False))
+        _write_out(_json({"event": event, **fields}))
 
 
 class _JsonStep(_TimedStep):

@@ -14,7 +14,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.artifacts import FOLDER
 from pxe_pack.cleanup import committing
-from pxe_pack.console import Console
+from pxe_pack.console import Console, joined
 from pxe_pack.export import LayoutWriter, export_scripts, finish
 from pxe_pack.hashing import SizeAndDigest
 from pxe_pack.image import liveos
@@ -150,4 +150,4 @@ def summary(removed: Removed) -> str:
     """The result as text."""
     ways = " and ".join(f"`{way}`" for way in removed.removed)
     lines = [f"{removed.output}: removed the payload added with {ways}", *(f"  {path}" for path in removed.changed)]
-    return "\n".join(lines)
+    return joined(lines)

@@ -22,6 +22,7 @@ from pxe_pack.image.initrd.appended import appended
 from pxe_pack.image.initrd.cpio import Archives
 from pxe_pack.image.initrd.reader import InitrdFacts, read_initrd
 from pxe_pack.image.iso.reader import Iso
+from pxe_pack.image.limits import Limit, LimitError
 from pxe_pack.image.liveroot import LiveOS, find_live
 from pxe_pack.image.media import Media, clipped
 from pxe_pack.image.open_media import StagingFolder, below_tmpdir, live_iso, open_media
@@ -173,6 +174,7 @@ def opened(
     `root=live:` unchanged. Raises InputError if the image cannot boot over PXE.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_limits_of(path))
         made: BuiltIso | None = None
         if source := detect_rootfs(path):
             place = stack.enter_context(staging())
@@ -207,10 +209,20 @@ def opened(
         )
 
 
+@contextmanager
+def _limits_of(path: Path) -> Iterator[None]:
+    """Name the image in a LimitError."""
+    try:
+        yield
+    except LimitError as error:
+        raise LimitError(error.limit, image=str(path)) from error
+
+
 def _initrd(media: Media, name: str) -> InitrdFacts:
     entry = media.find(name)
     if entry is None:  # cannot happen: the GRUB configuration was checked against the image
         raise FileNotFoundError(name)
+    Limit.INITRD_SIZE.check(entry.size)
     added = appended(lambda offset, size: media.read(entry, offset=offset, size=size), size=entry.size)
     whole = clipped(entry, added.before.size) if added else entry
 

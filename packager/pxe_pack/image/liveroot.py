@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import Span
@@ -20,7 +21,7 @@ LIVE_DIR, SQUASHFS_IMAGE, ROOTFS_IMAGE = "LiveOS", "squashfs.img", "rootfs.img"
 _EXT_MAGIC_AT, _EXT_MAGIC = 1024 + 56, b"\x53\xef"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class LiveOS:
     """An ISO and the root filesystem in it that a small initrd mounts."""
 
@@ -30,8 +31,9 @@ class LiveOS:
     superblock: Superblock | None  # None: a plain ext filesystem instead of a squashfs
     facts: RootFacts
 
-    @property
+    @cached_property
     def tree(self) -> Tree:
+        """The root filesystem's tree, if it is a squashfs."""
         return Tree(file=self.iso.path, offset=self.span.offset, size=self.span.size)
 
     @property

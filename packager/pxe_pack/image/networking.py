@@ -6,21 +6,23 @@ Sources: systemd.network(5), NetworkManager(8) (a wired interface without a prof
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Iterable
 
-from pxe_pack.image.tree import RootTree
+from pxe_pack.image.limits import Limit, Usage
+from pxe_pack.image.tree import RootTree, read_text
 
 _UNIT_FOLDERS = ("etc/systemd/system", "usr/lib/systemd/system")
 _NETWORKD_FOLDERS = ("etc/systemd/network", "usr/lib/systemd/network")
 _INTERFACES, _INTERFACES_FOLDER = "etc/network/interfaces", "etc/network/interfaces.d"
 _READ = re.compile(r"(?:etc|usr/lib|lib)/systemd/network/[^/]+\.network|etc/network/interfaces(?:\.d/[^/]+)?")
-_DHCP = re.compile(r"^\s*DHCP\s*=\s*(?:yes|true|on|1|y|t|ipv4|v4|both)\s*$", re.MULTILINE | re.IGNORECASE)
+_DHCP = re.compile(r"^[ \t]*DHCP[ \t]*=[ \t]*(?:yes|true|on|1|y|t|ipv4|v4|both)[ \t]*$", re.MULTILINE | re.IGNORECASE)
 # a .network for containers, wireless or virtual links does not apply to a node that boots over its wired interface
 _ELSEWHERE = re.compile(
-    r"^\s*(?:Virtualization\s*=\s*(?:!\s*no|container|yes)|Type\s*=\s*wlan|Kind\s*=|WLANInterface)", re.MULTILINE
+    r"^[ \t]*(?:Virtualization[ \t]*=[ \t]*(?:![ \t]*no|container|yes)"
+    r"|Type[ \t]*=[ \t]*wlan|Kind[ \t]*=|WLANInterface)",
+    re.MULTILINE,
 )
-_INET_DHCP = re.compile(r"^\s*iface\s+\S+\s+inet6?\s+(?:dhcp|auto)\b", re.MULTILINE)
+_INET_DHCP = re.compile(r"^[ \t]*iface[ \t]+\S+[ \t]+inet6?[ \t]+(?:dhcp|auto)\b", re.MULTILINE)
 # units that use DHCP on wired interfaces by default
 _DHCP_BY_DEFAULT = {
     "NetworkManager.service": "NetworkManager",
@@ -38,18 +40,24 @@ def is_network_config(path: str) -> bool:
 
 
 def dhcp(tree: RootTree) -> str:
-    """What uses DHCP in the running system: `systemd-networkd (etc/systemd/network/x.network)`; empty if nothing."""
+    """What uses DHCP in the running system: `systemd-networkd (etc/systemd/network/x.network)`; empty if nothing.
+
+    Raises LimitError, and the errors of `tree`.
+    """
     units = _enabled(tree)
+    files = Usage(Limit.ROOT_NETWORKS)
     if "systemd-networkd.service" in units or "systemd-networkd.socket" in units:
         for path in _names(tree, _NETWORKD_FOLDERS, suffix=".network"):
-            if _DHCP.search(text := _text(tree, path)) and not _ELSEWHERE.search(text):
+            files.add()
+            if _DHCP.search(text := read_text(tree, path)) and not _ELSEWHERE.search(text):
                 return f"systemd-networkd ({path})"
     for unit, program in _DHCP_BY_DEFAULT.items():
         if unit in units:
             return program
     if "networking.service" in units:
         for path in (_INTERFACES, *_names(tree, [_INTERFACES_FOLDER])):
-            if _INET_DHCP.search(_text(tree, path)):
+            files.add()
+            if _INET_DHCP.search(read_text(tree, path)):
                 return f"ifupdown ({path})"
     return ""
 
@@ -67,10 +75,3 @@ def _enabled(tree: RootTree) -> frozenset[str]:
 
 def _names(tree: RootTree, folders: Iterable[str], *, suffix: str = "") -> list[str]:
     return [inode.path for folder in folders for inode in tree.inside(folder) if inode.path.endswith(suffix)]
-
-
-def _text(tree: RootTree, path: str) -> str:
-    """A text file's content, following links; empty if it does not exist."""
-    real = tree.resolve(path)
-    inode = tree.stat([real]).get(real)
-    return tree.cat(real).decode(errors="replace") if inode and stat.S_ISREG(inode.mode) else ""

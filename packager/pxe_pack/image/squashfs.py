@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.image.limits import Limit
 from pxe_pack.image.tree import Inode, resolved, steps
 from pxe_pack.squashfs import Image, Kind, inodes, original
 from pxe_pack.squashfs.paths import decode, encode
@@ -44,7 +46,6 @@ _TYPES = {
     Kind.FIFO: stat.S_IFIFO,
     Kind.SOCKET: stat.S_IFSOCK,
 }
-_LARGEST_READ = 64 << 20  # bytes, of files read for examination: configurations, the C library
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +77,7 @@ def superblock(file: BinaryIO, *, offset: int = 0) -> Superblock | None:
     options: tuple[str, ...] = ()
     if flags & _COMPRESSOR_OPTIONS:
         # in an uncompressed metadata block of their own, right after the superblock
-        (header,) = struct.unpack("<H", os.pread(file.fileno(), 2, offset + _SUPERBLOCK_SIZE))
+        header = int.from_bytes(os.pread(file.fileno(), 2, offset + _SUPERBLOCK_SIZE), "little")
         raw = os.pread(file.fileno(), header & ~_STORED, offset + _SUPERBLOCK_SIZE + 2)
         options = _options(COMPRESSORS[compressor], raw)
     return Superblock(
@@ -115,12 +116,12 @@ def _chosen(names: Sequence[str], bits: int) -> tuple[str, ...]:
     return tuple(name for index, name in enumerate(names) if bits >> index & 1)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Tree:
     """The tree of the squashfs in `file`, `size` bytes at `offset`: a RootTree.
 
-    If the image has a graft, this is the tree before it (unless `with_graft`), because the next graft replaces it as a
-    whole.
+    It is opened once, on first use, so that all look-ups together count against one limit. If the image has a graft,
+    this is the tree before it (unless `with_graft`), because the next graft replaces it as a whole.
     """
 
     file: Path
@@ -129,55 +130,51 @@ class Tree:
     with_graft: bool = False  # the tree as Linux sees it
 
     def walk(self) -> Iterator[Inode]:
-        with self._opened() as image:
-            yield _tree_inode("", image.root)
-            for path, inode in image.walk():
-                yield _tree_inode(path, inode)
+        yield _tree_inode("", self._image.root)
+        for path, inode in self._image.walk():
+            yield _tree_inode(path, inode)
 
     def stat(self, paths: Sequence[str]) -> dict[str, Inode]:
         found: dict[str, Inode] = {}
-        with self._opened() as image:
-            for path in paths:
-                here: inodes.Inode = image.root
-                for step in steps(path):
-                    if step:
-                        entry = image.lookup(here, _name(step)) if isinstance(here, inodes.Directory) else None
-                        if entry is None:
-                            break
-                        here = image.inode(entry.reference)
-                    found[step] = _tree_inode(step, here)
+        for path in paths:
+            here: inodes.Inode = self._image.root
+            for step in steps(path):
+                if step:
+                    entry = self._image.lookup(here, _name(step)) if isinstance(here, inodes.Directory) else None
+                    if entry is None:
+                        break
+                    here = self._image.inode(entry.reference)
+                found[step] = _tree_inode(step, here)
         return found
 
     def inside(self, folder: str) -> list[Inode]:
-        with self._opened() as image:
-            found = _directory(image, folder)
-            prefix = f"{folder}/" if folder else ""
-            return [
-                _tree_inode(prefix + decode(entry.name), image.inode(entry.reference))
-                for entry in (image.entries(found) if found else ())
-            ]
+        found = _directory(self._image, folder)
+        prefix = f"{folder}/" if folder else ""
+        return [
+            _tree_inode(prefix + decode(entry.name), self._image.inode(entry.reference))
+            for entry in (self._image.listed(found) if found else ())
+        ]
 
-    def cat(self, path: str) -> bytes:
-        with self._opened() as image:
-            found = image.find(path)
-            if not isinstance(found, inodes.File):
-                message = f"/{path} is not a regular file in the root filesystem"
-                raise WorkError(Problem(reference="root-no-file", message=message))
-            return image.read(found, limit=_LARGEST_READ)
+    def cat(self, path: str, *, limit: Limit = Limit.SQUASHFS_FILE) -> bytes:
+        found = self._image.find(path)
+        if not isinstance(found, inodes.File):
+            message = f"/{path} is not a regular file in the root filesystem"
+            raise WorkError(Problem(reference="root-no-file", message=message))
+        return self._image.read(found, limit=limit)
 
     def resolve(self, path: str) -> str:
         return resolved(path, lambda here: self.stat([here]).get(here))
 
     def xattrs(self, path: str) -> dict[str, bytes]:
         """The extended attributes at `path`, following links; empty if it does not exist."""
-        with self._opened() as image:
-            found = image.find(path)
-            return image.xattrs(found) if found else {}
+        found = self._image.find(path)
+        return self._image.xattrs(found) if found else {}
 
-    @contextmanager
-    def _opened(self) -> Iterator[Image]:
-        with Image.open(self.file, offset=self.offset, size=self.size) as image:
-            yield image if self.with_graft else original(image) or image
+    @cached_property
+    def _image(self) -> Image:
+        image = Image.open(self.file, offset=self.offset, size=self.size)
+        weakref.finalize(self, image.close)
+        return image if self.with_graft else original(image) or image
 
 
 def _directory(image: Image, path: str) -> inodes.Directory | None:

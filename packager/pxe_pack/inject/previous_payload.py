@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pxe_fetch.contract.paths import AGENT, AGENT_DIR, CONFIG_ETC
 from pxe_pack import squashfs
 from pxe_pack.freeze.agent import MANIFEST
+from pxe_pack.image.limits import Limit
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.image.tree import RootTree
 
@@ -33,7 +34,7 @@ def previous_payloads(image: LiveImage) -> Iterator[PreviousPayload]:
         yield PreviousPayload(
             how="updates",
             where=f"{UPDATES}/",
-            version=_version(iso.read(manifest)) if manifest and manifest.is_file else "",
+            version=_version(iso.read(manifest, size=Limit.ROOT_TEXT.most)) if manifest and manifest.is_file else "",
             configured=iso.find(f"{UPDATES}{CONFIG_ETC}") is not None,
         )
     for name, facts in image.initrds.items():
@@ -60,12 +61,12 @@ def _in_tree(tree: RootTree, *, how: str, where: str) -> PreviousPayload | None:
     there = tree.stat([agent, manifest, config])
     if agent not in there:
         return None
-    version = _version(tree.cat(manifest)) if manifest in there else ""
+    version = _version(tree.cat(manifest, limit=Limit.ROOT_TEXT)) if manifest in there else ""
     return PreviousPayload(how=how, where=where, version=version, configured=config in there)
 
 
 def _version(manifest: bytes) -> str:
     try:
         return str(json.loads(manifest)["agent"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):  # the last: nested too deeply
         return ""

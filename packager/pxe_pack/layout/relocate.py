@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import checks
 from pxe_pack.artifacts import FOLDER
+from pxe_pack.console import joined
 from pxe_pack.export import LayoutWriter, export_scripts, finish
 from pxe_pack.hashing import SizeAndDigest, copy_span
 from pxe_pack.image.grub.conditions import LINUX
@@ -200,4 +201,4 @@ def summary(relocated: Relocated) -> str:
     lines = [f"Serve {relocated.root}/ at"]
     lines += [f"  {relocated.boot_url}"] if relocated.boot_url else []
     lines += [f"  {relocated.artifact_url}"] if relocated.artifact_url else []
-    return "\n".join([*lines, "", f"Verify:  pxe-pack check {relocated.root}"])
+    return joined([*lines, "", f"Verify:  pxe-pack check {relocated.root}"])

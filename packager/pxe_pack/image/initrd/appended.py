@@ -39,7 +39,7 @@ def appended(source: Source, *, size: int) -> Appended | None:
     try:
         fields = json.loads(tail[at : tail.index(b"\n", at)])
         agent, before = str(fields["agent"]), SizeAndDigest(size=int(fields["size"]), sha256=str(fields["sha256"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):  # the last: nested too deeply
         return None
     if not 0 < before.size < size or _digest(source, before.size) != before.sha256:
         return None

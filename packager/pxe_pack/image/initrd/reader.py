@@ -6,16 +6,15 @@ init/main.c (without rdinit= the kernel starts /init).
 
 from __future__ import annotations
 
-import lzma
 import os
 import re
 import stat
-import zlib
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.image.decompress import DAMAGED
 from pxe_pack.image.initrd.appended import Appended
 from pxe_pack.image.initrd.cpio import Archives, Member, Segment, Source
 from pxe_pack.image.tree import Inode, ListedTree
@@ -80,8 +79,8 @@ def read_initrd(source: Source, *, name: str, keep: Callable[[str], bool] = lamb
             if member.content is not None and stat.S_ISREG(member.mode):
                 contents[member.path] = member.content
         if not archives.segments:
-            raise EOFError("it is empty")  # noqa: TRY301  reported below, like a truncated one
-    except (EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
+            raise EOFError("it is empty")
+    except DAMAGED as error:
         raise InputError(
             Problem(
                 reference="initrd-damaged",

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from pxe_pack.image.fat import Fat, FatError
 from pxe_pack.image.iso.reader import SECTOR, Iso
+from pxe_pack.image.limits import Limit, Usage
 
 _RECORD_AT = 17 * SECTOR
 _IDENTIFIER = b"EL TORITO SPECIFICATION"
@@ -22,18 +23,22 @@ _VALIDATION, _HEADER, _LAST_HEADER, _BOOTABLE = 0x01, 0x90, 0x91, 0x88
 
 
 def efi_images(iso: Iso) -> Iterator[Fat]:
-    """The FAT filesystems in which UEFI firmware looks for boot loaders; unreadable ones are skipped."""
+    """The FAT filesystems in which UEFI firmware looks for boot loaders; unreadable ones are skipped.
+
+    Raises LimitError.
+    """
     record = os.pread(iso.file.fileno(), SECTOR, _RECORD_AT)
-    if record[:6] != b"\x00CD001" or not record[7:39].startswith(_IDENTIFIER):
+    if len(record) < SECTOR or record[:6] != b"\x00CD001" or not record[7:39].startswith(_IDENTIFIER):
         return
     (catalog,) = struct.unpack_from("<I", record, 0x47)
     data = os.pread(iso.file.fileno(), SECTOR, catalog * SECTOR)
-    platform = 0
+    platform, images = 0, Usage(Limit.BOOT_IMAGES)
     for at in range(0, len(data) - _ENTRY_SIZE + 1, _ENTRY_SIZE):
         kind = data[at]
         if kind in (_VALIDATION, _HEADER, _LAST_HEADER):
             platform = data[at + 1]
         elif kind == _BOOTABLE and platform == _UEFI:
+            images.add()
             (sector,) = struct.unpack_from("<I", data, at + 8)
             try:
                 yield Fat(lambda offset, size, start=sector * SECTOR: os.pread(iso.file.fileno(), size, start + offset))  # type: ignore[misc]

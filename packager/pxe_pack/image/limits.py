@@ -1,0 +1,96 @@
+"""What reading an image may cost: one table of limits, and the error that says which was exceeded.
+
+They are far above what producers write, and keep a damaged or hostile image from taking gigabytes or hours.
+docs/images.md lists them, and docs/decisions/0037-limits-of-images.md has the reasons.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.tools import InputError
+
+
+class Limit(Enum):
+    """How much is allowed, of what: "`subject` has more than `most` `of`"."""
+
+    NAMES = 200_000, "it", "files and folders"
+    NAMES_SIZE = 64 << 20, "it", "bytes of file names"
+    DEPTH = 64, "it", "folders inside one another"
+    PATH = 4095, "it", "bytes in the path or the link target of a file"  # PATH_MAX of limits.h, without the last byte
+
+    ISO_DIRECTORY = 16 << 20, "its ISO 9660 file system", "bytes in one directory"
+    ISO_DIRECTORIES = 64 << 20, "its ISO 9660 file system", "bytes in all directories"
+    ISO_ATTRIBUTES = 16 << 20, "its ISO 9660 file system", "bytes of Rock Ridge attributes outside the directories"
+    ISO_AREAS = 64, "its ISO 9660 file system", "places for the Rock Ridge attributes of one file"
+    BOOT_IMAGES = 8, "its El Torito boot catalog", "boot images for UEFI"
+
+    # the FAT specification's limit of a directory: 65,536 entries of 32 bytes
+    FAT_DIRECTORY = 2 << 20, "a FAT file system in it", "bytes in one directory"
+    FAT_FILES = 20_000, "a FAT file system in it", "files and folders"
+    FAT_DEPTH = 32, "a FAT file system in it", "folders inside one another"
+    FAT_SIZE = 128 << 20, "a FAT file system in it", "bytes to read, in boot loaders and directories"
+
+    # more is never downloaded for booting, or means an archive made to fill the memory
+    EXPANSION = 200, "a compressed or sparse part of it", "bytes for each byte that is stored"
+    DECOMPRESSOR = 128 << 20, "a compressed part of it", "bytes of memory needed to decompress it"
+
+    # Linux on x86 loads initrds below 2 GiB (Documentation/arch/x86/boot.rst, initrd_addr_max)
+    INITRD_SIZE = 2 << 30, "an initrd in it", "bytes"
+    INITRD_PARTS = 64, "an initrd in it", "concatenated parts"
+    INITRD_FILES = 300_000, "an initrd in it", "files and folders"
+    INITRD_NAMES = 64 << 20, "an initrd in it", "bytes of file names"
+    INITRD_KEPT = 64 << 20, "an initrd in it", "bytes in the files to examine"
+
+    LOADER_SIZE = 64 << 20, "a boot loader in it", "bytes"
+    LOADERS = 256, "it", "UEFI programs where boot loaders are"
+    LOADERS_SIZE = 1 << 30, "it", "bytes in the UEFI programs where boot loaders are"
+    KERNEL_SIZE = 128 << 20, "a kernel in it", "bytes"
+    KERNELS_SIZE = 1 << 30, "it", "bytes in all kernels"
+    KERNEL_UNPACKED = 256 << 20, "a kernel in it", "bytes after decompression"
+
+    SQUASHFS_RECORDS = 1 << 24, "a squashfs in it", "entries in one table"
+    SQUASHFS_INDEX = 1 << 16, "a squashfs in it", "entries in the index of one directory"
+    SQUASHFS_WALK = 2_000_000, "a squashfs in it", "files and folders"
+    SQUASHFS_SEARCH = 5_000_000, "a squashfs in it", "names to search"
+    SQUASHFS_XATTRS = 16 << 20, "a squashfs in it", "bytes in the extended attributes of one file"
+    SQUASHFS_FILE = 64 << 20, "a squashfs in it", "bytes in a file to examine"  # the C library, configurations
+
+    ROOT_TEXT = 1 << 20, "its root filesystem", "bytes in a configuration file"
+    ROOT_NETWORKS = 1000, "its root filesystem", "network configuration files"
+    ROOT_CONFIGS = 16 << 20, "its root filesystem", "bytes in kernel configurations"
+
+    def __init__(self, most: int, subject: str, of: str) -> None:
+        self.most = most
+        self.subject = subject
+        self.of = of
+
+    def check(self, count: int) -> None:
+        """Raise LimitError if `count` exceeds the limit."""
+        if count > self.most:
+            raise LimitError(self)
+
+
+class LimitError(InputError):
+    """An image exceeds a limit; the message says which."""
+
+    def __init__(self, limit: Limit, *, image: str = "the image") -> None:
+        self.limit = limit
+        message = f"{image} cannot be read: {limit.subject} has more than {limit.most:,} {limit.of}"
+        hint = "use an image from a source that you trust; docs/images.md lists the limits"
+        super().__init__(Problem(reference="image-limit", message=message, hint=hint))
+
+
+@dataclass(slots=True)
+class Usage:
+    """What one reader has used of one limit."""
+
+    limit: Limit
+    used: int = 0
+
+    def add(self, count: int = 1) -> None:
+        """Count what is used now. Raises LimitError if that exceeds the limit."""
+        self.used += count
+        self.limit.check(self.used)
