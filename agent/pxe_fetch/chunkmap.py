@@ -43,10 +43,6 @@ class ChunkMap(NamedTuple):
         """The chunk that contains the byte at `offset`."""
         return offset // self.chunk
 
-    def is_right(self, index: int, digest: bytes) -> bool:
-        """Whether `digest` is the chunk's."""
-        return digest == self.expected(index)
-
     def expected(self, index: int) -> bytes:
         """The chunk's digest."""
         return self.digests[index * DIGEST : (index + 1) * DIGEST]
@@ -102,7 +98,7 @@ class ChunkMap(NamedTuple):
                 return False
             digest.update(buffer[:got])
             at += got
-        return self.is_right(index, digest.digest())
+        return digest.digest() == self.expected(index)
 
 
 def data_extents(descriptor: int, *, size: int) -> Iterator[tuple[int, int]]:

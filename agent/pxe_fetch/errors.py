@@ -6,6 +6,7 @@ Each error has an exit code and a stable reference, the `cause` in state.json.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.problem import ProblemError, printable
@@ -13,11 +14,11 @@ from pxe_fetch.contract.quantity import count
 
 
 class FetchError(Exception):
-    """Base class. `transient`: the same request may succeed later, so it is retried."""
+    """Base class."""
 
     exit_code: Exit = Exit.BUG
     reference: str = "internal"
-    transient: bool = False
+    limit: float = 1  # errors of this kind from one mirror until it is dropped
     is_counted: bool = True  # against retry.attempts_without_progress
 
     # About the download that it ended; download.download sets them.
@@ -25,7 +26,7 @@ class FetchError(Exception):
     bytes_received: int = 0  # from the network, in this run
     url: str | None = None  # redacted; the mirror that it is about, or the one that was asked last
 
-    def __init_subclass__(cls, **attributes: Exit | str | bool) -> None:
+    def __init_subclass__(cls, **attributes: Exit | str | float) -> None:
         """`attributes` are those above that the subclass has otherwise."""
         for name, value in attributes.items():
             setattr(cls, name, value)
@@ -34,12 +35,17 @@ class FetchError(Exception):
         super().__init__(message)
         self.status = status  # of HTTP, or of FTP's reply
 
+    @property
+    def transient(self) -> bool:
+        """Whether the same request may succeed later, so that it is retried."""
+        return self.limit > 1
+
     def __str__(self) -> str:
         """The message on one line of printable text: parts of it may come from a server or an archive."""
         return printable(super().__str__())
 
 
-class NetworkError(FetchError, exit_code=Exit.NETWORK, reference="network", transient=True):
+class NetworkError(FetchError, exit_code=Exit.NETWORK, reference="network", limit=inf):
     """No connection, a broken one, or a server that cannot answer now (408, 425, 429, 5xx)."""
 
     def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
@@ -51,7 +57,7 @@ class SilentError(NetworkError):
     """No byte came within `timeouts.read`."""
 
 
-class NotFoundError(NetworkError, reference="not-found"):
+class NotFoundError(NetworkError, reference="not-found", limit=4):
     """404: the mirror may not be in sync yet, so it is retried, but only a few times."""
 
 
@@ -70,8 +76,8 @@ class TrustError(FetchError, exit_code=Exit.TRUST, reference="tls-trust"):
     """
 
 
-class IntegrityError(FetchError, exit_code=Exit.INTEGRITY, reference="integrity", transient=True):
-    """The bytes do not have the digest in the configuration."""
+class IntegrityError(FetchError, exit_code=Exit.INTEGRITY, reference="integrity", limit=2):
+    """The bytes do not have the digest in the configuration: once it may be the wire, twice it is the file."""
 
     def __init__(self, message: str, *, expected: str, found: str) -> None:
         super().__init__(message)

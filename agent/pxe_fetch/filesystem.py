@@ -262,11 +262,14 @@ def no_room(directory: str, *, wanted: int = 0, inodes: int = 0) -> str:
         grow = f"`mount -o remount,nr_inodes={needed} {mount.point}`, or " if mount.fs_type == "tmpfs" else ""
         return f"{place} has {status.f_favail} of {status.f_files} inodes free (`df -i`): {grow}remove files"
     room = f"{place} has {amount(free)} of {amount(size)} free"
-    if mount.fs_type != "tmpfs":
+    if mount.fs_type not in {"tmpfs", "rootfs"}:  # the latter is a tmpfs too, if it has a limit
         return f"{room}: remove files, or choose a dest on a larger file system"
     needed = math.ceil((size - free + max(wanted, free + _MiB)) / _MiB)
-    why = ", a fifth of the memory by default" if mount.point == "/run" else ""
-    return f"{room}{why}: `mount -o remount,size={needed}M {mount.point}` enlarges it, or choose a dest on a disk"
+    device = "rootfs " if mount.fs_type == "rootfs" else ""  # fstab may have another one for /
+    grow = f"`mount -o remount,size={needed}M {device}{mount.point}` enlarges it"
+    if mount.point == "/run" or storage_of("/", mounts).startswith(mount.point):
+        grow += " now, and `live_space` in the packed fetch.yaml at each boot"
+    return f"{room}: {grow}; or choose a dest on a disk"
 
 
 def translate_error(error: OSError, what: str, *, where: str | Path) -> FetchError:

@@ -15,7 +15,7 @@ from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, Retr
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
 from pxe_fetch.contract.url import Origin, UrlError, is_absolute, join, parse, redact, scheme_of, with_query
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
-from pxe_fetch.filesystem import AllowedRoots
+from pxe_fetch.filesystem import AllowedRoots, real_path
 from pxe_fetch.node import Node
 
 # A file is on the node already. After any fault tftp starts over, so it is the last resort.
@@ -252,20 +252,40 @@ def _absolute(url: str, *, node: Node, base: str | None) -> str:
         raise PolicyError(f"the base_url {redact(base)}, joined by {redact(url)}, {error}") from None
 
 
-def _collisions(destinations: Mapping[str, str]) -> list[Problem]:
+def _collisions(destinations: dict[str, str]) -> list[Problem]:
     """Artifacts with the same destination, or one inside another's. `destinations` are by name, with links resolved."""
-    messages: list[str] = []
-    taken: dict[str, str] = {}
+    problems: list[Problem] = []
+    taken = {dest: name for name, dest in reversed(destinations.items())}  # the first of several
     for name, dest in destinations.items():
-        first = taken.setdefault(dest, name)
-        if first != name:
-            messages.append(f"{name} and {first} have the same destination on this node: {dest}")
-    for name, dest in destinations.items():
-        outer = dest
-        while outer := outer.rpartition("/")[0]:
-            if outer in taken:
-                messages.append(f"{name} goes to {dest}, inside {outer}, where {taken[outer]} is installed")
-    return [Problem(reference="dest-taken", message=message) for message in messages]
+        if (first := taken[dest]) != name:
+            message = f"{name} and {first} have the same destination on this node: {dest}"
+            problems.append(Problem(reference="dest-taken", message=message))
+        if outer := paths.enclosing(dest, taken):
+            message = f"{name} goes to {dest}, inside {outer}, where {taken[outer]} is installed"
+            problems.append(Problem(reference="dest-taken", message=message))
+    return problems
+
+
+def nested(
+    transfers: Sequence[Transfer], *, earlier: Mapping[str, str], roots: AllowedRoots
+) -> dict[str, CannotCreateError]:
+    """The transfers that would delete what `earlier` runs installed, or be deleted by one of theirs: name -> error.
+
+    `earlier` are destinations and artifacts. Within one configuration this is refused as a whole.
+    """
+    there = {f"{real_path(dest.rpartition('/')[0])}/{dest.rpartition('/')[2]}": name for dest, name in earlier.items()}
+    around = {str(parent): dest for dest in there for parent in Path(dest).parents}
+    found: dict[str, CannotCreateError] = {}
+    for transfer in transfers:
+        real = f"{roots.check(transfer.dest)}/{transfer.dest.name}"
+        outer = paths.enclosing(real, there)
+        if other := outer or around.get(real):
+            how = "is inside" if outer else "would replace all of its folder, with"
+            found[transfer.name] = CannotCreateError(
+                f"{real} {how} {other}, where an earlier run has installed {there[other]}: choose another dest, or "
+                f"remove {other}"
+            )
+    return found
 
 
 def _id(account: str | None, *, kind: str, look_up: Callable[[str], int]) -> int | None:

@@ -27,9 +27,9 @@ from pxe_fetch.download.context import Context
 from pxe_fetch.errors import RESTARTED, DeadlineError, FetchError, IntegrityError, Result, StoppedError, error_result
 from pxe_fetch.fetcher import Fetcher
 from pxe_fetch.filesystem import AllowedRoots
-from pxe_fetch.install.disk_space import DiskSpace
+from pxe_fetch.install.disk_space import DiskSpace, check_live_space
 from pxe_fetch.node import Node
-from pxe_fetch.plan import Source, plan
+from pxe_fetch.plan import Source, nested, plan
 from pxe_fetch.reporting.event_log import EventLog
 from pxe_fetch.reporting.journal import INFO, READY, WARNING, Journal, is_service, notify, write_to_console
 from pxe_fetch.reporting.state_store import StateStore
@@ -108,17 +108,21 @@ def _run_steps(context: RunContext) -> Result:
     planned = plan(config, roots=roots, node=node)
     event_log.planned(planned, config=config)
 
+    if config.live_space and is_service():
+        is_large, sentence = check_live_space(config.live_space)
+        event_log.log(sentence, priority=INFO if is_large else WARNING)
     disk_space = DiskSpace()
-    no_room = disk_space.preflight(planned.transfers)
+    refused: dict[str, FetchError] = {**nested(planned.transfers, earlier=context.store.earlier, roots=roots)}
+    refused |= disk_space.preflight([one for one in planned.transfers if one.name not in refused])
 
     _wait_start_jitter(context)
     transports = Transports(tls=config.tls, proxy=config.proxy)
     downloads = Context(transports=transports, events=event_log, stop=context.stop, run_deadline=context.deadline)
     units = Units(event_log=event_log, stop=context.stop, run_deadline=context.deadline)
     fetcher = Fetcher(event_log=event_log, context=downloads, roots=roots, disk_space=disk_space, units=units)
-    for name, error in {**planned.failed, **no_room}.items():
+    for name, error in {**planned.failed, **refused}.items():
         fetcher.failed(name, error)
-    wanted = [transfer for transfer in planned.transfers if transfer.name not in no_room]
+    wanted = [transfer for transfer in planned.transfers if transfer.name not in refused]
     fetcher.fetch_all(wanted, parallel=config.parallel)
     transports.close()
     units.settle()

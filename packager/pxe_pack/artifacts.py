@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import quote
 
 from pxe_fetch.contract.chunks import SUFFIX
 from pxe_fetch.contract.model import NO_CHUNKS, Artifact, Chunks, Digest, FetchConfig
@@ -16,9 +15,11 @@ from pxe_fetch.contract.tar import longest_member
 from pxe_pack import folder_archive
 from pxe_pack.chunks import ChunkSizeError, chunk_size, list_size
 from pxe_pack.hashing import SizeAndDigest, hash_file
+from pxe_pack.layout.manifest import FOLDER, path_problem
+from pxe_pack.layout.urls import file_url
+from pxe_pack.source_archive import scan_archive
 from pxe_pack.source_folder import FolderScan, printable, scan_folder
 
-FOLDER = "other-user-artifacts"
 _LEAVE_OUT = "leave it out; pxe-pack fills it in"
 
 
@@ -33,11 +34,17 @@ class LocalFile:
     folder: FolderScan | None = None  # set if `source` is a folder
     requested_chunks: tuple[Chunks | None, ...] = ()  # the `chunks` key of each artifact
     chunk: int | None = None  # bytes in each chunk; None: no list of chunk digests
+    unpacked: int | None = None  # bytes of the files in it, if it is an archive that nodes unpack
 
     @property
     def content_size(self) -> int:
         """Bytes in the file, or in all files of the folder."""
         return self.folder.size if self.folder else self.size
+
+    @property
+    def installed_size(self) -> int:
+        """Bytes that it takes on a node, in files."""
+        return self.content_size if self.unpacked is None else self.unpacked
 
     @property
     def planned_chunk(self) -> int | None:
@@ -56,11 +63,11 @@ class LocalFile:
 
     def url(self, base: str) -> str:
         """Its URL below `base`."""
-        return _url(base, self.name)
+        return file_url(base, self.name)
 
     def list_url(self, base: str) -> str:
         """The URL of its list of chunk digests below `base`."""
-        return _url(base, self.list_name)
+        return file_url(base, self.list_name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +103,10 @@ def local_files(config: FetchConfig, *, base_dir: Path) -> tuple[list[LocalFile]
         )
         if first.folder:
             problems += _unpack_problems(artifact, path, first.folder)
+        elif artifact.extract not in {None, "none"}:
+            unpacked, wrong = scan_archive(artifact, path)
+            found[first.name] = replace(found[first.name], unpacked=unpacked)
+            problems += wrong
     files, wrong = _with_chunk_sizes(found)
     return files, problems + wrong
 
@@ -147,10 +158,6 @@ def _with_chunk_sizes(found: Mapping[str, LocalFile]) -> tuple[list[LocalFile], 
     return files, problems
 
 
-def _url(base: str, name: str) -> str:
-    return base.rstrip("/") + "/" + quote(name, safe="")
-
-
 def _unreadable(artifact: Artifact, path: Path) -> Problem | None:
     """A problem if the source cannot be read."""
     reason = ""
@@ -168,11 +175,13 @@ def _unreadable(artifact: Artifact, path: Path) -> Problem | None:
             reason = "is the root folder, which has no name"
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
+    if not reason and (why := path_problem(_name(path))):
+        reason = f"cannot be in a layout: its name {why}"
     if not reason:
         return None
     return Problem(
         reference="source-unreadable",
-        message=f"the source of artifact {artifact.name}, {path}, {reason}",
+        message=f"the source of artifact {artifact.name}, {printable(path)}, {reason}",
         hint="relative paths in `source:` start at the folder of the configuration file",
     )
 

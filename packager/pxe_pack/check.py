@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem, show
-from pxe_pack import checks, unit
-from pxe_pack.artifacts import local_files
+from pxe_pack import checks, node_memory, unit
+from pxe_pack.additional_files import find_additional
+from pxe_pack.artifacts import LocalFile, local_files
 from pxe_pack.checks.check_urls import check_urls
 from pxe_pack.checks.subject import Subject
 from pxe_pack.console import Console
@@ -20,10 +21,10 @@ from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.inject import choose
 from pxe_pack.inject.rewrite import Rewrite
-from pxe_pack.layout.read import Layout
-from pxe_pack.layout.read import read as read_layout
+from pxe_pack.layout.layout import Layout, find_layout
+from pxe_pack.layout.urls import Urls, default_artifact_url
 from pxe_pack.loaders import choose_loaders
-from pxe_pack.output import MANIFEST
+from pxe_pack.node_memory import NodeMemory
 from pxe_pack.plan import read_config
 from pxe_pack.tools import InputError
 
@@ -56,42 +57,49 @@ class Request:
     offline: bool = False  # do not contact servers
 
 
-def check(request: Request, *, console: Console) -> list[Problem]:
-    """All findings, errors first. Raises InputError when `request.image` is not an image or a layout."""
-    layout = _layout(request.image)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Findings:
+    """What a check found."""
+
+    problems: Sequence[Problem]  # errors first
+    memory: NodeMemory | None  # None if the image is not one that can be booted
+
+
+def check(request: Request, *, console: Console) -> Findings:
+    """Check everything. Raises InputError when `request.image` is not an image or a layout."""
+    layout = find_layout(request.image)
     config, found = _config(request)
+    memory: NodeMemory | None = None
     try:
         with liveos.opened(
             request.image, boot_url=config.boot_url, boot_loader=config.boot_loader, step=console.step
         ) as image:
             loaders, wrong = _loaders(image, layout, given=config.boot_loader)
             found += wrong
+            injector, unsuitable = _injector(image, layout, config)
+            found += unsuitable
             subject = checks.subject(
                 image,
                 layout=layout,
                 loaders=loaders,
                 boot_url=config.boot_url,
+                artifact_url=config.urls.artifact_url or config.urls.boot_url or "",
+                injector=injector,
                 config=config.fetch,
                 local_sizes=config.local_sizes,
-                node_memory=request.node_memory,
+                node_memory=request.node_memory or config.node_memory,
             )
+            memory = subject.memory
             found += checks.offline(subject)
-            found += _payload(subject, config, request, console=console)
+            found += _payload(subject, request, console=console)
+            found += _additional(subject, config)
             found += [] if request.offline else check_urls(subject)
     except InputError as error:
         if not all(problem.reference in IN_IMAGE for problem in error.problems):
             raise
         found += error.problems
-    return sorted(found, key=lambda problem: SEVERITIES.index(problem.severity))
-
-
-def _layout(path: Path) -> Layout | None:
-    """The layout in `path`; None if `path` is something else. Raises InputError for an unreadable layout."""
-    try:
-        ours = b'"pxe_pack"' in (path / MANIFEST).read_bytes()
-    except OSError:
-        return None
-    return read_layout(path) if ours else None
+    found.sort(key=lambda problem: SEVERITIES.index(problem.severity))
+    return Findings(problems=found, memory=memory)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,28 +108,40 @@ class _Config:
     boot_url: str = ""
     boot_loader: Path | None = None  # a folder
     inject: str = "auto"
+    node_memory: int | None = None  # bytes
     rewrite: Rewrite | None = None
-    local_sizes: dict[str, int]
+    files: tuple[LocalFile, ...] = ()
+    urls: Urls
+    leave_out: tuple[str, ...] = ()
+
+    @property
+    def local_sizes(self) -> dict[str, int]:
+        """Bytes of local files, by artifact name."""
+        return {name: file.installed_size for file in self.files for name in file.artifacts}
 
 
 def _config(request: Request) -> tuple[_Config, list[Problem]]:
     """The configuration and its problems. Raises InputError if it is invalid."""
     if request.config is None:
-        return _Config(local_sizes={}), []
+        return _Config(urls=Urls(boot_url=None, artifact_url=None)), []
     _, document = read_config(request.config)
     base_dir, pack = request.config.absolute().parent, document.pack
     files, found = local_files(document.fetch, base_dir=base_dir)
     found += checks.boot_url(pack.boot_url) if pack.boot_url else []
     found += checks.artifact_url(pack.artifact_url) if pack.artifact_url else []
     found += checks.credentials(document.fetch, pack.artifact_url or pack.boot_url or "")
+    base = pack.artifact_url or (default_artifact_url(pack.boot_url) if pack.boot_url else None)
     wrong = [*checks.compression(pack.compressor, pack.level)]
     config = _Config(
         fetch=document.fetch,
         boot_url=pack.boot_url or "",
         boot_loader=base_dir / pack.boot_loader if pack.boot_loader else None,
         inject=pack.inject,
+        node_memory=pack.node_memory,
         rewrite=Rewrite(compressor=pack.compressor, level=pack.level) if pack.compressor and not wrong else None,
-        local_sizes={name: file.content_size for file in files for name in file.artifacts},
+        files=tuple(files),
+        urls=Urls(boot_url=pack.boot_url, artifact_url=base),
+        leave_out=pack.leave_out,
     )
     return config, found + wrong
 
@@ -147,14 +167,20 @@ def _loaders(
     return chosen.loaders, [note]
 
 
-def _payload(subject: Subject, config: _Config, request: Request, *, console: Console) -> Iterator[Problem]:
+def _injector(image: LiveImage, layout: Layout | None, config: _Config) -> tuple[str, list[Problem]]:
+    """The name of the injector that packing would use, and why there is none. A layout has been packed."""
+    if layout:
+        return "", []
+    try:
+        return choose(config.inject, image, rewrite=config.rewrite).name, []
+    except InputError as error:
+        return "", list(error.problems)
+
+
+def _payload(subject: Subject, request: Request, *, console: Console) -> Iterator[Problem]:
     """Problems with what packing would add. A layout already contains it."""
     if subject.layout:
         return
-    try:
-        choose(config.inject, subject.image, rewrite=config.rewrite)
-    except InputError as error:
-        yield from error.problems
     agent = load_agent(request.agent) if request.agent else cached_agent(cache=default_cache(), console=console)
     if agent:
         yield from checks.agent_fits(agent, subject.image)
@@ -169,14 +195,27 @@ def _payload(subject: Subject, config: _Config, request: Request, *, console: Co
     yield from unit.unit_problems(service)
 
 
-def fails(found: Sequence[Problem]) -> bool:
+def _additional(subject: Subject, config: _Config) -> Iterator[Problem]:
+    """Problems with the image's additional files. A layout already contains them."""
+    if subject.layout:
+        return
+    yield from checks.additional_files(
+        find_additional(subject.image, leave_out=config.leave_out),
+        image=subject.image,
+        loaders=subject.loaders,
+        files=config.files,
+        urls=config.urls if subject.image.live else replace(config.urls, boot_url=None),
+    )
+
+
+def fails(found: Findings) -> bool:
     """True if any finding is an error."""
-    return any(problem.severity == "error" for problem in found)
+    return any(problem.severity == "error" for problem in found.problems)
 
 
-def document(request: Request, found: Sequence[Problem]) -> dict[str, object]:
+def document(request: Request, found: Findings) -> dict[str, object]:
     """The findings as JSON values (docs/json.md)."""
-    count = Counter(problem.severity for problem in found)
+    count = Counter(problem.severity for problem in found.problems)
     return {
         "image": str(request.image),
         **{f"{severity}s": count[severity] for severity in SEVERITIES},
@@ -188,13 +227,17 @@ def document(request: Request, found: Sequence[Problem]) -> dict[str, object]:
                 "remedy": problem.hint,
                 "where": problem.where._asdict() if problem.where else None,
             }
-            for problem in found
+            for problem in found.problems
         ],
+        "memory": node_memory.document(found.memory) if found.memory else None,
     }
 
 
-def text(request: Request, found: Sequence[Problem]) -> str:
-    """The findings as text."""
-    count = Counter(problem.severity for problem in found)
+def text(request: Request, found: Findings) -> str:
+    """The findings as text; with the table of a node's memory, if that was given."""
+    count = Counter(problem.severity for problem in found.problems)
     counts = [f"{count[one]} {one}{'s' if count[one] > 1 else ''}" for one in SEVERITIES if count[one]]
-    return "\n\n".join([*map(show, found), f"{request.image}: {', '.join(counts) or 'no problems found'}"])
+    table = ["\n".join(node_memory.lines(found.memory))] if found.memory and found.memory.given else []
+    return "\n\n".join(
+        [*map(show, found.problems), *table, f"{request.image}: {', '.join(counts) or 'no problems found'}"]
+    )

@@ -89,8 +89,10 @@ def _pack(arguments: argparse.Namespace, shown: Console) -> int:
         inject=arguments.pack_inject,
         compressor=arguments.pack_compressor,
         level=arguments.pack_level,
+        node_memory=arguments.pack_node_memory,
         agent=arguments.pack_agent,
         boot_loader=arguments.pack_boot_loader,
+        leave_out=tuple(arguments.pack_leave_out) if arguments.pack_leave_out else None,
     )
     if arguments.pack_dry_run:
         show_plan(options, console=shown)

@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 from pxe_fetch.contract import keys, model, reader, validators
-from pxe_fetch.contract.keys import Text, Whole, key
+from pxe_fetch.contract.keys import Size, Text, Texts, Whole, key
 from pxe_fetch.contract.model import FetchConfig
 
 INJECTORS = ("auto", "rootfs", "updates", "initrd")
 COMPRESSORS = ("gzip", "xz", "zstd")  # that a root filesystem can be given
+
+
+def boot_url(text: str) -> str:
+    """A URL that an initrd may fetch: one of ours, or by NFS, which the agent does not know."""
+    return text if text.startswith("nfs://") else validators.url(text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +26,7 @@ class Pack:
     output: str | None = key(
         None, Text(validators.file_name), "The folder of the layout, for the TFTP and HTTP servers."
     )
-    boot_url: str | None = key(None, Text(validators.url), "Where nodes will find the ISO: what `root=live:` says.")
+    boot_url: str | None = key(None, Text(boot_url), "Where nodes will find the ISO: what `root=live:` says.")
     artifact_url: str | None = key(
         None, Text(validators.base_url), "Where nodes will find the files given by `source`."
     )
@@ -35,6 +40,12 @@ class Pack:
         None, Text(validators.OneOf(*COMPRESSORS)), "Compress the whole root filesystem anew with this (`rootfs`)."
     )
     level: int | None = key(None, Whole(1, 22), "The level of `compressor`.")
+    node_memory: int | None = key(  # bytes
+        None, Size(), "Memory of the smallest node, which everything has to fit in."
+    )
+    leave_out: tuple[str, ...] = key(
+        (), Texts(validators.any_text), "The image's files that are not to be served: patterns of paths."
+    )
 
 
 SECTIONS = {**model.SECTIONS, **keys.sections({"pack": Pack})}

@@ -69,6 +69,7 @@ _EXAMPLES: dict[type, dict[str, str]] = {
     },
     FetchConfig: {
         "base_url": "http://10.0.0.1/",
+        "live_space": "60%",
     },
     Report: {
         "url": "https://10.0.0.1/report",
@@ -103,6 +104,8 @@ _EXAMPLES: dict[type, dict[str, str]] = {
         "boot_loader": "boot-loader/",
         "compressor": "zstd",
         "level": "1",
+        "node_memory": "4GiB",
+        "leave_out": "[docs/*]",
     },
 }
 _COLUMN = 42  # where comments begin

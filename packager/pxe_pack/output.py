@@ -15,7 +15,6 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,10 +23,8 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.cleanup import committing, removed, temporary_folder
-from pxe_pack.tools import WorkError
-
-MANIFEST = "manifest.json"
-SUMS = "SHA256SUMS"
+from pxe_pack.layout.layout import files_below, find_layout
+from pxe_pack.tools import InputError, WorkError
 
 _RENAME_EXCHANGE = 2  # linux/fs.h
 _AT_FDCWD = -100  # fcntl.h
@@ -82,25 +79,11 @@ def output_problem(output: Path) -> Problem | None:
 
 def _foreign(output: Path) -> str | None:
     """A file that no earlier pack wrote; None if there is none."""
-    listed = _listed(output)
-    for folder, folders, files in os.walk(output):
-        links = [name for name in folders if (Path(folder) / name).is_symlink()]
-        for name in [*files, *links]:
-            path = (Path(folder) / name).relative_to(output).as_posix()
-            if path not in listed:
-                return path
-    return None
-
-
-def _listed(output: Path) -> frozenset[str]:
-    """The files listed by the manifest in `output`; empty if it has no manifest of ours."""
     try:
-        manifest = json.loads((output / MANIFEST).read_bytes())
-        if "pxe_pack" not in manifest:
-            return frozenset()
-        return frozenset([MANIFEST, SUMS, *(str(entry["path"]) for entry in manifest["outputs"])])
-    except (OSError, ValueError, KeyError, TypeError):
-        return frozenset()
+        layout = find_layout(output)
+    except InputError:  # a manifest that cannot be trusted makes nothing ours
+        layout = None
+    return next(iter(layout.unlisted() if layout else files_below(output)), None)
 
 
 @contextmanager

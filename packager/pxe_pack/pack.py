@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from pxe_fetch import __version__
 from pxe_pack import checks, dump, export, unit
 from pxe_pack.artifacts import Exported, LocalFile, with_urls
 from pxe_pack.console import Console, joined
-from pxe_pack.export import LayoutWriter
 from pxe_pack.freeze import FrozenAgent, default_cache, frozen_agent, load_agent
 from pxe_pack.hashing import SizeAndDigest, hash_file
 from pxe_pack.image import liveos
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.inject import Target, remove_from_iso
+from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.manifest import Kind
 from pxe_pack.liveiso import detect_rootfs
 from pxe_pack.output import Staging, staging, staging_folder
 from pxe_pack.payload import Payload, make_payload
@@ -35,7 +37,7 @@ class PackResult:
     plan: Plan
     agent: FrozenAgent
     payload: Payload
-    layout: LayoutWriter
+    layout: Layout
     seconds: float
 
 
@@ -69,19 +71,21 @@ def pack(options: Options, *, console: Console) -> PackResult:
         service = _service(plan, console)
         # the final configuration and the manifest are small: the injector's estimate has room for them
         room = plan.choice.injector.disk_space(image, _payload(plan, agent, service, config=settings.config_text))
-        local = sum(file.disk_space for file in settings.files) + sum(file.size for file in plan.boot_files().values())
+        local = sum(file.disk_space for file in settings.files) + plan.additional.size
+        local += sum(file.size for file in plan.boot_files().values())
         layouts = 2 if settings.format == "tar" else 1  # the files, and a copy of them in the archive
         if problems := checks.disk_space(settings.output, needed=layouts * (room + local)):
             raise InputError(*problems)
         with _staging(settings, image) as made:
-            layout = LayoutWriter(root=made.layout)
+            layout = Layout(root=made.layout, urls=plan.urls)
             files = _copy_artifacts(settings, layout=layout, console=console)
             config = _node_config(plan, files)
             payload = _payload(plan, agent, service, config=config)
             inputs = _inject(plan, payload, layout=layout, work=made.work, console=console)
+            _copy_additional(plan, layout=layout, console=console)
             with console.step("Exporting the layout") as step:
                 export.export_boot_files(layout, image, plan.loaders.loaders)
-                export.finish(layout, _facts(plan, agent, payload, inputs))
+                layout.finish(_facts(plan, agent, payload, inputs))
                 step.note(f"{len(layout.files)} files, {layout.size:,} bytes")
     return PackResult(plan=plan, agent=agent, payload=payload, layout=layout, seconds=time.monotonic() - began)
 
@@ -134,6 +138,7 @@ def _payload(plan: Plan, agent: FrozenAgent, service: str, *, config: str) -> Pa
     return make_payload(
         agent=agent.path,
         service=service,
+        live_space=unit.live_space_unit(plan.settings.fetch, full_os=plan.image.live is None),
         config=config,
         roots=plan.settings.fetch.allowed_roots,
         tree=plan.image.tree,
@@ -141,7 +146,7 @@ def _payload(plan: Plan, agent: FrozenAgent, service: str, *, config: str) -> Pa
 
 
 def _inject(
-    plan: Plan, payload: Payload, *, layout: LayoutWriter, work: Path, console: Console
+    plan: Plan, payload: Payload, *, layout: Layout, work: Path, console: Console
 ) -> Mapping[str, SizeAndDigest]:
     """Write the files with the payload and the ISO into the layout.
 
@@ -151,30 +156,35 @@ def _inject(
     target = Target(place=layout.place, iso=name)
     injected = plan.choice.injector.inject(image, payload, target=target, work=work, console=console)
     for path, counted in injected.files.items():
-        layout.record(path, counted, url=plan.boot_url if path == name else None)
+        layout.record(path, counted, kind=Kind.ISO if path == name else Kind.BOOT)
     inputs = {**injected.inputs}
     if (
         image.iso
         and name not in injected.files
         and (cleaned := remove_from_iso(image, target=target, work=work, console=console))
     ):
-        layout.record(name, cleaned.files[name], url=plan.boot_url)
+        layout.record(name, cleaned.files[name], kind=Kind.ISO)
         inputs |= cleaned.inputs
     elif image.iso and name not in injected.files:
         with console.step("Copying and hashing the ISO", total=image.iso.size) as step:
-            inputs[image.iso_path] = export.export_iso(
-                layout, image.iso, name=name, url=plan.settings.boot_url, advance=step.advance
-            )
+            inputs[image.iso_path] = export.export_iso(layout, image.iso, name=name, advance=step.advance)
     return inputs
 
 
-def _copy_artifacts(settings: Settings, *, layout: LayoutWriter, console: Console) -> Mapping[LocalFile, Exported]:
+def _copy_artifacts(settings: Settings, *, layout: Layout, console: Console) -> Mapping[LocalFile, Exported]:
     """Copy the local artifacts into the layout."""
     files, base = settings.files, settings.artifact_url
     if not files:
         return {}
     with console.step("Copying and hashing local artifacts", total=sum(file.content_size for file in files)) as step:
         return export.export_artifacts(layout, files, base=base, advance=step.advance)
+
+
+def _copy_additional(plan: Plan, *, layout: Layout, console: Console) -> None:
+    """Copy the image's additional files into the layout."""
+    if plan.additional.files:
+        with console.step("Copying and hashing the image's files", total=plan.additional.size) as step:
+            export.export_additional(layout, plan.additional, advance=step.advance)
 
 
 def _node_config(plan: Plan, files: Mapping[LocalFile, Exported]) -> str:
@@ -216,8 +226,6 @@ def _facts(plan: Plan, agent: FrozenAgent, payload: Payload, inputs: Mapping[str
             "artifact_url": f"{settings.artifact_url.rstrip('/')}/" if settings.files else None,
         },
         "boot_loaders": plan.loaders_document(),
-        "boot_url": plan.boot_url,
-        "artifact_url": settings.artifact_url,
     }
 
 
@@ -239,11 +247,26 @@ def summary(packed: PackResult) -> str:
             f"Packed in {packed.seconds:.1f} s.",
             "",
             f"Serve by TFTP:  {loaders}, boot/",
-            *(f"Serve by HTTP:  {path} as {url}" for path, url in layout.urls.items()),
+            *(f"{_served_by(url)}{path} as {url}" for path, url in _served(layout)),
             "",
             *_next(settings),
         ]
     )
+
+
+def _served(layout: Layout) -> Iterator[tuple[str, str]]:
+    """Path and URL of what HTTP serves; of additional files, the folder at the top."""
+    tops: dict[str, str] = {}
+    for path, file in layout.files.items():
+        if file.url:
+            below = len(quote(path.partition("/")[2])) if file.kind is Kind.ADDITIONAL and "/" in path else 0
+            tops[path.partition("/")[0] + "/" if below else path] = file.url[: len(file.url) - below]
+    yield from tops.items()
+
+
+def _served_by(url: str) -> str:
+    """How a file is served, aligned with the line before it."""
+    return f"Serve by {url.partition(':')[0].upper()}:".ljust(len("Serve by TFTP:  "))
 
 
 def _next(settings: Settings) -> list[str]:
@@ -258,8 +281,8 @@ def _next(settings: Settings) -> list[str]:
 def result_document(packed: PackResult) -> dict[str, object]:
     """The result as JSON values (docs/json.md)."""
     outputs = [
-        {"path": path, "size": counted.size, "sha256": counted.sha256, "url": packed.layout.urls.get(path)}
-        for path, counted in sorted(packed.layout.files.items())
+        {"path": path, "size": file.size, "sha256": file.sha256, "url": file.url, "kind": file.kind.value}
+        for path, file in sorted(packed.layout.files.items())
     ]
     return {
         "output": str(packed.plan.settings.output),

@@ -15,6 +15,8 @@ from types import MappingProxyType
 from typing import Protocol, cast
 
 from pxe_fetch import __version__
+from pxe_fetch.contract import quantity
+from pxe_fetch.contract.problem import RuleError
 from pxe_pack.config import COMPRESSORS
 from pxe_pack.console import Console
 from pxe_pack.inject import INJECTORS
@@ -115,9 +117,19 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add("--inject", "how to put the agent into the image (default: auto)", choices=("auto", *INJECTORS))
     add("--compressor", "recompress the root filesystem with this (rootfs only)", choices=COMPRESSORS)
     add("--level", "compression level (1 to 9, zstd to 22)", type=int, choices=range(1, 23), metavar="N")
+    add("--node-memory", "memory of the smallest node, for example 4GiB", type=size, metavar="SIZE")
     add("--agent", "use this frozen agent instead of building one", type=Path, metavar="DIR")
     add("--boot-loader", "use shim and GRUB from this folder", type=Path, metavar="DIR")
+    add("--leave-out", "do not serve the image's files that match this; repeatable", action="append", metavar="GLOB")
     add("--dry-run", "print the plan and exit", action="store_true")
+
+
+def size(written: str) -> int:
+    """A size on the command line in bytes. Raises argparse.ArgumentTypeError."""
+    try:
+        return quantity.size(written)
+    except RuleError as error:
+        raise argparse.ArgumentTypeError(f"{written!r} {error.message}: {error.label}") from error
 
 
 def _add_output_options(parser: argparse.ArgumentParser, *, default: object) -> None:

@@ -18,6 +18,8 @@ from pxe_fetch.contract.paths import (
     CATALOG,
     CATALOG_UNIT_NAME,
     CONFIG_ETC,
+    LIVE_SPACE_LINK,
+    LIVE_SPACE_UNIT_NAME,
     TARGET_NAME,
     UNIT_DIR,
     UNIT_NAME,
@@ -38,6 +40,8 @@ OWNED = (
     f"{UNIT_DIR}/{UNIT_NAME}",
     f"{UNIT_DIR}/{TARGET_NAME}",
     f"{UNIT_DIR}/{CATALOG_UNIT_NAME}",
+    f"{UNIT_DIR}/{LIVE_SPACE_UNIT_NAME}",
+    LIVE_SPACE_LINK,
     WANTS_LINK,
     CATALOG,
     CONFIG_ETC,
@@ -81,10 +85,13 @@ class Payload:
         return any(path == owned or (owned.endswith("/") and f"{path}/".startswith(owned)) for owned in self.replaces)
 
 
-def make_payload(*, agent: Path, service: str, config: str, roots: Sequence[str], tree: RootTree | None) -> Payload:
+def make_payload(
+    *, agent: Path, service: str, live_space: str, config: str, roots: Sequence[str], tree: RootTree | None
+) -> Payload:
     """The payload for the image with the root filesystem `tree` (None if it cannot be read: links are not followed).
 
-    Raises InputError if the image has a file of another type at one of its paths.
+    `service` and `live_space` are the units adapted to the image; `live_space` is empty if it is not needed. Raises
+    InputError if the image has a file of another type at one of its paths.
     """
     from pxe_pack.commands import completion, man  # libraries that nothing else needs
 
@@ -100,6 +107,10 @@ def make_payload(*, agent: Path, service: str, config: str, roots: Sequence[str]
         _file(MANUAL, gzip.compress(man.agent_page().encode(), mtime=0)),
         _file(COMPLETION, completion.script("bash", man.agent_parser()).encode()),
     ]
+    if live_space:
+        wanted.append(_file(f"{UNIT_DIR}/{LIVE_SPACE_UNIT_NAME}", live_space.encode()))
+        link = Entry(path=LIVE_SPACE_LINK.lstrip("/"), mode=stat.S_IFLNK | 0o777, target=f"../{LIVE_SPACE_UNIT_NAME}")
+        wanted.append(link)
     volatile = [root for root in roots if _is_volatile(root) and root.strip("/") not in _VOLATILE]
     if volatile:
         lines = [f'd "{root}" 0755 root root -' for root in volatile]

@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from pxe_fetch.contract.document import MAX_CHARACTERS
 from pxe_fetch.contract.model import FetchConfig
-from pxe_fetch.contract.problem import Problem, ProblemError
+from pxe_fetch.contract.problem import Problem, ProblemError, printable
 from pxe_fetch.contract.quantity import show_size
-from pxe_pack import checks
-from pxe_pack.artifacts import FOLDER, LocalFile, local_files
+from pxe_pack import checks, node_memory
+from pxe_pack.additional_files import AdditionalFiles, find_additional
+from pxe_pack.artifacts import LocalFile, local_files
 from pxe_pack.config import Document, read
 from pxe_pack.image.bootloader import BootFile
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.liveroot import LiveOS
 from pxe_pack.inject import Choice, Rewrite, choose
+from pxe_pack.layout.manifest import Kind
+from pxe_pack.layout.urls import Urls, default_artifact_url, file_name
 from pxe_pack.loaders import LoaderChoice, choose_loaders
+from pxe_pack.node_memory import NodeMemory
 from pxe_pack.tools import InputError
+
+_MOST_SHOWN = 20  # files of the image, in the plan's lines
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +40,10 @@ class Options:
     inject: str | None = None
     compressor: str | None = None
     level: int | None = None
+    node_memory: int | None = None  # bytes
     agent: Path | None = None  # a folder with a frozen agent
     boot_loader: Path | None = None  # a folder with shim and GRUB
+    leave_out: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,9 +60,11 @@ class Settings:
     artifact_url: str  # empty if neither it nor boot_url is given
     inject: str
     rewrite: Rewrite | None  # recompress the root filesystem
+    node_memory: int | None  # bytes; None if it is not given
     agent: Path | None
     boot_loader: Path | None
     files: tuple[LocalFile, ...]
+    leave_out: tuple[str, ...]  # patterns of the image's files that are not served
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +75,8 @@ class Plan:
     choice: Choice
     image: LiveImage
     loaders: LoaderChoice
+    memory: NodeMemory
+    additional: AdditionalFiles
     warnings: tuple[Problem, ...] = ()  # what may go wrong at boot
 
     @property
@@ -76,7 +87,12 @@ class Plan:
     @property
     def iso_name(self) -> str:
         """The ISO's file name in the layout: the last part of its URL; empty for a full-os image."""
-        return unquote(urlsplit(self.boot_url or "").path.rsplit("/", 1)[-1])
+        return file_name(self.boot_url or "")
+
+    @property
+    def urls(self) -> Urls:
+        """Where HTTP will serve the layout."""
+        return Urls(boot_url=self.boot_url, artifact_url=self.settings.artifact_url or None)
 
     def lines(self) -> Iterator[str]:
         """The plan as lines of text."""
@@ -103,7 +119,21 @@ class Plan:
             chunks = f", in chunks of {show_size(file.planned_chunk)}" if file.planned_chunk else ""
             what = f"{files}{file.content_size:,} bytes{chunks}"
             yield f"artifact  {file.source} ({what}) as {file.url(settings.artifact_url)}"
+        yield from self._additional_lines()
         yield f"output    {settings.output}{'/' if settings.format == 'dir' else ''}"
+        if self.memory.given:
+            yield from node_memory.lines(self.memory)
+
+    def _additional_lines(self) -> Iterator[str]:
+        files = [*self.additional.files.items()]
+        for path, file in files[:_MOST_SHOWN]:
+            url = self.urls.of(path, Kind.ADDITIONAL)
+            yield f"file      {path} ({file.size:,} bytes){f' as {url}' if url else ''}"
+        if rest := files[_MOST_SHOWN:]:
+            yield f"          and {len(rest):,} more of the image's files, {sum(file.size for _, file in rest):,} bytes"
+        if left_out := self.additional.left_out:
+            more = f" and {len(left_out) - _MOST_SHOWN:,} more" if len(left_out) > _MOST_SHOWN else ""
+            yield f"left out  {', '.join(map(printable, left_out[:_MOST_SHOWN]))}{more}"
 
     def _kind(self) -> str:
         if given := self.image.rootfs_source:
@@ -144,7 +174,13 @@ class Plan:
             "boot_url": self.boot_url,
             "artifact_url": settings.artifact_url,
             "artifacts": [_artifact_document(file, base=settings.artifact_url) for file in settings.files],
+            "additional_files": [
+                {"path": path, "size": file.size, "url": self.urls.of(path, Kind.ADDITIONAL)}
+                for path, file in self.additional.files.items()
+            ],
+            "left_out": list(self.additional.left_out),
             "output": str(settings.output),
+            "memory": node_memory.document(self.memory),
         }
 
 
@@ -193,12 +229,14 @@ def resolve_settings(options: Options) -> Settings:
         output=_real(output),
         format=options.format,
         boot_url=boot_url,
-        artifact_url=base or (f"{boot_url.rsplit('/', 1)[0]}/{FOLDER}/" if boot_url else ""),
+        artifact_url=base or (default_artifact_url(boot_url) if boot_url else ""),
         inject=options.inject or pack.inject,
         rewrite=Rewrite(compressor=compressor, level=level) if compressor else None,
+        node_memory=options.node_memory or pack.node_memory,
         agent=options.agent,
         boot_loader=options.boot_loader or (base_dir / pack.boot_loader if pack.boot_loader else None),
         files=tuple(files),
+        leave_out=pack.leave_out if options.leave_out is None else options.leave_out,
     )
     problems += checks.credentials(settings.fetch, settings.artifact_url)
     if options.output or pack.output:
@@ -235,25 +273,43 @@ def make_plan(settings: Settings, image: LiveImage) -> Plan:
     """Plan the packing of `image`. Raises InputError with all errors found."""
     found = [*checks.urls(settings, image)]
     chosen: LoaderChoice | None = None
+    choice: Choice | None = None
     try:
         chosen = choose_loaders(image.loaders, machine=image.machine, given=settings.boot_loader)
+    except InputError as error:
+        found += error.problems
+    try:
+        choice = choose(settings.inject, image, rewrite=settings.rewrite)
     except InputError as error:
         found += error.problems
     subject = checks.subject(
         image,
         loaders=chosen.loaders if chosen else None,
         boot_url=settings.boot_url,
+        artifact_url=settings.artifact_url,
         config=settings.fetch,
-        local_sizes={name: file.content_size for file in settings.files for name in file.artifacts},
+        local_sizes={name: file.installed_size for file in settings.files for name in file.artifacts},
+        node_memory=settings.node_memory,
+        injector=choice.name if choice else "",
     )
     found += checks.offline(subject)
+    additional = find_additional(image, leave_out=settings.leave_out)
+    found += checks.additional_files(
+        additional,
+        image=image,
+        loaders=chosen.loaders if chosen else None,
+        files=settings.files,
+        urls=Urls(boot_url=settings.boot_url if image.live else None, artifact_url=settings.artifact_url or None),
+    )
     errors = [problem for problem in found if problem.severity == "error"]
-    if errors or not chosen:
+    if errors or not chosen or not choice:
         raise InputError(*errors)
     return Plan(
         settings=settings,
         image=image,
-        choice=choose(settings.inject, image, rewrite=settings.rewrite),
+        choice=choice,
         loaders=chosen,
+        memory=subject.memory,
+        additional=additional,
         warnings=tuple(problem for problem in found if problem.severity == "warning"),
     )

@@ -12,18 +12,19 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
-from pxe_pack.artifacts import FOLDER
 from pxe_pack.cleanup import committing
 from pxe_pack.console import Console, joined
-from pxe_pack.export import LayoutWriter, export_scripts, finish
 from pxe_pack.hashing import SizeAndDigest
 from pxe_pack.image import liveos
+from pxe_pack.image.grub.config import GRUB_CFG
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.inject import Target, previous_payloads, remove_from_iso
 from pxe_pack.inject.xorriso import EDITOR
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
-from pxe_pack.layout.read import GRUB_CFG, Layout, read, unlisted_files
-from pxe_pack.layout.relocate import link_or_copy, without_relocation
+from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.manifest import FOLDER, Kind
+from pxe_pack.layout.relocate import without_relocation
+from pxe_pack.layout.urls import Urls
 from pxe_pack.output import output_problem, staging, staging_folder
 from pxe_pack.tools import InputError
 
@@ -44,7 +45,7 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
     """
     output = output.parent.resolve() / output.name if output else None
     if path.is_dir():
-        return _of_layout(read(path.resolve()), output=output, console=console)
+        return _of_layout(Layout.read(path.resolve()), output=output, console=console)
     with liveos.opened(path, boot_url="") as image:
         ways = _ways(image)
         if image.media is not image.iso:
@@ -82,7 +83,7 @@ def _ways(image: LiveImage) -> tuple[str, ...]:
 
 def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Removed:
     target_root = output or layout.root
-    if unlisted := unlisted_files(layout):
+    if unlisted := layout.unlisted():
         message = f"{layout.root} contains a file that pxe-pack did not write: {unlisted[0]}"
         raise _refused("output-foreign", message, "move it away, or it would be lost")
     if output and (output.is_relative_to(layout.root) or layout.root.is_relative_to(output)):
@@ -93,26 +94,30 @@ def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Remo
     if missing := layout.missing():
         message = f"{missing[0]} is listed in the manifest but does not exist"
         raise _refused("layout-differs", message, "pack the image again")
-    with liveos.opened(layout.root, boot_url=layout.boot_url or "") as image, staging(target_root) as made:
+    boot_url = layout.urls.boot_url
+    with liveos.opened(layout.root, boot_url=boot_url or "") as image, staging(target_root) as made:
         ways = _ways(image)
-        new = LayoutWriter(root=made.layout)
+        kept = [path for path, file in layout.files.items() if file.kind is not Kind.ARTIFACT]
+        # without artifacts, it is only known as the URL of the image's own files in that folder
+        served = any(path.startswith(f"{FOLDER}/") for path in kept)
+        urls = Urls(boot_url=boot_url, artifact_url=layout.urls.artifact_url if served else None)
+        new = Layout(root=made.layout, urls=urls)
         written = _written(image, layout, new=new, work=made.work, console=console)
-        for path, listed in layout.files.items():
+        for path in kept:
             if path in written:
-                new.record(path, written[path], url=listed.url)
-            elif not path.startswith(f"{FOLDER}/") and path not in (GRUB_CFG, IPXE_SCRIPT):
-                link_or_copy(layout.root / path, new.place(path))
-                new.record(path, SizeAndDigest(size=listed.size, sha256=listed.sha256), url=listed.url)
-        export_scripts(new, without_relocation(layout.text(GRUB_CFG)))
-        before = {path: listed.sha256 for path, listed in layout.files.items()}
-        after = {path: counted.sha256 for path, counted in new.files.items()}
+                new.record(path, written[path], kind=layout.files[path].kind)
+            elif path not in (GRUB_CFG, IPXE_SCRIPT):
+                new.take_over(path, layout)
+        new.write_scripts(without_relocation(layout.text(GRUB_CFG)))
+        before, after = ({path: file.sha256 for path, file in one.files.items()} for one in (layout, new))
         changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
-        finish(new, _facts(layout))
+        gone = {"agent", "inputs"}
+        new.finish({**{key: value for key, value in layout.facts.items() if key not in gone}, "inject": None})
     return Removed(output=target_root, removed=ways, changed=tuple(changed))
 
 
 def _written(
-    image: LiveImage, layout: Layout, *, new: LayoutWriter, work: Path, console: Console
+    image: LiveImage, layout: Layout, *, new: Layout, work: Path, console: Console
 ) -> Mapping[str, SizeAndDigest]:
     """Write the layout's files that contained the payload without it. Returns their sizes and digests by path."""
     files: dict[str, SizeAndDigest] = {}
@@ -125,12 +130,6 @@ def _written(
         if source in image.initrds and image.initrds[source].appended:
             files[source] = new.write(source, originals[path].pieces())
     return files
-
-
-def _facts(layout: Layout) -> dict[str, object]:
-    gone = {"outputs", "agent", "inputs"}
-    facts = {key: value for key, value in layout.manifest.items() if key not in gone}
-    return {**facts, "inject": None, "artifact_url": None}
 
 
 def _refused(reference: str, message: str, hint: str) -> InputError:

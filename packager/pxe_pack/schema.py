@@ -28,7 +28,7 @@ from pxe_fetch.contract.keys import (
 from pxe_fetch.contract.model import DIGESTS, ORIGINS, PINNED_BY
 from pxe_fetch.contract.validators import Rule
 from pxe_pack import dump
-from pxe_pack.config import SECTIONS
+from pxe_pack.config import SECTIONS, boot_url
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 Schema = dict[str, Json]
@@ -45,6 +45,7 @@ def _whole(pattern: re.Pattern[str]) -> str:
 _FORMS: dict[object, Schema] = {
     validators.any_text: {"minLength": 1},
     validators.url: {"minLength": 1, "pattern": r"^\S+$"},
+    boot_url: {"minLength": 1, "pattern": r"^\S+$"},
     validators.http_url: {"pattern": r"^https?://\S+$"},
     validators.proxy: {"pattern": r"^https?://\S+$"},
     validators.exemption: {"pattern": _whole(validators.EXEMPTION)},
@@ -52,6 +53,7 @@ _FORMS: dict[object, Schema] = {
     validators.absolute_path: {"pattern": "^/"},
     validators.node_path: {"pattern": "^/"},
     validators.root: {"pattern": "^/."},
+    validators.live_space: {"pattern": rf"^(?:{validators.SHARE.pattern}|{quantity.SIZE.pattern})$"},
     validators.mode: {"pattern": _whole(validators.MODE)},
 }
 # The schema for each kind of value without parameters.

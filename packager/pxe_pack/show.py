@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pxe_pack.image import networking
+from pxe_pack.additional_files import AdditionalFiles, find_additional
+from pxe_pack.image import networking, units
 from pxe_pack.image.efi import EfiProgram
 from pxe_pack.image.grub.efi_image import GrubImage
 from pxe_pack.image.grub.netboot import Netboot
 from pxe_pack.image.initrd.reader import InitrdFacts
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.image.pe import authenticode
+from pxe_pack.image.pe.certificates import name
 from pxe_pack.image.programs import Programs, programs
 from pxe_pack.inject.previous_payload import PreviousPayload, previous_payloads
 
@@ -26,15 +27,20 @@ class ImageReport:
     programs: Programs
     previous_payloads: tuple[PreviousPayload, ...]
     dhcp: str  # the program that runs DHCP in the root filesystem; empty if none is found
+    additional: AdditionalFiles
 
 
 def report_on(image: LiveImage) -> ImageReport:
-    """Inspect `image`. Raises WorkError when its root filesystem is damaged."""
+    """Inspect `image`.
+
+    Raises WorkError when its root filesystem is damaged, and InputError if it is a layout that cannot be trusted.
+    """
     return ImageReport(
         image=image,
         programs=programs(image, image.loaders),
         previous_payloads=tuple(previous_payloads(image)),
-        dhcp=networking.dhcp(image.tree) if image.tree else "",
+        dhcp=networking.dhcp(image.tree, units.enabled(image.tree)) if image.tree else "",
+        additional=find_additional(image),
     )
 
 
@@ -55,6 +61,7 @@ def document(report: ImageReport) -> dict[str, object]:
         "initrds": [_initrd_document(path, facts) for path, facts in image.initrds.items()],
         "netboot": _netboot_document(image.loaders.netboot) if image.loaders else None,
         "boot_loaders": [_loader_document(program) for program in report.programs.loaders],
+        "additional_files": [{"path": path, "size": file.size} for path, file in report.additional.files.items()],
         "injected": [
             {"how": one.how, "where": one.where, "agent": one.version or None, "configured": one.configured}
             for one in report.previous_payloads
@@ -81,6 +88,7 @@ def _signed(program: EfiProgram) -> dict[str, object]:
     return {
         "signed_by": [one.signer for one in program.signatures],
         "signature_intact": all(one.intact for one in program.signatures) if program.signatures else None,
+        "sbat": [str(one) for one in program.sbat],
     }
 
 
@@ -114,7 +122,7 @@ def _loader_document(program: EfiProgram) -> dict[str, object]:
         "kind": program.kind,
         "machine": program.machine or None,
         **_signed(program),
-        "trusts": [authenticode.name(one) for one in program.vendor],
+        "trusts": [name(one) for one in program.trusts],
         "prefix": grub.prefix if grub else None,
         "embedded_config": bool(grub and (grub.config or grub.memdisk_config)),
         "modules": list(grub.modules) if grub else [],
@@ -141,6 +149,8 @@ def lines(report: ImageReport) -> Iterator[str]:
         yield from _initrd_lines(path, initrd)
     yield f"grub.cfg  {image.grub_source}"
     yield from _loader_lines(report)
+    for path, file in report.additional.files.items():
+        yield f"file      {path}, {file.size:,} bytes"
     for one in report.previous_payloads:
         yield f"injected  {_previous_payload_words(one)}"
     if not report.previous_payloads:
@@ -156,8 +166,8 @@ def _loader_lines(report: ImageReport) -> Iterator[str]:
             prefix = repr(grub.prefix) if grub.prefix is not None else "none"
             early = ", has an embedded configuration" if grub.config or grub.memdisk_config else ""
             yield f"          prefix {prefix}{early}, {len(grub.modules)} modules, {_network_words(grub)}"
-        if program.vendor:
-            yield f"          trusts {', '.join(authenticode.name(one) for one in program.vendor)}"
+        if program.trusts:
+            yield f"          trusts {', '.join(name(one) for one in program.trusts)}"
     if report.image.loaders:
         over = report.image.loaders.netboot
         yield f"netboot   {over.obstacle or f'GRUB reads {over.config} over TFTP'}"
@@ -166,9 +176,10 @@ def _loader_lines(report: ImageReport) -> Iterator[str]:
 def _initrd_lines(path: str, facts: InitrdFacts) -> Iterator[str]:
     kind = "full-os: the whole system" if facts.full_os else "bootstrap"
     if not facts.readable:
-        yield f"initrd    {path}: {facts.compression}, cannot be read"
+        yield f"initrd    {path}: cannot be read: {facts.unread_reason}"
         return
-    yield f"initrd    {path}: {kind}, {facts.compression}, {facts.unpacked:,} bytes unpacked"
+    inner = f", with a {facts.squashed} in it" if facts.squashed else ""
+    yield f"initrd    {path}: {kind}, {facts.compression}{inner}, {facts.unpacked:,} bytes unpacked"
     if facts.full_os:
         return
     has = {
@@ -193,7 +204,7 @@ def _network_words(grub: GrubImage) -> str:
 def _signed_words(program: EfiProgram) -> str:
     if not program.signatures:
         return "not signed"
-    broken = "" if all(one.intact for one in program.signatures) else ", modified since"
+    broken = "" if all(one.intact for one in program.signatures) else ", signature invalid"
     return f"signed by {', '.join(dict.fromkeys(one.signer for one in program.signatures))}{broken}"
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.cleanup import committing
-from pxe_pack.output import MANIFEST, Staging, locked, new_staging, parent_problem, staging_folder
+from pxe_pack.layout.manifest import MANIFEST
+from pxe_pack.output import Staging, locked, new_staging, parent_problem, staging_folder
 from pxe_pack.tools import WorkError
 
 

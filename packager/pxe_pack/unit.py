@@ -18,7 +18,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pxe_fetch.contract.model import FetchConfig
-from pxe_fetch.contract.paths import AGENT, CATALOG_UNIT_NAME, CREDENTIAL, TARGET_NAME, UNIT_DIR, UNIT_NAME
+from pxe_fetch.contract.paths import (
+    AGENT,
+    CATALOG_UNIT_NAME,
+    CREDENTIAL,
+    LIVE_SPACE_UNIT_NAME,
+    TARGET_NAME,
+    UNIT_DIR,
+    UNIT_NAME,
+)
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.cleanup import held, temporary_folder
@@ -56,14 +64,38 @@ def unit_files() -> Path:
 
 def service_for(config: FetchConfig, *, systemd: int | None) -> str:
     """The service for an image with this release of systemd (None: unknown) and this configuration."""
-    secrets = [name for one in config.artifacts for name in (one.header_credential, one.query_credential)]
-    secrets += [config.report.header_credential, config.report.query_credential]
     return fitted_unit(
         (unit_files() / UNIT_NAME).read_text(encoding="utf-8"),
         systemd=systemd,
         roots=config.allowed_roots,
-        credentials=filter(None, [*secrets, config.proxy.credential]),
+        credentials=_credentials(config),
     )
+
+
+def lacking_credentials(config: FetchConfig, packed: FetchConfig, *, systemd: int | None) -> list[str]:
+    """The credentials that `config` needs and that a unit made for the configuration `packed` does not get."""
+    by_name = systemd is not None and _LOAD_CREDENTIAL_SINCE <= systemd < SINCE["ImportCredential"]
+    return sorted(_credentials(config) - _credentials(packed)) if by_name else []
+
+
+def _credentials(config: FetchConfig) -> set[str]:
+    """The names of the credentials that the configuration refers to."""
+    names = [name for one in config.artifacts for name in (one.header_credential, one.query_credential)]
+    names += [config.report.header_credential, config.report.query_credential]
+    return set(filter(None, [*names, config.proxy.credential]))
+
+
+def live_space_unit(config: FetchConfig, *, full_os: bool) -> str:
+    """The unit that enlarges the writable layer of a live system; empty if the configuration does not ask for it.
+
+    `full_os`: the root filesystem is the initrd, so the layer is the tmpfs that the kernel unpacked it to. Then the
+    device is named as well: without it mount(8) would add the options that fstab has for another root filesystem.
+    """
+    if not config.live_space:
+        return ""
+    text = (unit_files() / LIVE_SPACE_UNIT_NAME).read_text(encoding="utf-8")
+    size, where = config.live_space.replace("%", "%%"), "rootfs /" if full_os else "/run"
+    return re.sub(r"(?m)^ExecStart=.*$", f"ExecStart=mount -v -o remount,size={size} {where}", text)
 
 
 def fitted_unit(text: str, *, systemd: int | None, roots: Sequence[str], credentials: Iterable[str] = ()) -> str:

@@ -42,7 +42,7 @@ CASES = [
     ),
     always("405", Status(405), "refused", once="refused"),
     always("401", Status(401, {"WWW-Authenticate": 'Basic realm="x"'}), "refused", once="refused"),
-    always("403", Status(403), "refused", once="refused"),
+    Case(name="403", passing=[Status(403)], then=Status(403), cause="refused", once="refused", once_chunked=None),
     always("410", Status(410), "refused", once="refused"),
     always("301 loop", ToItself(), "network"),
     always("redirect to a file", redirect("file:///etc/passwd"), "policy", once="policy"),

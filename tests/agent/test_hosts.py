@@ -128,4 +128,4 @@ def test_a_server_that_limits_a_node_to_one_connection_gets_one_at_a_time(
         for name in names:
             told = ran.artifact(name)
             assert (told["attempts"], told["bytes_received"]) == (1, len(body))
-        assert "503" not in ran.err
+        assert "answered 503" not in ran.err  # a port may have these digits

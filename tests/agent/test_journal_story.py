@@ -20,6 +20,7 @@ from fakes.node import Entry, FakeNode, Ran
 from fakes.server import Script, Server
 from fakes.transfers import cut as cut_into_pieces
 from pxe_fetch.contract.paths import MessageId
+from pxe_fetch.filesystem import is_in_memory
 from pxe_fetch.reporting import journal
 from pxe_fetch.reporting.event_log import MANY_ARTIFACTS
 
@@ -223,3 +224,11 @@ def test_every_entry_has_the_fields_that_its_explanation_shows(
         assert not wanted, (wanted, entry)
     every = {value for name, value in vars(MessageId).items() if name.isupper()}
     assert {entry["MESSAGE_ID"] for entry in entries} == every
+
+
+def test_live_space_that_changes_nothing(service: FakeNode) -> None:
+    if is_in_memory("/"):
+        pytest.skip("this machine's root file system is in memory")
+    with Server({"/m": Script(body=SMALL)}) as server:
+        lines = told(service.run_config(service.entry("m", server.url("/m"), SMALL), live_space="60%"))
+    has(lines, "<4>`live_space: 60%` changes nothing: / (", ") is not in memory")

@@ -14,9 +14,21 @@ import pytest
 
 from fakes.content import Content
 from fakes.exchange import Exchange, Fault
-from fakes.faults import Flip, Hang, RefusesRanges, Serve, Status, WrongRange, cut, drip, stall
+from fakes.faults import (
+    BreaksRanges,
+    Flip,
+    Hang,
+    Raw,
+    RefusesRanges,
+    Serve,
+    Status,
+    WrongRange,
+    cut,
+    drip,
+    stall,
+)
 from fakes.ftp import Breach, BreakingFtp
-from fakes.node import FakeNode
+from fakes.node import Entry, FakeNode
 from fakes.server import Script, Server
 from fakes.tftp import LossyTftp, Trouble
 from fakes.transfers import Bench
@@ -337,3 +349,113 @@ def test_an_answer_that_nobody_foresaw_is_its_mirrors_fault(chunk: int | None, t
             one.download()
         one.transports.close()
     assert caught.value.exit_code == Exit.BUG
+
+
+@contextmanager
+def claims(scheme: str, size: int) -> Iterator[str]:
+    """The url of a server that says its file has `size` bytes, and sends BODY."""
+    if scheme == "ftp":
+        with BreakingFtp(BODY, Breach(size=f"213 {size}")) as ftp:
+            yield ftp.url
+    else:
+        with LossyTftp(BODY, Trouble(claims=size, window=16)) as tftp:
+            yield tftp.url
+
+
+@BOTH
+@pytest.mark.parametrize("is_known", [False, True], ids=["size unknown", "size known"])
+@pytest.mark.parametrize("claimed", [0, 1000, len(BODY) - 1, len(BODY) + 1, 2 * len(BODY)])
+@pytest.mark.parametrize("scheme", ["ftp", "tftp"])
+def test_a_size_that_is_told_beside_the_bytes_does_not_matter_if_they_are_right(
+    scheme: str,
+    claimed: int,
+    is_known: bool,  # noqa: FBT001
+    chunk: int | None,
+    tmp_path: Path,
+) -> None:
+    with claims(scheme, claimed) as url:
+        size = len(BODY) if is_known else None
+        one = Bench(body=BODY, folder=tmp_path, urls=[url], chunk=chunk, size=size)
+        assert one.download().attempts == 1
+
+
+@pytest.mark.parametrize("scheme", ["ftp", "tftp"])
+def test_a_file_of_another_size_is_an_integrity_error_whatever_its_server_said(scheme: str, tmp_path: Path) -> None:
+    with claims(scheme, 1000) as url:
+        one = Bench(body=BODY[:-9], folder=tmp_path, urls=[url], size=len(BODY) - 9)
+        with pytest.raises(IntegrityError, match="wrong size"):
+            one.download()
+
+
+def entry(node: FakeNode, *servers: Server, chunk: int | None, body: bytes = BODY) -> Entry:
+    """An artifact of `body` that these servers have at /m, in listed order."""
+    urls = [server.url("/m") for server in servers]
+    found = dict(node.entry("m", "", body, urls=urls, mirror_order="listed"))
+    del found["url"]
+    if chunk:
+        digests = [hashlib.sha256(body[at : at + chunk]).hexdigest() for at in range(0, len(body), chunk)]
+        found |= {"size": len(body), "chunks": {"size": chunk, "sha256": digests}}
+    return found
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Status(403), Status(404), Status(500), Raw(b""), cut(0)],
+    ids=["403", "404", "500", "closes", "cuts"],
+)
+def test_a_server_that_breaks_every_range_serves_the_whole_in_one_stream(fault: Fault, node: FakeNode) -> None:
+    """As some filters, caches and signed URLs do."""
+    broken = Script(body=BODY, then=BreaksRanges(fault))
+    defaults = {"retry": {"attempts_without_progress": 4, "base": "1ms", "max": "5ms"}}
+    with Server({"/m": broken}) as server:
+        ran = node.run_config(entry(node, server, chunk=CHUNK), parallel=4, defaults=defaults)
+        assert (ran.code, ran.artifact("m")["bytes_received"]) == (0, len(BODY)), ran.err
+        assert server.sent("/m") == len(BODY)
+
+
+@pytest.mark.parametrize("code", [403, 404])
+def test_the_rest_of_a_file_that_is_refused_is_fetched_as_a_whole(code: int, node: FakeNode) -> None:
+    with Server({"/m": Script(body=BODY, faults=[cut(0.5)], then=RefusesRanges(code))}) as server:
+        ran = node.run_config(entry(node, server, chunk=None))
+        assert ran.code == 0, ran.err
+        assert [asked.range is None for asked in server.asked] == [True, False, True]
+
+
+@BOTH
+def test_a_listed_mirror_that_collapses_is_left_within_two_read_timeouts(chunk: int | None, node: FakeNode) -> None:
+    read = 2.0
+    slow = drip(0.4, every=0.02)
+    with Server({"/m": Script(body=BODY, then=slow)}) as first, Server({"/m": Script(body=BODY)}) as second:
+        defaults = {"timeouts": {"read": f"{read:g}s"}}
+        began = time.monotonic()
+        ran = node.run_config(entry(node, first, second, chunk=chunk), parallel=2, defaults=defaults)
+        seconds = time.monotonic() - began
+        assert (ran.code, ran.artifact("m")["bytes_received"]) == (0, len(BODY)), ran.err
+        assert first.asked
+        assert seconds < 2 * read + 1.5
+
+
+@BOTH
+@pytest.mark.parametrize("then", ["close", "stall"])
+def test_a_mirror_that_sends_a_web_page_is_asked_last_and_its_bytes_are_not_continued(
+    then: str, chunk: int | None, node: FakeNode
+) -> None:
+    page = b"<html>please log in</html>"
+    junk = Serve(
+        body=page + b"." * (then == "stall"),
+        framing="close",
+        ranges=False,
+        etag=None,
+        until=len(page),
+        then=then,
+        fields={"Content-Type": "text/html"},
+    )
+    good = Script(body=BODY, faults=[Status(503), Status(503)])
+    with Server({"/m": Script(then=junk)}) as bad, Server({"/m": good}) as other:
+        began = time.monotonic()
+        ran = node.run_config(
+            entry(node, bad, other, chunk=chunk), defaults={"retry": {"base": "100ms"}, "timeouts": {"read": "30s"}}
+        )
+        assert (ran.code, len(bad.asked)) == (0, 1), ran.err
+        assert ran.artifact("m")["bytes_received"] == len(BODY) + len(page)
+        assert time.monotonic() - began < 8

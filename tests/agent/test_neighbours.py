@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import random
+import shutil
 import stat
 import subprocess
 import sys
@@ -323,3 +324,41 @@ def test_a_tree_is_not_replaced_while_something_is_mounted_in_it(node: FakeNode)
     with serving() as server:
         assert node.run_config(artifact(node, server, "tar", node.out / "m")).code == 0
     assert is_right(node.out / "m", "tar")
+
+
+@pytest.mark.parametrize("inner", ["none", "decompress", "tar"])
+@pytest.mark.parametrize("is_tree_first", [True, False])
+def test_no_configuration_deletes_what_another_one_has_installed(
+    inner: str,
+    is_tree_first: bool,  # noqa: FBT001
+    node: FakeNode,
+) -> None:
+    outside, inside = node.out / "m", node.out / "m/deep/n"
+    with serving() as server:
+        tree = artifact(node, server, "tar", outside)
+        other = {**artifact(node, server, inner, inside), "name": "n"}
+        plain = {**artifact(node, server, "none", node.out / "plain"), "name": "p"}
+        first, second = (tree, other) if is_tree_first else (other, tree)
+        assert node.run_config(first).code == 0
+        assert node.run_config(plain).code == 0  # the run in between makes nothing forgotten
+        for _ in range(2):
+            ran = node.run_config(second)
+            assert (ran.code, ran.artifact(str(second["name"]))["cause"]) == (73, "cannot-create")
+            assert f"where an earlier run has installed {first['name']}: choose another dest, or remove" in ran.err
+        assert node.run_config(first).code == 0
+        assert is_right(outside if is_tree_first else inside, "tar" if is_tree_first else inner)
+        if is_tree_first:
+            shutil.rmtree(outside)
+        else:
+            shutil.rmtree(inside) if inner == "tar" else inside.unlink()
+        assert node.run_config(second).code == 0
+
+
+def test_an_artifact_inside_another_runs_tree_fails_alone(node: FakeNode) -> None:
+    with serving() as server:
+        assert node.run_config(artifact(node, server, "tar", node.out / "m")).code == 0
+        other = {**artifact(node, server, "none", node.out / "m/n"), "name": "n", "required": False}
+        plain = {**artifact(node, server, "none", node.out / "plain"), "name": "p"}
+        ran = node.run_config(other, plain)
+        assert (ran.code, ran.artifact("p")["phase"], ran.artifact("n")["phase"]) == (2, "placed", "failed")
+        assert ran.state["earlier"] == [{"name": "m", "dest": str(node.out / "m")}]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import socket
 import ssl
+import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import pytest
 from fakes.certs import Authority
 from fakes.transfers import PATIENT, Bench
 from pxe_fetch.contract.model import Tls
-from pxe_fetch.errors import RefusedError
+from pxe_fetch.errors import RefusedError, TrustError
 
 BODY = random.Random(8).randbytes(700_000)
 CUT = 300_000
@@ -88,14 +90,22 @@ def strict(authority: Authority, *, version: ssl.TLSVersion) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
-            with suppress(OSError), context.wrap_socket(listener.accept()[0], server_side=True) as connection:
-                connection.recv(65536)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY)
+            while True:
+                try:
+                    accepted = listener.accept()[0]
+                except OSError:
+                    return
+                with suppress(OSError), context.wrap_socket(accepted, server_side=True) as connection:
+                    connection.recv(65536)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY)
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield f"https://127.0.0.1:{listener.getsockname()[1]}/m.bin"
-        thread.join()
+        try:
+            yield f"https://127.0.0.1:{listener.getsockname()[1]}/m.bin"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(timeout=10)
 
 
 @pytest.mark.parametrize("shown", ["none", "a stranger's", "ours"])
@@ -118,3 +128,79 @@ def test_a_client_certificate_that_is_wanted_is_asked_for_by_its_keys(
         else:
             with pytest.raises(RefusedError, match=r"wants a client certificate.*\(tls.client_cert, tls.client_key\)"):
                 bench.download()
+
+
+# Fatal alerts of TLS (RFC 8446, 6): each in a record of its own, not encrypted, so that anybody can send one.
+ALERTS = {
+    "unexpected_message": 10,
+    "handshake_failure": 40,
+    "bad_certificate": 42,
+    "unknown_ca": 48,
+    "access_denied": 49,
+    "protocol_version": 70,
+    "internal_error": 80,
+    "certificate_required": 116,
+}
+
+
+@contextmanager
+def meddling(context: ssl.SSLContext, *, alert: int | None, at: Collection[int]) -> Iterator[str]:
+    """Somebody on the way to a server answers connections `at` (from 0) with `alert`, or None: a reset. Gives its URL.
+
+    Each of the other connections brings 100,000 bytes more.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for number in itertools.count():
+                try:
+                    accepted = listener.accept()[0]
+                except OSError:
+                    return
+                if number in at:
+                    accepted.recv(65536)
+                    if alert is None:
+                        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    else:
+                        accepted.sendall(bytes((21, 3, 3, 0, 2, 2, alert)))
+                    accepted.close()
+                    continue
+                with suppress(OSError), context.wrap_socket(accepted, server_side=True) as connection:
+                    found = re.search(r"Range: bytes=(\d+)-", connection.recv(65536).decode())
+                    start = int(found[1]) if found else 0
+                    status = f"206 P\r\nContent-Range: bytes {start}-{len(BODY) - 1}/{len(BODY)}" if start else "200 OK"
+                    head = f"HTTP/1.1 {status}\r\nContent-Length: {len(BODY) - start}\r\n\r\n"
+                    connection.sendall(head.encode() + BODY[start : start + 100_000])
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{listener.getsockname()[1]}/m.bin"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(timeout=10)
+
+
+@pytest.mark.parametrize("alert", [*ALERTS.values(), None], ids=[*ALERTS, "reset"])
+def test_an_alert_or_a_reset_now_and_then_does_not_drop_the_only_mirror(
+    alert: int | None, authority: Authority, localhost: ssl.SSLContext, tmp_path: Path
+) -> None:
+    tls = Tls(ca_file=str(authority.certificate))
+    with meddling(localhost, alert=alert, at=(0, 2, 3, 5, 7)) as url:
+        urls = [url.replace("127.0.0.1", "localhost")]
+        bench = Bench(body=BODY, folder=tmp_path / "to", urls=urls, tls=tls, timeouts=PATIENT)
+        received = bench.download()
+    assert (received.attempts, received.bytes_received) == (5 + 7, len(BODY))
+    assert not bench.events.of("mirror_dropped")
+
+
+@pytest.mark.parametrize("alert", [ALERTS["handshake_failure"], ALERTS["protocol_version"]])
+def test_a_server_that_answers_with_alerts_alone_is_given_up_soon(
+    alert: int, authority: Authority, localhost: ssl.SSLContext, tmp_path: Path
+) -> None:
+    tls = Tls(ca_file=str(authority.certificate))
+    with meddling(localhost, alert=alert, at=range(99)) as url:
+        bench = Bench(body=BODY, folder=tmp_path / "to", urls=[url], tls=tls, timeouts=PATIENT)
+        with pytest.raises((RefusedError, TrustError)) as caught:
+            bench.download()
+    assert caught.value.attempts == 3

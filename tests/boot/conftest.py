@@ -16,6 +16,7 @@ from boot import shares
 from boot.nodes import Booted, Site
 from boot.sites import (
     BESIDE,
+    CONFIGS,
     CORRUPT,
     ELSEWHERE,
     LARGE,
@@ -71,7 +72,7 @@ def sound(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Site:
     (site.folder / "files").mkdir()
     (site.folder / "files/large file.bin").write_bytes(LARGE.body)
     (site.folder / "files/klein.conf").write_bytes(SMALL.body)
-    config = SOUND.format(base=site.url(""), plain=PLAIN.sha256, licence=LICENCE.sha256)
+    config = SOUND.format(base=site.url(""), plain=PLAIN.sha256, configs=CONFIGS.sha256, licence=LICENCE.sha256)
     site.pack(config, image=image("ic16"), inject="updates")
     return site
 

@@ -113,15 +113,24 @@ class Site:
         packed = subprocess.run(command, capture_output=True, text=True, check=False)
         assert packed.returncode == 0, packed.stdout + packed.stderr
 
-    def boot(self, *, append: str = "", credentials: Mapping[str, bytes] | None = None, via: str = "tftp") -> Booted:
+    def boot(
+        self,
+        *,
+        append: str = "",
+        credentials: Mapping[str, bytes] | None = None,
+        via: str = "tftp",
+        memory: int | None = None,
+    ) -> Booted:
         """Boot the layout, and let the image's probe look at the node when the agent is done.
 
-        `credentials` (name -> content) are handed over by the firmware.
+        `credentials` (name -> content) are handed over by the firmware; `memory` is the node's in MiB.
         """
         before = len(self.server.asked_for("/inspect"))
         probe = f"liveos.inspect={self.url('/inspect')} liveos.inspect.dirs=/srv,/opt"
         command: list[str | Path] = [PXE_PACK, "boot", self.layout, "--json", "--keep", "--timeout", str(TIMEOUT)]
         command += ["--via", via, "--append", f"{probe} {append}"]
+        if memory is not None:
+            command += ["--memory", str(memory)]
         for name, content in (credentials or {}).items():
             (self.folder / name).write_bytes(content)
             command += ["--credential", f"{name}={self.folder / name}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from boot.nodes import Expected
+from liveos.shapes import SAVED_CONFIGS
 
 # A site whose web server is in trouble.
 WOBBLY = Expected(dest="/srv/models/wobbly.bin", body=bytes(range(256)) * 16_384, mode="640", gid=4)
@@ -27,6 +28,9 @@ LICENCE = Expected(dest="/srv/licence.txt", body=b"for those who know the word\n
 PLAIN = Expected(dest="/srv/plain.txt", body=b"as it should be\n" * 50_000)
 LARGE = Expected(dest="/opt/data/large file.bin", body=bytes(reversed(range(256))) * 32_768, mode="600", uid=1, gid=1)
 SMALL = Expected(dest="/srv/small.conf", body="grün\n".encode(), mode="755", uid=65534, gid=65534)
+CONFIGS = Expected(
+    dest="/srv/configs.yaml", body=SAVED_CONFIGS.encode()
+)  # a file of the image's own, which its layout serves
 OTHER = Expected(dest="/srv/other.txt", body=b"named on the kernel command line\n", mode="600")
 SOUND = """\
 version: 1
@@ -44,6 +48,10 @@ artifacts:
     owner: daemon
     group: "1"
   - {{name: small, source: files/klein.conf, dest: /srv/small.conf, mode: "0755", owner: nobody, group: nogroup}}
+  - name: configs
+    url: http://10.0.1.7:8080/images/azl-image-customizer/saved-configs.yaml
+    sha256: {configs}
+    dest: /srv/configs.yaml
   - name: licence
     url: "{base}/licence.txt"
     sha256: {licence}

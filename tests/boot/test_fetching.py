@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from boot.nodes import Booted, Site
-from boot.sites import CORRUPT, LARGE, NOTE, OTHER, PLAIN, SMALL, WOBBLY
+from boot.sites import CONFIGS, CORRUPT, LARGE, NOTE, OTHER, PLAIN, SMALL, WOBBLY
 from fakes.server import Server
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.paths import MessageId
@@ -46,19 +46,23 @@ def test_image_with_the_payload_beside_it_boots_and_gets_everything(booted: Boot
     assert booted.code == 0, booted.shown
     assert booted.node["exit_code"] == Exit.DONE
     phases = {name: one["phase"] for name, one in booted.artifacts.items()}
-    assert phases == dict.fromkeys(("plain", "large", "small"), "placed") | {"licence": "skipped"}
+    assert phases == dict.fromkeys(("plain", "large", "small", "configs"), "placed") | {"licence": "skipped"}
     assert booted.has(PLAIN)
     assert booted.has(LARGE)
     assert booted.has(SMALL)
 
 
 def test_the_sandbox_leaves_the_console_for_the_line_of_the_outcome(booted: Booted) -> None:
-    assert "done: 3 artifacts in place" in (booted.result["console"] or ""), booted.shown
+    assert "done: 4 artifacts in place" in (booted.result["console"] or ""), booted.shown
 
 
 def test_artifacts_of_the_layout_come_from_the_url_they_were_packed_with(booted: Booted) -> None:
     assert booted.artifacts["large"]["url"] == "http://10.0.1.7:8080/files/large%20file.bin"
     assert "http://10.0.1.7:8080/images/liveos.iso" in [served["url"] for served in booted.result["served"]]
+
+
+def test_files_of_the_images_own_are_served_beside_its_iso(booted: Booted) -> None:
+    assert booted.has(CONFIGS)
 
 
 def test_chunks_that_the_packager_listed_are_what_a_node_verifies_by(booted: Booted) -> None:

@@ -239,6 +239,14 @@ def test_names_and_destinations_are_distinct() -> None:
     assert set(found) == {"name-taken", "dest-taken"}
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_destination_inside_another_one_is_taken(order: int) -> None:
+    inner = ARTIFACT.replace("name: a", "name: b").replace("dest: /srv/a", "dest: /srv/a/b/c")
+    problem = only_problem("version: 1\nartifacts:" + "".join([ARTIFACT, inner][::order]))
+    assert problem.reference == "dest-taken"
+    assert "/srv/a/b/c is inside /srv/a, the destination of artifacts[" in problem.message
+
+
 def test_several_artifacts_may_share_a_destination_when_the_node_chooses() -> None:
     second = ARTIFACT.replace("name: a", "name: b") + "    when: {arch: aarch64}\n"
     assert len(read(f"version: 1\nartifacts:{ARTIFACT}{second}").fetch.artifacts) == 2

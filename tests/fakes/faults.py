@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fakes.content import Content
-from fakes.exchange import Exchange
+from fakes.exchange import Exchange, Fault
 
 FOREVER = 3600.0  # seconds; longer than any test
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
@@ -235,6 +235,16 @@ class RefusesRanges:
 
     def answer(self, exchange: Exchange) -> None:
         (Status(self.code) if exchange.asked.range else Serve()).answer(exchange)
+
+
+@dataclass(frozen=True)
+class BreaksRanges:
+    """`fault` happens to each range; a proper answer where everything is asked for."""
+
+    fault: Fault
+
+    def answer(self, exchange: Exchange) -> None:
+        (self.fault if exchange.asked.range else Serve()).answer(exchange)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ _MODULES = (
 )
 _EMBEDDED_SBAT = """\
 sbat,1,SBAT Version,sbat,1,https://github.com/rhboot/shim/blob/main/SBAT.md
-grub,4,Free Software Foundation,grub,2.06,https://www.gnu.org/software/grub/
+grub,5,Free Software Foundation,grub,2.06,https://www.gnu.org/software/grub/
 """
 
 

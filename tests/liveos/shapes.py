@@ -16,7 +16,7 @@ from liveos.rootfs import BootFiles
 from liveos.specials import Inode
 
 _HERE = Path(__file__).resolve().parent
-_SAVED_CONFIGS = """\
+SAVED_CONFIGS = """\
 liveOS:
   kernelCommandLine:
     extraCommandLine: []
@@ -104,7 +104,7 @@ def cached(shape: Shape, *, cache: Cache | None = None, say: Callable[[str], Non
     files: dict[str, Path | str] = {
         "boot/grub2/grubenv": grubcfg.GRUBENV,
         f"boot/{kernel.kernel}": made.boot.kernel,
-        "azl-image-customizer/saved-configs.yaml": _SAVED_CONFIGS,
+        "azl-image-customizer/saved-configs.yaml": SAVED_CONFIGS,
     }
     if shape.full_os:
         files[f"boot/{kernel.initrd}"] = _full_os_initrd(shape, made, cache=cache, say=say)

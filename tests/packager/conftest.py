@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from liveos import shapes
+from packing.checking import Checked, checker
 from packing.site import Site, small_agent
 from pxe_pack import cli, loaders
 
@@ -87,3 +88,9 @@ def refused(site: Site, capsys: pytest.CaptureFixture[str]) -> Callable[..., str
         return captured.err
 
     return run
+
+
+@pytest.fixture
+def checked(capsys: pytest.CaptureFixture[str]) -> Callable[..., Checked]:
+    """Check something; asks no server unless told to."""
+    return checker(capsys)

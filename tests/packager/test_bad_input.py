@@ -176,6 +176,13 @@ def test_a_source_that_is_not_there(site: Site, refused: Refused) -> None:
     assert "error[boot-url-invalid]" in said  # both at once
 
 
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir])
+def test_a_source_whose_name_cannot_be_in_a_layout(site: Site, refused: Refused, make: Callable[[Path], None]) -> None:
+    make(site.folder / "line\nbreak")
+    site.rest = {"artifacts": [{"name": "m", "source": "line\nbreak", "dest": "/srv/m"}]}
+    assert "cannot be in a layout: its name contains a control character" in refused()
+
+
 def test_an_input_inside_the_output(site: Site, refused: Refused) -> None:
     site.output.mkdir()
     shutil.copyfile(site.image, site.output / "liveos.iso")

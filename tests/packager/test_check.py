@@ -6,7 +6,6 @@ import ast
 import json
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from liveos.specials import Inode
 from liveos.tiny import RELEASE
 from packing import altered, roots
 from packing.bootloaders import debian
+from packing.checking import Checked
 from packing.signing import authority
 from packing.site import ARTIFACT, BOOT_URL, Site, files_of, image_with_root, small_agent
 from pxe_pack import cli
@@ -27,36 +27,6 @@ from pxe_pack.freeze.agent import MANIFEST
 
 Packs = Callable[..., str]
 Refused = Callable[..., str]
-
-
-@dataclass
-class Checked:
-    """What a check said."""
-
-    code: int
-    found: dict[str, dict[str, str]]  # reference -> finding
-
-    def severity(self, reference: str) -> str:
-        return self.found[reference]["severity"] if reference in self.found else ""
-
-
-@pytest.fixture
-def checked(capsys: pytest.CaptureFixture[str]) -> Callable[..., Checked]:
-    """Check something; asks no server unless told to."""
-
-    def run(image: Path, *arguments: str | Path, online: bool = False) -> Checked:
-        offline = [] if online else ["--offline"]
-        code = cli.main(["check", str(image), "--json", *offline, *map(str, arguments)])
-        captured = capsys.readouterr()
-        assert captured.err == ""
-        result = json.loads(captured.out.splitlines()[-1])
-        found = {finding["reference"]: finding for finding in result["findings"]}
-        assert result["errors"] == sum(finding["severity"] == "error" for finding in result["findings"])
-        assert code == (3 if result["errors"] else 0)
-        assert all(finding["remedy"] for finding in result["findings"])
-        return Checked(code=code, found=found)
-
-    return run
 
 
 Check = Callable[..., Checked]
@@ -453,7 +423,15 @@ def test_a_configuration_or_a_size_that_is_none_is_bad_input(
 def _references() -> set[str]:
     """Every reference that a check can give, as the sources have them."""
     package = Path(pxe_pack.__file__).parent
-    others = ("check.py", "unit.py", "artifacts.py", "source_folder.py", "loaders.py", "inject/__init__.py")
+    others = (
+        "check.py",
+        "unit.py",
+        "artifacts.py",
+        "source_folder.py",
+        "source_archive.py",
+        "loaders.py",
+        "inject/__init__.py",
+    )
     sources = [*(package / "checks").glob("*.py"), *(package / name for name in others)]
     found = {"agent-machine", "agent-glibc", "layout-differs"}  # beside what is no finding
     for source in sources:

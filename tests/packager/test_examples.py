@@ -9,6 +9,7 @@ import shutil
 import ssl
 import subprocess
 import sys
+import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,9 @@ from fakes.faults import Demand, Status
 from fakes.nginx import nginx
 from fakes.node import FakeNode, Ran
 from fakes.server import Script, Server
-from packing.site import files_of
+from liveos import tiny as tiny_root
+from liveos.specials import Inode
+from packing.site import files_of, image_with_root
 from pxe_fetch.contract.commands import Exit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,12 +72,20 @@ class Example:
         return self.folder / name
 
 
+@pytest.fixture(scope="session")
+def image(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image with what the examples' READMEs want of it: a site's authority, and a unit to start."""
+    folders = [Inode(path, tarfile.DIRTYPE, mode=0o755) for path in ("etc/pki", "etc/pki/site")]
+    files = [Inode("etc/pki/site/ca.pem"), Inode("usr/lib/systemd/system/inference.service", data=b"[Service]\n")]
+    return image_with_root(tiny, [*tiny_root.tree(), *folders, *files], tmp_path_factory.mktemp("image"))
+
+
 @pytest.fixture
-def example(request: pytest.FixtureRequest, tmp_path: Path, tiny: Path, agent: Path) -> Example:
+def example(request: pytest.FixtureRequest, tmp_path: Path, image: Path, agent: Path) -> Example:
     folder = tmp_path / str(request.param)
     made = shutil.ignore_patterns("pxe", "*.log", "weights.bin", "liveos.iso")
     shutil.copytree(ROOT / "examples" / str(request.param), folder, ignore=made)
-    shutil.copyfile(tiny, folder / "liveos.iso")
+    shutil.copyfile(image, folder / "liveos.iso")
     if request.param == "quickstart":
         (folder / "files/weights.bin").write_bytes(b"weights" * 1000)
     return Example(folder=folder, agent=agent)

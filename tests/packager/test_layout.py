@@ -31,8 +31,9 @@ def test_the_layout_is_complete_and_its_sums_are_right(site: Site, packs: Packs)
     packs()
     found = {str(path.relative_to(site.output)) for path in site.output.rglob("*") if path.is_file()}
     assert found == {
-        "SHA256SUMS", "boot.ipxe", "boot/grub2/grub.cfg", "boot/grub2/grubenv", "boot/initrd.img", "boot/vmlinuz",
-        "bootx64.efi", "grub.cfg", "grubx64.efi", "liveos.iso", "manifest.json",
+        "SHA256SUMS", "azl-image-customizer/saved-configs.yaml", "boot.ipxe", "boot/grub2/grub.cfg",
+        "boot/grub2/grubenv", "boot/initrd.img", "boot/vmlinuz", "bootx64.efi", "grub.cfg",
+        "grubx64.efi", "liveos.iso", "manifest.json",
     }  # fmt: skip
     checked = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=site.output, check=True, capture_output=True)
     assert len(checked.stdout.splitlines()) == len(found) - 1

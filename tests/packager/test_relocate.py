@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from packing.site import BOOT_URL, Site
+from packing.site import BOOT_URL, Site, with_files
 from pxe_pack import cli
 
 Packs = Callable[..., str]
@@ -58,7 +58,11 @@ def test_both_urls_move_and_no_byte_of_the_image_does(layout: Site) -> None:
     assert cfg(layout).count(f"root=live:{NEW}") == 1
     assert BOOT_URL not in cfg(layout)
     assert cfg(layout).count(f"pxe-fetch.artifact_url={FILES}") == 1
-    assert urls(layout) == {"other name.iso": NEW, "other-user-artifacts/m#1.bin": f"{FILES}m%231.bin"}
+    assert urls(layout) == {
+        "azl-image-customizer/saved-configs.yaml": "http://192.0.2.7/images/azl-image-customizer/saved-configs.yaml",
+        "other name.iso": NEW,
+        "other-user-artifacts/m#1.bin": f"{FILES}m%231.bin",
+    }
     assert (layout.manifest()["boot_url"], layout.manifest()["artifact_url"]) == (NEW, FILES)
     check_whole(layout)
 
@@ -104,6 +108,12 @@ def test_a_layout_without_exported_files_gets_no_argument(site: Site, packs: Pac
         ([], "relocate-nothing"),
         (["--boot-url", "http://10.0.0.1/liveos.img"], "boot-url-invalid"),
         (["--boot-url", "ftp:///x.iso"], "boot-url-invalid"),
+        (["--boot-url", "http://h/a b.iso"], "boot-url-invalid"),
+        (["--boot-url", "http://u:p@h/a.iso"], "boot-url-invalid"),
+        (["--boot-url", "http://[::1/a.iso"], "boot-url-invalid"),
+        (["--boot-url", "http://h/%2e%2e%2fa.iso"], "boot-url-invalid"),
+        (["--boot-url", "http://h/%0a.iso"], "boot-url-invalid"),
+        (["--artifact-url", "http://h:x/"], "artifact-url-invalid"),
         (["--artifact-url", "files/"], "artifact-url-invalid"),
         (["--artifact-url", "http://h/x?y"], "artifact-url-invalid"),
     ],
@@ -116,6 +126,30 @@ def test_urls_that_cannot_be_are_refused(
     assert f"error[{reference}]" in capsys.readouterr().err
     assert sorted(layout.folder.rglob("*")) == before
     check_whole(layout)
+
+
+def test_urls_that_two_files_would_share_are_refused(
+    site: Site, packs: Packs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A kernel too: iPXE finds it at the top of the server."""
+    more = {"vmlinuz": b"x", "m.bin": b"x", "docs.iso/x": b"x"}
+    site.image = with_files(site.image, site.folder / "rich.iso", more)
+    (site.folder / "m.bin").write_bytes(b"weights")
+    site.rest = {"artifacts": [{"name": "model", "source": "m.bin", "dest": "/srv/m.bin"}]}
+    packs()
+    for arguments, told in {
+        ("--boot-url", "http://h/boot/x.iso"): "vmlinuz and boot/vmlinuz would both be served at http://h/boot/vmlinuz",
+        ("--artifact-url", "http://10.0.0.1:8080/images/"): "m.bin and other-user-artifacts/m.bin would both be served",
+        (
+            "--boot-url",
+            "http://h/docs.iso",
+        ): "the ISO would be named docs.iso, but the layout has another file or a folder",
+    }.items():
+        assert relocate(site, *arguments) == 2
+        said = capsys.readouterr().err
+        assert "error[relocate-name-taken]" in said
+        assert told in said
+        check_whole(site)
 
 
 def test_a_layout_that_is_none_or_not_whole_is_refused(layout: Site, capsys: pytest.CaptureFixture[str]) -> None:

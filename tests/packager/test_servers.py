@@ -7,10 +7,11 @@ import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 import pytest
 
-from packing.site import Site
+from packing.site import Site, with_files
 from pxe_pack import cli
 
 Packs = Callable[..., str]
@@ -107,11 +108,16 @@ http {{
 
 
 def test_nginx_hands_out_every_file_under_its_url(layout: Site, snippet: Callable[..., str]) -> None:
-    """In a network of its own, so that it has its ports."""
+    assert len({url.split("/")[2] for url in check_by_nginx(layout, snippet)}) == 2
+
+
+def check_by_nginx(layout: Site, snippet: Callable[..., str]) -> list[str]:
+    """Have nginx serve each file of the layout, in a network of its own, so that it has its ports. Gives the URLs."""
     outputs = layout.manifest()["outputs"]
     assert isinstance(outputs, list)
-    urls = {entry.get("url") or f"http://10.0.0.1:8080/{entry['path']}": entry["path"] for entry in outputs}
-    assert len({url.split("/")[2] for url in urls}) == 2
+    (iso,) = (urlsplit(entry["url"]) for entry in outputs if entry["kind"] == "iso")
+    top = f"{iso.scheme}://{iso.netloc}"
+    urls = {entry.get("url") or f"{top}/{quote(entry['path'])}": entry["path"] for entry in outputs}
     folder = layout.folder / "nginx"
     (folder / "got").mkdir(parents=True)
     (folder / "snippet.conf").write_text(snippet("nginx", layout.output))
@@ -128,6 +134,35 @@ def test_nginx_hands_out_every_file_under_its_url(layout: Site, snippet: Callabl
     assert done.returncode == 0, done.stderr
     for number, (url, path) in enumerate(urls.items()):
         assert (folder / "got" / str(number)).read_bytes() == (layout.output / path).read_bytes(), url
+    return [*urls]
+
+
+@pytest.mark.parametrize("folder", ["images/", "", "boot/", "docs/"])
+def test_nginx_hands_out_many_files_of_the_image_by_few_lines(
+    site: Site, packs: Packs, snippet: Callable[..., str], folder: str
+) -> None:
+    """Wherever the ISO is served: also where the layout has a folder of that name itself."""
+    (site.folder / "m.bin").write_bytes(b"weights")
+    site.rest = {"artifacts": [{"name": "model", "source": "m.bin", "dest": "/srv/m.bin"}]}
+    more = [*(f"docs/{number} $1;.txt" for number in range(40)), "other-user-artifacts/x", "top #1"]
+    site.image = with_files(site.image, site.folder / "rich.iso", {name: name.encode() for name in more})
+    site.pack = {"boot_url": f"http://10.0.0.1/{folder}x.iso", "artifact_url": "http://10.0.0.1/files/"}
+    if folder in ("boot/", "docs/"):
+        site.pack["leave_out"] = ["*$*"]  # they have a line each there, and nginx' words have no way to write a $
+    packs()
+    assert snippet("nginx", site.output).count("location") < 20
+    check_by_nginx(site, snippet)
+
+
+def test_files_of_the_image_at_https_are_left_to_another_server(
+    site: Site, packs: Packs, snippet: Callable[..., str]
+) -> None:
+    site.image = with_files(site.image, site.folder / "rich.iso", {"other-user-artifacts/x": b"x"})
+    site.pack = {"artifact_url": "https://files.lan/"}
+    packs()
+    text = snippet("nginx", site.output)
+    assert "another server has to serve the image's https://files.lan/x\n" in text
+    assert text.count("server {") == 1
 
 
 @pytest.mark.parametrize("server", ["dnsmasq", "dnsmasq-proxy"])

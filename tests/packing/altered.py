@@ -22,8 +22,9 @@ def with_files(image: Path, target: Path, files: Mapping[str, str | bytes]) -> P
 
 def with_initrd(image: Path, target: Path, edit: Callable[[dict[str, Entry]], None]) -> Path:
     """The ISO with what `edit` makes of the names in its initrd."""
-    initrd = "boot/initrd.img"
-    plain = gzip.decompress(files_of(image)[initrd])
+    files = files_of(image)
+    initrd = next(name for name in files if name.startswith(("boot/initrd", "boot/initramfs")))
+    plain = gzip.decompress(files[initrd])
     archives = Archives(lambda offset, size: plain[offset : offset + size])
     entries = {one.path: Entry(one.path, one.mode, one.content or b"") for one in archives.members(lambda _: True)}
     edit(entries)

@@ -113,6 +113,21 @@ def make_iso(target: Path, files: dict[str, str | bytes], *, options: Sequence[s
     return target
 
 
+def with_files(image: Path, target: Path, files: dict[str, bytes], *, links: dict[str, str] | None = None) -> Path:
+    """The ISO with further files and symbolic links, which are put on it by xorriso."""
+    stage = target.with_suffix(".stage")
+    for name, content in files.items():
+        (stage / name).parent.mkdir(parents=True, exist_ok=True)
+        (stage / name).write_bytes(content)
+    for name, leads_to in (links or {}).items():
+        (stage / name).parent.mkdir(parents=True, exist_ok=True)
+        (stage / name).symlink_to(leads_to)
+    command = ["xorriso", "-indev", str(image), "-outdev", str(target), "-boot_image", "any", "replay"]
+    subprocess.run([*command, "-map", str(stage), "/"], check=True, capture_output=True)
+    shutil.rmtree(stage)
+    return target
+
+
 def files_of(image: Path) -> dict[str, bytes]:
     """Every regular file of an ISO, by our own reader."""
     with open_iso(image) as opened:

@@ -6,7 +6,7 @@ Each check adds its problems to the section that it checks.
 from __future__ import annotations
 
 from pxe_fetch.contract import chunks as cut
-from pxe_fetch.contract import model, quantity, validators
+from pxe_fetch.contract import model, paths, quantity, validators
 from pxe_fetch.contract.document import Section
 from pxe_fetch.contract.url import scheme_of
 
@@ -86,7 +86,7 @@ def dest(artifact: Section, path: str, roots: tuple[str, ...]) -> None:
 
 
 def distinct(sections: list[Section], artifacts: list[model.Artifact]) -> None:
-    """Check that no two artifacts share a name, or a destination on the same node."""
+    """Check that no two artifacts share a name, or a destination on the same node, and none is inside another's."""
     names: dict[str, int] = {}
     dests: dict[str, int] = {}
     for index, (section, artifact) in enumerate(zip(sections, artifacts, strict=True)):
@@ -100,6 +100,10 @@ def distinct(sections: list[Section], artifacts: list[model.Artifact]) -> None:
         if first != index:
             message = f"{artifact.dest} is the destination of artifacts[{first}] too"
             section.add("dest-taken", message, at="dest")
+    for dest, index in dests.items():
+        if outer := paths.enclosing(dest, dests):
+            message = f"{dest} is inside {outer}, the destination of artifacts[{dests[outer]}]"
+            sections[index].add("dest-taken", message, at="dest")
 
 
 def when(section: Section | None) -> None:

@@ -45,7 +45,9 @@ class Timeouts:
     connect: float = key(10.0, POSITIVE, "Time to connect; 5s at most if there is another mirror.")
     read: float = key(30.0, POSITIVE, "Time without a single byte; 5s at most if there is another mirror.")
     min_rate: int = key(16 * 1024, Size(), "A mirror that sends fewer bytes a second is left, if there is another one.")
-    min_rate_window: float = key(60.0, POSITIVE, "The window of `min_rate`.")
+    min_rate_window: float = key(
+        60.0, POSITIVE, "The window of `min_rate`; 7.5s at most if there is another mirror that has not failed."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -246,6 +248,9 @@ class FetchConfig:
         Texts(validators.root),
         "Artifacts go below these; the sandbox lets nothing else be written.",
         always=True,
+    )
+    live_space: str | None = key(  # as tmpfs's option `size` has it: "60%", or bytes
+        None, Text(validators.live_space), "How much of the memory a live system's files may take."
     )
     tls: Tls = key(Tls(), Group("tls"), "Files on the node, for https with a site's own certificates.")
     proxy: Proxy = key(Proxy(), Group("proxy"), "Explicit proxies; the environment's are never used.")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 AGENT_DIR = "/usr/lib/pxe-fetch"
 AGENT = f"{AGENT_DIR}/pxe-fetch"
 UNIT_NAME = "pxe-fetch.service"
 TARGET_NAME = "pxe-fetch.target"
 CATALOG_UNIT_NAME = "pxe-fetch-catalog.service"
+LIVE_SPACE_UNIT_NAME = "pxe-fetch-live-space.service"
 UNIT_DIR = "/usr/lib/systemd/system"
 CATALOG = "/usr/lib/systemd/catalog/pxe-fetch.catalog"
 WANTS_LINK = f"{UNIT_DIR}/multi-user.target.wants/{TARGET_NAME}"
+LIVE_SPACE_LINK = f"{UNIT_DIR}/{UNIT_NAME}.wants/{LIVE_SPACE_UNIT_NAME}"
 
 CONFIG_ETC = "/etc/pxe-fetch/fetch.yaml"
 CONFIG_USR = "/usr/lib/pxe-fetch/fetch.yaml"
@@ -28,7 +30,8 @@ LONGEST_NAME = 255  # bytes; NAME_MAX of Linux's file systems, limits.h
 CA_BUNDLES = (
     "/etc/pki/tls/certs/ca-bundle.crt",  # Azure Linux, Fedora, RHEL
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch
-    "/etc/ssl/ca-bundle.pem",  # SUSE
+    "/etc/ssl/ca-bundle.pem",  # SUSE, a link to:
+    "/var/lib/ca-certificates/ca-bundle.pem",
     "/etc/ssl/cert.pem",  # Alpine
 )
 
@@ -64,6 +67,14 @@ class Places:
 
 def _parents(path: str) -> list[str]:
     return [path[:at] for at, character in enumerate(path) if character == "/" and at]
+
+
+def enclosing(path: str, places: Container[str]) -> str | None:
+    """The innermost of `places` that is a folder around `path`; None if there is none."""
+    while path := path.rpartition("/")[0]:
+        if path in places:
+            return path
+    return None
 
 
 class MessageId:

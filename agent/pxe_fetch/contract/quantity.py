@@ -54,6 +54,11 @@ def show_size(count: int) -> str:
     return f"{count // _SIZE_UNITS[unit]}{unit}" if count else "0"
 
 
+def show_share(text: str) -> str:
+    """A share of the memory or a number of bytes, as `live_space` holds it, in the shortest spelling: 60%, 2GiB."""
+    return show_size(int(text)) if text.isdigit() else text
+
+
 def amount(count: int) -> str:
     """A number of bytes to three digits: 0 bytes, 512 bytes, 1.00 KiB, 23.4 MiB, 512 MiB."""
     if count < _KiB:

@@ -153,6 +153,30 @@ def leads_outside(target: str, *, depth: int) -> bool:
     return not target or target.startswith("/") or climbs > depth or ".." in parts[climbs:] or "\0" in target
 
 
+def member_path(name: str) -> str:
+    """Return the path of a member as it is unpacked: without empty parts and dots; empty for the whole tree."""
+    return "/".join(part for part in name.split("/") if part not in {"", "."})
+
+
+def refusal(member: tarfile.TarInfo) -> str:
+    """Return why no node unpacks `member`, whatever else is in the archive; empty if nothing in it forbids that."""
+    path, links = member_path(member.name), [(f"the member {member.name!r}", member.name)]
+    if member.islnk():
+        links.append((f"the hard link {member.name!r}", member.linkname))
+    for what, name in links:
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+            return f"{what} leads out of the archive: {name!r}"
+        if (depth := member_path(name).count("/") + 1) > MAX_DEPTH:
+            return f"the archive has a member that is {depth} folders deep; the limit is {MAX_DEPTH}"
+    if not path and not member.isdir():
+        return f"the member {member.name!r} would replace the whole tree"
+    if member.issym() and leads_outside(member.linkname, depth=path.count("/")):
+        return f"the link {member.name!r} leads out of the archive, or could: {member.linkname!r}"
+    if not (member.isdir() or member.isreg() or member.issym() or member.islnk()):
+        return f"the member {member.name!r} is not a file, folder or link"
+    return ""
+
+
 def file_mode(mode: int) -> int:
     """Return the mode that a file with `mode` in the archive gets on the node: that of tarfile's `data` filter."""
     mode &= _FILE_MODE

@@ -7,6 +7,8 @@ keeps its `..`. Only characters that a request must not contain are percent-enco
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ _ENCODED = re.compile(r"%([0-9A-Fa-f]{2})", re.ASCII)
 _FORBIDDEN = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9!$&'()*+,/:;=?@\[\]~._%-]+", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _AMBIGUOUS = re.compile("[\u00df\u03c2\u200c\u200d]")  # IDNA 2003 and 2008 encode them differently
+_WITH_PORT = re.compile(r"(\[[^\]]*\]|[^:]*):(\d+)", re.ASCII)  # an address of IPv6 has it behind its brackets
 _LONGEST_LABEL = 63  # RFC 1035, 2.3.4
 _LARGEST_PORT = 65535
 
@@ -144,6 +147,28 @@ def with_query(text: str, query: str) -> str:
     url, mark, fragment = text.partition("#")
     joint = "?" if "?" not in url else "" if url.endswith(("?", "&")) else "&"
     return f"{url}{joint}{query}{mark}{fragment}"
+
+
+def is_exempt(url: Url, exemptions: Iterable[str]) -> bool:
+    """Whether `url` is reached directly: its host is one of `exemptions`, as validators.exemption has them."""
+    return any(_covers(entry, host=url.origin.host, port=url.port) for entry in exemptions)
+
+
+def _covers(entry: str, *, host: str, port: int) -> bool:
+    """Whether `entry` means `host`: "*", a network, a host, a domain's hosts, if with a `:PORT` then on that one."""
+    entry = entry.lower()
+    if match := _WITH_PORT.fullmatch(entry):
+        entry = match[1]
+        if int(match[2]) != port:
+            return False
+    domain = entry.removeprefix("*").strip(".")
+    import ipaddress  # late: few configurations have exemptions
+
+    with suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        domain = ""  # an address is in none
+        return address in ipaddress.ip_network(entry.strip("[]"), strict=False)
+    return entry == "*" or (bool(domain) and (host == domain or host.endswith(f".{domain}")))
 
 
 def redact(text: str) -> str:

@@ -20,6 +20,8 @@ Rule = Callable[[str], T_co]
 SCHEMES = ("http", "https", "ftp", "tftp", "file")  # each has a module in pxe_fetch.transport
 
 MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
+SHARE = re.compile(r"([0-9]{1,3})%", re.ASCII)
+_LEAST_LIVE_SPACE = 64 << 20  # bytes; the system's own files in /run need some of it
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)  # RFC 9110, section 5.6.2
 # "*"; an address or network; an IPv6 address in brackets; `name`, `.name` or `*.name`. The last two may have a port.
 EXEMPTION = re.compile(
@@ -217,6 +219,20 @@ def positive_duration(text: str) -> float:
     if not seconds:
         raise RuleError("must be at least 1ms", reference="duration-out-of-range")
     return seconds
+
+
+def live_space(text: str) -> str:
+    """The size of a tmpfs as mount(8) takes it (tmpfs(5), `size`): a share of the memory, or bytes."""
+    match = SHARE.fullmatch(text)
+    try:
+        size = text if match else str(quantity.size(text))
+    except RuleError as error:
+        label = "a share of the memory or a size, as in 60% or 2GiB"
+        raise RuleError(error.message, reference="live-space-invalid", label=label) from None
+    if not (10 <= int(match[1]) <= 90 if match else int(size) >= _LEAST_LIVE_SPACE):  # noqa: PLR2004
+        hint = "from 10% to 90% of the memory, or 64MiB and more: the rest of it is for programs and for the image"
+        raise RuleError("is out of range", reference="live-space-invalid", hint=hint)
+    return size
 
 
 def absolute_path(text: str) -> str:

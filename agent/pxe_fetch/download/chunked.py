@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import replace
-from functools import partial
 from threading import Thread
 
-from pxe_fetch.deadline import Deadline, StopWhen
-from pxe_fetch.download.chunk_tracker import Assignment, ChunkDigester, PartialChunk
+from pxe_fetch.deadline import StopWhen
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import BUFFER, MinimumRate, copy_body
 from pxe_fetch.download.partfile import ChunkedPart, Digester, check_size, noted
 from pxe_fetch.download.retry import is_final, unforeseen
 from pxe_fetch.download.scheduler import ChunkScheduler
+from pxe_fetch.download.stream import PartialChunk, Stream
 from pxe_fetch.errors import FetchError, NetworkError, RangeError, StoppedError
 from pxe_fetch.plan import Source
 from pxe_fetch.transport import Body, Request
@@ -25,7 +23,7 @@ _STOP_GRACE = 1.0  # seconds for the streams to end
 
 
 class ChunkedDownload:
-    """The calling thread starts one thread per stream and waits; each stream takes assignment after assignment."""
+    """The calling thread starts threads and waits; each of them runs stream after stream."""
 
     def __init__(self, source: Source, *, part: ChunkedPart, context: Context) -> None:
         self._source = source
@@ -33,10 +31,9 @@ class ChunkedDownload:
         self._events = context.events
         self._context = context
         self._processors = len(os.sched_getaffinity(0))
-        self._deadline = context.deadline(source.retry.deadline)
-        self._scheduler = ChunkScheduler(source, chunk_map=part.chunk_map, context=context, deadline=self._deadline)
-        self.attempts, tracker = self._scheduler.attempts, self._scheduler.tracker
-        self._stop = StopWhen(lambda: not tracker.remaining, stop=context.stop)
+        self._scheduler = scheduler = ChunkScheduler(source, chunk_map=part.chunk_map, context=context)
+        self.attempts, self._deadline = scheduler.attempts, scheduler.attempts.deadline
+        self._stop = StopWhen(lambda: not scheduler.remaining, stop=context.stop)
         self._fatal: FetchError | None = None
         self._threads = 0  # one is the artifact's own, the others come from the run's budget
 
@@ -51,17 +48,17 @@ class ChunkedDownload:
             return True
 
         for index, length in self._part.rehash(on_chunk=on_chunk, check=self._deadline.check):
-            if not scheduler.tracker.is_verified(index):
-                digest, start = hashlib.sha256(), chunk_map.start(index)
-                self._part.read_into(digest.update, start=start, end=start + length)
-                scheduler.resume_chunk(index, PartialChunk(length=length, hash=digest, origins=_EARLIER_RUN))
+            if not scheduler.is_verified(index):
+                partial, start = PartialChunk(length=length, origins=_EARLIER_RUN), chunk_map.start(index)
+                self._part.read_into(partial.digester.update, start=start, end=start + length)
+                scheduler.resume_chunk(index, partial)
 
     def run(self) -> None:
         """Download until the part is complete and verified. Raises FetchError as download.download does."""
         if self._part.resumable:
             self._resume()
         try:
-            self.attempts.run(self._attempt, next_mirror=self._scheduler.next_mirror)
+            self.attempts.run(self._attempt)
         finally:
             self._stop.set()
             self._await_threads()
@@ -72,94 +69,89 @@ class ChunkedDownload:
     def _attempt(self) -> None:
         """Run streams until every chunk is verified. Raises the last error once no mirror can be asked now."""
         scheduler = self._scheduler
-        while scheduler.tracker.remaining:
+        while scheduler.remaining:
             self._deadline.check()
             with scheduler.changed:
-                assignment = self._start_streams()
-                if self._fatal and scheduler.tracker.remaining:
+                stream = self._start_streams()
+                if self._fatal and scheduler.remaining:
                     raise self._fatal
-                if not assignment and (self._threads or scheduler.mirrors.is_waiting()):
+                if not stream and (self._threads or scheduler.mirrors.is_waiting()):
                     if not self._threads:  # its host serves other artifacts
                         self._deadline.progressed(self._context.clock.now())
                     scheduler.changed.wait(_POLL)
                     continue
-            if assignment:
-                self._run_stream(assignment)
-            elif scheduler.tracker.remaining:
-                raise scheduler.last_error or scheduler.mirrors.verdict()
+            if stream:
+                self._run_streams(stream)
+            elif scheduler.remaining:
+                raise self.attempts.last_error or scheduler.mirrors.verdict()
 
-    def _start_streams(self) -> Assignment | None:
+    def _start_streams(self) -> Stream | None:
         """Start as many streams as the budget and the work allow, each in a thread.
 
-        Returns an assignment that the calling thread has to carry out, if no thread can be started.
+        Returns one that the calling thread has to run, if no thread can be started.
         """
         with self._scheduler.changed:
             while not self._stop.is_set() and (not self._threads or self._context.streams.take()):
-                assignment = self._scheduler.next_assignment()
+                stream = self._scheduler.next_stream()
                 self._threads += 1
-                if assignment:
+                if stream:
                     name = f"{self._source.name}-{self._threads}"
-                    thread = Thread(target=self._run_stream, args=(assignment,), name=name, daemon=True)
+                    thread = Thread(target=self._run_streams, args=(stream,), name=name, daemon=True)
                     try:
                         thread.start()
                         continue
                     except RuntimeError:  # the unit's TasksMax= is reached: the running threads do the rest
                         if self._threads == 1:
-                            return assignment
-                        self._scheduler.finish(assignment, None)
-                self._end_stream()
+                            return stream
+                        self._scheduler.finish(stream, None)
+                self._end_thread()
                 break
         return None
 
-    def _run_stream(self, assignment: Assignment) -> None:
-        try:
-            self._work(assignment)
-        finally:
-            self._end_stream()
-
-    def _end_stream(self) -> None:
+    def _end_thread(self) -> None:
         with self._scheduler.changed:
             self._threads -= 1
             if self._threads:  # the last one is the artifact's own
                 self._context.streams.give()
             self._scheduler.changed.notify_all()
 
-    def _work(self, assignment: Assignment | None) -> None:
-        """Carry out `assignment`, and further ones until there are none."""
-        while assignment:
-            error: FetchError | None = None
-            try:
-                self._fetch(assignment)
-            except StoppedError as caught:
-                error = assignment.overtaken or caught
-            except FetchError as caught:
-                error = caught
-            except Exception as caught:  # a bug triggered by this mirror's answer: try another mirror
-                error = unforeseen(caught)
-            self._scheduler.finish(assignment, error)
-            if error and is_final(error) and self._scheduler.tracker.remaining:
-                self._fatal = self._fatal or error
-                self._stop.set()
-            assignment = None if self._stop.is_set() else self._scheduler.next_assignment()
+    def _run_streams(self, stream: Stream | None) -> None:
+        """Run `stream`, and further ones until there are none."""
+        try:
+            while stream:
+                error: FetchError | None = None
+                try:
+                    self._fetch(stream)
+                except FetchError as caught:
+                    error = (isinstance(caught, StoppedError) and stream.overtaken) or caught
+                except Exception as caught:  # a bug triggered by this mirror's answer: try another mirror
+                    error = unforeseen(caught)
+                self._scheduler.finish(stream, error)
+                if error and is_final(error) and self._scheduler.remaining:
+                    self._fatal = self._fatal or error
+                    self._stop.set()
+                stream = None if self._stop.is_set() else self._scheduler.next_stream()
+        finally:
+            self._end_thread()
 
-    def _fetch(self, assignment: Assignment) -> None:
-        stop = StopWhen(lambda: assignment.overtaken is not None, stop=self._stop)
+    def _fetch(self, stream: Stream) -> None:
+        stop = StopWhen(lambda: stream.overtaken is not None, stop=self._stop)
         deadline = replace(self._deadline, stop=stop)
         deadline.check()
-        mirror, wanted, chunk_map = assignment.mirror, assignment.range, self._part.chunk_map
-        asks_range = self.attempts.may_ask_range(mirror)
+        scheduler, mirror, chunk_map = self._scheduler, stream.mirror, self._part.chunk_map
+        asks_range = mirror.ranges
         request = Request(
             url=mirror.url,
-            offset=wanted.position if asks_range else 0,
+            offset=stream.position if asks_range else 0,
             # No If-Range: each chunk's digest reveals whether the server's file has changed.
-            end=chunk_map.start(wanted.end) if asks_range else None,
+            end=chunk_map.start(stream.end) if asks_range else None,
             headers=self._source.headers,
-            timeouts=self._scheduler.mirrors.timeouts(mirror),
+            timeouts=scheduler.mirrors.timeouts(mirror),
             deadline=deadline,
         )
         with mirror.answer(request, self._context) as body:
-            if body.total is not None:
-                self._scheduler.check_total(assignment, body.total, remark=body.remark)
+            if body.total is not None and body.is_exact:
+                scheduler.check_total(stream, body.total, remark=body.remark)
             if body.start != request.offset:
                 raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
             # A full answer to a range that covers everything says nothing about range support.
@@ -167,24 +159,24 @@ class ChunkedDownload:
             if asks_range and not body.ranged and not asks_all:
                 mirror.ignored_range()
             has_all = not asks_range or not body.ranged
-            self._scheduler.answered(assignment, total=body.total, is_ranged=not has_all and not asks_all)
+            scheduler.answered(stream, is_ranged=not has_all and not asks_all)
             self._start_streams()
-            self._copy(assignment, body, deadline, has_all=has_all)
+            rate = MinimumRate(
+                timeouts=request.timeouts,
+                deadline=deadline,
+                may_leave=lambda: scheduler.mirrors.may_leave(mirror),
+                sharers=lambda: max(1, len(scheduler.streams)),
+            )
+            self._copy(stream, body, rate, has_all=has_all)
 
-    def _copy(self, assignment: Assignment, body: Body, deadline: Deadline, *, has_all: bool) -> None:
+    def _copy(self, stream: Stream, body: Body, rate: MinimumRate, *, has_all: bool) -> None:
         """Write the range; if the body has all bytes, also the missing chunks after it."""
-        rate = MinimumRate(
-            timeouts=self._source.timeouts,
-            deadline=deadline,
-            may_leave=lambda: self._scheduler.mirrors.may_leave(assignment.mirror),
-            sharers=lambda: max(1, self._scheduler.streams),
-        )
         position = body.start
         while True:
-            self._skip(body, assignment.range.position - position, rate)
-            self._fill(assignment, body, rate)
-            position = assignment.range.position
-            if not has_all or not self._scheduler.extend(assignment):
+            self._skip(body, stream.position - position, rate)
+            self._fill(stream, body, rate)
+            position = stream.position
+            if not has_all or not self._scheduler.extend(stream):
                 return
 
     def _skip(self, body: Body, left: int, rate: MinimumRate) -> None:
@@ -205,39 +197,30 @@ class ChunkedDownload:
             check_size(body.total, expected=self._part.chunk_map.size, remark=body.remark)
         return NetworkError(f"the body ended {when}{noted(body.remark)}")
 
-    def _fill(self, assignment: Assignment, body: Body, rate: MinimumRate) -> None:
+    def _fill(self, stream: Stream, body: Body, rate: MinimumRate) -> None:
         """Write the body to the range, up to the range's end, or the end of a wrong chunk."""
-        digester = ChunkDigester(
-            chunk_map=self._part.chunk_map,
-            position=assignment.range.position,
-            chunk=assignment.range.partial,
-            origin=assignment.mirror.url,
-            on_chunk=partial(self._scheduler.chunk_received, assignment),
-        )
+        scheduler = self._scheduler
 
         def check(count: int) -> float:
-            if assignment.failure:
-                raise assignment.failure
+            if stream.failure:
+                raise stream.failure
             return rate.check(count)
 
         def write(data: memoryview) -> None:
-            self._part.write_at(data, assignment.range.position)
-            self._scheduler.written(assignment, len(data))
+            self._part.write_at(data, stream.position)
+            scheduler.written(stream, len(data))
 
-        try:
-            copy_body(
-                body,
-                wanted=lambda: self._scheduler.begin_fill(assignment, BUFFER),
-                check=check,
-                write=write,
-                update=digester.update,
-                may_thread=lambda: self._scheduler.streams < self._processors,
-            )
-        finally:
-            assignment.range.partial = digester.chunk
-        if assignment.failure:
-            raise assignment.failure
-        if left := self._part.chunk_map.start(assignment.range.end) - assignment.range.position:
+        copy_body(
+            body,
+            wanted=lambda: scheduler.begin_fill(stream, BUFFER),
+            check=check,
+            write=write,
+            update=lambda data: scheduler.hash(stream, data),
+            may_thread=lambda: len(scheduler.streams) < self._processors,
+        )
+        if stream.failure:
+            raise stream.failure
+        if left := self._part.chunk_map.start(stream.end) - stream.position:
             raise self._ended(body, f"{left} bytes early")
 
     def _await_threads(self) -> None:

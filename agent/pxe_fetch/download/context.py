@@ -84,16 +84,12 @@ class StreamBudget:
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Visit:
-    """One request to a host, until its answer is read."""
+    """One request to a host, until its answer is read. Whoever makes it says how it went."""
 
     since: float = 0.0  # on the clock
-    is_served: bool = False  # the host has answered, and sends bytes
+    is_served: bool = False  # the host has answered; only the end shows whether the bytes come too
     is_refused: bool = False
-    silence: float = 0.0  # seconds that the host is taken for silent after it
-
-    def was_silent(self, seconds: float) -> None:
-        """Record that the host did nothing for so long."""
-        self.silence = min(_REMEMBERED, _TIMES_SILENT * seconds)
+    silence: float = 0.0  # seconds for which the host did nothing
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -140,14 +136,11 @@ class Host:
             self._visits.discard(visit)
             if visit.is_served:
                 self._served = self.clock.now()
-            self._silent_until = self.clock.now() + visit.silence if visit.silence else 0.0
+            silent = min(_REMEMBERED, _TIMES_SILENT * visit.silence)
+            self._silent_until = self.clock.now() + silent if silent else 0.0
             if self._limited_until:
                 with self._left:
                     self._left.notify()
-
-    def answered(self, visit: Visit) -> None:
-        """Record that it answers the request of `visit`; only its end shows whether the bytes come too."""
-        visit.is_served = True
 
     def is_limit(self, error: NetworkError, visit: Visit) -> bool:
         """Whether `error`, instead of an answer to `visit`, only means that it serves this node no more streams.
@@ -158,7 +151,7 @@ class Host:
         is_overload = error.status in _OVERLOAD
         visit.is_refused = True
         until = time.monotonic() + _AT_ONCE
-        while is_overload and not self._is_serving(visit) and self._has_asked() and time.monotonic() < until:
+        while is_overload and not self._is_serving(visit) and self._is_awaited() and time.monotonic() < until:
             time.sleep(_LOOK)  # the answer to a request that came first may be on its way
         now, others = self.clock.now(), sum(one.is_served for one in list(self._visits))
         is_refused = error.status is None and others and now < visit.since + _AT_ONCE
@@ -167,7 +160,7 @@ class Host:
             self._limited_until, self._full_until = now + _REMEMBERED, now + _PAUSE
             return True
         if error.status is None:
-            visit.was_silent(now - visit.since)
+            visit.silence = now - visit.since
         return False
 
     def _is_serving(self, visit: Visit) -> bool:
@@ -176,23 +169,9 @@ class Host:
         moment = 2 * _PAUSE if self.clock.now() < self._limited_until else 0.0
         return any(one.is_served for one in list(self._visits)) or self._served >= visit.since - moment
 
-    def _has_asked(self) -> bool:
+    def _is_awaited(self) -> bool:
         """Whether a request has no answer yet."""
         return not all(one.is_served or one.is_refused for one in list(self._visits))
-
-
-class Hosts:
-    """The hosts of a run's mirrors. Thread-safe."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._known: dict[str, Host] = {}
-
-    def of(self, url: str) -> Host:
-        """The host of `url`: the same for the same scheme, host and port."""
-        scheme, _, rest = url.partition("://")
-        place = f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}".lower()
-        return self._known.get(place) or self._known.setdefault(place, Host(clock=self._clock))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,10 +184,13 @@ class Context:
     clock: Clock = field(default_factory=Clock)
     run_deadline: float = math.inf  # on `clock.now()`
     streams: StreamBudget = field(default_factory=lambda: StreamBudget(0))
-    hosts: Hosts = field(init=False)
+    _hosts: dict[str, Host] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "hosts", Hosts(self.clock))
+    def host(self, url: str) -> Host:
+        """The host of `url`: the same for the same scheme, host and port."""
+        scheme, _, rest = url.partition("://")
+        place = f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}".lower()
+        return self._hosts.get(place) or self._hosts.setdefault(place, Host(clock=self.clock))
 
     def check_stop(self) -> None:
         """Raise StoppedError once `stop` is set."""

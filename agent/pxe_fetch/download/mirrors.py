@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,20 +20,22 @@ from pxe_fetch.errors import (
     NotFoundError,
     PolicyError,
     RangeError,
+    RefusedError,
     SilentError,
+    TrustError,
 )
 from pxe_fetch.plan import Source
 from pxe_fetch.transport import Body, Request, has_ranges
 
-NOT_FOUND_ATTEMPTS = 4  # of one mirror: it may not be in sync yet, but usually the name is wrong
-CORRUPT_ATTEMPTS = 2  # of one mirror: once may be the wire, twice is the file
 RANGE_ATTEMPTS = 2  # of one mirror: after one wrong answer it may have ranges, after two it has none
+_OF_RANGES = frozenset({403, 404})  # some filters, caches and signed urls answer so to ranges alone
 _LIMITED_ATTEMPTS = 5  # in a row that a host refuses a stream when it is this artifact's turn
-_SILENT_ATTEMPTS = 3  # failures in a row of all other mirrors, before one whose host is silent is asked
+_LAST_ATTEMPTS = 3  # failures in a row of all other mirrors, before one that is silent or odd is asked
 _TOLERATED = 8  # a mirror stays in use while fewer than one in this many of its chunks is wrong
 # Seconds of silence after which another mirror is asked, if there is one: TCP has repeated a lost packet five times by
 # then (RFC 6298: after 0.2, 0.4, 0.8, 1.6 and 3.2 s on Linux), and most servers begin their answer sooner.
 _PATIENCE = 5.0
+_SLOW = 1.5  # times as long, less than `timeouts.min_rate` is as good as silence
 _IMPATIENT = 2  # failures in a row of one mirror from which on it gets all of `timeouts.read`: it may just be slow
 
 
@@ -44,23 +47,28 @@ class LimitedError(NetworkError, is_counted=False):
     """A host refuses this stream, because it serves this node as many as it would."""
 
 
+class RefusedRangeError(RangeError):
+    """A range was refused in a way that may be meant for the file."""
+
+
 @dataclass(kw_only=True, slots=True, eq=False)
 class Mirror:
-    """One url and its record in this download."""
+    """One url, and what this download has learnt of it."""
 
     url: str
     position: int  # in the list, from 0
     host: Host
     ranges: bool = field(init=False)  # assumed until it shows that it has none
+    has_sent_range: bool = False  # exactly as requested
     validator: str | None = None  # strong ETag of the bytes that it sent
+    is_odd: bool = False  # its last answer was: a web page, or encoded
     asked: int = 0
-    asked_since_progress: bool = False  # progress of the artifact, whichever mirror made it
+    asked_at: int = -1  # how often the artifact had made progress when it was asked last
     has_delivered: bool = False  # at least one byte
     failures: int = 0  # in a row, without new bytes
     limited: int = 0  # streams in a row that its host refused, serving others
-    not_found: int = 0  # 404 answers
-    corrupt: int = 0  # answers with wrong bytes that were all its own
     unranged: int = 0  # answers in a row that were not the requested range
+    faults: Counter[str] = field(default_factory=Counter)  # its own, by the error's reference
     not_before: float = 0.0  # on the clock: do not ask it before then
     error: FetchError | None = None  # the last one
     out: bool = False  # will not be asked again
@@ -70,10 +78,7 @@ class Mirror:
     bytes: int = 0  # received by its streams
     seconds: float = 0.0  # total time of its streams
     right: int = 0  # chunks
-    wrong: dict[int, tuple[int, str]] = field(
-        default_factory=dict
-    )  # chunk, all from here -> how often it had what digest
-    is_reported: bool = False  # that it is out
+    wrong: dict[int, tuple[int, str]] = field(default_factory=dict)  # chunk -> how often it had what digest
 
     def __post_init__(self) -> None:
         self.ranges = has_ranges(self.url)
@@ -81,9 +86,12 @@ class Mirror:
     @property
     def accepts_stream(self) -> bool:
         """Whether another stream may be tried: only one until the mirror is known to work, with ranges."""
-        if not self.has_answered or self.failures or self.unranged or not self.ranges:
-            return self.streams == 0
-        return True
+        return self.streams == 0 or (self.has_answered and self.ranges and not self.failures and not self.unranged)
+
+    @property
+    def corrupt(self) -> int:
+        """How many of its answers had wrong bytes that were all its own."""
+        return self.faults[IntegrityError.reference]
 
     @property
     def is_dead(self) -> bool:
@@ -95,18 +103,17 @@ class Mirror:
         """Bytes per second of one stream; 0 while unknown."""
         return self.bytes / self.seconds if self.seconds else 0.0
 
-    def ask(self) -> None:
-        """Count one request."""
-        self.asked += 1
-        self.asked_since_progress = True
-
     @contextmanager
     def answer(self, request: Request, context: Context) -> Iterator[Body]:
         """The body that answers `request`; closed at the end. Raises as Transport.open, and LimitedError."""
         with self.host.visit(request.deadline) as visit:
             try:
                 body = context.transports.of(self.url).open(request)
-            except (NotFoundError, RangeError):
+            except (NotFoundError, RefusedError) as error:
+                if error.status in _OF_RANGES and request.is_ranged and self.ranges and not self.has_sent_range:
+                    raise RefusedRangeError(f"{error}, perhaps only to ranges", status=error.status) from error
+                raise
+            except RangeError:
                 raise
             except NetworkError as error:
                 if self.host.is_limit(error, visit) and self.limited < _LIMITED_ATTEMPTS:
@@ -114,14 +121,22 @@ class Mirror:
                     raise LimitedError(str(error), status=error.status) from error
                 raise
             self.limited = 0
-            self.host.answered(visit)
+            self.faults.pop(RefusedError.reference, None)  # alerts of TLS, which somebody else may have sent
+            self.faults.pop(TrustError.reference, None)
+            visit.is_served = True
+            self.is_odd = bool(body.remark)
             try:
                 yield body
             except SilentError:  # a path that loses long packets lets a header pass
-                visit.was_silent(request.timeouts.read)
+                visit.silence = request.timeouts.read
                 raise
             finally:
                 body.close()
+
+    def count(self, error: FetchError) -> int:
+        """Count `error` as one of its own faults; how many of this kind there are now."""
+        self.faults[error.reference] += 1
+        return self.faults[error.reference]
 
     def ignored_range(self) -> None:
         """Record an answer that was not the requested range."""
@@ -133,30 +148,24 @@ class Mirrors:
     """All mirrors of a source. One that fails has to wait, so that others are asked first."""
 
     def __init__(self, source: Source, context: Context) -> None:
-        hosts = context.hosts
         self.all: Sequence[Mirror] = [
-            Mirror(url=url, position=index, host=hosts.of(url)) for index, url in enumerate(source.urls)
+            Mirror(url=url, position=index, host=context.host(url)) for index, url in enumerate(source.urls)
         ]
+        self._source = source
+        self._events = context.events
         self._clock = context.clock
-        self._keep_order = source.keep_order
-        self._policy = source.retry
-        self._timeouts = source.timeouts
         self._errors: list[FetchError] = []
+
+    def others(self, mirror: Mirror) -> Sequence[Mirror]:
+        """Those beside `mirror` that may still be asked."""
+        return [one for one in self.all if one is not mirror and not one.out]
 
     def next(self, *, prefer_ranges: bool, without: Collection[Mirror] = ()) -> Mirror | None:
         """The mirror to ask next: the one that may be asked soonest, the best of several. None if none is left.
 
         If ranges are preferred, a mirror that has them is worth a short wait.
         """
-        now = self._clock.now()
-
-        def rank(mirror: Mirror) -> tuple[float, ...]:
-            handicap = self._policy.base if prefer_ranges and not mirror.ranges else 0.0
-            time = max(mirror.not_before, now) + handicap
-            return self._is_last_resort(mirror), mirror.host.is_full(), time, *self._quality(mirror)
-
-        left = [one for one in self.all if not one.out and one not in without]
-        return min(left, key=rank) if len(left) > 1 else left[0] if left else None
+        return next(iter(self._ranked(prefer_ranges=prefer_ranges, without=without)), None)
 
     def ready(self, *, without: Collection[Mirror] = ()) -> Iterator[Mirror]:
         """The mirrors that may get another stream now and are not in `without`, best first.
@@ -164,69 +173,69 @@ class Mirrors:
         A mirror without ranges gets one stream, and only if no other mirror has ranges. In `listed` order a mirror is
         omitted while one before it works.
         """
-        now = self._clock.now()
-        usable = [one for one in self.all if not one.out and self._is_due_soon(one) and one not in without]
-        usable = [one for one in usable if not self._is_last_resort(one)]
-        ranged = [one for one in usable if one.ranges]
-        for mirror in sorted(ranged, key=self._load):
-            if mirror.not_before > now or mirror.host.is_full():
-                continue
+        now, has_ranges = self._clock.now(), False
+        for mirror in self._ranked(prefer_ranges=True, without=without):
+            if mirror.not_before > now or mirror.host.is_full() or self._is_last_resort(mirror):
+                return
+            if not mirror.ranges and (has_ranges or any(one.streams for one in self.all)):
+                return
+            has_ranges |= mirror.ranges
             if mirror.accepts_stream:
                 yield mirror
-            if self._keep_order and not mirror.failures and not mirror.corrupt:
+            if self._source.keep_order and mirror.ranges and not mirror.failures and not mirror.corrupt:
                 return
-        if not ranged and not any(mirror.streams for mirror in self.all):
-            yield from (mirror for mirror in usable if mirror.not_before <= now and not mirror.host.is_full())
+
+    def _ranked(self, *, prefer_ranges: bool, without: Collection[Mirror]) -> Sequence[Mirror]:
+        """Those that may still be asked, the best one first."""
+        now, keep_order, base = self._clock.now(), self._source.keep_order, self._source.retry.base
+
+        def rank(mirror: Mirror) -> tuple[float, ...]:
+            is_behind = prefer_ranges and not mirror.ranges
+            return (
+                self._is_last_resort(mirror),
+                mirror.host.is_full(),
+                max(mirror.not_before, now) + (base if is_behind else 0.0),
+                is_behind,
+                mirror.is_dead,
+                mirror.corrupt,
+                0 if keep_order else mirror.streams,
+                mirror.position if keep_order else mirror.asked,
+            )
+
+        return sorted((one for one in self.all if not one.out and one not in without), key=rank)
+
+    def _is_last_resort(self, mirror: Mirror) -> bool:
+        """Whether its host is silent, or its answer was odd, and another mirror which may work has neither."""
+        return (mirror.is_odd or mirror.host.is_silent()) and any(
+            one.failures < _LAST_ATTEMPTS and not one.is_odd and not one.host.is_silent() for one in self.others(mirror)
+        )
+
+    def may_continue(self, mirror: Mirror, *, origins: Collection[str]) -> bool:
+        """Whether bytes of the mirrors `origins` may be followed by bytes of `mirror`: not if theirs were odd."""
+        return mirror.is_odd or not any(one.is_odd and one.url in origins for one in self.all)
 
     def timeouts(self, mirror: Mirror) -> Timeouts:
-        """Those of a request to `mirror`: shorter if another mirror may answer sooner."""
-        others = [one for one in self.all if one is not mirror and not one.out]
-        is_better = any(not one.is_dead and not one.host.is_silent() for one in others)
-        return _shorter(self._timeouts) if is_better and mirror.failures < _IMPATIENT else self._timeouts
+        """Those of a request to `mirror`: shorter if another mirror may answer sooner, or send faster."""
+        better = self.others(mirror)
+        if not mirror.is_odd:
+            better = [one for one in better if not one.is_dead and not one.host.is_silent()]
+        if not better or (mirror.failures >= _IMPATIENT and not mirror.is_odd):
+            return self._source.timeouts
+        return _shorter(self._source.timeouts, is_untried=any(not one.failures for one in better))
 
     def may_leave(self, mirror: Mirror) -> bool:
         """Whether another mirror, which can be asked now, may be faster than `mirror`."""
-        others = [one for one in self.all if one is not mirror and not one.out]
-        return any(one.not_before <= self._clock.now() and not one.host.is_silent() for one in others)
+        now = self._clock.now()
+        return any(one.not_before <= now and not one.host.is_silent() for one in self.others(mirror))
+
+    def another_may_resume(self, mirror: Mirror) -> bool:
+        """Whether another mirror could be asked for a range, now or after a short wait."""
+        soon = self._clock.now() + self._source.retry.base
+        return any(one.ranges and one.not_before <= soon for one in self.others(mirror))
 
     def is_waiting(self) -> bool:
         """Whether a mirror may be asked as soon as its host has ended another stream."""
         return any(not one.out and one.host.is_full() for one in self.all)
-
-    def _is_last_resort(self, mirror: Mirror) -> bool:
-        """Whether its host is silent, and that of another mirror which may work is not."""
-        return mirror.host.is_silent() and any(
-            not one.out and one.failures < _SILENT_ATTEMPTS and not one.host.is_silent() for one in self.all
-        )
-
-    def _quality(self, mirror: Mirror) -> tuple[bool, int, int]:
-        """Lower is better: any bytes, then right bytes, then the order of the list or the fewest requests."""
-        return mirror.is_dead, mirror.corrupt, mirror.position if self._keep_order else mirror.asked
-
-    def _load(self, mirror: Mirror) -> tuple[bool, int, int, int]:
-        is_dead, corrupt, rest = self._quality(mirror)
-        return is_dead, corrupt, 0 if self._keep_order else mirror.streams, rest
-
-    def _is_due_soon(self, mirror: Mirror) -> bool:
-        return mirror.not_before <= self._clock.now() + self._policy.base
-
-    def another_may_resume(self, mirror: Mirror) -> bool:
-        """Whether another mirror could be asked for a range, now or after a short wait."""
-        others = [one for one in self.all if one is not mirror and not one.out]
-        return any(one.ranges and self._is_due_soon(one) for one in others)
-
-    def asked(self) -> int:
-        """How many of them were asked."""
-        return sum(mirror.asked > 0 for mirror in self.all)
-
-    def untried(self) -> bool:
-        """Whether a mirror was not asked since the artifact last made progress."""
-        return any(not mirror.asked_since_progress and not mirror.out for mirror in self.all)
-
-    def progressed(self) -> None:
-        """The artifact has made progress: each mirror gets another chance before the attempts are used up."""
-        for mirror in self.all:
-            mirror.asked_since_progress = False
 
     def failed(self, mirror: Mirror, error: FetchError, *, progressed: bool, blamed: bool) -> None:
         """Record that `mirror` failed with `error`; `blamed`: it sent all of the wrong bytes.
@@ -235,27 +244,21 @@ class Mirrors:
         """
         if mirror.out:
             return
-        self._set_error(mirror, error)
-        now = self._clock.now()
+        now, is_own = self._clock.now(), True
         mirror.failures = 1 if progressed else mirror.failures + 1
-        mirror.not_before = now + pause(error, failures=mirror.failures, policy=self._policy)
+        mirror.not_before = now + pause(error, failures=mirror.failures, policy=self._source.retry)
         match error:
             case OvertakenError():
-                mirror.not_before += self._policy.base  # the faster mirror goes first
+                mirror.not_before += self._source.retry.base  # the faster mirror goes first
             case RangeError() if mirror.ranges:
                 mirror.ignored_range()
+                mirror.ranges &= not isinstance(error, RefusedRangeError)
                 mirror.not_before = now  # it works: ask it again, or for the whole
             case IntegrityError():
-                mirror.corrupt += blamed
-                mirror.out = mirror.corrupt >= CORRUPT_ATTEMPTS
-            case FetchError(exit_code=Exit.NO_ROOM) if not blamed:  # a size that it claims, for which no byte came
-                mirror.corrupt += 1
-                mirror.out = mirror.corrupt >= CORRUPT_ATTEMPTS
+                is_own = blamed
             case NotFoundError():
-                mirror.not_found += not mirror.has_delivered  # if it has, it does have the file
-                mirror.out = mirror.not_found >= NOT_FOUND_ATTEMPTS
-            case _:
-                mirror.out = not error.transient
+                is_own = not mirror.has_delivered  # if it has, it does have the file
+        self._record(mirror, error, drop=is_own and mirror.count(error) >= error.limit)
 
     def wrong_chunk(self, mirror: Mirror, index: int, error: IntegrityError, *, is_first: bool) -> None:
         """Record that chunk `index`, all from `mirror`, was wrong; `is_first`: the first wrong one of its answer.
@@ -263,31 +266,35 @@ class Mirrors:
         The mirror is dropped if too large a share of its chunks is wrong and there is another mirror; otherwise once
         one chunk was wrong in the same way twice, so that it is not the wire.
         """
-        mirror.corrupt += is_first  # all wrong chunks of an answer may have one cause
+        # All wrong chunks of an answer may have one cause.
+        all_wrong = mirror.count(error) if is_first else mirror.corrupt
         times, found = mirror.wrong.get(index, (0, ""))
-        mirror.wrong[index] = (times + 1 if found == error.found else 1, error.found)
+        times = times + 1 if found == error.found else 1
+        mirror.wrong[index] = (times, error.found)
         if mirror.out:
             return
-        self._set_error(mirror, error)
-        if any(other is not mirror and not other.out for other in self.all):
-            mirror.out = mirror.corrupt >= CORRUPT_ATTEMPTS and mirror.corrupt * _TOLERATED > mirror.right
+        if self.others(mirror):
+            drop = all_wrong >= error.limit and all_wrong * _TOLERATED > mirror.right
         else:
-            mirror.out = mirror.wrong[index][0] >= CORRUPT_ATTEMPTS
+            drop = times >= error.limit
+        self._record(mirror, error, drop=drop)
 
-    def _set_error(self, mirror: Mirror, error: FetchError) -> None:
+    def _record(self, mirror: Mirror, error: FetchError, *, drop: bool) -> None:
         self._errors.append(error)
-        mirror.error = error
+        mirror.error, mirror.out = error, drop
         error.url = redact(mirror.url)
+        if drop:
+            self._events.mirror_dropped(self._source.name, url=error.url, reason=str(error))
 
     def excluded_chunks(self, mirror: Mirror) -> Collection[int]:
         """The chunks not to request from `mirror`: wrong twice, or once if they were not wrong from another mirror."""
         if not mirror.wrong:
             return ()
-        others = [other for other in self.all if other is not mirror and not other.out]
+        others = self.others(mirror)
         return [
             index
             for index, (times, _) in mirror.wrong.items()
-            if times >= CORRUPT_ATTEMPTS or any(index not in other.wrong for other in others)
+            if times >= IntegrityError.limit or any(index not in other.wrong for other in others)
         ]
 
     def verdict(self) -> FetchError:
@@ -298,14 +305,16 @@ class Mirrors:
         errors = [mirror.error for mirror in self.all if mirror.error]
         if not errors:
             return PolicyError("it has no url to fetch it from")
-        transient = [error for error in errors if error.transient]
-        others = [error for error in errors if error.exit_code != Exit.NO_ROOM]
-        return max(transient or others or errors, key=self._errors.index)
+        return max(
+            errors, key=lambda error: (error.exit_code != Exit.NO_ROOM, error.transient, self._errors.index(error))
+        )
 
 
 @lru_cache(maxsize=64)
-def _shorter(timeouts: Timeouts) -> Timeouts:
-    return replace(timeouts, connect=min(timeouts.connect, _PATIENCE), read=min(timeouts.read, _PATIENCE))
+def _shorter(timeouts: Timeouts, *, is_untried: bool) -> Timeouts:
+    read = min(timeouts.read, _PATIENCE)
+    window = min(timeouts.min_rate_window, _SLOW * read) if is_untried else timeouts.min_rate_window
+    return replace(timeouts, connect=min(timeouts.connect, _PATIENCE), read=read, min_rate_window=window)
 
 
 def pause(error: FetchError, *, failures: int, policy: RetryPolicy) -> float:

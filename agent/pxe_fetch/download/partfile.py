@@ -35,7 +35,7 @@ _LOCKED = frozenset({errno.EWOULDBLOCK, errno.EACCES})
 class Digester:
     """A running digest. Without an expected one it is a sha256, for the journal."""
 
-    def __init__(self, expected: Digest | None) -> None:
+    def __init__(self, expected: Digest | None = None) -> None:
         self.expected = expected
         self._algorithm = expected.algorithm if expected else "sha256"
         self._hash = hashlib.sha512() if self._algorithm == "sha512" else hashlib.sha256()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_any
@@ -11,15 +11,15 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_any
 from pxe_fetch.contract.quantity import amount, count, span
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.download.context import Events
+from pxe_fetch.download.context import Context
 from pxe_fetch.download.mirrors import LimitedError, Mirror, Mirrors
-from pxe_fetch.errors import OF_THE_NODE, DeadlineError, FetchError, NoRoomError, RangeError
+from pxe_fetch.errors import OF_THE_NODE, DeadlineError, FetchError, NoRoomError, RangeError, SilentError
 from pxe_fetch.plan import Source
 
 _RANGED_ATTEMPTS = 3  # at least so many come before one without a range
 
 
-class ClaimedSizeError(NoRoomError):
+class ClaimedSizeError(NoRoomError, limit=2):
     """The size that a mirror claims does not fit; another mirror may claim less."""
 
 
@@ -37,37 +37,39 @@ def unforeseen(error: Exception) -> FetchError:
 
 @dataclass(kw_only=True, slots=True)
 class Attempts:
-    """Counts the attempts at one artifact, and decides when to give up."""
+    """Counts the attempts at one artifact, and decides what follows a failure: another mirror, a wait, or the end."""
 
     source: Source
-    mirrors: Mirrors
-    events: Events
-    deadline: Deadline
+    context: Context
     here: Callable[[], int]  # bytes that need not be fetched again, for messages
-    number: int = 0  # begun
+    choose: Callable[[], Mirror | None]  # the mirror to ask next, now or later; None if none is left
+    restarts: bool = False  # to ask for the whole file gives up what is here
+    mirrors: Mirrors = field(init=False)
+    deadline: Deadline = field(init=False)
     received: int = 0  # bytes over the wire in this run, those fetched twice counted twice
     resumed_from: int = 0  # bytes left by an earlier run
     last_mirror: Mirror | None = None  # that was asked; of several streams, the one that sent the last right chunk
-    without_progress: int = 0  # in a row
+    last_error: FetchError | None = None
+    _progress: int = 0  # how often the artifact has made some
+    _without_progress: int = 0  # failures in a row
+    _begun: int = 0
+    _failed: int = 0
     _began: float = 0.0  # on the clock
-    _last_error: FetchError | None = None
-    _next: Mirror | None = None  # the mirror of the next attempt
 
     def __post_init__(self) -> None:
-        self._began = self.deadline.clock.now()
+        self.mirrors = Mirrors(self.source, self.context)
+        self.deadline = self.context.deadline(self.source.retry.deadline)
+        self._began = self.context.clock.now()
 
-    def run(
-        self,
-        attempt: Callable[[], None],
-        *,
-        next_mirror: Callable[[], Mirror | None],
-        on_failure: Callable[[FetchError], None] = lambda _: None,
-        before_wait: Callable[[FetchError, Mirror, float], None] = lambda *_: None,
-    ) -> None:
+    @property
+    def number(self) -> int:
+        """How many were begun. Streams side by side are one, and each that fails leads to another."""
+        return self._failed + (self._begun > self._failed)
+
+    def run(self, attempt: Callable[[], None]) -> None:
         """Call `attempt` until it returns. Raises FetchError if an error is final or no attempt is left.
 
-        After each failure `on_failure` gets the error, `next_mirror` chooses the mirror of the next attempt (None: no
-        mirror is left), and `before_wait` gets the error, that mirror, and the seconds until then.
+        Before it raises an error that is not final, it calls `failed`.
         """
 
         def timed_attempt() -> None:
@@ -76,61 +78,68 @@ class Attempts:
             except DeadlineError as error:
                 raise self._too_late(str(error)) from error
 
-        def wait(_: RetryCallState) -> float:
-            self._next = next_mirror()
-            return max(0.0, self._next.not_before - self.deadline.clock.now()) if self._next else 0.0
-
-        def before_sleep(state: RetryCallState) -> None:
-            if self._next:
-                before_wait(_error(state), self._next, state.upcoming_sleep)
-
         Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, FetchError) and not is_final(error)),
-            after=lambda state: on_failure(_error(state)),
-            wait=wait,
+            wait=lambda _: self._wait(self.choose()),
             stop=stop_any(self._is_over, lambda state: state.upcoming_sleep >= self.deadline.left()),  # type: ignore[arg-type]  # functions will do
             retry_error_callback=self._give_up,
-            before_sleep=before_sleep,
             sleep=lambda seconds: self.deadline.clock.sleep(seconds, stop=self.deadline.stop),
         )(timed_attempt)
 
+    def begin(self, mirror: Mirror) -> None:
+        """Count a request to `mirror`."""
+        self._begun += 1
+        self.last_mirror = mirror
+        mirror.asked += 1
+        mirror.asked_at = self._progress
+
     def failed(
-        self, mirror: Mirror, error: FetchError, *, progressed: bool, by_mirror: bool | None = None, blamed: bool
+        self,
+        mirror: Mirror,
+        error: FetchError,
+        *,
+        progressed: bool,
+        by_mirror: bool,
+        blamed: bool,
+        others_run: bool = False,
     ) -> None:
-        """Record that an attempt at `mirror` failed; after progress of the artifact, the count starts again.
+        """Count and record that an attempt at `mirror` failed, and report what follows.
 
-        `by_mirror`: whether this mirror made it, if others are asked meanwhile; `blamed`: it sent all the wrong bytes.
+        `by_mirror`: this mirror made the progress; `blamed`: it sent all of the wrong bytes; `others_run`: other
+        streams go on meanwhile.
         """
-        self._last_error = error
         if isinstance(error, LimitedError):  # it only waited for its turn
-            self.number -= 1
+            self.last_error = error
+            self._begun -= 1
             return
-        # A first answer without the range is not counted: the mirror is asked again, or for the whole.
-        is_first_refusal = mirror.ranges and isinstance(error, RangeError)
-        if progressed:
-            self.progressed()
-        elif error.transient and error.is_counted and not is_first_refusal:
-            self.without_progress += 1
-        if error is not mirror.error:  # as that of a wrong chunk is, which was recorded when it came
-            by_mirror = progressed if by_mirror is None else by_mirror
+        self.count(mirror, error, progressed=progressed)
+        if error is not mirror.error:  # else it was recorded when it was found
             self.mirrors.failed(mirror, error, progressed=by_mirror, blamed=blamed)
-        if mirror.out and not mirror.is_reported:
-            mirror.is_reported = True
-            self.events.mirror_dropped(self.source.name, url=redact(mirror.url), reason=str(error))
-
-    def report_retry(self, error: FetchError, following: Mirror, wait: float, *, mirror: Mirror | None = None) -> None:
-        """Report that, after `error` of `mirror` (the last one), `following` will be asked in `wait` seconds."""
-        mirror = mirror or self.last_mirror
-        if mirror and not isinstance(error, LimitedError):
-            self.events.retrying(
+        if self._without_progress >= self.source.retry.attempts_without_progress - 1:
+            self._ask_for_the_whole()
+        following = self.choose()
+        wait = self._wait(following)
+        if following and (others_run or not (self.is_exhausted() or wait >= self.deadline.left())):
+            self.context.events.retrying(
                 self.source.name,
                 url=redact(mirror.url),
-                attempt=self.number,
+                attempt=self._failed,
                 error=str(error),
                 status=error.status,
                 wait_seconds=wait,
                 next_url=redact(following.url),
             )
+
+    def count(self, mirror: Mirror, error: FetchError, *, progressed: bool) -> None:
+        """Count an attempt at `mirror` that failed; after progress of the artifact, the count starts again."""
+        self.last_error = error
+        self._failed += 1
+        # A first answer without the range is not counted: the mirror is asked again, or for the whole.
+        is_first_refusal = mirror.ranges and isinstance(error, RangeError)
+        if progressed:
+            self.progressed()
+        elif error.transient and error.is_counted and not is_first_refusal:
+            self._without_progress += 1
 
     def last_url(self) -> str | None:
         """The last mirror, redacted; None if none was asked."""
@@ -138,21 +147,29 @@ class Attempts:
 
     def progressed(self) -> None:
         """Record that the artifact has made progress."""
-        self.without_progress = 0
-        self.mirrors.progressed()
+        self._without_progress = 0
+        self._progress += 1
 
-    def may_ask_range(self, mirror: Mirror) -> bool:
-        """Whether `mirror` has ranges. If all it answers is errors, the last attempt is without one."""
-        is_last = self.without_progress >= self.source.retry.attempts_without_progress - 1
-        is_refused = mirror.failures >= _RANGED_ATTEMPTS and getattr(mirror.error, "status", None)
-        return mirror.ranges and not (is_last and is_refused)
+    def _ask_for_the_whole(self) -> None:
+        """Have mirrors that failed each range asked for the whole file, once, before the attempts are used up."""
+        most = self.source.retry.attempts_without_progress - 1
+        for mirror in self.mirrors.all:
+            error = mirror.error
+            is_worth_it = error and (error.status or not (self.restarts or isinstance(error, SilentError)))
+            if mirror.ranges and is_worth_it and mirror.failures >= min(_RANGED_ATTEMPTS, most) > 0:
+                mirror.ranges, mirror.asked_at = False, -1
 
     def is_exhausted(self) -> bool:
         """Whether too many attempts in a row made no progress, and every mirror was asked since the last progress."""
-        return self.without_progress >= self.source.retry.attempts_without_progress and not self.mirrors.untried()
+        if self._without_progress < self.source.retry.attempts_without_progress:
+            return False
+        return all(mirror.asked_at == self._progress or mirror.out for mirror in self.mirrors.all)
+
+    def _wait(self, following: Mirror | None) -> float:
+        return max(0.0, following.not_before - self.deadline.clock.now()) if following else 0.0
 
     def _is_over(self, _: RetryCallState) -> bool:
-        return self._next is None or self.is_exhausted()
+        return self.choose() is None or self.is_exhausted()
 
     def _give_up(self, state: RetryCallState) -> NoReturn:
         """Raise the error that names the cause; its message says what was tried."""
@@ -161,22 +178,16 @@ class Attempts:
             verdict.args = (f"{verdict} ({self._tried()})",)
             raise verdict
         wait, left = state.upcoming_sleep, max(0.0, self.deadline.left())
-        why = f"the next attempt is due in {wait:.0f} s, but {left:.0f} s are left"
-        raise self._too_late(why) from _error(state)
+        raise self._too_late(f"the next attempt is due in {wait:.0f} s, but {left:.0f} s are left") from self.last_error
 
     def _too_late(self, why: str) -> DeadlineError:
-        cause = f"; the last error: {self._last_error}" if self._last_error else ""
+        cause = f"; the last error: {self.last_error}" if self.last_error else ""
         return DeadlineError(f"{why} ({self._tried()}){cause}")
 
     def _tried(self) -> str:
         """What was tried: 4 attempts at 2 mirrors in 12.3 s, 1.43 MiB of 2.86 MiB here."""
-        mirrors, total = self.mirrors.asked(), self.source.size
+        mirrors, total = sum(mirror.asked > 0 for mirror in self.mirrors.all), self.source.size
         where = f" at {mirrors} mirrors" if mirrors > 1 else ""
         of = f" of {amount(total)}" if total else ""
         seconds = span(self.deadline.clock.now() - self._began)
         return f"{count(self.number, 'attempt')}{where} in {seconds}, {amount(self.here())}{of} here"
-
-
-def _error(state: RetryCallState) -> FetchError:
-    error = state.outcome.exception() if state.outcome else None
-    return error if isinstance(error, FetchError) else FetchError(str(error))

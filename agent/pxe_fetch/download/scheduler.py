@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from threading import Condition
 
 from pxe_fetch.chunkmap import ChunkMap
+from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.url import redact
-from pxe_fetch.deadline import Deadline
-from pxe_fetch.download.chunk_tracker import Assignment, ChunkRange, ChunkTracker, PartialChunk
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import PROGRESS_EVERY
-from pxe_fetch.download.mirrors import Mirror, Mirrors, OvertakenError, pause
+from pxe_fetch.download.mirrors import Mirror, OvertakenError, pause
 from pxe_fetch.download.partfile import check_size
 from pxe_fetch.download.retry import Attempts, is_final
+from pxe_fetch.download.stream import PartialChunk, Stream
 from pxe_fetch.errors import FetchError, IntegrityError
 from pxe_fetch.plan import Source
 
@@ -25,31 +26,26 @@ _TIMES_FASTER = 4  # than the stream, for a mirror that overtakes it
 class ChunkScheduler:
     """Thread-safe; `changed` is notified when there may be new work."""
 
-    def __init__(self, source: Source, *, chunk_map: ChunkMap, context: Context, deadline: Deadline) -> None:
+    def __init__(self, source: Source, *, chunk_map: ChunkMap, context: Context) -> None:
         self.changed = Condition()
-        self.tracker = ChunkTracker(chunk_map=chunk_map)
-        self.mirrors = Mirrors(source, context)
-        self.attempts = Attempts(
-            source=source, mirrors=self.mirrors, events=context.events, deadline=deadline, here=lambda: self.here
-        )
-        self.streams = 0  # running
+        self.attempts = Attempts(source=source, context=context, here=lambda: self.here, choose=self._choose_mirror)
+        self.mirrors = self.attempts.mirrors
+        self.streams: list[Stream] = []  # running
+        self.remaining = chunk_map.number  # chunks that are not verified yet
         self.here = 0  # bytes that need not be fetched again
-        self.last_error: FetchError | None = None
-        self._name = source.name
+        self._source = source
         self._map = chunk_map
-        self._active: list[Assignment] = []
         self._budget = context.streams
         self._events = context.events
         self._clock = context.clock
-        self._deadline = deadline
-        self._policy = source.retry
+        self._verified = bytearray(chunk_map.number)  # 1 for each chunk that is
+        self._partial: dict[int, PartialChunk] = {}  # of chunks that no stream downloads now
         self._wrong: set[int] = set()  # chunks that were wrong, until they are right
-        self._one_origin: set[int] = set()  # those of them whose wrong bytes came from several mirrors
         self._farthest = 0  # most bytes present when an attempt failed: only more is progress
         self._reported = 0.0  # on the clock: the last progress report
         self._is_resuming = False
 
-    def next_assignment(self) -> Assignment | None:
+    def next_stream(self) -> Stream | None:
         """Work for one more stream; None if there is none now. Call `finish` for it at the end."""
         with self.changed:
             if self.here > self._farthest and self.attempts.is_exhausted():
@@ -59,125 +55,148 @@ class ChunkScheduler:
                 return None
             now = self._clock.now()
             for mirror in self.mirrors.ready(without=self._useless()):
-                if chunk_range := self._reserve(mirror, now):
+                if stream := self._assign(mirror, now):
                     mirror.streams += 1
-                    mirror.ask()
-                    self.streams += 1
-                    self.attempts.number = self.attempts.number or 1
-                    self.attempts.last_mirror = mirror
-                    length = chunk_range.partial.length if chunk_range.partial else 0
-                    assignment = Assignment(mirror=mirror, range=chunk_range, partial_length=length)
-                    self._active.append(assignment)
-                    return assignment
+                    self.attempts.begin(mirror)
+                    self.streams.append(stream)
+                    return stream
                 self._overtake(mirror, now)
             return None
 
-    def next_mirror(self) -> Mirror | None:
-        """The mirror to ask next, now or later; None if none is left."""
+    def is_verified(self, index: int) -> bool:
+        """Whether the chunk has been received and verified."""
+        return self._verified[index] > 0
+
+    def _choose_mirror(self) -> Mirror | None:
         with self.changed:
             return self.mirrors.next(prefer_ranges=True, without=self._useless())
 
     def _useless(self) -> Sequence[Mirror]:
         """The mirrors that must not be asked for any of the missing chunks."""
-        if not self.tracker.first_missing():
+        if not self._missing():
             return ()
-        excluded = self.mirrors.excluded_chunks
-        return [one for one in self.mirrors.all if not self.tracker.first_missing(without=excluded(one))]
+        return [one for one in self.mirrors.all if not self._missing(without=self.mirrors.excluded_chunks(one))]
 
-    def _reserve(self, mirror: Mirror, now: float) -> ChunkRange | None:
+    def _missing(self, *, start: int = 0, without: Collection[int] = ()) -> tuple[int, int] | None:
+        """The first run of missing chunks from `start` on: its first, and the one after it.
+
+        They are not verified, no stream downloads them, and none is in `without`. Only the first may be partial.
+        """
+        first, taken = start, [range(self._map.at(one.hashed), one.end) for one in self.streams]
+        while (first := self._verified.find(0, first)) >= 0:
+            if stream := next((one for one in taken if first in one), None):
+                first = stream.stop
+            elif first in without:
+                first += 1
+            else:
+                verified = self._verified.find(1, first)
+                ends = [len(self._verified) if verified < 0 else verified, *(one.start for one in taken if one)]
+                return first, min(end for end in (*ends, *without, *self._partial) if end > first)
+        return None
+
+    def _assign(self, mirror: Mirror, now: float) -> Stream | None:
+        """Chunks for `mirror`: missing ones, or else some of the slowest stream's."""
         excluded = self.mirrors.excluded_chunks(mirror)
-        if missing := self.tracker.first_missing(without=excluded):
+        if missing := self._missing(without=excluded):
             first, end = missing
             if mirror.ranges:
-                share = -(-self.tracker.missing() // (1 + self._budget.free))
-                end = min(end, first + share)
-            found = self.tracker.reserve(first, end, now=now)
-            if found.partial and first in self._one_origin and found.partial.origins != {mirror.url}:
-                self.here -= found.partial.length
-                found.partial = None
-                found.position = found.filled_to = self._map.start(first)
-            return found
-        if excluded or not mirror.ranges:
-            return None
-        return self._split_slowest(now)
+                not_taken = self.remaining - sum(one.end - self._map.at(one.hashed) for one in self.streams)
+                end = min(end, first - (-not_taken // (1 + self._budget.free)))
+            partial = self._partial.pop(first, None)
+            if partial:
+                is_mixed_again = first in self._wrong and partial.origins != {mirror.url}
+                if is_mixed_again or not self.mirrors.may_continue(mirror, origins=partial.origins):
+                    self._drop(partial.length)
+                    partial = None
+            position = self._map.start(first) + (partial.length if partial else 0)
+            return Stream(mirror=mirror, position=position, end=end, partial=partial, since=now)
+        return self._split_slowest(mirror, now) if mirror.ranges and not excluded else None
 
-    def _split_slowest(self, now: float) -> ChunkRange | None:
-        """Split the slowest remaining range, if it takes long enough."""
-        active = [one.range for one in self._active]
-        left = {one: one.seconds_left(self._bytes_left(one), now=now) for one in active}
-        slow = [one for one in active if min(now - one.since, left[one]) >= _WORTH_SPLITTING]
-        halves = (self.tracker.split(one, now=now) for one in sorted(slow, key=lambda one: left[one], reverse=True))
-        return next((half for half in halves if half), None)
+    def _split_slowest(self, mirror: Mirror, now: float) -> Stream | None:
+        """The second half of what the slowest stream has not begun, if that takes long enough."""
+        left = {one: one.seconds_for(self._bytes_left(one), now=now) for one in self.streams}
+        for one in sorted(self.streams, key=left.__getitem__, reverse=True):
+            middle = one.end - (one.end - self._map.at(one.filled_to + self._map.chunk - 1) + 1) // 2
+            if min(now - one.since, left[one]) >= _WORTH_SPLITTING and middle < one.end:
+                end, one.end = one.end, middle
+                return Stream(mirror=mirror, position=self._map.start(middle), end=end, partial=None, since=now)
+        return None
 
     def _overtake(self, mirror: Mirror, now: float) -> None:
         """End the streams of other mirrors that the idle `mirror` would finish much sooner."""
         excluded = self.mirrors.excluded_chunks(mirror)
-        for one in self._active:
-            is_other = one.mirror is not mirror and self._map.at(one.range.position) not in excluded
-            if not is_other or not mirror.rate or now - one.range.since < _WORTH_OVERTAKING:
+        for one in self.streams:
+            is_other = one.mirror is not mirror and self._map.at(one.position) not in excluded
+            if not is_other or not mirror.rate or now - one.since < _WORTH_OVERTAKING:
                 continue
-            left = self._bytes_left(one.range)
-            if one.range.seconds_left(left, now=now) >= _TIMES_FASTER * left / mirror.rate + _WORTH_OVERTAKING:
+            left = self._bytes_left(one)
+            if one.seconds_for(left, now=now) >= _TIMES_FASTER * left / mirror.rate + _WORTH_OVERTAKING:
                 one.overtaken = OvertakenError(f"too slow: {left} bytes are left, and {redact(mirror.url)} is faster")
 
-    def _bytes_left(self, chunk_range: ChunkRange) -> int:
-        return self._map.start(chunk_range.end) - chunk_range.position
+    def _bytes_left(self, stream: Stream) -> int:
+        return self._map.start(stream.end) - stream.position
 
     def resume_chunk(self, index: int, partial: PartialChunk | None) -> None:
         """Record what an earlier run left: a verified chunk, or its beginning, `partial`."""
         with self.changed:
             if partial:
-                self.tracker.keep_partial(index, partial)
+                self._partial[index] = partial
                 self.here += partial.length
             else:
-                self.tracker.mark_verified(index)
+                self._mark_verified(index)
                 self.here += self._map.start(index + 1) - self._map.start(index)
             self.attempts.resumed_from = self._farthest = self.here
 
-    def check_total(self, assignment: Assignment, total: int, *, remark: str) -> None:
+    def _mark_verified(self, index: int) -> None:
+        self.remaining -= not self._verified[index]
+        self._verified[index] = 1
+
+    def check_total(self, stream: Stream, total: int, *, remark: str) -> None:
         """Raise IntegrityError if the mirror's file has another size, which counts as the range's first chunk does."""
-        mirror, key = assignment.mirror, -1 - self._map.at(assignment.range.position)  # apart from the chunk itself
+        mirror, key = stream.mirror, -1 - self._map.at(stream.position)  # apart from the chunk itself
         try:
             check_size(total, expected=self._map.size, remark=remark)
             mirror.wrong.pop(key, None)
         except IntegrityError as error:
             with self.changed:
                 self.mirrors.wrong_chunk(mirror, key, error, is_first=True)
-                mirror.not_before = self._clock.now() + pause(error, failures=1, policy=self._policy)
+                mirror.not_before = self._clock.now() + pause(error, failures=1, policy=self._source.retry)
             raise
 
-    def answered(self, assignment: Assignment, *, total: int | None, is_ranged: bool) -> None:
+    def answered(self, stream: Stream, *, is_ranged: bool) -> None:
         """Record a correct answer: exactly the requested bytes follow, or if not `is_ranged`, everything."""
         with self.changed:
-            assignment.mirror.has_answered = True
-            assignment.is_ranged = is_ranged
-            self.attempts.last_mirror = assignment.mirror
+            stream.mirror.has_answered = True
+            stream.mirror.has_sent_range |= is_ranged
+            stream.is_ranged = is_ranged
+            self.attempts.last_mirror = stream.mirror
             is_first = self.attempts.received == 0
             is_resuming = self._is_resuming or (is_first and self.attempts.resumed_from > 0)
             self._is_resuming = False
             here = self.here
-        url = redact(assignment.mirror.url)
+        url, name = redact(stream.mirror.url), self._source.name
         if not is_first:
-            self._events.progress(self._name, received=here, total=self._map.size)
-        self._events.started(self._name, url=url, offset=here, total=total or self._map.size)
+            self._events.progress(name, received=here, total=self._map.size)
+        self._events.started(name, url=url, offset=here, total=self._map.size)
         if is_resuming and here:
-            self._events.resumed(self._name, url=url, offset=here)
+            self._events.resumed(name, url=url, offset=here)
 
-    def extend(self, assignment: Assignment) -> bool:
+    def extend(self, stream: Stream) -> bool:
         """Assign the next missing chunks of a body that has everything; False if there are none.
 
         Chunks that are already present are read again on the way only if no mirror is known to have ranges.
         """
         with self.changed:
-            done, mirror, now = assignment.range, assignment.mirror, self._clock.now()
-            missing = self.tracker.first_missing(start=done.end, without=self.mirrors.excluded_chunks(mirror))
+            mirror = stream.mirror
+            missing = self._missing(start=stream.end, without=self.mirrors.excluded_chunks(mirror))
             if missing is None:
                 return False
-            has_gap = missing[0] > done.end
-            if has_gap and (mirror.ranges or self.mirrors.another_may_resume(mirror)):
+            if missing[0] > stream.end and (mirror.ranges or self.mirrors.another_may_resume(mirror)):
                 return False
-            self.tracker.release(done)
-            assignment.range = self.tracker.reserve(*missing, now=now)
+            first, stream.end = missing
+            stream.partial = self._partial.pop(first, None)
+            start = self._map.start(first) + (stream.partial.length if stream.partial else 0)
+            stream.position = stream.hashed = stream.filled_to = start
             return True
 
     def skipped(self, count: int) -> None:
@@ -185,77 +204,86 @@ class ChunkScheduler:
         with self.changed:
             self.attempts.received += count
 
-    def begin_fill(self, assignment: Assignment, most: int) -> int:
+    def begin_fill(self, stream: Stream, most: int) -> int:
         """How many bytes, up to `most`, the stream may receive next; 0 at the end of its range, or after a wrong chunk.
 
         Never beyond the current chunk: nothing is read after a wrong one.
         """
         with self.changed:
-            if assignment.failure:
+            if stream.failure:
                 return 0
-            current = assignment.range
-            end = self._map.start(min(self._map.at(current.position) + 1, current.end))
-            current.filled_to = min(current.position + most, end)
-            return current.filled_to - current.position
+            end = self._map.start(min(self._map.at(stream.position) + 1, stream.end))
+            stream.filled_to = min(stream.position + most, end)
+            return stream.filled_to - stream.position
 
-    def written(self, assignment: Assignment, count: int) -> None:
-        """Record that `count` bytes were written at the range's position."""
+    def written(self, stream: Stream, count: int) -> None:
+        """Record that `count` bytes were written at the stream's position."""
         now = self._clock.now()
         with self.changed:
-            assignment.range.advance(count, now=now)
-            self._deadline.progressed(now)
+            stream.advance(count, now=now)
+            self.attempts.deadline.progressed(now)
             self.attempts.received += count
             self.here += count
-            assignment.mirror.has_delivered = True
+            stream.mirror.has_delivered = True
             here, is_due = self.here, now - self._reported >= PROGRESS_EVERY
             if is_due:
                 self._reported = now
         if is_due:
-            self._events.progress(self._name, received=here, total=self._map.size)
+            self._events.progress(self._source.name, received=here, total=self._map.size)
 
-    def chunk_received(self, assignment: Assignment, index: int, digest: bytes, origins: frozenset[str]) -> None:
-        """Record that all bytes of a chunk have arrived, from `origins`; `digest` decides whether it is right."""
-        mirror, url = assignment.mirror, redact(assignment.mirror.url)
-        if not self._map.is_right(index, digest):
-            error = self._reject(assignment, index, digest=digest, origins=origins)
-            self._events.chunk_wrong(self._name, url=url, error=str(error))
-            return
+    def hash(self, stream: Stream, data: memoryview) -> None:
+        """Hash `data`, which follows what was hashed of the stream before, and judge each chunk that is complete."""
+        while data:
+            index = self._map.at(stream.hashed)
+            end = self._map.start(index + 1)
+            here, data = data[: end - stream.hashed], data[end - stream.hashed :]
+            chunk = stream.partial or PartialChunk()
+            chunk.digester.update(here)
+            chunk.length += len(here)
+            chunk.origins |= {stream.mirror.url}
+            if stream.hashed + len(here) < end:
+                stream.partial = chunk
+                stream.hashed += len(here)
+            else:
+                self._judge(stream, index, chunk)
+
+    def _judge(self, stream: Stream, index: int, chunk: PartialChunk) -> None:
+        """Record that all bytes of a chunk have arrived; its digest decides whether it is right."""
+        mirror, url, found = stream.mirror, redact(stream.mirror.url), chunk.digester.digest()
+        is_right = found.hex == self._map.expected(index).hex()
         with self.changed:
-            self.tracker.mark_verified(index)
-            self.attempts.progressed()
-            mirror.right += 1
-            assignment.progressed = True
-            mirror.failures = 0
-            mirror.unranged = 0 if assignment.is_ranged else mirror.unranged
-            self.attempts.last_mirror = mirror
+            stream.hashed, stream.partial = self._map.start(index + 1), None
             was_wrong = index in self._wrong
-            self._wrong.discard(index)
-            self._one_origin.discard(index)
+            if is_right:
+                self._mark_verified(index)
+                self._wrong.discard(index)
+                self.attempts.progressed()
+                self.attempts.last_mirror = mirror
+                mirror.right += 1
+                mirror.failures = 0
+                mirror.unranged = 0 if stream.is_ranged else mirror.unranged
+                stream.progressed = True
+            else:
+                error = self._reject(stream, index, found=found, is_all_own=chunk.origins == {mirror.url})
             self.changed.notify_all()
-        if was_wrong:
-            self._events.chunk_mended(self._name, url=url, chunk=index)
+        if not is_right:
+            self._events.chunk_wrong(self._source.name, url=url, error=str(error))
+        elif was_wrong:
+            self._events.chunk_mended(self._source.name, url=url, chunk=index)
 
-    def _reject(self, assignment: Assignment, index: int, *, digest: bytes, origins: frozenset[str]) -> IntegrityError:
+    def _reject(self, stream: Stream, index: int, *, found: Digest, is_all_own: bool) -> IntegrityError:
         """Discard a wrong chunk, and end the stream: its other chunks may be wrong for the same reason."""
         start, end = self._map.start(index), self._map.start(index + 1)
-        expected, found = self._map.expected(index).hex(), digest.hex()
-        error = IntegrityError(
-            f"wrong bytes from {start} to {end - 1}: chunk {index} has the sha256 {found[:16]}…, not {expected[:16]}…",
-            expected=f"sha256:{expected}",
-            found=f"sha256:{found}",
-        )
-        with self.changed:
-            self.tracker.mark_missing(index)
-            self._drop(end - start)
-            self._wrong.add(index)
-            self.attempts.number += not assignment.failure
-            assignment.failure = assignment.failure or error
-            if origins == {assignment.mirror.url}:
-                self.mirrors.wrong_chunk(assignment.mirror, index, error, is_first=not assignment.had_wrong_chunk)
-                assignment.had_wrong_chunk = True
-            else:
-                self._one_origin.add(index)
-            self.changed.notify_all()
+        expected = replace(found, hex=self._map.expected(index).hex())
+        what = f"chunk {index} has the sha256 {found.hex[:16]}…, not {expected.hex[:16]}…"
+        message = f"wrong bytes from {start} to {end - 1}: {what}"
+        error = IntegrityError(message, expected=str(expected), found=str(found))
+        self._drop(end - start)
+        self._wrong.add(index)
+        stream.failure = stream.failure or error
+        if is_all_own:
+            self.mirrors.wrong_chunk(stream.mirror, index, error, is_first=not stream.had_wrong_chunk)
+            stream.had_wrong_chunk = True
         return error
 
     def _drop(self, count: int) -> None:
@@ -263,37 +291,32 @@ class ChunkScheduler:
         self.here -= count
         self._farthest = min(self._farthest, self.here)
 
-    def finish(self, assignment: Assignment, error: FetchError | None) -> None:
-        """Record that the assignment's stream has ended, by `error` or at the end of its range."""
+    def finish(self, stream: Stream, error: FetchError | None) -> None:
+        """Record that the stream has ended, by `error` or at the end of its range."""
         with self.changed:
-            partial = assignment.range.partial
-            if partial and assignment.failure:  # it comes after a wrong chunk
+            mirror, partial = stream.mirror, stream.partial
+            if partial and stream.failure:  # it comes after a wrong chunk
                 self._drop(partial.length)
-                partial = assignment.range.partial = None
-            assignment.progressed |= partial is not None and partial.length > assignment.partial_length
-            self.tracker.release(assignment.range)
-            self._active.remove(assignment)
-            assignment.mirror.bytes += assignment.range.received
-            assignment.mirror.seconds += self._clock.now() - assignment.range.since
-            assignment.mirror.streams -= 1
-            self.streams -= 1
+            elif partial and partial.length:
+                self._partial[self._map.at(stream.hashed)] = partial
+            stream.progressed |= stream.received > 0 and not stream.failure
+            self.streams.remove(stream)
+            mirror.bytes += stream.received
+            mirror.seconds += self._clock.now() - stream.since
+            mirror.streams -= 1
+            if error and not is_final(error):
+                self._is_resuming = True
+                progressed = stream.progressed or self.here > self._farthest
+                self._farthest = max(self._farthest, self.here)
+                if error is stream.failure:  # a wrong chunk: its mirror was judged when it came
+                    self.attempts.count(mirror, error, progressed=progressed)
+                else:
+                    self.attempts.failed(
+                        mirror,
+                        error,
+                        progressed=progressed,
+                        by_mirror=stream.progressed,
+                        blamed=True,
+                        others_run=bool(self.streams),
+                    )
             self.changed.notify_all()
-        if error and not is_final(error):
-            self._record_failure(assignment, error)
-
-    def _record_failure(self, assignment: Assignment, error: FetchError) -> None:
-        mirror, attempts = assignment.mirror, self.attempts
-        with self.changed:
-            self._is_resuming = True
-            self.last_error = error
-            progressed = assignment.progressed or self.here > self._farthest
-            self._farthest = max(self._farthest, self.here)
-            is_blamed = isinstance(error, IntegrityError)
-            attempts.failed(mirror, error, progressed=progressed, by_mirror=assignment.progressed, blamed=is_blamed)
-            if error is assignment.failure:  # a wrong chunk: counted and reported when it came
-                return
-            following = self.mirrors.next(prefer_ranges=True)
-            if following and (self.streams or not attempts.is_exhausted()):
-                wait = max(0.0, following.not_before - self._clock.now())
-                attempts.report_retry(error, following, wait, mirror=mirror)
-            attempts.number += 1

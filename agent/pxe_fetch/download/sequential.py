@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.contract.url import redact
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import BUFFER, PROGRESS_EVERY, MinimumRate, copy_body
-from pxe_fetch.download.mirrors import RANGE_ATTEMPTS, Mirror, Mirrors
+from pxe_fetch.download.mirrors import RANGE_ATTEMPTS, Mirror
 from pxe_fetch.download.partfile import SequentialPart, check_size, noted
-from pxe_fetch.download.retry import Attempts, ClaimedSizeError, unforeseen
+from pxe_fetch.download.retry import Attempts, ClaimedSizeError, is_final, unforeseen
 from pxe_fetch.errors import FetchError, IntegrityError, NetworkError, NoRoomError, RangeError
 from pxe_fetch.plan import Source
 from pxe_fetch.transport import Body, Request
@@ -36,17 +37,14 @@ class SequentialDownload:
         self._reserve = reserve
         self._reserved = 0  # bytes
         self._reported = context.clock.now()  # the last progress report
-        self._deadline = context.deadline(source.retry.deadline)
-        self._mirrors = Mirrors(source, context)
         self.attempts = Attempts(
-            source=source, mirrors=self._mirrors, events=self._events, deadline=self._deadline, here=lambda: part.length
+            source=source, context=context, here=lambda: part.length, choose=self._choose_mirror, restarts=True
         )
-        self._next: Mirror | None = None  # the one to ask next
+        self._deadline, self._mirrors = self.attempts.deadline, self.attempts.mirrors
         self._farthest = 0  # the greatest length of the part so far: only bytes beyond it are progress
-        self._progressed = False  # in the last attempt
         self._origins: set[str] = set()  # where the bytes of the part came from
-        self._is_mirrors_fault = False  # the wrong bytes were all from the last mirror
-        self._one_origin = False  # after wrong bytes from several mirrors: no more mixing
+        self._is_mixed = False  # the wrong bytes of the last attempt came from several mirrors
+        self._one_origin = False  # after wrong bytes: no more mixing
 
     def _resume(self) -> None:
         """Start from what an earlier run left in the part, unless it cannot be the beginning of the artifact."""
@@ -68,12 +66,7 @@ class SequentialDownload:
         if self._part.resumable:
             self._resume()
         if not self._is_whole():
-            self.attempts.run(
-                self._attempt,
-                on_failure=self._record_failure,
-                next_mirror=self._choose_mirror,
-                before_wait=self.attempts.report_retry,
-            )
+            self.attempts.run(self._attempt)
         digest = self._part.digester.digest()
         self._events.verified(self._source.name, digest=str(digest), total=self._part.length)
 
@@ -83,64 +76,65 @@ class SequentialDownload:
 
     def _attempt(self) -> None:
         self._deadline.check()
-        mirror = self.attempts.last_mirror = self._next or self._choose_mirror()
+        mirror = self._choose_mirror()
         if mirror is None:
             raise self._mirrors.verdict()
-        mirror.ask()
-        self.attempts.number += 1
-        self._is_mirrors_fault = False
-        farthest = self._farthest
+        self.attempts.begin(mirror)
+        self._is_mixed = False
+        farthest, failure = self._farthest, None
         try:
             self._fetch(mirror)
-        except NetworkError:
+        except FetchError as error:
             # A server may declare too large a size, or cut the connection after the last byte: the digest decides.
-            if not self._is_whole():
-                raise
-        except FetchError:
-            raise
+            failure = None if isinstance(error, NetworkError) and self._is_whole() else error
         except Exception as error:  # a bug triggered by this mirror's answer: try another mirror
-            raise unforeseen(error) from error
-        finally:
-            self._progressed = self._part.length > farthest
-            if self._progressed:
-                mirror.unranged = 0
-            self._farthest = max(self._farthest, self._part.length)
+            failure = unforeseen(error)
+        progressed = self._part.length > farthest
+        if progressed:
+            mirror.unranged = 0
+        self._farthest = max(self._farthest, self._part.length)
+        if failure is None:
+            return
+        if not is_final(failure):
+            self.attempts.failed(
+                mirror, failure, progressed=progressed, by_mirror=progressed, blamed=not self._is_mixed
+            )
+        raise failure
 
     def _choose_mirror(self) -> Mirror | None:
         # If bytes must not be mixed, what is here is worth a few attempts at the mirror that sent it.
-        own = [one for one in self._mirrors.all if self._one_origin and self._origins == {one.url} and not one.out]
-        self._next = self._mirrors.next(prefer_ranges=self._part.length > 0)
-        if own and own[0].failures < _ORIGIN_ATTEMPTS:
-            self._next = own[0]
-        return self._next
+        if self._one_origin:
+            for mirror in self._mirrors.all:
+                if self._origins == {mirror.url} and not mirror.out and mirror.failures < _ORIGIN_ATTEMPTS:
+                    return mirror
+        return self._mirrors.next(prefer_ranges=self._part.length > 0)
 
     def _fetch(self, mirror: Mirror) -> None:
         """Make one request and copy its body. Raises FetchError unless the part is then complete and verified."""
         offset = self._part.length if self._may_resume(mirror) else 0
+        timeouts = self._mirrors.timeouts(mirror)
         request = Request(
             url=mirror.url,
             offset=offset,
             validator=mirror.validator if offset else None,
             headers=self._source.headers,
-            timeouts=self._mirrors.timeouts(mirror),
+            timeouts=timeouts,
             deadline=self._deadline,
         )
         with mirror.answer(request, self._context) as body:
             self._begin(mirror, body, request)
             try:
-                self._copy(mirror, body)
-            except (IntegrityError, ClaimedSizeError):
-                self._is_mirrors_fault = True  # its body goes beyond the size, or never ends
+                self._copy(mirror, body, timeouts)
+            except (IntegrityError, ClaimedSizeError):  # it goes beyond the size, or never ends
                 self._drop()
                 raise
             self._check(mirror, body)
 
-    def _copy(self, mirror: Mirror, body: Body) -> None:
-        part, before, total = self._part, self._part.length, self._source.size or body.total
+    def _copy(self, mirror: Mirror, body: Body, timeouts: Timeouts) -> None:
+        part, before = self._part, self._part.length
+        total = self._source.size or (body.total if body.is_exact else None)
         rate = MinimumRate(
-            timeouts=self._source.timeouts,
-            deadline=self._deadline,
-            may_leave=lambda: self._mirrors.may_leave(mirror),
+            timeouts=timeouts, deadline=self._deadline, may_leave=lambda: self._mirrors.may_leave(mirror)
         )
 
         def wanted() -> int:  # one byte more than there should be reveals a longer body
@@ -169,14 +163,21 @@ class SequentialDownload:
             self._events.progress(self._source.name, received=self._part.length, total=total)
 
     def _may_resume(self, mirror: Mirror) -> bool:
-        if not self._part.length or self._source.digest is None or not self.attempts.may_ask_range(mirror):
+        if not self._part.length or self._source.digest is None or not mirror.ranges:
             return False
-        return not self._one_origin or self._origins == {mirror.url}
+        if self._one_origin:
+            return self._origins == {mirror.url}
+        return self._mirrors.may_continue(mirror, origins=self._origins)
 
     def _begin(self, mirror: Mirror, body: Body, request: Request) -> None:
-        """Prepare the part for `body`, which starts at the part's end or at 0. Raises FetchError."""
-        if body.total is not None:
-            self._check_total(body.total, remark=body.remark)
+        """Prepare the part for `body`, which starts at the part's end or at 0.
+
+        Raises IntegrityError if the mirror's file has the wrong size, ClaimedSizeError if it does not fit, RangeError.
+        """
+        if body.total is not None and body.is_exact:
+            check_size(body.total, expected=self._source.size, remark=body.remark)
+        if body.total is not None and self._source.size is None:
+            self._reserve_size(body.total)
         if body.start not in {0, request.offset}:
             raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
         if body.start != self._part.length:
@@ -184,19 +185,12 @@ class SequentialDownload:
                 self._check_restart(mirror, body, request)
             self._clear()
         mirror.validator = body.validator
+        mirror.has_sent_range |= body.start > 0
         self._origins.add(mirror.url)
         url, name = redact(mirror.url), self._source.name
         self._events.started(name, url=url, offset=body.start, total=self._source.size or body.total)
         if body.start:
             self._events.resumed(name, url=url, offset=body.start)
-
-    def _check_total(self, total: int, *, remark: str) -> None:
-        """Raise IntegrityError if the mirror's file has the wrong size, ClaimedSizeError if it does not fit."""
-        self._is_mirrors_fault = True
-        check_size(total, expected=self._source.size, remark=remark)
-        self._is_mirrors_fault = False
-        if self._source.size is None:
-            self._reserve_size(total)
 
     def _reserve_size(self, size: int) -> None:
         try:
@@ -239,7 +233,7 @@ class SequentialDownload:
             check_size(length, expected=expected, remark=body.remark)
             self._part.digester.check(remark=body.remark)
         except IntegrityError:
-            self._is_mirrors_fault = self._origins == {mirror.url}
+            self._is_mixed = self._origins != {mirror.url}
             self._one_origin = True
             self._drop()
             raise
@@ -254,9 +248,3 @@ class SequentialDownload:
         """Start again after wrong bytes."""
         self._clear()
         self._farthest = 0
-
-    def _record_failure(self, error: FetchError) -> None:
-        if self.attempts.last_mirror:
-            self.attempts.failed(
-                self.attempts.last_mirror, error, progressed=self._progressed, blamed=self._is_mirrors_fault
-            )

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from pxe_fetch.chunkmap import Check
+from pxe_fetch.contract.compression import HEAD, ZSTD_WINDOW, kind_of, xz_dictionary, zstd_window
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.paths import STAGING_SUFFIX
 from pxe_fetch.contract.quantity import amount
@@ -25,15 +26,6 @@ from pxe_fetch.install import file
 from pxe_fetch.install.disk_space import available, memory_available
 from pxe_fetch.plan import Transfer, beside
 
-# RFC 1952; the .xz file format 1.1.0; bzip2(1); RFC 8878, with its sixteen kinds of skippable frames.
-_MAGIC = (
-    (b"\x1f\x8b", "gzip"),
-    (b"\xfd7zXZ\0", "xz"),
-    (b"BZh", "bzip2"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    *((bytes((byte,)) + b"\x2a\x4d\x18", "zstd") for byte in range(0x50, 0x60)),
-)
-LONGEST_MAGIC = 6
 RECORD_SUFFIX = ".pxe-fetch-content"  # beside the destination: the artifact's identity, and the content's sha256
 
 if TYPE_CHECKING:
@@ -43,11 +35,9 @@ if TYPE_CHECKING:
     from backports.zstd import ZstdDecompressor
 
 Stream: TypeAlias = "BZ2Decompressor | LZMADecompressor | ZstdDecompressor | _Gzip"  # of one; a file may have several
-_HEAD = 64  # bytes of a stream that tell what it takes to decompress it
 _READ = 256 * 1024  # compressed bytes read at a time
 _PIECE = 1024 * 1024  # most bytes decompressed at a time
 _CHECK_INTERVAL = 64 * _PIECE  # bytes written between two checks of the free space
-_ZSTD_WINDOW = 128 * _PIECE  # bytes, the most that libzstd takes unless told otherwise
 
 
 def is_current(transfer: Transfer, folder: Folder, check: Check) -> bool:
@@ -109,11 +99,6 @@ def part_reader(part: int) -> io.BufferedReader:
     return io.BufferedReader(io.FileIO(part, closefd=False), _READ)
 
 
-def kind_of(head: bytes) -> str | None:
-    """The compression of bytes that begin with `head`; None if it is not a known one."""
-    return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
-
-
 def pieces(packed: BinaryIO) -> Iterator[bytes]:
     """Decompress all streams of the file `packed`, piece by piece.
 
@@ -171,7 +156,7 @@ def _next(data: bytes, packed: BinaryIO) -> bytes:
 
 def _filled(data: bytes, packed: BinaryIO) -> bytes:
     """`data`, with as much of what follows it as tells its kind and needs."""
-    while len(data) < _HEAD and (more := packed.read(_READ)):
+    while len(data) < HEAD and (more := packed.read(_READ)):
         data += more
     return data
 
@@ -194,7 +179,7 @@ def _stream(kind: str, head: bytes) -> Stream:
         case "xz":
             import lzma
 
-            memory, dictionary = memory_available(), _xz_dictionary(head)
+            memory, dictionary = memory_available(), xz_dictionary(head)
             if memory is not None and dictionary > memory:
                 raise NoRoomError(
                     f"decompressing it takes a dictionary of {amount(dictionary)} in memory (xz), and this node has "
@@ -206,10 +191,10 @@ def _stream(kind: str, head: bytes) -> Stream:
 
             return bz2.BZ2Decompressor()
         case _:
-            if (window := _zstd_window(head)) > _ZSTD_WINDOW:
+            if (window := zstd_window(head)) > ZSTD_WINDOW:
                 raise PolicyError(
                     f"the fetched file is compressed by zstd with a window of {amount(window)}, and nodes take "
-                    f"{amount(_ZSTD_WINDOW)} at most; compress it with `zstd --long=27`, or without --long and --ultra"
+                    f"{amount(ZSTD_WINDOW)} at most; compress it with `zstd --long=27`, or without --long and --ultra"
                 )
             try:
                 if sys.version_info >= (3, 14):
@@ -220,32 +205,6 @@ def _stream(kind: str, head: bytes) -> Stream:
                 message = "this Python cannot decompress zstd; the agent that pxe-pack freezes can"
                 raise PolicyError(message) from None
             return ZstdDecompressor()
-
-
-def _xz_dictionary(head: bytes) -> int:
-    """The bytes of the dictionary of the first block (.xz file format 1.1.0, 3.1 and 5.3.1); 0 if that is unknown."""
-    head = head.ljust(_HEAD, b"\0")
-    numbers = iter(head[14:])  # after the stream header, and the size and flags of the block header
-    sizes = (head[13] & 0xC0).bit_count()  # those of the block, compressed and not
-    for byte in numbers:
-        if not sizes:
-            lzma2, _, bits = byte, next(numbers, 0), next(numbers, 0)
-            return (2 | bits & 1) << (bits // 2 + 11) if lzma2 == 0x21 and bits <= 40 else 0  # noqa: PLR2004
-        sizes -= byte < 0x80  # noqa: PLR2004  the last byte of a number
-    return 0
-
-
-def _zstd_window(head: bytes) -> int:
-    """The bytes of the window that the frame wants (RFC 8878, 3.1.1.1); 0 for one that is skipped, or cut off."""
-    head = head.ljust(_HEAD, b"\0")
-    if head[0] != _MAGIC[3][0][0]:
-        return 0
-    descriptor = head[4]
-    if descriptor & 0x20:  # one segment: the window is the whole content
-        start, flag = 5 + (0, 1, 2, 4)[descriptor & 3], descriptor >> 6
-        return int.from_bytes(head[start : start + (1, 2, 4, 8)[flag]], "little")
-    base = 1 << (10 + (head[5] >> 3))
-    return base + base // 8 * (head[5] & 7)
 
 
 class _Gzip:

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from pxe_fetch.contract.quantity import amount
+from pxe_fetch.contract.quantity import amount, show_share
 from pxe_fetch.errors import NoRoomError
-from pxe_fetch.filesystem import free_bytes, is_in_memory, no_room, read_mounts, storage_of
+from pxe_fetch.filesystem import free_bytes, is_in_memory, mount_of, no_room, read_mounts, storage_of
 from pxe_fetch.plan import Transfer
 
 KiB = 1024
 OWN_MEMORY = 32 * 1024 * KiB  # bytes of memory that the agent keeps for itself
+
+_CLOSE = 0.9  # of the size asked for: the kernel counts a share by the pages that it had at that moment
 _MEMORY = -1  # stands for memory among device numbers; no device has it
 _BLOCK = 512  # bytes of one of st_blocks, whatever the file system's block size (stat(2))
 
@@ -145,11 +147,26 @@ def memory_left() -> float:
     return math.inf if memory is None else max(memory - OWN_MEMORY, 0)
 
 
-def memory_available() -> int | None:
-    """MemAvailable of /proc/meminfo (proc_meminfo(5)) in bytes; None if it is missing."""
+def check_live_space(wanted: str) -> tuple[bool, str]:
+    """Whether what is written to the root filesystem has the space that `live_space` asks for, and a sentence."""
+    mounts = read_mounts()
+    mount = mount_of(storage_of("/", mounts), mounts)
+    place, key = f"{mount.point} ({mount.fs_type})", f"`live_space: {show_share(wanted)}`"
+    if not is_in_memory(mount.point, mounts):
+        return False, f"{key} changes nothing: {place} is not in memory"
+    status = os.statvfs(mount.point)
+    size = status.f_blocks * status.f_frsize
+    share = (memory_available(b"MemTotal:") or 0) * int(wanted.removesuffix("%")) // 100
+    if size < _CLOSE * (share if wanted.endswith("%") else int(wanted)):
+        return False, f"{place} has {amount(size)}, less than {key}: the key takes effect when packed"
+    return True, f"{place} has {amount(size)}, as {key} asks for"
+
+
+def memory_available(field: bytes = b"MemAvailable:") -> int | None:
+    """MemAvailable, or another `field`, of /proc/meminfo (proc_meminfo(5)) in bytes; None if it is missing."""
     with suppress(OSError, ValueError, IndexError):
         with open("/proc/meminfo", "rb", buffering=0) as file:  # noqa: PTH123  read for thousands of files
-            _, _, rest = file.read(KiB).partition(b"MemAvailable:")
+            _, _, rest = file.read(KiB).partition(field)
         return int(rest.split(maxsplit=1)[0]) * KiB
     return None
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from io import BufferedReader
 
 from pxe_fetch.chunkmap import Check
+from pxe_fetch.contract.compression import LONGEST_MAGIC, kind_of
 from pxe_fetch.contract.paths import STAGING_SUFFIX
 from pxe_fetch.contract.tar import MOST_MEMBERS, TarReader, longest_member
 from pxe_fetch.errors import CannotCreateError, DiskError, NoRoomError, PolicyError
@@ -27,7 +28,7 @@ from pxe_fetch.filesystem import (
     read_mounts,
     translate_error,
 )
-from pxe_fetch.install.decompress import LONGEST_MAGIC, Content, kind_of, part_reader
+from pxe_fetch.install.decompress import Content, part_reader
 from pxe_fetch.install.disk_space import available
 from pxe_fetch.install.file import check_installed, read_record, set_owner_and_mode, write_record
 from pxe_fetch.install.unpack import Unpacker

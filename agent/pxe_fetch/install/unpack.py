@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import IO, Self, TypeVar
 
 from pxe_fetch.chunkmap import Check
-from pxe_fetch.contract.tar import MAX_DEPTH, TarReader, file_mode, folder_mode, leads_outside
+from pxe_fetch.contract.tar import TarReader, file_mode, folder_mode, member_path, refusal
 from pxe_fetch.errors import PolicyError
 from pxe_fetch.filesystem import FOLDER_MODE, NEW_FILE, NOT_A_FOLDER, OPEN_FOLDER, closing_fd
 
@@ -45,11 +45,11 @@ class Unpacker:
 
         Raises PolicyError if it could lead outside or has an unknown type, OSError, and tarfile's errors.
         """
-        path = _path(member.name, what=f"the member {member.name!r}")
+        if reason := refusal(member):
+            raise PolicyError(reason)
+        path = member_path(member.name)
         if not path:
-            if member.isdir():
-                return
-            raise PolicyError(f"the member {member.name!r} would replace the whole tree")
+            return
         parent, _, name = path.rpartition("/")
         if parent != self._parent:
             self._enter(parent, member)
@@ -62,15 +62,11 @@ class Unpacker:
             finally:  # closing_fd costs more, a thousand times
                 os.close(opened)
         elif member.issym():
-            if leads_outside(member.linkname, depth=path.count("/")):
-                raise PolicyError(f"the link {member.name!r} leads out of the archive, or could: {member.linkname!r}")
             self._in_place(lambda: os.symlink(member.linkname, name, dir_fd=self._folder), name, member)
             if self._owner:
                 os.chown(name, *self._owner, dir_fd=self._folder, follow_symlinks=False)
-        elif member.islnk():
-            self._link(name, path, member)
         else:
-            raise PolicyError(f"the member {member.name!r} is not a file, folder or link")
+            self._link(name, path, member)
 
     def _enter(self, parent: str, member: tarfile.TarInfo) -> None:
         """Make `parent` the current folder; what is missing of it is created."""
@@ -124,7 +120,7 @@ class Unpacker:
 
     def _link(self, name: str, path: str, member: tarfile.TarInfo) -> None:
         """Make the hard link `name` in the current folder to a file that was unpacked before."""
-        linked = _path(member.linkname, what=f"the hard link {member.name!r}")
+        linked = member_path(member.linkname)
         if linked == path:  # tar(1) archives a file named twice on its command line this way
             return
         parent, _, target = linked.rpartition("/")
@@ -165,15 +161,6 @@ class Unpacker:
         os.fchmod(descriptor, file_mode(member.mode))
         with suppress(OSError):  # a time that this file system cannot store: the file keeps the current one
             os.utime(descriptor, (member.mtime, member.mtime))
-
-
-def _path(name: str, *, what: str) -> str:
-    parts = [part for part in name.split("/") if part not in {"", "."}]
-    if name.startswith("/") or ".." in parts or "\0" in name:
-        raise PolicyError(f"{what} leads out of the archive: {name!r}")
-    if len(parts) > MAX_DEPTH:
-        raise PolicyError(f"the archive has a member that is {len(parts)} folders deep; the limit is {MAX_DEPTH}")
-    return "/".join(parts)
 
 
 def _opened(name: str, parent: int) -> int:

@@ -25,6 +25,7 @@ START_EXTENSION = 60  # seconds by which each of them extends TimeoutStartSec=
 ACTIVE_PHASES = frozenset(("fetching", "verifying", "placing"))
 STATUS_NAMES = 3  # artifacts named in the status line
 MAX_NAMED = 8  # artifacts named in the one line of the result
+_IN_PLACE = frozenset(("placed", "kept"))
 FINAL_PHASES = frozenset(("placed", "kept", "skipped", "failed"))  # of an artifact
 # What became of a unit. Other results are failures: failed, not-found, masked, bad-setting, error, unknown.
 GOOD_RESULTS = {
@@ -113,7 +114,8 @@ class StateStore:
         self.read_error: str | None = None  # why the file of the run before this one could not be used
         self.write_error: str | None = None  # why the file could not be written the last time
         self._file = state_file.path()
-        self._previous_failures = self._failures_before()
+        self.earlier: dict[str, str] = {}  # of runs before this one: destination -> the artifact installed there
+        self._previous_failures = self._read_previous()
         self._ended_monotonic: float | None = None
         self._changed = False  # since the last save
         self._lock = Lock()  # of all above
@@ -217,7 +219,13 @@ class StateStore:
                 "seconds": round(seconds, 3),
                 "artifacts": [_entry(artifact) for artifact in self.artifacts.values()],
                 "units": [_entry(unit) for unit in self.units],
+                **({"earlier": earlier} if (earlier := self._still_there()) else {}),
             }
+
+    def _still_there(self) -> list[Document]:
+        """What runs before this one have installed, and this one has not."""
+        taken = {artifact.dest for artifact in self.artifacts.values() if artifact.phase in _IN_PLACE}
+        return [{"name": name, "dest": dest} for dest, name in self.earlier.items() if dest not in taken]
 
     def save(self) -> None:
         """Write the state file now. Never raises OSError: `write_error` then says what went wrong."""
@@ -234,13 +242,18 @@ class StateStore:
                     with suppress(OSError):  # no state is better than one that says that the run goes on
                         self._file.unlink()
 
-    def _failures_before(self) -> int:
-        """How many runs in a row have failed or were killed before this one; 0 if that is unknown."""
+    def _read_previous(self) -> int:
+        """Read what earlier runs have installed; how many in a row have failed or were killed, 0 if that is unknown."""
         try:
             document = state_file.read(self._file) if self._file else None
         except state_file.StateError as error:
             self.read_error = str(error)
             document = None
+        with suppress(TypeError, ValueError, KeyError, AttributeError):  # its entries are damaged
+            for one in [*document.get("earlier", ()), *document["artifacts"]] if document else ():
+                is_in_place = one.get("phase", "placed") in _IN_PLACE and os.path.lexists(one["dest"])
+                if is_in_place and one["dest"].startswith("/"):
+                    self.earlier[one["dest"]] = str(one["name"])
         return int(document["failures"]) + (document["phase"] not in state_file.ENDED) if document else 0
 
     def _keep_saving(self) -> None:

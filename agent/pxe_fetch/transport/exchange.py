@@ -40,6 +40,7 @@ _CLIENT_REFUSED = re.compile(
     "|DECRYPT_ERROR|ACCESS_DENIED)"
 )
 _TOO_OLD = re.compile("UNSUPPORTED_PROTOCOL|ALERT_PROTOCOL_VERSION|NO_PROTOCOLS_AVAILABLE|VERSION_TOO_LOW")
+_ALERTS = 3  # in a row of one mirror, until they are believed
 _CLIENT_KEYS = "tls.client_cert, tls.client_key"
 # nginx (ngx_http_special_response.c) and Apache (ssl_engine_kernel.c) say it in the text of a 400 or 403.
 _CERTIFICATE_WANTED = re.compile(rb"SSL certificate|Post-Handshake Authentication")
@@ -239,18 +240,23 @@ def _distrust(error: ssl.SSLCertVerificationError, *, host: str, clock: Clock) -
         f"the certificate of {host} is not trusted while the clock is not set (it says {shown}): {reason}"
     )
     # A machine without a battery begins in the past, and no attempt succeeds before it is told the time.
-    found.transient, found.is_counted = True, error.verify_code not in _NOT_YET
+    found.limit, found.is_counted = inf, error.verify_code not in _NOT_YET
     return found
 
 
 def _tls(error: ssl.SSLError, *, host: str) -> FetchError:
+    """What a failed handshake means: not final at once, since anybody can have sent its alert (RFC 5246, 7.2)."""
+    found = _read_alert(error, host=host)
+    found.limit = max(found.limit, _ALERTS)
+    return found
+
+
+def _read_alert(error: ssl.SSLError, *, host: str) -> FetchError:
     reason = error.reason or ""
     words = reason.replace("_", " ").lower() or "the connection ended"
     if _CLIENT_REFUSED.search(reason):
         return RefusedError(f"{host} wants a client certificate that it trusts ({_CLIENT_KEYS}): {words}")
-    if (
-        "ALERT_HANDSHAKE_FAILURE" in reason
-    ):  # of TLS 1.2, which has no alert of its own for a certificate that is missing
+    if "ALERT_HANDSHAKE_FAILURE" in reason:  # TLS 1.2 has no alert of its own for a certificate that is missing
         needs = f"it wants a client certificate ({_CLIENT_KEYS}), or has no cipher in common with this node"
         return RefusedError(f"{host} refused the TLS handshake: {needs}")
     if _TOO_OLD.search(reason):

@@ -114,7 +114,8 @@ class _Control(ftplib.FTP):
         self.reader.is_answered = False
         path = name.path.decode(_LATIN_1)
         total = self._size(path)
-        start = request.offset if total is None or request.offset <= total else 0
+        is_beyond = request.end is None and total is not None and request.offset > total
+        start = 0 if is_beyond else request.offset
         data = _connect(*self.makepasv(), request)
         try:
             if start and not self._restart(start):
@@ -168,6 +169,7 @@ class _FtpBody(Body):  # without a validator: the time of change has whole secon
 
     def __post_init__(self) -> None:
         self.ranged = self.start == self.request.offset
+        self.is_exact = False  # some servers count what SIZE tells as if they sent text (RFC 3659, 4.2)
 
     def readinto(self, view: memoryview) -> int:
         if self._is_over:
@@ -202,7 +204,8 @@ class _FtpBody(Body):  # without a validator: the time of change has whole secon
             self.control.reader.silence = _LAST_REPLY
         try:
             self.control.voidresp()
-            self._is_reusable = True
+            self._is_reusable = self.is_exact = True
+            self.total = max(self.total or 0, self.start + self._received)  # some say 226 after half a file
         except ftplib.error_perm as error:  # it had begun to send it, so it may be there again
             if not is_whole:
                 raise NetworkError(_said(error, self.name), status=_code(error)) from error

@@ -6,7 +6,6 @@ each request is little: with thousands of small files it is what they cost.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import ssl
 from collections import Counter
@@ -24,7 +23,7 @@ from requests.adapters import HTTPAdapter
 from pxe_fetch import __version__
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.paths import CA_BUNDLES
-from pxe_fetch.contract.url import Url
+from pxe_fetch.contract.url import Url, is_exempt
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import FetchError, PolicyError, TrustError
 from pxe_fetch.transport import Body, parse_url
@@ -40,7 +39,6 @@ _CUTS = 3  # how often one may before its connections are no longer kept
 _FIELD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+: ?([\x21-\x7e\x80-\xff][^\r\n\0]*)?", re.ASCII)  # RFC 9110, 5.1, 5.5
 _DEFAULTS = {"User-Agent": f"pxe-fetch/{__version__}", "Accept": "*/*"}  # a configuration may give others
 _FIXED = {"Accept-Encoding": "identity", "Connection": "keep-alive"}  # the digest is of the file's bytes
-_WITH_PORT = re.compile(r"(\[[^\]]*\]|[^:]*):(\d+)", re.ASCII)  # an address of IPv6 has it behind its brackets
 
 urllib3.disable_warnings(urllib3.exceptions.SystemTimeWarning)  # a node that has just booted may not know the time
 
@@ -214,24 +212,9 @@ def proxy_for(url: Url, proxy: Proxy) -> Url | None:
     Raises PolicyError where the proxy's URL is none.
     """
     chosen = proxy.https if url.scheme == "https" else proxy.http
-    if chosen is None or any(_covers(entry, host=url.origin.host, port=url.port) for entry in proxy.no_proxy):
+    if chosen is None or is_exempt(url, proxy.no_proxy):
         return None
     return parse_url(chosen)
-
-
-def _covers(entry: str, *, host: str, port: int) -> bool:
-    """Whether `entry` means `host`: "*", a network, a host, a domain's hosts, if with a `:PORT` then on that one."""
-    entry = entry.lower()
-    if match := _WITH_PORT.fullmatch(entry):
-        entry = match[1]
-        if int(match[2]) != port:
-            return False
-    domain = entry.removeprefix("*").strip(".")
-    with suppress(ValueError):
-        address = ipaddress.ip_address(host)
-        domain = ""  # an address is in none
-        return address in ipaddress.ip_network(entry.strip("[]"), strict=False)
-    return entry == "*" or (bool(domain) and (host == domain or host.endswith(f".{domain}")))
 
 
 def _make_context(tls: Tls) -> ssl.SSLContext:

@@ -76,6 +76,7 @@ class _Transfer(Body):
     """
 
     ranged = False
+    is_exact = False  # `tsize` (RFC 2349) may be that of yesterday's file; the last block shows the size
 
     def __init__(self, name: FtpUrl, request: Request, *, family: int, until: float) -> None:
         """The server has until `until` on the clock to answer."""
@@ -91,6 +92,7 @@ class _Transfer(Body):
         self._open = 0  # blocks that came since the last ACK
         self._gap = False  # whether the server knows that one is missing
         self._left = b""  # of a block, what did not fit
+        self._length = 0  # bytes of the blocks that came
         self._is_over = False
         self._head = memoryview(bytearray(tftp_packets.HEADER))
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
@@ -210,7 +212,10 @@ class _Transfer(Body):
         self._open += 1
         self._gap = False
         self._heard()
-        self._is_over = length < self._block
+        self._length += length
+        if length < self._block:
+            self._is_over = self.is_exact = True
+            self.total = max(self.total or 0, self._length)
         if self._is_over or self._open >= self._window:
             self._acknowledge()
 

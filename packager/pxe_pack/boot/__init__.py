@@ -29,8 +29,8 @@ from pxe_pack.tools import InputError
 
 MiB = 1 << 20
 MIN_MEMORY = 2048  # MiB; a LiveOS with systemd and its overlay
-# The ISO and the artifacts both end up in RAM, in a tmpfs limited to half of it: four times their size is enough.
-MEMORY_FACTOR = 4
+# The artifacts end up in /run, a tmpfs of a fifth of the memory (node_memory/tmpfs.py).
+MEMORY_FACTOR = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,9 +164,9 @@ def _fill_tftp_root(layout: ServedLayout, folder: Path, *, for_grub: str, for_ip
 
 
 def _enough_memory(layout: ServedLayout) -> int:
-    """Memory for the machine in MiB: the ISO and the artifacts must fit in its RAM, each in a tmpfs."""
-    served = sum(layout.size(path) for path in layout.http.values())
-    return MIN_MEMORY + MEMORY_FACTOR * served // MiB
+    """Memory for the machine in MiB: the ISO and the artifacts must fit in its RAM, and the artifacts in /run."""
+    fetched = sum(layout.size(path) for path in layout.http.values() if path not in layout.additional)
+    return MIN_MEMORY + MEMORY_FACTOR * fetched // MiB
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.layout.read import read as read_layout
+from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.manifest import Kind, LayoutFile
 from pxe_pack.tools import InputError
 
 BOOT_LOADER = "bootx64.efi"
@@ -22,6 +23,7 @@ class ServedLayout:
     http: Mapping[str, str]  # URL -> path
     iso: str | None  # the URL in `root=live:`; None for a full-os image, which needs no ISO
     findings: tuple[Problem, ...]  # differences from the manifest; warnings only, since a node would boot it anyway
+    additional: frozenset[str] = frozenset()  # paths of the image's files: served, though nothing fetches them unasked
 
     def size(self, path: str) -> int:
         """Size of a file of the layout in bytes; 0 if it is missing."""
@@ -29,11 +31,16 @@ class ServedLayout:
         return file.stat().st_size if file.is_file() else 0
 
 
+def _is_playable(file: LayoutFile) -> bool:
+    """False for a file that cannot be served here, and that a node hardly fetches: an additional one, not by http."""
+    return file.kind is not Kind.ADDITIONAL or (file.url or "").startswith("http:")
+
+
 def read_served_layout(root: Path) -> ServedLayout:
     """The layout in `root`. Raises InputError if it is not pxe-pack's, or not for x86_64."""
-    layout = read_layout(root)
-    tftp = tuple(path for path, listed in layout.files.items() if listed.url is None)
-    http = {listed.url: path for path, listed in layout.files.items() if listed.url is not None}
+    layout = Layout.read(root)
+    tftp = tuple(layout.of_kind(Kind.BOOT))
+    http = {file.url: path for path, file in layout.files.items() if file.url and _is_playable(file)}
     if BOOT_LOADER not in tftp:
         raise InputError(
             Problem(
@@ -42,4 +49,11 @@ def read_served_layout(root: Path) -> ServedLayout:
                 hint="`pxe-pack boot` emulates x86_64 only; test other layouts on real hardware",
             )
         )
-    return ServedLayout(root=root, tftp=tftp, http=http, iso=layout.boot_url, findings=tuple(layout.differing()))
+    return ServedLayout(
+        root=root,
+        tftp=tftp,
+        http=http,
+        iso=layout.urls.boot_url,
+        findings=tuple(layout.differing()),
+        additional=frozenset(layout.of_kind(Kind.ADDITIONAL)),
+    )

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterator
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.checks.additional import additional_files
 from pxe_pack.checks.agent import agent_fits
 from pxe_pack.checks.arguments import arguments
+from pxe_pack.checks.certificates import root_certificates
 from pxe_pack.checks.destinations import destinations
 from pxe_pack.checks.files import files
 from pxe_pack.checks.grubscript import grub_script
+from pxe_pack.checks.identity import machine_id
 from pxe_pack.checks.image import boot_warnings, bootable
 from pxe_pack.checks.initrd import initrds
 from pxe_pack.checks.kernels import kernels
@@ -15,13 +18,17 @@ from pxe_pack.checks.loaders import loaders
 from pxe_pack.checks.machine import disk_space, needed_tools
 from pxe_pack.checks.memory import memory
 from pxe_pack.checks.network import root_network
+from pxe_pack.checks.packed_agent import packed_agent
 from pxe_pack.checks.secrets import secrets
 from pxe_pack.checks.secureboot import secure_boot
 from pxe_pack.checks.settings import artifact_url, boot_url, compression, credentials, missing_setting, places, urls
+from pxe_pack.checks.start_units import start_units
 from pxe_pack.checks.subject import Subject, subject
+from pxe_pack.checks.tls import tls_files
 
 __all__ = [
     "Subject",
+    "additional_files",
     "agent_fits",
     "artifact_url",
     "boot_url",
@@ -47,10 +54,15 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     kernels,
     initrds,
     boot_warnings,
+    machine_id,
     root_network,
+    root_certificates,
     memory,
     destinations,
     secrets,
+    start_units,
+    tls_files,
+    packed_agent,
 )
 
 

@@ -1,28 +1,22 @@
-"""Checks that the URLs nodes will fetch respond to this machine, with files of the expected size.
-
-Source: RFC 9110 (HEAD, Content-Length, ranges), RFC 3659 (FTP's SIZE).
-"""
+"""Checks that the URLs nodes will fetch respond to this machine, with files of the expected size."""
 
 from __future__ import annotations
 
-import ftplib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from urllib.parse import unquote, urljoin, urlsplit
 
-import requests
-
-from pxe_fetch.contract.model import Artifact, FetchConfig
+from pxe_fetch.contract.model import Artifact, FetchConfig, Proxy
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.url import redact
+from pxe_fetch.contract.validators import joined
+from pxe_pack.checks import url_client
 from pxe_pack.checks.subject import Subject
+from pxe_pack.checks.url_client import Client, Found
 from pxe_pack.image.grub.script import unknown_variable
+from pxe_pack.layout.manifest import Kind
 
-_TIMEOUT = 10  # seconds, to connect and for each response
 _AT_ONCE = 8
-_NO_HEAD = frozenset({403, 405, 501})  # responses of servers that only support GET
-_OK, _PARTIAL = 200, 206
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +29,8 @@ class _Target:
     headers: Mapping[str, str] = field(default_factory=dict)
     unasked: str = ""  # why it cannot be checked from here
     needed: bool = True
+    resumes: bool = True  # a download that is worth resuming
+    by_dracut: bool = False  # it is the initrd that fetches it, without our proxies and certificates
 
     @property
     def shown(self) -> str:
@@ -45,8 +41,13 @@ class _Target:
 def check_urls(subject: Subject) -> Iterator[Problem]:
     """Problems with the responses of the URLs, in the order of the layout and the configuration."""
     targets = {target.url: target for target in _targets(subject)}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for found in pool.map(_asked, targets.values()):
+    config = subject.config or subject.packed or FetchConfig()
+    with (
+        url_client.client_for(config.tls, config.proxy, subject.image.tree) as client,
+        ThreadPoolExecutor(_AT_ONCE) as pool,
+    ):
+        plain = Client(proxy=Proxy())
+        for found in pool.map(lambda one: _asked(one, plain if one.by_dracut else client), targets.values()):
             yield from found
 
 
@@ -54,82 +55,66 @@ def _targets(subject: Subject) -> Iterator[_Target]:
     if layout := subject.layout:
         for path, listed in layout.files.items():
             if listed.url:
-                yield _Target(url=listed.url, what=path, size=listed.size)
+                iso = listed.kind is Kind.ISO  # dracut's livenet begins anew after each failure
+                needed = listed.kind is not Kind.ADDITIONAL
+                yield _Target(
+                    url=listed.url, what=path, size=listed.size, needed=needed, resumes=not iso, by_dracut=iso
+                )
     if subject.config:
         for artifact in subject.config.artifacts:
             yield from _of_artifact(artifact, subject.config)
 
 
 def _of_artifact(artifact: Artifact, config: FetchConfig) -> Iterator[_Target]:
-    for url in artifact.urls:
-        whole = urljoin(config.base_url or "", url)
-        unasked = ""
-        if unknown_variable(whole):
-            unasked = "it depends on the node"
-        elif artifact.header_credential or artifact.query_credential:
-            unasked = "it needs a credential that only nodes have"
-        yield _Target(
-            url=whole,
-            what=f"artifact {artifact.name}",
-            size=artifact.size,
-            headers=artifact.headers,
-            unasked=unasked,
-            needed=artifact.required and len(artifact.urls) == 1,
-        )
+    """The URLs of an artifact: of its mirrors, of the list of its chunks, and of the file with its digest."""
+    name, chunks = f"artifact {artifact.name}", artifact.chunks
+    secret = artifact.header_credential or artifact.query_credential
+    unasked = "it needs a credential that only nodes have" if secret else ""
+    if any(map(unknown_variable, artifact.headers.values())):
+        unasked = "its headers depend on the node"
+    several = (
+        (name, artifact.urls, artifact.size, True),
+        (f"the chunks of {name}", chunks.urls if chunks else (), None, False),
+        (f"the digest of {name}", filter(None, (artifact.digest_url,)), None, False),
+    )
+    for what, urls, size, resumes in several:
+        mirrors = joined(tuple(urls), config.base_url)
+        for url in mirrors:
+            yield _Target(
+                url=url,
+                what=what,
+                size=size,
+                headers=artifact.headers,
+                unasked="it depends on the node" if unknown_variable(url) else unasked,
+                needed=artifact.required and len(mirrors) == 1,
+                resumes=resumes,
+            )
 
 
-def _asked(target: _Target) -> list[Problem]:
-    parts = urlsplit(target.url)
+def _asked(target: _Target, client: Client) -> list[Problem]:
+    url = url_client.usable(target.url)
+    if target.unasked or url is None:
+        return [_unasked(target, target.unasked or "it is relative, and there is no base_url")]
+    if url.scheme not in ("http", "https", "ftp"):
+        return [_unasked(target, f"{url.scheme} cannot be checked from here")]
+    if url.scheme != "ftp" and (why := client.unasked(url)):
+        return [_unasked(target, why)]
     try:
-        if target.unasked:
-            return [_unasked(target, target.unasked)]
-        if parts.scheme in ("http", "https"):
-            return list(_compared(target, *_http(target)))
-        if parts.scheme == "ftp":
-            return list(_compared(target, _ftp(target.url), ranges=True))
-    except (requests.RequestException, OSError, EOFError, ValueError, ftplib.Error) as error:
+        found = url_client.ftp(target.url) if url.scheme == "ftp" else client.http(url, target.headers)
+    except url_client.ERRORS as error:
         return [_unreachable(target, _reason(error))]
-    return [_unasked(target, f"{parts.scheme or 'a path'} cannot be checked from here")]
+    return list(_compared(target, found))
 
 
-def _http(target: _Target) -> tuple[int | None, bool]:
-    """The size the server reports (None if it does not), and whether it supports ranges. Raises RequestException."""
-    headers = {"Accept-Encoding": "identity", **target.headers}
-    with requests.Session() as session:
-        session.trust_env = False  # nodes ignore the environment too
-        answer = session.head(target.url, headers=headers, timeout=_TIMEOUT, allow_redirects=True)
-        if answer.status_code in _NO_HEAD:
-            ranged = {**headers, "Range": "bytes=0-0"}
-            answer = session.get(target.url, headers=ranged, timeout=_TIMEOUT, stream=True)
-            answer.close()
-        if answer.status_code not in (_OK, _PARTIAL):
-            raise requests.HTTPError(f"the server responded {answer.status_code} {answer.reason}")
-        if answer.status_code == _PARTIAL:
-            total = answer.headers.get("Content-Range", "").rpartition("/")[2]
-            return (int(total) if total.isdigit() else None), True
-        length = answer.headers.get("Content-Length", "")
-        return (int(length) if length.isdigit() else None), answer.headers.get("Accept-Ranges") == "bytes"
-
-
-def _ftp(url: str) -> int | None:
-    """The size an FTP server reports. Raises ftplib.Error, OSError, EOFError."""
-    parts = urlsplit(url)
-    with ftplib.FTP(timeout=_TIMEOUT) as client:  # noqa: S321  the user's choice; the agent verifies digests
-        client.connect(parts.hostname or "", parts.port or ftplib.FTP_PORT)
-        client.login(unquote(parts.username or ""), unquote(parts.password or ""))
-        client.voidcmd("TYPE I")
-        return client.size(unquote(parts.path.lstrip("/")))
-
-
-def _compared(target: _Target, size: int | None, ranges: bool) -> Iterator[Problem]:  # noqa: FBT001  a fact
-    if size is not None and target.size is not None and size != target.size:
+def _compared(target: _Target, found: Found) -> Iterator[Problem]:
+    if found.size is not None and target.size is not None and found.size != target.size:
         yield Problem(
             reference="url-size",
-            message=f"{target.what}: {target.shown} has {size:,} bytes, expected {target.size:,}",
+            message=f"{target.what}: {target.shown} has {found.size:,} bytes, expected {target.size:,}",
             hint="put this layout's file on the server, or fix the configuration",
             severity=_severity(target),
         )
-    elif not ranges:
+    elif not found.ranges and target.resumes:
         yield Problem(
             reference="url-no-ranges",
             message=f"{target.what}: the server of {target.shown} does not support ranges, so downloads cannot resume",

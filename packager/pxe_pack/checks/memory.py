@@ -1,9 +1,4 @@
-"""Checks that a node has enough memory for the image: a LiveOS keeps everything in memory.
-
-Sources: Linux, init/do_mounts.c and Documentation/filesystems/ramfs-rootfs-initramfs.rst (an initramfs without `root=`
-is a tmpfs limited to half of the memory; with `root=` it is a ramfs without a limit); dracut's livenet (the fetched ISO
-stays in memory) and dmsquash-live (the overlay is on a tmpfs: half of the memory).
-"""
+"""Checks that a node has enough memory for the image and its artifacts, and its file systems in memory enough room."""
 
 from __future__ import annotations
 
@@ -11,74 +6,89 @@ from collections.abc import Iterator
 
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.quantity import show_size
-from pxe_pack.artifacts import FOLDER
 from pxe_pack.checks.subject import Subject
+from pxe_pack.node_memory import NodeMemory, Space
+from pxe_pack.node_memory.tmpfs import total
+from pxe_pack.node_memory.writable_layer import ROOT, RUN
 
-_SYSTEM = 256 << 20  # bytes; minimum for the kernel and running programs
 _MIB = 1 << 20
+_MOST = 90  # percent that live_space may be; see contract.validators
+_STEP = 5  # percent
 
 
 def memory(subject: Subject) -> Iterator[Problem]:
-    """An error if the image needs more than `node_memory`; a note with the amount if `node_memory` is not given."""
-    iso = subject.image.iso.size if subject.image.iso else 0
-    fetched = _artifacts(subject)
-    booting = max((_initrd(subject, names) for names in _loaded(subject)), default=0)
-    parts = {"the initrd": booting, "the ISO": iso, "the artifacts": fetched, "the system": _SYSTEM}
-    breakdown = ", ".join(f"{name} {_megabytes(size)}" for name, size in parts.items() if size)
-    needed = sum(parts.values())
-    given = subject.node_memory
-    if given is None:
+    """Errors where every node has too little memory, warnings where some have; a note if `node_memory` is not given."""
+    model = subject.memory
+    if model.given is None:
         yield Problem(
             reference="node-memory",
-            message=f"a node needs at least {_megabytes(needed)} of memory: {breakdown}",
+            message=f"a node needs at least {_mebibytes(model.needed)} of memory: {_breakdown(model)}",
             hint="to check it against your nodes, pass for example --node-memory 4GiB",
             severity="note",
         )
         return
-    if needed > given:
+    if model.wanted > model.given:
+        sure = model.needed > model.given
         yield Problem(
             reference="node-memory",
-            message=f"a node needs at least {_megabytes(needed)} of memory, but has {show_size(given)}: {breakdown}",
+            message=f"{'a node' if sure else 'a node that gets all artifacts'} needs at least "
+            f"{_mebibytes(model.needed if sure else model.wanted)} of memory, but has {show_size(model.given)}: "
+            f"{_breakdown(model)}",
             hint="make the image smaller, put artifacts on a disk, or give nodes more memory",
+            severity="error" if sure else "warning",
         )
-    elif not subject.image.live and 2 * booting > given:
+    if (check := model.layer.check) and total(model.given) - check.image < check.left:
         yield Problem(
-            reference="node-memory-half",
-            message=f"the initrd unpacks to {_megabytes(booting)}, but without root= the kernel limits it to half of "
-            f"{show_size(given)}",
-            hint="make the image smaller, or give nodes more memory",
+            reference="node-memory",
+            message=f"dracut copies {_mebibytes(check.image)} into memory and wants {_mebibytes(check.left)} left "
+            f"(rd.minmem), which a node with {show_size(model.given)} does not have: it opens an emergency shell",
+            hint="remove rd.live.ram and rd.writable.fsimg, set rd.minmem (MiB), or give nodes more memory",
         )
-    elif 2 * fetched > given:
+    for space in model.spaces:
+        yield from _room(space, model, model.given)
+    if subject.packed and subject.packed.live_space and model.layer.space not in (RUN, ROOT):
         yield Problem(
-            reference="node-memory-half",
-            message=f"the artifacts take {_megabytes(fetched)}, but the overlay holds only half of {show_size(given)}",
-            hint="put artifacts on a disk, or give nodes more memory",
+            reference="live-space-unused",
+            message=f"live_space enlarges {RUN}, but {model.layer.space} of this image's writable layer is not there",
+            hint="boot with rd.live.overlay.overlayfs, or leave live_space out",
+            severity="warning",
         )
 
 
-def _loaded(subject: Subject) -> Iterator[list[str]]:
-    """The initrds of each entry, as paths on the medium."""
-    for entry in subject.menu.entries:
-        yield [name for name, _ in subject.initrds(entry)]
+def _room(space: Space, model: NodeMemory, given: int) -> Iterator[Problem]:
+    size = space.size(given)
+    if size is None or space.possible <= size:
+        return
+    sure = space.sure > size and not (model.layer.persistent and space.point == model.layer.space)
+    needed = space.sure if space.sure > size else space.possible
+    limit = space.limit or "rd.live.overlay.size"
+    whose = "" if sure else " on a node that gets all artifacts"
+    yield Problem(
+        # the reference is older than the model: it once meant half of the memory
+        reference="node-memory-half",
+        message=f"{space.point} has to hold {_mebibytes(needed)}{whose}, but on a node with {show_size(given)} it "
+        f"holds {_mebibytes(size)} ({limit})",
+        hint=_remedy(space, model, given, needed=needed),
+        severity="error" if sure else "warning",
+    )
 
 
-def _initrd(subject: Subject, names: list[str]) -> int:
-    """The unpacked size of an entry's initrds in bytes; the packed size if that is unknown."""
-    total = 0
-    for name in names:
-        entry = subject.image.media.find(name)
-        total += max(subject.image.initrds[name].unpacked, entry.size if entry else 0)
-    return total
+def _remedy(space: Space, model: NodeMemory, given: int, *, needed: int) -> str:
+    """What makes room: the share that live_space needs, if the memory is enough for it."""
+    others = "put artifacts on a disk, or give nodes more memory"
+    share = -(-needed * 100 // total(given) // _STEP) * _STEP + _STEP
+    if space.point in (RUN, ROOT) and share <= _MOST and model.wanted <= given:
+        return f"set `live_space: {share}%` in fetch.yaml, which enlarges it before the agent starts; or {others}"
+    return f"make the image smaller, {others}"
 
 
-def _artifacts(subject: Subject) -> int:
-    """The total size in bytes of the artifacts whose size is known."""
-    if subject.config is None:
-        listed = subject.layout.files if subject.layout else {}
-        return sum(file.size for path, file in listed.items() if path.startswith(f"{FOLDER}/"))
-    sizes = ((artifact.size or subject.local_sizes.get(artifact.name, 0)) for artifact in subject.config.artifacts)
-    return sum(sizes)
+def _breakdown(model: NodeMemory) -> str:
+    """What is in memory in the phase that needs most."""
+    sums = model.sums(optional=True)
+    phase = sums.index(max(sums))
+    taken = ((part.what, part.sizes[phase]) for part in model.parts if part.sizes[phase])
+    return "; ".join(f"{what}: {_mebibytes(size)}" for what, size in taken)
 
 
-def _megabytes(size: int) -> str:
+def _mebibytes(size: int) -> str:
     return f"{-(-size // _MIB):,} MiB"

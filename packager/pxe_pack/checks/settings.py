@@ -11,11 +11,12 @@ from pxe_fetch.contract.checks import sent_unencrypted
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.image.liveos import LiveImage
+from pxe_pack.layout.manifest import url_problem
 from pxe_pack.output import output_problem
 from pxe_pack.tarball import tar_problem
 
-# Schemes that dracut's url-lib fetches with curl. Its other schemes, nfs and torrent, need more in the initrd.
-BOOT_SCHEMES = ("http", "https", "ftp", "tftp")
+# Schemes that dracut's url-lib fetches with curl, and nfs, which takes dracut's nfs module (checks/initrd.py).
+BOOT_SCHEMES = ("http", "https", "ftp", "tftp", "nfs")
 ARTIFACT_SCHEMES = ("http", "https")
 HIGHEST_LEVELS = {"gzip": 9, "xz": 9, "zstd": 22}  # tar2sqfs(1); we allow levels from 1
 ISO_SUFFIX = ".iso"  # dracut's livenetroot mounts a download as an ISO only if its URL has this suffix
@@ -62,7 +63,11 @@ def missing_setting(name: str) -> Problem:
 
 def boot_url(url: str) -> Iterator[Problem]:
     """Reasons why dracut cannot boot an ISO from `url`."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # an invalid address in brackets
+        yield _url_problem(f"the boot_url {url} {url_problem(url)}")
+        return
     if parts.scheme not in BOOT_SCHEMES or not parts.hostname:
         yield _url_problem(f"the boot_url {url} is not a URL that an initrd can fetch: {', '.join(BOOT_SCHEMES)}")
         return
@@ -76,15 +81,19 @@ def boot_url(url: str) -> Iterator[Problem]:
         yield _url_problem(f"the last part of the boot_url {url} is not a valid file name")
     if any(letter.isspace() or letter in "\"'" for letter in url) or not url.isascii():
         yield _url_problem(f"the boot_url {url!r} has characters that are not allowed in a kernel argument")
+    elif not parts.query and (reason := url_problem(url)):
+        yield _url_problem(f"the boot_url {url} {reason}")
 
 
 def artifact_url(url: str) -> Iterator[Problem]:
     """Reasons why `url` cannot be the base URL of artifacts."""
-    parts = urlsplit(url)
-    if parts.scheme not in ARTIFACT_SCHEMES or not parts.hostname or parts.query or parts.fragment:
+    reason = url_problem(url)
+    if not reason and urlsplit(url).scheme not in ARTIFACT_SCHEMES:
+        reason = "is not an http or https URL with a host and without a query"
+    if reason:
         yield Problem(
             reference="artifact-url-invalid",
-            message=f"the artifact_url {url} is not an http or https URL with a host and without a query",
+            message=f"the artifact_url {url} {reason}",
             hint="for example --artifact-url http://10.0.0.1/other-user-artifacts/",
         )
 

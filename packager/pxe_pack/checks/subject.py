@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from pxe_fetch.contract.chunks import SUFFIX
 from pxe_fetch.contract.model import FetchConfig
+from pxe_pack.image import units
 from pxe_pack.image.bootloader import BootLoaders
-from pxe_pack.image.grub.config import GRUB_CFG
+from pxe_pack.image.grub.config import CONFIG_LIMIT, GRUB_CFG
 from pxe_pack.image.initrd.reader import InitrdFacts
 from pxe_pack.image.liveos import LiveImage
+from pxe_pack.image.mounts import Mount, mounts
 from pxe_pack.image.programs import Programs, programs
+from pxe_pack.inject.packed_config import packed_config
 from pxe_pack.layout.entries import BootEntry, Menu, menu
-from pxe_pack.layout.read import Layout
+from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.manifest import Kind
+from pxe_pack.node_memory import NodeMemory
+from pxe_pack.node_memory import node_memory as node_memory_of
+from pxe_pack.node_memory.demand import Demand, demands
+
+_AGENT_SIZE = 20 << 20  # bytes, about: of the agent that a pack adds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,9 +36,14 @@ class Subject:
     loaders: BootLoaders | None  # for the nodes; None if there are none
     programs: Programs
     boot_url: str  # the ISO's URL; empty if unknown, or if there is no ISO
+    artifact_url: str  # the base URL of local artifacts; empty if unknown
+    injector: str  # the name of the one that packing would use; empty if unknown, or for a layout
     config: FetchConfig | None
     local_sizes: Mapping[str, int]  # bytes of local files, by artifact name
-    node_memory: int | None  # bytes; None if not given
+    memory: NodeMemory  # of the nodes that boot the default entry
+    enabled: frozenset[str]  # units of the root filesystem that others start; empty if it cannot be read
+    mounts: Mapping[str, Mount]  # what the root filesystem mounts at boot, by mount point
+    packed: FetchConfig | None  # what is in the image: for an image, `config`; None if there is none
 
     def initrds(self, entry: BootEntry) -> Iterator[tuple[str, InitrdFacts]]:
         """The initrds that an entry loads, with their paths on the medium."""
@@ -56,26 +71,67 @@ def subject(
     layout: Layout | None = None,
     loaders: BootLoaders | None,
     boot_url: str = "",
+    artifact_url: str = "",
+    injector: str = "",
     config: FetchConfig | None = None,
     local_sizes: Mapping[str, int] | None = None,
     node_memory: int | None = None,
 ) -> Subject:
     """The subject for `image`, or for `layout` if given. Raises GrubSyntaxError, OSError."""
+    packed = packed_config(image) if layout else config
 
     def text(path: str) -> str:
         entry = image.media.find(path)
-        return image.media.read(entry).decode(errors="surrogateescape") if entry and entry.is_file else ""
+        return (
+            image.media.read(entry, size=CONFIG_LIMIT).decode(errors="surrogateescape")
+            if entry and entry.is_file
+            else ""
+        )
 
     now = text(GRUB_CFG if layout else image.grub_source)
+    shown = menu(now if layout else image.network.text, read=text)
+    entry = shown.entries[shown.default] if shown.entries else None
+    enabled = units.enabled(image.tree) if image.tree else frozenset[str]()
+    mounted = mounts(image.tree, enabled) if image.tree else {}
     return Subject(
         image=image,
         layout=layout,
         grub_cfg=now,
-        menu=menu(now if layout else image.network.text, read=text),
+        menu=shown,
         loaders=loaders,
         programs=programs(image, loaders),
-        boot_url=(layout.boot_url or "") if layout else boot_url,
+        boot_url=(layout.urls.boot_url or "") if layout else boot_url,
+        artifact_url=(layout.urls.artifact_url or "") if layout else artifact_url,
+        injector=injector,
         config=config,
         local_sizes=local_sizes or {},
-        node_memory=node_memory,
+        enabled=enabled,
+        mounts=mounted,
+        packed=packed,
+        memory=node_memory_of(
+            image,
+            entry,
+            artifacts=_demands(config or packed, layout, local_sizes or {}),
+            mounted=mounted,
+            copied=_copied(image, layout, injector=injector),
+            live_space=packed.live_space if packed else None,
+            given=node_memory,
+        ),
     )
+
+
+def _demands(config: FetchConfig | None, layout: Layout | None, local_sizes: Mapping[str, int]) -> Iterator[Demand]:
+    """What the artifacts take; those that a layout serves, if its configuration cannot be read."""
+    if config:
+        yield from demands(config.artifacts, local_sizes)
+    elif layout:
+        for path, file in layout.of_kind(Kind.ARTIFACT).items():
+            if not path.endswith(SUFFIX):
+                yield Demand(name=path, dest="/", size=file.size, sure=True, packed=False)
+
+
+def _copied(image: LiveImage, layout: Layout | None, *, injector: str) -> int:
+    """The bytes of the payload that dracut copies onto the root at each boot."""
+    if layout:
+        return layout.copied_payload if image.live else 0
+    return 0 if injector == "rootfs" or image.rootfs_source or image.live is None else _AGENT_SIZE

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pxe_fetch.contract import quantity
-from pxe_fetch.contract.problem import RuleError
 from pxe_pack.check import Request, check, document, fails, text
 from pxe_pack.console import Console
+from pxe_pack.parser import size
 
 FOUND = 3  # exit code if there are errors
 
@@ -22,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=Path, metavar="IMAGE", help="ISO, pxe-dir, pxe-tar, root filesystem or layout")
     parser.add_argument("--agent-config", type=Path, metavar="FILE", help="also check this fetch.yaml")
     parser.add_argument("--agent", type=Path, metavar="DIR", help="check this frozen agent (default: the cached one)")
-    parser.add_argument("--node-memory", type=_size, metavar="SIZE", help="memory of a node, for example 4GiB")
+    parser.add_argument("--node-memory", type=size, metavar="SIZE", help="memory of a node, for example 4GiB")
     parser.add_argument("--offline", action="store_true", help="do not contact servers")
 
 
@@ -38,10 +37,3 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     found = check(request, console=console)
     console.result(document(request, found), text(request, found))
     return FOUND if fails(found) else 0
-
-
-def _size(written: str) -> int:
-    try:
-        return quantity.size(written)
-    except RuleError as error:
-        raise argparse.ArgumentTypeError(f"{written!r} {error.message}: {error.label}") from error

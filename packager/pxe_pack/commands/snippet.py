@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.console import Console
-from pxe_pack.layout.read import read
+from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.servers import ARCHITECTURES, SNIPPETS, Site
 from pxe_pack.tools import InputError
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Print the configuration. Raises InputError if DIR is not a layout, or if the server cannot serve it."""
-    layout = read(arguments.layout.resolve())
+    layout = Layout.read(arguments.layout.resolve())
     if layout.machine not in ARCHITECTURES:
         message = f"{arguments.layout} is for {layout.machine or 'an unknown architecture'}"
         hint = f"snippets are available for {', '.join(ARCHITECTURES)}"

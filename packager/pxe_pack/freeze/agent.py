@@ -55,7 +55,7 @@ def load_agent(path: Path) -> FrozenAgent:
             raise InputError(_not_an_agent(path, "names no glibc"))
     except OSError as error:
         raise InputError(_not_an_agent(path, f"can't be read ({error.strerror})")) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(_not_an_agent(path, "is damaged")) from error
     found = {name: digest for name, digest in _digests(path).items() if name != MANIFEST}
     changed = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))

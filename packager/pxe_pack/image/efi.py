@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-
-from cryptography import x509
+from typing import TYPE_CHECKING
 
 from pxe_pack.image.grub.efi_image import GrubImage, read_grub
-from pxe_pack.image.pe import authenticode
-from pxe_pack.image.pe.authenticode import Signature
-from pxe_pack.image.pe.program import PeError, read_program
+from pxe_pack.image.pe import sbat
+from pxe_pack.image.pe.program import PeError, PeProgram, read_program
+from pxe_pack.image.pe.sbat import Component
+from pxe_pack.image.pe.shim import Shim, read_shim
+from pxe_pack.image.pe.signature import Signature, Signed
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,16 +22,26 @@ class EfiProgram:
 
     path: str  # on the medium, or in the layout
     machine: str  # as in `uname -m`; empty if it is not a PE program
-    signatures: tuple[Signature, ...] = ()
+    signed: Signed = field(default_factory=Signed)
     grub: GrubImage | None = None  # None: it is not GRUB
-    vendor: tuple[x509.Certificate, ...] = field(default=(), repr=False)  # of a shim: the certificates it trusts
+    shim: Shim | None = None  # None: it is not a shim
+    sbat: tuple[Component, ...] = ()
+
+    @property
+    def signatures(self) -> tuple[Signature, ...]:
+        return self.signed.signatures
+
+    @property
+    def trusts(self) -> tuple[x509.Certificate, ...]:
+        """The certificates built into a shim."""
+        return self.shim.trusted.certificates if self.shim else ()
 
     @property
     def kind(self) -> str:
         """GRUB, shim, EFI program, or no EFI program."""
         if self.grub:
             return "GRUB"
-        if self.vendor:
+        if self.shim:
             return "shim"
         return "EFI program" if self.machine else "no EFI program"
 
@@ -35,13 +49,22 @@ class EfiProgram:
 def examined(path: str, data: bytes) -> EfiProgram:
     """The program in `data`, whose path is `path`."""
     try:
-        machine = read_program(data).machine
+        program = read_program(data)
     except PeError:
         return EfiProgram(path=path, machine="")
     return EfiProgram(
         path=path,
-        machine=machine,
-        signatures=authenticode.signatures(data),
+        machine=program.machine,
+        signed=_signed(data, program),
         grub=read_grub(data),
-        vendor=authenticode.vendor_certificates(data),
+        shim=read_shim(data, program),
+        sbat=sbat.components(data, program),
     )
+
+
+def _signed(data: bytes, program: PeProgram) -> Signed:
+    if not program.certificates.size:
+        return Signed()
+    from pxe_pack.image.pe.authenticode import signed  # imported late: cryptography takes a while
+
+    return signed(data, program)

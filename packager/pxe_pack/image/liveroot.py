@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +14,12 @@ from pxe_pack.image.iso.reader import Iso, contiguous
 from pxe_pack.image.media import MediaEntry
 from pxe_pack.image.rootfs import RootFacts
 from pxe_pack.image.squashfs import Superblock, Tree
+from pxe_pack.image.tree import resolved
 from pxe_pack.tools import InputError
 
-# dracut's dmsquash-live-root: defaults of rd.live.dir and rd.live.squashimg, and the other name it looks for
+# dracut's dmsquash-live-root: defaults of rd.live.dir and rd.live.squashimg, and the other names it looks for
 LIVE_DIR, SQUASHFS_IMAGE, ROOTFS_IMAGE = "LiveOS", "squashfs.img", "rootfs.img"
+_EXT3_IMAGE = "ext3fs.img"
 
 _EXT_MAGIC_AT, _EXT_MAGIC = 1024 + 56, b"\x53\xef"
 
@@ -62,21 +65,46 @@ def find_live(image: Iso, arguments: Iterable[tuple[str, ...]]) -> LiveOS:
 
 
 def _root_image(image: Iso, arguments: Iterable[tuple[str, ...]]) -> MediaEntry:
-    """The file with the root filesystem, where the kernel arguments or dracut's defaults point; checked by content."""
+    """The file with the root filesystem: what dracut mounts for one of `arguments`, if it is a file system.
+
+    Source: dracut, dmsquash-live-root.sh: `/run/initramfs/live/${live_dir}/${squash_image}` if that exists, else
+    rootfs.img or (up to dracut 107) ext3fs.img in the same folder; an empty value counts as none.
+    """
+    looked_for: dict[str, str] = {}  # path -> what is wrong with it
     for entry in arguments:
         given = dict(argument.split("=", 1) for argument in entry if "=" in argument)
-        folder = given.get("rd.live.dir", LIVE_DIR)
-        for name in (given.get("rd.live.squashimg", SQUASHFS_IMAGE), SQUASHFS_IMAGE, ROOTFS_IMAGE, "ext3fs.img"):
-            found = image.find(f"{folder}/{name}")
-            if found and found.is_file and _is_filesystem(image, found):
-                return found
+        folder = given.get("rd.live.dir") or LIVE_DIR
+        named = given.get("rd.live.squashimg") or SQUASHFS_IMAGE
+        for name in (named, ROOTFS_IMAGE, _EXT3_IMAGE):
+            path = f"{folder}/{name}"
+            if found := _mounted(image, path):
+                if found.is_file and _is_filesystem(image, found):
+                    return found
+                looked_for[path] = "is not a file system"
+                break  # dracut looks no further
+        else:
+            looked_for[f"{folder}/{named}"] = _absent(image, f"{folder}/{named}")
     raise InputError(
         Problem(
             reference="image-no-liveos",
-            message=f"{image.path} has no root filesystem where its kernel arguments or dracut's defaults point",
-            hint=f"dracut looks for <rd.live.dir>/<rd.live.squashimg>, by default {LIVE_DIR}/{SQUASHFS_IMAGE}",
+            message=f"dracut finds no root filesystem in {image.path}: "
+            + ", ".join(f"{path} {wrong}" for path, wrong in looked_for.items()),
+            hint=f"set rd.live.dir and rd.live.squashimg to where it is; by default {LIVE_DIR}/{SQUASHFS_IMAGE}",
         )
     )
+
+
+def _mounted(image: Iso, path: str) -> MediaEntry | None:
+    """The entry at `path` below the mounted ISO, as Linux finds it: `.`, `..`, double slashes and links count."""
+    if posixpath.normpath(path.lstrip("/")).startswith(".."):  # it leaves the ISO
+        return None
+    real = resolved(path, image.entries.get)
+    return image.entries.get(real) if image.case_sensitive else image.find(real)
+
+
+def _absent(image: Iso, path: str) -> str:
+    other = image.find(resolved(path, image.entries.get))
+    return f"does not exist (but {other.path} does: upper and lower case differ)" if other else "does not exist"
 
 
 def _is_filesystem(image: Iso, entry: MediaEntry) -> bool:

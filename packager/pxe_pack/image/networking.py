@@ -6,12 +6,11 @@ Sources: systemd.network(5), NetworkManager(8) (a wired interface without a prof
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from pxe_pack.image.limits import Limit, Usage
-from pxe_pack.image.tree import RootTree, read_text
+from pxe_pack.image.tree import RootTree, text_file
 
-_UNIT_FOLDERS = ("etc/systemd/system", "usr/lib/systemd/system")
 _NETWORKD_FOLDERS = ("etc/systemd/network", "usr/lib/systemd/network")
 _INTERFACES, _INTERFACES_FOLDER = "etc/network/interfaces", "etc/network/interfaces.d"
 _READ = re.compile(r"(?:etc|usr/lib|lib)/systemd/network/[^/]+\.network|etc/network/interfaces(?:\.d/[^/]+)?")
@@ -39,38 +38,26 @@ def is_network_config(path: str) -> bool:
     return bool(_READ.fullmatch(path))
 
 
-def dhcp(tree: RootTree) -> str:
-    """What uses DHCP in the running system: `systemd-networkd (etc/systemd/network/x.network)`; empty if nothing.
+def dhcp(tree: RootTree, enabled: Container[str]) -> str:
+    """Which of the `enabled` units uses DHCP: `systemd-networkd (etc/systemd/network/x.network)`; empty if none.
 
     Raises LimitError, and the errors of `tree`.
     """
-    units = _enabled(tree)
     files = Usage(Limit.ROOT_NETWORKS)
-    if "systemd-networkd.service" in units or "systemd-networkd.socket" in units:
+    if "systemd-networkd.service" in enabled or "systemd-networkd.socket" in enabled:
         for path in _names(tree, _NETWORKD_FOLDERS, suffix=".network"):
             files.add()
-            if _DHCP.search(text := read_text(tree, path)) and not _ELSEWHERE.search(text):
+            if _DHCP.search(text := text_file(tree, path)) and not _ELSEWHERE.search(text):
                 return f"systemd-networkd ({path})"
     for unit, program in _DHCP_BY_DEFAULT.items():
-        if unit in units:
+        if unit in enabled:
             return program
-    if "networking.service" in units:
+    if "networking.service" in enabled:
         for path in (_INTERFACES, *_names(tree, [_INTERFACES_FOLDER])):
             files.add()
-            if _INET_DHCP.search(read_text(tree, path)):
+            if _INET_DHCP.search(text_file(tree, path)):
                 return f"ifupdown ({path})"
     return ""
-
-
-def _enabled(tree: RootTree) -> frozenset[str]:
-    """The units that other units want or require."""
-    folders = [
-        inode.path
-        for folder in _UNIT_FOLDERS
-        for inode in tree.inside(folder)
-        if inode.path.endswith((".wants", ".requires"))
-    ]
-    return frozenset(path.rsplit("/", 1)[-1] for path in _names(tree, folders))
 
 
 def _names(tree: RootTree, folders: Iterable[str], *, suffix: str = "") -> list[str]:

@@ -39,6 +39,5 @@ def programs(image: LiveImage, loaders: BootLoaders | None) -> Programs:
             size.add(entry.size)
             data = image.media.read(entry)
             kernels[path] = Kernel(release=kernel.release(data), program=examined(path, data))
-    return Programs(
-        loaders=tuple(examined(name, b"".join(file.pieces())) for name, file in files.items()), kernels=kernels
-    )
+    found = [examined(name, b"".join(file.pieces())) for name, file in files.items()]
+    return Programs(loaders=tuple(found), kernels=kernels)

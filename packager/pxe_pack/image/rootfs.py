@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pxe_pack.freeze import GlibcVersion, parse_glibc
-from pxe_pack.image import networking
-from pxe_pack.image.tree import Inode, RootTree, read_text
+from pxe_pack.image import identity, mounts, networking, resolver
+from pxe_pack.image.tree import Inode, RootTree, text_file
 
 NESTED = ("LiveOS/rootfs.img", "LiveOS/ext3fs.img")  # dracut's dmsquash-live-root: a file system inside the squashfs
 
@@ -22,12 +22,13 @@ _MULTIARCH = re.compile(r".*/[\w-]+-linux-[\w-]+")  # of Debian: x86_64-linux-gn
 _OS_RELEASE = ("etc/os-release", "usr/lib/os-release")  # os-release(5)
 _LONGEST_VALUE = 4096  # characters of a value; longer ones are cut
 _SELINUX = "etc/selinux/config"
+_READ = (*_OS_RELEASE, _SELINUX, mounts.FSTAB, *identity.FILES, *resolver.READ)
 _KERNEL_MODULES = "lib/modules"
 # e_machine (elf.h) -> `uname -m`
 _MACHINES = {
     0x03: "i686", 0x15: "ppc64le", 0x16: "s390x", 0x28: "armv7l", 0x3E: "x86_64", 0xB7: "aarch64", 0xF3: "riscv64"
 }  # fmt: skip
-_VERSION_DEFINED = re.compile(rb"GLIBC_(2\.\d+)\0")
+_VERSION_DEFINED = re.compile(rb"GLIBC_(2\.\d{1,4})\0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,8 +44,8 @@ class RootFacts:
 
 
 def is_system_file(path: str) -> bool:
-    """Whether `read_root` reads the file `path`."""
-    return path in (*_OS_RELEASE, _SELINUX) or bool(_LIBC.fullmatch(path)) or networking.is_network_config(path)
+    """Whether `read_root` or a check reads the file `path`."""
+    return path in _READ or bool(_LIBC.fullmatch(path)) or networking.is_network_config(path)
 
 
 def read_root(tree: RootTree) -> RootFacts:
@@ -97,7 +98,7 @@ def _c_library(tree: RootTree, path: str) -> tuple[str, GlibcVersion | None]:
 
 
 def _pretty_name(tree: RootTree, path: str) -> str:
-    text = read_text(tree, path)
+    text = text_file(tree, path)
     values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
     value = (values.get("PRETTY_NAME") or values.get("NAME") or "")[:_LONGEST_VALUE]
     try:
@@ -107,5 +108,5 @@ def _pretty_name(tree: RootTree, path: str) -> str:
 
 
 def _selinux(tree: RootTree) -> str:
-    found = re.search(r"^[ \t]*SELINUX[ \t]*=[ \t]*(\w+)", read_text(tree, _SELINUX), re.MULTILINE)
+    found = re.search(r"^[ \t]*SELINUX[ \t]*=[ \t]*(\w+)", text_file(tree, _SELINUX), re.MULTILINE)
     return found[1].lower() if found else ""

@@ -47,8 +47,17 @@ class RootTree(Protocol):
         """
 
 
-def resolved(path: str, look: Callable[[str], Inode | None]) -> str:
-    """Implementation of `RootTree.resolve`; `look` returns the inode at a path, or None."""
+class Name(Protocol):
+    """What resolving needs to know of a name: its st_mode, and the target of a symbolic link."""
+
+    @property
+    def mode(self) -> int: ...
+    @property
+    def target(self) -> str: ...
+
+
+def resolved(path: str, look: Callable[[str], Name | None]) -> str:
+    """Implementation of `RootTree.resolve`; `look` returns what is at a path, or None."""
     done: list[str] = []
     todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
     for _ in range(256):
@@ -72,18 +81,6 @@ def resolved(path: str, look: Callable[[str], Inode | None]) -> str:
 def steps(path: str) -> list[str]:
     """The root, each directory on the way to `path`, and `path` itself."""
     return ["", *(path[:index] for index, letter in enumerate(path) if letter == os.sep), *([path] if path else [])]
-
-
-def read_text(tree: RootTree, path: str) -> str:
-    """The text in the configuration file at `path`, following links; empty if there is no such file.
-
-    Raises LimitError if it is far too large for one.
-    """
-    real = tree.resolve(path)
-    inode = tree.stat([real]).get(real)
-    if inode is None or not stat.S_ISREG(inode.mode):
-        return ""
-    return tree.cat(real, limit=Limit.ROOT_TEXT).decode(errors="replace")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,3 +115,18 @@ class ListedTree:
 
     def resolve(self, path: str) -> str:
         return resolved(path, self.inodes.get)
+
+
+def regular_file(tree: RootTree, path: str, *, limit: Limit = Limit.SQUASHFS_FILE) -> bytes | None:
+    """The content of the file at the absolute or relative `path`, following links; None if there is no such file.
+
+    Raises LimitError if it is larger than `limit`.
+    """
+    real = tree.resolve(path.lstrip("/"))
+    inode = tree.stat([real]).get(real)
+    return tree.cat(real, limit=limit) if inode and stat.S_ISREG(inode.mode) else None
+
+
+def text_file(tree: RootTree, path: str) -> str:
+    """The text of such a file, a configuration or a script; empty if it does not exist. Raises LimitError."""
+    return (regular_file(tree, path, limit=Limit.ROOT_TEXT) or b"").decode(errors="replace")

@@ -47,6 +47,9 @@ def unsupported_reason(image: LiveImage) -> str | None:
         return None  # under enforcing SELinux, its other files come out of a cpio without labels as well
     if image.selinux_enforcing:
         return "SELinux is enforcing, and files copied at boot get no labels"
+    if squashed := [name for name, facts in image.initrds.items() if facts.squashed]:
+        # dracut's init-squash.sh switches to the image; the archive's own files are not in it
+        return f"{', '.join(squashed)} boots from an image inside it, which hides what is appended"
     return updates.no_hook(image)
 
 

@@ -40,7 +40,7 @@ def no_hook(image: LiveImage) -> str | None:
     """Why some initrd of `image` does not copy updates/ onto the root; None if all of them do."""
     for name, facts in image.initrds.items():
         if not facts.readable:
-            return f"{name} is compressed with {facts.compression}, which pxe-pack cannot read to look for the hook"
+            return f"pxe-pack cannot look into {name} for the hook: {facts.unread_reason}"
         if not facts.applies_updates:
             return f"{name} lacks the apply-live-updates hook of dracut's dmsquash-live module"
     return None

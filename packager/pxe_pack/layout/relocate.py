@@ -7,23 +7,20 @@ unchanged files, and then both are exchanged in one step.
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import checks
-from pxe_pack.artifacts import FOLDER
 from pxe_pack.console import joined
-from pxe_pack.export import LayoutWriter, export_scripts, finish
-from pxe_pack.hashing import SizeAndDigest, copy_span
 from pxe_pack.image.grub.conditions import LINUX
+from pxe_pack.image.grub.config import GRUB_CFG
 from pxe_pack.image.grub.script import Command, GrubSyntaxError, parse, quoted, unquoted, walk
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
-from pxe_pack.layout.read import GRUB_CFG, Layout, read, unlisted_files
+from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind, parents
+from pxe_pack.layout.urls import Urls, file_name, same_urls
 from pxe_pack.output import output_problem, staging
 from pxe_pack.tools import InputError
 
@@ -35,8 +32,7 @@ class Relocated:
     """The result of a relocation."""
 
     root: Path
-    boot_url: str | None
-    artifact_url: str | None
+    urls: Urls
     changed: tuple[str, ...]  # paths of files with a new content or a new name
 
 
@@ -45,28 +41,27 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> R
 
     Raises InputError before anything is written, WorkError and OSError later; the layout is then unchanged.
     """
-    layout = read(root.resolve())
-    problems = [*_problems(layout, boot_url=boot_url, artifact_url=artifact_url)]
-    if problems:
+    layout = Layout.read(root.resolve())
+    if problems := _problems(layout, boot_url=boot_url, artifact_url=artifact_url):
         raise InputError(*problems)
-    boot_url = boot_url or layout.boot_url
-    artifact_url = artifact_url.rstrip("/") + "/" if artifact_url else layout.artifact_url
-    names = {layout.iso: _name(boot_url)} if layout.iso and boot_url else {}
-    cfg = layout.text(GRUB_CFG)
-    moved = _rewritten(cfg, layout, boot_url=boot_url, artifact_url=artifact_url)
+    urls = Urls(
+        boot_url=boot_url or layout.urls.boot_url,
+        artifact_url=_folder(artifact_url) if artifact_url else layout.urls.artifact_url,
+    )
+    names = {layout.iso: file_name(urls.boot_url)} if layout.iso and urls.boot_url else {}
+    if problems := _clashes(layout, names, urls):
+        raise InputError(*problems)
+    moved = _rewritten(layout.text(GRUB_CFG), layout, urls)
     with staging(layout.root) as made:
-        new = LayoutWriter(root=made.layout)
-        changed = [name for path, name in names.items() if path != name]
-        for path, listed in layout.files.items():
-            target = names.get(path, path)
-            url = _url(layout, path, listed.url, boot_url=boot_url, artifact_url=artifact_url)
+        new = Layout(root=made.layout, urls=urls)
+        for path in layout.files:
             if path not in (GRUB_CFG, IPXE_SCRIPT):
-                link_or_copy(layout.root / path, new.place(target))
-                new.record(target, SizeAndDigest(size=listed.size, sha256=listed.sha256), url=url)
-        export_scripts(new, moved)
+                new.take_over(path, layout, name=names.get(path, path))
+        new.write_scripts(moved)
+        changed = [name for path, name in names.items() if path != name]
         changed += [path for path in (GRUB_CFG, IPXE_SCRIPT) if new.text(path) != layout.text(path)]
-        finish(new, _facts(layout, boot_url=boot_url, artifact_url=artifact_url))
-    return Relocated(root=layout.root, boot_url=boot_url, artifact_url=artifact_url, changed=tuple(sorted(changed)))
+        new.finish(layout.facts)
+    return Relocated(root=layout.root, urls=urls, changed=tuple(sorted(changed)))
 
 
 def _problems(layout: Layout, *, boot_url: str | None, artifact_url: str | None) -> list[Problem]:
@@ -78,15 +73,12 @@ def _problems(layout: Layout, *, boot_url: str | None, artifact_url: str | None)
         )
     if boot_url:
         found += checks.boot_url(boot_url)
-        if not layout.boot_url:
+        if not layout.urls.boot_url:
             message = f"{layout.root} boots without an ISO, so it has no boot_url"
             found.append(Problem(reference="relocate-no-iso", message=message, hint="leave --boot-url out"))
-        elif (name := _name(boot_url)) != layout.iso and name in layout.files:
-            message = f"the ISO would be named {name}, but the layout has another file of that name"
-            found.append(Problem(reference="relocate-name-taken", message=message, hint="choose another --boot-url"))
     found += checks.artifact_url(artifact_url) if artifact_url else []
     found += [replaced for replaced in layout.differing() if "does not exist" in replaced.message]
-    if unlisted := unlisted_files(layout):
+    if unlisted := layout.unlisted():
         message = f"{layout.root} contains a file that pxe-pack did not write: {unlisted[0]}"
         found.append(Problem(reference="output-foreign", message=message, hint="move it away, or it would be lost"))
     elif problem := output_problem(layout.root):
@@ -94,40 +86,40 @@ def _problems(layout: Layout, *, boot_url: str | None, artifact_url: str | None)
     return found
 
 
-def _name(url: str) -> str:
-    """The name of the ISO: the last part of its URL."""
-    return unquote(urlsplit(url).path.rsplit("/", 1)[-1])
-
-
-def _url(layout: Layout, path: str, url: str | None, *, boot_url: str | None, artifact_url: str | None) -> str | None:
-    if url is None:
-        return None
-    if path == layout.iso:
-        return boot_url
-    before, after = layout.artifact_url, artifact_url
-    return after + url.removeprefix(_folder(before)) if before and after and path.startswith(f"{FOLDER}/") else url
+def _clashes(layout: Layout, names: Mapping[str, str], urls: Urls) -> list[Problem]:
+    """Problems with files that would get the path or the URL of another. `names` has those that get a new path."""
+    taken = {MANIFEST, SUMS, *layout.files, *(folder for path in layout.files for folder in parents(path))}
+    found = [
+        f"the ISO would be named {name}, but the layout has another file or a folder of that name"
+        for path, name in names.items()
+        if name != path and name in taken
+    ]
+    kinds = {names.get(path, path): file.kind for path, file in layout.files.items()}
+    found += [f"{path} and {other} would both be served at {url}" for path, other, url in same_urls(kinds, urls)]
+    hint = "choose another --boot-url or --artifact-url"
+    return [Problem(reference="relocate-name-taken", message=message, hint=hint) for message in found]
 
 
 def _folder(url: str) -> str:
     return url.rstrip("/") + "/"
 
 
-def _rewritten(cfg: str, layout: Layout, *, boot_url: str | None, artifact_url: str | None) -> str:
+def _rewritten(cfg: str, layout: Layout, urls: Urls) -> str:
     """grub.cfg with the new URLs. Raises InputError if it does not contain the old boot_url."""
     try:
         nodes = parse(cfg)
     except GrubSyntaxError as error:
         message = f"{layout.root / GRUB_CFG}:{error.line} is not valid GRUB syntax: {error}"
         raise InputError(Problem(reference="grub-unsuitable", message=message)) from error
-    packed = layout.packed_artifact_url
-    has_artifacts = any(path.startswith(f"{FOLDER}/") for path in layout.files)
-    wanted = artifact_url if has_artifacts and packed and artifact_url != _folder(packed) else None
+    packed, before = layout.packed_artifact_url, layout.urls.boot_url
+    moved = packed and urls.artifact_url != _folder(packed)
+    wanted = urls.artifact_url if layout.of_kind(Kind.ARTIFACT) and moved else None
     found = False
     for command in walk(nodes):
         if command.name in LINUX and len(command.words) > 1:
-            found |= _fix(command, before=layout.boot_url, after=boot_url, artifact_url=wanted)
-    if layout.boot_url and boot_url != layout.boot_url and not found:
-        message = f"{layout.root / GRUB_CFG} does not contain root=live:{layout.boot_url}, so it cannot be replaced"
+            found |= _fix(command, before=before, after=urls.boot_url, artifact_url=wanted)
+    if before and urls.boot_url != before and not found:
+        message = f"{layout.root / GRUB_CFG} does not contain root=live:{before}, so it cannot be replaced"
         hint = "someone has edited the file; restore that argument, or pack again"
         raise InputError(Problem(reference="relocate-no-root", message=message, hint=hint))
     return "".join(map(str, nodes))
@@ -170,28 +162,12 @@ def _is_own(word: str) -> bool:
     return unquoted(word).partition("=")[0].replace("-", "_") == ARTIFACT_ARGUMENT.replace("-", "_")
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """Hard-link `source` as `target`; copy it if the file system cannot."""
-    try:
-        os.link(source, target, follow_symlinks=True)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP):
-            raise
-        with source.open("rb") as file:
-            copy_span(file, target, offset=0, size=source.stat().st_size)
-
-
-def _facts(layout: Layout, *, boot_url: str | None, artifact_url: str | None) -> Mapping[str, object]:
-    facts = {key: value for key, value in layout.manifest.items() if key != "outputs"}
-    return {**facts, "boot_url": boot_url, "artifact_url": artifact_url}
-
-
 def document(relocated: Relocated) -> dict[str, object]:
     """The result as JSON values (docs/json.md)."""
     return {
         "output": str(relocated.root),
-        "boot_url": relocated.boot_url,
-        "artifact_url": relocated.artifact_url,
+        "boot_url": relocated.urls.boot_url,
+        "artifact_url": relocated.urls.artifact_url,
         "changed": list(relocated.changed),
     }
 
@@ -199,6 +175,6 @@ def document(relocated: Relocated) -> dict[str, object]:
 def summary(relocated: Relocated) -> str:
     """The result as text."""
     lines = [f"Serve {relocated.root}/ at"]
-    lines += [f"  {relocated.boot_url}"] if relocated.boot_url else []
-    lines += [f"  {relocated.artifact_url}"] if relocated.artifact_url else []
+    lines += [f"  {relocated.urls.boot_url}"] if relocated.urls.boot_url else []
+    lines += [f"  {relocated.urls.artifact_url}"] if relocated.urls.artifact_url else []
     return joined([*lines, "", f"Verify:  pxe-pack check {relocated.root}"])

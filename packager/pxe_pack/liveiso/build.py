@@ -22,7 +22,7 @@ from pxe_pack.image.grub.script import quoted
 from pxe_pack.image.iso.reader import Iso, open_iso
 from pxe_pack.image.limits import Limit
 from pxe_pack.image.squashfs import Tree
-from pxe_pack.image.tree import read_text
+from pxe_pack.image.tree import text_file
 from pxe_pack.liveiso import iso_writer
 from pxe_pack.liveiso.kernels import KernelPair, kernel_pairs
 from pxe_pack.liveiso.rootfs_source import RootfsSource
@@ -109,7 +109,7 @@ def _arguments(tree: Tree) -> list[str]:
     """The system's own kernel arguments, without those about its disk."""
     for path in _CMDLINES:
         if path in tree.stat([path]):
-            text = read_text(tree, path)
+            text = text_file(tree, path)
             return [word for word in text.split() if not word.startswith(_DISK_ARGUMENTS) and word not in ("ro", "rw")]
     return []
 

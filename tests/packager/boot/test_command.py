@@ -69,6 +69,14 @@ def test_a_layout_for_another_architecture(tmp_path: Path) -> None:
     assert "x86_64" in refused(boot(layout_in(tmp_path, loader="bootaa64.efi")), "layout-architecture")
 
 
+def test_a_file_of_the_image_that_would_come_by_https_is_left_out(tmp_path: Path) -> None:
+    layout = layout_in(tmp_path)
+    document = json.loads((layout / "manifest.json").read_bytes())
+    document["outputs"].append({"path": "a", "size": 1, "url": "https://10.0.0.1/a", "kind": "additional"})
+    (layout / "manifest.json").write_text(json.dumps(document))
+    refused(boot(layout, "--credential", f"pxe-fetch.config={tmp_path}/nothing"), "credential-unusable")
+
+
 def test_https_which_needs_the_production_hosts_key(tmp_path: Path) -> None:
     said = refused(boot(layout_in(tmp_path, url="https://10.0.0.1/liveos.iso")), "boot-url-unplayable")
     assert "--boot-url http://" in said

@@ -13,7 +13,7 @@ import stat
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from pxe_pack.image import decompress
 from pxe_pack.image.decompress import BLOCK, PieceStream, pieces
@@ -29,6 +29,10 @@ _HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]+")
 _READ = ("gzip", "xz", "lzma", "zstd")
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _UNREAD = {b"\x02\x21\x4c\x18": "lz4", b"\x89LZO": "lzo"}
+
+
+Wanted = Callable[[str], bool]
+Copied = Callable[[str, int], BinaryIO | None]  # of path and size
 
 
 class Source(Protocol):
@@ -67,33 +71,34 @@ class Archives:
     source: Source
     segments: list[Segment] = field(default_factory=list)
 
-    def members(self, wanted: Callable[[str], bool]) -> Iterator[Member]:
+    def members(self, wanted: Wanted, copied: Copied = lambda _path, _size: None) -> Iterator[Member]:
         """Every member of every archive, in order. Files that are `wanted` and small come with their content.
 
-        Stops before a segment with unsupported compression. Raises one of decompress.DAMAGED if the initrd is damaged,
-        and LimitError if reading it costs too much.
+        A file for which `copied` gives a destination is copied to it, before its member comes. Stops before a segment
+        with unsupported compression. Raises one of decompress.DAMAGED if the initrd is damaged, and LimitError if
+        reading it costs too much.
         """
         count, names, kept = Usage(Limit.INITRD_FILES), Usage(Limit.INITRD_NAMES), Usage(Limit.INITRD_KEPT)
-        for member in self._members(wanted):
+        for member in self._members(wanted, copied):
             count.add()
             names.add(len(member.path))
             kept.add(len(member.content or b""))
             yield member
 
-    def _members(self, wanted: Callable[[str], bool]) -> Iterator[Member]:
+    def _members(self, wanted: Wanted, copied: Copied) -> Iterator[Member]:
         offset, parts = 0, Usage(Limit.INITRD_PARTS)
         while (start := _skip_zeros(self.source, offset)) is not None:
             parts.add()
             compression = _compression(self.source(start, 6))
             if compression == "none":
                 plain = _Plain(self.source, start)
-                yield from _archive(plain, wanted)
+                yield from _archive(plain, wanted, copied)
                 offset = plain.offset
             elif compression in _READ:
                 stream = (
                     _zstd(self.source, start) if compression == "zstd" else _inflated(compression, self.source, start)
                 )
-                yield from _archives(stream, wanted)
+                yield from _archives(stream, wanted, copied)
                 offset = stream.end()
             else:
                 self.segments.append(Segment(offset=start, end=start, compression=compression))
@@ -233,12 +238,12 @@ def _byte(source: Source, offset: int) -> int:
     return data[0]
 
 
-def _archives(stream: _Stream, wanted: Callable[[str], bool]) -> Iterator[Member]:
+def _archives(stream: _Stream, wanted: Wanted, copied: Copied) -> Iterator[Member]:
     while stream.at_archive():
-        yield from _archive(stream, wanted)
+        yield from _archive(stream, wanted, copied)
 
 
-def _archive(stream: _Bytes, wanted: Callable[[str], bool]) -> Iterator[Member]:
+def _archive(stream: _Bytes, wanted: Wanted, copied: Copied) -> Iterator[Member]:
     while True:
         header = stream.exactly(HEADER)
         if header[:6] not in _CPIO:
@@ -260,6 +265,10 @@ def _archive(stream: _Bytes, wanted: Callable[[str], bool]) -> Iterator[Member]:
             raise ValueError("the target of a link in it is too long")
         if size <= KEPT_LIMIT and (stat.S_ISLNK(mode) or (stat.S_ISREG(mode) and wanted(path))):
             content = stream.exactly(_aligned(size))[:size]
+        elif stat.S_ISREG(mode) and (destination := copied(path, size)):
+            for at in range(0, size, BLOCK):
+                destination.write(stream.exactly(min(BLOCK, size - at)))
+            stream.skip(_aligned(size) - size)
         else:
             stream.skip(_aligned(size))
         yield Member(path=path, mode=mode, uid=uid, gid=gid, mtime=mtime, size=size, content=content)

@@ -26,7 +26,8 @@ from pxe_pack.tools import InputError
 SECTOR = 2048
 
 _VOLUME_DESCRIPTORS_AT = 16 * SECTOR
-_PRIMARY, _TERMINATOR = 1, 255
+_PRIMARY, _SUPPLEMENTARY, _TERMINATOR = 1, 2, 255
+_JOLIET = (b"%/@", b"%/C", b"%/E")  # escape sequences of its character sets
 _DIRECTORY, _ASSOCIATED, _MORE_EXTENTS = 0x02, 0x04, 0x80  # file flags, ECMA-119 9.1.6
 
 
@@ -41,6 +42,7 @@ class Iso:
     entries: Names
     file: BinaryIO = field(repr=False)
     input_path: Path  # what the user gave: this image, or what it was built from
+    case_sensitive: bool  # as Linux mounts it (isofs): only names of Joliet, used without Rock Ridge, are not
 
     def find(self, path: str) -> MediaEntry | None:
         return self.entries.find(path)
@@ -120,17 +122,28 @@ def _read(path: Path, file: BinaryIO, input_path: Path) -> Iso:
         entries=reader.entries,
         file=file,
         input_path=input_path,
+        case_sensitive=reader.rock_ridge or not _has_joliet(file),
     )
 
 
 def _primary_descriptor(path: Path, file: BinaryIO) -> bytes:
-    for index in range(64):
-        descriptor = os.pread(file.fileno(), SECTOR, _VOLUME_DESCRIPTORS_AT + index * SECTOR)
-        if len(descriptor) < SECTOR or descriptor[1:6] != b"CD001" or descriptor[0] == _TERMINATOR:
-            break
+    for descriptor in _descriptors(file):
         if descriptor[0] == _PRIMARY and struct.unpack_from("<H", descriptor, 128)[0] == SECTOR:
             return descriptor
     raise InputError(_damaged(path, "it has no primary volume descriptor with sectors of 2048 bytes"))
+
+
+def _has_joliet(file: BinaryIO) -> bool:
+    return any(one[0] == _SUPPLEMENTARY and one[88:91] in _JOLIET for one in _descriptors(file))
+
+
+def _descriptors(file: BinaryIO) -> Iterator[bytes]:
+    """The volume descriptors, up to the one that ends them."""
+    for index in range(64):
+        descriptor = os.pread(file.fileno(), SECTOR, _VOLUME_DESCRIPTORS_AT + index * SECTOR)
+        if len(descriptor) < SECTOR or descriptor[1:6] != b"CD001" or descriptor[0] == _TERMINATOR:
+            return
+        yield descriptor
 
 
 class _Reader:
@@ -146,6 +159,11 @@ class _Reader:
         self._attributes_outside = Usage(Limit.ISO_ATTRIBUTES)
         self._count = Usage(Limit.NAMES)  # also of records that add no name
         self._skip = -1  # bytes to skip at the start of each system use field (SUSP SP); -1: no Rock Ridge
+
+    @property
+    def rock_ridge(self) -> bool:
+        """True if it has Rock Ridge; valid after `walk_from`."""
+        return self._skip >= 0
 
     def walk_from(self, root: bytes) -> None:
         """Read the tree below the root directory's record."""

@@ -1,1 +1,1 @@
-"""PE programs: headers and sections, and their Authenticode signatures."""
+"""PE programs: headers and sections, their signatures and certificates, SBAT, and what is built into a shim."""

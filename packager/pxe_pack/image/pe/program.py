@@ -31,7 +31,8 @@ class PeProgram:
     """A PE program."""
 
     machine: str  # as in `uname -m`; "machine 0x…" if unknown
-    sections: dict[str, Span]  # name -> position of its content in the file
+    sections: dict[str, Span]  # name -> position of its content in the file, without padding
+    raw_sections: tuple[Span, ...]  # with padding, in the order of the section table
     headers_size: int  # bytes
     checksum_at: int  # offset of the checksum, 4 bytes
     security_at: int  # offset of the certificate table's data directory, 8 bytes
@@ -73,17 +74,20 @@ def _read(data: bytes) -> PeProgram:
     if table.size and table.offset + table.size > len(data):
         raise PeError("its certificate table extends beyond the end")
     found: dict[str, Span] = {}
+    raw: list[Span] = []
     for index in range(sections):
         at = optional + optional_size + index * _SECTION_SIZE
         name, virtual, _, size, offset = _SECTION.unpack_from(data, at)
         if offset + size > len(data):
             raise PeError("a section extends beyond the end")
+        raw.append(Span(offset=offset, size=size))
         # the size in memory may be smaller than in the file, which is padded
         named = _name(data, name, strings_at=symbols_at + symbols * _SYMBOL_SIZE if symbols_at else 0)
         found.setdefault(named, Span(offset=offset, size=min(size, virtual) or size))
     return PeProgram(
         machine=_MACHINES.get(machine, f"machine {machine:#x}"),
         sections=found,
+        raw_sections=tuple(raw),
         headers_size=headers_size,
         checksum_at=optional + _CHECKSUM_AT,
         security_at=security_at,
@@ -95,5 +99,6 @@ def _name(data: bytes, field: bytes, *, strings_at: int) -> str:
     """A section's name. A name longer than 8 bytes is stored as `/offset` into the string table after the symbols."""
     name = field.rstrip(b"\0")
     if strings_at and name[:1] == b"/" and name[1:].isdigit():
-        name = data[strings_at + int(name[1:]) :][:_LONGEST_NAME].split(b"\0", 1)[0]
+        at = strings_at + int(name[1:])
+        name = data[at : at + _LONGEST_NAME].split(b"\0", 1)[0]
     return name.decode(errors="replace")

@@ -1,0 +1,193 @@
+"""Asks for a URL as the agent on a node does, so that the answer means here what it means there.
+
+By http that is: a GET with a Range, and one without for servers that refuse ranges; no environment; the configuration's
+proxies, with its exemptions; the image's CA bundle, or the configuration's own files; redirects by the agent's rules.
+
+Sources: RFC 9110 (14.2 Range, 15.4 redirects), RFC 3659 (FTP's SIZE); docs/node.md.
+"""
+
+from __future__ import annotations
+
+import ftplib
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import requests
+
+from pxe_fetch import __version__
+from pxe_fetch.contract.model import Proxy, Tls
+from pxe_fetch.contract.paths import CA_BUNDLES
+from pxe_fetch.contract.url import Url, UrlError, is_exempt, join, parse
+from pxe_pack.cleanup import temporary_folder
+from pxe_pack.image.tree import RootTree, regular_file
+
+_TIMEOUT = 10  # seconds, to connect and for each response
+_REDIRECTS = 10
+_MOVED = frozenset({300, 301, 302, 303, 307, 308})
+_RANGE_REFUSALS = frozenset({400, 406, 412, 416, 417, 431})
+_NOT_THE_FILE = frozenset({201, 202, 204, 205})
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_WAITS = (0.5, 1.5)  # seconds between attempts; nodes have more patience
+_OK, _PARTIAL, _MULTIPLE, _UNSATISFIABLE = 200, 206, 300, 416
+ERRORS = (requests.RequestException, OSError, EOFError, ValueError, ftplib.Error)  # that asking raises
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What a server says of a file."""
+
+    size: int | None  # bytes; None if it does not say
+    ranges: bool  # whether a download can resume
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Client:
+    """Asks as nodes do. `refusal` is why it cannot ask by https."""
+
+    proxy: Proxy
+    bundle: Path | None = None  # None: this machine's authorities
+    certificate: tuple[str, str] | None = None  # files with the client's certificate and its key
+    refusal: str = ""
+
+    def unasked(self, url: Url) -> str:
+        """Why `url` cannot be asked for from here; empty if it can."""
+        if url.scheme == "https" and self.refusal:
+            return self.refusal
+        if self._proxy_of(url) and self.proxy.credential:
+            return "it is behind a proxy that needs a credential, which only nodes have"
+        return ""
+
+    def http(self, url: Url, headers: Mapping[str, str]) -> Found:
+        """What an http or https server says of the file at `url`. Raises one of ERRORS."""
+        answer = self._follow(url, {**headers, "Range": "bytes=0-0"})
+        if answer.status_code == _UNSATISFIABLE and answer.headers.get("Content-Range", "").endswith("*/0"):
+            return Found(size=0, ranges=True)
+        if answer.status_code in _RANGE_REFUSALS:
+            answer = self._follow(url, headers)
+        status = answer.status_code
+        if not _OK <= status < _MULTIPLE or status in _NOT_THE_FILE:
+            raise requests.HTTPError(f"the server responded {status} {answer.reason}")
+        if status == _PARTIAL:
+            total = answer.headers.get("Content-Range", "").rpartition("/")[2]
+            return Found(size=int(total) if total.isdigit() else None, ranges=True)
+        length = answer.headers.get("Content-Length", "")
+        # the whole of an answer to a range over the only byte says nothing
+        return Found(size=int(length) if length.isdigit() else None, ranges=length in {"0", "1"})
+
+    def _follow(self, own: Url, fields: Mapping[str, str]) -> requests.Response:
+        """The answer to a GET, after redirects; its body is not read."""
+        url = own
+        for _ in range(_REDIRECTS + 1):
+            fields = fields if url.origin == own.origin else _without_secrets(fields)
+            answer = self._patient(url, fields)
+            if answer.status_code not in _MOVED:
+                return answer
+            target = join(url, answer.headers.get("Location", "").encode("latin-1", "replace"))
+            if target.scheme not in ("http", "https") or (url.scheme, target.scheme) == ("https", "http"):
+                raise requests.HTTPError(f"a redirect to {target}, which nodes do not follow")
+            url = target
+        raise requests.TooManyRedirects(f"more than {_REDIRECTS} redirects")
+
+    def _patient(self, url: Url, fields: Mapping[str, str]) -> requests.Response:
+        """The answer to a GET, asked for again where another moment may bring another one."""
+        for seconds in _WAITS:
+            answer = self._get(url, fields)
+            if answer.status_code not in _PASSING:
+                return answer
+            time.sleep(seconds)
+        return self._get(url, fields)
+
+    def _get(self, url: Url, fields: Mapping[str, str]) -> requests.Response:
+        with requests.Session() as session:
+            session.trust_env = False  # nodes ignore the environment too
+            own = {"User-Agent": f"pxe-fetch/{__version__}", "Accept": "*/*"}
+            session.headers.clear()
+            request = session.prepare_request(
+                requests.Request("GET", url.request_url, headers={**own, **fields, "Accept-Encoding": "identity"})
+            )
+            request.url = url.request_url  # as written: requests encodes it anew
+            proxy = self._proxy_of(url)
+            answer = session.send(
+                request,
+                timeout=_TIMEOUT,
+                stream=True,
+                allow_redirects=False,
+                verify=str(self.bundle) if self.bundle else True,
+                cert=self.certificate,
+                proxies={url.scheme: proxy} if proxy else {},
+            )
+            answer.close()
+            return answer
+
+    def _proxy_of(self, url: Url) -> str | None:
+        chosen = self.proxy.https if url.scheme == "https" else self.proxy.http
+        return None if chosen is None or is_exempt(url, self.proxy.no_proxy) else chosen
+
+
+def ftp(url: str) -> Found:
+    """What an FTP server says of the file at `url`. Raises one of ERRORS."""
+    parts = urlsplit(url)
+    with ftplib.FTP(timeout=_TIMEOUT) as client:  # noqa: S321  the user's choice; the agent verifies digests
+        client.connect(parts.hostname or "", parts.port or ftplib.FTP_PORT)
+        client.login()
+        client.voidcmd("TYPE I")
+        return Found(size=client.size(unquote(parts.path.lstrip("/"))), ranges=True)
+
+
+@contextmanager
+def client_for(tls: Tls, proxy: Proxy, tree: RootTree | None) -> Iterator[Client]:
+    """A client as on a node whose root filesystem is `tree`; its files last as long as this context."""
+    with temporary_folder(prefix="pxe-pack-tls-") as folder:
+        try:
+            bundle = _file(tls.ca_file, tree, folder / "ca.pem") if tls.ca_file else _bundle(tree, folder / "ca.pem")
+            certificate = None
+            if tls.client_cert:
+                first = _file(tls.client_cert, tree, folder / "cert.pem")
+                key = _file(tls.client_key, tree, folder / "key.pem") if tls.client_key else first
+                certificate = (str(first), str(key))
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*certificate, password=lambda: b"")
+        except FileNotFoundError as error:
+            yield Client(proxy=proxy, refusal=f"it needs {error.filename}, which is not in the image")
+        except (ssl.SSLError, OSError) as error:
+            yield Client(proxy=proxy, refusal=f"the files in `tls` cannot be used: {error}")
+        else:
+            yield Client(proxy=proxy, bundle=bundle, certificate=certificate)
+
+
+def _bundle(tree: RootTree | None, target: Path) -> Path | None:
+    """The image's own CA bundle; None if it has none, or cannot be read."""
+    for path in CA_BUNDLES if tree else ():
+        if tree and (content := regular_file(tree, path)):
+            target.write_bytes(content)
+            return target
+    return None
+
+
+def _file(path: str, tree: RootTree | None, target: Path) -> Path:
+    """The node's file `path`: from the image, else from this machine. Raises FileNotFoundError."""
+    content = regular_file(tree, path) if tree else None
+    if content is None:
+        if not Path(path).is_file():
+            raise FileNotFoundError(2, "missing", path)
+        return Path(path)
+    target.touch(mode=0o600)
+    target.write_bytes(content)
+    return target
+
+
+def _without_secrets(fields: Mapping[str, str]) -> dict[str, str]:
+    """The fields that another server may see."""
+    return {name: value for name, value in fields.items() if name == "Range"}
+
+
+def usable(text: str) -> Url | None:
+    """`text` parsed; None if it is not a URL."""
+    try:
+        return parse(text)
+    except UrlError:
+        return None
