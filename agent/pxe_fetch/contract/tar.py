@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import IO, BinaryIO
 
-from pxe_fetch.contract.paths import STAGING_SUFFIX
+from pxe_fetch.contract.paths import LONGEST_PATH, STAGING_SUFFIX
 
 MOST_MEMBERS = 1_000_000  # of an archive that a node unpacks
 MAX_DEPTH = 256  # folders inside one another; os.walk and shutil.rmtree of Python 3.11 recurse
@@ -27,7 +27,6 @@ HEADERS_LIMIT = 1024 * 1024  # bytes: names, fields and a sparse file's map, bef
 _PIECE = 256 * 1024  # bytes read at a time to skip them
 # What tarfile raises for senseless numbers or fields; it differs from one Python to the next.
 _PARSE_ERRORS = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError)
-_LONGEST_PATH = 4095  # bytes; PATH_MAX of limits.h counts the byte that ends a path
 _FILE_MODE = 0o755  # the bits of a mode that are taken from an archive: no set-id bits, no write permission for others
 
 
@@ -190,4 +189,4 @@ def folder_mode(mode: int) -> int:
 
 def longest_member(dest: str) -> int:
     """Return how many bytes the path of a member may have if the archive is unpacked at `dest`."""
-    return _LONGEST_PATH - len(f"{dest}.{STAGING_SUFFIX}/".encode())
+    return LONGEST_PATH - len(f"{dest}.{STAGING_SUFFIX}/".encode())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pxe_fetch.contract import chunks, facts, quantity
-from pxe_fetch.contract.paths import Places
+from pxe_fetch.contract.paths import LONGEST_PATH, Places
 from pxe_fetch.contract.problem import RuleError
 from pxe_fetch.contract.url import Url, UrlError, is_absolute, join, parse
 
@@ -242,6 +242,8 @@ def absolute_path(text: str) -> str:
         raise RuleError("must be an absolute path", reference="path-invalid", label="begins with /")
     if ".." in text.split("/"):
         raise RuleError("contains `..`", reference="path-climbs", hint="write the path without it")
+    if len(text) > LONGEST_PATH:
+        raise RuleError("is too long", reference="path-invalid", label=f"no more than {LONGEST_PATH} characters")
     return posixpath.normpath(text).replace("//", "/")
 
 
