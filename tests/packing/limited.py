@@ -6,10 +6,9 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-SECONDS, MEMORY = 20, 512 << 20
+SECONDS, MEMORY = 20, 512 << 20  # of the processor, since others use it too
 
 
 def run(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -18,17 +17,18 @@ def run(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
-    begun = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", "pxe_pack", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
-        timeout=2 * SECONDS,
+        timeout=10 * SECONDS,
         preexec_fn=limit,
         env={**os.environ, "TMPDIR": str(folder), "MALLOC_ARENA_MAX": "2"},
     )
-    assert time.monotonic() - begun < SECONDS
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < SECONDS
     assert "Traceback" not in done.stderr, done.stderr
     assert "MemoryError" not in done.stderr, done.stderr
     return done

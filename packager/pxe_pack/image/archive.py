@@ -77,7 +77,7 @@ class _Unpacking:
     links: dict[str, str] = field(default_factory=dict)
 
     def unpack_all(self, tar: TarReader) -> None:
-        count, names = Usage(Limit.NAMES), Usage(Limit.NAMES_SIZE)
+        count, names = Usage(Limit.ARCHIVE_NAMES), Usage(Limit.NAMES_SIZE)
         for member in tar:
             Limit.PATH.check(max(len(member.name), len(member.linkname)))
             Limit.DEPTH.check(member.name.count("/"))

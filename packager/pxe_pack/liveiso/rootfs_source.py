@@ -152,10 +152,11 @@ def _tar(path: Path) -> RootfsSource | None:
     configs: list[str] = []
     newest = size = 0
     found = False
-    count, text, kept = Usage(Limit.NAMES), Usage(Limit.NAMES_SIZE), Usage(Limit.ROOT_CONFIGS)
+    count, text, kept = Usage(Limit.ROOT_NAMES), Usage(Limit.NAMES_SIZE), Usage(Limit.ROOT_CONFIGS)
     try:
         with archive.members(path) as tar:
             for member in tar:
+                count.add()
                 Limit.PATH.check(max(len(member.name), len(member.linkname)))
                 name = _plain(path, member.name)
                 found = found or name in _RELEASES
@@ -164,7 +165,6 @@ def _tar(path: Path) -> RootfsSource | None:
                 newest = max(newest, int(member.mtime))
                 size += member.size if member.isreg() else 0
                 if name.startswith(("boot/", "usr/lib/modules/")) and not member.isdir():
-                    count.add()
                     text.add(len(name))
                     names.add(name)
                 if _is_config(name) and member.isreg() and member.size <= Limit.ROOT_TEXT.most:

@@ -35,12 +35,12 @@ class Table:
 
         Raises LimitError if there are too many records.
         """
-        Limit.SQUASHFS_RECORDS.check(count)
         self._source, self._codec, self.name = source, codec, name
         self.count, self.size = count, size
         self._per_block = METADATA_SIZE // size
         blocks = -(-count // self._per_block)
         raw = source.read(listed, blocks * _POSITION.size)
+        Limit.SQUASHFS_RECORDS.check(count)
         self.positions = [position for (position,) in _POSITION.iter_unpack(raw)]
         edges = [*self.positions, end]
         for here, after in pairwise(edges):
