@@ -132,6 +132,7 @@ def _run(config_file: str | None, *, debug: bool, root: str) -> int:
     A service that was stopped ends by SIGTERM instead: systemd takes that for a clean end, and an exit code for a
     failure (systemd.service(5), SuccessExitStatus=).
     """
+    import gc
     import signal
     from pathlib import Path
 
@@ -139,6 +140,7 @@ def _run(config_file: str | None, *, debug: bool, root: str) -> int:
     from pxe_fetch.reporting.journal import is_service
     from pxe_fetch.run import run
 
+    gc.freeze()  # what was imported stays: no search for garbage looks at it
     file = None if config_file is None else Path(config_file)
     result = run(config_file=file, debug=debug, root=Path(root))
     if result.cause == StoppedError.reference and is_service():

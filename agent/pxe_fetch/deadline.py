@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from threading import Event
 
+from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.errors import DeadlineError, StoppedError
 
 SYNCHRONISED = Path("/run/systemd/timesync/synchronized")  # systemd-timesyncd.service(8)
@@ -49,7 +49,7 @@ class StopWhen(Event):
         return super().is_set() or self._stop.is_set() or self._condition()
 
 
-@dataclass(kw_only=True, slots=True)
+@mutable_record
 class Deadline:
     """The end of a download: when `stop` is set, or at the time `at` of `clock.now()`, or at that of the run."""
 

@@ -5,12 +5,12 @@ Each error has an exit code and a stable reference, the `cause` in state.json.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.problem import ProblemError, printable
 from pxe_fetch.contract.quantity import count
+from pxe_fetch.contract.record import record
 
 
 class FetchError(Exception):
@@ -116,7 +116,7 @@ RESTARTED = frozenset((Exit.NETWORK, Exit.BUG, Exit.IO, Exit.DEADLINE, Exit.INTE
 OF_THE_NODE = (CannotCreateError, DiskError, NoRoomError, DeadlineError, StoppedError)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Result:
     """How an artifact or a run ended."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
@@ -16,6 +16,7 @@ from pxe_fetch.chunkmap import Check, ChunkMap
 from pxe_fetch.contract.chunks import LINE, count, unlisted
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import Digest
+from pxe_fetch.contract.record import record
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.download import download, fetch_text
@@ -49,7 +50,7 @@ class Installer(Protocol):
         """Make the open part file the destination in `folder`, all or nothing. Raises FetchError and OSError."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record
 class Fetcher:
     """Everything that fetching one artifact needs beside the artifact."""
 

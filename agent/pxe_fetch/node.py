@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -28,11 +28,11 @@ _FILES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
 class Node:
     """The node whose /proc, /sys and /etc are below `root`: "/" except in tests."""
 
-    root: Path = Path("/")
+    def __init__(self, *, root: Path = Path("/")) -> None:
+        self.root = root
 
     @cached_property
     def arguments(self) -> facts.KernelArguments:

@@ -6,13 +6,14 @@ import grp
 import hashlib
 import pwd
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract import checks, facts, paths, validators
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
+from pxe_fetch.contract.record import mutable_record, record
 from pxe_fetch.contract.url import Origin, UrlError, is_absolute, join, parse, redact, scheme_of, with_query
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
 from pxe_fetch.filesystem import AllowedRoots, real_path
@@ -23,7 +24,7 @@ _NEARNESS = {"file": 0, "tftp": 2}
 _USUAL = 1
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Source:
     """Bytes to download: their name, mirrors, digest and size, and how to request them."""
 
@@ -37,7 +38,7 @@ class Source:
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Transfer(Source):
     """One artifact to fetch: every ${fact} filled in, user and group looked up.
 
@@ -65,7 +66,7 @@ class Transfer(Source):
         return self.chunk_map.identity if self.chunk_map and self.digest is None else str(self.digest)
 
 
-@dataclass(kw_only=True, slots=True)
+@mutable_record
 class Plan:
     """What a run will do, in the order of the configuration."""
 

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from threading import Event
 from types import FrameType
@@ -20,6 +20,7 @@ from pxe_fetch.contract.model import Digest, FetchConfig, Report
 from pxe_fetch.contract.paths import UNIT_NAME
 from pxe_fetch.contract.problem import ProblemError
 from pxe_fetch.contract.quantity import span
+from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.contract.url import redact, with_query
 from pxe_fetch.deadline import Clock
 from pxe_fetch.download import fetch_text
@@ -42,7 +43,7 @@ NO_CONFIG = "no configuration found, nothing to do"
 MAX_FAILURES = 6  # the unit's StartLimitBurst=: systemd does not start it again after so many failed runs in a row
 
 
-@dataclass(kw_only=True, slots=True)
+@mutable_record
 class RunContext:
     """What the steps of a run share: its inputs, and what the earlier steps have found out."""
 

@@ -6,12 +6,13 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from threading import Event
 
 from pxe_fetch.contract.paths import TARGET_NAME, UNIT_NAME
 from pxe_fetch.contract.problem import printable
+from pxe_fetch.contract.record import record
 from pxe_fetch.deadline import Clock
 from pxe_fetch.plan import Transfer
 from pxe_fetch.reporting.event_log import EventLog
@@ -35,7 +36,7 @@ class _SystemctlError(Exception):
     """systemctl is not there, does not answer, or refuses."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record
 class Units:
     """The units in the `start:` lists of a run's artifacts. `start` may be called from several threads."""
 

@@ -84,7 +84,7 @@ def export_boot_files(layout: Layout, image: LiveImage, loaders: BootLoaders) ->
         layout.write(name, [text.encode()])
     if f"{GRUB_DIR}/grubenv" not in layout.files:
         layout.write(f"{GRUB_DIR}/grubenv", [GRUBENV.encode()])
-    layout.write_scripts(image.network.text)
+    layout.write_scripts(image.grub_cfg(loaders.grub))
 
 
 def payload_document(payload: Payload) -> list[dict[str, object]]:

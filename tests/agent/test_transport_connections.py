@@ -127,9 +127,12 @@ def test_a_kept_connection_that_has_gone_silent_is_replaced() -> None:
 
 @dataclass(frozen=True)
 class Silent:
-    """No answer, for as long as the client waits."""
+    """No answer but `head`, for as long as the client waits."""
+
+    head: bytes = b""
 
     def answer(self, exchange: Exchange) -> None:
+        exchange.send(self.head)
         exchange.wait(60)
 
 
@@ -142,6 +145,7 @@ ENDLESS = {
     "a chunk's extension": Drips(CHUNKED + b"5;x=", b"y"),
     "a chunk's size": Drips(CHUNKED, b"0"),
     "trailers": Drips(CHUNKED + b"0\r\n", b"X: y\r\n"),
+    "the end of a connection that is not kept": Silent(OK + b"Connection: close\r\nContent-Length: 50000\r\n\r\n"),
 }
 
 
@@ -155,9 +159,10 @@ def test_without_a_byte_of_the_body_whatever_comes_is_silence(fault: Fault, tmp_
         assert "was silent for 0.6 s" in str(bench.events.of("retrying")[0]["error"])
 
 
+@pytest.mark.parametrize("end", [b"Content-Length: 9000", b"Connection: close"], ids=["kept", "closed afterwards"])
 @pytest.mark.parametrize("status", [b"302 Found\r\nLocation: /n", b"503 No"], ids=["redirect", "refusal"])
-def test_text_that_nobody_wants_is_not_waited_for(status: bytes, tmp_path: Path) -> None:
-    text = Drips(b"HTTP/1.1 " + status + b"\r\nContent-Length: 9000\r\n\r\n", b"x")
+def test_text_that_nobody_wants_is_not_waited_for(status: bytes, end: bytes, tmp_path: Path) -> None:
+    text = Drips(b"HTTP/1.1 " + status + b"\r\n" + end + b"\r\n\r\n", b"x")
     with Server({"/m": Script(body=BODY, faults=[text]), "/n": Script(body=BODY)}) as server:
         began = time.monotonic()
         Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")]).download()

@@ -84,6 +84,11 @@ LAYOUT_FAULTS: dict[str, tuple[str, str, str]] = {
     "root-no-url": (LIVE, "root=live:liveos.iso", "error"),
     "root-not-served": (LIVE, "root=live:http://10.0.0.1/x.iso", "error"),
     "boot-url-invalid": (LIVE, "root=live:http://10.0.0.1/x.img", "error"),
+    "grub-no-command": ("\tlinux ", "\tlinuxefi ", "error"),
+    "grub-command-ignored": ("set default=0\n", "hexdump /x\n", "warning"),
+    "grub-default-no-linux": ("set default=0\n", "menuentry Firmware {\n\tfwsetup\n}\n", "warning"),
+    "command-line-too-long": (" rd.live.image", f" rd.live.image x={'y' * 2048}", "error"),
+    "root-other-network": ("ip=dhcp", "ip=eth0:dhcp6", "error"),
     "argument-twice": (" rd.live.image", " rd.live.image rd.live.image", "warning"),
     "argument-contradicts": (" rd.live.image", " rd.live.image rd.live.dir=LiveOS", "warning"),
 }  # fmt: skip

@@ -7,7 +7,9 @@ node has to get: kernels, initrds, and every argument that was the image's own.
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from packing.grub_emu import tried
 from packing.site import BOOT_URL, Site, files_of, make_iso
 from pxe_pack import cli
 from pxe_pack.layout.entries import menu
@@ -103,3 +106,26 @@ def test_an_image_of_live_boot_is_refused_by_what_it_lacks(site: Site, refused: 
     site.image = make_iso(site.folder / "debian.iso", files)
     image.unlink()
     assert "no entry boots a LiveOS" in refused()
+
+
+@pytest.mark.parametrize("saved", ["6.12.9", "6.12.57"])
+def test_saved_entry_chooses_among_files_of_entries(site: Site, packs: Packs, saved: str) -> None:
+    """The id begins with a digit, which Debian's GRUB would take for a number: the layout's grub.cfg helps it."""
+    image, _ = medium("azure-linux-4", site.image, site.folder / "azl4.iso")
+    files: dict[str, str | bytes] = {**files_of(image)}
+    environment = files["boot/grub2/grubenv"]
+    assert isinstance(environment, bytes)
+    files["boot/grub2/grubenv"] = environment.replace(b"saved_entry=4e1f-6.12.57", f"saved_entry=4e1f-{saved}".encode())
+    site.image = make_iso(site.folder / "saved.iso", files)
+    packs()
+    grub_cfg = site.output / "boot/grub2/grub.cfg"
+    by_grub(grub_cfg.read_text())
+    script = (site.output / "boot.ipxe").read_text()
+    default = re.search(r"^goto entry(\d)$", script, re.MULTILINE)
+    assert default
+    assert f"\nkernel boot/vmlinuz-{saved}-1" in script[script.index(f":entry{default[1]}\n") :][:200]
+    folder = site.folder / "emulated"
+    folder.mkdir()
+    shutil.copy(site.output / "boot/grub2/grubenv", folder)
+    text = grub_cfg.read_text().replace("set timeout=1", "set timeout=0")
+    assert tried(text, folder)[0][0] == f"/boot/vmlinuz-{saved}-1.azl4.x86_64"

@@ -36,7 +36,7 @@ def said(folder: Path, image: Path) -> str:
 
 
 def packed_tar(target: Path, members: Iterator[tuple[tarfile.TarInfo, bytes]]) -> Path:
-    with gzip.open(target, "wb", compresslevel=1) as file, tarfile.open(fileobj=file, mode="w") as tar:
+    with gzip.open(target, "wb", compresslevel=6) as file, tarfile.open(fileobj=file, mode="w") as tar:
         for member, content in members:
             tar.addfile(member, io.BytesIO(content))
     return target
@@ -110,7 +110,7 @@ def entries(count: int) -> bytes:
 
 INITRDS: dict[str, tuple[Callable[[], bytes], str]] = {
     "256 MiB of zeros": (
-        lambda: gzip.compress(newc.archive([newc.Entry("a", stat.S_IFREG, bytes(1 << 28))]), 1),
+        lambda: gzip.compress(newc.archive([newc.Entry("a", stat.S_IFREG, bytes(1 << 28))])),
         Limit.EXPANSION.of,
     ),
     "a block of xz that is 256 MiB": (
@@ -149,7 +149,7 @@ def test_a_cluster_chain_that_is_a_loop_is_refused(site: Site) -> None:
     """
     image = site.folder / "loop.iso"
     command = ["xorriso", "-indev", str(site.image), "-outdev", str(image), "-boot_image", "any", "replay"]
-    subprocess.run([*command, "-rm_r", "/EFI", "--"], check=True, capture_output=True)
+    subprocess.run([*command, "-rm_r", "/efi", "--"], check=True, capture_output=True)
     data = bytearray(image.read_bytes())
     catalog = struct.unpack_from("<I", data, 17 * SECTOR + 0x47)[0] * SECTOR
     fat = max(struct.unpack_from("<I", data, at + 8)[0] for at in range(catalog, catalog + SECTOR, 32)) * SECTOR

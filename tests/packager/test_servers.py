@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -174,3 +175,134 @@ def test_a_host_that_is_no_address_needs_the_subnet(
     assert cli.main(["snippet", server, str(layout.output)]) == 2
     assert "--subnet" in capsys.readouterr().err
     check_by_dnsmasq(snippet(server, layout.output, "--subnet", "10.9.0.0/29"), layout.folder)
+
+
+TESTS = Path(__file__).parents[1]
+SIX = "http://[2001:DB8::1]:8080/images/liveos.iso"
+
+
+@pytest.fixture
+def six(site: Site, packs: Packs) -> Site:
+    """A layout for IPv6."""
+    (site.folder / "m.bin").write_bytes(b"weights " * 100)
+    site.pack = {"boot_url": SIX}
+    site.rest = {"artifacts": [{"name": "model", "source": "m.bin", "dest": "/srv/m.bin"}]}
+    packs()
+    return site
+
+
+def in_a_network(script: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run commands in a network of their own."""
+    run = [
+        "unshare",
+        "-Urn",
+        "--pid",
+        "--mount-proc",
+        "--fork",
+        "--kill-child",
+        "sh",
+        "-c",
+        "\n".join(["set -e", *script]),
+    ]
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    return subprocess.run(run, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path}, cwd=TESTS)
+
+
+def test_dnsmasq_serves_ipv6(six: Site, snippet: Callable[..., str]) -> None:
+    full = snippet("dnsmasq", six.output, "--dns", "2001:db8::53", "--dns", "2001:db8::54")
+    check_by_dnsmasq(full, six.folder)
+    lines = full.splitlines()
+    assert "dhcp-range=2001:db8::100,2001:db8::1ff,slaac,64,12h" in lines
+    assert "dhcp-option=option6:dns-server,[2001:db8::53],[2001:db8::54]" in lines
+    assert "dhcp-option=tag:pxe,tag:!ipxe,option6:bootfile-url,tftp://[2001:db8::1]/bootx64.efi" in lines
+    assert "dhcp-option=tag:ipxe,option6:bootfile-url,http://[2001:DB8::1]:8080/boot.ipxe" in lines
+    server = f"dnsmasq --no-daemon --conf-file={six.folder}/dnsmasq.conf --interface=nodes --bind-dynamic --user="
+    ask = f"nsenter -t $node -n {sys.executable} -m fakes.dhcpv6 node"
+    done = in_a_network(
+        [
+            "ip link add nodes type veth peer name node",
+            "ip link set nodes up",
+            "ip address add 2001:db8::1/64 dev nodes nodad",
+            "unshare -n sleep 60 & node=$!",
+            "until [ $(readlink /proc/$node/ns/net) != $(readlink /proc/$$/ns/net) ]; do sleep 0.1; done",
+            "ip link set node netns $node",
+            "nsenter -t $node -n ip link set node up",
+            f"{server} --dhcp-leasefile={six.folder}/leases & sleep 1",
+            *(f"{ask} {client}" for client in ("7", "9", "7 iPXE", "16", "11")),
+        ]
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "tftp://[2001:db8::1]/bootx64.efi ",
+        "tftp://[2001:db8::1]/bootx64.efi ",
+        "http://[2001:DB8::1]:8080/boot.ipxe ",
+        "http://[2001:DB8::1]:8080/bootx64.efi HTTPClient",
+        " ",  # another architecture
+    ]
+    assert "router advertisement" in done.stderr.lower()
+
+
+def test_nginx_serves_ipv6(six: Site, snippet: Callable[..., str]) -> None:
+    outputs = six.manifest()["outputs"]
+    assert isinstance(outputs, list)
+    urls = {entry["url"]: entry["path"] for entry in outputs if "url" in entry}
+    assert len(urls) == 2
+    folder = six.folder / "nginx"
+    (folder / "got").mkdir(parents=True)
+    (folder / "snippet.conf").write_text(snippet("nginx", six.output))
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder))
+    server = f"nginx -q -p {folder} -c {folder}/nginx.conf -e {folder}/error.log"
+    up = ["ip link set lo up", "ip address add 2001:db8::1/128 dev lo nodad", f"{server} -t", server]
+    fetch = [f"curl -sS --globoff --fail -o {folder}/got/{number} '{url}'" for number, url in enumerate(urls)]
+    # as the agent sends it: the address as it is written
+    raw = "curl -sS --globoff --fail -H 'Host: [2001:DB8::1]:8080' -o /dev/null 'http://[2001:db8::1]:8080/images/liveos.iso'"
+    done = in_a_network([*up, *fetch, raw])
+    assert done.returncode == 0, done.stderr
+    for number, path in enumerate(urls.values()):
+        assert (folder / "got" / str(number)).read_bytes() == (six.output / path).read_bytes()
+
+
+def test_nodes_of_an_ipv6_layout_configure_ipv6(six: Site) -> None:
+    for name in ("boot/grub2/grub.cfg", "boot.ipxe"):
+        text = (six.output / name).read_text()
+        assert f"root=live:{SIX}" in text
+        assert " ip=either6" in text
+        assert "ip=dhcp" not in text
+    assert cli.main(["relocate", str(six.output), "--boot-url", "http://192.0.2.7/x.iso", "--quiet"]) == 0
+    assert " ip=dhcp" in (six.output / "boot/grub2/grub.cfg").read_text()
+    assert cli.main(["relocate", str(six.output), "--boot-url", SIX, "--quiet"]) == 0
+    assert " ip=either6" in (six.output / "boot/grub2/grub.cfg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["dnsmasq-proxy"], "DHCPv6 has no proxy servers"),
+        (["dnsmasq", "--router", "10.0.0.1"], "IPv6 routers announce themselves"),
+        (["dnsmasq", "--dns", "10.0.0.53"], "cannot announce the DNS server 10.0.0.53"),
+        (["nginx", "--dns", "2001:db8::53"], "nginx announces neither DNS servers nor routers"),
+    ],
+)
+def test_what_a_server_cannot_announce_is_refused(
+    six: Site, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    server, *options = arguments
+    assert cli.main(["snippet", server, str(six.output), *options]) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_dns_and_router_are_announced(
+    layout: Site, snippet: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = snippet("dnsmasq", layout.output, "--dns", "10.0.0.53", "--dns", "10.0.0.54", "--router", "10.0.0.254")
+    check_by_dnsmasq(full, layout.folder)
+    assert "dhcp-option=option:dns-server,10.0.0.53,10.0.0.54" in full.splitlines()
+    assert "dhcp-option=option:router,10.0.0.254" in full.splitlines()
+    assert cli.main(["relocate", str(layout.output), "--boot-url", "http://boot.lan/x.iso", "--quiet"]) == 0
+    subnet = ["--subnet", "192.0.2.0/24"]
+    assert cli.main(["snippet", "dnsmasq", str(layout.output), *subnet]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "warning[snippet-no-dns]: nodes have to look up boot.lan" in said
+    assert "warning[snippet-no-router]: 10.0.0.2 is outside of the nodes' subnet 192.0.2.0/24" in said
+    assert cli.main(["snippet", "dnsmasq", str(layout.output), *subnet, "--dns=192.0.2.1", "--router=192.0.2.2"]) == 0
+    assert "warning" not in capsys.readouterr().err

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pxe_fetch.contract import quantity
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError, printable
+from pxe_fetch.contract.record import record
 
 PREFIX = "pxe-fetch"  # of the agent's own arguments
 # Fact -> where a node gets it from, for the error that it is empty.
@@ -31,7 +32,7 @@ KNOWN = ", ".join([*FACTS, f"{CMDLINE}NAME"])  # for messages
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class KernelArguments:
     """The agent's own arguments, and all others by name (`_` for `-`; a bare word has the value "")."""
 

@@ -7,12 +7,12 @@ here is valid: reader.read is the one way in from text.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from pxe_fetch.contract import keys, validators
 from pxe_fetch.contract.facts import FACTS, argument
 from pxe_fetch.contract.keys import Duration, Flag, Group, Key, OneOrMore, Size, Table, Text, Texts, Whole, key, spelled
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
+from pxe_fetch.contract.record import record
 
 VERSION = 1
 STALL = 1800.0  # seconds without a new byte after which an artifact without `retry.deadline` is given up
@@ -26,7 +26,7 @@ INSECURE = Key(Flag(), "`true`: the credentials may be sent unencrypted, by http
 POSITIVE = Duration(validators.positive_duration)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class RetryPolicy:
     """When to try again. Durations in seconds."""
 
@@ -38,7 +38,7 @@ class RetryPolicy:
     retry_after_max: float = key(300.0, Duration(), "The longest wait that a server may ask for with Retry-After.")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Timeouts:
     """When an attempt is given up. Durations in seconds."""
 
@@ -50,7 +50,7 @@ class Timeouts:
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Digest:
     """A digest of the bytes on the wire: `algorithm` as hashlib names it, `hex` in lower case."""
 
@@ -72,7 +72,7 @@ ONE_URL = Text(validators.url, load=lambda url: (url,))
 URLS = Texts(validators.url)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Chunks:
     """A file cut into chunks of `size` bytes, each with its SHA-256: in `digests`, or in the list at `urls`.
 
@@ -102,7 +102,7 @@ class Chunks:
 NO_CHUNKS = Chunks()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class When:
     """Which nodes an artifact is for. Each fact maps to shell globs, one of which must match; all facts must."""
 
@@ -120,7 +120,7 @@ class When:
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Artifact:
     """One file (or tree) a node fetches. `urls` may be relative and hold ${facts}; the agent's plan resolves them."""
 
@@ -191,7 +191,7 @@ class Artifact:
     timeouts: Timeouts = key(Timeouts(), Group("timeouts"), "When an attempt is given up.", sections=SHARED)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Tls:
     """TLS with a site's own files; paths on the node. None: the node's CA bundle, no client certificate."""
 
@@ -200,7 +200,7 @@ class Tls:
     client_key: str | None = key(None, NODE_PATH, "Its key, unless `client_cert` has both.")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Proxy:
     """Explicit proxies; the environment's are never used."""
 
@@ -212,7 +212,7 @@ class Proxy:
     credential: str | None = key(None, CREDENTIAL, "A credential that holds `user:password`, for proxies that want it.")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Report:
     """Where the result of the run goes, and the credentials for it."""
 
@@ -224,7 +224,7 @@ class Report:
     insecure: bool = spelled(INSECURE, default=False)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class FetchConfig:
     """What reaches the node: `fetch.yaml` without its `pack` section, defaults already folded into each artifact."""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import NamedTuple
+
+from pxe_fetch.contract.record import record
 
 LONGEST = 4096  # characters of one text from outside that are shown
 _BEFORE, _BEHIND = 60, 100  # characters of a long line that are shown before a problem, and from its first one on
@@ -20,7 +22,7 @@ class Position(NamedTuple):
     text: str = ""  # the whole line, without its end
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Problem:
     """One finding. `reference` is kebab-case and stable: people search for it and scripts match on it."""
 
@@ -39,7 +41,7 @@ class Problem:
     def as_document(self) -> dict[str, object]:
         """The finding as JSON data."""
         where = self.where._asdict() if self.where else None
-        return {name: getattr(self, name) for name in self.__slots__} | {"where": where}
+        return {one.name: getattr(self, one.name) for one in fields(self)} | {"where": where}
 
 
 class ProblemError(Exception):

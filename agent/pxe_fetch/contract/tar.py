@@ -15,7 +15,6 @@ import io
 import sys
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import IO, BinaryIO
 
@@ -48,31 +47,42 @@ class TarReader:
             yield member
         self._source.skip_rest()
 
-    def content(self, member: tarfile.TarInfo) -> IO[bytes]:
-        """Return the content of the regular file `member`, the last one yielded; holes read as zeros.
+    def content(self, member: tarfile.TarInfo) -> Iterator[bytes]:
+        """Yield the content of the regular file `member`, the last one yielded, piece by piece; holes read as zeros.
 
-        Reading it raises tarfile.TarError where the archive is cut off, and whatever reading the stream raises.
+        Raises tarfile.TarError where the archive is cut off, and whatever reading the stream raises.
         """
-        content = self._archive.extractfile(member) if self._archive else None
-        if content is None:
-            raise tarfile.ReadError(f"the member {member.name!r} has no content")
-        return content
+        source: IO[bytes] | _Source | None = self._source
+        if member.sparse:
+            source = self._archive.extractfile(member) if self._archive else None
+        else:
+            self._source.seek(member.offset_data)
+        left = member.size
+        while left:
+            piece = source.read(min(left, _PIECE)) if source else b""
+            if not piece:
+                raise tarfile.ReadError(f"the member {member.name!r} is cut off")
+            left -= len(piece)
+            yield piece
 
     def _next(self) -> tarfile.TarInfo | None:
-        with self._source.reading_headers():
-            try:
-                if self._archive is None:
-                    self._archive = _open(self._source)
-                member = self._archive.next()
-            except RecursionError:  # tarfile reads a header behind a header so
-                raise tarfile.ReadError("a member has too many headers") from None
-            except _PARSE_ERRORS as error:
-                raise tarfile.ReadError(f"a member cannot be read: {error}") from error
-            if member is None and self._source.last_block.strip(b"\0"):
-                raise tarfile.ReadError("a member's header is damaged")
+        self._source.headers_left = HEADERS_LIMIT
+        try:
+            if self._archive is None:
+                self._archive = _open(self._source)
+            member = self._archive.next()
+        except RecursionError:  # tarfile reads a header behind a header so
+            raise tarfile.ReadError("a member has too many headers") from None
+        except _PARSE_ERRORS as error:
+            raise tarfile.ReadError(f"a member cannot be read: {error}") from error
+        finally:
+            self._source.headers_left = None
+        if member is None and self._source.last_block.strip(b"\0"):
+            raise tarfile.ReadError("a member's header is damaged")
         if member is not None and member.size < 0:
             raise tarfile.ReadError(f"the member {member.name!r} has a size below zero")
-        if sum(len(key) + len(value) for key, value in self._archive.pax_headers.items()) > HEADERS_LIMIT:
+        shared = self._archive.pax_headers
+        if shared and sum(len(key) + len(value) for key, value in shared.items()) > HEADERS_LIMIT:
             raise tarfile.ReadError("the fields that all members share are too large")
         if sys.version_info < (3, 13):
             self._archive.members.clear()  # type: ignore[attr-defined]  # it keeps every member that it has read
@@ -92,17 +102,8 @@ class _Source(io.BufferedIOBase):
         super().__init__()
         self._stream = stream
         self._position = 0
-        self._headers_left: int | None = None  # bytes of headers that may still be read; None: content is read
+        self.headers_left: int | None = None  # bytes of headers that may still be read; None: content is read
         self.last_block = b""  # the last bytes read as a header
-
-    @contextmanager
-    def reading_headers(self) -> Iterator[None]:
-        """Within this context headers are read: raises tarfile.ReadError after HEADERS_LIMIT bytes."""
-        self._headers_left = HEADERS_LIMIT
-        try:
-            yield
-        finally:
-            self._headers_left = None
 
     def readable(self) -> bool:
         return True
@@ -112,13 +113,13 @@ class _Source(io.BufferedIOBase):
 
     def read(self, size: int | None = -1, /) -> bytes:
         size = -1 if size is None else size
-        if self._headers_left is not None:
-            if not 0 <= size <= self._headers_left:
+        if self.headers_left is not None:
+            if not 0 <= size <= self.headers_left:
                 raise tarfile.ReadError(f"the headers of a member are larger than {HEADERS_LIMIT} bytes")
-            self._headers_left -= size
+            self.headers_left -= size
         data = self._stream.read(size)
         self._position += len(data)
-        if self._headers_left is not None:
+        if self.headers_left is not None:
             self.last_block = data
         return data
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
+from functools import lru_cache
 from typing import NamedTuple
+
+from pxe_fetch.contract.record import record
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21, "tftp": 69}  # each of these needs a host
 
@@ -41,7 +44,7 @@ class Origin(NamedTuple):
     port: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Url:
     """An absolute URL. `str` omits what may be secret: userinfo, query and fragment."""
 
@@ -187,6 +190,7 @@ def _parts(text: str) -> tuple[str | None, str | None, str, str | None, str | No
     return match[1], match[2], match[3], match[4], match[5]
 
 
+@lru_cache(maxsize=64)  # thousands of files may come from one server
 def _host_and_port(place: str, *, default: int) -> tuple[str, int, str]:
     """Host, port, and both as in a Host field. Raises UrlError."""
     match = _HOST_AND_PORT.fullmatch(place)

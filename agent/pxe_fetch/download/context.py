@@ -6,12 +6,13 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from threading import Condition, Event, Lock
 from typing import Protocol
 
 from pxe_fetch.contract.model import STALL
 from pxe_fetch.contract.quantity import span
+from pxe_fetch.contract.record import mutable_record, record
 from pxe_fetch.deadline import Clock, Deadline
 from pxe_fetch.errors import NetworkError, StoppedError
 from pxe_fetch.transport import Transports
@@ -82,7 +83,7 @@ class StreamBudget:
             self.free += 1
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
+@mutable_record
 class Visit:
     """One request to a host, until its answer is read. Whoever makes it says how it went."""
 
@@ -92,7 +93,7 @@ class Visit:
     silence: float = 0.0  # seconds for which the host did nothing
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
+@mutable_record
 class Host:
     """What the run has learnt of one host and port. Thread-safe."""
 
@@ -174,7 +175,7 @@ class Host:
         return not all(one.is_served or one.is_refused for one in list(self._visits))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Context:
     """What all downloads of a run share. Thread-safe."""
 

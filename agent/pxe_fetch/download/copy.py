@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from queue import SimpleQueue
 from threading import Thread
 
 from pxe_fetch.contract.model import Timeouts
+from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import NetworkError
 from pxe_fetch.transport import Body
@@ -24,7 +25,7 @@ BUFFER = 512 * 1024  # bytes of one buffer: at most as many are lost if the agen
 WRITE_EVERY = 0.5  # seconds: slow bytes do not wait for a full buffer
 PROGRESS_EVERY = 0.5  # seconds between two reports of progress
 LONG_BODY = 4 * 1024 * 1024  # bytes after which a second thread is worth its start
-_BUFFERS = 3  # one being filled, one being hashed, one waiting
+_BUFFERS = 6  # one being filled, one being hashed; the others wait while the node has other things to do
 _SPARES = 8  # buffers kept for later bodies: faulting in a new one costs more than copying a small file
 
 
@@ -64,7 +65,7 @@ def copy_body(
         pipeline.close()
 
 
-@dataclass(kw_only=True, slots=True)
+@mutable_record
 class MinimumRate:
     """Checks that bytes arrive fast enough: at one byte a second, no read ever times out."""
 

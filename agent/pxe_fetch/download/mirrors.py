@@ -6,11 +6,12 @@ import random
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
+from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.contract.url import redact
 from pxe_fetch.download.context import Context, Host
 from pxe_fetch.errors import (
@@ -51,7 +52,7 @@ class RefusedRangeError(RangeError):
     """A range was refused in a way that may be meant for the file."""
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
+@mutable_record
 class Mirror:
     """One url, and what this download has learnt of it."""
 

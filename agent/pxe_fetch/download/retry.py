@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NoReturn
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_any
 
 from pxe_fetch.contract.quantity import amount, count, span
+from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.context import Context
@@ -35,7 +36,7 @@ def unforeseen(error: Exception) -> FetchError:
     return found
 
 
-@dataclass(kw_only=True, slots=True)
+@mutable_record
 class Attempts:
     """Counts the attempts at one artifact, and decides what follows a failure: another mirror, a wait, or the end."""
 
@@ -43,7 +44,6 @@ class Attempts:
     context: Context
     here: Callable[[], int]  # bytes that need not be fetched again, for messages
     choose: Callable[[], Mirror | None]  # the mirror to ask next, now or later; None if none is left
-    restarts: bool = False  # to ask for the whole file gives up what is here
     mirrors: Mirrors = field(init=False)
     deadline: Deadline = field(init=False)
     received: int = 0  # bytes over the wire in this run, those fetched twice counted twice
@@ -115,7 +115,7 @@ class Attempts:
         self.count(mirror, error, progressed=progressed)
         if error is not mirror.error:  # else it was recorded when it was found
             self.mirrors.failed(mirror, error, progressed=by_mirror, blamed=blamed)
-        if self._without_progress >= self.source.retry.attempts_without_progress - 1:
+        if not others_run and self._without_progress >= self.source.retry.attempts_without_progress - 1:
             self._ask_for_the_whole()
         following = self.choose()
         wait = self._wait(following)
@@ -151,11 +151,14 @@ class Attempts:
         self._progress += 1
 
     def _ask_for_the_whole(self) -> None:
-        """Have mirrors that failed each range asked for the whole file, once, before the attempts are used up."""
+        """Have mirrors that failed each range asked for the whole file, once, before the attempts are used up.
+
+        What is here comes again then, so it is not done for a mirror whose answers are merely cut off.
+        """
         most = self.source.retry.attempts_without_progress - 1
         for mirror in self.mirrors.all:
             error = mirror.error
-            is_worth_it = error and (error.status or not (self.restarts or isinstance(error, SilentError)))
+            is_worth_it = error and (error.status or not (self.here() or isinstance(error, SilentError)))
             if mirror.ranges and is_worth_it and mirror.failures >= min(_RANGED_ATTEMPTS, most) > 0:
                 mirror.ranges, mirror.asked_at = False, -1
 

@@ -37,9 +37,7 @@ class SequentialDownload:
         self._reserve = reserve
         self._reserved = 0  # bytes
         self._reported = context.clock.now()  # the last progress report
-        self.attempts = Attempts(
-            source=source, context=context, here=lambda: part.length, choose=self._choose_mirror, restarts=True
-        )
+        self.attempts = Attempts(source=source, context=context, here=lambda: part.length, choose=self._choose_mirror)
         self._deadline, self._mirrors = self.attempts.deadline, self.attempts.mirrors
         self._farthest = 0  # the greatest length of the part so far: only bytes beyond it are progress
         self._origins: set[str] = set()  # where the bytes of the part came from
@@ -125,7 +123,9 @@ class SequentialDownload:
             self._begin(mirror, body, request)
             try:
                 self._copy(mirror, body, timeouts)
-            except (IntegrityError, ClaimedSizeError):  # it goes beyond the size, or never ends
+            except (IntegrityError, ClaimedSizeError) as error:  # it goes beyond the size, or never ends
+                if isinstance(error, ClaimedSizeError):
+                    error.limit = 1  # all that came is more than a claim
                 self._drop()
                 raise
             self._check(mirror, body)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.download.mirrors import Mirror
 from pxe_fetch.download.partfile import Digester
 from pxe_fetch.errors import FetchError
@@ -12,7 +13,7 @@ from pxe_fetch.errors import FetchError
 _WINDOW = 1.0  # seconds over which the rate of a stream is measured
 
 
-@dataclass(kw_only=True, slots=True)
+@mutable_record
 class PartialChunk:
     """The first bytes of a chunk; the others are still missing."""
 
@@ -21,7 +22,7 @@ class PartialChunk:
     origins: frozenset[str] = frozenset()  # the mirrors that sent them
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
+@mutable_record
 class Stream:
     """One request for consecutive chunks. It advances `position`; another stream may take the last chunks away."""
 

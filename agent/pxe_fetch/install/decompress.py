@@ -123,26 +123,24 @@ def pieces(packed: BinaryIO) -> Iterator[bytes]:
         data = _next(stream.unused_data, packed)
 
 
-class Content(io.RawIOBase):
+class Content(io.BufferedIOBase):
     """The output of `pieces` as a file that is read from start to end. Reading raises what `pieces` raises."""
 
     def __init__(self, packed: BinaryIO) -> None:
         self._pieces = pieces(packed)
         self._left = memoryview(b"")
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._left = memoryview(piece)
-        count = min(len(buffer), len(self._left))
-        buffer[:count] = self._left[:count]
-        self._left = self._left[count:]
-        return count
+    def read(self, size: int | None = -1, /) -> bytes:
+        taken, wanted = [], sys.maxsize if size is None or size < 0 else size
+        while wanted:
+            if not self._left:
+                self._left = memoryview(next(self._pieces, b""))
+                if not self._left:
+                    break
+            taken.append(self._left[:wanted])
+            self._left = self._left[wanted:]
+            wanted -= len(taken[-1])
+        return b"".join(taken)
 
 
 def _next(data: bytes, packed: BinaryIO) -> bytes:

@@ -10,11 +10,11 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
 from pxe_fetch.contract.quantity import amount, show_share
+from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.errors import NoRoomError
 from pxe_fetch.filesystem import free_bytes, is_in_memory, mount_of, no_room, read_mounts, storage_of
 from pxe_fetch.plan import Transfer
@@ -27,7 +27,7 @@ _MEMORY = -1  # stands for memory among device numbers; no device has it
 _BLOCK = 512  # bytes of one of st_blocks, whatever the file system's block size (stat(2))
 
 
-@dataclass(kw_only=True, slots=True)
+@mutable_record
 class Reservation:
     """The space of one artifact: `declared` bytes until its download starts, then what is still missing of `size`."""
 

@@ -11,7 +11,7 @@ import os
 import stat
 import tarfile
 from contextlib import suppress
-from io import BufferedReader
+from io import BufferedIOBase, BufferedReader
 
 from pxe_fetch.chunkmap import Check
 from pxe_fetch.contract.compression import LONGEST_MAGIC, kind_of
@@ -41,7 +41,6 @@ try:
 except ImportError:  # a Python without libffi
     _ctypes = None  # type: ignore[assignment]
 
-_BLOCK = 256 * 1024  # bytes of the archive read at a time
 _INODE = 1024  # bytes of memory or disk that a member takes at least: its inode and its name
 FORMER_SUFFIX = ".pxe-fetch-former"
 RECORD_SUFFIX = ".pxe-fetch-tree"  # beside the tree: the archive's identity, and a digest of the tree's metadata
@@ -138,10 +137,10 @@ def _fill(tree: int, part: int, transfer: Transfer, folder: Folder, check: Check
         raise PolicyError(f"the fetched file is not a complete tar archive: {error}") from None
 
 
-def _uncompressed(packed: BufferedReader) -> BufferedReader:
+def _uncompressed(packed: BufferedReader) -> BufferedIOBase:
     """The file `packed`, decompressed if it is compressed."""
     is_compressed = kind_of(packed.peek(LONGEST_MAGIC)[:LONGEST_MAGIC]) is not None
-    return BufferedReader(Content(packed), _BLOCK) if is_compressed else packed
+    return Content(packed) if is_compressed else packed
 
 
 def _swap(transfer: Transfer, folder: Folder, staging: str) -> None:

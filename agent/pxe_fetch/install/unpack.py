@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import IO, Self, TypeVar
+from typing import Self, TypeVar
 
 from pxe_fetch.chunkmap import Check
 from pxe_fetch.contract.tar import TarReader, file_mode, folder_mode, member_path, refusal
 from pxe_fetch.errors import PolicyError
 from pxe_fetch.filesystem import FOLDER_MODE, NEW_FILE, NOT_A_FOLDER, OPEN_FOLDER, closing_fd
 
-_BLOCK = 256 * 1024  # bytes of a file read and written at a time
 Made = TypeVar("Made")
 
 
@@ -140,20 +139,16 @@ class Unpacker:
         with closing_fd(opened):
             self._in_place(make, name, member)
 
-    def _fill(self, descriptor: int, content: IO[bytes], member: tarfile.TarInfo) -> None:
+    def _fill(self, descriptor: int, content: Iterator[bytes], member: tarfile.TarInfo) -> None:
         """Write the new, empty file, with the owner, and the mode and time of `member`."""
-        left = member.size
-        while left:
+        for piece in content:
             self._check()
-            piece = memoryview(content.read(min(left, _BLOCK)))
-            if not piece:
-                raise EOFError(f"the member {member.name!r} is cut off")
-            left -= len(piece)
-            if member.sparse and not piece.tobytes().strip(b"\0"):
+            if member.sparse and not piece.strip(b"\0"):
                 os.lseek(descriptor, len(piece), os.SEEK_CUR)
                 continue
-            while piece:
-                piece = piece[os.write(descriptor, piece) :]
+            written = os.write(descriptor, piece)
+            while written < len(piece):
+                written += os.write(descriptor, memoryview(piece)[written:])
         if member.sparse:
             os.ftruncate(descriptor, member.size)
         if self._owner:

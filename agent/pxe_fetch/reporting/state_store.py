@@ -6,13 +6,14 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, fields, replace
 from datetime import UTC, datetime
 from threading import Event, Lock, Thread
 
 from pxe_fetch import __version__
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.quantity import amount, count, span
+from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.errors import RESTARTED, Result
 from pxe_fetch.reporting import state_file
 from pxe_fetch.reporting.journal import notify
@@ -38,7 +39,7 @@ GOOD_RESULTS = {
 }
 
 
-@dataclass(kw_only=True, slots=True)
+@mutable_record
 class ArtifactState:
     """One artifact. Bytes are those of the download, before unpacking; times are of time.monotonic()."""
 
@@ -70,7 +71,7 @@ class ArtifactState:
 _NOT_IN_FILE = frozenset(("mirrors", "dropped_mirrors", "started", "ended", "requested"))
 
 
-@dataclass(kw_only=True, slots=True)
+@mutable_record
 class UnitState:
     """One unit in the `start:` list of an artifact that is in place."""
 
@@ -91,7 +92,7 @@ class UnitState:
 
 def _entry(state: ArtifactState | UnitState) -> Document:
     """An artifact or a unit as state.json has it."""
-    found = {key: getattr(state, key) for key in state.__slots__ if key not in _NOT_IN_FILE}
+    found = {one.name: getattr(state, one.name) for one in fields(state) if one.name not in _NOT_IN_FILE}
     return found | {"seconds": round(state.seconds, 3)}
 
 

@@ -6,18 +6,19 @@ A new scheme is one new file here, a case in `Transports`, and its name in contr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from threading import Lock
 from typing import Protocol
 
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
+from pxe_fetch.contract.record import record
 from pxe_fetch.contract.url import Url, UrlError, parse
 from pxe_fetch.contract.validators import SCHEMES
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import PolicyError
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record
 class Request:
     """The bytes of `url` from `offset` on; with a `validator`, only if it still names them (If-Range).
 

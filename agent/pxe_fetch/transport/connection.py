@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import http.client
 import io
+import os
 import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from math import inf
@@ -28,11 +28,11 @@ _NO_BODY = frozenset({101, 204, 304})
 _BUFFERED = io.DEFAULT_BUFFER_SIZE  # bytes that may have been read together with the header
 _RECORD = 8192  # bytes of a TLS record, 16 KiB at most (RFC 8446, 5.1), behind which others may have come
 _LENGTH = re.compile(r"0*\d{1,18}", re.ASCII)  # less than 2**63
-_STATUS = re.compile(rb"HTTP/1\.(\d)[ \t]+([1-9]\d\d)([ \t].*)?", re.DOTALL)
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:(.*)", re.DOTALL)
-_KNOWN = frozenset(  # the fields that are read here and in http.py
-    b"connection content-encoding content-length content-range content-type date etag keep-alive location "
-    b"proxy-authenticate proxy-connection retry-after transfer-encoding".split()
+_STATUS = re.compile(r"HTTP/1\.(\d)[ \t]+([1-9]\d\d)(?=[ \t\n])", re.ASCII)
+_FIELD = re.compile(  # one that is read here or in http.py, with the lines that go on with it (RFC 9112, 5.2)
+    r"\n(connection|content-encoding|content-length|content-range|content-type|date|etag|keep-alive|location"
+    r"|proxy-authenticate|proxy-connection|retry-after|transfer-encoding)[ \t]*:(.*(?:\n[ \t].*)*)",
+    re.ASCII | re.IGNORECASE,
 )
 _HTTP_1_1 = 11
 _NONE = http.client.HTTPMessage()  # for urllib3, which needs none of the fields; an e-mail message takes its time
@@ -50,57 +50,47 @@ class Response(http.client.HTTPResponse):
     def begin(self) -> None:
         """Read the header, past interim ones. Raises HTTPException and OSError."""
         self.headers = self.msg = _NONE
-        lines = self._lines()
-        self._read_header(lines)
+        left = LONGEST_HEADER - self._read_header(LONGEST_HEADER)
         while self.status in _INTERIM:
-            self._read_header(lines)
+            left -= self._read_header(left)
         if not self._is_tunnel:
             self._find_end()
 
     def field(self, name: str) -> str | None:
         """The first header field of that `name`, of challenges (RFC 9110, 11.7.1) all; None where it is missing."""
-        values = self._known.get(name.lower().encode())
-        return (b", ".join(values) if name == "Proxy-Authenticate" else values[0]).decode("latin-1") if values else None
+        values = self._fields.get(name.lower())
+        return (", ".join(values) if name == "Proxy-Authenticate" else values[0]) if values else None
 
-    def _lines(self) -> Iterator[bytes]:
-        """The lines of the header, without their ends."""
-        exchange, left = CURRENT.get(), LONGEST_HEADER
-        while True:
-            line = self.fp.readline(left + 1)
-            exchange.is_answered |= bool(line)
-            left -= len(line)
-            if left < 0:
+    def _read_header(self, limit: int) -> int:
+        """Read one header, interim or final, up to the empty line: its status, and the fields that matter.
+
+        Returns how many bytes it has, `limit` at most.
+        """
+        exchange, header = CURRENT.get(), bytearray()
+        while (line := self.fp.readline(limit - len(header) + 1)).strip(b"\r\n"):
+            exchange.is_answered = True
+            header += line
+            if len(header) > limit:
                 raise http.client.HTTPException(f"a header of more than {LONGEST_HEADER // 1024} KiB")
-            if b"\0" in line:
-                raise http.client.HTTPException("a header with a NUL byte")
-            if not line.endswith(b"\n"):
-                raise http.client.RemoteDisconnected("the connection ended in the header")
-            yield line.rstrip(b"\r\n").replace(b"\r", b" ")  # RFC 9112, 2.2
-
-    def _read_header(self, lines: Iterator[bytes]) -> None:
-        """Read one header, interim or final, up to the empty line: its status, and the fields that matter."""
-        status = _STATUS.fullmatch(next(lines))
+        exchange.is_answered |= bool(line)
+        if not line.endswith(b"\n"):
+            raise http.client.RemoteDisconnected("the connection ended in the header")
+        text = header.decode("latin-1").replace("\r\n", "\n").replace("\r", " ")  # RFC 9112, 2.2
+        status = _STATUS.match(text)
+        if "\0" in text:
+            raise http.client.HTTPException("a header with a NUL byte")
         if not status:
             raise http.client.HTTPException("its first line has no status")
-        self.version, self.status, self.reason = _HTTP_1_1 - (status[1] == b"0"), int(status[2]), ""
-        self._known: dict[bytes, list[bytes]] = {}
-        values: list[bytes] | None = None  # of the last field, if it is known
-        for line in lines:
-            if not line:
-                return
-            if line[:1] in b" \t":  # it goes on with the last field (RFC 9112, 5.2)
-                if values:
-                    values[-1] = (values[-1] + line).strip(b" \t")
-            elif (field := _FIELD.fullmatch(line)) and (name := field[1].lower()) in _KNOWN:
-                values = self._known.setdefault(name, [])
-                values.append(field[2].strip(b" \t"))
-            else:
-                values = None
+        self.version, self.status, self.reason = _HTTP_1_1 - (status[1] == "0"), int(status[2]), ""
+        self._fields: dict[str, list[str]] = {}
+        for field in _FIELD.finditer(text):
+            self._fields.setdefault(field[1].lower(), []).append(field[2].replace("\n", "").strip(" \t"))
+        return len(header) + len(line)
 
-    def _list(self, name: str) -> list[str]:
-        """What all header fields of that `name` list (RFC 9110, 5.6.1), in lower case; [""] if there is none."""
-        values = b",".join(self._known.get(name.lower().encode(), ()))
-        return [value.strip(" \t") for value in values.decode("latin-1").lower().split(",")]
+    def _listed(self, *names: str) -> list[str]:
+        """What the header fields of these names list (RFC 9110, 5.6.1), in lower case; [""] if there is none."""
+        values = ",".join(value for name in names for value in self._fields.get(name, ()))
+        return [value.strip(" \t") for value in values.lower().split(",")]
 
     def take(self, view: memoryview) -> int:
         """At least one byte of the body into `view`, 0 at its end. Raises IncompleteRead if that is early, OSError.
@@ -128,8 +118,8 @@ class Response(http.client.HTTPResponse):
 
     def _find_end(self) -> None:
         """Where the body ends, more strictly than http.client has it (RFC 9112, 6.3). Raises HTTPException."""
-        codings, lengths = self._list("Transfer-Encoding"), self._list("Content-Length")
-        codings = [coding for coding in codings if coding not in {"", "identity"}]
+        codings = [coding for coding in self._listed("transfer-encoding") if coding not in {"", "identity"}]
+        lengths = self._listed("content-length")
         if codings not in ([], ["chunked"]):
             raise http.client.HTTPException("a transfer coding that was not asked for")
         self.chunked, self.chunk_left, self.length = bool(codings), None, None
@@ -139,7 +129,7 @@ class Response(http.client.HTTPResponse):
             if not all(map(_LENGTH.fullmatch, lengths)) or len(set(map(int, lengths))) > 1:
                 raise http.client.HTTPException("an invalid or contradictory Content-Length")
             self.length = int(lengths[0])
-        options = self._list("Connection") + self._list("Proxy-Connection")
+        options = self._listed("connection", "proxy-connection")
         is_kept = "close" not in options
         if self.version < _HTTP_1_1:
             is_kept = "keep-alive" in options or self.field("Keep-Alive") is not None
@@ -183,8 +173,7 @@ class _Connection(urllib3.connection.HTTPConnection):
         seconds = exchange.timeouts.connect
         sock = connect(self._dns_host.strip("[]"), self.port, seconds=seconds, deadline=exchange.deadline)
         sock.settimeout(None)  # the watcher ends what takes too long: a timeout would cost a poll(2) before each call
-        self._duplicate = Duplicate(sock.fileno())
-        exchange.duplicate = self._duplicate
+        exchange.duplicate = self._duplicate = Duplicate(fileno=os.dup(sock.fileno()))
         exchange.wait(seconds, late=ConnectTimeoutError)  # for a proxy's answer and for TLS
         return sock
 
@@ -199,7 +188,7 @@ class _Connection(urllib3.connection.HTTPConnection):
             sock.suppress_ragged_eofs = False
 
     def close(self) -> None:
-        self._duplicate = None
+        self._duplicate = None  # the exchange keeps it until its body has come: http.client may close this before
         super().close()
 
     def _tunnel(self) -> None:
@@ -217,7 +206,14 @@ class _Connection(urllib3.connection.HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        return not CURRENT.get().is_fresh and super().is_connected
+        """Whether it may serve another request: it has neither ended nor said what nobody asked for."""
+        if self._duplicate is None or CURRENT.get().is_fresh:
+            return False
+        try:
+            self._duplicate.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
+        return False
 
     def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         exchange = CURRENT.get()

@@ -8,7 +8,6 @@ reason noted here. docs/decisions/0008 has the alternative.
 from __future__ import annotations
 
 import http.client
-import os
 import re
 import socket
 import ssl
@@ -16,8 +15,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from math import inf
@@ -27,6 +25,7 @@ from urllib.parse import unquote
 from urllib3.exceptions import LocationValueError
 
 from pxe_fetch.contract.model import Timeouts
+from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.contract.url import Url
 from pxe_fetch.deadline import Clock, Deadline
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError, TrustError
@@ -35,46 +34,39 @@ from pxe_fetch.transport.sockets import LOOK, translate_os_error
 _NOT_YET = frozenset({9, 11})  # X509_V_ERR_* of OpenSSL that a wrong clock brings about, of certificates and CRLs
 _EXPIRED = frozenset({10, 12})
 # What a server says that does not accept our certificate, or that speaks nothing newer than TLS 1.1.
-_CLIENT_REFUSED = re.compile(
+_CLIENT_REFUSED = (
     "CERTIFICATE_REQUIRED|ALERT_(BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|NO_CERTIFICATE|UNKNOWN_CA|CERTIFICATE"
     "|DECRYPT_ERROR|ACCESS_DENIED)"
 )
-_TOO_OLD = re.compile("UNSUPPORTED_PROTOCOL|ALERT_PROTOCOL_VERSION|NO_PROTOCOLS_AVAILABLE|VERSION_TOO_LOW")
+_TOO_OLD = "UNSUPPORTED_PROTOCOL|ALERT_PROTOCOL_VERSION|NO_PROTOCOLS_AVAILABLE|VERSION_TOO_LOW"
 _ALERTS = 3  # in a row of one mirror, until they are believed
 _CLIENT_KEYS = "tls.client_cert, tls.client_key"
 # nginx (ngx_http_special_response.c) and Apache (ssl_engine_kernel.c) say it in the text of a 400 or 403.
-_CERTIFICATE_WANTED = re.compile(rb"SSL certificate|Post-Handshake Authentication")
-_TLS_WANTED = re.compile(rb"plain HTTP request was sent to HTTPS port|speaking plain HTTP to an SSL-enabled server")
+_CERTIFICATE_WANTED = rb"SSL certificate|Post-Handshake Authentication"
+_TLS_WANTED = rb"plain HTTP request was sent to HTTPS port|speaking plain HTTP to an SSL-enabled server"
 # Beside 5xx: the same request may succeed later. 412 and 416 are no answers to a request without conditions.
 _AGAIN = frozenset({408, 409, 412, 416, 421, 423, 424, 425, 429})
-_SCHEME = re.compile(r"(?:^|,)\s*([A-Za-z0-9-]+)(?=\s|,|$)", re.ASCII)  # of challenges (RFC 9110, 11.6.1)
+_SCHEME = r"(?a:(?:^|,)\s*([A-Za-z0-9-]+)(?=\s|,|$))"  # of challenges (RFC 9110, 11.6.1)
 _OF_PROXIES = frozenset({502, 503, 504})
 _INVALID = 600  # statuses end before (RFC 9110, 15)
 
 Field = Callable[[str], str | None]  # gives a header field of an answer
 
 
-class Duplicate:
-    """A second descriptor of a connection's socket, closed with the last reference to it.
+_SHUTDOWN = Lock()  # held while a connection is ended, so that it is not let go meanwhile, and serves another request
+
+
+class Duplicate(socket.socket):
+    """A second socket of a connection, closed with the last reference to it.
 
     The connection's own may be closed, and its number another's, at the moment of a shutdown.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = os.dup(descriptor)
-
-    def shut_down(self) -> None:
-        """End the connection, whatever TLS is above it."""
-        sock = socket.socket(fileno=self._descriptor)
-        with suppress(OSError):  # the peer has ended it already
-            sock.shutdown(socket.SHUT_RDWR)
-        sock.detach()
-
     def __del__(self) -> None:
-        os.close(self._descriptor)
+        self.close()
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
+@mutable_record
 class Exchange:
     """One request and its answer: what its connection has to know, and what the watcher does."""
 
@@ -87,10 +79,9 @@ class Exchange:
     idle: float | None = None  # seconds since the connection served another request; None: it had not
     is_answered: bool = False  # a byte of the answer has come
     reason: Exception | None = None  # why the watcher ended it
-    duplicate: Duplicate | None = None  # of the connection that the watcher may shut down
+    duplicate: Duplicate | None = None  # of the connection that the watcher may end
     _until: float = inf  # on time.monotonic()
     _late: type[TimeoutError] = TimeoutError
-    _lock: Lock = field(default_factory=Lock)
 
     @property
     def place(self) -> tuple[str, str, int, Url | None]:
@@ -113,7 +104,7 @@ class Exchange:
 
     def let_go(self) -> None:
         """The connection may serve another request: the watcher leaves it alone."""
-        with self._lock:
+        with _SHUTDOWN:
             self.duplicate = None
 
     def look(self) -> None:
@@ -125,10 +116,10 @@ class Exchange:
             reason: Exception = self._late()
         except Exception as error:
             reason = error
-        with self._lock:
+        with _SHUTDOWN, suppress(OSError):  # the connection has ended already
             if self.duplicate and not self.reason:
                 self.reason = reason
-                self.duplicate.shut_down()
+                self.duplicate.shutdown(socket.SHUT_RDWR)
 
 
 class Watcher:
@@ -170,7 +161,7 @@ def refusal(status: int, field: Field, exchange: Exchange, *, text: bytes = b"",
     proxy = exchange.proxy
     if proxy and status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         wants = "does not accept the user and password of" if proxy.userinfo else "wants a user and password: set"
-        offered = _SCHEME.findall(field("Proxy-Authenticate") or "")
+        offered = re.findall(_SCHEME, field("Proxy-Authenticate") or "")
         if offered and "basic" not in map(str.lower, offered):
             wants = f"offers {', '.join(offered[:3])}, but not Basic authentication, which is all that can be done with"
         return RefusedError(f"the proxy {proxy.host_and_port} {wants} proxy.credential (407)", status=status)
@@ -187,9 +178,9 @@ def refusal(status: int, field: Field, exchange: Exchange, *, text: bytes = b"",
         return NotFoundError(said, status=status)
     if status < HTTPStatus.BAD_REQUEST or status == HTTPStatus.NOT_FOUND:
         return NetworkError(said if is_tunnel else f"{said}, which has no file in it", status=status)
-    if _CERTIFICATE_WANTED.search(text):
+    if re.search(_CERTIFICATE_WANTED, text):
         said = f"{said}: it wants a client certificate that it trusts ({_CLIENT_KEYS})"
-    elif _TLS_WANTED.search(text):
+    elif re.search(_TLS_WANTED, text):
         said = f"{said}: it wants https"
     return RefusedError(said, status=status)
 
@@ -254,12 +245,12 @@ def _tls(error: ssl.SSLError, *, host: str) -> FetchError:
 def _read_alert(error: ssl.SSLError, *, host: str) -> FetchError:
     reason = error.reason or ""
     words = reason.replace("_", " ").lower() or "the connection ended"
-    if _CLIENT_REFUSED.search(reason):
+    if re.search(_CLIENT_REFUSED, reason):
         return RefusedError(f"{host} wants a client certificate that it trusts ({_CLIENT_KEYS}): {words}")
     if "ALERT_HANDSHAKE_FAILURE" in reason:  # TLS 1.2 has no alert of its own for a certificate that is missing
         needs = f"it wants a client certificate ({_CLIENT_KEYS}), or has no cipher in common with this node"
         return RefusedError(f"{host} refused the TLS handshake: {needs}")
-    if _TOO_OLD.search(reason):
+    if re.search(_TOO_OLD, reason):
         return TrustError(f"{host} speaks no TLS 1.2 or newer: {words}")
     return NetworkError(f"TLS with {host} failed: {words}")
 
@@ -273,13 +264,13 @@ def retry_after(value: str | None, *, date: str | None) -> float | None:
     value = (value or "").strip(" \t\r\n")
     if re.fullmatch(r"\d+", value, re.ASCII):
         return float(value[:18])
-    until, since = _moment(value), _moment(date or "") or datetime.now(UTC)
-    return None if until is None else max(0.0, (until - since).total_seconds())
+    until, since = _moment(value), _moment(date or "")
+    return None if until is None else max(0.0, until - (time.time() if since is None else since))
 
 
-def _moment(value: str) -> datetime | None:
+def _moment(value: str) -> float | None:
     try:
         moment = parsedate_to_datetime(value)
+        return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -11,9 +11,9 @@ import io
 import re
 import socket
 from collections import defaultdict
-from dataclasses import dataclass
 from threading import Lock
 
+from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, RefusedError
 from pxe_fetch.transport import Body, Request
@@ -154,7 +154,7 @@ class _Control(ftplib.FTP):
             return False
 
 
-@dataclass(kw_only=True)
+@mutable_record
 class _FtpBody(Body):  # without a validator: the time of change has whole seconds, if that
     transport: FtpTransport
     control: _Control

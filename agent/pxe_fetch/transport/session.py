@@ -37,8 +37,8 @@ _DRAIN = 0.25  # seconds that this may take
 _BRIEFLY = 1.0  # seconds of idleness after which no server that really keeps connections closes one
 _CUTS = 3  # how often one may before its connections are no longer kept
 _FIELD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+: ?([\x21-\x7e\x80-\xff][^\r\n\0]*)?", re.ASCII)  # RFC 9110, 5.1, 5.5
-_DEFAULTS = {"User-Agent": f"pxe-fetch/{__version__}", "Accept": "*/*"}  # a configuration may give others
-_FIXED = {"Accept-Encoding": "identity", "Connection": "keep-alive"}  # the digest is of the file's bytes
+_DEFAULTS = ("User-Agent", f"pxe-fetch/{__version__}"), ("Accept", "*/*")  # a configuration may give others
+_FIXED = ("Accept-Encoding", "identity"), ("Connection", "keep-alive")  # the digest is of the file's bytes
 
 urllib3.disable_warnings(urllib3.exceptions.SystemTimeWarning)  # a node that has just booted may not know the time
 
@@ -197,8 +197,8 @@ def _prepare(url: Url, *, fields: dict[str, str], body: bytes | None) -> Prepare
     """The request as requests has it, but for its target. Raises PolicyError."""
     request = PreparedRequest()
     request.method, request.body = "GET" if body is None else "POST", body
-    named = {name.lower(): (name, value) for name, value in (_DEFAULTS | fields | _FIXED).items()}  # the last one wins
-    named["host"] = ("Host", url.host_and_port)
+    every = (*_DEFAULTS, *fields.items(), *_FIXED, ("Host", url.host_and_port))
+    named = {one[0].lower(): one for one in every}  # the last one wins
     if fields and not all(_FIELD.fullmatch(f"{name}: {value}") for name, value in fields.items()):
         raise PolicyError("a header field for it is not valid")  # its text may hold a secret
     request.headers = dict(named.values())  # type: ignore[assignment]  # urllib3 takes any mapping

@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.additional import additional_files
+from pxe_pack.checks.addresses import grub_over_ipv6, names
 from pxe_pack.checks.agent import agent_fits
-from pxe_pack.checks.arguments import arguments
+from pxe_pack.checks.arguments import arguments, command_lines
 from pxe_pack.checks.certificates import root_certificates
 from pxe_pack.checks.destinations import destinations
 from pxe_pack.checks.files import files
+from pxe_pack.checks.grubmenu import grub_menu
 from pxe_pack.checks.grubscript import grub_script
 from pxe_pack.checks.identity import machine_id
 from pxe_pack.checks.image import boot_warnings, bootable
@@ -32,6 +34,7 @@ __all__ = [
     "agent_fits",
     "artifact_url",
     "boot_url",
+    "command_lines",
     "compression",
     "credentials",
     "disk_space",
@@ -49,7 +52,9 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     loaders,
     secure_boot,
     grub_script,
+    grub_menu,
     arguments,
+    grub_over_ipv6,
     files,
     kernels,
     initrds,
@@ -57,6 +62,7 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     machine_id,
     root_network,
     root_certificates,
+    names,
     memory,
     destinations,
     secrets,

@@ -1,19 +1,25 @@
 """Checks each entry's kernel arguments: one `root=`, with a URL, for a file in the layout; nothing repeated.
 
-Source: dracut.cmdline(7), "Booting live images"; dracut's livenet (parse-livenet.sh).
+Sources: dracut.cmdline(7), "Booting live images" and "ip="; dracut's livenet (parse-livenet.sh); Linux,
+arch/x86/include/asm/setup.h and arch/arm64/include/uapi/asm/setup.h (COMMAND_LINE_SIZE).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from urllib.parse import unquote, urlsplit
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.settings import boot_url
 from pxe_pack.checks.subject import Subject
-from pxe_pack.layout.entries import BootEntry
+from pxe_pack.image.grub.arguments import network_argument, reaches
+from pxe_pack.layout.entries import BootEntry, Menu, escaped
 
+COMMAND_LINE_LIMIT = 2047  # bytes without the final NUL, on x86 and arm64
+
+_SHOWN = 40  # characters of an argument that a message shows
 _LIVE = "live:"
 # arguments with one value: if they are repeated, dracut or the kernel ignores one of them
 _ONE_VALUE = ("rd.live.dir", "rd.live.squashimg", "rd.live.overlay", "selinux", "enforcing", "pxe-fetch.config")
@@ -24,7 +30,48 @@ def arguments(subject: Subject) -> Iterator[Problem]:
     for entry in subject.menu.entries:
         if subject.image.live:
             yield from _root(entry, subject)
+            yield from _network(entry)
         yield from _repeated(entry)
+    yield from command_lines(subject.menu)
+
+
+def command_lines(menu: Menu) -> Iterator[Problem]:
+    """Entries whose kernel command line is longer than the kernel's buffer: GRUB or the kernel drops its end."""
+    for entry in menu.entries:
+        size = _size(entry.command_line)
+        if size > COMMAND_LINE_LIMIT:
+            lost = [argument for end, argument in _ends(entry) if end > COMMAND_LINE_LIMIT]
+            shown = " ".join(argument if len(argument) <= _SHOWN else f"{argument[:_SHOWN]}…" for argument in lost)
+            yield Problem(
+                reference="command-line-too-long",
+                message=f"the kernel command line of the entry {entry.title!r} has {size:,} bytes, but the kernel "
+                f"takes {COMMAND_LINE_LIMIT:,}; these arguments would be lost: {shown}",
+                hint="shorten or remove kernel arguments; packing adds root=, ip= and rd.live ones that are missing",
+            )
+
+
+def _ends(entry: BootEntry) -> Iterator[tuple[int, str]]:
+    """Each argument, and how many bytes the command line has up to its end."""
+    end = _size(replace(entry, arguments=()).command_line)
+    for argument in entry.arguments:
+        end += 1 + _size(escaped(argument))
+        yield end, argument
+
+
+def _size(text: str) -> int:
+    return len(text.encode(errors="surrogateescape"))
+
+
+def _network(entry: BootEntry) -> Iterator[Problem]:
+    """An error if the network is configured for the other kind of address than the one in `root=`."""
+    url = "".join(entry.values("root")[:1]).removeprefix(_LIVE)
+    if not reaches(url, entry.arguments):
+        given = " ".join(f"ip={value}" for value in entry.values("ip"))
+        yield Problem(
+            reference="root-other-network",
+            message=f"the entry {entry.title!r} has {given}, with which a node cannot reach {url}",
+            hint=f"use `{network_argument(url)}` instead, or remove it: packing then adds that",
+        )
 
 
 def _root(entry: BootEntry, subject: Subject) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.paths import CA_BUNDLES
 from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.url import redact
 from pxe_pack.checks.subject import Subject
 from pxe_pack.image import ca_bundles
 
@@ -34,7 +35,7 @@ def root_certificates(subject: Subject) -> Iterator[Problem]:
         lacks = ", ".join(there) or f"none of {', '.join(CA_BUNDLES)} exists"
     yield Problem(
         reference="root-no-certificates",
-        message=f"the root filesystem has no CA certificates for {url}: {lacks}",
+        message=f"the root filesystem has no CA certificates for {redact(url)}: {lacks}",
         hint="install ca-certificates in the image and run its update program, or set tls.ca_file to a file in it",
         severity="warning",
     )

@@ -13,7 +13,7 @@ from pxe_fetch.contract.validators import joined
 from pxe_pack.checks import url_client
 from pxe_pack.checks.subject import Subject
 from pxe_pack.checks.url_client import Client, Found
-from pxe_pack.image.grub.script import unknown_variable
+from pxe_pack.image.grub.words import unknown_variable
 from pxe_pack.layout.manifest import Kind
 
 _AT_ONCE = 8

@@ -10,8 +10,10 @@ from dataclasses import replace
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
-from pxe_pack.image.grub.conditions import FILE_TESTS, INITRD, LINUX
-from pxe_pack.image.grub.script import Command, If, Node, parse, unquoted, walk
+from pxe_pack.image.grub.commands import INITRD, LINUX
+from pxe_pack.image.grub.conditions import FILE_TESTS
+from pxe_pack.image.grub.script import Command, If, Node, parse, walk
+from pxe_pack.image.grub.words import unquoted
 
 
 def grub_script(subject: Subject) -> Iterator[Problem]:
@@ -23,8 +25,6 @@ def grub_script(subject: Subject) -> Iterator[Problem]:
             yield problem
         else:
             yield replace(problem, severity="note", hint="no action needed: packing fixes it")
-    if subject.layout:
-        yield from _missing(subject)
 
 
 def _found(nodes: list[Node]) -> Iterator[Problem]:
@@ -93,14 +93,3 @@ def _guards(nodes: list[Node]) -> Iterator[Problem]:
 
 def _tests_a_file(command: Command) -> bool:
     return command.name in ("[", "test", "!") and bool(FILE_TESTS & set(command.words))
-
-
-def _missing(subject: Subject) -> Iterator[Problem]:
-    for entry in subject.menu.entries:
-        for path in (entry.kernel, *entry.initrds):
-            if not subject.has(path):
-                yield Problem(
-                    reference="grub-no-file",
-                    message=f"the entry {entry.title!r} loads {path}, which is not in the layout",
-                    hint="add the file, or remove the entry",
-                )

@@ -9,7 +9,7 @@ from pxe_fetch.contract.chunks import SUFFIX
 from pxe_fetch.contract.model import FetchConfig
 from pxe_pack.image import units
 from pxe_pack.image.bootloader import BootLoaders
-from pxe_pack.image.grub.config import CONFIG_LIMIT, GRUB_CFG
+from pxe_pack.image.grub.config import CONFIG_LIMIT, GRUB_CFG, GRUB_DIR
 from pxe_pack.image.initrd.reader import InitrdFacts
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.mounts import Mount, mounts
@@ -56,6 +56,13 @@ class Subject:
         """The path on the medium of the file at `path` in the layout."""
         return self.image.network.files.get(path.lstrip("/"), path.lstrip("/"))
 
+    @property
+    def has_modules(self) -> bool:
+        """True if the layout has modules that GRUB may load, so that it has more commands than are built in."""
+        below = f"{GRUB_DIR}/"
+        names = self.layout.files if self.layout else self.image.boot_files()
+        return any(name.startswith(below) and name.endswith(".mod") for name in names)
+
     def has(self, path: str) -> bool:
         """True if TFTP will serve the file `path`."""
         name = path.lstrip("/")
@@ -88,9 +95,10 @@ def subject(
             else ""
         )
 
+    grub = loaders.grub if loaders else None
     now = text(GRUB_CFG if layout else image.grub_source)
-    shown = menu(now if layout else image.network.text, read=text)
-    entry = shown.entries[shown.default] if shown.entries else None
+    shown = menu(now if layout else image.grub_cfg(grub), read=text, grub=grub)
+    entry = shown.entries[shown.default or 0] if shown.entries else None
     enabled = units.enabled(image.tree) if image.tree else frozenset[str]()
     mounted = mounts(image.tree, enabled) if image.tree else {}
     return Subject(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.console import Console
+from pxe_pack.layout.dnsmasq import ARCHITECTURES
 from pxe_pack.layout.layout import Layout
-from pxe_pack.layout.servers import ARCHITECTURES, SNIPPETS, Site
+from pxe_pack.layout.servers import SNIPPETS
+from pxe_pack.layout.site import Site, unannounced
 from pxe_pack.tools import InputError
 
 
@@ -23,7 +25,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("layout", type=Path, metavar="DIR", help="the layout: pxe-pack's output folder")
     parser.add_argument("--root", metavar="DIR", help="path of the layout on the server (default: its path here)")
     parser.add_argument(
-        "--subnet", type=IPv4Network, metavar="NETWORK", help="subnet of the nodes (default: the server's /24)"
+        "--subnet",
+        type=ip_network,
+        metavar="NETWORK",
+        help="subnet of the nodes (default: the /24 of the server's address, or the /64 for IPv6)",
+    )
+    parser.add_argument(
+        "--dns",
+        type=ip_address,
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="a DNS server to announce; may be repeated (dnsmasq only)",
+    )
+    parser.add_argument(
+        "--router", type=IPv4Address, metavar="ADDRESS", help="the router to announce (dnsmasq only, IPv4)"
     )
 
 
@@ -35,7 +51,15 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         hint = f"snippets are available for {', '.join(ARCHITECTURES)}"
         raise InputError(Problem(reference="layout-architecture", message=message, hint=hint))
     folder = arguments.root.rstrip("/") if arguments.root else str(layout.root)
-    site = Site(layout=layout, folder=folder, subnet=arguments.subnet)
+    site = Site(
+        layout=layout, folder=folder, subnet=arguments.subnet, dns=tuple(arguments.dns), router=arguments.router
+    )
+    if (site.dns or site.router) and arguments.server != "dnsmasq":
+        message = f"{arguments.server} announces neither DNS servers nor routers to the nodes"
+        hint = "leave --dns and --router out; your DHCP server announces them"
+        raise InputError(Problem(reference="snippet-not-announced", message=message, hint=hint))
     text = SNIPPETS[arguments.server](site)
+    if arguments.server == "dnsmasq" and (found := [*unannounced(site)]):
+        console.problems(found)
     console.result({"snippet": text}, text.rstrip("\n"))
     return 0

@@ -9,11 +9,10 @@ from __future__ import annotations
 import io
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.tar import TarReader
@@ -110,7 +109,8 @@ class _Unpacking:
                 raise self._unsafe(f"has the hard link {path} to {first}, which is not an earlier file")
             size = (self.into / first).stat().st_size
             self.expansion.add(written=size)
-            _write(target, (self.into / first).open("rb"), size=size)
+            with (self.into / first).open("rb") as content:
+                _write(target, iter(lambda: content.read(_BLOCK), b""), size=size)
             self.files.add(path)
         elif member.isreg():
             self.expansion.add(written=member.size)  # also of holes, which the archive does not hold
@@ -130,16 +130,14 @@ class _Unpacking:
         return _refused("image-tar-unsafe", f"{self.archive} {what}; a pxe-tar never does")
 
 
-def _write(target: Path, source: IO[bytes], *, size: int) -> None:
+def _write(target: Path, content: Iterable[bytes], *, size: int) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
     if free < size + _MARGIN:
         message = f"unpacking the image needs {size:,} more bytes in {target.parent}, but only {free:,} are free"
         raise _refused("disk-full", message, hint="use --output or TMPDIR to choose a folder on another filesystem")
-    with source, target.open("xb") as file:
-        shutil.copyfileobj(source, file, _BLOCK)
-    if target.stat().st_size != size:
-        raise EOFError
+    with target.open("xb") as file:
+        file.writelines(content)
 
 
 def _refused(

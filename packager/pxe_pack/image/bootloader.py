@@ -76,6 +76,7 @@ class BootLoaders:
     files: Mapping[str, BootFile]  # by name in a layout
     origin: str  # where they come from, for the user
     netboot: Netboot  # how they behave over the network
+    grub: GrubImage
 
     @property
     def redirector(self) -> dict[str, str]:
@@ -120,16 +121,16 @@ def paired(programs: Sequence[Program], *, machine: str, origin: str) -> BootLoa
     suffix = SUFFIXES.get(machine, "")
     ours = [one for one in programs if one.machine == machine]
     shim = next((one for one in ours if one.grub is None and one.name.startswith(("boot", "shim"))), None)
-    grubs = [(one, netboot.over_network(one.grub)) for one in ours if one.grub]
+    grubs = [(one, one.grub, netboot.over_network(one.grub)) for one in ours if one.grub]
     # prefer one that can boot over the network, then the one that a shim would start
-    grubs.sort(key=lambda pair: (bool(pair[1].obstacle), pair[0].name != f"grub{suffix}.efi"))
+    grubs.sort(key=lambda found: (bool(found[2].obstacle), found[0].name != f"grub{suffix}.efi"))
     if not grubs or not suffix:
         return None
-    grub, judged = grubs[0]
+    grub, inside, judged = grubs[0]
     files = {f"boot{suffix}.efi": (shim or grub).file, f"grub{suffix}.efi": grub.file}
     if shim and _SECOND in shim.starts and f"grub{suffix}.efi" not in shim.starts:
         files[_SECOND] = grub.file
-    return BootLoaders(machine=machine, files=files, origin=origin, netboot=judged)
+    return BootLoaders(machine=machine, files=files, origin=origin, netboot=judged, grub=inside)
 
 
 def boot_loaders(media: Media) -> BootLoaders | None:
@@ -179,6 +180,12 @@ def _in_boot_images(iso: Iso) -> Iterator[list[Program]]:
         except FatError:
             continue
         yield from folders.values()
+
+
+def grub_in(layout: Path) -> GrubImage | None:
+    """The GRUB in a layout; None if it has none. Raises OSError."""
+    names = (layout / f"grub{suffix}.efi" for suffix in SUFFIXES.values())
+    return next((found for path in names if path.is_file() and (found := read_grub(path.read_bytes()))), None)
 
 
 def in_folder(folder: Path, *, machine: str, origin: str) -> BootLoaders | None:

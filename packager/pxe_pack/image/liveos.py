@@ -17,7 +17,8 @@ from pxe_pack import liveiso
 from pxe_pack.image import rootfs
 from pxe_pack.image.bootloader import BootFile, BootLoaders, MediaFile, boot_loaders
 from pxe_pack.image.grub.config import find_network_config, grub_files, unsuitable
-from pxe_pack.image.grub.network import NetworkConfig
+from pxe_pack.image.grub.efi_image import GrubImage
+from pxe_pack.image.grub.network import NetworkConfig, with_commands
 from pxe_pack.image.initrd.appended import appended
 from pxe_pack.image.initrd.cpio import Archives
 from pxe_pack.image.initrd.reader import InitrdFacts, read_initrd
@@ -111,6 +112,10 @@ class LiveImage:
                 previous = facts.appended if facts else None
                 entries.setdefault(target, clipped(entry, previous.before.size) if previous else entry)
         return {path: MediaFile(media=self.media, entry=entry) for path, entry in entries.items()}
+
+    def grub_cfg(self, grub: GrubImage | None) -> str:
+        """grub.cfg for a layout with this GRUB; None if it is not known."""
+        return with_commands(self.network.text, grub.commands) if grub else self.network.text
 
     def document(self) -> dict[str, object]:
         """The image's properties, for the manifest."""

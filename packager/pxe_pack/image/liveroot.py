@@ -11,6 +11,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import Span
 from pxe_pack.image import rootfs, squashfs
 from pxe_pack.image.iso.reader import Iso, contiguous
+from pxe_pack.image.iso.udf import has_udf, udf_span
 from pxe_pack.image.media import MediaEntry
 from pxe_pack.image.rootfs import RootFacts
 from pxe_pack.image.squashfs import Superblock, Tree
@@ -57,6 +58,14 @@ def find_live(image: Iso, arguments: Iterable[tuple[str, ...]]) -> LiveOS:
                 reference="image-scattered",
                 message=f"{root.path} is fragmented in {image.path}",
                 hint="rewrite the ISO with xorriso, which stores files contiguously",
+            )
+        )
+    if has_udf(image) and udf_span(image, root.path) != span:
+        raise InputError(
+            Problem(
+                reference="image-no-liveos",
+                message=f"{image.path} has a UDF file system, which nodes mount, but {root.path} is not the same in it",
+                hint="rewrite the ISO without UDF: xorriso writes none, genisoimage only with -udf",
             )
         )
     superblock = squashfs.superblock(image.file, offset=span.offset)

@@ -14,6 +14,7 @@ from pathlib import Path
 from pxe_pack.console import Console
 from pxe_pack.hashing import SizeAndDigest, background_hasher, copy_around, splice
 from pxe_pack.image.iso.reader import open_iso
+from pxe_pack.image.iso.udf import has_udf
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.inject import xorriso
 from pxe_pack.inject.injector import Injected, Target
@@ -24,6 +25,7 @@ from pxe_pack.payload import OWNED, Payload
 TOOLS: tuple[str, ...] = (EDITOR,)
 HOW = "an updates/ tree on the ISO, which dracut copies onto the root at boot"
 
+_TWO_TREES = "the ISO has a UDF file system too, which nodes mount, and additions would be in ISO 9660 only"
 _MARGIN = 1 << 20  # bytes, for the directories and padding that xorriso writes
 
 
@@ -31,6 +33,8 @@ def unsupported_reason(image: LiveImage) -> str | None:
     """Why this injector does not work for `image`; None if it does."""
     if image.live is None:
         return "it has no ISO: its root filesystem is its initrd"
+    if has_udf(image.live.iso):
+        return _TWO_TREES
     if image.selinux_enforcing:
         return "SELinux is enforcing, and files copied at boot get no labels"
     return no_hook(image)

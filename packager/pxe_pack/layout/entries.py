@@ -1,22 +1,22 @@
 """The boot entries of a layout's grub.cfg, each with kernel, initrds and arguments as GRUB will pass them.
 
-Source: GRUB manual, 6.1 (quoting, variables), 16.3 (`linux`, `initrd`, `load_env`). All branches of an `if` are
-followed, because the condition cannot be evaluated here.
+What GRUB does is in `pxe_pack.image.grub`: the interpreter runs the configuration, and the menu says which entry boots.
 """
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from pxe_pack.image.grub.conditions import INITRD, LINUX
-from pxe_pack.image.grub.network import PREFIX
-from pxe_pack.image.grub.script import Block, Command, If, Node, parse, split_arguments, unquoted
+from pxe_pack.image.grub.arguments import is_live
+from pxe_pack.image.grub.efi_image import GrubImage
+from pxe_pack.image.grub.expression import leading_number
+from pxe_pack.image.grub.interpreter import run
+from pxe_pack.image.grub.menu import Item, Level, boot_order
 
-_ASSIGNMENT = re.compile(r"(?P<name>\w+)=(?P<value>.*)", re.DOTALL)
 _UNTITLED = "LiveOS"
+_CPUS = {"x86_64": "x86_64", "aarch64": "arm64"}  # $grub_cpu by `uname -m`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +27,7 @@ class BootEntry:
     kernel: str
     initrds: tuple[str, ...]
     arguments: tuple[str, ...]
+    missing: tuple[str, ...] = ()  # the commands it runs that the layout's GRUB does not have
 
     def values(self, name: str) -> list[str]:
         """The values of every kernel argument `name=…`."""
@@ -35,105 +36,81 @@ class BootEntry:
     @property
     def is_live(self) -> bool:
         """True if it boots a LiveOS with dracut."""
-        return any(argument.startswith(("root=live:", "rd.live.")) for argument in self.arguments)
+        return is_live(self.arguments)
+
+    @property
+    def command_line(self) -> str:
+        """The kernel command line as GRUB makes it (loader/i386/linux.c, lib/cmdline.c), the kernel's path first."""
+        return " ".join([f"BOOT_IMAGE={self.kernel}", *map(escaped, self.arguments)])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Menu:
-    """The entries of a grub.cfg."""
+    """The entries of a grub.cfg that boot Linux, those of submenus among them."""
 
     entries: tuple[BootEntry, ...]
-    default: int  # an index of `entries`
+    default: int | None  # an index of `entries`; None if GRUB boots by default what is not Linux
+    fallbacks: tuple[int, ...] = ()  # what GRUB boots if the default fails, in this order
     timeout: int | None  # seconds; None: wait for a key
+    default_title: str = ""  # of the default entry, also if it is not Linux
+    missing: tuple[str, ...] = ()  # commands outside of entries that the layout's GRUB does not have
 
 
-@dataclass(slots=True)
-class _State:
-    read: Callable[[str], str]
-    # an unset variable is empty
-    variables: defaultdict[str, str] = field(default_factory=lambda: defaultdict(str, prefix=PREFIX))
-    entries: list[BootEntry] = field(default_factory=list)
-    title: str = _UNTITLED
-    kernel: str = ""
-    arguments: tuple[str, ...] = ()
-    initrds: tuple[str, ...] = ()
+def menu(text: str, *, read: Callable[[str], str], grub: GrubImage | None = None) -> Menu:
+    """The menu that the grub.cfg `text` makes on a node. Raises GrubSyntaxError.
 
-    def close(self) -> None:
-        """Finish the current entry."""
-        if self.kernel:
-            self.entries.append(
-                BootEntry(title=self.title, kernel=self.kernel, initrds=self.initrds, arguments=self.arguments)
-            )
-        self.kernel, self.arguments, self.initrds = "", (), ()
-
-
-def menu(text: str, *, read: Callable[[str], str]) -> Menu:
-    """The menu of the grub.cfg `text`; `read` returns a text file of the layout. Raises GrubSyntaxError."""
-    state = _State(read=read)
-    _run(parse(text), state)
-    state.close()
-    default, timeout = state.variables["default"] or "0", state.variables["timeout"]
+    `read` returns a text file of the layout, empty if there is none; `grub` is the GRUB that will read it, if known.
+    """
+    cpu = _CPUS.get(grub.machine if grub else "", "x86_64")
+    result = run(text, read=read, cpu=cpu, commands=grub.commands if grub else None)
+    entries: list[BootEntry] = []
+    numbers: dict[int, int] = {}  # by id() of the item, the index of its first entry
+    for item in _flat(result.menu):
+        numbers[id(item)] = len(entries)
+        entries += _entries(item)
+    outside = Item(title=_UNTITLED, identity=_UNTITLED, loads=result.loads)
+    order = [outside] if result.boots else boot_order(result.menu, rule=grub.menu_rule if grub else None) or [outside]
+    numbers[id(outside)] = len(entries)
+    entries += _entries(outside)
+    default, *rest = order
     return Menu(
-        entries=tuple(state.entries),
-        default=_default(default, state.entries),
-        timeout=int(timeout) if timeout.isdigit() else None,
+        entries=tuple(entries),
+        default=numbers[id(default)] if default.loads else None,
+        fallbacks=tuple(numbers[id(item)] for item in rest if item.loads),
+        timeout=_timeout(result.variables.get("timeout")),
+        default_title=default.title,
+        missing=tuple(result.missing),
     )
 
 
-def _default(wanted: str, entries: list[BootEntry]) -> int:
-    if wanted.isdigit():
-        return int(wanted) if int(wanted) < len(entries) else 0
-    return next((number for number, entry in enumerate(entries) if entry.title == wanted), 0)
+def escaped(argument: str) -> str:
+    """A kernel argument as GRUB puts it into the command line."""
+    text = re.sub(r"([\\\\'\"])", r"\\\1", argument)
+    return f'"{text}"' if " " in argument else text
 
 
-def _run(nodes: list[Node], state: _State) -> None:
-    for node in nodes:
-        if isinstance(node, Block):
-            if node.words[0] != "menuentry":
-                _run(node.body, state)
-                continue
-            state.close()
-            before = state.title
-            state.title = unquoted(node.words[1], state.variables) if len(node.words) > 1 else _UNTITLED
-            _run(node.body, state)
-            state.close()
-            state.title = before
-        elif isinstance(node, If):
-            for branch in node.branches:
-                _run(branch.condition or [], state)
-                _run(branch.body, state)
-        elif isinstance(node, Command):
-            _command(node, state)
+def _flat(level: Level) -> Iterator[Item]:
+    for item in level.items:
+        if item.submenu:
+            yield from _flat(item.submenu)
+        else:
+            yield item
 
 
-def _command(command: Command, state: _State) -> None:
-    words = command.words[1:] if command.name == "set" else command.words
-    assigned = _ASSIGNMENT.fullmatch(words[0]) if len(words) == 1 else None
-    if assigned:
-        state.variables[assigned["name"]] = unquoted(assigned["value"], state.variables)
-    elif command.name == "load_env":
-        _load_env([unquoted(word, state.variables) for word in command.words[1:]], state)
-    elif command.name in LINUX and len(command.words) > 1:
-        if state.kernel:
-            state.close()
-        state.kernel = _path(command.words[1], state)
-        state.arguments = tuple(split_arguments(command.words[2:], state.variables))
-    elif command.name in INITRD:
-        state.initrds = tuple(_path(word, state) for word in command.words[1:])
+def _entries(item: Item) -> list[BootEntry]:
+    return [
+        BootEntry(
+            title=item.title,
+            kernel=loaded.kernel,
+            initrds=loaded.initrds,
+            arguments=loaded.arguments,
+            missing=tuple(item.missing),
+        )
+        for loaded in item.loads
+    ]
 
 
-def _load_env(words: list[str], state: _State) -> None:
-    at = words.index("-f") + 1 if "-f" in words[:-1] else -1
-    block = state.read(_plain(words[at]) if at > 0 else f"{PREFIX}/grubenv")
-    for line in block.splitlines():
-        if not line.startswith("#") and (found := _ASSIGNMENT.fullmatch(line)):
-            state.variables[found["name"]] = found["value"]
-
-
-def _path(word: str, state: _State) -> str:
-    return _plain(unquoted(word, state.variables))
-
-
-def _plain(path: str) -> str:
-    """Strip the device: `/boot/x` for `(tftp)/boot/x` and `($root)/boot/x`."""
-    return re.sub(r"^\([^)]*\)", "", path)
+def _timeout(value: str) -> int | None:
+    """The seconds that GRUB waits; None for no or an invalid number (grub_menu_get_timeout), and for a negative one."""
+    number = leading_number(value)
+    return number[0] if number and number[0] < 1 << 31 else None

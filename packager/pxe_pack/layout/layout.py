@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import SizeAndDigest, copy_hashed, copy_span
+from pxe_pack.image.bootloader import grub_in
 from pxe_pack.image.grub.config import GRUB_CFG
 from pxe_pack.layout.ipxe import IPXE_SCRIPT, script
 from pxe_pack.layout.manifest import (
@@ -164,10 +165,12 @@ class Layout:
     def write_scripts(self, grub_cfg: str) -> None:
         """Write the boot configuration: grub.cfg, and the same entries as an iPXE script.
 
-        The text files that `grub_cfg` loads must already be there. Raises OSError, and GrubSyntaxError.
+        The boot loaders and the text files that `grub_cfg` loads must already be there. Raises OSError, and
+        GrubSyntaxError.
         """
         self.write(GRUB_CFG, [grub_cfg.encode(errors="surrogateescape")])
-        self.write(IPXE_SCRIPT, [script(grub_cfg, read=self.text).encode(errors="surrogateescape")])
+        text = script(grub_cfg, read=self.text, grub=grub_in(self.root))
+        self.write(IPXE_SCRIPT, [text.encode(errors="surrogateescape")])
 
     def finish(self, facts: Mapping[str, object]) -> None:
         """Write the manifest (`facts`, the URLs, the files) and the checksums; make every file world-readable.

@@ -14,9 +14,13 @@ from pathlib import Path
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import checks
 from pxe_pack.console import joined
-from pxe_pack.image.grub.conditions import LINUX
+from pxe_pack.image.grub.arguments import for_address
+from pxe_pack.image.grub.commands import LINUX
 from pxe_pack.image.grub.config import GRUB_CFG
-from pxe_pack.image.grub.script import Command, GrubSyntaxError, parse, quoted, unquoted, walk
+from pxe_pack.image.grub.limits import GrubSyntaxError
+from pxe_pack.image.grub.script import Command, parse, walk
+from pxe_pack.image.grub.words import quoted, unquoted
+from pxe_pack.layout.entries import menu
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind, parents
@@ -52,6 +56,12 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> R
     if problems := _clashes(layout, names, urls):
         raise InputError(*problems)
     moved = _rewritten(layout.text(GRUB_CFG), layout, urls)
+    try:
+        too_long = [*checks.command_lines(menu(moved, read=layout.text))]
+    except GrubSyntaxError as error:
+        raise _no_script(layout, error) from error
+    if too_long:
+        raise InputError(*too_long)
     with staging(layout.root) as made:
         new = Layout(root=made.layout, urls=urls)
         for path in layout.files:
@@ -109,8 +119,7 @@ def _rewritten(cfg: str, layout: Layout, urls: Urls) -> str:
     try:
         nodes = parse(cfg)
     except GrubSyntaxError as error:
-        message = f"{layout.root / GRUB_CFG}:{error.line} is not valid GRUB syntax: {error}"
-        raise InputError(Problem(reference="grub-unsuitable", message=message)) from error
+        raise _no_script(layout, error) from error
     packed, before = layout.packed_artifact_url, layout.urls.boot_url
     moved = packed and urls.artifact_url != _folder(packed)
     wanted = urls.artifact_url if layout.of_kind(Kind.ARTIFACT) and moved else None
@@ -125,6 +134,12 @@ def _rewritten(cfg: str, layout: Layout, urls: Urls) -> str:
     return "".join(map(str, nodes))
 
 
+def _no_script(layout: Layout, error: GrubSyntaxError) -> InputError:
+    message = f"{layout.root / GRUB_CFG}:{error.line} is not a script for GRUB: {error}"
+    hint = "correct the file, or pack again"
+    return InputError(Problem(reference="grub-unsuitable", message=message, hint=hint))
+
+
 def _fix(command: Command, *, before: str | None, after: str | None, artifact_url: str | None) -> bool:
     """Replace the arguments of an entry's kernel. True if it had the old boot_url."""
     root, name = f"root=live:{before}", f"{ARTIFACT_ARGUMENT}="
@@ -132,6 +147,8 @@ def _fix(command: Command, *, before: str | None, after: str | None, artifact_ur
     live = [number for number, word in enumerate(words) if unquoted(word) == root]
     for number in live:
         words[number] = quoted(f"root=live:{after}")
+    if live and after:
+        words = for_address(words, after)
     if artifact_url:
         end = words.index("--") if "--" in words else len(words)  # what follows a lone "--" is for init
         words.insert(end, quoted(name + artifact_url))

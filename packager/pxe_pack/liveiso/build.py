@@ -18,7 +18,7 @@ from pxe_pack.image import rootfs
 from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.grub.config import GRUB_CFG, GRUB_DIR, GRUB_PXE_CFG
 from pxe_pack.image.grub.network import Files, for_network
-from pxe_pack.image.grub.script import quoted
+from pxe_pack.image.grub.words import quoted
 from pxe_pack.image.iso.reader import Iso, open_iso
 from pxe_pack.image.limits import Limit
 from pxe_pack.image.squashfs import Tree

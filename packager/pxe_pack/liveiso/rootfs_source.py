@@ -169,7 +169,7 @@ def _tar(path: Path) -> RootfsSource | None:
                     names.add(name)
                 if _is_config(name) and member.isreg() and member.size <= Limit.ROOT_TEXT.most:
                     kept.add(member.size)
-                    configs.append(tar.content(member).read().decode(errors="replace"))
+                    configs.append(b"".join(tar.content(member)).decode(errors="replace"))
     except (tarfile.TarError, *DAMAGED) as error:
         if not found:
             return None
@@ -190,7 +190,12 @@ def _belongs_to_pxe_tar(tar: TarReader, member: tarfile.TarInfo, name: str) -> b
         return True
     if not member.isreg() or member.size <= _ISO_MAGIC_AT or "/" in name:
         return False
-    return tar.content(member).read(_ISO_MAGIC_AT + len(_ISO_MAGIC))[_ISO_MAGIC_AT:] == _ISO_MAGIC
+    head = b""
+    for piece in tar.content(member):
+        head += piece
+        if len(head) >= _ISO_MAGIC_AT + len(_ISO_MAGIC):
+            break
+    return head[_ISO_MAGIC_AT:].startswith(_ISO_MAGIC)
 
 
 def _plain(path: Path, name: str) -> str:

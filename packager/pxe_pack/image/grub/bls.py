@@ -1,23 +1,26 @@
 """Convert Boot Loader Specification entries to GRUB menu entries, because GRUB cannot list their folder over TFTP.
 
-Sources: the Boot Loader Specification, "Type #1" (keys; the file name is the entry's id); Fedora's GRUB, blscfg.c (the
-folders it searches, the order by descending rpm version, and that `options` is GRUB script).
+Sources: the Boot Loader Specification, "Type #1" (keys; the file name is the entry's id); commands/blscfg.c of the GRUB
+in Fedora, RHEL and Azure Linux 4 (the folders it searches, the order of the entries, that `options` is GRUB script).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from functools import cmp_to_key
 
-from pxe_pack.image.grub.script import quoted, unquoted
+from pxe_pack.image.grub.commands import plain_path
+from pxe_pack.image.grub.expression import leading_number
+from pxe_pack.image.grub.files import Files, UnsuitableGrubConfigError
+from pxe_pack.image.grub.limits import Usage
+from pxe_pack.image.grub.words import quoted, unquoted
 
 FOLDERS = ("/boot/loader/entries", "/loader/entries")
 SUFFIX = ".conf"
 
-_PARTS = re.compile(r"\d+|[a-zA-Z]+|~|\^")
-_RANK = {"~": -2, "": -1, "^": 0}  # rpm's order: 1~rc1, 1, 1^git1, 1a, 1.1
+_PARTS = re.compile(r"[0-9]+|[a-zA-Z]+|~|\+", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +46,72 @@ class Entry:
         )
 
 
+def menu_entries(words: Sequence[str], *, files: Files, variables: Mapping[str, str], usage: Usage) -> str:
+    """The menu entries that `blscfg words` adds, as script: those whose kernel and initrds the image has.
+
+    Raises UnsuitableGrubConfigError if there are none, and GrubLimitError.
+    """
+    given = [word for word in words if _is_folder(word)] or [variables.get("blsdir", "")]
+    folders = [*dict.fromkeys(plain_path(path).rstrip("/") for path in (*given, *FOLDERS) if path)]
+    found: list[Entry] = []
+    missing = ""
+    for folder in folders:
+        for name in newest_first(name for name in files.names(folder) if name.endswith(SUFFIX)):
+            usage.include()
+            text = files.read(f"{folder}/{name}")
+            usage.read(text)
+            if (one := entry(name, text, variables)) is None:
+                continue
+            lost = [path for path in (one.linux, *one.initrds) if not files.located(path)]
+            if lost:
+                missing = missing or f"{folder}/{name} names {lost[0]}, which the image does not have"
+            else:
+                found.append(one)
+        if found:
+            break
+    if not found:
+        raise UnsuitableGrubConfigError(
+            "its entries are Boot Loader Specification files (`blscfg`), but none is usable: "
+            + (missing or f"there are none in {' or '.join(folders)}")
+        )
+    chosen = _requested(found, words, default=variables.get("default", ""))
+    return "".join(one.menuentry(files.located) for one in chosen) + _defaults(chosen)
+
+
+def _requested(entries: Sequence[Entry], words: Sequence[str], *, default: str) -> list[Entry]:
+    """The entries that `blscfg words` adds to the menu (bls_create_entries): all, the default one, the others, or one.
+
+    `default` is the value of GRUB's variable, which names an id, a title or a number.
+    """
+    word = words[0] if words else ""
+    if word in ("default", "non-default"):
+        chosen = [one for at, one in enumerate(entries) if default in (one.identity, one.title, str(at))]
+        return chosen if word == "default" else [one for one in entries if one not in chosen]
+    if word and not _is_folder(word):
+        return [one for one in entries if one.identity == word]
+    return list(entries)
+
+
+def _is_folder(word: str) -> bool:
+    """Whether the argument of `blscfg` names a folder with entries."""
+    return word.startswith(("(", "/"))
+
+
+def _defaults(entries: Sequence[Entry]) -> str:
+    """Commands that have any GRUB find an entry by its id.
+
+    GRUB as released takes an id that begins with a digit, such as a machine id, for a number (get_entry_number), so
+    `default` is replaced by the entry's title where that is not one, too. Empty if there is no such id.
+    """
+    titles = [one.title for one in entries]
+    return "".join(
+        f'if [ "${{default}}" = {quoted(one.identity)} ]; then\n'
+        f"\tset default={quoted(one.title.replace('>', '>>'))}\nfi\n"
+        for one in entries
+        if leading_number(one.identity) and not leading_number(one.title) and titles.count(one.title) == 1
+    )
+
+
 def entry(name: str, text: str, variables: Mapping[str, str]) -> Entry | None:
     """The entry in the file `name`; None if it does not boot Linux. `variables` are GRUB's, expanded in paths."""
     values: dict[str, list[str]] = {}
@@ -66,25 +135,38 @@ def entry(name: str, text: str, variables: Mapping[str, str]) -> Entry | None:
 
 
 def newest_first(names: Iterable[str]) -> list[str]:
-    """File names of entries in GRUB's menu order."""
-    return sorted(names, key=_Version, reverse=True)
+    """File names of entries in GRUB's menu order (bls_cmp): by descending name, version and release of the kernel."""
+    compared = cmp_to_key(_compare)
+    return sorted(names, key=lambda name: (compared(name.removesuffix(SUFFIX)), name), reverse=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Version:
-    """A name in rpm's version order: numbers by value, letters before numbers, `~` before the end of the name."""
+def _compare(one: str, other: str) -> int:
+    """Negative if `one` is older, positive if it is newer, 0 if they are of one version."""
+    parts = zip(_name_version_release(one), _name_version_release(other), strict=True)
+    return next((found for mine, its in parts if (found := _compare_parts(mine, its))), 0)
 
-    name: str
 
-    def __lt__(self, other: _Version) -> bool:
-        ours, theirs = (_PARTS.findall(one.name.removesuffix(SUFFIX)) for one in (self, other))
-        for mine, its in zip_longest(ours, theirs, fillvalue=""):
-            if mine != its:
-                return self._rank(mine) < self._rank(its)
-        return self.name < other.name
+def _name_version_release(identity: str) -> tuple[str, str, str]:
+    """An id taken apart at its last two dashes (split_package_string)."""
+    name, *rest = identity.rsplit("-", 2)
+    return name, rest[0] if rest else "", rest[1] if len(rest) > 1 else ""
 
-    @staticmethod
-    def _rank(part: str) -> tuple[int, int, str]:
-        if part.isdigit():
-            return 2, int(part), ""
-        return _RANK.get(part, 1), 0, part
+
+def _compare_parts(one: str, other: str) -> int:
+    """Compare versions (vercmp): numbers by value and above letters; `~` sorts before the end, `+` right behind it."""
+    ours, theirs = _PARTS.findall(one), _PARTS.findall(other)
+    for mine, its in zip(ours, theirs, strict=False):
+        if mine == its:
+            continue
+        for mark in "~+":
+            if mark in (mine, its):
+                return -1 if mine == mark else 1
+        if mine.isdigit() != its.isdigit():
+            return 1 if mine.isdigit() else -1
+        mine, its = mine.lstrip("0"), its.lstrip("0")  # noqa: PLW2901  as numbers: the longer is the greater
+        if mine != its:
+            return 1 if ((len(mine), mine) > (len(its), its) if (mine or its).isdigit() else mine > its) else -1
+    longer, sign = (ours, 1) if len(ours) > len(theirs) else (theirs, -1)
+    if len(ours) == len(theirs):
+        return 0
+    return -sign if longer[min(len(ours), len(theirs))] == "~" else sign

@@ -6,41 +6,45 @@ image's files are known here, so each test is replaced by its answer.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 
-from pxe_pack.image.grub.script import Branch, Command, If, Node, Text, unknown_variable, unquoted, walk
+from pxe_pack.image.grub.commands import INITRD, LINUX, plain_path
+from pxe_pack.image.grub.expression import test
+from pxe_pack.image.grub.script import Branch, Command, If, Node, Text, walk
+from pxe_pack.image.grub.variables import CONSTANTS
+from pxe_pack.image.grub.words import UNKNOWN, expanded, unknown_variable, unquoted
 
-LINUX = frozenset({"linux", "linuxefi", "linux16"})
-INITRD = frozenset({"initrd", "initrdefi", "initrd16"})
 FILE_TESTS = frozenset({"-d", "-e", "-f", "-s"})
 
 _ALWAYS, _NEVER = ["-n", "yes"], ["-z", "yes"]
-
-
-def plain_path(path: str) -> str:
-    """`(hd0,1)/boot/x` and `($root)/boot/x` as `/boot/x`."""
-    return re.sub(r"^\([^)]*\)", "", path)
 
 
 def conditional(
     node: If,
     *,
     rewritten: Callable[[list[Node]], list[Node]],
+    unreached: Callable[[list[Node]], list[Node] | None],
     exists: Callable[[str], bool],
     variables: Mapping[str, str],
 ) -> list[Node]:
     """The replacement for an `if`: just the taken branch if all its conditions can be decided here.
 
-    `rewritten` rewrites a branch's body; `exists` tells whether the image has a path.
+    `rewritten` rewrites a branch's body, `unreached` that of one that no node comes to; it may leave it out. `exists`
+    tells whether the image has a path.
     """
     kept: list[Branch] = []
+    reached = True
     for branch in node.branches:
         answer = _answer(branch, exists=exists, variables=variables)
         if answer is False:
             continue
-        branch.body = rewritten(branch.body)
+        taken = _constant(branch) if reached else False
+        body = unreached(branch.body) if taken is False else rewritten(branch.body)
+        if body is None:
+            continue
+        branch.body = body
         kept.append(branch)
+        reached = reached and not taken
         if answer is True:
             break
     if not kept or not any(_commands(branch.body) for branch in kept):
@@ -74,6 +78,15 @@ def _answer(branch: Branch, *, exists: Callable[[str], bool], variables: Mapping
                 branch.condition, branch.then, branch.keyword = None, "", "else"
             return answer
     return None
+
+
+def _constant(branch: Branch) -> bool | None:
+    """Whether a condition holds on every node, or on none, by GRUB's own constants; None if it depends on more."""
+    commands = _commands(branch.condition or [])
+    if len(commands) != 1 or not isinstance(command := commands[0], Command) or command.name not in ("[", "test"):
+        return None
+    words = expanded(command.words[1:], lambda name: CONSTANTS.get(name, UNKNOWN))
+    return test(words[:-1] if words[-1:] == ["]"] else words, is_filled=lambda _: False)
 
 
 def _answer_tests(

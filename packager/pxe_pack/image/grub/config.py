@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.image.grub.network import Files, NetworkConfig, UnsuitableGrubConfigError, for_network
-from pxe_pack.image.grub.script import GrubSyntaxError
+from pxe_pack.image.grub.files import Files, UnsuitableGrubConfigError
+from pxe_pack.image.grub.interpreter import run
+from pxe_pack.image.grub.limits import GrubSyntaxError
+from pxe_pack.image.grub.network import NetworkConfig, for_network
 from pxe_pack.image.media import Media, MediaEntry
 from pxe_pack.tools import InputError
 
@@ -42,10 +44,11 @@ def find_network_config(media: Media, *, boot_url: str) -> MediumConfig:
     for entry in _candidates(media):
         try:
             network = for_network(_text(media, entry), boot_url=boot_url, files=_files(media))
+            run(network.text, read=_files(media).read)  # within the limits
             return MediumConfig(source=entry.path, network=network)
         except GrubSyntaxError as error:
             refused = refused or unsuitable(media, f"{entry.path}:{error.line}", str(error))
-        except (UnsuitableGrubConfigError, RecursionError) as error:
+        except UnsuitableGrubConfigError as error:
             refused = refused or unsuitable(media, entry.path, str(error))
     raise refused or InputError(
         Problem(

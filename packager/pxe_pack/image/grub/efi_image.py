@@ -7,11 +7,13 @@ runs first, then `normal`, which reads $prefix/grub.cfg).
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pxe_pack.image.fat import Fat, FatError
+from pxe_pack.image.grub.menu import Rule
 from pxe_pack.image.pe.program import PeError, read_program
 
 _SECTION = "mods"
@@ -19,6 +21,12 @@ _MAGIC = b"mimg"  # GRUB_MODULE_MAGIC, 0x676d696d
 _ELF, _MEMDISK, _CONFIG, _PREFIX = range(4)  # OBJ_TYPE_*
 _HEADER = struct.Struct("<II")  # type, size with this header
 _NAME_SECTION = ".modname"
+# a whole text: what is between two NULs; the second one may begin the next text
+_COMMAND_NAME = re.compile(rb"\0([a-z_][a-z0-9_.-]{0,31}|\.|\[)(?=\0)")
+# Debian's `linux` has the names of commands of another module, which it calls with Secure Boot.
+_HANDS_OVER, _HANDED_OVER = b"Handing off to linuxefi", frozenset({"linuxefi", "initrdefi"})
+# of the kernel itself (kern/corecmd.c) and of the script language
+_KERNEL_COMMANDS = frozenset({"set", "unset", "ls", "insmod"})
 _MEMDISK_CONFIG = "grub.cfg"
 
 
@@ -32,6 +40,12 @@ class GrubImage:
     memdisk_config: str  # grub.cfg in its memdisk, which `config` usually sources; empty if there is none
     modules: tuple[str, ...]  # built-in modules, in order
     memdisk: bytes = field(default=b"", repr=False)  # an embedded filesystem, raw
+    commands: frozenset[str] = frozenset()  # names that may be commands: it has no others
+
+    @property
+    def menu_rule(self) -> Rule:
+        """How it takes `default`: the GRUB of Fedora, RHEL and Azure Linux 4 has blscfg and looks for an id first."""
+        return "id first" if "blscfg" in self.modules else "number first"
 
 
 def read_grub(data: bytes) -> GrubImage | None:
@@ -51,6 +65,7 @@ def read_grub(data: bytes) -> GrubImage | None:
         memdisk_config=_memdisk_config(memdisk),
         modules=tuple(name for kind, content in objects if kind == _ELF and (name := _module_name(content))),
         memdisk=memdisk,
+        commands=_KERNEL_COMMANDS.union(*(_names(content) for kind, content in objects if kind == _ELF)),
     )
 
 
@@ -67,6 +82,12 @@ def _objects(area: bytes) -> Iterator[tuple[int, bytes]]:
             raise struct.error("an object exceeds the module area")
         yield kind, area[at + _HEADER.size : at + size]
         at += size
+
+
+def _names(module: bytes) -> set[str]:
+    """The texts in a module that may be names of commands, which it registers under texts of its own."""
+    names = {found[1].decode() for found in _COMMAND_NAME.finditer(module)}
+    return names - _HANDED_OVER if _HANDS_OVER in module else names
 
 
 def _text(content: bytes) -> str:

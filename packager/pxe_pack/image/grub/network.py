@@ -4,51 +4,38 @@ GRUB cannot list directories over TFTP, so `[ -f FILE ]` is false for every file
 medium to find either. Therefore `search` and `set root=` are removed, file tests are answered here from the image's
 files, `root=live:` gets the URL, paths of kernels and initrds become those in the layout (below /boot), and included
 files (`source`, the entries behind `blscfg`) are inlined.
-Sources: GRUB manual 5.x "network", 6.1; dracut.cmdline(7), "Booting live images" and "ip="; Image Customizer's PXE
-output (`rd.live.azldownloader=enable` selects the downloader in Azure Linux's dracut; others ignore it).
+Source: GRUB manual 5.x "network", 6.1.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from pxe_pack.image.grub import bls
-from pxe_pack.image.grub.conditions import INITRD, LINUX, conditional, inlined, never_empty, plain_path
+from pxe_pack.image.grub.arguments import is_live, network_arguments
+from pxe_pack.image.grub.commands import INITRD, LINUX, plain_path
+from pxe_pack.image.grub.conditions import conditional, inlined, never_empty
+from pxe_pack.image.grub.files import Files, UnsuitableGrubConfigError
+from pxe_pack.image.grub.limits import Limit, Usage
 from pxe_pack.image.grub.script import (
     Block,
     Command,
     If,
+    Loop,
     Node,
     Text,
     parse,
-    quoted,
-    split_arguments,
-    unknown_variable,
-    unquoted,
+    walk,
 )
+from pxe_pack.image.grub.variables import PREFIX, environment
+from pxe_pack.image.grub.words import quoted, split_arguments, unknown_variable, unquoted
 
-PREFIX = "/boot/grub2"
-AZL_DOWNLOADER = "rd.live.azldownloader"
-NO_PROMPT = "rd.live.overlay.nouserconfirmprompt"  # else dracut 059 waits for [Enter] if rd.live.overlay has no device
+__all__ = ["Files", "NetworkConfig", "UnsuitableGrubConfigError", "for_network", "with_commands"]
 
 _SOURCES = frozenset({"source", ".", "configfile"})
-_SOURCES_LIMIT = 16  # nested includes
 _ASSIGNMENT = re.compile(r"(?P<name>\w+)=(?P<value>.*)", re.DOTALL)
-
-
-class UnsuitableGrubConfigError(ValueError):
-    """The configuration cannot be made to boot over the network; the text says why."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Files:
-    """Access to the image's files by GRUB paths such as `/boot/vmlinuz`."""
-
-    exists: Callable[[str], bool]
-    read: Callable[[str], str]  # a text file's content; empty if it does not exist
-    names: Callable[[str], Iterable[str]] = lambda _: ()  # names of the files in a folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +61,9 @@ class _State:
     kernels: list[str] = field(default_factory=list)
     initrds: list[str] = field(default_factory=list)
     sourced: list[str] = field(default_factory=list)  # stack of included files, innermost last
+    deferred: list[Block] = field(default_factory=list)  # entries and submenus, whose commands run later
+    opens_menu: bool = False  # `configfile` has been replaced by what it reads
+    usage: Usage = field(default_factory=Usage)
 
 
 def for_network(text: str, *, boot_url: str, files: Files) -> NetworkConfig:
@@ -83,7 +73,9 @@ def for_network(text: str, *, boot_url: str, files: Files) -> NetworkConfig:
     boots Linux or an entry needs a file that the image does not have.
     """
     state = _State(boot_url=boot_url, at=files, variables={"prefix": PREFIX, "root": ""})
+    state.usage.read(text)
     nodes = _rewritten(parse(text), state)
+    _rewrite_deferred(state)
     if not state.arguments and not state.others:
         raise UnsuitableGrubConfigError("no entry boots a LiveOS (`linux … root=live:…`), or Linux at all")
     return NetworkConfig(
@@ -94,6 +86,33 @@ def for_network(text: str, *, boot_url: str, files: Files) -> NetworkConfig:
         kernels=tuple(dict.fromkeys(state.kernels)),
         initrds=tuple(dict.fromkeys(state.initrds)),
     )
+
+
+def _rewrite_deferred(state: _State) -> None:
+    """Rewrite the commands of entries, which GRUB runs when it boots one: with the variables as they are in the end."""
+    for block in state.deferred:
+        variables = dict(state.variables)
+        state.deferred, state.opens_menu = [], False
+        block.body = never_empty(_rewritten(block.body, state))
+        if state.opens_menu and any(isinstance(node, Block) for node in block.body):
+            # a `configfile` that makes a menu of its own; a submenu has a new context, too
+            block.head = block.head.replace(block.words[0], "submenu", 1)
+            block.words = ["submenu", *block.words[1:]]
+        _rewrite_deferred(state)
+        state.variables = variables
+
+
+def with_commands(text: str, commands: Collection[str]) -> str:
+    """The grub.cfg `text` for a GRUB that has `commands`: `linux` for `linuxefi` where it has only that.
+
+    Both load a kernel in the same way (Fedora's GRUB has them as one command). Raises GrubSyntaxError.
+    """
+    nodes = parse(text)
+    for command in walk(nodes):
+        plain = "linux" if command.name in LINUX else "initrd" if command.name in INITRD else ""
+        if plain and command.name not in commands and plain in commands:
+            command.words[0] = plain
+    return "".join(map(str, nodes))
 
 
 def _rewritten(nodes: list[Node], state: _State) -> list[Node]:
@@ -120,24 +139,43 @@ def _begins_line(before: list[Node]) -> bool:
 
 def _one(node: Node, state: _State) -> list[Node]:
     """The replacement for `node`; empty if it is removed."""
-    if isinstance(node, Block):
+    if isinstance(node, Block) and node.name in ("menuentry", "submenu"):
+        state.usage.entry(line=node.line)
+        state.deferred.append(node)
+        return [node]
+    if isinstance(node, (Block, Loop)):
         node.body = never_empty(_rewritten(node.body, state))
         return [node]
     if isinstance(node, If):
         return conditional(
             node,
             rewritten=lambda body: _rewritten(body, state),
+            unreached=lambda body: _unreached(body, state),
             exists=state.at.exists,
             variables=state.variables,
         )
     return [node] if isinstance(node, Text) else _command(node, state)
 
 
+def _unreached(nodes: list[Node], state: _State) -> list[Node] | None:
+    """Rewrite what no node comes to, without an effect on what follows; None if it needs files that are not there."""
+    apart = replace(state, variables=dict(state.variables), files={}, arguments=[], others=[], kernels=[], initrds=[])
+    apart.deferred = []
+    try:
+        made = _rewritten(nodes, apart)
+        _rewrite_deferred(apart)
+    except UnsuitableGrubConfigError:
+        return None
+    return made
+
+
 def _command(node: Command, state: _State) -> list[Node]:
     _name_plainly(node, state)
     name = node.name
     if name == "blscfg":
-        return _entries(node, state)
+        words = [unquoted(word, state.variables) for word in node.words[1:]]
+        entries = bls.menu_entries(words, files=state.at, variables=state.variables, usage=state.usage)
+        return _rewritten(parse(entries), state)
     _remember(node, state)
     if _needs_medium(node):
         return []
@@ -187,43 +225,16 @@ def _sourced(command: Command, state: _State) -> list[Node]:
     text = "" if unknown_variable(path) else state.at.read(path)
     if not text.strip():
         return []
-    if path in state.sourced or len(state.sourced) > _SOURCES_LIMIT:
+    if path in state.sourced:
         raise UnsuitableGrubConfigError(f"it includes {path} recursively")
+    state.usage.include(line=command.line)
+    state.usage.read(text)
+    Limit.DEPTH.check(len(state.sourced))
+    state.opens_menu |= command.name == "configfile"
     state.sourced.append(path)
     nodes = _rewritten(parse(text), state)
     state.sourced.pop()
     return inlined(nodes)
-
-
-def _entries(command: Command, state: _State) -> list[Node]:
-    """Menu entries to replace `blscfg`, for the entries whose kernel and initrds the image has."""
-    given = [unquoted(word, state.variables) for word in command.words[1:]] or [state.variables.get("blsdir", "")]
-    folders = [plain_path(path).rstrip("/") for path in (*given, *bls.FOLDERS) if path]
-    nodes: list[Node] = []
-    missing = ""
-    for folder in dict.fromkeys(folders):
-        for name in bls.newest_first(name for name in state.at.names(folder) if name.endswith(bls.SUFFIX)):
-            entry = bls.entry(name, state.at.read(f"{folder}/{name}"), state.variables)
-            if entry is None:
-                continue
-            paths = {path: _located(path, state) for path in (entry.linux, *entry.initrds)}
-            lost = [path for path, where in paths.items() if not where]
-            if lost:
-                missing = missing or f"{folder}/{name} names {lost[0]}, which the image does not have"
-                continue
-            nodes += _rewritten(parse(entry.menuentry(lambda path, paths=paths: paths[path])), state)  # type: ignore[misc]
-        if nodes:
-            return nodes
-    raise UnsuitableGrubConfigError(
-        f"its entries are Boot Loader Specification files (`blscfg`), but none is usable: "
-        f"{missing or 'there are none in ' + ' or '.join(dict.fromkeys(folders))}"
-    )
-
-
-def _located(path: str, state: _State) -> str:
-    """An entry's path relative to the medium; /boot may have been a separate filesystem. Empty if not found."""
-    plain = plain_path(path)
-    return next((where for where in (plain, f"/boot{plain}") if state.at.exists(where)), "")
 
 
 def _assignment(command: Command) -> tuple[str, str] | None:
@@ -240,50 +251,19 @@ def _remember(command: Command, state: _State) -> None:
     elif command.name == "load_env":
         words = [unquoted(word, state.variables) for word in command.words[1:]]
         at = words.index("-f") + 1 if "-f" in words[:-1] else -1
-        block = state.at.read(plain_path(words[at]) if at > 0 else f"{PREFIX}/grubenv")
-        for line in block.splitlines():
-            if not line.startswith("#") and (found := _ASSIGNMENT.fullmatch(line)):
-                state.variables[found["name"]] = found["value"]
-
-
-def _is_live(arguments: list[str]) -> bool:
-    return any(argument.startswith(("root=live:", "rd.live.")) for argument in arguments)
+        state.variables |= environment(state.at.read(plain_path(words[at]) if at > 0 else f"{PREFIX}/grubenv"))
 
 
 def _fix_linux(command: Command, state: _State) -> None:
     kernel = _loaded(command.words[1], state, state.kernels)
-    given = split_arguments(command.words[2:], state.variables)
-    if not _is_live(given):
-        command.replace_words([command.words[0], kernel, *command.words[2:]])
+    words = command.words[2:]
+    given = split_arguments(words, state.variables)
+    if is_live(given):
+        words = network_arguments(words, variables=state.variables, boot_url=state.boot_url)
+        state.arguments.append(tuple(split_arguments(words, state.variables)))
+    else:
         state.others.append(tuple(given))
-        return
-    words: list[str] = []
-    root = f"root=live:{state.boot_url}" if state.boot_url else next((a for a in given if a.startswith("root=")), "")
-    for word in command.words[2:]:
-        arguments = split_arguments([word], state.variables)
-        if any(argument.startswith("root=") for argument in arguments):
-            words += [quoted(root if argument.startswith("root=") else argument) for argument in arguments]
-        else:
-            words.append(word)
-    present = split_arguments(words, state.variables)
-    added = [] if not root or any(argument.startswith("root=") for argument in present) else [root]
-    added += [] if any(argument.startswith("ip=") for argument in present) else ["ip=dhcp"]
-    if not any(argument.startswith(f"{AZL_DOWNLOADER}=") for argument in present):
-        added.append(f"{AZL_DOWNLOADER}=enable")
-    added += [NO_PROMPT] if "rd.live.overlay=1" in present and NO_PROMPT not in present else []
-    # arguments after a lone "--" are for init
-    end = words.index("--") if "--" in words else len(words)
-    words = [*_once([*words[:end], *map(quoted, added)]), *words[end:]]
     command.replace_words([command.words[0], kernel, *words])
-    state.arguments.append(tuple(split_arguments(words, state.variables)))
-
-
-def _once(words: list[str]) -> list[str]:
-    """`words` without repetitions of earlier ones."""
-    seen: dict[str, str] = {}
-    for word in words:
-        seen.setdefault(unquoted(word), word)
-    return list(seen.values())
 
 
 def _loaded(word: str, state: _State, kind: list[str]) -> str:

@@ -1,35 +1,32 @@
 """Parse GRUB's script language into an editable tree that converts back to exactly the same text.
 
-Source: GRUB manual, 6.1 "Writing full configuration files directly" (words, quoting, reserved words). Only the
-structure is parsed: words with their quoting, separators, comments, `{ }` blocks and `if`.
+Source: GRUB manual, 6.1 "Writing full configuration files directly" (words, quoting, reserved words); GRUB,
+script/parser.y. Only the structure is parsed: words with their quoting, separators, comments, `{ }` blocks, `if`, and
+loops.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from pxe_pack.image.grub.limits import GrubSyntaxError, Limit
+from pxe_pack.image.grub.words import quoted, unquoted
+
+__all__ = ["GrubSyntaxError", "parse", "quoted", "unquoted", "walk"]
 
 _TOKEN = re.compile(
     r"""
-    (?P<space> (?:[ \t\r]|\\\n)+ )
-  | (?P<comment> \#[^\n]* )
+    (?P<space> (?:[ \t\r]|\\\n)++ )
+  | (?P<comment> \#[^\n]*+ )
   | (?P<end> [\n;] )
-  | (?P<word> (?: \$\{[^}\n]*\} | [^\s;'"\\{}] | \\. | '[^']*' | "(?:[^"\\]|\\.)*" )+ | [{}] )
+  | (?P<word> (?: \$\{(?:\w++|[?\#*@])\} | [^\s;'"\\{}] | \\. | '[^']*+' | "(?:[^"\\]|\\.)*+" )++ | [{}] )
     """,
     re.VERBOSE | re.DOTALL,
 )
-_VARIABLE = re.compile(r"\$(?:\{(?P<braced>[^}]*)\}|(?P<plain>\w+|[?#*@]))")
-_ENDS = frozenset({"}", "then", "elif", "else", "fi"})
-PLAIN = re.compile(r"[\w@%+=:,./~-]+", re.ASCII)
-
-
-class GrubSyntaxError(ValueError):
-    """A script that GRUB would reject too; the text says why, and `line` (from 1) where."""
-
-    def __init__(self, message: str, line: int) -> None:
-        super().__init__(message)
-        self.line = line
+_ENDS = frozenset({"}", "then", "elif", "else", "fi", "do", "done"})
+_LOOPS = frozenset({"for", "while", "until"})
 
 
 @dataclass(slots=True)
@@ -38,6 +35,7 @@ class Command:
 
     words: list[str]
     gaps: list[str]
+    line: int = 1  # where it begins, from 1
 
     def __str__(self) -> str:
         return "".join(gap + word for gap, word in zip(self.gaps, [*self.words, ""], strict=True))
@@ -60,6 +58,12 @@ class Block:
     words: list[str]
     body: list[Node]
     tail: str
+    line: int = 1  # where it begins, from 1
+
+    @property
+    def name(self) -> str:
+        """`menuentry`, `submenu` or `function`."""
+        return unquoted(self.words[0])
 
     def __str__(self) -> str:
         return self.head + "".join(map(str, self.body)) + self.tail
@@ -91,6 +95,20 @@ class If:
 
 
 @dataclass(slots=True)
+class Loop:
+    """`for name in words; do body; done`, or `while`/`until condition; do body; done`. Keeps all text in between."""
+
+    keyword: str  # of while and until
+    condition: list[Node]  # of `for`, the one Command `for name in words`, and separators
+    do: str
+    body: list[Node]
+    tail: str
+
+    def __str__(self) -> str:
+        return self.keyword + "".join(map(str, self.condition)) + self.do + "".join(map(str, self.body)) + self.tail
+
+
+@dataclass(slots=True)
 class Text:
     """Text without meaning: separators, comments, space."""
 
@@ -100,13 +118,14 @@ class Text:
         return self.text
 
 
-Node = Command | Block | If | Text
+Node = Command | Block | If | Loop | Text
 
 
 @dataclass(slots=True)
 class _Tokens:
     items: list[tuple[str, str, int]] = field(default_factory=list)  # kind, text, line
     at: int = 0
+    depth: int = 0
 
     def peek(self) -> tuple[str, str]:
         return self.items[self.at][:2] if self.at < len(self.items) else ("", "")
@@ -118,13 +137,17 @@ class _Tokens:
     def space(self) -> str:
         return self.take() if self.peek()[0] == "space" else ""
 
+    @property
+    def line(self) -> int:
+        return self.items[min(self.at, len(self.items) - 1)][2] if self.items else 1
+
     def fail(self, message: str) -> GrubSyntaxError:
-        line = self.items[min(self.at, len(self.items) - 1)][2] if self.items else 1
-        return GrubSyntaxError(message, line)
+        return GrubSyntaxError(message, self.line)
 
 
 def parse(text: str) -> list[Node]:
     """The script as a tree; `"".join(map(str, nodes))` is the original text. Raises GrubSyntaxError."""
+    Limit.BYTES.check(len(text))
     tokens = _Tokens()
     position, line = 0, 1
     while position < len(text):
@@ -132,12 +155,10 @@ def parse(text: str) -> list[Node]:
         if not found or not found.lastgroup:
             raise GrubSyntaxError(f"unclosed quote, or a lone backslash: {text[position:][:20]!r}", line)
         tokens.items.append((found.lastgroup, found[0], line))
+        Limit.TOKENS.check(len(tokens.items), line=line)
         line += found[0].count("\n")
         position = found.end()
-    try:
-        nodes = _nodes(tokens)
-    except RecursionError:
-        raise tokens.fail("blocks are nested too deeply") from None
+    nodes = _nodes(tokens)
     if tokens.at < len(tokens.items):
         raise tokens.fail(f"unexpected {tokens.peek()[1]!r}")
     return nodes
@@ -145,33 +166,42 @@ def parse(text: str) -> list[Node]:
 
 def _nodes(tokens: _Tokens) -> list[Node]:
     nodes: list[Node] = []
+    tokens.depth += 1
+    Limit.DEPTH.check(tokens.depth, line=tokens.line)
     while tokens.at < len(tokens.items):
         kind, text = tokens.peek()
         if kind != "word":
             nodes.append(Text(tokens.take()))
         elif text in _ENDS:
-            return nodes
+            break
         elif text == "if":
             nodes.append(_if(tokens))
+        elif text in _LOOPS:
+            nodes.append(_loop(tokens))
         else:
             nodes.append(_command(tokens))
+    tokens.depth -= 1
     return nodes
 
 
-def _command(tokens: _Tokens) -> Node:
+def _command(tokens: _Tokens) -> Command | Block:
+    line = tokens.line
     words, gaps = [tokens.take()], [""]
     while True:
         gap = tokens.space()
+        if words[0] == "function" and len(words) == 2:  # noqa: PLR2004  its name; here newlines may come before the {
+            while tokens.peek()[1] == "\n" or tokens.peek()[0] == "space":
+                gap += tokens.take()
         kind, text = tokens.peek()
         if kind == "word" and text == "{":
             head = "".join(a + b for a, b in zip(gaps, words, strict=True)) + gap + tokens.take()
             body = _nodes(tokens)
             if tokens.peek()[1] != "}":
                 raise tokens.fail("unclosed `{`")
-            return Block(head=head, words=words, body=body, tail=tokens.take())
+            return Block(head=head, words=words, body=body, tail=tokens.take(), line=line)
         if kind != "word" or text == "}":
             gaps.append(gap)
-            return Command(words=words, gaps=gaps)
+            return Command(words=words, gaps=gaps, line=line)
         gaps.append(gap)
         words.append(tokens.take())
 
@@ -195,66 +225,32 @@ def _if(tokens: _Tokens) -> If:
             return If(branches=branches, tail=keyword)
 
 
+def _loop(tokens: _Tokens) -> Loop:
+    if tokens.peek()[1] == "for":
+        keyword, first = "", [_command(tokens)]
+    else:
+        keyword, first = tokens.take(), []
+    condition: list[Node] = [*first, *_nodes(tokens)]
+    if tokens.peek()[1] != "do":
+        raise tokens.fail("a loop without `do`")
+    do = tokens.take()
+    body = _nodes(tokens)
+    if tokens.peek()[1] != "done":
+        raise tokens.fail("a loop without `done`")
+    return Loop(keyword=keyword, condition=condition, do=do, body=body, tail=tokens.take())
+
+
 def walk(nodes: list[Node]) -> Iterator[Command]:
-    """Every simple command in text order, including those in conditions and blocks."""
+    """Every simple command in text order, including those in conditions, loops and blocks."""
     for node in nodes:
         if isinstance(node, Command):
             yield node
         elif isinstance(node, Block):
             yield from walk(node.body)
+        elif isinstance(node, Loop):
+            yield from walk(node.condition)
+            yield from walk(node.body)
         elif isinstance(node, If):
             for branch in node.branches:
                 yield from walk(branch.condition or [])
                 yield from walk(branch.body)
-
-
-def split_arguments(words: Sequence[str], variables: Mapping[str, str]) -> list[str]:
-    """`words` with `variables` expanded. GRUB splits the value of an unquoted variable into words."""
-    arguments: list[str] = []
-    for word in words:
-        text = unquoted(word, variables)
-        arguments += text.split() if word.startswith("$") else [text]
-    return arguments
-
-
-def unquoted(word: str, variables: Mapping[str, str] | None = None) -> str:
-    """The value of a word: quotes removed and `variables` expanded. Unknown variables stay as written.
-
-    With a defaultdict for `variables`, none is unknown.
-    """
-
-    def value(match: re.Match[str]) -> str:
-        if variables is None:
-            return match[0]
-        try:
-            return variables[match["braced"] or match["plain"] or ""]
-        except KeyError:
-            return match[0]
-
-    def expanded(text: str) -> str:
-        return _VARIABLE.sub(value, text)
-
-    pieces = []
-    for piece in re.findall(r"'[^']*'|\"(?:[^\"\\]|\\.)*\"|\\.|[^'\"\\]+", word, re.DOTALL):
-        if piece.startswith("'"):
-            pieces.append(piece[1:-1])
-        elif piece.startswith('"'):
-            # inside double quotes a backslash escapes only $, ", \ and a newline
-            pieces.append(re.sub(r'\\([$"\\\n])', r"\1", expanded(piece[1:-1])))
-        elif piece.startswith("\\"):
-            pieces.append(piece[1:])
-        else:
-            pieces.append(expanded(piece))
-    return "".join(pieces)
-
-
-def quoted(text: str) -> str:
-    """`text` quoted as one literal word."""
-    if PLAIN.fullmatch(text):
-        return text
-    return "'" + text.replace("'", "'\\''") + "'"
-
-
-def unknown_variable(text: str) -> bool:
-    """Whether `text`, from `unquoted`, still contains a variable."""
-    return bool(_VARIABLE.search(text))

@@ -1,0 +1,52 @@
+"""Checks what the hosts in URLs need: a DNS server for names, and a GRUB that knows DHCPv6 for IPv6 addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv6Address
+from urllib.parse import urljoin, urlsplit
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.checks.subject import Subject
+from pxe_pack.image.grub.arguments import address
+from pxe_pack.image.grub.words import unknown_variable
+
+_DHCPV6 = "net_bootp6"  # a command of the GRUBs that know it: those of Debian, Fedora and SUSE
+
+
+def names(subject: Subject) -> Iterator[Problem]:
+    """A note with the host names in URLs: nodes can look them up only if DHCP announces a DNS server."""
+    found = dict.fromkeys(
+        host
+        for url in _urls(subject)
+        if (host := urlsplit(url).hostname) and not address(url) and not unknown_variable(host)
+    )
+    if found:
+        yield Problem(
+            reference="url-host-name",
+            message=f"nodes have to look up {', '.join(found)}, so DHCP must announce a DNS server",
+            hint="for dnsmasq: `pxe-pack snippet dnsmasq --dns ADDRESS`; or use URLs with addresses",
+            severity="note",
+        )
+
+
+def grub_over_ipv6(subject: Subject) -> Iterator[Problem]:
+    """A warning if the ISO has an IPv6 address, and GRUB cannot take its own address from DHCPv6."""
+    grub = subject.loaders.grub if subject.loaders else None
+    if isinstance(address(subject.boot_url), IPv6Address) and grub and _DHCPV6 not in grub.commands:
+        yield Problem(
+            reference="grub-no-ipv6",
+            message=f"the ISO is at {subject.boot_url}, but this GRUB knows no DHCPv6: over IPv6 it loads no grub.cfg",
+            hint="have nodes boot over IPv4 (they then fetch the ISO over IPv6), or use another GRUB (--boot-loader)",
+            severity="warning",
+        )
+
+
+def _urls(subject: Subject) -> Iterator[str]:
+    layout, config = subject.layout, subject.config
+    yield subject.boot_url
+    for listed in layout.files.values() if layout else ():
+        yield listed.url or ""
+    for artifact in config.artifacts if config else ():
+        for url in artifact.urls:
+            yield urljoin(config.base_url or "" if config else "", url)

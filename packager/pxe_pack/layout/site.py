@@ -1,0 +1,94 @@
+"""The server that a layout is served from, and the network of its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from urllib.parse import urlsplit
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.image.bootloader import SUFFIXES
+from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.urls import server
+from pxe_pack.tools import InputError
+
+# prefix lengths of the subnet assumed around the server's address
+IPV4_PREFIX, IPV6_PREFIX = 24, 64
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Site:
+    """A layout, and the server it is served from."""
+
+    layout: Layout
+    folder: str  # path of the layout on the server
+    subnet: Network | None = None  # None: derived from the server's address in the URL
+    dns: tuple[Address, ...] = ()  # DNS servers for the nodes
+    router: IPv4Address | None = None  # None: dnsmasq announces itself
+
+    @property
+    def base(self) -> str | None:
+        """The HTTP server's root URL without a trailing slash; None if the layout has no URLs."""
+        url = self.layout.urls.boot_url or self.layout.urls.artifact_url
+        return server(url) if url else None
+
+    @property
+    def loader(self) -> str:
+        """The file that firmware loads first."""
+        return f"boot{SUFFIXES[self.layout.machine]}.efi"
+
+    @property
+    def hosts(self) -> list[str]:
+        """The hosts in the layout's URLs, each once."""
+        urls = [
+            self.layout.urls.boot_url,
+            self.layout.urls.artifact_url,
+            *(file.url for file in self.layout.files.values()),
+        ]
+        return [*dict.fromkeys(host for url in urls if url and (host := urlsplit(url).hostname))]
+
+    @property
+    def network(self) -> Network:
+        """The nodes' subnet. Raises InputError if it cannot be derived from the URL."""
+        if self.subnet:
+            return self.subnet
+        address = address_of(urlsplit(self.base or "").hostname or "")
+        if address is None:
+            message = f"cannot derive the nodes' subnet: {self.base or 'the layout'} contains no address"
+            hint = "set it with --subnet, for example --subnet 10.0.0.0/24"
+            raise InputError(Problem(reference="snippet-subnet", message=message, hint=hint))
+        return ip_network((address, IPV4_PREFIX if address.version == 4 else IPV6_PREFIX), strict=False)  # noqa: PLR2004
+
+
+def address_of(host: str) -> Address | None:
+    """The address that a URL's host is; None for a name."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
+
+
+def unannounced(site: Site) -> Iterator[Problem]:
+    """Warnings about what nodes need to reach the layout's URLs, but DHCP will not tell them."""
+    network = site.network
+    names = [host for host in site.hosts if address_of(host) is None]
+    if names and not site.dns:
+        yield Problem(
+            reference="snippet-no-dns",
+            message=f"nodes have to look up {', '.join(names)}, but this configuration announces no DNS server",
+            hint="add one with --dns ADDRESS, or use URLs with addresses: `pxe-pack relocate`",
+            severity="warning",
+        )
+    addresses = [found for host in site.hosts if (found := address_of(host))]
+    beyond = [str(found) for found in addresses if found.version == network.version and found not in network]
+    if beyond and not site.router and network.version == 4:  # noqa: PLR2004  IPv6 routers announce themselves
+        yield Problem(
+            reference="snippet-no-router",
+            message=f"{', '.join(beyond)} is outside of the nodes' subnet {network}, but no router is announced",
+            hint="add it with --router ADDRESS; without, dnsmasq announces its own address",
+            severity="warning",
+        )

@@ -1,0 +1,62 @@
+"""Debian's GRUB as an ordinary program, grub-emu, which runs a grub.cfg and says which kernels it would load.
+
+The function `linux` stands for the command, which a GRUB without a machine lacks. It fails for every kernel, so GRUB
+goes on to what it falls back to, and then shows its menu again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+PRELUDE = """\
+function linux { echo "<"; for word in "$@"; do echo "[$word]"; done; echo ">"; false; }
+function initrd { false; }
+"""
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+# of a menu, and of an entry in a submenu
+_ENDS = (b"Failed to boot both default and fallback entries", b"GNU GRUB")
+_PATIENCE = 20  # seconds
+
+
+def tried(text: str, folder: Path) -> list[list[str]]:
+    """The words that each `linux` gets, in the order of GRUB's attempts, when no key is pressed.
+
+    `folder` is the one of `text` and of other files that it reads, such as grubenv.
+    """
+    (folder / "grub.cfg").write_text(PRELUDE + text, encoding="utf-8")
+    master, slave = pty.openpty()
+    command = ["grub-emu", "-r", "host", "-d", str(folder)]
+    environment = {**os.environ, "TERM": "dumb"}
+    with subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, env=environment, close_fds=True
+    ) as emulator:
+        os.close(slave)
+        try:
+            output = _output(master)
+        finally:
+            emulator.send_signal(signal.SIGKILL)
+            os.close(master)
+    plain = _ESCAPE.sub("", output).replace("\r", "")
+    return [
+        re.findall(r"^\[(.*)\]$", found, re.MULTILINE)
+        for found in re.findall(r"^<$(.*?)^>$", plain, re.DOTALL | re.MULTILINE)
+    ]
+
+
+def _output(master: int) -> str:
+    seen = b""
+    end = time.monotonic() + _PATIENCE
+    with contextlib.suppress(OSError):  # the emulator has ended
+        while time.monotonic() < end and not any(one in seen for one in _ENDS):
+            if select.select([master], [], [], 0.2)[0]:
+                seen += os.read(master, 65536)
+    assert any(one in seen for one in _ENDS), seen.decode(errors="replace")
+    return seen.decode(errors="replace")
