@@ -45,6 +45,16 @@ class Limit(Enum):
     INITRD_NAMES = 64 << 20, "an initrd in it", "bytes of file names"
     INITRD_KEPT = 64 << 20, "an initrd in it", "bytes in the files to examine"
 
+    # a grub-mkconfig file for 20 kernels has 20 KB
+    GRUB_BYTES = 1 << 20, "a GRUB configuration in it", "bytes, with the files that it includes"
+    GRUB_TOKENS = 200_000, "a GRUB configuration in it", "words, separators and gaps"
+    GRUB_DEPTH = 64, "a GRUB configuration in it", "blocks, conditions or included files inside one another"
+    GRUB_INCLUDES = 64, "a GRUB configuration in it", "included files"
+    GRUB_ENTRIES = 256, "a GRUB configuration in it", "menu entries"
+    GRUB_STEPS = 50_000, "a GRUB configuration in it", "commands to run"
+    GRUB_TEXT = 8 << 20, "a GRUB configuration in it", "characters in the commands that it runs"
+    GRUB_VALUE = 1 << 14, "a GRUB configuration in it", "characters in one command or variable"
+
     LOADER_SIZE = 64 << 20, "a boot loader in it", "bytes"
     LOADERS = 256, "it", "UEFI programs where boot loaders are"
     LOADERS_SIZE = 1 << 30, "it", "bytes in the UEFI programs where boot loaders are"
