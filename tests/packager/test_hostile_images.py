@@ -113,6 +113,10 @@ INITRDS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: gzip.compress(newc.archive([newc.Entry("a", stat.S_IFREG, bytes(1 << 28))])),
         Limit.EXPANSION.of,
     ),
+    "256 MiB of zeros in small parts": (
+        lambda: gzip.compress(newc.archive([newc.Entry("a", stat.S_IFREG, bytes(8 << 20))])) * 60,
+        Limit.EXPANSION.of,
+    ),
     "a block of xz that is 256 MiB": (
         lambda: lzma.compress(newc.archive([newc.Entry("a", stat.S_IFREG, bytes(1 << 28))]), preset=0),
         Limit.EXPANSION.of,

@@ -93,21 +93,29 @@ class Expansion:
 
 
 def pieces(
-    name: str, blocks: Iterable[bytes], *, ended: Callable[[bytes], None] = lambda _: None
+    name: str,
+    blocks: Iterable[bytes],
+    *,
+    expansion: Expansion,
+    ended: Callable[[bytes], None] = lambda _: None,
 ) -> Generator[bytes, None, None]:
     """The decompressed content of `blocks`, one stream of the compression `name`, in pieces of at most 256 KiB.
 
-    `ended` gets what `blocks` had behind the stream; for zstd, which may have several frames, nothing. Raises one of
-    DAMAGED if the stream is damaged or ends too soon, and LimitError if it expands too much.
+    `expansion` counts all streams of one file. `ended` gets what `blocks` had behind the stream; for zstd, which may
+    have several frames, nothing. Raises one of DAMAGED if the stream is damaged or ends too soon, and LimitError if it
+    expands too much.
     """
-    expansion = Expansion()
 
     def counted() -> Iterator[bytes]:
         for block in blocks:
             expansion.add(read=len(block))
             yield block
 
-    plain = unzstd(counted()) if name == "zstd" else _decompressed(_DECOMPRESSORS[name](), counted(), ended)
+    def counted_back(behind: bytes) -> None:
+        expansion.read -= len(behind)  # it is read again, as the beginning of the next stream
+        ended(behind)
+
+    plain = unzstd(counted()) if name == "zstd" else _decompressed(_DECOMPRESSORS[name](), counted(), counted_back)
     with closing(plain):
         for piece in plain:
             expansion.add(written=len(piece))
@@ -134,8 +142,9 @@ def _decompressed(
 
 def concatenated(name: str, blocks: Iterable[bytes]) -> Generator[bytes, None, None]:
     """Like `pieces`, for a file of one or several streams, each of the compression `name`, with zeros between them."""
+    expansion = Expansion()
     if name == "zstd":
-        yield from pieces(name, blocks)
+        yield from pieces(name, blocks, expansion=expansion)
         return
     source, rest = iter(blocks), b""
 
@@ -149,7 +158,7 @@ def concatenated(name: str, blocks: Iterable[bytes]) -> Generator[bytes, None, N
 
     rest = next(source, b"")
     while rest:
-        yield from pieces(name, following(), ended=remember)
+        yield from pieces(name, following(), expansion=expansion, ended=remember)
         rest = rest.lstrip(b"\0")
         while not rest and (block := next(source, b"")):
             rest = block.lstrip(b"\0")

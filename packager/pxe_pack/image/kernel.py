@@ -34,7 +34,7 @@ def release(data: bytes) -> str:
         data = data[at : at + length]
     if data[:2] == _GZIP:
         blocks = (data[at : at + decompress.BLOCK] for at in range(0, len(data), decompress.BLOCK))
-        return _banner(decompress.pieces("gzip", blocks))
+        return _banner(decompress.pieces("gzip", blocks, expansion=decompress.Expansion()))
     return _banner([data])
 
 

@@ -91,7 +91,7 @@ class LimitError(InputError):
     def __init__(self, limit: Limit, *, image: str = "the image") -> None:
         self.limit = limit
         message = f"{image} cannot be read: {limit.subject} has more than {limit.most:,} {limit.of}"
-        hint = "use an image from a source that you trust; docs/images.md lists the limits"
+        hint = "make sure that this is an image, from a source that you trust; docs/images.md lists the limits"
         super().__init__(Problem(reference="image-limit", message=message, hint=hint))
 
 

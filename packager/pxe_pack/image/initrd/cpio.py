@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
 from pxe_pack.image import decompress
-from pxe_pack.image.decompress import BLOCK, PieceStream, pieces
+from pxe_pack.image.decompress import BLOCK, Expansion, PieceStream, pieces
 from pxe_pack.image.limits import Limit, Usage
 
 HEADER = 110  # bytes of a newc header
@@ -86,7 +86,7 @@ class Archives:
             yield member
 
     def _members(self, wanted: Wanted, copied: Copied) -> Iterator[Member]:
-        offset, parts = 0, Usage(Limit.INITRD_PARTS)
+        offset, parts, expansion = 0, Usage(Limit.INITRD_PARTS), Expansion()
         while (start := _skip_zeros(self.source, offset)) is not None:
             parts.add()
             compression = _compression(self.source(start, 6))
@@ -95,9 +95,7 @@ class Archives:
                 yield from _archive(plain, wanted, copied)
                 offset = plain.offset
             elif compression in _READ:
-                stream = (
-                    _zstd(self.source, start) if compression == "zstd" else _inflated(compression, self.source, start)
-                )
+                stream = _decompressed(compression, self.source, start, expansion=expansion)
                 yield from _archives(stream, wanted, copied)
                 offset = stream.end()
             else:
@@ -183,34 +181,28 @@ class _Stream:
         return self._end()
 
 
-def _inflated(name: str, source: Source, offset: int) -> _Stream:
-    end = offset
+def _decompressed(name: str, source: Source, offset: int, *, expansion: Expansion) -> _Stream:
+    end = _end_of_frames(source, offset) if name == "zstd" else None
+    at = offset
 
     def blocks() -> Iterator[bytes]:
-        nonlocal end
-        while block := source(end, BLOCK):
-            end += len(block)
-            yield block
-
-    def ended(behind: bytes) -> None:
-        nonlocal end
-        end -= len(behind)
-
-    return _Stream(pieces(name, blocks(), ended=ended), lambda: end)
-
-
-def _zstd(source: Source, offset: int) -> _Stream:
-    end = offset
-    while source(end, 4) == _ZSTD:  # zstd -T and pzstd write several frames
-        end = _end_of_frame(source, end)
-
-    def blocks() -> Iterator[bytes]:
-        at = offset
-        while at < end and (block := source(at, min(BLOCK, end - at))):
+        nonlocal at
+        while block := source(at, BLOCK if end is None else min(BLOCK, end - at)):
             at += len(block)
             yield block
 
-    return _Stream(pieces("zstd", blocks()), lambda: end)
+    def ended(behind: bytes) -> None:
+        nonlocal at
+        at -= len(behind)
+
+    return _Stream(pieces(name, blocks(), expansion=expansion, ended=ended), lambda: at)
+
+
+def _end_of_frames(source: Source, offset: int) -> int:
+    """The end of a Zstandard stream: zstd -T and pzstd write several frames."""
+    while source(offset, 4) == _ZSTD:
+        offset = _end_of_frame(source, offset)
+    return offset
 
 
 def _end_of_frame(source: Source, offset: int) -> int:
