@@ -181,7 +181,17 @@ def _payload(subject: Subject, request: Request, *, console: Console) -> Iterato
     """Problems with what packing would add. A layout already contains it."""
     if subject.layout:
         return
-    agent = load_agent(request.agent) if request.agent else cached_agent(cache=default_cache(), console=console)
+    yield from _agent(subject, request, console=console)
+    service = unit.service_for(subject.config or FetchConfig(), systemd=subject.image.systemd)
+    yield from unit.unit_problems(service)
+
+
+def _agent(subject: Subject, request: Request, *, console: Console) -> Iterator[Problem]:
+    try:
+        agent = load_agent(request.agent) if request.agent else cached_agent(cache=default_cache(), console=console)
+    except InputError as error:
+        yield from error.problems
+        return
     if agent:
         yield from checks.agent_fits(agent, subject.image)
     else:
@@ -191,8 +201,6 @@ def _payload(subject: Subject, request: Request, *, console: Console) -> Iterato
             hint="pass one with --agent, or pack once to build one",
             severity="note",
         )
-    service = unit.service_for(subject.config or FetchConfig(), systemd=subject.image.systemd)
-    yield from unit.unit_problems(service)
 
 
 def _additional(subject: Subject, config: _Config) -> Iterator[Problem]:

@@ -21,7 +21,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -115,6 +114,8 @@ def sigint_raises() -> Iterator[None]:
 @contextmanager
 def temporary_folder(*, prefix: str, parent: Path | None = None) -> Iterator[Path]:
     """A new folder in `parent` ($TMPDIR if None), removed when the block ends. Raises OSError."""
+    import tempfile  # with `random` and more, which --help does without
+
     with held():
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent)).absolute()
         _state.folders.append(folder)

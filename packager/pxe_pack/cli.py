@@ -16,8 +16,6 @@ from contextlib import contextmanager
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import cleanup, parser
 from pxe_pack.console import Console, ConsoleHandler, console
-from pxe_pack.pack import pack, result_document, show_plan, summary
-from pxe_pack.plan import Options
 from pxe_pack.tools import InputError, WorkError
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 128 + signal.SIGINT
@@ -79,6 +77,9 @@ def _logged(shown: Console, *, verbosity: int) -> Iterator[None]:
 
 
 def _pack(arguments: argparse.Namespace, shown: Console) -> int:
+    from pxe_pack.pack import pack, result_document, show_plan, summary  # half a second, not for --help
+    from pxe_pack.plan import Options
+
     options = Options(
         config=arguments.pack_agent_config,
         image=arguments.pack_image,
@@ -93,6 +94,7 @@ def _pack(arguments: argparse.Namespace, shown: Console) -> int:
         agent=arguments.pack_agent,
         boot_loader=arguments.pack_boot_loader,
         leave_out=tuple(arguments.pack_leave_out) if arguments.pack_leave_out else None,
+        input_digest=arguments.pack_input_digest,
     )
     if arguments.pack_dry_run:
         show_plan(options, console=shown)

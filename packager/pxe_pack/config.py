@@ -8,9 +8,7 @@ from typing import NamedTuple, cast
 from pxe_fetch.contract import keys, model, reader, validators
 from pxe_fetch.contract.keys import Size, Text, Texts, Whole, key
 from pxe_fetch.contract.model import FetchConfig
-
-INJECTORS = ("auto", "rootfs", "updates", "initrd")
-COMPRESSORS = ("gzip", "xz", "zstd")  # that a root filesystem can be given
+from pxe_pack.choices import COMPRESSORS, INJECTORS
 
 
 def boot_url(text: str) -> str:

@@ -11,10 +11,9 @@ from pxe_pack import folder_archive
 from pxe_pack.additional_files import AdditionalFiles
 from pxe_pack.artifacts import Exported, LocalFile
 from pxe_pack.chunks import ChunkDigests, chunk_size
-from pxe_pack.hashing import Advance, SizeAndDigest, copy_hashed, copy_whole
+from pxe_pack.hashing import Advance, copy_hashed, copy_whole
 from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.grub.config import GRUB_DIR
-from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import FOLDER, Kind
@@ -54,13 +53,6 @@ def _export_artifact(layout: Layout, file: LocalFile, *, base: str, advance: Adv
 def _export_list(layout: Layout, file: LocalFile, digests: ChunkDigests, *, base: str) -> Chunks:
     written = layout.write(f"{FOLDER}/{file.list_name}", [listed(digests.finish()).encode()], kind=Kind.ARTIFACT)
     return Chunks(size=digests.size, urls=(file.list_url(base),), digests=bytes.fromhex(written.sha256))
-
-
-def export_iso(layout: Layout, iso: Iso, *, name: str, advance: Advance) -> SizeAndDigest:
-    """Copy the ISO unchanged into the layout as `name`, and return its size and digest. Raises OSError."""
-    counted = copy_whole(iso.file, layout.place(name), advance=advance)
-    layout.record(name, counted, kind=Kind.ISO)
-    return counted
 
 
 def export_additional(layout: Layout, additional: AdditionalFiles, *, advance: Advance) -> None:

@@ -1,4 +1,4 @@
-"""Copies files and hashes them in the same pass, or in the background: hashlib releases the GIL."""
+"""Copies files and hashes them in the same pass, in a thread of its own: hashlib releases the GIL."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import mmap
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -40,48 +39,6 @@ class Span:
     size: int
 
 
-class Stopped(Exception):  # noqa: N818  not an error: the caller asked for it
-    """The hash was cancelled because its result is no longer needed."""
-
-
-@contextmanager
-def background_hasher() -> Iterator[Hasher]:
-    """A hasher that works in background threads. If the block fails, its work is cancelled."""
-    hasher = Hasher()
-    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="hash") as pool:
-        hasher.pool = pool
-        try:
-            yield hasher
-        except BaseException:
-            hasher.stopped = True
-            raise
-
-
-class Hasher:
-    """Hashes files in background threads."""
-
-    pool: ThreadPoolExecutor
-    stopped = False
-
-    def file(self, path: Path, *, advance: Advance | None = None) -> Future[SizeAndDigest]:
-        """Start hashing the file and return a future of its size and digest."""
-        return self.pool.submit(self._hash, path, advance)
-
-    def _hash(self, path: Path, advance: Advance | None) -> SizeAndDigest:
-        digest = hashlib.sha256()
-        size = 0
-        # page-aligned: the kernel copies into aligned buffers several times faster
-        with path.open("rb") as file, mmap.mmap(-1, BLOCK) as buffer, memoryview(buffer) as view:
-            while count := os.readv(file.fileno(), [view]):
-                if self.stopped:
-                    raise Stopped
-                digest.update(view[:count])
-                size += count
-                if advance:
-                    advance(count)
-        return SizeAndDigest(size=size, sha256=digest.hexdigest())
-
-
 def hash_file(path: Path) -> SizeAndDigest:
     """The size and digest of a file. Raises OSError."""
     with path.open("rb") as file:
@@ -104,7 +61,7 @@ def copy_hashed(pieces: Iterable[bytes], target: Path, *, consumers: Sequence[Co
 
 
 def copy_with_trailer(
-    pieces: Iterable[bytes], target: Path, *, trailer: Callable[[SizeAndDigest], bytes]
+    pieces: Iterable[bytes], target: Path, *, trailer: Callable[[SizeAndDigest], Iterable[bytes]]
 ) -> tuple[SizeAndDigest, SizeAndDigest]:
     """Write `pieces` to the new file `target`, then the bytes that `trailer` returns for their size and digest.
 
@@ -118,13 +75,14 @@ def copy_with_trailer(
             size += len(piece)
             write_all(file, piece)
         before = SizeAndDigest(size=size, sha256=digest.hexdigest())
-        added = trailer(before)
-        digest.update(added)
-        write_all(file, added)
-    return before, SizeAndDigest(size=size + len(added), sha256=digest.hexdigest())
+        for piece in trailer(before):
+            digest.update(piece)
+            size += len(piece)
+            write_all(file, piece)
+    return before, SizeAndDigest(size=size, sha256=digest.hexdigest())
 
 
-def write_all(file: BinaryIO, data: bytes) -> None:
+def write_all(file: BinaryIO, data: bytes | bytearray) -> None:
     """Write all of `data` at the current position of `file`."""
     view = memoryview(data)
     while view:
@@ -153,6 +111,11 @@ def copy_into(source: BinaryIO, target: Path, *, at: int, size: int, advance: Ad
     with target.open("r+b", buffering=0) as file:
         file.seek(at)
         _copy_in_steps(source, file, offset=0, size=size, advance=advance)
+
+
+def copy_piece(source: BinaryIO, target: BinaryIO, *, span: Span) -> None:
+    """Copy `span` of `source` to the current position of `target`, as `copy_span` does."""
+    _copy_in_steps(source, target, offset=span.offset, size=span.size, advance=None)
 
 
 def _copy_in_steps(source: BinaryIO, target: BinaryIO, *, offset: int, size: int, advance: Advance | None) -> None:
@@ -192,30 +155,25 @@ def copy_whole(
 
 def splice(
     source: BinaryIO, target: Path, *, span: Span, at: int, head: bytes = b"", advance: Advance
-) -> tuple[SizeAndDigest, SizeAndDigest]:
-    """Copy `span` of `source` to offset `at` of the file `target`.
+) -> SizeAndDigest:
+    """Copy `span` of `source` to offset `at` of the file `target`, and return size and digest of the whole of `target`.
 
-    Returns size and digest of the whole of `source`, and of the whole of `target`. `head` replaces the first bytes of
-    the span. The span is read once for both hashes, each of which has its own thread. The rest of `target` must already
-    be written.
+    `head` replaces the first bytes of the span. The span is read once, and hashed in a thread of its own. The rest of
+    `target` must already be written.
     """
-    end = span.offset + span.size
     with target.open("r+b", buffering=0) as file:
-        with _HashThread() as incoming, _HashThread() as outgoing:
-            incoming.take(span_pieces(source, offset=0, size=span.offset))
+        with _HashThread() as outgoing:
             outgoing.take(span_pieces(file, offset=0, size=at))
             first = b"".join(span_pieces(source, offset=span.offset, size=min(BLOCK, span.size)))
             changed = head + first[len(head) :]
-            incoming.take([first])
             outgoing.take([changed])
             file.seek(at)
             write_all(file, changed)
             rest = Span(offset=span.offset + len(first), size=span.size - len(first))
-            _copy_and_feed(source, file, rest, at=at + len(first), threads=[incoming, outgoing], advance=advance)
-            incoming.take(span_pieces(source, offset=end, size=os.fstat(source.fileno()).st_size - end))
+            _copy_and_feed(source, file, rest, at=at + len(first), threads=[outgoing], advance=advance)
             after = at + span.size
             outgoing.take(span_pieces(file, offset=after, size=os.fstat(file.fileno()).st_size - after))
-        return incoming.result(), outgoing.result()
+        return outgoing.result()
 
 
 def _copy_and_feed(

@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
 from pxe_fetch import __version__
-from pxe_pack import checks, dump, export, unit
+from pxe_pack import checks, dump, export, input_digest, unit
 from pxe_pack.artifacts import Exported, LocalFile, with_urls
 from pxe_pack.console import Console, joined
 from pxe_pack.freeze import FrozenAgent, default_cache, frozen_agent, load_agent
 from pxe_pack.hashing import SizeAndDigest, hash_file
 from pxe_pack.image import liveos
+from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.inject import Target, remove_from_iso
+from pxe_pack.inject import PackedIso, Target, original_image
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import Kind
 from pxe_pack.liveiso import detect_rootfs
@@ -63,28 +64,40 @@ def pack(options: Options, *, console: Console) -> PackResult:
         plan = make_plan(settings, image)
         for line in plan.lines():
             console.say(line)
-        if problems := checks.needed_tools(plan.choice):
+        packed = PackedIso.find(image)
+        if problems := checks.needed_tools(plan.choice, packed):
             raise InputError(*problems)
         if plan.warnings:
             console.problems(plan.warnings)
         agent = _agent(plan, console)
         service = _service(plan, console)
         # the final configuration and the manifest are small: the injector's estimate has room for them
-        room = plan.choice.injector.disk_space(image, _payload(plan, agent, service, config=settings.config_text))
+        payload = make_payload(
+            agent=agent.path,
+            service=service,
+            live_space=unit.live_space_unit(settings.fetch, full_os=image.live is None),
+            config=settings.config_text,
+            roots=settings.fetch.allowed_roots,
+            tree=image.tree,
+        )
+        room = plan.choice.injector.disk_space(image, payload) + (packed.disk_space if packed else 0)
         local = sum(file.disk_space for file in settings.files) + plan.additional.size
         local += sum(file.size for file in plan.boot_files().values())
         layouts = 2 if settings.format == "tar" else 1  # the files, and a copy of them in the archive
         if problems := checks.disk_space(settings.output, needed=layouts * (room + local)):
             raise InputError(*problems)
-        with _staging(settings, image) as made:
+        with (
+            _staging(settings, image) as made,
+            original_image(image, packed, work=made.work, console=console) as original,
+        ):
+            plan = replace(plan, image=original)
             layout = Layout(root=made.layout, urls=plan.urls)
             files = _copy_artifacts(settings, layout=layout, console=console)
-            config = _node_config(plan, files)
-            payload = _payload(plan, agent, service, config=config)
+            payload = payload.with_config(_node_config(plan, files))
             inputs = _inject(plan, payload, layout=layout, work=made.work, console=console)
             _copy_additional(plan, layout=layout, console=console)
             with console.step("Exporting the layout") as step:
-                export.export_boot_files(layout, image, plan.loaders.loaders)
+                export.export_boot_files(layout, original, plan.loaders.loaders)
                 layout.finish(_facts(plan, agent, payload, inputs))
                 step.note(f"{len(layout.files)} files, {layout.size:,} bytes")
     return PackResult(plan=plan, agent=agent, payload=payload, layout=layout, seconds=time.monotonic() - began)
@@ -134,41 +147,42 @@ def _service(plan: Plan, console: Console) -> str:
     return service
 
 
-def _payload(plan: Plan, agent: FrozenAgent, service: str, *, config: str) -> Payload:
-    return make_payload(
-        agent=agent.path,
-        service=service,
-        live_space=unit.live_space_unit(plan.settings.fetch, full_os=plan.image.live is None),
-        config=config,
-        roots=plan.settings.fetch.allowed_roots,
-        tree=plan.image.tree,
-    )
-
-
-def _inject(
-    plan: Plan, payload: Payload, *, layout: Layout, work: Path, console: Console
-) -> Mapping[str, SizeAndDigest]:
-    """Write the files with the payload and the ISO into the layout.
-
-    Returns size and digest of the image's files they were made from, by path.
-    """
+def _inject(plan: Plan, payload: Payload, *, layout: Layout, work: Path, console: Console) -> list[dict[str, object]]:
+    """Write the files with the payload, and the ISO, into the layout. Returns the image's files for the manifest."""
     image, name = plan.image, plan.iso_name
     target = Target(place=layout.place, iso=name)
     injected = plan.choice.injector.inject(image, payload, target=target, work=work, console=console)
     for path, counted in injected.files.items():
         layout.record(path, counted, kind=Kind.ISO if path == name else Kind.BOOT)
-    inputs = {**injected.inputs}
-    if (
-        image.iso
-        and name not in injected.files
-        and (cleaned := remove_from_iso(image, target=target, work=work, console=console))
-    ):
-        layout.record(name, cleaned.files[name], kind=Kind.ISO)
-        inputs |= cleaned.inputs
-    elif image.iso and name not in injected.files:
-        with console.step("Copying and hashing the ISO", total=image.iso.size) as step:
-            inputs[image.iso_path] = export.export_iso(layout, image.iso, name=name, advance=step.advance)
-    return inputs
+    inputs = dict(injected.inputs)
+    iso = [_iso_input(plan, image.iso, hashed=inputs.pop(image.iso_path, None), console=console)] if image.iso else []
+    return [*iso, *(_input(plan, path, counted) for path, counted in sorted(inputs.items()))]
+
+
+def _iso_input(plan: Plan, iso: Iso, *, hashed: SizeAndDigest | None, console: Console) -> dict[str, object]:
+    """The ISO for the manifest, as it was before earlier packs; with its digest, if the pack has `hashed` it.
+
+    Hashing it would take as long as the rest of the pack, so it is done on request only. Raises WorkError if the digest
+    differs from the one in the file beside the ISO.
+    """
+    given = iso.path if iso.path == iso.input_path else None  # else it was built, or restored
+    if plan.settings.input_digest and not hashed:
+        with console.step("Hashing the input"):
+            hashed = hash_file(iso.path)
+    if hashed:
+        if given:
+            input_digest.check_published(given, sha256=hashed.sha256)
+        return _input(plan, plan.image.iso_path, hashed)
+    published = input_digest.published_digest(given) if given else None
+    document = _input(plan, plan.image.iso_path, SizeAndDigest(size=iso.size, sha256=published or ""))
+    origin = {"sha256_from": f"{given.name}{input_digest.SUFFIX}"} if given and published else {}
+    return {**document, "sha256": published, **origin}
+
+
+def _input(plan: Plan, path: str, counted: SizeAndDigest) -> dict[str, object]:
+    role = "made-iso" if plan.image.rootfs_source else "image"
+    at = {"path": path} if path else {}
+    return {"role": role, "name": plan.settings.image.name, **at, "size": counted.size, "sha256": counted.sha256}
 
 
 def _copy_artifacts(settings: Settings, *, layout: Layout, console: Console) -> Mapping[LocalFile, Exported]:
@@ -195,20 +209,21 @@ def _node_config(plan: Plan, files: Mapping[LocalFile, Exported]) -> str:
     return dump.dump(config)
 
 
-def _facts(plan: Plan, agent: FrozenAgent, payload: Payload, inputs: Mapping[str, SizeAndDigest]) -> dict[str, object]:
+def _facts(
+    plan: Plan, agent: FrozenAgent, payload: Payload, inputs: Sequence[Mapping[str, object]]
+) -> dict[str, object]:
     """The manifest's content except for the list of output files."""
     settings = plan.settings
     given = plan.image.rootfs_source
-    role = "made-iso" if given else "image"
-    read = [(role, settings.image.name, path, counted) for path, counted in sorted(inputs.items())]
+    read = [("config", settings.config_path)]
     if given and given.form != "directory":
-        read.append(("image", settings.image.name, "", hash_file(settings.image)))
-    read.append(("config", settings.config_path.name, "", hash_file(settings.config_path)))
+        read.insert(0, ("image", settings.image))
+    files = [(role, path.name, hash_file(path)) for role, path in read]
     return {
         "pxe_pack": __version__,
         "inputs": [
-            {"role": role, "name": name, **({"path": path} if path else {}), "size": file.size, "sha256": file.sha256}
-            for role, name, path, file in read
+            *inputs,
+            *({"role": role, "name": name, "size": file.size, "sha256": file.sha256} for role, name, file in files),
         ],
         "image": plan.image.document(),
         "agent": {

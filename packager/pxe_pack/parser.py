@@ -17,9 +17,8 @@ from typing import Protocol, cast
 from pxe_fetch import __version__
 from pxe_fetch.contract import quantity
 from pxe_fetch.contract.problem import RuleError
-from pxe_pack.config import COMPRESSORS
+from pxe_pack.choices import COMPRESSORS, INJECTORS
 from pxe_pack.console import Console
-from pxe_pack.inject import INJECTORS
 
 _DESCRIPTION = """\
 Put the pxe-fetch agent and its configuration into a LiveOS image and export a PXE layout that is ready to serve. Every
@@ -114,13 +113,14 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add("--format", "write --output as a folder or as a tar archive (default: dir)", choices=("dir", "tar"))
     add("--boot-url", "URL nodes boot the ISO from (root=live:URL)", metavar="URL")
     add("--artifact-url", "base URL of the artifacts given with `source:`", metavar="URL")
-    add("--inject", "how to put the agent into the image (default: auto)", choices=("auto", *INJECTORS))
+    add("--inject", "how to put the agent into the image (default: auto)", choices=INJECTORS)
     add("--compressor", "recompress the root filesystem with this (rootfs only)", choices=COMPRESSORS)
     add("--level", "compression level (1 to 9, zstd to 22)", type=int, choices=range(1, 23), metavar="N")
     add("--node-memory", "memory of the smallest node, for example 4GiB", type=size, metavar="SIZE")
     add("--agent", "use this frozen agent instead of building one", type=Path, metavar="DIR")
     add("--boot-loader", "use shim and GRUB from this folder", type=Path, metavar="DIR")
     add("--leave-out", "do not serve the image's files that match this; repeatable", action="append", metavar="GLOB")
+    add("--input-digest", "hash the image as well, and check it against IMAGE.sha256", action="store_true")
     add("--dry-run", "print the plan and exit", action="store_true")
 
 

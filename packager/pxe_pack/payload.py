@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from pxe_fetch.contract.paths import (
@@ -51,6 +51,7 @@ OWNED = (
     COMPLETION,
 )
 
+_OWNED_PARENTS = {str(PurePosixPath(owned.strip("/")).parent) for owned in OWNED}
 _VOLATILE = ("run", "tmp", "dev", "proc", "sys")  # mounted over at boot, which would hide a folder of the image
 
 
@@ -75,10 +76,16 @@ class Payload:
 
     entries: tuple[Entry, ...]
     replaces: tuple[str, ...]  # paths of earlier packs inside the image; a trailing slash: with everything below
+    config: str  # the path of the configuration
 
     @property
     def size(self) -> int:
         return sum(entry.size for entry in self.entries)
+
+    def with_config(self, config: str) -> Payload:
+        """The payload with another configuration."""
+        entries = (replace(e, content=config.encode()) if e.path == self.config else e for e in self.entries)
+        return replace(self, entries=tuple(entries))
 
     def is_replaced(self, path: str) -> bool:
         """True if `path` belongs to this pack or to an earlier one."""
@@ -143,8 +150,7 @@ def _agent_entries(agent: Path) -> list[Entry]:
 def _placed(wanted: list[Entry], folders: list[str], tree: RootTree | None) -> Payload:
     """The payload of `wanted` and `folders` at their real paths, with missing parents. Raises InputError."""
     parents = {str(PurePosixPath(entry.path).parent) for entry in wanted} | set(folders)
-    owned_parents = {str(PurePosixPath(owned.strip("/")).parent) for owned in OWNED}
-    real = _resolved(parents | owned_parents, tree)
+    real = _resolved(parents | _OWNED_PARENTS, tree)
     moved = {
         (path := _below(real[str(PurePosixPath(entry.path).parent)], PurePosixPath(entry.path).name)): Entry(
             path=path, mode=entry.mode, content=entry.content, target=entry.target
@@ -156,13 +162,23 @@ def _placed(wanted: list[Entry], folders: list[str], tree: RootTree | None) -> P
             if ancestor not in ("", "."):
                 moved.setdefault(ancestor, Entry(path=ancestor, mode=stat.S_IFDIR | 0o755))
     present = tree.stat(sorted(moved)) if tree else {}
-    replaces = tuple(_moved_owned(owned, real) for owned in OWNED)
-    payload = Payload(entries=tuple(moved[path] for path in sorted(moved)), replaces=replaces)
+    replaces = _owned_paths(real)
+    config = _moved_owned(CONFIG_ETC, real)
+    payload = Payload(entries=tuple(moved[path] for path in sorted(moved)), replaces=replaces, config=config)
     if problems := [problem for entry in payload.entries if (problem := _conflict(entry, present, payload))]:
         raise InputError(*problems)
     # directories inside a replaced folder have to be created again
     kept = tuple(e for e in payload.entries if payload.is_replaced(e.path) or not _is_there(e, present))
-    return Payload(entries=kept, replaces=replaces)
+    return replace(payload, entries=kept)
+
+
+def owned_paths(tree: RootTree | None) -> tuple[str, ...]:
+    """The paths that packs write (OWNED) as they are in the root filesystem `tree`, whose links are followed."""
+    return _owned_paths(_resolved(_OWNED_PARENTS, tree))
+
+
+def _owned_paths(real: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(_moved_owned(owned, real) for owned in OWNED)
 
 
 def _moved_owned(owned: str, real: Mapping[str, str]) -> str:

@@ -44,6 +44,7 @@ class Options:
     agent: Path | None = None  # a folder with a frozen agent
     boot_loader: Path | None = None  # a folder with shim and GRUB
     leave_out: tuple[str, ...] | None = None
+    input_digest: bool = False  # compute the image's digest for the manifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +64,7 @@ class Settings:
     node_memory: int | None  # bytes; None if it is not given
     agent: Path | None
     boot_loader: Path | None
+    input_digest: bool
     files: tuple[LocalFile, ...]
     leave_out: tuple[str, ...]  # patterns of the image's files that are not served
 
@@ -235,6 +237,7 @@ def resolve_settings(options: Options) -> Settings:
         node_memory=options.node_memory or pack.node_memory,
         agent=options.agent,
         boot_loader=options.boot_loader or (base_dir / pack.boot_loader if pack.boot_loader else None),
+        input_digest=options.input_digest,
         files=tuple(files),
         leave_out=pack.leave_out if options.leave_out is None else options.leave_out,
     )

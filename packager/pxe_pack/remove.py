@@ -1,7 +1,6 @@
 """Removes what pxe-pack added: from an ISO into a new ISO, from a layout in place or into a new folder.
 
-The package `inject` finds earlier payloads. Initrds and grafted root filesystems are restored byte for byte; in an ISO,
-every file is.
+The package `inject` finds earlier payloads. Initrds and ISOs are restored byte for byte, from the records in them.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.cleanup import committing
 from pxe_pack.console import Console, joined
-from pxe_pack.hashing import SizeAndDigest
+from pxe_pack.hashing import SizeAndDigest, hash_file
 from pxe_pack.image import liveos
 from pxe_pack.image.grub.config import GRUB_CFG
+from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.inject import Target, previous_payloads, remove_from_iso
-from pxe_pack.inject.xorriso import EDITOR
+from pxe_pack.inject import PackedIso, previous_payloads
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import FOLDER, Kind
@@ -47,12 +46,13 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
     if path.is_dir():
         return _of_layout(Layout.read(path.resolve()), output=output, console=console)
     with liveos.opened(path, boot_url="") as image:
-        ways = _ways(image)
-        if image.media is not image.iso:
-            raise _refused("remove-no-iso", f"{path} is neither an ISO nor a layout", "pass pxe-pack's output folder")
-        if "initrd" in ways:
-            message = f"the payload is in an initrd of {path}; it can only be removed from a layout"
+        packed = PackedIso.find(image)
+        ways = _ways(image, packed)
+        if image.live is None and isinstance(image.media, Iso):
+            message = f"the payload is in the root filesystem of {path}, which is an initrd"
             raise _refused("remove-no-layout", message, "pass pxe-pack's output folder")
+        if image.media is not image.iso or packed is None:
+            raise _refused("remove-no-iso", f"{path} is neither an ISO nor a layout", "pass pxe-pack's output folder")
         if output is None:
             message = f"{path} is never modified, and no output is given"
             raise _refused("output-missing", message, "name the ISO to write with --output")
@@ -61,22 +61,23 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
             hint = "choose another file with --output"
             raise _refused("output-foreign", f"the output cannot be written: {message}", hint)
         with staging_folder(output) as folder:
-            target = Target(place=lambda name: folder / name, iso="layout.iso")
-            remove_from_iso(image, target=target, work=folder, console=console)
-            made = folder / target.iso
+            made = folder / "original.iso"
+            packed.write_original(made, work=folder, console=console)
             made.chmod(0o644)
             with committing():
                 made.rename(output)
     return Removed(output=output, removed=ways, changed=(output.name,))
 
 
-def _ways(image: LiveImage) -> tuple[str, ...]:
-    """The injectors of earlier packs. Raises InputError if there was none, or if xorriso is needed and missing."""
+def _ways(image: LiveImage, packed: PackedIso | None) -> tuple[str, ...]:
+    """The injectors of earlier packs. Raises InputError if there was none, or if a program is needed and missing."""
     ways = tuple(previous.how for previous in previous_payloads(image))
+    if not ways and packed:
+        ways = ("updates",)  # someone has removed the agent, but not its configuration
     if not ways:
         message = f"{image.path} contains nothing that pxe-pack added"
         raise _refused("remove-nothing", message, "`pxe-pack show` lists the contents of an image")
-    if problems := tools.missing([EDITOR] if {*ways} - {"initrd"} else [], reason="to write the ISO"):
+    if problems := tools.missing(packed.needed_tools if packed else (), reason="to write the ISO"):
         raise InputError(*problems)
     return ways
 
@@ -96,13 +97,14 @@ def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Remo
         raise _refused("layout-differs", message, "pack the image again")
     boot_url = layout.urls.boot_url
     with liveos.opened(layout.root, boot_url=boot_url or "") as image, staging(target_root) as made:
-        ways = _ways(image)
+        packed = PackedIso.find(image)
+        ways = _ways(image, packed)
         kept = [path for path, file in layout.files.items() if file.kind is not Kind.ARTIFACT]
         # without artifacts, it is only known as the URL of the image's own files in that folder
         served = any(path.startswith(f"{FOLDER}/") for path in kept)
         urls = Urls(boot_url=boot_url, artifact_url=layout.urls.artifact_url if served else None)
         new = Layout(root=made.layout, urls=urls)
-        written = _written(image, layout, new=new, work=made.work, console=console)
+        written = _written(image, packed, layout, new=new, work=made.work, console=console)
         for path in kept:
             if path in written:
                 new.record(path, written[path], kind=layout.files[path].kind)
@@ -117,14 +119,14 @@ def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Remo
 
 
 def _written(
-    image: LiveImage, layout: Layout, *, new: Layout, work: Path, console: Console
+    image: LiveImage, packed: PackedIso | None, layout: Layout, *, new: Layout, work: Path, console: Console
 ) -> Mapping[str, SizeAndDigest]:
     """Write the layout's files that contained the payload without it. Returns their sizes and digests by path."""
     files: dict[str, SizeAndDigest] = {}
-    if image.iso and layout.iso:
-        target = Target(place=new.place, iso=layout.iso)
-        if cleaned := remove_from_iso(image, target=target, work=work, console=console):
-            files |= cleaned.files
+    if layout.iso and packed:
+        target = new.place(layout.iso)
+        packed.write_original(target, work=work, console=console)
+        files[layout.iso] = hash_file(target)
     originals = image.boot_files()
     for path, source in image.network.files.items():
         if source in image.initrds and image.initrds[source].appended:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -157,7 +158,11 @@ def unit_problems(service: str) -> list[Problem]:
     with temporary_folder(prefix="pxe-pack-unit-") as root, held():
         _lay_out(root, service)
         limit = EXPOSURE_LIMIT if "\nProtectProc=" in service else OLD_EXPOSURE_LIMIT
-        return [*_verified(root), *_rated(root, limit=limit)]
+        names = (UNIT_NAME, TARGET_NAME, CATALOG_UNIT_NAME)
+        verify = ("verify", f"--root={root}", "--man=no", "--recursive-errors=no", *names)
+        rate = ("security", "--offline=true", f"--root={root}", "--no-pager", UNIT_NAME)
+        with tools.start("systemd-analyze", *verify) as verifying, tools.start("systemd-analyze", *rate) as rating:
+            return [*_verified(verifying), *_rated(rating, limit=limit)]
 
 
 def _lay_out(root: Path, service: str) -> None:
@@ -176,12 +181,9 @@ def _lay_out(root: Path, service: str) -> None:
         program.chmod(0o755)
 
 
-def _verified(root: Path) -> list[Problem]:
-    names = (UNIT_NAME, TARGET_NAME, CATALOG_UNIT_NAME)
-    with tools.start(
-        "systemd-analyze", "verify", f"--root={root}", "--man=no", "--recursive-errors=no", *names
-    ) as process:
-        _, errors = process.communicate()
+def _verified(process: subprocess.Popen[bytes]) -> list[Problem]:
+    """The problems found by a `systemd-analyze verify`."""
+    _, errors = process.communicate()
     said = [line for line in errors.decode(errors="replace").splitlines() if "pxe-fetch" in line]
     if not said and process.returncode == 0:
         return []
@@ -190,11 +192,9 @@ def _verified(root: Path) -> list[Problem]:
     ]
 
 
-def _rated(root: Path, *, limit: float) -> list[Problem]:
-    with tools.start(
-        "systemd-analyze", "security", "--offline=true", f"--root={root}", "--no-pager", UNIT_NAME
-    ) as process:
-        output, _ = process.communicate()
+def _rated(process: subprocess.Popen[bytes], *, limit: float) -> list[Problem]:
+    """The problem found by a `systemd-analyze security`."""
+    output, _ = process.communicate()
     found = re.search(rb"Overall exposure level for [^:]*: (\d+\.\d+)", output)
     if found and float(found[1]) <= limit:
         return []

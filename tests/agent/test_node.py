@@ -112,11 +112,11 @@ def test_fact_that_is_no_file_name_is_refused_in_a_destination(node: FakeNode, v
 
 
 def test_two_artifacts_for_one_place_on_this_node_are_65(node: FakeNode) -> None:
-    node.boot_with("role=a")
+    node.boot_with("role=a x=a")
     ran = node.run_config(
         node.entry("m", "http://127.0.0.1/m", BODY, dest=str(node.out / "${cmdline.role}")),
         node.entry("n", "http://127.0.0.1/n", BODY, dest=str(node.out / "a")),
-        node.entry("o", "http://127.0.0.1/o", BODY, dest=str(node.out / "a/inside")),
+        node.entry("o", "http://127.0.0.1/o", BODY, dest=str(node.out / "${cmdline.x}/inside")),
     )
     assert ran.code == 65
     assert "n and m have the same destination" in ran.err

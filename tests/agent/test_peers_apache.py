@@ -17,6 +17,7 @@ from fakes.process import WebServer
 from pxe_fetch.contract.commands import Exit
 
 BODY = random.Random(73).randbytes(600_000)
+ALERTS = 3  # in a row are believed: anybody can have sent one
 TEXT = BODY[:20_000].hex().encode()
 USER, PASSWORD = "node", "s3cr3t-of-node"
 
@@ -88,7 +89,7 @@ def test_a_client_certificate_wanted_and_not_given_is_final_and_says_which_keys_
     assert ran.code in {Exit.REFUSED, Exit.TRUST}, ran.err
     assert "client certificate" in ran.err
     assert "tls.client_cert" in ran.err
-    assert ran.artifact("m")["attempts"] == 1
+    assert ran.artifact("m")["attempts"] <= ALERTS
 
 
 def test_a_client_certificate_of_strangers_is_refused_for_good(
@@ -99,7 +100,7 @@ def test_a_client_certificate_of_strangers_is_refused_for_good(
     ran = node.run_config(node.entry("m", secure.secure_url("/clients/m.bin"), BODY), tls=tls)
     assert ran.code in {Exit.REFUSED, Exit.TRUST}, ran.err
     assert "client certificate" in ran.err
-    assert ran.artifact("m")["attempts"] == 1
+    assert ran.artifact("m")["attempts"] <= ALERTS
 
 
 @pytest.mark.parametrize("known", ["nothing", "size"])

@@ -436,6 +436,7 @@ def _references() -> set[str]:
         "source_archive.py",
         "loaders.py",
         "inject/__init__.py",
+        "freeze/private_folder.py",
     )
     sources = [*(package / "checks").glob("*.py"), *(package / name for name in others)]
     found = {"agent-machine", "agent-glibc", "layout-differs"}  # beside what is no finding

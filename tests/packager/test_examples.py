@@ -76,7 +76,11 @@ class Example:
 def image(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image with what the examples' READMEs want of it: a site's authority, and a unit to start."""
     folders = [Inode(path, tarfile.DIRTYPE, mode=0o755) for path in ("etc/pki", "etc/pki/site")]
-    files = [Inode("etc/pki/site/ca.pem"), Inode("usr/lib/systemd/system/inference.service", data=b"[Service]\n")]
+    authority = Authority(tmp_path_factory.mktemp("authority") / "ca").certificate.read_bytes()
+    files = [
+        Inode("etc/pki/site/ca.pem", data=authority),
+        Inode("usr/lib/systemd/system/inference.service", data=b"[Service]\n"),
+    ]
     return image_with_root(tiny, [*tiny_root.tree(), *folders, *files], tmp_path_factory.mktemp("image"))
 
 

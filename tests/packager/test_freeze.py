@@ -14,7 +14,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ from fakes.server import Script, Server
 from packing.ordinary import ordinary_user
 from packing.site import Site
 from pxe_fetch.contract.commands import Exit
-from pxe_pack import freeze
+from pxe_pack import cli, freeze
 from pxe_pack.console import PlainConsole
 from pxe_pack.freeze import recipe
 from pxe_pack.freeze.agent import MANIFEST, PROGRAM
@@ -488,8 +488,84 @@ def test_one_killed_while_freezing_leaves_nothing_behind_for_long(cache: Cache) 
     assert sorted(path.name for path in cache.folder.iterdir()) == ["key", "lock"]
 
 
+SOMEONE = 64_243  # no user of this machine
+
+
+def with_mode(path: str, mode: int) -> Callable[[Path], None]:
+    return lambda base: (base / path).chmod(mode)
+
+
+def of_another(path: str) -> Callable[[Path], None]:
+    return lambda base: os.chown(base / path, SOMEONE, SOMEONE)
+
+
+def by_a_link(base: Path) -> None:
+    (base / "real").mkdir()
+    (base / "real").chmod(0o777)
+    (base / "pxe-pack").rename(base / "real" / "pxe-pack")
+    (base / "pxe-pack").symlink_to(base / "real" / "pxe-pack")
+
+
+def of_a_group(base: Path) -> None:
+    os.chown(base / "pxe-pack" / "agent", -1, SOMEONE)
+    (base / "pxe-pack" / "agent").chmod(0o770)
+
+
+AGENTS = "pxe-pack/agent"
+UNSAFE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "everybody": (with_mode(AGENTS, 0o777), "agent is writable by everybody"),
+    "sticky": (with_mode(AGENTS, 0o1777), "agent is writable by everybody"),
+    "an entry": (with_mode(f"{AGENTS}/key", 0o757), "agent/key is writable by everybody"),
+    "a group": (of_a_group, f"agent is writable by the group {SOMEONE}"),
+    "the folder above": (with_mode("pxe-pack", 0o777), "pxe-pack is writable by everybody"),
+    "further above": (with_mode("", 0o777), "is writable by everybody"),
+    "another's": (of_another(AGENTS), f"agent belongs to user {SOMEONE}"),
+    "another's entry": (of_another(f"{AGENTS}/key"), f"agent/key belongs to user {SOMEONE}"),
+    "another's folder above": (of_another("pxe-pack"), f"pxe-pack belongs to user {SOMEONE}"),
+    "behind a link": (by_a_link, "real is writable by everybody"),
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("name", UNSAFE)
+@pytest.mark.parametrize("command", ["pack", "check"])
+def test_a_cache_that_others_may_write_to_is_not_used(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, command: str
+) -> None:
+    base = site.folder / "cache"
+    (base / AGENTS / "key").mkdir(parents=True, mode=0o755)
+    spoil, reason = UNSAFE[name]
+    spoil(base)
+    before = sorted(base.rglob("*"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(base))
+    words = [word for word in site.command() if word not in {"--agent", str(site.agent)}]
+    code = cli.main(words if command == "pack" else ["check", str(site.image), *words])
+    told = capsys.readouterr()
+    assert code == (2 if command == "pack" else 3)
+    said = " ".join((told.err + told.out).split())
+    assert "error[agent-cache-unsafe]: the cache of frozen agents" in said
+    assert f"{reason}, who could change the agent" in said
+    assert sorted(base.rglob("*")) == before
+    assert not site.output.exists()
+
+
+def test_a_cache_in_a_folder_for_everybody_is_ones_own(cache: Cache) -> None:
+    """As in /tmp: there nobody can rename what is another's."""
+    cache.folder.parent.chmod(0o1777)
+    digest, said = cache.ask()
+    assert digest, said
+    assert cache.folder.stat().st_mode & 0o777 == 0o700
+    assert cache.ask() == (digest, "")
+
+
 @pytest.mark.parametrize(
-    ("moment", "number", "code"), [("environment", signal.SIGINT, 130), ("freeze", signal.SIGTERM, 143)]
+    ("moment", "number", "code"),
+    [
+        ("environment", signal.SIGINT, 130),
+        ("freeze", signal.SIGTERM, 143),
+        ("freeze", signal.SIGINT, 130),
+        ("freeze", signal.SIGHUP, 129),
+    ],
 )
 def test_a_signal_leaves_nothing_of_what_was_being_made(
     environment: Environment, site: Site, moment: str, number: signal.Signals, code: int

@@ -126,6 +126,68 @@ def test_a_signal_at_any_moment_leaves_nothing(
         assert not (wrong := result.wrong(by, twice=twice)), f"{at}, {by.name}: {wrong}\n{result.told}"
 
 
+def given_layout(site: Site, *ways: str) -> None:
+    """A packed layout, as `given`; another with the ISO changed by someone, as `given-changed`."""
+    packs_at(site, *ways)
+    site.output.rename(site.folder / "given")
+    changed = site.folder / "given-changed.iso"
+    command = ["xorriso", "-indev", str(site.folder / "given/liveos.iso"), "-outdev", str(changed)]
+    subprocess.run([*command, "-boot_image", "any", "replay", "-mkdir", "/more", "--"], check=True, capture_output=True)
+
+
+def packs_at(site: Site, *ways: str) -> None:
+    with site.start("--quiet", *ways) as process:
+        _, told = process.communicate()
+    assert process.returncode == 0, told
+
+
+OTHERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # how the layout was packed; what is cut off
+    "remove in place": (WAYS["updates"], ("remove", "pxe")),
+    "remove to another folder": (("--inject", "initrd"), ("remove", "given", "-o", "back")),
+    "remove from an ISO": (WAYS["rootfs"], ("remove", "given/liveos.iso", "-o", "back.iso")),
+    "remove without a record": (WAYS["rootfs"], ("remove", "given-changed.iso", "-o", "back.iso")),
+    "relocate": (WAYS["updates"], ("relocate", "pxe", "--artifact-url", "http://10.0.0.9/files/")),
+    "initrd": (WAYS["updates"], ("--inject", "initrd")),
+    "updates over rewrite": (WAYS["rewrite"], ("--inject", "updates", "--image", "given")),
+    "rewrite over updates": (WAYS["updates"], (*WAYS["rewrite"], "--image", "given", "--input-digest")),
+    "initrd over changed": (WAYS["rootfs"], ("--inject", "initrd", "--image", "given-changed.iso")),
+    "archive over initrd": (
+        ("--inject", "initrd"), ("--format", "tar", "--output", "pxe.tar", "--image", "given", "--inject", "rootfs")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_signal_at_every_step_of_any_command_leaves_nothing(site: Site, name: str, full: bool) -> None:  # noqa: FBT001  a fixture
+    """At each step that is announced, begun and done, and at lines of Python all over the run; at a few, or `full`."""
+    packed, ways = OTHERS[name]
+    given_layout(site, *packed)
+
+    def afresh() -> None:
+        cutting.clear(site)
+        shutil.copytree(site.folder / "given", site.output)
+
+    afresh()
+    undisturbed = cutting.whole(site, *ways, between=afresh)
+    lines = [cutting.Moment(line=undisturbed.lines * number // 5 + 1) for number in range(5)]
+    moments = [*(cutting.Moment(step=step.partition(":")[0]) for step in undisturbed.steps), *lines]
+    afresh()
+    before = contents(site)
+    for number, at in enumerate(moments if full else random.Random(name).sample(moments, 4)):
+        afresh()
+        by = (signal.SIGINT, signal.SIGTERM)[number % 2]
+        result = cutting.cut(site, *ways, at=at, by=by)
+        assert not (wrong := result.wrong(by, twice=False)), f"{at}, {by.name}: {wrong}\n{result.told}"
+        if result.code:
+            assert contents(site) == before
+    assert undisturbed.lines > 100
+
+
+def contents(site: Site) -> dict[str, bytes]:
+    given = (path for path in site.folder.rglob("*") if path.is_file() and path.parent != site.folder)
+    return {path.relative_to(site.folder).as_posix(): path.read_bytes() for path in given}
+
+
 def test_a_closed_terminal_ends_a_pack(site: Site) -> None:
     assert interrupted(site, how="rewrite", at="Rewriting", by=signal.SIGHUP) == 129
     assert not site.leftovers()

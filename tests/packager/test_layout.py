@@ -68,7 +68,7 @@ def test_grub_boots_the_layout_from_its_url(site: Site, packs: Packs, tiny_guard
 
 
 def test_the_manifest_tells_inputs_outputs_and_what_was_put_in(site: Site, packs: Packs) -> None:
-    packs("--inject", "rootfs")
+    packs("--inject", "rootfs", "--input-digest")
     manifest = site.manifest()
     image = site.image.read_bytes()
     assert {
@@ -92,6 +92,48 @@ def test_the_manifest_tells_inputs_outputs_and_what_was_put_in(site: Site, packs
     agent = manifest["agent"]
     assert isinstance(agent, dict)
     assert agent["version"] == "0.0.1"
+
+
+def iso_input(site: Site) -> dict[str, object]:
+    inputs = site.manifest()["inputs"]
+    assert isinstance(inputs, list)
+    return {key: value for key, value in inputs[0].items() if key not in ("role", "name", "size")}
+
+
+@pytest.mark.parametrize(
+    "line", ["{hex}", "{hex}  {name}", "{HEX} *./{name}", "SHA256 ({name}) = {hex}", "x\n{hex}\t{name}"]
+)
+def test_the_digest_of_the_iso_is_taken_from_the_file_beside_it(site: Site, packs: Packs, line: str) -> None:
+    image = site.image = Path(shutil.copyfile(site.image, site.folder / "given.iso"))
+    digest = hashlib.sha256(image.read_bytes()).hexdigest()
+    packs("--inject", "updates")
+    assert iso_input(site) == {"sha256": None}
+    text = line.format(hex=digest, HEX=digest.upper(), name=image.name)
+    Path(f"{image}.sha256").write_text(f"{text}\n")
+    packs("--inject", "updates")
+    assert iso_input(site) == {"sha256": digest, "sha256_from": "given.iso.sha256"}
+    packs("--inject", "updates", "--input-digest")
+    assert iso_input(site) == {"sha256": digest}
+
+
+@pytest.mark.parametrize("line", ["{hex}  other.iso", "nothing", ""])
+def test_a_file_that_is_about_another_image_says_nothing(site: Site, packs: Packs, line: str) -> None:
+    image = site.image = Path(shutil.copyfile(site.image, site.folder / "given.iso"))
+    Path(f"{image}.sha256").write_text(line.format(hex="0" * 64))
+    packs("--inject", "updates", "--input-digest")
+    assert iso_input(site) == {"sha256": hashlib.sha256(image.read_bytes()).hexdigest()}
+
+
+@pytest.mark.parametrize("how", [("--inject", "updates", "--input-digest"), ("--inject", "initrd")])
+def test_an_iso_that_is_not_the_one_that_was_published_is_not_packed(
+    site: Site, capsys: pytest.CaptureFixture[str], how: tuple[str, ...]
+) -> None:
+    image = site.image = Path(shutil.copyfile(site.image, site.folder / "given.iso"))
+    Path(f"{image}.sha256").write_text(f"{'0' * 64}  given.iso\n")
+    assert cli.main(site.command("--quiet", *how)) == 1
+    assert "error[image-differs]: the SHA-256 of" in capsys.readouterr().err
+    assert not site.output.exists()
+    assert not site.leftovers()
 
 
 def test_a_local_artifact_is_exported_with_its_url_digest_and_size(site: Site, packs: Packs) -> None:

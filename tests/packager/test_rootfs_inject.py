@@ -18,15 +18,12 @@ from typing import Literal
 import pytest
 
 from liveos import shapes, specials, tiny
-from packing.site import BOOT_URL, Site, files_of, image_with_root, listed, partitioned, take_out
+from packing.site import Site, files_of, image_with_root, listed, partitioned, take_out
 from packing.trees import Inode, listing, tree_of
 from pxe_fetch.contract.paths import AGENT
 from pxe_pack import cli
-from pxe_pack.console import console
-from pxe_pack.image import liveos
 from pxe_pack.image.iso.reader import open_iso
 from pxe_pack.image.squashfs import superblock
-from pxe_pack.inject import Target, rootfs
 from pxe_pack.squashfs import Image
 
 ROOT = "liveos/rootfs.img"
@@ -259,38 +256,6 @@ def test_the_agent_is_a_command_with_a_manual_page(site: Site, packs: Packs, tmp
     assert b"pxe\\-fetch status [\\-\\-wait]" in page
     completion = (root / "usr/share/bash-completion/completions/pxe-fetch").read_text()
     assert completion.rstrip().endswith("pxe-fetch")
-
-
-def test_what_is_taken_out_leaves_the_root_filesystem_byte_for_byte_as_it_was(
-    site: Site, packs: Packs, tmp_path: Path
-) -> None:
-    packs("--inject", "rootfs")
-    work = tmp_path / "work"
-    work.mkdir()
-    with liveos.opened(site.iso, boot_url=BOOT_URL) as image:
-        target = Target(place=lambda name: tmp_path / name, iso="given-back.iso")
-        given = rootfs.remove_payload(image, target=target, work=work, console=console(json_lines=False, quiet=True))
-    back = tmp_path / "given-back.iso"
-    before, after = files_of(site.image), files_of(back)
-    assert {path for path in before if before[path] != after.get(path)} <= {"boot.catalog"}
-    assert before.keys() == after.keys()
-    assert given.files["given-back.iso"].sha256 == hashlib.sha256(back.read_bytes()).hexdigest()
-
-
-def test_what_is_taken_out_of_a_rewritten_root_filesystem_are_the_payloads_own_paths(
-    site: Site, packs: Packs, tmp_path: Path
-) -> None:
-    packs("--compressor", "zstd", "--level", "1")
-    old = tree_of(take_out(site.image, ROOT, tmp_path / "old.squashfs"))
-    work = tmp_path / "work"
-    work.mkdir()
-    with liveos.opened(site.iso, boot_url=BOOT_URL) as image:
-        target = Target(place=lambda name: tmp_path / name, iso="given-back.iso")
-        rootfs.remove_payload(image, target=target, work=work, console=console(json_lines=False, quiet=True))
-    new = tree_of(take_out(tmp_path / "given-back.iso", ROOT, tmp_path / "new.squashfs"))
-    assert {path: inode for path, inode in new.items() if path in old} == old
-    left = {path: inode.kind for path, inode in new.items() if path not in old}
-    assert left == dict.fromkeys(left, "5")  # folders that were made for it, empty now
 
 
 def test_a_damaged_root_filesystem_is_told_and_nothing_is_left(

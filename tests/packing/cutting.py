@@ -1,4 +1,4 @@
-"""Packs that are cut off by a signal at some moment, and a look at what that leaves behind.
+"""Packs, and other commands, that are cut off by a signal at some moment, and a look at what that leaves behind.
 
 A moment is a delay from the start, a step that the pack announces, or the n-th line of Python that is run in the
 modules that make and remove things. For hours of it:
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, cast
@@ -36,7 +36,8 @@ WAYS = (
     ("--format", "tar"),
     ("--dry-run",),
 )
-_OUTPUTS = ("pxe", "pxe.tar")
+COMMANDS = ("remove", "relocate")  # what is no pack
+_OUTPUTS = ("pxe", "pxe.tar", "back", "back.iso")
 _BETWEEN = 0.05  # seconds between two signals
 _LONGEST = 60.0  # seconds that a pack may take to end
 
@@ -45,7 +46,9 @@ _AT_LINE = """\
 import os, runpy, signal, sys, threading
 left, number = int(os.environ["CUT_AT"]), int(os.environ["CUT_BY"])
 files = ("/pxe_pack/output.py", "/pxe_pack/tarball.py", "/pxe_pack/cleanup.py", "/pxe_pack/pack.py",
-         "/pxe_pack/tools.py", "/pxe_pack/liveiso/build.py",
+         "/pxe_pack/tools.py", "/pxe_pack/liveiso/build.py", "/pxe_pack/remove.py", "/pxe_pack/layout/relocate.py",
+         "/pxe_pack/inject/original_iso.py", "/pxe_pack/inject/iso_record.py", "/pxe_pack/inject/rewrite.py",
+         "/pxe_pack/inject/rootfs.py", "/pxe_pack/inject/updates.py", "/pxe_pack/inject/initrd.py",
          "/tempfile.py", "/shutil.py", "/subprocess.py", "/contextlib.py")
 def line(frame, event, _):
     global left
@@ -101,7 +104,10 @@ class Cut:
 
 
 def cut(site: Site, *ways: str | Path, at: Moment, by: signal.Signals | None, twice: bool = False) -> Cut:
-    """Pack at `site`, send `by` `at` a moment, and `twice` another soon after; gives what came of it."""
+    """Pack at `site`, or run another command, send `by` `at` a moment, and `twice` another soon after.
+
+    Gives what came of it.
+    """
     temporary = site.folder / "tmp"
     temporary.mkdir(exist_ok=True)
     environment = {**os.environ, "TMPDIR": str(temporary)}
@@ -110,7 +116,8 @@ def cut(site: Site, *ways: str | Path, at: Moment, by: signal.Signals | None, tw
     if at.line:
         environment |= {"CUT_AT": str(at.line), "CUT_BY": str(int(by or 0)), "CUT_AGAIN": str(int(again or 0))}
         program = ["-c", _AT_LINE]
-    command = [sys.executable, *program, *site.command(*ways)]
+    words = [*map(str, ways)] if ways[:1] and ways[0] in COMMANDS else site.command(*ways)
+    command = [sys.executable, *program, *words]
     before, former = _beside(site), _identities(site)
     with subprocess.Popen(
         command,
@@ -199,11 +206,12 @@ class Whole:
     lines: int  # that were run in the modules that make and remove things
 
 
-def whole(site: Site, *ways: str | Path) -> Whole:
-    """Pack undisturbed. The output stays."""
+def whole(site: Site, *ways: str | Path, between: Callable[[], object] = lambda: None) -> Whole:
+    """Pack undisturbed, twice, with `between`. The output stays."""
     began = time.monotonic()
     plain = cut(site, *ways, at=Moment(), by=None)
     seconds = time.monotonic() - began
+    between()
     counted = cut(site, *ways, at=Moment(line=1 << 40), by=None)
     assert plain.code == counted.code == 0, plain.told + counted.told
     lines = plain.told.splitlines()
@@ -270,7 +278,7 @@ def main() -> None:
 def clear(site: Site) -> None:
     """Take away the output, and whatever else a pack left."""
     for path in site.folder.iterdir():
-        if path.name not in ("given", "fetch.yaml"):
+        if not path.name.startswith("given") and path.name != "fetch.yaml":
             if path.is_dir():
                 shutil.rmtree(path)
             else:

@@ -46,7 +46,7 @@ class Timeouts:
     read: float = key(30.0, POSITIVE, "Time without a single byte; 5s at most if there is another mirror.")
     min_rate: int = key(16 * 1024, Size(), "A mirror that sends fewer bytes a second is left, if there is another one.")
     min_rate_window: float = key(
-        60.0, POSITIVE, "The window of `min_rate`; 7.5s at most if there is another mirror that has not failed."
+        60.0, POSITIVE, "The window of `min_rate`; 7.5s at most if another mirror has not failed."
     )
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
-from pxe_pack.inject import Choice
+from pxe_pack.inject import Choice, PackedIso
 
 
-def needed_tools(choice: Choice) -> list[Problem]:
-    """A problem for each program that packing needs and that is not installed."""
-    return tools.missing(choice.injector.TOOLS, reason=f"to pack with `{choice.name}`")
+def needed_tools(choice: Choice, packed: PackedIso | None) -> list[Problem]:
+    """A problem for each program that packing an image, which may be `packed` already, needs and is not installed."""
+    programs = dict.fromkeys([*choice.injector.TOOLS, *(packed.needed_tools if packed else ())])
+    return tools.missing(programs, reason=f"to pack with `{choice.name}`")
 
 
 def disk_space(output: Path, *, needed: int) -> list[Problem]:

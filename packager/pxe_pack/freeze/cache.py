@@ -28,6 +28,7 @@ from pxe_pack.freeze import recipe
 from pxe_pack.freeze.agent import PROGRAM, FrozenAgent, load_agent
 from pxe_pack.freeze.environment import HERE, SUITE, Environment, environment_name, make_environment, read_environment
 from pxe_pack.freeze.needs import freeze_problems
+from pxe_pack.freeze.private_folder import make_private, unsafe_folder
 from pxe_pack.tools import InputError, WorkError
 
 SOURCES = Path(pxe_fetch.__file__).parent
@@ -52,9 +53,10 @@ def default_cache() -> Path:
 def frozen_agent(*, cache: Path, console: Console) -> FrozenAgent:
     """The agent of this installation, frozen in the environment made for it.
 
-    Raises InputError when a tool is missing, WorkError when freezing failed; the cache is then as it was.
+    Raises InputError when a tool is missing or others may write to the cache, WorkError when freezing failed; the cache
+    is then as it was.
     """
-    cache = cache.resolve()
+    cache = _private(cache)
     environment = _environment(cache, console=console)
     key = cache_key(SOURCES, packages=environment.packages)
 
@@ -87,19 +89,23 @@ def frozen_agent(*, cache: Path, console: Console) -> FrozenAgent:
 
 
 def cached_agent(*, cache: Path, console: Console) -> FrozenAgent | None:
-    """The agent of this installation, where `cache` has it whole; None where it would have to be frozen."""
+    """The agent of this installation, where `cache` has it whole; None where it would have to be frozen.
+
+    Raises InputError if others may write to the cache.
+    """
+    cache = _private(cache)
     environment = read_environment(cache / environment_name())
     if environment is None:
         return None
-    return _usable(cache.resolve() / cache_key(SOURCES, packages=environment.packages), console=console)
+    return _usable(cache / cache_key(SOURCES, packages=environment.packages), console=console)
 
 
 def cached(key: str, *, cache: Path, make: Maker, console: Console) -> FrozenAgent:
     """The agent that `cache` has under `key`, whole; `make` is asked for it where there is none or a damaged one.
 
-    Raises what `make` raises.
+    Raises what `make` raises, and InputError if others may write to the cache.
     """
-    cache = cache.resolve()
+    cache = _private(cache)
     entry = cache / key
     agent = _usable(entry, console=console)
     if agent is None:
@@ -160,6 +166,15 @@ def _make_environment(entry: Path, *, console: Console) -> Environment:
         return made
 
 
+def _private(cache: Path) -> Path:
+    """The real path of `cache`. Raises InputError if others may write to it, or to an entry."""
+    cache = cache.resolve()
+    entries = [path for path in cache.iterdir() if path.is_dir()] if cache.is_dir() else []
+    if problem := next(filter(None, map(unsafe_folder, [cache, *entries])), None):
+        raise InputError(problem)
+    return cache
+
+
 def _usable(entry: Path, *, console: Console) -> FrozenAgent | None:
     """The agent in `entry`, None when it has to be frozen (again)."""
     if not entry.is_dir():
@@ -203,7 +218,7 @@ def _replace(entry: Path, new: Path, *, aside: Path) -> None:
 @contextmanager
 def _locked(cache: Path, *, console: Console) -> Iterator[None]:
     """Hold the lock of `cache`, which is made where it is missing; the kernel lets go of it when we die."""
-    cache.mkdir(parents=True, exist_ok=True)
+    make_private(cache)
     with (cache / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -60,9 +60,9 @@ class LiveImage:
     @property
     def iso_path(self) -> str:
         """The ISO's path inside the image; empty if the image is the ISO itself, or has none."""
-        if self.iso is None or self.media is self.iso:
+        if self.iso is None or isinstance(self.media, Iso):
             return ""
-        return self.iso.path.relative_to(self.media.path).as_posix()
+        return self.iso.input_path.relative_to(self.media.path).as_posix()
 
     @property
     def liveos(self) -> LiveOS:

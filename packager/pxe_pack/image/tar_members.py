@@ -1,20 +1,19 @@
 """Read the members of a tar stream together with their original headers.
 
 Sources: pax(1), "ustar Interchange Format" and "pax Extended Header"; GNU tar manual, "Basic Tar Format" (the long
-name records L and K); star(1) (SCHILY.xattr records).
+name records L and K).
 """
 
 from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
 BLOCK = 512
 COPY = 1 << 20
-XATTR = "SCHILY.xattr."  # prefix of an extended attribute's name
 EXTENSION_LIMIT = 16 << 20  # bytes of one extended header; Linux limits each xattr to 64 KiB
 
 
@@ -24,16 +23,13 @@ class TarDamagedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member: its original headers, and their parsed fields."""
+    """One member: its original headers, which have its attributes, and what is needed to pass it on."""
 
     headers: bytes
     path: str  # without a leading "./" and a trailing "/"; empty for the root
     link: str  # target path of a hard link, in the same form
     kind: bytes
     size: int  # of the data that follows, in bytes
-    target: str  # of a symbolic link
-    info: tarfile.TarInfo  # mode, owner, time and device
-    records: Mapping[str, bytes]  # from its extended headers
 
 
 def members(source: IO[bytes]) -> Iterator[Member]:
@@ -63,9 +59,6 @@ def members(source: IO[bytes]) -> Iterator[Member]:
             given.update(_extension(info.type, data[: info.size]))
         if info.type == tarfile.GNUTYPE_SPARSE:
             headers += _sparse_map(source, header)
-        for name in ("uid", "gid", "mtime"):
-            if name in given:
-                setattr(info, name, _number(given[name]))
         path = _plain(_text(given.get("GNU.sparse.name") or given.get("path")) or info.name)
         size = int(_number(given["size"])) if "size" in given else info.size
         yield Member(
@@ -74,9 +67,6 @@ def members(source: IO[bytes]) -> Iterator[Member]:
             link=_plain(_text(given.get("linkpath")) or info.linkname),
             kind=tarfile.REGTYPE if info.type == tarfile.AREGTYPE else info.type,
             size=size if info.isreg() else 0,
-            target=_text(given.get("linkpath")) or info.linkname,
-            info=info,
-            records=given,
         )
 
 

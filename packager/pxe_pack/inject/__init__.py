@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.console import Console
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.inject import initrd, rootfs, updates
 from pxe_pack.inject.injector import Injected, Injector, Target
+from pxe_pack.inject.original_iso import PackedIso, original_image
 from pxe_pack.inject.previous_payload import previous_payloads
 from pxe_pack.inject.rewrite import Rewrite
 from pxe_pack.tools import InputError
@@ -21,11 +20,12 @@ __all__ = [
     "Choice",
     "Injected",
     "Injector",
+    "PackedIso",
     "Rewrite",
     "Target",
     "choose",
+    "original_image",
     "previous_payloads",
-    "remove_from_iso",
 ]
 
 # Quickest first: `auto` tries them in this order.
@@ -83,17 +83,6 @@ def choose(wanted: str, image: LiveImage, *, rewrite: Rewrite | None = None) -> 
             return Choice(name=name, injector=injector, why=f"{first}{others}")
         rejected[name] = reason
     raise InputError(_unsuitable(image, rejected))
-
-
-def remove_from_iso(image: LiveImage, *, target: Target, work: Path, console: Console) -> Injected | None:
-    """Write the ISO without any payload of a previous pack. Returns None, and writes nothing, if it has none.
-
-    Raises WorkError and OSError, as injectors do.
-    """
-    injectors = {previous.how for previous in previous_payloads(image)}
-    if "updates" in injectors:
-        return updates.remove_payload(image, target=target, work=work, console=console)
-    return rootfs.remove_payload(image, target=target, work=work, console=console) if "rootfs" in injectors else None
 
 
 def _already_matches(image: LiveImage, rewrite: Rewrite) -> bool:

@@ -15,8 +15,10 @@ import stat
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -25,7 +27,7 @@ else:
 
 from pxe_pack.console import Console
 from pxe_pack.freeze.agent import MANIFEST
-from pxe_pack.hashing import SizeAndDigest, copy_with_trailer
+from pxe_pack.hashing import SizeAndDigest, copy_whole, copy_with_trailer
 from pxe_pack.image.initrd.appended import Appended
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.inject import cpio_writer, updates
@@ -60,23 +62,29 @@ def disk_space(image: LiveImage, payload: Payload) -> int:
 
 
 def inject(image: LiveImage, payload: Payload, *, target: Target, work: Path, console: Console) -> Injected:  # noqa: ARG001  nothing temporary
-    """Write the initrds with the payload appended; see Injector."""
+    """Copy the ISO, and write the initrds with the payload appended; see Injector."""
     entries = list(_archive_entries(image, payload))
     program = next(entry for entry in entries if entry.path.endswith(f"/{MANIFEST}"))
     record, agent = f"{program.path.removesuffix(MANIFEST)}{RECORD}", _version(program)
     boot_files = image.boot_files()
-    archives: dict[str, bytes] = {}
     files, inputs = {}, {}
-    with console.step("Appending the payload to the initrd") as step:
-        for path, name in _targets(image).items():
-            compression = image.initrds[name].compression
-            if compression not in archives:
-                archives[compression] = _compressed(cpio_writer.archive(entries, mtime=image.mtime), compression)
-            addition = _Addition(archive=archives[compression], record=record, agent=agent, mtime=image.mtime)
-            inputs[name], files[path] = copy_with_trailer(
-                boot_files[path].pieces(), target.place(path), trailer=addition
-            )
-            step.note(f"{inputs[name].size:,} → {files[path].size:,} bytes")
+    with ThreadPoolExecutor(max_workers=1) as pool:  # zlib and its like release the GIL
+        archives = {
+            compression: pool.submit(_compressed, cpio_writer.archive(entries, mtime=image.mtime), compression)
+            for compression in {image.initrds[name].compression for name in _targets(image).values()}
+        }
+        if image.iso:
+            with console.step("Copying and hashing the ISO", total=image.iso.size) as step:
+                copied = copy_whole(image.iso.file, target.place(target.iso), advance=step.advance)
+            files[target.iso] = inputs[image.iso_path] = copied
+        with console.step("Appending the payload to the initrd") as step:
+            for path, name in _targets(image).items():
+                archive = archives[image.initrds[name].compression].result()
+                addition = _Addition(archive=archive, record=record, agent=agent, mtime=image.mtime)
+                inputs[name], files[path] = copy_with_trailer(
+                    boot_files[path].pieces(), target.place(path), trailer=addition
+                )
+                step.note(f"{inputs[name].size:,} → {files[path].size:,} bytes")
     return Injected(files=files, inputs=inputs)
 
 
@@ -89,12 +97,14 @@ class _Addition:
     agent: str
     mtime: int
 
-    def __call__(self, before: SizeAndDigest) -> bytes:
+    def __call__(self, before: SizeAndDigest) -> Iterator[bytes]:
         text = Appended(before=before, agent=self.agent).pack()
         entry = Entry(path=self.record, mode=stat.S_IFREG | 0o644, content=text)
         # an uncompressed archive must start at a multiple of 4 bytes
-        added = bytes(-before.size % 4) + self.archive + bytes(-len(self.archive) % 4)
-        return added + b"".join(cpio_writer.archive([entry], mtime=self.mtime))
+        yield bytes(-before.size % 4)
+        yield self.archive
+        yield bytes(-len(self.archive) % 4)
+        yield from cpio_writer.archive([entry], mtime=self.mtime)
 
 
 def _targets(image: LiveImage) -> dict[str, str]:
@@ -121,14 +131,18 @@ def _version(manifest: Entry) -> str:
 
 def _compressed(pieces: Iterable[bytes], compression: str) -> bytes:
     """`pieces` as one compressed frame; uncompressed if `compression` is one we cannot write."""
-    data = b"".join(pieces)
+    packer: _Packer
     if compression == "gzip":
         packer = zlib.compressobj(_GZIP_LEVEL, wbits=31)
-        return packer.compress(data) + packer.flush()
-    if compression == "zstd":
-        # streaming keeps the level's window size; one-shot compression would fit it to the data
-        stream = zstd.ZstdCompressor(level=_ZSTD_LEVEL)
-        return stream.compress(data) + stream.flush()
-    if compression == "xz":  # the only check the kernel supports is CRC32 (lib/xz)
-        return lzma.compress(data, check=lzma.CHECK_CRC32, preset=_XZ_PRESET)
-    return data
+    elif compression == "zstd":
+        packer = zstd.ZstdCompressor(level=_ZSTD_LEVEL)
+    elif compression == "xz":  # the only check the kernel supports is CRC32 (lib/xz)
+        packer = lzma.LZMACompressor(check=lzma.CHECK_CRC32, preset=_XZ_PRESET)
+    else:
+        return b"".join(pieces)
+    return b"".join([*map(packer.compress, pieces), packer.flush()])
+
+
+class _Packer(Protocol):
+    def compress(self, data: bytes, /) -> bytes: ...
+    def flush(self) -> bytes: ...

@@ -15,7 +15,7 @@ from pxe_pack.payload import Payload
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """Where an injector writes: a layout, in which it creates only the files it changes."""
+    """Where an injector writes: a layout, in which it creates the ISO and the initrds that it changes."""
 
     place: Callable[[str], Path]  # path in the layout -> where to write that file; parent folders exist
     iso: str  # the ISO's path in the layout; empty for an image without one
@@ -23,10 +23,10 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Injected:
-    """The files an injector has written. The layout's other files are exported unchanged from the image."""
+    """The files an injector has written, the ISO among them. The other boot files are exported from the image."""
 
     files: Mapping[str, SizeAndDigest]  # by path in the layout
-    inputs: Mapping[str, SizeAndDigest] = field(default_factory=dict)  # the source files, by path in the image
+    inputs: Mapping[str, SizeAndDigest] = field(default_factory=dict)  # those it has hashed, by path in the image
 
 
 class Injector(Protocol):
@@ -47,7 +47,7 @@ class Injector(Protocol):
         """Upper bound, in bytes, of the disk space for the ISO, for additions to other files, and temporary files."""
 
     def inject(self, image: LiveImage, payload: Payload, *, target: Target, work: Path, console: Console) -> Injected:
-        """Write the files of `target` that contain the payload; `work` is a folder for temporary files.
+        """Write the files of `target` that contain the payload, and the ISO; `work` is a folder for temporary files.
 
         Raises WorkError if an external program fails, and OSError for the disk's errors.
         """

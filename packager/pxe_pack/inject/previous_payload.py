@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pxe_fetch.contract.paths import AGENT, AGENT_DIR, CONFIG_ETC
-from pxe_pack import squashfs
 from pxe_pack.freeze.agent import MANIFEST
 from pxe_pack.image.limits import Limit
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.image.tree import RootTree
+from pxe_pack.payload import OWNED, owned_paths
 
 _MANIFEST = f"{AGENT_DIR}/{MANIFEST}".lstrip("/")
 
@@ -46,14 +46,18 @@ def previous_payloads(image: LiveImage) -> Iterator[PreviousPayload]:
             yield found
 
 
-def ungrafted_head(image: LiveImage) -> bytes:
-    """The root filesystem's first bytes (its superblock) from before a graft; empty if it has no graft."""
-    live = image.liveos
-    if live.superblock is None:
-        return b""
-    with squashfs.Image.open(live.iso.path, offset=live.span.offset, size=live.span.size) as root:
-        before = squashfs.original(root)
-    return before.superblock.pack() if before else b""
+def previous_paths(image: LiveImage) -> list[str]:
+    """The paths below updates/ on the ISO that belong to a pack; updates/ itself if there is nothing else in it."""
+    if image.iso is None:
+        return []
+    owned = [f"{UPDATES}/{path.strip('/')}" for path in {*OWNED, *owned_paths(image.tree)}]
+    found = sorted(path for path in owned if path in image.iso.entries)
+    others = (
+        entry.path
+        for entry in image.iso.below(UPDATES)
+        if not entry.is_directory and not any(f"{entry.path}/".startswith(f"{path}/") for path in owned)
+    )
+    return [UPDATES] if found and not any(others) else found
 
 
 def _in_tree(tree: RootTree, *, how: str, where: str) -> PreviousPayload | None:

@@ -1,34 +1,22 @@
-"""Recompress the root filesystem with the payload in it, as a tar stream in which members are replaced.
-
-sqfs2tar outputs every inode with its xattrs and tar2sqfs writes them, including those of the root directory, which
-sqfstar 4.5 loses. Both run without privilege and hold only a few blocks in memory.
-"""
+"""Recompress the root filesystem, and graft the payload onto the result."""
 
 from __future__ import annotations
 
 import stat
-import subprocess
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, cast
+from typing import cast
 
-from pxe_fetch.contract.problem import Problem
-from pxe_pack import tools
-from pxe_pack.console import Console, Step
-from pxe_pack.hashing import SizeAndDigest, background_hasher
+from pxe_pack.console import Console
+from pxe_pack.image.iso.reader import open_iso
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.image.squashfs import Superblock, Tree
-from pxe_pack.inject import rootfs, updates
-from pxe_pack.inject.compare_trees import unexplained_differences
+from pxe_pack.image.liveroot import find_live
+from pxe_pack.image.squashfs import Superblock
+from pxe_pack.inject import recompress, rootfs
 from pxe_pack.inject.injector import Injected, Target
-from pxe_pack.inject.replace_members import TarDamagedError, replace_members
-from pxe_pack.inject.selinux_labels import SelinuxLabels
+from pxe_pack.inject.recompress import Compression
 from pxe_pack.inject.xorriso import EDITOR
 from pxe_pack.payload import Payload
-from pxe_pack.tools import WorkError
-
-READER, WRITER = "sqfs2tar", "tar2sqfs"
 
 _MARGIN = 1 << 20  # bytes
 
@@ -42,12 +30,12 @@ class Rewrite:
 
     @property
     def TOOLS(self) -> tuple[str, ...]:  # noqa: N802  an injector constant
-        return (READER, WRITER, EDITOR)
+        return (*recompress.TOOLS, EDITOR)
 
     @property
     def HOW(self) -> str:  # noqa: N802
         level = f", level {self.level}" if self.level else ""
-        return f"the root filesystem recompressed ({self.compressor}{level}), with the payload in it"
+        return f"the root filesystem recompressed ({self.compressor}{level}), and the payload grafted onto it"
 
     def unsupported_reason(self, image: LiveImage) -> str | None:
         if reason := rootfs.no_squashfs(image):
@@ -56,114 +44,43 @@ class Rewrite:
         return f"its root filesystem has a socket (/{socket}), which a tar stream cannot hold" if socket else None
 
     def disk_space(self, image: LiveImage, payload: Payload) -> int:
-        # the old squashfs, the new one, and the ISO containing it; a fast level may need half as much again
+        # the old squashfs, the new one, and two ISOs containing it; a fast level may need half as much again
         live = image.liveos
-        return 4 * live.span.size + live.iso.size + 2 * payload.size + _MARGIN
+        return 6 * live.span.size + 2 * live.iso.size + 2 * payload.size + _MARGIN
 
     def inject(self, image: LiveImage, payload: Payload, *, target: Target, work: Path, console: Console) -> Injected:
-        output = target.place(target.iso)
-        incoming, outgoing = self._write(image, payload, target=output, work=work, console=console)
-        return Injected(files={target.iso: outgoing}, inputs={image.iso_path: incoming})
+        """Write the ISO with another root filesystem, and graft the payload onto that; see Injector.
 
-    def _write(
-        self, image: LiveImage, payload: Payload, *, target: Path, work: Path, console: Console
-    ) -> tuple[SizeAndDigest, SizeAndDigest]:
-        """Write the ISO to `target`, and return size and digest of the input ISO and of the new one."""
+        So the payload can be cut off again, and a packed ISO that is packed again has the same bytes.
+        """
+        made = work / "recompressed.iso"
+        self._write(image, made, work=work, console=console)
+        with open_iso(made, input_path=image.liveos.iso.input_path) as iso:
+            live = find_live(iso, image.network.arguments)
+            injected = rootfs.inject(replace(image, live=live), payload, target=target, work=work, console=console)
+        made.unlink()
+        return injected
+
+    def _write(self, image: LiveImage, target: Path, *, work: Path, console: Console) -> None:
+        """Write the ISO with its root filesystem recompressed to `target`."""
         old, new = work / "old.squashfs", work / "new.squashfs"
         live = image.liveos
-        superblock = cast("Superblock", live.superblock)  # `unsupported_reason` rejects images without one
-        with background_hasher() as hasher:
-            incoming = hasher.file(live.iso.path)
-            with console.step("Extracting the root filesystem"):
-                rootfs.copy_original(image, old)
-            with console.step(f"Rewriting the root filesystem ({self.compressor})") as step:
-                options = self._options(superblock)
-                _rewrite(image, old, new, options=options, payload=payload, step=step)
-                step.note(f"{live.span.size:,} → {new.stat().st_size:,} bytes")
-            with console.step("Comparing the new root filesystem with the original"):
-                _compare(Tree(file=old), Tree(file=new), payload)
-            old.unlink()
-            removed = updates.previous_paths(image, payload.replaces)
-            with console.step("Writing the ISO", total=new.stat().st_size) as step:
-                rootfs.write_around(image, new, target, removed=removed, work=work, advance=step.advance)
-            new.unlink()
-            outgoing = hasher.file(target)
-            with console.step("Hashing the ISO"):
-                return incoming.result(), outgoing.result()
-
-    def _options(self, superblock: Superblock) -> list[str]:
-        """tar2sqfs options that keep the old squashfs's settings, except for the compressor."""
-        options = ["-q", "-s", "-c", self.compressor, "-b", str(superblock.block_size)]
-        if self.level:
-            options += ["-X", f"level={self.level}"]
-        if superblock.exportable:
-            options.append("-e")
-        if not superblock.tails_packed:
-            options.append("-T")
-        return options
-
-
-def _rewrite(image: LiveImage, old: Path, new: Path, *, options: list[str], payload: Payload, step: Step) -> None:
-    labels = SelinuxLabels(Tree(file=old))
-    # -r .: include the root directory itself, with owner, mode and xattrs; -s: fail instead of skipping
-    with tools.start(READER, "-s", "-r", ".", old) as reader:
-        writer = tools.start(
-            WRITER,
-            *options,
-            new,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            env={"SOURCE_DATE_EPOCH": str(image.mtime)},
-        )
-        with writer:
-            failure: Exception | None = None
-            try:
-                with cast("IO[bytes]", writer.stdin) as stdin:
-                    replace_members(
-                        cast("IO[bytes]", reader.stdout),
-                        stdin,
-                        payload=payload,
-                        mtime=image.mtime,
-                        xattrs=labels.xattrs,
-                        advance=step.advance,
-                    )
-            except BrokenPipeError as error:
-                failure = error  # the writer's stderr has the reason
-            except TarDamagedError as error:
-                failure = error  # the reader's stderr has the reason
-                writer.kill()
-            except BaseException:
-                writer.kill()
-                reader.kill()
-                raise
-            _finish(reader, writer, failure)
-
-
-def _finish(reader: subprocess.Popen[bytes], writer: subprocess.Popen[bytes], failure: Exception | None) -> None:
-    """Wait for both processes, and raise the first error."""
-    if isinstance(failure, BrokenPipeError):
-        reader.kill()
-    cast("IO[bytes]", reader.stdout).close()  # if it still has output, this makes it end
-    reader_errors, writer_errors = (cast("IO[bytes]", process.stderr).read() for process in (reader, writer))
-    reader.wait()
-    writer.wait()
-    if isinstance(failure, BrokenPipeError):
-        tools.check(WRITER, writer.returncode, writer_errors)
-    tools.check(READER, reader.returncode, reader_errors)
-    if failure:
-        raise WorkError(Problem(reference="rootfs-unreadable", message=f"{READER}'s output: {failure}")) from failure
-    tools.check(WRITER, writer.returncode, writer_errors)
-
-
-def _compare(old: Tree, new: Tree, payload: Payload) -> None:
-    """Raise WorkError unless the new tree is the old one plus the payload."""
-    differences = list(islice(unexplained_differences(old.walk(), new.walk(), payload), 5))
-    if differences:
-        raise WorkError(
-            Problem(
-                reference="rootfs-differs",
-                message="the recompressed root filesystem differs from the original by more than the payload",
-                label="\n  ".join(differences),
-                hint="this is a bug in pxe-pack, please report it; without --compressor nothing is recompressed",
+        with console.step("Extracting the root filesystem"):
+            rootfs.copy_original(image, old)
+        with console.step(f"Rewriting the root filesystem ({self.compressor})") as step:
+            recompress.recompress(
+                old,
+                new,
+                superblock=cast("Superblock", live.superblock),  # `unsupported_reason` rejects images without one
+                compression=Compression(
+                    compressor=self.compressor, options=[f"level={self.level}"] if self.level else []
+                ),
+                advance=step.advance,
             )
-        )
+            step.note(f"{live.span.size:,} → {new.stat().st_size:,} bytes")
+        with console.step("Comparing the new root filesystem with the original"):
+            recompress.compare(old, new)
+        old.unlink()
+        with console.step("Writing the ISO", total=new.stat().st_size) as step:
+            rootfs.write_around(image, new, target, work=work, advance=step.advance)
+        new.unlink()

@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pxe_pack.console import Console
-from pxe_pack.hashing import Advance, Span, copy_into, copy_span, splice, write_all
-from pxe_pack.image.iso.reader import SECTOR
+from pxe_pack.hashing import Advance, SizeAndDigest, Span, copy_into, copy_span, splice, write_all
+from pxe_pack.image.iso.reader import SECTOR, open_iso
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.inject import updates, xorriso
+from pxe_pack.inject import xorriso
 from pxe_pack.inject.grow_last_file import grow_last_file
 from pxe_pack.inject.injector import Injected, Target
+from pxe_pack.inject.iso_record import append_record
 from pxe_pack.inject.selinux_labels import SelinuxLabels
+from pxe_pack.inject.trace_iso import trace_rewritten
 from pxe_pack.inject.xorriso import EDITOR, Placed
-from pxe_pack.payload import OWNED, Payload
+from pxe_pack.payload import Payload
 from pxe_pack.squashfs import (
     Addition,
     Graft,
@@ -77,7 +79,7 @@ class _Root:
 
     kept: int  # bytes of the image's own, including those that `head` overwrites
     head: bytes
-    tail: bytes = b""
+    tail: bytearray
 
     @property
     def size(self) -> int:
@@ -90,23 +92,7 @@ def inject(image: LiveImage, payload: Payload, *, target: Target, work: Path, co
         removals = [path.rstrip("/") for path in payload.replaces]
         root = _grafted(image, additions=list(_additions(image, payload)), removals=removals)
         step.note(f"{image.liveos.span.size:,} → {root.size:,} bytes")
-    removed = updates.previous_paths(image, payload.replaces)
-    return _write(image, root, removed=removed, target=target, work=work, console=console)
-
-
-def remove_payload(image: LiveImage, *, target: Target, work: Path, console: Console) -> Injected:
-    """Write the ISO without this injector's payload. A graft is cut off, which restores the squashfs byte for byte.
-
-    From a recompressed root filesystem (`--compressor`) the payload's own paths are removed, but the folders created
-    for them stay.
-    """
-    with _opened(image) as root:
-        before = original(root)
-    if before:
-        cleaned = _Root(kept=before.source.size, head=before.superblock.pack())
-    else:
-        cleaned = _grafted(image, additions=[], removals=[path.strip("/") for path in OWNED])
-    return _write(image, cleaned, removed=(), target=target, work=work, console=console)
+    return Injected(files={target.iso: _write(image, root, target.place(target.iso), work=work, console=console)})
 
 
 def copy_original(image: LiveImage, target: Path) -> None:
@@ -120,11 +106,21 @@ def copy_original(image: LiveImage, target: Path) -> None:
 
 
 def write_around(
-    image: LiveImage, root: Path, target: Path, *, removed: Sequence[str], work: Path, advance: Advance
+    image: LiveImage,
+    root: Path,
+    target: Path,
+    *,
+    removed: Sequence[str] = (),
+    placed: Sequence[Placed] = (),
+    work: Path,
+    advance: Advance,
 ) -> None:
-    """Write the ISO to `target` with the squashfs `root` as its root filesystem. Raises WorkError and OSError."""
+    """Write the ISO to `target` with the squashfs `root` as its root filesystem, without `removed` and with `placed`.
+
+    Raises WorkError and OSError.
+    """
     size = root.stat().st_size
-    place = _write_iso_without_root(image, target, size=size, removed=removed, work=work)
+    place = _write_iso_without_root(image, target, size=size, removed=removed, placed=placed, work=work)
     with root.open("rb", buffering=0) as file:
         copy_into(file, target, at=place, size=size, advance=advance)
 
@@ -153,7 +149,7 @@ def _grafted(image: LiveImage, *, additions: Sequence[Addition], removals: Seque
         kept = graft.base.source.size
         tail = _Tail(position=graft.start, data=bytearray(graft.start - kept))
         head = graft.write(tail)
-        return _Root(kept=kept, head=head, tail=bytes(tail.data))
+        return _Root(kept=kept, head=head, tail=tail.data)
 
 
 @dataclass(slots=True)
@@ -169,22 +165,31 @@ class _Tail:
         return self.position - len(data)
 
 
-def _write(
-    image: LiveImage, root: _Root, *, removed: Sequence[str], target: Target, work: Path, console: Console
-) -> Injected:
-    live, output = image.liveos, target.place(target.iso)
+def _write(image: LiveImage, root: _Root, output: Path, *, work: Path, console: Console) -> SizeAndDigest:
+    """Write the ISO with the root filesystem `root` to `output`."""
+    live = image.liveos
     with console.step("Writing the ISO around the root filesystem"):
-        place = _write_iso_without_root(image, output, size=root.size, removed=removed, work=work)
+        place = _write_iso_without_root(image, output, size=root.size, work=work)
         with output.open("r+b", buffering=0) as file:
             file.seek(place + root.kept)
             write_all(file, root.tail)
+        with open_iso(output) as made:
+            pieces = trace_rewritten(live.iso, made, root=live.root.path)
+        append_record(output, pieces)
     kept = Span(offset=live.span.offset, size=root.kept)
     with console.step("Copying and hashing the root filesystem", total=root.kept) as step:
-        incoming, outgoing = splice(live.iso.file, output, span=kept, at=place, head=root.head, advance=step.advance)
-    return Injected(files={target.iso: outgoing}, inputs={image.iso_path: incoming})
+        return splice(live.iso.file, output, span=kept, at=place, head=root.head, advance=step.advance)
 
 
-def _write_iso_without_root(image: LiveImage, output: Path, *, size: int, removed: Sequence[str], work: Path) -> int:
+def _write_iso_without_root(
+    image: LiveImage,
+    output: Path,
+    *,
+    size: int,
+    removed: Sequence[str] = (),
+    placed: Sequence[Placed] = (),
+    work: Path,
+) -> int:
     """Write the ISO with space for a root filesystem of `size` bytes at its end, and return that space's offset."""
     live = image.liveos
     # A partition table also states the image's size, and a big file has several extents. Leave both to xorriso: give it
@@ -193,7 +198,8 @@ def _write_iso_without_root(image: LiveImage, output: Path, *, size: int, remove
     placeholder = work / "root.img"
     with placeholder.open("xb") as file:
         file.truncate(size if whole else min(size, _PLACEHOLDER))
-    placed = Placed(path=live.root.path, source=placeholder, mode=live.root.mode)
-    xorriso.rewrite(live.iso, output, removed=removed, placed=[placed], last=True, mtime=image.mtime, work=work)
+    root = Placed(path=live.root.path, source=placeholder, mode=live.root.mode)
+    placed = [*placed, root]
+    xorriso.rewrite(live.iso, output, removed=removed, placed=placed, last=root.path, mtime=image.mtime, work=work)
     placeholder.unlink()
     return grow_last_file(output, name=live.root.path, size=size)

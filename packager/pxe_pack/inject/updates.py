@@ -8,19 +8,20 @@ everything else is copied with `cp -a`. It sets no SELinux labels.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pxe_pack.console import Console
-from pxe_pack.hashing import SizeAndDigest, background_hasher, copy_around, splice
+from pxe_pack.hashing import SizeAndDigest, copy_around, hash_file, splice
 from pxe_pack.image.iso.reader import open_iso
 from pxe_pack.image.iso.udf import has_udf
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.inject import xorriso
 from pxe_pack.inject.injector import Injected, Target
-from pxe_pack.inject.previous_payload import ungrafted_head
+from pxe_pack.inject.iso_record import append_record
+from pxe_pack.inject.trace_iso import trace_grown, trace_rewritten
 from pxe_pack.inject.xorriso import EDITOR, Placed
-from pxe_pack.payload import OWNED, Payload
+from pxe_pack.payload import Payload
 
 TOOLS: tuple[str, ...] = (EDITOR,)
 HOW = "an updates/ tree on the ISO, which dracut copies onto the root at boot"
@@ -57,56 +58,40 @@ def disk_space(image: LiveImage, payload: Payload) -> int:
 
 def inject(image: LiveImage, payload: Payload, *, target: Target, work: Path, console: Console) -> Injected:
     """Write the ISO with an updates/ tree; see Injector."""
-    placed, removed = staged(image, payload, work), previous_paths(image, payload.replaces)
-    return _written(image, placed=placed, removed=removed, target=target, work=work, console=console)
+    placed, output = _staged(image, payload, work), target.place(target.iso)
+    write = _rewrite if xorriso.is_hybrid(image.liveos.iso) else _grow
+    return Injected(files={target.iso: write(image, output, placed=placed, work=work, console=console)})
 
 
-def remove_payload(image: LiveImage, *, target: Target, work: Path, console: Console) -> Injected:
-    """Write the ISO without this injector's payload, and without a graft on its root filesystem."""
-    return _written(image, placed=[], removed=previous_paths(image, OWNED), target=target, work=work, console=console)
-
-
-def _written(
-    image: LiveImage, *, placed: Sequence[Placed], removed: Sequence[str], target: Target, work: Path, console: Console
-) -> Injected:
-    output = target.place(target.iso)
-    incoming, outgoing = _write(image, placed=placed, removed=removed, target=output, work=work, console=console)
-    return Injected(files={target.iso: outgoing}, inputs={image.iso_path: incoming})
-
-
-def _write(
-    image: LiveImage, *, placed: Sequence[Placed], removed: Sequence[str], target: Path, work: Path, console: Console
-) -> tuple[SizeAndDigest, SizeAndDigest]:
-    """Write the ISO to `target`, and return size and digest of the input ISO and of the new one."""
-    given = image.liveos.iso
-    # a graft is undone in place, by restoring the root filesystem's previous superblock
-    head = ungrafted_head(image)
-    if xorriso.is_hybrid(given):
-        with background_hasher() as hasher, console.step("Rewriting the ISO, because it is a hybrid disk image"):
-            incoming = hasher.file(given.path)
-            xorriso.rewrite(given, target, removed=removed, placed=placed, mtime=image.mtime, work=work)
-            if head:
-                _put_head(head, target, path=image.liveos.root.path)
-            return incoming.result(), hasher.file(target).result()
+def _grow(image: LiveImage, output: Path, *, placed: Sequence[Placed], work: Path, console: Console) -> SizeAndDigest:
+    """Write a copy of the ISO to `output`, to which `placed` is appended."""
+    given, span = image.liveos.iso, image.liveos.span
     with console.step("Adding updates/ to a copy"):
         # xorriso does not read file contents here, so the root filesystem is copied later, hashed in the same pass
-        copy_around(given.file, target, hole=image.liveos.span)
-        xorriso.grow(target, removed=removed, placed=placed, mtime=image.mtime, work=work)
-    with console.step("Copying and hashing the root filesystem", total=image.liveos.span.size) as step:
-        span = image.liveos.span
-        return splice(given.file, target, span=span, at=span.offset, head=head, advance=step.advance)
+        copy_around(given.file, output, hole=span)
+        xorriso.grow(output, placed=placed, mtime=image.mtime, work=work)
+        with output.open("rb") as made:
+            pieces = trace_grown(given, made)
+        append_record(output, pieces)
+    with console.step("Copying and hashing the root filesystem", total=span.size) as step:
+        return splice(given.file, output, span=span, at=span.offset, advance=step.advance)
 
 
-def _put_head(head: bytes, target: Path, *, path: str) -> None:
-    """Write `head` over the first bytes of the file `path` in the ISO `target`."""
-    with open_iso(target) as written:
-        entry = written.entries[path]
-    with target.open("r+b") as file:
-        file.seek(entry.spans[0].offset)
-        file.write(head)
+def _rewrite(
+    image: LiveImage, output: Path, *, placed: Sequence[Placed], work: Path, console: Console
+) -> SizeAndDigest:
+    """Write the ISO anew with `placed`: a partition table describes its size."""
+    live = image.liveos
+    with console.step("Rewriting the ISO, because it is a hybrid disk image"):
+        xorriso.rewrite(live.iso, output, placed=placed, mtime=image.mtime, work=work)
+        with open_iso(output) as made:
+            pieces = trace_rewritten(live.iso, made, root=live.root.path)
+        append_record(output, pieces)
+    with console.step("Hashing the ISO"):
+        return hash_file(output)
 
 
-def staged(image: LiveImage, payload: Payload, work: Path) -> list[Placed]:
+def _staged(image: LiveImage, payload: Payload, work: Path) -> list[Placed]:
     """The payload as files below updates/ on the ISO; contents held in memory are written to files below `work`."""
     stage = work / "updates"
     stage.mkdir()
@@ -125,19 +110,6 @@ def staged(image: LiveImage, payload: Payload, work: Path) -> list[Placed]:
         elif isinstance(entry.content, bytes):
             (stage / f"{number}").write_bytes(entry.content)
         placed.append(Placed(path=path, source=source, mode=entry.mode))
-    removed = previous_paths(image, payload.replaces)
-    kept = {path for path in image.liveos.iso.entries if not any(f"{path}/".startswith(f"{old}/") for old in removed)}
-    made = [Placed(path=folder, source=None, mode=stat.S_IFDIR | 0o755) for folder in sorted(folders - kept)]
+    new = folders - image.liveos.iso.entries.keys()
+    made = [Placed(path=folder, source=None, mode=stat.S_IFDIR | 0o755) for folder in sorted(new)]
     return [*made, *placed]
-
-
-def previous_paths(image: LiveImage, replaces: Iterable[str]) -> list[str]:
-    """The paths a previous pack left below updates/; at boot they would overwrite files of the image."""
-    owned = [f"{UPDATES}/{path.strip('/')}" for path in replaces]
-    found = [path for path in owned if path in image.liveos.iso.entries]
-    others = (
-        entry.path
-        for entry in image.liveos.iso.below(UPDATES)
-        if not entry.is_directory and not any(f"{entry.path}/".startswith(f"{path}/") for path in owned)
-    )
-    return [UPDATES] if found and not any(others) else found

@@ -42,31 +42,31 @@ def is_hybrid(iso: Iso) -> bool:
     return partitioned or head[512:520] == b"EFI PART"
 
 
-def grow(copy: Path, *, removed: Iterable[str], placed: Sequence[Placed], mtime: int, work: Path) -> None:
-    """Remove `removed` from and add `placed` to `copy`, a copy of an image, in place. Raises WorkError."""
-    _run(["-dev", f"stdio:{copy}", "-boot_image", "any", "keep"], _commands(removed, placed, mtime), mtime, work)
+def grow(copy: Path, *, placed: Sequence[Placed], mtime: int, work: Path) -> None:
+    """Add `placed` to `copy`, a copy of an image, in place. Raises WorkError."""
+    _run(["-dev", f"stdio:{copy}", "-boot_image", "any", "keep"], _commands((), placed, mtime), mtime, work)
 
 
 def rewrite(
     iso: Iso,
     target: Path,
     *,
-    removed: Iterable[str],
-    placed: Sequence[Placed],
-    last: bool = False,
+    removed: Iterable[str] = (),
+    placed: Sequence[Placed] = (),
+    last: str = "",
     mtime: int,
     work: Path,
 ) -> None:
     """Write the image to the new file `target`, without `removed` and with `placed`. Raises WorkError.
 
-    With `last`, the content of the placed files comes after everything else.
+    The content of the file `last` comes after everything else.
     """
     drives = ["-indev", f"stdio:{iso.path}", "-outdev", f"stdio:{target}", "-boot_image", "any", "replay"]
     if _has_joliet(iso):
         drives += ["-joliet", "on"]
     commands = _commands(removed, placed, mtime)
     if last:
-        commands += [f"-find {_quoted(f'/{item.path}')} -exec sort_weight {_LAST} --" for item in placed]
+        commands.append(f"-find {_quoted(f'/{last}')} -exec sort_weight {_LAST} --")
     _run(drives, commands, mtime, work)
 
 

@@ -1,0 +1,4 @@
+"""The words that options and keys of `pack` have a choice of. Apart, so that the parser needs nothing else."""
+
+INJECTORS = ("auto", "rootfs", "updates", "initrd")
+COMPRESSORS = ("gzip", "xz", "zstd")  # that a root filesystem can be given
