@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import contextlib
 import gzip
+import hashlib
 import io
 import lzma
 import stat
@@ -12,6 +13,7 @@ import struct
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from packager.squashfs.images import Member, directory, mksquashfs
 from packing import bootloaders, roots
 from packing.site import Site, make_iso, small_agent
 from pxe_pack import cli
+from pxe_pack.image.pe.program import read_program
 from pxe_pack.squashfs import Addition, NewDirectory, NewFile, graft
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -200,6 +203,20 @@ def grafted() -> list[Input]:
     return found
 
 
+def iso_records() -> list[Input]:
+    """The size of an original, and its pieces: one that is found, zeros, and one that is kept."""
+    pieces = [(b"F", 4096, 8192), (b"Z", 2048, 0), (b"K", 10, 3)]
+    body = struct.pack("<Q", len(pieces)) + b"".join(struct.pack("<cQQ", *one) for one in pieces) + b"kept bytes" * 3
+    return [Input(data=struct.pack("<Q", 4096 + 2048 + 10) + body)]
+
+
+def with_iso_record(path: Path, *, size: int, body: bytes) -> None:
+    """Write a file with a record whose digest is right, as pxe-pack/inject/iso_record.py has it."""
+    head, packed = bytes(64 << 10), zlib.compress(body)
+    fields = struct.pack("<16sQQQ", b"pxe-pack iso v1\n", size, len(head), len(packed))
+    path.write_bytes(head + packed + fields + hashlib.sha256(head + fields + packed).digest())
+
+
 def kernels() -> list[Input]:
     """A bzImage, and arm64's compressed EFI kernel."""
     bzimage = tiny.boot_files(Cache()).kernel.read_bytes()
@@ -221,7 +238,7 @@ def programs() -> list[Input]:
         found.append(Input(data=data, spans=spans))
     with _place() as place:
         data = bootloaders.grub(place / "grubx64.efi").read_bytes()
-    area = data.index(b"mimg")
+    area = read_program(data).sections["mods"].offset
     found.append(Input(data=data, spans=((0, 1024), (area, area + 64), (area, len(data)))))
     return found
 

@@ -25,7 +25,9 @@ from pxe_pack.image.grub.config import find_network_config
 from pxe_pack.image.initrd.reader import read_initrd
 from pxe_pack.image.iso.reader import open_iso
 from pxe_pack.image.media import folder
+from pxe_pack.image.pe.certificates import issued, name
 from pxe_pack.image.tree import RootTree
+from pxe_pack.inject.iso_record import read_record
 from pxe_pack.layout.layout import Layout
 from pxe_pack.liveiso import detect_rootfs
 from pxe_pack.plan import read_config
@@ -58,8 +60,8 @@ def _iso(path: Path) -> None:
 def _fat(path: Path) -> None:
     data = path.read_bytes()
     fat = Fat(lambda offset, size: data[offset : offset + size])
-    for name, _ in fat.files():
-        fat.read(name)
+    for path_inside, _ in fat.files():
+        fat.read(path_inside)
 
 
 def _tar(path: Path) -> None:
@@ -109,12 +111,27 @@ def _graft_record(path: Path) -> None:
         graft(path, additions=inputs.additions(), output=Path(into) / "grafted")
 
 
+def _iso_record(path: Path) -> None:
+    """Of a file: the size that the original has, and the body of the record, to which the rest is made."""
+    data = path.read_bytes()
+    inputs.with_iso_record(path, size=int.from_bytes(data[:8], "little"), body=data[8:])
+    with path.open("rb") as file:
+        if record := read_record(file):
+            record.restore(file, path.with_name("restored"))
+            path.with_name("restored").unlink()
+
+
 def _program(path: Path) -> None:
     data = path.read_bytes()
     kernel.release(data)
     program = examined("EFI/BOOT/BOOTX64.EFI", data)
-    for one in (*program.signatures, *program.trusts, *program.sbat):
-        str(one)
+    names = [name(one) for one in program.trusts]
+    signers = [one.signer for one in program.signatures]
+    components = [str(one) for one in program.sbat]
+    if not all(text.isprintable() for text in (*names, *signers, *components)):
+        raise AssertionError("a name is not printable")
+    for one in program.trusts:
+        issued(one, by=one)
 
 
 def _grub(path: Path) -> None:
@@ -175,6 +192,7 @@ TARGETS: dict[str, Target] = {
     "squashfs-directories": Target(sound=inputs.squashfs_directories, read=_squashfs),
     "squashfs-xattrs": Target(sound=inputs.squashfs_xattrs, read=_squashfs),
     "graft-record": Target(sound=inputs.grafted, read=_graft_record),
+    "iso-record": Target(sound=inputs.iso_records, read=_iso_record),
     "kernel": Target(sound=inputs.kernels, read=_program),
     "pe": Target(sound=inputs.programs, read=_program),
     "grub-script": Target(sound=inputs.grub_scripts, read=_grub, words=_GRUB_WORDS),
