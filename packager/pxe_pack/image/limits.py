@@ -62,6 +62,13 @@ class Limit(Enum):
     KERNELS_SIZE = 1 << 30, "it", "bytes in all kernels"
     KERNEL_UNPACKED = 256 << 20, "a kernel in it", "bytes after decompression"
 
+    # what is beyond these is not examined; shims have two signatures of 10,000 bytes, with two certificates each
+    SIGNATURES = 16, "a UEFI program in it", "signatures"
+    SIGNATURE_SIZE = 1 << 18, "a UEFI program in it", "bytes in a signature"
+    SIGNATURE_CERTIFICATES = 16, "a UEFI program in it", "certificates in a signature"
+    SBAT_SIZE = 1 << 16, "a UEFI program in it", "bytes in its SBAT"
+    VENDOR_SIZE = 1 << 20, "a shim in it", "bytes in its vendor table"
+
     SQUASHFS_RECORDS = 1 << 24, "a squashfs in it", "entries in one table"
     SQUASHFS_INDEX = 1 << 16, "a squashfs in it", "entries in the index of one directory"
     SQUASHFS_WALK = 2_000_000, "a squashfs in it", "files and folders"
