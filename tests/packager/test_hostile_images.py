@@ -187,17 +187,30 @@ def test_a_directory_of_a_gigabyte_is_refused(site: Site) -> None:
 
 
 def test_too_many_names_are_refused(tmp_path: Path) -> None:
-    """The root directory of an ISO with so many empty files, 50 in a sector."""
-    image = make_iso(tmp_path / "many.iso", {"a": "b"})
+    """The root directory of an ISO with so many empty files."""
     names = (b"%06d" % n for n in range(Limit.NAMES.most + 1))
     records = [bytes([40, 0]) + bytes(30) + b"\x06" + name + b"\0" for name in names]
+    image = with_root_directory(tmp_path / "many.iso", records)
+    assert f"{Limit.NAMES.most:,} {Limit.NAMES.of}" in said(tmp_path, image)
+
+
+def test_too_many_extents_are_refused(tmp_path: Path) -> None:
+    """One file of the root directory, in so many records that say that more follow (ECMA-119 9.1.6)."""
+    record = bytes([34, 0]) + bytes(23) + b"\x80" + bytes(6) + b"\x01" + b"a"
+    count = Limit.ISO_EXTENTS.most + 1
+    image = with_root_directory(tmp_path / "many.iso", [record] * count)
+    assert f"{Limit.ISO_EXTENTS.most} {Limit.ISO_EXTENTS.of}" in said(tmp_path, image)
+
+
+def with_root_directory(target: Path, records: list[bytes]) -> Path:
+    """An ISO whose root directory has these records, 50 in a sector."""
+    data = bytearray(make_iso(target, {"a": "b"}).read_bytes())
     sectors = [b"".join(records[at : at + 50]).ljust(SECTOR, b"\0") for at in range(0, len(records), 50)]
-    data = bytearray(image.read_bytes())
     place = -(-len(data) // SECTOR)
     data += bytes(place * SECTOR - len(data)) + b"".join(sectors)
     struct.pack_into("<I4xI", data, 16 * SECTOR + 156 + 2, place, len(sectors) * SECTOR)
-    image.write_bytes(data)
-    assert f"{Limit.NAMES.most:,} {Limit.NAMES.of}" in said(tmp_path, image)
+    target.write_bytes(data)
+    return target
 
 
 def test_a_kernel_of_a_gigabyte_is_refused(site: Site) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from pxe_pack.image.fat import FatError
+from pxe_pack.image.fat import Fat, FatError
 from pxe_pack.image.grub import netboot
 from pxe_pack.image.grub.efi_image import GrubImage, read_grub
 from pxe_pack.image.grub.netboot import Netboot
@@ -36,7 +36,7 @@ class BootFile(Protocol):
         """Its size in bytes."""
 
     def pieces(self) -> Iterator[bytes]:
-        """Its content, block by block. Raises OSError."""
+        """Its content, block by block. Raises OSError, and LimitError."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +52,18 @@ class MediaFile:
 
     def pieces(self) -> Iterator[bytes]:
         return self.media.pieces(self.entry)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FatFile:
+    """A file in a FAT filesystem on a medium."""
+
+    fat: Fat
+    path: str
+    size: int
+
+    def pieces(self) -> Iterator[bytes]:
+        yield self.fat.read(self.path) or b""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,7 +187,7 @@ def _in_boot_images(iso: Iso) -> Iterator[list[Program]]:
                 folder, _, name = path.lower().rpartition("/")
                 if not name.endswith(".efi") or size > Limit.LOADER_SIZE.most:
                     continue
-                if one := program(name, fat.read(path) or b""):
+                if one := program(name, fat.read(path) or b"", FatFile(fat=fat, path=path, size=size)):
                     folders.setdefault(folder, []).append(one)
         except FatError:
             continue

@@ -26,13 +26,14 @@ class Limit(Enum):
     ISO_DIRECTORIES = 64 << 20, "its ISO 9660 file system", "bytes in all directories"
     ISO_ATTRIBUTES = 16 << 20, "its ISO 9660 file system", "bytes of Rock Ridge attributes outside the directories"
     ISO_AREAS = 64, "its ISO 9660 file system", "places for the Rock Ridge attributes of one file"
+    ISO_EXTENTS = 256, "its ISO 9660 file system", "extents for one file"
     BOOT_IMAGES = 8, "its El Torito boot catalog", "boot images for UEFI"
 
     # the FAT specification's limit of a directory: 65,536 entries of 32 bytes
     FAT_DIRECTORY = 2 << 20, "a FAT file system in it", "bytes in one directory"
     FAT_FILES = 20_000, "a FAT file system in it", "files and folders"
     FAT_DEPTH = 32, "a FAT file system in it", "folders inside one another"
-    FAT_SIZE = 128 << 20, "a FAT file system in it", "bytes to read, in boot loaders and directories"
+    FAT_SIZE = 256 << 20, "a FAT file system in it", "bytes to read, in boot loaders and directories"
 
     # more is never downloaded for booting, or means an archive made to fill the memory
     EXPANSION = 200, "a compressed or sparse part of it", "bytes for each byte that is stored"
@@ -73,6 +74,7 @@ class Limit(Enum):
     SQUASHFS_INDEX = 1 << 16, "a squashfs in it", "entries in the index of one directory"
     SQUASHFS_WALK = 2_000_000, "a squashfs in it", "files and folders"
     SQUASHFS_SEARCH = 5_000_000, "a squashfs in it", "names to search"
+    SQUASHFS_LISTED = 200_000, "a squashfs in it", "names in one directory to examine"
     SQUASHFS_XATTRS = 16 << 20, "a squashfs in it", "bytes in the extended attributes of one file"
     SQUASHFS_FILE = 64 << 20, "a squashfs in it", "bytes in a file to examine"  # the C library, configurations
 

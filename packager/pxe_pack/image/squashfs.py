@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.image.limits import Limit
+from pxe_pack.image.limits import Limit, Usage
 from pxe_pack.image.tree import Inode, resolved, steps
 from pxe_pack.squashfs import Image, Kind, inodes, original
 from pxe_pack.squashfs.paths import decode, encode
@@ -149,11 +149,12 @@ class Tree:
 
     def inside(self, folder: str) -> list[Inode]:
         found = _directory(self._image, folder)
-        prefix = f"{folder}/" if folder else ""
-        return [
-            _tree_inode(prefix + decode(entry.name), self._image.inode(entry.reference))
-            for entry in (self._image.listed(found) if found else ())
-        ]
+        prefix, names = f"{folder}/" if folder else "", Usage(Limit.SQUASHFS_LISTED)
+        inside = []
+        for entry in self._image.listed(found) if found else ():
+            names.add()
+            inside.append(_tree_inode(prefix + decode(entry.name), self._image.inode(entry.reference)))
+        return inside
 
     def cat(self, path: str, *, limit: Limit = Limit.SQUASHFS_FILE) -> bytes:
         found = self._image.find(path)

@@ -186,6 +186,7 @@ class _Reader:
             if identifier in (b"\x00", b"\x01") or flags & _ASSOCIATED:
                 continue
             spans.append(self._span(record))
+            Limit.ISO_EXTENTS.check(len(spans))
             if flags & _MORE_EXTENTS:
                 continue
             attributes = self._attributes(record)
