@@ -102,10 +102,10 @@ def _parse(name: str, metavars: Mapping[str, str], operand: str, words: Iterable
 
 def _suggestion(word: str, known: Iterable[str]) -> str:
     """`; did you mean …?` if one of the `known` words is like `word`."""
-    import difflib
+    from pxe_fetch.contract.problem import suggestion
 
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean `{near[0]}`?" if near else ""
+    near = suggestion(word, known)
+    return near and f"; {near}"
 
 
 def _help(name: str | None) -> str:
@@ -140,7 +140,8 @@ def _run(config_file: str | None, *, debug: bool, root: str) -> int:
     from pxe_fetch.reporting.journal import is_service
     from pxe_fetch.run import run
 
-    gc.freeze()  # what was imported stays: no search for garbage looks at it
+    if not gc.get_freeze_count():  # what was imported stays: no search for garbage looks at it
+        gc.freeze()
     file = None if config_file is None else Path(config_file)
     result = run(config_file=file, debug=debug, root=Path(root))
     if result.cause == StoppedError.reference and is_service():

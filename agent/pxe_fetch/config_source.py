@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from pxe_fetch import regular_file
 from pxe_fetch.contract import paths
 from pxe_fetch.contract.facts import PREFIX
 from pxe_fetch.contract.model import Digest
@@ -68,14 +70,11 @@ def locate(node: Node, *, read_url: ReadUrl, config_file: Path | None) -> Locate
 def read_file(path: Path) -> bytes:
     """The content of a configuration file. Raises ProblemError if it is unreadable or larger than MAX_SIZE."""
     try:
-        with path.open("rb") as file:
-            body = file.read(MAX_SIZE + 1)
+        return regular_file.read(path, limit=MAX_SIZE)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reference = "config-too-large" if getattr(error, "errno", None) == errno.EFBIG else "config-unreadable"
         message = f"{path} cannot be read: {getattr(error, 'strerror', error)}"
-        raise ProblemError(Problem(reference="config-unreadable", message=message)) from None
-    if len(body) > MAX_SIZE:
-        raise ProblemError(Problem(reference="config-too-large", message=f"{path} is larger than {MAX_SIZE} bytes"))
-    return body
+        raise ProblemError(Problem(reference=reference, message=message)) from None
 
 
 def decode(body: bytes, *, name: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import field, replace
 from functools import partial
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Protocol, TypeVar
@@ -22,7 +23,7 @@ from pxe_fetch.deadline import Deadline
 from pxe_fetch.download import download, fetch_text
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.partfile import PartInUseError, PartLock
-from pxe_fetch.errors import FetchError, NoRoomError, PolicyError, Result, StoppedError, error_result
+from pxe_fetch.errors import CannotCreateError, FetchError, NoRoomError, PolicyError, Result, StoppedError, error_result
 from pxe_fetch.filesystem import AllowedRoots, Folder, translate_error
 from pxe_fetch.install import file
 from pxe_fetch.install.disk_space import DiskSpace
@@ -60,6 +61,7 @@ class Fetcher:
     disk_space: DiskSpace
     units: Units
     failures: dict[str, Result] = field(default_factory=dict)  # by name
+    _in_place: dict[object, Path] = field(default_factory=dict)  # destinations that are right, by device and inode
 
     def fetch_all(self, transfers: Iterable[Transfer], *, parallel: int) -> None:
         """Fetch `transfers` in their order, up to `parallel` at a time; those that fail are in `failures` afterwards.
@@ -108,11 +110,13 @@ class Fetcher:
         else:
             with closing(lock):
                 self._install(transfer, folder, installer=installer, lock=lock)
+                self._in_place[folder.identity(transfer.dest.name)] = transfer.dest
 
     def _install(self, transfer: Transfer, folder: Folder, *, installer: Installer, lock: PartLock) -> None:
         """Download and install what is not there already. Raises FetchError and OSError."""
         check = self.context.check_stop
         try:
+            self._check_own(transfer, folder)
             if installer.is_current(transfer, folder, check):
                 lock.remove()
                 self.event_log.up_to_date(transfer)
@@ -135,6 +139,18 @@ class Fetcher:
         except BaseException:
             lock.remove(if_empty=True)  # nothing could be resumed from it
             raise
+
+    def _check_own(self, transfer: Transfer, folder: Folder) -> None:
+        """Raise CannotCreateError if the destination is another artifact's of this run, under another name.
+
+        The lock of the part file makes one wait for the other: its names lead to one file as well.
+        """
+        other = self._in_place.get(identity := folder.identity(transfer.dest.name), transfer.dest)
+        if identity and other != transfer.dest:
+            raise CannotCreateError(
+                f"{transfer.dest} and {other}, which is in place, are one file: their file system ignores case, or is "
+                "mounted at both: choose another dest"
+            )
 
     def _lock(self, folder: Folder, transfer: Transfer) -> PartLock:
         """Lock the destination's part file, once no other run on this node has it. Raises FetchError."""

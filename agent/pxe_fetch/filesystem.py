@@ -6,12 +6,14 @@ import errno
 import math
 import os
 import re
-from collections.abc import Container, Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
-from pxe_fetch.contract.paths import PROTECTED, Places
+from pxe_fetch.contract.paths import LONGEST_PATH, PROTECTED, Places, parents
 from pxe_fetch.contract.quantity import amount
 from pxe_fetch.errors import CannotCreateError, DiskError, FetchError, NoRoomError, PolicyError
 
@@ -31,19 +33,25 @@ _MiB = 1024 * 1024
 class Folder:
     """A folder held open. What is done at `fd`, by names in it, is done there, wherever its path leads meanwhile."""
 
-    def __init__(self, path: str, *, refused: Container[object] = ()) -> None:
+    def __init__(self, path: str, *, dest: str = "", refused: Mapping[object, Places] = MappingProxyType({})) -> None:
         """Open the absolute `path`, and create what is missing of it. No component may be a link.
 
         Raises OSError, with an `errno` in NOT_A_FOLDER where a component is a link or another file; PolicyError where
-        it is one of the folders `refused`, by device and inode, wherever they are mounted.
+        `dest` in it is in one of the places `refused`: relative to folders by their device and inode, wherever those
+        are mounted. They need not exist. CannotCreateError where the path of `dest` is too long.
         """
+        if (length := len(os.fsencode(f"{path}/{dest}"))) > LONGEST_PATH:  # it could be made, and never be named
+            raise CannotCreateError(f"its path has {length} bytes, and a path has at most {LONGEST_PATH}: shorten dest")
         self.path = path
-        self._refused = refused
         self.fd = os.open("/", _PASS)
-        *parents, last = path.strip("/").split("/")
-        for name in parents:
-            self._enter(name, _PASS)
-        self._enter(last or ".", OPEN_FOLDER)
+        names = path.strip("/").split("/")
+        for depth, name in enumerate(names, 1):
+            self._enter(name or ".", _PASS if depth < len(names) else OPEN_FOLDER)
+            if (places := refused.get(self._identity)) and places.of("/".join(["", *names[depth:], dest])) is not None:
+                self.close()
+                raise PolicyError(
+                    f"{path}/{dest} is refused: it leads to a place that belongs to the system, mounted there once more"
+                )
         # Of files that are trusted. NFS may give those of root to nobody, vfat all to one user: a file that was created
         # here shows whom, and its owner is added.
         self.owners = {os.geteuid(), 0}
@@ -60,9 +68,6 @@ class Folder:
         finally:
             os.close(above)
         self._identity = _identity(self.fd)
-        if self._identity in self._refused:
-            self.close()
-            raise PolicyError(f"{self.path} is refused: `{name}` in it belongs to the system, mounted there once more")
 
     def close(self) -> None:
         os.close(self.fd)
@@ -75,6 +80,10 @@ class Folder:
     def is_ours(self, status: os.stat_result) -> bool:
         """Whether nobody but this user and root can have a hand in an open file: its owner, and no second hard link."""
         return status.st_uid in self.owners and status.st_nlink <= 1
+
+    def identity(self, name: str) -> tuple[int, int] | None:
+        """Device and inode of `name`, not followed if it is a link; None if it is missing."""
+        return _identity(name, folder=self.fd)
 
     def holds(self, name: str, status: os.stat_result) -> bool:
         """Whether `name` is the open file that has this `status`, not another or a link. Raises OSError."""
@@ -125,7 +134,12 @@ class AllowedRoots:
         self._roots = tuple(f"{root.rstrip('/')}/" for root in roots)
         self._real_roots = tuple(f"{os.path.realpath(root).rstrip('/')}/" for root in roots)
         self._protected = Places({*PROTECTED, *map(os.path.realpath, PROTECTED)})
-        self._refused = frozenset(map(_identity, PROTECTED)) - {None}  # of a bind mount of one, the path says nothing
+        # Of a bind mount of one, or of a folder around it, the path says nothing.
+        below: dict[object, set[str]] = defaultdict(set)
+        for place in PROTECTED:
+            for folder in ("", *parents(place), place):
+                below[_identity(folder or "/")].add(place.removeprefix(folder))
+        self._refused = {identity: Places(places) for identity, places in below.items() if identity}
         self._resolved: dict[str, str] = {}  # folder as configured -> without links, when it was last looked at
 
     def check(self, dest: Path) -> str:
@@ -155,7 +169,7 @@ class AllowedRoots:
         for _ in range(2):
             folder = self.check(dest)
             try:
-                return Folder(folder, refused=self._refused)
+                return Folder(folder, dest=dest.name, refused=self._refused)
             except OSError as error:
                 failure = error
             self._resolved.pop(str(dest.parent), None)  # links may have been made since it was looked at
@@ -164,10 +178,10 @@ class AllowedRoots:
         raise translate_error(failure, f"cannot open or create the directory {folder}", where=folder)
 
 
-def _identity(folder: str | int) -> tuple[int, int] | None:
-    """Device and inode of a folder, the same wherever it is mounted; None if it is missing."""
+def _identity(path: str | int, *, folder: int | None = None) -> tuple[int, int] | None:
+    """Device and inode, the same wherever it is mounted; None if it is missing. In `folder`, no link is followed."""
     with suppress(OSError):
-        status = os.stat(folder)  # noqa: PTH116
+        status = os.stat(path, dir_fd=folder, follow_symlinks=folder is None)
         return status.st_dev, status.st_ino
     return None
 

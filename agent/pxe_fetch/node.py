@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
+from pxe_fetch import regular_file
 from pxe_fetch.contract import facts, validators
 from pxe_fetch.contract.model import Proxy, When
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError, printable
 
-_LARGEST_CREDENTIAL = 1024 * 1024  # bytes; systemd gives a unit no more (CREDENTIALS_TOTAL_SIZE_MAX)
+_LARGEST = 1024 * 1024  # bytes of a file; systemd gives a unit no more in credentials (CREDENTIALS_TOTAL_SIZE_MAX)
 _QUERY = re.compile(r"[A-Za-z0-9!$&'()*+,/:;=?@._~%\[\]-]+", re.ASCII)
 _FILES = {
     "hostname": "proc/sys/kernel/hostname",
@@ -159,19 +159,18 @@ class Node:
 
     def _credential(self, name: str, *, key: str, form: str) -> str:
         """The text of a credential; bytes that are not UTF-8 are U+FFFD."""
-        body = None
-        if self.credentials:
-            with suppress(OSError), (self.credentials / name).open("rb") as file:
-                body = file.read(_LARGEST_CREDENTIAL + 1)
-        if body is None:
-            raise _credential_error("missing", name, f"({key}) is missing", form=form)
-        if len(body) > _LARGEST_CREDENTIAL:
-            raise _credential_error("invalid", name, f"has more than {_LARGEST_CREDENTIAL} bytes", form=form)
-        return body.decode(errors="replace")
+        try:
+            if self.credentials:
+                return regular_file.read(self.credentials / name, limit=_LARGEST).decode(errors="replace")
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise _credential_error("invalid", name, f"cannot be read: {error.strerror}", form=form) from None
+        raise _credential_error("missing", name, f"({key}) is missing", form=form)
 
     def _read(self, path: str) -> str:
         try:
-            return (self.root / path).read_text(encoding="utf-8", errors="replace").strip()
+            return regular_file.read(self.root / path, limit=_LARGEST).decode(errors="replace").strip()
         except OSError:
             return ""
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import selectors
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import field
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from threading import Event
@@ -22,6 +25,7 @@ TIMEOUT = 10.0  # seconds for systemctl to queue a job; it does not wait for the
 MOST_WAITING = 32  # systemctls that wait for their jobs, each with two descriptors and memory; others only queue theirs
 SETTLE = 0.5  # seconds at the end of the run in which a unit may still start or fail, to be reported so
 POLL_INTERVAL = 0.1  # seconds
+_LONGEST = 16 * 1024 * 1024  # bytes of what systemctl prints; a thousand units take less than one
 
 ACTIONS = {"reboot": ("reboot",), "poweroff": ("poweroff",), "emergency": ("isolate", "emergency.target")}
 # Properties of a unit (org.freedesktop.systemd1(5)). Times are those of CLOCK_MONOTONIC, in microseconds.
@@ -29,6 +33,7 @@ _PROPERTIES = (
     "LoadState", "ActiveState", "SubState", "Result", "ExecMainStatus", "Job", "After", "ConditionResult",
     "ConditionTimestampMonotonic", "ActiveEnterTimestampMonotonic", "StateChangeTimestampMonotonic",
 )  # fmt: skip
+_MICROSECONDS = re.compile(r"\d{1,20}", re.ASCII)
 _NOT_LOADED = ("not-found", "bad-setting", "error", "masked")  # of LoadState
 
 
@@ -44,7 +49,7 @@ class Units:
     stop: Event
     run_deadline: float  # monotonic
     # Each with the systemctl that waits for its job, if one does. Killed, that leaves the job to systemd.
-    _starts: list[tuple[UnitState, Popen[str] | None]] = field(default_factory=list)
+    _starts: list[tuple[UnitState, Popen[bytes] | None]] = field(default_factory=list)
 
     def start(self, transfer: Transfer) -> None:
         """Request the start of the units that wait for this artifact, also where it was in place before."""
@@ -99,7 +104,7 @@ def act(action: str) -> str | None:
     return None
 
 
-def _look(starts: Sequence[tuple[UnitState, Popen[str] | None]]) -> None:
+def _look(starts: Sequence[tuple[UnitState, Popen[bytes] | None]]) -> None:
     """Update units with what systemd says about them, and with what the systemctl of each has said."""
     # Before asking: the answer is no older than that.
     ended = [process is None or process.poll() is not None for _, process in starts]
@@ -119,7 +124,7 @@ def _look(starts: Sequence[tuple[UnitState, Popen[str] | None]]) -> None:
             unit.result = _pending(found)
         elif process and process.returncode:
             unit.result = load if (load := found.get("LoadState", "")) in _NOT_LOADED else "failed"
-            unit.message = _error(process, process.communicate()[1])
+            unit.message = _error(process, _printed(process, until=0)[1])
         else:
             unit.seconds = max(_since(unit, found, "StateChange"), 0.0)
             unit.result, unit.message = _outcome(unit, found)
@@ -140,7 +145,8 @@ def _outcome(unit: UnitState, found: Mapping[str, str]) -> tuple[str, str | None
     if state in {"active", "reloading", "refreshing"}:
         return "already-active" if _since(unit, found, "ActiveEnter") < 0 else "started", None
     if state == "failed" or found.get("SubState") == "auto-restart":
-        return "failed", f"result {found.get('Result')}, exit status {found.get('ExecMainStatus', 'unknown')}"
+        result = f"result {found.get('Result')}, exit status {found.get('ExecMainStatus', 'unknown')}"
+        return "failed", printable(result)
     if _since(unit, found, "Condition") < 0:  # systemd forgets an inactive unit that no other unit refers to
         return "inactive", "it has done its work, or a condition of it is not met"
     if found.get("ConditionResult") == "no":
@@ -149,34 +155,53 @@ def _outcome(unit: UnitState, found: Mapping[str, str]) -> tuple[str, str | None
 
 
 def _since(unit: UnitState, found: Mapping[str, str], event: str) -> float:
-    """Seconds from the request to the latest `event`; negative if that was before."""
-    return int(found.get(f"{event}TimestampMonotonic") or 0) / 1e6 - unit.requested
+    """Seconds from the request to the latest `event`; negative if that was before, or nothing is known of it."""
+    text = found.get(f"{event}TimestampMonotonic", "")
+    return (int(text) if _MICROSECONDS.fullmatch(text) else 0) / 1e6 - unit.requested
 
 
 def _ask(*arguments: str) -> str:
     """What systemctl prints. Raises _SystemctlError."""
     with _run(*arguments) as process:
-        try:
-            output, errors = process.communicate(timeout=TIMEOUT)
-        except TimeoutExpired:
+        until = time.monotonic() + TIMEOUT
+        output, errors = _printed(process, until=until)
+        with suppress(TimeoutExpired):
+            process.wait(max(until - time.monotonic(), 0))
+        if process.returncode is None:
             process.kill()
-            raise _SystemctlError(f"`systemctl {' '.join(arguments)}` did not answer within {TIMEOUT:.0f} s") from None
+            limits = f"{TIMEOUT:.0f} s and {_LONGEST >> 20} MiB"
+            raise _SystemctlError(f"`systemctl {' '.join(arguments)}` did not answer within {limits}")
     if process.returncode:
         raise _SystemctlError(_error(process, errors))
     return output
 
 
-def _run(*arguments: str) -> Popen[str]:
+def _printed(process: Popen[bytes], *, until: float) -> list[str]:
+    """What systemctl prints to its output and to its errors: all of it, or what has come by then, or _LONGEST bytes."""
+    texts = {pipe: bytearray() for pipe in (process.stdout, process.stderr) if pipe}
+    with selectors.DefaultSelector() as selector:
+        for pipe, text in texts.items():
+            selector.register(pipe, selectors.EVENT_READ, text)
+        while selector.get_map() and (ready := selector.select(max(until - time.monotonic(), 0))):
+            for key, _ in ready:
+                piece = os.read(key.fd, 64 * 1024)
+                key.data.extend(piece)
+                if not piece or len(key.data) >= _LONGEST:
+                    selector.unregister(key.fileobj)
+    return [text.decode(errors="replace") for text in texts.values()]
+
+
+def _run(*arguments: str) -> Popen[bytes]:
     """systemctl, running. Raises _SystemctlError."""
     command, ours = ["systemctl", *arguments], environment(os.environ)
     try:
-        return Popen(command, env=ours, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, encoding="utf-8", errors="replace")
+        return Popen(command, env=ours, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
     except OSError as error:
         why = "this node has no systemctl" if isinstance(error, FileNotFoundError) else error.strerror
         raise _SystemctlError(f"`{' '.join(command)}`: {why}") from None
 
 
-def _error(process: Popen[str], errors: str) -> str:
+def _error(process: Popen[bytes], errors: str) -> str:
     """What a systemctl that failed said: its first line, the others say where to look."""
     return printable(next(iter(errors.strip().splitlines()), f"`systemctl` ended with exit code {process.returncode}"))
 

@@ -9,14 +9,13 @@ from pathlib import Path
 
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem, show
-from pxe_pack import checks, node_memory, unit
+from pxe_pack import checks, liveiso, node_memory, unit
 from pxe_pack.additional_files import find_additional
 from pxe_pack.artifacts import LocalFile, local_files
 from pxe_pack.checks.check_urls import check_urls
 from pxe_pack.checks.subject import Subject
 from pxe_pack.console import Console
 from pxe_pack.freeze import cached_agent, default_cache, load_agent
-from pxe_pack.image import liveos
 from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.inject import choose
@@ -25,9 +24,10 @@ from pxe_pack.layout.layout import Layout, find_layout
 from pxe_pack.layout.urls import Urls, default_artifact_url
 from pxe_pack.loaders import choose_loaders
 from pxe_pack.node_memory import NodeMemory
-from pxe_pack.plan import read_config
+from pxe_pack.settings import read_config
 from pxe_pack.tools import InputError
 
+_NO_IMAGE = "pxe-pack check IMAGE, or --agent-config with a configuration that has `pack: {image: liveos.iso}`"
 SEVERITIES = ("error", "warning", "note")
 # Problems inside a valid image: findings (exit code 3), not invalid input (exit code 2).
 IN_IMAGE = frozenset(
@@ -50,7 +50,7 @@ IN_IMAGE = frozenset(
 class Request:
     """What to check."""
 
-    image: Path  # or a layout
+    image: Path | None = None  # or a layout; None: the image that the configuration names
     config: Path | None = None
     agent: Path | None = None  # a folder with a frozen agent; None: the cached one, if any
     node_memory: int | None = None  # bytes
@@ -61,19 +61,21 @@ class Request:
 class Findings:
     """What a check found."""
 
+    image: Path  # what was checked
     problems: Sequence[Problem]  # errors first
     memory: NodeMemory | None  # None if the image is not one that can be booted
 
 
 def check(request: Request, *, console: Console) -> Findings:
-    """Check everything. Raises InputError when `request.image` is not an image or a layout."""
-    layout = find_layout(request.image)
+    """Check everything. Raises InputError when there is no image to check, or it is not an image or a layout."""
     config, found = _config(request)
+    path = request.image or config.image
+    if path is None:
+        raise InputError(checks.missing_setting("image", hint=_NO_IMAGE))
+    layout = find_layout(path)
     memory: NodeMemory | None = None
     try:
-        with liveos.opened(
-            request.image, boot_url=config.boot_url, boot_loader=config.boot_loader, step=console.step
-        ) as image:
+        with liveiso.opened(path, boot_url=config.boot_url, boot_loader=config.boot_loader, step=console.step) as image:
             loaders, wrong = _loaders(image, layout, given=config.boot_loader)
             found += wrong
             injector, unsuitable = _injector(image, layout, config)
@@ -99,11 +101,12 @@ def check(request: Request, *, console: Console) -> Findings:
             raise
         found += error.problems
     found.sort(key=lambda problem: SEVERITIES.index(problem.severity))
-    return Findings(problems=found, memory=memory)
+    return Findings(image=path, problems=found, memory=memory)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Config:
+    image: Path | None = None
     fetch: FetchConfig | None = None
     boot_url: str = ""
     boot_loader: Path | None = None  # a folder
@@ -133,6 +136,7 @@ def _config(request: Request) -> tuple[_Config, list[Problem]]:
     base = pack.artifact_url or (default_artifact_url(pack.boot_url) if pack.boot_url else None)
     wrong = [*checks.compression(pack.compressor, pack.level)]
     config = _Config(
+        image=base_dir / pack.image if pack.image else None,
         fetch=document.fetch,
         boot_url=pack.boot_url or "",
         boot_loader=base_dir / pack.boot_loader if pack.boot_loader else None,
@@ -221,11 +225,11 @@ def fails(found: Findings) -> bool:
     return any(problem.severity == "error" for problem in found.problems)
 
 
-def document(request: Request, found: Findings) -> dict[str, object]:
+def document(found: Findings) -> dict[str, object]:
     """The findings as JSON values (docs/json.md)."""
     count = Counter(problem.severity for problem in found.problems)
     return {
-        "image": str(request.image),
+        "image": str(found.image),
         **{f"{severity}s": count[severity] for severity in SEVERITIES},
         "findings": [
             {
@@ -241,11 +245,11 @@ def document(request: Request, found: Findings) -> dict[str, object]:
     }
 
 
-def text(request: Request, found: Findings) -> str:
+def text(found: Findings) -> str:
     """The findings as text; with the table of a node's memory, if that was given."""
     count = Counter(problem.severity for problem in found.problems)
     counts = [f"{count[one]} {one}{'s' if count[one] > 1 else ''}" for one in SEVERITIES if count[one]]
     table = ["\n".join(node_memory.lines(found.memory))] if found.memory and found.memory.given else []
     return "\n\n".join(
-        [*map(show, found.problems), *table, f"{request.image}: {', '.join(counts) or 'no problems found'}"]
+        [*map(show, found.problems), *table, f"{found.image}: {', '.join(counts) or 'no problems found'}"]
     )

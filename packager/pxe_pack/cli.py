@@ -47,17 +47,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
     """The parsed command line. Exits with code 2 and a message if it is invalid."""
     tree = parser.build_parser(parser.commands_in(words))
+    if unknown := parser.unknown_word(tree, words):
+        asked, message = unknown
+        asked.error(message)
     arguments = tree.parse_args(words)
     if flags := parser.misplaced_flags(arguments):
         tree.error(f"{', '.join(flags)}: this is for packing only, and cannot be given before {arguments.command}")
-    if not arguments.command and arguments.pack_agent_config is None:
+    file = getattr(arguments, "file", None) if arguments.command == "pack" else None
+    if file and arguments.pack_agent_config:
+        tree.error(f"two configurations are given: {file}, and --agent-config {arguments.pack_agent_config}")
+    arguments.pack_agent_config = arguments.pack_agent_config or file
+    if arguments.command == "pack" and not arguments.pack_agent_config:
+        tree.error("give the configuration: pxe-pack pack FILE")
+    if not arguments.command and not arguments.pack_agent_config:
         tree.error(f"give --agent-config FILE to pack, or a command: {', '.join(parser.COMMANDS)}")
     return arguments
 
 
 def _run(arguments: argparse.Namespace, shown: Console) -> int:
     if not arguments.command:
-        return _pack(arguments, shown)
+        return pack_as(arguments, shown)
     code: int = arguments.run(arguments, shown)
     return code
 
@@ -76,9 +85,10 @@ def _logged(shown: Console, *, verbosity: int) -> Iterator[None]:
         log.setLevel(before)
 
 
-def _pack(arguments: argparse.Namespace, shown: Console) -> int:
+def pack_as(arguments: argparse.Namespace, shown: Console) -> int:
+    """Pack as the flags in `arguments` say. Raises InputError, WorkError and OSError."""
     from pxe_pack.pack import pack, result_document, show_plan, summary  # half a second, not for --help
-    from pxe_pack.plan import Options
+    from pxe_pack.settings import Options
 
     options = Options(
         config=arguments.pack_agent_config,

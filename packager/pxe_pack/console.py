@@ -14,19 +14,22 @@ import logging
 import os
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from pxe_fetch.contract.problem import Problem, printable, show_all
+from pxe_pack.diagnostics import for_stream, is_colourful, width_of, wrapped
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
 
 
+_WIDE = len("━━━━━━━━━━ 1023.9/1023.9 GiB 0:00:00")  # a bar, the bytes, and the time
 JSON_PROGRESS = 0.5  # seconds between two progress events of a step
 
 
@@ -65,7 +68,7 @@ def console(*, json_lines: bool, quiet: bool = False) -> Console:
         return JsonConsole(quiet=quiet)
     if quiet:
         return QuietConsole()
-    if sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
+    if is_colourful(sys.stderr):
         return TerminalConsole()
     return PlainConsole()
 
@@ -145,15 +148,15 @@ class PlainConsole:
 
     def say(self, text: str) -> None:
         """Write `text` to stderr."""
-        print(printable(text), file=sys.stderr, flush=True)
+        print(wrapped(printable(text), sys.stderr), file=sys.stderr, flush=True)
 
     def problems(self, problems: Sequence[Problem]) -> None:
         """Write the problems to stderr."""
-        print(show_all(tuple(problems)), file=sys.stderr, flush=True)
+        print(for_stream(show_all(tuple(problems)), sys.stderr), file=sys.stderr, flush=True)
 
     def result(self, document: Mapping[str, object], text: str) -> None:  # noqa: ARG002  this console prints text
         """Write `text` to stdout."""
-        _write_out(_cleaned(text))
+        _write_out(for_stream(_cleaned(text), sys.stdout))
 
     def interrupted(self, text: str) -> None:
         """Write `text` to stderr."""
@@ -186,24 +189,42 @@ class TerminalConsole(PlainConsole):
     @contextmanager
     def step(self, title: str, *, total: int | None = None) -> Iterator[Step]:
         """Show the step as a bar, or as a spinner if `total` is None."""
-        from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
-        columns += [BarColumn(), DownloadColumn(binary_units=True)] if total else []
         from rich.console import Console as RichConsole
+        from rich.progress import Progress
 
-        bar = Progress(*columns, TimeElapsedColumn(), console=RichConsole(stderr=True), transient=True)
-        with bar:
-            step = _BarStep(title, total, bar)
+        width = width_of(sys.stderr)
+        shown = textwrap.shorten(title, width - len("⠋ "), placeholder=" …")
+        columns = _columns(total, space=width - len(f"⠋ {shown} "))
+        with Progress(*columns, console=RichConsole(stderr=True, width=width), transient=True) as bar:
+            step = _BarStep(title, total, bar, shown=shown)
             yield step
         self.say(f"✓ {step.ending()}")
 
 
+def _columns(total: int | None, *, space: int) -> list[ProgressColumn]:
+    """The columns of a step's line: what fits beside its title, for rich would cut what does not."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
+    if total and space >= _WIDE:
+        return [*columns, BarColumn(), DownloadColumn(binary_units=True), TimeElapsedColumn()]
+    if space >= len("0:00:00"):
+        columns.append(TaskProgressColumn() if total else TimeElapsedColumn())
+    return columns
+
+
 class _BarStep(_TimedStep):
-    def __init__(self, title: str, total: int | None, bar: Progress) -> None:
+    def __init__(self, title: str, total: int | None, bar: Progress, *, shown: str) -> None:
         super().__init__(title, total)
         self._bar = bar
-        self._task = bar.add_task(printable(title), total=total)
+        self._task = bar.add_task(printable(shown), total=total)
 
     def advance(self, amount: int) -> None:
         super().advance(amount)

@@ -16,6 +16,7 @@ from pathlib import Path
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.image.bootloader import SUFFIXES, BootLoaders, in_folder, paired, program
 from pxe_pack.image.tree import RootTree
+from pxe_pack.packages import install_command
 from pxe_pack.tools import InputError
 
 ROOT = Path("/")  # searched for this machine's boot loaders
@@ -29,7 +30,10 @@ _PLACES = (
     ("usr/share/efi/{m}/shim.efi", "usr/share/efi/{m}/grub.efi"),
 )
 _PLATFORMS = {"x86_64": "x86_64", "aarch64": "arm64"}
-_PACKAGES = {"x86_64": "shim-signed grub-efi-amd64-signed", "aarch64": "shim-signed:arm64 grub-efi-arm64-signed:arm64"}
+_PACKAGES = {  # as Debian calls them
+    "x86_64": ("shim-signed", "grub-efi-amd64-signed"),
+    "aarch64": ("shim-signed:arm64", "grub-efi-arm64-signed:arm64"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +70,7 @@ def choose_loaders(own: BootLoaders | None, *, machine: str, given: Path | None)
             reference="boot-loader-unfit" if own else "image-no-boot-loader",
             message=f"{why}; this machine has no shim and network GRUB for {machine} either",
             hint="pass a folder with both to --boot-loader"
-            + (f", or install them: apt-get install {packages}" if packages else ""),
+            + (f", or install them: {install_command(*packages)}" if packages else ""),
         )
     )
 

@@ -12,21 +12,21 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pxe_fetch import __version__
-from pxe_pack import checks, dump, export, input_digest, unit
+from pxe_pack import checks, dump, export, input_digest, liveiso, unit
 from pxe_pack.artifacts import Exported, LocalFile, with_urls
 from pxe_pack.console import Console, joined
 from pxe_pack.freeze import FrozenAgent, default_cache, frozen_agent, load_agent
 from pxe_pack.hashing import SizeAndDigest, hash_file
-from pxe_pack.image import liveos
 from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import LiveImage
+from pxe_pack.image.rootfs_source import detect_rootfs
 from pxe_pack.inject import PackedIso, Target, original_image
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import Kind
-from pxe_pack.liveiso import detect_rootfs
 from pxe_pack.output import Staging, staging, staging_folder
 from pxe_pack.payload import Payload, make_payload
-from pxe_pack.plan import Options, Plan, Settings, make_plan, resolve_settings
+from pxe_pack.plan import Plan, make_plan
+from pxe_pack.settings import Options, Settings, resolve_settings
 from pxe_pack.tarball import tar_staging
 from pxe_pack.tools import InputError
 
@@ -71,7 +71,7 @@ def pack(options: Options, *, console: Console) -> PackResult:
             console.problems(plan.warnings)
         agent = _agent(plan, console)
         service = _service(plan, console)
-        # the final configuration and the manifest are small: the injector's estimate has room for them
+        # the final configuration and the manifest are small: the injector's estimate covers them
         payload = make_payload(
             agent=agent.path,
             service=service,
@@ -80,11 +80,11 @@ def pack(options: Options, *, console: Console) -> PackResult:
             roots=settings.fetch.allowed_roots,
             tree=image.tree,
         )
-        room = plan.choice.injector.disk_space(image, payload) + (packed.disk_space if packed else 0)
+        needed = plan.choice.injector.disk_space(image, payload) + (packed.disk_space if packed else 0)
         local = sum(file.disk_space for file in settings.files) + plan.additional.size
         local += sum(file.size for file in plan.boot_files().values())
         layouts = 2 if settings.format == "tar" else 1  # the files, and a copy of them in the archive
-        if problems := checks.disk_space(settings.output, needed=layouts * (room + local)):
+        if problems := checks.disk_space(settings.output, needed=layouts * (needed + local)):
             raise InputError(*problems)
         with (
             _staging(settings, image) as made,
@@ -112,10 +112,10 @@ def _staging(settings: Settings, image: LiveImage) -> AbstractContextManager[Sta
 
 
 def _image(settings: Settings, console: Console) -> AbstractContextManager[LiveImage]:
-    """Open the image. Temporary files go next to the output."""
+    """Open the image; of a root filesystem, the ISO is built first. Temporary files go next to the output."""
     if not settings.boot_url and detect_rootfs(settings.image):  # fail before building the ISO, which needs one
         raise InputError(checks.missing_setting("boot_url"))
-    return liveos.opened(
+    return liveiso.opened(
         settings.image,
         boot_url=settings.boot_url,
         staging=lambda: staging_folder(settings.output),

@@ -1,13 +1,14 @@
 """The argument parser of `pxe-pack`; the help, the man page and the shell completions are generated from it.
 
 Each command is a module; to add one, add a line to COMMANDS. A module is imported only when its command is used, so
-that packing does not pay for the other commands.
+that packing does not pay for the other commands. Packing is a command too; without one, `--agent-config FILE` packs.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Mapping
+import textwrap
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -16,10 +17,11 @@ from typing import Protocol, cast
 
 from pxe_fetch import __version__
 from pxe_fetch.contract import quantity
-from pxe_fetch.contract.problem import RuleError
+from pxe_fetch.contract.problem import RuleError, suggestion
 from pxe_pack.choices import COMPRESSORS, INJECTORS
 from pxe_pack.console import Console
 
+USAGE = ("pack FILE [options]", "--agent-config FILE [options]", "COMMAND [options]")
 _DESCRIPTION = """\
 Put the pxe-fetch agent and its configuration into a LiveOS image and export a PXE layout that is ready to serve. Every
 key in the configuration's `pack:` section is also a flag; flags take precedence.
@@ -36,7 +38,7 @@ EXIT_CODES: Mapping[int, str] = MappingProxyType(
 
 
 class Subcommand(Protocol):
-    """A command other than packing: a module with these two functions."""
+    """A command: a module with these two functions."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's arguments and its description to `parser`."""
@@ -64,6 +66,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "completion": Command("print a shell completion script", "pxe_pack.commands.completion"),
         "init": Command("write a commented fetch.yaml to start from", "pxe_pack.commands.init"),
         "man": Command("print the manual page", "pxe_pack.commands.man"),
+        "pack": Command("pack an image and export a PXE layout", "pxe_pack.commands.pack"),
         "relocate": Command("change the URLs of a layout without repacking", "pxe_pack.commands.relocate"),
         "remove": Command("remove the agent from an image or a layout", "pxe_pack.commands.remove"),
         "schema": Command("print the JSON Schema of fetch.yaml", "pxe_pack.commands.schema"),
@@ -77,17 +80,18 @@ def build_parser(commands: Collection[str] = frozenset(COMMANDS)) -> argparse.Ar
     """The parser for the whole command line. Only the `commands` are loaded; the others are just names in the help."""
     parser = argparse.ArgumentParser(
         prog="pxe-pack",
-        usage="pxe-pack --agent-config FILE [options]\n       pxe-pack COMMAND [options]",
+        usage="\n       ".join(f"pxe-pack {usage}" for usage in USAGE),
         description=_DESCRIPTION,
         epilog=f"exit codes: {', '.join(f'{code} {meaning}' for code, meaning in EXIT_CODES.items())}",
         allow_abbrev=False,  # a script's `--out` must not change its meaning with the next flag
+        formatter_class=WholeWords,
     )
     parser.add_argument("--version", action="version", version=f"pxe-pack {__version__}")
-    _add_packing(parser)
+    add_packing(parser, default=None)
     _add_output_options(parser, default=0)
     choices = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", prog="pxe-pack")
     for name, command in COMMANDS.items():
-        chosen = choices.add_parser(name, help=command.summary, allow_abbrev=False)
+        chosen = choices.add_parser(name, help=command.summary, allow_abbrev=False, formatter_class=WholeWords)
         if name in commands:
             subcommand = command.load()
             subcommand.add_arguments(chosen)
@@ -97,15 +101,26 @@ def build_parser(commands: Collection[str] = frozenset(COMMANDS)) -> argparse.Ar
     return parser
 
 
+class WholeWords(argparse.HelpFormatter):
+    """Wraps lines between words only: argparse also breaks `pxe-dir` and `--boot-url` at their hyphens."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False, break_long_words=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(indent + line for line in self._split_lines(text, width - len(indent)))
+
+
 PACKING = "pack_"  # prefix of the dest of packing's flags: a command may have a flag of the same name
 
 
-def _add_packing(parser: argparse.ArgumentParser) -> None:
+def add_packing(parser: argparse.ArgumentParser, *, default: object) -> None:
+    """Add the flags of packing, each with this default."""
     group = parser.add_argument_group("packing")
 
     def add(flag: str, text: str, **options: object) -> None:
         dest = PACKING + flag.removeprefix("--").replace("-", "_")
-        group.add_argument(flag, dest=dest, help=text, **options)  # type: ignore[arg-type]  # of several types
+        group.add_argument(flag, dest=dest, help=text, default=default, **options)  # type: ignore[arg-type]  # of several types
 
     add("--agent-config", "the fetch.yaml to pack", type=Path, metavar="FILE")
     add("--image", "LiveOS image: ISO, pxe-dir, pxe-tar or root filesystem (never modified)", type=Path, metavar="FILE")
@@ -153,6 +168,67 @@ def commands_in(arguments: Collection[str]) -> frozenset[str]:
 
 
 def misplaced_flags(arguments: argparse.Namespace) -> list[str]:
-    """Packing flags that were given although `arguments` name a command."""
+    """Packing flags that were given although `arguments` name another command."""
     given = [name for name, value in vars(arguments).items() if name.startswith(PACKING) and value]
-    return [f"--{name.removeprefix(PACKING).replace('_', '-')}" for name in given] if arguments.command else []
+    return (
+        [f"--{name.removeprefix(PACKING).replace('_', '-')}" for name in given]
+        if arguments.command not in {None, "pack"}
+        else []
+    )
+
+
+def unknown_word(tree: argparse.ArgumentParser, words: Iterable[str]) -> tuple[argparse.ArgumentParser, str] | None:
+    """The first of `words` that is neither a command nor a flag: the parser it was for, and what to tell.
+
+    argparse takes the value of a misspelt flag for the command, and then complains of that. Only the flags of commands
+    that are loaded are known. None if there is no such word.
+    """
+    commands = next(action.choices for action in actions(tree) if isinstance(action.choices, dict))
+    parser, flags, command = tree, _flags(tree), ""
+    packing = flags
+    remaining = iter(words)
+    for word in remaining:
+        flag, equals, _ = word.partition("=")
+        if word == "--":
+            break
+        if flag.startswith("--") and " " not in flag and flag not in flags:
+            elsewhere = {name for name, tree_of in commands.items() if flag in _flags(tree_of)}
+            hint = _misplaced(command, elsewhere, is_packing=flag in packing) or suggestion(flag, flags)
+            return parser, _with_hint(f"unrecognized arguments: {word}", hint)
+        if flag in flags:
+            if flags[flag] and not equals:
+                next(remaining, None)  # its value, which may look like a command
+        elif not command and not word.startswith("-"):
+            if word not in COMMANDS:
+                return parser, _with_hint(f"argument COMMAND: invalid choice: {word!r}", _meant(word))
+            command, parser = word, commands[word]
+            flags = _flags(parser)
+    return None
+
+
+def actions(parser: argparse.ArgumentParser) -> Sequence[argparse.Action]:
+    """The arguments that were added to `parser`."""
+    return parser._actions  # noqa: SLF001  argparse has no public way to list them
+
+
+def _flags(parser: argparse.ArgumentParser) -> dict[str, bool]:
+    """The flags of `parser`, and whether each takes a value."""
+    return {flag: action.nargs != 0 for action in actions(parser) for flag in action.option_strings}
+
+
+def _meant(word: str) -> str:
+    """What to do instead of giving `word` as a command."""
+    if word.endswith((".yaml", ".yml")):
+        return f"to pack it: pxe-pack pack {word}"
+    return suggestion(word, COMMANDS) or f"choose from {', '.join(COMMANDS)}"
+
+
+def _misplaced(command: str, elsewhere: Collection[str], *, is_packing: bool) -> str:
+    """Where a flag belongs that is not one of `command` (empty: of packing); empty if it is known nowhere."""
+    if command:
+        return "this is for packing only" if is_packing else ""
+    return f"put it after {' or '.join(sorted(elsewhere))}" if elsewhere else ""
+
+
+def _with_hint(message: str, hint: str) -> str:
+    return f"{message}; {hint}" if hint else message

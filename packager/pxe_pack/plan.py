@@ -1,72 +1,29 @@
-"""What a pack will do: options and configuration give the settings, settings and image give the plan."""
+"""What a pack will do: the settings and the image give the plan."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from pxe_fetch.contract.document import MAX_CHARACTERS
-from pxe_fetch.contract.model import FetchConfig
-from pxe_fetch.contract.problem import Problem, ProblemError, printable
+from pxe_fetch.contract.model import Artifact
+from pxe_fetch.contract.problem import Problem, printable
 from pxe_fetch.contract.quantity import show_size
+from pxe_fetch.contract.url import redact
 from pxe_pack import checks, node_memory
 from pxe_pack.additional_files import AdditionalFiles, find_additional
-from pxe_pack.artifacts import LocalFile, local_files
-from pxe_pack.config import Document, read
+from pxe_pack.artifacts import LocalFile
 from pxe_pack.image.bootloader import BootFile
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.liveroot import LiveOS
-from pxe_pack.inject import Choice, Rewrite, choose
+from pxe_pack.inject import Choice, choose
 from pxe_pack.layout.manifest import Kind
-from pxe_pack.layout.urls import Urls, default_artifact_url, file_name
+from pxe_pack.layout.urls import Urls, file_name
 from pxe_pack.loaders import LoaderChoice, choose_loaders
 from pxe_pack.node_memory import NodeMemory
+from pxe_pack.settings import Settings
 from pxe_pack.tools import InputError
 
 _MOST_SHOWN = 20  # files of the image, in the plan's lines
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """The flags from the command line; None if a flag was not given."""
-
-    config: Path
-    image: Path | None = None
-    output: Path | None = None
-    format: str = "dir"  # or "tar"
-    boot_url: str | None = None
-    artifact_url: str | None = None
-    inject: str | None = None
-    compressor: str | None = None
-    level: int | None = None
-    node_memory: int | None = None  # bytes
-    agent: Path | None = None  # a folder with a frozen agent
-    boot_loader: Path | None = None  # a folder with shim and GRUB
-    leave_out: tuple[str, ...] | None = None
-    input_digest: bool = False  # compute the image's digest for the manifest
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """Options merged with the configuration, checked as far as possible without the image."""
-
-    config_path: Path
-    config_text: str
-    fetch: FetchConfig
-    image: Path
-    output: Path
-    format: str
-    boot_url: str  # empty if none is given; a full-os image needs none
-    artifact_url: str  # empty if neither it nor boot_url is given
-    inject: str
-    rewrite: Rewrite | None  # recompress the root filesystem
-    node_memory: int | None  # bytes; None if it is not given
-    agent: Path | None
-    boot_loader: Path | None
-    input_digest: bool
-    files: tuple[LocalFile, ...]
-    leave_out: tuple[str, ...]  # patterns of the image's files that are not served
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,10 +78,19 @@ class Plan:
             chunks = f", in chunks of {show_size(file.planned_chunk)}" if file.planned_chunk else ""
             what = f"{files}{file.content_size:,} bytes{chunks}"
             yield f"artifact  {file.source} ({what}) as {file.url(settings.artifact_url)}"
+        for artifact in self._fetched():
+            size = "size unknown" if artifact.size is None else f"{artifact.size:,} bytes"
+            first, *others = map(redact, artifact.urls)
+            mirrors = f" and {len(others)} mirror{'s' if len(others) > 1 else ''}" if others else ""
+            yield f"artifact  {artifact.name} ({size}) from {first}{mirrors}"
         yield from self._additional_lines()
         yield f"output    {settings.output}{'/' if settings.format == 'dir' else ''}"
         if self.memory.given:
             yield from node_memory.lines(self.memory)
+
+    def _fetched(self) -> Iterator[Artifact]:
+        """The artifacts that nodes fetch from servers of their own: not exported with the layout."""
+        return (artifact for artifact in self.settings.fetch.artifacts if artifact.urls)
 
     def _additional_lines(self) -> Iterator[str]:
         files = [*self.additional.files.items()]
@@ -175,7 +141,10 @@ class Plan:
             "boot_loaders": self.loaders_document(),
             "boot_url": self.boot_url,
             "artifact_url": settings.artifact_url,
-            "artifacts": [_artifact_document(file, base=settings.artifact_url) for file in settings.files],
+            "artifacts": [
+                *(_artifact_document(file, base=settings.artifact_url) for file in settings.files),
+                *map(_fetched_document, self._fetched()),
+            ],
             "additional_files": [
                 {"path": path, "size": file.size, "url": self.urls.of(path, Kind.ADDITIONAL)}
                 for path, file in self.additional.files.items()
@@ -189,87 +158,18 @@ class Plan:
 def _artifact_document(file: LocalFile, *, base: str) -> dict[str, object]:
     chunks = {"size": file.planned_chunk, "url": file.list_url(base)} if file.planned_chunk else None
     files = {"files": file.folder.files} if file.folder else {}
-    return {"source": str(file.source), **files, "size": file.content_size, "url": file.url(base), "chunks": chunks}
+    known = {"names": list(file.artifacts), "size": file.content_size, "url": file.url(base), "chunks": chunks}
+    return {"source": str(file.source), **files, **known}
+
+
+def _fetched_document(artifact: Artifact) -> dict[str, object]:
+    """An artifact with URLs of its own, as JSON values; without the URLs' queries, which may have secrets."""
+    url, *mirrors = map(redact, artifact.urls)
+    return {"source": None, "names": [artifact.name], "size": artifact.size, "url": url, "mirrors": mirrors}
 
 
 def _abilities(livenet: bool, live: bool, updates: bool) -> tuple[tuple[str, bool], ...]:  # noqa: FBT001  three facts
     return ("livenet", livenet), ("dmsquash-live", live), ("apply-live-updates", updates)
-
-
-def resolve_settings(options: Options) -> Settings:
-    """Merge options and configuration. Raises InputError and ProblemError with all problems found."""
-    text, document = read_config(options.config)
-    base_dir = options.config.absolute().parent
-    pack = document.pack
-    problems: list[Problem] = []
-
-    def given(what: str, flag: Path | None, value: str | None) -> Path:
-        """A path: a flag is relative to the working directory, a key to the configuration's folder."""
-        if flag is None and value is None:
-            problems.append(checks.missing_setting(what))
-        return (flag if flag is not None else base_dir / (value or "")).absolute()
-
-    image = given("image", options.image, pack.image)
-    no_image = bool(problems)
-    output = given("output", options.output, pack.output)
-    boot_url = options.boot_url or pack.boot_url or ""
-    if boot_url:
-        problems += checks.boot_url(boot_url)
-    elif no_image:  # with an image, its kind decides whether a boot_url is needed
-        problems.append(checks.missing_setting("boot_url"))
-    base = options.artifact_url or pack.artifact_url or ""
-    problems += checks.artifact_url(base) if base else []
-    compressor, level = options.compressor or pack.compressor, options.level or pack.level
-    problems += checks.compression(compressor, level)
-    files, wrong = local_files(document.fetch, base_dir=base_dir)
-    problems += wrong
-    settings = Settings(
-        config_path=options.config,
-        config_text=text,
-        fetch=document.fetch,
-        image=image,
-        output=_real(output),
-        format=options.format,
-        boot_url=boot_url,
-        artifact_url=base or (default_artifact_url(boot_url) if boot_url else ""),
-        inject=options.inject or pack.inject,
-        rewrite=Rewrite(compressor=compressor, level=level) if compressor else None,
-        node_memory=options.node_memory or pack.node_memory,
-        agent=options.agent,
-        boot_loader=options.boot_loader or (base_dir / pack.boot_loader if pack.boot_loader else None),
-        input_digest=options.input_digest,
-        files=tuple(files),
-        leave_out=pack.leave_out if options.leave_out is None else options.leave_out,
-    )
-    problems += checks.credentials(settings.fetch, settings.artifact_url)
-    if options.output or pack.output:
-        problems += checks.places(settings)
-    if problems:
-        raise InputError(*problems)
-    return settings
-
-
-def _real(output: Path) -> Path:
-    """`output` with symbolic links resolved: the rename into place must replace the folder, not a link to it."""
-    return output.resolve() if output.is_symlink() else output.parent.resolve() / output.name
-
-
-def read_config(path: Path) -> tuple[str, Document]:
-    """The text of the configuration `path`, and the parsed document. Raises InputError with all problems found."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(4 * MAX_CHARACTERS + 1).decode()  # a character has 4 bytes at most; `read` counts them
-    except OSError as error:
-        message = f"cannot read the configuration {path}: {error.strerror}"
-        hint = "pass the path of your fetch.yaml with --agent-config"
-        raise InputError(Problem(reference="config-unreadable", message=message, hint=hint)) from error
-    except UnicodeDecodeError as error:
-        message = f"the configuration {path} is not UTF-8 text (byte {error.start})"
-        raise InputError(Problem(reference="config-unreadable", message=message)) from error
-    try:
-        return text, read(text, name=str(path))
-    except ProblemError as error:
-        raise InputError(*error.problems) from error
 
 
 def make_plan(settings: Settings, image: LiveImage) -> Plan:

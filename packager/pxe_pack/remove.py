@@ -18,6 +18,7 @@ from pxe_pack.image import liveos
 from pxe_pack.image.grub.config import GRUB_CFG
 from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import LiveImage
+from pxe_pack.image.rootfs_source import detect_rootfs
 from pxe_pack.inject import PackedIso, previous_payloads
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.layout import Layout
@@ -45,14 +46,16 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
     output = output.parent.resolve() / output.name if output else None
     if path.is_dir():
         return _of_layout(Layout.read(path.resolve()), output=output, console=console)
+    if detect_rootfs(path):
+        raise _no_iso(path)
     with liveos.opened(path, boot_url="") as image:
         packed = PackedIso.find(image)
-        ways = _ways(image, packed)
+        injectors = _injectors(image, packed)
         if image.live is None and isinstance(image.media, Iso):
             message = f"the payload is in the root filesystem of {path}, which is an initrd"
             raise _refused("remove-no-layout", message, "pass pxe-pack's output folder")
         if image.media is not image.iso or packed is None:
-            raise _refused("remove-no-iso", f"{path} is neither an ISO nor a layout", "pass pxe-pack's output folder")
+            raise _no_iso(path)
         if output is None:
             message = f"{path} is never modified, and no output is given"
             raise _refused("output-missing", message, "name the ISO to write with --output")
@@ -66,20 +69,24 @@ def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
             made.chmod(0o644)
             with committing():
                 made.rename(output)
-    return Removed(output=output, removed=ways, changed=(output.name,))
+    return Removed(output=output, removed=injectors, changed=(output.name,))
 
 
-def _ways(image: LiveImage, packed: PackedIso | None) -> tuple[str, ...]:
+def _no_iso(path: Path) -> InputError:
+    return _refused("remove-no-iso", f"{path} is neither an ISO nor a layout", "pass pxe-pack's output folder")
+
+
+def _injectors(image: LiveImage, packed: PackedIso | None) -> tuple[str, ...]:
     """The injectors of earlier packs. Raises InputError if there was none, or if a program is needed and missing."""
-    ways = tuple(previous.how for previous in previous_payloads(image))
-    if not ways and packed:
-        ways = ("updates",)  # someone has removed the agent, but not its configuration
-    if not ways:
+    injectors = tuple(previous.how for previous in previous_payloads(image))
+    if not injectors and packed:
+        injectors = ("updates",)  # someone has removed the agent, but not its configuration
+    if not injectors:
         message = f"{image.path} contains nothing that pxe-pack added"
         raise _refused("remove-nothing", message, "`pxe-pack show` lists the contents of an image")
     if problems := tools.missing(packed.needed_tools if packed else (), reason="to write the ISO"):
         raise InputError(*problems)
-    return ways
+    return injectors
 
 
 def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Removed:
@@ -98,7 +105,7 @@ def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Remo
     boot_url = layout.urls.boot_url
     with liveos.opened(layout.root, boot_url=boot_url or "") as image, staging(target_root) as made:
         packed = PackedIso.find(image)
-        ways = _ways(image, packed)
+        injectors = _injectors(image, packed)
         kept = [path for path, file in layout.files.items() if file.kind is not Kind.ARTIFACT]
         # without artifacts, it is only known as the URL of the image's own files in that folder
         served = any(path.startswith(f"{FOLDER}/") for path in kept)
@@ -115,7 +122,7 @@ def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Remo
         changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
         gone = {"agent", "inputs"}
         new.finish({**{key: value for key, value in layout.facts.items() if key not in gone}, "inject": None})
-    return Removed(output=target_root, removed=ways, changed=tuple(changed))
+    return Removed(output=target_root, removed=injectors, changed=tuple(changed))
 
 
 def _written(
@@ -149,6 +156,9 @@ def document(removed: Removed) -> dict[str, object]:
 
 def summary(removed: Removed) -> str:
     """The result as text."""
-    ways = " and ".join(f"`{way}`" for way in removed.removed)
-    lines = [f"{removed.output}: removed the payload added with {ways}", *(f"  {path}" for path in removed.changed)]
+    injectors = " and ".join(f"`{name}`" for name in removed.removed)
+    lines = [
+        f"{removed.output}: removed the payload added with {injectors}",
+        *(f"  {path}" for path in removed.changed),
+    ]
     return joined(lines)

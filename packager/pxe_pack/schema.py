@@ -50,6 +50,7 @@ _FORMS: dict[object, Schema] = {
     validators.proxy: {"pattern": r"^https?://\S+$"},
     validators.exemption: {"pattern": _whole(validators.EXEMPTION)},
     validators.base_url: {"pattern": r"^[A-Za-z][A-Za-z0-9+.-]*:\S+$"},
+    validators.account: {"pattern": _whole(validators.ACCOUNT)},
     validators.absolute_path: {"pattern": "^/"},
     validators.node_path: {"pattern": "^/"},
     validators.root: {"pattern": "^/."},
@@ -148,7 +149,7 @@ def _text(rule: Rule[object]) -> Schema:
     if isinstance(rule, validators.Matching):
         return {"type": "string", "pattern": _whole(re.compile(rule.pattern))}
     if isinstance(rule, validators.DigestOf):
-        return {"type": "string", "pattern": f"^[0-9A-Fa-f]{{{rule.digits}}}$"}
+        return {"type": "string", "pattern": f"^(?:{rule.algorithm}:)?[0-9A-Fa-f]{{{rule.digits}}}$"}
     return {"type": "string", **_FORMS.get(rule, {})}
 
 

@@ -13,10 +13,11 @@ from typing import IO
 
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_pack.cleanup import start_child
+from pxe_pack.packages import install_command
 
 _log = logging.getLogger(__name__)
 
-# Program -> its Debian package. Most packages have the same name in Azure Linux and Fedora.
+# Program -> its package, as Debian calls it.
 PACKAGES: Mapping[str, str] = {
     "mksquashfs": "squashfs-tools",
     "sqfstar": "squashfs-tools",
@@ -61,7 +62,7 @@ def missing(programs: Iterable[str], *, reason: str) -> list[Problem]:
         Problem(
             reference="tool-missing",
             message=f"{program} is required {reason}, but is not installed",
-            hint=f"apt-get install {PACKAGES.get(program, program)}",
+            hint=install_command(PACKAGES.get(program, program)),
         )
         for program in programs
         if find(program) is None

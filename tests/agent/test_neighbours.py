@@ -291,6 +291,57 @@ def test_a_place_of_the_system_that_is_mounted_elsewhere_is_no_destination(node:
         subprocess.run(["umount", str(again)], check=True)
 
 
+@as_root
+@pytest.mark.parametrize(
+    ("extract", "dest"),
+    [
+        ("none", "systemd/m"),
+        ("none", "sudo"),
+        ("none", "sudo/new/folder/m"),
+        ("tar", "sudo"),
+        ("tar", "systemd"),
+        ("tar", "credstore.encrypted/deep"),
+    ],
+)
+def test_a_place_of_the_system_in_a_folder_that_is_mounted_elsewhere_is_none_either(
+    extract: str, dest: str, node: FakeNode
+) -> None:
+    (again := node.out / "again").mkdir(parents=True)
+    assert "/run/sudo" in PROTECTED
+    assert not Path("/run/sudo").exists()  # nothing of it is on this machine
+    before = sorted(Path("/run").iterdir())
+    subprocess.run(["mount", "--bind", "/run", str(again)], check=True)
+    try:
+        with serving() as server:
+            ran = node.run_config(artifact(node, server, extract, again / dest))
+            assert ran.code == 77
+            assert "belongs to the system" in ran.out
+            assert not server.asked
+            assert node.run_config(artifact(node, server, extract, again / "pxe-pack-test")).code == 0
+        (left,) = {*Path("/run").glob("*pxe-pack-test")}
+        assert is_right(left, extract)
+    finally:
+        for left in Path("/run").glob("*pxe-pack-test*"):
+            subprocess.run(["rm", "-rf", str(left)], check=True)
+        subprocess.run(["umount", str(again)], check=True)
+    assert sorted(Path("/run").iterdir()) == before
+
+
+@as_root
+def test_a_tree_around_a_place_of_the_system_that_is_mounted_elsewhere_is_refused(node: FakeNode) -> None:
+    (again := node.out / "again").mkdir(parents=True)
+    subprocess.run(["mount", "--bind", "/", str(again)], check=True)
+    try:
+        with serving() as server:
+            for dest in ("run", "var/lib", "var", "run/systemd/system/m"):
+                ran = node.run_config(artifact(node, server, "tar", again / dest))
+                assert ran.code == 77
+                assert "belongs to the system" in ran.out
+            assert not server.asked
+    finally:
+        subprocess.run(["umount", str(again)], check=True)
+
+
 @pytest.mark.parametrize("name", [".m.pxe-fetch-part", ".m.pxe-fetch-tree", ".m.pxe-fetch-staging/x"])
 def test_a_name_that_the_agent_uses_itself_is_no_destination(name: str, node: FakeNode) -> None:
     ran = node.run_config({**node.entry("m", "http://127.0.0.1:1/m", BODY), "dest": str(node.out / name)})

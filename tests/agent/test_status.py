@@ -175,12 +175,12 @@ def test_status_takes_only_a_file_of_a_run_for_its_state(node: FakeNode) -> None
     file.symlink_to("/dev/zero")
     assert "is a symbolic link" in complaint()
     os.mkfifo(file)
-    assert "is not a file" in complaint()
+    assert "is not a regular file" in complaint()
     file.mkdir()
-    assert "is not a file" in complaint()
+    assert "is not a regular file" in complaint()
     with file.open("wb") as stream:
         stream.truncate(1 << 40)
-    assert "is larger than 64 MiB" in complaint()
+    assert f"is larger than {64 << 20} bytes" in complaint()
     if os.geteuid() == 0:
         file.write_text(changed())
         os.chown(file, 12345, 12345)

@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +103,43 @@ def test_systemctl_that_stops_answering_ends_the_wait_for_a_required_unit(node: 
         ran = node.run_config(node.entry("m", server.url("/m"), BODY, start="app.service", start_required=True))
     assert (ran.code, ran.state["cause"]) == (73, "unit-failed")
     assert "app.service could not be started: Failed to get properties: Connection refused" in ran.out
+
+
+@pytest.mark.parametrize("where", ["show", "start"])
+def test_systemctl_that_prints_without_end_takes_no_memory(
+    where: str, node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systemctl, "TIMEOUT", 2.0)
+    endless = "exec cat /dev/zero" if where == "show" else "exec cat /dev/zero >&2"
+    node.give_systemctl(f"[ $1 = show ] && w=show || w=start; [ $w = {where} ] && {endless}; echo ActiveState=inactive")
+    tracemalloc.start()
+    try:
+        with Server({"/m": Script(body=BODY)}) as server:
+            ran = node.run_config(node.entry("m", server.url("/m"), BODY, start="app.service", start_required=True))
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
+    assert ran.code == 73
+    assert "did not answer within 2 s" in ran.out
+
+
+def test_systemctl_whose_child_keeps_its_pipes_open_is_not_waited_for(node: FakeNode) -> None:
+    node.give_systemctl("[ $1 = show ] && { echo ActiveState=inactive; exit; }; sleep 7 & echo No. >&2; exit 1")
+    began = time.monotonic()
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY, start="app.service", start_required=True))
+    assert time.monotonic() - began < 5
+    assert "app.service could not be started: No" in ran.out
+
+
+def test_what_systemctl_prints_is_shown_as_printable_text_and_odd_numbers_are_none(node: FakeNode) -> None:
+    shown = "ActiveState=failed\\nResult=\\033[2J\\nExecMainStatus=x\\nStateChangeTimestampMonotonic=soon\\n"
+    node.give_systemctl(f'[ $1 != show ] || printf "{shown}"')
+    with Server({"/m": Script(body=BODY)}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY, start="app.service", start_required=True))
+    assert ran.code == 73
+    assert "result  [2J, exit status x" in ran.out
+    assert all(line.isprintable() for line in (ran.out + ran.err).splitlines())
 
 
 def test_sigterm_ends_the_wait_for_a_required_unit(node: FakeNode) -> None:

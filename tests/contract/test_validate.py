@@ -196,10 +196,44 @@ def test_refuses_a_document(text: str, reference: str) -> None:
         ("retry: {base: soon}", "duration-invalid"),
         ("retry: {bse: 1s}", "unknown-key"),
         ("timeouts: {read: 0s}", "duration-out-of-range"),
+        ("timeouts: {read: 501h}", "duration-out-of-range"),
+        ("retry: {deadline: 999999999h}", "duration-out-of-range"),
+        ("timeouts: {min_rate: 1PiB}", "size-invalid"),
+        ("timeouts: {min_rate: 1024TiB}", "rate-out-of-range"),
+        ("timeouts: {min_rate: 1073741825}", "rate-out-of-range"),
+        ("size: 8388608TiB", "size-invalid"),
+        ("size: 9223372036854775808", "size-invalid"),
+        ('owner: "4294967295"', "account-invalid"),
+        ('group: "9999999999"', "account-invalid"),
     ],
 )
 def test_refuses_an_artifact(lines: str, reference: str) -> None:
     assert reference in problems(artifact(lines))
+
+
+@pytest.mark.parametrize(
+    ("dest", "reference", "said"),
+    [
+        (f"/srv/{'n' * 256}", "path-too-long", "has a name of 256 bytes"),
+        (f"/srv/{'n' * 256}/m", "path-too-long", "has a name of 256 bytes"),
+        (f"/srv/{'é' * 128}", "path-too-long", "has a name of 256 bytes"),
+        (f"/srv/{'n' * 256}${{mac}}", "path-too-long", "has a name of 256 bytes"),
+        (f"/srv{'/n' * 2046}", "path-too-long", "has 4096 bytes"),
+        (r"/srv/a\0b", "path-invalid", r"'\x00'"),
+        (r"/srv/a\nb", "path-invalid", r"'\n'"),
+        (r"/srv/a\eb", "path-invalid", r"'\x1b'"),
+    ],
+)
+def test_a_destination_that_no_file_can_have_is_refused_at_its_place(dest: str, reference: str, said: str) -> None:
+    problem = only_problem(f"version: 1\nartifacts:{ARTIFACT.replace('/srv/a', chr(34) + dest + chr(34))}")
+    assert problem.reference == reference
+    assert said in problem.message
+    assert problem.where
+
+
+def test_the_longest_destinations_are_allowed() -> None:
+    for dest in (f"/srv/{'n' * 255}", f"/srv{'/n' * 2045}", f"/srv/{'n' * 255}/${{hostname}}"):
+        assert read(f"version: 1\nartifacts:{ARTIFACT.replace('/srv/a', dest)}").fetch.artifacts[0].dest == dest
 
 
 @pytest.mark.parametrize(

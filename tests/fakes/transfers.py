@@ -91,6 +91,9 @@ class EventRecorder:
     def mirror_dropped(self, name: str, *, url: str, reason: str) -> None:
         self.all.append(("mirror_dropped", {"name": name, "url": url, "reason": reason}))
 
+    def limited(self, *, url: str, streams: int, error: str) -> None:
+        self.all.append(("limited", {"url": url, "streams": streams, "error": error}))
+
     def chunk_wrong(self, name: str, *, url: str, error: str) -> None:
         self.all.append(("chunk_wrong", {"name": name, "url": url, "error": error}))
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from fuzz import inputs
 from fuzz.inputs import Input
+from pxe_pack import liveiso
 from pxe_pack.console import console
-from pxe_pack.image import archive, kernel, liveos, networking, rootfs, squashfs, units
+from pxe_pack.image import archive, kernel, networking, rootfs, squashfs, units
 from pxe_pack.image.bootloader import boot_loaders
 from pxe_pack.image.efi import examined
 from pxe_pack.image.fat import Fat, FatError
@@ -26,11 +27,11 @@ from pxe_pack.image.initrd.reader import read_initrd
 from pxe_pack.image.iso.reader import open_iso
 from pxe_pack.image.media import folder
 from pxe_pack.image.pe.certificates import issued, name
+from pxe_pack.image.rootfs_source import detect_rootfs
 from pxe_pack.image.tree import RootTree
 from pxe_pack.inject.iso_record import read_record
 from pxe_pack.layout.layout import Layout
-from pxe_pack.liveiso import detect_rootfs
-from pxe_pack.plan import read_config
+from pxe_pack.settings import read_config
 from pxe_pack.show import document, lines, report_on
 from pxe_pack.squashfs import graft, prune
 from pxe_pack.tools import InputError, WorkError
@@ -95,16 +96,18 @@ def _tree(tree: RootTree) -> None:
 def _squashfs(path: Path) -> None:
     with path.open("rb") as file:
         squashfs.superblock(file)
-    tree = squashfs.Tree(file=path, with_graft=True)
-    _tree(tree)
-    for count, inode in enumerate(tree.walk()):
-        if count > 60:
-            break
-        tree.xattrs(inode.path)
+    with Image.open(path) as image:
+        tree = squashfs.Tree(image=image, with_graft=True)
+        _tree(tree)
+        for count, inode in enumerate(tree.walk()):
+            if count > 60:
+                break
+            tree.xattrs(inode.path)
 
 
 def _graft_record(path: Path) -> None:
-    _tree(squashfs.Tree(file=path))
+    with squashfs.open_tree(path) as tree:
+        _tree(tree)
     with tempfile.TemporaryDirectory() as into:
         with contextlib.suppress(*EXPECTED):
             prune(path, output=Path(into) / "pruned")
@@ -162,7 +165,7 @@ def _fetch_yaml(path: Path) -> None:
 def _show(path: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         quiet = console(json_lines=False, quiet=True)
-        with liveos.opened(path, boot_url="", step=quiet.step) as image:
+        with liveiso.opened(path, boot_url="", step=quiet.step) as image:
             report = report_on(image)
             quiet.result(document(report), "\n".join(lines(report)))
 

@@ -114,10 +114,15 @@ def test_every_problem_of_the_configuration_at_once(site: Site, refused: Refused
             {"name": "a", "url": "http://10.0.0.1/a", "dest": "/srv/a"},
             {**ARTIFACT, "name": "b", "dest": "/etc/shadow"},
             {**ARTIFACT, "name": "c", "dest": "/srv/../etc/c"},
+            {**ARTIFACT, "name": "d", "dest": f"/srv/{'d' * 256}"},
+            {**ARTIFACT, "name": "e", "dest": "/srv/e\nf", "timeouts": {"min_rate": "1TiB"}},
         ],
     }
     said = refused()
-    for reference in ("unknown-key", "wrong-type", "checksum-missing", "dest-outside-roots", "path-climbs"):
+    for reference in (
+        *("unknown-key", "wrong-type", "checksum-missing", "dest-outside-roots", "path-climbs"),
+        *("path-too-long", "path-invalid", "rate-out-of-range"),
+    ):
         assert f"error[{reference}]" in said, said
     assert "problems found" in said
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from pxe_pack.image import liveos
 from pxe_pack.image.initrd.reader import InitrdFacts, read_initrd
 from pxe_pack.image.iso.reader import open_iso
 from pxe_pack.image.squashfs import Tree, superblock
+from pxe_pack.squashfs import Image
 from pxe_pack.tools import InputError
 
 URL = "http://10.0.0.1/liveos.iso"
@@ -238,8 +241,38 @@ def test_a_squashfs_that_is_damaged_behind_its_superblock_is_an_error(site: Site
         damaged[at] ^= 0x55
     path = tmp_path / "damaged.iso"
     path.write_bytes(damaged)
-    with pytest.raises(InputError, match="damaged"):
-        list(Tree(file=path, offset=span.offset).walk())
+    with path.open("rb") as file:
+        root = Image.within(file.fileno(), path, offset=span.offset, size=span.size)
+        with pytest.raises(InputError, match="damaged"):
+            list(Tree(image=root).walk())
+
+
+# Runs pxe-pack, and prints how often it has opened the file that is the first argument.
+COUNT_OPENINGS = """
+import os, sys
+from pathlib import Path
+image, *arguments = sys.argv[1:]
+opened = []
+def seen(event, args):
+    if event == "open" and isinstance(args[0], (str, Path)) and os.fspath(args[0]) == image:
+        opened.append(image)
+sys.addaudithook(seen)
+from pxe_pack import cli
+code = cli.main(arguments)
+print(len(opened), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("command", ["pack --dry-run", "show", "check"])
+def test_an_image_is_opened_a_few_times_however_many_of_its_files_are_read(site: Site, command: str) -> None:
+    site.image = Path(shutil.copy(site.image, site.folder / "liveos.iso"))
+    packing = command.startswith("pack")
+    arguments = site.command("--dry-run", "--quiet") if packing else [command, str(site.image), "--quiet"]
+    run = [sys.executable, "-c", COUNT_OPENINGS, str(site.image), *arguments]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.returncode in {0, 3}, done.stderr
+    assert int(done.stderr.split()[-1]) <= 4  # is it a squashfs? an archive (asked twice)? then to read it
 
 
 def test_links_are_followed_as_inside_the_image(site: Site, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from liveos import tiny
+from packing import roots
 from packing.site import Site, files_of, listed, take_out
 from packing.trees import tree_of
-from pxe_pack import cli
+from pxe_pack import cli, tools
 from pxe_pack.image import liveos
 from pxe_pack.inject import INJECTORS
 from pxe_pack.inject.previous_payload import previous_payloads
@@ -49,6 +50,15 @@ def test_an_iso_comes_back_with_the_files_it_had(site: Site, packs: Packs, how: 
     report = ["xorriso", "-indev", str(output), "-report_el_torito", "plain"]
     assert "efiboot.img" in subprocess.run(report, check=True, capture_output=True, text=True).stdout
     assert not site.leftovers()
+
+
+def test_a_root_filesystem_is_refused_and_no_iso_built_from_it(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tools, "SEARCH_PATH", str(site.folder))  # no program that could build one
+    root = roots.tar(site.folder / "root.tar", roots.inodes())
+    assert cli.main(["remove", str(root), "-o", str(site.folder / "out.iso")]) == 2
+    assert "error[remove-no-iso]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how", INJECTORS)

@@ -8,11 +8,26 @@ from __future__ import annotations
 from pxe_fetch.contract import chunks as cut
 from pxe_fetch.contract import model, paths, quantity, validators
 from pxe_fetch.contract.document import Section
+from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.url import scheme_of
 
 _EVERY_NODE = model.When()
 _OF_SOURCE = "is given for a `source`"
 _LEAVE_OUT = "leave it out: pxe-pack computes the digests of a source"
+
+
+def version(root: Section) -> None:
+    """Check that the format is not a newer one: it may have other keys and rules. Raises ProblemError."""
+    given = root.value("version")
+    if given and type(given.data) is int and given.data > model.VERSION:
+        message = f"this configuration is of version {given.data}, which is newer than this program knows"
+        label, hint = (
+            f"known: {model.VERSION}",
+            f"use a newer pxe-pack, and its agent; or write `version: {model.VERSION}`",
+        )
+        where = root.problems.position(given.spot)
+        problem = Problem(reference="number-out-of-range", message=message, where=where, label=label, hint=hint)
+        raise ProblemError(problem)
 
 
 def origin(artifact: Section) -> None:

@@ -9,13 +9,13 @@ memory or time than MAX_VALUES of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import yaml
 from yaml.error import Mark
 
-from pxe_fetch.contract.problem import Position, Problem, ProblemError, RuleError
+from pxe_fetch.contract.problem import Position, Problem, ProblemError, RuleError, suggestion
 
 Event = Any  # a yaml.Event: PyYAML's stubs lack most of their attributes
 
@@ -271,19 +271,18 @@ class Section(NamedTuple):
         """Collect a broken rule as a problem of the value called `name`."""
         self.add(error.reference, f"{name} {error.message}", at=spot, label=error.label, hint=error.hint)
 
-    def wrong_type(self, value: Value, key: str, expected: str) -> None:
-        """Collect that `value`, found at `key`, has the wrong type."""
+    def wrong_type(self, value: Value, key: str, expected: str, *, words: Sequence[str] = ()) -> None:
+        """Collect that `value`, found at `key`, has the wrong type. It may be one of the `words`."""
         hint = f'quote it: "{value.text}"' if expected == "text" and not isinstance(value.data, list | dict) else ""
+        likely = [word for word in words if (word != "none") is value.data]  # of `yes` and `no`, beside "none"
+        if "none" in words and likely:
+            hint = f"did you mean `{likely[0]}`?"
         message = f"{self.name(key)} must be {expected}"
         self.add("wrong-type", message, at=value.spot, label=f"this is {_TYPES[type(value.data)]}", hint=hint)
 
-    def unknown(self, key: str, known: Iterable[str]) -> None:
+    def unknown(self, key: str, known: Collection[str]) -> None:
         """Collect an unknown key; the hint suggests the nearest known one."""
-        from difflib import get_close_matches  # most configurations have no mistake
-
-        names = list(known)
         is_typo = len(key) <= _LONGEST_KEY and not self.problems.is_full  # else looking for it takes long
-        near = get_close_matches(key, names, n=1) if is_typo else []
         place = f" in {self.path}" if self.path else ""
-        hint = f"did you mean `{near[0]}`?" if near else f"known keys here: {', '.join(names)}"
+        hint = (suggestion(key, known) if is_typo else "") or f"known keys here: {', '.join(known)}"
         self.add("unknown-key", f"unknown key `{key}`{place}", at=self.entries[key].key_spot, hint=hint)

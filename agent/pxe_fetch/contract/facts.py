@@ -67,7 +67,7 @@ def parse(text: str) -> KernelArguments:
     sha256, deadline = own.get("config.sha256"), own.get("deadline")
     if sha256 is not None and "config" not in own:
         raise _invalid(f"{PREFIX}.config.sha256 is given without {PREFIX}.config")
-    if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+    if sha256 is not None and not re.fullmatch(r"(sha256:)?[0-9a-fA-F]{64}", sha256):
         wrong = f"{PREFIX}.config.sha256={printable(sha256)}"
         raise _invalid(f"{wrong} is not a SHA-256 digest of 64 hexadecimal digits")
     try:
@@ -78,7 +78,7 @@ def parse(text: str) -> KernelArguments:
     return KernelArguments(
         off=not _is_on(own.get("", "on")),
         config=own.get("config"),
-        config_sha256=sha256 and sha256.lower(),
+        config_sha256=sha256 and sha256.lower().removeprefix("sha256:"),
         base_url=own.get("base_url"),
         artifact_url=own.get("artifact_url"),
         deadline=seconds,

@@ -44,7 +44,9 @@ class Timeouts:
 
     connect: float = key(10.0, POSITIVE, "Time to connect; 5s at most if there is another mirror.")
     read: float = key(30.0, POSITIVE, "Time without a single byte; 5s at most if there is another mirror.")
-    min_rate: int = key(16 * 1024, Size(), "A mirror that sends fewer bytes a second is left, if there is another one.")
+    min_rate: int = key(
+        16 * 1024, Size(validators.rate), "A mirror that sends fewer bytes a second is left, if there is another one."
+    )
     min_rate_window: float = key(
         60.0, POSITIVE, "The window of `min_rate`; 7.5s at most if another mirror has not failed."
     )

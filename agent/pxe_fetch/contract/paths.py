@@ -27,6 +27,7 @@ PART_SUFFIX = ".pxe-fetch-part"  # of a file that is being downloaded, in its de
 STAGING_SUFFIX = ".pxe-fetch-staging"  # of what is unpacked, in its destination's directory
 LONGEST_PATH = 4095  # bytes; PATH_MAX of limits.h counts the byte that ends a path
 LONGEST_NAME = 255  # bytes; NAME_MAX of Linux's file systems, limits.h
+LONGEST_PATH = 4095  # bytes; PATH_MAX counts the byte that ends a path
 
 CA_BUNDLES = (
     "/etc/pki/tls/certs/ca-bundle.crt",  # Azure Linux, Fedora, RHEL
@@ -53,20 +54,24 @@ OWN_NAME = re.compile(r".*?/\.[^/]*\.pxe-fetch-[a-z]+(?=/|$)", re.DOTALL)
 
 
 class Places:
-    """Places that no artifact goes to: each with all that is in it, and the folders that contain it themselves."""
+    """Places that no artifact goes to: each with all that is in it, and the folders that contain it themselves.
+
+    They and the paths looked for may be relative to a folder: begin with `/`, or be "" for the folder itself.
+    """
 
     def __init__(self, places: Iterable[str] = PROTECTED) -> None:
         self._places = frozenset(places)
-        self._inside = {parent: place for place in sorted(self._places) for parent in _parents(place)}
+        self._inside = {parent: place for place in sorted(self._places) for parent in parents(place)}
 
     def of(self, path: str) -> str | None:
         """The place that `path` is, is in, or contains; also one of the agent's own names. None if there is none."""
         if ".pxe-fetch-" in path and (found := OWN_NAME.match(path)):
             return found[0]
-        return self._inside.get(path) or next((one for one in (path, *_parents(path)) if one in self._places), None)
+        return self._inside.get(path) or next((one for one in ("", path, *parents(path)) if one in self._places), None)
 
 
-def _parents(path: str) -> list[str]:
+def parents(path: str) -> list[str]:
+    """The folders around the absolute `path`, the outermost first; without `/`."""
     return [path[:at] for at, character in enumerate(path) if character == "/" and at]
 
 

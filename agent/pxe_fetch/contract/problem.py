@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import NamedTuple
 
@@ -99,6 +99,14 @@ def show_all(problems: Sequence[Problem]) -> str:
     if len(problems) > 1:
         blocks.append(f"{len(problems)} problems found")
     return "\n\n".join(blocks)
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """`did you mean …?` with the one of the `known` words that is most like `word`; empty if none is."""
+    from difflib import get_close_matches  # most input has no mistake
+
+    near = get_close_matches(word, list(known), n=1)
+    return f"did you mean `{near[0]}`?" if near else ""
 
 
 def printable(text: str) -> str:

@@ -14,6 +14,8 @@ _SIZE_UNITS: dict[str, int] = {
     "KB": 1000,
     **{f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", 1)},
 }
+LONGEST = 500 * 3600  # seconds; sockets take no timeout of more than 2^31 ms (poll(2))
+LARGEST = 2**63 - 1  # bytes; off_t of Linux
 _KiB = 1024
 _MINUTE = 60
 _HOUR = 3600
@@ -30,6 +32,9 @@ def duration(text: str) -> float:
     milliseconds = float(match[1]) * DURATION_UNITS[match[2]]
     if not milliseconds.is_integer():
         raise RuleError("is not a duration", reference="duration-invalid", label="expected whole milliseconds")
+    if milliseconds > LONGEST * 1000:
+        label = f"at most {LONGEST // 3600}h"
+        raise RuleError("is too long a time", reference="duration-out-of-range", label=label)
     return milliseconds / 1000
 
 
@@ -40,11 +45,11 @@ def size(text: str) -> int:
         label = "expected a number and one of B, kB, MB, GB, TB, KiB, MiB, GiB, TiB, as in 512KiB"
         raise RuleError("is not a size", reference="size-invalid", label=label)
     number, unit = match[1], _SIZE_UNITS[match[2]]
-    if "." not in number:
-        return int(number) * unit
-    product = float(number) * unit
-    if not product.is_integer():
+    product = float(number) * unit if "." in number else int(number) * unit
+    if product != int(product):
         raise RuleError("is not a size", reference="size-invalid", label="expected a whole number of bytes")
+    if product > LARGEST:
+        raise RuleError("is too large", reference="size-invalid", label="no file has more than 8388607TiB")
     return int(product)
 
 

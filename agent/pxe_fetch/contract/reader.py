@@ -15,7 +15,7 @@ from pxe_fetch.contract.document import Problems, Section, Value
 from pxe_fetch.contract.model import SECTIONS, Artifact, FetchConfig
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
-from pxe_fetch.contract.validators import Rule, joined
+from pxe_fetch.contract.validators import OneOf, Rule, joined
 
 T = TypeVar("T")
 MAPPING = "a mapping (`key: value` lines)"
@@ -49,6 +49,7 @@ class _Reader:
         self.sections = sections
 
     def config(self, root: Section) -> tuple[FetchConfig, Values]:
+        checks.version(root)
         values = self.values(root, "", {})
         others = {name: values.pop(name) for name in list(values) if name in self.sections and name not in SECTIONS}
         defaults = values.pop("defaults", {})
@@ -142,7 +143,8 @@ class _Reader:
         if kind.many:
             return _sections(section, key, value)
         if not (below := section.below(key, value)):
-            return section.wrong_type(value, key, MAPPING)
+            words = (kind.word,) if kind.word else ()
+            return section.wrong_type(value, key, " or ".join([MAPPING, *words]), words=words)
         values = self.values(below, kind.section, {})
         model = self.sections[kind.section].model
         if model is None:
@@ -152,6 +154,8 @@ class _Reader:
 
 def _text(section: Section, key: str, value: Value, rule: Rule[T], types: tuple[type, ...] = (str,)) -> T | None:
     if type(value.data) not in types:
+        if isinstance(rule, OneOf):
+            return section.wrong_type(value, key, str(rule), words=rule.choices)
         return section.wrong_type(value, key, "text")
     try:
         return rule(value.text)
@@ -174,7 +178,7 @@ def _flag_or_whole(section: Section, key: str, value: Value, kind: keys.Flag | k
     if type(found) is not (bool if is_flag else int):
         return section.wrong_type(value, key, "true or false" if is_flag else "a whole number")
     if isinstance(kind, keys.Whole) and not kind.least <= found <= kind.most:
-        message = f"must be from {kind.least} to {kind.most}"
+        message = f"must be from {kind.least} to {kind.most}" if kind.most > kind.least else f"must be {kind.least}"
         return section.refuse(key, message, reference="number-out-of-range")
     return found
 

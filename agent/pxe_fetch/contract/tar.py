@@ -79,14 +79,28 @@ class TarReader:
             self._source.headers_left = None
         if member is None and self._source.last_block.strip(b"\0"):
             raise tarfile.ReadError("a member's header is damaged")
-        if member is not None and member.size < 0:
-            raise tarfile.ReadError(f"the member {member.name!r} has a size below zero")
+        if member is not None:
+            _check_extents(member)
         shared = self._archive.pax_headers
         if shared and sum(len(key) + len(value) for key, value in shared.items()) > HEADERS_LIMIT:
             raise tarfile.ReadError("the fields that all members share are too large")
         if sys.version_info < (3, 13):
             self._archive.members.clear()  # type: ignore[attr-defined]  # it keeps every member that it has read
         return member
+
+
+def _check_extents(member: tarfile.TarInfo) -> None:
+    """Raise tarfile.ReadError unless a file that holds what the archive has of `member` is possible."""
+    if member.size < 0:
+        raise tarfile.ReadError(f"the member {member.name!r} has a size below zero")
+    end = 0
+    extents: list[tuple[int, int]] = member.sparse or []  # type: ignore[assignment]  # typeshed has it as a number
+    for offset, size in extents:  # what is no hole; tarfile adds (0, 0) for each unused place of a header
+        if size and (size < 0 or offset < end):
+            raise tarfile.ReadError(f"the sparse file {member.name!r} has parts that overlap, or are not in order")
+        end = offset + size if size else end
+    if end > member.size:
+        raise tarfile.ReadError(f"the sparse file {member.name!r} has parts beyond its end")
 
 
 def _open(source: _Source) -> tarfile.TarFile:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pxe_fetch.contract import chunks, facts, quantity
-from pxe_fetch.contract.paths import LONGEST_PATH, Places
-from pxe_fetch.contract.problem import RuleError
+from pxe_fetch.contract.paths import LONGEST_NAME, LONGEST_PATH, Places
+from pxe_fetch.contract.problem import RuleError, suggestion
 from pxe_fetch.contract.url import Url, UrlError, is_absolute, join, parse
 
 T_co = TypeVar("T_co", covariant=True)
@@ -21,6 +21,9 @@ SCHEMES = ("http", "https", "ftp", "tftp", "file")  # each has a module in pxe_f
 
 MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
 SHARE = re.compile(r"([0-9]{1,3})%", re.ASCII)
+ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}\$?|[0-9]{1,10}", re.ASCII)  # useradd(8), or an id
+_LARGEST_ID = 2**32 - 2  # the next one stands for "unchanged" (chown(2))
+_LARGEST_RATE = 1 << 30  # bytes a second; one stream of a fast network has no more
 _LEAST_LIVE_SPACE = 64 << 20  # bytes; the system's own files in /run need some of it
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)  # RFC 9110, section 5.6.2
 # "*"; an address or network; an IPv6 address in brackets; `name`, `.name` or `*.name`. The last two may have a port.
@@ -35,6 +38,7 @@ _OWN_HEADERS = (
     *("connection", "proxy-authorization"),
 )
 PROTECTED_PLACES = Places()
+_LONGEST_WORD = 32  # characters that are compared with the words to choose from
 _ANYWHERE = parse("http://h/")  # base for checking relative urls
 
 
@@ -46,11 +50,17 @@ class Matching:
     message: str
     reference: str
     label: str = ""
+    meant: str = "{}"  # what a text that lacks a part of it probably means
 
     def __call__(self, text: str) -> str:
-        if not re.fullmatch(self.pattern, text, re.ASCII):
-            raise RuleError(self.message, reference=self.reference, label=self.label)
+        if not self._matches(text):
+            near = self.meant.format(text)
+            hint = f"did you mean `{near}`?" if self._matches(near) else ""
+            raise RuleError(self.message, reference=self.reference, label=self.label, hint=hint)
         return text
+
+    def _matches(self, text: str) -> bool:
+        return bool(re.fullmatch(self.pattern, text, re.ASCII))
 
 
 name = Matching(  # an artifact's
@@ -59,20 +69,19 @@ name = Matching(  # an artifact's
     reference="name-invalid",
     label="letters, digits, `.`, `_`, `-`; at most 64, the first a letter or digit",
 )
-account = Matching(  # useradd(8), or an id
-    r"[a-z_][a-z0-9_-]{0,31}\$?|[0-9]{1,10}", "is not the name of a user or group", reference="account-invalid"
-)
 unit = Matching(  # systemd.unit(5)
     r"[A-Za-z0-9:_.\\][A-Za-z0-9:_.\\@-]{0,239}\.(service|socket|target|path|timer|mount|automount|swap|slice|scope|device)",
     "is not the name of a unit",
     reference="unit-invalid",
     label="as in app.service",
+    meant="{}.service",
 )
 credential = Matching(  # below $CREDENTIALS_DIRECTORY; matches the unit's ImportCredential=
     r"pxe-fetch\.[A-Za-z0-9._-]{1,200}",
     "is not the name of a credential",
     reference="credential-invalid",
     label="pxe-fetch. and letters, digits, `.`, `_`, `-`",
+    meant="pxe-fetch.{}",
 )
 file_name = Matching(r"[^\0]+", "is not a file name", reference="path-invalid")  # on the packing machine
 
@@ -85,8 +94,21 @@ class OneOf:
 
     def __call__(self, text: str) -> str:
         if text not in self.choices:
-            raise RuleError("is not known", reference="choice-invalid", label=f"one of {', '.join(self.choices)}")
+            label, hint = f"expected {self}", suggestion(text[:_LONGEST_WORD].lower(), self.choices)
+            raise RuleError("is not known", reference="choice-invalid", label=label, hint=hint)
         return text
+
+    def __str__(self) -> str:
+        """The choices: `none, tar or decompress`."""
+        return f"{', '.join(self.choices[:-1])} or {self.choices[-1]}"
+
+
+def account(text: str) -> str:
+    """The name of a user or group, or its number."""
+    if not ACCOUNT.fullmatch(text) or (text.isdigit() and int(text) > _LARGEST_ID):
+        label = f"a name, or a number up to {_LARGEST_ID}"
+        raise RuleError("is not the name of a user or group", reference="account-invalid", label=label)
+    return text
 
 
 def any_text(text: str) -> str:
@@ -183,12 +205,16 @@ def joined(urls: tuple[str, ...], base: str | None) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class DigestOf:
-    """A rule that accepts a digest of `digits` hexadecimal digits, and returns it in lower case."""
+    """A rule that accepts a digest of `digits` hexadecimal digits, and returns it in lower case.
+
+    The algorithm may be in front, as container registries write it (OCI image specification): `sha256:0123…`.
+    """
 
     algorithm: str
     digits: int
 
     def __call__(self, text: str) -> str:
+        text = text.removeprefix(f"{self.algorithm}:")
         if len(text) != self.digits or not re.fullmatch("[0-9a-fA-F]*", text):
             said = f"found {len(text)}" if len(text) != self.digits else "found others"
             raise RuleError(
@@ -221,6 +247,15 @@ def positive_duration(text: str) -> float:
     return seconds
 
 
+def rate(text: str) -> int:
+    """Bytes a second that a mirror may be asked for."""
+    least = quantity.size(text)
+    if least > _LARGEST_RATE:
+        label = f"at most {quantity.show_size(_LARGEST_RATE)} a second"
+        raise RuleError("is more than any mirror sends", reference="rate-out-of-range", label=label)
+    return least
+
+
 def live_space(text: str) -> str:
     """The size of a tmpfs as mount(8) takes it (tmpfs(5), `size`): a share of the memory, or bytes."""
     match = SHARE.fullmatch(text)
@@ -238,13 +273,25 @@ def live_space(text: str) -> str:
 def absolute_path(text: str) -> str:
     """An absolute path on the node, without `..`; a trailing slash is dropped. May contain ${facts}."""
     templated(text)
-    if not text.startswith("/") or not text.isprintable():
+    if not text.startswith("/"):
         raise RuleError("must be an absolute path", reference="path-invalid", label="begins with /")
+    if odd := next((character for character in text if not character.isprintable()), ""):
+        message = f"has a character that cannot be shown: {odd!a}"
+        raise RuleError(message, reference="path-invalid", hint="give it a name without control characters")
     if ".." in text.split("/"):
         raise RuleError("contains `..`", reference="path-climbs", hint="write the path without it")
-    if len(text) > LONGEST_PATH:
-        raise RuleError("is too long", reference="path-invalid", label=f"no more than {LONGEST_PATH} characters")
+    check_lengths(facts.fill(text, lambda _: ""))
     return posixpath.normpath(text).replace("//", "/")
+
+
+def check_lengths(path: str) -> None:
+    """Raise RuleError if Linux can have no file `path` (limits.h)."""
+    longest = max(len(name.encode()) for name in path.split("/"))
+    if longest > LONGEST_NAME:
+        label = f"at most {LONGEST_NAME} bytes between two `/`"
+        raise RuleError(f"has a name of {longest} bytes", reference="path-too-long", label=label)
+    if (length := len(path.encode())) > LONGEST_PATH:
+        raise RuleError(f"has {length} bytes", reference="path-too-long", label=f"at most {LONGEST_PATH}")
 
 
 def node_path(text: str) -> str:

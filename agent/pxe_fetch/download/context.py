@@ -49,6 +49,9 @@ class Events(Protocol):
     def mirror_dropped(self, name: str, *, url: str, reason: str) -> None:
         """`url` is not used again for this artifact: it refused, or its bytes were wrong too often."""
 
+    def limited(self, *, url: str, streams: int, error: str) -> None:
+        """The host of `url` refused one more stream, with `error`: for a while it gets no more than `streams`."""
+
     def chunk_wrong(self, name: str, *, url: str, error: str) -> None:
         """A chunk from `url` is wrong; only it is fetched again, from another mirror if there is one."""
 
@@ -99,7 +102,7 @@ class Host:
 
     clock: Clock
     _silent_until: float = 0.0  # on the clock
-    _limit: int = 1  # streams at once, until `_limited_until`
+    limit: int = 1  # streams at once, until `_limited_until`
     _limited_until: float = 0.0
     _full_until: float = 0.0
     _served: float = -math.inf  # on the clock: the end of the last visit that was served
@@ -114,7 +117,7 @@ class Host:
         """Whether it serves this node no further stream at present."""
         if not self._limited_until or (now := self.clock.now()) >= self._limited_until:
             return False
-        return len(self._visits) >= self._limit or now < self._full_until
+        return len(self._visits) >= self.limit or now < self._full_until
 
     @contextmanager
     def visit(self, deadline: Deadline) -> Iterator[Visit]:
@@ -157,7 +160,7 @@ class Host:
         now, others = self.clock.now(), sum(one.is_served for one in list(self._visits))
         is_refused = error.status is None and others and now < visit.since + _AT_ONCE
         if is_refused or (is_overload and self._is_serving(visit)):
-            self._limit = max(others, 1)
+            self.limit = max(others, 1)
             self._limited_until, self._full_until = now + _REMEMBERED, now + _PAUSE
             return True
         if error.status is None:

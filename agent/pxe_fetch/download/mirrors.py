@@ -119,6 +119,7 @@ class Mirror:
             except NetworkError as error:
                 if self.host.is_limit(error, visit) and self.limited < _LIMITED_ATTEMPTS:
                     self.limited += 1
+                    context.events.limited(url=redact(self.url), streams=self.host.limit, error=str(error))
                     raise LimitedError(str(error), status=error.status) from error
                 raise
             self.limited = 0

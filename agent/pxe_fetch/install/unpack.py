@@ -10,8 +10,9 @@ from contextlib import suppress
 from typing import Self, TypeVar
 
 from pxe_fetch.chunkmap import Check
+from pxe_fetch.contract.paths import parents
 from pxe_fetch.contract.tar import TarReader, file_mode, folder_mode, member_path, refusal
-from pxe_fetch.errors import PolicyError
+from pxe_fetch.errors import CannotCreateError, PolicyError
 from pxe_fetch.filesystem import FOLDER_MODE, NEW_FILE, NOT_A_FOLDER, OPEN_FOLDER, closing_fd
 
 Made = TypeVar("Made")
@@ -32,6 +33,8 @@ class Unpacker:
         self._check = check
         self._parent = ""  # the last one opened: members of a folder mostly follow each other
         self._folder = os.dup(staging)
+        # The paths made so far, where the file system may take another name for one of them.
+        self._made: set[str] | None = set() if _folds_names(staging) else None
 
     def __enter__(self) -> Self:
         return self
@@ -53,15 +56,15 @@ class Unpacker:
         if parent != self._parent:
             self._enter(parent, member)
         if member.isdir():
-            self._make_folder(name, member)
+            self._make_folder(path, member)
         elif member.isreg():
-            opened = self._in_place(lambda: os.open(name, NEW_FILE, 0o600, dir_fd=self._folder), name, member)
+            opened = self._in_place(lambda: os.open(name, NEW_FILE, 0o600, dir_fd=self._folder), path, member)
             try:
                 self._fill(opened, archive.content(member), member)
             finally:  # closing_fd costs more, a thousand times
                 os.close(opened)
         elif member.issym():
-            self._in_place(lambda: os.symlink(member.linkname, name, dir_fd=self._folder), name, member)
+            self._in_place(lambda: os.symlink(member.linkname, name, dir_fd=self._folder), path, member)
             if self._owner:
                 os.chown(name, *self._owner, dir_fd=self._folder, follow_symlinks=False)
         else:
@@ -80,42 +83,57 @@ class Unpacker:
         self._folder, self._parent = opened, parent
 
     def _walk(self, path: str, step: Callable[[str, int], int]) -> int:
-        """The folder `path`, opened from the top, by one `step` for each name."""
+        """The folder `path`, opened from the top, by one `step` for each folder on the way, which has its path."""
         opened = os.dup(self._staging)
-        for name in path.split("/") if path else ():
+        for folder in [*parents(f"/{path}"), f"/{path}"] if path else ():
             with closing_fd(opened):
-                opened = step(name, opened)
+                opened = step(folder[1:], opened)
         return opened
 
-    def _made_folder(self, name: str, parent: int) -> int:
-        """The folder `name` in the folder `parent`, opened; created if nothing is there."""
+    def _made_folder(self, path: str, parent: int) -> int:
+        """The folder `path`, which is in the folder `parent`, opened; created if nothing is there."""
         try:
-            os.mkdir(name, FOLDER_MODE, dir_fd=parent)
+            os.mkdir(path.rpartition("/")[2], FOLDER_MODE, dir_fd=parent)
         except FileExistsError:
-            return _opened(name, parent)
-        opened = _opened(name, parent)
+            self._check_name(path)
+            return _opened(path, parent)
+        if self._made is not None:
+            self._made.add(path)
+        opened = _opened(path, parent)
         if self._owner:
             os.fchown(opened, *self._owner)
         return opened
 
-    def _make_folder(self, name: str, member: tarfile.TarInfo) -> None:
+    def _make_folder(self, path: str, member: tarfile.TarInfo) -> None:
         try:
-            opened = self._made_folder(name, self._folder)
+            opened = self._made_folder(path, self._folder)
         except OSError as error:
             raise _two_kinds(member) if error.errno in NOT_A_FOLDER else error from None
         os.fchmod(opened, folder_mode(member.mode))
         os.close(opened)
 
-    def _in_place(self, make: Callable[[], Made], name: str, member: tarfile.TarInfo) -> Made:
-        """The result of `make`, after removing an earlier member `name`: the later of two wins."""
+    def _in_place(self, make: Callable[[], Made], path: str, member: tarfile.TarInfo) -> Made:
+        """The result of `make`, after removing an earlier member `path`: the later of two wins."""
         try:
-            return make()
+            made = make()
         except FileExistsError:
+            self._check_name(path)
             try:
-                os.unlink(name, dir_fd=self._folder)  # so nothing is written through a link
+                os.unlink(path.rpartition("/")[2], dir_fd=self._folder)  # so nothing is written through a link
             except IsADirectoryError:
                 raise _two_kinds(member) from None
-        return make()
+            made = make()
+        if self._made is not None:
+            self._made.add(path)
+        return made
+
+    def _check_name(self, path: str) -> None:
+        """Raise CannotCreateError if what is at `path` already was made under another name."""
+        if self._made is not None and path not in self._made:
+            raise CannotCreateError(
+                f"the archive has {path!r} and the same in another spelling, which are one file on the file system of "
+                "dest: choose a dest on one that distinguishes them"
+            )
 
     def _link(self, name: str, path: str, member: tarfile.TarInfo) -> None:
         """Make the hard link `name` in the current folder to a file that was unpacked before."""
@@ -137,7 +155,7 @@ class Unpacker:
             os.link(target, name, src_dir_fd=opened, dst_dir_fd=self._folder, follow_symlinks=False)
 
         with closing_fd(opened):
-            self._in_place(make, name, member)
+            self._in_place(make, path, member)
 
     def _fill(self, descriptor: int, content: Iterator[bytes], member: tarfile.TarInfo) -> None:
         """Write the new, empty file, with the owner, and the mode and time of `member`."""
@@ -158,8 +176,22 @@ class Unpacker:
             os.utime(descriptor, (member.mtime, member.mtime))
 
 
-def _opened(name: str, parent: int) -> int:
-    return os.open(name, OPEN_FOLDER, dir_fd=parent)
+def _opened(path: str, parent: int) -> int:
+    """The folder `path`, which is in the folder `parent`."""
+    return os.open(path.rpartition("/")[2], OPEN_FOLDER, dir_fd=parent)
+
+
+def _folds_names(folder: int) -> bool:
+    """Whether other names lead to a file in the empty `folder`: in other case, or in another of Unicode's forms.
+
+    FAT and NTFS ignore case, as ext4 and tmpfs do in a folder with the attribute `F` (chattr(1)), which also normalise.
+    """
+    probe, others = b"pxe-fetch-\xc3\xa9", (b"PXE-FETCH-\xc3\xa9", b"pxe-fetch-e\xcc\x81")  # an e with its accent
+    os.close(os.open(probe, NEW_FILE, 0o600, dir_fd=folder))
+    try:
+        return any(os.access(other, os.F_OK, dir_fd=folder) for other in others)
+    finally:
+        os.unlink(probe, dir_fd=folder)
 
 
 def _two_kinds(member: tarfile.TarInfo) -> PolicyError:

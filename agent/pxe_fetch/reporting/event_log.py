@@ -30,6 +30,7 @@ class EventLog:
         self.journal = journal
         self._store = store
         self._routine = INFO  # priority of what happens to each artifact if nothing goes wrong
+        self._limited: set[str] = set()  # the servers whose limit has been logged
 
     # The run
 
@@ -225,6 +226,16 @@ class EventLog:
         left = f"; {count(mirrors, 'mirror')} left" if mirrors else "; no mirror left"
         message = f"{url} is no longer used: {reason}{left if artifact.mirrors else ''}"
         self._send_of(artifact, message, MessageId.MIRROR_DROPPED, WARNING, url=url, error=reason)
+
+    def limited(self, *, url: str, streams: int, error: str) -> None:
+        server = "/".join(url.split("/")[:3])
+        if server in self._limited:
+            return
+        self._limited.add(server)
+        self.log(
+            f"{server} serves this node no more than {count(streams, 'stream')} at once ({error}): the others wait for "
+            "their turn there, or go to other mirrors, and none of this counts as a failed attempt"
+        )
 
     def chunk_wrong(self, name: str, *, url: str, error: str) -> None:
         message = f"{url} sent {error}; fetching that chunk again"

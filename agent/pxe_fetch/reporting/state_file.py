@@ -14,6 +14,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
+from pxe_fetch import regular_file
 from pxe_fetch.contract import paths
 
 VERSION = 1  # of the document
@@ -112,22 +113,9 @@ def _of_user() -> Path | None:
 
 def _content(file: Path) -> bytes:
     """The bytes of `file`. Raises OSError, StateError if it is none that a run of root or of this user has written."""
-    try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if file.is_symlink():
-            raise StateError(f"{file} is a symbolic link, which no run has written") from error
-        raise
-    try:
-        status = os.fstat(descriptor)
-        for is_wrong, what in (
-            (not stat.S_ISREG(status.st_mode), "is not a file"),
-            (status.st_uid not in {0, os.geteuid()}, f"belongs to another user (uid {status.st_uid})"),
-            (status.st_size > MAX_SIZE, f"is larger than {MAX_SIZE >> 20} MiB"),
-        ):
-            if is_wrong:
-                raise StateError(f"{file} {what}")
-        with open(descriptor, "rb", closefd=False) as stream:
-            return stream.read(MAX_SIZE)
-    finally:
-        os.close(descriptor)
+    status = file.lstat()  # nobody but that user can change what is in its folder
+    if stat.S_ISLNK(status.st_mode):
+        raise StateError(f"{file} is a symbolic link, which no run has written")
+    if status.st_uid not in {0, os.geteuid()}:
+        raise StateError(f"{file} belongs to another user (uid {status.st_uid})")
+    return regular_file.read(file, limit=MAX_SIZE)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 
+from pxe_fetch import regular_file
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError
 from pxe_fetch.transport import Body, Request, Transport, parse_url
@@ -27,15 +27,11 @@ class FileTransport(Transport):
             raise PolicyError("a file URL needs an absolute path")
         path = name.decode(errors="replace")  # as it is shown
         try:
-            # O_NONBLOCK: a FIFO without a writer would hold us for ever; on a regular file it means nothing.
-            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = regular_file.opened(name)
         except OSError as error:
             raise _translate_error(error, path=path) from error
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(fd)
-            raise RefusedError(f"{path} is not a regular file")
-        return _FileBody(fd, path=path, offset=request.offset, total=status.st_size, deadline=request.deadline)
+        size = os.fstat(fd).st_size
+        return _FileBody(fd, path=path, offset=request.offset, total=size, deadline=request.deadline)
 
 
 class _FileBody(Body):
@@ -62,8 +58,8 @@ class _FileBody(Body):
 def _translate_error(error: OSError, *, path: str) -> FetchError:
     if error.errno in _ABSENT:
         return NotFoundError(f"{path} does not exist")
-    if error.errno == errno.ENXIO:
-        return RefusedError(f"{path} is not a regular file")  # but a socket
+    if error.errno == errno.EINVAL:
+        return RefusedError(f"{path} is not a regular file")
     if error.errno in _FORBIDDEN:
         return RefusedError(f"{path} may not be read")
     why = "its file system could not be mounted: " if error.errno in _NOT_MOUNTED else ""

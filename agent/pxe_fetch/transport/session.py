@@ -20,7 +20,7 @@ import urllib3
 from requests import PreparedRequest
 from requests.adapters import HTTPAdapter
 
-from pxe_fetch import __version__
+from pxe_fetch import __version__, regular_file
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.paths import CA_BUNDLES
 from pxe_fetch.contract.url import Url, is_exempt
@@ -35,6 +35,7 @@ _KEPT = 256  # servers whose connections are kept, and connections to one of the
 _DRAINED = 16 * 1024  # bytes of an answer's text that are read, to keep the connection
 _DRAIN = 0.25  # seconds that this may take
 _BRIEFLY = 1.0  # seconds of idleness after which no server that really keeps connections closes one
+_LARGEST_PEM = 16 * 1024 * 1024  # bytes of a CA bundle, certificate or key
 _CUTS = 3  # how often one may before its connections are no longer kept
 _FIELD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+: ?([\x21-\x7e\x80-\xff][^\r\n\0]*)?", re.ASCII)  # RFC 9110, 5.1, 5.5
 _DEFAULTS = ("User-Agent", f"pxe-fetch/{__version__}"), ("Accept", "*/*")  # a configuration may give others
@@ -231,9 +232,12 @@ def _make_context(tls: Tls) -> ssl.SSLContext:
         raise TrustError("this node has no CA bundle; give tls.ca_file, or install ca-certificates in the image")
     used = f"the CA file {bundle}"
     try:
+        regular_file.check(bundle, limit=_LARGEST_PEM)  # OpenSSL would wait for a FIFO's writer
         context.load_verify_locations(cafile=bundle)
         if tls.client_cert:
             used = f"the client certificate {tls.client_cert}"
+            for file in filter(None, (tls.client_cert, tls.client_key)):
+                regular_file.check(file, limit=_LARGEST_PEM)
             context.post_handshake_auth = True  # a server may want it for some of its files alone (RFC 8446, 4.2.6)
             # The password callback keeps OpenSSL from asking on the console for an encrypted key's.
             context.load_cert_chain(tls.client_cert, tls.client_key, password=lambda: b"")

@@ -19,6 +19,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.boot.boot_method import BootMethod
 from pxe_pack.boot.events import Ended, Events, Serial
+from pxe_pack.packages import install_command
 
 QEMU = "qemu-system-x86_64"
 KVM = ("kvm", "-cpu", "host")
@@ -73,7 +74,7 @@ def missing(via: BootMethod = BootMethod.TFTP) -> list[Problem]:
             Problem(
                 reference="tool-missing",
                 message="UEFI firmware for virtual machines (OVMF) is needed to boot the layout, but is not installed",
-                hint="apt-get install ovmf",
+                hint=install_command("ovmf"),
             )
         )
     if via is BootMethod.IPXE and ipxe_program() is None:
@@ -81,7 +82,7 @@ def missing(via: BootMethod = BootMethod.TFTP) -> list[Problem]:
             Problem(
                 reference="tool-missing",
                 message="iPXE for UEFI (ipxe.efi) is needed to boot the layout with it, but is not installed",
-                hint="apt-get install ipxe",
+                hint=install_command("ipxe"),
             )
         )
     return problems

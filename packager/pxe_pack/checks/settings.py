@@ -30,7 +30,7 @@ _HINTS = {
 
 
 class Places(Protocol):
-    """The settings that `places` and `urls` need; implemented by plan.Settings."""
+    """The settings that `places` and `urls` need; implemented by settings.Settings."""
 
     @property
     def image(self) -> Path: ...
@@ -56,9 +56,10 @@ class HasSource(Protocol):
     def source(self) -> Path: ...
 
 
-def missing_setting(name: str) -> Problem:
-    """The problem for a setting that is given neither in the configuration nor as a flag."""
-    return Problem(reference=f"{name.replace('_', '-')}-missing", message=f"no {name} is given", hint=_HINTS[name])
+def missing_setting(name: str, *, hint: str = "") -> Problem:
+    """The problem for a setting that is given neither in the configuration nor as a flag; `hint` if not packing's."""
+    reference = f"{name.replace('_', '-')}-missing"
+    return Problem(reference=reference, message=f"no {name} is given", hint=hint or _HINTS[name])
 
 
 def boot_url(url: str) -> Iterator[Problem]:

@@ -18,7 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Check whether an image can be packed and booted over PXE, or whether a layout can be served. Each problem has "
         "a severity, a reference (docs/check.md) and a remedy. Exits with code 3 if there are errors. Writes nothing."
     )
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="ISO, pxe-dir, pxe-tar, root filesystem or layout")
+    parser.add_argument(
+        "image",
+        type=Path,
+        nargs="?",
+        metavar="IMAGE",
+        help="ISO, pxe-dir, pxe-tar, root filesystem or layout; default: that of the configuration",
+    )
     parser.add_argument("--agent-config", type=Path, metavar="FILE", help="also check this fetch.yaml")
     parser.add_argument("--agent", type=Path, metavar="DIR", help="check this frozen agent (default: the cached one)")
     parser.add_argument("--node-memory", type=size, metavar="SIZE", help="memory of a node, for example 4GiB")
@@ -35,5 +41,5 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         offline=arguments.offline,
     )
     found = check(request, console=console)
-    console.result(document(request, found), text(request, found))
+    console.result(document(found), text(found))
     return FOUND if fails(found) else 0

@@ -43,7 +43,7 @@ def script(shell: str, tree: argparse.ArgumentParser) -> str:
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
     """All arguments of the parser and of its commands."""
-    for action in parser._actions:  # noqa: SLF001  argparse has no public way to list them; shtab reads it too
+    for action in own.actions(parser):
         yield action
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             for chosen in set(action.choices.values()):

@@ -41,7 +41,8 @@ def page() -> str:
     tree.epilog = None  # the page has a section for exit codes
     date = time.strftime("%B %d, %Y", time.gmtime(float(os.environ.get("SOURCE_DATE_EPOCH", time.time()))))
     made = _made(tree, "put an agent into a LiveOS image and export a PXE layout", date=date)
-    made.add_section("synopsis", "=", _SYNOPSIS)
+    made.add_section("synopsis", "=", "\n.br\n".join(f"pxe-pack {usage}" for usage in own.USAGE).replace("-", r"\-"))
+    made.add_section("examples", ">", _examples())
     made.add_section("exit status", ">", _defined(own.EXIT_CODES))
     made.add_section("environment", ">", _ENVIRONMENT)
     return str(made)
@@ -85,6 +86,12 @@ def agent_parser() -> argparse.ArgumentParser:
     return tree
 
 
+def _examples() -> str:
+    """Each command of the examples after what it is for."""
+    shown = (f"{purpose}\n.PP\n.RS 4\n.nf\n{command}\n.fi\n.RE" for purpose, command in _EXAMPLES.items())
+    return "\n.PP\n".join(shown).replace("-", r"\-")
+
+
 def _made(tree: argparse.ArgumentParser, description: str, *, date: str, section: int = 1) -> Manpage:
     about = {
         "project_name": tree.prog,
@@ -101,10 +108,22 @@ def _defined(terms: Mapping[int, str] | Mapping[str, str]) -> str:
     return "\n".join(f".TP\n{term}\n{meaning}".replace("-", r"\-") for term, meaning in terms.items())
 
 
-_SYNOPSIS = r"""\
-\fBpxe\-pack\fR \fB\-\-agent\-config\fR \fIFILE\fR [options]
-.br
-\fBpxe\-pack\fR \fICOMMAND\fR [options]"""
+_EXAMPLES = {
+    "Write a configuration to start from, and see what packing would do:": """\
+pxe-pack init fetch.yaml
+pxe-pack pack fetch.yaml --dry-run""",
+    "Pack the image that fetch.yaml names, and verify what was written:": """\
+pxe-pack --agent-config fetch.yaml
+cd pxe && sha256sum -c SHA256SUMS""",
+    "Pack another image, for nodes with 4 GiB of memory:": r"""\
+pxe-pack pack fetch.yaml --image liveos.iso --output pxe/ \e
+    --boot-url http://10.0.0.1/liveos.iso --node-memory 4GiB""",
+    "Find out beforehand what will fail on nodes:": "pxe-pack check --agent-config fetch.yaml",
+    "Boot the layout in a virtual machine:": "pxe-pack boot pxe/",
+    "Move the layout to another server, and print the configuration of nginx there:": """\
+pxe-pack relocate pxe/ --boot-url http://10.0.0.2/liveos.iso
+pxe-pack snippet nginx pxe/""",
+}
 _ENVIRONMENT = """\
 .TP
 XDG_CACHE_HOME

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pxe_pack import liveiso
 from pxe_pack.console import Console, joined
-from pxe_pack.image import liveos
 from pxe_pack.show import document, lines, report_on
 
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Print the report. Raises InputError if `image` is not an image that pxe-pack can read."""
-    with liveos.opened(arguments.image, boot_url="", step=console.step) as image:
+    with liveiso.opened(arguments.image, boot_url="", step=console.step) as image:
         report = report_on(image)
         console.result(document(report), joined(lines(report)))
     return 0

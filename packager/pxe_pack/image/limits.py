@@ -6,8 +6,11 @@ docs/images.md lists them, and docs/decisions/0037-limits-of-images.md has the r
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.tools import InputError
@@ -115,3 +118,12 @@ class Usage:
         """Count what is used now. Raises LimitError if that exceeds the limit."""
         self.used += count
         self.limit.check(self.used)
+
+
+@contextmanager
+def limits_of(image: Path) -> Iterator[None]:
+    """Name the image in a LimitError that is raised inside."""
+    try:
+        yield
+    except LimitError as error:
+        raise LimitError(error.limit, image=str(image)) from error

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pxe_pack import liveiso
 from pxe_pack.image import rootfs
 from pxe_pack.image.bootloader import BootFile, BootLoaders, MediaFile, boot_loaders
 from pxe_pack.image.grub.config import find_network_config, grub_files, unsuitable
@@ -23,13 +22,13 @@ from pxe_pack.image.initrd.appended import appended
 from pxe_pack.image.initrd.cpio import Archives
 from pxe_pack.image.initrd.reader import InitrdFacts, read_initrd
 from pxe_pack.image.iso.reader import Iso
-from pxe_pack.image.limits import Limit, LimitError
+from pxe_pack.image.limits import Limit
 from pxe_pack.image.liveroot import LiveOS, find_live
 from pxe_pack.image.media import Media, clipped
 from pxe_pack.image.open_media import StagingFolder, below_tmpdir, live_iso, open_media
 from pxe_pack.image.rootfs import RootFacts
+from pxe_pack.image.rootfs_source import RootfsSource
 from pxe_pack.image.tree import RootTree
-from pxe_pack.liveiso import BuiltIso, RootfsSource, StepContext, detect_rootfs
 
 UPDATES = "updates"  # folder at the medium's root that dracut's apply-live-updates copies onto the new root
 
@@ -159,34 +158,32 @@ class LiveImage:
         }
 
 
-def _no_step(_: str) -> contextlib.AbstractContextManager[object]:
-    return contextlib.nullcontext()
+@contextmanager
+def opened(path: Path, *, boot_url: str, staging: StagingFolder = below_tmpdir) -> Iterator[LiveImage]:
+    """Open and examine the image at `path`: an ISO, a pxe-dir, or a pxe-tar.
+
+    An archive is unpacked in a folder provided by `staging`. An empty `boot_url` leaves `root=live:` unchanged. Raises
+    InputError if the image cannot boot over PXE.
+    """
+    with open_media(path, staging=staging) as media, examined(media, path=path, boot_url=boot_url) as image:
+        yield image
 
 
 @contextmanager
-def opened(
-    path: Path,
+def examined(
+    media: Media,
     *,
+    path: Path,
     boot_url: str,
-    staging: StagingFolder = below_tmpdir,
-    boot_loader: Path | None = None,
-    step: StepContext = _no_step,
+    loaders: BootLoaders | None = None,
+    rootfs_source: RootfsSource | None = None,
 ) -> Iterator[LiveImage]:
-    """Open and examine the image at `path`: an ISO, a pxe-dir, a pxe-tar, or a root filesystem.
+    """Examine the open medium of the image that was given as `path`.
 
-    An archive is unpacked, and a root filesystem built into an ISO (with the boot loaders in the folder `boot_loader`,
-    if given), in a folder provided by `staging`; `step` wraps each step of that. An empty `boot_url` leaves
-    `root=live:` unchanged. Raises InputError if the image cannot boot over PXE.
+    `loaders` are its boot loaders if they are known, and `rootfs_source` what it was built from. Raises InputError if
+    it cannot boot over PXE.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_limits_of(path))
-        made: BuiltIso | None = None
-        if source := detect_rootfs(path):
-            place = stack.enter_context(staging())
-            made = stack.enter_context(
-                liveiso.build_iso(source, boot_url=boot_url, boot_loader=boot_loader, staging=place, step=step)
-            )
-        media: Media = made.iso if made else stack.enter_context(open_media(path, staging=staging))
         config = find_network_config(media, boot_url=boot_url)
         network = config.network
         initrds = {name: _initrd(media, name) for name in network.initrds}
@@ -208,19 +205,10 @@ def opened(
             initrds=initrds,
             network=network,
             grub_source=config.source,
-            loaders=made.loaders if made else boot_loaders(media),
-            rootfs_source=source,
+            loaders=loaders or boot_loaders(media),
+            rootfs_source=rootfs_source,
             selinux_enforcing=_enforces(facts, network.arguments),
         )
-
-
-@contextmanager
-def _limits_of(path: Path) -> Iterator[None]:
-    """Name the image in a LimitError."""
-    try:
-        yield
-    except LimitError as error:
-        raise LimitError(error.limit, image=str(path)) from error
 
 
 def _initrd(media: Media, name: str) -> InitrdFacts:

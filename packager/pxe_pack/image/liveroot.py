@@ -16,6 +16,7 @@ from pxe_pack.image.media import MediaEntry
 from pxe_pack.image.rootfs import RootFacts
 from pxe_pack.image.squashfs import Superblock, Tree
 from pxe_pack.image.tree import resolved
+from pxe_pack.squashfs import Image
 from pxe_pack.tools import InputError
 
 # dracut's dmsquash-live-root: defaults of rd.live.dir and rd.live.squashimg, and the other names it looks for
@@ -33,12 +34,15 @@ class LiveOS:
     root: MediaEntry  # the file with the root filesystem
     span: Span  # its position in the ISO
     superblock: Superblock | None  # None: a plain ext filesystem instead of a squashfs
+    squashfs_tree: Tree | None  # None likewise
     facts: RootFacts
 
     @cached_property
     def tree(self) -> Tree:
-        """The root filesystem's tree, if it is a squashfs."""
-        return Tree(file=self.iso.path, offset=self.span.offset, size=self.span.size)
+        """The tree of the squashfs. Raises ValueError if there is none."""
+        if self.squashfs_tree is None:
+            raise ValueError(f"{self.root.path} in {self.iso.path} is no squashfs")
+        return self.squashfs_tree
 
     @property
     def root_format(self) -> str:
@@ -69,8 +73,11 @@ def find_live(image: Iso, arguments: Iterable[tuple[str, ...]]) -> LiveOS:
             )
         )
     superblock = squashfs.superblock(image.file, offset=span.offset)
-    facts = rootfs.read_root(Tree(file=image.path, offset=span.offset, size=span.size)) if superblock else RootFacts()
-    return LiveOS(iso=image, root=root, span=span, superblock=superblock, facts=facts)
+    tree: Tree | None = None
+    if superblock:
+        tree = Tree(image=Image.within(image.file.fileno(), image.path, offset=span.offset, size=span.size))
+    facts = rootfs.read_root(tree) if tree else RootFacts()
+    return LiveOS(iso=image, root=root, span=span, superblock=superblock, squashfs_tree=tree, facts=facts)
 
 
 def _root_image(image: Iso, arguments: Iterable[tuple[str, ...]]) -> MediaEntry:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import stat
 import struct
-import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -118,64 +118,71 @@ def _chosen(names: Sequence[str], bits: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
-    """The tree of the squashfs in `file`, `size` bytes at `offset`: a RootTree.
+    """The tree of an open squashfs: a RootTree, valid while the image is open.
 
-    It is opened once, on first use, so that all look-ups together count against one limit. If the image has a graft,
-    this is the tree before it (unless `with_graft`), because the next graft replaces it as a whole.
+    All look-ups together count against one limit. If the image has a graft, this is the tree before it (unless
+    `with_graft`), because the next graft replaces it as a whole.
     """
 
-    file: Path
-    offset: int = 0
-    size: int | None = None  # None: up to the file's end
+    image: Image
     with_graft: bool = False  # the tree as Linux sees it
 
+    @cached_property
+    def _seen(self) -> Image:
+        return self.image if self.with_graft else original(self.image) or self.image
+
     def walk(self) -> Iterator[Inode]:
-        yield _tree_inode("", self._image.root)
-        for path, inode in self._image.walk():
+        yield _tree_inode("", self._seen.root)
+        for path, inode in self._seen.walk():
             yield _tree_inode(path, inode)
 
     def stat(self, paths: Sequence[str]) -> dict[str, Inode]:
         found: dict[str, Inode] = {}
+        image = self._seen
         for path in paths:
-            here: inodes.Inode = self._image.root
+            here: inodes.Inode = image.root
             for step in steps(path):
                 if step:
-                    entry = self._image.lookup(here, _name(step)) if isinstance(here, inodes.Directory) else None
+                    entry = image.lookup(here, _name(step)) if isinstance(here, inodes.Directory) else None
                     if entry is None:
                         break
-                    here = self._image.inode(entry.reference)
+                    here = image.inode(entry.reference)
                 found[step] = _tree_inode(step, here)
         return found
 
     def inside(self, folder: str) -> list[Inode]:
-        found = _directory(self._image, folder)
+        image = self._seen
+        found = _directory(image, folder)
         prefix, names = f"{folder}/" if folder else "", Usage(Limit.SQUASHFS_LISTED)
         inside = []
-        for entry in self._image.listed(found) if found else ():
+        for entry in image.listed(found) if found else ():
             names.add()
-            inside.append(_tree_inode(prefix + decode(entry.name), self._image.inode(entry.reference)))
+            inside.append(_tree_inode(prefix + decode(entry.name), image.inode(entry.reference)))
         return inside
 
     def cat(self, path: str, *, limit: Limit = Limit.SQUASHFS_FILE) -> bytes:
-        found = self._image.find(path)
+        image = self._seen
+        found = image.find(path)
         if not isinstance(found, inodes.File):
             message = f"/{path} is not a regular file in the root filesystem"
             raise WorkError(Problem(reference="root-no-file", message=message))
-        return self._image.read(found, limit=limit)
+        return image.read(found, limit=limit)
 
     def resolve(self, path: str) -> str:
         return resolved(path, lambda here: self.stat([here]).get(here))
 
     def xattrs(self, path: str) -> dict[str, bytes]:
         """The extended attributes at `path`, following links; empty if it does not exist."""
-        found = self._image.find(path)
-        return self._image.xattrs(found) if found else {}
+        image = self._seen
+        found = image.find(path)
+        return image.xattrs(found) if found else {}
 
-    @cached_property
-    def _image(self) -> Image:
-        image = Image.open(self.file, offset=self.offset, size=self.size)
-        weakref.finalize(self, image.close)
-        return image if self.with_graft else original(image) or image
+
+@contextmanager
+def open_tree(path: Path) -> Iterator[Tree]:
+    """The tree of the squashfs in the file `path`. Raises SquashfsError if it is none, or damaged."""
+    with Image.open(path) as image:
+        yield Tree(image=image)
 
 
 def _directory(image: Image, path: str) -> inodes.Directory | None:

@@ -19,7 +19,7 @@ from typing import IO, cast
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.hashing import Advance
-from pxe_pack.image.squashfs import Superblock, Tree
+from pxe_pack.image.squashfs import Superblock, open_tree
 from pxe_pack.image.tar_members import BLOCK, COPY, Member, TarDamagedError, exactly, members
 from pxe_pack.image.tree import Inode
 from pxe_pack.tools import WorkError
@@ -151,8 +151,10 @@ def _finish(reader: subprocess.Popen[bytes], writer: subprocess.Popen[bytes], fa
 def compare(old: Path, new: Path, *, left_out: Collection[str] = ()) -> None:
     """Raise WorkError unless the tree of the squashfs `new` is that of `old` without the paths `left_out`."""
     is_left_out = _below(left_out)
-    kept = (inode for inode in Tree(file=old).walk() if not is_left_out(inode.path))
-    if differences := list(islice(_differences(kept, Tree(file=new).walk()), 5)):
+    with open_tree(old) as before, open_tree(new) as after:
+        kept = (inode for inode in before.walk() if not is_left_out(inode.path))
+        differences = list(islice(_differences(kept, after.walk()), 5))
+    if differences:
         raise WorkError(
             Problem(
                 reference="rootfs-differs",

@@ -26,7 +26,6 @@ from pxe_pack.payload import Payload
 from pxe_pack.squashfs import (
     Addition,
     Graft,
-    Image,
     NewDirectory,
     NewFile,
     NewSymlink,
@@ -46,8 +45,7 @@ def unsupported_reason(image: LiveImage) -> str | None:
     if reason := no_squashfs(image):
         return reason
     try:
-        with _opened(image) as root:
-            _ = root.codec
+        _ = image.liveos.tree.image.codec
     except SquashfsError as error:
         return f"cannot graft onto {image.liveos.root.path}: {error.problems[0].message}"
     return None
@@ -68,8 +66,8 @@ def no_squashfs(image: LiveImage) -> str | None:
 def disk_space(image: LiveImage, payload: Payload) -> int:
     """Upper bound of the disk space it needs, in bytes."""
     live = image.liveos
-    with _opened(image) as root:
-        tables = root.superblock.bytes_used - root.superblock.inode_table  # written again after the new data
+    superblock = live.tree.image.superblock
+    tables = superblock.bytes_used - superblock.inode_table  # written again after the new data
     return live.iso.size + 2 * payload.size + tables + _MARGIN
 
 
@@ -98,9 +96,8 @@ def inject(image: LiveImage, payload: Payload, *, target: Target, work: Path, co
 def copy_original(image: LiveImage, target: Path) -> None:
     """Write the root filesystem, without a graft if it has one, to the new file `target`. Raises OSError."""
     live = image.liveos
-    with _opened(image) as root:
-        before = original(root) or root
-        copy_span(live.iso.file, target, offset=live.span.offset, size=before.source.size)
+    before = original(live.tree.image) or live.tree.image
+    copy_span(live.iso.file, target, offset=live.span.offset, size=before.source.size)
     with target.open("r+b") as file:
         file.write(before.superblock.pack())
 
@@ -125,11 +122,6 @@ def write_around(
         copy_into(file, target, at=place, size=size, advance=advance)
 
 
-def _opened(image: LiveImage) -> Image:
-    span = image.liveos.span
-    return Image.open(image.liveos.iso.path, offset=span.offset, size=span.size)
-
-
 def _additions(image: LiveImage, payload: Payload) -> Iterator[Addition]:
     labels = SelinuxLabels(image.liveos.tree)
     for entry in payload.entries:
@@ -144,12 +136,11 @@ def _additions(image: LiveImage, payload: Payload) -> Iterator[Addition]:
 
 
 def _grafted(image: LiveImage, *, additions: Sequence[Addition], removals: Sequence[str]) -> _Root:
-    with _opened(image) as root:
-        graft = Graft(root, additions=additions, removals=removals)
-        kept = graft.base.source.size
-        tail = _Tail(position=graft.start, data=bytearray(graft.start - kept))
-        head = graft.write(tail)
-        return _Root(kept=kept, head=head, tail=tail.data)
+    graft = Graft(image.liveos.tree.image, additions=additions, removals=removals)
+    kept = graft.base.source.size
+    tail = _Tail(position=graft.start, data=bytearray(graft.start - kept))
+    head = graft.write(tail)
+    return _Root(kept=kept, head=head, tail=tail.data)
 
 
 @dataclass(slots=True)

@@ -21,11 +21,11 @@ from pxe_pack.image.grub.network import Files, for_network
 from pxe_pack.image.grub.words import quoted
 from pxe_pack.image.iso.reader import Iso, open_iso
 from pxe_pack.image.limits import Limit
-from pxe_pack.image.squashfs import Tree
+from pxe_pack.image.rootfs_source import RootfsSource
+from pxe_pack.image.squashfs import Tree, open_tree
 from pxe_pack.image.tree import text_file
 from pxe_pack.liveiso import iso_writer
 from pxe_pack.liveiso.kernels import KernelPair, kernel_pairs
-from pxe_pack.liveiso.rootfs_source import RootfsSource
 from pxe_pack.liveiso.squash import WRITER, write_squashfs
 from pxe_pack.loaders import choose_loaders, in_tree
 from pxe_pack.squashfs import File, Image
@@ -73,15 +73,14 @@ def build_iso(
     root.parent.mkdir(parents=True)
     with step("Compressing the root filesystem"):
         write_squashfs(source, root, mtime=mtime)
-    tree = Tree(file=root)
-    facts = rootfs.read_root(tree)
-    loaders = choose_loaders(in_tree(tree, machine=facts.machine), machine=facts.machine, given=boot_loader).loaders
     (stage / "boot").mkdir()
-    with Image.open(root) as image:
+    with open_tree(root) as tree:
+        facts = rootfs.read_root(tree)
+        loaders = choose_loaders(in_tree(tree, machine=facts.machine), machine=facts.machine, given=boot_loader).loaders
         for pair in found:
             for path, name in ((pair.kernel, pair.kernel_name), (pair.initrd, pair.initrd_name)):
-                _copy(image, tree.resolve(path), stage / "boot" / name, given=source.path)
-    menu = _menu(found, title=facts.name or "LiveOS", arguments=_arguments(tree))
+                _copy(tree.image, tree.resolve(path), stage / "boot" / name, given=source.path)
+        menu = _menu(found, title=facts.name or "LiveOS", arguments=_arguments(tree))
     texts = {GRUB_CFG: menu, f"{GRUB_DIR}/grubenv": _GRUBENV}
     if boot_url:
         files = Files(exists=lambda path: (stage / path.lstrip("/")).exists(), read=lambda _: "")

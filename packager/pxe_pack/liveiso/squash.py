@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from pxe_pack import tools
-from pxe_pack.liveiso.rootfs_source import RootfsSource, every_name
+from pxe_pack.image.rootfs_source import RootfsSource, every_name
 
 WRITER = "tar2sqfs"
 

@@ -30,9 +30,20 @@ class FileSlice:
         if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode) and not stat.S_ISBLK(mode):
             os.close(descriptor)
             raise _unreadable(path, OSError(errno.EINVAL, "not a regular file or block device"))
+        try:
+            return cls.within(descriptor, path, offset=offset, size=size)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    @classmethod
+    def within(cls, descriptor: int, path: Path, *, offset: int, size: int | None = None) -> Self:
+        """The bytes from `offset` of the open file `path`, all of them or `size`. Raises SquashfsError if it has less.
+
+        The slice shares the descriptor: do not close it.
+        """
         available = os.lseek(descriptor, 0, os.SEEK_END) - offset
         if available < (size or 0):
-            os.close(descriptor)
             raise corrupt(f"{path} is too short for the image of {size} bytes at {offset}")
         return cls(descriptor, offset=offset, size=available if size is None else size)
 

@@ -40,11 +40,23 @@ class Image:
         """
         source = FileSlice.open(path, offset=offset, size=size)
         try:
-            raw = source.read(0, min(SIZE, source.size))
-            return cls(source, Superblock.parse(raw, available=source.size))
+            return cls._in(source)
         except BaseException:
             source.close()
             raise
+
+    @classmethod
+    def within(cls, descriptor: int, path: Path, *, offset: int = 0, size: int | None = None) -> Self:
+        """The image in the open file `path`, or in `size` bytes of it at `offset`; it must stay open.
+
+        The image shares the descriptor: do not close it. Raises SquashfsError as `open` does.
+        """
+        return cls._in(FileSlice.within(descriptor, path, offset=offset, size=size))
+
+    @classmethod
+    def _in(cls, source: FileSlice) -> Self:
+        raw = source.read(0, min(SIZE, source.size))
+        return cls(source, Superblock.parse(raw, available=source.size))
 
     def close(self) -> None:
         self.source.close()

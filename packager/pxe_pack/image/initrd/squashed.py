@@ -14,6 +14,7 @@ from typing import BinaryIO, Literal
 
 from pxe_pack.image.limits import Limit
 from pxe_pack.image.squashfs import Tree
+from pxe_pack.squashfs import Image
 
 Form = Literal["squashfs", "EROFS"]
 
@@ -46,4 +47,4 @@ class SquashedContent:
         if self._file is None or self.form != "squashfs":
             return None
         self._file.flush()
-        return Tree(file=Path(f"/proc/self/fd/{self._file.fileno()}"))
+        return Tree(image=Image.within(self._file.fileno(), Path("squash-root.img")))

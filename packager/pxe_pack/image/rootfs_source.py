@@ -21,7 +21,7 @@ from pxe_pack.image import archive, squashfs
 from pxe_pack.image.decompress import DAMAGED
 from pxe_pack.image.iso.reader import SECTOR
 from pxe_pack.image.limits import Limit, Usage
-from pxe_pack.image.squashfs import Tree
+from pxe_pack.image.squashfs import open_tree
 from pxe_pack.tools import InputError
 
 Form = Literal["directory", "tar", "squashfs"]
@@ -127,16 +127,16 @@ def _below(path: Path, folder: str) -> Iterator[str]:
 
 
 def _squashfs(path: Path) -> RootfsSource | None:
-    tree = Tree(file=path)
+    names: set[str] = set()
     with path.open("rb") as file:
         superblock = squashfs.superblock(file)
-    if not tree.stat(_RELEASES).keys() & set(_RELEASES):
-        return None
-    names: set[str] = set()
-    for folder in ("boot", "usr/lib/modules"):
-        for inode in tree.inside(folder):
-            names.add(inode.path)
-            names |= {inner.path for inner in tree.inside(inode.path)}
+    with open_tree(path) as tree:
+        if not tree.stat(_RELEASES).keys() & set(_RELEASES):
+            return None
+        for folder in ("boot", "usr/lib/modules"):
+            for inode in tree.inside(folder):
+                names.add(inode.path)
+                names |= {inner.path for inner in tree.inside(inode.path)}
     return RootfsSource(
         path=path,
         form="squashfs",

@@ -1,0 +1,135 @@
+"""The settings of a pack: the flags merged with the configuration, which they take precedence over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pxe_fetch.contract.document import MAX_CHARACTERS
+from pxe_fetch.contract.model import FetchConfig
+from pxe_fetch.contract.problem import Problem, ProblemError
+from pxe_pack import checks
+from pxe_pack.artifacts import LocalFile, local_files
+from pxe_pack.config import Document, read
+from pxe_pack.inject import Rewrite
+from pxe_pack.layout.urls import default_artifact_url
+from pxe_pack.tools import InputError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """The flags from the command line; None if a flag was not given."""
+
+    config: Path
+    image: Path | None = None
+    output: Path | None = None
+    format: str = "dir"  # or "tar"
+    boot_url: str | None = None
+    artifact_url: str | None = None
+    inject: str | None = None
+    compressor: str | None = None
+    level: int | None = None
+    node_memory: int | None = None  # bytes
+    agent: Path | None = None  # a folder with a frozen agent
+    boot_loader: Path | None = None  # a folder with shim and GRUB
+    leave_out: tuple[str, ...] | None = None
+    input_digest: bool = False  # compute the image's digest for the manifest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Options merged with the configuration, checked as far as possible without the image."""
+
+    config_path: Path
+    config_text: str
+    fetch: FetchConfig
+    image: Path
+    output: Path
+    format: str
+    boot_url: str  # empty if none is given; a full-os image needs none
+    artifact_url: str  # empty if neither it nor boot_url is given
+    inject: str
+    rewrite: Rewrite | None  # recompress the root filesystem
+    node_memory: int | None  # bytes; None if it is not given
+    agent: Path | None
+    boot_loader: Path | None
+    input_digest: bool
+    files: tuple[LocalFile, ...]
+    leave_out: tuple[str, ...]  # patterns of the image's files that are not served
+
+
+def resolve_settings(options: Options) -> Settings:
+    """Merge options and configuration. Raises InputError and ProblemError with all problems found."""
+    text, document = read_config(options.config)
+    base_dir = options.config.absolute().parent
+    pack = document.pack
+    problems: list[Problem] = []
+
+    def given(what: str, flag: Path | None, value: str | None) -> Path:
+        """A path: a flag is relative to the working directory, a key to the configuration's folder."""
+        if flag is None and value is None:
+            problems.append(checks.missing_setting(what))
+        return (flag if flag is not None else base_dir / (value or "")).absolute()
+
+    image = given("image", options.image, pack.image)
+    no_image = bool(problems)
+    output = given("output", options.output, pack.output)
+    boot_url = options.boot_url or pack.boot_url or ""
+    if boot_url:
+        problems += checks.boot_url(boot_url)
+    elif no_image:  # with an image, its kind decides whether a boot_url is needed
+        problems.append(checks.missing_setting("boot_url"))
+    base = options.artifact_url or pack.artifact_url or ""
+    problems += checks.artifact_url(base) if base else []
+    compressor, level = options.compressor or pack.compressor, options.level or pack.level
+    problems += checks.compression(compressor, level)
+    files, wrong = local_files(document.fetch, base_dir=base_dir)
+    problems += wrong
+    settings = Settings(
+        config_path=options.config,
+        config_text=text,
+        fetch=document.fetch,
+        image=image,
+        output=_real(output),
+        format=options.format,
+        boot_url=boot_url,
+        artifact_url=base or (default_artifact_url(boot_url) if boot_url else ""),
+        inject=options.inject or pack.inject,
+        rewrite=Rewrite(compressor=compressor, level=level) if compressor else None,
+        node_memory=options.node_memory or pack.node_memory,
+        agent=options.agent,
+        boot_loader=options.boot_loader or (base_dir / pack.boot_loader if pack.boot_loader else None),
+        input_digest=options.input_digest,
+        files=tuple(files),
+        leave_out=pack.leave_out if options.leave_out is None else options.leave_out,
+    )
+    problems += checks.credentials(settings.fetch, settings.artifact_url)
+    if options.output or pack.output:
+        problems += checks.places(settings)
+    if problems:
+        raise InputError(*problems)
+    return settings
+
+
+def _real(output: Path) -> Path:
+    """`output` with symbolic links resolved: the rename into place must replace the folder, not a link to it."""
+    return output.resolve() if output.is_symlink() else output.parent.resolve() / output.name
+
+
+def read_config(path: Path) -> tuple[str, Document]:
+    """The text of the configuration `path`, and the parsed document. Raises InputError with all problems found."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(4 * MAX_CHARACTERS + 1).decode()  # a character has 4 bytes at most; `read` counts them
+    except OSError as error:
+        message = f"cannot read the configuration {path}: {error.strerror}"
+        hint = "pass the path of your fetch.yaml with --agent-config"
+        raise InputError(Problem(reference="config-unreadable", message=message, hint=hint)) from error
+    except UnicodeDecodeError as error:
+        message = f"the configuration {path} is not UTF-8 text (byte {error.start})"
+        hint = "pass your fetch.yaml; an image is given with --image, or in it"
+        raise InputError(Problem(reference="config-unreadable", message=message, hint=hint)) from error
+    try:
+        return text, read(text, name=str(path))
+    except ProblemError as error:
+        raise InputError(*error.problems) from error
