@@ -33,7 +33,7 @@ from pxe_pack.inject.iso_record import read_record
 from pxe_pack.layout.layout import Layout
 from pxe_pack.settings import read_config
 from pxe_pack.show import document, lines, report_on
-from pxe_pack.squashfs import graft, prune
+from pxe_pack.squashfs import Image, graft, prune
 from pxe_pack.tools import InputError, WorkError
 
 EXPECTED = (InputError, WorkError, FatError)  # how a reader may refuse an input
