@@ -72,7 +72,9 @@ def _run_command(words: list[str], *, root: str) -> int:
         return status(wait="--wait" in values, as_json="--json" in values)
     if name == "check":
         return _check(values["FILE"], as_json="--json" in values)
-    return _run(values.get("--config"), debug="--debug" in values, root=root)
+    if "--unpinned" in values and "--config" not in values:
+        raise UsageError("--unpinned needs --config FILE")
+    return _run(values, root=root)
 
 
 def _parse(name: str, metavars: Mapping[str, str], operand: str, words: Iterable[str]) -> Mapping[str, str]:
@@ -126,8 +128,8 @@ def _help(name: str | None) -> str:
     return f"usage: pxe-fetch COMMAND\n\n{listed}\n`pxe-fetch COMMAND --help` describes a command.\n\n{codes}\n"
 
 
-def _run(config_file: str | None, *, debug: bool, root: str) -> int:
-    """Fetch and install this node's artifacts; return the exit code.
+def _run(values: Mapping[str, str], *, root: str) -> int:
+    """Fetch and install this node's artifacts; return the exit code. `values` are those of the flags.
 
     A service that was stopped ends by SIGTERM instead: systemd takes that for a clean end, and an exit code for a
     failure (systemd.service(5), SuccessExitStatus=).
@@ -136,14 +138,19 @@ def _run(config_file: str | None, *, debug: bool, root: str) -> int:
     import signal
     from pathlib import Path
 
+    from pxe_fetch.contract import checks
     from pxe_fetch.errors import StoppedError
     from pxe_fetch.reporting.journal import is_service
     from pxe_fetch.run import run
 
     if not gc.get_freeze_count():  # what was imported stays: no search for garbage looks at it
         gc.freeze()
-    file = None if config_file is None else Path(config_file)
-    result = run(config_file=file, debug=debug, root=Path(root))
+    result = run(
+        config_file=Path(values["--config"]) if "--config" in values else None,
+        pin=(lambda artifact, _: artifact) if "--unpinned" in values else checks.unpinned,
+        debug="--debug" in values,
+        root=Path(root),
+    )
     if result.cause == StoppedError.reference and is_service():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -20,6 +20,7 @@ from pxe_fetch.contract.model import Digest, FetchConfig, Report
 from pxe_fetch.contract.paths import UNIT_NAME
 from pxe_fetch.contract.problem import ProblemError
 from pxe_fetch.contract.quantity import span
+from pxe_fetch.contract.reader import Pin
 from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.contract.url import redact, with_query
 from pxe_fetch.deadline import Clock
@@ -48,6 +49,7 @@ class RunContext:
     """What the steps of a run share: its inputs, and what the earlier steps have found out."""
 
     config_file: Path | None  # --config
+    pin: Pin  # what artifacts without a digest become, or why they are refused
     node: Node
     store: StateStore
     event_log: EventLog
@@ -57,16 +59,17 @@ class RunContext:
     webhook: WebhookReporter | None = None
 
 
-def run(*, config_file: Path | None, debug: bool, root: Path) -> Result:
+def run(*, config_file: Path | None, pin: Pin, debug: bool, root: Path) -> Result:
     """Fetch and install this node's artifacts; how that ended.
 
-    `config_file` is that of --config; the node's own files are read below `root` ("/" except in tests). Whatever goes
-    wrong is in the result, and has been reported to the journal, the state file, systemd, the console and the webhook.
+    `config_file` is that of --config; `pin` takes artifacts without a digest, or refuses them (reader.read); the node's
+    own files are read below `root` ("/" except in tests). Whatever goes wrong is in the result, and has been reported
+    to the journal, the state file, systemd, the console and the webhook.
     """
     os.umask(0o022)  # folders get their mode as they are made, for later another one may be in their place
     store = StateStore()
     event_log = EventLog(journal=Journal(debug=debug), store=store)
-    context = RunContext(config_file=config_file, node=Node(root=root), store=store, event_log=event_log)
+    context = RunContext(config_file=config_file, pin=pin, node=Node(root=root), store=store, event_log=event_log)
     store.start()
     if store.read_error:
         event_log.log(f"{store.read_error}; starting afresh", priority=WARNING)
@@ -101,7 +104,7 @@ def _run_steps(context: RunContext) -> Result:
     if located is None:
         return Result(exit_code=Exit.DONE, message=NO_CONFIG)
     event_log.config_located(located, node=node.summary())
-    config = reader.read(located.text, name=located.location)
+    config = reader.read(located.text, name=located.location, pin=context.pin)
     config = context.config = replace(config, proxy=node.with_password(config.proxy))
     _start_webhook(context)
 

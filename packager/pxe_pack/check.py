@@ -14,6 +14,7 @@ from pxe_pack.additional_files import find_additional
 from pxe_pack.artifacts import LocalFile, local_files
 from pxe_pack.checks.check_urls import check_urls
 from pxe_pack.checks.subject import Subject
+from pxe_pack.config_file import read_config
 from pxe_pack.console import Console
 from pxe_pack.freeze import cached_agent, default_cache, load_agent
 from pxe_pack.image.bootloader import BootLoaders
@@ -23,8 +24,8 @@ from pxe_pack.inject.rewrite import Rewrite
 from pxe_pack.layout.layout import Layout, find_layout
 from pxe_pack.layout.urls import Urls, default_artifact_url
 from pxe_pack.loaders import choose_loaders
+from pxe_pack.lock.lockfile import read_lock
 from pxe_pack.node_memory import NodeMemory
-from pxe_pack.settings import read_config
 from pxe_pack.tools import InputError
 
 _NO_IMAGE = "pxe-pack check IMAGE, or --agent-config with a configuration that has `pack: {image: liveos.iso}`"
@@ -127,7 +128,7 @@ def _config(request: Request) -> tuple[_Config, list[Problem]]:
     """The configuration and its problems. Raises InputError if it is invalid."""
     if request.config is None:
         return _Config(urls=Urls(boot_url=None, artifact_url=None)), []
-    _, document = read_config(request.config)
+    _, document = read_config(request.config, lock=read_lock(request.config))
     base_dir, pack = request.config.absolute().parent, document.pack
     files, found = local_files(document.fetch, base_dir=base_dir)
     found += checks.boot_url(pack.boot_url) if pack.boot_url else []

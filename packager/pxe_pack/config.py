@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
-from pxe_fetch.contract import keys, model, reader, validators
+from pxe_fetch.contract import checks, keys, model, reader, validators
 from pxe_fetch.contract.keys import Size, Text, Texts, Whole, key
 from pxe_fetch.contract.model import FetchConfig
 from pxe_pack.choices import COMPRESSORS, INJECTORS
@@ -56,10 +56,11 @@ class Document(NamedTuple):
     pack: Pack
 
 
-def read(text: str, *, name: str) -> Document:
+def read(text: str, *, name: str, pin: reader.Pin = checks.unpinned) -> Document:
     """The configuration in the YAML `text`; positions call the file `name`.
 
-    Raises ProblemError with every problem found, each with its position, in the order of the text.
+    Artifacts without a digest are passed to `pin`; by default they are refused. Raises ProblemError with every problem
+    found, each with its position, in the order of the text.
     """
-    fetch, others = reader.read_all(text, name=name, sections=SECTIONS)
+    fetch, others = reader.read_all(text, name=name, sections=SECTIONS, pin=pin)
     return Document(fetch=fetch, pack=cast("Pack", others.get("pack", Pack())))

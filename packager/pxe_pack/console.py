@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from pxe_fetch.contract.problem import Problem, printable, show_all
+from pxe_fetch.contract.quantity import amount as show_amount
 from pxe_pack.diagnostics import for_stream, is_colourful, width_of, wrapped
 
 if TYPE_CHECKING:
@@ -228,7 +229,8 @@ class _BarStep(_TimedStep):
 
     def advance(self, amount: int) -> None:
         super().advance(amount)
-        self._bar.update(self._task, advance=amount)
+        so_far = f": {show_amount(self.done)}" if self.total is None else ""  # a bar shows it otherwise
+        self._bar.update(self._task, advance=amount, description=f"{self.title}{so_far}")
 
 
 class JsonConsole:

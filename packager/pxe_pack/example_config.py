@@ -39,7 +39,7 @@ artifacts:
   # A local file. pxe-pack hashes it and exports it with the layout; nodes fetch and verify it.
 """
 _BY_URL = """
-  # A file on a server, with its digest (`sha256sum FILE` prints it).
+  # A file on a server, with its digest (or run `pxe-pack lock`, which downloads it and writes fetch.lock).
 """
 _ARCHIVE = """
   # An archive, unpacked into a folder, which is replaced as a whole.

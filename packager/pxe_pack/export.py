@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterable, Iterator
 
 from pxe_fetch.contract.chunks import listed
 from pxe_fetch.contract.model import Chunks
+from pxe_fetch.contract.problem import Problem, printable
 from pxe_pack import folder_archive
 from pxe_pack.additional_files import AdditionalFiles
 from pxe_pack.artifacts import Exported, LocalFile
@@ -14,10 +16,13 @@ from pxe_pack.chunks import ChunkDigests, chunk_size
 from pxe_pack.hashing import Advance, copy_hashed, copy_whole
 from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.grub.config import GRUB_DIR
+from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.layout import Layout, find_layout
 from pxe_pack.layout.manifest import FOLDER, Kind
+from pxe_pack.layout.relocate import without_relocation
 from pxe_pack.payload import Entry, Payload
+from pxe_pack.tools import WorkError
 
 GRUBENV = "# GRUB Environment Block\n".ljust(1024, "#")  # GRUB manual, 15 "The GRUB environment block"
 
@@ -27,7 +32,7 @@ def export_artifacts(
 ) -> dict[LocalFile, Exported]:
     """Copy the local artifacts into the layout and write their lists of chunk digests.
 
-    Raises OSError, and WorkError if a folder changes while it is packed.
+    Raises OSError, and WorkError if a file or folder changes while it is packed.
     """
     return {file: _export_artifact(layout, file, base=base, advance=advance) for file in files}
 
@@ -42,12 +47,22 @@ def _export_artifact(layout: Layout, file: LocalFile, *, base: str, advance: Adv
         content = copy_hashed(pieces, target, consumers=consumers)
     else:
         with file.source.open("rb", buffering=0) as source:
+            before = os.fstat(source.fileno())
             content = copy_whole(source, target, advance=advance, consumers=consumers)
+            after = os.fstat(source.fileno())
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or content.size != file.size:
+            raise _changed(file)
     layout.record(path, content, kind=Kind.ARTIFACT)
     # only now is it known whether an archive is large enough for a list
     is_listed = digests and chunk_size(content.size, file.requested_chunks)
     chunks = _export_list(layout, file, digests, base=base) if digests and is_listed else None
     return Exported(path=target, content=content, chunks=chunks)
+
+
+def _changed(file: LocalFile) -> WorkError:
+    message = f"{printable(str(file.source))} changed while it was packed"
+    hint = "pack again when nothing writes to it"
+    return WorkError(Problem(reference="source-changed", message=message, hint=hint))
 
 
 def _export_list(layout: Layout, file: LocalFile, digests: ChunkDigests, *, base: str) -> Chunks:
@@ -76,7 +91,11 @@ def export_boot_files(layout: Layout, image: LiveImage, loaders: BootLoaders) ->
         layout.write(name, [text.encode()])
     if f"{GRUB_DIR}/grubenv" not in layout.files:
         layout.write(f"{GRUB_DIR}/grubenv", [GRUBENV.encode()])
-    layout.write_scripts(image.grub_cfg(loaders.grub))
+    grub_cfg = image.grub_cfg(loaders.grub)
+    earlier = None if isinstance(image.media, Iso) else find_layout(image.media.path)
+    if earlier and earlier.is_relocated:  # nodes would fetch this pack's artifacts from where the layout was moved to
+        grub_cfg = without_relocation(grub_cfg)
+    layout.write_scripts(grub_cfg)
 
 
 def payload_document(payload: Payload) -> list[dict[str, object]]:

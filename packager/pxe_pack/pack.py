@@ -12,6 +12,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pxe_fetch import __version__
+from pxe_fetch.contract.document import MAX_CHARACTERS
+from pxe_fetch.contract.problem import Problem
 from pxe_pack import checks, dump, export, input_digest, liveiso, unit
 from pxe_pack.artifacts import Exported, LocalFile, with_urls
 from pxe_pack.console import Console, joined
@@ -206,7 +208,12 @@ def _node_config(plan: Plan, files: Mapping[LocalFile, Exported]) -> str:
     config, problems = with_urls(plan.settings.fetch, files, base=plan.settings.artifact_url)
     if problems:
         raise InputError(*problems)
-    return dump.dump(config)
+    text = dump.dump(config)
+    if (size := len(text.encode())) > MAX_CHARACTERS:  # the agent reads no more bytes
+        message = f"the configuration for nodes would have {size:,} bytes; no node reads more than {MAX_CHARACTERS:,}"
+        hint = "each artifact gets a copy of `defaults`: shorten them, or give a folder as `source` for many files"
+        raise InputError(Problem(reference="config-too-large", message=message, hint=hint))
+    return text
 
 
 def _facts(
@@ -218,6 +225,8 @@ def _facts(
     read = [("config", settings.config_path)]
     if given and given.form != "directory":
         read.insert(0, ("image", settings.image))
+    if settings.lock_path:
+        read.append(("lock", settings.lock_path))
     files = [(role, path.name, hash_file(path)) for role, path in read]
     return {
         "pxe_pack": __version__,

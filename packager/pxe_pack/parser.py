@@ -65,6 +65,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "check": Command("check an image or a layout for problems", "pxe_pack.commands.check"),
         "completion": Command("print a shell completion script", "pxe_pack.commands.completion"),
         "init": Command("write a commented fetch.yaml to start from", "pxe_pack.commands.init"),
+        "lock": Command("pin artifacts that have no digest", "pxe_pack.commands.lock"),
         "man": Command("print the manual page", "pxe_pack.commands.man"),
         "pack": Command("pack an image and export a PXE layout", "pxe_pack.commands.pack"),
         "relocate": Command("change the URLs of a layout without repacking", "pxe_pack.commands.relocate"),

@@ -25,7 +25,7 @@ from pxe_fetch.contract.keys import (
     Texts,
     Whole,
 )
-from pxe_fetch.contract.model import DIGESTS, ORIGINS, PINNED_BY
+from pxe_fetch.contract.model import DIGESTS, ORIGINS
 from pxe_fetch.contract.validators import Rule
 from pxe_pack import dump
 from pxe_pack.config import SECTIONS, boot_url
@@ -70,13 +70,10 @@ def _given(keys: tuple[str, ...]) -> list[Json]:
     return [{"required": [key], "properties": {key: {"not": {"type": "null"}}}} for key in keys]
 
 
-# An artifact has one origin and one digest; the digest is optional if something else pins the bytes. See checks.py.
+# An artifact has one origin, and at most one digest: `pxe-pack lock` makes one where there is none. See checks.py.
 _ARTIFACT: Schema = {
     "oneOf": _given(ORIGINS),
-    "anyOf": [
-        {"oneOf": _given(DIGESTS)},
-        {"anyOf": _given(PINNED_BY), "not": {"anyOf": _given(DIGESTS)}},
-    ],
+    "anyOf": [{"oneOf": _given(DIGESTS)}, {"not": {"anyOf": _given(DIGESTS)}}],
 }
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pxe_fetch.contract.document import MAX_CHARACTERS
 from pxe_fetch.contract.model import FetchConfig
-from pxe_fetch.contract.problem import Problem, ProblemError
+from pxe_fetch.contract.problem import Problem
 from pxe_pack import checks
 from pxe_pack.artifacts import LocalFile, local_files
-from pxe_pack.config import Document, read
+from pxe_pack.config_file import read_config
 from pxe_pack.inject import Rewrite
 from pxe_pack.layout.urls import default_artifact_url
+from pxe_pack.lock.lockfile import read_lock
 from pxe_pack.tools import InputError
 
 
@@ -41,6 +41,7 @@ class Settings:
     """Options merged with the configuration, checked as far as possible without the image."""
 
     config_path: Path
+    lock_path: Path | None  # None if there is no lock file
     config_text: str
     fetch: FetchConfig
     image: Path
@@ -60,7 +61,8 @@ class Settings:
 
 def resolve_settings(options: Options) -> Settings:
     """Merge options and configuration. Raises InputError and ProblemError with all problems found."""
-    text, document = read_config(options.config)
+    lock = read_lock(options.config)
+    text, document = read_config(options.config, lock=lock)
     base_dir = options.config.absolute().parent
     pack = document.pack
     problems: list[Problem] = []
@@ -87,6 +89,7 @@ def resolve_settings(options: Options) -> Settings:
     problems += wrong
     settings = Settings(
         config_path=options.config,
+        lock_path=lock.path if lock.exists else None,
         config_text=text,
         fetch=document.fetch,
         image=image,
@@ -114,22 +117,3 @@ def resolve_settings(options: Options) -> Settings:
 def _real(output: Path) -> Path:
     """`output` with symbolic links resolved: the rename into place must replace the folder, not a link to it."""
     return output.resolve() if output.is_symlink() else output.parent.resolve() / output.name
-
-
-def read_config(path: Path) -> tuple[str, Document]:
-    """The text of the configuration `path`, and the parsed document. Raises InputError with all problems found."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(4 * MAX_CHARACTERS + 1).decode()  # a character has 4 bytes at most; `read` counts them
-    except OSError as error:
-        message = f"cannot read the configuration {path}: {error.strerror}"
-        hint = "pass the path of your fetch.yaml with --agent-config"
-        raise InputError(Problem(reference="config-unreadable", message=message, hint=hint)) from error
-    except UnicodeDecodeError as error:
-        message = f"the configuration {path} is not UTF-8 text (byte {error.start})"
-        hint = "pass your fetch.yaml; an image is given with --image, or in it"
-        raise InputError(Problem(reference="config-unreadable", message=message, hint=hint)) from error
-    try:
-        return text, read(text, name=str(path))
-    except ProblemError as error:
-        raise InputError(*error.problems) from error

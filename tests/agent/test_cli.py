@@ -25,6 +25,7 @@ from pxe_fetch.contract.commands import COMMANDS, Exit
         (["run", "--confg", "x"], "unexpected argument `--confg`; did you mean `--config`?"),
         (["run", "--config"], "--config needs a FILE"),
         (["run", "--config="], "--config needs a FILE"),
+        (["run", "--unpinned"], "--unpinned needs --config FILE"),
         (["run", "--debug=yes"], "--debug takes no value"),
         (["status", "--jsn"], "unexpected argument `--jsn`; did you mean `--json`?"),
         (["check", "--jason", "f"], "unexpected argument `--jason`; did you mean `--json`?"),

@@ -89,7 +89,7 @@ def test_a_client_certificate_wanted_and_not_given_is_final_and_says_which_keys_
     assert ran.code in {Exit.REFUSED, Exit.TRUST}, ran.err
     assert "client certificate" in ran.err
     assert "tls.client_cert" in ran.err
-    assert ran.artifact("m")["attempts"] <= ALERTS
+    assert ran.artifact("m")["attempts"] in range(1, ALERTS + 1)
 
 
 def test_a_client_certificate_of_strangers_is_refused_for_good(
@@ -100,7 +100,7 @@ def test_a_client_certificate_of_strangers_is_refused_for_good(
     ran = node.run_config(node.entry("m", secure.secure_url("/clients/m.bin"), BODY), tls=tls)
     assert ran.code in {Exit.REFUSED, Exit.TRUST}, ran.err
     assert "client certificate" in ran.err
-    assert ran.artifact("m")["attempts"] <= ALERTS
+    assert ran.artifact("m")["attempts"] in range(1, ALERTS + 1)
 
 
 @pytest.mark.parametrize("known", ["nothing", "size"])

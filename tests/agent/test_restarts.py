@@ -27,7 +27,7 @@ class Ending(EventRecorder):
     when: str = "progress"
     ended: list[int] = field(default_factory=list)
 
-    def started(self, name: str, *, url: str, offset: int, total: int | None) -> None:
+    def started(self, name: str, *, url: str, offset: int, total: int | None, **_others: str | None) -> None:
         super().started(name, url=url, offset=offset, total=total)
         self._ends("started", offset)
 

@@ -12,7 +12,7 @@ import time
 import pytest
 
 import pxe_fetch
-from fakes.faults import Flip, stall
+from fakes.faults import Flip, Serve, redirect, stall
 from fakes.node import FakeNode
 from fakes.server import Script, Server
 
@@ -23,7 +23,7 @@ RUN_KEYS = {
 }  # fmt: skip
 ARTIFACT_KEYS = {
     "name", "dest", "phase", "required", "bytes", "total", "bytes_received", "attempts", "url", "sha256", "seconds",
-    "error", "cause",
+    "error", "cause", "final_url", "remark",
 }  # fmt: skip
 
 
@@ -51,7 +51,20 @@ def test_state_has_the_keys_that_the_packager_reads(node: FakeNode) -> None:
         "seconds": 0.0,
         "error": None,
         "cause": None,
+        "final_url": None,
+        "remark": None,
     }
+
+
+def test_state_says_where_redirects_led_to_and_what_is_odd_about_the_answer(node: FakeNode) -> None:
+    scripts = {
+        "/latest": Script(then=redirect("/m?signature=secret")),
+        "/m": Script(body=BODY, then=Serve(fields={"Content-Type": "text/html"})),
+    }
+    with Server(scripts) as server:
+        ran = node.run_config(node.entry("m", server.url("/latest"), BODY))
+        assert (ran.artifact("m")["url"], ran.artifact("m")["final_url"]) == (server.url("/latest"), server.url("/m"))
+    assert str(ran.artifact("m")["remark"]).startswith("sent as text/html")
 
 
 def test_run_with_nothing_to_do_writes_the_same_keys(node: FakeNode) -> None:

@@ -109,7 +109,6 @@ def test_every_key_says_what_it_means_and_stands_in_the_documentation(path: str)
         "version: 1\non_failure: explode",
         "version: 1\npack: {inject: magic}",
         "version: 1\nreport: {url: file:///x}",
-        "version: 1\nartifacts: [{name: a, url: http://h/a, dest: /srv/a}]",
         f"version: 1\nartifacts: [{{name: a, url: a, source: a, sha256: '{SHA256}', dest: /srv/a}}]",
         f"version: 1\nartifacts: [{{name: a, url: a, sha256: '{SHA256}', sha256_url: b, dest: /srv/a}}]",
         f"version: 1\nartifacts: [{{name: a, url: a, sha256: '{SHA256}', dest: srv/a}}]",
@@ -123,6 +122,10 @@ def test_refuses_what_the_validator_refuses(text: str) -> None:
     with pytest.raises(ProblemError):
         read(text, name="fetch.yaml")
     assert complaints(text)
+
+
+def test_takes_an_artifact_without_a_digest_which_a_lock_file_may_have() -> None:
+    assert not complaints("version: 1\nartifacts: [{name: a, url: http://h/a, dest: /srv/a}]")
 
 
 scalars = st.one_of(

@@ -73,7 +73,7 @@ class EventRecorder:
     def of(self, kind: str) -> list[Mapping[str, object]]:
         return [facts for each, facts in self.all if each == kind]
 
-    def started(self, name: str, *, url: str, offset: int, total: int | None) -> None:
+    def started(self, name: str, *, url: str, offset: int, total: int | None, **_others: str | None) -> None:
         self.all.append(("started", {"name": name, "url": url, "offset": offset, "total": total}))
 
     def resumed(self, name: str, *, url: str, offset: int) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from fuzz import inputs
 from fuzz.inputs import Input
 from pxe_pack import liveiso
+from pxe_pack.config_file import read_config
 from pxe_pack.console import console
 from pxe_pack.image import archive, kernel, networking, rootfs, squashfs, units
 from pxe_pack.image.bootloader import boot_loaders
@@ -31,7 +32,7 @@ from pxe_pack.image.rootfs_source import detect_rootfs
 from pxe_pack.image.tree import RootTree
 from pxe_pack.inject.iso_record import read_record
 from pxe_pack.layout.layout import Layout
-from pxe_pack.settings import read_config
+from pxe_pack.lock.lockfile import read_lock
 from pxe_pack.show import document, lines, report_on
 from pxe_pack.squashfs import Image, graft, prune
 from pxe_pack.tools import InputError, WorkError
@@ -159,7 +160,7 @@ def _manifest(path: Path) -> None:
 
 
 def _fetch_yaml(path: Path) -> None:
-    read_config(path)
+    read_config(path, lock=read_lock(path))
 
 
 def _show(path: Path) -> None:

@@ -29,6 +29,15 @@ def test_an_image_that_does_not_exist_or_is_a_folder_of_other_things(site: Site,
     assert "error[image-no-grub]" in refused()
 
 
+def test_a_configuration_that_no_node_would_read(site: Site, refused: Refused) -> None:
+    """What `defaults` say once, the node's configuration says for each artifact."""
+    artifacts = [ARTIFACT | {"name": f"m{number}", "dest": f"/srv/m{number}"} for number in range(600)]
+    site.rest = {"defaults": {"headers": {"X-Site": 2000 * "x"}}, "artifacts": artifacts}
+    told = refused("--inject", "updates")
+    assert "error[config-too-large]" in told
+    assert "no node reads more than 1,048,576" in told
+
+
 def test_an_empty_image(site: Site, refused: Refused) -> None:
     site.image = site.folder / "empty.iso"
     site.image.touch()

@@ -191,3 +191,17 @@ def test_a_reader_that_goes_away_is_no_failure_to_be_told(tmp_path: Path) -> Non
 def test_exit_codes_are_documented() -> None:
     table = (DOCS / "json.md").read_text()
     assert all(f"\n| {code} | {meaning.split(':')[0]}" in table for code, meaning in parser.EXIT_CODES.items())
+
+
+@pytest.mark.parametrize("form", [(), ("--json",), ("--dry-run",)])
+def test_a_refused_configuration_is_shown_without_the_secrets_of_its_urls(
+    site: Site, capsys: pytest.CaptureFixture[str], form: tuple[str, ...]
+) -> None:
+    login, signed = "http://user:hidden@h/a", "https://h/a?sv=1&sig=hidden"
+    site.rest = {"artifacts": [{"url": login, "dest": "/srv/a"}, {"url": signed, "dest": "/srv/b", "size": -1}]}
+    assert cli.main(site.command(*form)) == 2
+    said = "".join(capsys.readouterr())
+    assert "url-secret" in said
+    assert "size-invalid" in said
+    assert "hidden" not in said
+    assert "://***********@h/a" in said

@@ -137,18 +137,19 @@ def test_host_names_in_urls_are_told_of(site: Site, capsys: pytest.CaptureFixtur
     assert "url-host-name" not in findings(capsys, site.image, "--agent-config", site.config)
 
 
+LIVE = "root=live:LABEL=CDROM rd.live.image rd.live.dir=liveos rd.live.squashimg=rootfs.img"
 MENU = """\
 set timeout=0
 set default=1
 menuentry "first" {
-	linux /boot/vmlinuz root=live:LABEL=CDROM rd.live.image first
+	linux /boot/vmlinuz @ first
 	initrd /boot/initrd.img
 }
 menuentry "second" {
-	linux /boot/vmlinuz root=live:LABEL=CDROM rd.live.image second
+	linux /boot/vmlinuz @ second
 	initrd /boot/initrd.img
 }
-"""
+""".replace("@", LIVE)
 
 
 def packed(site: Site, packs: Packs, grub_cfg: str, **others: str) -> str:
@@ -183,7 +184,7 @@ def test_a_branch_for_another_platform_needs_no_files_and_sets_nothing(site: Sit
         packs,
         'if [ "$grub_platform" = "efi" ]; then\n\tset kernel=vmlinuz\nelse\n\tset kernel=vmlinuz-bios\nfi\n'
         'if [ "${grub_platform}" = pc ]; then\n\tmenuentry bios { linux16 /boot/bios; }\nfi\n'
-        "menuentry efi {\n\tlinux /boot/$kernel root=live:LABEL=CDROM rd.live.image\n\tinitrd /boot/initrd.img\n}\n"
+        "menuentry efi {\n\tlinux /boot/$kernel " + LIVE + "\n\tinitrd /boot/initrd.img\n}\n"
         "set timeout=0\n",
     )
     assert "linux /boot/$kernel " in text
@@ -192,7 +193,7 @@ def test_a_branch_for_another_platform_needs_no_files_and_sets_nothing(site: Sit
 
 
 def test_an_entry_may_use_what_is_set_behind_it(site: Site, packs: Packs) -> None:
-    entry = "menuentry a {\n\tlinux /boot/$k root=live:LABEL=CDROM rd.live.image $o\n\tinitrd /boot/initrd.img\n}\n"
+    entry = "menuentry a {\n\tlinux /boot/$k " + LIVE + " $o\n\tinitrd /boot/initrd.img\n}\n"
     text = packed(site, packs, entry + "set k=vmlinuz\nset o=quiet\nset timeout=0\n")
     words = booted(site, text)
     assert words[0] == "/boot/vmlinuz"
@@ -201,7 +202,7 @@ def test_an_entry_may_use_what_is_set_behind_it(site: Site, packs: Packs) -> Non
 
 
 def test_a_submenu_without_the_variable_it_needs_is_refused(site: Site, refused: Refused) -> None:
-    entry = "menuentry a {\n\tlinux /boot/$k root=live:LABEL=CDROM rd.live.image\n\tinitrd /boot/initrd.img\n}\n"
+    entry = "menuentry a {\n\tlinux /boot/$k " + LIVE + "\n\tinitrd /boot/initrd.img\n}\n"
     medium: dict[str, str | bytes] = {**files_of(site.image)}
     del medium["boot/grub2/grub-pxe.cfg"]
     medium["boot/grub2/grub.cfg"] = "set k=vmlinuz\nsubmenu s {\n" + entry + "}\n"

@@ -86,6 +86,28 @@ def test_moved_twice_and_back_it_is_what_it_was(layout: Site) -> None:
     assert {path: path.read_bytes() for path in layout.output.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("form", ["folder", "tar"])
+def test_a_pack_of_a_relocated_layout_has_the_packs_urls(layout: Site, packs: Packs, form: str) -> None:
+    moved = layout.folder / "moved"
+    layout.output.rename(moved)
+    base = "http://[2001:db8::1]/"
+    assert cli.main(["relocate", str(moved), "--boot-url", f"{base}other.iso", "--artifact-url", f"{base}files/"]) == 0
+    assert "pxe-fetch.artifact_url=" in (moved / "boot/grub2/grub.cfg").read_text()
+    before = layout.image
+    layout.image = moved
+    if form == "tar":
+        layout.image = layout.folder / "moved.tar"
+        subprocess.run(["tar", "-C", moved, "-cf", layout.image, "."], check=True)
+    packs()
+    assert "pxe-fetch.artifact_url=" not in cfg(layout) + (layout.output / "boot.ipxe").read_text()
+    packed = {path.name: path.read_bytes() for path in layout.output.glob("*.iso")}
+    arguments = sorted(cfg(layout).split())
+    layout.image = before
+    packs()
+    assert {path.name: path.read_bytes() for path in layout.output.glob("*.iso")} == packed
+    assert sorted(cfg(layout).split()) == arguments
+
+
 def test_what_the_user_changed_in_grub_cfg_stays(layout: Site) -> None:
     file = layout.output / "boot/grub2/grub.cfg"
     file.write_text(file.read_text().replace("ip=dhcp", "ip=dhcp mine=yes") + "# my own note\n")

@@ -207,3 +207,24 @@ def test_a_folder_that_changes_while_it_is_packed_is_an_error(
     assert f"error[source-changed]: {app} changed while it was packed" in err.decode()
     assert not site.output.exists()
     assert not site.leftovers()
+
+
+@pytest.mark.parametrize("change", ["rewritten", "grown"])
+def test_a_file_that_changes_while_it_is_packed_is_an_error(site: Site, change: str) -> None:
+    source = site.folder / "model.bin"
+    site.rest = {"artifacts": [{"name": "model", "source": source.name, "dest": "/srv/model.bin"}]}
+    with source.open("wb") as file:
+        file.truncate(700 * MiB)  # zeros, which take no room and part of a second
+    process = site.start("--quiet")
+    until(lambda: list(site.folder.glob(f".pxe.pxe-pack-*/layout/{EXPORTED}/model.bin")))
+    if change == "rewritten":
+        with source.open("r+b") as file:
+            file.write(b"other")
+    else:
+        os.truncate(source, 701 * MiB)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert not out
+    assert f"error[source-changed]: {source} changed while it was packed" in err.decode()
+    assert not site.output.exists()
+    assert not site.leftovers()

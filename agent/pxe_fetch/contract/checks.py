@@ -8,7 +8,7 @@ from __future__ import annotations
 from pxe_fetch.contract import chunks as cut
 from pxe_fetch.contract import model, paths, quantity, validators
 from pxe_fetch.contract.document import Section
-from pxe_fetch.contract.problem import Problem, ProblemError
+from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
 from pxe_fetch.contract.url import scheme_of
 
 _EVERY_NODE = model.When()
@@ -41,17 +41,23 @@ def origin(artifact: Section) -> None:
 
 
 def digest(artifact: Section) -> None:
-    """Check that there is one digest, or none if something else pins the bytes."""
+    """Check that there is at most one digest, and it is none of a source."""
     given = [key for key in model.DIGESTS if artifact.has(key)]
     if len(given) > 1:
         message = f"{artifact.path} has {' and '.join(given)}; give one digest"
         artifact.add("checksum-unclear", message, at=given[-1])
     elif artifact.has("source") and artifact.has("sha256_url"):
         artifact.refuse("sha256_url", _OF_SOURCE, reference="checksum-of-source", hint=_LEAVE_OUT)
-    if not given and not any(map(artifact.has, model.PINNED_BY)):
-        message = f"{artifact.path} has no digest, so wrong bytes would go unnoticed"
-        hint = "give sha256 (`sha256sum FILE` prints it), or `source:` and pxe-pack computes it"
-        artifact.add("checksum-missing", message, hint=hint)
+
+
+def unpinned(_artifact: model.Artifact, _urls: tuple[str, ...]) -> model.Artifact:
+    """Refuse an artifact whose bytes nothing pins. Raises RuleError."""
+    raise RuleError(
+        "has no digest, so wrong bytes would go unnoticed",
+        reference="checksum-missing",
+        hint="run `pxe-pack lock fetch.yaml`, which downloads it and writes its digest to fetch.lock; or give sha256 "
+        "(`sha256sum FILE` prints it), or `source:` and pxe-pack computes it",
+    )
 
 
 def secret(section: Section, sender: model.Artifact | model.Report, *, urls: tuple[str, ...]) -> None:

@@ -58,6 +58,7 @@ COMMANDS = {
         "fetch and install this node's artifacts",
         options=(
             Option("--config", "use this configuration, and not the node's own", "FILE"),
+            Option("--unpinned", "allow artifacts without a digest in FILE, for `pxe-pack lock`"),
             Option("--debug", "print debug messages, and the traceback of a bug"),
         ),
         details="Without --config, the first configuration that exists is used: the URL in pxe-fetch.config= on the "

@@ -22,6 +22,7 @@ Event = Any  # a yaml.Event: PyYAML's stubs lack most of their attributes
 MAX_CHARACTERS = 1 << 20
 MAX_VALUES = 100_000  # keys included; those that an alias repeats count again
 MAX_DEPTH = 20
+_URL = re.compile(r"""(?<=://)[^\s"']+""")
 MOST_PROBLEMS = 100  # that are shown
 _LONGEST_KEY = 64  # characters of a key that may be a known one, misspelt
 
@@ -58,6 +59,13 @@ class Entry(NamedTuple):
     key_spot: Spot
 
 
+def _without_secrets(match: re.Match[str]) -> str:
+    """A URL with asterisks for user, password and query: problems are logged. As long as before, for the carets."""
+    place, mark, query = match[0].partition("?")
+    user, at, rest = place.rpartition("@")
+    return "*" * len(user) + at + rest + mark + "*" * len(query)
+
+
 class Problems:
     """Problems of a text while they are collected: the first MOST_PROBLEMS of them, and the number of all."""
 
@@ -76,7 +84,8 @@ class Problems:
         start, end = spot
         text = self._lines[start.line] if start.line < len(self._lines) else ""  # the text ends behind its last line
         width = (end.column if end.line == start.line else len(text)) - start.column
-        return Position(self._name, line=start.line + 1, column=start.column + 1, width=max(1, width), text=text)
+        shown = _URL.sub(_without_secrets, text)
+        return Position(self._name, line=start.line + 1, column=start.column + 1, width=max(1, width), text=shown)
 
     def add(self, reference: str, message: str, spot: Spot, *, label: str = "", hint: str = "") -> None:
         """Add a problem of what is at `spot`, or count it."""

@@ -6,13 +6,13 @@ about several values at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from pxe_fetch.contract import checks, document, keys
 from pxe_fetch.contract.document import Problems, Section, Value
-from pxe_fetch.contract.model import SECTIONS, Artifact, FetchConfig
+from pxe_fetch.contract.model import DIGESTS, PINNED_BY, SECTIONS, Artifact, FetchConfig
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
 from pxe_fetch.contract.validators import OneOf, Rule, joined
@@ -20,33 +20,45 @@ from pxe_fetch.contract.validators import OneOf, Rule, joined
 T = TypeVar("T")
 MAPPING = "a mapping (`key: value` lines)"
 Values = dict[str, Any]  # of a section: by the names of the model's fields
+# What takes an artifact without a digest, and its URLs joined to `base_url`: the artifact to use. Raises RuleError.
+Pin = Callable[[Artifact, tuple[str, ...]], Artifact]
 
 
-def read(text: str, *, name: str) -> FetchConfig:
+def read(text: str, *, name: str, pin: Pin = checks.unpinned) -> FetchConfig:
     """The configuration in the YAML `text`; positions call the file `name`. A section `pack` is passed over.
 
-    Raises ProblemError with every problem found, each with its position, in the order of the text.
+    Artifacts whose bytes nothing in `text` pins are passed to `pin`; by default they are refused. Raises ProblemError
+    with every problem found, each with its position, in the order of the text.
     """
-    return read_all(text, name=name, sections=SECTIONS)[0]
+    return read_all(text, name=name, sections=SECTIONS, pin=pin)[0]
 
 
-def read_all(text: str, *, name: str, sections: Mapping[str, keys.SectionKeys]) -> tuple[FetchConfig, Values]:
+def read_all(
+    text: str, *, name: str, sections: Mapping[str, keys.SectionKeys], pin: Pin = checks.unpinned
+) -> tuple[FetchConfig, Values]:
     """As `read`, with the sections of another program that are in `sections` beside the agent's own."""
+    root = load_root(text, name=name)
+    found = Reader(sections, pin=pin).config(root)
+    root.problems.check()
+    return found
+
+
+def load_root(text: str, *, name: str) -> Section:
+    """The YAML `text`, which must be a mapping, not yet read by keys. Raises ProblemError."""
     problems = Problems(text, name=name)
     value = document.load(text, name=name, problems=problems)
     if not isinstance(value.data, dict):
         where = problems.position(value.spot)
         raise ProblemError(Problem(reference="wrong-type", message=f"{name} must be {MAPPING}", where=where))
-    found = _Reader(sections).config(Section(value.data, value.spot, path="", problems=problems))
-    problems.check()
-    return found
+    return Section(value.data, value.spot, path="", problems=problems)
 
 
-class _Reader:
+class Reader:
     """Reads values as `sections` declare them."""
 
-    def __init__(self, sections: Mapping[str, keys.SectionKeys]) -> None:
+    def __init__(self, sections: Mapping[str, keys.SectionKeys], *, pin: Pin = checks.unpinned) -> None:
         self.sections = sections
+        self.pin = pin
 
     def config(self, root: Section) -> tuple[FetchConfig, Values]:
         checks.version(root)
@@ -56,9 +68,8 @@ class _Reader:
         if "base_url" in defaults:
             values["base_url"] = defaults.pop("base_url")
         roots, sections = values.get("allowed_roots", DEFAULT_ROOTS), values.pop("artifacts", [])
-        artifacts = [self.artifact(section, defaults=defaults, roots=roots) for section in sections]
-        for section, artifact in zip(sections, artifacts, strict=True):
-            checks.secret(section, artifact, urls=joined(artifact.urls, values.get("base_url")))
+        base = values.get("base_url")
+        artifacts = [self.artifact(section, defaults=defaults, roots=roots, base=base) for section in sections]
         checks.distinct(sections, artifacts)
         checks.tls(root.below("tls"))
         config = FetchConfig(**values, artifacts=tuple(artifacts))
@@ -66,7 +77,7 @@ class _Reader:
             checks.secret(report, config.report, urls=(config.report.url,))
         return config, others
 
-    def artifact(self, section: Section, *, defaults: Values, roots: tuple[str, ...]) -> Artifact:
+    def artifact(self, section: Section, *, defaults: Values, roots: tuple[str, ...], base: str | None) -> Artifact:
         values = {"name": section.path, "dest": "", **self.values(section, "artifacts", defaults)}
         base_url = values.pop("base_url", None)
         checks.origin(section)
@@ -80,7 +91,15 @@ class _Reader:
         values["urls"] = joined(values.get("urls", ()), base_url)
         if "digest_url" in values:
             (values["digest_url"],) = joined((values["digest_url"],), base_url)
-        return Artifact(**values)
+        artifact = Artifact(**values)
+        urls = joined(artifact.urls, base)
+        checks.secret(section, artifact, urls=urls)
+        if not any(map(section.has, (*DIGESTS, *PINNED_BY))):
+            try:
+                return self.pin(artifact, urls)
+            except RuleError as error:
+                section.broken(error, name=section.path, spot=section.spot)
+        return artifact
 
     def values(self, section: Section, name: str, inherited: Values) -> Values:
         """The values of `section`, read as the section `name`, on top of the `inherited` ones."""

@@ -32,8 +32,13 @@ class Events(Protocol):
     start of the artifact. An implementation neither blocks nor raises.
     """
 
-    def started(self, name: str, *, url: str, offset: int, total: int | None) -> None:
-        """A server has answered, and bytes from `offset` on follow; `total` is the size of the whole, if known."""
+    def started(
+        self, name: str, *, url: str, offset: int, total: int | None, final_url: str | None = None, remark: str = ""
+    ) -> None:
+        """A server has answered, and bytes from `offset` on follow; `total` is the size of the whole, if known.
+
+        `final_url` is where redirects led to, `remark` what is odd about the answer: of one stream for the whole.
+        """
 
     def resumed(self, name: str, *, url: str, offset: int) -> None:
         """After `started`: the first `offset` bytes need not be fetched again."""

@@ -12,7 +12,7 @@ from pxe_fetch.download.mirrors import RANGE_ATTEMPTS, Mirror
 from pxe_fetch.download.partfile import SequentialPart, check_size, noted
 from pxe_fetch.download.retry import Attempts, ClaimedSizeError, is_final, unforeseen
 from pxe_fetch.errors import FetchError, IntegrityError, NetworkError, NoRoomError, RangeError
-from pxe_fetch.plan import Source
+from pxe_fetch.plan import Source, Transfer
 from pxe_fetch.transport import Body, Request
 
 _EARLIER_RUN = "an earlier run"
@@ -163,8 +163,11 @@ class SequentialDownload:
             self._events.progress(self._source.name, received=self._part.length, total=total)
 
     def _may_resume(self, mirror: Mirror) -> bool:
-        if not self._part.length or self._source.digest is None or not mirror.ranges:
+        if not self._part.length or not mirror.ranges:
             return False
+        if self._source.digest is None:  # only If-Range shows that the rest is of the same file; a text comes at once
+            is_artifact = isinstance(self._source, Transfer)
+            return is_artifact and mirror.validator is not None and self._origins == {mirror.url}
         if self._one_origin:
             return self._origins == {mirror.url}
         return self._mirrors.may_continue(mirror, origins=self._origins)
@@ -188,7 +191,10 @@ class SequentialDownload:
         mirror.has_sent_range |= body.start > 0
         self._origins.add(mirror.url)
         url, name = redact(mirror.url), self._source.name
-        self._events.started(name, url=url, offset=body.start, total=self._source.size or body.total)
+        total = self._source.size or body.total
+        self._events.started(
+            name, url=url, offset=body.start, total=total, final_url=body.final_url, remark=body.remark
+        )
         if body.start:
             self._events.resumed(name, url=url, offset=body.start)
 

@@ -180,9 +180,12 @@ class EventLog:
     # One artifact's download (pxe_fetch.download.context.Events). Some downloads are not artifacts (the configuration,
     # a list of digests): those have no `dest` and no state, and only their errors are logged.
 
-    def started(self, name: str, *, url: str, offset: int, total: int | None) -> None:
+    def started(
+        self, name: str, *, url: str, offset: int, total: int | None, final_url: str | None = None, remark: str = ""
+    ) -> None:
         with self._store.edit(name) as artifact:
             is_first = artifact.url is None
+            artifact.final_url, artifact.remark = final_url, remark or None
             artifact.phase = "fetching"
             artifact.url = url
             artifact.bytes = offset

@@ -52,6 +52,8 @@ class ArtifactState:
     bytes_received: int = 0  # in this run, over all attempts: bytes fetched twice count twice
     attempts: int = 0
     url: str | None = None  # redacted; the mirror in use, or the one that served the last bytes
+    final_url: str | None = None  # redacted; where its redirects led to, if the whole comes as one stream
+    remark: str | None = None  # what is odd about its answer
     sha256: str | None = None
     error: str | None = None
     cause: str | None = None

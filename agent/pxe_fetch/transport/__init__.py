@@ -46,6 +46,7 @@ class Body(Protocol):
     total: int | None = None  # bytes of the whole file, as the server says; if its chunks tell, once they have ended
     is_exact: bool = True  # False: the server said so beside the body, which may end sooner or later
     validator: str | None = None  # a strong ETag, which names exactly these bytes on this server, for the next Request
+    final_url: str | None = None  # redacted; where redirects led to, if there were any
     remark: str = ""  # what is odd about the answer, if it explains wrong bytes
     ranged: bool = True  # False: the answer shows that this server begins every file at 0
 

@@ -37,7 +37,8 @@ class HttpTransport:
             answer = self._session.ask(url, fields=fields, timeouts=request.timeouts, deadline=request.deadline)
             try:
                 if answer.status not in _REDIRECTS:
-                    return _body(answer, request, is_redirected=url is not own)
+                    answer.final_url = None if url is own else str(url)
+                    return _body(answer, request)
                 url = _next(url, answer)
             except BaseException:
                 answer.close()
@@ -77,10 +78,10 @@ def _fields(request: Request, url: Url, *, own: Url) -> dict[str, str]:
     return fields
 
 
-def _body(answer: Answer, request: Request, *, is_redirected: bool) -> Body:
+def _body(answer: Answer, request: Request) -> Body:
     """`answer` if it is one to take, else the error that its status means. Raises as Transport.open does."""
     # After a redirect the next one may lead to another server, which has the same bytes under another ETag.
-    answer.validator = None if is_redirected else strong_etag(answer.field("ETag"))
+    answer.validator = None if answer.final_url else strong_etag(answer.field("ETag"))
     answer.remark = _remark(answer)
     status = answer.status
     if status == _PARTIAL:

@@ -134,7 +134,7 @@ if set, no colour and no progress bars
 .TP
 SOURCE_DATE_EPOCH
 timestamp for generated files, in seconds since 1970"""
-_AGENT_DATE = "November 29, 2026"  # of the last change to the commands
+_AGENT_DATE = "November 30, 2026"  # of the last change to the commands
 _AGENT_DESCRIPTION = (
     "pxe-fetch runs once at boot, as pxe-fetch.service: it fetches the artifacts of its configuration, verifies and "
     "installs them. A destination is absent, or what it was before, or complete and verified; a later run resumes. To "

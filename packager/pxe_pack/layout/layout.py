@@ -84,6 +84,11 @@ class Layout:
         return _text(_section(self.facts, "inject"), "artifact_url") or self.urls.artifact_url
 
     @property
+    def is_relocated(self) -> bool:
+        """True if kernel arguments tell nodes another base URL of the artifacts than the image's configuration."""
+        return self.packed_artifact_url != self.urls.artifact_url
+
+    @property
     def copied_payload(self) -> int:
         """The bytes of the payload that dracut copies onto a LiveOS's root at each boot; 0 if it is in the root."""
         inject = _section(self.facts, "inject")
