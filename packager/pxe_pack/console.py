@@ -2,6 +2,9 @@
 
 Progress and problems go to stderr and results to stdout, so that stdout can be piped. Colour and progress bars appear
 only on a terminal, and never when NO_COLOR is set (no-color.org).
+
+All output passes here, and here text from images (names, titles, volume ids) is cleaned: a terminal must not interpret
+it, and a line break in it must not look like a line of ours.
 """
 
 from __future__ import annotations
@@ -13,11 +16,11 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from pxe_fetch.contract.problem import Problem, show_all
+from pxe_fetch.contract.problem import Problem, printable, show_all
 from pxe_fetch.contract.quantity import amount as show_amount
 from pxe_pack.diagnostics import for_stream, is_colourful, width_of, wrapped
 
@@ -69,6 +72,22 @@ def console(*, json_lines: bool, quiet: bool = False) -> Console:
     if is_colourful(sys.stderr):
         return TerminalConsole()
     return PlainConsole()
+
+
+def joined(lines: Iterable[str]) -> str:
+    """The `lines` of a result as one text; a line break within one of them becomes a blank."""
+    return "\n".join(map(printable, lines))
+
+
+def _cleaned(text: str) -> str:
+    """`text` of several lines, with a blank for each character that a terminal could interpret."""
+    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
+
+
+def _json(document: Mapping[str, object]) -> str:
+    """`document` as one line of JSON, in which characters that a terminal could interpret are escaped."""
+    text = json.dumps(document, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(document)
 
 
 def _write_out(text: str) -> None:
@@ -130,7 +149,7 @@ class PlainConsole:
 
     def say(self, text: str) -> None:
         """Write `text` to stderr."""
-        print(wrapped(text, sys.stderr), file=sys.stderr, flush=True)
+        print(wrapped(printable(text), sys.stderr), file=sys.stderr, flush=True)
 
     def problems(self, problems: Sequence[Problem]) -> None:
         """Write the problems to stderr."""
@@ -138,7 +157,7 @@ class PlainConsole:
 
     def result(self, document: Mapping[str, object], text: str) -> None:  # noqa: ARG002  this console prints text
         """Write `text` to stdout."""
-        _write_out(for_stream(text, sys.stdout))
+        _write_out(for_stream(_cleaned(text), sys.stdout))
 
     def interrupted(self, text: str) -> None:
         """Write `text` to stderr."""
@@ -194,7 +213,7 @@ def _columns(total: int | None, *, space: int) -> list[ProgressColumn]:
         TimeElapsedColumn,
     )
 
-    columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}")]
+    columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
     if total and space >= _WIDE:
         return [*columns, BarColumn(), DownloadColumn(binary_units=True), TimeElapsedColumn()]
     if space >= len("0:00:00"):
@@ -206,7 +225,7 @@ class _BarStep(_TimedStep):
     def __init__(self, title: str, total: int | None, bar: Progress, *, shown: str) -> None:
         super().__init__(title, total)
         self._bar = bar
-        self._task = bar.add_task(shown, total=total)
+        self._task = bar.add_task(printable(shown), total=total)
 
     def advance(self, amount: int) -> None:
         super().advance(amount)
@@ -260,7 +279,7 @@ class JsonConsole:
             self._write(event, fields)
 
     def _write(self, event: str, fields: Mapping[str, object]) -> None:
-        _write_out(json.dumps({"event": event, **fields}, ensure_ascii=False))
+        _write_out(_json({"event": event, **fields}))
 
 
 class _JsonStep(_TimedStep):

@@ -16,7 +16,7 @@ from pxe_fetch.contract.document import MAX_CHARACTERS
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import checks, dump, export, input_digest, liveiso, unit
 from pxe_pack.artifacts import Exported, LocalFile, with_urls
-from pxe_pack.console import Console
+from pxe_pack.console import Console, joined
 from pxe_pack.freeze import FrozenAgent, default_cache, frozen_agent, load_agent
 from pxe_pack.hashing import SizeAndDigest, hash_file
 from pxe_pack.image.iso.reader import Iso
@@ -51,7 +51,7 @@ def show_plan(options: Options, *, console: Console) -> None:
         plan = make_plan(settings, image, say=console.say)
         if plan.warnings:
             console.problems(plan.warnings)
-        console.result({"plan": plan.document()}, "\n".join(plan.lines()))
+        console.result({"plan": plan.document()}, joined(plan.lines()))
 
 
 def pack(options: Options, *, console: Console) -> PackResult:
@@ -262,7 +262,7 @@ def summary(packed: PackResult) -> str:
     loaders = ", ".join([*sorted(packed.plan.loaders.loaders.files), *sorted(tops - {"boot/"})])
     added = f"{len(packed.payload.entries)} files, {packed.payload.size:,} bytes"
     what = f"the agent {packed.agent.version}, its unit, and the configuration"
-    return "\n".join(
+    return joined(
         [
             f"{settings.output}{'/' if settings.format == 'dir' else ''}",
             *lines,

@@ -12,7 +12,7 @@ from pathlib import Path
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.cleanup import committing
-from pxe_pack.console import Console
+from pxe_pack.console import Console, joined
 from pxe_pack.hashing import SizeAndDigest, hash_file
 from pxe_pack.image import liveos
 from pxe_pack.image.grub.config import GRUB_CFG
@@ -161,4 +161,4 @@ def summary(removed: Removed) -> str:
         f"{removed.output}: removed the payload added with {injectors}",
         *(f"  {path}" for path in removed.changed),
     ]
-    return "\n".join(lines)
+    return joined(lines)

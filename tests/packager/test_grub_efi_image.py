@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from pxe_pack.image.fat import Fat, FatError
 from pxe_pack.image.grub.efi_image import read_grub
+from pxe_pack.image.limits import LimitError
+from pxe_pack.image.pe.program import read_program
 
 MODULES = ("normal", "linux", "efinet", "tftp", "memdisk", "fat")
 SHIM = Path("/usr/lib/shim/shimx64.efi.signed")
@@ -48,6 +50,23 @@ def test_prefix_and_modules_are_seen(tmp_path: Path) -> None:
     assert set(MODULES) <= set(grub.modules)
     assert "net" in grub.modules  # what others need comes too
     assert "iso9660" not in grub.modules
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [(40, (1 << 64) - 1), (40, 1 << 62), (58, 0xFFFF_0000), (58, 64 | 0xFFFF << 16)],
+    ids=["far beyond", "beyond", "of no size", "too many"],
+)
+def test_a_module_with_an_impossible_table_of_sections_has_no_name(tmp_path: Path, at: int, value: int) -> None:
+    """elf(5): e_shoff at 40, e_shentsize and e_shnum at 58."""
+    data = bytearray(made(tmp_path, "-p", "/boot/grub2"))
+    whole = read_grub(bytes(data))
+    module = data.index(b"\x7fELF", read_program(bytes(data)).sections["mods"].offset)
+    data[module + at : module + at + (8 if at == 40 else 4)] = value.to_bytes(8 if at == 40 else 4, "little")
+    grub = read_grub(bytes(data))
+    assert grub
+    assert whole
+    assert len(grub.modules) == len(whole.modules) - 1
 
 
 def test_the_script_that_it_runs_first_is_seen(tmp_path: Path) -> None:
@@ -98,7 +117,7 @@ FILES = {
 @pytest.mark.parametrize(("bits", "kib"), [(12, 640), (16, 8 << 10), (32, 40 << 10)])
 def test_a_fat_file_system_of_each_kind(tmp_path: Path, bits: int, kib: int) -> None:
     found = of(fat(tmp_path, FILES, kib=kib, bits=bits))
-    assert {name.lower() for name in found.files()} == {name.lower() for name in FILES}
+    assert {name.lower() for name, _ in found.files()} == {name.lower() for name in FILES}
     assert {name: found.read(name) for name in FILES} == FILES
     assert found.read("efi/boot/bootx64.efi") == FILES["EFI/BOOT/BOOTX64.EFI"]
     assert found.read("efi/boot") is None
@@ -114,9 +133,9 @@ def test_a_damaged_fat_file_system_is_an_error_and_no_crash(small_fat: bytes, da
         changed[place] = data.draw(st.integers(0, 255))
     try:
         found = of(bytes(changed))
-        for name in found.files():
+        for name, _ in found.files():
             found.read(name)
-    except FatError:
+    except (FatError, LimitError):
         pass
 
 

@@ -23,17 +23,17 @@ HOSTILE: dict[str, tuple[str, dict[str, str], str]] = {
         "more than 1,048,576 bytes, with the files that it includes",
     ),
     "words": (ENTRY + "a " * 250_000, {}, "more than 200,000 words, separators and gaps"),
-    "depth": ("submenu x { " * 5000 + ENTRY + "\n}" * 5000, {}, "nested too deeply: more than 64 levels"),
-    "depth of conditions": ("if true; then\n" * 5000 + ENTRY + "fi\n" * 5000, {}, "more than 64 levels"),
+    "depth": ("submenu x { " * 5000 + ENTRY + "\n}" * 5000, {}, "more than 64 blocks, conditions or included files"),
+    "depth of conditions": ("if true; then\n" * 5000 + ENTRY + "fi\n" * 5000, {}, "more than 64 blocks"),
     "included files, each by two": (
         ENTRY + "source /boot/f0\n",
         {f"f{n}": f"source /boot/f{n + 1}\nsource /boot/f{n + 1}\n" for n in range(30)} | {"f30": "true\n"},
-        "includes more than 64 files",
+        "more than 64 included files",
     ),
     "an entry that includes itself": (
         ENTRY + "source /boot/f\n",
         {"f": "submenu x {\n source /boot/f\n}\n"},
-        "includes more than 64 files",
+        "more than 64 included files",
     ),
     "entries": (ENTRY * 300, {}, "more than 256 menu entries"),
     "entries by a loop": (
@@ -43,9 +43,9 @@ HOSTILE: dict[str, tuple[str, dict[str, str], str]] = {
         {},
         "more than 256 menu entries",
     ),
-    "a loop without end": (ENTRY + "while true; do a=b; done\n", {}, "runs more than 50,000 commands"),
-    "a function that calls itself": ("function f {\n f\n}\nf\n" + ENTRY, {}, "more than 64 levels"),
-    "submenus by a function": ("function f {\n submenu x {\n f\n }\n}\nf\n" + ENTRY, {}, "more than 64 levels"),
+    "a loop without end": (ENTRY + "while true; do a=b; done\n", {}, "more than 50,000 commands to run"),
+    "a function that calls itself": ("function f {\n f\n}\nf\n" + ENTRY, {}, "more than 64 blocks"),
+    "submenus by a function": ("function f {\n submenu x {\n f\n }\n}\nf\n" + ENTRY, {}, "more than 64 blocks"),
     "a variable that doubles": ("a=xxxxxxxx\n" + 'a="$a$a"\n' * 40 + ENTRY, {}, "more than 16,384 characters"),
     "a variable that doubles in a loop": (
         "a=x\nfor n in " + "1 " * 60 + '; do a="$a$a"; done\n' + ENTRY,
@@ -55,7 +55,7 @@ HOSTILE: dict[str, tuple[str, dict[str, str], str]] = {
     "a long command in a loop": (
         f"a={'x' * 8000}\nwhile true; do b=$a; done\n" + ENTRY,
         {},
-        "commands that it runs have more than 8,388,608 characters",
+        "more than 8,388,608 characters in the commands that it runs",
     ),
 }  # fmt: skip
 

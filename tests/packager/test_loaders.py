@@ -20,6 +20,7 @@ from pxe_pack.image import bootloader
 from pxe_pack.image.grub import netboot
 from pxe_pack.image.grub.efi_image import read_grub
 from pxe_pack.image.iso.reader import open_iso
+from pxe_pack.image.media import Names
 
 Packs = Callable[..., str]
 Refused = Callable[..., str]
@@ -126,7 +127,7 @@ def test_a_grub_alone_is_what_firmware_starts(site: Site, packs: Packs, tmp_path
 
 def test_boot_loaders_in_the_el_torito_image_alone_are_found(tiny: Path) -> None:
     with open_iso(tiny) as image:
-        entries = {path: entry for path, entry in image.entries.items() if not path.endswith(".efi")}
+        entries = Names(entry for path, entry in image.entries.items() if not path.endswith(".efi"))
         found = bootloader.boot_loaders(replace(image, entries=entries))
         whole = bootloader.boot_loaders(image)
         assert found

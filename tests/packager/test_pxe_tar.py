@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import os
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -156,12 +157,14 @@ def test_a_compressed_file_that_is_no_archive_is_refused(site: Site, refused: Re
 
 
 def test_a_disk_without_room_for_the_archive_is_said_before_it_is_full(
-    site: Site, capsys: pytest.CaptureFixture[str]
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A member that claims to be larger than any disk; its bytes are never read."""
+    """A member that claims to be larger than the disk; its bytes are never read."""
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**6))
     site.image = site.folder / "huge.tar"
     huge = member("huge")
-    huge.size = 1 << 55
+    huge.size = 10 << 20
     site.image.write_bytes(huge.tobuf(format=tarfile.GNU_FORMAT) + bytes(4096))
     assert cli.main(site.command("--quiet")) == 2
     assert "error[disk-full]" in capsys.readouterr().err

@@ -25,6 +25,7 @@ STATE = f"{STATE_DIR}/state.json"
 USER_STATE_DIR = "pxe-fetch"  # below $XDG_RUNTIME_DIR, when an ordinary user runs the agent
 PART_SUFFIX = ".pxe-fetch-part"  # of a file that is being downloaded, in its destination's directory
 STAGING_SUFFIX = ".pxe-fetch-staging"  # of what is unpacked, in its destination's directory
+LONGEST_PATH = 4095  # bytes; PATH_MAX of limits.h counts the byte that ends a path
 LONGEST_NAME = 255  # bytes; NAME_MAX of Linux's file systems, limits.h
 LONGEST_PATH = 4095  # bytes; PATH_MAX counts the byte that ends a path
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.boot.stages import ConsoleVerdict, Stage
+from pxe_pack.console import joined
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -168,7 +169,7 @@ def as_text(outcome: Outcome) -> str:
             lines.append(f"not served     {served.url} is not part of this layout; requested {served.missed} times")
     took = " · ".join(f"{stage} {seconds:.1f} s" for stage, seconds in outcome.stages)
     lines += [f"stages         {took}", f"serial log     {outcome.serial_log}"]
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def _headline(outcome: Outcome) -> str:

@@ -9,7 +9,7 @@ from pxe_fetch.contract.chunks import SUFFIX
 from pxe_fetch.contract.model import FetchConfig
 from pxe_pack.image import units
 from pxe_pack.image.bootloader import BootLoaders
-from pxe_pack.image.grub.config import GRUB_CFG, GRUB_DIR
+from pxe_pack.image.grub.config import CONFIG_LIMIT, GRUB_CFG, GRUB_DIR
 from pxe_pack.image.initrd.reader import InitrdFacts
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.mounts import Mount, mounts
@@ -90,7 +90,11 @@ def subject(
 
     def text(path: str) -> str:
         entry = image.media.find(path)
-        return image.media.read(entry).decode(errors="surrogateescape") if entry and entry.is_file else ""
+        return (
+            image.media.read(entry, size=CONFIG_LIMIT).decode(errors="surrogateescape")
+            if entry and entry.is_file
+            else ""
+        )
 
     grub = loaders.grub if loaders else None
     now = text(GRUB_CFG if layout else image.grub_source)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from pxe_pack import liveiso
-from pxe_pack.console import Console
+from pxe_pack.console import Console, joined
 from pxe_pack.show import document, lines, report_on
 
 
@@ -23,5 +23,5 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """Print the report. Raises InputError if `image` is not an image that pxe-pack can read."""
     with liveiso.opened(arguments.image, boot_url="", step=console.step) as image:
         report = report_on(image)
-        console.result(document(report), "\n".join(lines(report)))
+        console.result(document(report), joined(lines(report)))
     return 0

@@ -6,29 +6,23 @@ accepted, and Zstandard through zstd(1).
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
-import lzma
 import shutil
 import tarfile
-import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.tar import TarReader
-from pxe_pack.image.initrd.cpio import PieceStream
-from pxe_pack.image.media import MAX_FILES
-from pxe_pack.image.unzstd import unzstd
+from pxe_pack.image import decompress
+from pxe_pack.image.decompress import Expansion, PieceStream
+from pxe_pack.image.limits import Limit, Usage
 from pxe_pack.tools import InputError
 
 _BLOCK = 1 << 20
-_GZIP, _XZ, _BZIP2, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\0", b"BZh", b"\x28\xb5\x2f\xfd"
-_LONGEST_MAGIC = 6
+_COMPRESSIONS = ("gzip", "xz", "bzip2", "zstd")
 _USTAR_AT, _USTAR = 257, b"ustar"  # POSIX.1 and GNU alike
 _MARGIN = 1 << 20  # bytes to keep free for directories and other writers
 
@@ -37,19 +31,20 @@ def is_archive(path: Path) -> bool:
     """Whether the file is a tar archive, or compressed like one, judged by its magic numbers."""
     with path.open("rb") as file:
         head = file.read(_USTAR_AT + len(_USTAR))
-    return head.startswith((_GZIP, _XZ, _BZIP2, _ZSTD)) or head[_USTAR_AT:] == _USTAR
+    return decompress.compression(head) in _COMPRESSIONS or head[_USTAR_AT:] == _USTAR
 
 
 def unpack(archive: Path, into: Path) -> Path:
     """Unpack `archive` into the empty folder `into`, and return the folder with its content.
 
     That is `into`, or the only folder in it. Raises InputError if the archive is damaged or contains what a pxe-tar
-    never does: names that escape it, devices, duplicate names.
+    never does: names that escape it, devices, duplicate names; LimitError if it is too large to be one.
     """
     try:
         with members(archive) as tar:
-            _Unpacking(archive=archive, into=into).unpack_all(tar)
-    except (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+            expansion = Expansion(read=archive.stat().st_size)
+            _Unpacking(archive=archive, into=into, expansion=expansion).unpack_all(tar)
+    except (tarfile.TarError, *decompress.DAMAGED) as error:
         raise _refused(
             "image-damaged", f"{archive} is a damaged archive: {str(error) or 'unexpected end of file'}"
         ) from error
@@ -59,37 +54,15 @@ def unpack(archive: Path, into: Path) -> Path:
 
 @contextmanager
 def members(archive: Path) -> Iterator[TarReader]:
-    """The archive's members, decompressed. Raises the errors of TarReader and of the decompressors."""
-    with archive.open("rb") as file, _uncompressed(file) as stream:
-        try:
-            yield TarReader(stream)
-        except OSError as error:
-            if error.errno is not None:
-                raise
-            raise tarfile.ReadError(str(error)) from error  # gzip and bz2 report damaged data this way
-
-
-@contextmanager
-def _uncompressed(file: BinaryIO) -> Iterator[BinaryIO | io.BufferedIOBase]:
-    head = file.read(_LONGEST_MAGIC)
-    file.seek(0)
-    if head.startswith(_ZSTD):
-        pieces = unzstd(iter(lambda: file.read(_BLOCK), b""))
-        try:
-            yield io.BufferedReader(PieceStream(pieces), _BLOCK)
-        finally:
-            pieces.close()
-    elif head.startswith(_GZIP):
-        with gzip.GzipFile(fileobj=file) as stream:
-            yield stream
-    elif head.startswith(_XZ):
-        with lzma.LZMAFile(file) as stream:
-            yield stream
-    elif head.startswith(_BZIP2):
-        with bz2.BZ2File(file) as stream:
-            yield stream
-    else:
-        yield file
+    """The archive's members, decompressed. Reading them raises tarfile.TarError or one of decompress.DAMAGED."""
+    with archive.open("rb") as file:
+        name = decompress.compression(file.read(decompress.LONGEST_MAGIC))
+        file.seek(0)
+        if name not in _COMPRESSIONS:
+            yield TarReader(file)
+            return
+        with closing(decompress.concatenated(name, iter(lambda: file.read(_BLOCK), b""))) as pieces:
+            yield TarReader(io.BufferedReader(PieceStream(pieces), _BLOCK))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,13 +71,17 @@ class _Unpacking:
 
     archive: Path
     into: Path
+    expansion: Expansion
     files: set[str] = field(default_factory=set)
     links: dict[str, str] = field(default_factory=dict)
 
     def unpack_all(self, tar: TarReader) -> None:
-        for count, member in enumerate(tar):
-            if count > MAX_FILES:
-                raise _refused("image-too-many-files", f"{self.archive} has more than {MAX_FILES:,} files")
+        count, names = Usage(Limit.ARCHIVE_NAMES), Usage(Limit.NAMES_SIZE)
+        for member in tar:
+            Limit.PATH.check(max(len(member.name), len(member.linkname)))
+            Limit.DEPTH.check(member.name.count("/"))
+            count.add()
+            names.add(len(member.name) + len(member.linkname))
             path = self._inside(member.name)
             try:
                 self._place(tar, member, path)
@@ -130,10 +107,13 @@ class _Unpacking:
             first = self._inside(member.linkname)
             if first not in self.files:
                 raise self._unsafe(f"has the hard link {path} to {first}, which is not an earlier file")
+            size = (self.into / first).stat().st_size
+            self.expansion.add(written=size)
             with (self.into / first).open("rb") as content:
-                _write(target, iter(lambda: content.read(_BLOCK), b""), size=(self.into / first).stat().st_size)
+                _write(target, iter(lambda: content.read(_BLOCK), b""), size=size)
             self.files.add(path)
         elif member.isreg():
+            self.expansion.add(written=member.size)  # also of holes, which the archive does not hold
             _write(target, tar.content(member), size=member.size)
             self.files.add(path)
         else:

@@ -12,19 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from pxe_pack.image.fat import FatError
+from pxe_pack.image.fat import Fat, FatError
 from pxe_pack.image.grub import netboot
 from pxe_pack.image.grub.efi_image import GrubImage, read_grub
 from pxe_pack.image.grub.netboot import Netboot
 from pxe_pack.image.iso import eltorito
 from pxe_pack.image.iso.reader import Iso
+from pxe_pack.image.limits import Limit, Usage
 from pxe_pack.image.media import Media, MediaEntry
 from pxe_pack.image.pe.program import PeError, read_program
 
 # `uname -m` -> suffix in the names of UEFI programs (UEFI Specification, 3.5.1.1)
 SUFFIXES: Mapping[str, str] = {"x86_64": "x64", "aarch64": "aa64"}
-_SIZE_LIMIT = 64 << 20  # bytes of a boot loader
-_SECOND = b"grub.efi"  # the name that some distributions' shims start
+_GRUBS = tuple(f"grub{suffix}.efi" for suffix in SUFFIXES.values())
+_SECOND = "grub.efi"  # the name that some distributions' shims start
 
 
 class BootFile(Protocol):
@@ -35,7 +36,7 @@ class BootFile(Protocol):
         """Its size in bytes."""
 
     def pieces(self) -> Iterator[bytes]:
-        """Its content, block by block. Raises OSError."""
+        """Its content, block by block. Raises OSError, and LimitError."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +52,18 @@ class MediaFile:
 
     def pieces(self) -> Iterator[bytes]:
         return self.media.pieces(self.entry)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FatFile:
+    """A file in a FAT filesystem on a medium."""
+
+    fat: Fat
+    path: str
+    size: int
+
+    def pieces(self) -> Iterator[bytes]:
+        yield self.fat.read(self.path) or b""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +110,7 @@ class Program:
     machine: str
     grub: GrubImage | None  # None: it is not GRUB
     file: BootFile
-    data: bytes = field(repr=False)
+    starts: frozenset[str]  # names of GRUB in it: a shim starts the program that it names
 
 
 def program(name: str, data: bytes, file: BootFile | None = None) -> Program | None:
@@ -106,8 +119,10 @@ def program(name: str, data: bytes, file: BootFile | None = None) -> Program | N
         machine = read_program(data).machine
     except PeError:
         return None
-    grub = read_grub(data)
-    return Program(name=name.lower(), machine=machine, grub=grub, file=file or Content(data=data), data=data)
+    starts = frozenset(one for one in (_SECOND, *_GRUBS) if one.encode() in data)
+    return Program(
+        name=name.lower(), machine=machine, grub=read_grub(data), file=file or Content(data=data), starts=starts
+    )
 
 
 def paired(programs: Sequence[Program], *, machine: str, origin: str) -> BootLoaders | None:
@@ -125,13 +140,16 @@ def paired(programs: Sequence[Program], *, machine: str, origin: str) -> BootLoa
         return None
     grub, inside, judged = grubs[0]
     files = {f"boot{suffix}.efi": (shim or grub).file, f"grub{suffix}.efi": grub.file}
-    if shim and _SECOND in shim.data and f"grub{suffix}.efi".encode() not in shim.data:
-        files[_SECOND.decode()] = grub.file
+    if shim and _SECOND in shim.starts and f"grub{suffix}.efi" not in shim.starts:
+        files[_SECOND] = grub.file
     return BootLoaders(machine=machine, files=files, origin=origin, netboot=judged, grub=inside)
 
 
 def boot_loaders(media: Media) -> BootLoaders | None:
-    """The boot loaders on `media`, preferably ones that can boot over the network; None if it has none."""
+    """The boot loaders on `media`, preferably ones that can boot over the network; None if it has none.
+
+    Raises LimitError.
+    """
     found: list[BootLoaders] = []
     for programs in _folders(media):
         for machine in SUFFIXES:
@@ -145,10 +163,13 @@ def boot_loaders(media: Media) -> BootLoaders | None:
 def _folders(media: Media) -> Iterator[list[Program]]:
     """The programs of each folder that may contain boot loaders."""
     folders: dict[str, list[MediaEntry]] = {"efi/boot": [], "": []}
+    count, size = Usage(Limit.LOADERS), Usage(Limit.LOADERS_SIZE)
     for path, entry in sorted(media.entries.items()):
         folder, _, name = path.lower().rpartition("/")
         relevant = folder in folders or folder.startswith("efi/")
-        if entry.is_file and name.endswith(".efi") and relevant and entry.size <= _SIZE_LIMIT:
+        if entry.is_file and name.endswith(".efi") and relevant and entry.size <= Limit.LOADER_SIZE.most:
+            count.add()
+            size.add(entry.size)
             folders.setdefault(folder, []).append(entry)
     for entries in folders.values():
         found = (program(one.name, media.read(one), MediaFile(media=media, entry=one)) for one in entries)
@@ -162,9 +183,11 @@ def _in_boot_images(iso: Iso) -> Iterator[list[Program]]:
     for fat in eltorito.efi_images(iso):
         folders: dict[str, list[Program]] = {}
         try:
-            for path in sorted(fat.files()):
+            for path, size in sorted(fat.files()):
                 folder, _, name = path.lower().rpartition("/")
-                if name.endswith(".efi") and (one := program(name, fat.read(path) or b"")):
+                if not name.endswith(".efi") or size > Limit.LOADER_SIZE.most:
+                    continue
+                if one := program(name, fat.read(path) or b"", FatFile(fat=fat, path=path, size=size)):
                     folders.setdefault(folder, []).append(one)
         except FatError:
             continue
@@ -179,6 +202,8 @@ def grub_in(layout: Path) -> GrubImage | None:
 
 def in_folder(folder: Path, *, machine: str, origin: str) -> BootLoaders | None:
     """The boot loaders in a local folder, regardless of their names; None if it has none. Raises OSError."""
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.stat().st_size <= _SIZE_LIMIT]
+    files = [
+        path for path in sorted(folder.iterdir()) if path.is_file() and path.stat().st_size <= Limit.LOADER_SIZE.most
+    ]
     programs = [one for path in files if (one := program(path.name, path.read_bytes()))]
     return paired(programs, machine=machine, origin=origin)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import stat
 
+from pxe_pack.image.limits import Limit
 from pxe_pack.image.tree import RootTree, text_file
 
 FILES = ("etc/machine-id", "var/lib/dbus/machine-id")
@@ -35,7 +36,11 @@ def fixed_in(tree: RootTree) -> str:
     found = tree.stat(FILES)
     for path in FILES:
         inode = found.get(path)
-        if inode and stat.S_ISREG(inode.mode) and is_fixed(tree.cat(path).decode(errors="replace")):
+        if (
+            inode
+            and stat.S_ISREG(inode.mode)
+            and is_fixed(tree.cat(path, limit=Limit.ROOT_TEXT).decode(errors="replace"))
+        ):
             return path
     return ""
 

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
+from collections.abc import Iterable
+
+from pxe_pack.image import decompress
+from pxe_pack.image.limits import Limit, Usage
 
 _HEADER_AT, _HEADER = 0x202, b"HdrS"
 _VERSION_AT = 0x20E  # position of kernel_version, which is an offset from 0x200
 _VERSION_LIMIT = 256
 _ZBOOT = struct.Struct("<4x4sII8x32s")  # "zimg", offset and size of the compressed data, compression
-_LIMIT = 128 << 20  # bytes of a decompressed kernel
 _BANNER = re.compile(rb"Linux version (\S{3,200}) ")
+_LONGEST_BANNER = 256  # bytes
 _GZIP = b"\x1f\x8b"
 
 
 def release(data: bytes) -> str:
-    """The release of the kernel in `data`, a whole file; empty if it cannot be determined."""
+    """The release of the kernel in `data`, a whole file; empty if it cannot be determined. Raises LimitError."""
     if data[_HEADER_AT : _HEADER_AT + 4] == _HEADER and len(data) >= _VERSION_AT + 2:
         (at,) = struct.unpack_from("<H", data, _VERSION_AT)
         text = data[0x200 + at :][:_VERSION_LIMIT].split(b"\0", 1)[0] if at else b""
@@ -30,9 +33,20 @@ def release(data: bytes) -> str:
         _, at, length, _ = _ZBOOT.unpack_from(data)
         data = data[at : at + length]
     if data[:2] == _GZIP:
-        try:
-            data = zlib.decompressobj(wbits=31).decompress(data, _LIMIT)
-        except zlib.error:
-            return ""
-    found = _BANNER.search(data)
-    return found[1].decode("ascii", "replace") if found else ""
+        blocks = (data[at : at + decompress.BLOCK] for at in range(0, len(data), decompress.BLOCK))
+        return _banner(decompress.pieces("gzip", blocks, expansion=decompress.Expansion()))
+    return _banner([data])
+
+
+def _banner(pieces: Iterable[bytes]) -> str:
+    """The release in the first banner; empty if there is none."""
+    size, before = Usage(Limit.KERNEL_UNPACKED), b""
+    try:
+        for piece in pieces:
+            size.add(len(piece))
+            if found := _BANNER.search(before + piece):
+                return found[1].decode("ascii", "replace")
+            before = piece[-_LONGEST_BANNER:]
+    except decompress.DAMAGED:
+        pass
+    return ""

@@ -22,6 +22,7 @@ from pxe_pack.image.initrd.appended import appended
 from pxe_pack.image.initrd.cpio import Archives
 from pxe_pack.image.initrd.reader import InitrdFacts, read_initrd
 from pxe_pack.image.iso.reader import Iso
+from pxe_pack.image.limits import Limit
 from pxe_pack.image.liveroot import LiveOS, find_live
 from pxe_pack.image.media import Media, clipped
 from pxe_pack.image.open_media import StagingFolder, below_tmpdir, live_iso, open_media
@@ -214,6 +215,7 @@ def _initrd(media: Media, name: str) -> InitrdFacts:
     entry = media.find(name)
     if entry is None:  # cannot happen: the GRUB configuration was checked against the image
         raise FileNotFoundError(name)
+    Limit.INITRD_SIZE.check(entry.size)
     added = appended(lambda offset, size: media.read(entry, offset=offset, size=size), size=entry.size)
     whole = clipped(entry, added.before.size) if added else entry
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import Span
@@ -25,7 +26,7 @@ _EXT3_IMAGE = "ext3fs.img"
 _EXT_MAGIC_AT, _EXT_MAGIC = 1024 + 56, b"\x53\xef"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class LiveOS:
     """An ISO and the root filesystem in it that a small initrd mounts."""
 
@@ -36,7 +37,7 @@ class LiveOS:
     squashfs_tree: Tree | None  # None likewise
     facts: RootFacts
 
-    @property
+    @cached_property
     def tree(self) -> Tree:
         """The tree of the squashfs. Raises ValueError if there is none."""
         if self.squashfs_tree is None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import Span, span_pieces
+from pxe_pack.image.limits import Limit, Usage
 from pxe_pack.tools import InputError
-
-MAX_FILES = 200_000  # names; no boot medium has more, so a folder with more was given by mistake
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,13 +70,47 @@ class Media(Protocol):
         """A file's content, block by block. Raises OSError if the file has become shorter."""
 
 
-def found(entries: Mapping[str, MediaEntry], path: str) -> MediaEntry | None:
-    """Implementation of `Media.find`."""
-    wanted = path.strip("/")
-    if exact := entries.get(wanted):
-        return exact
-    folded = wanted.lower()
-    return next((entry for name, entry in entries.items() if name.lower() == folded), None)
+class Names(dict[str, MediaEntry]):
+    """All names on a medium, by path. `add` counts them against the limits; add all before the first look-up."""
+
+    def __init__(self, entries: Iterable[MediaEntry] = ()) -> None:
+        super().__init__()
+        self._count, self._size = Usage(Limit.NAMES), Usage(Limit.NAMES_SIZE)
+        for entry in entries:
+            self.add(entry)
+
+    def add(self, entry: MediaEntry) -> None:
+        """Add a name. Raises LimitError."""
+        Limit.PATH.check(max(len(entry.path), len(entry.target)))
+        self._count.add()
+        self._size.add(len(entry.path) + len(entry.target))
+        self[entry.path] = entry
+
+    def find(self, path: str) -> MediaEntry | None:
+        """Implementation of `Media.find`."""
+        wanted = path.strip("/")
+        return self.get(wanted) or self._folded.get(wanted.lower())
+
+    def below(self, path: str) -> list[MediaEntry]:
+        """Implementation of `Media.below`."""
+        prefix = f"{path.strip('/')}/"
+        found = []
+        for name in self._sorted[bisect_left(self._sorted, prefix) :]:
+            if not name.startswith(prefix):
+                break
+            found.append(self[name])
+        return found
+
+    @cached_property
+    def _folded(self) -> dict[str, MediaEntry]:
+        folded: dict[str, MediaEntry] = {}
+        for name, entry in self.items():
+            folded.setdefault(name.lower(), entry)
+        return folded
+
+    @cached_property
+    def _sorted(self) -> list[str]:
+        return sorted(self)
 
 
 def clipped(entry: MediaEntry, size: int) -> MediaEntry:
@@ -88,25 +123,19 @@ def clipped(entry: MediaEntry, size: int) -> MediaEntry:
     return replace(entry, size=size, spans=tuple(spans))
 
 
-def all_below(entries: Mapping[str, MediaEntry], path: str) -> list[MediaEntry]:
-    """Implementation of `Media.below`."""
-    prefix = f"{path.strip('/')}/"
-    return [entry for name, entry in sorted(entries.items()) if name.startswith(prefix)]
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Folder:
     """A folder of boot files, such as a pxe-dir: a Media."""
 
     path: Path
     input_path: Path
-    entries: Mapping[str, MediaEntry]
+    entries: Names
 
     def find(self, path: str) -> MediaEntry | None:
-        return found(self.entries, path)
+        return self.entries.find(path)
 
     def below(self, path: str) -> list[MediaEntry]:
-        return all_below(self.entries, path)
+        return self.entries.below(path)
 
     def read(self, entry: MediaEntry, *, offset: int = 0, size: int | None = None) -> bytes:
         with (self.path / entry.path).open("rb", buffering=0) as file:
@@ -120,12 +149,14 @@ class Folder:
 def folder(path: Path, *, input_path: Path | None = None) -> Folder:
     """Read the names in the folder `path`; `input_path` is what it was unpacked from, by default `path`.
 
-    A link stands for its target, which must be inside the folder. Raises InputError if the folder cannot be read, if a
-    link leads out of it, or if it is far too large to be a pxe-dir.
+    A link stands for its target, which must be inside the folder. Raises InputError if the folder cannot be read or a
+    link leads out of it, and LimitError if it is far too large to be a pxe-dir.
     """
-    entries: dict[str, MediaEntry] = {}
+    entries = Names()
     try:
-        _Walk(top=path, real_top=path.resolve(strict=True), input_path=input_path or path, entries=entries).below("")
+        _Walk(top=path, real_top=path.resolve(strict=True), input_path=input_path or path, entries=entries).below(
+            "", depth=0
+        )
     except OSError as error:
         message = f"cannot read the image {input_path or path}: {error.filename}: {error.strerror}"
         raise InputError(Problem(reference="image-unreadable", message=message)) from error
@@ -139,9 +170,10 @@ class _Walk:
     top: Path
     real_top: Path
     input_path: Path
-    entries: dict[str, MediaEntry]
+    entries: Names
 
-    def below(self, prefix: str) -> None:
+    def below(self, prefix: str, *, depth: int) -> None:
+        Limit.DEPTH.check(depth)
         with os.scandir(self.top / prefix) as names:
             for name in sorted(names, key=lambda one: one.name):
                 path = f"{prefix}{name.name}"
@@ -151,19 +183,19 @@ class _Walk:
                     target = os.readlink(name.path)  # noqa: PTH115  a str, as in the image
                     status = self._link_target(path) or status
                 regular = stat.S_ISREG(status.st_mode)
-                self.entries[path] = MediaEntry(
-                    path=path,
-                    mode=status.st_mode,
-                    size=status.st_size if regular else 0,
-                    spans=(Span(offset=0, size=status.st_size),) if regular else (),
-                    uid=status.st_uid,
-                    gid=status.st_gid,
-                    target=target,
+                self.entries.add(
+                    MediaEntry(
+                        path=path,
+                        mode=status.st_mode,
+                        size=status.st_size if regular else 0,
+                        spans=(Span(offset=0, size=status.st_size),) if regular else (),
+                        uid=status.st_uid,
+                        gid=status.st_gid,
+                        target=target,
+                    )
                 )
-                if len(self.entries) > MAX_FILES:
-                    raise self._too_many()
                 if name.is_dir(follow_symlinks=False):
-                    self.below(f"{path}/")
+                    self.below(f"{path}/", depth=depth + 1)
 
     def _link_target(self, path: str) -> os.stat_result | None:
         """The status of a link's target; None if it is missing, or a folder (which is listed at its own path)."""
@@ -177,12 +209,3 @@ class _Walk:
                 )
             )
         return real.stat() if real.is_file() else None
-
-    def _too_many(self) -> InputError:
-        return InputError(
-            Problem(
-                reference="image-too-many-files",
-                message=f"{self.input_path} has more than {MAX_FILES:,} files, so it is not a folder of boot files",
-                hint="use the folder that Image Customizer wrote with `--output-image-format pxe-dir`",
-            )
-        )

@@ -14,8 +14,8 @@ from pxe_pack.image.tree import RootTree, text_file
 
 FSTAB = "etc/fstab"
 IN_MEMORY = ("tmpfs", "ramfs")
-_DIRECTIVE = re.compile(r"^\s*(What|Where|Type|Options)\s*=\s*(.*?)\s*$", re.MULTILINE)
-_SIZE = re.compile(r"(\d+)([kKmMgG%]?)")
+_DIRECTIVE = re.compile(r"^[ \t]*(What|Where|Type|Options)[ \t]*=(.*)$", re.MULTILINE)
+_SIZE = re.compile(r"(\d{1,18})([kKmMgG%]?)")
 _FACTORS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -66,7 +66,8 @@ def _of_units(tree: RootTree, enabled: Iterable[str]) -> Iterator[Mount]:
     wanted = {name for name in enabled if name.endswith(".mount")}
     for folder in reversed(units.FOLDERS) if wanted else ():  # what comes later wins
         for name in wanted & units.names(tree, folder):
-            given = dict(_DIRECTIVE.findall(text_file(tree, f"{folder}/{name}")))
+            text = text_file(tree, f"{folder}/{name}")
+            given = {key: value.strip() for key, value in _DIRECTIVE.findall(text)}
             if point := given.get("Where"):
                 options = given.get("Options", "").replace("%%", "%").split(",")
                 yield Mount(point=_normal(point), fs_type=given.get("Type", ""), options=tuple(options))

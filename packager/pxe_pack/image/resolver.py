@@ -34,7 +34,7 @@ _MAKERS = {  # of the targets in /run that the file may be a link to
     "run/systemd/resolve/": _RESOLVED,
     "run/NetworkManager/": "NetworkManager.service",
 }
-_NAMESERVER = re.compile(r"^\s*nameserver\s+(\S+)", re.MULTILINE)
+_NAMESERVER = re.compile(r"^[ \t]*nameserver[ \t]+(\S+)", re.MULTILINE)
 
 
 def is_missing(tree: RootTree) -> bool:

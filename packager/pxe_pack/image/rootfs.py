@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import stat
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pxe_pack.freeze import GlibcVersion, parse_glibc
 from pxe_pack.image import identity, mounts, networking, resolver
-from pxe_pack.image.tree import Inode, RootTree
+from pxe_pack.image.tree import Inode, RootTree, text_file
 
 NESTED = ("LiveOS/rootfs.img", "LiveOS/ext3fs.img")  # dracut's dmsquash-live-root: a file system inside the squashfs
 
@@ -21,6 +20,7 @@ _LIBC = re.compile(r"(?:usr/)?lib(?:64)?/(?:[\w-]+/)?libc(?:\.so\.6|-(\d+\.\d+)\
 _LIBRARY_FOLDERS = ("lib", "usr/lib", "lib64", "usr/lib64")
 _MULTIARCH = re.compile(r".*/[\w-]+-linux-[\w-]+")  # of Debian: x86_64-linux-gnu
 _OS_RELEASE = ("etc/os-release", "usr/lib/os-release")  # os-release(5)
+_LONGEST_VALUE = 4096  # characters of a value; longer ones are cut
 _SELINUX = "etc/selinux/config"
 _READ = (*_OS_RELEASE, _SELINUX, mounts.FSTAB, *identity.FILES, *resolver.READ)
 _KERNEL_MODULES = "lib/modules"
@@ -28,7 +28,7 @@ _KERNEL_MODULES = "lib/modules"
 _MACHINES = {
     0x03: "i686", 0x15: "ppc64le", 0x16: "s390x", 0x28: "armv7l", 0x3E: "x86_64", 0xB7: "aarch64", 0xF3: "riscv64"
 }  # fmt: skip
-_VERSION_DEFINED = re.compile(rb"GLIBC_(2\.\d+)\0")
+_VERSION_DEFINED = re.compile(rb"GLIBC_(2\.\d{1,4})\0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,16 +91,16 @@ def _libraries(tree: RootTree) -> Iterator[Inode]:
 def _c_library(tree: RootTree, path: str) -> tuple[str, GlibcVersion | None]:
     """Machine and version of the C library, from its ELF header and the newest symbol version it defines."""
     data = tree.cat(path)
-    machine = _MACHINES.get(struct.unpack_from("<H", data, 18)[0], "") if data[:4] == b"\x7fELF" else ""
+    machine = _MACHINES.get(int.from_bytes(data[18:20], "little"), "") if data[:4] == b"\x7fELF" else ""
     named = parse_glibc(PurePosixPath(path).name.removeprefix("libc-"))
     defined = [parse_glibc(version.decode()) for version in _VERSION_DEFINED.findall(data)]
     return machine, named or max((version for version in defined if version), default=None)
 
 
 def _pretty_name(tree: RootTree, path: str) -> str:
-    text = tree.cat(tree.resolve(path)).decode(errors="replace")
+    text = text_file(tree, path)
     values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
-    value = values.get("PRETTY_NAME") or values.get("NAME") or ""
+    value = (values.get("PRETTY_NAME") or values.get("NAME") or "")[:_LONGEST_VALUE]
     try:
         return " ".join(shlex.split(value))
     except ValueError:  # an unbalanced quote
@@ -108,6 +108,5 @@ def _pretty_name(tree: RootTree, path: str) -> str:
 
 
 def _selinux(tree: RootTree) -> str:
-    text = tree.cat(_SELINUX).decode(errors="replace")
-    found = re.search(r"^\s*SELINUX\s*=\s*(\w+)", text, re.MULTILINE)
+    found = re.search(r"^[ \t]*SELINUX[ \t]*=[ \t]*(\w+)", text_file(tree, _SELINUX), re.MULTILINE)
     return found[1].lower() if found else ""

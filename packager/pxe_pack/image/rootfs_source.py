@@ -7,11 +7,9 @@ has none. The names are read before anything is written, because compressing tak
 from __future__ import annotations
 
 import errno
-import lzma
 import os
 import stat
 import tarfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,9 @@ from typing import Literal
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.tar import TarReader
 from pxe_pack.image import archive, squashfs
+from pxe_pack.image.decompress import DAMAGED
 from pxe_pack.image.iso.reader import SECTOR
+from pxe_pack.image.limits import Limit, Usage
 from pxe_pack.image.squashfs import open_tree
 from pxe_pack.tools import InputError
 
@@ -30,7 +30,6 @@ _RELEASES = ("etc/os-release", "usr/lib/os-release")
 _LOADERS = ("bootx64.efi", "bootaa64.efi")  # at the top of a pxe-tar
 _ISO_MAGIC_AT, _ISO_MAGIC = 16 * SECTOR + 1, b"CD001"
 _KEPT = ("boot/config-", "usr/lib/modules/")
-_CONFIG_LIMIT = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,9 +152,12 @@ def _tar(path: Path) -> RootfsSource | None:
     configs: list[str] = []
     newest = size = 0
     found = False
+    count, text, kept = Usage(Limit.ROOT_NAMES), Usage(Limit.NAMES_SIZE), Usage(Limit.ROOT_CONFIGS)
     try:
         with archive.members(path) as tar:
             for member in tar:
+                count.add()
+                Limit.PATH.check(max(len(member.name), len(member.linkname)))
                 name = _plain(path, member.name)
                 found = found or name in _RELEASES
                 if not found and _belongs_to_pxe_tar(tar, member, name):
@@ -163,10 +165,12 @@ def _tar(path: Path) -> RootfsSource | None:
                 newest = max(newest, int(member.mtime))
                 size += member.size if member.isreg() else 0
                 if name.startswith(("boot/", "usr/lib/modules/")) and not member.isdir():
+                    text.add(len(name))
                     names.add(name)
-                if _is_config(name) and member.isreg() and member.size <= _CONFIG_LIMIT:
+                if _is_config(name) and member.isreg() and member.size <= Limit.ROOT_TEXT.most:
+                    kept.add(member.size)
                     configs.append(b"".join(tar.content(member)).decode(errors="replace"))
-    except (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+    except (tarfile.TarError, *DAMAGED) as error:
         if not found:
             return None
         raise InputError(

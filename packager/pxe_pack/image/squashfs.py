@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.image.limits import Limit, Usage
 from pxe_pack.image.tree import Inode, resolved, steps
 from pxe_pack.squashfs import Image, Kind, inodes, original
 from pxe_pack.squashfs.paths import decode, encode
@@ -45,7 +46,6 @@ _TYPES = {
     Kind.FIFO: stat.S_IFIFO,
     Kind.SOCKET: stat.S_IFSOCK,
 }
-_LARGEST_READ = 64 << 20  # bytes, of files read for examination: configurations, the C library
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +77,7 @@ def superblock(file: BinaryIO, *, offset: int = 0) -> Superblock | None:
     options: tuple[str, ...] = ()
     if flags & _COMPRESSOR_OPTIONS:
         # in an uncompressed metadata block of their own, right after the superblock
-        (header,) = struct.unpack("<H", os.pread(file.fileno(), 2, offset + _SUPERBLOCK_SIZE))
+        header = int.from_bytes(os.pread(file.fileno(), 2, offset + _SUPERBLOCK_SIZE), "little")
         raw = os.pread(file.fileno(), header & ~_STORED, offset + _SUPERBLOCK_SIZE + 2)
         options = _options(COMPRESSORS[compressor], raw)
     return Superblock(
@@ -120,8 +120,8 @@ def _chosen(names: Sequence[str], bits: int) -> tuple[str, ...]:
 class Tree:
     """The tree of an open squashfs: a RootTree, valid while the image is open.
 
-    If the image has a graft, this is the tree before it (unless `with_graft`), because the next graft replaces it as a
-    whole.
+    All look-ups together count against one limit. If the image has a graft, this is the tree before it (unless
+    `with_graft`), because the next graft replaces it as a whole.
     """
 
     image: Image
@@ -153,19 +153,20 @@ class Tree:
     def inside(self, folder: str) -> list[Inode]:
         image = self._seen
         found = _directory(image, folder)
-        prefix = f"{folder}/" if folder else ""
-        return [
-            _tree_inode(prefix + decode(entry.name), image.inode(entry.reference))
-            for entry in (image.entries(found) if found else ())
-        ]
+        prefix, names = f"{folder}/" if folder else "", Usage(Limit.SQUASHFS_LISTED)
+        inside = []
+        for entry in image.listed(found) if found else ():
+            names.add()
+            inside.append(_tree_inode(prefix + decode(entry.name), image.inode(entry.reference)))
+        return inside
 
-    def cat(self, path: str) -> bytes:
+    def cat(self, path: str, *, limit: Limit = Limit.SQUASHFS_FILE) -> bytes:
         image = self._seen
         found = image.find(path)
         if not isinstance(found, inodes.File):
             message = f"/{path} is not a regular file in the root filesystem"
             raise WorkError(Problem(reference="root-no-file", message=message))
-        return image.read(found, limit=_LARGEST_READ)
+        return image.read(found, limit=limit)
 
     def resolve(self, path: str) -> str:
         return resolved(path, lambda here: self.stat([here]).get(here))

@@ -6,7 +6,10 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
+
+from pxe_pack.image.limits import Limit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,8 +37,8 @@ class RootTree(Protocol):
     def inside(self, folder: str) -> Sequence[Inode]:
         """The direct entries of a directory (no links in its path); empty if there is no such directory."""
 
-    def cat(self, path: str) -> bytes:
-        """The content of a regular file. Raises WorkError if there is no such file."""
+    def cat(self, path: str, *, limit: Limit = Limit.SQUASHFS_FILE) -> bytes:
+        """The content of a regular file. Raises WorkError if there is no such file, and LimitError if it is larger."""
 
     def resolve(self, path: str) -> str:
         """`path` with symbolic links resolved, as for a process with this tree as its root.
@@ -80,37 +83,50 @@ def steps(path: str) -> list[str]:
     return ["", *(path[:index] for index, letter in enumerate(path) if letter == os.sep), *([path] if path else [])]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ListedTree:
     """A RootTree with all names in memory, such as that of an initrd."""
 
-    inodes: Mapping[str, Inode]
+    inodes: Mapping[str, Inode]  # complete before the first look-up
     read: Callable[[str], bytes]
 
     def walk(self) -> Iterator[Inode]:
         return iter(self.inodes.values())
 
     def stat(self, paths: Sequence[str]) -> dict[str, Inode]:
-        wanted = {step for path in paths for step in steps(path)}
-        return {path: inode for path, inode in self.inodes.items() if path in wanted}
+        wanted = dict.fromkeys(step for path in paths for step in steps(path))
+        return {path: self.inodes[path] for path in wanted if path in self.inodes}
 
     def inside(self, folder: str) -> list[Inode]:
-        return [inode for path, inode in self.inodes.items() if path and path.rpartition("/")[0] == folder]
+        return self._folders.get(folder, [])
 
-    def cat(self, path: str) -> bytes:
-        return self.read(path)
+    @cached_property
+    def _folders(self) -> dict[str, list[Inode]]:
+        folders: dict[str, list[Inode]] = {}
+        for path, inode in self.inodes.items():
+            if path:
+                folders.setdefault(path.rpartition("/")[0], []).append(inode)
+        return folders
+
+    def cat(self, path: str, *, limit: Limit = Limit.SQUASHFS_FILE) -> bytes:
+        content = self.read(path)
+        limit.check(len(content))
+        return content
 
     def resolve(self, path: str) -> str:
         return resolved(path, self.inodes.get)
 
 
-def regular_file(tree: RootTree, path: str) -> bytes | None:
-    """The content of the file at the absolute or relative `path`, following links; None if there is no such file."""
+def regular_file(tree: RootTree, path: str, *, limit: Limit = Limit.SQUASHFS_FILE) -> bytes | None:
+    """The content of the file at the absolute or relative `path`, following links; None if there is no such file.
+
+    Raises LimitError if it is larger than `limit`.
+    """
     real = tree.resolve(path.lstrip("/"))
     inode = tree.stat([real]).get(real)
-    return tree.cat(real) if inode and stat.S_ISREG(inode.mode) else None
+    return tree.cat(real, limit=limit) if inode and stat.S_ISREG(inode.mode) else None
 
 
 def text_file(tree: RootTree, path: str) -> str:
-    """The text of such a file; empty if it does not exist."""
-    return (regular_file(tree, path) or b"").decode(errors="replace")
+    """The text of such a file, a configuration or a script; empty if it does not exist. Raises LimitError."""
+    return (regular_file(tree, path, limit=Limit.ROOT_TEXT) or b"").decode(errors="replace")

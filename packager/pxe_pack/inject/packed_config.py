@@ -9,6 +9,7 @@ from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.paths import CONFIG_ETC
 from pxe_fetch.contract.problem import ProblemError
 from pxe_pack.image.initrd.cpio import Archives
+from pxe_pack.image.limits import Limit
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.image.tree import regular_file
 
@@ -28,7 +29,7 @@ def _text(image: LiveImage) -> bytes:
     """Its text, from where each injector puts it; empty if there is none."""
     found = image.iso.find(f"{UPDATES}/{_CONFIG}") if image.iso else None
     if image.iso and found and found.is_file:
-        return image.iso.read(found)
+        return image.iso.read(found, size=Limit.ROOT_TEXT.most)
     for name, facts in image.initrds.items():
         entry = image.media.find(name)
         if facts.appended and entry:
@@ -42,4 +43,4 @@ def _text(image: LiveImage) -> bytes:
     if image.live is None or image.tree is None:
         return b""
     tree = replace(image.live.tree, with_graft=True)
-    return regular_file(tree, _CONFIG) or b""
+    return regular_file(tree, _CONFIG, limit=Limit.ROOT_TEXT) or b""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from pxe_fetch.contract.paths import AGENT, AGENT_DIR, CONFIG_ETC
 from pxe_pack.freeze.agent import MANIFEST
+from pxe_pack.image.limits import Limit
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.image.tree import RootTree
 from pxe_pack.payload import OWNED, owned_paths
@@ -33,7 +34,7 @@ def previous_payloads(image: LiveImage) -> Iterator[PreviousPayload]:
         yield PreviousPayload(
             how="updates",
             where=f"{UPDATES}/",
-            version=_version(iso.read(manifest)) if manifest and manifest.is_file else "",
+            version=_version(iso.read(manifest, size=Limit.ROOT_TEXT.most)) if manifest and manifest.is_file else "",
             configured=iso.find(f"{UPDATES}{CONFIG_ETC}") is not None,
         )
     for name, facts in image.initrds.items():
@@ -64,7 +65,7 @@ def _in_tree(tree: RootTree, *, how: str, where: str) -> PreviousPayload | None:
     there = tree.stat([agent, manifest, config])
     if agent not in there:
         return None
-    version = _version(tree.cat(manifest)) if manifest in there else ""
+    version = _version(tree.cat(manifest, limit=Limit.ROOT_TEXT)) if manifest in there else ""
     return PreviousPayload(how=how, where=where, version=version, configured=config in there)
 
 

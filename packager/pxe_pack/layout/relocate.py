@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import checks
+from pxe_pack.console import joined
 from pxe_pack.image.grub.arguments import for_address
 from pxe_pack.image.grub.commands import LINUX
 from pxe_pack.image.grub.config import GRUB_CFG
@@ -193,4 +194,4 @@ def summary(relocated: Relocated) -> str:
     lines = [f"Serve {relocated.root}/ at"]
     lines += [f"  {relocated.urls.boot_url}"] if relocated.urls.boot_url else []
     lines += [f"  {relocated.urls.artifact_url}"] if relocated.urls.artifact_url else []
-    return "\n".join([*lines, "", f"Verify:  pxe-pack check {relocated.root}"])
+    return joined([*lines, "", f"Verify:  pxe-pack check {relocated.root}"])

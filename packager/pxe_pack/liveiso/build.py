@@ -20,8 +20,10 @@ from pxe_pack.image.grub.config import GRUB_CFG, GRUB_DIR, GRUB_PXE_CFG
 from pxe_pack.image.grub.network import Files, for_network
 from pxe_pack.image.grub.words import quoted
 from pxe_pack.image.iso.reader import Iso, open_iso
+from pxe_pack.image.limits import Limit
 from pxe_pack.image.rootfs_source import RootfsSource
 from pxe_pack.image.squashfs import Tree, open_tree
+from pxe_pack.image.tree import text_file
 from pxe_pack.liveiso import iso_writer
 from pxe_pack.liveiso.kernels import KernelPair, kernel_pairs
 from pxe_pack.liveiso.squash import WRITER, write_squashfs
@@ -33,7 +35,6 @@ LIVE_DIR, SQUASHFS = "liveos", "rootfs.img"  # Image Customizer's names
 
 StepContext = Callable[[str], AbstractContextManager[object]]  # title -> context manager around a long step
 
-_LARGEST = 2 << 30  # bytes of a kernel or an initrd
 _CMDLINES = ("etc/kernel/cmdline", "usr/lib/kernel/cmdline")
 _DISK_ARGUMENTS = ("root=", "rootfstype=", "rootflags=", "resume=", "BOOT_IMAGE=", "initrd=")
 _GRUBENV = "# GRUB Environment Block\n".ljust(1024, "#")
@@ -78,7 +79,7 @@ def build_iso(
         loaders = choose_loaders(in_tree(tree, machine=facts.machine), machine=facts.machine, given=boot_loader).loaders
         for pair in found:
             for path, name in ((pair.kernel, pair.kernel_name), (pair.initrd, pair.initrd_name)):
-                (stage / "boot" / name).write_bytes(_read(tree.image, tree.resolve(path), given=source.path))
+                _copy(tree.image, tree.resolve(path), stage / "boot" / name, given=source.path)
         menu = _menu(found, title=facts.name or "LiveOS", arguments=_arguments(tree))
     texts = {GRUB_CFG: menu, f"{GRUB_DIR}/grubenv": _GRUBENV}
     if boot_url:
@@ -92,20 +93,22 @@ def build_iso(
         yield BuiltIso(iso=opened, loaders=loaders)
 
 
-def _read(image: Image, path: str, *, given: Path) -> bytes:
+def _copy(image: Image, path: str, target: Path, *, given: Path) -> None:
+    """Copy a kernel or an initrd out of the root filesystem."""
     found = image.find(path)
-    data = image.read(found, limit=_LARGEST) if isinstance(found, File) else b""
-    if not data:
+    if not isinstance(found, File) or not found.size:
         message = f"{path} in the root filesystem {given} is not a regular file, or is empty"
         raise InputError(Problem(reference="root-no-kernel", message=message, hint="reinstall the kernel in it"))
-    return data
+    Limit.INITRD_SIZE.check(found.size)
+    with target.open("wb") as file:
+        file.writelines(image.chunks(found))
 
 
 def _arguments(tree: Tree) -> list[str]:
     """The system's own kernel arguments, without those about its disk."""
     for path in _CMDLINES:
         if path in tree.stat([path]):
-            text = tree.cat(tree.resolve(path)).decode(errors="replace")
+            text = text_file(tree, path)
             return [word for word in text.split() if not word.startswith(_DISK_ARGUMENTS) and word not in ("ro", "rw")]
     return []
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from pxe_pack.image import liveos
+from pxe_pack.image.limits import limits_of
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.open_media import StagingFolder, below_tmpdir
 from pxe_pack.image.rootfs_source import detect_rootfs
@@ -32,14 +33,17 @@ def opened(
     `step` wraps each step of that. An empty `boot_url` leaves `root=live:` unchanged. Raises InputError if the image
     cannot boot over PXE, and WorkError if building the ISO fails.
     """
-    source = detect_rootfs(path)
-    if source is None:
-        with liveos.opened(path, boot_url=boot_url, staging=staging) as image:
+    with limits_of(path):
+        source = detect_rootfs(path)
+        if source is None:
+            with liveos.opened(path, boot_url=boot_url, staging=staging) as image:
+                yield image
+            return
+        with (
+            staging() as folder,
+            build_iso(source, boot_url=boot_url, boot_loader=boot_loader, staging=folder, step=step) as made,
+            liveos.examined(
+                made.iso, path=path, boot_url=boot_url, loaders=made.loaders, rootfs_source=source
+            ) as image,
+        ):
             yield image
-        return
-    with (
-        staging() as folder,
-        build_iso(source, boot_url=boot_url, boot_loader=boot_loader, staging=folder, step=step) as made,
-        liveos.examined(made.iso, path=path, boot_url=boot_url, loaders=made.loaders, rootfs_source=source) as image,
-    ):
-        yield image

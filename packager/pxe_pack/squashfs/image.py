@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, Self
 
+from pxe_pack.image.limits import Limit, Usage
 from pxe_pack.squashfs import content, directory, inodes, paths
 from pxe_pack.squashfs.compress import Codec, codec
 from pxe_pack.squashfs.directory import Entry
@@ -29,6 +30,7 @@ class Image:
         self.source = source
         self.superblock = superblock
         self._last_fragment = (-1, b"")
+        self._searched = Usage(Limit.SQUASHFS_SEARCH)
 
     @classmethod
     def open(cls, path: Path, *, offset: int = 0, size: int | None = None) -> Self:
@@ -151,20 +153,31 @@ class Image:
             yield from directory.read_listing(self.directory_region.cursor(where.listing), where.size)
 
     def lookup(self, where: Directory, name: bytes) -> Entry | None:
-        """The entry `name` of a directory; None if there is none. Uses the directory's index if it has one."""
+        """The entry `name` of a directory; None if there is none. Uses the directory's index if it has one.
+
+        Raises LimitError if all look-ups together search too many names.
+        """
         if not where.size:
             return None
         reference, skipped = where.listing, 0
         if where.index is not None:
             cursor = self.inode_region.cursor(where.index)
             for at, place, first in inodes.read_index(cursor, where.index_count):
+                self._searched.add()
                 if first > name:
                     break
                 reference, skipped = place << 16 | (where.listing + at) & 0x1FFF, at
         for entry in directory.read_listing(self.directory_region.cursor(reference), where.size - skipped):
+            self._searched.add()
             if entry.name >= name:
                 return entry if entry.name == name else None
         return None
+
+    def listed(self, where: Directory) -> Iterator[Entry]:
+        """Like `entries`, counted like a look-up. Raises LimitError."""
+        for entry in self.entries(where):
+            self._searched.add()
+            yield entry
 
     def find(self, path: str) -> Inode | None:
         """The inode at `path`, following symlinks within the image; None if there is none."""
@@ -182,8 +195,10 @@ class Image:
     def walk(self, start: Directory | None = None) -> Iterator[tuple[str, Inode]]:
         """Every path below `start` (by default the root) with its inode, directories before their content.
 
-        Paths have no leading `/`; `start` itself is not included. Raises SquashfsError if a directory occurs twice.
+        Paths have no leading `/`; `start` itself is not included. Raises SquashfsError if a directory occurs twice, and
+        LimitError if there are too many names or too deep folders.
         """
+        count = Usage(Limit.SQUASHFS_WALK)
         levels: list[tuple[str, Iterator[Entry]]] = [("", self.entries(start or self.root))]
         seen = {(start or self.root).reference}
         while levels:
@@ -193,6 +208,8 @@ class Image:
                 levels.pop()
                 continue
             path = prefix + paths.decode(entry.name)
+            count.add()
+            Limit.PATH.check(len(path))
             inode = self.inode(entry.reference)
             if inode.kind is not entry.kind:
                 raise corrupt(f"{path} is {entry.kind.name} in its directory and {inode.kind.name} in its inode")
@@ -229,10 +246,9 @@ class Image:
             self._last_fragment = number, data
         return self._last_fragment[1]
 
-    def read(self, file: File, *, limit: int) -> bytes:
-        """A file's whole content. Raises SquashfsError if it exceeds `limit` bytes."""
-        if file.size > limit:
-            raise corrupt(f"a file has {file.size} bytes, where at most {limit} were expected")
+    def read(self, file: File, *, limit: Limit) -> bytes:
+        """A file's whole content. Raises LimitError if it exceeds `limit`."""
+        limit.check(file.size)
         return b"".join(self.chunks(file))
 
     def xattrs(self, inode: Inode) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, TypedDict
 
+from pxe_pack.image.limits import Limit
 from pxe_pack.squashfs.errors import corrupt
 from pxe_pack.squashfs.metadata import Cursor
 
@@ -194,7 +195,11 @@ def _file(cursor: Cursor, common: _Common, *, extended: bool) -> File:
 
 
 def read_index(cursor: Cursor, count: int) -> Iterator[tuple[int, int, bytes]]:
-    """A directory's index: for some of its headers, the offset in the listing, the block's place, the first name."""
+    """A directory's index: for some of its headers, the offset in the listing, the block's place, the first name.
+
+    Raises LimitError.
+    """
+    Limit.SQUASHFS_INDEX.check(count)
     for _ in range(count):
         at, place, size = _INDEX.unpack(cursor.read(_INDEX.size))
         if size >= LONGEST_NAME:

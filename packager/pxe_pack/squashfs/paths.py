@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 from pxe_pack.squashfs.errors import corrupt
 
 MAX_LINKS: Final = 40  # the kernel's MAXSYMLINKS
+PATH_MAX: Final = 4096  # of limits.h: the kernel follows no longer target
 
 Node = TypeVar("Node")
 
@@ -31,7 +32,7 @@ def resolve(path: bytes, root: Node, step: Callable[[Node, bytes], Node | bytes 
     """The node at `path` below `root`, following symlinks as if `root` were `/`; None if there is none.
 
     `step` returns the node for a name in a node, the target if that is a symlink, or None. Raises SquashfsError after
-    more than 40 symlinks.
+    more than 40 symlinks, or for one that the kernel would not follow.
     """
     stack = [root]
     pending = parts(path)[::-1]
@@ -49,6 +50,8 @@ def resolve(path: bytes, root: Node, step: Callable[[Node, bytes], Node | bytes 
             links += 1
             if links > MAX_LINKS:
                 raise corrupt(f"{decode(path)} leads through more than {MAX_LINKS} symlinks")
+            if len(found) >= PATH_MAX:
+                raise corrupt(f"{decode(path)} leads through a symlink of {len(found)} bytes")
             if found.startswith(b"/"):
                 del stack[1:]
             pending += parts(found)[::-1]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Final
 
+from pxe_pack.image.limits import Limit
 from pxe_pack.squashfs.compress import Codec
 from pxe_pack.squashfs.errors import corrupt
 from pxe_pack.squashfs.file_slice import FileSlice
@@ -30,12 +31,16 @@ class Table:
     def __init__(
         self, source: FileSlice, codec: Codec, *, listed: int, end: int, count: int, size: int, name: str
     ) -> None:
-        """Raises SquashfsError if the positions are invalid (the kernel's checks, fs/squashfs/id.c and others)."""
+        """Raises SquashfsError if the positions are invalid (the kernel's checks, fs/squashfs/id.c and others).
+
+        Raises LimitError if there are too many records.
+        """
         self._source, self._codec, self.name = source, codec, name
         self.count, self.size = count, size
         self._per_block = METADATA_SIZE // size
         blocks = -(-count // self._per_block)
         raw = source.read(listed, blocks * _POSITION.size)
+        Limit.SQUASHFS_RECORDS.check(count)
         self.positions = [position for (position,) in _POSITION.iter_unpack(raw)]
         edges = [*self.positions, end]
         for here, after in pairwise(edges):

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Mapping
 from typing import Final
 
+from pxe_pack.image.limits import Limit, Usage
 from pxe_pack.squashfs.compress import Codec
 from pxe_pack.squashfs.errors import corrupt
 from pxe_pack.squashfs.file_slice import FileSlice
@@ -50,6 +51,7 @@ class Xattrs:
         if count > _MOST:
             raise corrupt(f"an inode has {count} xattrs")
         found: dict[str, bytes] = {}
+        size = Usage(Limit.SQUASHFS_XATTRS)
         cursor = self.region.cursor(reference)
         for _ in range(count):
             kind, length = _NAME.unpack(cursor.read(_NAME.size))
@@ -60,6 +62,7 @@ class Xattrs:
                     raise corrupt(f"an xattr refers elsewhere with {len(value)} bytes")
                 elsewhere = self.region.cursor(_REFERENCE.unpack(value)[0])
                 value = elsewhere.read(self._length(elsewhere.read(_VALUE.size)))
+            size.add(length + len(value))
             if kind & _PREFIX < len(PREFIXES):  # the kernel ignores other prefixes too
                 found[PREFIXES[kind & _PREFIX] + name] = value
         return found

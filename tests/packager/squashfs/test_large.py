@@ -11,6 +11,7 @@ import pytest
 from packager.squashfs import trees
 from packager.squashfs.images import Member, directory, empty_files, mksquashfs, mksquashfs_stream, mksquashfs_tree
 from packager.squashfs.payload import WHEN, facts
+from pxe_pack.image.limits import Limit
 from pxe_pack.squashfs import Addition, File, Graft, Image, NewDirectory, NewFile, graft, prune
 
 
@@ -133,4 +134,4 @@ def test_what_is_added_behind_4_gib_is_found_there(tmp_path: Path) -> None:
         far = opened.find("d/far")
         assert isinstance(far, File)
         assert far.start > 4 << 30
-        assert opened.read(far, limit=1 << 20) == b"far away" * 50_000
+        assert opened.read(far, limit=Limit.SQUASHFS_FILE) == b"far away" * 50_000

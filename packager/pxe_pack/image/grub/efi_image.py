@@ -20,7 +20,8 @@ _SECTION = "mods"
 _MAGIC = b"mimg"  # GRUB_MODULE_MAGIC, 0x676d696d
 _ELF, _MEMDISK, _CONFIG, _PREFIX = range(4)  # OBJ_TYPE_*
 _HEADER = struct.Struct("<II")  # type, size with this header
-_NAME_SECTION = ".modname"
+_NAME_SECTION = b".modname"
+_SECTION_SIZE_32, _SECTION_SIZE_64 = 40, 64  # e_shentsize
 # a whole text: what is between two NULs; the second one may begin the next text
 _COMMAND_NAME = re.compile(rb"\0([a-z_][a-z0-9_.-]{0,31}|\.|\[)(?=\0)")
 # Debian's `linux` has the names of commands of another module, which it calls with Secure Boot.
@@ -100,13 +101,15 @@ def _module_name(elf: bytes) -> str:
     try:
         (table,) = struct.unpack_from("<Q", elf, 40) if wide else struct.unpack_from("<I", elf, 32)
         size, count, names = struct.unpack_from("<HHH", elf, 58 if wide else 46)
+        if size != (_SECTION_SIZE_64 if wide else _SECTION_SIZE_32) or table + size * count > len(elf):
+            return ""
         sections = [_section(elf, table + index * size, wide=wide) for index in range(count)]
         _, names_at, names_size = sections[names]
     except (struct.error, IndexError):
         return ""
     strings = elf[names_at : names_at + names_size]
     for name, offset, length in sections:
-        if _text(strings[name:]) == _NAME_SECTION:
+        if strings[name : name + len(_NAME_SECTION) + 1] == _NAME_SECTION + b"\0":
             return _text(elf[offset : offset + length])
     return ""
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 
 from pxe_pack.image.grub.commands import INITRD, LINUX, menuentry_options, plain_path, unmarked
 from pxe_pack.image.grub.expression import leading_number, test
-from pxe_pack.image.grub.limits import Limit, Usage
+from pxe_pack.image.grub.limits import Usage, check
 from pxe_pack.image.grub.menu import Item, Level, Loaded
 from pxe_pack.image.grub.script import Block, Command, If, Loop, Node, Text, parse
 from pxe_pack.image.grub.variables import Variables, start
 from pxe_pack.image.grub.words import UNKNOWN, expanded
+from pxe_pack.image.limits import Limit
 
 _SOURCES = frozenset({"source", ".", "configfile", "normal"})
 _TRUE = frozenset({"true", "sleep", "echo", "insmod", "setparams", "shift"})
@@ -139,7 +140,7 @@ class Interpreter:
     def nodes(self, nodes: Iterable[Node]) -> bool | None:
         """Run commands; whether the last one succeeded, None if only the node knows."""
         self.depth += 1
-        Limit.DEPTH.check(self.depth)
+        check(Limit.GRUB_DEPTH, self.depth)
         result: bool | None = True
         for node in nodes:
             if isinstance(node, Text):

@@ -1,4 +1,4 @@
-"""What a GRUB configuration may cost: one table of limits, and the error that says which was exceeded.
+"""What one GRUB configuration has used of its limits, and the error that says which was exceeded.
 
 They are far above what producers write (a grub-mkconfig file for 20 kernels has 20 KB), and keep a hostile image from
 taking gigabytes or hours: every loop, inclusion and expansion below counts against one of them.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum
+
+from pxe_pack.image.limits import Limit
 
 
 class GrubSyntaxError(ValueError):
@@ -19,34 +20,18 @@ class GrubSyntaxError(ValueError):
         self.line = line
 
 
-class Limit(Enum):
-    """How much is allowed, and what to say of more."""
-
-    BYTES = 1 << 20, "it has more than {most:,} bytes, with the files that it includes"
-    TOKENS = 200_000, "it has more than {most:,} words, separators and gaps"
-    DEPTH = 64, "its blocks, conditions or included files are nested too deeply: more than {most} levels"
-    INCLUDES = 64, "it includes more than {most} files"
-    ENTRIES = 256, "it has more than {most} menu entries"
-    STEPS = 50_000, "it runs more than {most:,} commands"
-    TEXT = 8 << 20, "the commands that it runs have more than {most:,} characters"
-    VALUE = 1 << 14, "a command or a variable in it has more than {most:,} characters"
-
-    def __init__(self, most: int, message: str) -> None:
-        self.most = most
-        self.message = message
-
-    def check(self, count: int, *, line: int = 1) -> None:
-        """Raise GrubLimitError if `count` exceeds the limit."""
-        if count > self.most:
-            raise GrubLimitError(self, line)
-
-
 class GrubLimitError(GrubSyntaxError):
     """A script that exceeds a limit; the text says which."""
 
     def __init__(self, limit: Limit, line: int) -> None:
-        super().__init__(limit.message.format(most=limit.most), line)
+        super().__init__(f"it has more than {limit.most:,} {limit.of}", line)
         self.limit = limit
+
+
+def check(limit: Limit, count: int, *, line: int = 1) -> None:
+    """Raise GrubLimitError if `count` exceeds the limit."""
+    if count > limit.most:
+        raise GrubLimitError(limit, line)
 
 
 @dataclass(slots=True)
@@ -63,20 +48,20 @@ class Usage:
         """Count a command with its words."""
         self.steps += 1
         self.text += sum(map(len, words))
-        Limit.STEPS.check(self.steps, line=line)
-        Limit.TEXT.check(self.text, line=line)
+        check(Limit.GRUB_STEPS, self.steps, line=line)
+        check(Limit.GRUB_TEXT, self.text, line=line)
 
     def read(self, text: str) -> None:
         """Count the text of a configuration."""
         self.bytes += len(text)
-        Limit.BYTES.check(self.bytes)
+        check(Limit.GRUB_BYTES, self.bytes)
 
     def include(self, *, line: int = 1) -> None:
         """Count an included file."""
         self.includes += 1
-        Limit.INCLUDES.check(self.includes, line=line)
+        check(Limit.GRUB_INCLUDES, self.includes, line=line)
 
     def entry(self, *, line: int = 1) -> None:
         """Count a menu entry."""
         self.entries += 1
-        Limit.ENTRIES.check(self.entries, line=line)
+        check(Limit.GRUB_ENTRIES, self.entries, line=line)

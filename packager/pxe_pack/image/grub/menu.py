@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pxe_pack.image.grub.expression import leading_number
-from pxe_pack.image.grub.limits import Limit
+from pxe_pack.image.limits import Limit
 
 # "number first" is GRUB as released: `default=6.12` is entry 6, whatever titles there are. "id first" is the GRUB of
 # Fedora, RHEL and Azure Linux 4 (their get_entry_number_helper): an id, then a title, then a number without a rest.
@@ -80,7 +80,7 @@ class _Order:
     def _one(self, level: Level, at: int, wanted: str | None) -> list[Item]:
         """The attempts for one item. In a submenu `default` is the rest of the path, unless its script sets another."""
         self.attempts += 1
-        if self.attempts > Limit.ENTRIES.most:
+        if self.attempts > Limit.GRUB_ENTRIES.most:
             return []
         item = level.items[at]
         if item.submenu is None:

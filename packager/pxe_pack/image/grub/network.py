@@ -18,7 +18,7 @@ from pxe_pack.image.grub.arguments import is_live, network_arguments
 from pxe_pack.image.grub.commands import INITRD, LINUX, plain_path
 from pxe_pack.image.grub.conditions import conditional, inlined, never_empty
 from pxe_pack.image.grub.files import Files, UnsuitableGrubConfigError
-from pxe_pack.image.grub.limits import Limit, Usage
+from pxe_pack.image.grub.limits import Usage, check
 from pxe_pack.image.grub.script import (
     Block,
     Command,
@@ -31,6 +31,7 @@ from pxe_pack.image.grub.script import (
 )
 from pxe_pack.image.grub.variables import PREFIX, environment
 from pxe_pack.image.grub.words import quoted, split_arguments, unknown_variable, unquoted
+from pxe_pack.image.limits import Limit
 
 __all__ = ["Files", "NetworkConfig", "UnsuitableGrubConfigError", "for_network", "with_commands"]
 
@@ -229,7 +230,7 @@ def _sourced(command: Command, state: _State) -> list[Node]:
         raise UnsuitableGrubConfigError(f"it includes {path} recursively")
     state.usage.include(line=command.line)
     state.usage.read(text)
-    Limit.DEPTH.check(len(state.sourced))
+    check(Limit.GRUB_DEPTH, len(state.sourced))
     state.opens_menu |= command.name == "configfile"
     state.sourced.append(path)
     nodes = _rewritten(parse(text), state)

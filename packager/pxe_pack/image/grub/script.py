@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pxe_pack.image.grub.limits import GrubSyntaxError, Limit
+from pxe_pack.image.grub.limits import GrubSyntaxError, check
 from pxe_pack.image.grub.words import quoted, unquoted
+from pxe_pack.image.limits import Limit
 
 __all__ = ["GrubSyntaxError", "parse", "quoted", "unquoted", "walk"]
 
@@ -147,7 +148,7 @@ class _Tokens:
 
 def parse(text: str) -> list[Node]:
     """The script as a tree; `"".join(map(str, nodes))` is the original text. Raises GrubSyntaxError."""
-    Limit.BYTES.check(len(text))
+    check(Limit.GRUB_BYTES, len(text))
     tokens = _Tokens()
     position, line = 0, 1
     while position < len(text):
@@ -155,7 +156,7 @@ def parse(text: str) -> list[Node]:
         if not found or not found.lastgroup:
             raise GrubSyntaxError(f"unclosed quote, or a lone backslash: {text[position:][:20]!r}", line)
         tokens.items.append((found.lastgroup, found[0], line))
-        Limit.TOKENS.check(len(tokens.items), line=line)
+        check(Limit.GRUB_TOKENS, len(tokens.items), line=line)
         line += found[0].count("\n")
         position = found.end()
     nodes = _nodes(tokens)
@@ -167,7 +168,7 @@ def parse(text: str) -> list[Node]:
 def _nodes(tokens: _Tokens) -> list[Node]:
     nodes: list[Node] = []
     tokens.depth += 1
-    Limit.DEPTH.check(tokens.depth, line=tokens.line)
+    check(Limit.GRUB_DEPTH, tokens.depth, line=tokens.line)
     while tokens.at < len(tokens.items):
         kind, text = tokens.peek()
         if kind != "word":

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from pxe_pack.image.grub.limits import Limit
+from pxe_pack.image.grub.limits import check
 from pxe_pack.image.grub.words import UNKNOWN
+from pxe_pack.image.limits import Limit
 
 PREFIX = "/boot/grub2"  # of the layout
 ASSIGNMENT = re.compile(r"(?P<name>[^=]+)=(?P<value>.*)", re.DOTALL)
@@ -59,7 +60,7 @@ class Variables:
         """Run `name=value`; False if `text` is something else. Raises GrubLimitError."""
         found = ASSIGNMENT.fullmatch(text)
         if found:
-            Limit.VALUE.check(len(found["value"]))
+            check(Limit.GRUB_VALUE, len(found["value"]))
             self.values[found["name"]] = found["value"]
         return bool(found)
 

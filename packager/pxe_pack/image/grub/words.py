@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from pxe_pack.image.grub.limits import Limit
+from pxe_pack.image.grub.limits import check
+from pxe_pack.image.limits import Limit
 
 VARIABLE = r"\$(?:\{(?:\w+|[?\#*@])\}|\d+|[^\W\d]\w*|[?\#*@])"
 PLAIN = re.compile(r"[\w@%+=:,./~-]+", re.ASCII)
@@ -50,7 +51,7 @@ def expanded(words: Iterable[str], value: Lookup, *, arguments: Sequence[str] = 
                 text = _literal(piece, value)
                 size += len(text)
                 made[-1:] = [(made[-1] if made else "") + text]
-            Limit.VALUE.check(size)
+            check(Limit.GRUB_VALUE, size)
         found += made
     return found
 
@@ -73,7 +74,7 @@ def _joined(parts: Iterable[str]) -> str:
     size = 0
     for part in parts:
         size += len(part)
-        Limit.VALUE.check(size)
+        check(Limit.GRUB_VALUE, size)
         text.append(part)
     return "".join(text)
 

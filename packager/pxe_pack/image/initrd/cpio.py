@@ -7,26 +7,28 @@ compressed, zeros between them) and init/initramfs.c; RFC 8878, 3.1.1 (Zstandard
 from __future__ import annotations
 
 import io
-import lzma
 import os
+import re
 import stat
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
-from pxe_pack.image.unzstd import unzstd
+from pxe_pack.image import decompress
+from pxe_pack.image.decompress import BLOCK, Expansion, PieceStream, pieces
+from pxe_pack.image.limits import Limit, Usage
 
-BLOCK = 256 * 1024
 HEADER = 110  # bytes of a newc header
-NAME_LIMIT = 4096  # PATH_MAX
+NAME_LIMIT = 4096  # PATH_MAX, of names and targets
 KEPT_LIMIT = 8 << 20  # largest file whose content is returned, in bytes
 TRAILER = "TRAILER!!!"
 
 _CPIO = (b"070701", b"070702")
-_GZIP, _XZ, _LZMA, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\0", b"\x5d\x00\x00", b"\x28\xb5\x2f\xfd"
-_UNREAD = {b"\x02\x21\x4c\x18": "lz4", b"BZh": "bzip2", b"\x89LZO": "lzo"}
+_HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]+")
+_READ = ("gzip", "xz", "lzma", "zstd")
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_UNREAD = {b"\x02\x21\x4c\x18": "lz4", b"\x89LZO": "lzo"}
 
 
 Wanted = Callable[[str], bool]
@@ -72,19 +74,28 @@ class Archives:
     def members(self, wanted: Wanted, copied: Copied = lambda _path, _size: None) -> Iterator[Member]:
         """Every member of every archive, in order. Files that are `wanted` and small come with their content.
 
-        A file for which `copied` gives a destination is copied to it, before its member comes.
-        Stops before a segment with unsupported compression. Raises EOFError, ValueError, zlib.error or lzma.LZMAError
-        if the initrd is damaged.
+        A file for which `copied` gives a destination is copied to it, before its member comes. Stops before a segment
+        with unsupported compression. Raises one of decompress.DAMAGED if the initrd is damaged, and LimitError if
+        reading it costs too much.
         """
-        offset = 0
+        count, names, kept = Usage(Limit.INITRD_FILES), Usage(Limit.INITRD_NAMES), Usage(Limit.INITRD_KEPT)
+        for member in self._members(wanted, copied):
+            count.add()
+            names.add(len(member.path))
+            kept.add(len(member.content or b""))
+            yield member
+
+    def _members(self, wanted: Wanted, copied: Copied) -> Iterator[Member]:
+        offset, parts, expansion = 0, Usage(Limit.INITRD_PARTS), Expansion()
         while (start := _skip_zeros(self.source, offset)) is not None:
+            parts.add()
             compression = _compression(self.source(start, 6))
             if compression == "none":
                 plain = _Plain(self.source, start)
                 yield from _archive(plain, wanted, copied)
                 offset = plain.offset
-            elif compression in _DECOMPRESSORS:
-                stream = _DECOMPRESSORS[compression](self.source, start)
+            elif compression in _READ:
+                stream = _decompressed(compression, self.source, start, expansion=expansion)
                 yield from _archives(stream, wanted, copied)
                 offset = stream.end()
             else:
@@ -96,8 +107,8 @@ class Archives:
 def _compression(magic: bytes) -> str:
     if magic in _CPIO:
         return "none"
-    named = {_GZIP: "gzip", _XZ: "xz", _LZMA: "lzma", _ZSTD: "zstd", **_UNREAD}
-    return next((name for start, name in named.items() if magic.startswith(start)), "unknown")
+    named = decompress.compression(magic)
+    return named or next((name for start, name in _UNREAD.items() if magic.startswith(start)), "unknown")
 
 
 def _skip_zeros(source: Source, offset: int) -> int | None:
@@ -170,75 +181,28 @@ class _Stream:
         return self._end()
 
 
-class PieceStream(io.RawIOBase):
-    """An iterator of bytes as a raw stream."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        super().__init__()
-        self._pieces = pieces
-        self._left = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # the buffers we get
-        if not self._left:
-            self._left = memoryview(next(self._pieces, b""))
-        target = memoryview(buffer)
-        count = min(len(target), len(self._left))
-        target[:count] = self._left[:count]
-        self._left = self._left[count:]
-        return count
-
-
-class _Decompressor(Protocol):
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, /) -> bytes: ...
-
-
-def _inflated(source: Source, offset: int, decompressor: _Decompressor) -> _Stream:
-    ends = [offset]
-
-    def pieces() -> Iterator[bytes]:
-        at = offset
-        while not decompressor.eof and (block := source(at, BLOCK)):
-            at += len(block)
-            if piece := decompressor.decompress(block):
-                yield piece
-        if not decompressor.eof:
-            raise EOFError
-        ends[0] = at - len(decompressor.unused_data)
-
-    return _Stream(pieces(), lambda: ends[0])
-
-
-def _gzip(source: Source, offset: int) -> _Stream:
-    return _inflated(source, offset, zlib.decompressobj(wbits=31))
-
-
-def _xz(source: Source, offset: int) -> _Stream:
-    return _inflated(source, offset, lzma.LZMADecompressor(format=lzma.FORMAT_XZ))
-
-
-def _lzma(source: Source, offset: int) -> _Stream:
-    return _inflated(source, offset, lzma.LZMADecompressor(format=lzma.FORMAT_ALONE))
-
-
-def _zstd(source: Source, offset: int) -> _Stream:
-    end = offset
-    while source(end, 4) == _ZSTD:  # zstd -T and pzstd write several frames
-        end = _end_of_frame(source, end)
+def _decompressed(name: str, source: Source, offset: int, *, expansion: Expansion) -> _Stream:
+    end = _end_of_frames(source, offset) if name == "zstd" else None
+    at = offset
 
     def blocks() -> Iterator[bytes]:
-        at = offset
-        while at < end and (block := source(at, min(BLOCK, end - at))):
+        nonlocal at
+        while block := source(at, BLOCK if end is None else min(BLOCK, end - at)):
             at += len(block)
             yield block
 
-    return _Stream(unzstd(blocks()), lambda: end)
+    def ended(behind: bytes) -> None:
+        nonlocal at
+        at -= len(behind)
+
+    return _Stream(pieces(name, blocks(), expansion=expansion, ended=ended), lambda: at)
+
+
+def _end_of_frames(source: Source, offset: int) -> int:
+    """The end of a Zstandard stream: zstd -T and pzstd write several frames."""
+    while source(offset, 4) == _ZSTD:
+        offset = _end_of_frame(source, offset)
+    return offset
 
 
 def _end_of_frame(source: Source, offset: int) -> int:
@@ -266,11 +230,6 @@ def _byte(source: Source, offset: int) -> int:
     return data[0]
 
 
-_DECOMPRESSORS: dict[str, Callable[[Source, int], _Stream]] = {
-    "gzip": _gzip, "xz": _xz, "lzma": _lzma, "zstd": _zstd,
-}  # fmt: skip
-
-
 def _archives(stream: _Stream, wanted: Wanted, copied: Copied) -> Iterator[Member]:
     while stream.at_archive():
         yield from _archive(stream, wanted, copied)
@@ -281,12 +240,11 @@ def _archive(stream: _Bytes, wanted: Wanted, copied: Copied) -> Iterator[Member]
         header = stream.exactly(HEADER)
         if header[:6] not in _CPIO:
             raise ValueError("it is not a newc archive")
-        try:
-            _, mode, uid, gid, _, mtime, size, _, _, _, _, name_size, _ = (
-                int(text, 16) for (text,) in struct.iter_unpack("8s", header[6:])
-            )
-        except ValueError as error:
-            raise ValueError("a header in it is damaged") from error
+        if not _HEXADECIMAL.fullmatch(header[6:]):
+            raise ValueError("a header in it is damaged")
+        _, mode, uid, gid, _, mtime, size, _, _, _, _, name_size, _ = (
+            int(text, 16) for (text,) in struct.iter_unpack("8s", header[6:])
+        )
         if not 0 < name_size <= NAME_LIMIT:
             raise ValueError("a name in it is too long")
         name = os.fsdecode(stream.exactly(_aligned(HEADER + name_size) - HEADER)[:name_size].rstrip(b"\0"))
@@ -295,6 +253,8 @@ def _archive(stream: _Bytes, wanted: Wanted, copied: Copied) -> Iterator[Member]
             return
         path = name.removeprefix("./").strip("/") if name != "." else ""
         content = None
+        if stat.S_ISLNK(mode) and size > NAME_LIMIT:
+            raise ValueError("the target of a link in it is too long")
         if size <= KEPT_LIMIT and (stat.S_ISLNK(mode) or (stat.S_ISREG(mode) and wanted(path))):
             content = stream.exactly(_aligned(size))[:size]
         elif stat.S_ISREG(mode) and (destination := copied(path, size)):

@@ -6,21 +6,21 @@ init/main.c (without rdinit= the kernel starts /init).
 
 from __future__ import annotations
 
-import lzma
 import os
 import re
 import stat
-import zlib
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.image import ca_bundles
+from pxe_pack.image.decompress import DAMAGED
 from pxe_pack.image.initrd import download
 from pxe_pack.image.initrd.appended import Appended
 from pxe_pack.image.initrd.cpio import KEPT_LIMIT, Archives, Member, Segment, Source
 from pxe_pack.image.initrd.squashed import Form, SquashedContent
+from pxe_pack.image.limits import Limit, Usage
 from pxe_pack.image.tree import Inode, ListedTree
 from pxe_pack.squashfs.errors import SquashfsError
 from pxe_pack.tools import InputError, WorkError
@@ -85,7 +85,7 @@ def read_initrd(source: Source, *, name: str, keep: Callable[[str], bool] = lamb
     """
     try:
         return _read(source, keep)
-    except (EOFError, ValueError, lzma.LZMAError, zlib.error, SquashfsError) as error:
+    except (*DAMAGED, SquashfsError) as error:
         raise InputError(
             Problem(
                 reference="initrd-damaged",
@@ -130,13 +130,17 @@ class _Content:
     def look_inside(self) -> None:
         """Add what is in the squashfs inside, if there is one. Raises SquashfsError."""
         if inside := self.squashed.tree:
-            inodes = {inode.path: inode for inode in inside.walk()}
+            inodes: dict[str, Inode] = {}
+            count, names, kept = Usage(Limit.INITRD_FILES), Usage(Limit.INITRD_NAMES), Usage(Limit.INITRD_KEPT)
+            for inode in inside.walk():
+                count.add()
+                names.add(len(inode.path) + len(inode.target))
+                inodes[inode.path] = inode
             self.inodes |= inodes
-            self.files |= {
-                path: inside.cat(path)
-                for path, inode in inodes.items()
-                if stat.S_ISREG(inode.mode) and int(inode.size) <= KEPT_LIMIT and self.wanted(path)
-            }
+            for path, inode in inodes.items():
+                if stat.S_ISREG(inode.mode) and int(inode.size) <= KEPT_LIMIT and self.wanted(path):
+                    kept.add(int(inode.size))
+                    self.files[path] = inside.cat(path)
 
     def read(self, path: str) -> bytes:
         """The content of a file. Raises WorkError if there is no such file."""

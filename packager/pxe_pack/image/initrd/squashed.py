@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from pxe_pack.image.limits import Limit
 from pxe_pack.image.squashfs import Tree
 from pxe_pack.squashfs import Image
 
@@ -22,7 +23,6 @@ _IMAGES: dict[str, Form] = {
     "squashfs-root.img": "squashfs",
     "erofs-root.img": "EROFS",
 }
-SIZE_LIMIT = 2 << 30  # bytes
 
 
 @dataclass(kw_only=True)
@@ -33,18 +33,17 @@ class SquashedContent:
     _file: BinaryIO | None = field(default=None, repr=False)
 
     def destination(self, path: str, size: int) -> BinaryIO | None:
-        """The file to copy the member `path` of `size` bytes to, if it is the image. Raises ValueError, OSError."""
+        """The file to copy the member `path` of `size` bytes to, if it is the image. Raises LimitError, OSError."""
         if path not in _IMAGES:
             return None
-        if size > SIZE_LIMIT:
-            raise ValueError(f"{path} in it has {size:,} bytes, more than {SIZE_LIMIT:,}")
+        Limit.INITRD_SIZE.check(size)
         self.form = _IMAGES[path]
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  as long as its tree is used
         return self._file
 
     @cached_property
     def tree(self) -> Tree | None:
-        """What is in the image; None if there is none, or it is an EROFS."""
+        """What is in the image; None if there is none, or it is an EROFS. Valid when the archive was read."""
         if self._file is None or self.form != "squashfs":
             return None
         self._file.flush()

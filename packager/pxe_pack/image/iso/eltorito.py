@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from pxe_pack.image.fat import Fat, FatError
 from pxe_pack.image.iso.reader import SECTOR, Iso
+from pxe_pack.image.limits import Limit, Usage
 
 _RECORD_AT = 17 * SECTOR
 _IDENTIFIER = b"EL TORITO SPECIFICATION"
@@ -32,7 +33,7 @@ class BootCatalog:
 def boot_catalog(iso: Iso) -> BootCatalog | None:
     """The image's boot catalog; None if it has none."""
     record = os.pread(iso.file.fileno(), SECTOR, _RECORD_AT)
-    if record[:6] != b"\x00CD001" or not record[7:39].startswith(_IDENTIFIER):
+    if len(record) < SECTOR or record[:6] != b"\x00CD001" or not record[7:39].startswith(_IDENTIFIER):
         return None
     (catalog,) = struct.unpack_from("<I", record, 0x47)
     data = os.pread(iso.file.fileno(), SECTOR, catalog * SECTOR)
@@ -48,10 +49,14 @@ def boot_catalog(iso: Iso) -> BootCatalog | None:
 
 
 def efi_images(iso: Iso) -> Iterator[Fat]:
-    """The FAT filesystems in which UEFI firmware looks for boot loaders; unreadable ones are skipped."""
-    catalog = boot_catalog(iso)
+    """The FAT filesystems in which UEFI firmware looks for boot loaders; unreadable ones are skipped.
+
+    Raises LimitError.
+    """
+    catalog, images = boot_catalog(iso), Usage(Limit.BOOT_IMAGES)
     for platform, sector in catalog.images if catalog else ():
         if platform == _UEFI:
+            images.add()
             try:
                 yield Fat(lambda offset, size, start=sector * SECTOR: os.pread(iso.file.fileno(), size, start + offset))  # type: ignore[misc]
             except FatError:

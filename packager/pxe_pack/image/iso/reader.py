@@ -19,11 +19,11 @@ from typing import BinaryIO
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import Span, span_pieces
 from pxe_pack.image.iso.rockridge import Attributes, SystemUseError, read_attributes
-from pxe_pack.image.media import Media, MediaEntry, all_below, found
+from pxe_pack.image.limits import Limit, Usage
+from pxe_pack.image.media import Media, MediaEntry, Names
 from pxe_pack.tools import InputError
 
 SECTOR = 2048
-DEPTH_LIMIT = 64  # ECMA-119 allows 8; images with Rock Ridge go deeper
 
 _VOLUME_DESCRIPTORS_AT = 16 * SECTOR
 _PRIMARY, _SUPPLEMENTARY, _TERMINATOR = 1, 2, 255
@@ -39,16 +39,16 @@ class Iso:
     volume_id: str
     volume_size: int  # bytes, from the volume descriptor; never more than `size`
     size: int  # of the file, in bytes
-    entries: dict[str, MediaEntry]
+    entries: Names
     file: BinaryIO = field(repr=False)
     input_path: Path  # what the user gave: this image, or what it was built from
     case_sensitive: bool  # as Linux mounts it (isofs): only names of Joliet, used without Rock Ridge, are not
 
     def find(self, path: str) -> MediaEntry | None:
-        return found(self.entries, path)
+        return self.entries.find(path)
 
     def below(self, path: str) -> list[MediaEntry]:
-        return all_below(self.entries, path)
+        return self.entries.below(path)
 
     def read(self, entry: MediaEntry, *, offset: int = 0, size: int | None = None) -> bytes:
         wanted = entry.size - offset if size is None else size
@@ -153,8 +153,11 @@ class _Reader:
         self.path = path
         self.file = file
         self.size = size
-        self.entries: dict[str, MediaEntry] = {}
+        self.entries = Names()
         self._seen: set[int] = set()
+        self._directories = Usage(Limit.ISO_DIRECTORIES)
+        self._attributes_outside = Usage(Limit.ISO_ATTRIBUTES)
+        self._count = Usage(Limit.NAMES)  # also of records that add no name
         self._skip = -1  # bytes to skip at the start of each system use field (SUSP SP); -1: no Rock Ridge
 
     @property
@@ -173,7 +176,8 @@ class _Reader:
         self._walk(span, prefix="", depth=0)
 
     def _walk(self, directory: Span, *, prefix: str, depth: int) -> None:
-        if depth > DEPTH_LIMIT or directory.offset in self._seen:
+        Limit.DEPTH.check(depth)
+        if directory.offset in self._seen:
             raise InputError(_damaged(self.path, "its directories form a loop"))
         self._seen.add(directory.offset)
         spans: list[Span] = []
@@ -182,6 +186,7 @@ class _Reader:
             if identifier in (b"\x00", b"\x01") or flags & _ASSOCIATED:
                 continue
             spans.append(self._span(record))
+            Limit.ISO_EXTENTS.check(len(spans))
             if flags & _MORE_EXTENTS:
                 continue
             attributes = self._attributes(record)
@@ -204,14 +209,16 @@ class _Reader:
         if attributes.compressed:
             raise InputError(_damaged(self.path, f"{path} is compressed (zisofs), which is not supported"))
         mode = attributes.mode or (stat.S_IFDIR | 0o555 if is_directory else stat.S_IFREG | 0o444)
-        self.entries[path] = MediaEntry(
-            path=path,
-            mode=mode,
-            size=sum(span.size for span in spans) if stat.S_ISREG(mode) else 0,
-            spans=spans,
-            uid=attributes.uid,
-            gid=attributes.gid,
-            target=attributes.target,
+        self.entries.add(
+            MediaEntry(
+                path=path,
+                mode=mode,
+                size=sum(span.size for span in spans) if stat.S_ISREG(mode) else 0,
+                spans=spans,
+                uid=attributes.uid,
+                gid=attributes.gid,
+                target=attributes.target,
+            )
         )
 
     def _attributes(self, record: bytes) -> Attributes:
@@ -227,6 +234,8 @@ class _Reader:
         return self._span(next(self._records(Span(offset=sector * SECTOR, size=SECTOR)), b""))
 
     def _records(self, directory: Span) -> Iterator[bytes]:
+        Limit.ISO_DIRECTORY.check(directory.size)
+        self._directories.add(directory.size)
         data = self._bytes(directory)
         at = 0
         while at < len(data):
@@ -237,6 +246,7 @@ class _Reader:
             record = data[at : at + length]
             if length < 34 or len(record) < length or record[32] + 33 > length:  # noqa: PLR2004  ECMA-119 9.1
                 raise InputError(_damaged(self.path, "a directory record is damaged"))
+            self._count.add()
             yield record
             at += length
 
@@ -250,6 +260,7 @@ class _Reader:
         return span
 
     def _sector_bytes(self, sector: int, offset: int, size: int) -> bytes:
+        self._attributes_outside.add(size)
         return self._bytes(Span(offset=sector * SECTOR + offset, size=size))
 
     def _bytes(self, span: Span) -> bytes:

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-CONTINUATIONS_LIMIT = 64  # continuation areas of one record; more indicate a loop
+from pxe_pack.image.limits import Limit, Usage
 
 _ROOT, _PARENT, _CURRENT, _CONTINUES = 0x08, 0x04, 0x02, 0x01  # component flags of SL, flags of NM
 
@@ -34,11 +34,13 @@ class Attributes:
 def read_attributes(area: bytes, read: Callable[[int, int, int], bytes]) -> Attributes:
     """The attributes in a system use field; `read(sector, offset, size)` reads continuation areas.
 
-    Raises SystemUseError.
+    Raises SystemUseError, and LimitError where the areas are too many, as in a loop.
     """
     found = Attributes()
     name, link = b"", _Link()
-    for _ in range(CONTINUATIONS_LIMIT):
+    areas = Usage(Limit.ISO_AREAS)
+    while True:
+        areas.add()
         following: tuple[int, int, int] | None = None
         for signature, body in _entries(area):
             found = _noted(found, signature, body)
@@ -54,7 +56,6 @@ def read_attributes(area: bytes, read: Callable[[int, int, int], bytes]) -> Attr
             target = link.text() if stat.S_ISLNK(found.mode) else ""
             return replace(found, name=os.fsdecode(name), target=target)
         area = read(*following)
-    raise SystemUseError("the continuation areas of a file form a loop")
 
 
 def _noted(found: Attributes, signature: bytes, body: bytes) -> Attributes:

@@ -17,14 +17,13 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
+from pxe_pack.image.limits import Limit
 from pxe_pack.image.pe.certificates import load
 from pxe_pack.image.pe.program import PeProgram
 from pxe_pack.image.pe.signature import Signature, Signed
 
 _ENTRY = struct.Struct("<IHH")  # WIN_CERTIFICATE: length, revision, type
 _PKCS7 = 2  # WIN_CERT_TYPE_PKCS_SIGNED_DATA
-_SIGNATURES, _CERTIFICATES = 16, 16  # read of one program, of one signature; shims have two and two
-_LONGEST = 1 << 18  # bytes of a signature; shims' have 10,000
 _HASHES: dict[str, type[hashes.SHA256 | hashes.SHA384 | hashes.SHA512]] = {
     "sha256": hashes.SHA256,
     "sha384": hashes.SHA384,
@@ -39,10 +38,10 @@ def signed(data: bytes, program: PeProgram) -> Signed:
     digests = {"sha256": _digest(data, program, "sha256")}
     found: list[Signature] = []
     for blob in _blobs(data, program):
-        if len(found) == _SIGNATURES:
+        if len(found) == Limit.SIGNATURES.most:
             break
-        if len(blob) > _LONGEST:
-            found.append(Signature(flaw=f"it has more than {_LONGEST:,} bytes"))
+        if len(blob) > Limit.SIGNATURE_SIZE.most:
+            found.append(Signature(flaw=f"it has more than {Limit.SIGNATURE_SIZE.most:,} bytes"))
             continue
         try:
             found.append(_signature(blob, data, program, digests))
@@ -114,7 +113,7 @@ def _certificates(structure: cms.SignedData, signer: cms.SignerInfo) -> tuple[x5
     wanted = signer["sid"].chosen
     own: list[x509.Certificate] = []
     others: list[x509.Certificate] = []
-    for _, each in zip(range(_CERTIFICATES), structure["certificates"], strict=False):
+    for _, each in zip(range(Limit.SIGNATURE_CERTIFICATES.most), structure["certificates"], strict=False):
         one = each.chosen
         if made := load(one.dump()):
             same = one.serial_number == wanted["serial_number"].native and one.issuer == wanted["issuer"]

@@ -9,12 +9,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pxe_pack.image.limits import Limit
 from pxe_pack.image.pe.program import PeProgram
 
 _SECTION = ".sbat"
 _COLUMNS = 6  # component, generation, vendor, package, version, URL
 _DATED = "sbat"  # the first row of a level: its third column is the date
-_LONGEST = 1 << 16  # bytes of it that are read; shims have 300
 _NUMBER = re.compile(r"\s*([+-]?\d{1,9})")
 
 
@@ -65,7 +65,7 @@ def parse_level(text: bytes) -> Level | None:
 
 
 def _rows(text: bytes) -> list[list[str]]:
-    lines = text[:_LONGEST].split(b"\0", 1)[0].decode("ascii", "backslashreplace").splitlines()
+    lines = text[: Limit.SBAT_SIZE.most].split(b"\0", 1)[0].decode("ascii", "backslashreplace").splitlines()
     return [[column if column.isprintable() else repr(column) for column in line.split(",")] for line in lines if line]
 
 

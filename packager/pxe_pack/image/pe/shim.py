@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from pxe_pack.image.limits import Limit
 from pxe_pack.image.pe.certificates import load
 from pxe_pack.image.pe.program import PeProgram
 from pxe_pack.image.pe.sbat import Level, parse_level
@@ -23,7 +24,6 @@ _VENDOR, _LEVEL = ".vendor_cert", ".sbatlevel"
 _TABLE = struct.Struct("<IIII")  # sizes of the trusted and the refused part, then their offsets
 _LEVELS = struct.Struct("<III")  # format version; offsets of the automatic and the latest level, from the second field
 _LEVELS_FROM = 4
-_LONGEST = 1 << 20  # bytes of the table that are read; Debian's has 10,000
 _LIST = struct.Struct("<16sIII")  # type; sizes of the list, of its header, of each entry
 _OWNER = 16  # bytes before each entry's data
 _X509 = UUID("a5c059a1-94e4-4aa7-87b5-ab155c2bf072").bytes_le
@@ -49,7 +49,7 @@ class Shim:
 
 def read_shim(data: bytes, program: PeProgram) -> Shim | None:
     """The shim in `program`, whose bytes are `data`; None if it is not a shim."""
-    section = program.section(data, _VENDOR)[:_LONGEST]
+    section = program.section(data, _VENDOR)[: Limit.VENDOR_SIZE.most]
     if len(section) < _TABLE.size:
         return None
     trusted_size, refused_size, trusted_at, refused_at = _TABLE.unpack_from(section)
