@@ -1,7 +1,8 @@
 """Debian's GRUB as an ordinary program, grub-emu, which runs a grub.cfg and says which kernels it would load.
 
-The function `linux` stands for the command, which a GRUB without a machine lacks. It fails for every kernel, so GRUB
-goes on to what it falls back to, and then shows its menu again.
+The function `tried_linux` stands for the command, which a GRUB without a machine lacks (2.06), or which would
+start a kernel here (2.12). It fails for every kernel, so GRUB goes on to what it falls back to, and then shows its menu
+again.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import re
 import select
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 PRELUDE = """\
-function linux { echo "<"; for word in "$@"; do echo "[$word]"; done; echo ">"; false; }
-function initrd { false; }
+function tried_linux { echo "<"; for word in "$@"; do echo "[$word]"; done; echo ">"; false; }
+function tried_initrd { false; }
 """
+_COMMAND = re.compile(r"((?:^|[;{]|\b(?:then|else|do)\b)\s*)(linux|initrd)(?=\s)", re.MULTILINE)
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # of a menu, and of an entry in a submenu
 _ENDS = (b"Failed to boot both default and fallback entries", b"GNU GRUB")
@@ -29,9 +32,22 @@ _PATIENCE = 20  # seconds
 def tried(text: str, folder: Path) -> list[list[str]]:
     """The words that each `linux` gets, in the order of GRUB's attempts, when no key is pressed.
 
-    `folder` is the one of `text` and of other files that it reads, such as grubenv.
+    `folder` is the one of `text` and of other files that it reads, such as grubenv; they are not changed.
     """
-    (folder / "grub.cfg").write_text(PRELUDE + text, encoding="utf-8")
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name)
+        for path in filter(Path.is_file, folder.iterdir()):
+            content = path.read_text(encoding="utf-8")
+            (copy / path.name).write_text(_emulated(content) if path.suffix == ".cfg" else content, encoding="utf-8")
+        (copy / "grub.cfg").write_text(PRELUDE + _emulated(text), encoding="utf-8")
+        return _tried(copy)
+
+
+def _emulated(text: str) -> str:
+    return _COMMAND.sub(r"\1tried_\2", text)
+
+
+def _tried(folder: Path) -> list[list[str]]:
     master, slave = pty.openpty()
     command = ["grub-emu", "-r", "host", "-d", str(folder)]
     environment = {**os.environ, "TERM": "dumb"}

@@ -15,9 +15,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import ProxyManager
 
 from pxe_fetch import __version__
 from pxe_fetch.contract.model import Proxy, Tls
@@ -107,6 +110,7 @@ class Client:
     def _get(self, url: Url, fields: Mapping[str, str]) -> requests.Response:
         with requests.Session() as session:
             session.trust_env = False  # nodes ignore the environment too
+            session.mount("https://", _Adapter())
             own = {"User-Agent": f"pxe-fetch/{__version__}", "Accept": "*/*"}
             session.headers.clear()
             request = session.prepare_request(
@@ -129,6 +133,30 @@ class Client:
     def _proxy_of(self, url: Url) -> str | None:
         chosen = self.proxy.https if url.scheme == "https" else self.proxy.http
         return None if chosen is None or is_exempt(url, self.proxy.no_proxy) else chosen
+
+
+class _Adapter(HTTPAdapter):
+    """Verifies certificates as the agent does: urllib3's own context is stricter from Python 3.13 on.
+
+    VERIFY_X509_STRICT, which it then sets, refuses the certificates of many sites' own authorities (ssl, "Changed in
+    version 3.13").
+    """
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  as requests has them
+        """Make the pool of connections with the agent's kind of context."""
+        super().init_poolmanager(*arguments, **options, ssl_context=_context())
+
+    def proxy_manager_for(self, *arguments: Any, **options: Any) -> ProxyManager:  # noqa: ANN401
+        """The same for connections through a proxy."""
+        manager: ProxyManager = super().proxy_manager_for(*arguments, **options, ssl_context=_context())
+        return manager
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.post_handshake_auth = True  # a server may want a certificate for some of its files alone
+    return context
 
 
 def _doubt(answer: requests.Response) -> str:
