@@ -217,6 +217,7 @@ def test_a_dry_run_tells_of_chunks(site: Site, packs: Packs, capsys: pytest.Capt
     assert result["plan"]["artifacts"] == [
         {
             "source": str(site.folder / "m#1.bin"),
+            "names": ["model"],
             "size": len(BODY),
             "url": f"{BASE}m%231.bin",
             "chunks": {"size": CHUNK, "url": f"{BASE}m%231.bin.chunks"},

@@ -172,7 +172,7 @@ def test_it_is_listed_wherever_files_are(
     assert cli.main(site.command("--dry-run", "--json")) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     (planned,) = result["plan"]["artifacts"]
-    assert planned == {"source": str(app), "files": 2, "size": size, "url": url, "chunks": None}
+    assert planned == {"source": str(app), "names": ["app"], "files": 2, "size": size, "url": url, "chunks": None}
     summary = packs()
     assert ARCHIVE in summary
     assert url in summary
