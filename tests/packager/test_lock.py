@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -224,7 +225,7 @@ def test_a_missing_credential_is_told_once(server: Server, capsys: pytest.Captur
 def test_an_ordinary_user_locks_without_a_runtime_directory(server: Server) -> None:
     with ordinary_user() as user:
         write(artifact(server.url("/m.bin")))
-        Path("fetch.yaml").rename(user.home / "fetch.yaml")
+        shutil.move("fetch.yaml", user.home)
         done = user.run(sys.executable, "-m", "pxe_pack", "lock", "fetch.yaml", env={"XDG_RUNTIME_DIR": ""})
         assert done.returncode == 0, done.stderr
         assert f"sha256: {SHA256}" in (user.home / "fetch.lock").read_text()
