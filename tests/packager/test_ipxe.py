@@ -129,7 +129,7 @@ def loaded_by_ipxe(text: str, folder: Path) -> list[str]:
         watch.cancel()
         qemu.kill()
     assert FAILED in seen, seen
-    return re.findall(r"boot/(\w+)\.\.\. No such file", seen)
+    return re.findall(r"boot/(\w+)\.\.\.", seen)  # how it says that there is none depends on its version
 
 
 @pytest.mark.parametrize("default", ["an-id", "more > less>in-two", "more >> less>in-two", "2>1"])
