@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from pxe_fetch.contract.paths import parents
 from pxe_pack.image.bootloader import MediaFile
 from pxe_pack.image.grub.config import grub_files
 from pxe_pack.image.iso import eltorito
@@ -27,7 +28,7 @@ from pxe_pack.image.iso.reader import SECTOR, Iso
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.image.media import Media, MediaEntry
 from pxe_pack.layout.layout import find_layout
-from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind, parents, path_problem
+from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind, path_problem
 
 _KERNEL = re.compile(r"(?:vmlinuz|vmlinux|bzimage|initrd|initramfs)(?:[-._].*)?", re.IGNORECASE)
 _MAX_LINKS = 40  # on the way to a file; Linux, MAXSYMLINKS in include/linux/namei.h

@@ -79,6 +79,18 @@ def test_bytes_that_came_before_a_broken_end_are_kept(end: End, tmp_path: Path) 
 
 
 @contextmanager
+def served(listener: socket.socket, serve: Callable[[], None]) -> Iterator[str]:
+    """Run `serve`, which ends with the listener, in a thread. Gives the URL of the file."""
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}/m.bin"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(timeout=10)
+
+
+@contextmanager
 def strict(authority: Authority, *, version: ssl.TLSVersion) -> Iterator[str]:
     """A server that wants a client certificate of `authority`. Gives its URL."""
     issued = authority.issue("localhost", alternative="IP:127.0.0.1")
@@ -99,13 +111,8 @@ def strict(authority: Authority, *, version: ssl.TLSVersion) -> Iterator[str]:
                     connection.recv(65536)
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY)
 
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        try:
-            yield f"https://127.0.0.1:{listener.getsockname()[1]}/m.bin"
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join(timeout=10)
+        with served(listener, serve) as url:
+            yield url
 
 
 @pytest.mark.parametrize("shown", ["none", "a stranger's", "ours"])
@@ -172,13 +179,8 @@ def meddling(context: ssl.SSLContext, *, alert: int | None, at: Collection[int])
                     head = f"HTTP/1.1 {status}\r\nContent-Length: {len(BODY) - start}\r\n\r\n"
                     connection.sendall(head.encode() + BODY[start : start + 100_000])
 
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        try:
-            yield f"https://127.0.0.1:{listener.getsockname()[1]}/m.bin"
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join(timeout=10)
+        with served(listener, serve) as url:
+            yield url
 
 
 @pytest.mark.parametrize("alert", [*ALERTS.values(), None], ids=[*ALERTS, "reset"])

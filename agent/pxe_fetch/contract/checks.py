@@ -21,10 +21,8 @@ def version(root: Section) -> None:
     given = root.value("version")
     if given and type(given.data) is int and given.data > model.VERSION:
         message = f"this configuration is of version {given.data}, which is newer than this program knows"
-        label, hint = (
-            f"known: {model.VERSION}",
-            f"use a newer pxe-pack, and its agent; or write `version: {model.VERSION}`",
-        )
+        label = f"known: {model.VERSION}"
+        hint = f"use a newer pxe-pack, and its agent; or write `version: {model.VERSION}`"
         where = root.problems.position(given.spot)
         problem = Problem(reference="number-out-of-range", message=message, where=where, label=label, hint=hint)
         raise ProblemError(problem)
@@ -41,7 +39,7 @@ def origin(artifact: Section) -> None:
 
 
 def digest(artifact: Section) -> None:
-    """Check that there is at most one digest, and it is none of a source."""
+    """Check that there is at most one digest, and no `sha256_url` for a source."""
     given = [key for key in model.DIGESTS if artifact.has(key)]
     if len(given) > 1:
         message = f"{artifact.path} has {' and '.join(given)}; give one digest"

@@ -20,9 +20,9 @@ def count(size: int, *, chunk: int) -> int:
     return -(-size // chunk)
 
 
-def fitting(size: int, *, least: int = SMALLEST) -> int:
-    """The chunk size for a file of `size` bytes: `least`, doubled until there are at most MOST chunks."""
-    return next(each for each in (least << power for power in range(64)) if count(size, chunk=each) <= MOST)
+def fitting(size: int, *, least: int = SMALLEST, most: int = MOST) -> int:
+    """The chunk size for a file of `size` bytes: `least`, doubled until there are at most `most` chunks."""
+    return next(each for each in (least << power for power in range(64)) if count(size, chunk=each) <= most)
 
 
 def listed(digests: bytes) -> str:

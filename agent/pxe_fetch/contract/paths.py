@@ -27,7 +27,6 @@ PART_SUFFIX = ".pxe-fetch-part"  # of a file that is being downloaded, in its de
 STAGING_SUFFIX = ".pxe-fetch-staging"  # of what is unpacked, in its destination's directory
 LONGEST_PATH = 4095  # bytes; PATH_MAX of limits.h counts the byte that ends a path
 LONGEST_NAME = 255  # bytes; NAME_MAX of Linux's file systems, limits.h
-LONGEST_PATH = 4095  # bytes; PATH_MAX counts the byte that ends a path
 
 CA_BUNDLES = (
     "/etc/pki/tls/certs/ca-bundle.crt",  # Azure Linux, Fedora, RHEL
@@ -71,16 +70,13 @@ class Places:
 
 
 def parents(path: str) -> list[str]:
-    """The folders around the absolute `path`, the outermost first; without `/`."""
+    """The folders around `path`, the outermost first; without `/`, or what a relative path begins in."""
     return [path[:at] for at, character in enumerate(path) if character == "/" and at]
 
 
 def enclosing(path: str, places: Container[str]) -> str | None:
     """The innermost of `places` that is a folder around `path`; None if there is none."""
-    while path := path.rpartition("/")[0]:
-        if path in places:
-            return path
-    return None
+    return next((one for one in reversed(parents(path)) if one in places), None)
 
 
 class MessageId:

@@ -93,7 +93,7 @@ class StreamBudget:
 
 @mutable_record
 class Visit:
-    """One request to a host, until its answer is read. Whoever makes it says how it went."""
+    """One request to a host, until its answer is read. The code that sends it records the outcome here."""
 
     since: float = 0.0  # on the clock
     is_served: bool = False  # the host has answered; only the end shows whether the bytes come too

@@ -6,6 +6,7 @@ import glob
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from pxe_fetch.contract.paths import enclosing, parents
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.additional_files import AdditionalFiles
 from pxe_pack.artifacts import LocalFile
@@ -13,7 +14,7 @@ from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.grub.config import GRUB_CFG, GRUB_DIR
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
-from pxe_pack.layout.manifest import FOLDER, MANIFEST, MAX_FILES, SUMS, Kind, parents, path_problem
+from pxe_pack.layout.manifest import FOLDER, MANIFEST, MAX_FILES, SUMS, Kind, path_problem
 from pxe_pack.layout.urls import Urls, file_name, same_urls
 
 _MAX_SHOWN = 5  # names in one message
@@ -92,7 +93,7 @@ def _clashes(additional: AdditionalFiles, taken: Mapping[str, str], urls: Urls) 
     folders = {parent: path for path in [*additional.files, *taken] for parent in parents(path)}
     apart: dict[str, Kind] = {path: _kind(path, urls) for path in taken}
     for path in additional.files:
-        above = next((parent for parent in parents(path) if parent in taken), None)
+        above = enclosing(path, taken)
         if path in taken or above:
             yield _clash(path, f"would be in the place of {taken[above or path]}")
         elif path in folders:

@@ -8,6 +8,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.quantity import show_size
 from pxe_pack.checks.subject import Subject
 from pxe_pack.node_memory import NodeMemory, Space
+from pxe_pack.node_memory.table import mebibytes
 from pxe_pack.node_memory.tmpfs import total
 from pxe_pack.node_memory.writable_layer import ROOT, RUN
 
@@ -22,7 +23,7 @@ def memory(subject: Subject) -> Iterator[Problem]:
     if model.given is None:
         yield Problem(
             reference="node-memory",
-            message=f"a node needs at least {_mebibytes(model.needed)} of memory: {_breakdown(model)}",
+            message=f"a node needs at least {mebibytes(model.needed)} of memory: {_breakdown(model)}",
             hint="to check it against your nodes, pass for example --node-memory 4GiB",
             severity="note",
         )
@@ -32,7 +33,7 @@ def memory(subject: Subject) -> Iterator[Problem]:
         yield Problem(
             reference="node-memory",
             message=f"{'a node' if sure else 'a node that gets all artifacts'} needs at least "
-            f"{_mebibytes(model.needed if sure else model.wanted)} of memory, but has {show_size(model.given)}: "
+            f"{mebibytes(model.needed if sure else model.wanted)} of memory, but has {show_size(model.given)}: "
             f"{_breakdown(model)}",
             hint="make the image smaller, put artifacts on a disk, or give nodes more memory",
             severity="error" if sure else "warning",
@@ -40,7 +41,7 @@ def memory(subject: Subject) -> Iterator[Problem]:
     if (check := model.layer.check) and total(model.given) - check.image < check.left:
         yield Problem(
             reference="node-memory",
-            message=f"dracut copies {_mebibytes(check.image)} into memory and wants {_mebibytes(check.left)} left "
+            message=f"dracut copies {mebibytes(check.image)} into memory and wants {mebibytes(check.left)} left "
             f"(rd.minmem), which a node with {show_size(model.given)} does not have: it opens an emergency shell",
             hint="remove rd.live.ram and rd.writable.fsimg, set rd.minmem (MiB), or give nodes more memory",
         )
@@ -66,8 +67,8 @@ def _room(space: Space, model: NodeMemory, given: int) -> Iterator[Problem]:
     yield Problem(
         # the reference is older than the model: it once meant half of the memory
         reference="node-memory-half",
-        message=f"{space.point} has to hold {_mebibytes(needed)}{whose}, but on a node with {show_size(given)} it "
-        f"holds {_mebibytes(size)} ({limit})",
+        message=f"{space.point} has to hold {mebibytes(needed)}{whose}, but on a node with {show_size(given)} it "
+        f"holds {mebibytes(size)} ({limit})",
         hint=_remedy(space, model, given, needed=needed),
         severity="error" if sure else "warning",
     )
@@ -87,8 +88,4 @@ def _breakdown(model: NodeMemory) -> str:
     sums = model.sums(optional=True)
     phase = sums.index(max(sums))
     taken = ((part.what, part.sizes[phase]) for part in model.parts if part.sizes[phase])
-    return "; ".join(f"{what}: {_mebibytes(size)}" for what, size in taken)
-
-
-def _mebibytes(size: int) -> str:
-    return f"{-(-size // _MIB):,} MiB"
+    return "; ".join(f"{what}: {mebibytes(size)}" for what, size in taken)

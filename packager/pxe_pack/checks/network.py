@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.url import UrlError, is_absolute, parse
 from pxe_fetch.contract.validators import joined
-from pxe_pack.checks.subject import Subject
+from pxe_pack.checks.subject import Subject, requested_urls
 from pxe_pack.image import networking, resolver
 
 
@@ -40,21 +39,13 @@ def _host_names(config: FetchConfig) -> frozenset[str]:
     """The hosts in the URLs of the configuration that are names. Those that depend on the node are left out."""
     urls = [config.report.url, config.proxy.http, config.proxy.https]
     for artifact in config.artifacts:
-        urls += [*artifact.urls, artifact.digest_url, *(artifact.chunks.urls if artifact.chunks else ())]
+        urls += requested_urls(artifact)
     found = set()
     for url in joined(tuple(filter(None, urls)), config.base_url):
         try:
             host = parse(url).host if is_absolute(url) and "${" not in url.split("/")[2] else ""
         except (UrlError, IndexError):
             continue
-        if host and host != "localhost" and not _is_address(host):
+        if host and host != "localhost" and not resolver.is_address(host):
             found.add(host.lower())
     return frozenset(found)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True

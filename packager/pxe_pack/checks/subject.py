@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pxe_fetch.contract.chunks import SUFFIX
-from pxe_fetch.contract.model import FetchConfig
+from pxe_fetch.contract.model import Artifact, FetchConfig
 from pxe_pack.image import units
 from pxe_pack.image.bootloader import BootLoaders
-from pxe_pack.image.grub.config import CONFIG_LIMIT, GRUB_CFG, GRUB_DIR
+from pxe_pack.image.grub.config import GRUB_CFG, GRUB_DIR
 from pxe_pack.image.initrd.reader import InitrdFacts
+from pxe_pack.image.limits import Limit
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.mounts import Mount, mounts
 from pxe_pack.image.programs import Programs, programs
@@ -73,6 +74,12 @@ class Subject:
         return name == GRUB_CFG or name in redirector or name in self.image.boot_files()
 
 
+def requested_urls(artifact: Artifact) -> list[str]:
+    """The URLs from which a node fetches an artifact, its SHA256SUMS file and its chunk digests; as written."""
+    chunks = artifact.chunks.urls if artifact.chunks else ()
+    return [*artifact.urls, *filter(None, (artifact.digest_url,)), *chunks]
+
+
 def subject(
     image: LiveImage,
     *,
@@ -91,7 +98,7 @@ def subject(
     def text(path: str) -> str:
         entry = image.media.find(path)
         return (
-            image.media.read(entry, size=CONFIG_LIMIT).decode(errors="surrogateescape")
+            image.media.read(entry, size=Limit.GRUB_BYTES.most).decode(errors="surrogateescape")
             if entry and entry.is_file
             else ""
         )

@@ -75,7 +75,7 @@ def _fault_of_link(tree: RootTree, enabled: Container[str]) -> str:
 def _fault_of_servers(servers: list[str], enabled: Container[str]) -> str:
     if not servers:
         return "names no server, and nothing that is enabled writes it"
-    addresses = [ipaddress.ip_address(one.partition("%")[0]) for one in servers if _is_address(one)]
+    addresses = [ipaddress.ip_address(one.partition("%")[0]) for one in servers if is_address(one)]
     if addresses and all(one.is_loopback for one in addresses):
         if any(unit in enabled for unit in _LOCAL_SERVERS):
             return ""
@@ -85,7 +85,8 @@ def _fault_of_servers(servers: list[str], enabled: Container[str]) -> str:
     return ""
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether a host, as in URLs and configuration files, is an IP address; IPv6 may have a zone."""
     try:
         ipaddress.ip_address(text.partition("%")[0])
     except ValueError:

@@ -16,14 +16,13 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
-from pxe_pack.image.iso.reader import SECTOR, Iso
+from pxe_pack.image.iso.reader import SECTOR, Iso, has_joliet
 from pxe_pack.tools import WorkError
 
 EDITOR = "xorriso"
 BIG_FILE = (1 << 32) - SECTOR  # bytes; larger files need several extents, which is ISO 9660 level 3
 _LAST = -1_000_000_000  # sort weight: a lower weight means a higher address; only files get one this low
 _MBR_ENTRIES, _MBR_END = 446, 510
-_JOLIET = (b"%/@", b"%/C", b"%/E")  # escape sequences of a supplementary descriptor (ECMA-119 8.5.6)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +61,7 @@ def rewrite(
     The content of the file `last` comes after everything else.
     """
     drives = ["-indev", f"stdio:{iso.path}", "-outdev", f"stdio:{target}", "-boot_image", "any", "replay"]
-    if _has_joliet(iso):
+    if has_joliet(iso.file):
         drives += ["-joliet", "on"]
     commands = _commands(removed, placed, mtime)
     if last:
@@ -114,13 +113,3 @@ def _quoted(word: str) -> str:
         if mark not in word and "\n" not in word:
             return f"{mark}{word}{mark}"
     raise WorkError(Problem(reference="name-unusable", message=f"xorriso does not accept the name {word!r}"))
-
-
-def _has_joliet(iso: Iso) -> bool:
-    for sector in range(16, 32):
-        descriptor = os.pread(iso.file.fileno(), SECTOR, sector * SECTOR)
-        if len(descriptor) < SECTOR or descriptor[0] == 255 or descriptor[1:6] != b"CD001":  # noqa: PLR2004  ECMA-119 8.3
-            return False
-        if descriptor[0] == 2 and descriptor[88:91] in _JOLIET:  # noqa: PLR2004
-            return True
-    return False

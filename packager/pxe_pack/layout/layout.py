@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pxe_fetch.contract.paths import parents
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import SizeAndDigest, copy_hashed, copy_span
 from pxe_pack.image.bootloader import grub_in
@@ -26,7 +27,6 @@ from pxe_pack.layout.manifest import (
     Kind,
     LayoutFile,
     ManifestError,
-    parents,
     parse_manifest,
     path_problem,
 )

@@ -15,6 +15,7 @@ from enum import StrEnum
 from urllib.parse import unquote
 
 from pxe_fetch.contract import validators
+from pxe_fetch.contract.paths import parents
 from pxe_fetch.contract.problem import RuleError
 from pxe_fetch.contract.url import UrlError, parse
 
@@ -196,12 +197,6 @@ def _kind(path: str, url: str | None) -> Kind:
     if path.startswith(f"{FOLDER}/"):
         return Kind.ARTIFACT
     return Kind.ISO if url else Kind.BOOT
-
-
-def parents(path: str) -> Iterator[str]:
-    """The folders above `path`, innermost first; without the top."""
-    while path := path.rpartition("/")[0]:
-        yield path
 
 
 def path_problem(path: str) -> str | None:

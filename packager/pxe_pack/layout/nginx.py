@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import unquote, urlsplit
 
+from pxe_fetch.contract.paths import parents
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.layout.manifest import Kind, LayoutFile, parents
+from pxe_pack.layout.manifest import Kind, LayoutFile
 from pxe_pack.layout.site import Site, address_of
 from pxe_pack.tools import InputError
 

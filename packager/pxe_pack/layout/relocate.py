@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pxe_fetch.contract.paths import parents
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import checks
 from pxe_pack.console import joined
@@ -23,7 +24,7 @@ from pxe_pack.image.grub.words import quoted, unquoted
 from pxe_pack.layout.entries import menu
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.layout import Layout
-from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind, parents
+from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
 from pxe_pack.layout.urls import Urls, file_name, same_urls
 from pxe_pack.output import output_problem, staging
 from pxe_pack.tools import InputError

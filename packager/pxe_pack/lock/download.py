@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pxe_fetch.contract import facts, quantity
-from pxe_fetch.contract.chunks import LARGEST, SMALLEST, count
+from pxe_fetch.contract.chunks import LARGEST, fitting
 from pxe_fetch.contract.model import Artifact, Chunks, FetchConfig, Report, When
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.url import is_absolute, redact
@@ -237,9 +237,7 @@ def _answer(item: Wanted, state: Mapping[str, object], *, index: int, folder: Pa
 
 def _chunks(path: Path, size: int) -> Chunks | None:
     """The chunk digests of a file of `size` bytes: at most MOST_CHUNKS; None if it is small, or too large for that."""
-    chunk = max(DEFAULT_SIZE, SMALLEST)
-    while count(size, chunk=chunk) > MOST_CHUNKS:
-        chunk *= 2
+    chunk = fitting(size, least=DEFAULT_SIZE, most=MOST_CHUNKS)
     if size < CHUNKED_FROM or chunk > LARGEST:
         return None
     digests = ChunkDigests(chunk)

@@ -12,8 +12,8 @@ _MIB = 1 << 20
 
 def lines(memory: NodeMemory) -> Iterator[str]:
     """The table: a row for each thing in memory, a column for each phase; then what each file system holds."""
-    columns = [[_mebibytes(size) if size else "" for size in part.sizes] for part in memory.parts]
-    sums = [_mebibytes(size) for size in memory.sums(optional=True)]
+    columns = [[mebibytes(size) if size else "" for size in part.sizes] for part in memory.parts]
+    sums = [mebibytes(size) for size in memory.sums(optional=True)]
     widths = [max(map(len, column)) for column in zip(PHASES, sums, *columns, strict=True)]
     last = f"sum{f', of {show_size(memory.given)}' if memory.given is not None else ''}"
     titles = [part.what for part in memory.parts]
@@ -34,8 +34,8 @@ def describe(space: Space, given: int | None) -> str:
     size = space.size(given) if given is not None else None
     if given is not None and space.limit and space.least > space.limit.on(given):
         limit = " (dracut enlarges it before it copies the image)"
-    of = f" of {_mebibytes(size)}" if size is not None else ""
-    return f"{space.point}: {_mebibytes(space.possible)}{of}{limit}"
+    of = f" of {mebibytes(size)}" if size is not None else ""
+    return f"{space.point}: {mebibytes(space.possible)}{of}{limit}"
 
 
 def document(memory: NodeMemory) -> dict[str, object]:
@@ -62,5 +62,6 @@ def document(memory: NodeMemory) -> dict[str, object]:
     }
 
 
-def _mebibytes(size: int) -> str:
+def mebibytes(size: int) -> str:
+    """A number of bytes in MiB, rounded up."""
     return f"{-(-size // _MIB):,} MiB"

@@ -15,13 +15,13 @@ from pxe_pack.image.grub.files import Files, UnsuitableGrubConfigError
 from pxe_pack.image.grub.interpreter import run
 from pxe_pack.image.grub.limits import GrubSyntaxError
 from pxe_pack.image.grub.network import NetworkConfig, for_network
+from pxe_pack.image.limits import Limit
 from pxe_pack.image.media import Media, MediaEntry
 from pxe_pack.tools import InputError
 
 GRUB_DIR = "boot/grub2"
 GRUB_CFG = f"{GRUB_DIR}/grub.cfg"
 GRUB_PXE_CFG = f"{GRUB_DIR}/grub-pxe.cfg"
-CONFIG_LIMIT = 1 << 20  # bytes
 
 _FOLDERS = (GRUB_DIR, "boot/grub")
 _LEFT_OUT = {"efiboot.img", "efi.img", "grub.cfg", "grub-pxe.cfg"}
@@ -114,7 +114,7 @@ def _files(media: Media) -> Files:
 
 
 def _text(media: Media, entry: MediaEntry) -> str:
-    if entry.size > CONFIG_LIMIT:
+    if entry.size > Limit.GRUB_BYTES.most:
         message = (
             f"{entry.path} in {media.input_path} has {entry.size:,} bytes, which is too large for a GRUB configuration"
         )

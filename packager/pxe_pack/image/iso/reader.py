@@ -122,7 +122,7 @@ def _read(path: Path, file: BinaryIO, input_path: Path) -> Iso:
         entries=reader.entries,
         file=file,
         input_path=input_path,
-        case_sensitive=reader.rock_ridge or not _has_joliet(file),
+        case_sensitive=reader.rock_ridge or not has_joliet(file),
     )
 
 
@@ -133,7 +133,8 @@ def _primary_descriptor(path: Path, file: BinaryIO) -> bytes:
     raise InputError(_damaged(path, "it has no primary volume descriptor with sectors of 2048 bytes"))
 
 
-def _has_joliet(file: BinaryIO) -> bool:
+def has_joliet(file: BinaryIO) -> bool:
+    """Whether the image in `file` has names by Joliet beside those of ISO 9660."""
     return any(one[0] == _SUPPLEMENTARY and one[88:91] in _JOLIET for one in _descriptors(file))
 
 
