@@ -195,6 +195,14 @@ def test_https_artifacts_take_certificates_in_the_root_filesystem(site: Site, fo
         assert words in findings["root-no-certificates"]["message"]
 
 
+@pytest.mark.parametrize(("url", "is_found"), [("http://files.example/m.bin", False), ("m.bin", True)])
+def test_an_https_base_url_counts_where_a_url_is_joined_to_it(
+    site: Site, found: Found, url: str, *, is_found: bool
+) -> None:
+    site.rest = {"defaults": {"base_url": "https://base.example/"}, "artifacts": [{**ARTIFACT, "url": url}]}
+    assert ("root-no-certificates" in found()) == is_found
+
+
 def test_a_ca_file_of_the_site_has_to_be_in_the_image_or_an_artifact(site: Site, found: Found) -> None:
     site.rest = {
         "artifacts": [{**ARTIFACT, "url": "https://files.example/m.bin"}],

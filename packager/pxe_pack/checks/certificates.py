@@ -12,7 +12,7 @@ from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.paths import CA_BUNDLES
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.url import redact
-from pxe_pack.checks.subject import Subject
+from pxe_pack.checks.subject import Subject, requested_urls
 from pxe_pack.image import ca_bundles
 
 
@@ -45,7 +45,6 @@ def _by_https(config: FetchConfig, artifact_url: str) -> Iterator[str]:
     """The URLs that the agent fetches by https."""
     urls = [config.report.url or ""]
     for artifact in config.artifacts:
-        chunks = artifact.chunks.urls if artifact.chunks else ()
-        urls += [urljoin(config.base_url or "", url) for url in (*artifact.urls, artifact.digest_url or "", *chunks)]
+        urls += [urljoin(config.base_url or "", url) for url in requested_urls(artifact)]
         urls += [artifact_url] if artifact.source else []
     return (url for url in urls if url.startswith("https:"))
