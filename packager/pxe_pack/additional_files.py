@@ -24,7 +24,8 @@ from pxe_fetch.contract.paths import parents
 from pxe_pack.image.bootloader import MediaFile
 from pxe_pack.image.grub.config import grub_files
 from pxe_pack.image.iso import eltorito
-from pxe_pack.image.iso.reader import SECTOR, Iso
+from pxe_pack.image.iso.descriptors import SECTOR
+from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.image.media import Media, MediaEntry
 from pxe_pack.layout.layout import find_layout
