@@ -250,6 +250,7 @@ def _facts(
             "artifact_url": f"{settings.artifact_url.rstrip('/')}/" if settings.files else None,
         },
         "boot_loaders": plan.loaders_document(),
+        "left_behind": plan.additional.left_behind_document(),
     }
 
 

@@ -23,7 +23,7 @@ from pxe_pack.image.grub.script import Command, parse, walk
 from pxe_pack.image.grub.words import quoted, unquoted
 from pxe_pack.layout.entries import menu
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
-from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.layout import Layout, what_is
 from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
 from pxe_pack.layout.urls import Urls, file_name, same_urls
 from pxe_pack.output import output_problem, staging
@@ -90,7 +90,7 @@ def _problems(layout: Layout, *, boot_url: str | None, artifact_url: str | None)
     found += checks.artifact_url(artifact_url) if artifact_url else []
     found += [replaced for replaced in layout.differing() if "does not exist" in replaced.message]
     if unlisted := layout.unlisted():
-        message = f"{layout.root} contains a file that pxe-pack did not write: {unlisted[0]}"
+        message = f"{layout.root} contains {what_is(unlisted[0])} that pxe-pack did not write: {unlisted[0]}"
         found.append(Problem(reference="output-foreign", message=message, hint="move it away, or it would be lost"))
     elif problem := output_problem(layout.root):
         found.append(problem)
