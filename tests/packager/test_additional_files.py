@@ -168,7 +168,8 @@ def bootable(site: Site, tmp_path: Path) -> Site:
         "EFI/BOOT/mmx64.efi": loader, "EFI/BOOT/BOOTX64.CSV": b"\xff\xfes\0", "EFI/fedora/grub.cfg": b"x\n",
         "EFI/fedora/grubenv": b"# GRUB Environment Block\n", "isolinux/isolinux.cfg": b"x\n",
         "isolinux/vesamenu.c32": b"x\n", "isolinux/vmlinuz": kernel, "boot/loader/entries/a.conf": b"title A\n",
-        "boot/grub/efi.img": fat, "grub.cfg": b"x\n", "grub/grub.cfg": b"x\n", "boot/vmlinuz-spare": kernel, "boot/initramfs-spare.img": initrd,
+        "boot/grub/efi.img": fat, "grub.cfg": b"x\n", "grub/grub.cfg": b"x\n",
+        "boot/vmlinuz-spare": kernel, "boot/initramfs-spare.img": initrd,
     }  # fmt: skip
     site.image = with_files(site.image, tmp_path / "more.iso", {**boot, "updates/etc/motd": b"x\n"})
     return site
