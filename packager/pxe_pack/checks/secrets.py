@@ -9,7 +9,8 @@ from urllib.parse import parse_qsl, urlsplit
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.url import redact
-from pxe_pack.checks.subject import Subject, requested_urls
+from pxe_pack.checks.subject import Subject
+from pxe_pack.node_urls import artifact_urls
 
 # Names of what is secret in a query, in lower case and without `-` and `_`: of shared access signatures (Azure: `sig`)
 # and of presigned URLs (S3: `X-Amz-Signature`, `X-Amz-Security-Token`, before `Signature`; Google: `X-Goog-Signature`);
@@ -64,7 +65,7 @@ def _of_config(config: FetchConfig) -> Iterator[tuple[str, str]]:
     for url in filter(None, (config.base_url, config.artifact_url)):
         yield "the base of the artifacts", url
     for artifact in config.artifacts:
-        for url in requested_urls(artifact):
+        for url in artifact_urls(artifact):
             yield f"artifact {artifact.name}", url
     if config.report.url:
         yield "the report", config.report.url

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pxe_fetch.contract.chunks import SUFFIX
-from pxe_fetch.contract.model import Artifact, FetchConfig
+from pxe_fetch.contract.model import FetchConfig
 from pxe_pack.image import units
 from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.grub.config import GRUB_CFG, GRUB_DIR
@@ -22,8 +22,8 @@ from pxe_pack.layout.manifest import Kind
 from pxe_pack.node_memory import NodeMemory
 from pxe_pack.node_memory import node_memory as node_memory_of
 from pxe_pack.node_memory.demand import Demand, demands
+from pxe_pack.node_urls import CONFIG_ARGUMENT
 
-_OTHER_CONFIG = "pxe-fetch.config"  # the kernel argument with the URL of a configuration
 _AGENT_SIZE = 20 << 20  # bytes, about: of the agent that a pack adds
 
 
@@ -74,12 +74,6 @@ class Subject:
         return name == GRUB_CFG or name in redirector or name in self.image.boot_files()
 
 
-def requested_urls(artifact: Artifact) -> list[str]:
-    """The URLs from which a node fetches an artifact, its SHA256SUMS file and its chunk digests; as written."""
-    chunks = artifact.chunks.urls if artifact.chunks else ()
-    return [*artifact.urls, *filter(None, (artifact.digest_url,)), *chunks]
-
-
 def subject(
     image: LiveImage,
     *,
@@ -119,7 +113,7 @@ def subject(
         boot_url=(layout.urls.boot_url or "") if layout else boot_url,
         artifact_url=(layout.urls.artifact_url or "") if layout else artifact_url,
         injector=injector,
-        config=config or (None if any(one.values(_OTHER_CONFIG) for one in shown.entries) else packed),
+        config=config or (None if any(one.values(CONFIG_ARGUMENT) for one in shown.entries) else packed),
         local_sizes=local_sizes or {},
         enabled=enabled,
         mounts=mounted,
