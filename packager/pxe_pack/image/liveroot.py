@@ -9,7 +9,7 @@ from functools import cached_property
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import Span
-from pxe_pack.image import rootfs, squashfs
+from pxe_pack.image import dracut, rootfs, squashfs
 from pxe_pack.image.iso.reader import Iso, contiguous
 from pxe_pack.image.iso.udf import has_udf, udf_span
 from pxe_pack.image.media import MediaEntry
@@ -93,9 +93,8 @@ def _root_image(image: Iso, arguments: Iterable[tuple[str, ...]]) -> tuple[Media
     """
     looked_for: dict[str, str] = {}  # path -> what is wrong with it
     for entry in arguments:
-        given = dict(argument.split("=", 1) for argument in entry if "=" in argument)
-        folder = given.get("rd.live.dir") or LIVE_DIR
-        named = given.get("rd.live.squashimg") or SQUASHFS_IMAGE
+        folder = dracut.getarg(entry, dracut.LIVE_DIR) or LIVE_DIR
+        named = dracut.getarg(entry, dracut.SQUASH_IMAGE) or SQUASHFS_IMAGE
         for name in (named, ROOTFS_IMAGE, _EXT3_IMAGE):
             path = f"{folder}/{name}"
             if found := _mounted(image, path):
