@@ -136,6 +136,13 @@ def add_packing(parser: argparse.ArgumentParser, *, default: object) -> None:
     add("--agent", "use this frozen agent instead of building one", type=Path, metavar="DIR")
     add("--boot-loader", "use shim and GRUB from this folder", type=Path, metavar="DIR")
     add("--leave-out", "do not serve the image's files that match this; repeatable", action="append", metavar="GLOB")
+    add(
+        "--trust",
+        "put this public key of minisign into the image; repeatable",
+        action="append",
+        type=Path,
+        metavar="FILE",
+    )
     add("--input-digest", "hash the image as well, and check it against IMAGE.sha256", action="store_true")
     add("--dry-run", "print the plan and exit", action="store_true")
 

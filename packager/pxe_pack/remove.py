@@ -120,7 +120,7 @@ def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Remo
         new.write_scripts(without_relocation(layout.text(GRUB_CFG)))
         before, after = ({path: file.sha256 for path, file in one.files.items()} for one in (layout, new))
         changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
-        gone = {"agent", "inputs"}
+        gone = {"agent", "inputs", "trust"}
         new.finish({**{key: value for key, value in layout.facts.items() if key not in gone}, "inject": None})
     return Removed(output=target_root, removed=injectors, changed=tuple(changed))
 
