@@ -326,6 +326,7 @@ def test_fleet_takes_the_pinned_configuration_and_no_other(example: Example, nod
     with Server(scripts | {"/report": Script(faults=[Status(204)])}) as server:
         ours = {"http://10.0.0.1/fleet/": server.url("/fleet/"), "http://10.0.0.1:8080": server.url("")}
         config = example.adapt("fleet.yaml", node, ours)
+        example.adapt("fetch.yaml", node, {})
         example.pack()
         node.write("etc/pxe-fetch/fetch.yaml", example.told())
         for role, expected in (("worker7", "worker"), ("none", None)):
@@ -345,8 +346,8 @@ def test_fleet_takes_the_pinned_configuration_and_no_other(example: Example, nod
 
 
 def pinned(example: Example, *, url: str) -> str:
-    """The agent's kernel arguments once `pin` has written them: once each, in every entry."""
-    ran = example.run("./pin", "pxe", "fleet.yaml", url)
+    """The agent's kernel arguments once `pxe-pack pin` has written them: once each, in every entry."""
+    ran = example.run(PXE_PACK, "pin", "pxe/", "fleet.yaml", "--url", url)
     assert ran.returncode == 0, ran.stderr
     scripts = [(example.layout / path).read_text() for path in ("boot/grub2/grub.cfg", "boot.ipxe")]
     by_grub, by_ipxe = (re.findall(r"(?m)^\s*(?:linux|kernel) .*$", script) for script in scripts)

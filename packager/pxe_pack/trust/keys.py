@@ -1,7 +1,7 @@
 """Public keys of minisign, which a pack puts into the image: nodes verify a configuration by URL with them.
 
-Source: https://jedisct1.github.io/minisign/, "Public key format" and "Secret key format". A public key file is a
-comment, and base64 of `Ed`, 8 bytes of key id and 32 of the key; a secret key file has `Ed` and 156 bytes more.
+Source: https://jedisct1.github.io/minisign/, "Public key format" and "Secret key format": both are a comment, and
+base64 that begins with `Ed`, of 42 bytes and of 158. What a public key is, pxe_fetch.contract.minisign decides.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ import binascii
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pxe_fetch.contract import minisign
 from pxe_fetch.contract.problem import Problem, printable
 
-MAX_SIZE = 4096  # bytes of a key file; the agent reads no more
 SUFFIX = ".pub"
-_ALGORITHM = b"Ed"
-_COMMENT = b"untrusted comment:"
-_KEY_SIZE = 42  # bytes
+_PUBLIC_SIZE = 42  # bytes, of a public key with its id
 _SECRET = (b"PRIVATE KEY", b"encrypted secret key")  # in a PEM file's first line, or in minisign's comment
 
 
@@ -31,11 +30,7 @@ class TrustKey:
     name: str
     content: bytes
     id: str  # 16 hexadecimal digits
-
-    @property
-    def key(self) -> str:
-        """The key in base64, as `minisign -P` takes it."""
-        return self.content.splitlines()[1].strip().decode()
+    key: bytes
 
     def document(self) -> dict[str, object]:
         """The key as JSON values."""
@@ -70,34 +65,27 @@ def read_keys(files: Sequence[Path]) -> tuple[tuple[TrustKey, ...], list[Problem
 
 def parse(content: bytes, *, name: str) -> TrustKey:
     """The public key in the file content `content`. Raises KeyFileError."""
-    if len(content) > MAX_SIZE:
-        raise KeyFileError(f"has more than {MAX_SIZE:,} bytes, so it is no public key of minisign")
-    lines = [line.strip() for line in content.strip().splitlines()]
-    decoded = [data for line in lines if (data := _decoded(line)) is not None]
-    if any(word in content for word in _SECRET) or any(_is_secret(data) for data in decoded):
+    if len(content) > minisign.MAX_SIZE:
+        raise KeyFileError(f"has more than {minisign.MAX_SIZE:,} bytes, so it is no public key of minisign")
+    if _is_secret(content):
         raise KeyFileError("is a SECRET key, which must never get into an image", reference="trust-key-secret")
-    if len(lines) != 2 or not lines[0].startswith(_COMMENT) or len(decoded) != 1:  # noqa: PLR2004  comment and key
-        raise KeyFileError("is no public key of minisign: that is a comment, and a line of base64")
-    (data,) = decoded
-    if not data.startswith(_ALGORITHM) or len(data) != _KEY_SIZE:
-        raise KeyFileError("is no public key of minisign: its second line is no Ed25519 key with its id")
-    return TrustKey(name=name, content=content, id=key_id(data))
-
-
-def key_id(data: bytes) -> str:
-    """The id in the bytes of a key or a signature: a little-endian number behind the algorithm, in hexadecimal."""
-    return f"{int.from_bytes(data[2:10], 'little'):016X}"
-
-
-def _decoded(line: bytes) -> bytes | None:
     try:
-        return base64.b64decode(line, validate=True)
-    except binascii.Error:
-        return None
+        found = minisign.public_key(content)
+    except minisign.MinisignError as error:
+        raise KeyFileError(str(error)) from None
+    return TrustKey(name=name, content=content, id=found.id, key=found.key)
 
 
-def _is_secret(data: bytes) -> bool:
-    return data.startswith(_ALGORITHM) and len(data) > _KEY_SIZE
+def _is_secret(content: bytes) -> bool:
+    """Whether this is a private key: minisign's, with its comment or without, or one in PEM."""
+    if any(word in content for word in _SECRET):
+        return True
+    for line in content.splitlines():
+        with suppress(binascii.Error):
+            data = base64.b64decode(line.strip(), validate=True)
+            if data.startswith(b"Ed") and len(data) > _PUBLIC_SIZE:
+                return True
+    return False
 
 
 def _content(file: Path) -> bytes:
@@ -109,7 +97,7 @@ def _content(file: Path) -> bytes:
     with os.fdopen(descriptor, "rb") as opened:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise KeyFileError("cannot be read: it is not a regular file", reference="trust-key-unreadable")
-        return opened.read(MAX_SIZE + 1)
+        return opened.read(minisign.MAX_SIZE + 1)
 
 
 def _refuse_repeated(key: TrustKey, found: dict[str, TrustKey]) -> None:
