@@ -23,6 +23,7 @@ from fakes.node import FakeNode, Ran
 from fakes.server import Script, Server
 from liveos import tiny as tiny_root
 from liveos.specials import Inode
+from packing.keys import key_pair
 from packing.site import files_of, image_with_root
 from pxe_fetch.contract.commands import Exit
 
@@ -87,11 +88,12 @@ def image(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def example(request: pytest.FixtureRequest, tmp_path: Path, image: Path, agent: Path) -> Example:
     folder = tmp_path / str(request.param)
-    made = shutil.ignore_patterns("pxe", "*.log", "weights.bin", "liveos.iso")
+    made = shutil.ignore_patterns("pxe", "*.log", "weights.bin", "liveos.iso", "site.*", "fleet.yaml.minisig")
     shutil.copytree(ROOT / "examples" / str(request.param), folder, ignore=made)
     shutil.copyfile(image, folder / "liveos.iso")
     if request.param == "quickstart":
         (folder / "files/weights.bin").write_bytes(b"weights" * 1000)
+        key_pair(folder)
     return Example(folder=folder, agent=agent)
 
 

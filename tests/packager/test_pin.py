@@ -354,3 +354,16 @@ def test_what_makes_no_sense_on_the_command_line(pins: Pins) -> None:
     assert pins.run(pins.fleet) == 2
     assert "no URL of the configuration is given" in pins.capsys.readouterr().err
     assert cli.main(["pin", str(pins.site.folder / "nowhere"), str(pins.fleet), "--url", URL]) == 2
+
+
+def test_the_packed_configuration_is_a_start_for_one_by_url(pins: Pins, packs: Packs) -> None:
+    (pins.site.folder / "m.bin").write_bytes(b"model")
+    pins.site.rest = {"serial": 5, "artifacts": [{"name": "m", "source": "m.bin", "dest": "/srv/m"}]}
+    packs("--inject", "updates")
+    assert cli.main(["show", str(pins.site.output), "--config"]) == 0
+    pins.fleet.write_text(pins.capsys.readouterr().out)
+    assert "source" not in pins.fleet.read_text()
+    assert hashlib.sha256(b"model").hexdigest() in pins.fleet.read_text()
+    pins.done()
+    assert cli.main(["show", str(pins.site.image), "--config"]) == 2
+    assert "error[show-no-config]" in pins.capsys.readouterr().err

@@ -42,7 +42,7 @@ def acceptable(
     `packed` is the serial of the packed configuration, `before` that of the one pinned before; `trusted`: the image has
     public keys.
     """
-    if expires is not None and expires < time.time():
+    if expires is not None and time.time() >= expires + 1:  # that second belongs to it
         yield Problem(
             reference="config-expired",
             message=f"the pinned configuration has expired, at {show_moment(expires)}: nodes refuse it",

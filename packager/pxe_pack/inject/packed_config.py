@@ -24,11 +24,20 @@ _FOLDER, _CONFIG = dirname(CONFIG_ETC), basename(CONFIG_ETC)
 
 def packed_config(image: LiveImage) -> FetchConfig | None:
     """The configuration in `image`; None if it has none, or one that this release does not understand."""
-    text = next((content for name, content in _files(image, _FOLDER) if name == _CONFIG), b"")
+    text = packed_text(image)
     try:
-        return reader.read(text.decode(), name=CONFIG_ETC) if text else None
-    except (ProblemError, UnicodeDecodeError):
+        return reader.read(text, name=CONFIG_ETC) if text else None
+    except ProblemError:
         return None
+
+
+def packed_text(image: LiveImage) -> str:
+    """The text of the configuration in `image`; empty if it has none, or one that is not UTF-8."""
+    content = next((content for name, content in _files(image, _FOLDER) if name == _CONFIG), b"")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return ""
 
 
 def packed_trust(image: LiveImage) -> tuple[TrustKey, ...]:
