@@ -109,6 +109,7 @@ _EXAMPLES: dict[type, dict[str, str]] = {
         "level": "1",
         "node_memory": "4GiB",
         "leave_out": "[docs/*]",
+        "trust": "[site.pub, next.pub]",
     },
 }
 _COLUMN = 42  # where comments begin
