@@ -19,11 +19,6 @@ Refused = Callable[..., str]
 Shown = Callable[[Path], list[dict[str, str]]]
 
 
-@pytest.fixture(scope="session")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
-    return key_pair(tmp_path_factory.mktemp("keys"))
-
-
 @pytest.fixture
 def shown(capsys: pytest.CaptureFixture[str]) -> Callable[[Path], list[dict[str, str]]]:
     """Gives the keys that `show` finds in an image or a layout."""
