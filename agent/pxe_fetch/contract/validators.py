@@ -71,7 +71,7 @@ name = Matching(  # an artifact's
     reference="name-invalid",
     label="letters, digits, `.`, `_`, `-`; at most 64, the first a letter or digit",
 )
-version = Matching(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}", "is not a version", reference="version-invalid", label="as in 0.4")
+version = Matching(r"[0-9]{1,9}(\.[0-9]{1,9}){0,2}", "is not a version", reference="version-invalid", label="as in 0.4")
 unit = Matching(  # systemd.unit(5)
     r"[A-Za-z0-9:_.\\][A-Za-z0-9:_.\\@-]{0,239}\.(service|socket|target|path|timer|mount|automount|swap|slice|scope|device)",
     "is not the name of a unit",
