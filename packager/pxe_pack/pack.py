@@ -270,6 +270,11 @@ def summary(packed: PackResult) -> str:
             *lines,
             "",
             f"Added to the image with `{packed.plan.choice.name}`: {what} ({added}).",
+            *(
+                [f"Trusted, for configurations by URL: {', '.join(map(str, settings.trust))}."]
+                if settings.trust
+                else []
+            ),
             f"Packed in {packed.seconds:.1f} s.",
             "",
             f"Serve by TFTP:  {loaders}, boot/",

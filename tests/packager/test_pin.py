@@ -85,11 +85,19 @@ def test_a_signed_configuration_needs_no_digest_and_minisign_verifies_it(trustin
     assert f"fleet.yaml.minisig at {URL}.minisig" in said
     subprocess.run(["minisign", "-V", "-H", "-q", "-p", keys.public, "-m", trusting.fleet], check=True)
     first = trusting.content()
+    secret = keys.secret.read_bytes().splitlines()[1]
+    assert not [path for path, content in first.items() if secret in content]
     trusting.write(serial=7)
     trusting.done("--sign", keys.secret)
     second = trusting.content()
     changed = {path.name for path in second if second[path] != first.get(path)}
     assert changed == {"fleet.yaml", "fleet.yaml.minisig", "manifest.json", "SHA256SUMS"}
+
+
+def test_dry_run_tries_the_key_and_leaves_no_signature(trusting: Pins, keys: KeyPair) -> None:
+    before = trusting.content()
+    assert trusting.run(trusting.fleet, "--url", URL, "--sign", keys.secret, "--dry-run") == 0
+    assert trusting.content() == before
 
 
 def test_a_signature_beside_the_file_is_taken(trusting: Pins, keys: KeyPair) -> None:
