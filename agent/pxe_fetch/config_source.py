@@ -119,7 +119,8 @@ def check_fresh(config: FetchConfig, *, located: LocatedConfig, node: Node) -> l
     for file, serial in known.items():
         if serial is not None and given is not None and given < serial:
             has = "no serial" if given < 0 else f"the serial {given}"
-            raise PolicyError(f"{name} has {has}, and {file} has {serial}: nodes use no older one")
+            remedy = "it may be an old one; if not, give it a higher serial"
+            raise PolicyError(f"{name} has {has}, and {file} has {serial}: {remedy}")
     if config.serial is not None and config.serial != known[kept]:
         try:
             _keep(config.serial, file=kept)

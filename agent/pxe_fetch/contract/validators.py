@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -246,11 +247,9 @@ def moment(text: str) -> int:
     """A time in UTC, or the last second of a day in UTC (ISO 8601), in seconds since 1970."""
     from datetime import datetime
 
-    try:
+    with suppress(ValueError):  # of the 31st of February
         if MOMENT.fullmatch(text):
             return int(datetime.fromisoformat(text if "T" in text else f"{text}T23:59:59Z").timestamp())
-    except ValueError:  # the 31st of February
-        pass
     label = "a day or a time in UTC, as in 2027-01-31 or 2027-01-31T12:00:00Z"
     raise RuleError("is not a time", reference="time-invalid", label=label)
 
