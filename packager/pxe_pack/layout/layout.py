@@ -89,6 +89,11 @@ class Layout:
         return self.packed_artifact_url != self.urls.artifact_url
 
     @property
+    def verifies_iso(self) -> bool:
+        """True if its initrds have what compares a downloaded ISO with the digest on the kernel command line."""
+        return _section(self.facts, "verify_iso").get("on") is True
+
+    @property
     def copied_payload(self) -> int:
         """The bytes of the payload that dracut copies onto a LiveOS's root at each boot; 0 if it is in the root."""
         inject = _section(self.facts, "inject")
