@@ -96,7 +96,7 @@ def pin(request: Request, *, console: Console) -> Result:
             expires=given.fetch.expires,
             signed_by=signer.id if signer else None,
         )
-        entries = NewEntries.of(layout, without=PIN, added=pinned.arguments)
+        entries = NewEntries.of(layout, pinned.arguments, replaces=PIN)
         _check_entries(entries.menu(), pinned)
         changed = entries.write(made.layout, facts=_facts(layout, pinned))
         beside = signature_file(given.path)
@@ -119,7 +119,7 @@ def unpin(root: Path, *, dry_run: bool) -> Result:
     layout = _layout(root)
     with staging_folder(layout.root) as folder:
         made = new_staging(folder)
-        entries = NewEntries.of(layout, without=PIN, added=[])
+        entries = NewEntries.of(layout, {}, replaces=PIN)
         changed = entries.write(made.layout, facts=_facts(layout, None))
         if not dry_run:
             entries.commit(made.layout)

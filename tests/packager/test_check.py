@@ -464,6 +464,7 @@ def _references() -> set[str]:
         "source_archive.py",
         "loaders.py",
         "inject/__init__.py",
+        "trust/iso_hook.py",
         "freeze/private_folder.py",
         "trust/keys.py",
     )

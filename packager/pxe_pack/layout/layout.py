@@ -91,6 +91,11 @@ class Layout:
         return self.packed_artifact_url != self.urls.artifact_url
 
     @property
+    def verifies_iso(self) -> bool:
+        """True if its initrds have what compares a downloaded ISO with the digest on the kernel command line."""
+        return _section(self.facts, "verify_iso").get("on") is True
+
+    @property
     def pinned(self) -> Pinned | None:
         """The configuration that its nodes fetch by URL; None if `pxe-pack pin` has named none."""
         document = self.facts.get("pinned")
