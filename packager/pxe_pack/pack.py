@@ -258,6 +258,7 @@ def _facts(
         "trust": [key.document() for key in settings.trust],
         "verify_iso": plan.verification.document(),
         "boot_loaders": plan.loaders_document(),
+        "left_behind": plan.additional.left_behind_document(),
     }
 
 

@@ -104,6 +104,11 @@ class Plan:
             yield f"file      {path} ({file.size:,} bytes){f' as {url}' if url else ''}"
         if rest := files[_MOST_SHOWN:]:
             yield f"          and {len(rest):,} more of the image's files, {sum(file.size for _, file in rest):,} bytes"
+        behind = [*self.additional.left_behind.items()]
+        for path, why in behind[:_MOST_SHOWN]:
+            yield f"left behind  {path}: {why}"
+        if len(behind) > _MOST_SHOWN:
+            yield f"          and {len(behind) - _MOST_SHOWN:,} more, in the manifest's left_behind"
         if left_out := self.additional.left_out:
             more = f" and {len(left_out) - _MOST_SHOWN:,} more" if len(left_out) > _MOST_SHOWN else ""
             yield f"left out  {', '.join(map(printable, left_out[:_MOST_SHOWN]))}{more}"
@@ -156,6 +161,7 @@ class Plan:
                 {"path": path, "size": file.size, "url": self.urls.of(path, Kind.ADDITIONAL)}
                 for path, file in self.additional.files.items()
             ],
+            "left_behind": self.additional.left_behind_document(),
             "left_out": list(self.additional.left_out),
             "output": str(settings.output),
             "memory": node_memory.document(self.memory),

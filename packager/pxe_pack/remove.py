@@ -22,7 +22,7 @@ from pxe_pack.image.rootfs_source import detect_rootfs
 from pxe_pack.inject import PackedIso, previous_payloads
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.kernel_arguments import ISO_SHA256, without_arguments
-from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.layout import Layout, what_is
 from pxe_pack.layout.manifest import FOLDER, Kind
 from pxe_pack.layout.urls import Urls
 from pxe_pack.output import output_problem, staging, staging_folder
@@ -92,7 +92,7 @@ def _injectors(image: LiveImage, packed: PackedIso | None) -> tuple[str, ...]:
 def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Removed:
     target_root = output or layout.root
     if unlisted := layout.unlisted():
-        message = f"{layout.root} contains a file that pxe-pack did not write: {unlisted[0]}"
+        message = f"{layout.root} contains {what_is(unlisted[0])} that pxe-pack did not write: {unlisted[0]}"
         raise _refused("output-foreign", message, "move it away, or it would be lost")
     if output and (output.is_relative_to(layout.root) or layout.root.is_relative_to(output)):
         message = f"the output {output} is inside the layout, or contains it"

@@ -222,6 +222,10 @@ def test_refuses_an_artifact(lines: str, reference: str) -> None:
         (r"/srv/a\0b", "path-invalid", r"'\x00'"),
         (r"/srv/a\nb", "path-invalid", r"'\n'"),
         (r"/srv/a\eb", "path-invalid", r"'\x1b'"),
+        (r"/srv/a\u202Eb", "path-invalid", r"'\u202e'"),
+        (r"/srv/a\u200Bb", "path-invalid", r"'\u200b'"),
+        (r"/srv/a\uFEFFb", "path-invalid", r"'\ufeff'"),
+        (r"/srv/a\u3164b", "path-invalid", r"'\u3164'"),
     ],
 )
 def test_a_destination_that_no_file_can_have_is_refused_at_its_place(dest: str, reference: str, said: str) -> None:

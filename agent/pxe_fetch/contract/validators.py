@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pxe_fetch.contract import chunks, facts, quantity
 from pxe_fetch.contract.paths import LONGEST_NAME, LONGEST_PATH, Places
-from pxe_fetch.contract.problem import RuleError, suggestion
+from pxe_fetch.contract.problem import RuleError, is_shown, suggestion
 from pxe_fetch.contract.url import Url, UrlError, is_absolute, join, parse
 
 T_co = TypeVar("T_co", covariant=True)
@@ -117,7 +117,7 @@ def account(text: str) -> str:
 
 def any_text(text: str) -> str:
     """Any text that is not empty and on one line."""
-    if not text or not text.isprintable():
+    if not text or not is_shown(text):
         raise RuleError("must be text on one line", reference="text-invalid")
     return text
 
@@ -128,7 +128,7 @@ def url(text: str, *, place: str = "header_credential") -> str:
     `place` is the key for a credential that does not belong in it.
     """
     templated(text)
-    if not text or not text.isprintable() or " " in text:
+    if not text or not is_shown(text) or " " in text:
         raise RuleError("is not a URL", reference="url-invalid", hint="percent-encode blanks: %20")
     # A fact may be the host or the port, so the parts are checked with a harmless word in its place.
     filled = facts.fill(text, lambda _: "1")
@@ -290,9 +290,9 @@ def absolute_path(text: str) -> str:
     templated(text)
     if not text.startswith("/"):
         raise RuleError("must be an absolute path", reference="path-invalid", label="begins with /")
-    if odd := next((character for character in text if not character.isprintable()), ""):
+    if odd := next((character for character in text if not is_shown(character)), ""):
         message = f"has a character that cannot be shown: {odd!a}"
-        raise RuleError(message, reference="path-invalid", hint="give it a name without control characters")
+        raise RuleError(message, reference="path-invalid", hint="use characters that can be seen")
     if ".." in text.split("/"):
         raise RuleError("contains `..`", reference="path-climbs", hint="write the path without it")
     check_lengths(facts.fill(text, lambda _: ""))

@@ -42,6 +42,7 @@ __all__ = [
     "configuration",
     "credentials",
     "disk_space",
+    "for_urls",
     "missing_setting",
     "needed_tools",
     "offline",
@@ -79,6 +80,16 @@ _CONFIGURATION: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     tls_files,
     packed_agent,
 )
+
+
+# Those whose verdict depends on the URLs alone.
+_FOR_URLS = (initrds, grub_over_ipv6, root_network, root_certificates)
+
+
+def for_urls(subject: Subject) -> Iterator[Problem]:
+    """The problems with the URLs of a layout whose other parts are settled. Raises WorkError as `offline` does."""
+    for check in _FOR_URLS:
+        yield from check(subject)
 
 
 def offline(subject: Subject) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pxe_fetch.contract.chunks import SUFFIX
-from pxe_fetch.contract.model import Artifact, FetchConfig
+from pxe_fetch.contract.model import FetchConfig
 from pxe_pack.image import units
 from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.grub.config import GRUB_CFG, GRUB_DIR
@@ -75,12 +75,6 @@ class Subject:
             return (self.layout.root / name).is_file()
         redirector = self.loaders.redirector if self.loaders else {}
         return name == GRUB_CFG or name in redirector or name in self.image.boot_files()
-
-
-def requested_urls(artifact: Artifact) -> list[str]:
-    """The URLs from which a node fetches an artifact, its SHA256SUMS file and its chunk digests; as written."""
-    chunks = artifact.chunks.urls if artifact.chunks else ()
-    return [*artifact.urls, *filter(None, (artifact.digest_url,)), *chunks]
 
 
 def subject(

@@ -19,7 +19,7 @@ from pxe_pack.image.limits import Limit
 from pxe_pack.layout.entries import Menu, menu
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.kernel_arguments import kernels, unsuitable, with_arguments
-from pxe_pack.layout.layout import Layout, files_below
+from pxe_pack.layout.layout import Layout, found_below
 from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
 from pxe_pack.output import locked
 
@@ -85,7 +85,7 @@ class NewEntries:
 def _with_entries(layout: Layout) -> Iterator[tuple[str, str]]:
     """Path and text of each file with entries. A site's own, for grub.cfg to `source`, may not be in the manifest."""
     yield GRUB_CFG, layout.text(GRUB_CFG)
-    for path in sorted(files_below(layout.root)):
+    for path in sorted(found_below(layout.root)):
         listed = layout.files.get(path)
         if path != GRUB_CFG and path.endswith(".cfg") and (listed is None or listed.kind is Kind.BOOT):
             text = _script(layout.root / path)

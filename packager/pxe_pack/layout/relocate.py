@@ -8,7 +8,7 @@ unchanged files, and then both are exchanged in one step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pxe_fetch.contract.paths import parents
@@ -20,11 +20,12 @@ from pxe_pack.image.grub.config import GRUB_CFG
 from pxe_pack.image.grub.limits import GrubSyntaxError
 from pxe_pack.image.grub.script import Command, parse
 from pxe_pack.image.grub.words import quoted, unquoted
+from pxe_pack.image.liveos import opened
 from pxe_pack.layout import kernel_arguments
 from pxe_pack.layout.entries import menu
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.kernel_arguments import ARTIFACT_URL, ISO_SHA256, unsuitable
-from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.layout import Layout, what_is
 from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
 from pxe_pack.layout.urls import Urls, file_name, is_nfs, same_urls
 from pxe_pack.output import output_problem, staging
@@ -38,6 +39,7 @@ class Relocated:
     root: Path
     urls: Urls
     changed: tuple[str, ...]  # paths of files with a new content or a new name
+    warnings: tuple[Problem, ...]  # what nodes may lack for the new URLs
 
 
 def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> Relocated:
@@ -62,6 +64,7 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> R
         raise unsuitable(layout.root / GRUB_CFG, error) from error
     if too_long:
         raise InputError(*too_long)
+    warnings = _unreachable(layout, urls)
     with staging(layout.root) as made:
         new = Layout(root=made.layout, urls=urls)
         for path in layout.files:
@@ -71,7 +74,7 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> R
         changed = [name for path, name in names.items() if path != name]
         changed += [path for path in (GRUB_CFG, IPXE_SCRIPT) if new.text(path) != layout.text(path)]
         new.finish(layout.facts)
-    return Relocated(root=layout.root, urls=urls, changed=tuple(sorted(changed)))
+    return Relocated(root=layout.root, urls=urls, changed=tuple(sorted(changed)), warnings=warnings)
 
 
 def _problems(layout: Layout, *, boot_url: str | None, artifact_url: str | None) -> list[Problem]:
@@ -89,11 +92,23 @@ def _problems(layout: Layout, *, boot_url: str | None, artifact_url: str | None)
     found += checks.artifact_url(artifact_url) if artifact_url else []
     found += [replaced for replaced in layout.differing() if "does not exist" in replaced.message]
     if unlisted := layout.unlisted():
-        message = f"{layout.root} contains a file that pxe-pack did not write: {unlisted[0]}"
+        message = f"{layout.root} contains {what_is(unlisted[0])} that pxe-pack did not write: {unlisted[0]}"
         found.append(Problem(reference="output-foreign", message=message, hint="move it away, or it would be lost"))
     elif problem := output_problem(layout.root):
         found.append(problem)
     return found
+
+
+def _unreachable(layout: Layout, urls: Urls) -> tuple[Problem, ...]:
+    """What nodes lack for the new URLs, and did not lack before: warnings. Raises InputError for errors."""
+    with opened(layout.root, boot_url=layout.urls.boot_url or "") as image:
+        before = checks.subject(image, layout=layout, loaders=image.loaders)
+        after = replace(before, boot_url=urls.boot_url or "", artifact_url=urls.artifact_url or "")
+        known = [*checks.for_urls(before)]
+        found = [problem for problem in checks.for_urls(after) if problem not in known]
+    if errors := [problem for problem in found if problem.severity == "error"]:
+        raise InputError(*errors)
+    return tuple(problem for problem in found if problem.severity == "warning")
 
 
 def _clashes(layout: Layout, names: Mapping[str, str], urls: Urls) -> list[Problem]:
