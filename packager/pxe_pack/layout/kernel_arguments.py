@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
+from pxe_fetch.contract import facts
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.image.grub.commands import LINUX
 from pxe_pack.image.grub.limits import GrubSyntaxError
@@ -12,7 +13,7 @@ from pxe_pack.image.grub.words import quoted, unquoted
 from pxe_pack.tools import InputError
 
 ARTIFACT_URL = "pxe-fetch.artifact_url"  # where the artifacts are after a relocation (docs/decisions/0007)
-ISO_SHA256 = "pxe-fetch.iso.sha256"  # with which the initrd compares the ISO (docs/decisions/0042)
+ISO_SHA256 = f"{facts.PREFIX}.{facts.ISO_SHA256}"  # with which the initrd compares the ISO (docs/decisions/0042)
 
 
 def with_iso_digest(cfg: str, *, boot_url: str, sha256: str) -> str:
