@@ -71,7 +71,10 @@ digest() {
 # Do not boot. dracut's emergency_shell does what rd.shell and rd.emergency say; die alone ignores the latter.
 stop() {
     rm -f -- "$file"
-    [ -z "$(getarg rd.emergency=)" ] || emergency_shell "$1"
+    if [ -n "$(getarg rd.emergency=)" ]; then
+        echo "<24>dracut: FATAL: $1" > /dev/kmsg # as die does, also on a quiet console
+        emergency_shell "$1"
+    fi
     die "$1"
     exit 1
 }
