@@ -67,6 +67,9 @@ _SIMPLE: dict[type, Schema] = {
 }
 
 
+_BOOLEANS = {"true": True, "false": False}
+
+
 def _given(keys: tuple[str, ...]) -> list[Json]:
     """For each key, a schema that requires it with a value."""
     return [{"required": [key], "properties": {key: {"not": {"type": "null"}}}} for key in keys]
@@ -145,7 +148,9 @@ def _group(kind: Group) -> Schema:
 
 def _text(rule: Rule[object]) -> Schema:
     if isinstance(rule, validators.OneOf):
-        return {"type": "string", "enum": list(rule.choices)}
+        flags: list[Json] = [value for word, value in _BOOLEANS.items() if word in rule.choices]  # if not quoted
+        types: Json = ["string", "boolean"] if flags else "string"
+        return {"type": types, "enum": [*rule.choices, *flags]}
     if isinstance(rule, validators.Matching):
         return {"type": "string", "pattern": _whole(re.compile(rule.pattern))}
     if isinstance(rule, validators.DigestOf):

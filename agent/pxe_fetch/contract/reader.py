@@ -173,9 +173,10 @@ class Reader:
 
 
 def _text(section: Section, key: str, value: Value, rule: Rule[T], types: tuple[type, ...] = (str,)) -> T | None:
-    if type(value.data) not in types:
-        if isinstance(rule, OneOf):
-            return section.wrong_type(value, key, str(rule), words=rule.choices)
+    words = rule.choices if isinstance(rule, OneOf) else ()
+    if type(value.data) not in types and value.text not in words:  # a choice may be spelled `true`
+        if words:
+            return section.wrong_type(value, key, str(rule), words=words)
         return section.wrong_type(value, key, "text")
     try:
         return rule(value.text)
