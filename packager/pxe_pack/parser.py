@@ -70,9 +70,11 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "pack": Command("pack an image and export a PXE layout", "pxe_pack.commands.pack"),
         "relocate": Command("change the URLs of a layout without repacking", "pxe_pack.commands.relocate"),
         "remove": Command("remove the agent from an image or a layout", "pxe_pack.commands.remove"),
+        "rollback": Command("serve an earlier version of a published layout", "pxe_pack.commands.rollback"),
         "schema": Command("print the JSON Schema of fetch.yaml", "pxe_pack.commands.schema"),
         "show": Command("show the contents of an image or a layout", "pxe_pack.commands.show"),
         "snippet": Command("print a server configuration for a layout", "pxe_pack.commands.snippet"),
+        "versions": Command("list the versions of a published layout", "pxe_pack.commands.versions"),
     }
 )
 
@@ -127,6 +129,8 @@ def add_packing(parser: argparse.ArgumentParser, *, default: object) -> None:
     add("--image", "LiveOS image: ISO, pxe-dir, pxe-tar or root filesystem (never modified)", type=Path, metavar="FILE")
     add("--output", "folder to write; an earlier layout there is replaced", type=Path, metavar="DIR")
     add("--format", "write --output as a folder or as a tar archive (default: dir)", choices=("dir", "tar"))
+    add("--publish", "instead of --output: add the layout to this folder's versions", type=Path, metavar="DIR")
+    add("--keep", "versions that --publish keeps (default: 5)", type=_count, metavar="N")
     add("--boot-url", "URL nodes boot the ISO from (root=live:URL)", metavar="URL")
     add("--artifact-url", "base URL of the artifacts given with `source:`", metavar="URL")
     add("--inject", "how to put the agent into the image (default: auto)", choices=INJECTORS)
@@ -146,6 +150,13 @@ def size(written: str) -> int:
         return quantity.size(written)
     except RuleError as error:
         raise argparse.ArgumentTypeError(f"{written!r} {error.message}: {error.label}") from error
+
+
+def _count(written: str) -> int:
+    """A number of at least 1 on the command line. Raises argparse.ArgumentTypeError."""
+    if not written.isascii() or not written.isdigit() or int(written) < 1:
+        raise argparse.ArgumentTypeError(f"{written!r} is not a number of at least 1")
+    return int(written)
 
 
 def _add_output_options(parser: argparse.ArgumentParser, *, default: object) -> None:
