@@ -32,6 +32,7 @@ EXIT_CODES: Mapping[int, str] = MappingProxyType(
         1: "failed after starting",
         2: "invalid input: nothing was started",
         3: "a check found errors",
+        4: "a server that was started has ended",
         130: "interrupted",
     }
 )
@@ -72,6 +73,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "remove": Command("remove the agent from an image or a layout", "pxe_pack.commands.remove"),
         "rollback": Command("serve an earlier version of a published layout", "pxe_pack.commands.rollback"),
         "schema": Command("print the JSON Schema of fetch.yaml", "pxe_pack.commands.schema"),
+        "serve": Command("serve a layout until Ctrl-C", "pxe_pack.commands.serve"),
         "show": Command("show the contents of an image or a layout", "pxe_pack.commands.show"),
         "snippet": Command("print a server configuration for a layout", "pxe_pack.commands.snippet"),
         "versions": Command("list the versions of a published layout", "pxe_pack.commands.versions"),
