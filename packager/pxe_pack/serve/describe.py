@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from pxe_pack.console import joined
 from pxe_pack.layout.dnsmasq import ARCHITECTURES, ipxe_script
-from pxe_pack.layout.site import address_of
 from pxe_pack.serve.plan import Dhcp, Plan
 
 
@@ -23,29 +22,47 @@ class Client:
 
 
 def clients(plan: Plan) -> Iterator[Client]:
-    """The kinds of nodes that can boot from what `plan` serves. Their options are RFC 2132's, 4578's and UEFI's."""
+    """The kinds of nodes that can boot from what `plan` serves.
+
+    Their options are those of RFC 2132 and RFC 4578, of RFC 5970 for DHCPv6, and the UEFI Specification's, 24.7.
+    """
     site, architecture = plan.site, ARCHITECTURES[plan.site.layout.machine]
     host = _tftp_host(plan)
-    tftp = f"tftp://[{host}]/" if ":" in host else f"tftp://{host}/"
-    numbers = " or ".join(map(str, architecture.pxe))
-    script = ipxe_script(site)
+    is_6 = ":" in host
+    tftp = f"tftp://[{host}]/" if is_6 else f"tftp://{host}/"
+    asks, user_class, vendor_class = (61, 15, 16) if is_6 else (93, 77, 60)
+
+    def boot_file(path: str) -> str:
+        if is_6:
+            return f"boot file URL (option 59) {path if ':' in path else f'{tftp}{path}'}"
+        file = f"boot file (option 67) {path}"
+        return file if ":" in path else f"next-server (siaddr) {host}, {file}"
+
     if plan.tftp:
         yield Client(
-            name="UEFI PXE", asks_with=f"option 93 is {numbers}", loads=f"{tftp}{site.loader}",
-            options=f"next-server (siaddr) {host}, boot file (option 67) {site.loader}", by_proxy=True,
-        )  # fmt: skip
+            name="UEFI PXE",
+            asks_with=f"option {asks} is {' or '.join(map(str, architecture.pxe))}",
+            loads=f"{tftp}{site.loader}",
+            options=boot_file(site.loader),
+            by_proxy=True,
+        )
+    script = ipxe_script(site)
     if plan.tftp or ":" in script:
-        by_tftp = f"next-server (siaddr) {host}, boot file (option 67) {script}"
         yield Client(
-            name="iPXE", asks_with="option 77 is iPXE", loads=script if ":" in script else f"{tftp}{script}",
-            options=f"boot file (option 67) {script}" if ":" in script else by_tftp, by_proxy=True,
-        )  # fmt: skip
+            name="iPXE",
+            asks_with=f"option {user_class} is iPXE",
+            loads=script if ":" in script else f"{tftp}{script}",
+            options=boot_file(script),
+            by_proxy=True,
+        )
     if site.base:
-        url = f"{site.base}/{site.loader}"
         yield Client(
-            name="UEFI HTTP boot", asks_with=f"option 93 is {architecture.http}", loads=url,
-            options=f"vendor class (option 60) HTTPClient, boot file (option 67) {url}", by_proxy=False,
-        )  # fmt: skip
+            name="UEFI HTTP boot",
+            asks_with=f"option {asks} is {architecture.http}",
+            loads=f"{site.base}/{site.loader}",
+            options=f"vendor class (option {vendor_class}) HTTPClient, {boot_file(f'{site.base}/{site.loader}')}",
+            by_proxy=False,
+        )
 
 
 def text(plan: Plan) -> str:
@@ -103,6 +120,6 @@ def _tftp_host(plan: Plan) -> str:
     """The address of the TFTP server: this machine's on the interface, else what the URLs say."""
     site, interface = plan.site, plan.interface
     own = [str(one.ip) for one in interface.addresses if not site.subnet or one.ip in site.subnet] if interface else []
-    if site.host and (not own or site.host in own or (address_of(site.host) is None and not interface)):
-        return site.host
-    return own[0] if own else "ADDRESS-OF-THIS-MACHINE"
+    if own:
+        return site.host if site.host in own else own[0]
+    return site.host or "ADDRESS-OF-THIS-MACHINE"
