@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,7 @@ def test_a_node_gets_addresses_boot_files_and_everything_else(net: Wire, layout:
         assert net.fetch(ISO_URL, "--range", "32768-32799") == iso[32768:32800]
         artifacts = str(layout.manifest()["artifact_url"])
         assert net.fetch(f"{artifacts}m.bin") == b"weights " * 1000
+        assert served.result["dhcp"] == "full"
         clients = served.result["clients"]
         assert isinstance(clients, list)
         assert [client["loads"] for client in clients] == [
@@ -319,6 +321,8 @@ def test_https_is_served_with_a_certificate_that_it_makes_once(net: Wire, site: 
         problems = {event["reference"] for event in served.events() if event["event"] == "problem"}
         assert problems == {"tls-host", "serve-address"}
         net.run(net.at_node(sys.executable, "-c", strict))
+        by_name = ["--resolve", "boot.lan:443:10.0.0.1", "--insecure"]
+        assert net.fetch("https://boot.lan/liveos.iso", *by_name) == site.iso.read_bytes()
 
 
 def test_ipv6_is_served_and_dhcp_follows_a_version_with_other_urls(net: Wire, site: Site, tmp_path: Path) -> None:
@@ -357,6 +361,17 @@ def test_ipv6_is_served_and_dhcp_follows_a_version_with_other_urls(net: Wire, si
 )
 def test_what_cannot_be_served_is_refused(net: Wire, layout: Site, arguments: list[str], reference: str) -> None:
     assert f"error[{reference}]" in refused(net, layout.output, *arguments)
+
+
+@pytest.mark.skipif(find_spec("pxe_pack.collector") is None, reason="needs the collector")
+def test_reports_reach_the_collector(net: Wire, layout: Site) -> None:
+    (layout.folder / "tokens").write_text("0123456789abcdef" * 2)
+    with serving(net, layout, "--token-file", layout.folder / "tokens") as served:
+        assert served.result["nodes"] == "http://127.0.0.1:8787/"
+        answer = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-d", "{}", "http://10.0.0.1:8080/report"]
+        assert net.run(net.at_node(*answer)) == "401"
+        assert net.run(net.at_node(*answer, "-H", f"Authorization: Bearer {'0123456789abcdef' * 2}")) == "422"
+        assert served.end() == 0
 
 
 def test_missing_programs_are_named_with_their_packages(net: Wire, layout: Site) -> None:

@@ -52,7 +52,7 @@ def dnsmasq(site: Site) -> str:
 
 def _dhcp4(site: Site, network: IPv4Network) -> Iterator[str]:
     yield from _head(site, "DHCP and TFTP for dnsmasq. It hands out addresses: have no other DHCP server there.")
-    first, last = site.pool or _pool(network, FIRST_HOST, LAST_HOST)
+    first, last = pool(site)
     yield f"dhcp-range={first},{last},{network.netmask},12h"
     if site.router:
         yield f"dhcp-option=option:router,{site.router}"
@@ -75,7 +75,7 @@ def _dhcp6(site: Site, network: IPv6Network) -> Iterator[str]:
         raise _refused("IPv6 routers announce themselves, so there is no --router", "leave --router out")
     architecture = _architecture(site)
     yield from _head(site, "DHCPv6, router advertisements and TFTP for dnsmasq. Have no other DHCPv6 server there.")
-    first, last = site.pool or _pool(network, FIRST_HOST_6, LAST_HOST_6)
+    first, last = pool(site)
     slaac = "slaac," if network.prefixlen == 64 else ""  # noqa: PLR2004  RFC 4862 needs 64 bits for the interface
     yield "enable-ra"
     yield "# dnsmasq announces the prefix, but not itself as a router: those announce themselves"
@@ -162,8 +162,12 @@ def _dns(site: Site, network: Network) -> list[str]:
     return [*map(str, site.dns)]
 
 
-def _pool(network: Network, first: int, last: int) -> tuple[Address, Address]:
-    """The first and the last address that DHCP hands out."""
+def pool(site: Site) -> tuple[Address, Address]:
+    """The first and the last address that DHCP hands out. Raises InputError if the subnet is not known."""
+    if site.pool:
+        return site.pool
+    network = site.network
+    first, last = (FIRST_HOST, LAST_HOST) if isinstance(network, IPv4Network) else (FIRST_HOST_6, LAST_HOST_6)
     size = network.num_addresses
     return network[min(first, size // 2)], network[min(last, max(size - 2, 0))]
 

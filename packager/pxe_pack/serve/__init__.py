@@ -86,11 +86,15 @@ def _programs(plan: Plan) -> list[str]:
 
 
 def _look_for_dhcp_server(plan: Plan, console: Console) -> None:
-    """Refuse to be the second DHCP server; warn if a proxy would be alone. Raises InputError and OSError."""
+    """Refuse to be the second DHCP server; warn if a proxy would be alone. Raises InputError."""
     if plan.dhcp is Dhcp.NONE or plan.interface is None or plan.site.network.version != 4:  # noqa: PLR2004
         return
     with console.step(f"Looking for a DHCP server on {plan.interface.name}") as step:
-        found = dhcp_probe.find_server(plan.interface)
+        try:
+            found = dhcp_probe.find_server(plan.interface)
+        except OSError as error:  # a DHCP client of this machine may keep its port to itself
+            step.note(f"cannot ask: {error.strerror}")
+            return
         step.note(found or "none answers")
     if found and plan.dhcp is Dhcp.FULL:
         message = f"a DHCP server answers on {plan.interface.name} already: {found}"

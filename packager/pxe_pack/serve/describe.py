@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pxe_pack.console import joined
-from pxe_pack.layout.dnsmasq import ARCHITECTURES, ipxe_script
+from pxe_pack.layout.dnsmasq import ARCHITECTURES, ipxe_script, pool
 from pxe_pack.serve.plan import Dhcp, Plan
 
 
@@ -82,7 +82,8 @@ def _lines(plan: Plan) -> Iterator[str]:
     where = f" on {plan.interface.name}" if plan.interface else ""
     left = known
     if plan.dhcp is Dhcp.FULL:
-        yield f"DHCP{where}: addresses and boot files for {plan.site.network}"
+        first, last = pool(plan.site)
+        yield f"DHCP{where}: boot files, and the addresses {first} to {last} of {plan.site.network}"
         left = []
     elif plan.dhcp is Dhcp.PROXY:
         left = [client for client in known if not client.by_proxy]

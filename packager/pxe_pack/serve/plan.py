@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +19,9 @@ from pxe_pack.layout.site import Address, Network, Site, Tls, unannounced
 from pxe_pack.serve.interfaces import Interface, find, resolve
 from pxe_pack.serve.ports import DHCP, DHCP6, PROXY_DHCP, TFTP, Port
 from pxe_pack.tools import InputError
+
+# What servers listen at without --interface: every address; on a kernel without IPv6, nginx has to be told.
+_EVERYWHERE: tuple[Address, ...] = () if Path("/proc/net/if_inet6").exists() else (IPv4Address("0.0.0.0"),)  # noqa: S104
 
 
 class Dhcp(StrEnum):
@@ -113,7 +116,7 @@ def make_plan(options: Options, known: Sequence[Interface], *, collector: str | 
     if announcing and interface is None:
         interface = next((one for one in known if any(one.has(address) for address in own)), None)
     subnet = options.subnet or (interface.network_of(own) if interface else None)
-    listen = tuple(one.ip for one in interface.addresses) if interface and options.interface else ()
+    listen = tuple(one.ip for one in interface.addresses) if interface and options.interface else _EVERYWHERE
     site = Site(
         layout=layout, folder=str(folder), subnet=subnet, dns=options.dns, router=options.router, pool=options.pool,
         tls=options.tls, listen=listen, collector=collector,
@@ -159,6 +162,9 @@ def _errors(options: Options, site: Site, interface: Interface | None) -> Iterat
         message = f"{interface.name} has no address in {site.subnet}, so dnsmasq would answer nobody there"
         hint = "choose another --subnet or --interface"
         yield Problem(reference="serve-interface", message=message, hint=hint)
+    if options.dhcp is Dhcp.PROXY and isinstance(site.subnet, IPv6Network):
+        message = f"DHCPv6 has no proxy servers, and the nodes' subnet is {site.subnet}"
+        yield Problem(reference="serve-proxy", message=message, hint="use --dhcp full, or give an IPv4 --subnet")
     yield from _pool_errors(options, site)
 
 

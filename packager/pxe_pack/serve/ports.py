@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 from collections.abc import Iterator, Sequence
@@ -49,7 +50,7 @@ def _problem(port: Port, address: Address) -> Problem | None:
             hint = "run it as root (sudo), or change the port: pxe-pack relocate DIR --boot-url http://HOST:8080/…"
         return Problem(reference="serve-privileges", message=message, hint=hint)
     except OSError as error:
-        if address.version == 6 and not port.addresses:  # noqa: PLR2004  a machine without IPv6
+        if error.errno == errno.EAFNOSUPPORT:  # a kernel without IPv6
             return None
         holder = _holder(port)
         message = f"cannot listen at {port}: {error.strerror}{f': {holder} does' if holder else ''}"
