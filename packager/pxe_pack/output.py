@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.cleanup import committing, removed, temporary_folder
-from pxe_pack.layout.layout import CURRENT, VERSIONS, files_below, find_layout
+from pxe_pack.layout.layout import CURRENT, VERSIONS, find_layout, found_below, what_is
 from pxe_pack.tools import InputError, WorkError
 
 _RENAME_EXCHANGE = 2  # linux/fs.h
@@ -68,29 +68,36 @@ def output_problem(output: Path) -> Problem | None:
             message=f"the output {output} exists and is not a folder",
             hint="choose another name with --output, or move it away",
         )
-    if output.parent.name == VERSIONS and (output.parent.parent / CURRENT).is_symlink():
-        return Problem(
-            reference="output-published",
-            message=f"{output} is a published version, which never changes",
-            hint="publish another one with `pxe-pack pack --publish`, or copy it and change the copy",
-        )
+    if problem := published_problem(output):
+        return problem
     foreign = _foreign(output)
     if foreign is None:
         return None
     return Problem(
         reference="output-foreign",
-        message=f"the output folder {output} contains a file that pxe-pack did not write: {foreign}",
+        message=f"the output folder {output} contains {what_is(foreign)} that pxe-pack did not write: {foreign}",
         hint="choose another folder with --output, or move its contents away",
     )
 
 
+def published_problem(output: Path) -> Problem | None:
+    """The reason why the layout `output` must not change: it is a published version. None if it is none."""
+    if output.parent.name != VERSIONS or not (output.parent.parent / CURRENT).is_symlink():
+        return None
+    return Problem(
+        reference="output-published",
+        message=f"{output} is a published version, which never changes",
+        hint="change a layout elsewhere, or a copy of this one, and publish it: pxe-pack publish LAYOUT DIR",
+    )
+
+
 def _foreign(output: Path) -> str | None:
-    """A file that no earlier pack wrote; None if there is none."""
+    """The path of a file or an empty folder that no earlier pack wrote; None if there is none."""
     try:
         layout = find_layout(output)
     except InputError:  # a manifest that cannot be trusted makes nothing ours
         layout = None
-    return next(iter(layout.unlisted() if layout else files_below(output)), None)
+    return next(iter(layout.unlisted() if layout else found_below(output)), None)
 
 
 @contextmanager

@@ -69,6 +69,8 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "lock": Command("pin artifacts that have no digest", "pxe_pack.commands.lock"),
         "man": Command("print the manual page", "pxe_pack.commands.man"),
         "pack": Command("pack an image and export a PXE layout", "pxe_pack.commands.pack"),
+        "pin": Command("have nodes fetch a configuration by URL, pinned or signed", "pxe_pack.commands.pin"),
+        "publish": Command("add a layout to published versions", "pxe_pack.commands.publish"),
         "relocate": Command("change the URLs of a layout without repacking", "pxe_pack.commands.relocate"),
         "remove": Command("remove the agent from an image or a layout", "pxe_pack.commands.remove"),
         "rollback": Command("serve an earlier version of a published layout", "pxe_pack.commands.rollback"),
@@ -132,7 +134,7 @@ def add_packing(parser: argparse.ArgumentParser, *, default: object) -> None:
     add("--output", "folder to write; an earlier layout there is replaced", type=Path, metavar="DIR")
     add("--format", "write --output as a folder or as a tar archive (default: dir)", choices=("dir", "tar"))
     add("--publish", "instead of --output: add the layout to this folder's versions", type=Path, metavar="DIR")
-    add("--keep", "versions that --publish keeps (default: 5)", type=_count, metavar="N")
+    add("--keep", "versions that --publish keeps (default: 5)", type=count, metavar="N")
     add("--boot-url", "URL nodes boot the ISO from (root=live:URL)", metavar="URL")
     add("--artifact-url", "base URL of the artifacts given with `source:`", metavar="URL")
     add("--inject", "how to put the agent into the image (default: auto)", choices=INJECTORS)
@@ -142,6 +144,13 @@ def add_packing(parser: argparse.ArgumentParser, *, default: object) -> None:
     add("--agent", "use this frozen agent instead of building one", type=Path, metavar="DIR")
     add("--boot-loader", "use shim and GRUB from this folder", type=Path, metavar="DIR")
     add("--leave-out", "do not serve the image's files that match this; repeatable", action="append", metavar="GLOB")
+    add(
+        "--trust",
+        "put this public key of minisign into the image; repeatable",
+        action="append",
+        type=Path,
+        metavar="FILE",
+    )
     add("--input-digest", "hash the image as well, and check it against IMAGE.sha256", action="store_true")
     add("--dry-run", "print the plan and exit", action="store_true")
 
@@ -154,7 +163,7 @@ def size(written: str) -> int:
         raise argparse.ArgumentTypeError(f"{written!r} {error.message}: {error.label}") from error
 
 
-def _count(written: str) -> int:
+def count(written: str) -> int:
     """A number of at least 1 on the command line. Raises argparse.ArgumentTypeError."""
     if not written.isascii() or not written.isdigit() or int(written) < 1:
         raise argparse.ArgumentTypeError(f"{written!r} is not a number of at least 1")

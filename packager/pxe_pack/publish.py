@@ -8,8 +8,10 @@ the one before it, from which nodes may still be booting.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.cleanup import committing
 from pxe_pack.hashing import hash_file
 from pxe_pack.layout.layout import CURRENT, VERSIONS, Layout
-from pxe_pack.layout.manifest import MANIFEST
+from pxe_pack.layout.manifest import MANIFEST, SUMS
 from pxe_pack.layout.published import HISTORY, TIME, Published, published_at
 from pxe_pack.output import Staging, locked, new_staging, parent_problem, staging_folder
 from pxe_pack.tools import InputError, WorkError
@@ -49,6 +51,28 @@ def publishing(versions: Path, *, keep: int) -> Iterator[Staging]:
             for old in _surplus(published, keep=keep):
                 (versions / old).rename(root / old)  # removed with the staging folder
             made.output = versions / version
+
+
+def publish_layout(layout: Layout, versions: Path, *, keep: int) -> Path:
+    """Publish a copy of a layout that was written before, as it is; returns the version's folder.
+
+    Raises InputError if it is not complete or has files that its manifest does not list, WorkError and OSError.
+    """
+    problems = [replace(found, severity="error") for found in layout.differing()]
+    if unlisted := layout.unlisted():
+        message = f"{layout.root} contains a file that pxe-pack did not write: {unlisted[0]}"
+        problems.append(Problem(reference="output-foreign", message=message, hint="move it away, or pack again"))
+    problems += [found] if (found := publish_problem(versions)) else []
+    if problems:
+        raise InputError(*problems)
+    with publishing(versions, keep=keep) as made:
+        for path in (*layout.files, MANIFEST, SUMS):
+            target = made.layout / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(layout.root / path, target)
+        for folder in made.layout.rglob("*/"):
+            folder.chmod(0o755)  # independent of the umask
+    return made.output
 
 
 def publish_problem(versions: Path) -> Problem | None:

@@ -172,11 +172,40 @@ def test_killed_at_any_moment_it_leaves_a_version_that_is_whole(
     assert {path.name for path in top.iterdir()} == {"current", "history", "versions"}
 
 
+def test_a_layout_that_was_changed_elsewhere_is_published_as_it_is(
+    site: Site, packs: Callable[..., str], top: Path, publish: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = publish("one")
+    (site.folder / "m.bin").write_text("two")
+    packs()
+    assert cli.main(["relocate", str(site.output), "--boot-url", NEW, "--quiet"]) == 0
+    assert cli.main(["publish", str(site.output), str(top), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["current"], versions(top)) == (current(top), [first, current(top)])
+    files = {path.relative_to(site.output): path.read_bytes() for path in site.output.rglob("*") if path.is_file()}
+    now = top / "current"
+    assert {path.relative_to(now): path.read_bytes() for path in now.rglob("*") if path.is_file()} == files
+    assert cli.main(["publish", str(site.output), str(top), "--quiet"]) == 0
+    assert len(versions(top)) == 2
+    (site.output / "notes.txt").write_text("mine")
+    (site.output / "boot/vmlinuz").unlink()
+    assert cli.main(["publish", str(site.output), str(top)]) == 2
+    said = capsys.readouterr().err
+    assert "notes.txt" in said
+    assert "boot/vmlinuz" in said
+
+
 def test_a_published_version_does_not_change(
     top: Path, publish: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish("one")
-    for command in (["relocate", str(top / "current"), "--boot-url", NEW], ["remove", str(top / "current")]):
+    version = str(top / "current")
+    for command in (
+        ["relocate", version, "--boot-url", NEW],
+        ["remove", version],
+        ["pin", version, "--remove"],
+        ["pack", str(top.parent / "fetch.yaml"), "--output", str((top / "current").resolve())],
+    ):
         assert cli.main(command) == 2
         assert "error[output-published]" in capsys.readouterr().err
     assert cli.main(["relocate", str(top), "--boot-url", NEW]) == 2

@@ -12,7 +12,7 @@ from pxe_pack.layout.dnsmasq import ARCHITECTURES
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.published import served_folder
 from pxe_pack.layout.servers import SNIPPETS
-from pxe_pack.layout.site import Site, Tls, unannounced
+from pxe_pack.layout.site import Site, Tls, contacted, unannounced
 from pxe_pack.tools import InputError
 
 
@@ -80,6 +80,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         dns=tuple(arguments.dns),
         router=arguments.router,
         tls=tls_of(arguments),
+        contacted=contacted(layout) if arguments.server == "dnsmasq" else (),
     )
     if (site.dns or site.router) and arguments.server != "dnsmasq":
         message = f"{arguments.server} announces neither DNS servers nor routers to the nodes"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
@@ -15,7 +15,7 @@ from pxe_pack.layout import nginx
 from pxe_pack.layout.dnsmasq import ARCHITECTURES
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.published import Published, find_published, served_folder
-from pxe_pack.layout.site import Address, Network, Site, Tls, unannounced
+from pxe_pack.layout.site import Address, Network, Site, Tls, contacted, unannounced
 from pxe_pack.serve.interfaces import Interface, find, resolve
 from pxe_pack.serve.ports import DHCP, DHCP6, PROXY_DHCP, TFTP, Port
 from pxe_pack.tools import InputError
@@ -125,7 +125,7 @@ def make_plan(options: Options, known: Sequence[Interface], *, collector: str | 
         raise InputError(*problems)
     warnings = [*_address_warnings(site, [interface] if options.interface and interface else known)]
     if options.dhcp is Dhcp.FULL:
-        warnings += unannounced(site)
+        warnings += unannounced(replace(site, contacted=contacted(layout)))
     return Plan(
         site=site,
         dhcp=options.dhcp,
