@@ -154,6 +154,7 @@ _ARGUMENTS = {
     "pxe-fetch.deadline=30m": "the deadline of the whole run",
     "pxe-fetch.report=URL": "POST the state there",
     "pxe-fetch.debug": "write debug messages to the journal, and the traceback of a bug",
+    "pxe-fetch.iso.sha256=HEX": "the SHA-256 digest of the ISO, for the initrd, which verifies it",
 }
 _FILES = {
     "/etc/pxe-fetch/fetch.yaml": "the configuration",
