@@ -8,7 +8,7 @@ unchanged files, and then both are exchanged in one step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pxe_fetch.contract.paths import parents
@@ -20,11 +20,11 @@ from pxe_pack.image.grub.config import GRUB_CFG
 from pxe_pack.image.grub.limits import GrubSyntaxError
 from pxe_pack.image.grub.script import Command, parse
 from pxe_pack.image.grub.words import quoted, unquoted
-from pxe_pack.layout import kernel_arguments
+from pxe_pack.image.liveos import opened
 from pxe_pack.layout.entries import menu
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
-from pxe_pack.layout.kernel_arguments import ARTIFACT_URL, ISO_SHA256
-from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.kernel_arguments import ARTIFACT_URL, ISO_SHA256, kernels, replaced, unsuitable
+from pxe_pack.layout.layout import Layout, what_is
 from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
 from pxe_pack.layout.urls import Urls, file_name, is_nfs, same_urls
 from pxe_pack.output import output_problem, staging
@@ -38,6 +38,7 @@ class Relocated:
     root: Path
     urls: Urls
     changed: tuple[str, ...]  # paths of files with a new content or a new name
+    warnings: tuple[Problem, ...]  # what nodes may lack for the new URLs
 
 
 def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> Relocated:
@@ -59,9 +60,10 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> R
     try:
         too_long = [*checks.command_lines(menu(moved, read=layout.text))]
     except GrubSyntaxError as error:
-        raise _no_script(layout, error) from error
+        raise unsuitable(layout.root / GRUB_CFG, error) from error
     if too_long:
         raise InputError(*too_long)
+    warnings = _unreachable(layout, urls)
     with staging(layout.root) as made:
         new = Layout(root=made.layout, urls=urls)
         for path in layout.files:
@@ -71,7 +73,7 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> R
         changed = [name for path, name in names.items() if path != name]
         changed += [path for path in (GRUB_CFG, IPXE_SCRIPT) if new.text(path) != layout.text(path)]
         new.finish(layout.facts)
-    return Relocated(root=layout.root, urls=urls, changed=tuple(sorted(changed)))
+    return Relocated(root=layout.root, urls=urls, changed=tuple(sorted(changed)), warnings=warnings)
 
 
 def _problems(layout: Layout, *, boot_url: str | None, artifact_url: str | None) -> list[Problem]:
@@ -89,11 +91,23 @@ def _problems(layout: Layout, *, boot_url: str | None, artifact_url: str | None)
     found += checks.artifact_url(artifact_url) if artifact_url else []
     found += [replaced for replaced in layout.differing() if "does not exist" in replaced.message]
     if unlisted := layout.unlisted():
-        message = f"{layout.root} contains a file that pxe-pack did not write: {unlisted[0]}"
+        message = f"{layout.root} contains {what_is(unlisted[0])} that pxe-pack did not write: {unlisted[0]}"
         found.append(Problem(reference="output-foreign", message=message, hint="move it away, or it would be lost"))
     elif problem := output_problem(layout.root):
         found.append(problem)
     return found
+
+
+def _unreachable(layout: Layout, urls: Urls) -> tuple[Problem, ...]:
+    """What nodes lack for the new URLs, and did not lack before: warnings. Raises InputError for errors."""
+    with opened(layout.root, boot_url=layout.urls.boot_url or "") as image:
+        before = checks.subject(image, layout=layout, loaders=image.loaders)
+        after = replace(before, boot_url=urls.boot_url or "", artifact_url=urls.artifact_url or "")
+        known = [*checks.for_urls(before)]
+        found = [problem for problem in checks.for_urls(after) if problem not in known]
+    if errors := [problem for problem in found if problem.severity == "error"]:
+        raise InputError(*errors)
+    return tuple(problem for problem in found if problem.severity == "warning")
 
 
 def _clashes(layout: Layout, names: Mapping[str, str], urls: Urls) -> list[Problem]:
@@ -119,17 +133,22 @@ def _rewritten(cfg: str, layout: Layout, urls: Urls) -> str:
     try:
         nodes = parse(cfg)
     except GrubSyntaxError as error:
-        raise _no_script(layout, error) from error
+        raise unsuitable(layout.root / GRUB_CFG, error) from error
     packed, before = layout.packed_artifact_url, layout.urls.boot_url
-    added: dict[str, str] = {}
-    own = [ARTIFACT_URL, ISO_SHA256] if layout.verifies_iso or is_nfs(urls.boot_url or "") else [ARTIFACT_URL]
-    if layout.verifies_iso and layout.iso and not is_nfs(urls.boot_url or ""):  # a share is mounted, not downloaded
-        added[ISO_SHA256] = layout.files[layout.iso].sha256
-    if urls.artifact_url and packed and urls.artifact_url != _folder(packed) and layout.of_kind(Kind.ARTIFACT):
-        added[ARTIFACT_URL] = urls.artifact_url
+    moved = packed and urls.artifact_url != _folder(packed)
+    own, added, of_live = [ARTIFACT_URL], [], []
+    if layout.of_kind(Kind.ARTIFACT) and moved:
+        added.append(f"{ARTIFACT_URL}={urls.artifact_url}")
+    if layout.verifies_iso and layout.iso:
+        own.append(ISO_SHA256)
+        if not is_nfs(urls.boot_url or ""):  # from a share it is mounted, and nothing compares it
+            of_live.append(f"{ISO_SHA256}={layout.files[layout.iso].sha256}")
     found = False
-    for command in kernel_arguments.kernels(nodes):
-        found |= _fix(command, before=before, after=urls.boot_url, own=own, added=added)
+    for command in kernels(nodes):
+        is_live = f"root=live:{before}" in map(unquoted, command.words)
+        found |= is_live
+        words = replaced(command.words, without=own, added=[*(of_live if is_live else ()), *added])
+        _fix(command, words, before=before, after=urls.boot_url)
     if before and urls.boot_url != before and not found:
         message = f"{layout.root / GRUB_CFG} does not contain root=live:{before}, so it cannot be replaced"
         hint = "someone has edited the file; restore that argument, or pack again"
@@ -137,27 +156,14 @@ def _rewritten(cfg: str, layout: Layout, urls: Urls) -> str:
     return "".join(map(str, nodes))
 
 
-def _no_script(layout: Layout, error: GrubSyntaxError) -> InputError:
-    message = f"{layout.root / GRUB_CFG}:{error.line} is not a script for GRUB: {error}"
-    hint = "correct the file, or pack again"
-    return InputError(Problem(reference="grub-unsuitable", message=message, hint=hint))
-
-
-def _fix(
-    command: Command, *, before: str | None, after: str | None, own: Sequence[str], added: Mapping[str, str]
-) -> bool:
-    """Replace the URL of an entry's kernel, and its arguments in `own` by `added`. True if it had the old boot_url."""
-    words = kernel_arguments.without(command.words, own)
-    live = [number for number, word in enumerate(words) if unquoted(word) == f"root=live:{before}"]
-    for number in live:
-        words[number] = quoted(f"root=live:{after}")
-    if live and after:
-        words = for_address(words, after)
-    for name, value in added.items():
-        if live or name != ISO_SHA256:
-            words = kernel_arguments.with_argument(words, name, value)
-    kernel_arguments.replace_words(command, words)
-    return bool(live)
+def _fix(command: Command, words: Sequence[str], *, before: str | None, after: str | None) -> None:
+    """Give an entry's kernel these `words`, with the new boot_url in place of the old one."""
+    live = [unquoted(word) == f"root=live:{before}" for word in words]
+    fixed = [quoted(f"root=live:{after}") if is_live else word for word, is_live in zip(words, live, strict=True)]
+    if any(live) and after:
+        fixed = for_address(fixed, after)
+    if fixed != command.words:
+        command.replace_words(fixed)
 
 
 def document(relocated: Relocated) -> dict[str, object]:
