@@ -11,7 +11,7 @@ from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem, show
 from pxe_pack import checks, liveiso, node_memory, unit
 from pxe_pack.additional_files import find_additional
-from pxe_pack.artifacts import LocalFile, local_files
+from pxe_pack.artifacts import LocalFile, installed_sizes, local_files
 from pxe_pack.checks.check_urls import check_urls
 from pxe_pack.checks.subject import Subject
 from pxe_pack.config_file import read_config
@@ -94,7 +94,7 @@ def check(request: Request, *, console: Console) -> Findings:
                 injector=injector,
                 verifies_iso=verifies_iso,
                 config=config.fetch,
-                local_sizes=config.local_sizes,
+                local_sizes=installed_sizes(config.files),
                 node_memory=request.node_memory or config.node_memory,
             )
             memory = subject.memory
@@ -123,11 +123,6 @@ class _Config:
     files: tuple[LocalFile, ...] = ()
     urls: Urls
     leave_out: tuple[str, ...] = ()
-
-    @property
-    def local_sizes(self) -> dict[str, int]:
-        """Bytes of local files, by artifact name."""
-        return {name: file.installed_size for file in self.files for name in file.artifacts}
 
 
 def _config(request: Request) -> tuple[_Config, list[Problem]]:

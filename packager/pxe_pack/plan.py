@@ -11,7 +11,7 @@ from pxe_fetch.contract.quantity import show_size
 from pxe_fetch.contract.url import redact
 from pxe_pack import checks, node_memory
 from pxe_pack.additional_files import AdditionalFiles, find_additional
-from pxe_pack.artifacts import LocalFile
+from pxe_pack.artifacts import LocalFile, installed_sizes
 from pxe_pack.image.bootloader import BootFile
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.liveroot import LiveOS
@@ -209,7 +209,7 @@ def make_plan(settings: Settings, image: LiveImage, *, say: Callable[[str], None
         boot_url=settings.boot_url,
         artifact_url=settings.artifact_url,
         config=settings.fetch,
-        local_sizes={name: file.installed_size for file in settings.files for name in file.artifacts},
+        local_sizes=installed_sizes(settings.files),
         node_memory=settings.node_memory,
         injector=choice.name if choice else "",
         verifies_iso=bool(verification and verification.hook),

@@ -24,7 +24,6 @@ from pxe_fetch.contract.keys import (
     Table,
     Text,
     Texts,
-    Version,
     Whole,
 )
 from pxe_fetch.contract.model import DIGESTS, ORIGINS
@@ -64,9 +63,6 @@ _FORMS: dict[object, Schema] = {
 _SIMPLE: dict[type, Schema] = {
     Flag: {"type": "boolean"},
     Duration: {"type": "string", "pattern": _whole(quantity.DURATION)},
-    Version: {
-        "anyOf": [{"type": "number"}, {"type": "string", "pattern": _whole(re.compile(validators.version.pattern))}]
-    },
     Size: {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": _whole(quantity.SIZE)}]},
 }
 
@@ -126,8 +122,8 @@ def _default(declared: FieldKey) -> Schema:
 
 def _form(kind: Kind) -> Schema:  # noqa: PLR0911  one case per kind
     match kind:
-        case Text(rule=rule):
-            return _text(rule)
+        case Text(rule=rule, types=types):
+            return {**_text(rule), "type": ["string", "number"]} if float in types else _text(rule)
         case Texts(rule=rule):
             return {"type": "array", "items": _text(rule)}
         case OneOrMore(rule=rule):

@@ -67,6 +67,7 @@ def document(report: ImageReport) -> dict[str, object]:
         "netboot": _netboot_document(image.loaders.netboot) if image.loaders else None,
         "boot_loaders": [_loader_document(program) for program in report.programs.loaders],
         "additional_files": [{"path": path, "size": file.size} for path, file in report.additional.files.items()],
+        "left_behind": report.additional.left_behind_document(),
         "injected": [
             {"how": one.how, "where": one.where, "agent": one.version or None, "configured": one.configured}
             for one in report.previous_payloads
@@ -158,6 +159,8 @@ def lines(report: ImageReport) -> Iterator[str]:
     yield from _loader_lines(report)
     for path, file in report.additional.files.items():
         yield f"file      {path}, {file.size:,} bytes"
+    for path, why in report.additional.left_behind.items():
+        yield f"left behind  {path}: {why}"
     for one in report.previous_payloads:
         yield f"injected  {_previous_payload_words(one)}"
     if not report.previous_payloads:

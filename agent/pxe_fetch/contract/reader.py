@@ -128,9 +128,9 @@ class Reader:
         """`value` as the model has it, on top of the value `before`; None if it is wrong, after adding the problem."""
         match kind:
             case keys.Text():
-                found = _text(section, key, value, kind.rule)
+                found = _text(section, key, value, kind.rule, kind.types)
                 return found if kind.load is None or found is None else kind.load(found)
-            case keys.Size() | keys.Duration() | keys.Version():  # `5` and `5s` are both judged as they are written
+            case keys.Size() | keys.Duration():  # `5` and `5s` are both judged as they are written
                 return _text(section, key, value, kind.rule, types=(str, int, float))
             case keys.Texts() | keys.OneOrMore():
                 return _texts(section, key, value, kind)

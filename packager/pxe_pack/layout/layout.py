@@ -91,6 +91,11 @@ class Layout:
         return self.packed_artifact_url != self.urls.artifact_url
 
     @property
+    def verifies_iso(self) -> bool:
+        """True if its initrds have what compares a downloaded ISO with the digest on the kernel command line."""
+        return _section(self.facts, "verify_iso").get("on") is True
+
+    @property
     def left_behind(self) -> dict[str, str]:
         """The files of the image's medium that the layout has no use for: path -> why."""
         listed = self.facts.get("left_behind")
@@ -105,16 +110,10 @@ class Layout:
         return parse_pinned(document) if document is not None else None
 
     @property
-    def verifies_iso(self) -> bool:
-        """True if its initrds have what compares a downloaded ISO with the digest on the kernel command line."""
-        return _section(self.facts, "verify_iso").get("on") is True
-
-    @property
     def added_arguments(self) -> tuple[str, ...]:
-        """The names of the kernel arguments that are for this layout, and not the image's own."""
+        """The names of the kernel arguments that were added after the pack."""
         relocated = (kernel_arguments.ARTIFACT_URL,) if self.is_relocated else ()
-        verified = (kernel_arguments.ISO_SHA256,) if self.verifies_iso else ()
-        return (*relocated, *verified, *(kernel_arguments.PIN if self.pinned else ()))
+        return (*relocated, *(kernel_arguments.PIN if self.pinned else ()))
 
     @property
     def copied_payload(self) -> int:

@@ -21,9 +21,10 @@ from pxe_pack.image.grub.limits import GrubSyntaxError
 from pxe_pack.image.grub.script import Command, parse
 from pxe_pack.image.grub.words import quoted, unquoted
 from pxe_pack.image.liveos import opened
+from pxe_pack.layout import kernel_arguments
 from pxe_pack.layout.entries import menu
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
-from pxe_pack.layout.kernel_arguments import ARTIFACT_URL, ISO_SHA256, kernels, replaced, unsuitable
+from pxe_pack.layout.kernel_arguments import ARTIFACT_URL, ISO_SHA256, unsuitable
 from pxe_pack.layout.layout import Layout, what_is
 from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
 from pxe_pack.layout.urls import Urls, file_name, is_nfs, same_urls
@@ -135,20 +136,15 @@ def _rewritten(cfg: str, layout: Layout, urls: Urls) -> str:
     except GrubSyntaxError as error:
         raise unsuitable(layout.root / GRUB_CFG, error) from error
     packed, before = layout.packed_artifact_url, layout.urls.boot_url
-    moved = packed and urls.artifact_url != _folder(packed)
-    own, added, of_live = [ARTIFACT_URL], [], []
-    if layout.of_kind(Kind.ARTIFACT) and moved:
-        added.append(f"{ARTIFACT_URL}={urls.artifact_url}")
-    if layout.verifies_iso and layout.iso:
-        own.append(ISO_SHA256)
-        if not is_nfs(urls.boot_url or ""):  # from a share it is mounted, and nothing compares it
-            of_live.append(f"{ISO_SHA256}={layout.files[layout.iso].sha256}")
+    added: dict[str, str] = {}
+    own = [ARTIFACT_URL, ISO_SHA256] if layout.verifies_iso or is_nfs(urls.boot_url or "") else [ARTIFACT_URL]
+    if layout.verifies_iso and layout.iso and not is_nfs(urls.boot_url or ""):  # a share is mounted, not downloaded
+        added[ISO_SHA256] = layout.files[layout.iso].sha256
+    if urls.artifact_url and packed and urls.artifact_url != _folder(packed) and layout.of_kind(Kind.ARTIFACT):
+        added[ARTIFACT_URL] = urls.artifact_url
     found = False
-    for command in kernels(nodes):
-        is_live = f"root=live:{before}" in map(unquoted, command.words)
-        found |= is_live
-        words = replaced(command.words, without=own, added=[*(of_live if is_live else ()), *added])
-        _fix(command, words, before=before, after=urls.boot_url)
+    for command in kernel_arguments.kernels(nodes):
+        found |= _fix(command, before=before, after=urls.boot_url, own=own, added=added)
     if before and urls.boot_url != before and not found:
         message = f"{layout.root / GRUB_CFG} does not contain root=live:{before}, so it cannot be replaced"
         hint = "someone has edited the file; restore that argument, or pack again"
@@ -156,14 +152,21 @@ def _rewritten(cfg: str, layout: Layout, urls: Urls) -> str:
     return "".join(map(str, nodes))
 
 
-def _fix(command: Command, words: Sequence[str], *, before: str | None, after: str | None) -> None:
-    """Give an entry's kernel these `words`, with the new boot_url in place of the old one."""
-    live = [unquoted(word) == f"root=live:{before}" for word in words]
-    fixed = [quoted(f"root=live:{after}") if is_live else word for word, is_live in zip(words, live, strict=True)]
-    if any(live) and after:
-        fixed = for_address(fixed, after)
-    if fixed != command.words:
-        command.replace_words(fixed)
+def _fix(
+    command: Command, *, before: str | None, after: str | None, own: Sequence[str], added: Mapping[str, str]
+) -> bool:
+    """Replace the URL of an entry's kernel, and its arguments in `own` by `added`. True if it had the old boot_url."""
+    words = kernel_arguments.without(command.words, own)
+    live = [number for number, word in enumerate(words) if unquoted(word) == f"root=live:{before}"]
+    for number in live:
+        words[number] = quoted(f"root=live:{after}")
+    if live and after:
+        words = for_address(words, after)
+    for name, value in added.items():
+        if live or name != ISO_SHA256:
+            words = kernel_arguments.with_argument(words, name, value)
+    kernel_arguments.replace_words(command, words)
+    return bool(live)
 
 
 def document(relocated: Relocated) -> dict[str, object]:
