@@ -8,11 +8,12 @@ from __future__ import annotations
 import posixpath
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pxe_pack.freeze.elf import Elf, ElfError
-from pxe_pack.image.tree import RootTree, regular_file
+from pxe_pack.image.tree import Inode, RootTree, regular_file
+from pxe_pack.tools import WorkError
 
 _FOLDERS = ("lib64", "usr/lib64", "lib", "usr/lib")
 _MULTIARCH = re.compile(r".*/[\w-]+-linux-[\w-]+")  # x86_64-linux-gnu
@@ -51,11 +52,11 @@ def find_program(tree: RootTree, path: str) -> Program:
             continue
         if len(libraries) == _MOST_LIBRARIES:
             raise ProgramError(f"{path} needs more than {_MOST_LIBRARIES} libraries")
-        found = next(_candidates(tree, name, [*_own_folders(by), *folders]), None)
+        found = _library(tree, name, [*_own_folders(by), *folders])
         if found is None:
             raise ProgramError(f"{path} needs {name}, which is not in its root filesystem")
-        libraries[name] = found
-        library = _elf(found, name)
+        libraries[name] = tree.cat(found.path)
+        library = _elf(libraries[name], name)
         todo += [(other, library) for other in library.needed]
     loader = regular_file(tree, elf.interpreter) if elf.interpreter else b""
     if loader is None:
@@ -68,10 +69,12 @@ def runs_with(program: Program, tree: RootTree) -> bool:
 
     Other builds of a library do not count: symbol versions say what is missing, but not what behaves otherwise.
     """
-    if program.loader and regular_file(tree, program.loader) != program.loader_content:
-        return False
     folders = _folders(tree, program.loader)
-    return all(next(_candidates(tree, name, folders), None) == wanted for name, wanted in program.libraries.items())
+    wanted = [(_library(tree, name, folders), content) for name, content in program.libraries.items()]
+    if program.loader:
+        folder, _, name = program.loader.rpartition("/")
+        wanted.append((_library(tree, name, [folder]), program.loader_content))
+    return all(found is not None and _has(tree, found, content) for found, content in wanted)
 
 
 def _elf(content: bytes, name: str) -> Elf:
@@ -95,10 +98,21 @@ def _own_folders(elf: Elf) -> list[str]:
     return [folder.lstrip("/") for folder in elf.library_folders if "$" not in folder]
 
 
-def _candidates(tree: RootTree, name: str, folders: list[str]) -> Iterator[bytes]:
-    """The contents of the files called `name` in `folders`, links followed."""
+def _library(tree: RootTree, name: str, folders: list[str]) -> Inode | None:
+    """The first file called `name` in `folders`, links followed."""
     for folder in folders:
         path = tree.resolve(f"{folder}/{name}")
         inode = tree.stat([path]).get(path)
         if inode and stat.S_ISREG(inode.mode):
-            yield tree.cat(path)
+            return inode
+    return None
+
+
+def _has(tree: RootTree, inode: Inode, content: bytes) -> bool:
+    """Whether a file has this content."""
+    if inode.size != str(len(content)):
+        return False
+    try:
+        return tree.cat(inode.path) == content
+    except WorkError:  # an initrd's files of more than 8 MiB are not read
+        return False
