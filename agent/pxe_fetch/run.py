@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import field, replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 from types import FrameType
 
-from pxe_fetch.config_source import locate
+from pxe_fetch.config_source import check_fresh, locate
 from pxe_fetch.contract import reader
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import Digest, FetchConfig, Report
@@ -96,15 +97,13 @@ def _run_steps(context: RunContext) -> Result:
         context.deadline = context.store.started_monotonic + arguments.deadline
     _start_webhook(context)
 
-    located = locate(
-        node,
-        config_file=context.config_file,
-        read_url=lambda url, digest, limit: _read_url(context, url, digest=digest, limit=limit),
-    )
+    located = locate(node, config_file=context.config_file, read_url=partial(_read_url, context))
     if located is None:
         return Result(exit_code=Exit.DONE, message=NO_CONFIG)
     event_log.config_located(located, node=node.summary())
     config = reader.read(located.text, name=located.location, pin=context.pin)
+    for doubt in check_fresh(config, located=located, node=node):
+        event_log.log(doubt, priority=WARNING)
     config = context.config = replace(config, proxy=node.with_password(config.proxy))
     _start_webhook(context)
 
@@ -133,7 +132,7 @@ def _run_steps(context: RunContext) -> Result:
     return context.store.result(fetcher.failures)
 
 
-def _read_url(context: RunContext, url: str, *, digest: Digest | None, limit: int) -> bytes:
+def _read_url(context: RunContext, url: str, digest: Digest | None, limit: int) -> bytes:
     """The configuration at `url`, of at most `limit` bytes, retried as an artifact is. Raises FetchError."""
     transports = Transports()
     downloads = Context(

@@ -18,7 +18,7 @@ from typing import Protocol, cast
 from pxe_fetch import __version__
 from pxe_fetch.contract import quantity
 from pxe_fetch.contract.problem import RuleError, suggestion
-from pxe_pack.choices import COMPRESSORS, INJECTORS
+from pxe_pack.choices import COMPRESSORS, INJECTORS, VERIFY_ISO
 from pxe_pack.console import Console
 
 USAGE = ("pack FILE [options]", "--agent-config FILE [options]", "COMMAND [options]")
@@ -68,6 +68,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "lock": Command("pin artifacts that have no digest", "pxe_pack.commands.lock"),
         "man": Command("print the manual page", "pxe_pack.commands.man"),
         "pack": Command("pack an image and export a PXE layout", "pxe_pack.commands.pack"),
+        "pin": Command("have nodes fetch a configuration by URL, pinned or signed", "pxe_pack.commands.pin"),
         "relocate": Command("change the URLs of a layout without repacking", "pxe_pack.commands.relocate"),
         "remove": Command("remove the agent from an image or a layout", "pxe_pack.commands.remove"),
         "schema": Command("print the JSON Schema of fetch.yaml", "pxe_pack.commands.schema"),
@@ -132,10 +133,18 @@ def add_packing(parser: argparse.ArgumentParser, *, default: object) -> None:
     add("--inject", "how to put the agent into the image (default: auto)", choices=INJECTORS)
     add("--compressor", "recompress the root filesystem with this (rootfs only)", choices=COMPRESSORS)
     add("--level", "compression level (1 to 9, zstd to 22)", type=int, choices=range(1, 23), metavar="N")
+    add("--verify-iso", "have nodes verify the ISO they download (default: auto)", choices=VERIFY_ISO)
     add("--node-memory", "memory of the smallest node, for example 4GiB", type=size, metavar="SIZE")
     add("--agent", "use this frozen agent instead of building one", type=Path, metavar="DIR")
     add("--boot-loader", "use shim and GRUB from this folder", type=Path, metavar="DIR")
     add("--leave-out", "do not serve the image's files that match this; repeatable", action="append", metavar="GLOB")
+    add(
+        "--trust",
+        "put this public key of minisign into the image; repeatable",
+        action="append",
+        type=Path,
+        metavar="FILE",
+    )
     add("--input-digest", "hash the image as well, and check it against IMAGE.sha256", action="store_true")
     add("--dry-run", "print the plan and exit", action="store_true")
 

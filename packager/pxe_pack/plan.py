@@ -11,7 +11,7 @@ from pxe_fetch.contract.quantity import show_size
 from pxe_fetch.contract.url import redact
 from pxe_pack import checks, node_memory
 from pxe_pack.additional_files import AdditionalFiles, find_additional
-from pxe_pack.artifacts import LocalFile
+from pxe_pack.artifacts import LocalFile, installed_sizes
 from pxe_pack.image.bootloader import BootFile
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.liveroot import LiveOS
@@ -22,6 +22,8 @@ from pxe_pack.loaders import LoaderChoice, choose_loaders
 from pxe_pack.node_memory import NodeMemory
 from pxe_pack.settings import Settings
 from pxe_pack.tools import InputError
+from pxe_pack.trust import keys
+from pxe_pack.trust.iso_hook import Verification, choose_verification
 
 _MOST_SHOWN = 20  # files of the image, in the plan's lines
 
@@ -35,6 +37,7 @@ class Plan:
     image: LiveImage
     loaders: LoaderChoice
     memory: NodeMemory
+    verification: Verification  # of the ISO
     additional: AdditionalFiles
     warnings: tuple[Problem, ...] = ()  # what may go wrong at boot
 
@@ -73,6 +76,8 @@ class Plan:
         yield f"inject    {self.choice.name}: {self.choice.injector.HOW} ({self.choice.why})"
         if self.boot_url:
             yield f"boot      {self.boot_url}"
+            yield f"verify    {'the ISO' if self.verification.hook else 'not the ISO'}: {self.verification.why}"
+        yield from keys.lines(settings.trust)
         for file in settings.files:
             files = f"{file.folder.files:,} files, " if file.folder else ""
             chunks = f", in chunks of {show_size(file.planned_chunk)}" if file.planned_chunk else ""
@@ -99,6 +104,11 @@ class Plan:
             yield f"file      {path} ({file.size:,} bytes){f' as {url}' if url else ''}"
         if rest := files[_MOST_SHOWN:]:
             yield f"          and {len(rest):,} more of the image's files, {sum(file.size for _, file in rest):,} bytes"
+        behind = [*self.additional.left_behind.items()]
+        for path, why in behind[:_MOST_SHOWN]:
+            yield f"left behind  {path}: {why}"
+        if len(behind) > _MOST_SHOWN:
+            yield f"          and {len(behind) - _MOST_SHOWN:,} more, in the manifest's left_behind"
         if left_out := self.additional.left_out:
             more = f" and {len(left_out) - _MOST_SHOWN:,} more" if len(left_out) > _MOST_SHOWN else ""
             yield f"left out  {', '.join(map(printable, left_out[:_MOST_SHOWN]))}{more}"
@@ -140,7 +150,9 @@ class Plan:
             "inject": {"how": self.choice.name, "why": self.choice.why},
             "boot_loaders": self.loaders_document(),
             "boot_url": self.boot_url,
+            "verify_iso": self.verification.document(),
             "artifact_url": settings.artifact_url,
+            "trust": [key.document() for key in settings.trust],
             "artifacts": [
                 *(_artifact_document(file, base=settings.artifact_url) for file in settings.files),
                 *map(_fetched_document, self._fetched()),
@@ -149,6 +161,7 @@ class Plan:
                 {"path": path, "size": file.size, "url": self.urls.of(path, Kind.ADDITIONAL)}
                 for path, file in self.additional.files.items()
             ],
+            "left_behind": self.additional.left_behind_document(),
             "left_out": list(self.additional.left_out),
             "output": str(settings.output),
             "memory": node_memory.document(self.memory),
@@ -177,6 +190,7 @@ def make_plan(settings: Settings, image: LiveImage, *, say: Callable[[str], None
     found = [*checks.urls(settings, image)]
     chosen: LoaderChoice | None = None
     choice: Choice | None = None
+    verification: Verification | None = None
     try:
         chosen = choose_loaders(image.loaders, machine=image.machine, given=settings.boot_loader)
     except InputError as error:
@@ -185,15 +199,20 @@ def make_plan(settings: Settings, image: LiveImage, *, say: Callable[[str], None
         choice = choose(settings.inject, image, rewrite=settings.rewrite)
     except InputError as error:
         found += error.problems
+    try:
+        verification = choose_verification(settings.verify_iso, image, boot_url=settings.boot_url)
+    except InputError as error:
+        found += error.problems
     subject = checks.subject(
         image,
         loaders=chosen.loaders if chosen else None,
         boot_url=settings.boot_url,
         artifact_url=settings.artifact_url,
         config=settings.fetch,
-        local_sizes={name: file.installed_size for file in settings.files for name in file.artifacts},
+        local_sizes=installed_sizes(settings.files),
         node_memory=settings.node_memory,
         injector=choice.name if choice else "",
+        verifies_iso=bool(verification and verification.hook),
     )
     found += checks.offline(subject)
     additional = find_additional(image, leave_out=settings.leave_out)
@@ -208,7 +227,7 @@ def make_plan(settings: Settings, image: LiveImage, *, say: Callable[[str], None
     if any(problem.reference.startswith("node-memory") for problem in errors):
         for line in node_memory.lines(subject.memory):
             say(line)
-    if errors or not chosen or not choice:
+    if errors or not chosen or not choice or not verification:
         raise InputError(*errors)
     return Plan(
         settings=settings,
@@ -216,6 +235,7 @@ def make_plan(settings: Settings, image: LiveImage, *, say: Callable[[str], None
         choice=choice,
         loaders=chosen,
         memory=subject.memory,
+        verification=verification,
         additional=additional,
         warnings=tuple(problem for problem in found if problem.severity == "warning"),
     )

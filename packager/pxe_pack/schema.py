@@ -13,6 +13,7 @@ from typing import cast
 
 from pxe_fetch.contract import quantity, validators
 from pxe_fetch.contract.keys import (
+    EXTENSION,
     Duration,
     FieldKey,
     Flag,
@@ -56,6 +57,7 @@ _FORMS: dict[object, Schema] = {
     validators.root: {"pattern": "^/."},
     validators.live_space: {"pattern": rf"^(?:{validators.SHARE.pattern}|{quantity.SIZE.pattern})$"},
     validators.mode: {"pattern": _whole(validators.MODE)},
+    validators.moment: {"pattern": _whole(validators.MOMENT)},
 }
 # The schema for each kind of value without parameters.
 _SIMPLE: dict[type, Schema] = {
@@ -63,6 +65,9 @@ _SIMPLE: dict[type, Schema] = {
     Duration: {"type": "string", "pattern": _whole(quantity.DURATION)},
     Size: {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": _whole(quantity.SIZE)}]},
 }
+
+
+_BOOLEANS = {"true": True, "false": False}
 
 
 def _given(keys: tuple[str, ...]) -> list[Json]:
@@ -88,6 +93,7 @@ def _section(name: str) -> Schema:
     return {
         "type": "object",
         "properties": {key: _property(declared) for key, declared in section.keys.items()},
+        "patternProperties": {f"^{EXTENSION}": {}},
         "additionalProperties": False,
         **({"required": needed} if needed else {}),
         **(_ARTIFACT if name == "artifacts" else {}),
@@ -116,8 +122,8 @@ def _default(declared: FieldKey) -> Schema:
 
 def _form(kind: Kind) -> Schema:  # noqa: PLR0911  one case per kind
     match kind:
-        case Text(rule=rule):
-            return _text(rule)
+        case Text(rule=rule, types=types):
+            return {**_text(rule), "type": ["string", "number"]} if float in types else _text(rule)
         case Texts(rule=rule):
             return {"type": "array", "items": _text(rule)}
         case OneOrMore(rule=rule):
@@ -142,7 +148,9 @@ def _group(kind: Group) -> Schema:
 
 def _text(rule: Rule[object]) -> Schema:
     if isinstance(rule, validators.OneOf):
-        return {"type": "string", "enum": list(rule.choices)}
+        flags: list[Json] = [value for word, value in _BOOLEANS.items() if word in rule.choices]  # if not quoted
+        types: Json = ["string", "boolean"] if flags else "string"
+        return {"type": types, "enum": [*rule.choices, *flags]}
     if isinstance(rule, validators.Matching):
         return {"type": "string", "pattern": _whole(re.compile(rule.pattern))}
     if isinstance(rule, validators.DigestOf):

@@ -14,6 +14,7 @@ from pxe_pack.inject import Rewrite
 from pxe_pack.layout.urls import default_artifact_url
 from pxe_pack.lock.lockfile import read_lock
 from pxe_pack.tools import InputError
+from pxe_pack.trust.keys import TrustKey, read_keys
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,10 +30,12 @@ class Options:
     inject: str | None = None
     compressor: str | None = None
     level: int | None = None
+    verify_iso: str | None = None
     node_memory: int | None = None  # bytes
     agent: Path | None = None  # a folder with a frozen agent
     boot_loader: Path | None = None  # a folder with shim and GRUB
     leave_out: tuple[str, ...] | None = None
+    trust: tuple[Path, ...] | None = None  # files with public keys of minisign
     input_digest: bool = False  # compute the image's digest for the manifest
 
 
@@ -51,12 +54,14 @@ class Settings:
     artifact_url: str  # empty if neither it nor boot_url is given
     inject: str
     rewrite: Rewrite | None  # recompress the root filesystem
+    verify_iso: str  # auto, true or false
     node_memory: int | None  # bytes; None if it is not given
     agent: Path | None
     boot_loader: Path | None
     input_digest: bool
     files: tuple[LocalFile, ...]
     leave_out: tuple[str, ...]  # patterns of the image's files that are not served
+    trust: tuple[TrustKey, ...]
 
 
 def resolve_settings(options: Options) -> Settings:
@@ -87,6 +92,9 @@ def resolve_settings(options: Options) -> Settings:
     problems += checks.compression(compressor, level)
     files, wrong = local_files(document.fetch, base_dir=base_dir)
     problems += wrong
+    given_keys = options.trust if options.trust is not None else [base_dir / name for name in pack.trust]
+    trust, wrong = read_keys(given_keys)
+    problems += wrong
     settings = Settings(
         config_path=options.config,
         lock_path=lock.path if lock.exists else None,
@@ -99,12 +107,14 @@ def resolve_settings(options: Options) -> Settings:
         artifact_url=base or (default_artifact_url(boot_url) if boot_url else ""),
         inject=options.inject or pack.inject,
         rewrite=Rewrite(compressor=compressor, level=level) if compressor else None,
+        verify_iso=options.verify_iso or pack.verify_iso,
         node_memory=options.node_memory or pack.node_memory,
         agent=options.agent,
         boot_loader=options.boot_loader or (base_dir / pack.boot_loader if pack.boot_loader else None),
         input_digest=options.input_digest,
         files=tuple(files),
         leave_out=pack.leave_out if options.leave_out is None else options.leave_out,
+        trust=trust,
     )
     problems += checks.credentials(settings.fetch, settings.artifact_url)
     if options.output or pack.output:

@@ -14,7 +14,10 @@ from pxe_pack.image.initrd.reader import InitrdFacts
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.pe.certificates import name
 from pxe_pack.image.programs import Programs, programs
+from pxe_pack.inject.packed_config import packed_trust
 from pxe_pack.inject.previous_payload import PreviousPayload, previous_payloads
+from pxe_pack.trust import keys
+from pxe_pack.trust.keys import TrustKey
 
 _NETWORK_OF_GRUB = ("efinet", "net", "tftp", "http")
 
@@ -28,6 +31,7 @@ class ImageReport:
     previous_payloads: tuple[PreviousPayload, ...]
     dhcp: str  # the program that runs DHCP in the root filesystem; empty if none is found
     additional: AdditionalFiles
+    trust: tuple[TrustKey, ...]  # the public keys in it
 
 
 def report_on(image: LiveImage) -> ImageReport:
@@ -41,6 +45,7 @@ def report_on(image: LiveImage) -> ImageReport:
         previous_payloads=tuple(previous_payloads(image)),
         dhcp=networking.dhcp(image.tree, units.enabled(image.tree)) if image.tree else "",
         additional=find_additional(image),
+        trust=packed_trust(image),
     )
 
 
@@ -62,10 +67,12 @@ def document(report: ImageReport) -> dict[str, object]:
         "netboot": _netboot_document(image.loaders.netboot) if image.loaders else None,
         "boot_loaders": [_loader_document(program) for program in report.programs.loaders],
         "additional_files": [{"path": path, "size": file.size} for path, file in report.additional.files.items()],
+        "left_behind": report.additional.left_behind_document(),
         "injected": [
             {"how": one.how, "where": one.where, "agent": one.version or None, "configured": one.configured}
             for one in report.previous_payloads
         ],
+        "trust": [key.document() for key in report.trust],
     }
 
 
@@ -105,6 +112,7 @@ def _initrd_document(path: str, facts: InitrdFacts) -> dict[str, object]:
         "url_lib": facts.url_lib,
         "network": list(facts.network),
         "applies_updates": facts.applies_updates,
+        "verifies_iso": bool(facts.appended and facts.appended.verifies_iso),
         "curl": facts.curl,
         "ca_bundle": facts.ca_bundle,
         "modules": sorted(facts.modules),
@@ -151,10 +159,13 @@ def lines(report: ImageReport) -> Iterator[str]:
     yield from _loader_lines(report)
     for path, file in report.additional.files.items():
         yield f"file      {path}, {file.size:,} bytes"
+    for path, why in report.additional.left_behind.items():
+        yield f"left behind  {path}: {why}"
     for one in report.previous_payloads:
         yield f"injected  {_previous_payload_words(one)}"
     if not report.previous_payloads:
         yield "injected  nothing"
+    yield from keys.lines(report.trust)
 
 
 def _loader_lines(report: ImageReport) -> Iterator[str]:
@@ -194,6 +205,8 @@ def _initrd_lines(path: str, facts: InitrdFacts) -> Iterator[str]:
     yield f"          has {', '.join([name for name, there in has.items() if there] + network) or 'no dracut modules'}"
     if lacking := [name for name, there in has.items() if not there] + ([] if network else ["network"]):
         yield f"          missing {', '.join(lacking)}"
+    if facts.appended and facts.appended.verifies_iso:
+        yield "          verifies the ISO before mounting it"
 
 
 def _network_words(grub: GrubImage) -> str:

@@ -5,9 +5,11 @@ Each check adds its problems to the section that it checks.
 
 from __future__ import annotations
 
+from pxe_fetch import __version__
 from pxe_fetch.contract import chunks as cut
 from pxe_fetch.contract import model, paths, quantity, validators
 from pxe_fetch.contract.document import Section
+from pxe_fetch.contract.keys import EXTENSION
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
 from pxe_fetch.contract.url import scheme_of
 
@@ -17,15 +19,23 @@ _LEAVE_OUT = "leave it out: pxe-pack computes the digests of a source"
 
 
 def version(root: Section) -> None:
-    """Check that the format is not a newer one: it may have other keys and rules. Raises ProblemError."""
-    given = root.value("version")
-    if given and type(given.data) is int and given.data > model.VERSION:
+    """Check that this program is new enough: else other problems may be none of the file's. Raises ProblemError."""
+    needed, given = root.value("min_agent"), root.value("version")
+    if needed and validators.version.accepts(needed.text) and _numbers(needed.text) > _numbers(__version__):
+        message, label = f"this configuration needs pxe-fetch {needed.text} or later; this is {__version__}", ""
+        reference, spot, hint = "agent-too-old", needed.spot, "pack the image again with a newer pxe-pack"
+    elif given and type(given.data) is int and given.data > model.VERSION:
         message = f"this configuration is of version {given.data}, which is newer than this program knows"
-        label = f"known: {model.VERSION}"
+        reference, spot, label = "number-out-of-range", given.spot, f"known: {model.VERSION}"
         hint = f"use a newer pxe-pack, and its agent; or write `version: {model.VERSION}`"
-        where = root.problems.position(given.spot)
-        problem = Problem(reference="number-out-of-range", message=message, where=where, label=label, hint=hint)
-        raise ProblemError(problem)
+    else:
+        return
+    where = root.problems.position(spot)
+    raise ProblemError(Problem(reference=reference, message=message, where=where, label=label, hint=hint))
+
+
+def _numbers(version: str) -> list[int]:
+    return [*map(int, version.split("."))]
 
 
 def origin(artifact: Section) -> None:
@@ -125,15 +135,15 @@ def distinct(sections: list[Section], artifacts: list[model.Artifact]) -> None:
             sections[index].add("dest-taken", message, at="dest")
 
 
-def when(section: Section | None) -> None:
+def when(section: Section | None, *, ignored: tuple[str, ...] = (EXTENSION,)) -> None:
     """Check that no key is empty: the artifact would be for every node, which nobody intends."""
     if section is None:
         return
     for key in section.entries:
-        if not section.has(key) or section.is_empty_list(key):
+        if not key.startswith(ignored) and (not section.has(key) or section.is_empty_list(key)):
             hint = "leave it out, or give globs that match the nodes: `*` matches any value"
             section.refuse(key, "is empty, so it would match every node", reference="when-empty", hint=hint)
-    when(section.below("cmdline"))
+    when(section.below("cmdline"), ignored=())
 
 
 def start(artifact: Section) -> None:

@@ -16,6 +16,7 @@ from pxe_fetch.contract.validators import Rule
 
 T = TypeVar("T")
 METADATA = "keys"  # of a field: a tuple of Key
+EXTENSION = "x-"  # a key that begins so is for other programs: in every section it is passed over, whatever its value
 
 
 class Text(NamedTuple):
@@ -23,6 +24,7 @@ class Text(NamedTuple):
 
     rule: Rule[object]
     load: Callable[..., object] | None = None
+    types: tuple[type, ...] = (str,)  # what YAML may take it for; it counts as it is written
 
 
 class Texts(NamedTuple):

@@ -113,7 +113,8 @@ class Reader:
         for key, (value, _) in section.entries.items():
             declared = known.keys.get(key)
             if declared is None:
-                section.unknown(key, known.keys)
+                if not key.startswith(keys.EXTENSION):
+                    section.unknown(key, known.keys)
             elif value.data is not None:
                 before = values.get(declared.field)
                 found = self.value(section, key, value, declared.key.kind, before)
@@ -127,7 +128,7 @@ class Reader:
         """`value` as the model has it, on top of the value `before`; None if it is wrong, after adding the problem."""
         match kind:
             case keys.Text():
-                found = _text(section, key, value, kind.rule)
+                found = _text(section, key, value, kind.rule, kind.types)
                 return found if kind.load is None or found is None else kind.load(found)
             case keys.Size() | keys.Duration():  # `5` and `5s` are both judged as they are written
                 return _text(section, key, value, kind.rule, types=(str, int, float))
@@ -172,9 +173,10 @@ class Reader:
 
 
 def _text(section: Section, key: str, value: Value, rule: Rule[T], types: tuple[type, ...] = (str,)) -> T | None:
-    if type(value.data) not in types:
-        if isinstance(rule, OneOf):
-            return section.wrong_type(value, key, str(rule), words=rule.choices)
+    words = rule.choices if isinstance(rule, OneOf) else ()
+    if type(value.data) not in types and value.text not in words:  # a choice may be spelled `true`
+        if words:
+            return section.wrong_type(value, key, str(rule), words=words)
         return section.wrong_type(value, key, "text")
     try:
         return rule(value.text)

@@ -13,7 +13,7 @@ from pxe_fetch.contract.problem import ProblemError, show_all
 from pxe_fetch.contract.quantity import amount, count, span
 from pxe_fetch.contract.url import redact
 from pxe_fetch.download import DownloadResult
-from pxe_fetch.errors import FetchError, Result
+from pxe_fetch.errors import FetchError, PolicyError, Result
 from pxe_fetch.plan import Plan, Transfer
 from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal, Value
 from pxe_fetch.reporting.state_store import GOOD_RESULTS, ArtifactState, StateStore, UnitState
@@ -93,7 +93,7 @@ class EventLog:
         self._send(message, MessageId.STATUS, priority)
 
     def log_details(self, error: Exception) -> None:
-        """Log what the one line of the result leaves out: every problem of a configuration, the traceback of a bug."""
+        """Log what the result leaves out: all problems of a configuration, or its refusal; the traceback of a bug."""
         if isinstance(error, ProblemError) and self.journal.is_plain_text:
             self.journal.write(show_all(error.problems))
         elif isinstance(error, ProblemError):
@@ -103,6 +103,9 @@ class EventLog:
                 message = f"{problem.severity}: {problem}{label}{hint}"
                 fields = {"error": problem.reference, "phase": self._store.phase}
                 self._send(message, MessageId.FAILED, ERROR, **fields)
+        elif isinstance(error, PolicyError) and self._store.phase == "locating" and not self.journal.is_plain_text:
+            fields = {"error": str(error), "cause": error.reference, "phase": self._store.phase}
+            self._send(f"the configuration is refused: {error}", MessageId.CONFIG_REFUSED, ERROR, **fields)
         elif type(error) is FetchError or not isinstance(error, FetchError):
             self.log("".join(traceback.format_exception(error)), priority=DEBUG)
 

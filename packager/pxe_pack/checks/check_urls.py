@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from pxe_fetch.contract.model import Artifact, FetchConfig, Proxy
-from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.problem import Problem, printable
 from pxe_fetch.contract.url import redact
 from pxe_fetch.contract.validators import joined
 from pxe_pack.checks import url_client
@@ -16,8 +16,11 @@ from pxe_pack.checks.subject import Subject
 from pxe_pack.checks.url_client import Client, Found
 from pxe_pack.image.grub.words import unknown_variable
 from pxe_pack.layout.manifest import Kind
+from pxe_pack.layout.pinned import Pinned
+from pxe_pack.trust.signature import url_of_signature
 
 _AT_ONCE = 8
+_NOTHING_THERE = frozenset({404, 410, 502, 503, 504})  # statuses of a server, or of a proxy without one behind it
 _WEB_PAGES = (".html", ".htm")  # that an artifact, or a file of the image, may well be
 
 
@@ -51,6 +54,34 @@ def check_urls(subject: Subject) -> Iterator[Problem]:
         plain = Client(proxy=Proxy())
         for found in pool.map(lambda one: _asked(one, plain if one.by_dracut else client), targets.values()):
             yield from found
+        if config.report.url:
+            yield from _report(config.report.url, client)
+
+
+def _report(url: str, client: Client) -> Iterator[Problem]:
+    """A problem if nothing takes reports at `url`. None is posted: it would be taken for that of a node."""
+    target = _Target(url=url, what="the report", size=None, needed=False)
+    parsed = url_client.usable(url)
+    unasked = "it depends on the node" if unknown_variable(url) or parsed is None else client.unasked(parsed)
+    if unasked or parsed is None:
+        yield _unasked(target, unasked)
+        return
+    try:
+        status = client.listens(parsed)
+    except url_client.ERRORS as error:
+        yield _no_reports(target, f"cannot be reached: {_reason(error)}")
+        return
+    if status in _NOTHING_THERE:
+        yield _no_reports(target, f"responds {status} to OPTIONS")
+
+
+def _no_reports(target: _Target, why: str) -> Problem:
+    return Problem(
+        reference="report-unreachable",
+        message=f"{target.what}: {target.shown} {why}, so the results of nodes may be lost",
+        hint="start the server there, or fix report.url; the runs of nodes do not depend on it; --offline skips this",
+        severity="warning",
+    )
 
 
 def _targets(subject: Subject) -> Iterator[_Target]:
@@ -62,12 +93,22 @@ def _targets(subject: Subject) -> Iterator[_Target]:
                 yield _Target(
                     url=listed.url, what=path, size=listed.size, needed=needed, resumes=not iso, by_dracut=iso
                 )
+        if pinned := layout.pinned:
+            yield from _of_pin(pinned)
     if config := subject.config:
         # what the layout exports is above, at the URLs that it has now
         exported = config.artifact_url if config is subject.packed and subject.layout else None
         for artifact in config.artifacts:
             if not exported or not any(url.startswith(exported) for url in artifact.urls):
                 yield from _of_artifact(artifact, config)
+
+
+def _of_pin(pinned: Pinned) -> Iterator[_Target]:
+    """The URLs of a pinned configuration, which may be a newer one if it is signed, and of its signature."""
+    what = f"the configuration {printable(pinned.name)}"
+    yield _Target(url=pinned.url, what=what, size=None if pinned.signed_by else pinned.size, resumes=False)
+    if pinned.signed_by:
+        yield _Target(url=url_of_signature(pinned.url), what=f"the signature of {what}", size=None, resumes=False)
 
 
 def _of_artifact(artifact: Artifact, config: FetchConfig) -> Iterator[_Target]:
