@@ -5,14 +5,13 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
 from packing.site import Site, files_of, make_iso
 
 ENTRY = "menuentry a {\n linux /boot/vmlinuz root=live:LABEL=CDROM rd.live.image\n initrd /boot/initrd.img\n}\n"
-SECONDS, MEMORY = 20, 1 << 29  # of one command
+SECONDS, MEMORY = 20, 1 << 29  # CPU time and bytes of one command
 
 HOSTILE: dict[str, tuple[str, dict[str, str], str]] = {
     # what: grub.cfg, other files, and what is said
@@ -68,6 +67,12 @@ HARMLESS = {
 }
 
 
+def cpu_seconds() -> float:
+    """What all commands so far have used: the clock would count what else the machine does (getrusage(2))."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def show(site: Site, text: str, files: dict[str, str]) -> tuple[int, str]:
     """The exit code of `show` for an image with this configuration, and what it says on stderr."""
     medium: dict[str, str | bytes] = {**files_of(site.image), "boot/grub2/grub.cfg": text}
@@ -78,9 +83,9 @@ def show(site: Site, text: str, files: dict[str, str]) -> tuple[int, str]:
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
-    begun = time.monotonic()
+    before = cpu_seconds()
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, preexec_fn=limited)
-    assert time.monotonic() - begun < SECONDS
+    assert cpu_seconds() - before < SECONDS
     assert "Traceback" not in done.stderr
     return done.returncode, " ".join((done.stderr + done.stdout).split())
 
