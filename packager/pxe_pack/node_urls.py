@@ -8,8 +8,6 @@ from pxe_fetch.contract.model import Artifact, FetchConfig
 from pxe_fetch.contract.url import Url, UrlError, is_absolute, is_exempt, parse
 from pxe_fetch.contract.validators import joined
 
-CONFIG_ARGUMENT = "pxe-fetch.config"  # the kernel argument with the URL of a configuration
-
 
 def artifact_urls(artifact: Artifact) -> list[str]:
     """The URLs from which a node fetches an artifact, its SHA256SUMS file and its chunk digests; as written."""

@@ -22,6 +22,7 @@ from pxe_pack.loaders import LoaderChoice, choose_loaders
 from pxe_pack.node_memory import NodeMemory
 from pxe_pack.settings import Settings
 from pxe_pack.tools import InputError
+from pxe_pack.trust import keys
 
 _MOST_SHOWN = 20  # files of the image, in the plan's lines
 
@@ -73,6 +74,7 @@ class Plan:
         yield f"inject    {self.choice.name}: {self.choice.injector.HOW} ({self.choice.why})"
         if self.boot_url:
             yield f"boot      {self.boot_url}"
+        yield from keys.lines(settings.trust)
         for file in settings.files:
             files = f"{file.folder.files:,} files, " if file.folder else ""
             chunks = f", in chunks of {show_size(file.planned_chunk)}" if file.planned_chunk else ""
@@ -146,6 +148,7 @@ class Plan:
             "boot_loaders": self.loaders_document(),
             "boot_url": self.boot_url,
             "artifact_url": settings.artifact_url,
+            "trust": [key.document() for key in settings.trust],
             "artifacts": [
                 *(_artifact_document(file, base=settings.artifact_url) for file in settings.files),
                 *map(_fetched_document, self._fetched()),

@@ -22,6 +22,7 @@ SCHEMES = ("http", "https", "ftp", "tftp", "file")  # each has a module in pxe_f
 MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
 SHARE = re.compile(r"([0-9]{1,3})%", re.ASCII)
 ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}\$?|[0-9]{1,10}", re.ASCII)  # useradd(8), or an id
+MOMENT = re.compile(r"[2-9][0-9]{3}-[01][0-9]-[0-3][0-9](T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z)?", re.ASCII)
 _LARGEST_ID = 2**32 - 2  # the next one stands for "unchanged" (chown(2))
 _LARGEST_RATE = 1 << 30  # bytes a second; one stream of a fast network has no more
 _LEAST_LIVE_SPACE = 64 << 20  # bytes; the system's own files in /run need some of it
@@ -53,13 +54,14 @@ class Matching:
     meant: str = "{}"  # what a text that lacks a part of it probably means
 
     def __call__(self, text: str) -> str:
-        if not self._matches(text):
+        if not self.accepts(text):
             near = self.meant.format(text)
-            hint = f"did you mean `{near}`?" if self._matches(near) else ""
+            hint = f"did you mean `{near}`?" if self.accepts(near) else ""
             raise RuleError(self.message, reference=self.reference, label=self.label, hint=hint)
         return text
 
-    def _matches(self, text: str) -> bool:
+    def accepts(self, text: str) -> bool:
+        """Whether `text` matches."""
         return bool(re.fullmatch(self.pattern, text, re.ASCII))
 
 
@@ -69,6 +71,7 @@ name = Matching(  # an artifact's
     reference="name-invalid",
     label="letters, digits, `.`, `_`, `-`; at most 64, the first a letter or digit",
 )
+version = Matching(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}", "is not a version", reference="version-invalid", label="as in 0.4")
 unit = Matching(  # systemd.unit(5)
     r"[A-Za-z0-9:_.\\][A-Za-z0-9:_.\\@-]{0,239}\.(service|socket|target|path|timer|mount|automount|swap|slice|scope|device)",
     "is not the name of a unit",
@@ -237,6 +240,19 @@ def chunk_size(text: str) -> int:
             hint="4MiB suits most files",
         )
     return size
+
+
+def moment(text: str) -> int:
+    """A time in UTC, or the last second of a day in UTC (ISO 8601), in seconds since 1970."""
+    from datetime import datetime
+
+    try:
+        if MOMENT.fullmatch(text):
+            return int(datetime.fromisoformat(text if "T" in text else f"{text}T23:59:59Z").timestamp())
+    except ValueError:  # the 31st of February
+        pass
+    label = "a day or a time in UTC, as in 2027-01-31 or 2027-01-31T12:00:00Z"
+    raise RuleError("is not a time", reference="time-invalid", label=label)
 
 
 def positive_duration(text: str) -> float:

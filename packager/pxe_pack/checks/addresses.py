@@ -10,7 +10,8 @@ from pxe_pack.checks.subject import Subject
 from pxe_pack.image import resolver
 from pxe_pack.image.grub.arguments import address
 from pxe_pack.image.grub.words import unknown_variable
-from pxe_pack.node_urls import CONFIG_ARGUMENT, contacted_hosts, host_of
+from pxe_pack.layout import kernel_arguments
+from pxe_pack.node_urls import contacted_hosts, host_of
 
 _DHCPV6 = "net_bootp6"  # a command of the GRUBs that know it: those of Debian, Fedora and SUSE
 
@@ -51,5 +52,5 @@ def _hosts(subject: Subject) -> Iterator[str]:
     if subject.config:
         yield from contacted_hosts(subject.config, artifact_url=subject.artifact_url)
     for entry in subject.menu.entries:
-        for url in entry.values(CONFIG_ARGUMENT):
+        for url in entry.values(kernel_arguments.CONFIG):
             yield host_of(url)

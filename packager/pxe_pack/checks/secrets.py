@@ -10,7 +10,8 @@ from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.url import redact
 from pxe_pack.checks.subject import Subject
-from pxe_pack.node_urls import CONFIG_ARGUMENT, artifact_urls
+from pxe_pack.layout import kernel_arguments
+from pxe_pack.node_urls import artifact_urls
 
 # What is secret in a query, by the names of its parameters in lower case and without `-` and `_`; `*` is any beginning.
 _NAMES = (
@@ -76,7 +77,7 @@ def _urls(subject: Subject) -> Iterator[tuple[str, str]]:
     if subject.config:
         yield from dict.fromkeys(_of_config(subject.config))
     for entry in subject.menu.entries:
-        for url in entry.values(CONFIG_ARGUMENT):
+        for url in entry.values(kernel_arguments.CONFIG):
             yield "the configuration for nodes", url
 
 

@@ -15,14 +15,15 @@ from pxe_pack.image.limits import Limit
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.mounts import Mount, mounts
 from pxe_pack.image.programs import Programs, programs
-from pxe_pack.inject.packed_config import packed_config
+from pxe_pack.inject.packed_config import packed_config, packed_trust
 from pxe_pack.layout.entries import BootEntry, Menu, menu
+from pxe_pack.layout.kernel_arguments import CONFIG
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import Kind
 from pxe_pack.node_memory import NodeMemory
 from pxe_pack.node_memory import node_memory as node_memory_of
 from pxe_pack.node_memory.demand import Demand, demands
-from pxe_pack.node_urls import CONFIG_ARGUMENT
+from pxe_pack.trust.keys import TrustKey
 
 _AGENT_SIZE = 20 << 20  # bytes, about: of the agent that a pack adds
 
@@ -45,6 +46,7 @@ class Subject:
     memory: NodeMemory  # of the nodes that boot the default entry
     enabled: frozenset[str]  # units of the root filesystem that others start; empty if it cannot be read
     mounts: Mapping[str, Mount]  # what the root filesystem mounts at boot, by mount point
+    trust: tuple[TrustKey, ...]  # the public keys in a layout's image
     packed: FetchConfig | None  # what is in the image: for an image, `config`; None if there is none
 
     def initrds(self, entry: BootEntry) -> Iterator[tuple[str, InitrdFacts]]:
@@ -113,11 +115,12 @@ def subject(
         boot_url=(layout.urls.boot_url or "") if layout else boot_url,
         artifact_url=(layout.urls.artifact_url or "") if layout else artifact_url,
         injector=injector,
-        config=config or (None if any(one.values(CONFIG_ARGUMENT) for one in shown.entries) else packed),
+        config=config or (None if any(one.values(CONFIG) for one in shown.entries) else packed),
         local_sizes=local_sizes or {},
         enabled=enabled,
         mounts=mounted,
         packed=packed,
+        trust=packed_trust(image) if layout else (),
         memory=node_memory_of(
             image,
             entry,

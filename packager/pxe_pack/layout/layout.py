@@ -19,6 +19,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import SizeAndDigest, copy_hashed, copy_span
 from pxe_pack.image.bootloader import grub_in
 from pxe_pack.image.grub.config import GRUB_CFG
+from pxe_pack.layout import kernel_arguments
 from pxe_pack.layout.ipxe import IPXE_SCRIPT, script
 from pxe_pack.layout.manifest import (
     MANIFEST,
@@ -30,6 +31,7 @@ from pxe_pack.layout.manifest import (
     parse_manifest,
     path_problem,
 )
+from pxe_pack.layout.pinned import Pinned, parse_pinned
 from pxe_pack.layout.urls import Urls
 from pxe_pack.tools import InputError, WorkError
 
@@ -95,6 +97,18 @@ class Layout:
         entries = listed if isinstance(listed, list) else []
         pairs = ((one.get("path"), one.get("why")) for one in entries if isinstance(one, dict))
         return {path: why for path, why in pairs if isinstance(path, str) and isinstance(why, str)}
+
+    @property
+    def pinned(self) -> Pinned | None:
+        """The configuration that its nodes fetch by URL; None if `pxe-pack pin` has named none."""
+        document = self.facts.get("pinned")
+        return parse_pinned(document) if document is not None else None
+
+    @property
+    def added_arguments(self) -> tuple[str, ...]:
+        """The names of the kernel arguments that were added after the pack."""
+        relocated = (kernel_arguments.ARTIFACT_URL,) if self.is_relocated else ()
+        return (*relocated, *(kernel_arguments.PIN if self.pinned else ()))
 
     @property
     def copied_payload(self) -> int:

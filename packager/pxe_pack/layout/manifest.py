@@ -18,6 +18,7 @@ from pxe_fetch.contract import validators
 from pxe_fetch.contract.paths import parents
 from pxe_fetch.contract.problem import HIDDEN, RuleError
 from pxe_fetch.contract.url import UrlError, parse
+from pxe_pack.layout.pinned import parse_pinned
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
@@ -135,6 +136,11 @@ def _check_facts(facts: Mapping[str, object]) -> None:
             raise ManifestError(f"has a value of {name} that is not text")
         if value and name in urls and (reason := url_problem(value)):
             raise ManifestError(f"has a value of {name} that {reason}")
+    if facts.get("pinned") is not None:
+        try:
+            parse_pinned(facts["pinned"])
+        except ValueError as error:
+            raise ManifestError(f"has a value of pinned that {error}") from None
 
 
 def _section(facts: Mapping[str, object], key: str) -> Mapping[str, object]:

@@ -13,10 +13,11 @@ from pxe_pack.image.grub.config import GRUB_CFG
 from pxe_pack.image.grub.limits import GrubSyntaxError
 from pxe_pack.image.liveos import opened
 from pxe_pack.inject.packed_config import packed_config
+from pxe_pack.layout import kernel_arguments
 from pxe_pack.layout.entries import menu
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.urls import server
-from pxe_pack.node_urls import CONFIG_ARGUMENT, contacted_hosts, host_of
+from pxe_pack.node_urls import contacted_hosts, host_of
 from pxe_pack.tools import InputError
 
 # prefix lengths of the subnet assumed around the server's address
@@ -87,7 +88,7 @@ def contacted(layout: Layout) -> tuple[str, ...]:
         entries = menu(layout.text(GRUB_CFG), read=layout.text).entries
     except (InputError, GrubSyntaxError):  # `check` says what is wrong
         return ()
-    named = [url for entry in entries for url in entry.values(CONFIG_ARGUMENT)]
+    named = [url for entry in entries for url in entry.values(kernel_arguments.CONFIG)]
     own = contacted_hosts(config, artifact_url=layout.urls.artifact_url or "") if config else []
     return (*own, *filter(None, map(host_of, named)))
 
