@@ -22,6 +22,7 @@ from pxe_pack.hashing import hash_file
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.rootfs_source import detect_rootfs
 from pxe_pack.inject import PackedIso, Target, original_image
+from pxe_pack.inject.append import append_hook
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import Kind
 from pxe_pack.output import Staging, staging, staging_folder
@@ -83,6 +84,7 @@ def pack(options: Options, *, console: Console) -> PackResult:
             tree=image.tree,
         )
         needed = plan.choice.injector.disk_space(image, payload) + (packed.disk_space if packed else 0)
+        needed += plan.verification.hook.size if plan.verification.hook else 0
         local = sum(file.disk_space for file in settings.files) + plan.additional.size
         local += sum(file.size for file in plan.boot_files().values())
         layouts = 2 if settings.format == "tar" else 1  # the files, and a copy of them in the archive
@@ -99,7 +101,8 @@ def pack(options: Options, *, console: Console) -> PackResult:
             inputs = _inject(plan, payload, layout=layout, work=made.work, console=console)
             _copy_additional(plan, layout=layout, console=console)
             with console.step("Exporting the layout") as step:
-                export.export_boot_files(layout, original, plan.loaders.loaders)
+                digest = layout.files[plan.iso_name].sha256 if plan.verification.hook else None
+                export.export_boot_files(layout, original, plan.loaders.loaders, iso_sha256=digest)
                 layout.finish(_facts(plan, agent, payload, inputs))
                 step.note(f"{len(layout.files)} files, {layout.size:,} bytes")
     return PackResult(plan=plan, agent=agent, payload=payload, layout=layout, seconds=time.monotonic() - began)
@@ -152,8 +155,10 @@ def _service(plan: Plan, console: Console) -> str:
 def _inject(plan: Plan, payload: Payload, *, layout: Layout, work: Path, console: Console) -> list[dict[str, object]]:
     """Write the files with the payload, and the ISO, into the layout. Returns the image's files for the manifest."""
     image, name = plan.image, plan.iso_name
-    target = Target(place=layout.place, iso=name)
+    hook = plan.verification.hook.entries if plan.verification.hook else {}
+    target = Target(place=layout.place, iso=name, hook=hook)
     injected = plan.choice.injector.inject(image, payload, target=target, work=work, console=console)
+    injected = append_hook(image, injected, target=target, console=console)
     for path, counted in injected.files.items():
         layout.record(path, counted, kind=Kind.ISO if path == name else Kind.BOOT)
     return input_digest.image_inputs(plan.image, plan.settings, hashed=injected.inputs, console=console)
@@ -222,6 +227,7 @@ def _facts(
             "artifact_url": f"{settings.artifact_url.rstrip('/')}/" if settings.files else None,
         },
         "trust": [key.document() for key in settings.trust],
+        "verify_iso": plan.verification.document(),
         "boot_loaders": plan.loaders_document(),
         "left_behind": plan.additional.left_behind_document(),
     }
@@ -242,6 +248,12 @@ def summary(packed: PackResult) -> str:
             *lines,
             "",
             f"Added to the image with `{packed.plan.choice.name}`: {what} ({added}).",
+            *(
+                [f"Trusted, for configurations by URL: {', '.join(map(str, settings.trust))}."]
+                if settings.trust
+                else []
+            ),
+            *(["Nodes verify the ISO before they mount it."] if packed.plan.verification.hook else []),
             f"Packed in {packed.seconds:.1f} s.",
             "",
             f"Serve by TFTP:  {loaders}, boot/",
@@ -286,6 +298,7 @@ def result_document(packed: PackResult) -> dict[str, object]:
         "output": str(packed.plan.settings.output),
         "inject": {"how": packed.plan.choice.name, "why": packed.plan.choice.why},
         "payload": {"files": len(packed.payload.entries), "size": packed.payload.size},
+        "verify_iso": packed.plan.verification.document(),
         "outputs": outputs,
         "seconds": round(packed.seconds, 3),
     }

@@ -112,6 +112,7 @@ def _initrd_document(path: str, facts: InitrdFacts) -> dict[str, object]:
         "url_lib": facts.url_lib,
         "network": list(facts.network),
         "applies_updates": facts.applies_updates,
+        "verifies_iso": bool(facts.appended and facts.appended.verifies_iso),
         "curl": facts.curl,
         "ca_bundle": facts.ca_bundle,
         "modules": sorted(facts.modules),
@@ -204,6 +205,8 @@ def _initrd_lines(path: str, facts: InitrdFacts) -> Iterator[str]:
     yield f"          has {', '.join([name for name, there in has.items() if there] + network) or 'no dracut modules'}"
     if lacking := [name for name, there in has.items() if not there] + ([] if network else ["network"]):
         yield f"          missing {', '.join(lacking)}"
+    if facts.appended and facts.appended.verifies_iso:
+        yield "          verifies the ISO before mounting it"
 
 
 def _network_words(grub: GrubImage) -> str:
