@@ -27,6 +27,7 @@ from pxe_pack.output import Staging, staging, staging_folder
 from pxe_pack.pack_result import PackResult
 from pxe_pack.payload import Payload, make_payload
 from pxe_pack.plan import Plan, make_plan
+from pxe_pack.publish import publishing
 from pxe_pack.settings import Options, Settings, resolve_settings
 from pxe_pack.tarball import tar_staging
 from pxe_pack.tools import InputError
@@ -93,7 +94,8 @@ def pack(options: Options, *, console: Console) -> PackResult:
                 export.export_boot_files(layout, original, plan.loaders.loaders, iso_sha256=digest)
                 layout.finish(_facts(plan, agent, payload, inputs))
                 step.note(f"{len(layout.files)} files, {layout.size:,} bytes")
-    return PackResult(plan=plan, agent=agent, payload=payload, layout=layout, seconds=time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return PackResult(plan=plan, agent=agent, payload=payload, layout=layout, output=made.output, seconds=seconds)
 
 
 def _staging(settings: Settings, image: LiveImage) -> AbstractContextManager[Staging]:
@@ -101,6 +103,8 @@ def _staging(settings: Settings, image: LiveImage) -> AbstractContextManager[Sta
     if settings.format == "tar":
         epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
         return tar_staging(settings.output, mtime=int(epoch) if epoch.isdigit() else image.mtime)
+    if settings.format == "versions":
+        return publishing(settings.output, keep=settings.keep)
     return staging(settings.output)
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote
 
 from pxe_pack.console import joined
 from pxe_pack.freeze import FrozenAgent
-from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.layout import CURRENT, Layout
 from pxe_pack.layout.manifest import Kind
 from pxe_pack.payload import Payload
 from pxe_pack.plan import Plan
-from pxe_pack.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +24,7 @@ class PackResult:
     agent: FrozenAgent
     payload: Payload
     layout: Layout
+    output: Path  # the layout on disk, or the archive
     seconds: float
 
 
@@ -38,7 +39,7 @@ def summary(packed: PackResult) -> str:
     what = f"the agent {packed.agent.version}, its unit, and the configuration"
     return joined(
         [
-            f"{settings.output}{'/' if settings.format == 'dir' else ''}",
+            f"{packed.output}{'' if settings.format == 'tar' else '/'}",
             *lines,
             "",
             f"Added to the image with `{packed.plan.choice.name}`: {what} ({added}).",
@@ -53,7 +54,7 @@ def summary(packed: PackResult) -> str:
             f"Serve by TFTP:  {loaders}, boot/",
             *(f"{_served_by(url)}{path} as {url}" for path, url in _served(layout)),
             "",
-            *_next(settings),
+            *_next(packed),
         ]
     )
 
@@ -73,12 +74,15 @@ def _served_by(url: str) -> str:
     return f"Serve by {url.partition(':')[0].upper()}:".ljust(len("Serve by TFTP:  "))
 
 
-def _next(settings: Settings) -> list[str]:
-    if settings.format == "tar":
-        return [f"Unpack:  tar -C /srv/pxe -xf {settings.output}"]
+def _next(packed: PackResult) -> list[str]:
+    form, output = packed.plan.settings.format, packed.output
+    if form == "tar":
+        return [f"Unpack:  tar -C /srv/pxe -xf {output}"]
+    root = output.parent.parent
     return [
-        f"Verify:  cd {shlex.quote(str(settings.output))} && sha256sum -c SHA256SUMS",
-        f"Test:    pxe-pack boot {settings.output}",
+        f"Verify:  cd {shlex.quote(str(output))} && sha256sum -c SHA256SUMS",
+        f"Test:    pxe-pack boot {output}",
+        *([f"Serve:   {root / CURRENT}", f"Go back: pxe-pack rollback {root}"] if form == "versions" else []),
     ]
 
 
@@ -89,7 +93,7 @@ def result_document(packed: PackResult) -> dict[str, object]:
         for path, file in sorted(packed.layout.files.items())
     ]
     return {
-        "output": str(packed.plan.settings.output),
+        "output": str(packed.output),
         "inject": {"how": packed.plan.choice.name, "why": packed.plan.choice.why},
         "payload": {"files": len(packed.payload.entries), "size": packed.payload.size},
         "verify_iso": packed.plan.verification.document(),

@@ -45,3 +45,9 @@ def link_or_copy(source: Path, target: Path) -> None:
             raise
         with source.open("rb") as file:
             copy_span(file, target, offset=0, size=source.stat().st_size)
+
+
+def sum_line(path: str, sha256: str) -> str:
+    """A line of SHA256SUMS. As in coreutils, a line starts with a backslash if the name needed escaping."""
+    escaped = path.replace("\\", "\\\\")
+    return f"{'' if escaped == path else chr(92)}{sha256}  {escaped}\n"

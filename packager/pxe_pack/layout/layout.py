@@ -20,7 +20,7 @@ from pxe_pack.hashing import SizeAndDigest, copy_hashed
 from pxe_pack.image.bootloader import grub_in
 from pxe_pack.image.grub.config import GRUB_CFG
 from pxe_pack.layout import kernel_arguments
-from pxe_pack.layout.files import found_below, link_or_copy, mode_of
+from pxe_pack.layout.files import found_below, link_or_copy, mode_of, sum_line
 from pxe_pack.layout.ipxe import IPXE_SCRIPT, script
 from pxe_pack.layout.manifest import (
     MANIFEST,
@@ -35,6 +35,9 @@ from pxe_pack.layout.manifest import (
 from pxe_pack.layout.pinned import Pinned, parse_pinned
 from pxe_pack.layout.urls import Urls
 from pxe_pack.tools import InputError, WorkError
+
+# of a published folder (layout/published.py): the folder of its versions, and the link to the one that is served
+VERSIONS, CURRENT = "versions", "current"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -56,7 +59,7 @@ class Layout:
             raise _unreadable(f"{root} is not a directory")
         data = _content(root / MANIFEST)
         if data is None:
-            raise _unreadable(f"{root} has no {MANIFEST}")
+            raise _unreadable(f"{root} has no {MANIFEST}", published=(root / CURRENT).is_symlink())
         try:
             manifest = parse_manifest(data)
         except ManifestError as error:
@@ -123,10 +126,14 @@ class Layout:
         size = inject.get("size")
         return size if inject.get("how") in ("updates", "initrd") and isinstance(size, int) else 0
 
+    def fact(self, section: str, key: str) -> str:
+        """A text of the manifest; empty if it has none there."""
+        return _text(_section(self.facts, section), key) or ""
+
     @property
     def machine(self) -> str:
         """The nodes' architecture, as in `uname -m`; empty if unknown."""
-        return _text(_section(self.facts, "image"), "machine") or ""
+        return self.fact("image", "machine")
 
     @property
     def iso(self) -> str | None:
@@ -220,7 +227,7 @@ class Layout:
             raise WorkError(Problem(reference="layout-too-many-files", message=message, hint=hint))
         manifest = copy_hashed([content], self.root / MANIFEST)
         sums = {path: file.sha256 for path, file in self.files.items()} | {MANIFEST: manifest.sha256}
-        (self.root / SUMS).write_text("".join(_sum_line(path, sums[path]) for path in sorted(sums)), encoding="utf-8")
+        (self.root / SUMS).write_text("".join(sum_line(path, sums[path]) for path in sorted(sums)), encoding="utf-8")
         for path in self.root.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)  # independent of the umask
 
@@ -260,12 +267,6 @@ def _entry(path: str, file: LayoutFile) -> dict[str, object]:
     return {"path": path, "size": file.size, "sha256": file.sha256, "kind": file.kind.value, **url}
 
 
-def _sum_line(path: str, sha256: str) -> str:
-    """A line of SHA256SUMS. As in coreutils, a line starts with a backslash if the name needed escaping."""
-    escaped = path.replace("\\", "\\\\")
-    return f"{'' if escaped == path else chr(92)}{sha256}  {escaped}\n"
-
-
 def _text(document: Mapping[str, object], key: str) -> str | None:
     value = document.get(key)
     return value if isinstance(value, str) else None
@@ -276,8 +277,10 @@ def _section(document: Mapping[str, object], key: str) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _unreadable(message: str) -> InputError:
+def _unreadable(message: str, *, published: bool = False) -> InputError:
     hint = "a layout is the output folder of pxe-pack: `pxe-pack --agent-config fetch.yaml --output DIR`"
+    if published:
+        hint = f"it has versions of a layout: give DIR/{CURRENT}, or one in DIR/{VERSIONS}"
     return InputError(Problem(reference="layout-unreadable", message=message, hint=hint))
 
 
