@@ -87,7 +87,8 @@ def _logged(shown: Console, *, verbosity: int) -> Iterator[None]:
 
 def pack_as(arguments: argparse.Namespace, shown: Console) -> int:
     """Pack as the flags in `arguments` say. Raises InputError, WorkError and OSError."""
-    from pxe_pack.pack import pack, result_document, show_plan, summary  # half a second, not for --help
+    from pxe_pack.pack import pack, show_plan  # half a second, not for --help
+    from pxe_pack.pack_result import result_document, summary
     from pxe_pack.settings import Options
 
     options = Options(

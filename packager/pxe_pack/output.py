@@ -23,7 +23,8 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.cleanup import committing, removed, temporary_folder
-from pxe_pack.layout.layout import CURRENT, VERSIONS, find_layout, found_below, what_is
+from pxe_pack.layout.files import found_below, what_is
+from pxe_pack.layout.layout import CURRENT, VERSIONS, find_layout
 from pxe_pack.tools import InputError, WorkError
 
 _RENAME_EXCHANGE = 2  # linux/fs.h

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
 
 from pxe_fetch import __version__
 from pxe_fetch.contract.document import MAX_CHARACTERS
@@ -23,27 +21,16 @@ from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.rootfs_source import detect_rootfs
 from pxe_pack.inject import PackedIso, Target, original_image
 from pxe_pack.inject.append import append_hook
-from pxe_pack.layout.layout import CURRENT, Layout
+from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import Kind
 from pxe_pack.output import Staging, staging, staging_folder
+from pxe_pack.pack_result import PackResult
 from pxe_pack.payload import Payload, make_payload
 from pxe_pack.plan import Plan, make_plan
 from pxe_pack.publish import publishing
 from pxe_pack.settings import Options, Settings, resolve_settings
 from pxe_pack.tarball import tar_staging
 from pxe_pack.tools import InputError
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PackResult:
-    """The result of a pack."""
-
-    plan: Plan
-    agent: FrozenAgent
-    payload: Payload
-    layout: Layout
-    output: Path  # the layout on disk, or the archive
-    seconds: float
 
 
 def show_plan(options: Options, *, console: Console) -> None:
@@ -235,78 +222,4 @@ def _facts(
         "verify_iso": plan.verification.document(),
         "boot_loaders": plan.loaders_document(),
         "left_behind": plan.additional.left_behind_document(),
-    }
-
-
-def summary(packed: PackResult) -> str:
-    """The result as text."""
-    settings, layout = packed.plan.settings, packed.layout
-    width = max(len(path) for path in layout.files)
-    lines = [f"  {path:{width}}  {counted.size:>15,}" for path, counted in sorted(layout.files.items())]
-    tops = {path.partition("/")[0] + ("/" if "/" in path else "") for path in packed.plan.loaders.loaders.redirector}
-    loaders = ", ".join([*sorted(packed.plan.loaders.loaders.files), *sorted(tops - {"boot/"})])
-    added = f"{len(packed.payload.entries)} files, {packed.payload.size:,} bytes"
-    what = f"the agent {packed.agent.version}, its unit, and the configuration"
-    return joined(
-        [
-            f"{packed.output}{'' if settings.format == 'tar' else '/'}",
-            *lines,
-            "",
-            f"Added to the image with `{packed.plan.choice.name}`: {what} ({added}).",
-            *(
-                [f"Trusted, for configurations by URL: {', '.join(map(str, settings.trust))}."]
-                if settings.trust
-                else []
-            ),
-            *(["Nodes verify the ISO before they mount it."] if packed.plan.verification.hook else []),
-            f"Packed in {packed.seconds:.1f} s.",
-            "",
-            f"Serve by TFTP:  {loaders}, boot/",
-            *(f"{_served_by(url)}{path} as {url}" for path, url in _served(layout)),
-            "",
-            *_next(packed),
-        ]
-    )
-
-
-def _served(layout: Layout) -> Iterator[tuple[str, str]]:
-    """Path and URL of what HTTP serves; of additional files, the folder at the top."""
-    tops: dict[str, str] = {}
-    for path, file in layout.files.items():
-        if file.url:
-            below = len(quote(path.partition("/")[2])) if file.kind is Kind.ADDITIONAL and "/" in path else 0
-            tops[path.partition("/")[0] + "/" if below else path] = file.url[: len(file.url) - below]
-    yield from tops.items()
-
-
-def _served_by(url: str) -> str:
-    """How a file is served, aligned with the line before it."""
-    return f"Serve by {url.partition(':')[0].upper()}:".ljust(len("Serve by TFTP:  "))
-
-
-def _next(packed: PackResult) -> list[str]:
-    form, output = packed.plan.settings.format, packed.output
-    if form == "tar":
-        return [f"Unpack:  tar -C /srv/pxe -xf {output}"]
-    root = output.parent.parent
-    return [
-        f"Verify:  cd {shlex.quote(str(output))} && sha256sum -c SHA256SUMS",
-        f"Test:    pxe-pack boot {output}",
-        *([f"Serve:   {root / CURRENT}", f"Go back: pxe-pack rollback {root}"] if form == "versions" else []),
-    ]
-
-
-def result_document(packed: PackResult) -> dict[str, object]:
-    """The result as JSON values (docs/json.md)."""
-    outputs = [
-        {"path": path, "size": file.size, "sha256": file.sha256, "url": file.url, "kind": file.kind.value}
-        for path, file in sorted(packed.layout.files.items())
-    ]
-    return {
-        "output": str(packed.output),
-        "inject": {"how": packed.plan.choice.name, "why": packed.plan.choice.why},
-        "payload": {"files": len(packed.payload.entries), "size": packed.payload.size},
-        "verify_iso": packed.plan.verification.document(),
-        "outputs": outputs,
-        "seconds": round(packed.seconds, 3),
     }

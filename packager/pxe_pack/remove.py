@@ -20,9 +20,10 @@ from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.rootfs_source import detect_rootfs
 from pxe_pack.inject import PackedIso, previous_payloads
+from pxe_pack.layout.files import what_is
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.kernel_arguments import ISO_SHA256, without_arguments
-from pxe_pack.layout.layout import Layout, what_is
+from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import FOLDER, Kind
 from pxe_pack.layout.urls import Urls
 from pxe_pack.output import output_problem, staging, staging_folder

@@ -165,7 +165,9 @@ class _Parser:
 
     def _is_anchor(self, *, is_first: bool) -> bool:
         """Skip a ^ or $ that says what is so anyway."""
-        says_nothing = (self._peek() == "^" and is_first and self.at == 0) or self.text[self.at :] == "$"
+        says_nothing = (self._peek() == "^" and is_first and self.at == 0) or (
+            self._peek() == "$" and self.at == len(self.text) - 1
+        )
         self.at += says_nothing
         return says_nothing
 

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from pxe_fetch.contract.paths import parents
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.hashing import SizeAndDigest, copy_hashed, copy_span
+from pxe_pack.hashing import SizeAndDigest, copy_hashed
 from pxe_pack.image.bootloader import grub_in
 from pxe_pack.image.grub.config import GRUB_CFG
 from pxe_pack.layout import kernel_arguments
+from pxe_pack.layout.files import found_below, link_or_copy, mode_of, sum_line
 from pxe_pack.layout.ipxe import IPXE_SCRIPT, script
 from pxe_pack.layout.manifest import (
     MANIFEST,
@@ -72,10 +73,10 @@ class Layout:
     def _refuse_links(self) -> None:
         """Raise InputError if a listed file, or a folder above one, is a link or of another type."""
         for folder in sorted({parent for path in self.files for parent in parents(path)}):
-            if (mode := _mode(self.root / folder)) and not stat.S_ISDIR(mode):
+            if (mode := mode_of(self.root / folder)) and not stat.S_ISDIR(mode):
                 raise _unsafe(self.root / folder, "folder", mode)
         for path in self.files:
-            if (mode := _mode(self.root / path)) and not stat.S_ISREG(mode):
+            if (mode := mode_of(self.root / path)) and not stat.S_ISREG(mode):
                 raise _unsafe(self.root / path, "regular file", mode)
 
     @property
@@ -198,7 +199,7 @@ class Layout:
     def take_over(self, path: str, other: Layout, *, name: str = "") -> None:
         """Add the file `path` of the layout `other`, as `name` if given: a hard link where the file system can."""
         known = other.files[path]
-        _link_or_copy(other.root / path, self.place(name or path))
+        link_or_copy(other.root / path, self.place(name or path))
         self.record(name or path, SizeAndDigest(size=known.size, sha256=known.sha256), kind=known.kind)
 
     def write_scripts(self, grub_cfg: str) -> None:
@@ -226,14 +227,9 @@ class Layout:
             raise WorkError(Problem(reference="layout-too-many-files", message=message, hint=hint))
         manifest = copy_hashed([content], self.root / MANIFEST)
         sums = {path: file.sha256 for path, file in self.files.items()} | {MANIFEST: manifest.sha256}
-        (self.root / SUMS).write_text("".join(_sum_line(path, sums[path]) for path in sorted(sums)), encoding="utf-8")
+        (self.root / SUMS).write_text("".join(sum_line(path, sums[path]) for path in sorted(sums)), encoding="utf-8")
         for path in self.root.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)  # independent of the umask
-
-
-def what_is(path: str) -> str:
-    """What a path from `found_below` is, for people."""
-    return "an empty folder" if path.endswith("/") else "a file"
 
 
 def find_layout(folder: Path) -> Layout | None:
@@ -245,19 +241,6 @@ def find_layout(folder: Path) -> Layout | None:
         return None
     data = _content(folder / MANIFEST)
     return Layout.read(folder) if data and b'"pxe_pack"' in data else None
-
-
-def found_below(folder: Path) -> Iterable[str]:
-    """The paths of all files, links and empty folders below `folder`, relative to it; those of folders end in `/`.
-
-    Links are not followed. A folder that cannot be read counts as empty.
-    """
-    for top, folders, files in os.walk(folder):
-        place = Path(top)
-        links = [name for name in folders if (place / name).is_symlink()]
-        yield from ((place / name).relative_to(folder).as_posix() for name in [*files, *links])
-        if not folders and not files and place != folder:
-            yield f"{place.relative_to(folder).as_posix()}/"
 
 
 def _content(path: Path) -> bytes | None:
@@ -279,33 +262,9 @@ def _content(path: Path) -> bytes | None:
     return data
 
 
-def _mode(path: Path) -> int:
-    """The st_mode of `path` itself; 0 if it does not exist, or cannot be looked at."""
-    try:
-        return path.lstat().st_mode
-    except OSError:
-        return 0
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP):
-            raise
-        with source.open("rb") as file:
-            copy_span(file, target, offset=0, size=source.stat().st_size)
-
-
 def _entry(path: str, file: LayoutFile) -> dict[str, object]:
     url = {"url": file.url} if file.url else {}
     return {"path": path, "size": file.size, "sha256": file.sha256, "kind": file.kind.value, **url}
-
-
-def _sum_line(path: str, sha256: str) -> str:
-    """A line of SHA256SUMS. As in coreutils, a line starts with a backslash if the name needed escaping."""
-    escaped = path.replace("\\", "\\\\")
-    return f"{'' if escaped == path else chr(92)}{sha256}  {escaped}\n"
 
 
 def _text(document: Mapping[str, object], key: str) -> str | None:

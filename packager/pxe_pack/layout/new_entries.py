@@ -17,9 +17,10 @@ from pxe_pack.image.grub.limits import GrubSyntaxError
 from pxe_pack.image.grub.script import parse
 from pxe_pack.image.limits import Limit
 from pxe_pack.layout.entries import Menu, menu
+from pxe_pack.layout.files import found_below
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.kernel_arguments import kernels, unsuitable, with_arguments
-from pxe_pack.layout.layout import Layout, found_below
+from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
 from pxe_pack.output import locked
 

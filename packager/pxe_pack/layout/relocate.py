@@ -23,9 +23,10 @@ from pxe_pack.image.grub.words import quoted, unquoted
 from pxe_pack.image.liveos import opened
 from pxe_pack.layout import kernel_arguments
 from pxe_pack.layout.entries import menu
+from pxe_pack.layout.files import what_is
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.kernel_arguments import ARTIFACT_URL, ISO_SHA256, unsuitable
-from pxe_pack.layout.layout import Layout, what_is
+from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
 from pxe_pack.layout.urls import Urls, default_artifact_url, file_name, is_nfs, same_urls, server
 from pxe_pack.output import output_problem, staging
