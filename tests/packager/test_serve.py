@@ -182,8 +182,13 @@ def test_without_dhcp_nobody_is_answered_and_the_options_are_told(net: Wire, lay
 
 
 def test_a_server_that_dies_ends_all_and_is_named_with_its_last_lines(net: Wire, layout: Site) -> None:
-    with serving(net, layout) as served:
+    logs = layout.folder / "logs"
+    with serving(net, layout, "--log-dir", logs) as served:
         net.fetch("tftp://10.0.0.1/boot.ipxe")
+        until = time.monotonic() + EVENTS  # it logs a transfer after the node has all
+        while "boot.ipxe to 10.0.0.50" not in (logs / "dnsmasq.log").read_text():
+            assert time.monotonic() < until
+            time.sleep(0.05)
         children = served.children()
         os.kill(children["dnsmasq"], signal.SIGKILL)
         assert served.process.wait(EVENTS) == 4
@@ -291,7 +296,7 @@ def test_rollback_is_served_at_once_without_a_restart(net: Wire, site: Site, tmp
 
 def test_https_is_served_with_a_certificate_that_it_makes_once(net: Wire, site: Site, packs: Packs) -> None:
     packs()
-    assert cli.main(["relocate", str(site.output), "--boot-url", "https://10.0.0.1/liveos.iso", "--quiet"]) == 0
+    site.name_iso_at("https://10.0.0.1/liveos.iso")
     tls: list[str | Path] = ["--tls-cert", site.folder / "cert.pem", "--tls-key", site.folder / "key.pem"]
     assert "error[snippet-scheme]: nginx needs a certificate" in refused(net, site.output)
     assert "error[tls-unreadable]" in refused(net, site.output, *tls)
@@ -301,6 +306,7 @@ def test_https_is_served_with_a_certificate_that_it_makes_once(net: Wire, site: 
             assert net.fetch("https://10.0.0.1/liveos.iso", *trust) == site.iso.read_bytes()
             assert served.result["ports"] == [
                 {"port": 443, "protocol": "tcp", "purpose": "HTTPS"},
+                {"port": 8080, "protocol": "tcp", "purpose": "HTTP"},
                 {"port": 69, "protocol": "udp", "purpose": "TFTP"},
             ]
             clients = served.result["clients"]
@@ -316,7 +322,7 @@ def test_https_is_served_with_a_certificate_that_it_makes_once(net: Wire, site: 
         "with socket.create_connection(('10.0.0.1', 443)) as plain:\n"
         "    context.wrap_socket(plain, server_hostname='10.0.0.1').close()\n"
     )
-    assert cli.main(["relocate", str(site.output), "--boot-url", "https://boot.lan/liveos.iso", "--quiet"]) == 0
+    site.name_iso_at("https://boot.lan/liveos.iso")
     with serving(net, site, *tls) as served:
         problems = {event["reference"] for event in served.events() if event["event"] == "problem"}
         assert problems == {"tls-host", "serve-address"}
