@@ -1,4 +1,5 @@
 """The words that options and keys of `pack` have a choice of. Apart, so that the parser needs nothing else."""
 
 INJECTORS = ("auto", "rootfs", "updates", "initrd")
+VERIFY_ISO = ("auto", "true", "false")
 COMPRESSORS = ("gzip", "xz", "zstd")  # that a root filesystem can be given

@@ -102,6 +102,7 @@ def pack_as(arguments: argparse.Namespace, shown: Console) -> int:
         inject=arguments.pack_inject,
         compressor=arguments.pack_compressor,
         level=arguments.pack_level,
+        verify_iso=arguments.pack_verify_iso,
         node_memory=arguments.pack_node_memory,
         agent=arguments.pack_agent,
         boot_loader=arguments.pack_boot_loader,

@@ -18,7 +18,7 @@ from typing import Protocol, cast
 from pxe_fetch import __version__
 from pxe_fetch.contract import quantity
 from pxe_fetch.contract.problem import RuleError, suggestion
-from pxe_pack.choices import COMPRESSORS, INJECTORS
+from pxe_pack.choices import COMPRESSORS, INJECTORS, VERIFY_ISO
 from pxe_pack.console import Console
 
 USAGE = ("pack FILE [options]", "--agent-config FILE [options]", "COMMAND [options]")
@@ -140,6 +140,7 @@ def add_packing(parser: argparse.ArgumentParser, *, default: object) -> None:
     add("--inject", "how to put the agent into the image (default: auto)", choices=INJECTORS)
     add("--compressor", "recompress the root filesystem with this (rootfs only)", choices=COMPRESSORS)
     add("--level", "compression level (1 to 9, zstd to 22)", type=int, choices=range(1, 23), metavar="N")
+    add("--verify-iso", "have nodes verify the ISO they download (default: auto)", choices=VERIFY_ISO)
     add("--node-memory", "memory of the smallest node, for example 4GiB", type=size, metavar="SIZE")
     add("--agent", "use this frozen agent instead of building one", type=Path, metavar="DIR")
     add("--boot-loader", "use shim and GRUB from this folder", type=Path, metavar="DIR")

@@ -34,6 +34,7 @@ class Options:
     inject: str | None = None
     compressor: str | None = None
     level: int | None = None
+    verify_iso: str | None = None
     node_memory: int | None = None  # bytes
     agent: Path | None = None  # a folder with a frozen agent
     boot_loader: Path | None = None  # a folder with shim and GRUB
@@ -58,6 +59,7 @@ class Settings:
     artifact_url: str  # empty if neither it nor boot_url is given
     inject: str
     rewrite: Rewrite | None  # recompress the root filesystem
+    verify_iso: str  # auto, true or false
     node_memory: int | None  # bytes; None if it is not given
     agent: Path | None
     boot_loader: Path | None
@@ -117,6 +119,7 @@ def resolve_settings(options: Options) -> Settings:
         artifact_url=base or (default_artifact_url(boot_url) if boot_url else ""),
         inject=options.inject or pack.inject,
         rewrite=Rewrite(compressor=compressor, level=level) if compressor else None,
+        verify_iso=options.verify_iso or pack.verify_iso,
         node_memory=options.node_memory or pack.node_memory,
         agent=options.agent,
         boot_loader=options.boot_loader or (base_dir / pack.boot_loader if pack.boot_loader else None),

@@ -13,7 +13,6 @@ from typing import IO
 
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_pack.cleanup import start_child
-from pxe_pack.packages import install_command
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +62,8 @@ def find(program: str) -> Path | None:
 
 def missing(programs: Iterable[str], *, reason: str) -> list[Problem]:
     """A problem for each of `programs` that is not installed, with its package. `reason` is like "to write the ISO"."""
+    from pxe_pack.packages import install_command  # reads what distribution this is, which most runs need not know
+
     return [
         Problem(
             reference="tool-missing",

@@ -38,6 +38,7 @@ from pxe_pack.checks.settings import (
 from pxe_pack.checks.start_units import start_units
 from pxe_pack.checks.subject import Subject, subject
 from pxe_pack.checks.tls import tls_files
+from pxe_pack.checks.verified_iso import verified_iso
 
 __all__ = [
     "Subject",
@@ -74,6 +75,7 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     files,
     kernels,
     initrds,
+    verified_iso,
     boot_warnings,
     machine_id,
     shared_identity,

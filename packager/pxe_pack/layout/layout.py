@@ -94,6 +94,11 @@ class Layout:
         return self.packed_artifact_url != self.urls.artifact_url
 
     @property
+    def verifies_iso(self) -> bool:
+        """True if its initrds have what compares a downloaded ISO with the digest on the kernel command line."""
+        return _section(self.facts, "verify_iso").get("on") is True
+
+    @property
     def left_behind(self) -> dict[str, str]:
         """The files of the image's medium that the layout has no use for: path -> why."""
         listed = self.facts.get("left_behind")
