@@ -30,6 +30,7 @@ SCRIPT = """\
 set -e
 cd {work}
 PATH=$PATH:/usr/sbin:/sbin
+export TMPDIR={work}  # what serve leaves when it is killed
 ip link set lo up
 ip tuntap add tap0 mode tap
 ip address add 10.0.0.1/24 dev tap0

@@ -86,7 +86,7 @@ def test_a_published_layout_is_served_through_its_link(site: Site, snippet: Call
 def test_https_urls_need_a_certificate_and_ipxe_gets_its_script_by_tftp(
     layout: Site, snippet: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["relocate", str(layout.output), "--boot-url", "https://10.0.0.1/x.iso", "--quiet"]) == 0
+    layout.name_iso_at("https://10.0.0.1/x.iso")
     assert cli.main(["snippet", "nginx", str(layout.output)]) == 2
     assert "give one with --tls-cert FILE --tls-key FILE" in capsys.readouterr().err
     assert cli.main(["snippet", "nginx", str(layout.output), "--tls-cert", "/x/cert.pem"]) == 2

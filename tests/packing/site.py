@@ -78,6 +78,11 @@ class Site:
         assert isinstance(document, dict)
         return document
 
+    def name_iso_at(self, url: str) -> None:
+        """Have the manifest say that the ISO is at `url`, where `relocate` would want the image to be fit for it."""
+        file = self.output / "manifest.json"
+        file.write_text(file.read_text().replace(f'"{self.manifest()["boot_url"]}"', f'"{url}"'))
+
     def leftovers(self) -> list[str]:
         """What lies beside the output under a name of ours."""
         return [path.name for path in self.folder.iterdir() if ".pxe-pack-" in path.name]
