@@ -27,6 +27,8 @@ from pxe_pack.loaders import choose_loaders
 from pxe_pack.lock.lockfile import read_lock
 from pxe_pack.node_memory import NodeMemory
 from pxe_pack.tools import InputError
+from pxe_pack.trust import chain
+from pxe_pack.trust.chain import Link
 
 _NO_IMAGE = "pxe-pack check IMAGE, or --agent-config with a configuration that has `pack: {image: liveos.iso}`"
 SEVERITIES = ("error", "warning", "note")
@@ -65,6 +67,7 @@ class Findings:
     image: Path  # what was checked
     problems: Sequence[Problem]  # errors first
     memory: NodeMemory | None  # None if the image is not one that can be booted
+    links: Sequence[Link]  # of a layout's boot, and what protects each
 
 
 def check(request: Request, *, console: Console) -> Findings:
@@ -75,6 +78,7 @@ def check(request: Request, *, console: Console) -> Findings:
         raise InputError(checks.missing_setting("image", hint=_NO_IMAGE))
     layout = find_layout(path)
     memory: NodeMemory | None = None
+    links: Sequence[Link] = ()
     try:
         with liveiso.opened(path, boot_url=config.boot_url, boot_loader=config.boot_loader, step=console.step) as image:
             loaders, wrong = _loaders(image, layout, given=config.boot_loader)
@@ -92,7 +96,7 @@ def check(request: Request, *, console: Console) -> Findings:
                 local_sizes=config.local_sizes,
                 node_memory=request.node_memory or config.node_memory,
             )
-            memory = subject.memory
+            memory, links = subject.memory, chain.chain(subject)
             found += checks.offline(subject)
             found += _payload(subject, request, console=console)
             found += _additional(subject, config)
@@ -102,7 +106,7 @@ def check(request: Request, *, console: Console) -> Findings:
             raise
         found += error.problems
     found.sort(key=lambda problem: SEVERITIES.index(problem.severity))
-    return Findings(image=path, problems=found, memory=memory)
+    return Findings(image=path, problems=found, memory=memory, links=links)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -243,14 +247,16 @@ def document(found: Findings) -> dict[str, object]:
             for problem in found.problems
         ],
         "memory": node_memory.document(found.memory) if found.memory else None,
+        "chain": chain.document(found.links),
     }
 
 
 def text(found: Findings) -> str:
-    """The findings as text; with the table of a node's memory, if that was given."""
+    """The findings as text; with the table of a node's memory, if that was given, and that of a layout's chain."""
     count = Counter(problem.severity for problem in found.problems)
     counts = [f"{count[one]} {one}{'s' if count[one] > 1 else ''}" for one in SEVERITIES if count[one]]
     table = ["\n".join(node_memory.lines(found.memory))] if found.memory and found.memory.given else []
+    table += ["\n".join(chain.lines(found.links))] if found.links else []
     return "\n\n".join(
         [*map(show, found.problems), *table, f"{found.image}: {', '.join(counts) or 'no problems found'}"]
     )

@@ -23,6 +23,7 @@ from pxe_pack.layout.manifest import FOLDER, Kind
 from pxe_pack.layout.relocate import without_relocation
 from pxe_pack.payload import Entry, Payload
 from pxe_pack.tools import WorkError
+from pxe_pack.trust.signed_boot import SignedBoot
 
 GRUBENV = "# GRUB Environment Block\n".ljust(1024, "#")  # GRUB manual, 15 "The GRUB environment block"
 
@@ -82,12 +83,15 @@ def _counted(pieces: Iterable[bytes], advance: Advance) -> Iterator[bytes]:
         advance(len(piece))
 
 
-def export_boot_files(layout: Layout, image: LiveImage, loaders: BootLoaders) -> None:
-    """Write the boot loaders, kernels, initrds and GRUB's files into the layout. Raises OSError."""
-    for name, file in {**loaders.files, **image.boot_files()}.items():
+def export_boot_files(layout: Layout, image: LiveImage, loaders: BootLoaders, *, signed: SignedBoot | None) -> None:
+    """Write the boot loaders, kernels, initrds and GRUB's files into the layout, without GRUB if the boot is `signed`.
+
+    Raises OSError.
+    """
+    for name, file in {**({} if signed else loaders.files), **image.boot_files()}.items():
         if name not in layout.files:
             layout.write(name, file.pieces())
-    for name, text in loaders.redirector.items():
+    for name, text in ({} if signed else loaders.redirector).items():
         layout.write(name, [text.encode()])
     if f"{GRUB_DIR}/grubenv" not in layout.files:
         layout.write(f"{GRUB_DIR}/grubenv", [GRUBENV.encode()])
@@ -95,7 +99,7 @@ def export_boot_files(layout: Layout, image: LiveImage, loaders: BootLoaders) ->
     earlier = None if isinstance(image.media, Iso) else find_layout(image.media.path)
     if earlier and earlier.is_relocated:  # nodes would fetch this pack's artifacts from where the layout was moved to
         grub_cfg = without_relocation(grub_cfg)
-    layout.write_scripts(grub_cfg)
+    layout.write_scripts(grub_cfg, program=signed.programs[0] if signed else "")
 
 
 def payload_document(payload: Payload) -> list[dict[str, object]]:

@@ -31,6 +31,7 @@ from pxe_pack.plan import Plan, make_plan
 from pxe_pack.settings import Options, Settings, resolve_settings
 from pxe_pack.tarball import tar_staging
 from pxe_pack.tools import InputError
+from pxe_pack.trust.signed_boot import FACTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +85,7 @@ def pack(options: Options, *, console: Console) -> PackResult:
         )
         needed = plan.choice.injector.disk_space(image, payload) + (packed.disk_space if packed else 0)
         local = sum(file.disk_space for file in settings.files) + plan.additional.size
-        local += sum(file.size for file in plan.boot_files().values())
+        local += sum(file.size for file in plan.boot_files().values()) * (3 if plan.signed else 1)
         layouts = 2 if settings.format == "tar" else 1  # the files, and a copy of them in the archive
         if problems := checks.disk_space(settings.output, needed=layouts * (needed + local)):
             raise InputError(*problems)
@@ -99,8 +100,9 @@ def pack(options: Options, *, console: Console) -> PackResult:
             inputs = _inject(plan, payload, layout=layout, work=made.work, console=console)
             _copy_additional(plan, layout=layout, console=console)
             with console.step("Exporting the layout") as step:
-                export.export_boot_files(layout, original, plan.loaders.loaders)
-                layout.finish(_facts(plan, agent, payload, inputs))
+                export.export_boot_files(layout, original, plan.loaders.loaders, signed=plan.signed)
+                boot = {FACTS: plan.signed.write(layout, work=made.work)} if plan.signed else {}
+                layout.finish({**_facts(plan, agent, payload, inputs), **boot})
                 step.note(f"{len(layout.files)} files, {layout.size:,} bytes")
     return PackResult(plan=plan, agent=agent, payload=payload, layout=layout, seconds=time.monotonic() - began)
 
@@ -258,8 +260,7 @@ def summary(packed: PackResult) -> str:
     settings, layout = packed.plan.settings, packed.layout
     width = max(len(path) for path in layout.files)
     lines = [f"  {path:{width}}  {counted.size:>15,}" for path, counted in sorted(layout.files.items())]
-    tops = {path.partition("/")[0] + ("/" if "/" in path else "") for path in packed.plan.loaders.loaders.redirector}
-    loaders = ", ".join([*sorted(packed.plan.loaders.loaders.files), *sorted(tops - {"boot/"})])
+    loaders = ", ".join(_loaders(packed.plan))
     added = f"{len(packed.payload.entries)} files, {packed.payload.size:,} bytes"
     what = f"the agent {packed.agent.version}, its unit, and the configuration"
     return joined(
@@ -276,6 +277,15 @@ def summary(packed: PackResult) -> str:
             *_next(settings),
         ]
     )
+
+
+def _loaders(plan: Plan) -> list[str]:
+    """The boot loaders and the files that point them to grub.cfg; of folders, their names."""
+    if plan.signed:
+        return list(plan.signed.files)
+    loaders = plan.loaders.loaders
+    tops = {path.partition("/")[0] + ("/" if "/" in path else "") for path in loaders.redirector}
+    return [*sorted(loaders.files), *sorted(tops - {"boot/"})]
 
 
 def _served(layout: Layout) -> Iterator[tuple[str, str]]:

@@ -9,11 +9,13 @@ from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import checks
 from pxe_pack.artifacts import LocalFile, local_files
+from pxe_pack.config import SecureBoot
 from pxe_pack.config_file import read_config
 from pxe_pack.inject import Rewrite
 from pxe_pack.layout.urls import default_artifact_url
 from pxe_pack.lock.lockfile import read_lock
 from pxe_pack.tools import InputError
+from pxe_pack.trust.signing import Signer, incomplete
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +36,10 @@ class Options:
     boot_loader: Path | None = None  # a folder with shim and GRUB
     leave_out: tuple[str, ...] | None = None
     input_digest: bool = False  # compute the image's digest for the manifest
+    secure_boot_key: Path | None = None
+    secure_boot_cert: Path | None = None
+    secure_boot_passphrase: Path | None = None
+    secure_boot_chain: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +63,8 @@ class Settings:
     input_digest: bool
     files: tuple[LocalFile, ...]
     leave_out: tuple[str, ...]  # patterns of the image's files that are not served
+    signer: Signer | None  # None: the boot is not signed
+    chain: str  # of a signed boot
 
 
 def resolve_settings(options: Options) -> Settings:
@@ -87,6 +95,8 @@ def resolve_settings(options: Options) -> Settings:
     problems += checks.compression(compressor, level)
     files, wrong = local_files(document.fetch, base_dir=base_dir)
     problems += wrong
+    signer, wrong = _signer(options, pack.secure_boot, base_dir=base_dir)
+    problems += wrong
     settings = Settings(
         config_path=options.config,
         lock_path=lock.path if lock.exists else None,
@@ -105,6 +115,8 @@ def resolve_settings(options: Options) -> Settings:
         input_digest=options.input_digest,
         files=tuple(files),
         leave_out=pack.leave_out if options.leave_out is None else options.leave_out,
+        signer=signer,
+        chain=options.secure_boot_chain or pack.secure_boot.chain,
     )
     problems += checks.credentials(settings.fetch, settings.artifact_url)
     if options.output or pack.output:
@@ -112,6 +124,19 @@ def resolve_settings(options: Options) -> Settings:
     if problems:
         raise InputError(*problems)
     return settings
+
+
+def _signer(options: Options, section: SecureBoot, *, base_dir: Path) -> tuple[Signer | None, list[Problem]]:
+    """The signer that flags and configuration give, if any, and what it lacks."""
+
+    def path(flag: Path | None, value: str | None) -> Path | None:
+        return flag or (base_dir / value if value else None)
+
+    key, certificate = path(options.secure_boot_key, section.key), path(options.secure_boot_cert, section.cert)
+    if key and certificate:
+        passphrase = path(options.secure_boot_passphrase, section.passphrase)
+        return Signer(key=key, certificate=certificate, passphrase=passphrase), []
+    return None, [incomplete()] if key or certificate else []
 
 
 def _real(output: Path) -> Path:

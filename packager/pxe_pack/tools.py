@@ -35,6 +35,7 @@ PACKAGES: Mapping[str, str] = {
     "chroot": "coreutils",
     "newuidmap": "uidmap",
     "zstd": "zstd",
+    "osslsigncode": "osslsigncode",
 }
 
 # The PATH of an ordinary user may lack the folders of system administration programs.
