@@ -27,8 +27,9 @@ from pxe_pack.loaders import choose_loaders
 from pxe_pack.lock.lockfile import read_lock
 from pxe_pack.node_memory import NodeMemory
 from pxe_pack.tools import InputError
-from pxe_pack.trust import chain
+from pxe_pack.trust import chain, signed_boot
 from pxe_pack.trust.chain import Link
+from pxe_pack.trust.signing import Signer, configured_signer
 
 _NO_IMAGE = "pxe-pack check IMAGE, or --agent-config with a configuration that has `pack: {image: liveos.iso}`"
 SEVERITIES = ("error", "warning", "note")
@@ -98,6 +99,7 @@ def check(request: Request, *, console: Console) -> Findings:
             )
             memory, links = subject.memory, chain.chain(subject)
             found += checks.offline(subject)
+            found += _signing(subject, config)
             found += _payload(subject, request, console=console)
             found += _additional(subject, config)
             found += [] if request.offline else check_urls(subject)
@@ -121,6 +123,8 @@ class _Config:
     files: tuple[LocalFile, ...] = ()
     urls: Urls
     leave_out: tuple[str, ...] = ()
+    signer: Signer | None = None
+    chain: str = signed_boot.DB
 
     @property
     def local_sizes(self) -> dict[str, int]:
@@ -139,6 +143,7 @@ def _config(request: Request) -> tuple[_Config, list[Problem]]:
     found += checks.artifact_url(pack.artifact_url) if pack.artifact_url else []
     found += checks.credentials(document.fetch, pack.artifact_url or pack.boot_url or "")
     base = pack.artifact_url or (default_artifact_url(pack.boot_url) if pack.boot_url else None)
+    signer, unsigned = configured_signer(pack.secure_boot, base_dir=base_dir)
     wrong = [*checks.compression(pack.compressor, pack.level)]
     config = _Config(
         image=base_dir / pack.image if pack.image else None,
@@ -151,8 +156,10 @@ def _config(request: Request) -> tuple[_Config, list[Problem]]:
         files=tuple(files),
         urls=Urls(boot_url=pack.boot_url, artifact_url=base),
         leave_out=pack.leave_out,
+        signer=signer,
+        chain=pack.secure_boot.chain,
     )
-    return config, found + wrong
+    return config, found + unsigned + wrong
 
 
 def _loaders(
@@ -184,6 +191,25 @@ def _injector(image: LiveImage, layout: Layout | None, config: _Config) -> tuple
         return choose(config.inject, image, rewrite=config.rewrite).name, []
     except InputError as error:
         return "", list(error.problems)
+
+
+def _signing(subject: Subject, config: _Config) -> list[Problem]:
+    """Why packing could not sign the boot, or problems with a layout whose boot the configuration's key signed."""
+    if config.signer is None:
+        return []
+    try:
+        if subject.layout:
+            return list(checks.signed_by(subject.layout, config.signer.certificate))
+        signed_boot.signed_boot(
+            config.signer,
+            chain=config.chain,
+            tree=subject.image.tree,
+            machine=subject.image.machine,
+            loaders=subject.loaders,
+        )
+    except InputError as error:
+        return list(error.problems)
+    return list(checks.other_entries(subject.menu))
 
 
 def _payload(subject: Subject, request: Request, *, console: Console) -> Iterator[Problem]:

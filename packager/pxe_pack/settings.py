@@ -9,13 +9,12 @@ from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import checks
 from pxe_pack.artifacts import LocalFile, local_files
-from pxe_pack.config import SecureBoot
 from pxe_pack.config_file import read_config
 from pxe_pack.inject import Rewrite
 from pxe_pack.layout.urls import default_artifact_url
 from pxe_pack.lock.lockfile import read_lock
 from pxe_pack.tools import InputError
-from pxe_pack.trust.signing import Signer, incomplete
+from pxe_pack.trust.signing import Signer, configured_signer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +94,13 @@ def resolve_settings(options: Options) -> Settings:
     problems += checks.compression(compressor, level)
     files, wrong = local_files(document.fetch, base_dir=base_dir)
     problems += wrong
-    signer, wrong = _signer(options, pack.secure_boot, base_dir=base_dir)
+    signer, wrong = configured_signer(
+        pack.secure_boot,
+        base_dir=base_dir,
+        key=options.secure_boot_key,
+        certificate=options.secure_boot_cert,
+        passphrase=options.secure_boot_passphrase,
+    )
     problems += wrong
     settings = Settings(
         config_path=options.config,
@@ -124,19 +129,6 @@ def resolve_settings(options: Options) -> Settings:
     if problems:
         raise InputError(*problems)
     return settings
-
-
-def _signer(options: Options, section: SecureBoot, *, base_dir: Path) -> tuple[Signer | None, list[Problem]]:
-    """The signer that flags and configuration give, if any, and what it lacks."""
-
-    def path(flag: Path | None, value: str | None) -> Path | None:
-        return flag or (base_dir / value if value else None)
-
-    key, certificate = path(options.secure_boot_key, section.key), path(options.secure_boot_cert, section.cert)
-    if key and certificate:
-        passphrase = path(options.secure_boot_passphrase, section.passphrase)
-        return Signer(key=key, certificate=certificate, passphrase=passphrase), []
-    return None, [incomplete()] if key or certificate else []
 
 
 def _real(output: Path) -> Path:

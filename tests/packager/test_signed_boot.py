@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def flags(key: Authority) -> list[str]:
 def section(program: Path, name: str) -> bytes:
     """The content of a section, taken out by objcopy: not by what is under test."""
     target = program.with_name(f"section{name}")
-    command = ["objcopy", "-O", "binary", "--dump-section", f"{name}={target}", program, "/dev/null"]
+    command = ["objcopy", "-O", "binary", "--dump-section", f"{name}={target}", str(program), "/dev/null"]
     subprocess.run(command, check=True, capture_output=True)
     content = target.read_bytes()
     target.unlink()
@@ -181,6 +182,19 @@ def test_another_keys_signature_is_found(signed: Site, other: Authority, checked
     assert "Somebody" in checked(signed.output).found["signed-boot-other-key"]["message"]
 
 
+def test_check_compares_with_the_certificate_of_the_configuration(
+    signed: Site, other: Authority, checked: Checks, tmp_path: Path
+) -> None:
+    assert "signed-boot-other-key" not in checked(signed.output, "--agent-config", signed.config).found
+    signed.pack = {"secure_boot": {"key": str(other.key), "cert": str(other.certificate)}}
+    signed.write_config()
+    found = checked(signed.output, "--agent-config", signed.config)
+    assert found.severity("signed-boot-other-key") == "error"
+    signed.pack = {"secure_boot": {"key": str(tmp_path / "gone"), "cert": str(other.certificate)}}
+    signed.write_config()
+    assert checked(signed.image, "--agent-config", signed.config).severity("signing-no-key") == "error"
+
+
 def test_a_key_with_a_passphrase_needs_a_file_with_it(
     site: Site, key: Authority, packs: Packs, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,15 +237,25 @@ def test_what_is_missing_for_signing_is_told_before_anything_is_written(
     assert "osslsigncode is required to sign the boot program" in refused(*flags(key))
 
 
-def test_a_damaged_stub_is_an_error_and_never_a_traceback(
-    site: Site, key: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def install_stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[bytes], None]:
+    """Give this machine another stub."""
     monkeypatch.setattr(stub, "ROOT", tmp_path)
-    damaged = tmp_path / STUB.relative_to("/")
-    damaged.parent.mkdir(parents=True)
+
+    def install(content: bytes) -> None:
+        path = tmp_path / STUB.relative_to("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    return install
+
+
+def test_a_damaged_stub_is_an_error_and_never_a_traceback(
+    site: Site, key: Authority, install_stub: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
+) -> None:
     chance = random.Random(20260711)
     for content in _damaged(STUB.read_bytes(), chance):
-        damaged.write_bytes(content)
+        install_stub(content)
         code = cli.main(site.command("--quiet", *flags(key)))
         shown = capsys.readouterr().err
         assert code in (0, 1), shown
@@ -240,12 +264,23 @@ def test_a_damaged_stub_is_an_error_and_never_a_traceback(
 
 def _damaged(stub: bytes, chance: random.Random) -> list[bytes]:
     found = [b"", b"MZ", stub[:100], stub[:1000], b"not a program"]
-    for _ in range(12):
+    for _ in range(6):
         content = bytearray(stub)
         for _ in range(8):
             content[chance.randrange(0x40, 0x400)] = chance.randrange(256)
         found.append(bytes(content))
     return found
+
+
+def test_a_test_boot_adds_arguments_if_the_stub_takes_them(
+    site: Site, key: Authority, packs: Packs, install_stub: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    secure = ("--secure-boot", site.folder / "none.fd")
+    for version, reference in ((252, "boot-signed-arguments"), (254, "firmware-variables")):
+        install_stub(re.sub(rb"systemd-stub \d{3}", f"systemd-stub {version}".encode(), STUB.read_bytes()))
+        packs(*flags(key))
+        assert f"error[{reference}]" in error(capsys, "boot", site.output, "--append", "rd.break", *secure)
+        assert "error[boot-secure-ipxe]" in error(capsys, "boot", site.output, "--via", "ipxe", *secure)
 
 
 def test_show_and_the_plan_name_the_signer(signed: Site, capsys: pytest.CaptureFixture[str]) -> None:

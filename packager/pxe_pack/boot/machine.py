@@ -135,8 +135,10 @@ def machine(
     disk. Serial output goes unchanged to `serial_log` and as Serial events to `events`; Ended follows when the machine
     is off.
     """
+    # each interrupt of System Management Mode stops all processors, and waits for those that are not being emulated
+    processors = 1 if secure else min(4, max(2, os.cpu_count() or 1))
     arguments = [
-        *("-m", str(memory), "-smp", str(1 if secure else min(4, max(2, os.cpu_count() or 1)))),
+        *("-m", str(memory), "-smp", str(processors)),
         *("-netdev", netdev),
         *_boot_device(work, via),
         *("-device", "virtio-rng-pci"),

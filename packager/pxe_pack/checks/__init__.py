@@ -24,7 +24,7 @@ from pxe_pack.checks.packed_agent import packed_agent
 from pxe_pack.checks.secrets import secrets
 from pxe_pack.checks.secureboot import secure_boot
 from pxe_pack.checks.settings import artifact_url, boot_url, compression, credentials, missing_setting, places, urls
-from pxe_pack.checks.signedboot import other_entries, signed_program
+from pxe_pack.checks.signedboot import other_entries, signed_by, signed_program
 from pxe_pack.checks.start_units import start_units
 from pxe_pack.checks.subject import Subject, subject
 from pxe_pack.checks.tls import tls_files
@@ -44,6 +44,7 @@ __all__ = [
     "offline",
     "other_entries",
     "places",
+    "signed_by",
     "subject",
     "urls",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
@@ -13,7 +14,7 @@ from pxe_pack.layout.entries import Menu
 from pxe_pack.layout.layout import Layout
 from pxe_pack.tools import InputError
 from pxe_pack.trust import signed_boot, uki
-from pxe_pack.trust.signing import fingerprint
+from pxe_pack.trust.signing import fingerprint, read_certificate
 
 _AGAIN = "sign it again: `pxe-pack relocate` with the same URL and the key, or pack again"
 _MEANINGS = {uki.COMMAND_LINE: "kernel arguments", uki.INITRD: "initrd", uki.KERNEL: "kernel"}
@@ -45,9 +46,25 @@ def signed_program(subject: Subject) -> Iterator[Problem]:
             yield from _content(layout, path, data, read_program(data))
 
 
+def signed_by(layout: Layout, certificate: Path) -> Iterator[Problem]:
+    """An error if a layout's signed program is not signed with the key of `certificate`. Raises InputError."""
+    wanted = fingerprint(read_certificate(certificate))
+    for path in signed_boot.programs(layout):
+        if not (layout.root / path).is_file():
+            continue
+        signatures = examined(path, (layout.root / path).read_bytes()).signatures
+        if not any(one.intact and fingerprint(one.certificates[0]) == wanted for one in signatures):
+            yield Problem(
+                reference="signed-boot-other-key",
+                message=f"{path} is not signed with the key of {certificate}",
+                hint=_AGAIN,
+            )
+
+
 def _signature(layout: Layout, program: EfiProgram) -> Iterator[Problem]:
     valid = [one for one in program.signatures if one.intact]
-    wanted = str(_section(_section(layout.facts, signed_boot.FACTS), "certificate").get("sha256"))
+    facts = signed_boot.section(layout.facts, signed_boot.FACTS)
+    wanted = str(signed_boot.section(facts, "certificate").get("sha256"))
     if not valid:
         why = next((one.flaw for one in program.signatures), "it is not signed")
         yield Problem(
@@ -77,8 +94,3 @@ def _content(layout: Layout, path: str, data: bytes, program: PeProgram) -> Iter
                 message=f"{path} has other {_MEANINGS[name]} in it than the layout has now, and nodes boot the former",
                 hint=_AGAIN,
             )
-
-
-def _section(document: Mapping[str, object], key: str) -> Mapping[str, object]:
-    value = document.get(key)
-    return value if isinstance(value, dict) else {}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pxe_pack.checks.subject import Subject
 from pxe_pack.image.efi import EfiProgram
+from pxe_pack.layout.layout import Layout
 from pxe_pack.trust import signed_boot
 
 _ISO_DIGEST = "pxe-fetch.iso.sha256"
@@ -40,7 +41,7 @@ def chain(subject: Subject) -> list[Link]:
             protection="",
             remains="which server and file a node is sent to; that it boots at all",
         ),
-        *(_signed(subject) if signed else _by_grub(subject)),
+        *(_signed(subject.layout) if signed else _by_grub(subject)),
     ]
     base = "the signed program" if signed else ""
     iso = base
@@ -53,10 +54,8 @@ def chain(subject: Subject) -> list[Link]:
     return [*links, *_configuration(subject, entry.values(_CONFIG), entry.values(_CONFIG_DIGEST), base=base, iso=iso)]
 
 
-def _signed(subject: Subject) -> Iterator[Link]:
-    layout = subject.layout
-    section = layout.facts.get(signed_boot.FACTS) if layout else None
-    by_shim = isinstance(section, dict) and section.get("chain") == signed_boot.SHIM
+def _signed(layout: Layout) -> Iterator[Link]:
+    by_shim = signed_boot.section(layout.facts, signed_boot.FACTS).get("chain") == signed_boot.SHIM
     yield Link(
         name="boot program",
         protection="Secure Boot: the site's signature" + (", by shim" if by_shim else ""),

@@ -104,8 +104,7 @@ def signed_boot(
 
 def programs(layout: Layout) -> tuple[str, ...]:
     """The names of a layout's signed program, all of the same content; empty if its boot is not signed."""
-    section = layout.facts.get(FACTS)
-    listed = section.get("programs") if isinstance(section, dict) else None
+    listed = section(layout.facts, FACTS).get("programs")
     return tuple(one for one in listed if one in layout.files) if isinstance(listed, list) else ()
 
 
@@ -125,11 +124,11 @@ def write_again(layout: Layout, before: Layout, signer: Signer | None, *, work: 
 
     Nothing if `before` has no signed boot. Raises as `SignedBoot.write`.
     """
-    names, section = programs(before), before.facts.get(FACTS)
-    if not names or not isinstance(section, dict) or signer is None:
+    names = programs(before)
+    if not names or signer is None:
         return {}
     made = _made(layout, before.root / names[0], {}, signer=signer, programs=names, work=work)
-    return {FACTS: {**section, **made}}
+    return {FACTS: {**section(before.facts, FACTS), **made}}
 
 
 def default_entry(layout: Layout) -> BootEntry:
@@ -143,8 +142,15 @@ def default_entry(layout: Layout) -> BootEntry:
 
 
 def command_line(layout: Layout) -> str:
-    """The kernel arguments that the signed program must have. Raises as `default_entry`."""
-    return _line(default_entry(layout))
+    """The kernel arguments in the signed program, as the manifest has them; empty if it does not."""
+    found = section(section(section(layout.facts, FACTS), "sections"), uki.COMMAND_LINE).get("text")
+    return found if isinstance(found, str) else ""
+
+
+def section(document: Mapping[str, object], key: str) -> Mapping[str, object]:
+    """A section of the manifest; empty if there is none."""
+    value = document.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def _line(entry: BootEntry) -> str:
@@ -192,11 +198,11 @@ def _made(
     return {
         "programs": list(programs),
         "certificate": {"name": name(certificate), "sha256": fingerprint(certificate)},
-        "sections": {key: _section(key, parts[key]) for key in sorted(parts)},
+        "sections": {key: _section_document(key, parts[key]) for key in sorted(parts)},
     }
 
 
-def _section(key: str, parts: tuple[uki.Part, ...]) -> dict[str, object]:
+def _section_document(key: str, parts: tuple[uki.Part, ...]) -> dict[str, object]:
     """A section as JSON values; the command line also as text."""
     counted = counted_parts(parts)
     text = {"text": b"".join(one for one in parts if isinstance(one, bytes)).decode(errors="replace")}

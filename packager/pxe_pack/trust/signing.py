@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
+from pxe_pack.config import SecureBoot
 from pxe_pack.image.efi import EfiProgram, examined
 from pxe_pack.tools import InputError, WorkError
 
@@ -58,6 +59,25 @@ class Signer:
                 Problem(reference="signing-failed", message=message, hint="give the key of this certificate")
             )
         return signed
+
+
+def configured_signer(
+    section: SecureBoot,
+    *,
+    base_dir: Path,
+    key: Path | None = None,
+    certificate: Path | None = None,
+    passphrase: Path | None = None,
+) -> tuple[Signer | None, list[Problem]]:
+    """The signer that flags, else `section` of a configuration in `base_dir`, give, if any; and what it lacks."""
+
+    def path(flag: Path | None, value: str | None) -> Path | None:
+        return flag or (base_dir / value if value else None)
+
+    key, certificate = path(key, section.key), path(certificate, section.cert)
+    if key and certificate:
+        return Signer(key=key, certificate=certificate, passphrase=path(passphrase, section.passphrase)), []
+    return None, [incomplete()] if key or certificate else []
 
 
 def given_signer(arguments: argparse.Namespace) -> Signer | None:
