@@ -7,6 +7,7 @@ own ukify, pefile edits the stub's headers. The sections' content is streamed, f
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,10 +47,12 @@ def compose(stub: Path, sections: Mapping[str, tuple[Part, ...]]) -> Iterator[by
         kept = _taken_out(program)
         parts: Mapping[str, tuple[Part, ...]] = {**kept, **sections}
         end = max((one.PointerToRawData + one.SizeOfRawData for one in program.sections), default=0)
-        if not end or any(one.Name.startswith(b"/") for one in program.sections):
-            raise _unfit("it has no sections, or names of them among its symbols, which are removed here")
-        own = bytes(program.__data__[:end])
+        if any(one.Name.startswith(b"/") for one in program.sections):
+            raise _unfit("names of its sections are among its symbols, which are removed here")
         alignment = program.OPTIONAL_HEADER.FileAlignment
+        if not alignment or not program.OPTIONAL_HEADER.SizeOfHeaders <= end <= len(program.__data__):
+            raise _unfit("its headers are damaged")
+        own = bytes(program.__data__[:end])
         at = _aligned(end, alignment)
         names = [name for name in SECTIONS if name in parts]
         sizes = {name: sum(map(_size, parts[name])) for name in names}
@@ -124,7 +127,10 @@ def _with_headers(program: pefile.PE, own: bytes) -> bytes:
     data = bytearray(own[:table] + bytes(size - table) + own[size:])
     for structure in program.__structures__:
         at = structure.get_file_offset()
-        data[at : at + structure.sizeof()] = structure.__pack__()
+        try:
+            data[at : at + structure.sizeof()] = structure.__pack__()
+        except struct.error as error:  # a number became negative, or too large
+            raise _unfit("its headers are damaged") from error
     return bytes(data)
 
 
