@@ -29,6 +29,7 @@ from pxe_pack.node_memory import NodeMemory
 from pxe_pack.tools import InputError
 from pxe_pack.trust import chain, signed_boot
 from pxe_pack.trust.chain import Link
+from pxe_pack.trust.keys import read_keys
 from pxe_pack.trust.signing import Signer, configured_signer
 
 _NO_IMAGE = "pxe-pack check IMAGE, or --agent-config with a configuration that has `pack: {image: liveos.iso}`"
@@ -144,6 +145,7 @@ def _config(request: Request) -> tuple[_Config, list[Problem]]:
     found += checks.credentials(document.fetch, pack.artifact_url or pack.boot_url or "")
     base = pack.artifact_url or (default_artifact_url(pack.boot_url) if pack.boot_url else None)
     signer, unsigned = configured_signer(pack.secure_boot, base_dir=base_dir)
+    found += read_keys([base_dir / name for name in pack.trust])[1]
     wrong = [*checks.compression(pack.compressor, pack.level)]
     config = _Config(
         image=base_dir / pack.image if pack.image else None,

@@ -61,6 +61,9 @@ class Pack:
     secure_boot: SecureBoot = key(
         SecureBoot(), Group("secure_boot"), "Sign kernel, initrd and kernel arguments, for nodes with Secure Boot."
     )
+    trust: tuple[str, ...] = key(
+        (), Texts(validators.file_name), "minisign's public keys: a configuration by URL has to be signed by one."
+    )
 
 
 SECTIONS = {**model.SECTIONS, **keys.sections({"pack": Pack, "secure_boot": SecureBoot})}

@@ -68,6 +68,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "lock": Command("pin artifacts that have no digest", "pxe_pack.commands.lock"),
         "man": Command("print the manual page", "pxe_pack.commands.man"),
         "pack": Command("pack an image and export a PXE layout", "pxe_pack.commands.pack"),
+        "pin": Command("have nodes fetch a configuration by URL, pinned or signed", "pxe_pack.commands.pin"),
         "relocate": Command("change the URLs of a layout without repacking", "pxe_pack.commands.relocate"),
         "remove": Command("remove the agent from an image or a layout", "pxe_pack.commands.remove"),
         "schema": Command("print the JSON Schema of fetch.yaml", "pxe_pack.commands.schema"),
@@ -155,6 +156,13 @@ def add_packing(parser: argparse.ArgumentParser, *, default: object) -> None:
     for flag, text in SIGNING.items():
         add(flag, text, type=Path, metavar="FILE")
     add("--secure-boot-chain", "what starts the signed program: firmware (db) or shim (default: db)", choices=CHAINS)
+    add(
+        "--trust",
+        "put this public key of minisign into the image; repeatable",
+        action="append",
+        type=Path,
+        metavar="FILE",
+    )
     add("--input-digest", "hash the image as well, and check it against IMAGE.sha256", action="store_true")
     add("--dry-run", "print the plan and exit", action="store_true")
 

@@ -14,6 +14,7 @@ from pxe_pack.inject import Rewrite
 from pxe_pack.layout.urls import default_artifact_url
 from pxe_pack.lock.lockfile import read_lock
 from pxe_pack.tools import InputError
+from pxe_pack.trust.keys import TrustKey, read_keys
 from pxe_pack.trust.signing import Signer, configured_signer
 
 
@@ -34,6 +35,7 @@ class Options:
     agent: Path | None = None  # a folder with a frozen agent
     boot_loader: Path | None = None  # a folder with shim and GRUB
     leave_out: tuple[str, ...] | None = None
+    trust: tuple[Path, ...] | None = None  # files with public keys of minisign
     input_digest: bool = False  # compute the image's digest for the manifest
     secure_boot_key: Path | None = None
     secure_boot_cert: Path | None = None
@@ -64,6 +66,7 @@ class Settings:
     leave_out: tuple[str, ...]  # patterns of the image's files that are not served
     signer: Signer | None  # None: the boot is not signed
     chain: str  # of a signed boot
+    trust: tuple[TrustKey, ...]
 
 
 def resolve_settings(options: Options) -> Settings:
@@ -101,6 +104,8 @@ def resolve_settings(options: Options) -> Settings:
         certificate=options.secure_boot_cert,
         passphrase=options.secure_boot_passphrase,
     )
+    given_keys = options.trust if options.trust is not None else [base_dir / name for name in pack.trust]
+    trust, wrong = read_keys(given_keys)
     problems += wrong
     settings = Settings(
         config_path=options.config,
@@ -122,6 +127,7 @@ def resolve_settings(options: Options) -> Settings:
         leave_out=pack.leave_out if options.leave_out is None else options.leave_out,
         signer=signer,
         chain=options.secure_boot_chain or pack.secure_boot.chain,
+        trust=trust,
     )
     problems += checks.credentials(settings.fetch, settings.artifact_url)
     if options.output or pack.output:

@@ -14,9 +14,11 @@ from pxe_pack.image.initrd.reader import InitrdFacts
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.pe.certificates import name
 from pxe_pack.image.programs import Programs, programs
+from pxe_pack.inject.packed_config import packed_trust
 from pxe_pack.inject.previous_payload import PreviousPayload, previous_payloads
 from pxe_pack.layout.layout import find_layout
-from pxe_pack.trust import signed_boot
+from pxe_pack.trust import keys, signed_boot
+from pxe_pack.trust.keys import TrustKey
 
 _NETWORK_OF_GRUB = ("efinet", "net", "tftp", "http")
 
@@ -31,6 +33,7 @@ class ImageReport:
     dhcp: str  # the program that runs DHCP in the root filesystem; empty if none is found
     additional: AdditionalFiles
     signed: tuple[EfiProgram, ...]  # a layout's signed programs, which boot instead of GRUB
+    trust: tuple[TrustKey, ...]  # the public keys in it
 
 
 def report_on(image: LiveImage) -> ImageReport:
@@ -45,6 +48,7 @@ def report_on(image: LiveImage) -> ImageReport:
         dhcp=networking.dhcp(image.tree, units.enabled(image.tree)) if image.tree else "",
         additional=find_additional(image),
         signed=_signed_programs(image),
+        trust=packed_trust(image),
     )
 
 
@@ -77,6 +81,7 @@ def document(report: ImageReport) -> dict[str, object]:
             {"how": one.how, "where": one.where, "agent": one.version or None, "configured": one.configured}
             for one in report.previous_payloads
         ],
+        "trust": [key.document() for key in report.trust],
     }
 
 
@@ -168,6 +173,7 @@ def lines(report: ImageReport) -> Iterator[str]:
         yield f"injected  {_previous_payload_words(one)}"
     if not report.previous_payloads:
         yield "injected  nothing"
+    yield from keys.lines(report.trust)
 
 
 def _loader_lines(report: ImageReport) -> Iterator[str]:

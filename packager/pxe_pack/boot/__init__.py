@@ -14,13 +14,14 @@ from typing import BinaryIO
 
 from pxe_fetch.contract import facts
 from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.url import redact
 from pxe_pack.boot import boot_method, credentials, grubcfg, machine, network, signed
 from pxe_pack.boot.boot_method import BootMethod
 from pxe_pack.boot.events import Events
 from pxe_pack.boot.machine import Firmware
 from pxe_pack.boot.network import Network
 from pxe_pack.boot.outcome import Outcome
-from pxe_pack.boot.served_layout import BOOT_LOADER, ServedLayout, read_served_layout
+from pxe_pack.boot.served_layout import BOOT_LOADER, ServedLayout, read_served_layout, with_files
 from pxe_pack.boot.server import serving
 from pxe_pack.boot.trial import Trial
 from pxe_pack.cleanup import sigint_raises, temporary_folder
@@ -47,6 +48,7 @@ class Options:
     keep: bool = False  # keep the node running after its verdict, until it powers off
     credentials: Mapping[str, Path] = field(default_factory=dict)  # name -> file, for the node's systemd
     secure_boot: Path | None = None  # a store of firmware variables with keys: boot with Secure Boot
+    serve: Sequence[tuple[Path, str]] = ()  # further files, each with its URL; empty: the pinned configuration's
 
 
 def boot(options: Options, *, console: Console) -> Outcome:
@@ -55,7 +57,7 @@ def boot(options: Options, *, console: Console) -> Outcome:
     Raises InputError if the layout, the options or this machine rule it out. The virtual machine and the servers are
     always stopped on return, also after an exception.
     """
-    layout = read_served_layout(options.layout)
+    layout = with_files(read_served_layout(options.layout), options.serve)
     if problem := boot_method.unsupported_reason(layout, options.via) or signed.unsupported_reason(
         layout, via=options.via, append=options.append, secure=options.secure_boot is not None
     ):
@@ -68,6 +70,8 @@ def boot(options: Options, *, console: Console) -> Outcome:
     for_grub, for_ipxe = grubcfg.words(added), boot_method.words(added) if options.via is BootMethod.IPXE else ""
     for_ipxe = f"{layout.command_line} {for_ipxe}" if layout.program else for_ipxe  # given ones replace its own
     for_stub = signed.smbios(layout, added, options.via)
+    if layout.pinned and layout.pinned not in layout.http:
+        console.say(f"the configuration at {redact(layout.pinned)} is not served here: --serve FILE does that")
     if layout.findings:
         console.problems(layout.findings)
     with _serial_log(options.serial_log) as log, temporary_folder(prefix="pxe-pack-boot-") as work:

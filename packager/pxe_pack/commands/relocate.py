@@ -31,5 +31,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         artifact_url=arguments.artifact_url,
         signer=given_signer(arguments),
     )
+    if moved.warnings:
+        console.problems(moved.warnings)
     console.result(document(moved), summary(moved))
     return 0

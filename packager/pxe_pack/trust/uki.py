@@ -24,6 +24,7 @@ SECTIONS = (OS_RELEASE, COMMAND_LINE, RELEASE, INITRD, KERNEL)  # the kernel las
 _READABLE, _CODE, _DATA = 0x40000000, 0x20, 0x40  # IMAGE_SCN_MEM_READ, _CNT_CODE, _CNT_INITIALIZED_DATA
 _CERTIFICATES = 4  # index of the data directory
 _PAGE = 4096  # bytes; firmware protects memory by pages
+_MOST_ALIGNED = 1 << 21  # bytes; stubs have at most a page of 64 KiB
 _LARGEST = (1 << 32) - 1  # bytes; a PE program has 32-bit offsets
 
 Part = bytes | Path  # the content of a section, or a part of it
@@ -49,8 +50,10 @@ def compose(stub: Path, sections: Mapping[str, tuple[Part, ...]]) -> Iterator[by
         end = max((one.PointerToRawData + one.SizeOfRawData for one in program.sections), default=0)
         if any(one.Name.startswith(b"/") for one in program.sections):
             raise _unfit("names of its sections are among its symbols, which are removed here")
-        alignment = program.OPTIONAL_HEADER.FileAlignment
-        if not alignment or not program.OPTIONAL_HEADER.SizeOfHeaders <= end <= len(program.__data__):
+        header = program.OPTIONAL_HEADER
+        alignment = header.FileAlignment
+        alignments = (0 < alignment <= _MOST_ALIGNED, 0 < header.SectionAlignment <= _MOST_ALIGNED)
+        if not all(alignments) or not header.SizeOfHeaders <= end <= len(program.__data__):
             raise _unfit("its headers are damaged")
         own = bytes(program.__data__[:end])
         at = _aligned(end, alignment)
