@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import re
@@ -137,6 +138,26 @@ def test_moving_or_removing_without_the_key_changes_nothing(signed: Site, capsys
     assert "error[signed-boot-no-key]" in error(capsys, "relocate", signed.output, "--boot-url", NEW)
     assert "error[signed-boot-no-key]" in error(capsys, "remove", signed.output)
     assert {path: path.read_bytes() for path in signed.output.rglob("*") if path.is_file()} == before
+
+
+def test_a_pinned_configuration_is_in_the_signed_arguments(
+    signed: Site, key: Authority, checked: Checks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = signed.output / "bootx64.efi"
+    before = section(program, ".cmdline")
+    fleet = signed.folder / "fleet.yaml"
+    fleet.write_text("version: 1\nartifacts: []\n")
+    command = ["pin", str(signed.output), str(fleet), "--url", "http://10.0.0.1/fleet.yaml"]
+    assert "error[signed-boot-no-key]" in error(capsys, *command)
+    assert section(program, ".cmdline") == before
+    assert cli.main([*command, *flags(key)]) == 0
+    digest = hashlib.sha256(fleet.read_bytes()).hexdigest()
+    assert f"pxe-fetch.config.sha256={digest}" in section(program, ".cmdline").decode()
+    assert is_signed_by(key, program)
+    assert not [one for one in checked(signed.output).found if one.startswith(("signed", "ipxe"))]
+    subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=signed.output, check=True)
+    assert cli.main(["pin", str(signed.output), "--remove", *flags(key)]) == 0
+    assert section(program, ".cmdline") == before
 
 
 def test_without_the_payload_the_program_has_the_images_own_initrd(site: Site, key: Authority, packs: Packs) -> None:
