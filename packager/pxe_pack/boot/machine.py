@@ -24,7 +24,8 @@ from pxe_pack.packages import install_command
 QEMU = "qemu-system-x86_64"
 KVM = ("kvm", "-cpu", "host")
 _KVM_DEVICE = Path("/dev/kvm")
-TCG = ("tcg,thread=multi", "-cpu", "max")
+# Without ERMS, Linux clears pages by 8 bytes a step instead of one: a step may be all that is emulated between two ticks.
+TCG = ("tcg,thread=multi", "-cpu", "max,-erms")
 # Firmware with PXE support and its empty variable store: Debian and Ubuntu; Fedora, Azure Linux and RHEL; Arch.
 FIRMWARE = (
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
