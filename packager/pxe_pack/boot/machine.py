@@ -24,7 +24,7 @@ from pxe_pack.packages import install_command
 QEMU = "qemu-system-x86_64"
 KVM = ("kvm", "-cpu", "host")
 _KVM_DEVICE = Path("/dev/kvm")
-# Without ERMS, Linux clears pages by 8 bytes a step instead of one: a step may be all that is emulated between two ticks.
+# Without ERMS, Linux clears a page by 8 bytes a step, not one: on a busy machine, each step is followed by a tick.
 TCG = ("tcg,thread=multi", "-cpu", "max,-erms")
 # Firmware with PXE support and its empty variable store: Debian and Ubuntu; Fedora, Azure Linux and RHEL; Arch.
 FIRMWARE = (

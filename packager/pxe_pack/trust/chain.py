@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from pxe_pack.checks.subject import Subject
 from pxe_pack.image.efi import EfiProgram
+from pxe_pack.layout.kernel_arguments import ISO_SHA256
 from pxe_pack.layout.layout import Layout
 from pxe_pack.trust import signed_boot
 
-_ISO_DIGEST = "pxe-fetch.iso.sha256"
 _CONFIG, _CONFIG_DIGEST = "pxe-fetch.config", "pxe-fetch.config.sha256"
 _ALL = "anything"
 _NOTHING = "nothing"
@@ -46,7 +46,7 @@ def chain(subject: Subject) -> list[Link]:
     base = "the signed program" if signed else ""
     iso = base
     if subject.image.live:
-        verified = bool(entry.values(_ISO_DIGEST))
+        verified = bool(entry.values(ISO_SHA256))
         iso = "its digest in the kernel arguments" if verified else ""
         links.append(_hangs_on(base, "ISO", iso))
         iso = iso if signed else ""
