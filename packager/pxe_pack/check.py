@@ -27,8 +27,11 @@ from pxe_pack.loaders import choose_loaders
 from pxe_pack.lock.lockfile import read_lock
 from pxe_pack.node_memory import NodeMemory
 from pxe_pack.tools import InputError
+from pxe_pack.trust import chain, signed_boot
+from pxe_pack.trust.chain import Link
 from pxe_pack.trust.iso_hook import choose_verification
 from pxe_pack.trust.keys import read_keys
+from pxe_pack.trust.signing import Signer, configured_signer
 
 _NO_IMAGE = "pxe-pack check IMAGE, or --agent-config with a configuration that has `pack: {image: liveos.iso}`"
 SEVERITIES = ("error", "warning", "note")
@@ -67,6 +70,7 @@ class Findings:
     image: Path  # what was checked
     problems: Sequence[Problem]  # errors first
     memory: NodeMemory | None  # None if the image is not one that can be booted
+    links: Sequence[Link]  # of a layout's boot, and what protects each
 
 
 def check(request: Request, *, console: Console) -> Findings:
@@ -77,6 +81,7 @@ def check(request: Request, *, console: Console) -> Findings:
         raise InputError(checks.missing_setting("image", hint=_NO_IMAGE))
     layout = find_layout(path)
     memory: NodeMemory | None = None
+    links: Sequence[Link] = ()
     try:
         with liveiso.opened(path, boot_url=config.boot_url, boot_loader=config.boot_loader, step=console.step) as image:
             loaders, wrong = _loaders(image, layout, given=config.boot_loader)
@@ -97,8 +102,9 @@ def check(request: Request, *, console: Console) -> Findings:
                 local_sizes=installed_sizes(config.files),
                 node_memory=request.node_memory or config.node_memory,
             )
-            memory = subject.memory
+            memory, links = subject.memory, chain.chain(subject)
             found += checks.offline(subject)
+            found += _signing(subject, config)
             found += _payload(subject, request, console=console)
             found += _additional(subject, config)
             found += [] if request.offline else check_urls(subject)
@@ -107,7 +113,7 @@ def check(request: Request, *, console: Console) -> Findings:
             raise
         found += error.problems
     found.sort(key=lambda problem: SEVERITIES.index(problem.severity))
-    return Findings(image=path, problems=found, memory=memory)
+    return Findings(image=path, problems=found, memory=memory, links=links)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +129,8 @@ class _Config:
     files: tuple[LocalFile, ...] = ()
     urls: Urls
     leave_out: tuple[str, ...] = ()
+    signer: Signer | None = None
+    chain: str = signed_boot.DB
 
 
 def _config(request: Request) -> tuple[_Config, list[Problem]]:
@@ -136,6 +144,7 @@ def _config(request: Request) -> tuple[_Config, list[Problem]]:
     found += checks.artifact_url(pack.artifact_url) if pack.artifact_url else []
     found += checks.credentials(document.fetch, pack.artifact_url or pack.boot_url or "")
     base = pack.artifact_url or (default_artifact_url(pack.boot_url) if pack.boot_url else None)
+    signer, unsigned = configured_signer(pack.secure_boot, base_dir=base_dir)
     found += read_keys([base_dir / name for name in pack.trust])[1]
     wrong = [*checks.compression(pack.compressor, pack.level)]
     config = _Config(
@@ -150,8 +159,10 @@ def _config(request: Request) -> tuple[_Config, list[Problem]]:
         files=tuple(files),
         urls=Urls(boot_url=pack.boot_url, artifact_url=base),
         leave_out=pack.leave_out,
+        signer=signer,
+        chain=pack.secure_boot.chain,
     )
-    return config, found + wrong
+    return config, found + unsigned + wrong
 
 
 def _loaders(
@@ -183,6 +194,25 @@ def _injector(image: LiveImage, layout: Layout | None, config: _Config) -> tuple
         return choose(config.inject, image, rewrite=config.rewrite).name, []
     except InputError as error:
         return "", list(error.problems)
+
+
+def _signing(subject: Subject, config: _Config) -> list[Problem]:
+    """Why packing could not sign the boot, or problems with a layout whose boot the configuration's key signed."""
+    if config.signer is None:
+        return []
+    try:
+        if subject.layout:
+            return list(checks.signed_by(subject.layout, config.signer.certificate))
+        signed_boot.signed_boot(
+            config.signer,
+            chain=config.chain,
+            tree=subject.image.tree,
+            machine=subject.image.machine,
+            loaders=subject.loaders,
+        )
+    except InputError as error:
+        return list(error.problems)
+    return list(checks.other_entries(subject.menu))
 
 
 def _verification(image: LiveImage, layout: Layout | None, config: _Config) -> tuple[bool, list[Problem]]:
@@ -256,14 +286,16 @@ def document(found: Findings) -> dict[str, object]:
             for problem in found.problems
         ],
         "memory": node_memory.document(found.memory) if found.memory else None,
+        "chain": chain.document(found.links),
     }
 
 
 def text(found: Findings) -> str:
-    """The findings as text; with the table of a node's memory, if that was given."""
+    """The findings as text; with the table of a node's memory, if that was given, and that of a layout's chain."""
     count = Counter(problem.severity for problem in found.problems)
     counts = [f"{count[one]} {one}{'s' if count[one] > 1 else ''}" for one in SEVERITIES if count[one]]
     table = ["\n".join(node_memory.lines(found.memory))] if found.memory and found.memory.given else []
+    table += ["\n".join(chain.lines(found.links))] if found.links else []
     return "\n\n".join(
         [*map(show, found.problems), *table, f"{found.image}: {', '.join(counts) or 'no problems found'}"]
     )

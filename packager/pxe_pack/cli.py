@@ -110,6 +110,10 @@ def pack_as(arguments: argparse.Namespace, shown: Console) -> int:
         leave_out=tuple(arguments.pack_leave_out) if arguments.pack_leave_out else None,
         trust=tuple(arguments.pack_trust) if arguments.pack_trust else None,
         input_digest=arguments.pack_input_digest,
+        secure_boot_key=arguments.pack_secure_boot_key,
+        secure_boot_cert=arguments.pack_secure_boot_cert,
+        secure_boot_passphrase=arguments.pack_secure_boot_passphrase,
+        secure_boot_chain=arguments.pack_secure_boot_chain,
     )
     if arguments.pack_dry_run:
         show_plan(options, console=shown)

@@ -6,14 +6,28 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 from pxe_fetch.contract import checks, keys, model, reader, validators
-from pxe_fetch.contract.keys import Size, Text, Texts, Whole, key
+from pxe_fetch.contract.keys import Group, Size, Text, Texts, Whole, key
 from pxe_fetch.contract.model import FetchConfig
-from pxe_pack.choices import COMPRESSORS, INJECTORS, VERIFY_ISO
+from pxe_pack.choices import CHAINS, COMPRESSORS, INJECTORS, VERIFY_ISO
 
 
 def boot_url(text: str) -> str:
     """A URL that an initrd may fetch: one of ours, or by NFS, which the agent does not know."""
     return text if text.startswith("nfs://") else validators.url(text)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecureBoot:
+    """The `pack.secure_boot` section: how the boot is signed. Paths as written."""
+
+    key: str | None = keys.key(
+        None, Text(validators.file_name), "The private key, as a PEM file: only osslsigncode reads it."
+    )
+    cert: str | None = keys.key(None, Text(validators.file_name), "The certificate of `key`, as a PEM file.")
+    passphrase: str | None = keys.key(None, Text(validators.file_name), "A file with the passphrase of `key`.")
+    chain: str = keys.key(
+        "db", Text(validators.OneOf(*CHAINS)), "What starts the signed program: the firmware, or shim."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,12 +63,15 @@ class Pack:
     leave_out: tuple[str, ...] = key(
         (), Texts(validators.any_text), "The image's files that are not to be served: patterns of paths."
     )
+    secure_boot: SecureBoot = key(
+        SecureBoot(), Group("secure_boot"), "Sign kernel, initrd and kernel arguments, for nodes with Secure Boot."
+    )
     trust: tuple[str, ...] = key(
         (), Texts(validators.file_name), "minisign's public keys: a configuration by URL has to be signed by one."
     )
 
 
-SECTIONS = {**model.SECTIONS, **keys.sections({"pack": Pack})}
+SECTIONS = {**model.SECTIONS, **keys.sections({"pack": Pack, "secure_boot": SecureBoot})}
 
 
 class Document(NamedTuple):

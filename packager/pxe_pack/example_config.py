@@ -17,7 +17,7 @@ from pxe_fetch.contract.model import (
     Tls,
     When,
 )
-from pxe_pack.config import SECTIONS, Pack
+from pxe_pack.config import SECTIONS, Pack, SecureBoot
 from pxe_pack.reference import default_of
 
 _HEAD = """\
@@ -110,6 +110,11 @@ _EXAMPLES: dict[type, dict[str, str]] = {
         "node_memory": "4GiB",
         "leave_out": "[docs/*]",
         "trust": "[site.pub, next.pub]",
+    },
+    SecureBoot: {
+        "key": "db.key",
+        "cert": "db.pem",
+        "passphrase": "db.pass",
     },
 }
 _COLUMN = 42  # where comments begin

@@ -23,6 +23,7 @@ from pxe_pack.layout.layout import Layout, find_layout
 from pxe_pack.layout.manifest import FOLDER, Kind
 from pxe_pack.payload import Entry, Payload
 from pxe_pack.tools import WorkError
+from pxe_pack.trust.signed_boot import SignedBoot
 
 GRUBENV = "# GRUB Environment Block\n".ljust(1024, "#")  # GRUB manual, 15 "The GRUB environment block"
 
@@ -82,15 +83,17 @@ def _counted(pieces: Iterable[bytes], advance: Advance) -> Iterator[bytes]:
         advance(len(piece))
 
 
-def export_boot_files(layout: Layout, image: LiveImage, loaders: BootLoaders, *, iso_sha256: str | None) -> None:
-    """Write the boot loaders, kernels, initrds and GRUB's files into the layout. Raises OSError.
+def export_boot_files(
+    layout: Layout, image: LiveImage, loaders: BootLoaders, *, iso_sha256: str | None, signed: SignedBoot | None
+) -> None:
+    """Write the boot loaders, kernels, initrds and GRUB's files into the layout, without GRUB if the boot is `signed`.
 
-    `iso_sha256` is for nodes that verify the ISO.
+    `iso_sha256` is for nodes that verify the ISO. Raises OSError.
     """
-    for name, file in {**loaders.files, **image.boot_files()}.items():
+    for name, file in {**({} if signed else loaders.files), **image.boot_files()}.items():
         if name not in layout.files:
             layout.write(name, file.pieces())
-    for name, text in loaders.redirector.items():
+    for name, text in ({} if signed else loaders.redirector).items():
         layout.write(name, [text.encode()])
     if f"{GRUB_DIR}/grubenv" not in layout.files:
         layout.write(f"{GRUB_DIR}/grubenv", [GRUBENV.encode()])
@@ -102,7 +105,7 @@ def export_boot_files(layout: Layout, image: LiveImage, loaders: BootLoaders, *,
         grub_cfg = with_iso_digest(grub_cfg, boot_url=layout.urls.boot_url, sha256=iso_sha256)
     elif ISO_SHA256 in grub_cfg:  # of an earlier pack
         grub_cfg = without_arguments(grub_cfg, [ISO_SHA256])
-    layout.write_scripts(grub_cfg)
+    layout.write_scripts(grub_cfg, program=signed.programs[0] if signed else "")
 
 
 def payload_document(payload: Payload) -> list[dict[str, object]]:

@@ -31,6 +31,7 @@ from pxe_pack.publish import publishing
 from pxe_pack.settings import Options, Settings, resolve_settings
 from pxe_pack.tarball import tar_staging
 from pxe_pack.tools import InputError
+from pxe_pack.trust.signed_boot import FACTS
 
 
 def show_plan(options: Options, *, console: Console) -> None:
@@ -75,7 +76,7 @@ def pack(options: Options, *, console: Console) -> PackResult:
         needed = plan.choice.injector.disk_space(image, payload) + (packed.disk_space if packed else 0)
         needed += plan.verification.hook.size if plan.verification.hook else 0
         local = sum(file.disk_space for file in settings.files) + plan.additional.size
-        local += sum(file.size for file in plan.boot_files().values())
+        local += sum(file.size for file in plan.boot_files().values()) * (3 if plan.signed else 1)
         layouts = 2 if settings.format == "tar" else 1  # the files, and a copy of them in the archive
         if problems := checks.disk_space(settings.output, needed=layouts * (needed + local)):
             raise InputError(*problems)
@@ -91,8 +92,10 @@ def pack(options: Options, *, console: Console) -> PackResult:
             _copy_additional(plan, layout=layout, console=console)
             with console.step("Exporting the layout") as step:
                 digest = layout.files[plan.iso_name].sha256 if plan.verification.hook else None
-                export.export_boot_files(layout, original, plan.loaders.loaders, iso_sha256=digest)
-                layout.finish(_facts(plan, agent, payload, inputs))
+                loaders = plan.loaders.loaders
+                export.export_boot_files(layout, original, loaders, iso_sha256=digest, signed=plan.signed)
+                boot = {FACTS: plan.signed.write(layout, work=made.work)} if plan.signed else {}
+                layout.finish({**_facts(plan, agent, payload, inputs), **boot})
                 step.note(f"{len(layout.files)} files, {layout.size:,} bytes")
     seconds = time.monotonic() - began
     return PackResult(plan=plan, agent=agent, payload=payload, layout=layout, output=made.output, seconds=seconds)

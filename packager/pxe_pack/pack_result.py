@@ -33,8 +33,7 @@ def summary(packed: PackResult) -> str:
     settings, layout = packed.plan.settings, packed.layout
     width = max(len(path) for path in layout.files)
     lines = [f"  {path:{width}}  {counted.size:>15,}" for path, counted in sorted(layout.files.items())]
-    tops = {path.partition("/")[0] + ("/" if "/" in path else "") for path in packed.plan.loaders.loaders.redirector}
-    loaders = ", ".join([*sorted(packed.plan.loaders.loaders.files), *sorted(tops - {"boot/"})])
+    loaders = ", ".join(_loaders(packed.plan))
     added = f"{len(packed.payload.entries)} files, {packed.payload.size:,} bytes"
     what = f"the agent {packed.agent.version}, its unit, and the configuration"
     return joined(
@@ -57,6 +56,15 @@ def summary(packed: PackResult) -> str:
             *_next(packed),
         ]
     )
+
+
+def _loaders(plan: Plan) -> list[str]:
+    """The boot loaders and the files that point them to grub.cfg; of folders, their names."""
+    if plan.signed:
+        return list(plan.signed.files)
+    loaders = plan.loaders.loaders
+    tops = {path.partition("/")[0] + ("/" if "/" in path else "") for path in loaders.redirector}
+    return [*sorted(loaders.files), *sorted(tops - {"boot/"})]
 
 
 def _served(layout: Layout) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from typing import Protocol, cast
 from pxe_fetch import __version__
 from pxe_fetch.contract import quantity
 from pxe_fetch.contract.problem import RuleError, suggestion
-from pxe_pack.choices import COMPRESSORS, INJECTORS, VERIFY_ISO
+from pxe_pack.choices import CHAINS, COMPRESSORS, INJECTORS, VERIFY_ISO
 from pxe_pack.console import Console
 
 USAGE = ("pack FILE [options]", "--agent-config FILE [options]", "COMMAND [options]")
@@ -118,6 +118,22 @@ class WholeWords(argparse.HelpFormatter):
         return "\n".join(indent + line for line in self._split_lines(text, width - len(indent)))
 
 
+SIGNING: Mapping[str, str] = MappingProxyType(
+    {
+        "--secure-boot-key": "sign the boot with this private key",
+        "--secure-boot-cert": "the certificate of --secure-boot-key",
+        "--secure-boot-passphrase": "a file with the passphrase of --secure-boot-key",
+    }
+)
+
+
+def add_signing(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for signing a layout's boot again."""
+    group = parser.add_argument_group("signed boot")
+    for flag, text in SIGNING.items():
+        group.add_argument(flag, help=text, type=Path, metavar="FILE")
+
+
 PACKING = "pack_"  # prefix of the dest of packing's flags: a command may have a flag of the same name
 
 
@@ -145,6 +161,9 @@ def add_packing(parser: argparse.ArgumentParser, *, default: object) -> None:
     add("--agent", "use this frozen agent instead of building one", type=Path, metavar="DIR")
     add("--boot-loader", "use shim and GRUB from this folder", type=Path, metavar="DIR")
     add("--leave-out", "do not serve the image's files that match this; repeatable", action="append", metavar="GLOB")
+    for flag, text in SIGNING.items():
+        add(flag, text, type=Path, metavar="FILE")
+    add("--secure-boot-chain", "what starts the signed program: firmware (db) or shim (default: db)", choices=CHAINS)
     add(
         "--trust",
         "put this public key of minisign into the image; repeatable",

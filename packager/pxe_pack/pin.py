@@ -33,6 +33,7 @@ from pxe_pack.output import new_staging, parent_problem, published_problem, stag
 from pxe_pack.tools import InputError
 from pxe_pack.trust.keys import TrustKey
 from pxe_pack.trust.signature import SignatureError, sign, signature_file, signer_of, url_of_signature
+from pxe_pack.trust.signing import Signer
 
 _DRY_RUN = "Nothing was written."
 
@@ -46,6 +47,7 @@ class Request:
     url: str | None  # None: where the one pinned before is
     sign: Path | None  # a file with a secret key of minisign
     dry_run: bool
+    signer: Signer | None = None  # of a signed boot
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +100,7 @@ def pin(request: Request, *, console: Console) -> Result:
         )
         entries = NewEntries.of(layout, pinned.arguments, replaces=PIN)
         _check_entries(entries.menu(), pinned)
-        changed = entries.write(made.layout, facts=_facts(layout, pinned))
+        changed = entries.write(made.layout, facts=_facts(layout, pinned), work=made.work, signer=request.signer)
         beside = signature_file(given.path)
         if not request.dry_run:
             if signature:  # first: a signature that nothing asks for yet does no harm
@@ -114,13 +116,13 @@ def pin(request: Request, *, console: Console) -> Result:
     )
 
 
-def unpin(root: Path, *, dry_run: bool) -> Result:
+def unpin(root: Path, *, dry_run: bool, signer: Signer | None = None) -> Result:
     """Have the nodes use the packed configuration again. Raises as `pin` does."""
     layout = _layout(root)
     with staging_folder(layout.root) as folder:
         made = new_staging(folder, output=layout.root)
         entries = NewEntries.of(layout, {}, replaces=PIN)
-        changed = entries.write(made.layout, facts=_facts(layout, None))
+        changed = entries.write(made.layout, facts=_facts(layout, None), work=made.work, signer=signer)
         if not dry_run:
             entries.commit(made.layout)
     return Result(root=layout.root, pinned=None, changed=changed, notes=(_DRY_RUN,) if dry_run else ())

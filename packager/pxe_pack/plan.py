@@ -24,6 +24,7 @@ from pxe_pack.settings import Settings
 from pxe_pack.tools import InputError
 from pxe_pack.trust import keys
 from pxe_pack.trust.iso_hook import Verification, choose_verification
+from pxe_pack.trust.signed_boot import SignedBoot, signed_boot
 
 _MOST_SHOWN = 20  # files of the image, in the plan's lines
 
@@ -39,6 +40,7 @@ class Plan:
     memory: NodeMemory
     verification: Verification  # of the ISO
     additional: AdditionalFiles
+    signed: SignedBoot | None  # None: GRUB boots the nodes
     warnings: tuple[Problem, ...] = ()  # what may go wrong at boot
 
     @property
@@ -70,9 +72,10 @@ class Plan:
             yield f"initrd    {name}: {facts.compression}, {', '.join(able) or 'cannot boot a LiveOS'}"
         yield f"kernel    {', '.join(image.network.kernels)} ({image.grub_source})"
         chosen = self.loaders
-        yield f"loader    {', '.join(chosen.loaders.files)}: {chosen.loaders.origin} ({chosen.why})"
-        for path in chosen.loaders.redirector:
-            yield f"          {path} points GRUB to boot/grub2/grub.cfg"
+        if self.signed:
+            yield self.signed.line()
+        else:
+            yield from self._loader_lines(chosen)
         yield f"inject    {self.choice.name}: {self.choice.injector.HOW} ({self.choice.why})"
         if self.boot_url:
             yield f"boot      {self.boot_url}"
@@ -92,6 +95,11 @@ class Plan:
         yield f"output    {settings.output}{'' if settings.format == 'tar' else '/'}"
         if self.memory.given:
             yield from node_memory.lines(self.memory)
+
+    def _loader_lines(self, chosen: LoaderChoice) -> Iterator[str]:
+        yield f"loader    {', '.join(chosen.loaders.files)}: {chosen.loaders.origin} ({chosen.why})"
+        for path in chosen.loaders.redirector:
+            yield f"          {path} points GRUB to boot/grub2/grub.cfg"
 
     def _fetched(self) -> Iterator[Artifact]:
         """The artifacts that nodes fetch from servers of their own: not exported with the layout."""
@@ -130,13 +138,13 @@ class Plan:
 
     def boot_files(self) -> dict[str, BootFile]:
         """The files TFTP serves except grub.cfg and the files pointing to it, by path in the layout."""
-        return {**self.loaders.loaders.files, **self.image.boot_files()}
+        return {**({} if self.signed else self.loaders.loaders.files), **self.image.boot_files()}
 
     def loaders_document(self) -> dict[str, object]:
         """The boot loaders as JSON values."""
         chosen = self.loaders.loaders
         return {
-            "files": list(chosen.files),
+            "files": list(self.signed.files if self.signed else chosen.files),
             "origin": chosen.origin,
             "why": self.loaders.why,
             "config": chosen.netboot.config,
@@ -223,6 +231,19 @@ def make_plan(settings: Settings, image: LiveImage, *, say: Callable[[str], None
         files=settings.files,
         urls=Urls(boot_url=settings.boot_url if image.live else None, artifact_url=settings.artifact_url or None),
     )
+    signed: SignedBoot | None = None
+    if settings.signer:
+        try:
+            signed = signed_boot(
+                settings.signer,
+                chain=settings.chain,
+                tree=image.tree,
+                machine=image.machine,
+                loaders=chosen.loaders if chosen else None,
+            )
+        except InputError as error:
+            found += error.problems
+        found += checks.other_entries(subject.menu)
     errors = [problem for problem in found if problem.severity == "error"]
     if any(problem.reference.startswith("node-memory") for problem in errors):
         for line in node_memory.lines(subject.memory):
@@ -237,5 +258,6 @@ def make_plan(settings: Settings, image: LiveImage, *, say: Callable[[str], None
         memory=subject.memory,
         verification=verification,
         additional=additional,
+        signed=signed,
         warnings=tuple(problem for problem in found if problem.severity == "warning"),
     )

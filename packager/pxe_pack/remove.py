@@ -28,6 +28,8 @@ from pxe_pack.layout.manifest import FOLDER, Kind
 from pxe_pack.layout.urls import Urls
 from pxe_pack.output import output_problem, staging, staging_folder
 from pxe_pack.tools import InputError
+from pxe_pack.trust import signed_boot
+from pxe_pack.trust.signing import Signer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,14 +41,16 @@ class Removed:
     changed: tuple[str, ...]  # changed or removed paths in a layout; for an ISO, its name
 
 
-def remove(path: Path, *, output: Path | None, console: Console) -> Removed:
+def remove(path: Path, *, output: Path | None, signer: Signer | None = None, console: Console) -> Removed:
     """Write the ISO or layout at `path` without the payload to `output` (None: replace the layout).
+
+    A layout's signed boot is signed again by `signer`.
 
     Raises InputError before anything is written, WorkError and OSError later; `path` and `output` are then unchanged.
     """
     output = output.parent.resolve() / output.name if output else None
     if path.is_dir():
-        return _of_layout(Layout.read(path.resolve()), output=output, console=console)
+        return _of_layout(Layout.read(path.resolve()), output=output, signer=signer, console=console)
     if detect_rootfs(path):
         raise _no_iso(path)
     with liveos.opened(path, boot_url="") as image:
@@ -90,7 +94,7 @@ def _injectors(image: LiveImage, packed: PackedIso | None) -> tuple[str, ...]:
     return injectors
 
 
-def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Removed:
+def _of_layout(layout: Layout, *, output: Path | None, signer: Signer | None, console: Console) -> Removed:
     target_root = output or layout.root
     if unlisted := layout.unlisted():
         message = f"{layout.root} contains {what_is(unlisted[0])} that pxe-pack did not write: {unlisted[0]}"
@@ -103,7 +107,9 @@ def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Remo
     if missing := layout.missing():
         message = f"{missing[0]} is listed in the manifest but does not exist"
         raise _refused("layout-differs", message, "pack the image again")
-    boot_url = layout.urls.boot_url
+    if problems := signed_boot.key_problems(layout, signer):
+        raise InputError(*problems)
+    boot_url, signed = layout.urls.boot_url, signed_boot.programs(layout)
     with liveos.opened(layout.root, boot_url=boot_url or "") as image, staging(target_root) as made:
         packed = PackedIso.find(image)
         injectors = _injectors(image, packed)
@@ -116,13 +122,15 @@ def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Remo
         for path in kept:
             if path in written:
                 new.record(path, written[path], kind=layout.files[path].kind)
-            elif path not in (GRUB_CFG, IPXE_SCRIPT):
+            elif path not in (GRUB_CFG, IPXE_SCRIPT, *signed):
                 new.take_over(path, layout)
-        new.write_scripts(without_arguments(layout.text(GRUB_CFG), [ISO_SHA256, *layout.added_arguments]))
+        grub_cfg = without_arguments(layout.text(GRUB_CFG), [ISO_SHA256, *layout.added_arguments])
+        new.write_scripts(grub_cfg, program=signed[0] if signed else "")
+        facts = {**layout.facts, **signed_boot.write_again(new, layout, signer, work=made.work)}
         before, after = ({path: file.sha256 for path, file in one.files.items()} for one in (layout, new))
         changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
         gone = {"agent", "inputs", "verify_iso", "trust", "pinned"}
-        new.finish({**{key: value for key, value in layout.facts.items() if key not in gone}, "inject": None})
+        new.finish({**{key: value for key, value in facts.items() if key not in gone}, "inject": None})
     return Removed(output=target_root, removed=injectors, changed=tuple(changed))
 
 

@@ -17,6 +17,7 @@ from pxe_pack.lock.lockfile import read_lock
 from pxe_pack.publish import KEEP
 from pxe_pack.tools import InputError
 from pxe_pack.trust.keys import TrustKey, read_keys
+from pxe_pack.trust.signing import Signer, configured_signer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +42,10 @@ class Options:
     leave_out: tuple[str, ...] | None = None
     trust: tuple[Path, ...] | None = None  # files with public keys of minisign
     input_digest: bool = False  # compute the image's digest for the manifest
+    secure_boot_key: Path | None = None
+    secure_boot_cert: Path | None = None
+    secure_boot_passphrase: Path | None = None
+    secure_boot_chain: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +71,8 @@ class Settings:
     input_digest: bool
     files: tuple[LocalFile, ...]
     leave_out: tuple[str, ...]  # patterns of the image's files that are not served
+    signer: Signer | None  # None: the boot is not signed
+    chain: str  # of a signed boot
     trust: tuple[TrustKey, ...]
 
 
@@ -103,6 +110,13 @@ def resolve_settings(options: Options) -> Settings:
     problems += checks.compression(compressor, level)
     files, wrong = local_files(document.fetch, base_dir=base_dir)
     problems += wrong
+    signer, wrong = configured_signer(
+        pack.secure_boot,
+        base_dir=base_dir,
+        key=options.secure_boot_key,
+        certificate=options.secure_boot_cert,
+        passphrase=options.secure_boot_passphrase,
+    )
     given_keys = options.trust if options.trust is not None else [base_dir / name for name in pack.trust]
     trust, wrong = read_keys(given_keys)
     problems += wrong
@@ -126,6 +140,8 @@ def resolve_settings(options: Options) -> Settings:
         input_digest=options.input_digest,
         files=tuple(files),
         leave_out=pack.leave_out if options.leave_out is None else options.leave_out,
+        signer=signer,
+        chain=options.secure_boot_chain or pack.secure_boot.chain,
         trust=trust,
     )
     problems += checks.credentials(settings.fetch, settings.artifact_url)

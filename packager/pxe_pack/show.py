@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pxe_pack.additional_files import AdditionalFiles, find_additional
 from pxe_pack.image import networking, units
-from pxe_pack.image.efi import EfiProgram
+from pxe_pack.image.efi import EfiProgram, examined
 from pxe_pack.image.grub.efi_image import GrubImage
 from pxe_pack.image.grub.netboot import Netboot
 from pxe_pack.image.initrd.reader import InitrdFacts
@@ -16,7 +16,8 @@ from pxe_pack.image.pe.certificates import name
 from pxe_pack.image.programs import Programs, programs
 from pxe_pack.inject.packed_config import packed_trust
 from pxe_pack.inject.previous_payload import PreviousPayload, previous_payloads
-from pxe_pack.trust import keys
+from pxe_pack.layout.layout import find_layout
+from pxe_pack.trust import keys, signed_boot
 from pxe_pack.trust.keys import TrustKey
 
 _NETWORK_OF_GRUB = ("efinet", "net", "tftp", "http")
@@ -31,6 +32,7 @@ class ImageReport:
     previous_payloads: tuple[PreviousPayload, ...]
     dhcp: str  # the program that runs DHCP in the root filesystem; empty if none is found
     additional: AdditionalFiles
+    signed: tuple[EfiProgram, ...]  # a layout's signed programs, which boot instead of GRUB
     trust: tuple[TrustKey, ...]  # the public keys in it
 
 
@@ -45,8 +47,15 @@ def report_on(image: LiveImage) -> ImageReport:
         previous_payloads=tuple(previous_payloads(image)),
         dhcp=networking.dhcp(image.tree, units.enabled(image.tree)) if image.tree else "",
         additional=find_additional(image),
+        signed=_signed_programs(image),
         trust=packed_trust(image),
     )
+
+
+def _signed_programs(image: LiveImage) -> tuple[EfiProgram, ...]:
+    layout = find_layout(image.path) if image.path.is_dir() else None
+    names = signed_boot.programs(layout) if layout else ()
+    return tuple(examined(path, (layout.root / path).read_bytes()) for path in names if layout)
 
 
 def document(report: ImageReport) -> dict[str, object]:
@@ -66,6 +75,7 @@ def document(report: ImageReport) -> dict[str, object]:
         "initrds": [_initrd_document(path, facts) for path, facts in image.initrds.items()],
         "netboot": _netboot_document(image.loaders.netboot) if image.loaders else None,
         "boot_loaders": [_loader_document(program) for program in report.programs.loaders],
+        "signed_boot": [{"path": program.path, **_signed(program)} for program in report.signed],
         "additional_files": [{"path": path, "size": file.size} for path, file in report.additional.files.items()],
         "left_behind": report.additional.left_behind_document(),
         "injected": [
@@ -156,6 +166,8 @@ def lines(report: ImageReport) -> Iterator[str]:
     for path, initrd in image.initrds.items():
         yield from _initrd_lines(path, initrd)
     yield f"grub.cfg  {image.grub_source}"
+    if signed := report.signed:
+        yield f"signed    {_signed_program_words(signed)}"
     yield from _loader_lines(report)
     for path, file in report.additional.files.items():
         yield f"file      {path}, {file.size:,} bytes"
@@ -169,7 +181,7 @@ def lines(report: ImageReport) -> Iterator[str]:
 
 
 def _loader_lines(report: ImageReport) -> Iterator[str]:
-    if not report.programs.loaders:
+    if not report.programs.loaders and not report.signed:
         yield "loader    none for UEFI"
     for program in report.programs.loaders:
         yield f"loader    {program.path}: {program.kind}, {program.machine}, {_signed_words(program)}"
@@ -182,6 +194,11 @@ def _loader_lines(report: ImageReport) -> Iterator[str]:
     if report.image.loaders:
         over = report.image.loaders.netboot
         yield f"netboot   {over.obstacle or f'GRUB reads {over.config} over TFTP'}"
+
+
+def _signed_program_words(programs: Sequence[EfiProgram]) -> str:
+    names = ", ".join(one.path for one in programs)
+    return f"{names} with kernel, initrd and arguments, {_signed_words(programs[0])}"
 
 
 def _initrd_lines(path: str, facts: InitrdFacts) -> Iterator[str]:

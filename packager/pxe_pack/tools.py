@@ -34,6 +34,7 @@ PACKAGES: Mapping[str, str] = {
     "chroot": "coreutils",
     "newuidmap": "uidmap",
     "zstd": "zstd",
+    "osslsigncode": "osslsigncode",
     "nginx": "nginx",
     "dnsmasq": "dnsmasq-base",
     "ip": "iproute2",

@@ -476,6 +476,9 @@ def _references() -> set[str]:
         "trust/iso_hook.py",
         "freeze/private_folder.py",
         "trust/keys.py",
+        "trust/signed_boot.py",
+        "trust/signing.py",
+        "trust/stub.py",
     )
     sources = [*(package / "checks").glob("*.py"), *(package / name for name in others)]
     found = {"agent-machine", "agent-glibc", "layout-differs"}  # beside what is no finding
@@ -489,10 +492,15 @@ def _references() -> set[str]:
 OF_PACKING_ALONE = {
     "disk-full",
     "input-in-output",
+    "keep-without-publish",
     "output-in-image",
     "output-in-source",
+    "publish-and-output",
     "source-size",
     "source-digest",
+    "signed-boot-no-key",
+    "signed-boot-no-entry",
+    "signing-failed",
 }
 
 

@@ -16,9 +16,10 @@ from typing import BinaryIO
 from pxe_fetch.contract import facts
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.url import redact
-from pxe_pack.boot import boot_method, credentials, grubcfg, machine, network
+from pxe_pack.boot import boot_method, credentials, grubcfg, machine, network, signed
 from pxe_pack.boot.boot_method import BootMethod
 from pxe_pack.boot.events import Events
+from pxe_pack.boot.machine import Firmware
 from pxe_pack.boot.network import Network
 from pxe_pack.boot.outcome import Outcome
 from pxe_pack.boot.served_layout import BOOT_LOADER, ServedLayout, read_served_layout, with_files
@@ -47,6 +48,7 @@ class Options:
     append: str = ""  # extra kernel arguments, as on a kernel command line
     keep: bool = False  # keep the node running after its verdict, until it powers off
     credentials: Mapping[str, Path] = field(default_factory=dict)  # name -> file, for the node's systemd
+    secure_boot: Path | None = None  # a store of firmware variables with keys: boot with Secure Boot
     serve: Sequence[tuple[Path, str]] = ()  # further files, each with its URL; empty: the pinned configuration's
 
 
@@ -57,19 +59,24 @@ def boot(options: Options, *, console: Console) -> Outcome:
     always stopped on return, also after an exception.
     """
     layout = with_files(read_served_layout(options.layout), options.serve)
-    if problem := boot_method.unsupported_reason(layout, options.via):
+    if problem := boot_method.unsupported_reason(layout, options.via) or signed.unsupported_reason(
+        layout, via=options.via, append=options.append, secure=options.secure_boot is not None
+    ):
         raise InputError(problem)
     net = network.plan_network([*layout.http, *([boot_method.base(layout)] if options.via is BootMethod.IPXE else [])])
     if problems := machine.missing(options.via):
         raise InputError(*problems)
+    secure = machine.secure_firmware(options.secure_boot) if options.secure_boot else None
     added = _kernel_arguments(options, net)
     for_grub, for_ipxe = grubcfg.words(added), boot_method.words(added) if options.via is BootMethod.IPXE else ""
+    for_ipxe = f"{layout.command_line} {for_ipxe}" if layout.program else for_ipxe  # given ones replace its own
+    for_stub = signed.smbios(layout, added, options.via)
     if layout.pinned and layout.pinned not in layout.http:
         console.say(f"the configuration at {redact(layout.pinned)} is not served here: --serve FILE does that")
     if layout.findings:
         console.problems(layout.findings)
     with _serial_log(options.serial_log) as log, temporary_folder(prefix="pxe-pack-boot-") as work:
-        credential_arguments = credentials.arguments(options.credentials, work=work)
+        smbios = [*credentials.arguments(options.credentials, work=work), *for_stub]
         (work / "tftp").mkdir()
         _fill_tftp_root(layout, work / "tftp", for_grub=for_grub, for_ipxe=for_ipxe)
         with console.step("choosing the accelerator") as step:
@@ -81,7 +88,8 @@ def boot(options: Options, *, console: Console) -> Outcome:
             net=net,
             work=work,
             accelerator=accelerator,
-            credential_arguments=credential_arguments,
+            smbios=smbios,
+            secure=secure,
             log=log,
             console=console,
         )
@@ -94,7 +102,8 @@ def _run(
     net: Network,
     work: Path,
     accelerator: Sequence[str],
-    credential_arguments: Sequence[str],
+    smbios: Sequence[str],
+    secure: Firmware | None,
     log: BinaryIO,
     console: Console,
 ) -> Outcome:
@@ -115,12 +124,13 @@ def _run(
             via=options.via,
             memory=memory,
             accelerator=accelerator,
-            credentials=credential_arguments,
+            smbios=smbios,
+            secure=secure,
             serial_log=log,
             events=events,
         ),
     ):
-        trial = Trial(layout, console=console)
+        trial = Trial(layout, console=console, reports=signed.takes_arguments(layout, options.via))
         try:
             with signals_raise(signal.SIGINT):
                 stop = trial.follow(events, timeout=options.timeout, keep=options.keep)

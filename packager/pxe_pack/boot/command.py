@@ -65,6 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep the node running after its verdict, until it powers off or Ctrl-C; its last verdict counts",
     )
+    parser.add_argument(
+        "--secure-boot",
+        type=Path,
+        metavar="VARIABLES",
+        help="boot with Secure Boot and the keys in this store of firmware variables (a copy is used), "
+        "such as OVMF_VARS_4M.ms.fd",
+    )
     parser.add_argument("--serial-log", type=Path, metavar="FILE", help="default: DIR.serial.log, next to the layout")
 
 
@@ -80,6 +87,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         append=arguments.append,
         keep=arguments.keep,
         credentials=dict(arguments.credential),
+        secure_boot=arguments.secure_boot,
         serve=tuple(arguments.serve),
     )
     outcome = boot(options, console=console)

@@ -24,7 +24,8 @@ from pxe_pack.packages import install_command
 QEMU = "qemu-system-x86_64"
 KVM = ("kvm", "-cpu", "host")
 _KVM_DEVICE = Path("/dev/kvm")
-TCG = ("tcg,thread=multi", "-cpu", "max")
+# Without ERMS, Linux clears a page by 8 bytes a step, not one: on a busy machine, each step is followed by a tick.
+TCG = ("tcg,thread=multi", "-cpu", "max,-erms")
 # Firmware with PXE support and its empty variable store: Debian and Ubuntu; Fedora, Azure Linux and RHEL; Arch.
 FIRMWARE = (
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
@@ -32,6 +33,14 @@ FIRMWARE = (
     ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
     ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
 )
+# The same with Secure Boot, which keeps its variables in memory that only System Management Mode can write.
+SECURE_CODE = (
+    "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
+    "/usr/share/OVMF/OVMF_CODE.secboot.fd",
+    "/usr/share/edk2/ovmf/OVMF_CODE.secboot.fd",
+    "/usr/share/edk2/x64/OVMF_CODE.secboot.4m.fd",
+)
+SMM = ("-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1")
 # iPXE as a UEFI program with its own network drivers: Debian and Ubuntu; Fedora; Arch.
 IPXE_PROGRAMS = (
     "/usr/lib/ipxe/ipxe.efi",
@@ -51,6 +60,7 @@ class Firmware:
 
     code: Path
     variables: Path
+    secure: bool = False  # it has Secure Boot
 
 
 def firmware() -> Firmware | None:
@@ -59,6 +69,24 @@ def firmware() -> Firmware | None:
         if Path(code).is_file() and Path(variables).is_file():
             return Firmware(code=Path(code), variables=Path(variables))
     return None
+
+
+def secure_firmware(variables: Path) -> Firmware:
+    """Firmware with Secure Boot for a copy of the store `variables`, which has the keys. Raises InputError.
+
+    Code and store make one flash device: the size of both together is a power of two.
+    """
+    try:
+        size = variables.stat().st_size
+    except OSError as error:
+        message = f"cannot read the firmware's variables {variables}: {error.strerror}"
+        hint = "Debian's with a test key: /usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd"
+        raise tools.InputError(Problem(reference="firmware-variables", message=message, hint=hint)) from None
+    for code in map(Path, SECURE_CODE):
+        if code.is_file() and (code.stat().st_size + size).bit_count() == 1:
+            return Firmware(code=code, variables=variables, secure=True)
+    message = f"this machine has no UEFI firmware (OVMF) with Secure Boot that {variables} is a store of variables for"
+    raise tools.InputError(Problem(reference="tool-missing", message=message, hint=install_command("ovmf")))
 
 
 def ipxe_program() -> Path | None:
@@ -96,24 +124,28 @@ def machine(
     via: BootMethod,
     memory: int,
     accelerator: Sequence[str],
-    credentials: Sequence[str],
+    smbios: Sequence[str],
     serial_log: BinaryIO,
     events: Events,
+    secure: Firmware | None = None,
 ) -> Iterator[None]:
     """Run a machine that boots from the network for the duration of the context.
 
-    `memory` is in MiB, `accelerator` comes from `choose_accelerator`, `credentials` from `credentials.arguments`, and
-    `work` is a folder for the firmware's variables and iPXE's disk. Serial output goes unchanged to `serial_log` and as
-    Serial events to `events`; Ended follows when the machine is off.
+    `memory` is in MiB, `accelerator` comes from `choose_accelerator`, `smbios` from `credentials.arguments`, and
+    `secure` is the firmware if it is not the usual one. `work` is a folder for the firmware's variables and iPXE's
+    disk. Serial output goes unchanged to `serial_log` and as Serial events to `events`; Ended follows when the machine
+    is off.
     """
+    # each interrupt of System Management Mode stops all processors, and waits for those that are not being emulated
+    processors = 1 if secure else min(4, max(2, os.cpu_count() or 1))
     arguments = [
-        *("-m", str(memory), "-smp", str(min(4, max(2, os.cpu_count() or 1)))),
+        *("-m", str(memory), "-smp", str(processors)),
         *("-netdev", netdev),
         *_boot_device(work, via),
         *("-device", "virtio-rng-pci"),
-        *credentials,
+        *smbios,
     ]
-    with _start(work, accelerator, arguments) as process:
+    with _start(work, accelerator, arguments, secure=secure) as process:
         watcher = threading.Thread(target=_watch, args=(process, serial_log, events), name="serial")
         watcher.start()
         try:
@@ -167,15 +199,18 @@ def kvm_problem() -> str:
     return "KVM does not work here"
 
 
-def _start(work: Path, accelerator: Sequence[str], arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-    found = firmware()
+def _start(
+    work: Path, accelerator: Sequence[str], arguments: Sequence[str], *, secure: Firmware | None = None
+) -> subprocess.Popen[bytes]:
+    found = secure or firmware()
     if found is None:
         raise tools.InputError(*missing())
     variables = work / "variables.fd"
     shutil.copyfile(found.variables, variables)
     return tools.start(
         QEMU,
-        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-machine", "q35,smm=on", *SMM) if found.secure else ("-machine", "q35"),
         *("-accel", *accelerator),
         *("-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={found.code}"),
         *("-drive", f"if=pflash,format=raw,unit=1,file={str(variables).replace(',', ',,')}"),

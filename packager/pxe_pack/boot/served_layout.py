@@ -10,6 +10,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import Kind, LayoutFile
 from pxe_pack.tools import InputError
+from pxe_pack.trust import signed_boot
 from pxe_pack.trust.signature import signature_file, url_of_signature
 
 BOOT_LOADER = "bootx64.efi"
@@ -24,6 +25,8 @@ class ServedLayout:
     http: Mapping[str, str]  # URL -> path
     iso: str | None  # the URL in `root=live:`; None for a full-os image, which needs no ISO
     findings: tuple[Problem, ...]  # differences from the manifest; warnings only, since a node would boot it anyway
+    program: str = ""  # the path of the signed program that boots the node; empty if GRUB does
+    command_line: str = ""  # of the signed program
     additional: frozenset[str] = frozenset()  # paths of the image's files: served, though nothing fetches them unasked
     pinned: str | None = None  # the URL of the configuration that nodes fetch; None: they use the packed one
 
@@ -51,8 +54,11 @@ def read_served_layout(root: Path) -> ServedLayout:
                 hint="`pxe-pack boot` emulates x86_64 only; test other layouts on real hardware",
             )
         )
+    program = next(iter(signed_boot.programs(layout)), "")
     return ServedLayout(
         root=root,
+        program=program,
+        command_line=signed_boot.command_line(layout) if program else "",
         tftp=tftp,
         http=http,
         iso=layout.urls.boot_url,

@@ -50,6 +50,13 @@ STOPS: tuple[tuple[frozenset[Stage], re.Pattern[str], str, str], ...] = (
     ),
     (
         frozenset({Stage.FIRMWARE, Stage.TFTP}),
+        re.compile(r'BdsDxe: failed to (?:load|start) Boot\d+ "UEFI PXEv4[^\r\n]*: '
+                   r"(Access Denied|Security Violation)[\r\n]"),
+        "the firmware refused the boot loader (Secure Boot)",
+        "bootx64.efi was changed after it was signed, or the firmware does not have its signer's key",
+    ),
+    (
+        frozenset({Stage.FIRMWARE, Stage.TFTP}),
         re.compile(r'BdsDxe: failed to (?:load|start) Boot\d+ "UEFI PXEv4[^\r\n]*: ([A-Z][\w ]+)[\r\n]'),
         "the firmware could not start the boot loader",
         "bootx64.efi must be a UEFI program for x86_64 (shim or GRUB)",

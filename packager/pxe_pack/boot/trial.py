@@ -36,13 +36,14 @@ class StopError(Exception):
 class Trial:
     """The progress of a test boot, shown on the console. Times are seconds since its creation."""
 
-    def __init__(self, layout: ServedLayout, *, console: Console) -> None:
+    def __init__(self, layout: ServedLayout, *, console: Console, reports: bool = True) -> None:
         self.node: NodeState | None = None  # the verdict
         self.so_far: NodeState | None = None  # the last report before the verdict
         self.watcher = Watcher()
         self.stages: list[tuple[Stage, float]] = []  # the finished ones, with the seconds each took
         self.served: dict[str, Served] = {}
         self._layout = layout
+        self._reports = reports  # whether the node sends its report here
         self._console = console
         self._began = self._stage_began = time.monotonic()
         self._stage = Stage.FIRMWARE
@@ -83,7 +84,7 @@ class Trial:
             elif self.watcher.stop and not self.has_verdict:
                 until = min(until, time.monotonic() + STILL_SPEAKING)
             elif self.has_verdict and not keep:
-                until = min(until, time.monotonic() + REPORT_FOLLOWS)
+                until = min(until, time.monotonic() + (REPORT_FOLLOWS if self._reports else STILL_SPEAKING))
         if self.has_verdict:
             return None
         return self.watcher.stop or self._gone(ended) or self._silent(timeout)

@@ -35,6 +35,7 @@ from pxe_pack.checks.settings import (
     publishing,
     urls,
 )
+from pxe_pack.checks.signedboot import other_entries, signed_by, signed_program
 from pxe_pack.checks.start_units import start_units
 from pxe_pack.checks.subject import Subject, subject
 from pxe_pack.checks.tls import tls_files
@@ -57,8 +58,10 @@ __all__ = [
     "missing_setting",
     "needed_tools",
     "offline",
+    "other_entries",
     "places",
     "publishing",
+    "signed_by",
     "subject",
     "urls",
 ]
@@ -68,6 +71,7 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     bootable,
     loaders,
     secure_boot,
+    signed_program,
     grub_script,
     grub_menu,
     arguments,

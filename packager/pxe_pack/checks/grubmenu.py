@@ -8,7 +8,8 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
 from pxe_pack.image.bootloader import grub_in
 from pxe_pack.image.grub.commands import INITRD, LINUX
-from pxe_pack.layout.ipxe import IPXE_SCRIPT, script
+from pxe_pack.layout.ipxe import IPXE_SCRIPT, program_script, script
+from pxe_pack.trust import signed_boot
 
 
 def grub_menu(subject: Subject) -> Iterator[Problem]:
@@ -41,7 +42,9 @@ def _other_script(subject: Subject) -> Iterator[Problem]:
     """A warning if a layout's boot.ipxe is not the one for its grub.cfg and grubenv as they are now."""
     layout = subject.layout
     if layout and (now := layout.text(IPXE_SCRIPT)):
-        wanted = script(subject.grub_cfg, read=layout.text, grub=grub_in(layout.root))
+        signed = signed_boot.programs(layout)
+        of_grub = script(subject.grub_cfg, read=layout.text, grub=grub_in(layout.root))
+        wanted = program_script(signed[0]) if signed else of_grub
         if now != wanted:
             yield Problem(
                 reference="ipxe-differs",

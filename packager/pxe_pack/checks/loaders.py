@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
+from pxe_pack.trust import signed_boot
 
 
 def loaders(subject: Subject) -> Iterator[Problem]:
     """Reasons why GRUB cannot continue after it was loaded over the network."""
     found = subject.loaders
     if found is None:
-        if subject.layout:
+        if subject.layout and not signed_boot.programs(subject.layout):
             yield Problem(
                 reference="image-no-boot-loader",
                 message=f"{subject.layout.root} has no GRUB for UEFI",

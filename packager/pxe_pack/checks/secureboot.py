@@ -15,12 +15,15 @@ from pxe_pack.image.efi import EfiProgram
 from pxe_pack.image.pe.certificates import name, of_firmware, trusted
 from pxe_pack.image.pe.sbat import PUBLISHED, Level
 from pxe_pack.image.pe.shim import Keys, Shim
+from pxe_pack.trust import signed_boot
 
 _FIRMWARE = "Microsoft's UEFI CA"
 
 
 def secure_boot(subject: Subject) -> Iterator[Problem]:
     """Programs that a node with Secure Boot would refuse: warnings for bad signatures, notes for missing ones."""
+    if subject.layout and signed_boot.programs(subject.layout):
+        return  # the kernel is in the signed program, which signedboot.py checks
     kernels = [kernel.program for kernel in subject.programs.kernels.values()]
     if not subject.programs.loaders:
         for kernel in kernels:

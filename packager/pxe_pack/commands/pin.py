@@ -7,8 +7,10 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.console import Console
+from pxe_pack.parser import add_signing
 from pxe_pack.pin import Request, document, pin, summary, unpin
 from pxe_pack.tools import InputError
+from pxe_pack.trust.signing import given_signer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sign", type=Path, metavar="KEY", help="sign it with this secret key of minisign")
     parser.add_argument("--remove", action="store_true", help="have the nodes use the packed configuration again")
     parser.add_argument("--dry-run", action="store_true", help="show what would change, and write nothing")
+    add_signing(parser)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -34,7 +37,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if not arguments.remove and not arguments.config:
         raise _usage("no configuration is given", "pxe-pack pin DIR fleet.yaml --url URL")
     if arguments.remove:
-        result = unpin(arguments.layout, dry_run=arguments.dry_run)
+        result = unpin(arguments.layout, dry_run=arguments.dry_run, signer=given_signer(arguments))
     else:
         request = Request(
             layout=arguments.layout,
@@ -42,6 +45,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             url=arguments.url,
             sign=arguments.sign,
             dry_run=arguments.dry_run,
+            signer=given_signer(arguments),
         )
         result = pin(request, console=console)
     console.result(document(result), summary(result))

@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 
 from pxe_pack.console import Console
+from pxe_pack.parser import add_signing
 from pxe_pack.remove import document, remove, summary
+from pxe_pack.trust.signing import given_signer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,10 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, metavar="OUT", help="ISO or folder to write (default: replace the layout)"
     )
+    add_signing(parser)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Remove the payload. Raises InputError, WorkError and OSError."""
-    removed = remove(arguments.image, output=arguments.output, console=console)
+    removed = remove(arguments.image, output=arguments.output, signer=given_signer(arguments), console=console)
     console.result(document(removed), summary(removed))
     return 0

@@ -21,7 +21,7 @@ from pxe_pack.image.bootloader import grub_in
 from pxe_pack.image.grub.config import GRUB_CFG
 from pxe_pack.layout import kernel_arguments
 from pxe_pack.layout.files import found_below, link_or_copy, mode_of, sum_line
-from pxe_pack.layout.ipxe import IPXE_SCRIPT, script
+from pxe_pack.layout.ipxe import IPXE_SCRIPT, program_script, script
 from pxe_pack.layout.manifest import (
     MANIFEST,
     MAX_SIZE,
@@ -202,14 +202,14 @@ class Layout:
         link_or_copy(other.root / path, self.place(name or path))
         self.record(name or path, SizeAndDigest(size=known.size, sha256=known.sha256), kind=known.kind)
 
-    def write_scripts(self, grub_cfg: str) -> None:
+    def write_scripts(self, grub_cfg: str, *, program: str = "") -> None:
         """Write the boot configuration: grub.cfg, and the same entries as an iPXE script.
 
-        The boot loaders and the text files that `grub_cfg` loads must already be there. Raises OSError, and
-        GrubSyntaxError.
+        If there is a signed `program` that has all in it, the script starts that. The boot loaders and the text files
+        that `grub_cfg` loads must already be there. Raises OSError, and GrubSyntaxError.
         """
         self.write(GRUB_CFG, [grub_cfg.encode(errors="surrogateescape")])
-        text = script(grub_cfg, read=self.text, grub=grub_in(self.root))
+        text = program_script(program) if program else script(grub_cfg, read=self.text, grub=grub_in(self.root))
         self.write(IPXE_SCRIPT, [text.encode(errors="surrogateescape")])
 
     def finish(self, facts: Mapping[str, object]) -> None:

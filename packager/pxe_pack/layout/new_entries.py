@@ -23,6 +23,9 @@ from pxe_pack.layout.kernel_arguments import kernels, unsuitable, with_arguments
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
 from pxe_pack.output import locked
+from pxe_pack.tools import InputError
+from pxe_pack.trust import signed_boot
+from pxe_pack.trust.signing import Signer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,14 +51,20 @@ class NewEntries:
     def _read(self, path: str) -> str:
         return self.texts.get(path.lstrip("/"), "") or self.layout.text(path)
 
-    def write(self, root: Path, *, facts: Mapping[str, object]) -> tuple[str, ...]:
+    def write(
+        self, root: Path, *, facts: Mapping[str, object], work: Path, signer: Signer | None = None
+    ) -> tuple[str, ...]:
         """Write the new boot files, with boot.ipxe and a manifest of `facts`, to the folder `root` beside the layout.
 
-        Returns the paths of the files that differ. Raises InputError as `menu` does, and OSError.
+        A signed boot is signed again by `signer`, with temporary files in `work`. Returns the paths of the files that
+        differ. Raises InputError as `menu` does, or if the signer is missing; WorkError, and OSError.
         """
+        if problems := signed_boot.key_problems(self.layout, signer):
+            raise InputError(*problems)
+        signed = signed_boot.programs(self.layout)
         new = Layout(root=root, urls=self.layout.urls, files=dict(self.layout.files))
         for path in self.layout.of_kind(Kind.BOOT):  # which boot.ipxe is made from
-            if path not in self.texts and path != IPXE_SCRIPT:
+            if path not in self.texts and path not in (IPXE_SCRIPT, *signed):
                 new.take_over(path, self.layout)
         for path, text in self.texts.items():
             content = text.encode(errors="surrogateescape")
@@ -64,10 +73,11 @@ class NewEntries:
             elif path != GRUB_CFG:
                 new.write(path, [content])
         try:
-            new.write_scripts(self.texts[GRUB_CFG])
+            new.write_scripts(self.texts[GRUB_CFG], program=signed[0] if signed else "")
+            boot = signed_boot.write_again(new, self.layout, signer, work=work)
         except GrubSyntaxError as error:
             raise unsuitable(self.layout.root / GRUB_CFG, error) from error
-        new.finish(facts)
+        new.finish({**facts, **boot})
         return tuple(self._differing(root))
 
     def commit(self, root: Path) -> None:
@@ -77,7 +87,7 @@ class NewEntries:
                 (root / path).replace(self.layout.root / path)
 
     def _differing(self, root: Path) -> Iterator[str]:
-        for path in (*sorted(self.texts), IPXE_SCRIPT, MANIFEST, SUMS):
+        for path in (*signed_boot.programs(self.layout), *sorted(self.texts), IPXE_SCRIPT, MANIFEST, SUMS):
             now = self.layout.root / path
             if not now.is_file() or now.read_bytes() != (root / path).read_bytes():
                 yield path

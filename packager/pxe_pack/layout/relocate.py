@@ -31,6 +31,8 @@ from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
 from pxe_pack.layout.urls import Urls, default_artifact_url, file_name, is_nfs, same_urls, server
 from pxe_pack.output import output_problem, staging
 from pxe_pack.tools import InputError
+from pxe_pack.trust import signed_boot
+from pxe_pack.trust.signing import Signer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,14 +45,16 @@ class Relocated:
     warnings: tuple[Problem, ...]  # what nodes may lack for the new URLs, and what may be unintended
 
 
-def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> Relocated:
-    """Change the URLs of the layout in `root`; None keeps a URL.
+def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None, signer: Signer | None = None) -> Relocated:
+    """Change the URLs of the layout in `root`; None keeps a URL. A signed boot is signed again by `signer`.
 
     Raises InputError before anything is written, WorkError and OSError later; the layout is then unchanged.
     """
     layout = Layout.read(root.resolve())
-    if problems := _problems(layout, boot_url=boot_url, artifact_url=artifact_url):
+    problems = _problems(layout, boot_url=boot_url, artifact_url=artifact_url)
+    if problems := [*problems, *signed_boot.key_problems(layout, signer)]:
         raise InputError(*problems)
+    signed = signed_boot.programs(layout)
     urls = Urls(
         boot_url=boot_url or layout.urls.boot_url,
         artifact_url=_folder(artifact_url) if artifact_url else layout.urls.artifact_url,
@@ -69,12 +73,14 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> R
     with staging(layout.root) as made:
         new = Layout(root=made.layout, urls=urls)
         for path in layout.files:
-            if path not in (GRUB_CFG, IPXE_SCRIPT):
+            if path not in (GRUB_CFG, IPXE_SCRIPT, *signed):
                 new.take_over(path, layout, name=names.get(path, path))
-        new.write_scripts(moved)
+        new.write_scripts(moved, program=signed[0] if signed else "")
+        facts = signed_boot.write_again(new, layout, signer, work=made.work)
         changed = [name for path, name in names.items() if path != name]
         changed += [path for path in (GRUB_CFG, IPXE_SCRIPT) if new.text(path) != layout.text(path)]
-        new.finish(layout.facts)
+        changed += [path for path in signed if new.files[path] != layout.files[path]]
+        new.finish({**layout.facts, **facts})
     warnings = (*warnings, *_left_behind(new, layout.urls))
     return Relocated(root=layout.root, urls=urls, changed=tuple(sorted(changed)), warnings=warnings)
 
