@@ -95,6 +95,8 @@ def pack_as(arguments: argparse.Namespace, shown: Console) -> int:
         image=arguments.pack_image,
         output=arguments.pack_output,
         format=arguments.pack_format or "dir",
+        publish=arguments.pack_publish,
+        keep=arguments.pack_keep,
         boot_url=arguments.pack_boot_url,
         artifact_url=arguments.pack_artifact_url,
         inject=arguments.pack_inject,

@@ -23,11 +23,12 @@ from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.rootfs_source import detect_rootfs
 from pxe_pack.inject import PackedIso, Target, original_image
 from pxe_pack.inject.append import append_hook
-from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.layout import CURRENT, Layout
 from pxe_pack.layout.manifest import Kind
 from pxe_pack.output import Staging, staging, staging_folder
 from pxe_pack.payload import Payload, make_payload
 from pxe_pack.plan import Plan, make_plan
+from pxe_pack.publish import publishing
 from pxe_pack.settings import Options, Settings, resolve_settings
 from pxe_pack.tarball import tar_staging
 from pxe_pack.tools import InputError
@@ -41,6 +42,7 @@ class PackResult:
     agent: FrozenAgent
     payload: Payload
     layout: Layout
+    output: Path  # the layout on disk, or the archive
     seconds: float
 
 
@@ -105,7 +107,8 @@ def pack(options: Options, *, console: Console) -> PackResult:
                 export.export_boot_files(layout, original, plan.loaders.loaders, iso_sha256=digest)
                 layout.finish(_facts(plan, agent, payload, inputs))
                 step.note(f"{len(layout.files)} files, {layout.size:,} bytes")
-    return PackResult(plan=plan, agent=agent, payload=payload, layout=layout, seconds=time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return PackResult(plan=plan, agent=agent, payload=payload, layout=layout, output=made.output, seconds=seconds)
 
 
 def _staging(settings: Settings, image: LiveImage) -> AbstractContextManager[Staging]:
@@ -113,6 +116,8 @@ def _staging(settings: Settings, image: LiveImage) -> AbstractContextManager[Sta
     if settings.format == "tar":
         epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
         return tar_staging(settings.output, mtime=int(epoch) if epoch.isdigit() else image.mtime)
+    if settings.format == "versions":
+        return publishing(settings.output, keep=settings.keep)
     return staging(settings.output)
 
 
@@ -244,7 +249,7 @@ def summary(packed: PackResult) -> str:
     what = f"the agent {packed.agent.version}, its unit, and the configuration"
     return joined(
         [
-            f"{settings.output}{'/' if settings.format == 'dir' else ''}",
+            f"{packed.output}{'' if settings.format == 'tar' else '/'}",
             *lines,
             "",
             f"Added to the image with `{packed.plan.choice.name}`: {what} ({added}).",
@@ -259,7 +264,7 @@ def summary(packed: PackResult) -> str:
             f"Serve by TFTP:  {loaders}, boot/",
             *(f"{_served_by(url)}{path} as {url}" for path, url in _served(layout)),
             "",
-            *_next(settings),
+            *_next(packed),
         ]
     )
 
@@ -279,12 +284,15 @@ def _served_by(url: str) -> str:
     return f"Serve by {url.partition(':')[0].upper()}:".ljust(len("Serve by TFTP:  "))
 
 
-def _next(settings: Settings) -> list[str]:
-    if settings.format == "tar":
-        return [f"Unpack:  tar -C /srv/pxe -xf {settings.output}"]
+def _next(packed: PackResult) -> list[str]:
+    form, output = packed.plan.settings.format, packed.output
+    if form == "tar":
+        return [f"Unpack:  tar -C /srv/pxe -xf {output}"]
+    root = output.parent.parent
     return [
-        f"Verify:  cd {shlex.quote(str(settings.output))} && sha256sum -c SHA256SUMS",
-        f"Test:    pxe-pack boot {settings.output}",
+        f"Verify:  cd {shlex.quote(str(output))} && sha256sum -c SHA256SUMS",
+        f"Test:    pxe-pack boot {output}",
+        *([f"Serve:   {root / CURRENT}", f"Go back: pxe-pack rollback {root}"] if form == "versions" else []),
     ]
 
 
@@ -295,7 +303,7 @@ def result_document(packed: PackResult) -> dict[str, object]:
         for path, file in sorted(packed.layout.files.items())
     ]
     return {
-        "output": str(packed.plan.settings.output),
+        "output": str(packed.output),
         "inject": {"how": packed.plan.choice.name, "why": packed.plan.choice.why},
         "payload": {"files": len(packed.payload.entries), "size": packed.payload.size},
         "verify_iso": packed.plan.verification.document(),

@@ -29,7 +29,7 @@ from pxe_pack.layout.kernel_arguments import PIN
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.new_entries import NewEntries
 from pxe_pack.layout.pinned import Pinned, url_reason
-from pxe_pack.output import new_staging, parent_problem, staging_folder
+from pxe_pack.output import new_staging, parent_problem, published_problem, staging_folder
 from pxe_pack.tools import InputError
 from pxe_pack.trust.keys import TrustKey
 from pxe_pack.trust.signature import SignatureError, sign, signature_file, signer_of, url_of_signature
@@ -85,7 +85,7 @@ def pin(request: Request, *, console: Console) -> Result:
         hint = "pack the image again with `pack: {trust: [site.pub]}`, or pin without --sign"
         raise InputError(Problem(reference="sign-untrusted", message=message, hint=hint))
     with staging_folder(layout.root) as folder:
-        made = new_staging(folder)
+        made = new_staging(folder, output=layout.root)
         signature, signer, notes = _signature(given, request, trust=trust, work=made.work)
         pinned = Pinned(
             name=given.path.name,
@@ -118,7 +118,7 @@ def unpin(root: Path, *, dry_run: bool) -> Result:
     """Have the nodes use the packed configuration again. Raises as `pin` does."""
     layout = _layout(root)
     with staging_folder(layout.root) as folder:
-        made = new_staging(folder)
+        made = new_staging(folder, output=layout.root)
         entries = NewEntries.of(layout, {}, replaces=PIN)
         changed = entries.write(made.layout, facts=_facts(layout, None))
         if not dry_run:
@@ -128,7 +128,7 @@ def unpin(root: Path, *, dry_run: bool) -> Result:
 
 def _layout(root: Path) -> Layout:
     layout = Layout.read(root.resolve())
-    problems = [one for one in (parent_problem(layout.root),) if one]
+    problems = [one for one in (parent_problem(layout.root), published_problem(layout.root)) if one]
     if not layout.is_ours:
         hint = "give the output folder of pxe-pack"
         problems.append(

@@ -89,7 +89,7 @@ class Plan:
             mirrors = f" and {len(others)} mirror{'s' if len(others) > 1 else ''}" if others else ""
             yield f"artifact  {artifact.name} ({size}) from {first}{mirrors}"
         yield from self._additional_lines()
-        yield f"output    {settings.output}{'/' if settings.format == 'dir' else ''}"
+        yield f"output    {settings.output}{'' if settings.format == 'tar' else '/'}"
         if self.memory.given:
             yield from node_memory.lines(self.memory)
 

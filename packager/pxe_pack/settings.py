@@ -11,8 +11,10 @@ from pxe_pack import checks
 from pxe_pack.artifacts import LocalFile, local_files
 from pxe_pack.config_file import read_config
 from pxe_pack.inject import Rewrite
+from pxe_pack.layout.layout import VERSIONS
 from pxe_pack.layout.urls import default_artifact_url
 from pxe_pack.lock.lockfile import read_lock
+from pxe_pack.publish import KEEP
 from pxe_pack.tools import InputError
 from pxe_pack.trust.keys import TrustKey, read_keys
 
@@ -25,6 +27,8 @@ class Options:
     image: Path | None = None
     output: Path | None = None
     format: str = "dir"  # or "tar"
+    publish: Path | None = None  # put the layout below this folder as its next version
+    keep: int | None = None  # versions that are kept there
     boot_url: str | None = None
     artifact_url: str | None = None
     inject: str | None = None
@@ -49,7 +53,8 @@ class Settings:
     fetch: FetchConfig
     image: Path
     output: Path
-    format: str
+    format: str  # "dir", "tar", or "versions": `output` is the folder of the versions
+    keep: int  # versions
     boot_url: str  # empty if none is given; a full-os image needs none
     artifact_url: str  # empty if neither it nor boot_url is given
     inject: str
@@ -80,7 +85,13 @@ def resolve_settings(options: Options) -> Settings:
 
     image = given("image", options.image, pack.image)
     no_image = bool(problems)
-    output = given("output", options.output, pack.output)
+    if options.publish:
+        output = options.publish.absolute() / VERSIONS
+        problems += checks.publishing(output=options.output, form=options.format)
+    else:
+        output = given("output", options.output, pack.output)
+        if options.keep is not None:
+            problems.append(checks.keep_without_publish())
     boot_url = options.boot_url or pack.boot_url or ""
     if boot_url:
         problems += checks.boot_url(boot_url)
@@ -102,7 +113,8 @@ def resolve_settings(options: Options) -> Settings:
         fetch=document.fetch,
         image=image,
         output=_real(output),
-        format=options.format,
+        format="versions" if options.publish else options.format,
+        keep=KEEP if options.keep is None else options.keep,
         boot_url=boot_url,
         artifact_url=base or (default_artifact_url(boot_url) if boot_url else ""),
         inject=options.inject or pack.inject,
@@ -117,7 +129,7 @@ def resolve_settings(options: Options) -> Settings:
         trust=trust,
     )
     problems += checks.credentials(settings.fetch, settings.artifact_url)
-    if options.output or pack.output:
+    if options.publish or options.output or pack.output:
         problems += checks.places(settings)
     if problems:
         raise InputError(*problems)

@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import pytest
-
 from packing.keys import KeyPair, key_pair, sign
 from packing.pins import URL, Pins
 from packing.site import ARTIFACT
@@ -164,24 +162,20 @@ def in_terminal(command: Sequence[str | Path], *, answers: Sequence[str]) -> str
     return said.decode()
 
 
-@pytest.mark.parametrize(
-    ("rest", "reference"),
-    [
+def test_a_configuration_that_nodes_would_refuse_is_not_pinned(pins: Pins) -> None:
+    elsewhere = {"allowed_roots": ["/etc/x"], "artifacts": [{**ARTIFACT, "dest": "/etc/x/y"}]}
+    for rest, reference in (
         ({"serial": 4}, "config-serial-lower"),
         ({"expires": PAST}, "config-expired"),
         ({"min_agent": "0.1"}, "agent-too-old"),
         ({"min_agent": "999.1"}, "agent-too-old"),
-        ({"allowed_roots": ["/etc/x"], "artifacts": [{**ARTIFACT, "dest": "/etc/x/y"}]}, "dest-outside-packed"),
+        (elsewhere, "dest-outside-packed"),
         ({"artifacts": [{"name": "m", "source": "m.bin", "dest": "/srv/m"}]}, "source-not-packed"),
         ({"artifacts": [{**ARTIFACT, "sha256": None}]}, "checksum-missing"),
         ({"nonsense": 1}, "unknown-key"),
-    ],
-)
-def test_a_configuration_that_nodes_would_refuse_is_not_pinned(
-    pins: Pins, rest: dict[str, object], reference: str
-) -> None:
-    pins.write(**rest)
-    assert f"error[{reference}]" in pins.refused()
+    ):
+        pins.write(**rest)
+        assert f"error[{reference}]" in pins.refused(), rest
 
 
 def test_a_serial_never_falls_below_the_one_pinned_before(trusting: Pins, keys: KeyPair) -> None:
@@ -193,9 +187,8 @@ def test_a_serial_never_falls_below_the_one_pinned_before(trusting: Pins, keys: 
     assert "error[config-serial-missing]" in trusting.refused("--sign", keys.secret)
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
+def test_urls_that_no_kernel_argument_can_carry_or_no_node_fetches_are_refused(pins: Pins) -> None:
+    for url in (
         "fleet.yaml",
         "file:///srv/fleet.yaml",
         "nfs://10.0.0.1/fleet.yaml",
@@ -205,12 +198,10 @@ def test_a_serial_never_falls_below_the_one_pinned_before(trusting: Pins, keys: 
         "http://10.0.0.1/${mac}.yaml",
         "http://10.0.0.1/fleet.yaml#top",
         "http://10.0.0.1/a'b",
-    ],
-)
-def test_urls_that_no_kernel_argument_can_carry_or_no_node_fetches_are_refused(pins: Pins, url: str) -> None:
-    said = pins.refused(url=url)
-    assert "error[pin-url]" in said
-    assert "secret" not in said
+    ):
+        said = pins.refused(url=url)
+        assert "error[pin-url]" in said, url
+        assert "secret" not in said
 
 
 def test_a_signature_is_looked_for_before_the_query(trusting: Pins, keys: KeyPair) -> None:

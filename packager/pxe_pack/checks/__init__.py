@@ -24,7 +24,17 @@ from pxe_pack.checks.packed_agent import packed_agent
 from pxe_pack.checks.pinned_config import acceptable, pinned_config
 from pxe_pack.checks.secrets import secrets
 from pxe_pack.checks.secureboot import secure_boot
-from pxe_pack.checks.settings import artifact_url, boot_url, compression, credentials, missing_setting, places, urls
+from pxe_pack.checks.settings import (
+    artifact_url,
+    boot_url,
+    compression,
+    credentials,
+    keep_without_publish,
+    missing_setting,
+    places,
+    publishing,
+    urls,
+)
 from pxe_pack.checks.start_units import start_units
 from pxe_pack.checks.subject import Subject, subject
 from pxe_pack.checks.tls import tls_files
@@ -43,10 +53,12 @@ __all__ = [
     "credentials",
     "disk_space",
     "for_urls",
+    "keep_without_publish",
     "missing_setting",
     "needed_tools",
     "offline",
     "places",
+    "publishing",
     "subject",
     "urls",
 ]

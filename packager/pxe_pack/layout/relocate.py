@@ -7,7 +7,7 @@ unchanged files, and then both are exchanged in one step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.kernel_arguments import ARTIFACT_URL, ISO_SHA256, unsuitable
 from pxe_pack.layout.layout import Layout, what_is
 from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
-from pxe_pack.layout.urls import Urls, file_name, is_nfs, same_urls
+from pxe_pack.layout.urls import Urls, default_artifact_url, file_name, is_nfs, same_urls, server
 from pxe_pack.output import output_problem, staging
 from pxe_pack.tools import InputError
 
@@ -39,7 +39,7 @@ class Relocated:
     root: Path
     urls: Urls
     changed: tuple[str, ...]  # paths of files with a new content or a new name
-    warnings: tuple[Problem, ...]  # what nodes may lack for the new URLs
+    warnings: tuple[Problem, ...]  # what nodes may lack for the new URLs, and what may be unintended
 
 
 def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> Relocated:
@@ -74,7 +74,23 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> R
         changed = [name for path, name in names.items() if path != name]
         changed += [path for path in (GRUB_CFG, IPXE_SCRIPT) if new.text(path) != layout.text(path)]
         new.finish(layout.facts)
+    warnings = (*warnings, *_left_behind(new, layout.urls))
     return Relocated(root=layout.root, urls=urls, changed=tuple(sorted(changed)), warnings=warnings)
+
+
+def _left_behind(layout: Layout, before: Urls) -> Iterator[Problem]:
+    """A warning if the ISO went to another server, and artifacts that were beside it did not."""
+    old, new, base = before.boot_url, layout.urls.boot_url, layout.urls.artifact_url
+    if not old or not new or not base or server(base) != server(old) or server(new) == server(old):
+        return
+    if left := [path for path, file in layout.files.items() if (file.url or "").startswith(base)]:
+        more = f" and {len(left) - 1:,} more" if len(left) > 1 else ""
+        yield Problem(
+            reference="relocate-artifacts-stay",
+            message=f"nodes still fetch {left[0]}{more} from the old server, at {base}",
+            hint=f"if they move too: pxe-pack relocate DIR --artifact-url {default_artifact_url(new) or 'URL'}",
+            severity="warning",
+        )
 
 
 def _problems(layout: Layout, *, boot_url: str | None, artifact_url: str | None) -> list[Problem]:
