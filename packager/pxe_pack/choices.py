@@ -2,3 +2,8 @@
 
 INJECTORS = ("auto", "rootfs", "updates", "initrd")
 COMPRESSORS = ("gzip", "xz", "zstd")  # that a root filesystem can be given
+
+# Of a node, as the collector has it: how far it has come, in this order, and how it is.
+STAGES = ("DHCP", "shim", "GRUB", "kernel", "initrd", "ISO", "agent", "artifacts", "units", "done")
+STATES = ("failed", "silent", "degraded", "booting", "fetching", "done")
+ENDED = ("done", "degraded", "failed")

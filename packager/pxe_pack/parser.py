@@ -31,7 +31,7 @@ EXIT_CODES: Mapping[int, str] = MappingProxyType(
         0: "done",
         1: "failed after starting",
         2: "invalid input: nothing was started",
-        3: "a check found errors",
+        3: "a check found errors, or nodes have failed",
         130: "interrupted",
     }
 )
@@ -67,6 +67,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "init": Command("write a commented fetch.yaml to start from", "pxe_pack.commands.init"),
         "lock": Command("pin artifacts that have no digest", "pxe_pack.commands.lock"),
         "man": Command("print the manual page", "pxe_pack.commands.man"),
+        "nodes": Command("list the nodes that a collector knows", "pxe_pack.commands.nodes"),
         "pack": Command("pack an image and export a PXE layout", "pxe_pack.commands.pack"),
         "relocate": Command("change the URLs of a layout without repacking", "pxe_pack.commands.relocate"),
         "remove": Command("remove the agent from an image or a layout", "pxe_pack.commands.remove"),
