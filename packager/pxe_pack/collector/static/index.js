@@ -23,29 +23,38 @@ function change(values) {
   refresh();
 }
 
-function countButton(kind, value, label, count, sign) {
-  const pressed = query.get(kind) === value;
-  const button = element("button", { type: "button", "aria-pressed": String(pressed), class: kind === "state" ? `state ${value}` : "count" });
-  if (sign) button.append(element("span", { "aria-hidden": "true" }, `${sign} `));
-  button.append(`${label} `, element("b", {}, count.toLocaleString()));
-  button.dataset.key = `${kind}=${value}`;
-  button.addEventListener("click", () => change({ [kind]: pressed ? "" : value }));
-  return button;
+// Shows `children` in `place`. Elements that stay are not touched: they keep the focus, and a click that has begun.
+function place(children, parent) {
+  if (children.length !== parent.children.length || children.some((one, at) => one !== parent.children[at])) {
+    const focused = parent.contains(document.activeElement) ? document.activeElement : null;
+    parent.replaceChildren(...children);
+    if (focused && parent.contains(focused)) focused.focus();
+  }
 }
 
-function replaceKeepingFocus(place, buttons) {
-  const focused = place.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-  place.replaceChildren(...buttons);
-  if (focused) buttons.find((one) => one.dataset.key === focused)?.focus();
+const buttons = new Map(); // `kind=value` -> a button and its count
+function countButton(kind, value, count, sign) {
+  const key = `${kind}=${value}`;
+  if (!buttons.has(key)) {
+    const number = element("b");
+    const words = sign ? [element("span", { "aria-hidden": "true" }, `${sign} `)] : [];
+    const made = element("button", { type: "button", class: sign ? `state ${value}` : "count" }, ...words, `${value} `, number);
+    made.addEventListener("click", () => change({ [kind]: query.get(kind) === value ? "" : value }));
+    buttons.set(key, { made, number });
+  }
+  const { made, number } = buttons.get(key);
+  made.setAttribute("aria-pressed", String(query.get(kind) === value));
+  number.textContent = count.toLocaleString();
+  return made;
 }
 
 let summary = null;
 function showCounts() {
   byId("total").textContent = `${summary.total.toLocaleString()} nodes`;
-  replaceKeepingFocus(byId("states"), STATES.map((one) => countButton("state", one, one, summary.states[one], SIGNS[one])));
-  replaceKeepingFocus(byId("stages"), STAGES.map((one) => countButton("stage", one, one, summary.stages[one])));
-  const causes = Object.entries(summary.causes).sort((a, b) => b[1] - a[1]);
-  replaceKeepingFocus(byId("causes"), causes.filter(([one]) => one).map(([one, count]) => countButton("cause", one, one, count)));
+  place(STATES.map((one) => countButton("state", one, summary.states[one], SIGNS[one])), byId("states"));
+  place(STAGES.map((one) => countButton("stage", one, summary.stages[one])), byId("stages"));
+  const causes = Object.entries(summary.causes).filter(([one]) => one).sort((a, b) => b[1] - a[1]);
+  place(causes.map(([one, count]) => countButton("cause", one, count)), byId("causes"));
 }
 
 function showTools() {
@@ -70,28 +79,32 @@ function showTools() {
   if (focused) headings.map((one) => one.querySelector("button")).find((one) => one?.dataset.key === focused)?.focus();
 }
 
+const rows = new Map(); // node -> its row and its link
 function row(node) {
-  const percent = node.percent === null ? "" : ` ${node.percent} %`;
-  return element("tr", {},
-    element("th", { scope: "row" }, element("a", { href: `/nodes/${node.id}` }, node.name)),
-    element("td", {}, stateBadge(node.state)),
-    element("td", {}, node.stage, node.stage === "done" ? "" : percent),
-    element("td", { class: "number" }, span(node.stage_seconds)),
-    element("td", { class: "number" }, span(node.seen_seconds)),
-    element("td", { class: "number" }, bytes(node.bytes)),
-    element("td", {}, node.cause),
-    element("td", {}, node.address),
-    element("td", { class: "message" }, node.message));
+  if (!rows.has(node.id)) {
+    const link = element("a", { href: `/nodes/${node.id}` });
+    rows.set(node.id, { made: element("tr", {}, element("th", { scope: "row" }, link)), link });
+  }
+  const { made, link } = rows.get(node.id);
+  link.textContent = node.name;
+  const percent = node.percent === null || node.stage === "done" ? "" : ` ${node.percent} %`;
+  const cells = [
+    ["", stateBadge(node.state)], ["number text", node.stage + percent], ["number", span(node.stage_seconds)],
+    ["number", span(node.seen_seconds)], ["number", bytes(node.bytes)], ["free", node.cause], ["number text", node.address],
+    ["message", node.message],
+  ];
+  while (made.children.length > 1) made.lastChild.remove();
+  made.append(...cells.map(([kind, content]) => element("td", { class: kind || null }, content)));
+  return made;
 }
 
 async function showTable() {
   const found = await get(`/api/nodes?${new URLSearchParams([...query, ["size", SIZE]])}`);
   pages = Math.max(1, Math.ceil(found.total / SIZE));
   if (page() > pages) return change({ page: String(pages) });
-  const rows = byId("rows");
-  const focused = rows.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-  rows.replaceChildren(...found.nodes.map(row));
-  if (focused) [...rows.querySelectorAll("a")].find((one) => one.getAttribute("href") === focused)?.focus();
+  place(found.nodes.map(row), byId("rows"));
+  const shown = new Set(found.nodes.map((one) => one.id));
+  for (const id of rows.keys()) if (!shown.has(id)) rows.delete(id);
   byId("shown").textContent = `${found.total.toLocaleString()} nodes match`;
   byId("page").textContent = `Page ${page()} of ${pages}`;
   byId("previous").disabled = page() <= 1;
@@ -102,7 +115,7 @@ const cells = new Map();
 async function showGrid() {
   const found = await get(`/api/grid?${query}`);
   const here = new Set();
-  const place = byId("grid");
+  const grid = byId("grid");
   let position = null; // the cell before
   for (const [id, name, state, stage] of found) {
     here.add(id);
@@ -120,8 +133,8 @@ async function showGrid() {
       cell.link.title = label;
       cell.link.setAttribute("aria-label", label);
     }
-    const expected = position ? position.nextSibling : place.firstChild;
-    if (expected !== cell.item) place.insertBefore(cell.item, expected);
+    const expected = position ? position.nextSibling : grid.firstChild;
+    if (expected !== cell.item) grid.insertBefore(cell.item, expected);
     position = cell.item;
   }
   for (const [id, cell] of cells) {

@@ -5,7 +5,7 @@ const moment = (seconds) => new Date(seconds * 1000).toLocaleString();
 
 function rows(place, entries, empty) {
   const columns = place.closest("table").tHead.rows[0].cells.length;
-  const made = entries.map((cells) => element("tr", {}, ...cells.map((one, at) => element(at ? "td" : "th", at ? {} : { scope: "row" }, one))));
+  const made = entries.map((cells) => element("tr", {}, ...cells.map((one, at) => element(at ? "td" : "th", at ? { class: "free" } : { scope: "row" }, one))));
   place.replaceChildren(...(made.length ? made : [element("tr", {}, element("td", { colspan: columns }, empty))]));
 }
 
