@@ -6,6 +6,8 @@ import signal
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 pytest.register_assert_rewrite("fakes.trial")
 
@@ -19,6 +21,26 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup(1): a handler is not inherited, as SIG_IGN is
         signal.signal(signal.SIGHUP, lambda *_: None)
+
+
+class FilesAndBoots(LoadFileScheduling):  # type: ignore[misc]  # it carries no types
+    """A file's tests go to one worker, for they share fixtures; so do all boots, for one takes most of a machine.
+
+    Files are taken in the order of the command line: what takes long has to come first.
+    """
+
+    def __init__(self, config: pytest.Config, log: Producer) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, _ = nodeid.partition("::")
+        return "tests/boot" if file.startswith("tests/boot/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesAndBoots:
+    """How `pytest -n` distributes the tests (pytest-xdist's hook)."""
+    return FilesAndBoots(config, log)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

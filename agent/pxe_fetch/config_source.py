@@ -5,20 +5,26 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from pxe_fetch import regular_file
-from pxe_fetch.contract import paths
+from pxe_fetch.contract import minisign, paths, reader
 from pxe_fetch.contract.facts import PREFIX
-from pxe_fetch.contract.model import Digest
+from pxe_fetch.contract.minisign import MinisignError
+from pxe_fetch.contract.model import Digest, FetchConfig
 from pxe_fetch.contract.problem import Problem, ProblemError
+from pxe_fetch.contract.quantity import show_moment
 from pxe_fetch.contract.url import UrlError, parse, redact, scheme_of
-from pxe_fetch.errors import IntegrityError, PolicyError
+from pxe_fetch.errors import IntegrityError, NotFoundError, PolicyError, RefusedError
 from pxe_fetch.node import Node
+from pxe_fetch.signature import TrustedKeys, read_keys, signer
 
 MAX_SIZE = 1024 * 1024  # bytes of a configuration
+_LONGEST_SERIAL = 20  # bytes of its file
+_TRUST_DIR = paths.TRUST_DIR.lstrip("/")
 
 # URL, pinned digest if there is one, MAX_SIZE -> body, retried as an artifact is. Raises FetchError; IntegrityError if
 # the body does not have the digest.
@@ -38,25 +44,28 @@ class LocatedConfig(NamedTuple):
 def locate(node: Node, *, read_url: ReadUrl, config_file: Path | None) -> LocatedConfig | None:
     """Read the configuration of `node`; None if there is none. `config_file` (--config) comes before all others.
 
-    Raises PolicyError if it is not pinned or its digest is wrong, FetchError if its URL cannot be read, ProblemError if
-    its file cannot.
+    Raises PolicyError if it is not pinned, its digest is wrong or its signature invalid; FetchError if its URL cannot
+    be read, ProblemError if its file cannot.
     """
     if config_file:
         return _located("file", str(config_file), read_file(config_file), reason=f"{config_file} (--config)")
-    etc, usr = (node.root / path.lstrip("/") for path in (paths.CONFIG_ETC, paths.CONFIG_USR))
     places = (
         ("credential", f"credential {paths.CREDENTIAL}", node.credentials and node.credentials / paths.CREDENTIAL),
-        ("etc", paths.CONFIG_ETC, etc),
-        ("usr", paths.CONFIG_USR, usr),
+        *_packed(node),
     )
     # Not Path.exists: a file that cannot be read, or a dangling link, is an error and not "no configuration".
     found = [(source, label, path) for source, label, path in places if path and os.path.lexists(path)]
     arguments = node.arguments
     if arguments.config:
-        body = _read_pinned(arguments.config, arguments.config_sha256, read_url=read_url)
+        signed = ""
+        if (keys := read_keys(node.root / _TRUST_DIR)) and not arguments.config_sha256:
+            body, key = _read_signed(arguments.config, keys=keys, read_url=read_url)
+            signed = f", signed by {key}"
+        else:
+            body = _read_pinned(arguments.config, arguments.config_sha256, read_url=read_url)
         url = redact(arguments.config)
         ignored = ", ".join(f"{label} is ignored" for _, label, _ in found)
-        reason = f"{url} (kernel command line){ignored and f': {ignored}'}"
+        reason = f"{url} (kernel command line{signed}){ignored and f': {ignored}'}"
         return _located("cmdline", url, body, reason=reason)
     if not found:
         return None
@@ -67,10 +76,10 @@ def locate(node: Node, *, read_url: ReadUrl, config_file: Path | None) -> Locate
     return _located(source, str(path), read_file(path), reason=f"{path} ({source}): {', '.join(notes)}")
 
 
-def read_file(path: Path) -> bytes:
-    """The content of a configuration file. Raises ProblemError if it is unreadable or larger than MAX_SIZE."""
+def read_file(path: Path, *, limit: int = MAX_SIZE) -> bytes:
+    """The content of a configuration file. Raises ProblemError if it is unreadable or larger than `limit`."""
     try:
-        return regular_file.read(path, limit=MAX_SIZE)
+        return regular_file.read(path, limit=limit)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reference = "config-too-large" if getattr(error, "errno", None) == errno.EFBIG else "config-unreadable"
         message = f"{path} cannot be read: {getattr(error, 'strerror', error)}"
@@ -85,6 +94,79 @@ def decode(body: bytes, *, name: str) -> str:
         raise ProblemError(Problem(reference="config-unreadable", message=f"{name} is not UTF-8 text")) from None
 
 
+def _packed(node: Node) -> list[tuple[str, str, Path]]:
+    """Where the image may have a configuration, the first one first: the source's name, its path, and the file."""
+    packed = (("etc", paths.CONFIG_ETC), ("usr", paths.CONFIG_USR))
+    return [(source, path, node.root / path.lstrip("/")) for source, path in packed]
+
+
+def check_fresh(config: FetchConfig, *, located: LocatedConfig, node: Node) -> list[str]:
+    """Refuse a configuration by URL that has expired, or is older than the packed one or any that this node has used.
+
+    It is checked if the node has keys, or the configuration `serial` or `expires`. Its serial is kept for later runs.
+    Returns what is doubtful though no reason to refuse it, as sentences. Raises PolicyError.
+    """
+    is_signing_on = located.source == "cmdline" and bool(read_keys(node.root / _TRUST_DIR))
+    if located.source != "cmdline" or not (is_signing_on or config.serial is not None or config.expires is not None):
+        return []
+    name = f"the configuration from {located.location}"
+    packed = next((path for _, _, path in _packed(node) if os.path.lexists(path)), None)
+    kept = node.root / paths.SERIAL.lstrip("/")
+    notes = _check_expiry(config.expires, name=name, packed=packed)
+    known = {packed: _packed_serial(packed), kept: _kept_serial(kept)}
+    for file, serial in known.items():
+        if serial is not None and config.serial is None and is_signing_on:
+            raise PolicyError(f"{name} has no serial, and {file} has {serial}: give it a higher one, and sign it again")
+        if serial is not None and config.serial is not None and config.serial < serial:
+            raise PolicyError(f"{name} has the serial {config.serial}, and is older than that in {file}, {serial}")
+    if config.serial is not None and config.serial != known[kept]:
+        try:
+            _keep(config.serial, file=kept)
+        except OSError as error:
+            notes.append(f"{kept} cannot be written ({error.strerror}): later runs will not refuse an older one")
+    return notes
+
+
+def _check_expiry(expires: int | None, *, name: str, packed: Path | None) -> list[str]:
+    """Raise PolicyError if `expires` has passed, by the clock or, if that is behind it, the time of the packed file."""
+    if expires is None:
+        return []
+    now, earliest = time.time(), packed.stat().st_mtime if packed else 0.0
+    clock = f"this node's clock says {show_moment(now)}"
+    if now < earliest:
+        clock += f", but {packed} is of {show_moment(earliest)}"
+    if max(now, earliest) >= expires + 1:  # that second belongs to it
+        raise PolicyError(f"{name} expired at {show_moment(expires)}: {clock}")
+    return [f"{clock}: whether {name} has expired is uncertain"] if now < earliest else []
+
+
+def _packed_serial(file: Path | None) -> int | None:
+    try:
+        return reader.read(decode(read_file(file), name=str(file)), name=str(file)).serial if file else None
+    except ProblemError as error:
+        raise PolicyError(f"the serial in {file} is unknown: {error}") from None
+
+
+def _kept_serial(file: Path) -> int | None:
+    try:
+        return int(regular_file.read(file, limit=_LONGEST_SERIAL))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        raise PolicyError(f"{file} cannot be read as a number: remove it if you know why") from None
+
+
+def _keep(serial: int, *, file: Path) -> None:
+    """Replace `file` atomically, also if the power fails. Raises OSError."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(f"{file.name}.new")
+    with new.open("w", encoding="ascii") as stream:
+        stream.write(f"{serial}\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    new.replace(file)
+
+
 def _read_pinned(url: str, sha256: str | None, *, read_url: ReadUrl) -> bytes:
     """The configuration at `url`; without a digest only by https or from a file, where nobody can replace it."""
     scheme = scheme_of(url)
@@ -93,26 +175,45 @@ def _read_pinned(url: str, sha256: str | None, *, read_url: ReadUrl) -> bytes:
             f"{PREFIX}.config={redact(url)} uses {scheme or 'no scheme'} and has no digest, so anybody on the "
             f"network could replace it; add {PREFIX}.config.sha256=HEX to the kernel arguments, or use https"
         )
-    if scheme != "file":
-        try:
-            return read_url(url, Digest(algorithm="sha256", hex=sha256) if sha256 else None, MAX_SIZE)
-        except IntegrityError as error:
-            raise _wrong_digest(url, expected=error.expected, found=error.found) from error
     try:
-        body = read_file(Path(os.fsdecode(parse(url).path_bytes)))
+        return _read(url, Digest(algorithm="sha256", hex=sha256) if sha256 else None, MAX_SIZE, read_url=read_url)
+    except IntegrityError as error:
+        expected, found = (digest.removeprefix("sha256:") for digest in (error.expected, error.found))
+        message = f"the configuration from {redact(url)} does not match {PREFIX}.config.sha256: expected {expected}"
+        raise PolicyError(f"{message}, found {found}; nothing is fetched") from error
+
+
+def _read_signed(url: str, *, keys: TrustedKeys, read_url: ReadUrl) -> tuple[bytes, str]:
+    """The configuration at `url`, and the name of the key that has signed it."""
+    path, mark, query = url.partition("?")
+    signature_url = f"{path}{minisign.SUFFIX}{mark}{query}"
+    failure = None
+    for _ in range(2):  # one of the two may just have been replaced on the server, or come damaged
+        body = _read(url, None, MAX_SIZE, read_url=read_url)
+        try:
+            content = _read(signature_url, None, minisign.MAX_SIZE, read_url=read_url)
+            return body, signer(body, content, keys=keys)
+        except (NotFoundError, RefusedError, PolicyError, ProblemError) as error:
+            failure = f"the configuration from {redact(url)} has no signature ({error})"
+            break
+        except MinisignError as error:
+            failure = f"the signature {redact(signature_url)} {error}"
+    hint = f"sign it (minisign -S), or add {PREFIX}.config.sha256=HEX to the kernel arguments"
+    raise PolicyError(f"{failure}; {hint}")
+
+
+def _read(url: str, digest: Digest | None, limit: int, *, read_url: ReadUrl) -> bytes:
+    """As ReadUrl; a file is read without retries, and a problem with it is a ProblemError."""
+    if scheme_of(url) != "file":
+        return read_url(url, digest, limit)
+    try:
+        body = read_file(Path(os.fsdecode(parse(url).path_bytes)), limit=limit)
     except UrlError as error:
         raise PolicyError(f"{PREFIX}.config={redact(url)} {error}") from None
     found = hashlib.sha256(body).hexdigest()
-    if sha256 and found != sha256:
-        raise _wrong_digest(url, expected=sha256, found=found)
+    if digest and found != digest.hex:
+        raise IntegrityError("it has another digest", expected=digest.hex, found=found)
     return body
-
-
-def _wrong_digest(url: str, *, expected: str, found: str) -> PolicyError:
-    return PolicyError(
-        f"the configuration from {redact(url)} does not match {PREFIX}.config.sha256: expected "
-        f"{expected.removeprefix('sha256:')}, found {found.removeprefix('sha256:')}; nothing is fetched"
-    )
 
 
 def _located(source: str, location: str, body: bytes, *, reason: str) -> LocatedConfig:

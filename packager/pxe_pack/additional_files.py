@@ -1,49 +1,31 @@
 """The image's additional files: everything on its medium that has no part in the boot. The layout serves them.
 
 Image Customizer's name for them (`pxe.additionalFiles`, `iso.additionalFiles`); its documentation of PXE has them in
-`other-user-artifacts/`, but they may lie anywhere. A file keeps its path. No part in the boot means: neither the root
-filesystem, nor a kernel or initrd of a menu entry, nor one of these, by name:
-
-- other kernels and initrds in boot/, or beside those of the menu entries (kernel-install(8) and Debian's names);
-- UEFI boot loaders (UEFI Specification, 3.5.1.1; shim, Make.defaults: the names of shim, MokManager and fallback);
-- GRUB's configuration and environment, Boot Loader Specification entries, the images in the El Torito boot catalog;
-- the folders isolinux/ and syslinux/, which only BIOS boots;
-- on an ISO, updates/, which dracut lays over the root filesystem; in a layout, what an earlier pack wrote.
+`other-user-artifacts/`, but they may lie anywhere. A file keeps its path. Not additional are what the layout has anyway
+(kernels, initrds and boot loaders that it uses, GRUB's files, the root filesystem), what boots only the medium
+(image/medium_boot.py), and on an ISO, updates/, which dracut lays over the root filesystem; in a layout, what an
+earlier pack wrote.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from pxe_fetch.contract.paths import parents
 from pxe_pack.image.bootloader import MediaFile
 from pxe_pack.image.grub.config import grub_files
-from pxe_pack.image.iso import eltorito
-from pxe_pack.image.iso.reader import SECTOR, Iso
+from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.image.media import Media, MediaEntry
+from pxe_pack.image.medium_boot import MediumBoot
 from pxe_pack.layout.layout import find_layout
 from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind, path_problem
 
-_KERNEL = re.compile(r"(?:vmlinuz|vmlinux|bzimage|initrd|initramfs)(?:[-._].*)?", re.IGNORECASE)
 _MAX_LINKS = 40  # on the way to a file; Linux, MAXSYMLINKS in include/linux/namei.h
-_BOOT_FILE = re.compile(
-    r"""(?:efi/[^/]+/)?
-          (?:(?:boot|grub|gcd|grubnet|shim|mm|fb|systemd-boot)(?:x64|ia32|aa64|arm|riscv64|loongarch64)?
-             |mokmanager|fallback)\.efi
-      | efi/[^/]+/boot[^/]*\.csv                                        # fallback's list of boot entries
-      | (?:(?:boot/grub2?|grub2?|efi/[^/]+)/(?:.+/)?)?(?:grub|grub-pxe)\.cfg
-      | (?:boot/grub2?|efi/[^/]+)/(?:grubenv|(?:.+/)?(?:efiboot|efi)\.img)
-      | (?:boot/)?loader/entries/[^/]+\.conf
-      | (?:boot/)?(?:isolinux|syslinux)/.+
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,9 +33,14 @@ class AdditionalFiles:
     """The additional files of an image."""
 
     files: Mapping[str, MediaFile] = field(default_factory=dict)  # by path, which is the same in the layout
+    left_behind: Mapping[str, str] = field(default_factory=dict)  # path -> why a layout has no use for it
     left_out: tuple[str, ...] = ()  # paths that `leave_out` names
     refused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # reason -> paths that cannot be served
     unused: tuple[str, ...] = ()  # patterns of `leave_out` that match nothing
+
+    def left_behind_document(self) -> list[dict[str, str]]:
+        """What is left behind, as JSON values."""
+        return [{"path": path, "why": why} for path, why in self.left_behind.items()]
 
     @property
     def size(self) -> int:
@@ -72,14 +59,18 @@ def find_additional(image: LiveImage, *, leave_out: Sequence[str] = ()) -> Addit
         return AdditionalFiles()
     media = image.media
     boot = _boot_paths(image)
+    behind = MediumBoot(media, kernel_folders={path.rpartition("/")[0] for path in _booted(image)})
     files: dict[str, MediaFile] = {}
+    left_behind = _left_behind_before(media)
     left_out: list[str] = []
     refused: dict[str, list[str]] = {}
     unused = set(leave_out)
     for path, entry in sorted(media.entries.items()):
         leads_to = _followed(media, path) if entry.target else entry
-        names = {path, leads_to.path} if isinstance(leads_to, MediaEntry) else {path}
-        if entry.is_directory or names & boot or any(map(_BOOT_FILE.fullmatch, names)) or _is_update(media, path):
+        if entry.is_directory or path in boot or _is_update(media, path):
+            continue
+        if isinstance(leads_to, MediaEntry) and (why := _why_left(leads_to, path, boot, behind)):
+            left_behind[path] = why
             continue
         if matching := [pattern for pattern in leave_out if _matches(path, pattern)]:
             left_out.append(path)
@@ -92,40 +83,42 @@ def find_additional(image: LiveImage, *, leave_out: Sequence[str] = ()) -> Addit
             files[path] = MediaFile(media=media, entry=found)
     return AdditionalFiles(
         files=files,
+        left_behind=dict(sorted(left_behind.items())),
         left_out=tuple(left_out),
         refused={reason: tuple(paths) for reason, paths in refused.items()},
         unused=tuple(pattern for pattern in leave_out if pattern in unused),
     )
 
 
+def _booted(image: LiveImage) -> set[str]:
+    """The paths on the medium of the kernels and initrds that menu entries boot."""
+    return {entry.path for path in image.network.files.values() if (entry := image.media.find(path))}
+
+
 def _boot_paths(image: LiveImage) -> set[str]:
-    """The paths on the medium that have a part in the boot, or that an earlier pack wrote."""
+    """The paths on the medium of what the layout has in another role, or that an earlier pack wrote."""
     media = image.media
-    found = {image.grub_source, *(entry.path for entry in grub_files(media).values())}
-    used = {entry.path for path in image.network.files.values() if (entry := media.find(path))}
-    folders = {"boot", *(path.rpartition("/")[0] for path in used)}
-    found |= used
-    for entry in media.entries.values():
-        if entry.path.rpartition("/")[0] in folders and _KERNEL.fullmatch(entry.name):
-            found.add(entry.path)
+    found = {image.grub_source, *(entry.path for entry in grub_files(media).values())} | _booted(image)
     for file in image.loaders.files.values() if image.loaders else ():
         if isinstance(file, MediaFile):
             found.add(file.entry.path)
     if image.live:
         found.add(image.live.root.path if isinstance(media, Iso) else image.iso_path)
-    if isinstance(media, Iso):
-        return found | _in_boot_catalog(media)
-    if layout := find_layout(media.path):
+    if not isinstance(media, Iso) and (layout := find_layout(media.path)):
         found |= {MANIFEST, SUMS, *(path for path, file in layout.files.items() if file.kind is not Kind.ADDITIONAL)}
     return found
 
 
-def _in_boot_catalog(iso: Iso) -> set[str]:
-    catalog = eltorito.boot_catalog(iso)
-    if catalog is None:
-        return set()
-    starts = {sector * SECTOR for sector in (catalog.sector, *(sector for _, sector in catalog.images))}
-    return {path for path, entry in iso.entries.items() if entry.size and entry.spans[0].offset in starts}
+def _why_left(leads_to: MediaEntry, path: str, boot: Collection[str], behind: MediumBoot) -> str | None:
+    """Why the file at `path`, which is or leads to the file `leads_to`, is not served; None if it is."""
+    why = "the layout has it already" if leads_to.path in boot else behind.why_left(leads_to)
+    return f"a link to {leads_to.path}: {why}" if why and leads_to.path != path else why
+
+
+def _left_behind_before(media: Media) -> dict[str, str]:
+    """What an earlier pack left behind, if the image is its layout: it lies on a medium that is not at hand now."""
+    layout = None if isinstance(media, Iso) else find_layout(media.path)
+    return dict(layout.left_behind) if layout else {}
 
 
 def _is_update(media: Media, path: str) -> bool:

@@ -27,6 +27,7 @@ from pxe_pack.loaders import choose_loaders
 from pxe_pack.lock.lockfile import read_lock
 from pxe_pack.node_memory import NodeMemory
 from pxe_pack.tools import InputError
+from pxe_pack.trust.keys import read_keys
 
 _NO_IMAGE = "pxe-pack check IMAGE, or --agent-config with a configuration that has `pack: {image: liveos.iso}`"
 SEVERITIES = ("error", "warning", "note")
@@ -135,6 +136,7 @@ def _config(request: Request) -> tuple[_Config, list[Problem]]:
     found += checks.artifact_url(pack.artifact_url) if pack.artifact_url else []
     found += checks.credentials(document.fetch, pack.artifact_url or pack.boot_url or "")
     base = pack.artifact_url or (default_artifact_url(pack.boot_url) if pack.boot_url else None)
+    found += read_keys([base_dir / name for name in pack.trust])[1]
     wrong = [*checks.compression(pack.compressor, pack.level)]
     config = _Config(
         image=base_dir / pack.image if pack.image else None,

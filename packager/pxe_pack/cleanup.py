@@ -143,15 +143,18 @@ def start_child(
     stderr: IO[bytes] | int,
     env: Mapping[str, str],
     cwd: Path | None,
+    group: int | None,
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in its own process group, so that its children are killed with it.
+    """Start `command` in a process group of its own (0), so that its children are killed with it, or in ours (None).
 
     TMPDIR is set to the current temporary folder, if any, so that files a killed program leaves there are removed too.
     """
     if _state.folders:
         env = {**env, "TMPDIR": str(_state.folders[-1])}
     with held():
-        child = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, env=env, cwd=cwd, process_group=0)
+        child = subprocess.Popen(
+            command, stdin=stdin, stdout=stdout, stderr=stderr, env=env, cwd=cwd, process_group=group
+        )
         _state.children = [one for one in _state.children if one.returncode is None]
         _state.children.append(child)
     return child
@@ -181,6 +184,7 @@ def _kill(children: Sequence[subprocess.Popen[bytes]]) -> None:
     groups = [child.pid for child in children if child.returncode is None]
     for group in groups:
         with suppress(ProcessLookupError, PermissionError):  # it has ended, or runs as another user
+            os.kill(group, signal.SIGKILL)  # it may be in our group
             os.killpg(group, signal.SIGKILL)
     for group in groups:
         # not Popen.wait: the signal may have interrupted it while it held its lock

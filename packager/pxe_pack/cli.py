@@ -104,6 +104,7 @@ def pack_as(arguments: argparse.Namespace, shown: Console) -> int:
         agent=arguments.pack_agent,
         boot_loader=arguments.pack_boot_loader,
         leave_out=tuple(arguments.pack_leave_out) if arguments.pack_leave_out else None,
+        trust=tuple(arguments.pack_trust) if arguments.pack_trust else None,
         input_digest=arguments.pack_input_digest,
     )
     if arguments.pack_dry_run:

@@ -44,6 +44,9 @@ class Pack:
     leave_out: tuple[str, ...] = key(
         (), Texts(validators.any_text), "The image's files that are not to be served: patterns of paths."
     )
+    trust: tuple[str, ...] = key(
+        (), Texts(validators.file_name), "minisign's public keys: a configuration by URL has to be signed by one."
+    )
 
 
 SECTIONS = {**model.SECTIONS, **keys.sections({"pack": Pack})}

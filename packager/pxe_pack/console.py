@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from pxe_fetch.contract.problem import Problem, printable, show_all
+from pxe_fetch.contract.problem import Problem, is_shown, printable, show_all
 from pxe_fetch.contract.quantity import amount as show_amount
 from pxe_pack.diagnostics import for_stream, is_colourful, width_of, wrapped
 
@@ -81,13 +81,13 @@ def joined(lines: Iterable[str]) -> str:
 
 def _cleaned(text: str) -> str:
     """`text` of several lines, with a blank for each character that a terminal could interpret."""
-    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
+    return "".join(c if is_shown(c) or c in "\n\t" else " " for c in text)
 
 
 def _json(document: Mapping[str, object]) -> str:
     """`document` as one line of JSON, in which characters that a terminal could interpret are escaped."""
     text = json.dumps(document, ensure_ascii=False)
-    return text if text.isprintable() else json.dumps(document)
+    return text if is_shown(text) else json.dumps(document)
 
 
 def _write_out(text: str) -> None:

@@ -35,6 +35,8 @@ def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911  on
     match kind:
         case Text(rule=validators.mode):
             return f"{value:04o}"
+        case Text(rule=validators.moment):
+            return quantity.show_moment(cast("int", value))
         case Text(rule=validators.DigestOf(algorithm=algorithm)):
             return value.hex if isinstance(value, Digest) and value.algorithm == algorithm else None
         case Text(rule=validators.url) if isinstance(value, tuple):  # one mirror is `url`, several are `urls`

@@ -68,6 +68,9 @@ _EXAMPLES: dict[type, dict[str, str]] = {
         "start_required": "true",
     },
     FetchConfig: {
+        "min_agent": "0.1",
+        "serial": "42",
+        "expires": "2030-12-31",
         "base_url": "http://10.0.0.1/",
         "live_space": "60%",
     },
@@ -106,6 +109,7 @@ _EXAMPLES: dict[type, dict[str, str]] = {
         "level": "1",
         "node_memory": "4GiB",
         "leave_out": "[docs/*]",
+        "trust": "[site.pub, next.pub]",
     },
 }
 _COLUMN = 42  # where comments begin

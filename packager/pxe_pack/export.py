@@ -15,12 +15,12 @@ from pxe_pack.artifacts import Exported, LocalFile
 from pxe_pack.chunks import ChunkDigests, chunk_size
 from pxe_pack.hashing import Advance, copy_hashed, copy_whole
 from pxe_pack.image.bootloader import BootLoaders
-from pxe_pack.image.grub.config import GRUB_DIR
+from pxe_pack.image.grub.config import GRUB_CFG, GRUB_DIR
 from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import LiveImage
+from pxe_pack.layout.kernel_arguments import with_arguments
 from pxe_pack.layout.layout import Layout, find_layout
 from pxe_pack.layout.manifest import FOLDER, Kind
-from pxe_pack.layout.relocate import without_relocation
 from pxe_pack.payload import Entry, Payload
 from pxe_pack.tools import WorkError
 
@@ -93,8 +93,8 @@ def export_boot_files(layout: Layout, image: LiveImage, loaders: BootLoaders) ->
         layout.write(f"{GRUB_DIR}/grubenv", [GRUBENV.encode()])
     grub_cfg = image.grub_cfg(loaders.grub)
     earlier = None if isinstance(image.media, Iso) else find_layout(image.media.path)
-    if earlier and earlier.is_relocated:  # nodes would fetch this pack's artifacts from where the layout was moved to
-        grub_cfg = without_relocation(grub_cfg)
+    if earlier and earlier.added_arguments:  # of where that layout was moved to, and what was pinned for it
+        grub_cfg = with_arguments(grub_cfg, name=GRUB_CFG, without=earlier.added_arguments)
     layout.write_scripts(grub_cfg)
 
 

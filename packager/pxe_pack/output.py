@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.cleanup import committing, removed, temporary_folder
-from pxe_pack.layout.layout import files_below, find_layout
+from pxe_pack.layout.layout import find_layout, found_below, what_is
 from pxe_pack.tools import InputError, WorkError
 
 _RENAME_EXCHANGE = 2  # linux/fs.h
@@ -72,18 +72,18 @@ def output_problem(output: Path) -> Problem | None:
         return None
     return Problem(
         reference="output-foreign",
-        message=f"the output folder {output} contains a file that pxe-pack did not write: {foreign}",
+        message=f"the output folder {output} contains {what_is(foreign)} that pxe-pack did not write: {foreign}",
         hint="choose another folder with --output, or move its contents away",
     )
 
 
 def _foreign(output: Path) -> str | None:
-    """A file that no earlier pack wrote; None if there is none."""
+    """The path of a file or an empty folder that no earlier pack wrote; None if there is none."""
     try:
         layout = find_layout(output)
     except InputError:  # a manifest that cannot be trusted makes nothing ours
         layout = None
-    return next(iter(layout.unlisted() if layout else files_below(output)), None)
+    return next(iter(layout.unlisted() if layout else found_below(output)), None)
 
 
 @contextmanager

@@ -80,6 +80,7 @@ def pack(options: Options, *, console: Console) -> PackResult:
             live_space=unit.live_space_unit(settings.fetch, full_os=image.live is None),
             config=settings.config_text,
             roots=settings.fetch.allowed_roots,
+            trust=settings.trust,
             tree=image.tree,
         )
         needed = plan.choice.injector.disk_space(image, payload) + (packed.disk_space if packed else 0)
@@ -249,7 +250,9 @@ def _facts(
             "payload": export.payload_document(payload),
             "artifact_url": f"{settings.artifact_url.rstrip('/')}/" if settings.files else None,
         },
+        "trust": [key.document() for key in settings.trust],
         "boot_loaders": plan.loaders_document(),
+        "left_behind": plan.additional.left_behind_document(),
     }
 
 

@@ -69,6 +69,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "man": Command("print the manual page", "pxe_pack.commands.man"),
         "nodes": Command("list the nodes that a collector knows", "pxe_pack.commands.nodes"),
         "pack": Command("pack an image and export a PXE layout", "pxe_pack.commands.pack"),
+        "pin": Command("have nodes fetch a configuration by URL, pinned or signed", "pxe_pack.commands.pin"),
         "relocate": Command("change the URLs of a layout without repacking", "pxe_pack.commands.relocate"),
         "remove": Command("remove the agent from an image or a layout", "pxe_pack.commands.remove"),
         "schema": Command("print the JSON Schema of fetch.yaml", "pxe_pack.commands.schema"),
@@ -137,6 +138,13 @@ def add_packing(parser: argparse.ArgumentParser, *, default: object) -> None:
     add("--agent", "use this frozen agent instead of building one", type=Path, metavar="DIR")
     add("--boot-loader", "use shim and GRUB from this folder", type=Path, metavar="DIR")
     add("--leave-out", "do not serve the image's files that match this; repeatable", action="append", metavar="GLOB")
+    add(
+        "--trust",
+        "put this public key of minisign into the image; repeatable",
+        action="append",
+        type=Path,
+        metavar="FILE",
+    )
     add("--input-digest", "hash the image as well, and check it against IMAGE.sha256", action="store_true")
     add("--dry-run", "print the plan and exit", action="store_true")
 

@@ -21,6 +21,7 @@ from pxe_fetch.contract.paths import (
     LIVE_SPACE_LINK,
     LIVE_SPACE_UNIT_NAME,
     TARGET_NAME,
+    TRUST_DIR,
     UNIT_DIR,
     UNIT_NAME,
     WANTS_LINK,
@@ -28,6 +29,7 @@ from pxe_fetch.contract.paths import (
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.image.tree import Inode, RootTree
 from pxe_pack.tools import InputError
+from pxe_pack.trust.keys import TrustKey
 from pxe_pack.unit import unit_files
 
 TMPFILES = "/usr/lib/tmpfiles.d/pxe-fetch.conf"
@@ -45,6 +47,7 @@ OWNED = (
     WANTS_LINK,
     CATALOG,
     CONFIG_ETC,
+    f"{TRUST_DIR}/",
     TMPFILES,
     COMMAND,
     MANUAL,
@@ -93,7 +96,14 @@ class Payload:
 
 
 def make_payload(
-    *, agent: Path, service: str, live_space: str, config: str, roots: Sequence[str], tree: RootTree | None
+    *,
+    agent: Path,
+    service: str,
+    live_space: str,
+    config: str,
+    roots: Sequence[str],
+    trust: Sequence[TrustKey],
+    tree: RootTree | None,
 ) -> Payload:
     """The payload for the image with the root filesystem `tree` (None if it cannot be read: links are not followed).
 
@@ -109,6 +119,7 @@ def make_payload(
         *(_file(f"{UNIT_DIR}/{name}", (units / name).read_bytes()) for name in (TARGET_NAME, CATALOG_UNIT_NAME)),
         _file(CATALOG, (units / PurePosixPath(CATALOG).name).read_bytes()),
         _file(CONFIG_ETC, config.encode()),
+        *(_file(f"{TRUST_DIR}/{key.name}", key.content) for key in trust),
         Entry(path=WANTS_LINK.lstrip("/"), mode=stat.S_IFLNK | 0o777, target=f"../{TARGET_NAME}"),
         Entry(path=COMMAND.lstrip("/"), mode=stat.S_IFLNK | 0o777, target=AGENT),
         _file(MANUAL, gzip.compress(man.agent_page().encode(), mtime=0)),

@@ -22,6 +22,7 @@ from pxe_pack.loaders import LoaderChoice, choose_loaders
 from pxe_pack.node_memory import NodeMemory
 from pxe_pack.settings import Settings
 from pxe_pack.tools import InputError
+from pxe_pack.trust import keys
 
 _MOST_SHOWN = 20  # files of the image, in the plan's lines
 
@@ -73,6 +74,7 @@ class Plan:
         yield f"inject    {self.choice.name}: {self.choice.injector.HOW} ({self.choice.why})"
         if self.boot_url:
             yield f"boot      {self.boot_url}"
+        yield from keys.lines(settings.trust)
         for file in settings.files:
             files = f"{file.folder.files:,} files, " if file.folder else ""
             chunks = f", in chunks of {show_size(file.planned_chunk)}" if file.planned_chunk else ""
@@ -99,6 +101,11 @@ class Plan:
             yield f"file      {path} ({file.size:,} bytes){f' as {url}' if url else ''}"
         if rest := files[_MOST_SHOWN:]:
             yield f"          and {len(rest):,} more of the image's files, {sum(file.size for _, file in rest):,} bytes"
+        behind = [*self.additional.left_behind.items()]
+        for path, why in behind[:_MOST_SHOWN]:
+            yield f"left behind  {path}: {why}"
+        if len(behind) > _MOST_SHOWN:
+            yield f"          and {len(behind) - _MOST_SHOWN:,} more, in the manifest's left_behind"
         if left_out := self.additional.left_out:
             more = f" and {len(left_out) - _MOST_SHOWN:,} more" if len(left_out) > _MOST_SHOWN else ""
             yield f"left out  {', '.join(map(printable, left_out[:_MOST_SHOWN]))}{more}"
@@ -141,6 +148,7 @@ class Plan:
             "boot_loaders": self.loaders_document(),
             "boot_url": self.boot_url,
             "artifact_url": settings.artifact_url,
+            "trust": [key.document() for key in settings.trust],
             "artifacts": [
                 *(_artifact_document(file, base=settings.artifact_url) for file in settings.files),
                 *map(_fetched_document, self._fetched()),
@@ -149,6 +157,7 @@ class Plan:
                 {"path": path, "size": file.size, "url": self.urls.of(path, Kind.ADDITIONAL)}
                 for path, file in self.additional.files.items()
             ],
+            "left_behind": self.additional.left_behind_document(),
             "left_out": list(self.additional.left_out),
             "output": str(settings.output),
             "memory": node_memory.document(self.memory),

@@ -21,9 +21,9 @@ from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.rootfs_source import detect_rootfs
 from pxe_pack.inject import PackedIso, previous_payloads
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
-from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.kernel_arguments import with_arguments
+from pxe_pack.layout.layout import Layout, what_is
 from pxe_pack.layout.manifest import FOLDER, Kind
-from pxe_pack.layout.relocate import without_relocation
 from pxe_pack.layout.urls import Urls
 from pxe_pack.output import output_problem, staging, staging_folder
 from pxe_pack.tools import InputError
@@ -92,7 +92,7 @@ def _injectors(image: LiveImage, packed: PackedIso | None) -> tuple[str, ...]:
 def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Removed:
     target_root = output or layout.root
     if unlisted := layout.unlisted():
-        message = f"{layout.root} contains a file that pxe-pack did not write: {unlisted[0]}"
+        message = f"{layout.root} contains {what_is(unlisted[0])} that pxe-pack did not write: {unlisted[0]}"
         raise _refused("output-foreign", message, "move it away, or it would be lost")
     if output and (output.is_relative_to(layout.root) or layout.root.is_relative_to(output)):
         message = f"the output {output} is inside the layout, or contains it"
@@ -117,10 +117,11 @@ def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Remo
                 new.record(path, written[path], kind=layout.files[path].kind)
             elif path not in (GRUB_CFG, IPXE_SCRIPT):
                 new.take_over(path, layout)
-        new.write_scripts(without_relocation(layout.text(GRUB_CFG)))
+        grub_cfg = layout.text(GRUB_CFG)
+        new.write_scripts(with_arguments(grub_cfg, name=GRUB_CFG, without=layout.added_arguments))
         before, after = ({path: file.sha256 for path, file in one.files.items()} for one in (layout, new))
         changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
-        gone = {"agent", "inputs"}
+        gone = {"agent", "inputs", "trust", "pinned"}
         new.finish({**{key: value for key, value in layout.facts.items() if key not in gone}, "inject": None})
     return Removed(output=target_root, removed=injectors, changed=tuple(changed))
 

@@ -13,6 +13,7 @@ from typing import cast
 
 from pxe_fetch.contract import quantity, validators
 from pxe_fetch.contract.keys import (
+    EXTENSION,
     Duration,
     FieldKey,
     Flag,
@@ -23,6 +24,7 @@ from pxe_fetch.contract.keys import (
     Table,
     Text,
     Texts,
+    Version,
     Whole,
 )
 from pxe_fetch.contract.model import DIGESTS, ORIGINS
@@ -56,11 +58,15 @@ _FORMS: dict[object, Schema] = {
     validators.root: {"pattern": "^/."},
     validators.live_space: {"pattern": rf"^(?:{validators.SHARE.pattern}|{quantity.SIZE.pattern})$"},
     validators.mode: {"pattern": _whole(validators.MODE)},
+    validators.moment: {"pattern": _whole(validators.MOMENT)},
 }
 # The schema for each kind of value without parameters.
 _SIMPLE: dict[type, Schema] = {
     Flag: {"type": "boolean"},
     Duration: {"type": "string", "pattern": _whole(quantity.DURATION)},
+    Version: {
+        "anyOf": [{"type": "number"}, {"type": "string", "pattern": _whole(re.compile(validators.version.pattern))}]
+    },
     Size: {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": _whole(quantity.SIZE)}]},
 }
 
@@ -88,6 +94,7 @@ def _section(name: str) -> Schema:
     return {
         "type": "object",
         "properties": {key: _property(declared) for key, declared in section.keys.items()},
+        "patternProperties": {f"^{EXTENSION}": {}},
         "additionalProperties": False,
         **({"required": needed} if needed else {}),
         **(_ARTIFACT if name == "artifacts" else {}),

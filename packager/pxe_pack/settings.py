@@ -14,6 +14,7 @@ from pxe_pack.inject import Rewrite
 from pxe_pack.layout.urls import default_artifact_url
 from pxe_pack.lock.lockfile import read_lock
 from pxe_pack.tools import InputError
+from pxe_pack.trust.keys import TrustKey, read_keys
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +34,7 @@ class Options:
     agent: Path | None = None  # a folder with a frozen agent
     boot_loader: Path | None = None  # a folder with shim and GRUB
     leave_out: tuple[str, ...] | None = None
+    trust: tuple[Path, ...] | None = None  # files with public keys of minisign
     input_digest: bool = False  # compute the image's digest for the manifest
 
 
@@ -57,6 +59,7 @@ class Settings:
     input_digest: bool
     files: tuple[LocalFile, ...]
     leave_out: tuple[str, ...]  # patterns of the image's files that are not served
+    trust: tuple[TrustKey, ...]
 
 
 def resolve_settings(options: Options) -> Settings:
@@ -87,6 +90,9 @@ def resolve_settings(options: Options) -> Settings:
     problems += checks.compression(compressor, level)
     files, wrong = local_files(document.fetch, base_dir=base_dir)
     problems += wrong
+    given_keys = options.trust if options.trust is not None else [base_dir / name for name in pack.trust]
+    trust, wrong = read_keys(given_keys)
+    problems += wrong
     settings = Settings(
         config_path=options.config,
         lock_path=lock.path if lock.exists else None,
@@ -105,6 +111,7 @@ def resolve_settings(options: Options) -> Settings:
         input_digest=options.input_digest,
         files=tuple(files),
         leave_out=pack.leave_out if options.leave_out is None else options.leave_out,
+        trust=trust,
     )
     problems += checks.credentials(settings.fetch, settings.artifact_url)
     if options.output or pack.output:

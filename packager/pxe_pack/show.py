@@ -14,7 +14,10 @@ from pxe_pack.image.initrd.reader import InitrdFacts
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.pe.certificates import name
 from pxe_pack.image.programs import Programs, programs
+from pxe_pack.inject.packed_config import packed_trust
 from pxe_pack.inject.previous_payload import PreviousPayload, previous_payloads
+from pxe_pack.trust import keys
+from pxe_pack.trust.keys import TrustKey
 
 _NETWORK_OF_GRUB = ("efinet", "net", "tftp", "http")
 
@@ -28,6 +31,7 @@ class ImageReport:
     previous_payloads: tuple[PreviousPayload, ...]
     dhcp: str  # the program that runs DHCP in the root filesystem; empty if none is found
     additional: AdditionalFiles
+    trust: tuple[TrustKey, ...]  # the public keys in it
 
 
 def report_on(image: LiveImage) -> ImageReport:
@@ -41,6 +45,7 @@ def report_on(image: LiveImage) -> ImageReport:
         previous_payloads=tuple(previous_payloads(image)),
         dhcp=networking.dhcp(image.tree, units.enabled(image.tree)) if image.tree else "",
         additional=find_additional(image),
+        trust=packed_trust(image),
     )
 
 
@@ -66,6 +71,7 @@ def document(report: ImageReport) -> dict[str, object]:
             {"how": one.how, "where": one.where, "agent": one.version or None, "configured": one.configured}
             for one in report.previous_payloads
         ],
+        "trust": [key.document() for key in report.trust],
     }
 
 
@@ -155,6 +161,7 @@ def lines(report: ImageReport) -> Iterator[str]:
         yield f"injected  {_previous_payload_words(one)}"
     if not report.previous_payloads:
         yield "injected  nothing"
+    yield from keys.lines(report.trust)
 
 
 def _loader_lines(report: ImageReport) -> Iterator[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pxe_fetch.contract.paths import LONGEST_NAME
-from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.problem import Problem, is_shown
 from pxe_fetch.contract.tar import MAX_DEPTH, MOST_MEMBERS, leads_outside
 
 _MOST_SHOWN = 20  # problems shown for one folder
@@ -201,7 +201,7 @@ def _problems(folder: Path, refused: list[Refused], *, members: int) -> list[Pro
 def printable(path: Path) -> str:
     """`path` for use in a message: on one line, whatever characters it contains."""
     text = str(path)
-    return text if text.isprintable() else repr(text)
+    return text if is_shown(text) else ascii(text)
 
 
 def _archived_size(member: Member) -> int:

@@ -35,6 +35,7 @@ PACKAGES: Mapping[str, str] = {
     "chroot": "coreutils",
     "newuidmap": "uidmap",
     "zstd": "zstd",
+    "minisign": "minisign",
 }
 
 # The PATH of an ordinary user may lack the folders of system administration programs.
@@ -88,6 +89,17 @@ def run(
     return output or b""
 
 
+def run_in_terminal(program: str, *arguments: str | Path) -> None:
+    """Run `program` with the user's terminal, where it may ask for a password; what it prints goes to stderr.
+
+    Raises WorkError if the program fails, InputError if it is not installed.
+    """
+    # in our process group: the terminal stops a program of another one that reads from it (termios(3))
+    with start(program, *arguments, stdin=0, stdout=2, stderr=2, group=None) as process:
+        process.wait()
+    check(program, process.returncode, None)
+
+
 def start(
     program: str,
     *arguments: str | Path,
@@ -96,11 +108,13 @@ def start(
     stderr: IO[bytes] | int = subprocess.PIPE,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    group: int | None = 0,
 ) -> subprocess.Popen[bytes]:
     """Start `program` for callers that stream its input or output. Raises InputError if it is not installed.
 
-    A signal that ends pxe-pack kills the program. With setpriv(1), the kernel kills it however pxe-pack ends. Call this
-    from the main thread: the kernel kills the child when the thread that started it ends.
+    `group` is that of start_child. A signal that ends pxe-pack kills the program. With setpriv(1), the kernel kills
+    it however pxe-pack ends. Call this from the main thread: the kernel kills the child when the thread that started
+    it ends.
     """
     path = find(program)
     if path is None:
@@ -111,7 +125,7 @@ def start(
         command = [setpriv, "--pdeathsig", "KILL", *command]
     search_path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SBIN])  # for what it starts itself
     environment = {**os.environ, "LC_ALL": "C", "PATH": search_path, **(env or {})}
-    return start_child(command, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, cwd=cwd)
+    return start_child(command, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, cwd=cwd, group=group)
 
 
 def check(program: str, code: int, errors: bytes | None) -> None:

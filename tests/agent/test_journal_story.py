@@ -170,6 +170,15 @@ def test_configuration_that_is_not_to_be_had_is_named_in_the_last_word(service: 
     has(lines, f"<3>failed: cannot fetch the configuration from {url}: ", "; the last error: the server answered 404")
 
 
+def test_configuration_that_is_refused_has_an_entry_of_its_own(service: FakeNode) -> None:
+    service.boot_with("pxe-fetch.config=http://127.0.0.1:1/fetch.yaml")
+    lines = told(service.run("run"))
+    has(
+        lines,
+        "<3>the configuration is refused: pxe-fetch.config=http://127.0.0.1:1/fetch.yaml uses http and has no digest",
+    )
+
+
 def test_one_line_for_each_wrong_piece_and_none_for_right_ones(service: FakeNode) -> None:
     digests = cut_into_pieces(BODY, chunk=CHUNK).digests
     listed = [digests[at : at + 32].hex() for at in range(0, len(digests), 32)]
@@ -217,6 +226,8 @@ def test_every_entry_has_the_fields_that_its_explanation_shows(
     (service.out / "m").rename(service.out / ".l.pxe-fetch-part")
     service.run_config(service.entry("l", "http://127.0.0.1:1/m", BODY, size=len(BODY)))
     service.write("etc/pxe-fetch/fetch.yaml", "version: 7\n")
+    service.run("run")
+    service.boot_with("pxe-fetch.config=http://127.0.0.1:1/fetch.yaml")
     service.run("run")
     explained = dict(re.findall(r"^-- ([0-9a-f]{32})\n(.*?)(?=^-- |\Z)", CATALOG, re.DOTALL | re.MULTILINE))
     for entry in entries:

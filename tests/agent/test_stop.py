@@ -17,6 +17,7 @@ from fakes.exchange import Fault
 from fakes.faults import Hang, Status, drip, stall, unavailable
 from fakes.node import FakeNode
 from fakes.server import Script, Server
+from fakes.stopwatch import Stopwatch
 from fakes.waiting import until
 
 BODY = b"x" * 400_000
@@ -51,10 +52,9 @@ def stop(node: FakeNode, entry: Mapping[str, object], *, under_way: Callable[[],
         until(lambda: node.state().get("phase") == "fetching" and under_way())
         time.sleep(0.5)
         assert process.poll() is None
-        process.send_signal(signal.SIGTERM)
-        began = time.monotonic()
-        process.wait(timeout=20)
-        seconds = time.monotonic() - began
+        with Stopwatch(process.pid) as watch:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=20)
         out, err = process.communicate()
     finally:
         process.kill()
@@ -62,7 +62,7 @@ def stop(node: FakeNode, entry: Mapping[str, object], *, under_way: Callable[[],
     assert "stopped by SIGTERM" in out
     assert "Traceback" not in err
     assert node.state()["cause"] == "stopped"
-    return seconds
+    return watch.seconds
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["whole", "chunks"])

@@ -22,7 +22,7 @@ from fakes.node import FakeNode
 from fakes.server import Script, Server
 from pxe_fetch.contract.commands import Exit
 
-FEW, ALL = 12, 200
+FEW, ALL = 15, 200
 VERSIONS = 4
 MEMBERS = 120
 
@@ -109,13 +109,15 @@ def test_what_is_placed_is_whole_and_nothing_is_left_beside_it(node: FakeNode, f
                 while len(server.asked) == asked and time.monotonic() < until:
                     time.sleep(0.002)
                 time.sleep(chance.uniform(0, 0.3))
-                index = chance.randrange(2)
-                for number in (0, 1):
-                    if ended(runs[number]):
+                running = []
+                for index, process in enumerate(runs):
+                    if ended(process):
                         version = (version + 1) % VERSIONS
-                        runs[number] = start(node, server, version)
-                        break
-                else:
+                        runs[index] = start(node, server, version)
+                    else:
+                        running.append(index)
+                if running:
+                    index = chance.choice(running)
                     runs[index].kill()
                     runs[index].communicate(timeout=30)
                     kills += 1

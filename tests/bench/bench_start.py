@@ -24,12 +24,25 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from fakes.minisign import new_key
 from fakes.server import Script, Server
 from pxe_pack import freeze
 from pxe_pack.console import PlainConsole
 from pxe_pack.freeze import recipe
 from pxe_pack.freeze.environment import environment_name, read_environment, run_inside
 
+SIGNATURES = ("_sodium.*", "_cffi_backend.*")  # the files of the agent by which signatures are verified
+CHECKS = """
+import sys, time
+from pathlib import Path
+from pxe_fetch import signature
+folder = Path(sys.argv[1])
+keys = signature.read_keys(folder)
+body, signed = ((folder / name).read_bytes() for name in ("signed", "signed.minisig"))
+began = time.perf_counter()
+signature.signer(body, signed, keys=keys)
+print(time.perf_counter() - began)
+"""
 TINY = b"tiny\n"
 PRINTS = "import sys\n\n\ndef main():\n    sys.stdout.write('printed\\n')\n\n\nif __name__ == '__main__':\n    main()\n"
 
@@ -56,6 +69,7 @@ def main() -> None:
         work = Path(name)
         weigh(agent, work=work)
         contenders = line_up(agent, work=work, url=server.url("/tiny"))
+        print(f"signature check     {signature_check(work):6.2f} ms   (goal 5, the import of libsodium included)")
         print(f"files passed        {files_passed(work):6}      (goal 30, of the agent's own by one artifact by http)")
         print(f"\n{rounds} runs of each in alternation, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs\n")
         race(contenders, rounds=rounds, work=work)
@@ -71,6 +85,8 @@ def weigh(agent: freeze.FrozenAgent, *, work: Path) -> None:
         options = ("-quiet", "-no-progress", "-noappend", "-comp", compressor)
         subprocess.run(["mksquashfs", agent.path, image, *options], check=True, stdout=subprocess.DEVNULL)
         print(f"in squashfs, {compressor}   {image.stat().st_size / 1e6:6.2f} MB   (goal 7.5)")
+    libsodium = sum(file.stat().st_size for name in SIGNATURES for file in agent.path.rglob(name))
+    print(f"of it, signatures   {libsodium / 1e6:6.2f} MB   (goal 1.5)")
     print(f"needs glibc         {agent.glibc!s:>6}      (goal 2.34)", flush=True)
 
 
@@ -112,6 +128,15 @@ def line_up(agent: freeze.FrozenAgent, *, work: Path, url: str) -> list[Contende
         Contender("run, that artifact in place", [program, "run", "--config", one]),
         Contender("curl, the same file", [curl, "-sS", "-o", dest, url], removes=dest),
     ]
+
+
+def signature_check(work: Path) -> float:
+    """The median of the milliseconds that a new process takes to check the signature of a configuration of 64 KiB."""
+    key = new_key(work / "keys")
+    key.sign("# a configuration\n" * 3640)
+    command: list[str | Path] = [sys.executable, "-c", CHECKS, key.folder]
+    took = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(11)]
+    return median(map(float, took)) * 1000
 
 
 def files_passed(work: Path) -> int:

@@ -14,8 +14,8 @@ from liveos import shapes
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.paths import MessageId
 
-MEMORY = "2GiB"
-SIZE = 700 << 20  # bytes; /run of such a node has about 370 MiB
+MEMORY = 1024  # MiB: with more of it, there would be more to fetch and to hash under emulation
+SIZE = 220 << 20  # bytes; /run of such a node has about 190 MiB
 CONFIG = """\
 version: 1
 pack:
@@ -38,7 +38,7 @@ def found(site: Site, image: Path) -> dict[str, str]:
         "--agent-config",
         config,
         "--node-memory",
-        MEMORY,
+        f"{MEMORY}MiB",
         "--offline",
         "--json",
     ]
@@ -56,10 +56,10 @@ def booted(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Booted:
     image = shapes.cached(shapes.SHAPES["ic16"])
     (site.folder / "fetch.yaml").write_text(CONFIG.format(memory="", live_space=""))
     assert found(site, image)["node-memory-half"] == "error"
-    text = CONFIG.format(memory=f"node_memory: {MEMORY}", live_space="live_space: 60%")
+    text = CONFIG.format(memory=f"node_memory: {MEMORY}MiB", live_space="live_space: 60%")
     site.pack(text, image=image, inject="updates")
     assert "node-memory-half" not in found(site, image)
-    return site.boot(memory=2048)
+    return site.boot(memory=MEMORY)
 
 
 def test_artifacts_larger_than_run_are_placed_with_live_space(booted: Booted) -> None:
@@ -70,6 +70,6 @@ def test_artifacts_larger_than_run_are_placed_with_live_space(booted: Booted) ->
 def test_the_journal_says_what_live_space_did(booted: Booted) -> None:
     said = [entry["MESSAGE"] for entry in booted.journal if entry.get("MESSAGE_ID") == MessageId.STATUS]
     (sentence,) = [one for one in said if "live_space" in one]
-    assert sentence.startswith("/run (tmpfs) has 1.")
+    assert sentence.startswith("/run (tmpfs) has 5")
     assert sentence.endswith("as `live_space: 60%` asks for")
     assert booted.inspected["failed_units"] == []

@@ -114,6 +114,9 @@ def size_of_list(size: int, chunk: int) -> int:
 
 configs = st.builds(
     FetchConfig,
+    min_agent=st.none() | st.sampled_from(["0", "0.0.10", "0.1"]),
+    serial=st.none() | st.integers(0, 2**53),
+    expires=st.none() | st.integers(946_684_800, 253_402_300_799),
     base_url=st.none() | st.just("http://10.0.0.1/x/"),
     artifact_url=st.none() | st.just("http://10.0.0.1/other-user-artifacts/"),
     artifacts=st.lists(

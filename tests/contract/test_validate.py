@@ -222,6 +222,10 @@ def test_refuses_an_artifact(lines: str, reference: str) -> None:
         (r"/srv/a\0b", "path-invalid", r"'\x00'"),
         (r"/srv/a\nb", "path-invalid", r"'\n'"),
         (r"/srv/a\eb", "path-invalid", r"'\x1b'"),
+        (r"/srv/a\u202Eb", "path-invalid", r"'\u202e'"),
+        (r"/srv/a\u200Bb", "path-invalid", r"'\u200b'"),
+        (r"/srv/a\uFEFFb", "path-invalid", r"'\ufeff'"),
+        (r"/srv/a\u3164b", "path-invalid", r"'\u3164'"),
     ],
 )
 def test_a_destination_that_no_file_can_have_is_refused_at_its_place(dest: str, reference: str, said: str) -> None:
@@ -339,3 +343,76 @@ def test_the_agent_passes_over_what_pxe_pack_alone_reads() -> None:
     text = "version: 1\npack: {image: [1], anything: {else: 2}}\n"
     assert reader.read(text, name="fetch.yaml").version == 1
     assert set(problems(text)) == {"unknown-key", "wrong-type"}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("expires: 2027-01-31", 1_801_439_999),
+        ("expires: 2027-01-31T12:00:00Z", 1_801_396_800),
+        ("expires: '2028-02-29'", 1_835_481_599),
+        ("serial: 9007199254740992", 2**53),
+        ("serial: 0", 0),
+        ("min_agent: 0.1", "0.1"),
+        ("min_agent: '0.1.0'", "0.1.0"),
+        ("min_agent: 0", "0"),
+    ],
+)
+def test_serial_expiry_and_oldest_agent_are_read(line: str, expected: object) -> None:
+    found = reader.read(f"version: 1\n{line}\n", name="fetch.yaml")
+    assert getattr(found, line.partition(":")[0]) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "reference"),
+    [
+        ("expires: 2027-02-30", "time-invalid"),
+        ("expires: 2027-1-1", "time-invalid"),
+        ("expires: 2027-01-31T25:00:00Z", "time-invalid"),
+        ("expires: 2027-01-31T12:00:00", "time-invalid"),
+        ("expires: 2027-01-31T12:00:00+01:00", "time-invalid"),
+        ("expires: 20270131", "wrong-type"),
+        ("serial: -1", "number-out-of-range"),
+        ("serial: 9007199254740993", "number-out-of-range"),
+        ("serial: '1'", "wrong-type"),
+        ("serial: 1.5", "wrong-type"),
+        ("min_agent: newest", "version-invalid"),
+        ("min_agent: 1.", "version-invalid"),
+        ("min_agent: true", "wrong-type"),
+        ("min_agent: [99]", "wrong-type"),
+    ],
+)
+def test_serial_expiry_and_oldest_agent_that_are_none_are_refused(line: str, reference: str) -> None:
+    assert only_problem(f"version: 1\n{line}\n").reference == reference
+
+
+@pytest.mark.parametrize("needed", ["0.4", "'0.4'", "0.1.1", "0.10", "1", "0.1.0.1"])
+def test_that_a_newer_agent_is_needed_is_the_only_problem_told(needed: str) -> None:
+    text = f"version: 2\nmin_agent: {needed}\nparallel: many\nnew_key: 1\nartifacts: [{{quantum: true}}]\n"
+    problem = only_problem(text)
+    assert problem.message == f"this configuration needs pxe-fetch {needed.strip(chr(39))} or later; this is 0.1.0"
+    assert problem.hint == "pack the image again with a newer pxe-pack"
+    assert (problem.where and problem.where.line) == 2
+
+
+def test_keys_that_begin_with_x_are_passed_over_in_every_section() -> None:
+    odd = "x-site: {a: [1, {b: null}], 2: 3}"
+    text = (
+        artifact(f"{odd}\nwhen: {{arch: x86_64, x-why: null, {odd}}}\nretry: {{base: 1s, {odd}}}")
+        + f"{odd}\npack: {{image: a.iso, {odd}}}\ntls: {{{odd}}}\ndefaults: {{{odd}}}\nreport: {{x-: 1}}\n"
+    )
+    (found,) = read(text).fetch.artifacts
+    assert (dict(found.when.facts), found.retry.base) == ({"arch": ("x86_64",)}, 1.0)
+
+
+def test_a_header_and_a_kernel_argument_may_begin_with_x() -> None:
+    text = artifact("headers: {x-site: lab}\nwhen: {cmdline: {x-role: gpu}}")
+    (found,) = read(text).fetch.artifacts
+    assert (dict(found.headers), dict(found.when.cmdline)) == ({"x-site": "lab"}, {"x_role": ("gpu",)})
+    assert only_problem(artifact("when: {cmdline: {x-role: []}}")).reference == "when-empty"
+
+
+def test_keys_that_begin_with_x_count_for_the_limits_of_a_document() -> None:
+    text = "version: 1\nx-many: [" + "1, " * 100_001 + "]\n"
+    assert only_problem(text).reference == "document-too-large"
+    assert only_problem("version: 1\nx-a: 1\nx-a: 2\n").reference == "duplicate-key"

@@ -151,19 +151,74 @@ def test_what_boots_the_image_is_not_served_a_second_time(
         assert additional(site).keys() == {CONFIGS}, image
 
 
-def test_boot_loaders_and_their_configuration_are_known_by_their_places(
-    site: Site, packs: Packs, tmp_path: Path
-) -> None:
-    boot = [
-        "EFI/BOOT/mmx64.efi", "EFI/BOOT/BOOTX64.CSV", "EFI/fedora/grub.cfg", "EFI/fedora/grubenv",
-        "isolinux/isolinux.cfg", "isolinux/vesamenu.c32", "boot/loader/entries/a.conf", "boot/grub/efi.img",
-        "updates/etc/motd", "boot/vmlinuz-spare", "boot/initramfs-spare.img",
-    ]  # fmt: skip
-    other = ["EFI/tools/memtest.bin", "other-user-artifacts/grub.cfg", "docs/updates/etc/motd", "boot/config-spare",
-             "other-user-artifacts/vmlinuz-of-others"]  # fmt: skip
-    site.image = with_files(site.image, tmp_path / "more.iso", dict.fromkeys([*boot, *other], b"x\n"))
+def left_behind(site: Site) -> dict[str, str]:
+    """Path -> why of what the manifest says is left behind."""
+    entries = site.manifest()["left_behind"]
+    assert isinstance(entries, list)
+    return {entry["path"]: entry["why"] for entry in entries}
+
+
+@pytest.fixture
+def bootable(site: Site, tmp_path: Path) -> Site:
+    """A site whose image has more of what boots a medium than the layout uses."""
+    there = files_of(site.image)
+    loader, kernel, initrd = (there[name] for name in ("efi/boot/bootx64.efi", "boot/vmlinuz", "boot/initrd.img"))
+    fat = there["boot/grub2/efiboot.img"]
+    boot = {
+        "EFI/BOOT/mmx64.efi": loader, "EFI/BOOT/BOOTX64.CSV": b"\xff\xfes\0", "EFI/fedora/grub.cfg": b"x\n",
+        "EFI/fedora/grubenv": b"# GRUB Environment Block\n", "isolinux/isolinux.cfg": b"x\n",
+        "isolinux/vesamenu.c32": b"x\n", "isolinux/vmlinuz": kernel, "boot/loader/entries/a.conf": b"title A\n",
+        "boot/grub/efi.img": fat, "grub.cfg": b"x\n", "grub/grub.cfg": b"x\n",
+        "boot/vmlinuz-spare": kernel, "boot/initramfs-spare.img": initrd,
+    }  # fmt: skip
+    site.image = with_files(site.image, tmp_path / "more.iso", {**boot, "updates/etc/motd": b"x\n"})
+    return site
+
+
+def test_what_boots_only_the_medium_is_left_behind_and_the_plan_says_why(bootable: Site, packs: Packs) -> None:
+    plan = packs("--dry-run")
+    assert "left behind  EFI/fedora/grub.cfg: GRUB's configuration for the medium; the layout has its own\n" in plan
+    assert "left behind  isolinux/vesamenu.c32: only BIOS boots it\n" in plan
     packs()
-    assert additional(site).keys() == {CONFIGS, *other}
+    assert additional(bootable).keys() == {CONFIGS}
+    found = left_behind(bootable)
+    assert found.keys() == {
+        "EFI/BOOT/mmx64.efi", "EFI/BOOT/BOOTX64.CSV", "EFI/fedora/grub.cfg", "EFI/fedora/grubenv",
+        "isolinux/isolinux.cfg", "isolinux/vesamenu.c32", "isolinux/vmlinuz", "boot/loader/entries/a.conf",
+        "boot/grub/efi.img", "grub.cfg", "grub/grub.cfg", "boot/vmlinuz-spare", "boot/initramfs-spare.img",
+        # of every image
+        "boot/grub2/grub.cfg", "boot/grub2/efiboot.img", "boot.catalog",
+    }  # fmt: skip
+    assert found["boot/vmlinuz-spare"] == "a kernel, but no menu entry boots it"
+    assert found["boot.catalog"] == "the boot catalog of the medium"
+    assert all(f"left behind  {path}: {why}\n" in plan for path, why in found.items())
+
+
+def test_files_that_only_have_the_name_of_a_boot_file_are_served(site: Site, packs: Packs, tmp_path: Path) -> None:
+    names = [
+        "boot/initrd-notes.txt", "boot/vmlinuz.md", "boot/config-spare", "isolinux/notes.txt", "grub-pxe.cfg",
+        "EFI/tools/memtest.bin", "EFI/BOOT/shim.efi", "EFI/a/b/grub.cfg", "EFI/BOOT/bootnotes.csv",
+        "shimx64.efi", "loader/entries/more/a.conf", "boot/grub2/efi.img", "other-user-artifacts/grub.cfg",
+        "other-user-artifacts/vmlinuz-of-others", "docs/updates/etc/motd", "EFI/x/grubenv",
+    ]  # fmt: skip
+    site.image = with_files(site.image, tmp_path / "more.iso", dict.fromkeys(names, b"of the user\n"))
+    themes = "boot/grub2/themes/a/grub.cfg"  # GRUB may load it
+    site.image = with_files(site.image, tmp_path / "theme.iso", {themes: b"theme\n"})
+    packs()
+    assert additional(site).keys() == {CONFIGS, *names}
+    assert not left_behind(site).keys() & {*names}
+    assert (site.output / themes).read_bytes() == b"theme\n"
+
+
+def test_a_layout_that_is_packed_again_says_the_same_of_what_was_left_behind(
+    bootable: Site, packs: Packs, tmp_path: Path
+) -> None:
+    packs()
+    first = left_behind(bootable)
+    bootable.image = tmp_path / "first"
+    shutil.copytree(bootable.output, bootable.image)
+    packs()
+    assert left_behind(bootable) == first
 
 
 def test_they_follow_the_layout_to_other_urls_and_stay_when_the_payload_goes(rich: Site, packs: Packs) -> None:

@@ -311,7 +311,16 @@ def test_destinations_on_a_tmpfs(site: Site, checked: Check) -> None:
         ("https://h/m?private_token=s3cret&x", "private_token"),
         ("https://h/m?access_key=s3cret", "access_key"),
         ("https://h/m?jwt=s3cret", "jwt"),
+        ("https://h/m?key=s3cret", "key"),
+        ("https://h/m?alt=media&apikey=s3cret", "apikey"),
+        ("https://h/m?Expires=1&Signature=s3cret&Key-Pair-Id=K1", "Signature"),
+        ("https://h/m?x-oss-signature=s3cret", "x-oss-signature"),
+        ("https://h/m?client_secret=s3cret", "client_secret"),
+        ("https://h/m?v=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJzM2NyZXQifQ.s3cret", "v"),
+        ("https://h/m?t=glpat-s3cret0123456789abcd", "t"),
         ("https://h/m?rev=2&name=token&signed=1", ""),
+        ("https://h/m?keyboard=de&monkey=1&design=2&turkey=3&keys=4&passage=5&author=me&authors=we&sigma=1", ""),
+        ("https://h/m?continuation-token=abc&md5=0123456789abcdef0123456789abcdef&token=", ""),
     ],
 )
 def test_a_secret_in_a_url_is_a_warning_that_does_not_show_it(

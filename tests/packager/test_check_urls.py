@@ -48,6 +48,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
+    def do_OPTIONS(self) -> None:
+        self.asked.append(self.requestline)
+        self._answer(int(self.path.split("/")[-1]), b"")
+
     def do_GET(self) -> None:
         self.asked.append(self.requestline)
         if self.path.startswith("http://"):  # it is asked as a proxy
@@ -181,6 +185,45 @@ def test_urls_are_asked_for_through_the_configurations_proxy(
     assert checked_online(site, checked, direct, proxy=exempt).severity("url-unreachable") == ""
     secret = {"http": base, "credential": "pxe-fetch.proxy"}
     assert checked_online(site, checked, artifact, proxy=secret).severity("url-unasked") == "note"
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        *((f"/report/{status}", "") for status in (200, 204, 401, 403, 405, 501)),
+        *((f"/report/{status}", f"responds {status} to OPTIONS") for status in (404, 410, 503)),
+    ],
+)
+def test_where_reports_go_is_asked_without_posting_one(
+    site: Site, checked: Check, server: tuple[str, list[str]], path: str, told: str
+) -> None:
+    base, asked = server
+    found = checked_online(site, checked, {"url": f"{base}/head/200"}, report={"url": f"{base}{path}"}).found
+    assert asked == ["GET /head/200 HTTP/1.1", f"OPTIONS {path} HTTP/1.1"]
+    assert ("report-unreachable" in found) == bool(told)
+    if told:
+        assert found["report-unreachable"]["severity"] == "warning"
+        assert told in found["report-unreachable"]["message"]
+
+
+def test_where_reports_go_is_reached_as_the_agent_reaches_it(
+    site: Site, checked: Check, server: tuple[str, list[str]]
+) -> None:
+    base, asked = server
+    artifact: dict[str, object] = {"url": f"{base}/head/200"}
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        gone = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    found = checked_online(site, checked, artifact, report={"url": f"{gone}/report?token=s3cret"}).found
+    assert "cannot be reached: Connection refused" in found["report-unreachable"]["message"]
+    assert "s3cret" not in str(found)
+    found = checked_online(site, checked, artifact, report={"url": "http://no-such-host.invalid/r"}).found
+    assert "cannot be reached" in found["report-unreachable"]["message"]
+    behind: dict[str, object] = {"http": base, "no_proxy": ["127.0.0.1"]}
+    found = checked_online(site, checked, artifact, report={"url": "http://behind.lan/200"}, proxy=behind).found
+    assert asked[-1] == "OPTIONS http://behind.lan/200 HTTP/1.1"
+    assert "report-unreachable" not in found
+    found = checked_online(site, checked, artifact, report={"url": "http://${hostname}.lan/"}).found
+    assert "the report: http://${hostname}.lan/ was not checked" in found["url-unasked"]["message"]
 
 
 def test_the_iso_is_asked_for_as_dracut_fetches_it_without_the_agents_proxy(

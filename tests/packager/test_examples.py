@@ -23,6 +23,7 @@ from fakes.node import FakeNode, Ran
 from fakes.server import Script, Server
 from liveos import tiny as tiny_root
 from liveos.specials import Inode
+from packing.keys import key_pair
 from packing.site import files_of, image_with_root
 from pxe_fetch.contract.commands import Exit
 
@@ -87,11 +88,12 @@ def image(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def example(request: pytest.FixtureRequest, tmp_path: Path, image: Path, agent: Path) -> Example:
     folder = tmp_path / str(request.param)
-    made = shutil.ignore_patterns("pxe", "*.log", "weights.bin", "liveos.iso")
+    made = shutil.ignore_patterns("pxe", "*.log", "weights.bin", "liveos.iso", "site.*", "fleet.yaml.minisig")
     shutil.copytree(ROOT / "examples" / str(request.param), folder, ignore=made)
     shutil.copyfile(image, folder / "liveos.iso")
     if request.param == "quickstart":
         (folder / "files/weights.bin").write_bytes(b"weights" * 1000)
+        key_pair(folder)
     return Example(folder=folder, agent=agent)
 
 
@@ -326,6 +328,7 @@ def test_fleet_takes_the_pinned_configuration_and_no_other(example: Example, nod
     with Server(scripts | {"/report": Script(faults=[Status(204)])}) as server:
         ours = {"http://10.0.0.1/fleet/": server.url("/fleet/"), "http://10.0.0.1:8080": server.url("")}
         config = example.adapt("fleet.yaml", node, ours)
+        example.adapt("fetch.yaml", node, {})
         example.pack()
         node.write("etc/pxe-fetch/fetch.yaml", example.told())
         for role, expected in (("worker7", "worker"), ("none", None)):
@@ -345,8 +348,8 @@ def test_fleet_takes_the_pinned_configuration_and_no_other(example: Example, nod
 
 
 def pinned(example: Example, *, url: str) -> str:
-    """The agent's kernel arguments once `pin` has written them: once each, in every entry."""
-    ran = example.run("./pin", "pxe", "fleet.yaml", url)
+    """The agent's kernel arguments once `pxe-pack pin` has written them: once each, in every entry."""
+    ran = example.run(PXE_PACK, "pin", "pxe/", "fleet.yaml", "--url", url)
     assert ran.returncode == 0, ran.stderr
     scripts = [(example.layout / path).read_text() for path in ("boot/grub2/grub.cfg", "boot.ipxe")]
     by_grub, by_ipxe = (re.findall(r"(?m)^\s*(?:linux|kernel) .*$", script) for script in scripts)

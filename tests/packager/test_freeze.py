@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from fakes.faults import Serve, Status
+from fakes.minisign import new_key
 from fakes.server import Script, Server
 from packing.ordinary import ordinary_user
 from packing.site import Site
@@ -233,6 +234,34 @@ def test_brings_an_artifact_by_https(agent: freeze.FrozenAgent, tmp_path: Path) 
     assert (tmp_path / "placed" / "small.bin").read_bytes() == SMALL
 
 
+NODE = """
+mount -t tmpfs tmpfs /etc && mount -t tmpfs tmpfs /var/lib && mount --bind "$1/cmdline" /proc/cmdline || exit 99
+mkdir -p /etc/pxe-fetch && cp -r "$1/trust" /etc/pxe-fetch/ || exit 99
+"$2" run && cat /var/lib/pxe-fetch/serial
+"""
+
+
+def test_verifies_a_signed_configuration_where_it_looks_on_a_node(
+    agent: freeze.FrozenAgent, tmp_path: Path, server: Server
+) -> None:
+    """In a mount namespace with another kernel command line, and /etc and /var/lib of its own."""
+    key = new_key(tmp_path / "key")
+    (tmp_path / "trust").mkdir()
+    (tmp_path / "trust/site.pub").write_bytes(key.public)
+    text = config(tmp_path, server, more="serial: 7\n").read_text()
+    server.scripts |= {"/c.yaml": Script(body=text.encode()), "/c.yaml.minisig": Script(body=key.sign(text))}
+    (tmp_path / "cmdline").write_text(f"quiet pxe-fetch.config={server.url('/c.yaml')}\n")
+    inside = ("unshare", "--map-root-user", "--mount", "sh", "-c", NODE, "sh", tmp_path, agent.path / PROGRAM)
+    env = {"RUNTIME_DIRECTORY": str(tmp_path / "run"), "PATH": os.defpath}
+    ended = subprocess.run(inside, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == Exit.DONE, ended.stdout + ended.stderr
+    assert "signed by site.pub" in ended.stderr
+    assert ended.stdout.endswith("\n7\n")
+    server.scripts["/c.yaml.minisig"] = Script(body=key.sign("version: 1\n"))
+    ended = subprocess.run(inside, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == Exit.REFUSED, ended.stdout + ended.stderr
+
+
 @pytest.mark.parametrize("packer", ["cat", "gzip", "xz", "bzip2", "zstd"])
 def test_unpacks_a_tar(agent: freeze.FrozenAgent, tmp_path: Path, packer: str) -> None:
     (tmp_path / "d").mkdir(mode=0o700)
@@ -280,7 +309,7 @@ def test_children_get_the_library_path_that_the_agent_was_started_with(
 
 
 def test_is_small(agent: freeze.FrozenAgent, tmp_path: Path) -> None:
-    assert agent.size <= 21e6
+    assert agent.size <= 22e6
     squashfs = tmp_path / "agent.squashfs"
     subprocess.run(["mksquashfs", agent.path, squashfs, "-quiet", "-no-progress", "-comp", "gzip"], check=True)
     assert squashfs.stat().st_size <= 8.2e6
@@ -322,9 +351,16 @@ def main():
     import systemd.journal
     import tenacity
     import yaml
+    from nacl._sodium import ffi, lib
     ssl.create_default_context()
     assert backports.zstd.decompress(backports.zstd.compress(b"zstd")) == b"zstd"
     assert yaml.load("a: 1", Loader=yaml.CSafeLoader) == {"a": 1}
+    public, secret, signed, opened = (ffi.new("unsigned char[]", length) for length in (32, 64, 66, 66))
+    length = ffi.new("unsigned long long *")
+    assert lib.sodium_init() >= 0
+    assert lib.crypto_sign_seed_keypair(public, secret, bytes(32)) == 0
+    assert lib.crypto_sign(signed, length, b"ok", 2, secret) == 0
+    assert lib.crypto_sign_open(opened, length, signed, 66, public) == 0 and ffi.buffer(opened, 2)[:] == b"ok"
     if len(sys.argv) > 2:
         fetch = tenacity.retry(stop=tenacity.stop_after_attempt(3))(requests.get)
         session = requests.Session()

@@ -248,12 +248,13 @@ def test_a_configuration_of_blank_lines_takes_no_time(site: Site) -> None:
 
 
 def is_safe(text: str) -> bool:
-    return text.replace("\n", "").isprintable()
+    hidden = "\u034f\u115f\u2800\u3164\ufe0f\uffa0\U000e0101"  # which isprintable() lets through
+    return text.replace("\n", "").isprintable() and not any(letter in text for letter in hidden)
 
 
 def test_text_from_an_image_controls_no_terminal(site: Site) -> None:
     """Escapes, line breaks, right-to-left marks and bytes that are not UTF-8, in each text that is shown."""
-    title = "Evil\x1b[2J\x1b]0;owned\x07\u202e\x9b31m\r\ninjected  nothing"
+    title = "Evil\x1b[2J\x1b]0;owned\x07\u202e\u200b\ufeff\u2066\u3164\x9b31m\r\ninjected  nothing"
     image = root_with(site, Inode("usr/lib/os-release", data=f'PRETTY_NAME="{title}"\n'.encode()))
     data = bytearray(image.read_bytes())
     data[16 * SECTOR + 40 : 16 * SECTOR + 72] = b"\x1b[31mRED\nloader    none\x9b".ljust(32)
@@ -266,6 +267,20 @@ def test_text_from_an_image_controls_no_terminal(site: Site) -> None:
     as_json = limited.run("--json", "show", image, folder=site.folder)
     assert is_safe(as_json.stdout)
     assert "\x1b" in json.loads(as_json.stdout.splitlines()[-1])["system"]  # nothing is lost
+
+
+def test_names_on_a_medium_hide_nothing(site: Site) -> None:
+    """A name that reads as another one is shown with blanks, and is not served: its URL would read as the other's."""
+    names = ["docs/exe.\u202efdp", "docs/read\u200bme", "\ufeffnotes", "docs/\u3164"]
+    image = make_iso(site.folder / "odd.iso", {**files_of(site.image), **dict.fromkeys(names, b"x")})
+    done = limited.run("show", image, folder=site.folder)
+    assert is_safe(done.stdout)
+    site.image = image
+    done = limited.run(*site.command("--dry-run"), folder=site.folder)
+    assert done.returncode == 0
+    assert is_safe(done.stdout + done.stderr)
+    assert "(a name that contains an invisible character)" in " ".join(done.stderr.split())
+    assert r"\u202e" in done.stderr
 
 
 def test_names_from_an_image_control_no_terminal_in_an_error(site: Site) -> None:

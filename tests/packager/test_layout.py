@@ -254,6 +254,33 @@ def test_an_output_with_foreign_files_is_refused(site: Site, packs: Packs, refus
     assert "contains a file that pxe-pack did not write: boot/notes.txt" in refused()
 
 
+@pytest.mark.parametrize("folder", ["mine", "boot/mine/inner"])
+def test_an_empty_folder_in_the_output_is_not_lost(
+    site: Site, packs: Packs, refused: Refused, capsys: pytest.CaptureFixture[str], folder: str
+) -> None:
+    packs()
+    (site.output / folder).mkdir(parents=True)
+    said = [refused()]
+    for command in (
+        ["relocate", str(site.output), "--boot-url", "http://192.0.2.7/x.iso"],
+        ["remove", str(site.output)],
+    ):
+        assert cli.main(command) == 2
+        said.append(capsys.readouterr().err)
+    told = f"contains an empty folder that pxe-pack did not write: {folder}/"
+    assert all(told in " ".join(one.split()) for one in said)
+    assert (site.output / folder).is_dir()
+
+
+def test_an_empty_output_folder_may_be_filled_but_one_with_folders_in_it_is_not(
+    site: Site, packs: Packs, refused: Refused
+) -> None:
+    (site.output / "mine").mkdir(parents=True)
+    assert "an empty folder that pxe-pack did not write: mine/" in refused()
+    (site.output / "mine").rmdir()
+    packs()
+
+
 def test_the_iso_says_what_was_added_under_any_name(site: Site, packs: Packs) -> None:
     packs("--boot-url", "tftp://10.0.0.1/a.iso")
     assert "/updates/usr/lib/pxe-fetch/pxe-fetch" in listed(site.output / "a.iso")

@@ -36,6 +36,10 @@ FOUND = {
     "a path": ("rd.live.dir=./a//b/ rd.live.squashimg=c/../rootfs.img", "a/b/rootfs.img"),
     "an empty value": ("rd.live.dir= rd.live.squashimg=", "LiveOS/squashfs.img"),
     "the last of several": ("rd.live.dir=a rd.live.dir=liveos rd.live.squashimg=rootfs.img", ROOT),
+    "an older name": ("live_dir=liveos rd.live.squashimg=rootfs.img", ROOT),
+    "the newer name before the older one": ("rd.live.dir=liveos live_dir=a rd.live.squashimg=rootfs.img", ROOT),
+    "the older name where the newer one is empty": ("rd.live.dir= live_dir=liveos rd.live.squashimg=rootfs.img", ROOT),
+    "a name without a value": ("live_dir=a rd.live.dir rd.live.squashimg=rootfs.img", "LiveOS/rootfs.img"),
     "another name in the same folder": ("rd.live.dir=liveos", ROOT),
 }
 
@@ -54,6 +58,11 @@ NOT_FOUND = {
         "rd.live.dir=liveos rd.live.squashimg=root.img",
         {"liveos/squashfs.img": ROOT},
         "liveos/root.img does not exist",
+    ),
+    "a name that dracut does not know": (
+        "live.dir=liveos rd_live_dir=liveos rd.live.squashimg=rootfs.img",
+        {ROOT: ROOT},
+        "LiveOS/rootfs.img does not exist",
     ),
     "a folder above the ISO": ("rd.live.dir=/.. rd.live.squashimg=rootfs.img", {"rootfs.img": ROOT}, "does not exist"),
     "a file that is none": (

@@ -81,6 +81,8 @@ def entry(path: str, **more: object) -> dict[str, object]:
         ("", "which is not a relative path"),
         ("a\nb", "lists 'a\\nb', which contains a control character"),
         ("a\0b", "which contains a control character"),
+        ("a\u202eb", r"lists 'a\u202eb', which contains an invisible character"),
+        ("a\ufeffb", "which contains an invisible character"),
         ("x" * 256, "which is longer than a path may be"),
         ("/".join(["x" * 200] * 21), "which is longer than a path may be"),
         ("manifest.json", "lists 'manifest.json' twice, or itself"),

@@ -219,3 +219,30 @@ def test_killed_at_any_moment_it_is_the_one_or_the_other(layout: Site) -> None:
     assert ends[-1] == 0
     assert len(ends) > 2
     check_whole(layout)
+
+
+@pytest.mark.parametrize(
+    ("url", "reference"),
+    [
+        ("nfs://192.0.2.7/export/liveos.iso", "initrd-no-nfs"),
+        ("https://192.0.2.7/liveos.iso", "initrd-no-certificates"),
+    ],
+)
+def test_a_url_that_the_initrd_cannot_fetch_is_refused(
+    layout: Site, capsys: pytest.CaptureFixture[str], url: str, reference: str
+) -> None:
+    """As packing does."""
+    before = {path: path.read_bytes() for path in layout.output.rglob("*") if path.is_file()}
+    assert relocate(layout, "--boot-url", url) == 2
+    assert f"error[{reference}]" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in layout.output.rglob("*") if path.is_file()} == before
+    assert not layout.leftovers()
+
+
+def test_artifacts_by_https_without_certificates_are_warned_of(
+    layout: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert relocate(layout, "--artifact-url", "https://192.0.2.8/files/") == 0
+    assert "warning[root-no-certificates]" in capsys.readouterr().err
+    assert relocate(layout, "--artifact-url", "http://192.0.2.8/files/") == 0
+    assert "warning" not in capsys.readouterr().err

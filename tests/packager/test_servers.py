@@ -12,7 +12,8 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from packing.site import Site, with_files
+from packing.checking import Checked
+from packing.site import ARTIFACT, Site, with_files
 from pxe_pack import cli
 
 Packs = Callable[..., str]
@@ -305,4 +306,29 @@ def test_dns_and_router_are_announced(
     assert "warning[snippet-no-dns]: nodes have to look up boot.lan" in said
     assert "warning[snippet-no-router]: 10.0.0.2 is outside of the nodes' subnet 192.0.2.0/24" in said
     assert cli.main(["snippet", "dnsmasq", str(layout.output), *subnet, "--dns=192.0.2.1", "--router=192.0.2.2"]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_hosts_that_only_the_configuration_names_need_dns_and_a_router_too(
+    site: Site, packs: Callable[..., str], checked: Callable[..., Checked], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of artifacts, their digests and chunks, and reports; a proxy instead of the servers behind it."""
+    own = {key: value for key, value in ARTIFACT.items() if key != "url"}
+    site.rest = {
+        "artifacts": [
+            {**own, "urls": ["http://models.lan/m.bin", "http://198.51.100.9/m.bin"]},
+            {"name": "t", "url": "https://behind.example/t", "sha256_url": "ftp://sums.lan/SUMS", "dest": "/srv/t"},
+        ],
+        "proxy": {"https": "http://cache.lan:3128"},
+        "report": {"url": "http://reports.lan/"},
+    }
+    packs()
+    assert cli.main(["snippet", "dnsmasq", str(site.output)]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    names = "models.lan, cache.lan, sums.lan, reports.lan"
+    assert f"warning[snippet-no-dns]: nodes have to look up {names}, but" in said
+    assert "warning[snippet-no-router]: 198.51.100.9 is outside of the nodes' subnet 10.0.0.0/24" in said
+    assert f"nodes have to look up {names}, so" in checked(site.output).found["url-host-name"]["message"]
+    announced = ["--dns", "10.0.0.53", "--router", "10.0.0.1"]
+    assert cli.main(["snippet", "dnsmasq", str(site.output), *announced]) == 0
     assert "warning" not in capsys.readouterr().err

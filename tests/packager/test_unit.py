@@ -13,7 +13,7 @@ import pytest
 from liveos import tiny
 from packing.site import Site, files_of, image_with_root, take_out
 from pxe_fetch.contract.model import Artifact, FetchConfig, Proxy, Report
-from pxe_fetch.contract.paths import AGENT, DEFAULT_ROOTS, PROTECTED, STATE_DIR, UNIT_NAME, WANTS_LINK
+from pxe_fetch.contract.paths import AGENT, DEFAULT_ROOTS, KEPT_DIR, PROTECTED, STATE_DIR, UNIT_NAME, WANTS_LINK
 from pxe_pack.unit import SINCE, fitted_unit, service_for, unit_files, unit_problems
 
 Packs = Callable[..., str]
@@ -51,7 +51,7 @@ def test_credentials_come_by_what_the_systemd_has_for_them(systemd: int, by: set
 def test_places_of_the_system_are_read_only_whatever_the_roots_are(systemd: int, roots: Sequence[str]) -> None:
     lines = fitted_unit(SERVICE, systemd=systemd, roots=roots).splitlines()
     given = [word for line in lines if line.startswith("ReadOnlyPaths=") for word in line.partition("=")[2].split()]
-    assert sorted(given) == sorted(f"-{place}" for place in PROTECTED if place != STATE_DIR)
+    assert sorted(given) == sorted(f"-{place}" for place in PROTECTED if place not in {STATE_DIR, KEPT_DIR})
 
 
 @pytest.mark.parametrize("systemd", [245, 250, 252, 255])

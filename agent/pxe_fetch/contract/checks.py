@@ -5,9 +5,13 @@ Each check adds its problems to the section that it checks.
 
 from __future__ import annotations
 
+import re
+
+from pxe_fetch import __version__
 from pxe_fetch.contract import chunks as cut
 from pxe_fetch.contract import model, paths, quantity, validators
 from pxe_fetch.contract.document import Section
+from pxe_fetch.contract.keys import EXTENSION
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
 from pxe_fetch.contract.url import scheme_of
 
@@ -17,7 +21,13 @@ _LEAVE_OUT = "leave it out: pxe-pack computes the digests of a source"
 
 
 def version(root: Section) -> None:
-    """Check that the format is not a newer one: it may have other keys and rules. Raises ProblemError."""
+    """Check that this program is new enough: else other problems may be none of the file's. Raises ProblemError."""
+    needed = root.value("min_agent")
+    if needed and not isinstance(needed.data, list | dict) and _is_newer(needed.text):
+        message = f"this configuration needs pxe-fetch {needed.text} or later; this is {__version__}"
+        hint = "pack the image again with a newer pxe-pack"
+        where = root.problems.position(needed.spot)
+        raise ProblemError(Problem(reference="agent-too-old", message=message, where=where, hint=hint))
     given = root.value("version")
     if given and type(given.data) is int and given.data > model.VERSION:
         message = f"this configuration is of version {given.data}, which is newer than this program knows"
@@ -26,6 +36,12 @@ def version(root: Section) -> None:
         where = root.problems.position(given.spot)
         problem = Problem(reference="number-out-of-range", message=message, where=where, label=label, hint=hint)
         raise ProblemError(problem)
+
+
+def _is_newer(version: str) -> bool:
+    """Whether the agent is older than `version`; what is no version is another check's."""
+    needed, own = ([int(number) for number in re.findall(r"\d+", one, re.ASCII)] for one in (version, __version__))
+    return validators.version.accepts(version) and needed > [*own, *[0] * (len(needed) - len(own))]
 
 
 def origin(artifact: Section) -> None:
@@ -125,15 +141,17 @@ def distinct(sections: list[Section], artifacts: list[model.Artifact]) -> None:
             sections[index].add("dest-taken", message, at="dest")
 
 
-def when(section: Section | None) -> None:
+def when(section: Section | None, *, ignored: tuple[str, ...] = (EXTENSION,)) -> None:
     """Check that no key is empty: the artifact would be for every node, which nobody intends."""
     if section is None:
         return
     for key in section.entries:
+        if key.startswith(ignored):
+            continue
         if not section.has(key) or section.is_empty_list(key):
             hint = "leave it out, or give globs that match the nodes: `*` matches any value"
             section.refuse(key, "is empty, so it would match every node", reference="when-empty", hint=hint)
-    when(section.below("cmdline"))
+    when(section.below("cmdline"), ignored=())
 
 
 def start(artifact: Section) -> None:

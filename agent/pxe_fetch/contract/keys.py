@@ -11,11 +11,12 @@ from dataclasses import MISSING, field, fields
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
-from pxe_fetch.contract import quantity
+from pxe_fetch.contract import quantity, validators
 from pxe_fetch.contract.validators import Rule
 
 T = TypeVar("T")
 METADATA = "keys"  # of a field: a tuple of Key
+EXTENSION = "x-"  # a key that begins so is for other programs: in every section it is passed over, whatever its value
 
 
 class Text(NamedTuple):
@@ -62,6 +63,12 @@ class Size(NamedTuple):
     rule: Rule[int] = quantity.size
 
 
+class Version(NamedTuple):
+    """A version: numbers with points between them, as text in the model. `0.10` is not 0.1, quoted or not."""
+
+    rule: Rule[str] = validators.version
+
+
 class Table(NamedTuple):
     """A mapping whose keys are the user's own names."""
 
@@ -80,7 +87,7 @@ class Group(NamedTuple):
     inline: bool = False  # its values are fields of the enclosing model
 
 
-Kind = Text | Texts | OneOrMore | Flag | Whole | Duration | Size | Table | Group
+Kind = Text | Texts | OneOrMore | Flag | Whole | Duration | Size | Version | Table | Group
 
 
 class Key(NamedTuple):

@@ -237,6 +237,13 @@ class FetchConfig:
         missing="version-missing",
         hint=f"begin the file with `version: {VERSION}`",
     )
+    min_agent: str | None = key(None, keys.Version(), "The oldest agent that knows all keys of this file.")
+    serial: int | None = key(
+        None, Whole(0, 2**53), "Raised by each new configuration: by URL, nodes refuse a lower one."
+    )
+    expires: int | None = key(  # in seconds since 1970
+        None, Text(validators.moment), "The last day or moment (UTC) at which nodes take the configuration by URL."
+    )
     base_url: str | None = key(  # an artifact's own is joined to its urls when they are read
         None, Text(validators.base_url), "What relative urls are joined to.", sections=("defaults", "artifacts")
     )

@@ -18,10 +18,14 @@ LIVE_SPACE_LINK = f"{UNIT_DIR}/{UNIT_NAME}.wants/{LIVE_SPACE_UNIT_NAME}"
 
 CONFIG_ETC = "/etc/pxe-fetch/fetch.yaml"
 CONFIG_USR = "/usr/lib/pxe-fetch/fetch.yaml"
+TRUST_DIR = "/etc/pxe-fetch/trust"  # public keys of minisign; a configuration by URL is signed by one of them
 CREDENTIAL = "pxe-fetch.config"  # below $CREDENTIALS_DIRECTORY
+TRUST_DIR = "/etc/pxe-fetch/trust"  # NAME.pub: minisign's public keys, by one of which a configuration by URL is signed
 
 STATE_DIR = "/run/pxe-fetch"
 STATE = f"{STATE_DIR}/state.json"
+KEPT_DIR = "/var/lib/pxe-fetch"  # the unit's StateDirectory=
+SERIAL = f"{KEPT_DIR}/serial"  # the highest serial of a configuration by URL that was used
 USER_STATE_DIR = "pxe-fetch"  # below $XDG_RUNTIME_DIR, when an ordinary user runs the agent
 PART_SUFFIX = ".pxe-fetch-part"  # of a file that is being downloaded, in its destination's directory
 STAGING_SUFFIX = ".pxe-fetch-staging"  # of what is unpacked, in its destination's directory
@@ -46,7 +50,7 @@ PROTECTED = (
     *("/run/user", "/run/credstore", "/run/credstore.encrypted", "/run/host", "/run/sssd", "/run/cryptsetup-keys.d"),
     *("/var/lib/systemd", "/var/lib/dbus", "/var/lib/polkit-1", "/var/lib/NetworkManager", "/var/lib/cloud"),
     *("/var/lib/sss", "/var/lib/AccountsService", "/var/lib/sudo", "/var/lib/selinux", "/var/lib/dpkg", "/var/lib/rpm"),
-    *("/var/log/journal", STATE_DIR),
+    *("/var/log/journal", STATE_DIR, KEPT_DIR),
 )
 # What the agent itself puts beside a destination: part files, staging directories, records.
 OWN_NAME = re.compile(r".*?/\.[^/]*\.pxe-fetch-[a-z]+(?=/|$)", re.DOTALL)
@@ -83,6 +87,7 @@ class MessageId:
     """A fixed MESSAGE_ID (sd_journal_print(3)) for each kind of entry; units/pxe-fetch.catalog explains each."""
 
     CONFIG_FOUND = "6f0a8f4a3d0c4f0e9e5c0e0b6a3f4d01"
+    CONFIG_REFUSED = "71c9e2b05f8d4a36a4e01d97b35c8f10"
     START = "3b9d1f6e8c2a47c5b0f7a4d2e91c6802"
     RETRYING = "c4e7a9025d1b4d3f8a6e37b0f5829c03"
     RESUMED = "92d5b8f1e06a4c7d9f3b64a81c0e7d04"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import NamedTuple
@@ -9,6 +10,11 @@ from typing import NamedTuple
 from pxe_fetch.contract.record import record
 
 LONGEST = 4096  # characters of one text from outside that are shown
+# What cannot be seen, or turns the text around it (Unicode, Default_Ignorable_Code_Point; the blank of Braille)
+HIDDEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 _BEFORE, _BEHIND = 60, 100  # characters of a long line that are shown before a problem, and from its first one on
 
 
@@ -109,10 +115,15 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"did you mean `{near[0]}`?" if near else ""
 
 
+def is_shown(text: str) -> bool:
+    """Whether each character of `text` is shown, as itself and in its place."""
+    return text.isprintable() and not HIDDEN.search(text)
+
+
 def printable(text: str) -> str:
-    """`text` as it may be shown: a blank for each character that a terminal or a reader of lines could interpret.
+    """`text` as it may be shown: a blank for each character that a terminal or a reader could take for something else.
 
     No more than LONGEST characters: all that comes from a server, the firmware or a file passes here.
     """
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
-    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+    return text if is_shown(text) else "".join(c if is_shown(c) else " " for c in text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 from pxe_fetch.contract.problem import RuleError
 
@@ -62,6 +63,11 @@ def show_size(count: int) -> str:
 def show_share(text: str) -> str:
     """A share of the memory or a number of bytes, as `live_space` holds it, in the shortest spelling: 60%, 2GiB."""
     return show_size(int(text)) if text.isdigit() else text
+
+
+def show_moment(seconds: float) -> str:
+    """A time in seconds since 1970, in UTC: 2027-01-31T23:59:59Z, as ISO 8601 has it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def amount(count: int) -> str:

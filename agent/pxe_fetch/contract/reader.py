@@ -113,7 +113,8 @@ class Reader:
         for key, (value, _) in section.entries.items():
             declared = known.keys.get(key)
             if declared is None:
-                section.unknown(key, known.keys)
+                if not key.startswith(keys.EXTENSION):
+                    section.unknown(key, known.keys)
             elif value.data is not None:
                 before = values.get(declared.field)
                 found = self.value(section, key, value, declared.key.kind, before)
@@ -129,7 +130,7 @@ class Reader:
             case keys.Text():
                 found = _text(section, key, value, kind.rule)
                 return found if kind.load is None or found is None else kind.load(found)
-            case keys.Size() | keys.Duration():  # `5` and `5s` are both judged as they are written
+            case keys.Size() | keys.Duration() | keys.Version():  # `5` and `5s` are both judged as they are written
                 return _text(section, key, value, kind.rule, types=(str, int, float))
             case keys.Texts() | keys.OneOrMore():
                 return _texts(section, key, value, kind)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pxe_fetch.contract import chunks, facts, quantity
 from pxe_fetch.contract.paths import LONGEST_NAME, LONGEST_PATH, Places
-from pxe_fetch.contract.problem import RuleError, suggestion
+from pxe_fetch.contract.problem import RuleError, is_shown, suggestion
 from pxe_fetch.contract.url import Url, UrlError, is_absolute, join, parse
 
 T_co = TypeVar("T_co", covariant=True)
@@ -22,6 +22,7 @@ SCHEMES = ("http", "https", "ftp", "tftp", "file")  # each has a module in pxe_f
 MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
 SHARE = re.compile(r"([0-9]{1,3})%", re.ASCII)
 ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}\$?|[0-9]{1,10}", re.ASCII)  # useradd(8), or an id
+MOMENT = re.compile(r"[2-9][0-9]{3}-[01][0-9]-[0-3][0-9](T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z)?", re.ASCII)
 _LARGEST_ID = 2**32 - 2  # the next one stands for "unchanged" (chown(2))
 _LARGEST_RATE = 1 << 30  # bytes a second; one stream of a fast network has no more
 _LEAST_LIVE_SPACE = 64 << 20  # bytes; the system's own files in /run need some of it
@@ -53,13 +54,14 @@ class Matching:
     meant: str = "{}"  # what a text that lacks a part of it probably means
 
     def __call__(self, text: str) -> str:
-        if not self._matches(text):
+        if not self.accepts(text):
             near = self.meant.format(text)
-            hint = f"did you mean `{near}`?" if self._matches(near) else ""
+            hint = f"did you mean `{near}`?" if self.accepts(near) else ""
             raise RuleError(self.message, reference=self.reference, label=self.label, hint=hint)
         return text
 
-    def _matches(self, text: str) -> bool:
+    def accepts(self, text: str) -> bool:
+        """Whether `text` matches."""
         return bool(re.fullmatch(self.pattern, text, re.ASCII))
 
 
@@ -69,6 +71,7 @@ name = Matching(  # an artifact's
     reference="name-invalid",
     label="letters, digits, `.`, `_`, `-`; at most 64, the first a letter or digit",
 )
+version = Matching(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}", "is not a version", reference="version-invalid", label="as in 0.4")
 unit = Matching(  # systemd.unit(5)
     r"[A-Za-z0-9:_.\\][A-Za-z0-9:_.\\@-]{0,239}\.(service|socket|target|path|timer|mount|automount|swap|slice|scope|device)",
     "is not the name of a unit",
@@ -113,7 +116,7 @@ def account(text: str) -> str:
 
 def any_text(text: str) -> str:
     """Any text that is not empty and on one line."""
-    if not text or not text.isprintable():
+    if not text or not is_shown(text):
         raise RuleError("must be text on one line", reference="text-invalid")
     return text
 
@@ -124,7 +127,7 @@ def url(text: str, *, place: str = "header_credential") -> str:
     `place` is the key for a credential that does not belong in it.
     """
     templated(text)
-    if not text or not text.isprintable() or " " in text:
+    if not text or not is_shown(text) or " " in text:
         raise RuleError("is not a URL", reference="url-invalid", hint="percent-encode blanks: %20")
     # A fact may be the host or the port, so the parts are checked with a harmless word in its place.
     filled = facts.fill(text, lambda _: "1")
@@ -239,6 +242,19 @@ def chunk_size(text: str) -> int:
     return size
 
 
+def moment(text: str) -> int:
+    """A time in UTC, or the last second of a day in UTC (ISO 8601), in seconds since 1970."""
+    from datetime import datetime
+
+    try:
+        if MOMENT.fullmatch(text):
+            return int(datetime.fromisoformat(text if "T" in text else f"{text}T23:59:59Z").timestamp())
+    except ValueError:  # the 31st of February
+        pass
+    label = "a day or a time in UTC, as in 2027-01-31 or 2027-01-31T12:00:00Z"
+    raise RuleError("is not a time", reference="time-invalid", label=label)
+
+
 def positive_duration(text: str) -> float:
     """A duration in seconds, more than none."""
     seconds = quantity.duration(text)
@@ -275,9 +291,9 @@ def absolute_path(text: str) -> str:
     templated(text)
     if not text.startswith("/"):
         raise RuleError("must be an absolute path", reference="path-invalid", label="begins with /")
-    if odd := next((character for character in text if not character.isprintable()), ""):
+    if odd := next((character for character in text if not is_shown(character)), ""):
         message = f"has a character that cannot be shown: {odd!a}"
-        raise RuleError(message, reference="path-invalid", hint="give it a name without control characters")
+        raise RuleError(message, reference="path-invalid", hint="use characters that can be seen")
     if ".." in text.split("/"):
         raise RuleError("contains `..`", reference="path-climbs", hint="write the path without it")
     check_lengths(facts.fill(text, lambda _: ""))

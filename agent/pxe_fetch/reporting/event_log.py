@@ -13,7 +13,7 @@ from pxe_fetch.contract.problem import ProblemError, show_all
 from pxe_fetch.contract.quantity import amount, count, span
 from pxe_fetch.contract.url import redact
 from pxe_fetch.download import DownloadResult
-from pxe_fetch.errors import FetchError, Result
+from pxe_fetch.errors import FetchError, PolicyError, Result
 from pxe_fetch.plan import Plan, Transfer
 from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal, Value
 from pxe_fetch.reporting.state_store import GOOD_RESULTS, ArtifactState, StateStore, UnitState
@@ -39,6 +39,12 @@ class EventLog:
         self._store.config = {"source": config.source, "path_or_url": config.location, "sha256": config.sha256}
         fields = {"url": config.location, "sha256": config.sha256, "phase": "locating"}
         self._send(f"configuration: {config.reason}", MessageId.CONFIG_FOUND, **fields)
+
+    def config_refused(self, error: PolicyError) -> None:
+        """A rule of this node forbids the configuration; the run ends with `error`."""
+        if not self.journal.is_plain_text:  # there, the outcome says the same in the next line
+            fields = {"error": str(error), "cause": error.reference, "phase": "locating"}
+            self._send(f"the configuration is refused: {error}", MessageId.CONFIG_REFUSED, ERROR, **fields)
 
     def planned(self, plan: Plan, *, config: FetchConfig) -> None:
         """The run is going to fetch what `plan` says."""

@@ -14,12 +14,13 @@ from typing import BinaryIO
 
 from pxe_fetch.contract import facts
 from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.url import redact
 from pxe_pack.boot import boot_method, credentials, grubcfg, machine, network
 from pxe_pack.boot.boot_method import BootMethod
 from pxe_pack.boot.events import Events
 from pxe_pack.boot.network import Network
 from pxe_pack.boot.outcome import Outcome
-from pxe_pack.boot.served_layout import BOOT_LOADER, ServedLayout, read_served_layout
+from pxe_pack.boot.served_layout import BOOT_LOADER, ServedLayout, read_served_layout, with_files
 from pxe_pack.boot.server import serving
 from pxe_pack.boot.trial import Trial
 from pxe_pack.cleanup import sigint_raises, temporary_folder
@@ -45,6 +46,7 @@ class Options:
     append: str = ""  # extra kernel arguments, as on a kernel command line
     keep: bool = False  # keep the node running after its verdict, until it powers off
     credentials: Mapping[str, Path] = field(default_factory=dict)  # name -> file, for the node's systemd
+    serve: Sequence[tuple[Path, str]] = ()  # further files, each with its URL; empty: the pinned configuration's
 
 
 def boot(options: Options, *, console: Console) -> Outcome:
@@ -53,7 +55,7 @@ def boot(options: Options, *, console: Console) -> Outcome:
     Raises InputError if the layout, the options or this machine rule it out. The virtual machine and the servers are
     always stopped on return, also after an exception.
     """
-    layout = read_served_layout(options.layout)
+    layout = with_files(read_served_layout(options.layout), options.serve)
     if problem := boot_method.unsupported_reason(layout, options.via):
         raise InputError(problem)
     net = network.plan_network([*layout.http, *([boot_method.base(layout)] if options.via is BootMethod.IPXE else [])])
@@ -61,6 +63,8 @@ def boot(options: Options, *, console: Console) -> Outcome:
         raise InputError(*problems)
     added = _kernel_arguments(options, net)
     for_grub, for_ipxe = grubcfg.words(added), boot_method.words(added) if options.via is BootMethod.IPXE else ""
+    if layout.pinned and layout.pinned not in layout.http:
+        console.say(f"the configuration at {redact(layout.pinned)} is not served here: --serve FILE does that")
     if layout.findings:
         console.problems(layout.findings)
     with _serial_log(options.serial_log) as log, temporary_folder(prefix="pxe-pack-boot-") as work:

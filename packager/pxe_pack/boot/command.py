@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from pxe_pack.boot import Options, boot
@@ -52,6 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pass a systemd credential such as pxe-fetch.config to the node through SMBIOS; repeatable",
     )
     parser.add_argument(
+        "--serve",
+        type=_served_file,
+        action="append",
+        default=[],
+        metavar="FILE[=URL]",
+        help="serve this configuration too, with FILE.minisig if it is there (default URL: the pinned one); repeatable",
+    )
+    parser.add_argument(
         "--keep",
         action="store_true",
         help="keep the node running after its verdict, until it powers off or Ctrl-C; its last verdict counts",
@@ -71,6 +80,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         append=arguments.append,
         keep=arguments.keep,
         credentials=dict(arguments.credential),
+        serve=tuple(arguments.serve),
     )
     outcome = boot(options, console=console)
     console.result(as_document(outcome), as_text(outcome))
@@ -91,6 +101,14 @@ def _credential(text: str) -> tuple[str, Path]:
     if not equals or not is_name(name) or not file:
         raise argparse.ArgumentTypeError("must be NAME=FILE, with a name of letters, digits, `.`, `_` and `-`")
     return name, Path(file)
+
+
+def _served_file(text: str) -> tuple[Path, str]:
+    """A file, and its URL; empty if none is given."""
+    found = re.fullmatch(r"(.+?)(?:=([a-z]+://.*))?", text)
+    if not found:
+        raise argparse.ArgumentTypeError("must be FILE or FILE=URL")
+    return Path(found[1]), found[2] or ""
 
 
 def _mebibytes(text: str) -> int:

@@ -70,12 +70,12 @@ def plan_network(urls: Iterable[str]) -> Network:
     """The network in which this machine answers for the hosts of `urls`. Raises InputError if that is impossible."""
     problems: list[Problem] = []
     endpoints: dict[str, Endpoint] = {}
-    for url in urls:
-        if (netloc := urlsplit(url).netloc) not in endpoints:
-            try:
-                endpoints[netloc] = _endpoint(url)
-            except InputError as error:
-                problems += [problem for problem in error.problems if problem not in problems]
+    servers = {urlsplit(url)[:2]: url for url in urls}  # by scheme and netloc
+    for (_, netloc), url in servers.items():
+        try:
+            endpoints[netloc] = _endpoint(url)
+        except InputError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
     if problems:
         raise InputError(*problems)
     emulated = {endpoint.address for endpoint in endpoints.values()}

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import Kind, LayoutFile
 from pxe_pack.tools import InputError
+from pxe_pack.trust.signature import signature_file, url_of_signature
 
 BOOT_LOADER = "bootx64.efi"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServedLayout:
-    """A layout on disk. Paths are relative to `root`; URLs are those the node uses."""
+    """A layout on disk. Paths are relative to `root`, or absolute outside of it; URLs are those the node uses."""
 
     root: Path
     tftp: tuple[str, ...]
@@ -24,6 +25,7 @@ class ServedLayout:
     iso: str | None  # the URL in `root=live:`; None for a full-os image, which needs no ISO
     findings: tuple[Problem, ...]  # differences from the manifest; warnings only, since a node would boot it anyway
     additional: frozenset[str] = frozenset()  # paths of the image's files: served, though nothing fetches them unasked
+    pinned: str | None = None  # the URL of the configuration that nodes fetch; None: they use the packed one
 
     def size(self, path: str) -> int:
         """Size of a file of the layout in bytes; 0 if it is missing."""
@@ -56,4 +58,28 @@ def read_served_layout(root: Path) -> ServedLayout:
         iso=layout.urls.boot_url,
         findings=tuple(layout.differing()),
         additional=frozenset(layout.of_kind(Kind.ADDITIONAL)),
+        pinned=layout.pinned.url if layout.pinned else None,
     )
+
+
+def with_files(layout: ServedLayout, files: Sequence[tuple[Path, str]]) -> ServedLayout:
+    """`layout` with further files to serve, each at its URL, or at the pinned configuration's if that is empty.
+
+    The signature beside a file is served with it. Raises InputError if a file or its URL is missing.
+    """
+    served = dict(layout.http)
+    for file, given in files:
+        url = given or layout.pinned
+        if not file.is_file():
+            raise _refused(f"{file}, which is to be served, is no file", "give a file with --serve FILE=URL")
+        if url is None:
+            message = f"{layout.root} has no pinned configuration, so {file} has no URL to be served at"
+            raise _refused(message, f"--serve {file}=URL, or pin it first: pxe-pack pin {layout.root} {file} --url URL")
+        served[url] = str(file.absolute())
+        if (signature := signature_file(file)).is_file():
+            served[url_of_signature(url)] = str(signature.absolute())
+    return replace(layout, http=served)
+
+
+def _refused(message: str, hint: str) -> InputError:
+    return InputError(Problem(reference="boot-serve", message=message, hint=hint))

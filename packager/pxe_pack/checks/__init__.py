@@ -21,6 +21,7 @@ from pxe_pack.checks.machine import disk_space, needed_tools
 from pxe_pack.checks.memory import memory
 from pxe_pack.checks.network import root_network
 from pxe_pack.checks.packed_agent import packed_agent
+from pxe_pack.checks.pinned_config import acceptable, pinned_config
 from pxe_pack.checks.secrets import secrets
 from pxe_pack.checks.secureboot import secure_boot
 from pxe_pack.checks.settings import artifact_url, boot_url, compression, credentials, missing_setting, places, urls
@@ -30,14 +31,17 @@ from pxe_pack.checks.tls import tls_files
 
 __all__ = [
     "Subject",
+    "acceptable",
     "additional_files",
     "agent_fits",
     "artifact_url",
     "boot_url",
     "command_lines",
     "compression",
+    "configuration",
     "credentials",
     "disk_space",
+    "for_urls",
     "missing_setting",
     "needed_tools",
     "offline",
@@ -46,7 +50,7 @@ __all__ = [
     "urls",
 ]
 
-# In the order of a node's boot.
+# In the order of a node's boot, and then what it does with its configuration.
 _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     bootable,
     loaders,
@@ -62,6 +66,9 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     machine_id,
     shared_identity,
     root_network,
+    pinned_config,
+)
+_CONFIGURATION: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     root_certificates,
     names,
     memory,
@@ -73,7 +80,24 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
 )
 
 
+# Those whose verdict depends on the URLs alone.
+_FOR_URLS = (initrds, grub_over_ipv6, root_network, root_certificates)
+
+
+def for_urls(subject: Subject) -> Iterator[Problem]:
+    """The problems with the URLs of a layout whose other parts are settled. Raises WorkError as `offline` does."""
+    for check in _FOR_URLS:
+        yield from check(subject)
+
+
 def offline(subject: Subject) -> Iterator[Problem]:
     """The problems found by all checks that need no server. Raises WorkError if the root filesystem is damaged."""
     for check in _OFFLINE:
+        yield from check(subject)
+    yield from configuration(subject)
+
+
+def configuration(subject: Subject) -> Iterator[Problem]:
+    """The problems that nodes would have with their configuration, of those above. Raises WorkError as above."""
+    for check in _CONFIGURATION:
         yield from check(subject)

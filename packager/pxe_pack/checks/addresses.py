@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import IPv6Address
-from urllib.parse import urljoin, urlsplit
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
+from pxe_pack.image import resolver
 from pxe_pack.image.grub.arguments import address
 from pxe_pack.image.grub.words import unknown_variable
+from pxe_pack.layout import kernel_arguments
+from pxe_pack.node_urls import contacted_hosts, host_of
 
 _DHCPV6 = "net_bootp6"  # a command of the GRUBs that know it: those of Debian, Fedora and SUSE
 
@@ -18,8 +20,8 @@ def names(subject: Subject) -> Iterator[Problem]:
     """A note with the host names in URLs: nodes can look them up only if DHCP announces a DNS server."""
     found = dict.fromkeys(
         host
-        for url in _urls(subject)
-        if (host := urlsplit(url).hostname) and not address(url) and not unknown_variable(host)
+        for host in _hosts(subject)
+        if host not in ("", "localhost") and not resolver.is_address(host) and not unknown_variable(host)
     )
     if found:
         yield Problem(
@@ -42,11 +44,13 @@ def grub_over_ipv6(subject: Subject) -> Iterator[Problem]:
         )
 
 
-def _urls(subject: Subject) -> Iterator[str]:
-    layout, config = subject.layout, subject.config
-    yield subject.boot_url
-    for listed in layout.files.values() if layout else ():
-        yield listed.url or ""
-    for artifact in config.artifacts if config else ():
-        for url in artifact.urls:
-            yield urljoin(config.base_url or "" if config else "", url)
+def _hosts(subject: Subject) -> Iterator[str]:
+    """The hosts that nodes contact: for the ISO, for what the layout serves, and by their configuration."""
+    listed = subject.layout.files.values() if subject.layout else ()
+    for url in (subject.boot_url, *(file.url or "" for file in listed)):
+        yield host_of(url)
+    if subject.config:
+        yield from contacted_hosts(subject.config, artifact_url=subject.artifact_url)
+    for entry in subject.menu.entries:
+        for url in entry.values(kernel_arguments.CONFIG):
+            yield host_of(url)

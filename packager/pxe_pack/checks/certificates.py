@@ -6,20 +6,20 @@ Source: the agent, transport/session.py (tls.ca_file, else the first of CA_BUNDL
 from __future__ import annotations
 
 from collections.abc import Iterator
-from urllib.parse import urljoin
 
-from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.paths import CA_BUNDLES
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.url import redact
-from pxe_pack.checks.subject import Subject, requested_urls
+from pxe_pack.checks.subject import Subject
 from pxe_pack.image import ca_bundles
+from pxe_pack.node_urls import requested_urls
 
 
 def root_certificates(subject: Subject) -> Iterator[Problem]:
     """A warning if the agent fetches something by https without certificates."""
     tree, config = subject.image.tree, subject.config
-    url = next(_by_https(config, subject.artifact_url), "") if config else ""
+    urls = requested_urls(config, artifact_url=subject.artifact_url) if config else iter(())
+    url = next((url for url in urls if url.startswith("https:")), "")
     if tree is None or config is None or not url:
         return
     wanted = config.tls.ca_file
@@ -39,12 +39,3 @@ def root_certificates(subject: Subject) -> Iterator[Problem]:
         hint="install ca-certificates in the image and run its update program, or set tls.ca_file to a file in it",
         severity="warning",
     )
-
-
-def _by_https(config: FetchConfig, artifact_url: str) -> Iterator[str]:
-    """The URLs that the agent fetches by https."""
-    urls = [config.report.url or ""]
-    for artifact in config.artifacts:
-        urls += [urljoin(config.base_url or "", url) for url in requested_urls(artifact)]
-        urls += [artifact_url] if artifact.source else []
-    return (url for url in urls if url.startswith("https:"))

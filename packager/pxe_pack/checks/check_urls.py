@@ -18,6 +18,7 @@ from pxe_pack.image.grub.words import unknown_variable
 from pxe_pack.layout.manifest import Kind
 
 _AT_ONCE = 8
+_NOTHING_THERE = frozenset({404, 410, 502, 503, 504})  # statuses of a server, or of a proxy without one behind it
 _WEB_PAGES = (".html", ".htm")  # that an artifact, or a file of the image, may well be
 
 
@@ -51,6 +52,34 @@ def check_urls(subject: Subject) -> Iterator[Problem]:
         plain = Client(proxy=Proxy())
         for found in pool.map(lambda one: _asked(one, plain if one.by_dracut else client), targets.values()):
             yield from found
+        if config.report.url:
+            yield from _report(config.report.url, client)
+
+
+def _report(url: str, client: Client) -> Iterator[Problem]:
+    """A problem if nothing takes reports at `url`. None is posted: it would be taken for that of a node."""
+    target = _Target(url=url, what="the report", size=None, needed=False)
+    parsed = url_client.usable(url)
+    unasked = "it depends on the node" if unknown_variable(url) or parsed is None else client.unasked(parsed)
+    if unasked or parsed is None:
+        yield _unasked(target, unasked)
+        return
+    try:
+        status = client.listens(parsed)
+    except url_client.ERRORS as error:
+        yield _no_reports(target, f"cannot be reached: {_reason(error)}")
+        return
+    if status in _NOTHING_THERE:
+        yield _no_reports(target, f"responds {status} to OPTIONS")
+
+
+def _no_reports(target: _Target, why: str) -> Problem:
+    return Problem(
+        reference="report-unreachable",
+        message=f"{target.what}: {target.shown} {why}, so the results of nodes may be lost",
+        hint="start the server there, or fix report.url; the runs of nodes do not depend on it; --offline skips this",
+        severity="warning",
+    )
 
 
 def _targets(subject: Subject) -> Iterator[_Target]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
+from pxe_pack.image import dracut
 
 
 def bootable(subject: Subject) -> Iterator[Problem]:
@@ -28,7 +29,7 @@ def bootable(subject: Subject) -> Iterator[Problem]:
 
 def boot_warnings(subject: Subject) -> Iterator[Problem]:
     """Warnings about what may go wrong at boot."""
-    if any(word in ("rd.live.check", "rd.live.check=1") for entry in subject.menu.entries for word in entry.arguments):
+    if any(dracut.getarg(entry.arguments, dracut.CHECK) is not None for entry in subject.menu.entries):
         yield Problem(
             reference="media-check",
             message="an entry of grub.cfg has rd.live.check, but a packed ISO has no embedded MD5 checksum",

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem
-from pxe_fetch.contract.url import UrlError, is_absolute, parse
-from pxe_fetch.contract.validators import joined
-from pxe_pack.checks.subject import Subject, requested_urls
+from pxe_pack.checks.subject import Subject
 from pxe_pack.image import networking, resolver
+from pxe_pack.node_urls import contacted_hosts
 
 
 def root_network(subject: Subject) -> Iterator[Problem]:
@@ -24,7 +22,8 @@ def root_network(subject: Subject) -> Iterator[Problem]:
             hint="enable systemd-networkd with a .network file that has DHCP=yes, or NetworkManager",
             severity="warning",
         )
-    names = _host_names(subject.config) if subject.config else frozenset[str]()
+    hosts = contacted_hosts(subject.config, artifact_url=subject.artifact_url) if subject.config else []
+    names = {host for host in hosts if host != "localhost" and not resolver.is_address(host)}
     names -= resolver.known_hosts(tree) if names else names
     if names and (fault := resolver.fault(tree, subject.enabled)):
         yield Problem(
@@ -33,19 +32,3 @@ def root_network(subject: Subject) -> Iterator[Problem]:
             hint="enable systemd-resolved and link it to /run/systemd/resolve/stub-resolv.conf, or use addresses",
             severity="note" if resolver.is_missing(tree) else "warning",
         )
-
-
-def _host_names(config: FetchConfig) -> frozenset[str]:
-    """The hosts in the URLs of the configuration that are names. Those that depend on the node are left out."""
-    urls = [config.report.url, config.proxy.http, config.proxy.https]
-    for artifact in config.artifacts:
-        urls += requested_urls(artifact)
-    found = set()
-    for url in joined(tuple(filter(None, urls)), config.base_url):
-        try:
-            host = parse(url).host if is_absolute(url) and "${" not in url.split("/")[2] else ""
-        except (UrlError, IndexError):
-            continue
-        if host and host != "localhost" and not resolver.is_address(host):
-            found.add(host.lower())
-    return frozenset(found)

@@ -6,6 +6,7 @@ size of the writable layer. Another configuration cannot change that.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from pxe_fetch import __version__
@@ -22,7 +23,15 @@ def packed_agent(subject: Subject) -> Iterator[Problem]:
     config, packed = subject.config, subject.packed
     if not subject.layout or config is None or config is packed:
         return
-    for version in sorted({one.version for one in previous_payloads(subject.image)} - {"", __version__}):
+    versions = {one.version for one in previous_payloads(subject.image)} - {""}
+    for version in sorted(versions):
+        if config.min_agent and _numbers(config.min_agent) > _numbers(version):
+            yield Problem(
+                reference="agent-too-old",
+                message=f"the configuration has `min_agent: {config.min_agent}`, and the packed agent is {version}",
+                hint=f"pack again with a pxe-pack {config.min_agent} or later",
+            )
+    for version in sorted(versions - {__version__}):
         yield Problem(
             reference="agent-other-version",
             message=f"the packed agent is {version}, and this pxe-pack {__version__}: the agent may not know all keys",
@@ -49,6 +58,14 @@ def packed_agent(subject: Subject) -> Iterator[Problem]:
             hint="set it in the packed configuration, and pack again",
             severity="warning",
         )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a version, for comparisons: 0.4.0 is 0.4."""
+    numbers = [int(number) for number in re.findall(r"[0-9]+", version)]
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return tuple(numbers)
 
 
 def _destinations(config: FetchConfig, packed: FetchConfig) -> Iterator[Problem]:

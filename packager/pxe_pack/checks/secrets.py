@@ -4,23 +4,41 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.url import redact
-from pxe_pack.checks.subject import Subject, requested_urls
+from pxe_pack.checks.subject import Subject
+from pxe_pack.layout import kernel_arguments
+from pxe_pack.node_urls import artifact_urls
 
-# Names of what is secret in a query, in lower case and without `-` and `_`: of shared access signatures (Azure: `sig`)
-# and of presigned URLs (S3: `X-Amz-Signature`, `X-Amz-Security-Token`, before `Signature`; Google: `X-Goog-Signature`);
-# `access_token` (RFC 6750, 2.3), `private_token` and `job_token` (GitLab), `hdnts` (Akamai), `sign` (Alibaba Cloud),
-# and the like.
-_SECRET = re.compile(
-    r"sig|sign|auth|authorization|pass|pwd|jwt|sas|hdnts|hdnea"
-    r"|.*(signature|token|password|passwd|secret|credentials|(api|access|auth|account|private|secret|subscription)key)",
+# What is secret in a query, by the names of its parameters in lower case and without `-` and `_`; `*` is any beginning.
+_NAMES = (
+    # AWS, "Authenticating Requests: Using Query Parameters": X-Amz-Signature, X-Amz-Security-Token; version 2 and
+    # CloudFront: Signature. Google Cloud Storage, "Signed URLs": X-Goog-Signature. Alibaba Cloud: sign, x-oss-signature
+    *("*signature", "*token", "sign"),
+    # Azure Storage, "Create a service SAS": sig; its whole as one value is often named sas. Azure API Management
+    *("sig", "sas", "subscriptionkey"),
+    # Google APIs, "Use API keys": key. Many others: api_key, apikey, api-key
+    *("key", "*apikey", "*accesskey", "*authkey", "*accountkey", "*privatekey", "*secretkey"),
+    # RFC 6750, 2.3: access_token. RFC 6749, 2.3.1: client_secret. GitLab, "Authentication": private_token, job_token
+    *("*secret", "*credentials", "auth", "authorization", "bearer", "jwt"),
+    # Akamai, "Token authentication": hdnts, hdnea
+    *("hdnts", "hdnea", "hmac"),
+    *("pass", "passwd", "password", "*password", "*passwd", "pwd", "passphrase"),
+)
+_SECRET_NAME = re.compile("|".join(name.replace("*", ".*") for name in _NAMES), re.ASCII)
+# Names that end like those, and are not secret: of S3's ListObjectsV2, and of pages of results
+_HARMLESS = frozenset({"continuationtoken", "nexttoken", "pagetoken", "synctoken", "delimitertoken"})
+# Values that are secret under any name: RFC 7519, 3 (JWT); GitHub, "Token formats"; GitLab, "Token prefixes"; Google,
+# API keys; Slack, "Token types"; Hugging Face, "User access tokens"
+_SECRET_VALUE = re.compile(
+    r"eyJ[\w-]+\.eyJ[\w-]+\.[\w-]*|(?:gh[oprsu]|github_pat)_\w{20,}|gl(?:pat|dt|rt|cbt)-[\w-]{20,}|AIza[\w-]{35}"
+    r"|xox[abeprs]-[\w-]{10,}|hf_\w{20,}",
     re.ASCII,
 )
-# Header fields with a secret, in lower case (RFC 9110, 11.6.2; RFC 6265, 4.2); `_SECRET` knows `X-Auth-Token` too.
+# Header fields with a secret, in lower case (RFC 9110, 11.6.2; RFC 6265, 4.2); `_NAMES` has `X-Auth-Token` too.
 _SECRET_FIELDS = frozenset({"authorization", "cookie"})
 
 
@@ -58,13 +76,16 @@ def _urls(subject: Subject) -> Iterator[tuple[str, str]]:
         yield _LIVEOS, subject.boot_url
     if subject.config:
         yield from dict.fromkeys(_of_config(subject.config))
+    for entry in subject.menu.entries:
+        for url in entry.values(kernel_arguments.CONFIG):
+            yield "the configuration for nodes", url
 
 
 def _of_config(config: FetchConfig) -> Iterator[tuple[str, str]]:
     for url in filter(None, (config.base_url, config.artifact_url)):
         yield "the base of the artifacts", url
     for artifact in config.artifacts:
-        for url in requested_urls(artifact):
+        for url in artifact_urls(artifact):
             yield f"artifact {artifact.name}", url
     if config.report.url:
         yield "the report", config.report.url
@@ -72,11 +93,13 @@ def _of_config(config: FetchConfig) -> Iterator[tuple[str, str]]:
 
 def _secret_in(url: str) -> str:
     """What in `url` is secret, without its value; empty if nothing is."""
-    parts = urlsplit(url)
-    if parts.username is not None:
+    authority = url.partition("://")[2].partition("/")[0] if "://" in url else ""
+    if "@" in authority:
         return "a user name or password"
-    names = (name for name, _ in parse_qsl(parts.query, keep_blank_values=True))
-    return next((f"`{name}=`" for name in names if _is_secret(name)), "")
+    pairs = parse_qsl(url.partition("#")[0].partition("?")[2], keep_blank_values=True)
+    return next(
+        (f"`{name}=`" for name, value in pairs if value and (_is_secret(name) or _SECRET_VALUE.fullmatch(value))), ""
+    )
 
 
 def _is_secret_field(name: str) -> bool:
@@ -84,4 +107,5 @@ def _is_secret_field(name: str) -> bool:
 
 
 def _is_secret(name: str) -> bool:
-    return bool(_SECRET.fullmatch(re.sub("[-_]", "", name).lower()))
+    plain = re.sub("[-_]", "", name).lower()
+    return plain not in _HARMLESS and bool(_SECRET_NAME.fullmatch(plain))

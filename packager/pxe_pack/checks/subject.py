@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pxe_fetch.contract.chunks import SUFFIX
-from pxe_fetch.contract.model import Artifact, FetchConfig
+from pxe_fetch.contract.model import FetchConfig
 from pxe_pack.image import units
 from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.grub.config import GRUB_CFG, GRUB_DIR
@@ -15,15 +15,16 @@ from pxe_pack.image.limits import Limit
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.mounts import Mount, mounts
 from pxe_pack.image.programs import Programs, programs
-from pxe_pack.inject.packed_config import packed_config
+from pxe_pack.inject.packed_config import packed_config, packed_trust
 from pxe_pack.layout.entries import BootEntry, Menu, menu
+from pxe_pack.layout.kernel_arguments import CONFIG
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import Kind
 from pxe_pack.node_memory import NodeMemory
 from pxe_pack.node_memory import node_memory as node_memory_of
 from pxe_pack.node_memory.demand import Demand, demands
+from pxe_pack.trust.keys import TrustKey
 
-_OTHER_CONFIG = "pxe-fetch.config"  # the kernel argument with the URL of a configuration
 _AGENT_SIZE = 20 << 20  # bytes, about: of the agent that a pack adds
 
 
@@ -45,6 +46,7 @@ class Subject:
     memory: NodeMemory  # of the nodes that boot the default entry
     enabled: frozenset[str]  # units of the root filesystem that others start; empty if it cannot be read
     mounts: Mapping[str, Mount]  # what the root filesystem mounts at boot, by mount point
+    trust: tuple[TrustKey, ...]  # the public keys in a layout's image
     packed: FetchConfig | None  # what is in the image: for an image, `config`; None if there is none
 
     def initrds(self, entry: BootEntry) -> Iterator[tuple[str, InitrdFacts]]:
@@ -72,12 +74,6 @@ class Subject:
             return (self.layout.root / name).is_file()
         redirector = self.loaders.redirector if self.loaders else {}
         return name == GRUB_CFG or name in redirector or name in self.image.boot_files()
-
-
-def requested_urls(artifact: Artifact) -> list[str]:
-    """The URLs from which a node fetches an artifact, its SHA256SUMS file and its chunk digests; as written."""
-    chunks = artifact.chunks.urls if artifact.chunks else ()
-    return [*artifact.urls, *filter(None, (artifact.digest_url,)), *chunks]
 
 
 def subject(
@@ -119,11 +115,12 @@ def subject(
         boot_url=(layout.urls.boot_url or "") if layout else boot_url,
         artifact_url=(layout.urls.artifact_url or "") if layout else artifact_url,
         injector=injector,
-        config=config or (None if any(one.values(_OTHER_CONFIG) for one in shown.entries) else packed),
+        config=config or (None if any(one.values(CONFIG) for one in shown.entries) else packed),
         local_sizes=local_sizes or {},
         enabled=enabled,
         mounts=mounted,
         packed=packed,
+        trust=packed_trust(image) if layout else (),
         memory=node_memory_of(
             image,
             entry,

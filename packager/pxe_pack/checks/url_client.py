@@ -1,9 +1,10 @@
 """Asks for a URL as the agent on a node does, so that the answer means here what it means there.
 
-By http that is: a GET with a Range, and one without for servers that refuse ranges; no environment; the configuration's
-proxies, with its exemptions; the image's CA bundle, or the configuration's own files; redirects by the agent's rules.
+Of a file by http that is: a GET with a Range, and one without for servers that refuse ranges; no environment; the
+configuration's proxies, with its exemptions; the image's CA bundle, or the configuration's own files; redirects by the
+agent's rules.
 
-Sources: RFC 9110 (14.2 Range, 15.4 redirects), RFC 3659 (FTP's SIZE); docs/node.md.
+Sources: RFC 9110 (9.3.7 OPTIONS, 14.2 Range, 15.4 redirects), RFC 3659 (FTP's SIZE); docs/node.md.
 """
 
 from __future__ import annotations
@@ -84,6 +85,13 @@ class Client:
         # the whole of an answer to a range over the only byte says nothing
         return Found(size=int(length) if length.isdigit() else None, ranges=length in {"0", "1"}, doubt=doubt)
 
+    def listens(self, url: Url) -> int:
+        """The status with which the server of `url`, where something is to be posted, responds to OPTIONS.
+
+        That is what RFC 9110, 9.3.7, has for such a question: it changes nothing. Raises one of ERRORS.
+        """
+        return self._send("OPTIONS", url, {}).status_code
+
     def _follow(self, own: Url, fields: Mapping[str, str]) -> requests.Response:
         """The answer to a GET, after redirects; its body is not read."""
         url = own
@@ -101,20 +109,20 @@ class Client:
     def _patient(self, url: Url, fields: Mapping[str, str]) -> requests.Response:
         """The answer to a GET, asked for again where another moment may bring another one."""
         for seconds in _WAITS:
-            answer = self._get(url, fields)
+            answer = self._send("GET", url, fields)
             if answer.status_code not in _PASSING:
                 return answer
             time.sleep(seconds)
-        return self._get(url, fields)
+        return self._send("GET", url, fields)
 
-    def _get(self, url: Url, fields: Mapping[str, str]) -> requests.Response:
+    def _send(self, method: str, url: Url, fields: Mapping[str, str]) -> requests.Response:
         with requests.Session() as session:
             session.trust_env = False  # nodes ignore the environment too
             session.mount("https://", _Adapter())
             own = {"User-Agent": f"pxe-fetch/{__version__}", "Accept": "*/*"}
             session.headers.clear()
             request = session.prepare_request(
-                requests.Request("GET", url.request_url, headers={**own, **fields, "Accept-Encoding": "identity"})
+                requests.Request(method, url.request_url, headers={**own, **fields, "Accept-Encoding": "identity"})
             )
             request.url = url.request_url  # as written: requests encodes it anew
             proxy = self._proxy_of(url)

@@ -142,7 +142,8 @@ _AGENT_DESCRIPTION = (
 )
 _ARGUMENTS = {
     "pxe-fetch=off": "fetch nothing on this boot",
-    "pxe-fetch.config=URL": "use the configuration at URL; by plain http it needs the next argument too",
+    "pxe-fetch.config=URL": "use the configuration at URL; by plain http, or if /etc/pxe-fetch/trust has keys, it "
+    "needs the next argument or a signature by one of them at URL.minisig",
     "pxe-fetch.config.sha256=HEX": "the SHA-256 digest of that configuration",
     "pxe-fetch.base_url=URL": "join relative urls to this one",
     "pxe-fetch.artifact_url=URL": "where the files that pxe-pack exported are served now",
@@ -152,6 +153,8 @@ _ARGUMENTS = {
 }
 _FILES = {
     "/etc/pxe-fetch/fetch.yaml": "the configuration",
+    "/etc/pxe-fetch/trust/NAME.pub": "public keys of minisign; a configuration by URL is signed by one of them",
+    "/var/lib/pxe-fetch/serial": "the highest serial of a configuration by URL that was used",
     "/usr/lib/pxe-fetch/fetch.yaml": "the configuration if there is none in /etc",
     "/run/pxe-fetch/state.json": "the state of the latest run, which `pxe-fetch status` shows",
 }

@@ -23,5 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Relocate the layout. Raises InputError, WorkError and OSError."""
     moved = relocate(arguments.layout, boot_url=arguments.boot_url, artifact_url=arguments.artifact_url)
+    if moved.warnings:
+        console.problems(moved.warnings)
     console.result(document(moved), summary(moved))
     return 0

@@ -11,7 +11,7 @@ from pxe_pack.console import Console
 from pxe_pack.layout.dnsmasq import ARCHITECTURES
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.servers import SNIPPETS
-from pxe_pack.layout.site import Site, unannounced
+from pxe_pack.layout.site import Site, contacted, unannounced
 from pxe_pack.tools import InputError
 
 
@@ -52,7 +52,12 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         raise InputError(Problem(reference="layout-architecture", message=message, hint=hint))
     folder = arguments.root.rstrip("/") if arguments.root else str(layout.root)
     site = Site(
-        layout=layout, folder=folder, subnet=arguments.subnet, dns=tuple(arguments.dns), router=arguments.router
+        layout=layout,
+        folder=folder,
+        subnet=arguments.subnet,
+        dns=tuple(arguments.dns),
+        router=arguments.router,
+        contacted=contacted(layout) if arguments.server == "dnsmasq" else (),
     )
     if (site.dns or site.router) and arguments.server != "dnsmasq":
         message = f"{arguments.server} announces neither DNS servers nor routers to the nodes"

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from pxe_pack.image import decompress
 from pxe_pack.image.limits import Limit, Usage
+from pxe_pack.image.pe.program import is_program
 
 _HEADER_AT, _HEADER = 0x202, b"HdrS"
 _VERSION_AT = 0x20E  # position of kernel_version, which is an offset from 0x200
@@ -20,7 +21,16 @@ _VERSION_LIMIT = 256
 _ZBOOT = struct.Struct("<4x4sII8x32s")  # "zimg", offset and size of the compressed data, compression
 _BANNER = re.compile(rb"Linux version (\S{3,200}) ")
 _LONGEST_BANNER = 256  # bytes
+_ARM64_AT, _ARM64 = 0x38, b"ARM\x64"  # Documentation/arch/arm64/booting.rst
+_ELF = b"\x7fELF"
 _GZIP = b"\x1f\x8b"
+
+
+def begins_kernel(head: bytes) -> bool:
+    """Whether a file that begins with `head` may be a kernel: a bzImage, an EFI program, an ELF, or one compressed."""
+    if head[_HEADER_AT : _HEADER_AT + 4] == _HEADER or head[_ARM64_AT : _ARM64_AT + 4] == _ARM64 or is_program(head):
+        return True
+    return head.startswith((_ELF, _GZIP)) or head[4:8] == b"zimg"
 
 
 def release(data: bytes) -> str:

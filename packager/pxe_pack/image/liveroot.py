@@ -9,7 +9,7 @@ from functools import cached_property
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import Span
-from pxe_pack.image import rootfs, squashfs
+from pxe_pack.image import dracut, rootfs, squashfs
 from pxe_pack.image.iso.reader import Iso, contiguous
 from pxe_pack.image.iso.udf import has_udf, udf_span
 from pxe_pack.image.media import MediaEntry
@@ -36,6 +36,7 @@ class LiveOS:
     superblock: Superblock | None  # None: a plain ext filesystem instead of a squashfs
     squashfs_tree: Tree | None  # None likewise
     facts: RootFacts
+    case_differs: bool = False  # dracut finds the root filesystem only because the ISO's names have no case (Joliet)
 
     @cached_property
     def tree(self) -> Tree:
@@ -54,7 +55,7 @@ class LiveOS:
 
 def find_live(image: Iso, arguments: Iterable[tuple[str, ...]]) -> LiveOS:
     """The LiveOS in `image` that the kernel `arguments` (per menu entry) boot. Raises InputError if there is none."""
-    root = _root_image(image, arguments)
+    root, exact = _root_image(image, arguments)
     span = contiguous(root)
     if span is None:
         raise InputError(
@@ -77,25 +78,28 @@ def find_live(image: Iso, arguments: Iterable[tuple[str, ...]]) -> LiveOS:
     if superblock:
         tree = Tree(image=Image.within(image.file.fileno(), image.path, offset=span.offset, size=span.size))
     facts = rootfs.read_root(tree) if tree else RootFacts()
-    return LiveOS(iso=image, root=root, span=span, superblock=superblock, squashfs_tree=tree, facts=facts)
+    return LiveOS(
+        iso=image, root=root, span=span, superblock=superblock, squashfs_tree=tree, facts=facts, case_differs=not exact
+    )
 
 
-def _root_image(image: Iso, arguments: Iterable[tuple[str, ...]]) -> MediaEntry:
-    """The file with the root filesystem: what dracut mounts for one of `arguments`, if it is a file system.
+def _root_image(image: Iso, arguments: Iterable[tuple[str, ...]]) -> tuple[MediaEntry, bool]:
+    """The file with the root filesystem, and whether its name is exactly what dracut looks for.
+
+    It is what dracut mounts for one of `arguments`, if it is a file system.
 
     Source: dracut, dmsquash-live-root.sh: `/run/initramfs/live/${live_dir}/${squash_image}` if that exists, else
     rootfs.img or (up to dracut 107) ext3fs.img in the same folder; an empty value counts as none.
     """
     looked_for: dict[str, str] = {}  # path -> what is wrong with it
     for entry in arguments:
-        given = dict(argument.split("=", 1) for argument in entry if "=" in argument)
-        folder = given.get("rd.live.dir") or LIVE_DIR
-        named = given.get("rd.live.squashimg") or SQUASHFS_IMAGE
+        folder = dracut.getarg(entry, dracut.LIVE_DIR) or LIVE_DIR
+        named = dracut.getarg(entry, dracut.SQUASH_IMAGE) or SQUASHFS_IMAGE
         for name in (named, ROOTFS_IMAGE, _EXT3_IMAGE):
             path = f"{folder}/{name}"
             if found := _mounted(image, path):
                 if found.is_file and _is_filesystem(image, found):
-                    return found
+                    return found, resolved(path, image.entries.get) in image.entries
                 looked_for[path] = "is not a file system"
                 break  # dracut looks no further
         else:

@@ -19,7 +19,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.tar import TarReader
 from pxe_pack.image import archive, squashfs
 from pxe_pack.image.decompress import DAMAGED
-from pxe_pack.image.iso.reader import SECTOR
+from pxe_pack.image.iso.descriptors import SECTOR
 from pxe_pack.image.limits import Limit, Usage
 from pxe_pack.image.squashfs import open_tree
 from pxe_pack.tools import InputError

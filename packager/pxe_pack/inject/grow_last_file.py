@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.image.iso.reader import SECTOR, contiguous, open_iso
+from pxe_pack.image.iso.descriptors import SECTOR
+from pxe_pack.image.iso.reader import contiguous, open_iso
 from pxe_pack.tools import WorkError
 
 _BOTH = struct.Struct("<I")

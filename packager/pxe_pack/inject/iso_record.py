@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from pxe_pack.hashing import Span, copy_piece, write_all
-from pxe_pack.image.iso.reader import SECTOR
+from pxe_pack.image.iso.descriptors import SECTOR
 
 # libisofs, iso_write_opts_set_overwrite_buf(): growing an image replaces its first 64 KiB, and appends all else
 HEAD_SIZE: Final = 64 << 10

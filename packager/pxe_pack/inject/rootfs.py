@@ -13,7 +13,8 @@ from pathlib import Path
 
 from pxe_pack.console import Console
 from pxe_pack.hashing import Advance, SizeAndDigest, Span, copy_into, copy_span, splice, write_all
-from pxe_pack.image.iso.reader import SECTOR, open_iso
+from pxe_pack.image.iso.descriptors import SECTOR
+from pxe_pack.image.iso.reader import open_iso
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.inject import xorriso
 from pxe_pack.inject.grow_last_file import grow_last_file
@@ -60,7 +61,7 @@ def no_squashfs(image: LiveImage) -> str | None:
         return f"{live.root.path} is an {live.root_format} filesystem, not a squashfs"
     if image.facts.nested:
         return f"{live.root.path} is a squashfs that only wraps another filesystem ({image.facts.nested})"
-    return None
+    return xorriso.CASE_DIFFERS if live.case_differs else None
 
 
 def disk_space(image: LiveImage, payload: Payload) -> int:

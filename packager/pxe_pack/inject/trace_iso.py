@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 from pxe_pack.hashing import BLOCK, Span
-from pxe_pack.image.iso.reader import SECTOR, Iso
+from pxe_pack.image.iso.descriptors import SECTOR
+from pxe_pack.image.iso.reader import Iso
 from pxe_pack.inject.iso_record import HEAD_SIZE, LIMIT, Pieces
 
 _ZEROS: Final = bytes(SECTOR)

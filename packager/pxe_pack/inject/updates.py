@@ -36,6 +36,8 @@ def unsupported_reason(image: LiveImage) -> str | None:
         return "it has no ISO: its root filesystem is its initrd"
     if has_udf(image.live.iso):
         return _TWO_TREES
+    if image.live.case_differs:
+        return xorriso.CASE_DIFFERS
     if image.selinux_enforcing:
         return "SELinux is enforcing, and files copied at boot get no labels"
     return no_hook(image)

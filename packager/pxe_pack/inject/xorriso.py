@@ -16,11 +16,16 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
-from pxe_pack.image.iso.reader import SECTOR, Iso, has_joliet
+from pxe_pack.image.iso import descriptors
+from pxe_pack.image.iso.descriptors import SECTOR
+from pxe_pack.image.iso.reader import Iso
 from pxe_pack.tools import WorkError
 
 EDITOR = "xorriso"
 BIG_FILE = (1 << 32) - SECTOR  # bytes; larger files need several extents, which is ISO 9660 level 3
+CASE_DIFFERS = (
+    "dracut finds the root filesystem only because Joliet's names have no case, and xorriso adds Rock Ridge's, which do"
+)
 _LAST = -1_000_000_000  # sort weight: a lower weight means a higher address; only files get one this low
 _MBR_ENTRIES, _MBR_END = 446, 510
 
@@ -61,7 +66,7 @@ def rewrite(
     The content of the file `last` comes after everything else.
     """
     drives = ["-indev", f"stdio:{iso.path}", "-outdev", f"stdio:{target}", "-boot_image", "any", "replay"]
-    if has_joliet(iso.file):
+    if descriptors.joliet(iso.file):
         drives += ["-joliet", "on"]
     commands = _commands(removed, placed, mtime)
     if last:
@@ -87,9 +92,12 @@ def _run(drives: list[str], commands: list[str], mtime: int, work: Path) -> None
     # surrogateescape restores the bytes of names that are not UTF-8
     script.write_text("\n".join([*commands, "-commit", "-end", ""]), errors="surrogateescape")
     # -stdio_sync off: by default xorriso calls fsync every few MB; the output is renamed into place when complete
+    # -local_charset: by default it is the locale's, and converting the names of Joliet would depend on that
     # -ecma119_map lowercase: names of an ISO without Rock Ridge get the case Linux shows; xorriso adds Rock Ridge
     options = [
         "-no_rc",
+        "-local_charset",
+        "UTF-8",
         "-ecma119_map",
         "lowercase",
         "-abort_on",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from posixpath import basename
 from urllib.parse import quote
 
+from pxe_fetch.contract.problem import is_shown
 from pxe_pack.image.grub.efi_image import GrubImage
 from pxe_pack.layout.entries import BootEntry, Menu, menu
 
@@ -94,7 +95,7 @@ def _title(entry: BootEntry) -> str:
 
 def _plain(title: str) -> str:
     """The title without unprintable characters and those with a meaning in iPXE scripts."""
-    return "".join(letter for letter in title if letter.isprintable() and letter not in "$|&#")
+    return "".join(letter for letter in title if is_shown(letter) and letter not in "$|&#")
 
 
 def quoted(argument: str) -> str:

@@ -19,6 +19,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import SizeAndDigest, copy_hashed, copy_span
 from pxe_pack.image.bootloader import grub_in
 from pxe_pack.image.grub.config import GRUB_CFG
+from pxe_pack.layout import kernel_arguments
 from pxe_pack.layout.ipxe import IPXE_SCRIPT, script
 from pxe_pack.layout.manifest import (
     MANIFEST,
@@ -30,6 +31,7 @@ from pxe_pack.layout.manifest import (
     parse_manifest,
     path_problem,
 )
+from pxe_pack.layout.pinned import Pinned, parse_pinned
 from pxe_pack.layout.urls import Urls
 from pxe_pack.tools import InputError, WorkError
 
@@ -89,6 +91,26 @@ class Layout:
         return self.packed_artifact_url != self.urls.artifact_url
 
     @property
+    def left_behind(self) -> dict[str, str]:
+        """The files of the image's medium that the layout has no use for: path -> why."""
+        listed = self.facts.get("left_behind")
+        entries = listed if isinstance(listed, list) else []
+        pairs = ((one.get("path"), one.get("why")) for one in entries if isinstance(one, dict))
+        return {path: why for path, why in pairs if isinstance(path, str) and isinstance(why, str)}
+
+    @property
+    def pinned(self) -> Pinned | None:
+        """The configuration that its nodes fetch by URL; None if `pxe-pack pin` has named none."""
+        document = self.facts.get("pinned")
+        return parse_pinned(document) if document is not None else None
+
+    @property
+    def added_arguments(self) -> tuple[str, ...]:
+        """The names of the kernel arguments that were added after the pack."""
+        relocated = (kernel_arguments.ARTIFACT_URL,) if self.is_relocated else ()
+        return (*relocated, *(kernel_arguments.PIN if self.pinned else ()))
+
+    @property
     def copied_payload(self) -> int:
         """The bytes of the payload that dracut copies onto a LiveOS's root at each boot; 0 if it is in the root."""
         inject = _section(self.facts, "inject")
@@ -138,9 +160,9 @@ class Layout:
         return found
 
     def unlisted(self) -> list[str]:
-        """Paths of the files and links in the folder that the manifest does not list."""
+        """Paths in the folder that are not a layout's: of files, links, and folders (ending in /) without any."""
         known = {MANIFEST, SUMS, *self.files}
-        return sorted(path for path in files_below(self.root) if path not in known)
+        return sorted(path for path in found_below(self.root) if path not in known)
 
     def place(self, path: str) -> Path:
         """The path on disk for the new file `path`. Creates its parent folders."""
@@ -197,6 +219,11 @@ class Layout:
             path.chmod(0o755 if path.is_dir() else 0o644)  # independent of the umask
 
 
+def what_is(path: str) -> str:
+    """What a path from `found_below` is, for people."""
+    return "an empty folder" if path.endswith("/") else "a file"
+
+
 def find_layout(folder: Path) -> Layout | None:
     """The layout in `folder`; None if pxe-pack has not written one there. Raises InputError if it cannot be trusted."""
     try:
@@ -208,11 +235,17 @@ def find_layout(folder: Path) -> Layout | None:
     return Layout.read(folder) if data and b'"pxe_pack"' in data else None
 
 
-def files_below(folder: Path) -> Iterable[str]:
-    """The paths of all files and links below `folder`, relative to it. Links are not followed."""
+def found_below(folder: Path) -> Iterable[str]:
+    """The paths of all files, links and empty folders below `folder`, relative to it; those of folders end in `/`.
+
+    Links are not followed. A folder that cannot be read counts as empty.
+    """
     for top, folders, files in os.walk(folder):
-        links = [name for name in folders if (Path(top) / name).is_symlink()]
-        yield from ((Path(top) / name).relative_to(folder).as_posix() for name in [*files, *links])
+        place = Path(top)
+        links = [name for name in folders if (place / name).is_symlink()]
+        yield from ((place / name).relative_to(folder).as_posix() for name in [*files, *links])
+        if not folders and not files and place != folder:
+            yield f"{place.relative_to(folder).as_posix()}/"
 
 
 def _content(path: Path) -> bytes | None:

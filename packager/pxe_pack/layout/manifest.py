@@ -16,8 +16,9 @@ from urllib.parse import unquote
 
 from pxe_fetch.contract import validators
 from pxe_fetch.contract.paths import parents
-from pxe_fetch.contract.problem import RuleError
+from pxe_fetch.contract.problem import HIDDEN, RuleError
 from pxe_fetch.contract.url import UrlError, parse
+from pxe_pack.layout.pinned import parse_pinned
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
@@ -135,6 +136,11 @@ def _check_facts(facts: Mapping[str, object]) -> None:
             raise ManifestError(f"has a value of {name} that is not text")
         if value and name in urls and (reason := url_problem(value)):
             raise ManifestError(f"has a value of {name} that {reason}")
+    if facts.get("pinned") is not None:
+        try:
+            parse_pinned(facts["pinned"])
+        except ValueError as error:
+            raise ManifestError(f"has a value of pinned that {error}") from None
 
 
 def _section(facts: Mapping[str, object], key: str) -> Mapping[str, object]:
@@ -168,7 +174,7 @@ def _path(entry: Mapping[str, object], number: int) -> str:
     if not isinstance(path, str):
         raise ManifestError(f"has an entry without a path: outputs[{number}]")
     if reason := path_problem(path):
-        raise ManifestError(f"lists {path[:100]!r}, which {reason}")
+        raise ManifestError(f"lists {path[:100]!a}, which {reason}")
     return path
 
 
@@ -211,6 +217,8 @@ def path_problem(path: str) -> str | None:
     parts = path.split("/")
     if _CONTROL.search(path):
         return "contains a control character"
+    if HIDDEN.search(path):
+        return "contains an invisible character"
     if path.startswith("/") or {"", ".", ".."} & {*parts}:
         return "is not a relative path without `.` and `..`"
     if len(encoded) > _MAX_PATH or max(len(part.encode()) for part in parts) > _MAX_NAME:

@@ -8,7 +8,7 @@ unchanged files, and then both are exchanged in one step.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pxe_fetch.contract.paths import parents
@@ -16,20 +16,19 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack import checks
 from pxe_pack.console import joined
 from pxe_pack.image.grub.arguments import for_address
-from pxe_pack.image.grub.commands import LINUX
 from pxe_pack.image.grub.config import GRUB_CFG
 from pxe_pack.image.grub.limits import GrubSyntaxError
-from pxe_pack.image.grub.script import Command, parse, walk
+from pxe_pack.image.grub.script import Command, parse
 from pxe_pack.image.grub.words import quoted, unquoted
+from pxe_pack.image.liveos import opened
 from pxe_pack.layout.entries import menu
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
-from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.kernel_arguments import ARTIFACT_URL, kernels, replaced, unsuitable
+from pxe_pack.layout.layout import Layout, what_is
 from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
 from pxe_pack.layout.urls import Urls, file_name, same_urls
 from pxe_pack.output import output_problem, staging
 from pxe_pack.tools import InputError
-
-ARTIFACT_ARGUMENT = "pxe-fetch.artifact_url"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +38,7 @@ class Relocated:
     root: Path
     urls: Urls
     changed: tuple[str, ...]  # paths of files with a new content or a new name
+    warnings: tuple[Problem, ...]  # what nodes may lack for the new URLs
 
 
 def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> Relocated:
@@ -60,9 +60,10 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> R
     try:
         too_long = [*checks.command_lines(menu(moved, read=layout.text))]
     except GrubSyntaxError as error:
-        raise _no_script(layout, error) from error
+        raise unsuitable(layout.root / GRUB_CFG, error) from error
     if too_long:
         raise InputError(*too_long)
+    warnings = _unreachable(layout, urls)
     with staging(layout.root) as made:
         new = Layout(root=made.layout, urls=urls)
         for path in layout.files:
@@ -72,7 +73,7 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> R
         changed = [name for path, name in names.items() if path != name]
         changed += [path for path in (GRUB_CFG, IPXE_SCRIPT) if new.text(path) != layout.text(path)]
         new.finish(layout.facts)
-    return Relocated(root=layout.root, urls=urls, changed=tuple(sorted(changed)))
+    return Relocated(root=layout.root, urls=urls, changed=tuple(sorted(changed)), warnings=warnings)
 
 
 def _problems(layout: Layout, *, boot_url: str | None, artifact_url: str | None) -> list[Problem]:
@@ -90,11 +91,23 @@ def _problems(layout: Layout, *, boot_url: str | None, artifact_url: str | None)
     found += checks.artifact_url(artifact_url) if artifact_url else []
     found += [replaced for replaced in layout.differing() if "does not exist" in replaced.message]
     if unlisted := layout.unlisted():
-        message = f"{layout.root} contains a file that pxe-pack did not write: {unlisted[0]}"
+        message = f"{layout.root} contains {what_is(unlisted[0])} that pxe-pack did not write: {unlisted[0]}"
         found.append(Problem(reference="output-foreign", message=message, hint="move it away, or it would be lost"))
     elif problem := output_problem(layout.root):
         found.append(problem)
     return found
+
+
+def _unreachable(layout: Layout, urls: Urls) -> tuple[Problem, ...]:
+    """What nodes lack for the new URLs, and did not lack before: warnings. Raises InputError for errors."""
+    with opened(layout.root, boot_url=layout.urls.boot_url or "") as image:
+        before = checks.subject(image, layout=layout, loaders=image.loaders)
+        after = replace(before, boot_url=urls.boot_url or "", artifact_url=urls.artifact_url or "")
+        known = [*checks.for_urls(before)]
+        found = [problem for problem in checks.for_urls(after) if problem not in known]
+    if errors := [problem for problem in found if problem.severity == "error"]:
+        raise InputError(*errors)
+    return tuple(problem for problem in found if problem.severity == "warning")
 
 
 def _clashes(layout: Layout, names: Mapping[str, str], urls: Urls) -> list[Problem]:
@@ -120,14 +133,13 @@ def _rewritten(cfg: str, layout: Layout, urls: Urls) -> str:
     try:
         nodes = parse(cfg)
     except GrubSyntaxError as error:
-        raise _no_script(layout, error) from error
+        raise unsuitable(layout.root / GRUB_CFG, error) from error
     packed, before = layout.packed_artifact_url, layout.urls.boot_url
     moved = packed and urls.artifact_url != _folder(packed)
     wanted = urls.artifact_url if layout.of_kind(Kind.ARTIFACT) and moved else None
     found = False
-    for command in walk(nodes):
-        if command.name in LINUX and len(command.words) > 1:
-            found |= _fix(command, before=before, after=urls.boot_url, artifact_url=wanted)
+    for command in kernels(nodes):
+        found |= _fix(command, before=before, after=urls.boot_url, artifact_url=wanted)
     if before and urls.boot_url != before and not found:
         message = f"{layout.root / GRUB_CFG} does not contain root=live:{before}, so it cannot be replaced"
         hint = "someone has edited the file; restore that argument, or pack again"
@@ -135,49 +147,19 @@ def _rewritten(cfg: str, layout: Layout, urls: Urls) -> str:
     return "".join(map(str, nodes))
 
 
-def _no_script(layout: Layout, error: GrubSyntaxError) -> InputError:
-    message = f"{layout.root / GRUB_CFG}:{error.line} is not a script for GRUB: {error}"
-    hint = "correct the file, or pack again"
-    return InputError(Problem(reference="grub-unsuitable", message=message, hint=hint))
-
-
 def _fix(command: Command, *, before: str | None, after: str | None, artifact_url: str | None) -> bool:
     """Replace the arguments of an entry's kernel. True if it had the old boot_url."""
-    root, name = f"root=live:{before}", f"{ARTIFACT_ARGUMENT}="
-    words = [word for word in command.words if not _is_own(word)]
+    root = f"root=live:{before}"
+    added = [f"{ARTIFACT_URL}={artifact_url}"] if artifact_url else []
+    words = replaced(command.words, without=[ARTIFACT_URL], added=added)
     live = [number for number, word in enumerate(words) if unquoted(word) == root]
     for number in live:
         words[number] = quoted(f"root=live:{after}")
     if live and after:
         words = for_address(words, after)
-    if artifact_url:
-        end = words.index("--") if "--" in words else len(words)  # what follows a lone "--" is for init
-        words.insert(end, quoted(name + artifact_url))
     if words != command.words:
         command.replace_words(words)
     return bool(live)
-
-
-def without_relocation(cfg: str) -> str:
-    """The grub.cfg `cfg` without the kernel arguments of relocations. Raises InputError if its syntax is invalid."""
-    try:
-        nodes = parse(cfg)
-    except GrubSyntaxError as error:
-        raise InputError(
-            Problem(
-                reference="grub-unsuitable",
-                message=f"line {error.line} of grub.cfg is not valid GRUB syntax: {error}",
-            )
-        ) from error
-    for command in walk(nodes):
-        if command.name in LINUX and any(map(_is_own, command.words)):
-            command.replace_words([word for word in command.words if not _is_own(word)])
-    return "".join(map(str, nodes))
-
-
-def _is_own(word: str) -> bool:
-    """True if the word is the kernel argument of an earlier relocation (the kernel treats `-` and `_` alike)."""
-    return unquoted(word).partition("=")[0].replace("-", "_") == ARTIFACT_ARGUMENT.replace("-", "_")
 
 
 def document(relocated: Relocated) -> dict[str, object]:

@@ -9,8 +9,15 @@ from urllib.parse import urlsplit
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.image.bootloader import SUFFIXES
+from pxe_pack.image.grub.config import GRUB_CFG
+from pxe_pack.image.grub.limits import GrubSyntaxError
+from pxe_pack.image.liveos import opened
+from pxe_pack.inject.packed_config import packed_config
+from pxe_pack.layout import kernel_arguments
+from pxe_pack.layout.entries import menu
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.urls import server
+from pxe_pack.node_urls import contacted_hosts, host_of
 from pxe_pack.tools import InputError
 
 # prefix lengths of the subnet assumed around the server's address
@@ -29,6 +36,7 @@ class Site:
     subnet: Network | None = None  # None: derived from the server's address in the URL
     dns: tuple[Address, ...] = ()  # DNS servers for the nodes
     router: IPv4Address | None = None  # None: dnsmasq announces itself
+    contacted: tuple[str, ...] = ()  # hosts that nodes contact by their configuration
 
     @property
     def base(self) -> str | None:
@@ -43,13 +51,13 @@ class Site:
 
     @property
     def hosts(self) -> list[str]:
-        """The hosts in the layout's URLs, each once."""
+        """The hosts that nodes contact, for the layout and by their configuration, each once."""
         urls = [
             self.layout.urls.boot_url,
             self.layout.urls.artifact_url,
             *(file.url for file in self.layout.files.values()),
         ]
-        return [*dict.fromkeys(host for url in urls if url and (host := urlsplit(url).hostname))]
+        return [*dict.fromkeys(host for host in [*(host_of(url or "") for url in urls), *self.contacted] if host)]
 
     @property
     def network(self) -> Network:
@@ -72,10 +80,23 @@ def address_of(host: str) -> Address | None:
         return None
 
 
+def contacted(layout: Layout) -> tuple[str, ...]:
+    """The hosts that the nodes of `layout` contact by their configuration; none if it cannot be read."""
+    try:
+        with opened(layout.root, boot_url=layout.urls.boot_url or "") as image:
+            config = packed_config(image)
+        entries = menu(layout.text(GRUB_CFG), read=layout.text).entries
+    except (InputError, GrubSyntaxError):  # `check` says what is wrong
+        return ()
+    named = [url for entry in entries for url in entry.values(kernel_arguments.CONFIG)]
+    own = contacted_hosts(config, artifact_url=layout.urls.artifact_url or "") if config else []
+    return (*own, *filter(None, map(host_of, named)))
+
+
 def unannounced(site: Site) -> Iterator[Problem]:
-    """Warnings about what nodes need to reach the layout's URLs, but DHCP will not tell them."""
+    """Warnings about what nodes need to reach the hosts they contact, but DHCP will not tell them."""
     network = site.network
-    names = [host for host in site.hosts if address_of(host) is None]
+    names = [host for host in site.hosts if address_of(host) is None and host != "localhost"]
     if names and not site.dns:
         yield Problem(
             reference="snippet-no-dns",

@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pxe_pack.image import dracut
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.rootfs import NESTED
 from pxe_pack.image.tree import text_file
@@ -32,7 +34,6 @@ _SNAPSHOT_SIZE = 32768  # MiB, the default of dracut 059; old releases have 512
 _IMG_LIB, _CHECK = "usr/lib/img-lib.sh", "check_live_ram"
 _MIN_MEMORY = 1024  # MiB, dracut's default of rd.minmem
 _DEVICE = ("/dev/", "LABEL=", "UUID=", "PARTLABEL=", "PARTUUID=", "live:")
-_FALSE = ("0", "no", "off", "false")  # dracut-lib.sh, getargbool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,25 +60,25 @@ def writable_layer(image: LiveImage, entry: BootEntry | None) -> WritableLayer:
     if image.live is None:
         return WritableLayer(space=ROOT)
     arguments = entry.arguments if entry else ()
-    overlayfs = _flag(arguments, "rd.live.overlay.overlayfs") or _flag(arguments, "rd.overlayfs")
+    overlayfs = dracut.getargbool(arguments, dracut.OVERLAYFS)
     copies = tuple(_copies(image, arguments))
     persistent, check = _persistent(entry), _live_ram_check(image, entry)
     if image.root_format == "squashfs" or overlayfs:
         return WritableLayer(space=RUN, persistent=persistent, copies=copies, check=check)
-    if _flag(arguments, "rd.writable.fsimg"):  # written to the copy itself, which has its full size already
+    if dracut.getargbool(arguments, dracut.WRITABLE_IMAGE):  # written to the copy, which has its full size
         return WritableLayer(space=SNAPSHOT, persistent=persistent, copies=copies, check=check)
-    given = next((int(one) for one in _values(entry, "rd.live.overlay.size") if one.isdigit()), None)
+    given = _number(arguments, dracut.OVERLAY_SIZE)
     size = (_snapshot_size(image) if given is None else given) << 20
-    thin = _flag(arguments, "rd.live.overlay.thin")
+    thin = dracut.getargbool(arguments, dracut.OVERLAY_THIN)
     space = RUN if thin else SNAPSHOT
     return WritableLayer(space=space, most=size, persistent=persistent, copies=copies, check=check)
 
 
 def _copies(image: LiveImage, arguments: tuple[str, ...]) -> list[tuple[str, int]]:
     copies = []
-    if _flag(arguments, "rd.live.ram"):
+    if dracut.getargbool(arguments, dracut.LIVE_RAM):
         copies.append(("copy for rd.live.ram", image.liveos.span.size))
-    if _flag(arguments, "rd.writable.fsimg") and image.root_format != "squashfs":
+    if dracut.getargbool(arguments, dracut.WRITABLE_IMAGE) and image.root_format != "squashfs":
         copies.append(("copy for rd.writable.fsimg", _ext4_size(image)))
     return copies
 
@@ -85,16 +86,16 @@ def _copies(image: LiveImage, arguments: tuple[str, ...]) -> list[tuple[str, int
 def _live_ram_check(image: LiveImage, entry: BootEntry | None) -> LiveRamCheck | None:
     """The check that the initrd makes; None if it makes none."""
     arguments = entry.arguments if entry else ()
-    if _flag(arguments, "rd.writable.fsimg"):
+    if dracut.getargbool(arguments, dracut.WRITABLE_IMAGE):
         size = image.liveos.iso.size
-    elif _flag(arguments, "rd.live.ram") and image.liveos.superblock:
+    elif dracut.getargbool(arguments, dracut.LIVE_RAM) and image.liveos.superblock:
         size = image.liveos.span.size
     else:
         return None
     if not any(_CHECK in text_file(facts.tree, _IMG_LIB) for facts in image.initrds.values()):
         return None
-    least = next((int(one) for one in _values(entry, "rd.minmem") if one.isdigit()), _MIN_MEMORY)
-    return LiveRamCheck(image=size, left=least << 20)
+    least = _number(arguments, dracut.MIN_MEMORY)
+    return LiveRamCheck(image=size, left=(_MIN_MEMORY if least is None else least) << 20)
 
 
 def _snapshot_size(image: LiveImage) -> int:
@@ -115,18 +116,10 @@ def _ext4_size(image: LiveImage) -> int:
 
 def _persistent(entry: BootEntry | None) -> str:
     """The device in `rd.live.overlay=`; empty if that names none (Image Customizer writes `1`)."""
-    given = next(reversed(_values(entry, "rd.live.overlay")), "")
+    given = (dracut.getarg(entry.arguments, dracut.OVERLAY) if entry else None) or ""
     return given if given.startswith(_DEVICE) else ""
 
 
-def _values(entry: BootEntry | None, name: str) -> list[str]:
-    return entry.values(name) if entry else []
-
-
-def _flag(arguments: tuple[str, ...], name: str) -> bool:
-    """Whether the argument `name` is on: the last one counts."""
-    for argument in reversed(arguments):
-        key, _, value = argument.partition("=")
-        if key == name:
-            return value not in _FALSE
-    return False
+def _number(arguments: Sequence[str], names: Sequence[str]) -> int | None:
+    value = dracut.getarg(arguments, names) or ""
+    return int(value) if value.isascii() and value.isdigit() else None

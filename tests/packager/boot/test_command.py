@@ -65,6 +65,20 @@ def test_a_credential_that_cannot_be_read_or_is_too_large_for_the_firmware(tmp_p
     assert "49152 bytes" in refused(large, "credential-unusable")
 
 
+def test_a_file_to_serve_that_is_missing_or_has_no_url(tmp_path: Path) -> None:
+    layout = layout_in(tmp_path)
+    said = refused(boot(layout, "--serve", f"{tmp_path}/nothing.yaml"), "boot-serve")
+    assert "nothing.yaml" in said
+    (tmp_path / "fleet.yaml").write_text("version: 1\n")
+    said = refused(boot(layout, "--serve", f"{tmp_path}/fleet.yaml"), "boot-serve")
+    assert "pxe-pack pin" in said
+
+
+def test_a_file_to_serve_by_https_which_needs_the_production_hosts_key(tmp_path: Path) -> None:
+    (tmp_path / "fleet.yaml").write_text("version: 1\n")
+    refused(boot(layout_in(tmp_path), "--serve", f"{tmp_path}/fleet.yaml=https://10.0.0.1/f"), "boot-url-unplayable")
+
+
 def test_a_layout_for_another_architecture(tmp_path: Path) -> None:
     assert "x86_64" in refused(boot(layout_in(tmp_path, loader="bootaa64.efi")), "layout-architecture")
 

@@ -76,8 +76,9 @@ def grub_files(media: Media) -> dict[str, MediaEntry]:
     for folder in _FOLDERS:
         top = media.find(folder)
         for entry in media.below(top.path) if top else ():
-            if entry.is_file and entry.name not in _LEFT_OUT:
-                found.setdefault(f"{GRUB_DIR}/{os.path.relpath(entry.path, top.path if top else folder)}", entry)
+            path = os.path.relpath(entry.path, top.path if top else folder)
+            if entry.is_file and path not in _LEFT_OUT:
+                found.setdefault(f"{GRUB_DIR}/{path}", entry)
     return found
 
 

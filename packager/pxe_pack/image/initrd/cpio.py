@@ -104,6 +104,11 @@ class Archives:
             self.segments.append(Segment(offset=start, end=offset, compression=compression))
 
 
+def begins_initrd(head: bytes) -> bool:
+    """Whether a file that begins with `head` may be an initrd: an archive, or something compressed."""
+    return _compression(head[:6]) != "unknown"
+
+
 def _compression(magic: bytes) -> str:
     if magic in _CPIO:
         return "none"

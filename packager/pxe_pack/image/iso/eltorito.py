@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pxe_pack.image.fat import Fat, FatError
-from pxe_pack.image.iso.reader import SECTOR, Iso
+from pxe_pack.image.iso.descriptors import SECTOR
+from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.limits import Limit, Usage
 
 _RECORD_AT = 17 * SECTOR

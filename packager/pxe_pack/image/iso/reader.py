@@ -1,8 +1,7 @@
 """Read an ISO 9660 image without mounting it: its files, their attributes, and their positions in the image.
 
-Sources: ECMA-119 (volume and directory records), IEEE P1282 and P1281 (Rock Ridge on SUSP). Numbers stored in both byte
-orders are read from the little-endian half. `iso.find("liveos/rootfs.img")` returns an entry; its bytes are read
-directly from the image, so a filesystem inside the image can be read in place.
+Numbers stored in both byte orders are read from the little-endian half. `iso.find("liveos/rootfs.img")` returns an
+entry; its bytes are read directly from the image, so a filesystem inside the image can be read in place.
 """
 
 from __future__ import annotations
@@ -18,17 +17,11 @@ from typing import BinaryIO
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import Span, span_pieces
-from pxe_pack.image.iso.rockridge import Attributes, SystemUseError, read_attributes
-from pxe_pack.image.limits import Limit, Usage
+from pxe_pack.image.iso import descriptors
+from pxe_pack.image.iso.descriptors import DESCRIPTORS_AT, IDENTIFIER, SECTOR
+from pxe_pack.image.iso.directories import DirectoryError, read_names
 from pxe_pack.image.media import Media, MediaEntry, Names
 from pxe_pack.tools import InputError
-
-SECTOR = 2048
-
-_VOLUME_DESCRIPTORS_AT = 16 * SECTOR
-_PRIMARY, _SUPPLEMENTARY, _TERMINATOR = 1, 2, 255
-_JOLIET = (b"%/@", b"%/C", b"%/E")  # escape sequences of its character sets
-_DIRECTORY, _ASSOCIATED, _MORE_EXTENTS = 0x02, 0x04, 0x80  # file flags, ECMA-119 9.1.6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +35,7 @@ class Iso:
     entries: Names
     file: BinaryIO = field(repr=False)
     input_path: Path  # what the user gave: this image, or what it was built from
-    case_sensitive: bool  # as Linux mounts it (isofs): only names of Joliet, used without Rock Ridge, are not
+    case_sensitive: bool  # as Linux mounts it: names of Joliet are not
 
     def find(self, path: str) -> MediaEntry | None:
         return self.entries.find(path)
@@ -63,12 +56,12 @@ class Iso:
 
 def looks_like_iso(file: BinaryIO) -> bool:
     """Whether `file` has a volume descriptor where an ISO 9660 image has its first one."""
-    return os.pread(file.fileno(), 5, _VOLUME_DESCRIPTORS_AT + 1) == b"CD001"
+    return os.pread(file.fileno(), 5, DESCRIPTORS_AT + 1) == IDENTIFIER
 
 
 def is_iso(media: Media, entry: MediaEntry) -> bool:
     """Whether a file on a medium is an ISO 9660 image."""
-    return media.read(entry, offset=_VOLUME_DESCRIPTORS_AT + 1, size=5) == b"CD001"
+    return media.read(entry, offset=DESCRIPTORS_AT + 1, size=5) == IDENTIFIER
 
 
 @contextmanager
@@ -102,7 +95,9 @@ def _read(path: Path, file: BinaryIO, input_path: Path) -> Iso:
             )
         )
     size = os.fstat(file.fileno()).st_size
-    primary = _primary_descriptor(path, file)
+    primary = descriptors.primary(file)
+    if primary is None:
+        raise InputError(_damaged(path, f"it has no primary volume descriptor with sectors of {SECTOR:,} bytes"))
     volume_size = struct.unpack_from("<I", primary, 80)[0] * struct.unpack_from("<H", primary, 128)[0]
     if volume_size > size:
         raise InputError(
@@ -112,163 +107,20 @@ def _read(path: Path, file: BinaryIO, input_path: Path) -> Iso:
                 hint="copy or download it again",
             )
         )
-    reader = _Reader(path=path, file=file, size=size)
-    reader.walk_from(primary[156:190])
+    try:
+        entries, case_sensitive = read_names(file, size=size, primary=primary, joliet=descriptors.joliet(file))
+    except DirectoryError as error:
+        raise InputError(_damaged(path, str(error))) from error
     return Iso(
         path=path,
         volume_id=primary[40:72].decode("ascii", "replace").strip(),
         volume_size=volume_size,
         size=size,
-        entries=reader.entries,
+        entries=entries,
         file=file,
         input_path=input_path,
-        case_sensitive=reader.rock_ridge or not has_joliet(file),
+        case_sensitive=case_sensitive,
     )
-
-
-def _primary_descriptor(path: Path, file: BinaryIO) -> bytes:
-    for descriptor in _descriptors(file):
-        if descriptor[0] == _PRIMARY and struct.unpack_from("<H", descriptor, 128)[0] == SECTOR:
-            return descriptor
-    raise InputError(_damaged(path, "it has no primary volume descriptor with sectors of 2048 bytes"))
-
-
-def has_joliet(file: BinaryIO) -> bool:
-    """Whether the image in `file` has names by Joliet beside those of ISO 9660."""
-    return any(one[0] == _SUPPLEMENTARY and one[88:91] in _JOLIET for one in _descriptors(file))
-
-
-def _descriptors(file: BinaryIO) -> Iterator[bytes]:
-    """The volume descriptors, up to the one that ends them."""
-    for index in range(64):
-        descriptor = os.pread(file.fileno(), SECTOR, _VOLUME_DESCRIPTORS_AT + index * SECTOR)
-        if len(descriptor) < SECTOR or descriptor[1:6] != b"CD001" or descriptor[0] == _TERMINATOR:
-            return
-        yield descriptor
-
-
-class _Reader:
-    """Walks the directory tree of one image."""
-
-    def __init__(self, *, path: Path, file: BinaryIO, size: int) -> None:
-        self.path = path
-        self.file = file
-        self.size = size
-        self.entries = Names()
-        self._seen: set[int] = set()
-        self._directories = Usage(Limit.ISO_DIRECTORIES)
-        self._attributes_outside = Usage(Limit.ISO_ATTRIBUTES)
-        self._count = Usage(Limit.NAMES)  # also of records that add no name
-        self._skip = -1  # bytes to skip at the start of each system use field (SUSP SP); -1: no Rock Ridge
-
-    @property
-    def rock_ridge(self) -> bool:
-        """True if it has Rock Ridge; valid after `walk_from`."""
-        return self._skip >= 0
-
-    def walk_from(self, root: bytes) -> None:
-        """Read the tree below the root directory's record."""
-        span = self._span(root)
-        first = next(self._records(span), b"")
-        # P1281 5.3: the SP entry stands first in the system use field of the root's "." record
-        system_use = _system_use(first)
-        if system_use[:2] == b"SP" and system_use[4:6] == b"\xbe\xef":
-            self._skip = system_use[6]
-        self._walk(span, prefix="", depth=0)
-
-    def _walk(self, directory: Span, *, prefix: str, depth: int) -> None:
-        Limit.DEPTH.check(depth)
-        if directory.offset in self._seen:
-            raise InputError(_damaged(self.path, "its directories form a loop"))
-        self._seen.add(directory.offset)
-        spans: list[Span] = []
-        for record in self._records(directory):
-            flags, identifier = record[25], record[33 : 33 + record[32]]
-            if identifier in (b"\x00", b"\x01") or flags & _ASSOCIATED:
-                continue
-            spans.append(self._span(record))
-            Limit.ISO_EXTENTS.check(len(spans))
-            if flags & _MORE_EXTENTS:
-                continue
-            attributes = self._attributes(record)
-            if attributes.relocated:  # moved here because of the depth limit; it belongs where its CL entry is
-                spans = []
-                continue
-            name = attributes.name or _plain_name(identifier)
-            if name in ("", ".", "..") or "/" in name or "\0" in name:  # it would escape its directory
-                raise InputError(_damaged(self.path, f"a file in it has the name {name!r}"))
-            path = prefix + name
-            directory_bit = bool(flags & _DIRECTORY)
-            if attributes.child is not None:
-                spans, directory_bit = [self._relocated(attributes.child)], True
-            self._add(path, spans=tuple(spans), attributes=attributes, is_directory=directory_bit)
-            if directory_bit:
-                self._walk(spans[0], prefix=f"{path}/", depth=depth + 1)
-            spans = []
-
-    def _add(self, path: str, *, spans: tuple[Span, ...], attributes: Attributes, is_directory: bool) -> None:
-        if attributes.compressed:
-            raise InputError(_damaged(self.path, f"{path} is compressed (zisofs), which is not supported"))
-        mode = attributes.mode or (stat.S_IFDIR | 0o555 if is_directory else stat.S_IFREG | 0o444)
-        self.entries.add(
-            MediaEntry(
-                path=path,
-                mode=mode,
-                size=sum(span.size for span in spans) if stat.S_ISREG(mode) else 0,
-                spans=spans,
-                uid=attributes.uid,
-                gid=attributes.gid,
-                target=attributes.target,
-            )
-        )
-
-    def _attributes(self, record: bytes) -> Attributes:
-        if self._skip < 0:
-            return Attributes()
-        try:
-            return read_attributes(_system_use(record)[self._skip :], self._sector_bytes)
-        except SystemUseError as error:
-            raise InputError(_damaged(self.path, str(error))) from error
-
-    def _relocated(self, sector: int) -> Span:
-        """The extent of a relocated directory (P1282 4.1.5.1), whose "." record has the size."""
-        return self._span(next(self._records(Span(offset=sector * SECTOR, size=SECTOR)), b""))
-
-    def _records(self, directory: Span) -> Iterator[bytes]:
-        Limit.ISO_DIRECTORY.check(directory.size)
-        self._directories.add(directory.size)
-        data = self._bytes(directory)
-        at = 0
-        while at < len(data):
-            length = data[at]
-            if length == 0:  # no record crosses a sector: the rest of this one is padding
-                at = (at // SECTOR + 1) * SECTOR
-                continue
-            record = data[at : at + length]
-            if length < 34 or len(record) < length or record[32] + 33 > length:  # noqa: PLR2004  ECMA-119 9.1
-                raise InputError(_damaged(self.path, "a directory record is damaged"))
-            self._count.add()
-            yield record
-            at += length
-
-    def _span(self, record: bytes) -> Span:
-        if len(record) < 34:  # noqa: PLR2004  ECMA-119 9.1
-            raise InputError(_damaged(self.path, "a directory record is damaged"))
-        sector, size = struct.unpack_from("<I4xI", record, 2)
-        span = Span(offset=(sector + record[1]) * SECTOR, size=size)
-        if span.offset + span.size > self.size and span.size:
-            raise InputError(_damaged(self.path, "a file in it extends beyond the end"))
-        return span
-
-    def _sector_bytes(self, sector: int, offset: int, size: int) -> bytes:
-        self._attributes_outside.add(size)
-        return self._bytes(Span(offset=sector * SECTOR + offset, size=size))
-
-    def _bytes(self, span: Span) -> bytes:
-        data = os.pread(self.file.fileno(), span.size, span.offset)
-        if len(data) < span.size:
-            raise InputError(_damaged(self.path, "a directory in it is truncated"))
-        return data
 
 
 def contiguous(entry: MediaEntry) -> Span | None:
@@ -289,18 +141,6 @@ def _slice(spans: tuple[Span, ...], offset: int, size: int) -> Iterator[Span]:
         if start < end:
             yield Span(offset=span.offset + start, size=end - start)
         offset -= span.size
-
-
-def _system_use(record: bytes) -> bytes:
-    if not record:
-        return b""
-    end = 33 + record[32]
-    return record[end + (end & 1) :]
-
-
-def _plain_name(identifier: bytes) -> str:
-    """The name without Rock Ridge, as Linux shows it (isofs, map=normal): lower case, no version, no trailing dot."""
-    return identifier.decode("ascii", "replace").split(";")[0].rstrip(".").lower()
 
 
 def _damaged(path: Path, why: str) -> Problem:

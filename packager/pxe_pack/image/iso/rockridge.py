@@ -29,6 +29,7 @@ class Attributes:
     child: int | None = None  # CL: the sector of the directory that was relocated from here
     relocated: bool = False  # RE: relocated to here from elsewhere
     compressed: bool = False  # ZF: zisofs
+    extended: bool = False  # ER, in a root's record: it names the extension; by it Linux recognises Rock Ridge
 
 
 def read_attributes(area: bytes, read: Callable[[int, int, int], bytes]) -> Attributes:
@@ -66,6 +67,8 @@ def _noted(found: Attributes, signature: bytes, body: bytes) -> Attributes:
         return replace(found, child=int(struct.unpack_from("<I", body)[0]))
     if signature == b"RE":
         return replace(found, relocated=True)
+    if signature == b"ER":
+        return replace(found, extended=True)
     if signature == b"ZF":
         return replace(found, compressed=True)
     return found

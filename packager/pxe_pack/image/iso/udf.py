@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from pxe_pack.hashing import Span
-from pxe_pack.image.iso.reader import SECTOR, Iso
+from pxe_pack.image.iso.descriptors import SECTOR
+from pxe_pack.image.iso.reader import Iso
 
 _SEQUENCE_AT = 16  # sectors
 _DESCRIPTORS = 64  # more of them are not looked at

@@ -13,6 +13,7 @@ from pxe_pack.hashing import Span
 
 # Machine of the COFF header -> `uname -m`
 _MACHINES = {0x14C: "i686", 0x8664: "x86_64", 0xAA64: "aarch64", 0x5064: "riscv64", 0x6264: "loongarch64"}
+_PE_HEADER_AT = 0x3C  # in the DOS header: the offset of the PE header
 _PE32, _PE32_PLUS = 0x10B, 0x20B  # Magic of the optional header
 _CERTIFICATE_TABLE = 4  # index of the data directory; unlike the others, its address is a file offset
 _CHECKSUM_AT = 64  # in the optional header
@@ -44,6 +45,14 @@ class PeProgram:
         return data[span.offset : span.offset + span.size] if span else b""
 
 
+def is_program(head: bytes) -> bool:
+    """Whether a file that begins with `head` is a PE program: it has a DOS header, and where that says, a PE header."""
+    if head[:2] != b"MZ" or len(head) < _PE_HEADER_AT + 4:
+        return False
+    (coff,) = struct.unpack_from("<I", head, _PE_HEADER_AT)
+    return head[coff : coff + 4] == b"PE\0\0"
+
+
 def read_program(data: bytes) -> PeProgram:
     """Parse `data`, a whole file. Raises PeError."""
     try:
@@ -55,9 +64,9 @@ def read_program(data: bytes) -> PeProgram:
 def _read(data: bytes) -> PeProgram:
     if data[:2] != b"MZ":
         raise PeError("it does not start with a DOS header")
-    (coff,) = struct.unpack_from("<I", data, 0x3C)
-    if data[coff : coff + 4] != b"PE\0\0":
+    if not is_program(data):
         raise PeError("it has no PE header")
+    (coff,) = struct.unpack_from("<I", data, _PE_HEADER_AT)
     machine, sections, symbols_at, symbols, optional_size = struct.unpack_from("<HH4xIIH", data, coff + 4)
     optional = coff + 24
     (magic,) = struct.unpack_from("<H", data, optional)

@@ -1,0 +1,108 @@
+"""Gives the boot entries of a layout other kernel arguments, in place: only the files that differ are exchanged.
+
+They are written beside the layout and renamed into it, the manifest and the checksums last.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pxe_pack.cleanup import committing
+from pxe_pack.image.bootloader import grub_in
+from pxe_pack.image.grub.config import GRUB_CFG
+from pxe_pack.image.grub.limits import GrubSyntaxError
+from pxe_pack.image.grub.script import parse
+from pxe_pack.image.limits import Limit
+from pxe_pack.layout.entries import Menu, menu
+from pxe_pack.layout.ipxe import IPXE_SCRIPT
+from pxe_pack.layout.kernel_arguments import kernels, unsuitable, with_arguments
+from pxe_pack.layout.layout import Layout, found_below
+from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
+from pxe_pack.output import locked
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewEntries:
+    """The new text of each file with entries, by path: grub.cfg, and those beside it that load a kernel."""
+
+    layout: Layout
+    texts: Mapping[str, str]
+
+    @classmethod
+    def of(cls, layout: Layout, *, without: Collection[str], added: Sequence[str]) -> NewEntries:
+        """The entries of `layout` without the arguments named in `without`, and with `added`. Raises InputError."""
+        texts = {
+            path: with_arguments(text, name=str(layout.root / path), without=without, added=added)
+            for path, text in _with_entries(layout)
+        }
+        return cls(layout=layout, texts=texts)
+
+    def menu(self) -> Menu:
+        """The menu that nodes would get. Raises InputError if GRUB cannot run grub.cfg."""
+        try:
+            return menu(self.texts[GRUB_CFG], read=self._read, grub=grub_in(self.layout.root))
+        except GrubSyntaxError as error:
+            raise unsuitable(self.layout.root / GRUB_CFG, error) from error
+
+    def _read(self, path: str) -> str:
+        return self.texts.get(path.lstrip("/"), "") or self.layout.text(path)
+
+    def write(self, root: Path, *, facts: Mapping[str, object]) -> tuple[str, ...]:
+        """Write the new boot files, with boot.ipxe and a manifest of `facts`, to the folder `root` beside the layout.
+
+        Returns the paths of the files that differ. Raises InputError as `menu` does, and OSError.
+        """
+        new = Layout(root=root, urls=self.layout.urls, files=dict(self.layout.files))
+        for path in self.layout.of_kind(Kind.BOOT):  # which boot.ipxe is made from
+            if path not in self.texts and path != IPXE_SCRIPT:
+                new.take_over(path, self.layout)
+        for path, text in self.texts.items():
+            content = text.encode(errors="surrogateescape")
+            if path not in self.layout.files:
+                new.place(path).write_bytes(content)
+            elif path != GRUB_CFG:
+                new.write(path, [content])
+        try:
+            new.write_scripts(self.texts[GRUB_CFG])
+        except GrubSyntaxError as error:
+            raise unsuitable(self.layout.root / GRUB_CFG, error) from error
+        new.finish(facts)
+        return tuple(self._differing(root))
+
+    def commit(self, root: Path) -> None:
+        """Put what `write` has written to `root` into the layout. Raises OSError."""
+        with locked(self.layout.root.parent), committing():
+            for path in [*self._differing(root)]:
+                (root / path).replace(self.layout.root / path)
+
+    def _differing(self, root: Path) -> Iterator[str]:
+        for path in (*sorted(self.texts), IPXE_SCRIPT, MANIFEST, SUMS):
+            now = self.layout.root / path
+            if not now.is_file() or now.read_bytes() != (root / path).read_bytes():
+                yield path
+
+
+def _with_entries(layout: Layout) -> Iterator[tuple[str, str]]:
+    """Path and text of each file with entries. A site's own, for grub.cfg to `source`, may not be in the manifest."""
+    yield GRUB_CFG, layout.text(GRUB_CFG)
+    for path in sorted(found_below(layout.root)):
+        listed = layout.files.get(path)
+        if path != GRUB_CFG and path.endswith(".cfg") and (listed is None or listed.kind is Kind.BOOT):
+            text = _script(layout.root / path)
+            if text:
+                yield path, text
+
+
+def _script(file: Path) -> str:
+    """The text of a script of GRUB's that loads a kernel; empty if it is something else."""
+    about = file.lstat()
+    if not stat.S_ISREG(about.st_mode) or about.st_size > Limit.GRUB_BYTES.most:
+        return ""
+    text = file.read_text(encoding="utf-8", errors="surrogateescape")
+    try:
+        return text if kernels(parse(text)) else ""
+    except GrubSyntaxError:
+        return ""

@@ -1,0 +1,1 @@
+"""What nodes trust: the public keys in the image, and the signatures of configurations, by minisign."""

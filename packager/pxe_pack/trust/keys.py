@@ -1,0 +1,126 @@
+"""Public keys of minisign, which a pack puts into the image: nodes verify a configuration by URL with them.
+
+Source: https://jedisct1.github.io/minisign/, "Public key format" and "Secret key format": both are a comment, and
+base64 that begins with `Ed`, of 42 bytes and of 158. What a public key is, pxe_fetch.contract.minisign decides.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pxe_fetch.contract import minisign
+from pxe_fetch.contract.problem import Problem, printable
+
+SUFFIX = ".pub"
+_PUBLIC_SIZE = 42  # bytes, of a public key with its id
+_SECRET = (b"PRIVATE KEY", b"encrypted secret key")  # in a PEM file's first line, or in minisign's comment
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrustKey:
+    """A public key: the name of its file in the image, the file's content, and its id as minisign prints it."""
+
+    name: str
+    content: bytes
+    id: str  # 16 hexadecimal digits
+    key: bytes
+
+    def document(self) -> dict[str, object]:
+        """The key as JSON values."""
+        return {"file": self.name, "key_id": self.id}
+
+    def __str__(self) -> str:
+        return f"{self.name} (minisign key {self.id})"
+
+
+class KeyFileError(ValueError):
+    """A file is no public key; the message follows its name."""
+
+    def __init__(self, message: str, *, reference: str = "trust-key-invalid") -> None:
+        super().__init__(message)
+        self.reference = reference
+
+
+def read_keys(files: Sequence[Path]) -> tuple[tuple[TrustKey, ...], list[Problem]]:
+    """The public keys in `files`, and what is wrong with the files. No problem shows anything of their content."""
+    found: dict[str, TrustKey] = {}
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            key = parse(_content(file), name=file.name if file.name.endswith(SUFFIX) else f"{file.name}{SUFFIX}")
+            _refuse_repeated(key, found)
+        except KeyFileError as error:
+            problems.append(_problem(file, error))
+        else:
+            found[key.name] = key
+    return tuple(found.values()), problems
+
+
+def parse(content: bytes, *, name: str) -> TrustKey:
+    """The public key in the file content `content`. Raises KeyFileError."""
+    if len(content) > minisign.MAX_SIZE:
+        raise KeyFileError(f"has more than {minisign.MAX_SIZE:,} bytes, so it is no public key of minisign")
+    if _is_secret(content):
+        raise KeyFileError("is a SECRET key, which must never get into an image", reference="trust-key-secret")
+    try:
+        found = minisign.public_key(content)
+    except minisign.MinisignError as error:
+        raise KeyFileError(str(error)) from None
+    return TrustKey(name=name, content=content, id=found.id, key=found.key)
+
+
+def _is_secret(content: bytes) -> bool:
+    """Whether this is a private key: minisign's, with its comment or without, or one in PEM."""
+    if any(word in content for word in _SECRET):
+        return True
+    for line in content.splitlines():
+        with suppress(binascii.Error):
+            data = base64.b64decode(line.strip(), validate=True)
+            if data.startswith(b"Ed") and len(data) > _PUBLIC_SIZE:
+                return True
+    return False
+
+
+def _content(file: Path) -> bytes:
+    try:
+        # O_NONBLOCK: opening a pipe without a writer would block
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise KeyFileError(f"cannot be read: {error.strerror}", reference="trust-key-unreadable") from None
+    with os.fdopen(descriptor, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise KeyFileError("cannot be read: it is not a regular file", reference="trust-key-unreadable")
+        return opened.read(minisign.MAX_SIZE + 1)
+
+
+def _refuse_repeated(key: TrustKey, found: dict[str, TrustKey]) -> None:
+    if key.name in found:
+        raise KeyFileError(f"would be {key.name} in the image, as another key is", reference="trust-key-repeated")
+    if same := next((one.name for one in found.values() if one.key == key.key), None):
+        raise KeyFileError(f"has the same key as {same}", reference="trust-key-repeated")
+
+
+_HINTS = {
+    "trust-key-secret": "give the public key, which `minisign -G` wrote to a file ending in .pub; keep this one secret",
+    "trust-key-unreadable": "give the public key's file with `pack: {trust: [site.pub]}` or --trust site.pub",
+    "trust-key-repeated": "give each key once, in files of different names",
+    "trust-key-invalid": "`minisign -G -p site.pub -s site.key` makes a pair of keys; give site.pub",
+}
+
+
+def _problem(file: Path, error: KeyFileError) -> Problem:
+    message = f"{printable(str(file))} {error}"
+    return Problem(reference=error.reference, message=message, hint=_HINTS[error.reference])
+
+
+def lines(keys: Sequence[TrustKey]) -> Iterator[str]:
+    """The keys as lines of a plan or a report."""
+    for key in keys:
+        yield f"trust     {key}"

@@ -1,0 +1,79 @@
+"""Signatures of configurations: made and verified by the program minisign, never by code of ours.
+
+Source: minisign(1). What nodes take for a signature, pxe_fetch.contract.minisign decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pxe_fetch.contract import minisign
+from pxe_fetch.contract.problem import Problem
+from pxe_pack import tools
+from pxe_pack.tools import InputError, WorkError
+from pxe_pack.trust.keys import TrustKey
+
+PROGRAM = "minisign"
+
+
+class SignatureError(ValueError):
+    """A signature that nodes would refuse; the message follows the name of its file."""
+
+
+def signature_file(file: Path) -> Path:
+    """Where minisign puts the signature of `file`."""
+    return file.with_name(f"{file.name}{minisign.SUFFIX}")
+
+
+def url_of_signature(url: str) -> str:
+    """Where a node looks for the signature of the file at `url`: the suffix ends the path, before a query."""
+    path, mark, query = url.partition("?")
+    return f"{path}{minisign.SUFFIX}{mark}{query}"
+
+
+def sign(content: bytes, *, name: str, secret: Path, work: Path) -> bytes:
+    """The signature of `content` by the secret key in the file `secret`, which minisign may ask a password for.
+
+    `name` is the file's name, which is in the trusted comment; `work` is a folder for temporary files. Raises
+    InputError if there is no such key or no minisign, WorkError if it fails.
+    """
+    if problems := tools.missing([PROGRAM], reason="to sign the configuration"):
+        raise InputError(*problems)
+    if not secret.is_file():
+        hint = "give the secret key's file, which `minisign -G -s site.key` writes"
+        raise InputError(Problem(reference="sign-key-unreadable", message=f"{secret} is no file", hint=hint))
+    (work / "unsigned").mkdir()
+    file = work / "unsigned" / name
+    file.write_bytes(content)
+    tools.run_in_terminal(PROGRAM, "-S", "-s", secret.absolute(), "-x", signature_file(file), "-m", file)
+    return signature_file(file).read_bytes()
+
+
+def signer_of(signature: bytes, content: bytes, *, keys: Sequence[TrustKey], work: Path) -> TrustKey:
+    """The one of `keys` that has made the `signature` of `content`.
+
+    Raises SignatureError if none has, or if nodes refuse such a signature; InputError if there is no minisign.
+    """
+    if len(signature) > minisign.MAX_SIZE:
+        raise SignatureError("is not a signature of minisign")
+    try:
+        made_by = minisign.signature(signature).key_id
+    except minisign.MinisignError as error:
+        raise SignatureError(str(error)) from None
+    key = next((one for one in keys if one.id == made_by), None)
+    if key is None:
+        trusted = ", ".join(map(str, keys)) or "none"
+        raise SignatureError(f"is by the key {made_by}, which the image does not trust; it trusts {trusted}")
+    if problems := tools.missing([PROGRAM], reason="to verify the configuration's signature"):
+        raise InputError(*problems)
+    file, signed = work / "content", work / "signature"
+    public = work / "key.pub"
+    file.write_bytes(content)
+    signed.write_bytes(signature)
+    public.write_bytes(key.content)
+    try:
+        tools.run(PROGRAM, "-V", "-q", "-H", "-p", public, "-x", signed, "-m", file)
+    except WorkError:
+        raise SignatureError(f"does not fit: the file has changed since {key.name}'s owner signed it") from None
+    return key

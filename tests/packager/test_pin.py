@@ -1,0 +1,369 @@
+"""A configuration by URL, pinned in a layout: by its digest or by a signature, in every file that names it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from packing.keys import KeyPair, key_pair, sign
+from packing.site import ARTIFACT, Site
+from pxe_pack import cli
+
+Packs = Callable[..., str]
+URL = "http://10.0.0.1/fleet.yaml"
+ELSEWHERE = "https://10.0.0.2/other/fleet.yaml"
+PAST, FUTURE = "2001-02-03", "2999-12-31"
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
+    return key_pair(tmp_path_factory.mktemp("keys"))
+
+
+@dataclass
+class Pins:
+    """Pins a configuration in the layout of a site, whose packed one has `serial: 5`."""
+
+    site: Site
+    capsys: pytest.CaptureFixture[str]
+
+    @property
+    def fleet(self) -> Path:
+        return self.site.folder / "fleet.yaml"
+
+    def write(self, **rest: object) -> None:
+        self.fleet.write_text(json.dumps({"version": 1, "serial": 5, "artifacts": [ARTIFACT], **rest}))
+
+    def run(self, *words: str | Path) -> int:
+        return cli.main(["pin", str(self.site.output), *map(str, words)])
+
+    def done(self, *words: str | Path, url: str = URL) -> str:
+        """Pin the configuration; gives what was said. The layout is whole afterwards."""
+        assert self.run(self.fleet, "--url", url, *words) == 0, self.capsys.readouterr().err
+        self.check_whole()
+        return self.capsys.readouterr().out
+
+    def refused(self, *words: str | Path, url: str = URL) -> str:
+        """Try to; nothing is changed."""
+        before = self.content()
+        assert self.run(self.fleet, "--url", url, *words) == 2
+        assert self.content() == before
+        said = self.capsys.readouterr().err
+        assert "Traceback" not in said
+        return said
+
+    def content(self) -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in self.site.folder.rglob("*") if path.is_file()}
+
+    def arguments(self) -> list[list[str]]:
+        """The agent's arguments in each line that loads a kernel, of grub.cfg and boot.ipxe."""
+        lines = (self.site.output / "boot/grub2/grub.cfg").read_text().splitlines()
+        lines += (self.site.output / "boot.ipxe").read_text().splitlines()
+        loading = [line.split() for line in lines if line.split()[:1] in (["linux"], ["linuxefi"], ["kernel"])]
+        return [[word for word in line if word.startswith("pxe-fetch.")] for line in loading]
+
+    def check_whole(self) -> None:
+        subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=self.site.output, check=True)
+        subprocess.run(["grub-script-check", self.site.output / "boot/grub2/grub.cfg"], check=True)
+        assert not self.site.leftovers()
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.fleet.read_bytes()).hexdigest()
+
+    @property
+    def recorded(self) -> dict[str, object]:
+        pinned = self.site.manifest()["pinned"]
+        assert isinstance(pinned, dict)
+        return pinned
+
+
+@pytest.fixture
+def pins(site: Site, packs: Packs, capsys: pytest.CaptureFixture[str]) -> Pins:
+    site.rest["serial"] = 5
+    packs()
+    made = Pins(site=site, capsys=capsys)
+    made.write()
+    return made
+
+
+@pytest.fixture
+def trusting(site: Site, packs: Packs, keys: KeyPair, capsys: pytest.CaptureFixture[str]) -> Pins:
+    """The same with a public key in the image."""
+    site.rest["serial"] = 5
+    packs("--trust", keys.public)
+    made = Pins(site=site, capsys=capsys)
+    made.write()
+    return made
+
+
+def test_url_and_digest_are_in_every_entry_of_grub_and_ipxe_and_in_the_manifest(pins: Pins) -> None:
+    said = pins.done()
+    expected = [f"pxe-fetch.config={URL}", f"pxe-fetch.config.sha256={pins.digest}"]
+    assert pins.arguments() == [expected] * len(pins.arguments())
+    assert len(pins.arguments()) >= 2
+    assert pins.recorded["sha256"] == pins.digest
+    assert pins.recorded["url"] == URL
+    assert f"at {URL}" in said
+
+
+def test_a_pin_replaces_an_earlier_one_and_is_removed(pins: Pins) -> None:
+    before = {path: path.read_bytes() for path in pins.site.output.rglob("*") if path.is_file()}
+    pins.done()
+    pins.write(serial=6)
+    pins.done(url=ELSEWHERE)
+    assert all(one[0] == f"pxe-fetch.config={ELSEWHERE}" for one in pins.arguments())
+    assert pins.run(pins.fleet) == 0, "the URL is the one pinned before"
+    assert pins.recorded["url"] == ELSEWHERE
+    assert pins.run("--remove") == 0
+    assert {path: path.read_bytes() for path in pins.site.output.rglob("*") if path.is_file()} == before
+
+
+def test_a_hand_made_pin_is_replaced_and_words_for_init_stay_behind(pins: Pins) -> None:
+    grub = pins.site.output / "boot/grub2/grub.cfg"
+    text = grub.read_text().replace(" rd.live.image", " rd.live.image 'pxe_fetch.config=http://h/x' mine=yes")
+    grub.write_text("\n".join(f"{line} -- single" if "root=live:" in line else line for line in text.splitlines()))
+    pins.done()
+    assert "http://h/x" not in grub.read_text()
+    (line,) = [line for line in grub.read_text().splitlines() if "root=live:" in line]
+    assert line.endswith(f"pxe-fetch.config.sha256={pins.digest} -- single")
+    assert "mine=yes" in line
+
+
+def test_files_of_the_sites_own_that_load_a_kernel_are_pinned_too(pins: Pins) -> None:
+    own = pins.site.output / "boot/grub2/52-54-00.cfg"
+    own.write_text("menuentry special {\n  linux /boot/vmlinuz role=storage\n  initrd /boot/initrd.img\n}\n")
+    notes = pins.site.output / "notes.cfg"
+    notes.write_text("[no] 'script of GRUB\n")
+    pins.done()
+    assert f"role=storage pxe-fetch.config={URL} pxe-fetch.config.sha256={pins.digest}\n" in own.read_text()
+    assert notes.read_text() == "[no] 'script of GRUB\n"
+
+
+def test_dry_run_writes_nothing(pins: Pins) -> None:
+    before = pins.content()
+    assert pins.run(pins.fleet, "--url", URL, "--dry-run", "--json") == 0
+    assert pins.content() == before
+    (result,) = [json.loads(line) for line in pins.capsys.readouterr().out.splitlines() if '"result"' in line]
+    assert result["pinned"]["sha256"] == pins.digest
+    assert "boot/grub2/grub.cfg" in result["changed"]
+
+
+def test_a_signed_configuration_needs_no_digest_and_minisign_verifies_it(trusting: Pins, keys: KeyPair) -> None:
+    said = trusting.done("--sign", keys.secret)
+    assert trusting.arguments() == [[f"pxe-fetch.config={URL}"]] * len(trusting.arguments())
+    assert trusting.recorded["signed_by"] == keys.id
+    assert f"fleet.yaml.minisig at {URL}.minisig" in said
+    subprocess.run(["minisign", "-V", "-H", "-q", "-p", keys.public, "-m", trusting.fleet], check=True)
+    first = trusting.content()
+    trusting.write(serial=7)
+    trusting.done("--sign", keys.secret)
+    second = trusting.content()
+    changed = {path.name for path in second if second[path] != first.get(path)}
+    assert changed == {"fleet.yaml", "fleet.yaml.minisig", "manifest.json", "SHA256SUMS"}
+
+
+def test_a_signature_beside_the_file_is_taken(trusting: Pins, keys: KeyPair) -> None:
+    sign(trusting.fleet, keys)
+    trusting.done()
+    assert trusting.recorded["signed_by"] == keys.id
+
+
+def test_without_a_fitting_signature_the_digest_is_pinned_and_that_is_said(trusting: Pins, keys: KeyPair) -> None:
+    assert "there is no fleet.yaml.minisig" in trusting.done()
+    assert all(len(one) == 2 for one in trusting.arguments())
+    sign(trusting.fleet, keys)
+    trusting.write(parallel=2)
+    assert "fleet.yaml.minisig does not fit: the file has changed" in trusting.done()
+    sign(trusting.fleet, keys, "-l")
+    assert "legacy format" in trusting.done()
+    sign(trusting.fleet, key_pair(trusting.site.folder, "other"))
+    assert "which the image does not trust" in trusting.done()
+    assert trusting.recorded["signed_by"] is None
+
+
+def test_a_key_that_the_image_does_not_trust_signs_nothing(trusting: Pins, pins: Pins) -> None:
+    other = key_pair(trusting.site.folder, "other")
+    said = pins.refused("--sign", other.secret)
+    assert "error[sign-untrusted]" in said
+    assert not (trusting.site.folder / "fleet.yaml.minisig").exists()
+
+
+def test_an_image_without_keys_takes_no_signature(pins: Pins, keys: KeyPair) -> None:
+    assert "has no public keys in its image" in pins.refused("--sign", keys.secret)
+
+
+def test_minisign_asks_for_the_password_in_the_users_terminal(trusting: Pins, tmp_path: Path) -> None:
+    pair = key_pair(tmp_path, "locked")
+    in_terminal(["minisign", "-C", "-s", pair.secret], answers=[PASSWORD, PASSWORD])
+    assert cli.main(trusting.site.command("--quiet", "--trust", pair.public)) == 0
+    command = [sys.executable, "-m", "pxe_pack", "pin", str(trusting.site.output), str(trusting.fleet), "--url", URL]
+    said = in_terminal([*command, "--sign", str(pair.secret)], answers=[PASSWORD])
+    assert trusting.recorded["signed_by"] == pair.id
+    assert PASSWORD not in said
+
+
+PASSWORD = "correct horse"  # noqa: S105
+
+
+def in_terminal(command: Sequence[str | Path], *, answers: Sequence[str]) -> str:
+    """Run a command in a session with a terminal of its own, and type an answer at each prompt for a password."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execvp(command[0], [*map(str, command)])  # noqa: S606
+    said = b""
+    for answer in answers:
+        seen = len(said)
+        while b"assword" not in said[seen:] or not said.rstrip().endswith(b":"):
+            said += os.read(terminal, 4096)
+        time.sleep(0.1)  # the prompt comes before what was typed until then is thrown away
+        os.write(terminal, f"{answer}\n".encode())
+    with suppress(OSError):  # EIO: the program has ended
+        while data := os.read(terminal, 4096):
+            said += data
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, said.decode()
+    return said.decode()
+
+
+@pytest.mark.parametrize(
+    ("rest", "reference"),
+    [
+        ({"serial": 4}, "config-serial-lower"),
+        ({"expires": PAST}, "config-expired"),
+        ({"min_agent": "0.1"}, "agent-too-old"),
+        ({"min_agent": "999.1"}, "agent-too-old"),
+        ({"allowed_roots": ["/etc/x"], "artifacts": [{**ARTIFACT, "dest": "/etc/x/y"}]}, "dest-outside-packed"),
+        ({"artifacts": [{"name": "m", "source": "m.bin", "dest": "/srv/m"}]}, "source-not-packed"),
+        ({"artifacts": [{**ARTIFACT, "sha256": None}]}, "checksum-missing"),
+        ({"nonsense": 1}, "unknown-key"),
+    ],
+)
+def test_a_configuration_that_nodes_would_refuse_is_not_pinned(
+    pins: Pins, rest: dict[str, object], reference: str
+) -> None:
+    pins.write(**rest)
+    assert f"error[{reference}]" in pins.refused()
+
+
+def test_a_serial_never_falls_below_the_one_pinned_before(trusting: Pins, keys: KeyPair) -> None:
+    trusting.write(serial=9, expires=FUTURE)
+    trusting.done("--sign", keys.secret)
+    trusting.write(serial=8)
+    assert "error[config-serial-lower]" in trusting.refused("--sign", keys.secret)
+    trusting.write(serial=None)
+    assert "error[config-serial-missing]" in trusting.refused("--sign", keys.secret)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "fleet.yaml",
+        "file:///srv/fleet.yaml",
+        "nfs://10.0.0.1/fleet.yaml",
+        "http://me:secret@10.0.0.1/fleet.yaml",
+        "http://10.0.0.1/",
+        "http://10.0.0.1/fleet yaml",
+        "http://10.0.0.1/${mac}.yaml",
+        "http://10.0.0.1/fleet.yaml#top",
+        "http://10.0.0.1/a'b",
+    ],
+)
+def test_urls_that_no_kernel_argument_can_carry_or_no_node_fetches_are_refused(pins: Pins, url: str) -> None:
+    said = pins.refused(url=url)
+    assert "error[pin-url]" in said
+    assert "secret" not in said
+
+
+def test_a_signature_is_looked_for_before_the_query(trusting: Pins, keys: KeyPair) -> None:
+    said = trusting.done("--sign", keys.secret, url="http://10.0.0.1/fleet.yaml?branch=main")
+    assert "http://10.0.0.1/fleet.yaml.minisig" in said
+
+
+def test_a_command_line_that_becomes_too_long_is_refused(pins: Pins) -> None:
+    assert "error[command-line-too-long]" in pins.refused(url=f"http://10.0.0.1/{'x' * 2000}/fleet.yaml")
+
+
+def test_an_argument_from_a_variable_that_comes_later_is_refused(pins: Pins) -> None:
+    grub = pins.site.output / "boot/grub2/grub.cfg"
+    text = grub.read_text().replace(" rd.live.image", " rd.live.image $more")
+    grub.write_text(f'set more="pxe-fetch.config.sha256={"0" * 64} pxe-fetch.config=http://h/x"\n{text}')
+    pins.done()
+    grub.write_text(grub.read_text().replace(f"sha256={pins.digest}", f"sha256={pins.digest} -- $more"))
+    assert "error[pin-overridden]" in pins.refused()
+
+
+def test_relocating_repacking_and_removing_know_a_pin(pins: Pins, packs: Packs) -> None:
+    pins.done()
+    assert cli.main(["relocate", str(pins.site.output), "--boot-url", "http://10.9.9.9/liveos.iso"]) == 0
+    assert all(f"pxe-fetch.config={URL}" in one for one in pins.arguments())
+    assert pins.recorded["url"] == URL
+    pinned = pins.site.folder / "pinned"
+    pins.site.output.rename(pinned)
+    pins.site.image = pinned
+    packs()
+    assert pins.arguments() == [[]] * len(pins.arguments())
+    assert "pinned" not in pins.site.manifest()
+    pins.done()
+    assert cli.main(["remove", str(pins.site.output)]) == 0
+    assert pins.arguments() == [[]] * len(pins.arguments())
+    assert "pinned" not in pins.site.manifest()
+
+
+def test_killed_at_any_time_the_layout_is_as_before_or_the_next_run_completes_it(pins: Pins) -> None:
+    command = [sys.executable, "-m", "pxe_pack", "pin", str(pins.site.output), str(pins.fleet), "--url"]
+    began = time.monotonic()
+    subprocess.run([*command, ELSEWHERE], check=True, capture_output=True)
+    whole = time.monotonic() - began
+    for round_ in range(4):
+        url = f"http://10.0.0.1/{round_}.yaml"
+        with subprocess.Popen([*command, url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as pin:
+            time.sleep(whole * (0.6 + 0.1 * round_))
+            pin.send_signal(signal.SIGKILL)
+        pins.done(url=url)
+        assert all(one[0] == f"pxe-fetch.config={url}" for one in pins.arguments())
+
+
+def test_half_of_an_exchange_is_completed(pins: Pins) -> None:
+    before = {name: (pins.site.output / name).read_bytes() for name in ("boot.ipxe", "manifest.json", "SHA256SUMS")}
+    pins.done()
+    after = pins.content()
+    for name, content in before.items():  # as a run leaves them that is killed after its first rename
+        (pins.site.output / name).write_bytes(content)
+    pins.done()
+    assert pins.content() == after
+
+
+def test_what_makes_no_sense_on_the_command_line(pins: Pins) -> None:
+    assert pins.run() == 2
+    assert "no configuration is given" in pins.capsys.readouterr().err
+    assert pins.run("--remove", "--url", URL) == 2
+    assert pins.run(pins.fleet) == 2
+    assert "no URL of the configuration is given" in pins.capsys.readouterr().err
+    assert cli.main(["pin", str(pins.site.folder / "nowhere"), str(pins.fleet), "--url", URL]) == 2
+
+
+def test_the_packed_configuration_is_a_start_for_one_by_url(pins: Pins, packs: Packs) -> None:
+    (pins.site.folder / "m.bin").write_bytes(b"model")
+    pins.site.rest = {"serial": 5, "artifacts": [{"name": "m", "source": "m.bin", "dest": "/srv/m"}]}
+    packs("--inject", "updates")
+    assert cli.main(["show", str(pins.site.output), "--config"]) == 0
+    pins.fleet.write_text(pins.capsys.readouterr().out)
+    assert "source" not in pins.fleet.read_text()
+    assert hashlib.sha256(b"model").hexdigest() in pins.fleet.read_text()
+    pins.done()
+    assert cli.main(["show", str(pins.site.image), "--config"]) == 2
+    assert "error[show-no-config]" in pins.capsys.readouterr().err
