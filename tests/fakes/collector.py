@@ -132,7 +132,7 @@ def collector(
         if lines == seen:
             return False
         with contextlib.suppress(requests.RequestException):
-            requests.get(f"{made.url.replace('0.0.0.0', '127.0.0.1')}/healthz", timeout=5)  # noqa: S104
+            requests.get(f"{made.url.replace('0.0.0.0', '127.0.0.1').replace('[::]', '[::1]')}/healthz", timeout=5)  # noqa: S104
             seen = lines
             return True
         return False

@@ -12,7 +12,7 @@ import pytest
 import requests
 import yaml
 
-from fakes.collector import Collector, collector, report
+from fakes.collector import TOKEN, Collector, collector, report
 from fakes.faults import Status
 from fakes.server import Script, Server
 from fakes.waiting import until
@@ -42,6 +42,17 @@ def test_page_without_a_password_is_for_browsers_on_this_machine_alone(tmp_path:
             assert status(f"{here}{page}", headers={"X-Forwarded-For": "10.0.0.9"}) == 403  # by way of a proxy
             assert status(f"{here}{page}", headers={"Host": "rebound.example.com"}) == 403
         assert status(f"{here}/healthz", headers={"X-Forwarded-For": "10.0.0.9"}) == 200
+
+
+def test_collector_at_all_addresses_knows_ipv4_nodes_by_their_usual_address(tmp_path: Path) -> None:
+    with collector(tmp_path / "c", listen="[::]:0") as collecting:
+        port = collecting.url.rsplit(":", 1)[1]
+        for host in ("127.0.0.1", "[::1]"):
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            answer = requests.post(f"http://{host}:{port}/report", json=report(len(host)), headers=headers, timeout=20)
+            assert answer.status_code == 204
+            found = requests.get(f"http://{host}:{port}/api/nodes", timeout=20).json()["nodes"]
+            assert host.strip("[]") in {one["address"] for one in found}
 
 
 def test_password_is_needed_everywhere_if_there_is_one(tmp_path: Path, password_file: Path) -> None:

@@ -9,6 +9,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -152,6 +154,15 @@ def test_two_collectors_share_a_postgresql_and_lose_nothing_when_one_is_killed(p
         assert_all_are_there(one, reporters.acknowledged)
         one.post(report(999_999, phase="done"))
         assert other.nodes(q="node999999")["node999999"]["state"] == "done"  # each sees what the other has taken
+
+
+def test_collectors_that_start_together_on_an_empty_database_all_serve(postgresql: str, tmp_path: Path) -> None:
+    with ExitStack() as stack, ThreadPoolExecutor(3) as pool:
+        contexts = [collector(tmp_path / name, database=postgresql) for name in "abc"]
+        made = [*pool.map(stack.enter_context, contexts)]
+        for number, one in enumerate(made):
+            assert one.post(report(number, phase="done")).status_code == 204
+        assert all(len(one.nodes()) == 3 for one in made)
 
 
 @pytest.mark.parametrize(

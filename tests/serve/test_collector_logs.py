@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ from fakes.collector import Collector, Document, collector, mac_of, report, run_
 from fakes.dnsmasq import dnsmasq
 from fakes.process import Process, program, running
 from fakes.waiting import until
+from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.manifest import Kind
+from pxe_pack.layout.urls import Urls
 
 FIRMWARE = "vendor class: PXEClient:Arch:00007:UNDI:003016"
 
@@ -119,6 +123,33 @@ def test_node_that_never_gets_past_tftp_is_shown_there_with_the_servers_words(lo
     logs.wait_for(message="the TFTP server could not send /srv/pxe/bootx64.efi")
     logs.tftp(f"sent /srv/pxe/bootx64.efi to {logs.address}")
     logs.wait_for(stage="shim", message="")
+
+
+def test_node_that_stops_is_shown_as_silent_at_its_stage_with_the_time_since(logs: Logs) -> None:
+    logs.boot()
+    logs.tftp(f"sent /srv/boot/initrd.img to {logs.address}")
+    number = logs.wait_for(stage="initrd", state="booting")["id"]
+    with sqlite3.connect(logs.collecting.folder / "nodes.db", timeout=20) as connection:  # as if it were later
+        ago = "UPDATE nodes SET seen = seen - 600, stage_since = stage_since - 600 WHERE id = ?"
+        connection.execute(ago, (number,))
+    found = logs.wait_for(stage="initrd", state="silent")
+    assert 600 <= found["stage_seconds"] < 700
+    assert [*logs.collecting.nodes(state="silent", stage="initrd")] == [logs.mac]
+    assert logs.collecting.get("summary")["states"]["silent"] == 1
+    logs.http("/liveos.iso")
+    logs.wait_for(stage="ISO", state="booting")
+
+
+def test_percentage_of_the_iso_comes_from_the_bytes_that_were_sent(logs: Logs, tmp_path: Path) -> None:
+    pxe, log = tmp_path / "pxe", tmp_path / "access.log"
+    pxe.mkdir()
+    layout = Layout(root=pxe, urls=Urls(boot_url="http://10.0.0.1/os/live.iso", artifact_url=""))
+    layout.write("live.iso", [b"x" * 4000], kind=Kind.ISO)
+    layout.finish({"pxe_pack": "0.1.0"})
+    with collector(tmp_path / "c", "--nginx-log", str(log), "--layout", str(pxe)) as collecting:
+        for status, size, percent in ((206, 1000, 25.0), (200, 4000, 100.0)):
+            replace(logs, nginx=log).http("/os/live.iso", status=status, size=size)
+            collecting.wait_for(logs.address, stage="ISO", percent=percent)
 
 
 def test_node_whose_iso_is_missing_is_shown_at_the_initrd(logs: Logs) -> None:

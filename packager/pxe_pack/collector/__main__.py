@@ -97,9 +97,9 @@ def _prepared(arguments: argparse.Namespace) -> tuple[uvicorn.Server, socket.soc
     tokens = Tokens(arguments.token_file, of_nodes_only=arguments.node_tokens)
     visitors = Visitors(arguments.password_file)
     host, port = arguments.listen
-    listener = socket.create_server(
-        (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
-    )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()
+    listener = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
     engine = connect(arguments.database)
     # The services need to know that the server is ending, and the server needs the application made of them.
     config = uvicorn.Config(

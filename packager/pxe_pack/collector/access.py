@@ -6,7 +6,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.requests import Request
+
+from pxe_pack.collector.addresses import is_loopback
 
 ADDRESSES = 65536  # whose rates are remembered
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -84,7 +85,7 @@ class Visitors:
             return "" if self._is_known(request.headers.get("authorization", "")) else "the page needs the password"
         host = request.headers.get("host", "").lower()
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        if _is_loopback(request.client.host if request.client else "") and name in _LOCAL_NAMES:
+        if is_loopback(request.client.host if request.client else "") and name in _LOCAL_NAMES:
             return ""
         return "without --password-file the page is shown on the collector's own machine only, as http://localhost"
 
@@ -133,15 +134,6 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return (mapped or found).is_loopback
 
 
 def _lines(file: Path) -> list[str]:

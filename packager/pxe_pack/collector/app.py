@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pxe_pack.choices import STAGES, STATES
 from pxe_pack.collector import document
 from pxe_pack.collector.access import SECURITY_HEADERS, RateLimit, Tokens, Visitors
+from pxe_pack.collector.addresses import usual
 from pxe_pack.collector.changes import Changes, TooManyError
 from pxe_pack.collector.entries import Received
 from pxe_pack.collector.fleet import LARGEST_PAGE, SORTS, Fleet, Query
@@ -143,7 +144,7 @@ class _Reports:
 
     async def _received(self, request: Request) -> Received:
         """The report in a request. Raises _RefusedError."""
-        address = request.client.host if request.client else ""
+        address = usual(request.client.host) if request.client else ""
         if not self._services.rate_limit.allows(address):
             raise _RefusedError(_refused(429, "too many reports from this address", retry_after=2))
         sender = self._services.tokens.sender(request.headers.get("authorization", ""))

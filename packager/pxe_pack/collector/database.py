@@ -24,7 +24,9 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError
+from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError
+
+MOST_COLLECTORS = 10  # that may start on an empty database at the same moment
 
 metadata = MetaData()
 _ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers INTEGER keys only by itself
@@ -125,14 +127,17 @@ def connect(url: str) -> Engine:
     engine = create_engine(parts, pool_pre_ping=True, pool_size=5, max_overflow=5)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
-    metadata.create_all(engine)
-    try:
-        with engine.begin() as connection:
-            if connection.execute(select(revision.c.number)).first() is None:
-                connection.execute(insert(revision).values(id=1, number=0))
-    except IntegrityError:
-        pass  # another collector has started at the same moment
-    return engine
+    for _ in range(MOST_COLLECTORS):
+        try:
+            metadata.create_all(engine)
+            with engine.begin() as connection:
+                if connection.execute(select(revision.c.number)).first() is None:
+                    connection.execute(insert(revision).values(id=1, number=0))
+        except (IntegrityError, ProgrammingError) as error:  # another collector that starts has made the same
+            failure = error
+        else:
+            return engine
+    raise failure
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:  # noqa: ANN401  SQLAlchemy's own record

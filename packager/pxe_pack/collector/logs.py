@@ -6,13 +6,13 @@ its form may come from anybody, so a line that is not exactly of a known form sa
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from pxe_pack.collector.addresses import usual
 from pxe_pack.collector.document import clean
 from pxe_pack.collector.entries import Sighting
 
@@ -58,13 +58,13 @@ class Dnsmasq:
                 self._firmware.popitem(last=False)
             return None
         if found := _DHCP.fullmatch(line):
-            address = _address(found["address"] or "")
+            address = usual(found["address"] or "")
             is_firmware = found["kind"] == "PXE" or found["id"] in self._firmware
             return Sighting(
                 time=now, mac=found["mac"], address=address if found["kind"] == "DHCPACK" else "", stage="DHCP",
                 text=f"{found['kind']} {address}".strip(), starts_boot=is_firmware,
             )  # fmt: skip
-        if (found := _TFTP.fullmatch(line)) and (address := _address(found["address"])):
+        if (found := _TFTP.fullmatch(line)) and (address := usual(found["address"])):
             path = clean(found["path"])
             stage = stage_of(path)
             if stage and found["what"] == "sent":
@@ -86,7 +86,7 @@ class Nginx:
     def read(self, line: str, *, now: float) -> Sighting | None:
         """What `line` says; None if that is nothing about a boot."""
         found = _HTTP.fullmatch(line)
-        if not found or not (address := _address(found["address"])):
+        if not found or not (address := usual(found["address"])):
             return None
         path, status = unquote(urlsplit(found["target"]).path), int(found["status"])
         stage = stage_of(path)
@@ -116,13 +116,3 @@ def _delivered(stage: str, path: str, address: str, *, now: float, how: str, per
         time=now, address=address, stage=stage, text=f"{path} by {how}{part}", percent=percent,
         starts_boot=stage == "shim",
     )  # fmt: skip
-
-
-def _address(text: str) -> str:
-    """An IP address in its usual form, an IPv4 address also if it is mapped into IPv6; "" if it is none."""
-    try:
-        found = ipaddress.ip_address(text)
-    except ValueError:
-        return ""
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return str(mapped or found)
