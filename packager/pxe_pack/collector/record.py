@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Table, bindparam, delete, func, insert, select, update
 
 from pxe_pack.collector import stages
 from pxe_pack.collector.database import events, logs, nodes, revision, runs, throughput
@@ -47,6 +47,8 @@ class _Batch:
         self._by_address: dict[str, Row] = {}
         for row in sorted(self._by(nodes, "address", addresses, key="key").values(), key=lambda one: one["seen"]):
             self._by_address[row["address"]] = self._nodes.setdefault(row["key"], row)
+        self._last_node: int | None = None  # the largest id; nobody else writes meanwhile, see `record`
+        self._new_nodes: dict[int, Row] = {}
         self._changed_nodes: dict[int, Row] = {}
         self._changed_runs: dict[str, Row] = {}
         self._new_runs: dict[str, Row] = {}
@@ -73,6 +75,8 @@ class _Batch:
     def flush(self) -> None:
         """Write all that has changed."""
         execute = self._connection.execute
+        if self._new_nodes:
+            execute(insert(nodes), [*self._new_nodes.values()])
         changed: tuple[tuple[Table, str, dict[Any, Row]], ...]
         changed = ((nodes, "id", self._changed_nodes), (runs, "run", self._changed_runs))
         for table, key, rows in changed:
@@ -218,7 +222,8 @@ class _Batch:
         self._connection.execute(delete(nodes).where(nodes.c.id == other["id"]))
         for event in self._events:
             event["node"] = row["id"] if event["node"] == other["id"] else event["node"]
-        self._changed_nodes.pop(other["id"], None)
+        for rows in (self._changed_nodes, self._new_nodes):
+            rows.pop(other["id"], None)
         del self._nodes[key]
         self._by_address = {address: one for address, one in self._by_address.items() if one is not other}
 
@@ -226,7 +231,8 @@ class _Batch:
         row: Row = {column.name: "" for column in nodes.c if column.name != "id"}
         row.update(key=key, mac=mac, address=address, stage=stage, stage_since=now, state="booting", seen=now)
         row.update(percent=None, run=None, exit_code=None, bytes=0)
-        row["id"] = self._connection.execute(insert(nodes).values(row)).inserted_primary_key[0]  # type: ignore[index]
+        row["id"] = self._next_node()
+        self._new_nodes[row["id"]] = row
         self._nodes[key] = row
         if address:
             self._by_address[address] = row
@@ -246,8 +252,15 @@ class _Batch:
         event = {"node": row["id"], "time": time, "stage": row["stage"], "state": row["state"], "text": text}
         self._events.append(event)
 
+    def _next_node(self) -> int:
+        if self._last_node is None:
+            self._last_node = self._connection.execute(select(func.max(nodes.c.id))).scalar_one() or 0
+        self._last_node += 1
+        return self._last_node
+
     def _change(self, row: Row) -> None:
-        self._changed_nodes[row["id"]] = row
+        if row["id"] not in self._new_nodes:
+            self._changed_nodes[row["id"]] = row
 
 
 def _prefixed(row: Mapping[str, Any], *, without: str) -> Row:

@@ -84,7 +84,8 @@ class Writer:
                 batch = [await self._waiting.get()]
         except TimeoutError:
             return []
-        await asyncio.sleep(GATHER)
+        if self._waiting.empty():  # else enough has come during the commit before this one
+            await asyncio.sleep(GATHER)
         with suppress(asyncio.QueueEmpty):
             while len(batch) < LARGEST_BATCH:
                 batch.append(self._waiting.get_nowait())
