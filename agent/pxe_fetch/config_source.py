@@ -6,21 +6,21 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from pxe_fetch import regular_file
 from pxe_fetch.contract import minisign, paths, reader
 from pxe_fetch.contract.facts import PREFIX
-from pxe_fetch.contract.minisign import MinisignError
+from pxe_fetch.contract.minisign import MinisignError, PublicKey
 from pxe_fetch.contract.model import Digest, FetchConfig
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.quantity import show_moment
-from pxe_fetch.contract.url import UrlError, parse, redact, scheme_of
+from pxe_fetch.contract.url import redact, scheme_of
 from pxe_fetch.errors import IntegrityError, NotFoundError, PolicyError, RefusedError
 from pxe_fetch.node import Node
-from pxe_fetch.signature import TrustedKeys, read_keys, signer
+from pxe_fetch.signature import read_keys, signer
 
 MAX_SIZE = 1024 * 1024  # bytes of a configuration
 _LONGEST_SERIAL = 20  # bytes of its file
@@ -39,6 +39,9 @@ class LocatedConfig(NamedTuple):
     sha256: str
     text: str
     reason: str  # one line: which one is used, and why not the others
+    # Of one by URL:
+    has_keys: bool = False  # the node says who may have signed it
+    packed: Path | None = None  # that of the image, which is not used
 
 
 def locate(node: Node, *, read_url: ReadUrl, config_file: Path | None) -> LocatedConfig | None:
@@ -51,7 +54,8 @@ def locate(node: Node, *, read_url: ReadUrl, config_file: Path | None) -> Locate
         return _located("file", str(config_file), read_file(config_file), reason=f"{config_file} (--config)")
     places = (
         ("credential", f"credential {paths.CREDENTIAL}", node.credentials and node.credentials / paths.CREDENTIAL),
-        *_packed(node),
+        ("etc", paths.CONFIG_ETC, node.root / paths.CONFIG_ETC.lstrip("/")),
+        ("usr", paths.CONFIG_USR, node.root / paths.CONFIG_USR.lstrip("/")),
     )
     # Not Path.exists: a file that cannot be read, or a dangling link, is an error and not "no configuration".
     found = [(source, label, path) for source, label, path in places if path and os.path.lexists(path)]
@@ -66,7 +70,8 @@ def locate(node: Node, *, read_url: ReadUrl, config_file: Path | None) -> Locate
         url = redact(arguments.config)
         ignored = ", ".join(f"{label} is ignored" for _, label, _ in found)
         reason = f"{url} (kernel command line{signed}){ignored and f': {ignored}'}"
-        return _located("cmdline", url, body, reason=reason)
+        packed = next((path for source, _, path in found if source != "credential"), None)
+        return _located("cmdline", url, body, reason=reason)._replace(has_keys=bool(keys), packed=packed)
     if not found:
         return None
     source, used, path = found[0]
@@ -76,10 +81,10 @@ def locate(node: Node, *, read_url: ReadUrl, config_file: Path | None) -> Locate
     return _located(source, str(path), read_file(path), reason=f"{path} ({source}): {', '.join(notes)}")
 
 
-def read_file(path: Path, *, limit: int = MAX_SIZE) -> bytes:
-    """The content of a configuration file. Raises ProblemError if it is unreadable or larger than `limit`."""
+def read_file(path: Path) -> bytes:
+    """The content of a configuration file. Raises ProblemError if it is unreadable or larger than MAX_SIZE."""
     try:
-        return regular_file.read(path, limit=limit)
+        return regular_file.read(path, limit=MAX_SIZE)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reference = "config-too-large" if getattr(error, "errno", None) == errno.EFBIG else "config-unreadable"
         message = f"{path} cannot be read: {getattr(error, 'strerror', error)}"
@@ -94,31 +99,28 @@ def decode(body: bytes, *, name: str) -> str:
         raise ProblemError(Problem(reference="config-unreadable", message=f"{name} is not UTF-8 text")) from None
 
 
-def _packed(node: Node) -> list[tuple[str, str, Path]]:
-    """Where the image may have a configuration, the first one first: the source's name, its path, and the file."""
-    packed = (("etc", paths.CONFIG_ETC), ("usr", paths.CONFIG_USR))
-    return [(source, path, node.root / path.lstrip("/")) for source, path in packed]
-
-
 def check_fresh(config: FetchConfig, *, located: LocatedConfig, node: Node) -> list[str]:
     """Refuse a configuration by URL that has expired, or is older than the packed one or any that this node has used.
 
-    It is checked if the node has keys, or the configuration `serial` or `expires`. Its serial is kept for later runs.
-    Returns what is doubtful though no reason to refuse it, as sentences. Raises PolicyError.
+    Both are checked if the node has keys, or the configuration `serial` or `expires`. Its serial is kept, for later
+    runs. Returns what is doubtful though no reason to refuse it, as sentences. Raises PolicyError.
     """
-    is_signing_on = located.source == "cmdline" and bool(read_keys(node.root / _TRUST_DIR))
-    if located.source != "cmdline" or not (is_signing_on or config.serial is not None or config.expires is not None):
+    if located.source != "cmdline" or not (located.has_keys or config.serial is not None or config.expires is not None):
         return []
-    name = f"the configuration from {located.location}"
-    packed = next((path for _, _, path in _packed(node) if os.path.lexists(path)), None)
+    name, packed = f"the configuration from {located.location}", located.packed
     kept = node.root / paths.SERIAL.lstrip("/")
+    try:
+        packed_serial = reader.read(decode(read_file(packed), name="it"), name="it").serial if packed else None
+    except ProblemError as error:
+        raise PolicyError(f"the serial in {packed} is unknown: {error}") from None
     notes = _check_expiry(config.expires, name=name, packed=packed)
-    known = {packed: _packed_serial(packed), kept: _kept_serial(kept)}
+    known = {packed: packed_serial, kept: _kept_serial(kept)}
+    given = config.serial if config.serial is not None or not located.has_keys else -1  # it has to have one
     for file, serial in known.items():
-        if serial is not None and config.serial is None and is_signing_on:
-            raise PolicyError(f"{name} has no serial, and {file} has {serial}: give it a higher one, and sign it again")
-        if serial is not None and config.serial is not None and config.serial < serial:
-            raise PolicyError(f"{name} has the serial {config.serial}, and is older than that in {file}, {serial}")
+        if serial is not None and given is not None and given < serial:
+            has = "no serial" if given < 0 else f"the serial {given}"
+            remedy = "it may be an old one; if not, give it a higher serial"
+            raise PolicyError(f"{name} has {has}, and {file} has {serial}: {remedy}")
     if config.serial is not None and config.serial != known[kept]:
         try:
             _keep(config.serial, file=kept)
@@ -138,13 +140,6 @@ def _check_expiry(expires: int | None, *, name: str, packed: Path | None) -> lis
     if max(now, earliest) >= expires + 1:  # that second belongs to it
         raise PolicyError(f"{name} expired at {show_moment(expires)}: {clock}")
     return [f"{clock}: whether {name} has expired is uncertain"] if now < earliest else []
-
-
-def _packed_serial(file: Path | None) -> int | None:
-    try:
-        return reader.read(decode(read_file(file), name=str(file)), name=str(file)).serial if file else None
-    except ProblemError as error:
-        raise PolicyError(f"the serial in {file} is unknown: {error}") from None
 
 
 def _kept_serial(file: Path) -> int | None:
@@ -176,44 +171,30 @@ def _read_pinned(url: str, sha256: str | None, *, read_url: ReadUrl) -> bytes:
             f"network could replace it; add {PREFIX}.config.sha256=HEX to the kernel arguments, or use https"
         )
     try:
-        return _read(url, Digest(algorithm="sha256", hex=sha256) if sha256 else None, MAX_SIZE, read_url=read_url)
+        return read_url(url, Digest(algorithm="sha256", hex=sha256) if sha256 else None, MAX_SIZE)
     except IntegrityError as error:
         expected, found = (digest.removeprefix("sha256:") for digest in (error.expected, error.found))
         message = f"the configuration from {redact(url)} does not match {PREFIX}.config.sha256: expected {expected}"
         raise PolicyError(f"{message}, found {found}; nothing is fetched") from error
 
 
-def _read_signed(url: str, *, keys: TrustedKeys, read_url: ReadUrl) -> tuple[bytes, str]:
+def _read_signed(url: str, *, keys: Mapping[str, PublicKey], read_url: ReadUrl) -> tuple[bytes, str]:
     """The configuration at `url`, and the name of the key that has signed it."""
     path, mark, query = url.partition("?")
     signature_url = f"{path}{minisign.SUFFIX}{mark}{query}"
     failure = None
     for _ in range(2):  # one of the two may just have been replaced on the server, or come damaged
-        body = _read(url, None, MAX_SIZE, read_url=read_url)
+        body = read_url(url, None, MAX_SIZE)
         try:
-            content = _read(signature_url, None, minisign.MAX_SIZE, read_url=read_url)
+            content = read_url(signature_url, None, minisign.MAX_SIZE)
             return body, signer(body, content, keys=keys)
-        except (NotFoundError, RefusedError, PolicyError, ProblemError) as error:
+        except (NotFoundError, RefusedError, PolicyError) as error:
             failure = f"the configuration from {redact(url)} has no signature ({error})"
             break
         except MinisignError as error:
             failure = f"the signature {redact(signature_url)} {error}"
     hint = f"sign it (minisign -S), or add {PREFIX}.config.sha256=HEX to the kernel arguments"
     raise PolicyError(f"{failure}; {hint}")
-
-
-def _read(url: str, digest: Digest | None, limit: int, *, read_url: ReadUrl) -> bytes:
-    """As ReadUrl; a file is read without retries, and a problem with it is a ProblemError."""
-    if scheme_of(url) != "file":
-        return read_url(url, digest, limit)
-    try:
-        body = read_file(Path(os.fsdecode(parse(url).path_bytes)), limit=limit)
-    except UrlError as error:
-        raise PolicyError(f"{PREFIX}.config={redact(url)} {error}") from None
-    found = hashlib.sha256(body).hexdigest()
-    if digest and found != digest.hex:
-        raise IntegrityError("it has another digest", expected=digest.hex, found=found)
-    return body
 
 
 def _located(source: str, location: str, body: bytes, *, reason: str) -> LocatedConfig:

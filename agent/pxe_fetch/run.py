@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import field, replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 from types import FrameType
@@ -26,16 +27,7 @@ from pxe_fetch.contract.url import redact, with_query
 from pxe_fetch.deadline import Clock
 from pxe_fetch.download import fetch_text
 from pxe_fetch.download.context import Context
-from pxe_fetch.errors import (
-    RESTARTED,
-    DeadlineError,
-    FetchError,
-    IntegrityError,
-    PolicyError,
-    Result,
-    StoppedError,
-    error_result,
-)
+from pxe_fetch.errors import RESTARTED, DeadlineError, FetchError, IntegrityError, Result, StoppedError, error_result
 from pxe_fetch.fetcher import Fetcher
 from pxe_fetch.filesystem import AllowedRoots
 from pxe_fetch.install.disk_space import DiskSpace, check_live_space
@@ -106,13 +98,13 @@ def _run_steps(context: RunContext) -> Result:
         context.deadline = context.store.started_monotonic + arguments.deadline
     _start_webhook(context)
 
-    try:
-        config = _read_config(context)
-    except PolicyError as refusal:
-        event_log.config_refused(refusal)
-        raise
-    if config is None:
+    located = locate(node, config_file=context.config_file, read_url=partial(_read_url, context))
+    if located is None:
         return Result(exit_code=Exit.DONE, message=NO_CONFIG)
+    event_log.config_located(located)
+    config = reader.read(located.text, name=located.location, pin=context.pin)
+    for doubt in check_fresh(config, located=located, node=node):
+        event_log.log(doubt, priority=WARNING)
     config = context.config = replace(config, proxy=node.with_password(config.proxy))
     _start_webhook(context)
 
@@ -141,24 +133,7 @@ def _run_steps(context: RunContext) -> Result:
     return context.store.result(fetcher.failures)
 
 
-def _read_config(context: RunContext) -> FetchConfig | None:
-    """The configuration of this run; None if there is none. Raises FetchError and ProblemError."""
-    node, event_log = context.node, context.event_log
-    located = locate(
-        node,
-        config_file=context.config_file,
-        read_url=lambda url, digest, limit: _read_url(context, url, digest=digest, limit=limit),
-    )
-    if located is None:
-        return None
-    event_log.config_located(located)
-    config = reader.read(located.text, name=located.location, pin=context.pin)
-    for note in check_fresh(config, located=located, node=node):
-        event_log.log(note, priority=WARNING)
-    return config
-
-
-def _read_url(context: RunContext, url: str, *, digest: Digest | None, limit: int) -> bytes:
+def _read_url(context: RunContext, url: str, digest: Digest | None, limit: int) -> bytes:
     """The configuration at `url`, of at most `limit` bytes, retried as an artifact is. Raises FetchError."""
     transports = Transports()
     downloads = Context(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from pxe_fetch import regular_file
@@ -10,15 +11,13 @@ from pxe_fetch.contract import minisign
 from pxe_fetch.contract.minisign import MinisignError, PublicKey
 from pxe_fetch.errors import PolicyError
 
-TrustedKeys = dict[str, PublicKey]  # by the name of the file
 
+def read_keys(folder: Path) -> dict[str, PublicKey]:
+    """The public keys in the files NAME.pub in `folder`, by these names; none if it is missing.
 
-def read_keys(folder: Path) -> TrustedKeys:
-    """The public keys in `folder`, one in each file NAME.pub; none if it is missing. Raises PolicyError.
-
-    A damaged one is refused: without it, signing might be off.
+    Raises PolicyError if one is damaged: without it, signing might be off.
     """
-    found: TrustedKeys = {}
+    found: dict[str, PublicKey] = {}
     file = folder
     try:
         for file in sorted(folder.iterdir()):
@@ -31,7 +30,7 @@ def read_keys(folder: Path) -> TrustedKeys:
     return found
 
 
-def signer(body: bytes, content: bytes, *, keys: TrustedKeys) -> str:
+def signer(body: bytes, content: bytes, *, keys: Mapping[str, PublicKey]) -> str:
     """The name of the key by which the signature in the file `content` is one of `body`. Raises MinisignError."""
     given = minisign.signature(content)
     known = [name for name, key in keys.items() if key.id == given.key_id]

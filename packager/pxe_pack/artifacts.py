@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,6 +77,11 @@ class Exported:
     path: Path
     content: SizeAndDigest
     chunks: Chunks | None  # URL and digest of its list of chunk digests
+
+
+def installed_sizes(files: Iterable[LocalFile]) -> dict[str, int]:
+    """The bytes that local files take on a node, by artifact name."""
+    return {name: file.installed_size for file in files for name in file.artifacts}
 
 
 def local_files(config: FetchConfig, *, base_dir: Path) -> tuple[list[LocalFile], list[Problem]]:

@@ -11,7 +11,7 @@ from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem, show
 from pxe_pack import checks, liveiso, node_memory, unit
 from pxe_pack.additional_files import find_additional
-from pxe_pack.artifacts import LocalFile, local_files
+from pxe_pack.artifacts import LocalFile, installed_sizes, local_files
 from pxe_pack.checks.check_urls import check_urls
 from pxe_pack.checks.subject import Subject
 from pxe_pack.config_file import read_config
@@ -27,6 +27,7 @@ from pxe_pack.loaders import choose_loaders
 from pxe_pack.lock.lockfile import read_lock
 from pxe_pack.node_memory import NodeMemory
 from pxe_pack.tools import InputError
+from pxe_pack.trust.iso_hook import choose_verification
 from pxe_pack.trust.keys import read_keys
 
 _NO_IMAGE = "pxe-pack check IMAGE, or --agent-config with a configuration that has `pack: {image: liveos.iso}`"
@@ -82,6 +83,8 @@ def check(request: Request, *, console: Console) -> Findings:
             found += wrong
             injector, unsuitable = _injector(image, layout, config)
             found += unsuitable
+            verifies_iso, unsuitable = _verification(image, layout, config)
+            found += unsuitable
             subject = checks.subject(
                 image,
                 layout=layout,
@@ -89,8 +92,9 @@ def check(request: Request, *, console: Console) -> Findings:
                 boot_url=config.boot_url,
                 artifact_url=config.urls.artifact_url or config.urls.boot_url or "",
                 injector=injector,
+                verifies_iso=verifies_iso,
                 config=config.fetch,
-                local_sizes=config.local_sizes,
+                local_sizes=installed_sizes(config.files),
                 node_memory=request.node_memory or config.node_memory,
             )
             memory = subject.memory
@@ -113,16 +117,12 @@ class _Config:
     boot_url: str = ""
     boot_loader: Path | None = None  # a folder
     inject: str = "auto"
+    verify_iso: str = "auto"
     node_memory: int | None = None  # bytes
     rewrite: Rewrite | None = None
     files: tuple[LocalFile, ...] = ()
     urls: Urls
     leave_out: tuple[str, ...] = ()
-
-    @property
-    def local_sizes(self) -> dict[str, int]:
-        """Bytes of local files, by artifact name."""
-        return {name: file.installed_size for file in self.files for name in file.artifacts}
 
 
 def _config(request: Request) -> tuple[_Config, list[Problem]]:
@@ -144,6 +144,7 @@ def _config(request: Request) -> tuple[_Config, list[Problem]]:
         boot_url=pack.boot_url or "",
         boot_loader=base_dir / pack.boot_loader if pack.boot_loader else None,
         inject=pack.inject,
+        verify_iso=pack.verify_iso,
         node_memory=pack.node_memory,
         rewrite=Rewrite(compressor=pack.compressor, level=pack.level) if pack.compressor and not wrong else None,
         files=tuple(files),
@@ -182,6 +183,16 @@ def _injector(image: LiveImage, layout: Layout | None, config: _Config) -> tuple
         return choose(config.inject, image, rewrite=config.rewrite).name, []
     except InputError as error:
         return "", list(error.problems)
+
+
+def _verification(image: LiveImage, layout: Layout | None, config: _Config) -> tuple[bool, list[Problem]]:
+    """Whether packing would have nodes verify the ISO, and why they cannot although they have to."""
+    if layout:
+        return False, []
+    try:
+        return bool(choose_verification(config.verify_iso, image, boot_url=config.boot_url).hook), []
+    except InputError as error:
+        return False, list(error.problems)
 
 
 def _payload(subject: Subject, request: Request, *, console: Console) -> Iterator[Problem]:

@@ -1,6 +1,7 @@
 """The words that options and keys of `pack` have a choice of. Apart, so that the parser needs nothing else."""
 
 INJECTORS = ("auto", "rootfs", "updates", "initrd")
+VERIFY_ISO = ("auto", "true", "false")
 COMPRESSORS = ("gzip", "xz", "zstd")  # that a root filesystem can be given
 
 # Of a node, as the collector has it: how far it has come, in this order, and how it is.

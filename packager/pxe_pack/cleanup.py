@@ -8,7 +8,7 @@ program runs after that.
     handle_signals()      installs those handlers
     held()                delays signals until the block ends, so that it is not left half done
     committing()          held(); after the block signals are ignored, because the output is in place
-    sigint_raises()       SIGINT raises KeyboardInterrupt, so that the caller can go on (`pxe-pack boot --keep`)
+    signals_raise()       a signal raises KeyboardInterrupt, so that the caller can go on (`boot --keep`, `serve`)
     temporary_folder()    the only way to create a temporary folder
     start_child()         the only way to start a child process
 
@@ -51,7 +51,7 @@ class _State:
     holds: int = 0
     waiting: signal.Signals | None = None  # arrived while signals were held
     too_late: bool = False
-    raises: bool = False
+    raises: frozenset[signal.Signals] = frozenset()
 
 
 _state = _State()
@@ -102,13 +102,13 @@ def committing() -> Iterator[None]:
 
 
 @contextmanager
-def sigint_raises() -> Iterator[None]:
-    """Make the next SIGINT raise KeyboardInterrupt inside the block; a second one ends the program."""
-    _state.raises = True
+def signals_raise(*numbers: signal.Signals) -> Iterator[None]:
+    """Make the next of these signals raise KeyboardInterrupt inside the block; a second one ends the program."""
+    _state.raises = frozenset(numbers)
     try:
         yield
     finally:
-        _state.raises = False
+        _state.raises = frozenset()
 
 
 @contextmanager
@@ -167,8 +167,8 @@ def _on_signal(number: int, _: FrameType | None) -> None:
     if _state.holds:
         _state.waiting = _state.waiting or came
         return
-    if _state.raises and came == signal.SIGINT:
-        _state.raises = False
+    if came in _state.raises:
+        _state.raises = frozenset()
         raise KeyboardInterrupt
     _state.too_late = True  # further signals do not disturb this
     _kill(_state.children)

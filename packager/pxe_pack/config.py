@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 from pxe_fetch.contract import checks, keys, model, reader, validators
 from pxe_fetch.contract.keys import Size, Text, Texts, Whole, key
 from pxe_fetch.contract.model import FetchConfig
-from pxe_pack.choices import COMPRESSORS, INJECTORS
+from pxe_pack.choices import COMPRESSORS, INJECTORS, VERIFY_ISO
 
 
 def boot_url(text: str) -> str:
@@ -30,6 +30,11 @@ class Pack:
     )
     inject: str = key(
         "auto", Text(validators.OneOf(*INJECTORS)), "How the agent gets into the image; `auto`: pxe-pack chooses."
+    )
+    verify_iso: str = key(
+        "auto",
+        Text(validators.OneOf(*VERIFY_ISO)),
+        "Whether nodes verify the ISO that they download; `auto`: if they can.",
     )
     boot_loader: str | None = key(
         None, Text(validators.file_name), "A folder with shim and GRUB, if the image's own cannot netboot."

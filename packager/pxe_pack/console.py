@@ -14,23 +14,18 @@ import logging
 import os
 import signal
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from pxe_fetch.contract.problem import Problem, is_shown, printable, show_all
-from pxe_fetch.contract.quantity import amount as show_amount
-from pxe_pack.diagnostics import for_stream, is_colourful, width_of, wrapped
+from pxe_pack.diagnostics import for_stream, is_colourful, wrapped
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from rich.progress import Progress, ProgressColumn
 
-
-_WIDE = len("━━━━━━━━━━ 1023.9/1023.9 GiB 0:00:00")  # a bar, the bytes, and the time
 JSON_PROGRESS = 0.5  # seconds between two progress events of a step
 
 
@@ -70,6 +65,8 @@ def console(*, json_lines: bool, quiet: bool = False) -> Console:
     if quiet:
         return QuietConsole()
     if is_colourful(sys.stderr):
+        from pxe_pack.terminal_console import TerminalConsole  # imports rich only where it is used
+
         return TerminalConsole()
     return PlainConsole()
 
@@ -106,7 +103,7 @@ def _write_at_once(descriptor: int, text: str) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-class _TimedStep:
+class TimedStep:
     """A step that counts its progress and time; the base class of each console's step."""
 
     def __init__(self, title: str, total: int | None) -> None:
@@ -142,7 +139,7 @@ class PlainConsole:
     @contextmanager
     def step(self, title: str, *, total: int | None = None) -> Iterator[Step]:
         """Print a line at the beginning and one at the end."""
-        step = _TimedStep(title, total)
+        step = TimedStep(title, total)
         self.say(f"{title} …")
         yield step
         self.say(f"✓ {step.ending()}")
@@ -171,7 +168,7 @@ class QuietConsole(PlainConsole):
     @contextmanager
     def step(self, title: str, *, total: int | None = None) -> Iterator[Step]:
         """Print nothing."""
-        yield _TimedStep(title, total)
+        yield TimedStep(title, total)
 
     def say(self, text: str) -> None:
         """Print nothing."""
@@ -180,65 +177,12 @@ class QuietConsole(PlainConsole):
         """Print nothing."""
 
 
-class TerminalConsole(PlainConsole):
-    """Steps as progress bars (rich); each leaves one line when it ends."""
-
-    def interrupted(self, text: str) -> None:
-        """Erase the bar and show the cursor, which rich hides (ECMA-48 EL; DECTCEM)."""
-        super().interrupted(f"\r\x1b[2K\x1b[?25h{text}".rstrip())
-
-    @contextmanager
-    def step(self, title: str, *, total: int | None = None) -> Iterator[Step]:
-        """Show the step as a bar, or as a spinner if `total` is None."""
-        from rich.console import Console as RichConsole
-        from rich.progress import Progress
-
-        width = width_of(sys.stderr)
-        shown = textwrap.shorten(title, width - len("⠋ "), placeholder=" …")
-        columns = _columns(total, space=width - len(f"⠋ {shown} "))
-        with Progress(*columns, console=RichConsole(stderr=True, width=width), transient=True) as bar:
-            step = _BarStep(title, total, bar, shown=shown)
-            yield step
-        self.say(f"✓ {step.ending()}")
-
-
-def _columns(total: int | None, *, space: int) -> list[ProgressColumn]:
-    """The columns of a step's line: what fits beside its title, for rich would cut what does not."""
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        SpinnerColumn,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
-    columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
-    if total and space >= _WIDE:
-        return [*columns, BarColumn(), DownloadColumn(binary_units=True), TimeElapsedColumn()]
-    if space >= len("0:00:00"):
-        columns.append(TaskProgressColumn() if total else TimeElapsedColumn())
-    return columns
-
-
-class _BarStep(_TimedStep):
-    def __init__(self, title: str, total: int | None, bar: Progress, *, shown: str) -> None:
-        super().__init__(title, total)
-        self._bar = bar
-        self._task = bar.add_task(printable(shown), total=total)
-
-    def advance(self, amount: int) -> None:
-        super().advance(amount)
-        so_far = f": {show_amount(self.done)}" if self.total is None else ""  # a bar shows it otherwise
-        self._bar.update(self._task, advance=amount, description=f"{self.title}{so_far}")
-
-
 class JsonConsole:
     """One JSON object per line on stdout; its "event" is step, progress, say, problem or result (docs/json.md)."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._in_progress: list[_TimedStep] = []
+        self._in_progress: list[TimedStep] = []
 
     @contextmanager
     def step(self, title: str, *, total: int | None = None) -> Iterator[Step]:
@@ -282,7 +226,7 @@ class JsonConsole:
         _write_out(_json({"event": event, **fields}))
 
 
-class _JsonStep(_TimedStep):
+class _JsonStep(TimedStep):
     def __init__(self, title: str, total: int | None, emit: Callable[[str, Mapping[str, object]], None]) -> None:
         super().__init__(title, total)
         self._emit = emit

@@ -15,10 +15,10 @@ from pxe_pack.artifacts import Exported, LocalFile
 from pxe_pack.chunks import ChunkDigests, chunk_size
 from pxe_pack.hashing import Advance, copy_hashed, copy_whole
 from pxe_pack.image.bootloader import BootLoaders
-from pxe_pack.image.grub.config import GRUB_CFG, GRUB_DIR
+from pxe_pack.image.grub.config import GRUB_DIR
 from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.layout.kernel_arguments import with_arguments
+from pxe_pack.layout.kernel_arguments import ISO_SHA256, with_iso_digest, without_arguments
 from pxe_pack.layout.layout import Layout, find_layout
 from pxe_pack.layout.manifest import FOLDER, Kind
 from pxe_pack.payload import Entry, Payload
@@ -82,8 +82,11 @@ def _counted(pieces: Iterable[bytes], advance: Advance) -> Iterator[bytes]:
         advance(len(piece))
 
 
-def export_boot_files(layout: Layout, image: LiveImage, loaders: BootLoaders) -> None:
-    """Write the boot loaders, kernels, initrds and GRUB's files into the layout. Raises OSError."""
+def export_boot_files(layout: Layout, image: LiveImage, loaders: BootLoaders, *, iso_sha256: str | None) -> None:
+    """Write the boot loaders, kernels, initrds and GRUB's files into the layout. Raises OSError.
+
+    `iso_sha256` is for nodes that verify the ISO.
+    """
     for name, file in {**loaders.files, **image.boot_files()}.items():
         if name not in layout.files:
             layout.write(name, file.pieces())
@@ -94,7 +97,11 @@ def export_boot_files(layout: Layout, image: LiveImage, loaders: BootLoaders) ->
     grub_cfg = image.grub_cfg(loaders.grub)
     earlier = None if isinstance(image.media, Iso) else find_layout(image.media.path)
     if earlier and earlier.added_arguments:  # of where that layout was moved to, and what was pinned for it
-        grub_cfg = with_arguments(grub_cfg, name=GRUB_CFG, without=earlier.added_arguments)
+        grub_cfg = without_arguments(grub_cfg, earlier.added_arguments)
+    if iso_sha256 and layout.urls.boot_url:
+        grub_cfg = with_iso_digest(grub_cfg, boot_url=layout.urls.boot_url, sha256=iso_sha256)
+    elif ISO_SHA256 in grub_cfg:  # of an earlier pack
+        grub_cfg = without_arguments(grub_cfg, [ISO_SHA256])
     layout.write_scripts(grub_cfg)
 
 

@@ -23,19 +23,20 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.cleanup import committing, removed, temporary_folder
-from pxe_pack.layout.layout import find_layout, found_below, what_is
+from pxe_pack.layout.layout import CURRENT, VERSIONS, find_layout, found_below, what_is
 from pxe_pack.tools import InputError, WorkError
 
 _RENAME_EXCHANGE = 2  # linux/fs.h
 _AT_FDCWD = -100  # fcntl.h
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Staging:
     """The folders in which a layout is built."""
 
     layout: Path
     work: Path
+    output: Path  # what the layout becomes; a published version has its name only when it is in place
 
 
 def parent_problem(output: Path) -> Problem | None:
@@ -67,6 +68,8 @@ def output_problem(output: Path) -> Problem | None:
             message=f"the output {output} exists and is not a folder",
             hint="choose another name with --output, or move it away",
         )
+    if problem := published_problem(output):
+        return problem
     foreign = _foreign(output)
     if foreign is None:
         return None
@@ -74,6 +77,17 @@ def output_problem(output: Path) -> Problem | None:
         reference="output-foreign",
         message=f"the output folder {output} contains {what_is(foreign)} that pxe-pack did not write: {foreign}",
         hint="choose another folder with --output, or move its contents away",
+    )
+
+
+def published_problem(output: Path) -> Problem | None:
+    """The reason why the layout `output` must not change: it is a published version. None if it is none."""
+    if output.parent.name != VERSIONS or not (output.parent.parent / CURRENT).is_symlink():
+        return None
+    return Problem(
+        reference="output-published",
+        message=f"{output} is a published version, which never changes",
+        hint="change a layout elsewhere, or a copy of this one, and publish it: pxe-pack publish LAYOUT DIR",
     )
 
 
@@ -93,16 +107,16 @@ def staging(output: Path) -> Iterator[Staging]:
     Raises WorkError if `output` has changed in the meantime and cannot be replaced.
     """
     with staging_folder(output) as root:
-        made = new_staging(root)
+        made = new_staging(root, output=output)
         yield made
         # the lock also keeps other packs from looking at the folder during the exchange
         with locked(output.parent), committing():
             _put_into_place(made.layout, output, aside=root / "previous")
 
 
-def new_staging(root: Path) -> Staging:
-    """Create the staging area in the staging folder `root`."""
-    made = Staging(layout=root / "layout", work=root / "work")
+def new_staging(root: Path, *, output: Path) -> Staging:
+    """Create the staging area for `output` in the staging folder `root`."""
+    made = Staging(layout=root / "layout", work=root / "work", output=output)
     made.layout.mkdir()
     made.layout.chmod(0o755)
     made.work.mkdir()

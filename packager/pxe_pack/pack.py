@@ -18,16 +18,17 @@ from pxe_pack import checks, dump, export, input_digest, liveiso, unit
 from pxe_pack.artifacts import Exported, LocalFile, with_urls
 from pxe_pack.console import Console, joined
 from pxe_pack.freeze import FrozenAgent, default_cache, frozen_agent, load_agent
-from pxe_pack.hashing import SizeAndDigest, hash_file
-from pxe_pack.image.iso.reader import Iso
+from pxe_pack.hashing import hash_file
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.rootfs_source import detect_rootfs
 from pxe_pack.inject import PackedIso, Target, original_image
-from pxe_pack.layout.layout import Layout
+from pxe_pack.inject.append import append_hook
+from pxe_pack.layout.layout import CURRENT, Layout
 from pxe_pack.layout.manifest import Kind
 from pxe_pack.output import Staging, staging, staging_folder
 from pxe_pack.payload import Payload, make_payload
 from pxe_pack.plan import Plan, make_plan
+from pxe_pack.publish import publishing
 from pxe_pack.settings import Options, Settings, resolve_settings
 from pxe_pack.tarball import tar_staging
 from pxe_pack.tools import InputError
@@ -41,6 +42,7 @@ class PackResult:
     agent: FrozenAgent
     payload: Payload
     layout: Layout
+    output: Path  # the layout on disk, or the archive
     seconds: float
 
 
@@ -84,6 +86,7 @@ def pack(options: Options, *, console: Console) -> PackResult:
             tree=image.tree,
         )
         needed = plan.choice.injector.disk_space(image, payload) + (packed.disk_space if packed else 0)
+        needed += plan.verification.hook.size if plan.verification.hook else 0
         local = sum(file.disk_space for file in settings.files) + plan.additional.size
         local += sum(file.size for file in plan.boot_files().values())
         layouts = 2 if settings.format == "tar" else 1  # the files, and a copy of them in the archive
@@ -100,10 +103,12 @@ def pack(options: Options, *, console: Console) -> PackResult:
             inputs = _inject(plan, payload, layout=layout, work=made.work, console=console)
             _copy_additional(plan, layout=layout, console=console)
             with console.step("Exporting the layout") as step:
-                export.export_boot_files(layout, original, plan.loaders.loaders)
+                digest = layout.files[plan.iso_name].sha256 if plan.verification.hook else None
+                export.export_boot_files(layout, original, plan.loaders.loaders, iso_sha256=digest)
                 layout.finish(_facts(plan, agent, payload, inputs))
                 step.note(f"{len(layout.files)} files, {layout.size:,} bytes")
-    return PackResult(plan=plan, agent=agent, payload=payload, layout=layout, seconds=time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return PackResult(plan=plan, agent=agent, payload=payload, layout=layout, output=made.output, seconds=seconds)
 
 
 def _staging(settings: Settings, image: LiveImage) -> AbstractContextManager[Staging]:
@@ -111,6 +116,8 @@ def _staging(settings: Settings, image: LiveImage) -> AbstractContextManager[Sta
     if settings.format == "tar":
         epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
         return tar_staging(settings.output, mtime=int(epoch) if epoch.isdigit() else image.mtime)
+    if settings.format == "versions":
+        return publishing(settings.output, keep=settings.keep)
     return staging(settings.output)
 
 
@@ -153,39 +160,13 @@ def _service(plan: Plan, console: Console) -> str:
 def _inject(plan: Plan, payload: Payload, *, layout: Layout, work: Path, console: Console) -> list[dict[str, object]]:
     """Write the files with the payload, and the ISO, into the layout. Returns the image's files for the manifest."""
     image, name = plan.image, plan.iso_name
-    target = Target(place=layout.place, iso=name)
+    hook = plan.verification.hook.entries if plan.verification.hook else {}
+    target = Target(place=layout.place, iso=name, hook=hook)
     injected = plan.choice.injector.inject(image, payload, target=target, work=work, console=console)
+    injected = append_hook(image, injected, target=target, console=console)
     for path, counted in injected.files.items():
         layout.record(path, counted, kind=Kind.ISO if path == name else Kind.BOOT)
-    inputs = dict(injected.inputs)
-    iso = [_iso_input(plan, image.iso, hashed=inputs.pop(image.iso_path, None), console=console)] if image.iso else []
-    return [*iso, *(_input(plan, path, counted) for path, counted in sorted(inputs.items()))]
-
-
-def _iso_input(plan: Plan, iso: Iso, *, hashed: SizeAndDigest | None, console: Console) -> dict[str, object]:
-    """The ISO for the manifest, as it was before earlier packs; with its digest, if the pack has `hashed` it.
-
-    Hashing it would take as long as the rest of the pack, so it is done on request only. Raises WorkError if the digest
-    differs from the one in the file beside the ISO.
-    """
-    given = iso.path if iso.path == iso.input_path else None  # else it was built, or restored
-    if plan.settings.input_digest and not hashed:
-        with console.step("Hashing the input"):
-            hashed = hash_file(iso.path)
-    if hashed:
-        if given:
-            input_digest.check_published(given, sha256=hashed.sha256)
-        return _input(plan, plan.image.iso_path, hashed)
-    published = input_digest.published_digest(given) if given else None
-    document = _input(plan, plan.image.iso_path, SizeAndDigest(size=iso.size, sha256=published or ""))
-    origin = {"sha256_from": f"{given.name}{input_digest.SUFFIX}"} if given and published else {}
-    return {**document, "sha256": published, **origin}
-
-
-def _input(plan: Plan, path: str, counted: SizeAndDigest) -> dict[str, object]:
-    role = "made-iso" if plan.image.rootfs_source else "image"
-    at = {"path": path} if path else {}
-    return {"role": role, "name": plan.settings.image.name, **at, "size": counted.size, "sha256": counted.sha256}
+    return input_digest.image_inputs(plan.image, plan.settings, hashed=injected.inputs, console=console)
 
 
 def _copy_artifacts(settings: Settings, *, layout: Layout, console: Console) -> Mapping[LocalFile, Exported]:
@@ -235,7 +216,7 @@ def _facts(
             *inputs,
             *({"role": role, "name": name, "size": file.size, "sha256": file.sha256} for role, name, file in files),
         ],
-        "image": plan.image.document(),
+        "image": {**plan.image.document(), "name": input_digest.image_name(plan.image)},
         "agent": {
             "version": agent.version,
             "machine": agent.machine,
@@ -251,6 +232,7 @@ def _facts(
             "artifact_url": f"{settings.artifact_url.rstrip('/')}/" if settings.files else None,
         },
         "trust": [key.document() for key in settings.trust],
+        "verify_iso": plan.verification.document(),
         "boot_loaders": plan.loaders_document(),
         "left_behind": plan.additional.left_behind_document(),
     }
@@ -267,16 +249,22 @@ def summary(packed: PackResult) -> str:
     what = f"the agent {packed.agent.version}, its unit, and the configuration"
     return joined(
         [
-            f"{settings.output}{'/' if settings.format == 'dir' else ''}",
+            f"{packed.output}{'' if settings.format == 'tar' else '/'}",
             *lines,
             "",
             f"Added to the image with `{packed.plan.choice.name}`: {what} ({added}).",
+            *(
+                [f"Trusted, for configurations by URL: {', '.join(map(str, settings.trust))}."]
+                if settings.trust
+                else []
+            ),
+            *(["Nodes verify the ISO before they mount it."] if packed.plan.verification.hook else []),
             f"Packed in {packed.seconds:.1f} s.",
             "",
             f"Serve by TFTP:  {loaders}, boot/",
             *(f"{_served_by(url)}{path} as {url}" for path, url in _served(layout)),
             "",
-            *_next(settings),
+            *_next(packed),
         ]
     )
 
@@ -296,12 +284,15 @@ def _served_by(url: str) -> str:
     return f"Serve by {url.partition(':')[0].upper()}:".ljust(len("Serve by TFTP:  "))
 
 
-def _next(settings: Settings) -> list[str]:
-    if settings.format == "tar":
-        return [f"Unpack:  tar -C /srv/pxe -xf {settings.output}"]
+def _next(packed: PackResult) -> list[str]:
+    form, output = packed.plan.settings.format, packed.output
+    if form == "tar":
+        return [f"Unpack:  tar -C /srv/pxe -xf {output}"]
+    root = output.parent.parent
     return [
-        f"Verify:  cd {shlex.quote(str(settings.output))} && sha256sum -c SHA256SUMS",
-        f"Test:    pxe-pack boot {settings.output}",
+        f"Verify:  cd {shlex.quote(str(output))} && sha256sum -c SHA256SUMS",
+        f"Test:    pxe-pack boot {output}",
+        *([f"Serve:   {root / CURRENT}", f"Go back: pxe-pack rollback {root}"] if form == "versions" else []),
     ]
 
 
@@ -312,9 +303,10 @@ def result_document(packed: PackResult) -> dict[str, object]:
         for path, file in sorted(packed.layout.files.items())
     ]
     return {
-        "output": str(packed.plan.settings.output),
+        "output": str(packed.output),
         "inject": {"how": packed.plan.choice.name, "why": packed.plan.choice.why},
         "payload": {"files": len(packed.payload.entries), "size": packed.payload.size},
+        "verify_iso": packed.plan.verification.document(),
         "outputs": outputs,
         "seconds": round(packed.seconds, 3),
     }

@@ -20,6 +20,8 @@ class _Distribution:
 
 
 _FEDORA_NAMES = {
+    "iproute2": "iproute",
+    "dnsmasq-base": "dnsmasq",
     "grub-efi-amd64-signed": "grub2-efi-x64",
     "grub-efi-arm64-signed:arm64": "grub2-efi-aa64",
     "ipxe": "ipxe-bootimgs",
@@ -43,6 +45,7 @@ _AZURE_LINUX = _Distribution(
 _SUSE = _Distribution(
     install="zypper install",
     names={
+        "dnsmasq-base": "dnsmasq",
         "grub-efi-amd64-signed": "grub2-x86_64-efi",
         "grub-efi-arm64-signed:arm64": "grub2-arm64-efi",
         "ipxe": "ipxe-bootimgs",

@@ -18,7 +18,7 @@ from typing import Protocol, cast
 from pxe_fetch import __version__
 from pxe_fetch.contract import quantity
 from pxe_fetch.contract.problem import RuleError, suggestion
-from pxe_pack.choices import COMPRESSORS, INJECTORS
+from pxe_pack.choices import COMPRESSORS, INJECTORS, VERIFY_ISO
 from pxe_pack.console import Console
 
 USAGE = ("pack FILE [options]", "--agent-config FILE [options]", "COMMAND [options]")
@@ -32,6 +32,7 @@ EXIT_CODES: Mapping[int, str] = MappingProxyType(
         1: "failed after starting",
         2: "invalid input: nothing was started",
         3: "a check found errors, or nodes have failed",
+        4: "a server that was started has ended",
         130: "interrupted",
     }
 )
@@ -70,11 +71,15 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "nodes": Command("list the nodes that a collector knows", "pxe_pack.commands.nodes"),
         "pack": Command("pack an image and export a PXE layout", "pxe_pack.commands.pack"),
         "pin": Command("have nodes fetch a configuration by URL, pinned or signed", "pxe_pack.commands.pin"),
+        "publish": Command("add a layout to published versions", "pxe_pack.commands.publish"),
         "relocate": Command("change the URLs of a layout without repacking", "pxe_pack.commands.relocate"),
         "remove": Command("remove the agent from an image or a layout", "pxe_pack.commands.remove"),
+        "rollback": Command("serve an earlier version of a published layout", "pxe_pack.commands.rollback"),
         "schema": Command("print the JSON Schema of fetch.yaml", "pxe_pack.commands.schema"),
+        "serve": Command("serve a layout until Ctrl-C", "pxe_pack.commands.serve"),
         "show": Command("show the contents of an image or a layout", "pxe_pack.commands.show"),
         "snippet": Command("print a server configuration for a layout", "pxe_pack.commands.snippet"),
+        "versions": Command("list the versions of a published layout", "pxe_pack.commands.versions"),
     }
 )
 
@@ -129,11 +134,14 @@ def add_packing(parser: argparse.ArgumentParser, *, default: object) -> None:
     add("--image", "LiveOS image: ISO, pxe-dir, pxe-tar or root filesystem (never modified)", type=Path, metavar="FILE")
     add("--output", "folder to write; an earlier layout there is replaced", type=Path, metavar="DIR")
     add("--format", "write --output as a folder or as a tar archive (default: dir)", choices=("dir", "tar"))
+    add("--publish", "instead of --output: add the layout to this folder's versions", type=Path, metavar="DIR")
+    add("--keep", "versions that --publish keeps (default: 5)", type=count, metavar="N")
     add("--boot-url", "URL nodes boot the ISO from (root=live:URL)", metavar="URL")
     add("--artifact-url", "base URL of the artifacts given with `source:`", metavar="URL")
     add("--inject", "how to put the agent into the image (default: auto)", choices=INJECTORS)
     add("--compressor", "recompress the root filesystem with this (rootfs only)", choices=COMPRESSORS)
     add("--level", "compression level (1 to 9, zstd to 22)", type=int, choices=range(1, 23), metavar="N")
+    add("--verify-iso", "have nodes verify the ISO they download (default: auto)", choices=VERIFY_ISO)
     add("--node-memory", "memory of the smallest node, for example 4GiB", type=size, metavar="SIZE")
     add("--agent", "use this frozen agent instead of building one", type=Path, metavar="DIR")
     add("--boot-loader", "use shim and GRUB from this folder", type=Path, metavar="DIR")
@@ -155,6 +163,13 @@ def size(written: str) -> int:
         return quantity.size(written)
     except RuleError as error:
         raise argparse.ArgumentTypeError(f"{written!r} {error.message}: {error.label}") from error
+
+
+def count(written: str) -> int:
+    """A number of at least 1 on the command line. Raises argparse.ArgumentTypeError."""
+    if not written.isascii() or not written.isdigit() or int(written) < 1:
+        raise argparse.ArgumentTypeError(f"{written!r} is not a number of at least 1")
+    return int(written)
 
 
 def _add_output_options(parser: argparse.ArgumentParser, *, default: object) -> None:

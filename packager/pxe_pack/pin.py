@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pxe_fetch.contract import facts
 from pxe_fetch.contract.document import MAX_CHARACTERS
-from pxe_fetch.contract.minisign import MAX_SIZE, SUFFIX
+from pxe_fetch.contract.minisign import MAX_SIZE
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.quantity import show_moment
@@ -29,10 +29,12 @@ from pxe_pack.layout.kernel_arguments import PIN
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.new_entries import NewEntries
 from pxe_pack.layout.pinned import Pinned, url_reason
-from pxe_pack.output import new_staging, parent_problem, staging_folder
+from pxe_pack.output import new_staging, parent_problem, published_problem, staging_folder
 from pxe_pack.tools import InputError
 from pxe_pack.trust.keys import TrustKey
 from pxe_pack.trust.signature import SignatureError, sign, signature_file, signer_of, url_of_signature
+
+_DRY_RUN = "Nothing was written."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +55,7 @@ class Result:
     root: Path
     pinned: Pinned | None  # None: there is none any more
     changed: tuple[str, ...]  # paths of files in the layout
+    config: Path | None = None
     signature: Path | None = None  # of the configuration, to be served with it
     notes: tuple[str, ...] = ()
 
@@ -82,7 +85,7 @@ def pin(request: Request, *, console: Console) -> Result:
         hint = "pack the image again with `pack: {trust: [site.pub]}`, or pin without --sign"
         raise InputError(Problem(reference="sign-untrusted", message=message, hint=hint))
     with staging_folder(layout.root) as folder:
-        made = new_staging(folder)
+        made = new_staging(folder, output=layout.root)
         signature, signer, notes = _signature(given, request, trust=trust, work=made.work)
         pinned = Pinned(
             name=given.path.name,
@@ -93,7 +96,7 @@ def pin(request: Request, *, console: Console) -> Result:
             expires=given.fetch.expires,
             signed_by=signer.id if signer else None,
         )
-        entries = NewEntries.of(layout, without=PIN, added=pinned.arguments)
+        entries = NewEntries.of(layout, pinned.arguments, replaces=PIN)
         _check_entries(entries.menu(), pinned)
         changed = entries.write(made.layout, facts=_facts(layout, pinned))
         beside = signature_file(given.path)
@@ -102,7 +105,12 @@ def pin(request: Request, *, console: Console) -> Result:
                 _place_signature(signature, beside)
             entries.commit(made.layout)
     return Result(
-        root=layout.root, pinned=pinned, changed=changed, signature=beside if signer else None, notes=tuple(notes)
+        root=layout.root,
+        pinned=pinned,
+        changed=changed,
+        config=given.path,
+        signature=beside if signer else None,
+        notes=(*notes, *([_DRY_RUN] if request.dry_run else [])),
     )
 
 
@@ -110,17 +118,17 @@ def unpin(root: Path, *, dry_run: bool) -> Result:
     """Have the nodes use the packed configuration again. Raises as `pin` does."""
     layout = _layout(root)
     with staging_folder(layout.root) as folder:
-        made = new_staging(folder)
-        entries = NewEntries.of(layout, without=PIN, added=[])
+        made = new_staging(folder, output=layout.root)
+        entries = NewEntries.of(layout, {}, replaces=PIN)
         changed = entries.write(made.layout, facts=_facts(layout, None))
         if not dry_run:
             entries.commit(made.layout)
-    return Result(root=layout.root, pinned=None, changed=changed)
+    return Result(root=layout.root, pinned=None, changed=changed, notes=(_DRY_RUN,) if dry_run else ())
 
 
 def _layout(root: Path) -> Layout:
     layout = Layout.read(root.resolve())
-    problems = [one for one in (parent_problem(layout.root),) if one]
+    problems = [one for one in (parent_problem(layout.root), published_problem(layout.root)) if one]
     if not layout.is_ours:
         hint = "give the output folder of pxe-pack"
         problems.append(
@@ -247,23 +255,24 @@ def document(result: Result) -> dict[str, object]:
 def summary(result: Result) -> str:
     """The result as text."""
     pinned = result.pinned
+    changed = [*(f"  {path}" for path in result.changed), *(line for note in result.notes for line in ("", note))]
     if pinned is None:
-        return joined([f"{result.root}: nodes use the packed configuration", *(f"  {path}" for path in result.changed)])
+        return joined([f"{result.root}: nodes use the packed configuration", *changed])
     how = f"signed by the key {pinned.signed_by}" if pinned.signed_by else "pinned by its digest"
     serial = "" if pinned.serial is None else f", serial {pinned.serial}"
     expires = "" if pinned.expires is None else f", expires at {show_moment(pinned.expires)}"
-    width = max(len(pinned.name), len(f"{pinned.name}{SUFFIX}") if result.signature else 0)
-    signature = [f"  {pinned.name}{SUFFIX:{width - len(pinned.name)}} at {url_of_signature(pinned.url)}"]
+    served = {pinned.name: pinned.url}
+    if result.signature:
+        served[result.signature.name] = url_of_signature(pinned.url)
+    width = max(map(len, served))
     return joined(
         [
             f"{result.root}: nodes fetch {pinned.name}, {how}{serial}{expires}",
-            *(f"  {path}" for path in result.changed),
+            *changed,
             "",
-            *result.notes,
             "Serve",
-            f"  {pinned.name:{width}} at {redact(pinned.url)}",
-            *(signature if result.signature else []),
+            *(f"  {name:{width}} at {redact(url)}" for name, url in served.items()),
             "",
-            f"Test:  pxe-pack boot {result.root} --serve {pinned.name}",
+            f"Test:  pxe-pack boot {result.root} --serve {result.config}",
         ]
     )

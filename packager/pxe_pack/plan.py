@@ -11,7 +11,7 @@ from pxe_fetch.contract.quantity import show_size
 from pxe_fetch.contract.url import redact
 from pxe_pack import checks, node_memory
 from pxe_pack.additional_files import AdditionalFiles, find_additional
-from pxe_pack.artifacts import LocalFile
+from pxe_pack.artifacts import LocalFile, installed_sizes
 from pxe_pack.image.bootloader import BootFile
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.liveroot import LiveOS
@@ -23,6 +23,7 @@ from pxe_pack.node_memory import NodeMemory
 from pxe_pack.settings import Settings
 from pxe_pack.tools import InputError
 from pxe_pack.trust import keys
+from pxe_pack.trust.iso_hook import Verification, choose_verification
 
 _MOST_SHOWN = 20  # files of the image, in the plan's lines
 
@@ -36,6 +37,7 @@ class Plan:
     image: LiveImage
     loaders: LoaderChoice
     memory: NodeMemory
+    verification: Verification  # of the ISO
     additional: AdditionalFiles
     warnings: tuple[Problem, ...] = ()  # what may go wrong at boot
 
@@ -74,6 +76,7 @@ class Plan:
         yield f"inject    {self.choice.name}: {self.choice.injector.HOW} ({self.choice.why})"
         if self.boot_url:
             yield f"boot      {self.boot_url}"
+            yield f"verify    {'the ISO' if self.verification.hook else 'not the ISO'}: {self.verification.why}"
         yield from keys.lines(settings.trust)
         for file in settings.files:
             files = f"{file.folder.files:,} files, " if file.folder else ""
@@ -86,7 +89,7 @@ class Plan:
             mirrors = f" and {len(others)} mirror{'s' if len(others) > 1 else ''}" if others else ""
             yield f"artifact  {artifact.name} ({size}) from {first}{mirrors}"
         yield from self._additional_lines()
-        yield f"output    {settings.output}{'/' if settings.format == 'dir' else ''}"
+        yield f"output    {settings.output}{'' if settings.format == 'tar' else '/'}"
         if self.memory.given:
             yield from node_memory.lines(self.memory)
 
@@ -147,6 +150,7 @@ class Plan:
             "inject": {"how": self.choice.name, "why": self.choice.why},
             "boot_loaders": self.loaders_document(),
             "boot_url": self.boot_url,
+            "verify_iso": self.verification.document(),
             "artifact_url": settings.artifact_url,
             "trust": [key.document() for key in settings.trust],
             "artifacts": [
@@ -186,6 +190,7 @@ def make_plan(settings: Settings, image: LiveImage, *, say: Callable[[str], None
     found = [*checks.urls(settings, image)]
     chosen: LoaderChoice | None = None
     choice: Choice | None = None
+    verification: Verification | None = None
     try:
         chosen = choose_loaders(image.loaders, machine=image.machine, given=settings.boot_loader)
     except InputError as error:
@@ -194,15 +199,20 @@ def make_plan(settings: Settings, image: LiveImage, *, say: Callable[[str], None
         choice = choose(settings.inject, image, rewrite=settings.rewrite)
     except InputError as error:
         found += error.problems
+    try:
+        verification = choose_verification(settings.verify_iso, image, boot_url=settings.boot_url)
+    except InputError as error:
+        found += error.problems
     subject = checks.subject(
         image,
         loaders=chosen.loaders if chosen else None,
         boot_url=settings.boot_url,
         artifact_url=settings.artifact_url,
         config=settings.fetch,
-        local_sizes={name: file.installed_size for file in settings.files for name in file.artifacts},
+        local_sizes=installed_sizes(settings.files),
         node_memory=settings.node_memory,
         injector=choice.name if choice else "",
+        verifies_iso=bool(verification and verification.hook),
     )
     found += checks.offline(subject)
     additional = find_additional(image, leave_out=settings.leave_out)
@@ -217,7 +227,7 @@ def make_plan(settings: Settings, image: LiveImage, *, say: Callable[[str], None
     if any(problem.reference.startswith("node-memory") for problem in errors):
         for line in node_memory.lines(subject.memory):
             say(line)
-    if errors or not chosen or not choice:
+    if errors or not chosen or not choice or not verification:
         raise InputError(*errors)
     return Plan(
         settings=settings,
@@ -225,6 +235,7 @@ def make_plan(settings: Settings, image: LiveImage, *, say: Callable[[str], None
         choice=choice,
         loaders=chosen,
         memory=subject.memory,
+        verification=verification,
         additional=additional,
         warnings=tuple(problem for problem in found if problem.severity == "warning"),
     )

@@ -21,7 +21,7 @@ from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.rootfs_source import detect_rootfs
 from pxe_pack.inject import PackedIso, previous_payloads
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
-from pxe_pack.layout.kernel_arguments import with_arguments
+from pxe_pack.layout.kernel_arguments import ISO_SHA256, without_arguments
 from pxe_pack.layout.layout import Layout, what_is
 from pxe_pack.layout.manifest import FOLDER, Kind
 from pxe_pack.layout.urls import Urls
@@ -117,11 +117,10 @@ def _of_layout(layout: Layout, *, output: Path | None, console: Console) -> Remo
                 new.record(path, written[path], kind=layout.files[path].kind)
             elif path not in (GRUB_CFG, IPXE_SCRIPT):
                 new.take_over(path, layout)
-        grub_cfg = layout.text(GRUB_CFG)
-        new.write_scripts(with_arguments(grub_cfg, name=GRUB_CFG, without=layout.added_arguments))
+        new.write_scripts(without_arguments(layout.text(GRUB_CFG), [ISO_SHA256, *layout.added_arguments]))
         before, after = ({path: file.sha256 for path, file in one.files.items()} for one in (layout, new))
         changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
-        gone = {"agent", "inputs", "trust", "pinned"}
+        gone = {"agent", "inputs", "verify_iso", "trust", "pinned"}
         new.finish({**{key: value for key, value in layout.facts.items() if key not in gone}, "inject": None})
     return Removed(output=target_root, removed=injectors, changed=tuple(changed))
 

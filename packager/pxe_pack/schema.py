@@ -24,7 +24,6 @@ from pxe_fetch.contract.keys import (
     Table,
     Text,
     Texts,
-    Version,
     Whole,
 )
 from pxe_fetch.contract.model import DIGESTS, ORIGINS
@@ -64,11 +63,11 @@ _FORMS: dict[object, Schema] = {
 _SIMPLE: dict[type, Schema] = {
     Flag: {"type": "boolean"},
     Duration: {"type": "string", "pattern": _whole(quantity.DURATION)},
-    Version: {
-        "anyOf": [{"type": "number"}, {"type": "string", "pattern": _whole(re.compile(validators.version.pattern))}]
-    },
     Size: {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": _whole(quantity.SIZE)}]},
 }
+
+
+_BOOLEANS = {"true": True, "false": False}
 
 
 def _given(keys: tuple[str, ...]) -> list[Json]:
@@ -123,8 +122,8 @@ def _default(declared: FieldKey) -> Schema:
 
 def _form(kind: Kind) -> Schema:  # noqa: PLR0911  one case per kind
     match kind:
-        case Text(rule=rule):
-            return _text(rule)
+        case Text(rule=rule, types=types):
+            return {**_text(rule), "type": ["string", "number"]} if float in types else _text(rule)
         case Texts(rule=rule):
             return {"type": "array", "items": _text(rule)}
         case OneOrMore(rule=rule):
@@ -149,7 +148,9 @@ def _group(kind: Group) -> Schema:
 
 def _text(rule: Rule[object]) -> Schema:
     if isinstance(rule, validators.OneOf):
-        return {"type": "string", "enum": list(rule.choices)}
+        flags: list[Json] = [value for word, value in _BOOLEANS.items() if word in rule.choices]  # if not quoted
+        types: Json = ["string", "boolean"] if flags else "string"
+        return {"type": types, "enum": [*rule.choices, *flags]}
     if isinstance(rule, validators.Matching):
         return {"type": "string", "pattern": _whole(re.compile(rule.pattern))}
     if isinstance(rule, validators.DigestOf):

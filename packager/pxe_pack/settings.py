@@ -11,8 +11,10 @@ from pxe_pack import checks
 from pxe_pack.artifacts import LocalFile, local_files
 from pxe_pack.config_file import read_config
 from pxe_pack.inject import Rewrite
+from pxe_pack.layout.layout import VERSIONS
 from pxe_pack.layout.urls import default_artifact_url
 from pxe_pack.lock.lockfile import read_lock
+from pxe_pack.publish import KEEP
 from pxe_pack.tools import InputError
 from pxe_pack.trust.keys import TrustKey, read_keys
 
@@ -25,11 +27,14 @@ class Options:
     image: Path | None = None
     output: Path | None = None
     format: str = "dir"  # or "tar"
+    publish: Path | None = None  # put the layout below this folder as its next version
+    keep: int | None = None  # versions that are kept there
     boot_url: str | None = None
     artifact_url: str | None = None
     inject: str | None = None
     compressor: str | None = None
     level: int | None = None
+    verify_iso: str | None = None
     node_memory: int | None = None  # bytes
     agent: Path | None = None  # a folder with a frozen agent
     boot_loader: Path | None = None  # a folder with shim and GRUB
@@ -48,11 +53,13 @@ class Settings:
     fetch: FetchConfig
     image: Path
     output: Path
-    format: str
+    format: str  # "dir", "tar", or "versions": `output` is the folder of the versions
+    keep: int  # versions
     boot_url: str  # empty if none is given; a full-os image needs none
     artifact_url: str  # empty if neither it nor boot_url is given
     inject: str
     rewrite: Rewrite | None  # recompress the root filesystem
+    verify_iso: str  # auto, true or false
     node_memory: int | None  # bytes; None if it is not given
     agent: Path | None
     boot_loader: Path | None
@@ -78,7 +85,13 @@ def resolve_settings(options: Options) -> Settings:
 
     image = given("image", options.image, pack.image)
     no_image = bool(problems)
-    output = given("output", options.output, pack.output)
+    if options.publish:
+        output = options.publish.absolute() / VERSIONS
+        problems += checks.publishing(output=options.output, form=options.format)
+    else:
+        output = given("output", options.output, pack.output)
+        if options.keep is not None:
+            problems.append(checks.keep_without_publish())
     boot_url = options.boot_url or pack.boot_url or ""
     if boot_url:
         problems += checks.boot_url(boot_url)
@@ -100,11 +113,13 @@ def resolve_settings(options: Options) -> Settings:
         fetch=document.fetch,
         image=image,
         output=_real(output),
-        format=options.format,
+        format="versions" if options.publish else options.format,
+        keep=KEEP if options.keep is None else options.keep,
         boot_url=boot_url,
         artifact_url=base or (default_artifact_url(boot_url) if boot_url else ""),
         inject=options.inject or pack.inject,
         rewrite=Rewrite(compressor=compressor, level=level) if compressor else None,
+        verify_iso=options.verify_iso or pack.verify_iso,
         node_memory=options.node_memory or pack.node_memory,
         agent=options.agent,
         boot_loader=options.boot_loader or (base_dir / pack.boot_loader if pack.boot_loader else None),
@@ -114,7 +129,7 @@ def resolve_settings(options: Options) -> Settings:
         trust=trust,
     )
     problems += checks.credentials(settings.fetch, settings.artifact_url)
-    if options.output or pack.output:
+    if options.publish or options.output or pack.output:
         problems += checks.places(settings)
     if problems:
         raise InputError(*problems)

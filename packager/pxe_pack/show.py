@@ -67,6 +67,7 @@ def document(report: ImageReport) -> dict[str, object]:
         "netboot": _netboot_document(image.loaders.netboot) if image.loaders else None,
         "boot_loaders": [_loader_document(program) for program in report.programs.loaders],
         "additional_files": [{"path": path, "size": file.size} for path, file in report.additional.files.items()],
+        "left_behind": report.additional.left_behind_document(),
         "injected": [
             {"how": one.how, "where": one.where, "agent": one.version or None, "configured": one.configured}
             for one in report.previous_payloads
@@ -111,6 +112,7 @@ def _initrd_document(path: str, facts: InitrdFacts) -> dict[str, object]:
         "url_lib": facts.url_lib,
         "network": list(facts.network),
         "applies_updates": facts.applies_updates,
+        "verifies_iso": bool(facts.appended and facts.appended.verifies_iso),
         "curl": facts.curl,
         "ca_bundle": facts.ca_bundle,
         "modules": sorted(facts.modules),
@@ -157,6 +159,8 @@ def lines(report: ImageReport) -> Iterator[str]:
     yield from _loader_lines(report)
     for path, file in report.additional.files.items():
         yield f"file      {path}, {file.size:,} bytes"
+    for path, why in report.additional.left_behind.items():
+        yield f"left behind  {path}: {why}"
     for one in report.previous_payloads:
         yield f"injected  {_previous_payload_words(one)}"
     if not report.previous_payloads:
@@ -201,6 +205,8 @@ def _initrd_lines(path: str, facts: InitrdFacts) -> Iterator[str]:
     yield f"          has {', '.join([name for name, there in has.items() if there] + network) or 'no dracut modules'}"
     if lacking := [name for name, there in has.items() if not there] + ([] if network else ["network"]):
         yield f"          missing {', '.join(lacking)}"
+    if facts.appended and facts.appended.verifies_iso:
+        yield "          verifies the ISO before mounting it"
 
 
 def _network_words(grub: GrubImage) -> str:

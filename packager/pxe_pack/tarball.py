@@ -26,7 +26,7 @@ def tar_staging(output: Path, *, mtime: int) -> Iterator[Staging]:
     and cannot be replaced.
     """
     with staging_folder(output) as root:
-        made = new_staging(root)
+        made = new_staging(root, output=output)
         yield made
         archive = root / "layout.tar"
         write(made.layout, archive, mtime=mtime)

@@ -13,7 +13,6 @@ from typing import IO
 
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_pack.cleanup import start_child
-from pxe_pack.packages import install_command
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +34,10 @@ PACKAGES: Mapping[str, str] = {
     "chroot": "coreutils",
     "newuidmap": "uidmap",
     "zstd": "zstd",
+    "nginx": "nginx",
+    "dnsmasq": "dnsmasq-base",
+    "ip": "iproute2",
+    "ss": "iproute2",
     "minisign": "minisign",
 }
 
@@ -59,6 +62,8 @@ def find(program: str) -> Path | None:
 
 def missing(programs: Iterable[str], *, reason: str) -> list[Problem]:
     """A problem for each of `programs` that is not installed, with its package. `reason` is like "to write the ISO"."""
+    from pxe_pack.packages import install_command  # reads what distribution this is, which most runs need not know
+
     return [
         Problem(
             reference="tool-missing",
@@ -108,13 +113,14 @@ def start(
     stderr: IO[bytes] | int = subprocess.PIPE,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    death_signal: str = "KILL",
     group: int | None = 0,
 ) -> subprocess.Popen[bytes]:
     """Start `program` for callers that stream its input or output. Raises InputError if it is not installed.
 
-    `group` is that of start_child. A signal that ends pxe-pack kills the program. With setpriv(1), the kernel kills
-    it however pxe-pack ends. Call this from the main thread: the kernel kills the child when the thread that started
-    it ends.
+    `group` is that of start_child. A signal that ends pxe-pack kills the program. With setpriv(1), the kernel sends it
+    `death_signal` however pxe-pack ends: one that has children of its own needs TERM, to end them too. Call this from
+    the main thread: the kernel sends the signal when the thread that started it ends.
     """
     path = find(program)
     if path is None:
@@ -122,7 +128,7 @@ def start(
     command: Sequence[str | Path] = [path, *arguments]
     _log.info("running %s", shlex.join(map(str, command)))
     if setpriv := find("setpriv"):
-        command = [setpriv, "--pdeathsig", "KILL", *command]
+        command = [setpriv, "--pdeathsig", death_signal, *command]
     search_path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SBIN])  # for what it starts itself
     environment = {**os.environ, "LC_ALL": "C", "PATH": search_path, **(env or {})}
     return start_child(command, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, cwd=cwd, group=group)

@@ -490,9 +490,12 @@ def test_serial_that_cannot_be_kept_is_told_and_the_run_goes_on(node: FakeNode, 
 def test_packed_configuration_that_is_invalid_leaves_its_serial_unknown(
     node: FakeNode, server: Server, key: Key
 ) -> None:
-    node.write(ETC, "version: 1\nserial: many\n")
+    packed = node.write(ETC, "version: 1\nserial: many\n")
     with signing(node, server, key) as signed:
-        refused(signed(serial=7), f"the serial in {node.root}{ETC} is unknown")
+        refused(signed(serial=7), f"the serial in {packed} is unknown")
+        packed.unlink()
+        packed.symlink_to("nowhere")
+        refused(signed(serial=7, expires="2099-01-01"), f"the serial in {packed} is unknown")
 
 
 def test_no_artifact_goes_to_where_the_serial_is_kept(node: FakeNode, server: Server) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import resource
 import signal
 import time
 
@@ -174,6 +175,31 @@ def test_status_of_a_damaged_state_is_a_sentence(node: FakeNode, text: str, opti
     assert len(shown.err) < 400
 
 
+@pytest.mark.parametrize("piece", ["[],", '{"a":[]},', "1.5,", '"ab",', "[[[[[[[[[[]]]]]]]]]],"])
+def test_a_damaged_state_takes_little_memory(node: FakeNode, piece: str) -> None:
+    """One of just under 64 MiB took 1.3 GB."""
+    node.state_file.parent.mkdir()
+    begin, end = changed(artifacts=["here"]).split('"here"')
+    count = ((8 << 20) - len(begin) - len(end) - 1) // len(piece)
+    node.state_file.write_text(f"{begin}{(piece * count)[:-1]}{end}")
+    process = node.start("status")
+    assert "damaged" in process.communicate(timeout=20)[1]
+    assert process.returncode == 1
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 200_000  # KiB, of the largest child so far
+
+
+def test_the_state_of_the_largest_configuration_is_read(node: FakeNode) -> None:
+    """1 MiB has about 9,500 artifacts, each with a digest, as short as it can be."""
+    failed = {"phase": "failed", "error": "cannot connect to 10.0.0.1: Connection refused; " * 2, "cause": "network"}
+    artifact = {**GOOD["artifacts"][0], **failed, "sha256": "0" * 64}  # type: ignore[index]
+    many = [artifact | {"name": f"artifact-{n:05}", "dest": f"/srv/files/{n:05}"} for n in range(9500)]
+    node.state_file.parent.mkdir()
+    node.state_file.write_text(changed(artifacts=many, phase="failed", exit_code=69))
+    shown = node.run("status")
+    assert shown.code == 0, shown.err
+    assert shown.out.count("/srv/files/") == 9500
+
+
 def test_status_takes_only_a_file_of_a_run_for_its_state(node: FakeNode) -> None:
     file = node.state_file
     file.parent.mkdir()
@@ -193,7 +219,7 @@ def test_status_takes_only_a_file_of_a_run_for_its_state(node: FakeNode) -> None
     assert "is not a regular file" in complaint()
     with file.open("wb") as stream:
         stream.truncate(1 << 40)
-    assert f"is larger than {64 << 20} bytes" in complaint()
+    assert f"is larger than {8 << 20} bytes" in complaint()
     if os.geteuid() == 0:
         file.write_text(changed())
         os.chown(file, 12345, 12345)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from boot import shares
-from boot.nodes import Booted, Site
+from boot.nodes import PXE_PACK, Booted, Site
 from boot.sites import (
     BESIDE,
     CONFIGS,
     CORRUPT,
     ELSEWHERE,
+    ELSEWHERE_URL,
     LARGE,
     LICENCE,
     MADE,
@@ -35,6 +35,7 @@ from fakes.faults import Flip, Serve, Status
 from fakes.ganesha import ganesha
 from fakes.server import Script, Server
 from liveos import shapes, unpacked
+from packing.keys import KeyPair, key_pair, sign
 
 
 def image(shape: str) -> Path:
@@ -69,6 +70,7 @@ def troubled(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Booted
 def sound(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A layout whose image has the payload beside its root file system (`updates`), where all is well."""
     site = Site(server=server, folder=tmp_path_factory.mktemp("sound"))
+    key_pair(site.folder)
     (site.folder / "files").mkdir()
     (site.folder / "files/large file.bin").write_bytes(LARGE.body)
     (site.folder / "files/klein.conf").write_bytes(SMALL.body)
@@ -84,11 +86,41 @@ def booted(sound: Site) -> Booted:
 
 
 @pytest.fixture(scope="session")
-def elsewhere(sound: Site) -> tuple[str, str]:
-    """A configuration that is not in the image: its URL and its digest."""
-    config = ELSEWHERE.format(base=sound.url(""), other=OTHER.sha256).encode()
-    sound.server.scripts["/elsewhere.yaml"] = Script(body=config)
-    return sound.url("/elsewhere.yaml"), hashlib.sha256(config).hexdigest()
+def pinned(sound: Site, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """The same layout with a configuration that is not in the image: elsewhere.yaml, signed and pinned."""
+    site = Site(server=sound.server, folder=tmp_path_factory.mktemp("pinned"))
+    shutil.copytree(sound.layout, site.layout, copy_function=os.link)
+    config = elsewhere(site.folder, sound, serial=3)
+    command: list[str | Path] = [
+        PXE_PACK,
+        "pin",
+        site.layout,
+        config,
+        "--url",
+        ELSEWHERE_URL,
+        "--sign",
+        sound.folder / "site.key",
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return site
+
+
+@pytest.fixture(scope="session")
+def replayed(sound: Site, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of another one, which is signed by the same key, and older than the packed one."""
+    config = elsewhere(tmp_path_factory.mktemp("replayed"), sound, serial=1)
+    keys = KeyPair(public=sound.folder / "site.pub", secret=sound.folder / "site.key")
+    for path, file in {"/older.yaml": config, "/older.yaml.minisig": sign(config, keys)}.items():
+        sound.server.scripts[path] = Script(body=file.read_bytes())
+    return sound.url("/older.yaml")
+
+
+def elsewhere(folder: Path, site: Site, *, serial: int) -> Path:
+    """A configuration with one artifact of the site's web server."""
+    file = folder / "elsewhere.yaml"
+    file.write_text(ELSEWHERE.format(base=site.url(""), other=OTHER.sha256, serial=serial))
+    return file
 
 
 @pytest.fixture(scope="session")

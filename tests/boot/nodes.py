@@ -120,15 +120,19 @@ class Site:
         credentials: Mapping[str, bytes] | None = None,
         via: str = "tftp",
         memory: int | None = None,
+        serve: Path | None = None,
     ) -> Booted:
         """Boot the layout, and let the image's probe look at the node when the agent is done.
 
-        `credentials` (name -> content) are handed over by the firmware; `memory` is the node's in MiB.
+        `credentials` (name -> content) are handed over by the firmware; `memory` is the node's in MiB; `serve` is the
+        configuration that is pinned.
         """
         before = len(self.server.asked_for("/inspect"))
         probe = f"liveos.inspect={self.url('/inspect')} liveos.inspect.dirs=/srv,/opt"
         command: list[str | Path] = [PXE_PACK, "boot", self.layout, "--json", "--keep", "--timeout", str(TIMEOUT)]
         command += ["--via", via, "--append", f"{probe} {append}"]
+        if serve:
+            command += ["--serve", serve]
         if memory is not None:
             command += ["--memory", str(memory)]
         for name, content in (credentials or {}).items():

@@ -37,6 +37,8 @@ version: 1
 pack:
   boot_url: http://10.0.1.7:8080/images/liveos.iso
   artifact_url: http://10.0.1.7:8080/files/
+  trust: [site.pub]
+serial: 2
 allowed_roots: [/var/lib, /srv, /opt, /run, /etc/systemd/system]
 artifacts:
   - {{name: plain, url: "{base}/plain.txt", sha256: {plain}, dest: /srv/plain.txt}}
@@ -60,8 +62,11 @@ artifacts:
     insecure: true
     when: {{cmdline: {{role: "gpu*"}}}}
 """
+ELSEWHERE_URL = "http://10.0.1.7:8080/fleet/elsewhere.yaml"
 ELSEWHERE = """\
 version: 1
+serial: {serial}
+expires: 2999-12-31
 artifacts:
   - {{name: other, url: "{base}/other.txt", sha256: {other}, dest: /srv/other.txt, mode: "0600"}}
 """

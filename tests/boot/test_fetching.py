@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from boot.nodes import Booted, Site
-from boot.sites import CONFIGS, CORRUPT, LARGE, NOTE, OTHER, PLAIN, SMALL, WOBBLY
+from boot.sites import CONFIGS, CORRUPT, ELSEWHERE_URL, LARGE, NOTE, OTHER, PLAIN, SMALL, WOBBLY
 from fakes.server import Server
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.paths import MessageId
@@ -112,29 +114,28 @@ def test_state_on_the_node_is_what_it_reported(booted: Booted) -> None:
     }
 
 
-def test_node_booted_by_ipxe_uses_the_configuration_named_on_its_command_line(
-    sound: Site, elsewhere: tuple[str, str]
-) -> None:
-    url, sha256 = elsewhere
-    booted = sound.boot(append=f"pxe-fetch.config={url} pxe-fetch.config.sha256={sha256}", via="ipxe")
+def test_node_booted_by_ipxe_uses_the_signed_configuration_that_is_pinned(pinned: Site) -> None:
+    booted = pinned.boot(via="ipxe", serve=pinned.folder / "elsewhere.yaml")
     assert booted.code == 0, booted.shown
     served = [one["url"] for one in booted.result["served"]]
     assert served[0] == "http://10.0.1.7:8080/boot.ipxe"
     assert [one for one in served if one.startswith("http://10.0.1.7:8080/boot/vmlinuz")]
     assert not [one for one in served if one.endswith(".efi")]
+    assert {ELSEWHERE_URL, f"{ELSEWHERE_URL}.minisig"} <= {*served}
     assert list(booted.artifacts) == ["other"]
     assert booted.has(OTHER)
     assert PLAIN.dest not in booted.files
     found = booted.journal[0]
+    sha256 = hashlib.sha256((pinned.folder / "elsewhere.yaml").read_bytes()).hexdigest()
     assert (found["MESSAGE_ID"], found["PXE_FETCH_URL"], found["PXE_FETCH_SHA256"]) == (
-        *(MessageId.CONFIG_FOUND, url),
+        *(MessageId.CONFIG_FOUND, ELSEWHERE_URL),
         sha256,
     )
+    assert "signed by site.pub" in found["MESSAGE"]
 
 
-def test_configuration_with_another_digest_is_refused(sound: Site, elsewhere: tuple[str, str]) -> None:
-    url, _ = elsewhere
-    booted = sound.boot(append=f"pxe-fetch.config={url} pxe-fetch.config.sha256={'0' * 64}")
+def test_replayed_configuration_with_a_valid_signature_is_refused(sound: Site, replayed: str) -> None:
+    booted = sound.boot(append=f"pxe-fetch.config={replayed}")
     assert booted.code == 1
     assert booted.node["exit_code"] == Exit.REFUSED, booted.shown
     assert booted.artifacts == {}
@@ -142,3 +143,5 @@ def test_configuration_with_another_digest_is_refused(sound: Site, elsewhere: tu
     assert not [path for path in booted.files if path.startswith("/srv/")]
     assert booted.inspected["failed_units"] == ["pxe-fetch.service"]
     assert booted.inspected["units"]["pxe-fetch.target"]["ActiveState"] == "inactive"
+    (refused,) = [entry for entry in booted.journal if entry.get("MESSAGE_ID") == MessageId.CONFIG_REFUSED]
+    assert "has the serial 1" in refused["MESSAGE"]

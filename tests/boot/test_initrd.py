@@ -28,6 +28,7 @@ def boot(server: Server, folder_of: pytest.TempPathFactory, shape: str, *, boot_
     (site.folder / "note.txt").write_bytes(NOTE.body)
     config = CONFIG.format(base=site.url(""), plain=PLAIN.sha256, boot_url=boot_url)
     site.pack(config, image=shapes.cached(shapes.SHAPES[shape]), inject="initrd")
+    assert ("pxe-fetch.iso.sha256=" in (site.layout / "boot/grub2/grub.cfg").read_text()) == bool(boot_url)
     return site.boot()
 
 
@@ -46,7 +47,7 @@ def check(booted: Booted) -> None:
 def test_bootstrap_image_boots_with_the_payload_in_its_initrd(
     server: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """The ISO that it fetches is the image's own, untouched."""
+    """The ISO that it fetches is the image's own, untouched, and its initrd verifies that."""
     booted = boot(server, tmp_path_factory, "ic08", boot_url="  boot_url: http://10.0.0.1/liveos.iso")
     check(booted)
     assert "http://10.0.0.1/liveos.iso" in [served["url"] for served in booted.result["served"]]

@@ -14,7 +14,7 @@ def test_reads_the_agents_own_arguments_among_others() -> None:
     found = facts.parse(
         "BOOT_IMAGE=/boot/vmlinuz root=live:http://h/x.iso ro quiet pxe-fetch.config=http://h/f.yaml?a=b "
         f"pxe-fetch.config.sha256={SHA256.upper()} pxe-fetch.base_url=http://m/ pxe-fetch.deadline=30m pxe-fetch.debug "
-        "pxe-fetch.report=http://h/r\n"
+        f"pxe-fetch.report=http://h/r pxe-fetch.iso.sha256={SHA256}\n"
     )
     assert (found.config, found.config_sha256) == ("http://h/f.yaml?a=b", SHA256)
     assert (found.base_url, found.deadline, found.report, found.debug) == ("http://m/", 1800.0, "http://h/r", True)

@@ -54,9 +54,9 @@ def _small_iso(*options: str) -> bytes:
 
 
 def isos() -> list[Input]:
-    """Without Rock Ridge, with Joliet, and with a UDF beside it."""
+    """With Rock Ridge, with Joliet beside it, with Joliet alone, and without either."""
     found = []
-    for options in (["-no-pad"], ["-no-pad", "-J"]):
+    for options in (["-no-pad"], ["-no-pad", "-J"], ["-no-pad", "-J", "--norock"], ["-no-pad", "--norock"]):
         data = _small_iso(*options)
         found.append(Input(data=data, spans=((16 * SECTOR, 20 * SECTOR), (20 * SECTOR, 40 * SECTOR))))
     return found
@@ -295,3 +295,14 @@ def images() -> list[Input]:
     catalog = struct.unpack_from("<I", data, 17 * SECTOR + 0x47)[0] * SECTOR
     spans = ((16 * SECTOR, 19 * SECTOR), (19 * SECTOR, 60 * SECTOR), (catalog, catalog + 128))
     return [Input(data=data, spans=(*spans, (root, root + 96), (start, end), (start, end)))]
+
+
+def file_contexts() -> list[Input]:
+    """Of an SELinux policy: what its regular expressions have."""
+    lines = (
+        r"/usr/(.*/)?bin(/.*)? system_u:object_r:bin_t:s0",
+        r"/usr/lib/.*\.so(\.[^/]*)* -- system_u:object_r:shlib_t:s0",
+        r"/usr/[[:alpha:]-]{2,8}/(a|ab)+?[^\W_]* u:r:t:s0",
+        r"/usr/lib(exec)?/((x*)*y)* <<none>>",
+    )
+    return [Input(data="\n".join(lines).encode())]

@@ -23,6 +23,7 @@ from pxe_pack.image import archive, kernel, networking, rootfs, squashfs, units
 from pxe_pack.image.bootloader import boot_loaders
 from pxe_pack.image.efi import examined
 from pxe_pack.image.fat import Fat, FatError
+from pxe_pack.image.file_contexts import FileContexts, parse
 from pxe_pack.image.grub.config import find_network_config
 from pxe_pack.image.initrd.reader import read_initrd
 from pxe_pack.image.iso.reader import open_iso
@@ -163,6 +164,17 @@ def _fetch_yaml(path: Path) -> None:
     read_config(path, lock=read_lock(path))
 
 
+def _file_contexts(path: Path) -> None:
+    text = path.read_bytes().decode(errors="surrogateescape")
+    policy = FileContexts(specifications=parse(text, name="file_contexts"))
+    for one in (
+        "/usr/lib/pxe-fetch/_internal/libz.so.1",
+        "/usr/bin/x",
+        f"/usr/libexec/{'x' * 30}",
+    ):
+        policy.label(one, stat.S_IFREG)
+
+
 def _show(path: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         quiet = console(json_lines=False, quiet=True)
@@ -180,6 +192,10 @@ _GRUB_WORDS = (
     *(b"\nfunction f { f }\nf\n", b"\nset a=$a$a\n", b"\nblscfg\n", b" linux /boot/vmlinuz root=live:x\n"),
 )
 _JSON_WORDS = (b"[", b"{", b'"', b":", b"\\u0000", b"\\ud800", b"../", b"1e999", b"9" * 5000, b"-1", b"null", b'{"a":')
+_PATTERN_WORDS = (
+    *(b"(", b")", b"(?:", b"|", b"*", b"+", b"?", b"{0,99999}", b"{9}", b"[", b"]", b"[^", b"[:word:]", b"^", b"$"),
+    *(b"\\", b"\\d", b"(.*)*", b"(a|a)*", b"\n/usr/", b" u:r:t:s0\n", b"-"),
+)
 _YAML_WORDS = (
     *(b"[", b"{", b"- ", b"&a ", b"*a", b"? ", b": ", b"|", b"!!python/object:x ", b"<<: ", b"\x00", b"\xff", b"\t"),
     *(b"\n  ", b"9" * 5000, b"0x", b"1_0", b"~", b"2001-01-01", b"\n---\n", b"\n...\n", b"%YAML 9.9\n", b"!!binary x"),
@@ -203,6 +219,7 @@ TARGETS: dict[str, Target] = {
     "bls": Target(sound=inputs.bls_entries, read=_bls, words=(b"linux ", b"options ", b"title ", b"\n", b"$x", b"../")),
     "manifest": Target(sound=inputs.manifests, read=_manifest, words=_JSON_WORDS),
     "fetch-yaml": Target(sound=inputs.fetch_yamls, read=_fetch_yaml, words=_YAML_WORDS),
+    "file-contexts": Target(sound=inputs.file_contexts, read=_file_contexts, words=_PATTERN_WORDS),
     "show": Target(sound=inputs.images, read=_show),
 }
 

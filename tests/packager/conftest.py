@@ -8,6 +8,8 @@ import pytest
 
 from liveos import shapes
 from packing.checking import Checked, checker
+from packing.keys import KeyPair, key_pair
+from packing.pins import Pins
 from packing.site import Site, small_agent
 from pxe_pack import cli, loaders
 
@@ -94,3 +96,27 @@ def refused(site: Site, capsys: pytest.CaptureFixture[str]) -> Callable[..., str
 def checked(capsys: pytest.CaptureFixture[str]) -> Callable[..., Checked]:
     """Check something; asks no server unless told to."""
     return checker(capsys)
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
+    return key_pair(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture
+def pins(site: Site, packs: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> Pins:
+    site.rest["serial"] = 5
+    packs()
+    made = Pins(site=site, capsys=capsys)
+    made.write()
+    return made
+
+
+@pytest.fixture
+def trusting(site: Site, packs: Callable[..., str], keys: KeyPair, capsys: pytest.CaptureFixture[str]) -> Pins:
+    """The same with a public key in the image."""
+    site.rest["serial"] = 5
+    packs("--trust", keys.public)
+    made = Pins(site=site, capsys=capsys)
+    made.write()
+    return made

@@ -12,101 +12,16 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from packing.keys import KeyPair, key_pair, sign
-from packing.site import ARTIFACT, Site
+from packing.pins import URL, Pins
+from packing.site import ARTIFACT
 from pxe_pack import cli
 
 Packs = Callable[..., str]
-URL = "http://10.0.0.1/fleet.yaml"
 ELSEWHERE = "https://10.0.0.2/other/fleet.yaml"
 PAST, FUTURE = "2001-02-03", "2999-12-31"
-
-
-@pytest.fixture(scope="session")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
-    return key_pair(tmp_path_factory.mktemp("keys"))
-
-
-@dataclass
-class Pins:
-    """Pins a configuration in the layout of a site, whose packed one has `serial: 5`."""
-
-    site: Site
-    capsys: pytest.CaptureFixture[str]
-
-    @property
-    def fleet(self) -> Path:
-        return self.site.folder / "fleet.yaml"
-
-    def write(self, **rest: object) -> None:
-        self.fleet.write_text(json.dumps({"version": 1, "serial": 5, "artifacts": [ARTIFACT], **rest}))
-
-    def run(self, *words: str | Path) -> int:
-        return cli.main(["pin", str(self.site.output), *map(str, words)])
-
-    def done(self, *words: str | Path, url: str = URL) -> str:
-        """Pin the configuration; gives what was said. The layout is whole afterwards."""
-        assert self.run(self.fleet, "--url", url, *words) == 0, self.capsys.readouterr().err
-        self.check_whole()
-        return self.capsys.readouterr().out
-
-    def refused(self, *words: str | Path, url: str = URL) -> str:
-        """Try to; nothing is changed."""
-        before = self.content()
-        assert self.run(self.fleet, "--url", url, *words) == 2
-        assert self.content() == before
-        said = self.capsys.readouterr().err
-        assert "Traceback" not in said
-        return said
-
-    def content(self) -> dict[Path, bytes]:
-        return {path: path.read_bytes() for path in self.site.folder.rglob("*") if path.is_file()}
-
-    def arguments(self) -> list[list[str]]:
-        """The agent's arguments in each line that loads a kernel, of grub.cfg and boot.ipxe."""
-        lines = (self.site.output / "boot/grub2/grub.cfg").read_text().splitlines()
-        lines += (self.site.output / "boot.ipxe").read_text().splitlines()
-        loading = [line.split() for line in lines if line.split()[:1] in (["linux"], ["linuxefi"], ["kernel"])]
-        return [[word for word in line if word.startswith("pxe-fetch.")] for line in loading]
-
-    def check_whole(self) -> None:
-        subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=self.site.output, check=True)
-        subprocess.run(["grub-script-check", self.site.output / "boot/grub2/grub.cfg"], check=True)
-        assert not self.site.leftovers()
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256(self.fleet.read_bytes()).hexdigest()
-
-    @property
-    def recorded(self) -> dict[str, object]:
-        pinned = self.site.manifest()["pinned"]
-        assert isinstance(pinned, dict)
-        return pinned
-
-
-@pytest.fixture
-def pins(site: Site, packs: Packs, capsys: pytest.CaptureFixture[str]) -> Pins:
-    site.rest["serial"] = 5
-    packs()
-    made = Pins(site=site, capsys=capsys)
-    made.write()
-    return made
-
-
-@pytest.fixture
-def trusting(site: Site, packs: Packs, keys: KeyPair, capsys: pytest.CaptureFixture[str]) -> Pins:
-    """The same with a public key in the image."""
-    site.rest["serial"] = 5
-    packs("--trust", keys.public)
-    made = Pins(site=site, capsys=capsys)
-    made.write()
-    return made
 
 
 def test_url_and_digest_are_in_every_entry_of_grub_and_ipxe_and_in_the_manifest(pins: Pins) -> None:
@@ -168,11 +83,19 @@ def test_a_signed_configuration_needs_no_digest_and_minisign_verifies_it(trustin
     assert f"fleet.yaml.minisig at {URL}.minisig" in said
     subprocess.run(["minisign", "-V", "-H", "-q", "-p", keys.public, "-m", trusting.fleet], check=True)
     first = trusting.content()
+    secret = keys.secret.read_bytes().splitlines()[1]
+    assert not [path for path, content in first.items() if secret in content]
     trusting.write(serial=7)
     trusting.done("--sign", keys.secret)
     second = trusting.content()
     changed = {path.name for path in second if second[path] != first.get(path)}
     assert changed == {"fleet.yaml", "fleet.yaml.minisig", "manifest.json", "SHA256SUMS"}
+
+
+def test_dry_run_tries_the_key_and_leaves_no_signature(trusting: Pins, keys: KeyPair) -> None:
+    before = trusting.content()
+    assert trusting.run(trusting.fleet, "--url", URL, "--sign", keys.secret, "--dry-run") == 0
+    assert trusting.content() == before
 
 
 def test_a_signature_beside_the_file_is_taken(trusting: Pins, keys: KeyPair) -> None:
@@ -239,24 +162,20 @@ def in_terminal(command: Sequence[str | Path], *, answers: Sequence[str]) -> str
     return said.decode()
 
 
-@pytest.mark.parametrize(
-    ("rest", "reference"),
-    [
+def test_a_configuration_that_nodes_would_refuse_is_not_pinned(pins: Pins) -> None:
+    elsewhere = {"allowed_roots": ["/etc/x"], "artifacts": [{**ARTIFACT, "dest": "/etc/x/y"}]}
+    for rest, reference in (
         ({"serial": 4}, "config-serial-lower"),
         ({"expires": PAST}, "config-expired"),
         ({"min_agent": "0.1"}, "agent-too-old"),
         ({"min_agent": "999.1"}, "agent-too-old"),
-        ({"allowed_roots": ["/etc/x"], "artifacts": [{**ARTIFACT, "dest": "/etc/x/y"}]}, "dest-outside-packed"),
+        (elsewhere, "dest-outside-packed"),
         ({"artifacts": [{"name": "m", "source": "m.bin", "dest": "/srv/m"}]}, "source-not-packed"),
         ({"artifacts": [{**ARTIFACT, "sha256": None}]}, "checksum-missing"),
         ({"nonsense": 1}, "unknown-key"),
-    ],
-)
-def test_a_configuration_that_nodes_would_refuse_is_not_pinned(
-    pins: Pins, rest: dict[str, object], reference: str
-) -> None:
-    pins.write(**rest)
-    assert f"error[{reference}]" in pins.refused()
+    ):
+        pins.write(**rest)
+        assert f"error[{reference}]" in pins.refused(), rest
 
 
 def test_a_serial_never_falls_below_the_one_pinned_before(trusting: Pins, keys: KeyPair) -> None:
@@ -268,9 +187,8 @@ def test_a_serial_never_falls_below_the_one_pinned_before(trusting: Pins, keys: 
     assert "error[config-serial-missing]" in trusting.refused("--sign", keys.secret)
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
+def test_urls_that_no_kernel_argument_can_carry_or_no_node_fetches_are_refused(pins: Pins) -> None:
+    for url in (
         "fleet.yaml",
         "file:///srv/fleet.yaml",
         "nfs://10.0.0.1/fleet.yaml",
@@ -280,12 +198,10 @@ def test_a_serial_never_falls_below_the_one_pinned_before(trusting: Pins, keys: 
         "http://10.0.0.1/${mac}.yaml",
         "http://10.0.0.1/fleet.yaml#top",
         "http://10.0.0.1/a'b",
-    ],
-)
-def test_urls_that_no_kernel_argument_can_carry_or_no_node_fetches_are_refused(pins: Pins, url: str) -> None:
-    said = pins.refused(url=url)
-    assert "error[pin-url]" in said
-    assert "secret" not in said
+    ):
+        said = pins.refused(url=url)
+        assert "error[pin-url]" in said, url
+        assert "secret" not in said
 
 
 def test_a_signature_is_looked_for_before_the_query(trusting: Pins, keys: KeyPair) -> None:

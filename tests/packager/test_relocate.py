@@ -76,6 +76,24 @@ def test_one_url_moves_alone(layout: Site) -> None:
     check_whole(layout)
 
 
+def test_artifacts_that_stay_with_the_old_server_are_told(layout: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    packed = str(layout.manifest()["artifact_url"])
+    assert relocate(layout, "--boot-url", NEW) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "warning[relocate-artifacts-stay]: nodes still fetch other-user-artifacts/m#1.bin from the old server" in said
+    )
+    assert "--artifact-url http://192.0.2.7/images/other-user-artifacts/" in said
+    for arguments in (
+        ["--boot-url", NEW.replace("other", "another")],  # they are elsewhere on purpose by now
+        ["--boot-url", BOOT_URL, "--artifact-url", packed],
+        ["--boot-url", BOOT_URL.replace("liveos", "other")],  # on the same server
+        ["--boot-url", NEW, "--artifact-url", FILES],
+    ):
+        assert relocate(layout, *arguments) == 0
+        assert "warning" not in capsys.readouterr().err
+
+
 def test_moved_twice_and_back_it_is_what_it_was(layout: Site) -> None:
     before = {path: path.read_bytes() for path in layout.output.rglob("*") if path.is_file()}
     packed = str(layout.manifest()["artifact_url"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +114,31 @@ def test_any_number_of_packs_is_one_and_remove_gives_the_image_back(
     again = layout(site)
     assert [name for name in once if once[name] != again[name]] == []
     assert removed(site, site.iso, "back.iso") == image.read_bytes()
+
+
+@pytest.mark.parametrize("given", ["layout", "archive", "its ISO"])
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "rewrite"])  # a rewrite has no way back
+def test_packing_an_output_again_gives_it_whole_with_its_manifest(
+    site: Site, packs: Packs, way: str, given: str
+) -> None:
+    """It names the image that was packed first."""
+    shutil.copyfile(site.image, site.folder / "first.iso")
+    digest = hashlib.sha256(site.image.read_bytes()).hexdigest()
+    (site.folder / "first.iso.sha256").write_text(f"{digest}  first.iso\n")
+    packs(*WAYS[way], "--image", site.folder / "first.iso")
+    once = layout(site)
+    for number in range(2):
+        image = site.folder / f"again-{number}"
+        if given == "archive":
+            with tarfile.open(image, "w") as out:
+                out.add(site.output, arcname=".")
+            shutil.rmtree(site.output)
+        else:
+            shutil.move(site.output, image)
+        packs(*WAYS[way], "--image", image / "liveos.iso" if given == "its ISO" else image)
+        again = layout(site)
+        assert [name for name in {**once, **again} if once.get(name) != again.get(name)] == []
+    assert b'"name": "first.iso"' in once["manifest.json"]
 
 
 def test_an_iso_with_much_that_is_in_no_file_gets_no_record_and_loses_the_payload(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import re
 import stat
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +19,8 @@ from packing.site import Site, image_with_root, take_out
 from packing.trees import tree_of
 from pxe_pack.image import liveos
 from pxe_pack.image.file_contexts import FileContexts, parse, read_file_contexts
+from pxe_pack.image.limits import Limit, LimitError, Usage
+from pxe_pack.image.linear_pattern import compile_pattern
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.tree import Inode as TreeInode
 from pxe_pack.image.tree import ListedTree
@@ -209,5 +214,55 @@ def test_a_line_that_is_no_specification_is_told_with_its_place(line: str) -> No
 def test_an_expression_that_is_none_is_told_only_where_it_could_apply() -> None:
     broken = FileContexts(specifications=parse("/etc/(.*\tu:r:t:s0\n", name="file_contexts"))
     assert broken.label("/usr/lib", stat.S_IFDIR) is None
-    with pytest.raises(InputError, match="not a valid regular expression"):
+    with pytest.raises(InputError, match="not a regular expression that pxe-pack can use: a parenthesis is not closed"):
         broken.label("/etc/x", stat.S_IFREG)
+
+
+PATTERNS = [
+    r"/usr/(a|ab)(c|bcd)(d*)", r"/usr/[a-c[:digit:]x-]+\.(so|bin)(\.[0-9]+)*", r"/usr/[^/]*/b{2,3}c?",
+    r"/usr/.*(/.*)?x", r"/usr/(?:a|b)+?c*", r"/usr/a\d\w\s?", r"/usr/[]a]\-", r"/usr/[\w.-]+", r"/usr/a{3}",
+    r"/usr/a{2,}b?", r"/a|/usr/b|x", r"/usr/(b|)c", r"/usr/[^\W_]\.x$", r"^/usr/((a*)*b)+",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_an_expression_matches_what_pythons_does(pattern: str) -> None:
+    """The texts are made of the letters that the expressions know."""
+    chance = random.Random(pattern)
+    ours, theirs = compile_pattern(pattern), re.compile(f"^{posix(pattern)}\\Z", re.DOTALL)
+    texts = ["/usr/" + "".join(chance.choices("abcdx.so1]-/_ ,{}", k=chance.randrange(9))) for _ in range(3000)]
+    texts += ["/a", "/abc", "x", "/usr/b", "/usr/aaa", "/usr/lib.so.1", "/usr/ab/bbc", "/usr/a1b"]
+    for text in texts:
+        assert ours.matches(text, Usage(Limit.PATTERN_STEPS)) == bool(theirs.search(text)), text
+
+
+def posix(pattern: str) -> str:
+    return pattern.replace("[:digit:]", "0-9")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["/usr/(([^/]+)*)*X", "/usr/(.*)*(.*)*(.*)*X", "/usr/(.?){50}.{50}X", "/usr/" + "(" * 40 + "a*" + ")*" * 40 + "X"],
+)
+def test_no_expression_takes_for_ever(pattern: str) -> None:
+    policy = FileContexts(specifications=parse(f"{pattern}\tu:r:t:s0\n", name="file_contexts"))
+    began = time.monotonic()
+    assert policy.label("/usr/" + "a" * 100, stat.S_IFREG) is None
+    assert time.monotonic() - began < 5
+
+
+MANY = "\n".join([f"/(.*{number})*(.?){{900}}X" for number in range(9999)])
+
+
+@pytest.mark.parametrize("policy", ["/.{9000}(.{500}){9000}", MANY], ids=["states", "steps"])
+def test_expressions_that_take_too_much_are_refused(policy: str) -> None:
+    lines = "".join(f"{line}\tu:r:t:s0\n" for line in policy.split("\n"))
+    with pytest.raises(LimitError, match="its SELinux policy has more than"):
+        FileContexts(specifications=parse(lines, name="file_contexts")).label("/usr/" + "a" * 100, stat.S_IFREG)
+
+
+def test_an_image_with_an_expression_that_would_hang_is_packed(site: Site, packs: Packs, tmp_path: Path) -> None:
+    policy = files()
+    policy[f"{POLICY}/file_contexts"] += "/usr/((.*)*)*X\tsystem_u:object_r:never_t:s0\n"
+    site.image = image_with_root(site.image, labelled(policy), tmp_path)
+    packs("--inject", "rootfs")

@@ -67,6 +67,39 @@ def test_dnsmasq_takes_both_and_each_kind_of_client_gets_its_own(layout: Site, s
     assert 'pxe-service=tag:!ipxe,7,"LiveOS",bootx64.efi' in proxy.splitlines()
 
 
+def test_tftp_alone_announces_nothing(layout: Site, snippet: Callable[..., str]) -> None:
+    text = snippet("dnsmasq-tftp", layout.output)
+    check_by_dnsmasq(text, layout.folder)
+    assert "enable-tftp" in text.splitlines()
+    assert "dhcp" not in text.partition("\n")[2]
+
+
+def test_a_published_layout_is_served_through_its_link(site: Site, snippet: Callable[..., str]) -> None:
+    top = site.folder / "published"
+    top.mkdir()
+    assert cli.main(site.command("--quiet", "--publish", str(top))) == 0
+    for folder in (top, top / "current"):
+        assert f"    root {top}/current;" in snippet("nginx", folder).splitlines()
+        assert f"tftp-root={top}/current" in snippet("dnsmasq-proxy", folder).splitlines()
+
+
+def test_https_urls_need_a_certificate_and_ipxe_gets_its_script_by_tftp(
+    layout: Site, snippet: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["relocate", str(layout.output), "--boot-url", "https://10.0.0.1/x.iso", "--quiet"]) == 0
+    assert cli.main(["snippet", "nginx", str(layout.output)]) == 2
+    assert "give one with --tls-cert FILE --tls-key FILE" in capsys.readouterr().err
+    assert cli.main(["snippet", "nginx", str(layout.output), "--tls-cert", "/x/cert.pem"]) == 2
+    assert "error[tls-incomplete]" in capsys.readouterr().err
+    lines = snippet("nginx", layout.output, "--tls-cert", "/x/cert.pem", "--tls-key", "/x/key.pem").splitlines()
+    assert "    listen 443 ssl;" in lines
+    assert "    ssl_certificate /x/cert.pem;" in lines
+    assert "    listen 80;" in lines, "the artifacts are by http still"
+    full = snippet("dnsmasq", layout.output)
+    check_by_dnsmasq(full, layout.folder)
+    assert "dhcp-boot=tag:ipxe,boot.ipxe" in full.splitlines()
+
+
 def test_they_follow_a_layout_that_moves(layout: Site, snippet: Callable[..., str]) -> None:
     assert cli.main(["relocate", str(layout.output), "--boot-url", "http://192.0.2.7/x.iso", "--quiet"]) == 0
     full = snippet("dnsmasq", layout.output)

@@ -19,11 +19,6 @@ Refused = Callable[..., str]
 Shown = Callable[[Path], list[dict[str, str]]]
 
 
-@pytest.fixture(scope="session")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
-    return key_pair(tmp_path_factory.mktemp("keys"))
-
-
 @pytest.fixture
 def shown(capsys: pytest.CaptureFixture[str]) -> Callable[[Path], list[dict[str, str]]]:
     """Gives the keys that `show` finds in an image or a layout."""
@@ -54,7 +49,8 @@ def test_every_injector_puts_the_keys_into_the_image_and_show_finds_them(
 
 
 def test_keys_are_files_as_given_which_everybody_can_read(site: Site, packs: Packs, keys: KeyPair) -> None:
-    packs("--inject", "updates", "--trust", keys.public)
+    said = packs("--inject", "updates", "--trust", keys.public)
+    assert f"site.pub (minisign key {keys.id})" in said
     assert files_of(site.iso)["updates/etc/pxe-fetch/trust/site.pub"] == keys.public.read_bytes()
     payload = site.manifest()["inject"]["payload"]  # type: ignore[index]
     (entry,) = [one for one in payload if one["path"] == "/etc/pxe-fetch/trust/site.pub"]

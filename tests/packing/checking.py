@@ -19,6 +19,7 @@ class Checked:
     code: int
     found: dict[str, dict[str, str]]  # reference -> finding
     memory: dict[str, object] = field(default_factory=dict)  # the model of a node's memory
+    messages: list[str] = field(default_factory=list)  # of all findings
 
     def severity(self, reference: str) -> str:
         return self.found[reference]["severity"] if reference in self.found else ""
@@ -37,6 +38,11 @@ def checker(capsys: pytest.CaptureFixture[str]) -> Callable[..., Checked]:
         assert result["errors"] == sum(finding["severity"] == "error" for finding in result["findings"])
         assert code == (3 if result["errors"] else 0)
         assert all(finding["remedy"] for finding in result["findings"])
-        return Checked(code=code, found=found, memory=result["memory"] or {})
+        return Checked(
+            code=code,
+            found=found,
+            memory=result["memory"] or {},
+            messages=[one["message"] for one in result["findings"]],
+        )
 
     return run

@@ -5,8 +5,6 @@ Each check adds its problems to the section that it checks.
 
 from __future__ import annotations
 
-import re
-
 from pxe_fetch import __version__
 from pxe_fetch.contract import chunks as cut
 from pxe_fetch.contract import model, paths, quantity, validators
@@ -22,26 +20,22 @@ _LEAVE_OUT = "leave it out: pxe-pack computes the digests of a source"
 
 def version(root: Section) -> None:
     """Check that this program is new enough: else other problems may be none of the file's. Raises ProblemError."""
-    needed = root.value("min_agent")
-    if needed and not isinstance(needed.data, list | dict) and _is_newer(needed.text):
-        message = f"this configuration needs pxe-fetch {needed.text} or later; this is {__version__}"
-        hint = "pack the image again with a newer pxe-pack"
-        where = root.problems.position(needed.spot)
-        raise ProblemError(Problem(reference="agent-too-old", message=message, where=where, hint=hint))
-    given = root.value("version")
-    if given and type(given.data) is int and given.data > model.VERSION:
+    needed, given = root.value("min_agent"), root.value("version")
+    if needed and validators.version.accepts(needed.text) and _numbers(needed.text) > _numbers(__version__):
+        message, label = f"this configuration needs pxe-fetch {needed.text} or later; this is {__version__}", ""
+        reference, spot, hint = "agent-too-old", needed.spot, "pack the image again with a newer pxe-pack"
+    elif given and type(given.data) is int and given.data > model.VERSION:
         message = f"this configuration is of version {given.data}, which is newer than this program knows"
-        label = f"known: {model.VERSION}"
+        reference, spot, label = "number-out-of-range", given.spot, f"known: {model.VERSION}"
         hint = f"use a newer pxe-pack, and its agent; or write `version: {model.VERSION}`"
-        where = root.problems.position(given.spot)
-        problem = Problem(reference="number-out-of-range", message=message, where=where, label=label, hint=hint)
-        raise ProblemError(problem)
+    else:
+        return
+    where = root.problems.position(spot)
+    raise ProblemError(Problem(reference=reference, message=message, where=where, label=label, hint=hint))
 
 
-def _is_newer(version: str) -> bool:
-    """Whether the agent is older than `version`; what is no version is another check's."""
-    needed, own = ([int(number) for number in re.findall(r"\d+", one, re.ASCII)] for one in (version, __version__))
-    return validators.version.accepts(version) and needed > [*own, *[0] * (len(needed) - len(own))]
+def _numbers(version: str) -> list[int]:
+    return [*map(int, version.split("."))]
 
 
 def origin(artifact: Section) -> None:
@@ -146,9 +140,7 @@ def when(section: Section | None, *, ignored: tuple[str, ...] = (EXTENSION,)) ->
     if section is None:
         return
     for key in section.entries:
-        if key.startswith(ignored):
-            continue
-        if not section.has(key) or section.is_empty_list(key):
+        if not key.startswith(ignored) and (not section.has(key) or section.is_empty_list(key)):
             hint = "leave it out, or give globs that match the nodes: `*` matches any value"
             section.refuse(key, "is empty, so it would match every node", reference="when-empty", hint=hint)
     when(section.below("cmdline"), ignored=())

@@ -93,7 +93,8 @@ def split(text: str) -> list[str]:
     return re.findall(r'(?:[^\s"]|"[^"]*(?:"|$))+', text)
 
 
-NAMES = ("config", "config.sha256", "base_url", "artifact_url", "deadline", "report", "debug")
+ISO_SHA256 = "iso.sha256"  # for the initrd, which has verified the ISO by then
+NAMES = ("config", "config.sha256", "base_url", "artifact_url", "deadline", "report", "debug", ISO_SHA256)
 
 
 def _is_on(value: str) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import MISSING, field, fields
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
-from pxe_fetch.contract import quantity, validators
+from pxe_fetch.contract import quantity
 from pxe_fetch.contract.validators import Rule
 
 T = TypeVar("T")
@@ -24,6 +24,7 @@ class Text(NamedTuple):
 
     rule: Rule[object]
     load: Callable[..., object] | None = None
+    types: tuple[type, ...] = (str,)  # what YAML may take it for; it counts as it is written
 
 
 class Texts(NamedTuple):
@@ -63,12 +64,6 @@ class Size(NamedTuple):
     rule: Rule[int] = quantity.size
 
 
-class Version(NamedTuple):
-    """A version: numbers with points between them, as text in the model. `0.10` is not 0.1, quoted or not."""
-
-    rule: Rule[str] = validators.version
-
-
 class Table(NamedTuple):
     """A mapping whose keys are the user's own names."""
 
@@ -87,7 +82,7 @@ class Group(NamedTuple):
     inline: bool = False  # its values are fields of the enclosing model
 
 
-Kind = Text | Texts | OneOrMore | Flag | Whole | Duration | Size | Version | Table | Group
+Kind = Text | Texts | OneOrMore | Flag | Whole | Duration | Size | Table | Group
 
 
 class Key(NamedTuple):

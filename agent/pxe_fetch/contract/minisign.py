@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 MAX_SIZE = 4096  # bytes of a file; comments may have 1,024 and 8,192 characters, but no more are of use
 SUFFIX = ".minisig"  # of the path of a signed file, for that of its signature
-_COMMENT, _TRUSTED = b"untrusted comment: ", b"trusted comment: "
+_COMMENT = b"untrusted comment: "
 _HEAD = 2 + 8  # bytes: the algorithm, the id of the key
 
 
@@ -38,10 +38,8 @@ class Signature(NamedTuple):
 def public_key(content: bytes) -> PublicKey:
     """The key in the file `content`. Raises MinisignError."""
     what = "is not a public key of minisign"
-    lines = content.removesuffix(b"\n").split(b"\n")
-    if len(lines) != 2 or not lines[0].startswith(_COMMENT):  # noqa: PLR2004
-        raise MinisignError(what)
-    raw = _decoded(lines[1], length=_HEAD + 32, what=what)
+    _, line = _lines(content, (_COMMENT, b""), what=what)
+    raw = _decoded(line, length=_HEAD + 32, what=what)
     if raw[:2] != b"Ed":
         raise MinisignError(what)
     return PublicKey(_id(raw), raw[_HEAD:])
@@ -50,16 +48,20 @@ def public_key(content: bytes) -> PublicKey:
 def signature(content: bytes) -> Signature:
     """The signature in the file `content`. Raises MinisignError."""
     what = "is not a signature of minisign"
-    lines = content.removesuffix(b"\n").split(b"\n")
-    if len(lines) != 4 or not lines[0].startswith(_COMMENT) or not lines[2].startswith(_TRUSTED):  # noqa: PLR2004
-        raise MinisignError(what)
-    raw = _decoded(lines[1], length=_HEAD + 64, what=what)
-    if raw[:2] == b"Ed":
-        raise MinisignError("is in the legacy format: sign the file again, without minisign's flag -l")
+    _, first, comment, second = _lines(content, (_COMMENT, b"", b"trusted comment: ", b""), what=what)
+    raw = _decoded(first, length=_HEAD + 64, what=what)
     if raw[:2] != b"ED":
+        legacy = "is in the legacy format: sign the file again, without minisign's flag -l"
+        raise MinisignError(legacy if raw[:2] == b"Ed" else what)
+    return Signature(_id(raw), raw[_HEAD:], comment, _decoded(second, length=64, what=what))
+
+
+def _lines(content: bytes, prefixes: tuple[bytes, ...], *, what: str) -> list[bytes]:
+    """The lines of `content`, each of which begins with one of `prefixes`, and without it."""
+    lines = content.removesuffix(b"\n").split(b"\n")
+    if len(lines) != len(prefixes) or not all(map(bytes.startswith, lines, prefixes)):
         raise MinisignError(what)
-    comment_signature = _decoded(lines[3], length=64, what=what)
-    return Signature(_id(raw), raw[_HEAD:], lines[2].removeprefix(_TRUSTED), comment_signature)
+    return [*map(bytes.removeprefix, lines, prefixes)]
 
 
 def _decoded(line: bytes, *, length: int, what: str) -> bytes:
@@ -67,7 +69,7 @@ def _decoded(line: bytes, *, length: int, what: str) -> bytes:
     try:
         raw = binascii.a2b_base64(line)
     except ValueError:
-        raise MinisignError(what) from None
+        raw = b""
     if len(raw) != length or binascii.b2a_base64(raw, newline=False) != line:
         raise MinisignError(what)
     return raw

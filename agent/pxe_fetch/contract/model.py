@@ -237,7 +237,9 @@ class FetchConfig:
         missing="version-missing",
         hint=f"begin the file with `version: {VERSION}`",
     )
-    min_agent: str | None = key(None, keys.Version(), "The oldest agent that knows all keys of this file.")
+    min_agent: str | None = key(
+        None, Text(validators.version, types=(str, int, float)), "The oldest agent that knows all keys of this file."
+    )
     serial: int | None = key(
         None, Whole(0, 2**53), "Raised by each new configuration: by URL, nodes refuse a lower one."
     )

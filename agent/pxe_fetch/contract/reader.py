@@ -128,9 +128,9 @@ class Reader:
         """`value` as the model has it, on top of the value `before`; None if it is wrong, after adding the problem."""
         match kind:
             case keys.Text():
-                found = _text(section, key, value, kind.rule)
+                found = _text(section, key, value, kind.rule, kind.types)
                 return found if kind.load is None or found is None else kind.load(found)
-            case keys.Size() | keys.Duration() | keys.Version():  # `5` and `5s` are both judged as they are written
+            case keys.Size() | keys.Duration():  # `5` and `5s` are both judged as they are written
                 return _text(section, key, value, kind.rule, types=(str, int, float))
             case keys.Texts() | keys.OneOrMore():
                 return _texts(section, key, value, kind)
@@ -173,9 +173,10 @@ class Reader:
 
 
 def _text(section: Section, key: str, value: Value, rule: Rule[T], types: tuple[type, ...] = (str,)) -> T | None:
-    if type(value.data) not in types:
-        if isinstance(rule, OneOf):
-            return section.wrong_type(value, key, str(rule), words=rule.choices)
+    words = rule.choices if isinstance(rule, OneOf) else ()
+    if type(value.data) not in types and value.text not in words:  # a choice may be spelled `true`
+        if words:
+            return section.wrong_type(value, key, str(rule), words=words)
         return section.wrong_type(value, key, "text")
     try:
         return rule(value.text)

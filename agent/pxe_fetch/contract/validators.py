@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -71,7 +72,7 @@ name = Matching(  # an artifact's
     reference="name-invalid",
     label="letters, digits, `.`, `_`, `-`; at most 64, the first a letter or digit",
 )
-version = Matching(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}", "is not a version", reference="version-invalid", label="as in 0.4")
+version = Matching(r"[0-9]{1,9}(\.[0-9]{1,9}){0,2}", "is not a version", reference="version-invalid", label="as in 0.4")
 unit = Matching(  # systemd.unit(5)
     r"[A-Za-z0-9:_.\\][A-Za-z0-9:_.\\@-]{0,239}\.(service|socket|target|path|timer|mount|automount|swap|slice|scope|device)",
     "is not the name of a unit",
@@ -246,11 +247,9 @@ def moment(text: str) -> int:
     """A time in UTC, or the last second of a day in UTC (ISO 8601), in seconds since 1970."""
     from datetime import datetime
 
-    try:
+    with suppress(ValueError):  # of the 31st of February
         if MOMENT.fullmatch(text):
             return int(datetime.fromisoformat(text if "T" in text else f"{text}T23:59:59Z").timestamp())
-    except ValueError:  # the 31st of February
-        pass
     label = "a day or a time in UTC, as in 2027-01-31 or 2027-01-31T12:00:00Z"
     raise RuleError("is not a time", reference="time-invalid", label=label)
 

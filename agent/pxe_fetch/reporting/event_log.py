@@ -40,12 +40,6 @@ class EventLog:
         fields = {"url": config.location, "sha256": config.sha256, "phase": "locating"}
         self._send(f"configuration: {config.reason}", MessageId.CONFIG_FOUND, **fields)
 
-    def config_refused(self, error: PolicyError) -> None:
-        """A rule of this node forbids the configuration; the run ends with `error`."""
-        if not self.journal.is_plain_text:  # there, the outcome says the same in the next line
-            fields = {"error": str(error), "cause": error.reference, "phase": "locating"}
-            self._send(f"the configuration is refused: {error}", MessageId.CONFIG_REFUSED, ERROR, **fields)
-
     def planned(self, plan: Plan, *, config: FetchConfig) -> None:
         """The run is going to fetch what `plan` says."""
         transfers = {transfer.name: transfer for transfer in plan.transfers}
@@ -98,7 +92,7 @@ class EventLog:
         self._send(message, MessageId.STATUS, priority)
 
     def log_details(self, error: Exception) -> None:
-        """Log what the one line of the result leaves out: every problem of a configuration, the traceback of a bug."""
+        """Log what the result leaves out: all problems of a configuration, or its refusal; the traceback of a bug."""
         if isinstance(error, ProblemError) and self.journal.is_plain_text:
             self.journal.write(show_all(error.problems))
         elif isinstance(error, ProblemError):
@@ -108,6 +102,9 @@ class EventLog:
                 message = f"{problem.severity}: {problem}{label}{hint}"
                 fields = {"error": problem.reference, "phase": self._store.phase}
                 self._send(message, MessageId.FAILED, ERROR, **fields)
+        elif isinstance(error, PolicyError) and self._store.phase == "locating" and not self.journal.is_plain_text:
+            fields = {"error": str(error), "cause": error.reference, "phase": self._store.phase}
+            self._send(f"the configuration is refused: {error}", MessageId.CONFIG_REFUSED, ERROR, **fields)
         elif type(error) is FetchError or not isinstance(error, FetchError):
             self.log("".join(traceback.format_exception(error)), priority=DEBUG)
 

@@ -6,6 +6,7 @@ grub.cfg (or boot.ipxe) is altered: it gets a serial console and the URL to repo
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from pxe_pack.boot.outcome import Outcome
 from pxe_pack.boot.served_layout import BOOT_LOADER, ServedLayout, read_served_layout, with_files
 from pxe_pack.boot.server import serving
 from pxe_pack.boot.trial import Trial
-from pxe_pack.cleanup import sigint_raises, temporary_folder
+from pxe_pack.cleanup import signals_raise, temporary_folder
 from pxe_pack.console import Console
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.tools import InputError
@@ -121,7 +122,7 @@ def _run(
     ):
         trial = Trial(layout, console=console)
         try:
-            with sigint_raises():
+            with signals_raise(signal.SIGINT):
                 stop = trial.follow(events, timeout=options.timeout, keep=options.keep)
         except KeyboardInterrupt:
             if not (options.keep and trial.has_verdict):

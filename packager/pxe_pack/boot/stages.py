@@ -92,6 +92,12 @@ STOPS: tuple[tuple[frozenset[Stage], re.Pattern[str], str, str], ...] = (
         "`Unable to mount root fs`: no initrd was loaded; `Attempted to kill init`: the initrd or the image is broken",
     ),
     (
+        frozenset({Stage.KERNEL, Stage.LIVENET}),
+        re.compile(r"dracut: FATAL: pxe-pack: ((?:the ISO|cannot verify)[^\r\n]*)"),
+        "the node refused the ISO",
+        "the ISO must be the one that was packed; `pxe-pack check` compares it with the kernel command line",
+    ),
+    (
         frozenset({Stage.KERNEL, Stage.LIVENET, Stage.PIVOT}),
         re.compile(r"(Entering emergency mode|You are in emergency mode|Press Enter for (?:emergency|maintenance)|"
                    r"dracut: (?:FATAL|Refusing)[^\r\n]*)"),

@@ -24,10 +24,21 @@ from pxe_pack.checks.packed_agent import packed_agent
 from pxe_pack.checks.pinned_config import acceptable, pinned_config
 from pxe_pack.checks.secrets import secrets
 from pxe_pack.checks.secureboot import secure_boot
-from pxe_pack.checks.settings import artifact_url, boot_url, compression, credentials, missing_setting, places, urls
+from pxe_pack.checks.settings import (
+    artifact_url,
+    boot_url,
+    compression,
+    credentials,
+    keep_without_publish,
+    missing_setting,
+    places,
+    publishing,
+    urls,
+)
 from pxe_pack.checks.start_units import start_units
 from pxe_pack.checks.subject import Subject, subject
 from pxe_pack.checks.tls import tls_files
+from pxe_pack.checks.verified_iso import verified_iso
 
 __all__ = [
     "Subject",
@@ -42,10 +53,12 @@ __all__ = [
     "credentials",
     "disk_space",
     "for_urls",
+    "keep_without_publish",
     "missing_setting",
     "needed_tools",
     "offline",
     "places",
+    "publishing",
     "subject",
     "urls",
 ]
@@ -62,6 +75,7 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     files,
     kernels,
     initrds,
+    verified_iso,
     boot_warnings,
     machine_id,
     shared_identity,

@@ -16,13 +16,17 @@ from pxe_pack.checks.settings import boot_url
 from pxe_pack.checks.subject import Subject
 from pxe_pack.image.grub.arguments import network_argument, reaches
 from pxe_pack.layout.entries import BootEntry, Menu, escaped
+from pxe_pack.layout.kernel_arguments import ISO_SHA256
 
 COMMAND_LINE_LIMIT = 2047  # bytes without the final NUL, on x86 and arm64
 
 _SHOWN = 40  # characters of an argument that a message shows
 _LIVE = "live:"
 # arguments with one value: if they are repeated, dracut or the kernel ignores one of them
-_ONE_VALUE = ("rd.live.dir", "rd.live.squashimg", "rd.live.overlay", "selinux", "enforcing", "pxe-fetch.config")
+_ONE_VALUE = (
+    *("rd.live.dir", "rd.live.squashimg", "rd.live.overlay", "selinux", "enforcing"),
+    *("pxe-fetch.config", ISO_SHA256),
+)
 
 
 def arguments(subject: Subject) -> Iterator[Problem]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from pxe_fetch.contract.model import Artifact, FetchConfig, Proxy
-from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.problem import Problem, printable
 from pxe_fetch.contract.url import redact
 from pxe_fetch.contract.validators import joined
 from pxe_pack.checks import url_client
@@ -16,6 +16,8 @@ from pxe_pack.checks.subject import Subject
 from pxe_pack.checks.url_client import Client, Found
 from pxe_pack.image.grub.words import unknown_variable
 from pxe_pack.layout.manifest import Kind
+from pxe_pack.layout.pinned import Pinned
+from pxe_pack.trust.signature import url_of_signature
 
 _AT_ONCE = 8
 _NOTHING_THERE = frozenset({404, 410, 502, 503, 504})  # statuses of a server, or of a proxy without one behind it
@@ -91,12 +93,22 @@ def _targets(subject: Subject) -> Iterator[_Target]:
                 yield _Target(
                     url=listed.url, what=path, size=listed.size, needed=needed, resumes=not iso, by_dracut=iso
                 )
+        if pinned := layout.pinned:
+            yield from _of_pin(pinned)
     if config := subject.config:
         # what the layout exports is above, at the URLs that it has now
         exported = config.artifact_url if config is subject.packed and subject.layout else None
         for artifact in config.artifacts:
             if not exported or not any(url.startswith(exported) for url in artifact.urls):
                 yield from _of_artifact(artifact, config)
+
+
+def _of_pin(pinned: Pinned) -> Iterator[_Target]:
+    """The URLs of a pinned configuration, which may be a newer one if it is signed, and of its signature."""
+    what = f"the configuration {printable(pinned.name)}"
+    yield _Target(url=pinned.url, what=what, size=None if pinned.signed_by else pinned.size, resumes=False)
+    if pinned.signed_by:
+        yield _Target(url=url_of_signature(pinned.url), what=f"the signature of {what}", size=None, resumes=False)
 
 
 def _of_artifact(artifact: Artifact, config: FetchConfig) -> Iterator[_Target]:

@@ -14,6 +14,7 @@ from pxe_fetch.contract.url import redact
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.layout.manifest import url_problem
 from pxe_pack.output import output_problem
+from pxe_pack.publish import publish_problem
 from pxe_pack.tarball import tar_problem
 
 # Schemes that dracut's url-lib fetches with curl, and nfs, which takes dracut's nfs module (checks/initrd.py).
@@ -126,9 +127,27 @@ def _url_problem(message: str, *, hint: str = "for example --boot-url http://10.
     return Problem(reference="boot-url-invalid", message=message, hint=hint)
 
 
+def publishing(*, output: Path | None, form: str) -> Iterator[Problem]:
+    """Problems with --publish and other flags that say what is written."""
+    given = [flag for flag, is_given in {"--output": output, "--format tar": form == "tar"}.items() if is_given]
+    if given:
+        yield Problem(
+            reference="publish-and-output",
+            message=f"--publish and {given[0]} both say where the layout goes",
+            hint="leave one of them out; --publish takes precedence over the configuration's output only",
+        )
+
+
+def keep_without_publish() -> Problem:
+    """--keep is given, and nothing is published."""
+    message = "--keep says how many versions stay, but nothing is published"
+    return Problem(reference="keep-without-publish", message=message, hint="add --publish DIR, or leave --keep out")
+
+
 def places(settings: Places) -> Iterator[Problem]:
     """Problems with the output and the paths of the inputs."""
-    if problem := (tar_problem if settings.format == "tar" else output_problem)(settings.output):
+    of_form = {"dir": output_problem, "tar": tar_problem, "versions": publish_problem}
+    if problem := of_form[settings.format](settings.output):
         yield problem
     yield from _in_image(settings)
     inputs = [settings.image, settings.config_path, *(file.source for file in settings.files)]

@@ -41,6 +41,7 @@ class Subject:
     boot_url: str  # the ISO's URL; empty if unknown, or if there is no ISO
     artifact_url: str  # the base URL of local artifacts; empty if unknown
     injector: str  # the name of the one that packing would use; empty if unknown, or for a layout
+    verifies_iso: bool  # nodes verify the ISO that they download
     config: FetchConfig | None  # what nodes will have: the given one, else the packed one unless GRUB names another
     local_sizes: Mapping[str, int]  # bytes of local files, by artifact name
     memory: NodeMemory  # of the nodes that boot the default entry
@@ -84,6 +85,7 @@ def subject(
     boot_url: str = "",
     artifact_url: str = "",
     injector: str = "",
+    verifies_iso: bool = False,
     config: FetchConfig | None = None,
     local_sizes: Mapping[str, int] | None = None,
     node_memory: int | None = None,
@@ -115,6 +117,7 @@ def subject(
         boot_url=(layout.urls.boot_url or "") if layout else boot_url,
         artifact_url=(layout.urls.artifact_url or "") if layout else artifact_url,
         injector=injector,
+        verifies_iso=layout.verifies_iso if layout else verifies_iso,
         config=config or (None if any(one.values(CONFIG) for one in shown.entries) else packed),
         local_sizes=local_sizes or {},
         enabled=enabled,

@@ -119,6 +119,10 @@ cd pxe && sha256sum -c SHA256SUMS""",
 pxe-pack pack fetch.yaml --image liveos.iso --output pxe/ \e
     --boot-url http://10.0.0.1/liveos.iso --node-memory 4GiB""",
     "Find out beforehand what will fail on nodes:": "pxe-pack check --agent-config fetch.yaml",
+    "Serve the layout, with addresses for the nodes, until Ctrl-C:": "pxe-pack serve pxe/ --interface eth1 --dhcp full",
+    "Publish a version of the layout, and go back to the one before it:": """\
+pxe-pack pack fetch.yaml --publish /srv/pxe
+pxe-pack rollback /srv/pxe""",
     "Boot the layout in a virtual machine:": "pxe-pack boot pxe/",
     "Move the layout to another server, and print the configuration of nginx there:": """\
 pxe-pack relocate pxe/ --boot-url http://10.0.0.2/liveos.iso

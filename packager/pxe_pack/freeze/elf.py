@@ -1,4 +1,4 @@
-"""What the dynamic loader will ask of an ELF file: its machine and the symbol versions it needs.
+"""What the dynamic loader will ask of an ELF file: its machine, its libraries, and the symbol versions it needs.
 
 Read through the program headers, as ld.so does, because section headers may be stripped. Layouts: elf(5); version
 records: the "Symbol Versioning" chapter of the Linux Standard Base's core specification.
@@ -13,8 +13,9 @@ from pathlib import Path
 
 MACHINES = {62: "x86_64", 183: "aarch64", 243: "riscv64"}
 
-PT_LOAD, PT_DYNAMIC = 1, 2
-DT_STRTAB, DT_VERNEED, DT_VERNEEDNUM = 5, 0x6FFFFFFE, 0x6FFFFFFF
+PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
+DT_NEEDED, DT_STRTAB, DT_RPATH, DT_RUNPATH = 1, 5, 15, 29
+DT_VERNEED, DT_VERNEEDNUM = 0x6FFFFFFE, 0x6FFFFFFF
 VER_FLG_WEAK = 2
 HEADER_SIZE, CLASS_64 = 64, 2
 
@@ -48,12 +49,28 @@ class Elf:
         self._loads = [
             (vaddr, offset, length) for kind, _, offset, vaddr, _, length, _, _ in headers if kind == PT_LOAD
         ]
-        self._dynamic = {
-            tag: value
+        dynamic = [
+            entry
             for kind, _, offset, _, _, length, _, _ in headers
             if kind == PT_DYNAMIC
-            for tag, value in self._dynamic_entries(offset, length)
-        }
+            for entry in self._dynamic_entries(offset, length)
+        ]
+        self._dynamic = dict(dynamic)
+        self.needed = tuple(self._string(value) for tag, value in dynamic if tag == DT_NEEDED)
+        self.interpreter = next(  # the dynamic loader's path; empty for a library, and for a static program
+            (
+                data[offset : offset + length].rstrip(b"\0").decode(errors="replace")
+                for kind, _, offset, _, _, length, _, _ in headers
+                if kind == PT_INTERP
+            ),
+            "",
+        )
+
+    @property
+    def library_folders(self) -> tuple[str, ...]:
+        """The folders that it names for its libraries (DT_RUNPATH, else DT_RPATH), as written."""
+        at = self._dynamic.get(DT_RUNPATH, self._dynamic.get(DT_RPATH))
+        return tuple(filter(None, self._string(at).split(":"))) if at is not None else ()
 
     @property
     def version_needs(self) -> tuple[VersionNeed, ...]:

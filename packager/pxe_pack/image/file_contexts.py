@@ -17,6 +17,8 @@ from functools import cached_property
 from typing import Final
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.image.limits import Limit, Usage
+from pxe_pack.image.linear_pattern import LinearPattern, PatternError, compile_pattern
 from pxe_pack.image.tree import RootTree
 from pxe_pack.tools import InputError
 
@@ -68,22 +70,24 @@ class Specification:
         return "" if _has_alternatives(self.pattern) else "".join(done)
 
     @cached_property
-    def _expression(self) -> re.Pattern[str]:
+    def _expression(self) -> LinearPattern:
         try:
-            # Not grouped, as in libselinux: of alternatives, ^ applies to the first only and \Z to the last only.
-            return re.compile(rf"^{self.pattern}\Z", re.DOTALL)
-        except re.error as error:
+            return compile_pattern(self.pattern)
+        except PatternError as error:
             raise InputError(
-                _damaged(self.place, f"{self.pattern} is not a valid regular expression: {error}")
+                _damaged(self.place, f"{self.pattern} is not a regular expression that pxe-pack can use: {error}")
             ) from error
 
-    def matches(self, path: str, mode: int) -> bool:
-        """Whether it applies to `path` with the st_mode `mode`. Raises InputError if its expression is invalid."""
+    def matches(self, path: str, mode: int, steps: Usage) -> bool:
+        """Whether it applies to `path` with the st_mode `mode`. Raises InputError if its expression is invalid.
+
+        Matching it counts `steps`; LimitError is raised when they are used up.
+        """
         if self.kind and self.kind != stat.S_IFMT(mode):
             return False
         if self.literal is not None:
             return path == self.literal
-        return path.startswith(self.beginning) and self._expression.search(path) is not None
+        return path.startswith(self.beginning) and self._expression.matches(path, steps)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,18 +96,19 @@ class FileContexts:
 
     specifications: Sequence[Specification]  # in file order
     substitutions: Sequence[Mapping[str, str]] = field(default=())  # per file: prefix -> replacement
+    steps: Usage = field(default_factory=lambda: Usage(Limit.PATTERN_STEPS), repr=False, compare=False)
 
     def label(self, path: str, mode: int) -> str | None:
         """The context of `path` (absolute, without symlinks); `mode` is st_mode. None if the policy assigns none.
 
-        Raises InputError if a regular expression that may apply is invalid.
+        Raises InputError if a regular expression that may apply is invalid, LimitError if they take too many steps.
         """
         for table in self.substitutions:
             path = _substituted(path, table)
         last_first = self.specifications[::-1]
         literal = [one for one in last_first if one.literal is not None]
         for specification in (*literal, *(one for one in last_first if one.literal is None)):
-            if specification.matches(path, mode):
+            if specification.matches(path, mode, self.steps):
                 return specification.context if specification.context != NO_LABEL else None
         return None
 

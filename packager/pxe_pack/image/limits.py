@@ -84,6 +84,9 @@ class Limit(Enum):
     ROOT_NAMES = 500_000, "its root filesystem, a tar,", "files and folders"
     ROOT_TEXT = 1 << 20, "its root filesystem", "bytes in a configuration file"
     ROOT_NETWORKS = 1000, "its root filesystem", "network configuration files"
+    # refpolicy has 6,000 expressions, of which a few hundred may apply to one of our 30 paths
+    PATTERN_STATES = 10_000, "its SELinux policy", "states in one regular expression"
+    PATTERN_STEPS = 10_000_000, "its SELinux policy", "steps to match its regular expressions"
     ROOT_CONFIGS = 16 << 20, "its root filesystem", "bytes in kernel configurations"
 
     def __init__(self, most: int, subject: str, of: str) -> None:

@@ -10,7 +10,7 @@ from typing import Protocol
 from pxe_pack.console import Console
 from pxe_pack.hashing import SizeAndDigest
 from pxe_pack.image.liveos import LiveImage
-from pxe_pack.payload import Payload
+from pxe_pack.payload import Entry, Payload
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,6 +19,7 @@ class Target:
 
     place: Callable[[str], Path]  # path in the layout -> where to write that file; parent folders exist
     iso: str  # the ISO's path in the layout; empty for an image without one
+    hook: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)  # files that each initrd gets besides
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

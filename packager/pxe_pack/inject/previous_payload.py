@@ -38,7 +38,7 @@ def previous_payloads(image: LiveImage) -> Iterator[PreviousPayload]:
             configured=iso.find(f"{UPDATES}{CONFIG_ETC}") is not None,
         )
     for name, facts in image.initrds.items():
-        if facts.appended:
+        if facts.appended and facts.appended.agent:
             yield PreviousPayload(how="initrd", where=name, version=facts.appended.agent, configured=True)
     if image.live and image.tree:
         tree = replace(image.live.tree, with_graft=True)

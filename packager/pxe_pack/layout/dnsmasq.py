@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
-from pxe_pack.layout.site import Network, Site
+from pxe_pack.layout.site import Address, Network, Site
 from pxe_pack.tools import InputError
 
 FIRST_HOST, LAST_HOST = 100, 199  # host numbers that DHCP hands out
@@ -24,6 +24,9 @@ FIRST_HOST_6, LAST_HOST_6 = 0x100, 0x1FF
 # DHCPv6's vendor class (RFC 8415 21.16) is an enterprise number of four bytes, then texts with their lengths. dnsmasq
 # writes nothing but such texts, so a first one of two letters has to stand for the number, which firmware ignores.
 _HTTP_CLIENT_6 = "xx,HTTPClient"
+
+
+_TRANSFERS = 500  # at the same time; dnsmasq does not answer more, and its default of 50 is less than a rack of nodes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,17 +52,16 @@ def dnsmasq(site: Site) -> str:
 
 def _dhcp4(site: Site, network: IPv4Network) -> Iterator[str]:
     yield from _head(site, "DHCP and TFTP for dnsmasq. It hands out addresses: have no other DHCP server there.")
-    first, last = _pool(network, FIRST_HOST, LAST_HOST)
+    first, last = pool(site)
     yield f"dhcp-range={first},{last},{network.netmask},12h"
     if site.router:
         yield f"dhcp-option=option:router,{site.router}"
     if site.dns:
         yield f"dhcp-option=option:dns-server,{','.join(_dns(site, network))}"
     yield from ("", *_tags(site), "", f"dhcp-boot=tag:pxe,tag:!ipxe,{site.loader}")
+    yield f"dhcp-boot=tag:ipxe,{ipxe_script(site)}"
     if not site.base:
-        yield f"dhcp-boot=tag:ipxe,{IPXE_SCRIPT}"
         return
-    yield f"dhcp-boot=tag:ipxe,{site.base}/{IPXE_SCRIPT}"
     yield "# UEFI HTTP boot: firmware ignores offers without this vendor class"
     yield f"dhcp-match=set:http,option:client-arch,{_architecture(site).http}"
     yield "dhcp-option-force=tag:http,option:vendor-class,HTTPClient"
@@ -67,13 +69,13 @@ def _dhcp4(site: Site, network: IPv4Network) -> Iterator[str]:
 
 
 def _dhcp6(site: Site, network: IPv6Network) -> Iterator[str]:
-    if site.base is None:
+    if not site.host:
         raise _refused("the layout has no URL, so the address of its TFTP server is unknown", "use --subnet with IPv4")
     if site.router:
         raise _refused("IPv6 routers announce themselves, so there is no --router", "leave --router out")
     architecture = _architecture(site)
     yield from _head(site, "DHCPv6, router advertisements and TFTP for dnsmasq. Have no other DHCPv6 server there.")
-    first, last = _pool(network, FIRST_HOST_6, LAST_HOST_6)
+    first, last = pool(site)
     slaac = "slaac," if network.prefixlen == 64 else ""  # noqa: PLR2004  RFC 4862 needs 64 bits for the interface
     yield "enable-ra"
     yield "# dnsmasq announces the prefix, but not itself as a router: those announce themselves"
@@ -87,17 +89,15 @@ def _dhcp6(site: Site, network: IPv6Network) -> Iterator[str]:
     yield f"dhcp-match=set:http,option6:61,{architecture.http}"
     yield "dhcp-userclass=set:ipxe,iPXE"
     yield ""
-    yield f"dhcp-option=tag:pxe,tag:!ipxe,option6:bootfile-url,tftp://{_bare(site.base)}/{site.loader}"
-    yield f"dhcp-option=tag:ipxe,option6:bootfile-url,{site.base}/{IPXE_SCRIPT}"
+    tftp = f"tftp://[{site.host}]" if ":" in site.host else f"tftp://{site.host}"
+    yield f"dhcp-option=tag:pxe,tag:!ipxe,option6:bootfile-url,{tftp}/{site.loader}"
+    script = ipxe_script(site)
+    yield f"dhcp-option=tag:ipxe,option6:bootfile-url,{script if ':' in script else f'{tftp}/{script}'}"
+    if not site.base:
+        return
     yield "# UEFI HTTP boot: firmware ignores replies without this vendor class"
     yield f"dhcp-option-force=tag:http,tag:!ipxe,option6:16,{_HTTP_CLIENT_6}"
     yield f"dhcp-option=tag:http,tag:!ipxe,option6:bootfile-url,{site.base}/{site.loader}"
-
-
-def _bare(base: str) -> str:
-    """The host of a URL without its port, in brackets if it is an IPv6 address."""
-    host = urlsplit(base).hostname or ""
-    return f"[{host}]" if ":" in host else host
 
 
 def dnsmasq_proxy(site: Site) -> str:
@@ -106,7 +106,6 @@ def dnsmasq_proxy(site: Site) -> str:
     if isinstance(network, IPv6Network):
         message = "DHCPv6 has no proxy servers: they exist for IPv4 only"
         raise _refused(message, "use `snippet dnsmasq`, or give an IPv4 --subnet")
-    ipxe = f"{site.base}/{IPXE_SCRIPT}" if site.base else IPXE_SCRIPT
     lines = [
         *_head(site, "proxyDHCP and TFTP for dnsmasq, next to an existing DHCP server."),
         f"dhcp-range={network.network_address},proxy,{network.netmask}",
@@ -114,11 +113,25 @@ def dnsmasq_proxy(site: Site) -> str:
         *_tags(site),
         "",
         *(f'pxe-service=tag:!ipxe,{number},"LiveOS",{site.loader}' for number in _architecture(site).pxe),
-        f"dhcp-boot=tag:ipxe,{ipxe}",
+        f"dhcp-boot=tag:ipxe,{ipxe_script(site)}",
         "",
         "# UEFI HTTP boot needs the full DHCP server: dnsmasq's proxy only answers PXE clients.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def dnsmasq_tftp(site: Site) -> str:
+    """Configure dnsmasq as TFTP server only: the DHCP server has to be told the boot files."""
+    return "\n".join(_head(site, "TFTP for dnsmasq, without DHCP.")) + "\n"
+
+
+def ipxe_script(site: Site) -> str:
+    """The URL of iPXE's script, or its path by TFTP.
+
+    By http if there is a server; not by https, since iPXE trusts only the certificates that it was built with
+    (https://ipxe.org/crypto).
+    """
+    return f"{site.base}/{IPXE_SCRIPT}" if site.base and urlsplit(site.base).scheme == "http" else IPXE_SCRIPT
 
 
 def _head(site: Site, title: str) -> Iterator[str]:
@@ -127,6 +140,7 @@ def _head(site: Site, title: str) -> Iterator[str]:
     yield "port=0"
     yield "enable-tftp"
     yield f"tftp-root={site.folder}"
+    yield f"tftp-max={_TRANSFERS}"
 
 
 def _tags(site: Site) -> Iterator[str]:
@@ -148,10 +162,14 @@ def _dns(site: Site, network: Network) -> list[str]:
     return [*map(str, site.dns)]
 
 
-def _pool(network: Network, first: int, last: int) -> tuple[str, str]:
-    """The first and the last address that DHCP hands out."""
+def pool(site: Site) -> tuple[Address, Address]:
+    """The first and the last address that DHCP hands out. Raises InputError if the subnet is not known."""
+    if site.pool:
+        return site.pool
+    network = site.network
+    first, last = (FIRST_HOST, LAST_HOST) if isinstance(network, IPv4Network) else (FIRST_HOST_6, LAST_HOST_6)
     size = network.num_addresses
-    return str(network[min(first, size // 2)]), str(network[min(last, max(size - 2, 0))])
+    return network[min(first, size // 2)], network[min(last, max(size - 2, 0))]
 
 
 def _refused(message: str, hint: str) -> InputError:

@@ -35,6 +35,9 @@ from pxe_pack.layout.pinned import Pinned, parse_pinned
 from pxe_pack.layout.urls import Urls
 from pxe_pack.tools import InputError, WorkError
 
+# of a published folder (layout/published.py): the folder of its versions, and the link to the one that is served
+VERSIONS, CURRENT = "versions", "current"
+
 
 @dataclass(kw_only=True, slots=True)
 class Layout:
@@ -55,7 +58,7 @@ class Layout:
             raise _unreadable(f"{root} is not a directory")
         data = _content(root / MANIFEST)
         if data is None:
-            raise _unreadable(f"{root} has no {MANIFEST}")
+            raise _unreadable(f"{root} has no {MANIFEST}", published=(root / CURRENT).is_symlink())
         try:
             manifest = parse_manifest(data)
         except ManifestError as error:
@@ -91,6 +94,11 @@ class Layout:
         return self.packed_artifact_url != self.urls.artifact_url
 
     @property
+    def verifies_iso(self) -> bool:
+        """True if its initrds have what compares a downloaded ISO with the digest on the kernel command line."""
+        return _section(self.facts, "verify_iso").get("on") is True
+
+    @property
     def left_behind(self) -> dict[str, str]:
         """The files of the image's medium that the layout has no use for: path -> why."""
         listed = self.facts.get("left_behind")
@@ -117,10 +125,14 @@ class Layout:
         size = inject.get("size")
         return size if inject.get("how") in ("updates", "initrd") and isinstance(size, int) else 0
 
+    def fact(self, section: str, key: str) -> str:
+        """A text of the manifest; empty if it has none there."""
+        return _text(_section(self.facts, section), key) or ""
+
     @property
     def machine(self) -> str:
         """The nodes' architecture, as in `uname -m`; empty if unknown."""
-        return _text(_section(self.facts, "image"), "machine") or ""
+        return self.fact("image", "machine")
 
     @property
     def iso(self) -> str | None:
@@ -306,8 +318,10 @@ def _section(document: Mapping[str, object], key: str) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _unreadable(message: str) -> InputError:
+def _unreadable(message: str, *, published: bool = False) -> InputError:
     hint = "a layout is the output folder of pxe-pack: `pxe-pack --agent-config fetch.yaml --output DIR`"
+    if published:
+        hint = f"it has versions of a layout: give DIR/{CURRENT}, or one in DIR/{VERSIONS}"
     return InputError(Problem(reference="layout-unreadable", message=message, hint=hint))
 
 

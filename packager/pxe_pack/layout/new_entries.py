@@ -6,7 +6,7 @@ They are written beside the layout and renamed into it, the manifest and the che
 from __future__ import annotations
 
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +32,9 @@ class NewEntries:
     texts: Mapping[str, str]
 
     @classmethod
-    def of(cls, layout: Layout, *, without: Collection[str], added: Sequence[str]) -> NewEntries:
-        """The entries of `layout` without the arguments named in `without`, and with `added`. Raises InputError."""
-        texts = {
-            path: with_arguments(text, name=str(layout.root / path), without=without, added=added)
-            for path, text in _with_entries(layout)
-        }
+    def of(cls, layout: Layout, added: Mapping[str, str], *, replaces: Collection[str]) -> NewEntries:
+        """The entries of `layout` with the arguments `added` in place of those called `replaces`. Raises InputError."""
+        texts = {path: with_arguments(text, added, replaces=replaces) for path, text in _with_entries(layout)}
         return cls(layout=layout, texts=texts)
 
     def menu(self) -> Menu:
@@ -103,6 +100,6 @@ def _script(file: Path) -> str:
         return ""
     text = file.read_text(encoding="utf-8", errors="surrogateescape")
     try:
-        return text if kernels(parse(text)) else ""
+        return text if any(kernels(parse(text))) else ""
     except GrubSyntaxError:
         return ""

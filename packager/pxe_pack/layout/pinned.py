@@ -29,10 +29,10 @@ class Pinned:
     signed_by: str | None  # the id of the key that has signed it; None: nodes compare the digest
 
     @property
-    def arguments(self) -> list[str]:
-        """The kernel arguments that pin it."""
-        digest = [] if self.signed_by else [f"{kernel_arguments.CONFIG_SHA256}={self.sha256}"]
-        return [f"{kernel_arguments.CONFIG}={self.url}", *digest]
+    def arguments(self) -> dict[str, str]:
+        """The kernel arguments that pin it, and their values."""
+        digest = {} if self.signed_by else {kernel_arguments.CONFIG_SHA256: self.sha256}
+        return {kernel_arguments.CONFIG: self.url, **digest}
 
     def document(self) -> dict[str, object]:
         """The pin as JSON values."""

@@ -7,7 +7,7 @@ unchanged files, and then both are exchanged in one step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,12 +21,13 @@ from pxe_pack.image.grub.limits import GrubSyntaxError
 from pxe_pack.image.grub.script import Command, parse
 from pxe_pack.image.grub.words import quoted, unquoted
 from pxe_pack.image.liveos import opened
+from pxe_pack.layout import kernel_arguments
 from pxe_pack.layout.entries import menu
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
-from pxe_pack.layout.kernel_arguments import ARTIFACT_URL, kernels, replaced, unsuitable
+from pxe_pack.layout.kernel_arguments import ARTIFACT_URL, ISO_SHA256, unsuitable
 from pxe_pack.layout.layout import Layout, what_is
 from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
-from pxe_pack.layout.urls import Urls, file_name, same_urls
+from pxe_pack.layout.urls import Urls, default_artifact_url, file_name, is_nfs, same_urls, server
 from pxe_pack.output import output_problem, staging
 from pxe_pack.tools import InputError
 
@@ -38,7 +39,7 @@ class Relocated:
     root: Path
     urls: Urls
     changed: tuple[str, ...]  # paths of files with a new content or a new name
-    warnings: tuple[Problem, ...]  # what nodes may lack for the new URLs
+    warnings: tuple[Problem, ...]  # what nodes may lack for the new URLs, and what may be unintended
 
 
 def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> Relocated:
@@ -73,7 +74,23 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None) -> R
         changed = [name for path, name in names.items() if path != name]
         changed += [path for path in (GRUB_CFG, IPXE_SCRIPT) if new.text(path) != layout.text(path)]
         new.finish(layout.facts)
+    warnings = (*warnings, *_left_behind(new, layout.urls))
     return Relocated(root=layout.root, urls=urls, changed=tuple(sorted(changed)), warnings=warnings)
+
+
+def _left_behind(layout: Layout, before: Urls) -> Iterator[Problem]:
+    """A warning if the ISO went to another server, and artifacts that were beside it did not."""
+    old, new, base = before.boot_url, layout.urls.boot_url, layout.urls.artifact_url
+    if not old or not new or not base or server(base) != server(old) or server(new) == server(old):
+        return
+    if left := [path for path, file in layout.files.items() if (file.url or "").startswith(base)]:
+        more = f" and {len(left) - 1:,} more" if len(left) > 1 else ""
+        yield Problem(
+            reference="relocate-artifacts-stay",
+            message=f"nodes still fetch {left[0]}{more} from the old server, at {base}",
+            hint=f"if they move too: pxe-pack relocate DIR --artifact-url {default_artifact_url(new) or 'URL'}",
+            severity="warning",
+        )
 
 
 def _problems(layout: Layout, *, boot_url: str | None, artifact_url: str | None) -> list[Problem]:
@@ -135,11 +152,15 @@ def _rewritten(cfg: str, layout: Layout, urls: Urls) -> str:
     except GrubSyntaxError as error:
         raise unsuitable(layout.root / GRUB_CFG, error) from error
     packed, before = layout.packed_artifact_url, layout.urls.boot_url
-    moved = packed and urls.artifact_url != _folder(packed)
-    wanted = urls.artifact_url if layout.of_kind(Kind.ARTIFACT) and moved else None
+    added: dict[str, str] = {}
+    own = [ARTIFACT_URL, ISO_SHA256] if layout.verifies_iso or is_nfs(urls.boot_url or "") else [ARTIFACT_URL]
+    if layout.verifies_iso and layout.iso and not is_nfs(urls.boot_url or ""):  # a share is mounted, not downloaded
+        added[ISO_SHA256] = layout.files[layout.iso].sha256
+    if urls.artifact_url and packed and urls.artifact_url != _folder(packed) and layout.of_kind(Kind.ARTIFACT):
+        added[ARTIFACT_URL] = urls.artifact_url
     found = False
-    for command in kernels(nodes):
-        found |= _fix(command, before=before, after=urls.boot_url, artifact_url=wanted)
+    for command in kernel_arguments.kernels(nodes):
+        found |= _fix(command, before=before, after=urls.boot_url, own=own, added=added)
     if before and urls.boot_url != before and not found:
         message = f"{layout.root / GRUB_CFG} does not contain root=live:{before}, so it cannot be replaced"
         hint = "someone has edited the file; restore that argument, or pack again"
@@ -147,18 +168,20 @@ def _rewritten(cfg: str, layout: Layout, urls: Urls) -> str:
     return "".join(map(str, nodes))
 
 
-def _fix(command: Command, *, before: str | None, after: str | None, artifact_url: str | None) -> bool:
-    """Replace the arguments of an entry's kernel. True if it had the old boot_url."""
-    root = f"root=live:{before}"
-    added = [f"{ARTIFACT_URL}={artifact_url}"] if artifact_url else []
-    words = replaced(command.words, without=[ARTIFACT_URL], added=added)
-    live = [number for number, word in enumerate(words) if unquoted(word) == root]
+def _fix(
+    command: Command, *, before: str | None, after: str | None, own: Sequence[str], added: Mapping[str, str]
+) -> bool:
+    """Replace the URL of an entry's kernel, and its arguments in `own` by `added`. True if it had the old boot_url."""
+    words = kernel_arguments.without(command.words, own)
+    live = [number for number, word in enumerate(words) if unquoted(word) == f"root=live:{before}"]
     for number in live:
         words[number] = quoted(f"root=live:{after}")
     if live and after:
         words = for_address(words, after)
-    if words != command.words:
-        command.replace_words(words)
+    for name, value in added.items():
+        if live or name != ISO_SHA256:
+            words = kernel_arguments.with_argument(words, name, value)
+    kernel_arguments.replace_words(command, words)
     return bool(live)
 
 

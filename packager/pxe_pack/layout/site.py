@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from pxe_fetch.contract.problem import Problem
@@ -28,6 +29,14 @@ Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Tls:
+    """A certificate in PEM, and its private key."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Site:
     """A layout, and the server it is served from."""
 
@@ -36,13 +45,22 @@ class Site:
     subnet: Network | None = None  # None: derived from the server's address in the URL
     dns: tuple[Address, ...] = ()  # DNS servers for the nodes
     router: IPv4Address | None = None  # None: dnsmasq announces itself
+    pool: tuple[Address, Address] | None = None  # first and last address for the nodes; None: chosen in the subnet
+    tls: Tls | None = None  # for https URLs
+    listen: tuple[Address, ...] = ()  # the server's addresses; empty: all
+    collector: str | None = None  # HOST:PORT of the program that takes the nodes' reports
     contacted: tuple[str, ...] = ()  # hosts that nodes contact by their configuration
 
     @property
     def base(self) -> str | None:
-        """The HTTP server's root URL without a trailing slash; None if the layout has no URLs."""
-        url = self.layout.urls.boot_url or self.layout.urls.artifact_url
-        return server(url) if url else None
+        """The HTTP server's root URL without a trailing slash; None if the layout has no http and no https URL."""
+        known = (self.layout.urls.boot_url, self.layout.urls.artifact_url)
+        return next((server(url) for url in known if url and urlsplit(url).scheme in ("http", "https")), None)
+
+    @property
+    def host(self) -> str:
+        """The host that the layout is served from, as in its URLs, without a port; empty if it has no URLs."""
+        return urlsplit(self.base).hostname or "" if self.base else next(iter(self.hosts), "")
 
     @property
     def loader(self) -> str:
@@ -60,13 +78,19 @@ class Site:
         return [*dict.fromkeys(host for host in [*(host_of(url or "") for url in urls), *self.contacted] if host)]
 
     @property
+    def https_hosts(self) -> list[str]:
+        """The hosts in the layout's https URLs, each once."""
+        urls = [self.layout.urls.boot_url, *(file.url for file in self.layout.files.values())]
+        return [*dict.fromkeys(urlsplit(url).hostname or "" for url in urls if url and url.startswith("https:"))]
+
+    @property
     def network(self) -> Network:
         """The nodes' subnet. Raises InputError if it cannot be derived from the URL."""
         if self.subnet:
             return self.subnet
-        address = address_of(urlsplit(self.base or "").hostname or "")
+        address = address_of(self.host)
         if address is None:
-            message = f"cannot derive the nodes' subnet: {self.base or 'the layout'} contains no address"
+            message = f"cannot derive the nodes' subnet: {self.host or 'the layout'} is no address"
             hint = "set it with --subnet, for example --subnet 10.0.0.0/24"
             raise InputError(Problem(reference="snippet-subnet", message=message, hint=hint))
         return ip_network((address, IPV4_PREFIX if address.version == 4 else IPV6_PREFIX), strict=False)  # noqa: PLR2004

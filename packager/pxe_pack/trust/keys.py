@@ -43,7 +43,7 @@ class TrustKey:
 class KeyFileError(ValueError):
     """A file is no public key; the message follows its name."""
 
-    def __init__(self, message: str, *, reference: str = "trust-key-invalid") -> None:
+    def __init__(self, message: str, *, reference: str) -> None:
         super().__init__(message)
         self.reference = reference
 
@@ -66,13 +66,14 @@ def read_keys(files: Sequence[Path]) -> tuple[tuple[TrustKey, ...], list[Problem
 def parse(content: bytes, *, name: str) -> TrustKey:
     """The public key in the file content `content`. Raises KeyFileError."""
     if len(content) > minisign.MAX_SIZE:
-        raise KeyFileError(f"has more than {minisign.MAX_SIZE:,} bytes, so it is no public key of minisign")
+        message = f"has more than {minisign.MAX_SIZE:,} bytes, so it is no public key of minisign"
+        raise KeyFileError(message, reference="trust-key-invalid")
     if _is_secret(content):
         raise KeyFileError("is a SECRET key, which must never get into an image", reference="trust-key-secret")
     try:
         found = minisign.public_key(content)
     except minisign.MinisignError as error:
-        raise KeyFileError(str(error)) from None
+        raise KeyFileError(str(error), reference="trust-key-invalid") from None
     return TrustKey(name=name, content=content, id=found.id, key=found.key)
 
 

@@ -16,6 +16,7 @@ from pxe_pack.image.grub.commands import INITRD, LINUX, menuentry_options, plain
 from pxe_pack.image.grub.expression import leading_number, test
 from pxe_pack.image.grub.limits import Usage, check
 from pxe_pack.image.grub.menu import Item, Level, Loaded
+from pxe_pack.image.grub.result import Deferred, Leave, MenuShown, Result
 from pxe_pack.image.grub.script import Block, Command, If, Loop, Node, Text, parse
 from pxe_pack.image.grub.variables import Variables, start
 from pxe_pack.image.grub.words import UNKNOWN, expanded
@@ -26,44 +27,6 @@ _TRUE = frozenset({"true", "sleep", "echo", "insmod", "setparams", "shift"})
 _FALSE = frozenset({"false", "save_env", "keystatus"})  # no key is pressed, and nothing can be written over TFTP
 
 Read = Callable[[str], str]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """What a configuration does."""
-
-    menu: Level
-    variables: Variables
-    loads: list[Loaded]  # by commands outside of entries
-    boots: bool  # it boots those, before any menu is shown
-    missing: list[str]  # the commands it runs, outside of entries, that this GRUB does not have
-
-
-class _Leave(Exception):  # noqa: N818  no error
-    """`break`, `continue` or `return`."""
-
-    def __init__(self, command: str, count: int, *, result: bool = True) -> None:
-        super().__init__(command)
-        self.command = command
-        self.count = count  # of loops
-        self.result = result  # of the function that returns
-
-
-class _Shown(Exception):  # noqa: N818  no error
-    """`configfile` or `normal` has made a menu of its own, which GRUB shows at once."""
-
-    def __init__(self, menu: Level, variables: Variables) -> None:
-        super().__init__()
-        self.menu, self.variables = menu, variables
-
-
-@dataclass(slots=True)
-class _Deferred:
-    """An entry or a submenu whose commands have not run yet."""
-
-    item: Item
-    body: list[Node]
-    arguments: list[str]
 
 
 def run(text: str, *, read: Read, cpu: str = "x86_64", commands: Collection[str] | None = None) -> Result:
@@ -88,7 +51,7 @@ class Interpreter:
     variables: Variables
     commands: Collection[str] | None  # that GRUB has; None if not known
     functions: dict[str, list[Node]] = field(default_factory=dict)
-    deferred: list[_Deferred] = field(default_factory=list)
+    deferred: list[Deferred] = field(default_factory=list)
     loads: list[Loaded] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     boots: bool = False
@@ -103,7 +66,7 @@ class Interpreter:
         menu, variables = None, self.variables
         try:
             self.script(text)
-        except _Shown as shown:
+        except MenuShown as shown:
             menu, variables = shown.menu, shown.variables
         return Result(menu=menu or self.menu(), variables=variables, loads=self.loads, boots=self.boots,
                       missing=self.missing)  # fmt: skip
@@ -117,11 +80,11 @@ class Interpreter:
                 inner = replace(self, variables=self.variables.copy(deferred.arguments), scope=True)
                 inner.deferred, inner.loads, inner.missing = [], [], deferred.item.missing
             try:
-                with contextlib.suppress(_Leave):
+                with contextlib.suppress(Leave):
                     inner.nodes(deferred.body)
                 if deferred.item.submenu is not None:
                     deferred.item.submenu = inner.menu()
-            except _Shown as shown:  # a submenu in all but name
+            except MenuShown as shown:  # a submenu in all but name
                 deferred.item.submenu = shown.menu
             deferred.item.loads = inner.loads
         default = self.variables.values.get("default")
@@ -180,7 +143,7 @@ class Interpreter:
             for _ in self._rounds(node):
                 try:
                     result = self.nodes(node.body)
-                except _Leave as leave:
+                except Leave as leave:
                     self.depth = depth
                     leave.count -= 1
                     if leave.command == "return" or leave.count > 0:
@@ -220,7 +183,7 @@ class Interpreter:
             title = unmarked(arguments[0])
             submenu = Level() if node.name == "submenu" else None
             item = Item(title=title, identity=unmarked(options.get("--id", title)), submenu=submenu)
-            self.deferred.append(_Deferred(item, node.body, arguments))
+            self.deferred.append(Deferred(item, node.body, arguments))
         return True
 
     def _command(self, node: Command) -> bool | None:
@@ -272,9 +235,9 @@ class Interpreter:
             return False
         if name == "return":
             if self.scope:
-                raise _Leave(name, 0, result=not words or number[0] == 0)
+                raise Leave(name, 0, result=not words or number[0] == 0)
         elif count := min(number[0], self.loops):
-            raise _Leave(name, count)
+            raise Leave(name, count)
         return name != "return"
 
     def _function(self, body: list[Node], words: list[str]) -> bool | None:
@@ -283,7 +246,7 @@ class Interpreter:
         self.scope, self.loops = True, 0
         try:
             return self.nodes(body)
-        except _Leave as leave:
+        except Leave as leave:
             self.depth = depth
             return leave.result
         finally:
@@ -311,6 +274,6 @@ class Interpreter:
         inner = self.context([])
         inner.script(text)
         if inner.deferred:
-            raise _Shown(inner.menu(), inner.variables)
+            raise MenuShown(inner.menu(), inner.variables)
         self.loads += inner.loads
         return True

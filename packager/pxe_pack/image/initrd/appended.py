@@ -19,14 +19,17 @@ _TAIL = 1024  # bytes at the end of the initrd that are searched for it
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Appended:
-    """The original initrd before pxe-pack appended to it, and the version of the appended agent."""
+    """The original initrd before pxe-pack appended to it, and what was appended."""
 
     before: SizeAndDigest
-    agent: str  # its version
+    agent: str  # its version; empty if there is none, but only what verifies the ISO
+    verifies_iso: bool = False
 
     def pack(self) -> bytes:
         """The content of the record's file."""
-        fields = {"agent": self.agent, "size": self.before.size, "sha256": self.before.sha256}
+        fields: dict[str, object] = {"agent": self.agent, "size": self.before.size, "sha256": self.before.sha256}
+        if self.verifies_iso:
+            fields["verifies_iso"] = True
         return _MAGIC + json.dumps(fields).removeprefix("{").encode() + b"\n"
 
 
@@ -38,12 +41,13 @@ def appended(source: Source, *, size: int) -> Appended | None:
         return None
     try:
         fields = json.loads(tail[at : tail.index(b"\n", at)])
+        verifies_iso = fields.get("verifies_iso") is True
         agent, before = str(fields["agent"]), SizeAndDigest(size=int(fields["size"]), sha256=str(fields["sha256"]))
     except (ValueError, KeyError, TypeError, RecursionError):  # the last: nested too deeply
         return None
     if not 0 < before.size < size or _digest(source, before.size) != before.sha256:
         return None
-    return Appended(before=before, agent=agent)
+    return Appended(before=before, agent=agent, verifies_iso=verifies_iso)
 
 
 def _digest(source: Source, size: int) -> str:

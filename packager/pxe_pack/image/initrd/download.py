@@ -9,6 +9,7 @@ import re
 
 URL_LIBS = ("usr/lib/url-lib.sh", "lib/url-lib.sh")
 NFS_LIBS = ("usr/lib/nfs-lib.sh", "lib/nfs-lib.sh")
+LIVENETROOT = "sbin/livenetroot"
 CURL = ("usr/bin/curl", "bin/curl")
 
 _FUNCTION = re.compile(r"^[ \t]*curl_fetch_url[ \t]*\(\)[ \t]*\{$(.*?)^\}", re.MULTILINE | re.DOTALL)

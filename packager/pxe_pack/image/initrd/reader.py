@@ -27,6 +27,7 @@ from pxe_pack.tools import InputError, WorkError
 
 _SYSTEMD = re.compile(r"(?:^|/)libsystemd-(?:shared|core)-(\d+)[^/]*\.so$")
 _MODULES = re.compile(r"(?:^|/)lib/dracut/modules\.txt$")
+_LIVENETROOT = re.compile(r"(?:^|/)s?bin/livenetroot$")
 _UPDATES_HOOK = re.compile(r"(?:^|/)pre-pivot/\d+-apply-live-updates\.sh$")
 _KERNEL = re.compile(r"^(?:usr/)?lib/modules/([^/]+)$")
 _RELEASES = ("etc/os-release", "usr/lib/os-release")
@@ -120,7 +121,7 @@ class _Content:
 
     def wanted(self, path: str) -> bool:
         facts = bool(_MODULES.search(path)) or path in download.URL_LIBS or ca_bundles.is_ca_bundle(path)
-        return facts or self.keep(path)
+        return facts or bool(_LIVENETROOT.search(path)) or self.keep(path)
 
     def add(self, member: Member) -> None:
         self.inodes[member.path] = _inode(member)

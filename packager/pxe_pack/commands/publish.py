@@ -1,0 +1,32 @@
+"""`pxe-pack publish LAYOUT DIR`: add a layout that was packed before to the versions in a folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pxe_pack.console import Console, joined
+from pxe_pack.layout.layout import VERSIONS, Layout
+from pxe_pack.parser import count
+from pxe_pack.publish import KEEP, publish_layout
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `publish`."""
+    parser.description = (
+        "Copy a layout, as `relocate` or `pin` left it, into a folder of versions, and have it served: as `pack "
+        "--publish DIR` does with one that it packs."
+    )
+    parser.add_argument("layout", type=Path, metavar="LAYOUT", help="pxe-pack's output folder")
+    parser.add_argument("published", type=Path, metavar="DIR", help="the folder with the versions")
+    parser.add_argument("--keep", type=count, default=KEEP, metavar="N", help="versions to keep (default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Publish it. Raises InputError, WorkError and OSError."""
+    layout = Layout.read(arguments.layout.resolve())
+    version = publish_layout(layout, arguments.published.resolve() / VERSIONS, keep=arguments.keep)
+    root = version.parent.parent
+    document = {"published": str(root), "current": version.name}
+    console.result(document, joined([f"{root}/current is {version.name} now"]))
+    return 0

@@ -1,0 +1,119 @@
+"""The servers' configurations: what `pxe-pack snippet` prints, and what makes it a server of its own.
+
+Sources: https://nginx.org/en/docs/ngx_core_module.html and ngx_http_core_module.html; dnsmasq(8).
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from pxe_pack.layout.servers import SNIPPETS
+from pxe_pack.serve.plan import SNIPPETS as DHCP_SNIPPETS
+from pxe_pack.serve.plan import Plan
+
+_UNPRIVILEGED_USER = "nobody"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Folders:
+    """Where the servers write."""
+
+    run: Path  # temporary
+    logs: Path
+
+    @property
+    def nginx_access(self) -> Path:
+        """Nginx's access log."""
+        return self.logs / "nginx-access.log"
+
+    @property
+    def nginx_pid(self) -> Path:
+        """The file that nginx writes as soon as it listens."""
+        return self.run / "nginx.pid"
+
+    @property
+    def dnsmasq_log(self) -> Path:
+        """What dnsmasq logs: DHCP, and each file by TFTP."""
+        return self.logs / "dnsmasq.log"
+
+
+# After the fields of "combined", the folder a file was served from: it names the version of a published layout.
+_NGINX = """\
+daemon off;
+worker_processes {workers};
+pid "{folders.nginx_pid}";
+error_log stderr warn;
+{user}
+events {{ worker_connections 4096; }}
+http {{
+  log_format pxe_pack '$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent '
+    '"$http_referer" "$http_user_agent" "$realpath_root"';
+  access_log "{folders.nginx_access}" pxe_pack;
+  client_body_temp_path "{folders.run}/body";
+  proxy_temp_path "{folders.run}/proxy";
+  fastcgi_temp_path "{folders.run}/fastcgi";
+  uwsgi_temp_path "{folders.run}/uwsgi";
+  scgi_temp_path "{folders.run}/scgi";
+  sendfile on;
+  tcp_nopush on;
+  server_names_hash_bucket_size 128;
+{servers}}}
+"""
+
+
+def nginx_config(plan: Plan, folders: Folders) -> str:
+    """nginx.conf(5). Raises InputError for URLs that nginx cannot serve."""
+    user = _user(Path(plan.site.folder))
+    return _NGINX.format(
+        folders=folders,
+        workers=min(8, os.cpu_count() or 1),
+        user=f"user {user.pw_name} {_group(user)};" if user else "",
+        servers="".join(f"  {line}\n" for line in SNIPPETS["nginx"](plan.site).splitlines()),
+    )
+
+
+def dnsmasq_config(plan: Plan, folders: Folders) -> str:
+    """dnsmasq.conf: TFTP, and DHCP if it is asked for. Raises InputError if the subnet is not known."""
+    lines = [
+        SNIPPETS[DHCP_SNIPPETS[plan.dhcp]](plan.site),
+        f"dhcp-leasefile={folders.run / 'leases'}",
+        f"log-facility={folders.dnsmasq_log}",
+        "log-dhcp",
+        "dhcp-authoritative",  # leases of an earlier run are not known, and clients keep them (dnsmasq(8))
+        "pid-file=",
+    ]
+    if plan.interface and plan.site.listen:
+        lines += [f"interface={plan.interface.name}", "except-interface=lo", "bind-dynamic"]
+    elif plan.interface:
+        lines += [f"interface={plan.interface.name}", "bind-dynamic"]
+    return "\n".join(lines) + "\n"
+
+
+def dnsmasq_user(plan: Plan) -> list[str]:
+    """Dnsmasq's options for the user that it becomes; an empty one has it stay who it is."""
+    user = _user(Path(plan.site.folder))
+    if user is None or user.pw_uid == os.geteuid():
+        return ["--user=", "--group="]
+    return [f"--user={user.pw_name}", f"--group={_group(user)}"]
+
+
+def _user(layout: Path) -> pwd.struct_passwd | None:
+    """The user that servers become: one without any rights, if he can read the layout, else its owner.
+
+    None if this is not root, who alone can become another.
+    """
+    if os.geteuid() != 0:
+        return None
+    folder = layout.resolve()
+    if all(one.stat().st_mode & stat.S_IXOTH for one in (folder, *folder.parents)):
+        return pwd.getpwnam(_UNPRIVILEGED_USER)
+    return pwd.getpwuid(folder.stat().st_uid)
+
+
+def _group(user: pwd.struct_passwd) -> str:
+    return grp.getgrgid(user.pw_gid).gr_name

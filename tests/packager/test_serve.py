@@ -1,0 +1,386 @@
+"""`pxe-pack serve`: real dnsmasq and nginx, asked by a node in a network of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from fakes.wire import NODE, SERVER, Wire, environment, wire
+from packing.site import Site
+from pxe_pack import cli
+
+Packs = Callable[..., str]
+ISO_URL = "http://10.0.0.1:8080/images/liveos.iso"
+EVENTS = 20.0  # seconds that anything may take
+
+
+@pytest.fixture(scope="module")
+def net() -> Iterator[Wire]:
+    """A server with two addresses, and a node."""
+    with wire("10.0.0.1/24", "2001:db8::1/64") as made:
+        yield made
+
+
+@pytest.fixture
+def layout(site: Site, packs: Packs) -> Site:
+    (site.folder / "m.bin").write_bytes(b"weights " * 1000)
+    site.rest = {"artifacts": [{"name": "model", "source": "m.bin", "dest": "/srv/m.bin"}]}
+    packs()
+    return site
+
+
+@dataclass(kw_only=True)
+class Served:
+    """A running `pxe-pack serve --json`: what it printed, and its end."""
+
+    process: subprocess.Popen[str]
+    output: Path
+    temporary: Path
+    result: dict[str, object] = field(default_factory=dict)
+
+    def events(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.output.read_text().splitlines() if line.startswith("{")]
+
+    def wait_for(self, wanted: Callable[[dict[str, object]], bool]) -> dict[str, object]:
+        """The first event that is `wanted`."""
+        until = time.monotonic() + EVENTS
+        while time.monotonic() < until:
+            if found := next((event for event in self.events() if wanted(event)), None):
+                return found
+            assert self.process.poll() is None, self.output.read_text()
+            time.sleep(0.05)
+        raise AssertionError(self.output.read_text())
+
+    def children(self) -> dict[str, int]:
+        """The pids of the servers, by their programs' names."""
+        task = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return {Path(f"/proc/{pid}/comm").read_text().strip(): int(pid) for pid in task}
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Its exit code after this signal."""
+        self.process.send_signal(number)
+        return self.process.wait(EVENTS)
+
+
+@contextlib.contextmanager
+def serving(net: Wire, site: Site, *arguments: str | Path, folder: Path | None = None) -> Iterator[Served]:
+    """Serve the site's layout, or `folder`, until the context ends."""
+    temporary, output = site.folder / "tmp", site.folder / "served.jsonl"
+    temporary.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "pxe_pack", "serve", folder or site.output, "--json", *arguments]
+    with output.open("w") as out:
+        process = subprocess.Popen(
+            net.at_server(*command), stdout=out, stderr=out, text=True, env={**environment(), "TMPDIR": str(temporary)}
+        )
+    served = Served(process=process, output=output, temporary=temporary)
+    try:
+        served.result = served.wait_for(lambda event: event["event"] == "result")
+        yield served
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(EVENTS)
+
+
+def refused(net: Wire, folder: Path, *arguments: str | Path) -> str:
+    """What stderr gets of a `serve` that is refused."""
+    command = net.at_server(sys.executable, "-m", "pxe_pack", "serve", folder, *arguments)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return " ".join(done.stderr.split())
+
+
+def check_gone(net: Wire, served: Served, children: dict[str, int]) -> None:
+    """No server, no port, no file is left."""
+    assert not [name for name, pid in children.items() if Path(f"/proc/{pid}").exists()]
+    assert net.run(net.at_server("ss", "-Hlnut")) == ""
+    assert not [*served.temporary.iterdir()]
+
+
+def test_a_node_gets_addresses_boot_files_and_everything_else(net: Wire, layout: Site) -> None:
+    options = ["--dhcp", "full", "--interface", SERVER, "--range", "10.0.0.60,10.0.0.60"]
+    with serving(net, layout, *options) as served:
+        assert net.offers(7) == ["10.0.0.60 10.0.0.1 bootx64.efi -"]
+        assert net.offers(7, "iPXE") == ["10.0.0.60 10.0.0.1 http://10.0.0.1:8080/boot.ipxe -"]
+        assert net.offers(16) == ["10.0.0.60 10.0.0.1 http://10.0.0.1:8080/bootx64.efi HTTPClient"]
+        loader = (layout.output / "bootx64.efi").read_bytes()
+        assert net.fetch("tftp://10.0.0.1/bootx64.efi") == loader
+        assert net.fetch("http://10.0.0.1:8080/bootx64.efi") == loader
+        iso = layout.iso.read_bytes()
+        assert net.fetch(ISO_URL) == iso
+        assert net.fetch(ISO_URL, "--range", "32768-32799") == iso[32768:32800]
+        artifacts = str(layout.manifest()["artifact_url"])
+        assert net.fetch(f"{artifacts}m.bin") == b"weights " * 1000
+        assert served.result["dhcp"] == "full"
+        clients = served.result["clients"]
+        assert isinstance(clients, list)
+        assert [client["loads"] for client in clients] == [
+            "tftp://10.0.0.1/bootx64.efi",
+            "http://10.0.0.1:8080/boot.ipxe",
+            "http://10.0.0.1:8080/bootx64.efi",
+        ]
+        assert net.run(net.at_server("ss", "-Hln", "sport = :8080")).split()[4] == "10.0.0.1:8080"
+        children = served.children()
+        assert {"nginx", "dnsmasq"} <= children.keys()
+        assert served.end(signal.SIGINT) == 0
+    check_gone(net, served, children)
+
+
+def test_a_proxy_answers_beside_another_server_and_full_dhcp_is_refused_there(net: Wire, layout: Site) -> None:
+    other = net.at_node(
+        *("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", f"--interface={NODE}", "--bind-dynamic"),
+        *("--dhcp-range=10.0.0.200,10.0.0.210", "--no-ping", f"--dhcp-leasefile={layout.folder}/leases", "--user="),
+    )
+    with subprocess.Popen(other, env=environment(), stderr=subprocess.DEVNULL) as process:
+        try:
+            said = refused(net, layout.output, "--dhcp", "full", "--interface", SERVER)
+            assert "error[serve-second-dhcp]: a DHCP server answers on nodes already: 10.0.0.50" in said
+            with serving(net, layout, "--dhcp", "proxy") as served:
+                assert not [event for event in served.events() if event["event"] == "problem"]
+                found = net.run(net.at_server(sys.executable, "-m", "fakes.dhcpv4", SERVER, "7")).splitlines()
+                assert any(line.startswith("10.0.0.2") for line in found), found
+        finally:
+            process.kill()
+
+
+def test_a_proxy_offers_the_boot_file_only(net: Wire, layout: Site) -> None:
+    with serving(net, layout, "--dhcp", "proxy", "--interface", SERVER) as served:
+        assert [offer.split()[1:3] for offer in net.offers(7)] == [["10.0.0.1", "bootx64.efi"]]
+        assert [offer.split()[2] for offer in net.offers(7, "iPXE")] == ["http://10.0.0.1:8080/boot.ipxe"]
+        problems = [event["reference"] for event in served.events() if event["event"] == "problem"]
+        assert problems == ["serve-no-dhcp"]
+
+
+def test_without_dhcp_nobody_is_answered_and_the_options_are_told(net: Wire, layout: Site) -> None:
+    command = net.at_server(sys.executable, "-m", "pxe_pack", "serve", layout.output)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+        assert process.stdout
+        lines = []
+        while "Ctrl-C" not in (line := process.stdout.readline()):
+            assert line, "it ended"
+            lines.append(line)
+        assert net.fetch("tftp://10.0.0.1/boot.ipxe") == (layout.output / "boot.ipxe").read_bytes()
+        assert "UDP" not in (text := "".join(lines)) or "UDP 67" not in text
+        assert "next-server (siaddr) 10.0.0.1, boot file (option 67) bootx64.efi" in text
+        assert "vendor class (option 60) HTTPClient, boot file (option 67) http://10.0.0.1:8080/bootx64.efi" in text
+        assert ":67 " not in net.run(net.at_server("ss", "-Hlnu"))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(EVENTS) == 0
+
+
+def test_a_server_that_dies_ends_all_and_is_named_with_its_last_lines(net: Wire, layout: Site) -> None:
+    with serving(net, layout) as served:
+        net.fetch("tftp://10.0.0.1/boot.ipxe")
+        children = served.children()
+        os.kill(children["dnsmasq"], signal.SIGKILL)
+        assert served.process.wait(EVENTS) == 4
+        problem = served.events()[-1]
+        assert problem["reference"] == "server-ended"
+        assert str(problem["message"]).startswith("dnsmasq has ended with signal SIGKILL")
+        assert "boot.ipxe to 10.0.0.50" in str(problem["label"])
+    check_gone(net, served, children)
+
+
+def test_servers_end_with_a_program_that_is_killed(net: Wire, layout: Site) -> None:
+    with serving(net, layout) as served:
+        children = served.children()
+        served.end(signal.SIGKILL)
+        until = time.monotonic() + EVENTS
+        while net.run(net.at_server("ss", "-Hlnut")):
+            assert time.monotonic() < until, children
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("kind", "port", "told"), [("tcp", 8080, "TCP 8080 (HTTP)"), ("udp", 69, "UDP 69 (TFTP)")])
+def test_a_port_that_is_in_use_is_told_with_its_holder(
+    net: Wire, layout: Site, kind: str, port: int, told: str
+) -> None:
+    hold = (
+        "import socket, sys, time\n"
+        f"held = socket.socket(type=socket.{'SOCK_STREAM' if kind == 'tcp' else 'SOCK_DGRAM'})\n"
+        f"held.bind(('10.0.0.1', {port}))\n"
+        f"{'held.listen()' if kind == 'tcp' else ''}\n"
+        "print(flush=True)\ntime.sleep(60)\n"
+    )
+    with subprocess.Popen(net.at_server(sys.executable, "-c", hold), stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+        said = refused(net, layout.output)
+        assert f"cannot listen at {told}: Address already in use" in said
+        assert f"(pid {holder.pid}) does" in said
+        holder.kill()
+
+
+def test_an_ordinary_user_serves_http_alone(layout: Site) -> None:
+    """On this machine's loopback, by a user without any capability."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/liveos.iso"
+    assert cli.main(["relocate", str(layout.output), "--boot-url", url, "--quiet"]) == 0
+    for folder in (layout.folder, *layout.folder.parents[:3]):
+        if folder.owner() == Path(layout.folder).owner() and folder != Path("/tmp"):
+            folder.chmod(0o755)
+    (layout.folder / "tmp").mkdir()
+    (layout.folder / "tmp").chmod(0o777)
+    drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]
+    command: list[str | Path] = [sys.executable, "-m", "pxe_pack", "serve", layout.output]
+    env = {**environment(), "TMPDIR": str(layout.folder / "tmp"), "HOME": "/nonexistent"}
+    user = drop if os.geteuid() == 0 else []
+    done = subprocess.run([*user, *command], capture_output=True, text=True, check=False, env=env)
+    if "No module named" in done.stderr or "Permission denied" in done.stderr:
+        pytest.skip("another user cannot read this project")
+    assert (done.returncode, "error[serve-privileges]" in done.stderr) == (2, True), done.stderr
+    with subprocess.Popen([*user, *command, "--unprivileged"], stdout=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdout
+        while "Ctrl-C" not in (line := process.stdout.readline()):
+            assert line, "it ended"
+        got = subprocess.run(["curl", "-sS", "--fail", url], capture_output=True, check=True).stdout
+        process.send_signal(signal.SIGINT)
+        assert process.wait(EVENTS) == 0
+    assert got == layout.iso.read_bytes()
+    assert not [*(layout.folder / "tmp").iterdir()]
+
+
+def test_rollback_is_served_at_once_without_a_restart(net: Wire, site: Site, tmp_path: Path) -> None:
+    top = tmp_path / "published"
+    top.mkdir()
+
+    def publish(content: str, *arguments: str) -> None:
+        (site.folder / "m.bin").write_text(content)
+        site.rest = {"artifacts": [{"name": "model", "source": "m.bin", "dest": "/srv/m.bin"}]}
+        assert cli.main(site.command("--quiet", "--publish", str(top), *arguments)) == 0
+
+    publish("one")
+    artifact = "http://10.0.0.1:8080/images/other-user-artifacts/m.bin"
+    logs = tmp_path / "logs"
+    with serving(net, site, "--log-dir", logs, folder=top) as served:
+        children = served.children()
+        first = str(served.result["version"])
+        assert net.fetch(artifact) == b"one"
+        publish("two")
+        assert net.fetch(artifact) == b"two"
+        assert cli.main(["rollback", str(top), "--quiet"]) == 0
+        assert net.fetch(artifact) == b"one"
+        script = net.fetch("tftp://10.0.0.1/boot.ipxe")
+        publish("three", "--boot-url", "http://10.0.0.1:8081/other.iso")
+        served.wait_for(lambda event: event["event"] == "say" and "serving version" in str(event["text"]))
+        until = time.monotonic() + EVENTS
+        while not net.run(net.at_server("ss", "-Hlnt", "sport = :8081")):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert net.fetch("http://10.0.0.1:8081/other-user-artifacts/m.bin") == b"three"
+        assert net.fetch("tftp://10.0.0.1/boot.ipxe") != script
+        assert served.children() == children, "nothing has to be restarted without DHCP"
+        assert served.end() == 0
+    assert f"/versions/{first}" in (logs / "nginx-access.log").read_text()
+
+
+def test_https_is_served_with_a_certificate_that_it_makes_once(net: Wire, site: Site, packs: Packs) -> None:
+    packs()
+    assert cli.main(["relocate", str(site.output), "--boot-url", "https://10.0.0.1/liveos.iso", "--quiet"]) == 0
+    tls: list[str | Path] = ["--tls-cert", site.folder / "cert.pem", "--tls-key", site.folder / "key.pem"]
+    assert "error[snippet-scheme]: nginx needs a certificate" in refused(net, site.output)
+    assert "error[tls-unreadable]" in refused(net, site.output, *tls)
+    trust = ["--cacert", str(site.folder / "cert.pem")]
+    for _ in range(2):
+        with serving(net, site, *tls, "--tls-self-signed") as served:
+            assert net.fetch("https://10.0.0.1/liveos.iso", *trust) == site.iso.read_bytes()
+            assert served.result["ports"] == [
+                {"port": 443, "protocol": "tcp", "purpose": "HTTPS"},
+                {"port": 69, "protocol": "udp", "purpose": "TFTP"},
+            ]
+            clients = served.result["clients"]
+            assert isinstance(clients, list)
+            assert [client["loads"] for client in clients if client["name"] == "iPXE"] == ["tftp://10.0.0.1/boot.ipxe"]
+            made = (site.folder / "cert.pem").read_bytes()
+    assert (site.folder / "cert.pem").read_bytes() == made
+    assert (site.folder / "key.pem").stat().st_mode & 0o777 == 0o600
+    strict = (
+        "import socket, ssl\n"
+        f"context = ssl.create_default_context(cafile={str(site.folder / 'cert.pem')!r})\n"
+        "context.verify_flags |= ssl.VERIFY_X509_STRICT\n"
+        "with socket.create_connection(('10.0.0.1', 443)) as plain:\n"
+        "    context.wrap_socket(plain, server_hostname='10.0.0.1').close()\n"
+    )
+    assert cli.main(["relocate", str(site.output), "--boot-url", "https://boot.lan/liveos.iso", "--quiet"]) == 0
+    with serving(net, site, *tls) as served:
+        problems = {event["reference"] for event in served.events() if event["event"] == "problem"}
+        assert problems == {"tls-host", "serve-address"}
+        net.run(net.at_node(sys.executable, "-c", strict))
+        by_name = ["--resolve", "boot.lan:443:10.0.0.1", "--insecure"]
+        assert net.fetch("https://boot.lan/liveos.iso", *by_name) == site.iso.read_bytes()
+
+
+def test_ipv6_is_served_and_dhcp_follows_a_version_with_other_urls(net: Wire, site: Site, tmp_path: Path) -> None:
+    top = tmp_path / "published"
+    top.mkdir()
+    site.pack = {"boot_url": "http://[2001:db8::1]:8080/liveos.iso"}
+    assert cli.main(site.command("--quiet", "--publish", str(top))) == 0
+    net.run(net.at_node("ip", "address", "replace", "2001:db8::50/64", "dev", NODE, "nodad"))
+    firmware, ipxe = (net.at_node(sys.executable, "-m", "fakes.dhcpv6", NODE, "7", *more) for more in ([], ["iPXE"]))
+    with serving(net, site, "--dhcp", "full", folder=top) as served:
+        iso = (top / "current/liveos.iso").read_bytes()
+        assert net.fetch("http://[2001:db8::1]:8080/liveos.iso") == iso
+        assert net.fetch("tftp://[2001:db8::1]/boot.ipxe") == (top / "current/boot.ipxe").read_bytes()
+        assert net.run(firmware).strip() == "tftp://[2001:db8::1]/bootx64.efi"
+        assert net.run(ipxe).strip() == "http://[2001:db8::1]:8080/boot.ipxe"
+        moved = ["--boot-url", "http://[2001:db8::1]:8082/liveos.iso"]
+        assert cli.main(site.command("--quiet", "--publish", str(top), *moved)) == 0
+        served.wait_for(lambda event: event["event"] == "say" and "serving version" in str(event["text"]))
+        assert net.run(ipxe).strip() == "http://[2001:db8::1]:8082/boot.ipxe"
+        assert net.fetch("http://[2001:db8::1]:8082/liveos.iso") == iso
+        assert served.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reference"),
+    [
+        (["--interface", "eth99"], "serve-interface"),
+        (["--dhcp", "full", "--interface", "lo", "--subnet", "192.0.2.0/24"], "serve-interface"),
+        (["--range", "10.0.0.5,10.0.0.9"], "serve-range"),
+        (["--dhcp", "full", "--range", "10.0.1.5,10.0.1.9"], "serve-range"),
+        (["--dhcp", "full", "--range", "10.0.0.9,10.0.0.5"], "serve-range"),
+        (["--dhcp", "proxy", "--unprivileged"], "serve-privileges"),
+        (["--tls-cert", "x.pem"], "tls-incomplete"),
+        (["--tls-self-signed"], "tls-incomplete"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(net: Wire, layout: Site, arguments: list[str], reference: str) -> None:
+    assert f"error[{reference}]" in refused(net, layout.output, *arguments)
+
+
+@pytest.mark.skipif(find_spec("pxe_pack.collector") is None, reason="needs the collector")
+def test_reports_reach_the_collector(net: Wire, layout: Site) -> None:
+    (layout.folder / "tokens").write_text("0123456789abcdef" * 2)
+    with serving(net, layout, "--token-file", layout.folder / "tokens") as served:
+        assert served.result["nodes"] == "http://127.0.0.1:8787/"
+        answer = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-d", "{}", "http://10.0.0.1:8080/report"]
+        assert net.run(net.at_node(*answer)) == "401"
+        assert net.run(net.at_node(*answer, "-H", f"Authorization: Bearer {'0123456789abcdef' * 2}")) == "422"
+        assert served.end() == 0
+
+
+def test_missing_programs_are_named_with_their_packages(net: Wire, layout: Site) -> None:
+    (layout.folder / "bin").mkdir()
+    (layout.folder / "bin/ip").symlink_to("/usr/sbin/ip")
+    isolated = "import sys; from pxe_pack import cli, tools; tools.SEARCH_PATH = sys.argv.pop(1); sys.exit(cli.main())"
+    command = net.at_server(sys.executable, "-c", isolated, layout.folder / "bin", "serve", layout.output)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 2
+    assert "nginx is required to serve the layout" in said
+    assert "install dnsmasq-base" in said
