@@ -14,7 +14,8 @@ function shape(tag, attributes) {
 
 export function plot(place, text, { points, seconds, time }) {
   const start = time - seconds;
-  const values = new Map(points.map(([at, value]) => [at, value]));
+  const complete = points.filter(([at]) => at <= time - INTERVAL); // the current one has not got all of its bytes yet
+  const values = new Map(complete);
   const largest = Math.max(1, ...values.values());
   const line = [];
   // An interval in which nothing came is 0, not a gap.
@@ -26,8 +27,8 @@ export function plot(place, text, { points, seconds, time }) {
   place.replaceChildren(
     shape("line", { x1: 0, y1: HEIGHT - 4, x2: WIDTH, y2: HEIGHT - 4, class: "axis" }),
     shape("polyline", { points: line.join(" "), class: "line", "vector-effect": "non-scaling-stroke" }));
-  const last = points.length && points.at(-1)[0] >= time - 3 * INTERVAL ? points.at(-1)[1] : 0;
-  text.textContent = points.length
+  const last = values.get(Math.floor(time / INTERVAL - 1) * INTERVAL) ?? 0;
+  text.textContent = complete.length
     ? `Last ${Math.round(seconds / 60)} minutes: now ${bytes(last)}/s, at most ${bytes(largest)}/s`
     : `No node has received anything in the last ${Math.round(seconds / 60)} minutes`;
 }
