@@ -71,6 +71,7 @@ def run(*, config_file: Path | None, pin: Pin, debug: bool, root: Path) -> Resul
     store = StateStore()
     event_log = EventLog(journal=Journal(debug=debug), store=store)
     context = RunContext(config_file=config_file, pin=pin, node=Node(root=root), store=store, event_log=event_log)
+    store.node = context.node.summary()
     store.start()
     if store.read_error:
         event_log.log(f"{store.read_error}; starting afresh", priority=WARNING)
@@ -100,7 +101,7 @@ def _run_steps(context: RunContext) -> Result:
     located = locate(node, config_file=context.config_file, read_url=partial(_read_url, context))
     if located is None:
         return Result(exit_code=Exit.DONE, message=NO_CONFIG)
-    event_log.config_located(located, node=node.summary())
+    event_log.config_located(located)
     config = reader.read(located.text, name=located.location, pin=context.pin)
     for doubt in check_fresh(config, located=located, node=node):
         event_log.log(doubt, priority=WARNING)
@@ -167,7 +168,12 @@ def _start_webhook(context: RunContext) -> None:
         context.webhook = None
         return
     context.webhook = WebhookReporter(
-        url, headers=headers, store=context.store, tls=context.config.tls, proxy=context.config.proxy
+        url,
+        headers=headers,
+        store=context.store,
+        journal=context.event_log.journal,
+        tls=context.config.tls,
+        proxy=context.config.proxy,
     )
     context.webhook.start()
 

@@ -31,7 +31,7 @@ EXIT_CODES: Mapping[int, str] = MappingProxyType(
         0: "done",
         1: "failed after starting",
         2: "invalid input: nothing was started",
-        3: "a check found errors",
+        3: "a check found errors, or nodes have failed",
         4: "a server that was started has ended",
         130: "interrupted",
     }
@@ -68,6 +68,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "init": Command("write a commented fetch.yaml to start from", "pxe_pack.commands.init"),
         "lock": Command("pin artifacts that have no digest", "pxe_pack.commands.lock"),
         "man": Command("print the manual page", "pxe_pack.commands.man"),
+        "nodes": Command("list the nodes that a collector knows", "pxe_pack.commands.nodes"),
         "pack": Command("pack an image and export a PXE layout", "pxe_pack.commands.pack"),
         "pin": Command("have nodes fetch a configuration by URL, pinned or signed", "pxe_pack.commands.pin"),
         "publish": Command("add a layout to published versions", "pxe_pack.commands.publish"),

@@ -44,6 +44,11 @@ def told(server: Server, path: str = "/report") -> list[Mapping[str, object]]:
     return [json.loads(asked.body) for asked in server.asked_for(path)]
 
 
+def without_journal(document: Mapping[str, object]) -> Mapping[str, object]:
+    """The report of a failure as the state file has it."""
+    return {key: value for key, value in document.items() if key != "journal"}
+
+
 def reports(fault: Fault) -> Script:
     """What happens to each report of a run."""
     return Script(faults=[fault] * 1000)
@@ -237,7 +242,7 @@ def test_run_that_is_told_to_stop_reports_that_too(node: FakeNode) -> None:
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)
-        assert told(server)[-1] == node.state()
+        assert without_journal(told(server)[-1]) == node.state()
     assert node.state()["cause"] == "stopped"
 
 
@@ -260,3 +265,40 @@ def test_report_that_nobody_takes_holds_up_no_stop(node: FakeNode, fault: Fault)
         assert watch.seconds < 1.5  # 0.5 s, and the end of a Python program
     assert process.returncode == 75
     assert "the report was not delivered: " in err
+
+
+def test_final_report_of_a_failure_has_the_last_lines_of_the_journal_and_no_other_has(node: FakeNode) -> None:
+    with Server({"/report": reports(Status(204))}) as server:
+        entry = node.entry("m", server.url("/absent"), BODY)
+        ran = node.run_config(entry, report={"url": server.url("/report")})
+        *others, last = told(server)
+    assert ran.code == 69
+    assert all("journal" not in one for one in others)
+    lines = last["journal"]
+    assert isinstance(lines, list)
+    assert "--config" in lines[0]
+    assert "m: failed: " in lines[-1]
+
+
+def test_lines_of_the_journal_are_cleaned_and_bounded(node: FakeNode) -> None:
+    with Server({"/report": reports(Status(204))}) as server:
+        entries = [node.entry(f"m{number}", server.url(f"/{'absent/' * 60}"), BODY) for number in range(90)]
+        ran = node.run_config(*entries, report={"url": server.url("/report")}, parallel=4)
+        assert ran.code == 69, ran.err
+        lines = told(server)[-1]["journal"]
+    assert isinstance(lines, list)
+    assert len(json.dumps(lines)) <= 64 << 10
+    assert 10 < len(lines) <= 200
+    assert all(line.isprintable() for line in lines)
+
+
+def test_report_of_a_run_without_a_configuration_says_whose_it_is(node: FakeNode) -> None:
+    node.write("sys/class/net/eth0/address", "52:54:00:aa:bb:03\n")
+    node.write("sys/class/net/eth0/device/vendor", "0\n")
+    with Server({"/report": reports(Status(204))}) as server:
+        absent = f"pxe-fetch.config={server.url('/absent.yaml')} pxe-fetch.config.sha256={'0' * 64}"
+        node.boot_with(f"{absent} pxe-fetch.report={server.url('/report')} pxe-fetch.deadline=1s")
+        assert node.run("run").code != 0
+        facts = told(server)[-1]["node"]
+    assert isinstance(facts, dict)
+    assert facts["mac"] == "52:54:00:aa:bb:03"

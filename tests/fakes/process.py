@@ -49,6 +49,10 @@ class Process:
         assert self._child, "it does not run"
         return self._child.pid
 
+    @property
+    def is_running(self) -> bool:
+        return self._child is not None and self._child.poll() is None
+
     def start(self) -> None:
         """Start it (again), and wait until it serves; AssertionError, with what it printed, if it ends instead."""
         self.kill()

@@ -34,9 +34,8 @@ class EventLog:
 
     # The run
 
-    def config_located(self, config: LocatedConfig, *, node: dict[str, str]) -> None:
-        """The run uses this configuration, on the node with these facts."""
-        self._store.node = node
+    def config_located(self, config: LocatedConfig) -> None:
+        """The run uses this configuration."""
         self._store.config = {"source": config.source, "path_or_url": config.location, "sha256": config.sha256}
         fields = {"url": config.location, "sha256": config.sha256, "phase": "locating"}
         self._send(f"configuration: {config.reason}", MessageId.CONFIG_FOUND, **fields)

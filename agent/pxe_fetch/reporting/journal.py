@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import sys
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,7 @@ SOCKET = Path("/run/systemd/journal/socket")
 READY = "READY=1"
 # Bytes of one assignment. systemd drops a datagram of more than 4096 bytes (NOTIFY_BUFFER_MAX) whole, READY=1 included.
 MAX_ASSIGNMENT = 1000
+RECENT_LINES = 200  # that are kept for the report of a failure
 
 
 class Journal:
@@ -41,6 +43,7 @@ class Journal:
 
     def __init__(self, *, debug: bool = False, stream: TextIO | None = None) -> None:
         self.debug = debug
+        self.recent: deque[str] = deque(maxlen=RECENT_LINES)  # the messages sent last, each on one line
         self._stream = sys.stderr if stream is None else stream
         self._has_journald = _is_connected_to_journald(self._stream)
         # Whether a person reads the lines as they are written: on a terminal or in a file.
@@ -54,6 +57,7 @@ class Journal:
         """Write `message`. Each of `fields` becomes PXE_FETCH_<NAME>, unless it is None. Never raises OSError."""
         if priority == DEBUG and not self.debug:
             return
+        self.recent.append(printable(message))
         if self._has_journald:
             entry = {"MESSAGE": message, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": IDENTIFIER}
             entry |= {"MESSAGE_ID": message_id} if message_id else {}

@@ -17,6 +17,7 @@ from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Clock, Deadline
 from pxe_fetch.errors import DeadlineError, FetchError
+from pxe_fetch.reporting.journal import Journal
 from pxe_fetch.reporting.state_file import ENDED
 from pxe_fetch.reporting.state_store import StateStore
 from pxe_fetch.transport.http import HttpTransport
@@ -27,6 +28,7 @@ INTERIM_TIMEOUT = 10.0  # seconds for one interim report
 # moment, 5 were not enough.
 FINAL_TIMEOUT = 15.0
 STOPPED_TIMEOUT = 0.5  # seconds for it in a run that was stopped: who stops it waits for that
+JOURNAL_SIZE = 64 << 10  # bytes of the journal's last lines in the report of a failure
 RETRY_DELAY = 0.5  # seconds before the final report is retried
 UNINTERRUPTIBLE = 2.0  # seconds more for what no timeout interrupts, as a name lookup
 
@@ -38,10 +40,12 @@ _TIMEOUTS = Timeouts(connect=5.0, read=10.0)
 class WebhookReporter:
     """Posts the state in `store` to `url`, from `start` on. No method raises, and only `finish` blocks."""
 
-    def __init__(self, url: str, *, headers: Mapping[str, str], store: StateStore, tls: Tls, proxy: Proxy) -> None:
+    def __init__(
+        self, url: str, *, headers: Mapping[str, str], store: StateStore, journal: Journal, tls: Tls, proxy: Proxy
+    ) -> None:
         self.url = url
         self._headers = {**headers, "Content-Type": "application/json"}
-        self._store = store
+        self._store, self._journal = store, journal
         self._webhook = HttpTransport(tls=tls, proxy=proxy)
         self._stop = Event()
         self._thread = Thread(target=self._post_changes, name="report", daemon=True)
@@ -97,7 +101,12 @@ class WebhookReporter:
     def _post(self, *, timeout: float, stop: Event) -> tuple[str | None, bool]:
         """Post the state once: why it was not accepted, and whether another attempt would fail too."""
         deadline = Deadline(clock=Clock(), stop=stop, at=time.monotonic() + timeout)
-        body, url = json.dumps(self._store.document()).encode(), redact(self.url)
+        document, url = self._store.document(), redact(self.url)
+        if self._store.phase == "failed":
+            document["journal"] = lines = list(self._journal.recent)
+            while len(json.dumps(lines)) > JOURNAL_SIZE:
+                del lines[0]
+        body = json.dumps(document).encode()
         try:
             status = self._webhook.post(self.url, body, headers=self._headers, timeouts=_TIMEOUTS, deadline=deadline)
         except FetchError as error:

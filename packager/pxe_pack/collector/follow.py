@@ -1,0 +1,89 @@
+"""Follows the servers' logs: each new line's meaning goes to the writer, together with how far the log was read."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from sqlalchemy import Engine, select
+
+from pxe_pack.collector import database
+from pxe_pack.collector.entries import Entry, Position, Sighting
+from pxe_pack.collector.logs import Dnsmasq, Nginx
+from pxe_pack.collector.tail import Place, Tail
+from pxe_pack.collector.writer import BusyError, Writer
+from pxe_pack.layout.layout import Layout
+
+INTERVAL = 0.25  # seconds between two looks at a log
+AT_ONCE = 200  # lines that are written together
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    tail: Tail
+    read: Callable[..., Sighting | None]
+
+
+def opened(engine: Engine, *, nginx: Path | None, dnsmasq: Path | None, layout: Path | None) -> list[_Log]:
+    """The logs to follow, each from where it was read to the last time. Raises InputError if `layout` is none.
+
+    dnsmasq's is the first: it says whose the addresses in the other one are.
+    """
+    found = []
+    if dnsmasq:
+        found.append(_Log(_tail(engine, dnsmasq), Dnsmasq().read))
+    if nginx:
+        found.append(_Log(_tail(engine, nginx), Nginx(_sizes(layout)).read))
+    return found
+
+
+async def follow(logs: Sequence[_Log], writer: Writer) -> None:
+    """Read the logs until cancelled."""
+    while True:
+        for log in logs:
+            await _write_new(log, writer)
+        await asyncio.sleep(INTERVAL)
+
+
+async def _write_new(log: _Log, writer: Writer) -> None:
+    lines = log.tail.lines()
+    if not lines or (place := log.tail.place) is None:
+        return
+    now = time.time()
+    seen = [found for line in lines if (found := log.read(line, now=now))]
+    for start in range(0, len(seen), AT_ONCE):
+        await _write(writer, *seen[start : start + AT_ONCE])
+    await _write(writer, Position(path=str(log.tail.path), inode=place.inode, offset=place.offset))
+
+
+async def _write(writer: Writer, *entries: Entry) -> None:
+    """Write `entries`, however long that takes."""
+    while True:
+        try:
+            await writer.write(*entries)
+        except BusyError:
+            await asyncio.sleep(1)
+        else:
+            return
+
+
+def _tail(engine: Engine, path: Path) -> Tail:
+    path = path.absolute()
+    logs = database.logs
+    with engine.connect() as connection:
+        row = connection.execute(select(logs.c.inode, logs.c.offset).where(logs.c.path == str(path))).first()
+    return Tail(path, Place(*row) if row else None)
+
+
+def _sizes(layout: Path | None) -> dict[str, int]:
+    """The size of each file of the layout in `layout` by the path of its URL."""
+    files = Layout.read(layout.resolve()).files.items() if layout else ()
+    return {
+        path: one.size
+        for name, one in files
+        for path in (f"/{name}", unquote(urlsplit(one.url).path) if one.url else "")
+    }

@@ -1,0 +1,118 @@
+"""What lines of dnsmasq's and nginx's logs say about a node's boot.
+
+Sources: dnsmasq 2.89, rfc2131.c and tftp.c (my_syslog); nginx, ngx_http_log_module, "combined". All in such a line but
+its form may come from anybody, so a line that is not exactly of a known form says nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from pxe_pack.collector.addresses import usual
+from pxe_pack.collector.document import clean
+from pxe_pack.collector.entries import Sighting
+
+_TRANSACTIONS = 4096  # DHCP transactions that are remembered
+_MAC = r"(?P<mac>[0-9a-f]{2}(?::[0-9a-f]{2}){5})"
+_HEAD = r"(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d )?(?:[\w.-]+ )?dnsmasq-"
+_VENDOR = re.compile(_HEAD + r"dhcp(?:\[\d+\])?: (?P<id>\d+) vendor class: (?P<vendor>PXEClient|HTTPClient)\b.*")
+_DHCP = re.compile(
+    _HEAD + r"dhcp(?:\[\d+\])?: (?:(?P<id>\d+) )?(?P<kind>DHCPDISCOVER|DHCPREQUEST|DHCPACK|PXE)\([^() ]+\) "
+    rf"(?:(?P<address>\d+(?:\.\d+){{3}}) )?{_MAC}(?: .*)?"
+)
+_TFTP = re.compile(
+    _HEAD + r"tftp(?:\[\d+\])?: (?P<what>sent|failed sending|file) (?P<path>.+?)(?P<absent> not found)? "
+    r"(?:to|for) (?P<address>[0-9a-f.:]+)"
+)
+_HTTP = re.compile(
+    r"(?P<address>[0-9a-f.:]+) - \S+ \[[^\]]+\] "
+    r'"(?P<method>GET|HEAD) (?P<target>\S+) HTTP/[\d.]+" (?P<status>\d{3}) (?P<bytes>\d+) "[^"]*" "[^"]*".*'
+)
+
+# By the name of a file. Image Customizer's and ours: docs/layout.md.
+_FILES = (
+    (re.compile(r"(?:boot(?:x64|aa64)|shim(?:x64|aa64)?)\.efi", re.IGNORECASE), "shim"),
+    (re.compile(r"grub(?:x64|aa64)?\.efi|grub\.cfg(?:-.*)?|grubenv|boot\.ipxe|.*ipxe.*\.efi", re.IGNORECASE), "GRUB"),
+    (re.compile(r"vmlinuz.*|linux.*|.*\.efi", re.IGNORECASE), "kernel"),
+    (re.compile(r"initrd.*|initramfs.*", re.IGNORECASE), "initrd"),
+    (re.compile(r".*\.iso", re.IGNORECASE), "ISO"),
+)
+_NOT_FOUND, _OK, _PARTIAL = 404, 200, 206
+
+
+class Dnsmasq:
+    """Reads dnsmasq's log. With `log-dhcp` it tells firmware from an operating system that asks for an address."""
+
+    def __init__(self) -> None:
+        self._firmware: OrderedDict[str, None] = OrderedDict()  # transactions of PXE and HTTP boot
+
+    def read(self, line: str, *, now: float) -> Sighting | None:
+        """What `line` says; None if that is nothing about a boot."""
+        if found := _VENDOR.fullmatch(line):
+            self._firmware[found["id"]] = None
+            if len(self._firmware) > _TRANSACTIONS:
+                self._firmware.popitem(last=False)
+            return None
+        if found := _DHCP.fullmatch(line):
+            address = usual(found["address"] or "")
+            is_firmware = found["kind"] == "PXE" or found["id"] in self._firmware
+            return Sighting(
+                time=now, mac=found["mac"], address=address if found["kind"] == "DHCPACK" else "", stage="DHCP",
+                text=f"{found['kind']} {address}".strip(), starts_boot=is_firmware,
+            )  # fmt: skip
+        if (found := _TFTP.fullmatch(line)) and (address := usual(found["address"])):
+            path = clean(found["path"])
+            stage = stage_of(path)
+            if stage and found["what"] == "sent":
+                return _delivered(stage, path, address, now=now, how="TFTP")
+            if found["absent"] or found["what"] == "failed sending":
+                what = "does not have" if found["absent"] else "could not send"
+                stage = stage or "DHCP"
+                text = f"the TFTP server {what} {path}"
+                return Sighting(time=now, address=address, stage=stage, text=text, is_trouble=True)
+        return None
+
+
+class Nginx:
+    """Reads nginx's access log. `sizes` has the bytes of files, by their URL's path."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self._sizes = sizes
+
+    def read(self, line: str, *, now: float) -> Sighting | None:
+        """What `line` says; None if that is nothing about a boot."""
+        found = _HTTP.fullmatch(line)
+        if not found or not (address := usual(found["address"])):
+            return None
+        path, status = unquote(urlsplit(found["target"]).path), int(found["status"])
+        stage = stage_of(path)
+        if not stage:
+            return None
+        if status >= 400:  # noqa: PLR2004  RFC 9110, 15.5
+            if status == _NOT_FOUND and PurePosixPath(path).name.startswith(("grub", "boot.ipxe")):
+                return None  # GRUB tries several names
+            text = f"the HTTP server answered {status} for {clean(path)}"
+            return Sighting(time=now, address=address, stage=stage, text=text, is_trouble=True)
+        if found["method"] != "GET" or status not in (_OK, _PARTIAL):
+            return None
+        size = self._sizes.get(path, 0)
+        percent = min(100.0, round(100 * int(found["bytes"]) / size, 1)) if size else None
+        return _delivered(stage, clean(path), address, now=now, how="HTTP", percent=percent if stage == "ISO" else None)
+
+
+def stage_of(path: str) -> str:
+    """The stage that a node has reached when it gets this file; "" if that is none of the boot."""
+    name = PurePosixPath(path).name
+    return next((stage for pattern, stage in _FILES if pattern.fullmatch(name)), "")
+
+
+def _delivered(stage: str, path: str, address: str, *, now: float, how: str, percent: float | None = None) -> Sighting:
+    part = f" ({percent:g} %)" if percent is not None else ""
+    return Sighting(
+        time=now, address=address, stage=stage, text=f"{path} by {how}{part}", percent=percent,
+        starts_boot=stage == "shim",
+    )  # fmt: skip

@@ -1,0 +1,137 @@
+"""`pxe-pack nodes`: the nodes that a collector knows, from the shell."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from pxe_fetch.contract.problem import Problem, RuleError
+from pxe_fetch.contract.quantity import count, duration, span
+from pxe_pack.choices import ENDED, STAGES
+from pxe_pack.console import Console, joined
+from pxe_pack.tools import InputError, WorkError
+
+FOUND_FAILED = 3
+DEFAULT_URL = "http://127.0.0.1:8787/"
+POLL_INTERVAL = 1.0  # seconds
+_PAGE_SIZE = 1000
+_TIMEOUT = 15.0  # seconds
+
+Document = dict[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `nodes`."""
+    parser.description = (
+        "List the nodes that a collector knows: state, stage, time since, and the last message. "
+        "Exits with 3 if any of the nodes listed has failed."
+    )
+    parser.add_argument("--url", default=DEFAULT_URL, help=f"the collector's page (default: {DEFAULT_URL})")
+    parser.add_argument("--password-file", type=Path, metavar="FILE", help="the password of the page, if it has one")
+    parser.add_argument("--failed", action="store_true", help="only nodes that have failed")
+    parser.add_argument("--stage", choices=STAGES, help="only nodes at this stage")
+    parser.add_argument("--wait", type=_positive, metavar="N", help="wait until N nodes are done or have failed")
+    parser.add_argument(
+        "--timeout", type=_seconds, default=1800.0, metavar="TIME", help="wait no longer than this (default: 30m)"
+    )
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """List the nodes. Raises InputError, and WorkError if the collector does not answer or the wait is over."""
+    collector = _Collector(arguments.url, arguments.password_file)
+    if arguments.wait:
+        with console.step(f"waiting for {count(arguments.wait, 'node')}", total=arguments.wait) as step:
+            _wait(collector, arguments.wait, timeout=arguments.timeout, advance=step.advance)
+    wanted = {"state": "failed" if arguments.failed else "", "stage": arguments.stage or "", "sort": "state"}
+    nodes = [*collector.nodes(wanted)]
+    summary = collector.summary()
+    console.result({"summary": summary, "nodes": nodes}, joined(_lines(summary, nodes)))
+    return FOUND_FAILED if any(one["state"] == "failed" for one in nodes) else 0
+
+
+def _wait(collector: _Collector, wanted: int, *, timeout: float, advance: Callable[[int], None]) -> None:
+    """Wait until `wanted` nodes have ended. Raises WorkError after `timeout` seconds."""
+    end, known = time.monotonic() + timeout, 0
+    while True:
+        states = collector.summary()["states"]
+        ended = sum(states[name] for name in ENDED)
+        advance(max(min(ended, wanted) - known, 0))
+        known = max(ended, known)
+        if ended >= wanted:
+            return
+        if time.monotonic() >= end:
+            message = f"after {span(timeout)}, {ended} of {count(wanted, 'node')} are done or have failed"
+            hint = "`pxe-pack nodes` shows where the others are"
+            raise WorkError(Problem(reference="nodes-timeout", message=message, hint=hint))
+        time.sleep(min(POLL_INTERVAL, max(end - time.monotonic(), 0)))
+
+
+class _Collector:
+    """Asks the collector. Each method raises InputError if it refuses, WorkError if it does not answer."""
+
+    def __init__(self, url: str, password_file: Path | None) -> None:
+        self._url = url.rstrip("/")
+        self._session = requests.Session()
+        if password_file:
+            self._session.headers["Authorization"] = f"Bearer {password_file.read_text(encoding='utf-8').strip()}"
+
+    def summary(self) -> Document:
+        """How many nodes there are, by state, stage and cause."""
+        return self._get("summary", {})
+
+    def nodes(self, wanted: Mapping[str, str]) -> Iterator[Document]:
+        """All nodes that match `wanted`, page by page."""
+        page, left = 1, 1
+        while left > 0:
+            answer = self._get("nodes", {**wanted, "page": str(page), "size": str(_PAGE_SIZE)})
+            yield from answer["nodes"]
+            left = answer["total"] - page * _PAGE_SIZE
+            page += 1
+
+    def _get(self, what: str, parameters: Mapping[str, str]) -> Document:
+        try:
+            answer = self._session.get(f"{self._url}/api/{what}", params=parameters, timeout=_TIMEOUT)
+            found = answer.json() if answer.ok else None
+        except (requests.RequestException, ValueError) as error:
+            message = f"no collector answers at {self._url}: {type(error).__name__}"
+            hint = "`pxe-pack serve` starts one; --url names another"
+            raise WorkError(Problem(reference="collector-silent", message=message, hint=hint)) from None
+        if not isinstance(found, dict):
+            message = f"{self._url} answered {answer.status_code}: {answer.text.strip()[:200]}"
+            hint = "give the page's password by --password-file" if answer.status_code in (401, 403) else ""
+            raise InputError(Problem(reference="collector-refused", message=message, hint=hint))
+        return found
+
+
+def _lines(summary: Document, nodes: list[Document]) -> Iterator[str]:
+    """A line for each node, and one with the counts."""
+    columns = [(one["name"], one["state"], _stage(one), span(one["stage_seconds"])) for one in nodes]
+    widths = [max((len(row[at]) for row in columns), default=0) for at in range(4)]
+    for row, one in zip(columns, nodes, strict=True):
+        padded = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
+        yield f"{padded}  {one['message']}".rstrip()
+    counts = ", ".join(f"{number:,} {state}" for state, number in summary["states"].items() if number)
+    yield f"{count(summary['total'], 'node')}{f': {counts}' if counts else ''}"
+
+
+def _stage(node: Document) -> str:
+    percent = node["percent"]
+    return node["stage"] if percent is None or node["stage"] == "done" else f"{node['stage']} {percent:g} %"
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return duration(text)
+    except RuleError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

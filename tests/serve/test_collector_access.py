@@ -1,0 +1,178 @@
+"""Who sees the page and its data; what the other endpoints answer."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+
+from fakes.collector import TOKEN, Collector, collector, report
+from fakes.faults import Status
+from fakes.server import Script, Server
+from fakes.waiting import until
+
+PASSWORD = "correct horse battery"  # noqa: S105
+EXAMPLES = Path(__file__).parents[2] / "examples/monitoring"
+PAGES = ("/", "/nodes/1", "/static/index.js", "/events", "/metrics", "/api/summary", "/api/nodes", "/api/grid")
+
+
+@pytest.fixture
+def password_file(tmp_path: Path) -> Path:
+    file = tmp_path / "password"
+    file.write_text(f"{PASSWORD}\n")
+    return file
+
+
+def status(url: str, **options: object) -> int:
+    with requests.get(url, timeout=20, stream=True, **options) as answer:  # type: ignore[arg-type]
+        return answer.status_code
+
+
+def test_page_without_a_password_is_for_browsers_on_this_machine_alone(tmp_path: Path) -> None:
+    with collector(tmp_path / "c", listen="0.0.0.0:0") as collecting:
+        here = collecting.url.replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+        for page in PAGES:
+            assert status(f"{here}{page}") == 200
+            assert status(f"{here}{page}", headers={"X-Forwarded-For": "10.0.0.9"}) == 403  # by way of a proxy
+            assert status(f"{here}{page}", headers={"Host": "rebound.example.com"}) == 403
+        assert status(f"{here}/healthz", headers={"X-Forwarded-For": "10.0.0.9"}) == 200
+
+
+def test_collector_at_all_addresses_knows_ipv4_nodes_by_their_usual_address(tmp_path: Path) -> None:
+    with collector(tmp_path / "c", listen="[::]:0") as collecting:
+        port = collecting.url.rsplit(":", 1)[1]
+        for host in ("127.0.0.1", "[::1]"):
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            answer = requests.post(f"http://{host}:{port}/report", json=report(len(host)), headers=headers, timeout=20)
+            assert answer.status_code == 204
+            found = requests.get(f"http://{host}:{port}/api/nodes", timeout=20).json()["nodes"]
+            assert host.strip("[]") in {one["address"] for one in found}
+
+
+def test_password_is_needed_everywhere_if_there_is_one(tmp_path: Path, password_file: Path) -> None:
+    with collector(tmp_path / "c", "--password-file", str(password_file)) as collecting:
+        for page in PAGES:
+            assert status(f"{collecting.url}{page}") == 401
+            assert status(f"{collecting.url}{page}", auth=("anybody", "wrong")) == 401
+            assert status(f"{collecting.url}{page}", auth=("anybody", PASSWORD)) == 200
+        assert status(f"{collecting.url}/", headers={"Authorization": f"Bearer {PASSWORD}"}) == 200
+        assert status(f"{collecting.url}/", headers={"Authorization": "Basic !"}) == 401
+        assert collecting.post(report(1)).status_code == 204
+
+
+def test_every_answer_forbids_scripts_of_others(shared: Collector) -> None:
+    for page in ("/", "/api/nodes", "/nowhere", "/report"):
+        headers = requests.get(f"{shared.url}{page}", timeout=20).headers
+        assert "script-src 'self'" in headers["Content-Security-Policy"]
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+    for page in ("index.html", "node.html"):
+        text = requests.get(f"{shared.url}/static/{page}", timeout=20).text
+        assert "http" not in text.replace("http-equiv", "")
+        assert "<script>" not in text
+        assert "style=" not in text
+
+
+@pytest.mark.parametrize("path", ["/static/..%2fapp.py", "/static/../app.py", "/static/%2e%2e/app.py", "/static/none"])
+def test_no_file_but_the_pages_own_is_served(shared: Collector, path: str) -> None:
+    answer = shared.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    assert b" 404 " in answer.splitlines()[0]
+
+
+def test_nodes_are_filtered_sorted_and_paged_by_the_collector(collecting: Collector) -> None:
+    for number in range(1, 31):
+        phase = "failed" if number % 10 == 0 else "done"
+        collecting.post(report(number, phase=phase))
+    assert collecting.get("summary")["states"]["failed"] == 3
+    assert collecting.get("summary")["causes"] == {"network": 3}
+    assert [*collecting.nodes(state="failed", sort="name")] == ["node10", "node20", "node30"]
+    assert [*collecting.nodes(cause="network", sort="name", order="descending")] == ["node30", "node20", "node10"]
+    assert [*collecting.nodes(q="NODE2", stage="done", sort="name")][:2] == ["node2", "node21"]
+    assert collecting.nodes(q="%") == collecting.nodes(q="' OR 1=1 --") == {}
+    first, second = (collecting.get("nodes", size=20, page=page, sort="name") for page in (1, 2))
+    assert (first["total"], len(first["nodes"]), len(second["nodes"])) == (30, 20, 10)
+    assert len(collecting.get("grid")) == 30
+
+
+@pytest.mark.parametrize("wrong", ["state=x", "stage=x", "sort=message;--", "page=0", "page=x", "size=1001", "size=²"])
+def test_query_that_is_wrong_is_refused(shared: Collector, wrong: str) -> None:
+    answer = requests.get(f"{shared.url}/api/nodes?{wrong}", timeout=20)
+    assert answer.status_code == 400
+    assert answer.json()["error"]
+
+
+def test_open_page_is_told_of_a_change_within_two_seconds(collecting: Collector) -> None:
+    with requests.get(f"{collecting.url}/events", stream=True, timeout=20) as events:
+        lines = (line for line in events.iter_lines() if line.startswith(b"data: "))
+        assert json.loads(next(lines).removeprefix(b"data: "))["total"] == 0
+        collecting.post(report(1, phase="failed"))
+        posted = collecting.get("summary")["time"]
+        told = json.loads(next(lines).removeprefix(b"data: "))
+        assert told["states"]["failed"] == 1
+        assert told["time"] - posted < 2
+
+
+def test_metrics_count_nodes_and_reports(collecting: Collector) -> None:
+    collecting.post(report(1, phase="failed"))
+    collecting.post(report(2, phase="done"))
+    collecting.post(report(3), token="wrong")  # noqa: S106
+    lines = requests.get(f"{collecting.url}/metrics", timeout=20).text.splitlines()
+    assert 'pxe_pack_nodes{state="failed"} 1.0' in lines
+    assert 'pxe_pack_nodes_at{stage="done"} 1.0' in lines
+    assert 'pxe_pack_nodes_failed{cause="network"} 1.0' in lines
+    assert 'pxe_pack_reports_total{status="204"} 2.0' in lines
+    assert 'pxe_pack_reports_total{status="401"} 1.0' in lines
+
+
+def test_example_alerts_and_dashboard_ask_for_metrics_that_there_are(collecting: Collector) -> None:
+    collecting.post(report(1, phase="failed"))
+    there = {line.split("{")[0] for line in requests.get(f"{collecting.url}/metrics", timeout=20).text.splitlines()}
+    alerts, dashboard = (EXAMPLES / name for name in ("pxe-pack-alerts.yml", "pxe-pack-dashboard.json"))
+    rules = [rule["expr"] for group in yaml.safe_load(alerts.read_text())["groups"] for rule in group["rules"]]
+    panels = json.loads(dashboard.read_text())["panels"]
+    asked = {name for one in (*rules, json.dumps(panels)) for name in re.findall(r"pxe_pack_\w+", one)}
+    assert len(asked) >= 6
+    assert asked <= {name.split(" ")[0] for name in there}
+
+
+def test_webhook_is_told_of_each_failure_once_and_tried_again(tmp_path: Path) -> None:
+    with (
+        Server({"/hook": Script(faults=[Status(503)])}) as hook,
+        collector(tmp_path / "c", "--failure-webhook", hook.url("/hook")) as collecting,
+    ):
+        failed = report(1, phase="failed")
+        for document in (report(2, phase="done"), failed, failed):
+            assert collecting.post(document).status_code == 204
+        until(lambda: len(hook.asked_for("/hook")) >= 2)
+        told = [json.loads(one.body) for one in hook.asked_for("/hook")]
+    assert len(told) == 2  # 503, and again
+    assert told[1]["text"] == "node1 failed at artifacts: model: the server answered 503"
+    assert told[1]["exit_code"] == 69
+
+
+def test_collector_ends_at_once_when_asked_to_with_a_page_open(collecting: Collector) -> None:
+    with requests.get(f"{collecting.url}/events", stream=True, timeout=20) as events:
+        next(events.iter_lines())
+        subprocess.run(["kill", f"-{signal.SIGTERM.value}", str(collecting.process.pid)], check=True)
+        assert b"".join(events.iter_content(1024)) is not None
+    until(lambda: not collecting.process.is_running, within=5)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"), [("short", "fewer than 16 characters"), ("", "is empty"), ("a b c", "neither")]
+)
+def test_token_file_that_is_no_good_is_said(tmp_path: Path, tokens: str, expected: str) -> None:
+    with pytest.raises(AssertionError, match=expected), collector(tmp_path / "c", tokens=tokens):
+        pass
+
+
+def test_port_that_is_taken_is_said(shared: Collector, tmp_path: Path) -> None:
+    taken = shared.url.removeprefix("http://")
+    with pytest.raises(AssertionError, match="cannot listen at"), collector(tmp_path / "c", listen=taken):
+        pass

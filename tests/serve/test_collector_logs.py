@@ -1,0 +1,283 @@
+"""A node is seen from its first DHCP packet: what the logs of dnsmasq and nginx say of its stage."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import requests
+
+from fakes import ports
+from fakes.collector import Collector, Document, collector, mac_of, report, run_id
+from fakes.dnsmasq import dnsmasq
+from fakes.process import Process, program, running
+from fakes.waiting import until
+from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.manifest import Kind
+from pxe_pack.layout.urls import Urls
+
+FIRMWARE = "vendor class: PXEClient:Arch:00007:UNDI:003016"
+
+
+@dataclass(kw_only=True)
+class Logs:
+    """The logs that a collector follows, written by hand, and the node that a test is about."""
+
+    collecting: Collector
+    dnsmasq: Path
+    nginx: Path
+    number: int = 0
+
+    @property
+    def mac(self) -> str:
+        return mac_of(self.number)
+
+    @property
+    def other_mac(self) -> str:
+        return mac_of(self.number + 50)
+
+    @property
+    def address(self) -> str:
+        return f"10.0.{self.number}.5"
+
+    @property
+    def other_address(self) -> str:
+        return f"10.0.{self.number}.6"
+
+    def dhcp(self, text: str, *, transaction: int = 1) -> None:
+        self.append(self.dnsmasq, f"Nov 30 07:41:09 dnsmasq-dhcp[12]: {self.number}{transaction} {text}\n")
+
+    def tftp(self, text: str) -> None:
+        self.append(self.dnsmasq, f"Nov 30 07:41:09 dnsmasq-tftp[12]: {text}\n")
+
+    def http(self, path: str, *, address: str = "", status: int = 200, size: int = 1000) -> None:
+        line = f'"GET {path} HTTP/1.1" {status} {size} "-" "curl/8"'
+        self.append(self.nginx, f"{address or self.address} - - [30/Nov/2026:07:41:09 +0000] {line}\n")
+
+    def append(self, file: Path, text: str) -> None:
+        with file.open("a") as stream:
+            stream.write(text)
+
+    def boot(self, *, address: str = "", mac: str = "") -> None:
+        """Firmware gets an address."""
+        self.dhcp(FIRMWARE)
+        self.dhcp(f"DHCPDISCOVER(eth1) {mac or self.mac} ")
+        self.dhcp(f"DHCPACK(eth1) {address or self.address} {mac or self.mac} ")
+
+    def report(self, *, run: str = "", seconds: float = 2.0) -> None:
+        """The node has done all."""
+        document = report(self.number, phase="done", run=run or run_id(), seconds=seconds)
+        assert self.collecting.post(document, headers={"X-Forwarded-For": self.address}).status_code == 204
+
+    def wait_for(self, **values: object) -> Document:
+        """The test's node once it has these values."""
+        return self.collecting.wait_for(self.mac, **values)
+
+
+@pytest.fixture(scope="module")
+def collecting_logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logs]:
+    folder = tmp_path_factory.mktemp("logs")
+    nginx, dnsmasq_log = folder / "access.log", folder / "dnsmasq.log"
+    with collector(folder / "c", "--nginx-log", str(nginx), "--dnsmasq-log", str(dnsmasq_log)) as collecting:
+        yield Logs(collecting=collecting, dnsmasq=dnsmasq_log, nginx=nginx)
+
+
+@pytest.fixture
+def logs(collecting_logs: Logs) -> Logs:
+    """The logs of one collector, with nodes that no other test has."""
+    collecting_logs.number += 1
+    return collecting_logs
+
+
+def test_node_is_shown_at_each_stage_of_its_boot_and_is_the_one_that_reports(logs: Logs) -> None:
+    logs.boot()
+    logs.wait_for(stage="DHCP", state="booting", address=logs.address)
+    logs.tftp(f"sent /srv/pxe/bootx64.efi to {logs.address}")
+    logs.wait_for(stage="shim")
+    logs.tftp(f"sent /srv/pxe/grubx64.efi to {logs.address}")
+    logs.wait_for(stage="GRUB")
+    logs.tftp(f"sent /srv/pxe/boot/vmlinuz-6.6 to {logs.address}")
+    logs.wait_for(stage="kernel")
+    logs.tftp(f"sent /srv/pxe/boot/initrd.img to {logs.address}")
+    logs.wait_for(stage="initrd")
+    logs.dhcp(f"DHCPDISCOVER(eth1) {logs.mac} ", transaction=2)  # that of the initrd
+    logs.http("/liveos.iso")
+    logs.wait_for(stage="ISO")
+    logs.report()
+    found = logs.collecting.node(f"node{logs.number}")
+    assert [one["stage"] for one in found["timeline"]] == ["DHCP", "shim", "GRUB", "kernel", "initrd", "ISO", "done"]
+    assert found["mac"] == logs.mac
+    assert len(logs.collecting.nodes(q=logs.mac)) == 1
+
+
+def test_node_that_never_gets_past_tftp_is_shown_there_with_the_servers_words(logs: Logs) -> None:
+    logs.boot()
+    logs.tftp(f"file /srv/pxe/bootx64.efi not found for {logs.address}")
+    found = logs.wait_for(message="the TFTP server does not have /srv/pxe/bootx64.efi")
+    assert (found["stage"], found["state"]) == ("DHCP", "booting")
+    logs.tftp(f"failed sending /srv/pxe/bootx64.efi to {logs.address}")
+    logs.wait_for(message="the TFTP server could not send /srv/pxe/bootx64.efi")
+    logs.tftp(f"sent /srv/pxe/bootx64.efi to {logs.address}")
+    logs.wait_for(stage="shim", message="")
+
+
+def test_node_that_stops_is_shown_as_silent_at_its_stage_with_the_time_since(logs: Logs) -> None:
+    logs.boot()
+    logs.tftp(f"sent /srv/boot/initrd.img to {logs.address}")
+    number = logs.wait_for(stage="initrd", state="booting")["id"]
+    with sqlite3.connect(logs.collecting.folder / "nodes.db", timeout=20) as connection:  # as if it were later
+        ago = "UPDATE nodes SET seen = seen - 600, stage_since = stage_since - 600 WHERE id = ?"
+        connection.execute(ago, (number,))
+    found = logs.wait_for(stage="initrd", state="silent")
+    assert 600 <= found["stage_seconds"] < 700
+    assert [*logs.collecting.nodes(state="silent", stage="initrd")] == [logs.mac]
+    assert logs.collecting.get("summary")["states"]["silent"] == 1
+    logs.http("/liveos.iso")
+    logs.wait_for(stage="ISO", state="booting")
+
+
+def test_percentage_of_the_iso_comes_from_the_bytes_that_were_sent(logs: Logs, tmp_path: Path) -> None:
+    pxe, log = tmp_path / "pxe", tmp_path / "access.log"
+    pxe.mkdir()
+    layout = Layout(root=pxe, urls=Urls(boot_url="http://10.0.0.1/os/live.iso", artifact_url=""))
+    layout.write("live.iso", [b"x" * 4000], kind=Kind.ISO)
+    layout.finish({"pxe_pack": "0.1.0"})
+    with collector(tmp_path / "c", "--nginx-log", str(log), "--layout", str(pxe)) as collecting:
+        for status, size, percent in ((206, 1000, 25.0), (200, 4000, 100.0)):
+            replace(logs, nginx=log).http("/os/live.iso", status=status, size=size)
+            collecting.wait_for(logs.address, stage="ISO", percent=percent)
+
+
+def test_node_whose_iso_is_missing_is_shown_at_the_initrd(logs: Logs) -> None:
+    logs.boot()
+    logs.tftp(f"sent /srv/boot/initrd.img to {logs.address}")
+    logs.http("/liveos.iso", status=404)
+    found = logs.wait_for(message="the HTTP server answered 404 for /liveos.iso")
+    assert found["stage"] == "initrd"
+
+
+def test_node_that_boots_again_starts_at_dhcp_and_its_operating_systems_dhcp_changes_nothing(logs: Logs) -> None:
+    logs.boot()
+    run, name = run_id(), f"node{logs.number}"
+    logs.wait_for(stage="DHCP")
+    logs.report(run=run)
+    logs.dhcp(f"DHCPDISCOVER(eth1) {logs.mac} ", transaction=7)
+    logs.dhcp(f"DHCPACK(eth1) {logs.other_address} {logs.mac} {name}", transaction=7)
+    logs.collecting.wait_for(name, address=logs.other_address, state="done")
+    logs.boot(address=logs.other_address)
+    found = logs.collecting.wait_for(name, stage="DHCP", state="booting", run=None)
+    assert found["message"] == ""
+    logs.report(run=run, seconds=2.5)  # late, of the boot before
+    assert logs.collecting.nodes()[name]["state"] == "booting"
+
+
+def test_address_that_another_node_gets_is_no_longer_the_first_ones(logs: Logs) -> None:
+    logs.boot()
+    logs.boot(mac=logs.other_mac)
+    logs.tftp(f"sent /srv/boot/vmlinuz to {logs.address}")
+    logs.collecting.wait_for(logs.other_mac, stage="kernel")
+    assert logs.collecting.nodes()[logs.mac]["stage"] == "DHCP"
+
+
+def test_node_that_only_nginx_has_seen_is_the_one_that_reports_from_that_address(logs: Logs) -> None:
+    logs.http("/pxe/bootx64.efi", address="2001:db8::5")
+    logs.collecting.wait_for("2001:db8::5", stage="shim")
+    logs.collecting.post(report(99), headers={"X-Forwarded-For": "2001:db8::5"})
+    assert [*logs.collecting.nodes(q="2001:db8::5")] == ["node99"]
+    assert [one["stage"] for one in logs.collecting.node("node99")["timeline"]] == ["shim", "artifacts"]
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["renamed", "copied-and-truncated"])
+def test_rotated_log_is_read_to_its_end_and_then_the_new_one(logs: Logs, copied: bool) -> None:  # noqa: FBT001
+    logs.boot()
+    logs.tftp(f"sent /srv/bootx64.efi to {logs.address}")
+    logs.wait_for(stage="shim")
+    if copied:
+        logs.dnsmasq.write_text("")
+    else:
+        logs.tftp(f"sent /srv/boot/vmlinuz to {logs.address}")
+        logs.dnsmasq.rename(logs.dnsmasq.with_suffix(".1"))
+    logs.tftp(f"sent /srv/boot/initrd.img to {logs.address}")
+    logs.wait_for(stage="initrd")
+    stages = [one["stage"] for one in logs.collecting.node(logs.mac)["timeline"]]
+    assert ("kernel" in stages) is not copied
+
+
+def test_line_is_read_when_it_is_complete(logs: Logs) -> None:
+    logs.boot()
+    logs.append(logs.dnsmasq, "Nov 30 07:41:09 dnsmasq-tftp[12]: sent /srv/boot/vmlinuz to 10.0.")
+    logs.wait_for(stage="DHCP")
+    logs.append(logs.dnsmasq, f"{logs.number}.5\n")
+    logs.wait_for(stage="kernel")
+
+
+def test_lines_written_while_the_collector_was_down_are_read_when_it_is_back_and_none_twice(logs: Logs) -> None:
+    logs.boot()
+    logs.tftp(f"file /srv/x.efi not found for {logs.address}")
+    logs.wait_for(message="the TFTP server does not have /srv/x.efi")
+    logs.collecting.process.kill()
+    logs.tftp(f"sent /srv/boot/vmlinuz to {logs.address}")
+    logs.collecting.restart()
+    logs.wait_for(stage="kernel")
+    texts = [one["text"] for one in logs.collecting.node(logs.mac)["timeline"]]
+    assert len(texts) == 3
+
+
+def test_hostile_lines_say_nothing_of_other_nodes(logs: Logs) -> None:
+    logs.boot()
+    logs.boot(address=logs.other_address, mac=logs.other_mac)
+    sent = f"sent /boot/vmlinuz to {logs.address}"
+    lines = [
+        f"Nov 30 07:41:09 dnsmasq-dhcp[12]: 9 vendor class: x dnsmasq-tftp[12]: {sent}",
+        f"Nov 30 07:41:09 dnsmasq-tftp[12]: file /boot/vmlinuz to {logs.address} not found for {logs.other_address}",
+        "Nov 30 07:41:09 dnsmasq-tftp[12]: sent /boot/vmlinuz to 10.0.0.999",
+        "x" * 100_000 + f" dnsmasq-tftp[12]: {sent}",
+        "\x1b[2J\x00\udcff".encode(errors="surrogateescape").decode(errors="replace"),
+    ]
+    for line in lines:
+        logs.append(logs.dnsmasq, f"{line}\n")
+    agent = '"-" "x\\x22 - - [x] \\x22GET /liveos.iso HTTP/1.1\\x22 200 1"'
+    logs.append(logs.nginx, f'{logs.other_address} - - [30/Nov/2026:07:41:09 +0000] "GET /x HTTP/1.1" 200 5 {agent}\n')
+    logs.append(logs.nginx, f'{logs.other_address} - {logs.address} - - [x] "GET /liveos.iso HTTP/1.1" 200 5 "-" "-"\n')
+    logs.tftp(f"sent /srv/grubx64.efi to {logs.other_address}")
+    logs.collecting.wait_for(logs.other_mac, stage="GRUB")
+    assert logs.collecting.nodes()[logs.mac]["stage"] == "DHCP"
+
+
+def test_real_dnsmasq_and_nginx_are_understood(tmp_path: Path) -> None:
+    root, folder, port = tmp_path / "pxe", tmp_path / "nginx", ports.free()
+    for name in ("bootx64.efi", "boot/vmlinuz", "liveos.iso"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x" * 5000)
+    folder.mkdir()
+    (folder / "nginx.conf").write_text(
+        f"daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}}\n"
+        f"{'user root;' if Path(folder).owner() == 'root' else ''}"
+        f"http {{ access_log {folder}/access.log; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;"
+        f"fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;"
+        f"server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n"
+    )
+    nginx = Process(
+        command=[program("nginx"), "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"],
+        is_ready=lambda: ports.accepts(port),
+    )
+    options = ("--dnsmasq-log", str(tmp_path / "dnsmasq/log"), "--nginx-log", str(folder / "access.log"))
+    with (
+        collector(tmp_path / "c", *options) as collecting,
+        dnsmasq(tmp_path / "dnsmasq", root=root) as server,
+        running(nginx),
+    ):
+        fetch = [*server.inside, "curl", "-sS", "-o", "/dev/null"]
+        subprocess.run([*fetch, server.url("/absent.efi")], check=False)
+        collecting.wait_for("127.0.0.1", message=f"the TFTP server does not have {root}/absent.efi")
+        subprocess.run([*fetch, server.url("/bootx64.efi")], check=True)
+        collecting.wait_for("127.0.0.1", stage="shim")
+        subprocess.run([*fetch, server.url("/boot/vmlinuz")], check=True)
+        collecting.wait_for("127.0.0.1", stage="kernel")
+        assert requests.get(f"http://127.0.0.1:{port}/liveos.iso", timeout=20).ok
+        collecting.wait_for("127.0.0.1", stage="ISO")
+        until(lambda: collecting.node("127.0.0.1")["timeline"][-1]["text"] == "/liveos.iso by HTTP")

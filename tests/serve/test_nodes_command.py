@@ -1,0 +1,92 @@
+"""`pxe-pack nodes`: what the page shows, in the shell."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from fakes.collector import Collector, collector, report
+
+
+def nodes(collecting: Collector, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pxe_pack", "nodes", "--url", collecting.url, *words]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
+    """Three nodes: one done, one that fetches, one that has failed."""
+    with collector(tmp_path_factory.mktemp("collector")) as collecting:
+        for number, phase in ((1, "done"), (2, "fetching"), (3, "failed")):
+            collecting.post(report(number, phase=phase))
+        yield collecting
+
+
+def test_nodes_are_listed_with_the_failed_ones_first_and_the_exit_code_is_3(fleet: Collector) -> None:
+    listed = nodes(fleet)
+    assert listed.returncode == 3
+    first, second, third, summary = listed.stdout.splitlines()
+    assert first.split()[:3] == ["node3", "failed", "artifacts"]
+    assert first.endswith("model: the server answered 503")
+    assert second.split()[:5] == ["node2", "fetching", "artifacts", "70", "%"]
+    assert third.split()[:3] == ["node1", "done", "done"]
+    assert summary == "3 nodes: 1 failed, 1 fetching, 1 done"
+
+
+def test_nodes_are_chosen_by_failure_and_by_stage(fleet: Collector) -> None:
+    chosen = nodes(fleet, "--stage", "done", "--json")
+    assert chosen.returncode == 0
+    found = json.loads(chosen.stdout.splitlines()[-1])
+    assert [one["name"] for one in found["nodes"]] == ["node1"]
+    assert found["summary"]["states"]["failed"] == 1
+    failed = nodes(fleet, "--failed")
+    assert failed.returncode == 3
+    assert [line.split()[0] for line in failed.stdout.splitlines()] == ["node3", "3"]
+
+
+def test_wait_ends_when_so_many_nodes_have_ended_or_the_time_is_over(collecting: Collector) -> None:
+    def boot() -> None:
+        for number in (1, 2):
+            time.sleep(0.5)
+            collecting.post(report(number, phase="done"))
+
+    thread = threading.Thread(target=boot)
+    thread.start()
+    assert nodes(collecting, "--wait", "2", "--timeout", "30s").returncode == 0
+    thread.join()
+    late = nodes(collecting, "--wait", "3", "--timeout", "100ms")
+    assert late.returncode == 1
+    assert "2 of 3 nodes are done or have failed" in late.stderr
+
+
+def test_more_nodes_than_a_page_has_are_all_listed(collecting: Collector) -> None:
+    with ThreadPoolExecutor(32) as pool:
+        answers = pool.map(lambda number: collecting.post(report(number, phase="done")).status_code, range(1, 1102))
+        assert {*answers} == {204}
+    assert len(nodes(collecting).stdout.splitlines()) == 1102
+
+
+def test_password_is_read_from_a_file_and_its_lack_is_said(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("correct horse battery\n")
+    with collector(tmp_path / "c", "--password-file", str(password)) as collecting:
+        refused = nodes(collecting)
+        assert refused.returncode == 2
+        assert "--password-file" in refused.stderr
+        assert nodes(collecting, "--password-file", str(password)).returncode == 0
+
+
+def test_collector_that_does_not_answer_is_said(collecting: Collector) -> None:
+    collecting.process.kill()
+    silent = nodes(collecting)
+    assert silent.returncode == 1
+    assert "no collector answers" in silent.stderr
+    assert "Traceback" not in silent.stderr
