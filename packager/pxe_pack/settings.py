@@ -117,6 +117,7 @@ def resolve_settings(options: Options) -> Settings:
         certificate=options.secure_boot_cert,
         passphrase=options.secure_boot_passphrase,
     )
+    problems += wrong
     given_keys = options.trust if options.trust is not None else [base_dir / name for name in pack.trust]
     trust, wrong = read_keys(given_keys)
     problems += wrong
