@@ -71,6 +71,7 @@ def test_firmware_with_the_sites_key_boots_a_signed_layout_to_its_artifacts(fold
     assert code == 0, console
     assert "UEFI Secure Boot is enabled" in console
     assert "GRUB" not in console
+    assert "the ISO has the sha256 that" in console
     assert result["console"].startswith("pxe-fetch: done: 1 artifact in place")
     fetched = {one["url"]: one["requests"] for one in result["served"]}
     assert fetched[ISO] >= 1

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from liveos import shapes
 from packing.checking import Checked
+from packing.keys import key_pair
 from packing.signing import Authority, authority
-from packing.site import BOOT_URL, Site
+from packing.site import ARTIFACT, BOOT_URL, Site
 from pxe_pack import cli, tools
 from pxe_pack.trust import stub
 
@@ -71,6 +73,13 @@ def kernel_and_initrd(site: Site) -> tuple[Path, Path]:
 def error(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     assert cli.main([*map(str, arguments)]) == 2
     return capsys.readouterr().err
+
+
+def remains(capsys: pytest.CaptureFixture[str], site: Site, *arguments: str | Path) -> dict[str, str]:
+    """What an attacker can still change, by link, as `check` says."""
+    capsys.readouterr()
+    cli.main(["check", str(site.output), "--offline", "--json", *map(str, arguments)])
+    return {row["link"]: row["remains"] for row in json.loads(capsys.readouterr().out.splitlines()[-1])["chain"]}
 
 
 def test_one_signed_program_has_what_the_layout_boots(signed: Site, key: Authority, checked: Checks) -> None:
@@ -334,3 +343,42 @@ def test_the_table_says_what_remains_open(
     assert after["ISO"] == (None, "anything")
     cli.main(["check", str(site.output), "--offline"])
     assert "what an attacker on the network can still change" in capsys.readouterr().out
+
+
+def test_the_program_has_the_digest_of_the_iso_and_the_url_of_the_signed_configuration(
+    tmp_path: Path, site: Site, key: Authority, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = key_pair(tmp_path, "site")
+    listed = {**ARTIFACT, "name": "listed", "dest": "/srv/listed", "sha256_url": "http://10.0.0.1/SHA256SUMS"}
+    del listed["sha256"]
+    chained = Site(folder=site.folder, image=shapes.cached(shapes.SHAPES["ic16"]), agent=site.agent)
+    chained.rest = {"artifacts": [ARTIFACT, listed]}
+    assert cli.main(chained.command("--quiet", "--trust", keys.public, *flags(key))) == 0
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text(json.dumps({"version": 1, "serial": 2, **chained.rest}))
+    pinned = ["pin", str(chained.output), str(fleet), "--url", "http://10.0.0.1/fleet.yaml"]
+    assert cli.main([*pinned, "--sign", str(keys.secret), *flags(key)]) == 0
+    words = section(chained.output / "bootx64.efi", ".cmdline").rstrip(b"\0").decode().split()
+    assert f"pxe-fetch.iso.sha256={hashlib.sha256(chained.iso.read_bytes()).hexdigest()}" in words
+    assert "pxe-fetch.config=http://10.0.0.1/fleet.yaml" in words
+    assert not [word for word in words if word.startswith("pxe-fetch.config.sha256")]
+    secret = keys.secret.read_bytes().splitlines()[1]
+    assert not [content for content in _contents(chained.output) if secret in content]
+    table = remains(capsys, chained)
+    assert (table["ISO"], table["agent, packed configuration"]) == ("nothing", "nothing")
+    assert table["configuration by URL"].startswith("an older one that has not expired")
+    assert table["artifacts"].startswith("nothing; anything, if")
+    table = remains(capsys, chained, "--agent-config", fleet)
+    assert table["artifacts"] == "anything in listed: the list with the digest comes unprotected"
+
+
+def test_nothing_protects_what_an_unverified_agent_compares(
+    site: Site, key: Authority, packs: Packs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packs(*flags(key), "--verify-iso", "false")
+    fleet = site.folder / "fleet.yaml"
+    fleet.write_text(json.dumps({"version": 1, **site.rest}))
+    assert cli.main(["pin", str(site.output), str(fleet), "--url", "http://10.0.0.1/fleet.yaml", *flags(key)]) == 0
+    table = remains(capsys, site)
+    assert table["configuration by URL"].startswith("anything")
+    assert table["artifacts"].startswith("anything")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pxe_fetch.contract.url import scheme_of
 from pxe_pack.checks.subject import Subject
 from pxe_pack.image.efi import EfiProgram
 from pxe_pack.layout.kernel_arguments import ISO_SHA256
@@ -51,7 +52,7 @@ def chain(subject: Subject) -> list[Link]:
         links.append(_hangs_on(base, "ISO", iso))
         iso = iso if signed else ""
     links.append(_hangs_on(iso, "agent, packed configuration", "they are in the ISO or the initrd"))
-    return [*links, *_configuration(subject, entry.values(_CONFIG), entry.values(_CONFIG_DIGEST), base=base, iso=iso)]
+    return [*links, *_configuration(subject, entry.values(_CONFIG), entry.values(_CONFIG_DIGEST), agent=iso)]
 
 
 def _signed(layout: Layout) -> Iterator[Link]:
@@ -59,8 +60,8 @@ def _signed(layout: Layout) -> Iterator[Link]:
     yield Link(
         name="boot program",
         protection="Secure Boot: the site's signature" + (", by shim" if by_shim else ""),
-        remains="an older layout signed with the same key"
-        + ("; another program that shim or the firmware trusts, with other files" if by_shim else ""),
+        remains="an older layout signed with the same key; another program that "
+        + ("shim or the firmware trusts" if by_shim else "the firmware's db trusts"),
     )
     for name in ("kernel arguments", "kernel", "initrd"):
         yield Link(name=name, protection="in the signed program", remains=_NOTHING)
@@ -94,31 +95,39 @@ def _hangs_on(base: str, name: str, protection: str) -> Link:
     return Link(name=name, protection=protection, remains=_NOTHING)
 
 
-def _configuration(
-    subject: Subject, urls: Sequence[str], digests: Sequence[str], *, base: str, iso: str
-) -> Iterator[Link]:
+def _configuration(subject: Subject, urls: Sequence[str], digests: Sequence[str], *, agent: str) -> Iterator[Link]:
+    """The links after the `agent`, which hang on it: it is what compares digests and verifies signatures."""
     trust = bool(subject.layout and subject.layout.facts.get("trust"))
-    safe = bool(iso)
-    if urls:
-        if digests:
-            yield _hangs_on(base, "configuration by URL", "its digest in the kernel arguments")
-            safe = safe and bool(base)
-        elif trust:
-            old = "an older one that has not expired, where no node keeps the highest serial"
-            link = _hangs_on(iso, "configuration by URL", "the signature by a key in the image")
-            yield Link(name=link.name, protection=link.protection, remains=old if iso else link.remains)
-        else:
-            yield _hangs_on(base, "configuration by URL", "https, for the URL in the kernel arguments")
-            safe = safe and bool(base)
-    yield _hangs_on("the configuration" if safe else "", "artifacts", "their digests in the configuration")
+    safe = bool(agent)
+    if urls and digests:
+        yield _hangs_on(agent, "configuration by URL", "its digest in the kernel arguments")
+    elif urls and trust:
+        old = "an older one that has not expired, where no node keeps the highest serial"
+        link = _hangs_on(agent, "configuration by URL", "the signature by a key in the image")
+        yield Link(name=link.name, protection=link.protection, remains=old if agent else link.remains)
+    elif urls:
+        yield _hangs_on(agent, "configuration by URL", "https, for the URL in the kernel arguments")
+    yield _artifacts(subject, "the configuration" if safe else "")
     report = subject.config.report.url if subject.config else None
     if report:
         encrypted = report.startswith("https:")
         yield Link(
             name="report",
             protection="https, if the image can be trusted" if encrypted else "",
-            remains=_NOTHING if encrypted and safe else "it can be read, suppressed and made up",
+            remains=_NOTHING if encrypted and safe else "it can be read, dropped or forged",
         )
+
+
+def _artifacts(subject: Subject, base: str) -> Link:
+    link = _hangs_on(base, "artifacts", "their digests in the configuration")
+    remains = link.remains
+    if base and subject.config is None:  # it comes by URL, and is not here
+        remains = f"{_NOTHING}; {_ALL}, if the list of a `sha256_url` comes by http"
+    elif base and subject.config:
+        listed = [one for one in subject.config.artifacts if one.digest_url and not one.chunks]
+        names = ", ".join(one.name for one in listed if scheme_of(one.digest_url or "") != "https")
+        remains = f"{_ALL} in {names}: the list with the digest comes unprotected" if names else remains
+    return Link(name=link.name, protection=link.protection, remains=remains)
 
 
 def lines(links: Sequence[Link]) -> Iterator[str]:
