@@ -16,6 +16,7 @@ pack:
   artifact_url: http://10.0.0.1/other-user-artifacts/
 defaults:
   retry: {{attempts_without_progress: 3, base: 200ms, max: 1s}}
+  timeouts: {{connect: 60s, read: 60s}}  # for an emulated node on a busy machine
 artifacts:
   - {{name: wobbly, url: "{base}/wobbly.bin", sha256: {wobbly}, dest: /srv/models/wobbly.bin, mode: "0640", group: adm}}
   - {{name: corrupt, url: "{base}/corrupt.bin", sha256: {corrupt}, dest: /srv/models/corrupt.bin, required: false}}
