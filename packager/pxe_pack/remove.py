@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
@@ -22,7 +23,7 @@ from pxe_pack.image.rootfs_source import detect_rootfs
 from pxe_pack.inject import PackedIso, previous_payloads
 from pxe_pack.layout.files import what_is
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
-from pxe_pack.layout.kernel_arguments import ISO_SHA256, without_arguments
+from pxe_pack.layout.kernel_arguments import ISO_SHA256, without, without_arguments
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import FOLDER, Kind
 from pxe_pack.layout.urls import Urls
@@ -124,9 +125,11 @@ def _of_layout(layout: Layout, *, output: Path | None, signer: Signer | None, co
                 new.record(path, written[path], kind=layout.files[path].kind)
             elif path not in (GRUB_CFG, IPXE_SCRIPT, *signed):
                 new.take_over(path, layout)
-        grub_cfg = without_arguments(layout.text(GRUB_CFG), [ISO_SHA256, *layout.added_arguments])
+        gone_arguments = [ISO_SHA256, *layout.added_arguments]
+        grub_cfg = without_arguments(layout.text(GRUB_CFG), gone_arguments)
         new.write_scripts(grub_cfg, program=signed[0] if signed else "")
-        facts = {**layout.facts, **signed_boot.write_again(new, layout, signer, work=made.work)}
+        edit = partial(without, names=gone_arguments)
+        facts = {**layout.facts, **signed_boot.write_again(new, layout, signer, edit=edit, work=made.work)}
         before, after = ({path: file.sha256 for path, file in one.files.items()} for one in (layout, new))
         changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
         gone = {"agent", "inputs", "verify_iso", "trust", "pinned"}

@@ -149,6 +149,91 @@ def test_moving_or_removing_without_the_key_changes_nothing(signed: Site, capsys
     assert {path: path.read_bytes() for path in signed.output.rglob("*") if path.is_file()} == before
 
 
+def _content_by_path(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _pin(site: Site, key: Authority) -> list[str]:
+    fleet = site.folder / "fleet.yaml"
+    fleet.write_text("version: 1\nartifacts: []\n")
+    return ["pin", str(site.output), str(fleet), "--url", "http://10.0.0.1/fleet.yaml", *flags(key)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ("boot/vmlinuz*", "the kernel /boot/vmlinuz"),
+        ("boot/init*", "the initrd /boot/init"),
+        ("boot/grub2/grub.cfg", "the kernel arguments in boot/grub2/grub.cfg"),
+        ("bootx64.efi", "no valid signature"),
+    ],
+)
+def test_nothing_that_was_changed_is_ever_signed_again(
+    signed: Site, key: Authority, capsys: pytest.CaptureFixture[str], changed: str, what: str
+) -> None:
+    file = next(signed.output.glob(changed))
+    content = bytearray(file.read_bytes())
+    if changed.endswith(".cfg"):
+        content = content.replace(b"ip=dhcp", b"ip=dhcp rd.break=pre-mount")
+    elif "init" in changed:
+        content += bytes(4)  # where an attacker would append an archive
+    else:
+        content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    before = _content_by_path(signed.output)
+    relocation = ["relocate", str(signed.output), "--boot-url", NEW, *flags(key)]
+    for command in (relocation, _pin(signed, key), ["remove", str(signed.output), *flags(key)]):
+        shown = error(capsys, *command)
+        assert "error[signed-boot-changed]" in shown
+        assert what in shown
+        assert "pack again" in shown
+        assert _content_by_path(signed.output) == before
+
+
+def test_a_new_certificate_needs_a_new_pack(signed: Site, other: Authority, capsys: pytest.CaptureFixture[str]) -> None:
+    before = _content_by_path(signed.output)
+    shown = error(capsys, "relocate", signed.output, "--boot-url", NEW, *flags(other))
+    assert "it is by Site Boot" in shown
+    assert "a new certificate needs a new pack" in shown
+    assert _content_by_path(signed.output) == before
+
+
+def test_a_pin_that_was_killed_is_completed_by_the_next(
+    signed: Site, key: Authority, capsys: pytest.CaptureFixture[str], checked: Checks
+) -> None:
+    program, old = signed.output / "bootx64.efi", _content_by_path(signed.output)
+    assert cli.main(_pin(signed, key)) == 0
+    new = _content_by_path(signed.output)
+    for path, content in old.items():  # the program is the first file that it exchanges
+        if path != program:
+            path.write_bytes(content)
+    remedy = checked(signed.output).found["signed-boot-outdated"]["remedy"]
+    assert "relocate" not in remedy
+    assert "run that again" in remedy
+    relocation = ["relocate", str(signed.output), "--boot-url", NEW, *flags(key)]
+    assert "the kernel arguments in boot/grub2/grub.cfg" in error(capsys, *relocation)
+    assert cli.main(_pin(signed, key)) == 0
+    assert _content_by_path(signed.output) == new
+
+
+def test_values_of_the_manifest_are_not_signed(site: Site, key: Authority, capsys: pytest.CaptureFixture[str]) -> None:
+    chained = Site(folder=site.folder, image=shapes.cached(shapes.SHAPES["ic16"]), agent=site.agent)
+    assert cli.main(chained.command("--quiet", *flags(key))) == 0
+    manifest, digest = chained.output / "manifest.json", hashlib.sha256(chained.iso.read_bytes()).hexdigest()
+    manifest.write_text(manifest.read_text().replace(digest, "0" * 64))
+    relocation = ["relocate", str(chained.output), "--boot-url", NEW, *flags(key)]
+    assert "the kernel argument pxe-fetch.iso.sha256" in error(capsys, *relocation)
+    (site.folder / "m.bin").write_bytes(b"weights")
+    site.rest = {"artifacts": [{"name": "model", "source": "m.bin", "dest": "/srv/m.bin"}]}
+    assert cli.main(site.command("--quiet", *flags(key))) == 0
+    document = site.manifest()
+    manifest.write_text(json.dumps({**document, "artifact_url": "http://192.0.2.66/"}))
+    assert "the kernel argument pxe-fetch.artifact_url" in error(capsys, *relocation)
+    moved = [*relocation, "--artifact-url", "http://192.0.2.7/files/"]
+    assert cli.main(moved) == 0
+    assert b"pxe-fetch.artifact_url=http://192.0.2.7/files/" in section(site.output / "bootx64.efi", ".cmdline")
+
+
 def test_a_pinned_configuration_is_in_the_signed_arguments(
     signed: Site, key: Authority, checked: Checks, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +273,7 @@ def test_one_bit_of_the_program_is_found(signed: Site, checked: Checks) -> None:
     found = checked(signed.output)
     assert found.severity("signed-boot-invalid") == "error"
     assert "modified after it was signed" in found.found["signed-boot-invalid"]["message"]
+    assert found.found["signed-boot-invalid"]["remedy"] == "pack again"
     assert "kernel arguments" in found.found["signed-boot-outdated"]["message"]
 
 
@@ -343,6 +429,12 @@ def test_the_table_says_what_remains_open(
     assert after["ISO"] == (None, "anything")
     cli.main(["check", str(site.output), "--offline"])
     assert "what an attacker on the network can still change" in capsys.readouterr().out
+    program = site.output / "bootx64.efi"
+    program.write_bytes(program.read_bytes().replace(b"ip=dhcp", b"ip=none"))
+    broken = links()
+    for link in ("boot program", "kernel arguments", "kernel", "initrd"):
+        assert broken[link] == (None, "anything")
+    assert broken["agent, packed configuration"][1].startswith("anything")
 
 
 def test_the_program_has_the_digest_of_the_iso_and_the_url_of_the_signed_configuration(

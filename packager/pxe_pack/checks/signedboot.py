@@ -16,7 +16,7 @@ from pxe_pack.tools import InputError
 from pxe_pack.trust import signed_boot, uki
 from pxe_pack.trust.signing import fingerprint, read_certificate
 
-_AGAIN = "sign it again: `pxe-pack relocate` with the same URL and the key, or pack again"
+_AGAIN = "pack again"  # nothing else signs what somebody may have changed
 _MEANINGS = {uki.COMMAND_LINE: "kernel arguments", uki.INITRD: "initrd", uki.KERNEL: "kernel"}
 
 
@@ -92,5 +92,5 @@ def _content(layout: Layout, path: str, data: bytes, program: PeProgram) -> Iter
             yield Problem(
                 reference="signed-boot-outdated",
                 message=f"{path} has other {_MEANINGS[name]} in it than the layout has now, and nodes boot the former",
-                hint=_AGAIN,
+                hint=f"{_AGAIN}; after an interrupted `pxe-pack pin`, run that again",
             )

@@ -47,11 +47,16 @@ def with_arguments(cfg: str, added: Mapping[str, str], *, replaces: Collection[s
     """
     nodes = _parsed(cfg)
     for command in kernels(nodes):
-        words = without(command.words, replaces)
-        for name, value in added.items():
-            words = with_argument(words, name, value)
-        replace_words(command, words)
+        replace_words(command, edited(command.words, added, replaces=replaces))
     return "".join(map(str, nodes))
+
+
+def edited(words: Sequence[str], added: Mapping[str, str], *, replaces: Collection[str]) -> list[str]:
+    """`words` with the arguments `added` in place of those called `replaces`."""
+    words = without(words, replaces)
+    for name, value in added.items():
+        words = with_argument(words, name, value)
+    return words
 
 
 def kernels(nodes: list[Node]) -> Iterator[Command]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pxe_pack.cleanup import committing
@@ -19,7 +20,7 @@ from pxe_pack.image.limits import Limit
 from pxe_pack.layout.entries import Menu, menu
 from pxe_pack.layout.files import found_below
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
-from pxe_pack.layout.kernel_arguments import kernels, unsuitable, with_arguments
+from pxe_pack.layout.kernel_arguments import edited, kernels, unsuitable, with_arguments
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
 from pxe_pack.output import locked
@@ -34,12 +35,13 @@ class NewEntries:
 
     layout: Layout
     texts: Mapping[str, str]
+    edit: signed_boot.Edit  # of the words of each entry
 
     @classmethod
     def of(cls, layout: Layout, added: Mapping[str, str], *, replaces: Collection[str]) -> NewEntries:
         """The entries of `layout` with the arguments `added` in place of those called `replaces`. Raises InputError."""
         texts = {path: with_arguments(text, added, replaces=replaces) for path, text in _with_entries(layout)}
-        return cls(layout=layout, texts=texts)
+        return cls(layout=layout, texts=texts, edit=partial(edited, added=added, replaces=replaces))
 
     def menu(self) -> Menu:
         """The menu that nodes would get. Raises InputError if GRUB cannot run grub.cfg."""
@@ -74,7 +76,7 @@ class NewEntries:
                 new.write(path, [content])
         try:
             new.write_scripts(self.texts[GRUB_CFG], program=signed[0] if signed else "")
-            boot = signed_boot.write_again(new, self.layout, signer, work=work)
+            boot = signed_boot.write_again(new, self.layout, signer, edit=self.edit, work=work)
         except GrubSyntaxError as error:
             raise unsuitable(self.layout.root / GRUB_CFG, error) from error
         new.finish({**facts, **boot})

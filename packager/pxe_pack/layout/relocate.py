@@ -18,7 +18,7 @@ from pxe_pack.console import joined
 from pxe_pack.image.grub.arguments import for_address
 from pxe_pack.image.grub.config import GRUB_CFG
 from pxe_pack.image.grub.limits import GrubSyntaxError
-from pxe_pack.image.grub.script import Command, parse
+from pxe_pack.image.grub.script import parse
 from pxe_pack.image.grub.words import quoted, unquoted
 from pxe_pack.image.liveos import opened
 from pxe_pack.layout import kernel_arguments
@@ -62,7 +62,8 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None, sign
     names = {layout.iso: file_name(urls.boot_url)} if layout.iso and urls.boot_url else {}
     if problems := _clashes(layout, names, urls):
         raise InputError(*problems)
-    moved = _rewritten(layout.text(GRUB_CFG), layout, urls)
+    edit = _edit(layout, urls)
+    moved = _rewritten(layout.text(GRUB_CFG), layout, urls, edit=edit)
     try:
         too_long = [*checks.command_lines(menu(moved, read=layout.text))]
     except GrubSyntaxError as error:
@@ -76,7 +77,7 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None, sign
             if path not in (GRUB_CFG, IPXE_SCRIPT, *signed):
                 new.take_over(path, layout, name=names.get(path, path))
         new.write_scripts(moved, program=signed[0] if signed else "")
-        facts = signed_boot.write_again(new, layout, signer, work=made.work)
+        facts = signed_boot.write_again(new, layout, signer, edit=edit, artifact_url=artifact_url, work=made.work)
         changed = [name for path, name in names.items() if path != name]
         changed += [path for path in (GRUB_CFG, IPXE_SCRIPT) if new.text(path) != layout.text(path)]
         changed += [path for path in signed if new.files[path] != layout.files[path]]
@@ -152,22 +153,17 @@ def _folder(url: str) -> str:
     return url.rstrip("/") + "/"
 
 
-def _rewritten(cfg: str, layout: Layout, urls: Urls) -> str:
+def _rewritten(cfg: str, layout: Layout, urls: Urls, *, edit: signed_boot.Edit) -> str:
     """grub.cfg with the new URLs. Raises InputError if it does not contain the old boot_url."""
     try:
         nodes = parse(cfg)
     except GrubSyntaxError as error:
         raise unsuitable(layout.root / GRUB_CFG, error) from error
-    packed, before = layout.packed_artifact_url, layout.urls.boot_url
-    added: dict[str, str] = {}
-    own = [ARTIFACT_URL, ISO_SHA256] if layout.verifies_iso or is_nfs(urls.boot_url or "") else [ARTIFACT_URL]
-    if layout.verifies_iso and layout.iso and not is_nfs(urls.boot_url or ""):  # a share is mounted, not downloaded
-        added[ISO_SHA256] = layout.files[layout.iso].sha256
-    if urls.artifact_url and packed and urls.artifact_url != _folder(packed) and layout.of_kind(Kind.ARTIFACT):
-        added[ARTIFACT_URL] = urls.artifact_url
+    before = layout.urls.boot_url
     found = False
     for command in kernel_arguments.kernels(nodes):
-        found |= _fix(command, before=before, after=urls.boot_url, own=own, added=added)
+        found |= f"root=live:{before}" in map(unquoted, command.words)
+        kernel_arguments.replace_words(command, edit(command.words))
     if before and urls.boot_url != before and not found:
         message = f"{layout.root / GRUB_CFG} does not contain root=live:{before}, so it cannot be replaced"
         hint = "someone has edited the file; restore that argument, or pack again"
@@ -175,21 +171,31 @@ def _rewritten(cfg: str, layout: Layout, urls: Urls) -> str:
     return "".join(map(str, nodes))
 
 
-def _fix(
-    command: Command, *, before: str | None, after: str | None, own: Sequence[str], added: Mapping[str, str]
-) -> bool:
-    """Replace the URL of an entry's kernel, and its arguments in `own` by `added`. True if it had the old boot_url."""
-    words = kernel_arguments.without(command.words, own)
-    live = [number for number, word in enumerate(words) if unquoted(word) == f"root=live:{before}"]
-    for number in live:
-        words[number] = quoted(f"root=live:{after}")
-    if live and after:
-        words = for_address(words, after)
-    for name, value in added.items():
-        if live or name != ISO_SHA256:
-            words = kernel_arguments.with_argument(words, name, value)
-    kernel_arguments.replace_words(command, words)
-    return bool(live)
+def _edit(layout: Layout, urls: Urls) -> signed_boot.Edit:
+    """What replaces the URLs in the words of an entry's kernel, and adds or removes the arguments that tell them."""
+    packed, before, after = layout.packed_artifact_url, layout.urls.boot_url, urls.boot_url
+    own, added = [ARTIFACT_URL], dict[str, str]()
+    if is_nfs(after or ""):  # a share is mounted, not downloaded
+        own.append(ISO_SHA256)
+    elif layout.verifies_iso and layout.iso:
+        own.append(ISO_SHA256)
+        added[ISO_SHA256] = layout.files[layout.iso].sha256
+    if urls.artifact_url and packed and urls.artifact_url != _folder(packed) and layout.of_kind(Kind.ARTIFACT):
+        added[ARTIFACT_URL] = urls.artifact_url
+
+    def edit(given: Sequence[str]) -> list[str]:
+        words = kernel_arguments.without(given, own)
+        live = [number for number, word in enumerate(words) if unquoted(word) == f"root=live:{before}"]
+        for number in live:
+            words[number] = quoted(f"root=live:{after}")
+        if live and after:
+            words = for_address(words, after)
+        for name, value in added.items():
+            if live or name != ISO_SHA256:
+                words = kernel_arguments.with_argument(words, name, value)
+        return words
+
+    return edit
 
 
 def document(relocated: Relocated) -> dict[str, object]:

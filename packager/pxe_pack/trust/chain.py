@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from pxe_fetch.contract.url import scheme_of
 from pxe_pack.checks.subject import Subject
-from pxe_pack.image.efi import EfiProgram
+from pxe_pack.image.efi import EfiProgram, examined
 from pxe_pack.layout.kernel_arguments import ISO_SHA256
 from pxe_pack.layout.layout import Layout
 from pxe_pack.trust import signed_boot
+from pxe_pack.trust.signing import fingerprint
 
 _CONFIG, _CONFIG_DIGEST = "pxe-fetch.config", "pxe-fetch.config.sha256"
 _ALL = "anything"
@@ -34,7 +35,8 @@ def chain(subject: Subject) -> list[Link]:
     """The links of a layout's boot; none for an image, which is not served yet."""
     if subject.layout is None or subject.menu.default is None:
         return []
-    signed = bool(signed_boot.programs(subject.layout))
+    has_program = bool(signed_boot.programs(subject.layout))
+    signed = has_program and _is_valid(subject.layout)
     entry = subject.menu.entries[subject.menu.default]
     links = [
         Link(
@@ -42,7 +44,7 @@ def chain(subject: Subject) -> list[Link]:
             protection="",
             remains="which server and file a node is sent to; that it boots at all",
         ),
-        *(_signed(subject.layout) if signed else _by_grub(subject)),
+        *(_signed(subject.layout, valid=signed) if has_program else _by_grub(subject)),
     ]
     base = "the signed program" if signed else ""
     iso = base
@@ -55,8 +57,12 @@ def chain(subject: Subject) -> list[Link]:
     return [*links, *_configuration(subject, entry.values(_CONFIG), entry.values(_CONFIG_DIGEST), agent=iso)]
 
 
-def _signed(layout: Layout) -> Iterator[Link]:
+def _signed(layout: Layout, *, valid: bool) -> Iterator[Link]:
     by_shim = signed_boot.section(layout.facts, signed_boot.FACTS).get("chain") == signed_boot.SHIM
+    if not valid:
+        for name in ("boot program", "kernel arguments", "kernel", "initrd"):
+            yield Link(name=name, protection="", remains=_ALL)
+        return
     yield Link(
         name="boot program",
         protection="Secure Boot: the site's signature" + (", by shim" if by_shim else ""),
@@ -65,6 +71,21 @@ def _signed(layout: Layout) -> Iterator[Link]:
     )
     for name in ("kernel arguments", "kernel", "initrd"):
         yield Link(name=name, protection="in the signed program", remains=_NOTHING)
+
+
+def _is_valid(layout: Layout) -> bool:
+    """Whether each signed program is one: its signature is intact, and by the certificate in the manifest."""
+    facts = signed_boot.section(layout.facts, signed_boot.FACTS)
+    wanted = signed_boot.section(facts, "certificate").get("sha256")
+    files = [layout.root / path for path in signed_boot.programs(layout)]
+    return all(
+        file.is_file()
+        and any(
+            one.intact and fingerprint(one.certificates[0]) == wanted
+            for one in examined(file.name, file.read_bytes()).signatures
+        )
+        for file in files
+    )
 
 
 def _by_grub(subject: Subject) -> Iterator[Link]:
