@@ -52,7 +52,10 @@ def chain(subject: Subject) -> list[Link]:
         links.append(_hangs_on(base, "ISO", iso))
         iso = iso if signed else ""
     links.append(_hangs_on(iso, "agent, packed configuration", "they are in the ISO or the initrd"))
-    return [*links, *_configuration(subject, entry.values(_CONFIG), entry.values(_CONFIG_DIGEST), agent=iso)]
+    return [
+        *links,
+        *_configuration(subject, entry.agent_values(_CONFIG), entry.agent_values(_CONFIG_DIGEST), agent=iso),
+    ]
 
 
 def _signed(layout: Layout) -> Iterator[Link]:
