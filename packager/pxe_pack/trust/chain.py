@@ -47,7 +47,8 @@ def chain(subject: Subject) -> list[Link]:
     base = "the signed program" if signed else ""
     iso = base
     if subject.image.live:
-        verified = bool(entry.values(ISO_SHA256))
+        hooks = any(file.appended and file.appended.verifies_iso for _, file in subject.initrds(entry))
+        verified = hooks and bool(entry.values(ISO_SHA256))
         iso = "its digest in the kernel arguments" if verified else ""
         links.append(_hangs_on(base, "ISO", iso))
         iso = iso if signed else ""
