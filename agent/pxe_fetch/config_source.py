@@ -17,7 +17,7 @@ from pxe_fetch.contract.minisign import MinisignError, PublicKey
 from pxe_fetch.contract.model import Digest, FetchConfig
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_fetch.contract.quantity import show_moment
-from pxe_fetch.contract.url import redact, scheme_of
+from pxe_fetch.contract.url import UrlError, parse, redact, scheme_of
 from pxe_fetch.errors import IntegrityError, NotFoundError, PolicyError, RefusedError
 from pxe_fetch.node import Node
 from pxe_fetch.signature import read_keys, signer
@@ -62,6 +62,7 @@ def locate(node: Node, *, read_url: ReadUrl, config_file: Path | None) -> Locate
     arguments = node.arguments
     if arguments.config:
         signed = ""
+        read_url = _from_file if scheme_of(arguments.config) == "file" else read_url
         if (keys := read_keys(node.root / _TRUST_DIR)) and not arguments.config_sha256:
             body, key = _read_signed(arguments.config, keys=keys, read_url=read_url)
             signed = f", signed by {key}"
@@ -81,14 +82,26 @@ def locate(node: Node, *, read_url: ReadUrl, config_file: Path | None) -> Locate
     return _located(source, str(path), read_file(path), reason=f"{path} ({source}): {', '.join(notes)}")
 
 
-def read_file(path: Path) -> bytes:
-    """The content of a configuration file. Raises ProblemError if it is unreadable or larger than MAX_SIZE."""
+def read_file(path: Path, *, limit: int = MAX_SIZE) -> bytes:
+    """The content of a configuration file. Raises ProblemError if it is unreadable or larger than `limit`."""
     try:
-        return regular_file.read(path, limit=MAX_SIZE)
+        return regular_file.read(path, limit=limit)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reference = "config-too-large" if getattr(error, "errno", None) == errno.EFBIG else "config-unreadable"
         message = f"{path} cannot be read: {getattr(error, 'strerror', error)}"
         raise ProblemError(Problem(reference=reference, message=message)) from None
+
+
+def _from_file(url: str, digest: Digest | None, limit: int) -> bytes:
+    """A ReadUrl of file URLs: a file on the node is there, or it is not. Raises ProblemError as `read_file` does."""
+    try:
+        body = read_file(Path(os.fsdecode(parse(url).path_bytes)), limit=limit)
+    except UrlError as error:
+        raise PolicyError(f"{redact(url)} {error}") from None
+    found = hashlib.sha256(body).hexdigest()
+    if digest and found != digest.hex:
+        raise IntegrityError("another digest", expected=digest.hex, found=found)
+    return body
 
 
 def decode(body: bytes, *, name: str) -> str:
@@ -188,7 +201,7 @@ def _read_signed(url: str, *, keys: Mapping[str, PublicKey], read_url: ReadUrl) 
         try:
             content = read_url(signature_url, None, minisign.MAX_SIZE)
             return body, signer(body, content, keys=keys)
-        except (NotFoundError, RefusedError, PolicyError) as error:
+        except (NotFoundError, RefusedError, PolicyError, ProblemError) as error:
             failure = f"the configuration from {redact(url)} has no signature ({error})"
             break
         except MinisignError as error:

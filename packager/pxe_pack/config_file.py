@@ -40,7 +40,7 @@ def read_text(path: Path) -> str:
             return file.read(4 * MAX_CHARACTERS + 1).decode()  # a character has 4 bytes at most; `read` counts them
     except OSError as error:
         message = f"cannot read the configuration {path}: {error.strerror}"
-        hint = "pass the path of your fetch.yaml with --agent-config"
+        hint = "give the path of your fetch.yaml"
         raise InputError(Problem(reference="config-unreadable", message=message, hint=hint)) from error
     except UnicodeDecodeError as error:
         message = f"the configuration {path} is not UTF-8 text (byte {error.start})"

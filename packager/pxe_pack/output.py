@@ -24,7 +24,7 @@ from pathlib import Path
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.cleanup import committing, removed, temporary_folder
 from pxe_pack.layout.files import found_below, what_is
-from pxe_pack.layout.layout import CURRENT, VERSIONS, find_layout
+from pxe_pack.layout.layout import CURRENT, VERSIONS, Layout, find_layout
 from pxe_pack.tools import InputError, WorkError
 
 _RENAME_EXCHANGE = 2  # linux/fs.h
@@ -102,17 +102,21 @@ def _foreign(output: Path) -> str | None:
 
 
 @contextmanager
-def staging(output: Path) -> Iterator[Staging]:
+def staging(output: Path, *, of: Layout | None = None) -> Iterator[Staging]:
     """A staging area for `output`. When the block succeeds, its layout becomes `output`; the rest is removed.
 
-    Raises WorkError if `output` has changed in the meantime and cannot be replaced.
+    Raises WorkError if `output` has changed in the meantime and cannot be replaced, or if the layout `of`, which it is
+    made from, has.
     """
     with staging_folder(output) as root:
         made = new_staging(root, output=output)
         yield made
         # the lock also keeps other packs from looking at the folder during the exchange
-        with locked(output.parent), committing():
-            _put_into_place(made.layout, output, aside=root / "previous")
+        with locked(output.parent):
+            if of:
+                of.check_unchanged()
+            with committing():
+                _put_into_place(made.layout, output, aside=root / "previous")
 
 
 def new_staging(root: Path, *, output: Path) -> Staging:

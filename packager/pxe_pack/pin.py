@@ -16,7 +16,7 @@ from pxe_fetch.contract import facts
 from pxe_fetch.contract.document import MAX_CHARACTERS
 from pxe_fetch.contract.minisign import MAX_SIZE
 from pxe_fetch.contract.model import FetchConfig
-from pxe_fetch.contract.problem import Problem, ProblemError
+from pxe_fetch.contract.problem import Problem, ProblemError, is_shown, printable
 from pxe_fetch.contract.quantity import show_moment
 from pxe_fetch.contract.url import redact
 from pxe_pack import checks, config
@@ -28,7 +28,7 @@ from pxe_pack.layout.ipxe import quoted
 from pxe_pack.layout.kernel_arguments import PIN
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.new_entries import NewEntries
-from pxe_pack.layout.pinned import Pinned, url_reason
+from pxe_pack.layout.pinned import PINNED_SERIAL, Pinned, url_reason
 from pxe_pack.output import new_staging, parent_problem, published_problem, staging_folder
 from pxe_pack.tools import InputError
 from pxe_pack.trust.keys import TrustKey
@@ -144,6 +144,16 @@ def _layout(root: Path) -> Layout:
 
 def _read(path: Path) -> _Config:
     """The configuration as a node reads it: without a lock file, and without what `pack` has."""
+    message, hint = "", "give the file that your server will serve"
+    if not is_shown(path.name):  # a surrogate is not: in its place was a byte that is no UTF-8
+        message = f"the name of the file {printable(str(path))} is not UTF-8, or has characters that are not printable"
+        hint = "rename it: the manifest has its name"
+    elif path.exists() and not path.is_file():  # a pipe may never end
+        message = f"the configuration {path} is not a regular file"
+    elif signature_file(path).exists() and not signature_file(path).is_file():
+        message, hint = f"{signature_file(path)} is not a regular file", "move it away: the signature has its name"
+    if message:
+        raise InputError(Problem(reference="config-unreadable", message=message, hint=hint))
     text = read_text(path)
     content = text.encode()
     if len(content) > MAX_CHARACTERS:
@@ -175,7 +185,7 @@ def _checked(given: _Config, layout: Layout, *, console: Console) -> tuple[Trust
         given.fetch.serial,
         given.fetch.expires,
         packed=subject.packed.serial if subject.packed else None,
-        before=layout.pinned.serial if layout.pinned else None,
+        before=layout.pinned_serial,
         trusted=bool(subject.trust),
     )
     if errors := [problem for problem in found if problem.severity == "error"]:
@@ -216,8 +226,12 @@ def _signature(
 
 def _facts(layout: Layout, pinned: Pinned | None) -> dict[str, object]:
     """What the manifest says but for its list of files."""
-    others = {key: value for key, value in layout.facts.items() if key != "pinned"}
-    return {**others, **({"pinned": pinned.document()} if pinned else {})}
+    facts = {key: value for key, value in layout.facts.items() if key != "pinned"}
+    if pinned:
+        facts["pinned"] = pinned.document()
+    new = pinned.serial if pinned else None
+    serials = [one for one in (layout.pinned_serial, new) if one is not None]
+    return {**facts, **({PINNED_SERIAL: max(serials)} if serials else {})}
 
 
 def _check_entries(entries: Menu, pinned: Pinned) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.cleanup import committing
 from pxe_pack.hashing import hash_file
+from pxe_pack.layout.files import what_is
 from pxe_pack.layout.layout import CURRENT, VERSIONS, Layout
 from pxe_pack.layout.manifest import MANIFEST, SUMS
 from pxe_pack.layout.published import HISTORY, TIME, Published, published_at
@@ -60,7 +61,7 @@ def publish_layout(layout: Layout, versions: Path, *, keep: int) -> Path:
     """
     problems = [replace(found, severity="error") for found in layout.differing()]
     if unlisted := layout.unlisted():
-        message = f"{layout.root} contains a file that pxe-pack did not write: {unlisted[0]}"
+        message = f"{layout.root} contains {what_is(unlisted[0])} that pxe-pack did not write: {unlisted[0]}"
         problems.append(Problem(reference="output-foreign", message=message, hint="move it away, or pack again"))
     problems += [found] if (found := publish_problem(versions)) else []
     if problems:

@@ -26,6 +26,7 @@ from pxe_pack.layout.ipxe import IPXE_SCRIPT
 from pxe_pack.layout.kernel_arguments import ISO_SHA256, without, without_arguments
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import FOLDER, Kind
+from pxe_pack.layout.pinned import PINNED_SERIAL
 from pxe_pack.layout.urls import Urls
 from pxe_pack.output import output_problem, staging, staging_folder
 from pxe_pack.tools import InputError
@@ -111,7 +112,10 @@ def _of_layout(layout: Layout, *, output: Path | None, signer: Signer | None, co
     if problems := signed_boot.key_problems(layout, signer):
         raise InputError(*problems)
     boot_url, signed = layout.urls.boot_url, signed_boot.programs(layout)
-    with liveos.opened(layout.root, boot_url=boot_url or "") as image, staging(target_root) as made:
+    with (
+        liveos.opened(layout.root, boot_url=boot_url or "") as image,
+        staging(target_root, of=layout) as made,
+    ):
         packed = PackedIso.find(image)
         injectors = _injectors(image, packed)
         kept = [path for path, file in layout.files.items() if file.kind is not Kind.ARTIFACT]
@@ -132,7 +136,7 @@ def _of_layout(layout: Layout, *, output: Path | None, signer: Signer | None, co
         facts = {**layout.facts, **signed_boot.write_again(new, layout, signer, edit=edit, work=made.work)}
         before, after = ({path: file.sha256 for path, file in one.files.items()} for one in (layout, new))
         changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
-        gone = {"agent", "inputs", "verify_iso", "trust", "pinned"}
+        gone = {"agent", "inputs", "verify_iso", "trust", "pinned", PINNED_SERIAL}
         new.finish({**{key: value for key, value in facts.items() if key not in gone}, "inject": None})
     return Removed(output=target_root, removed=injectors, changed=tuple(changed))
 

@@ -151,19 +151,19 @@ def test_configuration_that_the_server_refuses_is_77_and_no_other_is_taken(node:
     assert not node.out.exists()
 
 
-def test_configuration_in_a_file_named_by_url_is_pinned_and_tried_again_as_any_other(node: FakeNode) -> None:
+def test_configuration_in_a_file_named_by_url_is_there_or_not_and_is_pinned_as_any_other(node: FakeNode) -> None:
     file = node.folder / "site.yaml"
     node.boot_with(f"pxe-fetch.config=file://{file} pxe-fetch.config.sha256={sha256(node.config())}")
     ran = node.run("run")
-    assert (ran.code, ran.state["cause"]) == (69, "not-found")  # of a share that may yet be mounted
-    assert f"{file} does not exist" in ran.out
+    assert (ran.code, ran.state["cause"]) == (65, "config-unreadable")
+    assert f"{file} cannot be read: No such file or directory" in ran.out
     file.write_text(node.config())
     assert node.run("run").code == 0
     file.write_text(f"{node.config()}\n")
     assert node.run("run").code == 77
     file.unlink()
     file.mkdir()
-    assert node.run("run").code == 77
+    assert node.run("run").code == 65
 
 
 def test_configuration_of_more_than_a_mebibyte_is_refused(node: FakeNode) -> None:

@@ -158,16 +158,11 @@ def test_a_fact_that_is_not_utf_8_is_refused(node: FakeNode, argument: bytes) ->
     assert (ran.code, ran.state["cause"]) == (65, "fact-unprintable")
 
 
-@pytest.mark.parametrize(
-    ("argument", "code"),
-    [("=\x1b[2J", 65), (".config=file:///a%00b", 77), (".deadline=\x1b[2J", 65), (".\x1b[2J=1", 65)],
-)
-def test_a_kernel_argument_that_cannot_be_used_is_a_printable_sentence(
-    node: FakeNode, argument: str, code: int
-) -> None:
+@pytest.mark.parametrize("argument", ["=\x1b[2J", ".config=file:///a%00b", ".deadline=\x1b[2J", ".\x1b[2J=1"])
+def test_a_kernel_argument_that_cannot_be_used_is_a_printable_sentence(node: FakeNode, argument: str) -> None:
     node.boot_with(f"pxe-fetch{argument}")
     ran = node.run("run")
-    assert ran.code == code
+    assert ran.code == 65
     assert "a bug" not in ran.out + ran.err
     for text in (ran.out, ran.err, node.run("status").out):
         assert all(line.isprintable() for line in text.splitlines())

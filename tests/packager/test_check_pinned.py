@@ -63,6 +63,32 @@ def test_plain_http_without_a_digest_is_an_error_where_the_image_has_no_keys(pin
     assert "config-unpinned" not in checked(pins.site.output).found
 
 
+def test_arguments_are_told_as_the_agent_reads_them(trusting: Pins, checked: Check) -> None:
+    assert "configuration by URL" not in links(trusting)
+    by_hand(trusting, "pxe_fetch.config=https://evil.example/x")
+    assert "configuration by URL" in links(trusting)
+    told = checked(trusting.site.output)
+    assert "https://evil.example/x" in told.found["config-unsigned"]["message"]
+    by_hand(trusting, f"pxe_fetch.config_sha256={'0' * 64}")
+    assert "config-unsigned" in checked(trusting.site.output).found, "the agent has no argument of this name"
+    by_hand(trusting, f"pxe-fetch.config.sha256={'0' * 64}")
+    assert "config-unsigned" not in checked(trusting.site.output).found
+
+
+def links(pins: Pins) -> list[str]:
+    """The links of the chain that `check` shows."""
+    cli.main(["check", str(pins.site.output), "--offline", "--json"])
+    result = json.loads(pins.capsys.readouterr().out.splitlines()[-1])
+    return [one["link"] for one in result["chain"]]
+
+
+def test_the_isos_digest_is_told_as_dracut_reads_it(pins: Pins, checked: Check) -> None:
+    by_hand(pins, f"pxe_fetch.iso.sha256={'0' * 64}")
+    assert not {"iso-digest-differs", "iso-digest-unread"} & set(checked(pins.site.output).found)
+    by_hand(pins, f"pxe-fetch.iso.sha256={'0' * 64}")
+    assert {"iso-digest-differs", "iso-digest-unread"} & set(checked(pins.site.output).found)
+
+
 def test_a_signature_by_a_key_that_the_image_does_not_have_is_none(
     trusting: Pins, keys: KeyPair, checked: Check
 ) -> None:
@@ -110,6 +136,18 @@ def test_a_pinned_configuration_and_its_signature_are_asked_for(
         assert [
             one for one in told if f"the signature of the configuration fleet.yaml: cannot fetch {url}.minisig" in one
         ]
+
+
+def test_a_manifest_with_another_kind_of_highest_serial_is_refused(
+    pins: Pins, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pins.done()
+    manifest = pins.site.manifest()
+    assert manifest["pinned_serial"] == 5
+    for changed in (-1, "5", True, 2**60, [5]):
+        (pins.site.output / "manifest.json").write_text(json.dumps({**manifest, "pinned_serial": changed}))
+        assert pins.run(pins.fleet) == 2
+        assert "pinned_serial that is not a whole number" in " ".join(capsys.readouterr().err.split()), changed
 
 
 def test_a_manifest_with_another_kind_of_pin_is_refused(pins: Pins, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
 import pty
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+
+import pytest
 
 from packing.keys import KeyPair, key_pair, sign
 from packing.pins import URL, Pins
 from packing.site import ARTIFACT
-from pxe_pack import cli
+from pxe_pack import cli, tools
+from pxe_pack.output import locked
 
 Packs = Callable[..., str]
 ELSEWHERE = "https://10.0.0.2/other/fleet.yaml"
@@ -35,7 +41,7 @@ def test_url_and_digest_are_in_every_entry_of_grub_and_ipxe_and_in_the_manifest(
 
 
 def test_a_pin_replaces_an_earlier_one_and_is_removed(pins: Pins) -> None:
-    before = {path: path.read_bytes() for path in pins.site.output.rglob("*") if path.is_file()}
+    before, facts = pins.content(), pins.site.manifest()
     pins.done()
     pins.write(serial=6)
     pins.done(url=ELSEWHERE)
@@ -43,7 +49,10 @@ def test_a_pin_replaces_an_earlier_one_and_is_removed(pins: Pins) -> None:
     assert pins.run(pins.fleet) == 0, "the URL is the one pinned before"
     assert pins.recorded["url"] == ELSEWHERE
     assert pins.run("--remove") == 0
-    assert {path: path.read_bytes() for path in pins.site.output.rglob("*") if path.is_file()} == before
+    after = pins.content()
+    changed = {path.name for path in after if after[path] != before.get(path)}
+    assert changed == {"fleet.yaml", "manifest.json", "SHA256SUMS"}
+    assert pins.site.manifest() == {**facts, "pinned_serial": 6}
 
 
 def test_a_hand_made_pin_is_replaced_and_words_for_init_stay_behind(pins: Pins) -> None:
@@ -65,6 +74,18 @@ def test_files_of_the_sites_own_that_load_a_kernel_are_pinned_too(pins: Pins) ->
     pins.done()
     assert f"role=storage pxe-fetch.config={URL} pxe-fetch.config.sha256={pins.digest}\n" in own.read_text()
     assert notes.read_text() == "[no] 'script of GRUB\n"
+
+
+def test_files_that_grub_looks_for_by_a_nodes_address_are_pinned_too(pins: Pins) -> None:
+    folder = pins.site.output / "boot/grub2"
+    own = [folder / "grub.cfg-01-52-54-00-12-34-56", folder / "grub.cfg-C0A80001"]
+    for file in own:
+        file.write_text("menuentry special {\n  linux /boot/vmlinuz role=storage\n  initrd /boot/initrd.img\n}\n")
+    pins.done()
+    for file in own:
+        assert f"role=storage pxe-fetch.config={URL} pxe-fetch.config.sha256={pins.digest}\n" in file.read_text()
+    assert pins.run("--remove") == 0
+    assert all("pxe-fetch" not in file.read_text() for file in own)
 
 
 def test_dry_run_writes_nothing(pins: Pins) -> None:
@@ -185,6 +206,137 @@ def test_a_serial_never_falls_below_the_one_pinned_before(trusting: Pins, keys: 
     assert "error[config-serial-lower]" in trusting.refused("--sign", keys.secret)
     trusting.write(serial=None)
     assert "error[config-serial-missing]" in trusting.refused("--sign", keys.secret)
+
+
+def test_a_serial_never_falls_below_one_whose_pin_was_removed(pins: Pins) -> None:
+    pins.write(serial=9)
+    pins.done()
+    assert pins.run("--remove") == 0
+    pins.write(serial=6)
+    assert "serial: 6`, but one pinned before had serial 9" in pins.refused()
+    pins.write(serial=9)
+    pins.done()
+
+
+def test_a_file_that_cannot_be_named_or_served_is_refused(pins: Pins) -> None:
+    content, pipe, latin = pins.fleet.read_bytes(), pins.site.folder / "pipe.yaml", pins.site.folder / "caf\udce9.yaml"
+    os.mkfifo(pipe)
+    blocked = pins.site.folder / "blocked.yaml"
+    (pins.site.folder / "blocked.yaml.minisig").mkdir()
+    for file in (latin, pins.site.folder / "two\nlines.yaml", blocked):
+        file.write_bytes(content)
+    before = pins.content()
+    for file, message in (
+        (latin, "is not UTF-8, or has characters that are not printable"),
+        (pins.site.folder / "two\nlines.yaml", "is not UTF-8, or has characters that are not printable"),
+        (pipe, "pipe.yaml is not a regular file"),
+        (blocked, "blocked.yaml.minisig is not a regular file"),
+        (pins.site.folder / "nowhere.yaml", "nowhere.yaml: No such file or directory"),
+    ):
+        assert pins.run(file, "--url", URL) == 2
+        said = " ".join(pins.capsys.readouterr().err.split())
+        assert "error[config-unreadable]" in said
+        assert message in said
+        assert "--agent-config" not in said
+    assert pins.content() == before
+
+
+def test_a_folder_whose_name_is_not_utf8_is_no_obstacle(pins: Pins) -> None:
+    folder = pins.site.folder / "caf\udce9"
+    folder.mkdir()
+    pins.fleet.rename(folder / "fleet.yaml")
+    for flags in ((), ("--json",)):
+        assert pins.run(folder / "fleet.yaml", "--url", URL, *flags) == 0
+
+
+def test_what_is_no_secret_key_signs_nothing(trusting: Pins, keys: KeyPair) -> None:
+    for file in (keys.public, trusting.fleet):
+        said = trusting.refused("--sign", file)
+        assert "error[sign-key-unreadable]" in said
+        assert "is no secret key of minisign" in said
+
+
+def test_a_second_key_with_the_same_id_is_tried_too(pins: Pins, packs: Packs, tmp_path: Path) -> None:
+    pair, other = key_pair(tmp_path, "site"), key_pair(tmp_path, "other")
+    comment, text = pair.public.read_text().splitlines()
+    mine, theirs = base64.b64decode(text), base64.b64decode(other.public.read_text().splitlines()[1])
+    twin = tmp_path / "a.pub"  # before site.pub
+    twin.write_text(f"{comment}\n{base64.b64encode(mine[:10] + theirs[10:]).decode()}\n")
+    packs("--trust", twin, "--trust", pair.public)
+    pins.done("--sign", pair.secret)
+    assert pins.recorded["signed_by"] == pair.id
+
+
+def test_a_layout_that_changes_while_it_is_pinned_is_left_alone(
+    trusting: Pins, keys: KeyPair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    layout = trusting.site.output
+    trusting.write(serial=9)
+    newer = trusting.fleet.rename(trusting.site.folder / "newer.yaml")
+    trusting.write(serial=9, parallel=2)
+    real = shutil.which("minisign")
+    for words in (
+        ["pin", layout, newer, "--url", ELSEWHERE],
+        ["relocate", layout, "--boot-url", "http://10.0.0.1/z.iso"],
+        ["remove", layout],
+    ):
+        between = shlex.join([sys.executable, "-m", "pxe_pack", *map(str, words)])
+        wrapper = tmp_path / "minisign"
+        wrapper.write_text(f'#!/bin/sh\n[ "$1" != -S ] || {between} >&2 || exit 7\nexec {real} "$@"\n')
+        wrapper.chmod(0o755)
+        monkeypatch.setattr(tools, "SEARCH_PATH", f"{tmp_path}:{tools.SEARCH_PATH}")
+        assert trusting.run(trusting.fleet, "--url", URL, "--sign", keys.secret) == 1
+        said = " ".join(trusting.capsys.readouterr().err.split())
+        assert "error[layout-changed]" in said
+        assert "was changed meanwhile" in said
+        trusting.check_whole()
+        assert all(URL not in word for one in trusting.arguments() for word in one)
+
+
+def test_of_two_that_change_a_layout_at_once_one_is_refused(pins: Pins) -> None:
+    pin = ["pin", pins.site.output, pins.fleet, "--url"]
+    for number, commands in enumerate(
+        (
+            [[*pin, URL], [*pin, ELSEWHERE]],
+            [[*pin, f"{URL}?1"], ["relocate", pins.site.output, "--boot-url", "http://10.0.0.1/z.iso"]],
+            [
+                ["relocate", pins.site.output, "--boot-url", "http://10.0.0.1/y.iso"],
+                ["relocate", pins.site.output, "--boot-url", "http://10.0.0.1/x.iso"],
+            ],
+        )
+    ):
+        with ExitStack() as stack:
+            with locked(pins.site.output.parent):  # each reads the layout, and waits to change it
+                runs = [
+                    stack.enter_context(
+                        subprocess.Popen(
+                            [sys.executable, "-m", "pxe_pack", *map(str, words)],
+                            stdout=subprocess.DEVNULL,
+                            stderr=subprocess.PIPE,
+                            text=True,
+                        )
+                    )
+                    for words in commands
+                ]
+                wait_until_locked_out(runs)
+            said = [run.communicate()[1] for run in runs]
+        assert sorted(run.returncode for run in runs) == [0, 1], (number, said)
+        assert any("error[layout-changed]" in one for one in said), (number, said)
+        pins.check_whole()
+        assert len({tuple(one) for one in pins.arguments()}) == 1
+
+
+def waits_for_a_lock(process: int) -> bool:
+    """Whether it is blocked in flock(2) (proc(5), /proc/locks)."""
+    waiting = [line.split() for line in Path("/proc/locks").read_text().splitlines() if " -> " in line]
+    return any(words[2] == "FLOCK" and words[5] == str(process) for words in waiting)
+
+
+def wait_until_locked_out(runs: Sequence[subprocess.Popen[str]]) -> None:
+    end = time.monotonic() + 60
+    while not all(waits_for_a_lock(run.pid) for run in runs):
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_urls_that_no_kernel_argument_can_carry_or_no_node_fetches_are_refused(pins: Pins) -> None:

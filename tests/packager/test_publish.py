@@ -88,6 +88,23 @@ def test_each_pack_is_a_version_and_the_newest_is_served(
     assert lines[-1].startswith(f"  {first}  ")
 
 
+def test_a_version_says_which_configuration_by_url_it_is_pinned_to(
+    site: Site, top: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(site.command("--quiet")) == 0
+    fleet = site.folder / "fleet.yaml"
+    for serial in (1, 2):
+        fleet.write_text(json.dumps({"version": 1, "serial": serial, **site.rest}))
+        pinned = ["pin", str(site.output), str(fleet), "--url", "http://10.0.0.1/fleet.yaml", "--quiet"]
+        assert cli.main(pinned) == 0
+        assert cli.main(["publish", str(site.output), str(top), "--quiet"]) == 0
+    newest, _ = listed(top, capsys)
+    assert isinstance(newest["changes"], list)
+    told = {change["what"]: change["text"] for change in newest["changes"]}
+    assert told["pinned"].startswith("configuration by URL http://10.0.0.1/fleet.yaml (")
+    assert "configuration" not in told
+
+
 def test_the_same_layout_again_is_no_further_version(top: Path, publish: Callable[..., str]) -> None:
     first, second = publish("one"), publish("two")
     assert publish("one") == first

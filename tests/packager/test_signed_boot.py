@@ -474,3 +474,12 @@ def test_nothing_protects_what_an_unverified_agent_compares(
     table = remains(capsys, site)
     assert table["configuration by URL"].startswith("anything")
     assert table["artifacts"].startswith("anything")
+
+
+def test_a_digest_that_no_initrd_compares_protects_no_iso(
+    site: Site, packs: Packs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packs("--verify-iso", "false")
+    cfg = site.output / "boot/grub2/grub.cfg"
+    cfg.write_text(re.sub(r"(root=live:\S+)", rf"\1 pxe-fetch.iso.sha256={'0' * 64}", cfg.read_text()))
+    assert remains(capsys, site)["ISO"] == "anything"

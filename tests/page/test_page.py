@@ -22,7 +22,6 @@ SCREENSHOTS = Path(__file__).parents[2] / "work/screenshots"
 HOSTILE = '<img src=x onerror="window.owned=1"><script>window.owned=1</script>"\'`${1}&lt;'
 
 ALL_TEXT = "return document.body.textContent + (document.querySelector('[aria-label*=img]')?.ariaLabel ?? '')"
-CONTROLS = ("button", "link", "textbox", "searchbox", "combobox", "radio", "checkbox")
 
 
 @pytest.fixture(scope="module", params=["light", "dark"])

@@ -18,7 +18,6 @@ LIVE_SPACE_LINK = f"{UNIT_DIR}/{UNIT_NAME}.wants/{LIVE_SPACE_UNIT_NAME}"
 
 CONFIG_ETC = "/etc/pxe-fetch/fetch.yaml"
 CONFIG_USR = "/usr/lib/pxe-fetch/fetch.yaml"
-TRUST_DIR = "/etc/pxe-fetch/trust"  # public keys of minisign; a configuration by URL is signed by one of them
 CREDENTIAL = "pxe-fetch.config"  # below $CREDENTIALS_DIRECTORY
 TRUST_DIR = "/etc/pxe-fetch/trust"  # NAME.pub: minisign's public keys, by one of which a configuration by URL is signed
 

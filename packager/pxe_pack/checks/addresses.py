@@ -52,5 +52,5 @@ def _hosts(subject: Subject) -> Iterator[str]:
     if subject.config:
         yield from contacted_hosts(subject.config, artifact_url=subject.artifact_url)
     for entry in subject.menu.entries:
-        for url in entry.values(kernel_arguments.CONFIG):
+        for url in entry.agent_values(kernel_arguments.CONFIG):
             yield host_of(url)

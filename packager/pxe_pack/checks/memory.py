@@ -12,7 +12,6 @@ from pxe_pack.node_memory.table import mebibytes
 from pxe_pack.node_memory.tmpfs import total
 from pxe_pack.node_memory.writable_layer import ROOT, RUN
 
-_MIB = 1 << 20
 _MOST = 90  # percent that live_space may be; see contract.validators
 _STEP = 5  # percent
 

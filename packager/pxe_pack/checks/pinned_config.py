@@ -70,8 +70,8 @@ def _named(subject: Subject) -> Iterator[tuple[str, str, BootEntry]]:
     """URL and digest of each configuration that an entry names (the last, as on nodes), with the first that does."""
     seen: dict[tuple[str, str], BootEntry] = {}
     for entry in subject.menu.entries:
-        if urls := entry.values(CONFIG):
-            seen.setdefault((urls[-1], "".join(entry.values(CONFIG_SHA256)[-1:])), entry)
+        if urls := entry.agent_values(CONFIG):
+            seen.setdefault((urls[-1], "".join(entry.agent_values(CONFIG_SHA256)[-1:])), entry)
     yield from ((url, sha256, entry) for (url, sha256), entry in seen.items())
 
 

@@ -77,7 +77,7 @@ def _urls(subject: Subject) -> Iterator[tuple[str, str]]:
     if subject.config:
         yield from dict.fromkeys(_of_config(subject.config))
     for entry in subject.menu.entries:
-        for url in entry.values(kernel_arguments.CONFIG):
+        for url in entry.agent_values(kernel_arguments.CONFIG):
             yield "the configuration for nodes", url
 
 

@@ -118,7 +118,7 @@ def subject(
         artifact_url=(layout.urls.artifact_url or "") if layout else artifact_url,
         injector=injector,
         verifies_iso=layout.verifies_iso if layout else verifies_iso,
-        config=config or (None if any(one.values(CONFIG) for one in shown.entries) else packed),
+        config=config or (None if any(one.agent_values(CONFIG) for one in shown.entries) else packed),
         local_sizes=local_sizes or {},
         enabled=enabled,
         mounts=mounted,

@@ -28,7 +28,6 @@ def record(engine: Engine, batch: Sequence[Entry]) -> Outcome:
 
 
 Row = dict[str, Any]
-_IDENTITY = ("mac", "uuid", "machine_id", "hostname")
 
 
 class _Batch:

@@ -33,7 +33,9 @@ _LABELS = {
     "iso": "ISO",
     "system": "system",
     "agent": "agent",
-    "configuration": "configuration",
+    "configuration": "packed configuration",
+    "pinned": "configuration by URL",
+    "trust": "trusted keys",
     "boot-url": "boot_url",
     "artifact-url": "artifact_url",
     "inject": "injected by",
@@ -69,6 +71,8 @@ def _facts(before: Layout, after: Layout) -> Iterator[tuple[str, str, str]]:
     yield "system", before.fact("image", "system"), after.fact("image", "system")
     yield "agent", _agent(before), _agent(after)
     yield "configuration", config_digest(before)[:_DIGITS], config_digest(after)[:_DIGITS]
+    yield "pinned", _pinned(before), _pinned(after)
+    yield "trust", _keys(before), _keys(after)
     yield "boot-url", before.urls.boot_url or "", after.urls.boot_url or ""
     yield "artifact-url", before.urls.artifact_url or "", after.urls.artifact_url or ""
     yield "inject", before.fact("inject", "how"), after.fact("inject", "how")
@@ -76,6 +80,17 @@ def _facts(before: Layout, after: Layout) -> Iterator[tuple[str, str, str]]:
 
 def _agent(layout: Layout) -> str:
     return f"{layout.fact('agent', 'version')} ({layout.fact('agent', 'digest')[:_DIGITS]})"
+
+
+def _pinned(layout: Layout) -> str:
+    return f"{layout.pinned.url} ({layout.pinned.sha256[:_DIGITS]})" if layout.pinned else ""
+
+
+def _keys(layout: Layout) -> str:
+    """The ids of the keys that nodes trust."""
+    listed = layout.facts.get("trust")
+    entries = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    return ", ".join(sorted(str(one.get("key_id")) for one in entries))
 
 
 def _digests(layout: Layout, kind: Kind) -> dict[str, str]:

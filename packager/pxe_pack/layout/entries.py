@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pxe_fetch.contract import facts
 from pxe_pack.image.grub.arguments import is_live
 from pxe_pack.image.grub.efi_image import GrubImage
 from pxe_pack.image.grub.expression import leading_number
@@ -30,8 +31,13 @@ class BootEntry:
     missing: tuple[str, ...] = ()  # the commands it runs that the layout's GRUB does not have
 
     def values(self, name: str) -> list[str]:
-        """The values of every kernel argument `name=…`."""
+        """The values of every kernel argument `name=…`, with the name as dracut compares it: literally."""
         return [argument.partition("=")[2] for argument in self.arguments if argument.startswith(f"{name}=")]
+
+    def agent_values(self, name: str) -> list[str]:
+        """The values of every kernel argument that the agent takes for `name` (pxe_fetch.contract.facts.parse)."""
+        words = [word.replace('"', "").partition("=") for word in facts.split(self.command_line)]
+        return [value for key, _, value in words if facts.argument(key) == facts.argument(name)]
 
     @property
     def is_live(self) -> bool:

@@ -7,6 +7,7 @@ one is filled file by file, and `finish` writes its manifest.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -32,7 +33,7 @@ from pxe_pack.layout.manifest import (
     parse_manifest,
     path_problem,
 )
-from pxe_pack.layout.pinned import Pinned, parse_pinned
+from pxe_pack.layout.pinned import Pinned, parse_pinned, serial_in
 from pxe_pack.layout.urls import Urls
 from pxe_pack.tools import InputError, WorkError
 
@@ -48,6 +49,7 @@ class Layout:
     urls: Urls
     files: dict[str, LayoutFile] = field(default_factory=dict)  # by path; without the manifest and the checksums
     facts: Mapping[str, object] = field(default_factory=dict)  # the rest of the manifest
+    digest: str = ""  # SHA-256, of the manifest as it was read; empty: it was not
 
     @classmethod
     def read(cls, root: Path) -> Layout:
@@ -66,7 +68,8 @@ class Layout:
             raise _unreadable(f"{root / MANIFEST} {error}") from error
         facts = manifest.facts
         urls = Urls(boot_url=_text(facts, "boot_url"), artifact_url=_text(facts, "artifact_url"))
-        layout = cls(root=root, urls=urls, files=dict(manifest.files), facts=facts)
+        digest = hashlib.sha256(data).hexdigest()
+        layout = cls(root=root, urls=urls, files=dict(manifest.files), facts=facts, digest=digest)
         layout._refuse_links()
         return layout
 
@@ -78,6 +81,13 @@ class Layout:
         for path in self.files:
             if (mode := mode_of(self.root / path)) and not stat.S_ISREG(mode):
                 raise _unsafe(self.root / path, "regular file", mode)
+
+    def check_unchanged(self) -> None:
+        """Raise WorkError if the manifest is not the one that was read: another run has changed the layout since."""
+        data = _content(self.root / MANIFEST)
+        if data is None or hashlib.sha256(data).hexdigest() != self.digest:
+            message = f"the layout {self.root} was changed meanwhile"
+            raise WorkError(Problem(reference="layout-changed", message=message, hint="run it again"))
 
     @property
     def is_ours(self) -> bool:
@@ -112,6 +122,11 @@ class Layout:
         """The configuration that its nodes fetch by URL; None if `pxe-pack pin` has named none."""
         document = self.facts.get("pinned")
         return parse_pinned(document) if document is not None else None
+
+    @property
+    def pinned_serial(self) -> int | None:
+        """The highest serial of the configurations that were ever pinned; None if none had one."""
+        return serial_in(self.facts)
 
     @property
     def added_arguments(self) -> tuple[str, ...]:

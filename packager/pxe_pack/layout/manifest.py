@@ -18,7 +18,7 @@ from pxe_fetch.contract import validators
 from pxe_fetch.contract.paths import parents
 from pxe_fetch.contract.problem import HIDDEN, RuleError
 from pxe_fetch.contract.url import UrlError, parse
-from pxe_pack.layout.pinned import parse_pinned
+from pxe_pack.layout.pinned import parse_pinned, serial_in
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
@@ -141,6 +141,10 @@ def _check_facts(facts: Mapping[str, object]) -> None:
             parse_pinned(facts["pinned"])
         except ValueError as error:
             raise ManifestError(f"has a value of pinned that {error}") from None
+    try:
+        serial_in(facts)
+    except ValueError as error:
+        raise ManifestError(str(error)) from None
 
 
 def _section(facts: Mapping[str, object], key: str) -> Mapping[str, object]:

@@ -83,10 +83,15 @@ class NewEntries:
         return tuple(self._differing(root))
 
     def commit(self, root: Path) -> None:
-        """Put what `write` has written to `root` into the layout. Raises OSError."""
-        with locked(self.layout.root.parent), committing():
-            for path in [*self._differing(root)]:
-                (root / path).replace(self.layout.root / path)
+        """Put what `write` has written to `root` into the layout.
+
+        Raises WorkError if another run has changed the layout since it was read, and OSError.
+        """
+        with locked(self.layout.root.parent):
+            self.layout.check_unchanged()
+            with committing():
+                for path in [*self._differing(root)]:
+                    (root / path).replace(self.layout.root / path)
 
     def _differing(self, root: Path) -> Iterator[str]:
         for path in (*signed_boot.programs(self.layout), *sorted(self.texts), IPXE_SCRIPT, MANIFEST, SUMS):
@@ -100,10 +105,18 @@ def _with_entries(layout: Layout) -> Iterator[tuple[str, str]]:
     yield GRUB_CFG, layout.text(GRUB_CFG)
     for path in sorted(found_below(layout.root)):
         listed = layout.files.get(path)
-        if path != GRUB_CFG and path.endswith(".cfg") and (listed is None or listed.kind is Kind.BOOT):
+        if path != GRUB_CFG and _may_be_script(path) and (listed is None or listed.kind is Kind.BOOT):
             text = _script(layout.root / path)
             if text:
                 yield path, text
+
+
+def _may_be_script(path: str) -> bool:
+    """True for a name that sites give to a script of GRUB's, or by which GRUB looks for that of a node.
+
+    That is grub.cfg-01-MAC or grub.cfg-IP (GRUB's manual, "Network": net_config, grub-core/net/net.c).
+    """
+    return path.endswith(".cfg") or path.rpartition("/")[2].startswith("grub.cfg-")
 
 
 def _script(file: Path) -> str:

@@ -12,6 +12,7 @@ from pxe_fetch.contract.url import UrlError, parse
 from pxe_pack.layout import kernel_arguments
 
 SCHEMES = ("http", "https", "ftp", "tftp")  # by which a node fetches a configuration
+PINNED_SERIAL = "pinned_serial"  # in a manifest; it stays when the pin is removed, as nodes remember it too
 _MAX_SERIAL = 1 << 53
 _UNUSABLE = frozenset("\"'$\\<>`{}|^#")  # in a kernel argument, as GRUB, iPXE and the kernel read it; or never sent
 
@@ -84,6 +85,11 @@ def parse_pinned(document: object) -> Pinned:
         raise ValueError(f"has a value that {error.message}") from None
     serial = _number(known, "serial")
     return Pinned(name=name, url=url, size=size, sha256=sha256, serial=serial, expires=moment, signed_by=signed_by)
+
+
+def serial_in(facts: Mapping[str, object]) -> int | None:
+    """The highest serial that was pinned, of the `facts` of a manifest. Raises ValueError as parse_pinned does."""
+    return _number(facts, PINNED_SERIAL)
 
 
 def _number(document: Mapping[str, object], key: str) -> int | None:

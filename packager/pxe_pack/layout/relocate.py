@@ -71,7 +71,7 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None, sign
     if too_long:
         raise InputError(*too_long)
     warnings = _unreachable(layout, urls)
-    with staging(layout.root) as made:
+    with staging(layout.root, of=layout) as made:
         new = Layout(root=made.layout, urls=urls)
         for path in layout.files:
             if path not in (GRUB_CFG, IPXE_SCRIPT, *signed):

@@ -112,7 +112,7 @@ def contacted(layout: Layout) -> tuple[str, ...]:
         entries = menu(layout.text(GRUB_CFG), read=layout.text).entries
     except (InputError, GrubSyntaxError):  # `check` says what is wrong
         return ()
-    named = [url for entry in entries for url in entry.values(kernel_arguments.CONFIG)]
+    named = [url for entry in entries for url in entry.agent_values(kernel_arguments.CONFIG)]
     own = contacted_hosts(config, artifact_url=layout.urls.artifact_url or "") if config else []
     return (*own, *filter(None, map(host_of, named)))
 

@@ -49,12 +49,16 @@ def chain(subject: Subject) -> list[Link]:
     base = "the signed program" if signed else ""
     iso = base
     if subject.image.live:
-        verified = bool(entry.values(ISO_SHA256))
+        hooks = any(file.appended and file.appended.verifies_iso for _, file in subject.initrds(entry))
+        verified = hooks and bool(entry.values(ISO_SHA256))
         iso = "its digest in the kernel arguments" if verified else ""
         links.append(_hangs_on(base, "ISO", iso))
         iso = iso if signed else ""
     links.append(_hangs_on(iso, "agent, packed configuration", "they are in the ISO or the initrd"))
-    return [*links, *_configuration(subject, entry.values(_CONFIG), entry.values(_CONFIG_DIGEST), agent=iso)]
+    return [
+        *links,
+        *_configuration(subject, entry.agent_values(_CONFIG), entry.agent_values(_CONFIG_DIGEST), agent=iso),
+    ]
 
 
 def _signed(layout: Layout, *, valid: bool) -> Iterator[Link]:

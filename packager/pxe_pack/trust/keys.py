@@ -79,8 +79,11 @@ def parse(content: bytes, *, name: str) -> TrustKey:
 
 def _is_secret(content: bytes) -> bool:
     """Whether this is a private key: minisign's, with its comment or without, or one in PEM."""
-    if any(word in content for word in _SECRET):
-        return True
+    return any(word in content for word in _SECRET) or is_minisign_secret(content)
+
+
+def is_minisign_secret(content: bytes) -> bool:
+    """Whether a secret key of minisign is in the file content `content`, with a password or without."""
     for line in content.splitlines():
         with suppress(binascii.Error):
             data = base64.b64decode(line.strip(), validate=True)

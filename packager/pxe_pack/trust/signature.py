@@ -12,7 +12,7 @@ from pxe_fetch.contract import minisign
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.tools import InputError, WorkError
-from pxe_pack.trust.keys import TrustKey
+from pxe_pack.trust.keys import TrustKey, is_minisign_secret
 
 PROGRAM = "minisign"
 
@@ -40,14 +40,26 @@ def sign(content: bytes, *, name: str, secret: Path, work: Path) -> bytes:
     """
     if problems := tools.missing([PROGRAM], reason="to sign the configuration"):
         raise InputError(*problems)
-    if not secret.is_file():
-        hint = "give the secret key's file, which `minisign -G -s site.key` writes"
-        raise InputError(Problem(reference="sign-key-unreadable", message=f"{secret} is no file", hint=hint))
+    if reason := _key_reason(secret):
+        message, hint = f"{secret} {reason}", "give the secret key's file, which `minisign -G -s site.key` writes"
+        raise InputError(Problem(reference="sign-key-unreadable", message=message, hint=hint))
     (work / "unsigned").mkdir()
     file = work / "unsigned" / name
     file.write_bytes(content)
     tools.run_in_terminal(PROGRAM, "-S", "-s", secret.absolute(), "-x", signature_file(file), "-m", file)
     return signature_file(file).read_bytes()
+
+
+def _key_reason(secret: Path) -> str | None:
+    """Why minisign cannot sign with the file `secret`, as the end of a sentence; None if it may."""
+    if not secret.is_file():
+        return "is no file"
+    try:
+        with secret.open("rb") as file:
+            content = file.read(minisign.MAX_SIZE)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return None if is_minisign_secret(content) else "is no secret key of minisign"
 
 
 def signer_of(signature: bytes, content: bytes, *, keys: Sequence[TrustKey], work: Path) -> TrustKey:
@@ -61,8 +73,8 @@ def signer_of(signature: bytes, content: bytes, *, keys: Sequence[TrustKey], wor
         made_by = minisign.signature(signature).key_id
     except minisign.MinisignError as error:
         raise SignatureError(str(error)) from None
-    key = next((one for one in keys if one.id == made_by), None)
-    if key is None:
+    named = [one for one in keys if one.id == made_by]  # an id is 8 bytes that anybody can choose
+    if not named:
         trusted = ", ".join(map(str, keys)) or "none"
         raise SignatureError(f"is by the key {made_by}, which the image does not trust; it trusts {trusted}")
     if problems := tools.missing([PROGRAM], reason="to verify the configuration's signature"):
@@ -71,9 +83,11 @@ def signer_of(signature: bytes, content: bytes, *, keys: Sequence[TrustKey], wor
     public = work / "key.pub"
     file.write_bytes(content)
     signed.write_bytes(signature)
-    public.write_bytes(key.content)
-    try:
-        tools.run(PROGRAM, "-V", "-q", "-H", "-p", public, "-x", signed, "-m", file)
-    except WorkError:
-        raise SignatureError(f"does not fit: the file has changed since {key.name}'s owner signed it") from None
-    return key
+    for key in named:
+        public.write_bytes(key.content)
+        try:
+            tools.run(PROGRAM, "-V", "-q", "-H", "-p", public, "-x", signed, "-m", file)
+        except WorkError:
+            continue
+        return key
+    raise SignatureError(f"does not fit: the file has changed since {named[0].name}'s owner signed it")
