@@ -29,8 +29,11 @@ def opened(path: str | bytes | Path, *, limit: int = sys.maxsize) -> int:
 
 def read(path: str | Path, *, limit: int) -> bytes:
     """The content of the regular file `path`. Raises OSError as `check` does."""
+    content = bytearray()
     with open(opened(path, limit=limit), "rb") as file:
-        content = file.read(limit + 1)
+        # In pieces: for a file in /proc/sys, the kernel allocates and clears as much memory as is asked for.
+        while len(content) <= limit and (piece := file.read1()):
+            content += piece
     if len(content) > limit:  # those of /proc have a size of 0
         raise OSError(errno.EFBIG, f"it is larger than {limit} bytes")
-    return content
+    return bytes(content)

@@ -39,7 +39,7 @@ ip link set tap0 up
 until grep -q Ctrl-C served; do kill -0 $! || exit 1; sleep 0.2; done
 cp /usr/share/OVMF/OVMF_VARS_4M.fd variables.fd
 exec qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -machine q35 \\
-  -accel tcg,thread=multi -cpu max -m 2560 -smp 2 \\
+  -accel tcg,thread=multi -cpu max,-erms -m 2560 -smp 2 \\
   -drive if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd \\
   -drive if=pflash,format=raw,unit=1,file=variables.fd {firmware} \\
   -netdev tap,id=net,ifname=tap0,script=no,downscript=no \\
