@@ -30,7 +30,9 @@ def test_node_goes_on_where_the_server_broke_off(troubled: Booted, server: Serve
     assert troubled.artifacts["wobbly"]["phase"] == "placed"
     first, second, cut, rest, *more = server.asked_for("/wobbly.bin")
     assert [asked.status for asked in (first, second, cut, rest)] == [503, 503, 200, 206]
-    assert rest.range == f"bytes={cut.sent}-"
+    assert rest.range is not None
+    # What was under way when the server broke off may never arrive, through the emulated network of a busy machine.
+    assert 0 < int(rest.range.removeprefix("bytes=").removesuffix("-")) <= cut.sent
     assert not more
     ids = [entry.get("MESSAGE_ID") for entry in troubled.journal if entry.get("PXE_FETCH_ARTIFACT") == "wobbly"]
     # Of the cut; a 503 while the server serves another artifact is taken for a limit, and costs no attempt.
