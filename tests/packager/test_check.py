@@ -498,6 +498,7 @@ OF_PACKING_ALONE = {
     "publish-and-output",
     "source-size",
     "source-digest",
+    "signed-boot-changed",
     "signed-boot-no-key",
     "signed-boot-no-entry",
     "signing-failed",
