@@ -193,8 +193,7 @@ def _read_pinned(url: str, sha256: str | None, *, read_url: ReadUrl) -> bytes:
 
 def _read_signed(url: str, *, keys: Mapping[str, PublicKey], read_url: ReadUrl) -> tuple[bytes, str]:
     """The configuration at `url`, and the name of the key that has signed it."""
-    path, mark, query = url.partition("?")
-    signature_url = f"{path}{minisign.SUFFIX}{mark}{query}"
+    signature_url = minisign.signature_url(url)
     failure = None
     for _ in range(2):  # one of the two may just have been replaced on the server, or come damaged
         body = read_url(url, None, MAX_SIZE)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pxe_fetch.contract import facts
 from pxe_fetch.contract.document import MAX_CHARACTERS
-from pxe_fetch.contract.minisign import MAX_SIZE
+from pxe_fetch.contract.minisign import MAX_SIZE, signature_url
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem, ProblemError, is_shown, printable
 from pxe_fetch.contract.quantity import show_moment
@@ -32,7 +32,7 @@ from pxe_pack.layout.pinned import PINNED_SERIAL, Pinned, url_reason
 from pxe_pack.output import new_staging, parent_problem, published_problem, staging_folder
 from pxe_pack.tools import InputError
 from pxe_pack.trust.keys import TrustKey
-from pxe_pack.trust.signature import SignatureError, sign, signature_file, signer_of, url_of_signature
+from pxe_pack.trust.signature import SignatureError, sign, signature_file, signer_of
 from pxe_pack.trust.signing import Signer
 
 _DRY_RUN = "Nothing was written."
@@ -279,7 +279,7 @@ def summary(result: Result) -> str:
     expires = "" if pinned.expires is None else f", expires at {show_moment(pinned.expires)}"
     served = {pinned.name: pinned.url}
     if result.signature:
-        served[result.signature.name] = url_of_signature(pinned.url)
+        served[result.signature.name] = signature_url(pinned.url)
     width = max(map(len, served))
     return joined(
         [

@@ -35,6 +35,12 @@ class Signature(NamedTuple):
     comment_signature: bytes  # 64; of `signature` and `comment`
 
 
+def signature_url(url: str) -> str:
+    """Where the signature of the file at `url` is: the suffix ends the path, before a query."""
+    path, mark, query = url.partition("?")
+    return f"{path}{SUFFIX}{mark}{query}"
+
+
 def public_key(content: bytes) -> PublicKey:
     """The key in the file `content`. Raises MinisignError."""
     what = "is not a public key of minisign"

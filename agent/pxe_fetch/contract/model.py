@@ -15,6 +15,7 @@ from pxe_fetch.contract.paths import DEFAULT_ROOTS
 from pxe_fetch.contract.record import record
 
 VERSION = 1
+MAX_SERIAL = 2**53  # what JSON has exactly
 STALL = 1800.0  # seconds without a new byte after which an artifact without `retry.deadline` is given up
 NO_CHUNKS_WORD = "none"  # instead of the section `chunks`
 SHARED = ("artifacts", "defaults")  # where keys stand that each artifact may have from `defaults`
@@ -241,7 +242,7 @@ class FetchConfig:
         None, Text(validators.version, types=(str, int, float)), "The oldest agent that knows all keys of this file."
     )
     serial: int | None = key(
-        None, Whole(0, 2**53), "Raised by each new configuration: by URL, nodes refuse a lower one."
+        None, Whole(0, MAX_SERIAL), "Raised by each new configuration: by URL, nodes refuse a lower one."
     )
     expires: int | None = key(  # in seconds since 1970
         None, Text(validators.moment), "The last day or moment (UTC) at which nodes take the configuration by URL."

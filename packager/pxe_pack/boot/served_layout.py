@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pxe_fetch.contract.minisign import signature_url
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import Kind, LayoutFile
 from pxe_pack.tools import InputError
 from pxe_pack.trust import signed_boot
-from pxe_pack.trust.signature import signature_file, url_of_signature
+from pxe_pack.trust.signature import signature_file
 
 BOOT_LOADER = "bootx64.efi"
 
@@ -83,7 +84,7 @@ def with_files(layout: ServedLayout, files: Sequence[tuple[Path, str]]) -> Serve
             raise _refused(message, f"--serve {file}=URL, or pin it first: pxe-pack pin {layout.root} {file} --url URL")
         served[url] = str(file.absolute())
         if (signature := signature_file(file)).is_file():
-            served[url_of_signature(url)] = str(signature.absolute())
+            served[signature_url(url)] = str(signature.absolute())
     return replace(layout, http=served)
 
 

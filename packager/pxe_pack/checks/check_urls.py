@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from pxe_fetch.contract.minisign import signature_url
 from pxe_fetch.contract.model import Artifact, FetchConfig, Proxy
 from pxe_fetch.contract.problem import Problem, printable
 from pxe_fetch.contract.url import redact
@@ -17,7 +18,6 @@ from pxe_pack.checks.url_client import Client, Found
 from pxe_pack.image.grub.words import unknown_variable
 from pxe_pack.layout.manifest import Kind
 from pxe_pack.layout.pinned import Pinned
-from pxe_pack.trust.signature import url_of_signature
 
 _AT_ONCE = 8
 _NOTHING_THERE = frozenset({404, 410, 502, 503, 504})  # statuses of a server, or of a proxy without one behind it
@@ -108,7 +108,7 @@ def _of_pin(pinned: Pinned) -> Iterator[_Target]:
     what = f"the configuration {printable(pinned.name)}"
     yield _Target(url=pinned.url, what=what, size=None if pinned.signed_by else pinned.size, resumes=False)
     if pinned.signed_by:
-        yield _Target(url=url_of_signature(pinned.url), what=f"the signature of {what}", size=None, resumes=False)
+        yield _Target(url=signature_url(pinned.url), what=f"the signature of {what}", size=None, resumes=False)
 
 
 def _of_artifact(artifact: Artifact, config: FetchConfig) -> Iterator[_Target]:

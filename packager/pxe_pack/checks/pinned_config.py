@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
+from pxe_fetch.contract.minisign import signature_url
 from pxe_fetch.contract.problem import Problem, printable
 from pxe_fetch.contract.quantity import show_moment
 from pxe_fetch.contract.url import redact, scheme_of
@@ -16,7 +17,6 @@ from pxe_pack.layout.entries import BootEntry
 from pxe_pack.layout.kernel_arguments import CONFIG, CONFIG_SHA256
 from pxe_pack.layout.pinned import Pinned
 from pxe_pack.trust.keys import TrustKey
-from pxe_pack.trust.signature import url_of_signature
 
 _PIN = "pxe-pack pin LAYOUT fleet.yaml"
 
@@ -86,7 +86,7 @@ def _unprotected(
         yield Problem(
             reference="config-unsigned",
             message=f"{named}, which {why}: nodes refuse it, unless a signature by one of the image's keys is at "
-            f"{redact(url_of_signature(url))}",
+            f"{redact(signature_url(url))}",
             hint=f"sign it, or pin it by its digest: {_PIN} --url URL --sign KEY",
         )
     elif not sha256 and not subject.trust and scheme_of(url) not in ("https", "file"):

@@ -11,7 +11,7 @@ from pxe_pack.image.efi import EfiProgram, examined
 from pxe_pack.image.grub.limits import GrubSyntaxError
 from pxe_pack.image.pe.program import PeProgram, read_program
 from pxe_pack.layout.entries import Menu
-from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.layout import Layout, section_of
 from pxe_pack.tools import InputError
 from pxe_pack.trust import signed_boot, uki
 from pxe_pack.trust.signing import fingerprint, read_certificate
@@ -63,8 +63,8 @@ def signed_by(layout: Layout, certificate: Path) -> Iterator[Problem]:
 
 def _signature(layout: Layout, program: EfiProgram) -> Iterator[Problem]:
     valid = [one for one in program.signatures if one.intact]
-    facts = signed_boot.section(layout.facts, signed_boot.FACTS)
-    wanted = str(signed_boot.section(facts, "certificate").get("sha256"))
+    facts = section_of(layout.facts, signed_boot.FACTS)
+    wanted = str(section_of(facts, "certificate").get("sha256"))
     if not valid:
         why = next((one.flaw for one in program.signatures), "it is not signed")
         yield Problem(

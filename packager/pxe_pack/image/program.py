@@ -16,7 +16,7 @@ from pxe_pack.image.tree import Inode, RootTree, regular_file
 from pxe_pack.tools import WorkError
 
 _FOLDERS = ("lib64", "usr/lib64", "lib", "usr/lib")
-_MULTIARCH = re.compile(r".*/[\w-]+-linux-[\w-]+")  # x86_64-linux-gnu
+MULTIARCH = re.compile(r".*/[\w-]+-linux-[\w-]+")  # x86_64-linux-gnu
 _MOST_LIBRARIES = 64
 _MAGIC = b"\x7fELF"
 
@@ -90,7 +90,7 @@ def _folders(tree: RootTree, interpreter: str) -> list[str]:
     """Where the loader looks by default: the folder that it is in, then its distribution's usual ones."""
     own = posixpath.dirname(tree.resolve(interpreter.lstrip("/")))
     inside = (inode.path for folder in _FOLDERS for inode in tree.inside(tree.resolve(folder)))
-    return list(dict.fromkeys([own, *_FOLDERS, *filter(_MULTIARCH.fullmatch, inside)]))
+    return list(dict.fromkeys([own, *_FOLDERS, *filter(MULTIARCH.fullmatch, inside)]))
 
 
 def _own_folders(elf: Elf) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 
 from pxe_pack.freeze import GlibcVersion, parse_glibc
 from pxe_pack.image import identity, mounts, networking, resolver
+from pxe_pack.image.program import MULTIARCH
 from pxe_pack.image.tree import Inode, RootTree, text_file
 
 NESTED = ("LiveOS/rootfs.img", "LiveOS/ext3fs.img")  # dracut's dmsquash-live-root: a file system inside the squashfs
@@ -18,11 +19,10 @@ NESTED = ("LiveOS/rootfs.img", "LiveOS/ext3fs.img")  # dracut's dmsquash-live-ro
 _SYSTEMD = re.compile(r"(?:usr/)?lib/(?:[\w-]+/)?systemd/libsystemd-shared-(\d+)[^/]*\.so")
 _LIBC = re.compile(r"(?:usr/)?lib(?:64)?/(?:[\w-]+/)?libc(?:\.so\.6|-(\d+\.\d+)\.so)")
 _LIBRARY_FOLDERS = ("lib", "usr/lib", "lib64", "usr/lib64")
-_MULTIARCH = re.compile(r".*/[\w-]+-linux-[\w-]+")  # of Debian: x86_64-linux-gnu
-_OS_RELEASE = ("etc/os-release", "usr/lib/os-release")  # os-release(5)
+OS_RELEASE = ("etc/os-release", "usr/lib/os-release")  # os-release(5)
 _LONGEST_VALUE = 4096  # characters of a value; longer ones are cut
 _SELINUX = "etc/selinux/config"
-_READ = (*_OS_RELEASE, _SELINUX, mounts.FSTAB, *identity.FILES, *resolver.READ)
+_READ = (*OS_RELEASE, _SELINUX, mounts.FSTAB, *identity.FILES, *resolver.READ)
 _KERNEL_MODULES = "lib/modules"
 # e_machine (elf.h) -> `uname -m`
 _MACHINES = {
@@ -50,7 +50,7 @@ def is_system_file(path: str) -> bool:
 
 def read_root(tree: RootTree) -> RootFacts:
     """The facts of the root filesystem in `tree`. Raises InputError or WorkError if it is damaged."""
-    present = tree.stat([*NESTED, *_OS_RELEASE, _SELINUX])
+    present = tree.stat([*NESTED, *OS_RELEASE, _SELINUX])
     if nested := next((path for path in NESTED if path in present), ""):
         return RootFacts(nested=nested)
     systemd: int | None = None
@@ -61,7 +61,7 @@ def read_root(tree: RootTree) -> RootFacts:
         elif _LIBC.fullmatch(inode.path) and stat.S_ISREG(inode.mode):
             libc = inode.path
     machine, glibc = _c_library(tree, libc) if libc else ("", None)
-    release = next((path for path in _OS_RELEASE if path in present), "")
+    release = next((path for path in OS_RELEASE if path in present), "")
     return RootFacts(
         name=_pretty_name(tree, release) if release else "",
         machine=machine,
@@ -82,7 +82,7 @@ def _libraries(tree: RootTree) -> Iterator[Inode]:
     for folder in _LIBRARY_FOLDERS:
         for inode in tree.inside(folder):
             yield inode
-            if stat.S_ISDIR(inode.mode) and (inode.path.endswith("/systemd") or _MULTIARCH.fullmatch(inode.path)):
+            if stat.S_ISDIR(inode.mode) and (inode.path.endswith("/systemd") or MULTIARCH.fullmatch(inode.path)):
                 yield from tree.inside(inode.path)
                 if not inode.path.endswith("/systemd"):
                     yield from tree.inside(f"{inode.path}/systemd")

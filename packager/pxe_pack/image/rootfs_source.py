@@ -21,12 +21,12 @@ from pxe_pack.image import archive, squashfs
 from pxe_pack.image.decompress import DAMAGED
 from pxe_pack.image.iso.descriptors import SECTOR
 from pxe_pack.image.limits import Limit, Usage
+from pxe_pack.image.rootfs import OS_RELEASE
 from pxe_pack.image.squashfs import open_tree
 from pxe_pack.tools import InputError
 
 Form = Literal["directory", "tar", "squashfs"]
 
-_RELEASES = ("etc/os-release", "usr/lib/os-release")
 _LOADERS = ("bootx64.efi", "bootaa64.efi")  # at the top of a pxe-tar
 _ISO_MAGIC_AT, _ISO_MAGIC = 16 * SECTOR + 1, b"CD001"
 _KEPT = ("boot/config-", "usr/lib/modules/")
@@ -70,7 +70,7 @@ def detect_rootfs(path: Path) -> RootfsSource | None:
 def _form(path: Path) -> Form | None:
     """The form that `path` may have, judged by its first bytes; None if it has none. Raises OSError."""
     if path.is_dir():
-        inner = [path / name for name in _RELEASES]
+        inner = [path / name for name in OS_RELEASE]
         return "directory" if any(one.is_symlink() or one.exists() for one in inner) else None
     if not path.is_file():
         return None
@@ -131,7 +131,7 @@ def _squashfs(path: Path) -> RootfsSource | None:
     with path.open("rb") as file:
         superblock = squashfs.superblock(file)
     with open_tree(path) as tree:
-        if not tree.stat(_RELEASES).keys() & set(_RELEASES):
+        if not tree.stat(OS_RELEASE).keys() & set(OS_RELEASE):
             return None
         for folder in ("boot", "usr/lib/modules"):
             for inode in tree.inside(folder):
@@ -159,7 +159,7 @@ def _tar(path: Path) -> RootfsSource | None:
                 count.add()
                 Limit.PATH.check(max(len(member.name), len(member.linkname)))
                 name = _plain(path, member.name)
-                found = found or name in _RELEASES
+                found = found or name in OS_RELEASE
                 if not found and _belongs_to_pxe_tar(tar, member, name):
                     return None
                 newest = max(newest, int(member.mtime))

@@ -14,7 +14,7 @@ from pxe_pack.image.grub.script import Command, Node, parse, walk
 from pxe_pack.image.grub.words import quoted, unquoted
 from pxe_pack.tools import InputError
 
-ARTIFACT_URL = "pxe-fetch.artifact_url"  # where the artifacts are after a relocation (docs/decisions/0007)
+ARTIFACT_URL = f"{facts.PREFIX}.artifact_url"  # where the artifacts are after a relocation (docs/decisions/0007)
 ISO_SHA256 = f"{facts.PREFIX}.{facts.ISO_SHA256}"  # with which the initrd compares the ISO (docs/decisions/0042)
 # Of a pinned configuration (docs/decisions/0041).
 CONFIG, CONFIG_SHA256 = f"{facts.PREFIX}.config", f"{facts.PREFIX}.config.sha256"
@@ -72,8 +72,8 @@ def with_argument(words: Sequence[str], name: str, value: str) -> list[str]:
 
 def without(words: Sequence[str], names: Collection[str]) -> list[str]:
     """`words` without the arguments called `names`; the kernel treats `-` and `_` alike."""
-    alike = {name.replace("-", "_") for name in names}
-    return [word for word in words if unquoted(word).partition("=")[0].replace("-", "_") not in alike]
+    alike = {facts.argument(name) for name in names}
+    return [word for word in words if facts.argument(unquoted(word).partition("=")[0]) not in alike]
 
 
 def replace_words(command: Command, words: list[str]) -> None:

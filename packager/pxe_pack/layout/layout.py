@@ -97,7 +97,7 @@ class Layout:
     @property
     def packed_artifact_url(self) -> str | None:
         """The base URL in the image's configuration; it differs from the current one after a relocation."""
-        return _text(_section(self.facts, "inject"), "artifact_url") or self.urls.artifact_url
+        return _text(section_of(self.facts, "inject"), "artifact_url") or self.urls.artifact_url
 
     @property
     def is_relocated(self) -> bool:
@@ -107,7 +107,7 @@ class Layout:
     @property
     def verifies_iso(self) -> bool:
         """True if its initrds have what compares a downloaded ISO with the digest on the kernel command line."""
-        return _section(self.facts, "verify_iso").get("on") is True
+        return section_of(self.facts, "verify_iso").get("on") is True
 
     @property
     def left_behind(self) -> dict[str, str]:
@@ -137,13 +137,13 @@ class Layout:
     @property
     def copied_payload(self) -> int:
         """The bytes of the payload that dracut copies onto a LiveOS's root at each boot; 0 if it is in the root."""
-        inject = _section(self.facts, "inject")
+        inject = section_of(self.facts, "inject")
         size = inject.get("size")
         return size if inject.get("how") in ("updates", "initrd") and isinstance(size, int) else 0
 
     def fact(self, section: str, key: str) -> str:
         """A text of the manifest; empty if it has none there."""
-        return _text(_section(self.facts, section), key) or ""
+        return _text(section_of(self.facts, section), key) or ""
 
     @property
     def machine(self) -> str:
@@ -287,7 +287,8 @@ def _text(document: Mapping[str, object], key: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _section(document: Mapping[str, object], key: str) -> Mapping[str, object]:
+def section_of(document: Mapping[str, object], key: str) -> Mapping[str, object]:
+    """A section of the manifest; empty if there is none."""
     value = document.get(key)
     return value if isinstance(value, dict) else {}
 

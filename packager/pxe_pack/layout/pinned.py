@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from pxe_fetch.contract import quantity, validators
+from pxe_fetch.contract.model import MAX_SERIAL
 from pxe_fetch.contract.problem import RuleError
 from pxe_fetch.contract.url import UrlError, parse
 from pxe_pack.layout import kernel_arguments
 
 SCHEMES = ("http", "https", "ftp", "tftp")  # by which a node fetches a configuration
 PINNED_SERIAL = "pinned_serial"  # in a manifest; it stays when the pin is removed, as nodes remember it too
-_MAX_SERIAL = 1 << 53
 _UNUSABLE = frozenset("\"'$\\<>`{}|^#")  # in a kernel argument, as GRUB, iPXE and the kernel read it; or never sent
 
 
@@ -94,6 +94,6 @@ def serial_in(facts: Mapping[str, object]) -> int | None:
 
 def _number(document: Mapping[str, object], key: str) -> int | None:
     value = document.get(key)
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_SERIAL):
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_SERIAL):
         raise ValueError(f"has a value of {key} that is not a whole number")
     return value

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pxe_fetch.contract.url import scheme_of
 from pxe_pack.checks.subject import Subject
 from pxe_pack.image.efi import EfiProgram, examined
-from pxe_pack.layout.kernel_arguments import ISO_SHA256
-from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.kernel_arguments import CONFIG, CONFIG_SHA256, ISO_SHA256
+from pxe_pack.layout.layout import Layout, section_of
 from pxe_pack.trust import signed_boot
 from pxe_pack.trust.signing import fingerprint
 
-_CONFIG, _CONFIG_DIGEST = "pxe-fetch.config", "pxe-fetch.config.sha256"
 _ALL = "anything"
 _NOTHING = "nothing"
 
@@ -57,12 +56,12 @@ def chain(subject: Subject) -> list[Link]:
     links.append(_hangs_on(iso, "agent, packed configuration", "they are in the ISO or the initrd"))
     return [
         *links,
-        *_configuration(subject, entry.agent_values(_CONFIG), entry.agent_values(_CONFIG_DIGEST), agent=iso),
+        *_configuration(subject, entry.agent_values(CONFIG), entry.agent_values(CONFIG_SHA256), agent=iso),
     ]
 
 
 def _signed(layout: Layout, *, valid: bool) -> Iterator[Link]:
-    by_shim = signed_boot.section(layout.facts, signed_boot.FACTS).get("chain") == signed_boot.SHIM
+    by_shim = section_of(layout.facts, signed_boot.FACTS).get("chain") == signed_boot.SHIM
     if not valid:
         for name in ("boot program", "kernel arguments", "kernel", "initrd"):
             yield Link(name=name, protection="", remains=_ALL)
@@ -79,8 +78,8 @@ def _signed(layout: Layout, *, valid: bool) -> Iterator[Link]:
 
 def _is_valid(layout: Layout) -> bool:
     """Whether each signed program is one: its signature is intact, and by the certificate in the manifest."""
-    facts = signed_boot.section(layout.facts, signed_boot.FACTS)
-    wanted = signed_boot.section(facts, "certificate").get("sha256")
+    facts = section_of(layout.facts, signed_boot.FACTS)
+    wanted = section_of(facts, "certificate").get("sha256")
     files = [layout.root / path for path in signed_boot.programs(layout)]
     return all(
         file.is_file()

@@ -26,12 +26,6 @@ def signature_file(file: Path) -> Path:
     return file.with_name(f"{file.name}{minisign.SUFFIX}")
 
 
-def url_of_signature(url: str) -> str:
-    """Where a node looks for the signature of the file at `url`: the suffix ends the path, before a query."""
-    path, mark, query = url.partition("?")
-    return f"{path}{minisign.SUFFIX}{mark}{query}"
-
-
 def sign(content: bytes, *, name: str, secret: Path, work: Path) -> bytes:
     """The signature of `content` by the secret key in the file `secret`, which minisign may ask a password for.
 

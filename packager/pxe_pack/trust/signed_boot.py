@@ -24,11 +24,12 @@ from pxe_pack.image.grub import words as grub_words
 from pxe_pack.image.grub.config import GRUB_CFG
 from pxe_pack.image.pe.certificates import name
 from pxe_pack.image.pe.program import read_program
+from pxe_pack.image.rootfs import OS_RELEASE
 from pxe_pack.image.tree import RootTree, regular_file
 from pxe_pack.layout.entries import BootEntry, menu
 from pxe_pack.layout.ipxe import quoted
 from pxe_pack.layout.kernel_arguments import ARTIFACT_URL, ISO_SHA256
-from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.layout import Layout, section_of
 from pxe_pack.tools import InputError
 from pxe_pack.trust import uki
 from pxe_pack.trust.signing import Signer, fingerprint, read_certificate, signer_problems
@@ -36,7 +37,6 @@ from pxe_pack.trust.stub import Stub, find_stub
 
 DB, SHIM = CHAINS
 FACTS = "secure_boot"  # the key of the manifest
-_OS_RELEASE = ("etc/os-release", "usr/lib/os-release")  # os-release(5)
 Edit = Callable[[Sequence[str]], list[str]]  # makes the words of a `linux` command of grub.cfg into others
 _ALIGNMENT = 4  # bytes, of each initrd (Linux, Documentation/driver-api/early-userspace/buffer-format.rst)
 
@@ -103,13 +103,13 @@ def signed_boot(
             )
     if problems or stub is None:
         raise InputError(*problems)
-    release = next((data for path in _OS_RELEASE if tree and (data := regular_file(tree, path))), b"")
+    release = next((data for path in OS_RELEASE if tree and (data := regular_file(tree, path))), b"")
     return SignedBoot(signer=signer, chain=chain, stub=stub, os_release=release, programs=programs, shim=shim)
 
 
 def programs(layout: Layout) -> tuple[str, ...]:
     """The names of a layout's signed program, all of the same content; empty if its boot is not signed."""
-    listed = section(layout.facts, FACTS).get("programs")
+    listed = section_of(layout.facts, FACTS).get("programs")
     return tuple(one for one in listed if one in layout.files) if isinstance(listed, list) else ()
 
 
@@ -157,7 +157,7 @@ def write_again(
     stub.write_bytes(data)
     made = _made(layout, stub, {}, signer=signer, programs=names, work=work)
     stub.unlink()
-    return {FACTS: {**section(before.facts, FACTS), **made}}
+    return {FACTS: {**section_of(before.facts, FACTS), **made}}
 
 
 def _differing(data: bytes, layout: Layout, before: Layout, *, edit: Edit, artifact_url: str | None) -> Iterator[str]:
@@ -199,14 +199,8 @@ def default_entry(layout: Layout) -> BootEntry:
 
 def command_line(layout: Layout) -> str:
     """The kernel arguments in the signed program, as the manifest has them; empty if it does not."""
-    found = section(section(section(layout.facts, FACTS), "sections"), uki.COMMAND_LINE).get("text")
+    found = section_of(section_of(section_of(layout.facts, FACTS), "sections"), uki.COMMAND_LINE).get("text")
     return found if isinstance(found, str) else ""
-
-
-def section(document: Mapping[str, object], key: str) -> Mapping[str, object]:
-    """A section of the manifest; empty if there is none."""
-    value = document.get(key)
-    return value if isinstance(value, dict) else {}
 
 
 def _line(entry: BootEntry) -> str:

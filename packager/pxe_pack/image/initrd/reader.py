@@ -21,6 +21,7 @@ from pxe_pack.image.initrd.appended import Appended
 from pxe_pack.image.initrd.cpio import KEPT_LIMIT, Archives, Member, Segment, Source
 from pxe_pack.image.initrd.squashed import Form, SquashedContent
 from pxe_pack.image.limits import Limit, Usage
+from pxe_pack.image.rootfs import OS_RELEASE
 from pxe_pack.image.tree import Inode, ListedTree
 from pxe_pack.squashfs.errors import SquashfsError
 from pxe_pack.tools import InputError, WorkError
@@ -30,7 +31,6 @@ _MODULES = re.compile(r"(?:^|/)lib/dracut/modules\.txt$")
 _LIVENETROOT = re.compile(r"(?:^|/)s?bin/livenetroot$")
 _UPDATES_HOOK = re.compile(r"(?:^|/)pre-pivot/\d+-apply-live-updates\.sh$")
 _KERNEL = re.compile(r"^(?:usr/)?lib/modules/([^/]+)$")
-_RELEASES = ("etc/os-release", "usr/lib/os-release")
 # dracut modules that configure the network; `network` itself only selects one of them
 _NETWORK = ("network-legacy", "network-manager", "systemd-networkd", "connman")
 _INITRD_RELEASES = ("etc/initrd-release", "usr/lib/initrd-release")
@@ -184,7 +184,7 @@ def _facts(segments: list[Segment], content: _Content, *, mtime: int, unpacked: 
         dmsquash_live="dmsquash-live-root" in bases or "dmsquash-live" in modules,
         applies_updates=any(_UPDATES_HOOK.search(name) for name in names),
         systemd=systemd[-1] if systemd else None,
-        full_os="init" in names and _has(names, _RELEASES) and not _has(names, _INITRD_RELEASES),
+        full_os="init" in names and _has(names, OS_RELEASE) and not _has(names, _INITRD_RELEASES),
         kernels=frozenset(found[1] for name in names if (found := _KERNEL.match(name))),
         network=tuple(name for name in _NETWORK if name in modules),
         url_lib=_has(names, download.URL_LIBS) or "url-lib" in modules,
