@@ -140,7 +140,7 @@ def _read_url(context: RunContext, url: str, digest: Digest | None, limit: int) 
         transports=transports, events=context.event_log, stop=context.stop, run_deadline=context.deadline
     )
     try:
-        return fetch_text(Source(name="configuration", urls=(url,), digest=digest), downloads, limit=limit)
+        return fetch_text(Source(name="configuration", mirrors=((url,),), digest=digest), downloads, limit=limit)
     except (IntegrityError, StoppedError):
         raise
     except FetchError as error:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pxe_fetch.contract.model import Artifact, FetchConfig
+from pxe_fetch.contract.mirrors import moved, requested
+from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.url import Url, UrlError, is_absolute, is_exempt, parse
 from pxe_fetch.contract.validators import joined
-
-
-def artifact_urls(artifact: Artifact) -> list[str]:
-    """The URLs from which a node fetches an artifact, its SHA256SUMS file and its chunk digests; as written."""
-    chunks = artifact.chunks.urls if artifact.chunks else ()
-    return [*artifact.urls, *filter(None, (artifact.digest_url,)), *chunks]
 
 
 def requested_urls(config: FetchConfig, *, artifact_url: str) -> Iterator[str]:
@@ -22,9 +17,8 @@ def requested_urls(config: FetchConfig, *, artifact_url: str) -> Iterator[str]:
     """
     packed = config.artifact_url
     for artifact in config.artifacts:
-        for url in joined(tuple(artifact_urls(artifact)), config.base_url):
-            moved = packed and artifact_url and url.startswith(packed)
-            yield artifact_url + url.removeprefix(packed or "") if moved else url
+        known = moved(artifact, below=packed, to=artifact_url) if packed and artifact_url else artifact
+        yield from joined(requested(known, base=config.base_url).urls, config.base_url)
         if artifact.source and artifact_url:
             yield artifact_url
     if config.report.url:
