@@ -28,13 +28,15 @@ def requested_urls(config: FetchConfig, *, artifact_url: str) -> Iterator[str]:
 def contacted_hosts(config: FetchConfig, *, artifact_url: str) -> list[str]:
     """The hosts to which a node with `config` connects, each once: names and addresses, in lower case.
 
-    A proxy stands for the servers behind it. Hosts that depend on the node are left out.
+    A proxy stands for the servers behind it, unless it has a fallback. Hosts that depend on the node are left out.
     """
     hosts: dict[str, None] = {}
     for text in requested_urls(config, artifact_url=artifact_url):
         url = _known(text)
         proxy = _proxy_of(url, config) if url else None
         hosts[host_of(proxy or text)] = None
+        if proxy and config.proxy.fallback == "direct":
+            hosts[host_of(text)] = None
     return [host for host in hosts if host]
 
 

@@ -149,6 +149,7 @@ configs = st.builds(
         http=st.none() | st.just("http://cache:3128"),
         no_proxy=st.just(("10.0.0.0/8", ".lan")),
         credential=st.none() | st.just("pxe-fetch.proxy"),
+        fallback=st.sampled_from(["none", "direct"]),
     ),
     on_failure=st.sampled_from(["continue", "reboot", "poweroff", "emergency"]),
     report=st.builds(

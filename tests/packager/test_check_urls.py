@@ -199,6 +199,16 @@ def test_each_mirror_is_asked_and_the_caches_before_it_too(
     assert {line.split()[1] for line in asked} == {"/head/head/200", "/head/200"}
 
 
+def test_a_proxy_with_a_fallback_that_is_unreachable_is_passed_by(
+    site: Site, checked: Check, server: tuple[str, list[str]]
+) -> None:
+    (base, asked), unreachable = server, f"http://127.0.0.1:{ports.free()}"
+    proxy = {"http": unreachable, "fallback": "direct"}
+    told = checked_online(site, checked, {"url": f"{base}/head/200"}, proxy=proxy)
+    assert told.severity("url-unreachable") == ""
+    assert asked == ["GET /head/200 HTTP/1.1"]
+
+
 @pytest.mark.parametrize(
     ("path", "told"),
     [

@@ -240,6 +240,9 @@ class Proxy:
         (), OneOrMore(validators.exemption), "Hosts, .domains and networks that are reached directly."
     )
     credential: str | None = key(None, CREDENTIAL, "A credential that holds `user:password`, for proxies that want it.")
+    fallback: str = key(
+        "none", Text(validators.OneOf("none", "direct")), "`direct`: servers are asked directly while a proxy fails."
+    )
 
 
 @record
