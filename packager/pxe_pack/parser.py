@@ -68,6 +68,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "init": Command("write a commented fetch.yaml to start from", "pxe_pack.commands.init"),
         "lock": Command("pin artifacts that have no digest", "pxe_pack.commands.lock"),
         "man": Command("print the manual page", "pxe_pack.commands.man"),
+        "mirror": Command("download everything that a configuration fetches", "pxe_pack.commands.mirror"),
         "nodes": Command("list the nodes that a collector knows", "pxe_pack.commands.nodes"),
         "pack": Command("pack an image and export a PXE layout", "pxe_pack.commands.pack"),
         "pin": Command("have nodes fetch a configuration by URL, pinned or signed", "pxe_pack.commands.pin"),
