@@ -162,6 +162,7 @@ def add_packing(parser: argparse.ArgumentParser, *, default: object) -> None:
     add("--node-memory", "memory of the smallest node, for example 4GiB", type=size, metavar="SIZE")
     add("--agent", "use this frozen agent instead of building one", type=Path, metavar="DIR")
     add("--boot-loader", "use shim and GRUB from this folder", type=Path, metavar="DIR")
+    add("--report", "URL that nodes report to, with a token; `auto`: the layout's server", metavar="URL")
     add("--leave-out", "do not serve the image's files that match this; repeatable", action="append", metavar="GLOB")
     for flag, text in SIGNING.items():
         add(flag, text, type=Path, metavar="FILE")
