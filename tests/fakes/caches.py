@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fakes import ports
 from fakes.process import Process, WebServer, as_ordinary_user, program, running
 
 _NGINX = """
@@ -58,15 +59,15 @@ def _nginx(folder: Path, port: int) -> _Program:
     del port
     user = "user root;" if os.geteuid() == 0 else ""
     config = _NGINX.format(folder=folder, user=user)
-    command = [program("nginx"), "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"]
-    return _Program(files={"nginx.conf": config}, command=command)
+    options = ("-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log")
+    return _Program(files={"nginx.conf": config}, command=[program("nginx"), *options])
 
 
 def _varnish(folder: Path, port: int) -> _Program:
     storage = f"file,{folder}/storage,256M"
     # Without a jail: it would give up root for a user who may not read the test's folder.
-    command = [program("varnishd"), "-j", "none", "-F", "-n", folder / "work", "-a", f":{port}", "-s", storage]
-    return _Program(files={}, command=[*command, "-f", folder / "printed.conf"])
+    options = ("-j", "none", "-F", "-n", folder / "work", "-a", f":{port}", "-s", storage)
+    return _Program(files={}, command=[program("varnishd"), *options, "-f", folder / "printed.conf"])
 
 
 def _squid(folder: Path, port: int) -> _Program:
@@ -94,10 +95,9 @@ def cache(kind: str, folder: Path, *, printed: str, port: int, inside: Sequence[
         (folder / name).write_text(text)
     if made.first:
         subprocess.run([*inside, *made.first], check=True, capture_output=True)
-    listening = [*inside, "ss", "-Hltn", f"sport = :{port}"]
     process = Process(
         command=[*inside, *made.command],
-        is_ready=lambda: bool(subprocess.run(listening, check=True, capture_output=True).stdout),
+        is_ready=lambda: ports.is_listening(port, inside=inside),
         output=folder / "output",
     )
     try:

@@ -74,9 +74,7 @@ def docker_registry(
     (folder / "config.yml").write_text(text.format(folder=folder, address=address, port=port))
     process = Process(
         command=[*inside, program("docker-registry"), "serve", folder / "config.yml"],
-        is_ready=lambda: bool(
-            subprocess.run([*inside, "ss", "-Hltn", f"sport = :{port}"], check=True, capture_output=True).stdout
-        ),
+        is_ready=lambda: ports.is_listening(port, inside=inside),
         output=folder / "output",
     )
     with running(process):
