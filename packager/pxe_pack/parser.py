@@ -79,7 +79,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "schema": Command("print the JSON Schema of fetch.yaml", "pxe_pack.commands.schema"),
         "serve": Command("serve a layout until Ctrl-C", "pxe_pack.commands.serve"),
         "show": Command("show the contents of an image or a layout", "pxe_pack.commands.show"),
-        "snippet": Command("print a server configuration for a layout", "pxe_pack.commands.snippet"),
+        "snippet": Command("print a server or cache configuration for a layout", "pxe_pack.commands.snippet"),
         "versions": Command("list the versions of a published layout", "pxe_pack.commands.versions"),
     }
 )
@@ -191,6 +191,14 @@ def count(written: str) -> int:
     if not written.isascii() or not written.isdigit() or int(written) < 1:
         raise argparse.ArgumentTypeError(f"{written!r} is not a number of at least 1")
     return int(written)
+
+
+def port(written: str) -> int:
+    """A TCP port on the command line. Raises argparse.ArgumentTypeError."""
+    number = count(written)
+    if number > 65535:  # noqa: PLR2004  16 bits
+        raise argparse.ArgumentTypeError(f"{written!r} is not a port: at most 65535")
+    return number
 
 
 def _add_output_options(parser: argparse.ArgumentParser, *, default: object) -> None:
