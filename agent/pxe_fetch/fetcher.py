@@ -16,7 +16,7 @@ from pxe_fetch import sha256sums
 from pxe_fetch.chunkmap import Check, ChunkMap
 from pxe_fetch.contract.chunks import LINE, count, unlisted
 from pxe_fetch.contract.commands import Exit
-from pxe_fetch.contract.keys import Tiers
+from pxe_fetch.contract.keys import Tiers, flat
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.record import record
 from pxe_fetch.contract.url import redact
@@ -269,11 +269,13 @@ def _small(transfer: Transfer, *, mirrors: Tiers, what: str, digest: Digest | No
     Its headers, which may be secret, go to the servers of the artifact itself and to no other.
     """
     servers = {parse_url(url).origin for url in transfer.urls}
+    is_theirs = all(parse_url(url).origin in servers for url in flat(mirrors))
     return Source(
         name=f"{transfer.name} ({what})",
         mirrors=mirrors,
         digest=digest,
-        headers=transfer.headers if all(parse_url(url).origin in servers for tier in mirrors for url in tier) else {},
+        headers=transfer.headers if is_theirs else {},
+        credentials=transfer.credentials if is_theirs else (),
         retry=transfer.retry,
         timeouts=transfer.timeouts,
     )

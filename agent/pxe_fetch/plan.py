@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract import checks, facts, paths, validators
-from pxe_fetch.contract.keys import Tiers
+from pxe_fetch.contract.keys import Tiers, flat
 from pxe_fetch.contract.mirrors import each, moved, requested
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
@@ -35,13 +35,14 @@ class Source:
     digest: Digest | None = None
     size: int | None = None  # bytes on the wire
     headers: Mapping[str, str] = field(default_factory=dict)  # secret ones included
+    credentials: tuple[str, ...] = ()  # names of those that its headers and the queries of its urls come from
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeouts: Timeouts = field(default_factory=Timeouts)
 
     @property
     def urls(self) -> tuple[str, ...]:
         """All mirrors."""
-        return tuple(url for tier in self.mirrors for url in tier)
+        return flat(self.mirrors)
 
 
 @record
@@ -149,7 +150,7 @@ def _transfer(artifact: Artifact, *, node: Node, base: str | None, roots: Allowe
     file, chunk_list, sums = (
         each(tiers, lambda url: _absolute(url, node=node, base=base)) for tiers in requested(artifact, base=base)
     )
-    urls = [url for tier in file for url in tier]
+    urls = flat(file)
     headers = {name: facts.fill(value, node.fact) for name, value in artifact.headers.items()}
     for url in urls:  # facts and base urls can make one unencrypted
         if credential := checks.sent_unencrypted(artifact, url):
@@ -174,6 +175,7 @@ def _transfer(artifact: Artifact, *, node: Node, base: str | None, roots: Allowe
         digest=artifact.digest,
         size=artifact.size,
         headers=headers,
+        credentials=tuple(filter(None, (artifact.header_credential, artifact.query_credential))),
         retry=artifact.retry,
         timeouts=artifact.timeouts,
         sums=each(_in_order(artifact, sums, node=node), signed),
@@ -203,7 +205,7 @@ def _origin(url: str) -> Origin | None:
 def _in_order(artifact: Artifact, tiers: Tiers, *, node: Node) -> Tiers:
     """The mirrors of each tier in the order in which this node uses them; as listed, each is a tier of its own."""
     if artifact.mirror_order == "listed":
-        return tuple((url,) for tier in tiers for url in tier)
+        return tuple((url,) for url in flat(tiers))
     return tuple(spread(tier, node=node.identity, artifact=artifact.name) if len(tier) > 1 else tier for tier in tiers)
 
 

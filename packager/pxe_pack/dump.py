@@ -12,15 +12,18 @@ import yaml
 
 from pxe_fetch.contract import chunks as cut
 from pxe_fetch.contract import quantity, validators
-from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, Mirrors, OneOrMore, Table, Text, Texts, Tiers
-from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, SECTIONS, Digest, FetchConfig
+from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, Mirrors, OneOrMore, Table, Text, Texts, Tiers, flat
+from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, Digest, FetchConfig
+from pxe_pack.config import SECTIONS, Pack
 
 Plain = str | int | bool | list["Plain"] | dict[str, "Plain"]
 
 
-def dump(config: FetchConfig) -> str:
-    """`config` as the text of a `fetch.yaml`, without a `pack` section and without values that are defaults."""
-    return yaml.safe_dump(_section("", config), sort_keys=False, allow_unicode=True, width=1000)
+def dump(config: FetchConfig, *, pack: Pack | None = None) -> str:
+    """`config` as the text of a `fetch.yaml`, with the section `pack` if given. Defaults are left out."""
+    sections = {"pack": _section("pack", pack)} if pack and pack != Pack() else {}
+    document = {**_section("", config), **sections}
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def show_duration(seconds: float) -> str:
@@ -44,8 +47,8 @@ def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911, PL
         case Mirrors(rule=validators.url) if _is_one(cast("Tiers", value)):
             return None
         case Mirrors():
-            tiers = [list(tier) for tier in cast("Tiers", value)]
-            return cast("Plain", tiers if len(tiers) > 1 else [url for tier in tiers for url in tier])
+            tiers = cast("Tiers", value)
+            return [list(tier) for tier in tiers] if len(tiers) > 1 else list(flat(tiers))
         case OneOrMore(rule=validators.DigestOf()) if isinstance(value, bytes):
             digests = cut.listed(value).split()
             return digests[0] if len(digests) == 1 else list(digests)
@@ -65,7 +68,7 @@ def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911, PL
 
 
 def _is_one(mirrors: Tiers) -> bool:
-    return sum(map(len, mirrors)) == 1
+    return len(flat(mirrors)) == 1
 
 
 def _section(name: str, model: object) -> dict[str, Plain]:

@@ -20,6 +20,11 @@ METADATA = "keys"  # of a field: a tuple of Key
 EXTENSION = "x-"  # a key that begins so is for other programs: in every section it is passed over, whatever its value
 
 
+def flat(tiers: Tiers) -> tuple[str, ...]:
+    """The mirrors in the order of their tiers."""
+    return tuple(url for tier in tiers for url in tier)
+
+
 class Text(NamedTuple):
     """One text. `rule` checks it; `load` makes the field's value from the rule's result."""
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import NamedTuple
 
-from pxe_fetch.contract.keys import Tiers
+from pxe_fetch.contract.keys import Tiers, flat
 from pxe_fetch.contract.model import Artifact
 from pxe_fetch.contract.url import scheme_of
 from pxe_fetch.contract.validators import joined
@@ -23,7 +23,7 @@ class Requested(NamedTuple):
     @property
     def urls(self) -> tuple[str, ...]:
         """All of them."""
-        return tuple(url for tiers in self for tier in tiers for url in tier)
+        return tuple(url for tiers in self for url in flat(tiers))
 
 
 def requested(artifact: Artifact, *, base: str | None) -> Requested:
@@ -66,7 +66,7 @@ def _with_caches(mirrors: Tiers, caches: Mapping[str, Tiers], *, base: str | Non
     for tier in mirrors:
         several = [_behind_caches(url, caches, base=base) for url in tier]
         for level in zip_longest(*several, fillvalue=()):
-            for url in (url for part in level for url in part):
+            for url in flat(level):
                 found.setdefault(url, behind)
             behind += 1
     tiers = (tuple(url for url, at in found.items() if at == number) for number in range(behind))

@@ -23,6 +23,7 @@ from pxe_fetch.contract.keys import (
     Texts,
     Tiers,
     Whole,
+    flat,
     key,
     spelled,
 )
@@ -218,7 +219,7 @@ class Artifact:
     @property
     def urls(self) -> tuple[str, ...]:
         """Its mirrors in the order of their tiers."""
-        return tuple(url for tier in self.mirrors for url in tier)
+        return flat(self.mirrors)
 
 
 @record

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 from pxe_fetch.contract import checks, document, keys
 from pxe_fetch.contract.document import Problems, Section, Value
-from pxe_fetch.contract.keys import Tiers
+from pxe_fetch.contract.keys import Tiers, flat
 from pxe_fetch.contract.mirrors import each, requested
 from pxe_fetch.contract.model import DIGESTS, PINNED_BY, SECTIONS, Artifact, FetchConfig
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
@@ -99,7 +99,7 @@ class Reader:
             values["digest_url"] = whole(values["digest_url"])
         artifact = Artifact(**values)
         file = requested(artifact, base=base).file
-        checks.secret(section, artifact, urls=tuple(url for tier in file for url in joined(tier, base)))
+        checks.secret(section, artifact, urls=joined(flat(file), base))
         if not any(map(section.has, (*DIGESTS, *PINNED_BY))):
             try:
                 return self.pin(artifact, joined(artifact.urls, base))
@@ -222,7 +222,7 @@ def _mirrors(section: Section, key: str, value: Value, rule: Rule[str]) -> Tiers
                 section.add("mirror-twice", message, at=one.spot, hint="keep the first: each mirror is in one tier")
             known.update(filter(None, (url,)))
         tiers.append(tuple(url for _, _, url in found if url is not None))
-    return tuple(tiers) if is_tiered else tuple(filter(None, (tuple(url for tier in tiers for url in tier),)))
+    return tuple(tiers) if is_tiered else tuple(filter(None, (flat(tuple(tiers)),)))
 
 
 def _flag_or_whole(section: Section, key: str, value: Value, kind: keys.Flag | keys.Whole) -> bool | int | None:

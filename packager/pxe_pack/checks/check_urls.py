@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from pxe_fetch.contract.keys import flat
 from pxe_fetch.contract.minisign import signature_url
 from pxe_fetch.contract.mirrors import moved, requested
 from pxe_fetch.contract.model import Artifact, FetchConfig, Proxy
@@ -128,7 +129,7 @@ def _of_artifact(artifact: Artifact, config: FetchConfig) -> Iterator[_Target]:
         (f"the digest of {name}", wanted.sums, None, False),
     )
     for what, tiers, size, resumes in several:
-        mirrors = joined(tuple(url for tier in tiers for url in tier), config.base_url)
+        mirrors = joined(flat(tiers), config.base_url)
         for url in mirrors:
             yield _Target(
                 url=url,
