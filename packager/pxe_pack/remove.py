@@ -136,7 +136,7 @@ def _of_layout(layout: Layout, *, output: Path | None, signer: Signer | None, co
         facts = {**layout.facts, **sign_again.write_again(new, layout, signer, edit=edit, work=made.work)}
         before, after = ({path: file.sha256 for path, file in one.files.items()} for one in (layout, new))
         changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
-        gone = {"agent", "inputs", "verify_iso", "trust", "pinned", PINNED_SERIAL}
+        gone = {"agent", "inputs", "verify_iso", "trust", "report", "pinned", PINNED_SERIAL}
         new.finish({**{key: value for key, value in facts.items() if key not in gone}, "inject": None})
     return Removed(output=target_root, removed=injectors, changed=tuple(changed))
 

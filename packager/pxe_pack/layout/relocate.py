@@ -82,7 +82,7 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None, sign
         changed += [path for path in (GRUB_CFG, IPXE_SCRIPT) if new.text(path) != layout.text(path)]
         changed += [path for path in signed if new.files[path] != layout.files[path]]
         new.finish({**layout.facts, **facts})
-    warnings = (*warnings, *_left_behind(new, layout.urls))
+    warnings = (*warnings, *_left_behind(new, layout.urls), *_reports_stay(new, layout.urls))
     return Relocated(root=layout.root, urls=urls, changed=tuple(sorted(changed)), warnings=warnings)
 
 
@@ -97,6 +97,19 @@ def _left_behind(layout: Layout, before: Urls) -> Iterator[Problem]:
             reference="relocate-artifacts-stay",
             message=f"nodes still fetch {left[0]}{more} from the old server, at {base}",
             hint=f"if they move too: pxe-pack relocate DIR --artifact-url {default_artifact_url(new) or 'URL'}",
+            severity="warning",
+        )
+
+
+def _reports_stay(layout: Layout, before: Urls) -> Iterator[Problem]:
+    """A warning if nodes report to a server that the layout has left: the URL and the token are in the image."""
+    url = layout.report_url
+    old, new = ({server(one) for one in (urls.boot_url, urls.artifact_url) if one} for urls in (before, layout.urls))
+    if url and server(url) in old - new:
+        yield Problem(
+            reference="relocate-report-stays",
+            message=f"nodes still report to the old server, at {url}",
+            hint="pack again to have them report to the new one: the URL is in the image",
             severity="warning",
         )
 
