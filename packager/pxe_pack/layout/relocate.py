@@ -31,7 +31,7 @@ from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
 from pxe_pack.layout.urls import Urls, default_artifact_url, file_name, is_nfs, same_urls, server
 from pxe_pack.output import output_problem, staging
 from pxe_pack.tools import InputError
-from pxe_pack.trust import signed_boot
+from pxe_pack.trust import sign_again, signed_boot
 from pxe_pack.trust.signing import Signer
 
 
@@ -77,7 +77,7 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None, sign
             if path not in (GRUB_CFG, IPXE_SCRIPT, *signed):
                 new.take_over(path, layout, name=names.get(path, path))
         new.write_scripts(moved, program=signed[0] if signed else "")
-        facts = signed_boot.write_again(new, layout, signer, edit=edit, artifact_url=artifact_url, work=made.work)
+        facts = sign_again.write_again(new, layout, signer, edit=edit, artifact_url=artifact_url, work=made.work)
         changed = [name for path, name in names.items() if path != name]
         changed += [path for path in (GRUB_CFG, IPXE_SCRIPT) if new.text(path) != layout.text(path)]
         changed += [path for path in signed if new.files[path] != layout.files[path]]
@@ -166,7 +166,7 @@ def _folder(url: str) -> str:
     return url.rstrip("/") + "/"
 
 
-def _rewritten(cfg: str, layout: Layout, urls: Urls, *, edit: signed_boot.Edit) -> str:
+def _rewritten(cfg: str, layout: Layout, urls: Urls, *, edit: sign_again.Edit) -> str:
     """grub.cfg with the new URLs. Raises InputError if it does not contain the old boot_url."""
     try:
         nodes = parse(cfg)
@@ -184,7 +184,7 @@ def _rewritten(cfg: str, layout: Layout, urls: Urls, *, edit: signed_boot.Edit) 
     return "".join(map(str, nodes))
 
 
-def _edit(layout: Layout, urls: Urls) -> signed_boot.Edit:
+def _edit(layout: Layout, urls: Urls) -> sign_again.Edit:
     """What replaces the URLs in the words of an entry's kernel, and adds or removes the arguments that tell them."""
     packed, before, after = layout.packed_artifact_url, layout.urls.boot_url, urls.boot_url
     own, added = [ARTIFACT_URL], dict[str, str]()

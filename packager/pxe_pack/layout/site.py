@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.image.bootloader import SUFFIXES
 from pxe_pack.image.grub.config import GRUB_CFG
@@ -106,11 +107,19 @@ def address_of(host: str) -> Address | None:
         return None
 
 
-def contacted(layout: Layout) -> tuple[str, ...]:
-    """The hosts that the nodes of `layout` contact by their configuration; none if it cannot be read."""
+def packed_in(layout: Layout) -> FetchConfig | None:
+    """The configuration in the image of `layout`; None if there is none, or none that can be read."""
     try:
         with opened(layout.root, boot_url=layout.urls.boot_url or "") as image:
-            config = packed_config(image)
+            return packed_config(image)
+    except InputError:  # `check` says what is wrong
+        return None
+
+
+def contacted(layout: Layout) -> tuple[str, ...]:
+    """The hosts that the nodes of `layout` contact by their configuration; none if it cannot be read."""
+    config = packed_in(layout)
+    try:
         entries = menu(layout.text(GRUB_CFG), read=layout.text).entries
     except (InputError, GrubSyntaxError):  # `check` says what is wrong
         return ()
