@@ -32,6 +32,7 @@ from pxe_pack.freeze.cache import default_cache, frozen_agent
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.urls import Urls, default_artifact_url
 from pxe_pack.lock.lockfile import read_lock
+from pxe_pack.node_reports import NO_CREDENTIALS, node_reports, with_reports
 from pxe_pack.output import parent_problem, staging_folder
 from pxe_pack.payload import Entry, make_payload
 from pxe_pack.tools import InputError
@@ -75,6 +76,11 @@ def write_payload(request: Request, *, console: Console) -> Written:
     if files and not base:
         problems.append(checks.missing_setting("artifact_url"))
     problems += [*(checks.artifact_url(base) if base else ()), *checks.credentials(fetch, base)]
+    reports, wrong = node_reports(
+        pack.report, fetch, config=request.config, boot_url=pack.boot_url or "", artifact_url=base
+    )
+    problems += wrong
+    fetch = with_reports(fetch, reports)
     trust, wrong = read_keys([base_dir / name for name in pack.trust])
     problems += wrong
     if fetch.live_space and request.initramfs_type is None:
@@ -103,6 +109,7 @@ def write_payload(request: Request, *, console: Console) -> Written:
                 config=dump.dump(config),
                 roots=fetch.allowed_roots,
                 trust=trust,
+                credentials=reports.credentials() if reports else NO_CREDENTIALS,
                 tree=None,
             )
             (made / CONFIG).write_text(_HEADER + _configuration(payload.entries, made), encoding="utf-8")

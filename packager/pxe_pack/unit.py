@@ -23,6 +23,7 @@ from pxe_fetch.contract.paths import (
     AGENT,
     CATALOG_UNIT_NAME,
     CREDENTIAL,
+    KEPT_DIR,
     LIVE_SPACE_UNIT_NAME,
     TARGET_NAME,
     UNIT_DIR,
@@ -139,7 +140,7 @@ def _known_to(systemd: int, text: str) -> list[str]:
 
 
 def _fitted_line(name: str, value: str, roots: Sequence[str]) -> str:
-    if name == "ReadWritePaths":
+    if name == "ReadWritePaths" and value != f"-{KEPT_DIR}":
         value = " ".join(f"-{_escaped(root)}" for root in roots)
     elif name == "ProtectHome" and _reaches(roots, _HOMES):
         value = "read-only"

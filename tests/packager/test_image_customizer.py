@@ -97,6 +97,7 @@ def test_an_image_that_was_customized_has_what_a_packed_image_has(
     site: Site, packs: Packs, writes: Callable[..., Path], tmp_path: Path
 ) -> None:
     site.rest = {"artifacts": site.rest["artifacts"], "allowed_roots": ["/srv", "/var/cache/models"]}
+    site.pack = {"report": "http://10.0.0.1:8787/report"}
     root = tmp_path / "root"
     root.mkdir()
     customize(writes("--systemd", "255"), root)
@@ -111,7 +112,8 @@ def test_an_image_that_was_customized_has_what_a_packed_image_has(
     assert {path: content for path, (_, content) in found.items() if path not in links} == packed
     enabled = "etc/systemd/system/multi-user.target.wants/pxe-fetch.target"
     assert links == {"usr/bin/pxe-fetch": "/usr/lib/pxe-fetch/pxe-fetch", enabled: f"/{UNITS}/pxe-fetch.target"}
-    assert {mode for mode, _ in found.values()} == {"100755", "100644", "120777"}
+    assert {mode for mode, _ in found.values()} == {"100755", "100644", "100600", "120777"}
+    assert found["etc/pxe-fetch/credentials/pxe-fetch.report"][0] == "100600"
     assert found["usr/lib/pxe-fetch/pxe-fetch"][0] == "100755"
     for folder in ("srv", "var/cache/models"):
         assert (root / folder).stat().st_mode & 0o7777 == 0o755
