@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -50,6 +50,8 @@ class Site:
     tls: Tls | None = None  # for https URLs
     listen: tuple[Address, ...] = ()  # the server's addresses; empty: all
     collector: str | None = None  # HOST:PORT of the program that takes the nodes' reports
+    more_files: Mapping[str, Path] = field(default_factory=dict)  # served too, by URL
+    log_folder: bool = False  # have nginx's log say which folder a file was served from
     contacted: tuple[str, ...] = ()  # hosts that nodes contact by their configuration
 
     @property
