@@ -51,7 +51,7 @@ _EXAMPLES: dict[type, dict[str, str]] = {
         "name": "model",
         "url": "http://mirror.lan/models/${arch}/model.bin",
         "urls": "[http://a.lan/model.bin, https://b.lan/model.bin]",
-        "oci": f"registry.lan/site/model@sha256:{_SHA256}",
+        "oci": "registry.lan/site/model:v1",
         "title": "model.bin",
         "source": "files/model.bin",
         "sha256": _SHA256,

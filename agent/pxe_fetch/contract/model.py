@@ -135,7 +135,7 @@ class Artifact:
     urls: tuple[str, ...] = spelled(  # mirrors of the same bytes; empty exactly when `source` is given
         Key(ONE_URL, "Absolute, or relative to `base_url`; ${facts} are filled in.", name="url"),
         Key(URLS, "Instead of `url`: mirrors of the same bytes.", name="urls"),
-        Key(REFERENCES, "Instead of `url`: in a registry, as registry.lan/site/model@sha256:…; or a list.", name="oci"),
+        Key(REFERENCES, "Instead of `url`: in a registry, as HOST/NAME@sha256:…, or a list of them.", name="oci"),
         default=(),
     )
     title: str | None = key(  # exactly with `oci`, whose urls are those of the manifest until the layer is known
