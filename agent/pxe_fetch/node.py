@@ -157,8 +157,13 @@ class Node:
         http, https = (url and url.replace("//", login, 1) for url in (proxy.http, proxy.https))
         return replace(proxy, http=http, https=https)
 
-    def registry_login(self, credential: str) -> Login:
-        """Who the file `credential` of the unit's credentials logs in to registries. Raises ProblemError as above."""
+    def registry_login(self, credential: str | None) -> Login:
+        """Who logs in to registries by the file `credential` of the unit's credentials; nobody by None.
+
+        Raises ProblemError as above.
+        """
+        if credential is None:
+            return Login()
         form = "`user:password` or an identity token, on one line"
         text = self._line(credential, key="registry_credential", form=form)
         user, colon, password = text.partition(":")

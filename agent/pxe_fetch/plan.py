@@ -183,7 +183,7 @@ def _transfer(artifact: Artifact, *, node: Node, base: str | None, roots: Allowe
         digest=artifact.digest,
         size=artifact.size,
         headers=headers,
-        login=None if artifact.title is None else _login(artifact, node=node),
+        login=None if artifact.title is None else node.registry_login(artifact.registry_credential),
         title=artifact.title,
         retry=artifact.retry,
         timeouts=artifact.timeouts,
@@ -201,10 +201,6 @@ def _transfer(artifact: Artifact, *, node: Node, base: str | None, roots: Allowe
         start=artifact.start,
         start_required=artifact.start_required,
     )
-
-
-def _login(artifact: Artifact, *, node: Node) -> Login:
-    return node.registry_login(artifact.registry_credential) if artifact.registry_credential else Login()
 
 
 def _origin(url: str) -> Origin | None:

@@ -58,13 +58,13 @@ def _layer(transfer: Transfer, context: Context, *, on_layer: Callable[[Transfer
     if not pinned:  # by a tag
         reference = f"{reference}@sha256:{hashlib.sha256(body).hexdigest()}"
     try:
-        manifest = registry.read_manifest(body)
-        layer = manifest.layer(transfer.title or "")
+        layers = registry.read_manifest(body)
+        layer = registry.find_layer(layers, transfer.title or "")
     except ValueError as error:
         raise PolicyError(f"the manifest {reference} cannot be used: {error}") from None
     if transfer.size not in {None, layer.size}:
         raise PolicyError(f"{reference} has {layer.size} bytes, but the configuration has `size: {transfer.size}`")
-    chunks = next((_chunks(one, layer, urls) for one in manifest.layers if one.title == layer.title + SUFFIX), None)
+    chunks = next((_chunks(one, layer, urls) for one in layers if one.title == layer.title + SUFFIX), None)
     found = replace(
         transfer,
         urls=tuple(registry.blob_url(url, layer.digest) for url in urls),

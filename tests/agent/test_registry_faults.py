@@ -131,7 +131,7 @@ INDEX = json.dumps(
     ("manifest", "said"),
     [
         (INDEX, f"linux/arm64 sha256:{'1' * 64}, linux/amd64 sha256:{'2' * 64}"),
-        (fake.manifest(fake.descriptor(b"x", title="other")), "it has no layer with the title m.bin, but other"),
+        (fake.manifest(fake.descriptor(b"x", title="other")), "it has no layers with the title m.bin, but other"),
         (fake.manifest(LAYER, LAYER), "it has 2 layers with the title m.bin"),
         (fake.manifest(), "but none with a title"),
         (fake.manifest(LAYER | {"size": -1}), "a layer without a size"),
@@ -192,7 +192,7 @@ def test_a_registry_by_https_whose_tokens_come_by_http_is_not_told_the_password(
             ran = node.run_config(entry(node, where, registry_credential=CREDENTIAL), tls=tls)
         assert tokens.asked == []
     assert ran.code == 77
-    assert "is not protected" in ran.err
+    assert "which is unprotected" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -50,23 +50,25 @@ def manifest_url(text: str) -> str:
         label = "as in registry.lan/site/model@sha256:…"
         raise RuleError("is not a reference of a registry", reference="oci-invalid", label=label)
     scheme, host, repository, tag, digest = match.groups()
-    filled = [facts.fill(part or "", lambda _: "1.1") for part in (host, repository, tag)]
+    place, name, filled_tag = (facts.fill(part or "", lambda _: "1.1") for part in (host, repository, tag))
     try:
-        parse(f"https://{filled[0]}/")
+        parse(f"https://{place}/")
     except UrlError as error:
         raise RuleError(f"is a URL that {error}", reference="oci-invalid") from None
-    if scheme not in {"http", "https"} and not re.search(r"[.:]|^localhost$", filled[0]):
-        hint = f"write the registry in front, as in docker.io/{text}; a host without a dot needs https:// or http://"
-        raise RuleError("names no registry", reference="oci-invalid", hint=hint)
-    if not _REPOSITORY.fullmatch(filled[1]):
-        label = "parts of lower-case letters and digits, with `.`, `_` or `-` between them"
-        raise RuleError("has no valid repository", reference="oci-invalid", label=label)
-    if tag and not _TAG.fullmatch(filled[2]):
-        raise RuleError("has no valid tag", reference="oci-invalid")
-    if digest and not _DIGEST.fullmatch(digest):
-        raise RuleError("has no valid digest", reference="oci-invalid", label="sha256: and 64 hexadecimal digits")
-    if not digest and not tag:
-        raise RuleError("has no digest", reference="oci-invalid", hint="write @sha256:…, or a tag for `pxe-pack lock`")
+    has_host = scheme in {"http", "https"} or place == "localhost" or "." in place or ":" in place
+    for is_right, message, hint in (
+        (has_host, "names no registry", f"write it in front, as in docker.io/{text}; without a dot, with https://"),
+        (
+            _REPOSITORY.fullmatch(name),
+            "has no valid repository",
+            "lower-case letters, digits, `.`, `_`, `-` and `/`",
+        ),
+        (not tag or _TAG.fullmatch(filled_tag), "has no valid tag", "letters and digits; `.`, `_` and `-`"),
+        (not digest or _DIGEST.fullmatch(digest), "has no valid digest", "sha256: and 64 hexadecimal digits"),
+        (digest or tag, "has neither a digest nor a tag", "write @sha256:…; for `pxe-pack lock` and `push` a tag"),
+    ):
+        if not is_right:
+            raise RuleError(message, reference="oci-invalid", hint=hint)
     plain = "http" if scheme == "http" else "https"
     return f"{plain}://{_DOCKER_HUB.get(host, host)}/v2/{repository}/manifests/{digest or tag}"
 
@@ -79,11 +81,6 @@ def written(url: str) -> str:
     is_short = scheme == "https" and ("." in host or ":" in host or host == "localhost")
     place = host if is_short else f"{scheme}://{host}"
     return f"{place}/{repository}{'@' if ':' in last else ':'}{last}"
-
-
-def with_digest(url: str, digest: str) -> str:
-    """The manifest's URL `url`, with `digest` in place of its tag."""
-    return _URL.sub(rf"\1://\2/v2/\3/manifests/{digest}\5", url)
 
 
 def blob_url(url: str, digest: str) -> str:
@@ -107,29 +104,11 @@ class Layer(NamedTuple):
     chunk_size: str = ""  # of a list of chunk digests: bytes, as written
 
 
-class Manifest(NamedTuple):
-    """What a manifest says. `artifact_type` is empty if it has none."""
+def read_manifest(body: bytes) -> list[Layer]:
+    """The layers in the manifest `body`, at most LARGEST_MANIFEST bytes.
 
-    artifact_type: str
-    layers: list[Layer]
-
-    def layer(self, title: str) -> Layer:
-        """The one layer of that title. Raises ValueError with a sentence that begins with "it"."""
-        found = [layer for layer in self.layers if layer.title == title]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise ValueError(f"it has {len(found)} layers with the title {printable(title)}")
-        titles = ", ".join(printable(layer.title) for layer in self.layers if layer.title)
-        raise ValueError(
-            f"it has no layer with the title {printable(title)}, but {titles[:300] or 'none with a title'}"
-        )
-
-
-def read_manifest(body: bytes) -> Manifest:
-    """The manifest in `body`, at most LARGEST_MANIFEST bytes. Raises ValueError with a sentence that begins with "it".
-
-    An index, which names manifests for several platforms, is refused: an artifact has one digest.
+    An index, which names manifests for several platforms, is refused: an artifact has one digest. Raises ValueError
+    with a sentence that begins with "it".
     """
     import json
 
@@ -137,14 +116,24 @@ def read_manifest(body: bytes) -> Manifest:
         document = json.loads(body)
     except (ValueError, RecursionError):
         raise ValueError("it is not JSON") from None
-    layers, index, kind = (_of(document, key) for key in ("layers", "manifests", "artifactType"))
+    layers, index = _of(document, "layers"), _of(document, "manifests")
     if isinstance(index, list):
         several = printable(", ".join(map(_platform, index))[:600])
         message = "it is an index of several manifests: name one of them, with `when: {arch: …}`"
         raise ValueError(f"{message}: {several}")  # noqa: TRY004  of a server's text
     if not isinstance(layers, list):
         raise ValueError("it is not an image manifest, which has `layers`")  # noqa: TRY004  of a server's text
-    return Manifest(kind if isinstance(kind, str) else "", list(map(_layer, layers)))
+    return list(map(_layer, layers))
+
+
+def find_layer(layers: Iterable[Layer], title: str) -> Layer:
+    """The one layer of that title. Raises ValueError as `read_manifest`."""
+    several = list(layers)
+    found = [layer for layer in several if layer.title == title]
+    if len(found) != 1:
+        titles = printable(", ".join(layer.title for layer in several if layer.title)[:300] or "none with a title")
+        raise ValueError(f"it has {len(found) or 'no'} layers with the title {printable(title)}, but {titles}")
+    return found[0]
 
 
 def _of(entry: object, key: str) -> object:

@@ -1,13 +1,12 @@
-"""The Authorization fields by which registries let this run in, and how another is got when one is refused.
+"""Requests to registries: each with the Authorization that its repository wants, got from a token server if need be.
 
-A token is used until a registry answers 401 to it: then it has expired, or is not for what was asked. What renews it is
-the challenge in that answer, at the first request as in the middle of a download.
+What a repository has accepted is used until it answers 401: then a token has expired, or is not for what was asked. The
+challenge in that answer says how to get another, at the first request as in the middle of a download.
 """
 
 from __future__ import annotations
 
 from threading import Lock
-from typing import NamedTuple
 
 from pxe_fetch.contract.registry import LARGEST_TOKEN, Login, TokenRequest, token_in, token_request
 from pxe_fetch.contract.url import Origin, Url
@@ -16,62 +15,54 @@ from pxe_fetch.transport import Request, parse_url
 from pxe_fetch.transport.exchange import refusal
 from pxe_fetch.transport.session import Answer, Session
 
-_OK = 200
+_OK, _UNAUTHORIZED = 200, 401
 
 
-class Refused(NamedTuple):
-    """The Authorization field of a request that was answered with 401."""
-
-    field: str | None
-    is_new: bool  # it was got for this very request
-
-
-class Authorizations:
-    """By login and repository; the downloads of a run share them. Thread-safe."""
+class Registries:
+    """Shared by all downloads of a run. Thread-safe."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._known: dict[tuple[Login, Origin, str], str] = {}
+        self._known: dict[tuple[Login, Origin, str], str] = {}  # Authorization fields, by login and repository
         self._lock = Lock()  # one token for all streams that need one
 
-    def of(self, url: Url, *, login: Login | None) -> str | None:
-        """The field for `url`; None if there is no `login`, or nothing has asked for it yet."""
-        return self._known.get(_repository(url, login)) if login else None
-
-    def renew(self, url: Url, answer: Answer, *, request: Request, refused: Refused) -> str:
-        """The field for another request for `url`, after the 401 `answer`, which is closed.
-
-        Raises RefusedError if the login of `request` is not enough, PolicyError if it would be sent unprotected, and
-        what Transport.open raises of the token server.
-        """
-        challenge, login = answer.field("WWW-Authenticate") or "", request.login or Login()
+    def ask(self, url: Url, *, login: Login, fields: dict[str, str], request: Request) -> Answer:
+        """As Session.ask. Raises also RefusedError if `login` is not enough, and PolicyError if it is not protected."""
+        place = login, url.origin, url.path.rsplit("/", 2)[0]  # /v2/NAME, whatever of it is asked for
+        used = self._known.get(place)
+        answer = self._ask(url, fields, used, request)
+        if answer.status != _UNAUTHORIZED:
+            return answer
         answer.dismiss()
-        place = _repository(url, login)
-        if refused.is_new or (refused.field and refused.field == login.basic):
-            who = "anybody: set registry_credential" if login.is_anonymous else "the user of registry_credential"
-            message = f"the registry {url.host_and_port} does not give this to {who} (401)"
-            raise RefusedError(message, status=401)
-        with self._lock:
-            if (known := self._known.get(place)) and known != refused.field:
-                return known  # another stream was here first
-            try:
-                wanted = token_request(challenge, login)
-            except ValueError as error:
-                hint = ": set registry_credential" if login.is_anonymous else ""
-                raise RefusedError(f"the registry {url.host_and_port} {error}{hint} (401)", status=401) from None
-            field = f"Bearer {self._token(wanted, url, request=request)}" if wanted else login.basic
-            self._known[place] = field
-            return field
+        if not used or used != login.basic:  # else another try would be the same
+            with self._lock:
+                if self._known.get(place) == used:  # no other stream was here first
+                    self._known[place] = self._renewed(url, answer, login=login, request=request)
+            answer = self._ask(url, fields, self._known[place], request)
+            if answer.status != _UNAUTHORIZED:
+                return answer
+            answer.dismiss()
+        who = "anybody: set registry_credential" if login.is_anonymous else "the user of registry_credential"
+        raise RefusedError(f"the registry {url.host_and_port} does not give this to {who} (401)", status=_UNAUTHORIZED)
+
+    def _ask(self, url: Url, fields: dict[str, str], authorization: str | None, request: Request) -> Answer:
+        every = {**fields, **({"Authorization": authorization} if authorization else {})}
+        return self._session.ask(url, fields=every, timeouts=request.timeouts, deadline=request.deadline)
+
+    def _renewed(self, url: Url, answer: Answer, *, login: Login, request: Request) -> str:
+        """The Authorization that the challenge of `answer` wants."""
+        try:
+            wanted = token_request(answer.field("WWW-Authenticate") or "", login)
+        except ValueError as error:
+            hint = ": set registry_credential" if login.is_anonymous else ""
+            raise RefusedError(f"the registry {url.host_and_port} {error}{hint} (401)", status=_UNAUTHORIZED) from None
+        return f"Bearer {self._token(wanted, url, request=request)}" if wanted else login.basic
 
     def _token(self, wanted: TokenRequest, registry: Url, *, request: Request) -> str:
         """What the token server that the `registry` names gives. No redirect is followed."""
         server = parse_url(wanted.url)
-        if server.scheme not in {"http", "https"}:
-            raise PolicyError(f"the registry {registry.host_and_port} names {server} as its token server")
-        if registry.scheme == "https" and server.scheme == "http":
-            raise PolicyError(
-                f"the registry {registry.host_and_port} names {server} for tokens, which is not protected"
-            )
+        if server.scheme != "https" and (server.scheme != "http" or registry.scheme == "https"):
+            raise PolicyError(f"the registry {registry.host_and_port} wants tokens from {server}, which is unprotected")
         fields = {**wanted.fields, **({"Content-Length": str(len(wanted.body))} if wanted.body else {})}
         timeouts, deadline = request.timeouts, request.deadline
         answer = self._session.ask(server, fields=fields, body=wanted.body, timeouts=timeouts, deadline=deadline)
@@ -85,11 +76,6 @@ class Authorizations:
             raise NetworkError(f"the token server {server}: {error}") from None
         finally:
             answer.close()
-
-
-def _repository(url: Url, login: Login | None) -> tuple[Login, Origin, str]:
-    """Where one token is good for: `/v2/site/model` of a server, whatever of it is asked for."""
-    return login or Login(), url.origin, url.path.rsplit("/", 2)[0]
 
 
 def _read(answer: Answer) -> bytes:

@@ -27,7 +27,7 @@ from urllib3 import ProxyManager
 from pxe_fetch import __version__
 from pxe_fetch.contract.model import Proxy, Tls
 from pxe_fetch.contract.paths import CA_BUNDLES
-from pxe_fetch.contract.registry import Login, read_manifest
+from pxe_fetch.contract.registry import Login, find_layer, read_manifest
 from pxe_fetch.contract.url import Url, UrlError, is_exempt, join, parse
 from pxe_pack.cleanup import temporary_folder
 from pxe_pack.image.tree import RootTree, regular_file
@@ -95,7 +95,7 @@ class Client:
             session.headers.update(headers)
             repository = Repository(url=url.raw, login=Login(), session=session)
             try:
-                found = read_manifest(repository.manifest()).layer(title)
+                found = find_layer(read_manifest(repository.manifest()), title)
                 if not repository.has(found.digest):
                     raise requests.HTTPError(f"the registry has the manifest, but not the file {found.digest}")
             except WorkError as error:

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from pxe_fetch.contract.quantity import amount, count
-from pxe_fetch.contract.registry import with_digest, written
 from pxe_pack.console import Console, joined
 from pxe_pack.registry import target
 
@@ -29,7 +28,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     repository = target.repository(arguments.reference, arguments)
     with target.answered(repository):
         layout, digest = pull(repository, arguments.output.absolute(), console=console)
-    reference = written(with_digest(arguments.reference, digest))
+    reference = target.pinned(arguments.reference, digest)
     document = {"reference": reference, "digest": digest, "output": str(layout.root)}
     size = f"{count(len(layout.files), 'file')}, {amount(layout.size)}"
     console.result(document, joined([f"{layout.root} is {reference} now ({size})"]))

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from pxe_fetch.contract.quantity import amount, count
-from pxe_fetch.contract.registry import with_digest, written
 from pxe_pack.console import Console, joined
 from pxe_pack.registry import target
 
@@ -30,7 +29,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     repository = target.repository(arguments.reference, arguments)
     with target.answered(repository):
         pushed = push(arguments.source, repository, console=console)
-    reference = written(with_digest(arguments.reference, pushed.digest))
+    reference = target.pinned(arguments.reference, pushed.digest)
     files = [
         {"title": blob.title, "size": blob.counted.size, "sha256": blob.counted.sha256, "chunk_size": blob.chunk_size}
         for blob in pushed.blobs

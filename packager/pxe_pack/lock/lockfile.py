@@ -83,7 +83,7 @@ class Lock:
             hint = f"`pxe-pack lock {self.config}` downloads it again"
             raise RuleError(f"{reason} in {self.path}", reference="lock-stale", hint=hint)
         if locked.manifest:
-            pinned = tuple(registry.with_digest(url, f"sha256:{locked.manifest}") for url in artifact.urls)
+            pinned = tuple(f"{url.rpartition('/')[0]}/sha256:{locked.manifest}" for url in artifact.urls)
             return replace(artifact, size=locked.size, urls=pinned)
         if locked.chunks:  # as of a `source`: a node that had both would read the file twice
             return replace(artifact, size=locked.size, chunks=locked.chunks)

@@ -31,7 +31,7 @@ def pull(repository: Repository, output: Path, *, console: Console) -> tuple[Lay
     name = written(repository.url)
     body = repository.manifest()
     try:
-        listed = read_manifest(body).layers
+        listed = read_manifest(body)
     except ValueError as error:
         raise wrong(f"the manifest of {name} cannot be used: {error}") from None
     layers = {layer.title: layer for layer in listed}

@@ -36,6 +36,11 @@ def reference(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r} {error.message}: {error.label or error.hint}") from error
 
 
+def pinned(url: str, digest: str) -> str:
+    """The reference of the manifest's URL `url`, with `digest` in place of its tag."""
+    return written(f"{url.rpartition('/')[0]}/{digest}")
+
+
 def tagged(text: str) -> str:
     """The same of a reference with a tag, and no digest: where something is put."""
     url = reference(text)
