@@ -36,6 +36,7 @@ class Source:
     size: int | None = None  # bytes on the wire
     headers: Mapping[str, str] = field(default_factory=dict)  # secret ones included
     login: Login | None = None  # to registries; None: the servers are none
+    credentials: tuple[str, ...] = ()  # names of those that its headers and the queries of its urls come from
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeouts: Timeouts = field(default_factory=Timeouts)
 
@@ -185,6 +186,7 @@ def _transfer(artifact: Artifact, *, node: Node, base: str | None, roots: Allowe
         headers=headers,
         login=None if artifact.title is None else node.registry_login(artifact.registry_credential),
         title=artifact.title,
+        credentials=artifact.credentials,
         retry=artifact.retry,
         timeouts=artifact.timeouts,
         sums_url=signed(_absolute(artifact.digest_url, node=node, base=base)) if artifact.digest_url else None,

@@ -117,8 +117,7 @@ def sent_unencrypted(sender: model.Artifact | model.Report, url: str) -> str | N
     None if there is none, or if `insecure` allows it.
     """
     is_wrong = scheme_of(url) == "http" and not sender.insecure
-    login = sender.registry_credential if isinstance(sender, model.Artifact) and sender.title is not None else None
-    return (sender.header_credential or sender.query_credential or login) if is_wrong else None
+    return next(iter(sender.credentials), None) if is_wrong else None
 
 
 def dest(artifact: Section, path: str, roots: tuple[str, ...]) -> None:

@@ -200,6 +200,12 @@ class Artifact:
     retry: RetryPolicy = key(RetryPolicy(), Group("retry"), "When to try again.", sections=SHARED)
     timeouts: Timeouts = key(Timeouts(), Group("timeouts"), "When an attempt is given up.", sections=SHARED)
 
+    @property
+    def credentials(self) -> tuple[str, ...]:
+        """The names of those that its servers are sent."""
+        login = None if self.title is None else self.registry_credential
+        return tuple(filter(None, (self.header_credential, self.query_credential, login)))
+
 
 @record
 class Tls:
@@ -232,6 +238,11 @@ class Report:
     header_credential: str | None = spelled(HEADER_CREDENTIAL, default=None)
     query_credential: str | None = spelled(QUERY_CREDENTIAL, default=None)
     insecure: bool = spelled(INSECURE, default=False)
+
+    @property
+    def credentials(self) -> tuple[str, ...]:
+        """The names of those that the collector is sent."""
+        return tuple(filter(None, (self.header_credential, self.query_credential)))
 
 
 @record

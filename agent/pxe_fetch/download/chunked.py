@@ -147,6 +147,7 @@ class ChunkedDownload:
             end=chunk_map.start(stream.end) if asks_range else None,
             headers=self._source.headers,
             login=self._source.login,
+            credentials=self._source.credentials,
             timeouts=scheduler.mirrors.timeouts(mirror),
             deadline=deadline,
         )

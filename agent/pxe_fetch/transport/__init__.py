@@ -32,6 +32,7 @@ class Request:
     validator: str | None = None  # a strong one that an earlier Body of the same url gave
     headers: Mapping[str, str] = field(default_factory=dict)  # for the url's own origin alone
     login: Login | None = None  # to the registry that the url leads to; None: it is none
+    credentials: tuple[str, ...] = ()  # names of those that are in the headers and the url, for messages
     timeouts: Timeouts
     deadline: Deadline
 

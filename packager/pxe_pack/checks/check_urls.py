@@ -116,9 +116,7 @@ def _of_pin(pinned: Pinned) -> Iterator[_Target]:
 def _of_artifact(artifact: Artifact, config: FetchConfig) -> Iterator[_Target]:
     """The URLs of an artifact: of its mirrors, of the list of its chunks, and of the file with its digest."""
     name, chunks = f"artifact {artifact.name}", artifact.chunks
-    login = artifact.registry_credential if artifact.title is not None else None
-    secret = artifact.header_credential or artifact.query_credential or login
-    unasked = "it needs a credential that only nodes have" if secret else ""
+    unasked = "it needs a credential that only nodes have" if artifact.credentials else ""
     if any(map(unknown_variable, artifact.headers.values())):
         unasked = "its headers depend on the node"
     several = (
