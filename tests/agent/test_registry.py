@@ -156,7 +156,8 @@ def test_a_token_that_expires_during_the_run_is_renewed(node: FakeNode, guarded:
             parallel=1,
         )
     assert (ran.code, placed(node, "n")) == (0, BODY)
-    assert tokens.asked == [USER, USER]
+    assert set(tokens.asked) == {USER}
+    assert len(tokens.asked) >= 2
 
 
 def test_a_registry_by_https_is_trusted_by_the_sites_authority(

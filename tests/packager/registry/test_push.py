@@ -110,7 +110,7 @@ def test_no_registry_at_all_is_told(small: Path, fails: Fails, monkeypatch: pyte
     ("reference", "said"),
     [
         ("registry.lan/Upper/case:v1", "has no valid repository"),
-        ("registry.lan/site/model", "has no digest"),
+        ("registry.lan/site/model", "has neither a digest nor a tag"),
         (f"registry.lan/site/model@sha256:{'0' * 64}", "has a digest: give a tag"),
     ],
 )
