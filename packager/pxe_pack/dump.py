@@ -12,7 +12,8 @@ import yaml
 
 from pxe_fetch.contract import chunks as cut
 from pxe_fetch.contract import quantity, registry, validators
-from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, OneOrMore, Table, Text, Texts
+from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, Mirrors, OneOrMore, Table, Text, Texts, Tiers, flat
+from pxe_fetch.contract.mirrors import each
 from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, Artifact, Digest, FetchConfig
 from pxe_pack.config import SECTIONS, Pack
 
@@ -43,15 +44,18 @@ def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911, PL
         case Text(rule=validators.DigestOf(algorithm=algorithm)):
             return value.hex if isinstance(value, Digest) and value.algorithm == algorithm else None
         case Text(rule=validators.url) if isinstance(value, tuple):  # one mirror is `url`, several are `urls`
-            return cast("str", value[0]) if len(value) == 1 else None
-        case Texts(rule=validators.url) if isinstance(value, tuple) and len(value) == 1:
+            return cast("str", value[0][0]) if _is_one(value) else None
+        case Mirrors(rule=validators.url) if _is_one(cast("Tiers", value)):
             return None
+        case Mirrors(rule=registry.manifest_url):
+            references = plain(Mirrors(registry.written), each(cast("Tiers", value), registry.written))
+            return cast("list[Plain]", references)[0] if _is_one(cast("Tiers", value)) else references
+        case Mirrors():
+            tiers = cast("Tiers", value)
+            return [list(tier) for tier in tiers] if len(tiers) > 1 else list(flat(tiers))
         case OneOrMore(rule=validators.DigestOf()) if isinstance(value, bytes):
             digests = cut.listed(value).split()
             return digests[0] if len(digests) == 1 else list(digests)
-        case OneOrMore(rule=registry.manifest_url):
-            references = [registry.written(url) for url in cast("Iterable[str]", value)]
-            return references[0] if len(references) == 1 else list(references)
         case Texts() | OneOrMore():
             return list(cast("Iterable[Plain]", value))
         case Duration():
@@ -65,6 +69,10 @@ def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911, PL
             return NO_CHUNKS_WORD if value == NO_CHUNKS else _section(section, value)
         case _:
             return cast("Plain", value)
+
+
+def _is_one(mirrors: Tiers) -> bool:
+    return len(flat(mirrors)) == 1
 
 
 def _section(name: str, model: object) -> dict[str, Plain]:
@@ -82,7 +90,7 @@ def _written(key: str, declared: FieldKey, model: object) -> Plain | None:
     if isinstance(kind, Group) and kind.inline:
         return _section(kind.section, model) or None
     value = getattr(model, declared.field)
-    if isinstance(model, Artifact) and declared.field == "urls" and (key == "oci") != (model.title is not None):
+    if isinstance(model, Artifact) and declared.field == "mirrors" and (key == "oci") != (model.title is not None):
         return None  # they are of another kind
     if declared.key.item:
         return plain(kind, value[key]) if key in value else None

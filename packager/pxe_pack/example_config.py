@@ -55,6 +55,7 @@ _EXAMPLES: dict[type, dict[str, str]] = {
         "title": "model.bin",
         "source": "files/model.bin",
         "sha256": _SHA256,
+        "tiers": "{http://a/: [http://b/]}",
         "sha256_url": "http://mirror.lan/models/SHA256SUMS",
         "size": "1GiB",
         "chunks": "{size: 8MiB}",

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import yaml
 
-from pxe_fetch.contract import checks, keys, model, registry, validators
+from pxe_fetch.contract import checks, keys, registry, validators
 from pxe_fetch.contract.chunks import listed
 from pxe_fetch.contract.document import MAX_CHARACTERS, Section
-from pxe_fetch.contract.keys import Group, Key, Size, Text, Texts, Whole, key, spelled
+from pxe_fetch.contract.keys import Group, Key, OneOrMore, Size, Text, Texts, Whole, key, spelled
+from pxe_fetch.contract.mirrors import each
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig
 from pxe_fetch.contract.problem import Position, Problem, ProblemError, RuleError
 from pxe_fetch.contract.quantity import show_size
@@ -21,6 +22,7 @@ from pxe_pack.tools import InputError
 SUFFIX = ".lock"
 VERSION = 1
 
+_ONE_URL = Text(validators.url, load=lambda url: (url,))
 _time = validators.Matching(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
     "is not a time",
@@ -35,9 +37,9 @@ class Locked:
 
     name: str = key("", Text(validators.name), "The artifact.", missing="name-missing")
     urls: tuple[str, ...] = spelled(
-        Key(model.ONE_URL, "Where its bytes were downloaded from: with `base_url`, and with its ${facts}.", name="url"),
-        Key(model.URLS, "Instead of `url`: the mirrors, all of which had the same bytes.", name="urls"),
-        Key(model.REFERENCES, "Instead of `url`: in a registry, by a tag.", name="oci"),
+        Key(_ONE_URL, "Where its bytes were downloaded from: with `base_url`, and with its ${facts}.", name="url"),
+        Key(Texts(validators.url), "Instead of `url`: the mirrors, all of which had the same bytes.", name="urls"),
+        Key(OneOrMore(registry.manifest_url), "Instead of `url`: in a registry, by a tag.", name="oci"),
         default=(),
     )
     title: str | None = key(None, Text(validators.any_text), "With `oci`: of the layer.")
@@ -83,8 +85,8 @@ class Lock:
             hint = f"`pxe-pack lock {self.config}` downloads it again"
             raise RuleError(f"{reason} in {self.path}", reference="lock-stale", hint=hint)
         if locked.manifest:
-            pinned = tuple(f"{url.rpartition('/')[0]}/sha256:{locked.manifest}" for url in artifact.urls)
-            return replace(artifact, size=locked.size, urls=pinned)
+            pinned = each(artifact.mirrors, lambda url: f"{url.rpartition('/')[0]}/sha256:{locked.manifest}")
+            return replace(artifact, size=locked.size, mirrors=pinned)
         if locked.chunks:  # as of a `source`: a node that had both would read the file twice
             return replace(artifact, size=locked.size, chunks=locked.chunks)
         return replace(artifact, size=locked.size, digest=Digest(algorithm="sha256", hex=locked.sha256))
