@@ -16,6 +16,7 @@ from pxe_fetch.contract.registry import written
 from pxe_fetch.contract.url import redact
 from pxe_fetch.contract.validators import joined
 from pxe_pack.checks import url_client
+from pxe_pack.checks.pinned_config import named
 from pxe_pack.checks.subject import Subject
 from pxe_pack.checks.url_client import Client, Found
 from pxe_pack.image.grub.words import unknown_variable
@@ -97,8 +98,8 @@ def _targets(subject: Subject) -> Iterator[_Target]:
                 yield _Target(
                     url=listed.url, what=path, size=listed.size, needed=needed, resumes=not iso, by_dracut=iso
                 )
-        if pinned := layout.pinned:
-            yield from _of_pin(pinned)
+        for url, sha256, _ in named(subject):
+            yield from _of_config(url, layout.pinned, is_signed=bool(subject.trust) and not sha256)
     if config := subject.config:
         # what the layout exports is above, at the URLs that it has now
         exported = config.artifact_url if config is subject.packed and subject.layout else None
@@ -110,12 +111,13 @@ def _targets(subject: Subject) -> Iterator[_Target]:
                     yield target
 
 
-def _of_pin(pinned: Pinned) -> Iterator[_Target]:
-    """The URLs of a pinned configuration, which may be a newer one if it is signed, and of its signature."""
-    what = f"the configuration {printable(pinned.name)}"
-    yield _Target(url=pinned.url, what=what, size=None if pinned.signed_by else pinned.size, resumes=False)
-    if pinned.signed_by:
-        yield _Target(url=signature_url(pinned.url), what=f"the signature of {what}", size=None, resumes=False)
+def _of_config(url: str, pinned: Pinned | None, *, is_signed: bool) -> Iterator[_Target]:
+    """The URLs of a configuration and its signature. One that is signed may be newer than the one that was pinned."""
+    known = pinned if pinned and pinned.url == url else None
+    what = f"the configuration {printable(known.name)}" if known else "the configuration"
+    yield _Target(url=url, what=what, size=known.size if known and not is_signed else None, resumes=False)
+    if is_signed:
+        yield _Target(url=signature_url(url), what=f"the signature of {what}", size=None, resumes=False)
 
 
 def _of_artifact(artifact: Artifact, config: FetchConfig) -> Iterator[_Target]:

@@ -10,6 +10,7 @@ Sources: RFC 9110 (9.3.7 OPTIONS, 14.2 Range, 15.4 redirects), RFC 3659 (FTP's S
 from __future__ import annotations
 
 import ftplib
+import os
 import ssl
 import time
 from collections.abc import Iterator, Mapping
@@ -57,6 +58,14 @@ class Found:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Answer:
+    status: int
+    reason: str
+    headers: Mapping[str, str]  # in any case
+    body: bytes  # as much of it as was wanted
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Client:
     """Asks as nodes do. `refusal` is why it cannot ask by https."""
 
@@ -76,11 +85,11 @@ class Client:
     def http(self, url: Url, headers: Mapping[str, str]) -> Found:
         """What an http or https server says of the file at `url`. Raises one of ERRORS."""
         answer = self._follow(url, {**headers, "Range": "bytes=0-0"})
-        if answer.status_code == _UNSATISFIABLE and answer.headers.get("Content-Range", "").endswith("*/0"):
+        if answer.status == _UNSATISFIABLE and answer.headers.get("Content-Range", "").endswith("*/0"):
             return Found(size=0, ranges=True)
-        if answer.status_code in _RANGE_REFUSALS:
+        if answer.status in _RANGE_REFUSALS:
             answer = self._follow(url, headers)
-        status = answer.status_code
+        status = answer.status
         if not _OK <= status < _MULTIPLE or status in _NOT_THE_FILE:
             raise requests.HTTPError(f"the server responded {status} {answer.reason}")
         doubt = _doubt(answer)
@@ -104,20 +113,29 @@ class Client:
                 raise requests.HTTPError(str(error.problems[0])) from error
             return Found(size=found.size, ranges=True)
 
+    def content(self, url: Url, *, limit: int) -> bytes:
+        """The file at `url`, or the first `limit` + 1 bytes of it. Raises one of ERRORS."""
+        if url.scheme == "ftp":
+            return _ftp_content(url, limit)
+        answer = self._follow(url, {}, wanted=limit + 1)
+        if answer.status != _OK:
+            raise requests.HTTPError(f"the server responded {answer.status} {answer.reason}")
+        return answer.body
+
     def listens(self, url: Url) -> int:
         """The status with which the server of `url`, where something is to be posted, responds to OPTIONS.
 
         That is what RFC 9110, 9.3.7, has for such a question: it changes nothing. Raises one of ERRORS.
         """
-        return self._send("OPTIONS", url, {}).status_code
+        return self._send("OPTIONS", url, {}).status
 
-    def _follow(self, own: Url, fields: Mapping[str, str]) -> requests.Response:
-        """The answer to a GET, after redirects; its body is not read."""
+    def _follow(self, own: Url, fields: Mapping[str, str], *, wanted: int = 0) -> _Answer:
+        """The answer to a GET, after redirects, with `wanted` bytes of its body."""
         url = own
         for _ in range(_REDIRECTS + 1):
             fields = fields if url.origin == own.origin else _without_secrets(fields)
-            answer = self._patient(url, fields)
-            if answer.status_code not in _MOVED:
+            answer = self._patient(url, fields, wanted)
+            if answer.status not in _MOVED:
                 return answer
             target = join(url, answer.headers.get("Location", "").encode("latin-1", "replace"))
             if target.scheme not in ("http", "https") or (url.scheme, target.scheme) == ("https", "http"):
@@ -125,16 +143,16 @@ class Client:
             url = target
         raise requests.TooManyRedirects(f"more than {_REDIRECTS} redirects")
 
-    def _patient(self, url: Url, fields: Mapping[str, str]) -> requests.Response:
+    def _patient(self, url: Url, fields: Mapping[str, str], wanted: int) -> _Answer:
         """The answer to a GET, asked for again where another moment may bring another one."""
         for seconds in _WAITS:
-            answer = self._send("GET", url, fields)
-            if answer.status_code not in _PASSING:
+            answer = self._send("GET", url, fields, wanted)
+            if answer.status not in _PASSING:
                 return answer
             time.sleep(seconds)
-        return self._send("GET", url, fields)
+        return self._send("GET", url, fields, wanted)
 
-    def _send(self, method: str, url: Url, fields: Mapping[str, str]) -> requests.Response:
+    def _send(self, method: str, url: Url, fields: Mapping[str, str], wanted: int = 0) -> _Answer:
         with self._session(url) as session:
             request = session.prepare_request(
                 requests.Request(method, url.request_url, headers={**fields, "Accept-Encoding": "identity"})
@@ -152,14 +170,11 @@ class Client:
             )
             if proxy and self.proxy.fallback == "direct":
                 with suppress(requests.ConnectionError, requests.Timeout):
-                    answer = send(proxies={url.scheme: proxy})
-                    answer.close()
-                    if answer.status_code not in _OF_PROXIES:
+                    answer = _read(send(proxies={url.scheme: proxy}), wanted)
+                    if answer.status not in _OF_PROXIES:
                         return answer
                 proxy = None
-            answer = send(proxies={url.scheme: proxy} if proxy else {})
-            answer.close()
-            return answer
+            return _read(send(proxies={url.scheme: proxy} if proxy else {}), wanted)
 
     def _session(self, url: Url) -> requests.Session:
         """A session with what a node has for `url`."""
@@ -174,6 +189,13 @@ class Client:
     def _proxy_of(self, url: Url) -> str | None:
         chosen = self.proxy.https if url.scheme == "https" else self.proxy.http
         return None if chosen is None or is_exempt(url, self.proxy.no_proxy) else chosen
+
+
+def _read(answer: requests.Response, wanted: int) -> _Answer:
+    """The answer with `wanted` bytes of its body, and its connection closed."""
+    with answer:
+        body = answer.raw.read(wanted, decode_content=False) if wanted else b""
+    return _Answer(status=answer.status_code, reason=answer.reason or "", headers=answer.headers, body=body)
 
 
 class _Adapter(HTTPAdapter):
@@ -200,7 +222,7 @@ def _context() -> ssl.SSLContext:
     return context
 
 
-def _doubt(answer: requests.Response) -> str:
+def _doubt(answer: _Answer) -> str:
     """What the agent tells of such an answer if its bytes are wrong; empty if nothing is odd about it."""
     encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
@@ -217,6 +239,18 @@ def ftp(url: str) -> Found:
         client.login()
         client.voidcmd("TYPE I")
         return Found(size=client.size(unquote(parts.path.lstrip("/"))), ranges=True)
+
+
+def _ftp_content(url: Url, limit: int) -> bytes:
+    with ftplib.FTP(timeout=_TIMEOUT) as client:  # noqa: S321  as above
+        client.connect(url.host, url.port)
+        client.login()
+        client.voidcmd("TYPE I")
+        with (
+            client.transfercmd(f"RETR {os.fsdecode(url.path_bytes).lstrip('/')}") as channel,
+            channel.makefile("rb") as file,
+        ):
+            return file.read(limit + 1)
 
 
 @contextmanager
