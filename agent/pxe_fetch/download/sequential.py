@@ -115,6 +115,7 @@ class SequentialDownload:
             offset=offset,
             validator=mirror.validator if offset else None,
             headers=self._source.headers,
+            login=self._source.login,
             credentials=self._source.credentials,
             timeouts=timeouts,
             deadline=self._deadline,
