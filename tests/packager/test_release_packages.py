@@ -1,4 +1,4 @@
-"""The Debian package and the container image of a release: each packs on its own. They take minutes: with --full only."""
+"""The Debian package and the container image of a release: each packs on its own. Takes minutes: with --full only."""
 
 from __future__ import annotations
 
