@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from pxe_fetch.contract.url import redact
 from pxe_pack.additional_files import AdditionalFiles, find_additional
 from pxe_pack.freeze import component_lines, components_document, read_components
 from pxe_pack.image import networking, units
@@ -15,7 +16,7 @@ from pxe_pack.image.initrd.reader import InitrdFacts
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.pe.certificates import name
 from pxe_pack.image.programs import Programs, programs
-from pxe_pack.inject.packed_config import packed_trust
+from pxe_pack.inject.packed_config import packed_config, packed_token, packed_trust
 from pxe_pack.inject.previous_payload import PreviousPayload, previous_payloads
 from pxe_pack.layout.layout import Layout, find_layout, section_of
 from pxe_pack.trust import keys, signed_boot
@@ -35,6 +36,8 @@ class ImageReport:
     additional: AdditionalFiles
     signed: tuple[EfiProgram, ...]  # a layout's signed programs, which boot instead of GRUB
     trust: tuple[TrustKey, ...]  # the public keys in it
+    report_url: str  # where nodes report to; empty if they do not
+    has_token: bool  # for that, put there by packing
 
 
 def report_on(image: LiveImage) -> ImageReport:
@@ -43,9 +46,9 @@ def report_on(image: LiveImage) -> ImageReport:
     Raises WorkError when its root filesystem is damaged, and InputError if it is a layout that cannot be trusted.
     """
     layout = find_layout(image.path) if image.path.is_dir() else None
-    listed = (
-        read_components(section_of(layout.facts, "agent")) if layout else ()
-    )  # of one in an initrd, known nowhere else
+    # Of an agent in an initrd, the layout's manifest alone says it.
+    listed = read_components(section_of(layout.facts, "agent")) if layout else ()
+    config = packed_config(image)
     return ImageReport(
         image=image,
         programs=programs(image, image.loaders),
@@ -54,6 +57,8 @@ def report_on(image: LiveImage) -> ImageReport:
         additional=find_additional(image),
         signed=_signed_programs(layout),
         trust=packed_trust(image),
+        report_url=redact(config.report.url) if config and config.report.url else "",
+        has_token=bool(packed_token(image)),
     )
 
 
@@ -93,6 +98,7 @@ def document(report: ImageReport) -> dict[str, object]:
             for one in report.previous_payloads
         ],
         "trust": [key.document() for key in report.trust],
+        "report": {"url": report.report_url, "token": report.has_token} if report.report_url else None,
     }
 
 
@@ -189,6 +195,8 @@ def lines(report: ImageReport) -> Iterator[str]:
     if not report.previous_payloads:
         yield "injected  nothing"
     yield from keys.lines(report.trust)
+    if report.report_url:
+        yield f"report    {report.report_url}{', with a token in the image' if report.has_token else ''}"
 
 
 def _loader_lines(report: ImageReport) -> Iterator[str]:
