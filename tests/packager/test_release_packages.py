@@ -18,6 +18,7 @@ from packing.site import Site
 from pxe_pack.freeze.environment import debian_mirrors
 
 ROOT = Path(__file__).resolve().parents[2]
+BARE = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a system of its own")
 
 
@@ -44,9 +45,7 @@ def packs(root: Path, site: Site) -> str:
     """
     mounted = 'mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev" && exec chroot "$@"'
     inside = ("unshare", "--mount", "--net", "sh", "-c", mounted, "sh", root, "sh", "-c", script)
-    done = subprocess.run(
-        inside, capture_output=True, text=True, check=False, env={"PATH": os.defpath, "HOME": "/root"}
-    )
+    done = subprocess.run(inside, capture_output=True, text=True, check=False, env=BARE)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
