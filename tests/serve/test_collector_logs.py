@@ -125,6 +125,21 @@ def test_node_that_never_gets_past_tftp_is_shown_there_with_the_servers_words(lo
     logs.wait_for(stage="shim", message="")
 
 
+def test_files_that_boot_loaders_do_without_are_no_trouble(logs: Logs) -> None:
+    logs.boot()
+    logs.tftp(f"sent /srv/pxe/bootx64.efi to {logs.address}")
+    for name in ("revocations_sku.efi", "shim_certificate_0.efi"):
+        logs.tftp(f"file /srv/pxe/{name} not found for {logs.address}")
+    logs.tftp(f"sent /srv/pxe/grubx64.efi to {logs.address}")
+    for name in ("grub.cfg-01-52-54-00-00-00-01", "grub.cfg-0A", "x86_64-efi/command.lst", "grubenv"):
+        logs.tftp(f"file /srv/pxe/boot/grub2/{name} not found for {logs.address}")
+    logs.wait_for(stage="GRUB", message="")
+    logs.tftp(f"file /srv/pxe/boot/grub2/grub.cfg not found for {logs.address}")
+    found = logs.wait_for(message="the TFTP server does not have /srv/pxe/boot/grub2/grub.cfg")
+    timeline = logs.collecting.get(f"nodes/{found['id']}")["timeline"]
+    assert [one["stage"] for one in timeline] == ["DHCP", "shim", "GRUB", "GRUB"]
+
+
 def test_node_that_stops_is_shown_as_silent_at_its_stage_with_the_time_since(logs: Logs) -> None:
     logs.boot()
     logs.tftp(f"sent /srv/boot/initrd.img to {logs.address}")
@@ -134,6 +149,7 @@ def test_node_that_stops_is_shown_as_silent_at_its_stage_with_the_time_since(log
         connection.execute(ago, (number,))
     found = logs.wait_for(stage="initrd", state="silent")
     assert 600 <= found["stage_seconds"] < 700
+    assert "did not ask for its root filesystem" in found["advice"]
     assert [*logs.collecting.nodes(state="silent", stage="initrd")] == [logs.mac]
     assert logs.collecting.get("summary")["states"]["silent"] == 1
     logs.http("/liveos.iso")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from pxe_pack.collector.addresses import usual
@@ -35,19 +35,27 @@ _HTTP = re.compile(
 
 # By the name of a file. Image Customizer's and ours: docs/layout.md.
 _FILES = (
+    (re.compile(r"(?:revocations|shim_certificate).*\.efi", re.IGNORECASE), "shim"),
     (re.compile(r"(?:boot(?:x64|aa64)|shim(?:x64|aa64)?)\.efi", re.IGNORECASE), "shim"),
     (re.compile(r"grub(?:x64|aa64)?\.efi|grub\.cfg(?:-.*)?|grubenv|boot\.ipxe|.*ipxe.*\.efi", re.IGNORECASE), "GRUB"),
     (re.compile(r"vmlinuz.*|linux.*|.*\.efi", re.IGNORECASE), "kernel"),
     (re.compile(r"initrd.*|initramfs.*", re.IGNORECASE), "initrd"),
     (re.compile(r".*\.iso", re.IGNORECASE), "ISO"),
 )
+# What boot loaders ask for and do without: shim its revocations and certificates (shim.c, load_unbundled_trust), GRUB
+# the lists of its modules, and a configuration for this node alone (net/net.c, grub_net_search_config_file).
+_OPTIONAL = re.compile(r"(?:revocations|shim_certificate).*\.efi|.*\.lst|grub\.cfg-.+|grubenv", re.IGNORECASE)
 _NOT_FOUND, _OK, _PARTIAL = 404, 200, 206
 
 
 class Dnsmasq:
-    """Reads dnsmasq's log. With `log-dhcp` it tells firmware from an operating system that asks for an address."""
+    """Reads dnsmasq's log. With `log-dhcp` it tells firmware from an operating system that asks for an address.
 
-    def __init__(self) -> None:
+    `layout` is the folder that files come from; their paths are shown without it.
+    """
+
+    def __init__(self, layout: Path | None) -> None:
+        self._folder = f"{layout}/" if layout else ""
         self._firmware: OrderedDict[str, None] = OrderedDict()  # transactions of PXE and HTTP boot
 
     def read(self, line: str, *, now: float) -> Sighting | None:
@@ -65,10 +73,12 @@ class Dnsmasq:
                 text=f"{found['kind']} {address}".strip(), starts_boot=is_firmware,
             )  # fmt: skip
         if (found := _TFTP.fullmatch(line)) and (address := usual(found["address"])):
-            path = clean(found["path"])
+            path = clean(found["path"]).removeprefix(self._folder)
             stage = stage_of(path)
             if stage and found["what"] == "sent":
                 return _delivered(stage, path, address, now=now, how="TFTP")
+            if found["absent"] and _OPTIONAL.fullmatch(PurePosixPath(path).name):
+                return None
             if found["absent"] or found["what"] == "failed sending":
                 what = "does not have" if found["absent"] else "could not send"
                 stage = stage or "DHCP"
