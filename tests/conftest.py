@@ -27,6 +27,8 @@ def pytest_configure() -> None:
 class FilesAndBoots(LoadFileScheduling):  # type: ignore[misc]  # it carries no types
     """A file's tests go to one worker, for they share fixtures; so do all boots, for one takes most of a machine.
 
+    So do those of a fleet, which share the time of one network.
+
     Files are taken in the order of the command line, so that those which take long can be begun first.
     """
 
@@ -36,7 +38,7 @@ class FilesAndBoots(LoadFileScheduling):  # type: ignore[misc]  # it carries no 
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, _ = nodeid.partition("::")
-        return "tests/boot" if file.startswith("tests/boot/") else file
+        return next((folder for folder in ("tests/boot", "tests/fleet") if file.startswith(f"{folder}/")), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesAndBoots:

@@ -268,12 +268,14 @@ def _small(transfer: Transfer, *, urls: tuple[str, ...], what: str, digest: Dige
     Its headers, which may be secret, go to the servers of the artifact itself and to no other.
     """
     servers = {parse_url(url).origin for url in transfer.urls}
+    is_theirs = all(parse_url(url).origin in servers for url in urls)
     return Source(
         name=f"{transfer.name} ({what})",
         urls=urls,
         keep_order=transfer.keep_order,
         digest=digest,
-        headers=transfer.headers if all(parse_url(url).origin in servers for url in urls) else {},
+        headers=transfer.headers if is_theirs else {},
+        credentials=transfer.credentials if is_theirs else (),
         retry=transfer.retry,
         timeouts=transfer.timeouts,
     )

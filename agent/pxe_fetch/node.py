@@ -16,6 +16,7 @@ from urllib.parse import quote
 from pxe_fetch import regular_file
 from pxe_fetch.contract import facts, validators
 from pxe_fetch.contract.model import Proxy, When
+from pxe_fetch.contract.paths import CREDENTIALS_DIR
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError, printable
 
 _LARGEST = 1024 * 1024  # bytes of a file; systemd gives a unit no more in credentials (CREDENTIALS_TOTAL_SIZE_MAX)
@@ -158,14 +159,14 @@ class Node:
         return replace(proxy, http=http, https=https)
 
     def _credential(self, name: str, *, key: str, form: str) -> str:
-        """The text of a credential; bytes that are not UTF-8 are U+FFFD."""
-        try:
-            if self.credentials:
-                return regular_file.read(self.credentials / name, limit=_LARGEST).decode(errors="replace")
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise _credential_error("invalid", name, f"cannot be read: {error.strerror}", form=form) from None
+        """The text of a credential of the unit, else of the image; bytes that are not UTF-8 are U+FFFD."""
+        for folder in filter(None, (self.credentials, self.root / CREDENTIALS_DIR.lstrip("/"))):
+            try:
+                return regular_file.read(folder / name, limit=_LARGEST).decode(errors="replace")
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise _credential_error("invalid", name, f"cannot be read: {error.strerror}", form=form) from None
         raise _credential_error("missing", name, f"({key}) is missing", form=form)
 
     def _read(self, path: str) -> str:

@@ -34,6 +34,7 @@ class Source:
     digest: Digest | None = None
     size: int | None = None  # bytes on the wire
     headers: Mapping[str, str] = field(default_factory=dict)  # secret ones included
+    credentials: tuple[str, ...] = ()  # names of those that its headers and the queries of its urls come from
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeouts: Timeouts = field(default_factory=Timeouts)
 
@@ -179,6 +180,7 @@ def _transfer(artifact: Artifact, *, node: Node, base: str | None, roots: Allowe
         digest=artifact.digest,
         size=artifact.size,
         headers=headers,
+        credentials=tuple(filter(None, (artifact.header_credential, artifact.query_credential))),
         retry=artifact.retry,
         timeouts=artifact.timeouts,
         sums_url=signed(_absolute(artifact.digest_url, node=node, base=base)) if artifact.digest_url else None,

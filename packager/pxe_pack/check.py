@@ -26,6 +26,7 @@ from pxe_pack.layout.urls import Urls, default_artifact_url
 from pxe_pack.loaders import choose_loaders
 from pxe_pack.lock.lockfile import read_lock
 from pxe_pack.node_memory import NodeMemory
+from pxe_pack.node_reports import node_reports, with_reports
 from pxe_pack.tools import InputError
 from pxe_pack.trust import chain, signed_boot
 from pxe_pack.trust.chain import Link
@@ -146,10 +147,13 @@ def _config(request: Request) -> tuple[_Config, list[Problem]]:
     base = pack.artifact_url or (default_artifact_url(pack.boot_url) if pack.boot_url else None)
     signer, unsigned = configured_signer(pack.secure_boot, base_dir=base_dir)
     found += read_keys([base_dir / name for name in pack.trust])[1]
+    reports, unreported = node_reports(
+        pack.report, document.fetch, config=request.config, boot_url=pack.boot_url or "", artifact_url=base or ""
+    )
     wrong = [*checks.compression(pack.compressor, pack.level)]
     config = _Config(
         image=base_dir / pack.image if pack.image else None,
-        fetch=document.fetch,
+        fetch=with_reports(document.fetch, reports),
         boot_url=pack.boot_url or "",
         boot_loader=base_dir / pack.boot_loader if pack.boot_loader else None,
         inject=pack.inject,
@@ -162,7 +166,7 @@ def _config(request: Request) -> tuple[_Config, list[Problem]]:
         signer=signer,
         chain=pack.secure_boot.chain,
     )
-    return config, found + unsigned + wrong
+    return config, found + unsigned + unreported + wrong
 
 
 def _loaders(

@@ -1,7 +1,8 @@
 """The words that options and keys of `pack` have a choice of. Apart, so that the parser needs nothing else."""
 
-INJECTORS = ("auto", "rootfs", "updates", "initrd")
-VERIFY_ISO = ("auto", "true", "false")
+AUTO = "auto"
+INJECTORS = (AUTO, "rootfs", "updates", "initrd")
+VERIFY_ISO = (AUTO, "true", "false")
 COMPRESSORS = ("gzip", "xz", "zstd")  # that a root filesystem can be given
 CHAINS = ("db", "shim")  # what starts a signed boot: the firmware, by its `db`, or a shim, by its MOK list
 

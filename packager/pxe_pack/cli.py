@@ -109,6 +109,7 @@ def pack_as(arguments: argparse.Namespace, shown: Console) -> int:
         boot_loader=arguments.pack_boot_loader,
         leave_out=tuple(arguments.pack_leave_out) if arguments.pack_leave_out else None,
         trust=tuple(arguments.pack_trust) if arguments.pack_trust else None,
+        report=arguments.pack_report,
         input_digest=arguments.pack_input_digest,
         secure_boot_key=arguments.pack_secure_boot_key,
         secure_boot_cert=arguments.pack_secure_boot_cert,

@@ -8,12 +8,17 @@ from typing import NamedTuple, cast
 from pxe_fetch.contract import checks, keys, model, reader, validators
 from pxe_fetch.contract.keys import Group, Size, Text, Texts, Whole, key
 from pxe_fetch.contract.model import FetchConfig
-from pxe_pack.choices import CHAINS, COMPRESSORS, INJECTORS, VERIFY_ISO
+from pxe_pack.choices import AUTO, CHAINS, COMPRESSORS, INJECTORS, VERIFY_ISO
 
 
 def boot_url(text: str) -> str:
     """A URL that an initrd may fetch: one of ours, or by NFS, which the agent does not know."""
     return text if text.startswith("nfs://") else validators.url(text)
+
+
+def report_url(text: str) -> str:
+    """`auto`, or the URL of a collector."""
+    return text if text == AUTO else validators.http_url(text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +73,11 @@ class Pack:
     )
     trust: tuple[str, ...] = key(
         (), Texts(validators.file_name), "minisign's public keys: a configuration by URL has to be signed by one."
+    )
+    report: str | None = key(
+        None,
+        Text(report_url),
+        "Where nodes report to, with a token of the layout; `auto`: to its server.",
     )
 
 

@@ -13,14 +13,17 @@ import yaml
 from pxe_fetch.contract import chunks as cut
 from pxe_fetch.contract import quantity, validators
 from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, OneOrMore, Table, Text, Texts
-from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, SECTIONS, Digest, FetchConfig
+from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, Digest, FetchConfig
+from pxe_pack.config import SECTIONS, Pack
 
 Plain = str | int | bool | list["Plain"] | dict[str, "Plain"]
 
 
-def dump(config: FetchConfig) -> str:
-    """`config` as the text of a `fetch.yaml`, without a `pack` section and without values that are defaults."""
-    return yaml.safe_dump(_section("", config), sort_keys=False, allow_unicode=True, width=1000)
+def dump(config: FetchConfig, *, pack: Pack | None = None) -> str:
+    """`config` as the text of a `fetch.yaml`, with the section `pack` if given. Defaults are left out."""
+    sections = {"pack": _section("pack", pack)} if pack and pack != Pack() else {}
+    document = {**_section("", config), **sections}
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def show_duration(seconds: float) -> str:

@@ -110,6 +110,7 @@ _EXAMPLES: dict[type, dict[str, str]] = {
         "node_memory": "4GiB",
         "leave_out": "[docs/*]",
         "trust": "[site.pub, next.pub]",
+        "report": "auto",
     },
     SecureBoot: {
         "key": "db.key",

@@ -23,6 +23,7 @@ from pxe_pack.inject import PackedIso, Target, original_image
 from pxe_pack.inject.append import append_hook
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import Kind
+from pxe_pack.node_reports import NO_CREDENTIALS
 from pxe_pack.output import Staging, staging, staging_folder
 from pxe_pack.pack_result import PackResult
 from pxe_pack.payload import Payload, make_payload
@@ -47,8 +48,8 @@ def show_plan(options: Options, *, console: Console) -> None:
 def pack(options: Options, *, console: Console) -> PackResult:
     """Pack the image and export the layout.
 
-    Raises InputError before anything is written (except a frozen agent in the cache), WorkError and OSError later; the
-    output is then absent or unchanged.
+    Raises InputError before anything is written (except a frozen agent in the cache, and the token for reports),
+    WorkError and OSError later; the output is then absent or unchanged.
     """
     began = time.monotonic()
     settings = resolve_settings(options)
@@ -71,6 +72,7 @@ def pack(options: Options, *, console: Console) -> PackResult:
             config=settings.config_text,
             roots=settings.fetch.allowed_roots,
             trust=settings.trust,
+            credentials=settings.reports.credentials() if settings.reports else NO_CREDENTIALS,
             tree=image.tree,
         )
         needed = plan.choice.injector.disk_space(image, payload) + (packed.disk_space if packed else 0)
@@ -222,6 +224,7 @@ def _facts(
             "artifact_url": f"{settings.artifact_url.rstrip('/')}/" if settings.files else None,
         },
         "trust": [key.document() for key in settings.trust],
+        "report": {"url": settings.reports.url} if settings.reports else None,
         "verify_iso": plan.verification.document(),
         "boot_loaders": plan.loaders_document(),
         "left_behind": plan.additional.left_behind_document(),

@@ -47,6 +47,7 @@ def summary(packed: PackResult) -> str:
                 if settings.trust
                 else []
             ),
+            *([f"Nodes report to {settings.reports.url}."] if settings.reports else []),
             *(["Nodes verify the ISO before they mount it."] if packed.plan.verification.hook else []),
             f"Packed in {packed.seconds:.1f} s.",
             "",

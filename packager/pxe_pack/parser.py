@@ -68,6 +68,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "init": Command("write a commented fetch.yaml to start from", "pxe_pack.commands.init"),
         "lock": Command("pin artifacts that have no digest", "pxe_pack.commands.lock"),
         "man": Command("print the manual page", "pxe_pack.commands.man"),
+        "mirror": Command("download everything that a configuration fetches", "pxe_pack.commands.mirror"),
         "nodes": Command("list the nodes that a collector knows", "pxe_pack.commands.nodes"),
         "pack": Command("pack an image and export a PXE layout", "pxe_pack.commands.pack"),
         "pin": Command("have nodes fetch a configuration by URL, pinned or signed", "pxe_pack.commands.pin"),
@@ -78,7 +79,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "schema": Command("print the JSON Schema of fetch.yaml", "pxe_pack.commands.schema"),
         "serve": Command("serve a layout until Ctrl-C", "pxe_pack.commands.serve"),
         "show": Command("show the contents of an image or a layout", "pxe_pack.commands.show"),
-        "snippet": Command("print a server configuration for a layout", "pxe_pack.commands.snippet"),
+        "snippet": Command("print a server or cache configuration for a layout", "pxe_pack.commands.snippet"),
         "versions": Command("list the versions of a published layout", "pxe_pack.commands.versions"),
     }
 )
@@ -161,6 +162,7 @@ def add_packing(parser: argparse.ArgumentParser, *, default: object) -> None:
     add("--node-memory", "memory of the smallest node, for example 4GiB", type=size, metavar="SIZE")
     add("--agent", "use this frozen agent instead of building one", type=Path, metavar="DIR")
     add("--boot-loader", "use shim and GRUB from this folder", type=Path, metavar="DIR")
+    add("--report", "URL that nodes report to, with a token; `auto`: the layout's server", metavar="URL")
     add("--leave-out", "do not serve the image's files that match this; repeatable", action="append", metavar="GLOB")
     for flag, text in SIGNING.items():
         add(flag, text, type=Path, metavar="FILE")
@@ -189,6 +191,14 @@ def count(written: str) -> int:
     if not written.isascii() or not written.isdigit() or int(written) < 1:
         raise argparse.ArgumentTypeError(f"{written!r} is not a number of at least 1")
     return int(written)
+
+
+def port(written: str) -> int:
+    """A TCP port on the command line. Raises argparse.ArgumentTypeError."""
+    number = count(written)
+    if number > 65535:  # noqa: PLR2004  16 bits
+        raise argparse.ArgumentTypeError(f"{written!r} is not a port: at most 65535")
+    return number
 
 
 def _add_output_options(parser: argparse.ArgumentParser, *, default: object) -> None:

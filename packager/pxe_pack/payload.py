@@ -18,6 +18,7 @@ from pxe_fetch.contract.paths import (
     CATALOG,
     CATALOG_UNIT_NAME,
     CONFIG_ETC,
+    CREDENTIALS_DIR,
     LIVE_SPACE_LINK,
     LIVE_SPACE_UNIT_NAME,
     TARGET_NAME,
@@ -48,6 +49,7 @@ OWNED = (
     CATALOG,
     CONFIG_ETC,
     f"{TRUST_DIR}/",
+    f"{CREDENTIALS_DIR}/",
     TMPFILES,
     COMMAND,
     MANUAL,
@@ -103,12 +105,14 @@ def make_payload(
     config: str,
     roots: Sequence[str],
     trust: Sequence[TrustKey],
+    credentials: Mapping[str, bytes],
     tree: RootTree | None,
 ) -> Payload:
     """The payload for the image with the root filesystem `tree` (None if it cannot be read: links are not followed).
 
     `service` and `live_space` are the units adapted to the image; `live_space` is empty if it is not needed. Raises
-    InputError if the image has a file of another type at one of its paths.
+    InputError if the image has a file of another type at one of its paths. `credentials` are files that only root may
+    read, by name.
     """
     from pxe_pack.commands import completion, man  # libraries that nothing else needs
 
@@ -120,6 +124,7 @@ def make_payload(
         _file(CATALOG, (units / PurePosixPath(CATALOG).name).read_bytes()),
         _file(CONFIG_ETC, config.encode()),
         *(_file(f"{TRUST_DIR}/{key.name}", key.content) for key in trust),
+        *(_file(f"{CREDENTIALS_DIR}/{name}", content, mode=0o600) for name, content in credentials.items()),
         Entry(path=WANTS_LINK.lstrip("/"), mode=stat.S_IFLNK | 0o777, target=f"../{TARGET_NAME}"),
         Entry(path=COMMAND.lstrip("/"), mode=stat.S_IFLNK | 0o777, target=AGENT),
         _file(MANUAL, gzip.compress(man.agent_page().encode(), mtime=0)),

@@ -81,6 +81,8 @@ class Plan:
             yield f"boot      {self.boot_url}"
             yield f"verify    {'the ISO' if self.verification.hook else 'not the ISO'}: {self.verification.why}"
         yield from keys.lines(settings.trust)
+        if settings.reports:
+            yield settings.reports.line()
         for file in settings.files:
             files = f"{file.folder.files:,} files, " if file.folder else ""
             chunks = f", in chunks of {show_size(file.planned_chunk)}" if file.planned_chunk else ""
@@ -161,6 +163,7 @@ class Plan:
             "verify_iso": self.verification.document(),
             "artifact_url": settings.artifact_url,
             "trust": [key.document() for key in settings.trust],
+            "report": {"url": settings.reports.url} if settings.reports else None,
             "artifacts": [
                 *(_artifact_document(file, base=settings.artifact_url) for file in settings.files),
                 *map(_fetched_document, self._fetched()),

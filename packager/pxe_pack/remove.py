@@ -30,7 +30,7 @@ from pxe_pack.layout.pinned import PINNED_SERIAL
 from pxe_pack.layout.urls import Urls
 from pxe_pack.output import output_problem, staging, staging_folder
 from pxe_pack.tools import InputError
-from pxe_pack.trust import signed_boot
+from pxe_pack.trust import sign_again, signed_boot
 from pxe_pack.trust.signing import Signer
 
 
@@ -133,10 +133,10 @@ def _of_layout(layout: Layout, *, output: Path | None, signer: Signer | None, co
         grub_cfg = without_arguments(layout.text(GRUB_CFG), gone_arguments)
         new.write_scripts(grub_cfg, program=signed[0] if signed else "")
         edit = partial(without, names=gone_arguments)
-        facts = {**layout.facts, **signed_boot.write_again(new, layout, signer, edit=edit, work=made.work)}
+        facts = {**layout.facts, **sign_again.write_again(new, layout, signer, edit=edit, work=made.work)}
         before, after = ({path: file.sha256 for path, file in one.files.items()} for one in (layout, new))
         changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
-        gone = {"agent", "inputs", "verify_iso", "trust", "pinned", PINNED_SERIAL}
+        gone = {"agent", "inputs", "verify_iso", "trust", "report", "pinned", PINNED_SERIAL}
         new.finish({**{key: value for key, value in facts.items() if key not in gone}, "inject": None})
     return Removed(output=target_root, removed=injectors, changed=tuple(changed))
 

@@ -14,6 +14,7 @@ from pxe_pack.inject import Rewrite
 from pxe_pack.layout.layout import VERSIONS
 from pxe_pack.layout.urls import default_artifact_url
 from pxe_pack.lock.lockfile import read_lock
+from pxe_pack.node_reports import NodeReports, node_reports, with_reports
 from pxe_pack.publish import KEEP
 from pxe_pack.tools import InputError
 from pxe_pack.trust.keys import TrustKey, read_keys
@@ -41,6 +42,7 @@ class Options:
     boot_loader: Path | None = None  # a folder with shim and GRUB
     leave_out: tuple[str, ...] | None = None
     trust: tuple[Path, ...] | None = None  # files with public keys of minisign
+    report: str | None = None  # `auto`, or a URL
     input_digest: bool = False  # compute the image's digest for the manifest
     secure_boot_key: Path | None = None
     secure_boot_cert: Path | None = None
@@ -74,6 +76,7 @@ class Settings:
     signer: Signer | None  # None: the boot is not signed
     chain: str  # of a signed boot
     trust: tuple[TrustKey, ...]
+    reports: NodeReports | None  # where nodes report to, if that is put into the image
 
 
 def resolve_settings(options: Options) -> Settings:
@@ -121,17 +124,26 @@ def resolve_settings(options: Options) -> Settings:
     given_keys = options.trust if options.trust is not None else [base_dir / name for name in pack.trust]
     trust, wrong = read_keys(given_keys)
     problems += wrong
+    artifact_url = base or (default_artifact_url(boot_url) if boot_url else "")
+    reports, wrong = node_reports(
+        options.report or pack.report,
+        document.fetch,
+        config=options.config,
+        boot_url=boot_url,
+        artifact_url=artifact_url,
+    )
+    problems += wrong
     settings = Settings(
         config_path=options.config,
         lock_path=lock.path if lock.exists else None,
         config_text=text,
-        fetch=document.fetch,
+        fetch=with_reports(document.fetch, reports),
         image=image,
         output=_real(output),
         format="versions" if options.publish else options.format,
         keep=KEEP if options.keep is None else options.keep,
         boot_url=boot_url,
-        artifact_url=base or (default_artifact_url(boot_url) if boot_url else ""),
+        artifact_url=artifact_url,
         inject=options.inject or pack.inject,
         rewrite=Rewrite(compressor=compressor, level=level) if compressor else None,
         verify_iso=options.verify_iso or pack.verify_iso,
@@ -144,6 +156,7 @@ def resolve_settings(options: Options) -> Settings:
         signer=signer,
         chain=options.secure_boot_chain or pack.secure_boot.chain,
         trust=trust,
+        reports=reports,
     )
     problems += checks.credentials(settings.fetch, settings.artifact_url)
     if options.publish or options.output or pack.output:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pxe_fetch.contract.url import redact
 from pxe_pack.additional_files import AdditionalFiles, find_additional
 from pxe_pack.image import networking, units
 from pxe_pack.image.efi import EfiProgram, examined
@@ -14,7 +15,7 @@ from pxe_pack.image.initrd.reader import InitrdFacts
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.pe.certificates import name
 from pxe_pack.image.programs import Programs, programs
-from pxe_pack.inject.packed_config import packed_trust
+from pxe_pack.inject.packed_config import packed_config, packed_token, packed_trust
 from pxe_pack.inject.previous_payload import PreviousPayload, previous_payloads
 from pxe_pack.layout.layout import find_layout
 from pxe_pack.trust import keys, signed_boot
@@ -34,6 +35,8 @@ class ImageReport:
     additional: AdditionalFiles
     signed: tuple[EfiProgram, ...]  # a layout's signed programs, which boot instead of GRUB
     trust: tuple[TrustKey, ...]  # the public keys in it
+    report_url: str  # where nodes report to; empty if they do not
+    has_token: bool  # for that, put there by packing
 
 
 def report_on(image: LiveImage) -> ImageReport:
@@ -41,6 +44,7 @@ def report_on(image: LiveImage) -> ImageReport:
 
     Raises WorkError when its root filesystem is damaged, and InputError if it is a layout that cannot be trusted.
     """
+    config = packed_config(image)
     return ImageReport(
         image=image,
         programs=programs(image, image.loaders),
@@ -49,6 +53,8 @@ def report_on(image: LiveImage) -> ImageReport:
         additional=find_additional(image),
         signed=_signed_programs(image),
         trust=packed_trust(image),
+        report_url=redact(config.report.url) if config and config.report.url else "",
+        has_token=bool(packed_token(image)),
     )
 
 
@@ -83,6 +89,7 @@ def document(report: ImageReport) -> dict[str, object]:
             for one in report.previous_payloads
         ],
         "trust": [key.document() for key in report.trust],
+        "report": {"url": report.report_url, "token": report.has_token} if report.report_url else None,
     }
 
 
@@ -178,6 +185,8 @@ def lines(report: ImageReport) -> Iterator[str]:
     if not report.previous_payloads:
         yield "injected  nothing"
     yield from keys.lines(report.trust)
+    if report.report_url:
+        yield f"report    {report.report_url}{', with a token in the image' if report.has_token else ''}"
 
 
 def _loader_lines(report: ImageReport) -> Iterator[str]:

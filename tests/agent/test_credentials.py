@@ -242,6 +242,16 @@ def test_the_reports_credentials_go_with_it_to_the_url_of_the_configuration_alon
     assert "s3cret" not in ran.out + ran.err + _everything(node)
 
 
+def test_a_credential_of_the_image_is_used_unless_the_unit_has_one_of_that_name(node: FakeNode) -> None:
+    node.write("etc/pxe-fetch/credentials/pxe-fetch.report", "Authorization: Bearer packed\n")
+    with Server({"/r": Script()}) as server:
+        report = {"url": server.url("/r"), "header_credential": "pxe-fetch.report", "insecure": True}
+        for sent in ("packed", "s3cret"):
+            assert node.run_config(report=report).code == 0
+            assert server.asked[-1].fields["authorization"] == f"Bearer {sent}"
+            node.credential("pxe-fetch.report", "Authorization: Bearer s3cret\n")
+
+
 def test_a_report_is_not_sent_unencrypted_with_a_credential(node: FakeNode, token: str) -> None:
     with Server({"/r": Script()}) as server:
         ran = node.run_config(report={"url": server.url("/r"), "header_credential": token})

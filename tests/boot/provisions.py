@@ -24,7 +24,8 @@ MODEL = Expected(dest="/srv/model.bin", body=bytes(range(1, 252)) * 8_200)  # 32
 MODEL_LIST = "".join(
     hashlib.sha256(MODEL.body[at : at + CHUNK]).hexdigest() + "\n" for at in range(0, len(MODEL.body), CHUNK)
 )
-WRONG = 20 * CHUNK + 7  # the byte of the model that comes wrong, once
+# The byte of the model that comes wrong, once: in a chunk that its first stream has read before another takes it over.
+WRONG = 2 * CHUNK + 7
 WORDS = Expected(dest="/srv/words.txt", body=b"compressed on the way, and plain in its place\n" * 5_000)
 SLOW = Expected(dest="/srv/slow.bin", body=bytes(reversed(range(253))) * 16_600)  # 4 MiB, 200 KiB of it a second
 STOPPED_AT = 512 * 1024  # bytes of it that are there when the unit is restarted

@@ -7,7 +7,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 
 def free(address: str = "127.0.0.1", *, kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
@@ -18,9 +18,12 @@ def free(address: str = "127.0.0.1", *, kind: socket.SocketKind = socket.SOCK_ST
         return port
 
 
-def taken(port: int) -> list[int]:
-    """For each connection to `port`, how many bytes its client has taken so far (tcp(7), TCP_INFO)."""
-    command = ["ss", "-Htino", "state", "established", f"sport = :{port}"]
+def taken(port: int, *, inside: Sequence[str] = ()) -> list[int]:
+    """For each connection to `port`, how many bytes its client has taken so far (tcp(7), TCP_INFO).
+
+    `inside` are the words that run a command in another network namespace.
+    """
+    command = [*inside, "ss", "-Htino", "state", "established", f"sport = :{port}"]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [int(found) for found in re.findall(r"bytes_acked:(\d+)", shown)]
 
@@ -40,6 +43,12 @@ def deaf() -> Iterator[tuple[str, int]]:
         finally:
             for filler in fillers:
                 filler.close()
+
+
+def is_listening(port: int, *, inside: Sequence[str] = ()) -> bool:
+    """Whether somebody listens at `port`, without connecting; `inside` as in `taken`."""
+    command = [*inside, "ss", "-Hltn", f"sport = :{port}"]
+    return bool(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
 def accepts(port: int, *, address: str = "127.0.0.1") -> bool:

@@ -472,6 +472,7 @@ def _references() -> set[str]:
         "source_folder.py",
         "source_archive.py",
         "loaders.py",
+        "node_reports.py",
         "inject/__init__.py",
         "trust/iso_hook.py",
         "freeze/private_folder.py",

@@ -14,12 +14,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from fakes.collector import report
 from fakes.wire import NODE, SERVER, Wire, environment, wire
+from packing.keys import KeyPair
 from packing.site import Site
 from pxe_pack import cli
 
@@ -267,6 +268,14 @@ def test_an_ordinary_user_serves_http_alone(readable: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(EVENTS) == 0
     assert got == (readable / "pxe/liveos.iso").read_bytes()
+    if user:
+        fleet = readable / "fleet.yaml"
+        fleet.write_text("version: 1\nartifacts: []\n")
+        assert cli.main(["pin", str(readable / "pxe"), str(fleet), "--url", f"{url}.yaml", "--quiet"]) == 0
+        fleet.chmod(0o600)
+        pinned = [*user, *command, "--unprivileged", "--pinned", fleet]
+        done = subprocess.run(pinned, capture_output=True, text=True, check=False, env=env)
+        assert f"error[serve-pinned]: nginx cannot read {fleet}" in done.stderr
     assert not [*(readable / "tmp").iterdir()]
 
 
@@ -379,18 +388,21 @@ def test_what_cannot_be_served_is_refused(net: Wire, layout: Site, arguments: li
     assert f"error[{reference}]" in refused(net, layout.output, *arguments)
 
 
-@pytest.mark.skipif(find_spec("pxe_pack.collector") is None, reason="needs the collector")
+def posted(net: Wire, body: str, token: str = "") -> str:
+    """The status of the answer to a report from the node."""
+    ask = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-d", body, "http://10.0.0.1:8080/report"]
+    return net.run(net.at_node(*ask, *(["-H", f"Authorization: Bearer {token}"] if token else [])))
+
+
 def test_reports_reach_the_collector(net: Wire, layout: Site) -> None:
     (layout.folder / "tokens").write_text("0123456789abcdef" * 2)
     with serving(net, layout, "--token-file", layout.folder / "tokens") as served:
         assert served.result["nodes"] == "http://127.0.0.1:8787/"
-        answer = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-d", "{}", "http://10.0.0.1:8080/report"]
-        assert net.run(net.at_node(*answer)) == "401"
-        assert net.run(net.at_node(*answer, "-H", f"Authorization: Bearer {'0123456789abcdef' * 2}")) == "422"
+        assert posted(net, "{}") == "401"
+        assert posted(net, "{}", "0123456789abcdef" * 2) == "422"
         assert served.end() == 0
 
 
-@pytest.mark.skipif(find_spec("pxe_pack.collector") is None, reason="needs the collector")
 def test_node_that_has_its_address_from_another_server_is_known_by_its_mac_address(net: Wire, layout: Site) -> None:
     """And a file that it is refused is named by its path in the layout."""
     (layout.folder / "tokens").write_text("0123456789abcdef" * 2)
@@ -406,6 +418,106 @@ def test_node_that_has_its_address_from_another_server_is_known_by_its_mac_addre
         assert (node["mac"], node["address"], node["stage"]) == (mac, "10.0.0.50", "shim")
         assert node["message"] == "the TFTP server does not have boot/absent.img"
         assert served.end() == 0
+
+
+def test_a_layout_that_reports_to_its_server_brings_the_collector_and_the_tokens_of_all_versions(
+    net: Wire, site: Site, tmp_path: Path
+) -> None:
+    top, file, tokens = tmp_path / "lab", site.config.with_name("fetch.report-token"), []
+
+    def publish() -> None:
+        assert cli.main(site.command("--quiet", "--publish", str(top), "--report", "auto")) == 0
+        tokens.append(file.read_text().strip())
+
+    top.mkdir()
+    publish()
+    with serving(net, site, "--log-dir", tmp_path / "logs", folder=top) as served:
+        assert served.result["nodes"] == "http://127.0.0.1:8787/"
+        assert posted(net, json.dumps(report(1, phase="done")), tokens[0]) == "204"
+        file.unlink()  # to have another token
+        publish()
+        until = time.monotonic() + EVENTS
+        while posted(net, json.dumps(report(2, phase="done")), tokens[1]) != "204":
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        assert tokens[0] != tokens[1]
+        assert posted(net, json.dumps(report(3)), tokens[0]) == "204"
+        assert posted(net, json.dumps(report(3)), "wrong") == "401"
+        listing = [sys.executable, "-m", "pxe_pack", "nodes", "--json"]
+        (found,) = [json.loads(one) for one in net.run(net.at_server(*listing)).splitlines() if '"result"' in one]
+        assert {one["layout"] for one in found["nodes"]} == {"lab"}
+        assert served.end() == 0
+    logs = "".join(one.read_text(errors="replace") for one in (tmp_path / "logs").glob("*.log"))
+    assert not [token for token in tokens if token in logs + site.folder.joinpath("served.jsonl").read_text()]
+
+
+def test_a_layout_that_reports_elsewhere_is_served_without_a_collector(net: Wire, site: Site, packs: Packs) -> None:
+    packs("--report", "http://10.0.0.9:8787/report")
+    with serving(net, site) as served:
+        assert served.result["nodes"] is None
+        assert posted(net, "{}") == "404"
+
+
+def test_log_says_which_version_a_file_was_sent_from_even_if_another_one_is_current_by_then(
+    net: Wire, site: Site, tmp_path: Path
+) -> None:
+    top, ready, large = tmp_path / "published", tmp_path / "ready", 40 << 20
+    top.mkdir()
+    for content in (b"one", b"two"):
+        (site.folder / "m.bin").write_bytes(content.ljust(large, b"."))
+        site.rest = {"artifacts": [{"name": "model", "source": "m.bin", "dest": "/srv/m.bin", "chunks": "none"}]}
+        assert cli.main(site.command("--quiet", "--publish", str(top))) == 0
+    slow = (
+        "import pathlib, sys, time, urllib.request\n"
+        f"body = urllib.request.urlopen('http://10.0.0.1:8080/images/other-user-artifacts/m.bin')\n"
+        "print(body.read(3).decode(), flush=True)\n"
+        f"while not pathlib.Path({str(ready)!r}).exists(): time.sleep(0.05)\n"
+        "print(3 + len(body.read()), flush=True)\n"
+    )
+    with serving(net, site, "--log-dir", tmp_path / "logs", folder=top) as served:
+        with subprocess.Popen(net.at_node(sys.executable, "-c", slow), stdout=subprocess.PIPE, text=True) as node:
+            assert node.stdout
+            assert node.stdout.readline() == "two\n"
+            assert cli.main(["rollback", str(top), "--quiet"]) == 0
+            ready.touch()
+            assert node.stdout.readline() == f"{large}\n"
+        assert served.end() == 0
+    (line,) = (tmp_path / "logs/nginx-access.log").read_text().splitlines()
+    assert line.endswith(
+        f'200 {large} "-" "Python-urllib/{sys.version_info[0]}.{sys.version_info[1]}" '
+        f'"{large}" "-" "{top}/versions/{served.result["version"]}"'
+    )
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_pinned_configuration_is_served_at_its_url(
+    net: Wire,
+    site: Site,
+    packs: Packs,
+    keys: KeyPair,
+    signed: bool,  # noqa: FBT001
+) -> None:
+    packs(*(["--trust", keys.public] if signed else []))
+    fleet = site.folder / "fleet.yaml"
+    fleet.write_text("version: 1\nserial: 1\nartifacts: []\n")
+    pin = ["pin", str(site.output), str(fleet), "--url", "http://10.0.0.1:8080/conf/fleet.yaml", "--quiet"]
+    assert cli.main([*pin, *(["--sign", str(keys.secret)] if signed else [])]) == 0
+    with serving(net, site) as served:
+        (problem,) = [event for event in served.events() if event["event"] == "problem"]
+        assert problem["reference"] == "serve-pinned"
+        assert "http://10.0.0.1:8080/conf/fleet.yaml, which is not served" in str(problem["message"])
+    with serving(net, site, "--pinned", fleet) as served:
+        assert not [event for event in served.events() if event["event"] == "problem"]
+        assert net.fetch("http://10.0.0.1:8080/conf/fleet.yaml") == fleet.read_bytes()
+        if signed:
+            signature = fleet.with_name("fleet.yaml.minisig")
+            assert net.fetch("http://10.0.0.1:8080/conf/fleet.yaml.minisig") == signature.read_bytes()
+    if not signed:
+        fleet.write_text("version: 1\nserial: 2\nartifacts: []\n")
+        assert "is not the configuration that was pinned" in refused(net, site.output, "--pinned", fleet)
+    assert "is no file" in refused(net, site.output, "--pinned", site.folder / "absent.yaml")
+    assert cli.main(["pin", str(site.output), "--remove", "--quiet"]) == 0
+    assert "has no pinned configuration" in refused(net, site.output, "--pinned", fleet)
 
 
 def test_missing_programs_are_named_with_their_packages(net: Wire, layout: Site) -> None:

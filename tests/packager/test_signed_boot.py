@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -483,3 +487,51 @@ def test_a_digest_that_no_initrd_compares_protects_no_iso(
     cfg = site.output / "boot/grub2/grub.cfg"
     cfg.write_text(re.sub(r"(root=live:\S+)", rf"\1 pxe-fetch.iso.sha256={'0' * 64}", cfg.read_text()))
     assert remains(capsys, site)["ISO"] == "anything"
+
+
+@pytest.mark.parametrize("name", ["vmlinuz", "initrd.img"])
+def test_a_file_that_changes_while_it_is_signed_again_is_not_signed(
+    signed: Site, key: Authority, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody who can write to the layout may wait for the moment after a comparison: at any opening of the file."""
+    before = {one: section(signed.output / "bootx64.efi", one) for one in (".linux", ".initrd")}
+    for opening in count(1):
+        layout = tmp_path / f"layout{opening}"
+        shutil.copytree(signed.output, layout)
+        with changing(layout / "boot" / name, opening=opening) as changed:
+            code = cli.main(["relocate", str(layout), "--boot-url", NEW, *flags(key)])
+        program = layout / "bootx64.efi"
+        assert {one: section(program, one) for one in before} == before
+        assert is_signed_by(key, program)
+        assert (NEW.encode() in section(program, ".cmdline")) == (code == 0)
+        assert code == 0 or "error[" in capsys.readouterr().err
+        if not changed:
+            break
+    assert opening > 1
+
+
+@contextmanager
+def changing(file: Path, *, opening: int) -> Iterator[list[Path]]:
+    """Change `file` in place when it is opened by that number, also by another name; the list then has it."""
+    counted, about = 0, file.stat()
+    changed: list[Path] = []
+    active = True
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal counted, active
+        if not active or event != "open" or not isinstance(arguments[0], str):
+            return
+        with suppress(OSError):
+            counted += os.path.samestat(Path(arguments[0]).stat(), about)
+            if counted == opening:
+                active = False
+                with file.open("r+b") as stream:
+                    stream.seek(about.st_size // 2)
+                    stream.write(b"changed")
+                changed.append(file)
+
+    sys.addaudithook(hook)
+    try:
+        yield changed
+    finally:
+        active = False

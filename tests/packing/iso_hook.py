@@ -71,7 +71,7 @@ class Ran:
 
     @property
     def console(self) -> str:
-        """The last that the kernel's log, and so the console, was told."""
+        """What the kernel's log, and so the console, was told."""
         return (self.root / "dev/kmsg").read_text()
 
 

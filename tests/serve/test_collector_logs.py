@@ -17,7 +17,6 @@ from fakes.dnsmasq import dnsmasq
 from fakes.process import Process, program, running
 from fakes.waiting import until
 from pxe_pack.layout.layout import Layout
-from pxe_pack.layout.manifest import Kind
 from pxe_pack.layout.urls import Urls
 
 FIRMWARE = "vendor class: PXEClient:Arch:00007:UNDI:003016"
@@ -54,8 +53,9 @@ class Logs:
     def tftp(self, text: str) -> None:
         self.append(self.dnsmasq, f"Nov 30 07:41:09 dnsmasq-tftp[12]: {text}\n")
 
-    def http(self, path: str, *, address: str = "", status: int = 200, size: int = 1000) -> None:
-        line = f'"GET {path} HTTP/1.1" {status} {size} "-" "curl/8"'
+    def http(self, path: str, *, address: str = "", status: int = 200, size: int = 1000, more: str = "") -> None:
+        """`more` is what follows in the format of `pxe-pack serve`."""
+        line = f'"GET {path} HTTP/1.1" {status} {size} "-" "curl/8"{more}'
         self.append(self.nginx, f"{address or self.address} - - [30/Nov/2026:07:41:09 +0000] {line}\n")
 
     def append(self, file: Path, text: str) -> None:
@@ -156,16 +156,77 @@ def test_node_that_stops_is_shown_as_silent_at_its_stage_with_the_time_since(log
     logs.wait_for(stage="ISO", state="booting")
 
 
-def test_percentage_of_the_iso_comes_from_the_bytes_that_were_sent(logs: Logs, tmp_path: Path) -> None:
-    pxe, log = tmp_path / "pxe", tmp_path / "access.log"
+@pytest.mark.parametrize(
+    ("lines", "percent"),
+    [
+        (['200 1000 "4000" "-"'], 25.0),
+        (['200 1000 "4000" "-"', '206 1000 "3000" "bytes 1000-3999/4000"'], 50.0),  # resumed, and cut again
+        (
+            ['200 1000 "4000" "-"', '206 1000 "3000" "bytes 1000-3999/4000"', '206 2000 "2000" "bytes 2000-3999/4000"'],
+            100,
+        ),
+        (['200 1000 "4000" "-"', '206 1000 "1000" "bytes 3000-3999/4000"'], 25.0),  # what is in between is missing
+        (['206 1000 "1000" "bytes 3000-3999/4000"'], None),
+        (['200 3000 "4000" "-"', '200 1000 "4000" "-"'], 75.0),  # begun again
+        (["200 4000"], None),  # the format "combined"
+        (['200 4000 "0" "-"'], None),
+        (['206 4000 "4000" "multipart; x"'], None),
+    ],
+)
+def test_percentage_of_the_iso_comes_from_the_ranges_that_were_sent(
+    logs: Logs, lines: list[str], percent: float | None
+) -> None:
+    for line in lines:
+        status, size, *more = line.split(" ", 2)
+        logs.http("/os/live.iso", status=int(status), size=int(size), more=f' {more[0]} "/srv/pxe"' if more else "")
+    logs.collecting.wait_for(logs.address, stage="ISO", percent=percent)
+
+
+def test_node_and_its_run_have_the_version_that_it_booted(logs: Logs) -> None:
+    name, versions = f"node{logs.number}", ("20261130T074501Z-1a2b3c4d", "20261130T080000Z-0badcafe")
+    for shown, version in zip((logs.mac, name), versions, strict=True):
+        logs.boot()
+        logs.collecting.wait_for(shown, stage="DHCP", version="")
+        logs.http("/liveos.iso", more=f' "1000" "-" "/srv/lab/versions/{version}"')
+        logs.collecting.wait_for(shown, stage="ISO", version=version)
+        logs.report()
+        # what the node fetches once it is up says nothing of its boot
+        logs.http("/other.iso", more=' "1000" "-" "/srv/lab/versions/20261130T090000Z-00000000"')
+        logs.http("/liveos.iso", address=f"10.1.{logs.number}.{versions.index(version)}")
+        logs.collecting.wait_for(f"10.1.{logs.number}.{versions.index(version)}")  # so the line before has been read
+    found = logs.collecting.wait_for(name, state="done", version=versions[1])
+    assert [one["version"] for one in logs.collecting.node(found["name"])["runs"]] == [versions[1], versions[0]]
+
+
+@pytest.mark.parametrize(
+    ("programs", "stages"),
+    [
+        (["bootx64.efi"], ["DHCP", "initrd", "ISO"]),  # the firmware starts it
+        (["grubx64.efi"], ["DHCP", "shim", "initrd", "ISO"]),  # shim does
+        ([], ["DHCP", "shim", "GRUB", "ISO"]),
+    ],
+)
+def test_signed_program_brings_kernel_and_initrd(
+    logs: Logs, tmp_path: Path, programs: list[str], stages: list[str]
+) -> None:
+    pxe, nginx, dnsmasq_log = tmp_path / "pxe", tmp_path / "access.log", tmp_path / "dnsmasq.log"
     pxe.mkdir()
-    layout = Layout(root=pxe, urls=Urls(boot_url="http://10.0.0.1/os/live.iso", artifact_url=""))
-    layout.write("live.iso", [b"x" * 4000], kind=Kind.ISO)
-    layout.finish({"pxe_pack": "0.1.0"})
-    with collector(tmp_path / "c", "--nginx-log", str(log), "--layout", str(pxe)) as collecting:
-        for status, size, percent in ((206, 1000, 25.0), (200, 4000, 100.0)):
-            replace(logs, nginx=log).http("/os/live.iso", status=status, size=size)
-            collecting.wait_for(logs.address, stage="ISO", percent=percent)
+    layout = Layout(root=pxe, urls=Urls(boot_url="http://10.0.0.1/live.iso", artifact_url=""))
+    for name in programs:
+        layout.write(name, [b"x"])
+    layout.finish({"pxe_pack": "0.1.0", "secure_boot": {"programs": programs}})
+    options = ("--nginx-log", str(nginx), "--dnsmasq-log", str(dnsmasq_log), "--layout", str(pxe))
+    with collector(tmp_path / "c", *options) as collecting:
+        own = replace(logs, collecting=collecting, nginx=nginx, dnsmasq=dnsmasq_log)
+        own.boot()
+        own.wait_for(stage="DHCP")
+        own.tftp(f"sent {pxe}/bootx64.efi to {own.address}")
+        own.wait_for(stage=stages[1])
+        own.tftp(f"sent {pxe}/grubx64.efi to {own.address}")
+        own.wait_for(stage=stages[-2])
+        own.http("/live.iso")
+        own.wait_for(stage="ISO")
+        assert [one["stage"] for one in collecting.node(own.mac)["timeline"]] == stages
 
 
 def test_node_whose_iso_is_missing_is_shown_at_the_initrd(logs: Logs) -> None:

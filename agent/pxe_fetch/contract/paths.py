@@ -19,6 +19,7 @@ LIVE_SPACE_LINK = f"{UNIT_DIR}/{UNIT_NAME}.wants/{LIVE_SPACE_UNIT_NAME}"
 CONFIG_ETC = "/etc/pxe-fetch/fetch.yaml"
 CONFIG_USR = "/usr/lib/pxe-fetch/fetch.yaml"
 CREDENTIAL = "pxe-fetch.config"  # below $CREDENTIALS_DIRECTORY
+CREDENTIALS_DIR = "/etc/pxe-fetch/credentials"  # files, for what the unit has no credential of that name
 TRUST_DIR = "/etc/pxe-fetch/trust"  # NAME.pub: minisign's public keys, by one of which a configuration by URL is signed
 
 STATE_DIR = "/run/pxe-fetch"

@@ -30,6 +30,7 @@ class Request:
     end: int | None = None  # offset behind the last byte; more than `offset`, at most the file's size
     validator: str | None = None  # a strong one that an earlier Body of the same url gave
     headers: Mapping[str, str] = field(default_factory=dict)  # for the url's own origin alone
+    credentials: tuple[str, ...] = ()  # names of those that are in the headers and the url, for messages
     timeouts: Timeouts
     deadline: Deadline
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.url import Url, UrlError, join
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.errors import NetworkError, PolicyError, RangeError
+from pxe_fetch.errors import NetworkError, PolicyError, RangeError, RefusedError
 from pxe_fetch.transport import Body, Request, parse_url
 from pxe_fetch.transport.exchange import basic, refusal
 from pxe_fetch.transport.session import Answer, Session
@@ -18,7 +18,10 @@ REDIRECTS = 10  # followed for one request
 _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
 _OTHER_SUCCESSES = frozenset({201, 202, 204, 205})  # not the file; what is not known counts as 200 (RFC 9110, 15)
 _RANGE_REFUSALS = frozenset({400, 406, 412, 416, 417, 431})  # of servers and caches that do not like Range or If-Range
-_OK, _PARTIAL, _MULTIPLE, _UNSATISFIABLE = 200, 206, 300, 416
+_OK, _PARTIAL, _MULTIPLE, _BAD_REQUEST, _UNSATISFIABLE = 200, 206, 300, 400, 416
+_OF_CREDENTIALS = frozenset({401, 403})
+# S3 answers 400 to a session that has expired (Amazon S3 API Reference, Error Responses: ExpiredToken).
+_IN_TEXT = re.compile(rb"<Code>[^<]*(Token|Authorization)")
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]{0,1022}"')  # RFC 9110 8.8.3; not a long one, to send it back
 _BLANKS = " \t\r\n"  # around a value; the last two where it is folded. str.strip() takes more for a blank
@@ -99,7 +102,13 @@ def _body(answer: Answer, request: Request) -> Body:
             answer.start = answer.total = request.offset  # everything is here already
             return answer
         raise RangeError(f"the server refuses the range ({status})", status=status)
-    raise refusal(status, answer.field, answer.exchange, text=answer.text())
+    text = answer.text()
+    error = refusal(status, answer.field, answer.exchange, text=text)
+    is_sent = request.credentials and answer.exchange.url.origin == parse_url(request.url).origin
+    if is_sent and (status in _OF_CREDENTIALS or (status == _BAD_REQUEST and _IN_TEXT.search(text))):
+        names = " and ".join(request.credentials)
+        raise RefusedError(f"{error}: the credential {names} may have expired, or not be for this file", status=status)
+    raise error
 
 
 def _check_part(answer: Answer, request: Request) -> None:

@@ -153,8 +153,8 @@ class Watcher:
         for stage, sign in SIGNS:
             if stage > self.stage and sign.search(self._text):
                 self.reached(stage)
-        if match := VERDICT.search(self._text):
-            self.verdict = ConsoleVerdict(done=match[1] == "done", text=match[0].strip())
+        for line in VERDICT.finditer(self._text):  # the last one counts: the agent may run again
+            self.verdict = ConsoleVerdict(done=line[1] == "done", text=line[0].strip())
         for stages, pattern, why, hint in STOPS:
             if self.stop is None and self.stage in stages and (match := pattern.search(self._text)):
                 said = match[1].strip() if match.lastindex and match[1] else ""

@@ -22,6 +22,7 @@ from pxe_pack.collector.app import Services, application
 from pxe_pack.collector.changes import Changes
 from pxe_pack.collector.database import DatabaseUrlError, connect
 from pxe_pack.collector.fleet import Fleet
+from pxe_pack.collector.layouts import ServedLayouts
 from pxe_pack.collector.metrics import Metrics
 from pxe_pack.collector.webhook import Webhook
 from pxe_pack.collector.writer import Writer
@@ -68,15 +69,14 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--token-file",
         type=Path,
-        required=True,
         metavar="FILE",
         help="tokens of the layouts: a line is TOKEN, or NAME TOKEN",
     )
     add("--node-tokens", action="store_true", help="take reports with a token for that node alone")
     add("--password-file", type=Path, metavar="FILE", help="the page's password; without it, the page is local")
-    add("--nginx-log", type=Path, metavar="FILE", help="nginx's access log (combined)")
+    add("--nginx-log", type=Path, metavar="FILE", help="nginx's access log")
     add("--dnsmasq-log", type=Path, metavar="FILE", help="dnsmasq's log")
-    add("--layout", type=Path, metavar="DIR", help="the layout that is served, for the sizes of its files")
+    add("--layout", type=Path, metavar="DIR", help="what is served, for the tokens in its images")
     add("--tls-cert", type=Path, metavar="FILE", help="serve https with this certificate")
     add("--tls-key", type=Path, metavar="FILE", help="its key")
     add(
@@ -94,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _prepared(arguments: argparse.Namespace) -> tuple[uvicorn.Server, socket.socket, str]:
     """The server, its socket and its URL. Raises what `main` catches."""
-    tokens = Tokens(arguments.token_file, of_nodes_only=arguments.node_tokens)
+    layouts = ServedLayouts(arguments.layout)
+    tokens = Tokens(arguments.token_file, layouts, of_nodes_only=arguments.node_tokens)
     visitors = Visitors(arguments.password_file)
     host, port = arguments.listen
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -107,14 +108,22 @@ def _prepared(arguments: argparse.Namespace) -> tuple[uvicorn.Server, socket.soc
         ssl_certfile=arguments.tls_cert, ssl_keyfile=arguments.tls_key, limit_concurrency=8192,
     )  # fmt: skip
     server = uvicorn.Server(config)
-    config.app = application(_services(arguments, engine, tokens, visitors, is_ending=lambda: server.should_exit))
+    config.app = application(
+        _services(arguments, engine, layouts, tokens, visitors, is_ending=lambda: server.should_exit)
+    )
     scheme = "https" if arguments.tls_cert else "http"
     shown = f"[{host}]" if ":" in host else host
     return server, listener, f"{scheme}://{shown}:{listener.getsockname()[1]}/"
 
 
 def _services(
-    arguments: argparse.Namespace, engine: Engine, tokens: Tokens, visitors: Visitors, *, is_ending: Callable[[], bool]
+    arguments: argparse.Namespace,
+    engine: Engine,
+    layouts: ServedLayouts,
+    tokens: Tokens,
+    visitors: Visitors,
+    *,
+    is_ending: Callable[[], bool],
 ) -> Services:
     registry = CollectorRegistry()
     fleet = Fleet(engine)
@@ -124,8 +133,8 @@ def _services(
         engine, registry=registry, failed=webhook.tell, retention_age=arguments.keep, retention_size=arguments.keep_size
     )
     changes = Changes(fleet, is_ending=is_ending)
-    logs = follow.opened(engine, nginx=arguments.nginx_log, dnsmasq=arguments.dnsmasq_log, layout=arguments.layout)
-    background = (writer.run, changes.run, webhook.run, lambda: follow.follow(logs, writer))
+    logs = follow.opened(engine, nginx=arguments.nginx_log, dnsmasq=arguments.dnsmasq_log, layouts=layouts)
+    background = (writer.run, changes.run, webhook.run, layouts.run, lambda: follow.follow(logs, writer))
     return Services(
         writer=writer, fleet=fleet, changes=changes, metrics=metrics, tokens=tokens, visitors=visitors,
         rate_limit=RateLimit(rate=arguments.rate, burst=4 * arguments.rate), background=background,

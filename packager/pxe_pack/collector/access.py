@@ -15,6 +15,7 @@ from pathlib import Path
 from starlette.requests import Request
 
 from pxe_pack.collector.addresses import is_loopback
+from pxe_pack.collector.layouts import ServedLayouts
 
 ADDRESSES = 65536  # whose rates are remembered
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -34,20 +35,23 @@ class Sender:
 
 
 class Tokens:
-    """The tokens of the layouts: each line of the file is `TOKEN`, or `NAME TOKEN`.
+    """The tokens of the layouts: those in the file, of which a line is `TOKEN` or `NAME TOKEN`, and those in `layouts`.
 
     `Bearer TOKEN` is for every node of the layout. `Bearer MAC.CODE` is for one node, where CODE is the HMAC-SHA256
     (RFC 2104) of its MAC address (lower case, with colons) by TOKEN, in hexadecimal.
     """
 
-    def __init__(self, file: Path, *, of_nodes_only: bool) -> None:
+    def __init__(self, file: Path | None, layouts: ServedLayouts, *, of_nodes_only: bool) -> None:
         self._of_nodes_only = of_nodes_only
+        self._layouts = layouts
         self._names: dict[str, str] = {}  # token -> layout
-        for line in _lines(file):
+        for line in _lines(file) if file else ():
             *name, token = line.split()
             if len(name) > 1:
                 raise SecretError(f"{file} has a line that is neither `TOKEN` nor `NAME TOKEN`")
             self._names[_long_enough(token, file)] = name[0] if name else ""
+        if not self._names and not layouts.tokens:
+            raise SecretError("no token is known: give --token-file, or a --layout that was packed with `report: auto`")
 
     def sender(self, authorization: str) -> Sender | None:
         """Who sends this header field; None if nobody is known by it. Takes the same time for each wrong token."""
@@ -56,7 +60,7 @@ class Tokens:
             return None
         found = None
         mac, _, code = given.strip().partition(".")
-        for token, layout in self._names.items():
+        for token, layout in {**self._layouts.tokens, **self._names}.items():
             if hmac.compare_digest(given.strip().encode(), token.encode()) and not self._of_nodes_only:
                 found = Sender(layout=layout)
             elif code and hmac.compare_digest(code.lower().encode(), node_code(token, mac.lower()).encode()):
@@ -147,7 +151,7 @@ def _lines(file: Path) -> list[str]:
     return lines
 
 
-def _long_enough(secret: str, file: Path) -> str:
+def _long_enough(secret: str, file: Path | None) -> str:
     if len(secret) < MIN_SECRET:
         raise SecretError(
             f"{file} has a secret of fewer than {MIN_SECRET} characters; `openssl rand -hex 32` makes one"

@@ -43,6 +43,7 @@ nodes = Table(
     Column("hostname", Text, nullable=False, default=""),
     Column("address", String(64), nullable=False, default="", index=True),
     Column("layout", String(200), nullable=False, default=""),  # the name of the token that it reports with
+    Column("version", String(64), nullable=False, default=""),  # of a published layout, that it booted
     Column("stage", String(16), nullable=False),
     Column("stage_since", Float, nullable=False),
     Column("state", String(16), nullable=False),  # booting, fetching, done, degraded, failed
@@ -60,6 +61,7 @@ runs = Table(
     metadata,
     Column("run", String(32), primary_key=True),
     Column("node", ForeignKey("nodes.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("version", String(64), nullable=False, default=""),  # of a published layout, that the node booted
     Column("first_seen", Float, nullable=False),
     Column("last_seen", Float, nullable=False, index=True),
     Column("clock_offset", Float),  # seconds by which the node's clock is ahead

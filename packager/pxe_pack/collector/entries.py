@@ -26,7 +26,9 @@ class Sighting:
     address: str = ""
     stage: str
     text: str
-    percent: float | None = None
+    percent: float | None = None  # of the stage, and what had to be there before
+    percent_before: float = 0.0
+    version: str = ""  # of a published layout
     starts_boot: bool = False  # nothing but a boot loader or firmware does this
     is_trouble: bool = False
 

@@ -122,9 +122,9 @@ _NOT_SHOWN = frozenset(("document", "node", "size"))
 
 
 def _entry(row: RowMapping, now: float) -> Document:
-    names = ("id", "key", "mac", "uuid", "hostname", "address", "layout", "stage", "percent", "exit_code", "cause")
+    names = ("id", "key", "mac", "uuid", "hostname", "address", "layout", "version", "stage", "percent", "exit_code")
     return {
-        **{name: row[name] for name in (*names, "message", "bytes", "run")},
+        **{name: row[name] for name in (*names, "cause", "message", "bytes", "run")},
         "name": row["hostname"] or row["mac"] or row["address"] or row["key"],
         "state": row["shown"],
         "stage_seconds": round(max(now - row["stage_since"], 0), 1),

@@ -7,16 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import Engine, select
 
 from pxe_pack.collector import database, neighbours
 from pxe_pack.collector.entries import Entry, Position, Sighting
+from pxe_pack.collector.layouts import ServedLayouts
 from pxe_pack.collector.logs import Dnsmasq, Nginx
 from pxe_pack.collector.tail import Place, Tail
 from pxe_pack.collector.writer import BusyError, Writer
-from pxe_pack.layout.layout import Layout
 
 INTERVAL = 0.25  # seconds between two looks at a log
 AT_ONCE = 200  # lines that are written together
@@ -28,16 +27,16 @@ class _Log:
     read: Callable[..., Sighting | None]
 
 
-def opened(engine: Engine, *, nginx: Path | None, dnsmasq: Path | None, layout: Path | None) -> list[_Log]:
-    """The logs to follow, each from where it was read to the last time. Raises InputError if `layout` is none.
+def opened(engine: Engine, *, nginx: Path | None, dnsmasq: Path | None, layouts: ServedLayouts) -> list[_Log]:
+    """The logs to follow, each from where it was read to the last time. They are of servers of `layouts`.
 
     dnsmasq's is the first: it says whose the addresses in the other one are.
     """
     found = []
     if dnsmasq:
-        found.append(_Log(_tail(engine, dnsmasq), Dnsmasq(layout).read))
+        found.append(_Log(_tail(engine, dnsmasq), Dnsmasq(layouts).read))
     if nginx:
-        found.append(_Log(_tail(engine, nginx), Nginx(_sizes(layout)).read))
+        found.append(_Log(_tail(engine, nginx), Nginx(layouts).read))
     return found
 
 
@@ -83,13 +82,3 @@ def _tail(engine: Engine, path: Path) -> Tail:
     with engine.connect() as connection:
         row = connection.execute(select(logs.c.inode, logs.c.offset).where(logs.c.path == str(path))).first()
     return Tail(path, Place(*row) if row else None)
-
-
-def _sizes(layout: Path | None) -> dict[str, int]:
-    """The size of each file of the layout in `layout` by the path of its URL."""
-    files = Layout.read(layout.resolve()).files.items() if layout else ()
-    return {
-        path: one.size
-        for name, one in files
-        for path in (f"/{name}", unquote(urlsplit(one.url).path) if one.url else "")
-    }

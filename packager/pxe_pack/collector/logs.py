@@ -1,20 +1,23 @@
 """What lines of dnsmasq's and nginx's logs say about a node's boot.
 
-Sources: dnsmasq 2.89, rfc2131.c and tftp.c (my_syslog); nginx, ngx_http_log_module, "combined". All in such a line but
-its form may come from anybody, so a line that is not exactly of a known form says nothing.
+Sources: dnsmasq 2.89, rfc2131.c and tftp.c (my_syslog); nginx, ngx_http_log_module, "combined", and LOG_FORMAT in
+layout/nginx.py. All in such a line but its form may come from anybody, so a line that is not exactly of a known form
+says nothing.
 """
 
 from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection
+from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from pxe_pack.collector.addresses import usual
 from pxe_pack.collector.document import clean
 from pxe_pack.collector.entries import Sighting
+from pxe_pack.collector.layouts import ServedLayouts
+from pxe_pack.layout.published import version_in
 
 _TRANSACTIONS = 4096  # DHCP transactions that are remembered
 _MAC = r"(?P<mac>[0-9a-f]{2}(?::[0-9a-f]{2}){5})"
@@ -30,13 +33,15 @@ _TFTP = re.compile(
 )
 _HTTP = re.compile(
     r"(?P<address>[0-9a-f.:]+) - \S+ \[[^\]]+\] "
-    r'"(?P<method>GET|HEAD) (?P<target>\S+) HTTP/[\d.]+" (?P<status>\d{3}) (?P<bytes>\d+) "[^"]*" "[^"]*".*'
+    r'"(?P<method>GET|HEAD) (?P<target>\S+) HTTP/[\d.]+" (?P<status>\d{3}) (?P<bytes>\d+) "[^"]*" "[^"]*"'
+    r'(?: "(?P<length>\d+|-)" "(?:bytes (?P<start>\d+)-\d+/(?P<total>\d+)|[^"]*)" "(?P<folder>[^"]*)"|.*)'
 )
 
 # By the name of a file. Image Customizer's and ours: docs/layout.md.
+_FIRST = re.compile(r"(?:boot(?:x64|aa64)|shim(?:x64|aa64)?)\.efi", re.IGNORECASE)  # which firmware asks for
 _FILES = (
     (re.compile(r"(?:revocations|shim_certificate).*\.efi", re.IGNORECASE), "shim"),
-    (re.compile(r"(?:boot(?:x64|aa64)|shim(?:x64|aa64)?)\.efi", re.IGNORECASE), "shim"),
+    (_FIRST, "shim"),
     (re.compile(r"grub(?:x64|aa64)?\.efi|grub\.cfg(?:-.*)?|grubenv|boot\.ipxe|.*ipxe.*\.efi", re.IGNORECASE), "GRUB"),
     (re.compile(r"vmlinuz.*|linux.*|.*\.efi", re.IGNORECASE), "kernel"),
     (re.compile(r"initrd.*|initramfs.*", re.IGNORECASE), "initrd"),
@@ -49,13 +54,10 @@ _NOT_FOUND, _OK, _PARTIAL = 404, 200, 206
 
 
 class Dnsmasq:
-    """Reads dnsmasq's log. With `log-dhcp` it tells firmware from an operating system that asks for an address.
+    """Reads dnsmasq's log. With `log-dhcp` it tells firmware from an operating system that asks for an address."""
 
-    `layout` is the folder that files come from; their paths are shown without it.
-    """
-
-    def __init__(self, layout: Path | None) -> None:
-        self._folder = f"{layout}/" if layout else ""
+    def __init__(self, layouts: ServedLayouts) -> None:
+        self._layouts = layouts
         self._firmware: OrderedDict[str, None] = OrderedDict()  # transactions of PXE and HTTP boot
 
     def read(self, line: str, *, now: float) -> Sighting | None:
@@ -73,8 +75,8 @@ class Dnsmasq:
                 text=f"{found['kind']} {address}".strip(), starts_boot=is_firmware,
             )  # fmt: skip
         if (found := _TFTP.fullmatch(line)) and (address := usual(found["address"])):
-            path = clean(found["path"]).removeprefix(self._folder)
-            stage = stage_of(path)
+            path = self._layouts.path_of(clean(found["path"]))
+            stage = stage_of(path, self._layouts.programs())
             if stage and found["what"] == "sent":
                 return _delivered(stage, path, address, now=now, how="TFTP")
             if found["absent"] and _OPTIONAL.fullmatch(PurePosixPath(path).name):
@@ -88,10 +90,10 @@ class Dnsmasq:
 
 
 class Nginx:
-    """Reads nginx's access log. `sizes` has the bytes of files, by their URL's path."""
+    """Reads nginx's access log. Lines of the format "combined" tell neither the version nor the size of a file."""
 
-    def __init__(self, sizes: Mapping[str, int]) -> None:
-        self._sizes = sizes
+    def __init__(self, layouts: ServedLayouts) -> None:
+        self._layouts = layouts
 
     def read(self, line: str, *, now: float) -> Sighting | None:
         """What `line` says; None if that is nothing about a boot."""
@@ -99,7 +101,8 @@ class Nginx:
         if not found or not (address := usual(found["address"])):
             return None
         path, status = unquote(urlsplit(found["target"]).path), int(found["status"])
-        stage = stage_of(path)
+        version = version_in(found["folder"] or "")
+        stage = stage_of(path, self._layouts.programs(version))
         if not stage:
             return None
         if status >= 400:  # noqa: PLR2004  RFC 9110, 15.5
@@ -109,20 +112,44 @@ class Nginx:
             return Sighting(time=now, address=address, stage=stage, text=text, is_trouble=True)
         if found["method"] != "GET" or status not in (_OK, _PARTIAL):
             return None
-        size = self._sizes.get(path, 0)
-        percent = min(100.0, round(100 * int(found["bytes"]) / size, 1)) if size else None
-        return _delivered(stage, clean(path), address, now=now, how="HTTP", percent=percent if stage == "ISO" else None)
+        part = _part(found) if stage == "ISO" else None
+        return _delivered(stage, clean(path), address, now=now, how="HTTP", part=part, version=version)
 
 
-def stage_of(path: str) -> str:
-    """The stage that a node has reached when it gets this file; "" if that is none of the boot."""
+def stage_of(path: str, programs: Collection[str]) -> str:
+    """The stage that a node has reached when it gets this file; "" if that is none of the boot.
+
+    A signed program, one of `programs`, has the kernel and the initrd in it.
+    """
     name = PurePosixPath(path).name
+    if name in programs:
+        return "initrd"
     return next((stage for pattern, stage in _FILES if pattern.fullmatch(name)), "")
 
 
-def _delivered(stage: str, path: str, address: str, *, now: float, how: str, percent: float | None = None) -> Sighting:
-    part = f" ({percent:g} %)" if percent is not None else ""
+def _part(found: re.Match[str]) -> tuple[float, float] | None:
+    """Where in the file the bytes that were sent begin and end, in percent; None if the line does not tell."""
+    start, total = int(found["start"] or 0), int(found["total"] or 0)
+    if int(found["status"]) == _OK and found["length"]:
+        start, total = 0, int(found["length"].strip("-") or 0)
+    if not total:
+        return None
+    return round(100 * start / total, 1), min(100.0, round(100 * (start + int(found["bytes"])) / total, 1))
+
+
+def _delivered(
+    stage: str,
+    path: str,
+    address: str,
+    *,
+    now: float,
+    how: str,
+    part: tuple[float, float] | None = None,
+    version: str = "",
+) -> Sighting:
+    start, end = part or (0.0, None)
+    words = "" if end is None else f" ({end:g} %)" if not start else f" ({start:g} to {end:g} %)"
     return Sighting(
-        time=now, address=address, stage=stage, text=f"{path} by {how}{part}", percent=percent,
-        starts_boot=stage == "shim",
+        time=now, address=address, stage=stage, text=f"{path} by {how}{words}", percent=end, percent_before=start,
+        version=version, starts_boot=bool(_FIRST.fullmatch(PurePosixPath(path).name)),
     )  # fmt: skip

@@ -111,7 +111,7 @@ class _Batch:
         order, at = stages.ORDER[seen.stage], stages.ORDER[row["stage"]]
         is_booting = row["state"] == "booting"
         if seen.starts_boot and (at >= stages.BOOTED or not is_booting):
-            row.update(run=None, exit_code=None, cause="", message="", bytes=0)
+            row.update(run=None, exit_code=None, cause="", message="", bytes=0, version="")
             self._advance(row, seen.stage, "booting", time=seen.time, percent=seen.percent, text=seen.text)
         elif is_booting and seen.is_trouble:
             if row["message"] != seen.text:
@@ -119,9 +119,12 @@ class _Batch:
                 self._log(row, time=seen.time, text=seen.text)
         elif is_booting and order > at:
             row["message"] = ""
-            self._advance(row, seen.stage, "booting", time=seen.time, percent=seen.percent, text=seen.text)
-        elif is_booting and order == at and seen.percent is not None:
-            row["percent"] = max(seen.percent, row["percent"] or 0.0)
+            percent = _progress(None, seen)
+            self._advance(row, seen.stage, "booting", time=seen.time, percent=percent, text=seen.text)
+        elif is_booting and order == at:
+            row["percent"] = _progress(row["percent"], seen)
+        if seen.version and row["state"] == "booting":
+            row["version"] = seen.version
         self._change(row)
 
     def _node_of(self, seen: Sighting) -> Row:
@@ -153,7 +156,7 @@ class _Batch:
             self._change(row)
             return ""  # an older document that has arrived late
         before = run["bytes"] if run else 0
-        self._keep_run(document, run, node=row["id"], received=report.received, now=now)
+        self._keep_run(document, run, row, received=report.received, now=now)
         if report.received > before:
             start = int(now) // INTERVAL * INTERVAL
             self._received[start] = self._received.get(start, 0) + report.received - before
@@ -188,9 +191,11 @@ class _Batch:
                     return self._nodes.setdefault(found[0]["key"], found[0])
         return self._same_node(f"address:{received.address}", report.key)
 
-    def _keep_run(self, document: Row, run: Row | None, *, node: int, received: int, now: float) -> None:
+    def _keep_run(self, document: Row, run: Row | None, node: Row, *, received: int, now: float) -> None:
         text = json.dumps(document)
-        new = run if run is not None else {"run": document["run"], "node": node, "first_seen": now}
+        new = run if run is not None else {"run": document["run"], "node": node["id"], "first_seen": now}
+        if run is None:
+            new["version"] = node["version"]
         new.update({name: document[name] for name in ("seconds", "final", "phase", "exit_code", "cause", "message")})
         new.update(last_seen=now, clock_offset=_clock_offset(document, now), bytes=received)
         new.update(size=len(text), document=text)
@@ -256,6 +261,13 @@ class _Batch:
 
     def _change(self, row: Row) -> None:
         self._changed_nodes[row["id"]] = row
+
+
+def _progress(reached: float | None, seen: Sighting) -> float | None:
+    """How much of its stage's file a node has, in percent, without a gap; it had `reached`. None if unknown."""
+    if seen.percent is None or seen.percent_before > (reached or 0.0):
+        return reached
+    return max(seen.percent, reached or 0.0)
 
 
 def _failure(row: Row) -> Failure:

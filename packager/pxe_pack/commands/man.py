@@ -159,6 +159,7 @@ _ARGUMENTS = {
 _FILES = {
     "/etc/pxe-fetch/fetch.yaml": "the configuration",
     "/etc/pxe-fetch/trust/NAME.pub": "public keys of minisign; a configuration by URL is signed by one of them",
+    "/etc/pxe-fetch/credentials/NAME": "a credential of the image, if the unit gets none of that name",
     "/var/lib/pxe-fetch/serial": "the highest serial of a configuration by URL that was used",
     "/usr/lib/pxe-fetch/fetch.yaml": "the configuration if there is none in /etc",
     "/run/pxe-fetch/state.json": "the state of the latest run, which `pxe-fetch status` shows",

@@ -47,8 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--unprivileged", action="store_true", help="without root: HTTP only, at a port above 1023")
     add_tls(parser)
     add("--tls-self-signed", action="store_true", help="make --tls-cert and --tls-key if they do not exist")
+    add("--pinned", type=Path, metavar="FILE", help="serve this configuration at the URL that `pin` was given")
     add("--log-dir", type=Path, metavar="DIR", help="keep the servers' logs here")
-    add("--token-file", type=Path, metavar="FILE", help="run the collector too, with these tokens (docs/collector.md)")
+    add("--token-file", type=Path, metavar="FILE", help="run the collector with these tokens too (docs/collector.md)")
     add("--database", metavar="URL", help="the collector's database (default: SQLite in --log-dir)")
 
 
@@ -66,6 +67,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         tls=tls_of(arguments),
         self_signed=arguments.tls_self_signed,
         log_dir=arguments.log_dir.resolve() if arguments.log_dir else None,
+        pinned=arguments.pinned,
         token_file=arguments.token_file,
         database=arguments.database,
     )

@@ -1,4 +1,4 @@
-"""Read the configuration and the public keys that an earlier pack has put into an image."""
+"""Read the configuration, the public keys and the token that an earlier pack has put into an image."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from posixpath import basename, dirname
 
 from pxe_fetch.contract import reader
 from pxe_fetch.contract.model import FetchConfig
-from pxe_fetch.contract.paths import CONFIG_ETC, TRUST_DIR
+from pxe_fetch.contract.paths import CONFIG_ETC, CREDENTIALS_DIR, TRUST_DIR
 from pxe_fetch.contract.problem import ProblemError
 from pxe_pack.image.initrd.cpio import Archives
 from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.limits import Limit
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.image.tree import regular_file
+from pxe_pack.node_reports import CREDENTIAL, token_in
 from pxe_pack.trust.keys import SUFFIX, KeyFileError, TrustKey, parse
 
 _FOLDER, _CONFIG = dirname(CONFIG_ETC), basename(CONFIG_ETC)
@@ -48,6 +49,12 @@ def packed_trust(image: LiveImage) -> tuple[TrustKey, ...]:
             with suppress(KeyFileError):
                 found[name] = parse(content, name=name)
     return tuple(found[name] for name in sorted(found))
+
+
+def packed_token(image: LiveImage) -> str:
+    """The token in `image` that nodes report with; empty if a pack has put none there."""
+    content = next((content for name, content in _files(image, CREDENTIALS_DIR) if name == CREDENTIAL), b"")
+    return token_in(content)
 
 
 def _files(image: LiveImage, folder: str) -> Iterator[tuple[str, bytes]]:

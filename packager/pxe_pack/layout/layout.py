@@ -146,6 +146,11 @@ class Layout:
         return _text(section_of(self.facts, section), key) or ""
 
     @property
+    def report_url(self) -> str:
+        """Where its nodes report to with a token in the image; empty if packing has put none there."""
+        return self.fact("report", "url")
+
+    @property
     def machine(self) -> str:
         """The nodes' architecture, as in `uname -m`; empty if unknown."""
         return self.fact("image", "machine")

@@ -25,7 +25,7 @@ from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
 from pxe_pack.output import locked
 from pxe_pack.tools import InputError
-from pxe_pack.trust import signed_boot
+from pxe_pack.trust import sign_again, signed_boot
 from pxe_pack.trust.signing import Signer
 
 
@@ -35,7 +35,7 @@ class NewEntries:
 
     layout: Layout
     texts: Mapping[str, str]
-    edit: signed_boot.Edit  # of the words of each entry
+    edit: sign_again.Edit  # of the words of each entry
 
     @classmethod
     def of(cls, layout: Layout, added: Mapping[str, str], *, replaces: Collection[str]) -> NewEntries:
@@ -76,7 +76,7 @@ class NewEntries:
                 new.write(path, [content])
         try:
             new.write_scripts(self.texts[GRUB_CFG], program=signed[0] if signed else "")
-            boot = signed_boot.write_again(new, self.layout, signer, edit=self.edit, work=work)
+            boot = sign_again.write_again(new, self.layout, signer, edit=self.edit, work=work)
         except GrubSyntaxError as error:
             raise unsuitable(self.layout.root / GRUB_CFG, error) from error
         new.finish({**facts, **boot})

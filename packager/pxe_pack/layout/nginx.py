@@ -17,6 +17,14 @@ from pxe_pack.layout.site import Site, address_of
 from pxe_pack.layout.urls import server
 from pxe_pack.tools import InputError
 
+# "combined", what tells how much of a file was sent, and the folder that the link `current` led to when the request
+# came. nginx itself evaluates $realpath_root when it writes the line, and another version may be current by then.
+_FOLDER = "$pxe_pack_folder"
+LOG_FORMAT = (
+    '$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent" '
+    f'"$sent_http_content_length" "$sent_http_content_range" "{_FOLDER}"'
+)
+
 
 def nginx(site: Site) -> str:
     """A file for nginx' conf.d/ with a `server` for each host and port in the layout's URLs.
@@ -33,9 +41,11 @@ def nginx(site: Site) -> str:
     for server_url, moved in _moved(site).items():
         lines += ["", "server {", *_listen(server_url, site)]
         lines += [f"    root {_word(site.folder)};", "    default_type application/octet-stream;"]
+        lines += [f"    set {_FOLDER} $realpath_root;"] if site.log_folder else []
         for url_path, path in sorted(moved.items()):
             exact = "" if url_path.endswith("/") else "= "
-            lines.append(f"    location {exact}{_word(url_path)} {{ alias {_word(f'{site.folder}/{path}')}; }}")
+            target = path if path.startswith("/") else f"{site.folder}/{path}"
+            lines.append(f"    location {exact}{_word(url_path)} {{ alias {_word(target)}; }}")
         if site.collector:
             forwarded = "proxy_set_header X-Forwarded-For $remote_addr;"
             lines.append(f"    location = /report {{ proxy_pass http://{site.collector}; {forwarded} }}")
@@ -77,8 +87,8 @@ def _listen(server_url: str, site: Site) -> Iterator[str]:
 def _moved(site: Site) -> dict[str, dict[str, str]]:
     """For each server's root URL, the URL paths that differ from the paths in the layout, with these.
 
-    Each file has an entry. Additional files, of which there may be thousands, have one for a folder, with `/` at the
-    end of both paths, unless the layout has a folder at that path itself.
+    Each file has an entry; one outside of the layout has its absolute path. Additional files, of which there may be
+    thousands, have one for a folder, with `/` at the end of both paths, unless the layout has a folder at that path.
     """
     own = {f"/{folder}/" for path in site.layout.files for folder in parents(path)} | {"/"}
     found: dict[str, dict[str, str]] = {site.base if site.base and _is_served(site.base, site) else "": {}}
@@ -95,6 +105,10 @@ def _moved(site: Site) -> dict[str, dict[str, str]]:
         by_folder = listed.kind is Kind.ADDITIONAL and url_folder not in own
         if not by_folder or moved.setdefault(url_folder, folder) != folder:
             moved[url_path] = path
+    for url, file in site.more_files.items():
+        if not _is_served(url, site):
+            raise _cannot_serve(url)
+        found.setdefault(server(url), {})[unquote(urlsplit(url).path)] = str(file)
     return found
 
 

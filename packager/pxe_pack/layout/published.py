@@ -88,6 +88,12 @@ def published_at(version: str) -> datetime:
     return datetime.strptime(version.partition("-")[0], TIME).replace(tzinfo=UTC)
 
 
+def version_in(path: str) -> str:
+    """The version whose folder is, or contains, the absolute `path`; empty if there is none."""
+    found = re.search(rf"/{VERSIONS}/({_NAME.pattern})(?:/|$)", path)
+    return found[1] if found else ""
+
+
 def find_published(folder: Path) -> Published | None:
     """The published folder that `folder` is, or that it is the `current` of; None if it is another folder."""
     for root in _candidates(folder):

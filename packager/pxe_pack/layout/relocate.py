@@ -31,7 +31,7 @@ from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
 from pxe_pack.layout.urls import Urls, default_artifact_url, file_name, is_nfs, same_urls, server
 from pxe_pack.output import output_problem, staging
 from pxe_pack.tools import InputError
-from pxe_pack.trust import signed_boot
+from pxe_pack.trust import sign_again, signed_boot
 from pxe_pack.trust.signing import Signer
 
 
@@ -77,12 +77,12 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None, sign
             if path not in (GRUB_CFG, IPXE_SCRIPT, *signed):
                 new.take_over(path, layout, name=names.get(path, path))
         new.write_scripts(moved, program=signed[0] if signed else "")
-        facts = signed_boot.write_again(new, layout, signer, edit=edit, artifact_url=artifact_url, work=made.work)
+        facts = sign_again.write_again(new, layout, signer, edit=edit, artifact_url=artifact_url, work=made.work)
         changed = [name for path, name in names.items() if path != name]
         changed += [path for path in (GRUB_CFG, IPXE_SCRIPT) if new.text(path) != layout.text(path)]
         changed += [path for path in signed if new.files[path] != layout.files[path]]
         new.finish({**layout.facts, **facts})
-    warnings = (*warnings, *_left_behind(new, layout.urls))
+    warnings = (*warnings, *_left_behind(new, layout.urls), *_reports_stay(new, layout.urls))
     return Relocated(root=layout.root, urls=urls, changed=tuple(sorted(changed)), warnings=warnings)
 
 
@@ -97,6 +97,19 @@ def _left_behind(layout: Layout, before: Urls) -> Iterator[Problem]:
             reference="relocate-artifacts-stay",
             message=f"nodes still fetch {left[0]}{more} from the old server, at {base}",
             hint=f"if they move too: pxe-pack relocate DIR --artifact-url {default_artifact_url(new) or 'URL'}",
+            severity="warning",
+        )
+
+
+def _reports_stay(layout: Layout, before: Urls) -> Iterator[Problem]:
+    """A warning if nodes report to a server that the layout has left: the URL and the token are in the image."""
+    url = layout.report_url
+    old, new = ({server(one) for one in (urls.boot_url, urls.artifact_url) if one} for urls in (before, layout.urls))
+    if url and server(url) in old - new:
+        yield Problem(
+            reference="relocate-report-stays",
+            message=f"nodes still report to the old server, at {url}",
+            hint="pack again to have them report to the new one: the URL is in the image",
             severity="warning",
         )
 
@@ -153,7 +166,7 @@ def _folder(url: str) -> str:
     return url.rstrip("/") + "/"
 
 
-def _rewritten(cfg: str, layout: Layout, urls: Urls, *, edit: signed_boot.Edit) -> str:
+def _rewritten(cfg: str, layout: Layout, urls: Urls, *, edit: sign_again.Edit) -> str:
     """grub.cfg with the new URLs. Raises InputError if it does not contain the old boot_url."""
     try:
         nodes = parse(cfg)
@@ -171,7 +184,7 @@ def _rewritten(cfg: str, layout: Layout, urls: Urls, *, edit: signed_boot.Edit) 
     return "".join(map(str, nodes))
 
 
-def _edit(layout: Layout, urls: Urls) -> signed_boot.Edit:
+def _edit(layout: Layout, urls: Urls) -> sign_again.Edit:
     """What replaces the URLs in the words of an entry's kernel, and adds or removes the arguments that tell them."""
     packed, before, after = layout.packed_artifact_url, layout.urls.boot_url, urls.boot_url
     own, added = [ARTIFACT_URL], dict[str, str]()

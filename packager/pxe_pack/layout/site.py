@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.image.bootloader import SUFFIXES
 from pxe_pack.image.grub.config import GRUB_CFG
@@ -49,6 +50,8 @@ class Site:
     tls: Tls | None = None  # for https URLs
     listen: tuple[Address, ...] = ()  # the server's addresses; empty: all
     collector: str | None = None  # HOST:PORT of the program that takes the nodes' reports
+    more_files: Mapping[str, Path] = field(default_factory=dict)  # served too, by URL
+    log_folder: bool = False  # have nginx's log say which folder a file was served from
     contacted: tuple[str, ...] = ()  # hosts that nodes contact by their configuration
 
     @property
@@ -104,11 +107,19 @@ def address_of(host: str) -> Address | None:
         return None
 
 
-def contacted(layout: Layout) -> tuple[str, ...]:
-    """The hosts that the nodes of `layout` contact by their configuration; none if it cannot be read."""
+def packed_in(layout: Layout) -> FetchConfig | None:
+    """The configuration in the image of `layout`; None if there is none, or none that can be read."""
     try:
         with opened(layout.root, boot_url=layout.urls.boot_url or "") as image:
-            config = packed_config(image)
+            return packed_config(image)
+    except InputError:  # `check` says what is wrong
+        return None
+
+
+def contacted(layout: Layout) -> tuple[str, ...]:
+    """The hosts that the nodes of `layout` contact by their configuration; none if it cannot be read."""
+    config = packed_in(layout)
+    try:
         entries = menu(layout.text(GRUB_CFG), read=layout.text).entries
     except (InputError, GrubSyntaxError):  # `check` says what is wrong
         return ()

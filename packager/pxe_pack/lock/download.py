@@ -1,34 +1,26 @@
-"""Downloads artifacts from each of their mirrors, by the agent: as a node would, but without a digest.
-
-The agent is a child process: it takes a configuration made for it, and its state file says how each download is going
-and what it had in the end.
-"""
+"""Downloads artifacts from each of their mirrors, by the agent: as a node would, but without a digest."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
 from pxe_fetch.contract import facts, quantity
 from pxe_fetch.contract.chunks import LARGEST, fitting
-from pxe_fetch.contract.model import Artifact, Chunks, FetchConfig, Report, When
+from pxe_fetch.contract.model import Artifact, Chunks, FetchConfig, When
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.url import is_absolute, redact
-from pxe_pack import dump, tools
+from pxe_pack import agent_downloads
+from pxe_pack.agent_downloads import IN_PLACE, as_file, download
 from pxe_pack.chunks import CHUNKED_FROM, DEFAULT_SIZE, ChunkDigests
-from pxe_pack.console import Console, Step
+from pxe_pack.console import Console
 from pxe_pack.hashing import BLOCK
-from pxe_pack.tools import InputError, WorkError
+from pxe_pack.tools import InputError
 
 MOST_CHUNKS = 128  # of an artifact: each has a line in the lock file, and in the configuration on the node
-_POLL = 0.2  # seconds; the agent saves its state four times a second
 _GLOB = frozenset("*?[")
 
 
@@ -115,115 +107,43 @@ def download_all(config: FetchConfig, items: Sequence[Wanted], *, work: Path, co
         folder = work / f"mirror-{index + 1}"
         folder.mkdir()
         with console.step(title) as step:
-            state = _fetch(_config(config, turn, index=index, folder=folder), folder=folder, step=step)
+            artifacts = tuple(_at(item, index=index, folder=folder) for item in turn)
+            ended = download(config, artifacts, root=folder, work=folder, step=step)
             failed = []
             for item in turn:
-                found = _answer(item, state, index=index, folder=folder)
+                found = _answer(item, ended, index=index, folder=folder)
                 if isinstance(found, Answer):
                     answers[item.artifact.name].append(found)
                 else:
                     failed.append(found)
             problems += failed
             of = f"{len(turn) - len(failed)} of " if failed else ""
-            step.note(f"{of}{quantity.count(len(turn), 'file')}, {quantity.amount(_received(state))}")
+            step.note(f"{of}{quantity.count(len(turn), 'file')}, {quantity.amount(ended.received)}")
         shutil.rmtree(folder)
     return Downloads(answers=answers, problems=problems)
 
 
-def _config(config: FetchConfig, turn: Sequence[Wanted], *, index: int, folder: Path) -> str:
-    """The configuration by which the agent downloads the mirrors number `index` to `folder`."""
-    artifacts = tuple(
-        replace(
-            item.artifact,
-            urls=(item.urls[index],),
-            dest=str(folder / "files" / item.artifact.name),
-            size=None,  # the mirrors say it
-            mode=None,
-            owner=None,
-            group=None,
-            extract=None,
-            when=When(),
-            start=(),
-            start_required=False,
-            required=True,
-        )
-        for item in turn
-    )
-    return dump.dump(
-        replace(
-            config,
-            artifacts=artifacts,
-            base_url=None,
-            artifact_url=None,
-            allowed_roots=(str(folder),),
-            live_space=None,
-            start_jitter=0.0,
-            report=Report(),
-            on_failure="continue",
-        )
-    )
+def _at(item: Wanted, *, index: int, folder: Path) -> Artifact:
+    """The artifact to download from its mirror number `index`, whose size the mirrors say."""
+    artifact = replace(item.artifact, urls=(item.urls[index],), size=None)
+    return as_file(artifact, dest=_place(folder, item))
 
 
-def _fetch(config: str, *, folder: Path, step: Step) -> Mapping[str, object]:
-    """Run the agent with `config` until it has ended; its state then. Reports its progress to `step`.
-
-    Raises WorkError if it could not begin.
-    """
-    file, run = folder / "fetch.yaml", folder / "state"
-    file.write_text(config, encoding="utf-8")
-    run.mkdir()
-    # Not as a service, whatever runs pxe-pack; with a state file of its own, also for root.
-    environment = {"RUNTIME_DIRECTORY": str(run), "NOTIFY_SOCKET": "", "INVOCATION_ID": "", "JOURNAL_STREAM": ""}
-    done = 0
-    with (folder / "log").open("wb") as log:
-        command = (sys.executable, "-P", "-m", "pxe_fetch", "run", "--unpinned", "--config", file)
-        with tools.start(*command, stdout=log, stderr=log, env=environment, cwd=folder) as process:
-            while process.poll() is None:
-                time.sleep(_POLL)
-                if (received := _received(_state(run))) > done:  # a download that starts over has fewer
-                    step.advance(received - done)
-                    done = received
-    state = _state(run)
-    if not state.get("final"):
-        said = (folder / "log").read_bytes()
-        tools.check("pxe-fetch", process.returncode or 1, said)
-    if not _artifacts(state):  # it did not get as far as the first download
-        message = f"the agent downloads nothing: {state.get('message')}"
-        hint = "credentials are read from $CREDENTIALS_DIRECTORY, and the paths in `tls` are those of this machine"
-        raise WorkError(Problem(reference="lock-download", message=message, hint=hint))
-    step.advance(max(_received(state) - done, 0))
-    return state
+def _place(folder: Path, item: Wanted) -> Path:
+    return folder / "files" / item.artifact.name
 
 
-def _state(run: Path) -> Mapping[str, object]:
-    """The state that the agent has saved; empty if there is none yet."""
-    with suppress(OSError, ValueError):
-        state = json.loads((run / "state.json").read_bytes())
-        return state if isinstance(state, dict) else {}
-    return {}
-
-
-def _artifacts(state: Mapping[str, object]) -> dict[str, dict[str, object]]:
-    listed = state.get("artifacts")
-    return {str(one["name"]): one for one in listed} if isinstance(listed, list) else {}
-
-
-def _received(state: Mapping[str, object]) -> int:
-    """The bytes of all files that are here."""
-    return sum(number for one in _artifacts(state).values() if isinstance(number := one.get("bytes"), int))
-
-
-def _answer(item: Wanted, state: Mapping[str, object], *, index: int, folder: Path) -> Answer | Problem:
+def _answer(item: Wanted, ended: agent_downloads.Downloads, *, index: int, folder: Path) -> Answer | Problem:
     """What the mirror number `index` had, or why it could not be read."""
     name, url = item.artifact.name, redact(item.urls[index])
-    found = _artifacts(state).get(name, {})
-    if found.get("phase") != "placed":
+    found = ended.artifacts.get(name, {})
+    if found.get("phase") not in IN_PLACE:
         return Problem(
             reference="lock-download",
-            message=f"cannot download {name} from {url}: {found.get('error') or state.get('message')}",
+            message=f"cannot download {name} from {url}: {ended.why(name)}",
             hint="every mirror must have the file when it is locked",
         )
-    path = folder / "files" / name
+    path = _place(folder, item)
     size = path.stat().st_size
     return Answer(
         url=url,

@@ -33,13 +33,14 @@ def serve(options: Options, *, console: Console) -> None:
     """
     options = _with_certificate(options, console)
     known = interfaces()
-    plan = make_plan(options, known, collector=collector.address(options))
+    address, missed = collector.find(options)
+    plan = make_plan(options, known, collector=address)
     problems = tools.missing(_programs(plan), reason="to serve the layout")
     problems += ports.problems(plan.ports)
     if problems:
         raise InputError(*problems)
-    if plan.warnings:
-        console.problems(plan.warnings)
+    if warnings := [*missed, *plan.warnings]:
+        console.problems(warnings)
     _look_for_dhcp_server(plan, console)
     with signals_raise(signal.SIGINT, signal.SIGTERM), ExitStack() as stack:
         run = stack.enter_context(temporary_folder(prefix="pxe-pack-serve-"))

@@ -7,6 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.published import served_folder
+from pxe_pack.layout.urls import server
 from pxe_pack.serve.children import Child
 from pxe_pack.serve.configuration import Folders
 from pxe_pack.serve.plan import Options
@@ -16,15 +19,25 @@ MODULE = "pxe_pack.collector"
 LISTEN = "127.0.0.1:8787"  # its page is for this machine; nodes reach `/report` through nginx
 
 
-def address(options: Options) -> str | None:
-    """Where the collector will listen; None without one. Raises InputError if it is wanted, but not installed."""
-    if options.token_file is None:
-        return None
-    if find_spec(MODULE) is None or find_spec("starlette") is None:
+def find(options: Options) -> tuple[str | None, list[Problem]]:
+    """Where the collector will listen, None without one; and a warning if nodes will miss it.
+
+    It runs if tokens are given, or if the layout was packed to report to the server that is served. Raises InputError
+    if tokens are given and it is not installed.
+    """
+    layout = Layout.read(served_folder(options.layout))
+    servers = {server(url) for url in (layout.urls.boot_url, layout.urls.artifact_url) if url}
+    reports = layout.report_url if server(layout.report_url) in servers else ""
+    if not options.token_file and not reports:
+        return None, []
+    if find_spec("starlette"):
+        return LISTEN, []
+    hint = "pip install 'pxe-pack[serve]'"
+    if options.token_file:
         message = "--token-file is for the collector, which is not installed"
-        hint = "pip install 'pxe-pack[serve]'"
         raise InputError(Problem(reference="collector-missing", message=message, hint=hint))
-    return LISTEN
+    message = f"nodes report to {reports}, but the collector, which takes reports, is not installed"
+    return None, [Problem(reference="collector-missing", message=message, hint=hint, severity="warning")]
 
 
 def child(options: Options, folders: Folders, *, folder: str) -> Child:
@@ -34,8 +47,9 @@ def child(options: Options, folders: Folders, *, folder: str) -> Child:
     before = log.stat().st_size
     database = options.database or f"sqlite:///{folders.logs / 'nodes.db'}"
     arguments: list[str | Path] = [
-        *("-m", MODULE, "--listen", LISTEN, "--database", database, "--token-file", str(options.token_file)),
-        *("--nginx-log", folders.nginx_access, "--dnsmasq-log", folders.dnsmasq_log, "--layout", folder),
+        *("-m", MODULE, "--listen", LISTEN, "--database", database, "--layout", folder),
+        *("--nginx-log", folders.nginx_access, "--dnsmasq-log", folders.dnsmasq_log),
+        *(("--token-file", options.token_file) if options.token_file else ()),
     ]
     return Child(
         name="the collector",

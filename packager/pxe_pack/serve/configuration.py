@@ -8,15 +8,14 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from pxe_pack.layout.nginx import LOG_FORMAT
 from pxe_pack.layout.servers import SNIPPETS
 from pxe_pack.serve.plan import SNIPPETS as DHCP_SNIPPETS
 from pxe_pack.serve.plan import Plan
-
-_UNPRIVILEGED_USER = "nobody"
+from pxe_pack.serve.user import server_user
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +41,6 @@ class Folders:
         return self.logs / "dnsmasq.log"
 
 
-# After the fields of "combined", the folder a file was served from: it names the version of a published layout.
 _NGINX = """\
 daemon off;
 worker_processes {workers};
@@ -51,14 +49,14 @@ error_log stderr warn;
 {user}
 events {{ worker_connections 4096; }}
 http {{
-  log_format pxe_pack '$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent '
-    '"$http_referer" "$http_user_agent" "$realpath_root"';
+  log_format pxe_pack '{log_format}';
   access_log "{folders.nginx_access}" pxe_pack;
   client_body_temp_path "{folders.run}/body";
   proxy_temp_path "{folders.run}/proxy";
   fastcgi_temp_path "{folders.run}/fastcgi";
   uwsgi_temp_path "{folders.run}/uwsgi";
   scgi_temp_path "{folders.run}/scgi";
+  uninitialized_variable_warn off;
   sendfile on;
   tcp_nopush on;
   server_names_hash_bucket_size 128;
@@ -68,9 +66,10 @@ http {{
 
 def nginx_config(plan: Plan, folders: Folders) -> str:
     """nginx.conf(5). Raises InputError for URLs that nginx cannot serve."""
-    user = _user(Path(plan.site.folder))
+    user = server_user(Path(plan.site.folder))
     return _NGINX.format(
         folders=folders,
+        log_format=LOG_FORMAT,
         workers=min(8, os.cpu_count() or 1),
         user=f"user {user.pw_name} {_group(user)};" if user else "",
         servers="".join(f"  {line}\n" for line in SNIPPETS["nginx"](plan.site).splitlines()),
@@ -96,23 +95,10 @@ def dnsmasq_config(plan: Plan, folders: Folders) -> str:
 
 def dnsmasq_user(plan: Plan) -> list[str]:
     """Dnsmasq's options for the user that it becomes; an empty one has it stay who it is."""
-    user = _user(Path(plan.site.folder))
+    user = server_user(Path(plan.site.folder))
     if user is None or user.pw_uid == os.geteuid():
         return ["--user=", "--group="]
     return [f"--user={user.pw_name}", f"--group={_group(user)}"]
-
-
-def _user(layout: Path) -> pwd.struct_passwd | None:
-    """The user that servers become: one without any rights, if he can read the layout, else its owner.
-
-    None if this is not root, who alone can become another.
-    """
-    if os.geteuid() != 0:
-        return None
-    folder = layout.resolve()
-    if all(one.stat().st_mode & stat.S_IXOTH for one in (folder, *folder.parents)):
-        return pwd.getpwnam(_UNPRIVILEGED_USER)
-    return pwd.getpwuid(folder.stat().st_uid)
 
 
 def _group(user: pwd.struct_passwd) -> str:

@@ -16,6 +16,7 @@ from pxe_pack.layout.dnsmasq import ARCHITECTURES
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.published import Published, find_published, served_folder
 from pxe_pack.layout.site import Address, Network, Site, Tls, contacted, unannounced
+from pxe_pack.serve import pinned
 from pxe_pack.serve.interfaces import Interface, find, resolve
 from pxe_pack.serve.ports import DHCP, DHCP6, PROXY_DHCP, TFTP, Port
 from pxe_pack.tools import InputError
@@ -50,6 +51,7 @@ class Options:
     tls: Tls | None = None
     self_signed: bool = False  # make the certificate if there is none
     log_dir: Path | None = None
+    pinned: Path | None = None  # the configuration that nodes fetch by URL
     token_file: Path | None = None  # for the collector
     database: str | None = None
 
@@ -119,11 +121,12 @@ def make_plan(options: Options, known: Sequence[Interface], *, collector: str | 
     listen = tuple(one.ip for one in interface.addresses) if interface and options.interface else _EVERYWHERE
     site = Site(
         layout=layout, folder=str(folder), subnet=subnet, dns=options.dns, router=options.router, pool=options.pool,
-        tls=options.tls, listen=listen, collector=collector,
+        tls=options.tls, listen=listen, collector=collector, log_folder=True, more_files=pinned.files(options, layout),
     )  # fmt: skip
     if problems := [*_errors(options, site, interface)]:
         raise InputError(*problems)
-    warnings = [*_address_warnings(site, [interface] if options.interface and interface else known)]
+    warnings = [*pinned.warnings(options, site)]
+    warnings += [*_address_warnings(site, [interface] if options.interface and interface else known)]
     if options.dhcp is Dhcp.FULL:
         warnings += unannounced(replace(site, contacted=contacted(layout)))
     return Plan(

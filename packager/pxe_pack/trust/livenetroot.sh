@@ -27,11 +27,19 @@ liveurl="${netroot#livenet:}"
 folder=$(mkuniqdir /tmp pxe-fetch-iso)
 file="$folder/liveos.${liveurl##*.}"
 
-# The URL without user and password.
+# Say $2 in the kernel's log, with the priority $1 of syslog(3): from there, the journal and the consoles get it as one
+# line. Where systemd runs the initrd, dracut's info is in the journal alone, and what warn writes to a console can have
+# other programs' lines in its middle.
+say() {
+    echo "<$1>dracut: pxe-pack: $2" >> /dev/kmsg
+}
+NOTICE=29 WARNING=28
+
+# The URL without user and password, and cut off: the kernel's log takes lines of 976 bytes (kernel/printk/printk.c).
 shown() {
     rest="${liveurl#*://}"
     authority="${rest%%/*}"
-    echo "${liveurl%%://*}://${authority##*@}${rest#"$authority"}"
+    printf '%.500s\n' "${liveurl%%://*}://${authority##*@}${rest#"$authority"}"
 }
 
 # Fetch the ISO to $file: by curl, what is missing of it. Fails if that is not the whole.
@@ -91,7 +99,7 @@ while :; do
         fetched=$((fetched + 1))
         what="the ISO at $(shown) has the sha256 $found, not $wanted as the kernel command line says"
         [ "$fetched" -lt "$FETCHES" ] || stop "pxe-pack: $what; it was fetched $fetched times, and is not booted"
-        warn "pxe-pack: $what; fetching it again"
+        say $WARNING "$what; fetching it again"
         rm -f -- "$file"
     else
         warn "failed to download live image: error $code"
@@ -102,7 +110,7 @@ while :; do
     fi
     sleep "$SLEEP"
 done
-info "pxe-pack: the ISO has the sha256 that the kernel command line says"
+say $NOTICE "the ISO has the sha256 that the kernel command line says"
 
 # the rest is as in dracut's script
 root=$file

@@ -9,26 +9,22 @@ docs/decisions/0043. Sources: UEFI 2.10, 32.5; shim, README.md.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pxe_fetch.contract import facts
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.choices import CHAINS
 from pxe_pack.hashing import SizeAndDigest, copy_hashed, hash_file
 from pxe_pack.image import kernel
 from pxe_pack.image.bootloader import SUFFIXES, BootFile, BootLoaders
 from pxe_pack.image.efi import examined
-from pxe_pack.image.grub import words as grub_words
 from pxe_pack.image.grub.config import GRUB_CFG
 from pxe_pack.image.pe.certificates import name
-from pxe_pack.image.pe.program import read_program
 from pxe_pack.image.rootfs import OS_RELEASE
 from pxe_pack.image.tree import RootTree, regular_file
 from pxe_pack.layout.entries import BootEntry, menu
 from pxe_pack.layout.ipxe import quoted
-from pxe_pack.layout.kernel_arguments import ARTIFACT_URL, ISO_SHA256
 from pxe_pack.layout.layout import Layout, section_of
 from pxe_pack.tools import InputError
 from pxe_pack.trust import uki
@@ -37,8 +33,7 @@ from pxe_pack.trust.stub import Stub, find_stub
 
 DB, SHIM = CHAINS
 FACTS = "secure_boot"  # the key of the manifest
-Edit = Callable[[Sequence[str]], list[str]]  # makes the words of a `linux` command of grub.cfg into others
-_ALIGNMENT = 4  # bytes, of each initrd (Linux, Documentation/driver-api/early-userspace/buffer-format.rst)
+ALIGNMENT = 4  # bytes, of each initrd (Linux, Documentation/driver-api/early-userspace/buffer-format.rst)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,10 +65,10 @@ class SignedBoot:
         """
         for path, file in self.shim.items():
             layout.write(path, file.pieces())
-        stub = work / "stub.efi"
-        stub.write_bytes(self.stub.data)
-        parts: dict[str, tuple[uki.Part, ...]] = {uki.OS_RELEASE: (self.os_release,)} if self.os_release else {}
-        made = _made(layout, stub, parts, signer=self.signer, programs=self.programs, work=work)
+        parts = {**({uki.OS_RELEASE: (self.os_release,)} if self.os_release else {}), **expected(layout)}
+        if release := kernel.release(layout.root.joinpath(default_entry(layout).kernel.lstrip("/")).read_bytes()):
+            parts[uki.RELEASE] = (release.encode(),)
+        made = make(layout, self.stub.data, parts, signer=self.signer, programs=self.programs, work=work)
         return {"chain": self.chain, "stub": self.stub.origin, **made}
 
 
@@ -124,69 +119,6 @@ def key_problems(layout: Layout, signer: Signer | None) -> list[Problem]:
     return [Problem(reference="signed-boot-no-key", message=message, hint=hint)]
 
 
-def write_again(
-    layout: Layout,
-    before: Layout,
-    signer: Signer | None,
-    *,
-    edit: Edit,
-    artifact_url: str | None = None,
-    work: Path,
-) -> dict[str, object]:
-    """Write the signed program of `before` for the changed files of `layout`. Returns facts for the manifest.
-
-    The program is signed by the key already, and `layout` has what is in it: the same kernel, the initrd or one made
-    of it, and the arguments after `edit`, with `artifact_url` if that is new. Anything else comes from somebody who can
-    write to the layout, but has no key: InputError. Nothing if `before` has no signed boot. Raises as
-    `SignedBoot.write`.
-    """
-    names = programs(before)
-    if not names or signer is None:
-        return {}
-    data = (before.root / names[0]).read_bytes()
-    signatures = examined(names[0], data).signatures
-    own = read_certificate(signer.certificate)
-    if not any(one.intact and one.certificates[0] == own for one in signatures):
-        why = next((one.flaw or f"it is by {one.signer}" for one in signatures), "there is none")
-        message = f"{before.root / names[0]} has no valid signature by {signer.certificate}: {why}"
-        raise _not_again(message, hint="pack again; a new certificate needs a new pack too")
-    if differing := next(_differing(data, layout, before, edit=edit, artifact_url=artifact_url), None):
-        message = f"{differing} differs from what is in the signed program {before.root / names[0]}"
-        raise _not_again(message, hint="pack again; after an interrupted `pxe-pack pin`, run that again")
-    stub = work / "before.efi"  # what has been verified, whatever lies in the layout by now
-    stub.write_bytes(data)
-    made = _made(layout, stub, {}, signer=signer, programs=names, work=work)
-    stub.unlink()
-    return {FACTS: {**section_of(before.facts, FACTS), **made}}
-
-
-def _differing(data: bytes, layout: Layout, before: Layout, *, edit: Edit, artifact_url: str | None) -> Iterator[str]:
-    """What of `before`, or of `layout` made of it, is not in its signed program `data`."""
-    program, was, now = read_program(data), default_entry(before), default_entry(layout)
-
-    def is_in_program(key: str, found: Mapping[str, tuple[uki.Part, ...]]) -> bool:
-        return counted_parts((program.section(data, key),)) == counted_parts(found.get(key, ()))
-
-    if was.kernel != now.kernel or not is_in_program(uki.KERNEL, expected(layout)):
-        yield f"the kernel {now.kernel}"
-    if was.initrds != now.initrds or not is_in_program(uki.INITRD, expected(before)):
-        yield f"the initrd {' '.join(now.initrds)}"
-    line = program.section(data, uki.COMMAND_LINE).decode(errors="surrogateescape")
-    # after a `pin` that was killed, the program is newer than grub.cfg
-    signed = was.arguments if line == _line(was) else tuple(word.strip('"') for word in facts.split(line))
-    edited = [grub_words.unquoted(word) for word in edit([*map(grub_words.quoted, signed)])]
-    if _joined(edited) != _line(now):
-        yield f"the kernel arguments in {GRUB_CFG}"
-    for key, given in ((ISO_SHA256, None), (ARTIFACT_URL, artifact_url)):  # else they are from the manifest
-        signed_values = [one.partition("=")[2] for one in signed if one.startswith(f"{key}=")]
-        if given is None and now.values(key) not in ([], signed_values):
-            yield f"the kernel argument {key}"
-
-
-def _not_again(message: str, *, hint: str) -> InputError:
-    return InputError(Problem(reference="signed-boot-changed", message=message, hint=hint))
-
-
 def default_entry(layout: Layout) -> BootEntry:
     """The entry that a signed boot boots. Raises InputError if there is none, and GrubSyntaxError."""
     found = menu(layout.text(GRUB_CFG), read=layout.text)
@@ -203,11 +135,8 @@ def command_line(layout: Layout) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _line(entry: BootEntry) -> str:
-    return _joined(entry.arguments)
-
-
-def _joined(arguments: Sequence[str]) -> str:
+def joined(arguments: Sequence[str]) -> str:
+    """Kernel arguments as the text of a signed program's section."""
     return " ".join(map(quoted, arguments))
 
 
@@ -218,27 +147,27 @@ def expected(layout: Layout) -> dict[str, tuple[uki.Part, ...]]:
     initrds: list[uki.Part] = []
     for path in entry.initrds:
         file = layout.root / path.lstrip("/")
-        initrds += [file, bytes(-file.stat().st_size % _ALIGNMENT)]
+        initrds += [file, bytes(-file.stat().st_size % ALIGNMENT)]
     return {
-        uki.COMMAND_LINE: (_line(entry).encode(errors="surrogateescape"),),
+        uki.COMMAND_LINE: (joined(entry.arguments).encode(errors="surrogateescape"),),
         **({uki.INITRD: tuple(initrds)} if initrds else {}),
         uki.KERNEL: (linux,),
     }
 
 
-def _made(
+def make(
     layout: Layout,
-    stub: Path,
+    stub: bytes,
     parts: Mapping[str, tuple[uki.Part, ...]],
     *,
     signer: Signer,
     programs: tuple[str, ...],
     work: Path,
 ) -> dict[str, object]:
-    """Make the program of `stub`, `parts` and the layout's files, sign it, and write it under each of its names."""
-    parts = {**parts, **expected(layout)}
-    if release := kernel.release(layout.root.joinpath(default_entry(layout).kernel.lstrip("/")).read_bytes()):
-        parts[uki.RELEASE] = (release.encode(),)
+    """Make the program of `stub` and `parts`, sign it, and write it to `layout` under each of its names.
+
+    Returns facts for the manifest. Raises WorkError and OSError.
+    """
     unsigned = work / "unsigned.efi"
     copy_hashed(uki.compose(stub, parts), unsigned)
     first, *others = programs

@@ -30,23 +30,22 @@ _LARGEST = (1 << 32) - 1  # bytes; a PE program has 32-bit offsets
 Part = bytes | Path  # the content of a section, or a part of it
 
 
-def compose(stub: Path, sections: Mapping[str, tuple[Part, ...]]) -> Iterator[bytes]:
+def compose(stub: bytes, sections: Mapping[str, tuple[Part, ...]]) -> Iterator[bytes]:
     """The unified kernel image of `stub` and `sections`, block by block; the parts of a section are concatenated.
 
-    A unified kernel image is a stub too: of its own sections, those in `sections` are replaced, and the others kept;
-    its signature is removed. Raises WorkError if `stub` cannot take sections, and OSError.
+    A unified kernel image is a stub too: its own sections and its signature are removed. Raises WorkError if `stub`
+    cannot take sections, and OSError.
     """
     import pefile  # not on --help's way
 
     try:
-        program = pefile.PE(name=str(stub), fast_load=True)  # it maps the file into memory
-    except (pefile.PEFormatError, ValueError) as error:  # ValueError: the file is empty
+        program = pefile.PE(data=stub, fast_load=True)
+    except (pefile.PEFormatError, ValueError) as error:  # ValueError: it is empty
         raise _unfit(str(error)) from error
     with contextlib.closing(program):
         if not program.is_exe() or len(program.OPTIONAL_HEADER.DATA_DIRECTORY) <= _CERTIFICATES:
             raise _unfit("it is not a program that can be signed")
-        kept = _taken_out(program)
-        parts: Mapping[str, tuple[Part, ...]] = {**kept, **sections}
+        _take_out(program)
         end = max((one.PointerToRawData + one.SizeOfRawData for one in program.sections), default=0)
         if any(one.Name.startswith(b"/") for one in program.sections):
             raise _unfit("names of its sections are among its symbols, which are removed here")
@@ -57,8 +56,8 @@ def compose(stub: Path, sections: Mapping[str, tuple[Part, ...]]) -> Iterator[by
             raise _unfit("its headers are damaged")
         own = bytes(program.__data__[:end])
         at = _aligned(end, alignment)
-        names = [name for name in SECTIONS if name in parts]
-        sizes = {name: sum(map(_size, parts[name])) for name in names}
+        names = [name for name in SECTIONS if name in sections]
+        sizes = {name: sum(map(_size, sections[name])) for name in names}
         for name in names:
             _add(program, name=name, size=sizes[name], at=at)
             at += _aligned(sizes[name], alignment)
@@ -69,20 +68,19 @@ def compose(stub: Path, sections: Mapping[str, tuple[Part, ...]]) -> Iterator[by
             raise WorkError(Problem(reference="uki-too-large", message=message, hint="make the initrd smaller"))
         yield _with_headers(program, own + bytes(_aligned(end, alignment) - end))
     for name in names:
-        for part in parts[name]:
+        for part in sections[name]:
             yield from blocks(part)
         yield bytes(_aligned(sizes[name], alignment) - sizes[name])
 
 
-def _taken_out(program: pefile.PE) -> dict[str, tuple[Part, ...]]:
-    """Remove the sections of a unified kernel image, which are its last, from the headers. Returns the small ones."""
+def _take_out(program: pefile.PE) -> None:
+    """Remove the sections of a unified kernel image, which are its last, from the headers."""
     names = [one.Name.rstrip(b"\0").decode(errors="replace") for one in program.sections]
     first = next((number for number, name in enumerate(names) if name in SECTIONS), len(names))
     if unknown := set(names[first:]) - set(SECTIONS):
         raise _unfit(f"it has the section {min(unknown)} after those of a unified kernel image")
     header = program.OPTIONAL_HEADER
-    found = dict(zip(names[first:], program.sections[first:], strict=True))
-    for one in found.values():
+    for one in program.sections[first:]:
         header.SizeOfInitializedData -= one.Misc_VirtualSize
         program.__structures__.remove(one)
     program.FILE_HEADER.NumberOfSections = first
@@ -92,12 +90,6 @@ def _taken_out(program: pefile.PE) -> dict[str, tuple[Part, ...]]:
     directory = header.DATA_DIRECTORY[_CERTIFICATES]
     directory.VirtualAddress = directory.Size = 0
     header.CheckSum = 0
-    return {name: (_content(program, found[name]),) for name in (OS_RELEASE, RELEASE) if name in found}
-
-
-def _content(program: pefile.PE, section: pefile.SectionStructure) -> bytes:
-    at = section.PointerToRawData
-    return bytes(program.__data__[at : at + min(section.Misc_VirtualSize, section.SizeOfRawData)])
 
 
 def _add(program: pefile.PE, *, name: str, size: int, at: int) -> None:

@@ -84,6 +84,13 @@ def test_consoles_line_is_the_verdict_when_the_machine_is_off_before_the_report_
     assert "pxe-fetch: failed model: refused" in as_text(failed)
 
 
+def test_consoles_last_line_counts_for_a_node_that_is_kept() -> None:
+    lines = [Serial(text=f"\npxe-fetch: {said}\n") for said in ("failed: note: refused", "done: 2 artifacts")]
+    outcome = followed(*lines, Ended(code=0, complaint=""), keep=True)
+    assert outcome.ok
+    assert "done: 2 artifacts" in as_text(outcome)
+
+
 def test_last_report_counts_for_a_node_that_is_kept() -> None:
     failed = {**STATE, "phase": "failed", "exit_code": 69}
     both = (Report(document=failed), Report(document={**STATE, "exit_code": 0}), Ended(code=0, complaint=""))

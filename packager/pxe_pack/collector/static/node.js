@@ -26,7 +26,7 @@ function showFacts(node) {
   const report = node.report;
   const ahead = node.clock_offset;
   const facts = {
-    "MAC address": node.mac, "UUID": node.uuid, "Host name": node.hostname, "Address": node.address, "Layout": node.layout,
+    "MAC address": node.mac, "UUID": node.uuid, "Host name": node.hostname, "Address": node.address, "Layout": node.layout, "Version": node.version,
     "Architecture": report?.node.arch, "Agent": report?.agent, "Configuration": report?.config.path_or_url,
     "Configuration's SHA-256": report?.config.sha256, "Failed runs in a row": report?.failures || "",
     "Clock": ahead === null || Math.abs(ahead) < 5 ? "" : `${span(Math.abs(ahead))} ${ahead > 0 ? "ahead" : "behind"}`,
@@ -47,7 +47,7 @@ const show = single(async () => {
     one.attempts, one.seconds, one.final_url || one.url, one.error]), "none so far");
   rows(byId("units"), (node.report?.units ?? []).map((one) => [one.name, one.artifact, one.result, one.message]), "none so far");
   rows(byId("runs"), node.runs.map((one) => [
-    one.run.slice(0, 8), moment(one.first_seen), one.final ? `${one.phase} (${one.exit_code})` : one.phase, bytes(one.bytes), one.message]), "none so far");
+    one.run.slice(0, 8), moment(one.first_seen), one.version, one.final ? `${one.phase} (${one.exit_code})` : one.phase, bytes(one.bytes), one.message]), "none so far");
   const journal = node.report?.journal ?? [];
   byId("journal-section").hidden = !journal.length;
   byId("journal").textContent = journal.join("\n");

@@ -1,0 +1,114 @@
+"""A boot storm: an origin, caches and nodes on lines of their own, and the agent on all nodes at once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from fakes import caches
+from fakes.network import Host
+from fakes.process import WebServer
+from pxe_pack.caches import CACHES
+from pxe_pack.caches.cache import Cache, origin_of
+
+CHUNK = 4 << 20  # bytes
+AGENTS = Path(__file__).with_name("agents.py")
+DEADLINE = 120  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """How the agent ended on one node."""
+
+    code: int
+    seconds: float
+    log: str  # what it logged: the journal's messages
+    attempts: int
+    is_right: bool  # the file is there, and has the right bytes
+
+    @property
+    def is_fine(self) -> bool:
+        return self.code == 0 and self.is_right
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storm:
+    """A run of the agent on many nodes, which has begun."""
+
+    body: bytes
+    folders: Sequence[Path]
+    process: subprocess.Popen[bytes]
+
+    def end(self) -> Sequence[Ran]:
+        """Wait for all nodes; how each ended."""
+        shown, _ = self.process.communicate(timeout=DEADLINE)
+        assert self.process.returncode == 0
+        digest = hashlib.sha256(self.body).digest()
+        found = []
+        for folder, ended in zip(self.folders, json.loads(shown), strict=True):
+            file = folder / "out/file"
+            is_right = file.exists() and hashlib.sha256(file.read_bytes()).digest() == digest
+            state = json.loads((folder / "run/state.json").read_text())
+            ran = Ran(
+                code=ended["code"],
+                seconds=ended["seconds"],
+                log=(folder / "log").read_text(),
+                attempts=state["artifacts"][0]["attempts"],
+                is_right=is_right,
+            )
+            found.append(ran)
+            shutil.rmtree(folder / "out", ignore_errors=True)
+        return found
+
+
+@contextlib.contextmanager
+def storm(folder: Path, *, body: bytes, nodes: Sequence[tuple[Host | None, Sequence[object]]]) -> Iterator[Storm]:
+    """The agent on each of `nodes`, a host (None: this one) and the artifact's `urls`; they all begin at once."""
+    digests = [hashlib.sha256(body[at : at + CHUNK]).hexdigest() for at in range(0, len(body), CHUNK)]
+    commands, folders = [], []
+    for number, (host, urls) in enumerate(nodes):
+        home = folder / f"node{number}"
+        (home / "root").mkdir(parents=True)
+        chunks = {"size": CHUNK, "sha256": digests}
+        artifact = {"name": "file", "urls": [*urls], "chunks": chunks, "size": len(body)}
+        artifact["dest"] = str(home / "out/file")
+        config = {"version": 1, "allowed_roots": [str(home / "out")], "defaults": {"mirror_order": "listed"}}
+        (home / "fetch.yaml").write_text(yaml.safe_dump(config | {"artifacts": [artifact]}))
+        commands.append(
+            {
+                "root": str(home / "root"),
+                "output": str(home / "log"),
+                "environment": {"PATH": os.environ["PATH"], "RUNTIME_DIRECTORY": str(home / "run")},
+                "arguments": ["run", "--config", str(home / "fetch.yaml")],
+                "namespace": host.namespace if host else None,
+            }
+        )
+        folders.append(home)
+    with subprocess.Popen([sys.executable, AGENTS], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        process.stdin.write(json.dumps(commands).encode())
+        process.stdin.close()
+        process.stdin = None
+        try:
+            yield Storm(body=body, folders=folders, process=process)
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def printed_cache(host: Host, folder: Path, *, origin: str) -> Iterator[WebServer]:
+    """The printed nginx cache of `origin`, on `host`."""
+    described = Cache(origin=origin_of(origin), port=80, folder=str(folder / "cached"))
+    printed = CACHES["nginx-cache"](described)
+    with caches.cache("nginx-cache", folder, printed=printed, port=80, inside=host.inside) as server:
+        yield server
