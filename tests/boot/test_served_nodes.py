@@ -159,6 +159,7 @@ def test_node_beside_another_dhcp_server_is_shown_at_every_stage_of_its_boot(sho
         screenshot(browser, "real-node-done.png")
     assert [*dict.fromkeys(timeline)][:6] == ["DHCP", "shim", "GRUB", "kernel", "initrd", "ISO"]
     assert timeline[-1] == "done"
+    assert "next-server (siaddr) 10.0.0.1" in shown.rack.log("served"), "the GRUB of this image is 2.06"
 
 
 def test_page_shows_the_real_nodes(shown: Shown) -> None:
