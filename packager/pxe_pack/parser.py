@@ -71,6 +71,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "mirror": Command("download everything that a configuration fetches", "pxe_pack.commands.mirror"),
         "nodes": Command("list the nodes that a collector knows", "pxe_pack.commands.nodes"),
         "pack": Command("pack an image and export a PXE layout", "pxe_pack.commands.pack"),
+        "payload": Command("write the payload for a program that builds images", "pxe_pack.commands.payload"),
         "pin": Command("have nodes fetch a configuration by URL, pinned or signed", "pxe_pack.commands.pin"),
         "publish": Command("add a layout to published versions", "pxe_pack.commands.publish"),
         "relocate": Command("change the URLs of a layout without repacking", "pxe_pack.commands.relocate"),

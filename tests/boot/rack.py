@@ -6,7 +6,6 @@ them. The machines are on a bridge, beside another DHCP server where that is wan
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import os
@@ -15,7 +14,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,12 +108,11 @@ class Rack:
         mac: str,
         *options: str,
         by_ipxe: bool = False,
-        credentials: Mapping[str, str] | None = None,
         memory: int = 2560,
     ) -> Iterator[Machine]:
         """Switch on a machine with this MAC address that boots from its network card, or from a disk with iPXE.
 
-        `credentials` (name -> text) are for its systemd, by SMBIOS; `memory` is in MiB.
+        `memory` is in MiB.
         """
         folder = self.folder / mac.replace(":", "")
         folder.mkdir()
@@ -131,10 +129,6 @@ class Rack:
             shutil.copyfile(_IPXE, folder / "disk" / _REMOVABLE_MEDIA_PATH)
             words += ["-blockdev", f"driver=vvfat,node-name=disk,read-only=on,dir={folder}/disk"]
             words += ["-device", "virtio-blk-pci,drive=disk,bootindex=0"]
-        for name, text in (credentials or {}).items():
-            file = folder / name
-            file.write_text(f"io.systemd.credential.binary:{name}={base64.b64encode(text.encode()).decode()}")
-            words += ["-smbios", f"type=11,path={file}"]
         command = self.wire.at_node("setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", *words)
         with (folder / "qemu.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
             try:

@@ -25,12 +25,9 @@ from fakes.waiting import until
 from liveos import shapes
 from page.chromium import chromium, find, opened, screenshot
 
-TOKEN = "0123456789abcdef0123456789abcdef"  # noqa: S105
-CREDENTIALS = {"pxe-fetch.report": f"Authorization: Bearer {TOKEN}\n"}
 CONFIG = """\
 version: 1
-pack: {boot_url: http://10.0.0.1/images/liveos.iso}
-report: {url: http://10.0.0.1/report, header_credential: pxe-fetch.report, insecure: true}
+pack: {boot_url: http://10.0.0.1/images/liveos.iso, report: auto}
 defaults: {retry: {attempts_without_progress: 2, base: 200ms, max: 1s}}
 artifacts:
   - {name: note, source: note.txt, dest: /srv/note.txt}
@@ -58,11 +55,9 @@ def shown(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     site = Site(server=server, folder=tmp_path_factory.mktemp("nodes"))
     (site.folder / "note.txt").write_text("from the layout\n")
     (site.folder / "model.bin").write_bytes(MODEL)
-    (site.folder / "tokens").write_text(TOKEN)
     site.pack(CONFIG, image=shapes.cached(shapes.SHAPES["ic16"]), inject="updates")
     folder = tmp_path_factory.mktemp("rack")
-    options = ("--dhcp", "proxy", "--token-file", site.folder / "tokens")
-    with rack(site.layout, folder, *options, with_dhcp_server=True) as made:
+    with rack(site.layout, folder, "--dhcp", "proxy", with_dhcp_server=True) as made:
         began = time.monotonic()
         is_unplugged_early(made)
         panics(made, site)
@@ -97,7 +92,7 @@ def panics(made: Rack, site: Site) -> None:
 
 def runs(made: Rack, mac: str, state: str, *, by_ipxe: bool = False) -> None:
     """A machine whose agent's run ends so."""
-    with made.machine(mac, by_ipxe=by_ipxe, credentials=CREDENTIALS) as node:
+    with made.machine(mac, by_ipxe=by_ipxe) as node:
         while nodes(made).get(mac, {}).get("state") != state:
             began = time.monotonic()
             node.wait_until(lambda began=began: time.monotonic() > began + 3, why=made.said)  # type: ignore[misc]

@@ -7,12 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from pxe_fetch.contract.keys import flat
 from pxe_fetch.contract.minisign import signature_url
+from pxe_fetch.contract.mirrors import moved, requested
 from pxe_fetch.contract.model import Artifact, FetchConfig, Proxy
 from pxe_fetch.contract.problem import Problem, printable
 from pxe_fetch.contract.url import redact
 from pxe_fetch.contract.validators import joined
 from pxe_pack.checks import url_client
+from pxe_pack.checks.pinned_config import named
 from pxe_pack.checks.subject import Subject
 from pxe_pack.checks.url_client import Client, Found
 from pxe_pack.image.grub.words import unknown_variable
@@ -93,38 +96,42 @@ def _targets(subject: Subject) -> Iterator[_Target]:
                 yield _Target(
                     url=listed.url, what=path, size=listed.size, needed=needed, resumes=not iso, by_dracut=iso
                 )
-        if pinned := layout.pinned:
-            yield from _of_pin(pinned)
+        for url, sha256, _ in named(subject):
+            yield from _of_config(url, layout.pinned, is_signed=bool(subject.trust) and not sha256)
     if config := subject.config:
         # what the layout exports is above, at the URLs that it has now
         exported = config.artifact_url if config is subject.packed and subject.layout else None
+        served = subject.artifact_url
         for artifact in config.artifacts:
-            if not exported or not any(url.startswith(exported) for url in artifact.urls):
-                yield from _of_artifact(artifact, config)
+            known = moved(artifact, below=exported, to=served) if exported else artifact
+            for target in _of_artifact(known, config):
+                if not exported or not target.url.startswith(served):
+                    yield target
 
 
-def _of_pin(pinned: Pinned) -> Iterator[_Target]:
-    """The URLs of a pinned configuration, which may be a newer one if it is signed, and of its signature."""
-    what = f"the configuration {printable(pinned.name)}"
-    yield _Target(url=pinned.url, what=what, size=None if pinned.signed_by else pinned.size, resumes=False)
-    if pinned.signed_by:
-        yield _Target(url=signature_url(pinned.url), what=f"the signature of {what}", size=None, resumes=False)
+def _of_config(url: str, pinned: Pinned | None, *, is_signed: bool) -> Iterator[_Target]:
+    """The URLs of a configuration and its signature. One that is signed may be newer than the one that was pinned."""
+    known = pinned if pinned and pinned.url == url else None
+    what = f"the configuration {printable(known.name)}" if known else "the configuration"
+    yield _Target(url=url, what=what, size=known.size if known and not is_signed else None, resumes=False)
+    if is_signed:
+        yield _Target(url=signature_url(url), what=f"the signature of {what}", size=None, resumes=False)
 
 
 def _of_artifact(artifact: Artifact, config: FetchConfig) -> Iterator[_Target]:
     """The URLs of an artifact: of its mirrors, of the list of its chunks, and of the file with its digest."""
-    name, chunks = f"artifact {artifact.name}", artifact.chunks
+    name, wanted = f"artifact {artifact.name}", requested(artifact, base=config.base_url)
     secret = artifact.header_credential or artifact.query_credential
     unasked = "it needs a credential that only nodes have" if secret else ""
     if any(map(unknown_variable, artifact.headers.values())):
         unasked = "its headers depend on the node"
     several = (
-        (name, artifact.urls, artifact.size, True),
-        (f"the chunks of {name}", chunks.urls if chunks else (), None, False),
-        (f"the digest of {name}", filter(None, (artifact.digest_url,)), None, False),
+        (name, wanted.file, artifact.size, True),
+        (f"the chunks of {name}", wanted.chunk_list, None, False),
+        (f"the digest of {name}", wanted.sums, None, False),
     )
-    for what, urls, size, resumes in several:
-        mirrors = joined(tuple(urls), config.base_url)
+    for what, tiers, size, resumes in several:
+        mirrors = joined(flat(tiers), config.base_url)
         for url in mirrors:
             yield _Target(
                 url=url,

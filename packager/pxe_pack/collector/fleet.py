@@ -15,10 +15,10 @@ from pxe_pack.collector import stages
 from pxe_pack.collector.advice import advice
 from pxe_pack.collector.database import events, nodes, revision, runs, throughput
 from pxe_pack.collector.record import INTERVAL
+from pxe_pack.collector.retention import EVENTS
 
 LARGEST_PAGE = 1000
 SORTS = ("name", "state", "stage", "since", "seen", "cause", "bytes", "address")
-_EVENTS = 300  # of a node's page
 _RUNS = 20
 
 Document = dict[str, Any]
@@ -94,7 +94,7 @@ class Fleet:
             if row is None:
                 return None
             happened = connection.execute(
-                select(events).where(events.c.node == number).order_by(events.c.id.desc()).limit(_EVENTS)
+                select(events).where(events.c.node == number).order_by(events.c.id.desc()).limit(EVENTS)
             ).mappings()
             timeline = [{name: one[name] for name in ("time", "stage", "state", "text")} for one in happened]
             ran = connection.execute(

@@ -74,6 +74,8 @@ class _Batch:
 
     def flush(self) -> None:
         """Write all that has changed."""
+        self.outcome.size = sum(row["size"] for row in self._changed_runs.values())
+        self.outcome.size += sum(len(row["text"]) for row in self._events)
         self._put(nodes, [*self._changed_nodes.values()])
         self._put(runs, [*self._changed_runs.values()])
         if self._events:

@@ -125,7 +125,7 @@ def download_all(config: FetchConfig, items: Sequence[Wanted], *, work: Path, co
 
 def _at(item: Wanted, *, index: int, folder: Path) -> Artifact:
     """The artifact to download from its mirror number `index`, whose size the mirrors say."""
-    artifact = replace(item.artifact, urls=(item.urls[index],), size=None)
+    artifact = replace(item.artifact, mirrors=((item.urls[index],),), tiers={}, size=None)
     return as_file(artifact, dest=_place(folder, item))
 
 
