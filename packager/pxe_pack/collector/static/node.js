@@ -9,6 +9,9 @@ function rows(place, entries, empty) {
   place.replaceChildren(...(made.length ? made : [element("tr", {}, element("td", { colspan: columns }, empty))]));
 }
 
+// Text with `commands` in it, as the journal's catalog has it.
+const marked = (text) => text.split("`").map((part, at) => (at % 2 ? element("code", {}, part) : part));
+
 function showState(node) {
   document.title = `${node.name} – pxe-pack`;
   byId("name").textContent = node.name;
@@ -19,7 +22,7 @@ function showState(node) {
   error.replaceChildren(
     ...(node.message ? [element("h2", {}, node.state === "failed" ? "Why it failed" : "What was said last"), element("p", { class: "said" }, node.message)] : []),
     ...(node.cause ? [element("p", {}, "Cause: ", element("code", {}, node.cause), node.exit_code === null ? "" : ` (exit code ${node.exit_code})`)] : []),
-    ...(node.advice ? [element("h2", {}, "What to do"), element("p", {}, node.advice)] : []));
+    ...(node.advice ? [element("h2", {}, "What to do"), element("p", {}, ...marked(node.advice))] : []));
 }
 
 function showFacts(node) {
