@@ -42,6 +42,7 @@ class Process:
     is_ready: Callable[[], bool]
     output: Path | None = None  # what it prints is appended to this file
     environment: dict[str, str] = field(default_factory=dict)
+    patience: float = 10  # seconds until it serves
     _child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -65,7 +66,7 @@ class Process:
                 stderr=output,
                 start_new_session=True,
             )
-        for _ in range(1000):
+        for _ in range(round(self.patience * 100)):
             if self.is_ready():
                 return
             assert self._child.poll() is None, f"{self.command[0]} did not start: {self.printed()}"

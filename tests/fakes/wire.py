@@ -81,7 +81,7 @@ def wire(*addresses: str, node: str = "10.0.0.50/24") -> Iterator[Wire]:
 @contextlib.contextmanager
 def _held(*command: str) -> Iterator[int]:
     """The process of `command sleep`, once it is in namespaces of its own."""
-    with subprocess.Popen([*command, "sleep", "600"], env=environment()) as holder:
+    with subprocess.Popen([*command, "sleep", "3600"], env=environment()) as holder:
         try:
             own = Path(f"/proc/{os.getpid()}/ns/net").readlink()
             until = time.monotonic() + 10

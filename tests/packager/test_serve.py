@@ -407,6 +407,23 @@ def test_reports_reach_the_collector(net: Wire, layout: Site) -> None:
         assert served.end() == 0
 
 
+def test_node_that_has_its_address_from_another_server_is_known_by_its_mac_address(net: Wire, layout: Site) -> None:
+    """And a file that it is refused is named by its path in the layout."""
+    (layout.folder / "tokens").write_text("0123456789abcdef" * 2)
+    mac = json.loads(net.run(net.at_node("ip", "-json", "link", "show", NODE)))[0]["address"]
+    listing = net.at_server(sys.executable, "-m", "pxe_pack", "nodes", "--json")
+    with serving(net, layout, "--token-file", layout.folder / "tokens") as served:
+        net.fetch("tftp://10.0.0.1/bootx64.efi")
+        net.run(net.at_node("curl", "-sS", "--max-time", "20", "tftp://10.0.0.1/boot/absent.img"), check=False)
+        until = time.monotonic() + EVENTS
+        while not (nodes := json.loads(net.run(listing).splitlines()[-1])["nodes"]) or not nodes[0]["message"]:
+            assert time.monotonic() < until
+        (node,) = nodes
+        assert (node["mac"], node["address"], node["stage"]) == (mac, "10.0.0.50", "shim")
+        assert node["message"] == "the TFTP server does not have boot/absent.img"
+        assert served.end() == 0
+
+
 def test_a_layout_that_reports_to_its_server_brings_the_collector_and_the_tokens_of_all_versions(
     net: Wire, site: Site, tmp_path: Path
 ) -> None:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
-from fakes.collector import Collector, Document, collector, has, mac_of, report
-from fakes.process import program
+from fakes.collector import Collector, Document, collector, mac_of, report
 from fakes.waiting import until
+from page.chromium import SCREENSHOTS, chromium, find, opened
 
-SCREENSHOTS = Path(__file__).parents[2] / "work/screenshots"
 HOSTILE = '<img src=x onerror="window.owned=1"><script>window.owned=1</script>"\'`${1}&lt;'
 
 ALL_TEXT = "return document.body.textContent + (document.querySelector('[aria-label*=img]')?.ariaLabel ?? '')"
@@ -32,17 +29,7 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def browser(scheme: str) -> Iterator[Chrome]:
-    if not has("chromium") or not has("chromedriver"):
-        pytest.skip("chromium and chromium-driver are not installed (tests/prepare browser)")
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    options = ChromeOptions()
-    options.binary_location = program("chromium")
-    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "window-size=1280,900"):
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with Chrome(options=options, service=Service(program("chromedriver"))) as driver:
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    with chromium(scheme) as driver:
         yield driver
 
 
@@ -75,15 +62,6 @@ def hostile() -> Document:
 def rows(browser: Chrome) -> list[str]:
     """The names in the table."""
     return browser.execute_script("return [...document.querySelectorAll('#rows a')].map((one) => one.textContent)")  # type: ignore[no-any-return]
-
-
-def find(browser: Chrome, css: str) -> Any:  # noqa: ANN401  selenium's element
-    return browser.find_element(By.CSS_SELECTOR, css)
-
-
-def opened(browser: Chrome, url: str) -> None:
-    browser.get(url)
-    until(lambda: find(browser, "#connection").text == "Live")
 
 
 def assert_nothing_is_wrong(browser: Chrome) -> None:

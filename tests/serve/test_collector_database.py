@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import shlex
 import sqlite3
 import subprocess
 import threading
@@ -18,9 +17,8 @@ from typing import Self
 import pytest
 import requests
 
-from fakes import ports
 from fakes.collector import TOKEN, Collector, Document, collector, mac_of, report
-from fakes.process import Process, as_ordinary_user, running
+from fakes.postgresql import postgresql
 from fakes.waiting import until
 
 
@@ -177,32 +175,17 @@ def test_old_runs_go_as_soon_as_much_has_been_written(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def postgresql(tmp_path: Path) -> Iterator[str]:
-    """The URL of a database of Debian's PostgreSQL, which runs as an ordinary user."""
-    (binaries,) = [*Path("/usr/lib/postgresql").glob("*/bin")][-1:]
-    folder, port = tmp_path / "postgresql", ports.free()
-    folder.mkdir()
-    folder.chmod(0o777)
-    data = folder / "data"
-    subprocess.run(
-        as_ordinary_user(binaries / "initdb", "-D", data, "-A", "trust", "-U", "collector", "--no-sync", "-E", "UTF8"),
-        check=True,
-        capture_output=True,
-    )
-    command = as_ordinary_user(
-        binaries / "postgres", "-D", data, "-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1"
-    )
-    url = f"postgresql://collector@127.0.0.1:{port}/postgres"
-    ask = shlex.join(map(str, [binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", port]))
-    process = Process(command=command, is_ready=lambda: not subprocess.call(["sh", "-c", ask]), output=folder / "log")
-    with running(process):
+def postgresql_url(tmp_path: Path) -> Iterator[str]:
+    with postgresql(tmp_path / "postgresql") as url:
         yield url
 
 
-def test_two_collectors_share_a_postgresql_and_lose_nothing_when_one_is_killed(postgresql: str, tmp_path: Path) -> None:
+def test_two_collectors_share_a_postgresql_and_lose_nothing_when_one_is_killed(
+    postgresql_url: str, tmp_path: Path
+) -> None:
     with (
-        collector(tmp_path / "a", database=postgresql) as one,
-        collector(tmp_path / "b", database=postgresql) as other,
+        collector(tmp_path / "a", database=postgresql_url) as one,
+        collector(tmp_path / "b", database=postgresql_url) as other,
     ):
         with Reporters(one, other) as reporters:
             until(lambda: len(reporters.acknowledged) >= 100)
@@ -216,19 +199,19 @@ def test_two_collectors_share_a_postgresql_and_lose_nothing_when_one_is_killed(p
         assert other.nodes(q="node999999")["node999999"]["state"] == "done"  # each sees what the other has taken
 
 
-def test_what_is_too_much_is_deleted_from_a_postgresql_too(postgresql: str, tmp_path: Path) -> None:
-    with collector(tmp_path / "a", database=postgresql) as collecting:
+def test_what_is_too_much_is_deleted_from_a_postgresql_too(postgresql_url: str, tmp_path: Path) -> None:
+    with collector(tmp_path / "a", database=postgresql_url) as collecting:
         for number in range(1, 21):
             collecting.post(report(number, phase="done", journal=["x" * 1000] * 20))
-    with collector(tmp_path / "b", "--keep-size", "200KiB", database=postgresql) as collecting:
+    with collector(tmp_path / "b", "--keep-size", "200KiB", database=postgresql_url) as collecting:
         until(lambda: not collecting.node("node1")["runs"])
         assert collecting.node("node20")["runs"]
         assert "cannot delete" not in collecting.process.printed()
 
 
-def test_collectors_that_start_together_on_an_empty_database_all_serve(postgresql: str, tmp_path: Path) -> None:
+def test_collectors_that_start_together_on_an_empty_database_all_serve(postgresql_url: str, tmp_path: Path) -> None:
     with ExitStack() as stack, ThreadPoolExecutor(3) as pool:
-        contexts = [collector(tmp_path / name, database=postgresql) for name in "abc"]
+        contexts = [collector(tmp_path / name, database=postgresql_url) for name in "abc"]
         made = [*pool.map(stack.enter_context, contexts)]
         for number, one in enumerate(made):
             assert one.post(report(number, phase="done")).status_code == 204

@@ -147,6 +147,7 @@ def test_node_that_stops_is_shown_as_silent_at_its_stage_with_the_time_since(log
         connection.execute(ago, (number,))
     found = logs.wait_for(stage="initrd", state="silent")
     assert 600 <= found["stage_seconds"] < 700
+    assert "did not ask for its root filesystem" in found["advice"]
     assert [*logs.collecting.nodes(state="silent", stage="initrd")] == [logs.mac]
     assert logs.collecting.get("summary")["states"]["silent"] == 1
     logs.http("/liveos.iso")

@@ -67,6 +67,13 @@ def test_failed_node_has_the_error_and_the_catalogs_words_for_it(shared: Collect
     assert found["report"]["journal"] == ["line 1", "line 2"]
 
 
+def test_bytes_of_a_failed_artifact_do_not_count_for_the_percentage(shared: Collector) -> None:
+    document = report(300, phase="failed")
+    document["artifacts"][0]["bytes"] = document["artifacts"][0]["total"]  # all came, and was wrong
+    shared.post(document)
+    assert shared.nodes()["node300"]["percent"] == 0
+
+
 def test_late_report_of_a_run_does_not_replace_a_newer_one(shared: Collector) -> None:
     run = run_id()
     for document in (report(21, phase="done", run=run, seconds=9.0), report(21, run=run, seconds=3.0)):

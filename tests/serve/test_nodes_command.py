@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.collector import Collector, collector, report
+from fakes.collector import Collector, collector, mac_of, report
 
 
 def nodes(collecting: Collector, *words: str) -> subprocess.CompletedProcess[str]:
@@ -33,12 +33,21 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
 def test_nodes_are_listed_with_the_failed_ones_first_and_the_exit_code_is_3(fleet: Collector) -> None:
     listed = nodes(fleet)
     assert listed.returncode == 3
-    first, second, third, summary = listed.stdout.splitlines()
+    first, second, third, summary, _, advice = listed.stdout.splitlines()
     assert first.split()[:3] == ["node3", "failed", "artifacts"]
     assert first.endswith("model: the server answered 503")
     assert second.split()[:5] == ["node2", "fetching", "artifacts", "70", "%"]
     assert third.split()[:3] == ["node1", "done", "done"]
     assert summary == "3 nodes: 1 failed, 1 fetching, 1 done"
+    assert advice.startswith("node3: No server could be reached, or none had the file.")
+
+
+def test_nodes_that_have_the_same_name_are_told_apart_by_their_mac_addresses(collecting: Collector) -> None:
+    for number in (1, 2):
+        node = {"hostname": "liveos", "arch": "x86_64", "mac": mac_of(number)}
+        collecting.post(report(number, phase="done", node=node))
+    lines = nodes(collecting).stdout.splitlines()
+    assert [line.split("  ")[0] for line in lines[:2]] == [f"liveos ({mac_of(number)})" for number in (1, 2)]
 
 
 def test_nodes_are_chosen_by_failure_and_by_stage(fleet: Collector) -> None:
@@ -49,7 +58,7 @@ def test_nodes_are_chosen_by_failure_and_by_stage(fleet: Collector) -> None:
     assert found["summary"]["states"]["failed"] == 1
     failed = nodes(fleet, "--failed")
     assert failed.returncode == 3
-    assert [line.split()[0] for line in failed.stdout.splitlines()] == ["node3", "3"]
+    assert [line.split()[0] for line in failed.stdout.splitlines() if line] == ["node3", "3", "node3:"]
 
 
 def test_wait_ends_when_so_many_nodes_have_ended_or_the_time_is_over(collecting: Collector) -> None:

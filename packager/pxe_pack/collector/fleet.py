@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, RowMapping, and_, case, func, literal, or_, select
 
 from pxe_pack.choices import STAGES, STATES
-from pxe_pack.collector import advice, stages
+from pxe_pack.collector import stages
+from pxe_pack.collector.advice import advice
 from pxe_pack.collector.database import events, nodes, revision, runs, throughput
 from pxe_pack.collector.record import INTERVAL
 from pxe_pack.collector.retention import EVENTS
@@ -115,7 +116,6 @@ class Fleet:
             "runs": [{name: value for name, value in one.items() if name not in _NOT_SHOWN} for one in found],
             "report": json.loads(current["document"]) if current else None,
             "clock_offset": current["clock_offset"] if current else None,
-            "advice": advice.after(row["exit_code"]) if row["state"] in _CAUSED else "",
         }
 
     def throughput(self, *, seconds: int) -> list[list[float]]:
@@ -137,6 +137,7 @@ def _entry(row: RowMapping, now: float) -> Document:
         "state": row["shown"],
         "stage_seconds": round(max(now - row["stage_since"], 0), 1),
         "seen_seconds": round(max(now - row["seen"], 0), 1),
+        "advice": advice(row["shown"], row["stage"], row["exit_code"]),
     }
 
 

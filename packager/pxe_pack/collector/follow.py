@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import Engine, select
 
-from pxe_pack.collector import database
+from pxe_pack.collector import database, neighbours
 from pxe_pack.collector.entries import Entry, Position, Sighting
 from pxe_pack.collector.layouts import ServedLayouts
 from pxe_pack.collector.logs import Dnsmasq, Nginx
@@ -53,10 +53,16 @@ async def _write_new(log: _Log, writer: Writer) -> None:
     if not lines or (place := log.tail.place) is None:
         return
     now = time.time()
-    seen = [found for line in lines if (found := log.read(line, now=now))]
+    seen = _identified([found for line in lines if (found := log.read(line, now=now))])
     for start in range(0, len(seen), AT_ONCE):
         await _write(writer, *seen[start : start + AT_ONCE])
     await _write(writer, Position(path=str(log.tail.path), inode=place.inode, offset=place.offset))
+
+
+def _identified(seen: Sequence[Sighting]) -> list[Sighting]:
+    """`seen`, with the MAC address of each node that this machine has as a neighbour."""
+    known = neighbours.mac_addresses() if any(not one.mac for one in seen) else {}
+    return [replace(one, mac=one.mac or known.get(one.address, "")) for one in seen]
 
 
 async def _write(writer: Writer, *entries: Entry) -> None:

@@ -52,6 +52,10 @@ class ServedLayouts:
         """The paths of the signed programs of this version; by default, of what is served now."""
         return self._programs.get(version, self._programs.get("", frozenset()))
 
+    def path_of(self, file: str) -> str:
+        """The path within the layout of `file`, which is where the TFTP server has it; unchanged if it is elsewhere."""
+        return file.removeprefix(f"{self._folder}/") if self._folder else file
+
     async def run(self) -> None:
         """Look for other versions until cancelled."""
         while self._folder:

@@ -40,6 +40,7 @@ _HTTP = re.compile(
 # By the name of a file. Image Customizer's and ours: docs/layout.md.
 _FIRST = re.compile(r"(?:boot(?:x64|aa64)|shim(?:x64|aa64)?)\.efi", re.IGNORECASE)  # which firmware asks for
 _FILES = (
+    (re.compile(r"(?:revocations|shim_certificate).*\.efi", re.IGNORECASE), "shim"),
     (_FIRST, "shim"),
     (re.compile(r"grub(?:x64|aa64)?\.efi|grub\.cfg(?:-.*)?|grubenv|boot\.ipxe|.*ipxe.*\.efi", re.IGNORECASE), "GRUB"),
     (re.compile(r"vmlinuz.*|linux.*|.*\.efi", re.IGNORECASE), "kernel"),
@@ -74,7 +75,7 @@ class Dnsmasq:
                 text=f"{found['kind']} {address}".strip(), starts_boot=is_firmware,
             )  # fmt: skip
         if (found := _TFTP.fullmatch(line)) and (address := usual(found["address"])):
-            path = clean(found["path"])
+            path = self._layouts.path_of(clean(found["path"]))
             stage = stage_of(path, self._layouts.programs())
             if stage and found["what"] == "sent":
                 return _delivered(stage, path, address, now=now, how="TFTP")

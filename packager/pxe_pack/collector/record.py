@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from pxe_pack.collector import stages
 from pxe_pack.collector.database import events, logs, nodes, revision, runs, throughput
@@ -42,15 +44,14 @@ class _Batch:
         known_by = {key for one in reports for key in one.report.keys}
         known_by |= {f"mac:{one.mac}" for one in sightings if one.mac}
         addresses = {one.address for one in reports} | {one.address for one in sightings if one.address}
-        self._nodes = self._by(nodes, "key", known_by | {f"address:{one}" for one in addresses})
-        self._by_address: dict[str, Row] = {}
-        for row in sorted(self._by(nodes, "address", addresses, key="key").values(), key=lambda one: one["seen"]):
-            self._by_address[row["address"]] = self._nodes.setdefault(row["key"], row)
+        keys = sorted(known_by | {f"address:{one}" for one in addresses})
+        wanted = select(nodes).where(nodes.c.key.in_(keys) | nodes.c.address.in_(sorted(addresses)))
+        found = [dict(row) for row in connection.execute(wanted.order_by(nodes.c.seen)).mappings()] if keys else []
+        self._nodes = {row["key"]: row for row in found}
+        self._by_address = {row["address"]: row for row in found if row["address"] in addresses}
         self._last_node: int | None = None  # the largest id; nobody else writes meanwhile, see `record`
-        self._new_nodes: dict[int, Row] = {}
-        self._changed_nodes: dict[int, Row] = {}
+        self._changed_nodes: dict[int, Row] = {}  # and new ones
         self._changed_runs: dict[str, Row] = {}
-        self._new_runs: dict[str, Row] = {}
         self._events: list[Row] = []
         self._received: dict[int, int] = {}  # start of an interval -> bytes
         self._positions: dict[str, Position] = {}
@@ -73,31 +74,29 @@ class _Batch:
 
     def flush(self) -> None:
         """Write all that has changed."""
-        execute = self._connection.execute
-        self.outcome.size = sum(row["size"] for row in (*self._new_runs.values(), *self._changed_runs.values()))
+        self.outcome.size = sum(row["size"] for row in self._changed_runs.values())
         self.outcome.size += sum(len(row["text"]) for row in self._events)
-        if self._new_nodes:
-            execute(insert(nodes), [*self._new_nodes.values()])
-        changed: tuple[tuple[Table, str, dict[Any, Row]], ...]
-        changed = ((nodes, "id", self._changed_nodes), (runs, "run", self._changed_runs))
-        for table, key, rows in changed:
-            if rows:
-                columns: dict[str, Any] = {
-                    column.name: bindparam(f"new_{column.name}") for column in table.c if column.name != key
-                }
-                statement = update(table).where(table.c[key] == bindparam("row_key")).values(columns)
-                execute(statement, [{"row_key": row[key], **_prefixed(row, without=key)} for row in rows.values()])
-        for table, added in ((runs, [*self._new_runs.values()]), (events, self._events)):
-            if added:
-                execute(insert(table), added)
-        for start, size in self._received.items():
-            if not execute(
-                update(throughput).where(throughput.c.time == start).values(bytes=throughput.c.bytes + size)
-            ).rowcount:
-                execute(insert(throughput).values(time=start, bytes=size))
-        for path, one in self._positions.items():
-            execute(delete(logs).where(logs.c.path == path))
-            execute(insert(logs).values(path=path, inode=one.inode, offset=one.offset))
+        self._put(nodes, [*self._changed_nodes.values()])
+        self._put(runs, [*self._changed_runs.values()])
+        if self._events:
+            self._connection.execute(insert(events), self._events)
+        self._put(throughput, [{"time": start, "bytes": size} for start, size in self._received.items()], add="bytes")
+        self._put(logs, [asdict(one) for one in self._positions.values()])
+
+    def _put(self, table: Table, rows: Sequence[Row], *, add: str = "") -> None:
+        """Insert `rows`, or update those that exist; the number in the column `add` is added to what is there.
+
+        All in one statement, which SQLAlchemy makes for RETURNING alone: a statement for each row is slow to a server.
+        """
+        if not rows:
+            return
+        dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
+        new = dialect.insert(table)
+        values = {one.name: new.excluded[one.name] for one in table.c if not one.primary_key}
+        if add:
+            values[add] += table.c[add]
+        key = [*table.primary_key.columns]
+        self._connection.execute(new.on_conflict_do_update(index_elements=key, set_=values).returning(*key), rows)
 
     # What a log says
 
@@ -202,8 +201,7 @@ class _Batch:
         new.update({name: document[name] for name in ("seconds", "final", "phase", "exit_code", "cause", "message")})
         new.update(last_seen=now, clock_offset=_clock_offset(document, now), bytes=received)
         new.update(size=len(text), document=text)
-        self._runs[document["run"]] = new
-        (self._new_runs if run is None or document["run"] in self._new_runs else self._changed_runs)[new["run"]] = new
+        self._runs[document["run"]] = self._changed_runs[document["run"]] = new
 
     # Rows
 
@@ -228,8 +226,7 @@ class _Batch:
         self._connection.execute(delete(nodes).where(nodes.c.id == other["id"]))
         for event in self._events:
             event["node"] = row["id"] if event["node"] == other["id"] else event["node"]
-        for rows in (self._changed_nodes, self._new_nodes):
-            rows.pop(other["id"], None)
+        self._changed_nodes.pop(other["id"], None)
         del self._nodes[key]
         self._by_address = {address: one for address, one in self._by_address.items() if one is not other}
 
@@ -238,8 +235,8 @@ class _Batch:
         row.update(key=key, mac=mac, address=address, stage=stage, stage_since=now, state="booting", seen=now)
         row.update(percent=None, run=None, exit_code=None, bytes=0)
         row["id"] = self._next_node()
-        self._new_nodes[row["id"]] = row
         self._nodes[key] = row
+        self._change(row)
         if address:
             self._by_address[address] = row
         if text:
@@ -265,8 +262,7 @@ class _Batch:
         return self._last_node
 
     def _change(self, row: Row) -> None:
-        if row["id"] not in self._new_nodes:
-            self._changed_nodes[row["id"]] = row
+        self._changed_nodes[row["id"]] = row
 
 
 def _progress(reached: float | None, seen: Sighting) -> float | None:
@@ -274,10 +270,6 @@ def _progress(reached: float | None, seen: Sighting) -> float | None:
     if seen.percent is None or seen.percent_before > (reached or 0.0):
         return reached
     return max(seen.percent, reached or 0.0)
-
-
-def _prefixed(row: Mapping[str, Any], *, without: str) -> Row:
-    return {f"new_{name}": value for name, value in row.items() if name != without}
 
 
 def _failure(row: Row) -> Failure:

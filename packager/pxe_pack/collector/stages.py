@@ -32,9 +32,12 @@ def of_report(document: dict[str, Any]) -> tuple[str, str]:
 
 
 def percent_of(document: dict[str, Any]) -> float | None:
-    """How much of the artifacts' bytes a node has; None if a size is unknown or there is nothing to fetch."""
+    """How much of the artifacts' bytes a node has; None if a size is unknown or there is nothing to fetch.
+
+    What came of an artifact that has failed does not count: it may all have come, and be wrong.
+    """
     wanted = [one for one in document["artifacts"] if one["phase"] != "skipped"]
     sizes = [one["total"] for one in wanted]
     if not sizes or None in sizes or not sum(sizes):
         return None
-    return float(min(100, round(100 * sum(one["bytes"] for one in wanted) / sum(sizes), 1)))
+    return float(min(100, round(100 * sum(one["bytes"] for one in wanted if one["phase"] != "failed") / sum(sizes), 1)))

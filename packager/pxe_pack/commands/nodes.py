@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ DEFAULT_URL = "http://127.0.0.1:8787/"
 POLL_INTERVAL = 1.0  # seconds
 _PAGE_SIZE = 1000
 _TIMEOUT = 15.0  # seconds
+_NAMED = 5  # nodes that have the same to be done about them
 
 Document = dict[str, Any]
 
@@ -109,14 +111,31 @@ class _Collector:
 
 
 def _lines(summary: Document, nodes: list[Document]) -> Iterator[str]:
-    """A line for each node, and one with the counts."""
-    columns = [(one["name"], one["state"], _stage(one), span(one["stage_seconds"])) for one in nodes]
+    """A line for each node, one with the counts, and what to do about those that are not well."""
+    names = _names(nodes)
+    columns = [
+        (name, one["state"], _stage(one), span(one["stage_seconds"])) for name, one in zip(names, nodes, strict=True)
+    ]
     widths = [max((len(row[at]) for row in columns), default=0) for at in range(4)]
     for row, one in zip(columns, nodes, strict=True):
         padded = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
         yield f"{padded}  {one['message']}".rstrip()
     counts = ", ".join(f"{number:,} {state}" for state, number in summary["states"].items() if number)
     yield f"{count(summary['total'], 'node')}{f': {counts}' if counts else ''}"
+    advised: dict[str, list[str]] = {}
+    for name, one in zip(names, nodes, strict=True):
+        if one["advice"]:
+            advised.setdefault(one["advice"], []).append(name)
+    for advice, concerned in advised.items():
+        more = f" and {len(concerned) - _NAMED:,} more" if len(concerned) > _NAMED else ""
+        yield ""
+        yield f"{', '.join(concerned[:_NAMED])}{more}: {advice}"
+
+
+def _names(nodes: list[Document]) -> list[str]:
+    """The name of each node, with its MAC address if others have the same, as nodes of one image often have."""
+    times = Counter(one["name"] for one in nodes)
+    return [f"{one['name']} ({one['mac']})" if times[one["name"]] > 1 else one["name"] for one in nodes]
 
 
 def _stage(node: Document) -> str:

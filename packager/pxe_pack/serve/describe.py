@@ -88,6 +88,9 @@ def _lines(plan: Plan) -> Iterator[str]:
     elif plan.dhcp is Dhcp.PROXY:
         left = [client for client in known if not client.by_proxy]
         yield f"DHCP{where}: boot files for PXE clients, beside the server that gives addresses"
+        if plan.tftp:
+            yield "GRUB before 2.12 takes no answer of a proxy. If nodes stop at its prompt, have your DHCP server send"
+            yield f"next-server (siaddr) {_tftp_host(plan)}, or boot them by iPXE."
     else:
         yield "DHCP: none."
     if left:

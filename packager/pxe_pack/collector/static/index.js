@@ -83,10 +83,12 @@ const rows = new Map(); // node -> its row and its link
 function row(node) {
   if (!rows.has(node.id)) {
     const link = element("a", { href: `/nodes/${node.id}` });
-    rows.set(node.id, { made: element("tr", {}, element("th", { scope: "row" }, link)), link });
+    const mac = element("span", { class: "mac" });
+    rows.set(node.id, { made: element("tr", {}, element("th", { scope: "row" }, link, " ", mac)), link, mac });
   }
-  const { made, link } = rows.get(node.id);
+  const { made, link, mac } = rows.get(node.id);
   link.textContent = node.name;
+  mac.textContent = node.name === node.mac ? "" : node.mac; // nodes of one image often have one name
   const percent = node.percent === null || node.stage === "done" ? "" : ` ${node.percent} %`;
   const cells = [
     ["", stateBadge(node.state)], ["number text", node.stage + percent], ["number", span(node.stage_seconds)],

@@ -9,18 +9,20 @@ function rows(place, entries, empty) {
   place.replaceChildren(...(made.length ? made : [element("tr", {}, element("td", { colspan: columns }, empty))]));
 }
 
+// Text with `commands` in it, as the journal's catalog has it.
+const marked = (text) => text.split("`").map((part, at) => (at % 2 ? element("code", {}, part) : part));
+
 function showState(node) {
   document.title = `${node.name} – pxe-pack`;
   byId("name").textContent = node.name;
   const percent = node.percent === null || node.stage === "done" ? "" : `, ${node.percent} %`;
-  byId("now").replaceChildren(element("p", { class: "now" }, stateBadge(node.state), ` at ${node.stage}${percent}, for ${span(node.stage_seconds)}; last seen ${span(node.seen_seconds)} ago`));
+  byId("now").replaceChildren(element("p", { class: "now" }, stateBadge(node.state), `${node.state === "done" ? "" : ` at ${node.stage}${percent}`}, for ${span(node.stage_seconds)}; last seen ${span(node.seen_seconds)} ago`));
   const error = byId("error");
-  error.hidden = !node.message || !["failed", "degraded", "silent", "booting"].includes(node.state);
+  error.hidden = !(node.message || node.advice) || !["failed", "degraded", "silent", "booting"].includes(node.state);
   error.replaceChildren(
-    element("h2", {}, node.state === "failed" ? "Why it failed" : "What was said last"),
-    element("p", { class: "said" }, node.message),
+    ...(node.message ? [element("h2", {}, node.state === "failed" ? "Why it failed" : "What was said last"), element("p", { class: "said" }, node.message)] : []),
     ...(node.cause ? [element("p", {}, "Cause: ", element("code", {}, node.cause), node.exit_code === null ? "" : ` (exit code ${node.exit_code})`)] : []),
-    ...(node.advice ? [element("h3", {}, "What to do"), element("p", {}, node.advice)] : []));
+    ...(node.advice ? [element("h2", {}, "What to do"), element("p", {}, ...marked(node.advice))] : []));
 }
 
 function showFacts(node) {
