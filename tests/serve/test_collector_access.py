@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -180,10 +181,18 @@ def test_connections_without_a_whole_request_are_closed(shared: Collector) -> No
     assert [one.count(b"HTTP/1.1 200") for one in answers] == [0, 0, 1, 1]
 
 
-def test_one_address_cannot_take_all_connections_and_those_that_idle_hold_nobody_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("options", "connections"), [([], 100), (["--proxy", "10.0.0.50"], 300)])
+def test_one_address_cannot_take_all_connections_unless_it_is_a_proxy(
+    tmp_path: Path, options: list[str], connections: int
+) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text(f"{TOKEN}\n")
-    ask = "import requests; print(requests.get('http://10.0.0.1:8787/healthz', timeout=20).status_code)"
+    ask = (
+        "import requests\n"
+        f"headers = {{'Authorization': 'Bearer {TOKEN}', 'X-Forwarded-For': '10.9.9.9'}}\n"
+        f"answer = requests.post('http://10.0.0.1:8787/report', json={report(1)}, headers=headers, timeout=20)\n"
+        "print(answer.status_code)"
+    )
     hold = (  # those that the collector has closed can be read from, at their end
         "import select, socket, time\n"
         "held = [socket.create_connection(('10.0.0.1', 8787), timeout=20) for _ in range(300)]\n"
@@ -193,14 +202,17 @@ def test_one_address_cannot_take_all_connections_and_those_that_idle_hold_nobody
     with wire("10.0.0.1/24") as net:
         command = net.at_server(
             *(sys.executable, "-m", "pxe_pack.collector", "--listen", "10.0.0.1:8787"),
-            *("--database", f"sqlite:///{tmp_path}/nodes.db", "--token-file", tokens),
+            *("--database", f"sqlite:///{tmp_path}/nodes.db", "--token-file", str(tokens), *options),
         )
         output = tmp_path / "output"
         process = Process(command=command, is_ready=lambda: "listening" in output.read_text(), output=output)
         with running(process):
-            assert net.run(net.at_node(sys.executable, "-c", ask)) == "200\n"
-            assert net.run(net.at_node(sys.executable, "-c", hold)) == "100\n"
-            assert net.run(net.at_server(sys.executable, "-c", ask)) == "200\n"
+            assert net.run(net.at_node(sys.executable, "-c", ask)) == "204\n"
+            with sqlite3.connect(tmp_path / "nodes.db", timeout=20) as database:
+                ((address,),) = database.execute("SELECT address FROM nodes").fetchall()
+            assert address == ("10.9.9.9" if options else "10.0.0.50")
+            assert net.run(net.at_node(sys.executable, "-c", hold)) == f"{connections}\n"
+            assert net.run(net.at_server(sys.executable, "-c", ask)) == "204\n"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
@@ -21,7 +22,7 @@ from pxe_pack.collector import follow
 from pxe_pack.collector.access import RateLimit, SecretError, Tokens, Visitors
 from pxe_pack.collector.app import Services, application
 from pxe_pack.collector.changes import Changes
-from pxe_pack.collector.connections import Connection, raise_file_limit
+from pxe_pack.collector.connections import connections_from, raise_file_limit
 from pxe_pack.collector.database import DatabaseUrlError, connect
 from pxe_pack.collector.fleet import Fleet
 from pxe_pack.collector.layouts import ServedLayouts
@@ -79,6 +80,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--nginx-log", type=Path, metavar="FILE", help="nginx's access log")
     add("--dnsmasq-log", type=Path, metavar="FILE", help="dnsmasq's log")
     add("--layout", type=Path, metavar="DIR", help="what is served, for the tokens in its images")
+    add(
+        "--proxy",
+        type=ip_address,
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="a proxy or balancer that says in X-Forwarded-For whose a report is; repeatable",
+    )
     add("--tls-cert", type=Path, metavar="FILE", help="serve https with this certificate")
     add("--tls-key", type=Path, metavar="FILE", help="its key")
     add(
@@ -105,10 +114,12 @@ def _prepared(arguments: argparse.Namespace) -> tuple[uvicorn.Server, socket.soc
     both = host == "::" and socket.has_dualstack_ipv6()
     listener = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
     engine = connect(arguments.database)
+    proxies = [*map(str, arguments.proxy)]
     # The services need to know that the server is ending, and the server needs the application made of them.
     config = uvicorn.Config(
         "", log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=ENDING, server_header=False,
-        ssl_certfile=arguments.tls_cert, ssl_keyfile=arguments.tls_key, http=Connection,
+        ssl_certfile=arguments.tls_cert, ssl_keyfile=arguments.tls_key, http=connections_from(proxies),
+        forwarded_allow_ips=["127.0.0.1", *proxies, *(f"::ffff:{one}" for one in proxies if ":" not in one)],
         limit_concurrency=raise_file_limit() * 3 // 4,  # the rest is for the database and the logs
     )  # fmt: skip
     server = uvicorn.Server(config)

@@ -8,29 +8,36 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections import Counter
+from collections.abc import Collection
 from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from pxe_pack.collector.addresses import is_loopback
+from pxe_pack.collector.addresses import is_loopback, usual
 
 HEADER_TIMEOUT = 5.0  # seconds from a connection, or the first byte of a request, to the end of its header
 MOST_OF_ADDRESS = 100  # open connections
 MOST_FILES = 16384  # that the collector has open
 
 
-class Connection(HttpToolsProtocol):
+def connections_from(proxies: Collection[str]) -> type[HttpToolsProtocol]:
+    """The protocol of connections; those from `proxies`, which have many nodes, are not counted."""
+    return type("Connection", (_Connection,), {"_of_many": frozenset(proxies), "_of_address": Counter()})
+
+
+class _Connection(HttpToolsProtocol):
     """A connection. `on_…` are httptools' callbacks (its README, "Usage")."""
 
-    _of_address: ClassVar[Counter[str]] = Counter()
-    _address = ""  # counted; empty: none, as of a proxy on this machine, which has many nodes
+    _of_many: ClassVar[Collection[str]]
+    _of_address: ClassVar[Counter[str]]
+    _address = ""  # that is counted; empty: none
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's
         """Count it, and wait for its first request."""
         super().connection_made(transport)
-        address = self.client[0] if self.client else ""
-        if not address or is_loopback(address):
+        address = usual(self.client[0]) if self.client else ""
+        if not address or is_loopback(address) or address in self._of_many:
             self._wait_for_header()
         elif self._of_address[address] >= MOST_OF_ADDRESS:
             transport.abort()
