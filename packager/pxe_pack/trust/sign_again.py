@@ -1,6 +1,6 @@
 """Sign a layout's program again after `pin`, `relocate` or `remove` has changed what is in it, and nothing else.
 
-Why: docs/decisions/0043.
+Why: docs/decisions/0048.
 """
 
 from __future__ import annotations
