@@ -65,6 +65,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "boot": Command("boot a layout in a virtual machine", "pxe_pack.boot.command"),
         "check": Command("check an image or a layout for problems", "pxe_pack.commands.check"),
         "completion": Command("print a shell completion script", "pxe_pack.commands.completion"),
+        "freeze": Command("freeze the agent into a folder", "pxe_pack.commands.freeze"),
         "init": Command("write a commented fetch.yaml to start from", "pxe_pack.commands.init"),
         "lock": Command("pin artifacts that have no digest", "pxe_pack.commands.lock"),
         "man": Command("print the manual page", "pxe_pack.commands.man"),
@@ -163,7 +164,7 @@ def add_packing(parser: argparse.ArgumentParser, *, default: object) -> None:
     add("--level", "compression level (1 to 9, zstd to 22)", type=int, choices=range(1, 23), metavar="N")
     add("--verify-iso", "have nodes verify the ISO they download (default: auto)", choices=VERIFY_ISO)
     add("--node-memory", "memory of the smallest node, for example 4GiB", type=size, metavar="SIZE")
-    add("--agent", "use this frozen agent instead of building one", type=Path, metavar="DIR")
+    add("--agent", "use this frozen agent (see `pxe-pack freeze`)", type=Path, metavar="DIR")
     add("--boot-loader", "use shim and GRUB from this folder", type=Path, metavar="DIR")
     add("--report", "URL that nodes report to, with a token; `auto`: the layout's server", metavar="URL")
     add("--leave-out", "do not serve the image's files that match this; repeatable", action="append", metavar="GLOB")

@@ -21,6 +21,7 @@ from pxe_pack.hashing import BLOCK, hash_file
 from pxe_pack.tools import InputError
 
 MOST_CHUNKS = 128  # of an artifact: each has a line in the lock file, and in the configuration on the node
+FAILED = "lock-download"  # reference of a problem
 _GLOB = frozenset("*?[")
 
 
@@ -109,7 +110,7 @@ def download_all(config: FetchConfig, items: Sequence[Wanted], *, work: Path, co
         folder.mkdir()
         with console.step(title) as step:
             artifacts = tuple(_at(item, index=index, folder=folder) for item in turn)
-            ended = download(config, artifacts, root=folder, work=folder, step=step)
+            ended = download(config, artifacts, root=folder, work=folder, reference=FAILED, step=step)
             failed = []
             for item in turn:
                 found = _answer(item, ended, index=index, folder=folder)
@@ -142,7 +143,7 @@ def _answer(item: Wanted, ended: agent_downloads.Downloads, *, index: int, folde
     found = ended.artifacts.get(name, {})
     if found.get("phase") not in IN_PLACE:
         return Problem(
-            reference="lock-download",
+            reference=FAILED,
             message=f"cannot download {name} from {url}: {ended.why(name)}",
             hint="every mirror must have the file when it is locked",
         )
