@@ -15,6 +15,7 @@ from pxe_fetch.contract.url import scheme_of
 
 _EVERY_NODE = model.When()
 _OF_SOURCE = "is given for a `source`"
+_OF_OCI = "is given for an `oci`, whose manifest has it"
 _LEAVE_OUT = "leave it out: pxe-pack computes the digests of a source"
 
 
@@ -69,7 +70,7 @@ def in_registry(artifact: Section, urls: tuple[str, ...]) -> None:
         artifact.add("title-missing", f"{artifact.path} has oci and no `title`", at="oci", hint=hint)
     for key in filter(artifact.has, (*model.DIGESTS, "chunks")):
         artifact.refuse(
-            key, "is given for an `oci`", reference="checksum-of-oci", hint="leave it out: the manifest has it"
+            key, "is given for an `oci`, whose manifest has it", reference="checksum-of-oci", hint=_LEAVE_IT
         )
     if len(lasts := {url.rpartition("/")[2] for url in urls}) > 1 and any(":" in last for last in lasts):
         hint = "mirrors have the same manifest: give its digest to all of them"

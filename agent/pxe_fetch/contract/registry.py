@@ -29,14 +29,15 @@ LARGEST_TOKEN = 1024 * 1024  # bytes of a token server's answer
 TITLE = "org.opencontainers.image.title"  # annotation: the name of the file in a layer
 CHUNK_SIZE = "io.pxe-pack.chunk-size"  # annotation of a list of chunk digests: the bytes in each chunk but the last
 
-_WRITTEN = re.compile(r"(?:(https?|oci)://)?([^/@]+)/([^@]+?)(?::([^/:@]+))?(?:@([^@]+))?")
+# Compiled when they are first used: most configurations name no registry.
+_WRITTEN = r"(?:(https?|oci)://)?([^/@]+)/([^@]+?)(?::([^/:@]+))?(?:@([^@]+))?"
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*", re.ASCII)
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}", re.ASCII)
-_URL = re.compile(r"(https?)://([^/]*)/v2/(.+)/manifests/([^/?]+)(\?.*)?")
+_REPOSITORY = rf"{_PART}(?:/{_PART})*"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+_DIGEST = r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
+_URL = r"(https?)://([^/]*)/v2/(.+)/manifests/([^/?]+)(\?.*)?"
+_PARAMETER = r'([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))'  # RFC 9110, 11.2
 _DOCKER_HUB = {"docker.io": "registry-1.docker.io"}  # the name in references, and the host of its API
-_PARAMETER = re.compile(r'([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')  # RFC 9110, 11.2
 
 
 def manifest_url(text: str) -> str:
@@ -45,7 +46,7 @@ def manifest_url(text: str) -> str:
     `:TAG` may stand in front of the digest, which counts, or in its place. A reference means https, unless `http://` is
     in front of it. ${facts} may be anywhere but in the digest.
     """
-    match = _WRITTEN.fullmatch(text)
+    match = re.fullmatch(_WRITTEN, text)
     if not match:
         label = "as in registry.lan/site/model@sha256:…"
         raise RuleError("is not a reference of a registry", reference="oci-invalid", label=label)
@@ -58,9 +59,9 @@ def manifest_url(text: str) -> str:
     has_host = scheme in {"http", "https"} or place == "localhost" or "." in place or ":" in place
     for is_right, message, hint in (
         (has_host, "names no registry", f"write it in front, as in docker.io/{text}; without a dot, with https://"),
-        (_REPOSITORY.fullmatch(name), "has no valid repository", "lower-case letters, digits, `.`, `_`, `-`, `/`"),
-        (not tag or _TAG.fullmatch(filled_tag), "has no valid tag", "letters and digits; `.`, `_` and `-`"),
-        (not digest or _DIGEST.fullmatch(digest), "has no valid digest", "sha256: and 64 hexadecimal digits"),
+        (re.fullmatch(_REPOSITORY, name), "has no valid repository", "lower-case letters, digits, `.`, `_`, `-`, `/`"),
+        (not tag or re.fullmatch(_TAG, filled_tag), "has no valid tag", "letters and digits; `.`, `_` and `-`"),
+        (not digest or re.fullmatch(_DIGEST, digest), "has no valid digest", "sha256: and 64 hexadecimal digits"),
         (digest or tag, "has neither a digest nor a tag", "write @sha256:…; for `pxe-pack lock` and `push` a tag"),
     ):
         if not is_right:
@@ -71,7 +72,7 @@ def manifest_url(text: str) -> str:
 
 def written(url: str) -> str:
     """The reference of which `url` is the manifest's URL. `manifest_url` reads it back."""
-    match = _URL.fullmatch(url)
+    match = re.fullmatch(_URL, url)
     assert match  # noqa: S101  manifest_url has made it
     scheme, host, repository, last, _ = match.groups()
     is_short = scheme == "https" and ("." in host or ":" in host or host == "localhost")
@@ -81,14 +82,14 @@ def written(url: str) -> str:
 
 def blob_url(url: str, digest: str) -> str:
     """The URL of the blob `digest` in the repository of the manifest's URL `url`."""
-    return _URL.sub(rf"\1://\2/v2/\3/blobs/{digest}\5", url)
+    return re.sub(_URL, rf"\1://\2/v2/\3/blobs/{digest}\5", url)
 
 
 def digest_of(urls: Iterable[str]) -> str | None:
     """The one digest of the manifest that all of its `urls` have; None if one has a tag, or another digest."""
-    found = {match[4] if (match := _URL.fullmatch(url)) else "" for url in urls}
+    found = {match[4] if (match := re.fullmatch(_URL, url)) else "" for url in urls}
     digest = found.pop() if len(found) == 1 else ""
-    return digest if _DIGEST.fullmatch(digest) else None
+    return digest if re.fullmatch(_DIGEST, digest) else None
 
 
 class Layer(NamedTuple):
@@ -148,7 +149,7 @@ def _platform(entry: object) -> str:
 
 def _layer(entry: object) -> Layer:
     digest, size, notes = (_of(entry, key) for key in ("digest", "size", "annotations"))
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+    if not isinstance(digest, str) or not re.fullmatch(_DIGEST, digest):
         raise ValueError("it has a layer without a digest by SHA-256 or SHA-512")
     if type(size) is not int or size < 0:
         raise ValueError("it has a layer without a size")
@@ -193,7 +194,7 @@ def token_request(challenge: str, login: Login) -> TokenRequest | None:
             raise ValueError("wants a user and password")
         return None
     found: dict[str, str] = {}
-    for name, quoted, plain in _PARAMETER.findall(bearer[1]):
+    for name, quoted, plain in re.findall(_PARAMETER, bearer[1]):
         found.setdefault(name.lower(), re.sub(r"\\(.)", r"\1", quoted) or plain)
     if not found.get("realm"):
         raise ValueError("names no token server")
