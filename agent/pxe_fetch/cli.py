@@ -168,6 +168,7 @@ def _check(file: str, *, as_json: bool) -> int:
     from pxe_fetch.contract.mirrors import requested
     from pxe_fetch.contract.problem import ProblemError, printable, show_all
     from pxe_fetch.contract.quantity import count
+    from pxe_fetch.contract.registry import written
 
     try:
         config = reader.read(decode(read_file(Path(file)), name=file), name=file)
@@ -190,6 +191,8 @@ def _check(file: str, *, as_json: bool) -> int:
     sys.stdout.write(f"{printable(file)} is valid: {count(len(artifacts), 'artifact')}\n")
     for artifact, urls in artifacts:
         origin = artifact.urls[0] if artifact.urls else f"source: {artifact.source}"
+        if artifact.title is not None:
+            origin = f"{artifact.title} of {written(origin)}"
         more = f" and {count(len(urls) - 1, 'mirror')}" if len(urls) > 1 else ""
         sys.stdout.write(printable(f"  {artifact.name}: {origin}{more} -> {artifact.dest}") + "\n")
     return Exit.DONE

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pxe_fetch import sha256sums
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract import registry
-from pxe_fetch.contract.chunks import LINE, SUFFIX, count, unlisted
+from pxe_fetch.contract.chunks import LINE, MOST, SUFFIX, count, unlisted
 from pxe_fetch.contract.keys import Tiers, flat
 from pxe_fetch.contract.mirrors import each
 from pxe_fetch.contract.model import Chunks, Digest
@@ -84,7 +84,8 @@ def _chunks(listed: Layer, layer: Layer, mirrors: Tiers) -> Chunks | None:
         size = chunk_size(listed.chunk_size)
     except RuleError:
         return None
-    if not layer.size or listed.size != LINE * count(layer.size, chunk=size) or not listed.digest.startswith("sha256:"):
+    number = count(layer.size, chunk=size)
+    if not 0 < number <= MOST or listed.size != LINE * number or not listed.digest.startswith("sha256:"):
         return None
     digests = bytes.fromhex(listed.digest.partition(":")[2])
     return Chunks(size=size, digests=digests, mirrors=each(mirrors, lambda url: registry.blob_url(url, listed.digest)))

@@ -137,9 +137,9 @@ INDEX = json.dumps(
         (fake.manifest(LAYER | {"size": -1}), "a layer without a size"),
         (fake.manifest(LAYER | {"digest": "sha256:../../../etc"}), "a layer without a digest"),
         (fake.manifest({"annotations": 5}), "a layer without a digest"),
-        (b"[1, 2]", "it is not an image manifest"),
-        (b"<html>", "it is not JSON"),
-        (b"[" * 100_000, "it is not JSON"),
+        (b"[1, 2]", "it is not the JSON of an image manifest"),
+        (b"<html>", "it is not the JSON of an image manifest"),
+        (b"[" * 100_000, "it is not the JSON of an image manifest"),
         (fake.manifest(fake.descriptor(b"x", title="\x1b[2J\n")), "but  [2J"),
     ],
 )
@@ -262,3 +262,30 @@ def test_the_size_of_the_configuration_has_to_be_that_of_the_layer(node: FakeNod
         ran = node.run_config(entry(node, at(server, PLAIN), name="n", size=5))
     assert ran.code == 77
     assert "has 400000 bytes, but the configuration has `size: 5`" in ran.err
+
+
+def test_check_names_the_reference_and_the_title(node: FakeNode) -> None:
+    place = f"registry.lan/site/model@sha256:{'0' * 64}"
+    file = node.folder / "fetch.yaml"
+    file.write_text(node.config(entry(node, [f"http://cache-a.lan/site/model@sha256:{'0' * 64}"], place)))
+    ran = node.run("check", str(file))
+    assert ran.code == 0
+    assert f"m: m.bin of http://cache-a.lan/site/model@sha256:{'0' * 64} and 1 mirror ->" in ran.out
+
+
+def test_a_registry_in_a_tier_behind_a_cache_is_asked_while_the_cache_is_down(node: FakeNode) -> None:
+    with Server(scripts(PLAIN, BODY)) as cache, Server(scripts(PLAIN, BODY)) as origin:
+        assert node.run_config(entry(node, [at(cache, PLAIN)], at(origin, PLAIN))).code == 0
+        assert origin.asked == []
+        cache.down()
+        ran = node.run_config(entry(node, [at(cache, PLAIN)], at(origin, PLAIN), name="n"))
+        assert len(origin.asked) == 2
+    assert (ran.code, placed(node, "n")) == (0, BODY)
+
+
+def test_tiers_of_a_registrys_base_put_a_cache_before_it(node: FakeNode) -> None:
+    with Server(scripts(PLAIN, BODY)) as cache, Server(scripts(PLAIN, BODY)) as origin:
+        ran = node.run_config(entry(node, at(origin, PLAIN), tiers={origin.url("/"): [cache.url("/")]}))
+        assert (len(cache.asked), origin.asked) == (2, [])
+    assert (ran.code, placed(node)) == (0, BODY)
+    assert f"{at(origin, PLAIN)} has m.bin" in ran.err

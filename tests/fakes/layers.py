@@ -28,7 +28,7 @@ LIST = fake.descriptor(CHUNKS, title="m.bin.chunks")
 CHUNKED = fake.manifest(LAYER, LIST | {"annotations": {**LIST["annotations"], CHUNK_SIZE: str(CHUNK)}})  # type: ignore[dict-item]
 
 
-def entry(node: FakeNode, *references: str, name: str = "m", **others: object) -> Entry:
+def entry(node: FakeNode, *references: str | list[str], name: str = "m", **others: object) -> Entry:
     """An artifact that is a layer of the manifest that `references` name."""
     return {"name": name, "oci": list(references), "title": "m.bin", "dest": str(node.out / name)} | others
 

@@ -15,6 +15,7 @@ from pxe_fetch.contract.url import scheme_of
 
 _EVERY_NODE = model.When()
 _OF_SOURCE = "is given for a `source`"
+_OF_OCI = "is given for an `oci`, whose manifest has it"
 _LEAVE_OUT = "leave it out: pxe-pack computes the digests of a source"
 
 
@@ -68,9 +69,7 @@ def in_registry(artifact: Section, urls: tuple[str, ...]) -> None:
         hint = "the name of the file there, as in `title: m.bin`: the org.opencontainers.image.title of a layer"
         artifact.add("title-missing", f"{artifact.path} has oci and no `title`", at="oci", hint=hint)
     for key in filter(artifact.has, (*model.DIGESTS, "chunks")):
-        artifact.refuse(
-            key, "is given for an `oci`", reference="checksum-of-oci", hint="leave it out: the manifest has it"
-        )
+        artifact.refuse(key, _OF_OCI, reference="checksum-of-oci", hint="leave it out")
     if len(lasts := {url.rpartition("/")[2] for url in urls}) > 1 and any(":" in last for last in lasts):
         hint = "mirrors have the same manifest: give its digest to all of them"
         artifact.refuse("oci", "has several digests", reference="oci-digests", hint=hint)

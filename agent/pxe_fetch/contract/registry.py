@@ -8,7 +8,7 @@ Distribution project, for tokens.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
@@ -29,14 +29,15 @@ LARGEST_TOKEN = 1024 * 1024  # bytes of a token server's answer
 TITLE = "org.opencontainers.image.title"  # annotation: the name of the file in a layer
 CHUNK_SIZE = "io.pxe-pack.chunk-size"  # annotation of a list of chunk digests: the bytes in each chunk but the last
 
-_WRITTEN = re.compile(r"(?:(https?|oci)://)?([^/@]+)/([^@]+?)(?::([^/:@]+))?(?:@([^@]+))?")
+# Compiled when they are first used: most configurations name no registry.
+_WRITTEN = r"(?:(https?|oci)://)?([^/@]+)/([^@]+?)(?::([^/:@]+))?(?:@([^@]+))?"
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*", re.ASCII)
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}", re.ASCII)
-_URL = re.compile(r"(https?)://([^/]*)/v2/(.+)/manifests/([^/?]+)(\?.*)?")
+_REPOSITORY = rf"{_PART}(?:/{_PART})*"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+_DIGEST = r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
+_URL = r"(https?)://([^/]*)/v2/(.+)/manifests/([^/?]+)(\?.*)?"
+_PARAMETER = r'([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))'  # RFC 9110, 11.2
 _DOCKER_HUB = {"docker.io": "registry-1.docker.io"}  # the name in references, and the host of its API
-_PARAMETER = re.compile(r'([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')  # RFC 9110, 11.2
 
 
 def manifest_url(text: str) -> str:
@@ -45,7 +46,7 @@ def manifest_url(text: str) -> str:
     `:TAG` may stand in front of the digest, which counts, or in its place. A reference means https, unless `http://` is
     in front of it. ${facts} may be anywhere but in the digest.
     """
-    match = _WRITTEN.fullmatch(text)
+    match = re.fullmatch(_WRITTEN, text)
     if not match:
         label = "as in registry.lan/site/model@sha256:…"
         raise RuleError("is not a reference of a registry", reference="oci-invalid", label=label)
@@ -58,13 +59,9 @@ def manifest_url(text: str) -> str:
     has_host = scheme in {"http", "https"} or place == "localhost" or "." in place or ":" in place
     for is_right, message, hint in (
         (has_host, "names no registry", f"write it in front, as in docker.io/{text}; without a dot, with https://"),
-        (
-            _REPOSITORY.fullmatch(name),
-            "has no valid repository",
-            "lower-case letters, digits, `.`, `_`, `-` and `/`",
-        ),
-        (not tag or _TAG.fullmatch(filled_tag), "has no valid tag", "letters and digits; `.`, `_` and `-`"),
-        (not digest or _DIGEST.fullmatch(digest), "has no valid digest", "sha256: and 64 hexadecimal digits"),
+        (re.fullmatch(_REPOSITORY, name), "has no valid repository", "lower-case letters, digits, `.`, `_`, `-`, `/`"),
+        (not tag or re.fullmatch(_TAG, filled_tag), "has no valid tag", "letters and digits; `.`, `_` and `-`"),
+        (not digest or re.fullmatch(_DIGEST, digest), "has no valid digest", "sha256: and 64 hexadecimal digits"),
         (digest or tag, "has neither a digest nor a tag", "write @sha256:…; for `pxe-pack lock` and `push` a tag"),
     ):
         if not is_right:
@@ -75,7 +72,7 @@ def manifest_url(text: str) -> str:
 
 def written(url: str) -> str:
     """The reference of which `url` is the manifest's URL. `manifest_url` reads it back."""
-    match = _URL.fullmatch(url)
+    match = re.fullmatch(_URL, url)
     assert match  # noqa: S101  manifest_url has made it
     scheme, host, repository, last, _ = match.groups()
     is_short = scheme == "https" and ("." in host or ":" in host or host == "localhost")
@@ -85,14 +82,14 @@ def written(url: str) -> str:
 
 def blob_url(url: str, digest: str) -> str:
     """The URL of the blob `digest` in the repository of the manifest's URL `url`."""
-    return _URL.sub(rf"\1://\2/v2/\3/blobs/{digest}\5", url)
+    return re.sub(_URL, rf"\1://\2/v2/\3/blobs/{digest}\5", url)
 
 
 def digest_of(urls: Iterable[str]) -> str | None:
     """The one digest of the manifest that all of its `urls` have; None if one has a tag, or another digest."""
-    found = {match[4] if (match := _URL.fullmatch(url)) else "" for url in urls}
+    found = {match[4] if (match := re.fullmatch(_URL, url)) else "" for url in urls}
     digest = found.pop() if len(found) == 1 else ""
-    return digest if _DIGEST.fullmatch(digest) else None
+    return digest if re.fullmatch(_DIGEST, digest) else None
 
 
 class Layer(NamedTuple):
@@ -110,30 +107,34 @@ def read_manifest(body: bytes) -> list[Layer]:
     An index, which names manifests for several platforms, is refused: an artifact has one digest. Raises ValueError
     with a sentence that begins with "it".
     """
+    document = _loaded(body)
+    layers, index = _of(document, "layers"), _of(document, "manifests")
+    if isinstance(layers, list):
+        return list(map(_layer, layers))
+    if isinstance(index, list):
+        several = printable(", ".join(map(_platform, index))[:600])
+        message = f"it is an index of several manifests: name one, with `when: {{arch: …}}`: {several}"
+        raise ValueError(message)  # noqa: TRY004  of a server's text
+    raise ValueError("it is not the JSON of an image manifest, which has `layers`")
+
+
+def find_layer(layers: Sequence[Layer], title: str) -> Layer:
+    """The one layer of that title. Raises ValueError as `read_manifest`."""
+    found = [layer for layer in layers if layer.title == title]
+    if len(found) != 1:
+        titles = printable(", ".join(layer.title for layer in layers if layer.title)[:300] or "none with a title")
+        raise ValueError(f"it has {len(found) or 'no'} layers with the title {printable(title)}, but {titles}")
+    return found[0]
+
+
+def _loaded(text: bytes) -> object:
+    """The value of `text` as JSON; None if it is not JSON."""
     import json
 
     try:
-        document = json.loads(body)
+        return json.loads(text)
     except (ValueError, RecursionError):
-        raise ValueError("it is not JSON") from None
-    layers, index = _of(document, "layers"), _of(document, "manifests")
-    if isinstance(index, list):
-        several = printable(", ".join(map(_platform, index))[:600])
-        message = "it is an index of several manifests: name one of them, with `when: {arch: …}`"
-        raise ValueError(f"{message}: {several}")  # noqa: TRY004  of a server's text
-    if not isinstance(layers, list):
-        raise ValueError("it is not an image manifest, which has `layers`")  # noqa: TRY004  of a server's text
-    return list(map(_layer, layers))
-
-
-def find_layer(layers: Iterable[Layer], title: str) -> Layer:
-    """The one layer of that title. Raises ValueError as `read_manifest`."""
-    several = list(layers)
-    found = [layer for layer in several if layer.title == title]
-    if len(found) != 1:
-        titles = printable(", ".join(layer.title for layer in several if layer.title)[:300] or "none with a title")
-        raise ValueError(f"it has {len(found) or 'no'} layers with the title {printable(title)}, but {titles}")
-    return found[0]
+        return None
 
 
 def _of(entry: object, key: str) -> object:
@@ -148,7 +149,7 @@ def _platform(entry: object) -> str:
 
 def _layer(entry: object) -> Layer:
     digest, size, notes = (_of(entry, key) for key in ("digest", "size", "annotations"))
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+    if not isinstance(digest, str) or not re.fullmatch(_DIGEST, digest):
         raise ValueError("it has a layer without a digest by SHA-256 or SHA-512")
     if type(size) is not int or size < 0:
         raise ValueError("it has a layer without a size")
@@ -163,11 +164,6 @@ class Login:
     user: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
-
-    @property
-    def is_anonymous(self) -> bool:
-        """Whether it has no secret."""
-        return not self.user and not self.identity_token
 
     @property
     def basic(self) -> str:
@@ -198,7 +194,7 @@ def token_request(challenge: str, login: Login) -> TokenRequest | None:
             raise ValueError("wants a user and password")
         return None
     found: dict[str, str] = {}
-    for name, quoted, plain in _PARAMETER.findall(bearer[1]):
+    for name, quoted, plain in re.findall(_PARAMETER, bearer[1]):
         found.setdefault(name.lower(), re.sub(r"\\(.)", r"\1", quoted) or plain)
     if not found.get("realm"):
         raise ValueError("names no token server")
@@ -214,14 +210,8 @@ def token_request(challenge: str, login: Login) -> TokenRequest | None:
 
 def token_in(answer: bytes) -> str:
     """The token in a token server's answer. Raises ValueError if it has none."""
-    import json
-
-    try:
-        document = json.loads(answer)
-    except (ValueError, RecursionError):
-        document = None
-    found = document if isinstance(document, dict) else {}
-    token = found.get("token") or found.get("access_token")
+    document = _loaded(answer)
+    token = _of(document, "token") or _of(document, "access_token")
     if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
         raise ValueError("its answer has no token")
     return token

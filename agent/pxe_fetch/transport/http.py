@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.url import Url, UrlError, join
@@ -12,8 +13,10 @@ from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import NetworkError, PolicyError, RangeError, RefusedError
 from pxe_fetch.transport import Body, Request, parse_url
 from pxe_fetch.transport.exchange import basic, refusal
-from pxe_fetch.transport.registry import Registries
 from pxe_fetch.transport.session import Answer, Session
+
+if TYPE_CHECKING:
+    from pxe_fetch.transport.registry import Registries
 
 REDIRECTS = 10  # followed for one request
 _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
@@ -33,7 +36,12 @@ class HttpTransport:
 
     def __init__(self, *, tls: Tls, proxy: Proxy, warn: Callable[[str], None] = lambda _: None) -> None:
         self._session = Session(tls=tls, proxy=proxy, warn=warn)
-        self._registries = Registries(self._session)
+
+    @cached_property
+    def _registries(self) -> Registries:
+        from pxe_fetch.transport.registry import Registries  # most runs ask none
+
+        return Registries(self._session)
 
     def open(self, request: Request) -> Body:
         own = url = parse_url(request.url)

@@ -80,6 +80,10 @@ def _of_artifact(artifact: Artifact, *, base: str | None) -> tuple[list[Mirrored
     urls = tuple(url for url in joined(artifact.urls, base) if scheme_of(url) != "file")
     if not urls:
         return [], artifact  # a source, or on the nodes' own disks
+    if artifact.title is not None:
+        message = f"the artifact {artifact.name} is in a registry, which no folder mirrors"
+        hint = "copy it to a registry of that site (oras copy, skopeo copy), and leave it out here"
+        raise InputError(Problem(reference="mirror-registry", message=message, hint=hint))
     sums = joined((artifact.digest_url,), base)[0] if artifact.digest_url else ""
     lists = joined(flat(artifact.chunks.mirrors), base) if artifact.chunks else ()
     texts = (*urls, *filter(None, (sums,)), *lists, *artifact.headers.values())
