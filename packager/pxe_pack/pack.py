@@ -15,7 +15,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack import checks, dump, export, input_digest, liveiso, unit
 from pxe_pack.artifacts import Exported, LocalFile, with_urls
 from pxe_pack.console import Console, joined
-from pxe_pack.freeze import FrozenAgent, default_cache, frozen_agent, load_agent
+from pxe_pack.freeze import FrozenAgent, components_document, default_cache, frozen_agent, load_agent
 from pxe_pack.hashing import hash_file
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.rootfs_source import detect_rootfs
@@ -63,7 +63,7 @@ def pack(options: Options, *, console: Console) -> PackResult:
         if plan.warnings:
             console.problems(plan.warnings)
         agent = _agent(plan, console)
-        service = _service(plan, console)
+        service = unit.checked_service(settings.fetch, systemd=plan.image.systemd, console=console)
         # the final configuration and the manifest are small: the injector's estimate covers them
         payload = make_payload(
             agent=agent.path,
@@ -138,17 +138,6 @@ def _agent(plan: Plan, console: Console) -> FrozenAgent:
     return agent
 
 
-def _service(plan: Plan, console: Console) -> str:
-    """The unit adapted to the image, checked with systemd-analyze if that is installed. Raises InputError."""
-    service = unit.service_for(plan.settings.fetch, systemd=plan.image.systemd)
-    findings = unit.unit_problems(service)
-    if any(problem.severity == "error" for problem in findings):
-        raise InputError(*findings)
-    if findings:
-        console.problems(findings)
-    return service
-
-
 def _inject(plan: Plan, payload: Payload, *, layout: Layout, work: Path, console: Console) -> list[dict[str, object]]:
     """Write the files with the payload, and the ISO, into the layout. Returns the image's files for the manifest."""
     image, name = plan.image, plan.iso_name
@@ -215,6 +204,7 @@ def _facts(
             "glibc": str(agent.glibc),
             "size": agent.size,
             "digest": agent.digest,
+            "components": components_document(agent.components),
         },
         "inject": {
             "how": plan.choice.name,
