@@ -16,6 +16,7 @@ from pxe_fetch import sha256sums
 from pxe_fetch.chunkmap import Check, ChunkMap
 from pxe_fetch.contract.chunks import LINE, count, unlisted
 from pxe_fetch.contract.commands import Exit
+from pxe_fetch.contract.keys import Tiers
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.record import record
 from pxe_fetch.contract.url import redact
@@ -169,20 +170,20 @@ class Fetcher:
 
     def _with_digests(self, transfer: Transfer) -> Transfer:
         """`transfer` with what a server has of its digests: a SHA256SUMS file, a list of chunks. Raises FetchError."""
-        if transfer.digest is None and transfer.sums_url:
-            source = _small(transfer, urls=(transfer.sums_url,), what="digests")
+        if transfer.digest is None and transfer.sums:
+            source = _small(transfer, mirrors=transfer.sums, what="digests")
             sums = fetch_text(source, self.context, limit=sha256sums.LARGEST)
-            digest = sha256sums.digest_of(transfer.listed_url, sums=sums, where=redact(transfer.sums_url))
+            digest = sha256sums.digest_of(transfer.listed_url, sums=sums, where=redact(source.urls[-1]))
             transfer = replace(transfer, digest=digest)
         if transfer.chunks and transfer.chunk_map is None and transfer.size is not None:
             size, chunks = transfer.size, transfer.chunks
             number, own = count(size, chunk=chunks.size), Digest(algorithm="sha256", hex=chunks.digests.hex())
-            source = _small(transfer, urls=chunks.urls, what="chunk digests", digest=own)
+            source = _small(transfer, mirrors=chunks.mirrors, what="chunk digests", digest=own)
             text = fetch_text(source, self.context, limit=LINE * number)
             try:
                 digests = unlisted(text, number=number)
             except ValueError as error:
-                message = f"the list of chunk digests at {redact(chunks.urls[0])} is no such list: {error}"
+                message = f"the list of chunk digests at {redact(source.urls[0])} is no such list: {error}"
                 raise PolicyError(message) from None
             transfer = replace(transfer, chunk_map=ChunkMap(size=size, chunk=chunks.size, digests=digests))
         return transfer
@@ -262,7 +263,7 @@ def _installer(transfer: Transfer) -> Installer:
     return file
 
 
-def _small(transfer: Transfer, *, urls: tuple[str, ...], what: str, digest: Digest | None = None) -> Source:
+def _small(transfer: Transfer, *, mirrors: Tiers, what: str, digest: Digest | None = None) -> Source:
     """Something small that belongs to `transfer`, fetched with the same persistence.
 
     Its headers, which may be secret, go to the servers of the artifact itself and to no other.
@@ -270,10 +271,9 @@ def _small(transfer: Transfer, *, urls: tuple[str, ...], what: str, digest: Dige
     servers = {parse_url(url).origin for url in transfer.urls}
     return Source(
         name=f"{transfer.name} ({what})",
-        urls=urls,
-        keep_order=transfer.keep_order,
+        mirrors=mirrors,
         digest=digest,
-        headers=transfer.headers if all(parse_url(url).origin in servers for url in urls) else {},
+        headers=transfer.headers if all(parse_url(url).origin in servers for tier in mirrors for url in tier) else {},
         retry=transfer.retry,
         timeouts=transfer.timeouts,
     )

@@ -12,7 +12,7 @@ import yaml
 
 from pxe_fetch.contract import chunks as cut
 from pxe_fetch.contract import quantity, validators
-from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, OneOrMore, Table, Text, Texts
+from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, Mirrors, OneOrMore, Table, Text, Texts, Tiers
 from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, SECTIONS, Digest, FetchConfig
 
 Plain = str | int | bool | list["Plain"] | dict[str, "Plain"]
@@ -30,7 +30,7 @@ def show_duration(seconds: float) -> str:
     return f"{milliseconds // quantity.DURATION_UNITS[unit]}{unit}" if milliseconds else "0s"
 
 
-def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911  one case per kind
+def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911, PLR0912  one case per kind
     """`value` as YAML data; None if this kind has no spelling for it."""
     match kind:
         case Text(rule=validators.mode):
@@ -40,9 +40,12 @@ def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911  on
         case Text(rule=validators.DigestOf(algorithm=algorithm)):
             return value.hex if isinstance(value, Digest) and value.algorithm == algorithm else None
         case Text(rule=validators.url) if isinstance(value, tuple):  # one mirror is `url`, several are `urls`
-            return cast("str", value[0]) if len(value) == 1 else None
-        case Texts(rule=validators.url) if isinstance(value, tuple) and len(value) == 1:
+            return cast("str", value[0][0]) if _is_one(value) else None
+        case Mirrors(rule=validators.url) if _is_one(cast("Tiers", value)):
             return None
+        case Mirrors():
+            tiers = [list(tier) for tier in cast("Tiers", value)]
+            return cast("Plain", tiers if len(tiers) > 1 else [url for tier in tiers for url in tier])
         case OneOrMore(rule=validators.DigestOf()) if isinstance(value, bytes):
             digests = cut.listed(value).split()
             return digests[0] if len(digests) == 1 else list(digests)
@@ -59,6 +62,10 @@ def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911  on
             return NO_CHUNKS_WORD if value == NO_CHUNKS else _section(section, value)
         case _:
             return cast("Plain", value)
+
+
+def _is_one(mirrors: Tiers) -> bool:
+    return sum(map(len, mirrors)) == 1
 
 
 def _section(name: str, model: object) -> dict[str, Plain]:

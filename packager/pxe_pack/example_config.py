@@ -52,6 +52,7 @@ _EXAMPLES: dict[type, dict[str, str]] = {
         "urls": "[http://a.lan/model.bin, https://b.lan/model.bin]",
         "source": "files/model.bin",
         "sha256": "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03",
+        "tiers": "{http://mirror.lan/: [http://cache-a.lan/, http://cache-b.lan/]}",
         "sha256_url": "http://mirror.lan/models/SHA256SUMS",
         "size": "1GiB",
         "chunks": "{size: 8MiB}",

@@ -19,6 +19,7 @@ from pxe_fetch.contract.keys import (
     Flag,
     Group,
     Kind,
+    Mirrors,
     OneOrMore,
     Size,
     Table,
@@ -126,6 +127,9 @@ def _form(kind: Kind) -> Schema:  # noqa: PLR0911  one case per kind
             return {**_text(rule), "type": ["string", "number"]} if float in types else _text(rule)
         case Texts(rule=rule):
             return {"type": "array", "items": _text(rule)}
+        case Mirrors(rule=rule):
+            tier: Schema = {"type": "array", "items": _text(rule), "minItems": 1}
+            return {"type": "array", "items": {"anyOf": [_text(rule), tier]}}
         case OneOrMore(rule=rule):
             return {"anyOf": [_text(rule), {"type": "array", "items": _text(rule)}]}
         case Whole():

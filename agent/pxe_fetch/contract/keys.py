@@ -15,6 +15,7 @@ from pxe_fetch.contract import quantity
 from pxe_fetch.contract.validators import Rule
 
 T = TypeVar("T")
+Tiers = tuple[tuple[str, ...], ...]  # mirrors: those of a tier are asked only while all of the tiers before it fail
 METADATA = "keys"  # of a field: a tuple of Key
 EXTENSION = "x-"  # a key that begins so is for other programs: in every section it is passed over, whatever its value
 
@@ -39,6 +40,12 @@ class OneOrMore(NamedTuple):
 
     rule: Rule[object]
     load: Callable[..., object] = tuple
+
+
+class Mirrors(NamedTuple):
+    """A list of texts, which are one tier; or of tiers, each a text or a list of texts. Tiers in the model."""
+
+    rule: Rule[str]
 
 
 class Flag(NamedTuple):
@@ -68,7 +75,7 @@ class Table(NamedTuple):
     """A mapping whose keys are the user's own names."""
 
     names: Rule[str]
-    of: Text | OneOrMore
+    of: Text | OneOrMore | Mirrors
     rename: Callable[[str], str] | None = None  # the key in the model
 
 
@@ -82,7 +89,7 @@ class Group(NamedTuple):
     inline: bool = False  # its values are fields of the enclosing model
 
 
-Kind = Text | Texts | OneOrMore | Flag | Whole | Duration | Size | Table | Group
+Kind = Text | Texts | OneOrMore | Mirrors | Flag | Whole | Duration | Size | Table | Group
 
 
 class Key(NamedTuple):

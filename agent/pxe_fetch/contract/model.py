@@ -10,7 +10,22 @@ from collections.abc import Mapping
 
 from pxe_fetch.contract import keys, validators
 from pxe_fetch.contract.facts import FACTS, argument
-from pxe_fetch.contract.keys import Duration, Flag, Group, Key, OneOrMore, Size, Table, Text, Texts, Whole, key, spelled
+from pxe_fetch.contract.keys import (
+    Duration,
+    Flag,
+    Group,
+    Key,
+    Mirrors,
+    OneOrMore,
+    Size,
+    Table,
+    Text,
+    Texts,
+    Tiers,
+    Whole,
+    key,
+    spelled,
+)
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
 from pxe_fetch.contract.record import record
 
@@ -44,12 +59,12 @@ class Timeouts:
     """When an attempt is given up. Durations in seconds."""
 
     connect: float = key(10.0, POSITIVE, "Time to connect; 5s at most if there is another mirror.")
-    read: float = key(30.0, POSITIVE, "Time without a single byte; 5s at most if there is another mirror.")
+    read: float = key(30.0, POSITIVE, "Time without a single byte; 5s at most if its tier has another mirror.")
     min_rate: int = key(
         16 * 1024, Size(validators.rate), "A mirror that sends fewer bytes a second is left, if there is another one."
     )
     min_rate_window: float = key(
-        60.0, POSITIVE, "The window of `min_rate`; 7.5s at most if another mirror has not failed."
+        60.0, POSITIVE, "The window of `min_rate`; 7.5s at most if another in its tier has not failed."
     )
 
 
@@ -71,13 +86,13 @@ def _digest_key(algorithm: str, digits: int) -> Key:
 
 
 # A field of mirrors, where there is one of them, and where there are several.
-ONE_URL = Text(validators.url, load=lambda url: (url,))
-URLS = Texts(validators.url)
+ONE_URL = Text(validators.url, load=lambda url: ((url,),))
+URLS = Mirrors(validators.url)
 
 
 @record
 class Chunks:
-    """A file cut into chunks of `size` bytes, each with its SHA-256: in `digests`, or in the list at `urls`.
+    """A file cut into chunks of `size` bytes, each with its SHA-256: in `digests`, or in the list at `mirrors`.
 
     With `source` there is the size alone, and pxe-pack makes the list; NO_CHUNKS: it makes none.
     """
@@ -89,13 +104,13 @@ class Chunks:
         missing="chunk-size-missing",
         hint="of each but the last, as in `size: 4MiB`",
     )
-    digests: bytes = key(  # 32 bytes a chunk, in the order of the file; with `urls`, those of the list's own digest
+    digests: bytes = key(  # 32 bytes a chunk, in the order of the file; with `mirrors`, those of the list's own digest
         b"",
         OneOrMore(validators.DigestOf("sha256", 64), load=lambda texts: bytes.fromhex("".join(texts))),
         "The digests, in the order of the file; with `url`, that of the list itself.",
         name="sha256",
     )
-    urls: tuple[str, ...] = spelled(  # mirrors of the list, see contract.chunks
+    mirrors: Tiers = spelled(  # of the list, see contract.chunks
         Key(ONE_URL, "Where the list of digests is: absolute, or relative to `base_url`.", name="url"),
         Key(URLS, "Mirrors of the list.", name="urls"),
         default=(),
@@ -125,14 +140,14 @@ class When:
 
 @record
 class Artifact:
-    """One file (or tree) a node fetches. `urls` may be relative and hold ${facts}; the agent's plan resolves them."""
+    """One file (or tree) a node fetches. URLs may be relative and hold ${facts}; the agent's plan resolves them."""
 
     name: str = key(
         "", Text(validators.name), "Its name in the journal, the state and the report; unique.", missing="name-missing"
     )
-    urls: tuple[str, ...] = spelled(  # mirrors of the same bytes; empty exactly when `source` is given
+    mirrors: Tiers = spelled(  # of the same bytes; empty exactly when `source` is given
         Key(ONE_URL, "Absolute, or relative to `base_url`; ${facts} are filled in.", name="url"),
-        Key(URLS, "Instead of `url`: mirrors of the same bytes.", name="urls"),
+        Key(URLS, "Instead of `url`: mirrors of the same bytes, perhaps in tiers.", name="urls"),
         default=(),
     )
     source: str | None = key(
@@ -141,8 +156,15 @@ class Artifact:
     mirror_order: str = key(
         "spread",
         Text(validators.OneOf("spread", "listed")),
-        "Each node tries mirrors in an order of its own (`spread`), or as listed.",
+        "A node tries mirrors of a tier in an order of its own (`spread`), or as listed.",
         sections=SHARED,
+    )
+    tiers: Mapping[str, Tiers] = keys.mapping(  # by base: those in front of the mirrors below it, see contract.mirrors
+        Key(
+            Table(validators.base_url, Mirrors(validators.base_url)),
+            "Caches in front of servers: for all urls below a base, those to ask before it.",
+            sections=SHARED,
+        )
     )
     digest: Digest | None = spelled(_digest_key("sha256", 64), _digest_key("sha512", 128), default=None)
     digest_url: str | None = key(
@@ -193,6 +215,11 @@ class Artifact:
     retry: RetryPolicy = key(RetryPolicy(), Group("retry"), "When to try again.", sections=SHARED)
     timeouts: Timeouts = key(Timeouts(), Group("timeouts"), "When an attempt is given up.", sections=SHARED)
 
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Its mirrors in the order of their tiers."""
+        return tuple(url for tier in self.mirrors for url in tier)
+
 
 @record
 class Tls:
@@ -213,6 +240,9 @@ class Proxy:
         (), OneOrMore(validators.exemption), "Hosts, .domains and networks that are reached directly."
     )
     credential: str | None = key(None, CREDENTIAL, "A credential that holds `user:password`, for proxies that want it.")
+    fallback: str = key(
+        "none", Text(validators.OneOf("none", "direct")), "`direct`: servers are asked directly while a proxy fails."
+    )
 
 
 @record

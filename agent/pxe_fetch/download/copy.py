@@ -18,7 +18,7 @@ from threading import Thread
 from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.errors import NetworkError
+from pxe_fetch.errors import SlowError
 from pxe_fetch.transport import Body
 
 BUFFER = 512 * 1024  # bytes of one buffer: at most as many are lost if the agent is killed
@@ -83,7 +83,7 @@ class MinimumRate:
     def check(self, count: int) -> float:
         """Count `count` received bytes; return the time.
 
-        Raises NetworkError if the last window had too few, or the first half of it.
+        Raises SlowError if the last window had too few, or the first half of it.
         """
         deadline, timeouts = self.deadline, self.timeouts
         deadline.check()
@@ -97,7 +97,7 @@ class MinimumRate:
             is_slow = len(self._quarters) > 1 and rate * self.sharers() < timeouts.min_rate
             if is_slow and self.may_leave():
                 least = f"{timeouts.min_rate / 1024:g} KiB/s"
-                raise NetworkError(f"too slow: {rate / 1024:.1f} KiB/s, less than {least}")
+                raise SlowError(f"too slow: {rate / 1024:.1f} KiB/s, less than {least}")
         return now
 
 

@@ -91,6 +91,7 @@ class Attempts:
         self._begun += 1
         self.last_mirror = mirror
         mirror.asked += 1
+        mirror.turn = self._begun
         mirror.asked_at = self._progress
 
     def failed(

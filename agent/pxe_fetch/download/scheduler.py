@@ -188,6 +188,8 @@ class ChunkScheduler:
         """
         with self.changed:
             mirror = stream.mirror
+            if self._is_earlier_tier_ready(mirror):
+                return False
             missing = self._missing(start=stream.end, without=self.mirrors.excluded_chunks(mirror))
             if missing is None:
                 return False
@@ -198,6 +200,11 @@ class ChunkScheduler:
             start = self._map.start(first) + (stream.partial.length if stream.partial else 0)
             stream.position = stream.hashed = stream.filled_to = start
             return True
+
+    def _is_earlier_tier_ready(self, mirror: Mirror) -> bool:
+        """Whether a mirror of a tier before that of `mirror` would get a stream now, so that its own are to end."""
+        first = next(self.mirrors.ready(without=self._useless()), mirror) if mirror.tier else mirror
+        return first.tier < mirror.tier
 
     def skipped(self, count: int) -> None:
         """Count `count` received bytes that were not needed."""
@@ -212,6 +219,13 @@ class ChunkScheduler:
         with self.changed:
             if stream.failure:
                 return 0
+            index = self._map.at(stream.position)
+            if (
+                stream.received
+                and stream.position == self._map.start(index)
+                and self._is_earlier_tier_ready(stream.mirror)
+            ):
+                stream.end = index
             end = self._map.start(min(self._map.at(stream.position) + 1, stream.end))
             stream.filled_to = min(stream.position + most, end)
             return stream.filled_to - stream.position

@@ -51,7 +51,8 @@ class EventLog:
             if transfer := transfers.get(name):
                 state.dest = str(transfer.dest)
                 state.total = transfer.size
-                state.mirrors = tuple(map(redact, transfer.urls)) if len(transfer.urls) > 1 else ()
+                tiers = enumerate(transfer.mirrors, 1) if len(transfer.urls) > 1 else ()
+                state.mirrors = {redact(url): number for number, tier in tiers for url in tier}
                 if transfer.digest and transfer.digest.algorithm == "sha256":
                     state.sha256 = transfer.digest.hex
             elif name in skipped:
@@ -186,17 +187,19 @@ class EventLog:
         self, name: str, *, url: str, offset: int, total: int | None, final_url: str | None = None, remark: str = ""
     ) -> None:
         with self._store.edit(name) as artifact:
-            is_first = artifact.url is None
+            mirrors, before = artifact.mirrors, artifact.url
+            is_other_tier = before is None or mirrors.get(before) != mirrors.get(url)
             artifact.final_url, artifact.remark = final_url, remark or None
             artifact.phase = "fetching"
             artifact.url = url
             artifact.bytes = offset
             artifact.total = artifact.total if total is None else total
             artifact.attempts = max(artifact.attempts, 1)
-        if is_first and artifact.dest:
+        if is_other_tier and artifact.dest:
             size = "" if total is None else f" ({amount(total)})"
-            mirrors = artifact.mirrors
-            mirror = f", mirror {mirrors.index(url) + 1} of {len(mirrors)}" if url in mirrors else ""
+            mirror = f", mirror {[*mirrors].index(url) + 1} of {len(mirrors)}" if url in mirrors else ""
+            tiers = max(mirrors.values(), default=1)
+            mirror += f" in tier {mirrors[url]} of {tiers}" if 1 < tiers < len(mirrors) else ""
             self._send_of(artifact, f"fetching from {url}{mirror}{size}", MessageId.START, self._routine)
 
     def resumed(self, name: str, *, url: str, offset: int) -> None:

@@ -59,7 +59,7 @@ class ArtifactState:
     cause: str | None = None
 
     # _NOT_IN_FILE:
-    mirrors: tuple[str, ...] = ()  # redacted, in the order of this node; empty if there is only one URL
+    mirrors: Mapping[str, int] = field(default_factory=dict)  # redacted, in the order of this node -> tier from 1
     dropped_mirrors: int = 0
     started: float | None = None
     ended: float | None = None

@@ -5,7 +5,7 @@ A new scheme is one new file here, a case in `Transports`, and its name in contr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from threading import Lock
 from typing import Protocol
@@ -96,7 +96,11 @@ class Transports:
     A scheme's module, which imports this one, is imported when the scheme is first used.
     """
 
-    def __init__(self, *, tls: Tls | None = None, proxy: Proxy | None = None) -> None:
+    def __init__(
+        self, *, tls: Tls | None = None, proxy: Proxy | None = None, warn: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`warn` is told in a sentence what the user should know, though nothing has failed."""
+        self._warn = warn
         self._tls = tls or Tls()
         self._proxy = proxy or Proxy()
         self._made: dict[str, Transport] = {}
@@ -116,7 +120,7 @@ class Transports:
             case "http":
                 from pxe_fetch.transport.http import HttpTransport
 
-                return HttpTransport(tls=self._tls, proxy=self._proxy)
+                return HttpTransport(tls=self._tls, proxy=self._proxy, warn=self._warn)
             case "file":
                 from pxe_fetch.transport.file import FileTransport
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
@@ -27,8 +27,8 @@ _BLANKS = " \t\r\n"  # around a value; the last two where it is folded. str.stri
 class HttpTransport:
     """Keeps connections per host for the whole run, shared by its threads."""
 
-    def __init__(self, *, tls: Tls, proxy: Proxy) -> None:
-        self._session = Session(tls=tls, proxy=proxy)
+    def __init__(self, *, tls: Tls, proxy: Proxy, warn: Callable[[str], None] = lambda _: None) -> None:
+        self._session = Session(tls=tls, proxy=proxy, warn=warn)
 
     def open(self, request: Request) -> Body:
         own = url = parse_url(request.url)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from pxe_fetch.contract.minisign import signature_url
+from pxe_fetch.contract.mirrors import moved, requested
 from pxe_fetch.contract.model import Artifact, FetchConfig, Proxy
 from pxe_fetch.contract.problem import Problem, printable
 from pxe_fetch.contract.url import redact
@@ -98,9 +99,12 @@ def _targets(subject: Subject) -> Iterator[_Target]:
     if config := subject.config:
         # what the layout exports is above, at the URLs that it has now
         exported = config.artifact_url if config is subject.packed and subject.layout else None
+        served = subject.artifact_url
         for artifact in config.artifacts:
-            if not exported or not any(url.startswith(exported) for url in artifact.urls):
-                yield from _of_artifact(artifact, config)
+            known = moved(artifact, below=exported, to=served) if exported else artifact
+            for target in _of_artifact(known, config):
+                if not exported or not target.url.startswith(served):
+                    yield target
 
 
 def _of_pin(pinned: Pinned) -> Iterator[_Target]:
@@ -113,18 +117,18 @@ def _of_pin(pinned: Pinned) -> Iterator[_Target]:
 
 def _of_artifact(artifact: Artifact, config: FetchConfig) -> Iterator[_Target]:
     """The URLs of an artifact: of its mirrors, of the list of its chunks, and of the file with its digest."""
-    name, chunks = f"artifact {artifact.name}", artifact.chunks
+    name, wanted = f"artifact {artifact.name}", requested(artifact, base=config.base_url)
     secret = artifact.header_credential or artifact.query_credential
     unasked = "it needs a credential that only nodes have" if secret else ""
     if any(map(unknown_variable, artifact.headers.values())):
         unasked = "its headers depend on the node"
     several = (
-        (name, artifact.urls, artifact.size, True),
-        (f"the chunks of {name}", chunks.urls if chunks else (), None, False),
-        (f"the digest of {name}", filter(None, (artifact.digest_url,)), None, False),
+        (name, wanted.file, artifact.size, True),
+        (f"the chunks of {name}", wanted.chunk_list, None, False),
+        (f"the digest of {name}", wanted.sums, None, False),
     )
-    for what, urls, size, resumes in several:
-        mirrors = joined(tuple(urls), config.base_url)
+    for what, tiers, size, resumes in several:
+        mirrors = joined(tuple(url for tier in tiers for url in tier), config.base_url)
         for url in mirrors:
             yield _Target(
                 url=url,

@@ -13,8 +13,9 @@ import ftplib
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -36,6 +37,7 @@ _MOVED = frozenset({300, 301, 302, 303, 307, 308})
 _RANGE_REFUSALS = frozenset({400, 406, 412, 416, 417, 431})
 _NOT_THE_FILE = frozenset({201, 202, 204, 205})
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_OF_PROXIES = frozenset({502, 503, 504})  # nodes ask without a proxy that answers so, if it has a fallback
 _WAITS = (0.5, 1.5)  # seconds between attempts; nodes have more patience
 _OK, _PARTIAL, _MULTIPLE, _UNSATISFIABLE = 200, 206, 300, 416
 ERRORS = (requests.RequestException, OSError, EOFError, ValueError, ftplib.Error)  # that asking raises
@@ -126,15 +128,23 @@ class Client:
             )
             request.url = url.request_url  # as written: requests encodes it anew
             proxy = self._proxy_of(url)
-            answer = session.send(
+            send = partial(
+                session.send,
                 request,
                 timeout=_TIMEOUT,
                 stream=True,
                 allow_redirects=False,
                 verify=str(self.bundle) if self.bundle else True,
                 cert=self.certificate,
-                proxies={url.scheme: proxy} if proxy else {},
             )
+            if proxy and self.proxy.fallback == "direct":
+                with suppress(requests.ConnectionError, requests.Timeout):
+                    answer = send(proxies={url.scheme: proxy})
+                    answer.close()
+                    if answer.status_code not in _OF_PROXIES:
+                        return answer
+                proxy = None
+            answer = send(proxies={url.scheme: proxy} if proxy else {})
             answer.close()
             return answer
 

@@ -135,7 +135,8 @@ def _config(config: FetchConfig, turn: Sequence[Wanted], *, index: int, folder: 
     artifacts = tuple(
         replace(
             item.artifact,
-            urls=(item.urls[index],),
+            mirrors=((item.urls[index],),),
+            tiers={},
             dest=str(folder / "files" / item.artifact.name),
             size=None,  # the mirrors say it
             mode=None,

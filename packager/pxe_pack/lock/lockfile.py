@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from pxe_fetch.contract import checks, keys, model, validators
+from pxe_fetch.contract import checks, keys, validators
 from pxe_fetch.contract.chunks import listed
 from pxe_fetch.contract.document import MAX_CHARACTERS, Section
 from pxe_fetch.contract.keys import Group, Key, Size, Text, Texts, Whole, key, spelled
@@ -21,6 +21,7 @@ from pxe_pack.tools import InputError
 SUFFIX = ".lock"
 VERSION = 1
 
+_ONE_URL = Text(validators.url, load=lambda url: (url,))
 _time = validators.Matching(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
     "is not a time",
@@ -35,8 +36,8 @@ class Locked:
 
     name: str = key("", Text(validators.name), "The artifact.", missing="name-missing")
     urls: tuple[str, ...] = spelled(
-        Key(model.ONE_URL, "Where its bytes were downloaded from: with `base_url`, and with its ${facts}.", name="url"),
-        Key(model.URLS, "Instead of `url`: the mirrors, all of which had the same bytes.", name="urls"),
+        Key(_ONE_URL, "Where its bytes were downloaded from: with `base_url`, and with its ${facts}.", name="url"),
+        Key(Texts(validators.url), "Instead of `url`: the mirrors, all of which had the same bytes.", name="urls"),
         default=(),
     )
     final_urls: tuple[str, ...] = key(
