@@ -82,7 +82,7 @@ def storm(folder: Path, *, body: bytes, nodes: Sequence[tuple[Host | None, Seque
         chunks = {"size": CHUNK, "sha256": digests}
         artifact = {"name": "file", "urls": [*urls], "chunks": chunks, "size": len(body)}
         artifact["dest"] = str(home / "out/file")
-        config = {"version": 1, "allowed_roots": [str(home / "out")], "defaults": {"mirror_order": "listed"}}
+        config = {"version": 1, "allowed_roots": [str(home / "out")]}
         (home / "fetch.yaml").write_text(yaml.safe_dump(config | {"artifacts": [artifact]}))
         commands.append(
             {

@@ -38,18 +38,13 @@ class Site:
         """How often the origin has sent the file so far."""
         return sum(int(line.split()[-3]) for line in self.origin.requests()) / len(BODY)
 
-    def urls(self, number: int) -> Sequence[object]:
-        """Those of a node: half of the nodes have the one cache first, half the other; the origin comes last."""
-        return mirrors(self.fleet, number, "/file")
-
     def nodes(self) -> Sequence[tuple[Host, Sequence[object]]]:
-        return [(node, self.urls(number)) for number, node in enumerate(self.fleet.nodes)]
+        return [(node, mirrors(self.fleet, "/file")) for node in self.fleet.nodes]
 
 
-def mirrors(fleet: Fleet, number: int, path: str, *, port: int = 80) -> Sequence[object]:
-    first, second = (f"http://{cache.address}{path}" for cache in fleet.caches)
-    nearest = [first, second] if number % 2 else [second, first]
-    return [*nearest, f"http://{fleet.origin.address}:{port}{path}"]
+def mirrors(fleet: Fleet, path: str, *, port: int = 80) -> Sequence[object]:
+    """Two tiers: the caches, which each node asks in an order of its own, and the origin."""
+    return [[f"http://{cache.address}{path}" for cache in fleet.caches], f"http://{fleet.origin.address}:{port}{path}"]
 
 
 @pytest.fixture
@@ -121,7 +116,7 @@ def test_no_node_installs_what_a_cache_made_up(fleet: Fleet, tmp_path: Path) -> 
         storm(
             tmp_path,
             body=BODY,
-            nodes=[(node, mirrors(fleet, number, "/file")) for number, node in enumerate(fleet.nodes)],
+            nodes=[(node, mirrors(fleet, "/file")) for node in fleet.nodes],
         ) as run,
     ):
         ran = run.end()
@@ -139,7 +134,7 @@ def test_a_registry_sends_a_blob_to_each_cache(fleet: Fleet, tmp_path: Path) -> 
         path = registry.push(BODY)
         for host in fleet.caches:
             stack.enter_context(printed_cache(host, tmp_path / host.name, origin=registry.url("")))
-        nodes = [(node, mirrors(fleet, number, path, port=5000)) for number, node in enumerate(fleet.nodes)]
+        nodes = [(node, mirrors(fleet, path, port=5000)) for node in fleet.nodes]
         ran = stack.enter_context(storm(tmp_path, body=BODY, nodes=nodes)).end()
         check(ran)
         assert registry.sent() / len(BODY) <= len(fleet.caches) + 0.2
