@@ -14,6 +14,7 @@ from pxe_fetch.contract import checks, facts, paths, validators
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
 from pxe_fetch.contract.record import mutable_record, record
+from pxe_fetch.contract.registry import Login
 from pxe_fetch.contract.url import Origin, UrlError, is_absolute, join, parse, redact, scheme_of, with_query
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
 from pxe_fetch.filesystem import AllowedRoots, real_path
@@ -34,6 +35,7 @@ class Source:
     digest: Digest | None = None
     size: int | None = None  # bytes on the wire
     headers: Mapping[str, str] = field(default_factory=dict)  # secret ones included
+    login: Login | None = None  # to registries; None: the servers are none
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeouts: Timeouts = field(default_factory=Timeouts)
 
@@ -42,10 +44,12 @@ class Source:
 class Transfer(Source):
     """One artifact to fetch: every ${fact} filled in, user and group looked up.
 
-    Two fields may be unknown until the run asks a server: `digest` if `sums_url` names a SHA256SUMS file, and
-    `chunk_map` if `chunks.urls` name a list of chunk digests. The fetcher fills them in with `dataclasses.replace`.
+    Some fields may be unknown until the run asks a server: `digest` if `sums_url` names a SHA256SUMS file, `chunk_map`
+    if `chunks.urls` name a list of chunk digests, and all that pins the bytes if there is a `title`: then `urls` are
+    those of a manifest. resolve.py fills them in.
     """
 
+    title: str | None = None  # of the layer to fetch, in the manifest of a registry
     sums_url: str | None = None  # absolute; a SHA256SUMS file that has the digest
     listed_url: str  # the first url of the configuration: its last part is the file's name in SHA256SUMS
     chunks: Chunks | None = None  # as configured, with absolute urls
@@ -179,6 +183,8 @@ def _transfer(artifact: Artifact, *, node: Node, base: str | None, roots: Allowe
         digest=artifact.digest,
         size=artifact.size,
         headers=headers,
+        login=None if artifact.title is None else _login(artifact, node=node),
+        title=artifact.title,
         retry=artifact.retry,
         timeouts=artifact.timeouts,
         sums_url=signed(_absolute(artifact.digest_url, node=node, base=base)) if artifact.digest_url else None,
@@ -195,6 +201,10 @@ def _transfer(artifact: Artifact, *, node: Node, base: str | None, roots: Allowe
         start=artifact.start,
         start_required=artifact.start_required,
     )
+
+
+def _login(artifact: Artifact, *, node: Node) -> Login:
+    return node.registry_login(artifact.registry_credential) if artifact.registry_credential else Login()
 
 
 def _origin(url: str) -> Origin | None:

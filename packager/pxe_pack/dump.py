@@ -11,9 +11,9 @@ from typing import cast
 import yaml
 
 from pxe_fetch.contract import chunks as cut
-from pxe_fetch.contract import quantity, validators
+from pxe_fetch.contract import quantity, registry, validators
 from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, OneOrMore, Table, Text, Texts
-from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, SECTIONS, Digest, FetchConfig
+from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, SECTIONS, Artifact, Digest, FetchConfig
 
 Plain = str | int | bool | list["Plain"] | dict[str, "Plain"]
 
@@ -30,7 +30,7 @@ def show_duration(seconds: float) -> str:
     return f"{milliseconds // quantity.DURATION_UNITS[unit]}{unit}" if milliseconds else "0s"
 
 
-def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911  one case per kind
+def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911, PLR0912  one case per kind
     """`value` as YAML data; None if this kind has no spelling for it."""
     match kind:
         case Text(rule=validators.mode):
@@ -46,6 +46,9 @@ def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911  on
         case OneOrMore(rule=validators.DigestOf()) if isinstance(value, bytes):
             digests = cut.listed(value).split()
             return digests[0] if len(digests) == 1 else list(digests)
+        case OneOrMore(rule=registry.manifest_url):
+            references = [registry.written(url) for url in cast("Iterable[str]", value)]
+            return references[0] if len(references) == 1 else list(references)
         case Texts() | OneOrMore():
             return list(cast("Iterable[Plain]", value))
         case Duration():
@@ -76,6 +79,8 @@ def _written(key: str, declared: FieldKey, model: object) -> Plain | None:
     if isinstance(kind, Group) and kind.inline:
         return _section(kind.section, model) or None
     value = getattr(model, declared.field)
+    if isinstance(model, Artifact) and declared.field == "urls" and (key == "oci") != (model.title is not None):
+        return None  # they are of another kind
     if declared.key.item:
         return plain(kind, value[key]) if key in value else None
     if value == declared.default and not (declared.key.always or declared.key.missing):

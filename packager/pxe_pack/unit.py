@@ -81,7 +81,8 @@ def lacking_credentials(config: FetchConfig, packed: FetchConfig, *, systemd: in
 
 def _credentials(config: FetchConfig) -> set[str]:
     """The names of the credentials that the configuration refers to."""
-    names = [name for one in config.artifacts for name in (one.header_credential, one.query_credential)]
+    names = [one.header_credential for one in config.artifacts]
+    names += [name for one in config.artifacts for name in (one.query_credential, one.registry_credential)]
     names += [config.report.header_credential, config.report.query_credential]
     return set(filter(None, [*names, config.proxy.credential]))
 

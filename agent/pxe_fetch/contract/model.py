@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pxe_fetch.contract import keys, validators
+from pxe_fetch.contract import keys, registry, validators
 from pxe_fetch.contract.facts import FACTS, argument
 from pxe_fetch.contract.keys import Duration, Flag, Group, Key, OneOrMore, Size, Table, Text, Texts, Whole, key, spelled
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
@@ -22,6 +22,7 @@ SHARED = ("artifacts", "defaults")  # where keys stand that each artifact may ha
 
 ACCOUNT, CREDENTIAL, NODE_PATH = Text(validators.account), Text(validators.credential), Text(validators.node_path)
 HEADER_CREDENTIAL = Key(CREDENTIAL, "A credential that holds `Name: value` lines: headers that are secret.")
+REGISTRY_CREDENTIAL = Key(CREDENTIAL, "A credential for `oci`: `user:password`, or an identity token.")
 QUERY_CREDENTIAL = Key(CREDENTIAL, "A credential that holds what is secret of the url's query, as `sv=…&sig=…`.")
 INSECURE = Key(Flag(), "`true`: the credentials may be sent unencrypted, by http.")
 POSITIVE = Duration(validators.positive_duration)
@@ -73,6 +74,7 @@ def _digest_key(algorithm: str, digits: int) -> Key:
 # A field of mirrors, where there is one of them, and where there are several.
 ONE_URL = Text(validators.url, load=lambda url: (url,))
 URLS = Texts(validators.url)
+REFERENCES = OneOrMore(registry.manifest_url)
 
 
 @record
@@ -133,7 +135,11 @@ class Artifact:
     urls: tuple[str, ...] = spelled(  # mirrors of the same bytes; empty exactly when `source` is given
         Key(ONE_URL, "Absolute, or relative to `base_url`; ${facts} are filled in.", name="url"),
         Key(URLS, "Instead of `url`: mirrors of the same bytes.", name="urls"),
+        Key(REFERENCES, "Instead of `url`: in a registry, as HOST/NAME@sha256:…, or a list of them.", name="oci"),
         default=(),
+    )
+    title: str | None = key(  # exactly with `oci`, whose urls are those of the manifest until the layer is known
+        None, Text(validators.any_text), "With `oci`: the name of the file there, the title of a layer."
     )
     source: str | None = key(
         None, Text(validators.file_name), "Instead of `url`: a file or folder on the packing machine."
@@ -187,6 +193,7 @@ class Artifact:
     )
     header_credential: str | None = spelled(HEADER_CREDENTIAL._replace(sections=SHARED), default=None)
     query_credential: str | None = spelled(QUERY_CREDENTIAL._replace(sections=SHARED), default=None)
+    registry_credential: str | None = spelled(REGISTRY_CREDENTIAL._replace(sections=SHARED), default=None)
     insecure: bool = spelled(INSECURE._replace(sections=SHARED), default=False)
     start: tuple[str, ...] = key((), OneOrMore(validators.unit), "Units to start once it is in place.")
     start_required: bool = key(False, Flag(), "`true`: a unit of `start` that fails makes the run fail.")
@@ -275,7 +282,7 @@ class FetchConfig:
     artifacts: tuple[Artifact, ...] = key((), Group("artifacts", many=True), "What a node fetches.", always=True)
 
 
-ORIGINS = ("url", "urls", "source")  # an artifact has exactly one of them
+ORIGINS = ("url", "urls", "oci", "source")  # an artifact has exactly one of them
 DIGESTS = ("sha256", "sha512", "sha256_url")  # and at most one of them, which is needed
 PINNED_BY = ("source", "chunks")  # where none of these pins the bytes
 

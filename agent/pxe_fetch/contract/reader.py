@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 from pxe_fetch.contract import checks, document, keys
 from pxe_fetch.contract.document import Problems, Section, Value
-from pxe_fetch.contract.model import DIGESTS, PINNED_BY, SECTIONS, Artifact, FetchConfig
+from pxe_fetch.contract.model import SECTIONS, Artifact, FetchConfig
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
 from pxe_fetch.contract.validators import OneOf, Rule, joined
@@ -82,6 +82,7 @@ class Reader:
         base_url = values.pop("base_url", None)
         checks.origin(section)
         checks.digest(section)
+        checks.in_registry(section, values.get("urls", ()))
         checks.when(section.below("when"))
         checks.start(section)
         checks.dest(section, values["dest"], roots)
@@ -94,7 +95,7 @@ class Reader:
         artifact = Artifact(**values)
         urls = joined(artifact.urls, base)
         checks.secret(section, artifact, urls=urls)
-        if not any(map(section.has, (*DIGESTS, *PINNED_BY))):
+        if not checks.is_pinned(section, urls):
             try:
                 return self.pin(artifact, urls)
             except RuleError as error:

@@ -116,6 +116,7 @@ class SequentialDownload:
             offset=offset,
             validator=mirror.validator if offset else None,
             headers=self._source.headers,
+            login=self._source.login,
             timeouts=timeouts,
             deadline=self._deadline,
         )

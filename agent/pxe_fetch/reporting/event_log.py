@@ -115,6 +115,16 @@ class EventLog:
         with self._store.edit(name) as artifact:
             artifact.started = time.monotonic()
 
+    def resolved(self, transfer: Transfer, reference: str) -> None:
+        """What the artifact `transfer` is in a registry is known now: its layer in the manifest `reference`."""
+        with self._store.edit(transfer.name) as artifact:
+            artifact.oci = reference
+            artifact.total = transfer.size
+            artifact.sha256 = transfer.digest.hex if transfer.digest and transfer.digest.algorithm == "sha256" else None
+            artifact.mirrors = tuple(map(redact, transfer.urls)) if len(transfer.urls) > 1 else ()
+        message = f"{reference} has {transfer.title}: {amount(transfer.size or 0)}"
+        self._send_of(artifact, message, MessageId.STATUS, self._routine, url=redact(transfer.listed_url))
+
     def up_to_date(self, transfer: Transfer) -> None:
         """The destination is already what it should be, and stays."""
         with self._store.edit(transfer.name) as artifact:

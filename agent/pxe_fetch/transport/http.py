@@ -12,13 +12,14 @@ from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import NetworkError, PolicyError, RangeError
 from pxe_fetch.transport import Body, Request, parse_url
 from pxe_fetch.transport.exchange import basic, refusal
+from pxe_fetch.transport.registry import Authorizations, Refused
 from pxe_fetch.transport.session import Answer, Session
 
 REDIRECTS = 10  # followed for one request
 _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
 _OTHER_SUCCESSES = frozenset({201, 202, 204, 205})  # not the file; what is not known counts as 200 (RFC 9110, 15)
 _RANGE_REFUSALS = frozenset({400, 406, 412, 416, 417, 431})  # of servers and caches that do not like Range or If-Range
-_OK, _PARTIAL, _MULTIPLE, _UNSATISFIABLE = 200, 206, 300, 416
+_OK, _PARTIAL, _MULTIPLE, _UNAUTHORIZED, _UNSATISFIABLE = 200, 206, 300, 401, 416
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]{0,1022}"')  # RFC 9110 8.8.3; not a long one, to send it back
 _BLANKS = " \t\r\n"  # around a value; the last two where it is folded. str.strip() takes more for a blank
@@ -29,13 +30,21 @@ class HttpTransport:
 
     def __init__(self, *, tls: Tls, proxy: Proxy) -> None:
         self._session = Session(tls=tls, proxy=proxy)
+        self._authorizations = Authorizations(self._session)
 
     def open(self, request: Request) -> Body:
         own = url = parse_url(request.url)
+        authorization = self._authorizations.of(own, login=request.login)
+        is_renewed = False
         for _ in range(REDIRECTS + 1):
-            fields = _fields(request, url, own=own)
+            fields = _fields(request, url, own=own, authorization=authorization)
             answer = self._session.ask(url, fields=fields, timeouts=request.timeouts, deadline=request.deadline)
             try:
+                if request.login and answer.status == _UNAUTHORIZED and url is own:
+                    refused = Refused(field=authorization, is_new=is_renewed)
+                    authorization = self._authorizations.renew(own, answer, request=request, refused=refused)
+                    is_renewed = True
+                    continue
                 if answer.status not in _REDIRECTS:
                     answer.final_url = None if url is own else str(url)
                     return _body(answer, request)
@@ -63,13 +72,15 @@ class HttpTransport:
         self._session.close()
 
 
-def _fields(request: Request, url: Url, *, own: Url) -> dict[str, str]:
+def _fields(request: Request, url: Url, *, own: Url, authorization: str | None) -> dict[str, str]:
     """The header fields for `url`, where `request`, for `own`, has led to. Secrets go to its own origin alone."""
     is_own = url is own or url.origin == own.origin
     fields = dict(request.headers) if is_own else {}  # the configuration may not have those that are ours, as Range
     userinfo = own.userinfo if is_own and url.userinfo is None else url.userinfo
     if userinfo is not None:
         fields["Authorization"] = basic(userinfo)
+    if authorization and is_own:
+        fields["Authorization"] = authorization
     if request.is_ranged:
         last = "" if request.end is None else request.end - 1
         fields["Range"] = f"bytes={request.offset}-{last}"
