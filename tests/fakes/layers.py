@@ -15,17 +15,31 @@ from fakes.server import Script, Server
 
 BODY = random.Random(50).randbytes(400_000)
 CHUNK = 64 * 1024
-CHUNKS = "".join(f"{hashlib.sha256(BODY[at : at + CHUNK]).hexdigest()}\n" for at in range(0, len(BODY), CHUNK)).encode()
 LOGIN = f"Basic {b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}"
 CREDENTIAL, IDENTITY = "pxe-fetch.registry", "an.identity"
 CHUNK_SIZE = "io.pxe-pack.chunk-size"
 
 LOGS_IN: dict[str, Any] = {"registry_credential": CREDENTIAL, "insecure": True}
 
+
+def chunk_digests(body: bytes, *, size: int) -> bytes:
+    """The list of the digests of `body`'s chunks."""
+    chunks = [body[start : start + size] for start in range(0, len(body), size)]
+    return "".join(f"{hashlib.sha256(chunk).hexdigest()}\n" for chunk in chunks).encode()
+
+
+def chunk_list(body: bytes, *, title: str, size: int) -> dict[str, object]:
+    """What a manifest says of that list, for the layer with this title."""
+    described = fake.descriptor(chunk_digests(body, size=size), title=f"{title}.chunks")
+    annotations = {"org.opencontainers.image.title": f"{title}.chunks", CHUNK_SIZE: str(size)}
+    return {**described, "annotations": annotations}
+
+
+CHUNKS = chunk_digests(BODY, size=CHUNK)
 LAYER = fake.descriptor(BODY, title="m.bin")
-PLAIN = fake.manifest(LAYER)
 LIST = fake.descriptor(CHUNKS, title="m.bin.chunks")
-CHUNKED = fake.manifest(LAYER, LIST | {"annotations": {**LIST["annotations"], CHUNK_SIZE: str(CHUNK)}})  # type: ignore[dict-item]
+PLAIN = fake.manifest(LAYER)
+CHUNKED = fake.manifest(LAYER, chunk_list(BODY, title="m.bin", size=CHUNK))
 
 
 def entry(node: FakeNode, *references: str | list[str], name: str = "m", **others: object) -> Entry:

@@ -10,10 +10,11 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fakes import ports
 from fakes.certs import Issued
-from fakes.process import Process, accepts, program, running
+from fakes.process import Process, program, running
 from fakes.token_server import ISSUER, SERVICE
 
 USER, PASSWORD = "joe", "s3cret"
@@ -29,6 +30,7 @@ class Registry:
 
     port: int
     log: Path
+    data: Path  # what it stores, for another one to serve
     secure: bool
     process: Process
 
@@ -46,10 +48,17 @@ class Registry:
 
     def requests(self) -> Sequence[str]:
         """Method and path of each request that it answered."""
+        return [f"{one['http.request.method']} {one['http.request.uri']}" for one in self._answered()]
+
+    def sent(self, path: str) -> int:
+        """The bytes that it has sent of `path`."""
+        found = [one for one in self._answered() if one["http.response.status"] in {200, 206}]
+        asked = [one for one in found if (one["http.request.method"], one["http.request.uri"]) == ("GET", path)]
+        return sum(int(one["http.response.written"]) for one in asked)
+
+    def _answered(self) -> Sequence[Mapping[str, Any]]:
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-        return [
-            f"{one['http.request.method']} {one['http.request.uri']}" for one in lines if "http.response.status" in one
-        ]
+        return [one for one in lines if "http.response.status" in one]
 
 
 def descriptor(
@@ -110,13 +119,19 @@ def registry(
     token_root: Path | None = None,
     certificate: Issued | None = None,
     proxied: str = "",
+    data: Path | None = None,
+    address: str = "127.0.0.1",
+    port: int = 0,
+    inside: Sequence[str] = (),
 ) -> Iterator[Registry]:
     """Run it in `folder`: open to all, with `htpasswd`, or with `tokens` from the server at that URL.
 
-    `token_root` is the authority of the token server's certificate; `proxied` is a registry that this one caches.
+    `token_root` is the authority of the token server's certificate; `proxied` is a registry that this one caches;
+    `data` is another one's; `inside` are the words that run a command in the network namespace that has `address`.
     """
     folder.mkdir()
-    port = ports.free()
+    data = data or folder / "data"
+    port = port or ports.free()
     auth: dict[str, object] = {}
     if htpasswd:
         (folder / "htpasswd").write_text(f"{USER}:{_BCRYPT}\n")
@@ -127,16 +142,16 @@ def registry(
     config = {
         "version": "0.1",
         "log": {"level": "info", "formatter": "json", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
-        "http": {"addr": f"127.0.0.1:{port}", "secret": "of-the-tests", **tls},
+        "storage": {"filesystem": {"rootdirectory": str(data)}, "delete": {"enabled": True}},
+        "http": {"addr": f"{address}:{port}", "secret": "of-the-tests", **tls},
         **({"auth": auth} if auth else {}),
         **({"proxy": {"remoteurl": proxied}} if proxied else {}),
     }
     (folder / "config.yml").write_text(json.dumps(config))
     process = Process(
-        command=[program("docker-registry"), "serve", folder / "config.yml"],
-        is_ready=accepts(port),
+        command=[*inside, program("docker-registry"), "serve", folder / "config.yml"],
+        is_ready=lambda: ports.is_listening(port, inside=inside),
         output=folder / "log",
     )
     with running(process):
-        yield Registry(port=port, log=folder / "log", secure=certificate is not None, process=process)
+        yield Registry(port=port, log=folder / "log", data=data, secure=certificate is not None, process=process)

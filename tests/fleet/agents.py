@@ -8,6 +8,7 @@ Stdin has the nodes as JSON: a list of objects with `root`, `output`, `environme
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import sys
@@ -36,6 +37,7 @@ def main() -> None:
     """Run all of them."""
     for module in _LATE:
         import_module(module)
+    gc.freeze()  # so that collections do not write to the pages that all processes share
     nodes: list[Node] = json.load(sys.stdin)
     waits, starts = os.pipe()
     processes: dict[int, int] = {}

@@ -25,7 +25,7 @@ RACK, ZONE = 40, 50  # nodes in a rack, racks in a zone
 HEADERS = 1514 / 1448  # bytes of Ethernet frames for those of a file, by IPv4 and TCP
 POLL = 0.5  # seconds between two looks of a request that waits for another's slice (ngx_http_file_cache.c)
 START = 0.1  # seconds until a node's first request
-PATIENCE = 5.0  # seconds of silence after which a node asks another mirror
+PATIENCE = 30.0  # seconds of silence after which a node leaves the last mirror of a tier: `timeouts.read`
 LONG = 600.0  # seconds; more is shown in minutes
 
 Process = Generator[simpy.Event, object, None]

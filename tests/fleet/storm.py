@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from pxe_pack.caches import CACHES
 from pxe_pack.caches.cache import Cache, origin_of
 
 CHUNK = 4 << 20  # bytes
+CREDENTIAL = "pxe-fetch.site"
+Sources = Mapping[str, object]  # the keys of an artifact that say where it is
 AGENTS = Path(__file__).with_name("agents.py")
 DEADLINE = 120  # seconds
 
@@ -72,23 +74,33 @@ class Storm:
 
 
 @contextlib.contextmanager
-def storm(folder: Path, *, body: bytes, nodes: Sequence[tuple[Host | None, Sequence[object]]]) -> Iterator[Storm]:
-    """The agent on each of `nodes`, a host (None: this one) and the artifact's `urls`; they all begin at once."""
+def storm(
+    folder: Path, *, body: bytes, nodes: Sequence[tuple[Host | None, Sources]], secret: str = ""
+) -> Iterator[Storm]:
+    """The agent on each of `nodes`, a host (None: this one) and where its artifact comes from; they all begin at once.
+
+    The artifact has chunk digests unless it is in a registry; `secret` is what CREDENTIAL holds.
+    """
+    (folder / "credentials").mkdir(parents=True)
+    (folder / "credentials" / CREDENTIAL).write_text(secret)
     digests = [hashlib.sha256(body[at : at + CHUNK]).hexdigest() for at in range(0, len(body), CHUNK)]
     commands, folders = [], []
-    for number, (host, urls) in enumerate(nodes):
+    for number, (host, sources) in enumerate(nodes):
         home = folder / f"node{number}"
         (home / "root").mkdir(parents=True)
-        chunks = {"size": CHUNK, "sha256": digests}
-        artifact = {"name": "file", "urls": [*urls], "chunks": chunks, "size": len(body)}
-        artifact["dest"] = str(home / "out/file")
-        config = {"version": 1, "allowed_roots": [str(home / "out")], "defaults": {"mirror_order": "listed"}}
+        pinned = {} if "oci" in sources else {"chunks": {"size": CHUNK, "sha256": digests}}
+        artifact = {"name": "file", "dest": str(home / "out/file"), "size": len(body), **sources, **pinned}
+        config = {"version": 1, "allowed_roots": [str(home / "out")]}
         (home / "fetch.yaml").write_text(yaml.safe_dump(config | {"artifacts": [artifact]}))
         commands.append(
             {
                 "root": str(home / "root"),
                 "output": str(home / "log"),
-                "environment": {"PATH": os.environ["PATH"], "RUNTIME_DIRECTORY": str(home / "run")},
+                "environment": {
+                    "PATH": os.environ["PATH"],
+                    "RUNTIME_DIRECTORY": str(home / "run"),
+                    "CREDENTIALS_DIRECTORY": str(folder / "credentials"),
+                },
                 "arguments": ["run", "--config", str(home / "fetch.yaml")],
                 "namespace": host.namespace if host else None,
             }

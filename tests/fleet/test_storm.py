@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from fakes import ports
-from fakes.docker_registry import docker_registry
+from fakes.layers import chunk_digests, chunk_list
 from fakes.network import Host
 from fakes.nginx import nginx
 from fakes.process import WebServer
+from fakes.registry import PASSWORD, USER, descriptor, digest, manifest, put, registry
 from fleet.conftest import BODY, LINES, NODES, Fleet, web_server
 from fleet.simulate import simulate
-from fleet.storm import CHUNK, Ran, printed_cache, storm
+from fleet.storm import CHUNK, CREDENTIAL, Ran, Sources, printed_cache, storm
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="networks with lines of their own take root")
 AGENTS = 300
@@ -38,18 +39,13 @@ class Site:
         """How often the origin has sent the file so far."""
         return sum(int(line.split()[-3]) for line in self.origin.requests()) / len(BODY)
 
-    def urls(self, number: int) -> Sequence[object]:
-        """Those of a node: half of the nodes have the one cache first, half the other; the origin comes last."""
-        return mirrors(self.fleet, number, "/file")
-
-    def nodes(self) -> Sequence[tuple[Host, Sequence[object]]]:
-        return [(node, self.urls(number)) for number, node in enumerate(self.fleet.nodes)]
+    def nodes(self) -> Sequence[tuple[Host, Sources]]:
+        return [(node, {"urls": mirrors(self.fleet, "/file")}) for node in self.fleet.nodes]
 
 
-def mirrors(fleet: Fleet, number: int, path: str, *, port: int = 80) -> Sequence[object]:
-    first, second = (f"http://{cache.address}{path}" for cache in fleet.caches)
-    nearest = [first, second] if number % 2 else [second, first]
-    return [*nearest, f"http://{fleet.origin.address}:{port}{path}"]
+def mirrors(fleet: Fleet, path: str, *, port: int = 80) -> Sequence[object]:
+    """Two tiers: the caches, which each node asks in an order of its own, and the origin."""
+    return [[f"http://{cache.address}{path}" for cache in fleet.caches], f"http://{fleet.origin.address}:{port}{path}"]
 
 
 @pytest.fixture
@@ -121,7 +117,7 @@ def test_no_node_installs_what_a_cache_made_up(fleet: Fleet, tmp_path: Path) -> 
         storm(
             tmp_path,
             body=BODY,
-            nodes=[(node, mirrors(fleet, number, "/file")) for number, node in enumerate(fleet.nodes)],
+            nodes=[(node, {"urls": mirrors(fleet, "/file")}) for node in fleet.nodes],
         ) as run,
     ):
         ran = run.end()
@@ -130,19 +126,32 @@ def test_no_node_installs_what_a_cache_made_up(fleet: Fleet, tmp_path: Path) -> 
     assert named.count(True) >= NODES // 2
 
 
-def test_a_registry_sends_a_blob_to_each_cache(fleet: Fleet, tmp_path: Path) -> None:
-    origin = fleet.origin
+def test_a_private_registry_sends_a_blob_to_each_cache(fleet: Fleet, tmp_path: Path) -> None:
+    """The nodes log in; it is filled where it can be reached, and served at its place in the network."""
+    layers = [descriptor(BODY, title="file"), chunk_list(BODY, title="file", size=CHUNK)]
+    with registry(tmp_path / "filled") as filled:
+        digests = put(filled, "site/model", manifest(*layers), BODY, chunk_digests(BODY, size=CHUNK))
+    host, port = fleet.origin, 5000
     with contextlib.ExitStack() as stack:
-        registry = stack.enter_context(
-            docker_registry(tmp_path / "registry", address=origin.address, port=5000, inside=origin.inside)
+        origin = stack.enter_context(
+            registry(
+                tmp_path / "registry",
+                htpasswd=True,
+                data=filled.data,
+                address=host.address,
+                port=port,
+                inside=host.inside,
+            )
         )
-        path = registry.push(BODY)
-        for host in fleet.caches:
-            stack.enter_context(printed_cache(host, tmp_path / host.name, origin=registry.url("")))
-        nodes = [(node, mirrors(fleet, number, path, port=5000)) for number, node in enumerate(fleet.nodes)]
-        ran = stack.enter_context(storm(tmp_path, body=BODY, nodes=nodes)).end()
+        for cache in fleet.caches:
+            url = f"http://{host.address}:{port}"
+            stack.enter_context(printed_cache(cache, tmp_path / cache.name, origin=url))
+        login = {"title": "file", "registry_credential": CREDENTIAL, "insecure": True}
+        sources = {"oci": mirrors(fleet, f"/site/model@{digests}", port=port), **login}
+        nodes = [(node, sources) for node in fleet.nodes]
+        ran = stack.enter_context(storm(tmp_path, body=BODY, nodes=nodes, secret=f"{USER}:{PASSWORD}")).end()
         check(ran)
-        assert registry.sent() / len(BODY) <= len(fleet.caches) + 0.2
+        assert origin.sent(f"/v2/site/model/blobs/{digest(BODY)}") / len(BODY) <= len(fleet.caches) + 0.2
 
 
 def test_hundreds_of_agents_on_one_server_need_one_attempt_each(tmp_path: Path) -> None:
@@ -152,7 +161,7 @@ def test_hundreds_of_agents_on_one_server_need_one_attempt_each(tmp_path: Path) 
     (root / "file").write_bytes(body)
     with (
         nginx(tmp_path / "nginx", root=root) as server,
-        storm(tmp_path, body=body, nodes=[(None, [server.url("/file")])] * AGENTS) as run,
+        storm(tmp_path, body=body, nodes=[(None, {"url": server.url("/file")})] * AGENTS) as run,
     ):
         ran = run.end()
     assert [one.is_fine for one in ran] == [True] * AGENTS, [one.log for one in ran if not one.is_fine][:3]

@@ -17,9 +17,9 @@ import pytest
 
 from fakes import caches, ports
 from fakes.certs import Authority
-from fakes.docker_registry import PASSWORD, USER, docker_registry
 from fakes.nginx import Nginx, nginx
 from fakes.process import WebServer
+from fakes.registry import MANIFEST, PASSWORD, USER, Registry, descriptor, digest, manifest, put, registry
 from fakes.server import Server
 from packing.site import Site
 from pxe_pack import cli
@@ -96,6 +96,12 @@ def at_once(number: int, fetch: Callable[[int], bytes]) -> list[bytes]:
 
     with ThreadPoolExecutor(number) as pool:
         return [*pool.map(run, range(number))]
+
+
+def pushed(origin: Registry, body: bytes, *, authorization: str = "") -> str:
+    """The path of `body` in the registry, which has it in the manifest that is tagged v1."""
+    put(origin, "site/model", manifest(descriptor(body, title="m.bin")), body, tag="v1", authorization=authorization)
+    return f"/v2/site/model/blobs/{digest(body)}"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -186,27 +192,27 @@ WORD = {"Authorization": "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode
 
 
 def test_a_registrys_blob_is_cached_for_those_whom_the_registry_lets_have_it(tmp_path: Path, prints: Prints) -> None:
-    with docker_registry(tmp_path / "registry", private=True) as registry:
-        path = registry.push(BODY)
-        with cached("nginx-cache", tmp_path, prints, origin=registry.url("")) as cache:
+    with registry(tmp_path / "registry", htpasswd=True) as origin:
+        path = pushed(origin, BODY, authorization=WORD["Authorization"])
+        with cached("nginx-cache", tmp_path, prints, origin=origin.url("")) as cache:
             assert get(cache.port, path)[0] == 401
             got = at_once(CLIENTS, lambda _: get(cache.port, path, headers=WORD)[1])
             assert [body == BODY for body in got] == [True] * CLIENTS
             refused, _, fields = get(cache.port, path)
-            assert (refused, fields["WWW-Authenticate"]) == (401, 'Basic realm="registry.lan"')
+            assert (refused, fields["WWW-Authenticate"]) == (401, 'Basic realm="site"')
             assert get(cache.port, path, headers={"Authorization": "Basic Zm9vOmJhcg=="})[0] == 401
             missing = path[:-4] + "0000"
             assert get(cache.port, missing, headers=WORD)[0] == 404
             status, part, _ = get(cache.port, path, headers={**WORD, "Range": "bytes=5000000-5000999"})
             assert (status, part) == (206, BODY[5_000_000:5_001_000])
-        assert registry.sent() / len(BODY) == pytest.approx(1.0, abs=0.001)
+        assert origin.sent(path) / len(BODY) == pytest.approx(1.0, abs=0.001)
 
 
 @pytest.mark.parametrize("kind", ["varnish", "squid"])
 def test_what_was_sent_for_a_password_is_not_for_others(kind: str, tmp_path: Path, prints: Prints) -> None:
-    with docker_registry(tmp_path / "registry", private=True) as registry:
-        path = registry.push(BODY[:100_000])
-        with cached(kind, tmp_path, prints, origin=registry.url("")) as cache:
+    with registry(tmp_path / "registry", htpasswd=True) as origin:
+        path = pushed(origin, BODY[:100_000], authorization=WORD["Authorization"])
+        with cached(kind, tmp_path, prints, origin=origin.url("")) as cache:
             for _ in range(2):
                 assert get(cache.port, path, headers=WORD)[1] == BODY[:100_000]
                 assert get(cache.port, path)[0] == 401
@@ -214,16 +220,16 @@ def test_what_was_sent_for_a_password_is_not_for_others(kind: str, tmp_path: Pat
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_blobs_of_a_public_registry_are_cached_and_tags_are_not(kind: str, tmp_path: Path, prints: Prints) -> None:
-    with docker_registry(tmp_path / "registry") as registry:
-        path = registry.push(BODY)
-        with cached(kind, tmp_path, prints, origin=registry.url("")) as cache:
+    with registry(tmp_path / "registry") as origin:
+        path = pushed(origin, BODY)
+        with cached(kind, tmp_path, prints, origin=origin.url("")) as cache:
             got = at_once(CLIENTS, lambda _: get(cache.port, path)[1])
             assert [body == BODY for body in got] == [True] * CLIENTS
-            assert registry.sent() / len(BODY) == pytest.approx(1.0, abs=0.001)
-            before = registry.process.printed().count("GET /v2/site/model/tags/list")
-            for _ in range(2):
-                get(cache.port, "/v2/site/model/tags/list")
-            assert registry.process.printed().count("GET /v2/site/model/tags/list") == before + 2
+            assert origin.sent(path) / len(BODY) == pytest.approx(1.0, abs=0.001)
+            for path in ("/v2/site/model/tags/list", "/v2/site/model/manifests/v1"):
+                for _ in range(2):
+                    assert get(cache.port, path, headers={"Accept": MANIFEST})[0] == 200
+                assert origin.requests().count(f"GET {path}") == 2
 
 
 @pytest.mark.parametrize("kind", ["nginx-cache", "squid"])

@@ -17,7 +17,7 @@ http_port {port} accel defaultsite={authority} no-vhost  # for nodes that use it
 {proxy}
 # All requests go to the origin, and nobody gets anywhere else through this proxy. Without login=PASSTHRU, Squid keeps
 # Authorization to itself.
-cache_peer {host} parent {origin_port} 0 no-query originserver login=PASSTHRU name=origin
+cache_peer {host} parent {origin_port} 0 no-query no-digest originserver login=PASSTHRU name=origin
 never_direct allow all
 acl origin dstdomain -n {host}
 acl origin_port port {origin_port}
