@@ -65,6 +65,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "boot": Command("boot a layout in a virtual machine", "pxe_pack.boot.command"),
         "check": Command("check an image or a layout for problems", "pxe_pack.commands.check"),
         "completion": Command("print a shell completion script", "pxe_pack.commands.completion"),
+        "freeze": Command("freeze the agent into a folder", "pxe_pack.commands.freeze"),
         "init": Command("write a commented fetch.yaml to start from", "pxe_pack.commands.init"),
         "lock": Command("pin artifacts that have no digest", "pxe_pack.commands.lock"),
         "man": Command("print the manual page", "pxe_pack.commands.man"),
@@ -74,6 +75,8 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "payload": Command("write the payload for a program that builds images", "pxe_pack.commands.payload"),
         "pin": Command("have nodes fetch a configuration by URL, pinned or signed", "pxe_pack.commands.pin"),
         "publish": Command("add a layout to published versions", "pxe_pack.commands.publish"),
+        "pull": Command("get a layout from a container registry", "pxe_pack.commands.pull"),
+        "push": Command("put a layout or a folder into a container registry", "pxe_pack.commands.push"),
         "relocate": Command("change the URLs of a layout without repacking", "pxe_pack.commands.relocate"),
         "remove": Command("remove the agent from an image or a layout", "pxe_pack.commands.remove"),
         "rollback": Command("serve an earlier version of a published layout", "pxe_pack.commands.rollback"),
@@ -161,7 +164,7 @@ def add_packing(parser: argparse.ArgumentParser, *, default: object) -> None:
     add("--level", "compression level (1 to 9, zstd to 22)", type=int, choices=range(1, 23), metavar="N")
     add("--verify-iso", "have nodes verify the ISO they download (default: auto)", choices=VERIFY_ISO)
     add("--node-memory", "memory of the smallest node, for example 4GiB", type=size, metavar="SIZE")
-    add("--agent", "use this frozen agent instead of building one", type=Path, metavar="DIR")
+    add("--agent", "use this frozen agent (see `pxe-pack freeze`)", type=Path, metavar="DIR")
     add("--boot-loader", "use shim and GRUB from this folder", type=Path, metavar="DIR")
     add("--report", "URL that nodes report to, with a token; `auto`: the layout's server", metavar="URL")
     add("--leave-out", "do not serve the image's files that match this; repeatable", action="append", metavar="GLOB")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pxe_fetch.contract.url import redact
 from pxe_pack.additional_files import AdditionalFiles, find_additional
+from pxe_pack.freeze import component_lines, components_document, read_components
 from pxe_pack.image import networking, units
 from pxe_pack.image.efi import EfiProgram, examined
 from pxe_pack.image.grub.efi_image import GrubImage
@@ -17,7 +18,7 @@ from pxe_pack.image.pe.certificates import name
 from pxe_pack.image.programs import Programs, programs
 from pxe_pack.inject.packed_config import packed_config, packed_token, packed_trust
 from pxe_pack.inject.previous_payload import PreviousPayload, previous_payloads
-from pxe_pack.layout.layout import find_layout
+from pxe_pack.layout.layout import Layout, find_layout, section_of
 from pxe_pack.trust import keys, signed_boot
 from pxe_pack.trust.keys import TrustKey
 
@@ -44,22 +45,24 @@ def report_on(image: LiveImage) -> ImageReport:
 
     Raises WorkError when its root filesystem is damaged, and InputError if it is a layout that cannot be trusted.
     """
+    layout = find_layout(image.path) if image.path.is_dir() else None
+    # Of an agent in an initrd, the layout's manifest alone says it.
+    listed = read_components(section_of(layout.facts, "agent")) if layout else ()
     config = packed_config(image)
     return ImageReport(
         image=image,
         programs=programs(image, image.loaders),
-        previous_payloads=tuple(previous_payloads(image)),
+        previous_payloads=tuple(replace(one, components=one.components or listed) for one in previous_payloads(image)),
         dhcp=networking.dhcp(image.tree, units.enabled(image.tree)) if image.tree else "",
         additional=find_additional(image),
-        signed=_signed_programs(image),
+        signed=_signed_programs(layout),
         trust=packed_trust(image),
         report_url=redact(config.report.url) if config and config.report.url else "",
         has_token=bool(packed_token(image)),
     )
 
 
-def _signed_programs(image: LiveImage) -> tuple[EfiProgram, ...]:
-    layout = find_layout(image.path) if image.path.is_dir() else None
+def _signed_programs(layout: Layout | None) -> tuple[EfiProgram, ...]:
     names = signed_boot.programs(layout) if layout else ()
     return tuple(examined(path, (layout.root / path).read_bytes()) for path in names if layout)
 
@@ -85,7 +88,13 @@ def document(report: ImageReport) -> dict[str, object]:
         "additional_files": [{"path": path, "size": file.size} for path, file in report.additional.files.items()],
         "left_behind": report.additional.left_behind_document(),
         "injected": [
-            {"how": one.how, "where": one.where, "agent": one.version or None, "configured": one.configured}
+            {
+                "how": one.how,
+                "where": one.where,
+                "agent": one.version or None,
+                "configured": one.configured,
+                "components": components_document(one.components),
+            }
             for one in report.previous_payloads
         ],
         "trust": [key.document() for key in report.trust],
@@ -182,6 +191,7 @@ def lines(report: ImageReport) -> Iterator[str]:
         yield f"left behind  {path}: {why}"
     for one in report.previous_payloads:
         yield f"injected  {_previous_payload_words(one)}"
+        yield from (f"          {line}" for line in component_lines(one.components))
     if not report.previous_payloads:
         yield "injected  nothing"
     yield from keys.lines(report.trust)

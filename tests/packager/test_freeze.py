@@ -193,6 +193,46 @@ def test_versions_are_read_as_packages_and_symbols_write_them(text: str, version
     assert freeze.parse_glibc(text) == version
 
 
+def test_names_python_openssl_and_every_library_with_its_version(agent: freeze.FrozenAgent) -> None:
+    versions = {one.name: one.version for one in agent.components}
+    assert list(versions)[:2] == ["Python", "OpenSSL"]
+    inside = {path.name: path.read_bytes() for path in agent.path.rglob("*.so*")}
+    assert f"OpenSSL {versions['OpenSSL']} ".encode() in inside["libcrypto.so.3"]
+    assert f"\0{versions['Python']}\0".encode() in inside["libpython3.11.so.1.0"]
+    assert versions["zstd"].encode() in inside["_zstd.cpython-311-x86_64-linux-gnu.so"]
+    lock = (freeze.SOURCES.parents[1] / "packager/pxe_pack/freeze/agent.lock").read_text()
+    locked = {name.lower(): version for name, version in re.findall(r"(?m)^([\w.-]+)==(\S+)", lock)}
+    frozen = {name.lower().replace(".", "-"): version for name, version in versions.items()}
+    assert {name: version for name, version in locked.items() if name in frozen}.items() <= frozen.items()
+    assert {
+        "pyyaml",
+        "requests",
+        "tenacity",
+        "urllib3",
+        "pynacl",
+        "backports-zstd",
+        "idna",
+    } <= frozen.keys() & locked.keys()
+    for library, package in {"libssl.so.3": "libssl3", "libz.so.1": "zlib1g", "libffi.so.8": "libffi8"}.items():
+        assert library in inside
+        assert package in versions
+    assert versions["libssl3"].startswith(versions["OpenSSL"])
+
+
+def test_is_written_to_a_folder_by_a_command(
+    agent: freeze.FrozenAgent, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "agent"
+    assert cli.main(["freeze", "--json", "-o", str(folder)]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["output"], result["agent"]["digest"]) == (str(folder), agent.digest)
+    assert freeze.load_agent(folder).components == agent.components
+    assert [path.name for path in tmp_path.iterdir()] == ["agent"]
+    for taken, reference in ((folder, "freeze-exists"), (tmp_path / "none/agent", "output-no-parent")):
+        assert cli.main(["freeze", "-o", str(taken)]) == 2
+        assert f"error[{reference}]" in capsys.readouterr().err
+
+
 # How it runs
 
 

@@ -95,10 +95,18 @@ def test_a_root_filesystem_is_told_as_the_iso_that_is_made_of_it(
 
 
 @pytest.mark.parametrize("how", ["updates", "rootfs", "initrd"])
-def test_what_a_pack_left_is_told_of_its_layout(site: Site, packs: Packs, shown: Shown, how: str) -> None:
+def test_what_a_pack_left_is_told_of_its_layout(
+    site: Site, packs: Packs, shown: Shown, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     packs("--inject", how)
     (former,) = shown(site.output)["injected"]
     assert (former["how"], former["agent"], former["configured"]) == (how, "0.0.1", True)
+    assert [(one["name"], one["version"]) for one in former["components"]] == [
+        ("Python", "3.11.2"),
+        ("OpenSSL", "3.0.17"),
+    ]
+    assert cli.main(["show", str(site.output)]) == 0
+    assert "Python 3.11.2, OpenSSL 3.0.17" in capsys.readouterr().out
 
 
 def test_the_text_names_what_matters(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,10 +13,15 @@ from pathlib import Path
 from liveos import iso as liveos_iso
 from liveos import tree
 from liveos.specials import Inode
+from pxe_pack.freeze import Component
 from pxe_pack.freeze.agent import PROGRAM, write_manifest
 from pxe_pack.image.iso.reader import open_iso
 
 BOOT_URL = "http://10.0.0.1:8080/images/liveos.iso"
+COMPONENTS = [
+    Component(name="Python", version="3.11.2", purl="pkg:generic/python@3.11.2"),
+    Component(name="OpenSSL", version="3.0.17", purl="pkg:generic/openssl@3.0.17"),
+]
 ARTIFACT = {"name": "model", "url": "http://10.0.0.1/m.bin", "sha256": "0" * 64, "dest": "/srv/models/m.bin"}
 
 
@@ -26,7 +31,7 @@ def small_agent(folder: Path) -> Path:
     shutil.copyfile("/bin/true", folder / PROGRAM)
     (folder / PROGRAM).chmod(0o755)
     (folder / "_internal" / "data.txt").write_text("of the agent\n")
-    write_manifest(folder, version="0.0.1")
+    write_manifest(folder, version="0.0.1", components=COMPONENTS)
     return folder
 
 

@@ -216,6 +216,16 @@ def test_two_collectors_share_a_postgresql_and_lose_nothing_when_one_is_killed(p
         assert other.nodes(q="node999999")["node999999"]["state"] == "done"  # each sees what the other has taken
 
 
+def test_what_is_too_much_is_deleted_from_a_postgresql_too(postgresql: str, tmp_path: Path) -> None:
+    with collector(tmp_path / "a", database=postgresql) as collecting:
+        for number in range(1, 21):
+            collecting.post(report(number, phase="done", journal=["x" * 1000] * 20))
+    with collector(tmp_path / "b", "--keep-size", "200KiB", database=postgresql) as collecting:
+        until(lambda: not collecting.node("node1")["runs"])
+        assert collecting.node("node20")["runs"]
+        assert "cannot delete" not in collecting.process.printed()
+
+
 def test_collectors_that_start_together_on_an_empty_database_all_serve(postgresql: str, tmp_path: Path) -> None:
     with ExitStack() as stack, ThreadPoolExecutor(3) as pool:
         contexts = [collector(tmp_path / name, database=postgresql) for name in "abc"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.freeze.components import Component, components_document, read_components
 from pxe_pack.freeze.glibc import GlibcVersion, glibc_floor, machine_of, parse_glibc
 from pxe_pack.tools import InputError
 
@@ -25,9 +27,10 @@ class FrozenAgent:
     glibc: GlibcVersion  # the oldest that runs it
     size: int  # bytes of all files
     digest: str  # SHA-256 of the manifest, which has the digests of all files
+    components: tuple[Component, ...]  # Python, OpenSSL and the libraries in it; none if it does not say
 
 
-def write_manifest(tree: Path, *, version: str) -> None:
+def write_manifest(tree: Path, *, version: str, components: Sequence[Component] = ()) -> None:
     """Write down what `tree` holds, inside it, so that `load_agent` can tell when something has changed.
 
     Raises InputError when its ELF files are damaged or of several machines.
@@ -36,6 +39,7 @@ def write_manifest(tree: Path, *, version: str) -> None:
         "agent": version,
         "machine": machine_of(tree),
         "glibc": str(glibc_floor(tree)),
+        "components": components_document(components),
         "files": {name: digest for name, digest in _digests(tree).items() if name != MANIFEST},
     }
     manifest = tree / MANIFEST
@@ -74,6 +78,7 @@ def load_agent(path: Path) -> FrozenAgent:
         glibc=glibc,
         size=sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink()),
         digest=hashlib.sha256(text).hexdigest(),
+        components=read_components(document),
     )
 
 

@@ -1,7 +1,8 @@
-"""The frozen agent, from the cache when it is there and whole, frozen anew when not.
+"""The frozen agent, from the cache when it is there and whole; else unpacked from a release's archive, or frozen anew.
 
     <cache>/lock                        held by whoever makes an entry
-    <cache>/<key>/pxe-fetch/            the agent
+    <cache>/<key>/pxe-fetch/            the agent, frozen here
+    <cache>/ready-<key>/pxe-fetch/      the agent, unpacked from the archive that this installation carries
     <cache>/environment-<key>/          what it is frozen in, see environment.py
     <cache>/new-…/                      an entry that is being made
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +26,7 @@ import pxe_fetch
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.cleanup import held, temporary_folder
 from pxe_pack.console import Console
-from pxe_pack.freeze import recipe
+from pxe_pack.freeze import ready, recipe
 from pxe_pack.freeze.agent import PROGRAM, FrozenAgent, load_agent
 from pxe_pack.freeze.environment import HERE, SUITE, Environment, environment_name, make_environment, read_environment
 from pxe_pack.freeze.needs import freeze_problems
@@ -51,6 +53,31 @@ def default_cache() -> Path:
 
 
 def frozen_agent(*, cache: Path, console: Console) -> FrozenAgent:
+    """The agent of this installation: the ready one that it carries, or one frozen here.
+
+    Raises what `freeze_agent` raises.
+    """
+    archive = ready_archive()
+    if archive is None:
+        return freeze_agent(cache=cache, console=console)
+
+    def make(folder: Path) -> Path:
+        return ready.unpack(archive, folder)
+
+    return cached(_ready_key(archive), cache=cache, make=make, console=console, title="Unpacking the agent (once)")
+
+
+def ready_archive() -> Path | None:
+    """The archive with the agent of just these sources for this machine's processor; None where there is none."""
+    archive = ready.archive_path(platform.machine(), key=cache_key(SOURCES, packages=()))
+    return archive if archive.is_file() else None
+
+
+def _ready_key(archive: Path) -> str:
+    return f"ready-{archive.name.removesuffix(ready.SUFFIX)}"
+
+
+def freeze_agent(*, cache: Path, console: Console) -> FrozenAgent:
     """The agent of this installation, frozen in the environment made for it.
 
     Raises InputError when a tool is missing or others may write to the cache, WorkError when freezing failed; the cache
@@ -94,13 +121,17 @@ def cached_agent(*, cache: Path, console: Console) -> FrozenAgent | None:
     Raises InputError if others may write to the cache.
     """
     cache = _private(cache)
+    if archive := ready_archive():
+        return _usable(cache / _ready_key(archive), console=console)
     environment = read_environment(cache / environment_name())
     if environment is None:
         return None
     return _usable(cache / cache_key(SOURCES, packages=environment.packages), console=console)
 
 
-def cached(key: str, *, cache: Path, make: Maker, console: Console) -> FrozenAgent:
+def cached(
+    key: str, *, cache: Path, make: Maker, console: Console, title: str = "Freezing the agent (ten seconds, once)"
+) -> FrozenAgent:
     """The agent that `cache` has under `key`, whole; `make` is asked for it where there is none or a damaged one.
 
     Raises what `make` raises, and InputError if others may write to the cache.
@@ -111,7 +142,7 @@ def cached(key: str, *, cache: Path, make: Maker, console: Console) -> FrozenAge
     if agent is None:
         with _locked(cache, console=console):
             # Another process may have made it while we waited.
-            agent = _usable(entry, console=console) or _make_agent(entry, make=make, console=console)
+            agent = _usable(entry, console=console) or _make_agent(entry, make=make, console=console, title=title)
     os.utime(entry)  # the time of the last use
     _prune(cache, keep=entry)
     return agent
@@ -186,9 +217,9 @@ def _usable(entry: Path, *, console: Console) -> FrozenAgent | None:
         return None
 
 
-def _make_agent(entry: Path, *, make: Maker, console: Console) -> FrozenAgent:
-    """Freeze into `entry`. The caller holds the lock."""
-    with _new_folder(entry.parent) as folder, console.step("Freezing the agent (ten seconds, once)") as step:
+def _make_agent(entry: Path, *, make: Maker, console: Console, title: str) -> FrozenAgent:
+    """Have `make` make the agent for `entry`. The caller holds the lock."""
+    with _new_folder(entry.parent) as folder, console.step(title) as step:
         new = folder / "entry"
         new.mkdir(mode=0o755)
         make(folder).rename(new / PROGRAM)

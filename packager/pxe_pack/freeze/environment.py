@@ -17,7 +17,6 @@ import os
 import platform
 import shlex
 import stat
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,12 +24,15 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
+from pxe_pack.freeze.wheels import install_wheels
 
 HERE = Path(__file__).parent
-SUITE = "bookworm"
+SUITE, PYTHON = "bookworm", "3.11"
 
 # What decides the environment beside Debian's archive: another key where any of them changes.
-_PARTS = tuple(HERE / name for name in ("environment.py", "environment.sh", "hypot.c", "agent.lock", "build.lock"))
+_PARTS = tuple(
+    HERE / name for name in ("environment.py", "environment.sh", "wheels.py", "hypot.c", "agent.lock", "build.lock")
+)
 
 # PyInstaller and its tools; the agent's journal; what libpython is linked again with (environment.sh).
 _PACKAGES = (
@@ -42,8 +44,11 @@ _ROOT, _FACTS = "root", "environment.json"
 _MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
 _LIBRARIES = "/opt/libraries"
 
-# Wheels for this glibc and older ones will do (PEP 600); the agent's floor is 2.34 anyway.
-_MANYLINUX = range(34, 16, -1)
+# A line for each library and module of C that the agent may be frozen from: its name, and the file of its package.
+_LIST_OWNERS = (
+    'cd "$1/var/cache/apt/archives" && for deb in $(ls *.deb | grep -v -e -dev_ -e gcc -e cpp -e binutils); do '
+    r"""dpkg-deb --fsys-tarfile $deb | tar -t | sed -n "s|.*/\([^/]*\.so[^/]*\)\$|\1 $deb|p"; done >"$1/opt/owners" """
+)
 
 # Debian's updates are taken in after a week. A machine that can't reach Debian then keeps what it has, and asks again
 # a day later.
@@ -56,6 +61,7 @@ class Environment:
 
     folder: Path
     packages: tuple[str, ...]  # file names of Debian's packages in it, versions included
+    owners: Mapping[str, str]  # file name of a library or a module of C -> that of the package it is from
     listing: str  # digest of the names and sizes of its files when it was made
 
     @property
@@ -95,7 +101,12 @@ def read_environment(folder: Path) -> Environment | None:
     """The environment in `folder`, None where there is none."""
     try:
         facts = json.loads((folder / _FACTS).read_bytes())
-        return Environment(folder=folder, packages=tuple(facts["packages"]), listing=str(facts["listing"]))
+        return Environment(
+            folder=folder,
+            packages=tuple(facts["packages"]),
+            owners=dict(facts["owners"]),
+            listing=str(facts["listing"]),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -105,7 +116,8 @@ def make_environment(work: Path) -> Path:
     libraries, out = work / Path(_LIBRARIES).name, work / "environment"
     (out / _ROOT).mkdir(parents=True)
     try:
-        _install_libraries(libraries, wheels=work / "wheels")
+        locks = (HERE / "build.lock", HERE / "agent.lock")
+        install_wheels(libraries, locks=locks, python=PYTHON, wheels=work / "wheels")
         _bootstrap(out / _ROOT, libraries, work=work)
     except tools.WorkError as error:
         raise tools.WorkError(
@@ -117,7 +129,8 @@ def make_environment(work: Path) -> Path:
             )
         ) from error
     packages = (work / "packages").read_text(encoding="utf-8").split()
-    facts = {"packages": sorted(packages), "listing": _listing(out / _ROOT)}
+    owners = dict(line.split() for line in (work / "owners").read_text(encoding="utf-8").splitlines())
+    facts = {"packages": sorted(packages), "owners": owners, "listing": _listing(out / _ROOT)}
     (out / _FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return out
 
@@ -191,42 +204,24 @@ def _may_unshare() -> bool:
     return True
 
 
-def _install_libraries(target: Path, *, wheels: Path) -> None:
-    """Put into the folder `target` what the locks name, for the environment's Python instead of ours.
-
-    The user's settings of pip say where libraries come from, but not where they go (PIP_USER, PIP_PREFIX, …): so they
-    apply to the download only, which goes to the folder `wheels`. Raises WorkError.
-    """
-    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
-    chosen = ["--no-deps", "--only-binary", ":all:"]
-    chosen += ["--implementation", "cp", "--python-version", "3.11", "--abi", "cp311"]
-    for minor in _MANYLINUX:
-        chosen += ["--platform", f"manylinux_2_{minor}_{platform.machine()}"]
-    chosen += ["--platform", f"manylinux2014_{platform.machine()}"]
-    locks = ("--requirement", HERE / "build.lock", "--requirement", HERE / "agent.lock")
-    anywhere = {"PYTHONPATH": "", "PIP_REQUIRE_VIRTUALENV": "0"}  # a download changes no environment
-    tools.run(*pip, "download", *chosen, "--require-hashes", *locks, "--dest", wheels, env=anywhere)
-    isolated = {"PYTHONPATH": "", "PIP_CONFIG_FILE": os.devnull}  # pip's documented way to read no configuration file
-    install = ("--isolated", "install", "--no-index", "--no-compile", "--target", target)
-    tools.run(*pip, *install, *chosen, *sorted(wheels.iterdir()), env=isolated)
-
-
 def _mmdebstrap(libraries: Path, *, work: Path) -> Iterator[str | Path]:
     """Arguments of mmdebstrap that write a tar to stdout, and the names of the packages to a file in `work`."""
     files = shlex.join(map(str, (HERE / "environment.sh", HERE / "hypot.c", libraries)))
     yield from ("--mode=root", "--variant=extract", f"--include={_PACKAGES}", f"--hook-dir={_MERGED_USR}")
     for hook in (
         'mkdir -p "$1/opt" && cd "$1/var/cache/apt/archives" && ls *.deb >"$1/opt/packages"',
+        _LIST_OWNERS,
         f"download /opt/packages {shlex.quote(str(work / 'packages'))}",
+        f"download /opt/owners {shlex.quote(str(work / 'owners'))}",
         f"copy-in {files} /opt",
         'chroot "$1" bash -c "cd /opt && . ./environment.sh"',
     ):
         yield f"--extract-hook={hook}"
-    yield from (SUITE, "-", *_mirrors())
+    yield from (SUITE, "-", *debian_mirrors(SUITE))
 
 
-def _mirrors() -> Iterator[str]:
-    """Debian's archives as this machine's apt knows them; nothing where it knows none: mmdebstrap then has its own."""
+def debian_mirrors(suite: str) -> Iterator[str]:
+    """Debian's archives of `suite` as this machine's apt knows them; none if it knows none: mmdebstrap has its own."""
     known: dict[str, str] = {}
     if tools.find("apt-get"):
         shown = tools.run(
@@ -238,6 +233,6 @@ def _mirrors() -> Iterator[str]:
                 known.setdefault(label, uri)
     if "Debian" in known:
         security = known.get("Debian-Security", "http://deb.debian.org/debian-security")
-        yield f"deb {known['Debian']} {SUITE} main"
-        yield f"deb {known['Debian']} {SUITE}-updates main"
-        yield f"deb {security} {SUITE}-security main"
+        yield f"deb {known['Debian']} {suite} main"
+        yield f"deb {known['Debian']} {suite}-updates main"
+        yield f"deb {security} {suite}-security main"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,8 @@ from pathlib import Path
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.freeze.agent import PROGRAM, write_manifest
-from pxe_pack.freeze.environment import HERE, Environment, run_inside
+from pxe_pack.freeze.components import frozen_components
+from pxe_pack.freeze.environment import HERE, SUITE, Environment, run_inside
 
 SPEC = HERE / "agent.spec"
 
@@ -49,7 +51,9 @@ def freeze(sources: Path, *, version: str, work: Path, environment: Environment)
     warnings = inside / "build" / "agent" / "warn-agent.txt"
     refuse_missing_modules(warnings.read_text(encoding="utf-8"), root=root)
     tree = inside / "dist" / PROGRAM
-    write_manifest(tree, version=version)
+    collected = json.loads((inside / "collected.json").read_bytes())
+    components = frozen_components(collected, owners=environment.owners, suite=SUITE)
+    write_manifest(tree, version=version, components=components)
     _normalise(tree)
     _check_start(tree)
     return tree

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from pxe_fetch.contract.paths import AGENT, AGENT_DIR, CONFIG_ETC
 from pxe_pack.freeze.agent import MANIFEST
+from pxe_pack.freeze.components import Component, read_components
 from pxe_pack.image.limits import Limit
 from pxe_pack.image.liveos import UPDATES, LiveImage
 from pxe_pack.image.tree import RootTree
@@ -24,6 +25,7 @@ class PreviousPayload:
     where: str  # path of the root filesystem's file, of the ISO's folder, or of the initrd
     version: str  # of the agent; empty if unknown
     configured: bool  # whether it includes a configuration
+    components: tuple[Component, ...]  # of the agent; none if unknown
 
 
 def previous_payloads(image: LiveImage) -> Iterator[PreviousPayload]:
@@ -31,15 +33,20 @@ def previous_payloads(image: LiveImage) -> Iterator[PreviousPayload]:
     if image.iso and image.iso.find(f"{UPDATES}{AGENT}"):
         iso = image.iso
         manifest = iso.find(f"{UPDATES}/{_MANIFEST}")
+        text = iso.read(manifest, size=Limit.ROOT_TEXT.most) if manifest and manifest.is_file else b""
+        version, components = _read(text)
         yield PreviousPayload(
             how="updates",
             where=f"{UPDATES}/",
-            version=_version(iso.read(manifest, size=Limit.ROOT_TEXT.most)) if manifest and manifest.is_file else "",
+            version=version,
             configured=iso.find(f"{UPDATES}{CONFIG_ETC}") is not None,
+            components=components,
         )
     for name, facts in image.initrds.items():
         if facts.appended and facts.appended.agent:
-            yield PreviousPayload(how="initrd", where=name, version=facts.appended.agent, configured=True)
+            yield PreviousPayload(
+                how="initrd", where=name, version=facts.appended.agent, configured=True, components=()
+            )
     if image.live and image.tree:
         tree = replace(image.live.tree, with_graft=True)
         if found := _in_tree(tree, how="rootfs", where=image.live.root.path):
@@ -65,12 +72,14 @@ def _in_tree(tree: RootTree, *, how: str, where: str) -> PreviousPayload | None:
     there = tree.stat([agent, manifest, config])
     if agent not in there:
         return None
-    version = _version(tree.cat(manifest, limit=Limit.ROOT_TEXT)) if manifest in there else ""
-    return PreviousPayload(how=how, where=where, version=version, configured=config in there)
+    version, components = _read(tree.cat(manifest, limit=Limit.ROOT_TEXT) if manifest in there else b"")
+    return PreviousPayload(how=how, where=where, version=version, configured=config in there, components=components)
 
 
-def _version(manifest: bytes) -> str:
+def _read(manifest: bytes) -> tuple[str, tuple[Component, ...]]:
+    """The agent's version and components in the text of its manifest; empty if it is damaged."""
     try:
-        return str(json.loads(manifest)["agent"])
+        document = json.loads(manifest)
+        return str(document["agent"]), read_components(document)
     except (ValueError, KeyError, TypeError, RecursionError):  # the last: nested too deeply
-        return ""
+        return "", ()

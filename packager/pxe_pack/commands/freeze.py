@@ -1,0 +1,61 @@
+"""`pxe-pack freeze -o DIR`: freeze the agent with what Debian and the package index have today."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from pxe_fetch.contract.problem import Problem
+from pxe_pack.cleanup import held, temporary_folder
+from pxe_pack.console import Console, joined
+from pxe_pack.freeze import FrozenAgent, component_lines, components_document, default_cache, freeze_agent
+from pxe_pack.output import parent_problem
+from pxe_pack.tools import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `freeze`."""
+    parser.description = (
+        "Freeze the agent into a folder, for `--agent DIR`. Packing does so by itself, or takes the ready agent that a "
+        "release carries. This makes one with Debian's updates of this week, or one to carry to a machine that reaches "
+        "neither Debian nor a package index."
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the folder to make")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Freeze it. Raises InputError if the folder exists, and what `freeze_agent` raises."""
+    output: Path = arguments.output.absolute()
+    if output.exists() or output.is_symlink():
+        message = f"{output} already exists"
+        raise InputError(Problem(reference="freeze-exists", message=message, hint="choose another folder with -o"))
+    if problem := parent_problem(output):
+        raise InputError(problem)
+    agent = freeze_agent(cache=default_cache(), console=console)
+    with temporary_folder(prefix=f".{output.name}.pxe-pack-", parent=output.parent) as folder:
+        copy = shutil.copytree(agent.path, folder / "agent", symlinks=True)
+        with held():
+            copy.rename(output)
+    console.result(_document(agent, output), joined(_lines(agent, output)))
+    return 0
+
+
+def _document(agent: FrozenAgent, output: Path) -> dict[str, object]:
+    return {
+        "output": str(output),
+        "agent": {
+            "version": agent.version,
+            "machine": agent.machine,
+            "glibc": str(agent.glibc),
+            "size": agent.size,
+            "digest": agent.digest,
+            "components": components_document(agent.components),
+        },
+    }
+
+
+def _lines(agent: FrozenAgent, output: Path) -> list[str]:
+    needs = f"for {agent.machine} with glibc {agent.glibc} or newer"
+    first = f"Wrote {output}: the agent {agent.version}, {agent.size / 1e6:.1f} MB, {needs}"
+    return [first, *component_lines(agent.components)]

@@ -1,0 +1,51 @@
+"""The source tree of a commit, in a folder of its own: nothing that is not committed gets into a release."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A commit's tree."""
+
+    folder: Path
+    version: str
+    epoch: int  # seconds since 1970 of the commit: the time of all that is built from it (SOURCE_DATE_EPOCH)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For programs that build: same bytes whenever and in whatever folder, and this tree's modules."""
+        path = os.pathsep.join(str(self.folder / part) for part in ("agent", "packager"))
+        return {
+            **os.environ,
+            "SOURCE_DATE_EPOCH": str(self.epoch),
+            "PYTHONPATH": path,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "LC_ALL": "C.UTF-8",
+            "TZ": "UTC",
+        }
+
+    def run(self, *arguments: str) -> bytes:
+        """Run Python in the tree; what it wrote to stdout. Raises CalledProcessError."""
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, check=True)
+        return done.stdout
+
+
+def export(repository: Path, commit: str, folder: Path) -> Source:
+    """Write the tree of `commit` to `folder`, with modes that do not depend on the umask. Raises CalledProcessError."""
+    git = ("git", "-C", repository)
+    folder.mkdir()
+    with subprocess.Popen([*git, "archive", "--format=tar", commit], stdout=subprocess.PIPE) as archive:
+        subprocess.run(["tar", "-x", "--mode=go-w", "-C", folder], stdin=archive.stdout, check=True)
+    if archive.returncode:
+        raise subprocess.CalledProcessError(archive.returncode, ["git"])
+    shown = subprocess.run([*git, "log", "-1", "--format=%ct", commit], capture_output=True, text=True, check=True)
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    return Source(folder=folder, version=project["version"], epoch=int(shown.stdout))
