@@ -16,6 +16,7 @@ from pxe_fetch.contract.mirrors import each, moved, requested
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
 from pxe_fetch.contract.record import mutable_record, record
+from pxe_fetch.contract.registry import Login
 from pxe_fetch.contract.url import Origin, UrlError, is_absolute, join, parse, redact, scheme_of, with_query
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
 from pxe_fetch.filesystem import AllowedRoots, real_path
@@ -35,6 +36,7 @@ class Source:
     digest: Digest | None = None
     size: int | None = None  # bytes on the wire
     headers: Mapping[str, str] = field(default_factory=dict)  # secret ones included
+    login: Login | None = None  # to registries; None: the servers are none
     credentials: tuple[str, ...] = ()  # names of those that its headers and the queries of its urls come from
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -49,10 +51,12 @@ class Source:
 class Transfer(Source):
     """One artifact to fetch: every ${fact} filled in, user and group looked up.
 
-    Two fields may be unknown until the run asks a server: `digest` if `sums` are mirrors of a SHA256SUMS file, and
-    `chunk_map` if `chunks.mirrors` have a list of chunk digests. The fetcher fills them in with `dataclasses.replace`.
+    Some fields may be unknown until the run asks a server: `digest` if `sums` are mirrors of a SHA256SUMS file,
+    `chunk_map` if `chunks.mirrors` have a list of chunk digests, and all that pins the bytes if there is a `title`:
+    then `mirrors` are those of a manifest. resolve.py fills them in.
     """
 
+    title: str | None = None  # of the layer to fetch, in the manifest of a registry
     sums: Tiers = ()  # absolute; mirrors of a SHA256SUMS file that has the digest
     listed_url: str  # the first url of the configuration: its last part is the file's name in SHA256SUMS
     chunks: Chunks | None = None  # as configured, with absolute mirrors
@@ -175,7 +179,9 @@ def _transfer(artifact: Artifact, *, node: Node, base: str | None, roots: Allowe
         digest=artifact.digest,
         size=artifact.size,
         headers=headers,
-        credentials=tuple(filter(None, (artifact.header_credential, artifact.query_credential))),
+        login=None if artifact.title is None else node.login(artifact.registry_credential, key="registry_credential"),
+        title=artifact.title,
+        credentials=artifact.credentials,
         retry=artifact.retry,
         timeouts=artifact.timeouts,
         sums=each(_in_order(artifact, sums, node=node), signed),

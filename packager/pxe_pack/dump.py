@@ -11,9 +11,10 @@ from typing import cast
 import yaml
 
 from pxe_fetch.contract import chunks as cut
-from pxe_fetch.contract import quantity, validators
+from pxe_fetch.contract import quantity, registry, validators
 from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, Mirrors, OneOrMore, Table, Text, Texts, Tiers, flat
-from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, Digest, FetchConfig
+from pxe_fetch.contract.mirrors import each
+from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, Artifact, Digest, FetchConfig
 from pxe_pack.config import SECTIONS, Pack
 
 Plain = str | int | bool | list["Plain"] | dict[str, "Plain"]
@@ -46,6 +47,9 @@ def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911, PL
             return cast("str", value[0][0]) if _is_one(value) else None
         case Mirrors(rule=validators.url) if _is_one(cast("Tiers", value)):
             return None
+        case Mirrors(rule=registry.manifest_url):
+            references = plain(Mirrors(registry.written), each(cast("Tiers", value), registry.written))
+            return cast("list[Plain]", references)[0] if _is_one(cast("Tiers", value)) else references
         case Mirrors():
             tiers = cast("Tiers", value)
             return [list(tier) for tier in tiers] if len(tiers) > 1 else list(flat(tiers))
@@ -86,6 +90,8 @@ def _written(key: str, declared: FieldKey, model: object) -> Plain | None:
     if isinstance(kind, Group) and kind.inline:
         return _section(kind.section, model) or None
     value = getattr(model, declared.field)
+    if isinstance(model, Artifact) and declared.field == "mirrors" and (key == "oci") != (model.title is not None):
+        return None  # they are of another kind
     if declared.key.item:
         return plain(kind, value[key]) if key in value else None
     if value == declared.default and not (declared.key.always or declared.key.missing):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pxe_fetch.contract.mirrors import moved, requested
-from pxe_fetch.contract.model import FetchConfig
-from pxe_fetch.contract.url import Url, UrlError, is_absolute, is_exempt, parse
+from pxe_fetch.contract.model import Artifact, FetchConfig
+from pxe_fetch.contract.registry import written
+from pxe_fetch.contract.url import Url, UrlError, is_absolute, is_exempt, parse, redact
 from pxe_fetch.contract.validators import joined
 
 
@@ -57,3 +58,9 @@ def _known(text: str) -> Url | None:
 def _proxy_of(url: Url, config: FetchConfig) -> str | None:
     proxy = {"http": config.proxy.http, "https": config.proxy.https}.get(url.scheme)
     return None if proxy is None or is_exempt(url, config.proxy.no_proxy) else proxy
+
+
+def shown_urls(artifact: Artifact) -> list[str]:
+    """Where an artifact comes from, for people: its URLs without what may be secret, or references of registries."""
+    urls = map(redact, artifact.urls)
+    return [*(urls if artifact.title is None else map(written, urls))]

@@ -74,6 +74,8 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "payload": Command("write the payload for a program that builds images", "pxe_pack.commands.payload"),
         "pin": Command("have nodes fetch a configuration by URL, pinned or signed", "pxe_pack.commands.pin"),
         "publish": Command("add a layout to published versions", "pxe_pack.commands.publish"),
+        "pull": Command("get a layout from a container registry", "pxe_pack.commands.pull"),
+        "push": Command("put a layout or a folder into a container registry", "pxe_pack.commands.push"),
         "relocate": Command("change the URLs of a layout without repacking", "pxe_pack.commands.relocate"),
         "remove": Command("remove the agent from an image or a layout", "pxe_pack.commands.remove"),
         "rollback": Command("serve an earlier version of a published layout", "pxe_pack.commands.rollback"),

@@ -127,9 +127,10 @@ def _form(kind: Kind) -> Schema:  # noqa: PLR0911  one case per kind
             return {**_text(rule), "type": ["string", "number"]} if float in types else _text(rule)
         case Texts(rule=rule):
             return {"type": "array", "items": _text(rule)}
-        case Mirrors(rule=rule):
+        case Mirrors(rule=rule, or_one=or_one):
             tier: Schema = {"type": "array", "items": _text(rule), "minItems": 1}
-            return {"type": "array", "items": {"anyOf": [_text(rule), tier]}}
+            several: Schema = {"type": "array", "items": {"anyOf": [_text(rule), tier]}}
+            return {"anyOf": [_text(rule), several]} if or_one else several
         case OneOrMore(rule=rule):
             return {"anyOf": [_text(rule), {"type": "array", "items": _text(rule)}]}
         case Whole():

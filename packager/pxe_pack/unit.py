@@ -95,8 +95,7 @@ def lacking_credentials(config: FetchConfig, packed: FetchConfig, *, systemd: in
 
 def _credentials(config: FetchConfig) -> set[str]:
     """The names of the credentials that the configuration refers to."""
-    names = [name for one in config.artifacts for name in (one.header_credential, one.query_credential)]
-    names += [config.report.header_credential, config.report.query_credential]
+    names = [*config.report.credentials, *(name for one in config.artifacts for name in one.credentials)]
     return set(filter(None, [*names, config.proxy.credential]))
 
 

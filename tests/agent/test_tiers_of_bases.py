@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import ssl
 from collections.abc import Iterator
@@ -169,6 +170,16 @@ def test_what_is_wrong_with_a_base_is_told_with_its_place(tiers: object, told: s
     ran = node.run("check", str(node.folder / "fetch.yaml"))
     assert ran.code == 65
     assert told in ran.err
+
+
+def test_check_prints_the_caches_with_the_mirrors(node: FakeNode) -> None:
+    tiers = {"http://o/": [["http://a/", "http://b/"], "http://z/"]}
+    text = node.config(node.entry("m", "x/m.bin", b""), defaults={"tiers": tiers, "base_url": "http://o/"})
+    file = node.folder / "fetch.yaml"
+    file.write_text(text)
+    assert "  m: x/m.bin and 3 mirrors -> " in node.run("check", str(file)).out
+    (listed,) = json.loads(node.run("check", "--json", str(file)).out)["artifacts"]
+    assert listed["urls"] == ["http://a/x/m.bin", "http://b/x/m.bin", "http://z/x/m.bin", "x/m.bin"]
 
 
 def test_relocated_files_have_the_caches_of_where_they_are_now(node: FakeNode, cache: Server, origin: Server) -> None:

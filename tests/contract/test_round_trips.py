@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pxe_fetch.contract import chunks, facts, quantity, reader
+from pxe_fetch.contract import chunks, facts, quantity, reader, registry
 from pxe_fetch.contract.keys import Tiers
 from pxe_fetch.contract.model import (
     NO_CHUNKS,
@@ -124,6 +124,26 @@ def local(draw: st.DrawFn) -> Artifact:
     )
 
 
+references = st.builds(
+    "{}{}/{}".format,
+    st.sampled_from(["", "http://", "https://", "oci://"]),
+    st.sampled_from(["registry.lan", "registry:5000", "${cmdline.cache}", "[::1]:5000", "docker.io"]),
+    st.sampled_from(["model", "site/my_model", "site-${arch}/a__b/c.d"]),
+)
+
+
+@st.composite
+def in_registry(draw: st.DrawFn) -> Artifact:
+    """An artifact that is a layer in a registry."""
+    digest = f"sha256:{draw(st.binary(min_size=32, max_size=32)).hex()}"
+    place = references.map(lambda reference: registry.manifest_url(f"{reference}@{digest}"))
+    several = draw(st.lists(place, min_size=1, max_size=4, unique=True))
+    first = draw(st.integers(0, len(several)))
+    tiers = tuple(filter(None, (tuple(several[:first]), tuple(several[first:]))))
+    title, login = draw(printable), draw(st.none() | st.just("pxe-fetch.registry"))
+    return replace(draw(artifacts), mirrors=tiers, title=title, digest=None, registry_credential=login)
+
+
 def size_of_list(size: int, chunk: int) -> int:
     return chunks.DIGEST * chunks.count(size, chunk=chunk)
 
@@ -136,7 +156,7 @@ configs = st.builds(
     base_url=st.none() | st.just("http://10.0.0.1/x/"),
     artifact_url=st.none() | st.just("http://10.0.0.1/other-user-artifacts/"),
     artifacts=st.lists(
-        artifacts | chunked() | local(),
+        artifacts | chunked() | local() | in_registry(),
         max_size=3,
         unique_by=(lambda artifact: artifact.name, lambda artifact: artifact.dest),
     ).map(tuple),

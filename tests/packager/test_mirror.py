@@ -141,6 +141,7 @@ def test_a_node_fetches_everything_from_the_mirror_while_the_origin_is_gone(
 
 def test_the_base_url_is_written_and_what_was_for_the_origin_is_not(mirroring: Mirroring, server: Server) -> None:
     secret = {"headers": {"X-Site": "lab"}, "header_credential": "pxe-fetch.token", "insecure": True}
+    secret |= {"tiers": {server.url("/"): ["http://cache.invalid/"]}}
     server.scripts["/models/m.bin"] = Script(body=BODY, then=Demand(name="Authorization", value="Bearer s3cret"))
     credentials = mirroring.config.parent / "credentials"
     credentials.mkdir()
@@ -154,7 +155,7 @@ def test_the_base_url_is_written_and_what_was_for_the_origin_is_not(mirroring: M
     rebased = mirroring.rebased()
     assert rebased["defaults"] == {"base_url": "http://10.0.0.1/mirror/"}
     (entry,) = rebased["artifacts"]
-    assert not {"headers", "header_credential", "insecure"} & entry.keys()
+    assert not {"headers", "header_credential", "insecure", "tiers"} & entry.keys()
     assert server.asked[0].fields["x-site"] == "lab"
 
 

@@ -51,6 +51,7 @@ class Mirrors(NamedTuple):
     """A list of texts, which are one tier; or of tiers, each a text or a list of texts. Tiers in the model."""
 
     rule: Rule[str]
+    or_one: bool = False  # a text alone is one mirror
 
 
 class Flag(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pxe_fetch.contract import keys, validators
+from pxe_fetch.contract import keys, registry, validators
 from pxe_fetch.contract.facts import FACTS, argument
 from pxe_fetch.contract.keys import (
     Duration,
@@ -38,6 +38,7 @@ SHARED = ("artifacts", "defaults")  # where keys stand that each artifact may ha
 
 ACCOUNT, CREDENTIAL, NODE_PATH = Text(validators.account), Text(validators.credential), Text(validators.node_path)
 HEADER_CREDENTIAL = Key(CREDENTIAL, "A credential that holds `Name: value` lines: headers that are secret.")
+REGISTRY_CREDENTIAL = Key(CREDENTIAL, "A credential for `oci`: `user:password`, or an identity token.")
 QUERY_CREDENTIAL = Key(CREDENTIAL, "A credential that holds what is secret of the url's query, as `sv=…&sig=…`.")
 INSECURE = Key(Flag(), "`true`: the credentials may be sent unencrypted, by http.")
 POSITIVE = Duration(validators.positive_duration)
@@ -89,6 +90,7 @@ def _digest_key(algorithm: str, digits: int) -> Key:
 # A field of mirrors, where there is one of them, and where there are several.
 ONE_URL = Text(validators.url, load=lambda url: ((url,),))
 URLS = Mirrors(validators.url)
+REFERENCES = Mirrors(registry.manifest_url, or_one=True)
 
 
 @record
@@ -149,7 +151,11 @@ class Artifact:
     mirrors: Tiers = spelled(  # of the same bytes; empty exactly when `source` is given
         Key(ONE_URL, "Absolute, or relative to `base_url`; ${facts} are filled in.", name="url"),
         Key(URLS, "Instead of `url`: mirrors of the same bytes, perhaps in tiers.", name="urls"),
+        Key(REFERENCES, "Instead of `url`: in a registry, as HOST/NAME@sha256:…, or mirrors.", name="oci"),
         default=(),
+    )
+    title: str | None = key(  # exactly with `oci`, whose urls are those of the manifest until the layer is known
+        None, Text(validators.any_text), "With `oci`: the name of the file there, the title of a layer."
     )
     source: str | None = key(
         None, Text(validators.file_name), "Instead of `url`: a file or folder on the packing machine."
@@ -210,6 +216,7 @@ class Artifact:
     )
     header_credential: str | None = spelled(HEADER_CREDENTIAL._replace(sections=SHARED), default=None)
     query_credential: str | None = spelled(QUERY_CREDENTIAL._replace(sections=SHARED), default=None)
+    registry_credential: str | None = spelled(REGISTRY_CREDENTIAL._replace(sections=SHARED), default=None)
     insecure: bool = spelled(INSECURE._replace(sections=SHARED), default=False)
     start: tuple[str, ...] = key((), OneOrMore(validators.unit), "Units to start once it is in place.")
     start_required: bool = key(False, Flag(), "`true`: a unit of `start` that fails makes the run fail.")
@@ -220,6 +227,12 @@ class Artifact:
     def urls(self) -> tuple[str, ...]:
         """Its mirrors in the order of their tiers."""
         return flat(self.mirrors)
+
+    @property
+    def credentials(self) -> tuple[str, ...]:
+        """The names of those that its servers are sent."""
+        login = None if self.title is None else self.registry_credential
+        return tuple(filter(None, (self.header_credential, self.query_credential, login)))
 
 
 @record
@@ -256,6 +269,11 @@ class Report:
     header_credential: str | None = spelled(HEADER_CREDENTIAL, default=None)
     query_credential: str | None = spelled(QUERY_CREDENTIAL, default=None)
     insecure: bool = spelled(INSECURE, default=False)
+
+    @property
+    def credentials(self) -> tuple[str, ...]:
+        """The names of those that the collector is sent."""
+        return tuple(filter(None, (self.header_credential, self.query_credential)))
 
 
 @record
@@ -306,7 +324,7 @@ class FetchConfig:
     artifacts: tuple[Artifact, ...] = key((), Group("artifacts", many=True), "What a node fetches.", always=True)
 
 
-ORIGINS = ("url", "urls", "source")  # an artifact has exactly one of them
+ORIGINS = ("url", "urls", "oci", "source")  # an artifact has exactly one of them
 DIGESTS = ("sha256", "sha512", "sha256_url")  # and at most one of them, which is needed
 PINNED_BY = ("source", "chunks")  # where none of these pins the bytes
 

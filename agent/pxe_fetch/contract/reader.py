@@ -14,7 +14,7 @@ from pxe_fetch.contract import checks, document, keys
 from pxe_fetch.contract.document import Problems, Section, Value
 from pxe_fetch.contract.keys import Tiers, flat
 from pxe_fetch.contract.mirrors import each, requested
-from pxe_fetch.contract.model import DIGESTS, PINNED_BY, SECTIONS, Artifact, FetchConfig
+from pxe_fetch.contract.model import SECTIONS, Artifact, FetchConfig
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
 from pxe_fetch.contract.validators import OneOf, Rule, joined
@@ -88,6 +88,7 @@ class Reader:
 
         checks.origin(section)
         checks.digest(section)
+        checks.in_registry(section, flat(values.get("mirrors", ())))
         checks.when(section.below("when"))
         checks.start(section)
         checks.dest(section, values["dest"], roots)
@@ -100,7 +101,7 @@ class Reader:
         artifact = Artifact(**values)
         file = requested(artifact, base=base).file
         checks.secret(section, artifact, urls=joined(flat(file), base))
-        if not any(map(section.has, (*DIGESTS, *PINNED_BY))):
+        if not checks.is_pinned(section, artifact.urls):
             try:
                 return self.pin(artifact, joined(artifact.urls, base))
             except RuleError as error:
@@ -141,7 +142,7 @@ class Reader:
             case keys.Texts() | keys.OneOrMore():
                 return _texts(section, key, value, kind)
             case keys.Mirrors():
-                return _mirrors(section, key, value, kind.rule)
+                return _mirrors(section, key, value, kind)
             case keys.Flag() | keys.Whole():
                 return _flag_or_whole(section, key, value, kind)
             case keys.Table():
@@ -203,8 +204,11 @@ def _texts(section: Section, key: str, value: Value, kind: keys.Texts | keys.One
     return kind.load(item for item in found if item is not None)
 
 
-def _mirrors(section: Section, key: str, value: Value, rule: Rule[str]) -> Tiers | None:
+def _mirrors(section: Section, key: str, value: Value, kind: keys.Mirrors) -> Tiers | None:
     """A list of mirrors; with a list in it, each item is a tier, and no mirror is in two."""
+    if kind.or_one and not isinstance(value.data, list | dict):
+        one = _text(section, key, value, kind.rule)
+        return ((one,),) if one else None
     if not isinstance(value.data, list):
         return section.wrong_type(value, key, "a list")
     is_tiered, known = any(isinstance(item.data, list) for item in value.data), set[str]()
@@ -212,7 +216,7 @@ def _mirrors(section: Section, key: str, value: Value, rule: Rule[str]) -> Tiers
     for at, item in enumerate(value.data):
         name, tier = f"{key}[{at}]", item.data if isinstance(item.data, list) else [item]
         named = [(f"{name}[{inner}]" if tier is item.data else name, one) for inner, one in enumerate(tier)]
-        found = [(path, one, _text(section, path, one, rule)) for path, one in named]
+        found = [(path, one, _text(section, path, one, kind.rule)) for path, one in named]
         if not tier:
             message = f"{section.name(name)} is a tier without a mirror"
             section.add("tier-empty", message, at=item.spot, hint="leave it out")

@@ -23,7 +23,6 @@ from pxe_fetch.transport import Body
 
 BUFFER = 512 * 1024  # bytes of one buffer: at most as many are lost if the agent is killed
 WRITE_EVERY = 0.5  # seconds: slow bytes do not wait for a full buffer
-PROGRESS_EVERY = 0.5  # seconds between two reports of progress
 LONG_BODY = 4 * 1024 * 1024  # bytes after which a second thread is worth its start
 _BUFFERS = 6  # one being filled, one being hashed; the others wait while the node has other things to do
 _SPARES = 8  # buffers kept for later bodies: faulting in a new one costs more than copying a small file

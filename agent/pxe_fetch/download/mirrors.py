@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import field, replace
-from functools import lru_cache
 
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
@@ -64,9 +63,7 @@ class Mirror:
     has_sent_range: bool = False  # exactly as requested
     validator: str | None = None  # strong ETag of the bytes that it sent
     is_odd: bool = False  # its last answer was: a web page, or encoded
-    asked: int = 0
-    turn: int = 0  # the number of the last request to it, among all for the artifact
-    asked_at: int = -1  # how often the artifact had made progress when it was asked last
+    turn: int = 0  # the number of the last request to it, from 1, among all for the artifact
     has_delivered: bool = False  # at least one byte
     failures: int = 0  # in a row, without new bytes
     limited: int = 0  # streams in a row that its host refused, serving others
@@ -210,7 +207,7 @@ class Mirrors:
                 mirror.is_dead,
                 mirror.corrupt,
                 mirror.streams,
-                mirror.asked,
+                mirror.turn,
             )
 
         return sorted(usable, key=rank)
@@ -246,7 +243,11 @@ class Mirrors:
             return self._source.timeouts
         is_near = mirror.is_odd or any(one.tier <= mirror.tier for one in better)
         patience = _PATIENCE if is_near else self._source.timeouts.read
-        return _shorter(self._source.timeouts, patience=patience, is_untried=any(not one.failures for one in better))
+        given = self._source.timeouts
+        read, window = min(given.read, patience), given.min_rate_window
+        if any(not one.failures for one in better):
+            window = min(window, _SLOW * read)
+        return replace(given, connect=min(given.connect, _PATIENCE), read=read, min_rate_window=window)
 
     def may_leave(self, mirror: Mirror) -> bool:
         """Whether another mirror, which can be asked now, may be faster than `mirror`."""
@@ -333,13 +334,6 @@ class Mirrors:
         return max(
             errors, key=lambda error: (error.exit_code != Exit.NO_ROOM, error.transient, self._errors.index(error))
         )
-
-
-@lru_cache(maxsize=64)
-def _shorter(timeouts: Timeouts, *, patience: float, is_untried: bool) -> Timeouts:
-    read = min(timeouts.read, patience)
-    window = min(timeouts.min_rate_window, _SLOW * read) if is_untried else timeouts.min_rate_window
-    return replace(timeouts, connect=min(timeouts.connect, _PATIENCE), read=read, min_rate_window=window)
 
 
 def pause(error: FetchError, *, failures: int, policy: RetryPolicy) -> float:

@@ -51,8 +51,7 @@ class EventLog:
             if transfer := transfers.get(name):
                 state.dest = str(transfer.dest)
                 state.total = transfer.size
-                tiers = enumerate(transfer.mirrors, 1) if len(transfer.urls) > 1 else ()
-                state.mirrors = {redact(url): number for number, tier in tiers for url in tier}
+                state.mirrors = _numbered(transfer)
                 if transfer.digest and transfer.digest.algorithm == "sha256":
                     state.sha256 = transfer.digest.hex
             elif name in skipped:
@@ -115,6 +114,16 @@ class EventLog:
         """Work on the artifact has started; its destination is checked first."""
         with self._store.edit(name) as artifact:
             artifact.started = time.monotonic()
+
+    def resolved(self, transfer: Transfer, reference: str) -> None:
+        """What the artifact `transfer` is in a registry is known now: its layer in the manifest `reference`."""
+        with self._store.edit(transfer.name) as artifact:
+            artifact.oci = reference
+            artifact.total = transfer.size
+            artifact.sha256 = transfer.digest.hex if transfer.digest and transfer.digest.algorithm == "sha256" else None
+            artifact.mirrors = _numbered(transfer)
+        message = f"{reference} has {transfer.title}: {amount(transfer.size or 0)}"
+        self._send_of(artifact, message, MessageId.STATUS, self._routine, url=redact(transfer.listed_url))
 
     def up_to_date(self, transfer: Transfer) -> None:
         """The destination is already what it should be, and stays."""
@@ -278,3 +287,9 @@ class EventLog:
 
     def _send(self, message: str, message_id: str, priority: int = INFO, /, **fields: Value) -> None:
         self.journal.send(message, priority=priority, message_id=message_id, run=self._store.run, **fields)
+
+
+def _numbered(transfer: Transfer) -> dict[str, int]:
+    """The mirrors, redacted, and the numbers of their tiers, from 1; none if there is one mirror."""
+    tiers = enumerate(transfer.mirrors, 1) if len(transfer.urls) > 1 else ()
+    return {redact(url): number for number, tier in tiers for url in tier}

@@ -54,6 +54,7 @@ class ArtifactState:
     url: str | None = None  # redacted; the mirror in use, or the one that served the last bytes
     final_url: str | None = None  # redacted; where its redirects led to, if the whole comes as one stream
     remark: str | None = None  # what is odd about its answer
+    oci: str | None = None  # where a registry has it: the reference, with the digest of the manifest
     sha256: str | None = None
     error: str | None = None
     cause: str | None = None

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.record import record
+from pxe_fetch.contract.registry import Login
 from pxe_fetch.contract.url import Url, UrlError, parse
 from pxe_fetch.contract.validators import SCHEMES
 from pxe_fetch.deadline import Deadline
@@ -30,6 +31,7 @@ class Request:
     end: int | None = None  # offset behind the last byte; more than `offset`, at most the file's size
     validator: str | None = None  # a strong one that an earlier Body of the same url gave
     headers: Mapping[str, str] = field(default_factory=dict)  # for the url's own origin alone
+    login: Login | None = None  # to the registry that the url leads to; None: it is none
     credentials: tuple[str, ...] = ()  # names of those that are in the headers and the url, for messages
     timeouts: Timeouts
     deadline: Deadline

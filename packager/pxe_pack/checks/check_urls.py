@@ -12,6 +12,7 @@ from pxe_fetch.contract.minisign import signature_url
 from pxe_fetch.contract.mirrors import moved, requested
 from pxe_fetch.contract.model import Artifact, FetchConfig, Proxy
 from pxe_fetch.contract.problem import Problem, printable
+from pxe_fetch.contract.registry import written
 from pxe_fetch.contract.url import redact
 from pxe_fetch.contract.validators import joined
 from pxe_pack.checks import url_client
@@ -34,6 +35,7 @@ class _Target:
     url: str
     what: str
     size: int | None  # bytes; None: unknown
+    title: str | None = None  # of a layer; the URL is that of a registry's manifest
     headers: Mapping[str, str] = field(default_factory=dict)
     unasked: str = ""  # why it cannot be checked from here
     needed: bool = True
@@ -43,12 +45,12 @@ class _Target:
     @property
     def shown(self) -> str:
         """The URL for messages: its query may be secret."""
-        return redact(self.url)
+        return redact(self.url) if self.title is None else f"{self.title} of {written(redact(self.url))}"
 
 
 def check_urls(subject: Subject) -> Iterator[Problem]:
     """Problems with the responses of the URLs, in the order of the layout and the configuration."""
-    targets = {target.url: target for target in _targets(subject)}
+    targets = {(target.url, target.title): target for target in _targets(subject)}
     config = subject.config or subject.packed or FetchConfig()
     with (
         url_client.client_for(config.tls, config.proxy, subject.image.tree) as client,
@@ -121,8 +123,7 @@ def _of_config(url: str, pinned: Pinned | None, *, is_signed: bool) -> Iterator[
 def _of_artifact(artifact: Artifact, config: FetchConfig) -> Iterator[_Target]:
     """The URLs of an artifact: of its mirrors, of the list of its chunks, and of the file with its digest."""
     name, wanted = f"artifact {artifact.name}", requested(artifact, base=config.base_url)
-    secret = artifact.header_credential or artifact.query_credential
-    unasked = "it needs a credential that only nodes have" if secret else ""
+    unasked = "it needs a credential that only nodes have" if artifact.credentials else ""
     if any(map(unknown_variable, artifact.headers.values())):
         unasked = "its headers depend on the node"
     several = (
@@ -137,6 +138,7 @@ def _of_artifact(artifact: Artifact, config: FetchConfig) -> Iterator[_Target]:
                 url=url,
                 what=what,
                 size=size,
+                title=artifact.title,
                 headers=artifact.headers,
                 unasked="it depends on the node" if unknown_variable(url) else unasked,
                 needed=artifact.required and len(mirrors) == 1,
@@ -153,7 +155,10 @@ def _asked(target: _Target, client: Client) -> list[Problem]:
     if url.scheme != "ftp" and (why := client.unasked(url)):
         return [_unasked(target, why)]
     try:
-        found = url_client.ftp(target.url) if url.scheme == "ftp" else client.http(url, target.headers)
+        if target.title is not None:
+            found = client.layer(url, target.title, target.headers)
+        else:
+            found = url_client.ftp(target.url) if url.scheme == "ftp" else client.http(url, target.headers)
     except url_client.ERRORS as error:
         return [_unreachable(target, _reason(error))]
     return list(_compared(target, found))

@@ -23,14 +23,18 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from urllib3 import ProxyManager
 
 from pxe_fetch import __version__
 from pxe_fetch.contract.model import Proxy, Tls
 from pxe_fetch.contract.paths import CA_BUNDLES
+from pxe_fetch.contract.registry import Login, find_layer, read_manifest
 from pxe_fetch.contract.url import Url, UrlError, is_exempt, join, parse
 from pxe_pack.cleanup import temporary_folder
 from pxe_pack.image.tree import RootTree, regular_file
+from pxe_pack.registry.client import Repository
+from pxe_pack.tools import WorkError
 
 _TIMEOUT = 10  # seconds, to connect and for each response
 _REDIRECTS = 10
@@ -96,6 +100,19 @@ class Client:
         # the whole of an answer to a range over the only byte says nothing
         return Found(size=int(length) if length.isdigit() else None, ranges=length in {"0", "1"}, doubt=doubt)
 
+    def layer(self, url: Url, title: str, headers: Mapping[str, str]) -> Found:
+        """What a registry says of the layer with that title in the manifest at `url`. Raises one of ERRORS."""
+        with self._session(url) as session:
+            session.headers.update(headers)
+            repository = Repository(url=url.raw, login=Login(), session=session)
+            try:
+                found = find_layer(read_manifest(repository.manifest()), title)
+                if not repository.has(found.digest):
+                    raise requests.HTTPError(f"the registry has the manifest, but not the file {found.digest}")
+            except WorkError as error:
+                raise requests.HTTPError(str(error.problems[0])) from error
+            return Found(size=found.size, ranges=True)
+
     def content(self, url: Url, *, limit: int) -> bytes:
         """The file at `url`, or the first `limit` + 1 bytes of it. Raises one of ERRORS."""
         if url.scheme == "ftp":
@@ -136,13 +153,9 @@ class Client:
         return self._send("GET", url, fields, wanted)
 
     def _send(self, method: str, url: Url, fields: Mapping[str, str], wanted: int = 0) -> _Answer:
-        with requests.Session() as session:
-            session.trust_env = False  # nodes ignore the environment too
-            session.mount("https://", _Adapter())
-            own = {"User-Agent": f"pxe-fetch/{__version__}", "Accept": "*/*"}
-            session.headers.clear()
+        with self._session(url) as session:
             request = session.prepare_request(
-                requests.Request(method, url.request_url, headers={**own, **fields, "Accept-Encoding": "identity"})
+                requests.Request(method, url.request_url, headers={**fields, "Accept-Encoding": "identity"})
             )
             request.url = url.request_url  # as written: requests encodes it anew
             proxy = self._proxy_of(url)
@@ -152,8 +165,8 @@ class Client:
                 timeout=_TIMEOUT,
                 stream=True,
                 allow_redirects=False,
-                verify=str(self.bundle) if self.bundle else True,
-                cert=self.certificate,
+                verify=session.verify,
+                cert=session.cert,
             )
             if proxy and self.proxy.fallback == "direct":
                 with suppress(requests.ConnectionError, requests.Timeout):
@@ -162,6 +175,16 @@ class Client:
                         return answer
                 proxy = None
             return _read(send(proxies={url.scheme: proxy} if proxy else {}), wanted)
+
+    def _session(self, url: Url) -> requests.Session:
+        """A session with what a node has for `url`."""
+        session = requests.Session()
+        session.trust_env = False  # nodes ignore the environment too
+        session.mount("https://", _Adapter())
+        session.headers = CaseInsensitiveDict({"User-Agent": f"pxe-fetch/{__version__}", "Accept": "*/*"})
+        session.verify, session.cert = str(self.bundle) if self.bundle else True, self.certificate
+        session.proxies = {url.scheme: proxy} if (proxy := self._proxy_of(url)) else {}
+        return session
 
     def _proxy_of(self, url: Url) -> str | None:
         chosen = self.proxy.https if url.scheme == "https" else self.proxy.http

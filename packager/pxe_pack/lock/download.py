@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from pxe_fetch.contract import facts, quantity
+from pxe_fetch.contract import facts, quantity, registry
 from pxe_fetch.contract.chunks import LARGEST, fitting
 from pxe_fetch.contract.model import Artifact, Chunks, FetchConfig, When
 from pxe_fetch.contract.problem import Problem
@@ -17,7 +17,7 @@ from pxe_pack import agent_downloads
 from pxe_pack.agent_downloads import IN_PLACE, as_file, download
 from pxe_pack.chunks import CHUNKED_FROM, DEFAULT_SIZE, ChunkDigests
 from pxe_pack.console import Console
-from pxe_pack.hashing import BLOCK
+from pxe_pack.hashing import BLOCK, hash_file
 from pxe_pack.tools import InputError
 
 MOST_CHUNKS = 128  # of an artifact: each has a line in the lock file, and in the configuration on the node
@@ -43,7 +43,8 @@ class Answer:
     sha256: str
     final_url: str  # redacted; where redirects led to, else `url`
     remark: str  # what is odd about it; may be empty
-    chunks: Chunks | None  # None if it is small, or was not the first mirror
+    manifest: str | None = None  # SHA-256, in hexadecimal; of a registry
+    chunks: Chunks | None = None  # None if it is small, or was not the first mirror, or a registry has it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +137,9 @@ def _place(folder: Path, item: Wanted) -> Path:
 
 def _answer(item: Wanted, ended: agent_downloads.Downloads, *, index: int, folder: Path) -> Answer | Problem:
     """What the mirror number `index` had, or why it could not be read."""
-    name, url = item.artifact.name, redact(item.urls[index])
+    name, is_layer = item.artifact.name, item.artifact.title is not None
+    url = redact(item.urls[index])
+    url = registry.written(url) if is_layer else url
     found = ended.artifacts.get(name, {})
     if found.get("phase") not in IN_PLACE:
         return Problem(
@@ -149,10 +152,11 @@ def _answer(item: Wanted, ended: agent_downloads.Downloads, *, index: int, folde
     return Answer(
         url=url,
         size=size,
-        sha256=str(found["sha256"]),
-        final_url=str(found.get("final_url") or url),
+        sha256=str(found["sha256"] or hash_file(path).sha256),  # by a list of chunks it is not computed
+        final_url=url if is_layer else str(found.get("final_url") or url),
         remark=str(found.get("remark") or ""),
-        chunks=None if index else _chunks(path, size),
+        manifest=str(found["oci"]).rpartition("@sha256:")[2] if is_layer else None,
+        chunks=None if index or is_layer else _chunks(path, size),
     )
 
 
