@@ -145,39 +145,29 @@ class Node:
     def with_password(self, proxy: Proxy) -> Proxy:
         """`proxy` with the user and password of its credential, if it names one, in the urls of the proxies.
 
-        Raises ProblemError if the credential is missing or is not `user:password` (RFC 7617). Its content never appears
-        in a message.
+        Raises ProblemError as `login`.
         """
         if proxy.credential is None:
             return proxy
-        form = "`user:password` on one line"
-        user, colon, password = self._line(proxy.credential, key="proxy.credential", form=form).partition(":")
-        if not user or not colon:
-            raise _credential_error("invalid", proxy.credential, "has something other than `user:password`", form=form)
-        login = f"//{quote(user, safe='')}:{quote(password, safe='')}@"
+        found = self.login(proxy.credential, key="proxy.credential")
+        login = f"//{quote(found.user, safe='')}:{quote(found.password, safe='')}@"
         http, https = (url and url.replace("//", login, 1) for url in (proxy.http, proxy.https))
         return replace(proxy, http=http, https=https)
 
-    def registry_login(self, credential: str | None) -> Login:
-        """Who logs in to registries by the file `credential` of the unit's credentials; nobody by None.
+    def login(self, credential: str | None, *, key: str) -> Login:
+        """The `user:password` in the file `credential` (RFC 7617), of registries also an identity token; None: nobody.
 
-        Raises ProblemError as above.
+        Raises ProblemError if the credential is missing or has something else. Its content never appears in a message.
         """
         if credential is None:
             return Login()
-        form = "`user:password` or an identity token, on one line"
-        text = self._line(credential, key="registry_credential", form=form)
+        is_registry = key == "registry_credential"
+        form = f"`user:password`{' or an identity token' if is_registry else ''} on one line"
+        text = self._credential(credential, key=key, form=form).rstrip("\r\n")
         user, colon, password = text.partition(":")
-        if not user or not text.isascii():
-            raise _credential_error("invalid", credential, "has something else", form=form)
-        return Login(user=user, password=password) if colon else Login(identity_token=text)
-
-    def _line(self, name: str, *, key: str, form: str) -> str:
-        """The text of a credential that is one line."""
-        text = self._credential(name, key=key, form=form).rstrip("\r\n")
-        if not text.isprintable() or "\ufffd" in text:
-            raise _credential_error("invalid", name, "has something other than one line of text", form=form)
-        return text
+        if not user or not (colon or is_registry) or not text.isprintable() or "\ufffd" in text:
+            raise _credential_error("invalid", credential, "has something other than `user:password`", form=form)
+        return Login(user=user, password=password) if colon else Login(identity_token=user)
 
     def _credential(self, name: str, *, key: str, form: str) -> str:
         """The text of a credential of the unit, else of the image; bytes that are not UTF-8 are U+FFFD."""

@@ -179,7 +179,7 @@ def _transfer(artifact: Artifact, *, node: Node, base: str | None, roots: Allowe
         digest=artifact.digest,
         size=artifact.size,
         headers=headers,
-        login=None if artifact.title is None else node.registry_login(artifact.registry_credential),
+        login=None if artifact.title is None else node.login(artifact.registry_credential, key="registry_credential"),
         title=artifact.title,
         credentials=artifact.credentials,
         retry=artifact.retry,

@@ -55,7 +55,7 @@ _EXAMPLES: dict[type, dict[str, str]] = {
         "title": "model.bin",
         "source": "files/model.bin",
         "sha256": _SHA256,
-        "tiers": "{http://a/: [http://b/]}",
+        "tiers": "{http://mirror.lan/: [http://cache-a.lan/, http://cache-b.lan/]}",
         "sha256_url": "http://mirror.lan/models/SHA256SUMS",
         "size": "1GiB",
         "chunks": "{size: 8MiB}",

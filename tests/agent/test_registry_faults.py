@@ -137,9 +137,9 @@ INDEX = json.dumps(
         (fake.manifest(LAYER | {"size": -1}), "a layer without a size"),
         (fake.manifest(LAYER | {"digest": "sha256:../../../etc"}), "a layer without a digest"),
         (fake.manifest({"annotations": 5}), "a layer without a digest"),
-        (b"[1, 2]", "it is not an image manifest"),
-        (b"<html>", "it is not JSON"),
-        (b"[" * 100_000, "it is not JSON"),
+        (b"[1, 2]", "it is not the JSON of an image manifest"),
+        (b"<html>", "it is not the JSON of an image manifest"),
+        (b"[" * 100_000, "it is not the JSON of an image manifest"),
         (fake.manifest(fake.descriptor(b"x", title="\x1b[2J\n")), "but  [2J"),
     ],
 )

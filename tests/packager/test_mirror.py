@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from fakes import layers
 from fakes.faults import Demand, Status, cut, drip
 from fakes.nginx import nginx
 from fakes.node import FakeNode
@@ -141,6 +142,7 @@ def test_a_node_fetches_everything_from_the_mirror_while_the_origin_is_gone(
 
 def test_the_base_url_is_written_and_what_was_for_the_origin_is_not(mirroring: Mirroring, server: Server) -> None:
     secret = {"headers": {"X-Site": "lab"}, "header_credential": "pxe-fetch.token", "insecure": True}
+    secret |= {"tiers": {server.url("/"): ["http://cache.invalid/"]}}
     server.scripts["/models/m.bin"] = Script(body=BODY, then=Demand(name="Authorization", value="Bearer s3cret"))
     credentials = mirroring.config.parent / "credentials"
     credentials.mkdir()
@@ -154,7 +156,7 @@ def test_the_base_url_is_written_and_what_was_for_the_origin_is_not(mirroring: M
     rebased = mirroring.rebased()
     assert rebased["defaults"] == {"base_url": "http://10.0.0.1/mirror/"}
     (entry,) = rebased["artifacts"]
-    assert not {"headers", "header_credential", "insecure"} & entry.keys()
+    assert not {"headers", "header_credential", "insecure", "tiers"} & entry.keys()
     assert server.asked[0].fields["x-site"] == "lab"
 
 
@@ -226,6 +228,25 @@ def test_a_tier_is_asked_before_the_next_and_nodes_have_one_url(mirroring: Mirro
     (entry,) = mirroring.rebased()["artifacts"]
     assert entry["url"].endswith("/m.bin")
     assert "urls" not in entry
+
+
+def test_a_layer_of_a_registry_is_a_file_of_its_title_pinned_by_its_digest(
+    mirroring: Mirroring, node: FakeNode, tmp_path: Path
+) -> None:
+    with Server(layers.scripts(layers.PLAIN, layers.BODY)) as origin:
+        reference = layers.at(origin, layers.PLAIN)
+        mirroring.write({"name": "m", "oci": reference, "title": "m.bin", "dest": "/srv/m"}, allowed_roots=["/srv"])
+        mirroring()
+        asked = len(origin.asked)
+    (entry,) = mirroring.rebased()["artifacts"]
+    assert entry["url"] == f"{origin.url('').removeprefix('http://').replace(':', '_')}/site/model/m.bin"
+    assert entry["sha256"] == hashlib.sha256(layers.BODY).hexdigest()
+    assert entry["size"] == len(layers.BODY)
+    assert not {"oci", "title"} & entry.keys()
+    with nginx(root=mirroring.output, folder=tmp_path / "nginx") as server:
+        assert mirroring.run_node(node, server.url("")) == 0
+    assert (node.out / "m").read_bytes() == layers.BODY
+    assert len(origin.asked) == asked
 
 
 def test_facts_with_listed_values_are_a_file_each_and_stay_facts(

@@ -8,7 +8,7 @@ Distribution project, for tokens.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
@@ -58,11 +58,7 @@ def manifest_url(text: str) -> str:
     has_host = scheme in {"http", "https"} or place == "localhost" or "." in place or ":" in place
     for is_right, message, hint in (
         (has_host, "names no registry", f"write it in front, as in docker.io/{text}; without a dot, with https://"),
-        (
-            _REPOSITORY.fullmatch(name),
-            "has no valid repository",
-            "lower-case letters, digits, `.`, `_`, `-` and `/`",
-        ),
+        (_REPOSITORY.fullmatch(name), "has no valid repository", "lower-case letters, digits, `.`, `_`, `-`, `/`"),
         (not tag or _TAG.fullmatch(filled_tag), "has no valid tag", "letters and digits; `.`, `_` and `-`"),
         (not digest or _DIGEST.fullmatch(digest), "has no valid digest", "sha256: and 64 hexadecimal digits"),
         (digest or tag, "has neither a digest nor a tag", "write @sha256:…; for `pxe-pack lock` and `push` a tag"),
@@ -110,30 +106,34 @@ def read_manifest(body: bytes) -> list[Layer]:
     An index, which names manifests for several platforms, is refused: an artifact has one digest. Raises ValueError
     with a sentence that begins with "it".
     """
+    document = _loaded(body)
+    layers, index = _of(document, "layers"), _of(document, "manifests")
+    if isinstance(layers, list):
+        return list(map(_layer, layers))
+    if isinstance(index, list):
+        several = printable(", ".join(map(_platform, index))[:600])
+        message = f"it is an index of several manifests: name one, with `when: {{arch: …}}`: {several}"
+        raise ValueError(message)  # noqa: TRY004  of a server's text
+    raise ValueError("it is not the JSON of an image manifest, which has `layers`")
+
+
+def find_layer(layers: Sequence[Layer], title: str) -> Layer:
+    """The one layer of that title. Raises ValueError as `read_manifest`."""
+    found = [layer for layer in layers if layer.title == title]
+    if len(found) != 1:
+        titles = printable(", ".join(layer.title for layer in layers if layer.title)[:300] or "none with a title")
+        raise ValueError(f"it has {len(found) or 'no'} layers with the title {printable(title)}, but {titles}")
+    return found[0]
+
+
+def _loaded(text: bytes) -> object:
+    """The value of `text` as JSON; None if it is not JSON."""
     import json
 
     try:
-        document = json.loads(body)
+        return json.loads(text)
     except (ValueError, RecursionError):
-        raise ValueError("it is not JSON") from None
-    layers, index = _of(document, "layers"), _of(document, "manifests")
-    if isinstance(index, list):
-        several = printable(", ".join(map(_platform, index))[:600])
-        message = "it is an index of several manifests: name one of them, with `when: {arch: …}`"
-        raise ValueError(f"{message}: {several}")  # noqa: TRY004  of a server's text
-    if not isinstance(layers, list):
-        raise ValueError("it is not an image manifest, which has `layers`")  # noqa: TRY004  of a server's text
-    return list(map(_layer, layers))
-
-
-def find_layer(layers: Iterable[Layer], title: str) -> Layer:
-    """The one layer of that title. Raises ValueError as `read_manifest`."""
-    several = list(layers)
-    found = [layer for layer in several if layer.title == title]
-    if len(found) != 1:
-        titles = printable(", ".join(layer.title for layer in several if layer.title)[:300] or "none with a title")
-        raise ValueError(f"it has {len(found) or 'no'} layers with the title {printable(title)}, but {titles}")
-    return found[0]
+        return None
 
 
 def _of(entry: object, key: str) -> object:
@@ -163,11 +163,6 @@ class Login:
     user: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
-
-    @property
-    def is_anonymous(self) -> bool:
-        """Whether it has no secret."""
-        return not self.user and not self.identity_token
 
     @property
     def basic(self) -> str:
@@ -214,14 +209,8 @@ def token_request(challenge: str, login: Login) -> TokenRequest | None:
 
 def token_in(answer: bytes) -> str:
     """The token in a token server's answer. Raises ValueError if it has none."""
-    import json
-
-    try:
-        document = json.loads(answer)
-    except (ValueError, RecursionError):
-        document = None
-    found = document if isinstance(document, dict) else {}
-    token = found.get("token") or found.get("access_token")
+    document = _loaded(answer)
+    token = _of(document, "token") or _of(document, "access_token")
     if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
         raise ValueError("its answer has no token")
     return token

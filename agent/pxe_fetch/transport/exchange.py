@@ -12,7 +12,6 @@ import re
 import socket
 import ssl
 import time
-from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC
@@ -26,6 +25,7 @@ from urllib3.exceptions import LocationValueError
 
 from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.contract.record import mutable_record
+from pxe_fetch.contract.registry import Login
 from pxe_fetch.contract.url import Url
 from pxe_fetch.deadline import Clock, Deadline
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError, TrustError
@@ -148,7 +148,7 @@ class Watcher:
 def basic(userinfo: str) -> str:
     """The credentials of a URL, `name:password`, as the value of a field (RFC 7617)."""
     name, _, password = userinfo.partition(":")
-    return f"Basic {b64encode(f'{unquote(name)}:{unquote(password)}'.encode()).decode()}"
+    return Login(user=unquote(name), password=unquote(password)).basic
 
 
 def proxy_authorization(proxy: Url) -> dict[str, str]:

@@ -42,7 +42,7 @@ class Registries:
             if answer.status != _UNAUTHORIZED:
                 return answer
             answer.dismiss()
-        who = "anybody: set registry_credential" if login.is_anonymous else "the user of registry_credential"
+        who = "anybody: set registry_credential" if login == Login() else "the user of registry_credential"
         raise RefusedError(f"the registry {url.host_and_port} does not give this to {who} (401)", status=_UNAUTHORIZED)
 
     def _ask(self, url: Url, fields: dict[str, str], authorization: str | None, request: Request) -> Answer:
@@ -54,7 +54,7 @@ class Registries:
         try:
             wanted = token_request(answer.field("WWW-Authenticate") or "", login)
         except ValueError as error:
-            hint = ": set registry_credential" if login.is_anonymous else ""
+            hint = ": set registry_credential" if login == Login() else ""
             raise RefusedError(f"the registry {url.host_and_port} {error}{hint} (401)", status=_UNAUTHORIZED) from None
         return f"Bearer {self._token(wanted, url, request=request)}" if wanted else login.basic
 

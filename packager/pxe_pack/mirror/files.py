@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from pxe_fetch.contract import facts
+from pxe_fetch.contract import facts, registry
 from pxe_fetch.contract.keys import Tiers, flat
 from pxe_fetch.contract.model import Artifact, Digest, FetchConfig
 from pxe_fetch.contract.problem import Problem
@@ -72,7 +72,9 @@ def mirrored(config: FetchConfig) -> tuple[list[MirroredFile], FetchConfig]:
 
 
 def _pin(file: MirroredFile) -> tuple[object, ...]:
-    return file.artifact.digest, file.artifact.chunks and file.artifact.chunks.digests, file.sums, file.artifact.size
+    artifact = file.artifact
+    manifest = registry.digest_of(artifact.urls) if artifact.title is not None else None
+    return artifact.digest, artifact.chunks and artifact.chunks.digests, file.sums, artifact.size, manifest
 
 
 def _of_artifact(artifact: Artifact, *, base: str | None) -> tuple[list[MirroredFile], Artifact]:
@@ -88,6 +90,7 @@ def _of_artifact(artifact: Artifact, *, base: str | None) -> tuple[list[Mirrored
     only = _quoted(nodes[0]) if len(nodes) == 1 else None
 
     def there(url: str) -> str:
+        url = _file_url(url, artifact.title)
         if scheme_of(url) == "file":
             return url
         return _template(url) if only is None else quote(_path(facts.fill(url, only.__getitem__)))
@@ -97,6 +100,8 @@ def _of_artifact(artifact: Artifact, *, base: str | None) -> tuple[list[Mirrored
         artifact,
         mirrors=((*kept, there(tiers[0][0])),),
         tiers={},
+        title=None,
+        registry_credential=None,
         digest_url=there(sums) if sums else None,
         chunks=artifact.chunks and replace(artifact.chunks, mirrors=((there(lists[0][0]),),) if lists else ()),
         # They are for the servers that it was fetched from.
@@ -174,7 +179,17 @@ def _on_node(
         own = Digest(algorithm="sha256", hex=chunks.digests.hex())
         title = f"the chunk digests of {artifact.name}"
         yield MirroredFile(title=title, path=_path(lists[0][0]), artifact=beside(lists, own))
-    yield MirroredFile(title=artifact.name, path=_path(tiers[0][0]), artifact=whole, sums=path)
+    yield MirroredFile(
+        title=artifact.name, path=_path(_file_url(tiers[0][0], artifact.title)), artifact=whole, sums=path
+    )
+
+
+def _file_url(url: str, title: str | None) -> str:
+    """The URL of the file itself; of a layer with this `title`, one of that name in the manifest's repository."""
+    if title is None:
+        return url
+    repository = registry.blob_url(url, "").rpartition("/blobs/")[0].replace("/v2/", "/", 1)
+    return f"{repository}/{quote(title)}"
 
 
 def _origin(url: str) -> Origin | None:

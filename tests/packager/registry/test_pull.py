@@ -88,7 +88,7 @@ def test_a_manifest_by_digest_has_to_have_it(served: Server, fails: Fails, tmp_p
     ("manifest", "said"),
     [
         (b'{"layers": [' + b" " * (5 * MiB), "too much"),
-        (b"<html>", "it is not JSON"),
+        (b"<html>", "it is not the JSON of an image manifest"),
         (fake.manifest(fake.descriptor(b"x", title="model.bin")), "error[pull-no-layout]"),
         (json.dumps({"manifests": [{"digest": "sha256:1"}]}).encode(), "an index of several manifests"),
     ],
