@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from fakes import layers
 from fakes.faults import Demand, Status, cut, drip
 from fakes.nginx import nginx
 from fakes.node import FakeNode
@@ -44,7 +45,7 @@ def node(tmp_path: Path) -> FakeNode:
     return node
 
 
-def artifact(name: str, *urls: str, **others: object) -> dict[str, object]:
+def artifact(name: str, *urls: str | list[str], **others: object) -> dict[str, object]:
     retry = {"attempts_without_progress": 2, "base": "10ms", "max": "20ms"}
     pinned = {"sha256": DIGEST} if not {"sha256_url", "chunks", "sha512"} & others.keys() else {}
     return {"name": name, "urls": list(urls), "dest": f"/srv/{name}", "retry": retry} | pinned | others
@@ -100,6 +101,7 @@ def test_a_node_fetches_everything_from_the_mirror_while_the_origin_is_gone(
     paths = {
         "/m.bin": BODY,
         "/c.bin": BODY,
+        "/i.bin": BODY,
         "/c.bin.chunks": digests.encode(),
         "/d/s%201.bin": BODY,
         "/d/SHA256SUMS": sums.encode(),
@@ -110,6 +112,7 @@ def test_a_node_fetches_everything_from_the_mirror_while_the_origin_is_gone(
         mirroring.write(
             artifact("whole", "m.bin", mode="0600"),
             artifact("chunked", origin.url("/c.bin"), size=len(BODY), chunks=chunks),
+            artifact("inline", "i.bin", size=len(BODY), chunks={"size": CHUNK, "sha256": digests.split()}),
             artifact("summed", origin.url("/d/s%201.bin"), sha256_url=origin.url("/d/SHA256SUMS")),
             artifact("strong", "m.bin", sha512=hashlib.sha512(BODY).hexdigest()),
             defaults={"base_url": origin.url("/")},
@@ -119,7 +122,7 @@ def test_a_node_fetches_everything_from_the_mirror_while_the_origin_is_gone(
         problems = mirroring(code=2)
         assert "would both be" in str(problems["mirror-clash"])  # one URL, pinned in two ways that nobody can compare
         mirroring.write(
-            *json.loads(mirroring.config.read_text())["artifacts"][:3],
+            *json.loads(mirroring.config.read_text())["artifacts"][:4],
             defaults={"base_url": origin.url("/")},
             allowed_roots=["/srv"],
         )
@@ -131,7 +134,7 @@ def test_a_node_fetches_everything_from_the_mirror_while_the_origin_is_gone(
     subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=mirroring.output, check=True)
     with nginx(root=mirroring.output, folder=tmp_path / "nginx") as server:
         assert mirroring.run_node(node, server.url("")) == 0
-    assert node.files() == ["chunked", "summed", "whole"]
+    assert node.files() == ["chunked", "inline", "summed", "whole"]
     assert {(node.out / name).read_bytes() for name in node.files()} == {BODY}
     assert (node.out / "whole").stat().st_mode & 0o777 == 0o600
     assert len(origin.asked) == asked
@@ -215,6 +218,35 @@ def test_wrong_bytes_are_no_part_of_a_mirror_and_another_mirror_is_asked(mirrori
         problems = mirroring(code=1)
     assert "mirror-download" in problems
     assert not file.exists()
+
+
+def test_a_tier_is_asked_before_the_next_and_nodes_have_one_url(mirroring: Mirroring, server: Server) -> None:
+    with Server({"/m.bin": Script(body=BODY)}) as cache:
+        mirroring.write(artifact("m", [cache.url("/m.bin"), cache.url("/m.bin?again")], server.url("/models/m.bin")))
+        mirroring()
+    assert server.asked == []
+    (entry,) = mirroring.rebased()["artifacts"]
+    assert entry["url"].endswith("/m.bin")
+    assert "urls" not in entry
+
+
+def test_a_layer_of_a_registry_is_a_file_of_its_title_pinned_by_its_digest(
+    mirroring: Mirroring, node: FakeNode, tmp_path: Path
+) -> None:
+    with Server(layers.scripts(layers.PLAIN, layers.BODY)) as origin:
+        reference = layers.at(origin, layers.PLAIN)
+        mirroring.write({"name": "m", "oci": reference, "title": "m.bin", "dest": "/srv/m"}, allowed_roots=["/srv"])
+        mirroring()
+        asked = len(origin.asked)
+    (entry,) = mirroring.rebased()["artifacts"]
+    assert entry["url"] == f"{origin.url('').removeprefix('http://').replace(':', '_')}/site/model/m.bin"
+    assert entry["sha256"] == hashlib.sha256(layers.BODY).hexdigest()
+    assert entry["size"] == len(layers.BODY)
+    assert not {"oci", "title"} & entry.keys()
+    with nginx(root=mirroring.output, folder=tmp_path / "nginx") as server:
+        assert mirroring.run_node(node, server.url("")) == 0
+    assert (node.out / "m").read_bytes() == layers.BODY
+    assert len(origin.asked) == asked
 
 
 def test_facts_with_listed_values_are_a_file_each_and_stay_facts(

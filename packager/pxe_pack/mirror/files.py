@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from pxe_fetch.contract import facts
-from pxe_fetch.contract.keys import flat
+from pxe_fetch.contract import facts, registry
+from pxe_fetch.contract.keys import Tiers, flat
 from pxe_fetch.contract.model import Artifact, Digest, FetchConfig
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.url import Origin, UrlError, is_absolute, parse, redact, scheme_of
@@ -72,26 +72,25 @@ def mirrored(config: FetchConfig) -> tuple[list[MirroredFile], FetchConfig]:
 
 
 def _pin(file: MirroredFile) -> tuple[object, ...]:
-    return file.artifact.digest, file.artifact.chunks and file.artifact.chunks.digests, file.sums, file.artifact.size
+    artifact = file.artifact
+    manifest = registry.digest_of(artifact.urls) if artifact.title is not None else None
+    return artifact.digest, artifact.chunks and artifact.chunks.digests, file.sums, artifact.size, manifest
 
 
 def _of_artifact(artifact: Artifact, *, base: str | None) -> tuple[list[MirroredFile], Artifact]:
     """The files of one artifact, and the artifact as nodes fetch it from the mirror. Raises InputError."""
-    urls = tuple(url for url in joined(artifact.urls, base) if scheme_of(url) != "file")
-    if not urls:
+    tiers = _absolute(artifact.mirrors, base)
+    if not tiers:
         return [], artifact  # a source, or on the nodes' own disks
-    if artifact.title is not None:
-        message = f"the artifact {artifact.name} is in a registry, which no folder mirrors"
-        hint = "copy it to a registry of that site (oras copy, skopeo copy), and leave it out here"
-        raise InputError(Problem(reference="mirror-registry", message=message, hint=hint))
     sums = joined((artifact.digest_url,), base)[0] if artifact.digest_url else ""
-    lists = joined(flat(artifact.chunks.mirrors), base) if artifact.chunks else ()
-    texts = (*urls, *filter(None, (sums,)), *lists, *artifact.headers.values())
+    lists = _absolute(artifact.chunks.mirrors, base) if artifact.chunks else ()
+    texts = (*flat(tiers), *filter(None, (sums,)), *flat(lists), *artifact.headers.values())
     nodes = list(_nodes(artifact, texts))
-    files = [file for node in nodes for file in _on_node(artifact, node, urls=urls, sums=sums, lists=lists)]
+    files = [file for node in nodes for file in _on_node(artifact, node, tiers=tiers, sums=sums, lists=lists)]
     only = _quoted(nodes[0]) if len(nodes) == 1 else None
 
     def there(url: str) -> str:
+        url = _file_url(url, artifact.title)
         if scheme_of(url) == "file":
             return url
         return _template(url) if only is None else quote(_path(facts.fill(url, only.__getitem__)))
@@ -99,16 +98,24 @@ def _of_artifact(artifact: Artifact, *, base: str | None) -> tuple[list[Mirrored
     kept = [url for url in artifact.urls if scheme_of(url) == "file"]
     return files, replace(
         artifact,
-        mirrors=((*kept, there(urls[0])),),
+        mirrors=((*kept, there(tiers[0][0])),),
         tiers={},
+        title=None,
+        registry_credential=None,
         digest_url=there(sums) if sums else None,
-        chunks=artifact.chunks and replace(artifact.chunks, mirrors=(tuple(map(there, lists[:1])),)),
+        chunks=artifact.chunks and replace(artifact.chunks, mirrors=((there(lists[0][0]),),) if lists else ()),
         # They are for the servers that it was fetched from.
         headers={},
         header_credential=None,
         query_credential=None,
         insecure=False,
     )
+
+
+def _absolute(tiers: Tiers, base: str | None) -> Tiers:
+    """`tiers` with relative URLs joined to `base`, without those of files on the nodes' own disks."""
+    whole = (tuple(url for url in joined(tier, base) if scheme_of(url) != "file") for tier in tiers)
+    return tuple(filter(None, whole))
 
 
 def _nodes(artifact: Artifact, texts: Iterable[str]) -> Iterator[Mapping[str, str]]:
@@ -136,25 +143,28 @@ def _quoted(node: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _on_node(
-    artifact: Artifact, node: Mapping[str, str], *, urls: tuple[str, ...], sums: str, lists: tuple[str, ...]
+    artifact: Artifact, node: Mapping[str, str], *, tiers: Tiers, sums: str, lists: Tiers
 ) -> Iterator[MirroredFile]:
     """The files of `artifact` on nodes with these facts. Raises InputError."""
     quoted = _quoted(node)
-    urls, lists = (tuple(facts.fill(url, quoted.__getitem__) for url in several) for several in (urls, lists))
+    tiers, lists = (
+        tuple(tuple(facts.fill(url, quoted.__getitem__) for url in tier) for tier in several)
+        for several in (tiers, lists)
+    )
     headers = {name: facts.fill(value, node.__getitem__) for name, value in artifact.headers.items()}
-    for url in (*urls, *lists, *filter(None, (sums,))):
+    for url in (*flat(tiers), *flat(lists), *filter(None, (sums,))):
         if not is_absolute(url):
             message = f"the artifact {artifact.name} cannot be mirrored: its url `{url}` is relative"
             hint = "give defaults.base_url, or the whole URL"
             raise InputError(Problem(reference="mirror-relative", message=message, hint=hint))
-    chunks = artifact.chunks and replace(artifact.chunks, mirrors=(lists,))
-    whole = replace(artifact, mirrors=(urls,), tiers={}, headers=headers, chunks=chunks, digest_url=None)
-    servers = {_origin(url) for url in urls}
+    chunks = artifact.chunks and replace(artifact.chunks, mirrors=lists)
+    whole = replace(artifact, mirrors=tiers, tiers={}, headers=headers, chunks=chunks, digest_url=None)
+    servers = {_origin(url) for url in flat(tiers)}
 
-    def beside(several: tuple[str, ...], digest: Digest | None) -> Artifact:
+    def beside(several: Tiers, digest: Digest | None) -> Artifact:
         """A list that belongs to the artifact: its headers go to the artifact's own servers alone."""
-        listed = replace(whole, mirrors=(several,), digest=digest, chunks=None, size=None)
-        if servers.issuperset(map(_origin, several)):
+        listed = replace(whole, mirrors=several, digest=digest, chunks=None, size=None)
+        if servers.issuperset(map(_origin, flat(several))):
             return listed
         return replace(listed, headers={}, header_credential=None, query_credential=None)
 
@@ -163,13 +173,23 @@ def _on_node(
         sums = facts.fill(sums, quoted.__getitem__)
         path = _path(sums)
         yield MirroredFile(
-            title=f"the digests of {artifact.name}", path=path, artifact=beside((sums,), None), is_list=True
+            title=f"the digests of {artifact.name}", path=path, artifact=beside(((sums,),), None), is_list=True
         )
     if chunks and lists:
         own = Digest(algorithm="sha256", hex=chunks.digests.hex())
         title = f"the chunk digests of {artifact.name}"
-        yield MirroredFile(title=title, path=_path(lists[0]), artifact=beside(lists, own))
-    yield MirroredFile(title=artifact.name, path=_path(urls[0]), artifact=whole, sums=path)
+        yield MirroredFile(title=title, path=_path(lists[0][0]), artifact=beside(lists, own))
+    yield MirroredFile(
+        title=artifact.name, path=_path(_file_url(tiers[0][0], artifact.title)), artifact=whole, sums=path
+    )
+
+
+def _file_url(url: str, title: str | None) -> str:
+    """The URL of the file itself; of a layer with this `title`, one of that name in the manifest's repository."""
+    if title is None:
+        return url
+    repository = registry.blob_url(url, "").rpartition("/blobs/")[0].replace("/v2/", "/", 1)
+    return f"{repository}/{quote(title)}"
 
 
 def _origin(url: str) -> Origin | None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pxe_fetch.contract import quantity, validators
-from pxe_fetch.contract.model import Artifact, FetchConfig
+from pxe_fetch.contract.model import Artifact, Digest, FetchConfig
 from pxe_fetch.contract.problem import Problem, RuleError
 from pxe_fetch.contract.url import redact
 from pxe_pack import dump
@@ -75,6 +75,7 @@ def mirror(config: Path, *, output: Path, base_url: str | None, console: Console
         received = _download(document.fetch, files, output=output, console=console)
         paths = sorted(file.path for file in files)
         with console.step("Writing the checksums") as step:
+            rebased = _with_layers(rebased, document.fetch, files, output=output)
             text = _HEADER + dump.dump(_with_sources(rebased, config), pack=_absolute(document.pack, config))
             earlier = _listed(output)
             new = output / _WORK / "new"
@@ -204,6 +205,22 @@ def _with_sources(fetch: FetchConfig, config: Path) -> FetchConfig:
     folder = config.absolute().parent
     artifacts = (replace(one, source=one.source and f"{folder / one.source}") for one in fetch.artifacts)
     return replace(fetch, artifacts=tuple(artifacts))
+
+
+def _with_layers(
+    rebased: FetchConfig, fetch: FetchConfig, files: Sequence[MirroredFile], *, output: Path
+) -> FetchConfig:
+    """`rebased` with the digests of files that a registry's manifest pins, which nodes do not see any longer."""
+    layers = {one.name for one in fetch.artifacts if one.title is not None and one.digest is None}
+    paths = {file.title: file.path for file in files if file.title in layers}
+    found = {name: hash_file(output / path) for name, path in paths.items()}
+    artifacts = (
+        replace(one, size=found[one.name].size, digest=Digest(algorithm="sha256", hex=found[one.name].sha256))
+        if one.name in found
+        else one
+        for one in rebased.artifacts
+    )
+    return replace(rebased, artifacts=tuple(artifacts))
 
 
 def _listed(output: Path) -> set[str]:

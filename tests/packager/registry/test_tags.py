@@ -127,10 +127,3 @@ def test_check_asks_the_registry_for_the_layer(tagged: Site, runs: Runs, capsys:
     artifact["registry_credential"], artifact["insecure"] = "pxe-fetch.registry", True
     tagged.write_config()
     assert "a credential that only nodes have" in check()["url-unasked"]
-
-
-def test_a_mirror_as_a_folder_refuses_what_is_in_a_registry(tagged: Site, runs: Runs, fails: Fails) -> None:
-    runs("lock", "fetch.yaml")
-    told = fails("mirror", "fetch.yaml", "-o", tagged.folder / "mirror", code=2)
-    assert "error[mirror-registry]" in told
-    assert not (tagged.folder / "mirror").exists()
