@@ -164,11 +164,13 @@ def _check(file: str, *, as_json: bool) -> int:
 
     from pxe_fetch.config_source import decode, read_file
     from pxe_fetch.contract import reader
+    from pxe_fetch.contract.keys import flat
+    from pxe_fetch.contract.mirrors import requested
     from pxe_fetch.contract.problem import ProblemError, printable, show_all
     from pxe_fetch.contract.quantity import count
 
     try:
-        artifacts = reader.read(decode(read_file(Path(file)), name=file), name=file).artifacts
+        config = reader.read(decode(read_file(Path(file)), name=file), name=file)
     except ProblemError as error:
         if as_json:
             at = ("file", "line", "column")
@@ -179,14 +181,15 @@ def _check(file: str, *, as_json: bool) -> int:
         else:
             _to_stderr(show_all(error.problems) + "\n")
         return Exit.CONFIG
+    artifacts = [(one, flat(requested(one, base=config.base_url).file)) for one in config.artifacts]
     if as_json:
-        listed = [{"name": one.name, "urls": [*one.urls], "source": one.source, "dest": one.dest} for one in artifacts]
+        listed = [{"name": one.name, "urls": urls, "source": one.source, "dest": one.dest} for one, urls in artifacts]
         document = {"file": file, "valid": True, "problems": [], "artifacts": listed}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
         return Exit.DONE
     sys.stdout.write(f"{printable(file)} is valid: {count(len(artifacts), 'artifact')}\n")
-    for artifact in artifacts:
+    for artifact, urls in artifacts:
         origin = artifact.urls[0] if artifact.urls else f"source: {artifact.source}"
-        more = f" and {count(len(artifact.urls) - 1, 'mirror')}" if len(artifact.urls) > 1 else ""
+        more = f" and {count(len(urls) - 1, 'mirror')}" if len(urls) > 1 else ""
         sys.stdout.write(printable(f"  {artifact.name}: {origin}{more} -> {artifact.dest}") + "\n")
     return Exit.DONE

@@ -57,6 +57,10 @@ class SilentError(NetworkError):
     """No byte came within `timeouts.read`."""
 
 
+class SlowError(NetworkError):
+    """Bytes came, but fewer than `timeouts.min_rate`, or far fewer than another mirror sends."""
+
+
 class NotFoundError(NetworkError, reference="not-found", limit=4):
     """404: the mirror may not be in sync yet, so it is retried, but only a few times."""
 

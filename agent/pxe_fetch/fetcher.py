@@ -5,32 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
-from dataclasses import field, replace
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Protocol, TypeVar
 
-from pxe_fetch import sha256sums
-from pxe_fetch.chunkmap import Check, ChunkMap
-from pxe_fetch.contract.chunks import LINE, count, unlisted
+from pxe_fetch.chunkmap import Check
 from pxe_fetch.contract.commands import Exit
-from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.record import record
-from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.download import download, fetch_text
+from pxe_fetch.download import download
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.partfile import PartInUseError, PartLock
 from pxe_fetch.errors import CannotCreateError, FetchError, NoRoomError, PolicyError, Result, StoppedError, error_result
 from pxe_fetch.filesystem import AllowedRoots, Folder, translate_error
 from pxe_fetch.install import file
 from pxe_fetch.install.disk_space import DiskSpace
-from pxe_fetch.plan import Source, Transfer
+from pxe_fetch.plan import Transfer
 from pxe_fetch.reporting.event_log import EventLog
+from pxe_fetch.resolve import resolved
 from pxe_fetch.systemctl import Units
-from pxe_fetch.transport import parse_url
 
 _LOCK_POLL = 0.25  # seconds between two tries to get a part file that another process has
 _STOP_GRACE = 0.4  # seconds for the threads to return after SIGTERM; slower ones end with the process
@@ -81,7 +77,7 @@ class Fetcher:
         """Fetch and install one artifact, or record why that failed. Raises StoppedError."""
         try:
             self.event_log.checking(transfer.name)
-            pinned = self._with_digests(transfer)
+            pinned = resolved(transfer, self.context, on_layer=self.event_log.resolved)
             with closing(self.roots.open(transfer.dest)) as folder:
                 self._fetch_into(folder, pinned)
             self.units.start(transfer)
@@ -167,26 +163,6 @@ class Fetcher:
             deadline.check()
             self.context.clock.sleep(_LOCK_POLL, stop=self.context.stop)
 
-    def _with_digests(self, transfer: Transfer) -> Transfer:
-        """`transfer` with what a server has of its digests: a SHA256SUMS file, a list of chunks. Raises FetchError."""
-        if transfer.digest is None and transfer.sums_url:
-            source = _small(transfer, urls=(transfer.sums_url,), what="digests")
-            sums = fetch_text(source, self.context, limit=sha256sums.LARGEST)
-            digest = sha256sums.digest_of(transfer.listed_url, sums=sums, where=redact(transfer.sums_url))
-            transfer = replace(transfer, digest=digest)
-        if transfer.chunks and transfer.chunk_map is None and transfer.size is not None:
-            size, chunks = transfer.size, transfer.chunks
-            number, own = count(size, chunk=chunks.size), Digest(algorithm="sha256", hex=chunks.digests.hex())
-            source = _small(transfer, urls=chunks.urls, what="chunk digests", digest=own)
-            text = fetch_text(source, self.context, limit=LINE * number)
-            try:
-                digests = unlisted(text, number=number)
-            except ValueError as error:
-                message = f"the list of chunk digests at {redact(chunks.urls[0])} is no such list: {error}"
-                raise PolicyError(message) from None
-            transfer = replace(transfer, chunk_map=ChunkMap(size=size, chunk=chunks.size, digests=digests))
-        return transfer
-
 
 def run_all(
     items: Iterable[T], work: Callable[[T], None], *, threads: int, stop: Event, on_idle: Callable[[], None]
@@ -260,22 +236,3 @@ def _installer(transfer: Transfer) -> Installer:
 
             return decompress
     return file
-
-
-def _small(transfer: Transfer, *, urls: tuple[str, ...], what: str, digest: Digest | None = None) -> Source:
-    """Something small that belongs to `transfer`, fetched with the same persistence.
-
-    Its headers, which may be secret, go to the servers of the artifact itself and to no other.
-    """
-    servers = {parse_url(url).origin for url in transfer.urls}
-    is_theirs = all(parse_url(url).origin in servers for url in urls)
-    return Source(
-        name=f"{transfer.name} ({what})",
-        urls=urls,
-        keep_order=transfer.keep_order,
-        digest=digest,
-        headers=transfer.headers if is_theirs else {},
-        credentials=transfer.credentials if is_theirs else (),
-        retry=transfer.retry,
-        timeouts=transfer.timeouts,
-    )

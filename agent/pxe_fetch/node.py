@@ -18,6 +18,7 @@ from pxe_fetch.contract import facts, validators
 from pxe_fetch.contract.model import Proxy, When
 from pxe_fetch.contract.paths import CREDENTIALS_DIR
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError, printable
+from pxe_fetch.contract.registry import Login
 
 _LARGEST = 1024 * 1024  # bytes of a file; systemd gives a unit no more in credentials (CREDENTIALS_TOTAL_SIZE_MAX)
 _QUERY = re.compile(r"[A-Za-z0-9!$&'()*+,/:;=?@._~%\[\]-]+", re.ASCII)
@@ -150,13 +151,33 @@ class Node:
         if proxy.credential is None:
             return proxy
         form = "`user:password` on one line"
-        text = self._credential(proxy.credential, key="proxy.credential", form=form)
-        user, colon, password = text.rstrip("\r\n").partition(":")
-        if not user or not colon or not (user + password).isprintable() or "\ufffd" in text:
+        user, colon, password = self._line(proxy.credential, key="proxy.credential", form=form).partition(":")
+        if not user or not colon:
             raise _credential_error("invalid", proxy.credential, "has something other than `user:password`", form=form)
         login = f"//{quote(user, safe='')}:{quote(password, safe='')}@"
         http, https = (url and url.replace("//", login, 1) for url in (proxy.http, proxy.https))
         return replace(proxy, http=http, https=https)
+
+    def registry_login(self, credential: str | None) -> Login:
+        """Who logs in to registries by the file `credential` of the unit's credentials; nobody by None.
+
+        Raises ProblemError as above.
+        """
+        if credential is None:
+            return Login()
+        form = "`user:password` or an identity token, on one line"
+        text = self._line(credential, key="registry_credential", form=form)
+        user, colon, password = text.partition(":")
+        if not user or not text.isascii():
+            raise _credential_error("invalid", credential, "has something else", form=form)
+        return Login(user=user, password=password) if colon else Login(identity_token=text)
+
+    def _line(self, name: str, *, key: str, form: str) -> str:
+        """The text of a credential that is one line."""
+        text = self._credential(name, key=key, form=form).rstrip("\r\n")
+        if not text.isprintable() or "\ufffd" in text:
+            raise _credential_error("invalid", name, "has something other than one line of text", form=form)
+        return text
 
     def _credential(self, name: str, *, key: str, form: str) -> str:
         """The text of a credential of the unit, else of the image; bytes that are not UTF-8 are U+FFFD."""

@@ -11,9 +11,12 @@ from pathlib import Path
 
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract import checks, facts, paths, validators
+from pxe_fetch.contract.keys import Tiers, flat
+from pxe_fetch.contract.mirrors import each, moved, requested
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
 from pxe_fetch.contract.record import mutable_record, record
+from pxe_fetch.contract.registry import Login
 from pxe_fetch.contract.url import Origin, UrlError, is_absolute, join, parse, redact, scheme_of, with_query
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
 from pxe_fetch.filesystem import AllowedRoots, real_path
@@ -29,27 +32,34 @@ class Source:
     """Bytes to download: their name, mirrors, digest and size, and how to request them."""
 
     name: str  # in events and messages
-    urls: tuple[str, ...]  # absolute; mirrors of the same bytes, in the order in which this node uses them
-    keep_order: bool = False  # use a mirror only while those before it fail (`mirror_order: listed`)
+    mirrors: Tiers  # of the same bytes, absolute, in the order in which this node uses them
     digest: Digest | None = None
     size: int | None = None  # bytes on the wire
     headers: Mapping[str, str] = field(default_factory=dict)  # secret ones included
+    login: Login | None = None  # to registries; None: the servers are none
     credentials: tuple[str, ...] = ()  # names of those that its headers and the queries of its urls come from
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeouts: Timeouts = field(default_factory=Timeouts)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All mirrors."""
+        return flat(self.mirrors)
 
 
 @record
 class Transfer(Source):
     """One artifact to fetch: every ${fact} filled in, user and group looked up.
 
-    Two fields may be unknown until the run asks a server: `digest` if `sums_url` names a SHA256SUMS file, and
-    `chunk_map` if `chunks.urls` name a list of chunk digests. The fetcher fills them in with `dataclasses.replace`.
+    Some fields may be unknown until the run asks a server: `digest` if `sums` are mirrors of a SHA256SUMS file,
+    `chunk_map` if `chunks.mirrors` have a list of chunk digests, and all that pins the bytes if there is a `title`:
+    then `mirrors` are those of a manifest. resolve.py fills them in.
     """
 
-    sums_url: str | None = None  # absolute; a SHA256SUMS file that has the digest
+    title: str | None = None  # of the layer to fetch, in the manifest of a registry
+    sums: Tiers = ()  # absolute; mirrors of a SHA256SUMS file that has the digest
     listed_url: str  # the first url of the configuration: its last part is the file's name in SHA256SUMS
-    chunks: Chunks | None = None  # as configured, with absolute urls
+    chunks: Chunks | None = None  # as configured, with absolute mirrors
     chunk_map: ChunkMap | None = None  # pins every byte, chunk by chunk, instead of `digest` or beside it
     dest: Path
     part: Path  # the part file: beside `dest`, with the same name in every run, so that a later run resumes it
@@ -112,19 +122,7 @@ def _moved(config: FetchConfig, *, artifact_url: str | None) -> tuple[Artifact, 
     if not packed or not artifact_url:
         return config.artifacts
     served = _checked(artifact_url, argument="artifact_url")
-
-    def there(url: str) -> str:
-        return served + url.removeprefix(packed) if url.startswith(packed) else url
-
-    return tuple(
-        replace(
-            one,
-            urls=tuple(there(url) for url in one.urls),
-            digest_url=one.digest_url and there(one.digest_url),
-            chunks=one.chunks and replace(one.chunks, urls=tuple(there(url) for url in one.chunks.urls)),
-        )
-        for one in config.artifacts
-    )
+    return tuple(moved(one, below=packed, to=served) for one in config.artifacts)
 
 
 def _checked(url: str, *, argument: str) -> str:
@@ -147,44 +145,47 @@ def beside(dest: Path, suffix: str) -> Path:
 
 
 def _transfer(artifact: Artifact, *, node: Node, base: str | None, roots: AllowedRoots) -> Transfer:
-    if artifact.source is not None and not artifact.urls:
+    if artifact.source is not None and not artifact.mirrors:
         message = f"`source: {artifact.source}` is on the packing machine, where no node can read it"
         hint = "pxe-pack turns it into a url and a digest; to try the file by hand, give url and sha256"
         raise ProblemError(Problem(reference="source-unresolved", message=message, hint=hint))
     dest = _dest(artifact.dest, node=node)
     roots.check(dest)
-    listed = tuple(_absolute(url, node=node, base=base) for url in artifact.urls)
+    file, chunk_list, sums = (
+        each(tiers, lambda url: _absolute(url, node=node, base=base)) for tiers in requested(artifact, base=base)
+    )
+    urls = flat(file)
     headers = {name: facts.fill(value, node.fact) for name, value in artifact.headers.items()}
-    for url in listed:  # facts and base urls can make one unencrypted
+    for url in urls:  # facts and base urls can make one unencrypted
         if credential := checks.sent_unencrypted(artifact, url):
             message = f"the credential {credential} would be sent unencrypted to {redact(url)}"
             raise PolicyError(f"{message}; use https, or allow it with `insecure: true`")
     if artifact.header_credential:
         headers |= node.secret_headers(artifact.header_credential)
     query = node.secret_query(artifact.query_credential) if artifact.query_credential else ""
-    servers = {_origin(url) for url in listed} if query else set()
+    servers = {_origin(url) for url in urls} if query else set()
 
     def signed(url: str) -> str:
         return with_query(url, query) if _origin(url) in servers else url
 
     chunks, chunk_map = artifact.chunks, None
-    if chunks and chunks.urls:
-        urls = tuple(_absolute(url, node=node, base=base) for url in chunks.urls)
-        chunks = replace(chunks, urls=tuple(map(signed, _in_order(artifact, urls, node=node))))
+    if chunks and chunks.mirrors:
+        chunks = replace(chunks, mirrors=each(_in_order(artifact, chunk_list, node=node), signed))
     elif chunks and artifact.size is not None:
         chunk_map = ChunkMap(size=artifact.size, chunk=chunks.size, digests=chunks.digests)
     return Transfer(
         name=artifact.name,
-        urls=tuple(map(signed, _in_order(artifact, listed, node=node))),  # no order depends on what is secret
-        keep_order=artifact.mirror_order == "listed",
+        mirrors=each(_in_order(artifact, file, node=node), signed),  # no order depends on what is secret
         digest=artifact.digest,
         size=artifact.size,
         headers=headers,
-        credentials=tuple(filter(None, (artifact.header_credential, artifact.query_credential))),
+        login=None if artifact.title is None else node.registry_login(artifact.registry_credential),
+        title=artifact.title,
+        credentials=artifact.credentials,
         retry=artifact.retry,
         timeouts=artifact.timeouts,
-        sums_url=signed(_absolute(artifact.digest_url, node=node, base=base)) if artifact.digest_url else None,
-        listed_url=listed[0],
+        sums=each(_in_order(artifact, sums, node=node), signed),
+        listed_url=_absolute(artifact.urls[0], node=node, base=base),
         chunks=chunks,
         chunk_map=chunk_map,
         dest=dest,
@@ -207,10 +208,11 @@ def _origin(url: str) -> Origin | None:
         return None
 
 
-def _in_order(artifact: Artifact, listed: tuple[str, ...], *, node: Node) -> tuple[str, ...]:
-    """The mirrors `listed` in the order in which this node uses them."""
-    is_listed = len(listed) <= 1 or artifact.mirror_order == "listed"
-    return listed if is_listed else spread(listed, node=node.identity, artifact=artifact.name)
+def _in_order(artifact: Artifact, tiers: Tiers, *, node: Node) -> Tiers:
+    """The mirrors of each tier in the order in which this node uses them; as listed, each is a tier of its own."""
+    if artifact.mirror_order == "listed":
+        return tuple((url,) for url in flat(tiers))
+    return tuple(spread(tier, node=node.identity, artifact=artifact.name) if len(tier) > 1 else tier for tier in tiers)
 
 
 def spread(urls: Sequence[str], *, node: str, artifact: str) -> tuple[str, ...]:

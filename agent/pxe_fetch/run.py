@@ -120,7 +120,8 @@ def _run_steps(context: RunContext) -> Result:
     refused |= disk_space.preflight([one for one in planned.transfers if one.name not in refused])
 
     _wait_start_jitter(context)
-    transports = Transports(tls=config.tls, proxy=config.proxy)
+    warn = partial(event_log.log, priority=WARNING)
+    transports = Transports(tls=config.tls, proxy=config.proxy, warn=warn)
     downloads = Context(transports=transports, events=event_log, stop=context.stop, run_deadline=context.deadline)
     units = Units(event_log=event_log, stop=context.stop, run_deadline=context.deadline)
     fetcher = Fetcher(event_log=event_log, context=downloads, roots=roots, disk_space=disk_space, units=units)
@@ -140,7 +141,7 @@ def _read_url(context: RunContext, url: str, digest: Digest | None, limit: int) 
         transports=transports, events=context.event_log, stop=context.stop, run_deadline=context.deadline
     )
     try:
-        return fetch_text(Source(name="configuration", urls=(url,), digest=digest), downloads, limit=limit)
+        return fetch_text(Source(name="configuration", mirrors=((url,),), digest=digest), downloads, limit=limit)
     except (IntegrityError, StoppedError):
         raise
     except FetchError as error:

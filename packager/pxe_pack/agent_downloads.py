@@ -57,11 +57,13 @@ def as_file(artifact: Artifact, *, dest: Path) -> Artifact:
     )
 
 
-def download(config: FetchConfig, artifacts: tuple[Artifact, ...], *, root: Path, work: Path, step: Step) -> Downloads:
+def download(
+    config: FetchConfig, artifacts: tuple[Artifact, ...], *, root: Path, work: Path, reference: str, step: Step
+) -> Downloads:
     """Run the agent until it has ended, to download `artifacts`, whose URLs are absolute and destinations below `root`.
 
     All else is as in `config`. Artifacts without a digest are taken as they come. `work` is an empty folder for its
-    own files. Progress goes to `step`. Raises WorkError if the agent could not begin.
+    own files. Progress goes to `step`. Raises WorkError, with this `reference`, if the agent could not begin.
     """
     here = replace(
         config,
@@ -94,7 +96,7 @@ def download(config: FetchConfig, artifacts: tuple[Artifact, ...], *, root: Path
     if not found.artifacts:  # it did not get as far as the first download
         message = f"the agent downloads nothing: {found.message}"
         hint = "credentials are read from $CREDENTIALS_DIRECTORY, and the paths in `tls` are those of this machine"
-        raise WorkError(Problem(reference="lock-download", message=message, hint=hint))
+        raise WorkError(Problem(reference=reference, message=message, hint=hint))
     step.advance(max(found.received - done, 0))
     return found
 

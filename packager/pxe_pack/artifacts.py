@@ -232,7 +232,7 @@ def with_urls(
         content = exported.content
         problems += _mismatches(artifact, file, exported)
         extract = "tar" if file.folder else artifact.extract
-        fetched = replace(artifact, source=None, urls=(file.url(base),), size=content.size, extract=extract)
+        fetched = replace(artifact, source=None, mirrors=((file.url(base),),), size=content.size, extract=extract)
         if exported.chunks and artifact.chunks != NO_CHUNKS:
             artifacts.append(replace(fetched, digest=None, chunks=exported.chunks))
         else:

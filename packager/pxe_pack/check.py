@@ -13,6 +13,7 @@ from pxe_pack import checks, liveiso, node_memory, unit
 from pxe_pack.additional_files import find_additional
 from pxe_pack.artifacts import LocalFile, installed_sizes, local_files
 from pxe_pack.checks.check_urls import check_urls
+from pxe_pack.checks.served_config import served_config
 from pxe_pack.checks.subject import Subject
 from pxe_pack.config_file import read_config
 from pxe_pack.console import Console
@@ -108,7 +109,7 @@ def check(request: Request, *, console: Console) -> Findings:
             found += _signing(subject, config)
             found += _payload(subject, request, console=console)
             found += _additional(subject, config)
-            found += [] if request.offline else check_urls(subject)
+            found += [] if request.offline else [*check_urls(subject), *served_config(subject)]
     except InputError as error:
         if not all(problem.reference in IN_IMAGE for problem in error.problems):
             raise

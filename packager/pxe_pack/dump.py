@@ -11,9 +11,10 @@ from typing import cast
 import yaml
 
 from pxe_fetch.contract import chunks as cut
-from pxe_fetch.contract import quantity, validators
-from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, OneOrMore, Table, Text, Texts
-from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, Digest, FetchConfig
+from pxe_fetch.contract import quantity, registry, validators
+from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, Mirrors, OneOrMore, Table, Text, Texts, Tiers, flat
+from pxe_fetch.contract.mirrors import each
+from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, Artifact, Digest, FetchConfig
 from pxe_pack.config import SECTIONS, Pack
 
 Plain = str | int | bool | list["Plain"] | dict[str, "Plain"]
@@ -33,7 +34,7 @@ def show_duration(seconds: float) -> str:
     return f"{milliseconds // quantity.DURATION_UNITS[unit]}{unit}" if milliseconds else "0s"
 
 
-def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911  one case per kind
+def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911, PLR0912  one case per kind
     """`value` as YAML data; None if this kind has no spelling for it."""
     match kind:
         case Text(rule=validators.mode):
@@ -43,9 +44,15 @@ def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911  on
         case Text(rule=validators.DigestOf(algorithm=algorithm)):
             return value.hex if isinstance(value, Digest) and value.algorithm == algorithm else None
         case Text(rule=validators.url) if isinstance(value, tuple):  # one mirror is `url`, several are `urls`
-            return cast("str", value[0]) if len(value) == 1 else None
-        case Texts(rule=validators.url) if isinstance(value, tuple) and len(value) == 1:
+            return cast("str", value[0][0]) if _is_one(value) else None
+        case Mirrors(rule=validators.url) if _is_one(cast("Tiers", value)):
             return None
+        case Mirrors(rule=registry.manifest_url):
+            references = plain(Mirrors(registry.written), each(cast("Tiers", value), registry.written))
+            return cast("list[Plain]", references)[0] if _is_one(cast("Tiers", value)) else references
+        case Mirrors():
+            tiers = cast("Tiers", value)
+            return [list(tier) for tier in tiers] if len(tiers) > 1 else list(flat(tiers))
         case OneOrMore(rule=validators.DigestOf()) if isinstance(value, bytes):
             digests = cut.listed(value).split()
             return digests[0] if len(digests) == 1 else list(digests)
@@ -64,6 +71,10 @@ def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911  on
             return cast("Plain", value)
 
 
+def _is_one(mirrors: Tiers) -> bool:
+    return len(flat(mirrors)) == 1
+
+
 def _section(name: str, model: object) -> dict[str, Plain]:
     """The keys of the section `name` whose fields belong to `model`."""
     found: dict[str, Plain] = {}
@@ -79,6 +90,8 @@ def _written(key: str, declared: FieldKey, model: object) -> Plain | None:
     if isinstance(kind, Group) and kind.inline:
         return _section(kind.section, model) or None
     value = getattr(model, declared.field)
+    if isinstance(model, Artifact) and declared.field == "mirrors" and (key == "oci") != (model.title is not None):
+        return None  # they are of another kind
     if declared.key.item:
         return plain(kind, value[key]) if key in value else None
     if value == declared.default and not (declared.key.always or declared.key.missing):

@@ -44,14 +44,18 @@ _BY_URL = """
 _ARCHIVE = """
   # An archive, unpacked into a folder, which is replaced as a whole.
 """
+_SHA256 = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
 # Values for the keys whose defaults would show nothing, by the class that declares them.
 _EXAMPLES: dict[type, dict[str, str]] = {
     Artifact: {
         "name": "model",
         "url": "http://mirror.lan/models/${arch}/model.bin",
         "urls": "[http://a.lan/model.bin, https://b.lan/model.bin]",
+        "oci": "registry.lan/site/model:v1",
+        "title": "model.bin",
         "source": "files/model.bin",
-        "sha256": "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03",
+        "sha256": _SHA256,
+        "tiers": "{http://a/: [http://b/]}",
         "sha256_url": "http://mirror.lan/models/SHA256SUMS",
         "size": "1GiB",
         "chunks": "{size: 8MiB}",
@@ -63,6 +67,7 @@ _EXAMPLES: dict[type, dict[str, str]] = {
         "headers": "{X-Site: lab}",
         "header_credential": "pxe-fetch.token",
         "query_credential": "pxe-fetch.sas",
+        "registry_credential": "pxe-fetch.registry",
         "insecure": "true",
         "start": "[app.service]",
         "start_required": "true",
@@ -124,7 +129,7 @@ _GREETING = {"name": "greeting", "source": "files/greeting.txt", "dest": "/srv/g
 _PACKAGES = {
     "name": "packages",
     "url": "http://mirror.lan/packages.tar.zst",
-    "sha256": _EXAMPLES[Artifact]["sha256"],
+    "sha256": _SHA256,
     "dest": "/srv/packages",
     "extract": "tar",
 }
@@ -165,7 +170,7 @@ def _artifact(given: Mapping[str, str], *, margin: str) -> Iterator[str]:
     lead = f"{margin}- "
     origins = [key for key in given if key in ORIGINS]
     for key, value in given.items():
-        excluded = key in {*origins[1:], *DIGESTS[1:]} or (key in PINNED_BY and key not in origins)
+        excluded = key in {*origins[1:], "title", *DIGESTS[1:]} or (key in PINNED_BY and key not in origins)
         yield from _key(key, SECTIONS["artifacts"].keys[key], value=value, margin=lead + "# " * excluded)
         lead = f"{margin}  "
 

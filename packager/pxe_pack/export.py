@@ -68,7 +68,7 @@ def _changed(file: LocalFile) -> WorkError:
 
 def _export_list(layout: Layout, file: LocalFile, digests: ChunkDigests, *, base: str) -> Chunks:
     written = layout.write(f"{FOLDER}/{file.list_name}", [listed(digests.finish()).encode()], kind=Kind.ARTIFACT)
-    return Chunks(size=digests.size, urls=(file.list_url(base),), digests=bytes.fromhex(written.sha256))
+    return Chunks(size=digests.size, mirrors=((file.list_url(base),),), digests=bytes.fromhex(written.sha256))
 
 
 def export_additional(layout: Layout, additional: AdditionalFiles, *, advance: Advance) -> None:

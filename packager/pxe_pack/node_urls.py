@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pxe_fetch.contract.mirrors import moved, requested
 from pxe_fetch.contract.model import Artifact, FetchConfig
-from pxe_fetch.contract.url import Url, UrlError, is_absolute, is_exempt, parse
+from pxe_fetch.contract.registry import written
+from pxe_fetch.contract.url import Url, UrlError, is_absolute, is_exempt, parse, redact
 from pxe_fetch.contract.validators import joined
-
-
-def artifact_urls(artifact: Artifact) -> list[str]:
-    """The URLs from which a node fetches an artifact, its SHA256SUMS file and its chunk digests; as written."""
-    chunks = artifact.chunks.urls if artifact.chunks else ()
-    return [*artifact.urls, *filter(None, (artifact.digest_url,)), *chunks]
 
 
 def requested_urls(config: FetchConfig, *, artifact_url: str) -> Iterator[str]:
@@ -22,9 +18,8 @@ def requested_urls(config: FetchConfig, *, artifact_url: str) -> Iterator[str]:
     """
     packed = config.artifact_url
     for artifact in config.artifacts:
-        for url in joined(tuple(artifact_urls(artifact)), config.base_url):
-            moved = packed and artifact_url and url.startswith(packed)
-            yield artifact_url + url.removeprefix(packed or "") if moved else url
+        known = moved(artifact, below=packed, to=artifact_url) if packed and artifact_url else artifact
+        yield from joined(requested(known, base=config.base_url).urls, config.base_url)
         if artifact.source and artifact_url:
             yield artifact_url
     if config.report.url:
@@ -34,13 +29,15 @@ def requested_urls(config: FetchConfig, *, artifact_url: str) -> Iterator[str]:
 def contacted_hosts(config: FetchConfig, *, artifact_url: str) -> list[str]:
     """The hosts to which a node with `config` connects, each once: names and addresses, in lower case.
 
-    A proxy stands for the servers behind it. Hosts that depend on the node are left out.
+    A proxy stands for the servers behind it, unless it has a fallback. Hosts that depend on the node are left out.
     """
     hosts: dict[str, None] = {}
     for text in requested_urls(config, artifact_url=artifact_url):
         url = _known(text)
         proxy = _proxy_of(url, config) if url else None
         hosts[host_of(proxy or text)] = None
+        if proxy and config.proxy.fallback == "direct":
+            hosts[host_of(text)] = None
     return [host for host in hosts if host]
 
 
@@ -61,3 +58,9 @@ def _known(text: str) -> Url | None:
 def _proxy_of(url: Url, config: FetchConfig) -> str | None:
     proxy = {"http": config.proxy.http, "https": config.proxy.https}.get(url.scheme)
     return None if proxy is None or is_exempt(url, config.proxy.no_proxy) else proxy
+
+
+def shown_urls(artifact: Artifact) -> list[str]:
+    """Where an artifact comes from, for people: its URLs without what may be secret, or references of registries."""
+    urls = map(redact, artifact.urls)
+    return [*(urls if artifact.title is None else map(written, urls))]

@@ -63,7 +63,7 @@ def pack(options: Options, *, console: Console) -> PackResult:
         if plan.warnings:
             console.problems(plan.warnings)
         agent = _agent(plan, console)
-        service = _service(plan, console)
+        service = unit.checked_service(settings.fetch, systemd=plan.image.systemd, console=console)
         # the final configuration and the manifest are small: the injector's estimate covers them
         payload = make_payload(
             agent=agent.path,
@@ -136,17 +136,6 @@ def _agent(plan: Plan, console: Console) -> FrozenAgent:
     if findings:
         console.problems(findings)
     return agent
-
-
-def _service(plan: Plan, console: Console) -> str:
-    """The unit adapted to the image, checked with systemd-analyze if that is installed. Raises InputError."""
-    service = unit.service_for(plan.settings.fetch, systemd=plan.image.systemd)
-    findings = unit.unit_problems(service)
-    if any(problem.severity == "error" for problem in findings):
-        raise InputError(*findings)
-    if findings:
-        console.problems(findings)
-    return service
 
 
 def _inject(plan: Plan, payload: Payload, *, layout: Layout, work: Path, console: Console) -> list[dict[str, object]]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pxe_fetch.contract.model import Artifact
 from pxe_fetch.contract.problem import Problem, printable
 from pxe_fetch.contract.quantity import show_size
-from pxe_fetch.contract.url import redact
 from pxe_pack import checks, node_memory
 from pxe_pack.additional_files import AdditionalFiles, find_additional
 from pxe_pack.artifacts import LocalFile, installed_sizes
@@ -20,6 +19,7 @@ from pxe_pack.layout.manifest import Kind
 from pxe_pack.layout.urls import Urls, file_name
 from pxe_pack.loaders import LoaderChoice, choose_loaders
 from pxe_pack.node_memory import NodeMemory
+from pxe_pack.node_urls import shown_urls
 from pxe_pack.settings import Settings
 from pxe_pack.tools import InputError
 from pxe_pack.trust import keys
@@ -90,7 +90,7 @@ class Plan:
             yield f"artifact  {file.source} ({what}) as {file.url(settings.artifact_url)}"
         for artifact in self._fetched():
             size = "size unknown" if artifact.size is None else f"{artifact.size:,} bytes"
-            first, *others = map(redact, artifact.urls)
+            first, *others = shown_urls(artifact)
             mirrors = f" and {len(others)} mirror{'s' if len(others) > 1 else ''}" if others else ""
             yield f"artifact  {artifact.name} ({size}) from {first}{mirrors}"
         yield from self._additional_lines()
@@ -188,7 +188,7 @@ def _artifact_document(file: LocalFile, *, base: str) -> dict[str, object]:
 
 def _fetched_document(artifact: Artifact) -> dict[str, object]:
     """An artifact with URLs of its own, as JSON values; without the URLs' queries, which may have secrets."""
-    url, *mirrors = map(redact, artifact.urls)
+    url, *mirrors = shown_urls(artifact)
     return {"source": None, "names": [artifact.name], "size": artifact.size, "url": url, "mirrors": mirrors}
 
 

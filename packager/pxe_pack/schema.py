@@ -19,6 +19,7 @@ from pxe_fetch.contract.keys import (
     Flag,
     Group,
     Kind,
+    Mirrors,
     OneOrMore,
     Size,
     Table,
@@ -126,6 +127,10 @@ def _form(kind: Kind) -> Schema:  # noqa: PLR0911  one case per kind
             return {**_text(rule), "type": ["string", "number"]} if float in types else _text(rule)
         case Texts(rule=rule):
             return {"type": "array", "items": _text(rule)}
+        case Mirrors(rule=rule, or_one=or_one):
+            tier: Schema = {"type": "array", "items": _text(rule), "minItems": 1}
+            several: Schema = {"type": "array", "items": {"anyOf": [_text(rule), tier]}}
+            return {"anyOf": [_text(rule), several]} if or_one else several
         case OneOrMore(rule=rule):
             return {"anyOf": [_text(rule), {"type": "array", "items": _text(rule)}]}
         case Whole():

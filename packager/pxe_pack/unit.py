@@ -23,6 +23,7 @@ from pxe_fetch.contract.paths import (
     AGENT,
     CATALOG_UNIT_NAME,
     CREDENTIAL,
+    KEPT_DIR,
     LIVE_SPACE_UNIT_NAME,
     TARGET_NAME,
     UNIT_DIR,
@@ -31,6 +32,8 @@ from pxe_fetch.contract.paths import (
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.cleanup import held, temporary_folder
+from pxe_pack.console import Console
+from pxe_pack.tools import InputError
 
 OLDEST_SYSTEMD = 245  # directives of later versions are optional
 EXPOSURE_LIMIT = 2.1  # `systemd-analyze security` rates from 0 (safe) to 10 (exposed)
@@ -73,6 +76,17 @@ def service_for(config: FetchConfig, *, systemd: int | None) -> str:
     )
 
 
+def checked_service(config: FetchConfig, *, systemd: int | None, console: Console) -> str:
+    """`service_for`, checked with systemd-analyze if that is installed. Raises InputError."""
+    service = service_for(config, systemd=systemd)
+    findings = unit_problems(service)
+    if any(problem.severity == "error" for problem in findings):
+        raise InputError(*findings)
+    if findings:
+        console.problems(findings)
+    return service
+
+
 def lacking_credentials(config: FetchConfig, packed: FetchConfig, *, systemd: int | None) -> list[str]:
     """The credentials that `config` needs and that a unit made for the configuration `packed` does not get."""
     by_name = systemd is not None and _LOAD_CREDENTIAL_SINCE <= systemd < SINCE["ImportCredential"]
@@ -81,8 +95,7 @@ def lacking_credentials(config: FetchConfig, packed: FetchConfig, *, systemd: in
 
 def _credentials(config: FetchConfig) -> set[str]:
     """The names of the credentials that the configuration refers to."""
-    names = [name for one in config.artifacts for name in (one.header_credential, one.query_credential)]
-    names += [config.report.header_credential, config.report.query_credential]
+    names = [*config.report.credentials, *(name for one in config.artifacts for name in one.credentials)]
     return set(filter(None, [*names, config.proxy.credential]))
 
 
@@ -126,7 +139,7 @@ def _known_to(systemd: int, text: str) -> list[str]:
 
 
 def _fitted_line(name: str, value: str, roots: Sequence[str]) -> str:
-    if name == "ReadWritePaths":
+    if name == "ReadWritePaths" and value != f"-{KEPT_DIR}":
         value = " ".join(f"-{_escaped(root)}" for root in roots)
     elif name == "ProtectHome" and _reaches(roots, _HOMES):
         value = "read-only"

@@ -451,7 +451,7 @@ def test_a_mirror_that_sends_a_web_page_is_asked_last_and_its_bytes_are_not_cont
     )
     good = Script(body=BODY, faults=[Status(503), Status(503)])
     with Server({"/m": Script(then=junk)}) as bad, Server({"/m": good}) as other:
-        defaults = {"retry": {"base": "100ms"}, "timeouts": {"read": "30s"}}
+        defaults = {"retry": {"base": "100ms"}, "timeouts": {"read": "3s"}}
         with Stopwatch() as watch:
             ran = node.run_config(entry(node, bad, other, chunk=chunk), defaults=defaults)
         assert (ran.code, len(bad.asked)) == (0, 1), ran.err

@@ -109,7 +109,7 @@ def test_signature_is_looked_for_behind_the_path_and_with_the_query_of_the_confi
     trust(node, key.public)
     text = config(node, server)
     publish(server, text, key.sign(text))
-    node.boot_with(f"pxe-fetch.config={server.url(URL)}?for=node7")
+    node.boot_with(f"pxe-fetch.config={server.url(URL)}?for=node7#not-sent")
     assert node.run("run").code == 0
     assert [asked.path for asked in server.asked][:2] == [f"{URL}?for=node7", f"{URL}.minisig?for=node7"]
 

@@ -252,7 +252,7 @@ def text_from(server: Server, *, digest: Digest | None = RIGHT, limit: int = 1_0
     transports = Transports()
     context = Context(transports=transports, events=EventRecorder(), stop=threading.Event())
     retry = RetryPolicy(base=0.001, attempts_without_progress=3)
-    source = Source(name="configuration", urls=(server.url("/t"),), digest=digest, retry=retry)
+    source = Source(name="configuration", mirrors=((server.url("/t"),),), digest=digest, retry=retry)
     try:
         return fetch_text(source, context, limit=limit)
     finally:

@@ -7,12 +7,13 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from boot import shares
-from boot.nodes import PXE_PACK, Booted, Site
+from boot.nodes import HOST, PXE_PACK, Booted, Site
 from boot.sites import (
     BESIDE,
     CONFIGS,
@@ -31,11 +32,16 @@ from boot.sites import (
     WOBBLY,
 )
 from boot.trouble import killed_at
+from fakes import caches, ports
 from fakes.faults import Flip, Serve, Status
 from fakes.ganesha import ganesha
+from fakes.nginx import Nginx, nginx
+from fakes.process import WebServer
 from fakes.server import Script, Server
 from liveos import shapes, unpacked
 from packing.keys import KeyPair, key_pair, sign
+from pxe_pack.caches import CACHES
+from pxe_pack.caches.cache import Cache, origin_of
 
 
 def image(shape: str) -> Path:
@@ -114,6 +120,37 @@ def replayed(sound: Site, tmp_path_factory: pytest.TempPathFactory) -> str:
     for path, file in {"/older.yaml": config, "/older.yaml.minisig": sign(config, keys)}.items():
         sound.server.scripts[path] = Script(body=file.read_bytes())
     return sound.url("/older.yaml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IsoCache:
+    """A cache of the ISO that nodes have for their proxy, and its origin."""
+
+    cache: WebServer
+    origin: Nginx
+    size: int  # of the ISO
+
+
+@pytest.fixture(scope="session")
+def iso_cache(sound: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IsoCache]:
+    """The printed cache of the layout's server."""
+    folder = tmp_path_factory.mktemp("cache")
+    iso = folder / "root/images/liveos.iso"
+    iso.parent.mkdir(parents=True)
+    os.link(sound.layout / "liveos.iso", iso)
+    port = ports.free()
+    with nginx(folder / "origin", root=folder / "root") as origin:
+        known = Cache(origin=origin_of("http://10.0.1.7:8080"), port=port, folder=str(folder / "cached"))
+        # Only the node knows a server at that address.
+        printed = CACHES["nginx-cache"](known).replace("server 10.0.1.7:8080;", f"server 127.0.0.1:{origin.port};")
+        with caches.cache("nginx-cache", folder / "server", printed=printed, port=port) as cache:
+            yield IsoCache(cache=cache, origin=origin, size=iso.stat().st_size)
+
+
+@pytest.fixture(scope="session")
+def behind_a_cache(sound: Site, replayed: str, iso_cache: IsoCache) -> Booted:
+    """A node that fetches its ISO through a cache, and is told of a configuration that is a replay."""
+    return sound.boot(append=f"pxe-fetch.config={replayed} proxy=http://{HOST}:{iso_cache.cache.port}")
 
 
 def elsewhere(folder: Path, site: Site, *, serial: int) -> Path:

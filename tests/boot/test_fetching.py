@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from boot.conftest import IsoCache
 from boot.nodes import Booted, Site
 from boot.sites import CONFIGS, CORRUPT, ELSEWHERE_URL, LARGE, NOTE, OTHER, PLAIN, SMALL, WOBBLY
 from fakes.server import Server
@@ -136,8 +137,8 @@ def test_node_booted_by_ipxe_uses_the_signed_configuration_that_is_pinned(pinned
     assert "signed by site.pub" in found["MESSAGE"]
 
 
-def test_replayed_configuration_with_a_valid_signature_is_refused(sound: Site, replayed: str) -> None:
-    booted = sound.boot(append=f"pxe-fetch.config={replayed}")
+def test_replayed_configuration_with_a_valid_signature_is_refused(behind_a_cache: Booted) -> None:
+    booted = behind_a_cache
     assert booted.code == 1
     assert booted.node["exit_code"] == Exit.REFUSED, booted.shown
     assert booted.artifacts == {}
@@ -147,3 +148,15 @@ def test_replayed_configuration_with_a_valid_signature_is_refused(sound: Site, r
     assert booted.inspected["units"]["pxe-fetch.target"]["ActiveState"] == "inactive"
     (refused,) = [entry for entry in booted.journal if entry.get("MESSAGE_ID") == MessageId.CONFIG_REFUSED]
     assert "has the serial 1" in refused["MESSAGE"]
+
+
+def test_iso_comes_through_the_cache_that_the_kernel_arguments_name(
+    behind_a_cache: Booted, iso_cache: IsoCache
+) -> None:
+    urls = [one["url"] for one in behind_a_cache.result["served"]]
+    assert not [url for url in urls if url.endswith(".iso")], "it came past the cache"
+    (asked,) = [line for line in iso_cache.cache.requests() if "liveos.iso" in line]
+    assert asked.startswith('GET /images/liveos.iso "-" 200 '), asked
+    parts = [line for line in iso_cache.origin.asked() if line[3] == "/images/liveos.iso"]
+    assert {line[5] for line in parts} == {"206"}
+    assert sum(int(line[6]) for line in parts) == iso_cache.size

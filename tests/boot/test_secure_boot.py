@@ -23,6 +23,8 @@ from packing.keys import KeyPair, key_pair, sign
 
 # Debian's ovmf has a store of variables with a key that everybody has, and that key.
 VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd")
+MICROSOFT = VARIABLES.with_name("OVMF_VARS_4M.ms.fd")
+MOK_OWNER = "605dab50-e046-4300-abb6-3dd810dd8b23"  # the vendor of shim's variables (shim, lib/guid.c)
 KEY, CERTIFICATE = (Path(f"/usr/share/ovmf/PkKek-1-snakeoil.{end}") for end in ("key", "pem"))
 ISO, FLEET = "http://10.0.0.1/liveos.iso", "http://10.0.0.1/fleet.yaml"
 BASE = "http://10.0.0.1/other-user-artifacts/"
@@ -74,7 +76,7 @@ class Site:
         sign(self.fleet, self.keys)
 
 
-def site_of(folder: Path, shape: str) -> Site:
+def site_of(folder: Path, shape: str, *, chain: str = "db") -> Site:
     site = Site(folder=folder, keys=key_pair(folder))
     for one in (NOTE, AGAIN):
         (folder / Path(one.dest).name).write_bytes(one.body)
@@ -82,7 +84,8 @@ def site_of(folder: Path, shape: str) -> Site:
     (folder / "passphrase").write_text("snakeoil")
     signer: list[str | Path] = ["--secure-boot-key", KEY, "--secure-boot-cert", CERTIFICATE]
     signer += ["--secure-boot-passphrase", folder / "passphrase"]
-    run("pack", folder / "fetch.yaml", "--image", image(shape), "--output", site.layout, *signer)
+    pack: list[str | Path] = ["--image", image(shape), "--output", site.layout, "--secure-boot-chain", chain]
+    run("pack", folder / "fetch.yaml", *pack, *signer)
     site.write_fleet(serial=3)
     run("pin", site.layout, site.fleet, "--url", FLEET, *signer)
     return site
@@ -128,12 +131,12 @@ class Booting:
 
 
 @contextmanager
-def booting(layout: Path, *more: str | Path) -> Iterator[Booting]:
+def booting(layout: Path, *more: str | Path, variables: Path | None = VARIABLES) -> Iterator[Booting]:
+    """A node of the layout; without `variables`, its firmware has no Secure Boot."""
     log = layout.with_name("serial.log")
-    command: list[str | Path] = [PXE_PACK, "boot", layout, "--secure-boot", VARIABLES, "--json", "--serial-log", log]
-    with subprocess.Popen(
-        [*command, "--timeout", str(TIMEOUT), *more], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
+    command: list[str | Path] = [PXE_PACK, "boot", layout, "--json", "--serial-log", log, "--timeout", str(TIMEOUT)]
+    command += ["--secure-boot", variables] if variables else []
+    with subprocess.Popen([*command, *more], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             yield Booting(process=process, log=log)
         finally:
@@ -194,3 +197,20 @@ def test_firmware_refuses_a_program_with_one_bit_changed(tmp_path: Path) -> None
     assert "the firmware refused the boot loader (Secure Boot): Access Denied" in result["failure"]["message"]
     assert not result["served"]
     assert "EFI stub" not in node.console
+
+
+def test_a_distributions_shim_starts_a_program_of_an_owner_in_the_mok_list(tmp_path: Path) -> None:
+    """The firmware has Microsoft's certificates and not the site's; until the kernel runs, for the rest is the same."""
+    site = site_of(tmp_path, "ic16", chain="shim")
+    enrolled = tmp_path / "variables.fd"
+    command: list[str | Path] = [PXE_PACK.with_name("virt-fw-vars"), "--input", MICROSOFT, "--output", enrolled]
+    subprocess.run([*command, "--add-mok", MOK_OWNER, CERTIFICATE], check=True, capture_output=True)
+    with booting(site.layout, variables=enrolled) as node:
+        node.wait_for("EFI stub: UEFI Secure Boot is enabled")
+        assert "Fetching Netboot Image grubx64.efi" in node.console
+
+
+def test_ipxe_starts_the_signed_program(site: Site) -> None:
+    with booting(site.layout, "--via", "ipxe", variables=None) as node:
+        node.wait_for(r"Kernel command line: bootx64\.efi .*pxe-fetch\.iso\.sha256=")
+        assert "GRUB" not in node.console

@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import shlex
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,11 +20,12 @@ import pytest
 
 from boot.nodes import PXE_PACK, Site
 from fakes.server import Server
+from fakes.waiting import until
 from liveos import shapes
 
 CONFIG = """\
 version: 1
-pack: {boot_url: http://10.0.0.1/images/liveos.iso}
+pack: {boot_url: http://10.0.0.1/images/liveos.iso, report: auto}
 artifacts: [{name: note, source: note.txt, dest: /srv/note.txt}]
 """
 SCRIPT = """\
@@ -80,6 +82,11 @@ class Booting:
         found = [match for line in self.log("nginx-access.log").splitlines() if (match := _LINE.fullmatch(line))]
         return {match["path"].lstrip("/"): (match["status"], re.split("[/ ]", match["agent"])[0]) for match in found}
 
+    def collected(self) -> list[tuple[object, ...]]:
+        """Stage, state and address of each node, as the collector has them."""
+        with sqlite3.connect(f"file:{self.work}/nodes.db?mode=ro", uri=True) as database:
+            return database.execute("SELECT stage, state, address FROM nodes").fetchall()
+
     def wait_for(self, path: str) -> None:
         """Until the node has had `path` by HTTP."""
         until = time.monotonic() + PATIENCE
@@ -106,6 +113,8 @@ def test_a_node_gets_all_it_needs_by_the_firmwares_pxe(site: Site, tmp_path: Pat
     with booting(site, tmp_path) as node:
         node.wait_for("images/other-user-artifacts/note.txt")
         asked, sent = node.asked(), node.log("dnsmasq.log")
+        until(lambda: [one[:2] for one in node.collected()] == [("done", "done")], within=PATIENCE)
+        assert '"POST /report HTTP/1.1" 204 ' in node.log("nginx-access.log")
     assert asked["images/liveos.iso"] == ("200", "curl")
     assert asked["images/other-user-artifacts/note.txt"] == ("200", "pxe-fetch")
     for name in ("bootx64.efi", "grubx64.efi", "boot/grub2/grub.cfg", "boot/vmlinuz"):

@@ -53,14 +53,14 @@ def test_a_list_in_the_configuration() -> None:
 def test_a_list_beside_the_file() -> None:
     found = artifact("size: 1GiB", f"chunks: {{size: 4MiB, url: m.bin.chunks, sha256: {OTHER}}}")
     digest = bytes.fromhex(OTHER)
-    assert found.chunks == Chunks(size=4 << 20, urls=("m.bin.chunks",), digests=digest)
+    assert found.chunks == Chunks(size=4 << 20, mirrors=(("m.bin.chunks",),), digests=digest)
 
 
 def test_a_list_has_mirrors_and_the_base_of_its_artifact() -> None:
     lines = ["size: 1GiB", "base_url: http://h/x", f"chunks: {{size: 4MiB, urls: [a, http://o/b], sha256: {OTHER}}}"]
     pieces = artifact(*lines, given="url: a").chunks
     assert pieces is not None
-    assert pieces.urls == ("http://h/x/a", "http://o/b")
+    assert pieces.mirrors == (("http://h/x/a", "http://o/b"),)
 
 
 def test_a_digest_of_the_whole_may_stand_beside_chunks() -> None:

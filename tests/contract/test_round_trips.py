@@ -12,7 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pxe_fetch.contract import chunks, facts, quantity, reader
+from pxe_fetch.contract import chunks, facts, quantity, reader, registry
+from pxe_fetch.contract.keys import Tiers
 from pxe_fetch.contract.model import (
     NO_CHUNKS,
     Artifact,
@@ -35,6 +36,18 @@ names = words.filter(lambda word: word[0].isalnum())
 printable = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(str.isprintable)
 paths = st.lists(words.filter(lambda word: word not in {".", ".."}), min_size=1, max_size=3).map("/".join)
 urls = st.one_of(paths.map("http://h/{}".format), paths, paths.map("https://[::1]:8443/${{arch}}/{}?q=1".format))
+bases = paths.map("http://h/{}/".format)
+
+
+def tiers(mirrors: st.SearchStrategy[str]) -> st.SearchStrategy[Tiers]:
+    """One to four different mirrors in tiers."""
+
+    def cut(several: list[str], at: int) -> Tiers:
+        return tuple(filter(None, (tuple(several[:at]), tuple(several[at:-1]), tuple(several[at:][-1:]))))
+
+    return st.builds(cut, st.lists(mirrors, min_size=1, max_size=4, unique=True), st.integers(0, 4))
+
+
 digests = st.one_of(
     st.binary(min_size=32, max_size=32).map(lambda raw: Digest(algorithm="sha256", hex=raw.hex())),
     st.binary(min_size=64, max_size=64).map(lambda raw: Digest(algorithm="sha512", hex=raw.hex())),
@@ -59,7 +72,8 @@ whens = st.builds(
 artifacts = st.builds(
     Artifact,
     name=names,
-    urls=st.lists(urls, min_size=1, max_size=3).map(tuple),
+    mirrors=tiers(urls),
+    tiers=st.dictionaries(bases, tiers(bases) | st.just(()), max_size=2),
     mirror_order=st.sampled_from(["spread", "listed"]),
     digest=digests,
     size=st.none() | st.integers(0, 2**50),
@@ -91,7 +105,7 @@ def chunked(draw: st.DrawFn) -> Artifact:
         st.builds(
             Chunks,
             size=st.just(chunk),
-            urls=st.lists(urls, min_size=1, max_size=2).map(tuple),
+            mirrors=tiers(urls),
             digests=st.binary(min_size=32, max_size=32),
         )
         | st.binary(min_size=size_of_list(size, chunk), max_size=size_of_list(size, chunk)).map(
@@ -105,7 +119,29 @@ def chunked(draw: st.DrawFn) -> Artifact:
 def local(draw: st.DrawFn) -> Artifact:
     """An artifact that pxe-pack has yet to export."""
     pieces = st.none() | st.just(NO_CHUNKS) | st.just(Chunks(size=1 << 20))
-    return replace(draw(artifacts), urls=(), source=draw(paths), chunks=draw(pieces), digest=draw(st.none() | digests))
+    return replace(
+        draw(artifacts), mirrors=(), source=draw(paths), chunks=draw(pieces), digest=draw(st.none() | digests)
+    )
+
+
+references = st.builds(
+    "{}{}/{}".format,
+    st.sampled_from(["", "http://", "https://", "oci://"]),
+    st.sampled_from(["registry.lan", "registry:5000", "${cmdline.cache}", "[::1]:5000", "docker.io"]),
+    st.sampled_from(["model", "site/my_model", "site-${arch}/a__b/c.d"]),
+)
+
+
+@st.composite
+def in_registry(draw: st.DrawFn) -> Artifact:
+    """An artifact that is a layer in a registry."""
+    digest = f"sha256:{draw(st.binary(min_size=32, max_size=32)).hex()}"
+    place = references.map(lambda reference: registry.manifest_url(f"{reference}@{digest}"))
+    several = draw(st.lists(place, min_size=1, max_size=4, unique=True))
+    first = draw(st.integers(0, len(several)))
+    tiers = tuple(filter(None, (tuple(several[:first]), tuple(several[first:]))))
+    title, login = draw(printable), draw(st.none() | st.just("pxe-fetch.registry"))
+    return replace(draw(artifacts), mirrors=tiers, title=title, digest=None, registry_credential=login)
 
 
 def size_of_list(size: int, chunk: int) -> int:
@@ -120,7 +156,7 @@ configs = st.builds(
     base_url=st.none() | st.just("http://10.0.0.1/x/"),
     artifact_url=st.none() | st.just("http://10.0.0.1/other-user-artifacts/"),
     artifacts=st.lists(
-        artifacts | chunked() | local(),
+        artifacts | chunked() | local() | in_registry(),
         max_size=3,
         unique_by=(lambda artifact: artifact.name, lambda artifact: artifact.dest),
     ).map(tuple),
@@ -133,6 +169,7 @@ configs = st.builds(
         http=st.none() | st.just("http://cache:3128"),
         no_proxy=st.just(("10.0.0.0/8", ".lan")),
         credential=st.none() | st.just("pxe-fetch.proxy"),
+        fallback=st.sampled_from(["none", "direct"]),
     ),
     on_failure=st.sampled_from(["continue", "reboot", "poweroff", "emergency"]),
     report=st.builds(

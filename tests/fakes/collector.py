@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,13 +114,19 @@ class Collector:
 
 @contextlib.contextmanager
 def collector(
-    folder: Path, *options: str, database: str = "", listen: str = "127.0.0.1:0", tokens: str = TOKEN
+    folder: Path,
+    *options: str,
+    database: str = "",
+    listen: str = "127.0.0.1:0",
+    tokens: str = TOKEN,
+    inside: Sequence[str | Path] = (),
 ) -> Iterator[Collector]:
-    """A collector whose files are in `folder`."""
+    """A collector whose files are in `folder`. `inside` is a command that runs another."""
     folder.mkdir(parents=True, exist_ok=True)
     token_file, output = folder / "tokens", folder / "output"
     token_file.write_text(f"{tokens}\n")
     command = [
+        *inside,
         *(sys.executable, "-m", "pxe_pack.collector", "--listen", listen, "--token-file", str(token_file)),
         *("--database", database or f"sqlite:///{folder}/nodes.db", "--rate", "10000", *options),
     ]

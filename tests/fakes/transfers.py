@@ -137,8 +137,7 @@ class Bench:
     def transfer(self) -> Transfer:
         return Transfer(
             name=self.name,
-            urls=tuple(self.urls),
-            keep_order=self.keep_order,
+            mirrors=tuple((url,) for url in self.urls) if self.keep_order else (tuple(self.urls),),
             listed_url=self.urls[0] if self.urls else "",
             digest=self.digest or (None if self.chunk else sha256(self.body)),
             size=len(self.body) if self.chunk else self.size,

@@ -62,6 +62,27 @@ def isos() -> list[Input]:
     return found
 
 
+def udfs() -> list[Input]:
+    """UDF beside ISO 9660: its descriptors and anchor, its partition."""
+    with _place() as place:
+        (place / "stage/LiveOS").mkdir(parents=True)
+        (place / "stage/LiveOS/squashfs.img").write_bytes(bytes(5000))
+        command = [
+            "genisoimage",
+            "-quiet",
+            "-udf",
+            "-R",
+            "-no-pad",
+            "-o",
+            str(place / "made.iso"),
+            str(place / "stage"),
+        ]
+        subprocess.run(command, check=True, capture_output=True)
+        data = (place / "made.iso").read_bytes()
+    sectors = ((16, 24), (32, 48), (256, 257), (257, 270))
+    return [Input(data=data, spans=tuple((first * SECTOR, last * SECTOR) for first, last in sectors))]
+
+
 def rock_ridge() -> list[Input]:
     """With long names, links, and folders that were relocated."""
     with _place() as place:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from fuzz import inputs
+from fuzz import inputs, trust
 from fuzz.inputs import Input
 from pxe_pack import liveiso
 from pxe_pack.config_file import read_config
@@ -27,6 +27,7 @@ from pxe_pack.image.file_contexts import FileContexts, parse
 from pxe_pack.image.grub.config import find_network_config
 from pxe_pack.image.initrd.reader import read_initrd
 from pxe_pack.image.iso.reader import open_iso
+from pxe_pack.image.iso.udf import has_udf, udf_span
 from pxe_pack.image.media import folder
 from pxe_pack.image.pe.certificates import issued, name
 from pxe_pack.image.rootfs_source import detect_rootfs
@@ -58,6 +59,14 @@ def _iso(path: Path) -> None:
             image.find(entry.path.upper())
             image.below(entry.path)
         boot_loaders(image)
+
+
+def _udf(path: Path) -> None:
+    with open_iso(path) as image:
+        if has_udf(image):
+            for name in ("LiveOS/squashfs.img", "liveos", "LiveOS/squashfs.img/x"):
+                if (span := udf_span(image, name)) and not 0 <= span.size < 1 << 64:
+                    raise AssertionError("a size that no file has")
 
 
 def _fat(path: Path) -> None:
@@ -196,6 +205,10 @@ _PATTERN_WORDS = (
     *(b"(", b")", b"(?:", b"|", b"*", b"+", b"?", b"{0,99999}", b"{9}", b"[", b"]", b"[^", b"[:word:]", b"^", b"$"),
     *(b"\\", b"\\d", b"(.*)*", b"(a|a)*", b"\n/usr/", b" u:r:t:s0\n", b"-"),
 )
+_KEY_WORDS = (
+    *(b"untrusted comment: ", b"trusted comment: ", b"\n", b"\r", b"RW", b"=", b"A" * 56, b"-----BEGIN PRIVATE KEY"),
+    b"minisign encrypted secret key",
+)
 _YAML_WORDS = (
     *(b"[", b"{", b"- ", b"&a ", b"*a", b"? ", b": ", b"|", b"!!python/object:x ", b"<<: ", b"\x00", b"\xff", b"\t"),
     *(b"\n  ", b"9" * 5000, b"0x", b"1_0", b"~", b"2001-01-01", b"\n---\n", b"\n...\n", b"%YAML 9.9\n", b"!!binary x"),
@@ -205,6 +218,7 @@ TARGETS: dict[str, Target] = {
     "iso": Target(sound=inputs.isos, read=_iso),
     "rock-ridge": Target(sound=inputs.rock_ridge, read=_iso),
     "el-torito": Target(sound=inputs.el_torito, read=_iso),
+    "udf": Target(sound=inputs.udfs, read=_udf),
     "fat": Target(sound=inputs.fats, read=_fat),
     "tar": Target(sound=inputs.tars, read=_tar, words=_TAR_WORDS),
     "cpio": Target(sound=inputs.initrds, read=_cpio, words=(b"070701", b"FFFFFFFF", b"TRAILER!!!")),
@@ -219,6 +233,9 @@ TARGETS: dict[str, Target] = {
     "bls": Target(sound=inputs.bls_entries, read=_bls, words=(b"linux ", b"options ", b"title ", b"\n", b"$x", b"../")),
     "manifest": Target(sound=inputs.manifests, read=_manifest, words=_JSON_WORDS),
     "fetch-yaml": Target(sound=inputs.fetch_yamls, read=_fetch_yaml, words=_YAML_WORDS),
+    "stub": Target(sound=trust.programs, read=trust.compose),
+    "key": Target(sound=trust.key_files, read=trust.read_key, words=_KEY_WORDS),
+    "lock": Target(sound=trust.locks, read=trust.lock, words=_YAML_WORDS),
     "file-contexts": Target(sound=inputs.file_contexts, read=_file_contexts, words=_PATTERN_WORDS),
     "show": Target(sound=inputs.images, read=_show),
 }

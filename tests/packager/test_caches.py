@@ -20,6 +20,7 @@ from fakes.certs import Authority
 from fakes.docker_registry import PASSWORD, USER, docker_registry
 from fakes.nginx import Nginx, nginx
 from fakes.process import WebServer
+from fakes.server import Server
 from packing.site import Site
 from pxe_pack import cli
 
@@ -73,12 +74,12 @@ def sent(origin: Nginx) -> int:
 
 
 def get(
-    port: int, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None
+    port: int, path: str, *, method: str = "GET", body: bytes | None = None, headers: Mapping[str, str] | None = None
 ) -> tuple[int, bytes, http.client.HTTPMessage]:
     """Status, body and headers of an answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
-        connection.request(method, path, headers=dict(headers or {}))
+        connection.request(method, path, body, headers=dict(headers or {}))
         answer = connection.getresponse()
         return answer.status, answer.read(), answer.headers
     finally:
@@ -238,6 +239,21 @@ def test_it_is_a_proxy_for_its_origin_and_for_no_other(
         assert get(port, "http://127.0.0.1:9/file.bin")[0] == 403
         assert get(port, "http://elsewhere.lan/file.bin")[0] == 403
     assert sent(origin) / len(BODY) == pytest.approx(1.0, abs=0.001)
+
+
+def test_what_nodes_report_passes_through(tmp_path: Path, prints: Prints) -> None:
+    """Also with a token, which the origin is not asked about by POST."""
+    with (
+        Server() as origin,
+        cached("nginx-cache", tmp_path, prints, origin=origin.url("")) as cache,
+    ):
+        for headers in ({}, {"Authorization": "Bearer of-the-node"}):
+            assert get(cache.port, origin.url("/report"), method="POST", body=b"{}", headers=headers)[0] == 204
+        asked = [one for one in origin.asked_for("/report") if one.method == "POST"]
+    assert [(one.body, one.fields.get("authorization")) for one in asked] == [
+        (b"{}", None),
+        (b"{}", "Bearer of-the-node"),
+    ]
 
 
 def test_port_and_slices_are_those_of_the_layout(site: Site, packs: Callable[..., str], prints: Prints) -> None:

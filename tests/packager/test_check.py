@@ -19,6 +19,7 @@ from liveos.tiny import RELEASE
 from packing import altered, roots
 from packing.bootloaders import debian
 from packing.checking import Checked
+from packing.keys import key_pair
 from packing.signing import authority
 from packing.site import ARTIFACT, BOOT_URL, Site, files_of, image_with_root, small_agent
 from pxe_pack import cli
@@ -350,6 +351,24 @@ def test_a_secret_in_the_urls_of_lists_and_of_the_report_is_a_warning(site: Site
         site.rest = dict(rest)
         site.write_config()
         assert checked(site.image, "--agent-config", site.config).severity("secret-in-url") == "warning"
+
+
+def test_a_digest_that_comes_unprotected_is_told(site: Site, checked: Check, packs: Packs, tmp_path: Path) -> None:
+    by_list = {key: value for key, value in ARTIFACT.items() if key != "sha256"}
+    for base, url, expected in (
+        (None, "http://h/SUMS", "note"),
+        ("ftp://h/", "SUMS", "note"),
+        (None, "https://h/SUMS", ""),
+        ("https://h/", "SUMS", ""),
+    ):
+        site.rest = {"artifacts": [{**by_list, "sha256_url": url}], "defaults": {"base_url": base} if base else {}}
+        site.write_config()
+        assert checked(site.image, "--agent-config", site.config).severity("digest-unprotected") == expected, url
+    site.rest = {"artifacts": [{**by_list, "sha256_url": "http://h/SUMS"}]}
+    packs("--trust", key_pair(tmp_path).public)
+    told = checked(site.output)
+    assert told.severity("digest-unprotected") == "warning"
+    assert "the `sha256_url` of model is not by https" in told.found["digest-unprotected"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from fakes.server import Script, Server
 from packing.checking import Checked
-from packing.keys import KeyPair
+from packing.keys import KeyPair, sign
 from packing.pins import URL, Pins
 from pxe_pack import cli
 
@@ -136,6 +137,62 @@ def test_a_pinned_configuration_and_its_signature_are_asked_for(
         assert [
             one for one in told if f"the signature of the configuration fleet.yaml: cannot fetch {url}.minisig" in one
         ]
+
+
+@pytest.fixture
+def served(trusting: Pins, keys: KeyPair, packs: Callable[..., str]) -> Iterator[tuple[Pins, Server]]:
+    """A layout whose nodes fetch a configuration from a server that runs."""
+    with Server({}) as server:
+        trusting.site.rest["artifacts"] = []
+        packs("--trust", keys.public, "--boot-url", server.url("/liveos.iso"))
+        trusting.write(artifacts=[])
+        yield trusting, server
+
+
+def served_now(server: Server, *files: Path) -> None:
+    for file in files:
+        server.scripts[f"/{file.name}"] = Script(body=file.read_bytes())
+
+
+def refusals(checked: Check, pins: Pins) -> dict[str, str]:
+    told = checked(pins.site.output, online=True)
+    mine = {"config-served-differs", "config-served-unsigned", "config-serial-lower", "config-expired", "unknown-key"}
+    return {name: one["message"] for name, one in told.found.items() if name in mine}
+
+
+def test_a_served_configuration_has_to_have_the_pinned_digest(served: tuple[Pins, Server], checked: Check) -> None:
+    pins, server = served
+    url = server.url("/fleet.yaml")
+    pins.done(url=url)
+    served_now(server, pins.fleet)
+    assert refusals(checked, pins) == {}
+    server.scripts["/fleet.yaml"] = Script(body=pins.fleet.read_bytes().replace(b"5", b"6"))
+    message = refusals(checked, pins)["config-served-differs"]
+    assert f"served at {url} has the sha256 " in message
+    assert f"not {pins.digest} as the kernel arguments say: nodes refuse it" in message
+
+
+def test_a_served_configuration_has_to_be_signed_and_no_older_than_the_packed_one(
+    served: tuple[Pins, Server], keys: KeyPair, checked: Check
+) -> None:
+    pins, server = served
+    pins.done("--sign", keys.secret, url=server.url("/fleet.yaml?x=1"))
+    served_now(server, pins.fleet, sign(pins.fleet, keys))
+    assert refusals(checked, pins) == {}
+    pins.write(artifacts=[], serial=6)  # a newer one needs no new pin
+    served_now(server, pins.fleet, sign(pins.fleet, keys))
+    assert refusals(checked, pins) == {}
+    pins.write(artifacts=[], serial=7)
+    served_now(server, pins.fleet)
+    assert "fleet.yaml.minisig, does not fit" in refusals(checked, pins)["config-served-unsigned"]
+    for values, reference in (
+        ({"serial": 4}, "config-serial-lower"),
+        ({"expires": "2001-02-03"}, "config-expired"),
+        ({"sreial": 4}, "unknown-key"),
+    ):
+        pins.write(artifacts=[], **values)
+        served_now(server, pins.fleet, sign(pins.fleet, keys))
+        assert set(refusals(checked, pins)) == {reference}
 
 
 def test_a_manifest_with_another_kind_of_highest_serial_is_refused(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes import ports
 from fakes.certs import Authority
 from fakes.nginx import nginx
 from fakes.node import FakeNode
@@ -185,6 +186,27 @@ def test_urls_are_asked_for_through_the_configurations_proxy(
     assert checked_online(site, checked, direct, proxy=exempt).severity("url-unreachable") == ""
     secret = {"http": base, "credential": "pxe-fetch.proxy"}
     assert checked_online(site, checked, artifact, proxy=secret).severity("url-unasked") == "note"
+
+
+def test_each_mirror_is_asked_and_the_caches_before_it_too(
+    site: Site, checked: Check, server: tuple[str, list[str]]
+) -> None:
+    (base, asked), unreachable = server, f"http://127.0.0.1:{ports.free()}"
+    tiers: dict[str, object] = {base: [[unreachable], f"{base}/head/"]}
+    artifact: dict[str, object] = {"url": f"{base}/head/200", "required": True, "tiers": tiers}
+    told = checked_online(site, checked, artifact)
+    assert told.severity("url-unreachable") == "warning"
+    assert {line.split()[1] for line in asked} == {"/head/head/200", "/head/200"}
+
+
+def test_a_proxy_with_a_fallback_that_is_unreachable_is_passed_by(
+    site: Site, checked: Check, server: tuple[str, list[str]]
+) -> None:
+    (base, asked), unreachable = server, f"http://127.0.0.1:{ports.free()}"
+    proxy = {"http": unreachable, "fallback": "direct"}
+    told = checked_online(site, checked, {"url": f"{base}/head/200"}, proxy=proxy)
+    assert told.severity("url-unreachable") == ""
+    assert asked == ["GET /head/200 HTTP/1.1"]
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,23 @@ def test_an_artifact_without_a_digest_is_locked_and_packed_with_it(site: Site, p
     assert [one["role"] for one in inputs if one["name"] == "fetch.lock"] == ["lock"]
 
 
+def test_the_mirrors_of_all_tiers_are_locked_and_caches_of_a_base_are_not_asked(
+    site: Site, packs: Packs, server: Server
+) -> None:
+    with Server({"/m.bin": Script(body=BODY)}) as origin, Server() as cache:
+        tiers = {origin.url("/"): [cache.url("/")]}
+        urls = [[server.url("/m.bin")], origin.url("/m.bin")]
+        site.rest = {"artifacts": [artifact() | {"urls": urls}], "defaults": {"tiers": tiers}}
+        site.write_config()
+        assert lock() == 0
+        assert locked()["model"]["urls"] == [server.url("/m.bin"), origin.url("/m.bin")]
+        packs()
+        found = packed(site)
+        assert found.mirrors == ((server.url("/m.bin"),), (origin.url("/m.bin"),))
+        assert found.tiers == {origin.url("/"): ((cache.url("/"),),)}
+        assert not cache.asked
+
+
 def test_without_a_lock_packing_names_the_command(site: Site, refused: Refused, server: Server) -> None:
     site.rest = {"artifacts": [artifact(server.url("/m.bin"))]}
     told = refused()

@@ -212,21 +212,25 @@ def test_servers_end_with_a_program_that_is_killed(net: Wire, layout: Site) -> N
             time.sleep(0.1)
 
 
-@pytest.mark.parametrize(("kind", "port", "told"), [("tcp", 8080, "TCP 8080 (HTTP)"), ("udp", 69, "UDP 69 (TFTP)")])
+@pytest.mark.parametrize(
+    ("kind", "port", "told"),
+    [("tcp", 8080, "TCP 8080 (HTTP)"), ("udp", 69, "UDP 69 (TFTP)"), ("tcp", 8787, "TCP 8787 (collector)")],
+)
 def test_a_port_that_is_in_use_is_told_with_its_holder(
     net: Wire, layout: Site, kind: str, port: int, told: str
 ) -> None:
     hold = (
         "import socket, sys, time\n"
         f"held = socket.socket(type=socket.{'SOCK_STREAM' if kind == 'tcp' else 'SOCK_DGRAM'})\n"
-        f"held.bind(('10.0.0.1', {port}))\n"
+        f"held.bind(('', {port}))\n"
         f"{'held.listen()' if kind == 'tcp' else ''}\n"
         "print(flush=True)\ntime.sleep(60)\n"
     )
     with subprocess.Popen(net.at_server(sys.executable, "-c", hold), stdout=subprocess.PIPE) as holder:
         assert holder.stdout
         holder.stdout.readline()
-        said = refused(net, layout.output)
+        (layout.folder / "tokens").write_text("0123456789abcdef" * 2)
+        said = refused(net, layout.output, "--token-file", layout.folder / "tokens")
         assert f"cannot listen at {told}: Address already in use" in said
         assert f"(pid {holder.pid}) does" in said
         holder.kill()

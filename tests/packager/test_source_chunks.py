@@ -66,7 +66,7 @@ def test_a_list_lies_beside_the_file_and_the_node_is_told_of_it(site: Site, pack
     (artifact,) = told(site)
     digest = hashlib.sha256(LIST)
     assert artifact.urls == (f"{BASE}m%231.bin",)
-    assert artifact.chunks == Chunks(size=CHUNK, urls=(f"{BASE}m%231.bin.chunks",), digests=digest.digest())
+    assert artifact.chunks == Chunks(size=CHUNK, mirrors=((f"{BASE}m%231.bin.chunks",),), digests=digest.digest())
     assert (artifact.size, artifact.digest) == (len(BODY), None)
     outputs = site.manifest()["outputs"]
     assert isinstance(outputs, list)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
-from packing.site import files_of, make_iso
+from liveos.specials import Inode
+from packing.site import files_of, make_iso, with_files
 
 KERNELS = ("6.12.9-1.azl4", "6.12.57-1.azl4")
 _ENTRY = """\
@@ -90,6 +92,50 @@ def kiwi(source: Path, target: Path) -> Path:
     early.unlink()
     grub.unlink()
     return make_iso(target, files)
+
+
+_FULL_OS_ENTRY = """\
+menuentry 'Azure Linux, with Linux {version}' {{
+    linux /boot/vmlinuz-{version} rd.auto=1 selinux=0 console=tty0 console=ttyS0
+    initrd /boot/initrd.img
+}}
+"""
+
+
+def full_os_of_several_kernels(source: Path, target: Path) -> Path:
+    """A pxe-dir of Image Customizer 1.6, `initramfsType: full-os`: all entries have one initrd, the whole system."""
+    given = files_of(source)
+    initrd = next(content for name, content in given.items() if name.startswith("boot/initramfs-"))
+    kernel = next(content for name, content in given.items() if name.startswith("boot/vmlinuz-"))
+    files: dict[str, bytes] = {
+        "bootx64.efi": given["EFI/BOOT/BOOTX64.EFI"],
+        "grubx64.efi": given["EFI/BOOT/grubx64.efi"],
+        "boot/grub2/grub.cfg": "".join(
+            ["set timeout=0\n", *(_FULL_OS_ENTRY.format(version=one) for one in KERNELS)]
+        ).encode(),
+        "boot/grub2/grubenv": given["boot/grub2/grubenv"],
+        "boot/initrd.img": initrd,
+        "azl-image-customizer/saved-configs.yaml": b"liveOS:\n  kdumpBootFiles: none\n",
+        **{f"boot/vmlinuz-{one}": kernel + one.encode() for one in KERNELS},
+    }
+    for name, content in files.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes(content)
+    return target
+
+
+def kdump_on_the_medium(source: Path, target: Path, *, version: str) -> Path:
+    """An ISO with `iso.kdumpBootFiles: none`: the crash initrd is beside its kernel, and no entry boots it."""
+    return with_files(source, target, {f"boot/initramfs-{version}kdump.img": b"\x1f\x8b a crash initrd\n"})
+
+
+def kdump_kept(version: str) -> list[Inode]:
+    """What `kdumpBootFiles: keep` leaves in the root filesystem's /boot, which is otherwise empty."""
+    names = (f"boot/vmlinuz-{version}", f"boot/initramfs-{version}kdump.img")
+    return [
+        Inode("boot", tarfile.DIRTYPE, mode=0o700),
+        *(Inode(name, data=name.encode(), mode=0o600) for name in names),
+    ]
 
 
 def without_rock_ridge(source: Path, target: Path) -> Path:

@@ -6,16 +6,22 @@ import json
 import re
 import signal
 import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import requests
 import yaml
 
+from fakes.certs import Authority
 from fakes.collector import TOKEN, Collector, collector, report
 from fakes.faults import Status
+from fakes.process import Process, running
 from fakes.server import Script, Server
 from fakes.waiting import until
+from fakes.wire import wire
 
 PASSWORD = "correct horse battery"  # noqa: S105
 EXAMPLES = Path(__file__).parents[2] / "examples/monitoring"
@@ -164,12 +170,59 @@ def test_collector_ends_at_once_when_asked_to_with_a_page_open(collecting: Colle
     until(lambda: not collecting.process.is_running, within=5)
 
 
+def test_connections_without_a_whole_request_are_closed(shared: Collector) -> None:
+    whole = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    sent = [b"", b"POST /report HTTP/1.1\r\nHost: x\r\nX-", whole, whole + b"GET /healthz HTTP/1.1\r\nX-"]
+    with ThreadPoolExecutor(len(sent)) as pool:
+        began = time.monotonic()
+        answers = [*pool.map(shared.raw, sent)]
+    assert 3 < time.monotonic() - began < 15
+    assert [one.count(b"HTTP/1.1 200") for one in answers] == [0, 0, 1, 1]
+
+
+def test_one_address_cannot_take_all_connections_and_those_that_idle_hold_nobody_up(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{TOKEN}\n")
+    ask = "import requests; print(requests.get('http://10.0.0.1:8787/healthz', timeout=20).status_code)"
+    hold = (  # those that the collector has closed can be read from, at their end
+        "import select, socket, time\n"
+        "held = [socket.create_connection(('10.0.0.1', 8787), timeout=20) for _ in range(300)]\n"
+        "time.sleep(1)\n"
+        "print(len(held) - len(select.select(held, [], [], 0)[0]))\n"
+    )
+    with wire("10.0.0.1/24") as net:
+        command = net.at_server(
+            *(sys.executable, "-m", "pxe_pack.collector", "--listen", "10.0.0.1:8787"),
+            *("--database", f"sqlite:///{tmp_path}/nodes.db", "--token-file", tokens),
+        )
+        output = tmp_path / "output"
+        process = Process(command=command, is_ready=lambda: "listening" in output.read_text(), output=output)
+        with running(process):
+            assert net.run(net.at_node(sys.executable, "-c", ask)) == "200\n"
+            assert net.run(net.at_node(sys.executable, "-c", hold)) == "100\n"
+            assert net.run(net.at_server(sys.executable, "-c", ask)) == "200\n"
+
+
 @pytest.mark.parametrize(
     ("tokens", "expected"), [("short", "fewer than 16 characters"), ("", "is empty"), ("a b c", "neither")]
 )
 def test_token_file_that_is_no_good_is_said(tmp_path: Path, tokens: str, expected: str) -> None:
     with pytest.raises(AssertionError, match=expected), collector(tmp_path / "c", tokens=tokens):
         pass
+
+
+def test_https_is_served_with_the_certificate_that_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority(tmp_path / "ca")
+    issued = authority.issue("collector", alternative="IP:127.0.0.1")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.certificate))
+    tls = ["--tls-cert", str(issued.certificate), "--tls-key", str(issued.key)]
+    with collector(tmp_path / "c", *tls) as collecting:
+        assert collecting.url.startswith("https://")
+        assert collecting.post(report(1, phase="done")).status_code == 204
+        assert collecting.nodes()["node1"]["state"] == "done"
+    for wrong in (tls[2:], ["--tls-cert", "absent.pem", *tls[2:]]):
+        with pytest.raises(AssertionError, match=r"collector: (https cannot be|--tls-key is)"):
+            collector(tmp_path / "c", *wrong).__enter__()
 
 
 def test_port_that_is_taken_is_said(shared: Collector, tmp_path: Path) -> None:

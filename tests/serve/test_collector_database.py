@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shlex
 import sqlite3
@@ -18,7 +19,7 @@ import pytest
 import requests
 
 from fakes import ports
-from fakes.collector import TOKEN, Collector, Document, collector, report
+from fakes.collector import TOKEN, Collector, Document, collector, mac_of, report
 from fakes.process import Process, as_ordinary_user, running
 from fakes.waiting import until
 
@@ -116,6 +117,65 @@ def test_old_runs_and_more_than_may_be_kept_are_deleted(tmp_path: Path) -> None:
         assert collecting.nodes()["node30"]["state"] == "done"
 
 
+def test_file_system_that_is_full_refuses_reports_until_it_has_space_again(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted: list[str | Path] = ["unshare", "-rm", "sh", "-ec", 'mount -t tmpfs -o size=4m none "$0"; exec "$@"', disk]
+    with collector(tmp_path / "c", database=f"sqlite:///{disk}/nodes.db", inside=mounted) as collecting:
+        assert collecting.post(report(1, phase="done")).status_code == 204
+        filler = Path(f"/proc/{collecting.process.pid}/root{disk}/filler")
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        answers = [collecting.post(report(number, journal=["x" * 1000] * 100)) for number in range(2, 12)]
+        refused = next(one for one in answers if one.status_code == 503)
+        assert "database or disk is full" in refused.json()["error"]
+        assert "node1" in collecting.nodes()
+        filler.unlink()
+        assert collecting.post(report(20, phase="done")).status_code == 204
+        accepted = {f"node{number}" for number, one in enumerate(answers, 2) if one.status_code == 204}
+        assert collecting.nodes().keys() == {"node1", "node20", *accepted}
+
+
+def test_invented_nodes_and_endless_events_are_bounded_by_size_too(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    with collector(folder) as collecting:
+        for number in (1, 2):
+            collecting.post(report(number))
+    copied = (
+        "stage, stage_since, state, percent, cause, bytes, mac, uuid, machine_id, hostname, address, layout, version"
+    )
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)"
+    with sqlite3.connect(folder / "nodes.db") as database:
+        database.execute(
+            f"{numbers} INSERT INTO nodes (key, seen, message, {copied}) SELECT 'machine:' || i, seen - i, "  # noqa: S608
+            f"printf('%.1000c', 'x'), {copied} FROM n, nodes WHERE hostname = 'node2'"
+        )
+        database.execute(
+            f"{numbers} INSERT INTO events (node, time, stage, state, text) "  # noqa: S608
+            "SELECT id, seen, stage, state, i FROM n, nodes WHERE hostname = 'node1'"
+        )
+    with collector(folder, "--keep-size", "400KiB") as collecting:
+        until(lambda: collecting.get("summary")["total"] < 1000)
+        assert collecting.get("summary")["total"] > 50
+        assert [one["text"] for one in collecting.node("node1")["timeline"]][-1] == "3000"
+        assert [*collecting.nodes(q=mac_of(2))] == ["node2"]
+        with sqlite3.connect(folder / "nodes.db") as database:
+            per_node = "SELECT count(*) FROM events GROUP BY node ORDER BY 1 DESC"
+            assert database.execute(per_node).fetchone() == (300,)
+            orphans = "SELECT count(*) FROM events WHERE node NOT IN (SELECT id FROM nodes)"
+            assert database.execute(orphans).fetchone() == (0,)
+
+
+def test_old_runs_go_as_soon_as_much_has_been_written(tmp_path: Path) -> None:
+    with collector(tmp_path / "c", "--keep-size", "400KiB") as collecting:
+        for number in range(40):
+            assert collecting.post(report(number, phase="done", journal=["x" * 1000] * 40)).status_code == 204
+        with sqlite3.connect(tmp_path / "c/nodes.db", timeout=20) as database:
+            until(lambda: database.execute("SELECT sum(size) FROM runs").fetchone()[0] <= 460 << 10)
+        assert len(collecting.nodes()) == 40
+
+
 @pytest.fixture
 def postgresql(tmp_path: Path) -> Iterator[str]:
     """The URL of a database of Debian's PostgreSQL, which runs as an ordinary user."""
@@ -154,6 +214,16 @@ def test_two_collectors_share_a_postgresql_and_lose_nothing_when_one_is_killed(p
         assert_all_are_there(one, reporters.acknowledged)
         one.post(report(999_999, phase="done"))
         assert other.nodes(q="node999999")["node999999"]["state"] == "done"  # each sees what the other has taken
+
+
+def test_what_is_too_much_is_deleted_from_a_postgresql_too(postgresql: str, tmp_path: Path) -> None:
+    with collector(tmp_path / "a", database=postgresql) as collecting:
+        for number in range(1, 21):
+            collecting.post(report(number, phase="done", journal=["x" * 1000] * 20))
+    with collector(tmp_path / "b", "--keep-size", "200KiB", database=postgresql) as collecting:
+        until(lambda: not collecting.node("node1")["runs"])
+        assert collecting.node("node20")["runs"]
+        assert "cannot delete" not in collecting.process.printed()
 
 
 def test_collectors_that_start_together_on_an_empty_database_all_serve(postgresql: str, tmp_path: Path) -> None:

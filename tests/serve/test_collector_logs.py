@@ -125,6 +125,19 @@ def test_node_that_never_gets_past_tftp_is_shown_there_with_the_servers_words(lo
     logs.wait_for(stage="shim", message="")
 
 
+def test_files_that_boot_loaders_can_do_without_are_no_trouble(logs: Logs) -> None:
+    logs.boot()
+    logs.tftp(f"sent /srv/pxe/bootx64.efi to {logs.address}")
+    for name in ("revocations_sku.efi", "shim_certificate_0.efi", "grub.cfg-01-52-54-00-12-34-56", "x86_64-efi/fs.lst"):
+        logs.tftp(f"file /srv/pxe/{name} not found for {logs.address}")
+        logs.http(f"/{name}", status=404)
+    logs.tftp(f"file /srv/pxe/grub.cfg not found for {logs.address}")
+    logs.wait_for(stage="shim", message="the TFTP server does not have /srv/pxe/grub.cfg")
+    assert len(logs.collecting.node(logs.mac)["timeline"]) == 3
+    logs.http("/grubx64.efi", status=404)
+    logs.wait_for(message="the HTTP server answered 404 for /grubx64.efi")
+
+
 def test_node_that_stops_is_shown_as_silent_at_its_stage_with_the_time_since(logs: Logs) -> None:
     logs.boot()
     logs.tftp(f"sent /srv/boot/initrd.img to {logs.address}")

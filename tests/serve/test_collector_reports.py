@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import requests
 
 from fakes.collector import TOKEN, Collector, Document, collector, mac_of, report, run_id
 from fakes.node import FakeNode
@@ -205,6 +206,19 @@ def test_unknown_keys_are_dropped_and_text_is_cleaned_and_bounded(shared: Collec
     assert found["hostname"].isprintable()
     assert len(found["message"]) == 2001
     assert "new" not in shared.node(found["name"])["report"]
+
+
+def test_causes_that_somebody_invents_neither_swell_the_summary_nor_the_metrics(tmp_path: Path) -> None:
+    with collector(tmp_path / "c") as collecting:
+        for number in range(70):
+            cause = "network" if number < 5 else f"cause-{number}" if number < 65 else f"{number} <b>{'x' * 1000}"
+            assert collecting.post(report(number, phase="failed", cause=cause)).status_code == 204
+        causes = collecting.get("summary")["causes"]
+        assert {"network": 5, "unknown": 5, "other": 12}.items() <= causes.items()
+        assert sum(causes.values()) == 70
+        assert len(causes) == 51
+        metrics = requests.get(f"{collecting.url}/metrics", timeout=20).text
+    assert metrics.count("pxe_pack_nodes_failed{") == 51
 
 
 def test_report_that_is_too_large_is_refused_before_it_is_read(shared: Collector) -> None:

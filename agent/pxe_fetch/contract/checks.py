@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pxe_fetch import __version__
 from pxe_fetch.contract import chunks as cut
-from pxe_fetch.contract import model, paths, quantity, validators
+from pxe_fetch.contract import model, paths, quantity, registry, validators
 from pxe_fetch.contract.document import Section
 from pxe_fetch.contract.keys import EXTENSION
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
@@ -58,8 +58,39 @@ def digest(artifact: Section) -> None:
         artifact.refuse("sha256_url", _OF_SOURCE, reference="checksum-of-source", hint=_LEAVE_OUT)
 
 
-def unpinned(_artifact: model.Artifact, _urls: tuple[str, ...]) -> model.Artifact:
+def in_registry(artifact: Section, urls: tuple[str, ...]) -> None:
+    """Check that `oci` has a title, one digest for all mirrors, and nothing that the manifest says."""
+    if not artifact.has("oci"):
+        if artifact.has("title"):
+            artifact.refuse("title", "is given without `oci`", reference="title-misplaced", hint="leave it out")
+        return
+    if not artifact.has("title"):
+        hint = "the name of the file there, as in `title: m.bin`: the org.opencontainers.image.title of a layer"
+        artifact.add("title-missing", f"{artifact.path} has oci and no `title`", at="oci", hint=hint)
+    for key in filter(artifact.has, (*model.DIGESTS, "chunks")):
+        artifact.refuse(
+            key, "is given for an `oci`", reference="checksum-of-oci", hint="leave it out: the manifest has it"
+        )
+    if len(lasts := {url.rpartition("/")[2] for url in urls}) > 1 and any(":" in last for last in lasts):
+        hint = "mirrors have the same manifest: give its digest to all of them"
+        artifact.refuse("oci", "has several digests", reference="oci-digests", hint=hint)
+
+
+def is_pinned(artifact: Section, urls: tuple[str, ...]) -> bool:
+    """Whether it has what pins its bytes, or will have it when it is packed."""
+    if artifact.has("oci"):
+        return registry.digest_of(urls) is not None
+    return any(map(artifact.has, (*model.DIGESTS, *model.PINNED_BY)))
+
+
+def unpinned(artifact: model.Artifact, _urls: tuple[str, ...]) -> model.Artifact:
     """Refuse an artifact whose bytes nothing pins. Raises RuleError."""
+    if artifact.title is not None:
+        raise RuleError(
+            "has a tag, which may mean other bytes tomorrow",
+            reference="oci-tag",
+            hint="run `pxe-pack lock fetch.yaml`, which writes its digest to fetch.lock; or give that: `@sha256:…`",
+        )
     raise RuleError(
         "has no digest, so wrong bytes would go unnoticed",
         reference="checksum-missing",
@@ -86,7 +117,7 @@ def sent_unencrypted(sender: model.Artifact | model.Report, url: str) -> str | N
     None if there is none, or if `insecure` allows it.
     """
     is_wrong = scheme_of(url) == "http" and not sender.insecure
-    return (sender.header_credential or sender.query_credential) if is_wrong else None
+    return next(iter(sender.credentials), None) if is_wrong else None
 
 
 def dest(artifact: Section, path: str, roots: tuple[str, ...]) -> None:
@@ -224,5 +255,5 @@ def _recipe(size: int | str) -> str:
 
 
 def _check_not_empty(section: Section, reference: str) -> None:
-    if section.is_empty_list("urls"):
-        section.refuse("urls", "is empty", reference=reference)
+    for key in filter(section.is_empty_list, ("urls", "oci")):
+        section.refuse(key, "is empty", reference=reference)

@@ -15,8 +15,14 @@ from pxe_fetch.contract import quantity
 from pxe_fetch.contract.validators import Rule
 
 T = TypeVar("T")
+Tiers = tuple[tuple[str, ...], ...]  # mirrors: those of a tier are asked only while all of the tiers before it fail
 METADATA = "keys"  # of a field: a tuple of Key
 EXTENSION = "x-"  # a key that begins so is for other programs: in every section it is passed over, whatever its value
+
+
+def flat(tiers: Tiers) -> tuple[str, ...]:
+    """The mirrors in the order of their tiers."""
+    return tuple(url for tier in tiers for url in tier)
 
 
 class Text(NamedTuple):
@@ -39,6 +45,13 @@ class OneOrMore(NamedTuple):
 
     rule: Rule[object]
     load: Callable[..., object] = tuple
+
+
+class Mirrors(NamedTuple):
+    """A list of texts, which are one tier; or of tiers, each a text or a list of texts. Tiers in the model."""
+
+    rule: Rule[str]
+    or_one: bool = False  # a text alone is one mirror
 
 
 class Flag(NamedTuple):
@@ -68,7 +81,7 @@ class Table(NamedTuple):
     """A mapping whose keys are the user's own names."""
 
     names: Rule[str]
-    of: Text | OneOrMore
+    of: Text | OneOrMore | Mirrors
     rename: Callable[[str], str] | None = None  # the key in the model
 
 
@@ -82,7 +95,7 @@ class Group(NamedTuple):
     inline: bool = False  # its values are fields of the enclosing model
 
 
-Kind = Text | Texts | OneOrMore | Flag | Whole | Duration | Size | Table | Group
+Kind = Text | Texts | OneOrMore | Mirrors | Flag | Whole | Duration | Size | Table | Group
 
 
 class Key(NamedTuple):

@@ -36,8 +36,8 @@ class Signature(NamedTuple):
 
 
 def signature_url(url: str) -> str:
-    """Where the signature of the file at `url` is: the suffix ends the path, before a query."""
-    path, mark, query = url.partition("?")
+    """Where the signature of the file at `url` is: the suffix ends the path, before a query; a fragment is not sent."""
+    path, mark, query = url.partition("#")[0].partition("?")
     return f"{path}{SUFFIX}{mark}{query}"
 
 

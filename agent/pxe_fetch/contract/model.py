@@ -8,9 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pxe_fetch.contract import keys, validators
+from pxe_fetch.contract import keys, registry, validators
 from pxe_fetch.contract.facts import FACTS, argument
-from pxe_fetch.contract.keys import Duration, Flag, Group, Key, OneOrMore, Size, Table, Text, Texts, Whole, key, spelled
+from pxe_fetch.contract.keys import (
+    Duration,
+    Flag,
+    Group,
+    Key,
+    Mirrors,
+    OneOrMore,
+    Size,
+    Table,
+    Text,
+    Texts,
+    Tiers,
+    Whole,
+    flat,
+    key,
+    spelled,
+)
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
 from pxe_fetch.contract.record import record
 
@@ -22,6 +38,7 @@ SHARED = ("artifacts", "defaults")  # where keys stand that each artifact may ha
 
 ACCOUNT, CREDENTIAL, NODE_PATH = Text(validators.account), Text(validators.credential), Text(validators.node_path)
 HEADER_CREDENTIAL = Key(CREDENTIAL, "A credential that holds `Name: value` lines: headers that are secret.")
+REGISTRY_CREDENTIAL = Key(CREDENTIAL, "A credential for `oci`: `user:password`, or an identity token.")
 QUERY_CREDENTIAL = Key(CREDENTIAL, "A credential that holds what is secret of the url's query, as `sv=…&sig=…`.")
 INSECURE = Key(Flag(), "`true`: the credentials may be sent unencrypted, by http.")
 POSITIVE = Duration(validators.positive_duration)
@@ -44,12 +61,12 @@ class Timeouts:
     """When an attempt is given up. Durations in seconds."""
 
     connect: float = key(10.0, POSITIVE, "Time to connect; 5s at most if there is another mirror.")
-    read: float = key(30.0, POSITIVE, "Time without a single byte; 5s at most if there is another mirror.")
+    read: float = key(30.0, POSITIVE, "Time without a single byte; 5s at most if its tier has another mirror.")
     min_rate: int = key(
         16 * 1024, Size(validators.rate), "A mirror that sends fewer bytes a second is left, if there is another one."
     )
     min_rate_window: float = key(
-        60.0, POSITIVE, "The window of `min_rate`; 7.5s at most if another mirror has not failed."
+        60.0, POSITIVE, "The window of `min_rate`; 7.5s at most if another in its tier has not failed."
     )
 
 
@@ -71,13 +88,14 @@ def _digest_key(algorithm: str, digits: int) -> Key:
 
 
 # A field of mirrors, where there is one of them, and where there are several.
-ONE_URL = Text(validators.url, load=lambda url: (url,))
-URLS = Texts(validators.url)
+ONE_URL = Text(validators.url, load=lambda url: ((url,),))
+URLS = Mirrors(validators.url)
+REFERENCES = Mirrors(registry.manifest_url, or_one=True)
 
 
 @record
 class Chunks:
-    """A file cut into chunks of `size` bytes, each with its SHA-256: in `digests`, or in the list at `urls`.
+    """A file cut into chunks of `size` bytes, each with its SHA-256: in `digests`, or in the list at `mirrors`.
 
     With `source` there is the size alone, and pxe-pack makes the list; NO_CHUNKS: it makes none.
     """
@@ -89,13 +107,13 @@ class Chunks:
         missing="chunk-size-missing",
         hint="of each but the last, as in `size: 4MiB`",
     )
-    digests: bytes = key(  # 32 bytes a chunk, in the order of the file; with `urls`, those of the list's own digest
+    digests: bytes = key(  # 32 bytes a chunk, in the order of the file; with `mirrors`, those of the list's own digest
         b"",
         OneOrMore(validators.DigestOf("sha256", 64), load=lambda texts: bytes.fromhex("".join(texts))),
         "The digests, in the order of the file; with `url`, that of the list itself.",
         name="sha256",
     )
-    urls: tuple[str, ...] = spelled(  # mirrors of the list, see contract.chunks
+    mirrors: Tiers = spelled(  # of the list, see contract.chunks
         Key(ONE_URL, "Where the list of digests is: absolute, or relative to `base_url`.", name="url"),
         Key(URLS, "Mirrors of the list.", name="urls"),
         default=(),
@@ -125,15 +143,19 @@ class When:
 
 @record
 class Artifact:
-    """One file (or tree) a node fetches. `urls` may be relative and hold ${facts}; the agent's plan resolves them."""
+    """One file (or tree) a node fetches. URLs may be relative and hold ${facts}; the agent's plan resolves them."""
 
     name: str = key(
         "", Text(validators.name), "Its name in the journal, the state and the report; unique.", missing="name-missing"
     )
-    urls: tuple[str, ...] = spelled(  # mirrors of the same bytes; empty exactly when `source` is given
+    mirrors: Tiers = spelled(  # of the same bytes; empty exactly when `source` is given
         Key(ONE_URL, "Absolute, or relative to `base_url`; ${facts} are filled in.", name="url"),
-        Key(URLS, "Instead of `url`: mirrors of the same bytes.", name="urls"),
+        Key(URLS, "Instead of `url`: mirrors of the same bytes, perhaps in tiers.", name="urls"),
+        Key(REFERENCES, "Instead of `url`: in a registry, as HOST/NAME@sha256:…, or mirrors.", name="oci"),
         default=(),
+    )
+    title: str | None = key(  # exactly with `oci`, whose urls are those of the manifest until the layer is known
+        None, Text(validators.any_text), "With `oci`: the name of the file there, the title of a layer."
     )
     source: str | None = key(
         None, Text(validators.file_name), "Instead of `url`: a file or folder on the packing machine."
@@ -141,8 +163,15 @@ class Artifact:
     mirror_order: str = key(
         "spread",
         Text(validators.OneOf("spread", "listed")),
-        "Each node tries mirrors in an order of its own (`spread`), or as listed.",
+        "A node tries mirrors of a tier in an order of its own (`spread`), or as listed.",
         sections=SHARED,
+    )
+    tiers: Mapping[str, Tiers] = keys.mapping(  # by base: those in front of the mirrors below it, see contract.mirrors
+        Key(
+            Table(validators.base_url, Mirrors(validators.base_url)),
+            "Caches in front of servers: for all urls below a base, those to ask before it.",
+            sections=SHARED,
+        )
     )
     digest: Digest | None = spelled(_digest_key("sha256", 64), _digest_key("sha512", 128), default=None)
     digest_url: str | None = key(
@@ -187,11 +216,23 @@ class Artifact:
     )
     header_credential: str | None = spelled(HEADER_CREDENTIAL._replace(sections=SHARED), default=None)
     query_credential: str | None = spelled(QUERY_CREDENTIAL._replace(sections=SHARED), default=None)
+    registry_credential: str | None = spelled(REGISTRY_CREDENTIAL._replace(sections=SHARED), default=None)
     insecure: bool = spelled(INSECURE._replace(sections=SHARED), default=False)
     start: tuple[str, ...] = key((), OneOrMore(validators.unit), "Units to start once it is in place.")
     start_required: bool = key(False, Flag(), "`true`: a unit of `start` that fails makes the run fail.")
     retry: RetryPolicy = key(RetryPolicy(), Group("retry"), "When to try again.", sections=SHARED)
     timeouts: Timeouts = key(Timeouts(), Group("timeouts"), "When an attempt is given up.", sections=SHARED)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Its mirrors in the order of their tiers."""
+        return flat(self.mirrors)
+
+    @property
+    def credentials(self) -> tuple[str, ...]:
+        """The names of those that its servers are sent."""
+        login = None if self.title is None else self.registry_credential
+        return tuple(filter(None, (self.header_credential, self.query_credential, login)))
 
 
 @record
@@ -213,6 +254,9 @@ class Proxy:
         (), OneOrMore(validators.exemption), "Hosts, .domains and networks that are reached directly."
     )
     credential: str | None = key(None, CREDENTIAL, "A credential that holds `user:password`, for proxies that want it.")
+    fallback: str = key(
+        "none", Text(validators.OneOf("none", "direct")), "`direct`: servers are asked directly while a proxy fails."
+    )
 
 
 @record
@@ -225,6 +269,11 @@ class Report:
     header_credential: str | None = spelled(HEADER_CREDENTIAL, default=None)
     query_credential: str | None = spelled(QUERY_CREDENTIAL, default=None)
     insecure: bool = spelled(INSECURE, default=False)
+
+    @property
+    def credentials(self) -> tuple[str, ...]:
+        """The names of those that the collector is sent."""
+        return tuple(filter(None, (self.header_credential, self.query_credential)))
 
 
 @record
@@ -275,7 +324,7 @@ class FetchConfig:
     artifacts: tuple[Artifact, ...] = key((), Group("artifacts", many=True), "What a node fetches.", always=True)
 
 
-ORIGINS = ("url", "urls", "source")  # an artifact has exactly one of them
+ORIGINS = ("url", "urls", "oci", "source")  # an artifact has exactly one of them
 DIGESTS = ("sha256", "sha512", "sha256_url")  # and at most one of them, which is needed
 PINNED_BY = ("source", "chunks")  # where none of these pins the bytes
 

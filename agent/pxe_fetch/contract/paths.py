@@ -24,7 +24,7 @@ TRUST_DIR = "/etc/pxe-fetch/trust"  # NAME.pub: minisign's public keys, by one o
 
 STATE_DIR = "/run/pxe-fetch"
 STATE = f"{STATE_DIR}/state.json"
-KEPT_DIR = "/var/lib/pxe-fetch"  # the unit's StateDirectory=
+KEPT_DIR = "/var/lib/pxe-fetch"  # the unit makes it, and may write to it
 SERIAL = f"{KEPT_DIR}/serial"  # the highest serial of a configuration by URL that was used
 USER_STATE_DIR = "pxe-fetch"  # below $XDG_RUNTIME_DIR, when an ordinary user runs the agent
 PART_SUFFIX = ".pxe-fetch-part"  # of a file that is being downloaded, in its destination's directory

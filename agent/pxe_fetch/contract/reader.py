@@ -12,7 +12,9 @@ from typing import Any, TypeVar, cast
 
 from pxe_fetch.contract import checks, document, keys
 from pxe_fetch.contract.document import Problems, Section, Value
-from pxe_fetch.contract.model import DIGESTS, PINNED_BY, SECTIONS, Artifact, FetchConfig
+from pxe_fetch.contract.keys import Tiers, flat
+from pxe_fetch.contract.mirrors import each, requested
+from pxe_fetch.contract.model import SECTIONS, Artifact, FetchConfig
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
 from pxe_fetch.contract.validators import OneOf, Rule, joined
@@ -80,23 +82,28 @@ class Reader:
     def artifact(self, section: Section, *, defaults: Values, roots: tuple[str, ...], base: str | None) -> Artifact:
         values = {"name": section.path, "dest": "", **self.values(section, "artifacts", defaults)}
         base_url = values.pop("base_url", None)
+
+        def whole(url: str) -> str:
+            return joined((url,), base_url)[0]
+
         checks.origin(section)
         checks.digest(section)
+        checks.in_registry(section, flat(values.get("mirrors", ())))
         checks.when(section.below("when"))
         checks.start(section)
         checks.dest(section, values["dest"], roots)
         if "chunks" in values:
             checks.chunks(section, values["chunks"], size=values.get("size"))
-            values["chunks"] = replace(values["chunks"], urls=joined(values["chunks"].urls, base_url))
-        values["urls"] = joined(values.get("urls", ()), base_url)
+            values["chunks"] = replace(values["chunks"], mirrors=each(values["chunks"].mirrors, whole))
+        values["mirrors"] = each(values.get("mirrors", ()), whole)
         if "digest_url" in values:
-            (values["digest_url"],) = joined((values["digest_url"],), base_url)
+            values["digest_url"] = whole(values["digest_url"])
         artifact = Artifact(**values)
-        urls = joined(artifact.urls, base)
-        checks.secret(section, artifact, urls=urls)
-        if not any(map(section.has, (*DIGESTS, *PINNED_BY))):
+        file = requested(artifact, base=base).file
+        checks.secret(section, artifact, urls=joined(flat(file), base))
+        if not checks.is_pinned(section, artifact.urls):
             try:
-                return self.pin(artifact, urls)
+                return self.pin(artifact, joined(artifact.urls, base))
             except RuleError as error:
                 section.broken(error, name=section.path, spot=section.spot)
         return artifact
@@ -124,7 +131,7 @@ class Reader:
                     values[declared.field] = found
         return values
 
-    def value(self, section: Section, key: str, value: Value, kind: keys.Kind, before: object) -> object:
+    def value(self, section: Section, key: str, value: Value, kind: keys.Kind, before: object) -> object:  # noqa: PLR0911  one case per kind
         """`value` as the model has it, on top of the value `before`; None if it is wrong, after adding the problem."""
         match kind:
             case keys.Text():
@@ -134,6 +141,8 @@ class Reader:
                 return _text(section, key, value, kind.rule, types=(str, int, float))
             case keys.Texts() | keys.OneOrMore():
                 return _texts(section, key, value, kind)
+            case keys.Mirrors():
+                return _mirrors(section, key, value, kind)
             case keys.Flag() | keys.Whole():
                 return _flag_or_whole(section, key, value, kind)
             case keys.Table():
@@ -147,13 +156,14 @@ class Reader:
             return section.wrong_type(value, key, MAPPING)
         values = dict(cast("Values", before or {}))
         for name, (entry, spot) in table.entries.items():
+            known = name
             try:
-                kind.names(name)
+                known = kind.names(name)
             except RuleError as error:
                 table.broken(error, name=f"{table.path}: `{name}`", spot=spot)
             found = None if entry.data is None else self.value(table, name, entry, kind.of, None)
             if found is not None:
-                values[kind.rename(name) if kind.rename else name] = found
+                values[kind.rename(known) if kind.rename else known] = found
         return values
 
     def group(self, section: Section, key: str, value: Value, kind: keys.Group, before: object) -> object:
@@ -192,6 +202,31 @@ def _texts(section: Section, key: str, value: Value, kind: keys.Texts | keys.One
     else:
         found = [_text(section, key, value, kind.rule)]
     return kind.load(item for item in found if item is not None)
+
+
+def _mirrors(section: Section, key: str, value: Value, kind: keys.Mirrors) -> Tiers | None:
+    """A list of mirrors; with a list in it, each item is a tier, and no mirror is in two."""
+    if kind.or_one and not isinstance(value.data, list | dict):
+        one = _text(section, key, value, kind.rule)
+        return ((one,),) if one else None
+    if not isinstance(value.data, list):
+        return section.wrong_type(value, key, "a list")
+    is_tiered, known = any(isinstance(item.data, list) for item in value.data), set[str]()
+    tiers: list[tuple[str, ...]] = []
+    for at, item in enumerate(value.data):
+        name, tier = f"{key}[{at}]", item.data if isinstance(item.data, list) else [item]
+        named = [(f"{name}[{inner}]" if tier is item.data else name, one) for inner, one in enumerate(tier)]
+        found = [(path, one, _text(section, path, one, kind.rule)) for path, one in named]
+        if not tier:
+            message = f"{section.name(name)} is a tier without a mirror"
+            section.add("tier-empty", message, at=item.spot, hint="leave it out")
+        for path, one, url in found:
+            if url in known and is_tiered:
+                message = f"{section.name(path)} is given before"
+                section.add("mirror-twice", message, at=one.spot, hint="keep the first: each mirror is in one tier")
+            known.update(filter(None, (url,)))
+        tiers.append(tuple(url for _, _, url in found if url is not None))
+    return tuple(tiers) if is_tiered else tuple(filter(None, (flat(tuple(tiers)),)))
 
 
 def _flag_or_whole(section: Section, key: str, value: Value, kind: keys.Flag | keys.Whole) -> bool | int | None:

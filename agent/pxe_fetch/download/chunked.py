@@ -146,6 +146,7 @@ class ChunkedDownload:
             # No If-Range: each chunk's digest reveals whether the server's file has changed.
             end=chunk_map.start(stream.end) if asks_range else None,
             headers=self._source.headers,
+            login=self._source.login,
             credentials=self._source.credentials,
             timeouts=scheduler.mirrors.timeouts(mirror),
             deadline=deadline,

@@ -44,7 +44,7 @@ class Events(Protocol):
         """After `started`: the first `offset` bytes need not be fetched again."""
 
     def progress(self, name: str, *, received: int, total: int | None) -> None:
-        """The part has `received` bytes of the artifact; called about twice a second, and at the end of a body."""
+        """The part has `received` bytes of the artifact; called with each buffer that is written."""
 
     def retrying(
         self, name: str, *, url: str, attempt: int, error: str, status: int | None, wait_seconds: float, next_url: str

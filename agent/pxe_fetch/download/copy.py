@@ -18,12 +18,11 @@ from threading import Thread
 from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.errors import NetworkError
+from pxe_fetch.errors import SlowError
 from pxe_fetch.transport import Body
 
 BUFFER = 512 * 1024  # bytes of one buffer: at most as many are lost if the agent is killed
 WRITE_EVERY = 0.5  # seconds: slow bytes do not wait for a full buffer
-PROGRESS_EVERY = 0.5  # seconds between two reports of progress
 LONG_BODY = 4 * 1024 * 1024  # bytes after which a second thread is worth its start
 _BUFFERS = 6  # one being filled, one being hashed; the others wait while the node has other things to do
 _SPARES = 8  # buffers kept for later bodies: faulting in a new one costs more than copying a small file
@@ -83,7 +82,7 @@ class MinimumRate:
     def check(self, count: int) -> float:
         """Count `count` received bytes; return the time.
 
-        Raises NetworkError if the last window had too few, or the first half of it.
+        Raises SlowError if the last window had too few, or the first half of it.
         """
         deadline, timeouts = self.deadline, self.timeouts
         deadline.check()
@@ -97,7 +96,7 @@ class MinimumRate:
             is_slow = len(self._quarters) > 1 and rate * self.sharers() < timeouts.min_rate
             if is_slow and self.may_leave():
                 least = f"{timeouts.min_rate / 1024:g} KiB/s"
-                raise NetworkError(f"too slow: {rate / 1024:.1f} KiB/s, less than {least}")
+                raise SlowError(f"too slow: {rate / 1024:.1f} KiB/s, less than {least}")
         return now
 
 

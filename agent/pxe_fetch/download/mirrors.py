@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import field, replace
-from functools import lru_cache
 
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
@@ -23,6 +22,7 @@ from pxe_fetch.errors import (
     RangeError,
     RefusedError,
     SilentError,
+    SlowError,
     TrustError,
 )
 from pxe_fetch.plan import Source
@@ -40,7 +40,7 @@ _SLOW = 1.5  # times as long, less than `timeouts.min_rate` is as good as silenc
 _IMPATIENT = 2  # failures in a row of one mirror from which on it gets all of `timeouts.read`: it may just be slow
 
 
-class OvertakenError(NetworkError, is_counted=False):
+class OvertakenError(SlowError, is_counted=False):
     """A stream was ended because another mirror would download the rest much faster."""
 
 
@@ -57,14 +57,13 @@ class Mirror:
     """One url, and what this download has learnt of it."""
 
     url: str
-    position: int  # in the list, from 0
+    tier: int  # from 0; it is asked only while those before it fail
     host: Host
     ranges: bool = field(init=False)  # assumed until it shows that it has none
     has_sent_range: bool = False  # exactly as requested
     validator: str | None = None  # strong ETag of the bytes that it sent
     is_odd: bool = False  # its last answer was: a web page, or encoded
-    asked: int = 0
-    asked_at: int = -1  # how often the artifact had made progress when it was asked last
+    turn: int = 0  # the number of the last request to it, from 1, among all for the artifact
     has_delivered: bool = False  # at least one byte
     failures: int = 0  # in a row, without new bytes
     limited: int = 0  # streams in a row that its host refused, serving others
@@ -151,7 +150,9 @@ class Mirrors:
 
     def __init__(self, source: Source, context: Context) -> None:
         self.all: Sequence[Mirror] = [
-            Mirror(url=url, position=index, host=context.host(url)) for index, url in enumerate(source.urls)
+            Mirror(url=url, tier=number, host=context.host(url))
+            for number, tier in enumerate(source.mirrors)
+            for url in tier
         ]
         self._source = source
         self._events = context.events
@@ -172,39 +173,52 @@ class Mirrors:
     def ready(self, *, without: Collection[Mirror] = ()) -> Iterator[Mirror]:
         """The mirrors that may get another stream now and are not in `without`, best first.
 
-        A mirror without ranges gets one stream, and only if no other mirror has ranges. In `listed` order a mirror is
-        omitted while one before it works.
+        A mirror without ranges gets one stream, and only if no other mirror of its tier has ranges. A tier is omitted
+        while a mirror of one before it works, if only for streams that its host already serves.
         """
-        now, has_ranges = self._clock.now(), False
+        now, has_ranges, working = self._clock.now(), False, len(self.all)
         for mirror in self._ranked(prefer_ranges=True, without=without):
-            if mirror.not_before > now or mirror.host.is_full() or self._is_last_resort(mirror):
+            if mirror.tier > working or mirror.host.is_full() or self._is_last_resort(mirror):
                 return
+            if mirror.not_before > now:
+                continue
             if not mirror.ranges and (has_ranges or any(one.streams for one in self.all)):
                 return
             has_ranges |= mirror.ranges
             if mirror.accepts_stream:
                 yield mirror
-            if self._source.keep_order and mirror.ranges and not mirror.failures and not mirror.corrupt:
-                return
+            if not mirror.failures:
+                working = mirror.tier
 
     def _ranked(self, *, prefer_ranges: bool, without: Collection[Mirror]) -> Sequence[Mirror]:
         """Those that may still be asked, the best one first."""
-        now, keep_order, base = self._clock.now(), self._source.keep_order, self._source.retry.base
+        now, base = self._clock.now(), self._source.retry.base
+        usable = [one for one in self.all if not one.out and one not in without]
+        due = {one.tier for one in usable if self._is_due(one, now) and not self._is_last_resort(one)}
 
         def rank(mirror: Mirror) -> tuple[float, ...]:
             is_behind = prefer_ranges and not mirror.ranges
             return (
                 self._is_last_resort(mirror),
+                mirror.tier if mirror.tier in due else len(self.all),
                 mirror.host.is_full(),
                 max(mirror.not_before, now) + (base if is_behind else 0.0),
                 is_behind,
                 mirror.is_dead,
                 mirror.corrupt,
-                0 if keep_order else mirror.streams,
-                mirror.position if keep_order else mirror.asked,
+                mirror.streams,
+                mirror.turn,
             )
 
-        return sorted((one for one in self.all if not one.out and one not in without), key=rank)
+        return sorted(usable, key=rank)
+
+    def _is_due(self, mirror: Mirror, now: float) -> bool:
+        """Whether it comes before later tiers: one that failed does so after its wait, once they have had a turn.
+
+        Else they would never be asked if failing takes longer than the waits, as with a cache that answers 504.
+        """
+        later = [one.turn for one in self.all if one.tier > mirror.tier and not one.out]
+        return mirror.not_before <= now and (not mirror.failures or not later or mirror.turn < max(later))
 
     def _is_last_resort(self, mirror: Mirror) -> bool:
         """Whether its host is silent, or its answer was odd, and another mirror which may work has neither."""
@@ -217,13 +231,23 @@ class Mirrors:
         return mirror.is_odd or not any(one.is_odd and one.url in origins for one in self.all)
 
     def timeouts(self, mirror: Mirror) -> Timeouts:
-        """Those of a request to `mirror`: shorter if another mirror may answer sooner, or send faster."""
+        """Those of a request to `mirror`: shorter if another mirror may answer sooner, or send faster.
+
+        A cache may have to wait for its server, and is spared no load if its clients turn to that: silence is borne for
+        all of `timeouts.read` if only later tiers are left.
+        """
         better = self.others(mirror)
         if not mirror.is_odd:
             better = [one for one in better if not one.is_dead and not one.host.is_silent()]
         if not better or (mirror.failures >= _IMPATIENT and not mirror.is_odd):
             return self._source.timeouts
-        return _shorter(self._source.timeouts, is_untried=any(not one.failures for one in better))
+        is_near = mirror.is_odd or any(one.tier <= mirror.tier for one in better)
+        patience = _PATIENCE if is_near else self._source.timeouts.read
+        given = self._source.timeouts
+        read, window = min(given.read, patience), given.min_rate_window
+        if any(not one.failures for one in better):
+            window = min(window, _SLOW * read)
+        return replace(given, connect=min(given.connect, _PATIENCE), read=read, min_rate_window=window)
 
     def may_leave(self, mirror: Mirror) -> bool:
         """Whether another mirror, which can be asked now, may be faster than `mirror`."""
@@ -247,7 +271,7 @@ class Mirrors:
         if mirror.out:
             return
         now, is_own = self._clock.now(), True
-        mirror.failures = 1 if progressed else mirror.failures + 1
+        mirror.failures = 1 if progressed and not isinstance(error, SlowError) else mirror.failures + 1
         mirror.not_before = now + pause(error, failures=mirror.failures, policy=self._source.retry)
         match error:
             case OvertakenError():
@@ -310,13 +334,6 @@ class Mirrors:
         return max(
             errors, key=lambda error: (error.exit_code != Exit.NO_ROOM, error.transient, self._errors.index(error))
         )
-
-
-@lru_cache(maxsize=64)
-def _shorter(timeouts: Timeouts, *, is_untried: bool) -> Timeouts:
-    read = min(timeouts.read, _PATIENCE)
-    window = min(timeouts.min_rate_window, _SLOW * read) if is_untried else timeouts.min_rate_window
-    return replace(timeouts, connect=min(timeouts.connect, _PATIENCE), read=read, min_rate_window=window)
 
 
 def pause(error: FetchError, *, failures: int, policy: RetryPolicy) -> float:

@@ -50,7 +50,7 @@ class Attempts:
     resumed_from: int = 0  # bytes left by an earlier run
     last_mirror: Mirror | None = None  # that was asked; of several streams, the one that sent the last right chunk
     last_error: FetchError | None = None
-    _progress: int = 0  # how often the artifact has made some
+    _progressed_at: int = 0  # how many requests were begun before the artifact's last progress
     _without_progress: int = 0  # failures in a row
     _begun: int = 0
     _failed: int = 0
@@ -90,8 +90,7 @@ class Attempts:
         """Count a request to `mirror`."""
         self._begun += 1
         self.last_mirror = mirror
-        mirror.asked += 1
-        mirror.asked_at = self._progress
+        mirror.turn = self._begun
 
     def failed(
         self,
@@ -148,7 +147,7 @@ class Attempts:
     def progressed(self) -> None:
         """Record that the artifact has made progress."""
         self._without_progress = 0
-        self._progress += 1
+        self._progressed_at = self._begun
 
     def _ask_for_the_whole(self) -> None:
         """Have mirrors that failed each range asked for the whole file, once, before the attempts are used up.
@@ -160,13 +159,13 @@ class Attempts:
             error = mirror.error
             is_worth_it = error and (error.status or not (self.here() or isinstance(error, SilentError)))
             if mirror.ranges and is_worth_it and mirror.failures >= min(_RANGED_ATTEMPTS, most) > 0:
-                mirror.ranges, mirror.asked_at = False, -1
+                mirror.ranges, mirror.turn = False, 0
 
     def is_exhausted(self) -> bool:
         """Whether too many attempts in a row made no progress, and every mirror was asked since the last progress."""
         if self._without_progress < self.source.retry.attempts_without_progress:
             return False
-        return all(mirror.asked_at == self._progress or mirror.out for mirror in self.mirrors.all)
+        return all(mirror.turn > self._progressed_at or mirror.out for mirror in self.mirrors.all)
 
     def _wait(self, following: Mirror | None) -> float:
         return max(0.0, following.not_before - self.deadline.clock.now()) if following else 0.0
@@ -189,7 +188,7 @@ class Attempts:
 
     def _tried(self) -> str:
         """What was tried: 4 attempts at 2 mirrors in 12.3 s, 1.43 MiB of 2.86 MiB here."""
-        mirrors, total = sum(mirror.asked > 0 for mirror in self.mirrors.all), self.source.size
+        mirrors, total = sum(mirror.turn > 0 for mirror in self.mirrors.all), self.source.size
         where = f" at {mirrors} mirrors" if mirrors > 1 else ""
         of = f" of {amount(total)}" if total else ""
         seconds = span(self.deadline.clock.now() - self._began)

@@ -10,7 +10,6 @@ from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.url import redact
 from pxe_fetch.download.context import Context
-from pxe_fetch.download.copy import PROGRESS_EVERY
 from pxe_fetch.download.mirrors import Mirror, OvertakenError, pause
 from pxe_fetch.download.partfile import check_size
 from pxe_fetch.download.retry import Attempts, is_final
@@ -42,7 +41,6 @@ class ChunkScheduler:
         self._partial: dict[int, PartialChunk] = {}  # of chunks that no stream downloads now
         self._wrong: set[int] = set()  # chunks that were wrong, until they are right
         self._farthest = 0  # most bytes present when an attempt failed: only more is progress
-        self._reported = 0.0  # on the clock: the last progress report
         self._is_resuming = False
 
     def next_stream(self) -> Stream | None:
@@ -170,13 +168,10 @@ class ChunkScheduler:
             stream.mirror.has_sent_range |= is_ranged
             stream.is_ranged = is_ranged
             self.attempts.last_mirror = stream.mirror
-            is_first = self.attempts.received == 0
-            is_resuming = self._is_resuming or (is_first and self.attempts.resumed_from > 0)
+            is_resuming = self._is_resuming or (self.attempts.received == 0 and self.attempts.resumed_from > 0)
             self._is_resuming = False
             here = self.here
         url, name = redact(stream.mirror.url), self._source.name
-        if not is_first:
-            self._events.progress(name, received=here, total=self._map.size)
         self._events.started(name, url=url, offset=here, total=self._map.size)
         if is_resuming and here:
             self._events.resumed(name, url=url, offset=here)
@@ -188,6 +183,8 @@ class ChunkScheduler:
         """
         with self.changed:
             mirror = stream.mirror
+            if self._is_earlier_tier_ready(mirror):
+                return False
             missing = self._missing(start=stream.end, without=self.mirrors.excluded_chunks(mirror))
             if missing is None:
                 return False
@@ -198,6 +195,11 @@ class ChunkScheduler:
             start = self._map.start(first) + (stream.partial.length if stream.partial else 0)
             stream.position = stream.hashed = stream.filled_to = start
             return True
+
+    def _is_earlier_tier_ready(self, mirror: Mirror) -> bool:
+        """Whether a mirror of a tier before that of `mirror` would get a stream now, so that its own are to end."""
+        first = next(self.mirrors.ready(without=self._useless()), mirror) if mirror.tier else mirror
+        return first.tier < mirror.tier
 
     def skipped(self, count: int) -> None:
         """Count `count` received bytes that were not needed."""
@@ -212,6 +214,13 @@ class ChunkScheduler:
         with self.changed:
             if stream.failure:
                 return 0
+            index = self._map.at(stream.position)
+            if (
+                stream.received
+                and stream.position == self._map.start(index)
+                and self._is_earlier_tier_ready(stream.mirror)
+            ):
+                stream.end = index
             end = self._map.start(min(self._map.at(stream.position) + 1, stream.end))
             stream.filled_to = min(stream.position + most, end)
             return stream.filled_to - stream.position
@@ -225,11 +234,7 @@ class ChunkScheduler:
             self.attempts.received += count
             self.here += count
             stream.mirror.has_delivered = True
-            here, is_due = self.here, now - self._reported >= PROGRESS_EVERY
-            if is_due:
-                self._reported = now
-        if is_due:
-            self._events.progress(self._source.name, received=here, total=self._map.size)
+            self._events.progress(self._source.name, received=self.here, total=self._map.size)
 
     def hash(self, stream: Stream, data: memoryview) -> None:
         """Hash `data`, which follows what was hashed of the stream before, and judge each chunk that is complete."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.contract.url import redact
 from pxe_fetch.download.context import Context
-from pxe_fetch.download.copy import BUFFER, PROGRESS_EVERY, MinimumRate, copy_body
+from pxe_fetch.download.copy import BUFFER, MinimumRate, copy_body
 from pxe_fetch.download.mirrors import RANGE_ATTEMPTS, Mirror
 from pxe_fetch.download.partfile import SequentialPart, check_size, noted
 from pxe_fetch.download.retry import Attempts, ClaimedSizeError, is_final, unforeseen
@@ -36,7 +36,6 @@ class SequentialDownload:
         self._events = context.events
         self._reserve = reserve
         self._reserved = 0  # bytes
-        self._reported = context.clock.now()  # the last progress report
         self.attempts = Attempts(source=source, context=context, here=lambda: part.length, choose=self._choose_mirror)
         self._deadline, self._mirrors = self.attempts.deadline, self.attempts.mirrors
         self._farthest = 0  # the greatest length of the part so far: only bytes beyond it are progress
@@ -116,6 +115,7 @@ class SequentialDownload:
             offset=offset,
             validator=mirror.validator if offset else None,
             headers=self._source.headers,
+            login=self._source.login,
             credentials=self._source.credentials,
             timeouts=timeouts,
             deadline=self._deadline,
@@ -145,7 +145,7 @@ class SequentialDownload:
             if total is None:
                 self._reserve_step(part.length + len(data))
             part.write(data)
-            self._report_progress(total)
+            self._events.progress(self._source.name, received=part.length, total=total)
             if total is not None and part.length > total:  # a mirror that sends more than it claimed is at fault
                 message = f"wrong size: expected {total} bytes, and more came"
                 raise IntegrityError(message, expected=str(total), found=f">{total}")
@@ -153,15 +153,8 @@ class SequentialDownload:
         try:
             copy_body(body, wanted=wanted, check=rate.check, write=write, update=part.digester.update)
         finally:
-            self._report_progress(total, every=0)
             self.attempts.received += part.length - before
             mirror.has_delivered |= part.length > before
-
-    def _report_progress(self, total: int | None, *, every: float = PROGRESS_EVERY) -> None:
-        now = self._deadline.clock.now()
-        if now - self._reported >= every:
-            self._reported = now
-            self._events.progress(self._source.name, received=self._part.length, total=total)
 
     def _may_resume(self, mirror: Mirror) -> bool:
         if not self._part.length or not mirror.ranges:

@@ -51,7 +51,7 @@ class EventLog:
             if transfer := transfers.get(name):
                 state.dest = str(transfer.dest)
                 state.total = transfer.size
-                state.mirrors = tuple(map(redact, transfer.urls)) if len(transfer.urls) > 1 else ()
+                state.mirrors = _numbered(transfer)
                 if transfer.digest and transfer.digest.algorithm == "sha256":
                     state.sha256 = transfer.digest.hex
             elif name in skipped:
@@ -114,6 +114,16 @@ class EventLog:
         """Work on the artifact has started; its destination is checked first."""
         with self._store.edit(name) as artifact:
             artifact.started = time.monotonic()
+
+    def resolved(self, transfer: Transfer, reference: str) -> None:
+        """What the artifact `transfer` is in a registry is known now: its layer in the manifest `reference`."""
+        with self._store.edit(transfer.name) as artifact:
+            artifact.oci = reference
+            artifact.total = transfer.size
+            artifact.sha256 = transfer.digest.hex if transfer.digest and transfer.digest.algorithm == "sha256" else None
+            artifact.mirrors = _numbered(transfer)
+        message = f"{reference} has {transfer.title}: {amount(transfer.size or 0)}"
+        self._send_of(artifact, message, MessageId.STATUS, self._routine, url=redact(transfer.listed_url))
 
     def up_to_date(self, transfer: Transfer) -> None:
         """The destination is already what it should be, and stays."""
@@ -186,17 +196,19 @@ class EventLog:
         self, name: str, *, url: str, offset: int, total: int | None, final_url: str | None = None, remark: str = ""
     ) -> None:
         with self._store.edit(name) as artifact:
-            is_first = artifact.url is None
+            mirrors, before = artifact.mirrors, artifact.url
+            is_other_tier = before is None or mirrors.get(before) != mirrors.get(url)
             artifact.final_url, artifact.remark = final_url, remark or None
             artifact.phase = "fetching"
             artifact.url = url
             artifact.bytes = offset
             artifact.total = artifact.total if total is None else total
             artifact.attempts = max(artifact.attempts, 1)
-        if is_first and artifact.dest:
+        if is_other_tier and artifact.dest:
             size = "" if total is None else f" ({amount(total)})"
-            mirrors = artifact.mirrors
-            mirror = f", mirror {mirrors.index(url) + 1} of {len(mirrors)}" if url in mirrors else ""
+            mirror = f", mirror {[*mirrors].index(url) + 1} of {len(mirrors)}" if url in mirrors else ""
+            tiers = max(mirrors.values(), default=1)
+            mirror += f" in tier {mirrors[url]} of {tiers}" if 1 < tiers < len(mirrors) else ""
             self._send_of(artifact, f"fetching from {url}{mirror}{size}", MessageId.START, self._routine)
 
     def resumed(self, name: str, *, url: str, offset: int) -> None:
@@ -275,3 +287,9 @@ class EventLog:
 
     def _send(self, message: str, message_id: str, priority: int = INFO, /, **fields: Value) -> None:
         self.journal.send(message, priority=priority, message_id=message_id, run=self._store.run, **fields)
+
+
+def _numbered(transfer: Transfer) -> dict[str, int]:
+    """The mirrors, redacted, and the numbers of their tiers, from 1; none if there is one mirror."""
+    tiers = enumerate(transfer.mirrors, 1) if len(transfer.urls) > 1 else ()
+    return {redact(url): number for number, tier in tiers for url in tier}

@@ -54,12 +54,13 @@ class ArtifactState:
     url: str | None = None  # redacted; the mirror in use, or the one that served the last bytes
     final_url: str | None = None  # redacted; where its redirects led to, if the whole comes as one stream
     remark: str | None = None  # what is odd about its answer
+    oci: str | None = None  # where a registry has it: the reference, with the digest of the manifest
     sha256: str | None = None
     error: str | None = None
     cause: str | None = None
 
     # _NOT_IN_FILE:
-    mirrors: tuple[str, ...] = ()  # redacted, in the order of this node; empty if there is only one URL
+    mirrors: Mapping[str, int] = field(default_factory=dict)  # redacted, in the order of this node -> tier from 1
     dropped_mirrors: int = 0
     started: float | None = None
     ended: float | None = None

@@ -5,13 +5,14 @@ A new scheme is one new file here, a case in `Transports`, and its name in contr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from threading import Lock
 from typing import Protocol
 
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.record import record
+from pxe_fetch.contract.registry import Login
 from pxe_fetch.contract.url import Url, UrlError, parse
 from pxe_fetch.contract.validators import SCHEMES
 from pxe_fetch.deadline import Deadline
@@ -30,6 +31,7 @@ class Request:
     end: int | None = None  # offset behind the last byte; more than `offset`, at most the file's size
     validator: str | None = None  # a strong one that an earlier Body of the same url gave
     headers: Mapping[str, str] = field(default_factory=dict)  # for the url's own origin alone
+    login: Login | None = None  # to the registry that the url leads to; None: it is none
     credentials: tuple[str, ...] = ()  # names of those that are in the headers and the url, for messages
     timeouts: Timeouts
     deadline: Deadline
@@ -97,7 +99,11 @@ class Transports:
     A scheme's module, which imports this one, is imported when the scheme is first used.
     """
 
-    def __init__(self, *, tls: Tls | None = None, proxy: Proxy | None = None) -> None:
+    def __init__(
+        self, *, tls: Tls | None = None, proxy: Proxy | None = None, warn: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`warn` is told in a sentence what the user should know, though nothing has failed."""
+        self._warn = warn
         self._tls = tls or Tls()
         self._proxy = proxy or Proxy()
         self._made: dict[str, Transport] = {}
@@ -117,7 +123,7 @@ class Transports:
             case "http":
                 from pxe_fetch.transport.http import HttpTransport
 
-                return HttpTransport(tls=self._tls, proxy=self._proxy)
+                return HttpTransport(tls=self._tls, proxy=self._proxy, warn=self._warn)
             case "file":
                 from pxe_fetch.transport.file import FileTransport
 

@@ -31,7 +31,7 @@ _LENGTH = re.compile(r"0*\d{1,18}", re.ASCII)  # less than 2**63
 _STATUS = re.compile(r"HTTP/1\.(\d)[ \t]+([1-9]\d\d)(?=[ \t\n])", re.ASCII)
 _FIELD = re.compile(  # one that is read here or in http.py, with the lines that go on with it (RFC 9112, 5.2)
     r"\n(connection|content-encoding|content-length|content-range|content-type|date|etag|keep-alive|location"
-    r"|proxy-authenticate|proxy-connection|retry-after|transfer-encoding)[ \t]*:(.*(?:\n[ \t].*)*)",
+    r"|proxy-authenticate|proxy-connection|retry-after|transfer-encoding|www-authenticate)[ \t]*:(.*(?:\n[ \t].*)*)",
     re.ASCII | re.IGNORECASE,
 )
 _HTTP_1_1 = 11
@@ -59,7 +59,7 @@ class Response(http.client.HTTPResponse):
     def field(self, name: str) -> str | None:
         """The first header field of that `name`, of challenges (RFC 9110, 11.7.1) all; None where it is missing."""
         values = self._fields.get(name.lower())
-        return (", ".join(values) if name == "Proxy-Authenticate" else values[0]) if values else None
+        return (", ".join(values) if name.endswith("-Authenticate") else values[0]) if values else None
 
     def _read_header(self, limit: int) -> int:
         """Read one header, interim or final, up to the empty line: its status, and the fields that matter.

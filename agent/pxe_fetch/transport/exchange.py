@@ -47,7 +47,7 @@ _TLS_WANTED = rb"plain HTTP request was sent to HTTPS port|speaking plain HTTP t
 # Beside 5xx: the same request may succeed later. 412 and 416 are no answers to a request without conditions.
 _AGAIN = frozenset({408, 409, 412, 416, 421, 423, 424, 425, 429})
 _SCHEME = r"(?a:(?:^|,)\s*([A-Za-z0-9-]+)(?=\s|,|$))"  # of challenges (RFC 9110, 11.6.1)
-_OF_PROXIES = frozenset({502, 503, 504})
+OF_PROXIES = frozenset({502, 503, 504})  # what a proxy answers that has no answer to pass on (RFC 9110, 15.6)
 _INVALID = 600  # statuses end before (RFC 9110, 15)
 
 Field = Callable[[str], str | None]  # gives a header field of an answer
@@ -168,7 +168,7 @@ def refusal(status: int, field: Field, exchange: Exchange, *, text: bytes = b"",
     said = f"the server answered {status}"
     if proxy and is_tunnel:
         said = f"the proxy {proxy.host_and_port} did not connect to {exchange.url.host_and_port}: it answered {status}"
-    elif proxy and exchange.is_forwarded and status in _OF_PROXIES:
+    elif proxy and exchange.is_forwarded and status in OF_PROXIES:
         said = f"the proxy {proxy.host_and_port}, or a server behind it, answered {status}"
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _AGAIN:
         wait = retry_after(field("Retry-After"), date=field("Date"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
@@ -12,6 +12,7 @@ from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import NetworkError, PolicyError, RangeError, RefusedError
 from pxe_fetch.transport import Body, Request, parse_url
 from pxe_fetch.transport.exchange import basic, refusal
+from pxe_fetch.transport.registry import Registries
 from pxe_fetch.transport.session import Answer, Session
 
 REDIRECTS = 10  # followed for one request
@@ -30,14 +31,18 @@ _BLANKS = " \t\r\n"  # around a value; the last two where it is folded. str.stri
 class HttpTransport:
     """Keeps connections per host for the whole run, shared by its threads."""
 
-    def __init__(self, *, tls: Tls, proxy: Proxy) -> None:
-        self._session = Session(tls=tls, proxy=proxy)
+    def __init__(self, *, tls: Tls, proxy: Proxy, warn: Callable[[str], None] = lambda _: None) -> None:
+        self._session = Session(tls=tls, proxy=proxy, warn=warn)
+        self._registries = Registries(self._session)
 
     def open(self, request: Request) -> Body:
         own = url = parse_url(request.url)
         for _ in range(REDIRECTS + 1):
             fields = _fields(request, url, own=own)
-            answer = self._session.ask(url, fields=fields, timeouts=request.timeouts, deadline=request.deadline)
+            if request.login and url.origin == own.origin:  # no storage that it redirects to is told who asks
+                answer = self._registries.ask(url, login=request.login, fields=fields, request=request)
+            else:
+                answer = self._session.ask(url, fields=fields, timeouts=request.timeouts, deadline=request.deadline)
             try:
                 if answer.status not in _REDIRECTS:
                     answer.final_url = None if url is own else str(url)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import ssl
+import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from math import inf
@@ -25,10 +27,10 @@ from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.paths import CA_BUNDLES
 from pxe_fetch.contract.url import Url, is_exempt
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.errors import FetchError, PolicyError, TrustError
+from pxe_fetch.errors import FetchError, NetworkError, PolicyError, TrustError
 from pxe_fetch.transport import Body, parse_url
 from pxe_fetch.transport.connection import CURRENT, POOLS, Response
-from pxe_fetch.transport.exchange import Exchange, Watcher, proxy_authorization, translate_error
+from pxe_fetch.transport.exchange import OF_PROXIES, Exchange, Watcher, proxy_authorization, refusal, translate_error
 from pxe_fetch.transport.sockets import distrust
 
 _KEPT = 256  # servers whose connections are kept, and connections to one of them: more than are ever used at once
@@ -36,6 +38,7 @@ _DRAINED = 16 * 1024  # bytes of an answer's text that are read, to keep the con
 _DRAIN = 0.25  # seconds that this may take
 _BRIEFLY = 1.0  # seconds of idleness after which no server that really keeps connections closes one
 _LARGEST_PEM = 16 * 1024 * 1024  # bytes of a CA bundle, certificate or key
+_LEFT_OUT = 60.0  # seconds for which servers are asked without a proxy that fails
 _CUTS = 3  # how often one may before its connections are no longer kept
 _FIELD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+: ?([\x21-\x7e\x80-\xff][^\r\n\0]*)?", re.ASCII)  # RFC 9110, 5.1, 5.5
 _DEFAULTS = ("User-Agent", f"pxe-fetch/{__version__}"), ("Accept", "*/*")  # a configuration may give others
@@ -47,8 +50,10 @@ urllib3.disable_warnings(urllib3.exceptions.SystemTimeWarning)  # a node that ha
 class Session(HTTPAdapter):
     """Asks, and keeps the connections for the next time. Safe to use from several threads."""
 
-    def __init__(self, *, tls: Tls, proxy: Proxy) -> None:
-        self._tls, self._proxy = tls, proxy
+    def __init__(self, *, tls: Tls, proxy: Proxy, warn: Callable[[str], None]) -> None:
+        """`warn` is told in a sentence that a proxy is left out."""
+        self._tls, self._proxy, self._warn = tls, proxy, warn
+        self._left_out: dict[str, float] = {}  # proxies that fail -> when to try them again, on time.monotonic()
         self._pools: dict[tuple[object, ...], urllib3.HTTPConnectionPool] = {}  # as PoolManager finds them, but quickly
         self._cut: Counter[tuple[object, ...]] = Counter()  # kept connections that a place closed soon, unannounced
         self._watcher = Watcher()
@@ -60,17 +65,56 @@ class Session(HTTPAdapter):
     ) -> Answer:
         """What answers a GET, or a POST of `body`, its own body still unread. Raises as Transport.open does."""
         deadline.check()
-        exchange = Exchange(url=url, proxy=proxy_for(url, self._proxy), timeouts=timeouts, deadline=deadline)
+        proxy, request = proxy_for(url, self._proxy), _prepare(url, fields=fields, body=body)
+        exchange = Exchange(url=url, proxy=proxy, timeouts=timeouts, deadline=deadline)
+        if proxy is None or self._proxy.fallback == "none":
+            return self._ask(request, exchange)
+        return self._ask_or_go_without(request, exchange, proxy=proxy.host_and_port)
+
+    def _ask_or_go_without(self, request: PreparedRequest, exchange: Exchange, *, proxy: str) -> Answer:
+        """As `ask` by a `proxy`; the server is asked directly if that, or what is behind it, fails.
+
+        Whose failure a 502, 503 or 504 is, no field of the answer says reliably: what the server says directly does. A
+        proxy whose server then answers is left out for a while; it did not connect, or did not pass the answer on.
+        """
+        failure: FetchError | None = None
+        now, until = time.monotonic(), self._left_out.get(proxy, 0.0)
+        if now >= until:
+            if until:  # this request finds out whether it works again; the others do without it meanwhile
+                self._left_out[proxy] = now + _LEFT_OUT
+            try:
+                answer = self._ask(request, exchange)
+                if not exchange.is_forwarded or answer.status not in OF_PROXIES:
+                    self._left_out.pop(proxy, None)
+                    return answer
+                answer.dismiss()
+                failure = refusal(answer.status, answer.field, exchange)
+            except NetworkError as error:
+                if exchange.is_answered and error.status not in OF_PROXIES:
+                    raise
+                failure = error
+        direct = Exchange(url=exchange.url, proxy=None, timeouts=exchange.timeouts, deadline=exchange.deadline)
+        try:
+            answer = self._ask(request, direct)
+        except NetworkError as error:
+            error.args = (f"{error}; before that, {failure}" if failure else str(error),)
+            raise
+        if failure and answer.status not in OF_PROXIES:
+            self._left_out[proxy] = time.monotonic() + _LEFT_OUT
+            self._warn(f"{failure}: servers are asked directly; the proxy is tried again in {_LEFT_OUT:.0f} s")
+        return answer
+
+    def _ask(self, request: PreparedRequest, exchange: Exchange) -> Answer:
         exchange.is_kept = self._cut[exchange.place] < _CUTS
-        request = _prepare(url, fields=fields, body=body)
         CURRENT.set(exchange)
         self._watcher.exchanges.add(exchange)
         try:
             raw = self._send(request, exchange)
         except BaseException as error:
             self._watcher.end(exchange)
+            peer = exchange.proxy or exchange.url
             if not exchange.is_answered:
-                distrust((exchange.proxy or url).host, (exchange.proxy or url).port)
+                distrust(peer.host, peer.port)
             if isinstance(error, FetchError) or not isinstance(error, Exception):
                 raise
             raise translate_error(error, exchange) from error

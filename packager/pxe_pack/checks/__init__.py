@@ -9,6 +9,7 @@ from pxe_pack.checks.agent import agent_fits
 from pxe_pack.checks.arguments import arguments, command_lines
 from pxe_pack.checks.certificates import root_certificates
 from pxe_pack.checks.destinations import destinations
+from pxe_pack.checks.digests import digests
 from pxe_pack.checks.files import files
 from pxe_pack.checks.grubmenu import grub_menu
 from pxe_pack.checks.grubscript import grub_script
@@ -91,6 +92,7 @@ _CONFIGURATION: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     names,
     memory,
     destinations,
+    digests,
     secrets,
     start_units,
     tls_files,

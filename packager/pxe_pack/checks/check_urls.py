@@ -7,12 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from pxe_fetch.contract.keys import flat
 from pxe_fetch.contract.minisign import signature_url
+from pxe_fetch.contract.mirrors import moved, requested
 from pxe_fetch.contract.model import Artifact, FetchConfig, Proxy
 from pxe_fetch.contract.problem import Problem, printable
+from pxe_fetch.contract.registry import written
 from pxe_fetch.contract.url import redact
 from pxe_fetch.contract.validators import joined
 from pxe_pack.checks import url_client
+from pxe_pack.checks.pinned_config import named
 from pxe_pack.checks.subject import Subject
 from pxe_pack.checks.url_client import Client, Found
 from pxe_pack.image.grub.words import unknown_variable
@@ -31,6 +35,7 @@ class _Target:
     url: str
     what: str
     size: int | None  # bytes; None: unknown
+    title: str | None = None  # of a layer; the URL is that of a registry's manifest
     headers: Mapping[str, str] = field(default_factory=dict)
     unasked: str = ""  # why it cannot be checked from here
     needed: bool = True
@@ -40,12 +45,12 @@ class _Target:
     @property
     def shown(self) -> str:
         """The URL for messages: its query may be secret."""
-        return redact(self.url)
+        return redact(self.url) if self.title is None else f"{self.title} of {written(redact(self.url))}"
 
 
 def check_urls(subject: Subject) -> Iterator[Problem]:
     """Problems with the responses of the URLs, in the order of the layout and the configuration."""
-    targets = {target.url: target for target in _targets(subject)}
+    targets = {(target.url, target.title): target for target in _targets(subject)}
     config = subject.config or subject.packed or FetchConfig()
     with (
         url_client.client_for(config.tls, config.proxy, subject.image.tree) as client,
@@ -93,43 +98,47 @@ def _targets(subject: Subject) -> Iterator[_Target]:
                 yield _Target(
                     url=listed.url, what=path, size=listed.size, needed=needed, resumes=not iso, by_dracut=iso
                 )
-        if pinned := layout.pinned:
-            yield from _of_pin(pinned)
+        for url, sha256, _ in named(subject):
+            yield from _of_config(url, layout.pinned, is_signed=bool(subject.trust) and not sha256)
     if config := subject.config:
         # what the layout exports is above, at the URLs that it has now
         exported = config.artifact_url if config is subject.packed and subject.layout else None
+        served = subject.artifact_url
         for artifact in config.artifacts:
-            if not exported or not any(url.startswith(exported) for url in artifact.urls):
-                yield from _of_artifact(artifact, config)
+            known = moved(artifact, below=exported, to=served) if exported else artifact
+            for target in _of_artifact(known, config):
+                if not exported or not target.url.startswith(served):
+                    yield target
 
 
-def _of_pin(pinned: Pinned) -> Iterator[_Target]:
-    """The URLs of a pinned configuration, which may be a newer one if it is signed, and of its signature."""
-    what = f"the configuration {printable(pinned.name)}"
-    yield _Target(url=pinned.url, what=what, size=None if pinned.signed_by else pinned.size, resumes=False)
-    if pinned.signed_by:
-        yield _Target(url=signature_url(pinned.url), what=f"the signature of {what}", size=None, resumes=False)
+def _of_config(url: str, pinned: Pinned | None, *, is_signed: bool) -> Iterator[_Target]:
+    """The URLs of a configuration and its signature. One that is signed may be newer than the one that was pinned."""
+    known = pinned if pinned and pinned.url == url else None
+    what = f"the configuration {printable(known.name)}" if known else "the configuration"
+    yield _Target(url=url, what=what, size=known.size if known and not is_signed else None, resumes=False)
+    if is_signed:
+        yield _Target(url=signature_url(url), what=f"the signature of {what}", size=None, resumes=False)
 
 
 def _of_artifact(artifact: Artifact, config: FetchConfig) -> Iterator[_Target]:
     """The URLs of an artifact: of its mirrors, of the list of its chunks, and of the file with its digest."""
-    name, chunks = f"artifact {artifact.name}", artifact.chunks
-    secret = artifact.header_credential or artifact.query_credential
-    unasked = "it needs a credential that only nodes have" if secret else ""
+    name, wanted = f"artifact {artifact.name}", requested(artifact, base=config.base_url)
+    unasked = "it needs a credential that only nodes have" if artifact.credentials else ""
     if any(map(unknown_variable, artifact.headers.values())):
         unasked = "its headers depend on the node"
     several = (
-        (name, artifact.urls, artifact.size, True),
-        (f"the chunks of {name}", chunks.urls if chunks else (), None, False),
-        (f"the digest of {name}", filter(None, (artifact.digest_url,)), None, False),
+        (name, wanted.file, artifact.size, True),
+        (f"the chunks of {name}", wanted.chunk_list, None, False),
+        (f"the digest of {name}", wanted.sums, None, False),
     )
-    for what, urls, size, resumes in several:
-        mirrors = joined(tuple(urls), config.base_url)
+    for what, tiers, size, resumes in several:
+        mirrors = joined(flat(tiers), config.base_url)
         for url in mirrors:
             yield _Target(
                 url=url,
                 what=what,
                 size=size,
+                title=artifact.title,
                 headers=artifact.headers,
                 unasked="it depends on the node" if unknown_variable(url) else unasked,
                 needed=artifact.required and len(mirrors) == 1,
@@ -146,7 +155,10 @@ def _asked(target: _Target, client: Client) -> list[Problem]:
     if url.scheme != "ftp" and (why := client.unasked(url)):
         return [_unasked(target, why)]
     try:
-        found = url_client.ftp(target.url) if url.scheme == "ftp" else client.http(url, target.headers)
+        if target.title is not None:
+            found = client.layer(url, target.title, target.headers)
+        else:
+            found = url_client.ftp(target.url) if url.scheme == "ftp" else client.http(url, target.headers)
     except url_client.ERRORS as error:
         return [_unreachable(target, _reason(error))]
     return list(_compared(target, found))

@@ -26,7 +26,7 @@ def pinned_config(subject: Subject) -> Iterator[Problem]:
     if not subject.layout:
         return
     pinned = subject.layout.pinned
-    for url, sha256, entry in _named(subject):
+    for url, sha256, entry in named(subject):
         yield from _unprotected(subject, entry, url=url, sha256=sha256, pinned=pinned)
     if pinned:
         packed = subject.packed.serial if subject.packed else None
@@ -66,7 +66,7 @@ def acceptable(
         )
 
 
-def _named(subject: Subject) -> Iterator[tuple[str, str, BootEntry]]:
+def named(subject: Subject) -> Iterator[tuple[str, str, BootEntry]]:
     """URL and digest of each configuration that an entry names (the last, as on nodes), with the first that does."""
     seen: dict[tuple[str, str], BootEntry] = {}
     for entry in subject.menu.entries:

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 from urllib.parse import parse_qsl
 
+from pxe_fetch.contract.mirrors import requested
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.url import redact
 from pxe_pack.checks.subject import Subject
 from pxe_pack.layout import kernel_arguments
-from pxe_pack.node_urls import artifact_urls
 
 # What is secret in a query, by the names of its parameters in lower case and without `-` and `_`; `*` is any beginning.
 _NAMES = (
@@ -85,7 +85,7 @@ def _of_config(config: FetchConfig) -> Iterator[tuple[str, str]]:
     for url in filter(None, (config.base_url, config.artifact_url)):
         yield "the base of the artifacts", url
     for artifact in config.artifacts:
-        for url in artifact_urls(artifact):
+        for url in requested(artifact, base=config.base_url).urls:
             yield f"artifact {artifact.name}", url
     if config.report.url:
         yield "the report", config.report.url

@@ -10,25 +10,31 @@ Sources: RFC 9110 (9.3.7 OPTIONS, 14.2 Range, 15.4 redirects), RFC 3659 (FTP's S
 from __future__ import annotations
 
 import ftplib
+import os
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from urllib3 import ProxyManager
 
 from pxe_fetch import __version__
 from pxe_fetch.contract.model import Proxy, Tls
 from pxe_fetch.contract.paths import CA_BUNDLES
+from pxe_fetch.contract.registry import Login, find_layer, read_manifest
 from pxe_fetch.contract.url import Url, UrlError, is_exempt, join, parse
 from pxe_pack.cleanup import temporary_folder
 from pxe_pack.image.tree import RootTree, regular_file
+from pxe_pack.registry.client import Repository
+from pxe_pack.tools import WorkError
 
 _TIMEOUT = 10  # seconds, to connect and for each response
 _REDIRECTS = 10
@@ -36,6 +42,7 @@ _MOVED = frozenset({300, 301, 302, 303, 307, 308})
 _RANGE_REFUSALS = frozenset({400, 406, 412, 416, 417, 431})
 _NOT_THE_FILE = frozenset({201, 202, 204, 205})
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_OF_PROXIES = frozenset({502, 503, 504})  # nodes ask without a proxy that answers so, if it has a fallback
 _WAITS = (0.5, 1.5)  # seconds between attempts; nodes have more patience
 _OK, _PARTIAL, _MULTIPLE, _UNSATISFIABLE = 200, 206, 300, 416
 ERRORS = (requests.RequestException, OSError, EOFError, ValueError, ftplib.Error)  # that asking raises
@@ -48,6 +55,14 @@ class Found:
     size: int | None  # bytes; None if it does not say
     ranges: bool  # whether a download can resume
     doubt: str = ""  # why its bytes may be other ones than those of the file
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Answer:
+    status: int
+    reason: str
+    headers: Mapping[str, str]  # in any case
+    body: bytes  # as much of it as was wanted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,11 +85,11 @@ class Client:
     def http(self, url: Url, headers: Mapping[str, str]) -> Found:
         """What an http or https server says of the file at `url`. Raises one of ERRORS."""
         answer = self._follow(url, {**headers, "Range": "bytes=0-0"})
-        if answer.status_code == _UNSATISFIABLE and answer.headers.get("Content-Range", "").endswith("*/0"):
+        if answer.status == _UNSATISFIABLE and answer.headers.get("Content-Range", "").endswith("*/0"):
             return Found(size=0, ranges=True)
-        if answer.status_code in _RANGE_REFUSALS:
+        if answer.status in _RANGE_REFUSALS:
             answer = self._follow(url, headers)
-        status = answer.status_code
+        status = answer.status
         if not _OK <= status < _MULTIPLE or status in _NOT_THE_FILE:
             raise requests.HTTPError(f"the server responded {status} {answer.reason}")
         doubt = _doubt(answer)
@@ -85,20 +100,42 @@ class Client:
         # the whole of an answer to a range over the only byte says nothing
         return Found(size=int(length) if length.isdigit() else None, ranges=length in {"0", "1"}, doubt=doubt)
 
+    def layer(self, url: Url, title: str, headers: Mapping[str, str]) -> Found:
+        """What a registry says of the layer with that title in the manifest at `url`. Raises one of ERRORS."""
+        with self._session(url) as session:
+            session.headers.update(headers)
+            repository = Repository(url=url.raw, login=Login(), session=session)
+            try:
+                found = find_layer(read_manifest(repository.manifest()), title)
+                if not repository.has(found.digest):
+                    raise requests.HTTPError(f"the registry has the manifest, but not the file {found.digest}")
+            except WorkError as error:
+                raise requests.HTTPError(str(error.problems[0])) from error
+            return Found(size=found.size, ranges=True)
+
+    def content(self, url: Url, *, limit: int) -> bytes:
+        """The file at `url`, or the first `limit` + 1 bytes of it. Raises one of ERRORS."""
+        if url.scheme == "ftp":
+            return _ftp_content(url, limit)
+        answer = self._follow(url, {}, wanted=limit + 1)
+        if answer.status != _OK:
+            raise requests.HTTPError(f"the server responded {answer.status} {answer.reason}")
+        return answer.body
+
     def listens(self, url: Url) -> int:
         """The status with which the server of `url`, where something is to be posted, responds to OPTIONS.
 
         That is what RFC 9110, 9.3.7, has for such a question: it changes nothing. Raises one of ERRORS.
         """
-        return self._send("OPTIONS", url, {}).status_code
+        return self._send("OPTIONS", url, {}).status
 
-    def _follow(self, own: Url, fields: Mapping[str, str]) -> requests.Response:
-        """The answer to a GET, after redirects; its body is not read."""
+    def _follow(self, own: Url, fields: Mapping[str, str], *, wanted: int = 0) -> _Answer:
+        """The answer to a GET, after redirects, with `wanted` bytes of its body."""
         url = own
         for _ in range(_REDIRECTS + 1):
             fields = fields if url.origin == own.origin else _without_secrets(fields)
-            answer = self._patient(url, fields)
-            if answer.status_code not in _MOVED:
+            answer = self._patient(url, fields, wanted)
+            if answer.status not in _MOVED:
                 return answer
             target = join(url, answer.headers.get("Location", "").encode("latin-1", "replace"))
             if target.scheme not in ("http", "https") or (url.scheme, target.scheme) == ("https", "http"):
@@ -106,41 +143,59 @@ class Client:
             url = target
         raise requests.TooManyRedirects(f"more than {_REDIRECTS} redirects")
 
-    def _patient(self, url: Url, fields: Mapping[str, str]) -> requests.Response:
+    def _patient(self, url: Url, fields: Mapping[str, str], wanted: int) -> _Answer:
         """The answer to a GET, asked for again where another moment may bring another one."""
         for seconds in _WAITS:
-            answer = self._send("GET", url, fields)
-            if answer.status_code not in _PASSING:
+            answer = self._send("GET", url, fields, wanted)
+            if answer.status not in _PASSING:
                 return answer
             time.sleep(seconds)
-        return self._send("GET", url, fields)
+        return self._send("GET", url, fields, wanted)
 
-    def _send(self, method: str, url: Url, fields: Mapping[str, str]) -> requests.Response:
-        with requests.Session() as session:
-            session.trust_env = False  # nodes ignore the environment too
-            session.mount("https://", _Adapter())
-            own = {"User-Agent": f"pxe-fetch/{__version__}", "Accept": "*/*"}
-            session.headers.clear()
+    def _send(self, method: str, url: Url, fields: Mapping[str, str], wanted: int = 0) -> _Answer:
+        with self._session(url) as session:
             request = session.prepare_request(
-                requests.Request(method, url.request_url, headers={**own, **fields, "Accept-Encoding": "identity"})
+                requests.Request(method, url.request_url, headers={**fields, "Accept-Encoding": "identity"})
             )
             request.url = url.request_url  # as written: requests encodes it anew
             proxy = self._proxy_of(url)
-            answer = session.send(
+            send = partial(
+                session.send,
                 request,
                 timeout=_TIMEOUT,
                 stream=True,
                 allow_redirects=False,
-                verify=str(self.bundle) if self.bundle else True,
-                cert=self.certificate,
-                proxies={url.scheme: proxy} if proxy else {},
+                verify=session.verify,
+                cert=session.cert,
             )
-            answer.close()
-            return answer
+            if proxy and self.proxy.fallback == "direct":
+                with suppress(requests.ConnectionError, requests.Timeout):
+                    answer = _read(send(proxies={url.scheme: proxy}), wanted)
+                    if answer.status not in _OF_PROXIES:
+                        return answer
+                proxy = None
+            return _read(send(proxies={url.scheme: proxy} if proxy else {}), wanted)
+
+    def _session(self, url: Url) -> requests.Session:
+        """A session with what a node has for `url`."""
+        session = requests.Session()
+        session.trust_env = False  # nodes ignore the environment too
+        session.mount("https://", _Adapter())
+        session.headers = CaseInsensitiveDict({"User-Agent": f"pxe-fetch/{__version__}", "Accept": "*/*"})
+        session.verify, session.cert = str(self.bundle) if self.bundle else True, self.certificate
+        session.proxies = {url.scheme: proxy} if (proxy := self._proxy_of(url)) else {}
+        return session
 
     def _proxy_of(self, url: Url) -> str | None:
         chosen = self.proxy.https if url.scheme == "https" else self.proxy.http
         return None if chosen is None or is_exempt(url, self.proxy.no_proxy) else chosen
+
+
+def _read(answer: requests.Response, wanted: int) -> _Answer:
+    """The answer with `wanted` bytes of its body, and its connection closed."""
+    with answer:
+        body = answer.raw.read(wanted, decode_content=False) if wanted else b""
+    return _Answer(status=answer.status_code, reason=answer.reason or "", headers=answer.headers, body=body)
 
 
 class _Adapter(HTTPAdapter):
@@ -167,7 +222,7 @@ def _context() -> ssl.SSLContext:
     return context
 
 
-def _doubt(answer: requests.Response) -> str:
+def _doubt(answer: _Answer) -> str:
     """What the agent tells of such an answer if its bytes are wrong; empty if nothing is odd about it."""
     encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
@@ -184,6 +239,18 @@ def ftp(url: str) -> Found:
         client.login()
         client.voidcmd("TYPE I")
         return Found(size=client.size(unquote(parts.path.lstrip("/"))), ranges=True)
+
+
+def _ftp_content(url: Url, limit: int) -> bytes:
+    with ftplib.FTP(timeout=_TIMEOUT) as client:  # noqa: S321  as above
+        client.connect(url.host, url.port)
+        client.login()
+        client.voidcmd("TYPE I")
+        with (
+            client.transfercmd(f"RETR {os.fsdecode(url.path_bytes).lstrip('/')}") as channel,
+            channel.makefile("rb") as file,
+        ):
+            return file.read(limit + 1)
 
 
 @contextmanager

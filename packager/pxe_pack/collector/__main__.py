@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from pxe_pack.collector import follow
 from pxe_pack.collector.access import RateLimit, SecretError, Tokens, Visitors
 from pxe_pack.collector.app import Services, application
 from pxe_pack.collector.changes import Changes
+from pxe_pack.collector.connections import Connection, raise_file_limit
 from pxe_pack.collector.database import DatabaseUrlError, connect
 from pxe_pack.collector.fleet import Fleet
 from pxe_pack.collector.layouts import ServedLayouts
@@ -97,6 +99,7 @@ def _prepared(arguments: argparse.Namespace) -> tuple[uvicorn.Server, socket.soc
     layouts = ServedLayouts(arguments.layout)
     tokens = Tokens(arguments.token_file, layouts, of_nodes_only=arguments.node_tokens)
     visitors = Visitors(arguments.password_file)
+    _check_certificate(arguments.tls_cert, arguments.tls_key)
     host, port = arguments.listen
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     both = host == "::" and socket.has_dualstack_ipv6()
@@ -105,7 +108,8 @@ def _prepared(arguments: argparse.Namespace) -> tuple[uvicorn.Server, socket.soc
     # The services need to know that the server is ending, and the server needs the application made of them.
     config = uvicorn.Config(
         "", log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=ENDING, server_header=False,
-        ssl_certfile=arguments.tls_cert, ssl_keyfile=arguments.tls_key, limit_concurrency=8192,
+        ssl_certfile=arguments.tls_cert, ssl_keyfile=arguments.tls_key, http=Connection,
+        limit_concurrency=raise_file_limit() * 3 // 4,  # the rest is for the database and the logs
     )  # fmt: skip
     server = uvicorn.Server(config)
     config.app = application(
@@ -114,6 +118,19 @@ def _prepared(arguments: argparse.Namespace) -> tuple[uvicorn.Server, socket.soc
     scheme = "https" if arguments.tls_cert else "http"
     shown = f"[{host}]" if ":" in host else host
     return server, listener, f"{scheme}://{shown}:{listener.getsockname()[1]}/"
+
+
+def _check_certificate(certificate: Path | None, key: Path | None) -> None:
+    """Raise SecretError if https is wanted, and cannot be served with these files."""
+    if certificate is None and key is None:
+        return
+    if certificate is None:
+        raise SecretError("--tls-key is given without --tls-cert")
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, "")
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SecretError(f"https cannot be served with {certificate} and {key or 'no --tls-key'}: {reason}") from None
 
 
 def _services(

@@ -23,6 +23,7 @@ _PHASES = ("locating", "fetching", "done", "failed")
 _ARTIFACT_PHASES = ("waiting", "fetching", "verifying", "placing", "placed", "kept", "skipped", "failed")
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5,19}")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_WORD = re.compile(r"(?:[a-z0-9-]{1,64})?")
 _HEX = re.compile(r"[0-9a-f]{32}")
 
 Clean = Callable[[Any, str], Any]  # (value, its key) -> the value to keep; raises ReportError
@@ -107,6 +108,12 @@ def _one_of(*choices: str) -> Clean:
     return checked
 
 
+def _cause(value: object, key: str) -> str:
+    """A word of the agent; any other text is one cause, since people and Prometheus count by them."""
+    text = _text(value, key)
+    return text if _WORD.fullmatch(text) else "unknown"
+
+
 def _run(value: object, key: str) -> str:
     if not isinstance(value, str) or not _HEX.fullmatch(value):
         raise ReportError(f"{key} is not an id of 32 hexadecimal digits")
@@ -168,7 +175,8 @@ _NODE: dict[str, Clean] = {
     "machine_id": _pattern(_HEX),
 }
 _ARTIFACT: dict[str, Clean] = {
-    **dict.fromkeys(("name", "dest", "url", "final_url", "remark", "sha256", "error", "cause"), _text),
+    **dict.fromkeys(("name", "dest", "url", "final_url", "remark", "sha256", "error"), _text),
+    "cause": _cause,
     "phase": _one_of(*_ARTIFACT_PHASES),
     "required": _truth,
     **dict.fromkeys(("bytes", "bytes_received", "attempts"), _whole),
@@ -185,7 +193,8 @@ _REPORT: dict[str, Clean] = {
     "phase": _one_of(*_PHASES),
     "final": _truth,
     "exit_code": _exit_code,
-    **dict.fromkeys(("cause", "message", "started", "agent"), _text),
+    **dict.fromkeys(("message", "started", "agent"), _text),
+    "cause": _cause,
     "seconds": _number,
     "failures": _whole,
     "config": _fields(dict.fromkeys(("source", "path_or_url", "sha256"), _text)),

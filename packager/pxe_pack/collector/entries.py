@@ -64,3 +64,4 @@ class Outcome:
 
     refused: dict[int, str] = field(default_factory=dict)  # index of an entry -> why it was not written
     failures: list[Failure] = field(default_factory=list)
+    size: int = 0  # characters of the documents and texts that were written

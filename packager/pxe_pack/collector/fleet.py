@@ -14,10 +14,14 @@ from pxe_pack.choices import STAGES, STATES
 from pxe_pack.collector import advice, stages
 from pxe_pack.collector.database import events, nodes, revision, runs, throughput
 from pxe_pack.collector.record import INTERVAL
+from pxe_pack.collector.retention import EVENTS
 
 LARGEST_PAGE = 1000
+LARGEST_GRID = 20_000  # cells
+MOST_CAUSES = 50  # of a summary; the others are counted as OTHER
+OTHER = "other"
+_CAUSED = ("failed", "degraded")  # the states that have a cause
 SORTS = ("name", "state", "stage", "since", "seen", "cause", "bytes", "address")
-_EVENTS = 300  # of a node's page
 _RUNS = 20
 
 Document = dict[str, Any]
@@ -49,18 +53,21 @@ class Fleet:
             return int(connection.execute(select(revision.c.number)).scalar_one())
 
     def summary(self) -> Document:
-        """How many nodes there are, by state, by stage and by cause."""
+        """How many nodes there are, by state, by stage and by cause, of which the most frequent are told apart."""
         state = _state(time.time())
-        columns = (state.label("state"), nodes.c.stage, nodes.c.cause, func.count().label("number"))
-        with self._engine.connect() as connection:
-            rows = connection.execute(select(*columns).group_by(state, nodes.c.stage, nodes.c.cause)).all()
+        by_both = select(state.label("state"), nodes.c.stage, func.count().label("number")).group_by(
+            state, nodes.c.stage
+        )
+        by_cause = select(nodes.c.cause, func.count().label("number")).where(nodes.c.state.in_(_CAUSED))
+        by_cause = by_cause.group_by(nodes.c.cause).order_by(func.count().desc(), nodes.c.cause).limit(MOST_CAUSES)
         by_state, by_stage = dict.fromkeys(STATES, 0), dict.fromkeys(STAGES, 0)
-        causes: dict[str, int] = {}
-        for one in rows:
-            by_state[one.state] += one.number
-            by_stage[one.stage] += one.number
-            if one.state in ("failed", "degraded"):
-                causes[one.cause] = causes.get(one.cause, 0) + one.number
+        with self._engine.connect() as connection:
+            for one in connection.execute(by_both):
+                by_state[one.state] += one.number
+                by_stage[one.stage] += one.number
+            causes = {one.cause: one.number for one in connection.execute(by_cause)}
+        if rest := sum(by_state[name] for name in _CAUSED) - sum(causes.values()):
+            causes[OTHER] = causes.get(OTHER, 0) + rest
         total = sum(by_state.values())
         return {"total": total, "states": by_state, "stages": by_stage, "causes": causes, "time": time.time()}
 
@@ -81,6 +88,7 @@ class Fleet:
         now = time.time()
         name, state = _name(), _state(now)
         wanted = select(nodes.c.id, name, state, nodes.c.stage).where(_condition(query, now)).order_by(name, nodes.c.id)
+        wanted = wanted.limit(LARGEST_GRID)
         with self._engine.connect() as connection:
             return [list(row) for row in connection.execute(wanted)]
 
@@ -93,7 +101,7 @@ class Fleet:
             if row is None:
                 return None
             happened = connection.execute(
-                select(events).where(events.c.node == number).order_by(events.c.id.desc()).limit(_EVENTS)
+                select(events).where(events.c.node == number).order_by(events.c.id.desc()).limit(EVENTS)
             ).mappings()
             timeline = [{name: one[name] for name in ("time", "stage", "state", "text")} for one in happened]
             ran = connection.execute(
@@ -107,7 +115,7 @@ class Fleet:
             "runs": [{name: value for name, value in one.items() if name not in _NOT_SHOWN} for one in found],
             "report": json.loads(current["document"]) if current else None,
             "clock_offset": current["clock_offset"] if current else None,
-            "advice": advice.after(row["exit_code"]) if row["state"] in ("failed", "degraded") else "",
+            "advice": advice.after(row["exit_code"]) if row["state"] in _CAUSED else "",
         }
 
     def throughput(self, *, seconds: int) -> list[list[float]]:

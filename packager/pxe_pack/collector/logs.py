@@ -46,6 +46,9 @@ _FILES = (
     (re.compile(r"initrd.*|initramfs.*", re.IGNORECASE), "initrd"),
     (re.compile(r".*\.iso", re.IGNORECASE), "ISO"),
 )
+# What boot loaders ask for and can do without: shim (shim.c, load_unbundled_trust), and GRUB (its manual, "Network": a
+# grub.cfg for one node; its lists of modules).
+_OPTIONAL = re.compile(r"(?:revocations|shim_certificate)\w*\.efi|grub\.cfg-.*|.*\.lst|grubenv", re.IGNORECASE)
 _NOT_FOUND, _OK, _PARTIAL = 404, 200, 206
 
 
@@ -75,6 +78,8 @@ class Dnsmasq:
             stage = stage_of(path, self._layouts.programs())
             if stage and found["what"] == "sent":
                 return _delivered(stage, path, address, now=now, how="TFTP")
+            if found["absent"] and is_optional(path):
+                return None
             if found["absent"] or found["what"] == "failed sending":
                 what = "does not have" if found["absent"] else "could not send"
                 stage = stage or "DHCP"
@@ -100,8 +105,8 @@ class Nginx:
         if not stage:
             return None
         if status >= 400:  # noqa: PLR2004  RFC 9110, 15.5
-            if status == _NOT_FOUND and PurePosixPath(path).name.startswith(("grub", "boot.ipxe")):
-                return None  # GRUB tries several names
+            if status == _NOT_FOUND and is_optional(path):
+                return None
             text = f"the HTTP server answered {status} for {clean(path)}"
             return Sighting(time=now, address=address, stage=stage, text=text, is_trouble=True)
         if found["method"] != "GET" or status not in (_OK, _PARTIAL):
@@ -119,6 +124,11 @@ def stage_of(path: str, programs: Collection[str]) -> str:
     if name in programs:
         return "initrd"
     return next((stage for pattern, stage in _FILES if pattern.fullmatch(name)), "")
+
+
+def is_optional(path: str) -> bool:
+    """True for a file that a boot loader asks for and can do without, so it is no trouble if it does not exist."""
+    return bool(_OPTIONAL.fullmatch(PurePosixPath(path).name))
 
 
 def _part(found: re.Match[str]) -> tuple[float, float] | None:

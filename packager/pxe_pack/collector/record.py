@@ -74,6 +74,8 @@ class _Batch:
     def flush(self) -> None:
         """Write all that has changed."""
         execute = self._connection.execute
+        self.outcome.size = sum(row["size"] for row in (*self._new_runs.values(), *self._changed_runs.values()))
+        self.outcome.size += sum(len(row["text"]) for row in self._events)
         if self._new_nodes:
             execute(insert(nodes), [*self._new_nodes.values()])
         changed: tuple[tuple[Table, str, dict[Any, Row]], ...]

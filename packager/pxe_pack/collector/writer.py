@@ -22,6 +22,7 @@ GATHER = 0.01  # seconds in which entries are gathered for one commit
 LARGEST_BATCH = 256
 QUEUED = 4096  # entries that may wait; more are refused
 PRUNE_INTERVAL = 300.0  # seconds
+PRUNE_SHARE = 8  # and whenever this part of what may be kept has been written
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Writer:
         retention_age: float,
         retention_size: int,
     ) -> None:
+        self._written = 0  # characters since the last time that old ones were deleted
         self.error = ""  # why the last commit failed
         self._engine, self._failed = engine, failed
         self._retention_age, self._retention_size = retention_age, retention_size
@@ -66,11 +68,12 @@ class Writer:
             batch = await self._gathered(until=pruned + PRUNE_INTERVAL)
             if batch:
                 await self._commit(batch)
-            if time.monotonic() >= pruned + PRUNE_INTERVAL:
+            if time.monotonic() >= pruned + PRUNE_INTERVAL or self._written > self._retention_size // PRUNE_SHARE:
                 await self._prune()
                 pruned = time.monotonic()
 
     async def _prune(self) -> None:
+        self._written = 0
         try:
             await self._in_thread(
                 lambda: prune(self._engine, older_than=self._retention_age, larger_than=self._retention_size)
@@ -99,6 +102,7 @@ class Writer:
             await self._not_committed(batch, error)
             return
         self.error = ""
+        self._written += outcome.size
         for index, (_, written) in enumerate(batch):
             if not written.done():  # its request has been given up
                 written.set_result(outcome.refused.get(index, ""))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from pxe_fetch.contract import facts, quantity
+from pxe_fetch.contract import facts, quantity, registry
 from pxe_fetch.contract.chunks import LARGEST, fitting
 from pxe_fetch.contract.model import Artifact, Chunks, FetchConfig, When
 from pxe_fetch.contract.problem import Problem
@@ -17,10 +17,11 @@ from pxe_pack import agent_downloads
 from pxe_pack.agent_downloads import IN_PLACE, as_file, download
 from pxe_pack.chunks import CHUNKED_FROM, DEFAULT_SIZE, ChunkDigests
 from pxe_pack.console import Console
-from pxe_pack.hashing import BLOCK
+from pxe_pack.hashing import BLOCK, hash_file
 from pxe_pack.tools import InputError
 
 MOST_CHUNKS = 128  # of an artifact: each has a line in the lock file, and in the configuration on the node
+FAILED = "lock-download"  # reference of a problem
 _GLOB = frozenset("*?[")
 
 
@@ -42,7 +43,8 @@ class Answer:
     sha256: str
     final_url: str  # redacted; where redirects led to, else `url`
     remark: str  # what is odd about it; may be empty
-    chunks: Chunks | None  # None if it is small, or was not the first mirror
+    manifest: str | None = None  # SHA-256, in hexadecimal; of a registry
+    chunks: Chunks | None = None  # None if it is small, or was not the first mirror, or a registry has it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +110,7 @@ def download_all(config: FetchConfig, items: Sequence[Wanted], *, work: Path, co
         folder.mkdir()
         with console.step(title) as step:
             artifacts = tuple(_at(item, index=index, folder=folder) for item in turn)
-            ended = download(config, artifacts, root=folder, work=folder, step=step)
+            ended = download(config, artifacts, root=folder, work=folder, reference=FAILED, step=step)
             failed = []
             for item in turn:
                 found = _answer(item, ended, index=index, folder=folder)
@@ -125,7 +127,7 @@ def download_all(config: FetchConfig, items: Sequence[Wanted], *, work: Path, co
 
 def _at(item: Wanted, *, index: int, folder: Path) -> Artifact:
     """The artifact to download from its mirror number `index`, whose size the mirrors say."""
-    artifact = replace(item.artifact, urls=(item.urls[index],), size=None)
+    artifact = replace(item.artifact, mirrors=((item.urls[index],),), tiers={}, size=None)
     return as_file(artifact, dest=_place(folder, item))
 
 
@@ -135,11 +137,13 @@ def _place(folder: Path, item: Wanted) -> Path:
 
 def _answer(item: Wanted, ended: agent_downloads.Downloads, *, index: int, folder: Path) -> Answer | Problem:
     """What the mirror number `index` had, or why it could not be read."""
-    name, url = item.artifact.name, redact(item.urls[index])
+    name, is_layer = item.artifact.name, item.artifact.title is not None
+    url = redact(item.urls[index])
+    url = registry.written(url) if is_layer else url
     found = ended.artifacts.get(name, {})
     if found.get("phase") not in IN_PLACE:
         return Problem(
-            reference="lock-download",
+            reference=FAILED,
             message=f"cannot download {name} from {url}: {ended.why(name)}",
             hint="every mirror must have the file when it is locked",
         )
@@ -148,10 +152,11 @@ def _answer(item: Wanted, ended: agent_downloads.Downloads, *, index: int, folde
     return Answer(
         url=url,
         size=size,
-        sha256=str(found["sha256"]),
-        final_url=str(found.get("final_url") or url),
+        sha256=str(found["sha256"] or hash_file(path).sha256),  # by a list of chunks it is not computed
+        final_url=url if is_layer else str(found.get("final_url") or url),
         remark=str(found.get("remark") or ""),
-        chunks=None if index else _chunks(path, size),
+        manifest=str(found["oci"]).rpartition("@sha256:")[2] if is_layer else None,
+        chunks=None if index or is_layer else _chunks(path, size),
     )
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import yaml
 
-from pxe_fetch.contract import checks, keys, model, validators
+from pxe_fetch.contract import checks, keys, registry, validators
 from pxe_fetch.contract.chunks import listed
 from pxe_fetch.contract.document import MAX_CHARACTERS, Section
-from pxe_fetch.contract.keys import Group, Key, Size, Text, Texts, Whole, key, spelled
+from pxe_fetch.contract.keys import Group, Key, OneOrMore, Size, Text, Texts, Whole, key, spelled
+from pxe_fetch.contract.mirrors import each
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig
 from pxe_fetch.contract.problem import Position, Problem, ProblemError, RuleError
 from pxe_fetch.contract.quantity import show_size
@@ -21,6 +22,7 @@ from pxe_pack.tools import InputError
 SUFFIX = ".lock"
 VERSION = 1
 
+_ONE_URL = Text(validators.url, load=lambda url: (url,))
 _time = validators.Matching(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
     "is not a time",
@@ -35,9 +37,14 @@ class Locked:
 
     name: str = key("", Text(validators.name), "The artifact.", missing="name-missing")
     urls: tuple[str, ...] = spelled(
-        Key(model.ONE_URL, "Where its bytes were downloaded from: with `base_url`, and with its ${facts}.", name="url"),
-        Key(model.URLS, "Instead of `url`: the mirrors, all of which had the same bytes.", name="urls"),
+        Key(_ONE_URL, "Where its bytes were downloaded from: with `base_url`, and with its ${facts}.", name="url"),
+        Key(Texts(validators.url), "Instead of `url`: the mirrors, all of which had the same bytes.", name="urls"),
+        Key(OneOrMore(registry.manifest_url), "Instead of `url`: in a registry, by a tag.", name="oci"),
         default=(),
+    )
+    title: str | None = key(None, Text(validators.any_text), "With `oci`: of the layer.")
+    manifest: str | None = key(
+        None, Text(validators.DigestOf("sha256", 64)), "With `oci`: the digest of the manifest, which nodes get."
     )
     final_urls: tuple[str, ...] = key(
         (), Texts(validators.url), "Where redirects led to, for each mirror; without queries. Left out without any."
@@ -77,6 +84,9 @@ class Lock:
         if reason := misfit(locked, artifact, urls):
             hint = f"`pxe-pack lock {self.config}` downloads it again"
             raise RuleError(f"{reason} in {self.path}", reference="lock-stale", hint=hint)
+        if locked.manifest:
+            pinned = each(artifact.mirrors, lambda url: f"{url.rpartition('/')[0]}/sha256:{locked.manifest}")
+            return replace(artifact, size=locked.size, mirrors=pinned)
         if locked.chunks:  # as of a `source`: a node that had both would read the file twice
             return replace(artifact, size=locked.size, chunks=locked.chunks)
         return replace(artifact, size=locked.size, digest=Digest(algorithm="sha256", hex=locked.sha256))
@@ -97,7 +107,7 @@ class Lock:
 
 def misfit(locked: Locked, artifact: Artifact, urls: tuple[str, ...]) -> str:
     """What `artifact` has that `locked` was not made for; empty if it fits. The order of mirrors does not matter."""
-    if set(locked.urls) != set(urls):
+    if (set(locked.urls), locked.title) != (set(urls), artifact.title):
         return "has other URLs than"
     if artifact.size not in {None, locked.size}:
         return f"has `size: {artifact.size}`, but {locked.size} bytes"
@@ -150,9 +160,11 @@ def _read(text: str, *, name: str) -> tuple[Mapping[str, Locked], Mapping[str, P
 
 def _check(section: Section, locked: Locked) -> None:
     """Add what is wrong with several values of an entry to its section."""
-    given = [each for each in ("url", "urls") if section.has(each)]
-    if len(given) != 1 or section.is_empty_list("urls"):
-        section.add("source-unclear", f"{section.path} needs exactly one of url, urls")
+    given = [each for each in ("url", "urls", "oci") if section.has(each)]
+    if len(given) != 1 or not locked.urls:
+        section.add("source-unclear", f"{section.path} needs exactly one of url, urls, oci")
+    if any(section.has(each) != section.has("oci") for each in ("title", "manifest")):
+        section.add("source-unclear", f"{section.path} needs all or none of oci, title, manifest")
     if locked.final_urls and len(locked.final_urls) != len(locked.urls):
         message = f"has {len(locked.final_urls)} URLs, but the artifact has {len(locked.urls)}"
         section.refuse("final_urls", message, reference="source-unclear")
@@ -172,10 +184,15 @@ def written(entries: Iterable[Locked]) -> str:
 
 
 def _block(locked: Locked) -> str:
-    several = len(locked.urls) > 1
+    urls, key = locked.urls, "url"
+    if locked.manifest:
+        urls, key = tuple(map(registry.written, urls)), "oci"
+    elif len(urls) > 1:
+        key = "urls"
     document: dict[str, object] = {
         "name": locked.name,
-        **({"urls": list(locked.urls)} if several else {"url": locked.urls[0]}),
+        key: urls[0] if len(urls) == 1 else list(urls),
+        **({"title": locked.title, "manifest": locked.manifest} if locked.manifest else {}),
         **({"final_urls": list(locked.final_urls)} if locked.final_urls else {}),
         "time": locked.time,
         "size": locked.size,

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from pxe_fetch.contract.model import Artifact, FetchConfig
 from pxe_fetch.contract.problem import Problem, ProblemError, show
-from pxe_fetch.contract.url import redact
 from pxe_pack.config import read
 from pxe_pack.config_file import read_text
 from pxe_pack.console import Console
@@ -104,12 +103,14 @@ def _locked(subject: Subject, items: Sequence[Wanted], console: Console) -> Iter
     now = _now()
     for item in items:
         answers = found.answers[item.artifact.name]
-        urls = [redact(url) for url in item.urls]
+        urls = [one.url for one in answers]
         finals = tuple(one.final_url for one in answers)
         first = answers[0]
         new = Locked(
             name=item.artifact.name,
             urls=item.written_urls,
+            title=item.artifact.title,
+            manifest=answers[0].manifest,
             final_urls=() if list(finals) == urls else finals,
             time=now,
             size=first.size,
@@ -147,7 +148,8 @@ def _check_size(artifact: Artifact, new: Locked) -> None:
 def _differences(name: str, answers: Sequence[Answer]) -> Iterator[Problem]:
     """A problem for each mirror that has other bytes than the first."""
     for other in answers[1:]:
-        if (first := answers[0]).sha256 != other.sha256:
+        first = answers[0]
+        if (first.sha256, first.manifest) != (other.sha256, other.manifest):
             yield Problem(
                 reference="lock-mirrors-differ",
                 message=f"the mirrors of {name} have different bytes: {_what(first)}, but {_what(other)}",
@@ -157,7 +159,8 @@ def _differences(name: str, answers: Sequence[Answer]) -> Iterator[Problem]:
 
 def _what(answer: Answer) -> str:
     remark = f", {answer.remark}" if answer.remark else ""
-    return f"{answer.url} has {answer.size:,} bytes with sha256 {answer.sha256}{remark}"
+    manifest = f", in the manifest sha256:{answer.manifest}" if answer.manifest else ""
+    return f"{answer.url} has {answer.size:,} bytes with sha256 {answer.sha256}{manifest}{remark}"
 
 
 def _remark(name: str, answer: Answer) -> Problem:

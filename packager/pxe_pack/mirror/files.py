@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from pxe_fetch.contract import facts
+from pxe_fetch.contract.keys import flat
 from pxe_fetch.contract.model import Artifact, Digest, FetchConfig
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.url import Origin, UrlError, is_absolute, parse, redact, scheme_of
@@ -80,7 +81,7 @@ def _of_artifact(artifact: Artifact, *, base: str | None) -> tuple[list[Mirrored
     if not urls:
         return [], artifact  # a source, or on the nodes' own disks
     sums = joined((artifact.digest_url,), base)[0] if artifact.digest_url else ""
-    lists = joined(artifact.chunks.urls, base) if artifact.chunks else ()
+    lists = joined(flat(artifact.chunks.mirrors), base) if artifact.chunks else ()
     texts = (*urls, *filter(None, (sums,)), *lists, *artifact.headers.values())
     nodes = list(_nodes(artifact, texts))
     files = [file for node in nodes for file in _on_node(artifact, node, urls=urls, sums=sums, lists=lists)]
@@ -94,9 +95,10 @@ def _of_artifact(artifact: Artifact, *, base: str | None) -> tuple[list[Mirrored
     kept = [url for url in artifact.urls if scheme_of(url) == "file"]
     return files, replace(
         artifact,
-        urls=(*kept, there(urls[0])),
+        mirrors=((*kept, there(urls[0])),),
+        tiers={},
         digest_url=there(sums) if sums else None,
-        chunks=artifact.chunks and replace(artifact.chunks, urls=tuple(map(there, lists[:1]))),
+        chunks=artifact.chunks and replace(artifact.chunks, mirrors=(tuple(map(there, lists[:1])),)),
         # They are for the servers that it was fetched from.
         headers={},
         header_credential=None,
@@ -141,13 +143,13 @@ def _on_node(
             message = f"the artifact {artifact.name} cannot be mirrored: its url `{url}` is relative"
             hint = "give defaults.base_url, or the whole URL"
             raise InputError(Problem(reference="mirror-relative", message=message, hint=hint))
-    chunks = artifact.chunks and replace(artifact.chunks, urls=lists)
-    whole = replace(artifact, urls=urls, headers=headers, chunks=chunks, digest_url=None)
+    chunks = artifact.chunks and replace(artifact.chunks, mirrors=(lists,))
+    whole = replace(artifact, mirrors=(urls,), tiers={}, headers=headers, chunks=chunks, digest_url=None)
     servers = {_origin(url) for url in urls}
 
     def beside(several: tuple[str, ...], digest: Digest | None) -> Artifact:
         """A list that belongs to the artifact: its headers go to the artifact's own servers alone."""
-        listed = replace(whole, urls=several, digest=digest, chunks=None, size=None)
+        listed = replace(whole, mirrors=(several,), digest=digest, chunks=None, size=None)
         if servers.issuperset(map(_origin, several)):
             return listed
         return replace(listed, headers={}, header_credential=None, query_credential=None)

@@ -36,6 +36,7 @@ from pxe_pack.output import locked, parent_problem
 from pxe_pack.tools import InputError, WorkError
 
 CONFIG = "fetch.yaml"
+FAILED = "mirror-download"  # reference of a problem
 _WORK = ".pxe-pack-mirror"
 _HEADER = (
     "# Written by `pxe-pack mirror`, which replaces it: a configuration for this folder, which it is served from.\n"
@@ -146,7 +147,7 @@ def _download(config: FetchConfig, files: Sequence[MirroredFile], *, output: Pat
         work.mkdir(parents=True)
         artifacts = tuple(_artifact(file, index, output=output) for index, file in enumerate(turn))
         with console.step(title, total=total) as step:
-            ended = download(config, artifacts, root=output, work=work, step=step)
+            ended = download(config, artifacts, root=output, work=work, reference=FAILED, step=step)
             problems = [*_failures(turn, ended)]
             kept = sum(one.get("phase") == "kept" for one in ended.artifacts.values())
             step.note(f"{quantity.count(len(turn), 'file')}, of which {kept} were there")
@@ -175,7 +176,7 @@ def _failures(files: Sequence[MirroredFile], ended: Downloads) -> Iterator[Probl
         if ended.artifacts.get(_name(index), {}).get("phase") not in IN_PLACE:
             urls = " or ".join(map(redact, file.artifact.urls))
             yield Problem(
-                reference="mirror-download",
+                reference=FAILED,
                 message=f"cannot download {file.title} from {urls}: {ended.why(_name(index))}",
                 hint="what is there stays: run it again when the server has the file",
             )

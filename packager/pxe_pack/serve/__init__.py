@@ -36,7 +36,7 @@ def serve(options: Options, *, console: Console) -> None:
     address, missed = collector.find(options)
     plan = make_plan(options, known, collector=address)
     problems = tools.missing(_programs(plan), reason="to serve the layout")
-    problems += ports.problems(plan.ports)
+    problems += ports.problems([*plan.ports, *([collector.PORT] if address else [])])
     if problems:
         raise InputError(*problems)
     if warnings := [*missed, *plan.warnings]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
@@ -13,10 +14,12 @@ from pxe_pack.layout.urls import server
 from pxe_pack.serve.children import Child
 from pxe_pack.serve.configuration import Folders
 from pxe_pack.serve.plan import Options
+from pxe_pack.serve.ports import Port
 from pxe_pack.tools import InputError
 
 MODULE = "pxe_pack.collector"
-LISTEN = "127.0.0.1:8787"  # its page is for this machine; nodes reach `/report` through nginx
+PORT = Port(number=8787, kind="tcp", purpose="collector", addresses=(IPv4Address("127.0.0.1"),))
+LISTEN = f"127.0.0.1:{PORT.number}"  # its page is for this machine; nodes reach `/report` through nginx
 
 
 def find(options: Options) -> tuple[str | None, list[Problem]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pxe_fetch.contract.url import scheme_of
+from pxe_pack.checks.digests import unprotected
 from pxe_pack.checks.subject import Subject
 from pxe_pack.image.efi import EfiProgram, examined
 from pxe_pack.layout.kernel_arguments import CONFIG, CONFIG_SHA256, ISO_SHA256
@@ -148,8 +148,7 @@ def _artifacts(subject: Subject, base: str) -> Link:
     if base and subject.config is None:  # it comes by URL, and is not here
         remains = f"{_NOTHING}; {_ALL}, if the list of a `sha256_url` comes by http"
     elif base and subject.config:
-        listed = [one for one in subject.config.artifacts if one.digest_url and not one.chunks]
-        names = ", ".join(one.name for one in listed if scheme_of(one.digest_url or "") != "https")
+        names = ", ".join(unprotected(subject.config))
         remains = f"{_ALL} in {names}: the list with the digest comes unprotected" if names else remains
     return Link(name=link.name, protection=link.protection, remains=remains)
 

@@ -1,0 +1,81 @@
+"""The mirrors from which a node fetches an artifact and its digests, with the caches that `tiers` puts before them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import zip_longest
+from typing import NamedTuple
+
+from pxe_fetch.contract.keys import Tiers, flat
+from pxe_fetch.contract.model import Artifact
+from pxe_fetch.contract.url import scheme_of
+from pxe_fetch.contract.validators import joined
+
+
+class Requested(NamedTuple):
+    """What a node requests for an artifact: the file itself, the list of its chunks, the file with its digest."""
+
+    file: Tiers
+    chunk_list: Tiers
+    sums: Tiers
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All of them."""
+        return tuple(url for tiers in self for url in flat(tiers))
+
+
+def requested(artifact: Artifact, *, base: str | None) -> Requested:
+    """The URLs of `artifact` with its caches before them; relative ones, which are below `base`, stay relative."""
+    sums = _with_caches(((artifact.digest_url,),), artifact.tiers, base=base) if artifact.digest_url else ()
+    if sums and scheme_of(sums[-1][0]) == "https":  # nothing but https protects this digest
+        sums = tuple(filter(None, (tuple(url for url in tier if scheme_of(url) == "https") for tier in sums)))
+    return Requested(
+        file=_with_caches(artifact.mirrors, artifact.tiers, base=base),
+        chunk_list=_with_caches(artifact.chunks.mirrors if artifact.chunks else (), artifact.tiers, base=base),
+        sums=sums,
+    )
+
+
+def moved(artifact: Artifact, *, below: str, to: str) -> Artifact:
+    """`artifact` with its URLs below the base `below` moved to the base `to`."""
+
+    def there(url: str) -> str:
+        return to + url.removeprefix(below) if url.startswith(below) else url
+
+    return replace(
+        artifact,
+        mirrors=each(artifact.mirrors, there),
+        digest_url=artifact.digest_url and there(artifact.digest_url),
+        chunks=artifact.chunks and replace(artifact.chunks, mirrors=each(artifact.chunks.mirrors, there)),
+    )
+
+
+def each(tiers: Tiers, change: Callable[[str], str]) -> Tiers:
+    """`tiers` with `change` made to each mirror."""
+    return tuple(tuple(map(change, tier)) for tier in tiers)
+
+
+def _with_caches(mirrors: Tiers, caches: Mapping[str, Tiers], *, base: str | None) -> Tiers:
+    """`mirrors`, where each with caches comes after them, in a tier of its own; each URL once, in its first tier."""
+    if not caches:
+        return mirrors
+    found: dict[str, int] = {}
+    behind = 0  # the next tier
+    for tier in mirrors:
+        several = [_behind_caches(url, caches, base=base) for url in tier]
+        for level in zip_longest(*several, fillvalue=()):
+            for url in flat(level):
+                found.setdefault(url, behind)
+            behind += 1
+    tiers = (tuple(url for url, at in found.items() if at == number) for number in range(behind))
+    return tuple(filter(None, tiers))
+
+
+def _behind_caches(url: str, caches: Mapping[str, Tiers], *, base: str | None) -> Tiers:
+    """`url` after the caches of the longest base that it is below; alone if it has none."""
+    (whole,) = joined((url,), base)
+    below = max(filter(whole.startswith, caches), key=len, default="")
+    path = whole.removeprefix(below)
+    return (*(each(caches[below], lambda cache: cache + path) if below else ()), (url,))

@@ -1,0 +1,227 @@
+"""Container registries: references, the URLs behind them, manifests, and how a client logs in.
+
+Sources: OCI Distribution Specification 1.1 ("Pull"), for names and URLs; OCI Image Specification 1.1, for manifests,
+descriptors and annotations; "Token Authentication Specification" and "Oauth2 Token Authentication" of the CNCF
+Distribution project, for tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import field
+from typing import NamedTuple
+from urllib.parse import quote, urlencode
+
+from pxe_fetch.contract import facts
+from pxe_fetch.contract.problem import RuleError, printable
+from pxe_fetch.contract.record import record
+from pxe_fetch.contract.url import UrlError, parse, with_query
+
+IMAGE_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+ACCEPT = (  # a registry may answer 404 for a manifest of a type that is not accepted
+    f"{IMAGE_MANIFEST}, application/vnd.docker.distribution.manifest.v2+json"
+    ", application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json"
+)
+# Limits as those of containers/image (internal/iolimits), with which skopeo and podman read.
+LARGEST_MANIFEST = 4 * 1024 * 1024  # bytes
+LARGEST_TOKEN = 1024 * 1024  # bytes of a token server's answer
+TITLE = "org.opencontainers.image.title"  # annotation: the name of the file in a layer
+CHUNK_SIZE = "io.pxe-pack.chunk-size"  # annotation of a list of chunk digests: the bytes in each chunk but the last
+
+_WRITTEN = re.compile(r"(?:(https?|oci)://)?([^/@]+)/([^@]+?)(?::([^/:@]+))?(?:@([^@]+))?")
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*", re.ASCII)
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}", re.ASCII)
+_URL = re.compile(r"(https?)://([^/]*)/v2/(.+)/manifests/([^/?]+)(\?.*)?")
+_DOCKER_HUB = {"docker.io": "registry-1.docker.io"}  # the name in references, and the host of its API
+_PARAMETER = re.compile(r'([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')  # RFC 9110, 11.2
+
+
+def manifest_url(text: str) -> str:
+    """The URL of the manifest that the reference `text` names: `registry.lan/site/model@sha256:…`. Raises RuleError.
+
+    `:TAG` may stand in front of the digest, which counts, or in its place. A reference means https, unless `http://` is
+    in front of it. ${facts} may be anywhere but in the digest.
+    """
+    match = _WRITTEN.fullmatch(text)
+    if not match:
+        label = "as in registry.lan/site/model@sha256:…"
+        raise RuleError("is not a reference of a registry", reference="oci-invalid", label=label)
+    scheme, host, repository, tag, digest = match.groups()
+    place, name, filled_tag = (facts.fill(part or "", lambda _: "1.1") for part in (host, repository, tag))
+    try:
+        parse(f"https://{place}/")
+    except UrlError as error:
+        raise RuleError(f"is a URL that {error}", reference="oci-invalid") from None
+    has_host = scheme in {"http", "https"} or place == "localhost" or "." in place or ":" in place
+    for is_right, message, hint in (
+        (has_host, "names no registry", f"write it in front, as in docker.io/{text}; without a dot, with https://"),
+        (
+            _REPOSITORY.fullmatch(name),
+            "has no valid repository",
+            "lower-case letters, digits, `.`, `_`, `-` and `/`",
+        ),
+        (not tag or _TAG.fullmatch(filled_tag), "has no valid tag", "letters and digits; `.`, `_` and `-`"),
+        (not digest or _DIGEST.fullmatch(digest), "has no valid digest", "sha256: and 64 hexadecimal digits"),
+        (digest or tag, "has neither a digest nor a tag", "write @sha256:…; for `pxe-pack lock` and `push` a tag"),
+    ):
+        if not is_right:
+            raise RuleError(message, reference="oci-invalid", hint=hint)
+    plain = "http" if scheme == "http" else "https"
+    return f"{plain}://{_DOCKER_HUB.get(host, host)}/v2/{repository}/manifests/{digest or tag}"
+
+
+def written(url: str) -> str:
+    """The reference of which `url` is the manifest's URL. `manifest_url` reads it back."""
+    match = _URL.fullmatch(url)
+    assert match  # noqa: S101  manifest_url has made it
+    scheme, host, repository, last, _ = match.groups()
+    is_short = scheme == "https" and ("." in host or ":" in host or host == "localhost")
+    place = host if is_short else f"{scheme}://{host}"
+    return f"{place}/{repository}{'@' if ':' in last else ':'}{last}"
+
+
+def blob_url(url: str, digest: str) -> str:
+    """The URL of the blob `digest` in the repository of the manifest's URL `url`."""
+    return _URL.sub(rf"\1://\2/v2/\3/blobs/{digest}\5", url)
+
+
+def digest_of(urls: Iterable[str]) -> str | None:
+    """The one digest of the manifest that all of its `urls` have; None if one has a tag, or another digest."""
+    found = {match[4] if (match := _URL.fullmatch(url)) else "" for url in urls}
+    digest = found.pop() if len(found) == 1 else ""
+    return digest if _DIGEST.fullmatch(digest) else None
+
+
+class Layer(NamedTuple):
+    """A file in a registry, as a manifest describes it."""
+
+    title: str  # empty: it has none
+    digest: str  # `algorithm:hex`
+    size: int  # bytes
+    chunk_size: str = ""  # of a list of chunk digests: bytes, as written
+
+
+def read_manifest(body: bytes) -> list[Layer]:
+    """The layers in the manifest `body`, at most LARGEST_MANIFEST bytes.
+
+    An index, which names manifests for several platforms, is refused: an artifact has one digest. Raises ValueError
+    with a sentence that begins with "it".
+    """
+    import json
+
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        raise ValueError("it is not JSON") from None
+    layers, index = _of(document, "layers"), _of(document, "manifests")
+    if isinstance(index, list):
+        several = printable(", ".join(map(_platform, index))[:600])
+        message = "it is an index of several manifests: name one of them, with `when: {arch: …}`"
+        raise ValueError(f"{message}: {several}")  # noqa: TRY004  of a server's text
+    if not isinstance(layers, list):
+        raise ValueError("it is not an image manifest, which has `layers`")  # noqa: TRY004  of a server's text
+    return list(map(_layer, layers))
+
+
+def find_layer(layers: Iterable[Layer], title: str) -> Layer:
+    """The one layer of that title. Raises ValueError as `read_manifest`."""
+    several = list(layers)
+    found = [layer for layer in several if layer.title == title]
+    if len(found) != 1:
+        titles = printable(", ".join(layer.title for layer in several if layer.title)[:300] or "none with a title")
+        raise ValueError(f"it has {len(found) or 'no'} layers with the title {printable(title)}, but {titles}")
+    return found[0]
+
+
+def _of(entry: object, key: str) -> object:
+    return entry.get(key) if isinstance(entry, dict) else None
+
+
+def _platform(entry: object) -> str:
+    """`linux/arm64 sha256:…`, of an entry of an index."""
+    words = (_of(_of(entry, "platform"), key) for key in ("os", "architecture", "variant"))
+    return f"{'/'.join(map(str, filter(None, words)))} {_of(entry, 'digest')}".strip()
+
+
+def _layer(entry: object) -> Layer:
+    digest, size, notes = (_of(entry, key) for key in ("digest", "size", "annotations"))
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise ValueError("it has a layer without a digest by SHA-256 or SHA-512")
+    if type(size) is not int or size < 0:
+        raise ValueError("it has a layer without a size")
+    title, chunk = (value if isinstance(value := _of(notes, key), str) else "" for key in (TITLE, CHUNK_SIZE))
+    return Layer(title=title, digest=digest, size=size, chunk_size=chunk)
+
+
+@record
+class Login:
+    """Who logs in to a registry: a user with a password, or an identity token; nobody if all are empty."""
+
+    user: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether it has no secret."""
+        return not self.user and not self.identity_token
+
+    @property
+    def basic(self) -> str:
+        """User and password as the value of an Authorization field (RFC 7617)."""
+        from base64 import b64encode
+
+        return f"Basic {b64encode(f'{self.user}:{self.password}'.encode()).decode()}"
+
+
+class TokenRequest(NamedTuple):
+    """How a token is asked for: by GET, or with a `body` by POST."""
+
+    url: str
+    fields: Mapping[str, str]
+    body: bytes | None
+
+
+def token_request(challenge: str, login: Login) -> TokenRequest | None:
+    """What to ask for a token that answers the WWW-Authenticate field `challenge`; None: `login.basic` is the answer.
+
+    Raises ValueError if it names no way to log in that is known, or none for `login`.
+    """
+    bearer = re.search(r"(?:^|,)\s*bearer\s+(.*)", challenge, re.IGNORECASE)
+    if not bearer:
+        if not re.search(r"(?:^|,)\s*basic(?:\s|$)", challenge, re.IGNORECASE):
+            raise ValueError("names no way to log in that is known: Bearer or Basic")
+        if not login.user:
+            raise ValueError("wants a user and password")
+        return None
+    found: dict[str, str] = {}
+    for name, quoted, plain in _PARAMETER.findall(bearer[1]):
+        found.setdefault(name.lower(), re.sub(r"\\(.)", r"\1", quoted) or plain)
+    if not found.get("realm"):
+        raise ValueError("names no token server")
+    scopes = found.get("scope", "").split()
+    service = {"service": found["service"]} if found.get("service") else {}
+    if login.identity_token:
+        form = {"grant_type": "refresh_token", "refresh_token": login.identity_token, "client_id": "pxe-fetch"}
+        body = urlencode({**form, **service, "scope": " ".join(scopes)}).encode()
+        return TokenRequest(found["realm"], {"Content-Type": "application/x-www-form-urlencoded"}, body)
+    query = urlencode([*service.items(), *(("scope", scope) for scope in scopes)], quote_via=quote, safe=":/,")
+    return TokenRequest(with_query(found["realm"], query), {"Authorization": login.basic} if login.user else {}, None)
+
+
+def token_in(answer: bytes) -> str:
+    """The token in a token server's answer. Raises ValueError if it has none."""
+    import json
+
+    try:
+        document = json.loads(answer)
+    except (ValueError, RecursionError):
+        document = None
+    found = document if isinstance(document, dict) else {}
+    token = found.get("token") or found.get("access_token")
+    if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise ValueError("its answer has no token")
+    return token

@@ -1,0 +1,114 @@
+"""What pins the bytes of an artifact, where a server has it: a SHA256SUMS file, a registry's manifest, a chunk list."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from pxe_fetch import sha256sums
+from pxe_fetch.chunkmap import ChunkMap
+from pxe_fetch.contract import registry
+from pxe_fetch.contract.chunks import LINE, SUFFIX, count, unlisted
+from pxe_fetch.contract.keys import Tiers, flat
+from pxe_fetch.contract.mirrors import each
+from pxe_fetch.contract.model import Chunks, Digest
+from pxe_fetch.contract.problem import RuleError
+from pxe_fetch.contract.registry import Layer
+from pxe_fetch.contract.url import redact
+from pxe_fetch.contract.validators import chunk_size
+from pxe_fetch.download import fetch_text
+from pxe_fetch.download.context import Context
+from pxe_fetch.errors import PolicyError
+from pxe_fetch.plan import Source, Transfer
+from pxe_fetch.transport import parse_url
+
+
+def resolved(transfer: Transfer, context: Context, *, on_layer: Callable[[Transfer, str], None]) -> Transfer:
+    """`transfer` with all that pins its bytes; of a registry, also with the URLs of the layer.
+
+    `on_layer` is called with such a transfer, and the reference of its manifest. Raises FetchError.
+    """
+    if transfer.title is not None:
+        transfer = _layer(transfer, context, on_layer=on_layer)
+    if transfer.digest is None and transfer.sums:
+        source = _small(transfer, mirrors=transfer.sums, what="digests")
+        sums = fetch_text(source, context, limit=sha256sums.LARGEST)
+        digest = sha256sums.digest_of(transfer.listed_url, sums=sums, where=redact(source.urls[-1]))
+        transfer = replace(transfer, digest=digest)
+    if transfer.chunks and transfer.chunk_map is None and transfer.size is not None:
+        size, chunks = transfer.size, transfer.chunks
+        number, own = count(size, chunk=chunks.size), Digest(algorithm="sha256", hex=chunks.digests.hex())
+        source = _small(transfer, mirrors=chunks.mirrors, what="chunk digests", digest=own)
+        text = fetch_text(source, context, limit=LINE * number)
+        try:
+            digests = unlisted(text, number=number)
+        except ValueError as error:
+            message = f"the list of chunk digests at {redact(source.urls[0])} is no such list: {error}"
+            raise PolicyError(message) from None
+        transfer = replace(transfer, chunk_map=ChunkMap(size=size, chunk=chunks.size, digests=digests))
+    return transfer
+
+
+def _layer(transfer: Transfer, context: Context, *, on_layer: Callable[[Transfer, str], None]) -> Transfer:
+    """`transfer`, whose URLs are those of a manifest, as the layer with its title."""
+    mirrors, pinned = transfer.mirrors, registry.digest_of(transfer.urls)
+    source = _small(transfer, mirrors=mirrors, what="manifest", digest=_digest(pinned) if pinned else None)
+    source = replace(source, headers={**source.headers, "Accept": registry.ACCEPT})
+    body = fetch_text(source, context, limit=registry.LARGEST_MANIFEST)
+    reference = registry.written(redact(transfer.listed_url))
+    if not pinned:  # by a tag
+        reference = f"{reference}@sha256:{hashlib.sha256(body).hexdigest()}"
+    try:
+        layers = registry.read_manifest(body)
+        layer = registry.find_layer(layers, transfer.title or "")
+    except ValueError as error:
+        raise PolicyError(f"the manifest {reference} cannot be used: {error}") from None
+    if transfer.size not in {None, layer.size}:
+        raise PolicyError(f"{reference} has {layer.size} bytes, but the configuration has `size: {transfer.size}`")
+    chunks = next((_chunks(one, layer, mirrors) for one in layers if one.title == layer.title + SUFFIX), None)
+    found = replace(
+        transfer,
+        mirrors=each(mirrors, lambda url: registry.blob_url(url, layer.digest)),
+        digest=None if chunks else _digest(layer.digest),  # with both it would be read twice
+        size=layer.size,
+        chunks=chunks,
+    )
+    on_layer(found, reference)
+    return found
+
+
+def _chunks(listed: Layer, layer: Layer, mirrors: Tiers) -> Chunks | None:
+    """The list of chunk digests in the layer `listed`; None if it does not say how long a chunk is, or not rightly."""
+    try:
+        size = chunk_size(listed.chunk_size)
+    except RuleError:
+        return None
+    if not layer.size or listed.size != LINE * count(layer.size, chunk=size) or not listed.digest.startswith("sha256:"):
+        return None
+    digests = bytes.fromhex(listed.digest.partition(":")[2])
+    return Chunks(size=size, digests=digests, mirrors=each(mirrors, lambda url: registry.blob_url(url, listed.digest)))
+
+
+def _digest(text: str) -> Digest:
+    algorithm, _, digits = text.partition(":")
+    return Digest(algorithm=algorithm, hex=digits)
+
+
+def _small(transfer: Transfer, *, mirrors: Tiers, what: str, digest: Digest | None = None) -> Source:
+    """Something small that belongs to `transfer`, fetched with the same persistence.
+
+    Its headers, which may be secret, go to the servers of the artifact itself and to no other.
+    """
+    servers = {parse_url(url).origin for url in transfer.urls}
+    is_theirs = all(parse_url(url).origin in servers for url in flat(mirrors))
+    return Source(
+        name=f"{transfer.name} ({what})",
+        mirrors=mirrors,
+        digest=digest,
+        headers=transfer.headers if is_theirs else {},
+        credentials=transfer.credentials if is_theirs else (),
+        login=transfer.login,
+        retry=transfer.retry,
+        timeouts=transfer.timeouts,
+    )

@@ -1,0 +1,52 @@
+"""`pxe-pack payload FILE -o DIR` on the command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pxe_pack.console import Console
+from pxe_pack.image_customizer import INITRAMFS_TYPES, Request, document, summary, write_payload
+from pxe_pack.parser import count
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `payload`."""
+    parser.description = (
+        "Write the agent, its units and its configuration for a program that builds images, so that they are in the "
+        "image from the beginning: the only way into an image that is sealed when it is built."
+    )
+    parser.add_argument("config", type=Path, metavar="FILE", help="the fetch.yaml")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument(
+        "--format",
+        choices=("image-customizer",),
+        required=True,
+        help="for which program: Azure Linux Image Customizer (os.additionalFiles, os.services)",
+    )
+    parser.add_argument("--agent", type=Path, metavar="DIR", help="use this frozen agent instead of building one")
+    parser.add_argument("--artifact-url", metavar="URL", help="base URL of the artifacts given with `source:`")
+    parser.add_argument(
+        "--systemd",
+        type=count,
+        metavar="N",
+        help="the image's release of systemd (default: any, so without what only newer ones have)",
+    )
+    parser.add_argument(
+        "--initramfs-type", choices=INITRAMFS_TYPES, help="pxe.initramfsType of the image; needed with `live_space`"
+    )
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Write the payload. Raises InputError, WorkError and OSError."""
+    request = Request(
+        config=arguments.config,
+        output=arguments.output,
+        agent=arguments.agent,
+        artifact_url=arguments.artifact_url,
+        systemd=arguments.systemd,
+        initramfs_type=arguments.initramfs_type,
+    )
+    written = write_payload(request, console=console)
+    console.result(document(written), summary(written))
+    return 0

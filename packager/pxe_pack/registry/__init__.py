@@ -1,0 +1,1 @@
+"""Layouts and artifacts in container registries (docs/registry.md)."""

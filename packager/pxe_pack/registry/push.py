@@ -1,0 +1,208 @@
+"""Puts a layout, or any folder, into a registry: a manifest with a layer for each file, titled with its path.
+
+Source: OCI Image Specification 1.1, "Guidelines for Artifact Usage": `artifactType`, and the empty descriptor in place
+of a configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+from pxe_fetch.contract.chunks import DIGEST, LARGEST, SMALLEST, STEP, SUFFIX, count, listed, unlisted
+from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.registry import CHUNK_SIZE, IMAGE_MANIFEST, LARGEST_MANIFEST, TITLE
+from pxe_pack.chunks import ChunkDigests, chunk_size
+from pxe_pack.console import Console, Step
+from pxe_pack.hashing import BLOCK, Advance, SizeAndDigest
+from pxe_pack.layout.files import found_below, what_is
+from pxe_pack.layout.layout import Layout, find_layout
+from pxe_pack.layout.manifest import MANIFEST, SUMS, path_problem
+from pxe_pack.registry.client import Repository
+from pxe_pack.tools import InputError, WorkError
+
+LAYOUT_TYPE, FILES_TYPE = "application/vnd.pxe-pack.layout.v1", "application/vnd.pxe-pack.files.v1"
+_EMPTY, _EMPTY_TYPE = b"{}", "application/vnd.oci.empty.v1+json"
+_FILE_TYPE, _LIST_TYPE = "application/octet-stream", "text/plain"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Blob:
+    """One layer to push: a file, or the bytes of a list of chunk digests that was made for one."""
+
+    title: str
+    counted: SizeAndDigest
+    path: Path | None
+    text: bytes = b""
+    chunk_size: int | None = None  # bytes; it is the list of chunk digests of the file that its title names
+
+    @property
+    def digest(self) -> str:
+        """As registries write it."""
+        return f"sha256:{self.counted.sha256}"
+
+    def descriptor(self) -> dict[str, object]:
+        """It as the manifest describes it."""
+        notes = {TITLE: self.title, **({CHUNK_SIZE: str(self.chunk_size)} if self.chunk_size else {})}
+        kind = _LIST_TYPE if self.chunk_size else _FILE_TYPE
+        return {"mediaType": kind, "digest": self.digest, "size": self.counted.size, "annotations": notes}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pushed:
+    """What the registry has now."""
+
+    digest: str  # of the manifest
+    blobs: tuple[Blob, ...]
+    sent: int  # bytes; the registry had the rest
+
+
+def push(source: Path, repository: Repository, *, console: Console) -> Pushed:
+    """Push the layout or folder `source`, or a single file. Raises InputError, WorkError and OSError."""
+    layout = find_layout(source) if source.is_dir() else None
+    files = _files_of_layout(layout) if layout else dict(_files_below(source))
+    with console.step("Hashing", total=sum(path.stat().st_size for path in files.values())) as step:
+        blobs = tuple(_blobs(files, makes_lists=layout is None, advance=step.advance))
+    if layout:
+        _check_layout(layout, blobs)
+    manifest = _manifest(blobs, kind=LAYOUT_TYPE if layout else FILES_TYPE)
+    with console.step("Pushing", total=sum(blob.counted.size for blob in blobs)) as step:
+        empty = Blob(title="", counted=_counted(_EMPTY), path=None, text=_EMPTY)
+        sent = sum(_put(blob, repository, step) for blob in {one.digest: one for one in (empty, *blobs)}.values())
+        digest = repository.put_manifest(manifest)
+    return Pushed(digest=digest, blobs=blobs, sent=sent)
+
+
+def _files_of_layout(layout: Layout) -> dict[str, Path]:
+    if missing := layout.missing():
+        raise InputError(Problem(reference="layout-differs", message=f"{layout.root} has no {missing[0]}"))
+    return {path: layout.root / path for path in sorted([*layout.files, MANIFEST, SUMS])}
+
+
+def _files_below(source: Path) -> Iterator[tuple[str, Path]]:
+    """The regular files of a folder, by their paths in it. Raises InputError if it has anything else."""
+    paths = sorted(found_below(source)) if source.is_dir() else [source.name]
+    folder = source if source.is_dir() else source.parent
+    for path in paths:
+        file = folder / path
+        why = path_problem(path) or ("" if not file.is_symlink() and file.is_file() else "is no regular file")
+        if path.endswith("/"):
+            why = f"is {what_is(path)}, which a registry cannot hold"
+        if why:
+            raise InputError(Problem(reference="push-file", message=f"{file} cannot be pushed: its path {why}"))
+        yield path, file
+    if not paths:
+        raise InputError(Problem(reference="push-file", message=f"{source} does not exist, or has no files"))
+
+
+def _blobs(files: Mapping[str, Path], *, makes_lists: bool, advance: Advance) -> Iterator[Blob]:
+    """A blob for each file, and with `makes_lists` for the chunk digests of large files that have no list."""
+    for title, path in files.items():
+        size = path.stat().st_size
+        chunk = chunk_size(size, (None,)) if makes_lists and f"{title}{SUFFIX}" not in files else None
+        digests = ChunkDigests(chunk) if chunk and not title.endswith(SUFFIX) else None
+        digest = hashlib.sha256()
+        with path.open("rb", buffering=0) as file:
+            while data := file.read(BLOCK):
+                digest.update(data)
+                if digests:
+                    digests.update(data)
+                advance(len(data))
+        blob = Blob(title=title, counted=SizeAndDigest(size=size, sha256=digest.hexdigest()), path=path)
+        listing = files.get(title.removesuffix(SUFFIX)) if title.endswith(SUFFIX) else None
+        yield replace(blob, chunk_size=size_of_chunks(path, listing)) if listing else blob
+        if digests:
+            text = listed(digests.finish()).encode()
+            yield Blob(title=title + SUFFIX, counted=_counted(text), path=None, text=text, chunk_size=chunk)
+
+
+def size_of_chunks(list_path: Path, file: Path) -> int | None:
+    """The bytes in each chunk of `file`, as the list of its chunk digests was made; None if it is no such list.
+
+    Their number leaves few sizes, and the first digest tells which of them it is.
+    """
+    size, text = file.stat().st_size, list_path.read_bytes()
+    number = len(text.split())
+    try:
+        first = unlisted(text, number=number)[:DIGEST]
+    except ValueError:
+        return None
+    if not size or not number:
+        return None
+    if number == 1:
+        least = max(SMALLEST, -(-size // STEP) * STEP)
+        return least if least <= LARGEST and hashlib.sha256(file.read_bytes()).digest() == first else None
+    chunk = max(SMALLEST, -(-size // number // STEP) * STEP)
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        digest.update(content.read(chunk))
+        while chunk <= LARGEST and count(size, chunk=chunk) >= number:
+            if digest.digest() == first and count(size, chunk=chunk) == number:
+                return chunk
+            digest.update(content.read(STEP))
+            chunk += STEP
+    return None
+
+
+def _check_layout(layout: Layout, blobs: Iterable[Blob]) -> None:
+    """Raise WorkError if a file of the layout is not what its manifest says."""
+    for blob in blobs:
+        known = layout.files.get(blob.title)
+        if known and known.sha256 != blob.counted.sha256:
+            message = f"{layout.root / blob.title} is not the file that {MANIFEST} lists"
+            hint = "pack again to restore the layout"
+            raise WorkError(Problem(reference="layout-differs", message=message, hint=hint))
+    layout.check_unchanged()
+
+
+def _manifest(blobs: Iterable[Blob], *, kind: str) -> bytes:
+    """The manifest: the same bytes for the same files. Raises InputError if no registry would take it."""
+    config = {"mediaType": _EMPTY_TYPE, "digest": f"sha256:{_counted(_EMPTY).sha256}", "size": len(_EMPTY)}
+    document = {
+        "schemaVersion": 2,
+        "mediaType": IMAGE_MANIFEST,
+        "artifactType": kind,
+        "config": config,
+        "layers": [blob.descriptor() for blob in blobs],
+        **_created(),
+    }
+    body = json.dumps(document, ensure_ascii=False, indent=2).encode()
+    if len(body) > LARGEST_MANIFEST:
+        message = f"the manifest would have {len(body):,} bytes, more than the {LARGEST_MANIFEST:,} that clients read"
+        raise InputError(Problem(reference="push-too-many", message=message, hint="push an archive of the files"))
+    return body
+
+
+def _created() -> dict[str, object]:
+    """The time, if SOURCE_DATE_EPOCH has it: without it, the same files have the same digest."""
+    from datetime import UTC, datetime
+
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not epoch.isdigit():
+        return {}
+    moment = datetime.fromtimestamp(int(epoch), tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"annotations": {"org.opencontainers.image.created": moment}}
+
+
+def _put(blob: Blob, repository: Repository, step: Step) -> int:
+    """Upload `blob` unless the registry has it; the bytes that were sent."""
+    size = blob.counted.size
+    is_there = repository.has(blob.digest)
+    if not is_there:
+        repository.put(blob.digest, size, lambda: _opened(blob))
+    step.advance(size)
+    return 0 if is_there else size
+
+
+def _opened(blob: Blob) -> IO[bytes]:
+    return blob.path.open("rb") if blob.path else io.BytesIO(blob.text)
+
+
+def _counted(text: bytes) -> SizeAndDigest:
+    return SizeAndDigest(size=len(text), sha256=hashlib.sha256(text).hexdigest())

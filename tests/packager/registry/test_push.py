@@ -1,0 +1,123 @@
+"""Layouts and folders are pushed to Debian's docker-registry, and read back by skopeo and by the agent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fakes import registry as fake
+from fakes.node import FakeNode
+from fakes.registry import Registry
+from packing.registries import LARGE, SMALL, Fails, MiB, Runs, files, skopeo
+from pxe_pack import cli
+
+
+def test_a_folder_is_pushed_and_another_program_reads_the_same_files(
+    registry: Registry, folder: Path, runs: Runs, tmp_path: Path
+) -> None:
+    pushed = runs("push", folder, f"{registry.place}/site/models:v1")
+    assert pushed["reference"] == f"{registry.place}/site/models@{pushed['digest']}"
+    raw = skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{registry.host}/site/models:v1")
+    assert fake.digest(raw) == pushed["digest"]
+    skopeo("copy", "--src-tls-verify=false", f"docker://{registry.host}/site/models:v1", f"dir:{tmp_path}/copied")
+    titles = {
+        layer["annotations"]["org.opencontainers.image.title"]: (tmp_path / "copied" / layer["digest"][7:]).read_bytes()
+        for layer in json.loads(raw)["layers"]
+    }
+    chunks = titles.pop("large.bin.chunks")
+    assert titles == files(folder)
+    assert chunks.split()[0].decode() == hashlib.sha256(LARGE[: 4 * MiB]).hexdigest()
+
+
+def test_what_is_pushed_is_what_a_node_takes_in_chunks(
+    registry: Registry, folder: Path, runs: Runs, tmp_path: Path
+) -> None:
+    reference = runs("push", folder, f"{registry.place}/site/models:v2")["reference"]
+    node = FakeNode(folder=tmp_path / "node")
+    node.boot_with("quiet")
+    wanted = {"large.bin": LARGE, "a/small.txt": SMALL, "empty": b""}
+    ran = node.run_config(
+        *(
+            {"name": Path(title).name, "oci": reference, "title": title, "dest": str(node.out / title)}
+            for title in wanted
+        )
+    )
+    assert (ran.code, files(node.out)) == (0, wanted)
+    assert "sha256 of each of its 9 chunks" in ran.err
+
+
+def test_pushing_again_sends_nothing_and_gives_the_same_digest(registry: Registry, folder: Path, runs: Runs) -> None:
+    first = runs("push", folder, f"{registry.place}/site/again:v1")
+    before = len(registry.requests())
+    assert runs("push", folder, f"{registry.place}/site/again:v1") == first
+    assert not [line for line in registry.requests()[before:] if line.startswith("POST")]
+
+
+def test_a_layout_comes_back_as_it_was(registry: Registry, layout: Path, runs: Runs, tmp_path: Path) -> None:
+    runs("push", layout, f"{registry.place}/site/layout:v1")
+    pulled = runs("pull", f"{registry.place}/site/layout:v1", "-o", tmp_path / "back")
+    assert files(tmp_path / "back") == files(layout)
+    subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=tmp_path / "back", check=True)
+    assert str(pulled["reference"]).startswith(f"{registry.place}/site/layout@sha256:")
+    (tmp_path / "back/liveos.iso").unlink()
+    runs("pull", str(pulled["reference"]), "-o", tmp_path / "back")
+    assert files(tmp_path / "back") == files(layout)
+
+
+def test_the_list_of_chunks_in_a_layout_is_used_by_nodes_whatever_their_size(
+    registry: Registry, layout: Path, runs: Runs, tmp_path: Path
+) -> None:
+    pushed = runs("push", layout, f"{registry.place}/site/layout:v1")
+    node = FakeNode(folder=tmp_path / "node")
+    node.boot_with("quiet")
+    artifact = {"oci": pushed["reference"], "title": "other-user-artifacts/m.bin", "dest": str(node.out / "m")}
+    ran = node.run_config({"name": "m", **artifact})
+    assert (ran.code, (node.out / "m").read_bytes()) == (0, LARGE)
+    assert "sha256 of each of its 3 chunks" in ran.err
+
+
+def test_a_layout_that_was_changed_by_hand_is_not_pushed(registry: Registry, layout: Path, fails: Fails) -> None:
+    iso = bytearray((layout / "liveos.iso").read_bytes())
+    iso[-1] ^= 1
+    (layout / "liveos.iso").write_bytes(iso)
+    assert "error[layout-differs]" in fails("push", layout, f"{registry.place}/site/changed:v1")
+    (layout / "liveos.iso").unlink()
+    assert "error[layout-differs]" in fails("push", layout, f"{registry.place}/site/changed:v1", code=2)
+    assert not [line for line in registry.requests() if "/site/changed/" in line]
+
+
+def test_what_no_registry_can_hold_is_refused(registry: Registry, folder: Path, fails: Fails, tmp_path: Path) -> None:
+    (folder / "link").symlink_to("/etc/passwd")
+    assert "error[push-file]" in fails("push", folder, f"{registry.place}/site/x:v1", code=2)
+    (folder / "link").unlink()
+    (folder / "hollow").mkdir()
+    assert "an empty folder" in fails("push", folder, f"{registry.place}/site/x:v1", code=2)
+    assert "error[push-file]" in fails("push", tmp_path / "nothing", f"{registry.place}/site/x:v1", code=2)
+
+
+def test_no_registry_at_all_is_told(small: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+    told = fails("push", small, "http://localhost:1/site/x:v1")
+    assert "error[registry-unreachable]" in told
+    assert "refused" in told
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("registry.lan/Upper/case:v1", "has no valid repository"),
+        ("registry.lan/site/model", "has neither a digest nor a tag"),
+        (f"registry.lan/site/model@sha256:{'0' * 64}", "has a digest: give a tag"),
+    ],
+)
+def test_a_reference_that_cannot_be_pushed_to_is_a_usage_error(
+    small: Path, capsys: pytest.CaptureFixture[str], reference: str, said: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_code:
+        cli.main(["push", str(small), reference])
+    assert exit_code.value.code == 2
+    assert said in capsys.readouterr().err
