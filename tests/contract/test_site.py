@@ -48,6 +48,6 @@ def test_links_of_the_repository_lead_to_pages_or_are_text(site: Path) -> None:
             assert (page.parent / target).exists(), (page.relative_to(site), target)
 
 
-def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+def test_pages_name_no_script_style_or_font_of_another_server(site: Path) -> None:
     text = (site / "index.html").read_text()
     assert re.findall(r'(?:src|href)="(https?:[^"]+\.(?:js|css|woff2?))"', text) == []

@@ -37,6 +37,7 @@ NOT_RUN = {
     "examples/quickstart/run": "takes minutes: CI has tests/boot do the same",
     "tests/run": "is what runs this test",
     "tests/prepare": "is run before the tests",
+    "coverage": "measures this test's neighbours, and would measure this one",
     "pytest": "is what runs this test",
     "export PATH=": "is for a shell that stays",
     "pxe-pack boot": "takes minutes: tests/boot runs it",
