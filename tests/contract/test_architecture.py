@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "ARCHITECTURE.md").read_text()
 AGENT, PACKAGER = ROOT / "agent/pxe_fetch", ROOT / "packager/pxe_pack"
+RELEASE = ROOT / "release/pxe_release"
 DECISIONS = sorted((ROOT / "docs/decisions").iterdir())
 
 
@@ -38,6 +39,9 @@ def test_what_the_page_names_exists() -> None:
         names = named(section(title))
         assert len(names) > 10
         assert not [name for name in names if not (folder / name).exists() and not (ROOT / name).exists()]
+    steps = named(section("Releases and the site"))
+    assert len(steps) > 5
+    assert not [name for name in steps if not (RELEASE / name).exists() and not (ROOT / name).exists()]
     rest = PAGE.split("\n## The way")[0] + section("Tests")
     assert not [name for name in named(rest) if not (ROOT / name).exists() and not (AGENT / name).exists()]
 

@@ -37,6 +37,7 @@ NOT_RUN = {
     "examples/quickstart/run": "takes minutes: CI has tests/boot do the same",
     "tests/run": "is what runs this test",
     "tests/prepare": "is run before the tests",
+    "coverage": "measures this test's neighbours, and would measure this one",
     "pytest": "is what runs this test",
     "export PATH=": "is for a shell that stays",
     "pxe-pack boot": "takes minutes: tests/boot runs it",
@@ -56,7 +57,7 @@ _ELSEWHERE = re.compile(r"(?<![\w.:/])/(etc|srv|var)/")  # places of a server, h
 
 def commands(page: Path) -> Iterator[str]:
     """The commands of a page, without comments; a line that ends with a backslash is continued."""
-    for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+    for block in re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE):
         for line in block.replace("\\\n", " ").splitlines():
             command = re.sub(r"\s\s+# .*$", "", line).strip()
             if command and not command.startswith("#"):
@@ -162,9 +163,9 @@ def test_commands_of_a_page_do_what_they_say(page: Path, folder: Path) -> None:
         run("pxe-pack --quiet pack fetch.yaml")
     if any("fleet.yaml" in command for command in wanted):
         run("pxe-pack show pxe --config > fleet.yaml" if (folder / "pxe").exists() else "cp fetch.yaml fleet.yaml")
-    if any(command.startswith("pxe-pack lock") for command in wanted):
-        shutil.copyfile(folder / "unlocked.yaml", folder / "fetch.yaml")
     if any("--publish /srv/pxe" in command for command in wanted):  # an earlier version
         run("pxe-pack --quiet pack fetch.yaml --leave-out '*' --publish /srv/pxe")
     for command in wanted:
+        if command.startswith("pxe-pack lock"):  # what has no digest
+            shutil.copyfile(folder / "unlocked.yaml", folder / "fetch.yaml")
         run(command)
