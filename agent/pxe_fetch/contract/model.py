@@ -163,7 +163,7 @@ class Artifact:
     mirror_order: str = key(
         "spread",
         Text(validators.OneOf("spread", "listed")),
-        "A tier's mirrors are tried in each node's own order (`spread`), or as listed.",
+        "Mirrors of a tier are tried in each node's order (`spread`), or as listed.",
         sections=SHARED,
     )
     tiers: Mapping[str, Tiers] = keys.mapping(  # by base: those in front of the mirrors below it, see contract.mirrors
