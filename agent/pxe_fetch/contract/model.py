@@ -66,7 +66,7 @@ class Timeouts:
         16 * 1024, Size(validators.rate), "A mirror that sends fewer bytes a second is left, if there is another one."
     )
     min_rate_window: float = key(
-        60.0, POSITIVE, "The window of `min_rate`; 7.5s at most if another in its tier has not failed."
+        60.0, POSITIVE, "Its window; 7.5s at most if another mirror of its tier has not failed."
     )
 
 
@@ -163,13 +163,13 @@ class Artifact:
     mirror_order: str = key(
         "spread",
         Text(validators.OneOf("spread", "listed")),
-        "A node tries mirrors of a tier in an order of its own (`spread`), or as listed.",
+        "Mirrors of a tier are tried in each node's order (`spread`), or as listed.",
         sections=SHARED,
     )
     tiers: Mapping[str, Tiers] = keys.mapping(  # by base: those in front of the mirrors below it, see contract.mirrors
         Key(
             Table(validators.base_url, Mirrors(validators.base_url)),
-            "Caches in front of servers: for all urls below a base, those to ask before it.",
+            "Caches in front of servers: for urls below a base, those to ask before it.",
             sections=SHARED,
         )
     )
