@@ -65,6 +65,19 @@ def test_an_entry_of_a_kernel_that_is_not_there_is_left_out(site: Site, packs: P
     assert not (site.output / f"boot/vmlinuz-{producers.KERNELS[1]}").exists()
 
 
+def test_bootstrap_folder_with_its_entries_written_out_is_packed_from_its_iso(site: Site, packs: Packs) -> None:
+    site.image = producers.azure_linux_4_pxe_dir(site.image, site.folder / "azl4-pxe")
+    packs("--inject", "updates")
+    grub_cfg = (site.output / "boot/grub2/grub.cfg").read_text()
+    check_by_grub(grub_cfg)
+    assert "blscfg" not in grub_cfg
+    newest, oldest = (grub_cfg.index(f"/boot/vmlinuz-{version}") for version in reversed(producers.KERNELS))
+    assert newest < oldest
+    assert grub_cfg.count(f"root=live:{BOOT_URL}") == len(producers.KERNELS)
+    assert "updates/usr/lib/pxe-fetch/pxe-fetch" in files_of(site.iso)
+    assert (site.output / "EFI/azurelinux/grub.cfg").exists()  # GRUB's own prefix
+
+
 def test_full_os_of_several_kernels_gets_the_payload_in_the_one_initrd_that_all_have(
     site: Site, packs: Packs, tiny_full_os: Path
 ) -> None:

@@ -94,6 +94,42 @@ def kiwi(source: Path, target: Path) -> Path:
     return make_iso(target, files)
 
 
+_PXE_MODULES = "normal configfile linux echo test loadenv sleep minicmd gzio efinet net tftp http search"
+_PXE_ENTRY = """\
+menuentry 'Azure Linux 4.0 ({version})' {{
+    linux /boot/vmlinuz-{version} root=live:http://192.0.2.1/image.iso rd.live.image rd.live.dir=liveos \\
+        rd.live.squashimg=rootfs.img ip=dhcp rd.live.azldownloader=enable
+    initrd /boot/initramfs-{version}.img
+}}
+"""
+
+
+def azure_linux_4_pxe_dir(source: Path, target: Path) -> Path:
+    """A bootstrap pxe-dir of Image Customizer 1.6: entries in grub.cfg itself, and a redirector at GRUB's prefix."""
+    grub = target.with_suffix(".grub")
+    options: list[str | Path] = ["-O", "x86_64-efi", "-p", "/EFI/azurelinux", "-o", grub]
+    subprocess.run(["grub-mkimage", *options, *_PXE_MODULES.split()], check=True, capture_output=True)
+    medium = azure_linux_4(source, target.with_suffix(".iso"))
+    given = files_of(medium)
+    newest_first = sorted(KERNELS, key=lambda version: int(version.split(".")[2].split("-")[0]), reverse=True)
+    entries = "".join(_PXE_ENTRY.format(version=version) for version in newest_first)
+    files: dict[str, bytes] = {
+        **{name: content for name, content in given.items() if name.startswith("boot/") and "grub2" not in name},
+        "bootx64.efi": given["EFI/BOOT/BOOTX64.EFI"],
+        "grubx64.efi": grub.read_bytes(),
+        "EFI/azurelinux/grub.cfg": b"set prefix=($root)/boot/grub2\nconfigfile ($root)/boot/grub2/grub.cfg\n",
+        "boot/grub2/grub.cfg": f"set timeout=1\nload_env\ninsmod blscfg\nset default=0\n{entries}".encode(),
+        "boot/grub2/grubenv": given["boot/grub2/grubenv"],
+        "image.iso": medium.read_bytes(),
+    }
+    for name, content in files.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes(content)
+    medium.unlink()
+    grub.unlink()
+    return target
+
+
 _FULL_OS_ENTRY = """\
 menuentry 'Azure Linux, with Linux {version}' {{
     linux /boot/vmlinuz-{version} rd.auto=1 selinux=0 console=tty0 console=ttyS0
