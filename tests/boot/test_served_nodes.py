@@ -158,7 +158,7 @@ def test_node_beside_another_dhcp_server_is_shown_at_every_stage_of_its_boot(sho
 
 
 def test_page_shows_the_real_nodes(shown: Shown) -> None:
-    with chromium() as browser:
+    with chromium(size=(1360, 900)) as browser:
         opened(browser, shown.url)
         until(lambda: len(browser.find_elements("css selector", "#rows tr")) == 4)
         until(lambda: "at most" in find(browser, "#throughput-text").text, within=40)
