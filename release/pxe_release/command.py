@@ -89,3 +89,7 @@ def _sign(output: Path, *, key: Path, comment: str) -> None:
         f"signature of {comment}",
     ]
     subprocess.run(command, check=True, stdout=sys.stderr, env=os.environ)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -25,6 +25,7 @@ from packing.site import Site
 from pxe_pack.freeze import FrozenAgent, load_agent, ready
 
 ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "release/build"
 pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a release is made of a commit")
 
 
@@ -37,17 +38,24 @@ class Release:
         return found
 
 
-def built(folder: Path, *options: str | Path, umask: int) -> Release:
-    """A release of HEAD without the parts that take minutes."""
-    command: list[str | Path] = [sys.executable, ROOT / "release/build", "--no-deb", "-o", folder, *options]
+def built(folder: Path, *options: str | Path, commit: str, umask: int) -> Release:
+    """A release without the parts that take minutes."""
+    command: list[str | Path] = [BUILD, "--no-deb", "--commit", commit, "-o", folder, *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False, umask=umask)
     assert done.returncode == 0, done.stderr
     return Release(folder)
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
-    return built(tmp_path_factory.mktemp("release"), umask=0o022)
+def commit() -> str:
+    """What is released: HEAD, which may move meanwhile."""
+    command: list[str | Path] = ["git", "-C", ROOT, "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def release(commit: str, tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return built(tmp_path_factory.mktemp("release"), commit=commit, umask=0o022)
 
 
 @pytest.fixture
@@ -86,9 +94,9 @@ def carried(release: Release, folder: Path) -> FrozenAgent:
     return load_agent(ready.unpack(folder / name, folder))
 
 
-def test_the_same_commit_gives_the_same_bytes_whatever_the_umask(release: Release, tmp_path: Path) -> None:
+def test_the_same_commit_gives_the_same_bytes_whatever_the_umask(release: Release, commit: str, tmp_path: Path) -> None:
     keys = key_pair(tmp_path)
-    again = built(tmp_path / "again", "--sign", keys.secret, umask=0o077)
+    again = built(tmp_path / "again", "--sign", keys.secret, commit=commit, umask=0o077)
     files = {file.name: file.read_bytes() for file in release.folder.iterdir()}
     others = {file.name: file.read_bytes() for file in again.folder.iterdir()}
     signature = others.pop("SHA256SUMS.minisig")
@@ -186,7 +194,7 @@ def requirements(release: Release, *, extras: Sequence[str]) -> list[Requirement
 
 def test_a_release_is_not_mixed_with_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "old").write_text("")
-    command: list[str | Path] = [sys.executable, ROOT / "release/build", "-o", tmp_path]
+    command: list[str | Path] = [BUILD, "-o", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "is not empty" in done.stderr

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,17 +17,25 @@ from packing.site import Site
 from pxe_pack.freeze.environment import debian_mirrors
 
 ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "release/build"
 BARE = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a system of its own")
 
 
 @pytest.fixture(scope="module")
-def packages(full: bool, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: FBT001  a fixture
+def commit() -> str:
+    """What is released: HEAD, which may move meanwhile."""
+    command: list[str | Path] = ["git", "-C", ROOT, "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def packages(full: bool, commit: str, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: FBT001  a fixture
     """The folder with a release."""
     if not full:
         pytest.skip("takes minutes: --full")
     folder = tmp_path_factory.mktemp("packages")
-    command: list[str | Path] = [sys.executable, ROOT / "release/build", "--container", "-o", folder]
+    command: list[str | Path] = [BUILD, "--container", "--commit", commit, "-o", folder]
     subprocess.run(command, check=True)
     return folder
 
@@ -89,11 +96,12 @@ def test_the_container_image_is_what_others_read_and_packs(layout: Path, site: S
         assert any((root / folder / program).exists() for folder in ("usr/bin", "usr/sbin")), program
 
 
-def test_the_debian_package_is_the_same_each_time(packages: Path, tmp_path: Path) -> None:
+def test_the_debian_package_is_the_same_each_time(packages: Path, commit: str, tmp_path: Path) -> None:
     keys = key_pair(tmp_path)
     command: list[str | Path] = [
-        sys.executable,
-        ROOT / "release/build",
+        BUILD,
+        "--commit",
+        commit,
         "--sign",
         keys.secret,
         "-o",
