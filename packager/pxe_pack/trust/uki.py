@@ -46,6 +46,8 @@ def compose(stub: bytes, sections: Mapping[str, tuple[Part, ...]]) -> Iterator[b
         if not program.is_exe() or len(program.OPTIONAL_HEADER.DATA_DIRECTORY) <= _CERTIFICATES:
             raise _unfit("it is not a program that can be signed")
         _take_out(program)
+        if not program.sections:
+            raise _unfit("it has no sections of its own")
         end = max((one.PointerToRawData + one.SizeOfRawData for one in program.sections), default=0)
         if any(one.Name.startswith(b"/") for one in program.sections):
             raise _unfit("names of its sections are among its symbols, which are removed here")
