@@ -289,3 +289,51 @@ def test_tiers_of_a_registrys_base_put_a_cache_before_it(node: FakeNode) -> None
         assert (len(cache.asked), origin.asked) == (2, [])
     assert (ran.code, placed(node)) == (0, BODY)
     assert f"{at(origin, PLAIN)} has m.bin" in ran.err
+
+
+@pytest.mark.parametrize("where", ["/", "/docker/", "/v2/docker/", "file:"])
+def test_a_cache_is_not_believed_wherever_it_is(node: FakeNode, where: str) -> None:
+    evil = bytes(len(BODY))
+    lie = fake.manifest(fake.descriptor(evil, title="m.bin"))
+    given, blobs = f"v2/site/model/manifests/{fake.digest(PLAIN)}", "v2/site/model/blobs"
+    lies = {given: lie, f"{blobs}/{fake.digest(evil)}": evil, f"{blobs}/{fake.digest(BODY)}": evil}
+    with (
+        Server({f"{where}{path}": Script(body=body) for path, body in lies.items()}) as cache,
+        Server(scripts(PLAIN, BODY)) as origin,
+    ):
+        for path, body in lies.items():
+            file = node.folder / "cache" / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(body)
+        base = f"file://{node.folder}/cache/" if where == "file:" else cache.url(where)
+        ran = node.run_config(entry(node, at(origin, PLAIN), tiers={origin.url("/"): [base]}))
+        assert len(origin.asked) >= 2
+    assert (ran.code, placed(node)) == (0, BODY)
+    assert "wrong sha256" in ran.err
+
+
+def test_a_cache_below_a_path_serves(node: FakeNode) -> None:
+    below = {f"/docker{path}": script for path, script in scripts(PLAIN, BODY).items()}
+    with Server(below) as cache, Server(scripts(PLAIN, BODY)) as origin:
+        ran = node.run_config(entry(node, at(origin, PLAIN), tiers={origin.url("/"): [cache.url("/docker/")]}))
+        assert (len(cache.asked), origin.asked) == (2, [])
+    assert (ran.code, placed(node)) == (0, BODY)
+
+
+def test_a_cache_whose_urls_name_no_manifest_is_refused(node: FakeNode) -> None:
+    with Server(scripts(PLAIN, BODY)) as origin, Server() as cache:
+        tiers = {origin.url("/v2/site/"): [cache.url("/files/")]}
+        ran = node.run_config(entry(node, at(origin, PLAIN), tiers=tiers))
+        assert (cache.asked, origin.asked) == ([], [])
+    assert (ran.code, node.files()) == (77, [])
+    assert f"which `tiers` puts before {origin.url('/v2/site/model/manifests/')}" in ran.err
+
+
+def test_a_reference_that_is_moved_to_where_it_has_no_digest_is_refused(node: FakeNode) -> None:
+    served = f"/files/model/manifests/{fake.digest(PLAIN)}"
+    with Server(scripts(PLAIN, BODY)) as origin, Server({served: Script(body=PLAIN)}) as other:
+        node.boot_with(f"pxe-fetch.artifact_url={other.url('/files/')}")
+        ran = node.run_config(entry(node, at(origin, PLAIN)), artifact_url=origin.url("/v2/site/"))
+        assert other.asked == []
+    assert (ran.code, ran.state["cause"], node.files()) == (77, "policy", [])
+    assert "it has no digest" in ran.err
