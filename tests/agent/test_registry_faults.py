@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import ssl
+import time
 
 import pytest
 
 from fakes import registry as fake
 from fakes.certs import Authority
 from fakes.exchange import Exchange, Fault
-from fakes.faults import Serve, Status, redirect
+from fakes.faults import Hang, Serve, Status, drip, redirect
 from fakes.layers import (
     BODY,
     CHUNK,
@@ -224,6 +225,56 @@ def test_a_registry_with_another_way_to_log_in_is_refused(node: FakeNode, challe
         server.scripts = {path: Script(then=fault) for path in scripts(PLAIN, BODY)}
         ran = node.run_config(entry(node, at(server, PLAIN)))
     assert ran.code == 77
+
+
+def test_a_long_challenge_is_read_quickly(node: FakeNode) -> None:
+    with Server() as server:
+        fault = Status(401, {"WWW-Authenticate": "Bearer " + "a" * 50_000})
+        server.scripts = {path: Script(then=fault) for path in scripts(PLAIN, BODY)}
+        began = time.monotonic()
+        ran = node.run_config(entry(node, at(server, PLAIN)))
+    assert (ran.code, time.monotonic() - began < 10) == (77, True)
+    assert "names no token server" in ran.err
+
+
+QUICK = {"retry": {"attempts_without_progress": 2, "base": "1ms", "max": "5ms"}, "timeouts": {"read": "500ms"}}
+
+
+def wants_token(tokens: Server) -> dict[str, Script]:
+    """What a registry has that answers nothing without a token of `tokens`."""
+    challenge = {"WWW-Authenticate": f'Bearer realm="{tokens.url("/token")}"'}
+    return {path: Script(then=Status(401, challenge)) for path in scripts(PLAIN, BODY)}
+
+
+def test_a_token_that_comes_byte_by_byte_is_not_waited_for(node: FakeNode) -> None:
+    with Server({"/token": Script(body=bytes(1000), then=drip(0, every=0.1))}) as tokens:
+        with Server(wants_token(tokens)) as server:
+            ran = node.run_config(entry(node, at(server, PLAIN)), defaults=QUICK)
+        assert len(tokens.asked) == 2
+        assert all(asked.sent < 100 for asked in tokens.asked)
+    assert (ran.code, ran.state["cause"]) == (69, "network")
+    assert "its answer was not complete within 0.50 s" in ran.err
+
+
+def test_a_token_server_that_is_silent_holds_up_its_own_registry_alone_and_is_asked_once_for_all(
+    node: FakeNode,
+) -> None:
+    names = [f"m{number}" for number in range(4)]
+    with (
+        Server({"/token": Script(then=Hang())}) as silent,
+        Server(wants_token(silent)) as held_up,
+        Server() as server,
+    ):
+        tokens = Tokens(server, uses=9)
+        server.scripts = {path: Script(body=one.body, then=tokens) for path, one in scripts(PLAIN, BODY).items()}
+        server.scripts["/token"] = Script(then=tokens)
+        entries = [entry(node, at(held_up, PLAIN), name=name) for name in names]
+        other = entry(node, at(server, PLAIN), name="other")
+        ran = node.run_config(*entries, other, parallel=5, defaults={**QUICK, "timeouts": {"read": "2s"}})
+        assert 2 <= len(silent.asked) <= 4
+        assert server.asked[-1].at < silent.asked[0].at + 1.9
+    assert (ran.code, placed(node, "other")) == (69, BODY)
+    assert all("was silent for 2 s" in str(ran.artifact(name)["error"]) for name in names)
 
 
 # What the configuration may say

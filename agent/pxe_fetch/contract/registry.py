@@ -36,7 +36,8 @@ _REPOSITORY = rf"{_PART}(?:/{_PART})*"
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _DIGEST = r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
 _URL = r"([A-Za-z]+)://(.*?)/v2/(.+)/manifests/([^/?]+)(\?.*)?"  # a cache has it by any scheme, below any path
-_PARAMETER = r'([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))'  # RFC 9110, 11.2
+# The look behind keeps a long word without `=` from being tried from each of its letters.
+_PARAMETER = r'(?<![A-Za-z])([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))'  # RFC 9110, 11.2
 _DOCKER_HUB = {"docker.io": "registry-1.docker.io"}  # the name in references, and the host of its API
 
 
