@@ -128,7 +128,9 @@ class Mirror:
             self.is_odd = bool(body.remark)
             try:
                 yield body
-            except SilentError:  # a path that loses long packets lets a header pass
+            except OvertakenError:
+                raise
+            except (SilentError, SlowError):  # a path that loses long packets lets a header pass
                 visit.silence = request.timeouts.read
                 raise
             finally:
