@@ -44,7 +44,7 @@ NOT_RUN = {
     "sudo pxe-pack serve": "needs a network of its own: tests/packager/test_serve.py runs it",
     "pxe-pack nodes": "needs a collector: tests/serve/test_nodes_command.py runs it",
     "pip install": "needs an index: tests/prepare does it",
-    "python -m pxe_pack.collector": "runs until Ctrl-C: tests/serve runs it",
+    "pxe-pack-collector": "runs until Ctrl-C: tests/serve runs it",
     "journalctl": "is for a node: tests/boot looks into its journal",
     "dracut": "is for a root filesystem: tests/liveos/build runs it",
     "aws": "needs an account",
