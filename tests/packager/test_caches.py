@@ -205,6 +205,8 @@ def test_a_registrys_blob_is_cached_for_those_whom_the_registry_lets_have_it(tmp
             assert get(cache.port, missing, headers=WORD)[0] == 404
             status, part, _ = get(cache.port, path, headers={**WORD, "Range": "bytes=5000000-5000999"})
             assert (status, part) == (206, BODY[5_000_000:5_001_000])
+            origin.process.kill()
+            assert get(cache.port, path, headers=WORD)[0] == 502  # nobody says who may have it
         assert origin.sent(path) / len(BODY) == pytest.approx(1.0, abs=0.001)
 
 
@@ -286,6 +288,7 @@ def test_port_and_slices_are_those_of_the_layout(site: Site, packs: Callable[...
         (["squid", "--origin", "https://h"], "not for squid"),
         (["squid", "--origin", "http://h", "--dns", "10.0.0.1"], "squid announces neither DNS servers nor routers"),
         (["squid", "--origin", "http://h", "--cache-dir", "/a b"], "/a b cannot be the folder of a cache"),
+        *(([kind, "--origin", "http://h", "--cache-size", "1023MiB"], "has no room for an ISO") for kind in KINDS),
         (["nginx"], "nginx serves a layout"),
         (["nginx", "pxe", "--origin", "http://h"], "nginx serves a layout, and has no origin"),
     ],
