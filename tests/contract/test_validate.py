@@ -391,7 +391,8 @@ def test_serial_expiry_and_oldest_agent_that_are_none_are_refused(line: str, ref
 def test_that_a_newer_agent_is_needed_is_the_only_problem_told(needed: str) -> None:
     text = f"version: 2\nmin_agent: {needed}\nparallel: many\nnew_key: 1\nartifacts: [{{quantum: true}}]\n"
     problem = only_problem(text)
-    assert problem.message == f"this configuration needs pxe-fetch {needed.strip(chr(39))} or later; this is {__version__}"
+    told = f"this configuration needs pxe-fetch {needed.strip(chr(39))} or later; this is {__version__}"
+    assert problem.message == told
     assert problem.hint == "pack the image again with a newer pxe-pack"
     assert (problem.where and problem.where.line) == 2
 
