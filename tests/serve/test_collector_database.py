@@ -22,6 +22,13 @@ from fakes.postgresql import postgresql
 from fakes.waiting import until
 
 
+def test_database_is_its_owners_alone(tmp_path: Path) -> None:
+    with collector(tmp_path / "c") as collecting:
+        assert collecting.post(report(1)).status_code == 204
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "c").glob("nodes.db*")}
+    assert modes == dict.fromkeys(("nodes.db", "nodes.db-wal", "nodes.db-shm"), 0o600)
+
+
 class Reporters:
     """Threads that report without end, each of nodes of its own, and what was acknowledged."""
 
