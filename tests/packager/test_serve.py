@@ -407,6 +407,22 @@ def test_reports_reach_the_collector(net: Wire, layout: Site) -> None:
         assert served.end() == 0
 
 
+@pytest.mark.parametrize(("forwarded", "address"), [("192.0.2.1, 10.0.0.77", "10.0.0.77"), ("10.0.0.77", "10.0.0.77")])
+def test_node_behind_a_cache_is_known_by_the_address_that_the_cache_tells(
+    net: Wire, layout: Site, forwarded: str, address: str
+) -> None:
+    (layout.folder / "tokens").write_text("0123456789abcdef" * 2)
+    listing = net.at_server(sys.executable, "-m", "pxe_pack", "nodes", "--json")
+    with serving(net, layout, "--token-file", layout.folder / "tokens", "--proxy", "10.0.0.50") as served:
+        url = "http://10.0.0.1:8080/boot/vmlinuz"
+        net.run(net.at_node("curl", "-sS", "-o", "/dev/null", "-H", f"X-Forwarded-For: {forwarded}", url))
+        until = time.monotonic() + EVENTS
+        while not (nodes := json.loads(net.run(listing).splitlines()[-1])["nodes"]):
+            assert time.monotonic() < until
+        assert [(node["address"], node["stage"]) for node in nodes] == [(address, "kernel")]
+        assert served.end() == 0
+
+
 ASKING = """
 import socket, struct
 with socket.create_server(("127.0.0.1", 5432)) as listener:
