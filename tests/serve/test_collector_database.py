@@ -206,6 +206,15 @@ def test_two_collectors_share_a_postgresql_and_lose_nothing_when_one_is_killed(
         assert other.nodes(q="node999999")["node999999"]["state"] == "done"  # each sees what the other has taken
 
 
+def test_numbers_that_nodes_make_up_keep_no_report_from_a_postgresql(postgresql_url: str, tmp_path: Path) -> None:
+    artifacts = [{"phase": "placed", "seconds": 0, "bytes_received": 1 << 50}] * 3400
+    with collector(tmp_path / "a", database=postgresql_url) as collecting:
+        codes = {collecting.post(report(number, artifacts=artifacts)).status_code for number in range(1, 7)}
+        assert codes == {204}
+        assert collecting.post(report(9, phase="done")).status_code == 204
+        assert collecting.get("throughput")["points"]
+
+
 def test_what_is_too_much_is_deleted_from_a_postgresql_too(postgresql_url: str, tmp_path: Path) -> None:
     with collector(tmp_path / "a", database=postgresql_url) as collecting:
         for number in range(1, 21):
