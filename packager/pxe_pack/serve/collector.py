@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.util import find_spec
 from ipaddress import IPv4Address
 from pathlib import Path
+from urllib.parse import unquote
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.collector_options import HOW_TO_INSTALL
@@ -49,7 +51,7 @@ def child(options: Options, folders: Folders, *, folder: str) -> Child:
     log = folders.logs / "collector.log"
     log.touch()
     before = log.stat().st_size
-    database = options.database or f"sqlite:///{folders.logs / 'nodes.db'}"
+    database, password = _without_password(options.database or f"sqlite:///{folders.logs / 'nodes.db'}")
     arguments: list[str | Path] = [
         *("-m", MODULE, "--listen", LISTEN, "--database", database, "--layout", folder),
         *("--nginx-log", folders.nginx_access, "--dnsmasq-log", folders.dnsmasq_log),
@@ -60,5 +62,12 @@ def child(options: Options, folders: Folders, *, folder: str) -> Child:
         program=sys.executable,
         arguments=arguments,
         log=log,
+        environment={"PGPASSWORD": password} if password else {},
         is_ready=lambda: b"collector: listening" in log.read_bytes()[before:],
     )
+
+
+def _without_password(database: str) -> tuple[str, str]:
+    """The URL of a database, and the password that it had; everybody on this machine can read a command line."""
+    found = re.fullmatch(r"(postgresql[\w+]*://[^:/@]*):([^@]*)(@.*)", database)
+    return (f"{found[1]}{found[3]}", unquote(found[2])) if found else (database, "")
