@@ -354,3 +354,13 @@ def test_a_first_use_of_each_tier_is_logged_and_later_ones_only_for_debugging(no
     assert ran.err.count("fetching from") == 2
     (node.out / "m").unlink()
     assert node.run("run", "--config", str(file), "--debug").err.count("fetching from") > 2
+
+
+@pytest.mark.parametrize("cache", [404, 503])
+def test_a_refusal_of_the_last_tier_is_the_cause_where_the_caches_just_lack_the_file(
+    cache: int, node: FakeNode, servers: Servers
+) -> None:
+    servers.fail(servers.a, servers.b, then=Status(cache))
+    servers.fail(servers.origin, then=Status(403))
+    ran = node.run_config(entry(node, servers.urls, is_chunked=False))
+    assert (ran.code, ran.state["cause"]) == ((77, "refused") if cache == 404 else (69, "network"))

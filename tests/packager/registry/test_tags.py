@@ -120,7 +120,7 @@ def test_check_asks_the_registry_for_the_layer(tagged: Site, runs: Runs, capsys:
     artifact["title"] = "other"
     tagged.write_config()
     Path("fetch.lock").unlink()
-    assert "no layers with the title other, but m.bin" in check()["url-unreachable"]
+    assert "no layer has the title other; there are: m.bin" in check()["url-unreachable"]
     artifact["oci"] = f"{artifact['oci'].rpartition(':')[0]}:{'0' * 64}"
     tagged.write_config()
     assert "404" in check()["url-unreachable"]
