@@ -39,7 +39,7 @@ _DIGEST = r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
 _URL = r"([A-Za-z]+)://(.*?)/v2/(.+)/manifests/([^/?]+)(\?.*)?"  # a cache has it by any scheme, below any path
 # The look behind keeps a long word without `=` from being tried from each of its letters.
 _PARAMETER = r'(?<![A-Za-z])([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))'  # RFC 9110, 11.2
-_DOCKER_HUB = {"docker.io": "registry-1.docker.io"}  # the name in references, and the host of its API
+DOCKER_HUB = {"docker.io": "registry-1.docker.io"}  # the name in references, and the host of its API
 
 
 def manifest_url(text: str) -> str:
@@ -69,13 +69,14 @@ def manifest_url(text: str) -> str:
         if not is_right:
             raise RuleError(message, reference="oci-invalid", hint=hint)
     plain = "http" if scheme == "http" else "https"
-    return f"{plain}://{_DOCKER_HUB.get(host, host)}/v2/{repository}/manifests/{digest or tag}"
+    return f"{plain}://{DOCKER_HUB.get(host, host)}/v2/{repository}/manifests/{digest or tag}"
 
 
 def written(url: str) -> str:
-    """The reference of which `url` is the manifest's URL. `manifest_url` reads it back."""
+    """The reference of which `url` is the manifest's URL; `manifest_url` reads it back. `url`, if it is none's."""
     match = re.fullmatch(_URL, url)
-    assert match  # noqa: S101  manifest_url has made it
+    if not match:
+        return url
     scheme, host, repository, last, _ = match.groups()
     is_short = scheme == "https" and ("." in host or ":" in host or host == "localhost")
     place = host if is_short else f"{scheme}://{host}"
