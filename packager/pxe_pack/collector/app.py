@@ -170,9 +170,9 @@ class _Pages:
         return FileResponse(_STATIC / "index.html")
 
     async def node_page(self, request: Request) -> Response:
-        return (
-            _refused(404, "there is no such page") if _number(request) is None else FileResponse(_STATIC / "node.html")
-        )
+        if _number(request) is None:
+            return _refused(404, "there is no such page")
+        return FileResponse(_STATIC / "node.html")
 
     async def static(self, request: Request) -> Response:
         name = request.path_params["name"]
