@@ -223,7 +223,7 @@ def document(written: Written) -> dict[str, object]:
     return {
         "output": str(written.output),
         "config": str(written.output / CONFIG),
-        "agent": {"version": written.agent.version, "glibc": str(written.agent.glibc)},
+        "agent": written.agent.document(),
         "files": list(written.files),
         "artifacts": list(written.artifacts),
         "artifact_url": written.artifact_url or None,

@@ -23,7 +23,7 @@ from fakes.process import Process, running
 from fakes.server import Server
 from fakes.waiting import until
 from liveos import shapes
-from page.chromium import chromium, find, opened, screenshot
+from page.chromium import chromium, find, opened, screenshot, text
 
 CONFIG = """\
 version: 1
@@ -161,12 +161,12 @@ def test_page_shows_the_real_nodes(shown: Shown) -> None:
     with chromium(size=(1360, 900)) as browser:
         opened(browser, shown.url)
         until(lambda: len(browser.find_elements("css selector", "#rows tr")) == 4)
-        until(lambda: "at most" in find(browser, "#throughput-text").text, within=40)
+        until(lambda: "at most" in text(browser, "#throughput-text"), within=40)
         states = [find(browser, f"#states .{state} b").text for state in ("failed", "silent", "done")]
         screenshot(browser, "real-nodes.png")
         for mac, words in ((CORRUPTED, ("integrity", "What to do")), (PANICKED, ("kernel", "What to do"))):
             opened(browser, f"{shown.url}/nodes/{shown.nodes[mac]['id']}")
-            until(lambda: find(browser, "#timeline").text)
+            until(lambda: text(browser, "#timeline"))
             said = find(browser, "main").text
             assert [word for word in words if word not in said] == []
             screenshot(browser, f"real-node-{shown.nodes[mac]['state']}.png")

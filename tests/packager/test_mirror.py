@@ -94,6 +94,16 @@ def mirroring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Mirroring:
     return Mirroring(tmp_path, capsys)
 
 
+def test_a_registry_is_no_folder_and_the_command_that_fills_one_is_named(
+    mirroring: Mirroring, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirroring.write(artifact("m", "http://127.0.0.1:9/m"))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["mirror", str(mirroring.config), "-o", "oci://registry.lan/site/mirror:v1"])
+    assert ended.value.code == 2
+    assert "mirror into one, then `pxe-pack push DIR oci://registry.lan/site/mirror:v1`" in capsys.readouterr().err
+
+
 def test_a_node_fetches_everything_from_the_mirror_while_the_origin_is_gone(
     mirroring: Mirroring, node: FakeNode, tmp_path: Path
 ) -> None:

@@ -189,12 +189,13 @@ class _Batch:
         for key in report.keys[1:]:
             if row := self._same_node(key, report.key):
                 return row
-        for column in () if report.node["mac"] else ("uuid", "machine_id"):
-            # Without a MAC address, as of a network that was not up: the one node that has the same.
-            if value := report.node[column]:
-                found = [*self._by(nodes, column, {value}, key="key").values()]
-                if len(found) == 1:
-                    return self._nodes.setdefault(found[0]["key"], found[0])
+        column = next(filter(report.node.get, ("mac", "uuid", "machine_id")))
+        if column != "mac":
+            # Without a MAC address, as of a network that was not up: the one node that has the same. The machine-id
+            # alone decides nothing where there is a UUID: an image may give all its nodes the same machine-id.
+            found = [*self._by(nodes, column, {report.node[column]}, key="key").values()]
+            if len(found) == 1:
+                return self._nodes.setdefault(found[0]["key"], found[0])
         return self._same_node(f"address:{received.address}", report.key)
 
     def _keep_run(self, document: Row, run: Row | None, node: Row, *, received: int, now: float) -> None:

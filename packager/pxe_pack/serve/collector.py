@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.collector_options import HOW_TO_INSTALL
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.published import served_folder
 from pxe_pack.layout.urls import server
@@ -37,7 +38,7 @@ def find(options: Options) -> tuple[str | None, list[Problem]]:
         return None, []
     if find_spec("starlette"):
         return LISTEN, []
-    hint = "pip install 'pxe-pack[serve]'"
+    hint = HOW_TO_INSTALL
     if options.token_file:
         message = "--token-file is for the collector, which is not installed"
         raise InputError(Problem(reference="collector-missing", message=message, hint=hint))
