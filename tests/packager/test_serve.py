@@ -436,7 +436,9 @@ def test_node_behind_a_cache_is_known_by_the_address_that_the_cache_tells(
     listing = net.at_server(sys.executable, "-m", "pxe_pack", "nodes", "--json")
     with serving(net, layout, "--token-file", layout.folder / "tokens", "--proxy", "10.0.0.50") as served:
         url = "http://10.0.0.1:8080/boot/vmlinuz"
-        net.run(net.at_node("curl", "-sS", "-o", "/dev/null", "-H", f"X-Forwarded-For: {forwarded}", url))
+        ask = net.at_node("curl", "-sS", "-o", "/dev/null", "-H", f"X-Forwarded-For: {forwarded}")
+        net.run([*ask, "--path-as-is", "--globoff", "http://10.0.0.1:8080//[/x"])  # what is no URL ends nothing
+        net.run([*ask, url])
         until = time.monotonic() + EVENTS
         while not (nodes := json.loads(net.run(listing).splitlines()[-1])["nodes"]):
             assert time.monotonic() < until
