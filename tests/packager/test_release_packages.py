@@ -48,7 +48,8 @@ def packs(root: Path, site: Site) -> str:
     shutil.copy(site.config, root / "root/fetch.yaml")
     script = """
     ! command -v gcc && ! command -v mmdebstrap && cd /root && pxe-pack --quiet pack fetch.yaml >&2 &&
-    (cd pxe && sha256sum --quiet -c SHA256SUMS) >&2 && pxe-pack show pxe
+    (cd pxe && sha256sum --quiet -c SHA256SUMS) >&2 && pxe-pack show pxe &&
+    pxe-pack-collector --help >/dev/null
     """
     mounted = 'mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev" && exec chroot "$@"'
     inside = ("unshare", "--mount", "--net", "sh", "-c", mounted, "sh", root, "sh", "-c", script)
