@@ -415,7 +415,9 @@ def test_every_command_of_the_page_on_air_gaps_works_and_a_node_finds_the_mirror
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    assert "http://10.9.0.1/liveos.iso" in (folder / "pxe/boot/grub2/grub.cfg").read_text()
+    grub = (folder / "pxe/boot/grub2/grub.cfg").read_text()
+    assert "root=live:http://10.9.0.1/liveos.iso" in grub
+    assert "pxe-fetch.base_url=http://10.9.0.1/mirror/" in grub
     server.close()
     node.write("etc/pxe-fetch/fetch.yaml", (folder / "mirror/fetch.yaml").read_text())
     with nginx(root=folder, folder=tmp_path / "nginx") as ours:
