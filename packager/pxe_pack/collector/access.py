@@ -49,8 +49,11 @@ class Tokens:
             if len(name) > 1:
                 raise SecretError(f"{file} has a line that is neither `TOKEN` nor `NAME TOKEN`")
             self._names[_long_enough(token, file)] = name[0] if name else ""
-        if not self._names and not layouts.tokens:
-            raise SecretError("no token is known: give --token-file, or a --layout that was packed with `report: auto`")
+
+    @property
+    def are_known(self) -> bool:
+        """Whether there is any; without one, no report is taken."""
+        return bool(self._names or self._layouts.tokens)
 
     def sender(self, authorization: str) -> Sender | None:
         """Who sends this header field; None if nobody is known by it. Takes the same time for each wrong token."""

@@ -147,9 +147,12 @@ class _Reports:
         address = usual(request.client.host) if request.client else ""
         if not self._services.rate_limit.allows(address):
             raise _RefusedError(_refused(429, "too many reports from this address", retry_after=2))
-        sender = self._services.tokens.sender(request.headers.get("authorization", ""))
+        tokens = self._services.tokens
+        sender = tokens.sender(request.headers.get("authorization", ""))
         if sender is None:
-            raise _RefusedError(_refused(401, "the token is missing or unknown: report.header_credential holds it"))
+            why = "the token is missing or unknown: report.header_credential holds it"
+            none = "no reports are taken here: the layout was packed without `report: auto`, and no token is given"
+            raise _RefusedError(_refused(401, why if tokens.are_known else none))
         try:
             report = document.read(await _body(request))
         except document.ReportError as error:
