@@ -7,7 +7,6 @@ was pulled before it had its boot loader. The screenshots are in `work/screensho
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from boot.nodes import PXE_PACK, Site
+from boot.nodes import Site
 from boot.rack import OTHER_DHCP_LOG, PATIENCE, Rack, can_run, rack
 from fakes import ports
 from fakes.process import Process, running
@@ -65,9 +64,9 @@ def shown(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         with corrupted(site):
             runs(made, CORRUPTED, "failed", by_ipxe=True)
         until(lambda: time.monotonic() > began + SILENT_AFTER, within=SILENT_AFTER)
-        until(lambda: [nodes(made)[mac]["state"] for mac in (PANICKED, UNPLUGGED)] == ["silent"] * 2, within=PATIENCE)
+        until(lambda: [made.nodes()[mac]["state"] for mac in (PANICKED, UNPLUGGED)] == ["silent"] * 2, within=PATIENCE)
         with page(made) as url:
-            yield Shown(rack=made, nodes=nodes(made), url=url)
+            yield Shown(rack=made, nodes=made.nodes(), url=url)
 
 
 def is_unplugged_early(made: Rack) -> None:
@@ -93,7 +92,7 @@ def panics(made: Rack, site: Site) -> None:
 def runs(made: Rack, mac: str, state: str, *, by_ipxe: bool = False) -> None:
     """A machine whose agent's run ends so."""
     with made.machine(mac, by_ipxe=by_ipxe) as node:
-        while nodes(made).get(mac, {}).get("state") != state:
+        while made.nodes().get(mac, {}).get("state") != state:
             began = time.monotonic()
             node.wait_until(lambda began=began: time.monotonic() > began + 3, why=made.said)  # type: ignore[misc]
 
@@ -105,13 +104,6 @@ def corrupted(site: Site) -> Iterator[None]:
     model.write_bytes(MODEL[:-1] + b"!")
     yield
     model.write_bytes(MODEL)
-
-
-def nodes(made: Rack) -> dict[str, dict[str, Any]]:
-    """What `pxe-pack nodes --json` says, by MAC address."""
-    printed = made.wire.run(made.wire.at_server(PXE_PACK, "nodes", "--json"), check=False)
-    (result,) = [one for line in printed.splitlines() if (one := json.loads(line))["event"] == "result"]
-    return {one["mac"]: one for one in result["nodes"]}
 
 
 @contextlib.contextmanager
