@@ -270,7 +270,7 @@ def test_port_and_slices_are_those_of_the_layout(site: Site, packs: Callable[...
     ("arguments", "sentence"),
     [
         (["nginx-cache"], "nginx-cache caches the files of another server, and none is given"),
-        (["nginx-cache", "--origin", "http://h/files/"], "the origin http://h has more than a host and a port"),
+        (["nginx-cache", "--origin", "http://h/files/"], "the origin http://h/files/ has more than a host and a port"),
         (["nginx-cache", "--origin", "ftp://h"], "is no http or https server"),
         (["nginx-cache", "--origin", "nowhere"], "the origin's URL has no scheme"),
         (["varnish", "--origin", "https://h"], "not for varnish"),

@@ -6,8 +6,8 @@ import posixpath
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from pxe_fetch.contract.problem import Problem
-from pxe_fetch.contract.url import Url, UrlError, parse
+from pxe_fetch.contract.problem import Problem, printable
+from pxe_fetch.contract.url import Url, UrlError, parse, redact
 from pxe_pack.chunks import DEFAULT_SIZE
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.nginx import port_of
@@ -66,7 +66,7 @@ def origin_of(text: str) -> Url:
     if url.scheme not in {"http", "https"} or not url.host or url.port == 0:
         message = f"the origin {url} is no http or https server"
     elif url.userinfo is not None or url.query is not None or url.fragment is not None or url.path not in {"", "/"}:
-        message = f"the origin {url.scheme}://{url.host_and_port} has more than a host and a port"
+        message = f"the origin {printable(redact(text))} has more than a host and a port"
     else:
         return url
     raise InputError(Problem(reference="cache-origin", message=message, hint=hint))
