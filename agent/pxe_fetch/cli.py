@@ -123,7 +123,9 @@ def _help(name: str | None) -> str:
         listed = "".join(f"  {flag:16}{text}\n" for flag, text in [*options, ("--help", "show this help")])
         about = f"\n{filled(command.details)}\n" if command.details else ""
         return f"usage: {command.usage(name)}\n\n{command.summary}\n\n{listed}{about}"
-    listed = "".join(f"  {command.usage(name):48}{command.summary}\n" for name, command in COMMANDS.items())
+    usages = {command.usage(name): command.summary for name, command in COMMANDS.items()}
+    width = max(map(len, usages)) + 2
+    listed = "".join(f"  {usage:{width}}{summary}\n" for usage, summary in usages.items())
     codes = filled(f"exit codes: {', '.join(f'{code} {code.meaning}' for code in Exit)}")
     return f"usage: pxe-fetch COMMAND\n\n{listed}\n`pxe-fetch COMMAND --help` describes a command.\n\n{codes}\n"
 

@@ -197,6 +197,17 @@ def count(written: str) -> int:
     return int(written)
 
 
+def duration(written: str) -> float:
+    """A time of more than none on the command line, in seconds: 15m, or 900. Raises argparse.ArgumentTypeError."""
+    try:
+        seconds = quantity.duration(f"{written}s" if written.isdecimal() else written)
+    except RuleError as error:
+        raise argparse.ArgumentTypeError(f"{written!r} {error.message}: {error.label}") from error
+    if not seconds:
+        raise argparse.ArgumentTypeError(f"{written!r} is no time: it must be more than 0")
+    return seconds
+
+
 def port(written: str) -> int:
     """A TCP port on the command line. Raises argparse.ArgumentTypeError."""
     number = count(written)

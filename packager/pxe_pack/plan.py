@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pxe_fetch.contract import quantity
 from pxe_fetch.contract.model import Artifact
 from pxe_fetch.contract.problem import Problem, printable
 from pxe_fetch.contract.quantity import show_size
@@ -84,7 +85,7 @@ class Plan:
         if settings.reports:
             yield settings.reports.line()
         for file in settings.files:
-            files = f"{file.folder.files:,} files, " if file.folder else ""
+            files = f"{quantity.count(file.folder.files, 'file')}, " if file.folder else ""
             chunks = f", in chunks of {show_size(file.planned_chunk)}" if file.planned_chunk else ""
             what = f"{files}{file.content_size:,} bytes{chunks}"
             yield f"artifact  {file.source} ({what}) as {file.url(settings.artifact_url)}"

@@ -48,6 +48,7 @@ def test_help_goes_to_stdout_and_names_the_exit_codes(node: FakeNode, words: lis
     ran = node.run(*words)
     assert ran.code == 0
     assert "79 no room" in ran.out
+    assert all(f"{one.usage(name)}  " in ran.out for name, one in COMMANDS.items())
     assert ran.err == ""
 
 

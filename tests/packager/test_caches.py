@@ -270,7 +270,7 @@ def test_port_and_slices_are_those_of_the_layout(site: Site, packs: Callable[...
     ("arguments", "sentence"),
     [
         (["nginx-cache"], "nginx-cache caches the files of another server, and none is given"),
-        (["nginx-cache", "--origin", "http://h/files/"], "the origin http://h has more than a host and a port"),
+        (["nginx-cache", "--origin", "http://h/files/"], "http://h has more than a host and a port: the path /files/"),
         (["nginx-cache", "--origin", "ftp://h"], "is no http or https server"),
         *(
             (["nginx-cache", "--origin", f"http://{host}"], "is neither a name nor an address")

@@ -43,7 +43,7 @@ def writes(site: Site, capsys: pytest.CaptureFixture[str]) -> Callable[..., Path
 
 
 def command(site: Site, output: Path) -> list[str]:
-    words = ["payload", str(site.config), "--format", "image-customizer", "--agent", str(site.agent)]
+    words = ["payload", str(site.config), "--agent", str(site.agent)]
     return [*words, "-o", str(output), "--quiet"]
 
 

@@ -114,7 +114,7 @@ def test_without_a_lock_packing_names_the_command(site: Site, refused: Refused, 
     site.rest = {"artifacts": [artifact(server.url("/m.bin"))]}
     told = refused()
     assert "error[checksum-missing]" in told
-    assert "run `pxe-pack lock fetch.yaml`" in told
+    assert "run `pxe-pack lock FILE`" in told
 
 
 def test_dry_run_and_check_take_the_lock(
@@ -389,7 +389,7 @@ def test_a_lock_that_does_not_fit_the_configuration_is_told(
     site.rest = {"artifacts": [artifact(server.url("/m.bin")) | change]}
     told = refused()
     assert sentence.replace("fetch.lock", str(site.folder / "fetch.lock")) in told
-    assert f"pxe-pack lock {site.config}" in told or "pxe-pack lock fetch.yaml" in told
+    assert f"pxe-pack lock {site.config}" in told or "`pxe-pack lock FILE`" in told
 
 
 def test_an_entry_whose_artifact_is_gone_is_told_at_its_line_and_removed_by_the_next_lock(

@@ -188,12 +188,16 @@ def test_a_second_run_asks_for_nothing_that_is_there_and_removes_what_is_not_nee
     assert (mirroring.output / "notes.txt").exists()
 
 
-def test_a_download_that_was_stopped_is_resumed_by_the_next_run(mirroring: Mirroring, server: Server) -> None:
+def test_a_download_that_was_stopped_is_resumed_by_the_next_run(
+    mirroring: Mirroring, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     server.scripts["/models/m.bin"] = Script(body=BODY, faults=[cut(0.5), *[Status(503)] * 2], then=Status(503))
     mirroring.write(artifact("m", server.url("/models/m.bin")))
     problems = mirroring(code=1)
     assert "503" in str(problems["mirror-download"])
     assert not (mirroring.output / "fetch.yaml").exists()
+    assert cli.main(["mirror", str(mirroring.config), "-o", str(mirroring.output)]) == 1
+    assert "✓ Downloading" not in capsys.readouterr().err
     server.scripts["/models/m.bin"] = Script(body=BODY)
     result = mirroring()
     assert server.asked[-1].range == "bytes=100000-"

@@ -696,3 +696,13 @@ def test_missing_programs_are_named_with_their_packages(net: Wire, layout: Site)
     assert done.returncode == 2
     assert "nginx is required to serve the layout" in said
     assert "install dnsmasq-base" in said
+
+
+def test_a_folder_that_does_not_exist_is_told_before_a_missing_program(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pxe_pack", "serve", tmp_path / "nope"],
+        env={**environment(), "PATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "nope" in done.stderr
+    assert "tool-missing" not in done.stderr

@@ -117,6 +117,12 @@ def test_names_that_are_odd_stay_as_they_are(site: Site, packs: Packs, node: Fak
     assert tree(node.out / "app") == tree(folder)
 
 
+def test_a_folder_with_one_file_is_planned_as_such(packs: Packs, app: Path) -> None:
+    shutil.rmtree(app)
+    make(app, {"one.txt": b"12"})
+    assert f"artifact  {app} (1 file, 2 bytes)" in packs("--dry-run")
+
+
 def test_an_empty_folder_is_an_empty_folder(site: Site, packs: Packs, node: FakeNode) -> None:
     (site.folder / "app").mkdir()
     packs()

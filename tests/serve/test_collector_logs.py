@@ -388,3 +388,14 @@ def test_real_dnsmasq_and_nginx_are_understood(tmp_path: Path) -> None:
         assert requests.get(f"http://127.0.0.1:{port}/liveos.iso", timeout=20).ok
         collecting.wait_for("127.0.0.1", stage="ISO")
         until(lambda: collecting.node("127.0.0.1")["timeline"][-1]["text"] == "/liveos.iso by HTTP")
+
+
+def test_what_the_agent_or_a_check_fetches_is_no_stage_of_a_boot(logs: Logs) -> None:
+    logs.boot()
+    fetched = (
+        f'{logs.address} - - [30/Nov/2026:07:41:09 +0000] "GET /liveos.iso HTTP/1.1" 206 1 "-" "pxe-fetch/0.1.0"\n'
+    )
+    logs.append(logs.nginx, fetched)
+    logs.http("/grub.cfg")  # the line after it
+    logs.wait_for(stage="GRUB")
+    assert "ISO" not in {one["stage"] for one in logs.collecting.node(logs.mac)["timeline"]}

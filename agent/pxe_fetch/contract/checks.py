@@ -88,12 +88,12 @@ def unpinned(artifact: model.Artifact, _urls: tuple[str, ...]) -> model.Artifact
         raise RuleError(
             "has a tag, which may mean other bytes tomorrow",
             reference="oci-tag",
-            hint="run `pxe-pack lock fetch.yaml`, which writes its digest to fetch.lock; or give that: `@sha256:…`",
+            hint="run `pxe-pack lock FILE`, which writes its digest to a lock file; or give that: `@sha256:…`",
         )
     raise RuleError(
         "has no digest, so wrong bytes would go unnoticed",
         reference="checksum-missing",
-        hint="run `pxe-pack lock fetch.yaml`, which downloads it and writes its digest to fetch.lock; or give sha256 "
+        hint="run `pxe-pack lock FILE`, which downloads it and writes its digest to a lock file; or give sha256 "
         "(`sha256sum FILE` prints it), or `source:` and pxe-pack computes it",
     )
 

@@ -11,6 +11,7 @@ from pxe_pack.boot.boot_method import BootMethod
 from pxe_pack.boot.credentials import is_name
 from pxe_pack.boot.outcome import as_document, as_text
 from pxe_pack.console import Console
+from pxe_pack.parser import duration
 
 TIMEOUT = 900.0  # seconds; under emulation, a LiveOS of a few hundred MB takes two or three minutes
 MIN_MEMORY = 512  # MiB; the firmware does not start with less
@@ -32,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=duration,
         default=TIMEOUT,
-        metavar="SECONDS",
-        help="how long to wait for a verdict (default: %(default).0f)",
+        metavar="TIME",
+        help="how long to wait for a verdict, as in 15m or 900 seconds (default: %(default).0f)",
     )
     parser.add_argument(
         "--memory",
@@ -95,13 +96,6 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if outcome.failure:
         console.problems([outcome.failure])
     return 0 if outcome.ok else 1
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError("must be more than 0")
-    return value
 
 
 def _credential(text: str) -> tuple[str, Path]:

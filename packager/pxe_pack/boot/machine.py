@@ -80,7 +80,10 @@ def secure_firmware(variables: Path) -> Firmware:
         size = variables.stat().st_size
     except OSError as error:
         message = f"cannot read the firmware's variables {variables}: {error.strerror}"
-        hint = "Debian's with a test key: /usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd"
+        hint = (
+            "make it with your certificate (docs/trust.md); /usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd has Debian's test "
+            "key, not yours"
+        )
         raise tools.InputError(Problem(reference="firmware-variables", message=message, hint=hint)) from None
     for code in map(Path, SECURE_CODE):
         if code.is_file() and (code.stat().st_size + size).bit_count() == 1:

@@ -69,8 +69,13 @@ def origin_of(text: str) -> Url:
         message = f"the origin {url} is no http or https server"
     elif not _is_host(url.host):
         message = f"the origin's host {printable(url.host)} is neither a name nor an address"
-    elif url.userinfo is not None or url.query is not None or url.fragment is not None or url.path not in {"", "/"}:
-        message = f"the origin {url.scheme}://{url.host_and_port} has more than a host and a port"
+    elif more := [
+        *(["a user"] if url.userinfo is not None else []),
+        *([f"the path {printable(url.path)}"] if url.path not in {"", "/"} else []),
+        *(["a query"] if url.query is not None else []),
+        *(["a fragment"] if url.fragment is not None else []),
+    ]:
+        message = f"the origin {url.scheme}://{url.host_and_port} has more than a host and a port: {', '.join(more)}"
     else:
         return url
     raise InputError(Problem(reference="cache-origin", message=message, hint=hint))

@@ -34,7 +34,8 @@ _TFTP = re.compile(
 _ORIGIN = re.compile(r"https?://[^/?]*", re.IGNORECASE)  # before the path, in a request to a proxy: RFC 9112, 3.2.2
 _HTTP = re.compile(
     r"(?P<address>[0-9a-f.:]+) - \S+ \[[^\]]+\] "
-    r'"(?P<method>GET|HEAD) (?P<target>\S+) HTTP/[\d.]+" (?P<status>\d{3}) (?P<bytes>\d{1,19}) "[^"]*" "[^"]*"'
+    r'"(?P<method>GET|HEAD) (?P<target>\S+) HTTP/[\d.]+" (?P<status>\d{3}) (?P<bytes>\d{1,19}) '
+    r'"[^"]*" "(?P<agent>[^"]*)"'
     r'(?: "(?P<length>\d{1,19}|-)" "(?:bytes (?P<start>\d{1,19})-\d+/(?P<total>\d{1,19})|[^"]*)" '
     r'"(?P<folder>[^"]*)"|.*)'
 )
@@ -100,7 +101,8 @@ class Nginx:
     def read(self, line: str, *, now: float) -> Sighting | None:
         """What `line` says; None if that is nothing about a boot."""
         found = _HTTP.fullmatch(line)
-        if not found or not (address := usual(found["address"])):
+        # The agent, or `pxe-pack check` with its code, is no stage of the boot: the initrd has fetched the ISO before.
+        if not found or found["agent"].startswith("pxe-fetch/") or not (address := usual(found["address"])):
             return None
         path, status = _path(found["target"]), int(found["status"])
         version = version_in(found["folder"] or "")

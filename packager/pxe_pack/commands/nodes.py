@@ -11,11 +11,12 @@ from typing import Any
 
 import requests
 
-from pxe_fetch.contract.problem import Problem, RuleError
-from pxe_fetch.contract.quantity import count, duration, span
+from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.quantity import count, span
 from pxe_pack import https
 from pxe_pack.choices import ENDED, STAGES
 from pxe_pack.console import Console, joined
+from pxe_pack.parser import duration
 from pxe_pack.tools import InputError, WorkError
 
 FOUND_FAILED = 3
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", choices=STAGES, help="only nodes at this stage")
     parser.add_argument("--wait", type=_positive, metavar="N", help="wait until N nodes are done or have failed")
     parser.add_argument(
-        "--timeout", type=_seconds, default=1800.0, metavar="TIME", help="wait no longer than this (default: 30m)"
+        "--timeout", type=duration, default=1800.0, metavar="TIME", help="wait no longer than this (default: 30m)"
     )
 
 
@@ -182,10 +183,3 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text} is not a number from 1")
     return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        return duration(text)
-    except RuleError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         choices=("image-customizer",),
-        required=True,
-        help="for which program: Azure Linux Image Customizer (os.additionalFiles, os.services)",
+        default="image-customizer",
+        help="for which program: Azure Linux Image Customizer (os.additionalFiles, os.services), the only one",
     )
     parser.add_argument("--agent", type=Path, metavar="DIR", help="use this frozen agent instead of building one")
     parser.add_argument("--artifact-url", metavar="URL", help="base URL of the artifacts given with `source:`")

@@ -185,7 +185,7 @@ def _make_environment(entry: Path, *, console: Console) -> Environment:
     """Make the environment `entry`. The caller holds the lock."""
     if problems := freeze_problems(entry.parent):
         raise InputError(*problems)
-    title = f"Making the environment that the agent is frozen in (Debian {SUITE}; half a minute, once)"
+    title = f"Making the environment that the agent is frozen in (Debian {SUITE}; about a minute, once)"
     with _new_folder(entry.parent) as folder, console.step(title) as step:
         _replace(entry, make_environment(folder), aside=folder)
         made = read_environment(entry)

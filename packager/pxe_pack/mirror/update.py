@@ -159,9 +159,9 @@ def _download(config: FetchConfig, files: Sequence[MirroredFile], *, output: Pat
             ended = download(config, artifacts, root=output, work=work, reference=FAILED, step=step)
             problems = [*_failures(turn, ended)]
             kept = sum(one.get("phase") == "kept" for one in ended.artifacts.values())
+            if problems:
+                raise WorkError(*problems)
             step.note(f"{quantity.count(len(turn), 'file')}, of which {kept} were there")
-        if problems:
-            raise WorkError(*problems)
         received += sum(
             size
             for one in ended.artifacts.values()

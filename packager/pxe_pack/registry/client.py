@@ -247,6 +247,10 @@ def _refused(answer: requests.Response, what: str) -> WorkError | PassingError:
         said = ": " + "; ".join(str(one["message"]) for one in errors)
     except (WorkError, requests.RequestException, ValueError, KeyError, TypeError):
         said = ""
-    hint = "log in with `docker login`, `podman login` or `oras login`, or give --login FILE"
+    hint = ""
+    if status in {401, 403}:
+        hint = "log in with `docker login`, `podman login` or `oras login`, or give --login FILE"
+    elif status == _NOT_FOUND:
+        hint = "the registry does not have it: check the repository's name, and the tag or digest"
     message = f"{what} was answered with {status}{printable(said[:300])}"
-    return WorkError(Problem(reference="registry-refused", message=message, hint=hint if status in {401, 403} else ""))
+    return WorkError(Problem(reference="registry-refused", message=message, hint=hint))

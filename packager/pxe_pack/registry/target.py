@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def reference(text: str) -> str:
     """The URL of the manifest that a reference on the command line names. Raises argparse.ArgumentTypeError."""
+    if re.match("oci://https?://", text):
+        raise argparse.ArgumentTypeError(f"{text!r} has two schemes: leave out `oci://`")
     try:
         return manifest_url(text)
     except RuleError as error:

@@ -15,6 +15,8 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.cleanup import signals_raise, temporary_folder
 from pxe_pack.console import Console
+from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.published import served_folder
 from pxe_pack.serve import certificate, collector, describe, dhcp_probe, log_size, ports
 from pxe_pack.serve.children import Child, ServerEndedError
 from pxe_pack.serve.configuration import Folders, dnsmasq_config, dnsmasq_user, nginx_config
@@ -31,6 +33,7 @@ def serve(options: Options, *, console: Console) -> None:
     Raises InputError before any server is started, ServerEndedError if one of them ends, WorkError and OSError. The
     servers have ended when this returns or raises.
     """
+    Layout.read(served_folder(options.layout))  # a mistake there is told first, before a missing program
     options = _with_certificate(options, console)
     known = interfaces()
     address, missed = collector.find(options)

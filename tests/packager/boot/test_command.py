@@ -112,12 +112,24 @@ def test_kernel_arguments_that_grub_cannot_be_given(tmp_path: Path) -> None:
     assert not (tmp_path / "pxe.serial.log").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--timeout", "0"], ["--timeout", "x"], ["--memory", "4"], ["--sideways"]])
+@pytest.mark.parametrize(
+    "arguments", [["--timeout", "0"], ["--timeout", "0s"], ["--timeout", "x"], ["--memory", "4"], ["--sideways"]]
+)
 def test_flags_that_make_no_sense(tmp_path: Path, arguments: list[str]) -> None:
     ran = boot(layout_in(tmp_path), *arguments)
     assert ran.returncode == 2
     assert arguments[0] in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("written", ["15m", "900", "1h"])
+def test_a_timeout_is_a_time_or_a_number_of_seconds(tmp_path: Path, written: str) -> None:
+    refused(boot(layout_in(tmp_path), "--timeout", written, "--append", "a='b c'"), "append-unquotable")
+
+
+def test_a_store_of_variables_that_is_missing_is_made_with_the_certificate(tmp_path: Path) -> None:
+    said = refused(boot(layout_in(tmp_path), "--secure-boot", str(tmp_path / "none.fd")), "firmware-variables")
+    assert "make it with your certificate (docs/trust.md)" in said
 
 
 def test_a_layout_without_a_script_for_ipxe(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from fakes.exchange import Fault
 from fakes.faults import Flip, Status, cut, redirect
 from fakes.server import Script, Server
 from packing.registries import LARGE, Fails, MiB, Runs, files
+from pxe_pack import cli
 
 
 @pytest.fixture
@@ -105,7 +106,16 @@ def test_a_registry_without_it_is_told_after_a_few_attempts(
 ) -> None:
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
     served.scripts["/v2/site/layout/manifests/v1"] = Script(then=fault)
-    assert "error[registry-" in fails("pull", pulls(served), "-o", tmp_path / "back")
+    told = fails("pull", pulls(served), "-o", tmp_path / "back")
+    assert "error[registry-" in told
+    assert ("check the repository's name, and the tag or digest" in told) == (fault == Status(404))
+
+
+def test_a_reference_with_two_schemes_is_told_which_to_leave_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["pull", "oci://http://registry.lan/site/layout:v1", "-o", "back"])
+    assert ended.value.code == 2
+    assert "leave out `oci://`" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_not_a_layouts_is_not_replaced(served: Server, fails: Fails, tmp_path: Path) -> None:
