@@ -1,3 +1,3 @@
 """The agent: fetches a node's artifacts at boot, verifies them, and places them all or nothing."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -15,7 +15,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack import checks, dump, export, input_digest, liveiso, unit
 from pxe_pack.artifacts import Exported, LocalFile, with_urls
 from pxe_pack.console import Console, joined
-from pxe_pack.freeze import FrozenAgent, components_document, default_cache, frozen_agent, load_agent
+from pxe_pack.freeze import FrozenAgent, default_cache, frozen_agent, load_agent
 from pxe_pack.hashing import hash_file
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.rootfs_source import detect_rootfs
@@ -198,14 +198,7 @@ def _facts(
             *({"role": role, "name": name, "size": file.size, "sha256": file.sha256} for role, name, file in files),
         ],
         "image": {**plan.image.document(), "name": input_digest.image_name(plan.image)},
-        "agent": {
-            "version": agent.version,
-            "machine": agent.machine,
-            "glibc": str(agent.glibc),
-            "size": agent.size,
-            "digest": agent.digest,
-            "components": components_document(agent.components),
-        },
+        "agent": agent.document(),
         "inject": {
             "how": plan.choice.name,
             "why": plan.choice.why,

@@ -21,7 +21,7 @@ from fakes.faults import Serve, Status, cut
 from fakes.minisign import Key, new_key, with_id_of, with_line
 from fakes.node import FakeNode, Ran
 from fakes.server import Script, Server
-from pxe_fetch import signature
+from pxe_fetch import __version__, signature
 from pxe_fetch.contract import paths
 from pxe_fetch.contract.minisign import MinisignError
 from pxe_fetch.errors import PolicyError
@@ -511,7 +511,7 @@ def test_configuration_for_a_newer_agent_is_65_and_says_only_that(node: FakeNode
     with signing(node, server, key) as signed:
         ran = signed(serial=2, min_agent="0.4", quantum=True, parallel="many")
     assert (ran.code, ran.state["cause"]) == (65, "agent-too-old")
-    assert "this configuration needs pxe-fetch 0.4 or later; this is 0.1.0" in ran.out
+    assert f"this configuration needs pxe-fetch 0.4 or later; this is {__version__}" in ran.out
     assert "pack the image again with a newer pxe-pack" in ran.out
     assert "quantum" not in ran.out + ran.err
     assert seen(node) is None

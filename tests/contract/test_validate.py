@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pxe_fetch import __version__
 from pxe_fetch.contract import reader
 from pxe_fetch.contract.problem import Problem, ProblemError, show, show_all
 from pxe_pack import config
@@ -386,11 +387,12 @@ def test_serial_expiry_and_oldest_agent_that_are_none_are_refused(line: str, ref
     assert only_problem(f"version: 1\n{line}\n").reference == reference
 
 
-@pytest.mark.parametrize("needed", ["0.4", "'0.4'", "0.1.1", "0.10", "1"])
+@pytest.mark.parametrize("needed", ["0.4", "'0.4'", "0.9.1", "0.10", "1"])
 def test_that_a_newer_agent_is_needed_is_the_only_problem_told(needed: str) -> None:
     text = f"version: 2\nmin_agent: {needed}\nparallel: many\nnew_key: 1\nartifacts: [{{quantum: true}}]\n"
     problem = only_problem(text)
-    assert problem.message == f"this configuration needs pxe-fetch {needed.strip(chr(39))} or later; this is 0.1.0"
+    told = f"this configuration needs pxe-fetch {needed.strip(chr(39))} or later; this is {__version__}"
+    assert problem.message == told
     assert problem.hint == "pack the image again with a newer pxe-pack"
     assert (problem.where and problem.where.line) == 2
 

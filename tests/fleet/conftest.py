@@ -36,6 +36,11 @@ class Fleet:
     nodes: Sequence[Host]
 
 
+def mirrors(fleet: Fleet, path: str, *, port: int = 80) -> Sequence[object]:
+    """Two tiers: the caches, which each node asks in an order of its own, and the origin."""
+    return [[f"http://{cache.address}{path}" for cache in fleet.caches], f"http://{fleet.origin.address}:{port}{path}"]
+
+
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[Fleet]:
     with network() as made:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -115,6 +116,13 @@ def storm(
             yield Storm(body=body, folders=folders, process=process)
         finally:
             process.kill()
+
+
+def check(ran: Sequence[Ran]) -> None:
+    """No node failed, and none waited for much longer than the others."""
+    assert [one.is_fine for one in ran] == [True] * len(ran), [one.log for one in ran if not one.is_fine]
+    seconds = sorted(one.seconds for one in ran)
+    assert seconds[-1] <= 2 * statistics.median(seconds), seconds
 
 
 @contextlib.contextmanager

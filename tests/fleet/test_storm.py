@@ -13,14 +13,12 @@ from pathlib import Path
 import pytest
 
 from fakes import ports
-from fakes.layers import chunk_digests, chunk_list
 from fakes.network import Host
 from fakes.nginx import nginx
 from fakes.process import WebServer
-from fakes.registry import PASSWORD, USER, descriptor, digest, manifest, put, registry
-from fleet.conftest import BODY, LINES, NODES, Fleet, web_server
+from fleet.conftest import BODY, LINES, NODES, Fleet, mirrors, web_server
 from fleet.simulate import simulate
-from fleet.storm import CHUNK, CREDENTIAL, Ran, Sources, printed_cache, storm
+from fleet.storm import CHUNK, Sources, check, printed_cache, storm
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="networks with lines of their own take root")
 AGENTS = 300
@@ -43,11 +41,6 @@ class Site:
         return [(node, {"urls": mirrors(self.fleet, "/file")}) for node in self.fleet.nodes]
 
 
-def mirrors(fleet: Fleet, path: str, *, port: int = 80) -> Sequence[object]:
-    """Two tiers: the caches, which each node asks in an order of its own, and the origin."""
-    return [[f"http://{cache.address}{path}" for cache in fleet.caches], f"http://{fleet.origin.address}:{port}{path}"]
-
-
 @pytest.fixture
 def site(fleet: Fleet, tmp_path: Path) -> Iterator[Site]:
     """The fleet with an origin and two caches, which have nothing yet."""
@@ -62,13 +55,6 @@ def site(fleet: Fleet, tmp_path: Path) -> Iterator[Site]:
                 stack.enter_context(printed_cache(host, tmp_path / host.name, origin=url)) for host in fleet.caches
             ],
         )
-
-
-def check(ran: Sequence[Ran]) -> None:
-    """No node failed, and none waited for much longer than the others."""
-    assert [one.is_fine for one in ran] == [True] * len(ran), [one.log for one in ran if not one.is_fine]
-    seconds = sorted(one.seconds for one in ran)
-    assert seconds[-1] <= 2 * statistics.median(seconds), seconds
 
 
 def test_the_origin_sends_a_copy_to_each_cache_in_the_time_that_the_simulation_says(site: Site) -> None:
@@ -121,37 +107,9 @@ def test_no_node_installs_what_a_cache_made_up(fleet: Fleet, tmp_path: Path) -> 
         ) as run,
     ):
         ran = run.end()
-    assert [one.is_fine for one in ran] == [True] * NODES, [one.log for one in ran if not one.is_fine]
+    check(ran)
     named = [f"http://{liar.address}/file is no longer used" in one.log for one in ran]
     assert named.count(True) >= NODES // 2
-
-
-def test_a_private_registry_sends_a_blob_to_each_cache(fleet: Fleet, tmp_path: Path) -> None:
-    """The nodes log in; it is filled where it can be reached, and served at its place in the network."""
-    layers = [descriptor(BODY, title="file"), chunk_list(BODY, title="file", size=CHUNK)]
-    with registry(tmp_path / "filled") as filled:
-        digests = put(filled, "site/model", manifest(*layers), BODY, chunk_digests(BODY, size=CHUNK))
-    host, port = fleet.origin, 5000
-    with contextlib.ExitStack() as stack:
-        origin = stack.enter_context(
-            registry(
-                tmp_path / "registry",
-                htpasswd=True,
-                data=filled.data,
-                address=host.address,
-                port=port,
-                inside=host.inside,
-            )
-        )
-        for cache in fleet.caches:
-            url = f"http://{host.address}:{port}"
-            stack.enter_context(printed_cache(cache, tmp_path / cache.name, origin=url))
-        login = {"title": "file", "registry_credential": CREDENTIAL, "insecure": True}
-        sources = {"oci": mirrors(fleet, f"/site/model@{digests}", port=port), **login}
-        nodes = [(node, sources) for node in fleet.nodes]
-        ran = stack.enter_context(storm(tmp_path, body=BODY, nodes=nodes, secret=f"{USER}:{PASSWORD}")).end()
-        check(ran)
-        assert origin.sent(f"/v2/site/model/blobs/{digest(BODY)}") / len(BODY) <= len(fleet.caches) + 0.2
 
 
 def test_hundreds_of_agents_on_one_server_need_one_attempt_each(tmp_path: Path) -> None:

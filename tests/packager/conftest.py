@@ -120,3 +120,17 @@ def trusting(site: Site, packs: Callable[..., str], keys: KeyPair, capsys: pytes
     made = Pins(site=site, capsys=capsys)
     made.write()
     return made
+
+
+@pytest.fixture
+def snippet(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What `pxe-pack snippet` prints with the arguments. The exit code has to be 0."""
+
+    def run(*arguments: str | Path) -> str:
+        capsys.readouterr()
+        code = cli.main(["snippet", *map(str, arguments)])
+        captured = capsys.readouterr()
+        assert code == 0, captured.err
+        return captured.out
+
+    return run

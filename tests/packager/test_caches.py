@@ -1,4 +1,4 @@
-"""The caches that `pxe-pack snippet` prints, run as they are printed: what they ask the origin for, and for whom."""
+"""The caches that `pxe-pack snippet` snippet, run as they are printed: what they ask the origin for, and for whom."""
 
 from __future__ import annotations
 
@@ -28,25 +28,11 @@ KINDS = ("nginx-cache", "varnish", "squid")
 CLIENTS = 6
 MiB = 1 << 20
 BODY = random.Random(7).randbytes(16 * MiB + 4321)
-Prints = Callable[..., str]
-
-
-@pytest.fixture
-def prints(capsys: pytest.CaptureFixture[str]) -> Prints:
-    """What `pxe-pack snippet` prints."""
-
-    def run(*arguments: str | Path) -> str:
-        capsys.readouterr()
-        code = cli.main(["snippet", *map(str, arguments)])
-        captured = capsys.readouterr()
-        assert code == 0, captured.err
-        return captured.out
-
-    return run
+Snippet = Callable[..., str]
 
 
 @contextlib.contextmanager
-def cached(kind: str, folder: Path, prints: Prints, *, origin: str, extra: Sequence[str] = ()) -> Iterator[WebServer]:
+def cached(kind: str, folder: Path, snippet: Snippet, *, origin: str, extra: Sequence[str] = ()) -> Iterator[WebServer]:
     """A cache of `origin`; Squid's proxy is at a free port too."""
     port = ports.free()
     folder = folder / kind
@@ -54,7 +40,7 @@ def cached(kind: str, folder: Path, prints: Prints, *, origin: str, extra: Seque
     folder.mkdir()
     (folder / "cached").mkdir()
     (folder / "cached").chmod(0o777)
-    printed = prints(kind, *options, *extra).replace("http_port 3128", f"http_port {ports.free()}")
+    printed = snippet(kind, *options, *extra).replace("http_port 3128", f"http_port {ports.free()}")
     with caches.cache(kind, folder, printed=printed, port=port) as server:
         yield server
 
@@ -106,9 +92,9 @@ def pushed(origin: Registry, body: bytes, *, authorization: str = "") -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_clients_of_a_cold_cache_cost_the_origin_one_copy(
-    kind: str, tmp_path: Path, prints: Prints, origin: Nginx
+    kind: str, tmp_path: Path, snippet: Snippet, origin: Nginx
 ) -> None:
-    with cached(kind, tmp_path, prints, origin=origin.url("")) as cache:
+    with cached(kind, tmp_path, snippet, origin=origin.url("")) as cache:
         got = at_once(CLIENTS, lambda _: get(cache.port, "/file.bin")[1])
     assert [body == BODY for body in got] == [True] * CLIENTS
     assert sent(origin) / len(BODY) == pytest.approx(1.0, abs=0.001)
@@ -116,7 +102,7 @@ def test_clients_of_a_cold_cache_cost_the_origin_one_copy(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_clients_that_ask_for_ranges_cost_the_origin_one_copy(
-    kind: str, tmp_path: Path, prints: Prints, origin: Nginx
+    kind: str, tmp_path: Path, snippet: Snippet, origin: Nginx
 ) -> None:
     """Each begins with another one, as nodes with several streams do."""
     step = 3 * MiB
@@ -130,18 +116,18 @@ def test_clients_that_ask_for_ranges_cost_the_origin_one_copy(
             assert status == 206
         return b"".join(parts[start] for start in starts)
 
-    with cached(kind, tmp_path, prints, origin=origin.url("")) as cache:
+    with cached(kind, tmp_path, snippet, origin=origin.url("")) as cache:
         got = at_once(CLIENTS, fetch)
     assert [body == BODY for body in got] == [True] * CLIENTS
     assert sent(origin) / len(BODY) == pytest.approx(1.0, abs=0.001)
 
 
 def test_clients_wait_for_a_slice_that_takes_longer_than_nginx_waits_by_default(
-    tmp_path: Path, prints: Prints, origin: Nginx
+    tmp_path: Path, snippet: Snippet, origin: Nginx
 ) -> None:
     body = BODY[:1_200_000]
     (tmp_path / "root/small.bin").write_bytes(body)
-    with cached("nginx-cache", tmp_path, prints, origin=origin.url("")) as cache:
+    with cached("nginx-cache", tmp_path, snippet, origin=origin.url("")) as cache:
         began = time.monotonic()
         got = at_once(CLIENTS, lambda _: get(cache.port, "/slow/small.bin")[1])
         took = time.monotonic() - began
@@ -152,9 +138,9 @@ def test_clients_wait_for_a_slice_that_takes_longer_than_nginx_waits_by_default(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_cached_is_sent_when_the_origin_is_down(
-    kind: str, tmp_path: Path, prints: Prints, origin: Nginx
+    kind: str, tmp_path: Path, snippet: Snippet, origin: Nginx
 ) -> None:
-    with cached(kind, tmp_path, prints, origin=origin.url("")) as cache:
+    with cached(kind, tmp_path, snippet, origin=origin.url("")) as cache:
         assert get(cache.port, "/file.bin")[1] == BODY
         origin.kill()
         assert get(cache.port, "/file.bin")[1] == BODY
@@ -164,14 +150,14 @@ def test_what_is_cached_is_sent_when_the_origin_is_down(
 
 
 def test_nginx_asks_after_a_while_whether_a_file_is_still_the_same(
-    tmp_path: Path, prints: Prints, origin: Nginx
+    tmp_path: Path, snippet: Snippet, origin: Nginx
 ) -> None:
     """After two seconds here, instead of ten."""
     other = tmp_path / "root/other.bin"
     other.write_bytes(BODY)
 
     def sooner(*arguments: str | Path) -> str:
-        printed = prints(*arguments)
+        printed = snippet(*arguments)
         assert printed.count("proxy_cache_valid 200 206 10s;") == 1
         return printed.replace("200 206 10s;", "200 206 2s;")
 
@@ -191,10 +177,10 @@ def test_nginx_asks_after_a_while_whether_a_file_is_still_the_same(
 WORD = {"Authorization": "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}
 
 
-def test_a_registrys_blob_is_cached_for_those_whom_the_registry_lets_have_it(tmp_path: Path, prints: Prints) -> None:
+def test_a_registrys_blob_is_cached_for_those_whom_the_registry_lets_have_it(tmp_path: Path, snippet: Snippet) -> None:
     with registry(tmp_path / "registry", htpasswd=True) as origin:
         path = pushed(origin, BODY, authorization=WORD["Authorization"])
-        with cached("nginx-cache", tmp_path, prints, origin=origin.url("")) as cache:
+        with cached("nginx-cache", tmp_path, snippet, origin=origin.url("")) as cache:
             assert get(cache.port, path)[0] == 401
             got = at_once(CLIENTS, lambda _: get(cache.port, path, headers=WORD)[1])
             assert [body == BODY for body in got] == [True] * CLIENTS
@@ -205,24 +191,26 @@ def test_a_registrys_blob_is_cached_for_those_whom_the_registry_lets_have_it(tmp
             assert get(cache.port, missing, headers=WORD)[0] == 404
             status, part, _ = get(cache.port, path, headers={**WORD, "Range": "bytes=5000000-5000999"})
             assert (status, part) == (206, BODY[5_000_000:5_001_000])
+            origin.process.kill()
+            assert get(cache.port, path, headers=WORD)[0] == 502  # nobody says who may have it
         assert origin.sent(path) / len(BODY) == pytest.approx(1.0, abs=0.001)
 
 
 @pytest.mark.parametrize("kind", ["varnish", "squid"])
-def test_what_was_sent_for_a_password_is_not_for_others(kind: str, tmp_path: Path, prints: Prints) -> None:
+def test_what_was_sent_for_a_password_is_not_for_others(kind: str, tmp_path: Path, snippet: Snippet) -> None:
     with registry(tmp_path / "registry", htpasswd=True) as origin:
         path = pushed(origin, BODY[:100_000], authorization=WORD["Authorization"])
-        with cached(kind, tmp_path, prints, origin=origin.url("")) as cache:
+        with cached(kind, tmp_path, snippet, origin=origin.url("")) as cache:
             for _ in range(2):
                 assert get(cache.port, path, headers=WORD)[1] == BODY[:100_000]
                 assert get(cache.port, path)[0] == 401
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_blobs_of_a_public_registry_are_cached_and_tags_are_not(kind: str, tmp_path: Path, prints: Prints) -> None:
+def test_blobs_of_a_public_registry_are_cached_and_tags_are_not(kind: str, tmp_path: Path, snippet: Snippet) -> None:
     with registry(tmp_path / "registry") as origin:
         path = pushed(origin, BODY)
-        with cached(kind, tmp_path, prints, origin=origin.url("")) as cache:
+        with cached(kind, tmp_path, snippet, origin=origin.url("")) as cache:
             got = at_once(CLIENTS, lambda _: get(cache.port, path)[1])
             assert [body == BODY for body in got] == [True] * CLIENTS
             assert origin.sent(path) / len(BODY) == pytest.approx(1.0, abs=0.001)
@@ -234,9 +222,9 @@ def test_blobs_of_a_public_registry_are_cached_and_tags_are_not(kind: str, tmp_p
 
 @pytest.mark.parametrize("kind", ["nginx-cache", "squid"])
 def test_it_is_a_proxy_for_its_origin_and_for_no_other(
-    kind: str, tmp_path: Path, prints: Prints, origin: Nginx
+    kind: str, tmp_path: Path, snippet: Snippet, origin: Nginx
 ) -> None:
-    with cached(kind, tmp_path, prints, origin=origin.url("")) as cache:
+    with cached(kind, tmp_path, snippet, origin=origin.url("")) as cache:
         printed = (cache.folder / "printed.conf").read_text()
         proxy = [*map(int, re.findall(r"^http_port (\d+)", printed, re.MULTILINE)), cache.port]
         port = proxy[1] if kind == "squid" else cache.port
@@ -247,30 +235,33 @@ def test_it_is_a_proxy_for_its_origin_and_for_no_other(
     assert sent(origin) / len(BODY) == pytest.approx(1.0, abs=0.001)
 
 
-def test_what_nodes_report_passes_through(tmp_path: Path, prints: Prints) -> None:
+def test_what_nodes_report_passes_through(tmp_path: Path, snippet: Snippet) -> None:
     """Also with a token, which the origin is not asked about by POST."""
     with (
         Server() as origin,
-        cached("nginx-cache", tmp_path, prints, origin=origin.url("")) as cache,
+        cached("nginx-cache", tmp_path, snippet, origin=origin.url("")) as cache,
     ):
         for headers in ({}, {"Authorization": "Bearer of-the-node"}):
             assert get(cache.port, origin.url("/report"), method="POST", body=b"{}", headers=headers)[0] == 204
+        assert get(cache.port, origin.url("/x"), headers={"X-Forwarded-For": "192.0.2.1"})[0] == 404
+        assert origin.asked_for("/x")[-1].fields["x-forwarded-for"] == "192.0.2.1, 127.0.0.1"
         asked = [one for one in origin.asked_for("/report") if one.method == "POST"]
+        assert [one.fields["x-forwarded-for"] for one in asked] == ["127.0.0.1"] * 2
     assert [(one.body, one.fields.get("authorization")) for one in asked] == [
         (b"{}", None),
         (b"{}", "Bearer of-the-node"),
     ]
 
 
-def test_port_and_slices_are_those_of_the_layout(site: Site, packs: Callable[..., str], prints: Prints) -> None:
+def test_port_and_slices_are_those_of_the_layout(site: Site, packs: Callable[..., str], snippet: Snippet) -> None:
     (site.folder / "m.bin").write_bytes(bytes(9 * MiB))
     site.rest = {"artifacts": [{"name": "m", "source": "m.bin", "dest": "/srv/m.bin", "chunks": {"size": "2MiB"}}]}
     packs()
-    lines = [line.strip() for line in prints("nginx-cache", site.output, "--origin", "http://origin.lan").splitlines()]
+    lines = [line.strip() for line in snippet("nginx-cache", site.output, "--origin", "http://origin.lan").splitlines()]
     assert "slice 2m;" in lines
     assert "listen 8080 default_server;" in lines
     assert "server origin.lan:80;" in lines
-    assert "http_port 8080 accel defaultsite=origin.lan no-vhost" in prints(
+    assert "http_port 8080 accel defaultsite=origin.lan no-vhost" in snippet(
         "squid", site.output, "--origin", "http://origin.lan"
     )
 
@@ -286,6 +277,7 @@ def test_port_and_slices_are_those_of_the_layout(site: Site, packs: Callable[...
         (["squid", "--origin", "https://h"], "not for squid"),
         (["squid", "--origin", "http://h", "--dns", "10.0.0.1"], "squid announces neither DNS servers nor routers"),
         (["squid", "--origin", "http://h", "--cache-dir", "/a b"], "/a b cannot be the folder of a cache"),
+        *(([kind, "--origin", "http://h", "--cache-size", "1023MiB"], "has no room for an ISO") for kind in KINDS),
         (["nginx"], "nginx serves a layout"),
         (["nginx", "pxe", "--origin", "http://h"], "nginx serves a layout, and has no origin"),
     ],
@@ -297,7 +289,7 @@ def test_what_cannot_be_cached_is_refused(
     assert sentence in " ".join(capsys.readouterr().err.split())
 
 
-def test_the_certificate_of_an_https_origin_is_verified(tmp_path: Path, prints: Prints) -> None:
+def test_the_certificate_of_an_https_origin_is_verified(tmp_path: Path, snippet: Snippet) -> None:
     root = tmp_path / "root"
     root.mkdir()
     (root / "file.bin").write_bytes(BODY)
@@ -306,10 +298,10 @@ def test_the_certificate_of_an_https_origin_is_verified(tmp_path: Path, prints: 
     usual = "/etc/ssl/certs/ca-certificates.crt"
 
     def trusting(*arguments: str | Path) -> str:
-        return prints(*arguments).replace(usual, str(authority.certificate))
+        return snippet(*arguments).replace(usual, str(authority.certificate))
 
     with nginx(tmp_path / "origin", root=root, certificate=issued) as origin:
-        for name, snippet, status in (("stranger", prints, 502), ("known", trusting, 200)):
+        for name, prints, status in (("stranger", snippet, 502), ("known", trusting, 200)):
             (tmp_path / name).mkdir()
-            with cached("nginx-cache", tmp_path / name, snippet, origin=origin.secure_url("")) as cache:
+            with cached("nginx-cache", tmp_path / name, prints, origin=origin.secure_url("")) as cache:
                 assert get(cache.port, "/file.bin")[0] == status

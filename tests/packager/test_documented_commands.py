@@ -1,7 +1,8 @@
 """Every command in the documentation: run here as it stands, or listed with what runs it instead.
 
-A block that begins with ```sh has commands. Those of a page are run one after the other, in a folder with what pages
-take for granted: liveos.iso, fetch.yaml, fleet.yaml, and the layout pxe/.
+A block that begins with ```sh has commands, and in one that begins with ```console, lines after `$` are commands. Those
+of a page are run one after the other, in a folder with what pages take for granted: liveos.iso, fetch.yaml, fleet.yaml,
+and the layout pxe/.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ NOT_RUN = {
     "pxe-pack nodes": "needs a collector: tests/serve/test_nodes_command.py runs it",
     "pip install": "needs an index: tests/prepare does it",
     "pxe-pack-collector": "runs until Ctrl-C: tests/serve runs it",
+    "pxe-pack push": "needs a registry: tests/packager/registry runs it",
+    "pxe-pack pull": "needs a registry: tests/packager/registry runs it",
+    "docker run": "needs Microsoft's image: test_image_customizer.py has Image Customizer's schema judge what it reads",
     "journalctl": "is for a node: tests/boot looks into its journal",
     "dracut": "is for a root filesystem: tests/liveos/build runs it",
     "aws": "needs an account",
@@ -57,18 +61,19 @@ _ELSEWHERE = re.compile(r"(?<![\w.:/])/(etc|srv|var)/")  # places of a server, h
 
 def commands(page: Path) -> Iterator[str]:
     """The commands of a page, without comments; a line that ends with a backslash is continued."""
-    for block in re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE):
+    for kind, block in re.findall(r"^ *```(sh|console)\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE):
         for line in block.replace("\\\n", " ").splitlines():
-            command = re.sub(r"\s\s+# .*$", "", line).strip()
+            if kind == "console" and not line.lstrip().startswith("$ "):
+                continue  # what a command prints
+            command = re.sub(r"\s\s+# .*$", "", line.lstrip(" $") if kind == "console" else line).strip()
             if command and not command.startswith("#"):
                 yield command
 
 
 def not_run(page: Path, command: str) -> str:
     """Why a command is not run here; empty if it is."""
-    if page.is_relative_to(ROOT / "examples"):
-        return EXAMPLES
-    return next((why for begin, why in NOT_RUN.items() if command.startswith(begin)), "")
+    usual = EXAMPLES if page.is_relative_to(ROOT / "examples") else ""
+    return next((why for begin, why in NOT_RUN.items() if command.startswith(begin)), usual)
 
 
 def name_of(page: Path) -> str:

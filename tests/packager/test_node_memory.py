@@ -26,7 +26,6 @@ Packs = Callable[..., str]
 Refused = Callable[..., str]
 GRUB = "boot/grub2/grub-pxe.cfg"
 UNIT = "updates/usr/lib/systemd/system/pxe-fetch-live-space.service"
-LINK = "updates/usr/lib/systemd/system/pxe-fetch.service.wants/pxe-fetch-live-space.service"
 
 
 def with_artifacts(site: Site, *artifacts: dict[str, object], **rest: object) -> None:

@@ -114,6 +114,15 @@ def test_the_checksums_name_every_file(release: Release) -> None:
     assert listed | {"SHA256SUMS"} == {file.name for file in release.folder.iterdir()}
 
 
+def test_the_source_distribution_has_every_file_of_the_commit(release: Release, commit: str) -> None:
+    command: list[str | Path] = ["git", "-C", ROOT, "ls-tree", "-r", "--name-only", commit]
+    committed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    with tarfile.open(release.file("*.tar.gz")) as sdist:
+        names = {member.name.partition("/")[2] for member in sdist.getmembers()}
+    assert len(committed) > 500
+    assert set(committed) - names == set()
+
+
 def test_the_wheel_can_be_built_again_from_the_source_distribution(release: Release, tmp_path: Path) -> None:
     with tarfile.open(release.file("*.tar.gz")) as sdist:
         epoch = max(member.mtime for member in sdist.getmembers())

@@ -29,18 +29,6 @@ def layout(site: Site, packs: Packs) -> Site:
     return site
 
 
-@pytest.fixture
-def snippet(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    def run(*arguments: str | Path) -> str:
-        capsys.readouterr()
-        code = cli.main(["snippet", *map(str, arguments)])
-        captured = capsys.readouterr()
-        assert code == 0, captured.err
-        return captured.out
-
-    return run
-
-
 def check_by_dnsmasq(text: str, folder: Path) -> None:
     (folder / "dnsmasq.conf").write_text(text)
     command = ["dnsmasq", "--test", "--conf-file=" + str(folder / "dnsmasq.conf")]

@@ -13,7 +13,6 @@ from pxe_pack.image.iso.reader import open_iso
 
 AGENT = "updates/usr/lib/pxe-fetch"
 UNITS = "updates/usr/lib/systemd/system"
-BOOT_CATALOG = "boot.catalog"
 
 Packs = Callable[..., str]
 

@@ -16,7 +16,7 @@ from pxe_fetch.transport.exchange import basic, refusal
 from pxe_fetch.transport.session import Answer, Session
 
 if TYPE_CHECKING:
-    from pxe_fetch.transport.registry import Registries
+    from pxe_fetch.transport.registry_login import Registries
 
 REDIRECTS = 10  # followed for one request
 _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
@@ -39,7 +39,7 @@ class HttpTransport:
 
     @cached_property
     def _registries(self) -> Registries:
-        from pxe_fetch.transport.registry import Registries  # most runs ask none
+        from pxe_fetch.transport.registry_login import Registries  # most runs ask none
 
         return Registries(self._session)
 

@@ -15,6 +15,7 @@ from pxe_pack.layout.site import Site, Tls, packed_in
 from pxe_pack.tools import InputError
 
 SIZE = 100 << 30  # bytes on the cache's disk, by default
+LEAST_SIZE = 1 << 30  # an ISO has to fit; in less than 1 MiB, Squid's own units are 0
 # What is named by its digest never changes. As the path of a URL, without its leading slash (OCI Distribution
 # Specification, "Pulling manifests" and "Pulling blobs").
 IMMUTABLE = "v2/.+/(blobs|manifests)/sha256:"

@@ -18,19 +18,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
-from urllib3 import ProxyManager
 
 from pxe_fetch import __version__
 from pxe_fetch.contract.model import Proxy, Tls
 from pxe_fetch.contract.paths import CA_BUNDLES
 from pxe_fetch.contract.registry import Login, find_layer, read_manifest
 from pxe_fetch.contract.url import Url, UrlError, is_exempt, join, parse
+from pxe_pack import https
 from pxe_pack.cleanup import temporary_folder
 from pxe_pack.image.tree import RootTree, regular_file
 from pxe_pack.registry.client import Repository
@@ -178,9 +176,8 @@ class Client:
 
     def _session(self, url: Url) -> requests.Session:
         """A session with what a node has for `url`."""
-        session = requests.Session()
+        session = https.session()
         session.trust_env = False  # nodes ignore the environment too
-        session.mount("https://", _Adapter())
         session.headers = CaseInsensitiveDict({"User-Agent": f"pxe-fetch/{__version__}", "Accept": "*/*"})
         session.verify, session.cert = str(self.bundle) if self.bundle else True, self.certificate
         session.proxies = {url.scheme: proxy} if (proxy := self._proxy_of(url)) else {}
@@ -196,30 +193,6 @@ def _read(answer: requests.Response, wanted: int) -> _Answer:
     with answer:
         body = answer.raw.read(wanted, decode_content=False) if wanted else b""
     return _Answer(status=answer.status_code, reason=answer.reason or "", headers=answer.headers, body=body)
-
-
-class _Adapter(HTTPAdapter):
-    """Verifies certificates as the agent does: urllib3's own context is stricter from Python 3.13 on.
-
-    VERIFY_X509_STRICT, which it then sets, refuses the certificates of many sites' own authorities (ssl, "Changed in
-    version 3.13").
-    """
-
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  as requests has them
-        """Make the pool of connections with the agent's kind of context."""
-        super().init_poolmanager(*arguments, **options, ssl_context=_context())
-
-    def proxy_manager_for(self, *arguments: Any, **options: Any) -> ProxyManager:  # noqa: ANN401
-        """The same for connections through a proxy."""
-        manager: ProxyManager = super().proxy_manager_for(*arguments, **options, ssl_context=_context())
-        return manager
-
-
-def _context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.post_handshake_auth = True  # a server may want a certificate for some of its files alone
-    return context
 
 
 def _doubt(answer: _Answer) -> str:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import requests
 from starlette.concurrency import run_in_threadpool
 
+from pxe_pack import https
 from pxe_pack.collector.entries import Failure
 from pxe_pack.collector.metrics import Metrics
 
@@ -53,7 +54,8 @@ class Webhook:
         name = failure.hostname or failure.key
         text = f"{name} failed at {failure.stage}: {failure.message or failure.cause}"
         try:
-            answer = requests.post(self._url, json={"text": text, **asdict(failure)}, timeout=TIMEOUT)
+            with https.session() as session:
+                answer = session.post(self._url, json={"text": text, **asdict(failure)}, timeout=TIMEOUT)
         except requests.RequestException as error:
             return type(error).__name__
         return "" if answer.ok else f"it answered {answer.status_code}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.cleanup import held, temporary_folder
 from pxe_pack.console import Console, joined
-from pxe_pack.freeze import FrozenAgent, component_lines, components_document, default_cache, freeze_agent
+from pxe_pack.freeze import FrozenAgent, component_lines, default_cache, freeze_agent
 from pxe_pack.output import parent_problem
 from pxe_pack.tools import InputError
 
@@ -37,22 +37,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         copy = shutil.copytree(agent.path, folder / "agent", symlinks=True)
         with held():
             copy.rename(output)
-    console.result(_document(agent, output), joined(_lines(agent, output)))
+    console.result({"output": str(output), "agent": agent.document()}, joined(_lines(agent, output)))
     return 0
-
-
-def _document(agent: FrozenAgent, output: Path) -> dict[str, object]:
-    return {
-        "output": str(output),
-        "agent": {
-            "version": agent.version,
-            "machine": agent.machine,
-            "glibc": str(agent.glibc),
-            "size": agent.size,
-            "digest": agent.digest,
-            "components": components_document(agent.components),
-        },
-    }
 
 
 def _lines(agent: FrozenAgent, output: Path) -> list[str]:

@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "stays, and an interrupted download is resumed."
     )
     parser.add_argument("config", type=Path, metavar="FILE", help="the fetch.yaml")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the folder, to serve by HTTP")
+    parser.add_argument(
+        "-o", "--output", type=_folder, required=True, metavar="DIR", help="the folder, to serve by HTTP"
+    )
     parser.add_argument("--base-url", metavar="URL", help="where nodes will find the folder (default: relative URLs)")
 
 
@@ -26,3 +28,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     done = mirror(arguments.config, output=arguments.output, base_url=arguments.base_url, console=console)
     console.result(document(done), summary(done))
     return 0
+
+
+def _folder(text: str) -> Path:
+    """A path on the command line. Raises argparse.ArgumentTypeError if it is a URL."""
+    if "://" in text:
+        place = text if text.startswith("oci://") else "oci://…"
+        raise argparse.ArgumentTypeError(f"{text!r} is no folder: mirror into one, then `pxe-pack push DIR {place}`")
+    return Path(text)

@@ -13,6 +13,7 @@ import requests
 
 from pxe_fetch.contract.problem import Problem, RuleError
 from pxe_fetch.contract.quantity import count, duration, span
+from pxe_pack import https
 from pxe_pack.choices import ENDED, STAGES
 from pxe_pack.console import Console, joined
 from pxe_pack.tools import InputError, WorkError
@@ -78,7 +79,7 @@ class _Collector:
 
     def __init__(self, url: str, password_file: Path | None) -> None:
         self._url = url.rstrip("/")
-        self._session = requests.Session()
+        self._session = https.session()
         if password_file:
             self._session.headers["Authorization"] = f"Bearer {password_file.read_text(encoding='utf-8').strip()}"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.caches import CACHES
-from pxe_pack.caches.cache import SIZE, Cache, layout_port, layout_slice, origin_of
+from pxe_pack.caches.cache import LEAST_SIZE, SIZE, Cache, layout_port, layout_slice, origin_of
 from pxe_pack.chunks import DEFAULT_SIZE
 from pxe_pack.console import Console
 from pxe_pack.layout.dnsmasq import ARCHITECTURES
@@ -117,6 +117,9 @@ def _cache(arguments: argparse.Namespace) -> Cache:
         message = f"{arguments.server} caches the files of another server, and none is given"
         hint = "name it with --origin, for example --origin http://10.0.0.1"
         raise InputError(Problem(reference="cache-origin", message=message, hint=hint))
+    if arguments.cache_size < LEAST_SIZE:
+        message = f"a cache of {arguments.cache_size:,} bytes has no room for an ISO"
+        raise InputError(Problem(reference="cache-size", message=message, hint="give --cache-size at least 1GiB"))
     tls = tls_of(arguments)
     layout = Layout.read(served_folder(arguments.layout)) if arguments.layout else None
     usual = layout_port(layout, tls=tls) if layout else 443 if tls else 80

@@ -29,6 +29,17 @@ class FrozenAgent:
     digest: str  # SHA-256 of the manifest, which has the digests of all files
     components: tuple[Component, ...]  # Python, OpenSSL and the libraries in it; none if it does not say
 
+    def document(self) -> dict[str, object]:
+        """It as JSON."""
+        return {
+            "version": self.version,
+            "machine": self.machine,
+            "glibc": str(self.glibc),
+            "size": self.size,
+            "digest": self.digest,
+            "components": components_document(self.components),
+        }
+
 
 def write_manifest(tree: Path, *, version: str, components: Sequence[Component] = ()) -> None:
     """Write down what `tree` holds, inside it, so that `load_agent` can tell when something has changed.

@@ -14,6 +14,7 @@ from pxe_fetch.contract.paths import CA_BUNDLES
 from pxe_fetch.contract.problem import Problem, RuleError
 from pxe_fetch.contract.registry import Login, digest_of, manifest_url, written
 from pxe_fetch.contract.url import parse
+from pxe_pack import https
 from pxe_pack.registry.client import Repository
 from pxe_pack.registry.logins import login_for
 from pxe_pack.tools import InputError, WorkError
@@ -58,7 +59,7 @@ def repository(url: str, arguments: argparse.Namespace) -> Repository:
         message = f"the login for {place.host_and_port} would be sent unencrypted"
         hint = f"write {written(url).removeprefix('http://')} if it has https, or allow it with --insecure"
         raise InputError(Problem(reference="credential-unencrypted", message=message, hint=hint))
-    session = requests.Session()
+    session = https.session()
     system = next((path for path in CA_BUNDLES if Path(path).is_file()), None)
     if ca_file and not ca_file.is_file():
         raise InputError(Problem(reference="ca-file-missing", message=f"{ca_file} does not exist or is not a file"))

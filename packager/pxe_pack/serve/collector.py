@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.util import find_spec
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
+from urllib.parse import unquote
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
@@ -64,7 +66,7 @@ def child(options: Options, folders: Folders, *, folder: str) -> Child:
     log = folders.logs / "collector.log"
     log.touch()
     before = log.stat().st_size
-    database = options.database or f"sqlite:///{folders.logs / 'nodes.db'}"
+    database, password = _without_password(options.database or f"sqlite:///{folders.logs / 'nodes.db'}")
     address, number = options.page or _LISTEN
     arguments: list[str | Path] = [
         *("-m", MODULE, "--listen", f"{_host(address)}:{number}", "--database", database, "--layout", folder),
@@ -78,6 +80,7 @@ def child(options: Options, folders: Folders, *, folder: str) -> Child:
         program=sys.executable,
         arguments=arguments,
         log=log,
+        environment={"PGPASSWORD": password} if password else {},
         is_ready=lambda: b"collector: listening" in log.read_bytes()[before:],
     )
 
@@ -98,3 +101,9 @@ def _reached_at(options: Options) -> str:
 
 def _host(address: Address) -> str:
     return f"[{address}]" if address.version == 6 else str(address)  # noqa: PLR2004
+
+
+def _without_password(database: str) -> tuple[str, str]:
+    """The URL of a database, and the password that it had; everybody on this machine can read a command line."""
+    found = re.fullmatch(r"(postgresql[\w+]*://[^:/@]*):([^@]*)(@.*)", database)
+    return (f"{found[1]}{found[3]}", unquote(found[2])) if found else (database, "")

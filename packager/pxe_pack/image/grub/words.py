@@ -22,7 +22,6 @@ _PIECE = re.compile(
     rf"(?P<single>'[^']*')|\$?(?P<double>\"(?:[^\"\\]|\\.)*+\")|(?P<escape>\\.)|(?P<variable>{VARIABLE})|[^'\"\\$]+|\$",
     re.DOTALL | re.ASCII,
 )
-_ESCAPED = re.compile(r'\\(?:([$"\\])|\n)')
 _DOUBLE_PIECE = re.compile(rf'\\[$"\\\n]|{VARIABLE}|[^\\$]+|.', re.DOTALL | re.ASCII)
 
 Lookup = Callable[[str], str]
