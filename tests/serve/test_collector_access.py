@@ -257,3 +257,10 @@ def test_collector_is_a_program_that_says_which_library_is_missing() -> None:
     done = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("collector: uvicorn is not installed; install '.[serve]'")
+
+
+def test_collector_without_a_token_needs_logs_to_read(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pxe_pack.collector", "--database", f"sqlite:///{tmp_path}/nodes.db"]
+    done = subprocess.run([*command, "--listen", "127.0.0.1:0"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no token is known: give --token-file, or a --layout that was packed with `report: auto`" in done.stderr

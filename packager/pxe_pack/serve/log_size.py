@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -12,14 +13,18 @@ def bound(folder: Path, *, largest: int) -> None:
 
     The log is copied and truncated, as by copytruncate of logrotate(8): nginx's workers and dnsmasq are another user,
     who could not open a new file in every folder; they append, so they go on at its beginning. The collector reads what
-    it has not seen yet in the copy. Raises OSError.
+    it has not seen yet in the copy. One that cannot be emptied, or is being renamed by another program, is left alone.
     """
     for log in folder.glob("*.log"):
-        if log.stat().st_size <= largest:
-            continue
-        copy = log.with_name(f"{log.name}.1")
-        try:
-            shutil.copy(log, copy)
-        except OSError:  # the disk is full: it has to get some space back in any case
-            copy.unlink(missing_ok=True)
-        os.truncate(log, 0)
+        with suppress(OSError):
+            if log.stat().st_size > largest:
+                _begin_anew(log)
+
+
+def _begin_anew(log: Path) -> None:
+    copy = log.with_name(f"{log.name}.1")
+    try:
+        shutil.copy(log, copy)
+    except OSError:  # the disk is full: it has to get some space back in any case
+        copy.unlink(missing_ok=True)
+    os.truncate(log, 0)
