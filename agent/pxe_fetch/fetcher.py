@@ -56,6 +56,7 @@ class Fetcher:
     roots: AllowedRoots
     disk_space: DiskSpace
     units: Units
+    is_unpinned_allowed: bool  # for `pxe-pack lock`, which finds the digests out
     failures: dict[str, Result] = field(default_factory=dict)  # by name
     _in_place: dict[object, Path] = field(default_factory=dict)  # destinations that are right, by device and inode
 
@@ -77,7 +78,12 @@ class Fetcher:
         """Fetch and install one artifact, or record why that failed. Raises StoppedError."""
         try:
             self.event_log.checking(transfer.name)
-            pinned = resolved(transfer, self.context, on_layer=self.event_log.resolved)
+            pinned = resolved(
+                transfer,
+                self.context,
+                on_layer=self.event_log.resolved,
+                is_unpinned_allowed=self.is_unpinned_allowed,
+            )
             with closing(self.roots.open(transfer.dest)) as folder:
                 self._fetch_into(folder, pinned)
             self.units.start(transfer)

@@ -109,7 +109,7 @@ class Node:
 
     def summary(self) -> dict[str, str]:
         """The facts that identify this node in a report."""
-        return {name: printable(self.find(name)) for name in ("hostname", "arch", "mac", "uuid")}
+        return {name: printable(self.find(name)) for name in ("hostname", "arch", "mac", "uuid", "machine_id")}
 
     def secret_headers(self, credential: str) -> dict[str, str]:
         """The header fields in the file `credential` of the unit's credentials: one `Name: value` a line.

@@ -24,12 +24,17 @@ from pxe_fetch.plan import Source, Transfer
 from pxe_fetch.transport import parse_url
 
 
-def resolved(transfer: Transfer, context: Context, *, on_layer: Callable[[Transfer, str], None]) -> Transfer:
+def resolved(
+    transfer: Transfer, context: Context, *, on_layer: Callable[[Transfer, str], None], is_unpinned_allowed: bool
+) -> Transfer:
     """`transfer` with all that pins its bytes; of a registry, also with the URLs of the layer.
 
-    `on_layer` is called with such a transfer, and the reference of its manifest. Raises FetchError.
+    `on_layer` is called with such a transfer, and the reference of its manifest. Raises FetchError; a PolicyError if
+    nothing pins its bytes, and `pxe-pack lock`, which finds digests out, is not the caller.
     """
     if transfer.title is not None:
+        if not is_unpinned_allowed and not registry.digest_of([transfer.listed_url]):
+            raise _unpinned(transfer)
         transfer = _layer(transfer, context, on_layer=on_layer)
     if transfer.digest is None and transfer.sums:
         source = _small(transfer, mirrors=transfer.sums, what="digests")
@@ -47,12 +52,24 @@ def resolved(transfer: Transfer, context: Context, *, on_layer: Callable[[Transf
             message = f"the list of chunk digests at {redact(source.urls[0])} is no such list: {error}"
             raise PolicyError(message) from None
         transfer = replace(transfer, chunk_map=ChunkMap(size=size, chunk=chunks.size, digests=digests))
+    if not is_unpinned_allowed and transfer.digest is None and transfer.chunk_map is None:
+        raise _unpinned(transfer)
     return transfer
+
+
+def _unpinned(transfer: Transfer) -> PolicyError:
+    return PolicyError(f"nothing says which bytes {redact(transfer.listed_url)} must have: it has no digest")
 
 
 def _layer(transfer: Transfer, context: Context, *, on_layer: Callable[[Transfer, str], None]) -> Transfer:
     """`transfer`, whose URLs are those of a manifest, as the layer with its title."""
-    mirrors, pinned = transfer.mirrors, registry.digest_of(transfer.urls)
+    mirrors, pinned = transfer.mirrors, registry.digest_of([transfer.listed_url])
+    for url in transfer.urls:
+        try:
+            registry.blob_url(url, "")
+        except ValueError as error:
+            message = f"{redact(url)}, which `tiers` puts before {redact(transfer.listed_url)}, {error}"
+            raise PolicyError(message) from None
     source = _small(transfer, mirrors=mirrors, what="manifest", digest=_digest(pinned) if pinned else None)
     source = replace(source, headers={**source.headers, "Accept": registry.ACCEPT})
     body = fetch_text(source, context, limit=registry.LARGEST_MANIFEST)

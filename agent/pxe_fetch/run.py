@@ -15,7 +15,7 @@ from threading import Event
 from types import FrameType
 
 from pxe_fetch.config_source import check_fresh, locate
-from pxe_fetch.contract import reader
+from pxe_fetch.contract import checks, reader
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import Digest, FetchConfig, Report
 from pxe_fetch.contract.paths import UNIT_NAME
@@ -124,7 +124,14 @@ def _run_steps(context: RunContext) -> Result:
     transports = Transports(tls=config.tls, proxy=config.proxy, warn=warn)
     downloads = Context(transports=transports, events=event_log, stop=context.stop, run_deadline=context.deadline)
     units = Units(event_log=event_log, stop=context.stop, run_deadline=context.deadline)
-    fetcher = Fetcher(event_log=event_log, context=downloads, roots=roots, disk_space=disk_space, units=units)
+    fetcher = Fetcher(
+        event_log=event_log,
+        context=downloads,
+        roots=roots,
+        disk_space=disk_space,
+        units=units,
+        is_unpinned_allowed=context.pin is not checks.unpinned,
+    )
     for name, error in {**planned.failed, **refused}.items():
         fetcher.failed(name, error)
     wanted = [transfer for transfer in planned.transfers if transfer.name not in refused]

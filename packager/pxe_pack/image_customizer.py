@@ -29,7 +29,9 @@ from pxe_pack.config_file import read_config
 from pxe_pack.console import Console, joined
 from pxe_pack.freeze.agent import FrozenAgent, load_agent
 from pxe_pack.freeze.cache import default_cache, frozen_agent
+from pxe_pack.layout.files import found_below
 from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.manifest import FOLDER
 from pxe_pack.layout.urls import Urls, default_artifact_url
 from pxe_pack.lock.lockfile import read_lock
 from pxe_pack.node_reports import NO_CREDENTIALS, node_reports, with_reports
@@ -140,13 +142,27 @@ def _foreign(output: Path) -> Problem | None:
     if not output.exists() and not output.is_symlink():
         return None
     try:
-        is_ours = not any(output.iterdir()) or (output / CONFIG).read_text(encoding="utf-8").startswith(_HEADER)
+        text = (output / CONFIG).read_text(encoding="utf-8") if any(output.iterdir()) else _HEADER
+        known = _sources(text)
     except (OSError, UnicodeDecodeError):
-        is_ours = False
-    if is_ours and not output.is_symlink():
-        return None
-    message = f"the output {output} exists, and `pxe-pack payload` did not write it"
-    return Problem(reference="output-foreign", message=message, hint="choose another folder, or move it away")
+        text = ""
+    if output.is_symlink() or not text.startswith(_HEADER):
+        message = f"the output {output} exists, and `pxe-pack payload` did not write it"
+        return Problem(reference="output-foreign", message=message, hint="choose another folder, or move it away")
+    known |= {CONFIG}
+    others = (path for path in found_below(output) if path not in known and not path.endswith("/"))
+    if foreign := next((path for path in others if not path.startswith(f"{FOLDER}/")), None):
+        message = f"the output {output} contains a file that `pxe-pack payload` did not write: {foreign}"
+        return Problem(reference="output-foreign", message=message, hint="move it away, or choose another folder")
+    return None
+
+
+def _sources(text: str) -> set[str]:
+    """The files that a configuration of ours names; none if it cannot be read."""
+    try:
+        return {str(one["source"]) for one in yaml.safe_load(text)["os"]["additionalFiles"]}
+    except (yaml.YAMLError, LookupError, TypeError, ValueError):
+        return set()
 
 
 def _configuration(entries: Sequence[Entry], root: Path) -> str:

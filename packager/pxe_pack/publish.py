@@ -107,9 +107,8 @@ def roll_back(published: Published, version: str | None) -> tuple[str | None, st
     with locked(published.root), committing():
         before = published.current
         chosen = published.find(version) if version else _one_before(published)
-        layout = published.layout(chosen)
-        if missing := layout.missing():
-            message = f"the version {chosen} is not complete: {missing[0]} does not exist"
+        if differing := published.layout(chosen).differing():
+            message = f"the version {chosen} is not complete: {differing[0].message}"
             raise InputError(Problem(reference="version-incomplete", message=message, hint="choose another version"))
         _make_current(published, chosen)
     return before, chosen

@@ -3,6 +3,7 @@
 Debian 12 has older versions of four libraries than pxe-pack needs (decision 53), so the package brings all of them:
 
     /usr/bin/pxe-pack                    starts the environment whose Python is installed
+    /usr/bin/pxe-pack-collector          the same for the collector
     /usr/lib/pxe-pack/lib/               the wheel
     /usr/lib/pxe-pack/3.11/, 3.13/       environments as venv(5) describes them, with the libraries of runtime.lock
 """
@@ -26,6 +27,7 @@ from pxe_release.source import Source
 PYTHONS = ("3.11", "3.13")  # of Debian 12 and 13
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _HOME = "usr/lib/pxe-pack"
+_PROGRAMS = {"pxe-pack": "pxe_pack", "pxe-pack-collector": "pxe_pack.collector"}
 
 _CONTROL = """\
 Package: pxe-pack
@@ -48,7 +50,7 @@ Description: last mile of network boot for LiveOS images
 _START = """\
 #!/bin/sh
 for python in /usr/lib/pxe-pack/3.*/bin/python3; do
-  [ ! -x "$python" ] || exec "$python" -m pxe_pack "$@"
+  [ ! -x "$python" ] || exec "$python" -m {module} "$@"
 done
 echo 'pxe-pack: no Python that it was packaged for is installed' >&2
 exit 1
@@ -89,7 +91,8 @@ def build(wheel: Path, output: Path, *, source: Source, work: Path) -> Path:
         opened.extractall(home / "lib")
     for python in PYTHONS:
         _environment(home / python, python=python, source=source, work=work / python)
-    _write(root / "usr/bin/pxe-pack", _START, mode=0o755)
+    for program, module in _PROGRAMS.items():
+        _write(root / "usr/bin" / program, _START.format(module=module), mode=0o755)
     documents = root / "usr/share/doc/pxe-pack"
     _write(documents / "copyright", _COPYRIGHT)
     _compressed(documents / "changelog.gz", (source.folder / "CHANGELOG.md").read_bytes())

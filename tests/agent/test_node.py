@@ -70,7 +70,8 @@ def test_facts_are_filled_into_url_destination_and_header(node: FakeNode) -> Non
     assert ran.code == 0
     assert node.files() == ["n17-0123456789abcdef0123456789abcdef"]
     facts = {"hostname": "n17", "arch": os.uname().machine, "mac": "52:54:00:aa:bb:03"}
-    assert ran.state["node"] == facts | {"uuid": "4c4c4544-0042-3510-8052-b4c04f4a4d32"}
+    facts |= {"uuid": "4c4c4544-0042-3510-8052-b4c04f4a4d32", "machine_id": "0123456789abcdef0123456789abcdef"}
+    assert ran.state["node"] == facts
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import ssl
+import time
 
 import pytest
 
 from fakes import registry as fake
 from fakes.certs import Authority
 from fakes.exchange import Exchange, Fault
-from fakes.faults import Serve, Status, redirect
+from fakes.faults import Hang, Serve, Status, drip, redirect
 from fakes.layers import (
     BODY,
     CHUNK,
@@ -226,6 +227,56 @@ def test_a_registry_with_another_way_to_log_in_is_refused(node: FakeNode, challe
     assert ran.code == 77
 
 
+def test_a_long_challenge_is_read_quickly(node: FakeNode) -> None:
+    with Server() as server:
+        fault = Status(401, {"WWW-Authenticate": "Bearer " + "a" * 50_000})
+        server.scripts = {path: Script(then=fault) for path in scripts(PLAIN, BODY)}
+        began = time.monotonic()
+        ran = node.run_config(entry(node, at(server, PLAIN)))
+    assert (ran.code, time.monotonic() - began < 10) == (77, True)
+    assert "names no token server" in ran.err
+
+
+QUICK = {"retry": {"attempts_without_progress": 2, "base": "1ms", "max": "5ms"}, "timeouts": {"read": "500ms"}}
+
+
+def wants_token(tokens: Server) -> dict[str, Script]:
+    """What a registry has that answers nothing without a token of `tokens`."""
+    challenge = {"WWW-Authenticate": f'Bearer realm="{tokens.url("/token")}"'}
+    return {path: Script(then=Status(401, challenge)) for path in scripts(PLAIN, BODY)}
+
+
+def test_a_token_that_comes_byte_by_byte_is_not_waited_for(node: FakeNode) -> None:
+    with Server({"/token": Script(body=bytes(1000), then=drip(0, every=0.1))}) as tokens:
+        with Server(wants_token(tokens)) as server:
+            ran = node.run_config(entry(node, at(server, PLAIN)), defaults=QUICK)
+        assert len(tokens.asked) == 2
+        assert all(asked.sent < 100 for asked in tokens.asked)
+    assert (ran.code, ran.state["cause"]) == (69, "network")
+    assert "its answer was not complete within 0.50 s" in ran.err
+
+
+def test_a_token_server_that_is_silent_holds_up_its_own_registry_alone_and_is_asked_once_for_all(
+    node: FakeNode,
+) -> None:
+    names = [f"m{number}" for number in range(4)]
+    with (
+        Server({"/token": Script(then=Hang())}) as silent,
+        Server(wants_token(silent)) as held_up,
+        Server() as server,
+    ):
+        tokens = Tokens(server, uses=9)
+        server.scripts = {path: Script(body=one.body, then=tokens) for path, one in scripts(PLAIN, BODY).items()}
+        server.scripts["/token"] = Script(then=tokens)
+        entries = [entry(node, at(held_up, PLAIN), name=name) for name in names]
+        other = entry(node, at(server, PLAIN), name="other")
+        ran = node.run_config(*entries, other, parallel=5, defaults={**QUICK, "timeouts": {"read": "2s"}})
+        assert 2 <= len(silent.asked) <= 4
+        assert server.asked[-1].at < silent.asked[0].at + 1.9
+    assert (ran.code, placed(node, "other")) == (69, BODY)
+    assert all("was silent for 2 s" in str(ran.artifact(name)["error"]) for name in names)
+
+
 # What the configuration may say
 
 
@@ -289,3 +340,51 @@ def test_tiers_of_a_registrys_base_put_a_cache_before_it(node: FakeNode) -> None
         assert (len(cache.asked), origin.asked) == (2, [])
     assert (ran.code, placed(node)) == (0, BODY)
     assert f"{at(origin, PLAIN)} has m.bin" in ran.err
+
+
+@pytest.mark.parametrize("where", ["/", "/docker/", "/v2/docker/", "file:"])
+def test_a_cache_is_not_believed_wherever_it_is(node: FakeNode, where: str) -> None:
+    evil = bytes(len(BODY))
+    lie = fake.manifest(fake.descriptor(evil, title="m.bin"))
+    given, blobs = f"v2/site/model/manifests/{fake.digest(PLAIN)}", "v2/site/model/blobs"
+    lies = {given: lie, f"{blobs}/{fake.digest(evil)}": evil, f"{blobs}/{fake.digest(BODY)}": evil}
+    with (
+        Server({f"{where}{path}": Script(body=body) for path, body in lies.items()}) as cache,
+        Server(scripts(PLAIN, BODY)) as origin,
+    ):
+        for path, body in lies.items():
+            file = node.folder / "cache" / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(body)
+        base = f"file://{node.folder}/cache/" if where == "file:" else cache.url(where)
+        ran = node.run_config(entry(node, at(origin, PLAIN), tiers={origin.url("/"): [base]}))
+        assert len(origin.asked) >= 2
+    assert (ran.code, placed(node)) == (0, BODY)
+    assert "wrong sha256" in ran.err
+
+
+def test_a_cache_below_a_path_serves(node: FakeNode) -> None:
+    below = {f"/docker{path}": script for path, script in scripts(PLAIN, BODY).items()}
+    with Server(below) as cache, Server(scripts(PLAIN, BODY)) as origin:
+        ran = node.run_config(entry(node, at(origin, PLAIN), tiers={origin.url("/"): [cache.url("/docker/")]}))
+        assert (len(cache.asked), origin.asked) == (2, [])
+    assert (ran.code, placed(node)) == (0, BODY)
+
+
+def test_a_cache_whose_urls_name_no_manifest_is_refused(node: FakeNode) -> None:
+    with Server(scripts(PLAIN, BODY)) as origin, Server() as cache:
+        tiers = {origin.url("/v2/site/"): [cache.url("/files/")]}
+        ran = node.run_config(entry(node, at(origin, PLAIN), tiers=tiers))
+        assert (cache.asked, origin.asked) == ([], [])
+    assert (ran.code, node.files()) == (77, [])
+    assert f"which `tiers` puts before {origin.url('/v2/site/model/manifests/')}" in ran.err
+
+
+def test_a_reference_that_is_moved_to_where_it_has_no_digest_is_refused(node: FakeNode) -> None:
+    served = f"/files/model/manifests/{fake.digest(PLAIN)}"
+    with Server(scripts(PLAIN, BODY)) as origin, Server({served: Script(body=PLAIN)}) as other:
+        node.boot_with(f"pxe-fetch.artifact_url={other.url('/files/')}")
+        ran = node.run_config(entry(node, at(origin, PLAIN)), artifact_url=origin.url("/v2/site/"))
+        assert other.asked == []
+    assert (ran.code, ran.state["cause"], node.files()) == (77, "policy", [])
+    assert "it has no digest" in ran.err

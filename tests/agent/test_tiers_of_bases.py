@@ -124,13 +124,19 @@ def test_a_mirror_without_a_cache_is_asked_together_with_the_caches_of_the_other
     assert not origin.asked
 
 
+@pytest.mark.parametrize("is_relative", [False, True], ids=["absolute", "relative"])
 def test_a_digest_by_https_is_asked_of_no_cache_by_http(
-    node: FakeNode, cache: Server, authority: Authority, localhost: ssl.SSLContext
+    is_relative: bool,  # noqa: FBT001
+    node: FakeNode,
+    cache: Server,
+    authority: Authority,
+    localhost: ssl.SSLContext,
 ) -> None:
     with Server(SCRIPTS, tls=localhost) as origin:
-        defaults = {"tiers": {origin.url("/"): [cache.url("/")]}}
+        defaults = {"tiers": {origin.url("/"): [cache.url("/")]}, "base_url": origin.url("/site/")}
         tls = {"ca_file": str(authority.certificate)}
-        ran = node.run_config(entries(node, origin.url("/site/"))[2], defaults=defaults, tls=tls)
+        base = "" if is_relative else origin.url("/site/")
+        ran = node.run_config(entries(node, base)[2], defaults=defaults, tls=tls)
         assert ran.code == 0, ran.err
         assert [asked.path for asked in origin.asked] == ["/site/SHA256SUMS"]
         assert [asked.path for asked in cache.asked] == ["/site/m.bin"]

@@ -1,9 +1,11 @@
-"""How soon the kernel of a node runs: a signed program against shim and GRUB, of the same image, by PXE over TFTP.
+"""How soon the kernel of a node runs: a signed program against shim and GRUB, of the same image.
 
     .venv/bin/python tests/bench/bench_boot.py [--rounds N]
 
-Both boot in `pxe-pack boot`, in turns, until the kernel speaks; what follows is the same. It prints the seconds since
-the firmware began to load over the network, and their ratio, and gives no verdict. Needs nothing else to run beside it.
+Both boot in turns until the kernel speaks; what follows is the same. First in `pxe-pack boot`, whose TFTP server is
+QEMU's; then from `pxe-pack serve`, by PXE and by UEFI HTTP boot, where users may have network cards of their own (tun).
+It prints the seconds since the firmware began to load over the network, and their ratio, and gives no verdict. Needs
+nothing else to run beside it.
 """
 
 from __future__ import annotations
@@ -15,12 +17,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from boot.rack import WITHOUT_PXE, can_run, rack
 from liveos import shapes
 from packing.signing import authority
+from pxe_pack.boot.stages import SIGNS, Stage
 
 PXE_PACK = Path(sys.executable).with_name("pxe-pack")
 CONFIG = """\
@@ -61,23 +67,43 @@ def seconds_to_kernel(layout: Path) -> float:
     raise RuntimeError(f"{layout.name}: the kernel did not start")
 
 
+def seconds_from_serve(layout: Path, *options: str) -> float:
+    """The same from `pxe-pack serve`, for a machine with these options of QEMU; AssertionError if it never does."""
+    kernel = dict(SIGNS)[Stage.KERNEL]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        rack(layout, Path(folder), "--dhcp", "full") as made,
+        made.machine("52:54:00:00:00:01", *options) as node,
+    ):
+        node.wait_until(lambda: "DHCPDISCOVER(" in made.log("dnsmasq.log"), why=made.said)
+        began = time.monotonic()
+        node.wait_until(lambda: kernel.search(node.console), why=made.said)
+        return time.monotonic() - began
+
+
 def main() -> None:
     """Boot in turns, and print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
+    ways: dict[str, Callable[[Path], float]] = {"pxe-pack boot, TFTP": seconds_to_kernel}
+    if can_run():
+        ways["serve, TFTP"] = seconds_from_serve
+        ways["serve, HTTP boot"] = lambda layout: seconds_from_serve(layout, *WITHOUT_PXE)
     with tempfile.TemporaryDirectory() as folder:
         made = layouts(Path(folder))
-        took: dict[str, list[float]] = {name: [] for name in made}
-        for _ in range(rounds):
+        for way, seconds in ways.items():
+            took: dict[str, list[float]] = {name: [] for name in made}
+            for _ in range(rounds):
+                for name, layout in made.items():
+                    took[name].append(seconds(layout))
+            print(f"{way}:")
             for name, layout in made.items():
-                took[name].append(seconds_to_kernel(layout))
-        for name, layout in made.items():
-            size = sum(path.stat().st_size for path in layout.glob("boot*.efi"))
-            all_of_them = " ".join(f"{one:.1f}" for one in took[name])
-            print(f"{name:8} {statistics.median(took[name]):6.1f} s  ({all_of_them}; boot program {size:,} bytes)")
-        ratio = statistics.median(took["signed"]) / statistics.median(took["GRUB"])
-        print(f"signed / GRUB: {ratio:.2f}")
+                size = sum(path.stat().st_size for path in layout.glob("boot*.efi"))
+                all_of_them = " ".join(f"{one:.1f}" for one in took[name])
+                print(f"{name:8} {statistics.median(took[name]):6.1f} s  ({all_of_them}; boot program {size:,} bytes)")
+            ratio = statistics.median(took["signed"]) / statistics.median(took["GRUB"])
+            print(f"signed / GRUB: {ratio:.2f}")
 
 
 if __name__ == "__main__":

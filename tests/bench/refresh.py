@@ -4,8 +4,8 @@
     .venv/bin/python tests/bench/refresh.py                      # all that have a block there, on an idle machine
     .venv/bin/python tests/bench/refresh.py bench_start.py -- --rounds 3
 
-A block is what is between `<!-- figures of PROGRAM -->` and `<!-- end of figures -->`. A program without one gets it at
-the end of the page. What follows `--` goes to the programs.
+A block is what is between `<!-- figures of COMMAND -->` and `<!-- end of figures -->`, where COMMAND is the program and
+its options. A command without a block gets one at the end of the page. What follows `--` goes to the given programs.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 
 PAGE = Path(__file__).with_name("README.md")
-_BLOCK = "<!-- figures of {name} -->\n{text}<!-- end of figures -->\n"
-_BLOCKS = re.compile(r"<!-- figures of (\S+) -->\n.*?<!-- end of figures -->\n", re.DOTALL)
+_BLOCK = "<!-- figures of {command} -->\n{text}<!-- end of figures -->\n"
+_BLOCKS = re.compile(r"<!-- figures of (.+?) -->\n.*?<!-- end of figures -->\n", re.DOTALL)
 
 
 def main() -> int:
@@ -29,30 +29,34 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("programs", nargs="*", metavar="PROGRAM")
     parser.add_argument("--page", type=Path, default=PAGE, help=argparse.SUPPRESS)
-    ours, _, theirs = " ".join(sys.argv[1:]).partition(" -- ")
+    ours, _, theirs = " ".join(["", *sys.argv[1:]]).partition(" -- ")
     given = parser.parse_args(ours.split())
     page: Path = given.page
     failed = 0
-    for name in given.programs or _BLOCKS.findall(page.read_text(encoding="utf-8")):
-        command = [sys.executable, str(page.parent / name), *theirs.split()]
-        print(" ".join(command), file=sys.stderr)
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if theirs and not given.programs:
+        parser.error("options after -- need a PROGRAM before it")
+    commands = [" ".join([name, *theirs.split()]) for name in given.programs]
+    for command in commands or _BLOCKS.findall(page.read_text(encoding="utf-8")):
+        name, *options = command.split()
+        print(command, file=sys.stderr)
+        words = [sys.executable, str(page.parent / name), *options]
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode:
-            print(f"error: {name} ended with {done.returncode}", file=sys.stderr)
+            print(f"error: {command} ended with {done.returncode}", file=sys.stderr)
             failed = 1
             continue
-        what = f"`{' '.join([name, *theirs.split()])}`, {time.strftime('%Y-%m-%d')}, {_machine()}"
+        what = f"`{command}`, {time.strftime('%Y-%m-%d')}, {_machine()}"
         text = f"\n{what}:\n\n```text\n{done.stdout.rstrip()}\n```\n\n"
-        page.write_text(rewritten(page.read_text(encoding="utf-8"), name=name, text=text), encoding="utf-8")
+        page.write_text(rewritten(page.read_text(encoding="utf-8"), command=command, text=text), encoding="utf-8")
     return failed
 
 
-def rewritten(page: str, *, name: str, text: str) -> str:
-    """The `page` with another text in the block of `name`."""
-    block = _BLOCK.format(name=name, text=text)
-    if name not in _BLOCKS.findall(page):
+def rewritten(page: str, *, command: str, text: str) -> str:
+    """The `page` with another text in the block of `command`."""
+    block = _BLOCK.format(command=command, text=text)
+    if command not in _BLOCKS.findall(page):
         return f"{page.rstrip()}\n\n{block}"
-    return _BLOCKS.sub(lambda found: block if found[1] == name else found[0], page)
+    return _BLOCKS.sub(lambda found: block if found[1] == command else found[0], page)
 
 
 def _machine() -> str:

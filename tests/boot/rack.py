@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from boot.nodes import PXE_PACK
 from fakes.process import Process, program, running
@@ -97,6 +98,12 @@ class Rack:
         """What nginx was asked for: path → status, and the first word of the client's name."""
         found = [match for line in self.log("nginx-access.log").splitlines() if (match := _LINE.fullmatch(line))]
         return {match["path"].lstrip("/"): (match["status"], re.split("[/ ]", match["agent"])[0]) for match in found}
+
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        """What `pxe-pack nodes --json` says, by MAC address."""
+        printed = self.wire.run(self.wire.at_server(PXE_PACK, "nodes", "--json"), check=False)
+        (result,) = [one for line in printed.splitlines() if (one := json.loads(line))["event"] == "result"]
+        return {one["mac"]: one for one in result["nodes"]}
 
     def said(self) -> str:
         """All that helps to see what went wrong."""

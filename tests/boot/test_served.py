@@ -14,7 +14,7 @@ from liveos import shapes
 
 CONFIG = """\
 version: 1
-pack: {boot_url: http://10.0.0.1/images/liveos.iso}
+pack: {boot_url: http://10.0.0.1/images/liveos.iso, report: auto}
 artifacts: [{name: note, source: note.txt, dest: /srv/note.txt}]
 """
 MAC = "52:54:00:00:00:01"
@@ -31,7 +31,7 @@ def site(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 
 def test_a_node_gets_all_it_needs_by_the_firmwares_pxe(site: Site, tmp_path: Path) -> None:
-    """Until it asks for the ISO: further on, the ways of booting do not differ."""
+    """Until it asks for the ISO: what follows is the same as after HTTP boot, below."""
     with rack(site.layout, tmp_path, "--dhcp", "full") as made, made.machine(MAC) as node:
         node.wait_until(lambda: "images/liveos.iso" in made.asked(), why=made.said)
         asked, sent = made.asked(), made.log("dnsmasq.log")
@@ -40,9 +40,11 @@ def test_a_node_gets_all_it_needs_by_the_firmwares_pxe(site: Site, tmp_path: Pat
         assert re.search(rf"sent \S+/{name}\S* to 10\.0\.0\.1\d\d", sent), sent
 
 
-def test_a_node_boots_by_the_firmwares_http_boot(site: Site, tmp_path: Path) -> None:
+def test_a_node_is_done_by_the_firmwares_http_boot(site: Site, tmp_path: Path) -> None:
     with rack(site.layout, tmp_path, "--dhcp", "full") as made, made.machine(MAC, *WITHOUT_PXE) as node:
         node.wait_until(lambda: "images/liveos.iso" in made.asked(), why=made.said)
+        node.wait_until(lambda: any(path.endswith("/note.txt") for path in made.asked()), why=made.said)
+        node.wait_until(lambda: made.nodes()[MAC]["state"] == "done", why=made.said)
         by = made.asked()
     assert by["bootx64.efi"] == ("200", "UefiHttpBoot")
     assert by["grubx64.efi"] == ("200", "UefiHttpBoot")

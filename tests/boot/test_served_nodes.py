@@ -7,7 +7,6 @@ was pulled before it had its boot loader. The screenshots are in `work/screensho
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -16,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from boot.nodes import PXE_PACK, Site
+from boot.nodes import Site
 from boot.rack import OTHER_DHCP_LOG, PATIENCE, Rack, can_run, rack
 from fakes import ports
 from fakes.process import Process, running
 from fakes.server import Server
 from fakes.waiting import until
 from liveos import shapes
-from page.chromium import chromium, find, opened, screenshot
+from page.chromium import chromium, find, opened, screenshot, text
 
 CONFIG = """\
 version: 1
@@ -65,9 +64,9 @@ def shown(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         with corrupted(site):
             runs(made, CORRUPTED, "failed", by_ipxe=True)
         until(lambda: time.monotonic() > began + SILENT_AFTER, within=SILENT_AFTER)
-        until(lambda: [nodes(made)[mac]["state"] for mac in (PANICKED, UNPLUGGED)] == ["silent"] * 2, within=PATIENCE)
+        until(lambda: [made.nodes()[mac]["state"] for mac in (PANICKED, UNPLUGGED)] == ["silent"] * 2, within=PATIENCE)
         with page(made) as url:
-            yield Shown(rack=made, nodes=nodes(made), url=url)
+            yield Shown(rack=made, nodes=made.nodes(), url=url)
 
 
 def is_unplugged_early(made: Rack) -> None:
@@ -93,7 +92,7 @@ def panics(made: Rack, site: Site) -> None:
 def runs(made: Rack, mac: str, state: str, *, by_ipxe: bool = False) -> None:
     """A machine whose agent's run ends so."""
     with made.machine(mac, by_ipxe=by_ipxe) as node:
-        while nodes(made).get(mac, {}).get("state") != state:
+        while made.nodes().get(mac, {}).get("state") != state:
             began = time.monotonic()
             node.wait_until(lambda began=began: time.monotonic() > began + 3, why=made.said)  # type: ignore[misc]
 
@@ -105,13 +104,6 @@ def corrupted(site: Site) -> Iterator[None]:
     model.write_bytes(MODEL[:-1] + b"!")
     yield
     model.write_bytes(MODEL)
-
-
-def nodes(made: Rack) -> dict[str, dict[str, Any]]:
-    """What `pxe-pack nodes --json` says, by MAC address."""
-    printed = made.wire.run(made.wire.at_server(PXE_PACK, "nodes", "--json"), check=False)
-    (result,) = [one for line in printed.splitlines() if (one := json.loads(line))["event"] == "result"]
-    return {one["mac"]: one for one in result["nodes"]}
 
 
 @contextlib.contextmanager
@@ -161,12 +153,12 @@ def test_page_shows_the_real_nodes(shown: Shown) -> None:
     with chromium(size=(1360, 900)) as browser:
         opened(browser, shown.url)
         until(lambda: len(browser.find_elements("css selector", "#rows tr")) == 4)
-        until(lambda: "at most" in find(browser, "#throughput-text").text, within=40)
+        until(lambda: "at most" in text(browser, "#throughput-text"), within=40)
         states = [find(browser, f"#states .{state} b").text for state in ("failed", "silent", "done")]
         screenshot(browser, "real-nodes.png")
         for mac, words in ((CORRUPTED, ("integrity", "What to do")), (PANICKED, ("kernel", "What to do"))):
             opened(browser, f"{shown.url}/nodes/{shown.nodes[mac]['id']}")
-            until(lambda: find(browser, "#timeline").text)
+            until(lambda: text(browser, "#timeline"))
             said = find(browser, "main").text
             assert [word for word in words if word not in said] == []
             screenshot(browser, f"real-node-{shown.nodes[mac]['state']}.png")

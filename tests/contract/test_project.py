@@ -34,7 +34,13 @@ def test_figures_are_refreshed_where_they_stand(tmp_path: Path) -> None:
     assert "old" not in text
     assert text.index("```text\nfigure\n```") < text.index("\nafter\n") < text.index("```text\nsecond\n```")
     assert refresh("one.py", "--", "--rounds", "3") == 0
+    text = page.read_text()
+    assert "```text\nfigure\n```" in text
+    assert "```text\nfigure --rounds 3\n```" in text
+    page.write_text(text.replace("figure --rounds 3", "old"))
+    assert refresh() == 0
     assert "```text\nfigure --rounds 3\n```" in page.read_text()
+    assert refresh("--", "--rounds", "3") == 2
     before = page.read_text()
     assert refresh("bad.py") == 1
     assert page.read_text() == before

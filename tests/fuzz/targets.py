@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from fuzz import inputs, trust
+from fuzz import inputs, server_logs, trust
 from fuzz.inputs import Input
 from pxe_pack import liveiso
 from pxe_pack.config_file import read_config
@@ -192,6 +192,10 @@ def _show(path: Path) -> None:
             quiet.result(document(report), "\n".join(lines(report)))
 
 
+_LOG_WORDS = (
+    *(b"//[", b"http://[x/", b"//a[b]/initrd", b"%", b"%00", b"?", b" not found", b"9" * 5000, b"bytes 0-0/0", b'"'),
+    *(b"/versions/20261130T074501Z-1a2b3c4d", b".iso", b"\xff", "\N{ARABIC-INDIC DIGIT ONE}".encode(), b"\n"),
+)
 _TAR_WORDS = tuple(
     tarfile.TarInfo(name).tobuf(format=kind) for name in ("a" * 300, "b/" * 300) for kind in (1, 2)
 )  # of GNU and pax
@@ -237,6 +241,8 @@ TARGETS: dict[str, Target] = {
     "key": Target(sound=trust.key_files, read=trust.read_key, words=_KEY_WORDS),
     "lock": Target(sound=trust.locks, read=trust.lock, words=_YAML_WORDS),
     "file-contexts": Target(sound=inputs.file_contexts, read=_file_contexts, words=_PATTERN_WORDS),
+    "dnsmasq-log": Target(sound=server_logs.of_dnsmasq, read=server_logs.read_dnsmasq, words=_LOG_WORDS),
+    "nginx-log": Target(sound=server_logs.of_nginx, read=server_logs.read_nginx, words=_LOG_WORDS),
     "show": Target(sound=inputs.images, read=_show),
 }
 

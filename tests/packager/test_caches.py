@@ -243,7 +243,10 @@ def test_what_nodes_report_passes_through(tmp_path: Path, snippet: Snippet) -> N
     ):
         for headers in ({}, {"Authorization": "Bearer of-the-node"}):
             assert get(cache.port, origin.url("/report"), method="POST", body=b"{}", headers=headers)[0] == 204
+        assert get(cache.port, origin.url("/x"), headers={"X-Forwarded-For": "192.0.2.1"})[0] == 404
+        assert origin.asked_for("/x")[-1].fields["x-forwarded-for"] == "192.0.2.1, 127.0.0.1"
         asked = [one for one in origin.asked_for("/report") if one.method == "POST"]
+        assert [one.fields["x-forwarded-for"] for one in asked] == ["127.0.0.1"] * 2
     assert [(one.body, one.fields.get("authorization")) for one in asked] == [
         (b"{}", None),
         (b"{}", "Bearer of-the-node"),

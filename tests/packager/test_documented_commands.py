@@ -45,7 +45,7 @@ NOT_RUN = {
     "sudo pxe-pack serve": "needs a network of its own: tests/packager/test_serve.py runs it",
     "pxe-pack nodes": "needs a collector: tests/serve/test_nodes_command.py runs it",
     "pip install": "needs an index: tests/prepare does it",
-    "python -m pxe_pack.collector": "runs until Ctrl-C: tests/serve runs it",
+    "pxe-pack-collector": "runs until Ctrl-C: tests/serve runs it",
     "pxe-pack push": "needs a registry: tests/packager/registry runs it",
     "pxe-pack pull": "needs a registry: tests/packager/registry runs it",
     "docker run": "needs Microsoft's image: test_image_customizer.py has Image Customizer's schema judge what it reads",

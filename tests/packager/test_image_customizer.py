@@ -189,13 +189,26 @@ def test_a_payload_is_replaced_and_a_folder_of_somebody_else_is_not(
     site: Site, writes: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     payload = writes()
-    (payload / "stale").touch()
+    (payload / "files/etc/pxe-fetch/fetch.yaml").write_text("stale\n")
     writes()
-    assert not (payload / "stale").exists()
+    assert "stale" not in (payload / "files/etc/pxe-fetch/fetch.yaml").read_text()
     (payload / "image-customizer.yaml").write_text("os: {}\n")
     assert cli.main(command(site, payload)) == 2
     assert "error[output-foreign]" in capsys.readouterr().err
     assert (payload / "image-customizer.yaml").read_text() == "os: {}\n"
+    assert site.leftovers() == []
+
+
+@pytest.mark.parametrize("name", ["mine.yaml", "files/etc/motd", "scripts/own.sh", ".git/config"])
+def test_a_payload_with_a_file_of_somebody_else_in_it_is_not_replaced(
+    site: Site, writes: Callable[..., Path], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    payload = writes()
+    (payload / name).parent.mkdir(parents=True, exist_ok=True)
+    (payload / name).write_text("by hand\n")
+    assert cli.main(command(site, payload)) == 2
+    assert f"did not write: {name}" in capsys.readouterr().err
+    assert (payload / name).read_text() == "by hand\n"
     assert site.leftovers() == []
 
 

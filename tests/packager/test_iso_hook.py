@@ -16,7 +16,7 @@ from fakes.exchange import Fault
 from fakes.faults import Flip, Serve, Status, cut, reset, stall
 from fakes.server import Script, Server
 from fakes.tftp import LossyTftp, Trouble
-from packing.iso_hook import SHELLS, Hook, Ran, unpacked_initrd
+from packing.iso_hook import SHELLS, Hook, Ran, unpacked_initrd, with_dracut_of
 
 BODY = bytes(range(256)) * 4096 + b"the end"  # 1 MiB and a little
 DIGEST = hashlib.sha256(BODY).hexdigest()
@@ -38,10 +38,18 @@ class Node(Hook):
         return super().run(url, arguments=arguments)
 
 
-@pytest.fixture(params=SHELLS)
-def hook(initrd: Path, request: pytest.FixtureRequest) -> Node:
-    """The hook, in each shell that an initrd may have as /bin/sh."""
-    return Node(root=initrd, shell=SHELLS[request.param])
+@pytest.fixture(scope="session")
+def newer_initrd(initrd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the dracut of Debian 13, release 106, where netroot.sh belongs to no network module."""
+    return with_dracut_of("trixie", initrd, tmp_path_factory.mktemp("newer"))
+
+
+@pytest.fixture(params=[*SHELLS, "dash and dracut 106"])
+def hook(request: pytest.FixtureRequest) -> Node:
+    """The hook, in each shell that an initrd may have as /bin/sh, with dracut 059; and with the dracut of Debian 13."""
+    if request.param in SHELLS:
+        return Node(root=request.getfixturevalue("initrd"), shell=SHELLS[request.param])
+    return Node(root=request.getfixturevalue("newer_initrd"), shell=SHELLS["dash"])
 
 
 def served(*faults: Fault, then: Fault | None = None) -> Server:
@@ -148,7 +156,8 @@ def test_a_second_interface_does_not_fetch_again(hook: Node) -> None:
 
 
 def test_https_needs_a_certificate_that_the_initrd_trusts(hook: Node, tmp_path: Path) -> None:
-    issued = Authority(tmp_path / "ca").issue("localhost", alternative="DNS:localhost")
+    authority = Authority(tmp_path / "ca")
+    issued = authority.issue("localhost", alternative="DNS:localhost")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(issued.certificate, issued.key)
     (hook.root / "etc/hosts").write_text("127.0.0.1 localhost\n")
@@ -156,7 +165,13 @@ def test_https_needs_a_certificate_that_the_initrd_trusts(hook: Node, tmp_path: 
         refused = hook.run(server.url(PATH))
         assert refused.mounted is None
         lax = hook.run(server.url(PATH), arguments=f"{RIGHT} rd.noverifyssl")
-    assert lax.mounted == BODY, lax.said
+        assert lax.mounted == BODY, lax.said
+        bundle = hook.root / "etc/ssl/certs/ca-certificates.crt"
+        before = bundle.read_bytes()
+        bundle.write_bytes(before + authority.certificate.read_bytes())
+        trusted = hook.run(server.url(PATH))
+        bundle.write_bytes(before)
+        assert trusted.mounted == BODY, trusted.said
 
 
 def test_tftp_begins_again_and_is_verified(hook: Node, tmp_path: Path) -> None:

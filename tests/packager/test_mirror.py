@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from fakes import layers
-from fakes.faults import Demand, Status, cut, drip
+from fakes.exchange import Exchange
+from fakes.faults import Demand, Serve, Status, cut, drip
 from fakes.nginx import nginx
 from fakes.node import FakeNode
 from fakes.server import Script, Server
@@ -313,6 +314,40 @@ def test_a_folder_that_is_not_a_mirror_keeps_its_configuration(mirroring: Mirror
     assert "did not write: fetch.yaml" in str(mirroring(code=2)["output-foreign"])
     assert mirroring.config.read_text() == before
     assert server.asked == []
+
+
+def test_a_mirrors_own_configuration_is_not_mirrored_into_it(mirroring: Mirroring, server: Server) -> None:
+    mirroring.write(artifact("m", server.url("/models/m.bin")))
+    mirroring("--base-url", server.url("/mirror"))
+    before = {name: (mirroring.output / name).read_bytes() for name in mirroring.files()}
+    mirroring.config = mirroring.output / "fetch.yaml"
+    assert "is in the mirror that it would replace" in str(mirroring(code=2)["mirror-of-itself"])
+    assert {name: (mirroring.output / name).read_bytes() for name in mirroring.files()} == before
+
+
+def test_a_secret_that_the_mirror_publishes_is_warned_of_and_not_shown(
+    mirroring: Mirroring, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirroring.write(artifact("m", server.url("/models/m.bin")), report={"url": "https://r.lan/report?key=s3cret"})
+    assert cli.main(["mirror", str(mirroring.config), "-o", str(mirroring.output)]) == 0
+    said = capsys.readouterr()
+    assert "warning[secret-in-url]" in said.err
+    assert "can read the mirror" in said.err
+    assert "s3cret" not in said.err + said.out
+
+
+def test_what_the_agent_is_given_is_not_to_be_read_by_others(mirroring: Mirroring, server: Server) -> None:
+    modes: list[int] = []
+
+    class Looking(Serve):
+        def answer(self, exchange: Exchange) -> None:
+            modes.append((mirroring.output / ".pxe-pack-mirror").stat().st_mode & 0o777)
+            super().answer(exchange)
+
+    server.scripts["/models/m.bin"] = Script(body=BODY, then=Looking())
+    mirroring.write(artifact("m", server.url("/models/m.bin"), headers={"X-Api-Key": "s3cret"}))
+    mirroring()
+    assert modes == [0o700]
 
 
 def test_a_clash_of_a_file_and_a_folder_is_refused(mirroring: Mirroring) -> None:

@@ -143,6 +143,16 @@ def test_rollback_to_what_cannot_be_served_changes_nothing(
     assert current(top) == second
 
 
+def test_a_version_with_a_file_that_was_cut_off_does_not_become_current(
+    top: Path, publish: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = publish("one"), publish("two")
+    (top / "versions" / first / "boot/vmlinuz").write_bytes(b"")
+    assert cli.main(["rollback", str(top)]) == 2
+    assert "boot/vmlinuz has 0 bytes, but manifest.json says" in capsys.readouterr().err
+    assert current(top) == second
+
+
 def test_old_versions_are_removed_but_not_those_that_are_in_use(top: Path, publish: Callable[..., str]) -> None:
     made = [publish(f"{number}", "--keep", "3") for number in range(4)]
     assert versions(top) == made[1:]

@@ -49,7 +49,8 @@ def packages(request: pytest.FixtureRequest, commit: str, tmp_path_factory: pyte
 
 PACKS = """
 ! command -v gcc && ! command -v mmdebstrap && cd /root && pxe-pack --quiet pack fetch.yaml >&2 &&
-(cd pxe && sha256sum --quiet -c SHA256SUMS) >&2 && pxe-pack show pxe
+(cd pxe && sha256sum --quiet -c SHA256SUMS) >&2 && pxe-pack show pxe &&
+pxe-pack-collector --help >/dev/null
 """
 CHECKS_AND_SERVES = """
 cd /root && pxe-pack check --offline pxe >&2 || exit 1
@@ -57,7 +58,8 @@ ip link set lo up
 pxe-pack serve pxe --unprivileged >serve.log 2>&1 &
 for _ in $(seq 120); do grep -q Ctrl-C serve.log && break; sleep 0.5; done
 cat serve.log
-python3.13 -c 'import urllib.request as u; print(len(u.urlopen("http://127.0.0.1:8080/images/liveos.iso").read()))' && kill $!
+url=http://127.0.0.1:8080/images/liveos.iso
+python3.13 -c "import urllib.request as u; print(len(u.urlopen('$url').read()))" && kill $!
 """
 
 

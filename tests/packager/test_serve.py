@@ -407,6 +407,56 @@ def test_reports_reach_the_collector(net: Wire, layout: Site) -> None:
         assert served.end() == 0
 
 
+@pytest.mark.parametrize(("forwarded", "address"), [("192.0.2.1, 10.0.0.77", "10.0.0.77"), ("10.0.0.77", "10.0.0.77")])
+def test_node_behind_a_cache_is_known_by_the_address_that_the_cache_tells(
+    net: Wire, layout: Site, forwarded: str, address: str
+) -> None:
+    (layout.folder / "tokens").write_text("0123456789abcdef" * 2)
+    listing = net.at_server(sys.executable, "-m", "pxe_pack", "nodes", "--json")
+    with serving(net, layout, "--token-file", layout.folder / "tokens", "--proxy", "10.0.0.50") as served:
+        url = "http://10.0.0.1:8080/boot/vmlinuz"
+        net.run(net.at_node("curl", "-sS", "-o", "/dev/null", "-H", f"X-Forwarded-For: {forwarded}", url))
+        until = time.monotonic() + EVENTS
+        while not (nodes := json.loads(net.run(listing).splitlines()[-1])["nodes"]):
+            assert time.monotonic() < until
+        assert [(node["address"], node["stage"]) for node in nodes] == [(address, "kernel")]
+        assert served.end() == 0
+
+
+ASKING = """
+import socket, struct
+with socket.create_server(("127.0.0.1", 5432)) as listener:
+    print("listening", flush=True)
+    stream = listener.accept()[0].makefile("rwb", buffering=0)
+
+    def message():
+        (size,) = struct.unpack("!i", stream.read(4))
+        return stream.read(size - 4)
+
+    while struct.unpack("!i", message()[:4])[0] in (80877103, 80877104):  # SSLRequest, GSSENCRequest
+        stream.write(b"N")
+    stream.write(b"R" + struct.pack("!ii", 8, 3))  # AuthenticationCleartextPassword
+    assert stream.read(1) == b"p"
+    print(message().rstrip(bytes(1)).decode(), flush=True)
+"""
+
+
+def test_password_of_a_database_is_told_to_it_alone(net: Wire, layout: Site) -> None:
+    """PostgreSQL's manual, "Message Formats"."""
+    (layout.folder / "tokens").write_text("0123456789abcdef" * 2)
+    url = "postgresql://collector:s3%40cret@127.0.0.1/nodes"
+    command = net.at_server(sys.executable, "-m", "pxe_pack", "-v", "serve", layout.output)
+    command += ["--token-file", str(layout.folder / "tokens"), "--database", url]
+    with subprocess.Popen(net.at_server(sys.executable, "-c", ASKING), stdout=subprocess.PIPE, text=True) as asking:
+        assert asking.stdout
+        assert asking.stdout.readline() == "listening\n"
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=60)
+        assert asking.stdout.readline() == "s3@cret\n"
+    assert "--database postgresql://collector@127.0.0.1/nodes" in done.stderr
+    assert "s3%40cret" not in done.stderr + done.stdout
+    assert done.returncode == 4, done.stderr
+
+
 def test_node_that_has_its_address_from_another_server_is_known_by_its_mac_address(net: Wire, layout: Site) -> None:
     """And a file that it is refused is named by its path in the layout."""
     (layout.folder / "tokens").write_text("0123456789abcdef" * 2)

@@ -463,6 +463,7 @@ def test_the_program_has_the_digest_of_the_iso_and_the_url_of_the_signed_configu
     table = remains(capsys, chained)
     assert (table["ISO"], table["agent, packed configuration"]) == ("nothing", "nothing")
     assert table["configuration by URL"].startswith("an older one that has not expired")
+    assert table["configuration by URL"].endswith("; one for other nodes, signed with the same key")
     assert table["artifacts"].startswith("nothing; anything, if")
     table = remains(capsys, chained, "--agent-config", fleet)
     assert table["artifacts"] == "anything in listed: the list with the digest comes unprotected"

@@ -6,6 +6,7 @@ replaced: losetup, and what mounts the ISO, which notes what it is given.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from liveos import shapes
+from liveos.cache import Cache
 from packing.site import Site, files_of, small_agent
 from pxe_pack import cli
 
@@ -25,6 +27,7 @@ SHELLS = {
 }
 # in namespaces of its own, for what it does to the machine when it gives up
 APART = ["unshare", "--map-root-user", "--pid", "--fork", "chroot"]
+_DRACUT_PACKAGES = ("dracut-core", "dracut-network", "dracut-live")
 REPLACED = {
     "usr/sbin/losetup": '[ "$1" = -f ] && echo /dev/loop7 || echo "$2" > /looped\n',
     "usr/sbin/dmsquash-live-root": 'echo "$1" > /mounted\n',
@@ -51,6 +54,39 @@ def unpacked_initrd(folder: Path) -> Path:
         (root / name).write_text(f"#!/bin/sh\n{text}")
         (root / name).chmod(0o755)
     return root
+
+
+def with_dracut_of(suite: str, initrd: Path, folder: Path) -> Path:
+    """A copy of an unpacked initrd in `folder`, with the functions and the livenetroot of another Debian's dracut.
+
+    The packages come from Debian's archive, and are kept in the cache of images.
+    """
+    download = f"apt-get -qq download {' '.join(_DRACUT_PACKAGES)}"
+    unpack = 'for file in *.deb; do dpkg-deb -x "$file" .; done'
+    hook = f'cd "$1" && APT_CONFIG=$MMDEBSTRAP_APT_CONFIG {download} && {unpack}'
+
+    def make(modules: Path) -> None:
+        command = ["mmdebstrap", "--quiet", "--variant=extract", f"--extract-hook={hook}", suite, "-"]
+        tar = subprocess.run(command, env={**os.environ, "TMPDIR": "/var/tmp"}, stdout=subprocess.PIPE, check=True)
+        modules.mkdir()
+        below = "./usr/lib/dracut/modules.d"
+        command = ["tar", "-x", "-C", str(modules), f"--strip-components={below.count('/') + 1}", below]
+        subprocess.run(command, input=tar.stdout, check=True)
+
+    modules = Cache().get(f"dracut-{suite}", make)
+    copy = folder / suite
+    shutil.copytree(initrd, copy, symlinks=True)
+    for name in ("dracut-lib.sh", "dracut-dev-lib.sh", "url-lib.sh", "net-lib.sh", "fs-lib.sh", "img-lib.sh"):
+        _replace(modules, name, copy / "usr/lib" / name)
+    _replace(modules, "livenetroot.sh", copy / "usr/lib/pxe-fetch-iso/livenetroot")
+    return copy
+
+
+def _replace(modules: Path, name: str, place: Path) -> None:
+    (script,) = modules.glob(f"*/{name}")
+    place.unlink(missing_ok=True)
+    shutil.copyfile(script, place)
+    place.chmod(0o755)
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,19 @@ def find(browser: Chrome, css: str) -> Any:  # noqa: ANN401  selenium's element
     return browser.find_element(By.CSS_SELECTOR, css)
 
 
+def text(browser: Chrome, css: str) -> str:
+    """What the first element that matches says; empty if there is none.
+
+    Read at once: the page may replace an element between finding it and reading it.
+    """
+    script = "return document.querySelector(arguments[0])?.innerText ?? ''"
+    return browser.execute_script(script, css)  # type: ignore[no-any-return]
+
+
 def opened(browser: Chrome, url: str) -> None:
     """Open a page of the collector, and wait until it is live."""
     browser.get(url)
-    until(lambda: find(browser, "#connection").text == "Live")
+    until(lambda: text(browser, "#connection") == "Live")
 
 
 def screenshot(browser: Chrome, name: str) -> None:

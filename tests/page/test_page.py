@@ -14,7 +14,7 @@ from selenium.webdriver.support.ui import Select
 
 from fakes.collector import Collector, Document, collector, mac_of, report
 from fakes.waiting import until
-from page.chromium import SCREENSHOTS, chromium, find, opened
+from page.chromium import SCREENSHOTS, chromium, find, opened, text
 
 HOSTILE = '<img src=x onerror="window.owned=1"><script>window.owned=1</script>"\'`${1}&lt;'
 
@@ -109,7 +109,7 @@ def test_grid_has_a_cell_for_each_node(browser: Chrome, fleet: Collector, scheme
 
 def test_page_of_a_failed_node_says_why_and_what_to_do(browser: Chrome, fleet: Collector, scheme: str) -> None:
     opened(browser, f"{fleet.url}/nodes/{fleet.nodes()['node20']['id']}")
-    until(lambda: find(browser, "#name").text == "node20")
+    until(lambda: text(browser, "#name") == "node20")
     assert "No server could be reached, or none had the file." in find(browser, "#error").text
     assert find(browser, "#journal").text.splitlines()[-1] == "line 199 of the journal"
     assert "model failed 700 B of 1,000 B 2 1.5" in find(browser, "#artifacts").text
@@ -139,7 +139,7 @@ def test_change_is_shown_within_two_seconds_and_focus_stays(browser: Chrome, fle
     fleet.post(report(1, phase="done", node=node))
     until(lambda: name in rows(browser), within=2.5)
     assert browser.switch_to.active_element.get_attribute("aria-pressed") == "true"
-    until(lambda: "at most" in find(browser, "#throughput-text").text, within=40)  # once an interval is complete
+    until(lambda: "at most" in text(browser, "#throughput-text"), within=40)  # once an interval is complete
     assert find(browser, "#throughput polyline").get_attribute("points")
     assert_nothing_is_wrong(browser)
 
@@ -148,9 +148,9 @@ def test_collector_that_is_gone_is_said_and_found_again(browser: Chrome, tmp_pat
     with collector(tmp_path / "c", listen=f"127.0.0.1:{18800 + (scheme == 'dark')}") as collecting:
         opened(browser, collecting.url)
         collecting.process.kill()
-        until(lambda: "does not answer" in find(browser, "#connection").text)
+        until(lambda: "does not answer" in text(browser, "#connection"))
         collecting.restart()
-        until(lambda: find(browser, "#connection").text == "Live")
+        until(lambda: text(browser, "#connection") == "Live")
 
 
 def test_every_control_has_a_name_and_text_has_contrast(browser: Chrome, fleet: Collector) -> None:

@@ -241,3 +241,13 @@ def test_port_that_is_taken_is_said(shared: Collector, tmp_path: Path) -> None:
     taken = shared.url.removeprefix("http://")
     with pytest.raises(AssertionError, match="cannot listen at"), collector(tmp_path / "c", listen=taken):
         pass
+
+
+def test_collector_is_a_program_that_says_which_library_is_missing() -> None:
+    program = Path(sys.executable).with_name("pxe-pack-collector")
+    shown = subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
+    assert shown.startswith("usage: pxe-pack-collector ")
+    without = f"import runpy, sys; sys.modules['uvicorn'] = None; runpy.run_path({str(program)!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("collector: uvicorn is not installed; install '.[serve]'")

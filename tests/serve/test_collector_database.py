@@ -22,6 +22,13 @@ from fakes.postgresql import postgresql
 from fakes.waiting import until
 
 
+def test_database_is_its_owners_alone(tmp_path: Path) -> None:
+    with collector(tmp_path / "c") as collecting:
+        assert collecting.post(report(1)).status_code == 204
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "c").glob("nodes.db*")}
+    assert modes == dict.fromkeys(("nodes.db", "nodes.db-wal", "nodes.db-shm"), 0o600)
+
+
 class Reporters:
     """Threads that report without end, each of nodes of its own, and what was acknowledged."""
 
@@ -197,6 +204,15 @@ def test_two_collectors_share_a_postgresql_and_lose_nothing_when_one_is_killed(
         assert_all_are_there(one, reporters.acknowledged)
         one.post(report(999_999, phase="done"))
         assert other.nodes(q="node999999")["node999999"]["state"] == "done"  # each sees what the other has taken
+
+
+def test_numbers_that_nodes_make_up_keep_no_report_from_a_postgresql(postgresql_url: str, tmp_path: Path) -> None:
+    artifacts = [{"phase": "placed", "seconds": 0, "bytes_received": 1 << 50}] * 3400
+    with collector(tmp_path / "a", database=postgresql_url) as collecting:
+        codes = {collecting.post(report(number, artifacts=artifacts)).status_code for number in range(1, 7)}
+        assert codes == {204}
+        assert collecting.post(report(9, phase="done")).status_code == 204
+        assert collecting.get("throughput")["points"]
 
 
 def test_what_is_too_much_is_deleted_from_a_postgresql_too(postgresql_url: str, tmp_path: Path) -> None:

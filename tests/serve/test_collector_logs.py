@@ -125,6 +125,28 @@ def test_node_that_never_gets_past_tftp_is_shown_there_with_the_servers_words(lo
     logs.wait_for(stage="shim", message="")
 
 
+@pytest.mark.parametrize("target", ["//[", "http://[x/", "//a[b]/initrd", "http://["])
+def test_request_for_what_is_no_url_does_not_keep_the_next_line_from_being_read(logs: Logs, target: str) -> None:
+    logs.boot()
+    logs.http(target, address="10.9.9.9", status=404)
+    logs.http("/liveos.iso")
+    logs.wait_for(stage="ISO")
+    assert logs.collecting.process.printed().count("Traceback") == 0
+
+
+def test_target_with_a_host_or_a_query_is_the_file_of_its_path(logs: Logs) -> None:
+    logs.boot()
+    logs.http("HTTP://boot.lan:8080/boot/vmlinuz-6.6?try=1/x")
+    logs.wait_for(stage="kernel", message="")
+
+
+def test_line_with_a_number_that_no_file_has_says_no_part(logs: Logs) -> None:
+    logs.boot()
+    logs.http("/liveos.iso", more=f' "{"9" * 5000}" "-" "/srv/pxe"')
+    logs.wait_for(stage="ISO")
+    assert logs.collecting.node(logs.mac)["timeline"][-1]["text"] == "/liveos.iso by HTTP"
+
+
 def test_files_that_boot_loaders_can_do_without_are_no_trouble(logs: Logs) -> None:
     logs.boot()
     logs.tftp(f"sent /srv/pxe/bootx64.efi to {logs.address}")

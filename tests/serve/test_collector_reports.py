@@ -97,6 +97,25 @@ def test_node_without_a_mac_address_is_known_by_its_uuid(shared: Collector) -> N
     assert len(shared.node("node23")["runs"]) == 2
 
 
+def test_node_without_a_mac_address_and_a_uuid_is_known_by_its_machine_id(shared: Collector) -> None:
+    machine_id = f"{27:032x}"
+    shared.post(report(27, node={"hostname": "node27", "mac": mac_of(27), "machine_id": machine_id}))
+    shared.post(report(27, phase="failed", node={"hostname": "node27", "machine_id": machine_id}))
+    assert len(shared.node("node27")["runs"]) == 2
+
+
+def test_nodes_whose_image_gives_them_one_machine_id_stay_apart(shared: Collector) -> None:
+    fixed = {"machine_id": f"{24:032x}"}
+    known_by = {
+        "node24": {"mac": mac_of(24), "uuid": "11111111-2222-3333-4444-000000000024"},
+        "node25": {"uuid": "11111111-2222-3333-4444-000000000025"},
+        "node26": {"mac": mac_of(26)},
+    }
+    for name, identity in known_by.items():
+        assert shared.post(report(phase="done", node={"hostname": name, **identity, **fixed})).status_code == 204
+    assert [len(shared.node(name)["runs"]) for name in known_by] == [1, 1, 1]
+
+
 @pytest.mark.parametrize("hours", [-50_000, 50_000])
 def test_clock_of_a_node_that_is_wrong_changes_nothing_but_is_shown(shared: Collector, hours: int) -> None:
     number = 100 + (hours > 0)

@@ -29,8 +29,12 @@ class Requested(NamedTuple):
 def requested(artifact: Artifact, *, base: str | None) -> Requested:
     """The URLs of `artifact` with its caches before them; relative ones, which are below `base`, stay relative."""
     sums = _with_caches(((artifact.digest_url,),), artifact.tiers, base=base) if artifact.digest_url else ()
-    if sums and scheme_of(sums[-1][0]) == "https":  # nothing but https protects this digest
-        sums = tuple(filter(None, (tuple(url for url in tier if scheme_of(url) == "https") for tier in sums)))
+
+    def is_https(url: str) -> bool:
+        return scheme_of(joined((url,), base)[0]) == "https"
+
+    if sums and is_https(sums[-1][0]):  # nothing but https protects this digest
+        sums = tuple(filter(None, (tuple(filter(is_https, tier)) for tier in sums)))
     return Requested(
         file=_with_caches(artifact.mirrors, artifact.tiers, base=base),
         chunk_list=_with_caches(artifact.chunks.mirrors if artifact.chunks else (), artifact.tiers, base=base),

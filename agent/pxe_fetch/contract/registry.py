@@ -35,8 +35,9 @@ _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = rf"{_PART}(?:/{_PART})*"
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _DIGEST = r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
-_URL = r"(https?)://([^/]*)/v2/(.+)/manifests/([^/?]+)(\?.*)?"
-_PARAMETER = r'([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))'  # RFC 9110, 11.2
+_URL = r"([A-Za-z]+)://(.*?)/v2/(.+)/manifests/([^/?]+)(\?.*)?"  # a cache has it by any scheme, below any path
+# The look behind keeps a long word without `=` from being tried from each of its letters.
+_PARAMETER = r'(?<![A-Za-z])([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))'  # RFC 9110, 11.2
 _DOCKER_HUB = {"docker.io": "registry-1.docker.io"}  # the name in references, and the host of its API
 
 
@@ -81,8 +82,10 @@ def written(url: str) -> str:
 
 
 def blob_url(url: str, digest: str) -> str:
-    """The URL of the blob `digest` in the repository of the manifest's URL `url`."""
-    return re.sub(_URL, rf"\1://\2/v2/\3/blobs/{digest}\5", url)
+    """The URL of the blob `digest` in the repository of the manifest's URL `url`. Raises ValueError if it is none."""
+    if not (match := re.fullmatch(_URL, url)):
+        raise ValueError("is no URL of a manifest in a registry: /v2/NAME/manifests/DIGEST")
+    return f"{match[1]}://{match[2]}/v2/{match[3]}/blobs/{digest}{match[5] or ''}"
 
 
 def digest_of(urls: Iterable[str]) -> str | None:

@@ -6,16 +6,40 @@ challenge in that answer says how to get another, at the first request as in the
 
 from __future__ import annotations
 
-from threading import Lock
+import time
+from copy import copy
+from dataclasses import field
+from threading import Event
 
+from pxe_fetch.contract.quantity import span
+from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.contract.registry import LARGEST_TOKEN, Login, TokenRequest, token_in, token_request
 from pxe_fetch.contract.url import Origin, Url
-from pxe_fetch.errors import NetworkError, PolicyError, RefusedError
+from pxe_fetch.errors import (
+    DeadlineError,
+    FetchError,
+    NetworkError,
+    PolicyError,
+    RefusedError,
+    SilentError,
+    StoppedError,
+)
 from pxe_fetch.transport import Request, parse_url
 from pxe_fetch.transport.exchange import refusal
 from pxe_fetch.transport.session import Answer, Session
 
 _OK, _UNAUTHORIZED = 200, 401
+_LOOK = 0.25  # seconds between two looks at the deadline of who waits for a token
+
+Place = tuple[Login, Origin, str]
+
+
+@mutable_record
+class Renewal:
+    """A token that one stream gets, for all that need it."""
+
+    is_over: Event = field(default_factory=Event)
+    error: BaseException | None = None
 
 
 class Registries:
@@ -23,8 +47,8 @@ class Registries:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._known: dict[tuple[Login, Origin, str], str] = {}  # Authorization fields, by login and repository
-        self._lock = Lock()  # one token for all streams that need one
+        self._known: dict[Place, str] = {}  # Authorization fields, by login and repository
+        self._renewals: dict[Place, Renewal] = {}  # under way
 
     def ask(self, url: Url, *, login: Login, fields: dict[str, str], request: Request) -> Answer:
         """As Session.ask. Raises also RefusedError if `login` is not enough, and PolicyError if it is not protected."""
@@ -35,9 +59,19 @@ class Registries:
             return answer
         answer.dismiss()
         if not used or used != login.basic:  # else another try would be the same
-            with self._lock:
-                if self._known.get(place) == used:  # no other stream was here first
+            while self._known.get(place) == used:  # no other stream was here first
+                mine = Renewal()
+                if (theirs := self._renewals.setdefault(place, mine)) is not mine:
+                    _await(theirs, request)
+                    continue
+                try:
                     self._known[place] = self._renewed(url, answer, login=login, request=request)
+                except BaseException as error:
+                    mine.error = error
+                    raise
+                finally:
+                    del self._renewals[place]
+                    mine.is_over.set()
             answer = self._ask(url, fields, self._known[place], request)
             if answer.status != _UNAUTHORIZED:
                 return answer
@@ -71,18 +105,31 @@ class Registries:
                 error = refusal(answer.status, answer.field, answer.exchange)
                 error.args = (f"the token server {server}: {error}",)
                 raise error
-            return token_in(_read(answer))
+            return token_in(_read(answer, seconds=timeouts.read))
         except ValueError as error:
             raise NetworkError(f"the token server {server}: {error}") from None
+        except TimeoutError:
+            message = f"the token server {server}: its answer was not complete within {span(timeouts.read)}"
+            raise SilentError(message) from None
         finally:
             answer.close()
 
 
-def _read(answer: Answer) -> bytes:
-    """Its whole body. Raises ValueError if that is too large."""
-    buffer, count = bytearray(LARGEST_TOKEN), 0
+def _await(renewal: Renewal, request: Request) -> None:
+    """Wait until another stream has the token, or failed to get it: then with its error, unless that is its own."""
+    while not renewal.is_over.wait(_LOOK):
+        request.deadline.check()
+    if isinstance(renewal.error, FetchError) and not isinstance(renewal.error, DeadlineError | StoppedError):
+        raise copy(renewal.error)
+
+
+def _read(answer: Answer, *, seconds: float) -> bytes:
+    """Its whole body. Raises ValueError if that is too large, TimeoutError if it takes longer than `seconds`."""
+    buffer, count, until = bytearray(LARGEST_TOKEN), 0, time.monotonic() + seconds
     while more := answer.readinto(memoryview(buffer)[count:]):
         count += more
+        if time.monotonic() >= until:
+            raise TimeoutError
     if count == LARGEST_TOKEN:
         raise ValueError("its answer is too large")
     return bytes(buffer[:count])

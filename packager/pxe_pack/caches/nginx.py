@@ -48,6 +48,7 @@ server {{
     proxy_http_version 1.1;
     proxy_set_header Host {authority_word};
     proxy_set_header Connection "";
+    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;  # whose report it is: `pxe-pack serve --proxy`
 {verification}\
 
     # The origin is asked for slices, at most once for each, however many nodes want it. A slice is one chunk, if a node
@@ -76,6 +77,7 @@ server {{
         proxy_cache_valid 200 206 10s;
         proxy_set_header Host {authority_word};
         proxy_set_header Connection "";
+        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
         proxy_set_header Range $slice_range;
         proxy_set_header Accept-Encoding "";  # the file as it is, for everybody
     }}
@@ -87,6 +89,7 @@ server {{
         proxy_cache_valid 200 206 30d;
         proxy_set_header Host {authority_word};
         proxy_set_header Connection "";
+        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
         proxy_set_header Range $slice_range;
         proxy_set_header Accept-Encoding "";
     }}
@@ -116,6 +119,7 @@ server {{
         proxy_pass_request_body off;
         proxy_set_header Host {authority_word};
         proxy_set_header Connection "";
+        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
         proxy_set_header Content-Length "";
         proxy_set_header Range "";
         proxy_pass {scheme}://pxe_pack_origin$request_uri;

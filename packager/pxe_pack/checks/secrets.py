@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from urllib.parse import parse_qsl
 
 from pxe_fetch.contract.mirrors import requested
@@ -44,18 +44,7 @@ _SECRET_FIELDS = frozenset({"authorization", "cookie"})
 
 def secrets(subject: Subject) -> Iterator[Problem]:
     """A warning for each URL, of the configuration or of the LiveOS, and for each header, that has a secret in it."""
-    for what, url in _urls(subject):
-        if found := _secret_in(url):
-            yield Problem(
-                reference="secret-in-url",
-                message=f"{what}: the URL {redact(url)} has {found} in it, which looks like a secret: everybody who "
-                "can read the image or the layout can read it",
-                hint="give nodes a credential, and name it in `query_credential` (what follows the `?`) or "
-                "`header_credential`"
-                if what != _LIVEOS
-                else "serve the LiveOS where nodes need no password",
-                severity="warning",
-            )
+    yield from _with_secrets(_urls(subject), where="the image or the layout")
     for artifact in subject.config.artifacts if subject.config else ():
         for name in filter(_is_secret_field, artifact.headers):
             yield Problem(
@@ -68,6 +57,26 @@ def secrets(subject: Subject) -> Iterator[Problem]:
 
 
 _LIVEOS = "the boot_url"
+
+
+def url_secrets(config: FetchConfig, *, where: str) -> Iterator[Problem]:
+    """A warning for each URL of `config` that has a secret in it. `where` is what has the configuration."""
+    return _with_secrets(dict.fromkeys(_of_config(config)), where=where)
+
+
+def _with_secrets(urls: Iterable[tuple[str, str]], *, where: str) -> Iterator[Problem]:
+    for what, url in urls:
+        if found := _secret_in(url):
+            yield Problem(
+                reference="secret-in-url",
+                message=f"{what}: the URL {redact(url)} has {found} in it, which looks like a secret: everybody who "
+                f"can read {where} can read it",
+                hint="give nodes a credential, and name it in `query_credential` (what follows the `?`) or "
+                "`header_credential`"
+                if what != _LIVEOS
+                else "serve the LiveOS where nodes need no password",
+                severity="warning",
+            )
 
 
 def _urls(subject: Subject) -> Iterator[tuple[str, str]]:

@@ -1,194 +1,20 @@
-"""`python -m pxe_pack.collector`: the collector's command line."""
+"""The program `pxe-pack-collector`, and `python -m pxe_pack.collector`."""
 
 from __future__ import annotations
 
-import argparse
-import logging
-import socket
-import ssl
 import sys
-from collections.abc import Callable
-from ipaddress import ip_address
-from pathlib import Path
 
-import uvicorn
-from prometheus_client import CollectorRegistry
-from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
-
-from pxe_fetch.contract.problem import RuleError
-from pxe_fetch.contract.quantity import duration, size
-from pxe_pack.collector import follow
-from pxe_pack.collector.access import RateLimit, SecretError, Tokens, Visitors
-from pxe_pack.collector.app import Services, application
-from pxe_pack.collector.changes import Changes
-from pxe_pack.collector.connections import connections_from, raise_file_limit
-from pxe_pack.collector.database import DatabaseUrlError, connect
-from pxe_pack.collector.fleet import Fleet
-from pxe_pack.collector.layouts import ServedLayouts
-from pxe_pack.collector.metrics import Metrics
-from pxe_pack.collector.webhook import Webhook
-from pxe_pack.collector.writer import Writer
-from pxe_pack.tools import InputError
-
-BAD_INPUT = 2
-ENDING = 2  # seconds for requests that are being answered when the collector is to stop
+from pxe_pack.collector_options import HOW_TO_INSTALL
 
 
 def main() -> int:
-    """Serve until SIGTERM or SIGINT; the exit code."""
-    arguments = _parser().parse_args()
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    """Run the collector until SIGTERM or SIGINT; the exit code, 2 if its libraries are not installed."""
     try:
-        server, listener, url = _prepared(arguments)
-    except (SecretError, DatabaseUrlError) as error:
-        return _refused(str(error))
-    except InputError as error:
-        return _refused("; ".join(map(str, error.problems)))
-    except SQLAlchemyError as error:
-        return _refused(f"the database cannot be used: {' '.join(str(getattr(error, 'orig', error)).split())}")
-    except OSError as error:
-        return _refused(f"cannot listen at {arguments.listen[0]}, port {arguments.listen[1]}: {error.strerror}")
-    print(f"collector: listening at {url}", flush=True)
-    server.run(sockets=[listener])
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pxe_pack.collector",
-        description="Take the reports of nodes, read the servers' logs, and show every node on a page.",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add(
-        "--listen",
-        type=_host_and_port,
-        default=("127.0.0.1", 8787),
-        metavar="HOST:PORT",
-        help="default: 127.0.0.1:8787",
-    )
-    add("--database", required=True, metavar="URL", help="sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME")
-    add(
-        "--token-file",
-        type=Path,
-        metavar="FILE",
-        help="tokens of the layouts: a line is TOKEN, or NAME TOKEN",
-    )
-    add("--node-tokens", action="store_true", help="take reports with a token for that node alone")
-    add("--password-file", type=Path, metavar="FILE", help="the page's password; without it, the page is local")
-    add("--nginx-log", type=Path, metavar="FILE", help="nginx's access log")
-    add("--dnsmasq-log", type=Path, metavar="FILE", help="dnsmasq's log")
-    add("--layout", type=Path, metavar="DIR", help="what is served, for the tokens in its images")
-    add(
-        "--proxy",
-        type=ip_address,
-        action="append",
-        default=[],
-        metavar="ADDRESS",
-        help="a proxy or balancer that says in X-Forwarded-For whose a report is; repeatable",
-    )
-    add("--tls-cert", type=Path, metavar="FILE", help="serve https with this certificate")
-    add("--tls-key", type=Path, metavar="FILE", help="its key")
-    add(
-        "--keep",
-        type=_quantity(duration),
-        default=30 * 86400.0,
-        metavar="TIME",
-        help="delete older runs (default: 720h)",
-    )
-    add("--keep-size", type=_quantity(size), default=1 << 30, metavar="SIZE", help="delete the oldest beyond it (1GiB)")
-    add("--rate", type=float, default=5.0, metavar="N", help="reports a second from one address (default: 5)")
-    add("--failure-webhook", default="", metavar="URL", help="POST each failure of a node there")
-    return parser
-
-
-def _prepared(arguments: argparse.Namespace) -> tuple[uvicorn.Server, socket.socket, str]:
-    """The server, its socket and its URL. Raises what `main` catches."""
-    layouts = ServedLayouts(arguments.layout)
-    tokens = Tokens(arguments.token_file, layouts, of_nodes_only=arguments.node_tokens)
-    visitors = Visitors(arguments.password_file)
-    _check_certificate(arguments.tls_cert, arguments.tls_key)
-    host, port = arguments.listen
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    both = host == "::" and socket.has_dualstack_ipv6()
-    listener = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
-    engine = connect(arguments.database)
-    proxies = [*map(str, arguments.proxy)]
-    # The services need to know that the server is ending, and the server needs the application made of them.
-    config = uvicorn.Config(
-        "", log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=ENDING, server_header=False,
-        ssl_certfile=arguments.tls_cert, ssl_keyfile=arguments.tls_key, http=connections_from(proxies),
-        forwarded_allow_ips=["127.0.0.1", *proxies, *(f"::ffff:{one}" for one in proxies if ":" not in one)],
-        limit_concurrency=raise_file_limit() * 3 // 4,  # the rest is for the database and the logs
-    )  # fmt: skip
-    server = uvicorn.Server(config)
-    config.app = application(
-        _services(arguments, engine, layouts, tokens, visitors, is_ending=lambda: server.should_exit)
-    )
-    scheme = "https" if arguments.tls_cert else "http"
-    shown = f"[{host}]" if ":" in host else host
-    return server, listener, f"{scheme}://{shown}:{listener.getsockname()[1]}/"
-
-
-def _check_certificate(certificate: Path | None, key: Path | None) -> None:
-    """Raise SecretError if https is wanted, and cannot be served with these files."""
-    if certificate is None and key is None:
-        return
-    if certificate is None:
-        raise SecretError("--tls-key is given without --tls-cert")
-    try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, "")
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise SecretError(f"https cannot be served with {certificate} and {key or 'no --tls-key'}: {reason}") from None
-
-
-def _services(
-    arguments: argparse.Namespace,
-    engine: Engine,
-    layouts: ServedLayouts,
-    tokens: Tokens,
-    visitors: Visitors,
-    *,
-    is_ending: Callable[[], bool],
-) -> Services:
-    registry = CollectorRegistry()
-    fleet = Fleet(engine)
-    metrics = Metrics(fleet, registry)
-    webhook = Webhook(arguments.failure_webhook, metrics)
-    writer = Writer(
-        engine, registry=registry, failed=webhook.tell, retention_age=arguments.keep, retention_size=arguments.keep_size
-    )
-    changes = Changes(fleet, is_ending=is_ending)
-    logs = follow.opened(engine, nginx=arguments.nginx_log, dnsmasq=arguments.dnsmasq_log, layouts=layouts)
-    background = (writer.run, changes.run, webhook.run, layouts.run, lambda: follow.follow(logs, writer))
-    return Services(
-        writer=writer, fleet=fleet, changes=changes, metrics=metrics, tokens=tokens, visitors=visitors,
-        rate_limit=RateLimit(rate=arguments.rate, burst=4 * arguments.rate), background=background,
-    )  # fmt: skip
-
-
-def _host_and_port(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004
-        raise argparse.ArgumentTypeError(f"{text} is not HOST:PORT")
-    return host.strip("[]"), int(port)
-
-
-def _quantity(parse: Callable[[str], float]) -> Callable[[str], float]:
-    def parsed(text: str) -> float:
-        try:
-            return parse(text)
-        except RuleError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return parsed
-
-
-def _refused(why: str) -> int:
-    print(f"collector: {why}", file=sys.stderr)
-    return BAD_INPUT
+        from pxe_pack.collector import command
+    except ModuleNotFoundError as error:
+        print(f"collector: {error.name} is not installed; {HOW_TO_INSTALL}", file=sys.stderr)
+        return 2
+    return command.main()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import (
@@ -128,6 +130,7 @@ def connect(url: str) -> Engine:
         raise DatabaseUrlError(f"{parts.get_backend_name()} is not supported; use sqlite:///FILE or postgresql://…")
     engine = create_engine(parts, pool_pre_ping=True, pool_size=5, max_overflow=5)
     if engine.dialect.name == "sqlite":
+        _make_private(parts.database or "")
         event.listen(engine, "connect", _configure_sqlite)
     for _ in range(MOST_COLLECTORS):
         try:
@@ -140,6 +143,13 @@ def connect(url: str) -> Engine:
         else:
             return engine
     raise failure
+
+
+def _make_private(name: str) -> None:
+    """Create the database `name` for its owner alone. SQLite gives its -wal and -shm the same mode (os_unix.c)."""
+    if name and not name.startswith((":", "file:")):
+        with suppress(OSError):  # SQLite says what is wrong
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, mode=0o600))
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:  # noqa: ANN401  SQLAlchemy's own record

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from pxe_pack.collector.writer import BusyError, Writer
 
 INTERVAL = 0.25  # seconds between two looks at a log
 AT_ONCE = 200  # lines that are written together
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +56,22 @@ async def _write_new(log: _Log, writer: Writer) -> None:
     if not lines or (place := log.tail.place) is None:
         return
     now = time.time()
-    seen = _identified([found for line in lines if (found := log.read(line, now=now))])
+    seen = _identified([*_read(log, lines, now=now)])
     for start in range(0, len(seen), AT_ONCE):
         await _write(writer, *seen[start : start + AT_ONCE])
     await _write(writer, Position(path=str(log.tail.path), inode=place.inode, offset=place.offset))
+
+
+def _read(log: _Log, lines: Sequence[str], *, now: float) -> Iterator[Sighting]:
+    """What `lines` say. One that cannot be read is passed over: anybody can have a line written, none may end this."""
+    for line in lines:
+        try:
+            found = log.read(line, now=now)
+        except Exception:
+            _log.exception("a line of %s cannot be read: %r", log.tail.path, line)
+            continue
+        if found:
+            yield found
 
 
 def _identified(seen: Sequence[Sighting]) -> list[Sighting]:

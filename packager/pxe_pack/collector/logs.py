@@ -11,7 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Collection
 from pathlib import PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from pxe_pack.collector.addresses import usual
 from pxe_pack.collector.document import clean
@@ -31,10 +31,12 @@ _TFTP = re.compile(
     _HEAD + r"tftp(?:\[\d+\])?: (?P<what>sent|failed sending|file) (?P<path>.+?)(?P<absent> not found)? "
     r"(?:to|for) (?P<address>[0-9a-f.:]+)"
 )
+_ORIGIN = re.compile(r"https?://[^/?]*", re.IGNORECASE)  # before the path, in a request to a proxy: RFC 9112, 3.2.2
 _HTTP = re.compile(
     r"(?P<address>[0-9a-f.:]+) - \S+ \[[^\]]+\] "
-    r'"(?P<method>GET|HEAD) (?P<target>\S+) HTTP/[\d.]+" (?P<status>\d{3}) (?P<bytes>\d+) "[^"]*" "[^"]*"'
-    r'(?: "(?P<length>\d+|-)" "(?:bytes (?P<start>\d+)-\d+/(?P<total>\d+)|[^"]*)" "(?P<folder>[^"]*)"|.*)'
+    r'"(?P<method>GET|HEAD) (?P<target>\S+) HTTP/[\d.]+" (?P<status>\d{3}) (?P<bytes>\d{1,19}) "[^"]*" "[^"]*"'
+    r'(?: "(?P<length>\d{1,19}|-)" "(?:bytes (?P<start>\d{1,19})-\d+/(?P<total>\d{1,19})|[^"]*)" '
+    r'"(?P<folder>[^"]*)"|.*)'
 )
 
 # By the name of a file. Image Customizer's and ours: docs/layout.md.
@@ -100,7 +102,7 @@ class Nginx:
         found = _HTTP.fullmatch(line)
         if not found or not (address := usual(found["address"])):
             return None
-        path, status = unquote(urlsplit(found["target"]).path), int(found["status"])
+        path, status = _path(found["target"]), int(found["status"])
         version = version_in(found["folder"] or "")
         stage = stage_of(path, self._layouts.programs(version))
         if not stage:
@@ -130,6 +132,12 @@ def stage_of(path: str, programs: Collection[str]) -> str:
 def is_optional(path: str) -> bool:
     """True for a file that a boot loader asks for and can do without, so it is no trouble if it does not exist."""
     return bool(_OPTIONAL.fullmatch(PurePosixPath(path).name))
+
+
+def _path(target: str) -> str:
+    """The path of a request's target, which may be no URL at all (RFC 9112, 3.2): nginx logs what it was sent."""
+    origin = _ORIGIN.match(target)
+    return unquote((target[origin.end() :] if origin else target).partition("?")[0])
 
 
 def _part(found: re.Match[str]) -> tuple[float, float] | None:

@@ -16,6 +16,9 @@ from pxe_pack.collector.database import events, logs, nodes, revision, runs, thr
 from pxe_pack.collector.entries import Entry, Failure, Outcome, Position, Received, Sighting
 
 INTERVAL = 10  # seconds of one point of the throughput
+# Bytes that one batch adds to it, more than any network brings in that time: the sum of many batches has to stay below
+# 2**63 whatever nodes report, or PostgreSQL refuses the batch with the reports of all.
+_MOST_RECEIVED = 1 << 46
 
 
 def record(engine: Engine, batch: Sequence[Entry]) -> Outcome:
@@ -80,7 +83,8 @@ class _Batch:
         self._put(runs, [*self._changed_runs.values()])
         if self._events:
             self._connection.execute(insert(events), self._events)
-        self._put(throughput, [{"time": start, "bytes": size} for start, size in self._received.items()], add="bytes")
+        received = [{"time": start, "bytes": min(size, _MOST_RECEIVED)} for start, size in self._received.items()]
+        self._put(throughput, received, add="bytes")
         self._put(logs, [asdict(one) for one in self._positions.values()])
 
     def _put(self, table: Table, rows: Sequence[Row], *, add: str = "") -> None:
@@ -185,12 +189,13 @@ class _Batch:
         for key in report.keys[1:]:
             if row := self._same_node(key, report.key):
                 return row
-        for column in () if report.node["mac"] else ("uuid", "machine_id"):
-            # Without a MAC address, as of a network that was not up: the one node that has the same.
-            if value := report.node[column]:
-                found = [*self._by(nodes, column, {value}, key="key").values()]
-                if len(found) == 1:
-                    return self._nodes.setdefault(found[0]["key"], found[0])
+        column = next(filter(report.node.get, ("mac", "uuid", "machine_id")))
+        if column != "mac":
+            # Without a MAC address, as of a network that was not up: the one node that has the same. The machine-id
+            # alone decides nothing where there is a UUID: an image may give all its nodes the same machine-id.
+            found = [*self._by(nodes, column, {report.node[column]}, key="key").values()]
+            if len(found) == 1:
+                return self._nodes.setdefault(found[0]["key"], found[0])
         return self._same_node(f"address:{received.address}", report.key)
 
     def _keep_run(self, document: Row, run: Row | None, node: Row, *, received: int, now: float) -> None:

@@ -44,6 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="DNS server to announce; repeatable",
     )
     add("--router", type=IPv4Address, metavar="ADDRESS", help="router to announce (IPv4)")
+    add(
+        "--proxy",
+        type=ip_address,
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="a cache or proxy of the nodes that says in X-Forwarded-For whom it asks for; repeatable",
+    )
     add("--unprivileged", action="store_true", help="without root: HTTP only, at a port above 1023")
     add_tls(parser)
     add("--tls-self-signed", action="store_true", help="make --tls-cert and --tls-key if they do not exist")
@@ -63,6 +71,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         subnet=arguments.subnet,
         dns=tuple(arguments.dns),
         router=arguments.router,
+        proxies=tuple(arguments.proxy),
         unprivileged=arguments.unprivileged,
         tls=tls_of(arguments),
         self_signed=arguments.tls_self_signed,

@@ -1,7 +1,7 @@
 """nginx's configuration for a layout: HTTP.
 
-Sources: https://nginx.org/en/docs/http/server_names.html; ngx_conf_read_token (quoting); ngx_http_core_module, "listen"
-(an IPv6 socket takes no IPv4 connections by default).
+Sources: https://nginx.org/en/docs/http/server_names.html; ngx_http_realip_module; ngx_conf_read_token (quoting);
+ngx_http_core_module, "listen" (an IPv6 socket takes no IPv4 connections by default).
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ def nginx(site: Site) -> str:
         lines += ["", "server {", *_listen(server_url, site)]
         lines += [f"    root {_word(site.folder)};", "    default_type application/octet-stream;"]
         lines += [f"    set {_FOLDER} $realpath_root;"] if site.log_folder else []
+        lines += [f"    set_real_ip_from {proxy};" for proxy in site.proxies]
+        # The last address that is not one of a proxy: what stands before it, a node may have made up.
+        lines += ["    real_ip_header X-Forwarded-For;", "    real_ip_recursive on;"] if site.proxies else []
         for url_path, path in sorted(moved.items()):
             exact = "" if url_path.endswith("/") else "= "
             target = path if path.startswith("/") else f"{site.folder}/{path}"

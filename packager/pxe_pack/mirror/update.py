@@ -23,6 +23,7 @@ from pxe_fetch.contract.problem import Problem, RuleError
 from pxe_fetch.contract.url import redact
 from pxe_pack import dump
 from pxe_pack.agent_downloads import IN_PLACE, Downloads, as_file, download
+from pxe_pack.checks.secrets import url_secrets
 from pxe_pack.cleanup import removed
 from pxe_pack.config import Pack
 from pxe_pack.config_file import read_config
@@ -67,11 +68,12 @@ def mirror(config: Path, *, output: Path, base_url: str | None, console: Console
     files, rebased = mirrored(document.fetch)
     rebased = replace(rebased, base_url=_base(base_url))
     output = output.resolve()
-    if problem := _refusal(output, files):
+    if problem := _refusal(config, output, files):
         raise InputError(problem)
     output.mkdir(exist_ok=True)
     with locked(output), removed(output / _WORK):
         shutil.rmtree(output / _WORK, ignore_errors=True)  # of a run that was killed
+        (output / _WORK).mkdir(mode=0o700)  # the folder may be served, and the agent's configuration has secrets
         received = _download(document.fetch, files, output=output, console=console)
         paths = sorted(file.path for file in files)
         with console.step("Writing the checksums") as step:
@@ -89,6 +91,8 @@ def mirror(config: Path, *, output: Path, base_url: str | None, console: Console
             new.write_text("".join(sum_line(path, sums[path]) for path in sorted(sums)), encoding="utf-8")
             new.replace(output / SUMS)
             step.note(quantity.count(len(sums), "file"))
+    if found := [*url_secrets(rebased, where="the mirror")]:
+        console.problems(found)
     return Mirror(
         output=output,
         base_url=rebased.base_url,
@@ -109,8 +113,8 @@ def _base(url: str | None) -> str | None:
         raise InputError(Problem(reference=error.reference, message=message, hint=error.hint or error.label)) from error
 
 
-def _refusal(output: Path, files: Collection[MirroredFile]) -> Problem | None:
-    """Why `output` cannot be the folder; None if it can."""
+def _refusal(config: Path, output: Path, files: Collection[MirroredFile]) -> Problem | None:
+    """Why `output` cannot be the folder of a mirror of `config`; None if it can."""
     if not files:
         message = "the configuration has no URL to mirror"
         return Problem(reference="mirror-empty", message=message, hint="a `source` is exported by `pxe-pack pack`")
@@ -123,6 +127,10 @@ def _refusal(output: Path, files: Collection[MirroredFile]) -> Problem | None:
     if foreign:
         message = f"the output folder {output} contains a file that `pxe-pack mirror` did not write: {foreign}"
         return Problem(reference="output-foreign", message=message, hint="choose another folder, or move it away")
+    if config.resolve() in {output / path for path in (CONFIG, *_listed(output))}:
+        message = f"{config} is in the mirror that it would replace"
+        hint = "mirror the configuration that it was made from"
+        return Problem(reference="mirror-of-itself", message=message, hint=hint)
     return None
 
 

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,17 +19,23 @@ from typing import IO
 from pxe_fetch.contract.chunks import DIGEST, LARGEST, SMALLEST, STEP, SUFFIX, count, listed, unlisted
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.registry import CHUNK_SIZE, IMAGE_MANIFEST, LARGEST_MANIFEST, TITLE
+from pxe_fetch.contract.url import redact
 from pxe_pack.chunks import ChunkDigests, chunk_size
 from pxe_pack.console import Console, Step
 from pxe_pack.hashing import BLOCK, Advance, SizeAndDigest
 from pxe_pack.layout.files import found_below, what_is
-from pxe_pack.layout.layout import Layout, find_layout
+from pxe_pack.layout.layout import CURRENT, Layout, find_layout
 from pxe_pack.layout.manifest import MANIFEST, SUMS, path_problem
+from pxe_pack.layout.published import find_published
+from pxe_pack.node_reports import SUFFIX as SECRETS
 from pxe_pack.registry.client import Repository
 from pxe_pack.tools import InputError, WorkError
+from pxe_pack.trust.keys import is_minisign_secret
 
 LAYOUT_TYPE, FILES_TYPE = "application/vnd.pxe-pack.layout.v1", "application/vnd.pxe-pack.files.v1"
 _EMPTY, _EMPTY_TYPE = b"{}", "application/vnd.oci.empty.v1+json"
+_START = 4096  # bytes of a file, in which a key would be
+_PEM_KEY = re.compile(rb"^-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----", re.MULTILINE)  # RFC 7468, 10 and 11
 _FILE_TYPE, _LIST_TYPE = "application/octet-stream", "text/plain"
 
 
@@ -67,6 +74,10 @@ def push(source: Path, repository: Repository, *, console: Console) -> Pushed:
     """Push the layout or folder `source`, or a single file. Raises InputError, WorkError and OSError."""
     layout = find_layout(source) if source.is_dir() else None
     files = _files_of_layout(layout) if layout else dict(_files_below(source))
+    if layout and layout.report_url:
+        message = f"nodes report to {redact(layout.report_url)} with a token in the image: who may pull has it too"
+        hint = "choose a repository that only those may read who may report as any of these nodes"
+        console.problems([Problem(reference="push-token", message=message, hint=hint, severity="warning")])
     with console.step("Hashing", total=sum(path.stat().st_size for path in files.values())) as step:
         blobs = tuple(_blobs(files, makes_lists=layout is None, advance=step.advance))
     if layout:
@@ -87,6 +98,11 @@ def _files_of_layout(layout: Layout) -> dict[str, Path]:
 
 def _files_below(source: Path) -> Iterator[tuple[str, Path]]:
     """The regular files of a folder, by their paths in it. Raises InputError if it has anything else."""
+    if find_published(source):
+        message = f"{source} has versions of a layout, and a registry's tag has one"
+        raise InputError(Problem(reference="push-file", message=message, hint=f"pxe-pack push {source / CURRENT}"))
+    if not source.exists():
+        raise InputError(Problem(reference="push-file", message=f"{source} does not exist"))
     paths = sorted(found_below(source)) if source.is_dir() else [source.name]
     folder = source if source.is_dir() else source.parent
     for path in paths:
@@ -96,9 +112,22 @@ def _files_below(source: Path) -> Iterator[tuple[str, Path]]:
             why = f"is {what_is(path)}, which a registry cannot hold"
         if why:
             raise InputError(Problem(reference="push-file", message=f"{file} cannot be pushed: its path {why}"))
+        if found := _secret(file):
+            message = f"{file} is {found}, which everybody who may pull would have"
+            raise InputError(Problem(reference="push-secret", message=message, hint="move it out of the folder"))
         yield path, file
     if not paths:
-        raise InputError(Problem(reference="push-file", message=f"{source} does not exist, or has no files"))
+        raise InputError(Problem(reference="push-file", message=f"{source} has no files"))
+
+
+def _secret(file: Path) -> str:
+    """What is secret of `file`, as its name and its beginning tell; empty if that is nothing."""
+    if file.name.endswith(SECRETS):
+        return "a token that nodes report with"
+    with file.open("rb") as opened:
+        start = opened.read(_START)
+    is_short = len(start) < _START and len(start.splitlines()) <= 2  # noqa: PLR2004  a comment and the key
+    return "a private key" if _PEM_KEY.search(start) or (is_short and is_minisign_secret(start)) else ""
 
 
 def _blobs(files: Mapping[str, Path], *, makes_lists: bool, advance: Advance) -> Iterator[Blob]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
@@ -32,14 +32,16 @@ class Child:
     arguments: Sequence[str | Path]
     log: Path
     is_ready: Callable[[], bool]
+    environment: Mapping[str, str] = field(default_factory=dict)  # in addition to this program's
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, and wait until it serves. Raises ServerEndedError if it does not, InputError if it is missing."""
         with self.log.open("ab") as log:
             self.process = tools.start(
-                self.program, *self.arguments, stdout=log, stderr=subprocess.STDOUT, death_signal="TERM"
-            )
+                self.program, *self.arguments,
+                stdout=log, stderr=subprocess.STDOUT, death_signal="TERM", env=self.environment,
+            )  # fmt: skip
         until = time.monotonic() + STARTING
         while not self.is_ready():
             self.check()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.util import find_spec
 from ipaddress import IPv4Address
 from pathlib import Path
+from urllib.parse import unquote
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.collector_options import HOW_TO_INSTALL
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.published import served_folder
 from pxe_pack.layout.urls import server
@@ -35,7 +38,7 @@ def find(options: Options) -> tuple[str | None, list[Problem]]:
         return None, []
     if find_spec("starlette"):
         return LISTEN, []
-    hint = "pip install 'pxe-pack[serve]'"
+    hint = HOW_TO_INSTALL
     if options.token_file:
         message = "--token-file is for the collector, which is not installed"
         raise InputError(Problem(reference="collector-missing", message=message, hint=hint))
@@ -48,7 +51,7 @@ def child(options: Options, folders: Folders, *, folder: str) -> Child:
     log = folders.logs / "collector.log"
     log.touch()
     before = log.stat().st_size
-    database = options.database or f"sqlite:///{folders.logs / 'nodes.db'}"
+    database, password = _without_password(options.database or f"sqlite:///{folders.logs / 'nodes.db'}")
     arguments: list[str | Path] = [
         *("-m", MODULE, "--listen", LISTEN, "--database", database, "--layout", folder),
         *("--nginx-log", folders.nginx_access, "--dnsmasq-log", folders.dnsmasq_log),
@@ -59,5 +62,12 @@ def child(options: Options, folders: Folders, *, folder: str) -> Child:
         program=sys.executable,
         arguments=arguments,
         log=log,
+        environment={"PGPASSWORD": password} if password else {},
         is_ready=lambda: b"collector: listening" in log.read_bytes()[before:],
     )
+
+
+def _without_password(database: str) -> tuple[str, str]:
+    """The URL of a database, and the password that it had; everybody on this machine can read a command line."""
+    found = re.fullmatch(r"(postgresql[\w+]*://[^:/@]*):([^@]*)(@.*)", database)
+    return (f"{found[1]}{found[3]}", unquote(found[2])) if found else (database, "")

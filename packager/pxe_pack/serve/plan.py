@@ -47,6 +47,7 @@ class Options:
     subnet: Network | None = None
     dns: tuple[Address, ...] = ()
     router: IPv4Address | None = None
+    proxies: tuple[Address, ...] = ()  # they say in X-Forwarded-For whom they ask for
     unprivileged: bool = False  # HTTP only
     tls: Tls | None = None
     self_signed: bool = False  # make the certificate if there is none
@@ -122,6 +123,7 @@ def make_plan(options: Options, known: Sequence[Interface], *, collector: str | 
     site = Site(
         layout=layout, folder=str(folder), subnet=subnet, dns=options.dns, router=options.router, pool=options.pool,
         tls=options.tls, listen=listen, collector=collector, log_folder=True, more_files=pinned.files(options, layout),
+        proxies=options.proxies,
     )  # fmt: skip
     if problems := [*_errors(options, site, interface)]:
         raise InputError(*problems)

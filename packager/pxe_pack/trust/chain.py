@@ -126,7 +126,10 @@ def _configuration(subject: Subject, urls: Sequence[str], digests: Sequence[str]
     if urls and digests:
         yield _hangs_on(agent, "configuration by URL", "its digest in the kernel arguments")
     elif urls and trust:
-        old = "an older one that has not expired, where no node keeps the highest serial"
+        old = (
+            "an older one that has not expired, where no node keeps the highest serial; "
+            "one for other nodes, signed with the same key"
+        )
         link = _hangs_on(agent, "configuration by URL", "the signature by a key in the image")
         yield Link(name=link.name, protection=link.protection, remains=old if agent else link.remains)
     elif urls:

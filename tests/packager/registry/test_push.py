@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import subprocess
@@ -96,7 +97,48 @@ def test_what_no_registry_can_hold_is_refused(registry: Registry, folder: Path, 
     (folder / "link").unlink()
     (folder / "hollow").mkdir()
     assert "an empty folder" in fails("push", folder, f"{registry.place}/site/x:v1", code=2)
-    assert "error[push-file]" in fails("push", tmp_path / "nothing", f"{registry.place}/site/x:v1", code=2)
+    assert "nothing does not exist" in fails("push", tmp_path / "nothing", f"{registry.place}/site/x:v1", code=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("site/fetch.report-token", b"0123456789abcdef0123456789abcdef\n"),
+        ("site/key.pem", b"-----BEGIN RSA PRIVATE KEY-----\nMIIE\n"),
+        ("tls", b"# of the site\n-----BEGIN PRIVATE KEY-----\nMIIE\n"),
+        ("any.name", b"untrusted comment: ours\n" + base64.b64encode(b"EdScB2" + bytes(152)) + b"\n"),
+    ],
+)
+def test_what_is_secret_is_not_pushed(
+    registry: Registry, folder: Path, fails: Fails, name: str, content: bytes
+) -> None:
+    (folder / "site").mkdir()
+    (folder / "site/key.pub").write_bytes(b"-----BEGIN PUBLIC KEY-----\nMIIE\n")
+    (folder / name).write_bytes(content)
+    told = fails("push", folder, f"{registry.place}/site/secret:v1", code=2)
+    assert "error[push-secret]" in told
+    assert str(folder / name) in told
+    assert not [line for line in registry.requests() if "/site/secret/" in line]
+
+
+def test_that_the_image_has_the_token_for_reports_is_said(
+    registry: Registry, layout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = json.loads((layout / "manifest.json").read_text())
+    manifest["report"] = {"url": "http://10.0.0.1/report"}
+    (layout / "manifest.json").write_text(json.dumps(manifest))
+    assert cli.main(["push", str(layout), f"{registry.place}/site/reporting:v1"]) == 0
+    assert "warning[push-token]" in capsys.readouterr().err
+
+
+def test_of_a_published_folder_one_version_is_pushed(registry: Registry, layout: Path, fails: Fails) -> None:
+    name = "20261130T074501Z-1a2b3c4d"
+    top = layout.parent / "published"
+    (top / "versions").mkdir(parents=True)
+    layout.rename(top / "versions" / name)
+    (top / "current").symlink_to(f"versions/{name}")
+    told = fails("push", top, f"{registry.place}/site/published:v1", code=2)
+    assert f"pxe-pack push {top}/current" in told
 
 
 def test_no_registry_at_all_is_told(small: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
