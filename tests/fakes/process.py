@@ -42,7 +42,7 @@ class Process:
     is_ready: Callable[[], bool]
     output: Path | None = None  # what it prints is appended to this file
     environment: dict[str, str] = field(default_factory=dict)
-    patience: float = 10  # seconds until it serves
+    patience: float = 60  # seconds until it serves
     _child: subprocess.Popen[bytes] | None = None
 
     @property
