@@ -175,6 +175,8 @@ def test_without_dhcp_nobody_is_answered_and_the_options_are_told(net: Wire, lay
         while "Ctrl-C" not in (line := process.stdout.readline()):
             assert line, "it ended"
             lines.append(line)
+        assert "Nodes:  http://127.0.0.1:8787/" in "".join(lines)
+        assert "pack with --report auto" in "".join(lines)
         assert net.fetch("tftp://10.0.0.1/boot.ipxe") == (layout.output / "boot.ipxe").read_bytes()
         assert "UDP" not in (text := "".join(lines)) or "UDP 67" not in text
         assert "next-server (siaddr) 10.0.0.1, boot file (option 67) bootx64.efi" in text
@@ -233,6 +235,7 @@ def test_a_port_that_is_in_use_is_told_with_its_holder(
         said = refused(net, layout.output, "--token-file", layout.folder / "tokens")
         assert f"cannot listen at {told}: Address already in use" in said
         assert f"(pid {holder.pid}) does" in said
+        assert ("another --interface" in said) == (port != 8787)
         holder.kill()
 
 
@@ -264,11 +267,19 @@ def test_an_ordinary_user_serves_http_alone(readable: Path) -> None:
         pytest.skip("another user cannot read this project, or this Python")
     done = subprocess.run([*user, *command], capture_output=True, text=True, check=False, env=env)
     assert (done.returncode, "error[serve-privileges]" in done.stderr) == (2, True), done.stderr
-    with subprocess.Popen([*user, *command, "--unprivileged"], stdout=subprocess.PIPE, text=True, env=env) as process:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        page = f"127.0.0.1:{free.getsockname()[1]}"
+    can_start_python = "import os, sys; sys.exit(not os.access(sys.executable, os.X_OK))"
+    has_page = subprocess.run([*user, sys.executable, "-c", can_start_python], check=False).returncode == 0
+    http_only = [*user, *command, "--unprivileged", *(["--page-listen", page] if has_page else [])]
+    with subprocess.Popen(http_only, stdout=subprocess.PIPE, text=True, env=env) as process:
         assert process.stdout
         while "Ctrl-C" not in (line := process.stdout.readline()):
             assert line, "it ended"
         got = subprocess.run(["curl", "-sS", "--fail", url], capture_output=True, check=True).stdout
+        if has_page:
+            subprocess.run(["curl", "-sS", "--fail", "-o", "/dev/null", f"http://{page}/"], check=True)
         process.send_signal(signal.SIGINT)
         assert process.wait(EVENTS) == 0
     assert got == (readable / "pxe/liveos.iso").read_bytes()
@@ -375,6 +386,26 @@ def test_ipv6_is_served_and_dhcp_follows_a_version_with_other_urls(net: Wire, si
         assert served.end() == 0
 
 
+def test_server_that_does_not_start_again_for_another_version_ends_all(
+    net: Wire, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top, programs, broken = tmp_path / "published", tmp_path / "programs", tmp_path / "broken"
+    top.mkdir()
+    programs.mkdir()
+    program = shutil.which("dnsmasq", path=environment()["PATH"])
+    (programs / "dnsmasq").write_text(f'#!/bin/sh\n[ ! -e {broken} ] || exit 3\nexec {program} "$@"\n')
+    (programs / "dnsmasq").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{environment()['PATH']}")
+    assert cli.main(site.command("--quiet", "--publish", str(top))) == 0
+    with serving(net, site, "--dhcp", "full", folder=top) as served:
+        broken.touch()
+        moved = ["--boot-url", "http://10.0.0.1:8082/liveos.iso"]
+        assert cli.main(site.command("--quiet", "--publish", str(top), *moved)) == 0
+        assert served.process.wait(EVENTS) == 4
+        assert "dnsmasq has ended with exit code 3, so all servers are stopped" in served.output.read_text()
+        assert "is served with the URLs of the one before it" not in served.output.read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "reference"),
     [
@@ -415,7 +446,9 @@ def test_node_behind_a_cache_is_known_by_the_address_that_the_cache_tells(
     listing = net.at_server(sys.executable, "-m", "pxe_pack", "nodes", "--json")
     with serving(net, layout, "--token-file", layout.folder / "tokens", "--proxy", "10.0.0.50") as served:
         url = "http://10.0.0.1:8080/boot/vmlinuz"
-        net.run(net.at_node("curl", "-sS", "-o", "/dev/null", "-H", f"X-Forwarded-For: {forwarded}", url))
+        ask = net.at_node("curl", "-sS", "-o", "/dev/null", "-H", f"X-Forwarded-For: {forwarded}")
+        net.run([*ask, "--path-as-is", "--globoff", "http://10.0.0.1:8080//[/x"])  # what is no URL ends nothing
+        net.run([*ask, url])
         until = time.monotonic() + EVENTS
         while not (nodes := json.loads(net.run(listing).splitlines()[-1])["nodes"]):
             assert time.monotonic() < until
@@ -510,6 +543,85 @@ def test_a_layout_that_reports_elsewhere_is_served_without_a_collector(net: Wire
     with serving(net, site) as served:
         assert served.result["nodes"] is None
         assert posted(net, "{}") == "404"
+
+
+def known(net: Wire, *options: str | Path) -> list[dict[str, object]]:
+    """The nodes that the collector knows."""
+    listing = net.at_server(sys.executable, "-m", "pxe_pack", "nodes", "--json", *options)
+    (found,) = [json.loads(one) for one in net.run(listing, check=False).splitlines() if '"result"' in one]
+    nodes: list[dict[str, object]] = found["nodes"]
+    return nodes
+
+
+def test_a_layout_that_reports_nothing_has_a_page_of_what_the_servers_sent(net: Wire, layout: Site) -> None:
+    with serving(net, layout) as served:
+        assert served.result["nodes"] == "http://127.0.0.1:8787/"
+        net.fetch("tftp://10.0.0.1/bootx64.efi")
+        until = time.monotonic() + EVENTS
+        while [node["stage"] for node in known(net)] != ["shim"]:
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        ask = ["curl", "-sS", "-d", "{}", "http://10.0.0.1:8080/report"]
+        assert "no reports are taken here: the layout was packed without `report: auto`" in net.run(net.at_node(*ask))
+        assert posted(net, "{}", "0123456789abcdef" * 2) == "401"
+        assert served.end() == 0
+
+
+def test_page_has_a_password_and_a_webhook_and_is_elsewhere_if_asked(net: Wire, layout: Site, tmp_path: Path) -> None:
+    token, password = "0123456789abcdef" * 2, tmp_path / "password"
+    (tmp_path / "tokens").write_text(token)
+    password.write_text("correct horse battery")
+    everywhere: list[str | Path] = ["--page-listen", "0.0.0.0:8788", "--token-file", tmp_path / "tokens"]
+    assert "error[serve-page]" in refused(net, layout.output, *everywhere)
+    hook = (
+        "import http.server, sys\n"
+        "class Hook(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_POST(self):\n"
+        "        print(self.rfile.read(int(self.headers['content-length'])).decode(), flush=True)\n"
+        "        self.send_response(204)\n"
+        "        self.end_headers()\n"
+        "server = http.server.HTTPServer(('127.0.0.1', 8789), Hook)\n"
+        "server.timeout = 30\n"
+        "print(flush=True)\n"
+        "server.handle_request()\n"
+    )
+    told_to = ["--failure-webhook", "http://127.0.0.1:8789/", "--keep", "720h"]
+    with subprocess.Popen(net.at_server(sys.executable, "-c", hook), stdout=subprocess.PIPE, text=True) as told:
+        assert told.stdout
+        told.stdout.readline()
+        with serving(net, layout, *everywhere, "--password-file", password, *told_to) as served:
+            assert served.result["nodes"] == "http://127.0.0.1:8788/"
+            assert posted(net, json.dumps(report(1, phase="failed")), token) == "204"
+            assert json.loads(told.stdout.readline())["hostname"] == "node1"
+            (node,) = known(net, "--url", "http://127.0.0.1:8788/", "--password-file", password)
+            assert (node["name"], node["address"]) == ("node1", "10.0.0.50")
+            page = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code} ", "http://10.0.0.1:8788/"]
+            asked = net.run(net.at_node(*page)) + net.run(net.at_node(*page, "-u", ":correct horse battery"))
+            assert asked == "401 200 "
+            assert served.end() == 0
+
+
+def test_logs_are_bounded_and_the_collector_reads_on(net: Wire, layout: Site) -> None:
+    logs, files = layout.folder / "logs", 150
+    largest = 16 << 10
+    with serving(net, layout, "--log-dir", logs, "--log-size", "16KiB") as served:
+        burst = f"http://10.0.0.1:8080/absent?[1-{files}]"
+        for _ in range(3):
+            net.run(net.at_node("curl", "-sS", "-o", "/dev/null", burst))
+            time.sleep(0.5)
+        net.fetch("http://10.0.0.1:8080/boot.ipxe")
+        until = time.monotonic() + EVENTS
+        while not (logs / "nginx-access.log.1").exists() or (logs / "nginx-access.log").stat().st_size > largest:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        while [node["stage"] for node in known(net)] != ["GRUB"]:
+            assert time.monotonic() < until, known(net)
+            time.sleep(0.2)
+        assert served.end() == 0
+    written = (logs / "nginx-access.log.1").read_text() + (logs / "nginx-access.log").read_text()
+    assert written.splitlines()[-1].split('"')[1] == "GET /boot.ipxe HTTP/1.1"
+    assert all(log.stat().st_size <= largest for log in logs.glob("*.log"))
+    assert len(written) < 3 * files * len(written.splitlines()[0])
 
 
 def test_log_says_which_version_a_file_was_sent_from_even_if_another_one_is_current_by_then(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -288,20 +291,27 @@ def test_node_that_only_nginx_has_seen_is_the_one_that_reports_from_that_address
     assert [one["stage"] for one in logs.collecting.node("node99")["timeline"]] == ["shim", "artifacts"]
 
 
-@pytest.mark.parametrize("copied", [False, True], ids=["renamed", "copied-and-truncated"])
-def test_rotated_log_is_read_to_its_end_and_then_the_new_one(logs: Logs, copied: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("how", ["renamed", "copied and truncated", "truncated"])
+def test_rotated_log_is_read_to_its_end_and_then_the_new_one(logs: Logs, how: str) -> None:
     logs.boot()
     logs.tftp(f"sent /srv/bootx64.efi to {logs.address}")
     logs.wait_for(stage="shim")
-    if copied:
-        logs.dnsmasq.write_text("")
-    else:
+    copy = logs.dnsmasq.with_name(f"{logs.dnsmasq.name}.1")
+    copy.unlink(missing_ok=True)
+    if how == "renamed":
         logs.tftp(f"sent /srv/boot/vmlinuz to {logs.address}")
-        logs.dnsmasq.rename(logs.dnsmasq.with_suffix(".1"))
+        logs.dnsmasq.rename(copy)
+    else:
+        os.kill(pid := logs.collecting.process.pid, signal.SIGSTOP)  # its lines come between two looks
+        logs.tftp(f"sent /srv/boot/vmlinuz to {logs.address}")
+        if how != "truncated":
+            shutil.copy(logs.dnsmasq, copy)
+        os.truncate(logs.dnsmasq, 0)
+        os.kill(pid, signal.SIGCONT)
     logs.tftp(f"sent /srv/boot/initrd.img to {logs.address}")
     logs.wait_for(stage="initrd")
     stages = [one["stage"] for one in logs.collecting.node(logs.mac)["timeline"]]
-    assert ("kernel" in stages) is not copied
+    assert ("kernel" in stages) is (how != "truncated")
 
 
 def test_line_is_read_when_it_is_complete(logs: Logs) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import time
@@ -50,8 +49,11 @@ class Tokens:
             if len(name) > 1:
                 raise SecretError(f"{file} has a line that is neither `TOKEN` nor `NAME TOKEN`")
             self._names[_long_enough(token, file)] = name[0] if name else ""
-        if not self._names and not layouts.tokens:
-            raise SecretError("no token is known: give --token-file, or a --layout that was packed with `report: auto`")
+
+    @property
+    def are_known(self) -> bool:
+        """Whether there is any; without one, no report is taken."""
+        return bool(self._names or self._layouts.tokens)
 
     def sender(self, authorization: str) -> Sender | None:
         """Who sends this header field; None if nobody is known by it. Takes the same time for each wrong token."""
@@ -103,11 +105,11 @@ class Visitors:
         if scheme.lower() == "basic":  # RFC 7617; any user
             try:
                 given = base64.b64decode(given, validate=True).decode().partition(":")[2]
-            except (binascii.Error, UnicodeDecodeError):
+            except ValueError:  # it is no base64, or no UTF-8
                 return False
-        elif scheme.lower() != "bearer":
-            return False
-        return hmac.compare_digest(given.encode(), self._password.encode())
+            return hmac.compare_digest(given.encode(), self._password.encode())
+        # Fields come in Latin-1, whatever they were written in.
+        return scheme.lower() == "bearer" and hmac.compare_digest(given.encode("latin-1"), self._password.encode())
 
 
 class RateLimit:

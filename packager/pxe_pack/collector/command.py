@@ -16,8 +16,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from pxe_fetch.contract.problem import RuleError
-from pxe_fetch.contract.quantity import duration, size
+from pxe_fetch.contract.quantity import size
 from pxe_pack.collector import follow
 from pxe_pack.collector.access import RateLimit, SecretError, Tokens, Visitors
 from pxe_pack.collector.app import Services, application
@@ -29,6 +28,7 @@ from pxe_pack.collector.layouts import ServedLayouts
 from pxe_pack.collector.metrics import Metrics
 from pxe_pack.collector.webhook import Webhook
 from pxe_pack.collector.writer import Writer
+from pxe_pack.collector_options import KEEP, KEEP_SIZE, add_shared, long_duration
 from pxe_pack.tools import InputError
 
 BAD_INPUT = 2
@@ -69,14 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         help="default: 127.0.0.1:8787",
     )
     add("--database", required=True, metavar="URL", help="sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME")
-    add(
-        "--token-file",
-        type=Path,
-        metavar="FILE",
-        help="tokens of the layouts: a line is TOKEN, or NAME TOKEN",
-    )
-    add("--node-tokens", action="store_true", help="take reports with a token for that node alone")
-    add("--password-file", type=Path, metavar="FILE", help="the page's password; without it, the page is local")
+    add_shared(parser)
     add("--nginx-log", type=Path, metavar="FILE", help="nginx's access log")
     add("--dnsmasq-log", type=Path, metavar="FILE", help="dnsmasq's log")
     add("--layout", type=Path, metavar="DIR", help="what is served, for the tokens in its images")
@@ -90,16 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--tls-cert", type=Path, metavar="FILE", help="serve https with this certificate")
     add("--tls-key", type=Path, metavar="FILE", help="its key")
-    add(
-        "--keep",
-        type=_quantity(duration),
-        default=30 * 86400.0,
-        metavar="TIME",
-        help="delete older runs (default: 720h)",
-    )
-    add("--keep-size", type=_quantity(size), default=1 << 30, metavar="SIZE", help="delete the oldest beyond it (1GiB)")
     add("--rate", type=float, default=5.0, metavar="N", help="reports a second from one address (default: 5)")
-    add("--failure-webhook", default="", metavar="URL", help="POST each failure of a node there")
     return parser
 
 
@@ -107,6 +91,8 @@ def _prepared(arguments: argparse.Namespace) -> tuple[uvicorn.Server, socket.soc
     """The server, its socket and its URL. Raises what `main` catches."""
     layouts = ServedLayouts(arguments.layout)
     tokens = Tokens(arguments.token_file, layouts, of_nodes_only=arguments.node_tokens)
+    if not tokens.are_known and not (arguments.nginx_log or arguments.dnsmasq_log):
+        raise SecretError("no token is known: give --token-file, or a --layout that was packed with `report: auto`")
     visitors = Visitors(arguments.password_file)
     _check_certificate(arguments.tls_cert, arguments.tls_key)
     host, port = arguments.listen
@@ -156,9 +142,13 @@ def _services(
     registry = CollectorRegistry()
     fleet = Fleet(engine)
     metrics = Metrics(fleet, registry)
-    webhook = Webhook(arguments.failure_webhook, metrics)
+    webhook = Webhook(arguments.failure_webhook or "", metrics)
     writer = Writer(
-        engine, registry=registry, failed=webhook.tell, retention_age=arguments.keep, retention_size=arguments.keep_size
+        engine,
+        registry=registry,
+        failed=webhook.tell,
+        retention_age=long_duration(arguments.keep or KEEP),
+        retention_size=size(arguments.keep_size or KEEP_SIZE),
     )
     changes = Changes(fleet, is_ending=is_ending)
     logs = follow.opened(engine, nginx=arguments.nginx_log, dnsmasq=arguments.dnsmasq_log, layouts=layouts)
@@ -174,16 +164,6 @@ def _host_and_port(text: str) -> tuple[str, int]:
     if not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004
         raise argparse.ArgumentTypeError(f"{text} is not HOST:PORT")
     return host.strip("[]"), int(port)
-
-
-def _quantity(parse: Callable[[str], float]) -> Callable[[str], float]:
-    def parsed(text: str) -> float:
-        try:
-            return parse(text)
-        except RuleError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return parsed
 
 
 def _refused(why: str) -> int:

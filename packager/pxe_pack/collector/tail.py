@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import BinaryIO
 
 LONGEST_LINE = 8192  # bytes; longer ones are dropped
 MOST = 1 << 20  # bytes read at once
+COPIED = 60.0  # seconds for which a copy of a log that has been truncated is a new one
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +80,13 @@ class Tail:
     def _read(self) -> list[str]:
         if self._file is None:
             return []
-        if os.fstat(self._file.fileno()).st_size < self._file.tell():  # truncated in place (logrotate's copytruncate)
+        at, data = self._file.tell(), b""
+        if os.fstat(self._file.fileno()).st_size < at:  # truncated in place (logrotate's copytruncate)
             self._file.seek(0)
-            self._rest, self._dropping = b"", False
-        data = self._file.read(MOST)
+            data = self._copied(at)
+            if not data:
+                self._rest, self._dropping = b"", False
+        data += self._file.read(MOST)
         *lines, self._rest = (self._rest + data).split(b"\n")
         if self._dropping and lines:
             del lines[0]
@@ -89,3 +94,11 @@ class Tail:
         if len(self._rest) > LONGEST_LINE:
             self._rest, self._dropping = b"", True
         return [line.decode(errors="replace") for line in lines if len(line) <= LONGEST_LINE]
+
+    def _copied(self, at: int) -> bytes:
+        """What followed `at`, by the copy that logrotate(8) or `pxe-pack serve` made before truncating the log."""
+        with suppress(OSError), self.path.with_name(f"{self.path.name}.1").open("rb") as copy:
+            if time.time() - os.fstat(copy.fileno()).st_mtime < COPIED:
+                copy.seek(at)
+                return copy.read(MOST)
+        return b""

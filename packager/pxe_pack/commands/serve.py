@@ -6,9 +6,11 @@ import argparse
 from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 
+from pxe_pack.collector_options import add_shared, shared
 from pxe_pack.commands.snippet import add_tls, tls_of
 from pxe_pack.console import Console
 from pxe_pack.layout.site import Address
+from pxe_pack.parser import size
 from pxe_pack.serve import serve
 from pxe_pack.serve.children import ServerEndedError
 from pxe_pack.serve.plan import Dhcp, Options
@@ -57,8 +59,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tls-self-signed", action="store_true", help="make --tls-cert and --tls-key if they do not exist")
     add("--pinned", type=Path, metavar="FILE", help="serve this configuration at the URL that `pin` was given")
     add("--log-dir", type=Path, metavar="DIR", help="keep the servers' logs here")
-    add("--token-file", type=Path, metavar="FILE", help="run the collector with these tokens too (docs/collector.md)")
-    add("--database", metavar="URL", help="the collector's database (default: SQLite in --log-dir)")
+    add(
+        "--log-size",
+        type=size,
+        default=64 << 20,
+        metavar="SIZE",
+        help="begin a log anew beyond it, and keep the one before as LOG.1 (default: 64MiB)",
+    )
+    page = parser.add_argument_group("the page with the nodes (docs/collector.md)")
+    page.add_argument(
+        "--page-listen",
+        type=_address_and_port,
+        metavar="ADDRESS:PORT",
+        help="where it is; for other machines too if it has a password (default: 127.0.0.1:8787)",
+    )
+    page.add_argument("--database", metavar="URL", help="the collector's database (default: SQLite in --log-dir)")
+    add_shared(page)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -76,9 +92,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         tls=tls_of(arguments),
         self_signed=arguments.tls_self_signed,
         log_dir=arguments.log_dir.resolve() if arguments.log_dir else None,
+        log_size=arguments.log_size,
         pinned=arguments.pinned,
-        token_file=arguments.token_file,
+        collector=shared(arguments),
         database=arguments.database,
+        page=arguments.page_listen,
     )
     try:
         serve(options, console=console)
@@ -94,3 +112,14 @@ def _pool(written: str) -> tuple[Address, Address]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{written!r} is not FIRST,LAST, as in 10.0.0.100,10.0.0.199") from None
     return first, last
+
+
+def _address_and_port(written: str) -> tuple[Address, int]:
+    host, _, port = written.rpartition(":")
+    try:
+        address, number = ip_address(host.strip("[]")), int(port)
+    except ValueError:
+        number = 0
+    if not 0 < number < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{written!r} is not ADDRESS:PORT, as in 127.0.0.1:8787")
+    return address, number

@@ -15,8 +15,8 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.cleanup import signals_raise, temporary_folder
 from pxe_pack.console import Console
-from pxe_pack.serve import certificate, collector, describe, dhcp_probe, ports
-from pxe_pack.serve.children import Child
+from pxe_pack.serve import certificate, collector, describe, dhcp_probe, log_size, ports
+from pxe_pack.serve.children import Child, ServerEndedError
 from pxe_pack.serve.configuration import Folders, dnsmasq_config, dnsmasq_user, nginx_config
 from pxe_pack.serve.interfaces import interfaces
 from pxe_pack.serve.plan import Dhcp, Options, Plan, make_plan, published
@@ -36,7 +36,7 @@ def serve(options: Options, *, console: Console) -> None:
     address, missed = collector.find(options)
     plan = make_plan(options, known, collector=address)
     problems = tools.missing(_programs(plan), reason="to serve the layout")
-    problems += ports.problems([*plan.ports, *([collector.PORT] if address else [])])
+    problems += ports.problems([*plan.ports, *([collector.port(options)] if address else [])])
     if problems:
         raise InputError(*problems)
     if warnings := [*missed, *plan.warnings]:
@@ -113,12 +113,15 @@ def _follow(options: Options, servers: _Servers, console: Console) -> None:
     while True:
         time.sleep(_POLL)
         servers.check()
+        log_size.bound(servers.folders.logs, largest=options.log_size)
         if versions is None or (version := versions.current) in (None, servers.plan.version):
             continue
         plan = replace(servers.plan, version=version)
         try:
             plan = make_plan(options, interfaces(), collector=servers.plan.site.collector)
             servers.change(plan)
+        except ServerEndedError:
+            raise
         except (InputError, WorkError) as error:
             console.problems(error.problems)
             console.say(f"version {version} is served with the URLs of the one before it")
@@ -132,7 +135,7 @@ class _Servers:
 
     def __init__(self, plan: Plan, folders: Folders) -> None:
         self.plan = plan
-        self._folders = folders
+        self.folders = folders
         self._configs: dict[str, str] = {}
         self._nginx = Child(
             name="nginx",
@@ -195,17 +198,17 @@ class _Servers:
             child.stop()
 
     def _start_dnsmasq(self) -> None:
-        log = self._folders.dnsmasq_log
+        log = self.folders.dnsmasq_log
         self._logged = log.stat().st_size if log.exists() else 0
         self.add(self._dnsmasq)
 
     def _dnsmasq_is_ready(self) -> bool:
-        with self._folders.dnsmasq_log.open("rb") as log:
+        with self.folders.dnsmasq_log.open("rb") as log:
             log.seek(self._logged)
             return b": started, version" in log.read()
 
     def _write(self, plan: Plan) -> None:
-        self._configs = {"nginx.conf": nginx_config(plan, self._folders)}
-        self._configs["dnsmasq.conf"] = dnsmasq_config(plan, self._folders)
+        self._configs = {"nginx.conf": nginx_config(plan, self.folders)}
+        self._configs["dnsmasq.conf"] = dnsmasq_config(plan, self.folders)
         for name, text in self._configs.items():
-            (self._folders.run / name).write_text(text)
+            (self.folders.run / name).write_text(text)

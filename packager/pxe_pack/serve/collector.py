@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import sys
 from importlib.util import find_spec
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from urllib.parse import unquote
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack import tools
 from pxe_pack.collector_options import HOW_TO_INSTALL
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.published import served_folder
+from pxe_pack.layout.site import Address
 from pxe_pack.layout.urls import server
 from pxe_pack.serve.children import Child
 from pxe_pack.serve.configuration import Folders
@@ -21,29 +23,42 @@ from pxe_pack.serve.ports import Port
 from pxe_pack.tools import InputError
 
 MODULE = "pxe_pack.collector"
-PORT = Port(number=8787, kind="tcp", purpose="collector", addresses=(IPv4Address("127.0.0.1"),))
-LISTEN = f"127.0.0.1:{PORT.number}"  # its page is for this machine; nodes reach `/report` through nginx
+_LISTEN: tuple[Address, int] = (IPv4Address("127.0.0.1"), 8787)  # for this machine; nodes reach `/report` through nginx
 
 
 def find(options: Options) -> tuple[str | None, list[Problem]]:
-    """Where the collector will listen, None without one; and a warning if nodes will miss it.
+    """Where this machine reaches the collector that will run, None without one; and a warning if nodes will miss it.
 
-    It runs if tokens are given, or if the layout was packed to report to the server that is served. Raises InputError
-    if tokens are given and it is not installed.
+    It runs unless it is not installed, or the layout was packed to report to another server; with any of its options,
+    it runs then too. Raises InputError if those are given in vain.
     """
     layout = Layout.read(served_folder(options.layout))
-    servers = {server(url) for url in (layout.urls.boot_url, layout.urls.artifact_url) if url}
-    reports = layout.report_url if server(layout.report_url) in servers else ""
-    if not options.token_file and not reports:
+    given = [one.partition("=")[0] for one in options.collector]
+    given += [*(["--database"] if options.database else []), *(["--page-listen"] if options.page else [])]
+    if reports_elsewhere(layout) and not given:
         return None, []
-    if find_spec("starlette"):
-        return LISTEN, []
-    hint = HOW_TO_INSTALL
-    if options.token_file:
-        message = "--token-file is for the collector, which is not installed"
-        raise InputError(Problem(reference="collector-missing", message=message, hint=hint))
-    message = f"nodes report to {reports}, but the collector, which takes reports, is not installed"
-    return None, [Problem(reference="collector-missing", message=message, hint=hint, severity="warning")]
+    if find_spec("starlette") and tools.find(sys.executable):
+        return _reached_at(options), []
+    if given:
+        message = f"{given[0]} is for the collector, which is not installed"
+        raise InputError(Problem(reference="collector-missing", message=message, hint=HOW_TO_INSTALL))
+    if not layout.report_url:
+        return None, []
+    message = f"nodes report to {layout.report_url}, but the collector, which takes reports, is not installed"
+    problem = Problem(reference="collector-missing", message=message, hint=HOW_TO_INSTALL, severity="warning")
+    return None, [problem]
+
+
+def reports_elsewhere(layout: Layout) -> bool:
+    """True if the layout was packed to report to a server that is not its own."""
+    own = {server(url) for url in (layout.urls.boot_url, layout.urls.artifact_url) if url}
+    return bool(layout.report_url) and server(layout.report_url) not in own
+
+
+def port(options: Options) -> Port:
+    """Where it listens."""
+    address, number = options.page or _LISTEN
+    return Port(number=number, kind="tcp", purpose="collector", addresses=(address,))
 
 
 def child(options: Options, folders: Folders, *, folder: str) -> Child:
@@ -52,11 +67,14 @@ def child(options: Options, folders: Folders, *, folder: str) -> Child:
     log.touch()
     before = log.stat().st_size
     database, password = _without_password(options.database or f"sqlite:///{folders.logs / 'nodes.db'}")
+    address, number = options.page or _LISTEN
     arguments: list[str | Path] = [
-        *("-m", MODULE, "--listen", LISTEN, "--database", database, "--layout", folder),
+        *("-m", MODULE, "--listen", f"{_host(address)}:{number}", "--database", database, "--layout", folder),
         *("--nginx-log", folders.nginx_access, "--dnsmasq-log", folders.dnsmasq_log),
-        *(("--token-file", options.token_file) if options.token_file else ()),
+        *options.collector,
     ]
+    if not (address.is_loopback or address.is_unspecified):
+        arguments += ["--proxy", str(address)]  # nginx, by which the reports come
     return Child(
         name="the collector",
         program=sys.executable,
@@ -71,3 +89,21 @@ def _without_password(database: str) -> tuple[str, str]:
     """The URL of a database, and the password that it had; everybody on this machine can read a command line."""
     found = re.fullmatch(r"(postgresql[\w+]*://[^:/@]*):([^@]*)(@.*)", database)
     return (f"{found[1]}{found[3]}", unquote(found[2])) if found else (database, "")
+
+
+def _reached_at(options: Options) -> str:
+    """HOST:PORT for this machine. Raises InputError if others are meant to reach it too, and would be refused."""
+    address, number = options.page or _LISTEN
+    if not address.is_loopback and not any(one.startswith("--password-file=") for one in options.collector):
+        message = f"--page-listen {_host(address)}:{number} is for other machines too, and they need a password"
+        hint = (
+            "add --password-file FILE; or leave --page-listen out, and there: ssh -L 8787:localhost:8787 THIS-MACHINE"
+        )
+        raise InputError(Problem(reference="serve-page", message=message, hint=hint))
+    if address.is_unspecified:
+        address = ip_address("127.0.0.1" if address.version == 4 else "::1")  # noqa: PLR2004
+    return f"{_host(address)}:{number}"
+
+
+def _host(address: Address) -> str:
+    return f"[{address}]" if address.version == 6 else str(address)  # noqa: PLR2004

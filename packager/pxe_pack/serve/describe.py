@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pxe_pack.collector_options import HOW_TO_INSTALL
 from pxe_pack.console import joined
 from pxe_pack.layout.dnsmasq import ARCHITECTURES, ipxe_script, pool
+from pxe_pack.serve import collector
 from pxe_pack.serve.plan import Dhcp, Plan
 
 
@@ -98,9 +100,19 @@ def _lines(plan: Plan) -> Iterator[str]:
         for client in left:
             yield f"  {client.name:14}  (if {client.asks_with})  {client.options}"
     yield f"Ports:  {', '.join(map(str, plan.ports))}"
+    yield from _nodes(plan)
+    yield "Ctrl-C ends it."
+
+
+def _nodes(plan: Plan) -> Iterator[str]:
     if plan.site.collector:
         yield f"Nodes:  http://{plan.site.collector}/"
-    yield "Ctrl-C ends it."
+        if not plan.takes_reports:
+            yield "        until their agent starts: to see what it fetches, pack with --report auto"
+    elif collector.reports_elsewhere(plan.site.layout):
+        yield f"Nodes:  report to {plan.site.layout.report_url}"
+    else:
+        yield f"Nodes:  no page; {HOW_TO_INSTALL}"
 
 
 def document(plan: Plan) -> dict[str, object]:

@@ -52,9 +52,11 @@ class Options:
     tls: Tls | None = None
     self_signed: bool = False  # make the certificate if there is none
     log_dir: Path | None = None
+    log_size: int  # bytes of a log beyond which it is begun anew
     pinned: Path | None = None  # the configuration that nodes fetch by URL
-    token_file: Path | None = None  # for the collector
-    database: str | None = None
+    collector: tuple[str, ...] = ()  # further options for it
+    database: str | None = None  # the collector's
+    page: tuple[Address, int] | None = None  # where the collector listens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +68,7 @@ class Plan:
     interface: Interface | None  # None: all of them
     tftp: bool
     version: str | None  # of a published layout
+    takes_reports: bool = False  # else the page shows what the servers' logs say
     warnings: tuple[Problem, ...] = ()
 
     @property
@@ -137,6 +140,7 @@ def make_plan(options: Options, known: Sequence[Interface], *, collector: str | 
         interface=interface,
         tftp=not options.unprivileged,
         version=versions.current if versions else None,
+        takes_reports=bool(layout.report_url) or any(one.startswith("--token-file=") for one in options.collector),
         warnings=tuple(warnings),
     )
 
