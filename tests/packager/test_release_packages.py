@@ -58,8 +58,9 @@ ip link set lo up
 pxe-pack serve pxe --unprivileged >serve.log 2>&1 &
 for _ in $(seq 120); do grep -q Ctrl-C serve.log && break; sleep 0.5; done
 cat serve.log
-url=http://127.0.0.1:8080/images/liveos.iso
-python3.13 -c "import urllib.request as u; print(len(u.urlopen('$url').read()))" && kill $!
+python3.13 -c '
+from urllib.request import urlopen
+print(len(urlopen("http://127.0.0.1:8080/images/liveos.iso").read()))' && kill $!
 """
 
 

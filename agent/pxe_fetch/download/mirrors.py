@@ -217,10 +217,14 @@ class Mirrors:
     def _is_due(self, mirror: Mirror, now: float) -> bool:
         """Whether it comes before later tiers: one that failed does so after its wait, once they have had a turn.
 
-        Else they would never be asked if failing takes longer than the waits, as with a cache that answers 504.
+        Else they would never be asked if failing takes longer than the waits, as with a cache that answers 504. Without
+        ranges it does not: it would send again what has come, which a later mirror with ranges need not.
         """
-        later = [one.turn for one in self.all if one.tier > mirror.tier and not one.out]
-        return mirror.not_before <= now and (not mirror.failures or not later or mirror.turn < max(later))
+        later = [one for one in self.all if one.tier > mirror.tier and not one.out]
+        if not mirror.failures or not later:
+            return mirror.not_before <= now
+        begins_anew = not mirror.ranges and any(one.ranges for one in later)
+        return mirror.not_before <= now and not begins_anew and mirror.turn < max(one.turn for one in later)
 
     def _is_last_resort(self, mirror: Mirror) -> bool:
         """Whether its host is silent, or its answer was odd, and another mirror which may work has neither."""
