@@ -54,6 +54,7 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Campaigns by chance have few rounds by default."""
     parser.addoption("--full", action="store_true", help="all rounds of the campaigns: 100 seeds, 200 kills")
+    parser.addoption("--release", metavar="DIR", help="test this release of HEAD, instead of building one")
 
 
 @pytest.fixture(scope="session")

@@ -127,7 +127,7 @@ class Node:
                 colon = ""
             if not colon or not value.isascii() or not value.isprintable():
                 found = "has a line that is not `Name: value` of a header field that may be set"
-                raise _credential_error("invalid", credential, found, form=form)
+                raise self._credential_error("invalid", credential, found, form=form)
         return headers
 
     def secret_query(self, credential: str) -> str:
@@ -139,7 +139,9 @@ class Node:
         form = "`name=value` pairs with `&` between them, on one line"
         query = self._credential(credential, key="query_credential", form=form).strip().lstrip("?&")
         if not _QUERY.fullmatch(query):
-            raise _credential_error("invalid", credential, "has something other than the query of a URL", form=form)
+            raise self._credential_error(
+                "invalid", credential, "has something other than the query of a URL", form=form
+            )
         return query
 
     def with_password(self, proxy: Proxy) -> Proxy:
@@ -166,7 +168,7 @@ class Node:
         text = self._credential(credential, key=key, form=form).rstrip("\r\n")
         user, colon, password = text.partition(":")
         if not user or not (colon or is_registry) or not text.isprintable() or "\ufffd" in text:
-            raise _credential_error("invalid", credential, "has something other than `user:password`", form=form)
+            raise self._credential_error("invalid", credential, "has something other than `user:password`", form=form)
         return Login(user=user, password=password) if colon else Login(identity_token=user)
 
     def _credential(self, name: str, *, key: str, form: str) -> str:
@@ -177,8 +179,21 @@ class Node:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise _credential_error("invalid", name, f"cannot be read: {error.strerror}", form=form) from None
-        raise _credential_error("missing", name, f"({key}) is missing", form=form)
+                raise self._credential_error("invalid", name, f"cannot be read: {error.strerror}", form=form) from None
+        raise self._credential_error("missing", name, f"({key}) is missing", form=form)
+
+    def _credential_error(self, reference: str, name: str, found: str, *, form: str) -> ProblemError:
+        """What is wrong with the credential `name`, with the place where it is, or might be."""
+        file = f"{CREDENTIALS_DIR}/{name}"
+        unit = f"pass the credential {name} to the unit (ImportCredential=, SMBIOS type 11)"
+        if reference == "missing":
+            hint = f"{unit}, or add the file {file} to the image: {form}"
+        elif self.credentials and os.path.lexists(self.credentials / name):
+            hint = f"{unit}, {form}"
+        else:
+            hint = f"correct the file {file} in the image: {form}"
+        message = f"the credential {name} {found}"
+        return ProblemError(Problem(reference=f"credential-{reference}", message=message, hint=hint))
 
     def _read(self, path: str) -> str:
         try:
@@ -210,9 +225,3 @@ class Node:
             if words[0] == "0" * 32 and words[1] == "00" and words[9] != "lo"
         ]
         return [name for _, _, name in sorted(found)]
-
-
-def _credential_error(reference: str, name: str, found: str, *, form: str) -> ProblemError:
-    message = f"the credential {name} {found}"
-    hint = f"pass the credential {name} to the unit (ImportCredential=, SMBIOS type 11), {form}"
-    return ProblemError(Problem(reference=f"credential-{reference}", message=message, hint=hint))

@@ -107,7 +107,7 @@ def _staging(settings: Settings, image: LiveImage) -> AbstractContextManager[Sta
     """The staging area whose layout becomes the output."""
     if settings.format == "tar":
         epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-        return tar_staging(settings.output, mtime=int(epoch) if epoch.isdigit() else image.mtime)
+        return tar_staging(settings.output, mtime=int(epoch) if epoch.isdecimal() else image.mtime)
     if settings.format == "versions":
         return publishing(settings.output, keep=settings.keep)
     return staging(settings.output)

@@ -8,7 +8,7 @@ those files but what comes before the arguments.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -180,7 +180,7 @@ def _checked(given: _Config, layout: Layout, *, console: Console) -> tuple[Trust
     """The public keys in the layout's image. Raises InputError if its nodes would refuse the configuration."""
     with liveos.opened(layout.root, boot_url=layout.urls.boot_url or "") as image:
         subject = checks.subject(image, layout=layout, loaders=image.loaders, config=given.fetch)
-        found = [*checks.configuration(subject)]
+        found = [*_unresolved(given, subject), *checks.configuration(subject)]
     found += checks.acceptable(
         given.fetch.serial,
         given.fetch.expires,
@@ -193,6 +193,22 @@ def _checked(given: _Config, layout: Layout, *, console: Console) -> tuple[Trust
     if warnings := [problem for problem in found if problem.severity == "warning"]:
         console.problems(warnings)
     return subject.trust
+
+
+def _unresolved(given: _Config, subject: checks.Subject) -> Iterator[Problem]:
+    """Problems with local files that are in the layout, but without URLs here: the agent refuses them (pxe_fetch.plan).
+
+    A check tells of those that are not in the layout.
+    """
+    packed = {artifact.name for artifact in subject.packed.artifacts if artifact.urls} if subject.packed else None
+    for artifact in given.fetch.artifacts:
+        if artifact.source and not artifact.mirrors and (packed is None or artifact.name in packed):
+            yield Problem(
+                reference="source-unresolved",
+                message=f"artifact {artifact.name}: `source: {artifact.source}` is on the packing machine, "
+                "where no node can read it",
+                hint="pin what `pxe-pack show DIR --config` prints: it has URLs and digests",
+            )
 
 
 def _signature(

@@ -282,3 +282,22 @@ def test_credentials_are_sent_by_https_without_insecure(
         assert {asked.path for asked in server.asked} == {f"/m?{SAS}", f"/r?{SAS}"}
         assert {asked.fields["authorization"] for asked in server.asked} == {"Bearer s3cret"}
     assert ran.code == 0
+
+
+def test_what_is_wrong_with_a_credential_is_told_with_the_place_of_its_file(node: FakeNode) -> None:
+    name, entry = (
+        "pxe-fetch.token",
+        node.entry("m", "https://site.example/m", BODY, header_credential="pxe-fetch.token"),
+    )
+    file = f"/etc/pxe-fetch/credentials/{name}"
+    missing = node.run_config(entry)
+    assert f"ImportCredential=, SMBIOS type 11), or add the file {file} to the image" in missing.err
+    node.write(file, "no field\n")
+    assert f"correct the file {file} in the image" in node.run_config(entry).err
+    (node.root / file.lstrip("/")).unlink()
+    (node.root / file.lstrip("/")).mkdir()
+    unreadable = node.run_config(entry)
+    assert (unreadable.code, unreadable.state["cause"]) == (65, "credential-invalid")
+    assert f"correct the file {file} in the image" in unreadable.err
+    node.credential(name, "no field\n")
+    assert file not in node.run_config(entry).err

@@ -9,19 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from fakes import ports
+from fakes import layers, ports
 from fakes.certs import Authority
 from fakes.exchange import Fault
 from fakes.faults import Hang, Serve, Status
 from fakes.haproxy import haproxy
 from fakes.node import FakeNode
+from fakes.registry import PASSWORD, USER
 from fakes.server import Script, Server
 from fakes.squid import squid
 from pxe_fetch.transport import session
 
 BODY = random.Random(162).randbytes(100_000)
 CREDENTIAL = "pxe-fetch.proxy"
-DIRECTLY = "servers are asked directly; the proxy is tried again in 60 s"
+DIRECTLY = "asked directly; the proxy is tried again in 60 s"
 
 
 def proxied(url: str, **more: str) -> dict[str, object]:
@@ -34,7 +35,7 @@ def test_a_proxy_that_does_not_listen_is_left_out_for_the_run(node: FakeNode) ->
         entries = [node.entry(f"m{number}", origin.url("/m"), BODY) for number in range(4)]
         ran = node.run_config(*entries, **proxied(f"http://127.0.0.1:{port}"), parallel=1)
     assert ran.code == 0, ran.err
-    assert ran.err.count(f"the proxy 127.0.0.1:{port} refused the connection: {DIRECTLY}") == 1
+    assert ran.err.count(f"the proxy 127.0.0.1:{port} refused the connection: servers are {DIRECTLY}") == 1
     assert all(ran.artifact(f"m{number}")["attempts"] == 1 for number in range(4))
 
 
@@ -117,3 +118,58 @@ def test_a_server_that_fails_both_ways_is_told_with_both_reasons(node: FakeNode)
     why = f"127.0.0.1:{nobody} refused the connection; before that, the proxy 127.0.0.1:{port} refused the connection"
     assert why in ran.err
     assert DIRECTLY not in ran.err
+
+
+@pytest.mark.parametrize("code", [403, 404, 451])
+def test_a_firewall_that_refuses_the_direct_request_is_not_believed(code: int, node: FakeNode) -> None:
+    with (
+        Server({"/m": Script(faults=[Status(503)], body=BODY)}) as proxy,
+        Server({"/m": Script(then=Status(code))}) as origin,
+    ):
+        ran = node.run_config(node.entry("m", origin.url("/m"), BODY), **proxied(proxy.url("")))
+        assert ran.code == 0, ran.err
+        assert (len(proxy.asked), len(origin.asked)) == (2, 1)
+        said = f"asked without the proxy, the server, or a firewall, answered {code}"
+        assert f"{said}; before that, the proxy 127.0.0.1:{proxy.port}, or a server behind it, answered 503" in ran.err
+        assert DIRECTLY not in ran.err
+
+
+def test_an_untrusted_certificate_on_the_direct_path_is_not_believed(
+    node: FakeNode, localhost: ssl.SSLContext, tmp_path: Path
+) -> None:
+    other = Authority(tmp_path / "other")
+    with (
+        haproxy(tmp_path / "haproxy", backends=[]) as proxy,
+        Server({"/m": Script(body=BODY)}, tls=localhost) as origin,
+    ):
+        tls = {"ca_file": str(other.certificate)}
+        ran = node.run_config(node.entry("m", origin.url("/m"), BODY), **proxied(proxy.url("")), tls=tls)
+    assert (ran.code, ran.state["cause"]) == (69, "network")
+    assert "asked without the proxy" in ran.err
+    assert "is not trusted" in ran.err
+
+
+@pytest.mark.parametrize("fault", [Status(503), Hang()], ids=["503", "silent"])
+def test_a_proxy_is_left_out_for_the_server_alone_that_it_cannot_reach(fault: Fault, node: FakeNode) -> None:
+    outside = f"http://127.0.0.1:{ports.free()}/outside"  # nothing but the proxy reaches it
+    scripts = {"/inside": Script(then=fault), "/outside": Script(body=BODY)}
+    with Server(scripts) as proxy, Server({"/inside": Script(body=BODY)}) as origin:
+        entries = [node.entry("inside", origin.url("/inside"), BODY), node.entry("outside", outside, BODY)]
+        timeouts = {"timeouts": {"read": "500ms"}, "retry": {"attempts_without_progress": 1}}
+        ran = node.run_config(*entries, **proxied(proxy.url("")), parallel=1, defaults=timeouts)
+        assert ran.code == 0, ran.err
+        assert f"127.0.0.1:{origin.port} is {DIRECTLY}" in ran.err
+        assert ran.artifact("outside")["attempts"] == 1
+
+
+def test_a_registry_asks_for_a_login_on_the_direct_path_too(node: FakeNode) -> None:
+    node.credential(layers.CREDENTIAL, f"{USER}:{PASSWORD}")
+    wanted = Status(401, {"WWW-Authenticate": 'Basic realm="site"'})
+    guarded = {
+        path: Script(body=script.body, faults=[wanted] if "manifests" in path else [])
+        for path, script in layers.scripts(layers.PLAIN, layers.BODY).items()
+    }
+    with Server(guarded) as registry:
+        entry = layers.entry(node, layers.at(registry, layers.PLAIN), **layers.LOGS_IN)
+        ran = node.run_config(entry, **proxied(f"http://127.0.0.1:{ports.free()}"))
+    assert ran.code == 0, ran.err

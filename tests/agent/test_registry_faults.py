@@ -132,16 +132,19 @@ INDEX = json.dumps(
     ("manifest", "said"),
     [
         (INDEX, f"linux/arm64 sha256:{'1' * 64}, linux/amd64 sha256:{'2' * 64}"),
-        (fake.manifest(fake.descriptor(b"x", title="other")), "it has no layers with the title m.bin, but other"),
-        (fake.manifest(LAYER, LAYER), "it has 2 layers with the title m.bin"),
-        (fake.manifest(), "but none with a title"),
+        (fake.manifest(fake.descriptor(b"x", title="other")), "no layer has the title m.bin; there are: other"),
+        (fake.manifest(LAYER, LAYER), "several layers have the title m.bin"),
+        (fake.manifest(), "no layer has a title: it is perhaps a container's image"),
+        (b'{"manifests": []}', "it is an index that names no manifest"),
         (fake.manifest(LAYER | {"size": -1}), "a layer without a size"),
+        (fake.manifest(LAYER | {"size": 2**63}), "a layer without a size"),
+        (fake.manifest(LAYER | {"size": 10**400}), "a layer without a size"),
         (fake.manifest(LAYER | {"digest": "sha256:../../../etc"}), "a layer without a digest"),
         (fake.manifest({"annotations": 5}), "a layer without a digest"),
         (b"[1, 2]", "it is not the JSON of an image manifest"),
         (b"<html>", "it is not the JSON of an image manifest"),
         (b"[" * 100_000, "it is not the JSON of an image manifest"),
-        (fake.manifest(fake.descriptor(b"x", title="\x1b[2J\n")), "but  [2J"),
+        (fake.manifest(fake.descriptor(b"x", title="\x1b[2J\n")), "there are:  [2J"),
     ],
 )
 def test_a_manifest_that_cannot_be_used_is_77_and_the_reason_is_told(
@@ -218,13 +221,35 @@ def test_a_token_server_without_a_token_is_tried_again_and_then_named(node: Fake
     assert "/token" in ran.err
 
 
-@pytest.mark.parametrize("challenge", ["", "Negotiate", "Bearer", 'Bearer service="s"', 'Bearer realm="ftp://x/"'])
-def test_a_registry_with_another_way_to_log_in_is_refused(node: FakeNode, challenge: str) -> None:
+@pytest.mark.parametrize(
+    ("challenge", "said"),
+    [
+        ("", "names no way to log in"),
+        ("Negotiate", "names no way to log in"),
+        ("Bearer", "names no way to log in"),
+        ('Bearer service="s"', "names no token server"),
+        ('Bearer realm="/token"', "names a token server whose URL has no scheme"),
+        ('Bearer realm="http://[::1/"', "names a token server whose URL has an invalid host or port"),
+        ('Bearer realm="ftp://x/"', "names a token server by ftp, which is neither http nor https"),
+    ],
+)
+def test_a_registry_with_another_way_to_log_in_is_refused(node: FakeNode, challenge: str, said: str) -> None:
     with Server() as server:
         fault = Status(401, {"WWW-Authenticate": challenge} if challenge else {})
         server.scripts = {path: Script(then=fault) for path in scripts(PLAIN, BODY)}
         ran = node.run_config(entry(node, at(server, PLAIN)))
     assert ran.code == 77
+    assert said in ran.err
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_a_token_server_that_does_not_accept_the_credential_says_so(node: FakeNode, code: int) -> None:
+    node.credential(CREDENTIAL, f"{USER}:wrong")
+    with Server({"/token": Script(then=Status(code))}) as tokens, Server(wants_token(tokens)) as server:
+        ran = node.run_config(entry(node, at(server, PLAIN), **LOGS_IN))
+        said = f"the token server {tokens.url('/token')}: the server answered {code}: it does not accept"
+    assert ran.code == 77
+    assert f"{said} registry_credential" in ran.err
 
 
 def test_a_long_challenge_is_read_quickly(node: FakeNode) -> None:

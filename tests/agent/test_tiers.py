@@ -331,3 +331,36 @@ def test_a_slow_cache_is_left_for_the_next_tier_and_asked_again_ever_later(node:
     )
     assert ran.code == 0, ran.err
     assert len(servers.a.asked) + len(servers.b.asked) <= 4
+
+
+def test_a_host_that_is_too_slow_is_remembered_for_the_other_artifacts(node: FakeNode, servers: Servers) -> None:
+    servers.fail(servers.a, then=replace(cut(0), drip=0.02))
+    timeouts = {"min_rate": "16KiB", "min_rate_window": "200ms", "read": "2s"}
+    urls = [servers.a.url("/m"), servers.b.url("/m")]
+    entries = [entry(node, urls, is_chunked=False, name=f"m{number}") for number in range(5)]
+    ran = node.run_config(*entries, parallel=1, defaults={"timeouts": timeouts, "mirror_order": "listed"})
+    assert ran.code == 0, ran.err
+    assert (len(servers.a.asked), len(servers.b.asked)) == (1, 5)
+
+
+def test_a_first_use_of_each_tier_is_logged_and_later_ones_only_for_debugging(node: FakeNode, servers: Servers) -> None:
+    servers.fail(servers.a, servers.b, then=cut(CHUNK))
+    file = node.folder / "fetch.yaml"
+    retry = {"base": "1ms", "max": "1ms"}
+    found = entry(node, servers.urls, is_chunked=True)
+    file.write_text(node.config(found, parallel=1, defaults={"retry": retry}))
+    ran = node.run("run", "--config", str(file))
+    assert ran.code == 0, ran.err
+    assert ran.err.count("fetching from") == 2
+    (node.out / "m").unlink()
+    assert node.run("run", "--config", str(file), "--debug").err.count("fetching from") > 2
+
+
+@pytest.mark.parametrize("cache", [404, 503])
+def test_a_refusal_of_the_last_tier_is_the_cause_where_the_caches_just_lack_the_file(
+    cache: int, node: FakeNode, servers: Servers
+) -> None:
+    servers.fail(servers.a, servers.b, then=Status(cache))
+    servers.fail(servers.origin, then=Status(403))
+    ran = node.run_config(entry(node, servers.urls, is_chunked=False))
+    assert (ran.code, ran.state["cause"]) == ((77, "refused") if cache == 404 else (69, "network"))

@@ -200,3 +200,39 @@ def test_relocated_files_have_the_caches_of_where_they_are_now(node: FakeNode, c
         assert new.asked
         assert not cache.asked
         assert not origin.asked
+
+
+@pytest.mark.parametrize(
+    ("base", "url", "asked"),
+    [
+        ("https://Models.LAN/", "https://models.lan/A/m.bin", "https://c/A/m.bin"),
+        ("https://models.lan/A", "https://MODELS.lan:443/A/m.bin?B=C", "https://c/m.bin?B=C"),
+        ("http://o:80/", "HTTP://o/m.bin", "https://c/m.bin"),
+        ("http://${cmdline.Site}.lan/", "http://${cmdline.Site}.lan/m.bin", "https://c/m.bin"),
+        ("http://o:8080/", "http://o/m.bin", None),
+        ("http://o/A/", "http://o/a/m.bin", None),
+        ("file:///srv/", "file:///srv/m.bin", "https://c/m.bin"),
+    ],
+)
+def test_a_base_is_compared_as_a_server_and_a_path(base: str, url: str, asked: str | None, node: FakeNode) -> None:
+    file = node.folder / "fetch.yaml"
+    file.write_text(node.config(node.entry("m", url, b""), defaults={"tiers": {base: ["https://c/"]}}))
+    (listed,) = json.loads(node.run("check", "--json", str(file)).out)["artifacts"]
+    assert listed["urls"] == [*filter(None, (asked,)), url]
+
+
+def test_docker_io_is_a_base_as_it_is_a_registry(node: FakeNode) -> None:
+    file, reference = node.folder / "fetch.yaml", f"docker.io/library/x@sha256:{DIGEST}"
+    entry = {"name": "m", "oci": reference, "title": "m", "dest": str(node.out / "m")}
+    file.write_text(node.config(entry, defaults={"tiers": {"https://docker.io/": ["https://cache.lan/"]}}))
+    (listed,) = json.loads(node.run("check", "--json", str(file)).out)["artifacts"]
+    manifest = f"v2/library/x/manifests/sha256:{DIGEST}"
+    assert listed["urls"] == [f"https://cache.lan/{manifest}", f"https://registry-1.docker.io/{manifest}"]
+
+
+def test_an_empty_list_keeps_an_artifact_away_from_the_caches_of_the_same_base(node: FakeNode) -> None:
+    entry = node.entry("m", "http://o/m.bin", b"", tiers={"http://o:80/": []})
+    file = node.folder / "fetch.yaml"
+    file.write_text(node.config(entry, defaults={"tiers": {"http://O/": ["http://c/"]}}))
+    (listed,) = json.loads(node.run("check", "--json", str(file)).out)["artifacts"]
+    assert listed["urls"] == ["http://o/m.bin"]

@@ -24,7 +24,7 @@ from fakes.process import Process, program, running
 from fakes.wire import NODE, SERVER, Wire, environment, wire
 
 ADDRESS = "10.0.0.1"  # of `serve`
-PATIENCE = 600  # seconds under emulation on a busy machine; a tenth is usual
+PATIENCE = 900  # seconds under emulation on a busy machine; a tenth is usual
 WITHOUT_PXE = [
     word for version in (4, 6) for word in ("-fw_cfg", f"name=opt/org.tianocore/IPv{version}PXESupport,string=n")
 ]

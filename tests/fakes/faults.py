@@ -126,7 +126,8 @@ class Status:
     def answer(self, exchange: Exchange) -> None:
         text = b"" if self.code in {204, 304} else self.text
         exchange.head(self.code, {"Content-Length": len(text)} | dict(self.fields))
-        exchange.send(text)
+        if exchange.asked.method != "HEAD":  # RFC 9110, 9.3.2: it would be taken for the next answer
+            exchange.send(text)
 
 
 def unavailable(retry_after: str | None = None) -> Status:

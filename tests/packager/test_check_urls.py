@@ -63,6 +63,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._answer(302, b"", Location=bytes.fromhex(status).decode())
         elif kind == "get" or (kind == "ranges" and ranged and status.isdigit()):
             self._answer(int(status), b"no")
+        elif kind == "total":
+            self._answer(206, BODY[:1], **{"Content-Range": f"bytes 0-0/{bytes.fromhex(status).decode()}"})
         elif kind == "encoded":
             self._answer(200, gzip.compress(BODY, mtime=0), **{"Content-Encoding": status})
         elif kind == "page":
@@ -334,3 +336,13 @@ def test_an_answer_that_may_not_be_the_file_is_told(
     told = checked(site.image, "--agent-config", site.config, online=True)
     assert told.severity("url-doubtful") == ("warning" if why else "")
     assert not why or why in told.found["url-doubtful"]["message"]
+
+
+@pytest.mark.parametrize("total", ["\N{SUPERSCRIPT TWO}", "9" * 5000, "*"])
+def test_a_size_that_is_no_number_is_none(
+    site: Site, checked: Check, server: tuple[str, list[str]], total: str
+) -> None:
+    address, asked = server
+    told = checked_online(site, checked, {"url": f"{address}/total/{total.encode().hex()}"})
+    assert not {"url-unreachable", "url-size"} & told.found.keys()
+    assert asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import ssl
@@ -367,3 +368,16 @@ def artifacts(ran: Ran) -> list[dict[str, object]]:
     found = ran.state["artifacts"]
     assert isinstance(found, list)
     return found
+
+
+def test_a_second_quickstart_leaves_the_network_of_the_first_alone() -> None:
+    """In a network of its own."""
+    script = "ip tuntap add pxe0 mode tap; examples/quickstart/serve; echo $?; ip link show pxe0"
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    ran = subprocess.run(
+        ["unshare", "-Urn", "bash", "-c", script],
+        cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ran.stderr == "error: pxe0 exists: is this running already?\n"
+    assert ran.stdout.startswith("1\n")
+    assert "pxe0" in ran.stdout

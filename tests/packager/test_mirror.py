@@ -350,6 +350,15 @@ def test_what_the_agent_is_given_is_not_to_be_read_by_others(mirroring: Mirrorin
     assert modes == [0o700]
 
 
+@pytest.mark.parametrize(("end", "why"), [("?t=1", "no query"), ("#x", "has a fragment"), ("/?", "no query")])
+def test_a_base_url_with_a_query_or_a_fragment_is_refused(
+    mirroring: Mirroring, server: Server, end: str, why: str
+) -> None:
+    mirroring.write(artifact("m", server.url("/models/m.bin")))
+    assert why in str(mirroring("--base-url", f"http://m/d{end}", code=2)["url-invalid"])
+    assert server.asked == []
+
+
 def test_a_clash_of_a_file_and_a_folder_is_refused(mirroring: Mirroring) -> None:
     mirroring.write(artifact("a", "http://h/a"), artifact("b", "http://h/a/b"))
     assert "which is a folder for b" in str(mirroring(code=2)["mirror-clash"])
@@ -406,7 +415,9 @@ def test_every_command_of_the_page_on_air_gaps_works_and_a_node_finds_the_mirror
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    assert "http://10.9.0.1/liveos.iso" in (folder / "pxe/boot/grub2/grub.cfg").read_text()
+    grub = (folder / "pxe/boot/grub2/grub.cfg").read_text()
+    assert "root=live:http://10.9.0.1/liveos.iso" in grub
+    assert "pxe-fetch.base_url=http://10.9.0.1/mirror/" in grub
     server.close()
     node.write("etc/pxe-fetch/fetch.yaml", (folder / "mirror/fetch.yaml").read_text())
     with nginx(root=folder, folder=tmp_path / "nginx") as ours:

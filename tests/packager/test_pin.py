@@ -435,3 +435,14 @@ def test_the_packed_configuration_is_a_start_for_one_by_url(pins: Pins, packs: P
     pins.done()
     assert cli.main(["show", str(pins.site.image), "--config"]) == 2
     assert "error[show-no-config]" in pins.capsys.readouterr().err
+
+
+def test_the_file_that_was_packed_is_refused_with_the_way_to_its_urls(pins: Pins, packs: Packs) -> None:
+    (pins.site.folder / "m.bin").write_bytes(b"model")
+    artifacts = [{"name": "m", "source": "m.bin", "dest": "/srv/m"}]
+    pins.site.rest = {"serial": 5, "artifacts": artifacts}
+    packs()
+    pins.write(artifacts=artifacts)
+    said = pins.refused()
+    assert "error[source-unresolved]: artifact m: `source: m.bin` is on the packing machine" in said
+    assert "pxe-pack show DIR --config" in said

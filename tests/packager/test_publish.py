@@ -153,6 +153,33 @@ def test_a_version_with_a_file_that_was_cut_off_does_not_become_current(
     assert current(top) == second
 
 
+def test_versions_are_listed_beside_one_that_is_damaged(
+    top: Path, publish: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = publish("one"), publish("two"), publish("three")
+    (top / "versions" / second / "manifest.json").write_text("{")
+    newest, damaged, oldest = listed(top, capsys)
+    assert [one["version"] for one in (newest, damaged, oldest)] == [third, second, first]
+    assert "manifest.json" in str(damaged["damaged"])
+    assert isinstance(newest["changes"], list)
+    assert "artifacts changed: other-user-artifacts/m.bin" in {one["text"] for one in newest["changes"]}
+    assert cli.main(["versions", str(top)]) == 0
+    assert f"  {second}  damaged: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["versions"], ["rollback"], ["snippet", "nginx"], ["serve"]])
+def test_that_no_version_is_current_is_said_with_the_link_that_is_missing(
+    top: Path, publish: Callable[..., str], capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    version = publish("one")
+    (top / "current").unlink()
+    capsys.readouterr()
+    assert cli.main([*command, str(top)]) == 2
+    said = capsys.readouterr().err
+    assert "but no link current" in said
+    assert f"ln -s versions/{version} {top}/current" in said
+
+
 def test_old_versions_are_removed_but_not_those_that_are_in_use(top: Path, publish: Callable[..., str]) -> None:
     made = [publish(f"{number}", "--keep", "3") for number in range(4)]
     assert versions(top) == made[1:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
+from packing.checking import Checked
 from packing.site import BOOT_URL, Site, with_files
 from pxe_pack import cli
 
@@ -264,3 +266,46 @@ def test_artifacts_by_https_without_certificates_are_warned_of(
     assert "warning[root-no-certificates]" in capsys.readouterr().err
     assert relocate(layout, "--artifact-url", "http://192.0.2.8/files/") == 0
     assert "warning" not in capsys.readouterr().err
+
+
+def test_relative_urls_are_warned_of_until_the_layout_has_a_base_url(
+    layout: Site, packs: Packs, checked: Callable[..., Checked]
+) -> None:
+    layout.rest = {"artifacts": [{"name": "m", "url": "models/m.bin", "sha256": "0" * 64, "dest": "/srv/m"}]}
+    packs()
+    told = checked(layout.output)
+    assert told.severity("url-relative") == "warning"
+    assert "artifact m: models/m.bin is relative" in told.found["url-relative"]["message"]
+    for base in ("http://192.0.2.9/mirror", "http://192.0.2.10/mirror/"):
+        assert relocate(layout, "--base-url", base) == 0
+        for text in (cfg(layout), (layout.output / "boot.ipxe").read_text()):
+            assert text.count(f"pxe-fetch.base_url={base.rstrip('/')}/") == 1
+            assert text.count("pxe-fetch.base_url=") == 1
+        check_whole(layout)
+        assert not {"url-relative", "layout-differs"} & set(checked(layout.output).found)
+    assert relocate(layout, "--boot-url", NEW) == 0
+    assert cfg(layout).count("pxe-fetch.base_url=http://192.0.2.10/mirror/") == 1
+
+
+@pytest.mark.parametrize("url", ["mirror/", "gopher://h/", "http://u:p@h/"])
+def test_what_cannot_be_a_base_url_is_refused(layout: Site, capsys: pytest.CaptureFixture[str], url: str) -> None:
+    before = cfg(layout)
+    assert relocate(layout, "--base-url", url) == 2
+    assert "error[base-url-invalid]" in capsys.readouterr().err
+    assert cfg(layout) == before
+
+
+def test_the_base_url_of_the_kernel_arguments_is_where_a_check_asks(
+    layout: Site, packs: Packs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        base = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    artifact = {"name": "m", "url": "m.bin", "sha256": "0" * 64, "dest": "/srv/m"}
+    layout.rest = {"defaults": {"base_url": f"{base}/before/"}, "artifacts": [artifact]}
+    packs("--boot-url", f"{base}/liveos.iso")
+    assert relocate(layout, "--base-url", f"{base}/now/") == 0
+    capsys.readouterr()
+    assert cli.main(["check", str(layout.output), "--json"]) == 3
+    told = capsys.readouterr().out
+    assert f"{base}/now/m.bin" in told
+    assert f"{base}/before/" not in told

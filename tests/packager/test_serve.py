@@ -235,6 +235,7 @@ def test_a_port_that_is_in_use_is_told_with_its_holder(
         said = refused(net, layout.output, "--token-file", layout.folder / "tokens")
         assert f"cannot listen at {told}: Address already in use" in said
         assert f"(pid {holder.pid}) does" in said
+        assert ("another --interface" in said) == (port != 8787)
         holder.kill()
 
 
@@ -385,6 +386,26 @@ def test_ipv6_is_served_and_dhcp_follows_a_version_with_other_urls(net: Wire, si
         assert served.end() == 0
 
 
+def test_server_that_does_not_start_again_for_another_version_ends_all(
+    net: Wire, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top, programs, broken = tmp_path / "published", tmp_path / "programs", tmp_path / "broken"
+    top.mkdir()
+    programs.mkdir()
+    program = shutil.which("dnsmasq", path=environment()["PATH"])
+    (programs / "dnsmasq").write_text(f'#!/bin/sh\n[ ! -e {broken} ] || exit 3\nexec {program} "$@"\n')
+    (programs / "dnsmasq").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{environment()['PATH']}")
+    assert cli.main(site.command("--quiet", "--publish", str(top))) == 0
+    with serving(net, site, "--dhcp", "full", folder=top) as served:
+        broken.touch()
+        moved = ["--boot-url", "http://10.0.0.1:8082/liveos.iso"]
+        assert cli.main(site.command("--quiet", "--publish", str(top), *moved)) == 0
+        assert served.process.wait(EVENTS) == 4
+        assert "dnsmasq has ended with exit code 3, so all servers are stopped" in served.output.read_text()
+        assert "is served with the URLs of the one before it" not in served.output.read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "reference"),
     [
@@ -425,7 +446,9 @@ def test_node_behind_a_cache_is_known_by_the_address_that_the_cache_tells(
     listing = net.at_server(sys.executable, "-m", "pxe_pack", "nodes", "--json")
     with serving(net, layout, "--token-file", layout.folder / "tokens", "--proxy", "10.0.0.50") as served:
         url = "http://10.0.0.1:8080/boot/vmlinuz"
-        net.run(net.at_node("curl", "-sS", "-o", "/dev/null", "-H", f"X-Forwarded-For: {forwarded}", url))
+        ask = net.at_node("curl", "-sS", "-o", "/dev/null", "-H", f"X-Forwarded-For: {forwarded}")
+        net.run([*ask, "--path-as-is", "--globoff", "http://10.0.0.1:8080//[/x"])  # what is no URL ends nothing
+        net.run([*ask, url])
         until = time.monotonic() + EVENTS
         while not (nodes := json.loads(net.run(listing).splitlines()[-1])["nodes"]):
             assert time.monotonic() < until

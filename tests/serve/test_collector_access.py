@@ -69,7 +69,8 @@ def test_password_is_needed_everywhere_if_there_is_one(tmp_path: Path, password_
             assert status(f"{collecting.url}{page}", auth=("anybody", "wrong")) == 401
             assert status(f"{collecting.url}{page}", auth=("anybody", PASSWORD)) == 200
         assert status(f"{collecting.url}/", headers={"Authorization": f"Bearer {PASSWORD}"}) == 200
-        assert status(f"{collecting.url}/", headers={"Authorization": "Basic !"}) == 401
+        for wrong in (b"Basic !", b"Basic \xff", b"Basic /w==", b"Bearer \xff", b"\xff", b"Basic"):
+            assert status(f"{collecting.url}/", headers={"Authorization": wrong}) == 401
         assert collecting.post(report(1)).status_code == 204
 
 
@@ -90,6 +91,11 @@ def test_every_answer_forbids_scripts_of_others(shared: Collector) -> None:
 def test_no_file_but_the_pages_own_is_served(shared: Collector, path: str) -> None:
     answer = shared.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     assert b" 404 " in answer.splitlines()[0]
+
+
+@pytest.mark.parametrize("number", ["0", "9" * 18, "9" * 19, "9" * 25, "9" * 5000, "x", "%C2%B2"])
+def test_node_that_nobody_has_is_no_failure_of_the_collector(shared: Collector, number: str) -> None:
+    assert status(f"{shared.url}/api/nodes/{number}") == 404
 
 
 def test_nodes_are_filtered_sorted_and_paged_by_the_collector(collecting: Collector) -> None:

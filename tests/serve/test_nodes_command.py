@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from fakes.collector import Collector, collector, mac_of, report
+from fakes.server import Script, Server
+from pxe_pack import cli
 
 
 def nodes(collecting: Collector, *words: str) -> subprocess.CompletedProcess[str]:
@@ -83,14 +85,37 @@ def test_more_nodes_than_a_page_has_are_all_listed(collecting: Collector) -> Non
     assert len(nodes(collecting).stdout.splitlines()) == 1102
 
 
-def test_password_is_read_from_a_file_and_its_lack_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["correct horse battery\n", "ein paar schöne Wörter\n"])
+def test_password_is_read_from_a_file_and_its_lack_is_said(tmp_path: Path, text: str) -> None:
     password = tmp_path / "password"
-    password.write_text("correct horse battery\n")
+    password.write_text(text)
     with collector(tmp_path / "c", "--password-file", str(password)) as collecting:
         refused = nodes(collecting)
         assert refused.returncode == 2
         assert "--password-file" in refused.stderr
         assert nodes(collecting, "--password-file", str(password)).returncode == 0
+        for wrong, why in ((b"\xff\xfe", "not text in UTF-8"), (b"two\nlines\n", "one line"), (b"", "one line")):
+            password.write_bytes(wrong)
+            said = nodes(collecting, "--password-file", str(password))
+            assert (said.returncode, why in said.stderr, "Traceback" in said.stderr) == (2, True, False), said.stderr
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[1]", b'{"states": 1, "total": 2}'])
+def test_url_of_something_else_is_said(capsys: pytest.CaptureFixture[str], body: bytes) -> None:
+    with Server({f"/api/{name}": Script(body=body) for name in ("summary", "nodes")}) as other:
+        assert cli.main(["nodes", "--url", other.url("/")]) == 2
+        assert "is no collector" in capsys.readouterr().err
+        assert cli.main(["nodes", "--wait", "1", "--url", other.url("/")]) == 2
+        assert "is no collector" in capsys.readouterr().err
+
+
+def test_words_that_are_no_url_and_no_number_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for url in ("foo", "ftp://h/", "http://"):
+        assert cli.main(["nodes", "--url", url]) == 2
+        assert "is no http URL" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["nodes", "--wait", "²"])
+    assert "² is not a number from 1" in capsys.readouterr().err
 
 
 def test_collector_that_does_not_answer_is_said(collecting: Collector) -> None:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from pxe_fetch.contract.keys import Tiers, flat
 from pxe_fetch.contract.model import Artifact
-from pxe_fetch.contract.url import scheme_of
+from pxe_fetch.contract.registry import DOCKER_HUB
+from pxe_fetch.contract.url import comparable, scheme_of
 from pxe_fetch.contract.validators import joined
 
 
@@ -79,7 +80,14 @@ def _with_caches(mirrors: Tiers, caches: Mapping[str, Tiers], *, base: str | Non
 
 def _behind_caches(url: str, caches: Mapping[str, Tiers], *, base: str | None) -> Tiers:
     """`url` after the caches of the longest base that it is below; alone if it has none."""
-    (whole,) = joined((url,), base)
-    below = max(filter(whole.startswith, caches), key=len, default="")
+    whole = comparable(joined((url,), base)[0])
+    bases = {_of_registry(comparable(one)): one for one in caches}  # of two that are the same, the artifact's own
+    below = max(filter(whole.startswith, bases), key=len, default="")
     path = whole.removeprefix(below)
-    return (*(each(caches[below], lambda cache: cache + path) if below else ()), (url,))
+    return (*(each(caches[bases[below]], lambda cache: cache + path) if below else ()), (url,))
+
+
+def _of_registry(base: str) -> str:
+    """`base`, if it is a registry's by its name in references, as the URLs behind those begin."""
+    name = next((name for name in DOCKER_HUB if base.startswith(f"https://{name}/")), "")
+    return base.replace(name, DOCKER_HUB[name], 1) if name else base

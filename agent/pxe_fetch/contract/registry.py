@@ -25,6 +25,7 @@ ACCEPT = (  # a registry may answer 404 for a manifest of a type that is not acc
 )
 # Limits as those of containers/image (internal/iolimits), with which skopeo and podman read.
 LARGEST_MANIFEST = 4 * 1024 * 1024  # bytes
+_LARGEST = 2**63 - 1  # bytes of a file (off_t); descriptors have an int64 too
 LARGEST_TOKEN = 1024 * 1024  # bytes of a token server's answer
 TITLE = "org.opencontainers.image.title"  # annotation: the name of the file in a layer
 CHUNK_SIZE = "io.pxe-pack.chunk-size"  # annotation of a list of chunk digests: the bytes in each chunk but the last
@@ -38,7 +39,7 @@ _DIGEST = r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
 _URL = r"([A-Za-z]+)://(.*?)/v2/(.+)/manifests/([^/?]+)(\?.*)?"  # a cache has it by any scheme, below any path
 # The look behind keeps a long word without `=` from being tried from each of its letters.
 _PARAMETER = r'(?<![A-Za-z])([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))'  # RFC 9110, 11.2
-_DOCKER_HUB = {"docker.io": "registry-1.docker.io"}  # the name in references, and the host of its API
+DOCKER_HUB = {"docker.io": "registry-1.docker.io"}  # the name in references, and the host of its API
 
 
 def manifest_url(text: str) -> str:
@@ -68,13 +69,14 @@ def manifest_url(text: str) -> str:
         if not is_right:
             raise RuleError(message, reference="oci-invalid", hint=hint)
     plain = "http" if scheme == "http" else "https"
-    return f"{plain}://{_DOCKER_HUB.get(host, host)}/v2/{repository}/manifests/{digest or tag}"
+    return f"{plain}://{DOCKER_HUB.get(host, host)}/v2/{repository}/manifests/{digest or tag}"
 
 
 def written(url: str) -> str:
-    """The reference of which `url` is the manifest's URL. `manifest_url` reads it back."""
+    """The reference of which `url` is the manifest's URL; `manifest_url` reads it back. `url`, if it is none's."""
     match = re.fullmatch(_URL, url)
-    assert match  # noqa: S101  manifest_url has made it
+    if not match:
+        return url
     scheme, host, repository, last, _ = match.groups()
     is_short = scheme == "https" and ("." in host or ":" in host or host == "localhost")
     place = host if is_short else f"{scheme}://{host}"
@@ -108,12 +110,14 @@ def read_manifest(body: bytes) -> list[Layer]:
     """The layers in the manifest `body`, at most LARGEST_MANIFEST bytes.
 
     An index, which names manifests for several platforms, is refused: an artifact has one digest. Raises ValueError
-    with a sentence that begins with "it".
+    with a sentence.
     """
     document = _loaded(body)
     layers, index = _of(document, "layers"), _of(document, "manifests")
     if isinstance(layers, list):
         return list(map(_layer, layers))
+    if index == []:
+        raise ValueError("it is an index that names no manifest")
     if isinstance(index, list):
         several = printable(", ".join(map(_platform, index))[:600])
         message = f"it is an index of several manifests: name one, with `when: {{arch: …}}`: {several}"
@@ -124,10 +128,13 @@ def read_manifest(body: bytes) -> list[Layer]:
 def find_layer(layers: Sequence[Layer], title: str) -> Layer:
     """The one layer of that title. Raises ValueError as `read_manifest`."""
     found = [layer for layer in layers if layer.title == title]
-    if len(found) != 1:
-        titles = printable(", ".join(layer.title for layer in layers if layer.title)[:300] or "none with a title")
-        raise ValueError(f"it has {len(found) or 'no'} layers with the title {printable(title)}, but {titles}")
-    return found[0]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(f"several layers have the title {printable(title)}")
+    if titles := printable(", ".join(layer.title for layer in layers if layer.title)[:300]):
+        raise ValueError(f"no layer has the title {printable(title)}; there are: {titles}")
+    raise ValueError("no layer has a title: it is perhaps a container's image")
 
 
 def _loaded(text: bytes) -> object:
@@ -154,8 +161,8 @@ def _layer(entry: object) -> Layer:
     digest, size, notes = (_of(entry, key) for key in ("digest", "size", "annotations"))
     if not isinstance(digest, str) or not re.fullmatch(_DIGEST, digest):
         raise ValueError("it has a layer without a digest by SHA-256 or SHA-512")
-    if type(size) is not int or size < 0:
-        raise ValueError("it has a layer without a size")
+    if type(size) is not int or not 0 <= size <= _LARGEST:
+        raise ValueError("it has a layer without a size that a file can have")
     title, chunk = (value if isinstance(value := _of(notes, key), str) else "" for key in (TITLE, CHUNK_SIZE))
     return Layer(title=title, digest=digest, size=size, chunk_size=chunk)
 

@@ -133,6 +133,20 @@ def join(base: Url, reference: str | bytes) -> Url:
     return parse(f"{base.scheme}://{userinfo}{base.host_and_port}{path}{rest}")
 
 
+def comparable(text: str) -> str:
+    """The absolute URL `text` so that those of the same server begin alike; what follows the server is as written.
+
+    Scheme and host are in lower case (RFC 3986, 6.2.2.1), and a default port is left out (6.2.3). A host with ${facts}
+    stays as it is.
+    """
+    scheme, authority, _, _, _ = _parts(text)
+    if scheme is None or not authority or "$" in authority:
+        return text
+    rest = text[len(scheme) + len("://") + len(authority) :]
+    place = authority.lower().removesuffix(f":{DEFAULT_PORTS.get(scheme.lower(), '')}").removesuffix(":")
+    return f"{scheme.lower()}://{place}{rest}"
+
+
 def scheme_of(text: str) -> str:
     """The scheme of `text` in lower case; "" for a relative reference."""
     return (_parts(text)[0] or "").lower()

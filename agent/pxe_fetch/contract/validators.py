@@ -199,6 +199,8 @@ def base_url(text: str) -> str:
     url(text)
     if not is_absolute(text):
         raise RuleError("must be absolute", reference="url-invalid", label="http://… or https://…")
+    if "?" in text:
+        raise RuleError("must have no query", reference="url-invalid", label="http://host/folder/")
     return text.rstrip("/") + "/"
 
 

@@ -128,7 +128,9 @@ class Mirror:
             self.is_odd = bool(body.remark)
             try:
                 yield body
-            except SilentError:  # a path that loses long packets lets a header pass
+            except OvertakenError:
+                raise
+            except (SilentError, SlowError):  # a path that loses long packets lets a header pass
                 visit.silence = request.timeouts.read
                 raise
             finally:
@@ -326,9 +328,19 @@ class Mirrors:
     def verdict(self) -> FetchError:
         """The error that names the cause once all attempts are used up: the last transient one, else the last.
 
-        A size that one mirror claims, and another does not, is not the cause.
+        A size that one mirror claims, and another does not, is not the cause; nor is that caches do not have the file,
+        if the last tier refuses it.
         """
-        errors = [mirror.error for mirror in self.all if mirror.error]
+        last = max((mirror.tier for mirror in self.all), default=0)
+        finals = [mirror.error for mirror in self.all if mirror.tier == last]
+        is_refused = all(
+            isinstance(error, PolicyError | RefusedError | TrustError) and not error.transient for error in finals
+        )
+        errors = [
+            mirror.error
+            for mirror in self.all
+            if mirror.error and not (is_refused and mirror.tier < last and isinstance(mirror.error, NotFoundError))
+        ]
         if not errors:
             return PolicyError("it has no url to fetch it from")
         return max(

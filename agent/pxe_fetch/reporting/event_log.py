@@ -31,6 +31,7 @@ class EventLog:
         self._store = store
         self._routine = INFO  # priority of what happens to each artifact if nothing goes wrong
         self._limited: set[str] = set()  # the servers whose limit has been logged
+        self._tiers_used: set[tuple[str, int | None]] = set()  # of each artifact
 
     # The run
 
@@ -209,7 +210,10 @@ class EventLog:
             mirror = f", mirror {[*mirrors].index(url) + 1} of {len(mirrors)}" if url in mirrors else ""
             tiers = max(mirrors.values(), default=1)
             mirror += f" in tier {mirrors[url]} of {tiers}" if 1 < tiers < len(mirrors) else ""
-            self._send_of(artifact, f"fetching from {url}{mirror}{size}", MessageId.START, self._routine)
+            use = name, mirrors.get(url)
+            priority = DEBUG if use in self._tiers_used else self._routine  # they may take turns for every chunk
+            self._tiers_used.add(use)
+            self._send_of(artifact, f"fetching from {url}{mirror}{size}", MessageId.START, priority)
 
     def resumed(self, name: str, *, url: str, offset: int) -> None:
         artifact = self._store.get(name)

@@ -14,7 +14,7 @@ from threading import Event
 from pxe_fetch.contract.quantity import span
 from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.contract.registry import LARGEST_TOKEN, Login, TokenRequest, token_in, token_request
-from pxe_fetch.contract.url import Origin, Url
+from pxe_fetch.contract.url import Origin, Url, UrlError, parse
 from pxe_fetch.errors import (
     DeadlineError,
     FetchError,
@@ -24,11 +24,12 @@ from pxe_fetch.errors import (
     SilentError,
     StoppedError,
 )
-from pxe_fetch.transport import Request, parse_url
+from pxe_fetch.transport import Request
 from pxe_fetch.transport.exchange import refusal
 from pxe_fetch.transport.session import Answer, Session
 
 _OK, _UNAUTHORIZED = 200, 401
+_SET = ": set registry_credential"
 _LOOK = 0.25  # seconds between two looks at the deadline of who waits for a token
 
 Place = tuple[Login, Origin, str]
@@ -88,14 +89,21 @@ class Registries:
         try:
             wanted = token_request(answer.field("WWW-Authenticate") or "", login)
         except ValueError as error:
-            hint = ": set registry_credential" if login == Login() else ""
+            hint = _SET if login == Login() else ""
             raise RefusedError(f"the registry {url.host_and_port} {error}{hint} (401)", status=_UNAUTHORIZED) from None
-        return f"Bearer {self._token(wanted, url, request=request)}" if wanted else login.basic
+        return f"Bearer {self._token(wanted, url, login=login, request=request)}" if wanted else login.basic
 
-    def _token(self, wanted: TokenRequest, registry: Url, *, request: Request) -> str:
+    def _token(self, wanted: TokenRequest, registry: Url, *, login: Login, request: Request) -> str:
         """What the token server that the `registry` names gives. No redirect is followed."""
-        server = parse_url(wanted.url)
-        if server.scheme != "https" and (server.scheme != "http" or registry.scheme == "https"):
+        try:
+            server = parse(wanted.url)
+        except UrlError as reason:
+            message = f"the registry {registry.host_and_port} names a token server whose URL {reason}"
+            raise PolicyError(message) from None
+        if server.scheme not in {"http", "https"}:
+            by = f"by {server.scheme}, which is neither http nor https"
+            raise PolicyError(f"the registry {registry.host_and_port} names a token server {by}")
+        if server.scheme == "http" and registry.scheme == "https":
             raise PolicyError(f"the registry {registry.host_and_port} wants tokens from {server}, which is unprotected")
         fields = {**wanted.fields, **({"Content-Length": str(len(wanted.body))} if wanted.body else {})}
         timeouts, deadline = request.timeouts, request.deadline
@@ -103,7 +111,11 @@ class Registries:
         try:
             if answer.status != _OK:
                 error = refusal(answer.status, answer.field, answer.exchange)
-                error.args = (f"the token server {server}: {error}",)
+                is_refused = isinstance(error, RefusedError)
+                hint = (
+                    "" if not is_refused else _SET if login == Login() else ": it does not accept registry_credential"
+                )
+                error.args = (f"the token server {server}: {error}{hint}",)
                 raise error
             return token_in(_read(answer, seconds=timeouts.read))
         except ValueError as error:

@@ -25,9 +25,9 @@ from requests.adapters import HTTPAdapter
 from pxe_fetch import __version__, regular_file
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.paths import CA_BUNDLES
-from pxe_fetch.contract.url import Url, is_exempt
+from pxe_fetch.contract.url import Origin, Url, is_exempt
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.errors import FetchError, NetworkError, PolicyError, TrustError
+from pxe_fetch.errors import FetchError, NetworkError, PolicyError, RefusedError, SilentError, TrustError
 from pxe_fetch.transport import Body, parse_url
 from pxe_fetch.transport.connection import CURRENT, POOLS, Response
 from pxe_fetch.transport.exchange import OF_PROXIES, Exchange, Watcher, proxy_authorization, refusal, translate_error
@@ -39,6 +39,7 @@ _DRAIN = 0.25  # seconds that this may take
 _BRIEFLY = 1.0  # seconds of idleness after which no server that really keeps connections closes one
 _LARGEST_PEM = 16 * 1024 * 1024  # bytes of a CA bundle, certificate or key
 _LEFT_OUT = 60.0  # seconds for which servers are asked without a proxy that fails
+_OF_FIREWALLS = frozenset({401, 403, 404, 451})  # what one says in the place of a server that is behind a proxy
 _CUTS = 3  # how often one may before its connections are no longer kept
 _FIELD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+: ?([\x21-\x7e\x80-\xff][^\r\n\0]*)?", re.ASCII)  # RFC 9110, 5.1, 5.5
 _DEFAULTS = ("User-Agent", f"pxe-fetch/{__version__}"), ("Accept", "*/*")  # a configuration may give others
@@ -53,7 +54,8 @@ class Session(HTTPAdapter):
     def __init__(self, *, tls: Tls, proxy: Proxy, warn: Callable[[str], None]) -> None:
         """`warn` is told in a sentence that a proxy is left out."""
         self._tls, self._proxy, self._warn = tls, proxy, warn
-        self._left_out: dict[str, float] = {}  # proxies that fail -> when to try them again, on time.monotonic()
+        # When to try a proxy again that fails, on time.monotonic(): for one server, or for all of them (None).
+        self._left_out: dict[tuple[str, Origin | None], float] = {}
         self._pools: dict[tuple[object, ...], urllib3.HTTPConnectionPool] = {}  # as PoolManager finds them, but quickly
         self._cut: Counter[tuple[object, ...]] = Counter()  # kept connections that a place closed soon, unannounced
         self._watcher = Watcher()
@@ -75,17 +77,20 @@ class Session(HTTPAdapter):
         """As `ask` by a `proxy`; the server is asked directly if that, or what is behind it, fails.
 
         Whose failure a 502, 503 or 504 is, no field of the answer says reliably: what the server says directly does. A
-        proxy whose server then answers is left out for a while; it did not connect, or did not pass the answer on.
+        proxy whose server then answers is left out for a while, for this server: it cannot reach it, or did not pass
+        the answer on. It is left out for all servers if it accepts no connection. Where servers are reached by the
+        proxy alone, a firewall may refuse the direct request: that is no answer of the server, and is tried again.
         """
         failure: FetchError | None = None
-        now, until = time.monotonic(), self._left_out.get(proxy, 0.0)
-        if now >= until:
-            if until:  # this request finds out whether it works again; the others do without it meanwhile
-                self._left_out[proxy] = now + _LEFT_OUT
+        now, by_server, whole = time.monotonic(), (proxy, exchange.url.origin), (proxy, None)
+        left_out = [key for key in (by_server, whole) if key in self._left_out]
+        if all(now >= self._left_out.get(key, 0.0) for key in left_out):
+            for key in left_out:  # this request finds out whether it works again; the others do without it meanwhile
+                self._left_out[key] = now + _LEFT_OUT
             try:
                 answer = self._ask(request, exchange)
                 if not exchange.is_forwarded or answer.status not in OF_PROXIES:
-                    self._left_out.pop(proxy, None)
+                    self._leave_in(by_server, whole)
                     return answer
                 answer.dismiss()
                 failure = refusal(answer.status, answer.field, exchange)
@@ -93,16 +98,42 @@ class Session(HTTPAdapter):
                 if exchange.is_answered and error.status not in OF_PROXIES:
                     raise
                 failure = error
+        is_reached = exchange.is_answered or isinstance(failure, SilentError)
+        if is_reached:
+            self._leave_in(whole)
+        try:
+            answer = self._ask_directly(request, exchange, failure=failure)
+        except NetworkError:
+            self._leave_in(by_server)
+            raise
+        if failure and answer.status not in OF_PROXIES:
+            self._left_out[by_server if is_reached else whole] = time.monotonic() + _LEFT_OUT
+            which = f"{exchange.url.host_and_port} is" if is_reached else "servers are"
+            self._warn(f"{failure}: {which} asked directly; the proxy is tried again in {_LEFT_OUT:.0f} s")
+        return answer
+
+    def _ask_directly(self, request: PreparedRequest, exchange: Exchange, *, failure: FetchError | None) -> Answer:
+        """As `ask` without the proxy of `exchange`, which has failed: with `failure`, or before (None)."""
         direct = Exchange(url=exchange.url, proxy=None, timeouts=exchange.timeouts, deadline=exchange.deadline)
+        before = f"; before that, {failure}" if failure else ""
         try:
             answer = self._ask(request, direct)
         except NetworkError as error:
-            error.args = (f"{error}; before that, {failure}" if failure else str(error),)
+            error.args = (f"{error}{before}",)
             raise
-        if failure and answer.status not in OF_PROXIES:
-            self._left_out[proxy] = time.monotonic() + _LEFT_OUT
-            self._warn(f"{failure}: servers are asked directly; the proxy is tried again in {_LEFT_OUT:.0f} s")
+        except (TrustError, RefusedError) as error:
+            raise NetworkError(f"asked without the proxy: {error}{before}", status=error.status) from error
+        # The challenge of a registry, which leads to a login, is its own.
+        if answer.status in _OF_FIREWALLS and not answer.field("WWW-Authenticate"):
+            answer.dismiss()
+            said = f"asked without the proxy, the server, or a firewall, answered {answer.status}"
+            raise NetworkError(f"{said}{before}", status=answer.status)
         return answer
+
+    def _leave_in(self, *keys: tuple[str, Origin | None]) -> None:
+        """Ask by the proxy again."""
+        for key in keys:
+            self._left_out.pop(key, None)
 
     def _ask(self, request: PreparedRequest, exchange: Exchange) -> Answer:
         exchange.is_kept = self._cut[exchange.place] < _CUTS

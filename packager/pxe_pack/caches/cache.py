@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from urllib.parse import urlsplit
 
-from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.problem import Problem, printable
 from pxe_fetch.contract.url import Url, UrlError, parse
 from pxe_pack.chunks import DEFAULT_SIZE
 from pxe_pack.layout.layout import Layout
@@ -65,11 +67,21 @@ def origin_of(text: str) -> Url:
         raise InputError(Problem(reference="cache-origin", message=f"the origin's URL {error}", hint=hint)) from None
     if url.scheme not in {"http", "https"} or not url.host or url.port == 0:
         message = f"the origin {url} is no http or https server"
+    elif not _is_host(url.host):
+        message = f"the origin's host {printable(url.host)} is neither a name nor an address"
     elif url.userinfo is not None or url.query is not None or url.fragment is not None or url.path not in {"", "/"}:
         message = f"the origin {url.scheme}://{url.host_and_port} has more than a host and a port"
     else:
         return url
     raise InputError(Problem(reference="cache-origin", message=message, hint=hint))
+
+
+def _is_host(host: str) -> bool:
+    """Whether `host` means what it is to a server's configuration, whose words end at other characters."""
+    try:
+        return bool(re.fullmatch(r"[A-Za-z0-9._-]+", host) or IPv6Address(host).scope_id is None)
+    except ValueError:
+        return False
 
 
 def plain_origin(cache: Cache, server: str) -> None:

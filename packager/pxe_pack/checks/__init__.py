@@ -23,6 +23,7 @@ from pxe_pack.checks.memory import memory
 from pxe_pack.checks.network import root_network
 from pxe_pack.checks.packed_agent import packed_agent
 from pxe_pack.checks.pinned_config import acceptable, pinned_config
+from pxe_pack.checks.relative_urls import relative_urls
 from pxe_pack.checks.secrets import secrets
 from pxe_pack.checks.secureboot import secure_boot
 from pxe_pack.checks.settings import (
@@ -89,6 +90,7 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
 )
 _CONFIGURATION: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     root_certificates,
+    relative_urls,
     names,
     memory,
     destinations,

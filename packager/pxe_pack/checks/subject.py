@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from pxe_fetch.contract.chunks import SUFFIX
 from pxe_fetch.contract.model import FetchConfig
+from pxe_fetch.contract.problem import RuleError
+from pxe_fetch.contract.validators import base_url
 from pxe_pack.image import units
 from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.grub.config import GRUB_CFG, GRUB_DIR
@@ -17,7 +20,7 @@ from pxe_pack.image.mounts import Mount, mounts
 from pxe_pack.image.programs import Programs, programs
 from pxe_pack.inject.packed_config import packed_config, packed_trust
 from pxe_pack.layout.entries import BootEntry, Menu, menu
-from pxe_pack.layout.kernel_arguments import CONFIG
+from pxe_pack.layout.kernel_arguments import BASE_URL, CONFIG
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import Kind
 from pxe_pack.node_memory import NodeMemory
@@ -118,7 +121,7 @@ def subject(
         artifact_url=(layout.urls.artifact_url or "") if layout else artifact_url,
         injector=injector,
         verifies_iso=layout.verifies_iso if layout else verifies_iso,
-        config=config or (None if any(one.agent_values(CONFIG) for one in shown.entries) else packed),
+        config=_based(config or (None if any(one.agent_values(CONFIG) for one in shown.entries) else packed), entry),
         local_sizes=local_sizes or {},
         enabled=enabled,
         mounts=mounted,
@@ -134,6 +137,16 @@ def subject(
             given=node_memory,
         ),
     )
+
+
+def _based(config: FetchConfig | None, entry: BootEntry | None) -> FetchConfig | None:
+    """`config` with the base URL that the kernel arguments of `entry` have, which replaces its own (pxe_fetch.plan)."""
+    given = entry.agent_values(BASE_URL) if entry else []
+    if not config or not given or not given[-1]:
+        return config
+    with suppress(RuleError):  # the agent refuses it
+        return replace(config, base_url=base_url(given[-1]))
+    return config
 
 
 def _demands(config: FetchConfig | None, layout: Layout | None, local_sizes: Mapping[str, int]) -> Iterator[Demand]:

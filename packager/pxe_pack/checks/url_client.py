@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ftplib
 import os
+import re
 import ssl
 import time
 from collections.abc import Iterator, Mapping
@@ -93,10 +94,10 @@ class Client:
         doubt = _doubt(answer)
         if status == _PARTIAL:
             total = answer.headers.get("Content-Range", "").rpartition("/")[2]
-            return Found(size=int(total) if total.isdigit() else None, ranges=True, doubt=doubt)
+            return Found(size=_whole(total), ranges=True, doubt=doubt)
         length = answer.headers.get("Content-Length", "")
         # the whole of an answer to a range over the only byte says nothing
-        return Found(size=int(length) if length.isdigit() else None, ranges=length in {"0", "1"}, doubt=doubt)
+        return Found(size=_whole(length), ranges=length in {"0", "1"}, doubt=doubt)
 
     def layer(self, url: Url, title: str, headers: Mapping[str, str]) -> Found:
         """What a registry says of the layer with that title in the manifest at `url`. Raises one of ERRORS."""
@@ -186,6 +187,10 @@ class Client:
     def _proxy_of(self, url: Url) -> str | None:
         chosen = self.proxy.https if url.scheme == "https" else self.proxy.http
         return None if chosen is None or is_exempt(url, self.proxy.no_proxy) else chosen
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if re.fullmatch("[0-9]{1,19}", text) else None  # int() takes other digits, and refuses many
 
 
 def _read(answer: requests.Response, wanted: int) -> _Answer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import time
@@ -106,11 +105,11 @@ class Visitors:
         if scheme.lower() == "basic":  # RFC 7617; any user
             try:
                 given = base64.b64decode(given, validate=True).decode().partition(":")[2]
-            except (binascii.Error, UnicodeDecodeError):
+            except ValueError:  # it is no base64, or no UTF-8
                 return False
-        elif scheme.lower() != "bearer":
-            return False
-        return hmac.compare_digest(given.encode(), self._password.encode())
+            return hmac.compare_digest(given.encode(), self._password.encode())
+        # Fields come in Latin-1, whatever they were written in.
+        return scheme.lower() == "bearer" and hmac.compare_digest(given.encode("latin-1"), self._password.encode())
 
 
 class RateLimit:

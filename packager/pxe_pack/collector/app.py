@@ -61,12 +61,12 @@ def application(services: Services) -> Starlette:
         Route("/healthz", pages.health),
         Route("/metrics", pages.metrics),
         Route("/", pages.index),
-        Route("/nodes/{number:int}", pages.node_page),
+        Route("/nodes/{number}", pages.node_page),
         Route("/static/{name}", pages.static),
         Route("/events", pages.events),
         Route("/api/summary", pages.summary),
         Route("/api/nodes", pages.nodes),
-        Route("/api/nodes/{number:int}", pages.node),
+        Route("/api/nodes/{number}", pages.node),
         Route("/api/grid", pages.grid),
         Route("/api/throughput", pages.throughput),
     ]
@@ -172,7 +172,9 @@ class _Pages:
     async def index(self, _request: Request) -> Response:
         return FileResponse(_STATIC / "index.html")
 
-    async def node_page(self, _request: Request) -> Response:
+    async def node_page(self, request: Request) -> Response:
+        if _number(request) is None:
+            return _refused(404, "there is no such page")
         return FileResponse(_STATIC / "node.html")
 
     async def static(self, request: Request) -> Response:
@@ -210,7 +212,8 @@ class _Pages:
         return JSONResponse(await run_in_threadpool(self._fleet.grid, query))
 
     async def node(self, request: Request) -> Response:
-        found = await run_in_threadpool(self._fleet.node, request.path_params["number"])
+        number = _number(request)
+        found = None if number is None else await run_in_threadpool(self._fleet.node, number)
         return JSONResponse(found) if found else _refused(404, "there is no such node")
 
     async def throughput(self, request: Request) -> Response:
@@ -271,6 +274,12 @@ def _query(request: Request) -> Query | Response:
         state=found.get("state", ""), stage=found.get("stage", ""), sort=found.get("sort", "") or "state",
         is_descending=found.get("order") == "descending", page=page, size=size, **text,
     )  # fmt: skip
+
+
+def _number(request: Request) -> int | None:
+    """The number of a node in the path; None if none can have it: a database's largest has 19 digits."""
+    text = request.path_params["number"]
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None  # noqa: PLR2004
 
 
 def _whole(request: Request, name: str, *, default: int, largest: int = 1_000_000) -> int | None:

@@ -25,6 +25,17 @@ _PAGE_SIZE = 1000
 _TIMEOUT = 15.0  # seconds
 _NAMED = 5  # nodes that have the same to be done about them
 
+# What an answer has at least, by what is asked for.
+_ANSWERS: Mapping[str, Mapping[str, type]] = {
+    "summary": {"states": dict, "total": int},
+    "nodes": {"nodes": list, "total": int},
+}
+_NO_URL = (
+    requests.exceptions.MissingSchema,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidURL,
+)
+
 Document = dict[str, Any]
 
 
@@ -62,7 +73,7 @@ def _wait(collector: _Collector, wanted: int, *, timeout: float, advance: Callab
     end, known = time.monotonic() + timeout, 0
     while True:
         states = collector.summary()["states"]
-        ended = sum(states[name] for name in ENDED)
+        ended = sum(states.get(name, 0) for name in ENDED)
         advance(max(min(ended, wanted) - known, 0))
         known = max(ended, known)
         if ended >= wanted:
@@ -81,7 +92,7 @@ class _Collector:
         self._url = url.rstrip("/")
         self._session = https.session()
         if password_file:
-            self._session.headers["Authorization"] = f"Bearer {password_file.read_text(encoding='utf-8').strip()}"
+            self._session.headers["Authorization"] = b"Bearer " + _password(password_file)
 
     def summary(self) -> Document:
         """How many nodes there are, by state, stage and cause."""
@@ -100,15 +111,38 @@ class _Collector:
         try:
             answer = self._session.get(f"{self._url}/api/{what}", params=parameters, timeout=_TIMEOUT)
             found = answer.json() if answer.ok else None
+        except _NO_URL as error:
+            message, hint = f"--url {self._url} is no http URL", f"the collector's page, as {DEFAULT_URL}"
+            raise InputError(Problem(reference="collector-url", message=message, hint=hint)) from error
         except (requests.RequestException, ValueError) as error:
             message = f"no collector answers at {self._url}: {type(error).__name__}"
             hint = "`pxe-pack serve` starts one; --url names another"
             raise WorkError(Problem(reference="collector-silent", message=message, hint=hint)) from None
+        if answer.ok and not _has(found, _ANSWERS[what]):
+            message = f"{self._url} answers, but it is no collector"
+            hint = "give the URL of the collector's page by --url"
+            raise InputError(Problem(reference="collector-refused", message=message, hint=hint))
         if not isinstance(found, dict):
             message = f"{self._url} answered {answer.status_code}: {answer.text.strip()[:200]}"
             hint = "give the page's password by --password-file" if answer.status_code in (401, 403) else ""
             raise InputError(Problem(reference="collector-refused", message=message, hint=hint))
         return found
+
+
+def _has(found: object, keys: Mapping[str, type]) -> bool:
+    return isinstance(found, dict) and all(isinstance(found.get(name), kind) for name, kind in keys.items())
+
+
+def _password(file: Path) -> bytes:
+    """The password in `file`, in UTF-8. Raises InputError if it has none, or more than a header field can hold."""
+    try:
+        text = file.read_text(encoding="utf-8").strip()
+        why = "" if text.isprintable() and text else "it does not have one line of text"
+    except UnicodeDecodeError:
+        why = "it is not text in UTF-8"
+    if why:
+        raise InputError(Problem(reference="collector-password", message=f"{file} has no password: {why}"))
+    return text.encode()
 
 
 def _lines(summary: Document, nodes: list[Document]) -> Iterator[str]:
@@ -145,7 +179,7 @@ def _stage(node: Document) -> str:
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or not int(text):
+    if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text} is not a number from 1")
     return int(text)
 

@@ -20,6 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("layout", type=Path, metavar="DIR", help="the layout: pxe-pack's output folder")
     parser.add_argument("--boot-url", metavar="URL", help="new URL of the ISO (root=live:URL)")
     parser.add_argument("--artifact-url", metavar="URL", help="new base URL of the exported artifacts")
+    parser.add_argument(
+        "--base-url", metavar="URL", help="what nodes join relative URLs to, in place of defaults.base_url"
+    )
     add_signing(parser)
 
 
@@ -29,6 +32,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         arguments.layout,
         boot_url=arguments.boot_url,
         artifact_url=arguments.artifact_url,
+        base_url=arguments.base_url,
         signer=given_signer(arguments),
     )
     if moved.warnings:

@@ -11,6 +11,7 @@ from pxe_pack.console import Console, joined
 from pxe_pack.layout.changes import Change, changes, config_digest, iso_digest, kernels
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.published import published_at, read_published
+from pxe_pack.tools import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,13 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """List them. Raises InputError if DIR is no published folder, or if a manifest cannot be trusted."""
+    """List them. Raises InputError if DIR is no published folder."""
     published = read_published(arguments.published)
-    listed: list[_Listed] = []
+    listed: list[_Listed | _Damaged] = []
+    before: Layout | None = None
     for name in published.versions():
-        layout = published.layout(name)
-        found = tuple(changes(listed[-1].layout, layout)) if listed else ()
-        listed.append(_Listed(name=name, layout=layout, changes=found, is_current=name == published.current))
+        is_current = name == published.current
+        try:
+            layout = published.layout(name)
+        except InputError as error:
+            listed.append(_Damaged(name=name, why=error.problems[0].message, is_current=is_current))
+            continue
+        found = tuple(changes(before, layout)) if before else ()
+        listed.append(_Listed(name=name, layout=layout, changes=found, is_current=is_current))
+        before = layout
     listed.reverse()
     document = {"published": str(published.root), "versions": [one.document() for one in listed]}
     console.result(document, joined(line for one in listed for line in one.lines()))
@@ -37,8 +45,24 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Damaged:
+    """A version whose manifest cannot be trusted."""
+
+    name: str
+    why: str
+    is_current: bool
+
+    def lines(self) -> Iterator[str]:
+        yield f"{'*' if self.is_current else ' '} {self.name}  damaged: {self.why}"
+
+    def document(self) -> dict[str, object]:
+        moment = published_at(self.name).isoformat()
+        return {"version": self.name, "current": self.is_current, "published_at": moment, "damaged": self.why}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Listed:
-    """A version, and what differs from the one published before it."""
+    """A version, and what differs from the sound one published before it."""
 
     name: str
     layout: Layout

@@ -16,6 +16,7 @@ from pxe_pack.tools import InputError
 
 ARTIFACT_URL = f"{facts.PREFIX}.artifact_url"  # where the artifacts are after a relocation (docs/decisions/0007)
 ISO_SHA256 = f"{facts.PREFIX}.{facts.ISO_SHA256}"  # with which the initrd compares the ISO (docs/decisions/0042)
+BASE_URL = f"{facts.PREFIX}.base_url"  # what replaces `defaults.base_url`
 # Of a pinned configuration (docs/decisions/0041).
 CONFIG, CONFIG_SHA256 = f"{facts.PREFIX}.config", f"{facts.PREFIX}.config.sha256"
 PIN = (CONFIG, CONFIG_SHA256)

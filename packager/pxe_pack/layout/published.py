@@ -10,6 +10,7 @@ next. `publish.py` writes such folders; this module reads them.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Published:
         """The names of all versions, oldest first."""
         try:
             found = [path.name for path in (self.root / VERSIONS).iterdir() if path.is_dir()]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(name for name in found if _NAME.fullmatch(name))
 
@@ -112,12 +113,28 @@ def read_published(folder: Path) -> Published:
     """The published folder at `folder`. Raises InputError if there is none."""
     if found := find_published(folder):
         return found
+    if problem := _no_current(folder):
+        raise InputError(problem)
     message = f"{folder} has no versions of a layout"
     hint = f"publish one: pxe-pack pack fetch.yaml --publish {folder}"
     raise InputError(Problem(reference="not-published", message=message, hint=hint))
 
 
+def _no_current(folder: Path) -> Problem | None:
+    """The problem that `folder` has versions, but no link to one of them."""
+    if os.path.lexists(folder / CURRENT) or not (versions := Published(folder).versions()):
+        return None
+    message = f"{folder} has versions of a layout, but no link {CURRENT} to the one that is served"
+    hint = f"ln -s {VERSIONS}/{versions[-1]} {folder / CURRENT}"
+    return Problem(reference="not-published", message=message, hint=hint)
+
+
 def served_folder(folder: Path) -> Path:
-    """The folder that servers have as their root: the layout's own, or the link to the current version of it."""
+    """The folder that servers have as their root: the layout's own, or the link to the current version of it.
+
+    Raises InputError if there are versions, and none of them is current.
+    """
     found = find_published(folder)
+    if not found and (problem := _no_current(folder)):
+        raise InputError(problem)
     return found.current_link if found else folder.resolve()

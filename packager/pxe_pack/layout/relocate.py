@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pxe_fetch.contract.paths import parents
 from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.url import redact
 from pxe_pack import checks
 from pxe_pack.console import joined
 from pxe_pack.image.grub.arguments import for_address
@@ -25,9 +26,9 @@ from pxe_pack.layout import kernel_arguments
 from pxe_pack.layout.entries import menu
 from pxe_pack.layout.files import what_is
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
-from pxe_pack.layout.kernel_arguments import ARTIFACT_URL, ISO_SHA256, unsuitable
+from pxe_pack.layout.kernel_arguments import ARTIFACT_URL, BASE_URL, ISO_SHA256, unsuitable
 from pxe_pack.layout.layout import Layout
-from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind
+from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind, url_problem
 from pxe_pack.layout.urls import Urls, default_artifact_url, file_name, is_nfs, same_urls, server
 from pxe_pack.output import output_problem, staging
 from pxe_pack.tools import InputError
@@ -45,13 +46,22 @@ class Relocated:
     warnings: tuple[Problem, ...]  # what nodes may lack for the new URLs, and what may be unintended
 
 
-def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None, signer: Signer | None = None) -> Relocated:
+def relocate(
+    root: Path,
+    *,
+    boot_url: str | None,
+    artifact_url: str | None,
+    base_url: str | None = None,
+    signer: Signer | None = None,
+) -> Relocated:
     """Change the URLs of the layout in `root`; None keeps a URL. A signed boot is signed again by `signer`.
+
+    `base_url` replaces `defaults.base_url` of the nodes' configuration.
 
     Raises InputError before anything is written, WorkError and OSError later; the layout is then unchanged.
     """
     layout = Layout.read(root.resolve())
-    problems = _problems(layout, boot_url=boot_url, artifact_url=artifact_url)
+    problems = _problems(layout, boot_url=boot_url, artifact_url=artifact_url, base_url=base_url)
     if problems := [*problems, *signed_boot.key_problems(layout, signer)]:
         raise InputError(*problems)
     signed = signed_boot.programs(layout)
@@ -62,7 +72,7 @@ def relocate(root: Path, *, boot_url: str | None, artifact_url: str | None, sign
     names = {layout.iso: file_name(urls.boot_url)} if layout.iso and urls.boot_url else {}
     if problems := _clashes(layout, names, urls):
         raise InputError(*problems)
-    edit = _edit(layout, urls)
+    edit = _edit(layout, urls, base_url=_folder(base_url) if base_url else "")
     moved = _rewritten(layout.text(GRUB_CFG), layout, urls, edit=edit)
     try:
         too_long = [*checks.command_lines(menu(moved, read=layout.text))]
@@ -114,10 +124,10 @@ def _reports_stay(layout: Layout, before: Urls) -> Iterator[Problem]:
         )
 
 
-def _problems(layout: Layout, *, boot_url: str | None, artifact_url: str | None) -> list[Problem]:
+def _problems(layout: Layout, *, boot_url: str | None, artifact_url: str | None, base_url: str | None) -> list[Problem]:
     found: list[Problem] = []
-    if boot_url is None and artifact_url is None:
-        message = "nothing to change: give --boot-url, --artifact-url or both"
+    if boot_url is None and artifact_url is None and base_url is None:
+        message = "nothing to change: give --boot-url, --artifact-url or --base-url"
         found.append(
             Problem(reference="relocate-nothing", message=message, hint="pxe-pack relocate DIR --boot-url URL")
         )
@@ -127,6 +137,9 @@ def _problems(layout: Layout, *, boot_url: str | None, artifact_url: str | None)
             message = f"{layout.root} boots without an ISO, so it has no boot_url"
             found.append(Problem(reference="relocate-no-iso", message=message, hint="leave --boot-url out"))
     found += checks.artifact_url(artifact_url) if artifact_url else []
+    if base_url and (reason := url_problem(base_url)):
+        message, hint = f"the base URL {redact(base_url)} {reason}", "for example --base-url http://10.0.0.1/mirror/"
+        found.append(Problem(reference="base-url-invalid", message=message, hint=hint))
     found += [replaced for replaced in layout.differing() if "does not exist" in replaced.message]
     if unlisted := layout.unlisted():
         message = f"{layout.root} contains {what_is(unlisted[0])} that pxe-pack did not write: {unlisted[0]}"
@@ -184,7 +197,7 @@ def _rewritten(cfg: str, layout: Layout, urls: Urls, *, edit: sign_again.Edit) -
     return "".join(map(str, nodes))
 
 
-def _edit(layout: Layout, urls: Urls) -> sign_again.Edit:
+def _edit(layout: Layout, urls: Urls, *, base_url: str) -> sign_again.Edit:
     """What replaces the URLs in the words of an entry's kernel, and adds or removes the arguments that tell them."""
     packed, before, after = layout.packed_artifact_url, layout.urls.boot_url, urls.boot_url
     own, added = [ARTIFACT_URL], dict[str, str]()
@@ -195,6 +208,9 @@ def _edit(layout: Layout, urls: Urls) -> sign_again.Edit:
         added[ISO_SHA256] = layout.files[layout.iso].sha256
     if urls.artifact_url and packed and urls.artifact_url != _folder(packed) and layout.of_kind(Kind.ARTIFACT):
         added[ARTIFACT_URL] = urls.artifact_url
+    if base_url:
+        own.append(BASE_URL)
+        added[BASE_URL] = base_url
 
     def edit(given: Sequence[str]) -> list[str]:
         words = kernel_arguments.without(given, own)

@@ -134,7 +134,7 @@ def _download(subject: Subject, items: Sequence[Wanted], console: Console) -> Do
 def _now() -> str:
     """The time of new entries: SOURCE_DATE_EPOCH if set, else now."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    moment = datetime.fromtimestamp(int(epoch), tz=UTC) if epoch.isdigit() else datetime.now(tz=UTC)
+    moment = datetime.fromtimestamp(int(epoch), tz=UTC) if epoch.isdecimal() else datetime.now(tz=UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -116,8 +116,8 @@ class Repository:
     def put(self, digest: str, size: int, opened: Callable[[], IO[bytes]]) -> None:
         """Upload the blob that `opened` opens anew for each attempt."""
         start = f"{blob_url(self.url, '')}uploads/"
-        location = self._ask("POST", start, {"Content-Length": "0"}, known=(_ACCEPTED,)).headers.get("Location", "")
-        target = with_query(join(parse(start), location).raw, f"digest={digest}")
+        begun = self._ask("POST", start, {"Content-Length": "0"}, known=(_ACCEPTED,))
+        target = with_query(_redirected(parse(start), begun).raw, f"digest={digest}")
         fields = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         self._ask("PUT", target, fields, body=opened, known=(_CREATED, _ACCEPTED))
 

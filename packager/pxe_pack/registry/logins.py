@@ -92,6 +92,8 @@ def _helped(helper: str, host: str) -> Login | None:
             found = json.loads(tools.run(f"docker-credential-{helper}", "get", stdin=asked))
         except (WorkError, ValueError):
             return None  # "credentials not found in native keychain" is an exit code too
+    if not isinstance(found, dict):
+        return None
     user, secret = str(found.get("Username", "")), str(found.get("Secret", ""))
     return Login(identity_token=secret) if user == _TOKEN_USER else Login(user=user, password=secret)
 

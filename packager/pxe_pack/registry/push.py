@@ -213,7 +213,7 @@ def _created() -> dict[str, object]:
     from datetime import UTC, datetime
 
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if not epoch.isdigit():
+    if not epoch.isdecimal():
         return {}
     moment = datetime.fromtimestamp(int(epoch), tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {"annotations": {"org.opencontainers.image.created": moment}}

@@ -16,7 +16,7 @@ from pxe_pack import tools
 from pxe_pack.cleanup import signals_raise, temporary_folder
 from pxe_pack.console import Console
 from pxe_pack.serve import certificate, collector, describe, dhcp_probe, log_size, ports
-from pxe_pack.serve.children import Child
+from pxe_pack.serve.children import Child, ServerEndedError
 from pxe_pack.serve.configuration import Folders, dnsmasq_config, dnsmasq_user, nginx_config
 from pxe_pack.serve.interfaces import interfaces
 from pxe_pack.serve.plan import Dhcp, Options, Plan, make_plan, published
@@ -120,6 +120,8 @@ def _follow(options: Options, servers: _Servers, console: Console) -> None:
         try:
             plan = make_plan(options, interfaces(), collector=servers.plan.site.collector)
             servers.change(plan)
+        except ServerEndedError:
+            raise
         except (InputError, WorkError) as error:
             console.problems(error.problems)
             console.say(f"version {version} is served with the URLs of the one before it")

@@ -85,6 +85,12 @@ def child(options: Options, folders: Folders, *, folder: str) -> Child:
     )
 
 
+def _without_password(database: str) -> tuple[str, str]:
+    """The URL of a database, and the password that it had; everybody on this machine can read a command line."""
+    found = re.fullmatch(r"(postgresql[\w+]*://[^:/@]*):([^@]*)(@.*)", database)
+    return (f"{found[1]}{found[3]}", unquote(found[2])) if found else (database, "")
+
+
 def _reached_at(options: Options) -> str:
     """HOST:PORT for this machine. Raises InputError if others are meant to reach it too, and would be refused."""
     address, number = options.page or _LISTEN
@@ -101,9 +107,3 @@ def _reached_at(options: Options) -> str:
 
 def _host(address: Address) -> str:
     return f"[{address}]" if address.version == 6 else str(address)  # noqa: PLR2004
-
-
-def _without_password(database: str) -> tuple[str, str]:
-    """The URL of a database, and the password that it had; everybody on this machine can read a command line."""
-    found = re.fullmatch(r"(postgresql[\w+]*://[^:/@]*):([^@]*)(@.*)", database)
-    return (f"{found[1]}{found[3]}", unquote(found[2])) if found else (database, "")

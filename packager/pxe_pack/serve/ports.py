@@ -54,7 +54,7 @@ def _problem(port: Port, address: Address) -> Problem | None:
             return None
         holder = _holder(port)
         message = f"cannot listen at {port}: {error.strerror}{f': {holder} does' if holder else ''}"
-        hint = "stop that program, or choose another --interface"
+        hint = "stop that program" if address.is_loopback else "stop that program, or choose another --interface"
         return Problem(reference="serve-port", message=message, hint=hint)
     return None
 

@@ -49,6 +49,20 @@ def test_a_credential_helper_is_asked(
     runs("push", "--insecure", small, f"{guarded.place}/site/small:v1")
 
 
+def test_a_credential_helper_that_answers_something_else_has_nothing(
+    guarded: Registry, small: Path, home: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / ".docker").mkdir()
+    (home / ".docker/config.json").write_text(json.dumps({"credHelpers": {guarded.host: "site"}}))
+    helper = home / "docker-credential-site"
+    helper.write_text("#!/bin/sh\necho '[1]'\n")
+    helper.chmod(0o755)
+    from pxe_pack import tools
+
+    monkeypatch.setattr(tools, "SEARCH_PATH", f"{home}:{tools.SEARCH_PATH}")
+    assert "docker login" in fails("push", small, f"{guarded.place}/site/small:v1")
+
+
 def test_without_a_login_the_commands_that_log_in_are_named(
     guarded: Registry, small: Path, fails: Fails, tmp_path: Path
 ) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from fakes import registry as fake
+from fakes.faults import Status
 from fakes.node import FakeNode
 from fakes.registry import Registry
+from fakes.server import Script, Server
 from packing.registries import LARGE, SMALL, Fails, MiB, Runs, files, skopeo
 from pxe_pack import cli
 
@@ -139,6 +141,13 @@ def test_of_a_published_folder_one_version_is_pushed(registry: Registry, layout:
     (top / "current").symlink_to(f"versions/{name}")
     told = fails("push", top, f"{registry.place}/site/published:v1", code=2)
     assert f"pxe-pack push {top}/current" in told
+
+
+@pytest.mark.parametrize("location", ["http://[", "ftp://x/y", "//[/"])
+def test_an_upload_to_what_is_no_place_for_it_is_refused(small: Path, fails: Fails, location: str) -> None:
+    begun = Script(faults=[Status(202, {"Location": location})])
+    with Server({"/v2/site/x/blobs/uploads/": begun}) as other:
+        assert "error[registry-wrong]" in fails("push", small, other.url("/site/x:v1"))
 
 
 def test_no_registry_at_all_is_told(small: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:

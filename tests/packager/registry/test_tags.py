@@ -120,10 +120,16 @@ def test_check_asks_the_registry_for_the_layer(tagged: Site, runs: Runs, capsys:
     artifact["title"] = "other"
     tagged.write_config()
     Path("fetch.lock").unlink()
-    assert "no layers with the title other, but m.bin" in check()["url-unreachable"]
+    assert "no layer has the title other; there are: m.bin" in check()["url-unreachable"]
     artifact["oci"] = f"{artifact['oci'].rpartition(':')[0]}:{'0' * 64}"
     tagged.write_config()
     assert "404" in check()["url-unreachable"]
     artifact["registry_credential"], artifact["insecure"] = "pxe-fetch.registry", True
     tagged.write_config()
     assert "a credential that only nodes have" in check()["url-unasked"]
+    place = artifact["oci"].removeprefix("http://").partition("/")[0]
+    artifact["tiers"] = {f"http://{place}/v2/": ["http://127.0.0.1:1/files/"]}
+    del artifact["registry_credential"]
+    tagged.write_config()
+    cli.main(["check", str(tagged.image), "--agent-config", "fetch.yaml", "--json"])
+    assert "http://127.0.0.1:1/files/" in capsys.readouterr().out
