@@ -17,6 +17,7 @@ import requests
 
 from fakes.process import Process, running
 from fakes.waiting import until
+from pxe_pack import https
 
 TOKEN = "0123456789abcdef0123456789abcdef"  # noqa: S105
 _RUNS = itertools.count(1)
@@ -60,7 +61,7 @@ class Collector:
 
     process: Process
     folder: Path
-    session: requests.Session = field(default_factory=requests.Session)
+    session: requests.Session = field(default_factory=https.session)
 
     @property
     def url(self) -> str:
@@ -109,7 +110,7 @@ class Collector:
     def restart(self) -> None:
         """Start it again, with what it had on disk."""
         self.process.start()
-        self.session = requests.Session()
+        self.session = https.session()
 
 
 @contextlib.contextmanager
@@ -138,7 +139,8 @@ def collector(
         if lines == seen:
             return False
         with contextlib.suppress(requests.RequestException):
-            requests.get(f"{made.url.replace('0.0.0.0', '127.0.0.1').replace('[::]', '[::1]')}/healthz", timeout=5)  # noqa: S104
+            url = made.url.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")  # noqa: S104
+            https.session().get(f"{url}/healthz", timeout=5)
             seen = lines
             return True
         return False
