@@ -23,7 +23,7 @@ RUN_KEYS = {
 }  # fmt: skip
 ARTIFACT_KEYS = {
     "name", "dest", "phase", "required", "bytes", "total", "bytes_received", "attempts", "url", "sha256", "seconds",
-    "error", "cause", "final_url", "remark",
+    "error", "cause", "final_url", "remark", "oci",
 }  # fmt: skip
 
 
