@@ -53,6 +53,7 @@ def test_state_has_the_keys_that_the_packager_reads(node: FakeNode) -> None:
         "cause": None,
         "final_url": None,
         "remark": None,
+        "oci": None,
     }
 
 
