@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.chunks import chunk_digests, chunk_listing
 from fakes.content import Content
 from fakes.exchange import Exchange, Fault
 from fakes.faults import (
@@ -96,9 +97,7 @@ def test_spread_mirrors_share_the_chunks(tmp_path: Path) -> None:
 
 
 def test_lists_of_chunk_digests_are_asked_for_in_listed_order(node: FakeNode) -> None:
-    listed = "".join(
-        f"{hashlib.sha256(BODY[at : at + CHUNK]).hexdigest()}\n" for at in range(0, len(BODY), CHUNK)
-    ).encode()
+    listed = chunk_listing(BODY, size=CHUNK)
     with Server({"/m": Script(body=BODY), "/one": Script(body=listed), "/two": Script(body=listed)}) as server:
         chunks = {
             "size": CHUNK,
@@ -393,7 +392,7 @@ def entry(node: FakeNode, *servers: Server, chunk: int | None, body: bytes = BOD
     found = dict(node.entry("m", "", body, urls=urls, mirror_order="listed"))
     del found["url"]
     if chunk:
-        digests = [hashlib.sha256(body[at : at + chunk]).hexdigest() for at in range(0, len(body), chunk)]
+        digests = chunk_digests(body, size=chunk)
         found |= {"size": len(body), "chunks": {"size": chunk, "sha256": digests}}
     return found
 

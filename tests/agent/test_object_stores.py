@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import re
@@ -19,6 +18,7 @@ import yaml
 from urllib3.exceptions import InsecureRequestWarning
 
 from fakes.certs import Authority
+from fakes.chunks import chunk_digests
 from fakes.faults import Demand, Status, redirect
 from fakes.node import FakeNode, Ran
 from fakes.s3 import BUCKET, S3, s3
@@ -77,7 +77,7 @@ def test_a_presigned_download_that_breaks_resumes_by_a_range(node: FakeNode, sto
 def test_chunks_of_a_presigned_url_come_by_ranges(node: FakeNode, store: S3, authority: Authority) -> None:
     url, query = store.presigned("releases/m 1+2.bin")
     node.credential("pxe-fetch.s3", query)
-    digests = [hashlib.sha256(BODY[at : at + CHUNK]).hexdigest() for at in range(0, len(BODY), CHUNK)]
+    digests = chunk_digests(BODY, size=CHUNK)
     entry = {**node.entry("model", url, BODY, query_credential="pxe-fetch.s3"), "size": len(BODY)}
     del entry["sha256"]
     chunked = entry | {"chunks": {"size": CHUNK, "sha256": digests}}

@@ -11,6 +11,7 @@ from threading import Barrier
 
 import pytest
 
+from fakes.chunks import chunk_digests
 from fakes.exchange import Exchange
 from fakes.faults import Flip, Serve, Status, cut, redirect, stall, unavailable
 from fakes.node import FakeNode
@@ -167,7 +168,6 @@ def test_query_of_a_url_is_shown_nowhere(node: FakeNode) -> None:
 
 
 def test_digest_may_come_from_a_sha256sums_file(node: FakeNode) -> None:
-    import hashlib
 
     sums = f"{'0' * 64}  other\n{hashlib.sha256(BODY).hexdigest()} *./m v1.bin\n".encode()
     entry = {"name": "m", "dest": str(node.out / "m"), "sha256_url": "SHA256SUMS", "url": "m%20v1.bin"}
@@ -243,7 +243,7 @@ def test_bug_of_the_engine_is_70_and_shown_where_it_is_with_debug(
         raise ZeroDivisionError("surprise")
 
     monkeypatch.setattr("pxe_fetch.transport.http.HttpTransport.open", break_down)
-    pieces = [hashlib.sha256(BODY[at : at + 65536]).hexdigest() for at in range(0, len(BODY), 65536)]
+    pieces = chunk_digests(BODY, size=65536)
     chunked = {"chunks": chunks | {"sha256": pieces}, "size": len(BODY)} if chunks else {}
     entry = node.entry("m", "http://127.0.0.1/m", BODY, **chunked)
     ran = node.run_config(entry)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from fakes.chunks import chunk_digests
 from fakes.exchange import Fault
 from fakes.faults import Hang, Status, drip, stall, unavailable
 from fakes.node import FakeNode
@@ -22,7 +22,7 @@ from fakes.waiting import until
 
 BODY = b"x" * 400_000
 CHUNK = 64 * 1024
-DIGESTS = [hashlib.sha256(BODY[at : at + CHUNK]).hexdigest() for at in range(0, len(BODY), CHUNK)]
+DIGESTS = chunk_digests(BODY, size=CHUNK)
 LARGE = 2 << 30  # bytes: they take seconds to hash
 PIECE, PIECES = 64 << 20, 96  # bytes of zeros, and how many of them: more than any run here unpacks
 COMPRESS = {"gzip": ["gzip", "-1"], "xz": ["xz", "-0"], "zstd": ["zstd", "-q"], "tar": ["zstd", "-q"]}

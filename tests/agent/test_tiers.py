@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.chunks import chunk_digests
 from fakes.content import Content
 from fakes.exchange import Exchange, Fault
 from fakes.faults import Serve, Status, cut
@@ -22,7 +22,7 @@ from fakes.waiting import until
 
 CHUNK = 64 * 1024
 BODY = random.Random(160).randbytes(40 * CHUNK + 321)
-DIGESTS = [hashlib.sha256(BODY[at : at + CHUNK]).hexdigest() for at in range(0, len(BODY), CHUNK)]
+DIGESTS = chunk_digests(BODY, size=CHUNK)
 MANY = 40  # nodes, of which one has any given order of two mirrors with certainty
 BOTH = pytest.mark.parametrize("is_chunked", [False, True], ids=["whole", "chunks"])
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from fakes.certs import Authority
+from fakes.chunks import chunk_listing
 from fakes.faults import Status
 from fakes.node import Entry, FakeNode
 from fakes.server import Script, Server
@@ -18,7 +19,7 @@ from fakes.server import Script, Server
 CHUNK = 64 * 1024
 BODY = random.Random(161).randbytes(5 * CHUNK)
 DIGEST = hashlib.sha256(BODY).hexdigest()
-LIST = "".join(f"{hashlib.sha256(BODY[at : at + CHUNK]).hexdigest()}\n" for at in range(0, len(BODY), CHUNK)).encode()
+LIST = chunk_listing(BODY, size=CHUNK)
 FILES = {"/site/m.bin": BODY, "/site/m.chunks": LIST, "/site/SHA256SUMS": f"{DIGEST}  m.bin\n".encode()}
 SCRIPTS = {path: Script(body=body) for path, body in FILES.items()}
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from base64 import b64encode
 from typing import Any
 
 from fakes import registry as fake
+from fakes.chunks import chunk_listing
 from fakes.exchange import Fault
 from fakes.node import Entry, FakeNode
 from fakes.registry import PASSWORD, USER, Registry
@@ -22,20 +22,14 @@ CHUNK_SIZE = "io.pxe-pack.chunk-size"
 LOGS_IN: dict[str, Any] = {"registry_credential": CREDENTIAL, "insecure": True}
 
 
-def chunk_digests(body: bytes, *, size: int) -> bytes:
-    """The list of the digests of `body`'s chunks."""
-    chunks = [body[start : start + size] for start in range(0, len(body), size)]
-    return "".join(f"{hashlib.sha256(chunk).hexdigest()}\n" for chunk in chunks).encode()
-
-
 def chunk_list(body: bytes, *, title: str, size: int) -> dict[str, object]:
     """What a manifest says of that list, for the layer with this title."""
-    described = fake.descriptor(chunk_digests(body, size=size), title=f"{title}.chunks")
+    described = fake.descriptor(chunk_listing(body, size=size), title=f"{title}.chunks")
     annotations = {"org.opencontainers.image.title": f"{title}.chunks", CHUNK_SIZE: str(size)}
     return {**described, "annotations": annotations}
 
 
-CHUNKS = chunk_digests(BODY, size=CHUNK)
+CHUNKS = chunk_listing(BODY, size=CHUNK)
 LAYER = fake.descriptor(BODY, title="m.bin")
 LIST = fake.descriptor(CHUNKS, title="m.bin.chunks")
 PLAIN = fake.manifest(LAYER)

@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from fakes import caches
+from fakes.chunks import chunk_digests
 from fakes.network import Host
 from fakes.process import WebServer
 from pxe_pack.caches import CACHES
@@ -84,7 +85,7 @@ def storm(
     """
     (folder / "credentials").mkdir(parents=True)
     (folder / "credentials" / CREDENTIAL).write_text(secret)
-    digests = [hashlib.sha256(body[at : at + CHUNK]).hexdigest() for at in range(0, len(body), CHUNK)]
+    digests = chunk_digests(body, size=CHUNK)
     commands, folders = [], []
     for number, (host, sources) in enumerate(nodes):
         home = folder / f"node{number}"

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from fakes import ports
-from fakes.layers import chunk_digests, chunk_list
+from fakes.chunks import chunk_listing
+from fakes.layers import chunk_list
 from fakes.network import Host
 from fakes.process import WebServer
 from fakes.registry import PASSWORD, USER, Registry, descriptor, digest, manifest, put, registry
@@ -45,7 +46,7 @@ def served(fleet: Fleet, folder: Path, *, private: bool) -> Iterator[Site]:
     """
     layers = [descriptor(BODY, title="file"), chunk_list(BODY, title="file", size=CHUNK)]
     with registry(folder / "filled") as filled:
-        named = put(filled, "site/model", manifest(*layers), BODY, chunk_digests(BODY, size=CHUNK))
+        named = put(filled, "site/model", manifest(*layers), BODY, chunk_listing(BODY, size=CHUNK))
     host = fleet.origin
     with contextlib.ExitStack() as stack:
         origin = stack.enter_context(

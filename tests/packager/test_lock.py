@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fakes.chunks import chunk_digests
 from fakes.faults import Demand, Serve, Status, cut, drip, redirect
 from fakes.ftp import Breach, BreakingFtp
 from fakes.nginx import nginx
@@ -137,7 +138,7 @@ def test_a_large_artifact_has_chunk_digests_that_its_node_gets(site: Site, packs
         site.rest = {"artifacts": [artifact(server.url("/m.bin"))]}
         site.write_config()
         assert lock() == 0
-    digests = [hashlib.sha256(large[at : at + 4 * MiB]).hexdigest() for at in range(0, len(large), 4 * MiB)]
+    digests = chunk_digests(large, size=4 * MiB)
     assert locked()["model"]["chunks"] == {"size": "4MiB", "sha256": digests}
     packs()
     found = packed(site)

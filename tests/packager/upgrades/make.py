@@ -32,7 +32,7 @@ from liveos.specials import Inode  # noqa: E402
 COMMITS = {
     "2026-11-29": "e77a4b2",  # a manifest without `kind`, an ISO without a record of its original
     "2026-11-30-morning": "ca0a772",  # with both
-    "2026-11-30-noon": "338d6f0",  # with what says of trust and of the ISO's verification that there is none
+    "2026-11-30-noon": "338d6f0",  # whose manifest says that it has no keys and no verified ISO
 }
 WAYS = {"updates": "image", "rootfs": "image", "initrd": "image-full-os"}
 _LIBC = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 3, 0x3E) + bytes(44) + b"GLIBC_2.36\0"
