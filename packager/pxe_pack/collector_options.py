@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 
 from pxe_fetch.contract.problem import RuleError
@@ -26,6 +27,18 @@ def add_shared(parser: argparse._ActionsContainer) -> None:
     add("--keep", type=_checked(long_duration), metavar="TIME", help=f"delete older runs (default: {KEEP})")
     add("--keep-size", type=_checked(size), metavar="SIZE", help=f"delete the oldest beyond it (default: {KEEP_SIZE})")
     add("--failure-webhook", metavar="URL", help="POST each failure of a node there")
+
+
+def add_proxy(parser: argparse._ActionsContainer, *, of: str) -> None:
+    """Add `--proxy`, whose word on the client's address is taken; `of` says what they are."""
+    parser.add_argument(
+        "--proxy",
+        type=ip_address,
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help=f"{of} in X-Forwarded-For; repeatable",
+    )
 
 
 def shared(arguments: argparse.Namespace) -> tuple[str, ...]:

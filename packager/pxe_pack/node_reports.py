@@ -2,7 +2,7 @@
 
 The token is kept in a file beside the configuration, so that all packs of it have the same: a node that booted from an
 earlier version of a layout can still report, and the same inputs give the same layout. In the image, root alone can
-read it; but whoever has the ISO can read it too (docs/decisions/0047).
+read it; but so can anybody who has the ISO (docs/decisions/0047).
 """
 
 from __future__ import annotations

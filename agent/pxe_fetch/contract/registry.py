@@ -83,6 +83,16 @@ def written(url: str) -> str:
     return f"{place}/{repository}{'@' if ':' in last else ':'}{last}"
 
 
+def with_digest(url: str, digest: str) -> str:
+    """The manifest's URL `url` with `digest` in place of its tag or digest."""
+    return f"{url.rpartition('/')[0]}/{digest}"
+
+
+def repository_name(url: str) -> str:
+    """The name of the repository of the manifest's URL `url`; empty if it is none's."""
+    return match[3] if (match := re.fullmatch(_URL, url)) else ""
+
+
 def blob_url(url: str, digest: str) -> str:
     """The URL of the blob `digest` in the repository of the manifest's URL `url`. Raises ValueError if it is none."""
     if not (match := re.fullmatch(_URL, url)):

@@ -76,7 +76,7 @@ def node_code(token: str, mac: str) -> str:
 
 
 class Visitors:
-    """Who may see the page: whoever knows the password; if there is none, browsers on this machine."""
+    """Decides who may see the page: who knows the password, or, without one, browsers on this machine."""
 
     def __init__(self, password_file: Path | None) -> None:
         self._password = _long_enough("\n".join(_lines(password_file)), password_file) if password_file else ""

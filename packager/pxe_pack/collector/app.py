@@ -89,7 +89,7 @@ def application(services: Services) -> Starlette:
 
 
 def _end_with(task: asyncio.Task[None]) -> None:
-    """End the collector if a part of it has ended by a bug: whoever started it starts it again."""
+    """End the collector if a part of it has ended by a bug: what started it starts it again."""
     if not task.cancelled() and (error := task.exception()):
         _log.critical("the collector ends: %s", error, exc_info=error)
         signal.raise_signal(signal.SIGTERM)

@@ -8,7 +8,6 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
-from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
@@ -28,7 +27,7 @@ from pxe_pack.collector.layouts import ServedLayouts
 from pxe_pack.collector.metrics import Metrics
 from pxe_pack.collector.webhook import Webhook
 from pxe_pack.collector.writer import Writer
-from pxe_pack.collector_options import KEEP, KEEP_SIZE, add_shared, long_duration
+from pxe_pack.collector_options import KEEP, KEEP_SIZE, add_proxy, add_shared, long_duration
 from pxe_pack.tools import InputError
 
 BAD_INPUT = 2
@@ -73,14 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--nginx-log", type=Path, metavar="FILE", help="nginx's access log")
     add("--dnsmasq-log", type=Path, metavar="FILE", help="dnsmasq's log")
     add("--layout", type=Path, metavar="DIR", help="what is served, for the tokens in its images")
-    add(
-        "--proxy",
-        type=ip_address,
-        action="append",
-        default=[],
-        metavar="ADDRESS",
-        help="a proxy or balancer that says in X-Forwarded-For whose a report is; repeatable",
-    )
+    add_proxy(parser, of="a proxy or balancer that says whose a report is")
     add("--tls-cert", type=Path, metavar="FILE", help="serve https with this certificate")
     add("--tls-key", type=Path, metavar="FILE", help="its key")
     add("--rate", type=float, default=5.0, metavar="N", help="reports a second from one address (default: 5)")

@@ -6,7 +6,7 @@ import argparse
 from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 
-from pxe_pack.collector_options import add_shared, shared
+from pxe_pack.collector_options import add_proxy, add_shared, shared
 from pxe_pack.commands.snippet import add_tls, tls_of
 from pxe_pack.console import Console
 from pxe_pack.layout.site import Address
@@ -46,14 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="DNS server to announce; repeatable",
     )
     add("--router", type=IPv4Address, metavar="ADDRESS", help="router to announce (IPv4)")
-    add(
-        "--proxy",
-        type=ip_address,
-        action="append",
-        default=[],
-        metavar="ADDRESS",
-        help="a cache or proxy of the nodes that says in X-Forwarded-For whom it asks for; repeatable",
-    )
+    add_proxy(parser, of="a cache or proxy of the nodes that says whom it asks for")
     add("--unprivileged", action="store_true", help="without root: HTTP only, at a port above 1023")
     add_tls(parser)
     add("--tls-self-signed", action="store_true", help="make --tls-cert and --tls-key if they do not exist")

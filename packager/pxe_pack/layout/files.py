@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pxe_pack.hashing import copy_span
+
+_SUM_LINE = re.compile(r"\\?[0-9a-f]{64}  (.+)")
 
 
 def found_below(folder: Path) -> Iterable[str]:
@@ -51,3 +54,10 @@ def sum_line(path: str, sha256: str) -> str:
     """A line of SHA256SUMS. As in coreutils, a line starts with a backslash if the name needed escaping."""
     escaped = path.replace("\\", "\\\\")
     return f"{'' if escaped == path else chr(92)}{sha256}  {escaped}\n"
+
+
+def summed_paths(text: str) -> Iterator[str]:
+    """The paths in `text`, lines that `sum_line` has written; other lines are passed over."""
+    for line in text.splitlines():
+        if match := _SUM_LINE.fullmatch(line):
+            yield match[1].replace("\\\\", "\\")

@@ -85,7 +85,7 @@ class Lock:
             hint = f"`pxe-pack lock {self.config}` downloads it again"
             raise RuleError(f"{reason} in {self.path}", reference="lock-stale", hint=hint)
         if locked.manifest:
-            pinned = each(artifact.mirrors, lambda url: f"{url.rpartition('/')[0]}/sha256:{locked.manifest}")
+            pinned = each(artifact.mirrors, lambda url: registry.with_digest(url, f"sha256:{locked.manifest}"))
             return replace(artifact, size=locked.size, mirrors=pinned)
         if locked.chunks:  # as of a `source`: a node that had both would read the file twice
             return replace(artifact, size=locked.size, chunks=locked.chunks)

@@ -10,7 +10,6 @@ folder, sees to both.
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
@@ -29,7 +28,7 @@ from pxe_pack.config import Pack
 from pxe_pack.config_file import read_config
 from pxe_pack.console import Console, joined
 from pxe_pack.hashing import hash_file
-from pxe_pack.layout.files import sum_line
+from pxe_pack.layout.files import sum_line, summed_paths
 from pxe_pack.layout.manifest import SUMS, path_problem
 from pxe_pack.lock.lockfile import read_lock
 from pxe_pack.mirror.files import MirroredFile, mirrored
@@ -42,7 +41,6 @@ _WORK = ".pxe-pack-mirror"
 _HEADER = (
     "# Written by `pxe-pack mirror`, which replaces it: a configuration for this folder, which it is served from.\n"
 )
-_SUM_LINE = re.compile(r"\\?[0-9a-f]{64}  (.+)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,8 +235,7 @@ def _listed(output: Path) -> set[str]:
         text = (output / SUMS).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return set()
-    paths = {match[1].replace("\\\\", "\\") for line in text.splitlines() if (match := _SUM_LINE.fullmatch(line))}
-    return {path for path in paths if not path_problem(path)}
+    return {path for path in summed_paths(text) if not path_problem(path)}
 
 
 def _remove(output: Path, paths: Collection[str]) -> Iterator[str]:

@@ -13,7 +13,7 @@ import requests
 
 from pxe_fetch.contract.paths import CA_BUNDLES
 from pxe_fetch.contract.problem import Problem, RuleError
-from pxe_fetch.contract.registry import Login, digest_of, manifest_url, written
+from pxe_fetch.contract.registry import Login, digest_of, manifest_url, repository_name, with_digest, written
 from pxe_fetch.contract.url import parse
 from pxe_pack import https
 from pxe_pack.registry.client import Repository
@@ -42,7 +42,7 @@ def reference(text: str) -> str:
 
 def pinned(url: str, digest: str) -> str:
     """The reference of the manifest's URL `url`, with `digest` in place of its tag."""
-    return written(f"{url.rpartition('/')[0]}/{digest}")
+    return written(with_digest(url, digest))
 
 
 def tagged(text: str) -> str:
@@ -56,8 +56,7 @@ def tagged(text: str) -> str:
 def repository(url: str, arguments: argparse.Namespace) -> Repository:
     """The repository of the manifest's URL `url`, with the login that `arguments` have for it. Raises InputError."""
     place, ca_file = parse(url), arguments.ca_file
-    name = place.path.removeprefix("/v2/").rpartition("/manifests/")[0]
-    login = login_for(place.host_and_port, name, file=arguments.login)
+    login = login_for(place.host_and_port, repository_name(url), file=arguments.login)
     if place.scheme == "http" and login != Login() and not arguments.insecure:
         message = f"the login for {place.host_and_port} would be sent unencrypted"
         hint = f"write {written(url).removeprefix('http://')} if it has https, or allow it with --insecure"
