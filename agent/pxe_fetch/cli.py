@@ -166,11 +166,11 @@ def _check(file: str, *, as_json: bool) -> int:
 
     from pxe_fetch.config_source import decode, read_file
     from pxe_fetch.contract import reader
-    from pxe_fetch.contract.keys import flat
     from pxe_fetch.contract.mirrors import requested
     from pxe_fetch.contract.problem import ProblemError, printable, show_all
     from pxe_fetch.contract.quantity import count
     from pxe_fetch.contract.registry import written
+    from pxe_fetch.contract.url import flat
 
     try:
         config = reader.read(decode(read_file(Path(file)), name=file), name=file)

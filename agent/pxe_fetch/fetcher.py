@@ -78,15 +78,11 @@ class Fetcher:
         """Fetch and install one artifact, or record why that failed. Raises StoppedError."""
         try:
             self.event_log.checking(transfer.name)
-            pinned = resolved(
-                transfer,
-                self.context,
-                on_layer=self.event_log.resolved,
-                is_unpinned_allowed=self.is_unpinned_allowed,
-            )
+            pinned = transfer if transfer.is_resolved else self._resolved(transfer)
             with closing(self.roots.open(transfer.dest)) as folder:
                 self._fetch_into(folder, pinned)
-            self.units.start(transfer)
+            if transfer.start:
+                self.units.start(transfer)
         except StoppedError:
             raise  # not a failure of the artifact: the run says why it ended
         except OSError as error:  # the transports and downloads raise FetchError: this is about the destination
@@ -96,6 +92,10 @@ class Fetcher:
             self.failed(transfer.name, error)
         finally:
             self.disk_space.release(transfer.name)
+
+    def _resolved(self, transfer: Transfer) -> Transfer:
+        on_layer, is_allowed = self.event_log.resolved, self.is_unpinned_allowed
+        return resolved(transfer, self.context, on_layer=on_layer, is_unpinned_allowed=is_allowed)
 
     def _fetch_into(self, folder: Folder, transfer: Transfer) -> None:
         """Have the destination right in the open folder that it is in. Raises FetchError and OSError."""

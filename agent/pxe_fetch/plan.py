@@ -11,13 +11,24 @@ from pathlib import Path
 
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract import checks, facts, paths, validators
-from pxe_fetch.contract.keys import Tiers, flat
-from pxe_fetch.contract.mirrors import each, moved, requested
+from pxe_fetch.contract.mirrors import moved, requested
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig, RetryPolicy, Timeouts
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
 from pxe_fetch.contract.record import mutable_record, record
 from pxe_fetch.contract.registry import Login
-from pxe_fetch.contract.url import Origin, UrlError, is_absolute, join, parse, redact, scheme_of, with_query
+from pxe_fetch.contract.url import (
+    Origin,
+    Tiers,
+    UrlError,
+    each,
+    flat,
+    is_absolute,
+    join,
+    parse,
+    redact,
+    scheme_of,
+    with_query,
+)
 from pxe_fetch.errors import CannotCreateError, FetchError, PolicyError
 from pxe_fetch.filesystem import AllowedRoots, real_path
 from pxe_fetch.node import Node
@@ -70,6 +81,12 @@ class Transfer(Source):
     required: bool = True
     start: tuple[str, ...] = ()  # units
     start_required: bool = False
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether the configuration has all that pins the bytes, so that no server is asked for it."""
+        has_chunks = self.chunks is None or self.chunk_map is not None
+        return self.title is None and has_chunks and (self.digest is not None or self.chunk_map is not None)
 
     @property
     def identity(self) -> str:

@@ -137,7 +137,8 @@ def _run_steps(context: RunContext) -> Result:
     wanted = [transfer for transfer in planned.transfers if transfer.name not in refused]
     fetcher.fetch_all(wanted, parallel=config.parallel)
     transports.close()
-    units.settle()
+    if context.store.units:
+        units.settle()
     return context.store.result(fetcher.failures)
 
 

@@ -12,9 +12,9 @@ import yaml
 
 from pxe_fetch.contract import chunks as cut
 from pxe_fetch.contract import quantity, registry, validators
-from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, Mirrors, OneOrMore, Table, Text, Texts, Tiers, flat
-from pxe_fetch.contract.mirrors import each
+from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, Mirrors, OneOrMore, Table, Text, Texts
 from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, Artifact, Digest, FetchConfig
+from pxe_fetch.contract.url import Tiers, each, flat
 from pxe_pack.config import SECTIONS, Pack
 
 Plain = str | int | bool | list["Plain"] | dict[str, "Plain"]

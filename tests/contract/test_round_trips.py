@@ -13,7 +13,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pxe_fetch.contract import chunks, facts, quantity, reader, registry
-from pxe_fetch.contract.keys import Tiers
 from pxe_fetch.contract.model import (
     NO_CHUNKS,
     Artifact,
@@ -28,6 +27,7 @@ from pxe_fetch.contract.model import (
     When,
 )
 from pxe_fetch.contract.problem import ProblemError, show_all
+from pxe_fetch.contract.url import Tiers
 from pxe_pack import dump
 
 milliseconds = st.integers(1, 10**9).map(lambda count: count / 1000)

@@ -13,7 +13,6 @@ from pxe_fetch.contract.keys import EXTENSION
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
 from pxe_fetch.contract.url import scheme_of
 
-_EVERY_NODE = model.When()
 _OF_SOURCE = "is given for a `source`"
 _OF_OCI = "is given for an `oci`, whose manifest has it"
 _LEAVE_OUT = "leave it out: pxe-pack computes the digests of a source"
@@ -153,7 +152,7 @@ def distinct(sections: list[Section], artifacts: list[model.Artifact]) -> None:
         if first != index and section.has("name"):
             message = f"the name `{artifact.name}` is taken by artifacts[{first}]"
             section.add("name-taken", message, at="name")
-        if artifact.when != _EVERY_NODE or not artifact.dest:
+        if artifact.when.facts or artifact.when.cmdline or not artifact.dest:
             continue  # `when` may choose one of several for the same place
         first = dests.setdefault(artifact.dest, index)
         if first != index:

@@ -15,14 +15,8 @@ from pxe_fetch.contract import quantity
 from pxe_fetch.contract.validators import Rule
 
 T = TypeVar("T")
-Tiers = tuple[tuple[str, ...], ...]  # mirrors: those of a tier are asked only while all of the tiers before it fail
 METADATA = "keys"  # of a field: a tuple of Key
 EXTENSION = "x-"  # a key that begins so is for other programs: in every section it is passed over, whatever its value
-
-
-def flat(tiers: Tiers) -> tuple[str, ...]:
-    """The mirrors in the order of their tiers."""
-    return tuple(url for tier in tiers for url in tier)
 
 
 class Text(NamedTuple):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import zip_longest
 from typing import NamedTuple
 
-from pxe_fetch.contract.keys import Tiers, flat
 from pxe_fetch.contract.model import Artifact
 from pxe_fetch.contract.registry import DOCKER_HUB
-from pxe_fetch.contract.url import comparable, scheme_of
+from pxe_fetch.contract.url import Tiers, comparable, each, flat, scheme_of
 from pxe_fetch.contract.validators import joined
 
 
@@ -55,11 +54,6 @@ def moved(artifact: Artifact, *, below: str, to: str) -> Artifact:
         digest_url=artifact.digest_url and there(artifact.digest_url),
         chunks=artifact.chunks and replace(artifact.chunks, mirrors=each(artifact.chunks.mirrors, there)),
     )
-
-
-def each(tiers: Tiers, change: Callable[[str], str]) -> Tiers:
-    """`tiers` with `change` made to each mirror."""
-    return tuple(tuple(map(change, tier)) for tier in tiers)
 
 
 def _with_caches(mirrors: Tiers, caches: Mapping[str, Tiers], *, base: str | None) -> Tiers:

@@ -7,6 +7,7 @@ here is valid: reader.read is the one way in from text.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from pxe_fetch.contract import keys, registry, validators
 from pxe_fetch.contract.facts import FACTS, argument
@@ -21,14 +22,13 @@ from pxe_fetch.contract.keys import (
     Table,
     Text,
     Texts,
-    Tiers,
     Whole,
-    flat,
     key,
     spelled,
 )
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
 from pxe_fetch.contract.record import record
+from pxe_fetch.contract.url import Tiers, flat
 
 VERSION = 1
 MAX_SERIAL = 2**53  # what JSON has exactly
@@ -70,8 +70,7 @@ class Timeouts:
     )
 
 
-@record
-class Digest:
+class Digest(NamedTuple):
     """A digest of the bytes on the wire: `algorithm` as hashlib names it, `hex` in lower case."""
 
     algorithm: str  # "sha256" or "sha512"

@@ -12,11 +12,11 @@ from typing import Any, TypeVar, cast
 
 from pxe_fetch.contract import checks, document, keys
 from pxe_fetch.contract.document import Problems, Section, Value
-from pxe_fetch.contract.keys import Tiers, flat
-from pxe_fetch.contract.mirrors import each, requested
+from pxe_fetch.contract.mirrors import requested
 from pxe_fetch.contract.model import SECTIONS, Artifact, FetchConfig
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError
+from pxe_fetch.contract.url import Tiers, each, flat
 from pxe_fetch.contract.validators import OneOf, Rule, joined
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""Parse, join and redact URLs (RFC 3986). No other module takes a URL apart.
+"""Parse, join and redact URLs (RFC 3986), alone and in tiers of mirrors. No other module takes a URL apart.
 
 A URL stays as written, since a signature may cover every character: nothing is decoded and encoded again, and a path
 keeps its `..`. Only characters that a request must not contain are percent-encoded.
@@ -7,7 +7,7 @@ keeps its `..`. Only characters that a request must not contain are percent-enco
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import field
 from functools import lru_cache
@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from pxe_fetch.contract.record import record
 
+Tiers = tuple[tuple[str, ...], ...]  # mirrors: those of a tier are asked only while all of the tiers before it fail
 DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21, "tftp": 69}  # each of these needs a host
 
 # RFC 3986, appendix B. An empty authority (`http:///x`) differs from none at all.
@@ -186,6 +187,16 @@ def _covers(entry: str, *, host: str, port: int) -> bool:
         domain = ""  # an address is in none
         return address in ipaddress.ip_network(entry.strip("[]"), strict=False)
     return entry == "*" or (bool(domain) and (host == domain or host.endswith(f".{domain}")))
+
+
+def flat(tiers: Tiers) -> tuple[str, ...]:
+    """The mirrors in the order of their tiers."""
+    return tuple(url for tier in tiers for url in tier)
+
+
+def each(tiers: Tiers, change: Callable[[str], str]) -> Tiers:
+    """`tiers` with `change` made to each mirror."""
+    return tuple(tuple(map(change, tier)) for tier in tiers)
 
 
 def redact(text: str) -> str:

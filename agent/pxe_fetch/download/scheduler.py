@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from threading import Condition
 
 from pxe_fetch.chunkmap import ChunkMap
@@ -279,7 +278,7 @@ class ChunkScheduler:
     def _reject(self, stream: Stream, index: int, *, found: Digest, is_all_own: bool) -> IntegrityError:
         """Discard a wrong chunk, and end the stream: its other chunks may be wrong for the same reason."""
         start, end = self._map.start(index), self._map.start(index + 1)
-        expected = replace(found, hex=self._map.expected(index).hex())
+        expected = found._replace(hex=self._map.expected(index).hex())
         what = f"chunk {index} has the sha256 {found.hex[:16]}…, not {expected.hex[:16]}…"
         message = f"wrong bytes from {start} to {end - 1}: {what}"
         error = IntegrityError(message, expected=str(expected), found=str(found))

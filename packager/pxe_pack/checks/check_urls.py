@@ -7,13 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from pxe_fetch.contract.keys import flat
 from pxe_fetch.contract.minisign import signature_url
 from pxe_fetch.contract.mirrors import moved, requested
 from pxe_fetch.contract.model import Artifact, FetchConfig, Proxy
 from pxe_fetch.contract.problem import Problem, printable
 from pxe_fetch.contract.registry import written
-from pxe_fetch.contract.url import redact
+from pxe_fetch.contract.url import flat, redact
 from pxe_fetch.contract.validators import joined
 from pxe_pack.checks import url_client
 from pxe_pack.checks.pinned_config import named

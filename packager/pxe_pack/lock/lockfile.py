@@ -12,11 +12,11 @@ from pxe_fetch.contract import checks, keys, registry, validators
 from pxe_fetch.contract.chunks import listed
 from pxe_fetch.contract.document import MAX_CHARACTERS, Section
 from pxe_fetch.contract.keys import Group, Key, OneOrMore, Size, Text, Texts, Whole, key, spelled
-from pxe_fetch.contract.mirrors import each
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig
 from pxe_fetch.contract.problem import Position, Problem, ProblemError, RuleError
 from pxe_fetch.contract.quantity import show_size
 from pxe_fetch.contract.reader import Reader, load_root
+from pxe_fetch.contract.url import each
 from pxe_pack.tools import InputError
 
 SUFFIX = ".lock"

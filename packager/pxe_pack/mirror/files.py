@@ -14,10 +14,9 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from pxe_fetch.contract import facts, registry
-from pxe_fetch.contract.keys import Tiers, flat
 from pxe_fetch.contract.model import Artifact, Digest, FetchConfig
 from pxe_fetch.contract.problem import Problem
-from pxe_fetch.contract.url import Origin, UrlError, is_absolute, parse, redact, scheme_of
+from pxe_fetch.contract.url import Origin, Tiers, UrlError, flat, is_absolute, parse, redact, scheme_of
 from pxe_fetch.contract.validators import joined
 from pxe_pack.layout.manifest import path_problem
 from pxe_pack.tools import InputError
