@@ -9,12 +9,11 @@ from dataclasses import replace
 from pxe_fetch import sha256sums
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract import registry
-from pxe_fetch.contract.chunks import LINE, MOST, SUFFIX, count, unlisted
+from pxe_fetch.contract.chunks import LINE, MOST, SUFFIX, chunk_size, count, unlisted
 from pxe_fetch.contract.model import Chunks, Digest
 from pxe_fetch.contract.problem import RuleError
 from pxe_fetch.contract.registry import Layer
 from pxe_fetch.contract.url import Tiers, each, flat, redact
-from pxe_fetch.contract.validators import chunk_size
 from pxe_fetch.download import fetch_text
 from pxe_fetch.download.context import Context
 from pxe_fetch.errors import PolicyError

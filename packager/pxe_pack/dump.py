@@ -39,7 +39,7 @@ def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911, PL
     match kind:
         case Text(rule=validators.mode):
             return f"{value:04o}"
-        case Text(rule=validators.moment):
+        case Text(rule=quantity.moment):
             return quantity.show_moment(cast("int", value))
         case Text(rule=validators.DigestOf(algorithm=algorithm)):
             return value.hex if isinstance(value, Digest) and value.algorithm == algorithm else None

@@ -56,9 +56,9 @@ _FORMS: dict[object, Schema] = {
     validators.absolute_path: {"pattern": "^/"},
     validators.node_path: {"pattern": "^/"},
     validators.root: {"pattern": "^/."},
-    validators.live_space: {"pattern": rf"^(?:{validators.SHARE.pattern}|{quantity.SIZE.pattern})$"},
+    quantity.live_space: {"pattern": rf"^(?:{quantity.SHARE}|{quantity.SIZE.pattern})$"},
     validators.mode: {"pattern": _whole(validators.MODE)},
-    validators.moment: {"pattern": _whole(validators.MOMENT)},
+    quantity.moment: {"pattern": f"^(?:{quantity.MOMENT})$"},
 }
 # The schema for each kind of value without parameters.
 _SIMPLE: dict[type, Schema] = {

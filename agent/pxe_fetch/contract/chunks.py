@@ -6,6 +6,9 @@ chunk. All chunks have the same size, except that the last may be shorter.
 
 from __future__ import annotations
 
+from pxe_fetch.contract import quantity
+from pxe_fetch.contract.problem import RuleError
+
 SUFFIX = ".chunks"  # of the list that pxe-pack writes beside a file
 DIGEST = 32  # bytes
 LINE = 65  # bytes: 64 hexadecimal digits and a newline
@@ -13,6 +16,19 @@ STEP = 4 * 1024  # a page: chunks begin at block boundaries of the file system
 SMALLEST = 64 * 1024
 LARGEST = 1024 * 1024 * 1024
 MOST = 1 << 17  # chunks: 4 MiB of digests
+
+
+def chunk_size(text: str) -> int:
+    """A chunk size in bytes."""
+    size = quantity.size(text)
+    if size % STEP or not SMALLEST <= size <= LARGEST:
+        raise RuleError(
+            "is not a valid chunk size",
+            reference="chunk-size-invalid",
+            label="a multiple of 4 KiB from 64 KiB to 1 GiB",
+            hint="4MiB suits most files",
+        )
+    return size
 
 
 def count(size: int, *, chunk: int) -> int:

@@ -9,23 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from pxe_fetch.contract import keys, registry, validators
+from pxe_fetch.contract import keys, quantity, registry, validators
+from pxe_fetch.contract.chunks import chunk_size
 from pxe_fetch.contract.facts import FACTS, argument
-from pxe_fetch.contract.keys import (
-    Duration,
-    Flag,
-    Group,
-    Key,
-    Mirrors,
-    OneOrMore,
-    Size,
-    Table,
-    Text,
-    Texts,
-    Whole,
-    key,
-    spelled,
-)
+from pxe_fetch.contract.keys import Duration, Flag, Group, Key, Mirrors, OneOrMore, Size, Text, Whole, key, spelled
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
 from pxe_fetch.contract.record import record
 from pxe_fetch.contract.url import Tiers, flat
@@ -41,7 +28,7 @@ HEADER_CREDENTIAL = Key(CREDENTIAL, "A credential that holds `Name: value` lines
 REGISTRY_CREDENTIAL = Key(CREDENTIAL, "A credential for `oci`: `user:password`, or an identity token.")
 QUERY_CREDENTIAL = Key(CREDENTIAL, "A credential that holds what is secret of the url's query, as `sv=…&sig=…`.")
 INSECURE = Key(Flag(), "`true`: the credentials may be sent unencrypted, by http.")
-POSITIVE = Duration(validators.positive_duration)
+POSITIVE = Duration(quantity.positive_duration)
 
 
 @record
@@ -63,7 +50,7 @@ class Timeouts:
     connect: float = key(10.0, POSITIVE, "Time to connect; 5s at most if there is another mirror.")
     read: float = key(30.0, POSITIVE, "Time without a single byte; 5s at most if its tier has another mirror.")
     min_rate: int = key(
-        16 * 1024, Size(validators.rate), "A mirror that sends fewer bytes a second is left, if there is another one."
+        16 * 1024, Size(quantity.rate), "A mirror that sends fewer bytes a second is left, if there is another one."
     )
     min_rate_window: float = key(
         60.0, POSITIVE, "Its window; 7.5s at most if another mirror of its tier has not failed."
@@ -101,7 +88,7 @@ class Chunks:
 
     size: int = key(
         0,
-        Size(validators.chunk_size),
+        Size(chunk_size),
         "Bytes of each chunk but the last.",
         missing="chunk-size-missing",
         hint="of each but the last, as in `size: 4MiB`",
@@ -134,7 +121,7 @@ class When:
     )
     cmdline: Mapping[str, tuple[str, ...]] = keys.mapping(
         Key(
-            Table(validators.any_text, OneOrMore(validators.any_text), rename=argument),
+            keys.Table(validators.any_text, OneOrMore(validators.any_text), rename=argument),
             "Kernel arguments, and the globs for their values.",
         )
     )
@@ -167,7 +154,7 @@ class Artifact:
     )
     tiers: Mapping[str, Tiers] = keys.mapping(  # by base: those in front of the mirrors below it, see contract.mirrors
         Key(
-            Table(validators.base_url, Mirrors(validators.base_url)),
+            keys.Table(validators.base_url, Mirrors(validators.base_url)),
             "Caches in front of servers: for urls below a base, those to ask before it.",
             sections=SHARED,
         )
@@ -208,7 +195,7 @@ class Artifact:
     )
     headers: Mapping[str, str] = keys.mapping(
         Key(
-            Table(validators.header_name, Text(validators.header_value)),
+            keys.Table(validators.header_name, Text(validators.header_value)),
             "HTTP headers, sent to the url's own host alone; no secrets.",
             sections=SHARED,
         )
@@ -293,7 +280,7 @@ class FetchConfig:
         None, Whole(0, MAX_SERIAL), "Raised by each new configuration: by URL, nodes refuse a lower one."
     )
     expires: int | None = key(  # in seconds since 1970
-        None, Text(validators.moment), "The last day or moment (UTC) at which nodes take the configuration by URL."
+        None, Text(quantity.moment), "The last day or moment (UTC) at which nodes take the configuration by URL."
     )
     base_url: str | None = key(  # an artifact's own is joined to its urls when they are read
         None, Text(validators.base_url), "What relative urls are joined to.", sections=("defaults", "artifacts")
@@ -305,12 +292,12 @@ class FetchConfig:
     start_jitter: float = key(0.0, Duration(), "The run starts after a random part of this, to spare the servers.")
     allowed_roots: tuple[str, ...] = key(
         DEFAULT_ROOTS,
-        Texts(validators.root),
+        keys.Texts(validators.root),
         "Artifacts go below these; the sandbox lets nothing else be written.",
         always=True,
     )
     live_space: str | None = key(  # as tmpfs's option `size` has it: "60%", or bytes
-        None, Text(validators.live_space), "How much of the memory a live system's files may take."
+        None, Text(quantity.live_space), "How much of the memory a live system's files may take."
     )
     tls: Tls = key(Tls(), Group("tls"), "Files on the node, for https with a site's own certificates.")
     proxy: Proxy = key(Proxy(), Group("proxy"), "Explicit proxies; the environment's are never used.")

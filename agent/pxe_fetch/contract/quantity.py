@@ -1,9 +1,13 @@
-"""Durations and sizes, read (`500ms 30s 5m 1h`, `512 KiB 4MiB 1GB`) and written: exactly, or in words for messages."""
+"""Durations, sizes and times: the rules by which they are read, and how they are written, exactly or for messages.
+
+Durations are `500ms 30s 5m 1h`, sizes `512 KiB 4MiB 1GB`.
+"""
 
 from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 
 from pxe_fetch.contract.problem import RuleError
 
@@ -17,11 +21,16 @@ _SIZE_UNITS: dict[str, int] = {
 }
 LONGEST = 500 * 3600  # seconds; sockets take no timeout of more than 2^31 ms (poll(2))
 LARGEST = 2**63 - 1  # bytes; off_t of Linux
+_LARGEST_RATE = 1 << 30  # bytes a second; one stream of a fast network has no more
+_LEAST_LIVE_SPACE = 64 << 20  # bytes; the system's own files in /run need some of it
 _KiB = 1024
 _MINUTE = 60
 _HOUR = 3600
 DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?(ms|s|m|h)", re.ASCII)
 SIZE = re.compile(r"(\d{1,19}(?:\.\d{1,6})?) ?([A-Za-z]{0,3})", re.ASCII)
+# Compiled when they are first used: few configurations have such values.
+SHARE = r"([0-9]{1,3})%"
+MOMENT = r"[2-9][0-9]{3}-[01][0-9]-[0-3][0-9](T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z)?"
 
 
 def duration(text: str) -> float:
@@ -39,6 +48,14 @@ def duration(text: str) -> float:
     return milliseconds / 1000
 
 
+def positive_duration(text: str) -> float:
+    """A duration in seconds, more than none."""
+    seconds = duration(text)
+    if not seconds:
+        raise RuleError("must be at least 1ms", reference="duration-out-of-range")
+    return seconds
+
+
 def size(text: str) -> int:
     """`text` in bytes; a bare number is bytes. Raises RuleError."""
     match = SIZE.fullmatch(text)
@@ -52,6 +69,40 @@ def size(text: str) -> int:
     if product > LARGEST:
         raise RuleError("is too large", reference="size-invalid", label="no file has more than 8388607TiB")
     return int(product)
+
+
+def rate(text: str) -> int:
+    """Bytes a second that a mirror may be asked for."""
+    least = size(text)
+    if least > _LARGEST_RATE:
+        label = f"at most {show_size(_LARGEST_RATE)} a second"
+        raise RuleError("is more than any mirror sends", reference="rate-out-of-range", label=label)
+    return least
+
+
+def live_space(text: str) -> str:
+    """The size of a tmpfs as mount(8) takes it (tmpfs(5), `size`): a share of the memory, or bytes."""
+    match = re.fullmatch(SHARE, text)
+    try:
+        found = text if match else str(size(text))
+    except RuleError as error:
+        label = "a share of the memory or a size, as in 60% or 2GiB"
+        raise RuleError(error.message, reference="live-space-invalid", label=label) from None
+    if not (10 <= int(match[1]) <= 90 if match else int(found) >= _LEAST_LIVE_SPACE):  # noqa: PLR2004
+        hint = "from 10% to 90% of the memory, or 64MiB and more: the rest of it is for programs and for the image"
+        raise RuleError("is out of range", reference="live-space-invalid", hint=hint)
+    return found
+
+
+def moment(text: str) -> int:
+    """A time in UTC, or the last second of a day in UTC (ISO 8601), in seconds since 1970."""
+    from datetime import datetime
+
+    with suppress(ValueError):  # of the 31st of February
+        if re.fullmatch(MOMENT, text):
+            return int(datetime.fromisoformat(text if "T" in text else f"{text}T23:59:59Z").timestamp())
+    label = "a day or a time in UTC, as in 2027-01-31 or 2027-01-31T12:00:00Z"
+    raise RuleError("is not a time", reference="time-invalid", label=label)
 
 
 def show_size(count: int) -> str:

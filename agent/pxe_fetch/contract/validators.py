@@ -5,11 +5,10 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pxe_fetch.contract import chunks, facts, quantity
+from pxe_fetch.contract import facts
 from pxe_fetch.contract.paths import LONGEST_NAME, LONGEST_PATH, Places
 from pxe_fetch.contract.problem import RuleError, is_shown, suggestion
 from pxe_fetch.contract.url import Url, UrlError, is_absolute, join, parse
@@ -21,12 +20,8 @@ Rule = Callable[[str], T_co]
 SCHEMES = ("http", "https", "ftp", "tftp", "file")  # each has a module in pxe_fetch.transport
 
 MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
-SHARE = re.compile(r"([0-9]{1,3})%", re.ASCII)
 ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}\$?|[0-9]{1,10}", re.ASCII)  # useradd(8), or an id
-MOMENT = re.compile(r"[2-9][0-9]{3}-[01][0-9]-[0-3][0-9](T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z)?", re.ASCII)
 _LARGEST_ID = 2**32 - 2  # the next one stands for "unchanged" (chown(2))
-_LARGEST_RATE = 1 << 30  # bytes a second; one stream of a fast network has no more
-_LEAST_LIVE_SPACE = 64 << 20  # bytes; the system's own files in /run need some of it
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)  # RFC 9110, section 5.6.2
 # "*"; an address or network; an IPv6 address in brackets; `name`, `.name` or `*.name`. The last two may have a port.
 EXEMPTION = re.compile(
@@ -230,61 +225,6 @@ class DigestOf:
                 hint=f"`{self.algorithm}sum FILE` prints it; or give `source:` and pxe-pack computes it",
             )
         return text.lower()
-
-
-def chunk_size(text: str) -> int:
-    """A chunk size in bytes."""
-    size = quantity.size(text)
-    if size % chunks.STEP or not chunks.SMALLEST <= size <= chunks.LARGEST:
-        raise RuleError(
-            "is not a valid chunk size",
-            reference="chunk-size-invalid",
-            label="a multiple of 4 KiB from 64 KiB to 1 GiB",
-            hint="4MiB suits most files",
-        )
-    return size
-
-
-def moment(text: str) -> int:
-    """A time in UTC, or the last second of a day in UTC (ISO 8601), in seconds since 1970."""
-    from datetime import datetime
-
-    with suppress(ValueError):  # of the 31st of February
-        if MOMENT.fullmatch(text):
-            return int(datetime.fromisoformat(text if "T" in text else f"{text}T23:59:59Z").timestamp())
-    label = "a day or a time in UTC, as in 2027-01-31 or 2027-01-31T12:00:00Z"
-    raise RuleError("is not a time", reference="time-invalid", label=label)
-
-
-def positive_duration(text: str) -> float:
-    """A duration in seconds, more than none."""
-    seconds = quantity.duration(text)
-    if not seconds:
-        raise RuleError("must be at least 1ms", reference="duration-out-of-range")
-    return seconds
-
-
-def rate(text: str) -> int:
-    """Bytes a second that a mirror may be asked for."""
-    least = quantity.size(text)
-    if least > _LARGEST_RATE:
-        label = f"at most {quantity.show_size(_LARGEST_RATE)} a second"
-        raise RuleError("is more than any mirror sends", reference="rate-out-of-range", label=label)
-    return least
-
-
-def live_space(text: str) -> str:
-    """The size of a tmpfs as mount(8) takes it (tmpfs(5), `size`): a share of the memory, or bytes."""
-    match = SHARE.fullmatch(text)
-    try:
-        size = text if match else str(quantity.size(text))
-    except RuleError as error:
-        label = "a share of the memory or a size, as in 60% or 2GiB"
-        raise RuleError(error.message, reference="live-space-invalid", label=label) from None
-    if not (10 <= int(match[1]) <= 90 if match else int(size) >= _LEAST_LIVE_SPACE):  # noqa: PLR2004
-        hint = "from 10% to 90% of the memory, or 64MiB and more: the rest of it is for programs and for the image"
-        raise RuleError("is out of range", reference="live-space-invalid", hint=hint)
-    return size
 
 
 def absolute_path(text: str) -> str:

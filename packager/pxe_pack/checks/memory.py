@@ -12,7 +12,7 @@ from pxe_pack.node_memory.table import mebibytes
 from pxe_pack.node_memory.tmpfs import total
 from pxe_pack.node_memory.writable_layer import ROOT, RUN
 
-_MOST = 90  # percent that live_space may be; see contract.validators
+_MOST = 90  # percent that live_space may be; see contract.quantity
 _STEP = 5  # percent
 
 

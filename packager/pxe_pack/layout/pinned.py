@@ -80,7 +80,7 @@ def parse_pinned(document: object) -> Pinned:
         raise ValueError("has no size")
     try:
         sha256 = validators.DigestOf("sha256", 64)(str(known.get("sha256")))
-        moment = None if expires is None else validators.moment(str(expires))
+        moment = None if expires is None else quantity.moment(str(expires))
     except RuleError as error:
         raise ValueError(f"has a value that {error.message}") from None
     serial = _number(known, "serial")
