@@ -21,7 +21,7 @@ class FetchError(Exception):
     limit: float = 1  # errors of this kind from one mirror until it is dropped
     is_counted: bool = True  # against retry.attempts_without_progress
 
-    # About the download that it ended; download.download sets them.
+    # About the download that it ended; download.retry sets them.
     attempts: int = 0
     bytes_received: int = 0  # from the network, in this run
     url: str | None = None  # redacted; the mirror that it is about, or the one that was asked last

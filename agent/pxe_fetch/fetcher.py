@@ -16,9 +16,11 @@ from pxe_fetch.chunkmap import Check
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.record import record
 from pxe_fetch.deadline import Deadline
-from pxe_fetch.download import download
+from pxe_fetch.download.chunked import ChunkedDownload
 from pxe_fetch.download.context import Context
-from pxe_fetch.download.partfile import PartInUseError, PartLock
+from pxe_fetch.download.partfile import ChunkedPart, PartInUseError, PartLock, SequentialPart
+from pxe_fetch.download.retry import DownloadResult
+from pxe_fetch.download.sequential import SequentialDownload
 from pxe_fetch.errors import CannotCreateError, FetchError, NoRoomError, PolicyError, Result, StoppedError, error_result
 from pxe_fetch.filesystem import AllowedRoots, Folder, translate_error
 from pxe_fetch.install import file
@@ -168,6 +170,34 @@ class Fetcher:
                     raise
             deadline.check()
             self.context.clock.sleep(_LOCK_POLL, stop=self.context.stop)
+
+
+def download(
+    transfer: Transfer, context: Context, *, lock: PartLock, reserve: Callable[[int], None] = lambda _: None
+) -> DownloadResult:
+    """Download `transfer` completely to its part file, which `lock` locks, and verify it.
+
+    Several threads may share one `context`. The artifact's own deadline starts now. Once `context.stop` is set, it ends
+    within a second, unless a connection is being made (`timeouts.connect`). If the transfer has a chunk map, ranges of
+    it are downloaded in as many further streams as `context.streams` has free. `reserve` is called with the size of the
+    whole, if known, before the first byte is written; it may raise NoRoomError.
+
+    Raises only FetchError, of the class that names the cause: NetworkError, IntegrityError, RefusedError, PolicyError
+    or TrustError when every mirror and attempt is used up; DeadlineError; StoppedError; NoRoomError (the part file is
+    then removed), DiskError, CannotCreateError. Otherwise the part file stays for a later run to resume. The error's
+    `attempts`, `bytes_received` and `url` say what was tried.
+    """
+    try:
+        if transfer.size is not None:
+            reserve(transfer.size)
+        if transfer.chunk_map:
+            chunked = ChunkedPart(lock, transfer.chunk_map)
+            return ChunkedDownload(transfer, part=chunked, context=context).run()
+        part = SequentialPart(lock.fd, lock.path, digest=transfer.digest)
+        return SequentialDownload(transfer, part=part, context=context, reserve=reserve).run()
+    except NoRoomError:
+        lock.remove()
+        raise
 
 
 def run_all(

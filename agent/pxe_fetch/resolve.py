@@ -14,8 +14,8 @@ from pxe_fetch.contract.model import Chunks, Digest
 from pxe_fetch.contract.problem import RuleError
 from pxe_fetch.contract.registry import Layer
 from pxe_fetch.contract.url import Tiers, each, flat, redact
-from pxe_fetch.download import fetch_text
 from pxe_fetch.download.context import Context
+from pxe_fetch.download.sequential import fetch_text
 from pxe_fetch.errors import PolicyError
 from pxe_fetch.plan import Source, Transfer
 from pxe_fetch.transport import parse_url

@@ -25,8 +25,8 @@ from pxe_fetch.contract.reader import Pin
 from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.contract.url import redact, with_query
 from pxe_fetch.deadline import Clock
-from pxe_fetch.download import fetch_text
 from pxe_fetch.download.context import Context
+from pxe_fetch.download.sequential import fetch_text
 from pxe_fetch.errors import RESTARTED, DeadlineError, FetchError, IntegrityError, Result, StoppedError, error_result
 from pxe_fetch.fetcher import Fetcher
 from pxe_fetch.filesystem import AllowedRoots

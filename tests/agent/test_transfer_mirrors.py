@@ -17,8 +17,8 @@ from fakes.server import Script, Server
 from fakes.transfers import Bench, EventRecorder, sha256
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import STALL, Digest, RetryPolicy
-from pxe_fetch.download import fetch_text
 from pxe_fetch.download.context import Context
+from pxe_fetch.download.sequential import fetch_text
 from pxe_fetch.errors import (
     DeadlineError,
     FetchError,

@@ -13,9 +13,10 @@ from threading import Event
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract.model import Digest, Proxy, RetryPolicy, Timeouts, Tls
 from pxe_fetch.deadline import Clock, Deadline
-from pxe_fetch.download import DownloadResult, download
 from pxe_fetch.download.context import Context, StreamBudget
 from pxe_fetch.download.partfile import PartLock
+from pxe_fetch.download.retry import DownloadResult
+from pxe_fetch.fetcher import download
 from pxe_fetch.filesystem import Folder
 from pxe_fetch.plan import Transfer
 from pxe_fetch.transport import Body, Request, Transports
@@ -152,7 +153,7 @@ class Bench:
     def download(
         self, *, deadline: float = float("inf"), reserve: Callable[[int], None] = lambda _: None
     ) -> DownloadResult:
-        """What `pxe_fetch.download.download` returns; the part is checked to hold exactly the body."""
+        """What `pxe_fetch.fetcher.download` returns; the part is checked to hold exactly the body."""
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
         transports = self.transports or Transports(tls=self.tls, proxy=self.proxy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_any
 
@@ -36,6 +36,16 @@ def unforeseen(error: Exception) -> FetchError:
     return found
 
 
+class DownloadResult(NamedTuple):
+    """A complete and verified download. Sizes in bytes."""
+
+    bytes: int  # of the whole
+    bytes_received: int  # over the wire in this run, those fetched twice counted twice
+    attempts: int  # 1, and 1 for each that failed or sent wrong bytes; 0 if an earlier run had left all of it
+    url: str | None  # the mirror that finished it, redacted; None if none was asked
+    resumed_from: int  # bytes left by an earlier run
+
+
 @mutable_record
 class Attempts:
     """Counts the attempts at one artifact, and decides what follows a failure: another mirror, a wait, or the end."""
@@ -65,6 +75,24 @@ class Attempts:
     def number(self) -> int:
         """How many were begun. Streams side by side are one, and each that fails leads to another."""
         return self._failed + (self._begun > self._failed)
+
+    def result(self, download: Callable[[], None]) -> DownloadResult:
+        """Call `download`, which has all of it done; what that took. Raises FetchError, which says what was tried."""
+        try:
+            download()
+        except FetchError as error:
+            error.attempts, error.bytes_received = self.number, self.received
+            error.url = error.url or self.last_url()
+            raise
+        except Exception as error:
+            raise unforeseen(error) from error
+        return DownloadResult(
+            bytes=self.here(),
+            bytes_received=self.received,
+            attempts=self.number,
+            url=self.last_url(),
+            resumed_from=self.resumed_from,
+        )
 
     def run(self, attempt: Callable[[], None]) -> None:
         """Call `attempt` until it returns. Raises FetchError if an error is final or no attempt is left.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from pxe_fetch.contract.model import Timeouts
@@ -10,7 +11,7 @@ from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import BUFFER, MinimumRate, copy_body
 from pxe_fetch.download.mirrors import RANGE_ATTEMPTS, Mirror
 from pxe_fetch.download.partfile import SequentialPart, check_size, noted
-from pxe_fetch.download.retry import Attempts, ClaimedSizeError, is_final, unforeseen
+from pxe_fetch.download.retry import Attempts, ClaimedSizeError, DownloadResult, is_final, unforeseen
 from pxe_fetch.errors import FetchError, IntegrityError, NetworkError, NoRoomError, RangeError
 from pxe_fetch.plan import Source, Transfer
 from pxe_fetch.transport import Body, Request
@@ -58,8 +59,11 @@ class SequentialDownload:
         self.attempts.resumed_from = self._farthest = part.length
         self._origins = {_EARLIER_RUN}
 
-    def run(self) -> None:
-        """Download until the part is complete and verified. Raises FetchError as download.download does."""
+    def run(self) -> DownloadResult:
+        """Download until the part is complete and verified. Raises FetchError as fetcher.download does."""
+        return self.attempts.result(self._download)
+
+    def _download(self) -> None:
         if self._part.resumable:
             self._resume()
         if not self._is_whole():
@@ -248,3 +252,14 @@ class SequentialDownload:
         """Start again after wrong bytes."""
         self._clear()
         self._farthest = 0
+
+
+def fetch_text(source: Source, context: Context, *, limit: int) -> bytes:
+    """Download something small (a configuration, a list of digests), with the same retries, into memory.
+
+    Raises what fetcher.download raises, and PolicyError if it has more than `limit` bytes.
+    """
+    with open(os.memfd_create("pxe-fetch"), "rb", buffering=0) as memory:  # noqa: PTH123
+        part = SequentialPart(memory.fileno(), source.name, digest=source.digest, limit=limit)
+        SequentialDownload(source, part=part, context=context).run()
+        return memory.read()

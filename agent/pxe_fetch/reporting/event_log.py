@@ -12,7 +12,7 @@ from pxe_fetch.contract.paths import MessageId
 from pxe_fetch.contract.problem import ProblemError, show_all
 from pxe_fetch.contract.quantity import amount, count, span
 from pxe_fetch.contract.url import redact
-from pxe_fetch.download import DownloadResult
+from pxe_fetch.download.retry import DownloadResult
 from pxe_fetch.errors import FetchError, PolicyError, Result
 from pxe_fetch.plan import Plan, Transfer
 from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal, Value
