@@ -1,15 +1,17 @@
-"""The clock, the deadline of a download, and whether the wall clock is synchronised."""
+"""The clock and whether it is synchronised, the deadline of a download, and the wait before its next attempt."""
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from math import inf
 from pathlib import Path
 from threading import Event
 
+from pxe_fetch.contract.model import RetryPolicy
 from pxe_fetch.contract.record import mutable_record
-from pxe_fetch.errors import DeadlineError, StoppedError
+from pxe_fetch.errors import DeadlineError, FetchError, NetworkError, StoppedError
 
 SYNCHRONISED = Path("/run/systemd/timesync/synchronized")  # systemd-timesyncd.service(8)
 _SLICE = 0.5  # seconds of one wait: a signal handler is only sure to run between two waits
@@ -78,3 +80,14 @@ class Deadline:
     def left(self) -> float:
         """Seconds until the deadline; negative after it."""
         return min(self.at, self.latest) - self.clock.now()
+
+
+def pause(error: FetchError, *, failures: int, policy: RetryPolicy) -> float:
+    """Seconds to wait before asking a mirror again after its `failures`-th failure in a row (from 1).
+
+    Full jitter: anything up to base * 2^(failures-1), at most `policy.max`, so that a fleet that failed together does
+    not retry together. The server's Retry-After, up to `policy.retry_after_max`, is added.
+    """
+    asked = error.retry_after if isinstance(error, NetworkError) and error.retry_after else 0.0
+    most = min(policy.max, policy.base * 2.0 ** min(failures - 1, 60))
+    return min(asked, policy.retry_after_max) + random.uniform(0.0, most)  # noqa: S311  spreads a load, keeps no secret

@@ -61,12 +61,24 @@ class SlowError(NetworkError):
     """Bytes came, but fewer than `timeouts.min_rate`, or far fewer than another mirror sends."""
 
 
+class OvertakenError(SlowError, is_counted=False):
+    """A stream was ended because another mirror would download the rest much faster."""
+
+
+class LimitedError(NetworkError, is_counted=False):
+    """A host refuses this stream, because it serves this node as many as it would."""
+
+
 class NotFoundError(NetworkError, reference="not-found", limit=4):
     """404: the mirror may not be in sync yet, so it is retried, but only a few times."""
 
 
 class RangeError(NetworkError, reference="range"):
     """The response is not the range that was requested (RFC 9110, section 14)."""
+
+
+class RefusedRangeError(RangeError):
+    """A range was refused in a way that may be meant for the file."""
 
 
 class RefusedError(FetchError, exit_code=Exit.REFUSED, reference="refused"):
@@ -93,12 +105,20 @@ class DeadlineError(FetchError, exit_code=Exit.DEADLINE, reference="deadline"):
     """The deadline of the artifact or of the run has passed."""
 
 
+class PartInUseError(DeadlineError):
+    """Another process is downloading or installing the same destination, and did not end in time."""
+
+
 class StoppedError(FetchError, exit_code=Exit.DEADLINE, reference="stopped"):
     """The run was stopped (SIGTERM); the part files stay for the next one. EX_TEMPFAIL of sysexits(3)."""
 
 
 class NoRoomError(FetchError, exit_code=Exit.NO_ROOM, reference="no-room"):
     """It does not fit on the file system, or in memory if that is a tmpfs."""
+
+
+class ClaimedSizeError(NoRoomError, limit=2):
+    """The size that a mirror claims does not fit; another mirror may claim less."""
 
 
 class CannotCreateError(FetchError, exit_code=Exit.CANNOT_CREATE, reference="cannot-create"):

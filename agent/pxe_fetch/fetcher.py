@@ -18,10 +18,19 @@ from pxe_fetch.contract.record import record
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.chunked import ChunkedDownload
 from pxe_fetch.download.context import Context
-from pxe_fetch.download.partfile import ChunkedPart, PartInUseError, PartLock, SequentialPart
+from pxe_fetch.download.partfile import ChunkedPart, PartLock, SequentialPart
 from pxe_fetch.download.retry import DownloadResult
 from pxe_fetch.download.sequential import SequentialDownload
-from pxe_fetch.errors import CannotCreateError, FetchError, NoRoomError, PolicyError, Result, StoppedError, error_result
+from pxe_fetch.errors import (
+    CannotCreateError,
+    FetchError,
+    NoRoomError,
+    PartInUseError,
+    PolicyError,
+    Result,
+    StoppedError,
+    error_result,
+)
 from pxe_fetch.filesystem import AllowedRoots, Folder, translate_error
 from pxe_fetch.install import file
 from pxe_fetch.install.disk_space import DiskSpace

@@ -12,7 +12,7 @@ import yaml
 
 from pxe_fetch.contract import chunks as cut
 from pxe_fetch.contract import quantity, registry, validators
-from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, Mirrors, OneOrMore, Table, Text, Texts
+from pxe_fetch.contract.keys import Duration, FieldKey, Group, Kind, Mirrors, Table, Text, Texts
 from pxe_fetch.contract.model import NO_CHUNKS, NO_CHUNKS_WORD, Artifact, Digest, FetchConfig
 from pxe_fetch.contract.url import Tiers, each, flat
 from pxe_pack.config import SECTIONS, Pack
@@ -53,10 +53,10 @@ def plain(kind: Kind, value: object) -> Plain | None:  # noqa: C901, PLR0911, PL
         case Mirrors():
             tiers = cast("Tiers", value)
             return [list(tier) for tier in tiers] if len(tiers) > 1 else list(flat(tiers))
-        case OneOrMore(rule=validators.DigestOf()) if isinstance(value, bytes):
+        case Texts(rule=validators.DigestOf()) if isinstance(value, bytes):
             digests = cut.listed(value).split()
             return digests[0] if len(digests) == 1 else list(digests)
-        case Texts() | OneOrMore():
+        case Texts():
             return list(cast("Iterable[Plain]", value))
         case Duration():
             return show_duration(cast("float", value))

@@ -20,7 +20,6 @@ from pxe_fetch.contract.keys import (
     Group,
     Kind,
     Mirrors,
-    OneOrMore,
     Size,
     Table,
     Text,
@@ -125,14 +124,13 @@ def _form(kind: Kind) -> Schema:  # noqa: PLR0911  one case per kind
     match kind:
         case Text(rule=rule, types=types):
             return {**_text(rule), "type": ["string", "number"]} if float in types else _text(rule)
-        case Texts(rule=rule):
-            return {"type": "array", "items": _text(rule)}
+        case Texts(rule=rule, or_one=or_one):
+            texts: Schema = {"type": "array", "items": _text(rule)}
+            return {"anyOf": [_text(rule), texts]} if or_one else texts
         case Mirrors(rule=rule, or_one=or_one):
             tier: Schema = {"type": "array", "items": _text(rule), "minItems": 1}
             several: Schema = {"type": "array", "items": {"anyOf": [_text(rule), tier]}}
             return {"anyOf": [_text(rule), several]} if or_one else several
-        case OneOrMore(rule=rule):
-            return {"anyOf": [_text(rule), {"type": "array", "items": _text(rule)}]}
         case Whole():
             return {"type": "integer", "minimum": kind.least, "maximum": kind.most}
         case Table():

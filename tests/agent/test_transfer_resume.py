@@ -21,8 +21,7 @@ from fakes.transfers import QUICK, Bench, QuickClock
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
 from pxe_fetch.contract.quantity import amount
 from pxe_fetch.download.copy import BUFFER
-from pxe_fetch.download.partfile import PartInUseError
-from pxe_fetch.errors import DeadlineError, StoppedError
+from pxe_fetch.errors import DeadlineError, PartInUseError, StoppedError
 
 BODY = random.Random(3).randbytes(3_000_000)
 HALF = len(BODY) // 2

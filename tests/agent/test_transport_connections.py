@@ -254,12 +254,11 @@ def test_a_stop_ends_any_wait_for_a_connection_within_half_a_second(
         url = urls.get(where, f"tftp://{udp}/m" if where == "tftp" else f"https://{place}/m")
         proxy = Proxy(https=f"http{'s' if 'handshake' in where else ''}://{place}") if "proxy" in where else Proxy()
         threading.Timer(0.3, stop.set).start()
+        request = Request(url=url, timeouts=patient, deadline=deadline)
         with Stopwatch() as watch, pytest.raises(StoppedError):  # noqa: PT012  two ways to ask
             if method == "POST" and url.startswith("http"):
-                transport = HttpTransport(tls=Tls(), proxy=proxy)
-                transport.post(url, b"{}", headers={}, timeouts=patient, deadline=deadline)
+                HttpTransport(tls=Tls(), proxy=proxy).post(request, b"{}")
             else:
-                request = Request(url=url, timeouts=patient, deadline=deadline)
                 Transports(proxy=proxy).of(url).open(request)
         assert watch.seconds < 0.3 + 0.5
 

@@ -28,16 +28,10 @@ class Text(NamedTuple):
 
 
 class Texts(NamedTuple):
-    """A list of texts."""
+    """A list of texts. `load` makes the field's value from the rule's results."""
 
     rule: Rule[object]
-    load: Callable[..., object] = tuple
-
-
-class OneOrMore(NamedTuple):
-    """A text, or a list of texts. `load` makes the field's value from the tuple of the rule's results."""
-
-    rule: Rule[object]
+    or_one: bool = False  # a text alone is one of them
     load: Callable[..., object] = tuple
 
 
@@ -75,7 +69,7 @@ class Table(NamedTuple):
     """A mapping whose keys are the user's own names."""
 
     names: Rule[str]
-    of: Text | OneOrMore | Mirrors
+    of: Text | Texts | Mirrors
     rename: Callable[[str], str] | None = None  # the key in the model
 
 
@@ -89,7 +83,7 @@ class Group(NamedTuple):
     inline: bool = False  # its values are fields of the enclosing model
 
 
-Kind = Text | Texts | OneOrMore | Mirrors | Flag | Whole | Duration | Size | Table | Group
+Kind = Text | Texts | Mirrors | Flag | Whole | Duration | Size | Table | Group
 
 
 class Key(NamedTuple):

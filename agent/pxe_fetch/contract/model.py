@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pxe_fetch.contract import keys, quantity, registry, validators
 from pxe_fetch.contract.chunks import chunk_size
 from pxe_fetch.contract.facts import FACTS, argument
-from pxe_fetch.contract.keys import Duration, Flag, Group, Key, Mirrors, OneOrMore, Size, Text, Whole, key, spelled
+from pxe_fetch.contract.keys import Duration, Flag, Group, Key, Mirrors, Size, Text, Texts, Whole, key, spelled
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
 from pxe_fetch.contract.record import record
 from pxe_fetch.contract.url import Tiers, flat
@@ -95,7 +95,7 @@ class Chunks:
     )
     digests: bytes = key(  # 32 bytes a chunk, in the order of the file; with `mirrors`, those of the list's own digest
         b"",
-        OneOrMore(validators.DigestOf("sha256", 64), load=lambda texts: bytes.fromhex("".join(texts))),
+        Texts(validators.DigestOf("sha256", 64), or_one=True, load=lambda texts: bytes.fromhex("".join(texts))),
         "The digests, in the order of the file; with `url`, that of the list itself.",
         name="sha256",
     )
@@ -115,13 +115,13 @@ class When:
 
     facts: Mapping[str, tuple[str, ...]] = keys.mapping(
         *(
-            Key(OneOrMore(validators.any_text), f"From {source}.", name=name, item=True)
+            Key(Texts(validators.any_text, or_one=True), f"From {source}.", name=name, item=True)
             for name, source in FACTS.items()
         )
     )
     cmdline: Mapping[str, tuple[str, ...]] = keys.mapping(
         Key(
-            keys.Table(validators.any_text, OneOrMore(validators.any_text), rename=argument),
+            keys.Table(validators.any_text, Texts(validators.any_text, or_one=True), rename=argument),
             "Kernel arguments, and the globs for their values.",
         )
     )
@@ -204,7 +204,7 @@ class Artifact:
     query_credential: str | None = spelled(QUERY_CREDENTIAL._replace(sections=SHARED), default=None)
     registry_credential: str | None = spelled(REGISTRY_CREDENTIAL._replace(sections=SHARED), default=None)
     insecure: bool = spelled(INSECURE._replace(sections=SHARED), default=False)
-    start: tuple[str, ...] = key((), OneOrMore(validators.unit), "Units to start once it is in place.")
+    start: tuple[str, ...] = key((), Texts(validators.unit, or_one=True), "Units to start once it is in place.")
     start_required: bool = key(False, Flag(), "`true`: a unit of `start` that fails makes the run fail.")
     retry: RetryPolicy = key(RetryPolicy(), Group("retry"), "When to try again.", sections=SHARED)
     timeouts: Timeouts = key(Timeouts(), Group("timeouts"), "When an attempt is given up.", sections=SHARED)
@@ -237,7 +237,7 @@ class Proxy:
     http: str | None = key(None, Text(validators.proxy), "Proxy for http.")
     https: str | None = key(None, Text(validators.proxy), "Proxy for https.")
     no_proxy: tuple[str, ...] = key(  # hosts, .domains, networks in CIDR form
-        (), OneOrMore(validators.exemption), "Hosts, .domains and networks that are reached directly."
+        (), Texts(validators.exemption, or_one=True), "Hosts, .domains and networks that are reached directly."
     )
     credential: str | None = key(None, CREDENTIAL, "A credential that holds `user:password`, for proxies that want it.")
     fallback: str = key(
@@ -292,7 +292,7 @@ class FetchConfig:
     start_jitter: float = key(0.0, Duration(), "The run starts after a random part of this, to spare the servers.")
     allowed_roots: tuple[str, ...] = key(
         DEFAULT_ROOTS,
-        keys.Texts(validators.root),
+        Texts(validators.root),
         "Artifacts go below these; the sandbox lets nothing else be written.",
         always=True,
     )

@@ -139,7 +139,7 @@ class Reader:
                 return found if kind.load is None or found is None else kind.load(found)
             case keys.Size() | keys.Duration():  # `5` and `5s` are both judged as they are written
                 return _text(section, key, value, kind.rule, types=(str, int, float))
-            case keys.Texts() | keys.OneOrMore():
+            case keys.Texts():
                 return _texts(section, key, value, kind)
             case keys.Mirrors():
                 return _mirrors(section, key, value, kind)
@@ -194,10 +194,10 @@ def _text(section: Section, key: str, value: Value, rule: Rule[T], types: tuple[
         return section.broken(error, name=section.name(key), spot=value.spot)
 
 
-def _texts(section: Section, key: str, value: Value, kind: keys.Texts | keys.OneOrMore) -> object:
+def _texts(section: Section, key: str, value: Value, kind: keys.Texts) -> object:
     if isinstance(value.data, list):
         found = [_text(section, f"{key}[{at}]", item, kind.rule) for at, item in enumerate(value.data)]
-    elif isinstance(value.data, dict) or isinstance(kind, keys.Texts):
+    elif isinstance(value.data, dict) or not kind.or_one:
         return section.wrong_type(value, key, "a list")
     else:
         found = [_text(section, key, value, kind.rule)]

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import field, replace
 
 from pxe_fetch.contract.commands import Exit
-from pxe_fetch.contract.model import RetryPolicy, Timeouts
+from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.contract.url import redact
+from pxe_fetch.deadline import pause
 from pxe_fetch.download.context import Context, Host
 from pxe_fetch.errors import (
     FetchError,
     IntegrityError,
+    LimitedError,
     NetworkError,
     NotFoundError,
+    OvertakenError,
     PolicyError,
     RangeError,
     RefusedError,
+    RefusedRangeError,
     SilentError,
     SlowError,
     TrustError,
@@ -38,18 +41,6 @@ _TOLERATED = 8  # a mirror stays in use while fewer than one in this many of its
 _PATIENCE = 5.0
 _SLOW = 1.5  # times as long, less than `timeouts.min_rate` is as good as silence
 _IMPATIENT = 2  # failures in a row of one mirror from which on it gets all of `timeouts.read`: it may just be slow
-
-
-class OvertakenError(SlowError, is_counted=False):
-    """A stream was ended because another mirror would download the rest much faster."""
-
-
-class LimitedError(NetworkError, is_counted=False):
-    """A host refuses this stream, because it serves this node as many as it would."""
-
-
-class RefusedRangeError(RangeError):
-    """A range was refused in a way that may be meant for the file."""
 
 
 @mutable_record
@@ -350,14 +341,3 @@ class Mirrors:
         return max(
             errors, key=lambda error: (error.exit_code != Exit.NO_ROOM, error.transient, self._errors.index(error))
         )
-
-
-def pause(error: FetchError, *, failures: int, policy: RetryPolicy) -> float:
-    """Seconds to wait before asking a mirror again after its `failures`-th failure in a row (from 1).
-
-    Full jitter: anything up to base * 2^(failures-1), at most `policy.max`, so that a fleet that failed together does
-    not retry together. The server's Retry-After, up to `policy.retry_after_max`, is added.
-    """
-    asked = error.retry_after if isinstance(error, NetworkError) and error.retry_after else 0.0
-    most = min(policy.max, policy.base * 2.0 ** min(failures - 1, 60))
-    return min(asked, policy.retry_after_max) + random.uniform(0.0, most)  # noqa: S311  spreads a load, keeps no secret

@@ -18,11 +18,11 @@ from pxe_fetch.contract.model import Digest
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import (
     CannotCreateError,
-    DeadlineError,
     DiskError,
     FetchError,
     IntegrityError,
     NoRoomError,
+    PartInUseError,
     PolicyError,
 )
 from pxe_fetch.filesystem import Folder, translate_error
@@ -73,10 +73,6 @@ def check_size(found: int, *, expected: int | None, remark: str = "") -> None:
 def noted(remark: str) -> str:
     """`remark` as the end of a message."""
     return f" ({remark})" if remark else ""
-
-
-class PartInUseError(DeadlineError):
-    """Another process is downloading or installing the same destination, and did not end in time."""
 
 
 class PartLock:

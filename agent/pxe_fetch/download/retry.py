@@ -13,15 +13,19 @@ from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.context import Context
-from pxe_fetch.download.mirrors import LimitedError, Mirror, Mirrors
-from pxe_fetch.errors import OF_THE_NODE, DeadlineError, FetchError, NoRoomError, RangeError, SilentError
+from pxe_fetch.download.mirrors import Mirror, Mirrors
+from pxe_fetch.errors import (
+    OF_THE_NODE,
+    ClaimedSizeError,
+    DeadlineError,
+    FetchError,
+    LimitedError,
+    RangeError,
+    SilentError,
+)
 from pxe_fetch.plan import Source
 
 _RANGED_ATTEMPTS = 3  # at least so many come before one without a range
-
-
-class ClaimedSizeError(NoRoomError, limit=2):
-    """The size that a mirror claims does not fit; another mirror may claim less."""
 
 
 def is_final(error: BaseException) -> bool:

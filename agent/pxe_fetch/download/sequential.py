@@ -11,8 +11,8 @@ from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import BUFFER, MinimumRate, copy_body
 from pxe_fetch.download.mirrors import RANGE_ATTEMPTS, Mirror
 from pxe_fetch.download.partfile import SequentialPart, check_size, noted
-from pxe_fetch.download.retry import Attempts, ClaimedSizeError, DownloadResult, is_final, unforeseen
-from pxe_fetch.errors import FetchError, IntegrityError, NetworkError, NoRoomError, RangeError
+from pxe_fetch.download.retry import Attempts, DownloadResult, is_final, unforeseen
+from pxe_fetch.errors import ClaimedSizeError, FetchError, IntegrityError, NetworkError, NoRoomError, RangeError
 from pxe_fetch.plan import Source, Transfer
 from pxe_fetch.transport import Body, Request
 

@@ -20,6 +20,7 @@ from pxe_fetch.errors import DeadlineError, FetchError
 from pxe_fetch.reporting.journal import Journal
 from pxe_fetch.reporting.state_file import ENDED
 from pxe_fetch.reporting.state_store import StateStore
+from pxe_fetch.transport import Request
 from pxe_fetch.transport.http import HttpTransport
 
 POLL_INTERVAL = 1.0  # seconds; phases that change within it share a report
@@ -101,14 +102,14 @@ class WebhookReporter:
     def _post(self, *, timeout: float, stop: Event) -> tuple[str | None, bool]:
         """Post the state once: why it was not accepted, and whether another attempt would fail too."""
         deadline = Deadline(clock=Clock(), stop=stop, at=time.monotonic() + timeout)
+        request = Request(url=self.url, headers=self._headers, timeouts=_TIMEOUTS, deadline=deadline)
         document, url = self._store.document(), redact(self.url)
         if self._store.phase == "failed":
             document["journal"] = lines = list(self._journal.recent)
             while len(json.dumps(lines)) > JOURNAL_SIZE:
                 del lines[0]
-        body = json.dumps(document).encode()
         try:
-            status = self._webhook.post(self.url, body, headers=self._headers, timeouts=_TIMEOUTS, deadline=deadline)
+            status = self._webhook.post(request, json.dumps(document).encode())
         except FetchError as error:
             return f"{url}: {error}", not (error.transient or isinstance(error, DeadlineError))
         except Exception as error:  # a report must not fail the run

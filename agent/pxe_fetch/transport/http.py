@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from pxe_fetch.contract.model import Proxy, Timeouts, Tls
+from pxe_fetch.contract.model import Proxy, Tls
 from pxe_fetch.contract.url import Url, UrlError, join
-from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import NetworkError, PolicyError, RangeError, RefusedError
 from pxe_fetch.transport import Body, Request, parse_url
 from pxe_fetch.transport.exchange import basic, refusal
@@ -50,7 +49,7 @@ class HttpTransport:
             if request.login and url.origin == own.origin:  # no storage that it redirects to is told who asks
                 answer = self._registries.ask(url, login=request.login, fields=fields, request=request)
             else:
-                answer = self._session.ask(url, fields=fields, timeouts=request.timeouts, deadline=request.deadline)
+                answer = self._session.ask(url, request, fields=fields)
             try:
                 if answer.status not in _REDIRECTS:
                     answer.final_url = None if url is own else str(url)
@@ -63,15 +62,12 @@ class HttpTransport:
         # Not final: one server of several behind a name may be set up wrongly, or not yet.
         raise NetworkError(f"more than {REDIRECTS} redirects, the last to {url}", status=answer.status)
 
-    def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeouts: Timeouts, deadline: Deadline) -> int:
+    def post(self, request: Request, body: bytes) -> int:
         """The status that answers `body`, be it a redirect's, which is not followed. Raises as `open` does."""
-        to = parse_url(url)
+        to = parse_url(request.url)
         if to.scheme not in {"http", "https"}:
             raise PolicyError("the URL is not one of http or https")
-        fields = {**headers, "Content-Length": str(len(body))}
-        if to.userinfo is not None:
-            fields["Authorization"] = basic(to.userinfo)
-        answer = self._session.ask(to, body=body, fields=fields, timeouts=timeouts, deadline=deadline)
+        answer = self._session.ask(to, request, fields=_fields(request, to, own=to), body=body)
         answer.dismiss()
         return answer.status
 

@@ -82,7 +82,7 @@ class Registries:
 
     def _ask(self, url: Url, fields: dict[str, str], authorization: str | None, request: Request) -> Answer:
         every = {**fields, **({"Authorization": authorization} if authorization else {})}
-        return self._session.ask(url, fields=every, timeouts=request.timeouts, deadline=request.deadline)
+        return self._session.ask(url, request, fields=every)
 
     def _renewed(self, url: Url, answer: Answer, *, login: Login, request: Request) -> str:
         """The Authorization that the challenge of `answer` wants."""
@@ -105,9 +105,8 @@ class Registries:
             raise PolicyError(f"the registry {registry.host_and_port} names a token server {by}")
         if server.scheme == "http" and registry.scheme == "https":
             raise PolicyError(f"the registry {registry.host_and_port} wants tokens from {server}, which is unprotected")
-        fields = {**wanted.fields, **({"Content-Length": str(len(wanted.body))} if wanted.body else {})}
-        timeouts, deadline = request.timeouts, request.deadline
-        answer = self._session.ask(server, fields=fields, body=wanted.body, timeouts=timeouts, deadline=deadline)
+        answer = self._session.ask(server, request, fields={**wanted.fields}, body=wanted.body)
+        seconds = request.timeouts.read
         try:
             if answer.status != _OK:
                 error = refusal(answer.status, answer.field, answer.exchange)
@@ -117,11 +116,11 @@ class Registries:
                 )
                 error.args = (f"the token server {server}: {error}{hint}",)
                 raise error
-            return token_in(_read(answer, seconds=timeouts.read))
+            return token_in(_read(answer, seconds=seconds))
         except ValueError as error:
             raise NetworkError(f"the token server {server}: {error}") from None
         except TimeoutError:
-            message = f"the token server {server}: its answer was not complete within {span(timeouts.read)}"
+            message = f"the token server {server}: its answer was not complete within {span(seconds)}"
             raise SilentError(message) from None
         finally:
             answer.close()

@@ -23,12 +23,11 @@ from requests import PreparedRequest
 from requests.adapters import HTTPAdapter
 
 from pxe_fetch import __version__, regular_file
-from pxe_fetch.contract.model import Proxy, Timeouts, Tls
+from pxe_fetch.contract.model import Proxy, Tls
 from pxe_fetch.contract.paths import CA_BUNDLES
 from pxe_fetch.contract.url import Origin, Url, is_exempt
-from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import FetchError, NetworkError, PolicyError, RefusedError, SilentError, TrustError
-from pxe_fetch.transport import Body, parse_url
+from pxe_fetch.transport import Body, Request, parse_url
 from pxe_fetch.transport.connection import CURRENT, POOLS, Response
 from pxe_fetch.transport.exchange import OF_PROXIES, Exchange, Watcher, proxy_authorization, refusal, translate_error
 from pxe_fetch.transport.sockets import distrust
@@ -62,16 +61,17 @@ class Session(HTTPAdapter):
         super().__init__(pool_connections=_KEPT, pool_maxsize=_KEPT, max_retries=urllib3.Retry(total=False))
         self.poolmanager.pool_classes_by_scheme = POOLS
 
-    def ask(
-        self, url: Url, *, fields: dict[str, str], timeouts: Timeouts, deadline: Deadline, body: bytes | None = None
-    ) -> Answer:
-        """What answers a GET, or a POST of `body`, its own body still unread. Raises as Transport.open does."""
-        deadline.check()
-        proxy, request = proxy_for(url, self._proxy), _prepare(url, fields=fields, body=body)
-        exchange = Exchange(url=url, proxy=proxy, timeouts=timeouts, deadline=deadline)
+    def ask(self, url: Url, request: Request, *, fields: dict[str, str], body: bytes | None = None) -> Answer:
+        """What answers a GET, or a POST of `body`, to where `request` has led, its own body still unread.
+
+        Raises as Transport.open does.
+        """
+        request.deadline.check()
+        proxy, prepared = proxy_for(url, self._proxy), _prepare(url, fields=fields, body=body)
+        exchange = Exchange(url=url, proxy=proxy, timeouts=request.timeouts, deadline=request.deadline)
         if proxy is None or self._proxy.fallback == "none":
-            return self._ask(request, exchange)
-        return self._ask_or_go_without(request, exchange, proxy=proxy.host_and_port)
+            return self._ask(prepared, exchange)
+        return self._ask_or_go_without(prepared, exchange, proxy=proxy.host_and_port)
 
     def _ask_or_go_without(self, request: PreparedRequest, exchange: Exchange, *, proxy: str) -> Answer:
         """As `ask` by a `proxy`; the server is asked directly if that, or what is behind it, fails.
@@ -273,7 +273,8 @@ def _prepare(url: Url, *, fields: dict[str, str], body: bytes | None) -> Prepare
     """The request as requests has it, but for its target. Raises PolicyError."""
     request = PreparedRequest()
     request.method, request.body = "GET" if body is None else "POST", body
-    every = (*_DEFAULTS, *fields.items(), *_FIXED, ("Host", url.host_and_port))
+    length = () if body is None else (("Content-Length", str(len(body))),)
+    every = (*_DEFAULTS, *fields.items(), *_FIXED, *length, ("Host", url.host_and_port))
     named = {one[0].lower(): one for one in every}  # the last one wins
     if fields and not all(_FIELD.fullmatch(f"{name}: {value}") for name, value in fields.items()):
         raise PolicyError("a header field for it is not valid")  # its text may hold a secret

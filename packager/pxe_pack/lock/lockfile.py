@@ -11,7 +11,7 @@ import yaml
 from pxe_fetch.contract import checks, keys, registry, validators
 from pxe_fetch.contract.chunks import listed
 from pxe_fetch.contract.document import MAX_CHARACTERS, Section
-from pxe_fetch.contract.keys import Group, Key, OneOrMore, Size, Text, Texts, Whole, key, spelled
+from pxe_fetch.contract.keys import Group, Key, Size, Text, Texts, Whole, key, spelled
 from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig
 from pxe_fetch.contract.problem import Position, Problem, ProblemError, RuleError
 from pxe_fetch.contract.quantity import show_size
@@ -39,7 +39,7 @@ class Locked:
     urls: tuple[str, ...] = spelled(
         Key(_ONE_URL, "Where its bytes were downloaded from: with `base_url`, and with its ${facts}.", name="url"),
         Key(Texts(validators.url), "Instead of `url`: the mirrors, all of which had the same bytes.", name="urls"),
-        Key(OneOrMore(registry.manifest_url), "Instead of `url`: in a registry, by a tag.", name="oci"),
+        Key(Texts(registry.manifest_url, or_one=True), "Instead of `url`: in a registry, by a tag.", name="oci"),
         default=(),
     )
     title: str | None = key(None, Text(validators.any_text), "With `oci`: of the layer.")
