@@ -140,6 +140,18 @@ RESTARTED = frozenset((Exit.NETWORK, Exit.BUG, Exit.IO, Exit.DEADLINE, Exit.INTE
 OF_THE_NODE = (CannotCreateError, DiskError, NoRoomError, DeadlineError, StoppedError)
 
 
+def is_final(error: BaseException) -> bool:
+    """Whether `error` ends a download: it is about this node or a deadline, so no mirror can help."""
+    return isinstance(error, OF_THE_NODE) and not isinstance(error, ClaimedSizeError)
+
+
+def unforeseen(error: Exception) -> FetchError:
+    """The unexpected `error` as a FetchError, which has an exit code."""
+    found = FetchError(f"a fault of pxe-fetch itself: {type(error).__name__}: {error}")
+    found.__cause__ = error
+    return found
+
+
 @record
 class Result:
     """How an artifact or a run ended."""

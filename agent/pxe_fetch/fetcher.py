@@ -19,7 +19,7 @@ from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.chunked import ChunkedDownload
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.partfile import ChunkedPart, PartLock, SequentialPart
-from pxe_fetch.download.retry import DownloadResult
+from pxe_fetch.download.retry import Attempts
 from pxe_fetch.download.sequential import SequentialDownload
 from pxe_fetch.errors import (
     CannotCreateError,
@@ -135,9 +135,9 @@ class Fetcher:
                 self.event_log.up_to_date(transfer)
                 return
             reserve = partial(self.disk_space.reserve, transfer)
-            result = download(transfer, self.context, lock=lock, reserve=reserve)
+            attempts = download(transfer, self.context, lock=lock, reserve=reserve)
             self.disk_space.release(transfer.name)  # the bytes are on the disk now
-            self.event_log.downloaded(transfer.name, result)
+            self.event_log.downloaded(transfer.name, attempts)
             try:
                 installer.install(transfer, folder, lock.fd, check)
             except (OSError, PolicyError, NoRoomError) as error:
@@ -183,8 +183,8 @@ class Fetcher:
 
 def download(
     transfer: Transfer, context: Context, *, lock: PartLock, reserve: Callable[[int], None] = lambda _: None
-) -> DownloadResult:
-    """Download `transfer` completely to its part file, which `lock` locks, and verify it.
+) -> Attempts:
+    """Download `transfer` completely to its part file, which `lock` locks, and verify it; what that took.
 
     Several threads may share one `context`. The artifact's own deadline starts now. Once `context.stop` is set, it ends
     within a second, unless a connection is being made (`timeouts.connect`). If the transfer has a chunk map, ranges of

@@ -9,13 +9,13 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
+from typing import NamedTuple
 
 from pxe_fetch.chunkmap import ChunkMap
 from pxe_fetch.contract.model import Digest, Proxy, RetryPolicy, Timeouts, Tls
 from pxe_fetch.deadline import Clock, Deadline
 from pxe_fetch.download.context import Context, StreamBudget
 from pxe_fetch.download.partfile import PartLock
-from pxe_fetch.download.retry import DownloadResult
 from pxe_fetch.fetcher import download
 from pxe_fetch.filesystem import Folder
 from pxe_fetch.plan import Transfer
@@ -108,6 +108,15 @@ class EventRecorder:
         self.all.append(("verified", {"name": name, "digest": digest, "total": total}))
 
 
+class Downloaded(NamedTuple):
+    """What a download took: bytes over the wire and those that an earlier run had left, attempts, the last mirror."""
+
+    bytes_received: int
+    resumed_from: int
+    attempts: int
+    url: str | None
+
+
 @dataclass(kw_only=True)
 class Bench:
     """One artifact, `body`, to be fetched into `folder`; everything can be set before `download`."""
@@ -152,8 +161,8 @@ class Bench:
 
     def download(
         self, *, deadline: float = float("inf"), reserve: Callable[[int], None] = lambda _: None
-    ) -> DownloadResult:
-        """What `pxe_fetch.fetcher.download` returns; the part is checked to hold exactly the body."""
+    ) -> Downloaded:
+        """What the download took; the part is checked to hold exactly the body."""
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
         transports = self.transports or Transports(tls=self.tls, proxy=self.proxy)
@@ -167,13 +176,12 @@ class Bench:
         )
         try:
             with closing(Folder(str(self.folder))) as folder, closing(PartLock(folder, self.part.name)) as lock:
-                result = download(self.transfer(), context, lock=lock, reserve=reserve)
+                done = download(self.transfer(), context, lock=lock, reserve=reserve)
         finally:
             if not self.transports:
                 transports.close()
         assert self.part.read_bytes() == self.body
-        assert result.bytes == len(self.body)
-        return result
+        return Downloaded(done.received, done.resumed_from, done.number, done.last_url())
 
 
 def sha256(body: bytes) -> Digest:

@@ -10,10 +10,10 @@ from pxe_fetch.deadline import StopWhen
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import BUFFER, MinimumRate, copy_body
 from pxe_fetch.download.partfile import ChunkedPart, Digester, check_size, noted
-from pxe_fetch.download.retry import DownloadResult, is_final, unforeseen
+from pxe_fetch.download.retry import Attempts
 from pxe_fetch.download.scheduler import ChunkScheduler
 from pxe_fetch.download.stream import PartialChunk, Stream
-from pxe_fetch.errors import FetchError, NetworkError, RangeError, StoppedError
+from pxe_fetch.errors import FetchError, NetworkError, RangeError, StoppedError, is_final, unforeseen
 from pxe_fetch.plan import Source
 from pxe_fetch.transport import Body, Request
 
@@ -53,9 +53,9 @@ class ChunkedDownload:
                 self._part.read_into(partial.digester.update, start=start, end=start + length)
                 scheduler.resume_chunk(index, partial)
 
-    def run(self) -> DownloadResult:
+    def run(self) -> Attempts:
         """Download until the part is complete and verified. Raises FetchError as fetcher.download does."""
-        return self.attempts.result(self._download)
+        return self.attempts.complete(self._download)
 
     def _download(self) -> None:
         if self._part.resumable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field
-from typing import NamedTuple, NoReturn
+from typing import NoReturn, Self
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_any
 
@@ -14,40 +14,10 @@ from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.mirrors import Mirror, Mirrors
-from pxe_fetch.errors import (
-    OF_THE_NODE,
-    ClaimedSizeError,
-    DeadlineError,
-    FetchError,
-    LimitedError,
-    RangeError,
-    SilentError,
-)
+from pxe_fetch.errors import DeadlineError, FetchError, LimitedError, RangeError, SilentError, is_final, unforeseen
 from pxe_fetch.plan import Source
 
 _RANGED_ATTEMPTS = 3  # at least so many come before one without a range
-
-
-def is_final(error: BaseException) -> bool:
-    """Whether `error` ends a download: it is about this node or a deadline, so no mirror can help."""
-    return isinstance(error, OF_THE_NODE) and not isinstance(error, ClaimedSizeError)
-
-
-def unforeseen(error: Exception) -> FetchError:
-    """The unexpected `error` as a FetchError, which has an exit code."""
-    found = FetchError(f"a fault of pxe-fetch itself: {type(error).__name__}: {error}")
-    found.__cause__ = error
-    return found
-
-
-class DownloadResult(NamedTuple):
-    """A complete and verified download. Sizes in bytes."""
-
-    bytes: int  # of the whole
-    bytes_received: int  # over the wire in this run, those fetched twice counted twice
-    attempts: int  # 1, and 1 for each that failed or sent wrong bytes; 0 if an earlier run had left all of it
-    url: str | None  # the mirror that finished it, redacted; None if none was asked
-    resumed_from: int  # bytes left by an earlier run
 
 
 @mutable_record
@@ -77,11 +47,14 @@ class Attempts:
 
     @property
     def number(self) -> int:
-        """How many were begun. Streams side by side are one, and each that fails leads to another."""
+        """How many were begun, 0 if an earlier run left all of it.
+
+        Streams side by side are one, and each that fails leads to another.
+        """
         return self._failed + (self._begun > self._failed)
 
-    def result(self, download: Callable[[], None]) -> DownloadResult:
-        """Call `download`, which has all of it done; what that took. Raises FetchError, which says what was tried."""
+    def complete(self, download: Callable[[], None]) -> Self:
+        """Call `download`, which does all of it. Raises FetchError, which says what was tried."""
         try:
             download()
         except FetchError as error:
@@ -90,13 +63,7 @@ class Attempts:
             raise
         except Exception as error:
             raise unforeseen(error) from error
-        return DownloadResult(
-            bytes=self.here(),
-            bytes_received=self.received,
-            attempts=self.number,
-            url=self.last_url(),
-            resumed_from=self.resumed_from,
-        )
+        return self
 
     def run(self, attempt: Callable[[], None]) -> None:
         """Call `attempt` until it returns. Raises FetchError if an error is final or no attempt is left.

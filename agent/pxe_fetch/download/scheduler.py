@@ -12,9 +12,9 @@ from pxe_fetch.deadline import pause
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.mirrors import Mirror
 from pxe_fetch.download.partfile import check_size
-from pxe_fetch.download.retry import Attempts, is_final
+from pxe_fetch.download.retry import Attempts
 from pxe_fetch.download.stream import PartialChunk, Stream
-from pxe_fetch.errors import FetchError, IntegrityError, OvertakenError
+from pxe_fetch.errors import FetchError, IntegrityError, OvertakenError, is_final
 from pxe_fetch.plan import Source
 
 _WORTH_SPLITTING = 1.0  # seconds that the rest of a range takes

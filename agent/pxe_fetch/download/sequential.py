@@ -11,8 +11,17 @@ from pxe_fetch.download.context import Context
 from pxe_fetch.download.copy import BUFFER, MinimumRate, copy_body
 from pxe_fetch.download.mirrors import RANGE_ATTEMPTS, Mirror
 from pxe_fetch.download.partfile import SequentialPart, check_size, noted
-from pxe_fetch.download.retry import Attempts, DownloadResult, is_final, unforeseen
-from pxe_fetch.errors import ClaimedSizeError, FetchError, IntegrityError, NetworkError, NoRoomError, RangeError
+from pxe_fetch.download.retry import Attempts
+from pxe_fetch.errors import (
+    ClaimedSizeError,
+    FetchError,
+    IntegrityError,
+    NetworkError,
+    NoRoomError,
+    RangeError,
+    is_final,
+    unforeseen,
+)
 from pxe_fetch.plan import Source, Transfer
 from pxe_fetch.transport import Body, Request
 
@@ -59,9 +68,9 @@ class SequentialDownload:
         self.attempts.resumed_from = self._farthest = part.length
         self._origins = {_EARLIER_RUN}
 
-    def run(self) -> DownloadResult:
+    def run(self) -> Attempts:
         """Download until the part is complete and verified. Raises FetchError as fetcher.download does."""
-        return self.attempts.result(self._download)
+        return self.attempts.complete(self._download)
 
     def _download(self) -> None:
         if self._part.resumable:

@@ -12,7 +12,7 @@ from pxe_fetch.contract.paths import MessageId
 from pxe_fetch.contract.problem import ProblemError, show_all
 from pxe_fetch.contract.quantity import amount, count, span
 from pxe_fetch.contract.url import redact
-from pxe_fetch.download.retry import DownloadResult
+from pxe_fetch.download.retry import Attempts
 from pxe_fetch.errors import FetchError, PolicyError, Result
 from pxe_fetch.plan import Plan, Transfer
 from pxe_fetch.reporting.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Journal, Value
@@ -135,13 +135,13 @@ class EventLog:
                 artifact.bytes = artifact.total = transfer.dest.lstat().st_size
         self._send_of(artifact, f"{transfer.dest} is up to date", MessageId.KEPT)
 
-    def downloaded(self, name: str, download: DownloadResult) -> None:
+    def downloaded(self, name: str, attempts: Attempts) -> None:
         """The artifact is in its part file, verified."""
         with self._store.edit(name) as artifact:
             artifact.phase = "placing"
-            artifact.attempts = download.attempts
-            artifact.bytes_received = download.bytes_received
-            artifact.url = download.url
+            artifact.attempts = attempts.number
+            artifact.bytes_received = attempts.received
+            artifact.url = attempts.last_url()
 
     def installed(self, transfer: Transfer) -> None:
         """The artifact is in place."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from threading import Lock
-from typing import Protocol
+from typing import NamedTuple, Protocol
+from urllib.parse import unquote_to_bytes
 
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.record import record
@@ -17,6 +18,8 @@ from pxe_fetch.contract.url import Url, UrlError, parse
 from pxe_fetch.contract.validators import SCHEMES
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import PolicyError
+
+_UNSENDABLE = frozenset(b"\0\r\n")  # in a path of ftp or tftp: they would end it, and begin a command of their own
 
 
 @record
@@ -86,6 +89,36 @@ def parse_url(text: str) -> Url:
         return parse(text)
     except UrlError as error:
         raise PolicyError(f"the URL {error}") from error
+
+
+class FtpUrl(NamedTuple):
+    """A file on a server of ftp or tftp."""
+
+    host: str
+    port: int
+    server: str  # how messages call it
+    path: bytes  # percent-decoded; relative to where the server begins, unless the URL has `//` or `/%2F` there
+
+
+def parse_ftp_url(url: str, *, suffix: str) -> FtpUrl:
+    """What `url` names. An explicit binary mode, `suffix`, is taken off.
+
+    RFC 1738 3.2 (ftp: `;type=i`), RFC 3617 (tftp: `;mode=octet`). Raises PolicyError for what cannot be asked for.
+    """
+    parts = parse_url(url)
+    scheme, text = parts.scheme, parts.path.removesuffix(suffix)
+    path = unquote_to_bytes(text.removeprefix("/"))
+    if parts.userinfo is not None:
+        raise PolicyError(f"{scheme} is anonymous here: a user name and password would go in the clear")
+    if parts.query:
+        raise PolicyError(f"{scheme} knows no query; a ? that is part of a name is written %3F")
+    if f"{suffix.partition('=')[0]}=" in text:
+        raise PolicyError(f"of {scheme} URLs only {suffix} is fetched: the digest is of the file's bytes")
+    if not path or path.endswith(b"/"):
+        raise PolicyError(f"the {scheme} URL names no file")
+    if not _UNSENDABLE.isdisjoint(path):
+        raise PolicyError(f"the {scheme} URL has a line break or NUL in its path")
+    return FtpUrl(parts.host, parts.port, f"{parts.host}:{parts.port}", path)
 
 
 def has_ranges(url: str) -> bool:

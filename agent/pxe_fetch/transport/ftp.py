@@ -16,8 +16,7 @@ from threading import Lock
 from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, RefusedError
-from pxe_fetch.transport import Body, Request
-from pxe_fetch.transport.ftp_url import FtpUrl, parse_ftp_url
+from pxe_fetch.transport import Body, FtpUrl, Request, parse_ftp_url
 from pxe_fetch.transport.sockets import connect, distrust, quoted, readable, translate_os_error
 
 _LATIN_1 = "latin-1"  # bytes as they are: names on servers are in any encoding

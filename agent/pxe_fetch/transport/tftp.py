@@ -11,8 +11,7 @@ import socket
 from collections.abc import Mapping
 
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError
-from pxe_fetch.transport import Body, Request, Transport, tftp_packets
-from pxe_fetch.transport.ftp_url import FtpUrl, parse_ftp_url
+from pxe_fetch.transport import Body, FtpUrl, Request, Transport, parse_ftp_url, tftp_packets
 from pxe_fetch.transport.sockets import quoted, readable, resolve, translate_os_error
 
 _BLOCK = 1468  # bytes at most: an Ethernet frame's 1500 without the headers of IPv4 (20), UDP (8) and TFTP (4)
