@@ -447,7 +447,7 @@ def test_an_interim_answer_is_not_the_answer(tmp_path: Path) -> None:
 
 def test_an_empty_file_is_a_file(tmp_path: Path) -> None:
     with Server({"/m": Script(body=b"")}) as server:
-        assert Bench(body=b"", folder=tmp_path, urls=[server.url("/m")]).download().attempts == 1
+        assert Bench(body=b"", folder=tmp_path, urls=[server.url("/m")]).download().bytes_received == 0
 
 
 @pytest.mark.parametrize(
