@@ -82,6 +82,7 @@ class Fetcher:
                 transfer,
                 self.context,
                 on_layer=self.event_log.resolved,
+                on_lost_chunks=self.event_log.lost_chunks,
                 is_unpinned_allowed=self.is_unpinned_allowed,
             )
             with closing(self.roots.open(transfer.dest)) as folder:

@@ -65,13 +65,16 @@ def download(
     )
 
 
-def fetch_text(source: Source, context: Context, *, limit: int) -> bytes:
+def fetch_text(
+    source: Source, context: Context, *, limit: int, accept: Callable[[bytes], object] = lambda _: None
+) -> bytes:
     """Download something small (a configuration, a list of digests), with the same retries, into memory.
 
-    Raises what `download` raises, and PolicyError if it has more than `limit` bytes.
+    `accept` is called with all that a mirror sent, and raises IntegrityError if that cannot be it: then that mirror
+    has failed. Raises what `download` raises, and PolicyError if it has more than `limit` bytes.
     """
     with open(os.memfd_create("pxe-fetch"), "rb", buffering=0) as memory:  # noqa: PTH123
-        part = SequentialPart(memory.fileno(), source.name, digest=source.digest, limit=limit)
+        part = SequentialPart(memory.fileno(), source.name, digest=source.digest, limit=limit, accept=accept)
         _run(SequentialDownload(source, part=part, context=context))
         return memory.read()
 

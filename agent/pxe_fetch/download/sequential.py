@@ -162,9 +162,9 @@ class SequentialDownload:
         if self._source.digest is None:  # only If-Range shows that the rest is of the same file; a text comes at once
             is_artifact = isinstance(self._source, Transfer)
             return is_artifact and mirror.validator is not None and self._origins == {mirror.url}
-        if self._one_origin:
-            return self._origins == {mirror.url}
-        return self._mirrors.may_continue(mirror, origins=self._origins)
+        if self._one_origin and self._origins != {mirror.url}:
+            return False
+        return self._mirrors.may_continue(mirror, length=self._part.length, origins=self._origins)
 
     def _begin(self, mirror: Mirror, body: Body, request: Request) -> None:
         """Prepare the part for `body`, which starts at the part's end or at 0.
@@ -181,7 +181,7 @@ class SequentialDownload:
             if request.offset:
                 self._check_restart(mirror, body, request)
             self._clear()
-        mirror.validator = body.validator
+        mirror.validator, mirror.has_odd_bytes = body.validator, mirror.is_odd
         mirror.has_sent_range |= body.start > 0
         self._origins.add(mirror.url)
         url, name = redact(mirror.url), self._source.name
@@ -209,11 +209,18 @@ class SequentialDownload:
             self._reserve_size(length)
 
     def _check_restart(self, mirror: Mirror, body: Body, request: Request) -> None:
-        """Handle a full answer to a range request. Raises RangeError if some mirror may still send the range."""
+        """Handle a full answer to a range request. Raises RangeError if some mirror may still send the range.
+
+        Nothing is dropped for a web page that is shorter, or may last for a moment only: then it is an IntegrityError.
+        """
+        is_short = body.total is not None and body.total < self._part.length
+        if body.is_page and (is_short or mirror.failures < _ORIGIN_ATTEMPTS):
+            message = f"the rest of the file was asked for, and something else came{noted(body.remark)}"
+            raise IntegrityError(message, expected=str(self._source.digest), found="a web page")
         changed = request.validator is not None and body.validator != request.validator
         why = "the file has changed on the server" if changed else "the server ignores ranges"
         if mirror.unranged + 1 < RANGE_ATTEMPTS:
-            raise RangeError(f"{why}, or answered unusually this once")
+            raise RangeError(f"{why}, or the answer was unusual this once")
         if self._mirrors.another_may_resume(mirror):
             raise RangeError(f"{why}; another mirror may resume")
         mirror.ranges = changed
@@ -225,13 +232,14 @@ class SequentialDownload:
         if expected is not None and length < expected and length != body.total:
             raise NetworkError(f"the body ended {expected - length} bytes early{noted(body.remark)}")
         is_new = length > self._farthest
-        if expected is None and self._source.digest and is_new and not self._part.digester.matches():
+        is_cut = expected is None and is_new and not body.is_page
+        if is_cut and self._source.digest and not self._part.digester.matches():
             # Only the end of the connection marked its end, so it may have been cut. If the next attempt gets no more
             # bytes, it is wrong, not short.
             raise NetworkError("the body has no declared end, and is incomplete")
         try:
             check_size(length, expected=expected, remark=body.remark)
-            self._part.digester.check(remark=body.remark)
+            self._part.check(remark=body.remark)
         except IntegrityError:
             self._is_mixed = self._origins != {mirror.url}
             self._one_origin = True
