@@ -8,7 +8,7 @@ import random
 import pytest
 
 from fakes.chunks import chunk_digests
-from fakes.faults import Serve, Status, cut, redirect
+from fakes.faults import Raw, Serve, Status, cut, redirect
 from fakes.node import Entry, FakeNode
 from fakes.server import Script, Server
 
@@ -179,3 +179,14 @@ def test_an_empty_artifact_is_not_said_to_be_left_by_an_earlier_run(node: FakeNo
         ran = node.run_config(node.entry("m", server.url("/m"), b""))
     assert ran.code == 0
     assert f"placed at {node.out / 'm'}: 0 bytes, " in ran.err
+
+
+def test_a_range_of_a_file_of_another_size_is_not_taken_and_costs_no_byte(node: FakeNode) -> None:
+    size = len(BODY) + 1
+    fields = f"Content-Range: bytes {HALF}-{size - 1}/{size}\r\nContent-Length: {size - HALF}"
+    other = Raw(f"HTTP/1.1 206 Partial\r\n{fields}\r\n\r\n".encode() + BODY[HALF:] + b"x")
+    with Server({"/m": Script(body=BODY, faults=[cut(0.5), other])}) as server:
+        ran = node.run_config(entry(node, server, pins="digest"), defaults=RETRY)
+        assert server.sent("/m") == len(BODY)
+    assert ran.code == 0, ran.err
+    assert f"the rest of a file of {size} bytes, when {len(BODY)} were declared before" in ran.err

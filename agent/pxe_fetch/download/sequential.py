@@ -36,6 +36,7 @@ class SequentialDownload:
         self._events = context.events
         self._reserve = reserve
         self._reserved = 0  # bytes
+        self._total: int | None = None  # bytes of the whole, as the answer declared that sent what is here
         self.attempts = Attempts(source=source, context=context, here=lambda: part.length, choose=self._choose_mirror)
         self._deadline, self._mirrors = self.attempts.deadline, self.attempts.mirrors
         self._farthest = 0  # the greatest length of the part so far: only bytes beyond it are progress
@@ -177,10 +178,13 @@ class SequentialDownload:
             self._reserve_size(body.total)
         if body.start not in {0, request.offset}:
             raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
+        if body.start and body.total and self._total not in {None, body.total}:
+            raise RangeError(f"the rest of a file of {body.total} bytes, when {self._total} were declared before")
         if body.start != self._part.length:
             if request.offset:
                 self._check_restart(mirror, body, request)
             self._clear()
+        self._total = body.total if body.is_exact else None
         mirror.validator, mirror.has_odd_bytes = body.validator, mirror.is_odd
         mirror.has_sent_range |= body.start > 0
         self._origins.add(mirror.url)
@@ -250,7 +254,7 @@ class SequentialDownload:
         """Start again. Bytes that were present before do not count as progress."""
         self._part.clear()
         self._origins.clear()
-        self._reserved = 0
+        self._reserved, self._total = 0, None
 
     def _drop(self) -> None:
         """Start again after wrong bytes."""
