@@ -205,3 +205,22 @@ def test_a_range_of_a_file_of_another_size_is_not_taken_and_costs_no_byte(node: 
         assert server.sent("/m") == len(BODY)
     assert ran.code == 0, ran.err
     assert f"the rest of a file of {size} bytes, when {len(BODY)} were declared before" in ran.err
+
+
+@pytest.mark.parametrize("fields", [{"Content-Encoding": "gzip"}, {"Content-Type": "text/html"}])
+def test_a_large_file_with_a_wrong_label_is_resumed_by_its_own_mirror(node: FakeNode, fields: dict[str, str]) -> None:
+    large = random.Random(25).randbytes(3 << 20)
+    with Server(
+        {"/m": Script(body=large, faults=[Serve(fields=fields, until=0.5)], then=Serve(fields=fields))}
+    ) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), large), defaults=RETRY)
+        assert server.sent("/m") == len(large)
+    assert ran.code == 0, ran.err
+
+
+def test_the_beginning_of_a_login_page_is_not_continued_by_its_own_mirror(node: FakeNode) -> None:
+    page_cut = Serve(body=LOGIN, fields={"Content-Type": "text/html"}, until=0.5)
+    with Server({"/m": Script(body=BODY, faults=[page_cut])}) as server:
+        ran = node.run_config(entry(node, server, pins="digest"), defaults=RETRY)
+        assert [one.range for one in server.asked_for("/m")] == [None, None]
+    assert ran.code == 0, ran.err

@@ -65,6 +65,7 @@ class Mirror:
     has_sent_range: bool = False  # exactly as requested
     validator: str | None = None  # strong ETag of the bytes that it sent
     is_odd: bool = False  # its last answer was: a web page, or encoded
+    is_page: bool = False  # its last answer was a web page
     has_odd_bytes: bool = False  # as is_odd, of the last answer of which bytes were kept
     turn: int = 0  # the number of the last request to it, from 1, among all for the artifact
     has_delivered: bool = False  # at least one byte
@@ -128,7 +129,7 @@ class Mirror:
             self.faults.pop(RefusedError.reference, None)  # alerts of TLS, which somebody else may have sent
             self.faults.pop(TrustError.reference, None)
             visit.is_served = True
-            self.is_odd = bool(body.remark)
+            self.is_odd, self.is_page = bool(body.remark), body.is_page
             try:
                 yield body
             except OvertakenError:
@@ -242,9 +243,9 @@ class Mirrors:
     def may_continue(self, mirror: Mirror, *, length: int, origins: Collection[str]) -> bool:
         """Whether `length` bytes of the mirrors `origins` may be followed by bytes of `mirror`.
 
-        Odd ones are hardly the file's: another mirror does not continue them, and nobody continues a few.
+        Odd ones are hardly the file's: another mirror does not continue them, and nobody continues those of a web page.
         """
-        is_file = mirror.is_odd and length > _LARGEST_PAGE
+        is_file = mirror.is_odd and (length > _LARGEST_PAGE or not mirror.is_page)
         return is_file or not any(one.has_odd_bytes and one.url in origins for one in self.all)
 
     def timeouts(self, mirror: Mirror) -> Timeouts:
