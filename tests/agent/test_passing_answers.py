@@ -174,13 +174,6 @@ def test_a_refusal_behind_each_redirect_is_final_soon(node: FakeNode) -> None:
     assert (ran.code, ran.artifact("m")["cause"]) == (77, "refused")
 
 
-def test_a_redirect_to_no_web_server_is_not_believed_at_once(node: FakeNode) -> None:
-    odd = [redirect("ftp://127.0.0.1:9/m"), redirect("about:blank")]
-    with Server({"/m": Script(body=BODY, faults=odd)}) as server:
-        ran = node.run_config(entry(node, server, pins="digest"), defaults=RETRY)
-    assert ran.code == 0, ran.err
-
-
 def test_a_wait_beyond_the_deadline_is_told_as_such(node: FakeNode) -> None:
     retry = {"deadline": "5s", "retry_after_max": "2h", "base": "1ms"}
     with Server({"/m": Script(then=Status(503, {"Retry-After": "3600"}))}) as server:

@@ -184,9 +184,7 @@ def _next(url: Url, answer: Answer) -> Url:
     except UrlError as error:
         raise NetworkError(f"a redirect ({answer.status}) whose Location {error}", status=answer.status) from error
     if target.scheme not in {"http", "https"}:
-        elsewhere = PolicyError(f"a redirect to {target}, which is neither http nor https")
-        elsewhere.limit = _REDIRECTED
-        raise elsewhere
+        raise PolicyError(f"a redirect to {target}, which is neither http nor https")
     if url.scheme == "https" and target.scheme == "http":
         raise PolicyError(f"a redirect from https to {target}, which is not protected")
     return target
