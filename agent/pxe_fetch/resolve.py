@@ -61,7 +61,7 @@ def resolved(
             text = fetch_text(source, context, limit=LINE * number)
             digests = unlisted(text, number=number)
         except ValueError as error:
-            message = f"the list of chunk digests at {redact(source.urls[0])} is no such list: {error}"
+            message = f"the list of chunk digests at {redact(source.urls[0])} cannot be used: {error}"
             raise PolicyError(message) from None
         except FetchError as error:
             if transfer.digest is None or isinstance(error, OF_THE_NODE):

@@ -179,7 +179,7 @@ def refusal(status: int, field: Field, exchange: Exchange, *, text: bytes = b"",
         return NotFoundError(said, status=status, retry_after=wait)
     is_passing = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _AGAIN
     if is_passing or status == HTTPStatus.NOT_FOUND or (wait is not None and status in _LIMITS):
-        odd = ", which is no status of HTTP" if status >= _INVALID else _STATUSES.get(status, "")
+        odd = ", which is not an HTTP status" if status >= _INVALID else _STATUSES.get(status, "")
         return NetworkError(said + odd, status=status, retry_after=wait)
     if status < HTTPStatus.BAD_REQUEST:
         return NetworkError(said if is_tunnel else f"{said}, which has no file in it", status=status, retry_after=wait)
@@ -256,7 +256,7 @@ def _read_alert(error: ssl.SSLError, *, host: str) -> FetchError:
         needs = f"it wants a client certificate ({_CLIENT_KEYS}), or has no cipher in common with this node"
         return RefusedError(f"{host} refused the TLS handshake: {needs}")
     if re.search(_TOO_OLD, reason):
-        return TrustError(f"{host} speaks no TLS 1.2 or newer: {words}")
+        return TrustError(f"{host} does not support TLS 1.2 or newer: {words}")
     return NetworkError(f"TLS with {host} failed: {words}")
 
 

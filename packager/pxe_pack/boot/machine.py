@@ -89,7 +89,7 @@ def secure_firmware(variables: Path) -> Firmware:
     for code in map(Path, SECURE_CODE):
         if code.is_file() and (code.stat().st_size + size).bit_count() == 1:
             return Firmware(code=code, variables=variables, secure=True)
-    message = f"this machine has no UEFI firmware (OVMF) with Secure Boot that {variables} is a store of variables for"
+    message = f"this machine has no UEFI firmware (OVMF) with Secure Boot that fits the variables {variables}"
     raise tools.InputError(Problem(reference="tool-missing", message=message, hint=install_command("ovmf")))
 
 
@@ -199,7 +199,7 @@ def choose_accelerator(work: Path) -> Sequence[str]:
 def kvm_problem() -> str:
     """Why `choose_accelerator` did not choose KVM."""
     if _KVM_DEVICE.exists() and not os.access(_KVM_DEVICE, os.R_OK | os.W_OK):
-        return f"{_KVM_DEVICE} is not open to this user, but to its group, which is kvm as a rule"
+        return f"this user may not open {_KVM_DEVICE}: only its group may, usually kvm"
     return "KVM does not work here"
 
 

@@ -125,7 +125,7 @@ def make_environment(work: Path) -> Path:
                 reference="agent-environment-failed",
                 message="the environment that the agent is frozen in could not be made",
                 label=error.problems[0].label,
-                hint=f"it takes Debian {SUITE}'s packages and pip's index; or give a ready agent by --agent",
+                hint=f"this needs Debian {SUITE}'s packages and pip's index; or give a ready agent with --agent",
             )
         ) from error
     packages = (work / "packages").read_text(encoding="utf-8").split()
