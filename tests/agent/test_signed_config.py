@@ -154,16 +154,16 @@ REFUSED: dict[str, tuple[Callable[[Key, Key, str], bytes], str]] = {
     "with a tampered trusted comment": (tampered_comment, "another trusted comment"),
     "with the trusted comment of another": (comment_of_another, "another trusted comment"),
     "in the legacy format": (lambda key, _, text: key.sign(text, "-l"), "legacy format"),
-    "without its last line": (lambda key, _, text: key.sign(text).rpartition(b"\ntrusted")[0], "is not a minisign signature"),
-    "cut in the middle of a line": (lambda key, _, text: key.sign(text)[:120], "is not a minisign signature"),
-    "with more behind it": (lambda key, _, text: key.sign(text) + b"more\n", "is not a minisign signature"),
-    "an empty file": (lambda *_: b"", "is not a minisign signature"),
+    "without its last line": (lambda key, _, text: key.sign(text).rpartition(b"\ntrusted")[0], "a minisign signature"),
+    "cut in the middle of a line": (lambda key, _, text: key.sign(text)[:120], "a minisign signature"),
+    "with more behind it": (lambda key, _, text: key.sign(text) + b"more\n", "a minisign signature"),
+    "an empty file": (lambda *_: b"", "a minisign signature"),
     "a page of HTML": (lambda *_: b"<!doctype html>\n<title>It works</title>\n\n\n", "a web page came"),
-    "a key": (lambda key, *_: key.public, "is not a minisign signature"),
-    "bytes": (lambda *_: random.Random(1).randbytes(300), "is not a minisign signature"),
+    "a key": (lambda key, *_: key.public, "a minisign signature"),
+    "bytes": (lambda *_: random.Random(1).randbytes(300), "a minisign signature"),
     "lines of base64 that are too short": (
         lambda *_: b"untrusted comment: x\nRUQ=\ntrusted comment: x\nAAAA\n",
-        "is not a minisign signature",
+        "a minisign signature",
     ),
 }
 
