@@ -186,6 +186,8 @@ def _read_pinned(url: str, sha256: str | None, *, read_url: ReadUrl) -> bytes:
     try:
         return read_url(url, Digest(algorithm="sha256", hex=sha256) if sha256 else None, MAX_SIZE)
     except IntegrityError as error:
+        if not sha256:
+            raise
         expected, found = (digest.removeprefix("sha256:") for digest in (error.expected, error.found))
         message = f"the configuration from {redact(url)} does not match {PREFIX}.config.sha256: expected {expected}"
         raise PolicyError(f"{message}, found {found}; nothing is fetched") from error
@@ -200,7 +202,7 @@ def _read_signed(url: str, *, keys: Mapping[str, PublicKey], read_url: ReadUrl) 
         try:
             content = read_url(signature_url, None, minisign.MAX_SIZE)
             return body, signer(body, content, keys=keys)
-        except (NotFoundError, RefusedError, PolicyError, ProblemError) as error:
+        except (IntegrityError, NotFoundError, RefusedError, PolicyError, ProblemError) as error:
             failure = f"the configuration from {redact(url)} has no signature ({error})"
             break
         except MinisignError as error:

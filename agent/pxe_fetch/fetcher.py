@@ -105,8 +105,13 @@ class Fetcher:
             self.disk_space.release(transfer.name)
 
     def _resolved(self, transfer: Transfer) -> Transfer:
-        on_layer, is_allowed = self.event_log.resolved, self.is_unpinned_allowed
-        return resolved(transfer, self.context, on_layer=on_layer, is_unpinned_allowed=is_allowed)
+        return resolved(
+            transfer,
+            self.context,
+            on_layer=self.event_log.resolved,
+            on_lost_chunks=self.event_log.lost_chunks,
+            is_unpinned_allowed=self.is_unpinned_allowed,
+        )
 
     def _fetch_into(self, folder: Folder, transfer: Transfer) -> None:
         """Have the destination right in the open folder that it is in. Raises FetchError and OSError."""

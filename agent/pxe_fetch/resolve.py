@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from pxe_fetch import sha256sums
 from pxe_fetch.chunkmap import ChunkMap
@@ -16,18 +17,26 @@ from pxe_fetch.contract.registry import Layer
 from pxe_fetch.contract.url import Tiers, each, flat, redact
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.sequential import fetch_text
-from pxe_fetch.errors import PolicyError
+from pxe_fetch.errors import OF_THE_NODE, FetchError, PolicyError
 from pxe_fetch.plan import Source, Transfer
 from pxe_fetch.transport import parse_url
 
+_FEW = 4  # attempts without progress at a list that the artifact can do without
+
 
 def resolved(
-    transfer: Transfer, context: Context, *, on_layer: Callable[[Transfer, str], None], is_unpinned_allowed: bool
+    transfer: Transfer,
+    context: Context,
+    *,
+    on_layer: Callable[[Transfer, str], None],
+    on_lost_chunks: Callable[[Transfer, str], None],
+    is_unpinned_allowed: bool,
 ) -> Transfer:
     """`transfer` with all that pins its bytes; of a registry, also with the URLs of the layer.
 
-    `on_layer` is called with such a transfer, and the reference of its manifest. Raises FetchError; a PolicyError if
-    nothing pins its bytes, and `pxe-pack lock`, which finds digests out, is not the caller.
+    `on_layer` is called with such a transfer, and the reference of its manifest; `on_lost_chunks` if the list of chunk
+    digests cannot be fetched, and why: a digest of the whole is enough. Raises FetchError; a PolicyError if nothing
+    pins its bytes, and `pxe-pack lock`, which finds digests out, is not the caller.
     """
     if transfer.title is not None:
         if not is_unpinned_allowed and not registry.digest_of([transfer.listed_url]):
@@ -35,20 +44,31 @@ def resolved(
         transfer = _layer(transfer, context, on_layer=on_layer)
     if transfer.digest is None and transfer.sums:
         source = _small(transfer, mirrors=transfer.sums, what="digests")
-        sums = fetch_text(source, context, limit=sha256sums.LARGEST)
-        digest = sha256sums.digest_of(transfer.listed_url, sums=sums, where=redact(source.urls[-1]))
-        transfer = replace(transfer, digest=digest)
+        find = partial(sha256sums.digest_of, transfer.listed_url, where="the list of digests")
+        sums = fetch_text(source, context, limit=sha256sums.LARGEST, accept=lambda text: find(sums=text))
+        transfer = replace(transfer, digest=find(sums=sums))
     if transfer.chunks and transfer.chunk_map is None and transfer.size is not None:
         size, chunks = transfer.size, transfer.chunks
         number, own = count(size, chunk=chunks.size), Digest(algorithm="sha256", hex=chunks.digests.hex())
         source = _small(transfer, mirrors=chunks.mirrors, what="chunk digests", digest=own)
-        text = fetch_text(source, context, limit=LINE * number)
+        if transfer.digest:
+            tries = min(_FEW, source.retry.attempts_without_progress)
+            source = replace(source, retry=replace(source.retry, attempts_without_progress=tries))
         try:
+            text = fetch_text(source, context, limit=LINE * number)
             digests = unlisted(text, number=number)
         except ValueError as error:
             message = f"the list of chunk digests at {redact(source.urls[0])} cannot be used: {error}"
             raise PolicyError(message) from None
-        transfer = replace(transfer, chunk_map=ChunkMap(size=size, chunk=chunks.size, digests=digests))
+        except FetchError as error:
+            if transfer.digest is None or isinstance(error, OF_THE_NODE):
+                raise
+            on_lost_chunks(transfer, str(error))
+            return transfer
+        # A registry's digest of the whole says the same: with both, the file would be read twice.
+        whole = transfer.digest if transfer.title is None else None
+        chunk_map = ChunkMap(size=size, chunk=chunks.size, digests=digests)
+        transfer = replace(transfer, chunk_map=chunk_map, digest=whole)
     if not is_unpinned_allowed and transfer.digest is None and transfer.chunk_map is None:
         raise _unpinned(transfer)
     return transfer
@@ -84,7 +104,7 @@ def _layer(transfer: Transfer, context: Context, *, on_layer: Callable[[Transfer
     found = replace(
         transfer,
         mirrors=each(mirrors, lambda url: registry.blob_url(url, layer.digest)),
-        digest=None if chunks else _digest(layer.digest),  # with both it would be read twice
+        digest=_digest(layer.digest),
         size=layer.size,
         chunks=chunks,
     )

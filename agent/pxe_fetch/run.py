@@ -148,15 +148,21 @@ def _read_url(context: RunContext, url: str, digest: Digest | None, limit: int) 
     downloads = Context(
         transports=transports, events=context.event_log, stop=context.stop, run_deadline=context.deadline
     )
+    source = Source(name="configuration", mirrors=((url,),), digest=digest)
     try:
-        return fetch_text(Source(name="configuration", mirrors=((url,),), digest=digest), downloads, limit=limit)
-    except (IntegrityError, StoppedError):
-        raise
+        return fetch_text(source, downloads, limit=limit, accept=_refuse_page)
     except FetchError as error:
-        error.args = (f"cannot fetch the configuration from {redact(url)}: {error}",)
+        if not (isinstance(error, StoppedError) or (digest and isinstance(error, IntegrityError))):
+            error.args = (f"cannot fetch the configuration from {redact(url)}: {error}",)
         raise
     finally:
         transports.close()
+
+
+def _refuse_page(text: bytes) -> None:
+    """Raise IntegrityError if `text` begins as HTML, which neither a configuration nor its signature does."""
+    if text.lstrip().startswith(b"<"):
+        raise IntegrityError("a web page came, perhaps a login or an error", expected="a configuration", found="HTML")
 
 
 def _start_webhook(context: RunContext) -> None:

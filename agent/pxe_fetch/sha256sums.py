@@ -26,7 +26,7 @@ def digest_of(url: str, *, sums: bytes, where: str) -> Digest:
     """The digest that the file `sums` has for the last part of `url`; `where` names the file in the error.
 
     A line that names the file in a folder counts when no line names it alone; a digest without a name, alone in the
-    file, counts for every url. Raises IntegrityError, since another run may succeed (a mirror may be in the middle of
+    file, counts for every url. Raises IntegrityError, since another try may succeed (a mirror may be in the middle of
     an update); PolicyError when `url` is no URL.
     """
     try:

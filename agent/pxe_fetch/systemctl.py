@@ -170,7 +170,7 @@ def _ask(*arguments: str) -> str:
         if process.returncode is None:
             process.kill()
             limits = f"{TIMEOUT:.0f} s and {_LONGEST >> 20} MiB"
-            raise _SystemctlError(f"`systemctl {' '.join(arguments)}` did not answer within {limits}")
+            raise _SystemctlError(f"`systemctl {arguments[0]}` did not answer within {limits}")
     if process.returncode:
         raise _SystemctlError(_error(process, errors))
     return output
@@ -203,7 +203,8 @@ def _run(*arguments: str) -> Popen[bytes]:
 
 def _error(process: Popen[bytes], errors: str) -> str:
     """What a systemctl that failed said: its first line, the others say where to look."""
-    return printable(next(iter(errors.strip().splitlines()), f"`systemctl` ended with exit code {process.returncode}"))
+    ended = f"ended with exit code {process.returncode}" if process.returncode > 0 else "was killed"
+    return printable(next(iter(errors.strip().splitlines()), f"`systemctl` {ended}"))
 
 
 def environment(ours: Mapping[str, str]) -> dict[str, str]:

@@ -152,6 +152,15 @@ def test_a_list_that_is_gone_names_its_cause(node: FakeNode) -> None:
     assert (ran.code, ran.artifact("m")["cause"]) == (69, "not-found")
 
 
+def test_a_list_that_is_gone_matters_not_where_there_is_a_digest_of_the_whole(node: FakeNode) -> None:
+    with Server({"/m": Script(body=BODY), "/m.chunks": Script(then=Status(500))}) as server:
+        pinned = {**beside(node, server), "sha256": hashlib.sha256(BODY).hexdigest()}
+        first, second = node.run_config(pinned), node.run_config(pinned)
+        assert server.sent("/m") == len(BODY)
+    assert (first.code, second.code) == (0, 0), first.err
+    assert (first.artifact("m")["phase"], second.artifact("m")["phase"]) == ("placed", "kept")
+
+
 def test_the_list_moves_with_what_pxe_pack_exported(node: FakeNode) -> None:
     packed = "http://127.0.0.1:1/exported/"
     with Server({f"/there{path}": script for path, script in site().items()}) as server:

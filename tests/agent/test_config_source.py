@@ -9,7 +9,7 @@ import ssl
 import pytest
 
 from fakes.certs import Authority
-from fakes.faults import Status, cut, unavailable
+from fakes.faults import Serve, Status, cut, unavailable
 from fakes.node import FakeNode
 from fakes.server import Script, Server
 
@@ -100,15 +100,37 @@ def test_pinned_configuration_that_was_cut_short_unnoticed_is_asked_for_again(no
     assert node.files() == ["m"]
 
 
-def test_configuration_by_https_needs_no_digest_and_is_never_taken_in_part(
-    node: FakeNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def tls_for(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """That of a server whose authority the node's own bundle has."""
     authority = Authority(node.folder / "ca")
     issued = authority.issue("localhost", alternative="DNS:localhost")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(issued.certificate, issued.key)
     monkeypatch.setattr("pxe_fetch.transport.session.CA_BUNDLES", (str(authority.certificate),))
-    with Server({"/m": Script(body=BODY)}) as server, Server(tls=context) as secure:
+    return context
+
+
+@pytest.mark.parametrize("kind", ["text/html", "text/plain"])
+def test_a_web_page_in_place_of_a_configuration_by_https_is_no_broken_configuration(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    page = Serve(body=b"\n<!DOCTYPE html><title>back soon</title>", fields={"Content-Type": kind})
+    with Server(tls=tls_for(node, monkeypatch)) as secure:
+        secure.scripts["/site.yaml"] = Script(body=node.config().encode(), faults=[page])
+        node.boot_with(f"pxe-fetch.config={secure.url('/site.yaml')}")
+        assert node.run("run").code == 0
+        if kind == "text/plain":  # else there are ten attempts
+            secure.scripts["/other.yaml"] = Script(then=page)
+            node.boot_with(f"pxe-fetch.config={secure.url('/other.yaml')}")
+            ran = node.run("run")
+            assert ran.code == 76
+            assert f"cannot fetch the configuration from {secure.url('/other.yaml')}: a web page came" in ran.out
+
+
+def test_configuration_by_https_needs_no_digest_and_is_never_taken_in_part(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Server({"/m": Script(body=BODY)}) as server, Server(tls=tls_for(node, monkeypatch)) as secure:
         entries = [node.entry(name, server.url("/m"), BODY) for name in ("m", "n")]
         text = node.config(*entries)
         # As far as before the second artifact it is a configuration, too; the connection just ends there.

@@ -176,6 +176,16 @@ def test_a_list_without_a_chunk_size_that_fits_is_left_alone(node: FakeNode, siz
     assert f"sha256:{hashlib.sha256(BODY).hexdigest()}" in ran.err
 
 
+@pytest.mark.parametrize("fault", [Status(404), Status(403), Status(500), Serve(body=b"0" * len(CHUNKS))])
+def test_without_the_list_of_chunk_digests_the_digest_of_the_layer_is_enough(node: FakeNode, fault: Fault) -> None:
+    every = {**scripts(CHUNKED, BODY), f"/v2/site/model/blobs/{fake.digest(CHUNKS)}": Script(then=fault)}
+    with Server(every) as server:
+        ran = node.run_config(entry(node, at(server, CHUNKED)))
+    assert (ran.code, placed(node)) == (0, BODY), ran.err
+    assert "its list of chunk digests cannot be fetched, so one stream fetches the whole: " in ran.err
+    assert ran.artifact("m")["sha256"] == hashlib.sha256(BODY).hexdigest()
+
+
 def test_a_login_is_not_sent_by_http_unless_insecure_allows_it(node: FakeNode) -> None:
     node.credential(CREDENTIAL, f"{USER}:{PASSWORD}")
     with Server(scripts(PLAIN, BODY)) as server:

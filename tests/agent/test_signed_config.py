@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -153,16 +154,16 @@ REFUSED: dict[str, tuple[Callable[[Key, Key, str], bytes], str]] = {
     "with a tampered trusted comment": (tampered_comment, "another trusted comment"),
     "with the trusted comment of another": (comment_of_another, "another trusted comment"),
     "in the legacy format": (lambda key, _, text: key.sign(text, "-l"), "legacy format"),
-    "without its last line": (lambda key, _, text: key.sign(text).rpartition(b"\ntrusted")[0], "is not a signature"),
-    "cut in the middle of a line": (lambda key, _, text: key.sign(text)[:120], "is not a signature"),
-    "with more behind it": (lambda key, _, text: key.sign(text) + b"more\n", "is not a signature"),
-    "an empty file": (lambda *_: b"", "is not a signature"),
-    "a page of HTML": (lambda *_: b"<!doctype html>\n<title>It works</title>\n\n\n", "is not a signature"),
-    "a key": (lambda key, *_: key.public, "is not a signature"),
-    "bytes": (lambda *_: random.Random(1).randbytes(300), "is not a signature"),
+    "without its last line": (lambda key, _, text: key.sign(text).rpartition(b"\ntrusted")[0], "a minisign signature"),
+    "cut in the middle of a line": (lambda key, _, text: key.sign(text)[:120], "a minisign signature"),
+    "with more behind it": (lambda key, _, text: key.sign(text) + b"more\n", "a minisign signature"),
+    "an empty file": (lambda *_: b"", "a minisign signature"),
+    "a page of HTML": (lambda *_: b"<!doctype html>\n<title>It works</title>\n\n\n", "a web page came"),
+    "a key": (lambda key, *_: key.public, "a minisign signature"),
+    "bytes": (lambda *_: random.Random(1).randbytes(300), "a minisign signature"),
     "lines of base64 that are too short": (
         lambda *_: b"untrusted comment: x\nRUQ=\ntrusted comment: x\nAAAA\n",
-        "is not a signature",
+        "a minisign signature",
     ),
 }
 
@@ -213,6 +214,16 @@ def test_signature_that_breaks_off_is_asked_for_again(node: FakeNode, server: Se
     text = config(node, server)
     publish(server, text, key.sign(text))
     server.scripts[f"{URL}.minisig"] = Script(body=key.sign(text), faults=[cut(0.5)])
+    node.boot_with(f"pxe-fetch.config={server.url(URL)}")
+    assert node.run("run").code == 0
+
+
+def test_web_page_in_place_of_the_signature_is_no_refusal(node: FakeNode, server: Server, key: Key) -> None:
+    trust(node, key.public)
+    text = config(node, server)
+    publish(server, text, key.sign(text))
+    page = Serve(body=b"<html>log in</html>", fields={"Content-Type": "text/html"})
+    server.scripts[f"{URL}.minisig"] = replace(server.scripts[f"{URL}.minisig"], faults=[page])
     node.boot_with(f"pxe-fetch.config={server.url(URL)}")
     assert node.run("run").code == 0
 

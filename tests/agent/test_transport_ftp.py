@@ -201,6 +201,11 @@ def test_a_reply_ends_with_its_code_and_a_blank(tmp_path: Path) -> None:
         assert Bench(body=BODY, folder=tmp_path, urls=[server.url]).download().attempts == 1
 
 
+def test_a_server_that_is_ready_in_a_while_is_waited_for(tmp_path: Path) -> None:
+    with BreakingFtp(BODY, Breach(welcome=b"120 ready in 1 minute\r\n220 ready\r\n")) as server:
+        assert Bench(body=BODY, folder=tmp_path, urls=[server.url]).download().attempts == 1
+
+
 def test_a_file_that_is_whole_needs_no_last_word(tmp_path: Path) -> None:
     with BreakingFtp(BODY, Breach(final=None)) as server:
         assert Bench(body=BODY, folder=tmp_path, urls=[server.url]).download().attempts == 1
@@ -210,6 +215,7 @@ def test_a_file_that_is_whole_needs_no_last_word(tmp_path: Path) -> None:
     ("breach", "error", "message"),
     [
         (Breach(welcome=b"421 too many\r\n"), NetworkError, r"answered 421 \(too many\)"),
+        (Breach(welcome=b"SSH-2.0-OpenSSH_9.2\r\n"), NetworkError, "sent what is not FTP"),
         (Breach(login="530 Sorry, the maximum number of clients (1) are already connected"), NetworkError, "530"),
         (Breach(login="530 Login incorrect."), RefusedError, "answered 530"),
         (Breach(retr="450 busy"), NetworkError, "answered 450"),

@@ -156,7 +156,7 @@ class ChunkedDownload:
         )
         with mirror.answer(request, self._context) as body:
             if body.total is not None and body.is_exact:
-                scheduler.check_total(stream, body.total, remark=body.remark)
+                scheduler.check_total(stream, body)
             if body.start != request.offset:
                 raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
             # A full answer to a range that covers everything says nothing about range support.
@@ -164,6 +164,7 @@ class ChunkedDownload:
             if asks_range and not body.ranged and not asks_all:
                 mirror.ignored_range()
             has_all = not asks_range or not body.ranged
+            mirror.has_odd_bytes = mirror.is_odd
             scheduler.answered(stream, is_ranged=not has_all and not asks_all)
             self._start_streams()
             rate = MinimumRate(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import field, replace
+from math import inf
 
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import Timeouts
@@ -35,6 +36,7 @@ RANGE_ATTEMPTS = 2  # of one mirror: after one wrong answer it may have ranges, 
 _OF_RANGES = frozenset({403, 404})  # some filters, caches and signed urls answer so to ranges alone
 _LIMITED_ATTEMPTS = 5  # in a row that a host refuses a stream when it is this artifact's turn
 _LAST_ATTEMPTS = 3  # failures in a row of all other mirrors, before one that is silent or odd is asked
+_LARGEST_PAGE = 1024 * 1024  # bytes of a login or an error; what is larger may be a file with a wrong label
 _TOLERATED = 8  # a mirror stays in use while fewer than one in this many of its chunks is wrong
 # Seconds of silence after which another mirror is asked, if there is one: TCP has repeated a lost packet five times by
 # then (RFC 6298: after 0.2, 0.4, 0.8, 1.6 and 3.2 s on Linux), and most servers begin their answer sooner.
@@ -54,6 +56,8 @@ class Mirror:
     has_sent_range: bool = False  # exactly as requested
     validator: str | None = None  # strong ETag of the bytes that it sent
     is_odd: bool = False  # its last answer was: a web page, or encoded
+    is_page: bool = False  # its last answer was a web page
+    has_odd_bytes: bool = False  # as is_odd, of the last answer of which bytes were kept
     turn: int = 0  # the number of the last request to it, from 1, among all for the artifact
     has_delivered: bool = False  # at least one byte
     failures: int = 0  # in a row, without new bytes
@@ -116,10 +120,14 @@ class Mirror:
             self.faults.pop(RefusedError.reference, None)  # alerts of TLS, which somebody else may have sent
             self.faults.pop(TrustError.reference, None)
             visit.is_served = True
-            self.is_odd = bool(body.remark)
+            self.is_odd, self.is_page = bool(body.remark), body.is_page
             try:
                 yield body
             except OvertakenError:
+                raise
+            except IntegrityError as error:
+                if body.is_page and (body.total or 0) <= _LARGEST_PAGE:
+                    error.limit = inf  # it is not the file that is wrong
                 raise
             except (SilentError, SlowError):  # a path that loses long packets lets a header pass
                 visit.silence = request.timeouts.read
@@ -223,9 +231,13 @@ class Mirrors:
             one.failures < _LAST_ATTEMPTS and not one.is_odd and not one.host.is_silent() for one in self.others(mirror)
         )
 
-    def may_continue(self, mirror: Mirror, *, origins: Collection[str]) -> bool:
-        """Whether bytes of the mirrors `origins` may be followed by bytes of `mirror`: not if theirs were odd."""
-        return mirror.is_odd or not any(one.is_odd and one.url in origins for one in self.all)
+    def may_continue(self, mirror: Mirror, *, length: int, origins: Collection[str]) -> bool:
+        """Whether `length` bytes of the mirrors `origins` may be followed by bytes of `mirror`.
+
+        Odd ones are hardly the file's: another mirror does not continue them, and nobody continues those of a web page.
+        """
+        is_file = mirror.is_odd and (length > _LARGEST_PAGE or not mirror.is_page)
+        return is_file or not any(one.has_odd_bytes and one.url in origins for one in self.all)
 
     def timeouts(self, mirror: Mirror) -> Timeouts:
         """Those of a request to `mirror`: shorter if another mirror may answer sooner, or send faster.
@@ -278,7 +290,7 @@ class Mirrors:
                 mirror.ranges &= not isinstance(error, RefusedRangeError)
                 mirror.not_before = now  # it works: ask it again, or for the whole
             case IntegrityError():
-                is_own = blamed
+                is_own = blamed and error.limit < inf
             case NotFoundError():
                 is_own = not mirror.has_delivered  # if it has, it does have the file
         self._record(mirror, error, drop=is_own and mirror.count(error) >= error.limit)

@@ -63,7 +63,7 @@ class Digester:
             )
 
 
-def check_size(found: int, *, expected: int | None, remark: str = "") -> None:
+def check_size(found: int | None, *, expected: int | None, remark: str = "") -> None:
     """Raise IntegrityError if the expected size is known and different; `remark` is added to the message."""
     if expected is not None and found != expected:
         message = f"wrong size: expected {expected} bytes, found {found}{noted(remark)}"
@@ -206,10 +206,18 @@ class PartFile:
 class SequentialPart(PartFile):
     """A part file that is written from start to end: the first `length` bytes, of which `digester` has the digest."""
 
-    def __init__(self, fd: int, path: str, *, digest: Digest | None, limit: int | None = None) -> None:
-        """More than `limit` bytes are refused."""
+    def __init__(
+        self,
+        fd: int,
+        path: str,
+        *,
+        digest: Digest | None,
+        limit: int | None = None,
+        accept: Callable[[bytes], object] = lambda _: None,
+    ) -> None:
+        """More than `limit` bytes are refused; with one, also what `accept` raises IntegrityError for."""
         super().__init__(fd, path)
-        self._limit = limit
+        self._limit, self._accept = limit, accept
         self.digester = Digester(digest)
         self.length = 0
 
@@ -236,6 +244,12 @@ class SequentialPart(PartFile):
         self.length = self.resumable = 0
         self.digester = Digester(self.digester.expected)
         self._truncate(0)
+
+    def check(self, *, remark: str) -> None:
+        """Raise IntegrityError if its bytes, of which none is missing, are not what is expected."""
+        self.digester.check(remark=remark)
+        if self._limit is not None:
+            self._accept(os.pread(self._fd, self._limit, 0))
 
 
 class ChunkedPart(PartFile):

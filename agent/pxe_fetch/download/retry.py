@@ -178,8 +178,8 @@ class Attempts:
             verdict = self.mirrors.verdict()
             verdict.args = (f"{verdict} ({self._tried()})",)
             raise verdict
-        wait, left = state.upcoming_sleep, max(0.0, self.deadline.left())
-        raise self._too_late(f"the next attempt is due in {wait:.0f} s, but {left:.0f} s are left") from self.last_error
+        why = f"the next attempt is due in {span(state.upcoming_sleep)}, after the deadline"
+        raise self._too_late(why) from self.last_error
 
     def _too_late(self, why: str) -> DeadlineError:
         cause = f"; the last error: {self.last_error}" if self.last_error else ""

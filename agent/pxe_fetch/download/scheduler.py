@@ -16,6 +16,7 @@ from pxe_fetch.download.retry import Attempts
 from pxe_fetch.download.stream import PartialChunk, Stream
 from pxe_fetch.errors import FetchError, IntegrityError, OvertakenError, is_final
 from pxe_fetch.plan import Source
+from pxe_fetch.transport import Body
 
 _WORTH_SPLITTING = 1.0  # seconds that the rest of a range takes
 _WORTH_OVERTAKING = 2.0  # seconds: the least that is saved, and the least age of the stream
@@ -102,9 +103,10 @@ class ChunkScheduler:
                 end = min(end, first - (-not_taken // (1 + self._budget.free)))
             partial = self._partial.pop(first, None)
             if partial:
-                is_mixed_again = first in self._wrong and partial.origins != {mirror.url}
-                if is_mixed_again or not self.mirrors.may_continue(mirror, origins=partial.origins):
-                    self._drop(partial.length)
+                origins, length = partial.origins, partial.length
+                is_mixed_again = first in self._wrong and origins != {mirror.url}
+                if is_mixed_again or not self.mirrors.may_continue(mirror, length=length, origins=origins):
+                    self._drop(length)
                     partial = None
             position = self._map.start(first) + (partial.length if partial else 0)
             return Stream(mirror=mirror, position=position, end=end, partial=partial, since=now)
@@ -149,16 +151,20 @@ class ChunkScheduler:
         self.remaining -= not self._verified[index]
         self._verified[index] = 1
 
-    def check_total(self, stream: Stream, total: int, *, remark: str) -> None:
-        """Raise IntegrityError if the mirror's file has another size, which counts as the range's first chunk does."""
+    def check_total(self, stream: Stream, body: Body) -> None:
+        """Raise IntegrityError if the mirror's file has another size, which counts as the range's first chunk does.
+
+        A web page counts as a failed attempt alone.
+        """
         mirror, key = stream.mirror, -1 - self._map.at(stream.position)  # apart from the chunk itself
         try:
-            check_size(total, expected=self._map.size, remark=remark)
+            check_size(body.total, expected=self._map.size, remark=body.remark)
             mirror.wrong.pop(key, None)
         except IntegrityError as error:
-            with self.changed:
-                self.mirrors.wrong_chunk(mirror, key, error, is_first=True)
-                mirror.not_before = self._clock.now() + pause(error, failures=1, policy=self._source.retry)
+            if not body.is_page:
+                with self.changed:
+                    self.mirrors.wrong_chunk(mirror, key, error, is_first=True)
+                    mirror.not_before = self._clock.now() + pause(error, failures=1, policy=self._source.retry)
             raise
 
     def answered(self, stream: Stream, *, is_ranged: bool) -> None:
@@ -300,11 +306,13 @@ class ChunkScheduler:
         """Record that the stream has ended, by `error` or at the end of its range."""
         with self.changed:
             mirror, partial = stream.mirror, stream.partial
-            if partial and stream.failure:  # it comes after a wrong chunk
+            # It comes after a wrong chunk, or is of a file of another size.
+            is_wrong = bool(stream.failure) or (stream.received > 0 and isinstance(error, IntegrityError))
+            if partial and is_wrong:
                 self._drop(partial.length)
             elif partial and partial.length:
                 self._partial[self._map.at(stream.hashed)] = partial
-            stream.progressed |= stream.received > 0 and not stream.failure
+            stream.progressed |= stream.received > 0 and not is_wrong
             self.streams.remove(stream)
             mirror.bytes += stream.received
             mirror.seconds += self._clock.now() - stream.since

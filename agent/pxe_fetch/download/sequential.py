@@ -46,6 +46,7 @@ class SequentialDownload:
         self._events = context.events
         self._reserve = reserve
         self._reserved = 0  # bytes
+        self._total: int | None = None  # bytes of the whole, as the answer declared that sent what is here
         self.attempts = Attempts(source=source, context=context, here=lambda: part.length, choose=self._choose_mirror)
         self._deadline, self._mirrors = self.attempts.deadline, self.attempts.mirrors
         self._farthest = 0  # the greatest length of the part so far: only bytes beyond it are progress
@@ -175,9 +176,9 @@ class SequentialDownload:
         if self._source.digest is None:  # only If-Range shows that the rest is of the same file; a text comes at once
             is_artifact = isinstance(self._source, Transfer)
             return is_artifact and mirror.validator is not None and self._origins == {mirror.url}
-        if self._one_origin:
-            return self._origins == {mirror.url}
-        return self._mirrors.may_continue(mirror, origins=self._origins)
+        if self._one_origin and self._origins != {mirror.url}:
+            return False
+        return self._mirrors.may_continue(mirror, length=self._part.length, origins=self._origins)
 
     def _begin(self, mirror: Mirror, body: Body, request: Request) -> None:
         """Prepare the part for `body`, which starts at the part's end or at 0.
@@ -190,11 +191,14 @@ class SequentialDownload:
             self._reserve_size(body.total)
         if body.start not in {0, request.offset}:
             raise RangeError(f"bytes from {body.start} on, when those from {request.offset} were asked for")
+        if body.start and body.total and self._total not in {None, body.total}:
+            raise RangeError(f"the rest of a file of {body.total} bytes, when {self._total} were declared before")
         if body.start != self._part.length:
             if request.offset:
                 self._check_restart(mirror, body, request)
             self._clear()
-        mirror.validator = body.validator
+        self._total = body.total if body.is_exact else None
+        mirror.validator, mirror.has_odd_bytes = body.validator, mirror.is_odd
         mirror.has_sent_range |= body.start > 0
         self._origins.add(mirror.url)
         url, name = redact(mirror.url), self._source.name
@@ -222,11 +226,18 @@ class SequentialDownload:
             self._reserve_size(length)
 
     def _check_restart(self, mirror: Mirror, body: Body, request: Request) -> None:
-        """Handle a full answer to a range request. Raises RangeError if some mirror may still send the range."""
+        """Handle a full answer to a range request. Raises RangeError if some mirror may still send the range.
+
+        Nothing is dropped for a web page that is shorter, or may last for a moment only: then it is an IntegrityError.
+        """
+        is_short = body.total is not None and body.total < self._part.length
+        if body.is_page and (is_short or mirror.failures < _ORIGIN_ATTEMPTS):
+            message = f"the rest of the file was asked for, and something else came{noted(body.remark)}"
+            raise IntegrityError(message, expected=str(self._source.digest), found="a web page")
         changed = request.validator is not None and body.validator != request.validator
         why = "the file has changed on the server" if changed else "the server ignores ranges"
         if mirror.unranged + 1 < RANGE_ATTEMPTS:
-            raise RangeError(f"{why}, or answered unusually this once")
+            raise RangeError(f"{why}, or the answer was unusual this once")
         if self._mirrors.another_may_resume(mirror):
             raise RangeError(f"{why}; another mirror may resume")
         mirror.ranges = changed
@@ -238,13 +249,14 @@ class SequentialDownload:
         if expected is not None and length < expected and length != body.total:
             raise NetworkError(f"the body ended {expected - length} bytes early{noted(body.remark)}")
         is_new = length > self._farthest
-        if expected is None and self._source.digest and is_new and not self._part.digester.matches():
+        is_cut = expected is None and is_new and not body.is_page
+        if is_cut and self._source.digest and not self._part.digester.matches():
             # Only the end of the connection marked its end, so it may have been cut. If the next attempt gets no more
             # bytes, it is wrong, not short.
             raise NetworkError("the body has no declared end, and is incomplete")
         try:
             check_size(length, expected=expected, remark=body.remark)
-            self._part.digester.check(remark=body.remark)
+            self._part.check(remark=body.remark)
         except IntegrityError:
             self._is_mixed = self._origins != {mirror.url}
             self._one_origin = True
@@ -255,7 +267,7 @@ class SequentialDownload:
         """Start again. Bytes that were present before do not count as progress."""
         self._part.clear()
         self._origins.clear()
-        self._reserved = 0
+        self._reserved, self._total = 0, None
 
     def _drop(self) -> None:
         """Start again after wrong bytes."""
@@ -263,12 +275,15 @@ class SequentialDownload:
         self._farthest = 0
 
 
-def fetch_text(source: Source, context: Context, *, limit: int) -> bytes:
+def fetch_text(
+    source: Source, context: Context, *, limit: int, accept: Callable[[bytes], object] = lambda _: None
+) -> bytes:
     """Download something small (a configuration, a list of digests), with the same retries, into memory.
 
-    Raises what fetcher.download raises, and PolicyError if it has more than `limit` bytes.
+    `accept` is called with all that a mirror sent, and raises IntegrityError if that cannot be it: then that mirror
+    has failed. Raises what fetcher.download raises, and PolicyError if it has more than `limit` bytes.
     """
     with open(os.memfd_create("pxe-fetch"), "rb", buffering=0) as memory:  # noqa: PTH123
-        part = SequentialPart(memory.fileno(), source.name, digest=source.digest, limit=limit)
+        part = SequentialPart(memory.fileno(), source.name, digest=source.digest, limit=limit, accept=accept)
         SequentialDownload(source, part=part, context=context).run()
         return memory.read()

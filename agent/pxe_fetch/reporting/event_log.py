@@ -126,6 +126,11 @@ class EventLog:
         message = f"{reference} has {transfer.title}: {amount(transfer.size or 0)}"
         self._send_of(artifact, message, MessageId.STATUS, self._routine, url=redact(transfer.listed_url))
 
+    def lost_chunks(self, transfer: Transfer, error: str) -> None:
+        """The artifact's list of chunk digests cannot be fetched; the digest of the whole is enough."""
+        message = f"its list of chunk digests cannot be fetched, so one stream fetches the whole: {error}"
+        self._send_of(self._store.get(transfer.name), message, MessageId.STATUS, WARNING, error=error)
+
     def up_to_date(self, transfer: Transfer) -> None:
         """The destination is already what it should be, and stays."""
         with self._store.edit(transfer.name) as artifact:
@@ -151,8 +156,8 @@ class EventLog:
         action = {"tar": "unpacked at", "decompress": "decompressed at"}.get(transfer.extract, "placed at")
         mode = "" if transfer.mode is None else f", mode {transfer.mode:04o}"
         attempts = f" in {count(artifact.attempts, 'attempt')}" if artifact.attempts > 1 else ""
-        origin = f"from {artifact.url}" if artifact.url else "left by an earlier run"
-        details = f"{amount(artifact.bytes)} {origin}{attempts}, {span(artifact.seconds)}"
+        origin = f" from {artifact.url}" if artifact.url else " left by an earlier run" if artifact.bytes else ""
+        details = f"{amount(artifact.bytes)}{origin}{attempts}, {span(artifact.seconds)}"
         self._send_of(artifact, f"{action} {transfer.dest}{mode}: {details}", MessageId.PLACED)
 
     def failed(self, name: str, result: Result) -> None:

@@ -54,6 +54,7 @@ class Body(Protocol):
     validator: str | None = None  # a strong ETag, which names exactly these bytes on this server, for the next Request
     final_url: str | None = None  # redacted; where redirects led to, if there were any
     remark: str = ""  # what is odd about the answer, if it explains wrong bytes
+    is_page: bool = False  # the server calls it a web page: perhaps a login, or an error that will be over soon
     ranged: bool = True  # False: the answer shows that this server begins every file at 0
 
     def readinto(self, view: memoryview) -> int:

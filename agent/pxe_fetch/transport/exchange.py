@@ -46,6 +46,10 @@ _CERTIFICATE_WANTED = rb"SSL certificate|Post-Handshake Authentication"
 _TLS_WANTED = rb"plain HTTP request was sent to HTTPS port|speaking plain HTTP to an SSL-enabled server"
 # Beside 5xx: the same request may succeed later. 412 and 416 are no answers to a request without conditions.
 _AGAIN = frozenset({408, 409, 412, 416, 421, 423, 424, 425, 429})
+_LIMITS = frozenset(
+    {403, 413}
+)  # of a moment, if the answer has Retry-After: those of GitHub and others, RFC 9110 15.5.14
+_STATUSES = {511: ": this network wants a login before it lets anything through (RFC 6585, 6)"}
 _SCHEME = r"(?a:(?:^|,)\s*([A-Za-z0-9-]+)(?=\s|,|$))"  # of challenges (RFC 9110, 11.6.1)
 OF_PROXIES = frozenset({502, 503, 504})  # what a proxy answers that has no answer to pass on (RFC 9110, 15.6)
 _INVALID = 600  # statuses end before (RFC 9110, 15)
@@ -170,14 +174,15 @@ def refusal(status: int, field: Field, exchange: Exchange, *, text: bytes = b"",
         said = f"the proxy {proxy.host_and_port} did not connect to {exchange.url.host_and_port}: it answered {status}"
     elif proxy and exchange.is_forwarded and status in OF_PROXIES:
         said = f"the proxy {proxy.host_and_port}, or a server behind it, answered {status}"
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _AGAIN:
-        wait = retry_after(field("Retry-After"), date=field("Date"))
-        odd = ", which is not an HTTP status" if status >= _INVALID else ""
-        return NetworkError(said + odd, status=status, retry_after=wait)
+    wait = retry_after(field("Retry-After"), date=field("Date"))
     if status == HTTPStatus.NOT_FOUND and not is_tunnel:
-        return NotFoundError(said, status=status)
-    if status < HTTPStatus.BAD_REQUEST or status == HTTPStatus.NOT_FOUND:
-        return NetworkError(said if is_tunnel else f"{said}, which has no file in it", status=status)
+        return NotFoundError(said, status=status, retry_after=wait)
+    is_passing = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _AGAIN
+    if is_passing or status == HTTPStatus.NOT_FOUND or (wait is not None and status in _LIMITS):
+        odd = ", which is not an HTTP status" if status >= _INVALID else _STATUSES.get(status, "")
+        return NetworkError(said + odd, status=status, retry_after=wait)
+    if status < HTTPStatus.BAD_REQUEST:
+        return NetworkError(said if is_tunnel else f"{said}, which has no file in it", status=status, retry_after=wait)
     if re.search(_CERTIFICATE_WANTED, text):
         said = f"{said}: it wants a client certificate that it trusts ({_CLIENT_KEYS})"
     elif re.search(_TLS_WANTED, text):

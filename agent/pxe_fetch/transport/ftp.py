@@ -99,6 +99,8 @@ class _Control(ftplib.FTP):
             self.reader = _Reader(self.sock, deadline=request.deadline, silence=request.timeouts.read)
             self.file = io.TextIOWrapper(io.BufferedReader(self.reader), encoding=_LATIN_1)
             self.welcome = self.getresp()
+            while self.welcome.startswith("1"):  # 120: it is ready in a while (RFC 959, 5.4)
+                self.welcome = self.getresp()
             self.login()
             self.voidcmd("TYPE I")
         except BaseException:
@@ -132,7 +134,7 @@ class _Control(ftplib.FTP):
         """A reply, up to the line that has its code and a blank (RFC 959, 4.2); to ftplib `220x` is such a line."""
         self.reader.reply_begins()
         line = reply = self.getline()
-        while reply[3:4] == "-" and line[:4] not in {reply[:3], f"{reply[:3]} "}:
+        while reply[:3].isdecimal() and reply[3:4] == "-" and line[:4] not in {reply[:3], f"{reply[:3]} "}:
             line = self.getline()
             reply += f"\n{line}"
         return reply

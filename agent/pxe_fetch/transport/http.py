@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pxe_fetch.contract.model import Proxy, Tls
 from pxe_fetch.contract.url import Url, UrlError, join
-from pxe_fetch.errors import NetworkError, PolicyError, RangeError, RefusedError
+from pxe_fetch.errors import NetworkError, PolicyError, RangeError, RefusedError, TrustError
 from pxe_fetch.transport import Body, Request, parse_url
 from pxe_fetch.transport.exchange import basic, refusal
 from pxe_fetch.transport.session import Answer, Session
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pxe_fetch.transport.registry_login import Registries
 
 REDIRECTS = 10  # followed for one request
+_REDIRECTED = 3  # refusals in a row, until they are believed: the next redirect may have a fresh signature
 _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
 _OTHER_SUCCESSES = frozenset({201, 202, 204, 205})  # not the file; what is not known counts as 200 (RFC 9110, 15)
 _RANGE_REFUSALS = frozenset({400, 406, 412, 416, 417, 431})  # of servers and caches that do not like Range or If-Range
@@ -27,6 +28,7 @@ _OF_CREDENTIALS = frozenset({401, 403})
 _IN_TEXT = re.compile(rb"<Code>[^<]*(Token|Authorization)")
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]{0,1022}"')  # RFC 9110 8.8.3; not a long one, to send it back
+_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _BLANKS = " \t\r\n"  # around a value; the last two where it is folded. str.strip() takes more for a blank
 
 
@@ -45,22 +47,37 @@ class HttpTransport:
     def open(self, request: Request) -> Body:
         own = url = parse_url(request.url)
         for _ in range(REDIRECTS + 1):
-            fields = _fields(request, url, own=own)
+            answer = self._answer(url, request, own=own)
+            if answer.status not in _REDIRECTS:
+                return answer
+            try:
+                url = _next(url, answer)
+            finally:
+                answer.dismiss()
+        # Not final: one server of several behind a name may be set up wrongly, or not yet.
+        raise NetworkError(f"more than {REDIRECTS} redirects, the last to {url}", status=answer.status)
+
+    def _answer(self, url: Url, request: Request, *, own: Url) -> Answer:
+        """A redirect, or a body to take. Raises as `open` does; `own` is the URL that led here."""
+        fields = _fields(request, url, own=own)
+        try:
             if request.login and url.origin == own.origin:  # no storage that it redirects to is told who asks
                 answer = self._registries.ask(url, login=request.login, fields=fields, request=request)
             else:
                 answer = self._session.ask(url, request, fields=fields)
+            if answer.status in _REDIRECTS:
+                return answer
+            answer.final_url = None if url is own else str(url)
             try:
-                if answer.status not in _REDIRECTS:
-                    answer.final_url = None if url is own else str(url)
-                    return _body(answer, request)
-                url = _next(url, answer)
+                return _body(answer, request)
             except BaseException:
                 answer.close()
                 raise
-            answer.dismiss()
-        # Not final: one server of several behind a name may be set up wrongly, or not yet.
-        raise NetworkError(f"more than {REDIRECTS} redirects, the last to {url}", status=answer.status)
+        except (NetworkError, RefusedError, TrustError) as error:
+            if url is not own:
+                error.args = (f"{error} (after a redirect to {url})",)
+                error.limit = max(error.limit, _REDIRECTED)
+            raise
 
     def post(self, request: Request, body: bytes) -> int:
         """The status that answers `body`, be it a redirect's, which is not followed. Raises as `open` does."""
@@ -90,11 +107,13 @@ def _fields(request: Request, url: Url, *, own: Url) -> dict[str, str]:
     return fields
 
 
-def _body(answer: Answer, request: Request) -> Body:
+def _body(answer: Answer, request: Request) -> Answer:
     """`answer` if it is one to take, else the error that its status means. Raises as Transport.open does."""
     # After a redirect the next one may lead to another server, which has the same bytes under another ETag.
     answer.validator = None if answer.final_url else strong_etag(answer.field("ETag"))
-    answer.remark = _remark(answer)
+    kind = (answer.field("Content-Type") or "").partition(";")[0].strip().lower()
+    answer.is_page = kind in _PAGES
+    answer.remark = _remark(answer, kind)
     status = answer.status
     if status == _PARTIAL:
         _check_part(answer, request)
@@ -114,7 +133,11 @@ def _body(answer: Answer, request: Request) -> Body:
     text = answer.text()
     error = refusal(status, answer.field, answer.exchange, text=text)
     is_sent = request.credentials and answer.exchange.url.origin == parse_url(request.url).origin
-    if is_sent and (status in _OF_CREDENTIALS or (status == _BAD_REQUEST and _IN_TEXT.search(text))):
+    if (
+        is_sent
+        and not error.transient
+        and (status in _OF_CREDENTIALS or (status == _BAD_REQUEST and _IN_TEXT.search(text)))
+    ):
         names = " and ".join(request.credentials)
         raise RefusedError(f"{error}: the credential {names} may have expired, or not be for this file", status=status)
     raise error
@@ -137,14 +160,14 @@ def _check_part(answer: Answer, request: Request) -> None:
     answer.start, answer.total = found.start, found.total
 
 
-def _remark(answer: Answer) -> str:
+def _remark(answer: Answer, kind: str) -> str:
     """What explains bytes that are wrong: the digest decides, since files are often labelled wrongly."""
     encoding = (answer.field("Content-Encoding") or "identity").lower()
     if encoding != "identity":
         told = f"sent with Content-Encoding {encoding[:40]}, which was not asked for"
         return f"{told}: switch compression off for it, on the server or on a proxy"
-    kind = (answer.field("Content-Type") or "").partition(";")[0].strip().lower()
-    return "sent as text/html: a web page, perhaps a login or an error" if kind == "text/html" else ""
+    sender = f" by {answer.final_url}" if answer.final_url else ""
+    return f"sent as {kind}{sender}: a web page, perhaps a login or an error" if answer.is_page else ""
 
 
 def _next(url: Url, answer: Answer) -> Url:
