@@ -17,7 +17,7 @@ from pxe_fetch.contract.model import Artifact, Chunks, Digest, FetchConfig
 from pxe_fetch.contract.problem import Position, Problem, ProblemError, RuleError
 from pxe_fetch.contract.quantity import show_size
 from pxe_fetch.contract.reader import Reader, load_root
-from pxe_pack.tools import InputError
+from pxe_pack.tools import InputError, command_line
 
 SUFFIX = ".lock"
 VERSION = 1
@@ -82,7 +82,7 @@ class Lock:
         if locked is None:
             return checks.unpinned(artifact, urls)
         if reason := misfit(locked, artifact, urls):
-            hint = f"`pxe-pack lock {self.config}` downloads it again"
+            hint = f"`{command_line('pxe-pack', 'lock', self.config)}` downloads it again"
             raise RuleError(f"{reason} in {self.path}", reference="lock-stale", hint=hint)
         if locked.manifest:
             pinned = each(artifact.mirrors, lambda url: registry.with_digest(url, f"sha256:{locked.manifest}"))
@@ -101,7 +101,7 @@ class Lock:
                     reference="lock-stale",
                     message=f"{self.path} has an entry for the artifact {name}, which {has} in {self.config}",
                     where=self.places.get(name),
-                    hint=f"`pxe-pack lock {self.config}` removes the entry",
+                    hint=f"`{command_line('pxe-pack', 'lock', self.config)}` removes the entry",
                 )
 
 
@@ -122,7 +122,7 @@ def lock_path(config: Path) -> Path:
 def read_lock(config: Path) -> Lock:
     """The lock file of the configuration. Raises InputError with every problem found."""
     path = lock_path(config)
-    hint = f"`pxe-pack lock {config}` writes it anew if you remove it"
+    hint = f"`{command_line('pxe-pack', 'lock', config)}` writes it anew if you remove it"
     try:
         with path.open("rb") as file:
             text = file.read(4 * MAX_CHARACTERS + 1).decode()  # a character has 4 bytes at most; `load` counts them
