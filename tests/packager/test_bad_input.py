@@ -11,7 +11,7 @@ import pytest
 
 from liveos import newc
 from packing.site import ARTIFACT, Site, files_of, make_iso, small_agent
-from pxe_pack import tools
+from pxe_pack import cli, tools
 from pxe_pack.freeze.agent import MANIFEST
 
 Refused = Callable[..., str]
@@ -168,12 +168,32 @@ def test_a_configuration_that_cannot_be_read(site: Site, refused: Refused) -> No
         ("file:///liveos.iso", "is not a URL that an initrd can fetch"),
         ("http://10.0.0.1/a b.iso", "characters that are not allowed in a kernel argument"),
         ("http://10.0.0.1/..%2fa.iso", "is not a valid file name"),
+        ("http://10.0.0.1/a/../liveos.iso", "has `.` or `..` in its path"),
+        ("http://10.0.0.1/%2e%2E/liveos.iso", "has `.` or `..` in its path"),
+        ("http://10.0.0.256/liveos.iso", "neither a name nor an address of four numbers"),
+        ("http://010.0.0.1/liveos.iso", "neither a name nor an address of four numbers"),
+        ("http://10.1/liveos.iso", "neither a name nor an address of four numbers"),
+        ("http://0x0a000001/liveos.iso", "neither a name nor an address of four numbers"),
     ],
 )
 def test_a_boot_url_that_no_node_could_boot_from(refused: Refused, url: str, why: str) -> None:
     said = refused("--boot-url", url)
     assert "error[boot-url-invalid]" in said
     assert why in said
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.1/files/../", "http://10.0.0/files/"])
+def test_an_artifact_url_that_clients_would_read_differently(refused: Refused, url: str) -> None:
+    assert "error[artifact-url-invalid]" in refused("--artifact-url", url)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.2", "[::1]", "0.0.0.0"])  # noqa: S104
+def test_a_boot_url_by_which_each_node_asks_itself_is_warned_of(
+    site: Site, host: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.pack["boot_url"] = f"http://{host}/liveos.iso"
+    assert cli.main(site.command("--quiet", "--dry-run")) == 0
+    assert f"warning[url-own-machine]: with http://{host}/liveos.iso, each node asks itself" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--boot-url", "--artifact-url"])

@@ -6,6 +6,7 @@ ngx_http_core_module, "listen" (an IPv6 socket takes no IPv4 connections by defa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import unquote, urlsplit
@@ -101,7 +102,7 @@ def _moved(site: Site) -> dict[str, dict[str, str]]:
         parts = urlsplit(listed.url)
         if not _is_served(listed.url, site):
             raise _cannot_serve(listed.url)
-        moved, url_path = found.setdefault(server(listed.url), {}), unquote(parts.path)
+        moved, url_path = found.setdefault(server(listed.url), {}), _location(parts.path)
         if url_path == f"/{path}":
             continue
         url_folder, folder = _folders(url_path, path)
@@ -111,8 +112,13 @@ def _moved(site: Site) -> dict[str, dict[str, str]]:
     for url, file in site.more_files.items():
         if not _is_served(url, site):
             raise _cannot_serve(url)
-        found.setdefault(server(url), {})[unquote(urlsplit(url).path)] = str(file)
+        found.setdefault(server(url), {})[_location(urlsplit(url).path)] = str(file)
     return found
+
+
+def _location(path: str) -> str:
+    """What nginx compares with its locations for a request of this path: decoded, slashes merged (merge_slashes)."""
+    return re.sub("/+", "/", unquote(path))
 
 
 def _schemes(site: Site) -> tuple[str, ...]:
