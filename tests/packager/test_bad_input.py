@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,6 +157,32 @@ def test_a_duplicate_key(site: Site, refused: Refused) -> None:
 
 def test_a_configuration_that_cannot_be_read(site: Site, refused: Refused) -> None:
     assert "error[config-unreadable]" in refused("--agent-config", site.folder / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("command", [["--agent-config"], ["lock"], ["check", "--agent-config"]])
+@pytest.mark.parametrize("folder", [".", "..", "/"])
+def test_a_folder_in_place_of_the_configuration(
+    command: list[str], folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*command, folder]) == 2
+    assert (
+        f"error[config-unreadable]: cannot read the configuration {folder}: Is a directory" in capsys.readouterr().err
+    )
+
+
+def test_a_node_memory_whose_unit_was_forgotten(refused: Refused) -> None:
+    assert "error[node-memory]: a node needs at least " in refused("--node-memory", "4B")
+
+
+def test_a_pack_with_closed_streams_writes_no_message_into_its_output(site: Site, packs: Callable[..., str]) -> None:
+    packs()
+    expected = (site.output / "SHA256SUMS").read_bytes()
+    shutil.rmtree(site.output)
+    words = shlex.join([sys.executable, "-m", "pxe_pack", *site.command()])
+    assert subprocess.run(["sh", "-c", f"exec {words} <&- >&- 2>&-"], check=False).returncode == 0
+    assert (site.output / "SHA256SUMS").read_bytes() == expected
+    checksums = ["sha256sum", "--check", "--quiet", "SHA256SUMS"]
+    assert subprocess.run(checksums, cwd=site.output, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from pxe_fetch.contract.reader import Reader, load_root
 from pxe_pack.tools import InputError, command_line
 
 SUFFIX = ".lock"
+_CONFLICT = re.compile(r"^(?:<{7}|>{7}) ", re.MULTILINE)  # git-merge(1), "How conflicts are presented"
 VERSION = 1
 
 _ONE_URL = Text(validators.url, load=lambda url: (url,))
@@ -116,7 +118,7 @@ def misfit(locked: Locked, artifact: Artifact, urls: tuple[str, ...]) -> str:
 
 def lock_path(config: Path) -> Path:
     """The lock file of the configuration `config`: `fetch.lock` beside `fetch.yaml`."""
-    return config.with_suffix(SUFFIX)
+    return config.parent / f"{config.stem}{SUFFIX}"  # also of `.`, which is refused when it is read
 
 
 def read_lock(config: Path) -> Lock:
@@ -134,6 +136,10 @@ def read_lock(config: Path) -> Lock:
     except UnicodeDecodeError as error:
         message = f"the lock file {path} is not UTF-8 text (byte {error.start})"
         raise InputError(Problem(reference="lock-unreadable", message=message, hint=hint)) from error
+    if mark := _CONFLICT.search(text):
+        message = f"{path}:{text.count(chr(10), 0, mark.start()) + 1} has the mark of a merge conflict"
+        hint = f"take one side of it, or remove the file; then `{command_line('pxe-pack', 'lock', config)}`"
+        raise InputError(Problem(reference="lock-conflict", message=message, hint=hint))
     try:
         entries, places = _read(text, name=str(path))
     except ProblemError as error:
