@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ class Source:
     """A commit's tree."""
 
     folder: Path
+    commit: str  # its full name
     version: str
     epoch: int  # seconds since 1970 of the commit: the time of all that is built from it (SOURCE_DATE_EPOCH)
 
@@ -42,10 +44,11 @@ def export(repository: Path, commit: str, folder: Path) -> Source:
     """Write the tree of `commit` to `folder`, with modes that do not depend on the umask. Raises CalledProcessError."""
     git = ("git", "-C", repository)
     folder.mkdir()
-    with subprocess.Popen([*git, "archive", "--format=tar", commit], stdout=subprocess.PIPE) as archive:
-        subprocess.run(["tar", "-x", "--mode=go-w", "-C", folder], stdin=archive.stdout, check=True)
-    if archive.returncode:
-        raise subprocess.CalledProcessError(archive.returncode, ["git"])
-    shown = subprocess.run([*git, "log", "-1", "--format=%ct", commit], capture_output=True, text=True, check=True)
+    with tempfile.TemporaryFile() as archive:  # no pipe: tar ends at the end mark, and git fails if nobody reads on
+        subprocess.run([*git, "archive", "--format=tar", commit], stdout=archive, check=True)
+        archive.seek(0)
+        subprocess.run(["tar", "-x", "--mode=go-w", "-C", folder], stdin=archive, check=True)
+    shown = subprocess.run([*git, "log", "-1", "--format=%H %ct", commit], capture_output=True, text=True, check=True)
+    name, epoch = shown.stdout.split()
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
-    return Source(folder=folder, version=project["version"], epoch=int(shown.stdout))
+    return Source(folder=folder, commit=name, version=project["version"], epoch=int(epoch))
