@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -126,6 +127,6 @@ def pack_as(arguments: argparse.Namespace, shown: Console) -> int:
 
 def _system_problem(error: OSError) -> Problem:
     """The operating system's error as a problem."""
-    place = f"{error.filename}: " if error.filename else ""
+    place = f"{error.filename}: " if isinstance(error.filename, str | os.PathLike) else ""  # not a descriptor
     hint = "free some space, or use --output on another file system" if error.errno == errno.ENOSPC else ""
     return Problem(reference="system-error", message=f"{place}{error.strerror or error}", hint=hint)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import RuleError
 from pxe_fetch.contract.quantity import DURATION, DURATION_UNITS, size
+from pxe_fetch.contract.url import UrlError, parse
 
 HOW_TO_INSTALL = "install '.[serve]' with pip in a clone, or the release's wheel as 'FILE.whl[serve]'"
 KEEP, KEEP_SIZE = "720h", "1GiB"
-_SHARED = ("token_file", "node_tokens", "password_file", "keep", "keep_size", "failure_webhook")
+_SHARED = ("token_file", "node_tokens", "password_file", "keep", "keep_size", "failure_webhook", "failure_webhook_file")
 
 
 def add_shared(parser: argparse._ActionsContainer) -> None:
@@ -26,7 +27,8 @@ def add_shared(parser: argparse._ActionsContainer) -> None:
     add("--password-file", type=Path, metavar="FILE", help="the page's password; without it, the page is local")
     add("--keep", type=_checked(long_duration), metavar="TIME", help=f"delete older runs (default: {KEEP})")
     add("--keep-size", type=_checked(size), metavar="SIZE", help=f"delete the oldest above it (default: {KEEP_SIZE})")
-    add("--failure-webhook", metavar="URL", help="POST each node's failure there")
+    add("--failure-webhook", type=_checked(webhook_url), metavar="URL", help="POST each node's failure there")
+    add("--failure-webhook-file", type=Path, metavar="FILE", help="a file with that URL, if part of it is secret")
 
 
 def add_proxy(parser: argparse._ActionsContainer, *, of: str) -> None:
@@ -55,12 +57,22 @@ def long_duration(text: str) -> float:
     return float(match[1]) * DURATION_UNITS[match[2]] / 1000
 
 
-def _checked(parse: Callable[[str], float]) -> Callable[[str], str]:
-    """The text as it is given, if `parse` can read it."""
+def webhook_url(text: str) -> str:
+    """`text`, an http or https URL. Raises RuleError, whose text does not show it: part of it may be secret."""
+    try:
+        if parse(text).scheme in ("http", "https"):
+            return text
+    except UrlError:
+        pass
+    raise RuleError("is not an http or https URL", reference="url-invalid")
+
+
+def _checked(read: Callable[[str], object]) -> Callable[[str], str]:
+    """The text as it is given, if `read` can."""
 
     def checked(text: str) -> str:
         try:
-            parse(text)
+            read(text)
         except RuleError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
         return text

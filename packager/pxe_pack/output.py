@@ -25,7 +25,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack.cleanup import committing, removed, temporary_folder
 from pxe_pack.layout.files import found_below, what_is
 from pxe_pack.layout.layout import CURRENT, VERSIONS, Layout, find_layout
-from pxe_pack.tools import InputError, WorkError
+from pxe_pack.tools import InputError, WorkError, command_line
 
 _RENAME_EXCHANGE = 2  # linux/fs.h
 _AT_FDCWD = -100  # fcntl.h
@@ -46,7 +46,7 @@ def parent_problem(output: Path) -> Problem | None:
         return Problem(
             reference="output-no-parent",
             message=f"the output's parent folder {output.parent} does not exist or is not a folder",
-            hint=f"mkdir -p {output.parent}",
+            hint=command_line("mkdir", "-p", output.parent),
         )
     if not os.access(output.parent, os.W_OK | os.X_OK):
         return Problem(

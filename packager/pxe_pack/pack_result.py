@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pxe_pack.layout.layout import CURRENT, Layout
 from pxe_pack.layout.manifest import Kind
 from pxe_pack.payload import Payload
 from pxe_pack.plan import Plan
+from pxe_pack.tools import command_line
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,12 +86,13 @@ def _served_by(url: str) -> str:
 def _next(packed: PackResult) -> list[str]:
     form, output = packed.plan.settings.format, packed.output
     if form == "tar":
-        return [f"Unpack:  tar -C /srv/pxe -xf {output}"]
+        return [f"Unpack:  {command_line('tar', '-C', '/srv/pxe', '-xf', output)}"]
     root = output.parent.parent
+    versions = [f"Serve:   {root / CURRENT}", f"Go back: {command_line('pxe-pack', 'rollback', root)}"]
     return [
-        f"Verify:  cd {shlex.quote(str(output))} && sha256sum -c SHA256SUMS",
-        f"Test:    pxe-pack boot {output}",
-        *([f"Serve:   {root / CURRENT}", f"Go back: pxe-pack rollback {root}"] if form == "versions" else []),
+        f"Verify:  {command_line('cd', output)} && sha256sum -c SHA256SUMS",
+        f"Test:    {command_line('pxe-pack', 'boot', output)}",
+        *(versions if form == "versions" else []),
     ]
 
 

@@ -20,6 +20,7 @@ from pxe_fetch.contract import quantity
 from pxe_fetch.contract.problem import RuleError, suggestion
 from pxe_pack.choices import CHAINS, COMPRESSORS, INJECTORS, VERIFY_ISO
 from pxe_pack.console import Console
+from pxe_pack.tools import command_line
 
 USAGE = ("pack FILE [options]", "--agent-config FILE [options]", "COMMAND [options]")
 _DESCRIPTION = """\
@@ -288,7 +289,7 @@ def _flags(parser: argparse.ArgumentParser) -> dict[str, bool]:
 def _meant(word: str) -> str:
     """What to do instead of giving `word` as a command."""
     if word.endswith((".yaml", ".yml")):
-        return f"to pack it: pxe-pack pack {word}"
+        return f"to pack it: {command_line('pxe-pack', 'pack', word)}"
     return suggestion(word, COMMANDS) or f"choose from {', '.join(COMMANDS)}"
 
 

@@ -30,7 +30,7 @@ from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.new_entries import NewEntries
 from pxe_pack.layout.pinned import PINNED_SERIAL, Pinned, url_reason
 from pxe_pack.output import new_staging, parent_problem, published_problem, staging_folder
-from pxe_pack.tools import InputError
+from pxe_pack.tools import InputError, command_line
 from pxe_pack.trust.keys import TrustKey
 from pxe_pack.trust.signature import SignatureError, sign, signature_file, signer_of
 from pxe_pack.trust.signing import Signer
@@ -305,6 +305,6 @@ def summary(result: Result) -> str:
             "Serve",
             *(f"  {name:{width}} at {redact(url)}" for name, url in served.items()),
             "",
-            f"Test:  pxe-pack boot {result.root} --serve {result.config}",
+            f"Test:  {command_line('pxe-pack', 'boot', result.root, '--serve', result.config or pinned.name)}",
         ]
     )

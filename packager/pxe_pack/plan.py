@@ -234,6 +234,7 @@ def make_plan(settings: Settings, image: LiveImage, *, say: Callable[[str], None
         loaders=chosen.loaders if chosen else None,
         files=settings.files,
         urls=Urls(boot_url=settings.boot_url if image.live else None, artifact_url=settings.artifact_url or None),
+        report_url=settings.reports.url if settings.reports else "",
     )
     signed: SignedBoot | None = None
     if settings.signer:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
-from pxe_pack import tools
+from pxe_pack import checks, tools
 from pxe_pack.cleanup import committing
 from pxe_pack.console import Console, joined
 from pxe_pack.hashing import SizeAndDigest, hash_file
@@ -32,6 +32,8 @@ from pxe_pack.output import output_problem, staging, staging_folder
 from pxe_pack.tools import InputError
 from pxe_pack.trust import sign_again, signed_boot
 from pxe_pack.trust.signing import Signer
+
+_WORK = "removing the payload"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +72,8 @@ def remove(path: Path, *, output: Path | None, signer: Signer | None = None, con
             message = f"{output} exists" if output.exists() else f"{output.parent} is not a directory"
             hint = "choose another file with --output"
             raise _refused("output-foreign", f"the output cannot be written: {message}", hint)
+        if problems := checks.disk_space(output, needed=packed.disk_space, work=_WORK):
+            raise InputError(*problems)
         with staging_folder(output) as folder:
             made = folder / "original.iso"
             packed.write_original(made, work=folder, console=console)
@@ -118,6 +122,8 @@ def _of_layout(layout: Layout, *, output: Path | None, signer: Signer | None, co
     ):
         packed = PackedIso.find(image)
         injectors = _injectors(image, packed)
+        if problems := checks.disk_space(target_root, needed=packed.disk_space if packed else 0, work=_WORK):
+            raise InputError(*problems)
         kept = [path for path, file in layout.files.items() if file.kind is not Kind.ARTIFACT]
         # without artifacts, it is only known as the URL of the image's own files in that folder
         served = any(path.startswith(f"{FOLDER}/") for path in kept)

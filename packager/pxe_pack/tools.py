@@ -95,6 +95,11 @@ def run(
     return output or b""
 
 
+def command_line(*words: str | Path) -> str:
+    """The command as a shell reads it, for people to copy."""
+    return shlex.join(map(str, words))
+
+
 def run_in_terminal(program: str, *arguments: str | Path) -> None:
     """Run `program` with the user's terminal, where it may ask for a password; what it prints goes to stderr.
 

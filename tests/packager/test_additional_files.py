@@ -338,6 +338,14 @@ def test_a_name_that_the_layout_needs_is_an_error(
     assert name not in additional(site)
 
 
+def test_a_file_where_nodes_report_to_is_an_error(site: Site, refused: Refused, tmp_path: Path) -> None:
+    site.pack = {"boot_url": "http://10.0.0.1/liveos.iso", "report": "auto"}
+    (site.folder / "fetch.report-token").write_text("0123456789abcdef" * 2)
+    (site.folder / "fetch.report-token").chmod(0o600)
+    site.image = with_files(site.image, tmp_path / "report.iso", {"report": b"mine"})
+    assert "the image's file report would be served at http://10.0.0.1/report, where nodes report to" in refused()
+
+
 def test_two_files_at_one_url_are_an_error(rich: Site, refused: Refused, tmp_path: Path) -> None:
     rich.image = with_files(rich.image, tmp_path / "twice.iso", {"other-user-artifacts/top.bin": b"another"})
     rich.pack = {"artifact_url": "http://10.0.0.1:8080/images/"}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 
 from liveos import newc
 from packing.site import ARTIFACT, Site, files_of, make_iso, small_agent
-from pxe_pack import tools
+from pxe_pack import cli, tools
 from pxe_pack.freeze.agent import MANIFEST
 
 Refused = Callable[..., str]
@@ -156,6 +159,32 @@ def test_a_configuration_that_cannot_be_read(site: Site, refused: Refused) -> No
     assert "error[config-unreadable]" in refused("--agent-config", site.folder / "nowhere.yaml")
 
 
+@pytest.mark.parametrize("command", [["--agent-config"], ["lock"], ["check", "--agent-config"]])
+@pytest.mark.parametrize("folder", [".", "..", "/"])
+def test_a_folder_in_place_of_the_configuration(
+    command: list[str], folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*command, folder]) == 2
+    assert (
+        f"error[config-unreadable]: cannot read the configuration {folder}: Is a directory" in capsys.readouterr().err
+    )
+
+
+def test_a_node_memory_whose_unit_was_forgotten(refused: Refused) -> None:
+    assert "error[node-memory]: a node needs at least " in refused("--node-memory", "4B")
+
+
+def test_a_pack_with_closed_streams_writes_no_message_into_its_output(site: Site, packs: Callable[..., str]) -> None:
+    packs()
+    expected = (site.output / "SHA256SUMS").read_bytes()
+    shutil.rmtree(site.output)
+    words = shlex.join([sys.executable, "-m", "pxe_pack", *site.command()])
+    assert subprocess.run(["sh", "-c", f"exec {words} <&- >&- 2>&-"], check=False).returncode == 0
+    assert (site.output / "SHA256SUMS").read_bytes() == expected
+    checksums = ["sha256sum", "--check", "--quiet", "SHA256SUMS"]
+    assert subprocess.run(checksums, cwd=site.output, check=False).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("url", "why"),
     [
@@ -168,12 +197,32 @@ def test_a_configuration_that_cannot_be_read(site: Site, refused: Refused) -> No
         ("file:///liveos.iso", "is not a URL that an initrd can fetch"),
         ("http://10.0.0.1/a b.iso", "characters that are not allowed in a kernel argument"),
         ("http://10.0.0.1/..%2fa.iso", "is not a valid file name"),
+        ("http://10.0.0.1/a/../liveos.iso", "has `.` or `..` in its path"),
+        ("http://10.0.0.1/%2e%2E/liveos.iso", "has `.` or `..` in its path"),
+        ("http://10.0.0.256/liveos.iso", "neither a name nor an address of four numbers"),
+        ("http://010.0.0.1/liveos.iso", "neither a name nor an address of four numbers"),
+        ("http://10.1/liveos.iso", "neither a name nor an address of four numbers"),
+        ("http://0x0a000001/liveos.iso", "neither a name nor an address of four numbers"),
     ],
 )
 def test_a_boot_url_that_no_node_could_boot_from(refused: Refused, url: str, why: str) -> None:
     said = refused("--boot-url", url)
     assert "error[boot-url-invalid]" in said
     assert why in said
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.1/files/../", "http://10.0.0/files/"])
+def test_an_artifact_url_that_clients_would_read_differently(refused: Refused, url: str) -> None:
+    assert "error[artifact-url-invalid]" in refused("--artifact-url", url)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.2", "[::1]", "0.0.0.0"])  # noqa: S104
+def test_a_boot_url_by_which_each_node_asks_itself_is_warned_of(
+    site: Site, host: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.pack["boot_url"] = f"http://{host}/liveos.iso"
+    assert cli.main(site.command("--quiet", "--dry-run")) == 0
+    assert f"warning[url-own-machine]: with http://{host}/liveos.iso, each node asks itself" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--boot-url", "--artifact-url"])

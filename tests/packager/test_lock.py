@@ -436,6 +436,13 @@ def test_a_lock_file_is_checked_as_any_input(
     assert place in told
 
 
+def test_a_merge_conflict_in_the_lock_is_told_as_what_it_is(site: Site, refused: Refused) -> None:
+    (site.folder / "fetch.lock").write_text("version: 1\n<<<<<<< HEAD\nartifacts: []\n=======\n>>>>>>> theirs\n")
+    said = refused()
+    assert "error[lock-conflict]: " in said
+    assert "fetch.lock:2 has the mark of a merge conflict" in said
+
+
 def test_a_lock_file_that_is_not_text_is_refused(site: Site, refused: Refused) -> None:
     (site.folder / "fetch.lock").write_bytes(b"\xff\xfe")
     assert "error[lock-unreadable]" in refused()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,6 +144,20 @@ def test_the_same_bytes_come_out_whatever_the_umask(site: Site, packs: Packs) ->
         return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mode) for path in files}
 
     assert content(site.output) == content(site.folder / "copy")
+
+
+@pytest.mark.parametrize("what", ["pxe", "pxe/liveos.iso"])
+def test_a_disk_without_room_for_the_original_is_told_before_it_is_full(site: Site, packs: Packs, what: str) -> None:
+    packs()
+    small = site.folder / "small"
+    small.mkdir()
+    remove = [sys.executable, "-m", "pxe_pack", "remove", str(site.folder / what), "-o", str(small / "out")]
+    script = 'mount -t tmpfs -o size=2m tmpfs "$0" && "$@"; code=$?; ls -A "$0"; exit $code'
+    command = ["unshare", "-Urm", "sh", "-c", script, str(small), *remove]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert "error[disk-full]: removing the payload needs up to " in done.stderr
+    assert f"bytes in {small}, but only " in done.stderr
 
 
 def test_a_root_that_was_rewritten_loses_the_payload(site: Site, packs: Packs, tmp_path: Path) -> None:

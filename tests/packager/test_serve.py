@@ -423,6 +423,16 @@ def test_what_cannot_be_served_is_refused(net: Wire, layout: Site, arguments: li
     assert f"error[{reference}]" in refused(net, layout.output, *arguments)
 
 
+@pytest.mark.parametrize(
+    "flags", [["--log-dir"], ["--token-file"], ["--password-file"], ["--database"], ["--tls-cert", "--tls-key"]]
+)
+def test_secrets_and_logs_in_the_layout_are_refused(net: Wire, layout: Site, flags: list[str]) -> None:
+    prefix = "sqlite:///" if flags == ["--database"] else ""
+    words = [word for flag in flags for word in (flag, f"{prefix}{layout.output}/own")]
+    said = refused(net, layout.output, *words)
+    assert f"error[serve-exposed]: {flags[-1]} {layout.output}/own is in the layout" in said
+
+
 def posted(net: Wire, body: str, token: str = "") -> str:
     """The status of the answer to a report from the node."""
     ask = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-d", body, "http://10.0.0.1:8080/report"]

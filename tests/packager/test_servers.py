@@ -134,6 +134,14 @@ def test_nginx_hands_out_every_file_under_its_url(layout: Site, snippet: Callabl
     assert len({url.split("/")[2] for url in check_by_nginx(layout, snippet)}) == 2
 
 
+def test_nginx_hands_out_files_whose_urls_have_several_slashes(
+    layout: Site, snippet: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = ["--boot-url", "http://10.0.0.1//images//liveos.iso", "--artifact-url", "http://10.0.0.2//files//"]
+    assert cli.main(["relocate", str(layout.output), *moved]) == 0, capsys.readouterr().err
+    assert "http://10.0.0.1//images//liveos.iso" in check_by_nginx(layout, snippet)
+
+
 def check_by_nginx(layout: Site, snippet: Callable[..., str]) -> list[str]:
     """Have nginx serve each file of the layout, in a network of its own, so that it has its ports. Gives the URLs."""
     outputs = layout.manifest()["outputs"]

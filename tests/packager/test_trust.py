@@ -114,10 +114,11 @@ def test_files_that_are_no_public_keys_are_refused(refused: Refused, keys: KeyPa
     for name, content in wrong.items():
         (tmp_path / f"{name}.pub").write_bytes(content)
     os.mkfifo(tmp_path / "pipe.pub")
-    names = [*wrong, "pipe", "missing"]
+    (tmp_path / "folder.pub").mkdir()
+    names = [*wrong, "pipe", "folder", "missing"]
     said = refused(*(word for name in names for word in ("--trust", tmp_path / f"{name}.pub")))
     assert said.count("error[trust-key-invalid]") == len(wrong)
-    assert said.count("error[trust-key-unreadable]") == 2
+    assert said.count("error[trust-key-unreadable]") == 3
     assert all(f"{name}.pub" in said for name in names)
 
 

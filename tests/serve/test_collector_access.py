@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sqlite3
@@ -167,6 +168,60 @@ def test_webhook_is_told_of_each_failure_once_and_tried_again(tmp_path: Path) ->
     assert len(told) == 2  # 503, and again
     assert told[1]["text"] == "node1 failed at artifacts: model: the server answered 503"
     assert told[1]["exit_code"] == 69
+
+
+def test_url_of_the_webhook_may_be_in_a_file_where_the_list_of_processes_does_not_show_it(tmp_path: Path) -> None:
+    secret = tmp_path / "webhook"
+    with Server({"/hook/s3cret": Script()}) as hook:
+        secret.write_text(f"{hook.url('/hook/s3cret')}\n")
+        with collector(tmp_path / "c", "--failure-webhook-file", str(secret)) as collecting:
+            assert b"s3cret" not in Path(f"/proc/{collecting.process.pid}/cmdline").read_bytes()
+            assert collecting.post(report(1, phase="failed")).status_code == 204
+            until(lambda: len(hook.asked_for("/hook/s3cret")) == 1)
+    secret.write_text("not-a-url-s3cret\n")
+    with pytest.raises(AssertionError, match="its text is not an http or https URL") as said:
+        collector(tmp_path / "d", "--failure-webhook-file", str(secret)).__enter__()
+    assert "s3cret" not in str(said.value)
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_collector_ends_without_a_traceback_on_ctrl_c(tmp_path: Path, *, serves: bool) -> None:
+    with collector(tmp_path / "c") as collecting:
+        output = tmp_path / "c/output"
+        if not serves:
+            collecting.process.kill()
+            command = collecting.process.command
+            with output.open("ab") as file, subprocess.Popen(command, stdout=file, stderr=file) as starting:
+                loaded = Path(f"/proc/{starting.pid}/maps")
+                until(lambda: "_ssl" in loaded.read_text())  # it imports its libraries
+                starting.send_signal(signal.SIGINT)
+                assert starting.wait(20) == -signal.SIGINT
+        else:
+            os.kill(collecting.process.pid, signal.SIGINT)
+            until(lambda: not collecting.process.is_running, within=20)
+        assert "Traceback" not in output.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--rate=-1"], "is not a number above 0"),
+        (["--rate=nan"], "is not a number above 0"),
+        (["--failure-webhook=foo"], "is not an http or https URL"),
+        (["--nginx-log", "/"], "the log / cannot be read: Is a directory"),
+        (["--database", "sqlite://"], "it names no file: give sqlite:///FILE"),
+        (["--database", "sqlite:///:memory:"], "it names no file: give sqlite:///FILE"),
+        (["--database", "postgresql://h:port/x"], "it is not of the form sqlite:///FILE"),
+    ],
+)
+def test_option_that_cannot_be_used_is_said(tmp_path: Path, options: list[str], expected: str) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("0123456789abcdef")
+    command = [sys.executable, "-m", "pxe_pack.collector", "--listen", "127.0.0.1:0", "--token-file", str(tokens)]
+    command += ["--database", f"sqlite:///{tmp_path}/nodes.db", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert expected in done.stderr
 
 
 def test_collector_ends_at_once_when_asked_to_with_a_page_open(collecting: Collector) -> None:

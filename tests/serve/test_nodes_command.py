@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes import ports
 from fakes.collector import Collector, collector, mac_of, report
 from fakes.server import Script, Server
 from pxe_pack import cli
@@ -76,6 +77,23 @@ def test_wait_ends_when_so_many_nodes_have_ended_or_the_time_is_over(collecting:
     late = nodes(collecting, "--wait", "3", "--timeout", "100ms")
     assert late.returncode == 1
     assert "2 of 3 nodes are done or have failed" in late.stderr
+
+
+def test_wait_outlasts_a_restart_of_the_collector(tmp_path: Path) -> None:
+    with collector(tmp_path, listen=f"127.0.0.1:{ports.free()}") as collecting:
+        collecting.post(report(1, phase="done"))
+        command = [sys.executable, "-m", "pxe_pack", "nodes", "--url", collecting.url, "--wait", "2", "--json"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as waiting:
+            assert waiting.stdout
+            assert any('"event": "progress"' in line for line in waiting.stdout)  # it has asked
+            collecting.process.kill()
+            time.sleep(2.5)  # it asks each second
+            assert waiting.poll() is None
+            collecting.restart()
+            collecting.post(report(2, phase="done"))
+            last = waiting.stdout.readlines()[-1]
+        assert waiting.returncode == 0
+        assert json.loads(last)["summary"]["states"]["done"] == 2
 
 
 def test_more_nodes_than_a_page_has_are_all_listed(collecting: Collector) -> None:

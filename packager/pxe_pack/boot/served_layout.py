@@ -10,7 +10,7 @@ from pxe_fetch.contract.minisign import signature_url
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import Kind, LayoutFile
-from pxe_pack.tools import InputError
+from pxe_pack.tools import InputError, command_line
 from pxe_pack.trust import signed_boot
 from pxe_pack.trust.signature import signature_file
 
@@ -81,7 +81,8 @@ def with_files(layout: ServedLayout, files: Sequence[tuple[Path, str]]) -> Serve
             raise _refused(f"{file}, which --serve names, is not a file", "give a file with --serve FILE=URL")
         if url is None:
             message = f"{layout.root} has no pinned configuration, so {file} has no URL to be served at"
-            raise _refused(message, f"--serve {file}=URL, or pin it first: pxe-pack pin {layout.root} {file} --url URL")
+            pin = command_line("pxe-pack", "pin", layout.root, file, "--url", "URL")
+            raise _refused(message, f"{command_line('--serve', f'{file}=URL')}, or pin it first: {pin}")
         served[url] = str(file.absolute())
         if (signature := signature_file(file)).is_file():
             served[signature_url(url)] = str(signature.absolute())

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.additional import additional_files
-from pxe_pack.checks.addresses import grub_over_ipv6, names
+from pxe_pack.checks.addresses import grub_over_ipv6, names, own_machine
 from pxe_pack.checks.agent import agent_fits
 from pxe_pack.checks.arguments import arguments, command_lines
 from pxe_pack.checks.certificates import root_certificates
@@ -78,6 +78,7 @@ _OFFLINE: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     grub_menu,
     arguments,
     grub_over_ipv6,
+    own_machine,
     files,
     kernels,
     initrds,
@@ -103,7 +104,7 @@ _CONFIGURATION: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
 
 
 # Those whose verdict depends on the URLs alone.
-_FOR_URLS = (initrds, grub_over_ipv6, root_network, root_certificates)
+_FOR_URLS = (initrds, grub_over_ipv6, own_machine, root_network, root_certificates)
 
 
 def for_urls(subject: Subject) -> Iterator[Problem]:

@@ -28,10 +28,11 @@ def additional_files(
     loaders: BootLoaders | None,
     files: Sequence[LocalFile],
     urls: Urls,
+    report_url: str = "",
 ) -> Iterator[Problem]:
     """Files that cannot be served, and errors for those that cannot be in one layout with the rest of it.
 
-    `loaders` (None if there are none), `files` and `urls` are those of the layout.
+    `loaders` (None if there are none), `files` and `urls` are those of the layout; nodes POST to `report_url`.
     """
     for reason, paths in additional.refused.items():
         yield _refusal(reason, paths)
@@ -40,6 +41,11 @@ def additional_files(
     taken = _taken_paths(image, loaders, files, urls)
     yield from _same_but_for_case([*taken, *additional.files])
     clashes = [*_clashes(additional, taken, urls)]
+    clashes += [
+        _clash(path, f"would be served at {report_url}, where nodes report to")
+        for path in additional.files
+        if urls.of(path, Kind.ADDITIONAL) == report_url
+    ]
     yield from clashes[:_MAX_CLASHES]
     if more := len(clashes) - _MAX_CLASHES:
         message = f"{more:,} more of the image's files would be in the place of others, or at their URLs"

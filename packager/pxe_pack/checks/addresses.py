@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.checks.subject import Subject
@@ -42,6 +42,20 @@ def grub_over_ipv6(subject: Subject) -> Iterator[Problem]:
             hint="boot nodes over IPv4 (they then fetch the ISO over IPv6), or use another GRUB (--boot-loader)",
             severity="warning",
         )
+
+
+def own_machine(subject: Subject) -> Iterator[Problem]:
+    """A warning for each URL of the layout at which a node would look for a server on itself."""
+    for url in dict.fromkeys(filter(None, (subject.boot_url, subject.artifact_url))):
+        host = host_of(url)
+        known = ip_address(host) if resolver.is_address(host) else None
+        if host == "localhost" or (known and (known.is_loopback or known.is_unspecified)):
+            yield Problem(
+                reference="url-own-machine",
+                message=f"with {url}, each node asks itself: {host} is never another machine",
+                hint="use the address or the name by which nodes reach the server",
+                severity="warning",
+            )
 
 
 def _hosts(subject: Subject) -> Iterator[str]:

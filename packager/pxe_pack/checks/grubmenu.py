@@ -9,7 +9,10 @@ from pxe_pack.checks.subject import Subject
 from pxe_pack.image.bootloader import grub_in
 from pxe_pack.image.grub.commands import INITRD, LINUX
 from pxe_pack.layout.ipxe import IPXE_SCRIPT, program_script, script
+from pxe_pack.tools import command_line
 from pxe_pack.trust import signed_boot
+
+_RELOCATE = ("pxe-pack", "relocate")
 
 
 def grub_menu(subject: Subject) -> Iterator[Problem]:
@@ -49,7 +52,7 @@ def _other_script(subject: Subject) -> Iterator[Problem]:
             yield Problem(
                 reference="ipxe-differs",
                 message=f"{IPXE_SCRIPT} does not boot what grub.cfg and grubenv say now",
-                hint=f"write it again: `pxe-pack relocate {layout.root} --boot-url URL` with the same URL",
+                hint=f"write it again with the same URL: {command_line(*_RELOCATE, layout.root, '--boot-url', 'URL')}",
                 severity="warning",
             )
 

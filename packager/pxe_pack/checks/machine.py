@@ -16,15 +16,15 @@ def needed_tools(choice: Choice, packed: PackedIso | None) -> list[Problem]:
     return tools.missing(programs, reason=f"to pack with `{choice.name}`")
 
 
-def disk_space(output: Path, *, needed: int) -> list[Problem]:
-    """A problem if the file system of `output` has less than `needed` bytes free."""
+def disk_space(output: Path, *, needed: int, work: str = "packing") -> list[Problem]:
+    """A problem if the file system of `output` has less than the `needed` bytes of the `work` free."""
     free = shutil.disk_usage(output.parent).free
     if free >= needed:
         return []
     return [
         Problem(
             reference="disk-full",
-            message=f"packing needs up to {needed:,} bytes in {output.parent}, but only {free:,} are free",
-            hint="use --output on another file system",
+            message=f"{work} needs up to {needed:,} bytes in {output.parent}, but only {free:,} are free",
+            hint="free some space, or use --output on another file system",
         )
     ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
@@ -21,6 +23,8 @@ from pxe_pack.tarball import tar_problem
 BOOT_SCHEMES = ("http", "https", "ftp", "tftp", "nfs")
 ARTIFACT_SCHEMES = ("http", "https")
 HIGHEST_LEVELS = {"gzip": 9, "xz": 9, "zstd": 22}  # tar2sqfs(1); we allow levels from 1
+# A host that programs take for an address (WHATWG URL, "ends in a number"); no top-level domain has digits only
+_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)")
 ISO_SUFFIX = ".iso"  # dracut's livenetroot mounts a download as an ISO only if its URL has this suffix
 
 _HINTS = {
@@ -88,13 +92,13 @@ def boot_url(url: str) -> Iterator[Problem]:
         yield _url_problem(f"the last part of the boot_url {shown} is not a valid file name")
     if any(letter.isspace() or letter in "\"'" for letter in url) or not url.isascii():
         yield _url_problem(f"the boot_url {shown!r} has characters that are not allowed in a kernel argument")
-    elif not parts.query and (reason := url_problem(url)):
+    elif not parts.query and (reason := url_problem(url) or _ambiguity(url)):
         yield _url_problem(f"the boot_url {shown} {reason}")
 
 
 def artifact_url(url: str) -> Iterator[Problem]:
     """Reasons why `url` cannot be the base URL of artifacts."""
-    reason = url_problem(url)
+    reason = url_problem(url) or _ambiguity(url)
     if not reason and urlsplit(url).scheme not in ARTIFACT_SCHEMES:
         reason = "is not an http or https URL with a host and without a query"
     if reason:
@@ -121,6 +125,20 @@ def compression(compressor: str | None, level: int | None) -> Iterator[Problem]:
             message=f"{compressor} has levels from 1 to {HIGHEST_LEVELS[compressor]}, not {level}",
             hint=f"use --level {HIGHEST_LEVELS[compressor]} for the highest compression",
         )
+
+
+def _ambiguity(url: str) -> str | None:
+    """Why clients and servers would understand the valid `url` differently; None if they would not."""
+    parts = urlsplit(url)
+    if any(unquote(part) in (".", "..") for part in parts.path.split("/")):  # RFC 3986, 5.2.4
+        return "has `.` or `..` in its path, which some clients remove before they ask and others do not"
+    host = parts.hostname or ""
+    try:
+        if _NUMBER.fullmatch(host):
+            IPv4Address(host)
+    except AddressValueError:
+        return f"has the host {host}, which is neither a name nor an address of four numbers from 0 to 255"
+    return None
 
 
 def _url_problem(message: str, *, hint: str = "for example --boot-url http://10.0.0.1/liveos.iso") -> Problem:

@@ -44,7 +44,7 @@ class Tokens:
         self._of_nodes_only = of_nodes_only
         self._layouts = layouts
         self._names: dict[str, str] = {}  # token -> layout
-        for line in _lines(file) if file else ():
+        for line in secret_lines(file) if file else ():
             *name, token = line.split()
             if len(name) > 1:
                 raise SecretError(f"{file} has a line that is neither `TOKEN` nor `NAME TOKEN`")
@@ -79,7 +79,7 @@ class Visitors:
     """Decides who may see the page: who knows the password, or, without one, browsers on this machine."""
 
     def __init__(self, password_file: Path | None) -> None:
-        self._password = _long_enough("\n".join(_lines(password_file)), password_file) if password_file else ""
+        self._password = _long_enough("\n".join(secret_lines(password_file)), password_file) if password_file else ""
 
     def refusal(self, request: Request) -> str:
         """Why this request may not see the page; "" if it may.
@@ -142,7 +142,8 @@ SECURITY_HEADERS: Mapping[str, str] = {
 }
 
 
-def _lines(file: Path) -> list[str]:
+def secret_lines(file: Path) -> list[str]:
+    """The lines of a file of secrets, without blank ones. Raises SecretError if there is none."""
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:

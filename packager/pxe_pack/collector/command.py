@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
+import os
 import socket
 import ssl
 import sys
@@ -15,9 +17,10 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from pxe_fetch.contract.problem import Problem, RuleError
 from pxe_fetch.contract.quantity import size
 from pxe_pack.collector import follow
-from pxe_pack.collector.access import RateLimit, SecretError, Tokens, Visitors
+from pxe_pack.collector.access import RateLimit, SecretError, Tokens, Visitors, secret_lines
 from pxe_pack.collector.app import Services, application
 from pxe_pack.collector.changes import Changes
 from pxe_pack.collector.connections import connections_from, raise_file_limit
@@ -27,7 +30,7 @@ from pxe_pack.collector.layouts import ServedLayouts
 from pxe_pack.collector.metrics import Metrics
 from pxe_pack.collector.webhook import Webhook
 from pxe_pack.collector.writer import Writer
-from pxe_pack.collector_options import KEEP, KEEP_SIZE, add_proxy, add_shared, long_duration
+from pxe_pack.collector_options import KEEP, KEEP_SIZE, add_proxy, add_shared, long_duration, webhook_url
 from pxe_pack.tools import InputError
 
 BAD_INPUT = 2
@@ -75,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add_proxy(parser, of="a proxy or load balancer that sends the node's address")
     add("--tls-cert", type=Path, metavar="FILE", help="serve https with this certificate")
     add("--tls-key", type=Path, metavar="FILE", help="its key")
-    add("--rate", type=float, default=5.0, metavar="N", help="reports per second from one address (default: 5)")
+    add("--rate", type=_rate, default=5.0, metavar="N", help="reports per second from one address (default: 5)")
     return parser
 
 
@@ -86,6 +89,7 @@ def _prepared(arguments: argparse.Namespace) -> tuple[uvicorn.Server, socket.soc
     if not tokens.are_known and not (arguments.nginx_log or arguments.dnsmasq_log):
         raise SecretError("no token is known: give --token-file, or a --layout that was packed with `report: auto`")
     visitors = Visitors(arguments.password_file)
+    _check_logs(arguments.nginx_log, arguments.dnsmasq_log)
     _check_certificate(arguments.tls_cert, arguments.tls_key)
     host, port = arguments.listen
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -107,6 +111,19 @@ def _prepared(arguments: argparse.Namespace) -> tuple[uvicorn.Server, socket.soc
     scheme = "https" if arguments.tls_cert else "http"
     shown = f"[{host}]" if ":" in host else host
     return server, listener, f"{scheme}://{shown}:{listener.getsockname()[1]}/"
+
+
+def _check_logs(*logs: Path | None) -> None:
+    """Raise InputError for a log that exists and cannot be read: following it would show no node, and say nothing."""
+    for log in filter(None, logs):
+        try:
+            # a folder can be opened only for reading, and a pipe must not be waited for
+            os.close(os.open(log, os.O_RDWR if log.is_dir() else os.O_RDONLY | os.O_NONBLOCK))
+        except FileNotFoundError:  # its server will make it
+            continue
+        except OSError as error:
+            message = f"the log {log} cannot be read: {error.strerror}"
+            raise InputError(Problem(reference="log-unreadable", message=message)) from error
 
 
 def _check_certificate(certificate: Path | None, key: Path | None) -> None:
@@ -134,7 +151,7 @@ def _services(
     registry = CollectorRegistry()
     fleet = Fleet(engine)
     metrics = Metrics(fleet, registry)
-    webhook = Webhook(arguments.failure_webhook or "", metrics)
+    webhook = Webhook(_webhook_url(arguments), metrics)
     writer = Writer(
         engine,
         registry=registry,
@@ -149,6 +166,26 @@ def _services(
         writer=writer, fleet=fleet, changes=changes, metrics=metrics, tokens=tokens, visitors=visitors,
         rate_limit=RateLimit(rate=arguments.rate, burst=4 * arguments.rate), background=background,
     )  # fmt: skip
+
+
+def _webhook_url(arguments: argparse.Namespace) -> str:
+    """Where failures are sent; empty for nowhere. Raises SecretError."""
+    file = arguments.failure_webhook_file
+    if file is None:
+        return arguments.failure_webhook or ""
+    if arguments.failure_webhook:
+        raise SecretError("--failure-webhook and --failure-webhook-file are both given")
+    try:
+        return webhook_url("\n".join(secret_lines(file)))
+    except RuleError as error:
+        raise SecretError(f"{file}: its text {error}") from None
+
+
+def _rate(text: str) -> float:
+    rate = float(text)
+    if not 0 < rate < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return rate
 
 
 def _host_and_port(text: str) -> tuple[str, int]:

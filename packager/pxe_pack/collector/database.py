@@ -122,12 +122,14 @@ def connect(url: str) -> Engine:
     """
     try:
         parts = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: of a port that is no number
         raise DatabaseUrlError("it is not of the form sqlite:///FILE or postgresql://USER@HOST/DATABASE") from None
     if parts.drivername == "postgresql":
         parts = parts.set(drivername="postgresql+psycopg")
     if parts.get_backend_name() not in ("sqlite", "postgresql"):
         raise DatabaseUrlError(f"{parts.get_backend_name()} is not supported; use sqlite:///FILE or postgresql://…")
+    if parts.get_backend_name() == "sqlite" and parts.database in (None, "", ":memory:"):
+        raise DatabaseUrlError("it names no file: give sqlite:///FILE")
     engine = create_engine(parts, pool_pre_ping=True, pool_size=5, max_overflow=5)
     if engine.dialect.name == "sqlite":
         _make_private(parts.database or "")

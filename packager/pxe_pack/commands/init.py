@@ -8,7 +8,7 @@ from pathlib import Path
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import example_config
 from pxe_pack.console import Console
-from pxe_pack.tools import InputError
+from pxe_pack.tools import InputError, command_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             Problem(
                 reference="init-no-folder",
                 message=f"cannot write {file.name}: the folder {file.parent} does not exist",
-                hint=f"mkdir -p {file.parent}",
+                hint=command_line("mkdir", "-p", file.parent),
             )
         ) from None
     text = f"Wrote {file}. Edit it, then run:  pxe-pack --agent-config {file} --dry-run"

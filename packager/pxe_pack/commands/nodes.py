@@ -24,6 +24,7 @@ DEFAULT_URL = "http://127.0.0.1:8787/"
 POLL_INTERVAL = 1.0  # seconds
 _PAGE_SIZE = 1000
 _TIMEOUT = 15.0  # seconds
+_BROKEN = 500  # statuses from here on are the server's own faults (RFC 9110, 15.6)
 _NAMED = 5  # nodes that have the same to be done about them
 
 # What an answer has at least, by what is asked for.
@@ -71,9 +72,15 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 def _wait(collector: _Collector, wanted: int, *, timeout: float, advance: Callable[[int], None]) -> None:
     """Wait until `wanted` nodes have ended. Raises WorkError after `timeout` seconds."""
-    end, known = time.monotonic() + timeout, 0
+    end, known, has_answered = time.monotonic() + timeout, 0, False
     while True:
-        states = collector.summary()["states"]
+        try:
+            states, has_answered = collector.summary()["states"], True
+        except WorkError:
+            if not has_answered or time.monotonic() >= end:
+                raise
+            time.sleep(POLL_INTERVAL)  # it is being restarted, or its database is
+            continue
         ended = sum(states.get(name, 0) for name in ENDED)
         advance(max(min(ended, wanted) - known, 0))
         known = max(ended, known)
@@ -126,7 +133,8 @@ class _Collector:
         if not isinstance(found, dict):
             message = f"{self._url} answered {answer.status_code}: {answer.text.strip()[:200]}"
             hint = "give the page's password with --password-file" if answer.status_code in (401, 403) else ""
-            raise InputError(Problem(reference="collector-refused", message=message, hint=hint))
+            problem = Problem(reference="collector-refused", message=message, hint=hint)
+            raise WorkError(problem) if answer.status_code >= _BROKEN else InputError(problem)
         return found
 
 

@@ -14,12 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.image.iso import descriptors
 from pxe_pack.image.iso.descriptors import SECTOR
 from pxe_pack.image.iso.reader import Iso
-from pxe_pack.tools import WorkError
 
 EDITOR = "xorriso"
 BIG_FILE = (1 << 32) - SECTOR  # bytes; larger files need several extents, which is ISO 9660 level 3
@@ -96,6 +94,8 @@ def _run(drives: list[str], commands: list[str], mtime: int, work: Path) -> None
     # -ecma119_map lowercase: names of an ISO without Rock Ridge get the case Linux shows; xorriso adds Rock Ridge
     options = [
         "-no_rc",
+        "-backslash_codes",
+        "in_double_quotes",
         "-local_charset",
         "UTF-8",
         "-ecma119_map",
@@ -116,8 +116,5 @@ def _run(drives: list[str], commands: list[str], mtime: int, work: Path) -> None
 
 
 def _quoted(word: str) -> str:
-    """`word` quoted for a xorriso script, with the kind of quote it does not contain."""
-    for mark in ("'", '"'):
-        if mark not in word and "\n" not in word:
-            return f"{mark}{word}{mark}"
-    raise WorkError(Problem(reference="name-unusable", message=f"xorriso does not accept the name {word!r}"))
+    """`word` for a xorriso script: in double quotes, with octal codes (xorriso(1), -backslash_codes) where needed."""
+    return '"' + "".join(f"\\{ord(c):03o}" if c in '"\\' or c < " " else c for c in word) + '"'

@@ -240,7 +240,8 @@ class Layout:
         self.facts = {**facts, "boot_url": self.urls.boot_url, "artifact_url": self.urls.artifact_url}
         outputs = [_entry(path, file) for path, file in sorted(self.files.items())]
         text = json.dumps({**self.facts, "outputs": outputs}, indent=2, ensure_ascii=False) + "\n"
-        content = text.encode()
+        # The name of an input need not be UTF-8, but JSON has to be (RFC 8259, 8.1).
+        content = text.encode(errors="surrogateescape").decode(errors="replace").encode()
         if len(content) > MAX_SIZE:
             message = f"the manifest has {len(content):,} bytes, more than the {MAX_SIZE:,} that pxe-pack reads"
             hint = "leave files of the image out with --leave-out"

@@ -6,6 +6,7 @@ ngx_http_core_module, "listen" (an IPv6 socket takes no IPv4 connections by defa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import unquote, urlsplit
@@ -13,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from pxe_fetch.contract.paths import parents
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.layout.manifest import Kind, LayoutFile
-from pxe_pack.layout.site import Site, address_of
+from pxe_pack.layout.site import Site, address_of, configurable
 from pxe_pack.layout.urls import server
 from pxe_pack.tools import InputError
 
@@ -40,7 +41,7 @@ def nginx(site: Site) -> str:
         )
     for server_url, moved in _moved(site).items():
         lines += ["", "server {", *_listen(server_url, site)]
-        lines += [f"    root {_word(site.folder)};", "    default_type application/octet-stream;"]
+        lines += [f"    root {word(site.folder)};", "    default_type application/octet-stream;"]
         lines += [f"    set {_FOLDER} $realpath_root;"] if site.log_folder else []
         lines += [f"    set_real_ip_from {proxy};" for proxy in site.proxies]
         # The last address that is not one of a proxy: what stands before it, a node may have made up.
@@ -48,7 +49,7 @@ def nginx(site: Site) -> str:
         for url_path, path in sorted(moved.items()):
             exact = "" if url_path.endswith("/") else "= "
             target = path if path.startswith("/") else f"{site.folder}/{path}"
-            lines.append(f"    location {exact}{_word(url_path)} {{ alias {_word(target)}; }}")
+            lines.append(f"    location {exact}{word(url_path)} {{ alias {word(target)}; }}")
         if site.collector:
             forwarded = "proxy_set_header X-Forwarded-For $remote_addr;"
             lines.append(f"    location = /report {{ proxy_pass http://{site.collector}; {forwarded} }}")
@@ -80,11 +81,11 @@ def _listen(server_url: str, site: Site) -> Iterator[str]:
         sockets += [] if isinstance(address, IPv4Address) or not server_url else [f"[::]:{port}"]
     yield from (f"    listen {socket}{' ssl' if tls else ''};" for socket in sockets)
     if tls:
-        yield f"    ssl_certificate {_word(str(tls.certificate))};"
-        yield f"    ssl_certificate_key {_word(str(tls.key))};"
+        yield f"    ssl_certificate {word(str(tls.certificate))};"
+        yield f"    ssl_certificate_key {word(str(tls.key))};"
     # clients send the address as it is in the URL, or in its shortest form (curl)
     names = dict.fromkeys([f"[{host}]", f"[{address}]"]) if isinstance(address, IPv6Address) else [host]
-    yield f"    server_name {' '.join(map(_word, names))};"
+    yield f"    server_name {' '.join(map(word, names))};"
 
 
 def _moved(site: Site) -> dict[str, dict[str, str]]:
@@ -101,7 +102,7 @@ def _moved(site: Site) -> dict[str, dict[str, str]]:
         parts = urlsplit(listed.url)
         if not _is_served(listed.url, site):
             raise _cannot_serve(listed.url)
-        moved, url_path = found.setdefault(server(listed.url), {}), unquote(parts.path)
+        moved, url_path = found.setdefault(server(listed.url), {}), _location(parts.path)
         if url_path == f"/{path}":
             continue
         url_folder, folder = _folders(url_path, path)
@@ -111,8 +112,13 @@ def _moved(site: Site) -> dict[str, dict[str, str]]:
     for url, file in site.more_files.items():
         if not _is_served(url, site):
             raise _cannot_serve(url)
-        found.setdefault(server(url), {})[unquote(urlsplit(url).path)] = str(file)
+        found.setdefault(server(url), {})[_location(urlsplit(url).path)] = str(file)
     return found
+
+
+def _location(path: str) -> str:
+    """What nginx compares with its locations for a request of this path: decoded, slashes merged (merge_slashes)."""
+    return re.sub("/+", "/", unquote(path))
 
 
 def _schemes(site: Site) -> tuple[str, ...]:
@@ -145,10 +151,10 @@ def _folders(url_path: str, path: str) -> tuple[str, str]:
     return "/".join([*theirs, ""]), "".join(f"{part}/" for part in ours)
 
 
-def _word(text: str) -> str:
-    """`text` as one word of an nginx configuration (ngx_conf_read_token). Raises InputError if it contains a $."""
+def word(text: str) -> str:
+    """`text` as one word of an nginx configuration (ngx_conf_read_token). Raises InputError if it cannot be one."""
     if "$" in text:
         message = f"{text} contains a $, which nginx would expand as a variable"
         raise InputError(Problem(reference="snippet-dollar", message=message, hint="rename the file"))
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    escaped = configurable(text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"' if any(letter in text for letter in " \t;{}\"'\\#") else text

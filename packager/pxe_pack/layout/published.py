@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.layout.layout import CURRENT, VERSIONS, Layout
-from pxe_pack.tools import InputError
+from pxe_pack.tools import InputError, command_line
 
 HISTORY = "history"
 TIME = "%Y%m%dT%H%M%SZ"  # of a version's name, in UTC
@@ -116,7 +116,7 @@ def read_published(folder: Path) -> Published:
     if problem := _no_current(folder):
         raise InputError(problem)
     message = f"{folder} has no versions of a layout"
-    hint = f"publish one: pxe-pack pack fetch.yaml --publish {folder}"
+    hint = f"publish one: {command_line('pxe-pack', 'pack', 'fetch.yaml', '--publish', folder)}"
     raise InputError(Problem(reference="not-published", message=message, hint=hint))
 
 
@@ -125,7 +125,7 @@ def _no_current(folder: Path) -> Problem | None:
     if os.path.lexists(folder / CURRENT) or not (versions := Published(folder).versions()):
         return None
     message = f"{folder} has versions of a layout, but no link {CURRENT} to the one that is served"
-    hint = f"ln -s {VERSIONS}/{versions[-1]} {folder / CURRENT}"
+    hint = command_line("ln", "-s", f"{VERSIONS}/{versions[-1]}", folder / CURRENT)
     return Problem(reference="not-published", message=message, hint=hint)
 
 

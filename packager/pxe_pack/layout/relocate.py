@@ -31,7 +31,7 @@ from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind, url_problem
 from pxe_pack.layout.urls import Urls, default_artifact_url, file_name, is_nfs, same_urls, server
 from pxe_pack.output import output_problem, staging
-from pxe_pack.tools import InputError
+from pxe_pack.tools import InputError, command_line
 from pxe_pack.trust import sign_again, signed_boot
 from pxe_pack.trust.signing import Signer
 
@@ -242,4 +242,4 @@ def summary(relocated: Relocated) -> str:
     lines = [f"Serve {relocated.root}/ at"]
     lines += [f"  {relocated.urls.boot_url}"] if relocated.urls.boot_url else []
     lines += [f"  {relocated.urls.artifact_url}"] if relocated.urls.artifact_url else []
-    return joined([*lines, "", f"Verify:  pxe-pack check {relocated.root}"])
+    return joined([*lines, "", f"Verify:  {command_line('pxe-pack', 'check', relocated.root)}"])

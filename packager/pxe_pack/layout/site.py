@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pxe_fetch.contract.model import FetchConfig
-from pxe_fetch.contract.problem import Problem
+from pxe_fetch.contract.problem import Problem, is_shown
 from pxe_pack.image.bootloader import SUFFIXES
 from pxe_pack.image.grub.config import GRUB_CFG
 from pxe_pack.image.grub.limits import GrubSyntaxError
@@ -98,6 +98,14 @@ class Site:
             hint = "set it with --subnet, for example --subnet 10.0.0.0/24"
             raise InputError(Problem(reference="snippet-subnet", message=message, hint=hint))
         return ip_network((address, IPV4_PREFIX if address.version == 4 else IPV6_PREFIX), strict=False)  # noqa: PLR2004
+
+
+def configurable(text: str) -> str:
+    """`text` itself, a path for a server's configuration. Raises InputError for a name that such a file cannot hold."""
+    if not is_shown(text):
+        message = f"no server's configuration can name {text!r}: it is not UTF-8, or has a character that is not shown"
+        raise InputError(Problem(reference="snippet-name", message=message, hint="rename that folder or file"))
+    return text
 
 
 def address_of(host: str) -> Address | None:

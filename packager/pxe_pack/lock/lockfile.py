@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,9 +18,10 @@ from pxe_fetch.contract.problem import Position, Problem, ProblemError, RuleErro
 from pxe_fetch.contract.quantity import show_size
 from pxe_fetch.contract.reader import Reader, load_root
 from pxe_fetch.contract.url import each
-from pxe_pack.tools import InputError
+from pxe_pack.tools import InputError, command_line
 
 SUFFIX = ".lock"
+_CONFLICT = re.compile(r"^(?:<{7}|>{7}) ", re.MULTILINE)  # git-merge(1), "How conflicts are presented"
 VERSION = 1
 
 _ONE_URL = Text(validators.url, load=lambda url: (url,))
@@ -82,7 +84,7 @@ class Lock:
         if locked is None:
             return checks.unpinned(artifact, urls)
         if reason := misfit(locked, artifact, urls):
-            hint = f"`pxe-pack lock {self.config}` downloads it again"
+            hint = f"`{command_line('pxe-pack', 'lock', self.config)}` downloads it again"
             raise RuleError(f"{reason} in {self.path}", reference="lock-stale", hint=hint)
         if locked.manifest:
             pinned = each(artifact.mirrors, lambda url: registry.with_digest(url, f"sha256:{locked.manifest}"))
@@ -101,7 +103,7 @@ class Lock:
                     reference="lock-stale",
                     message=f"{self.path} has an entry for the artifact {name}, which {has} in {self.config}",
                     where=self.places.get(name),
-                    hint=f"`pxe-pack lock {self.config}` removes the entry",
+                    hint=f"`{command_line('pxe-pack', 'lock', self.config)}` removes the entry",
                 )
 
 
@@ -116,13 +118,13 @@ def misfit(locked: Locked, artifact: Artifact, urls: tuple[str, ...]) -> str:
 
 def lock_path(config: Path) -> Path:
     """The lock file of the configuration `config`: `fetch.lock` beside `fetch.yaml`."""
-    return config.with_suffix(SUFFIX)
+    return config.parent / f"{config.stem}{SUFFIX}"  # also of `.`, which is refused when it is read
 
 
 def read_lock(config: Path) -> Lock:
     """The lock file of the configuration. Raises InputError with every problem found."""
     path = lock_path(config)
-    hint = f"`pxe-pack lock {config}` writes it again if you remove it"
+    hint = f"`{command_line('pxe-pack', 'lock', config)}` writes it again if you remove it"
     try:
         with path.open("rb") as file:
             text = file.read(4 * MAX_CHARACTERS + 1).decode()  # a character has 4 bytes at most; `load` counts them
@@ -134,6 +136,10 @@ def read_lock(config: Path) -> Lock:
     except UnicodeDecodeError as error:
         message = f"the lock file {path} is not UTF-8 text (byte {error.start})"
         raise InputError(Problem(reference="lock-unreadable", message=message, hint=hint)) from error
+    if mark := _CONFLICT.search(text):
+        message = f"{path}:{text.count(chr(10), 0, mark.start()) + 1} has the mark of a merge conflict"
+        hint = f"take one side of it, or remove the file; then `{command_line('pxe-pack', 'lock', config)}`"
+        raise InputError(Problem(reference="lock-conflict", message=message, hint=hint))
     try:
         entries, places = _read(text, name=str(path))
     except ProblemError as error:

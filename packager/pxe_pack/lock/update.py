@@ -16,7 +16,7 @@ from pxe_pack.console import Console
 from pxe_pack.lock.download import Answer, Downloads, Wanted, download_all, wanted
 from pxe_pack.lock.lockfile import Lock, Locked, misfit, read_lock, written
 from pxe_pack.output import parent_problem, staging_folder
-from pxe_pack.tools import InputError, WorkError
+from pxe_pack.tools import InputError, WorkError, command_line
 
 CHANGED = "lock-changed"
 OUTDATED = frozenset({CHANGED, "lock-stale"})  # references that make `lock --check` exit with 3
@@ -226,16 +226,17 @@ def _unlocked(subject: Subject, name: str) -> Problem:
     artifact, urls = subject.unpinned[name]
     path, entry = subject.lock.path, subject.lock.entries.get(name)
     reason = f"{misfit(entry, artifact, urls)} in" if entry else "has no digest, and no entry in"
-    hint = f"`pxe-pack lock {subject.lock.config}` downloads it"
+    hint = f"`{command_line('pxe-pack', 'lock', subject.lock.config)}` downloads it"
     return Problem(reference="lock-stale", message=f"the artifact {name} {reason} {path}", hint=hint)
 
 
 def _changed(subject: Subject, locked: Locked, answer: Answer) -> Problem:
+    upgrade = command_line("pxe-pack", "lock", "--upgrade", locked.name, subject.lock.config)
     return Problem(
         reference=CHANGED,
         message=f"{locked.name} has changed: {_what(answer)}, but {locked.size:,} bytes with sha256 {locked.sha256} "
         f"were locked on {locked.time}",
-        hint=f"`pxe-pack lock --upgrade {locked.name} {subject.lock.config}` takes what is there now",
+        hint=f"`{upgrade}` takes what is there now",
     )
 
 

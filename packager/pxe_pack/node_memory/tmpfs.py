@@ -44,7 +44,7 @@ class Limit:
 
 def total(memory: int) -> int:
     """MemTotal (proc_meminfo(5)) on a node with `memory` bytes: what the shares of tmpfs are taken of."""
-    return max(memory - memory // _PAGE_STRUCTS - _RESERVED, memory // 2)
+    return max(memory - memory // _PAGE_STRUCTS - _RESERVED, memory // 2, 1)
 
 
 def of_run(image: LiveImage, entry: BootEntry | None, configured: Mount | None) -> Limit:

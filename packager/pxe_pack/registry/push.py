@@ -29,7 +29,7 @@ from pxe_pack.layout.manifest import MANIFEST, SUMS, path_problem
 from pxe_pack.layout.published import find_published
 from pxe_pack.node_reports import SUFFIX as SECRETS
 from pxe_pack.registry.client import Repository
-from pxe_pack.tools import InputError, WorkError
+from pxe_pack.tools import InputError, WorkError, command_line
 from pxe_pack.trust.keys import is_minisign_secret
 
 LAYOUT_TYPE, FILES_TYPE = "application/vnd.pxe-pack.layout.v1", "application/vnd.pxe-pack.files.v1"
@@ -102,7 +102,8 @@ def _files_below(source: Path) -> Iterator[tuple[str, Path]]:
     """The regular files of a folder, by their paths in it. Raises InputError if it has anything else."""
     if find_published(source):
         message = f"{source} has versions of a layout, and a registry's tag has one"
-        raise InputError(Problem(reference="push-file", message=message, hint=f"pxe-pack push {source / CURRENT}"))
+        hint = command_line("pxe-pack", "push", source / CURRENT)
+        raise InputError(Problem(reference="push-file", message=message, hint=hint))
     if not source.exists():
         raise InputError(Problem(reference="push-file", message=f"{source} does not exist"))
     paths = sorted(found_below(source)) if source.is_dir() else [source.name]

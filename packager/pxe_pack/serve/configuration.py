@@ -11,7 +11,7 @@ import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
-from pxe_pack.layout.nginx import LOG_FORMAT
+from pxe_pack.layout import dnsmasq, nginx
 from pxe_pack.layout.servers import SNIPPETS
 from pxe_pack.serve.plan import SNIPPETS as DHCP_SNIPPETS
 from pxe_pack.serve.plan import Plan
@@ -44,18 +44,14 @@ class Folders:
 _NGINX = """\
 daemon off;
 worker_processes {workers};
-pid "{folders.nginx_pid}";
+pid {pid};
 error_log stderr warn;
 {user}
 events {{ worker_connections 4096; }}
 http {{
   log_format pxe_pack '{log_format}';
-  access_log "{folders.nginx_access}" pxe_pack;
-  client_body_temp_path "{folders.run}/body";
-  proxy_temp_path "{folders.run}/proxy";
-  fastcgi_temp_path "{folders.run}/fastcgi";
-  uwsgi_temp_path "{folders.run}/uwsgi";
-  scgi_temp_path "{folders.run}/scgi";
+  access_log {access_log} pxe_pack;
+{temporary}
   uninitialized_variable_warn off;
   sendfile on;
   tcp_nopush on;
@@ -64,12 +60,17 @@ http {{
 """
 
 
+_TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+
+
 def nginx_config(plan: Plan, folders: Folders) -> str:
     """nginx.conf(5). Raises InputError for URLs that nginx cannot serve."""
     user = server_user(Path(plan.site.folder))
     return _NGINX.format(
-        folders=folders,
-        log_format=LOG_FORMAT,
+        pid=nginx.word(str(folders.nginx_pid)),
+        access_log=nginx.word(str(folders.nginx_access)),
+        temporary="\n".join(f"  {kind}_temp_path {nginx.word(f'{folders.run}/{kind}')};" for kind in _TEMPORARY),
+        log_format=nginx.LOG_FORMAT,
         workers=min(8, os.cpu_count() or 1),
         user=f"user {user.pw_name} {_group(user)};" if user else "",
         servers="".join(f"  {line}\n" for line in SNIPPETS["nginx"](plan.site).splitlines()),
@@ -80,8 +81,8 @@ def dnsmasq_config(plan: Plan, folders: Folders) -> str:
     """dnsmasq.conf: TFTP, and DHCP if it is asked for. Raises InputError if the subnet is not known."""
     lines = [
         SNIPPETS[DHCP_SNIPPETS[plan.dhcp]](plan.site),
-        f"dhcp-leasefile={folders.run / 'leases'}",
-        f"log-facility={folders.dnsmasq_log}",
+        f"dhcp-leasefile={dnsmasq.word(str(folders.run / 'leases'))}",
+        f"log-facility={dnsmasq.word(str(folders.dnsmasq_log))}",
         "log-dhcp",
         "dhcp-authoritative",  # leases of an earlier run are not known, and clients keep them (dnsmasq(8))
         "pid-file=",

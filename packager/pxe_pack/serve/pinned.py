@@ -15,7 +15,7 @@ from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.site import Site
 from pxe_pack.layout.urls import server
 from pxe_pack.serve.user import is_readable, server_user
-from pxe_pack.tools import InputError
+from pxe_pack.tools import InputError, command_line
 from pxe_pack.trust.signature import signature_file
 
 
@@ -47,7 +47,7 @@ def files(options: Options, layout: Layout) -> dict[str, Path]:
             raise _refused(f"nginx cannot read {one}", "put it where everybody can read it, such as beside the layout")
     if not pin.signed_by and hash_file(file).sha256 != pin.sha256:
         message = f"{file} is not the configuration that was pinned, and nodes would refuse it"
-        raise _refused(message, f"pin it again: pxe-pack pin {layout.root} {file}")
+        raise _refused(message, f"pin it again: {command_line('pxe-pack', 'pin', layout.root, file)}")
     return found
 
 

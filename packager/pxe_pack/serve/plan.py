@@ -25,6 +25,9 @@ from pxe_pack.tools import InputError
 _EVERYWHERE: tuple[Address, ...] = () if Path("/proc/net/if_inet6").exists() else (IPv4Address("0.0.0.0"),)  # noqa: S104
 
 
+_SECRET_FILES = ("--token-file", "--password-file", "--failure-webhook-file")
+
+
 class Dhcp(StrEnum):
     """What to answer DHCP clients."""
 
@@ -175,6 +178,19 @@ def _errors(options: Options, site: Site, interface: Interface | None) -> Iterat
         message = f"DHCPv6 has no proxy servers, and the nodes' subnet is {site.subnet}"
         yield Problem(reference="serve-proxy", message=message, hint="use --dhcp full, or give an IPv4 --subnet")
     yield from _pool_errors(options, site)
+    yield from _exposed(options, Path(site.folder).resolve())
+
+
+def _exposed(options: Options, served: Path) -> Iterator[Problem]:
+    """An error for each secret, and for logs, in the folder `served`: nodes could fetch them."""
+    own = {flag: value for flag, _, value in (one.partition("=") for one in options.collector) if flag in _SECRET_FILES}
+    own |= {"--log-dir": str(options.log_dir)} if options.log_dir else {}
+    own |= {"--tls-key": str(options.tls.key)} if options.tls else {}
+    own |= {"--database": database.removeprefix("sqlite:///")} if (database := options.database or "") else {}
+    for flag, path in own.items():
+        if Path(path).resolve().is_relative_to(served):
+            message = f"{flag} {path} is in the layout, so everybody could fetch it"
+            yield Problem(reference="serve-exposed", message=message, hint=f"choose a place outside of {served}")
 
 
 def _pool_errors(options: Options, site: Site) -> Iterator[Problem]:

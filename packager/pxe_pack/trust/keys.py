@@ -98,10 +98,13 @@ def _content(file: Path) -> bytes:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise KeyFileError(f"cannot be read: {error.strerror}", reference="trust-key-unreadable") from None
-    with os.fdopen(descriptor, "rb") as opened:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise KeyFileError("cannot be read: it is not a regular file", reference="trust-key-unreadable")
-        return opened.read(minisign.MAX_SIZE + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as opened:
+            return opened.read(minisign.MAX_SIZE + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _refuse_repeated(key: TrustKey, found: dict[str, TrustKey]) -> None:
