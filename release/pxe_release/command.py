@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pxe_pack.freeze import load_agent, ready
+from pxe_pack.freeze import FrozenAgent, component_lines, load_agent, ready
 from pxe_pack.tools import InputError, WorkError
 from pxe_release import container, deb, sbom
 from pxe_release.source import Source, export
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="pxe-release-") as folder:
             source = export(ROOT, given.commit, Path(folder) / "source")
-            _build(source, output, with_deb=not given.no_deb, with_container=given.container, work=Path(folder))
+            agent = _build(source, output, with_deb=not given.no_deb, with_container=given.container, work=Path(folder))
         _sums(output)
         if given.sign:
             _sign(output, key=given.sign.absolute(), comment=f"pxe-pack {source.version}")
@@ -48,12 +48,12 @@ def main(arguments: Sequence[str]) -> int:
     except subprocess.CalledProcessError as error:
         print(f"error: {error.cmd[0]} failed with exit code {error.returncode}", file=sys.stderr)
         return 1
-    for file in sorted(output.iterdir()):
-        print(f"{file.stat().st_size:>12,}  {file.name}")
+    print(_made(output, source=source, agent=agent))
     return 0
 
 
-def _build(source: Source, output: Path, *, with_deb: bool, with_container: bool, work: Path) -> None:
+def _build(source: Source, output: Path, *, with_deb: bool, with_container: bool, work: Path) -> FrozenAgent:
+    """Write the files to `output`; the agent in them. Raises InputError, WorkError and CalledProcessError."""
     archive = Path(source.run("-m", "pxe_pack.freeze").decode().splitlines()[-1])
     agent = load_agent(ready.unpack(archive, work))
     source.run("-m", "hatchling", "build", "--directory", str(output))
@@ -63,6 +63,19 @@ def _build(source: Source, output: Path, *, with_deb: bool, with_container: bool
         package = deb.build(wheel, output, source=source, work=work / "deb")
         if with_container:
             container.build(package, output, source=source, work=work / "container")
+    return agent
+
+
+def _made(output: Path, *, source: Source, agent: FrozenAgent) -> str:
+    """What was made, and what of, as text."""
+    return "\n".join(
+        [
+            f"pxe-pack {source.version} of commit {source.commit}, in {output}:",
+            *(f"{file.stat().st_size:>12,}  {file.name}" for file in sorted(output.iterdir())),
+            f"The agent for {agent.machine}, frozen of:",
+            *(f"  {line}" for line in component_lines(agent.components)),
+        ]
+    )
 
 
 def _sums(output: Path) -> None:

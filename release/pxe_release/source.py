@@ -16,6 +16,7 @@ class Source:
     """A commit's tree."""
 
     folder: Path
+    commit: str  # its full name
     version: str
     epoch: int  # seconds since 1970 of the commit: the time of all that is built from it (SOURCE_DATE_EPOCH)
 
@@ -47,6 +48,7 @@ def export(repository: Path, commit: str, folder: Path) -> Source:
         subprocess.run([*git, "archive", "--format=tar", commit], stdout=archive, check=True)
         archive.seek(0)
         subprocess.run(["tar", "-x", "--mode=go-w", "-C", folder], stdin=archive, check=True)
-    shown = subprocess.run([*git, "log", "-1", "--format=%ct", commit], capture_output=True, text=True, check=True)
+    shown = subprocess.run([*git, "log", "-1", "--format=%H %ct", commit], capture_output=True, text=True, check=True)
+    name, epoch = shown.stdout.split()
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
-    return Source(folder=folder, version=project["version"], epoch=int(shown.stdout))
+    return Source(folder=folder, commit=name, version=project["version"], epoch=int(epoch))

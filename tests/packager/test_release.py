@@ -22,6 +22,7 @@ from packaging.utils import canonicalize_name
 
 from packing.keys import key_pair
 from packing.site import Site
+from pxe_fetch import __version__
 from pxe_pack.freeze import FrozenAgent, load_agent, ready
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +33,7 @@ pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a release 
 @dataclass(frozen=True)
 class Release:
     folder: Path
+    said: str  # what release/build wrote to stdout
 
     def file(self, pattern: str) -> Path:
         (found,) = self.folder.glob(pattern)
@@ -43,7 +45,7 @@ def built(folder: Path, *options: str | Path, commit: str, umask: int) -> Releas
     command: list[str | Path] = [BUILD, "--no-deb", "--commit", commit, "-o", folder, *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False, umask=umask)
     assert done.returncode == 0, done.stderr
-    return Release(folder)
+    return Release(folder, done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +114,14 @@ def test_the_checksums_name_every_file(release: Release) -> None:
     subprocess.run(["sha256sum", "--quiet", "--strict", "-c", "SHA256SUMS"], cwd=release.folder, check=True)
     listed = {line.split()[1] for line in (release.folder / "SHA256SUMS").read_text().splitlines()}
     assert listed | {"SHA256SUMS"} == {file.name for file in release.folder.iterdir()}
+
+
+def test_the_build_says_what_it_made_of_which_commit(release: Release, commit: str, tmp_path: Path) -> None:
+    first, *others = release.said.splitlines()
+    assert first == f"pxe-pack {__version__} of commit {commit}, in {release.folder}:"
+    assert {f"{file.stat().st_size:,}  {file.name}" for file in release.folder.iterdir()} <= {*map(str.strip, others)}
+    words = " ".join(release.said.split())
+    assert {str(one) for one in carried(release, tmp_path).components if str(one) not in words} == set()
 
 
 def test_the_source_distribution_has_every_file_of_the_commit(release: Release, commit: str) -> None:

@@ -20,7 +20,7 @@ import pytest
 from liveos import shapes
 from packing.checking import Checked
 from packing.keys import key_pair
-from packing.signing import Authority, authority
+from packing.signing import Authority, authority, section
 from packing.site import ARTIFACT, BOOT_URL, Site
 from pxe_pack import cli, tools
 from pxe_pack.trust import stub
@@ -53,22 +53,6 @@ def flags(key: Authority) -> list[str]:
     return ["--secure-boot-key", str(key.key), "--secure-boot-cert", str(key.certificate)]
 
 
-def section(program: Path, name: str) -> bytes:
-    """The content of a section, taken out by objcopy: not by what is under test."""
-    target = program.with_name(f"section{name}")
-    command = ["objcopy", "-O", "binary", "--dump-section", f"{name}={target}", str(program), "/dev/null"]
-    subprocess.run(command, check=True, capture_output=True)
-    content = target.read_bytes()
-    target.unlink()
-    return content
-
-
-def is_signed_by(key: Authority, program: Path) -> bool:
-    """Whether sbverify takes the signature."""
-    verified = subprocess.run(["sbverify", "--cert", key.certificate, program], capture_output=True, check=False)
-    return verified.returncode == 0
-
-
 def kernel_and_initrd(site: Site) -> tuple[Path, Path]:
     boot = site.output / "boot"
     return next(boot.glob("vmlinuz*")), next(boot.glob("init*"))
@@ -88,7 +72,7 @@ def remains(capsys: pytest.CaptureFixture[str], site: Site, *arguments: str | Pa
 
 def test_one_signed_program_has_what_the_layout_boots(signed: Site, key: Authority, checked: Checks) -> None:
     program, (kernel, initrd) = signed.output / "bootx64.efi", kernel_and_initrd(signed)
-    assert is_signed_by(key, program)
+    assert key.has_signed(program)
     assert section(program, ".linux").startswith(kernel.read_bytes())
     assert section(program, ".initrd").startswith(initrd.read_bytes())
     words = section(program, ".cmdline").rstrip(b"\0").decode().split()
@@ -106,7 +90,7 @@ def test_a_shim_starts_the_program_as_its_second_stage(site: Site, key: Authorit
     shim = (site.output / "bootx64.efi").read_bytes()
     packs(*flags(key), "--secure-boot-chain", "shim")
     assert (site.output / "bootx64.efi").read_bytes() == shim
-    assert is_signed_by(key, site.output / "grubx64.efi")
+    assert key.has_signed(site.output / "grubx64.efi")
     assert b"systemd-stub" in (site.output / "grubx64.efi").read_bytes()
 
 
@@ -137,7 +121,7 @@ def test_a_moved_layout_is_signed_again(signed: Site, key: Authority, checked: C
     assert cli.main(["relocate", str(signed.output), "--boot-url", NEW, *flags(key)]) == 0
     assert f"root=live:{NEW} ".encode() in section(program, ".cmdline")
     assert {name: section(program, name) for name in before} == before
-    assert is_signed_by(key, program)
+    assert key.has_signed(program)
     assert not checked(signed.output).severity("signed-boot-outdated")
     assert cli.main(["relocate", str(signed.output), "--boot-url", BOOT_URL, *flags(key)]) == 0
     moved_back = program.read_bytes()
@@ -251,7 +235,7 @@ def test_a_pinned_configuration_is_in_the_signed_arguments(
     assert cli.main([*command, *flags(key)]) == 0
     digest = hashlib.sha256(fleet.read_bytes()).hexdigest()
     assert f"pxe-fetch.config.sha256={digest}" in section(program, ".cmdline").decode()
-    assert is_signed_by(key, program)
+    assert key.has_signed(program)
     assert not [one for one in checked(signed.output).found if one.startswith(("signed", "ipxe"))]
     subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=signed.output, check=True)
     assert cli.main(["pin", str(signed.output), "--remove", *flags(key)]) == 0
@@ -266,7 +250,7 @@ def test_without_the_payload_the_program_has_the_images_own_initrd(site: Site, k
     _, initrd = kernel_and_initrd(site)
     assert section(program, ".initrd").startswith(initrd.read_bytes())
     assert len(section(program, ".initrd")) < with_payload
-    assert is_signed_by(key, program)
+    assert key.has_signed(program)
 
 
 def test_one_bit_of_the_program_is_found(signed: Site, checked: Checks) -> None:
@@ -329,7 +313,7 @@ def test_a_key_with_a_passphrase_needs_a_file_with_it(
     assert "passphrase" in shown
     assert not site.output.exists()
     packs(*locked_flags, "--secure-boot-passphrase", word)
-    assert is_signed_by(key, site.output / "bootx64.efi")
+    assert key.has_signed(site.output / "bootx64.efi")
 
 
 def test_a_certificate_of_another_key_is_refused(
@@ -503,7 +487,7 @@ def test_a_file_that_changes_while_it_is_signed_again_is_not_signed(
             code = cli.main(["relocate", str(layout), "--boot-url", NEW, *flags(key)])
         program = layout / "bootx64.efi"
         assert {one: section(program, one) for one in before} == before
-        assert is_signed_by(key, program)
+        assert key.has_signed(program)
         assert (NEW.encode() in section(program, ".cmdline")) == (code == 0)
         assert code == 0 or "error[" in capsys.readouterr().err
         if not changed:

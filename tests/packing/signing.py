@@ -32,9 +32,24 @@ class Authority:
         subprocess.run(command, check=True, capture_output=True)
         return signed.read_bytes()
 
+    def has_signed(self, program: Path) -> bool:
+        """Whether sbverify takes the program's signature."""
+        command: list[str | Path] = ["sbverify", "--cert", self.certificate, program]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
-def authority(where: Path, name: str) -> Authority:
-    """A new one, called `name`, in the folder `where`."""
+
+def section(program: Path, name: str) -> bytes:
+    """The content of a program's section, taken out by objcopy: not by what is under test."""
+    target = program.with_name(f"section{name}")
+    command = ["objcopy", "-O", "binary", "--dump-section", f"{name}={target}", str(program), "/dev/null"]
+    subprocess.run(command, check=True, capture_output=True)
+    content = target.read_bytes()
+    target.unlink()
+    return content
+
+
+def authority(where: Path, name: str, *, days: int = 365) -> Authority:
+    """A new one, called `name`, in the folder `where`; its certificate is valid for so many days."""
     key, certificate = where / "key.pem", where / "certificate.pem"
     command = [
         "openssl",
@@ -44,7 +59,7 @@ def authority(where: Path, name: str) -> Authority:
         "rsa:2048",
         "-nodes",
         "-days",
-        "365",
+        str(days),
         "-subj",
         f"/CN={name}/O=Tests",
     ]
