@@ -154,16 +154,16 @@ REFUSED: dict[str, tuple[Callable[[Key, Key, str], bytes], str]] = {
     "with a tampered trusted comment": (tampered_comment, "another trusted comment"),
     "with the trusted comment of another": (comment_of_another, "another trusted comment"),
     "in the legacy format": (lambda key, _, text: key.sign(text, "-l"), "legacy format"),
-    "without its last line": (lambda key, _, text: key.sign(text).rpartition(b"\ntrusted")[0], "a minisign signature"),
-    "cut in the middle of a line": (lambda key, _, text: key.sign(text)[:120], "a minisign signature"),
-    "with more behind it": (lambda key, _, text: key.sign(text) + b"more\n", "a minisign signature"),
-    "an empty file": (lambda *_: b"", "a minisign signature"),
+    "without its last line": (lambda key, _, text: key.sign(text).rpartition(b"\ntrusted")[0], "minisign signature"),
+    "cut in the middle of a line": (lambda key, _, text: key.sign(text)[:120], "minisign signature"),
+    "with more behind it": (lambda key, _, text: key.sign(text) + b"more\n", "minisign signature"),
+    "an empty file": (lambda *_: b"", "minisign signature"),
     "a page of HTML": (lambda *_: b"<!doctype html>\n<title>It works</title>\n\n\n", "a web page came"),
-    "a key": (lambda key, *_: key.public, "a minisign signature"),
-    "bytes": (lambda *_: random.Random(1).randbytes(300), "a minisign signature"),
+    "a key": (lambda key, *_: key.public, "minisign signature"),
+    "bytes": (lambda *_: random.Random(1).randbytes(300), "minisign signature"),
     "lines of base64 that are too short": (
         lambda *_: b"untrusted comment: x\nRUQ=\ntrusted comment: x\nAAAA\n",
-        "a minisign signature",
+        "minisign signature",
     ),
 }
 

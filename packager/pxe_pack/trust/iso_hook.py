@@ -71,7 +71,7 @@ def choose_verification(wanted: str, image: LiveImage, *, boot_url: str) -> Veri
         message = f"nodes cannot verify the ISO of {image.path}: {error}"
         hint = "with `verify_iso: auto`, the image is packed without that"
         raise InputError(Problem(reference="iso-unverifiable", message=message, hint=hint)) from error
-    return Verification(hook=hook, why=f"an archive appended to the initrd compares it by {program}")
+    return Verification(hook=hook, why=f"an archive appended to the initrd compares it with {program}")
 
 
 def _hook(image: LiveImage, *, boot_url: str) -> tuple[IsoHook, str]:
