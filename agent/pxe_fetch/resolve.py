@@ -49,7 +49,7 @@ def resolved(
         try:
             digests = unlisted(text, number=number)
         except ValueError as error:
-            message = f"the list of chunk digests at {redact(source.urls[0])} is no such list: {error}"
+            message = f"the list of chunk digests at {redact(source.urls[0])} cannot be used: {error}"
             raise PolicyError(message) from None
         transfer = replace(transfer, chunk_map=ChunkMap(size=size, chunk=chunks.size, digests=digests))
     if not is_unpinned_allowed and transfer.digest is None and transfer.chunk_map is None:

@@ -40,7 +40,7 @@ def signer(body: bytes, content: bytes, *, keys: Mapping[str, PublicKey]) -> str
     digest = hashlib.blake2b(body).digest()
     name = next((name for name in known if _is_by(keys[name], given.signature, digest)), None)
     if name is None:
-        raise MinisignError("is not one of these bytes by that key")
+        raise MinisignError("is not a signature of these bytes by that key")
     if not _is_by(keys[name], given.comment_signature, given.signature + given.comment):
         raise MinisignError("has another trusted comment than the one that was signed")
     return name

@@ -21,12 +21,12 @@ _SHARED = ("token_file", "node_tokens", "password_file", "keep", "keep_size", "f
 def add_shared(parser: argparse._ActionsContainer) -> None:
     """Add the options. All of them are None or False unless they are given."""
     add = parser.add_argument
-    add("--token-file", type=Path, metavar="FILE", help="tokens that nodes report with: a line is TOKEN, or NAME TOKEN")
-    add("--node-tokens", action="store_true", help="take reports with a token for that node alone")
+    add("--token-file", type=Path, metavar="FILE", help="tokens that nodes report with: lines of TOKEN or NAME TOKEN")
+    add("--node-tokens", action="store_true", help="accept a report only with the node's own token")
     add("--password-file", type=Path, metavar="FILE", help="the page's password; without it, the page is local")
     add("--keep", type=_checked(long_duration), metavar="TIME", help=f"delete older runs (default: {KEEP})")
-    add("--keep-size", type=_checked(size), metavar="SIZE", help=f"delete the oldest beyond it (default: {KEEP_SIZE})")
-    add("--failure-webhook", metavar="URL", help="POST each failure of a node there")
+    add("--keep-size", type=_checked(size), metavar="SIZE", help=f"delete the oldest above it (default: {KEEP_SIZE})")
+    add("--failure-webhook", metavar="URL", help="POST each node's failure there")
 
 
 def add_proxy(parser: argparse._ActionsContainer, *, of: str) -> None:

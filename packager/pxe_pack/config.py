@@ -56,28 +56,28 @@ class Pack:
         "Whether nodes verify the ISO that they download; `auto`: if they can.",
     )
     boot_loader: str | None = key(
-        None, Text(validators.file_name), "A folder with shim and GRUB, if the image's own cannot netboot."
+        None, Text(validators.file_name), "A folder with shim and GRUB, if the image's cannot boot over a network."
     )
     compressor: str | None = key(  # None: as the image has it
-        None, Text(validators.OneOf(*COMPRESSORS)), "Compress the whole root filesystem anew with this (`rootfs`)."
+        None, Text(validators.OneOf(*COMPRESSORS)), "Recompress the whole root filesystem with this (`rootfs`)."
     )
     level: int | None = key(None, Whole(1, 22), "The level of `compressor`.")
     node_memory: int | None = key(  # bytes
-        None, Size(), "Memory of the smallest node, which everything has to fit in."
+        None, Size(), "Memory of the smallest node; everything has to fit in it."
     )
     leave_out: tuple[str, ...] = key(
-        (), Texts(validators.any_text), "The image's files that are not to be served: patterns of paths."
+        (), Texts(validators.any_text), "The image's own files that are not served: patterns of paths."
     )
     secure_boot: SecureBoot = key(
         SecureBoot(), Group("secure_boot"), "Sign kernel, initrd and kernel arguments, for nodes with Secure Boot."
     )
     trust: tuple[str, ...] = key(
-        (), Texts(validators.file_name), "minisign's public keys: a configuration by URL has to be signed by one."
+        (), Texts(validators.file_name), "minisign public keys: a configuration by URL has to be signed by one."
     )
     report: str | None = key(
         None,
         Text(report_url),
-        "Where nodes report to, with a token of the layout; `auto`: to its server.",
+        "Where nodes report to, with the layout's token; `auto`: to its server.",
     )
 
 

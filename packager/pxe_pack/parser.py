@@ -73,7 +73,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "nodes": Command("list the nodes that a collector knows", "pxe_pack.commands.nodes"),
         "pack": Command("pack an image and export a PXE layout", "pxe_pack.commands.pack"),
         "payload": Command("write the payload for a program that builds images", "pxe_pack.commands.payload"),
-        "pin": Command("have nodes fetch a configuration by URL, pinned or signed", "pxe_pack.commands.pin"),
+        "pin": Command("make nodes fetch a configuration by URL, pinned or signed", "pxe_pack.commands.pin"),
         "publish": Command("add a layout to published versions", "pxe_pack.commands.publish"),
         "pull": Command("get a layout from a container registry", "pxe_pack.commands.pull"),
         "push": Command("put a layout or a folder into a container registry", "pxe_pack.commands.push"),
@@ -162,7 +162,7 @@ def add_packing(parser: argparse.ArgumentParser, *, default: object) -> None:
     add("--inject", "how to put the agent into the image (default: auto)", choices=INJECTORS)
     add("--compressor", "recompress the root filesystem with this (rootfs only)", choices=COMPRESSORS)
     add("--level", "compression level (1 to 9, zstd to 22)", type=int, choices=range(1, 23), metavar="N")
-    add("--verify-iso", "have nodes verify the ISO they download (default: auto)", choices=VERIFY_ISO)
+    add("--verify-iso", "make nodes verify the ISO they download (default: auto)", choices=VERIFY_ISO)
     add("--node-memory", "memory of the smallest node, for example 4GiB", type=size, metavar="SIZE")
     add("--agent", "use this frozen agent (see `pxe-pack freeze`)", type=Path, metavar="DIR")
     add("--boot-loader", "use shim and GRUB from this folder", type=Path, metavar="DIR")
@@ -173,7 +173,7 @@ def add_packing(parser: argparse.ArgumentParser, *, default: object) -> None:
     add("--secure-boot-chain", "what starts the signed program: firmware (db) or shim (default: db)", choices=CHAINS)
     add(
         "--trust",
-        "put this public key of minisign into the image; repeatable",
+        "put this minisign public key into the image; repeatable",
         action="append",
         type=Path,
         metavar="FILE",
@@ -204,7 +204,7 @@ def duration(written: str) -> float:
     except RuleError as error:
         raise argparse.ArgumentTypeError(f"{written!r} {error.message}: {error.label}") from error
     if not seconds:
-        raise argparse.ArgumentTypeError(f"{written!r} is no time: it must be more than 0")
+        raise argparse.ArgumentTypeError(f"{written!r} is not a valid time: it must be more than 0")
     return seconds
 
 

@@ -92,7 +92,7 @@ def _listed(folder: Path, prefix: str) -> Iterator[Member | Refused]:
         return
     if names and prefix.count("/") >= MAX_DEPTH:
         reason = f"is more than {MAX_DEPTH} folders deep"
-        yield Refused(path=prefix + names[0], reason=reason, hint="move it up; no node would unpack it")
+        yield Refused(path=prefix + names[0], reason=reason, hint="move it up: no node would unpack it")
         return
     for name in names:
         yield _inspect(folder, prefix + name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +44,10 @@ def export(repository: Path, commit: str, folder: Path) -> Source:
     """Write the tree of `commit` to `folder`, with modes that do not depend on the umask. Raises CalledProcessError."""
     git = ("git", "-C", repository)
     folder.mkdir()
-    with subprocess.Popen([*git, "archive", "--format=tar", commit], stdout=subprocess.PIPE) as archive:
-        subprocess.run(["tar", "-x", "--mode=go-w", "-C", folder], stdin=archive.stdout, check=True)
-    if archive.returncode:
-        raise subprocess.CalledProcessError(archive.returncode, ["git"])
+    with tempfile.TemporaryFile() as archive:  # no pipe: tar ends at the end mark, and git fails if nobody reads on
+        subprocess.run([*git, "archive", "--format=tar", commit], stdout=archive, check=True)
+        archive.seek(0)
+        subprocess.run(["tar", "-x", "--mode=go-w", "-C", folder], stdin=archive, check=True)
     shown = subprocess.run([*git, "log", "-1", "--format=%H %ct", commit], capture_output=True, text=True, check=True)
     name, epoch = shown.stdout.split()
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]

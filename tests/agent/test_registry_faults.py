@@ -134,7 +134,7 @@ INDEX = json.dumps(
         (INDEX, f"linux/arm64 sha256:{'1' * 64}, linux/amd64 sha256:{'2' * 64}"),
         (fake.manifest(fake.descriptor(b"x", title="other")), "no layer has the title m.bin; there are: other"),
         (fake.manifest(LAYER, LAYER), "several layers have the title m.bin"),
-        (fake.manifest(), "no layer has a title: it is perhaps a container's image"),
+        (fake.manifest(), "no layer has a title: it may be a container image"),
         (b'{"manifests": []}', "it is an index that names no manifest"),
         (fake.manifest(LAYER | {"size": -1}), "a layer without a size"),
         (fake.manifest(LAYER | {"size": 2**63}), "a layer without a size"),

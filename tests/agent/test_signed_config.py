@@ -143,13 +143,13 @@ REFUSED: dict[str, tuple[Callable[[Key, Key, str], bytes], str]] = {
     "by a key that is not trusted": (lambda _, other, text: other.sign(text), "this node trusts"),
     "by another key with the id of the trusted one": (
         lambda key, other, text: with_id_of(other.sign(text), key.public),
-        "is not one of these bytes by that key",
+        "is not a signature of these bytes by that key",
     ),
     "by the trusted key under another id": (
         lambda key, other, text: with_id_of(key.sign(text), other.public),
         "this node trusts",
     ),
-    "of another file": (of_another_file, "is not one of these bytes by that key"),
+    "of another file": (of_another_file, "is not a signature of these bytes by that key"),
     "with a tampered trusted comment": (tampered_comment, "another trusted comment"),
     "with the trusted comment of another": (comment_of_another, "another trusted comment"),
     "in the legacy format": (lambda key, _, text: key.sign(text, "-l"), "legacy format"),

@@ -22,6 +22,7 @@ from typing import Any
 from boot.nodes import PXE_PACK
 from fakes.process import Process, program, running
 from fakes.wire import NODE, SERVER, Wire, environment, wire
+from pxe_pack.boot.machine import TCG
 
 ADDRESS = "10.0.0.1"  # of `serve`
 PATIENCE = 900  # seconds under emulation on a busy machine; a tenth is usual
@@ -35,7 +36,7 @@ _IPXE = Path("/usr/lib/ipxe/ipxe.efi")
 # iPXE as from a USB stick: the program that UEFI starts from a disk (UEFI Specification 3.5.1.1).
 _REMOVABLE_MEDIA_PATH = "EFI/BOOT/BOOTX64.EFI"
 _QEMU = f"""\
--nodefaults -no-user-config -display none -no-reboot -machine q35 -accel tcg,thread=multi -cpu max,-erms -smp 2
+-nodefaults -no-user-config -display none -no-reboot -machine q35 -accel {" ".join(TCG)} -smp 2
 -drive if=pflash,format=raw,unit=0,readonly=on,file={_FIRMWARE}/OVMF_CODE_4M.fd -device virtio-rng-pci
 -netdev tap,id=net,ifname=tap0,script=no,downscript=no
 """.split()

@@ -155,7 +155,7 @@ def test_a_signed_layout_boots_and_its_node_refuses_each_byte_that_was_not_signe
     with booting(site.layout, "--serve", site.fleet, "--keep") as node:
         node.wait_for(rf"pxe-fetch: failed: note: {BASE}note.txt: wrong sha256: expected {NOTE.sha256[:16]}")
         flip_last_bit(site.fleet)
-        node.wait_for(r"pxe-fetch: failed: .*fleet\.yaml\.minisig is not one of these bytes by that key")
+        node.wait_for(r"pxe-fetch: failed: .*fleet\.yaml\.minisig is not a signature of these bytes by that key")
         site.write_fleet(serial=2)
         node.wait_for(r"pxe-fetch: failed: .*has the serial 2, and /var/lib/pxe-fetch/serial has 3")
         note.write_bytes(NOTE.body)

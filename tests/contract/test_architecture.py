@@ -33,8 +33,8 @@ def layers() -> list[list[str]]:
 
 def test_what_the_page_names_exists() -> None:
     for title, folder in {
-        "The way of one artifact through the agent": AGENT,
-        "The way of one ISO through the packager": PACKAGER,
+        "One artifact's path through the agent": AGENT,
+        "One ISO's path through the packager": PACKAGER,
     }.items():
         names = named(section(title))
         assert len(names) > 10
@@ -42,7 +42,7 @@ def test_what_the_page_names_exists() -> None:
     steps = named(section("Releases and the site"))
     assert len(steps) > 5
     assert not [name for name in steps if not (RELEASE / name).exists() and not (ROOT / name).exists()]
-    rest = PAGE.split("\n## The way")[0] + section("Tests")
+    rest = PAGE.split("\n## One artifact")[0] + section("Tests")
     assert not [name for name in named(rest) if not (ROOT / name).exists() and not (AGENT / name).exists()]
 
 

@@ -397,7 +397,7 @@ def test_what_is_no_file_or_has_no_name_for_a_url_is_told(rich_dir: Site, capsys
     assert "'docs/line\\nbreak' (a name that contains a control character)" in said
     assert "'docs/latin-\\udce9' (a name that is not UTF-8)" in said
     pairs = "boot.ipxe and Boot.iPXE, docs/EN/Read Me.md and docs/en/read me.md"
-    assert f"warning[additional-case]: files of the layout differ only in upper and lower case: {pairs}" in said
+    assert f"warning[additional-case]: names in the layout differ only in case: {pairs}" in said
 
 
 def test_a_link_to_the_iso_of_a_pxe_dir_is_no_second_one(rich_dir: Site, packs: Packs) -> None:

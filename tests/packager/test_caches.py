@@ -271,7 +271,7 @@ def test_port_and_slices_are_those_of_the_layout(site: Site, packs: Callable[...
     [
         (["nginx-cache"], "nginx-cache caches the files of another server, and none is given"),
         (["nginx-cache", "--origin", "http://h/files/"], "http://h has more than a host and a port: the path /files/"),
-        (["nginx-cache", "--origin", "ftp://h"], "is no http or https server"),
+        (["nginx-cache", "--origin", "ftp://h"], "is not an http or https server"),
         *(
             (["nginx-cache", "--origin", f"http://{host}"], "is neither a name nor an address")
             for host in ("x;y", "$x", "x'y", "[fe80::1%25eth0]")

@@ -31,7 +31,7 @@ from pxe_pack.freeze import recipe
 from pxe_pack.freeze.agent import MANIFEST, PROGRAM
 from pxe_pack.freeze.cache import cache_key
 from pxe_pack.freeze.elf import Elf, ElfError, read_elf
-from pxe_pack.freeze.environment import Environment, environment_name, read_environment
+from pxe_pack.freeze.environment import Environment, environment_name, make_environment, read_environment
 from pxe_pack.tools import InputError, WorkError
 
 PXE_PACK = Path(sys.executable).with_name("pxe-pack")
@@ -691,6 +691,34 @@ def test_an_environment_that_cannot_be_made_says_why_and_leaves_nothing(
         freeze.frozen_agent(cache=tmp_path / "cache", console=PlainConsole())
     assert failed.value.problems[0].label == "E: no Release file"
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
+
+
+def test_an_environment_is_made_though_zeros_follow_late_behind_the_end_of_its_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "mmdebstrap"
+    program.parent.mkdir()
+    program.write_text(f"""\
+#!{sys.executable}
+import io, re, sys, tarfile, time
+for kind, path in re.findall(r"download /opt/(packages|owners) (\\S+)", " ".join(sys.argv)):
+    open(path, "w").write("libc6_2.36.deb" if kind == "packages" else "libc.so.6 libc6")
+with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as archive:
+    member = tarfile.TarInfo("hello")
+    member.size = 3
+    archive.addfile(member, io.BytesIO(b"you"))
+sys.stdout.flush()
+time.sleep(0.5)
+sys.stdout.buffer.write(bytes(1_000_000))
+""")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    work = tmp_path / "work"
+    work.mkdir()
+    made = read_environment(make_environment(work))
+    assert made
+    assert made.packages == ("libc6_2.36.deb",)
+    assert (made.root / "hello").read_bytes() == b"you"
 
 
 def test_a_damaged_environment_is_named_with_what_to_do(environment: Environment, tmp_path: Path) -> None:

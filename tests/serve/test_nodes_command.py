@@ -104,15 +104,15 @@ def test_password_is_read_from_a_file_and_its_lack_is_said(tmp_path: Path, text:
 def test_url_of_something_else_is_said(capsys: pytest.CaptureFixture[str], body: bytes) -> None:
     with Server({f"/api/{name}": Script(body=body) for name in ("summary", "nodes")}) as other:
         assert cli.main(["nodes", "--url", other.url("/")]) == 2
-        assert "is no collector" in capsys.readouterr().err
+        assert "is not a collector" in capsys.readouterr().err
         assert cli.main(["nodes", "--wait", "1", "--url", other.url("/")]) == 2
-        assert "is no collector" in capsys.readouterr().err
+        assert "is not a collector" in capsys.readouterr().err
 
 
 def test_words_that_are_no_url_and_no_number_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     for url in ("foo", "ftp://h/", "http://"):
         assert cli.main(["nodes", "--url", url]) == 2
-        assert "is no http URL" in capsys.readouterr().err
+        assert "is not an http URL" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main(["nodes", "--wait", "²"])
     assert "² is not a number from 1" in capsys.readouterr().err

@@ -143,13 +143,13 @@ class _Reader:
         next(self.events)  # the document's end
         event = next(self.events)
         if not isinstance(event, yaml.StreamEndEvent):
-            raise self._fatal("yaml-syntax", "this is not YAML of one document: another one begins here", event)
+            raise self._fatal("yaml-syntax", "this is more than one YAML document: another begins here", event)
         return root
 
     def _value(self, event: Event, *, depth: int) -> Value:
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self.anchors:
-                raise self._fatal("yaml-syntax", f"there is no whole value `&{event.anchor}` before this alias", event)
+                raise self._fatal("yaml-syntax", f"no complete value `&{event.anchor}` before this alias", event)
             value, number = self.anchors[event.anchor]
             self._spend(number, event)
             return value
@@ -165,7 +165,7 @@ class _Reader:
     def _spend(self, number: int, event: Event) -> None:
         self.left -= number
         if self.left < 0:
-            message = f"this document has more than {MAX_VALUES:,} values, or its aliases make them"
+            message = f"this document has more than {MAX_VALUES:,} values, counting those of its aliases"
             raise self._fatal("document-too-large", message, event)
 
     def _collection(self, event: Event, *, depth: int) -> Value:

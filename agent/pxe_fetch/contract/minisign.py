@@ -43,7 +43,7 @@ def signature_url(url: str) -> str:
 
 def public_key(content: bytes) -> PublicKey:
     """The key in the file `content`. Raises MinisignError."""
-    what = "is not a public key of minisign"
+    what = "is not a minisign public key"
     _, line = _lines(content, (_COMMENT, b""), what=what)
     raw = _decoded(line, length=_HEAD + 32, what=what)
     if raw[:2] != b"Ed":
@@ -53,7 +53,7 @@ def public_key(content: bytes) -> PublicKey:
 
 def signature(content: bytes) -> Signature:
     """The signature in the file `content`. Raises MinisignError."""
-    what = "is not a signature of minisign"
+    what = "is not a minisign signature"
     _, first, comment, second = _lines(content, (_COMMENT, b"", b"trusted comment: ", b""), what=what)
     raw = _decoded(first, length=_HEAD + 64, what=what)
     if raw[:2] != b"ED":

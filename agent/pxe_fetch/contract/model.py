@@ -37,9 +37,9 @@ NO_CHUNKS_WORD = "none"  # instead of the section `chunks`
 SHARED = ("artifacts", "defaults")  # where keys stand that each artifact may have from `defaults`
 
 ACCOUNT, CREDENTIAL, NODE_PATH = Text(validators.account), Text(validators.credential), Text(validators.node_path)
-HEADER_CREDENTIAL = Key(CREDENTIAL, "A credential that holds `Name: value` lines: headers that are secret.")
+HEADER_CREDENTIAL = Key(CREDENTIAL, "A credential that holds secret headers, as `Name: value` lines.")
 REGISTRY_CREDENTIAL = Key(CREDENTIAL, "A credential for `oci`: `user:password`, or an identity token.")
-QUERY_CREDENTIAL = Key(CREDENTIAL, "A credential that holds what is secret of the url's query, as `sv=…&sig=…`.")
+QUERY_CREDENTIAL = Key(CREDENTIAL, "A credential with the secret part of the url's query, as `sv=…&sig=…`.")
 INSECURE = Key(Flag(), "`true`: the credentials may be sent unencrypted, by http.")
 POSITIVE = Duration(validators.positive_duration)
 
@@ -48,7 +48,7 @@ POSITIVE = Duration(validators.positive_duration)
 class RetryPolicy:
     """When to try again. Durations in seconds."""
 
-    attempts_without_progress: int = key(10, Whole(1, 1_000_000), "Attempts without a new byte before it is given up.")
+    attempts_without_progress: int = key(10, Whole(1, 1_000_000), "Attempts without a new byte before giving up.")
     base: float = key(1.0, Duration(), "Upper bound of the first wait; it doubles each time (full jitter).")
     max: float = key(60.0, Duration(), "Upper bound of any wait.")
     # On the monotonic clock; None: STALL without a new byte.
@@ -63,7 +63,7 @@ class Timeouts:
     connect: float = key(10.0, POSITIVE, "Time to connect; 5s at most if there is another mirror.")
     read: float = key(30.0, POSITIVE, "Time without a single byte; 5s at most if its tier has another mirror.")
     min_rate: int = key(
-        16 * 1024, Size(validators.rate), "A mirror that sends fewer bytes a second is left, if there is another one."
+        16 * 1024, Size(validators.rate), "A mirror that sends fewer bytes per second is left if there is another one."
     )
     min_rate_window: float = key(
         60.0, POSITIVE, "Its window; 7.5s at most if another mirror of its tier has not failed."
@@ -151,11 +151,11 @@ class Artifact:
     mirrors: Tiers = spelled(  # of the same bytes; empty exactly when `source` is given
         Key(ONE_URL, "Absolute, or relative to `base_url`; ${facts} are filled in.", name="url"),
         Key(URLS, "Instead of `url`: mirrors of the same bytes, perhaps in tiers.", name="urls"),
-        Key(REFERENCES, "Instead of `url`: in a registry, as HOST/NAME@sha256:…, or mirrors.", name="oci"),
+        Key(REFERENCES, "Instead of `url`: HOST/NAME@sha256:… in a registry, or a list of them.", name="oci"),
         default=(),
     )
     title: str | None = key(  # exactly with `oci`, whose urls are those of the manifest until the layer is known
-        None, Text(validators.any_text), "With `oci`: the name of the file there, the title of a layer."
+        None, Text(validators.any_text), "With `oci`: the file's name there, which is the title of a layer."
     )
     source: str | None = key(
         None, Text(validators.file_name), "Instead of `url`: a file or folder on the packing machine."
@@ -169,19 +169,19 @@ class Artifact:
     tiers: Mapping[str, Tiers] = keys.mapping(  # by base: those in front of the mirrors below it, see contract.mirrors
         Key(
             Table(validators.base_url, Mirrors(validators.base_url)),
-            "Caches in front of servers: for urls below a base, those to ask before it.",
+            "Caches in front of servers: for urls below a base, those to ask first.",
             sections=SHARED,
         )
     )
     digest: Digest | None = spelled(_digest_key("sha256", 64), _digest_key("sha512", 128), default=None)
     digest_url: str | None = key(
-        None, Text(validators.url), "Instead of `sha256`: a SHA256SUMS file with it.", name="sha256_url"
+        None, Text(validators.url), "Instead of `sha256`: the URL of a SHA256SUMS file that has it.", name="sha256_url"
     )
     size: int | None = key(None, Size(), "Bytes on the wire.")
     chunks: Chunks | None = key(  # what pins every byte instead of `digest`, or beside it
         None,
         Group("chunks", word=NO_CHUNKS_WORD, meant=NO_CHUNKS),
-        "Digests of its chunks, which then come in parallel.",
+        "Digests of its chunks, which nodes then fetch in parallel.",
     )
     dest: str = key(
         "",
@@ -218,7 +218,7 @@ class Artifact:
     query_credential: str | None = spelled(QUERY_CREDENTIAL._replace(sections=SHARED), default=None)
     registry_credential: str | None = spelled(REGISTRY_CREDENTIAL._replace(sections=SHARED), default=None)
     insecure: bool = spelled(INSECURE._replace(sections=SHARED), default=False)
-    start: tuple[str, ...] = key((), OneOrMore(validators.unit), "Units to start once it is in place.")
+    start: tuple[str, ...] = key((), OneOrMore(validators.unit), "Units to start once the artifact is in place.")
     start_required: bool = key(False, Flag(), "`true`: a unit of `start` that fails makes the run fail.")
     retry: RetryPolicy = key(RetryPolicy(), Group("retry"), "When to try again.", sections=SHARED)
     timeouts: Timeouts = key(Timeouts(), Group("timeouts"), "When an attempt is given up.", sections=SHARED)
@@ -241,7 +241,7 @@ class Tls:
 
     ca_file: str | None = key(None, NODE_PATH, "Authorities to trust, instead of the node's own bundle; PEM.")
     client_cert: str | None = key(None, NODE_PATH, "The node's own certificate; PEM.")
-    client_key: str | None = key(None, NODE_PATH, "Its key, unless `client_cert` has both.")
+    client_key: str | None = key(None, NODE_PATH, "The key of `client_cert`, unless that file has both.")
 
 
 @record
@@ -291,10 +291,10 @@ class FetchConfig:
         None, Text(validators.version, types=(str, int, float)), "The oldest agent that knows all keys of this file."
     )
     serial: int | None = key(
-        None, Whole(0, MAX_SERIAL), "Raised by each new configuration: by URL, nodes refuse a lower one."
+        None, Whole(0, MAX_SERIAL), "A number that each new configuration raises: nodes refuse a lower one by URL."
     )
     expires: int | None = key(  # in seconds since 1970
-        None, Text(validators.moment), "The last day or moment (UTC) at which nodes take the configuration by URL."
+        None, Text(validators.moment), "The last day or moment (UTC) at which nodes accept it by URL."
     )
     base_url: str | None = key(  # an artifact's own is joined to its urls when they are read
         None, Text(validators.base_url), "What relative urls are joined to.", sections=("defaults", "artifacts")
@@ -303,7 +303,7 @@ class FetchConfig:
         None, Text(validators.base_url), "Written by pxe-pack: where it exported `source:` files to."
     )
     parallel: int = key(4, Whole(1, 64), "Streams at once.")
-    start_jitter: float = key(0.0, Duration(), "The run starts after a random part of this, to spare the servers.")
+    start_jitter: float = key(0.0, Duration(), "The run starts after a random part of this time, to spare the servers.")
     allowed_roots: tuple[str, ...] = key(
         DEFAULT_ROOTS,
         Texts(validators.root),
@@ -343,6 +343,6 @@ SECTIONS = keys.sections(
     groups={
         "defaults": Key(Group("defaults", inline=True), "What every artifact has unless it says otherwise."),
         # Its keys are declared in pxe_pack.config, and the agent passes over them.
-        "pack": Key(Group("pack"), "For pxe-pack alone, never on a node. Every key is also a flag, and flags win."),
+        "pack": Key(Group("pack"), "For pxe-pack only, never on a node. Every key is also a flag, and flags win."),
     },
 )

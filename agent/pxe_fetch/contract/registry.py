@@ -96,7 +96,7 @@ def repository_name(url: str) -> str:
 def blob_url(url: str, digest: str) -> str:
     """The URL of the blob `digest` in the repository of the manifest's URL `url`. Raises ValueError if it is none."""
     if not (match := re.fullmatch(_URL, url)):
-        raise ValueError("is no URL of a manifest in a registry: /v2/NAME/manifests/DIGEST")
+        raise ValueError("is not the URL of a manifest in a registry: /v2/NAME/manifests/DIGEST")
     return f"{match[1]}://{match[2]}/v2/{match[3]}/blobs/{digest}{match[5] or ''}"
 
 
@@ -144,7 +144,7 @@ def find_layer(layers: Sequence[Layer], title: str) -> Layer:
         raise ValueError(f"several layers have the title {printable(title)}")
     if titles := printable(", ".join(layer.title for layer in layers if layer.title)[:300]):
         raise ValueError(f"no layer has the title {printable(title)}; there are: {titles}")
-    raise ValueError("no layer has a title: it is perhaps a container's image")
+    raise ValueError("no layer has a title: it may be a container image")
 
 
 def _loaded(text: bytes) -> object:

@@ -99,7 +99,7 @@ class PartLock:
         raise CannotCreateError(f"{self.path} is replaced by another program again and again")
 
     def _clear_the_way(self) -> None:
-        """Remove what is no regular file, if somebody else put it there."""
+        """Remove what is not a regular file, if somebody else put it there."""
         with suppress(FileNotFoundError):
             status = os.stat(self.name, dir_fd=self.folder.fd, follow_symlinks=False)
             if stat.S_ISREG(status.st_mode):

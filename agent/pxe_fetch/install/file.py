@@ -38,7 +38,7 @@ def is_current(transfer: Transfer, folder: Folder, check: Check) -> bool:
     with closing_fd(opened) as descriptor:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
-            raise CannotCreateError(f"{transfer.dest} is a directory, which no file replaces")
+            raise CannotCreateError(f"{transfer.dest} is a directory, so no file can replace it")
         if not stat.S_ISREG(status.st_mode) or (transfer.size is not None and status.st_size != transfer.size):
             return False
         if not (folder.is_ours(status) or (status.st_uid == transfer.uid and status.st_nlink == 1)):

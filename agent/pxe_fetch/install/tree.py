@@ -58,7 +58,7 @@ def is_current(transfer: Transfer, folder: Folder, check: Check) -> bool:
         tree = os.open(transfer.dest.name, OPEN_FOLDER, dir_fd=folder.fd)
     except OSError as error:
         if error.errno in NOT_A_FOLDER:
-            raise CannotCreateError(f"{transfer.dest} exists and is not a directory, and no tree replaces it") from None
+            raise CannotCreateError(f"{transfer.dest} exists and is not a directory: no tree replaces it") from None
         return False
     with closing_fd(tree):
         record = read_record(folder, beside(transfer.dest, RECORD_SUFFIX).name)

@@ -90,7 +90,7 @@ def read(file: Path) -> Document | None:
     if wrong := [key for key, kind in _KINDS.items() if not isinstance(document.get(key), kind)]:
         raise StateError(f"{file} is damaged: `{wrong[0]}` is missing or of another type")
     if document["phase"] not in PHASES:
-        raise StateError(f"{file} is damaged: `{document['phase']}` is no phase of a run")
+        raise StateError(f"{file} is damaged: `{document['phase']}` is not a phase of a run")
     return {"units": [], **document}  # an older agent's has no units
 
 

@@ -172,7 +172,7 @@ def refusal(status: int, field: Field, exchange: Exchange, *, text: bytes = b"",
         said = f"the proxy {proxy.host_and_port}, or a server behind it, answered {status}"
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _AGAIN:
         wait = retry_after(field("Retry-After"), date=field("Date"))
-        odd = ", which is no status of HTTP" if status >= _INVALID else ""
+        odd = ", which is not an HTTP status" if status >= _INVALID else ""
         return NetworkError(said + odd, status=status, retry_after=wait)
     if status == HTTPStatus.NOT_FOUND and not is_tunnel:
         return NotFoundError(said, status=status)
@@ -251,7 +251,7 @@ def _read_alert(error: ssl.SSLError, *, host: str) -> FetchError:
         needs = f"it wants a client certificate ({_CLIENT_KEYS}), or has no cipher in common with this node"
         return RefusedError(f"{host} refused the TLS handshake: {needs}")
     if re.search(_TOO_OLD, reason):
-        return TrustError(f"{host} speaks no TLS 1.2 or newer: {words}")
+        return TrustError(f"{host} does not support TLS 1.2 or newer: {words}")
     return NetworkError(f"TLS with {host} failed: {words}")
 
 

@@ -21,7 +21,7 @@ class FileTransport(Transport):
     def open(self, request: Request) -> Body:
         url = parse_url(request.url)
         if url.host not in {"", "localhost"}:
-            raise PolicyError(f"a file URL names no other host than localhost, found {url.host}")
+            raise PolicyError(f"a file URL may name only the host localhost, found {url.host}")
         name = url.path_bytes  # in whatever encoding
         if not name.startswith(b"/") or b"\0" in name:
             raise PolicyError("a file URL needs an absolute path")

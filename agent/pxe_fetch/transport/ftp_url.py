@@ -29,11 +29,11 @@ def parse_ftp_url(url: str, *, suffix: str) -> FtpUrl:
     scheme, text = parts.scheme, parts.path.removesuffix(suffix)
     path = unquote_to_bytes(text.removeprefix("/"))
     if parts.userinfo is not None:
-        raise PolicyError(f"{scheme} is anonymous here: a user name and password would go in the clear")
+        raise PolicyError(f"{scheme} is anonymous here: a user name and password would be sent in the clear")
     if parts.query:
-        raise PolicyError(f"{scheme} knows no query; a ? that is part of a name is written %3F")
+        raise PolicyError(f"{scheme} URLs have no query; write %3F for a ? in a name")
     if f"{suffix.partition('=')[0]}=" in text:
-        raise PolicyError(f"of {scheme} URLs only {suffix} is fetched: the digest is of the file's bytes")
+        raise PolicyError(f"{scheme} URLs support only {suffix}, because the digest is that of the file's bytes")
     if not path or path.endswith(b"/"):
         raise PolicyError(f"the {scheme} URL names no file")
     if not _UNSENDABLE.isdisjoint(path):

@@ -20,8 +20,8 @@ MIN_MEMORY = 512  # MiB; the firmware does not start with less
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `boot`."""
     parser.description = (
-        "Boot an exported layout over UEFI PXE in a virtual machine, wait for the node's verdict, and show it. "
-        "Exit codes: 0 if the node's run ended with 0; 1 if it failed or gave no verdict; 2 if the layout cannot be "
+        "Boot an exported layout over UEFI PXE in a virtual machine, wait for the node's result, and show it. "
+        "Exit codes: 0 if the node's run ended with 0; 1 if it failed or gave no result; 2 if the layout cannot be "
         "booted here."
     )
     parser.add_argument("layout", type=Path, metavar="DIR", help="the layout: pxe-pack's output folder")
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=duration,
         default=TIMEOUT,
         metavar="TIME",
-        help="how long to wait for a verdict, as in 15m or 900 seconds (default: %(default).0f)",
+        help="how long to wait for a result, as in 15m or 900 seconds (default: %(default).0f)",
     )
     parser.add_argument(
         "--memory",
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep",
         action="store_true",
-        help="keep the node running after its verdict, until it powers off or Ctrl-C; its last verdict counts",
+        help="keep the node running after its result, until it powers off or Ctrl-C; its last result counts",
     )
     parser.add_argument(
         "--secure-boot",

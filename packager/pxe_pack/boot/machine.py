@@ -24,8 +24,9 @@ from pxe_pack.packages import install_command
 QEMU = "qemu-system-x86_64"
 KVM = ("kvm", "-cpu", "host")
 _KVM_DEVICE = Path("/dev/kvm")
-# Without ERMS, Linux clears a page by 8 bytes a step, not one: on a busy machine, each step is followed by a tick.
-TCG = ("tcg,thread=multi", "-cpu", "max,-erms")
+# Without ERMS, Linux clears a page by 8 bytes a step, not one: on a busy machine, each step is followed by a tick. No
+# processor has FSRM without ERMS; with it alone, memmove never ends (Linux 6.1, arch/x86/lib/memmove_64.S).
+TCG = ("tcg,thread=multi", "-cpu", "max,-erms,-fsrm")
 # Firmware with PXE support and its empty variable store: Debian and Ubuntu; Fedora, Azure Linux and RHEL; Arch.
 FIRMWARE = (
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
@@ -88,7 +89,7 @@ def secure_firmware(variables: Path) -> Firmware:
     for code in map(Path, SECURE_CODE):
         if code.is_file() and (code.stat().st_size + size).bit_count() == 1:
             return Firmware(code=code, variables=variables, secure=True)
-    message = f"this machine has no UEFI firmware (OVMF) with Secure Boot that {variables} is a store of variables for"
+    message = f"this machine has no UEFI firmware (OVMF) with Secure Boot that fits the variables {variables}"
     raise tools.InputError(Problem(reference="tool-missing", message=message, hint=install_command("ovmf")))
 
 
@@ -198,7 +199,7 @@ def choose_accelerator(work: Path) -> Sequence[str]:
 def kvm_problem() -> str:
     """Why `choose_accelerator` did not choose KVM."""
     if _KVM_DEVICE.exists() and not os.access(_KVM_DEVICE, os.R_OK | os.W_OK):
-        return f"{_KVM_DEVICE} is not open to this user, but to its group, which is kvm as a rule"
+        return f"this user may not open {_KVM_DEVICE}: only its group may, usually kvm"
     return "KVM does not work here"
 
 

@@ -178,7 +178,7 @@ def _headline(outcome: Outcome) -> str:
         said = (
             outcome.console_verdict.text
             if outcome.console_verdict
-            else f"No verdict: the node got as far as {outcome.stage}"
+            else f"No result: the node got as far as {outcome.stage}"
         )
         return f"{said} ({after})"
     node = outcome.node

@@ -78,7 +78,7 @@ def with_files(layout: ServedLayout, files: Sequence[tuple[Path, str]]) -> Serve
     for file, given in files:
         url = given or layout.pinned
         if not file.is_file():
-            raise _refused(f"{file}, which is to be served, is no file", "give a file with --serve FILE=URL")
+            raise _refused(f"{file}, which --serve names, is not a file", "give a file with --serve FILE=URL")
         if url is None:
             message = f"{layout.root} has no pinned configuration, so {file} has no URL to be served at"
             raise _refused(message, f"--serve {file}=URL, or pin it first: pxe-pack pin {layout.root} {file} --url URL")

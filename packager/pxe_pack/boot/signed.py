@@ -38,7 +38,7 @@ def unsupported_reason(layout: ServedLayout, *, via: BootMethod, append: str, se
     if takes_arguments(layout, via):
         return None
     if append:
-        message = f"{layout.program} takes no kernel arguments but its own: they are signed, and its stub is an old one"
+        message = f"{layout.program} takes only its own kernel arguments: they are signed, and its stub is an old one"
         hint = "leave --append out, or pack with the stub of systemd 254 or later"
         return Problem(reference="boot-signed-arguments", message=message, hint=hint)
     if "console=ttyS0" not in layout.command_line:

@@ -167,7 +167,7 @@ class Trial:
         )
 
     def _silent(self, timeout: float) -> Stop:
-        return Stop(why=f"no verdict within {timeout:.0f} s", hint=f"often: {USUAL_CAUSES[self._stage]}")
+        return Stop(why=f"no result within {timeout:.0f} s", hint=f"often: {USUAL_CAUSES[self._stage]}")
 
     def _artifacts_so_far(self) -> list[str]:
         """Lines from the node's last report about artifacts that are not in place yet."""

@@ -59,14 +59,14 @@ class Cache:
 
 
 def origin_of(text: str) -> Url:
-    """The server that `text` names. Raises InputError if it is no http or https server, or more than a server."""
+    """The server that `text` names. Raises InputError if it is not an http or https server, or more than a server."""
     hint = "give scheme, host and port of the server, for example http://10.0.0.1:8080"
     try:
         url = parse(text)
     except UrlError as error:
         raise InputError(Problem(reference="cache-origin", message=f"the origin's URL {error}", hint=hint)) from None
     if url.scheme not in {"http", "https"} or not url.host or url.port == 0:
-        message = f"the origin {url} is no http or https server"
+        message = f"the origin {url} is not an http or https server"
     elif not _is_host(url.host):
         message = f"the origin's host {printable(url.host)} is neither a name nor an address"
     elif more := [

@@ -82,7 +82,7 @@ def _same_but_for_case(paths: Iterable[str]) -> Iterator[Problem]:
     if pairs:
         yield Problem(
             reference="additional-case",
-            message=f"files of the layout differ only in upper and lower case: {_shown(pairs)}",
+            message=f"names in the layout differ only in case: {_shown(pairs)}",
             hint="serve the layout from a file system that tells them apart, or leave one out with --leave-out",
             severity="warning",
         )

@@ -38,8 +38,8 @@ def grub_over_ipv6(subject: Subject) -> Iterator[Problem]:
     if isinstance(address(subject.boot_url), IPv6Address) and grub and _DHCPV6 not in grub.commands:
         yield Problem(
             reference="grub-no-ipv6",
-            message=f"the ISO is at {subject.boot_url}, but this GRUB knows no DHCPv6: over IPv6 it loads no grub.cfg",
-            hint="have nodes boot over IPv4 (they then fetch the ISO over IPv6), or use another GRUB (--boot-loader)",
+            message=f"the ISO is at {subject.boot_url}, but this GRUB has no DHCPv6: it loads no grub.cfg over IPv6",
+            hint="boot nodes over IPv4 (they then fetch the ISO over IPv6), or use another GRUB (--boot-loader)",
             severity="warning",
         )
 

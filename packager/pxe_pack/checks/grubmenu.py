@@ -66,9 +66,9 @@ def _missing_commands(subject: Subject) -> Iterator[Problem]:
                 hint="use `linux` and `initrd`, or a GRUB with that module built in (--boot-loader)",
             )
         if harmless := [name for name in entry.missing if name not in LINUX | INITRD]:
-            yield _without(f"the entry {entry.title!r}", harmless, "shows an error, waits for 10 seconds and goes on")
+            yield _without(f"the entry {entry.title!r}", harmless, "shows an error, waits for 10 seconds and continues")
     if subject.menu.missing:
-        yield _without("grub.cfg", list(subject.menu.missing), "shows an error and goes on")
+        yield _without("grub.cfg", list(subject.menu.missing), "shows an error and continues")
 
 
 def _without(where: str, names: list[str], effect: str) -> Problem:

@@ -33,16 +33,16 @@ def shared_identity(subject: Subject) -> Iterator[Problem]:
     if (keys := identity.host_keys(tree)) and identity.CLOUD_INIT not in subject.enabled:
         yield Problem(
             reference="root-host-keys",
-            message=f"all nodes have the SSH host keys of the image, which everybody can read who can fetch it: "
+            message=f"all nodes have the SSH host keys of the image, and everybody who can fetch it can read them: "
             f"{_shown(keys)}",
-            hint="remove them from the image, and have each node make its own at boot: `ssh-keygen -A` before sshd",
+            hint="remove them from the image, and let each node make its own at boot: `ssh-keygen -A` before sshd",
             severity="warning",
         )
     if names := identity.storage_names(tree):
         yield Problem(
             reference="root-storage-name",
-            message=f"{_shown(names)} gives all nodes the same name, by which a storage server takes them for one",
-            hint="remove the file from the image, and have each node make its own at boot",
+            message=f"{_shown(names)} gives all nodes the same name, so a storage server takes them for one machine",
+            hint="remove the file from the image, and let each node make its own at boot",
             severity="warning",
         )
 

@@ -82,9 +82,9 @@ def _live(name: str, facts: InitrdFacts, subject: Subject) -> Iterator[Problem]:
     elif facts.ignores_curl_errors and not subject.verifies_iso:
         yield Problem(
             reference="initrd-takes-half",
-            message=f"the initrd {name} takes half an ISO for a whole one: if the connection breaks, it goes on with "
-            "what curl has fetched, and the node does not boot",
-            hint="have nodes verify the ISO (--verify-iso); or in dracut's 45url-lib/url-lib.sh, function "
+            message=f"the initrd {name} accepts half an ISO: if the connection breaks, it continues with what curl has "
+            "fetched, and the node does not boot",
+            hint="let nodes verify the ISO (--verify-iso); or in dracut's 45url-lib/url-lib.sh, function "
             "curl_fetch_url, add `|| return $?` after the `)` that follows curl, and rebuild the initrd; until then, "
             "restart nodes that stop",
             severity="warning",

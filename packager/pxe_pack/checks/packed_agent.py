@@ -46,8 +46,8 @@ def packed_agent(subject: Subject) -> Iterator[Problem]:
     for name in lacking:
         yield Problem(
             reference="credential-not-packed",
-            message=f"the packed unit does not load the credential {name}: systemd {subject.image.systemd} has to be "
-            "told each name",
+            message=f"the packed unit does not load the credential {name}: systemd {subject.image.systemd} loads only "
+            "those that the unit names",
             hint="name it in the packed configuration too, and pack again",
         )
     if config.live_space and config.live_space != packed.live_space:

@@ -17,7 +17,7 @@ from pxe_pack.trust import signed_boot, uki
 from pxe_pack.trust.signing import fingerprint, read_certificate
 
 _AGAIN = "pack again"  # nothing else signs what somebody may have changed
-_MEANINGS = {uki.COMMAND_LINE: "kernel arguments", uki.INITRD: "initrd", uki.KERNEL: "kernel"}
+_MEANINGS = {uki.COMMAND_LINE: "kernel arguments differ", uki.INITRD: "initrd differs", uki.KERNEL: "kernel differs"}
 
 
 def other_entries(menu: Menu) -> Iterator[Problem]:
@@ -91,6 +91,6 @@ def _content(layout: Layout, path: str, data: bytes, program: PeProgram) -> Iter
         if actual != signed_boot.counted_parts(parts):
             yield Problem(
                 reference="signed-boot-outdated",
-                message=f"{path} has other {_MEANINGS[name]} in it than the layout has now, and nodes boot the former",
+                message=f"nodes boot what is in {path}, but the layout has changed since: its {_MEANINGS[name]}",
                 hint=f"{_AGAIN}; after an interrupted `pxe-pack pin`, run that again",
             )

@@ -24,16 +24,16 @@ def verified_iso(subject: Subject) -> Iterator[Problem]:
         if any(hooks) and not digests and entry.is_live and not is_nfs(subject.boot_url):
             yield Problem(
                 reference="iso-digest-missing",
-                message=f"the entry {entry.title!r} has no {ISO_SHA256}=: its initrd could verify the ISO, but boots "
-                "any that it is served",
+                message=f"the entry {entry.title!r} has no {ISO_SHA256}=: its initrd could verify the ISO, but accepts "
+                "any",
                 hint="pack the image again, or `pxe-pack relocate DIR --boot-url URL` with the layout's own URL",
                 severity="warning",
             )
         if digests and not any(hooks):
             yield Problem(
                 reference="iso-digest-unread",
-                message=f"the entry {entry.title!r} has {ISO_SHA256}=, but its initrd verifies no ISO: nodes boot any "
-                "that they are served",
+                message=f"the entry {entry.title!r} has {ISO_SHA256}=, but its initrd does not verify the ISO: nodes "
+                "boot any",
                 hint="pack the image again; `--verify-iso true` says why an image cannot have it",
                 severity="warning",
             )

@@ -253,7 +253,7 @@ async def _body(request: Request) -> bytes:
                 if len(body) > document.MAX_BODY:
                     raise too_long
     except TimeoutError:
-        raise _RefusedError(_refused(408, f"the report was not here within {BODY_TIMEOUT:g} s")) from None
+        raise _RefusedError(_refused(408, f"the report did not arrive within {BODY_TIMEOUT:g} s")) from None
     except ClientDisconnect:
         raise _RefusedError(_refused(400, "the report is incomplete")) from None
     return bytes(body)

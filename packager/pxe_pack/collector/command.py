@@ -65,17 +65,17 @@ def _parser() -> argparse.ArgumentParser:
         type=_host_and_port,
         default=("127.0.0.1", 8787),
         metavar="HOST:PORT",
-        help="default: 127.0.0.1:8787",
+        help="where to listen (default: 127.0.0.1:8787)",
     )
     add("--database", required=True, metavar="URL", help="sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME")
     add_shared(parser)
     add("--nginx-log", type=Path, metavar="FILE", help="nginx's access log")
     add("--dnsmasq-log", type=Path, metavar="FILE", help="dnsmasq's log")
-    add("--layout", type=Path, metavar="DIR", help="what is served, for the tokens in its images")
-    add_proxy(parser, of="a proxy or balancer that says whose a report is")
+    add("--layout", type=Path, metavar="DIR", help="the layout that is served, for the tokens in its images")
+    add_proxy(parser, of="a proxy or load balancer that sends the node's address")
     add("--tls-cert", type=Path, metavar="FILE", help="serve https with this certificate")
     add("--tls-key", type=Path, metavar="FILE", help="its key")
-    add("--rate", type=float, default=5.0, metavar="N", help="reports a second from one address (default: 5)")
+    add("--rate", type=float, default=5.0, metavar="N", help="reports per second from one address (default: 5)")
     return parser
 
 

@@ -20,7 +20,7 @@ class Metrics:
         self.reports = Counter(
             "pxe_pack_reports", "Reports, by the HTTP status of the answer.", ["status"], registry=registry
         )
-        self.webhooks = Counter("pxe_pack_webhooks", "Failures told to the webhook.", ["result"], registry=registry)
+        self.webhooks = Counter("pxe_pack_webhooks", "Failures sent to the webhook.", ["result"], registry=registry)
         registry.register(_Nodes(fleet))
 
     def page(self) -> tuple[bytes, str]:

@@ -17,8 +17,8 @@ from pxe_pack.tools import InputError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `freeze`."""
     parser.description = (
-        "Freeze the agent into a folder, for `--agent DIR`. Packing does so by itself, or takes the ready agent that a "
-        "release carries. This makes one with Debian's updates of this week, or one to carry to a machine that reaches "
+        "Freeze the agent into a folder, for `--agent DIR`. Packing does so by itself, or uses the ready agent of a "
+        "release. Use this for an agent with Debian's latest updates, or to take one to a machine that can reach "
         "neither Debian nor a package index."
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the folder to make")

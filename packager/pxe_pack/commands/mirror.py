@@ -12,9 +12,9 @@ from pxe_pack.mirror.update import document, mirror, summary
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mirror`."""
     parser.description = (
-        "Download everything that a configuration fetches into a folder, for sites without the internet, and write the "
-        "configuration for that folder there. Each file is verified by its digest. A file that is there and right "
-        "stays, and an interrupted download is resumed."
+        "Download everything that a configuration fetches into a folder, for sites without internet access, and write "
+        "a configuration that fetches from that folder. Each file is verified by its digest. Files that are already "
+        "there and right are kept, and interrupted downloads are resumed."
     )
     parser.add_argument("config", type=Path, metavar="FILE", help="the fetch.yaml")
     parser.add_argument(
@@ -34,5 +34,5 @@ def _folder(text: str) -> Path:
     """A path on the command line. Raises argparse.ArgumentTypeError if it is a URL."""
     if "://" in text:
         place = text if text.startswith("oci://") else "oci://…"
-        raise argparse.ArgumentTypeError(f"{text!r} is no folder: mirror into one, then `pxe-pack push DIR {place}`")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a folder: mirror into one, then `pxe-pack push DIR {place}`")
     return Path(text)

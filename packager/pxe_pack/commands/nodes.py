@@ -113,19 +113,19 @@ class _Collector:
             answer = self._session.get(f"{self._url}/api/{what}", params=parameters, timeout=_TIMEOUT)
             found = answer.json() if answer.ok else None
         except _NO_URL as error:
-            message, hint = f"--url {self._url} is no http URL", f"the collector's page, as {DEFAULT_URL}"
+            message, hint = f"--url {self._url} is not an http URL", f"the collector's page, as {DEFAULT_URL}"
             raise InputError(Problem(reference="collector-url", message=message, hint=hint)) from error
         except (requests.RequestException, ValueError) as error:
             message = f"no collector answers at {self._url}: {type(error).__name__}"
             hint = "`pxe-pack serve` starts one; --url names another"
             raise WorkError(Problem(reference="collector-silent", message=message, hint=hint)) from None
         if answer.ok and not _has(found, _ANSWERS[what]):
-            message = f"{self._url} answers, but it is no collector"
-            hint = "give the URL of the collector's page by --url"
+            message = f"{self._url} answers, but it is not a collector"
+            hint = "give the URL of the collector's page with --url"
             raise InputError(Problem(reference="collector-refused", message=message, hint=hint))
         if not isinstance(found, dict):
             message = f"{self._url} answered {answer.status_code}: {answer.text.strip()[:200]}"
-            hint = "give the page's password by --password-file" if answer.status_code in (401, 403) else ""
+            hint = "give the page's password with --password-file" if answer.status_code in (401, 403) else ""
             raise InputError(Problem(reference="collector-refused", message=message, hint=hint))
         return found
 

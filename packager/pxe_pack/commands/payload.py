@@ -13,8 +13,8 @@ from pxe_pack.parser import count
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `payload`."""
     parser.description = (
-        "Write the agent, its units and its configuration for a program that builds images, so that they are in the "
-        "image from the beginning: the only way into an image that is sealed when it is built."
+        "Write the agent, its units and its configuration for a program that builds images and includes them. There is "
+        "no other way into an image that is sealed at build time."
     )
     parser.add_argument("config", type=Path, metavar="FILE", help="the fetch.yaml")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the folder to write")
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=("image-customizer",),
         default="image-customizer",
-        help="for which program: Azure Linux Image Customizer (os.additionalFiles, os.services), the only one",
+        help="the program: Azure Linux Image Customizer (os.additionalFiles, os.services) is the only one so far",
     )
     parser.add_argument("--agent", type=Path, metavar="DIR", help="use this frozen agent instead of building one")
     parser.add_argument("--artifact-url", metavar="URL", help="base URL of the artifacts given with `source:`")
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--systemd",
         type=count,
         metavar="N",
-        help="the image's release of systemd (default: any, so without what only newer ones have)",
+        help="the systemd version in the image (default: any, without what only newer versions support)",
     )
     parser.add_argument(
         "--initramfs-type", choices=INITRAMFS_TYPES, help="pxe.initramfsType of the image; needed with `live_space`"

@@ -16,15 +16,15 @@ from pxe_pack.trust.signing import given_signer
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `pin`."""
     parser.description = (
-        "Have the nodes of a layout fetch their configuration by URL: write it into grub.cfg and boot.ipxe with its "
-        "digest, or signed, and update the manifest and the checksums. The configuration is checked against what is "
-        "packed. An earlier pin is replaced. The image does not change."
+        "Make the nodes of a layout fetch their configuration by URL: write the URL into grub.cfg and boot.ipxe, with "
+        "the configuration's digest unless it is signed, and update the manifest and the checksums. The configuration "
+        "is first checked against what is packed. An earlier pin is replaced. The image does not change."
     )
     parser.add_argument("layout", type=Path, metavar="DIR", help="the layout: pxe-pack's output folder")
     parser.add_argument("config", type=Path, nargs="?", metavar="FILE", help="the configuration, as it will be served")
-    parser.add_argument("--url", metavar="URL", help="where nodes will find it (default: where it was before)")
-    parser.add_argument("--sign", type=Path, metavar="KEY", help="sign it with this secret key of minisign")
-    parser.add_argument("--remove", action="store_true", help="have the nodes use the packed configuration again")
+    parser.add_argument("--url", metavar="URL", help="where nodes will find it (default: the URL of the earlier pin)")
+    parser.add_argument("--sign", type=Path, metavar="KEY", help="sign it with this minisign secret key")
+    parser.add_argument("--remove", action="store_true", help="make the nodes use the packed configuration again")
     parser.add_argument("--dry-run", action="store_true", help="show what would change, and write nothing")
     add_signing(parser)
 

@@ -14,8 +14,8 @@ from pxe_pack.publish import KEEP, publish_layout
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `publish`."""
     parser.description = (
-        "Copy a layout, as `relocate` or `pin` left it, into a folder of versions, and have it served: as `pack "
-        "--publish DIR` does with one that it packs."
+        "Copy a layout, for example after `relocate` or `pin`, into a folder of versions, and make it the current one, "
+        "as `pack --publish DIR` does with a new layout."
     )
     parser.add_argument("layout", type=Path, metavar="LAYOUT", help="pxe-pack's output folder")
     parser.add_argument("published", type=Path, metavar="DIR", help="the folder with the versions")

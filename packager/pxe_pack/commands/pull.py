@@ -13,8 +13,8 @@ from pxe_pack.registry import target
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `pull`."""
     parser.description = (
-        "Get a layout from a container registry. Every file is verified, and the folder is put in place when all of it "
-        "is there; an earlier layout there is replaced."
+        "Get a layout from a container registry. Every file is verified, and the folder appears only once it is "
+        "complete; an earlier layout there is replaced."
     )
     parser.add_argument("reference", type=target.reference, metavar="REFERENCE", help="as oci://registry.lan/repo:tag")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the folder to write")

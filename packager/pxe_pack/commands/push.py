@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `push`."""
     parser.description = (
         "Put a layout, a folder or a file into a container registry, as an artifact with a layer for each file, and "
-        "print the reference with its digest, for `oci:` of an artifact. Large files get a list of chunk digests. What "
-        "the registry has already is not sent again."
+        "print the reference with its digest, for an artifact's `oci:`. Large files get a list of chunk digests. Files "
+        "that the registry already has are not sent again."
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help="a layout, a folder, or a file")
     parser.add_argument("reference", type=target.tagged, metavar="REFERENCE", help="as oci://registry.lan/repo:tag")

@@ -13,15 +13,15 @@ from pxe_pack.publish import roll_back
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `rollback`."""
     parser.description = (
-        "Serve an earlier version of a layout that was published with `pack --publish DIR`. DIR/current leads to it "
-        "from one moment to the next; servers need no restart."
+        "Serve an earlier version of a layout that was published with `pack --publish DIR`. DIR/current switches to it "
+        "in one step; servers need no restart."
     )
     parser.add_argument("published", type=Path, metavar="DIR", help="the folder with the versions")
     parser.add_argument(
         "version",
         nargs="?",
         metavar="VERSION",
-        help="a version's name or a part of it (default: the one that was current before)",
+        help="a version's name or part of it (default: the previous one)",
     )
 
 

@@ -21,9 +21,9 @@ SERVER_ENDED = 4  # exit code
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `serve`."""
     parser.description = (
-        "Serve a layout with dnsmasq (TFTP, and DHCP only if asked) and nginx (HTTP), until Ctrl-C. Print what each "
-        "kind of node gets, and what another DHCP server has to send. Of a folder with published versions, the current "
-        "one is served, also when that changes."
+        "Serve a layout with dnsmasq (TFTP, and DHCP only with --dhcp) and nginx (HTTP), until Ctrl-C. Print what each "
+        "kind of node gets, and what another DHCP server has to send. From a folder with published versions, serve the "
+        "current one, and follow when that changes."
     )
     add = parser.add_argument
     add("layout", type=Path, metavar="DIR", help="pxe-pack's output folder, or the folder given to --publish")
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="DNS server to announce; repeatable",
     )
     add("--router", type=IPv4Address, metavar="ADDRESS", help="router to announce (IPv4)")
-    add_proxy(parser, of="a cache or proxy of the nodes that says whom it asks for")
+    add_proxy(parser, of="a cache or proxy that sends the node's address")
     add("--unprivileged", action="store_true", help="without root: HTTP only, at a port above 1023")
     add_tls(parser)
     add("--tls-self-signed", action="store_true", help="make --tls-cert and --tls-key if they do not exist")
@@ -57,14 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=size,
         default=64 << 20,
         metavar="SIZE",
-        help="begin a log anew beyond it, and keep the one before as LOG.1 (default: 64MiB)",
+        help="start a new log beyond this size, and keep the previous one as LOG.1 (default: 64MiB)",
     )
     page = parser.add_argument_group("the page with the nodes (docs/collector.md)")
     page.add_argument(
         "--page-listen",
         type=_address_and_port,
         metavar="ADDRESS:PORT",
-        help="where it is; for other machines too if it has a password (default: 127.0.0.1:8787)",
+        help="where to serve it; other machines need a password (default: 127.0.0.1:8787)",
     )
     page.add_argument("--database", metavar="URL", help="the collector's database (default: SQLite in --log-dir)")
     add_shared(page)

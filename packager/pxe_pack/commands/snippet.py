@@ -52,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("caches")
     group.add_argument("--origin", metavar="URL", help="the server to cache, for example http://10.0.0.1")
     group.add_argument("--port", type=port, metavar="PORT", help="port for the nodes (default: the layout's, or 80)")
-    group.add_argument("--cache-dir", default="", metavar="DIR", help="where the cache keeps what it has")
-    group.add_argument("--cache-size", type=size, default=SIZE, metavar="SIZE", help="how much of it (default: 100GiB)")
+    group.add_argument("--cache-dir", default="", metavar="DIR", help="where the cache keeps its files")
+    group.add_argument("--cache-size", type=size, default=SIZE, metavar="SIZE", help="its limit (default: 100GiB)")
 
 
 def add_tls(parser: argparse.ArgumentParser) -> None:

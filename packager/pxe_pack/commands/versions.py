@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the argument of `versions`."""
     parser.description = (
         "List the versions of a layout that was published with `pack --publish DIR`, newest first, each with what "
-        "differs from the version before it. The one that is served has a star."
+        "changed since the version before it. A star marks the one that is served."
     )
     parser.add_argument("published", type=Path, metavar="DIR", help="the folder with the versions")
 

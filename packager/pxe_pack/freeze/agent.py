@@ -78,8 +78,8 @@ def load_agent(path: Path) -> FrozenAgent:
         raise InputError(
             Problem(
                 reference="agent-damaged",
-                message=f"{path} is not as it was frozen: {', '.join(changed[:3]) or PROGRAM} differs",
-                hint="freeze the agent anew, or copy the folder again",
+                message=f"{path} has changed since it was frozen: {', '.join(changed[:3]) or PROGRAM} differs",
+                hint="freeze the agent again, or copy the folder again",
             )
         )
     return FrozenAgent(
@@ -99,7 +99,7 @@ def image_fits(agent: FrozenAgent, *, glibc: GlibcVersion | None, machine: str) 
         return Problem(
             reference="agent-machine",
             message=f"the agent is for {agent.machine}, the image for {machine}",
-            hint=f"freeze the agent on a {machine} machine, and give its folder by --agent",
+            hint=f"freeze the agent on a {machine} machine, and give its folder with --agent",
         )
     if glibc is None:
         return Problem(
@@ -111,7 +111,7 @@ def image_fits(agent: FrozenAgent, *, glibc: GlibcVersion | None, machine: str) 
         return Problem(
             reference="agent-glibc",
             message=f"the agent needs glibc {agent.glibc} or newer, the image has {glibc}",
-            hint="take a newer image; pxe-pack freezes no agent for an older C library",
+            hint="use a newer image; pxe-pack freezes no agent for an older C library",
         )
     return None
 

@@ -125,7 +125,7 @@ def make_environment(work: Path) -> Path:
                 reference="agent-environment-failed",
                 message="the environment that the agent is frozen in could not be made",
                 label=error.problems[0].label,
-                hint=f"it takes Debian {SUITE}'s packages and pip's index; or give a ready agent by --agent",
+                hint=f"this needs Debian {SUITE}'s packages and pip's index; or give a ready agent with --agent",
             )
         ) from error
     packages = (work / "packages").read_text(encoding="utf-8").split()
@@ -182,8 +182,10 @@ def _bootstrap(root: Path, libraries: Path, *, work: Path) -> None:
     if os.geteuid() != 0:
         namespace = ("unshare", "--map-root-user", "--map-auto", "--mount")
         steps.append('mount -t tmpfs tmpfs "$TMPDIR" || exit')
-    # No device files: only root could make them.
-    steps.append('mmdebstrap "$@" 2>"$said" | tar -x --no-same-owner --exclude="./dev/*" --directory "$root"')
+    # No device files: only root could make them. tar ends at the archive's end mark, and mmdebstrap fails if nobody
+    # reads the zeros behind it.
+    unpack = 'tar -x --no-same-owner --exclude="./dev/*" --directory "$root" && cat >/dev/null'
+    steps.append(f'mmdebstrap "$@" 2>"$said" | {{ {unpack}; }}')
     arguments = ("bash", temporary, said, root, *_mmdebstrap(libraries, work=work))
     try:
         tools.run("env", *namespace, "bash", "-c", "; ".join(steps), *arguments)

@@ -85,4 +85,4 @@ def machine_of(tree: Path) -> str:
 
 
 def _damaged(error: ElfError) -> Problem:
-    return Problem(reference="agent-elf-damaged", message=str(error), hint="freeze the agent anew")
+    return Problem(reference="agent-elf-damaged", message=str(error), hint="freeze the agent again")

@@ -15,7 +15,7 @@ from pxe_pack import tools
 _PROGRAMS = ("mmdebstrap", "bash", "tar", "chroot")
 _USERS_PROGRAMS = ("newuidmap", "unshare")  # for a namespace of his own
 _REASON = "to freeze the agent"
-_OR_GIVEN = "or give a folder with a ready agent by --agent"
+_OR_GIVEN = "or give a folder with a ready agent with --agent"
 
 
 def freeze_problems(cache: Path) -> list[Problem]:

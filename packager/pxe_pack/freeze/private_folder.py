@@ -38,7 +38,7 @@ def unsafe_folder(folder: Path) -> Problem | None:
             return Problem(
                 reference="agent-cache-unsafe",
                 message=f"the cache of frozen agents {folder} is not used: {path} {reason}, who could change the agent",
-                hint="set XDG_CACHE_HOME to a folder of your own, or take others the right to write there (chmod go-w)",
+                hint="set XDG_CACHE_HOME to a folder of your own, or let nobody else write there (chmod go-w)",
             )
     return None
 

@@ -52,7 +52,7 @@ def unpack(archive: Path, folder: Path) -> Path:
             Problem(
                 reference="agent-archive-damaged",
                 message=f"{archive} is damaged: {error}",
-                hint="install pxe-pack again, or freeze an agent with `pxe-pack freeze -o DIR` and give it by --agent",
+                hint="install pxe-pack again, or freeze an agent with `pxe-pack freeze -o DIR` and use it with --agent",
             )
         ) from error
     return folder / PROGRAM

@@ -42,7 +42,7 @@ class LiveOS:
     def tree(self) -> Tree:
         """The tree of the squashfs. Raises ValueError if there is none."""
         if self.squashfs_tree is None:
-            raise ValueError(f"{self.root.path} in {self.iso.path} is no squashfs")
+            raise ValueError(f"{self.root.path} in {self.iso.path} is not a squashfs")
         return self.squashfs_tree
 
     @property

@@ -205,7 +205,7 @@ class _Walk:
                 Problem(
                     reference="image-link-outside",
                     message=f"{path} in {self.input_path} is a link to {real}, outside the folder",
-                    hint="replace the link by the file itself, or remove it",
+                    hint="replace the link with the file itself, or remove it",
                 )
             )
         return real.stat() if real.is_file() else None

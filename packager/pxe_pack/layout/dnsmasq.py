@@ -51,7 +51,7 @@ def dnsmasq(site: Site) -> str:
 
 
 def _dhcp4(site: Site, network: IPv4Network) -> Iterator[str]:
-    yield from _head(site, "DHCP and TFTP for dnsmasq. It hands out addresses: have no other DHCP server there.")
+    yield from _head(site, "DHCP and TFTP for dnsmasq. It hands out addresses: run no other DHCP server there.")
     first, last = pool(site)
     yield f"dhcp-range={first},{last},{network.netmask},12h"
     if site.router:
@@ -74,7 +74,7 @@ def _dhcp6(site: Site, network: IPv6Network) -> Iterator[str]:
     if site.router:
         raise _refused("IPv6 routers announce themselves, so there is no --router", "leave --router out")
     architecture = _architecture(site)
-    yield from _head(site, "DHCPv6, router advertisements and TFTP for dnsmasq. Have no other DHCPv6 server there.")
+    yield from _head(site, "DHCPv6, router advertisements and TFTP for dnsmasq. Run no other DHCPv6 server there.")
     first, last = pool(site)
     slaac = "slaac," if network.prefixlen == 64 else ""  # noqa: PLR2004  RFC 4862 needs 64 bits for the interface
     yield "enable-ra"

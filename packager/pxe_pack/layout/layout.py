@@ -309,7 +309,7 @@ def _unsafe(path: Path, wanted: str, mode: int) -> InputError:
     what = "a link" if stat.S_ISLNK(mode) else f"not a {wanted}"
     message = f"{path} is {what}; pxe-pack does not follow links out of a layout"
     return InputError(
-        Problem(reference="layout-unreadable", message=message, hint="replace it by the file itself, or pack again")
+        Problem(reference="layout-unreadable", message=message, hint="replace it with the file itself, or pack again")
     )
 
 

@@ -119,7 +119,7 @@ def _reports_stay(layout: Layout, before: Urls) -> Iterator[Problem]:
         yield Problem(
             reference="relocate-report-stays",
             message=f"nodes still report to the old server, at {url}",
-            hint="pack again to have them report to the new one: the URL is in the image",
+            hint="pack again to make them report to the new one: the URL is in the image",
             severity="warning",
         )
 

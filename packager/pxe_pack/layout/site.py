@@ -94,7 +94,7 @@ class Site:
             return self.subnet
         address = address_of(self.host)
         if address is None:
-            message = f"cannot derive the nodes' subnet: {self.host or 'the layout'} is no address"
+            message = f"cannot derive the nodes' subnet: {self.host or 'the layout'} is not an address"
             hint = "set it with --subnet, for example --subnet 10.0.0.0/24"
             raise InputError(Problem(reference="snippet-subnet", message=message, hint=hint))
         return ip_network((address, IPV4_PREFIX if address.version == 4 else IPV6_PREFIX), strict=False)  # noqa: PLR2004

@@ -122,7 +122,7 @@ def lock_path(config: Path) -> Path:
 def read_lock(config: Path) -> Lock:
     """The lock file of the configuration. Raises InputError with every problem found."""
     path = lock_path(config)
-    hint = f"`pxe-pack lock {config}` writes it anew if you remove it"
+    hint = f"`pxe-pack lock {config}` writes it again if you remove it"
     try:
         with path.open("rb") as file:
             text = file.read(4 * MAX_CHARACTERS + 1).decode()  # a character has 4 bytes at most; `load` counts them

@@ -153,7 +153,7 @@ def _differences(name: str, answers: Sequence[Answer]) -> Iterator[Problem]:
             yield Problem(
                 reference="lock-mirrors-differ",
                 message=f"the mirrors of {name} have different bytes: {_what(first)}, but {_what(other)}",
-                hint="bring the mirrors into sync, or remove the one that is wrong",
+                hint="synchronise the mirrors, or remove the one that is wrong",
             )
 
 

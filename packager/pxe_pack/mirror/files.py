@@ -65,7 +65,7 @@ def mirrored(config: FetchConfig) -> tuple[list[MirroredFile], FetchConfig]:
     folders = {str(folder): path for path in files for folder in Path(path).parents}
     for path in sorted(files.keys() & folders.keys()):
         message = f"{files[path].title} would be the file {path}, which is a folder for {files[folders[path]].title}"
-        problems.append(Problem(reference="mirror-clash", message=message, hint="mirror them by two configurations"))
+        problems.append(Problem(reference="mirror-clash", message=message, hint="mirror them with two configurations"))
     if problems:
         raise InputError(*problems)
     return [*files.values()], replace(config, artifacts=tuple(rebased), base_url=None)

@@ -38,9 +38,7 @@ from pxe_pack.tools import InputError, WorkError
 CONFIG = "fetch.yaml"
 FAILED = "mirror-download"  # reference of a problem
 _WORK = ".pxe-pack-mirror"
-_HEADER = (
-    "# Written by `pxe-pack mirror`, which replaces it: a configuration for this folder, which it is served from.\n"
-)
+_HEADER = "# Written by `pxe-pack mirror`, which replaces it: a configuration that fetches from this folder.\n"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -75,8 +75,10 @@ def push(source: Path, repository: Repository, *, console: Console) -> Pushed:
     layout = find_layout(source) if source.is_dir() else None
     files = _files_of_layout(layout) if layout else dict(_files_below(source))
     if layout and layout.report_url:
-        message = f"nodes report to {redact(layout.report_url)} with a token in the image: who may pull has it too"
-        hint = "choose a repository that only those may read who may report as any of these nodes"
+        message = (
+            f"nodes report to {redact(layout.report_url)} with a token in the image: everybody who may pull gets it"
+        )
+        hint = "use a repository that only people who may report as any of these nodes can read"
         console.problems([Problem(reference="push-token", message=message, hint=hint, severity="warning")])
     with console.step("Hashing", total=sum(path.stat().st_size for path in files.values())) as step:
         blobs = tuple(_blobs(files, makes_lists=layout is None, advance=step.advance))
@@ -107,13 +109,13 @@ def _files_below(source: Path) -> Iterator[tuple[str, Path]]:
     folder = source if source.is_dir() else source.parent
     for path in paths:
         file = folder / path
-        why = path_problem(path) or ("" if not file.is_symlink() and file.is_file() else "is no regular file")
+        why = path_problem(path) or ("" if not file.is_symlink() and file.is_file() else "is not a regular file")
         if path.endswith("/"):
             why = f"is {what_is(path)}, which a registry cannot hold"
         if why:
             raise InputError(Problem(reference="push-file", message=f"{file} cannot be pushed: its path {why}"))
         if found := _secret(file):
-            message = f"{file} is {found}, which everybody who may pull would have"
+            message = f"{file} is {found}, and everybody who may pull would get it"
             raise InputError(Problem(reference="push-secret", message=message, hint="move it out of the folder"))
         yield path, file
     if not paths:

@@ -69,7 +69,7 @@ def _with_certificate(options: Options, console: Console) -> Options:
     if tls is None:
         if options.self_signed:
             message = "--tls-self-signed needs to know where the certificate goes"
-            hint = "--tls-cert FILE --tls-key FILE: it is made once, and nodes have to know it"
+            hint = "--tls-cert FILE --tls-key FILE: it is made once, and nodes have to trust it"
             raise InputError(Problem(reference="tls-incomplete", message=message, hint=hint))
         return options
     site = make_plan(replace(options, dhcp=Dhcp.NONE), interfaces(), collector=None).site

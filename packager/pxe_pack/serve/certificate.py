@@ -65,7 +65,7 @@ def certificate_problems(tls: Tls, hosts: Sequence[str]) -> Iterator[Problem]:
     except x509.ExtensionNotFound:
         names = x509.SubjectAlternativeName([])
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no certificate in PEM"
+        why = error.strerror if isinstance(error, OSError) else "it is not a PEM certificate"
         message, hint = f"cannot read the certificate {tls.certificate}: {why}", "--tls-self-signed makes one"
         raise InputError(Problem(reference="tls-unreadable", message=message, hint=hint)) from None
     if uncovered := [host for host in hosts if not _covers(names, host)]:

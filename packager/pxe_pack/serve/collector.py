@@ -89,10 +89,10 @@ def _reached_at(options: Options) -> str:
     """HOST:PORT for this machine. Raises InputError if others are meant to reach it too, and would be refused."""
     address, number = options.page or _LISTEN
     if not address.is_loopback and not any(one.startswith("--password-file=") for one in options.collector):
-        message = f"--page-listen {_host(address)}:{number} is for other machines too, and they need a password"
-        hint = (
-            "add --password-file FILE; or leave --page-listen out, and there: ssh -L 8787:localhost:8787 THIS-MACHINE"
+        message = (
+            f"--page-listen {_host(address)}:{number} can be reached from other machines, and they need a password"
         )
+        hint = "add --password-file FILE; or leave --page-listen out, and use: ssh -L 8787:localhost:8787 THIS-MACHINE"
         raise InputError(Problem(reference="serve-page", message=message, hint=hint))
     if address.is_unspecified:
         address = ip_address("127.0.0.1" if address.version == 4 else "::1")  # noqa: PLR2004

@@ -91,8 +91,8 @@ def _lines(plan: Plan) -> Iterator[str]:
         left = [client for client in known if not client.by_proxy]
         yield f"DHCP{where}: boot files for PXE clients, beside the server that gives addresses"
         if plan.tftp:
-            yield "GRUB before 2.12 takes no answer of a proxy. If nodes stop at its prompt, have your DHCP server send"
-            yield f"next-server (siaddr) {_tftp_host(plan)}, or boot them by iPXE."
+            yield "GRUB before 2.12 ignores a proxy's answer. If nodes stop at its prompt, make your DHCP server send"
+            yield f"next-server (siaddr) {_tftp_host(plan)}, or boot them with iPXE."
     else:
         yield "DHCP: none."
     if left:
@@ -101,7 +101,7 @@ def _lines(plan: Plan) -> Iterator[str]:
             yield f"  {client.name:14}  (if {client.asks_with})  {client.options}"
     yield f"Ports:  {', '.join(map(str, plan.ports))}"
     yield from _nodes(plan)
-    yield "Ctrl-C ends it."
+    yield "Ctrl-C stops it."
 
 
 def _nodes(plan: Plan) -> Iterator[str]:

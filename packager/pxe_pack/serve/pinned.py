@@ -42,9 +42,9 @@ def files(options: Options, layout: Layout) -> dict[str, Path]:
         found[signature_url(pin.url)] = signature_file(file.resolve())
     for one in found.values():
         if not one.is_file():
-            raise _refused(f"{one} is no file", "give the file that was pinned; its signature is beside it")
+            raise _refused(f"{one} is not a file", "give the file that was pinned; its signature is beside it")
         if not is_readable(one, user):
-            raise _refused(f"nginx cannot read {one}", "put it where everybody can read it, as beside the layout")
+            raise _refused(f"nginx cannot read {one}", "put it where everybody can read it, such as beside the layout")
     if not pin.signed_by and hash_file(file).sha256 != pin.sha256:
         message = f"{file} is not the configuration that was pinned, and nodes would refuse it"
         raise _refused(message, f"pin it again: pxe-pack pin {layout.root} {file}")

@@ -151,17 +151,17 @@ def _errors(options: Options, site: Site, interface: Interface | None) -> Iterat
         message = f"the layout is not complete: {missing[0]} does not exist"
         yield Problem(reference="layout-incomplete", message=message, hint="copy it again, or pack again")
     if options.unprivileged and (announcing or site.base is None):
-        what = f"--dhcp {options.dhcp}" if announcing else "a layout without http URLs, which is for TFTP only"
+        what = f"--dhcp {options.dhcp}" if announcing else "a layout without http URLs, which is served by TFTP only"
         yield Problem(reference="serve-privileges", message=f"{what}, needs root", hint="leave --unprivileged out")
     elif announcing and os.geteuid() != 0:
         yield Problem(
             reference="serve-privileges",
             message=f"--dhcp {options.dhcp} needs root: only root may answer machines that have no address yet",
-            hint="run it as root (sudo), or have another DHCP server send the boot file (without --dhcp)",
+            hint="run it as root (sudo), or let another DHCP server send the boot file (without --dhcp)",
         )
     if announcing and interface is None:
         message = f"no interface of this machine has the address of {site.host or 'the layout'}"
-        hint = "name the one that the nodes are at: --interface eth1"
+        hint = "name the one that the nodes are on: --interface eth1"
         yield Problem(reference="serve-interface", message=message, hint=hint)
     elif interface and not any(own.ip in own.network for own in interface.addresses):
         message = f"{interface.name} has no address"
@@ -186,7 +186,7 @@ def _pool_errors(options: Options, site: Site) -> Iterator[Problem]:
     elif site.subnet and not (first in site.subnet and last in site.subnet):
         message, hint = f"{first} to {last} is not in the nodes' subnet {site.subnet}", "correct --range, or --subnet"
     elif first.version != last.version or int(first) > int(last):
-        message, hint = f"{first} to {last} is no range", "give the lower address first"
+        message, hint = f"{first} to {last} is not a range", "give the lower address first"
     else:
         return
     yield Problem(reference="serve-range", message=message, hint=hint)

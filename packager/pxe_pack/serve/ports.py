@@ -45,7 +45,7 @@ def _problem(port: Port, address: Address) -> Problem | None:
         _try(port, address)
     except PermissionError:
         message = f"only root may listen at {port}"
-        hint = "run it as root (sudo), or serve HTTP alone at a port above 1023: --unprivileged"
+        hint = "run it as root (sudo), or serve only HTTP at a port above 1023: --unprivileged"
         if port.kind == "tcp":
             hint = "run it as root (sudo), or change the port: pxe-pack relocate DIR --boot-url http://HOST:8080/…"
         return Problem(reference="serve-privileges", message=message, hint=hint)

@@ -66,7 +66,7 @@ def read_keys(files: Sequence[Path]) -> tuple[tuple[TrustKey, ...], list[Problem
 def parse(content: bytes, *, name: str) -> TrustKey:
     """The public key in the file content `content`. Raises KeyFileError."""
     if len(content) > minisign.MAX_SIZE:
-        message = f"has more than {minisign.MAX_SIZE:,} bytes, so it is no public key of minisign"
+        message = f"has more than {minisign.MAX_SIZE:,} bytes, so it is not a minisign public key"
         raise KeyFileError(message, reference="trust-key-invalid")
     if _is_secret(content):
         raise KeyFileError("is a SECRET key, which must never get into an image", reference="trust-key-secret")

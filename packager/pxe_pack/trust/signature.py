@@ -47,13 +47,13 @@ def sign(content: bytes, *, name: str, secret: Path, work: Path) -> bytes:
 def _key_reason(secret: Path) -> str | None:
     """Why minisign cannot sign with the file `secret`, as the end of a sentence; None if it may."""
     if not secret.is_file():
-        return "is no file"
+        return "is not a file"
     try:
         with secret.open("rb") as file:
             content = file.read(minisign.MAX_SIZE)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    return None if is_minisign_secret(content) else "is no secret key of minisign"
+    return None if is_minisign_secret(content) else "is not a minisign secret key"
 
 
 def signer_of(signature: bytes, content: bytes, *, keys: Sequence[TrustKey], work: Path) -> TrustKey:
@@ -62,7 +62,7 @@ def signer_of(signature: bytes, content: bytes, *, keys: Sequence[TrustKey], wor
     Raises SignatureError if none has, or if nodes refuse such a signature; InputError if there is no minisign.
     """
     if len(signature) > minisign.MAX_SIZE:
-        raise SignatureError("is not a signature of minisign")
+        raise SignatureError("is not a minisign signature")
     try:
         made_by = minisign.signature(signature).key_id
     except minisign.MinisignError as error:
