@@ -38,7 +38,7 @@ NOT_RUN = {
     "examples/quickstart/run": "takes minutes: CI has tests/boot do the same",
     "tests/run": "is what runs this test",
     "tests/prepare": "is run before the tests",
-    "coverage": "measures this test's neighbours, and would measure this one",
+    "tests/coverage": "runs this test",
     "pytest": "is what runs this test",
     "export PATH=": "is for a shell that stays",
     "pxe-pack boot": "takes minutes: tests/boot runs it",

@@ -1,4 +1,4 @@
-"""The Debian package and the container image of a release: each packs on its own, and a node boots what it packed.
+"""The Debian package, the wheel and the container image of a release: each packs on its own, and nodes boot the result.
 
 Takes minutes: with --full only.
 """
@@ -16,14 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from liveos import shapes
+from packing.bare import bare_system, digests, inside, packs
 from packing.keys import key_pair
-from packing.site import Site
-from pxe_pack.freeze.environment import debian_mirrors
+from pxe_release.deb import PYTHONS
 
 ROOT = Path(__file__).resolve().parents[2]
-BUILD = ROOT / "release/build"
-BARE = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
+BUILD, LOCKS = ROOT / "release/build", ROOT / "release"
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a system of its own")
 
 
@@ -47,10 +45,10 @@ def packages(request: pytest.FixtureRequest, commit: str, tmp_path_factory: pyte
     return folder
 
 
-PACKS = """
-! command -v gcc && ! command -v mmdebstrap && cd /root && pxe-pack --quiet pack fetch.yaml >&2 &&
-(cd pxe && sha256sum --quiet -c SHA256SUMS) >&2 && pxe-pack show pxe &&
-pxe-pack-collector --help >/dev/null
+INSTALLS = """
+python3 -m venv /opt/pxe-pack && cd /opt/pxe-pack/bin &&
+./pip install --quiet --no-index --find-links /root/{libraries} '/root/{wheel}[squashfs,serve]' &&
+ln -s /opt/pxe-pack/bin/pxe-pack /opt/pxe-pack/bin/pxe-pack-collector /usr/bin/
 """
 CHECKS_AND_SERVES = """
 cd /root && pxe-pack check --offline pxe >&2 || exit 1
@@ -64,26 +62,6 @@ print(len(urlopen("http://127.0.0.1:8080/images/liveos.iso").read()))' && kill $
 """
 
 
-def inside(root: Path, script: str) -> str:
-    """Run `script` in the system at `root`, without a network; its output."""
-    mounted = 'mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev" && exec chroot "$@"'
-    command = ("unshare", "--mount", "--net", "--pid", "--fork", "sh", "-c", mounted, "sh", root, "sh", "-c", script)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=BARE)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def packs(root: Path, site: Site) -> str:
-    """Pack the quickstart's image and a file in the system at `root`; what `show` says of the layout."""
-    shutil.copy(shapes.cached(shapes.SHAPES["ic08"]), root / "root/liveos.iso")
-    (root / "root/note.txt").write_text("fetched by the node\n")
-    site.image = Path("liveos.iso")
-    site.rest = {"artifacts": [{"name": "note", "source": "note.txt", "dest": "/srv/note.txt"}]}
-    site.write_config()
-    shutil.copy(site.config, root / "root/fetch.yaml")
-    return inside(root, PACKS)
-
-
 def boots(layout: Path) -> None:
     """Boot a node with the layout, by this pxe-pack: it has to be done."""
     command: list[str | Path] = [sys.executable, "-m", "pxe_pack", "boot", layout, "--json", "--timeout", "900"]
@@ -94,21 +72,56 @@ def boots(layout: Path) -> None:
     assert (node["phase"], [one["name"] for one in node["artifacts"]]) == ("done", ["note"])
 
 
-@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
-def test_the_debian_package_packs_on_a_bare_system_and_leaves_nothing(
-    packages: Path, site: Site, tmp_path: Path, suite: str
+@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+def suite(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def by_package(packages: Path, suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A bare system that has packed with the Debian package."""
+    root = tmp_path_factory.mktemp(f"package-{suite}") / "root"
+    (package,) = packages.glob("*.deb")
+    bare_system(root, suite=suite, packages=[f"/root/{package.name}"], files=[package])
+    assert "the agent" in packs(root)
+    yield root
+    shutil.rmtree(root)
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the wheel asks a package index for, exactly as it is locked, for the Pythons of both systems."""
+    folder = tmp_path_factory.mktemp("libraries")
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    locked = ("--no-deps", "--require-hashes", "--requirement")
+    subprocess.run([*pip, "wheel", *locked, LOCKS / "source.lock", "--wheel-dir", folder], check=True)
+    for python in PYTHONS:
+        chosen = ("--only-binary", ":all:", "--python-version", python, "--dest", folder)
+        subprocess.run([*pip, "download", *locked, LOCKS / "runtime.lock", *chosen], check=True)
+    return folder
+
+
+def test_the_debian_package_packs_on_a_bare_system_and_leaves_nothing(by_package: Path, suite: str) -> None:
+    if suite == "bookworm":
+        boots(by_package / "root/pxe")
+    subprocess.run(["chroot", by_package, "dpkg", "--remove", "pxe-pack"], check=True)
+    assert not (by_package / "usr/lib/pxe-pack").exists()
+
+
+def test_the_wheel_packs_on_a_bare_system_without_an_index_what_the_package_packs(
+    packages: Path, by_package: Path, libraries: Path, suite: str, tmp_path: Path
 ) -> None:
     root = tmp_path / "root"
-    (package,) = packages.glob("*.deb")
-    install = f"apt-get -q --yes --no-install-recommends install /root/{package.name}"
-    hooks = (f"copy-in {package} /root", f'chroot "$1" {install}')
-    command = ["mmdebstrap", "--quiet", "--variant=apt", *(f"--customize-hook={hook}" for hook in hooks)]
-    subprocess.run([*command, suite, str(root), *debian_mirrors(suite)], check=True)
-    assert "the agent" in packs(root, site)
-    if suite == "bookworm":
+    (package,), (wheel,) = packages.glob("*.deb"), packages.glob("*.whl")
+    shown = subprocess.run(["dpkg-deb", "--field", package, "Depends"], capture_output=True, text=True, check=True)
+    tools = [one for one in shown.stdout.strip().split(", ") if not one.startswith("python")]
+    bare_system(root, suite=suite, packages=["python3-venv", *tools], files=[wheel, libraries])
+    inside(root, INSTALLS.format(wheel=wheel.name, libraries=libraries.name))
+    assert "the agent" in packs(root)
+    assert digests(root) == digests(by_package)
+    if suite == "trixie":
         boots(root / "root/pxe")
-    subprocess.run(["chroot", root, "dpkg", "--remove", "pxe-pack"], check=True)
-    assert not (root / "usr/lib/pxe-pack").exists()
+    shutil.rmtree(root)
 
 
 @pytest.fixture
@@ -121,7 +134,7 @@ def layout(packages: Path, tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path / "layout")
 
 
-def test_the_container_image_is_what_others_read_and_packs(layout: Path, site: Site, tmp_path: Path) -> None:
+def test_the_container_image_is_what_others_read_and_packs(layout: Path, tmp_path: Path) -> None:
     shown = subprocess.run(["skopeo", "inspect", "--config", f"oci:{layout}"], capture_output=True, check=True)
     config = json.loads(shown.stdout)
     assert config["config"]["Entrypoint"] == ["/usr/bin/pxe-pack"]
@@ -130,7 +143,7 @@ def test_the_container_image_is_what_others_read_and_packs(layout: Path, site: S
     root = tmp_path / "root"
     root.mkdir()
     subprocess.run(["tar", "-x", "-p", "-z", "-f", tmp_path / "copy" / digest, "-C", root], check=True)
-    assert "the agent" in packs(root, site)
+    assert "the agent" in packs(root)
     size = (root / "root/pxe/liveos.iso").stat().st_size
     assert inside(root, CHECKS_AND_SERVES).splitlines()[-1] == str(size)
     for program in ("dnsmasq", "nginx", "minisign", "osslsigncode"):

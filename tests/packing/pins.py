@@ -56,7 +56,8 @@ class Pins:
         lines = (self.site.output / "boot/grub2/grub.cfg").read_text().splitlines()
         lines += (self.site.output / "boot.ipxe").read_text().splitlines()
         loading = [line.split() for line in lines if line.split()[:1] in (["linux"], ["linuxefi"], ["kernel"])]
-        return [[word for word in line if word.startswith("pxe-fetch.config")] for line in loading]
+        words = [[word.strip("'") for word in line] for line in loading]  # grub.cfg has quotes around some
+        return [[word for word in line if word.startswith("pxe-fetch.config")] for line in words]
 
     def check_whole(self) -> None:
         subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=self.site.output, check=True)
