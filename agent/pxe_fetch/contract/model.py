@@ -161,7 +161,7 @@ class Artifact:
     )
     digest: Digest | None = spelled(_digest_key("sha256", 64), _digest_key("sha512", 128), default=None)
     digest_url: str | None = key(
-        None, Text(validators.url), "Instead of `sha256`: the URL of a SHA256SUMS file that has it.", name="sha256_url"
+        None, Text(validators.url), "Instead of `sha256`: the URL of a SHA256SUMS file with it.", name="sha256_url"
     )
     size: int | None = key(None, Size(), "Bytes on the wire.")
     chunks: Chunks | None = key(  # what pins every byte instead of `digest`, or beside it
@@ -279,7 +279,7 @@ class FetchConfig:
         None, Text(validators.version, types=(str, int, float)), "The oldest agent that knows all keys of this file."
     )
     serial: int | None = key(
-        None, Whole(0, MAX_SERIAL), "A number that each new configuration raises: nodes refuse a lower one by URL."
+        None, Whole(0, MAX_SERIAL), "A number that each new configuration raises; nodes refuse lower ones by URL."
     )
     expires: int | None = key(  # in seconds since 1970
         None, Text(quantity.moment), "The last day or moment (UTC) at which nodes accept it by URL."
