@@ -24,9 +24,9 @@ from pxe_pack.packages import install_command
 QEMU = "qemu-system-x86_64"
 KVM = ("kvm", "-cpu", "host")
 _KVM_DEVICE = Path("/dev/kvm")
-# On a busy machine, QEMU gets through one step of a repeated instruction from tick to tick. Linux clears pages with such
-# an instruction: by a byte a step with ERMS, by 8 with REP_GOOD, which AMD's family 6 does not have. No processor has
-# FSRM alone: memmove of Linux 6.1 never ends there (arch/x86/lib/clear_page_64.S, memmove_64.S, kernel/cpu/amd.c).
+# On a busy machine, QEMU gets through one step of a repeated instruction from tick to tick. Linux clears pages with
+# such an instruction: by a byte a step with ERMS, by 8 with REP_GOOD, which AMD's family 6 does not have. No processor
+# has FSRM alone: memmove of Linux 6.1 never ends there (arch/x86/lib/clear_page_64.S, memmove_64.S, kernel/cpu/amd.c).
 TCG = ("tcg,thread=multi", "-cpu", "max,family=6,-erms,-fsrm")
 # Firmware with PXE support and its empty variable store: Debian and Ubuntu; Fedora, Azure Linux and RHEL; Arch.
 FIRMWARE = (
