@@ -276,7 +276,7 @@ def test_what_is_signed_and_what_is_served_have_to_agree(
     file.write_bytes(content.replace(b"ip=dhcp", b"ip=none") if changed.endswith("cfg") else content + bytes(4))
     found = checked(signed.output)
     assert found.severity("signed-boot-outdated") == "error"
-    assert f"has other {what} in it" in found.found["signed-boot-outdated"]["message"]
+    assert f"its {what} differ" in found.found["signed-boot-outdated"]["message"]
 
 
 def test_another_keys_signature_is_found(signed: Site, other: Authority, checked: Checks) -> None:
