@@ -40,7 +40,8 @@ SIGNS: tuple[tuple[Stage, re.Pattern[str]], ...] = (
     (Stage.UNIT, re.compile(r"pxe-fetch(\.service|\[\d+\])|pxe-fetch: ")),
 )
 
-# Console output that ends a boot at once: stages, pattern (its group is the node's own message), reason, hint.
+# Console output that ends a boot at once: stages, pattern (its group is the node's own message), reason, hint. A line
+# whose rest decides what it means is matched with its end: the console comes in pieces.
 STOPS: tuple[tuple[frozenset[Stage], re.Pattern[str], str, str], ...] = (
     (
         frozenset({Stage.FIRMWARE, Stage.TFTP}),
@@ -100,14 +101,14 @@ STOPS: tuple[tuple[frozenset[Stage], re.Pattern[str], str, str], ...] = (
     ),
     (
         frozenset({Stage.KERNEL, Stage.LIVENET}),
-        re.compile(r"dracut: FATAL: pxe-pack: ((?:the ISO|cannot verify)[^\r\n]*)"),
+        re.compile(r"dracut: FATAL: pxe-pack: ((?:the ISO|cannot verify)[^\r\n]*)[\r\n]"),
         "the node refused the ISO",
         "the ISO must be the one that was packed; `pxe-pack check` compares it with the kernel command line",
     ),
     (
         frozenset({Stage.KERNEL, Stage.LIVENET, Stage.PIVOT}),
         re.compile(r"(Entering emergency mode|You are in emergency mode|Press Enter for (?:emergency|maintenance)|"
-                   r"dracut: (?:FATAL|Refusing)[^\r\n]*)"),
+                   r"dracut: (?:FATAL|Refusing)[^\r\n]*(?=[\r\n]))"),
         "the node gave up in an emergency shell",
         "read the serial log above the prompt: often the initrd lacks a module, or the image could not be mounted",
     ),

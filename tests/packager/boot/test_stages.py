@@ -32,6 +32,11 @@ KERNEL = GRUB + "[    0.000000] Linux version 6.1.0-56-cloud-amd64 (debian-kerne
 PANIC = KERNEL + "[    9.1] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\r\n"
 PIVOT = KERNEL + "[  OK  ] Reached target \x1b[0;1;39minitrd-switch-root.target\x1b[0m - Switch Root.\r\n"
 UNIT = PIVOT + "         Starting \x1b[0;1;39mpxe-fetch.service\x1b[0m - Fetch this node's artifacts...\r\n"
+LIVENET = KERNEL + "[   10.2] dracut-initqueue[512]: livenet: fetching http://10.0.0.1/liveos.iso\r\n"
+REFUSED = (
+    LIVENET + "[   44.1] dracut: FATAL: pxe-pack: the ISO at http://10.0.0.1/liveos.iso has the sha256 0123\r\n"
+    "[   44.2] dracut: Refusing to continue\r\n"
+)
 IPXE = (
     'BdsDxe: starting Boot0001 "UEFI Misc Device" from PciRoot(0x0)/Pci(0x2,0x0)\r\niPXE initialising devices...\r\n'
     "file:autoexec.ipxe... Not found (https://ipxe.org/7f4de18e)\r\n"
@@ -74,12 +79,15 @@ def test_tells_the_stage_however_the_log_is_cut(log: str, stage: Stage, piece: i
         (NO_KERNEL, Stage.GRUB, "file `/boot/vmlinuz' not found"),
         (PANIC, Stage.KERNEL, "VFS: Unable to mount root fs"),
         (PIVOT + "You are in emergency mode. After logging in\r\n", Stage.PIVOT, "emergency"),
+        (REFUSED, Stage.LIVENET, "the node refused the ISO: the ISO at http://10.0.0.1/liveos.iso has the sha256 0123"),
+        (LIVENET + "dracut: FATAL: No root device\r\n", Stage.LIVENET, "shell: dracut: FATAL: No root device"),
     ],
 )
-def test_knows_at_once_that_a_boot_cannot_go_on(log: str, stage: Stage, why: str) -> None:
+@pytest.mark.parametrize("piece", [1, 60, 100_000])
+def test_knows_at_once_that_a_boot_cannot_go_on(log: str, stage: Stage, why: str, piece: int) -> None:
     watcher = Watcher()
-    for start in range(0, len(log), 60):
-        watcher.read(log[start : start + 60])
+    for start in range(0, len(log), piece):
+        watcher.read(log[start : start + piece])
     assert watcher.stage is stage
     assert watcher.stop
     assert why in watcher.stop.why
