@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.certs import Authority
 from fakes.collector import report
 from fakes.wire import NODE, SERVER, Wire, environment, wire
 from packing.keys import KeyPair
@@ -609,6 +610,30 @@ def test_page_has_a_password_and_a_webhook_and_is_elsewhere_if_asked(net: Wire, 
             asked = net.run(net.at_node(*page)) + net.run(net.at_node(*page, "-u", ":correct horse battery"))
             assert asked == "401 200 "
             assert served.end() == 0
+
+
+def test_page_is_at_https_with_a_certificate_of_its_own(
+    net: Wire, layout: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, password = "0123456789abcdef" * 2, tmp_path / "password"
+    (tmp_path / "tokens").write_text(token)
+    password.write_text("correct horse battery")
+    authority = Authority(tmp_path / "ca")
+    page = authority.issue("page", alternative="IP:127.0.0.1,IP:10.0.0.1")
+    options: list[str | Path] = ["--page-listen", "0.0.0.0:8788", "--token-file", tmp_path / "tokens"]
+    options += ["--password-file", password, "--page-tls-cert", page.certificate]
+    assert "--page-tls-cert is given alone" in refused(net, layout.output, *options)
+    with serving(net, layout, *options, "--page-tls-key", page.key) as served:
+        assert served.result["nodes"] == "https://127.0.0.1:8788/"
+        assert posted(net, json.dumps(report(1, phase="failed")), token) == "204"
+        ask: list[str | Path] = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code} ", "https://10.0.0.1:8788/"]
+        ask += ["--cacert", authority.certificate]
+        asked = net.run(net.at_node(*ask)) + net.run(net.at_node(*ask, "-u", ":correct horse battery"))
+        assert asked == "401 200 "
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.certificate))
+        (node,) = known(net, "--url", "https://127.0.0.1:8788/", "--password-file", password)
+        assert (node["name"], node["address"]) == ("node1", "10.0.0.50")
+        assert served.end() == 0
 
 
 def test_logs_are_bounded_and_the_collector_reads_on(net: Wire, layout: Site) -> None:

@@ -66,6 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS:PORT",
         help="where to serve it; other machines need a password (default: 127.0.0.1:8787)",
     )
+    page.add_argument("--page-tls-cert", type=Path, metavar="FILE", help="certificate for it by https, in PEM")
+    page.add_argument("--page-tls-key", type=Path, metavar="FILE", help="its private key, in PEM")
     page.add_argument("--database", metavar="URL", help="the collector's database (default: SQLite in --log-dir)")
     add_shared(page)
 
@@ -82,7 +84,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         router=arguments.router,
         proxies=tuple(arguments.proxy),
         unprivileged=arguments.unprivileged,
-        tls=tls_of(arguments),
+        tls=tls_of(arguments.tls_cert, arguments.tls_key),
         self_signed=arguments.tls_self_signed,
         log_dir=arguments.log_dir.resolve() if arguments.log_dir else None,
         log_size=arguments.log_size,
@@ -90,6 +92,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         collector=shared(arguments),
         database=arguments.database,
         page=arguments.page_listen,
+        page_tls=tls_of(arguments.page_tls_cert, arguments.page_tls_key, of="--page-tls"),
     )
     try:
         serve(options, console=console)

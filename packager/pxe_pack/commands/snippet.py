@@ -62,14 +62,13 @@ def add_tls(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, in PEM")
 
 
-def tls_of(arguments: argparse.Namespace) -> Tls | None:
-    """The certificate that is named in `arguments`. Raises InputError if its key is not named, or the reverse."""
-    certificate, key = arguments.tls_cert, arguments.tls_key
+def tls_of(certificate: Path | None, key: Path | None, *, of: str = "--tls") -> Tls | None:
+    """The certificate and its key, given as `of`-cert and `of`-key. Raises InputError if one of them is given alone."""
     if certificate and key:
         return Tls(certificate=certificate.absolute(), key=key.absolute())
     if certificate or key:
-        message = f"{'--tls-cert' if certificate else '--tls-key'} is given alone"
-        hint = "give both: --tls-cert FILE --tls-key FILE"
+        message = f"{of}-{'cert' if certificate else 'key'} is given alone"
+        hint = f"give both: {of}-cert FILE {of}-key FILE"
         raise InputError(Problem(reference="tls-incomplete", message=message, hint=hint))
     return None
 
@@ -101,7 +100,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         subnet=arguments.subnet,
         dns=tuple(arguments.dns),
         router=arguments.router,
-        tls=tls_of(arguments),
+        tls=tls_of(arguments.tls_cert, arguments.tls_key),
         contacted=contacted(layout) if arguments.server == "dnsmasq" else (),
     )
     text = SNIPPETS[arguments.server](site)
@@ -120,7 +119,7 @@ def _cache(arguments: argparse.Namespace) -> Cache:
     if arguments.cache_size < LEAST_SIZE:
         message = f"a cache of {arguments.cache_size:,} bytes has no room for an ISO"
         raise InputError(Problem(reference="cache-size", message=message, hint="give --cache-size at least 1GiB"))
-    tls = tls_of(arguments)
+    tls = tls_of(arguments.tls_cert, arguments.tls_key)
     layout = Layout.read(served_folder(arguments.layout)) if arguments.layout else None
     usual = layout_port(layout, tls=tls) if layout else 443 if tls else 80
     return Cache(

@@ -52,7 +52,7 @@ def nginx(site: Site) -> str:
             lines.append(f"    location {exact}{word(url_path)} {{ alias {word(target)}; }}")
         if site.collector:
             forwarded = "proxy_set_header X-Forwarded-For $remote_addr;"
-            lines.append(f"    location = /report {{ proxy_pass http://{site.collector}; {forwarded} }}")
+            lines.append(f"    location = /report {{ proxy_pass {site.collector}; {forwarded} }}")
         lines.append("}")
     return "\n".join(lines) + "\n"
 

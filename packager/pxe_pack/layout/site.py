@@ -50,7 +50,7 @@ class Site:
     tls: Tls | None = None  # for https URLs
     listen: tuple[Address, ...] = ()  # the server's addresses; empty: all
     proxies: tuple[Address, ...] = ()  # caches between it and the nodes, which say whom they ask for
-    collector: str | None = None  # HOST:PORT of the program that takes the nodes' reports
+    collector: str | None = None  # root URL of the program that takes the nodes' reports
     more_files: Mapping[str, Path] = field(default_factory=dict)  # served too, by URL
     log_folder: bool = False  # have nginx's log say which folder a file was served from
     contacted: tuple[str, ...] = ()  # hosts that nodes contact by their configuration

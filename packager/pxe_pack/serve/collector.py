@@ -27,14 +27,15 @@ _LISTEN: tuple[Address, int] = (IPv4Address("127.0.0.1"), 8787)  # for this mach
 
 
 def find(options: Options) -> tuple[str | None, list[Problem]]:
-    """Where this machine reaches the collector that will run, None without one; and a warning if nodes will miss it.
+    """The URL by which this machine reaches the collector that will run, or None; a warning if nodes will miss it.
 
     It runs unless it is not installed, or the layout was packed to report to another server; with any of its options,
     it runs then too. Raises InputError if those are given in vain.
     """
     layout = Layout.read(served_folder(options.layout))
     given = [one.partition("=")[0] for one in options.collector]
-    given += [*(["--database"] if options.database else []), *(["--page-listen"] if options.page else [])]
+    own = {"--database": options.database, "--page-listen": options.page, "--page-tls-cert": options.page_tls}
+    given += [flag for flag, value in own.items() if value]
     if reports_elsewhere(layout) and not given:
         return None, []
     if find_spec("starlette") and tools.find(sys.executable):
@@ -75,6 +76,8 @@ def child(options: Options, folders: Folders, *, folder: str) -> Child:
     ]
     if not (address.is_loopback or address.is_unspecified):
         arguments += ["--proxy", str(address)]  # nginx, by which the reports come
+    if options.page_tls:
+        arguments += ["--tls-cert", options.page_tls.certificate, "--tls-key", options.page_tls.key]
     return Child(
         name="the collector",
         program=sys.executable,
@@ -86,7 +89,7 @@ def child(options: Options, folders: Folders, *, folder: str) -> Child:
 
 
 def _reached_at(options: Options) -> str:
-    """HOST:PORT for this machine. Raises InputError if others are meant to reach it too, and would be refused."""
+    """Its root URL for this machine. Raises InputError if others are meant to reach it too, and would be refused."""
     address, number = options.page or _LISTEN
     if not address.is_loopback and not any(one.startswith("--password-file=") for one in options.collector):
         message = (
@@ -96,7 +99,7 @@ def _reached_at(options: Options) -> str:
         raise InputError(Problem(reference="serve-page", message=message, hint=hint))
     if address.is_unspecified:
         address = ip_address("127.0.0.1" if address.version == 4 else "::1")  # noqa: PLR2004
-    return f"{_host(address)}:{number}"
+    return f"{'https' if options.page_tls else 'http'}://{_host(address)}:{number}"
 
 
 def _host(address: Address) -> str:

@@ -106,7 +106,7 @@ def _lines(plan: Plan) -> Iterator[str]:
 
 def _nodes(plan: Plan) -> Iterator[str]:
     if plan.site.collector:
-        yield f"Nodes:  http://{plan.site.collector}/"
+        yield f"Nodes:  {plan.site.collector}/"
         if not plan.takes_reports:
             yield "        until their agent starts: to see what it fetches, pack with --report auto"
     elif collector.reports_elsewhere(plan.site.layout):
@@ -128,7 +128,7 @@ def document(plan: Plan) -> dict[str, object]:
         ],
         "iso": plan.site.layout.urls.boot_url if plan.site.layout.iso else None,
         "ports": [{"port": port.number, "protocol": port.kind, "purpose": port.purpose} for port in plan.ports],
-        "nodes": f"http://{plan.site.collector}/" if plan.site.collector else None,
+        "nodes": f"{plan.site.collector}/" if plan.site.collector else None,
     }
 
 

@@ -60,6 +60,7 @@ class Options:
     collector: tuple[str, ...] = ()  # further options for it
     database: str | None = None  # the collector's
     page: tuple[Address, int] | None = None  # where the collector listens
+    page_tls: Tls | None = None  # its own certificate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +110,7 @@ def published(options: Options) -> Published | None:
 def make_plan(options: Options, known: Sequence[Interface], *, collector: str | None) -> Plan:
     """The plan for the layout as it is now. `known` are this machine's interfaces. Raises InputError with all errors.
 
-    `collector` is where the reports of nodes go, HOST:PORT.
+    `collector` is the root URL of where the reports of nodes go.
     """
     folder = served_folder(options.layout)
     layout = Layout.read(folder)
@@ -186,6 +187,7 @@ def _exposed(options: Options, served: Path) -> Iterator[Problem]:
     own = {flag: value for flag, _, value in (one.partition("=") for one in options.collector) if flag in _SECRET_FILES}
     own |= {"--log-dir": str(options.log_dir)} if options.log_dir else {}
     own |= {"--tls-key": str(options.tls.key)} if options.tls else {}
+    own |= {"--page-tls-key": str(options.page_tls.key)} if options.page_tls else {}
     own |= {"--database": database.removeprefix("sqlite:///")} if (database := options.database or "") else {}
     for flag, path in own.items():
         if Path(path).resolve().is_relative_to(served):
