@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,13 @@ from packing.keys import KeyPair, key_pair
 from packing.pins import Pins
 from packing.site import Site, small_agent
 from pxe_pack import cli, loaders
+
+
+@pytest.fixture(scope="session")
+def commit() -> str:
+    """What is released: HEAD, which may move meanwhile."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 @pytest.fixture(scope="session")

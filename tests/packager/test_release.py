@@ -49,13 +49,6 @@ def built(folder: Path, *options: str | Path, commit: str, umask: int) -> Releas
 
 
 @pytest.fixture(scope="module")
-def commit() -> str:
-    """What is released: HEAD, which may move meanwhile."""
-    command: list[str | Path] = ["git", "-C", ROOT, "rev-parse", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-@pytest.fixture(scope="module")
 def release(commit: str, tmp_path_factory: pytest.TempPathFactory) -> Release:
     return built(tmp_path_factory.mktemp("release"), commit=commit, umask=0o022)
 

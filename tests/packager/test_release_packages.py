@@ -26,13 +26,6 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a 
 
 
 @pytest.fixture(scope="module")
-def commit() -> str:
-    """What is released: HEAD, which may move meanwhile."""
-    command: list[str | Path] = ["git", "-C", ROOT, "rev-parse", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-@pytest.fixture(scope="module")
 def packages(request: pytest.FixtureRequest, commit: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with a release."""
     if not request.config.getoption("--full"):

@@ -187,8 +187,7 @@ def _file_url(url: str, title: str | None) -> str:
     """The URL of the file itself; of a layer with this `title`, one of that name in the manifest's repository."""
     if title is None:
         return url
-    repository = registry.blob_url(url, "").rpartition("/blobs/")[0].replace("/v2/", "/", 1)
-    return f"{repository}/{quote(title)}"
+    return f"{url.partition('/v2/')[0]}/{registry.repository_name(url)}/{quote(title)}"
 
 
 def _origin(url: str) -> Origin | None:
