@@ -98,20 +98,32 @@ def test_a_file_of_tls_that_is_no_regular_file_is_78(kind: str, key: str, node: 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("key", ["sha256_url", "chunks"])
-def test_a_list_that_is_no_regular_file_fails_the_artifact(kind: str, key: str, node: FakeNode) -> None:
+def test_a_list_that_is_no_regular_file_fails_the_artifact_whose_only_digest_it_is(
+    kind: str, key: str, node: FakeNode
+) -> None:
     odd = f"file://{put(kind, node.folder / 'odd')}"
     with Server({"/m": Script(body=BODY)}) as server:
         entry = dict(node.entry("m", server.url("/m"), BODY))
-        if key == "sha256_url":
-            del entry["sha256"]
-            entry[key] = odd
-        else:
-            entry |= {"size": len(BODY), "chunks": {"size": "64KiB", "url": odd, "sha256": "0" * 64}}
+        del entry["sha256"]
+        chunks = {"size": "64KiB", "url": odd, "sha256": "0" * 64}
+        entry |= {"sha256_url": odd} if key == "sha256_url" else {"size": len(BODY), "chunks": chunks}
         code, said = run_config(node, node.config(entry))
         assert not server.asked
     assert code == 77
     assert ("is not a regular file" if kind != "huge" else "bytes") in said
     assert node.files() == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_list_of_chunk_digests_that_is_no_regular_file_is_done_without(kind: str, node: FakeNode) -> None:
+    odd = f"file://{put(kind, node.folder / 'odd')}"
+    with Server({"/m": Script(body=BODY)}) as server:
+        chunks = {"size": "64KiB", "url": odd, "sha256": "0" * 64}
+        entry = node.entry("m", server.url("/m"), BODY, size=len(BODY), chunks=chunks)
+        code, said = run_config(node, node.config(entry))
+    assert code == 0
+    assert ("is not a regular file" if kind != "huge" else "bytes") in said
+    assert node.files() == ["m"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -142,6 +142,7 @@ def test_nodes_that_have_stopped_are_shown_with_the_time_since_and_what_to_do(sh
 def test_node_beside_another_dhcp_server_is_shown_at_every_stage_of_its_boot(shown: Shown) -> None:
     with chromium() as browser:
         opened(browser, f"{shown.url}/nodes/{shown.nodes[DONE]['id']}")
+        until(lambda: text(browser, "#timeline"))
         timeline = [one.text for one in find(browser, "#timeline").find_elements("css selector", "b")]
         screenshot(browser, "real-node-done.png")
     assert [*dict.fromkeys(timeline)][:6] == ["DHCP", "shim", "GRUB", "kernel", "initrd", "ISO"]

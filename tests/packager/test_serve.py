@@ -715,7 +715,7 @@ def test_a_pinned_configuration_is_served_at_its_url(
     if not signed:
         fleet.write_text("version: 1\nserial: 2\nartifacts: []\n")
         assert "is not the configuration that was pinned" in refused(net, site.output, "--pinned", fleet)
-    assert "is no file" in refused(net, site.output, "--pinned", site.folder / "absent.yaml")
+    assert "is not a file" in refused(net, site.output, "--pinned", site.folder / "absent.yaml")
     assert cli.main(["pin", str(site.output), "--remove", "--quiet"]) == 0
     assert "has no pinned configuration" in refused(net, site.output, "--pinned", fleet)
 
