@@ -40,8 +40,8 @@ class ChunkMap(NamedTuple):
         return min(index * self.chunk, self.size)
 
     def at(self, offset: int) -> int:
-        """The chunk that contains the byte at `offset`."""
-        return offset // self.chunk
+        """The chunk that contains the byte at `offset`; for the size of the file, `number`."""
+        return offset // self.chunk if offset < self.size else self.number
 
     def expected(self, index: int) -> bytes:
         """The chunk's digest."""

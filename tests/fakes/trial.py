@@ -128,6 +128,9 @@ class Trial:
     def _weigh(self, name: str, runs: Sequence[Ran], servers: Sequence[Server]) -> None:
         """What came for one file: as the agent told it, and as those saw it who sent it."""
         asked = [one for server in servers for one in server.asked_for(f"/{name}")]
+        for one in asked:
+            first, _, last = (one.range or "").removeprefix("bytes=").partition("-")
+            assert not last or int(first) <= int(last), f"{one.range} has no bytes"
         taken, sent = sum(one.taken for one in asked), sum(one.sent for one in asked)
         received = sum(_received(ran, name) for ran in runs)
         assert taken <= received <= sent, f"{received} bytes of {name} counted, of {sent} at least {taken} read"

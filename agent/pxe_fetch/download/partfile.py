@@ -14,6 +14,7 @@ from mmap import mmap
 from pathlib import Path
 
 from pxe_fetch.chunkmap import ChunkMap, OnChunk, data_extents
+from pxe_fetch.contract.chunks import count
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import (
@@ -275,8 +276,7 @@ class ChunkedPart(PartFile):
         try:
             status = os.fstat(self._fd)
             for start, end in data_extents(self._fd, size=chunks.size):
-                first = chunks.at(start + chunks.chunk - 1)
-                last = chunks.number if end == chunks.size else chunks.at(end)
+                first, last = count(start, chunk=chunks.chunk), chunks.at(end)
                 whole.append(range(first, last))
                 # Holes begin at block boundaries; only the end of the file is exact.
                 sure = end if end == status.st_size else end - status.st_blksize

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from threading import Condition
 
 from pxe_fetch.chunkmap import ChunkMap
+from pxe_fetch.contract.chunks import count
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import pause
@@ -116,7 +117,7 @@ class ChunkScheduler:
         """The second half of what the slowest stream has not begun, if that takes long enough."""
         left = {one: one.seconds_for(self._bytes_left(one), now=now) for one in self.streams}
         for one in sorted(self.streams, key=left.__getitem__, reverse=True):
-            middle = one.end - (one.end - self._map.at(one.filled_to + self._map.chunk - 1) + 1) // 2
+            middle = one.end - (one.end - count(one.filled_to, chunk=self._map.chunk) + 1) // 2
             if min(now - one.since, left[one]) >= _WORTH_SPLITTING and middle < one.end:
                 end, one.end = one.end, middle
                 return Stream(mirror=mirror, position=self._map.start(middle), end=end, partial=None, since=now)
