@@ -38,6 +38,9 @@ Told = Callable[..., Any]
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("upgrades")
     with tarfile.open(LAYOUTS) as archive:
+        archive.extraction_filter = getattr(
+            tarfile, "tar_filter", lambda member, _: member
+        )  # as in pxe_pack.freeze.ready
         archive.extractall(folder)  # noqa: S202  our own
     return folder
 
