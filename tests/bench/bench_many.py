@@ -94,7 +94,9 @@ def packed_folder(agent: Sequence[str | Path], *, server: Nginx, image: Path, wo
     site.pack = {"artifact_url": server.url(f"/pxe/{EXPORTED}/")}
     site.rest = {"artifacts": [artifact("tree", "files/", dest=str(work / "out/tree"))], "allowed_roots": [str(work)]}
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "pxe_pack", *site.command("--quiet")], check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pxe_pack", *site.command("--quiet")], stdout=subprocess.DEVNULL, check=False
+    )
     if done.returncode:
         raise SystemExit(done.returncode)
     archive = site.output / EXPORTED / "files.tar.zst"
