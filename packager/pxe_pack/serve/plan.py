@@ -23,9 +23,7 @@ from pxe_pack.tools import InputError
 
 # What servers listen at without --interface: every address; on a kernel without IPv6, nginx has to be told.
 _EVERYWHERE: tuple[Address, ...] = () if Path("/proc/net/if_inet6").exists() else (IPv4Address("0.0.0.0"),)  # noqa: S104
-
-
-_SECRET_FILES = ("--token-file", "--password-file", "--failure-webhook-file")
+_SECRET_FILES = ("--token-file", "--password-file", "--failure-webhook-file")  # options of the collector
 
 
 class Dhcp(StrEnum):
