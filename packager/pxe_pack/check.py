@@ -17,7 +17,7 @@ from pxe_pack.checks.served_config import served_config
 from pxe_pack.checks.subject import Subject
 from pxe_pack.config_file import read_config
 from pxe_pack.console import Console
-from pxe_pack.freeze import cached_agent, default_cache, load_agent
+from pxe_pack.freeze import THIS_MACHINE, FrozenAgent, cached_agent, default_cache, load_agent
 from pxe_pack.image.bootloader import BootLoaders
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.inject import choose
@@ -240,8 +240,12 @@ def _payload(subject: Subject, request: Request, *, console: Console) -> Iterato
 
 
 def _agent(subject: Subject, request: Request, *, console: Console) -> Iterator[Problem]:
+    machine = subject.image.machine or THIS_MACHINE
     try:
-        agent = load_agent(request.agent) if request.agent else cached_agent(cache=default_cache(), console=console)
+        if request.agent:
+            agent: FrozenAgent | None = load_agent(request.agent)
+        else:
+            agent = cached_agent(cache=default_cache(), console=console, machine=machine)
     except InputError as error:
         yield from error.problems
         return

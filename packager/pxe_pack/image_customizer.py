@@ -51,7 +51,8 @@ class Request:
 
     config: Path
     output: Path
-    agent: Path | None  # a folder with a frozen agent; None: one is frozen
+    agent: Path | None  # a folder with a frozen agent; None: one is frozen for `arch`
+    arch: str  # the image's processor, as `uname -m` says it
     artifact_url: str | None
     systemd: int | None  # the image's release; None: any
     initramfs_type: str | None  # needed for `live_space` alone
@@ -92,7 +93,10 @@ def write_payload(request: Request, *, console: Console) -> Written:
         problems.append(problem)
     if problems:
         raise InputError(*problems)
-    agent = load_agent(request.agent) if request.agent else frozen_agent(cache=default_cache(), console=console)
+    if request.agent:
+        agent = load_agent(request.agent)
+    else:
+        agent = frozen_agent(cache=default_cache(), console=console, machine=request.arch)
     service = unit.checked_service(fetch, systemd=request.systemd, console=console)
     with staging_folder(output) as root:
         made = root / "layout"

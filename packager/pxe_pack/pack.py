@@ -15,7 +15,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack import checks, dump, export, input_digest, liveiso, unit
 from pxe_pack.artifacts import Exported, LocalFile, with_urls
 from pxe_pack.console import Console, joined
-from pxe_pack.freeze import FrozenAgent, default_cache, frozen_agent, load_agent
+from pxe_pack.freeze import THIS_MACHINE, FrozenAgent, default_cache, frozen_agent, load_agent
 from pxe_pack.hashing import hash_file
 from pxe_pack.image.liveos import LiveImage
 from pxe_pack.image.rootfs_source import detect_rootfs
@@ -129,7 +129,8 @@ def _image(settings: Settings, console: Console) -> AbstractContextManager[LiveI
 def _agent(plan: Plan, console: Console) -> FrozenAgent:
     """The frozen agent. Raises InputError if it cannot run in the image."""
     given = plan.settings.agent
-    agent = load_agent(given) if given else frozen_agent(cache=default_cache(), console=console)
+    machine = plan.image.machine or THIS_MACHINE
+    agent = load_agent(given) if given else frozen_agent(cache=default_cache(), console=console, machine=machine)
     findings = checks.agent_fits(agent, plan.image)
     if any(problem.severity == "error" for problem in findings):
         raise InputError(*findings)

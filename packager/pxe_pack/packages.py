@@ -51,6 +51,7 @@ _SUSE = _Distribution(
         "ipxe": "ipxe-bootimgs",
         "ovmf": "qemu-ovmf-x86_64",
         "qemu-system-x86": "qemu-x86",
+        "qemu-user-static": "qemu-linux-user",
         "shim-signed": "shim",
         "shim-signed:arm64": "shim",
         "squashfs-tools": "squashfs",

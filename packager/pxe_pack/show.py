@@ -46,13 +46,17 @@ def report_on(image: LiveImage) -> ImageReport:
     Raises WorkError when its root filesystem is damaged, and InputError if it is a layout that cannot be trusted.
     """
     layout = find_layout(image.path) if image.path.is_dir() else None
-    # Of an agent in an initrd, the layout's manifest alone says it.
+    # Of an agent in an initrd, the layout's manifest alone says this.
     listed = read_components(section_of(layout.facts, "agent")) if layout else ()
+    machine = layout.fact("agent", "machine") if layout else ""
     config = packed_config(image)
     return ImageReport(
         image=image,
         programs=programs(image, image.loaders),
-        previous_payloads=tuple(replace(one, components=one.components or listed) for one in previous_payloads(image)),
+        previous_payloads=tuple(
+            replace(one, machine=one.machine or machine, components=one.components or listed)
+            for one in previous_payloads(image)
+        ),
         dhcp=networking.dhcp(image.tree, units.enabled(image.tree)) if image.tree else "",
         additional=find_additional(image),
         signed=_signed_programs(layout),
@@ -92,6 +96,7 @@ def document(report: ImageReport) -> dict[str, object]:
                 "how": one.how,
                 "where": one.where,
                 "agent": one.version or None,
+                "machine": one.machine or None,
                 "configured": one.configured,
                 "components": components_document(one.components),
             }
@@ -259,5 +264,6 @@ def _signed_words(program: EfiProgram) -> str:
 
 def _previous_payload_words(one: PreviousPayload) -> str:
     agent = f"the agent {one.version}" if one.version else "an agent"
+    machine = f" for {one.machine}" if one.machine else ""
     config = "" if one.configured else ", without a configuration"
-    return f"with `{one.how}`: {agent} in {one.where}{config}"
+    return f"with `{one.how}`: {agent}{machine} in {one.where}{config}"

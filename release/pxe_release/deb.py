@@ -119,7 +119,7 @@ def _environment(folder: Path, *, python: str, source: Source, work: Path) -> No
     tools.run(
         *pip, "--require-hashes", "--requirement", source.folder / SOURCES, "--wheel-dir", work, env={"PYTHONPATH": ""}
     )
-    install_wheels(libraries, locks=[source.folder / LOCK], python=python, wheels=work)
+    install_wheels(libraries, locks=[source.folder / LOCK], python=python, machine=platform.machine(), wheels=work)
     shutil.rmtree(libraries / "bin", ignore_errors=True)
     for record in libraries.glob("*.dist-info/*"):
         # They name files that are gone, this build's folder, and the version of what built the wheel.

@@ -92,7 +92,7 @@ def weigh(agent: freeze.FrozenAgent, *, work: Path) -> None:
 
 def line_up(agent: freeze.FrozenAgent, *, work: Path, url: str) -> list[Contender]:
     """Everything that is run; the first two are what the others are compared with."""
-    environment = read_environment(freeze.default_cache() / environment_name())
+    environment = read_environment(freeze.default_cache() / environment_name(agent.machine))
     if environment is None:
         raise SystemExit("the environment that the agent was frozen in is gone")
     own = work / "own"

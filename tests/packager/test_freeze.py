@@ -47,7 +47,7 @@ def agent() -> freeze.FrozenAgent:
 @pytest.fixture
 def environment(agent: freeze.FrozenAgent) -> Environment:
     """The environment that the agent was frozen in."""
-    found = read_environment(agent.path.parent.parent / environment_name())
+    found = read_environment(agent.path.parent.parent / environment_name(agent.machine))
     assert found
     return found
 
@@ -483,7 +483,7 @@ def make(work):
     write_manifest(tree, version="1")
     return tree
 
-agent = cached("key", cache=Path(sys.argv[1]), make=make, console=PlainConsole())
+agent = cached("key", cache=Path(sys.argv[1]), make=make, console=PlainConsole(), title="Making")
 print(agent.digest)
 """
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from liveos import tiny
 from packing import producers
 from packing.bootloaders import SHIM, debian, grub
-from packing.site import Site, files_of, image_with_root, make_iso, small_agent
+from packing.site import Site
 from packing.walk import walked
-from pxe_pack.freeze.agent import write_manifest
 from pxe_pack.image import bootloader
 from pxe_pack.image.grub import netboot
 from pxe_pack.image.grub.efi_image import read_grub
@@ -135,42 +132,3 @@ def test_boot_loaders_in_the_el_torito_image_alone_are_found(tiny: Path) -> None
         assert found.netboot == whole.netboot
         for name, file in whole.files.items():
             assert b"".join(found.files[name].pieces()) == b"".join(file.pieces())
-
-
-def for_arm64(data: bytes) -> bytes:
-    """A PE or ELF program marked as arm64; only its header is read."""
-    changed = bytearray(data)
-    if data[:2] == b"MZ":
-        (header,) = struct.unpack_from("<I", data, 0x3C)
-        struct.pack_into("<H", changed, header + 4, 0xAA64)
-    else:
-        struct.pack_into("<H", changed, 18, 0xB7)
-    return bytes(changed)
-
-
-@pytest.fixture
-def arm64(site: Site, tmp_path: Path) -> Path:
-    """An arm64 image, and an agent."""
-    given = files_of(site.image)
-    files: dict[str, str | bytes] = {path: data for path, data in given.items() if not path.endswith(".efi")}
-    files["EFI/BOOT/BOOTAA64.EFI"] = for_arm64(given["efi/boot/bootx64.efi"])
-    files["EFI/BOOT/grubaa64.efi"] = for_arm64(given["efi/boot/grubx64.efi"])
-    plain = make_iso(tmp_path / "arm64.iso", files)
-    root = [replace(one, data=for_arm64(one.data)) if one.data[:4] == b"\x7fELF" else one for one in tiny.tree()]
-    (tmp_path / "made").mkdir()
-    site.image = image_with_root(plain, root, tmp_path / "made")
-    agent = small_agent(tmp_path / "agent64")
-    (agent / "pxe-fetch").write_bytes(for_arm64(Path("/bin/true").read_bytes()))
-    write_manifest(agent, version="0.0.1")
-    return agent
-
-
-def test_an_arm64_image_gives_arm64_boot_loaders(site: Site, packs: Packs, arm64: Path) -> None:
-    packs("--agent", arm64)
-    assert walked(site.output, grub="grubaa64.efi")[:3] == ["/bootaa64.efi", "/grubaa64.efi", "/boot/grub2/grub.cfg"]
-    assert not (site.output / "bootx64.efi").exists()
-
-
-def test_an_agent_for_another_processor_is_refused(refused: Refused, arm64: Path) -> None:
-    assert arm64.is_dir()
-    assert "error[agent-machine]: the agent is for x86_64, the image for aarch64" in refused()

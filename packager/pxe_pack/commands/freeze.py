@@ -9,7 +9,7 @@ from pathlib import Path
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.cleanup import held, temporary_folder
 from pxe_pack.console import Console, joined
-from pxe_pack.freeze import FrozenAgent, component_lines, default_cache, freeze_agent
+from pxe_pack.freeze import ARCHITECTURES, THIS_MACHINE, FrozenAgent, component_lines, default_cache, freeze_agent
 from pxe_pack.output import parent_problem
 from pxe_pack.tools import InputError
 
@@ -22,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "neither Debian nor a package index."
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the folder to make")
+    parser.add_argument(
+        "--arch",
+        choices=tuple(ARCHITECTURES),
+        default=THIS_MACHINE,
+        help="the nodes' processor (default: this machine's); another one is emulated, which takes some minutes",
+    )
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -32,7 +38,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         raise InputError(Problem(reference="freeze-exists", message=message, hint="choose another folder with -o"))
     if problem := parent_problem(output):
         raise InputError(problem)
-    agent = freeze_agent(cache=default_cache(), console=console)
+    agent = freeze_agent(cache=default_cache(), console=console, machine=arguments.arch)
     with temporary_folder(prefix=f".{output.name}.pxe-pack-", parent=output.parent) as folder:
         copy = shutil.copytree(agent.path, folder / "agent", symlinks=True)
         with held():

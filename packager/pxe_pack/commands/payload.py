@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from pxe_pack.console import Console
+from pxe_pack.freeze import ARCHITECTURES, THIS_MACHINE
 from pxe_pack.image_customizer import INITRAMFS_TYPES, Request, document, summary, write_payload
 from pxe_pack.parser import count
 
@@ -25,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the program: Azure Linux Image Customizer (os.additionalFiles, os.services) is the only one so far",
     )
     parser.add_argument("--agent", type=Path, metavar="DIR", help="use this frozen agent instead of building one")
+    parser.add_argument(
+        "--arch",
+        choices=tuple(ARCHITECTURES),
+        default=THIS_MACHINE,
+        help="the image's processor, without --agent (default: this machine's)",
+    )
     parser.add_argument("--artifact-url", metavar="URL", help="base URL of the artifacts given with `source:`")
     parser.add_argument(
         "--systemd",
@@ -43,6 +50,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         config=arguments.config,
         output=arguments.output,
         agent=arguments.agent,
+        arch=arguments.arch,
         artifact_url=arguments.artifact_url,
         systemd=arguments.systemd,
         initramfs_type=arguments.initramfs_type,

@@ -4,10 +4,13 @@ from pxe_pack.freeze.agent import FrozenAgent, image_fits, load_agent
 from pxe_pack.freeze.cache import SOURCES, cached_agent, default_cache, freeze_agent, frozen_agent
 from pxe_pack.freeze.components import Component, component_lines, components_document, read_components
 from pxe_pack.freeze.glibc import GlibcVersion, glibc_floor, machine_of, parse_glibc
+from pxe_pack.freeze.machines import ARCHITECTURES, THIS_MACHINE
 from pxe_pack.freeze.needs import freeze_problems
 
 __all__ = [
+    "ARCHITECTURES",
     "SOURCES",
+    "THIS_MACHINE",
     "Component",
     "FrozenAgent",
     "GlibcVersion",

@@ -99,7 +99,7 @@ def image_fits(agent: FrozenAgent, *, glibc: GlibcVersion | None, machine: str) 
         return Problem(
             reference="agent-machine",
             message=f"the agent is for {agent.machine}, the image for {machine}",
-            hint=f"freeze the agent on a {machine} machine, and give its folder with --agent",
+            hint=f"leave out --agent, or give the folder that `pxe-pack freeze --arch {machine} -o DIR` makes",
         )
     if glibc is None:
         return Problem(

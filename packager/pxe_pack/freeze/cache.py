@@ -1,8 +1,8 @@
 """The frozen agent, from the cache when it is there and whole; else unpacked from a release's archive, or frozen anew.
 
     <cache>/lock                        held by whoever makes an entry
-    <cache>/<key>/pxe-fetch/            the agent, frozen here
-    <cache>/ready-<key>/pxe-fetch/      the agent, unpacked from the archive that this installation carries
+    <cache>/<key>/pxe-fetch/            an agent, frozen here
+    <cache>/ready-<key>/pxe-fetch/      an agent, unpacked from an archive that this installation carries
     <cache>/environment-<key>/          what it is frozen in, see environment.py
     <cache>/new-…/                      an entry that is being made
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from pxe_pack.console import Console
 from pxe_pack.freeze import ready, recipe
 from pxe_pack.freeze.agent import PROGRAM, FrozenAgent, load_agent
 from pxe_pack.freeze.environment import HERE, SUITE, Environment, environment_name, make_environment, read_environment
+from pxe_pack.freeze.machines import THIS_MACHINE, machine_problem
 from pxe_pack.freeze.needs import freeze_problems
 from pxe_pack.freeze.private_folder import make_private, unsafe_folder
 from pxe_pack.tools import InputError, WorkError
@@ -52,14 +52,14 @@ def default_cache() -> Path:
     return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "pxe-pack" / "agent"
 
 
-def frozen_agent(*, cache: Path, console: Console) -> FrozenAgent:
-    """The agent of this installation: the ready one that it carries, or one frozen here.
+def frozen_agent(*, cache: Path, console: Console, machine: str = THIS_MACHINE) -> FrozenAgent:
+    """This installation's agent for `machine` (`uname -m`): the ready one that it carries, or one frozen here.
 
     Raises what `freeze_agent` raises.
     """
-    archive = ready_archive()
+    archive = ready_archive(machine)
     if archive is None:
-        return freeze_agent(cache=cache, console=console)
+        return freeze_agent(cache=cache, console=console, machine=machine)
 
     def make(folder: Path) -> Path:
         return ready.unpack(archive, folder)
@@ -67,9 +67,9 @@ def frozen_agent(*, cache: Path, console: Console) -> FrozenAgent:
     return cached(_ready_key(archive), cache=cache, make=make, console=console, title="Unpacking the agent (once)")
 
 
-def ready_archive() -> Path | None:
-    """The archive with the agent of just these sources for this machine's processor; None where there is none."""
-    archive = ready.archive_path(platform.machine(), key=cache_key(SOURCES, packages=()))
+def ready_archive(machine: str) -> Path | None:
+    """The archive with the agent of just these sources for `machine`; None where there is none."""
+    archive = ready.archive_path(machine, key=cache_key(SOURCES, packages=()))
     return archive if archive.is_file() else None
 
 
@@ -77,18 +77,19 @@ def _ready_key(archive: Path) -> str:
     return f"ready-{archive.name.removesuffix(ready.SUFFIX)}"
 
 
-def freeze_agent(*, cache: Path, console: Console) -> FrozenAgent:
-    """The agent of this installation, frozen in the environment made for it.
+def freeze_agent(*, cache: Path, console: Console, machine: str = THIS_MACHINE) -> FrozenAgent:
+    """This installation's agent for `machine`, frozen in the environment made for it.
 
-    Raises InputError when a tool is missing or others may write to the cache, WorkError when freezing failed; the cache
-    is then as it was.
+    Raises InputError when it cannot be frozen for `machine`, a tool is missing or others may write to the cache,
+    WorkError when freezing failed; the cache is then as it was.
     """
+    _refuse_unknown(machine)
     cache = _private(cache)
-    environment = _environment(cache, console=console)
+    environment = _environment(cache, machine=machine, console=console)
     key = cache_key(SOURCES, packages=environment.packages)
 
     def make(folder: Path) -> Path:
-        if problems := freeze_problems(cache):
+        if problems := freeze_problems(cache, machine=machine):
             raise InputError(*problems)
         if not environment.is_whole:
             raise WorkError(
@@ -110,28 +111,27 @@ def freeze_agent(*, cache: Path, console: Console) -> FrozenAgent:
             )
         return recipe.freeze(sources, version=pxe_fetch.__version__, work=folder, environment=environment)
 
-    agent = cached(key, cache=cache, make=make, console=console)
+    agent = cached(key, cache=cache, make=make, console=console, title=_freezing_title(machine))
     os.utime(environment.folder)  # the time of the last use
     return agent
 
 
-def cached_agent(*, cache: Path, console: Console) -> FrozenAgent | None:
-    """The agent of this installation, where `cache` has it whole; None where it would have to be frozen.
+def cached_agent(*, cache: Path, console: Console, machine: str = THIS_MACHINE) -> FrozenAgent | None:
+    """This installation's agent for `machine`, where `cache` has it whole; None where it would have to be frozen.
 
-    Raises InputError if others may write to the cache.
+    Raises InputError if it cannot be frozen for `machine`, or others may write to the cache.
     """
+    _refuse_unknown(machine)
     cache = _private(cache)
-    if archive := ready_archive():
+    if archive := ready_archive(machine):
         return _usable(cache / _ready_key(archive), console=console)
-    environment = read_environment(cache / environment_name())
+    environment = read_environment(cache / environment_name(machine))
     if environment is None:
         return None
     return _usable(cache / cache_key(SOURCES, packages=environment.packages), console=console)
 
 
-def cached(
-    key: str, *, cache: Path, make: Maker, console: Console, title: str = "Freezing the agent (ten seconds, once)"
-) -> FrozenAgent:
+def cached(key: str, *, cache: Path, make: Maker, console: Console, title: str) -> FrozenAgent:
     """The agent that `cache` has under `key`, whole; `make` is asked for it where there is none or a damaged one.
 
     Raises what `make` raises, and InputError if others may write to the cache.
@@ -159,9 +159,9 @@ def cache_key(sources: Path, *, packages: Sequence[str]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _environment(cache: Path, *, console: Console) -> Environment:
+def _environment(cache: Path, *, machine: str, console: Console) -> Environment:
     """The environment to freeze in; made where `cache` has none, or one so old that it may lack Debian's updates."""
-    entry = cache / environment_name()
+    entry = cache / environment_name(machine)
     known = read_environment(entry)
     if known and known.is_fresh:
         return known
@@ -170,7 +170,7 @@ def _environment(cache: Path, *, console: Console) -> Environment:
         if known and known.is_fresh:  # another process made it while we waited
             return known
         try:
-            made = _make_environment(entry, console=console)
+            made = _make_environment(entry, machine=machine, console=console)
         except (InputError, WorkError) as error:
             if known is None:
                 raise
@@ -181,13 +181,14 @@ def _environment(cache: Path, *, console: Console) -> Environment:
     return made
 
 
-def _make_environment(entry: Path, *, console: Console) -> Environment:
+def _make_environment(entry: Path, *, machine: str, console: Console) -> Environment:
     """Make the environment `entry`. The caller holds the lock."""
-    if problems := freeze_problems(entry.parent):
+    if problems := freeze_problems(entry.parent, machine=machine):
         raise InputError(*problems)
-    title = f"Making the environment that the agent is frozen in (Debian {SUITE}; about a minute, once)"
+    how = "about a minute" if machine == THIS_MACHINE else f"for {machine}, emulated: some minutes"
+    title = f"Making the environment that the agent is frozen in (Debian {SUITE}; {how}, once)"
     with _new_folder(entry.parent) as folder, console.step(title) as step:
-        _replace(entry, make_environment(folder), aside=folder)
+        _replace(entry, make_environment(folder, machine=machine), aside=folder)
         made = read_environment(entry)
         if made is None:
             raise WorkError(
@@ -195,6 +196,16 @@ def _make_environment(entry: Path, *, console: Console) -> Environment:
             )
         step.note(f"{len(made.packages)} packages")
         return made
+
+
+def _refuse_unknown(machine: str) -> None:
+    if problem := machine_problem(machine):
+        raise InputError(problem)
+
+
+def _freezing_title(machine: str) -> str:
+    how = "ten seconds" if machine == THIS_MACHINE else f"for {machine}, emulated: a minute or two"
+    return f"Freezing the agent ({how}, once)"
 
 
 def _private(cache: Path) -> Path:

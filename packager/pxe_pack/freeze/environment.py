@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import shlex
 import stat
 import time
@@ -24,6 +23,7 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
+from pxe_pack.freeze.machines import ARCHITECTURES, THIS_MACHINE
 from pxe_pack.freeze.wheels import install_wheels
 
 HERE = Path(__file__).parent
@@ -60,6 +60,7 @@ class Environment:
     """An environment in the cache: a root directory, all of it owned by who made it."""
 
     folder: Path
+    machine: str  # as `uname -m` says it; another one than this machine's is emulated
     packages: tuple[str, ...]  # file names of Debian's packages in it, versions included
     owners: Mapping[str, str]  # file name of a library or a module of C -> that of the package it is from
     listing: str  # digest of the names and sizes of its files when it was made
@@ -89,9 +90,9 @@ class Environment:
         tools.run("cp", "--archive", "--link", self.root, root)
 
 
-def environment_name() -> str:
-    """The name of this installation's environment in the cache."""
-    digest = hashlib.sha256(f"{platform.machine()}\0".encode())
+def environment_name(machine: str) -> str:
+    """The name in the cache of this installation's environment for `machine`."""
+    digest = hashlib.sha256(f"{machine}\0".encode())
     for part in _PARTS:
         digest.update(part.read_bytes() + b"\0")
     return f"environment-{digest.hexdigest()[:32]}"
@@ -103,6 +104,7 @@ def read_environment(folder: Path) -> Environment | None:
         facts = json.loads((folder / _FACTS).read_bytes())
         return Environment(
             folder=folder,
+            machine=str(facts["machine"]),
             packages=tuple(facts["packages"]),
             owners=dict(facts["owners"]),
             listing=str(facts["listing"]),
@@ -111,14 +113,14 @@ def read_environment(folder: Path) -> Environment | None:
         return None
 
 
-def make_environment(work: Path) -> Path:
-    """Make an environment inside `work`, a folder of its own; the folder that holds it. Raises WorkError."""
+def make_environment(work: Path, *, machine: str = THIS_MACHINE) -> Path:
+    """Make an environment for `machine` inside `work`, a folder of its own; returns its folder. Raises WorkError."""
     libraries, out = work / Path(_LIBRARIES).name, work / "environment"
     (out / _ROOT).mkdir(parents=True)
     try:
         locks = (HERE / "build.lock", HERE / "agent.lock")
-        install_wheels(libraries, locks=locks, python=PYTHON, wheels=work / "wheels")
-        _bootstrap(out / _ROOT, libraries, work=work)
+        install_wheels(libraries, locks=locks, python=PYTHON, machine=machine, wheels=work / "wheels")
+        _bootstrap(out / _ROOT, libraries, machine=machine, work=work)
     except tools.WorkError as error:
         raise tools.WorkError(
             Problem(
@@ -130,7 +132,7 @@ def make_environment(work: Path) -> Path:
         ) from error
     packages = (work / "packages").read_text(encoding="utf-8").split()
     owners = dict(line.split() for line in (work / "owners").read_text(encoding="utf-8").splitlines())
-    facts = {"packages": sorted(packages), "owners": owners, "listing": _listing(out / _ROOT)}
+    facts = {"machine": machine, "packages": sorted(packages), "owners": owners, "listing": _listing(out / _ROOT)}
     (out / _FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return out
 
@@ -165,7 +167,7 @@ def run_inside(root: Path, *command: str, variables: Mapping[str, str]) -> bytes
     return tools.run("unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", root, *inner)
 
 
-def _bootstrap(root: Path, libraries: Path, *, work: Path) -> None:
+def _bootstrap(root: Path, libraries: Path, *, machine: str, work: Path) -> None:
     """Lay out the environment in the folder `root`, as its owner. Raises WorkError.
 
     What mmdebstrap mounts is in a mount namespace, so it is gone however mmdebstrap ends, and before its folder is
@@ -186,7 +188,7 @@ def _bootstrap(root: Path, libraries: Path, *, work: Path) -> None:
     # reads the zeros behind it.
     unpack = 'tar -x --no-same-owner --exclude="./dev/*" --directory "$root" && cat >/dev/null'
     steps.append(f'mmdebstrap "$@" 2>"$said" | {{ {unpack}; }}')
-    arguments = ("bash", temporary, said, root, *_mmdebstrap(libraries, work=work))
+    arguments = ("bash", temporary, said, root, *_mmdebstrap(libraries, machine=machine, work=work))
     try:
         tools.run("env", *namespace, "bash", "-c", "; ".join(steps), *arguments)
     except tools.WorkError:
@@ -206,10 +208,11 @@ def _may_unshare() -> bool:
     return True
 
 
-def _mmdebstrap(libraries: Path, *, work: Path) -> Iterator[str | Path]:
+def _mmdebstrap(libraries: Path, *, machine: str, work: Path) -> Iterator[str | Path]:
     """Arguments of mmdebstrap that write a tar to stdout, and the names of the packages to a file in `work`."""
     files = shlex.join(map(str, (HERE / "environment.sh", HERE / "hypot.c", libraries)))
-    yield from ("--mode=root", "--variant=extract", f"--include={_PACKAGES}", f"--hook-dir={_MERGED_USR}")
+    yield from ("--mode=root", "--variant=extract", f"--architectures={ARCHITECTURES[machine]}")
+    yield from (f"--include={_PACKAGES}", f"--hook-dir={_MERGED_USR}")
     for hook in (
         'mkdir -p "$1/opt" && cd "$1/var/cache/apt/archives" && ls *.deb >"$1/opt/packages"',
         _LIST_OWNERS,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
+from pxe_pack.freeze.machines import THIS_MACHINE, emulation_problem
 
 _PROGRAMS = ("mmdebstrap", "bash", "tar", "chroot")
 _USERS_PROGRAMS = ("newuidmap", "unshare")  # for a namespace of his own
@@ -18,13 +19,16 @@ _REASON = "to freeze the agent"
 _OR_GIVEN = "or give a folder with a ready agent with --agent"
 
 
-def freeze_problems(cache: Path) -> list[Problem]:
-    """All that keeps the agent from being frozen here, in the folder `cache`, each with its remedy; changes nothing."""
+def freeze_problems(cache: Path, *, machine: str = THIS_MACHINE) -> list[Problem]:
+    """All that keeps the agent for `machine` from being frozen here, in the folder `cache`, each with its remedy."""
     problems = tools.missing(_PROGRAMS, reason=_REASON)
     if os.geteuid() != 0:
         problems += tools.missing(_USERS_PROGRAMS, reason=_REASON)
         problems += _missing_ids()
-    return [*problems, *_missing_pip(), *_unfit_mount(cache)]
+    problems += [*_missing_pip(), *_unfit_mount(cache)]
+    if not problems and (emulation := emulation_problem(machine, folder=cache)):
+        return [emulation]
+    return problems
 
 
 def _unfit_mount(cache: Path) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ from pxe_pack import tools
 from pxe_pack.freeze.agent import PROGRAM, write_manifest
 from pxe_pack.freeze.components import frozen_components
 from pxe_pack.freeze.environment import HERE, SUITE, Environment, run_inside
+from pxe_pack.freeze.machines import THIS_MACHINE
 
 SPEC = HERE / "agent.spec"
 
@@ -55,7 +56,7 @@ def freeze(sources: Path, *, version: str, work: Path, environment: Environment)
     components = frozen_components(collected, owners=environment.owners, suite=SUITE)
     write_manifest(tree, version=version, components=components)
     _normalise(tree)
-    _check_start(tree)
+    _check_start(tree, inside=root if environment.machine != THIS_MACHINE else None)
     return tree
 
 
@@ -109,8 +110,14 @@ def _importable(names: Sequence[str], *, root: Path) -> list[str]:
     return run_inside(root, _PYTHON, "-c", program, *names, variables=_VARIABLES).decode().split()
 
 
-def _check_start(tree: Path) -> None:
-    """Raise WorkError when the agent doesn't start, with nothing but the folder to start from."""
+def _check_start(tree: Path, *, inside: Path | None) -> None:
+    """Raise WorkError when the agent doesn't start, with nothing but the folder to start from.
+
+    One for another processor starts in the root directory `inside`, which has a C library for it.
+    """
+    if inside:
+        run_inside(inside, f"/{tree.relative_to(inside) / PROGRAM}", "version", variables={})
+        return
     with tools.start("env", "-i", tree / PROGRAM, "version", cwd=Path("/")) as process:
         _, errors = process.communicate()
     tools.check(f"the frozen agent's `{PROGRAM} version`", process.returncode, errors)

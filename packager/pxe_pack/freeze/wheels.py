@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,8 @@ from pxe_pack import tools
 _MANYLINUX = range(34, 16, -1)
 
 
-def install_wheels(target: Path, *, locks: Sequence[Path], python: str, wheels: Path) -> None:
-    """Put into the folder `target` what the `locks` name, for CPython `python` ("3.11") on this processor.
+def install_wheels(target: Path, *, locks: Sequence[Path], python: str, machine: str, wheels: Path) -> None:
+    """Put into the folder `target` what the `locks` name, for CPython `python` ("3.11") on `machine` (`uname -m`).
 
     The user's settings of pip say where libraries come from, but not where they go (PIP_USER, PIP_PREFIX, …): so they
     apply to the download only, which goes to the folder `wheels`. Raises WorkError.
@@ -25,8 +24,8 @@ def install_wheels(target: Path, *, locks: Sequence[Path], python: str, wheels: 
     abi = f"cp{python.replace('.', '')}"
     chosen += ["--implementation", "cp", "--python-version", python, "--abi", abi]
     for minor in _MANYLINUX:
-        chosen += ["--platform", f"manylinux_2_{minor}_{platform.machine()}"]
-    chosen += ["--platform", f"manylinux2014_{platform.machine()}"]
+        chosen += ["--platform", f"manylinux_2_{minor}_{machine}"]
+    chosen += ["--platform", f"manylinux2014_{machine}"]
     requirements = [word for lock in locks for word in ("--requirement", str(lock))]
     anywhere = {"PYTHONPATH": "", "PIP_REQUIRE_VIRTUALENV": "0"}  # a download changes no environment
     tools.run(*pip, "download", *chosen, "--require-hashes", *requirements, "--dest", wheels, env=anywhere)

@@ -24,6 +24,7 @@ class PreviousPayload:
     how: str  # the injector: rootfs, updates or initrd
     where: str  # path of the root filesystem's file, of the ISO's folder, or of the initrd
     version: str  # of the agent; empty if unknown
+    machine: str  # the processor that the agent is for, as `uname -m` says it; empty if unknown
     configured: bool  # whether it includes a configuration
     components: tuple[Component, ...]  # of the agent; none if unknown
 
@@ -34,18 +35,19 @@ def previous_payloads(image: LiveImage) -> Iterator[PreviousPayload]:
         iso = image.iso
         manifest = iso.find(f"{UPDATES}/{_MANIFEST}")
         text = iso.read(manifest, size=Limit.ROOT_TEXT.most) if manifest and manifest.is_file else b""
-        version, components = _read(text)
+        version, machine, components = _read(text)
         yield PreviousPayload(
             how="updates",
             where=f"{UPDATES}/",
             version=version,
+            machine=machine,
             configured=iso.find(f"{UPDATES}{CONFIG_ETC}") is not None,
             components=components,
         )
     for name, facts in image.initrds.items():
         if facts.appended and facts.appended.agent:
             yield PreviousPayload(
-                how="initrd", where=name, version=facts.appended.agent, configured=True, components=()
+                how="initrd", where=name, version=facts.appended.agent, machine="", configured=True, components=()
             )
     if image.live and image.tree:
         tree = replace(image.live.tree, with_graft=True)
@@ -72,14 +74,21 @@ def _in_tree(tree: RootTree, *, how: str, where: str) -> PreviousPayload | None:
     there = tree.stat([agent, manifest, config])
     if agent not in there:
         return None
-    version, components = _read(tree.cat(manifest, limit=Limit.ROOT_TEXT) if manifest in there else b"")
-    return PreviousPayload(how=how, where=where, version=version, configured=config in there, components=components)
+    version, machine, components = _read(tree.cat(manifest, limit=Limit.ROOT_TEXT) if manifest in there else b"")
+    return PreviousPayload(
+        how=how,
+        where=where,
+        version=version,
+        machine=machine,
+        configured=config in there,
+        components=components,
+    )
 
 
-def _read(manifest: bytes) -> tuple[str, tuple[Component, ...]]:
-    """The agent's version and components in the text of its manifest; empty if it is damaged."""
+def _read(manifest: bytes) -> tuple[str, str, tuple[Component, ...]]:
+    """The agent's version, processor and components in the text of its manifest; empty if it is damaged."""
     try:
         document = json.loads(manifest)
-        return str(document["agent"]), read_components(document)
+        return str(document["agent"]), str(document.get("machine", "")), read_components(document)
     except (ValueError, KeyError, TypeError, RecursionError):  # the last: nested too deeply
-        return "", ()
+        return "", "", ()
