@@ -91,7 +91,7 @@ def _next(packed: PackResult) -> list[str]:
     versions = [f"Serve:   {root / CURRENT}", f"Go back: {command_line('pxe-pack', 'rollback', root)}"]
     return [
         f"Verify:  {command_line('cd', output)} && sha256sum -c SHA256SUMS",
-        f"Test:    {command_line('pxe-pack', 'boot', output)}",
+        *([f"Test:    {command_line('pxe-pack', 'boot', output)}"] if packed.layout.is_bootable_here else []),
         *(versions if form == "versions" else []),
     ]
 

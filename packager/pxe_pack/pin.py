@@ -57,6 +57,7 @@ class Result:
     root: Path
     pinned: Pinned | None  # None: there is none any more
     changed: tuple[str, ...]  # paths of files in the layout
+    is_bootable_here: bool = False  # by `pxe-pack boot`
     config: Path | None = None
     signature: Path | None = None  # of the configuration, to be served with it
     notes: tuple[str, ...] = ()
@@ -110,6 +111,7 @@ def pin(request: Request, *, console: Console) -> Result:
         root=layout.root,
         pinned=pinned,
         changed=changed,
+        is_bootable_here=layout.is_bootable_here,
         config=given.path,
         signature=beside if signer else None,
         notes=(*notes, *([_DRY_RUN] if request.dry_run else [])),
@@ -297,6 +299,7 @@ def summary(result: Result) -> str:
     if result.signature:
         served[result.signature.name] = signature_url(pinned.url)
     width = max(map(len, served))
+    test = command_line("pxe-pack", "boot", result.root, "--serve", result.config or pinned.name)
     return joined(
         [
             f"{result.root}: nodes fetch {pinned.name}, {how}{serial}{expires}",
@@ -304,7 +307,6 @@ def summary(result: Result) -> str:
             "",
             "Serve",
             *(f"  {name:{width}} at {redact(url)}" for name, url in served.items()),
-            "",
-            f"Test:  {command_line('pxe-pack', 'boot', result.root, '--serve', result.config or pinned.name)}",
+            *(["", f"Test:  {test}"] if result.is_bootable_here else []),
         ]
     )

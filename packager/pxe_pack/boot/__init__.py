@@ -22,12 +22,13 @@ from pxe_pack.boot.events import Events
 from pxe_pack.boot.machine import Firmware
 from pxe_pack.boot.network import Network
 from pxe_pack.boot.outcome import Outcome
-from pxe_pack.boot.served_layout import BOOT_LOADER, ServedLayout, read_served_layout, with_files
+from pxe_pack.boot.served_layout import ServedLayout, read_served_layout, with_files
 from pxe_pack.boot.server import serving
 from pxe_pack.boot.trial import Trial
 from pxe_pack.cleanup import signals_raise, temporary_folder
 from pxe_pack.console import Console
 from pxe_pack.layout.ipxe import IPXE_SCRIPT
+from pxe_pack.layout.layout import TEST_BOOT_LOADER
 from pxe_pack.tools import InputError
 
 MiB = 1 << 20
@@ -110,7 +111,7 @@ def _run(
     events = Events()
     socket = work / "http"
     files = {url: layout.root / path for url, path in layout.http.items()}
-    boot_file = BOOT_LOADER
+    boot_file = TEST_BOOT_LOADER
     if options.via is BootMethod.IPXE:
         files |= boot_method.boot_files(layout, work / "tftp")
         boot_file = f"{boot_method.base(layout)}/{IPXE_SCRIPT}"

@@ -8,13 +8,11 @@ from pathlib import Path
 
 from pxe_fetch.contract.minisign import signature_url
 from pxe_fetch.contract.problem import Problem
-from pxe_pack.layout.layout import Layout
+from pxe_pack.layout.layout import TEST_BOOT_LOADER, Layout
 from pxe_pack.layout.manifest import Kind, LayoutFile
 from pxe_pack.tools import InputError, command_line
 from pxe_pack.trust import signed_boot
 from pxe_pack.trust.signature import signature_file
-
-BOOT_LOADER = "bootx64.efi"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,11 +45,11 @@ def read_served_layout(root: Path) -> ServedLayout:
     layout = Layout.read(root)
     tftp = tuple(layout.of_kind(Kind.BOOT))
     http = {file.url: path for path, file in layout.files.items() if file.url and _is_playable(file)}
-    if BOOT_LOADER not in tftp:
+    if not layout.is_bootable_here:
         raise InputError(
             Problem(
                 reference="layout-architecture",
-                message=f"{root} is not a layout for x86_64 machines: it has no {BOOT_LOADER}",
+                message=f"{root} is not a layout for x86_64 machines: it has no {TEST_BOOT_LOADER}",
                 hint="`pxe-pack boot` emulates x86_64 only; test other layouts on real hardware",
             )
         )

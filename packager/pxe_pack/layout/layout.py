@@ -40,6 +40,8 @@ from pxe_pack.tools import InputError, WorkError
 # of a published folder (layout/published.py): the folder of its versions, and the link to the one that is served
 VERSIONS, CURRENT = "versions", "current"
 
+TEST_BOOT_LOADER = "bootx64.efi"  # what the virtual machine of `pxe-pack boot` starts
+
 
 @dataclass(kw_only=True, slots=True)
 class Layout:
@@ -144,6 +146,11 @@ class Layout:
     def fact(self, section: str, key: str) -> str:
         """A text of the manifest; empty if it has none there."""
         return _text(section_of(self.facts, section), key) or ""
+
+    @property
+    def is_bootable_here(self) -> bool:
+        """Whether `pxe-pack boot` can boot it, which emulates x86_64 only."""
+        return TEST_BOOT_LOADER in self.of_kind(Kind.BOOT)
 
     @property
     def report_url(self) -> str:
