@@ -15,6 +15,7 @@ import pytest
 
 from liveos import tiny
 from packing.checking import Checked
+from packing.pins import Pins
 from packing.site import Site, files_of, image_with_root, make_iso, small_agent
 from packing.walk import walked
 from pxe_pack import cli, freeze
@@ -59,9 +60,22 @@ def arm64(site: Site, tmp_path: Path) -> Path:
 
 
 def test_an_arm64_image_gives_arm64_boot_loaders(site: Site, packs: Packs, arm64: Path) -> None:
-    assert "pxe-pack boot" not in packs("--agent", arm64)  # which boots x86_64 alone
+    packs("--agent", arm64)
     assert walked(site.output, grub="grubaa64.efi")[:3] == ["/bootaa64.efi", "/grubaa64.efi", "/boot/grub2/grub.cfg"]
     assert not (site.output / "bootx64.efi").exists()
+
+
+def test_no_test_boot_is_suggested_for_arm64(
+    site: Site, packs: Packs, arm64: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`pxe-pack boot` boots x86_64 alone."""
+    site.rest["serial"] = 5
+    assert "pxe-pack boot" not in packs("--agent", arm64)
+    pins = Pins(site=site, capsys=capsys)
+    pins.write()
+    assert "pxe-pack boot" not in pins.done()
+    assert cli.main(["boot", str(site.output)]) == 2
+    assert "error[layout-architecture]" in capsys.readouterr().err
 
 
 def test_an_agent_for_another_processor_is_refused(refused: Refused, arm64: Path) -> None:

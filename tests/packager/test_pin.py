@@ -38,6 +38,7 @@ def test_url_and_digest_are_in_every_entry_of_grub_and_ipxe_and_in_the_manifest(
     assert pins.recorded["sha256"] == pins.digest
     assert pins.recorded["url"] == URL
     assert f"at {URL}" in said
+    assert f"pxe-pack boot {pins.site.output}" in said
 
 
 def test_a_pin_replaces_an_earlier_one_and_is_removed(pins: Pins) -> None:
