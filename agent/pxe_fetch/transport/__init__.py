@@ -56,6 +56,7 @@ class Body(Protocol):
     remark: str = ""  # what is odd about the answer, if it explains wrong bytes
     is_page: bool = False  # the server calls it a web page: perhaps a login, or an error that will be over soon
     ranged: bool = True  # False: the answer shows that this server begins every file at 0
+    offers_ranges: bool = False  # the server says so, or has sent one
 
     def readinto(self, view: memoryview) -> int:
         """Put the bytes that have arrived into `view`, and return their number, 0 at the end. Waits for one byte.
