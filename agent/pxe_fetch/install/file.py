@@ -11,16 +11,15 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from mmap import mmap
 
-from pxe_fetch.chunkmap import Check
+from pxe_fetch.chunkmap import Check, pieces
+from pxe_fetch.contract.quantity import LARGEST
 from pxe_fetch.errors import CannotCreateError, DiskError
 from pxe_fetch.filesystem import NEW_FILE, Folder, closing_fd
 from pxe_fetch.plan import Transfer
 
 DEFAULT_MODE = 0o644
 _READ_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_BLOCK = 1024 * 1024  # bytes hashed at a time
 _LONGEST_RECORD = 1024
 
 
@@ -123,8 +122,8 @@ def _has_digest(descriptor: int, transfer: Transfer, check: Check) -> bool:
     """Whether the open file has the digest of the whole, or if there is none, those of the chunks. Raises OSError."""
     if transfer.digest is None:
         return transfer.chunk_map is not None and transfer.chunk_map.matches(descriptor, check=check)
-    found, buffer = hashlib.new(transfer.digest.algorithm), memoryview(mmap(-1, _BLOCK))
-    while count := os.readv(descriptor, [buffer]):
+    found = hashlib.new(transfer.digest.algorithm)
+    for piece in pieces(descriptor, start=0, end=LARGEST):
         check()
-        found.update(buffer[:count])
+        found.update(piece)
     return found.hexdigest() == transfer.digest.hex
