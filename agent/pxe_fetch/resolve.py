@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -24,24 +23,16 @@ from pxe_fetch.transport import parse_url
 _FEW = 4  # attempts without progress at a list that the artifact can do without
 
 
-def resolved(
-    transfer: Transfer,
-    context: Context,
-    *,
-    on_layer: Callable[[Transfer, str], None],
-    on_lost_chunks: Callable[[Transfer, str], None],
-    is_unpinned_allowed: bool,
-) -> Transfer:
+def resolved(transfer: Transfer, context: Context, *, is_unpinned_allowed: bool) -> Transfer:
     """`transfer` with all that pins its bytes; of a registry, also with the URLs of the layer.
 
-    `on_layer` is called with such a transfer, and the reference of its manifest; `on_lost_chunks` if the list of chunk
-    digests cannot be fetched, and why: a digest of the whole is enough. Raises FetchError; a PolicyError if nothing
+    Without the list of chunk digests, a digest of the whole is enough. Raises FetchError; a PolicyError if nothing
     pins its bytes, and `pxe-pack lock`, which finds digests out, is not the caller.
     """
     if transfer.title is not None:
         if not is_unpinned_allowed and not registry.digest_of([transfer.listed_url]):
             raise _unpinned(transfer)
-        transfer = _layer(transfer, context, on_layer=on_layer)
+        transfer = _layer(transfer, context)
     if transfer.digest is None and transfer.sums:
         source = _small(transfer, mirrors=transfer.sums, what="digests")
         find = partial(sha256sums.digest_of, transfer.listed_url, where="the list of digests")
@@ -63,7 +54,7 @@ def resolved(
         except FetchError as error:
             if transfer.digest is None or isinstance(error, OF_THE_NODE):
                 raise
-            on_lost_chunks(transfer, str(error))
+            context.events.lost_chunks(transfer, error=str(error))
             return transfer
         # A registry's digest of the whole says the same: with both, the file would be read twice.
         whole = transfer.digest if transfer.title is None else None
@@ -78,7 +69,7 @@ def _unpinned(transfer: Transfer) -> PolicyError:
     return PolicyError(f"nothing says which bytes {redact(transfer.listed_url)} must have: it has no digest")
 
 
-def _layer(transfer: Transfer, context: Context, *, on_layer: Callable[[Transfer, str], None]) -> Transfer:
+def _layer(transfer: Transfer, context: Context) -> Transfer:
     """`transfer`, whose URLs are those of a manifest, as the layer with its title."""
     mirrors, pinned = transfer.mirrors, registry.digest_of([transfer.listed_url])
     for url in transfer.urls:
@@ -108,7 +99,7 @@ def _layer(transfer: Transfer, context: Context, *, on_layer: Callable[[Transfer
         size=layer.size,
         chunks=chunks,
     )
-    on_layer(found, reference)
+    context.events.resolved(found, reference=reference)
     return found
 
 
