@@ -112,7 +112,7 @@ def _chunks(listed: Layer, layer: Layer, mirrors: Tiers) -> Chunks | None:
     number = count(layer.size, chunk=size)
     if not 0 < number <= MOST or listed.size != LINE * number or not listed.digest.startswith("sha256:"):
         return None
-    digests = bytes.fromhex(listed.digest.partition(":")[2])
+    digests = bytes.fromhex(_digest(listed.digest).hex)
     return Chunks(size=size, digests=digests, mirrors=each(mirrors, lambda url: registry.blob_url(url, listed.digest)))
 
 

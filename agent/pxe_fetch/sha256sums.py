@@ -7,8 +7,8 @@ import re
 
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.problem import printable
-from pxe_fetch.contract.url import UrlError, parse
-from pxe_fetch.errors import IntegrityError, PolicyError
+from pxe_fetch.errors import IntegrityError
+from pxe_fetch.transport import parse_url
 
 LARGEST = 4 * 1024 * 1024  # bytes of a SHA256SUMS file: 40,000 lines, more than one folder of a mirror has
 
@@ -29,10 +29,7 @@ def digest_of(url: str, *, sums: bytes, where: str) -> Digest:
     file, counts for every url. Raises IntegrityError, since another try may succeed (a mirror may be in the middle of
     an update); PolicyError when `url` is no URL.
     """
-    try:
-        name = parse(url).path_bytes.rpartition(b"/")[2]
-    except UrlError as error:
-        raise PolicyError(f"the URL {error}") from None
+    name = parse_url(url).path_bytes.rpartition(b"/")[2]
     if sums.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as Windows PowerShell redirects it
         sums = sums.decode("utf-16", "replace").encode()
     sums = sums.removeprefix(codecs.BOM_UTF8)

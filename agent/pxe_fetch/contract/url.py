@@ -153,6 +153,12 @@ def scheme_of(text: str) -> str:
     return (_parts(text)[0] or "").lower()
 
 
+def server_of(text: str) -> str:
+    """Scheme, host and port of the absolute URL `text` in lower case, as far as they are written: `http://host:8080`."""
+    scheme, authority, _, _, _ = _parts(text)
+    return f"{scheme or ''}://{(authority or '').rpartition('@')[2]}".lower()
+
+
 def is_absolute(text: str) -> bool:
     """Whether `text` begins with a scheme."""
     return scheme_of(text) != ""

@@ -13,6 +13,7 @@ from typing import Protocol
 from pxe_fetch.contract.model import STALL
 from pxe_fetch.contract.quantity import span
 from pxe_fetch.contract.record import mutable_record, record
+from pxe_fetch.contract.url import server_of
 from pxe_fetch.deadline import Clock, Deadline
 from pxe_fetch.errors import NetworkError, StoppedError
 from pxe_fetch.plan import Transfer
@@ -204,8 +205,7 @@ class Context:
 
     def host(self, url: str) -> Host:
         """The host of `url`: the same for the same scheme, host and port."""
-        scheme, _, rest = url.partition("://")
-        place = f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}".lower()
+        place = server_of(url)
         return self._hosts.get(place) or self._hosts.setdefault(place, Host(clock=self.clock))
 
     def check_stop(self) -> None:

@@ -11,7 +11,7 @@ from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.paths import MessageId
 from pxe_fetch.contract.problem import ProblemError, show_all
 from pxe_fetch.contract.quantity import amount, count, span
-from pxe_fetch.contract.url import redact
+from pxe_fetch.contract.url import redact, server_of
 from pxe_fetch.download.retry import Attempts
 from pxe_fetch.errors import FetchError, PolicyError, Result
 from pxe_fetch.plan import Plan, Transfer
@@ -252,8 +252,7 @@ class EventLog:
         self._send_of(artifact, message, MessageId.MIRROR_DROPPED, WARNING, url=url, error=reason)
 
     def limited(self, *, url: str, streams: int, error: str) -> None:
-        server = "/".join(url.split("/")[:3])
-        if server in self._limited:
+        if (server := server_of(url)) in self._limited:
             return
         self._limited.add(server)
         self.log(
