@@ -134,6 +134,16 @@ def join(base: Url, reference: str | bytes) -> Url:
     return parse(f"{base.scheme}://{userinfo}{base.host_and_port}{path}{rest}")
 
 
+def below(base: str, reference: str) -> str:
+    """The relative `reference` joined to the URL `base`, whose path ends in `/`; both may hold ${facts}.
+
+    Dot segments are removed (RFC 3986, 5.2.4), also if they lead out of the base. A slash in front makes no difference.
+    """
+    scheme, authority, folder, _, _ = _parts(base)
+    path, mark, rest = reference.partition("?")
+    return f"{scheme}://{authority or ''}{_without_dots(folder + path.lstrip('/'))}{mark}{rest}"
+
+
 def comparable(text: str) -> str:
     """The absolute URL `text` so that those of the same server begin alike; what follows the server is as written.
 
