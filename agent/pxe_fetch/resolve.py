@@ -6,9 +6,8 @@ import hashlib
 from dataclasses import replace
 from functools import partial
 
-from pxe_fetch import sha256sums
 from pxe_fetch.chunkmap import ChunkMap
-from pxe_fetch.contract import registry
+from pxe_fetch.contract import registry, sha256sums
 from pxe_fetch.contract.chunks import LINE, MOST, SUFFIX, chunk_size, count, unlisted
 from pxe_fetch.contract.model import Chunks, Digest
 from pxe_fetch.contract.problem import RuleError
@@ -16,7 +15,7 @@ from pxe_fetch.contract.registry import Layer
 from pxe_fetch.contract.url import Tiers, each, flat, redact
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.sequential import fetch_text
-from pxe_fetch.errors import OF_THE_NODE, FetchError, PolicyError
+from pxe_fetch.errors import OF_THE_NODE, FetchError, IntegrityError, PolicyError
 from pxe_fetch.plan import Source, Transfer
 from pxe_fetch.transport import parse_url
 
@@ -35,9 +34,8 @@ def resolved(transfer: Transfer, context: Context, *, is_unpinned_allowed: bool)
         transfer = _layer(transfer, context)
     if transfer.digest is None and transfer.sums:
         source = _small(transfer, mirrors=transfer.sums, what="digests")
-        find = partial(sha256sums.digest_of, transfer.listed_url, where="the list of digests")
-        sums = fetch_text(source, context, limit=sha256sums.LARGEST, accept=lambda text: find(sums=text))
-        transfer = replace(transfer, digest=find(sums=sums))
+        find = partial(_listed, parse_url(transfer.listed_url).path_bytes.rpartition(b"/")[2])
+        transfer = replace(transfer, digest=find(fetch_text(source, context, limit=sha256sums.LARGEST, accept=find)))
     if transfer.chunks and transfer.chunk_map is None and transfer.size is not None:
         size, chunks = transfer.size, transfer.chunks
         number, own = count(size, chunk=chunks.size), Digest(algorithm="sha256", hex=chunks.digests.hex())
@@ -63,6 +61,14 @@ def resolved(transfer: Transfer, context: Context, *, is_unpinned_allowed: bool)
     if not is_unpinned_allowed and transfer.digest is None and transfer.chunk_map is None:
         raise _unpinned(transfer)
     return transfer
+
+
+def _listed(name: bytes, sums: bytes) -> Digest:
+    """The digest of the file `name`. Raises IntegrityError: a mirror may be in the middle of an update."""
+    try:
+        return Digest(algorithm="sha256", hex=sha256sums.digest_of(name, sums=sums))
+    except ValueError as error:
+        raise IntegrityError(f"the list of digests {error}", expected="a line for it", found="none") from None
 
 
 def _unpinned(transfer: Transfer) -> PolicyError:
