@@ -86,13 +86,13 @@ def _of_artifact(artifact: Artifact, *, base: str | None) -> tuple[list[Mirrored
     texts = (*flat(tiers), *filter(None, (sums,)), *flat(lists), *artifact.headers.values())
     nodes = list(_nodes(artifact, texts))
     files = [file for node in nodes for file in _on_node(artifact, node, tiers=tiers, sums=sums, lists=lists)]
-    only = _quoted(nodes[0]) if len(nodes) == 1 else None
+    only = nodes[0] if len(nodes) == 1 else None
 
     def there(url: str) -> str:
         url = _file_url(url, artifact.title)
         if scheme_of(url) == "file":
             return url
-        return _template(url) if only is None else quote(_path(facts.fill(url, only.__getitem__)))
+        return _template(url) if only is None else quote(_path(facts.fill_url(url, only.__getitem__)))
 
     kept = [url for url in artifact.urls if scheme_of(url) == "file"]
     return files, replace(
@@ -137,17 +137,12 @@ def _nodes(artifact: Artifact, texts: Iterable[str]) -> Iterator[Mapping[str, st
     return (dict(zip(names, combination, strict=True)) for combination in itertools.product(*values))
 
 
-def _quoted(node: Mapping[str, str]) -> Mapping[str, str]:
-    return {name: quote(value, safe=":@") for name, value in node.items()}  # as the agent fills them in
-
-
 def _on_node(
     artifact: Artifact, node: Mapping[str, str], *, tiers: Tiers, sums: str, lists: Tiers
 ) -> Iterator[MirroredFile]:
     """The files of `artifact` on nodes with these facts. Raises InputError."""
-    quoted = _quoted(node)
     tiers, lists = (
-        tuple(tuple(facts.fill(url, quoted.__getitem__) for url in tier) for tier in several)
+        tuple(tuple(facts.fill_url(url, node.__getitem__) for url in tier) for tier in several)
         for several in (tiers, lists)
     )
     headers = {name: facts.fill(value, node.__getitem__) for name, value in artifact.headers.items()}
@@ -169,7 +164,7 @@ def _on_node(
 
     path = ""
     if sums:
-        sums = facts.fill(sums, quoted.__getitem__)
+        sums = facts.fill_url(sums, node.__getitem__)
         path = _path(sums)
         yield MirroredFile(
             title=f"the digests of {artifact.name}", path=path, artifact=beside(((sums,),), None), is_list=True
