@@ -68,7 +68,7 @@ class Copy:
                 total = sum((self.downloads / file.path).stat().st_size for file in ended.files)
                 with self.console.step(f"Pushing {names}", total=total) as step:
                     for file in ended.files:
-                        self._push(file, titles, step.advance)
+                        self._push(file, ended.sha256.get(file.path), titles=titles, advance=step.advance)
         if problems:
             raise WorkError(*problems)
 
@@ -79,14 +79,17 @@ class Copy:
             return False
         return all(self.repository.has(layer.digest) for layer in self.record.layers(file.path))
 
-    def _push(self, file: MirroredFile, titles: set[str], advance: Advance) -> None:
-        """Push a file that was downloaded, and its list of chunk digests; record and remove it. Raises WorkError."""
+    def _push(self, file: MirroredFile, sha256: str | None, *, titles: set[str], advance: Advance) -> None:
+        """Push a file whose digest the agent verified, and its list of chunk digests; record and remove it.
+
+        Raises WorkError, requests.RequestException and OSError.
+        """
         path, artifact = self.downloads / file.path, file.artifact
         chunk = None
         if file.path + SUFFIX not in titles and not file.path.endswith(SUFFIX):
             chunk = chunk_size(path.stat().st_size, (artifact.chunks,))
         blobs = list(blobs_of(file.path, path, chunk=chunk, advance=lambda _: None))
-        _check(file, blobs)
+        _check(file, blobs, sha256=sha256)
         self.sent += sum(blob.put(self.repository, advance if blob.path else lambda _: None) for blob in blobs)
         layers = [blob.descriptor() for blob in blobs]
         self.record.files[file.path] = Recorded(pin=pin_of(file, root=self.downloads), layers=layers)
@@ -113,11 +116,10 @@ def _batches(files: Sequence[MirroredFile], *, parallel: int) -> Iterator[list[M
         yield batch
 
 
-def _check(file: MirroredFile, blobs: Sequence[Blob]) -> None:
-    """Raise WorkError if the file is no longer what the agent has verified."""
-    digest, chunks, expected = file.artifact.digest, file.artifact.chunks, {}
-    if digest and digest.algorithm == "sha256":
-        expected[file.path] = digest.hex
+def _check(file: MirroredFile, blobs: Sequence[Blob], *, sha256: str | None) -> None:
+    """Raise WorkError if the file is no longer what the agent has verified: by its digest, or by that of each chunk."""
+    chunks = file.artifact.chunks
+    expected = {file.path: sha256} if sha256 else {}
     if chunks and not chunks.mirrors:
         expected[file.path + SUFFIX] = hashlib.sha256(listed(chunks.digests).encode()).hexdigest()
     for blob in blobs:

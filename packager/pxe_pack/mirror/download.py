@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ class Downloaded:
     """How it ended: the files that are in place, the bytes received for them, and a problem for each other file."""
 
     files: tuple[MirroredFile, ...]
+    sha256: Mapping[str, str]  # of these files, by their paths, as far as the agent knows it
     received: int
     problems: tuple[Problem, ...]
 
@@ -50,7 +51,9 @@ def download(config: FetchConfig, files: Sequence[MirroredFile], *, root: Path, 
         for one in ended.artifacts.values()
         if one.get("phase") == "placed" and isinstance(size := one.get("bytes_received"), int)
     )
-    return Downloaded(files=here, received=received, problems=tuple(_failures(files, ended)))
+    found = {file.path: ended.artifacts.get(_name(index), {}).get("sha256") for index, file in enumerate(files)}
+    sha256 = {path: digest for path, digest in found.items() if isinstance(digest, str)}
+    return Downloaded(files=here, sha256=sha256, received=received, problems=tuple(_failures(files, ended)))
 
 
 def _artifact(file: MirroredFile, index: int, *, root: Path) -> Artifact:

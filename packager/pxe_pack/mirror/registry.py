@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pxe_fetch.contract.model import FetchConfig
-from pxe_fetch.contract.problem import Problem, printable
+from pxe_fetch.contract.problem import Problem, ProblemError, printable
 from pxe_fetch.contract.quantity import count
 from pxe_fetch.contract.registry import with_digest, written
 from pxe_fetch.contract.url import each
 from pxe_pack.cleanup import removed
+from pxe_pack.config import read
 from pxe_pack.config_file import read_config
 from pxe_pack.console import Console, joined
 from pxe_pack.lock.lockfile import read_lock
@@ -77,15 +78,23 @@ def mirror(
     output = output.resolve()
     if problem := _refusal(config, output, files):
         raise InputError(problem)
+
+    def content(manifest_digest: str, sizes: Mapping[str, int]) -> str:
+        url = with_digest(repository.url, manifest_digest)
+        layers = Layers(url=url, sizes=sizes, credential=credential, insecure=insecure)
+        return text(with_references(rebased, layers), document, config, header=REGISTRY_HEADER)
+
+    titles = sorted(file.path for file in files if file.kind == "file")
+    _check(content(f"sha256:{'0' * 64}", dict.fromkeys(titles, 0)), output)
     if found := [*left_out(rebased)]:
         console.problems(found)
     before = _tagged(repository)
     output.mkdir(exist_ok=True)
     with locked(output), removed(output / _WORK):
-        shutil.rmtree(output / _WORK, ignore_errors=True)  # of a run that was killed
-        (output / _WORK).mkdir(mode=0o700)  # the agent's configuration has secrets
         record = read_record(output) or Record(path=output / RECORD)
         record.save()  # from now on, the folder is known as one of a mirror
+        shutil.rmtree(output / _WORK, ignore_errors=True)  # of a run that was killed
+        (output / _WORK).mkdir(mode=0o700)  # the agent's configuration has secrets
         copy = Copy(
             config=fetch,
             downloads=output / _DOWNLOADS,
@@ -95,7 +104,6 @@ def mirror(
             console=console,
         )
         copy.run(files)
-        titles = sorted(file.path for file in files if file.kind == "file")
         for gone in record.files.keys() - set(titles):
             del record.files[gone]
         body = manifest((layer for title in titles for layer in record.files[title]["layers"]), kind=MIRROR_TYPE)
@@ -104,23 +112,21 @@ def mirror(
             repository.put_manifest(body)
         record.save()
         sizes = {title: record.layers(title)[0].size for title in titles}
-        url = with_digest(repository.url, digest_of(body))
-        new = with_references(rebased, Layers(url=url, sizes=sizes, credential=credential, insecure=insecure))
-        content = text(new, document, config, header=REGISTRY_HEADER)
-        found = [*unsigned(config, output / CONFIG, content=content)]
-        (output / _WORK / "new").write_text(content, encoding="utf-8")
+        new = content(digest_of(body), sizes)
+        found = [*unsigned(config, output / CONFIG, content=new)]
+        (output / _WORK / "new").write_text(new, encoding="utf-8")
         (output / _WORK / "new").replace(output / CONFIG)
         shutil.rmtree(output / _DOWNLOADS, ignore_errors=True)
     if found:
         console.problems(found)
     return RegistryMirror(
         output=output,
-        reference=written(url),
+        reference=written(with_digest(repository.url, digest_of(body))),
         titles=tuple(titles),
         size=sum(sizes.values()),
         received=copy.received,
         sent=copy.sent,
-        elsewhere=tuple(elsewhere(new)),
+        elsewhere=tuple(elsewhere(rebased)),
     )
 
 
@@ -161,6 +167,17 @@ def _refusal(config: Path, output: Path, files: Sequence[MirroredFile]) -> Probl
         message, hint = f"{config} is what it would replace", "mirror the configuration that it was made from"
         return Problem(reference="mirror-of-itself", message=message, hint=hint)
     return None
+
+
+def _check(content: str, output: Path) -> None:
+    """Raise InputError, before anything is copied, if the new configuration could not be read.
+
+    It may be too large, or have a title that no configuration may have.
+    """
+    try:
+        read(content, name=f"{output / CONFIG} (not written)")
+    except ProblemError as error:
+        raise InputError(*error.problems) from None
 
 
 def _tagged(repository: Repository) -> bytes | None:

@@ -102,7 +102,11 @@ def manifest(descriptors: Iterable[dict[str, object]], *, kind: str) -> bytes:
     body = json.dumps(document, ensure_ascii=False, indent=2).encode()
     if len(body) > LARGEST_MANIFEST:
         message = f"the manifest would have {len(body):,} bytes, more than the {LARGEST_MANIFEST:,} that clients read"
-        raise InputError(Problem(reference="push-too-many", message=message, hint="push an archive of the files"))
+        raise InputError(
+            Problem(
+                reference="push-too-many", message=message, hint="put the files into an archive, or into several parts"
+            )
+        )
     return body
 
 

@@ -8,8 +8,10 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from fakes import layers, waiting
 from fakes import registry as fake
 from fakes.chunks import chunk_listing
 from fakes.exchange import Exchange
-from fakes.faults import Serve, Status, cut
+from fakes.faults import Serve, Status, cut, drip
 from fakes.node import FakeNode
 from fakes.registry import PASSWORD, USER, Registry
 from fakes.server import Script, Server
@@ -154,12 +156,18 @@ def test_a_second_run_downloads_and_pushes_nothing(
     mirroring.write(
         mirroring.artifact("m", server.url("/models/m.bin")),
         mirroring.artifact("c", server.url("/models/m.bin?c"), chunks=chunks(), size=len(BODY)),
+        mirroring.artifact("s", server.url("/n.bin"), sha256_url=server.url("/SHA256SUMS")),
     )
+    server.scripts["/SHA256SUMS"] = Script(body=f"{hashlib.sha256(b'second').hexdigest()}  n.bin\n".encode())
     first = runs(*mirroring.words)
     asked, pushed = len(server.asked), uploads(registry, mirroring.place)
     second = runs(*mirroring.words)
     assert (second["reference"], second["received"], second["sent"]) == (first["reference"], 0, 0)
-    assert (len(server.asked), uploads(registry, mirroring.place)) == (asked, pushed)
+    assert ([one.path for one in server.asked[asked:]], uploads(registry, mirroring.place)) == (["/SHA256SUMS"], pushed)
+    server.scripts["/n.bin"] = Script(body=b"third")
+    server.scripts["/SHA256SUMS"] = Script(body=f"{hashlib.sha256(b'third').hexdigest()}  n.bin\n".encode())
+    third = runs(*mirroring.words)
+    assert (third["received"], third["sent"]) == (len(b"third"), len(b"third"))
 
 
 def test_a_repository_without_the_files_that_are_recorded_gets_them(
@@ -188,9 +196,8 @@ def test_an_artifact_that_is_gone_leaves_the_manifest_and_its_digest_changes(
 
 
 @pytest.fixture
-def failing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+def failing(tmp_path: Path, _no_pauses: None) -> Iterator[Registry]:
     """A registry of this test's own, whose failures cost no time."""
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
     with fake.registry(tmp_path / "failing") as running:
         yield running
 
@@ -332,10 +339,12 @@ def test_an_artifact_with_facts_is_one_for_each_of_their_values(
         mirroring.write(mirroring.artifact("m", url, sha256_url=origin.url("/SHA256SUMS"), when=when), taken)
         # The same file, pinned by a list and by a digest of its own: nobody can compare them.
         assert cli.main(["mirror", *map(str, mirroring.words[1:])]) == 2
-        mirroring.write(mirroring.artifact("m", url, sha256_url=origin.url("/SHA256SUMS"), when=when))
+        long = {**mirroring.artifact("n" * 64, url, sha256_url=origin.url("/SHA256SUMS"), when=when), "required": False}
+        mirroring.write(mirroring.artifact("m", url, sha256_url=origin.url("/SHA256SUMS"), when=when), long)
         runs(*mirroring.words)
     names = [one["name"] for one in mirroring.new()["artifacts"]]
-    assert names == ["m-x86_64-a", "m-x86_64-b-c", "m-aarch64-a", "m-aarch64-b-c"]
+    assert names[:4] == ["m-x86_64-a", "m-x86_64-b-c", "m-aarch64-a", "m-aarch64-b-c"]
+    assert names[4:] == ["n" * 62 + f"-{number}" for number in (2, 3, 4, 5)]
     node.boot_with('"the_role=b c"')
     mirroring.run_node()
     assert (node.out / "m").read_bytes() == f"{os.uname().machine} b c".encode()
@@ -385,6 +394,29 @@ def test_odd_names_are_the_titles_of_layers(mirroring: Mirroring, runs: Runs, no
     mirroring.run_node()
     assert [(node.out / f"n{at}").read_text() for at in range(len(names))] == names
     assert (node.out / "large").read_bytes() == LARGE
+
+
+def test_what_no_configuration_can_name_is_refused_before_anything_is_asked(mirroring: Mirroring, fails: Fails) -> None:
+    mirroring.write(mirroring.artifact("m", "http://127.0.0.1:9/a%C2%A0b"))  # a no-break space
+    assert "artifacts[0].title must be text on one line" in fails(*mirroring.words, code=2)
+    when = {"arch": [f"a{at}" for at in range(5_000)]}
+    mirroring.write(mirroring.artifact("m", "http://127.0.0.1:9/${arch}/m.bin", when=when))
+    assert "error[document-too-large]" in fails(*mirroring.words, code=2)
+    assert not mirroring.output.exists()
+
+
+def test_an_interrupted_run_leaves_what_the_next_one_resumes(mirroring: Mirroring, runs: Runs, server: Server) -> None:
+    body = random.Random(1).randbytes(8 << 20)
+    server.scripts["/models/m.bin"] = Script(body=body, faults=[drip(0.5, every=0.05)])
+    mirroring.write(mirroring.artifact("m", server.url("/models/m.bin"), sha256=hashlib.sha256(body).hexdigest()))
+    with subprocess.Popen([sys.executable, "-m", "pxe_pack", *mirroring.words], stderr=subprocess.DEVNULL) as process:
+        waiting.until(lambda: [*mirroring.output.rglob("*.pxe-fetch-part*")])
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+    assert {path.name for path in mirroring.output.iterdir()} == {"layers.json", "downloads"}
+    runs(*mirroring.words)
+    assert server.asked[-1].range is not None
 
 
 def test_two_artifacts_with_one_title_are_refused_unless_they_are_one_file(
