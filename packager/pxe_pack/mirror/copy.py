@@ -55,18 +55,20 @@ class Copy:
         batches = list(_batches(missing, parallel=self.config.parallel))
         if batches:
             sizes = [known_size(batch) for batch in batches]
-            most = f"{amount(max(filter(None, sizes), default=0))}" if None not in sizes else "a few of them"
+            largest = amount(max(filter(None, sizes), default=0))
+            most = largest if None not in sizes else f"{max(map(len, batches))} of them"
             self.console.say(f"{len(missing)} of {count(len(titles), 'file')} to mirror, {most} on this disk at a time")
         problems: list[Problem] = []
         for number, batch in enumerate(batches):
-            names = f"{', '.join(file.path for file in batch[:2])}{', …' if batch[2:] else ''}"
+            names = batch[0].path + (f" and {count(len(batch) - 1, 'other')}" if batch[1:] else "")
             with self.console.step(f"Downloading {names}", total=known_size(batch)) as step:
                 ended = download(self.config, batch, root=self.downloads, work=self.work / str(number), step=step)
             self.received += ended.received
             problems += ended.problems
             if ended.files:
                 total = sum((self.downloads / file.path).stat().st_size for file in ended.files)
-                with self.console.step(f"Pushing {names}", total=total) as step:
+                with self.console.step("Pushing", total=total) as step:
+                    step.note(f"{count(len(ended.files), 'file')}, {amount(total)}")
                     for file in ended.files:
                         self._push(file, ended.sha256.get(file.path), titles=titles, advance=step.advance)
         if problems:

@@ -18,6 +18,7 @@ from pxe_pack.mirror.files import MirroredFile, pin
 from pxe_pack.tools import InputError
 
 RECORD = "layers.json"  # its name in the folder
+NEW_RECORD = ".layers.json.new"  # while it is written
 _VERSION = 1
 
 
@@ -37,7 +38,7 @@ class Record:
 
     def save(self) -> None:
         """Replace the file on disk. Raises OSError."""
-        new = self.path.with_name(f".{self.path.name}.new")
+        new = self.path.with_name(NEW_RECORD)
         document = {"version": _VERSION, "files": self.files}
         new.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         new.replace(self.path)

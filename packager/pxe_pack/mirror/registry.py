@@ -27,6 +27,7 @@ from pxe_pack.cleanup import removed
 from pxe_pack.config import read
 from pxe_pack.config_file import read_config
 from pxe_pack.console import Console, joined
+from pxe_pack.layout.manifest import SUMS
 from pxe_pack.lock.lockfile import read_lock
 from pxe_pack.mirror.configuration import (
     CONFIG,
@@ -39,12 +40,12 @@ from pxe_pack.mirror.configuration import (
 )
 from pxe_pack.mirror.copy import Copy
 from pxe_pack.mirror.files import MirroredFile, mirrored
-from pxe_pack.mirror.record import RECORD, Record, read_record
+from pxe_pack.mirror.record import NEW_RECORD, RECORD, Record, read_record
 from pxe_pack.mirror.references import Layers, left_out, with_references
 from pxe_pack.output import locked, parent_problem
 from pxe_pack.registry.client import Repository, digest_of
 from pxe_pack.registry.layers import MIRROR_TYPE, manifest
-from pxe_pack.tools import InputError
+from pxe_pack.tools import InputError, WorkError
 
 _DOWNLOADS, _WORK = "downloads", ".pxe-pack-mirror"
 _CARRIED = "http://mirror.invalid/"  # RFC 2606, 2: stands for the folder of a mirror while its paths are found
@@ -74,7 +75,8 @@ def mirror(
     """
     _, document = read_config(config, lock=read_lock(config))
     fetch = document.fetch
-    files, rebased = _carried(fetch, config) if begins_with(config, FOLDER_HEADER) else mirrored(fetch)
+    is_carried = begins_with(config, FOLDER_HEADER) and (config.parent / SUMS).is_file()
+    files, rebased = _carried(fetch, config) if is_carried else mirrored(fetch)
     output = output.resolve()
     if problem := _refusal(config, output, files):
         raise InputError(problem)
@@ -108,7 +110,7 @@ def mirror(
             del record.files[gone]
         body = manifest((layer for title in titles for layer in record.files[title]["layers"]), kind=MIRROR_TYPE)
         if body != before:
-            _tagged(repository)  # somebody else may have pushed meanwhile
+            _tagged(repository, error=WorkError)  # somebody else may have pushed meanwhile
             repository.put_manifest(body)
         record.save()
         sizes = {title: record.layers(title)[0].size for title in titles}
@@ -160,7 +162,8 @@ def _refusal(config: Path, output: Path, files: Sequence[MirroredFile]) -> Probl
     if output.exists() and not output.is_dir():
         message = f"the output {output} exists and is not a folder"
         return Problem(reference="output-foreign", message=message, hint="choose another folder")
-    if output.exists() and not (output / RECORD).exists() and (foreign := next(output.iterdir(), None)):
+    is_ours = (output / RECORD).exists() or not output.exists()
+    if foreign := None if is_ours else next((one for one in output.iterdir() if one.name != NEW_RECORD), None):
         message = f"the output folder {output} contains what no mirror in a registry wrote: {foreign.name}"
         return Problem(reference="output-foreign", message=message, hint="choose another folder, or move it away")
     if config.resolve() == output / CONFIG:
@@ -180,8 +183,8 @@ def _check(content: str, output: Path) -> None:
         raise InputError(*error.problems) from None
 
 
-def _tagged(repository: Repository) -> bytes | None:
-    """The manifest of the mirror that the tag names; None if it names nothing. Raises InputError if it is no mirror."""
+def _tagged(repository: Repository, *, error: type[InputError | WorkError] = InputError) -> bytes | None:
+    """The manifest of the mirror that the tag names; None if it names nothing. Raises `error` if it is no mirror."""
     body = repository.find_manifest()
     kind: object = None
     with suppress(ValueError, RecursionError):
@@ -190,7 +193,7 @@ def _tagged(repository: Repository) -> bytes | None:
     if body is None or kind == MIRROR_TYPE:
         return body
     message = f"{written(repository.url)} is no mirror: it names {printable(str(kind or 'an image')[:100])}"
-    raise InputError(Problem(reference="mirror-tag", message=message, hint="choose another tag, or another repository"))
+    raise error(Problem(reference="mirror-tag", message=message, hint="choose another tag, or another repository"))
 
 
 def document(done: RegistryMirror) -> dict[str, object]:

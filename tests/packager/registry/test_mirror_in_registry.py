@@ -29,7 +29,7 @@ from fakes.node import FakeNode
 from fakes.registry import PASSWORD, USER, Registry
 from fakes.server import Script, Server
 from packing.keys import key_pair, sign
-from packing.registries import LARGE, Fails, Runs
+from packing.registries import LARGE, Fails, Runs, skopeo
 from packing.site import Site
 from pxe_pack import cli
 
@@ -288,6 +288,23 @@ def test_the_tag_of_something_else_is_left_alone(
     assert not mirroring.output.exists()
 
 
+def test_what_is_tagged_during_the_run_by_somebody_else_is_left_alone(
+    mirroring: Mirroring, fails: Fails, server: Server, registry: Registry
+) -> None:
+    others = fake.manifest(fake.descriptor(b"other", title="other"))
+
+    class Pushing(Serve):
+        def answer(self, exchange: Exchange) -> None:
+            fake.put(registry, mirroring.place.split("/", 3)[3].partition(":")[0], others, b"other", tag="v1")
+            super().answer(exchange)
+
+    server.scripts["/models/m.bin"] = Script(body=BODY, then=Pushing())
+    mirroring.write(mirroring.artifact("m", server.url("/models/m.bin")))
+    assert "error[mirror-tag]" in fails(*mirroring.words)
+    raw = skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{mirroring.place.removeprefix('http://')}")
+    assert raw == others
+
+
 def test_a_registry_that_takes_no_uploads_is_found_before_a_download(
     tmp_path: Path, node: FakeNode, fails: Fails, server: Server
 ) -> None:
@@ -394,6 +411,31 @@ def test_odd_names_are_the_titles_of_layers(mirroring: Mirroring, runs: Runs, no
     mirroring.run_node()
     assert [(node.out / f"n{at}").read_text() for at in range(len(names))] == names
     assert (node.out / "large").read_bytes() == LARGE
+
+
+def test_a_tag_of_another_registry_is_mirrored_as_it_was_locked_and_its_login_stays_there(
+    mirroring: Mirroring, runs: Runs, node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = mirroring.config.parent
+    (folder / "credentials").mkdir()
+    (folder / "credentials/pxe-fetch.origin").write_text(f"{USER}:{PASSWORD}\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder / "credentials"))
+    with fake.registry(folder / "guarded", htpasswd=True) as origin:
+
+        def put(body: bytes) -> None:
+            manifest = fake.manifest(fake.descriptor(body, title="m.bin"))
+            fake.put(origin, "site/model", manifest, body, tag="v1", authorization=layers.LOGIN)
+
+        put(BODY)
+        entry = layer("m", f"{origin.place}/site/model:v1", node)
+        mirroring.write({**entry, "registry_credential": "pxe-fetch.origin", "insecure": True})
+        runs("lock", mirroring.config)
+        put(b"another")
+        runs(*mirroring.words)
+    (new,) = mirroring.new()["artifacts"]
+    assert not {"registry_credential", "insecure"} & new.keys()
+    mirroring.run_node()
+    assert (node.out / "m").read_bytes() == BODY
 
 
 def test_what_no_configuration_can_name_is_refused_before_anything_is_asked(mirroring: Mirroring, fails: Fails) -> None:
