@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.url import redact
 from pxe_pack import dump
 from pxe_pack.config import Document, Pack
+from pxe_pack.mirror.files import MirroredFile
+from pxe_pack.output import parent_problem
 from pxe_pack.tools import command_line
 from pxe_pack.trust.signature import PROGRAM, signature_file
 
@@ -26,6 +28,19 @@ def begins_with(config: Path, header: str) -> bool:
             return file.read(len(header)) == header.encode()
     except OSError:
         return False
+
+
+def refusal(output: Path, files: Collection[MirroredFile]) -> Problem | None:
+    """Why `output` cannot be the folder of any mirror of `files`; None if it can."""
+    if not files:
+        message = "the configuration has no URL to mirror"
+        return Problem(reference="mirror-empty", message=message, hint="a `source` is exported by `pxe-pack pack`")
+    if problem := parent_problem(output):
+        return problem
+    if output.exists() and not output.is_dir():
+        message = f"the output {output} exists and is not a folder"
+        return Problem(reference="output-foreign", message=message, hint="choose another folder")
+    return None
 
 
 def text(rebased: FetchConfig, document: Document, config: Path, *, header: str) -> str:

@@ -28,10 +28,10 @@ from pxe_pack.hashing import hash_file
 from pxe_pack.layout.files import sum_line, summed_paths
 from pxe_pack.layout.manifest import SUMS, path_problem
 from pxe_pack.lock.lockfile import read_lock
-from pxe_pack.mirror.configuration import CONFIG, FOLDER_HEADER, begins_with, elsewhere, text, unsigned
+from pxe_pack.mirror.configuration import CONFIG, FOLDER_HEADER, begins_with, elsewhere, refusal, text, unsigned
 from pxe_pack.mirror.download import download, known_size
 from pxe_pack.mirror.files import MirroredFile, mirrored
-from pxe_pack.output import locked, parent_problem
+from pxe_pack.output import locked
 from pxe_pack.tools import InputError, WorkError
 
 _WORK = ".pxe-pack-mirror"
@@ -108,14 +108,8 @@ def _base(url: str | None) -> str | None:
 
 def _refusal(config: Path, output: Path, files: Collection[MirroredFile]) -> Problem | None:
     """Why `output` cannot be the folder of a mirror of `config`; None if it can."""
-    if not files:
-        message = "the configuration has no URL to mirror"
-        return Problem(reference="mirror-empty", message=message, hint="a `source` is exported by `pxe-pack pack`")
-    if problem := parent_problem(output):
+    if problem := refusal(output, files):
         return problem
-    if output.exists() and not output.is_dir():
-        message = f"the output {output} exists and is not a folder"
-        return Problem(reference="output-foreign", message=message, hint="choose another folder")
     is_ours = begins_with(output / CONFIG, FOLDER_HEADER)
     foreign = next((name for name in (CONFIG, SUMS) if (output / name).exists() and not is_ours), None)
     if foreign:

@@ -35,6 +35,7 @@ from pxe_pack.mirror.configuration import (
     REGISTRY_HEADER,
     begins_with,
     elsewhere,
+    refusal,
     text,
     unsigned,
 )
@@ -42,7 +43,7 @@ from pxe_pack.mirror.copy import Copy
 from pxe_pack.mirror.files import MirroredFile, mirrored
 from pxe_pack.mirror.record import NEW_RECORD, RECORD, Record, read_record
 from pxe_pack.mirror.references import Layers, left_out, with_references
-from pxe_pack.output import locked, parent_problem
+from pxe_pack.output import locked
 from pxe_pack.registry.client import Repository, digest_of
 from pxe_pack.registry.layers import MIRROR_TYPE, manifest
 from pxe_pack.tools import InputError, WorkError
@@ -154,14 +155,8 @@ def _carried(fetch: FetchConfig, config: Path) -> tuple[list[MirroredFile], Fetc
 
 def _refusal(config: Path, output: Path, files: Sequence[MirroredFile]) -> Problem | None:
     """Why `output` cannot be the folder of a mirror of `config`; None if it can. Raises OSError."""
-    if not files:
-        message = "the configuration has no URL to mirror"
-        return Problem(reference="mirror-empty", message=message, hint="a `source` is exported by `pxe-pack pack`")
-    if problem := parent_problem(output):
+    if problem := refusal(output, files):
         return problem
-    if output.exists() and not output.is_dir():
-        message = f"the output {output} exists and is not a folder"
-        return Problem(reference="output-foreign", message=message, hint="choose another folder")
     is_ours = (output / RECORD).exists() or not output.exists()
     if foreign := None if is_ours else next((one for one in output.iterdir() if one.name != NEW_RECORD), None):
         message = f"the output folder {output} contains what no mirror in a registry wrote: {foreign.name}"
