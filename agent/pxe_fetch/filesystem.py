@@ -133,10 +133,13 @@ class AllowedRoots:
         self._listed = ", ".join(roots)
         self._roots = tuple(f"{root.rstrip('/')}/" for root in roots)
         self._real_roots = tuple(f"{os.path.realpath(root).rstrip('/')}/" for root in roots)
-        self._protected = Places({*PROTECTED, *map(os.path.realpath, PROTECTED)})
+        # What is written to an overlay's upper directory appears where the overlay is mounted: on a live system, at /.
+        uppers = {mount.upper_dir for mount in read_mounts() if mount.upper_dir and os.path.isdir(mount.upper_dir)}  # noqa: PTH112
+        places = (*PROTECTED, *uppers)
+        self._protected = Places({*places, *map(os.path.realpath, places)})
         # Of a bind mount of one, or of a folder around it, the path says nothing.
         below: dict[object, set[str]] = defaultdict(set)
-        for place in PROTECTED:
+        for place in places:
             for folder in ("", *parents(place), place):
                 below[_identity(folder or "/")].add(place.removeprefix(folder))
         self._refused = {identity: Places(places) for identity, places in below.items() if identity}

@@ -328,6 +328,27 @@ def test_a_place_of_the_system_in_a_folder_that_is_mounted_elsewhere_is_none_eit
 
 
 @as_root
+def test_the_upper_directory_of_an_overlay_is_no_destination(node: FakeNode) -> None:
+    """That of a live system's / would let an artifact replace any file, whatever the roots say."""
+    memory = node.folder / "memory"
+    with mounted(memory, "tmpfs", "size=8m"):
+        lower, upper, work = (memory / name for name in ("lower", "upper", "work"))
+        for folder in (lower, upper, work, node.out):
+            folder.mkdir(exist_ok=True)
+        (node.out / "link").symlink_to(upper)
+        options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        with mounted(node.folder / "merged", "overlay", options) as merged, serving() as server:
+            for dest in (upper / "m", upper / "etc/m", node.out / "link/m"):
+                ran = node.run_config(artifact(node, server, "none", dest), allowed_roots=[str(node.folder)])
+                assert ran.code == 77
+                assert "belongs to the system" in ran.out
+            assert not server.asked
+            assert [*merged.iterdir()] == []
+            ran = node.run_config(artifact(node, server, "none", merged / "m"), allowed_roots=[str(node.folder)])
+            assert ran.code == 0
+
+
+@as_root
 def test_a_tree_around_a_place_of_the_system_that_is_mounted_elsewhere_is_refused(node: FakeNode) -> None:
     (again := node.out / "again").mkdir(parents=True)
     subprocess.run(["mount", "--bind", "/", str(again)], check=True)
