@@ -289,7 +289,7 @@ def no_room(directory: str, *, wanted: int = 0, inodes: int = 0) -> str:
     return f"{room}: {grow}; or choose a dest on a disk"
 
 
-def translate_error(error: OSError, what: str, *, where: str | Path) -> FetchError:
+def translate_error(error: OSError, what: str, *, where: str | Path) -> FetchError:  # noqa: C901  a table of causes
     """The FetchError for `error` of the file system in the directory `where`: `what` failed, why, and the remedy."""
     place = f"{(mount := mount_of(str(where), read_mounts())).point} ({mount.fs_type})"
     kind: type[FetchError] = CannotCreateError
@@ -304,6 +304,8 @@ def translate_error(error: OSError, what: str, *, where: str | Path) -> FetchErr
             kind, remedy = NoRoomError, "the node has too little memory"
         case errno.EMFILE | errno.ENFILE:
             kind, remedy = DiskError, "raise LimitNOFILE=, or lower `parallel`"
+        case errno.ENOENT:  # all happens in open folders
+            kind, remedy = DiskError, "another program moved or removed the directory during the run"
         case errno.EIO:
             kind, remedy = DiskError, f"the device of {place} fails; see `dmesg`"
         case errno.EROFS:

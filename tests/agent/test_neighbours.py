@@ -11,11 +11,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from fakes.archives import archive
+from fakes.exchange import Exchange
+from fakes.faults import Serve
 from fakes.mounts import as_root, mounted
 from fakes.node import Entry, FakeNode
 from fakes.server import Script, Server
@@ -424,6 +427,24 @@ def test_no_configuration_deletes_what_another_one_has_installed(
         else:
             shutil.rmtree(inside) if inner == "tar" else inside.unlink()
         assert node.run_config(second).code == 0
+
+
+@pytest.mark.parametrize("extract", ["none", "tar", "decompress"])
+def test_a_folder_that_is_removed_during_the_run_is_made_again_by_the_next_run(extract: str, node: FakeNode) -> None:
+    dest = node.out / "folder/deep/m"
+
+    @dataclass(frozen=True)
+    class Removing:
+        def answer(self, exchange: Exchange) -> None:
+            shutil.rmtree(node.out / "folder")
+            Serve().answer(exchange)
+
+    with Server({f"/{extract}": Script(body=BODIES[extract], faults=[Removing()])}) as server:
+        ran = node.run_config(artifact(node, server, extract, dest))
+        assert ran.code == 74  # the unit restarts on it
+        assert "another program" in ran.err
+        assert node.run_config(artifact(node, server, extract, dest)).code == 0
+    assert is_right(dest, extract)
 
 
 def test_an_artifact_inside_another_runs_tree_fails_alone(node: FakeNode) -> None:

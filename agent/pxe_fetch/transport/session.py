@@ -294,6 +294,11 @@ def proxy_for(url: Url, proxy: Proxy) -> Url | None:
     return parse_url(chosen)
 
 
+def _no_password() -> str:
+    """What OpenSSL asks for an encrypted key's password, instead of the console."""
+    raise TrustError("the key of tls.client_cert is encrypted, and nobody is there to give its password: decrypt it")
+
+
 def _make_context(tls: Tls) -> ssl.SSLContext:
     """What every https connection of a run uses; made once, since reading a CA bundle takes tens of milliseconds.
 
@@ -311,14 +316,14 @@ def _make_context(tls: Tls) -> ssl.SSLContext:
         regular_file.check(bundle, limit=_LARGEST_PEM)  # OpenSSL would wait for a FIFO's writer
         context.load_verify_locations(cafile=bundle)
         if tls.client_cert:
-            used = f"the client certificate {tls.client_cert}"
             for file in filter(None, (tls.client_cert, tls.client_key)):
+                used = f"the client certificate or key {file}"
                 regular_file.check(file, limit=_LARGEST_PEM)
+            used = " with the key ".join(filter(None, (f"the client certificate {tls.client_cert}", tls.client_key)))
             context.post_handshake_auth = True  # a server may want it for some of its files alone (RFC 8446, 4.2.6)
-            # The password callback keeps OpenSSL from asking on the console for an encrypted key's.
-            context.load_cert_chain(tls.client_cert, tls.client_key, password=lambda: b"")
+            context.load_cert_chain(tls.client_cert, tls.client_key, password=_no_password)
     except ssl.SSLError as error:
-        reason = (error.reason or "not PEM").replace("_", " ").lower()
+        reason = error.reason.replace("_", " ").lower() if error.reason else "there is no PEM in it"
         raise TrustError(f"{used} cannot be used: {reason}") from error
     except OSError as error:
         raise TrustError(f"{used} cannot be used: {error.strerror or error}") from error
