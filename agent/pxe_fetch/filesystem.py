@@ -306,6 +306,8 @@ def translate_error(error: OSError, what: str, *, where: str | Path) -> FetchErr
             kind, remedy = DiskError, "raise LimitNOFILE=, or lower `parallel`"
         case errno.ENOENT:  # all happens in open folders
             kind, remedy = DiskError, "another program moved or removed the directory during the run"
+        case errno.EBUSY:
+            remedy = "something is mounted there: unmount it, or choose another dest"
         case errno.EIO:
             kind, remedy = DiskError, f"the device of {place} fails; see `dmesg`"
         case errno.EROFS:

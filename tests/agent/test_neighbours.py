@@ -429,6 +429,22 @@ def test_no_configuration_deletes_what_another_one_has_installed(
         assert node.run_config(second).code == 0
 
 
+@as_root
+@pytest.mark.parametrize("extract", ["none", "decompress"])
+def test_a_destination_that_something_is_mounted_at_is_named_as_such(extract: str, node: FakeNode) -> None:
+    node.out.mkdir()
+    (dest := node.out / "m").write_bytes(b"old")
+    subprocess.run(["mount", "--bind", str(dest), str(dest)], check=True)
+    try:
+        with serving() as server:
+            ran = node.run_config(artifact(node, server, extract, dest))
+    finally:
+        subprocess.run(["umount", str(dest)], check=True)
+    assert ran.code == 73
+    assert "something is mounted there: unmount it" in ran.err
+    assert dest.read_bytes() == b"old"
+
+
 @pytest.mark.parametrize("extract", ["none", "tar", "decompress"])
 def test_a_folder_that_is_removed_during_the_run_is_made_again_by_the_next_run(extract: str, node: FakeNode) -> None:
     dest = node.out / "folder/deep/m"
