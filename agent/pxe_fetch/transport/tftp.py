@@ -42,12 +42,9 @@ class TftpTransport(Transport):
             for left, (family, _, _, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
                 until = now() + (end - now()) / left  # a dead one leaves the others their share
                 try:
-                    body = _ask(name, request, family=family, address=address, until=until)
+                    return _ask(name, request, family=family, address=address, until=until)
                 except OSError as error:  # another of its addresses may answer
                     failure = error
-                else:
-                    trust(name.host, name.port, address)
-                    return body
             raise failure
         except TimeoutError as error:
             raise NetworkError(f"no answer from {name.server} within {connect:g} s") from error
@@ -65,6 +62,7 @@ def _ask(name: FtpUrl, request: Request, *, family: int, address: _Address, unti
         transfer = _Transfer(name, request, family=family, until=until)
         try:
             if transfer.begins(packet, address, asked=asked):
+                trust(name.host, name.port, address)
                 return transfer
         except BaseException:
             transfer.close()
