@@ -132,10 +132,13 @@ class AllowedRoots:
         self._listed = ", ".join(roots)
         self._roots = tuple(f"{root.rstrip('/')}/" for root in roots)
         self._real_roots = tuple(f"{os.path.realpath(root).rstrip('/')}/" for root in roots)
-        self._protected = Places({*PROTECTED, *map(os.path.realpath, PROTECTED)})
+        # What is written to an overlay's upper directory appears where the overlay is mounted: on a live system, at /.
+        uppers = filter(None, (mount.upper_dir for mount in read_mounts()))
+        places = (*PROTECTED, *filter(os.path.isdir, uppers))
+        self._protected = Places({*places, *map(os.path.realpath, places)})
         # Of a bind mount of a protected place, or of a folder around one, the path says nothing.
         self._folders = defaultdict[object, set[str]](set)
-        for folder in {"", *PROTECTED, *chain.from_iterable(map(parents, PROTECTED))}:
+        for folder in {"", *places, *chain.from_iterable(map(parents, places))}:
             self._folders[_identity(folder or "/")].add(folder)
         self._resolved: dict[str, str] = {}  # folder as configured -> without links, when it was last looked at
 
@@ -287,7 +290,7 @@ def no_room(directory: str, *, wanted: int = 0, inodes: int = 0) -> str:
     return f"{room}: {grow}; or choose a dest on a disk"
 
 
-def translate_error(error: OSError, what: str, *, where: str | Path) -> FetchError:
+def translate_error(error: OSError, what: str, *, where: str | Path) -> FetchError:  # noqa: C901  a table of causes
     """The FetchError for `error` of the file system in the directory `where`: `what` failed, why, and the remedy."""
     place = f"{(mount := mount_of(str(where), read_mounts())).point} ({mount.fs_type})"
     kind: type[FetchError] = CannotCreateError
@@ -302,6 +305,10 @@ def translate_error(error: OSError, what: str, *, where: str | Path) -> FetchErr
             kind, remedy = NoRoomError, "the node has too little memory"
         case errno.EMFILE | errno.ENFILE:
             kind, remedy = DiskError, "raise LimitNOFILE=, or lower `parallel`"
+        case errno.ENOENT:  # all happens in open folders
+            kind, remedy = DiskError, "another program moved or removed the directory during the run"
+        case errno.EBUSY:
+            remedy = "something is mounted there: unmount it, or choose another dest"
         case errno.EIO:
             kind, remedy = DiskError, f"the device of {place} fails; see `dmesg`"
         case errno.EROFS:

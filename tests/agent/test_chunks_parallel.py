@@ -60,7 +60,7 @@ def test_a_wrong_chunk_alone_is_fetched_again(tmp_path: Path) -> None:
 
 
 def test_a_mirror_that_refused_is_out_however_its_other_streams_end(tmp_path: Path) -> None:
-    faults: list[Fault] = [stall(0.1), Status(403)]
+    faults: list[Fault] = [stall(0.1), Status(410)]
     with Server({"/m": Script(body=BODY, faults=faults)}) as server:
         with pytest.raises(RefusedError):
             bench(tmp_path, server, streams=2, timeouts=Timeouts(read=0.3)).download()

@@ -103,9 +103,12 @@ def test_a_silent_mirror_is_left_long_before_the_timeout_if_its_tier_has_another
         assert result.bytes_received == len(BODY)
 
 
-@pytest.mark.parametrize("way", ["artifacts", "chunks", "both"])
+@pytest.mark.parametrize(
+    ("way", "status"),
+    [("artifacts", 503), ("chunks", 503), ("both", 503), ("artifacts", 403), ("chunks", 403), ("artifacts", 500)],
+)
 def test_a_server_that_limits_a_node_to_one_connection_gets_one_at_a_time(
-    way: str, node: FakeNode, tmp_path: Path
+    way: str, status: int, node: FakeNode, tmp_path: Path
 ) -> None:
     root = tmp_path / "served"
     root.mkdir(mode=0o755)
@@ -119,13 +122,14 @@ def test_a_server_that_limits_a_node_to_one_connection_gets_one_at_a_time(
             assert digests
             listed = [digests.expected(index).hex() for index in range(digests.number)]
             chunks = {"size": len(body), "chunks": {"size": CHUNK, "sha256": listed}}
-        names = ["m"] if way == "chunks" else [f"m{number}" for number in range(6)]
-        entries = [node.entry(name, server.url("/single/m"), body, **chunks) for name in names]
+        names = ["m"] if way == "chunks" else [f"m{number}" for number in range(6 if status == 503 else 3)]
+        path = "/single/m" if status == 503 else f"/single-{status}/m"
+        entries = [node.entry(name, server.url(path), body, **chunks) for name in names]
         ran = node.run_config(*entries, parallel=4, defaults={"retry": {"attempts_without_progress": 2}})
         assert ran.code == 0, ran.err
         host = server.url("/").rstrip("/")
         assert ran.err.count(f"{host} serves this node no more than 1 stream at once (") == 1, ran.err
-        assert "503" in {asked[-2] for asked in server.asked()}  # it did refuse some
+        assert str(status) in {asked[-2] for asked in server.asked()}  # it did refuse some
         for name in names:
             told = ran.artifact(name)
             assert (told["attempts"], told["bytes_received"]) == (1, len(body))

@@ -11,11 +11,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from fakes.archives import archive
+from fakes.exchange import Exchange
+from fakes.faults import Serve
 from fakes.mounts import as_root, mounted
 from fakes.node import Entry, FakeNode
 from fakes.server import Script, Server
@@ -328,6 +331,27 @@ def test_a_place_of_the_system_in_a_folder_that_is_mounted_elsewhere_is_none_eit
 
 
 @as_root
+def test_the_upper_directory_of_an_overlay_is_no_destination(node: FakeNode) -> None:
+    """That of a live system's / would let an artifact replace any file, whatever the roots say."""
+    memory = node.folder / "memory"
+    with mounted(memory, "tmpfs", "size=8m"):
+        lower, upper, work = (memory / name for name in ("lower", "upper", "work"))
+        for folder in (lower, upper, work, node.out):
+            folder.mkdir(exist_ok=True)
+        (node.out / "link").symlink_to(upper)
+        options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        with mounted(node.folder / "merged", "overlay", options) as merged, serving() as server:
+            for dest in (upper / "m", upper / "etc/m", node.out / "link/m"):
+                ran = node.run_config(artifact(node, server, "none", dest), allowed_roots=[str(node.folder)])
+                assert ran.code == 77
+                assert "belongs to the system" in ran.out
+            assert not server.asked
+            assert [*merged.iterdir()] == []
+            ran = node.run_config(artifact(node, server, "none", merged / "m"), allowed_roots=[str(node.folder)])
+            assert ran.code == 0
+
+
+@as_root
 def test_a_tree_around_a_place_of_the_system_that_is_mounted_elsewhere_is_refused(node: FakeNode) -> None:
     (again := node.out / "again").mkdir(parents=True)
     subprocess.run(["mount", "--bind", "/", str(again)], check=True)
@@ -403,6 +427,40 @@ def test_no_configuration_deletes_what_another_one_has_installed(
         else:
             shutil.rmtree(inside) if inner == "tar" else inside.unlink()
         assert node.run_config(second).code == 0
+
+
+@as_root
+@pytest.mark.parametrize("extract", ["none", "decompress"])
+def test_a_destination_that_something_is_mounted_at_is_named_as_such(extract: str, node: FakeNode) -> None:
+    node.out.mkdir()
+    (dest := node.out / "m").write_bytes(b"old")
+    subprocess.run(["mount", "--bind", str(dest), str(dest)], check=True)
+    try:
+        with serving() as server:
+            ran = node.run_config(artifact(node, server, extract, dest))
+    finally:
+        subprocess.run(["umount", str(dest)], check=True)
+    assert ran.code == 73
+    assert "something is mounted there: unmount it" in ran.err
+    assert dest.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("extract", ["none", "tar", "decompress"])
+def test_a_folder_that_is_removed_during_the_run_is_made_again_by_the_next_run(extract: str, node: FakeNode) -> None:
+    dest = node.out / "folder/deep/m"
+
+    @dataclass(frozen=True)
+    class Removing:
+        def answer(self, exchange: Exchange) -> None:
+            shutil.rmtree(node.out / "folder")
+            Serve().answer(exchange)
+
+    with Server({f"/{extract}": Script(body=BODIES[extract], faults=[Removing()])}) as server:
+        ran = node.run_config(artifact(node, server, extract, dest))
+        assert ran.code == 74  # the unit restarts on it
+        assert "another program" in ran.err
+        assert node.run_config(artifact(node, server, extract, dest)).code == 0
+    assert is_right(dest, extract)
 
 
 def test_an_artifact_inside_another_runs_tree_fails_alone(node: FakeNode) -> None:

@@ -22,6 +22,8 @@ LARGE = {
     "names": f"{OTHER}  file\n",
     "blanks behind a digest": f"{OTHER}{' ' * 4000}{'a' * 9000}\n",
     "backslashes": f"\\{OTHER}  " + "\\" * 400 + "\n",
+    "blanks": " " * 5000 + "\n",
+    "blanks and newlines": " \n",
     "half of BSD's lines": f"SHA256 ({') =' * 2000}\n",
 }
 
@@ -42,6 +44,11 @@ LARGE = {
         f"SHA256 (./m 1.bin) = {HEX}",
         f"SHA2-256(m 1.bin)= {HEX}",
         f"SHA256(m 1.bin)= {HEX}",
+        f"sha256 (m 1.bin) = {HEX}",
+        f"SHA-256 (m 1.bin) = {HEX}",
+        f"  {HEX}  m 1.bin",
+        f"\t{HEX} *m 1.bin",
+        f"sha256:{HEX}  m 1.bin",
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -52,7 +59,9 @@ def test_a_line_of_any_program_is_found_among_others(line: str, encoding: str, e
         assert digest_of(b"m 1.bin", sums=text.encode(encoding)) == HEX
 
 
-@pytest.mark.parametrize("text", [HEX, f"{HEX}\n", f" {HEX.upper()} \r\n\r\n", f"{HEX}  -\n", f"{HEX} *-"])
+@pytest.mark.parametrize(
+    "text", [HEX, f"{HEX}\n", f" {HEX.upper()} \r\n\r\n", f"{HEX}  -\n", f"{HEX} *-", f"sha256:{HEX}\n"]
+)
 def test_a_digest_alone_in_the_file_is_that_of_the_artifact(text: str) -> None:
     assert digest_of(b"m", sums=text.encode()) == HEX
 

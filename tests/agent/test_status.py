@@ -15,6 +15,7 @@ import pxe_fetch
 from fakes.faults import Flip, Serve, redirect, stall
 from fakes.node import FakeNode
 from fakes.server import Script, Server
+from pxe_fetch.contract.problem import is_shown
 
 BODY = random.Random(1).randbytes(100_000)
 RUN_KEYS = {
@@ -66,6 +67,14 @@ def test_state_says_where_redirects_led_to_and_what_is_odd_about_the_answer(node
         ran = node.run_config(node.entry("m", server.url("/latest"), BODY))
         assert (ran.artifact("m")["url"], ran.artifact("m")["final_url"]) == (server.url("/latest"), server.url("/m"))
     assert str(ran.artifact("m")["remark"]).startswith("sent as text/html")
+
+
+def test_state_has_no_control_characters_of_a_server(node: FakeNode) -> None:
+    fields = {"Content-Encoding": "\x1b[31m\x07\x9b\xad", "Content-Type": "text/html\x1b[31m"}
+    with Server({"/m": Script(body=BODY, then=Serve(fields=fields))}) as server:
+        ran = node.run_config(node.entry("m", server.url("/m"), BODY))
+    assert str(ran.artifact("m")["remark"]).startswith("sent with Content-Encoding")
+    assert is_shown(str(ran.artifact("m")["remark"]))
 
 
 def test_run_with_nothing_to_do_writes_the_same_keys(node: FakeNode) -> None:

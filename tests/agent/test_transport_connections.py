@@ -38,8 +38,10 @@ WITHIN = 1.5  # seconds: more than the timeouts and a look of the watcher, less 
 class OnceUsed:
     """Served by a connection that is new; one that has served before dies at the request."""
 
+    death: Fault = QUIET
+
     def answer(self, exchange: Exchange) -> None:
-        (Serve() if exchange.asked.connection not in _USED else QUIET).answer(exchange)
+        (Serve() if exchange.asked.connection not in _USED else self.death).answer(exchange)
         _USED.add(exchange.asked.connection)
 
 
@@ -61,9 +63,10 @@ class Drips:
             exchange.send(self.piece)
 
 
-def test_a_kept_connection_that_died_is_no_failed_attempt(tmp_path: Path) -> None:
+@pytest.mark.parametrize("death", [QUIET, Status(408, {"Connection": "close"})], ids=["silently", "saying 408"])
+def test_a_kept_connection_that_died_is_no_failed_attempt(death: Fault, tmp_path: Path) -> None:
     _USED.clear()
-    with Server({"/m": Script(body=BODY, then=OnceUsed())}) as server:
+    with Server({"/m": Script(body=BODY, then=OnceUsed(death))}) as server:
         transports = Transports()
         for name in "abc":
             bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/m")], name=name, transports=transports)

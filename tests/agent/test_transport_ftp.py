@@ -206,6 +206,19 @@ def test_a_server_that_is_ready_in_a_while_is_waited_for(tmp_path: Path) -> None
         assert Bench(body=BODY, folder=tmp_path, urls=[server.url]).download().attempts == 1
 
 
+@pytest.mark.parametrize(
+    "breach", [Breach(welcome=b"120 ready in 1 minute\r\n", is_ready=False), Breach(delay=0.2)], ids=["never", "late"]
+)
+def test_a_server_has_the_read_timeout_for_all_that_it_says_before_the_first_byte(
+    breach: Breach, tmp_path: Path
+) -> None:
+    with BreakingFtp(BODY, breach) as server, Stopwatch() as watch:
+        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url], retry=ONCE, timeouts=BRISK)
+        with pytest.raises(SilentError, match=r"was silent for 0\.3 s"):
+            bench.download()
+    assert watch.seconds < 3 * BRISK.read
+
+
 def test_a_file_that_is_whole_needs_no_last_word(tmp_path: Path) -> None:
     with BreakingFtp(BODY, Breach(final=None)) as server:
         assert Bench(body=BODY, folder=tmp_path, urls=[server.url]).download().attempts == 1

@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 
 from fakes.certs import Authority
-from fakes.faults import Raw, Serve, Status, redirect
+from fakes.faults import Later, Raw, Serve, Status, redirect
 from fakes.server import Script, Server
+from fakes.stopwatch import Stopwatch
 from fakes.transfers import Bench
 from fakes.tunnel import Tunnel
 from pxe_fetch import __version__
-from pxe_fetch.contract.model import Proxy, RetryPolicy, Tls
+from pxe_fetch.contract.model import Proxy, RetryPolicy, Timeouts, Tls
 from pxe_fetch.contract.url import parse
 from pxe_fetch.contract.validators import SCHEMES
-from pxe_fetch.errors import FetchError, IntegrityError, NetworkError, PolicyError, RefusedError
+from pxe_fetch.errors import FetchError, IntegrityError, NetworkError, PolicyError, RefusedError, SilentError
 from pxe_fetch.transport import Transports
 from pxe_fetch.transport.sockets import LOOK
 
@@ -150,6 +151,16 @@ def test_ten_redirects_are_followed_and_no_eleventh(tmp_path: Path) -> None:
         Bench(body=BODY, folder=tmp_path, urls=[server.url("/1")]).download()
         with pytest.raises(NetworkError, match="more than 10 redirects"):
             Bench(body=BODY, folder=tmp_path, urls=[server.url("/0")], name="other").download()
+
+
+def test_redirects_one_after_the_other_are_no_more_than_silence(tmp_path: Path) -> None:
+    scripts = {f"/{number}": Script(then=Later(redirect(f"/{number + 1}"), 0.3)) for number in range(10)}
+    with Server(scripts | {"/10": Script(body=BODY)}) as server:
+        retry = RetryPolicy(attempts_without_progress=1)
+        bench = Bench(body=BODY, folder=tmp_path, urls=[server.url("/0")], retry=retry, timeouts=Timeouts(read=0.5))
+        with Stopwatch() as watch, pytest.raises(SilentError, match=r"nothing but redirects for 0\.5 s, the last to"):
+            bench.download()
+        assert watch.seconds < 1.5
 
 
 def test_cookies_are_not_kept(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import pytest
 from fakes.daemons import Tftpd, tftpd
 from fakes.node import FakeNode
 from fakes.server import Script, Server
+from fakes.stopwatch import Stopwatch
 from fakes.tftp import LossyTftp, Trouble
 from fakes.transfers import Bench
 from pxe_fetch.contract.commands import Exit
 from pxe_fetch.contract.model import RetryPolicy, Timeouts
+from pxe_fetch.contract.url import parse
 from pxe_fetch.errors import (
     DeadlineError,
     IntegrityError,
@@ -254,3 +257,27 @@ def test_no_answer_at_all_is_told(tmp_path: Path) -> None:
 def test_urls_that_name_no_file_are_refused(path: str, tmp_path: Path) -> None:
     with pytest.raises(PolicyError):
         Bench(body=BODY, folder=tmp_path, urls=[f"tftp://127.0.0.1:9{path}"]).download()
+
+
+def test_an_address_that_does_not_answer_leaves_time_for_the_next_one_and_is_tried_last_from_then_on(
+    server: Tftpd, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As where a name has an address of IPv6, and the network loses its packets."""
+    with socket.socket(type=socket.SOCK_DGRAM) as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        real = parse(server.url("/m.bin"))
+        ports = (deaf.getsockname()[1], real.port)
+        addresses = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.0.1", port)) for port in ports]
+
+        def look_up(_host: bytes, *_args: object, **kwargs: object) -> object:
+            if kwargs.get("flags"):
+                raise socket.gaierror(socket.EAI_NONAME, "not known")
+            return addresses
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        with Stopwatch() as watch:
+            for name in ("one", "two", "three"):
+                url = f"tftp://two-addresses.example{real.path}"
+                bench = Bench(body=BODY, folder=tmp_path, urls=[url], name=name, retry=ONCE, timeouts=BRISK)
+                assert bench.download().attempts == 1
+        assert BRISK.connect / 2 < watch.seconds < 2 * BRISK.connect

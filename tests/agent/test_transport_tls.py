@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 import struct
+import subprocess
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -135,6 +136,24 @@ def test_a_client_certificate_that_is_wanted_is_asked_for_by_its_keys(
         else:
             with pytest.raises(RefusedError, match=r"wants a client certificate.*\(tls.client_cert, tls.client_key\)"):
                 bench.download()
+
+
+@pytest.mark.parametrize("kind", ["encrypted", "another's", "no key"])
+def test_a_client_key_that_cannot_be_used_is_named_with_the_reason(kind: str, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    issued, other = authority.issue("node"), authority.issue("other")
+    encrypted = tmp_path / "encrypted.key"
+    subprocess.run(
+        ["openssl", "pkey", "-in", issued.key, "-aes256", "-passout", "pass:secret", "-out", encrypted], check=True
+    )
+    key, said = {
+        "encrypted": (encrypted, r"tls\.client_cert is encrypted.*: decrypt it"),
+        "another's": (other.key, rf"with the key {other.key} cannot be used: .*key values mismatch"),
+        "no key": (issued.certificate, rf"with the key {issued.certificate} cannot be used: there is no PEM in it"),
+    }[kind]
+    tls = Tls(ca_file=str(authority.certificate), client_cert=str(issued.certificate), client_key=str(key))
+    with strict(authority, version=ssl.TLSVersion.TLSv1_3) as url, pytest.raises(TrustError, match=said):
+        Bench(body=BODY, folder=tmp_path / "to", urls=[url], tls=tls, timeouts=PATIENT).download()
 
 
 # Fatal alerts of TLS (RFC 8446, 6): each in a record of its own, not encrypted, so that anybody can send one.

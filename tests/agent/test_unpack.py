@@ -263,6 +263,9 @@ def test_a_file_that_tar_archived_twice_is_unpacked_once(node: FakeNode) -> None
     ran = run_with(node, archive(file("a", b"once"), hardlink("a", "a")))
     assert ran.code == 0
     assert (node.out / "tree/a").read_bytes() == b"once"
+    ran = run_with(node, archive(hardlink("a", "a")))
+    assert ran.code == 77
+    assert "the hard link 'a' refers to 'a', which is not a file unpacked before it" in ran.out
 
 
 def test_a_tree_deeper_than_the_limit_is_refused_and_leaves_nothing(node: FakeNode) -> None:

@@ -189,6 +189,18 @@ class Hang:
             exchange.send(self.data[at : at + 1])
 
 
+@dataclass(frozen=True)
+class Later:
+    """The same answer, `seconds` later."""
+
+    fault: Fault
+    seconds: float
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.wait(self.seconds)
+        self.fault.answer(exchange)
+
+
 @dataclass(frozen=True, kw_only=True)
 class WrongRange(Serve):
     """A 206 whose Content-Range is off by so many bytes, or missing; a proper 200 where no range is asked for."""

@@ -18,6 +18,8 @@ class Breach:
 
     welcome: bytes = b"220 ready\r\n"
     login: str = "230 welcome"
+    delay: float = 0.0  # seconds before each reply
+    is_ready: bool = True  # False: all that comes is the welcome, again and again
     pasv_host: str = "127,0,0,1"
     size: str | None = None  # the answer to SIZE
     rest: str = "350 go on"
@@ -74,6 +76,8 @@ class _Session(socketserver.StreamRequestHandler):
         self._listener = socket.create_server(("127.0.0.1", 0))
         with contextlib.suppress(OSError), self._listener:
             self.wfile.write(self.server.breach.welcome)
+            while not self.server.breach.is_ready and not self.server.over.wait(0.05):
+                self.wfile.write(self.server.breach.welcome)
             while line := self.rfile.readline().decode("latin-1").rstrip("\r\n"):
                 self.server.commands.append(line)
                 if self._served == self.server.breach.mute_after:
@@ -82,6 +86,7 @@ class _Session(socketserver.StreamRequestHandler):
                     return
 
     def _say(self, text: str) -> None:
+        self.server.over.wait(self.server.breach.delay)
         self.wfile.write(text.encode("latin-1") + b"\r\n")
 
     def _obey(self, command: str, argument: str) -> bool:

@@ -41,6 +41,8 @@ http {{
     access_log {folder}/access.log asked;
     location /slow/ {{ alias {root}/; limit_rate 200k; }}
     location /single/ {{ alias {root}/; limit_rate 800k; limit_conn node 1; }}
+    location /single-403/ {{ alias {root}/; limit_rate 800k; limit_conn node 1; limit_conn_status 403; }}
+    location /single-500/ {{ alias {root}/; limit_rate 800k; limit_conn node 1; limit_conn_status 500; }}
   }}
   {secure}
 }}

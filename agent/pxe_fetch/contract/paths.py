@@ -47,10 +47,13 @@ PROTECTED = (
     *("/run/systemd", "/run/udev", "/run/dbus", "/run/dbus-1", "/run/credentials", "/run/initramfs", "/run/log"),
     *("/run/tmpfiles.d", "/run/sysusers.d", "/run/sysctl.d", "/run/binfmt.d", "/run/modules-load.d", "/run/modprobe.d"),
     *("/run/mount", "/run/polkit-1", "/run/NetworkManager", "/run/cloud-init", "/run/sudo"),
+    # A live system's overlay: in its upper directory, every file of / can be replaced (dracut's mount-overlayfs.sh).
+    *("/run/overlayfs", "/run/ovlwork", "/run/rootfsbase"),
+    *("/run/userdb", "/run/verity.d", "/run/environment.d", "/run/repart.d", "/run/netplan", "/run/network"),
     *("/run/user", "/run/credstore", "/run/credstore.encrypted", "/run/host", "/run/sssd", "/run/cryptsetup-keys.d"),
     *("/var/lib/systemd", "/var/lib/dbus", "/var/lib/polkit-1", "/var/lib/NetworkManager", "/var/lib/cloud"),
     *("/var/lib/sss", "/var/lib/AccountsService", "/var/lib/sudo", "/var/lib/selinux", "/var/lib/dpkg", "/var/lib/rpm"),
-    *("/var/log/journal", STATE_DIR, KEPT_DIR),
+    *("/var/lib/apt", "/var/lib/ca-certificates", "/var/log/journal", STATE_DIR, KEPT_DIR),
 )
 # What the agent itself puts beside a destination: part files, staging directories, records.
 OWN_NAME = re.compile(r".*?/\.[^/]*\.pxe-fetch-[a-z]+(?=/|$)", re.DOTALL)

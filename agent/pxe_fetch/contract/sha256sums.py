@@ -10,11 +10,12 @@ from pxe_fetch.contract.problem import printable
 LARGEST = 4 * 1024 * 1024  # bytes of a SHA256SUMS file: 40,000 lines, more than one folder of a mirror has
 
 # sha256sum(1): `HEX  name`, `HEX *name`; with a backslash in front, one in the name is doubled, and \n is a newline.
-# Other programs put one blank or a tab between them. Each match has 64 digits and at most a path: that bounds the work.
-_PLAIN = re.compile(rb"\n(\\?)([0-9a-fA-F]{64})[ \t]++\*?([^\r\n]{1,8192}+)(?=[\r\n])")
-# sha256sum --tag, BSD's sha256(1): `SHA256 (name) = HEX`; openssl-dgst(1): `SHA2-256(name)= HEX`.
-_TAGGED = re.compile(rb"\n(\\?)SHA(?:2-)?256 ?\(([^\r\n]{1,8192})\) ?= ?([0-9a-fA-F]{64})[ \t\r]*(?=\n)")
-_ALONE = re.compile(rb"\s*([0-9a-fA-F]{64})(?:[ \t]+\*?-)?\s*")  # FILE.sha256; `-` is the standard input
+# It skips blanks before them. Other programs put one blank or a tab between them, registries and GitHub `sha256:` in
+# front. Each match has 64 digits and at most a path: that bounds the work.
+_PLAIN = re.compile(rb"\n[ \t]*+(\\?)(?:sha256:)?([0-9a-fA-F]{64})[ \t]++\*?([^\r\n]{1,8192}+)(?=[\r\n])")
+# sha256sum --tag, BSD's sha256(1): `SHA256 (name) = HEX`; openssl-dgst(1): `SHA2-256(name)= HEX`; Solaris: `sha256 (…`.
+_TAGGED = re.compile(rb"\n(\\?)(?i:SHA2?-?256) ?\(([^\r\n]{1,8192})\) ?= ?([0-9a-fA-F]{64})[ \t\r]*(?=\n)")
+_ALONE = re.compile(rb"\s*(?:sha256:)?([0-9a-fA-F]{64})(?:[ \t]+\*?-)?\s*")  # FILE.sha256; `-`: the standard input
 # What servers send in its place.
 _ODD = re.compile(rb"(\x1f\x8b|\x28\xb5\x2f\xfd|BZh|\xfd7zXZ)|\s*<(?:!doctype|html|head|\?xml)", re.IGNORECASE)
 

@@ -15,7 +15,7 @@ from pxe_fetch.contract.quantity import span
 from pxe_fetch.contract.record import mutable_record, record
 from pxe_fetch.contract.url import server_of
 from pxe_fetch.deadline import Clock, Deadline
-from pxe_fetch.errors import NetworkError, StoppedError
+from pxe_fetch.errors import FetchError, StoppedError
 from pxe_fetch.plan import Transfer
 from pxe_fetch.transport import Transports
 
@@ -24,7 +24,9 @@ _TIMES_SILENT = 10  # a host is taken for silent this many times as long as it t
 _PAUSE = 0.1  # seconds after a host refused a stream; it may count one that has just ended for a moment
 _AT_ONCE = 1.0  # seconds within which a refused connection comes back
 _LOOK = 0.01  # seconds between two looks at the answers to other requests
-_OVERLOAD = frozenset({421, 429, 503, 530})  # 421 and 530 are of FTP servers with too many clients
+# What servers answer to one connection too many: 403 lighttpd's mod_evasive and HAProxy's `deny`, 429, 500 Apache's
+# mod_qos, 503 nginx's limit_conn, 509 hosting panels; 421 and 530 FTP servers.
+_OVERLOAD = frozenset({403, 421, 429, 500, 503, 509, 530})
 
 
 class Events(Protocol):
@@ -159,11 +161,11 @@ class Host:
                 with self._left:
                     self._left.notify()
 
-    def is_limit(self, error: NetworkError, visit: Visit) -> bool:
+    def is_limit(self, error: FetchError, visit: Visit) -> bool:
         """Whether `error`, instead of an answer to `visit`, only means that it serves this node no more streams.
 
-        That is so while it serves another: nginx's limit_conn answers 503, others 429, or refuse the connection. If
-        not, a host that did not answer is remembered.
+        That is so while it serves another, if it answers one of _OVERLOAD, or refuses the connection. If not, a host
+        that did not answer is remembered.
         """
         is_overload = error.status in _OVERLOAD
         visit.is_refused = True

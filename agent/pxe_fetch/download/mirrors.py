@@ -13,7 +13,7 @@ from pxe_fetch.contract.model import Timeouts
 from pxe_fetch.contract.record import mutable_record
 from pxe_fetch.contract.url import redact
 from pxe_fetch.deadline import pause
-from pxe_fetch.download.context import Context, Host
+from pxe_fetch.download.context import Context, Host, Visit
 from pxe_fetch.errors import (
     FetchError,
     IntegrityError,
@@ -33,7 +33,8 @@ from pxe_fetch.plan import Source
 from pxe_fetch.transport import Body, Request, has_ranges
 
 RANGE_ATTEMPTS = 2  # of one mirror: after one wrong answer it may have ranges, after two it has none
-_OF_RANGES = frozenset({403, 404})  # some filters, caches and signed urls answer so to ranges alone
+_FORBIDDEN = 403
+_OF_RANGES = frozenset({_FORBIDDEN, 404})  # some filters, caches and signed urls answer so to ranges alone
 _LIMITED_ATTEMPTS = 5  # in a row that a host refuses a stream when it is this artifact's turn
 _LAST_ATTEMPTS = 3  # failures in a row of all other mirrors, before one that is silent or odd is asked
 _LARGEST_PAGE = 1024 * 1024  # bytes of a login or an error; what is larger may be a file with a wrong label
@@ -115,14 +116,13 @@ class Mirror:
             except (NotFoundError, RefusedError) as error:
                 if error.status in _OF_RANGES and request.is_ranged and self.ranges and not self.has_sent_range:
                     raise RefusedRangeError(f"{error}, perhaps only to ranges", status=error.status) from error
+                if error.status == _FORBIDDEN:
+                    self._check_limit(error, visit, context)
                 raise
             except RangeError:
                 raise
             except NetworkError as error:
-                if self.host.is_limit(error, visit) and self.limited < _LIMITED_ATTEMPTS:
-                    self.limited += 1
-                    context.events.limited(url=redact(self.url), streams=self.host.limit, error=str(error))
-                    raise LimitedError(str(error), status=error.status) from error
+                self._check_limit(error, visit, context)
                 raise
             self.limited = 0
             self.faults.pop(RefusedError.reference, None)  # alerts of TLS, which somebody else may have sent
@@ -143,6 +143,13 @@ class Mirror:
                 raise
             finally:
                 body.close()
+
+    def _check_limit(self, error: FetchError, visit: Visit, context: Context) -> None:
+        """Raise LimitedError if `error` only means that its host serves this node no more streams."""
+        if self.host.is_limit(error, visit) and self.limited < _LIMITED_ATTEMPTS:
+            self.limited += 1
+            context.events.limited(url=redact(self.url), streams=self.host.limit, error=str(error))
+            raise LimitedError(str(error), status=error.status) from error
 
     def count(self, error: FetchError) -> int:
         """Count `error` as one of its own faults; how many of this kind there are now."""

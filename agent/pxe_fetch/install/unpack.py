@@ -138,24 +138,21 @@ class Unpacker:
     def _link(self, name: str, path: str, member: tarfile.TarInfo) -> None:
         """Make the hard link `name` in the current folder to a file that was unpacked before."""
         linked = member_path(member.linkname)
-        if linked == path:  # tar(1) archives a file named twice on its command line this way
-            return
         parent, _, target = linked.rpartition("/")
+        refused = f"the hard link {member.name!r} refers to {member.linkname!r}, which is not a file unpacked before it"
         try:
             opened = self._walk(parent, _opened)
-            is_file = stat.S_ISREG(os.stat(target, dir_fd=opened, follow_symlinks=False).st_mode)
         except OSError:
-            is_file = False
-        if not is_file:
-            raise PolicyError(
-                f"the hard link {member.name!r} refers to {member.linkname!r}, which is not a file unpacked before it"
-            )
+            raise PolicyError(refused) from None
 
         def make() -> None:
             os.link(target, name, src_dir_fd=opened, dst_dir_fd=self._folder, follow_symlinks=False)
 
         with closing_fd(opened):
-            self._in_place(make, path, member)
+            if not _is_file(target, opened):
+                raise PolicyError(refused)
+            if linked != path:  # tar(1) archives a file named twice on its command line as a link to itself
+                self._in_place(make, path, member)
 
     def _fill(self, descriptor: int, content: Iterator[bytes], member: tarfile.TarInfo) -> None:
         """Write the new, empty file, with the owner, and the mode and time of `member`."""
@@ -179,6 +176,12 @@ class Unpacker:
 def _opened(path: str, parent: int) -> int:
     """The folder `path`, which is in the folder `parent`."""
     return os.open(path.rpartition("/")[2], OPEN_FOLDER, dir_fd=parent)
+
+
+def _is_file(name: str, folder: int) -> bool:
+    with suppress(OSError):
+        return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    return False
 
 
 def _folds_names(folder: int) -> bool:

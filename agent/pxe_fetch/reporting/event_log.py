@@ -9,7 +9,7 @@ import traceback
 from pxe_fetch.config_source import LocatedConfig
 from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.paths import MessageId
-from pxe_fetch.contract.problem import ProblemError, show_all
+from pxe_fetch.contract.problem import ProblemError, printable, show_all
 from pxe_fetch.contract.quantity import amount, count, span
 from pxe_fetch.contract.url import redact, server_of
 from pxe_fetch.download.retry import Attempts
@@ -202,7 +202,7 @@ class EventLog:
         with self._store.edit(name) as artifact:
             mirrors, before = artifact.mirrors, artifact.url
             is_other_tier = before is None or mirrors.get(before) != mirrors.get(url)
-            artifact.final_url, artifact.remark = final_url, remark or None
+            artifact.final_url, artifact.remark = final_url, printable(remark) or None
             artifact.phase = "fetching"
             artifact.url = url
             artifact.bytes = offset

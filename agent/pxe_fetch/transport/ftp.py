@@ -96,7 +96,8 @@ class _Control(ftplib.FTP):
         self.sock = _connect(name.host, name.port, request)
         try:
             self.af = self.sock.family
-            self.reader = _Reader(self.sock, deadline=request.deadline, silence=request.timeouts.read)
+            self.reader = _Reader(self.sock)
+            self.reader.expect(request.timeouts.read, deadline=request.deadline)
             self.file = io.TextIOWrapper(io.BufferedReader(self.reader), encoding=_LATIN_1)
             self.welcome = self.getresp()
             while self.welcome.startswith("1"):  # 120: it is ready in a while (RFC 959, 5.4)
@@ -111,8 +112,7 @@ class _Control(ftplib.FTP):
 
     def retrieve(self, name: FtpUrl, request: Request) -> tuple[socket.socket, int, int | None]:
         """The data connection of a file, where its bytes begin, and the size of the whole where it is told."""
-        self.reader.deadline, self.reader.silence = request.deadline, request.timeouts.read
-        self.reader.is_answered = False
+        self.reader.expect(request.timeouts.read, deadline=request.deadline)
         path = name.path.decode(_LATIN_1)
         total = self._size(path)
         is_beyond = request.end is None and total is not None and request.offset > total
@@ -202,8 +202,8 @@ class _FtpBody(Body):  # without a validator: the time of change has whole secon
         self._is_over = True
         self.data.close()  # some servers say nothing before that
         is_whole = self.start + self._received == self.total
-        if is_whole:
-            self.control.reader.silence = _LAST_REPLY
+        left = _LAST_REPLY if is_whole else self.request.timeouts.read
+        self.control.reader.expect(left, deadline=self.request.deadline)
         try:
             self.control.voidresp()
             self._is_reusable = self.is_exact = True
@@ -217,18 +217,19 @@ class _FtpBody(Body):  # without a validator: the time of change has whole secon
 
 
 class _Reader(io.RawIOBase):
-    """Bytes of the control connection: a whole reply within `silence` seconds, and not without end."""
+    """Bytes of the control connection, as long as they are expected, and of no reply without end."""
 
-    def __init__(self, sock: socket.socket, *, deadline: Deadline, silence: float) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         super().__init__()
         self._socket = sock
-        self._until = 0.0
-        self._room = 0
-        self.deadline, self.silence = deadline, silence
-        self.is_answered = False  # a byte has come since this was set
+
+    def expect(self, seconds: float, *, deadline: Deadline) -> None:
+        """From now on the server has `seconds` for all its replies, of which 120 may come often (RFC 959, 5.4)."""
+        self._deadline, self._until = deadline, deadline.clock.now() + seconds
+        self.is_answered = False  # a byte has come since
 
     def reply_begins(self) -> None:
-        self._until, self._room = self.deadline.clock.now() + self.silence, _LONGEST
+        self._room = _LONGEST
 
     def readable(self) -> bool:
         return True
@@ -236,7 +237,8 @@ class _Reader(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # what BufferedReader gives
         if self._room <= 0:
             raise ftplib.error_proto
-        if not readable(self._socket, deadline=self.deadline, seconds=self._until - self.deadline.clock.now()):
+        left = self._until - self._deadline.clock.now()
+        if left <= 0 or not readable(self._socket, deadline=self._deadline, seconds=left):
             raise TimeoutError
         count = self._socket.recv_into(buffer)
         self._room -= count

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pxe_fetch.contract.model import Proxy, Tls
 from pxe_fetch.contract.url import Url, UrlError, join
-from pxe_fetch.errors import NetworkError, PolicyError, RangeError, RefusedError, TrustError
+from pxe_fetch.errors import NetworkError, PolicyError, RangeError, RefusedError, SilentError, TrustError
 from pxe_fetch.transport import Body, Request, parse_url
 from pxe_fetch.transport.exchange import basic, refusal
 from pxe_fetch.transport.session import Answer, Session
@@ -46,6 +46,7 @@ class HttpTransport:
 
     def open(self, request: Request) -> Body:
         own = url = parse_url(request.url)
+        until = request.deadline.clock.now() + request.timeouts.read
         for _ in range(REDIRECTS + 1):
             answer = self._answer(url, request, own=own)
             if answer.status not in _REDIRECTS:
@@ -54,6 +55,8 @@ class HttpTransport:
                 url = _next(url, answer)
             finally:
                 answer.dismiss()
+            if request.deadline.clock.now() >= until:
+                raise SilentError(f"nothing but redirects for {request.timeouts.read:g} s, the last to {url}")
         # Not final: one server of several behind a name may be set up wrongly, or not yet.
         raise NetworkError(f"more than {REDIRECTS} redirects, the last to {url}", status=answer.status)
 

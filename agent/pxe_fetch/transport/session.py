@@ -39,6 +39,7 @@ _BRIEFLY = 1.0  # seconds of idleness after which no server that really keeps co
 _LARGEST_PEM = 16 * 1024 * 1024  # bytes of a CA bundle, certificate or key
 _LEFT_OUT = 60.0  # seconds for which servers are asked without a proxy that fails
 _OF_FIREWALLS = frozenset({401, 403, 404, 451})  # what one says in the place of a server that is behind a proxy
+_IDLE_TOO_LONG = 408
 _CUTS = 3  # how often one may before its connections are no longer kept
 _FIELD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+: ?([\x21-\x7e\x80-\xff][^\r\n\0]*)?", re.ASCII)  # RFC 9110, 5.1, 5.5
 _DEFAULTS = ("User-Agent", f"pxe-fetch/{__version__}"), ("Accept", "*/*")  # a configuration may give others
@@ -157,9 +158,15 @@ class Session(HTTPAdapter):
         super().close()
 
     def _send(self, request: PreparedRequest, exchange: Exchange) -> urllib3.HTTPResponse:
-        """Send `request`; a second time, if the first took a kept connection that had died meanwhile."""
+        """Send `request`; a second time, if the first took a kept connection that had died meanwhile.
+
+        Servers may say 408 before they close one, which then crosses the request (RFC 9110, 15.5.9).
+        """
         try:
-            return cast("urllib3.HTTPResponse", self.send(request, stream=True))
+            answer = cast("urllib3.HTTPResponse", self.send(request, stream=True))
+            if answer.status != _IDLE_TOO_LONG or exchange.idle is None:
+                return answer
+            answer.close()
         except Exception as error:
             is_ours = isinstance(error, FetchError) or isinstance(exchange.reason, FetchError)
             if is_ours or exchange.is_answered or exchange.idle is None:
@@ -172,7 +179,7 @@ class Session(HTTPAdapter):
                 if connection := pool.pool.get(block=False):
                     connection.close()
         exchange.let_go()
-        exchange.is_fresh, exchange.reason = True, None
+        exchange.is_fresh, exchange.is_answered, exchange.reason = True, False, None
         return cast("urllib3.HTTPResponse", self.send(request, stream=True))
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401  as requests has it
@@ -284,6 +291,11 @@ def _prepare(url: Url, *, fields: dict[str, str], body: bytes | None) -> Prepare
     return request
 
 
+def _no_password() -> str:
+    """What OpenSSL asks for an encrypted key's password, instead of the console."""
+    raise TrustError("the key of tls.client_cert is encrypted, and nobody is there to give its password: decrypt it")
+
+
 def _make_context(tls: Tls) -> ssl.SSLContext:
     """What every https connection of a run uses; made once, since reading a CA bundle takes tens of milliseconds.
 
@@ -301,14 +313,14 @@ def _make_context(tls: Tls) -> ssl.SSLContext:
         regular_file.check(bundle, limit=_LARGEST_PEM)  # OpenSSL would wait for a FIFO's writer
         context.load_verify_locations(cafile=bundle)
         if tls.client_cert:
-            used = f"the client certificate {tls.client_cert}"
             for file in filter(None, (tls.client_cert, tls.client_key)):
+                used = f"the client certificate or key {file}"
                 regular_file.check(file, limit=_LARGEST_PEM)
+            used = " with the key ".join(filter(None, (f"the client certificate {tls.client_cert}", tls.client_key)))
             context.post_handshake_auth = True  # a server may want it for some of its files alone (RFC 8446, 4.2.6)
-            # The password callback keeps OpenSSL from asking on the console for an encrypted key's.
-            context.load_cert_chain(tls.client_cert, tls.client_key, password=lambda: b"")
+            context.load_cert_chain(tls.client_cert, tls.client_key, password=_no_password)
     except ssl.SSLError as error:
-        reason = (error.reason or "not PEM").replace("_", " ").lower()
+        reason = error.reason.replace("_", " ").lower() if error.reason else "there is no PEM in it"
         raise TrustError(f"{used} cannot be used: {reason}") from error
     except OSError as error:
         raise TrustError(f"{used} cannot be used: {error.strerror or error}") from error

@@ -74,7 +74,7 @@ def connect(host: str, port: int, *, seconds: float, deadline: Deadline) -> sock
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     # A firewall that has forgotten a connection swallows what is sent; a slow server acknowledges it.
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
-                    _answered[host, port] = sock.getpeername()
+                    trust(host, port, sock.getpeername())
                     return trying.pop(number)
                 error = OSError(code, os.strerror(code))
                 trying.pop(number).close()
@@ -121,6 +121,11 @@ def resolve(
         found = [each for each in chain.from_iterable(zip_longest(first, others)) if each]
         bad, good = _failed.get((host, port)), _answered.get((host, port))
         return sorted(found, key=lambda each: (each[4] == bad, each[4] != good))
+
+
+def trust(host: str, port: int, address: Any) -> None:  # noqa: ANN401  as getaddrinfo has it
+    """Try `address` of `host` first from now on: it has answered."""
+    _answered[host, port] = address
 
 
 def distrust(host: str, port: int) -> None:

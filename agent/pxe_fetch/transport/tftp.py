@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from pxe_fetch.errors import FetchError, NetworkError, NotFoundError, PolicyError, RefusedError
 from pxe_fetch.transport import Body, FtpUrl, Request, Transport, parse_ftp_url, tftp_packets
-from pxe_fetch.transport.sockets import quoted, readable, resolve, translate_os_error
+from pxe_fetch.transport.sockets import quoted, readable, resolve, translate_os_error, trust
 
 _BLOCK = 1468  # bytes at most: an Ethernet frame's 1500 without the headers of IPv4 (20), UDP (8) and TFTP (4)
 _WINDOW = 16  # blocks: 23 KiB under way, 100 MB/s where an answer takes 0.2 ms
@@ -33,12 +33,14 @@ class TftpTransport(Transport):
         request.deadline.check()
         name = parse_ftp_url(request.url, suffix=";mode=octet")
         connect = request.timeouts.connect  # all addresses share it
-        until = request.deadline.clock.now() + connect
+        now = request.deadline.clock.now
+        end = now() + connect
         failure = OSError()
         try:
             kind = socket.SOCK_DGRAM
             addresses = resolve(name.host, name.port, seconds=connect, deadline=request.deadline, kind=kind)
-            for family, _, _, _, address in addresses:
+            for left, (family, _, _, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
+                until = now() + (end - now()) / left  # a dead one leaves the others their share
                 try:
                     return _ask(name, request, family=family, address=address, until=until)
                 except OSError as error:  # another of its addresses may answer
@@ -60,6 +62,7 @@ def _ask(name: FtpUrl, request: Request, *, family: int, address: _Address, unti
         transfer = _Transfer(name, request, family=family, until=until)
         try:
             if transfer.begins(packet, address, asked=asked):
+                trust(name.host, name.port, address)
                 return transfer
         except BaseException:
             transfer.close()
