@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +28,15 @@ def layout(site: Site, packs: Packs) -> Site:
     site.rest = {"artifacts": [{"name": "model", "source": "m.bin", "dest": "/srv/m.bin"}]}
     packs()
     return site
+
+
+@pytest.fixture
+def readable(layout: Site) -> Iterator[Path]:
+    """A folder that every user can read, with a copy of the layout and room for temporary files."""
+    with tempfile.TemporaryDirectory(prefix="served-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        shutil.copytree(layout.output, folder / "pxe")
+        (folder / "tmp").mkdir()
+        (folder / "tmp").chmod(0o777)
+        yield folder

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -155,18 +153,6 @@ def test_a_pinned_configuration_is_served_at_its_url(
     assert "is not a file" in refused(net, site.output, "--pinned", site.folder / "absent.yaml")
     assert cli.main(["pin", str(site.output), "--remove", "--quiet"]) == 0
     assert "has no pinned configuration" in refused(net, site.output, "--pinned", fleet)
-
-
-@pytest.fixture
-def readable(layout: Site) -> Iterator[Path]:
-    """A folder that every user can read, with a copy of the layout and room for temporary files."""
-    with tempfile.TemporaryDirectory(prefix="served-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        shutil.copytree(layout.output, folder / "pxe")
-        (folder / "tmp").mkdir()
-        (folder / "tmp").chmod(0o777)
-        yield folder
 
 
 def test_an_ordinary_user_serves_http_alone(readable: Path) -> None:

@@ -44,6 +44,26 @@ def test_servers_end_with_a_program_that_is_killed(net: Wire, layout: Site) -> N
             time.sleep(0.1)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_server_that_has_become_another_user_ends_with_a_program_that_is_killed(readable: Path) -> None:
+    """In a network of its own, but not among other users: in a namespace of those, there is nobody to become."""
+    network = 'ip link set lo up && ip address add 10.0.0.1/24 dev lo && exec "$@"'
+    command = ["unshare", "--net", "sh", "-c", network, "sh", sys.executable, "-m", "pxe_pack", "serve", "--json"]
+    env = {**environment(), "TMPDIR": str(readable / "tmp")}
+    with subprocess.Popen([*command, readable / "pxe"], stdout=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdout
+        while '"event": "result"' not in (line := process.stdout.readline()):
+            assert line, "it ended"
+        task = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        others = [pid for pid in task if Path(f"/proc/{pid}").stat().st_uid != 0]
+        assert [Path(f"/proc/{pid}/comm").read_text() for pid in others] == ["dnsmasq\n"]
+        process.kill()
+    until = time.monotonic() + EVENTS
+    while left := [pid for pid in task if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < until, left
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize(
     ("kind", "port", "told"),
     [("tcp", 8080, "TCP 8080 (HTTP)"), ("udp", 69, "UDP 69 (TFTP)"), ("tcp", 8787, "TCP 8787 (collector)")],
