@@ -15,6 +15,7 @@ from pxe_pack.console import Console
 from pxe_pack.hashing import SizeAndDigest, hash_file
 from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import LiveImage
+from pxe_pack.input_file import read_input
 from pxe_pack.layout.layout import Layout, find_layout
 from pxe_pack.layout.manifest import Kind
 from pxe_pack.settings import Settings
@@ -106,8 +107,7 @@ def _input(image: LiveImage, path: str, counted: SizeAndDigest) -> dict[str, obj
 def published_digest(path: Path) -> str | None:
     """The digest that the file `<path>.sha256` has for `path`, in lower case; None if there is none."""
     try:
-        with Path(f"{path}{SUFFIX}").open("rb") as file:
-            lines = file.read(_LARGEST).decode(errors="replace").splitlines()
+        lines = read_input(Path(f"{path}{SUFFIX}"), limit=_LARGEST).decode(errors="replace").splitlines()
     except OSError:
         return None
     for line in map(str.strip, lines):

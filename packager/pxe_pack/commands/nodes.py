@@ -16,6 +16,7 @@ from pxe_fetch.contract.quantity import count, span
 from pxe_pack import https
 from pxe_pack.choices import ENDED, STAGES
 from pxe_pack.console import Console, joined
+from pxe_pack.input_file import read_input
 from pxe_pack.parser import duration
 from pxe_pack.tools import InputError, WorkError
 
@@ -145,8 +146,10 @@ def _has(found: object, keys: Mapping[str, type]) -> bool:
 def _password(file: Path) -> bytes:
     """The password in `file`, in UTF-8. Raises InputError if it has none, or more than a header field can hold."""
     try:
-        text = file.read_text(encoding="utf-8").strip()
+        text = read_input(file).decode().strip()
         why = "" if text.isprintable() and text else "it does not have one line of text"
+    except OSError as error:
+        why = f"it cannot be read: {error.strerror}"
     except UnicodeDecodeError:
         why = "it is not text in UTF-8"
     if why:

@@ -28,6 +28,7 @@ from pxe_pack.config import Pack
 from pxe_pack.config_file import read_config
 from pxe_pack.console import Console, joined
 from pxe_pack.hashing import hash_file
+from pxe_pack.input_file import read_input
 from pxe_pack.layout.files import sum_line, summed_paths
 from pxe_pack.layout.manifest import SUMS, path_problem
 from pxe_pack.lock.lockfile import read_lock
@@ -132,8 +133,7 @@ def _refusal(config: Path, output: Path, files: Collection[MirroredFile]) -> Pro
 
 def _is_ours(output: Path) -> bool:
     try:
-        with (output / CONFIG).open("rb") as file:
-            return file.read(len(_HEADER)) == _HEADER.encode()
+        return read_input(output / CONFIG, limit=len(_HEADER)) == _HEADER.encode()
     except OSError:
         return False
 

@@ -15,6 +15,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
 from pxe_pack.config import SecureBoot
 from pxe_pack.image.efi import EfiProgram, examined
+from pxe_pack.input_file import read_input
 from pxe_pack.tools import InputError, WorkError
 
 if TYPE_CHECKING:
@@ -116,8 +117,7 @@ def read_certificate(path: Path) -> x509.Certificate:
     from cryptography import x509
 
     try:
-        with path.open("rb") as file:
-            data = file.read(_MOST + 1)
+        data = read_input(path, limit=_MOST + 1)
     except OSError as error:
         raise _no_certificate(f"cannot read the certificate {path}: {error.strerror}") from error
     if _PRIVATE in data:
