@@ -15,7 +15,7 @@ from pathlib import Path
 from fakes.wire import Wire, environment
 from packing.site import Site
 
-EVENTS = 20.0  # seconds that anything may take
+EVENTS = 60.0  # seconds that anything may take on a busy machine
 
 
 @dataclass(kw_only=True)
