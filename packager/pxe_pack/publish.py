@@ -1,8 +1,8 @@
 """Publishes a layout as the next version below a folder, and goes back to an earlier one (layout/published.py).
 
-A version is staged next to the others and renamed into place; then the link `current` is replaced by rename(2). Whoever
-reads through the link gets the one or the other. Old versions go when a new one has come: never the current one, nor
-the one before it, from which nodes may still be booting.
+A version is staged next to the others and renamed into place; then the link `current` is replaced by rename(2), so a
+reader sees either the old version or the new one. Publishing deletes the oldest versions, but neither the current one
+nor the one before it, from which nodes may still be booting.
 """
 
 from __future__ import annotations

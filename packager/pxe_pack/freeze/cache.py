@@ -1,6 +1,6 @@
 """The frozen agent, from the cache when it is there and whole; else unpacked from a release's archive, or frozen anew.
 
-    <cache>/lock                        held by whoever makes an entry
+    <cache>/lock                        locked while an entry is made
     <cache>/<key>/pxe-fetch/            the agent, frozen here
     <cache>/ready-<key>/pxe-fetch/      the agent, unpacked from the archive that this installation carries
     <cache>/environment-<key>/          what it is frozen in, see environment.py
