@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import os
 import socket
 import ssl
 import sys
@@ -39,6 +38,7 @@ from pxe_pack.collector_options import (
     long_duration,
     webhook_url,
 )
+from pxe_pack.input_file import open_regular
 from pxe_pack.tools import InputError
 
 BAD_INPUT = 2
@@ -125,8 +125,7 @@ def _check_logs(*logs: Path | None) -> None:
     """Raise InputError for a log that exists and cannot be read: following it would show no node, and say nothing."""
     for log in filter(None, logs):
         try:
-            # a folder can be opened only for reading, and a pipe must not be waited for
-            os.close(os.open(log, os.O_RDWR if log.is_dir() else os.O_RDONLY | os.O_NONBLOCK))
+            open_regular(log).close()
         except FileNotFoundError:  # its server will make it
             continue
         except OSError as error:
