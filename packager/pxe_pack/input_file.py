@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from pxe_pack.real_path import real_path
+
 _LARGEST = 16 << 20  # bytes; no file that is read whole has nearly as many
 
 
@@ -40,4 +42,4 @@ def open_regular(path: Path) -> BinaryIO:
 
 def _is_unnamed_pipe(path: Path) -> bool:
     """Whether it is a pipe that this process was started with, as in `<(command)` and /dev/stdin (proc(5), `fd`)."""
-    return stat.S_ISFIFO(path.stat().st_mode) and path.resolve().name.startswith("pipe:[")
+    return stat.S_ISFIFO(path.stat().st_mode) and real_path(path).name.startswith("pipe:[")

@@ -30,6 +30,7 @@ from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.new_entries import NewEntries
 from pxe_pack.layout.pinned import PINNED_SERIAL, Pinned, url_reason
 from pxe_pack.output import new_staging, parent_problem, published_problem, staging_folder
+from pxe_pack.real_path import real_path
 from pxe_pack.tools import InputError, command_line
 from pxe_pack.trust.keys import TrustKey
 from pxe_pack.trust.signature import SignatureError, sign, signature_file, signer_of
@@ -129,7 +130,7 @@ def unpin(root: Path, *, dry_run: bool, signer: Signer | None = None) -> Result:
 
 
 def _layout(root: Path) -> Layout:
-    layout = Layout.read(root.resolve())
+    layout = Layout.read(real_path(root))
     problems = [one for one in (parent_problem(layout.root), published_problem(layout.root)) if one]
     if not layout.is_ours:
         hint = "give the output folder of pxe-pack"

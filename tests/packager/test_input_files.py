@@ -14,6 +14,7 @@ import pytest
 
 from packing.signing import authority
 from packing.site import Site
+from pxe_pack import cli
 
 Packs = Callable[..., str]
 SECONDS = 60  # that a command may take
@@ -102,3 +103,41 @@ def test_a_configuration_may_come_from_another_command(site: Site) -> None:
     config = site.config.read_text()
     done = subprocess.run(command, input=config, capture_output=True, text=True, check=False, timeout=SECONDS)
     assert done.returncode == 0, done.stderr
+
+
+LOOPS: tuple[tuple[str, ...], ...] = (
+    ("--agent-config", "LOOP"),
+    ("--agent-config", "fetch.yaml", "--agent", "agent", "--image", "LOOP"),
+    ("--agent-config", "fetch.yaml", "--agent", "agent", "--output", "LOOP"),
+    ("--agent-config", "fetch.yaml", "--agent", "agent", "--publish", "LOOP"),
+    ("show", "LOOP"),
+    ("check", "LOOP"),
+    ("lock", "LOOP"),
+    ("pin", "LOOP", "fetch.yaml", "--url", "http://10.0.0.1/f.yaml"),
+    ("relocate", "LOOP", "--boot-url", "http://10.0.0.1/liveos.iso"),
+    ("remove", "pxe", "--output", "LOOP"),
+    ("publish", "LOOP", "pxe"),
+    ("publish", "pxe", "LOOP"),
+    ("versions", "LOOP"),
+    ("rollback", "LOOP"),
+    ("snippet", "nginx", "LOOP"),
+    ("serve", "LOOP"),
+    ("serve", "pxe", "--log-dir", "LOOP"),
+    ("mirror", "fetch.yaml", "-o", "LOOP"),
+    ("payload", "fetch.yaml", "-o", "LOOP"),
+    ("boot", "LOOP"),
+)
+
+
+def test_a_link_that_leads_to_itself_is_told_by_every_command(
+    site: Site, packs: Packs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python 3.13's pathlib has no error for it, the one before a RuntimeError."""
+    packs()
+    monkeypatch.chdir(site.folder)
+    Path("agent").symlink_to(site.agent)
+    Path("loop").symlink_to("loop")
+    for words in LOOPS:
+        assert cli.main([word.replace("LOOP", "loop") for word in words]) in (1, 2), words
+        assert "loop" in capsys.readouterr().err, words
+    assert Path("loop").is_symlink()

@@ -11,6 +11,7 @@ from pxe_pack.commands.snippet import add_tls, tls_of
 from pxe_pack.console import Console
 from pxe_pack.layout.site import Address
 from pxe_pack.parser import size
+from pxe_pack.real_path import real_path
 from pxe_pack.serve import serve
 from pxe_pack.serve.children import ServerEndedError
 from pxe_pack.serve.plan import Dhcp, Options
@@ -86,7 +87,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         unprivileged=arguments.unprivileged,
         tls=tls_of(arguments.tls_cert, arguments.tls_key),
         self_signed=arguments.tls_self_signed,
-        log_dir=arguments.log_dir.resolve() if arguments.log_dir else None,
+        log_dir=real_path(arguments.log_dir) if arguments.log_dir else None,
         log_size=arguments.log_size,
         pinned=arguments.pinned,
         collector=shared(arguments),

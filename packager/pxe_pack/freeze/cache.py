@@ -31,6 +31,7 @@ from pxe_pack.freeze.agent import PROGRAM, FrozenAgent, load_agent
 from pxe_pack.freeze.environment import HERE, SUITE, Environment, environment_name, make_environment, read_environment
 from pxe_pack.freeze.needs import freeze_problems
 from pxe_pack.freeze.private_folder import make_private, unsafe_folder
+from pxe_pack.real_path import real_path
 from pxe_pack.tools import InputError, WorkError
 
 SOURCES = Path(pxe_fetch.__file__).parent
@@ -199,7 +200,7 @@ def _make_environment(entry: Path, *, console: Console) -> Environment:
 
 def _private(cache: Path) -> Path:
     """The real path of `cache`. Raises InputError if others may write to it, or to an entry."""
-    cache = cache.resolve()
+    cache = real_path(cache)
     entries = [path for path in cache.iterdir() if path.is_dir()] if cache.is_dir() else []
     if problem := next(filter(None, map(unsafe_folder, [cache, *entries])), None):
         raise InputError(problem)

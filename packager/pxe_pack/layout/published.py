@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.layout.layout import CURRENT, VERSIONS, Layout
+from pxe_pack.real_path import real_path
 from pxe_pack.tools import InputError, command_line
 
 HISTORY = "history"
@@ -99,7 +100,7 @@ def find_published(folder: Path) -> Published | None:
     """The published folder that `folder` is, or that it is the `current` of; None if it is another folder."""
     for root in _candidates(folder):
         if (root / CURRENT).is_symlink() and (root / VERSIONS).is_dir():
-            return Published(root.resolve())
+            return Published(real_path(root))
     return None
 
 
@@ -137,4 +138,4 @@ def served_folder(folder: Path) -> Path:
     found = find_published(folder)
     if not found and (problem := _no_current(folder)):
         raise InputError(problem)
-    return found.current_link if found else folder.resolve()
+    return found.current_link if found else real_path(folder)
