@@ -77,7 +77,7 @@ def publish_layout(layout: Layout, versions: Path, *, keep: int) -> Path:
 
 
 def publish_problem(versions: Path) -> Problem | None:
-    """The reason why no version can be put into the folder `versions`; None if one can."""
+    """The reason why no version can be put into the folder `versions`; None if one can. Raises InputError."""
     root = versions.parent
     if problem := parent_problem(versions):
         return problem
@@ -96,6 +96,7 @@ def publish_problem(versions: Path) -> Problem | None:
             message=f"{current} is not a link, so pxe-pack did not make it",
             hint="move it away: it will be a link to the version that is served",
         )
+    Published(root).history()  # before anything is published
     return None
 
 

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.input_file import read_input
 from pxe_pack.layout.layout import CURRENT, VERSIONS, Layout
 from pxe_pack.real_path import real_path
 from pxe_pack.tools import InputError, command_line
@@ -58,12 +59,17 @@ class Published:
     def history(self) -> list[str]:
         """The versions to go back to, and the current one at the end; all of them exist.
 
-        The link decides: what the file has after the current version is not believed.
+        The link decides: what the file has after the current version is not believed. Raises InputError if it is no
+        file.
         """
         try:
-            lines = (self.root / HISTORY).read_text(encoding="ascii", errors="replace").split()
+            lines = read_input(self.root / HISTORY).decode("ascii", errors="replace").split()
         except FileNotFoundError:
             lines = []
+        except OSError as error:
+            message = f"cannot read {self.root / HISTORY}: {error.strerror}"
+            hint = "move it away: publishing writes it again"
+            raise InputError(Problem(reference="output-foreign", message=message, hint=hint)) from error
         existing, current = set(self.versions()), self.current
         known = [name for name in lines if name in existing]
         if current is None:
